@@ -1,0 +1,46 @@
+# What is done often. CI calls `check`, then `test`. Variables: UP (more arguments of `gaiola up`), TESTS (arguments of the
+# test runner, such as a filter), SEED and SEEDS (of the simulation), TARGET and TIME (of the fuzzers, in seconds), BENCH (more arguments of
+# bench/run), MINUTES (of the soak).
+
+.PHONY: up test check sim fuzz e2e bench outside soak
+
+# A toolchain that rustup has just installed is found, and binaries are where the lines below look for them.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export CARGO_TARGET_DIR := $(CURDIR)/target
+
+up:
+	scripts/setup up
+	scripts/build release
+	target/release/gaiola up -f examples/guestbook/gaiola.toml $(UP)
+
+test:
+	scripts/setup test
+	scripts/test $(TESTS)
+
+check:
+	scripts/check
+
+sim:
+	SEEDS=$${SEEDS:-1000} cargo test --release -p gaiola-sim -- --nocapture
+
+fuzz:
+	scripts/fuzz $(TARGET)
+
+e2e:
+	scripts/setup test
+	scripts/build release
+	scripts/e2e
+
+bench:
+	cd bench && python3 -B -m unittest -q harness.test_verdict
+	scripts/build release
+	bench/run $(BENCH)
+
+outside:
+	-scripts/setup outside
+	scripts/build release
+	scripts/outside $(TARGET)
+
+soak:
+	scripts/build release
+	scripts/soak $(MINUTES)

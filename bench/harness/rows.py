@@ -1,0 +1,51 @@
+"""What is measured, and the lines that must hold: one entry a row."""
+
+from dataclasses import dataclass
+
+from .load import Handshakes, Idle, Keys, Steady, Wrk
+from .proxies import Site
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: Gaiola against HAProxy, or against itself with another site."""
+
+    name: str
+    load: object
+    site: Site = Site()
+    limit: float | None = None  # of the median ratio
+    most: float | None = None  # of Gaiola's own figure, whatever the others need
+    against: Site | None = None  # Gaiola with this site takes HAProxy's part
+    threads: int = 1
+    measure: str = "cpu_us"
+    rounds: int | None = None  # where the figure hardly varies and takes long to get
+    logs: tuple = ("off", "on")
+
+
+SMALL, PAGE, BULK = "/100", "/16k", "/1m"
+
+ROWS = [
+    Row("64 keep-alive", Wrk(64, SMALL), limit=0.85),
+    Row("1000 keep-alive", Wrk(1000, SMALL), limit=0.75),
+    Row("16 KiB", Wrk(64, PAGE), limit=0.80),
+    Row("1 MiB", Wrk(16, BULK), Site(splice=True), limit=0.80),
+    Row("connection per request", Wrk(64, SMALL, close=True), limit=0.95),
+    Row("TLS keep-alive", Wrk(64, SMALL), Site(tls="ecdsa"), limit=0.80),
+    Row("TLS 16 KiB", Wrk(64, PAGE), Site(tls="ecdsa"), limit=0.60),
+    Row("TLS new, ECDSA", Handshakes(8, SMALL), Site(tls="ecdsa"), limit=0.60),
+    Row("TLS new, RSA", Handshakes(8, SMALL), Site(tls="rsa"), limit=0.85),
+    Row("TCP small", Wrk(64, SMALL), Site(mode="tcp"), limit=0.95),
+    Row("TCP 1 MiB", Wrk(16, BULK), Site(mode="tcp", splice=True), limit=0.80),
+    Row("2 threads, 1000 keep-alive", Wrk(1000, SMALL), limit=0.75, threads=2),
+    Row(
+        "2000 servers, 1000 routes",
+        Wrk(64, SMALL),
+        Site(servers=2000, routes=1000, check_seconds=10),
+        against=Site(check_seconds=10),
+        limit=1.10,
+    ),
+    Row("p99 at 8000/s", Steady(8000, 64, SMALL), limit=1.0, measure="p99_ms"),
+    Row("idle connection", Idle(50_000, SMALL), Site(maxconn=50_100), most=2048, measure="bytes", rounds=1, logs=("off",)),
+    Row("idle connection, TLS", Idle(50_000, SMALL), Site(maxconn=50_100, tls="ecdsa"), most=10_240, measure="bytes", rounds=1, logs=("off",)),
+    Row("100,000 limited clients", Keys(100_000, SMALL), Site(keys=100_000), most=16, measure="megabytes", rounds=1, logs=("off",)),
+]

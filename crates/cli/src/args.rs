@@ -1,0 +1,336 @@
+//! The command line, as clap reads it. What is not built yet is not here.
+
+use clap::{Parser, Subcommand};
+use gaiola_model::{ServerName, SiteName, Tier};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// From one server to a fault-tolerant infrastructure: balancers, web, app and database tiers from one file.
+///
+/// Exit codes: 0 ok, 1 failed, 2 usage, 3 file invalid, 4 degraded, 5 timeout, 7 another change under way, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "gaiola", version, propagate_version = true)]
+pub(crate) struct Args {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Global {
+    /// The site's name, where there is no file at hand.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) site: Option<SiteName>,
+    /// Print JSON for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say less.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// Do what cannot be taken back without asking.
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+    /// The longest to wait, such as 90s or 5m.
+    #[arg(long, global = true, value_name = "SPAN", default_value = "5m", value_parser = span)]
+    pub(crate) timeout: Duration,
+    /// No colour.
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check the file and report every mistake in it.
+    Check(SiteFile),
+    /// Say what `up` would change.
+    Plan(SiteFile),
+    /// Bring the site up, or make it what its file says now.
+    Up(Up),
+    /// Bring the site down; its data stays.
+    Down(SiteFile),
+    /// Show every server, who holds the VIPs and the primary, and what may still fail.
+    Status(SiteFile),
+    /// Show what happened.
+    Events(Events),
+    /// Change the size of tiers: `web=3`, `app=2x4` (servers x instances).
+    Scale(Scale),
+    /// Take a server out of traffic; no request is lost.
+    Drain(Drain),
+    /// Let a server take traffic again.
+    Undrain(Drain),
+    /// Show what the processes wrote.
+    Logs(Logs),
+    /// Run a command on a server.
+    Exec(Exec),
+    /// Rehearse a failure under load and measure what it costs.
+    Drill(Drill),
+    /// Print the completion script of a shell.
+    Completion(Completion),
+    /// The lab: every server as namespaces of this machine.
+    #[command(hide = true)]
+    Lab(Lab),
+    /// Pid 1 of a lab server.
+    #[command(hide = true)]
+    Init(Init),
+    /// The agent of a server.
+    #[command(hide = true)]
+    Agent(Booted),
+    /// A keeper of a server.
+    #[command(hide = true)]
+    Keeper(Keeper),
+    /// A load balancer by itself: serve what a file of frontends, routes, backends and servers says.
+    Proxy(Proxy),
+}
+
+/// The file that describes the site.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SiteFile {
+    /// The site's file.
+    #[arg(short, long, default_value = "gaiola.toml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Arguments of `up`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// Leave it running and return; `gaiola down` ends it.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Where the site is reached on this machine.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) front_door: SocketAddr,
+    /// Where the status page is reached on this machine.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    pub(crate) page: SocketAddr,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Events {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// Go on as they happen.
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// How many of the last ones.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) last: usize,
+}
+
+/// Arguments of `scale`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Scale {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// What to scale: TIER=N counts servers, app=NxM servers and the instances on each.
+    #[arg(required = true, value_name = "TIER=N")]
+    pub(crate) to: Vec<String>,
+}
+
+/// Arguments of `drain` and `undrain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Drain {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// The server, such as web2.
+    pub(crate) server: ServerName,
+}
+
+/// Arguments of `drill`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Drill {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// `kill SERVER[/PROCESS]`, `power SERVER` (cable and processes), `stop SERVER`, or `all`. PROCESS is one of proxy,
+    /// keeper, agent, app, postgres, patroni, etcd.
+    #[arg(required = true, num_args = 1..=2, value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Logs {
+    /// The site's file.
+    #[arg(long, default_value = "gaiola.toml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Go on as it is written.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// This tier's servers only.
+    #[arg(short, long)]
+    pub(crate) tier: Option<Tier>,
+    /// This server only.
+    #[arg(short = 'n', long)]
+    pub(crate) server: Option<ServerName>,
+    /// How many of the last lines of each process.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) last: usize,
+    /// Everything that Gaiola's own processes, etcd and PostgreSQL write too.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Arguments of `exec`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Exec {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// The server, such as db1.
+    pub(crate) server: ServerName,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// Arguments of `completion`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Completion {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Arguments of the lab process.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Lab {
+    /// The site.
+    pub(crate) name: SiteName,
+    /// Where the site is reached.
+    #[arg(long)]
+    pub(crate) front_door: SocketAddr,
+    /// Where the status page is reached.
+    #[arg(long)]
+    pub(crate) page: SocketAddr,
+}
+
+/// Arguments of pid 1.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Init {
+    /// The server's directory.
+    pub(crate) folder: PathBuf,
+}
+
+/// Arguments of a process that pid 1 starts.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Booted {
+    /// The server's directory.
+    #[arg(long)]
+    pub(crate) boot: PathBuf,
+}
+
+/// Arguments of a keeper.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Keeper {
+    /// Which one.
+    pub(crate) kind: KeeperKind,
+    /// The server's directory.
+    #[arg(long)]
+    pub(crate) boot: PathBuf,
+}
+
+/// What a keeper keeps.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum KeeperKind {
+    /// The VIPs of a balancer.
+    Vip,
+    /// PostgreSQL of a database server.
+    Database,
+}
+
+/// Arguments of the data plane. Within a cluster the agent starts it, with the hidden ones.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["file", "control"])))]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Proxy {
+    /// What to do with one that runs.
+    #[command(subcommand)]
+    pub(crate) command: Option<ProxyCommand>,
+    /// What to serve (docs/proxy.md); SIGHUP has it read again.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Say whether the file is valid, and do nothing.
+    #[arg(short, long, requires = "file")]
+    pub(crate) check: bool,
+    /// The socket that configurations come in by.
+    #[arg(long, hide = true, requires = "admin")]
+    pub(crate) control: Option<PathBuf>,
+    /// Where metrics and health are served.
+    #[arg(long, hide = true, conflicts_with = "file")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// The VIP keeper's socket.
+    #[arg(long, hide = true, conflicts_with = "file")]
+    pub(crate) keeper: Option<PathBuf>,
+    /// Where requests are logged.
+    #[arg(long, hide = true, conflicts_with = "file")]
+    pub(crate) access_log: Option<PathBuf>,
+}
+
+/// What can be done with a proxy that runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProxyCommand {
+    /// Ask a proxy how it does, or change a server of it until its next configuration.
+    Ctl(Ctl),
+}
+
+/// Arguments of `proxy ctl`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = crate::ctl::HELP)]
+pub(crate) struct Ctl {
+    /// The proxy's control socket: `control` of its file, or /run/gaiola/proxy.sock of a cluster's server.
+    #[arg(long, value_name = "PATH", env = "GAIOLA_PROXY_SOCKET")]
+    pub(crate) socket: PathBuf,
+    /// What to ask or change, in HAProxy's words.
+    #[arg(required = true, value_name = "ORDER")]
+    pub(crate) order: Vec<String>,
+}
+
+/// Reads `90s`, `5m`, `1h` or `500ms`.
+fn span(text: &str) -> Result<Duration, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let number: u64 = text[..digits]
+        .parse()
+        .map_err(|_| format!("{text:?} does not begin with a number"))?;
+    match &text[digits..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
+        unit => Err(format!("{unit:?} is not a unit of time; use ms, s, m or h")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_have_units() {
+        assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(span("5m"), Ok(Duration::from_secs(300)));
+        assert!(span("five").is_err() && span("5d").is_err());
+    }
+}

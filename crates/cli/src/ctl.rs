@@ -1,0 +1,236 @@
+//! `gaiola proxy ctl`: asks a proxy by its control socket, and changes its servers, in the words of HAProxy's users.
+
+mod tables;
+
+use crate::args::{Ctl, Global};
+use crate::output::Exit;
+use anyhow::{Context as _, bail};
+use gaiola_model::proxy::{Admin, ControlReply, ControlRequest, ProxyStat, ServerOrder};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// What an order may be.
+pub(crate) const HELP: &str = "\
+Orders:
+  show servers                              state, weight, sessions and check of each server
+  show stat                                 what frontends, backends and servers have done
+  show sessions                             what is under way
+  show limits                               limits of rate and number
+  set weight BACKEND/SERVER N               0 to 256
+  drain BACKEND/SERVER                      no new sessions but those of its cookie
+  ready BACKEND/SERVER                      it takes traffic again
+  maint BACKEND/SERVER                      it takes nothing and is not checked
+  shutdown sessions server BACKEND/SERVER   end them at once
+  clear limit NAME [KEY]                    forget what was counted, of an address, path or value
+As in HAProxy: enable server B/S, disable server B/S, set server B/S state ready|drain|maint,
+set server B/S weight N.";
+
+/// The longest wait for an answer: a worker may take five seconds.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+/// `gaiola proxy ctl`.
+pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
+    // Quoted as one, as for HAProxy's socket, they are words all the same.
+    let words = ctl.order.iter().flat_map(|word| word.split_whitespace());
+    let words: Vec<&str> = words.collect();
+    let order = match parse(&words) {
+        Ok(order) => order,
+        Err(wrong) => {
+            eprintln!("gaiola: {wrong}\n\n{HELP}");
+            return Ok(Exit::Usage);
+        }
+    };
+    let limit = global.timeout.min(ANSWER_LIMIT);
+    match order {
+        Order::Change(request) => match ask(&ctl.socket, &request, limit)? {
+            ControlReply::Done if global.json => println!("{}", serde_json::json!({})),
+            ControlReply::Done => {}
+            other => bail!("the proxy answered {other:?}"),
+        },
+        Order::Show(what) => match ask(&ctl.socket, &ControlRequest::Stat, limit)? {
+            ControlReply::Stat(stat) if global.json => println!("{}", what.json(&stat)?),
+            ControlReply::Stat(stat) => print!("{}", what.table(&stat)),
+            other => bail!("the proxy answered {other:?}"),
+        },
+    }
+    Ok(Exit::Ok)
+}
+
+/// What was typed.
+#[derive(Debug, PartialEq, Eq)]
+enum Order {
+    Show(Show),
+    Change(ControlRequest),
+}
+
+/// What is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Show {
+    Servers,
+    Stat,
+    Sessions,
+    Limits,
+}
+
+impl Show {
+    fn table(self, stat: &ProxyStat) -> String {
+        match self {
+            Self::Servers => tables::servers(stat),
+            Self::Stat => tables::stat(stat),
+            Self::Sessions => tables::sessions(stat),
+            Self::Limits => tables::limits(stat),
+        }
+    }
+
+    fn json(self, stat: &ProxyStat) -> serde_json::Result<String> {
+        match self {
+            Self::Servers => serde_json::to_string_pretty(&stat.servers),
+            Self::Stat | Self::Sessions => serde_json::to_string_pretty(stat),
+            Self::Limits => serde_json::to_string_pretty(&stat.limits),
+        }
+    }
+}
+
+fn parse(words: &[&str]) -> Result<Order, String> {
+    let state = |at, admin| server(at, ServerOrder::State(admin));
+    match *words {
+        ["show", "servers"] | ["show", "servers", "state"] => Ok(Order::Show(Show::Servers)),
+        ["show", "stat"] => Ok(Order::Show(Show::Stat)),
+        ["show", "sessions" | "sess"] => Ok(Order::Show(Show::Sessions)),
+        ["show", "limits"] => Ok(Order::Show(Show::Limits)),
+        ["set", "weight", at, n] | ["set", "server", at, "weight", n] => {
+            let weight = n.parse().ok().filter(|weight| *weight <= 256);
+            let weight = weight.ok_or(format!("{n:?} is no weight, which is 0 to 256"))?;
+            server(at, ServerOrder::Weight(weight))
+        }
+        ["drain", at] | ["set", "server", at, "state", "drain"] => state(at, Admin::Drain),
+        ["ready", at] | ["enable", "server", at] | ["set", "server", at, "state", "ready"] => {
+            state(at, Admin::Ready)
+        }
+        ["maint", at] | ["disable", "server", at] | ["set", "server", at, "state", "maint"] => {
+            state(at, Admin::Maint)
+        }
+        ["shutdown", "sessions", "server", at] => server(at, ServerOrder::EndSessions),
+        ["clear", "limit", name, ref key @ ..] if key.len() <= 1 => {
+            Ok(Order::Change(ControlRequest::ClearLimit {
+                name: name.into(),
+                key: key.first().map(|key| (*key).to_owned()),
+            }))
+        }
+        _ => Err(unknown(words)),
+    }
+}
+
+fn server(at: &str, order: ServerOrder) -> Result<Order, String> {
+    let Some((backend, server)) = at.split_once('/') else {
+        return Err(format!(
+            "{at:?} names no server; write BACKEND/SERVER, such as app/app1"
+        ));
+    };
+    Ok(Order::Change(ControlRequest::SetServer {
+        backend: backend.into(),
+        server: server.into(),
+        order,
+    }))
+}
+
+fn unknown(words: &[&str]) -> String {
+    const FIRST: [&str; 9] = [
+        "show", "set", "drain", "ready", "maint", "shutdown", "clear", "enable", "disable",
+    ];
+    const SHOWN: [&str; 4] = ["servers", "stat", "sessions", "limits"];
+    let (known, word) = match *words {
+        ["show", what, ..] => (&SHOWN[..], what),
+        [first, ..] => (&FIRST[..], first),
+        [] => (&FIRST[..], ""),
+    };
+    let meant = match gaiola_wire::closest(word, known) {
+        Some(meant) if meant != word => format!("; did you mean `{meant}`?"),
+        Some(_) | None => String::new(),
+    };
+    format!("`{}` is no order{meant}", words.join(" "))
+}
+
+/// Asks the proxy; what it refuses is an error.
+fn ask(socket: &Path, request: &ControlRequest, limit: Duration) -> anyhow::Result<ControlReply> {
+    let why = || format!("cannot ask the proxy at {}", socket.display());
+    let asked = || -> anyhow::Result<ControlReply> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+        let mut reply = String::new();
+        BufReader::new(stream).read_line(&mut reply)?;
+        serde_json::from_str(&reply).context("its answer cannot be read; is it of another version?")
+    };
+    match asked().with_context(why)? {
+        ControlReply::Refused(reason) => bail!("{reason}"),
+        reply => Ok(reply),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Order, String> {
+        parse(&text.split(' ').collect::<Vec<_>>())
+    }
+
+    fn change(order: ServerOrder) -> Result<Order, String> {
+        server("app/app1", order)
+    }
+
+    #[test]
+    fn haproxys_words_and_ours_say_the_same() {
+        for (text, order) in [
+            ("drain app/app1", ServerOrder::State(Admin::Drain)),
+            (
+                "set server app/app1 state drain",
+                ServerOrder::State(Admin::Drain),
+            ),
+            ("ready app/app1", ServerOrder::State(Admin::Ready)),
+            ("enable server app/app1", ServerOrder::State(Admin::Ready)),
+            ("disable server app/app1", ServerOrder::State(Admin::Maint)),
+            ("set weight app/app1 256", ServerOrder::Weight(256)),
+            ("set server app/app1 weight 0", ServerOrder::Weight(0)),
+            (
+                "shutdown sessions server app/app1",
+                ServerOrder::EndSessions,
+            ),
+        ] {
+            assert_eq!(read(text), change(order), "{text}");
+        }
+        assert_eq!(read("show stat"), Ok(Order::Show(Show::Stat)));
+        let cleared = |key: Option<&str>| {
+            Ok(Order::Change(ControlRequest::ClearLimit {
+                name: "login".into(),
+                key: key.map(str::to_owned),
+            }))
+        };
+        assert_eq!(read("clear limit login"), cleared(None));
+        assert_eq!(
+            read("clear limit login 192.0.2.1"),
+            cleared(Some("192.0.2.1"))
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (text, told) in [
+            ("show server", "did you mean `servers`?"),
+            ("shwo stat", "did you mean `show`?"),
+            ("set weight app/app1 257", "0 to 256"),
+            ("drain app1", "BACKEND/SERVER"),
+            ("set server app/app1 state down", "is no order"),
+            ("clear limit a b c", "is no order"),
+        ] {
+            let said = read(text).unwrap_err();
+            assert!(said.contains(told), "{text}: {said}");
+        }
+    }
+}

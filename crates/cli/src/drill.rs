@@ -1,0 +1,280 @@
+//! `gaiola drill`: failures rehearsed on purpose, with the result measured.
+
+use crate::args::{Drill, Global};
+use crate::connect::Lab;
+use crate::hands;
+use crate::output::Exit;
+use anyhow::Context as _;
+use gaiola_core::drill::{DrillReport, Process, Selection, Target, Verdict, render, render_all};
+use gaiola_model::status::Status;
+use gaiola_model::{Config, ServerName, Tier};
+use gaiola_node::api::{Harm as Order, Place, ServerHandle};
+use gaiola_node::client::Request;
+use gaiola_node::drill::{Answer, Course, Harm, Limits, Plan, Sight, run};
+use gaiola_node::lab::processes;
+use gaiola_node::os::process::{Identity, identify, signal};
+use serde::de::DeserializeOwned;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal as on_signal};
+
+/// The longest that an order to the lab may take: a server that stops in order takes its time.
+const ORDER_LIMIT: Duration = Duration::from_secs(60);
+
+/// Rehearses what was asked for, and ends with the gravest verdict.
+pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
+    let lab = Lab::find(global, &drill.of.file)?;
+    let selection: Selection = drill.what.join(" ").parse()?;
+    let config = hands::read(&drill.of.file)?;
+    let place: Place = lab.get("/ping")?;
+    let status: Status = lab.get("/status")?;
+    let targets = selection.targets(&as_it_is(&config, &status), &status.store);
+    let mut reports = Vec::new();
+    for (number, target) in targets.iter().enumerate() {
+        if targets.len() > 1 && !global.quiet {
+            eprintln!("\n[{}/{}] {target}", number + 1, targets.len());
+        }
+        let course = Course::new(place.front_door, config.drill.clone());
+        let course = match config.speaks_tls() {
+            true => course.over_tls().map_err(anyhow::Error::msg)?,
+            false => course,
+        };
+        let plan = Plan {
+            site: lab.site.clone(),
+            target: *target,
+            course,
+            limits: Limits::default(),
+        };
+        let report = rehearse(global, &lab, &plan)?;
+        print_one(global, &report)?;
+        let interrupted = report.verdict == Verdict::Interrupted;
+        reports.push(report);
+        if interrupted {
+            break;
+        }
+    }
+    if targets.len() > 1 && !global.json {
+        print!("\n{}", render_all(&reports));
+    }
+    Ok(Exit::of(Verdict::exit_code_of_all(
+        reports.iter().map(|report| report.verdict),
+    )))
+}
+
+/// The file's tiers in the sizes that they have now.
+fn as_it_is(config: &Config, status: &Status) -> Config {
+    let mut config = config.clone();
+    for tier in Tier::ALL {
+        let count = status
+            .servers
+            .iter()
+            .filter(|server| server.tier == tier)
+            .count();
+        config.set_servers(tier, u16::try_from(count).unwrap_or(u16::MAX));
+    }
+    config
+}
+
+fn print_one(global: &Global, report: &DrillReport) -> anyhow::Result<()> {
+    if global.json {
+        println!("{}", serde_json::to_string(report)?);
+    } else {
+        print!("{}", render(report));
+    }
+    Ok(())
+}
+
+fn rehearse(global: &Global, lab: &Lab, plan: &Plan) -> anyhow::Result<DrillReport> {
+    let hands = Hands {
+        lab,
+        killed: RefCell::default(),
+        harmed: RefCell::new(None),
+    };
+    let started = Instant::now();
+    lab.runtime.block_on(async {
+        let mut interrupt = on_signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+        let interrupted = async move {
+            interrupt.recv().await;
+        };
+        let mut progress = |text: &str| {
+            if !global.quiet {
+                eprintln!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
+            }
+        };
+        let tasks = tokio::task::LocalSet::new();
+        Ok(tasks
+            .run_until(run(plan, &hands, interrupted, &mut progress))
+            .await)
+    })
+}
+
+/// The hands and eyes of a drill in the lab.
+struct Hands<'a> {
+    lab: &'a Lab,
+    killed: RefCell<Vec<Identity>>,
+    harmed: RefCell<Option<Harmed>>,
+}
+
+/// What was done, and what the event log held before.
+#[derive(Clone)]
+struct Harmed {
+    server: ServerName,
+    before: Vec<String>,
+}
+
+impl Hands<'_> {
+    async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, String> {
+        let response = self
+            .lab
+            .client()
+            .request(&self.lab.target(), &request, ORDER_LIMIT)
+            .await;
+        let response = response.map_err(|error| gaiola_node::chain(&error))?;
+        if response.status != 200 {
+            return Err(response.text().trim().to_string());
+        }
+        serde_json::from_slice(&response.body).map_err(|error| error.to_string())
+    }
+
+    async fn order(&self, order: &Order) -> Result<(), String> {
+        let body = serde_json::to_vec(order).map_err(|error| error.to_string())?;
+        self.ask::<bool>(Request::post("/harm", body))
+            .await
+            .map(drop)
+    }
+
+    async fn pid_1(&self, server: ServerName) -> Result<Option<u32>, String> {
+        Ok(self
+            .ask::<ServerHandle>(Request::get(format!("/servers/{server}")))
+            .await?
+            .pid)
+    }
+
+    /// What the last events of a server say.
+    async fn events_of(&self, server: ServerName) -> Result<Vec<String>, String> {
+        let status: Status = self.ask(Request::get("/status")).await?;
+        let of_server = status
+            .events
+            .iter()
+            .filter(|event| event.subject == gaiola_model::event::Subject::Server(server));
+        Ok(of_server.map(ToString::to_string).collect())
+    }
+
+    async fn kill(&self, server: ServerName, process: Option<Process>) -> Result<(), String> {
+        let pid_1 = self
+            .pid_1(server)
+            .await?
+            .ok_or_else(|| format!("{server} is off already"))?;
+        let victims = match process {
+            None => vec![identify(pid_1).map_err(|error| error.to_string())?],
+            // One instance is harm enough; the others are to go on.
+            Some(Process::App) => processes::find(pid_1, Process::App)
+                .into_iter()
+                .take(1)
+                .collect(),
+            Some(process) => processes::find(pid_1, process),
+        };
+        if victims.is_empty() {
+            return Err(format!("no such process runs on {server}"));
+        }
+        for victim in &victims {
+            signal(victim.pid, rustix::process::Signal::KILL);
+        }
+        *self.killed.borrow_mut() = victims;
+        Ok(())
+    }
+
+    async fn do_harm(&self, target: Target) -> Result<(), String> {
+        let server = target.server();
+        let before = self.events_of(server).await?;
+        *self.harmed.borrow_mut() = Some(Harmed { server, before });
+        match target {
+            Target::Kill { server, process } => self.kill(server, process).await,
+            Target::Power(server) => self.order(&Order::CutPower(server)).await,
+            Target::Stop(server) => self.order(&Order::ShutDown(server)).await,
+        }
+    }
+
+    async fn is_done(&self, target: Target) -> Result<(), String> {
+        match target {
+            Target::Kill {
+                process: Some(_), ..
+            } => {
+                let alive = self
+                    .killed
+                    .borrow()
+                    .iter()
+                    .filter(|victim| is_alive(**victim))
+                    .count();
+                if alive == 0 {
+                    Ok(())
+                } else {
+                    Err(format!("{alive} of the processes still run"))
+                }
+            }
+            Target::Kill {
+                server,
+                process: None,
+            }
+            | Target::Power(server)
+            | Target::Stop(server) => match self.pid_1(server).await? {
+                None => Ok(()),
+                Some(pid) => Err(format!("pid 1 of {server} still runs ({pid})")),
+            },
+        }
+    }
+
+    async fn give_back(&self, target: Target) -> Result<(), String> {
+        if target.heals_itself() {
+            return Ok(());
+        }
+        self.order(&Order::PowerOn(target.server())).await
+    }
+
+    async fn look(&self) -> Result<Sight, String> {
+        let status: Status = self.ask(Request::get("/status")).await?;
+        let harmed = self.harmed.borrow().clone();
+        let told = harmed.is_some_and(|harmed| {
+            let of_server = status.events.iter().filter(|event| {
+                event.subject == gaiola_model::event::Subject::Server(harmed.server)
+            });
+            of_server
+                .map(ToString::to_string)
+                .any(|event| !harmed.before.contains(&event))
+        });
+        Ok(Sight {
+            healthy: status.healthy,
+            noticed: !status.healthy || told,
+            missing: status.missing.join("; "),
+        })
+    }
+}
+
+/// A zombie is dead: only its parent has not looked yet.
+fn is_alive(victim: Identity) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", victim.pid)).ok();
+    let is_zombie = state.is_some_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
+    });
+    !is_zombie && identify(victim.pid).is_ok_and(|now| now == victim)
+}
+
+impl Harm for Hands<'_> {
+    fn harm(&self, target: Target) -> Answer<'_, ()> {
+        Box::pin(self.do_harm(target))
+    }
+
+    fn confirm(&self, target: Target) -> Answer<'_, ()> {
+        Box::pin(self.is_done(target))
+    }
+
+    fn put_back(&self, target: Target) -> Answer<'_, ()> {
+        Box::pin(self.give_back(target))
+    }
+
+    fn status(&self) -> Answer<'_, Sight> {
+        Box::pin(self.look())
+    }
+}

@@ -1,0 +1,33 @@
+//! `gaiola exec`: a command on a server, with this terminal.
+
+use crate::args::{Exec, Global};
+use crate::connect::Lab;
+use crate::output::Exit;
+use anyhow::{Context as _, bail};
+use gaiola_node::api::ServerHandle;
+use gaiola_node::os::namespace;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+
+/// Runs the command and ends with its exit code (128 plus the signal's number where a signal ended it).
+pub(crate) fn exec(global: &Global, exec: &Exec) -> anyhow::Result<Exit> {
+    let lab = Lab::find(global, &exec.of.file)?;
+    let handle: ServerHandle = lab.get(&format!("/servers/{}", exec.server))?;
+    let Some(pid) = handle.pid else {
+        bail!("{} is off; switch it on with: gaiola up", exec.server)
+    };
+    namespace::join(pid, handle.rootless)
+        .with_context(|| format!("cannot enter {}", exec.server))?;
+    let (program, args) = exec.command.split_first().context("no command given")?;
+    // The child, not this process, is in the server's PID namespace.
+    let status = Command::new(program)
+        .args(args)
+        .current_dir("/")
+        .status()
+        .with_context(|| format!("cannot run {program}"))?;
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
+    Ok(Exit::of(u8::try_from(code).unwrap_or(1)))
+}

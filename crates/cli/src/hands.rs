@@ -1,0 +1,185 @@
+//! The hands: commands that ask the running site something, or change it.
+
+use crate::args::{Drain, Events, Global, Scale, SiteFile};
+use crate::connect::Lab;
+use crate::output::{self, Exit};
+use crate::up::{change, site_folder};
+use anyhow::{Context as _, bail};
+use gaiola_core::status;
+use gaiola_model::Config;
+use gaiola_model::event::Event;
+use gaiola_model::status::Status;
+use gaiola_node::api::{Change, ChangeRequest, Planned};
+use gaiola_node::client::Request;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// The file is invalid; every mistake has been printed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Invalid(pub String);
+
+/// Reads a site's file.
+pub(crate) fn load(path: &Path, text: &str) -> anyhow::Result<Config> {
+    let folder = site_folder(path)?;
+    let name = folder.file_name().and_then(|name| name.to_str());
+    let config = gaiola_wire::config::load_in(text, name);
+    config.map_err(|errors| Invalid(errors.in_file(&path.display().to_string()).to_string()).into())
+}
+
+/// Reads a site's file from disk.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "cannot read the site's file {}; name another with -f",
+            path.display()
+        )
+    })?;
+    load(path, &text)
+}
+
+/// `gaiola check`.
+pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
+    let config = read(&of.file)?;
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(&config)?);
+    } else if !global.quiet {
+        println!(
+            "{}: valid; site {}, {} servers",
+            of.file.display(),
+            config.site,
+            config.server_names().count()
+        );
+    }
+    Ok(Exit::Ok)
+}
+
+/// `gaiola plan`.
+pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
+    let config = read(&of.file)?;
+    let lab = Lab::of(config.site.clone())?;
+    if !lab.is_running() {
+        println!("{} is not up; `gaiola up` would switch on:", config.site);
+        config
+            .server_names()
+            .for_each(|server| println!("  {server}"));
+        return Ok(Exit::Ok);
+    }
+    let apply = Change::Apply {
+        config: Box::new(config),
+        file: of.file.clone(),
+        folder: site_folder(&of.file)?,
+        yes: false,
+    };
+    let planned: Planned = lab.post(
+        "/plan",
+        &ChangeRequest {
+            change: apply,
+            timeout_ms: 0,
+        },
+    )?;
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(&planned)?);
+        return Ok(Exit::Ok);
+    }
+    if planned.changes.is_empty() {
+        println!("nothing would change, unless the contents of the site's directory did");
+    }
+    planned
+        .changes
+        .iter()
+        .for_each(|change| println!("{change}"));
+    planned
+        .kept
+        .iter()
+        .for_each(|kept| println!("kept: {kept}"));
+    planned
+        .refusals
+        .iter()
+        .for_each(|refusal| println!("refused: {refusal}"));
+    Ok(Exit::Ok)
+}
+
+/// `gaiola status`.
+pub(crate) fn status(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
+    let status: Status = Lab::find(global, &of.file)?.get("/status")?;
+    print_status(global, &status)?;
+    Ok(if status.healthy {
+        Exit::Ok
+    } else {
+        Exit::Degraded
+    })
+}
+
+/// Prints the site's state for people, or for programs.
+pub(crate) fn print_status(global: &Global, status: &Status) -> anyhow::Result<()> {
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(status)?);
+    } else {
+        print!("{}", status::render(status, output::color(global)));
+    }
+    Ok(())
+}
+
+/// `gaiola events`.
+pub(crate) fn events(global: &Global, events: &Events) -> anyhow::Result<Exit> {
+    let lab = Lab::find(global, &events.of.file)?;
+    let path = format!("/events?last={}&follow={}", events.last, events.follow);
+    lab.runtime.block_on(async {
+        let limit = Duration::from_secs(30);
+        let mut stream = lab
+            .client()
+            .stream(&lab.target(), &Request::get(path), limit)
+            .await?;
+        if stream.status != 200 {
+            bail!("the lab did not tell its events (status {})", stream.status);
+        }
+        let forever = Duration::from_secs(365 * 86_400);
+        while let Some(line) = stream.next_line(forever).await? {
+            print_event(global, &line)?;
+        }
+        Ok(Exit::Ok)
+    })
+}
+
+fn print_event(global: &Global, line: &[u8]) -> anyhow::Result<()> {
+    // An empty line says that the lab is still there.
+    if line.is_empty() {
+        return Ok(());
+    }
+    let mut out = std::io::stdout().lock();
+    if global.json {
+        out.write_all(line)?;
+        out.write_all(b"\n")?;
+    } else {
+        let event: Event = serde_json::from_slice(line)?;
+        writeln!(out, "{event}")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// `gaiola scale`.
+pub(crate) fn scale(global: &Global, scale: Scale) -> anyhow::Result<Exit> {
+    let lab = Lab::find(global, &scale.of.file)?;
+    change(
+        global,
+        &lab,
+        Change::Scale {
+            to: scale.to,
+            yes: global.yes,
+        },
+    )
+}
+
+/// `gaiola drain`.
+pub(crate) fn drain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
+    let lab = Lab::find(global, &drain.of.file)?;
+    change(global, &lab, Change::Drain(drain.server))
+}
+
+/// `gaiola undrain`.
+pub(crate) fn undrain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
+    let lab = Lab::find(global, &drain.of.file)?;
+    change(global, &lab, Change::Undrain(drain.server))
+}

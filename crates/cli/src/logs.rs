@@ -1,0 +1,129 @@
+//! `gaiola logs`: what the processes of the servers wrote.
+
+use crate::args::{Global, Logs};
+use crate::connect::{Lab, site};
+use crate::output::Exit;
+use anyhow::{Context as _, bail};
+use gaiola_model::{InstanceName, ServerName};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The most that is read of one log before its last lines are counted.
+const TAIL: u64 = 256 * 1024;
+/// Between two looks for more.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Prints the last lines of the logs, and what is added to them.
+pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
+    let lab = Lab::of(site(global, &logs.file)?)?;
+    let servers = lab.state.folder().join("servers");
+    let mut read_to: BTreeMap<PathBuf, u64> = BTreeMap::new();
+    loop {
+        let found = find(&servers, logs)
+            .with_context(|| format!("cannot read the logs in {}", servers.display()))?;
+        if found.is_empty() && !logs.follow {
+            bail!(
+                "there are no such logs; `gaiola status` names the servers, --all shows the logs of every process"
+            );
+        }
+        for (server, path) in found {
+            let from = read_to.get(&path).copied();
+            let end = print(&server, &path, from, logs.last)?;
+            read_to.insert(path, end);
+        }
+        if !logs.follow {
+            return Ok(Exit::Ok);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn find(servers: &Path, logs: &Logs) -> std::io::Result<Vec<(ServerName, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(servers)? {
+        let entry = entry?;
+        let Some(server) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<ServerName>().ok())
+        else {
+            continue;
+        };
+        let chosen = logs.tier.is_none_or(|tier| tier == server.tier)
+            && logs.server.is_none_or(|name| name == server);
+        if !chosen {
+            continue;
+        }
+        for log in std::fs::read_dir(entry.path().join("log"))
+            .into_iter()
+            .flatten()
+        {
+            let path = log?.path();
+            if is_wanted(&path, logs.all) {
+                found.push((server, path));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The site's own output and the requests are shown; what Gaiola's parts write only when asked for.
+fn is_wanted(path: &Path, all: bool) -> bool {
+    let Some(name) = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.strip_suffix(".log"))
+    else {
+        return false;
+    };
+    all || name.parse::<InstanceName>().is_ok() || name.starts_with("release-") || name == "access"
+}
+
+/// Prints what was added since `from` (the last lines where it is `None`), and tells where it ended.
+fn print(server: &ServerName, path: &Path, from: Option<u64>, last: usize) -> anyhow::Result<u64> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        opened => opened.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let length = file.metadata()?.len();
+    // A log that is shorter than it was has been cut, and goes on at its start.
+    let start = match from {
+        Some(from) if from <= length => from,
+        Some(_) => 0,
+        None => length.saturating_sub(TAIL),
+    };
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(length - start).read_to_end(&mut bytes)?;
+    // A line that is still being written is left for the next look.
+    let whole = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
+    let text = String::from_utf8_lossy(&bytes[..whole]);
+    let lines: Vec<&str> = text.lines().collect();
+    let skipped = if from.is_some() {
+        0
+    } else {
+        lines.len().saturating_sub(last)
+    };
+    let process = path
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let name = if process.starts_with(&server.to_string()) {
+        process.to_string()
+    } else {
+        format!("{server}/{process}")
+    };
+    let mut out = std::io::stdout().lock();
+    for line in &lines[skipped..] {
+        writeln!(out, "{name:<14} {line}")?;
+    }
+    out.flush()?;
+    Ok(start + whole as u64)
+}

@@ -1,0 +1,70 @@
+//! `gaiola`: one binary, one file, one command.
+
+mod args;
+mod connect;
+mod ctl;
+mod drill;
+mod exec;
+mod hands;
+mod logs;
+mod output;
+mod processes;
+mod up;
+
+use args::{Args, Command};
+use clap::Parser as _;
+use output::Exit;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Ok.into()
+            };
+        }
+    };
+    match run(args) {
+        Ok(exit) => exit.into(),
+        Err(error) if error.is::<hands::Invalid>() => {
+            eprintln!("{error}");
+            Exit::FileInvalid.into()
+        }
+        Err(error) => {
+            eprintln!("gaiola: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<Exit> {
+    let global = args.global;
+    match args.command {
+        Command::Check(of) => hands::check(&global, &of),
+        Command::Plan(of) => hands::plan(&global, &of),
+        Command::Up(up) => up::up(&global, &up),
+        Command::Down(of) => up::down(&global, &of),
+        Command::Status(of) => hands::status(&global, &of),
+        Command::Events(events) => hands::events(&global, &events),
+        Command::Scale(scale) => hands::scale(&global, scale),
+        Command::Drain(drain) => hands::drain(&global, &drain),
+        Command::Undrain(drain) => hands::undrain(&global, &drain),
+        Command::Logs(logs) => logs::logs(&global, &logs),
+        Command::Exec(exec) => exec::exec(&global, &exec),
+        Command::Drill(drill) => drill::drill(&global, &drill),
+        Command::Completion(completion) => output::completion(completion.shell),
+        Command::Lab(lab) => processes::lab(lab),
+        Command::Init(init) => processes::init(&init),
+        Command::Agent(agent) => processes::agent(&agent),
+        Command::Keeper(keeper) => processes::keeper(&keeper),
+        Command::Proxy(args::Proxy {
+            command: Some(args::ProxyCommand::Ctl(ctl)),
+            ..
+        }) => ctl::ctl(&global, &ctl),
+        Command::Proxy(proxy) => processes::proxy(proxy),
+    }
+}

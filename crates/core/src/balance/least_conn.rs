@@ -1,0 +1,106 @@
+//! The fewest requests in flight for its weight; equals take turns.
+//!
+//! Members stand in order of the loads that were last looked at. A load that has grown since is noticed when its member
+//! comes first; one that has shrunk is told by [`LeastConn::look`], or is noticed in passing, since each choice looks at
+//! some members more.
+
+use super::{Load, tournament::Tournament};
+
+/// So many members are looked at in passing.
+const LOOKS: usize = 4;
+
+/// So often the first member may turn out to have more load than it was put down with.
+const CORRECTIONS: usize = 32;
+
+/// What is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LeastConn {
+    order: Tournament<Rank>,
+    weights: Vec<u32>,
+    /// When each was last chosen, as a number of choices.
+    chosen: Vec<u64>,
+    choices: u64,
+    /// Who is looked at next in passing.
+    next: usize,
+}
+
+/// Where a member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    full: bool,
+    /// With one request more, for its weight.
+    load: u64,
+    chosen: u64,
+}
+
+impl LeastConn {
+    /// So many members, of which none takes part yet.
+    pub(super) fn new(count: usize) -> Self {
+        Self {
+            order: Tournament::new(count),
+            weights: vec![0; count],
+            chosen: vec![0; count],
+            choices: 0,
+            next: 0,
+        }
+    }
+
+    /// Changes a weight; with 0 the member takes no part.
+    pub(super) fn set_weight(&mut self, index: usize, weight: u32) {
+        if std::mem::replace(&mut self.weights[index], weight) == weight {
+            return;
+        }
+        let idle = Load {
+            in_flight: 0,
+            full: false,
+        };
+        self.look(index, idle); // corrected once it comes first
+    }
+
+    /// Takes note of a member's load.
+    pub(super) fn look(&mut self, index: usize, load: Load) {
+        let rank = (self.weights[index] > 0).then(|| Rank {
+            full: load.full,
+            load: load.for_weight(self.weights[index]),
+            chosen: self.chosen[index],
+        });
+        self.order.set(index, rank);
+    }
+
+    /// The member with the least load that was not tried.
+    pub(super) fn pick(&mut self, tried: &[usize], load: impl Fn(usize) -> Load) -> Option<usize> {
+        let count = self.weights.len();
+        for _ in 0..LOOKS.min(count) {
+            self.look(self.next, load(self.next));
+            self.next = (self.next + 1) % count;
+        }
+        tried.iter().for_each(|&index| self.order.set(index, None));
+        let mut first = self.first(&load);
+        if first.is_none() {
+            let untried = (0..count).filter(|index| !tried.contains(index));
+            untried.for_each(|index| self.look(index, load(index)));
+            first = self.first(&load);
+        }
+        tried
+            .iter()
+            .for_each(|&index| self.look(index, load(index)));
+        let first = first?;
+        self.choices += 1;
+        self.chosen[first] = self.choices;
+        self.look(first, load(first));
+        Some(first)
+    }
+
+    /// The first member as of now, unless it is full.
+    fn first(&mut self, load: impl Fn(usize) -> Load) -> Option<usize> {
+        let mut first = self.order.first()?;
+        for _ in 0..CORRECTIONS {
+            self.look(first, load(first));
+            match self.order.first() {
+                Some(same) if same == first => break,
+                other => first = other?,
+            }
+        }
+        (!load(first).full).then_some(first)
+    }
+}

@@ -1,0 +1,341 @@
+//! Every request of a drill, and what can be told from them together.
+
+use gaiola_model::Time;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// What a request was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The probe: the page over a new connection, every 10 ms, with a limit of 100 ms. It measures the outage.
+    Probe,
+    /// The steady load's page.
+    Page,
+    /// The steady load's read.
+    Read,
+    /// The steady load's write.
+    Write,
+}
+
+impl Kind {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Page => "page",
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One request that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// What it was for.
+    pub kind: Kind,
+    /// When it was begun: for a probe, when it began to connect.
+    pub sent: Time,
+    /// When its answer was complete, or it was given up.
+    pub done: Time,
+    /// Whether it was answered with a 2xx (a write: and acknowledged) within its limit.
+    pub ok: bool,
+    /// Whether it was sent a second time, on a new connection, because the reused one was closed without one byte
+    /// of an answer, as browsers do.
+    pub resent: bool,
+}
+
+/// Every request of one drill. It holds about 40 bytes a request: rate times duration bounds it.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    samples: Vec<Sample>,
+    failures: BTreeMap<(Kind, String), u64>,
+    reopened: u64,
+}
+
+impl Ledger {
+    /// Takes a request that succeeded.
+    pub fn succeeded(&mut self, kind: Kind, sent: Time, done: Time, resent: bool) {
+        self.samples.push(Sample {
+            kind,
+            sent,
+            done,
+            ok: true,
+            resent,
+        });
+    }
+
+    /// Takes a request that failed, and why, in a few words that others failed with too.
+    pub fn failed(&mut self, kind: Kind, sent: Time, done: Time, resent: bool, why: &str) {
+        self.samples.push(Sample {
+            kind,
+            sent,
+            done,
+            ok: false,
+            resent,
+        });
+        *self.failures.entry((kind, why.into())).or_default() += 1;
+    }
+
+    /// An idle connection was found closed, or closed before anything was written, and a new one was opened.
+    pub fn reopened(&mut self) {
+        self.reopened += 1;
+    }
+
+    /// Forgets everything: the calm begins again.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Requests of a kind, as they ended.
+    pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Sample> {
+        self.samples
+            .iter()
+            .filter(move |sample| sample.kind == kind)
+    }
+
+    /// How often idle connections were opened anew.
+    pub const fn reopened_count(&self) -> u64 {
+        self.reopened
+    }
+
+    /// How often what failed, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (Kind, &str, u64)> {
+        self.failures
+            .iter()
+            .map(|((kind, why), count)| (*kind, why.as_str(), *count))
+    }
+
+    /// How many requests failed.
+    pub fn failed_count(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// The longest time without a success of this kind between two points, which count as successes themselves.
+    pub fn longest_gap(&self, kind: Kind, from: Time, until: Time) -> Duration {
+        let successes = self
+            .successes(kind)
+            .into_iter()
+            .filter(|done| (from..=until).contains(done));
+        longest_step(from, successes, until)
+    }
+
+    /// The longest time between two begun probes: when it is long the measuring machine was itself held up,
+    /// and the outage may be overstated by it.
+    pub fn longest_pause(&self, from: Time, until: Time) -> Duration {
+        let mut sent: Vec<Time> = self.of(Kind::Probe).map(|sample| sample.sent).collect();
+        sent.sort_unstable();
+        longest_step(
+            from,
+            sent.into_iter()
+                .filter(|sent| (from..=until).contains(sent)),
+            until,
+        )
+    }
+
+    /// Whether for `window` nothing that was begun has failed, and each of these kinds succeeds at its usual pace.
+    pub fn is_settled(&self, paces: &[(Kind, Duration)], now: Time, window: Duration) -> bool {
+        paces.iter().all(|(kind, pace)| {
+            let usual = longest_usual(*pace);
+            let latest = self.samples.iter().rev();
+            let latest = latest.take_while(|sample| now - sample.done <= window.max(usual)); // they stand as they ended
+            let (mut failed, mut succeeds) = (false, false);
+            for sample in latest.filter(|sample| sample.kind == *kind) {
+                failed |= !sample.ok && now - sample.sent <= window;
+                succeeds |= sample.ok && now - sample.done <= usual;
+            }
+            succeeds && !failed
+        })
+    }
+
+    /// How long after `harm` requests of all these kinds succeeded again for good. Zero: they never stopped.
+    /// `None`: they did not within what was recorded.
+    ///
+    /// A kind is disturbed by each request that fails after the harm, until the first success that was begun no
+    /// earlier; and by each gap between successes that is much longer than usual.
+    pub fn recovered(&self, paces: &[(Kind, Duration)], harm: Time) -> Option<Duration> {
+        let ends = paces
+            .iter()
+            .map(|(kind, pace)| self.end_of_trouble(*kind, *pace, harm));
+        let ends: Option<Vec<Time>> = ends.collect();
+        Some(
+            ends?
+                .into_iter()
+                .max()
+                .map_or(Duration::ZERO, |end| end - harm),
+        )
+    }
+
+    /// `harm` itself where nothing was disturbed.
+    fn end_of_trouble(&self, kind: Kind, pace: Duration, harm: Time) -> Option<Time> {
+        let last_failure = self
+            .of(kind)
+            .filter(|sample| !sample.ok && sample.done >= harm)
+            .map(|s| s.sent)
+            .max();
+        let after_failures = match last_failure {
+            None => harm,
+            Some(begun) => self
+                .of(kind)
+                .filter(|s| s.ok && s.sent >= begun)
+                .map(|s| s.done)
+                .min()?,
+        };
+        let done = self.successes(kind);
+        let long = |pair: &&[Time]| pair[1] > harm && pair[1] - pair[0] > longest_usual(pace);
+        let after_gaps = done.windows(2).filter(long).map(|pair| pair[1]).max();
+        Some(after_gaps.map_or(after_failures, |end| end.max(after_failures)))
+    }
+
+    fn successes(&self, kind: Kind) -> Vec<Time> {
+        let mut done: Vec<Time> = self
+            .of(kind)
+            .filter(|sample| sample.ok)
+            .map(|sample| sample.done)
+            .collect();
+        done.sort_unstable();
+        done
+    }
+}
+
+/// A gap up to this long between two successes is no disturbance: five times the usual distance, and 100 ms.
+fn longest_usual(pace: Duration) -> Duration {
+    pace * 5 + Duration::from_millis(100)
+}
+
+fn longest_step(from: Time, points: impl Iterator<Item = Time>, until: Time) -> Duration {
+    let mut last = from;
+    let mut longest = Duration::ZERO;
+    for point in points.chain([until]) {
+        longest = longest.max(point - last);
+        last = point;
+    }
+    longest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACES: [(Kind, Duration); 1] = [(Kind::Probe, Duration::from_millis(10))];
+
+    fn at(ms: u64) -> Time {
+        Time::from_start(Duration::from_millis(ms))
+    }
+
+    /// A probe every 10 ms to `until`, failing while the site is away; answered after 1 ms.
+    fn probed(until: u64, away: std::ops::Range<u64>) -> Ledger {
+        let mut ledger = Ledger::default();
+        for sent in (0..until).step_by(10) {
+            if away.contains(&sent) {
+                ledger.failed(Kind::Probe, at(sent), at(sent + 1), false, "refused");
+            } else {
+                ledger.succeeded(Kind::Probe, at(sent), at(sent + 1), false);
+            }
+        }
+        ledger
+    }
+
+    #[test]
+    fn the_outage_is_the_longest_gap_between_successes() {
+        let ledger = probed(2000, 1000..1300);
+        assert_eq!(
+            ledger.longest_gap(Kind::Probe, at(0), at(2000)).as_millis(),
+            310
+        );
+        assert_eq!(
+            ledger.longest_gap(Kind::Probe, at(0), at(900)).as_millis(),
+            10
+        );
+        assert_eq!(ledger.failed_count(), 30);
+    }
+
+    #[test]
+    fn a_gap_that_has_not_ended_counts() {
+        let ledger = probed(2000, 1000..2000);
+        assert_eq!(
+            ledger.longest_gap(Kind::Probe, at(0), at(2000)).as_millis(),
+            1009
+        );
+        assert_eq!(
+            ledger.longest_gap(Kind::Write, at(0), at(2000)).as_millis(),
+            2000
+        );
+    }
+
+    #[test]
+    fn recovered_is_the_first_success_after_the_last_failure() {
+        let ledger = probed(2000, 1000..1300);
+        assert_eq!(
+            ledger.recovered(&PACES, at(990)),
+            Some(Duration::from_millis(311))
+        );
+        assert_eq!(
+            probed(2000, 0..0).recovered(&PACES, at(990)),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(probed(2000, 1000..2000).recovered(&PACES, at(990)), None);
+    }
+
+    #[test]
+    fn a_request_that_hangs_long_does_not_put_off_the_recovery_of_others() {
+        let mut ledger = probed(5000, 1000..1300);
+        ledger.failed(Kind::Probe, at(1001), at(4900), false, "no answer");
+        assert_eq!(
+            ledger.recovered(&PACES, at(990)),
+            Some(Duration::from_millis(311))
+        );
+    }
+
+    #[test]
+    fn a_stall_without_a_failure_is_a_disturbance() {
+        let mut ledger = Ledger::default();
+        for ms in [0, 30, 60, 3000, 3030] {
+            ledger.succeeded(Kind::Write, at(ms), at(ms + 1), false);
+        }
+        let paces = [(Kind::Write, Duration::from_millis(30))];
+        assert_eq!(
+            ledger.recovered(&paces, at(65)),
+            Some(Duration::from_millis(2936))
+        );
+        assert_eq!(ledger.recovered(&paces, at(3010)), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn it_is_settled_when_all_kinds_succeed_for_a_while() {
+        let window = Duration::from_millis(500);
+        assert!(probed(990, 0..0).is_settled(&PACES, at(990), window));
+        let ledger = probed(1700, 1000..1300);
+        assert!(
+            !ledger.is_settled(&PACES, at(1700), window),
+            "failures 410 ms ago"
+        );
+        let ledger = probed(2000, 1000..1300);
+        assert!(ledger.is_settled(&PACES, at(2000), window));
+        assert!(
+            !ledger.is_settled(&PACES, at(2300), window),
+            "nothing for 309 ms"
+        );
+        let both = [PACES[0], (Kind::Read, Duration::from_millis(30))];
+        assert!(
+            !ledger.is_settled(&both, at(2000), window),
+            "no read ever succeeded"
+        );
+    }
+
+    #[test]
+    fn a_held_up_prober_is_told_from_an_outage() {
+        let mut ledger = probed(1000, 0..0);
+        ledger.succeeded(Kind::Probe, at(1400), at(1401), false);
+        assert_eq!(ledger.longest_pause(at(0), at(1410)).as_millis(), 410);
+    }
+}

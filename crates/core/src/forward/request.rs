@@ -1,0 +1,272 @@
+//! A client's request on its way to a server.
+
+use super::{Edit, Match, Outgoing, is_listed, list, lists_fields, options, resembles};
+use crate::cookie;
+use gaiola_model::http::{Field, FieldName, Framing, RequestHead, Span, TargetForm, Version};
+use ipnet::IpNet;
+use std::io::Write as _;
+use std::net::IpAddr;
+
+/// Longest request id that is kept.
+const ID_LIMIT: usize = 128;
+
+/// What the server is told about the hop before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop<'a> {
+    /// Who sent the request.
+    pub client: IpAddr,
+    /// Whether what the sender says about the hops before it is believed.
+    pub trusted: bool,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// Our own name, for `Via`.
+    pub server: &'a str,
+    /// The request's id: what [`request_id`] found, else one that was made.
+    pub request_id: &'a [u8],
+    /// Said as `Host` where an HTTP/1.0 client sent none.
+    pub default_host: &'a str,
+    /// Asked for instead of the request's path, where it is not empty.
+    pub path: &'a [u8],
+    /// Said as `Host` instead of the client's, where it is not empty.
+    pub host: &'a [u8],
+    /// How rules change the fields.
+    pub edit: Edit<'a>,
+    /// The name of a cookie that the server does not get.
+    pub hidden_cookie: Option<&'a str>,
+}
+
+/// The id that a trusted sender gave the request, if it is fit to be passed on and logged: visible ASCII, 128 bytes at
+/// most.
+pub fn request_id<'a>(head: &RequestHead, buffer: &'a [u8], trusted: bool) -> Option<&'a [u8]> {
+    head.field(FieldName::XRequestId, buffer).filter(|id| {
+        trusted && (1..=ID_LIMIT).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+    })
+}
+
+/// Whose request it is: the sender's, or as far back as those are trusted who say so in `X-Forwarded-For`.
+pub fn client(head: &RequestHead, buffer: &[u8], sender: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|known| known.contains(address));
+    let fields = head.fields.iter().rev();
+    let mut earlier = fields
+        .filter(|field| field.known == FieldName::XForwardedFor)
+        .flat_map(|field| field.value.of(buffer).rsplit(|&byte| byte == b','))
+        .map(|address| std::str::from_utf8(address.trim_ascii()).ok()?.parse().ok());
+    let mut client = sender;
+    while is_trusted(&client)
+        && let Some(Some(address)) = earlier.next()
+    {
+        client = address;
+    }
+    client
+}
+
+/// Makes an id: 32 hexadecimal digits.
+///
+/// ```
+/// let id = gaiola_core::forward::new_request_id(&mut fastrand::Rng::with_seed(1));
+/// assert!(id.iter().all(u8::is_ascii_hexdigit));
+/// ```
+pub fn new_request_id(rng: &mut fastrand::Rng) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut chance = rng.u128(..);
+    std::array::from_fn(|_| {
+        let digit = DIGITS[usize::from(chance.to_le_bytes()[0] & 0xf)];
+        chance >>= 4;
+        digit
+    })
+}
+
+/// Puts the request's head as the server is to get it into `out`, which is cleared first.
+///
+/// Removed are `Connection` and what it lists, `Keep-Alive`, `Proxy-*`, `Upgrade` where nothing is upgraded, and, from
+/// senders that are not trusted, everything that claims to speak of earlier hops. `X-Forwarded-For`, `-Proto`, `-Host`,
+/// `X-Request-ID` and `Via` are added. The target is in origin form, the version HTTP/1.1; framing stays as it was said.
+pub fn request(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing) {
+    out.clear();
+    request_line(head, hop, out);
+    let lists_fields = lists_fields(&head.fields, buffer);
+    for field in &head.fields {
+        if stays(field, head, buffer, hop)
+            && !(lists_fields && is_listed(field, &head.fields, buffer))
+            && !hop.edit.removes(field, buffer)
+        {
+            match hop
+                .hidden_cookie
+                .filter(|_| field.known == FieldName::Cookie)
+            {
+                Some(name) => {
+                    cookie::without(field, buffer, name).for_each(|piece| out.keep(piece))
+                }
+                None => out.keep(field.line()),
+            }
+        }
+    }
+    if !hop.edit.added.is_empty() {
+        out.write(|text| text.extend_from_slice(hop.edit.added));
+    }
+    add_host(head, buffer, hop, out);
+    add_connection(head, buffer, out);
+    add_hops(head, buffer, hop, out);
+}
+
+fn request_line(head: &RequestHead, hop: &Hop<'_>, out: &mut Outgoing) {
+    let method = Span {
+        start: head.method_name.start,
+        end: head.target.start,
+    };
+    out.keep(method);
+    match head.form {
+        TargetForm::Origin | TargetForm::Absolute if !hop.path.is_empty() => {
+            out.write(|text| text.extend_from_slice(hop.path));
+            out.keep(head.query);
+        }
+        TargetForm::Origin | TargetForm::Asterisk => out.keep(head.target),
+        TargetForm::Absolute => {
+            if head.path.is_empty() {
+                out.say(root(head));
+            }
+            out.keep(head.path);
+            out.keep(head.query);
+        }
+    }
+    match (head.version, head.fields.first()) {
+        (Version::Http11, Some(first)) => out.keep(Span {
+            start: head.target.end,
+            end: first.name.start,
+        }),
+        _ => out.say(b" HTTP/1.1\r\n"),
+    }
+}
+
+/// What a target in absolute form without a path asks for (RFC 9112, section 3.2.4).
+fn root(head: &RequestHead) -> &'static [u8] {
+    use gaiola_model::http::Method;
+    if head.method == Method::Options && head.query.is_empty() {
+        b"*"
+    } else {
+        b"/"
+    }
+}
+
+/// Whether a field's line is sent on as it is, `Connection`'s list aside.
+fn stays(field: &Field, head: &RequestHead, buffer: &[u8], hop: &Hop<'_>) -> bool {
+    match field.known {
+        FieldName::Connection
+        | FieldName::KeepAlive
+        | FieldName::Proxy
+        | FieldName::ProxyConnection
+        | FieldName::ProxyAuthenticate
+        | FieldName::ProxyAuthenticationInfo
+        | FieldName::ProxyAuthorization
+        | FieldName::Te
+        | FieldName::XForwardedFor => false,
+        FieldName::Host => head.form != TargetForm::Absolute && hop.host.is_empty(),
+        FieldName::Upgrade => head.upgrade,
+        FieldName::Expect => {
+            head.expects_continue || !field.value.of(buffer).eq_ignore_ascii_case(b"100-continue")
+        }
+        FieldName::Forwarded => hop.trusted,
+        FieldName::XForwardedProto | FieldName::XForwardedHost => {
+            hop.trusted && is_first(field, head)
+        }
+        FieldName::XRequestId => {
+            is_first(field, head) && request_id(head, buffer, hop.trusted).is_some()
+        }
+        FieldName::Other => !misleads(field.name.of(buffer), hop.trusted),
+        _ => true,
+    }
+}
+
+/// Whether no field before it has the same name.
+fn is_first(field: &Field, head: &RequestHead) -> bool {
+    head.fields
+        .iter()
+        .find(|other| other.known == field.known)
+        .is_some_and(|first| first.name == field.name)
+}
+
+/// Whether a field could be taken for one that we answer for: names that differ in `_` only, and claims about earlier
+/// hops by a sender who is not trusted.
+fn misleads(name: &[u8], trusted: bool) -> bool {
+    let is = |wanted: &[u8]| resembles(name, wanted, Match::Whole);
+    match name.first().map(u8::to_ascii_lowercase) {
+        Some(b'c') => is(b"content-length"),
+        Some(b't') => is(b"transfer-encoding"),
+        Some(b'x') if trusted => false,
+        Some(b'x') => {
+            is(b"x-real-ip")
+                || is(b"x-request-id")
+                || resembles(name, b"x-forwarded-", Match::Beginning)
+        }
+        _ => false,
+    }
+}
+
+/// Says `Host` where none was kept: of a target in absolute form, or the default.
+fn add_host(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing) {
+    match (head.form, head.host) {
+        _ if !hop.host.is_empty() => out.write(|text| line(text, b"Host: ", &[hop.host])),
+        (TargetForm::Origin | TargetForm::Asterisk, Some(_)) => {}
+        (_, Some(host)) => out.write(|text| line(text, b"Host: ", &[host.of(buffer)])),
+        (_, None) => out.write(|text| line(text, b"Host: ", &[hop.default_host.as_bytes()])),
+    }
+}
+
+/// Says what concerns our connection to the server.
+fn add_connection(head: &RequestHead, buffer: &[u8], out: &mut Outgoing) {
+    let takes_trailers = head
+        .field(FieldName::Te, buffer)
+        .is_some_and(|te| list(te).any(|coding| coding.eq_ignore_ascii_case(b"trailers")))
+        && options(&head.fields, buffer).any(|option| option.eq_ignore_ascii_case(b"te"));
+    match (head.upgrade, takes_trailers) {
+        (false, false) => {}
+        (true, false) => out.say(b"Connection: upgrade\r\n"),
+        (false, true) => out.say(b"Connection: TE\r\nTE: trailers\r\n"),
+        (true, true) => out.say(b"Connection: upgrade, TE\r\nTE: trailers\r\n"),
+    }
+}
+
+/// Says where the request came from, and ends the head.
+fn add_hops(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing) {
+    let kept = |name| hop.trusted && head.field(name, buffer).is_some();
+    out.write(|text| {
+        text.extend_from_slice(b"X-Forwarded-For: ");
+        let earlier = head
+            .fields
+            .iter()
+            .filter(|field| hop.trusted && field.known == FieldName::XForwardedFor);
+        for field in earlier.filter(|field| !field.value.is_empty()) {
+            text.extend_from_slice(field.value.of(buffer));
+            text.extend_from_slice(b", ");
+        }
+        // Writing to a Vec cannot fail.
+        let _ = write!(text, "{}\r\n", hop.client.to_canonical());
+        if !kept(FieldName::XForwardedProto) {
+            let proto: &[u8] = if hop.tls { b"https" } else { b"http" };
+            line(text, b"X-Forwarded-Proto: ", &[proto]);
+        }
+        if let Some(host) = head.host.filter(|_| !kept(FieldName::XForwardedHost)) {
+            line(text, b"X-Forwarded-Host: ", &[host.of(buffer)]);
+        }
+        if request_id(head, buffer, hop.trusted).is_none() {
+            line(text, b"X-Request-ID: ", &[hop.request_id]);
+        }
+        let version: &[u8] = match head.version {
+            Version::Http10 => b"1.0 ",
+            Version::Http11 => b"1.1 ",
+        };
+        line(text, b"Via: ", &[version, hop.server.as_bytes()]);
+        text.extend_from_slice(b"\r\n");
+    });
+    debug_assert_ne!(
+        head.framing,
+        Framing::UntilClose,
+        "no request ends with its connection"
+    );
+}
+
+fn line(text: &mut Vec<u8>, name: &[u8], value: &[&[u8]]) {
+    text.extend_from_slice(name);
+    value.iter().for_each(|part| text.extend_from_slice(part));
+    text.extend_from_slice(b"\r\n");
+}

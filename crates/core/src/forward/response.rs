@@ -1,0 +1,151 @@
+//! A server's response on its way to the client.
+
+use super::{Edit, Outgoing, is_listed, lists_fields};
+use crate::cookie;
+use gaiola_model::http::{Field, FieldName, Framing, ResponseHead, Span, Version};
+
+/// What the answer to the client depends on besides the response.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The version that the client speaks.
+    pub client: Version,
+    /// Whether the client's connection is to be kept, as far as the client and we are concerned.
+    pub keep_alive: bool,
+    /// Our own name, for `Via`.
+    pub server: &'a str,
+    /// How rules change the fields of the final answer.
+    pub edit: Edit<'a>,
+    /// Whole lines that are added.
+    pub lines: &'a [u8],
+    /// The name of a cookie that is ours alone to set.
+    pub own_cookie: Option<&'a str>,
+}
+
+/// What follows for the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Whether it may take another request after the body; the client was told so.
+    pub keep_alive: bool,
+    /// The body comes in chunks and the client knows none (HTTP/1.0): only the chunks' data are to be sent on, and the
+    /// connection is closed after them.
+    pub unchunk: bool,
+}
+
+/// Puts the response's head as the client is to get it into `out`, which is cleared first.
+///
+/// Removed are `Connection` and what it lists, `Keep-Alive`, `Proxy-*`, and `Upgrade` unless it is answered or asked
+/// for; `Via` is added, and whether the connection is closed.
+pub fn response(
+    head: &ResponseHead,
+    buffer: &[u8],
+    answer: &Answer<'_>,
+    out: &mut Outgoing,
+) -> Sent {
+    let sent = Sent {
+        keep_alive: answer.keep_alive
+            && match head.framing {
+                Framing::None | Framing::Length(_) => true,
+                Framing::Chunked => answer.client == Version::Http11,
+                Framing::UntilClose => false,
+            },
+        unchunk: head.framing == Framing::Chunked && answer.client == Version::Http10,
+    };
+    out.clear();
+    status_line(head, out);
+    let lists_fields = lists_fields(&head.fields, buffer);
+    for field in &head.fields {
+        let is_ours = field.known == FieldName::SetCookie
+            && answer
+                .own_cookie
+                .is_some_and(|name| cookie::is_set(field.value.of(buffer), name));
+        let is_listed = lists_fields && is_listed(field, &head.fields, buffer);
+        let is_removed = !head.is_interim() && answer.edit.removes(field, buffer);
+        if stays(field, head, sent) && !is_ours && !is_listed && !is_removed {
+            out.keep(field.line());
+        }
+    }
+    if !head.is_interim() {
+        if !answer.edit.added.is_empty() {
+            out.write(|text| text.extend_from_slice(answer.edit.added));
+        }
+        out.say(connection(head, answer.client, sent));
+        out.write(|text| {
+            text.extend_from_slice(answer.lines);
+            let version = match head.version {
+                Version::Http10 => "1.0 ",
+                Version::Http11 => "1.1 ",
+            };
+            for part in ["Via: ", version, answer.server, "\r\n\r\n"] {
+                text.extend_from_slice(part.as_bytes());
+            }
+        });
+    } else {
+        out.say(b"\r\n");
+    }
+    sent
+}
+
+/// Our own version, then status and reason as they came. The space between them stands even where there is no reason
+/// (RFC 9112, section 4).
+fn status_line(head: &ResponseHead, out: &mut Outgoing) {
+    const VERSION_LEN: u32 = 8;
+    const STATUS_END: u32 = 12;
+    let start = match head.version {
+        Version::Http11 => 0,
+        Version::Http10 => {
+            out.say(b"HTTP/1.1");
+            VERSION_LEN
+        }
+    };
+    let end = match head.fields.first() {
+        _ if head.reason.start == STATUS_END => STATUS_END,
+        Some(first) => first.name.start,
+        None => head.reason.end,
+    };
+    out.keep(Span { start, end });
+    match end {
+        STATUS_END => out.say(b" \r\n"),
+        _ if head.fields.is_empty() => out.say(b"\r\n"),
+        _ => {}
+    }
+}
+
+/// Whether a field's line is sent on as it is, `Connection`'s list aside.
+fn stays(field: &Field, head: &ResponseHead, sent: Sent) -> bool {
+    match field.known {
+        FieldName::Connection
+        | FieldName::KeepAlive
+        | FieldName::Proxy
+        | FieldName::ProxyConnection
+        | FieldName::ProxyAuthenticate
+        | FieldName::ProxyAuthenticationInfo
+        | FieldName::ProxyAuthorization
+        | FieldName::Te => false,
+        FieldName::Upgrade => speaks_of_upgrade(head),
+        FieldName::TransferEncoding => !sent.unchunk && may_have_length(head),
+        FieldName::Trailer => !sent.unchunk,
+        FieldName::ContentLength => may_have_length(head),
+        _ => true,
+    }
+}
+
+/// Whether the response may say a length, be it that of the body that HEAD or 304 leave out (RFC 9110, section 8.6).
+fn may_have_length(head: &ResponseHead) -> bool {
+    !matches!(head.status, 100..=199 | 204)
+}
+
+/// 101 Switching Protocols, or 426 Upgrade Required.
+fn speaks_of_upgrade(head: &ResponseHead) -> bool {
+    matches!(head.status, 101 | 426)
+}
+
+fn connection(head: &ResponseHead, client: Version, sent: Sent) -> &'static [u8] {
+    match (speaks_of_upgrade(head), sent.keep_alive, client) {
+        (true, _, _) if head.upgrade => b"Connection: upgrade\r\n",
+        (true, true, _) => b"Connection: upgrade\r\n",
+        (true, false, _) => b"Connection: upgrade, close\r\n",
+        (false, false, _) => b"Connection: close\r\n",
+        (false, true, Version::Http10) => b"Connection: keep-alive\r\n",
+        (false, true, Version::Http11) => b"",
+    }
+}

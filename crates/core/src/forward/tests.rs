@@ -1,0 +1,468 @@
+//! Heads are put together here by hand, because this room does not know the parser.
+
+use super::*;
+use gaiola_model::http::{Framing, Method, RequestHead, ResponseHead, TargetForm, Version};
+use proptest::prelude::*;
+
+const HOP: Hop<'_> = Hop {
+    client: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
+    trusted: false,
+    tls: false,
+    server: "lb1",
+    request_id: b"made",
+    default_host: "10.77.3.1",
+    path: b"",
+    host: b"",
+    edit: Edit {
+        removed: &[],
+        added: b"",
+    },
+    hidden_cookie: None,
+};
+
+const TRUSTED: Hop<'_> = Hop {
+    trusted: true,
+    ..HOP
+};
+
+const OURS: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
+    X-Request-ID: made\r\nVia: 1.1 lb1\r\n\r\n";
+
+fn span(text: &str, part: &str) -> Span {
+    let start = text.find(part).unwrap();
+    Span::new(start, start + part.len())
+}
+
+/// The field lines of a head in `NAME: VALUE` form.
+fn fields(text: &str) -> Vec<Field> {
+    let mut start = text.find("\r\n").unwrap() + 2;
+    let mut fields = Vec::new();
+    for line in text[start..].split_inclusive("\r\n") {
+        let Some((name, value)) = line.trim_end_matches("\r\n").split_once(": ") else {
+            break;
+        };
+        let name_end = start + name.len();
+        fields.push(Field {
+            known: FieldName::of(name.as_bytes()),
+            name: Span::new(start, name_end),
+            value: Span::new(name_end + 2, name_end + 2 + value.len()),
+            line_end: Span::new(start, start + line.len()).end,
+        });
+        start += line.len();
+    }
+    fields
+}
+
+fn request_head(text: &str) -> RequestHead {
+    let mut words = text.lines().next().unwrap().split(' ');
+    let (method, target) = (words.next().unwrap(), words.next().unwrap());
+    let fields = fields(text);
+    let host = fields.iter().find(|field| field.known == FieldName::Host);
+    RequestHead {
+        method: Method::of(method.as_bytes()),
+        method_name: span(text, method),
+        target: span(text, target),
+        path: span(text, target),
+        version: if words.next() == Some("HTTP/1.0") {
+            Version::Http10
+        } else {
+            Version::Http11
+        },
+        host: host.map(|field| field.value),
+        fields,
+        len: text.len(),
+        ..RequestHead::default()
+    }
+}
+
+fn written(text: &str, out: &Outgoing) -> String {
+    let bytes = out.slices(text.as_bytes()).collect::<Vec<_>>().concat();
+    assert_eq!(bytes.len(), out.len());
+    String::from_utf8(bytes).unwrap()
+}
+
+fn sent_on(text: &str, head: &RequestHead, hop: &Hop<'_>) -> String {
+    let mut out = Outgoing::default();
+    request(head, text.as_bytes(), hop, &mut out);
+    written(text, &out)
+}
+
+/// What is sent on of a request with these fields besides `Host: a`.
+fn with(fields: &str, hop: &Hop<'_>) -> String {
+    let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    sent_on(&text, &request_head(&text), hop)
+}
+
+#[test]
+fn a_usual_head_is_two_pieces() {
+    let text = "GET /x HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
+    let mut out = Outgoing::default();
+    request(&request_head(text), text.as_bytes(), &HOP, &mut out);
+    assert_eq!(out.pieces().len(), 2);
+    assert_eq!(
+        written(text, &out),
+        format!("GET /x HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n{OURS}")
+    );
+}
+
+#[test]
+fn what_concerns_the_hop_alone_is_removed() {
+    let fields = "Connection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nA: b\r\nProxy-Connection: x\r\n\
+        Proxy-Authorization: x\r\nProxy: http://evil\r\nTE: gzip\r\nUpgrade: h2c\r\nx-hop: 2\r\nTrailer: C\r\n";
+    assert_eq!(
+        with(fields, &HOP),
+        format!("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nTrailer: C\r\n{OURS}")
+    );
+}
+
+#[test]
+fn connection_cannot_remove_what_the_next_hop_depends_on() {
+    let fields = "Connection: host, content-length, transfer-encoding, x-forwarded-for, x-forwarded-proto, \
+        x-forwarded-port, x-request-id, via, expect, traceparent\r\n";
+    let kept = "Transfer-Encoding: chunked\r\nX-Forwarded-Port: 80\r\nX-Request-ID: id\r\nVia: 1.1 x\r\n\
+        Expect: x\r\ntraceparent: 00\r\n";
+    let sent = with(&format!("{fields}{kept}"), &TRUSTED);
+    assert!(
+        sent.contains(kept) && sent.contains("Host: a\r\n"),
+        "{sent}"
+    );
+    assert!(sent.contains("X-Forwarded-For: 192.0.2.7\r\n"), "{sent}");
+}
+
+#[test]
+fn claims_of_strangers_are_replaced() {
+    let fields = "X-Forwarded-For: 10.0.0.1\r\nx-forwarded-proto: https\r\nX-Forwarded-Host: b\r\nX-Request-ID: x\r\n\
+        X-Forwarded-Port: 1\r\nX_Forwarded_For: 10.0.0.1\r\nX-Real-IP: 10.0.0.1\r\nForwarded: for=b\r\n\
+        Content_Length: 7\r\nTransfer_Encoding: x\r\nx-request_id: y\r\n";
+    assert_eq!(
+        with(fields, &HOP),
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{OURS}")
+    );
+}
+
+#[test]
+fn words_of_trusted_senders_are_kept_and_added_to() {
+    let fields = "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Request-ID: id\r\n\
+        X-Forwarded-For: 10.0.0.2\r\nX-Real-IP: 10.0.0.1\r\nForwarded: for=b\r\nVia: 1.1 x\r\n";
+    assert_eq!(
+        with(fields, &TRUSTED),
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Request-ID: id\r\n\
+         X-Real-IP: 10.0.0.1\r\nForwarded: for=b\r\nVia: 1.1 x\r\n\
+         X-Forwarded-For: 10.0.0.1, 10.0.0.2, 192.0.2.7\r\nVia: 1.1 lb1\r\n\r\n"
+    );
+}
+
+#[test]
+fn only_one_of_each_claim_is_kept() {
+    let sent = with(
+        "X-Request-ID: a\r\nX-Request-ID: b\r\nX-Forwarded-Proto: c\r\nX-Forwarded-Proto: d\r\n",
+        &TRUSTED,
+    );
+    assert!(
+        sent.contains("X-Request-ID: a\r\nX-Forwarded-Proto: c\r\n"),
+        "{sent}"
+    );
+    assert!(
+        !sent.contains(": b\r\n") && !sent.contains(": d\r\n"),
+        "{sent}"
+    );
+}
+
+#[test]
+fn an_id_that_is_not_fit_is_made_anew() {
+    for id in ["a b".to_owned(), "x".repeat(129)] {
+        let sent = with(&format!("X-Request-ID: {id}\r\n"), &TRUSTED);
+        assert!(
+            sent.contains("X-Request-ID: made\r\n") && !sent.contains(&id),
+            "{sent}"
+        );
+    }
+}
+
+#[test]
+fn a_client_on_mapped_ipv6_is_told_as_ipv4() {
+    let hop = Hop {
+        client: "::ffff:192.0.2.7".parse().unwrap(),
+        ..HOP
+    };
+    assert!(with("", &hop).contains("X-Forwarded-For: 192.0.2.7\r\n"));
+}
+
+#[test]
+fn a_client_is_believed_as_far_as_those_who_tell_are_trusted() {
+    let trusted = ["10.0.0.0/8".parse().unwrap()];
+    let client = |sender: &str, lines: &str| {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let head = request_head(&text);
+        client(&head, text.as_bytes(), sender.parse().unwrap(), &trusted).to_string()
+    };
+    let told = "X-Forwarded-For: 192.0.2.1, 192.0.2.2\r\nX-Forwarded-For: 192.0.2.3, 10.0.0.2\r\n";
+    assert_eq!(client("192.0.2.9", told), "192.0.2.9");
+    assert_eq!(client("10.0.0.1", told), "192.0.2.3");
+    assert_eq!(client("10.0.0.1", ""), "10.0.0.1");
+    let unknown = "X-Forwarded-For: 192.0.2.1, unknown, 10.0.0.2\r\n";
+    assert_eq!(client("10.0.0.1", unknown), "10.0.0.2");
+}
+
+#[test]
+fn upgrades_and_trailers_are_asked_for_anew() {
+    let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade, TE\r\nUpgrade: websocket\r\nTE: trailers\r\n\r\n";
+    let mut head = request_head(text);
+    head.upgrade = true;
+    assert_eq!(
+        sent_on(text, &head, &HOP),
+        format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade, TE\r\nTE: trailers\r\n{OURS}"
+        )
+    );
+    head.upgrade = false;
+    assert!(sent_on(text, &head, &HOP).contains("Host: a\r\nConnection: TE\r\nTE: trailers\r\nX-"));
+}
+
+#[test]
+fn old_clients_speak_1_1_from_here_on() {
+    let text = "GET /x HTTP/1.0\r\nExpect: 100-continue\r\n\r\n";
+    let sent = sent_on(text, &request_head(text), &HOP);
+    assert!(
+        sent.starts_with("GET /x HTTP/1.1\r\nHost: 10.77.3.1\r\nX-Forwarded-For"),
+        "{sent}"
+    );
+    assert!(
+        sent.ends_with("Via: 1.0 lb1\r\n\r\n") && !sent.contains("X-Forwarded-Host"),
+        "{sent}"
+    );
+    let bare = "GET /x HTTP/1.0\r\n\r\n";
+    assert!(sent_on(bare, &request_head(bare), &HOP).starts_with("GET /x HTTP/1.1\r\nHost: "));
+}
+
+#[test]
+fn a_go_ahead_is_asked_for_where_the_client_waits() {
+    let text = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let mut head = request_head(text);
+    assert!(!sent_on(text, &head, &HOP).contains("Expect"));
+    head.expects_continue = true;
+    assert!(sent_on(text, &head, &HOP).contains("Expect: 100-continue\r\nContent-Length: 5\r\n"));
+}
+
+#[test]
+fn the_absolute_form_becomes_the_origin_form() {
+    let line = |target: &str, path: &str, query: &str, method: &str| {
+        let text = format!("{method} {target} HTTP/1.1\r\nHost: other\r\nA: b\r\n\r\n");
+        let after_host = text.find("site").unwrap() + 4;
+        let path_end = after_host + path.len();
+        let head = RequestHead {
+            form: TargetForm::Absolute,
+            host: Some(span(&text, "site")),
+            path: Span::new(after_host, path_end),
+            query: Span::new(path_end, path_end + query.len()),
+            ..request_head(&text)
+        };
+        let sent = sent_on(&text, &head, &HOP);
+        assert!(
+            sent.contains("\r\nA: b\r\nHost: site\r\nX-") && !sent.contains("other"),
+            "{sent}"
+        );
+        sent.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(
+        line("http://site/x?y", "/x", "?y", "GET"),
+        "GET /x?y HTTP/1.1"
+    );
+    assert_eq!(line("http://site", "", "", "GET"), "GET / HTTP/1.1");
+    assert_eq!(line("http://site?y", "", "?y", "GET"), "GET /?y HTTP/1.1");
+    assert_eq!(line("http://site", "", "", "OPTIONS"), "OPTIONS * HTTP/1.1");
+}
+
+fn response_head(text: &str) -> ResponseHead {
+    let status = text[9..12].parse().unwrap();
+    let line_end = text.find("\r\n").unwrap();
+    ResponseHead {
+        version: if text.starts_with("HTTP/1.0") {
+            Version::Http10
+        } else {
+            Version::Http11
+        },
+        status,
+        reason: Span::new(line_end.min(13), line_end),
+        fields: fields(text),
+        framing: Framing::Length(0),
+        keep_alive: true,
+        upgrade: status == 101,
+        len: text.len(),
+    }
+}
+
+#[test]
+fn a_status_line_without_a_reason_has_its_second_space() {
+    for (text, wanted) in [
+        ("HTTP/1.1 200\r\nA: b\r\n\r\n", "HTTP/1.1 200 \r\nA: b\r\n"),
+        ("HTTP/1.0 200\r\nA: b\r\n\r\n", "HTTP/1.1 200 \r\nA: b\r\n"),
+        ("HTTP/1.1 200\r\n\r\n", "HTTP/1.1 200 \r\n"),
+        ("HTTP/1.1 200 \r\n\r\n", "HTTP/1.1 200 \r\n"),
+    ] {
+        let (told, _) = answer(text, &response_head(text), Version::Http11, true);
+        assert_eq!(told.split_once("Via").unwrap().0, wanted, "{text:?}");
+    }
+}
+
+fn answer(text: &str, head: &ResponseHead, client: Version, keep_alive: bool) -> (String, Sent) {
+    let mut out = Outgoing::default();
+    let answer = Answer {
+        client,
+        keep_alive,
+        server: "lb1",
+        edit: Edit::default(),
+        lines: b"",
+        own_cookie: None,
+    };
+    let sent = response(head, text.as_bytes(), &answer, &mut out);
+    (written(text, &out), sent)
+}
+
+#[test]
+fn a_response_loses_what_concerns_the_hop_and_gains_via() {
+    let text = "HTTP/1.1 200 OK\r\nConnection: keep-alive, x\r\nX: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 0\r\n\
+        Proxy-Authenticate: x\r\nUpgrade: h2\r\nServer: s\r\n\r\n";
+    let (written, sent) = answer(text, &response_head(text), Version::Http11, true);
+    assert_eq!(
+        written,
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nServer: s\r\nVia: 1.1 lb1\r\n\r\n"
+    );
+    assert_eq!(
+        sent,
+        Sent {
+            keep_alive: true,
+            unchunk: false
+        }
+    );
+}
+
+#[test]
+fn our_cookie_is_ours_alone() {
+    let hidden = Hop {
+        hidden_cookie: Some("id"),
+        ..HOP
+    };
+    let fields = "Cookie: id=1\r\nA: b\r\nCookie: c=d; id=2\r\n";
+    let wanted = format!("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nCookie: c=d\r\n{OURS}");
+    assert_eq!(with(fields, &hidden), wanted);
+    let text = "HTTP/1.1 200 OK\r\nSet-Cookie: id=1; Path=/\r\nSet-Cookie: c=d\r\nContent-Length: 0\r\n\r\n";
+    let ours = Answer {
+        edit: Edit::default(),
+        client: Version::Http11,
+        keep_alive: true,
+        server: "lb1",
+        lines: b"Set-Cookie: id=2\r\n",
+        own_cookie: Some("id"),
+    };
+    let mut out = Outgoing::default();
+    response(&response_head(text), text.as_bytes(), &ours, &mut out);
+    let wanted = "HTTP/1.1 200 OK\r\nSet-Cookie: c=d\r\nContent-Length: 0\r\nSet-Cookie: id=2\r\nVia: 1.1 lb1\r\n\r\n";
+    assert_eq!(written(text, &out), wanted);
+}
+
+#[test]
+fn the_client_is_told_whether_its_connection_is_kept() {
+    let text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let head = response_head(text);
+    let said = |client, keep_alive| answer(text, &head, client, keep_alive).0;
+    assert!(said(Version::Http11, false).contains("Connection: close\r\n"));
+    assert!(said(Version::Http10, true).contains("Connection: keep-alive\r\n"));
+    assert!(!said(Version::Http11, true).contains("Connection"));
+}
+
+#[test]
+fn a_body_without_a_length_closes_the_clients_connection() {
+    let text = "HTTP/1.0 200 OK\r\nA: b\r\n\r\n";
+    let head = ResponseHead {
+        framing: Framing::UntilClose,
+        ..response_head(text)
+    };
+    let (written, sent) = answer(text, &head, Version::Http11, true);
+    assert_eq!(
+        written,
+        "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\nVia: 1.0 lb1\r\n\r\n"
+    );
+    assert!(!sent.keep_alive);
+}
+
+#[test]
+fn an_old_client_is_sent_no_chunks() {
+    let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\nA: b\r\n\r\n";
+    let head = ResponseHead {
+        framing: Framing::Chunked,
+        ..response_head(text)
+    };
+    let (written, sent) = answer(text, &head, Version::Http10, true);
+    assert_eq!(
+        written,
+        "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\nVia: 1.1 lb1\r\n\r\n"
+    );
+    assert_eq!(
+        sent,
+        Sent {
+            keep_alive: false,
+            unchunk: true
+        }
+    );
+    let (written, sent) = answer(text, &head, Version::Http11, true);
+    assert!(written.contains("Transfer-Encoding: chunked\r\nTrailer: x\r\n"));
+    assert_eq!(
+        sent,
+        Sent {
+            keep_alive: true,
+            unchunk: false
+        }
+    );
+}
+
+#[test]
+fn interim_and_switching_responses_pass() {
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+    assert_eq!(
+        answer(interim, &response_head(interim), Version::Http11, true).0,
+        interim
+    );
+    let switching =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(
+        answer(switching, &response_head(switching), Version::Http11, true).0,
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\nVia: 1.1 lb1\r\n\r\n"
+    );
+}
+
+#[test]
+fn a_response_without_body_says_no_length() {
+    let text = "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = ResponseHead {
+        framing: Framing::None,
+        ..response_head(text)
+    };
+    let (written, _) = answer(text, &head, Version::Http11, true);
+    assert_eq!(written, "HTTP/1.1 204 No Content\r\nVia: 1.1 lb1\r\n\r\n");
+}
+
+proptest! {
+    #[test]
+    fn whatever_connection_lists_the_message_keeps_its_frame(
+        listed in prop::collection::vec(prop::sample::select(vec![
+            "host", "Content-Length", "transfer-encoding", "x-request-id", "X-Forwarded-For", "close", "a", "te", "",
+        ]), 0..6),
+        order in prop::sample::subsequence(vec![
+            "Content-Length: 5\r\n", "A: 1\r\n", "X-Forwarded-For: 1.2.3.4\r\n", "Cookie: c\r\n",
+        ], 0..4),
+        trusted: bool,
+    ) {
+        let connection = format!("Connection: {}\r\n", listed.join(", "));
+        let lines = order.concat();
+        let sent = with(&format!("{connection}{lines}"), &Hop { trusted, ..HOP });
+        let count = |name: &str| sent.matches(name).count();
+        prop_assert_eq!(count("\r\nHost: a\r\n"), 1);
+        prop_assert_eq!(count("Content-Length: 5\r\n"), usize::from(lines.contains("Content-Length")));
+        prop_assert_eq!(count("X-Forwarded-For: "), 1);
+        prop_assert_eq!(count("X-Request-ID: "), 1);
+        prop_assert_eq!(count("A: 1"), usize::from(lines.contains("A: 1") && !listed.contains(&"a")));
+        prop_assert_eq!(count("Connection: close"), 0);
+        prop_assert_eq!(count("\r\n\r\n"), 1);
+    }
+}

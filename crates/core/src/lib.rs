@@ -1,0 +1,19 @@
+//! The decisions. Time and chance are arguments; nothing here opens a socket, a file or a clock.
+
+pub mod admission;
+pub mod backoff;
+pub mod balance;
+pub mod cookie;
+pub mod drill;
+pub mod forward;
+pub mod health;
+pub mod limit;
+pub mod merge;
+pub mod retry;
+pub mod rollout;
+pub mod route;
+pub mod rule;
+pub mod status;
+pub mod sticky;
+pub mod topology;
+pub mod vrrp;

@@ -1,0 +1,331 @@
+//! How much is taken of those requests that have something in common.
+//!
+//! Requests are counted in two windows of time, this one and the one before; what lies in the window that ends now is
+//! taken to be this one's count and the part of the other's that still reaches into it. Only what was allowed counts, so
+//! that one who asks too often still gets the rate.
+//!
+//! Memory is bounded: there is room for so many keys, and then the one that was not seen for longest is forgotten. Keys
+//! are numbers, hashed with a secret from what they stand for, so that nobody can choose two that are the same.
+//!
+//! Balancers of a cluster tell each other what they have counted ([`Table::export`], [`Table::import`]); windows begin
+//! at the same time everywhere, because time is the one since the Unix epoch.
+
+pub use gaiola_model::proxy::Count;
+
+use std::time::Duration;
+
+/// No entry.
+const NONE: u32 = 0;
+
+/// How often the oldest entry is left alone because requests of its key are in flight, before it is forgotten all the
+/// same.
+const PATIENCE: usize = 8;
+
+/// Counts by key, for one limit.
+///
+/// ```
+/// use gaiola_core::limit::Table;
+/// use std::time::Duration;
+///
+/// let second = Duration::from_secs(1);
+/// let mut table = Table::new(1000, second);
+/// let now = 100 * second;
+/// assert_eq!(table.hit(7, now, 2), Ok(()));
+/// assert_eq!(table.hit(7, now, 2), Ok(()));
+/// let again = table.hit(7, now, 2).unwrap_err();
+/// assert_eq!(table.hit(8, now, 2), Ok(()));
+/// assert_eq!(table.hit(7, now + again, 2), Ok(()));
+/// ```
+#[derive(Debug)]
+pub struct Table {
+    window_ms: u64,
+    capacity: usize,
+    /// An entry's number is its place here and one more.
+    entries: Vec<Entry>,
+    /// By a part of the key, the first entry of a chain.
+    chains: Box<[u32]>,
+    newest: u32,
+    oldest: u32,
+}
+
+/// What is known of one key.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    key: u64,
+    /// The number of the window that is counted in, since the epoch.
+    window: u64,
+    /// When it was last changed, in milliseconds since the epoch.
+    changed: u64,
+    /// In this window and the one before: what was allowed here, how much of that was told to others, and what they
+    /// told.
+    own: [u32; 2],
+    told: [u32; 2],
+    others: [u32; 2],
+    /// Requests in flight.
+    held: u32,
+    /// The next in its chain, and its neighbours by age.
+    chained: u32,
+    newer: u32,
+    older: u32,
+}
+
+impl Table {
+    /// A table without counts, for so many keys; all memory that it will ever have is reserved now.
+    pub fn new(keys: u32, window: Duration) -> Self {
+        let capacity = keys.max(1) as usize;
+        Self {
+            window_ms: millis(window).max(1),
+            capacity,
+            entries: Vec::with_capacity(capacity),
+            chains: vec![NONE; capacity.next_power_of_two()].into_boxed_slice(),
+            newest: NONE,
+            oldest: NONE,
+        }
+    }
+
+    /// Bytes of memory that it has.
+    pub fn memory(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + size_of_val(&*self.chains)
+    }
+
+    /// How many keys it knows.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it knows no key.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Counts a request if fewer than `most` lie in the window that ends `now`, the time since the Unix epoch.
+    ///
+    /// # Errors
+    /// How long it will take until one is allowed.
+    pub fn hit(&mut self, key: u64, now: Duration, most: u32) -> Result<(), Duration> {
+        let now = millis(now);
+        let window_ms = self.window_ms;
+        let entry = self.entry(key);
+        entry.roll(now / window_ms);
+        let elapsed = now.saturating_sub(entry.window * window_ms).min(window_ms);
+        let wait_ms = entry.wait(most, elapsed, window_ms);
+        if wait_ms > 0 {
+            return Err(Duration::from_millis(wait_ms));
+        }
+        entry.own[0] += 1;
+        entry.changed = now;
+        Ok(())
+    }
+
+    /// Counts a request as in flight if fewer than `most` of its key are. Each must be given back by [`Self::release`].
+    pub fn hold(&mut self, key: u64, most: u32) -> bool {
+        let entry = self.entry(key);
+        let fits = entry.held < most;
+        entry.held += u32::from(fits);
+        fits
+    }
+
+    /// A request is no longer in flight. One whose key was forgotten meanwhile counts no more.
+    pub fn release(&mut self, key: u64) {
+        if let Some(number) = self.find(key) {
+            let held = &mut self.at(number).held;
+            *held = held.saturating_sub(1);
+        }
+    }
+
+    /// Forgets what was allowed to this key, or to all, here and elsewhere; requests in flight still count.
+    pub fn clear(&mut self, key: Option<u64>) {
+        let one = key.and_then(|key| self.find(key));
+        let entries = match (key, one) {
+            (None, _) => &mut self.entries[..],
+            (Some(_), Some(number)) => std::slice::from_mut(self.at(number)),
+            (Some(_), None) => return,
+        };
+        for entry in entries {
+            (entry.own, entry.told, entry.others) = Default::default();
+        }
+    }
+
+    /// What was counted here and not told yet, of keys that were seen `since` then; it is taken to be told now.
+    pub fn export(&mut self, since: Duration, out: &mut Vec<Count>) {
+        let since = millis(since);
+        let mut next = self.newest;
+        // Others' counts make a key new too, without changing when it was seen here; those are passed over.
+        while next != NONE {
+            let entry = self.at(next);
+            next = entry.older;
+            if entry.changed < since {
+                continue;
+            }
+            for (age, (own, told)) in entry.own.iter().zip(&mut entry.told).enumerate() {
+                let more = own - *told;
+                *told = *own;
+                if let (true, Some(window)) = (more > 0, entry.window.checked_sub(age as u64)) {
+                    out.push(Count {
+                        key: entry.key,
+                        window,
+                        more,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Takes in what another balancer has counted. Counts of windows that are over are forgotten; one of a window that
+    /// has not begun here counts in this one.
+    pub fn import(&mut self, counts: &[Count], now: Duration) {
+        let window = millis(now) / self.window_ms;
+        for count in counts {
+            let age = window.saturating_sub(count.window);
+            let Ok(age @ 0..=1) = usize::try_from(age) else {
+                continue;
+            };
+            let entry = self.entry(count.key);
+            entry.roll(window);
+            let sum = &mut entry.others[age];
+            *sum = sum.saturating_add(count.more);
+        }
+    }
+
+    /// The key's entry, which becomes the newest; one is made if there is none.
+    fn entry(&mut self, key: u64) -> &mut Entry {
+        let number = match self.find(key) {
+            Some(number) => {
+                self.unlink(number);
+                number
+            }
+            None => self.make(key),
+        };
+        let before = self.newest;
+        self.at(number).older = before;
+        self.at(number).newer = NONE;
+        match before {
+            NONE => self.oldest = number,
+            _ => self.at(before).newer = number,
+        }
+        self.newest = number;
+        self.at(number)
+    }
+
+    fn make(&mut self, key: u64) -> u32 {
+        let number = if self.entries.len() < self.capacity {
+            self.entries.push(Entry::default());
+            u32::try_from(self.entries.len()).expect("no more than the keys it was made for")
+        } else {
+            self.forget_oldest()
+        };
+        let chain = self.chain(key);
+        *self.at(number) = Entry {
+            key,
+            chained: self.chains[chain],
+            ..Entry::default()
+        };
+        self.chains[chain] = number;
+        number
+    }
+
+    /// Takes the oldest entry out, rather one without requests in flight.
+    fn forget_oldest(&mut self) -> u32 {
+        for _ in 0..PATIENCE {
+            let oldest = self.entries[self.oldest as usize - 1];
+            if oldest.held == 0 {
+                break;
+            }
+            self.entry(oldest.key);
+        }
+        let number = self.oldest;
+        self.unlink(number);
+        let Entry { key, chained, .. } = *self.at(number);
+        let chain = self.chain(key);
+        match self.chains[chain] {
+            first if first == number => self.chains[chain] = chained,
+            first => {
+                let mut before = first;
+                while self.at(before).chained != number {
+                    before = self.at(before).chained;
+                }
+                self.at(before).chained = chained;
+            }
+        }
+        number
+    }
+
+    fn unlink(&mut self, number: u32) {
+        let Entry { newer, older, .. } = *self.at(number);
+        match newer {
+            NONE => self.newest = older,
+            _ => self.at(newer).older = older,
+        }
+        match older {
+            NONE => self.oldest = newer,
+            _ => self.at(older).newer = newer,
+        }
+    }
+
+    fn find(&self, key: u64) -> Option<u32> {
+        let mut next = self.chains[self.chain(key)];
+        while next != NONE {
+            let entry = &self.entries[next as usize - 1];
+            if entry.key == key {
+                return Some(next);
+            }
+            next = entry.chained;
+        }
+        None
+    }
+
+    /// Which chain holds the key.
+    fn chain(&self, key: u64) -> usize {
+        // The low bits may have chosen between tables already.
+        let high = usize::try_from(key >> 16).unwrap_or(usize::MAX);
+        high & (self.chains.len() - 1)
+    }
+
+    fn at(&mut self, number: u32) -> &mut Entry {
+        &mut self.entries[number as usize - 1]
+    }
+}
+
+impl Entry {
+    /// Goes on to a later window. A clock that went back by less than a window changes nothing.
+    fn roll(&mut self, window: u64) {
+        match window.wrapping_sub(self.window) {
+            0 | u64::MAX => return,
+            1 => {
+                for counts in [&mut self.own, &mut self.told, &mut self.others] {
+                    *counts = [0, counts[0]];
+                }
+            }
+            _ => (self.own, self.told, self.others) = Default::default(),
+        }
+        self.window = window;
+    }
+
+    /// Milliseconds until one more is allowed, `elapsed` after the window's beginning; 0: now.
+    fn wait(&self, most: u32, elapsed: u64, window_ms: u64) -> u64 {
+        let sum = |age: usize| u64::from(self.own[age]) + u64::from(self.others[age]);
+        let (current, previous) = (sum(0), sum(1));
+        let Some(spare) = u64::from(most).checked_sub(1) else {
+            return window_ms;
+        };
+        // When so many of `count` reach into the window that no more than `room` are left of them.
+        let until = |count: u64, room: u64| match count > room {
+            true => {
+                let kept = u128::from(window_ms) * u128::from(room) / u128::from(count);
+                window_ms - u64::try_from(kept).unwrap_or(window_ms)
+            }
+            false => 0,
+        };
+        match spare.checked_sub(current) {
+            Some(room) => until(previous, room).saturating_sub(elapsed),
+            None => window_ms - elapsed + until(current, spare),
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

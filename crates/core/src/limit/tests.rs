@@ -1,0 +1,190 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::{HashMap, VecDeque};
+
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Somewhere within a window.
+const START: Duration = Duration::from_millis(1_700_000_004_321);
+
+fn admitted(table: &mut Table, times: impl Iterator<Item = Duration>, most: u32) -> Vec<Duration> {
+    times
+        .filter(|&now| table.hit(1, now, most).is_ok())
+        .collect()
+}
+
+#[test]
+fn a_hundred_thousand_keys_fit_sixteen_megabytes() {
+    let mut table = Table::new(100_000, WINDOW);
+    for key in 0..300_000u64 {
+        table
+            .hit(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), START, 5)
+            .unwrap();
+        assert!(table.memory() < 16 * 1024 * 1024, "{}", table.memory());
+    }
+    assert_eq!(table.len(), 100_000);
+}
+
+#[test]
+fn the_key_that_was_not_seen_for_longest_is_forgotten() {
+    let mut table = Table::new(2, WINDOW);
+    for key in [1, 2, 1, 3] {
+        table.hit(key, START, 2).unwrap();
+    }
+    assert!(table.hit(1, START, 2).is_err());
+    assert!(table.hit(2, START, 1).is_ok(), "it was forgotten");
+}
+
+#[test]
+fn a_key_in_flight_outlives_others() {
+    let mut table = Table::new(2, WINDOW);
+    assert!(table.hold(1, 1));
+    for key in 2..20 {
+        assert!(table.hold(key, 1));
+        table.release(key);
+    }
+    assert!(!table.hold(1, 1));
+    table.release(1);
+    assert!(table.hold(1, 1));
+}
+
+#[test]
+fn a_clock_that_goes_back_locks_nobody_out() {
+    let mut table = Table::new(10, WINDOW);
+    table.hit(1, START + 1000 * WINDOW, 1).unwrap();
+    assert!(table.hit(1, START, 1).is_ok());
+    assert!(
+        table.hit(1, START - WINDOW, 1).is_err(),
+        "a little is not believed"
+    );
+}
+
+#[test]
+fn a_limit_of_nothing_allows_nothing() {
+    assert!(Table::new(10, WINDOW).hit(1, START, 0).is_err());
+}
+
+#[test]
+fn counts_of_others_count_here() {
+    let (mut one, mut two) = (Table::new(10, WINDOW), Table::new(10, WINDOW));
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        one.hit(1, START, 4).unwrap();
+    }
+    one.export(START, &mut told);
+    assert_eq!(told.iter().map(|count| count.more).collect::<Vec<_>>(), [3]);
+    two.import(&told, START);
+    assert!(two.hit(1, START, 4).is_ok());
+    assert!(two.hit(1, START, 4).is_err());
+    // What was told is not told again, and never what others told.
+    told.clear();
+    one.export(START, &mut told);
+    assert_eq!(told, []);
+    two.export(Duration::ZERO, &mut told);
+    assert_eq!(told.iter().map(|count| count.more).collect::<Vec<_>>(), [1]);
+    // What was counted before a window's end is told after it, for that window.
+    let later = START + WINDOW;
+    one.hit(1, START, 4).unwrap();
+    assert!(one.hit(1, later, 4).is_ok());
+    told.clear();
+    one.export(START, &mut told);
+    let windows: Vec<_> = told
+        .iter()
+        .map(|count| (count.window, count.more))
+        .collect();
+    let this = millis(later) / millis(WINDOW);
+    assert_eq!(windows, [(this, 1), (this - 1, 1)]);
+    two.import(&told, later);
+    assert!(two.hit(1, later, 3).is_err());
+    // Counts of long ago mean nothing.
+    let mut three = Table::new(10, WINDOW);
+    three.import(&told, START + 5 * WINDOW);
+    assert!(three.is_empty());
+}
+
+proptest! {
+    /// However requests come: no more than the limit in a window of the clock, and never twice as much in any.
+    #[test]
+    fn no_window_has_more(gaps in prop::collection::vec(0u64..3000, 1..400), most in 1u32..20) {
+        let mut now = START;
+        let times = gaps.iter().map(|gap| { now += Duration::from_millis(*gap); now });
+        let admitted = admitted(&mut Table::new(4, WINDOW), times, most);
+        let mut within = VecDeque::new();
+        let mut by_window = HashMap::<u64, u32>::new();
+        for time in admitted {
+            *by_window.entry(millis(time) / millis(WINDOW)).or_default() += 1;
+            within.push_back(time);
+            while within.front().is_some_and(|first| *first + WINDOW <= time) {
+                within.pop_front();
+            }
+            prop_assert!(within.len() < 2 * most as usize + 1);
+        }
+        prop_assert!(by_window.values().all(|count| *count <= most));
+    }
+
+    /// Steady requests below the limit are never refused; of those above it about the limit is allowed.
+    #[test]
+    fn a_steady_rate_is_told_well(most in 4u32..200, offset in 0u64..10_000) {
+        let start = START + Duration::from_millis(offset);
+        let times = |per_window: u32| (0..per_window * 10).map(move |n| start + WINDOW * n / per_window);
+        let below = most - 3; // a window may hold one more, by where it begins
+        prop_assert_eq!(admitted(&mut Table::new(4, WINDOW), times(below), most).len(), below as usize * 10);
+        let above = admitted(&mut Table::new(4, WINDOW), times(most * 5), most).len();
+        let ideal = most as usize * 10;
+        prop_assert!(above <= ideal + most as usize, "{} of {}", above, ideal);
+        prop_assert!(above + most as usize + 20 >= ideal, "{} of {}", above, ideal);
+    }
+
+    /// Who waits as long as it is told is allowed, and who comes before is not.
+    #[test]
+    fn the_wait_is_exact(gaps in prop::collection::vec(0u64..2000, 1..100), most in 1u32..10) {
+        let mut table = Table::new(4, WINDOW);
+        let mut now = START;
+        for gap in gaps {
+            now += Duration::from_millis(gap);
+            if let Err(wait) = table.hit(1, now, most) {
+                prop_assert!(!wait.is_zero());
+                let early = now + wait - Duration::from_millis(1);
+                prop_assert!(table.hit(1, early, most).is_err());
+                now += wait;
+                prop_assert_eq!(table.hit(1, now, most), Ok(()));
+            }
+        }
+    }
+
+    /// With room for all keys each is counted as if it were alone; with less, those that were seen last are.
+    #[test]
+    fn keys_are_told_apart(keys in prop::collection::vec(0u64..12, 1..300), room in 1u32..12) {
+        let mut table = Table::new(room, WINDOW);
+        let mut recent: Vec<(u64, u32)> = Vec::new();
+        for key in keys {
+            let key = key << 13;
+            let known = recent.iter().position(|(other, _)| *other == key);
+            let mut counted = known.map_or((key, 0), |place| recent.remove(place));
+            let allowed = counted.1 < 3;
+            prop_assert_eq!(table.hit(key, START, 3).is_ok(), allowed);
+            counted.1 += u32::from(allowed);
+            recent.push(counted);
+            if recent.len() > room as usize {
+                recent.remove(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_cleared_is_allowed_again_and_what_is_in_flight_is_not() {
+    let mut table = Table::new(2, WINDOW);
+    for key in [1, 2] {
+        table.hit(key, START, 1).unwrap();
+    }
+    table.clear(Some(1));
+    table.clear(Some(3));
+    assert!(table.hit(1, START, 1).is_ok());
+    assert!(table.hit(2, START, 1).is_err());
+    table.clear(None);
+    assert!(table.hit(2, START, 1).is_ok());
+    assert!(table.hold(1, 1));
+    table.clear(None);
+    assert!(!table.hold(1, 1));
+}

@@ -1,0 +1,287 @@
+//! Whether a request that failed is sent again, to another member.
+//!
+//! Only the hop next to the failure retries, so an answer of the server, whatever its status, is passed on. A request
+//! is repeatable when none of it was written, or when its method is idempotent and its body is still held. Once a byte
+//! of another method was written nobody knows whether it was carried out, a stale pooled connection included: it is
+//! never sent twice. [`may_reuse`] keeps such requests away from connections that are likely to be stale.
+
+use gaiola_model::Time;
+use gaiola_model::http::Method;
+use std::time::Duration;
+
+/// Most times that one request is sent.
+pub const MOST_ATTEMPTS: u32 = 4;
+
+/// A pooled connection that was idle for longer takes idempotent requests only: servers close idle connections after
+/// some seconds, and the request may cross with the close.
+pub const FRESH_ENOUGH: Duration = Duration::from_secs(1);
+
+/// Whether a request of this method may be sent on a pooled connection that was idle for this long.
+pub fn may_reuse(method: Method, idle: Duration) -> bool {
+    method.is_idempotent() || idle <= FRESH_ENOUGH
+}
+
+/// What went wrong with one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection could be made.
+    Connect,
+    /// The connection ended before the whole head of the response was there; by the peer, by the network, or by us
+    /// because the member was marked down.
+    Closed {
+        /// The connection had served a request before, and not a byte of a response had come: it was stale.
+        stale: bool,
+    },
+    /// The response did not begin in time. The request may be a slow one, and sending it again would double the load.
+    TimedOut,
+    /// The response was malformed: another attempt would have it again.
+    BadResponse,
+    /// It failed after the beginning of the response was passed on to the client.
+    Answered,
+}
+
+/// One attempt, as it stands when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// What went wrong.
+    pub failure: Failure,
+    /// Bytes of the request that the kernel took for sending.
+    pub sent: u64,
+    /// The request's method.
+    pub method: Method,
+    /// Whether all of the body that was read from the client is still held (true where there is none).
+    pub body_held: bool,
+    /// How many times the request was sent, or tried to, this one included.
+    pub attempts: u32,
+}
+
+/// What to do with a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it again, not to a member that was tried, and on a new connection after a stale one.
+    Repeat,
+    /// Tell the client.
+    GiveUp(Reason),
+}
+
+/// Why a request is not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The client has a part of the response already.
+    #[error("the response had begun")]
+    Answered,
+    /// The failure is one that another attempt would not mend.
+    #[error("another attempt would fail alike")]
+    WouldFailAlike,
+    /// It was written, at least in part, and may have been carried out.
+    #[error("it may have been carried out, and is not idempotent")]
+    NotIdempotent,
+    /// Its body was passed on and is gone.
+    #[error("its body is no longer held")]
+    BodyGone,
+    /// It was sent [`MOST_ATTEMPTS`] times.
+    #[error("it was tried too often")]
+    TriedTooOften,
+    /// Too large a share of the requests are retries already.
+    #[error("the retry budget is spent")]
+    BudgetSpent,
+}
+
+/// Decides about one failed attempt, and takes from the budget where it is repeated. The one repetition after a stale
+/// connection is free: it tells nothing about the member's health.
+///
+/// ```
+/// use gaiola_core::retry::{Attempt, Budget, Failure, Reason, Verdict, verdict};
+/// use gaiola_model::{Time, http::Method};
+///
+/// let mut budget = Budget::new(Time::ZERO);
+/// let failed = Attempt {
+///     failure: Failure::Closed { stale: true },
+///     sent: 80,
+///     method: Method::Post,
+///     body_held: true,
+///     attempts: 1,
+/// };
+/// assert_eq!(verdict(failed, Time::ZERO, &mut budget), Verdict::GiveUp(Reason::NotIdempotent));
+/// let read = Attempt { method: Method::Get, ..failed };
+/// assert_eq!(verdict(read, Time::ZERO, &mut budget), Verdict::Repeat);
+/// ```
+pub fn verdict(attempt: Attempt, now: Time, budget: &mut Budget) -> Verdict {
+    if let Some(reason) = obstacle(&attempt) {
+        return Verdict::GiveUp(reason);
+    }
+    let free = attempt.failure == Failure::Closed { stale: true } && attempt.attempts == 1;
+    if free || budget.withdraw(now) {
+        Verdict::Repeat
+    } else {
+        Verdict::GiveUp(Reason::BudgetSpent)
+    }
+}
+
+/// What stands against a repetition, the budget aside.
+fn obstacle(attempt: &Attempt) -> Option<Reason> {
+    match attempt.failure {
+        Failure::Answered => return Some(Reason::Answered),
+        Failure::TimedOut | Failure::BadResponse => return Some(Reason::WouldFailAlike),
+        Failure::Connect | Failure::Closed { .. } => {}
+    }
+    if attempt.attempts >= MOST_ATTEMPTS {
+        return Some(Reason::TriedTooOften);
+    }
+    match (
+        attempt.sent,
+        attempt.method.is_idempotent(),
+        attempt.body_held,
+    ) {
+        (0, _, true) | (_, true, true) => None,
+        (_, _, false) => Some(Reason::BodyGone),
+        (_, false, true) => Some(Reason::NotIdempotent),
+    }
+}
+
+/// How many retries there may be: a share of the requests, and a few a second besides. Without it a backend that fails
+/// would be sent a multiple of its load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Thousandths of a retry.
+    held: u64,
+    refilled: Time,
+}
+
+impl Budget {
+    /// Each request adds a fifth of a retry.
+    const BY_REQUEST: u64 = 200;
+    /// Ten a second, whatever the load.
+    const BY_MILLISECOND: u64 = 10;
+    /// At most 500, so that the requests in flight to a member that dies can all be repeated.
+    const MOST: u64 = 500_000;
+
+    /// A full one.
+    pub const fn new(now: Time) -> Self {
+        Self {
+            held: Self::MOST,
+            refilled: now,
+        }
+    }
+
+    /// Notes a request, not counting its retries.
+    pub fn deposit(&mut self) {
+        self.held = (self.held + Self::BY_REQUEST).min(Self::MOST);
+    }
+
+    /// Takes one retry, if there is one.
+    fn withdraw(&mut self, now: Time) -> bool {
+        let since = now.saturating_since(self.refilled).as_millis();
+        let millis = u64::try_from(since).unwrap_or(u64::MAX);
+        self.refilled = self.refilled + Duration::from_millis(millis);
+        let added = millis.saturating_mul(Self::BY_MILLISECOND);
+        self.held = self.held.saturating_add(added).min(Self::MOST);
+        match self.held.checked_sub(1000) {
+            Some(rest) => {
+                self.held = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILED: Attempt = Attempt {
+        failure: Failure::Closed { stale: false },
+        sent: 100,
+        method: Method::Get,
+        body_held: true,
+        attempts: 1,
+    };
+
+    fn decide(attempt: Attempt) -> Verdict {
+        verdict(attempt, Time::ZERO, &mut Budget::new(Time::ZERO))
+    }
+
+    #[test]
+    fn a_post_is_repeated_only_when_none_of_it_was_written() {
+        let failures = [
+            Failure::Connect,
+            Failure::Closed { stale: false },
+            Failure::Closed { stale: true },
+        ];
+        for failure in failures {
+            let post = Attempt {
+                failure,
+                method: Method::Post,
+                ..FAILED
+            };
+            assert_eq!(decide(post), Verdict::GiveUp(Reason::NotIdempotent));
+            assert_eq!(decide(Attempt { sent: 0, ..post }), Verdict::Repeat);
+        }
+    }
+
+    #[test]
+    fn an_idempotent_request_is_repeated_while_its_body_is_held() {
+        assert_eq!(decide(FAILED), Verdict::Repeat);
+        let put = Attempt {
+            method: Method::Put,
+            body_held: false,
+            ..FAILED
+        };
+        assert_eq!(decide(put), Verdict::GiveUp(Reason::BodyGone));
+    }
+
+    #[test]
+    fn nothing_is_repeated_once_the_client_has_a_byte() {
+        let answered = Attempt {
+            failure: Failure::Answered,
+            sent: 0,
+            ..FAILED
+        };
+        assert_eq!(decide(answered), Verdict::GiveUp(Reason::Answered));
+    }
+
+    #[test]
+    fn slow_and_malformed_answers_are_not_asked_for_again() {
+        for failure in [Failure::TimedOut, Failure::BadResponse] {
+            let attempt = Attempt { failure, ..FAILED };
+            assert_eq!(decide(attempt), Verdict::GiveUp(Reason::WouldFailAlike));
+        }
+    }
+
+    #[test]
+    fn attempts_are_bounded() {
+        let last = Attempt {
+            attempts: MOST_ATTEMPTS,
+            ..FAILED
+        };
+        assert_eq!(decide(last), Verdict::GiveUp(Reason::TriedTooOften));
+    }
+
+    #[test]
+    fn the_budget_runs_dry_and_refills_with_time_and_requests() {
+        let mut budget = Budget::new(Time::ZERO);
+        let repeats = |budget: &mut Budget, now: Time| {
+            (0..10_000)
+                .take_while(|_| verdict(FAILED, now, budget) == Verdict::Repeat)
+                .count()
+        };
+        assert_eq!(repeats(&mut budget, Time::ZERO), 500);
+        let later = Time::ZERO + Duration::from_secs(1);
+        assert_eq!(repeats(&mut budget, later), 10);
+        (0..100).for_each(|_| budget.deposit());
+        assert_eq!(repeats(&mut budget, later), 20);
+        let stale = Attempt {
+            failure: Failure::Closed { stale: true },
+            ..FAILED
+        };
+        assert_eq!(verdict(stale, later, &mut budget), Verdict::Repeat);
+    }
+
+    #[test]
+    fn a_post_avoids_connections_that_idled() {
+        assert!(may_reuse(Method::Get, Duration::from_secs(20)));
+        assert!(may_reuse(Method::Post, Duration::from_millis(200)));
+        assert!(!may_reuse(Method::Post, Duration::from_secs(2)));
+    }
+}

@@ -1,0 +1,279 @@
+//! The conductor's decisions: from what is wanted and what is seen to the next placement, one safe step at a time.
+//!
+//! [`next`] is called whenever something changed. It looks at everything anew, so a conductor that takes over in the
+//! middle goes on where the last one stopped: all it needs stands in the placement.
+//!
+//! What is never done:
+//! - An instance or server is not taken away before every proxy that could send to it has acknowledged a configuration
+//!   without it, and its requests have ended or the grace is over.
+//! - While one instance is exchanged no other is, and no server leaves.
+//! - No server leaves while its tier would be left with fewer healthy ones than wanted.
+//! - Two database servers are never drained at a time, and the last one is never taken away.
+
+mod doors;
+mod drain;
+mod facts;
+mod instances;
+mod path;
+mod release;
+mod servers;
+mod settled;
+mod view;
+
+pub use facts::Facts;
+pub use settled::settled;
+pub(crate) use view::View;
+
+use crate::topology;
+use gaiola_model::placement::{Failure, Phase, PlacedServer, Release, ReleaseNumber};
+use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A server whose lease is gone for so long counts as dead: nobody waits for it, and its proxy is left out.
+pub const SILENCE: Duration = Duration::from_secs(10);
+/// A new instance that does not serve for so long has failed, and with it the roll-out.
+pub const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// A new instance that ended by itself so often has failed without waiting for the deadline.
+pub const MAX_CRASHES: u32 = 3;
+/// When more than half of the servers vanish within this time, it is the store that failed, and nothing is done.
+pub const STORE_DOUBT: Duration = Duration::from_secs(30);
+
+/// What the conductor does next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Next {
+    /// The placement to be stored, by compare-and-swap on the revision that was given; `None`: nothing to change.
+    pub placement: Option<Placement>,
+    /// What this step means to people. They hold once the placement is stored; without one there are none.
+    pub events: Vec<Event>,
+    /// What the next step waits for.
+    pub waiting: Vec<Waiting>,
+    /// Why the roll-out stopped half way, if it did.
+    pub failed: Option<Failure>,
+}
+
+/// Something that happened, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The server it happened to.
+    pub server: Option<ServerName>,
+    /// In words, beginning with a name.
+    pub text: String,
+}
+
+/// Something that is waited for, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The server that is waited for.
+    pub server: Option<ServerName>,
+    /// In words.
+    pub text: String,
+}
+
+/// The first placement of a site: all servers at once, and all instances unless a `release` command comes before them.
+///
+/// `incarnation` names the store's lifetime and stays for good.
+pub fn first(desired: &Desired, incarnation: String) -> Placement {
+    let config = &desired.config;
+    let servers = config.server_names().map(|name| (name, new_server(name)));
+    let mut placement = Placement {
+        incarnation,
+        generation: desired.generation,
+        config: config.clone(),
+        web_releases: vec![desired.release.number],
+        released: config
+            .app
+            .release
+            .is_none()
+            .then_some(desired.release.number),
+        release_run: None,
+        servers: servers.collect(),
+        instances: BTreeMap::new(),
+        vips: BTreeMap::new(),
+        doors: BTreeMap::new(),
+        store: store_members(config),
+        store_joining: None,
+        through_web: config.web.is_some(),
+        past_web: config.web.is_none(),
+        failed: None,
+    };
+    if placement.released.is_some() {
+        let template = instances::Template::of(desired);
+        for server in topology::servers_of(&placement, Tier::App).collect::<Vec<_>>() {
+            for number in 1..=config.app.instances {
+                let name = gaiola_model::InstanceName { server, number };
+                placement.instances.insert(name, template.place());
+            }
+        }
+    }
+    doors::open_first(&mut placement);
+    placement.vips = topology::homes(&placement);
+    placement
+}
+
+/// The next step from `placement`, which the store holds at revision `at`, towards `desired`.
+///
+/// `facts` must come from a look at this very placement and revision.
+pub fn next(desired: &Desired, placement: &Placement, at: Revision, facts: &Facts) -> Next {
+    let stored = dated(placement, at);
+    let mut step = Step::new(desired, &stored, at, facts);
+    if desired.generation < stored.generation {
+        step.wait(
+            None,
+            "the desired state that was read is older than the placement",
+        );
+    } else if facts.store_in_doubt {
+        step.wait(None, "more than half of the servers vanished at once: this looks like the store, not like them");
+    } else {
+        step.take();
+    }
+    step.finish()
+}
+
+/// The servers on which the store stands, and which scaling therefore never removes: the first of the balancer, web and
+/// app tiers, and the first database server where these are fewer than three. Three of them, or the first application
+/// server alone where there are not so many.
+pub fn store_members(config: &Config) -> Vec<ServerName> {
+    let mut members: Vec<ServerName> = [Tier::Balancer, Tier::Web, Tier::App, Tier::Database]
+        .into_iter()
+        .filter(|tier| config.servers(*tier) > 0)
+        .map(|tier| ServerName::new(tier, 1))
+        .collect();
+    members.truncate(3);
+    if members.len() < 3 {
+        members = vec![ServerName::new(Tier::App, 1)];
+    }
+    members
+}
+
+fn new_server(name: ServerName) -> PlacedServer {
+    PlacedServer {
+        address: topology::address_of(name),
+        phase: Phase::Serve,
+        since: Revision(0),
+    }
+}
+
+/// The placement with every `since` filled in that was not known while it was made.
+pub(crate) fn dated(placement: &Placement, at: Revision) -> Placement {
+    let mut dated = placement.clone();
+    let servers = dated.servers.values_mut().map(|server| &mut server.since);
+    let instances = dated
+        .instances
+        .values_mut()
+        .map(|instance| &mut instance.since);
+    let doors = dated.doors.values_mut().map(|door| &mut door.since);
+    for since in servers.chain(instances).chain(doors) {
+        if *since == Revision(0) {
+            *since = at;
+        }
+    }
+    dated
+}
+
+/// One step in the making.
+struct Step<'a> {
+    desired: &'a Desired,
+    /// What the store holds, and what is seen of it.
+    view: View<'a>,
+    /// What the store shall hold.
+    plan: Placement,
+    events: Vec<Event>,
+    waiting: Vec<Waiting>,
+}
+
+impl<'a> Step<'a> {
+    fn new(desired: &'a Desired, stored: &'a Placement, at: Revision, facts: &'a Facts) -> Self {
+        Self {
+            desired,
+            view: View::new(stored, at, facts),
+            plan: stored.clone(),
+            events: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The stages, in the order in which they have precedence.
+    fn take(&mut self) {
+        self.adopt();
+        self.add_servers();
+        self.finish_drains();
+        self.lead_path();
+        self.drain_for_operator();
+        self.run_release();
+        self.remove_servers();
+        self.publish_web_releases();
+        self.exchange_instances();
+        self.lead_doors();
+        self.plan.vips = topology::homes(&self.plan);
+    }
+
+    /// Takes over a new generation. What failed before gets another chance by it.
+    fn adopt(&mut self) {
+        if self.plan.generation == self.desired.generation {
+            return;
+        }
+        let config = &self.desired.config;
+        let new_database = config.database.is_some() && self.plan.config.database.is_none();
+        if new_database && config.app.release.is_some() {
+            self.plan.released = None;
+        }
+        self.plan.generation = self.desired.generation;
+        self.plan.config = config.clone();
+        self.plan.failed = None;
+    }
+
+    fn finish(self) -> Next {
+        let changed = self.plan != *self.view.placement;
+        let failed = self.plan.failed.clone();
+        Next {
+            events: if changed { self.events } else { Vec::new() },
+            placement: changed.then_some(self.plan),
+            waiting: self.waiting,
+            failed,
+        }
+    }
+
+    fn tell(&mut self, server: impl Into<Option<ServerName>>, text: impl Into<String>) {
+        self.events.push(Event {
+            server: server.into(),
+            text: text.into(),
+        });
+    }
+
+    fn wait(&mut self, server: impl Into<Option<ServerName>>, text: impl Into<String>) {
+        let waiting = Waiting {
+            server: server.into(),
+            text: text.into(),
+        };
+        if !self.waiting.contains(&waiting) {
+            self.waiting.push(waiting);
+        }
+    }
+
+    /// Whether the file asks for this server.
+    fn wants(&self, server: ServerName) -> bool {
+        server.number <= self.desired.config.servers(server.tier)
+    }
+
+    /// Puts a server into a phase.
+    fn set_phase(&mut self, server: ServerName, phase: Phase) {
+        if let Some(placed) = self.plan.servers.get_mut(&server) {
+            placed.phase = phase;
+            placed.since = Revision(0);
+        }
+    }
+
+    fn release(&self) -> &'a Release {
+        &self.desired.release
+    }
+
+    /// Whether instances of the desired release may be started.
+    fn is_released(&self) -> bool {
+        self.plan.released >= Some(self.release().number)
+    }
+
+    fn release_number(&self) -> ReleaseNumber {
+        self.release().number
+    }
+}

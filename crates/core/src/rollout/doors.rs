@@ -1,0 +1,189 @@
+//! Where clients come in: a new door is opened once what is behind it is ready, an old one is closed once a new one is
+//! open, and taken away after the grace.
+
+use super::Step;
+use super::view::View;
+use crate::topology;
+use gaiola_model::placement::{Door, DoorState, InstanceState, Phase};
+use gaiola_model::{Placement, Revision, ServerName, Tier};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// The doors of a new site. Nobody comes in yet: they open one by one as what is behind them gets ready.
+pub(super) fn open_first(placement: &mut Placement) {
+    let doors = wanted(placement);
+    placement.doors = doors
+        .into_iter()
+        .map(|(at, tier)| (at, door(tier, DoorState::Opening)))
+        .collect();
+}
+
+fn door(tier: Tier, state: DoorState) -> Door {
+    Door {
+        tier,
+        state,
+        since: Revision(0),
+    }
+}
+
+/// The doors that the placement asks for, and the tier that each leads to.
+pub(super) fn wanted(placement: &Placement) -> BTreeMap<SocketAddr, Tier> {
+    let config = &placement.config;
+    if let Some(balancer) = &config.balancer {
+        let vips = balancer.vips();
+        let at = |vip| {
+            balancer
+                .ports()
+                .map(move |port| SocketAddr::from((vip, port)))
+        };
+        return vips
+            .into_iter()
+            .flat_map(at)
+            .map(|at| (at, Tier::Balancer))
+            .collect();
+    }
+    if config.web.is_some() {
+        let serving = topology::servers_of(placement, Tier::Web)
+            .filter(|server| topology::serves(placement, *server));
+        let at = |server| {
+            (
+                (topology::address_of(server), topology::WEB_PORT).into(),
+                Tier::Web,
+            )
+        };
+        return serving.map(at).collect();
+    }
+    let serving = placement.instances.iter().filter(|(name, placed)| {
+        placed.phase == Phase::Serve && topology::serves(placement, name.server)
+    });
+    serving
+        .map(|(name, _)| (topology::address_of_instance(*name), Tier::App))
+        .collect()
+}
+
+impl Step<'_> {
+    /// Moves every door by one state at most.
+    pub(super) fn lead_doors(&mut self) {
+        let wanted = wanted(&self.plan);
+        for (at, tier) in &wanted {
+            self.lead_in(*at, *tier);
+        }
+        let is_open = |at: &SocketAddr| {
+            self.plan
+                .doors
+                .get(at)
+                .is_some_and(|door| door.state == DoorState::Open)
+        };
+        let another_is_open = wanted.keys().any(is_open);
+        let unwanted: Vec<SocketAddr> = self
+            .plan
+            .doors
+            .keys()
+            .copied()
+            .filter(|at| !wanted.contains_key(at))
+            .collect();
+        for at in unwanted {
+            self.lead_out(at, another_is_open);
+        }
+    }
+
+    fn lead_in(&mut self, at: SocketAddr, tier: Tier) {
+        let state = self.plan.doors.get(&at).map(|door| door.state);
+        let stored = self.view.placement.doors.get(&at);
+        match (state, stored) {
+            (Some(DoorState::Open), _) => {}
+            // It has been in use all the time, and still is.
+            (Some(DoorState::Closing), _) => self.set_door(at, tier, DoorState::Open),
+            (Some(DoorState::Opening), Some(stored)) => match self.view.leads_somewhere(at, stored)
+            {
+                Ok(()) => {
+                    self.set_door(at, tier, DoorState::Open);
+                    self.tell(None, format!("clients are led to {at}"));
+                }
+                Err(why) => self.wait(None, format!("to lead clients to {at}: {why}")),
+            },
+            (Some(DoorState::Opening), None) => {}
+            (None, _) => self.set_door(at, tier, DoorState::Opening),
+        }
+    }
+
+    fn lead_out(&mut self, at: SocketAddr, another_is_open: bool) {
+        let door = self.plan.doors[&at];
+        let grace = self.plan.config.app.grace;
+        let facts = self.view.facts;
+        let closing_for = facts.closing_since.get(&at).map(|since| facts.now - *since);
+        match door.state {
+            DoorState::Opening => drop(self.plan.doors.remove(&at)),
+            DoorState::Open if another_is_open => {
+                self.set_door(at, door.tier, DoorState::Closing);
+                self.tell(None, format!("clients are no longer led to {at}"));
+            }
+            DoorState::Open => self.wait(None, format!("to close {at}: no other door is open")),
+            DoorState::Closing if closing_for.is_some_and(|span| span >= grace) => {
+                self.plan.doors.remove(&at);
+            }
+            DoorState::Closing => self.wait(None, format!("for clients of {at} to finish")),
+        }
+    }
+
+    fn set_door(&mut self, at: SocketAddr, tier: Tier, state: DoorState) {
+        self.plan.doors.insert(at, door(tier, state));
+    }
+}
+
+impl View<'_> {
+    /// Whether what is behind a door is ready for clients.
+    pub(super) fn leads_somewhere(&self, at: SocketAddr, door: &Door) -> Result<(), String> {
+        match door.tier {
+            Tier::Balancer => self.vip_answers(at.ip(), door.since),
+            Tier::Web => {
+                let mut servers = topology::servers_of(self.placement, Tier::Web);
+                let server = servers.find(|server| at.ip() == topology::address_of(*server));
+                let server = server.ok_or("no web server has this address")?;
+                self.proxy_at(server, door.since)
+                    .map(|_| ())
+                    .map_err(|why| format!("{server} {why}"))
+            }
+            Tier::App | Tier::Database => self.instance_answers(at),
+        }
+    }
+
+    /// One balancer holds the VIP, and all that could have it next listen on the door.
+    fn vip_answers(&self, vip: IpAddr, since: Revision) -> Result<(), String> {
+        match self.owners(vip).as_slice() {
+            [] => return Err("no balancer holds it".into()),
+            [_] => {}
+            [first, second, ..] => return Err(format!("{first} and {second} both hold it")),
+        }
+        let balancers = topology::servers_of(self.placement, Tier::Balancer);
+        for server in balancers.filter(|server| self.live(*server).is_some()) {
+            self.proxy_at(server, since)
+                .map_err(|why| format!("{server} {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// The live servers that say they hold a VIP.
+    pub(crate) fn owners(&self, vip: IpAddr) -> Vec<ServerName> {
+        let holds = |held: &std::net::Ipv4Addr| IpAddr::V4(*held) == vip;
+        let owners = self
+            .facts
+            .observed
+            .iter()
+            .filter(|(_, observed)| observed.vips.iter().any(holds));
+        owners.map(|(server, _)| *server).collect()
+    }
+
+    fn instance_answers(&self, at: SocketAddr) -> Result<(), String> {
+        let mut instances = self.placement.instances.keys();
+        let name = instances.find(|name| topology::address_of_instance(**name) == at);
+        let name = name.ok_or("no instance has this address")?;
+        let seen = self
+            .live(name.server)
+            .and_then(|observed| observed.instances.get(name));
+        match seen {
+            Some(seen) if seen.state == InstanceState::Ready => Ok(()),
+            _ => Err(format!("{name} is not ready")),
+        }
+    }
+}

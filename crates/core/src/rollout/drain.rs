@@ -1,0 +1,203 @@
+//! The end of a drain: when what was taken out of traffic may go.
+
+use super::Step;
+use super::view::View;
+use crate::topology::{self, Member};
+use gaiola_model::placement::{DatabaseRole, Phase};
+use gaiola_model::{InstanceName, ServerName, Tier};
+use std::net::SocketAddr;
+
+/// Why a drained member cannot go yet, and who is waited for.
+type NotYet = (ServerName, String);
+
+impl Step<'_> {
+    /// Takes away whatever is drained, and is not wanted any more.
+    pub(super) fn finish_drains(&mut self) {
+        self.finish_instances();
+        self.finish_servers();
+    }
+
+    fn finish_instances(&mut self) {
+        let stored = self.view.placement;
+        for (name, placed) in &stored.instances {
+            if placed.phase != Phase::Drain || !self.wants(name.server) {
+                continue;
+            }
+            let member = Member::Instance(*name);
+            match self.view.quiet(member) {
+                Ok(()) => {
+                    self.plan.instances.remove(name);
+                    let with = self.view.left_behind(&[member]);
+                    self.tell(name.server, format!("{name} is stopped{with}"));
+                }
+                Err((server, why)) => self.wait(server, format!("to stop {name}: {why}")),
+            }
+        }
+    }
+
+    fn finish_servers(&mut self) {
+        let stored = self.view.placement;
+        for (server, placed) in &stored.servers {
+            let server = *server;
+            let leaves = placed.phase == Phase::Drain || self.may_drop_dead(server);
+            if self.wants(server) || !leaves {
+                continue;
+            }
+            match self.may_go(server) {
+                Ok(with) => self.take_away(server, &with),
+                Err((waited_for, why)) => {
+                    self.wait(waited_for, format!("to remove {server}: {why}"));
+                }
+            }
+        }
+    }
+
+    fn take_away(&mut self, server: ServerName, with: &str) {
+        self.plan.servers.remove(&server);
+        self.plan.instances.retain(|name, _| name.server != server);
+        self.tell(server, format!("{server} is removed{with}"));
+    }
+
+    /// A dead server needs no drain; a dead database server only once another is primary.
+    fn may_drop_dead(&self, server: ServerName) -> bool {
+        let replaced =
+            server.tier != Tier::Database || self.view.another_is_primary(server).is_ok();
+        self.view.is_dead(server) && replaced
+    }
+
+    /// Whether a server that leaves may go now; the words say what was not waited for.
+    fn may_go(&self, server: ServerName) -> Result<String, NotYet> {
+        if self.view.facts.store_members.contains(&server) {
+            return Err((server, "the store still stands on it".into()));
+        }
+        if self.view.is_dead(server) {
+            if server.tier == Tier::Database {
+                self.view.another_is_primary(server)?;
+            }
+            return Ok(": it was dead".into());
+        }
+        if self.is_last_of_given_up_database(server) {
+            self.view.quiet(Member::Server(server))?;
+        } else {
+            self.view.drained(server)?;
+        }
+        Ok(self.view.left_behind(&self.view.members_on(server)))
+    }
+
+    fn is_last_of_given_up_database(&self, server: ServerName) -> bool {
+        let mut databases = topology::servers_of(self.view.placement, Tier::Database);
+        server.tier == Tier::Database
+            && self.desired.config.database.is_none()
+            && databases.all(|other| other == server)
+    }
+}
+
+impl View<'_> {
+    /// Whether a server that was taken out of traffic has none left.
+    pub(crate) fn drained(&self, server: ServerName) -> Result<(), NotYet> {
+        match server.tier {
+            Tier::Balancer => return self.holds_no_vip(server),
+            Tier::Database => self.has_handed_over(server)?,
+            Tier::Web | Tier::App => {}
+        }
+        let members = self.members_on(server);
+        members
+            .into_iter()
+            .try_for_each(|member| self.quiet(member))
+    }
+
+    /// What proxies send to on a server: the instances of an application server, or the server itself.
+    fn members_on(&self, server: ServerName) -> Vec<Member> {
+        let instances = self.placement.instances.keys().copied();
+        let on_it = instances.filter(|name: &InstanceName| name.server == server);
+        match server.tier {
+            Tier::App => on_it.map(Member::Instance).collect(),
+            _ => vec![Member::Server(server)],
+        }
+    }
+
+    /// Whether nobody sends to a drained member: no door leads to it, every proxy has acknowledged, and its requests
+    /// have ended or the grace is over.
+    fn quiet(&self, member: Member) -> Result<(), NotYet> {
+        if door_of(member).is_some_and(|door| self.placement.doors.contains_key(&door)) {
+            return Err((member.server(), "clients are still led to it".into()));
+        }
+        if let Some((sender, why)) = self.unacknowledged(member).into_iter().next() {
+            return Err((sender, format!("{sender} {why}")));
+        }
+        let grace = self.placement.config.app.grace;
+        let acknowledged = self.facts.acknowledged_since.get(&member);
+        let graced = acknowledged.is_some_and(|since| self.facts.now - *since >= grace);
+        match self.in_flight(member).first() {
+            Some((sender, count)) if !graced => {
+                Err((*sender, format!("{sender} has {count} in flight to it")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn holds_no_vip(&self, server: ServerName) -> Result<(), NotYet> {
+        self.has_heard(server)?;
+        let held = self.live(server).and_then(|observed| observed.vips.first());
+        match held {
+            Some(vip) => Err((server, format!("it still holds {vip}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a database server that was taken out of traffic is no primary, and another one is.
+    pub(super) fn has_handed_over(&self, server: ServerName) -> Result<(), NotYet> {
+        self.has_heard(server)?;
+        if self.role(server) == DatabaseRole::Primary {
+            return Err((server, "it is still the primary".into()));
+        }
+        self.another_is_primary(server)
+    }
+
+    pub(super) fn another_is_primary(&self, server: ServerName) -> Result<(), NotYet> {
+        match self.primary() {
+            Some(primary) if primary != server => Ok(()),
+            _ => Err((server, "no other database server is primary".into())),
+        }
+    }
+
+    /// Whether a server's agent has carried out that it is drained.
+    fn has_heard(&self, server: ServerName) -> Result<(), NotYet> {
+        match self.live(server) {
+            None => Err((server, "it is silent".into())),
+            Some(observed) if observed.revision < self.placement.servers[&server].since => {
+                Err((server, "it has not heard of it yet".into()))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// What the end of a drain did not wait for, to be named in its event.
+    fn left_behind(&self, members: &[Member]) -> String {
+        let left_out = members.iter().flat_map(|member| self.left_out(*member));
+        let mut left_out: Vec<ServerName> = left_out.collect();
+        left_out.sort();
+        left_out.dedup();
+        let silent = left_out.iter();
+        let mut words: String = silent
+            .map(|server| format!("; {server} is silent and was left out"))
+            .collect();
+        let in_flight = members.iter().flat_map(|member| self.in_flight(*member));
+        let cut: u64 = in_flight.map(|(_, count)| count).sum();
+        if cut > 0 {
+            words += &format!("; the grace was over with {cut} in flight");
+        }
+        words
+    }
+}
+
+/// The address at which clients would come in to a member directly.
+fn door_of(member: Member) -> Option<SocketAddr> {
+    match member {
+        Member::Instance(name) => Some(topology::address_of_instance(name)),
+        Member::Server(server) if server.tier == Tier::Web => {
+            Some((topology::address_of(server), topology::WEB_PORT).into())
+        }
+        Member::Server(_) => None,
+    }
+}

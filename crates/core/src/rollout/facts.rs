@@ -1,0 +1,180 @@
+//! What the conductor sees, and since when it has seen it.
+
+use super::view::View;
+use super::{SILENCE, STORE_DOUBT, dated};
+use crate::topology::Member;
+use gaiola_model::placement::{DoorState, Phase};
+use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// What a conductor has seen so far. It begins empty: a new conductor waits out every deadline anew.
+///
+/// ```
+/// use gaiola_core::rollout::Facts;
+///
+/// let facts = Facts::default(); // then, whenever anything changed: facts.look(now, &placement, at, observed)
+/// assert!(facts.observed.is_empty());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// When the last look was taken.
+    pub now: Time,
+    /// The servers that hold a lease.
+    pub observed: BTreeMap<ServerName, Observed>,
+    /// Servers that carry a member of the store, a learner too, as the placement names them; empty: not known. None of them
+    /// is removed.
+    pub store_members: BTreeSet<ServerName>,
+    /// More than half of the servers vanished within [`STORE_DOUBT`].
+    pub store_in_doubt: bool,
+    /// Placed servers without a lease.
+    pub silent_since: BTreeMap<ServerName, Time>,
+    /// What is drained, and every proxy knows it: from here the grace counts.
+    pub acknowledged_since: BTreeMap<Member, Time>,
+    /// Doors to which clients are no longer led.
+    pub closing_since: BTreeMap<SocketAddr, Time>,
+    /// Instances that should serve and do not, though their server is there.
+    pub unready_since: BTreeMap<InstanceName, Time>,
+    /// Servers that carry a voting member of the store and have no data of one.
+    pub store_lost_since: BTreeMap<ServerName, Time>,
+    /// Placed servers that once held a lease and lost it.
+    vanished_at: BTreeMap<ServerName, Time>,
+}
+
+impl Facts {
+    /// Takes a look: `placement` is what the store holds at revision `at`, `observed` what servers with a lease tell.
+    pub fn look(
+        &mut self,
+        now: Time,
+        placement: &Placement,
+        at: Revision,
+        observed: BTreeMap<ServerName, Observed>,
+    ) {
+        let stored = dated(placement, at);
+        self.now = now;
+        self.see_vanished(&stored, observed);
+        self.see_silent(&stored);
+        let closing = |(address, door): (&SocketAddr, &_)| is_closing(door).then_some(*address);
+        let closing = stored.doors.iter().filter_map(closing).collect();
+        self.closing_since = since(&self.closing_since, now, closing);
+
+        let view = View::new(&stored, at, self);
+        let acknowledged =
+            drained_members(&stored).filter(|member| view.unacknowledged(*member).is_empty());
+        let unready = stored.instances.iter().filter(|(name, placed)| {
+            placed.phase == Phase::Serve
+                && view.live(name.server).is_some()
+                && view.instance_serves(**name).is_err()
+        });
+        let acknowledged = acknowledged.collect();
+        let unready = unready.map(|(name, _)| *name).collect();
+        self.acknowledged_since = since(&self.acknowledged_since, now, acknowledged);
+        self.unready_since = since(&self.unready_since, now, unready);
+        let has_lost = |server: &&ServerName| {
+            let observed = self.observed.get(server);
+            stored.store_joining != Some(**server)
+                && observed.is_some_and(|observed| observed.store_data == Some(false))
+        };
+        let lost = stored.store.iter().filter(has_lost).copied().collect();
+        self.store_lost_since = since(&self.store_lost_since, now, lost);
+    }
+
+    fn see_vanished(&mut self, stored: &Placement, observed: BTreeMap<ServerName, Observed>) {
+        let before = std::mem::replace(&mut self.observed, observed);
+        let vanished = before.keys().chain(self.vanished_at.keys()).copied();
+        let vanished: BTreeSet<ServerName> = vanished
+            .filter(|server| stored.servers.contains_key(server))
+            .filter(|server| !self.observed.contains_key(server))
+            .collect();
+        self.vanished_at = since(&self.vanished_at, self.now, vanished);
+        let recent = |at: &&Time| self.now - **at < STORE_DOUBT;
+        let recently = self.vanished_at.values().filter(recent).count();
+        self.store_in_doubt = recently > 1 && recently > self.observed.len();
+    }
+
+    /// While the store is in doubt nobody is called silent; the time counts from when it no longer is.
+    fn see_silent(&mut self, stored: &Placement) {
+        if self.store_in_doubt {
+            self.silent_since.clear();
+            return;
+        }
+        let placed = stored.servers.keys().copied();
+        let silent = placed
+            .filter(|server| !self.observed.contains_key(server))
+            .collect();
+        self.silent_since = since(&self.silent_since, self.now, silent);
+    }
+
+    /// Whether the server is without a lease for so long that nobody waits for it.
+    pub fn is_dead(&self, server: ServerName) -> bool {
+        let silent = self.silent_since.get(&server);
+        silent.is_some_and(|since| self.now - *since >= SILENCE)
+    }
+
+    /// Voters of the store that have lost what they voted for. One that founds the store writes its first data a moment
+    /// after its agent is seen, so this takes as long as being dead does.
+    pub fn lost_voters(&self) -> BTreeSet<ServerName> {
+        let lost = self.store_lost_since.iter();
+        let lost = lost.filter(|(_, since)| self.now - **since >= SILENCE);
+        lost.map(|(server, _)| *server).collect()
+    }
+
+    /// Whether a silent server held a lease before, since these facts began.
+    pub(crate) fn was_heard_of(&self, server: ServerName) -> bool {
+        self.vanished_at.contains_key(&server)
+    }
+
+    /// When to look again if nothing changes before: the next deadline that could let a step go on.
+    pub fn next_deadline(&self, grace: std::time::Duration) -> Option<Time> {
+        let silent = self.silent_since.values().map(|since| *since + SILENCE);
+        let acknowledged = self.acknowledged_since.values().map(|since| *since + grace);
+        let closing = self.closing_since.values().map(|since| *since + grace);
+        let unready = self
+            .unready_since
+            .values()
+            .map(|since| *since + super::READY_DEADLINE);
+        let doubt = self.vanished_at.values().map(|since| *since + STORE_DOUBT);
+        let lost = self.store_lost_since.values().map(|since| *since + SILENCE);
+        silent
+            .chain(lost)
+            .chain(acknowledged)
+            .chain(closing)
+            .chain(unready)
+            .chain(doubt)
+            .filter(|deadline| *deadline > self.now)
+            .min()
+    }
+}
+
+fn is_closing(door: &gaiola_model::placement::Door) -> bool {
+    door.state == DoorState::Closing
+}
+
+/// Everything that is to take no more traffic.
+fn drained_members(stored: &Placement) -> impl Iterator<Item = Member> {
+    let drained = |server: &ServerName| {
+        let placed = stored.servers.get(server);
+        placed.is_some_and(|placed| placed.phase == Phase::Drain)
+    };
+    let servers = stored
+        .servers
+        .keys()
+        .copied()
+        .filter(move |server| drained(server));
+    let instances = stored
+        .instances
+        .iter()
+        .filter(move |(name, placed)| placed.phase == Phase::Drain || drained(&name.server));
+    let instances = instances.map(|(name, _)| Member::Instance(*name));
+    servers.map(Member::Server).chain(instances)
+}
+
+/// The keys of now: those that were there before with their old time, new ones with this one.
+fn since<K: Ord + Copy>(
+    before: &BTreeMap<K, Time>,
+    now: Time,
+    keys: BTreeSet<K>,
+) -> BTreeMap<K, Time> {
+    let dated = |key| (key, before.get(&key).copied().unwrap_or(now));
+    keys.into_iter().map(dated).collect()
+}

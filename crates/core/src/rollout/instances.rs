@@ -1,0 +1,315 @@
+//! Instances: how many there are, and how old ones are exchanged for new ones, one at a time in the whole site.
+//!
+//! A new instance is started beside the old ones (a surge of one). Once it is ready and every proxy has found it up,
+//! one old instance of the same server is drained and stopped; then comes the next.
+
+use super::{MAX_CRASHES, READY_DEADLINE, Step};
+use crate::topology::{self, Member};
+use gaiola_model::placement::{InstanceState, Phase, PlacedInstance, ReleaseNumber};
+use gaiola_model::{Desired, InstanceName, Revision, ServerName, Tier};
+
+/// What every instance shall run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Template {
+    release: ReleaseNumber,
+    run: String,
+    health: String,
+    database: bool,
+}
+
+impl Template {
+    pub(super) fn of(desired: &Desired) -> Self {
+        Self {
+            release: desired.release.number,
+            run: desired.config.app.run.clone(),
+            health: desired.config.app.health.clone(),
+            database: desired.config.database.is_some(),
+        }
+    }
+
+    pub(super) fn place(&self) -> PlacedInstance {
+        PlacedInstance {
+            release: self.release,
+            run: self.run.clone(),
+            health: Some(self.health.clone()),
+            database: self.database,
+            phase: Phase::Serve,
+            since: Revision(0),
+        }
+    }
+
+    /// Another health path alone needs no other process.
+    pub(super) fn is_of(&self, placed: &PlacedInstance) -> bool {
+        (placed.release, &placed.run, placed.database) == (self.release, &self.run, self.database)
+    }
+}
+
+/// The instances of one server that are to serve, by number.
+#[derive(Default)]
+struct Serving {
+    new: Vec<InstanceName>,
+    old: Vec<InstanceName>,
+}
+
+impl Step<'_> {
+    /// Brings the instances nearer to what is wanted.
+    pub(super) fn exchange_instances(&mut self) {
+        if let Some(failure) = &self.plan.failed {
+            let reason = failure.reason.clone();
+            return self.wait(
+                None,
+                format!("for another change, since this one failed: {reason}"),
+            );
+        }
+        if !self.is_released() {
+            return;
+        }
+        self.ask_for_new_health();
+        let rolling = self
+            .main_servers()
+            .any(|server| !self.serving(server).old.is_empty());
+        if rolling {
+            self.roll();
+        } else {
+            self.count();
+        }
+    }
+
+    /// What runs as wanted is asked for the newest health path; what is still to be exchanged, for its own.
+    fn ask_for_new_health(&mut self) {
+        let template = Template::of(self.desired);
+        let instances = self.plan.instances.values_mut();
+        for placed in instances.filter(|placed| template.is_of(placed)) {
+            placed.health = Some(template.health.clone());
+        }
+    }
+
+    /// Application servers that stay.
+    fn app_servers(&self) -> impl Iterator<Item = ServerName> {
+        let servers = topology::servers_of(&self.plan, Tier::App);
+        servers.filter(|server| self.wants(*server))
+    }
+
+    /// Those of them that take traffic. The others, dead or drained, are exchanged at the end, all at once.
+    fn main_servers(&self) -> impl Iterator<Item = ServerName> {
+        self.app_servers().filter(|server| self.is_main(*server))
+    }
+
+    fn is_main(&self, server: ServerName) -> bool {
+        topology::serves(&self.plan, server) && !self.view.is_dead(server)
+    }
+
+    fn serving(&self, server: ServerName) -> Serving {
+        let template = Template::of(self.desired);
+        let mut serving = Serving::default();
+        for (name, placed) in &self.plan.instances {
+            if name.server == server && placed.phase == Phase::Serve {
+                let list = if template.is_of(placed) {
+                    &mut serving.new
+                } else {
+                    &mut serving.old
+                };
+                list.push(*name);
+            }
+        }
+        serving
+    }
+
+    fn wanted_count(&self) -> usize {
+        usize::from(self.desired.config.app.instances)
+    }
+
+    /// Nothing old takes traffic: start what is missing, drain what is too much.
+    fn count(&mut self) {
+        for server in self.app_servers().collect::<Vec<_>>() {
+            let serving = self.serving(server);
+            for name in &serving.old {
+                self.drain_instance(*name);
+            }
+            // What still runs on a silent server is not known, so no number there is known to be free.
+            if self.view.live(server).is_some() {
+                for _ in serving.new.len()..self.wanted_count() {
+                    self.start_instance(server);
+                }
+            }
+            let mut surplus = serving.new;
+            while surplus.len() > self.wanted_count() {
+                let Some(victim) = self.spare(&surplus, &[]) else {
+                    break;
+                };
+                surplus.retain(|name| *name != victim);
+                self.drain_instance(victim);
+            }
+        }
+    }
+
+    /// One small step of an exchange, if the step before it is over.
+    fn roll(&mut self) {
+        if self.plan != *self.view.placement {
+            return; // First let this become known.
+        }
+        if let Err((server, why)) = self.step_is_over() {
+            return self.wait(server, format!("to exchange the next instance: {why}"));
+        }
+        for server in self.main_servers().collect::<Vec<_>>() {
+            let Serving { new, old } = self.serving(server);
+            let total = new.len() + old.len();
+            if total > self.wanted_count() {
+                let (going, staying) = if old.is_empty() {
+                    (new, old)
+                } else {
+                    (old, new)
+                };
+                return match self.spare(&going, &staying) {
+                    Some(victim) => self.drain_instance(victim),
+                    None => self.wait(server, format!("for more instances on {server} to serve")),
+                };
+            }
+            if !old.is_empty() || total < self.wanted_count() {
+                return self.start_instance(server);
+            }
+        }
+    }
+
+    /// Whether everybody knows the placement as it is and all that was started serves. One that never will ends the
+    /// roll-out.
+    fn step_is_over(&mut self) -> Result<(), (Option<ServerName>, String)> {
+        let draining = self.plan.instances.iter().find(|(name, placed)| {
+            placed.phase == Phase::Drain && self.is_main(name.server) && self.wants(name.server)
+        });
+        if let Some((name, _)) = draining {
+            return Err((Some(name.server), format!("{name} is being drained")));
+        }
+        for server in self.main_servers().collect::<Vec<_>>() {
+            if self.view.live(server).is_none() {
+                return Err((Some(server), format!("{server} is silent")));
+            }
+            for name in self.serving(server).new {
+                let Err(why) = self.view.instance_serves(name) else {
+                    continue;
+                };
+                if let Some(why) = self.has_failed(name, &why) {
+                    self.give_up(name, &why);
+                }
+                return Err((Some(server), format!("{name} {why}")));
+            }
+        }
+        let under_way = self
+            .removal_under_way()
+            .or_else(|| self.database_not_calm());
+        if let Some(why) = under_way {
+            return Err((None, why));
+        }
+        self.everyone_knows()
+    }
+
+    /// Whether every proxy that sends to instances has acknowledged the placement as it is. So a number that became free
+    /// is known to be free before another instance takes it.
+    fn everyone_knows(&self) -> Result<(), (Option<ServerName>, String)> {
+        let stored = self.view.placement;
+        let members = stored.instances.keys().map(|name| Member::Instance(*name));
+        let senders = members
+            .take(1)
+            .flat_map(|member| topology::senders(stored, member));
+        for sender in senders.filter(|sender| !self.view.is_dead(*sender)) {
+            let known = self.view.proxy_at(sender, self.view.at);
+            known.map_err(|why| (Some(sender), format!("{sender} {why}")))?;
+        }
+        Ok(())
+    }
+
+    /// Why a new instance that does not serve will not come to serve any more.
+    fn has_failed(&self, name: InstanceName, why: &str) -> Option<String> {
+        let seen = self.view.live(name.server)?.instances.get(&name);
+        let crashed = seen.is_some_and(|seen| {
+            seen.state == InstanceState::Crashed && seen.restarts >= MAX_CRASHES
+        });
+        if crashed {
+            return Some(format!("{why} ({MAX_CRASHES} times)"));
+        }
+        let facts = self.view.facts;
+        let unready_since = facts.unready_since.get(&name)?;
+        let late = facts.now - *unready_since >= READY_DEADLINE;
+        late.then(|| format!("{why}, {} s after it was started", READY_DEADLINE.as_secs()))
+    }
+
+    /// Ends the roll-out half way: the old instances go on, the failed one is taken away.
+    fn give_up(&mut self, name: InstanceName, why: &str) {
+        let reason = format!("{name} {why}");
+        self.tell(
+            name.server,
+            format!("release {} is given up: {reason}", self.release_number()),
+        );
+        self.fail(Some(name), reason);
+        self.drain_instance(name);
+        self.publish_web_releases();
+    }
+
+    /// What stands in the way of a server's removal: an exchange in the midst of a step.
+    pub(super) fn exchange_under_way(&self) -> Option<String> {
+        if let Some(run) = &self.plan.release_run {
+            return Some(format!("{} runs `{}`", run.server, run.command));
+        }
+        let draining = self.plan.instances.iter().find(|(name, placed)| {
+            placed.phase == Phase::Drain && self.is_main(name.server) && self.wants(name.server)
+        });
+        if let Some((name, _)) = draining {
+            return Some(format!("{name} is being drained"));
+        }
+        let rolling = self
+            .main_servers()
+            .any(|server| !self.serving(server).old.is_empty());
+        if !rolling || self.plan.failed.is_some() {
+            return None;
+        }
+        let mut started = self
+            .main_servers()
+            .flat_map(|server| self.serving(server).new);
+        let unready = started.find(|name| self.view.instance_serves(*name).is_err());
+        unready.map(|name| format!("{name} is being started"))
+    }
+
+    /// One of the instances of a server that are to go: one that does not serve itself, or else the highest while
+    /// enough of all serve.
+    fn spare(&self, going: &[InstanceName], staying: &[InstanceName]) -> Option<InstanceName> {
+        let serves = |name: &&InstanceName| self.view.instance_serves(**name).is_ok();
+        let idle = going.iter().rev().find(|name| !serves(name));
+        let serving = going.iter().chain(staying).filter(serves).count();
+        let highest = going.iter().max().filter(|_| serving > self.wanted_count());
+        idle.or(highest).copied()
+    }
+
+    fn start_instance(&mut self, server: ServerName) {
+        let name = self.free_name(server);
+        let release = self.release_number();
+        self.plan
+            .instances
+            .insert(name, Template::of(self.desired).place());
+        self.tell(server, format!("{name} is started from release {release}"));
+    }
+
+    /// The lowest number that no instance has, neither by plan nor still running.
+    fn free_name(&self, server: ServerName) -> InstanceName {
+        let observed = self.view.live(server);
+        let runs = |name: &InstanceName| {
+            observed.is_some_and(|observed| observed.instances.contains_key(name))
+        };
+        let taken = |name: &InstanceName| {
+            self.plan.instances.contains_key(name)
+                || self.view.placement.instances.contains_key(name)
+                || runs(name)
+        };
+        let mut names = (1..).map(|number| InstanceName { server, number });
+        names
+            .find(|name| !taken(name))
+            .expect("not all numbers are taken")
+    }
+
+    fn drain_instance(&mut self, name: InstanceName) {
+        if let Some(placed) = self.plan.instances.get_mut(&name) {
+            placed.phase = Phase::Drain;
+            placed.since = Revision(0);
+            self.tell(name.server, format!("{name} is drained"));
+        }
+    }
+}

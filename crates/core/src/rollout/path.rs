@@ -1,0 +1,114 @@
+//! Whether balancers send through the web tier or past it.
+
+use super::Step;
+use crate::topology::{self, Member};
+use gaiola_model::placement::{InstanceState, Phase};
+use gaiola_model::{InstanceName, ServerName, Tier};
+
+impl Step<'_> {
+    /// Changes the way only once everything along the new one is found up by everyone who will take it, and forgets the
+    /// old one only once nobody takes it any more.
+    pub(super) fn lead_path(&mut self) {
+        let wanted = self.desired.config.web.is_some();
+        match (wanted, self.plan.through_web, self.plan.past_web) {
+            (true, true, false) | (false, false, true) => {}
+            (true, false, false) | (false, _, false) => self.plan.past_web = true,
+            (true, true, true) => match self.past_is_quiet() {
+                Ok(()) => self.plan.past_web = false,
+                Err((server, why)) => self.wait(server, format!("to end the old way: {why}")),
+            },
+            (true, false, true) | (false, true, true) => self.change_way(wanted),
+        }
+    }
+
+    fn change_way(&mut self, through_web: bool) {
+        let has_balancers = self.balancers().next().is_some();
+        let ready = match (has_balancers, through_web) {
+            (false, _) => Ok(()),
+            (true, true) => self.web_is_ready(),
+            (true, false) => self.app_is_known(),
+        };
+        match ready {
+            Ok(()) => {
+                self.plan.through_web = through_web;
+                let way = if through_web { "through" } else { "past" };
+                if has_balancers {
+                    self.tell(None, format!("balancers send {way} the web tier"));
+                }
+            }
+            Err((server, why)) => self.wait(server, format!("to change the way: {why}")),
+        }
+    }
+
+    fn balancers(&self) -> impl Iterator<Item = ServerName> {
+        topology::servers_of(self.view.placement, Tier::Balancer)
+    }
+
+    /// Every balancer sends through the web tier, and has nothing in flight past it.
+    fn past_is_quiet(&self) -> Result<(), (ServerName, String)> {
+        let instances = self.view.placement.instances.keys();
+        let names: Vec<String> = instances.map(ToString::to_string).collect();
+        for server in self
+            .balancers()
+            .filter(|server| !self.view.is_dead(*server))
+        {
+            let proxy = self.view.proxy_at(server, self.view.at);
+            let proxy = proxy.map_err(|why| (server, format!("{server} {why}")))?;
+            if let Some(name) = names
+                .iter()
+                .find(|name| proxy.in_flight.contains_key(*name))
+            {
+                return Err((server, format!("{server} has requests in flight to {name}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every web server is up for every balancer, and has itself found the instances.
+    fn web_is_ready(&self) -> Result<(), (ServerName, String)> {
+        let stored = self.view.placement;
+        let mut found = false;
+        let facts = self.view.facts;
+        let alive =
+            topology::servers_of(stored, Tier::Web).filter(|server| !facts.is_dead(*server));
+        for server in alive.filter(|server| topology::serves(stored, *server)) {
+            let serves = self.view.server_serves(server);
+            serves.map_err(|why| (server, format!("{server} {why}")))?;
+            found = true;
+        }
+        if !found {
+            let first = ServerName::new(Tier::Web, 1);
+            return Err((first, "no web server is there yet".into()));
+        }
+        self.app_is_known()
+    }
+
+    /// Every instance that its own agent finds ready is found up by all who send to it, those who will included.
+    fn app_is_known(&self) -> Result<(), (ServerName, String)> {
+        let stored = self.view.placement;
+        let serving = stored.instances.iter().filter(|(name, placed)| {
+            placed.phase == Phase::Serve
+                && topology::serves(stored, name.server)
+                && self.is_ready(**name)
+        });
+        for (name, placed) in serving {
+            for sender in topology::senders(stored, Member::Instance(*name)) {
+                if self.view.is_dead(sender) {
+                    continue;
+                }
+                let proxy = self.view.proxy_at(sender, placed.since.max(self.view.at));
+                let proxy = proxy.map_err(|why| (sender, format!("{sender} {why}")))?;
+                if !proxy.up.contains(&name.to_string()) {
+                    return Err((sender, format!("{sender} does not find {name} up yet")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self, name: InstanceName) -> bool {
+        let observed = self.view.live(name.server);
+        let seen = observed.and_then(|observed| observed.instances.get(&name));
+        seen.is_some_and(|seen| seen.state == InstanceState::Ready)
+    }
+}

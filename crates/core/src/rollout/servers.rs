@@ -1,0 +1,233 @@
+//! Servers come at once and leave one by one.
+
+use super::{Step, new_server};
+use crate::topology;
+use gaiola_model::placement::{DatabaseRole, Phase};
+use gaiola_model::{ServerName, Tier};
+
+impl Step<'_> {
+    /// Adds what is missing, and lets servers serve again that need not leave any more.
+    pub(super) fn add_servers(&mut self) {
+        for server in self.desired.config.server_names() {
+            let drained = self.desired.drained.contains(&server);
+            match self.plan.servers.get(&server).map(|placed| placed.phase) {
+                None => {
+                    self.plan.servers.insert(server, new_server(server));
+                    self.tell(server, format!("{server} is added"));
+                }
+                Some(Phase::Drain) if !drained => {
+                    self.set_phase(server, Phase::Serve);
+                    self.tell(server, format!("{server} takes traffic again"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Drains what the operator took out of traffic, but never the last healthy server of a tier.
+    pub(super) fn drain_for_operator(&mut self) {
+        for server in &self.desired.drained {
+            let server = *server;
+            if !self.wants(server) || !topology::serves(&self.plan, server) {
+                continue;
+            }
+            if !self.others_serve(server) {
+                let section = server.tier.section();
+                self.wait(
+                    server,
+                    format!("to drain {server}: no other {section} server would serve"),
+                );
+            } else if server.tier != Tier::Database || self.may_move_database(server) {
+                self.set_phase(server, Phase::Drain);
+                self.tell(server, format!("{server} is drained"));
+            }
+        }
+    }
+
+    fn others_serve(&self, server: ServerName) -> bool {
+        let mut others = self.healthy(server.tier);
+        others.any(|other| other != server && self.wants(other))
+    }
+
+    /// The healthy servers of a tier that are not about to be drained.
+    fn healthy(&self, tier: Tier) -> impl Iterator<Item = ServerName> {
+        let servers = topology::servers_of(&self.plan, tier);
+        servers.filter(|server| {
+            topology::serves(&self.plan, *server) && self.view.server_serves(*server).is_ok()
+        })
+    }
+
+    /// Begins to drain what is to leave: the highest numbers first, all that can be spared together, but of the
+    /// database servers one at a time, and nothing while instances are being exchanged.
+    pub(super) fn remove_servers(&mut self) {
+        let leaving: Vec<ServerName> = self.leaving().collect();
+        if leaving.is_empty() {
+            return;
+        }
+        if let Some(why) = self.exchange_under_way() {
+            return self.wait(None, format!("to remove {}: {why}", leaving[0]));
+        }
+        for server in leaving {
+            let may_leave = match server.tier {
+                Tier::Balancer => self.may_spare_balancer(server),
+                Tier::Web => self.may_spare_web(server),
+                Tier::App => true,
+                Tier::Database => self.may_spare_database(server),
+            };
+            if may_leave && self.can_be_spared(server) {
+                self.set_phase(server, Phase::Drain);
+                self.tell(server, format!("{server} is drained, to be removed"));
+            }
+        }
+    }
+
+    /// Servers that the file does not ask for and that still serve, in the order in which they leave.
+    fn leaving(&self) -> impl Iterator<Item = ServerName> {
+        let primary = self.view.primary();
+        let mut leaving: Vec<ServerName> = self.plan.servers.keys().copied().collect();
+        leaving.retain(|server| !self.wants(*server) && topology::serves(&self.plan, *server));
+        let gives_up_database = self.desired.config.database.is_none();
+        // Of a database that is given up as a whole the primary leaves last: no need to move it first.
+        leaving.sort_by_key(|server| {
+            let last = gives_up_database && Some(*server) == primary;
+            (server.tier, last, std::cmp::Reverse(server.number))
+        });
+        leaving.into_iter()
+    }
+
+    /// Whether as many healthy ones are left as are wanted, and one at least unless the tier is given up.
+    fn can_be_spared(&mut self, server: ServerName) -> bool {
+        if self.view.live(server).is_none() {
+            self.wait(server, format!("to remove {server}: it is silent"));
+            return false;
+        }
+        let drained = &self.desired.drained;
+        let wanted = self.desired.config.server_names();
+        let wanted = wanted.filter(|other| other.tier == server.tier && !drained.contains(other));
+        let given_up = self.desired.config.servers(server.tier) == 0;
+        let wanted = wanted.count().max(usize::from(!given_up));
+        let others = self.healthy(server.tier).filter(|other| *other != server);
+        let left = others.count();
+        if left < wanted {
+            let section = server.tier.section();
+            let short = format!("{left} other {section} servers are healthy, {wanted} are wanted");
+            self.wait(server, format!("to remove {server}: {short}"));
+        }
+        left >= wanted
+    }
+
+    /// A VIP that goes with it is given up first, so that the clients it still has may finish where they are.
+    fn may_spare_balancer(&mut self, server: ServerName) -> bool {
+        let wanted = self.desired.config.balancer.as_ref();
+        let wanted = wanted.map_or_else(Vec::new, |balancer| balancer.vips());
+        let at_home = self.plan.vips.iter().filter(|(_, home)| **home == server);
+        let leaving = at_home
+            .map(|(vip, _)| *vip)
+            .find(|vip| !wanted.contains(vip));
+        if let Some(vip) = leaving {
+            self.wait(
+                server,
+                format!("to remove {server}: {vip} is given up first"),
+            );
+        }
+        leaving.is_none()
+    }
+
+    /// With the tier itself, the balancers send past it first, or the doors close.
+    fn may_spare_web(&mut self, server: ServerName) -> bool {
+        let gives_up = self.desired.config.web.is_none();
+        let has_balancers = topology::servers_of(&self.plan, Tier::Balancer)
+            .next()
+            .is_some();
+        let sent_to = has_balancers && self.plan.through_web;
+        let led = self.plan.doors.values().any(|door| door.tier == Tier::Web);
+        let needed = gives_up && (sent_to || led);
+        if needed {
+            self.wait(
+                server,
+                format!("to remove {server}: the tier is still in use"),
+            );
+        }
+        !needed
+    }
+
+    /// With the tier itself, no instance uses it any more.
+    fn may_spare_database(&mut self, server: ServerName) -> bool {
+        if self.desired.config.database.is_none() {
+            if self.plan.instances.values().any(|placed| placed.database) {
+                self.wait(
+                    server,
+                    format!("to remove {server}: instances still use the database"),
+                );
+                return false;
+            }
+            return self.database_in_motion().is_none();
+        }
+        self.may_move_database(server)
+    }
+
+    /// Whether a database server may be drained now: alone, with another to take over, and nothing else going on.
+    fn may_move_database(&mut self, server: ServerName) -> bool {
+        let blocked = self
+            .database_in_motion()
+            .or_else(|| self.exchange_under_way());
+        if let Some(why) = blocked {
+            self.wait(server, format!("to drain {server}: {why}"));
+            return false;
+        }
+        let Some(primary) = self.view.primary() else {
+            self.wait(
+                server,
+                format!("to drain {server}: the database has no primary"),
+            );
+            return false;
+        };
+        if primary == server && !self.has_successor(server) {
+            self.wait(
+                server,
+                format!("to drain {server}: no standby could take over"),
+            );
+            return false;
+        }
+        true
+    }
+
+    /// Whether a standby that stays holds every acknowledged write.
+    fn has_successor(&self, primary: ServerName) -> bool {
+        let mut others = self
+            .healthy(Tier::Database)
+            .filter(|other| *other != primary);
+        others.any(|other| {
+            self.wants(other)
+                && !self.desired.drained.contains(&other)
+                && self.view.role(other) == DatabaseRole::SyncStandby
+        })
+    }
+
+    /// A database server that is being drained and not done, in words.
+    pub(super) fn database_in_motion(&self) -> Option<String> {
+        let mut drained = topology::servers_of(&self.plan, Tier::Database)
+            .filter(|server| !topology::serves(&self.plan, *server));
+        let moving = drained.find(|server| {
+            let just_begun = topology::serves(self.view.placement, *server);
+            just_begun || !self.wants(*server) || !self.has_switched_over(*server)
+        });
+        moving.map(|server| format!("{server} is being drained"))
+    }
+
+    /// Whether a database server that the operator drained is done with it.
+    fn has_switched_over(&self, server: ServerName) -> bool {
+        self.view.is_dead(server) || self.view.has_handed_over(server).is_ok()
+    }
+
+    /// A server that is about to leave, in words.
+    pub(super) fn removal_under_way(&self) -> Option<String> {
+        let mut drained = self
+            .plan
+            .servers
+            .keys()
+            .filter(|server| !topology::serves(&self.plan, **server));
+        let leaving = drained.find(|server| !self.wants(**server));
+        leaving.map(|server| format!("{server} is being removed"))
+    }
+}

@@ -1,0 +1,272 @@
+//! Whether what is wanted is what is there.
+
+use super::instances::Template;
+use super::view::View;
+use super::{Facts, dated, doors, store_members};
+use crate::topology;
+use gaiola_model::placement::{DatabaseRole, DoorState, Phase};
+use gaiola_model::{Desired, Placement, Revision, ServerName, Tier};
+use std::collections::BTreeSet;
+
+/// Whether what is desired is observed under `placement`, which the store holds at revision `at`: every desired instance
+/// ready, every VIP owned exactly once, every standby streaming, and nothing left of what is not desired.
+///
+/// # Errors
+///
+/// What is missing, each in words. While it is not settled there is at least one.
+pub fn settled(
+    desired: &Desired,
+    placement: &Placement,
+    at: Revision,
+    facts: &Facts,
+) -> Result<(), Vec<String>> {
+    let stored = dated(placement, at);
+    let mut check = Check {
+        desired,
+        view: View::new(&stored, at, facts),
+        missing: Vec::new(),
+    };
+    check.placement();
+    check.servers();
+    check.instances();
+    check.doors();
+    check.database();
+    if check.missing.is_empty() {
+        Ok(())
+    } else {
+        Err(check.missing)
+    }
+}
+
+struct Check<'a> {
+    desired: &'a Desired,
+    view: View<'a>,
+    missing: Vec<String>,
+}
+
+impl Check<'_> {
+    fn miss(&mut self, text: impl Into<String>) {
+        self.missing.push(text.into());
+    }
+
+    fn placement(&mut self) {
+        let stored = self.view.placement;
+        if let Some(failure) = &stored.failed {
+            self.miss(format!(
+                "release {} was given up: {}",
+                failure.release, failure.reason
+            ));
+        }
+        if stored.generation != self.desired.generation {
+            self.miss("the last change is not taken up yet");
+        }
+        if stored.released < Some(self.desired.release.number) {
+            let number = self.desired.release.number;
+            self.miss(format!("release {number} is not prepared yet"));
+        }
+        let has_web = self.desired.config.web.is_some();
+        if (stored.through_web, stored.past_web) != (has_web, !has_web) {
+            self.miss("balancers do not send the new way yet");
+        }
+        let members = &self.view.facts.store_members;
+        let wanted: BTreeSet<_> = store_members(&self.desired.config).into_iter().collect();
+        if !members.is_empty() && *members != wanted {
+            let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            self.miss(format!(
+                "the store does not stand on {} yet",
+                names.join(", ")
+            ));
+        }
+        if let Some(server) = stored.store_joining {
+            self.miss(format!("{server} does not vote in the store yet"));
+        }
+        for server in self.view.facts.store_lost_since.keys() {
+            self.miss(format!("{server} has no data of its member of the store"));
+        }
+        if stored.web_releases != [self.desired.release.number] && stored.config.web.is_some() {
+            self.miss("web servers do not serve the newest release alone yet");
+        }
+    }
+
+    fn servers(&mut self) {
+        let stored = self.view.placement;
+        let wanted: BTreeSet<ServerName> = self.desired.config.server_names().collect();
+        for server in wanted
+            .iter()
+            .filter(|server| !stored.servers.contains_key(server))
+        {
+            self.miss(format!("{server} is not placed yet"));
+        }
+        for (server, placed) in &stored.servers {
+            let drained = self.desired.drained.contains(server);
+            match placed.phase {
+                _ if !wanted.contains(server) => self.miss(format!("{server} is not removed yet")),
+                Phase::Serve if drained => self.miss(format!("{server} is not drained yet")),
+                Phase::Drain if !drained => self.miss(format!("{server} is still drained")),
+                Phase::Serve | Phase::Drain => self.server(*server, placed.phase),
+            }
+        }
+    }
+
+    fn server(&mut self, server: ServerName, phase: Phase) {
+        let at = self.view.at;
+        match self.view.live(server) {
+            None => self.miss(format!("{server} is silent")),
+            Some(observed) if observed.revision < at => {
+                self.miss(format!("{server} has not carried out revision {at} yet"));
+            }
+            Some(_) if phase == Phase::Serve && server.tier != Tier::App => {
+                if let Err(why) = self.view.server_serves(server) {
+                    self.miss(format!("{server} {why}"));
+                }
+            }
+            Some(_) => {}
+        }
+        let stored = self.view.placement;
+        let has_proxy = match server.tier {
+            Tier::Balancer | Tier::Web => true,
+            Tier::App => topology::servers_of(stored, Tier::Database)
+                .next()
+                .is_some(),
+            Tier::Database => false,
+        };
+        let unknown = self.view.proxy_at(server, at).err();
+        if let Some(why) = unknown.filter(|_| has_proxy && self.view.live(server).is_some()) {
+            self.miss(format!("{server} {why}"));
+        }
+    }
+
+    fn instances(&mut self) {
+        let stored = self.view.placement;
+        let template = Template::of(self.desired);
+        for (name, placed) in &stored.instances {
+            if placed.phase == Phase::Drain || !template.is_of(placed) {
+                self.miss(format!(
+                    "{name} of release {} is not exchanged yet",
+                    placed.release
+                ));
+            } else if topology::serves(stored, name.server)
+                && let Err(why) = self.view.instance_serves(*name)
+            {
+                self.miss(format!("{name} {why}"));
+            }
+        }
+        let wanted = usize::from(self.desired.config.app.instances);
+        for server in topology::servers_of(stored, Tier::App) {
+            let count = stored
+                .instances
+                .keys()
+                .filter(|name| name.server == server)
+                .count();
+            if count != wanted {
+                self.miss(format!("{server} has {count} of {wanted} instances"));
+            }
+        }
+    }
+
+    fn doors(&mut self) {
+        let stored = self.view.placement;
+        let wanted = doors::wanted(stored);
+        for (at, door) in &stored.doors {
+            match door.state {
+                _ if !wanted.contains_key(at) => self.miss(format!("{at} is not closed yet")),
+                DoorState::Open => {}
+                DoorState::Opening | DoorState::Closing => {
+                    self.miss(format!("{at} is not open yet"))
+                }
+            }
+        }
+        for at in wanted.keys().filter(|at| !stored.doors.contains_key(at)) {
+            self.miss(format!("{at} is not open yet"));
+        }
+        for vip in stored.vips.keys() {
+            let owners = self.view.owners((*vip).into());
+            match owners.as_slice() {
+                [_] => {}
+                [] => self.miss(format!("no balancer holds {vip}")),
+                _ => self.miss(format!("{} balancers hold {vip}", owners.len())),
+            }
+        }
+    }
+
+    fn database(&mut self) {
+        let stored = self.view.placement;
+        let servers: Vec<ServerName> = topology::servers_of(stored, Tier::Database).collect();
+        let primaries = servers
+            .iter()
+            .filter(|server| self.view.role(**server) == DatabaseRole::Primary);
+        match (servers.len(), primaries.count()) {
+            (0, _) | (1.., 1) => {}
+            (_, 0) => self.miss("the database has no primary"),
+            (_, count) => self.miss(format!(
+                "{count} database servers say that they are primary"
+            )),
+        }
+        let is_sync = |server: &ServerName| self.view.role(*server) == DatabaseRole::SyncStandby;
+        let serving = servers
+            .iter()
+            .filter(|server| topology::serves(stored, **server));
+        if serving.count() > 1 && !servers.iter().any(is_sync) {
+            self.miss("no standby holds every acknowledged write");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::config::{App, Config};
+    use gaiola_model::placement::{Release, ReleaseNumber};
+    use gaiola_model::{Observed, Time};
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    fn site() -> (Desired, Placement) {
+        let config = Config::new("site".parse().unwrap(), App::new("run"));
+        let release = Release {
+            number: ReleaseNumber(1),
+            digest: String::new(),
+        };
+        let desired = Desired::first(config, release);
+        let placement = crate::rollout::first(&desired, "a".into());
+        (desired, placement)
+    }
+
+    #[test]
+    fn a_site_is_not_settled_while_a_member_of_the_store_does_not_vote() {
+        let (desired, mut placement) = site();
+        let missing = |placement: &Placement| {
+            let settled = settled(&desired, placement, Revision(1), &Facts::default());
+            let text = "app1 does not vote in the store yet".to_string();
+            settled.unwrap_err().contains(&text)
+        };
+        assert!(!missing(&placement));
+        placement.store_joining = Some("app1".parse().unwrap());
+        assert!(missing(&placement));
+    }
+
+    #[test]
+    fn a_voter_of_the_store_without_data_is_missing_at_once_and_lost_after_a_while() {
+        let (desired, mut placement) = site();
+        let app1 = "app1".parse().unwrap();
+        let observed = Observed {
+            revision: Revision(1),
+            store_data: Some(false),
+            ..Observed::nothing_on(app1)
+        };
+        let mut facts = Facts::default();
+        let mut look = |placement: &Placement, seconds| {
+            let now = Time::from_start(Duration::from_secs(seconds));
+            let observed = BTreeMap::from([(app1, observed.clone())]);
+            facts.look(now, placement, Revision(1), observed);
+            let settled = settled(&desired, placement, Revision(1), &facts);
+            let text = "app1 has no data of its member of the store".to_string();
+            (settled.unwrap_err().contains(&text), facts.lost_voters())
+        };
+        assert_eq!(look(&placement, 0), (true, BTreeSet::new()));
+        assert_eq!(look(&placement, 9), (true, BTreeSet::new()));
+        assert_eq!(look(&placement, 10), (true, BTreeSet::from([app1])));
+        placement.store_joining = Some(app1);
+        assert_eq!(look(&placement, 11), (false, BTreeSet::new()));
+    }
+}

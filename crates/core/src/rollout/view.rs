@@ -1,0 +1,230 @@
+//! Questions about a stored placement, answered from what is seen of it.
+
+use super::Facts;
+use crate::topology::{self, Member};
+use gaiola_model::placement::{
+    DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, Phase,
+};
+use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Tier};
+
+/// A placement as the store holds it, every `since` known, beside what is seen.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) placement: &'a Placement,
+    pub(crate) at: Revision,
+    pub(crate) facts: &'a Facts,
+}
+
+/// Why something does not hold, in words that follow the name of what it is about.
+type Why = String;
+
+impl<'a> View<'a> {
+    pub(crate) fn new(placement: &'a Placement, at: Revision, facts: &'a Facts) -> Self {
+        Self {
+            placement,
+            at,
+            facts,
+        }
+    }
+
+    /// What a server tells that holds a lease.
+    pub(crate) fn live(&self, server: ServerName) -> Option<&'a Observed> {
+        self.facts.observed.get(&server)
+    }
+
+    pub(crate) fn is_dead(&self, server: ServerName) -> bool {
+        self.facts.is_dead(server)
+    }
+
+    /// The proxy of a live server, if it has this revision or a later one.
+    pub(crate) fn proxy_at(
+        &self,
+        server: ServerName,
+        since: Revision,
+    ) -> Result<&'a ObservedProxy, Why> {
+        let Some(observed) = self.live(server) else {
+            return Err("is silent".into());
+        };
+        let Some(proxy) = &observed.proxy else {
+            return Err("has a proxy that does not answer".into());
+        };
+        if proxy.revision < since {
+            return Err(format!("has not acknowledged revision {since} yet"));
+        }
+        Ok(proxy)
+    }
+
+    /// Senders that could still send to a drained member as if it were not: each with the reason. Dead ones are left out.
+    pub(crate) fn unacknowledged(&self, member: Member) -> Vec<(ServerName, Why)> {
+        let since = self.drained_since(member);
+        let late = |sender| Some((sender, self.proxy_at(sender, since).err()?));
+        self.waited_for(member).filter_map(late).collect()
+    }
+
+    /// The senders of a member without the dead ones.
+    fn waited_for(&self, member: Member) -> impl Iterator<Item = ServerName> {
+        let senders = topology::senders(self.placement, member);
+        let facts = self.facts;
+        senders
+            .into_iter()
+            .filter(move |sender| !facts.is_dead(*sender))
+    }
+
+    /// The senders of a member that are dead, and so were not asked.
+    pub(crate) fn left_out(&self, member: Member) -> Vec<ServerName> {
+        let senders = topology::senders(self.placement, member);
+        senders
+            .into_iter()
+            .filter(|sender| self.is_dead(*sender))
+            .collect()
+    }
+
+    fn drained_since(&self, member: Member) -> Revision {
+        let server = self.placement.servers.get(&member.server());
+        let server = server.filter(|placed| placed.phase == Phase::Drain);
+        let instance = match member {
+            Member::Instance(name) => self.placement.instances.get(&name),
+            Member::Server(_) => None,
+        };
+        let instance = instance.filter(|placed| placed.phase == Phase::Drain);
+        let since = server.map(|placed| placed.since).into_iter();
+        // What is drained twice, with its server and by itself, takes no more traffic since the first.
+        since
+            .chain(instance.map(|placed| placed.since))
+            .min()
+            .unwrap_or(self.at)
+    }
+
+    /// Requests that live proxies still have with a member, by proxy.
+    pub(crate) fn in_flight(&self, member: Member) -> Vec<(ServerName, u64)> {
+        let name = member.to_string();
+        let count = |sender| {
+            let proxy = self.live(sender)?.proxy.as_ref()?;
+            let count = *proxy.in_flight.get(&name)?;
+            (count > 0).then_some((sender, count))
+        };
+        let senders = topology::senders(self.placement, member);
+        senders.into_iter().filter_map(count).collect()
+    }
+
+    /// Whether an instance that is to serve is ready, and every live proxy that sends to it has found it up.
+    pub(crate) fn instance_serves(&self, name: InstanceName) -> Result<(), Why> {
+        let Some(placed) = self.placement.instances.get(&name) else {
+            return Err("is not placed yet".into());
+        };
+        let Some(observed) = self.live(name.server) else {
+            return Err(format!("is on {}, which is silent", name.server));
+        };
+        let Some(seen) = observed.instances.get(&name) else {
+            return Err("has not been started yet".into());
+        };
+        if (seen.release, &seen.run) != (placed.release, &placed.run) {
+            return Err("still runs from another release or command".into());
+        }
+        if seen.state != InstanceState::Ready {
+            return Err(in_words(seen));
+        }
+        self.is_up(Member::Instance(name), placed.since)
+    }
+
+    /// Whether every proxy that sends to a member and is not dead knows it and has found it up.
+    fn is_up(&self, member: Member, since: Revision) -> Result<(), Why> {
+        let name = member.to_string();
+        for sender in self.waited_for(member) {
+            let proxy = self.proxy_at(sender, since);
+            let proxy = proxy.map_err(|why| format!("waits for {sender}, which {why}"))?;
+            if !proxy.up.contains(&name) {
+                return Err(format!("is not found up by {sender}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a server does what its tier is there for.
+    pub(crate) fn server_serves(&self, server: ServerName) -> Result<(), Why> {
+        let Some(placed) = self.placement.servers.get(&server) else {
+            return Err("is not placed yet".into());
+        };
+        let Some(observed) = self.live(server) else {
+            return Err("is silent".into());
+        };
+        if placed.phase == Phase::Drain {
+            return Err("is drained".into());
+        }
+        match server.tier {
+            Tier::Balancer => self.proxy_at(server, placed.since).map(|_| ()),
+            Tier::Web => {
+                self.proxy_at(server, placed.since)?;
+                self.is_up(Member::Server(server), placed.since)
+            }
+            Tier::App => self.app_server_serves(server),
+            Tier::Database => database_serves(observed.database.as_ref()),
+        }
+    }
+
+    fn app_server_serves(&self, server: ServerName) -> Result<(), Why> {
+        let on_it = self
+            .placement
+            .instances
+            .iter()
+            .filter(|(name, _)| name.server == server);
+        let mut serving = on_it
+            .filter(|(_, placed)| placed.phase == Phase::Serve)
+            .peekable();
+        if serving.peek().is_none() {
+            return Err("has no instance yet".into());
+        }
+        for (name, _) in serving {
+            let served = self.instance_serves(*name);
+            served.map_err(|why| format!("has {name}, which {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// The live server whose PostgreSQL takes writes; of two, as they are seen in the midst of a failover, the later.
+    pub(crate) fn primary(&self) -> Option<ServerName> {
+        let databases = self.facts.observed.iter().filter_map(|(server, observed)| {
+            let database = observed.database.as_ref()?;
+            let is_primary = database.role == DatabaseRole::Primary && is_healthy(database);
+            is_primary.then_some((database.timeline, *server))
+        });
+        databases.max().map(|(_, server)| server)
+    }
+
+    pub(crate) fn role(&self, server: ServerName) -> DatabaseRole {
+        let database = self
+            .live(server)
+            .and_then(|observed| observed.database.as_ref());
+        database.map_or(DatabaseRole::Unknown, |database| database.role)
+    }
+}
+
+fn database_serves(database: Option<&ObservedDatabase>) -> Result<(), Why> {
+    match database {
+        Some(database) if is_healthy(database) => Ok(()),
+        Some(database) => Err(format!("has a PostgreSQL that is {}", database.state)),
+        None => Err("has no PostgreSQL yet".into()),
+    }
+}
+
+/// Whether PostgreSQL does what its role asks for: `running` on the primary, and streaming on a standby, which older
+/// versions of Patroni call `running` too.
+pub(crate) fn is_healthy(database: &ObservedDatabase) -> bool {
+    let works = matches!(database.state.as_str(), "running" | "streaming");
+    works && database.role != DatabaseRole::Unknown
+}
+
+fn in_words(seen: &ObservedInstance) -> Why {
+    let state = match seen.state {
+        InstanceState::Starting => "is starting",
+        InstanceState::Ready => "is ready",
+        InstanceState::Unhealthy => "does not answer its health path",
+        InstanceState::Crashed => "ended by itself",
+        InstanceState::Stopping => "is stopping",
+    };
+    if seen.reason.is_empty() {
+        state.into()
+    } else {
+        format!("{state}: {}", seen.reason)
+    }
+}

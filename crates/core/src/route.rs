@@ -1,0 +1,268 @@
+//! Which route a request takes.
+
+mod condition;
+mod index;
+mod path;
+
+pub use path::normal;
+
+use condition::Test;
+use gaiola_model::http::RequestHead;
+use gaiola_model::proxy::{PathMatch, Route, SniRoute};
+use index::{How, PathIndex};
+use regex::bytes::{Regex, RegexBuilder};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Most memory of one regular expression, compiled, and of its states while each worker searches for it.
+const REGEX_LIMIT: usize = 1024 * 1024;
+const REGEX_STATES_LIMIT: usize = 128 * 1024;
+
+/// Longest host that can be looked for: a name has 253 bytes at most (RFC 1035).
+const HOST_LIMIT: usize = 253;
+
+/// What the choice of a route depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The request.
+    pub head: &'a RequestHead,
+    /// The buffer that begins with it.
+    pub buffer: &'a [u8],
+    /// Who sent it.
+    pub client: IpAddr,
+}
+
+/// A frontend's routes, arranged so that many cost about as much as one: by host, then by path.
+///
+/// A clone searches by itself: threads that share one wait for each other where routes have regular expressions.
+///
+/// ```
+/// use gaiola_core::route::{Asked, Table};
+/// use gaiola_model::http::{RequestHead, Span};
+/// use gaiola_model::proxy::Route;
+///
+/// let route = |prefix: &str| Route { path_prefix: prefix.into(), ..Route::to("app") };
+/// let table = Table::new(&[route("/api"), route("/")]).unwrap();
+/// let find = |path: &str| {
+///     let head = RequestHead { path: Span::new(0, path.len()), ..RequestHead::default() };
+///     let asked = Asked { head: &head, buffer: path.as_bytes(), client: [192, 0, 2, 7].into() };
+///     table.find(&asked, &mut Vec::new())
+/// };
+/// assert_eq!(find("/api/entries"), Some(0));
+/// assert_eq!(find("/%61pi"), Some(0));
+/// assert_eq!(find("/apis"), Some(1));
+/// ```
+#[derive(Clone, Default)]
+pub struct Table {
+    any_host: PathIndex,
+    hosts: BTreeMap<Box<[u8]>, PathIndex>,
+    /// By what follows `*.`.
+    wildcards: BTreeMap<Box<[u8]>, PathIndex>,
+    tests: Vec<Test>,
+    /// Whether any route depends on the path.
+    reads_path: bool,
+}
+
+impl Table {
+    /// The table of these routes.
+    ///
+    /// # Errors
+    /// Every mistake in their conditions, with the route's index.
+    pub fn new(routes: &[Route]) -> Result<Self, Vec<(usize, String)>> {
+        let mut table = Self::default();
+        let mut mistakes = Vec::new();
+        for (index, route) in routes.iter().enumerate() {
+            let mut found = Vec::new();
+            table.add(index, route, &mut found);
+            mistakes.extend(found.into_iter().map(|mistake| (index, mistake)));
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        table.any_host.link();
+        table.hosts.values_mut().for_each(PathIndex::link);
+        table.wildcards.values_mut().for_each(PathIndex::link);
+        Ok(table)
+    }
+
+    fn add(&mut self, index: usize, route: &Route, mistakes: &mut Vec<String>) {
+        self.tests.push(Test::new(route, mistakes));
+        let ways = ways(route, mistakes);
+        self.reads_path |= ways != [(Box::default(), How::Below)];
+        let insert = |paths: &mut PathIndex| {
+            for (path, how) in &ways {
+                paths.add(path, index, how.clone());
+            }
+        };
+        if route.when.hosts.is_empty() {
+            return insert(&mut self.any_host);
+        }
+        for host in &route.when.hosts {
+            let (names, name) = match host.strip_prefix("*.") {
+                Some(below) => (&mut self.wildcards, below),
+                None => (&mut self.hosts, &**host),
+            };
+            if !is_host(name) {
+                mistakes.push(format!(
+                    "{host:?} is no host: it is a name like `example.com` or `*.example.com`, or an address, without a port"
+                ));
+                continue;
+            }
+            let name = name.to_ascii_lowercase().into_bytes().into_boxed_slice();
+            insert(names.entry(name).or_default());
+        }
+    }
+
+    /// The first route whose conditions all hold. `scratch` is written to when the path is not as plain as it could be.
+    pub fn find(&self, asked: &Asked<'_>, scratch: &mut Vec<u8>) -> Option<usize> {
+        let path = match self.reads_path {
+            true => normal(asked.head.path(asked.buffer), scratch),
+            false => b"/",
+        };
+        let holds = |route: usize| self.tests[route].holds(path, asked);
+        let mut best = usize::MAX;
+        self.any_host.search(path, &mut best, &holds);
+        if !(self.hosts.is_empty() && self.wildcards.is_empty()) {
+            let mut lower = [0; HOST_LIMIT];
+            let host = host_name(asked).and_then(|host| {
+                let lower = lower.get_mut(..host.len())?;
+                lower.copy_from_slice(host);
+                lower.make_ascii_lowercase();
+                Some(&*lower)
+            });
+            for paths in host.into_iter().flat_map(|host| self.of_host(host)) {
+                paths.search(path, &mut best, &holds);
+            }
+        }
+        (best != usize::MAX).then_some(best)
+    }
+
+    /// The routes of this host alone, and those of every wildcard that it falls under.
+    fn of_host<'a>(&'a self, host: &'a [u8]) -> impl Iterator<Item = &'a PathIndex> {
+        let dots = host.iter().enumerate().filter(|(_, byte)| **byte == b'.');
+        let below = dots
+            .filter(|_| !self.wildcards.is_empty())
+            .filter_map(|(dot, _)| self.wildcards.get(&host[dot + 1..]));
+        self.hosts.get(host).into_iter().chain(below)
+    }
+}
+
+/// The first route that takes the host name, which is in lower case: one of the route's names is the name itself, or
+/// `*.` before a name that it lies below.
+///
+/// ```
+/// use gaiola_core::route;
+/// use gaiola_model::proxy::SniRoute;
+///
+/// let route = |name: &str| SniRoute { names: vec![name.into()], backend: "app".into() };
+/// let routes = [route("www.example.org"), route("*.example.org")];
+/// assert_eq!(route::find_by_name(&routes, "www.example.org"), Some(0));
+/// assert_eq!(route::find_by_name(&routes, "a.b.example.org"), Some(1));
+/// assert_eq!(route::find_by_name(&routes, "example.org"), None);
+/// assert_eq!(route::find_by_name(&routes, "badexample.org"), None);
+/// ```
+pub fn find_by_name(routes: &[SniRoute], name: &str) -> Option<usize> {
+    let takes = |pattern: &String| match pattern.strip_prefix('*') {
+        Some(below) => below.starts_with('.') && name.len() > below.len() && name.ends_with(below),
+        None => pattern == name,
+    };
+    routes
+        .iter()
+        .position(|route| route.names.iter().any(takes))
+}
+
+/// The paths that a route is found under, and what must hold of them.
+fn ways(route: &Route, mistakes: &mut Vec<String>) -> Vec<(Box<[u8]>, How)> {
+    let below = |prefix: &str| (prefix_key(prefix), How::Below);
+    for path in std::iter::once(&route.path_prefix).chain(route.when.paths.iter().filter_map(plain))
+    {
+        if !path.starts_with('/') {
+            mistakes.push(format!("the path {path:?} does not begin with a slash"));
+        }
+    }
+    if route.when.paths.is_empty() {
+        return vec![below(&route.path_prefix)];
+    }
+    let way = |path: &PathMatch| match path {
+        PathMatch::Exact(path) => Some((path.as_bytes().into(), How::Exact)),
+        PathMatch::Prefix(prefix) => Some(below(prefix)),
+        PathMatch::Regex(pattern) => match regex(pattern) {
+            Ok(regex) => Some((prefix_key(&route.path_prefix), How::Regex(regex))),
+            Err(mistake) => {
+                mistakes.push(mistake);
+                None
+            }
+        },
+    };
+    route.when.paths.iter().filter_map(way).collect()
+}
+
+fn plain(path: &PathMatch) -> Option<&String> {
+    match path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => Some(path),
+        PathMatch::Regex(_) => None,
+    }
+}
+
+/// The root takes every path, `*` too, and so is looked up as nothing at all.
+fn prefix_key(prefix: &str) -> Box<[u8]> {
+    match prefix {
+        "/" => Box::default(),
+        other => other.as_bytes().into(),
+    }
+}
+
+/// Whether a path that begins with `prefix`, of which `rest` is left, is the prefix itself or lies below it.
+fn leads(prefix: &[u8], rest: &[u8]) -> bool {
+    matches!(rest, [] | [b'/', ..]) || prefix.is_empty() || prefix.ends_with(b"/")
+}
+
+/// A regular expression over bytes, within bounds of memory; searching takes time that is linear in what is searched.
+pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
+    RegexBuilder::new(pattern)
+        .unicode(false)
+        .size_limit(REGEX_LIMIT)
+        .dfa_size_limit(REGEX_STATES_LIMIT)
+        .build()
+        .map_err(|error| {
+            // Before its last line it draws the pattern.
+            let why = error.to_string();
+            let why = why.lines().last().unwrap_or_default();
+            let why = why.trim_start_matches("error: ");
+            format!("the regular expression {pattern:?} is not valid: {why}")
+        })
+}
+
+/// The host that was asked for, without port and closing dot.
+pub(crate) fn host_name<'a>(asked: &Asked<'a>) -> Option<&'a [u8]> {
+    let host = asked.head.host?.of(asked.buffer);
+    let name = match host.iter().rposition(|byte| matches!(byte, b':' | b']')) {
+        Some(colon) if host[colon] == b':' => &host[..colon],
+        Some(_) | None => host,
+    };
+    Some(name.strip_suffix(b".").unwrap_or(name))
+}
+
+fn is_host(name: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let inner = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let fits = match inner {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => name.bytes().all(is_name) && !name.starts_with('.') && !name.ends_with('.'),
+    };
+    fits && !name.is_empty() && name.len() <= HOST_LIMIT
+}
+
+/// Whether a field or method may have this name (RFC 9110, section 5.6.2).
+pub(crate) fn is_token(name: &str) -> bool {
+    let is_mark = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! What a route's rules make of a request.
+
+mod edit;
+mod rewrite;
+mod template;
+
+pub use template::Known;
+
+use crate::forward::Edit;
+use crate::route::normal;
+use edit::Edits;
+use gaiola_model::http::TargetForm;
+use gaiola_model::proxy::{BasicAuth, Fixed, Limit, Route, Rule};
+use rewrite::Rewrite;
+use std::sync::Arc;
+use template::Template;
+
+/// Largest body of a fixed answer.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// Longest path that a rewrite may make, and longest target of a redirect.
+const TARGET_LIMIT: usize = 8 * 1024;
+
+/// A route's rules, made ready. A clone searches by itself, as with [`crate::route::Table`].
+#[derive(Clone, Default)]
+pub struct Rules {
+    /// Those that may answer or change the path, in their order.
+    pub steps: Vec<Step>,
+    host: Option<Template>,
+    request: Edits,
+    response: Edits,
+}
+
+/// One rule.
+#[derive(Clone)]
+pub enum Step {
+    /// 403.
+    Deny,
+    /// 401 unless a user's name and password are there.
+    Auth(Arc<BasicAuth>),
+    /// 429 when this one of the configuration's limits is reached.
+    Limit(usize),
+    /// The client is sent elsewhere.
+    Redirect(Redirect),
+    /// The same answer for all.
+    Return(Arc<Fixed>),
+    /// Another path is asked for.
+    Rewrite(Rewriting),
+}
+
+/// Where a client is sent.
+#[derive(Clone)]
+pub struct Redirect {
+    /// The answer's status.
+    pub status: u16,
+    to: Template,
+}
+
+/// How the path is changed.
+#[derive(Clone)]
+pub struct Rewriting(Rewrite);
+
+/// What rules make of one request. It is used again and again, so that its memory stays.
+#[derive(Clone, Debug, Default)]
+pub struct Rewritten {
+    /// What is asked for instead of the request's path; empty: that path.
+    pub path: Vec<u8>,
+    /// What is said as `Host`; empty: what the client said.
+    pub host: Vec<u8>,
+    request: Vec<u8>,
+    response: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+/// A path or target that rules made is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the target that a rule makes is longer than {TARGET_LIMIT} bytes")]
+pub struct TooLong;
+
+impl Rules {
+    /// The route's rules; they refer to `limits` by name.
+    ///
+    /// # Errors
+    /// Every mistake in them. Hashes of passwords are not looked at.
+    pub fn new(route: &Route, limits: &[Limit]) -> Result<Self, Vec<String>> {
+        let mut rules = Self::default();
+        let mut mistakes = Vec::new();
+        for rule in &route.rules {
+            if let Err(mistake) = rules.add(rule, limits) {
+                mistakes.push(mistake);
+            }
+        }
+        if mistakes.is_empty() {
+            Ok(rules)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    fn add(&mut self, rule: &Rule, limits: &[Limit]) -> Result<(), String> {
+        let step = match rule {
+            Rule::Deny => Step::Deny,
+            Rule::Auth(auth) => Step::Auth(users(auth)?),
+            Rule::Limit(name) => {
+                let place = limits.iter().position(|limit| limit.name == *name);
+                Step::Limit(place.ok_or_else(|| format!("there is no limit {name}"))?)
+            }
+            Rule::Redirect { status, to } => Step::Redirect(Redirect::new(*status, to)?),
+            Rule::Return(fixed) => Step::Return(fixed_answer(fixed)?),
+            Rule::Rewrite(rewrite) => Step::Rewrite(Rewriting(Rewrite::new(rewrite)?)),
+            Rule::Host(host) => {
+                self.host = Some(Template::host(host)?);
+                return Ok(());
+            }
+            Rule::RequestHeader(edit) => return self.request.add(edit, edit::Direction::Request),
+            Rule::ResponseHeader(edit) => {
+                return self.response.add(edit, edit::Direction::Response);
+            }
+        };
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Whether there is nothing to be done.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+            && self.host.is_none()
+            && self.request.is_empty()
+            && self.response.is_empty()
+    }
+
+    /// Writes what the header rules say to `out`.
+    pub fn say(&self, known: &Known<'_>, out: &mut Rewritten) {
+        let Rewritten {
+            path,
+            host,
+            request,
+            response,
+            ..
+        } = out;
+        host.clear();
+        request.clear();
+        response.clear();
+        if let Some(template) = &self.host {
+            template.write(known, path, host);
+        }
+        self.request.write(known, path, request);
+        self.response.write(known, path, response);
+    }
+
+    /// How the request's fields are changed, once [`Self::say`] has been called.
+    pub fn request_edit<'a>(&'a self, made: &'a Rewritten) -> Edit<'a> {
+        Edit {
+            removed: self.request.removed(),
+            added: &made.request,
+        }
+    }
+
+    /// How the fields of every answer are changed, once [`Self::say`] has been called.
+    pub fn response_edit<'a>(&'a self, made: &'a Rewritten) -> Edit<'a> {
+        Edit {
+            removed: self.response.removed(),
+            added: &made.response,
+        }
+    }
+}
+
+impl Redirect {
+    fn new(status: u16, to: &str) -> Result<Self, String> {
+        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+            return Err(format!(
+                "{status} is no redirect's status: it is 301, 302, 303, 307 or 308"
+            ));
+        }
+        let to = Template::target(to)?;
+        Ok(Self { status, to })
+    }
+
+    /// Where the client is sent. A target that begins with a slash leads to the same host, whatever the path is: what would
+    /// be read as `//host` by a browser, which takes a backslash for a slash, is not sent.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn to<'a>(&self, known: &Known<'_>, made: &'a mut Rewritten) -> Result<&'a [u8], TooLong> {
+        let Rewritten { path, scratch, .. } = made;
+        scratch.clear();
+        self.to.write(known, path, scratch);
+        let is_slash = |byte: &&u8| matches!(byte, b'/' | b'\\');
+        let slashes = scratch.iter().take_while(is_slash).count();
+        let mut spare = 0;
+        if slashes > 0 && !self.to.begins_with_host() {
+            spare = slashes - 1;
+            scratch[spare] = b'/';
+        }
+        match &scratch[spare..] {
+            target if target.len() > TARGET_LIMIT => Err(TooLong),
+            target => Ok(target),
+        }
+    }
+}
+
+impl Rewriting {
+    /// Changes the path that is asked for.
+    ///
+    /// # Errors
+    /// It becomes too long.
+    pub fn apply(&self, known: &Known<'_>, made: &mut Rewritten) -> Result<(), TooLong> {
+        if known.head.form == TargetForm::Asterisk {
+            return Ok(());
+        }
+        let Rewritten { path, scratch, .. } = made;
+        let asked = match path.is_empty() {
+            true => known.head.path(known.buffer),
+            false => path,
+        };
+        // As it was sent where it matches so, and otherwise as it is compared.
+        let changed = self.0.apply(asked).or_else(|| {
+            let plain = normal(asked, scratch);
+            (plain != asked).then(|| self.0.apply(&rewrite::encode(plain)))?
+        });
+        match changed {
+            Some(changed) if changed.len() > TARGET_LIMIT => Err(TooLong),
+            Some(changed) => {
+                *path = changed;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn users(auth: &BasicAuth) -> Result<Arc<BasicAuth>, String> {
+    let is_plain = |byte: u8| matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~');
+    if !auth.realm.bytes().all(is_plain) {
+        let realm = &auth.realm;
+        return Err(format!(
+            "the realm {realm:?} has more than letters, digits, spaces and marks"
+        ));
+    }
+    for (index, user) in auth.users.iter().enumerate() {
+        let name = &user.name;
+        if name.is_empty() || name.contains(|letter: char| letter == ':' || letter.is_control()) {
+            return Err(format!("{name:?} is no user's name"));
+        }
+        if auth.users[..index].iter().any(|other| other.name == *name) {
+            return Err(format!("there are two users named {name}"));
+        }
+    }
+    Ok(Arc::new(auth.clone()))
+}
+
+fn fixed_answer(fixed: &Fixed) -> Result<Arc<Fixed>, String> {
+    let Fixed {
+        status,
+        content_type,
+        body,
+    } = fixed;
+    if !(200..=599).contains(status) {
+        return Err(format!("{status} is no status to answer with: 200 to 599"));
+    }
+    if matches!(status, 204 | 304) && !body.is_empty() {
+        return Err(format!("an answer with status {status} has no body"));
+    }
+    if body.len() > BODY_LIMIT {
+        return Err(format!(
+            "the body of a fixed answer has {} bytes, but at most {BODY_LIMIT} are allowed",
+            body.len()
+        ));
+    }
+    if !template::is_field_value(content_type) {
+        return Err(format!("{content_type:?} is no content type"));
+    }
+    Ok(Arc::new(fixed.clone()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Texts with variables.
+
+use crate::route::{self, Asked};
+use gaiola_model::http::RequestHead;
+use std::io::Write as _;
+use std::net::IpAddr;
+
+/// What variables stand for.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The request.
+    pub head: &'a RequestHead,
+    /// The buffer that begins with it.
+    pub buffer: &'a [u8],
+    /// Who sent it.
+    pub client: IpAddr,
+    /// The address of ours that it came to: its host where it names none.
+    pub local: IpAddr,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// Its id.
+    pub request_id: &'a [u8],
+    /// Our own name.
+    pub server: &'a str,
+}
+
+/// A text with variables, made ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Template(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Variable(Variable),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variable {
+    Client,
+    Host,
+    Path,
+    Query,
+    Method,
+    Scheme,
+    RequestId,
+    Server,
+}
+
+const VARIABLES: [(&str, Variable); 8] = [
+    ("client", Variable::Client),
+    ("host", Variable::Host),
+    ("path", Variable::Path),
+    ("query", Variable::Query),
+    ("method", Variable::Method),
+    ("scheme", Variable::Scheme),
+    ("request_id", Variable::RequestId),
+    ("server", Variable::Server),
+];
+
+impl Template {
+    /// A header field's value.
+    pub(super) fn value(text: &str) -> Result<Self, String> {
+        if !is_field_value(text) {
+            return Err(format!("{text:?} is no header field's value"));
+        }
+        Self::parse(text)
+    }
+
+    /// Where a client is sent: a path or an address, in visible ASCII.
+    pub(super) fn target(text: &str) -> Result<Self, String> {
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(format!(
+                "{text:?} is no address: it has more than visible ASCII"
+            ));
+        }
+        if !text.starts_with(['/', '{']) && !text.contains("://") {
+            return Err(format!(
+                "{text:?} is neither a path nor an address with its scheme"
+            ));
+        }
+        Self::parse(text)
+    }
+
+    /// A host and maybe a port.
+    pub(super) fn host(text: &str) -> Result<Self, String> {
+        let template = Self::parse(text)?;
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        let fits = template.0.iter().all(|part| match part {
+            Part::Text(text) => text.bytes().all(is_host),
+            Part::Variable(variable) => matches!(variable, Variable::Host | Variable::Server),
+        });
+        if text.is_empty() || !fits {
+            return Err(format!("{text:?} is no host"));
+        }
+        Ok(template)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(brace) = rest.find(['{', '}']) {
+            plain.push_str(&rest[..brace]);
+            let (this, behind) = rest[brace..].split_at(1);
+            if let Some(behind) = behind.strip_prefix(this) {
+                plain.push_str(this);
+                rest = behind;
+                continue;
+            }
+            let name = behind.split_once('}').filter(|_| this == "{");
+            let (name, behind) = name.ok_or_else(|| {
+                format!("{text:?} has a brace without its fellow; a brace itself is written twice")
+            })?;
+            let known = VARIABLES.iter().find(|(known, _)| *known == name);
+            let (_, variable) = known.ok_or_else(|| {
+                let all = VARIABLES.map(|(known, _)| known).join(", ");
+                format!("{text:?} has a variable {name:?}; there are {all}")
+            })?;
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain)));
+            }
+            parts.push(Part::Variable(*variable));
+            rest = behind;
+        }
+        plain.push_str(rest);
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain));
+        }
+        Ok(Self(parts))
+    }
+
+    /// Whether it begins with two slashes, and so with a host.
+    pub(super) fn begins_with_host(&self) -> bool {
+        matches!(self.0.first(), Some(Part::Text(text)) if text.starts_with("//"))
+    }
+
+    /// Appends the text; `path` is the path that is asked for, if not the request's.
+    pub(super) fn write(&self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Variable(variable) => variable.write(known, path, out),
+            }
+        }
+    }
+}
+
+impl Variable {
+    fn write(self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
+        let Known { head, buffer, .. } = *known;
+        let text = match self {
+            Self::Client => return address(known.client, out),
+            Self::Host => match host(known) {
+                Some(host) => host,
+                None => return own_host(known.local, out),
+            },
+            Self::Path if path.is_empty() => head.path(buffer),
+            Self::Path => path,
+            Self::Query => head.query.of(buffer),
+            Self::Method => head.method_name.of(buffer),
+            Self::Scheme if known.tls => b"https",
+            Self::Scheme => b"http",
+            Self::RequestId => known.request_id,
+            Self::Server => known.server.as_bytes(),
+        };
+        out.extend_from_slice(text);
+    }
+}
+
+fn host<'a>(known: &Known<'a>) -> Option<&'a [u8]> {
+    route::host_name(&Asked {
+        head: known.head,
+        buffer: known.buffer,
+        client: known.client,
+    })
+}
+
+fn address(address: IpAddr, out: &mut Vec<u8>) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{}", address.to_canonical());
+}
+
+/// An address as a host: IPv6 in brackets.
+fn own_host(local: IpAddr, out: &mut Vec<u8>) {
+    let is_v6 = local.to_canonical().is_ipv6();
+    out.extend_from_slice(if is_v6 { b"[" } else { b"" });
+    address(local, out);
+    out.extend_from_slice(if is_v6 { b"]" } else { b"" });
+}
+
+/// Whether it may be a field's value (RFC 9110, section 5.5): visible ASCII with spaces and tabs between.
+pub(super) fn is_field_value(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t');
+    text.bytes().all(fits) && text.trim_matches([' ', '\t']) == text
+}

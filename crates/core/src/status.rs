@@ -1,0 +1,244 @@
+//! What `gaiola status` tells: the site as it is seen, what is missing, and what would not survive a loss.
+
+mod render;
+
+pub use render::render;
+
+use crate::rollout::{self, Facts, View, dated, settled};
+use crate::topology;
+use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase, PlacedServer};
+use gaiola_model::status::{
+    Generation, InstanceStatus, MayFail, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status,
+    VipStatus,
+};
+use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
+
+/// The status of a site under `placement`, which the store holds at revision `at`, by the facts of a look at it.
+///
+/// Events are for the caller to add. The store's quorum is not judged here: without one there are no facts.
+pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Facts) -> Status {
+    let placement = &dated(placement, at);
+    let view = View::new(placement, at, facts);
+    let missing = settled(desired, placement, at, facts)
+        .err()
+        .unwrap_or_default();
+    let next = rollout::next(desired, placement, at, facts);
+    let store = store(desired, facts);
+    let servers = placement.servers.iter();
+    let servers = servers
+        .map(|(name, placed)| server(&view, *name, placed, &store))
+        .collect();
+    let vips = placement.vips.iter();
+    let vips = vips.map(|(vip, home)| VipStatus {
+        address: *vip,
+        home: *home,
+        owners: view.owners((*vip).into()),
+    });
+    Status {
+        schema: SCHEMA,
+        site: placement.config.site.clone(),
+        healthy: missing.is_empty(),
+        missing,
+        may_fail: may_fail(&view, &store),
+        waiting: next
+            .waiting
+            .into_iter()
+            .map(|waiting| waiting.text)
+            .collect(),
+        failed: next.failed.map(|failure| failure.reason),
+        generation: Generation {
+            desired: desired.generation,
+            placed: placement.generation,
+            revision: at,
+        },
+        release: releases(desired, placement),
+        servers,
+        vips: vips.collect(),
+        primary: view.primary(),
+        store,
+        doors: topology::front_door(placement),
+        events: Vec::new(),
+    }
+}
+
+/// The store's members as the placement names them, or else as they should be.
+fn store(desired: &Desired, facts: &Facts) -> Vec<ServerName> {
+    if facts.store_members.is_empty() {
+        rollout::store_members(&desired.config)
+    } else {
+        facts.store_members.iter().copied().collect()
+    }
+}
+
+fn releases(desired: &Desired, placement: &Placement) -> ReleaseStatus {
+    let mut running: Vec<_> = placement
+        .instances
+        .values()
+        .map(|placed| placed.release)
+        .collect();
+    running.sort_by(|a, b| b.cmp(a));
+    running.dedup();
+    ReleaseStatus {
+        desired: desired.release.number,
+        released: placement.released,
+        running,
+    }
+}
+
+fn server(
+    view: &View<'_>,
+    name: ServerName,
+    placed: &PlacedServer,
+    store: &[ServerName],
+) -> ServerStatus {
+    let observed = view.live(name);
+    let (state, reason) = state(view, name, placed);
+    let on_it = view
+        .placement
+        .instances
+        .keys()
+        .filter(|instance| instance.server == name);
+    ServerStatus {
+        name,
+        tier: name.tier,
+        address: placed.address,
+        state,
+        reason,
+        vips: observed.map_or_else(Vec::new, |observed| observed.vips.iter().copied().collect()),
+        instances: on_it
+            .map(|instance| instance_status(view, *instance))
+            .collect(),
+        database: observed.and_then(|observed| observed.database.clone()),
+        store_member: store.contains(&name),
+        troubles: observed.map_or_else(Vec::new, |observed| observed.troubles.clone()),
+    }
+}
+
+fn state(view: &View<'_>, name: ServerName, placed: &PlacedServer) -> (ServerState, String) {
+    if view.live(name).is_none() {
+        let was_heard = view.facts.was_heard_of(name);
+        let state = if was_heard || view.is_dead(name) {
+            ServerState::Lost
+        } else {
+            ServerState::Starting
+        };
+        return (state, "is not heard of".into());
+    }
+    match (placed.phase, view.server_serves(name)) {
+        (Phase::Drain, _) if view.drained(name).is_ok() => (ServerState::Drained, String::new()),
+        (Phase::Drain, _) => (ServerState::Draining, String::new()),
+        (Phase::Serve, Ok(())) => (ServerState::Serving, String::new()),
+        (Phase::Serve, Err(why)) => (ServerState::Degraded, why),
+    }
+}
+
+fn instance_status(view: &View<'_>, name: InstanceName) -> InstanceStatus {
+    let placed = &view.placement.instances[&name];
+    let seen = view
+        .live(name.server)
+        .and_then(|observed| observed.instances.get(&name));
+    let reason = match placed.phase {
+        Phase::Drain => "is drained".into(),
+        Phase::Serve => view.instance_serves(name).err().unwrap_or_default(),
+    };
+    InstanceStatus {
+        name,
+        address: topology::address_of_instance(name),
+        release: placed.release,
+        state: seen.map(|seen| seen.state),
+        restarts: seen.map_or(0, |seen| seen.restarts),
+        reason,
+    }
+}
+
+/// Each part that the loss of one server would take down, or cost what was written.
+fn may_fail(view: &View<'_>, store: &[ServerName]) -> Vec<MayFail> {
+    let tiers = Tier::ALL
+        .into_iter()
+        .filter_map(|tier| tier_may_fail(view, tier));
+    tiers.chain(store_may_fail(view, store)).collect()
+}
+
+fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
+    let placed = topology::servers_of(view.placement, tier).count();
+    let serving: Vec<ServerName> = topology::servers_of(view.placement, tier)
+        .filter(|server| view.server_serves(*server).is_ok())
+        .collect();
+    let words = match (tier, placed, serving.as_slice()) {
+        (_, 0, _) => return None,
+        (_, _, []) => format!("no {tier} server serves: {}", without(view, tier)),
+        (_, 1, [only]) => format!(
+            "{only} is the only {tier} server: without it {}",
+            without(view, tier)
+        ),
+        (_, _, [only]) => format!(
+            "{only} is the last {tier} server that serves: without it {}",
+            without(view, tier)
+        ),
+        (Tier::Database, _, _) => return unreplicated(view),
+        _ => return None,
+    };
+    Some(MayFail {
+        tier: Some(tier),
+        words,
+    })
+}
+
+fn without(view: &View<'_>, tier: Tier) -> &'static str {
+    match tier {
+        Tier::Balancer => "no client gets in",
+        Tier::App if view.placement.config.web.is_some() => "only files are served",
+        Tier::Web | Tier::App => "nothing is answered",
+        Tier::Database => "nothing can be read or written",
+    }
+}
+
+/// Several database servers serve; is there one that holds every acknowledged write beside the primary?
+fn unreplicated(view: &View<'_>) -> Option<MayFail> {
+    let mut databases = topology::servers_of(view.placement, Tier::Database);
+    let is_sync = |server: ServerName| {
+        let holds = view.role(server) == DatabaseRole::SyncStandby;
+        holds && view.server_serves(server).is_ok()
+    };
+    let words = match (view.primary(), databases.any(is_sync)) {
+        (Some(_), true) => return None,
+        (Some(primary), false) => {
+            format!("no standby holds every write: without {primary} the last ones are lost")
+        }
+        (None, _) => "there is no primary: nothing can be written".into(),
+    };
+    Some(MayFail {
+        tier: Some(Tier::Database),
+        words,
+    })
+}
+
+fn store_may_fail(view: &View<'_>, store: &[ServerName]) -> Option<MayFail> {
+    let live = store
+        .iter()
+        .filter(|server| view.live(**server).is_some())
+        .count();
+    let quorum = store.len() / 2 + 1;
+    let words = match store {
+        [] => return None,
+        [only] => format!(
+            "the store stands on {only} alone: without it the site goes on, and cannot be changed"
+        ),
+        _ if live <= quorum => format!(
+            "{live} of the store's {} members are there: with one less the site goes on, and cannot be changed",
+            store.len()
+        ),
+        _ => return None,
+    };
+    Some(MayFail { tier: None, words })
+}
+
+/// A database in words: `primary, timeline 5`, `sync standby, streaming, 0 B behind`.
+fn database_in_words(database: &ObservedDatabase) -> String {
+    let role = database.role.in_words();
+    match (database.role, database.lag_bytes) {
+        (DatabaseRole::Primary, _) => format!("{role}, timeline {}", database.timeline),
+        (_, Some(lag)) => format!("{role}, {}, {lag} B behind", database.state),
+        (_, None) => format!("{role}, {}", database.state),
+    }
+}

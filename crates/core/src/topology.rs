@@ -1,0 +1,415 @@
+//! What a placement means for one server: its address, what its proxy serves, which VIPs its keeper speaks for.
+//!
+//! All of it is derived: two agents that hold the same placement come to the same answer without talking.
+
+mod proxy;
+mod vips;
+
+pub use proxy::{Paths, proxy_config};
+pub use vips::{VipRouter, homes, leaving_vips, vip_priorities};
+
+use gaiola_model::config::BalancerTls;
+use gaiola_model::placement::{DoorState, Phase};
+use gaiola_model::{InstanceName, Placement, ServerName, Tier};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// The lab itself: the bridge's address, from which the front door connects.
+pub const LAB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Where a web server serves.
+pub const WEB_PORT: u16 = 8000;
+/// Metrics and health of a proxy.
+pub const PROXY_PORT: u16 = 9180;
+/// Where PostgreSQL listens, and where an application server leads to the primary.
+pub const PRIMARY_PORT: u16 = 5432;
+/// Where an application server leads to the standbys.
+pub const STANDBYS_PORT: u16 = 5433;
+/// Patroni's REST API.
+pub const PATRONI_PORT: u16 = 8008;
+
+/// The address of a server: `10.77.{1,2,3,4}.N` for balancer, web, app and database servers.
+///
+/// # Panics
+///
+/// When its number is over 255: no file that was checked asks for so many.
+///
+/// ```
+/// let web2 = "web2".parse().unwrap();
+/// assert_eq!(gaiola_core::topology::address_of(web2).to_string(), "10.77.2.2");
+/// ```
+pub fn address_of(server: ServerName) -> Ipv4Addr {
+    let tier = match server.tier {
+        Tier::Balancer => 1,
+        Tier::Web => 2,
+        Tier::App => 3,
+        Tier::Database => 4,
+    };
+    let number = u8::try_from(server.number).expect("a tier has at most 255 servers");
+    Ipv4Addr::new(10, 77, tier, number)
+}
+
+/// The address and port of an instance.
+pub fn address_of_instance(instance: InstanceName) -> SocketAddr {
+    (address_of(instance.server), instance.port()).into()
+}
+
+/// Where the front door leads new clients: the open doors, those of HTTPS alone where there are some.
+///
+/// Empty until something behind one is ready.
+pub fn front_door(placement: &Placement) -> Vec<SocketAddr> {
+    let open = placement.doors.iter();
+    let open = open.filter(|(_, door)| door.state == DoorState::Open);
+    let all: Vec<_> = open.map(|(address, _)| *address).collect();
+    let https: Vec<_> = all
+        .iter()
+        .copied()
+        .filter(|door| is_https(placement, *door))
+        .collect();
+    if https.is_empty() { all } else { https }
+}
+
+/// Whether TLS is spoken at a door.
+fn is_https(placement: &Placement, door: SocketAddr) -> bool {
+    door.port() == BalancerTls::PORT && placement.config.speaks_tls()
+}
+
+/// Whether the front door begins its connections to `door` with a PROXY protocol header: it does so before our own
+/// proxies, which ask for it, and not before the site's own process, which would not understand it.
+pub fn speaks_proxy_protocol(placement: &Placement, door: SocketAddr) -> bool {
+    placement
+        .doors
+        .get(&door)
+        .is_some_and(|door| door.tier != Tier::App)
+}
+
+/// Something that proxies send to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Member {
+    /// A web or database server, or a balancer (to which no proxy sends).
+    Server(ServerName),
+    /// An instance of the site's process.
+    Instance(InstanceName),
+}
+
+impl Member {
+    /// The server that it is, or runs on.
+    pub fn server(self) -> ServerName {
+        match self {
+            Self::Server(server) => server,
+            Self::Instance(instance) => instance.server,
+        }
+    }
+}
+
+impl std::fmt::Display for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Server(server) => server.fmt(f),
+            Self::Instance(instance) => instance.fmt(f),
+        }
+    }
+}
+
+/// The servers whose proxy has `member` in its configuration, so that it could send to it.
+pub fn senders(placement: &Placement, member: Member) -> Vec<ServerName> {
+    let sends = |sender: &ServerName| match (member, sender.tier) {
+        (Member::Server(target), Tier::Balancer) => target.tier == Tier::Web,
+        (Member::Server(target), Tier::App) => target.tier == Tier::Database,
+        (Member::Instance(_), Tier::Balancer) => placement.past_web,
+        (Member::Instance(_), Tier::Web) => true,
+        _ => false,
+    };
+    placement.servers.keys().copied().filter(sends).collect()
+}
+
+/// The servers of a tier, in order.
+pub fn servers_of(placement: &Placement, tier: Tier) -> impl Iterator<Item = ServerName> {
+    placement
+        .servers
+        .keys()
+        .copied()
+        .filter(move |server| server.tier == tier)
+}
+
+/// Whether the server exists and is to take traffic.
+pub fn serves(placement: &Placement, server: ServerName) -> bool {
+    placement
+        .servers
+        .get(&server)
+        .is_some_and(|placed| placed.phase == Phase::Serve)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::config::{App, Balancer, Config, Database, Web};
+    use gaiola_model::placement::{Release, ReleaseNumber};
+    use gaiola_model::proxy::{Admin, Frontend, HeaderEdit, Mode, ProxyConfig, Rule};
+    use gaiola_model::{Desired, Revision};
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    fn site(balancers: u16, webs: u16, databases: u16) -> Placement {
+        let config = Config {
+            site: "site".parse().unwrap(),
+            balancer: (balancers > 0).then(|| Balancer {
+                servers: balancers,
+                vips: None,
+                listen: vec![80, 8080],
+                tls: None,
+            }),
+            web: (webs > 0).then(|| Web {
+                servers: webs,
+                root: "public".into(),
+            }),
+            app: App {
+                servers: 2,
+                instances: 2,
+                run: "run".into(),
+                release: None,
+                health: "/up".into(),
+                maxconn: Some(5),
+                grace: Duration::from_secs(10),
+            },
+            database: (databases > 0).then_some(Database {
+                servers: databases,
+                strict: false,
+            }),
+            drill: None,
+        };
+        let release = Release {
+            number: ReleaseNumber(7),
+            digest: String::new(),
+        };
+        let desired = Desired::first(config, release);
+        crate::rollout::first(&desired, "test".into())
+    }
+
+    fn paths() -> Paths {
+        Paths {
+            releases: "/releases".into(),
+            ca: "ca.pem".into(),
+            cert: "cert.pem".into(),
+            key: "key.pem".into(),
+            certificates: "/certificates".into(),
+        }
+    }
+
+    fn proxy(placement: &Placement, server: &str) -> ProxyConfig {
+        proxy_config(placement, Revision(9), server.parse().unwrap(), &paths()).unwrap()
+    }
+
+    fn names(config: &ProxyConfig) -> Vec<(&str, Vec<&str>)> {
+        let backends = config.backends.iter();
+        backends
+            .map(|backend| {
+                let servers = backend.servers.iter().map(|server| server.name.as_str());
+                (backend.name.as_str(), servers.collect())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn where_there_is_tls_other_ports_send_clients_there() {
+        let mut placement = site(1, 0, 0);
+        let tls = BalancerTls {
+            contents: "d1".into(),
+            hsts_days: Some(1),
+            ..BalancerTls::new(vec!["a.pem".into(), "folder".into()])
+        };
+        placement.config.balancer.as_mut().unwrap().tls = Some(tls);
+        let vip = |port| SocketAddr::from(([10, 77, 0, 100], port));
+        let door = *placement.doors.values().next().unwrap();
+        placement.doors.insert(vip(443), door);
+        let [plain, secure] = &proxy(&placement, "lb1").frontends[..] else {
+            panic!("two frontends");
+        };
+        let rules = |frontend: &Frontend| match &frontend.mode {
+            Mode::Http { routes, .. } => routes[0].rules.clone(),
+            Mode::Tcp { .. } => Vec::new(),
+        };
+        assert_eq!(rules(plain), [Rule::to_https()]);
+        assert!(plain.binds.iter().all(|bind| bind.tls.is_none()));
+        assert_eq!(secure.binds.len(), 1);
+        let served = &secure.binds[0].tls.as_ref().unwrap().certificates;
+        assert_eq!(
+            served,
+            &["/certificates/d1/0", "/certificates/d1/1"].map(PathBuf::from)
+        );
+        let Rule::ResponseHeader(HeaderEdit::Set { value, .. }) = &rules(secure)[0] else {
+            panic!("{:?}", rules(secure));
+        };
+        assert_eq!(value, "max-age=86400");
+        for door in placement.doors.values_mut() {
+            door.state = DoorState::Open;
+        }
+        assert_eq!(front_door(&placement), [vip(443)]);
+        placement.config.balancer.as_mut().unwrap().tls = None;
+        assert_eq!(front_door(&placement).len(), 3);
+    }
+
+    #[test]
+    fn each_tier_leads_to_the_next() {
+        let placement = site(2, 2, 2);
+        let lb = proxy(&placement, "lb1");
+        assert_eq!(names(&lb), [("web", vec!["web1", "web2"])]);
+        let binds = lb.frontends[0]
+            .binds
+            .iter()
+            .map(|bind| bind.address.to_string());
+        let doors = [
+            "10.77.0.100:80",
+            "10.77.0.100:8080",
+            "10.77.0.101:80",
+            "10.77.0.101:8080",
+        ];
+        assert_eq!(binds.collect::<Vec<_>>(), doors);
+        let web = proxy(&placement, "web2");
+        let instances = vec!["app1.1", "app1.2", "app2.1", "app2.2"];
+        assert_eq!(names(&web), [("app", instances)]);
+        assert_eq!(
+            web.backends[0].servers[3].address.to_string(),
+            "10.77.3.2:3002"
+        );
+        assert_eq!(
+            web.backends[0].servers[3].maxconn,
+            Some(3),
+            "5 are shared by two web servers"
+        );
+        let Mode::Http { routes, trusted } = &web.frontends[0].mode else {
+            panic!("HTTP")
+        };
+        assert_eq!(
+            routes[0].files,
+            [std::path::PathBuf::from("/releases/7/public")]
+        );
+        assert_eq!(
+            trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.77.1.1/32", "10.77.1.2/32"]
+        );
+        let app = proxy(&placement, "app1");
+        let databases = vec!["db1", "db2"];
+        assert_eq!(
+            names(&app),
+            [("primary", databases.clone()), ("standbys", databases)]
+        );
+        assert_eq!(app.backends[1].fallback.as_deref(), Some("primary"));
+    }
+
+    #[test]
+    fn a_tier_that_is_left_out_is_skipped() {
+        let placement = site(1, 0, 0);
+        assert_eq!(proxy(&placement, "lb1").backends[0].name, "app");
+        let app = "app1".parse().unwrap();
+        assert_eq!(proxy_config(&placement, Revision(1), app, &paths()), None);
+    }
+
+    #[test]
+    fn a_drained_server_drains_with_its_instances_but_the_primary_stays_until_another_is() {
+        let mut placement = site(1, 2, 2);
+        for server in ["web1", "app1", "db1"] {
+            placement
+                .servers
+                .get_mut(&server.parse().unwrap())
+                .unwrap()
+                .phase = Phase::Drain;
+        }
+        let admins = |server: &str, backend: usize| {
+            let config = proxy(&placement, server);
+            let servers = config.backends[backend].servers.iter();
+            servers.map(|server| server.admin).collect::<Vec<_>>()
+        };
+        assert_eq!(admins("lb1", 0), [Admin::Drain, Admin::Ready]);
+        assert_eq!(
+            admins("web1", 0),
+            [Admin::Drain, Admin::Drain, Admin::Ready, Admin::Ready]
+        );
+        assert_eq!(admins("app1", 0), [Admin::Ready, Admin::Ready]);
+        assert_eq!(admins("app1", 1), [Admin::Drain, Admin::Ready]);
+    }
+
+    #[test]
+    fn senders_are_exactly_those_whose_configuration_names_the_member() {
+        for (mut placement, past_web) in [
+            (site(2, 2, 2), true),
+            (site(2, 2, 2), false),
+            (site(2, 0, 1), true),
+        ] {
+            placement.past_web = past_web;
+            let instances = placement
+                .instances
+                .keys()
+                .map(|name| Member::Instance(*name));
+            let members = placement
+                .servers
+                .keys()
+                .map(|server| Member::Server(*server))
+                .chain(instances);
+            for member in members {
+                let named = |server: &ServerName| {
+                    let config = proxy_config(&placement, Revision(1), *server, &paths())
+                        .unwrap_or_default();
+                    let mut servers = config.backends.iter().flat_map(|backend| &backend.servers);
+                    servers.any(|server| server.name == member.to_string())
+                };
+                let naming: Vec<ServerName> =
+                    placement.servers.keys().copied().filter(named).collect();
+                assert_eq!(senders(&placement, member), naming, "{member}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_balancer_is_home_to_one_vip_and_next_to_another() {
+        let placement = site(3, 1, 0);
+        let of = |server: &str| {
+            let routers = vip_priorities(&placement, server.parse().unwrap());
+            routers
+                .iter()
+                .map(|router| (router.vrid, router.priority))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of("lb1"), [(100, 250), (101, 230), (102, 240)]);
+        assert_eq!(of("lb2"), [(100, 240), (101, 250), (102, 230)]);
+        assert_eq!(of("lb3"), [(100, 230), (101, 240), (102, 250)]);
+        assert_eq!(of("web1"), []);
+    }
+
+    #[test]
+    fn priorities_of_a_vip_differ_however_many_balancers_there_are() {
+        for count in (1..=12).chain([70]) {
+            let placement = site(count, 0, 0);
+            let first = Ipv4Addr::new(10, 77, 0, 100);
+            let mut seen = BTreeSet::new();
+            for server in servers_of(&placement, Tier::Balancer) {
+                let routers = vip_priorities(&placement, server);
+                let router = routers
+                    .into_iter()
+                    .find(|router| router.vip == first)
+                    .unwrap();
+                assert!(seen.insert(router.priority), "{count} balancers");
+                assert_eq!(router.priority == 250, server.number == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn vips_of_a_drained_balancer_move_to_the_others() {
+        let mut placement = site(2, 1, 0);
+        let lb2 = "lb2".parse().unwrap();
+        placement.servers.get_mut(&lb2).unwrap().phase = Phase::Drain;
+        placement.vips = homes(&placement);
+        assert!(placement.vips.values().all(|home| home.number == 1));
+        assert_eq!(vip_priorities(&placement, lb2), []);
+    }
+
+    #[test]
+    fn clients_are_led_to_open_doors_only() {
+        let mut placement = site(2, 1, 0);
+        assert_eq!(front_door(&placement), [], "nothing is ready yet");
+        placement.doors.values_mut().next().unwrap().state = DoorState::Open;
+        let door = "10.77.0.100:80".parse().unwrap();
+        assert_eq!(front_door(&placement), [door]);
+        assert!(speaks_proxy_protocol(&placement, door));
+    }
+}

@@ -1,0 +1,346 @@
+//! What the proxy of each kind of server serves.
+
+use super::{
+    LAB, Member, PATRONI_PORT, PRIMARY_PORT, PROXY_PORT, STANDBYS_PORT, WEB_PORT, address_of,
+    address_of_instance, servers_of, serves,
+};
+use gaiola_model::config::BalancerTls;
+use gaiola_model::placement::{Phase, PlacedInstance};
+use gaiola_model::proxy::{
+    Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientTimeouts, Frontend, Mode,
+    OnMarkedDown, Refusal, Route, Rule, Server, ServerTimeouts, Tls,
+};
+use gaiola_model::{InstanceName, Placement, ProxyConfig, Revision, ServerName, Tier};
+use ipnet::IpNet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where things stand in the file system of the server that a proxy runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Directory of the releases; release 3 is in `3/` below it.
+    pub releases: PathBuf,
+    /// PEM file of the site's CA.
+    pub ca: PathBuf,
+    /// PEM file of the server's certificate.
+    pub cert: PathBuf,
+    /// PEM file of the server's key.
+    pub key: PathBuf,
+    /// Directory of the copies of the site's certificates, each named by its digest.
+    pub certificates: PathBuf,
+}
+
+const MAX_CLIENTS: u32 = 20_000;
+const MAX_DATABASE_SESSIONS: u32 = 1_000;
+/// Between our own servers a connection stands within a millisecond; a lost SYN is sent again after a second, which is too
+/// late for any limit worth having.
+const CONNECT: Duration = Duration::from_millis(250);
+const CHECK_CONNECT: Duration = Duration::from_millis(150);
+
+/// Everything the proxy on `server` serves under the placement that the store holds at revision `at`.
+///
+/// `None`: no proxy runs there (a database server, an application server of a site without a database, or a server
+/// that the placement does not know).
+pub fn proxy_config(
+    placement: &Placement,
+    at: Revision,
+    server: ServerName,
+    paths: &Paths,
+) -> Option<ProxyConfig> {
+    placement.servers.get(&server)?;
+    let (frontends, backends) = match server.tier {
+        Tier::Balancer => balancer(placement, paths),
+        Tier::Web => web(placement, server, paths),
+        Tier::App if has_database(placement) => local_database_ports(placement, paths),
+        Tier::App | Tier::Database => return None,
+    };
+    Some(ProxyConfig {
+        revision: at,
+        server: server.to_string(),
+        frontends,
+        backends,
+        ..ProxyConfig::default()
+    })
+}
+
+fn has_database(placement: &Placement) -> bool {
+    servers_of(placement, Tier::Database).next().is_some()
+}
+
+/// Every VIP and port leads to the web tier, or to the instances where there is none. Where there is TLS, it is spoken on
+/// its own port, and the others send clients there.
+///
+/// While the web tier comes or goes both backends are there, so that the one it will lead to is found up before it does.
+fn balancer(placement: &Placement, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
+    let has_web = servers_of(placement, Tier::Web).next().is_some();
+    let target = if placement.through_web { "web" } else { "app" };
+    let doors = placement.doors.iter();
+    let doors = doors.filter(|(_, door)| door.tier == Tier::Balancer);
+    let (secure, plain): (Vec<_>, Vec<_>) = doors
+        .map(|(address, _)| bind(*address))
+        .partition(|bind| is_https(placement, bind));
+    let tls = placement.config.tls();
+    let frontend = |name, binds, rules| {
+        let route = Route {
+            rules,
+            ..Route::to(target)
+        };
+        let mode = Mode::Http {
+            routes: vec![route],
+            trusted: Vec::new(),
+        };
+        http_frontend(name, binds, mode)
+    };
+    let redirect = tls.filter(|tls| tls.redirect).map(|_| Rule::to_https());
+    let mut frontends = vec![frontend("http", plain, redirect.into_iter().collect())];
+    if let Some(tls) = tls {
+        let secure = secure.into_iter().map(|bind| Bind {
+            tls: Some(served(tls, paths)),
+            ..bind
+        });
+        let hsts = tls.hsts_days.map(hsts).into_iter().collect();
+        frontends.push(frontend("https", secure.collect(), hsts));
+    }
+    let mut backends = Vec::new();
+    if has_web {
+        backends.push(web_backend(placement));
+    }
+    if placement.past_web {
+        backends.push(app_backend(placement, Tier::Balancer));
+    }
+    (frontends, backends)
+}
+
+fn is_https(placement: &Placement, bind: &Bind) -> bool {
+    let door = bind.address.tcp();
+    door.is_some_and(|door| super::is_https(placement, door))
+}
+
+/// The copies of the certificates: each file or folder of the file's list is a folder there, by its number.
+fn served(tls: &BalancerTls, paths: &Paths) -> Tls {
+    let copy = paths.certificates.join(&tls.contents);
+    let numbers = 0..tls.certificates.len();
+    Tls::new(
+        numbers
+            .map(|number| copy.join(number.to_string()))
+            .collect(),
+    )
+}
+
+fn hsts(days: u16) -> Rule {
+    Rule::hsts(Duration::from_secs(u64::from(days) * 24 * 60 * 60), "")
+}
+
+/// A static file where there is one, the app tier otherwise.
+fn web(placement: &Placement, server: ServerName, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
+    let root = placement.config.web.as_ref().map(|web| &web.root);
+    let directory = |release| Some(paths.releases.join(format!("{release}")).join(root?));
+    let releases = placement.web_releases.iter();
+    let files = releases.filter_map(directory).collect();
+    let mut trusted: Vec<Ipv4Addr> = servers_of(placement, Tier::Balancer)
+        .map(address_of)
+        .collect();
+    if trusted.is_empty() {
+        trusted.push(LAB);
+    }
+    let mode = Mode::Http {
+        routes: vec![route(files, "app")],
+        trusted: trusted.into_iter().map(host).collect(),
+    };
+    let address = (address_of(server), WEB_PORT).into();
+    (
+        vec![http_frontend("http", vec![bind(address)], mode)],
+        vec![app_backend(placement, Tier::Web)],
+    )
+}
+
+/// 127.0.0.1:5432 leads to the primary, 127.0.0.1:5433 to the standbys in turn, and to the primary while there is none.
+fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
+    let mode = |name: &str| Mode::Tcp {
+        backend: name.into(),
+        refusal: Refusal::Postgres,
+        sni: Vec::new(),
+    };
+    let bind = |port: u16| Bind::new((Ipv4Addr::LOCALHOST, port));
+    let frontend = |name: &str, port| Frontend {
+        maxconn: MAX_DATABASE_SESSIONS,
+        timeouts: ClientTimeouts {
+            // A pool may keep an idle session for long; it is closed when its server goes, not by the clock.
+            tunnel: Duration::from_secs(24 * 3600),
+            ..ClientTimeouts::default()
+        },
+        ..Frontend::new(name, vec![bind(port)], mode(name))
+    };
+    let primary = Backend {
+        // The check alone says who is primary. One that is to leave stays the primary until another is.
+        servers: database_members(placement, |_| Admin::Ready),
+        ..database_backend("primary", "/primary", paths)
+    };
+    let standbys = Backend {
+        servers: database_members(placement, |server| server_admin(placement, server)),
+        fallback: Some("primary".into()),
+        ..database_backend("standbys", "/replica", paths)
+    };
+    (
+        vec![
+            frontend("primary", PRIMARY_PORT),
+            frontend("standbys", STANDBYS_PORT),
+        ],
+        vec![primary, standbys],
+    )
+}
+
+fn database_members(placement: &Placement, admin: impl Fn(ServerName) -> Admin) -> Vec<Server> {
+    let member = |server| Server {
+        admin: admin(server),
+        ..Server::new(
+            Member::Server(server).to_string(),
+            (address_of(server), PRIMARY_PORT),
+        )
+    };
+    servers_of(placement, Tier::Database).map(member).collect()
+}
+
+/// A role is asked once a second and changes at the first answer; a new session waits up to 5 s for a server.
+fn database_backend(name: &str, path: &str, paths: &Paths) -> Backend {
+    Backend {
+        check: Some(Check {
+            kind: CheckKind::Https {
+                path: path.into(),
+                ca: paths.ca.clone(),
+                cert: paths.cert.clone(),
+                key: paths.key.clone(),
+            },
+            port: Some(PATRONI_PORT),
+            interval: Duration::from_secs(1),
+            fast_interval: Duration::from_millis(250),
+            connect: Duration::from_millis(500),
+            timeout: Duration::from_secs(1),
+            rise: 1,
+            fall: 1,
+        }),
+        timeouts: ServerTimeouts {
+            connect: Duration::from_secs(1),
+            user: Duration::from_secs(2),
+            queue_when_down: true,
+            ..ServerTimeouts::default()
+        },
+        on_marked_down: OnMarkedDown::ShutdownSessions,
+        ..Backend::new(name, Vec::new())
+    }
+}
+
+/// The web servers, asked for the readiness of their proxies. One that has lost power is known after 250 + 150 + 100 +
+/// 150 ms at most, one that hangs after 950.
+///
+/// A balancer waits longer for an answer than a web server does, so that the one next to the failure tells it.
+fn web_backend(placement: &Placement) -> Backend {
+    let member = |server| Server {
+        admin: server_admin(placement, server),
+        ..Server::new(
+            Member::Server(server).to_string(),
+            (address_of(server), WEB_PORT),
+        )
+    };
+    let members = servers_of(placement, Tier::Web).map(member);
+    Backend {
+        check: Some(Check {
+            kind: CheckKind::Http {
+                path: "/readyz".into(),
+            },
+            port: Some(PROXY_PORT),
+            interval: Duration::from_millis(250),
+            fast_interval: Duration::from_millis(100),
+            connect: CHECK_CONNECT,
+            timeout: Duration::from_millis(300),
+            rise: 2,
+            fall: 2,
+        }),
+        timeouts: ServerTimeouts {
+            connect: CONNECT,
+            response: Duration::from_secs(45),
+            ..ServerTimeouts::default()
+        },
+        ..Backend::new("web", members.collect())
+    }
+}
+
+/// The instances. Their check is patient: one that is busy answers late, and must not be taken for lost because of it.
+/// A server that has lost power accepts no connection, which is known after 300 + 150 + 100 + 150 ms at most.
+fn app_backend(placement: &Placement, sender: Tier) -> Backend {
+    let senders = servers_of(placement, sender).count();
+    let member = |(name, placed): (&InstanceName, &PlacedInstance)| Server {
+        maxconn: placement.config.app.maxconn.map(|all| share(all, senders)),
+        admin: match placed.phase {
+            Phase::Serve => server_admin(placement, name.server),
+            Phase::Drain => Admin::Drain,
+        },
+        check_path: placed.health.clone(),
+        ..Server::new(
+            Member::Instance(*name).to_string(),
+            address_of_instance(*name),
+        )
+    };
+    let members = placement.instances.iter().map(member);
+    Backend {
+        algorithm: Algorithm::LeastConn,
+        check: Some(Check {
+            kind: CheckKind::Http {
+                path: placement.config.app.health.clone(),
+            },
+            port: None,
+            interval: Duration::from_millis(300),
+            fast_interval: Duration::from_millis(100),
+            connect: CHECK_CONNECT,
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 2,
+        }),
+        timeouts: ServerTimeouts {
+            connect: CONNECT,
+            ..ServerTimeouts::default()
+        },
+        ..Backend::new("app", members.collect())
+    }
+}
+
+/// The part of an instance's limit that one of several proxies may use, rounded up.
+fn share(all: u32, senders: usize) -> u32 {
+    let senders = u32::try_from(senders).unwrap_or(u32::MAX).max(1);
+    all.div_ceil(senders)
+}
+
+fn server_admin(placement: &Placement, server: ServerName) -> Admin {
+    if serves(placement, server) {
+        Admin::Ready
+    } else {
+        Admin::Drain
+    }
+}
+
+fn http_frontend(name: &str, binds: Vec<Bind>, mode: Mode) -> Frontend {
+    Frontend {
+        maxconn: MAX_CLIENTS,
+        ..Frontend::new(name, binds, mode)
+    }
+}
+
+fn route(files: Vec<PathBuf>, backend: &str) -> Route {
+    Route {
+        files,
+        ..Route::to(backend)
+    }
+}
+
+/// A bind at which the front door, and nobody else, tells the client's address.
+fn bind(address: SocketAddr) -> Bind {
+    Bind {
+        proxy_protocol_from: vec![host(LAB)],
+        ..Bind::new(address)
+    }
+}
+
+fn host(address: Ipv4Addr) -> IpNet {
+    IpNet::from(std::net::IpAddr::V4(address))
+}

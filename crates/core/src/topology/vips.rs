@@ -1,0 +1,166 @@
+//! Which balancer each VIP is home to, and in which order the others take it over.
+
+use super::{address_of, servers_of, serves};
+use gaiola_model::placement::DoorState;
+use gaiola_model::{Placement, ServerName, Tier};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// One VIP as one balancer's keeper speaks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipRouter {
+    /// The address.
+    pub vip: Ipv4Addr,
+    /// Its virtual router, the same on every balancer.
+    pub vrid: u8,
+    /// 250 on the balancer that it is home to; lower on the others, each its own.
+    pub priority: u8,
+    /// The other balancers' addresses, those that are on their way out included.
+    pub peers: Vec<Ipv4Addr>,
+}
+
+const HOME_PRIORITY: u8 = 250;
+/// Between the priorities of two successors. The wider, the further apart they wake when the owner is lost
+/// (RFC 9568: skew), so that the second has heard the first.
+const WIDEST_STEP: usize = 10;
+
+/// What the keeper of this balancer speaks for: every VIP while it serves, none while it is drained or no balancer.
+///
+/// The successors of a VIP are the balancers after its home, round in a circle, so that the VIPs of a lost balancer
+/// do not all fall upon one other.
+pub fn vip_priorities(placement: &Placement, server: ServerName) -> Vec<VipRouter> {
+    if server.tier != Tier::Balancer || !serves(placement, server) {
+        return Vec::new();
+    }
+    let circle: Vec<ServerName> = serving(placement);
+    let own = position(&circle, server);
+    let peers: Vec<Ipv4Addr> = servers_of(placement, Tier::Balancer)
+        .filter(|peer| *peer != server)
+        .map(address_of)
+        .collect();
+    let vrids = vrids(placement);
+    let router = |(vip, home): (&Ipv4Addr, &ServerName)| {
+        let turns = (own + circle.len() - position(&circle, *home)) % circle.len();
+        VipRouter {
+            vip: *vip,
+            vrid: vrids[vip],
+            priority: priority(turns, circle.len()),
+            peers: peers.clone(),
+        }
+    };
+    placement.vips.iter().map(router).collect()
+}
+
+/// Where the server stands in the circle; 0 for one that left it, whose VIPs are about to move anyway.
+fn position(circle: &[ServerName], server: ServerName) -> usize {
+    circle
+        .iter()
+        .position(|member| *member == server)
+        .unwrap_or(0)
+}
+
+/// The priority of the balancer that stands `turns` after a VIP's home in a circle of `count`.
+fn priority(turns: usize, count: usize) -> u8 {
+    let step = (usize::from(HOME_PRIORITY) / count).clamp(1, WIDEST_STEP);
+    let below = u8::try_from(turns * step).unwrap_or(u8::MAX);
+    HOME_PRIORITY.saturating_sub(below).max(1)
+}
+
+/// The virtual router of every VIP: its last octet; where two share it, or it is 0, the later one takes the next
+/// that is free.
+fn vrids(placement: &Placement) -> BTreeMap<Ipv4Addr, u8> {
+    let mut taken = BTreeSet::new();
+    let mut vrids = BTreeMap::new();
+    for vip in placement.vips.keys() {
+        let octet = vip.octets()[3];
+        let free = (octet..=u8::MAX)
+            .chain(1..octet)
+            .find(|vrid| *vrid != 0 && !taken.contains(vrid));
+        let vrid = free.expect("a site has at most 255 VIPs");
+        taken.insert(vrid);
+        vrids.insert(*vip, vrid);
+    }
+    vrids
+}
+
+/// The home of every VIP of the placement's doors: the balancer of the same rank where it serves, otherwise the one
+/// that is home to the fewest. While no balancer serves they stay where they were.
+pub fn homes(placement: &Placement) -> BTreeMap<Ipv4Addr, ServerName> {
+    let serving = serving(placement);
+    let vips = ranked(placement);
+    if serving.is_empty() {
+        let stays = |(vip, _): &(&Ipv4Addr, &ServerName)| vips.contains(vip);
+        return placement
+            .vips
+            .iter()
+            .filter(stays)
+            .map(|(v, h)| (*v, *h))
+            .collect();
+    }
+    let mut homes = BTreeMap::new();
+    let mut orphans = Vec::new();
+    for (rank, vip) in (1..).zip(vips) {
+        let namesake = ServerName::new(Tier::Balancer, rank);
+        if serving.contains(&namesake) {
+            homes.insert(vip, namesake);
+        } else {
+            orphans.push(vip);
+        }
+    }
+    for vip in orphans {
+        let burden = |server: &ServerName| homes.values().filter(|home| *home == server).count();
+        let idlest = serving.iter().copied().min_by_key(burden);
+        homes.extend(idlest.map(|home| (vip, home)));
+    }
+    homes
+}
+
+/// The VIPs of all doors: first those of the file, in its order, then those that are on their way out.
+fn ranked(placement: &Placement) -> Vec<Ipv4Addr> {
+    let present = vips_of_doors(placement);
+    let mut ranked = written(placement);
+    ranked.retain(|vip| present.contains(vip));
+    let leaving: Vec<Ipv4Addr> = present
+        .into_iter()
+        .filter(|vip| !ranked.contains(vip))
+        .collect();
+    ranked.extend(leaving);
+    ranked
+}
+
+/// VIPs that clients are no longer led to: connections to them should be asked to come back elsewhere.
+pub fn leaving_vips(placement: &Placement) -> BTreeSet<Ipv4Addr> {
+    let closing = |vip: &Ipv4Addr| {
+        let states = placement.doors.iter().filter(|(door, _)| door.ip() == *vip);
+        states
+            .into_iter()
+            .all(|(_, door)| door.state == DoorState::Closing)
+    };
+    vips_of_doors(placement)
+        .into_iter()
+        .filter(closing)
+        .collect()
+}
+
+fn vips_of_doors(placement: &Placement) -> BTreeSet<Ipv4Addr> {
+    placement
+        .doors
+        .iter()
+        .filter(|(_, door)| door.tier == Tier::Balancer)
+        .filter_map(|(address, _)| match address.ip() {
+            IpAddr::V4(vip) => Some(vip),
+            IpAddr::V6(_) => None,
+        })
+        .collect()
+}
+
+fn written(placement: &Placement) -> Vec<Ipv4Addr> {
+    let balancer = placement.config.balancer.as_ref();
+    balancer.map_or_else(Vec::new, |balancer| balancer.vips())
+}
+
+fn serving(placement: &Placement) -> Vec<ServerName> {
+    servers_of(placement, Tier::Balancer)
+        .filter(|server| serves(placement, *server))
+        .collect()
+}

@@ -1,0 +1,468 @@
+//! The state machine of one VIP on one server.
+
+use super::held::Held;
+use super::{Input, Output, REFRESH_INTERVAL, Reason, Role, Settings, YIELD_PATIENCE};
+use gaiola_model::Time;
+use gaiola_model::vrrp::{Advertisement, Priority};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// One virtual router: decides for one VIP on one server.
+///
+/// ```
+/// use gaiola_core::vrrp::{Input, Output, Router, Settings};
+/// use gaiola_model::Time;
+/// use gaiola_model::vrrp::{Priority, Vrid};
+///
+/// let settings = Settings::new(
+///     Vrid::new(1).unwrap(), [10, 77, 0, 100].into(), [10, 77, 1, 1].into(), Priority(200),
+/// );
+/// let mut router = Router::new(settings);
+/// let mut out = Vec::new();
+/// router.step(Time::ZERO, Input::Start { held: false }, &mut out);
+/// router.step(Time::ZERO, Input::Ready, &mut out);
+/// let silence = router.next_deadline().unwrap();
+/// assert_eq!(silence.since_start().as_micros(), 321_875);
+/// out.clear();
+/// router.step(silence, Input::Deadline, &mut out);
+/// assert_eq!(
+///     out[..3],
+///     [Output::AddAddress, Output::Announce, Output::Advertise(Priority(200))],
+/// );
+/// ```
+#[derive(Clone, Debug)]
+pub struct Router {
+    settings: Settings,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Initialize,
+    /// A holder of uncertain right: the address may be in place, and nothing says so to the others.
+    Resuming {
+        ready: bool,
+        listen_until: Time,
+        give_up_at: Time,
+    },
+    Backup {
+        active: Option<Ipv4Addr>,
+        /// The Active router's interval, or our own while none is heard.
+        interval: Duration,
+        take_over_at: Time,
+        /// Why it will take over then: silence, or a release.
+        because: Reason,
+        /// Until then a lower Active router is left alone, even with preemption.
+        patient_until: Time,
+    },
+    Active(Held),
+    /// Still holding, having said that it lets go.
+    Yielding {
+        held: Held,
+        until: Time,
+        stopping: bool,
+    },
+    Stopped,
+}
+
+impl Router {
+    /// A router that was not started yet: the first input is [`Input::Start`].
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            state: State::Initialize,
+        }
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What it is to its VIP.
+    pub fn role(&self) -> Role {
+        match &self.state {
+            State::Initialize | State::Resuming { .. } | State::Stopped => Role::Initialize,
+            State::Backup { active, .. } => Role::Backup { active: *active },
+            State::Active(_) | State::Yielding { .. } => Role::Active,
+        }
+    }
+
+    /// Whether [`Input::Stop`] has been carried out: the process may end.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped)
+    }
+
+    /// When to call [`step`](Self::step) with [`Input::Deadline`] if nothing else happens first. What arrived before
+    /// that moment must be handed in before it.
+    pub fn next_deadline(&self) -> Option<Time> {
+        match &self.state {
+            State::Initialize | State::Stopped => None,
+            State::Resuming {
+                ready,
+                listen_until,
+                give_up_at,
+            } => Some(if *ready { *listen_until } else { *give_up_at }),
+            State::Backup { take_over_at, .. } => Some(*take_over_at),
+            State::Active(held) => Some(held.next()),
+            State::Yielding { held, until, .. } => Some(held.next().min(*until)),
+        }
+    }
+
+    /// Takes one event and returns at once; the shell carries out what was appended to `out`.
+    pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
+        self.notice_lateness(now, out);
+        let state = std::mem::replace(&mut self.state, State::Stopped);
+        self.state = match (state, input) {
+            (State::Stopped, _) => State::Stopped,
+            (state, Input::Configure(settings)) => self.configure(now, state, settings, out),
+            (State::Initialize, Input::Start { held: true }) => State::Resuming {
+                ready: false,
+                listen_until: now + self.settings.listen(),
+                give_up_at: now + self.settings.listen() * 2,
+            },
+            (state, Input::Start { .. }) => {
+                out.push(Output::RemoveAddress);
+                state
+            }
+            (state, Input::Ready) => self.ready(now, state, out),
+            (state, Input::NotReady) => self.not_ready(state, out),
+            (state, Input::Heard { from, advert }) if self.concerns(from, &advert) => {
+                self.heard(now, state, from, &advert, out)
+            }
+            (state, Input::Heard { .. }) => state,
+            (state, Input::Deadline) => self.deadline(now, state, out),
+            (State::Active(held), Input::Yield) => self.let_go(now, held, false, out),
+            (state, Input::Yield) => state,
+            (State::Active(held), Input::Stop) => self.let_go(now, held, true, out),
+            (State::Yielding { held, until, .. }, Input::Stop) => State::Yielding {
+                held,
+                until,
+                stopping: true,
+            },
+            (_, Input::Stop) => {
+                out.push(Output::RemoveAddress);
+                stop(out)
+            }
+        };
+    }
+
+    /// A process that slept for longer than the others wait does not know any more who holds the VIP, so it first
+    /// reads what was said meanwhile.
+    fn notice_lateness(&mut self, now: Time, out: &mut Vec<Output>) {
+        let interval = self.settings.interval;
+        let listen_until = now + self.settings.listen();
+        let late_holder = match &mut self.state {
+            State::Active(held) => now >= held.advertise_at + interval * 2,
+            State::Yielding {
+                until, stopping, ..
+            } => !*stopping && now >= *until + interval,
+            State::Backup {
+                take_over_at: due, ..
+            }
+            | State::Resuming {
+                ready: true,
+                listen_until: due,
+                ..
+            } => {
+                if now >= *due + interval {
+                    *due = listen_until;
+                }
+                false
+            }
+            _ => false,
+        };
+        if late_holder {
+            out.push(Output::Became(Role::Initialize, Reason::Late));
+            self.state = State::Resuming {
+                ready: true,
+                listen_until,
+                give_up_at: listen_until,
+            };
+        }
+    }
+
+    /// Whether an advertisement is another's and about our VIP.
+    fn concerns(&self, from: Ipv4Addr, advert: &Advertisement) -> bool {
+        from != self.settings.address && advert.vips.contains(&self.settings.vip)
+    }
+
+    fn configure(
+        &mut self,
+        now: Time,
+        state: State,
+        settings: Settings,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let same = |of: &Settings| (of.vrid, of.vip, of.address);
+        assert_eq!(same(&self.settings), same(&settings), "another router");
+        self.settings = settings;
+        match state {
+            // The others learn a new priority and interval at once.
+            State::Active(held) => {
+                out.push(Output::Advertise(self.settings.priority));
+                State::Active(held.advertised(now, self.settings.interval))
+            }
+            state => state,
+        }
+    }
+
+    fn ready(&self, now: Time, state: State, out: &mut Vec<Output>) -> State {
+        match state {
+            State::Initialize => {
+                out.push(Output::Became(Role::Backup { active: None }, Reason::Ready));
+                self.backup(now, None, self.settings.interval)
+            }
+            State::Resuming {
+                listen_until,
+                give_up_at,
+                ..
+            } => State::Resuming {
+                ready: true,
+                listen_until: listen_until.max(now),
+                give_up_at,
+            },
+            state => state,
+        }
+    }
+
+    fn not_ready(&self, state: State, out: &mut Vec<Output>) -> State {
+        match state {
+            State::Initialize => return State::Initialize,
+            State::Backup { .. } => {}
+            State::Resuming { .. } => out.push(Output::RemoveAddress),
+            // Nothing answers behind the address: it goes first, and no duty to wait for the next holder.
+            State::Active(_) | State::Yielding { .. } => {
+                out.push(Output::RemoveAddress);
+                out.push(Output::Advertise(Priority::RELEASE));
+            }
+            State::Stopped => return State::Stopped,
+        }
+        if matches!(state, State::Yielding { stopping: true, .. }) {
+            return stop(out);
+        }
+        out.push(Output::Became(Role::Initialize, Reason::NotReady));
+        State::Initialize
+    }
+
+    fn heard(
+        &self,
+        now: Time,
+        state: State,
+        from: Ipv4Addr,
+        advert: &Advertisement,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let beats_us = (advert.priority, from) > (self.settings.priority, self.settings.address);
+        match state {
+            State::Initialize | State::Stopped => state,
+            State::Resuming { .. } if advert.releases() => state,
+            State::Resuming { .. } if self.settings.preempt && !beats_us => state,
+            State::Resuming { ready, .. } => {
+                out.push(Output::RemoveAddress);
+                if !ready {
+                    return State::Initialize;
+                }
+                self.follow(now, from, advert, Reason::Heard, now, out)
+            }
+            State::Backup { .. } => self.heard_in_backup(now, state, from, advert, out),
+            State::Active(_) if !advert.releases() && beats_us => {
+                out.push(Output::RemoveAddress);
+                // The winner may not have heard us yet: this makes it announce the VIP.
+                out.push(Output::Advertise(self.settings.priority));
+                self.follow(now, from, advert, Reason::LostDuel, now, out)
+            }
+            State::Active(held) if !held.may_answer() => State::Active(held),
+            State::Active(held) => {
+                out.push(Output::Announce);
+                out.push(Output::Advertise(self.settings.priority));
+                State::Active(held.answered(now, self.settings.interval))
+            }
+            State::Yielding { .. } if advert.releases() => state,
+            State::Yielding { stopping, .. } => {
+                out.push(Output::RemoveAddress);
+                // Whoever holds the VIP now announces it again, after our address is gone.
+                out.push(Output::Advertise(Priority::RELEASE));
+                if stopping {
+                    return stop(out);
+                }
+                let patient_until = now + YIELD_PATIENCE;
+                self.follow(now, from, advert, Reason::Yielded, patient_until, out)
+            }
+        }
+    }
+
+    fn heard_in_backup(
+        &self,
+        now: Time,
+        state: State,
+        from: Ipv4Addr,
+        advert: &Advertisement,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let State::Backup {
+            active,
+            interval,
+            take_over_at,
+            patient_until,
+            ..
+        } = state
+        else {
+            return state;
+        };
+        // The release of one that is not the holder, such as the former one's last word, changes nothing.
+        let another_holds = active.is_some_and(|active| active != from);
+        match advert.releases() {
+            true if another_holds => state,
+            true => {
+                if active.is_some() {
+                    let role = Role::Backup { active: None };
+                    out.push(Output::Became(role, Reason::Released));
+                }
+                State::Backup {
+                    active: None,
+                    interval,
+                    take_over_at: take_over_at.min(now + self.settings.skew(interval)),
+                    because: Reason::Released,
+                    patient_until,
+                }
+            }
+            false => {
+                let lower = advert.priority < self.settings.priority;
+                if lower && self.settings.preempt && now >= patient_until {
+                    return state;
+                }
+                if active != Some(from) {
+                    let role = Role::Backup { active: Some(from) };
+                    out.push(Output::Became(role, Reason::Heard));
+                }
+                self.backup(now, Some(from), advert.interval)
+                    .patient(patient_until)
+            }
+        }
+    }
+
+    fn deadline(&self, now: Time, state: State, out: &mut Vec<Output>) -> State {
+        match state {
+            State::Resuming {
+                ready: true,
+                listen_until,
+                ..
+            } if now >= listen_until => self.take_over(now, Reason::Resumed, out),
+            State::Resuming {
+                ready: false,
+                give_up_at,
+                ..
+            } if now >= give_up_at => {
+                out.push(Output::RemoveAddress);
+                State::Initialize
+            }
+            State::Backup {
+                take_over_at,
+                because,
+                ..
+            } if now >= take_over_at => self.take_over(now, because, out),
+            State::Active(held) => State::Active(self.keep(now, held, self.settings.priority, out)),
+            State::Yielding {
+                until, stopping, ..
+            } if now >= until => {
+                if stopping {
+                    out.push(Output::RemoveAddress);
+                    return stop(out);
+                }
+                self.take_over(now, Reason::NobodyTookIt, out)
+            }
+            State::Yielding {
+                held,
+                until,
+                stopping,
+            } => State::Yielding {
+                held: self.keep(now, held, Priority::RELEASE, out),
+                until,
+                stopping,
+            },
+            state => state,
+        }
+    }
+
+    fn take_over(&self, now: Time, reason: Reason, out: &mut Vec<Output>) -> State {
+        out.push(Output::AddAddress);
+        // The neighbours know it before a yielding holder hears it and removes the address.
+        out.push(Output::Announce);
+        out.push(Output::Advertise(self.settings.priority));
+        out.push(Output::Became(Role::Active, reason));
+        State::Active(Held::new(now, self.settings.interval))
+    }
+
+    /// Does what is due while the address is held.
+    fn keep(&self, now: Time, held: Held, priority: Priority, out: &mut Vec<Output>) -> Held {
+        let mut held = held;
+        if now >= held.refresh_at {
+            out.push(Output::RefreshAddress);
+            held.refresh_at = now + REFRESH_INTERVAL;
+        }
+        if now >= held.advertise_at {
+            out.push(Output::Advertise(priority));
+            held = held.advertised(now, self.settings.interval);
+        }
+        if now >= held.announce_at {
+            out.push(Output::Announce);
+            held = held.announced(now);
+        }
+        held
+    }
+
+    /// Says that the VIP is let go. A Backup waits for its skew after the last such word, at most one interval, so it
+    /// is said again only after more than that.
+    fn let_go(&self, now: Time, held: Held, stopping: bool, out: &mut Vec<Output>) -> State {
+        let interval = self.settings.interval;
+        out.push(Output::Advertise(Priority::RELEASE));
+        State::Yielding {
+            held: held.advertised(now, interval * 3 / 2),
+            until: now + interval * 3,
+            stopping,
+        }
+    }
+
+    fn follow(
+        &self,
+        now: Time,
+        from: Ipv4Addr,
+        advert: &Advertisement,
+        reason: Reason,
+        patient_until: Time,
+        out: &mut Vec<Output>,
+    ) -> State {
+        let active = Some(from);
+        out.push(Output::Became(Role::Backup { active }, reason));
+        self.backup(now, active, advert.interval)
+            .patient(patient_until)
+    }
+
+    fn backup(&self, now: Time, active: Option<Ipv4Addr>, interval: Duration) -> State {
+        State::Backup {
+            active,
+            interval,
+            take_over_at: now + self.settings.active_down_interval(interval),
+            because: Reason::Silence,
+            patient_until: now,
+        }
+    }
+}
+
+impl State {
+    fn patient(mut self, until: Time) -> Self {
+        if let Self::Backup { patient_until, .. } = &mut self {
+            *patient_until = until;
+        }
+        self
+    }
+}
+
+fn stop(out: &mut Vec<Output>) -> State {
+    out.push(Output::Became(Role::Initialize, Reason::Stopped));
+    State::Stopped
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! The file `gaiola.toml`, resolved: defaults filled in, names checked. `wire::config` reads it.
+
+use crate::id::{ServerName, SiteName, Tier};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// Most servers of one tier: as many as its range of addresses and VRIDs is meant for.
+pub const MAX_SERVERS: u16 = 99;
+/// Most instances on one application server: their ports are 3001 to 3050.
+pub const MAX_INSTANCES: u16 = 50;
+
+/// A whole site as its file describes it.
+///
+/// Only `[app]` is always there: a tier that is left out is skipped, and the tier above leads to the next one.
+///
+/// ```
+/// use gaiola_model::config::{App, Config};
+/// use gaiola_model::Tier;
+///
+/// let mut config = Config::new("guestbook".parse().unwrap(), App::new("bin/guestbook"));
+/// config.set_servers(Tier::App, 3);
+/// assert_eq!(config.server_names().last().unwrap().to_string(), "app3");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The site's name.
+    pub site: SiteName,
+    /// `[balancer]`.
+    pub balancer: Option<Balancer>,
+    /// `[web]`.
+    pub web: Option<Web>,
+    /// `[app]`.
+    pub app: App,
+    /// `[database]`.
+    pub database: Option<Database>,
+    /// `[drill]`; without it a drill asks for `/` alone.
+    pub drill: Option<Drill>,
+}
+
+impl Config {
+    /// A site of application servers alone.
+    pub const fn new(site: SiteName, app: App) -> Self {
+        Self {
+            site,
+            balancer: None,
+            web: None,
+            app,
+            database: None,
+            drill: None,
+        }
+    }
+
+    /// The balancers' TLS.
+    pub fn tls(&self) -> Option<&BalancerTls> {
+        self.balancer.as_ref()?.tls.as_ref()
+    }
+
+    /// Whether clients come by HTTPS.
+    pub fn speaks_tls(&self) -> bool {
+        self.tls().is_some()
+    }
+}
+
+/// `[balancer]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balancer {
+    /// How many servers. Default 2.
+    pub servers: u16,
+    /// The virtual addresses; `None` is the default: one a balancer, 10.77.0.100 and up.
+    pub vips: Option<Vec<Ipv4Addr>>,
+    /// Ports that are served on every VIP. Default 80.
+    pub listen: Vec<u16>,
+    /// HTTPS on port 443 of every VIP. Default: none.
+    #[serde(default)]
+    pub tls: Option<BalancerTls>,
+}
+
+/// `tls` of `[balancer]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancerTls {
+    /// PEM files with a certificate, its chain and its key, or folders of them, relative to the site's directory.
+    pub certificates: Vec<String>,
+    /// The digest of what was in them, which names the copy that is served; empty until `up` or `plan` has read them.
+    pub contents: String,
+    /// Whether the ports of `listen` send clients to HTTPS. Default `true`; otherwise they serve as well.
+    pub redirect: bool,
+    /// For so many days browsers are told to come by HTTPS only. Default: they are not told.
+    pub hsts_days: Option<u16>,
+}
+
+impl BalancerTls {
+    /// The port of HTTPS.
+    pub const PORT: u16 = 443;
+
+    /// These certificates, with redirection.
+    pub const fn new(certificates: Vec<String>) -> Self {
+        Self {
+            certificates,
+            contents: String::new(),
+            redirect: true,
+            hsts_days: None,
+        }
+    }
+}
+
+impl Default for Balancer {
+    fn default() -> Self {
+        Self {
+            servers: 2,
+            vips: None,
+            listen: vec![80],
+            tls: None,
+        }
+    }
+}
+
+impl Balancer {
+    /// Every port that is served on the VIPs.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        let https = self.tls.iter().map(|_| BalancerTls::PORT);
+        self.listen.iter().copied().chain(https)
+    }
+
+    /// The VIPs of a tier with this many servers.
+    pub fn vips(&self) -> Vec<Ipv4Addr> {
+        match &self.vips {
+            Some(written) => written.clone(),
+            None => (0..self.servers)
+                .map(|n| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 77, 0, 100)) + u32::from(n)))
+                .collect(),
+        }
+    }
+}
+
+/// `[web]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Web {
+    /// How many servers. Default 2.
+    pub servers: u16,
+    /// Directory of static files, relative to the site's directory. Default `public`.
+    pub root: String,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            servers: 2,
+            root: "public".into(),
+        }
+    }
+}
+
+/// `[app]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// How many servers. Default 2.
+    pub servers: u16,
+    /// How many processes on each server. Default 1.
+    pub instances: u16,
+    /// The command of an instance, run by `sh -c` in the release's directory. Required.
+    pub run: String,
+    /// The command that runs once for each release before any instance of it starts. Default: none.
+    pub release: Option<String>,
+    /// The path that answers 200 when an instance is healthy. Default `/up`.
+    pub health: String,
+    /// Most requests that are sent to one instance at a time; more wait in a queue. Default: no limit.
+    pub maxconn: Option<u32>,
+    /// Between SIGTERM and SIGKILL, and the longest wait for requests in flight. Default 10 s.
+    pub grace: Duration,
+}
+
+impl App {
+    /// The tier with this command and every default.
+    pub fn new(run: impl Into<String>) -> Self {
+        Self {
+            servers: 2,
+            instances: 1,
+            run: run.into(),
+            release: None,
+            health: "/up".into(),
+            maxconn: None,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `[database]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// How many servers. Default 2.
+    pub servers: u16,
+    /// With `true` writes stop when no synchronous standby is left. Default `false`: they go on unreplicated.
+    pub strict: bool,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            servers: 2,
+            strict: false,
+        }
+    }
+}
+
+/// `[drill]`: how this site is loaded while a failure is rehearsed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drill {
+    /// Requests a second over all kinds. Default 100.
+    pub rate: u32,
+    /// Path of a page. Default `/`.
+    pub page: String,
+    /// Path of a read. Default: none.
+    pub read: Option<String>,
+    /// A write and how it is found again. Default: none.
+    pub write: Option<DrillWrite>,
+}
+
+impl Default for Drill {
+    fn default() -> Self {
+        Self {
+            rate: 100,
+            page: "/".into(),
+            read: None,
+            write: None,
+        }
+    }
+}
+
+/// `[drill.write]`: a request that is acknowledged only once it is committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillWrite {
+    /// Path that is posted to.
+    pub path: String,
+    /// JSON body; `{id}` in it is replaced by an id that no other write has.
+    pub body: String,
+    /// Path that finds the write again; `{FIELD}` is replaced by that field of the write's JSON answer,
+    /// such as `/api/entries/{id}`. Its answer must hold the id that was written, where `body` has one.
+    pub look_up: String,
+}
+
+impl Config {
+    /// How many servers a tier has; 0 where the tier is left out.
+    pub fn servers(&self, tier: Tier) -> u16 {
+        match tier {
+            Tier::Balancer => self
+                .balancer
+                .as_ref()
+                .map_or(0, |balancer| balancer.servers),
+            Tier::Web => self.web.as_ref().map_or(0, |web| web.servers),
+            Tier::App => self.app.servers,
+            Tier::Database => self
+                .database
+                .as_ref()
+                .map_or(0, |database| database.servers),
+        }
+    }
+
+    /// Sets how many servers a tier has; nothing happens where the tier is left out.
+    pub fn set_servers(&mut self, tier: Tier, count: u16) {
+        match tier {
+            Tier::Balancer => self
+                .balancer
+                .iter_mut()
+                .for_each(|balancer| balancer.servers = count),
+            Tier::Web => self.web.iter_mut().for_each(|web| web.servers = count),
+            Tier::App => self.app.servers = count,
+            Tier::Database => self
+                .database
+                .iter_mut()
+                .for_each(|database| database.servers = count),
+        }
+    }
+
+    /// The names of all servers that the file asks for.
+    pub fn server_names(&self) -> impl Iterator<Item = ServerName> {
+        Tier::ALL.into_iter().flat_map(|tier| {
+            (1..=self.servers(tier)).map(move |number| ServerName::new(tier, number))
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! Header fields, and the names that a proxy must know.
+
+use super::Span;
+
+/// One header field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Which field it is, where the proxy knows it.
+    pub known: FieldName,
+    /// Its name as it was sent.
+    pub name: Span,
+    /// Its value, without the white space around it.
+    pub value: Span,
+    /// Offset after the CRLF that ends its line. The line begins at `name.start`.
+    pub line_end: u32,
+}
+
+impl Field {
+    /// The whole line, its CRLF included.
+    pub fn line(&self) -> Span {
+        Span {
+            start: self.name.start,
+            end: self.line_end,
+        }
+    }
+}
+
+/// The value of the first field of this name.
+pub(super) fn first(fields: &[Field], name: FieldName) -> Option<Span> {
+    fields
+        .iter()
+        .find(|field| field.known == name)
+        .map(|field| field.value)
+}
+
+macro_rules! names {
+    ($($variant:ident $text:literal,)*) => {
+        /// The fields that framing, routing or forwarding depend on, and those the file handler reads.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum FieldName {
+            $(#[doc = concat!("`", $text, "`.")] $variant,)*
+            /// Any other.
+            Other,
+        }
+
+        impl FieldName {
+            /// The field of this name, in whatever case it is written.
+            pub fn of(name: &[u8]) -> Self {
+                match candidate(name) {
+                    Some(known) if name.eq_ignore_ascii_case(known.text().as_bytes()) => known,
+                    Some(_) | None => Self::Other,
+                }
+            }
+
+            /// Its name as we write it; empty for [`Self::Other`].
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                    Self::Other => "",
+                }
+            }
+
+            /// Every name that is known.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+        }
+    };
+}
+
+names! {
+    Host "Host",
+    Connection "Connection",
+    ContentLength "Content-Length",
+    TransferEncoding "Transfer-Encoding",
+    Expect "Expect",
+    Upgrade "Upgrade",
+    KeepAlive "Keep-Alive",
+    Proxy "Proxy",
+    ProxyConnection "Proxy-Connection",
+    ProxyAuthenticate "Proxy-Authenticate",
+    ProxyAuthorization "Proxy-Authorization",
+    ProxyAuthenticationInfo "Proxy-Authentication-Info",
+    Te "TE",
+    Trailer "Trailer",
+    Via "Via",
+    Forwarded "Forwarded",
+    XForwardedFor "X-Forwarded-For",
+    XForwardedProto "X-Forwarded-Proto",
+    XForwardedHost "X-Forwarded-Host",
+    XRequestId "X-Request-ID",
+    Traceparent "traceparent",
+    Date "Date",
+    Server "Server",
+    Range "Range",
+    IfRange "If-Range",
+    IfNoneMatch "If-None-Match",
+    IfModifiedSince "If-Modified-Since",
+    Cookie "Cookie",
+    SetCookie "Set-Cookie",
+}
+
+/// Longer than every name that is known.
+const LENGTHS: usize = 32;
+
+/// The one name that is known of each length and first letter, as its place in [`FieldName::ALL`] and one more; 0 is
+/// none. A name that is looked up is so compared with one other at most.
+static CANDIDATES: [[u8; 32]; LENGTHS] = candidates();
+
+const fn candidates() -> [[u8; 32]; LENGTHS] {
+    let mut table = [[0; 32]; LENGTHS];
+    let mut place = 0u8;
+    while (place as usize) < FieldName::ALL.len() {
+        let text = FieldName::ALL[place as usize].text().as_bytes();
+        let slot = &mut table[text.len()][(text[0] % 32) as usize];
+        assert!(*slot == 0, "two names share their length and first letter");
+        place += 1;
+        *slot = place;
+    }
+    table
+}
+
+/// The only name that this can be.
+fn candidate(name: &[u8]) -> Option<FieldName> {
+    let first = name.first()?;
+    let place = CANDIDATES.get(name.len())?[usize::from(first % 32)];
+    let place = usize::from(place).checked_sub(1)?;
+    FieldName::ALL.get(place).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        for &name in FieldName::ALL {
+            assert_eq!(FieldName::of(name.text().as_bytes()), name);
+            assert_eq!(FieldName::of(name.text().to_uppercase().as_bytes()), name);
+        }
+    }
+
+    #[test]
+    fn other_names_are_other() {
+        for name in ["", "Hosts", "Accept", "Content_Length", "x-request-i"] {
+            assert_eq!(FieldName::of(name.as_bytes()), FieldName::Other);
+        }
+    }
+}

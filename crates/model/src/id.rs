@@ -1,0 +1,298 @@
+//! Names: of a site, its tiers, their servers and the instances on them.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A tier of the infrastructure. The order is the order in which a request passes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Takes the clients' connections on the VIPs.
+    Balancer,
+    /// Serves static files and sends the rest on.
+    Web,
+    /// Runs the site's own processes.
+    App,
+    /// Runs PostgreSQL.
+    Database,
+}
+
+impl Tier {
+    /// Every tier, in the order in which a request passes them.
+    pub const ALL: [Self; 4] = [Self::Balancer, Self::Web, Self::App, Self::Database];
+
+    /// What the names of its servers begin with: `lb`, `web`, `app`, `db`.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Balancer => "lb",
+            Self::Web => "web",
+            Self::App => "app",
+            Self::Database => "db",
+        }
+    }
+
+    /// The name of its section in `gaiola.toml`.
+    pub const fn section(self) -> &'static str {
+        match self {
+            Self::Balancer => "balancer",
+            Self::Web => "web",
+            Self::App => "app",
+            Self::Database => "database",
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.section())
+    }
+}
+
+/// A name could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {wanted}")]
+pub struct NameError {
+    text: String,
+    wanted: &'static str,
+}
+
+impl FromStr for Tier {
+    type Err = NameError;
+
+    /// Reads a section's name, or the prefix of its servers.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::ALL
+            .into_iter()
+            .find(|tier| tier.section() == text || tier.prefix() == text)
+            .ok_or_else(|| NameError {
+                text: text.into(),
+                wanted: "a tier: balancer, web, app or database",
+            })
+    }
+}
+
+/// A server's name: its tier and its number in it, from 1.
+///
+/// ```
+/// use gaiola_model::{ServerName, Tier};
+///
+/// let name: ServerName = "db2".parse().unwrap();
+/// assert_eq!((name.tier, name.number), (Tier::Database, 2));
+/// assert_eq!(name.to_string(), "db2");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServerName {
+    /// The tier it belongs to.
+    pub tier: Tier,
+    /// Its number within the tier, from 1.
+    pub number: u16,
+}
+
+impl ServerName {
+    /// The server `number` of `tier`.
+    pub const fn new(tier: Tier, number: u16) -> Self {
+        Self { tier, number }
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.tier.prefix(), self.number)
+    }
+}
+
+impl FromStr for ServerName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let parse = || {
+            let digits = text.find(|c: char| c.is_ascii_digit())?;
+            let tier = Tier::ALL
+                .into_iter()
+                .find(|tier| tier.prefix() == &text[..digits])?;
+            let number = plain_number(&text[digits..])?;
+            Some(Self { tier, number })
+        };
+        parse().ok_or_else(|| NameError {
+            text: text.into(),
+            wanted: "a server, such as lb1, web2, app1 or db1",
+        })
+    }
+}
+
+/// Digits without a leading zero, so that each name is written in one way only.
+fn plain_number(digits: &str) -> Option<u16> {
+    let number: u16 = digits.parse().ok()?;
+    (number > 0 && number.to_string() == digits).then_some(number)
+}
+
+impl TryFrom<String> for ServerName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<ServerName> for String {
+    fn from(name: ServerName) -> Self {
+        name.to_string()
+    }
+}
+
+/// An instance of the site's own process: its server and its number there, from 1.
+///
+/// ```
+/// let name: gaiola_model::InstanceName = "app2.3".parse().unwrap();
+/// assert_eq!(name.port(), 3003);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InstanceName {
+    /// The application server it runs on.
+    pub server: ServerName,
+    /// Its number on that server, from 1.
+    pub number: u16,
+}
+
+impl InstanceName {
+    /// The port that its process is told to listen on: 3000 plus its number.
+    pub const fn port(self) -> u16 {
+        3000 + self.number
+    }
+}
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.server, self.number)
+    }
+}
+
+impl FromStr for InstanceName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let parse = || {
+            let (server, number) = text.split_once('.')?;
+            Some(Self {
+                server: server.parse().ok()?,
+                number: plain_number(number)?,
+            })
+        };
+        parse().ok_or_else(|| NameError {
+            text: text.into(),
+            wanted: "an instance, such as app1.2",
+        })
+    }
+}
+
+impl TryFrom<String> for InstanceName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<InstanceName> for String {
+    fn from(name: InstanceName) -> Self {
+        name.to_string()
+    }
+}
+
+/// A site's name: 1 to 32 of `a-z`, `0-9` and `-`, beginning with a letter.
+///
+/// It names directories, keys of the store, the database and its role.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SiteName(String);
+
+impl SiteName {
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name as a plain SQL identifier: `-` becomes `_`.
+    pub fn sql(&self) -> String {
+        self.0.replace('-', "_")
+    }
+}
+
+impl fmt::Display for SiteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for SiteName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        let fits = (1..=32).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if fits {
+            Ok(Self(text))
+        } else {
+            Err(NameError {
+                text,
+                wanted: "a site's name: up to 32 of a-z, 0-9 and -, a letter first",
+            })
+        }
+    }
+}
+
+impl FromStr for SiteName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.to_string().try_into()
+    }
+}
+
+impl From<SiteName> for String {
+    fn from(name: SiteName) -> Self {
+        name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for text in ["lb1", "web12", "app3", "db65535"] {
+            assert_eq!(text.parse::<ServerName>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "app2.10".parse::<InstanceName>().unwrap().to_string(),
+            "app2.10"
+        );
+    }
+
+    #[test]
+    fn a_name_has_one_spelling() {
+        for text in [
+            "lb", "lb0", "lb01", "1", "proxy1", "app1.0", "db65536", "app-1", "",
+        ] {
+            assert!(text.parse::<ServerName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_site_name_cannot_leave_its_directory() {
+        for text in ["", "..", "a/b", "A", "1a", &"a".repeat(33)] {
+            assert!(text.parse::<SiteName>().is_err(), "{text}");
+        }
+        assert_eq!(
+            "guest-book".parse::<SiteName>().unwrap().sql(),
+            "guest_book"
+        );
+    }
+}

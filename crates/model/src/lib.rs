@@ -1,0 +1,23 @@
+//! The nouns of Gaiola: what every other room speaks of.
+//!
+//! Nothing here decides anything or touches the world. `wire` turns bytes into these values,
+//! `core` decides over them, `node` carries the decisions out.
+
+pub mod config;
+pub mod event;
+pub mod http;
+pub mod id;
+pub mod keeper;
+pub mod placement;
+pub mod proxy;
+pub mod proxy_file;
+pub mod status;
+pub mod time;
+pub mod vrrp;
+
+pub use config::Config;
+pub use event::Event;
+pub use id::{InstanceName, ServerName, SiteName, Tier};
+pub use placement::{Desired, Observed, Placement, Revision};
+pub use proxy::ProxyConfig;
+pub use time::Time;

@@ -1,0 +1,359 @@
+//! What is wanted, what has been decided, and what is there: the three documents of the store.
+//!
+//! The operator's wish is [`Desired`]. The conductor turns it, step by step, into a [`Placement`], which every
+//! agent makes its own server look like. Each agent tells what it sees as [`Observed`].
+
+use crate::config::Config;
+use crate::id::{InstanceName, ServerName, Tier};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// The store's revision at which a document was last changed. It orders all changes of one store incarnation.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A number that orders a site's releases, from 1.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct ReleaseNumber(pub u64);
+
+impl std::fmt::Display for ReleaseNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An immutable copy of the site's directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Its number.
+    pub number: ReleaseNumber,
+    /// SHA-256 of its contents, in hexadecimal.
+    pub digest: String,
+}
+
+/// What the operator wants. Changed by `up`, `scale`, `drain` and `undrain` only, by compare-and-swap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    /// Raised by one with every change.
+    pub generation: u64,
+    /// The last applied file as it was resolved: the base of the next three-way merge.
+    pub applied: Config,
+    /// `applied` with what was changed by hand since.
+    pub config: Config,
+    /// What instances and web servers run from.
+    pub release: Release,
+    /// Servers that the operator took out of traffic.
+    pub drained: BTreeSet<ServerName>,
+}
+
+impl Desired {
+    /// The first wish of a new site: its file as it is.
+    pub fn first(config: Config, release: Release) -> Self {
+        Self {
+            generation: 1,
+            applied: config.clone(),
+            config,
+            release,
+            drained: BTreeSet::new(),
+        }
+    }
+}
+
+/// What the conductor has decided: every agent makes its own server look like this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Names the store's lifetime: an order of another incarnation is refused.
+    pub incarnation: String,
+    /// The generation of [`Desired`] that this placement moves towards.
+    pub generation: u64,
+    /// The configuration in force.
+    pub config: Config,
+    /// Directories that web servers search, newest first; the older one goes when the roll-out has ended.
+    pub web_releases: Vec<ReleaseNumber>,
+    /// The newest release whose `release` command has succeeded, or that needed none.
+    pub released: Option<ReleaseNumber>,
+    /// The `release` command that is to be run now, and where.
+    pub release_run: Option<ReleaseRun>,
+    /// The servers that exist.
+    pub servers: BTreeMap<ServerName, PlacedServer>,
+    /// The instances that exist. One that is not here is stopped.
+    pub instances: BTreeMap<InstanceName, PlacedInstance>,
+    /// The VIPs and the balancer that each is home to.
+    pub vips: BTreeMap<Ipv4Addr, ServerName>,
+    /// Where clients come in. Balancers listen on every door of theirs; clients are led to the open ones only.
+    #[serde(default)]
+    pub doors: BTreeMap<SocketAddr, Door>,
+    /// The servers that carry a member of the store, or are to start one now. Where tiers come or go the conductor moves
+    /// them, one member at a time.
+    pub store: Vec<ServerName>,
+    /// Whose member of the store is a learner: it is to catch up, and does not vote yet.
+    #[serde(default)]
+    pub store_joining: Option<ServerName>,
+    /// Balancers send to the web tier. `false`: past it, because there is none, or not yet, or no more.
+    #[serde(default)]
+    pub through_web: bool,
+    /// Balancers know the instances, because they send to them, soon will, or did so until now.
+    #[serde(default)]
+    pub past_web: bool,
+    /// Why the roll-out of this generation stopped half way. A later generation tries again.
+    #[serde(default)]
+    pub failed: Option<Failure>,
+}
+
+/// An address at which clients come in: a VIP, or a server or instance where the tiers before it are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// The tier it leads to; that of a VIP is the balancers'.
+    pub tier: Tier,
+    /// Whether clients are led to it.
+    pub state: DoorState,
+    /// The revision of the placement that put it into this state; 0 until that placement was stored.
+    pub since: Revision,
+}
+
+/// Whether clients are led to a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DoorState {
+    /// Not yet: what is behind it is being made ready.
+    Opening,
+    /// They are.
+    Open,
+    /// No more: those who are in may finish.
+    Closing,
+}
+
+/// Why a roll-out stopped half way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The generation that failed.
+    pub generation: u64,
+    /// The release that was rolled out.
+    pub release: ReleaseNumber,
+    /// The new instance that did not become ready; `None`: the `release` command failed.
+    pub instance: Option<InstanceName>,
+    /// In words.
+    pub reason: String,
+}
+
+/// A server that exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedServer {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// What is wanted of it.
+    pub phase: Phase,
+    /// The revision of the placement that put it into this phase; 0 until that placement was stored.
+    pub since: Revision,
+}
+
+/// What is wanted of a server or instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It takes traffic as soon as it is healthy.
+    Serve,
+    /// It goes on running and takes no new traffic.
+    Drain,
+}
+
+/// An instance that exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedInstance {
+    /// The release it runs from.
+    pub release: ReleaseNumber,
+    /// Its command.
+    pub run: String,
+    /// The path that answers 200 when it is healthy: a new release may have another one than the old. `None`: the
+    /// configuration's. State that was written before instances had a path of their own has none.
+    #[serde(default)]
+    pub health: Option<String>,
+    /// Whether it is given `DATABASE_URL` and `DATABASE_REPLICA_URL`.
+    #[serde(default)]
+    pub database: bool,
+    /// What is wanted of it.
+    pub phase: Phase,
+    /// The revision of the placement that put it into this phase; 0 until that placement was stored.
+    pub since: Revision,
+}
+
+/// A `release` command that is to be run once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRun {
+    /// The release whose directory it runs in.
+    pub release: ReleaseNumber,
+    /// The command.
+    pub command: String,
+    /// The application server it runs on.
+    pub server: ServerName,
+    /// The generation that asked for it, so that a second attempt is told from the first.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+/// What an agent sees on its server. It stands in the store under the agent's lease: a server that is gone has none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// The server.
+    pub server: ServerName,
+    /// The newest placement that the agent has carried out: every process was told, though it may not be ready yet.
+    pub revision: Revision,
+    /// Its proxy; `None` while it does not answer.
+    pub proxy: Option<ObservedProxy>,
+    /// VIPs that its keeper holds.
+    pub vips: BTreeSet<Ipv4Addr>,
+    /// The site's processes on it.
+    pub instances: BTreeMap<InstanceName, ObservedInstance>,
+    /// PostgreSQL on it.
+    pub database: Option<ObservedDatabase>,
+    /// How the last `release` command ended.
+    pub release_run: Option<ReleaseOutcome>,
+    /// Whether data of a member of the store lies on it; `None`: not told.
+    #[serde(default)]
+    pub store_data: Option<bool>,
+    /// What is wrong with this server, in words for people. Empty: nothing.
+    pub troubles: Vec<String>,
+}
+
+impl Observed {
+    /// What an agent tells before it has carried out or seen anything.
+    pub const fn nothing_on(server: ServerName) -> Self {
+        Self {
+            server,
+            revision: Revision(0),
+            proxy: None,
+            vips: BTreeSet::new(),
+            instances: BTreeMap::new(),
+            database: None,
+            release_run: None,
+            store_data: None,
+            troubles: Vec::new(),
+        }
+    }
+}
+
+/// A proxy as its agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedProxy {
+    /// The configuration that every worker has.
+    pub revision: Revision,
+    /// Requests in flight by member name (`web1`, `app1.2`); a member with none is not listed.
+    pub in_flight: BTreeMap<String, u64>,
+    /// Members that it finds up.
+    pub up: BTreeSet<String>,
+}
+
+/// An instance as its agent sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedInstance {
+    /// The release it was started from.
+    pub release: ReleaseNumber,
+    /// The command it was started with.
+    pub run: String,
+    /// How it does.
+    pub state: InstanceState,
+    /// How often it ended by itself since the placement asked for it.
+    pub restarts: u32,
+    /// Why it is not ready, in words; empty when it is.
+    pub reason: String,
+}
+
+/// How an instance does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceState {
+    /// Started, and has not answered its health path yet.
+    Starting,
+    /// Answers its health path.
+    Ready,
+    /// Answered once and does not now.
+    Unhealthy,
+    /// Ended by itself; it is started again after a back-off.
+    Crashed,
+    /// Was told to stop and has not ended.
+    Stopping,
+}
+
+/// PostgreSQL on one server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedDatabase {
+    /// What it is now.
+    pub role: DatabaseRole,
+    /// Patroni's word for its state: `running`, `streaming`, `starting`, `stopped`.
+    pub state: String,
+    /// Its timeline; 0 when unknown.
+    pub timeline: u64,
+    /// Bytes it is behind the primary; `None` when unknown, 0 on the primary.
+    pub lag_bytes: Option<u64>,
+}
+
+/// What a database server is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DatabaseRole {
+    /// Takes writes.
+    Primary,
+    /// Holds every acknowledged write.
+    SyncStandby,
+    /// Follows.
+    Standby,
+    /// Not running, or not known.
+    Unknown,
+}
+
+/// How a `release` command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseOutcome {
+    /// The release.
+    pub release: ReleaseNumber,
+    /// The command that was run.
+    pub command: String,
+    /// [`ReleaseRun::generation`] of the order that it answers.
+    #[serde(default)]
+    pub generation: u64,
+    /// `None`: it succeeded. Otherwise why it failed, with the end of its output.
+    pub error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_without_a_path_of_its_own_is_read() {
+        let text = r#"{"release":3,"run":"run","phase":"serve","since":7}"#;
+        let placed: PlacedInstance = serde_json::from_str(text).unwrap();
+        assert_eq!((placed.health, placed.database), (None, false));
+    }
+
+    #[test]
+    fn a_door_is_written_under_its_address() {
+        let at: SocketAddr = "10.77.0.100:80".parse().unwrap();
+        let door = Door {
+            tier: Tier::Balancer,
+            state: DoorState::Open,
+            since: Revision(3),
+        };
+        let doors = BTreeMap::from([(at, door)]);
+        let text = serde_json::to_string(&doors).unwrap();
+        let written = r#"{"10.77.0.100:80":{"tier":"balancer","state":"open","since":3}}"#;
+        assert_eq!(text, written);
+        assert_eq!(
+            serde_json::from_str::<BTreeMap<SocketAddr, Door>>(&text).unwrap(),
+            doors
+        );
+    }
+}

@@ -1,0 +1,630 @@
+//! What a proxy serves: frontends, routes, backends and servers, with HAProxy's meanings.
+
+mod address;
+mod rule;
+mod stat;
+mod sticky;
+mod tls;
+
+pub use address::{Address, BadAddress};
+pub use rule::{
+    Allowance, BasicAuth, Conditions, Count, Fixed, HeaderEdit, HeaderMatch, Limit, LimitKey, Most,
+    PathMatch, Peers, QueryMatch, Rewrite, Rule, User, ValueMatch,
+};
+pub use stat::{BackendStat, FrontendStat, LimitStat, ProxyStat, ServerOrder, ServerStat, Totals};
+pub use sticky::{SameSite, Secret, Sticky, StickyFault};
+pub use tls::{BadTicketKey, ClientCertificates, ServerTls, TicketKey, Tls, TlsVersion};
+
+use crate::placement::Revision;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything one proxy process serves. It never changes: a change is a new one with a higher revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyConfig {
+    /// Which placement it was made from; a proxy refuses one that is older than what it has.
+    pub revision: Revision,
+    /// The name of the server it runs on; part of `Via`, logs and metrics.
+    pub server: String,
+    /// What is listened on.
+    pub frontends: Vec<Frontend>,
+    /// Where it leads to. Routes and frontends name them by `Backend::name`.
+    pub backends: Vec<Backend>,
+    /// Limits that routes refer to by name.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
+    /// What the keys of limits are hashed with, the same on all proxies that tell each other their counts. Without it
+    /// each process makes its own.
+    #[serde(default)]
+    pub limit_secret: Option<String>,
+    /// Other proxies that count shared limits with this one.
+    #[serde(default)]
+    pub peers: Option<Peers>,
+}
+
+/// Bound sockets and what happens to the connections they accept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frontend {
+    /// Unique name, used in logs and metrics.
+    pub name: String,
+    /// Where it listens.
+    pub binds: Vec<Bind>,
+    /// What is spoken on it.
+    pub mode: Mode,
+    /// Most connections at a time; further ones stay in the listen queue.
+    pub maxconn: u32,
+    /// Every wait on the client's side.
+    pub timeouts: ClientTimeouts,
+    /// Name of a [`Limit`] by client address or network that counts connections here; one beyond it is closed unserved.
+    #[serde(default)]
+    pub connection_limit: Option<String>,
+    /// Files that are sent as the body of our own answers with these statuses. They are read with the configuration.
+    #[serde(default)]
+    pub error_pages: BTreeMap<u16, PathBuf>,
+}
+
+impl Frontend {
+    /// What is spoken on these, with nothing else said of it.
+    pub fn new(name: impl Into<String>, binds: Vec<Bind>, mode: Mode) -> Self {
+        Self {
+            name: name.into(),
+            binds,
+            mode,
+            maxconn: 20_000,
+            timeouts: ClientTimeouts::default(),
+            connection_limit: None,
+            error_pages: BTreeMap::new(),
+        }
+    }
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// The address. It may be an IP address that this server does not hold now (a VIP): it is bound with `IP_FREEBIND`.
+    pub address: Address,
+    /// Peers that must begin each connection with a PROXY protocol header. From all others none is accepted. Peers on a
+    /// Unix socket count as 127.0.0.1.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// TLS, where clients are to speak it.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Permissions of a Unix socket; `None`: as the process' umask leaves them.
+    #[serde(default)]
+    pub permissions: Option<u32>,
+}
+
+impl Bind {
+    /// This address, with nothing else said of it.
+    pub fn new(address: impl Into<Address>) -> Self {
+        Self {
+            address: address.into(),
+            proxy_protocol_from: Vec::new(),
+            tls: None,
+            permissions: None,
+        }
+    }
+}
+
+/// What a frontend speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// HTTP/1.1.
+    Http {
+        /// First match wins; a request that none matches gets 404.
+        routes: Vec<Route>,
+        /// Senders whose `X-Forwarded-*` and `X-Request-ID` are kept and added to; all others' are replaced.
+        trusted: Vec<IpNet>,
+    },
+    /// Bytes, copied both ways.
+    Tcp {
+        /// Name of the backend.
+        backend: String,
+        /// What a client is told when no server can be had.
+        refusal: Refusal,
+        /// Backends for the names that TLS clients ask for (SNI); the first that takes the name wins. Those that ask
+        /// for none of them, or speak something else, go to `backend`. Where there are any, a client must speak first.
+        #[serde(default)]
+        sni: Vec<SniRoute>,
+    },
+}
+
+impl Mode {
+    /// The backends that it leads to: those of its routes, or in TCP mode the one for all and then those for names.
+    pub fn backends(&self) -> Vec<Option<&str>> {
+        match self {
+            Self::Http { routes, .. } => {
+                let backends = routes.iter().map(|route| route.backend.as_deref());
+                backends.collect()
+            }
+            Self::Tcp { backend, sni, .. } => {
+                let sni = sni.iter().map(|route| &*route.backend);
+                std::iter::once(&**backend).chain(sni).map(Some).collect()
+            }
+        }
+    }
+}
+
+/// Names that TLS clients ask for, and where their connections go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SniRoute {
+    /// Host names in lower case; `*.example.org` takes every name below `example.org`.
+    pub names: Vec<String>,
+    /// Name of the backend.
+    pub backend: String,
+}
+
+/// What a TCP client is told when no server can be had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refusal {
+    /// The connection is closed.
+    #[default]
+    Close,
+    /// PostgreSQL's error 57P03 (cannot_connect_now), after reading the client's startup message.
+    Postgres,
+}
+
+/// A condition and where a request that meets it goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The path must be this or lie below it: `/api` takes `/api/x`, not `/apis`; `/` takes every path.
+    pub path_prefix: String,
+    /// What else must hold.
+    #[serde(default)]
+    pub when: Conditions,
+    /// What is done with the request before it is answered.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// What the request may need.
+    #[serde(default)]
+    pub allowance: Allowance,
+    /// Directories that are searched for a file first, in this order; the request goes on to `backend` where none
+    /// has it. Only GET and HEAD are answered with files.
+    pub files: Vec<PathBuf>,
+    /// Name of the backend. A request that neither a rule nor a file answers gets 404 where there is none.
+    #[serde(default)]
+    pub backend: Option<String>,
+}
+
+impl Default for Route {
+    /// Every request nowhere.
+    fn default() -> Self {
+        Self {
+            path_prefix: "/".into(),
+            when: Conditions::default(),
+            rules: Vec::new(),
+            allowance: Allowance::default(),
+            files: Vec::new(),
+            backend: None,
+        }
+    }
+}
+
+impl Route {
+    /// Every request to this backend.
+    pub fn to(backend: impl Into<String>) -> Self {
+        Self {
+            backend: Some(backend.into()),
+            ..Self::default()
+        }
+    }
+}
+
+/// A pool of servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Unique name, used in logs and metrics.
+    pub name: String,
+    /// How a server is chosen.
+    pub algorithm: Algorithm,
+    /// Its members.
+    pub servers: Vec<Server>,
+    /// Active health check; without one every server counts as up.
+    pub check: Option<Check>,
+    /// Every wait on the server's side.
+    pub timeouts: ServerTimeouts,
+    /// What happens to sessions when a server goes down.
+    pub on_marked_down: OnMarkedDown,
+    /// Name of the backend that takes over, with its own waits, while no member of this one is up.
+    #[serde(default)]
+    pub fallback: Option<String>,
+    /// Whether all spare servers take traffic together once they must, rather than the first of them.
+    #[serde(default)]
+    pub all_spares: bool,
+    /// How long a server that came up again takes to get its whole share, from a sixteenth on. `None`: no time.
+    #[serde(default)]
+    pub slow_start: Option<Duration>,
+    /// When a server that answers later than the others is left out. `None`: never.
+    #[serde(default)]
+    pub slow_ejection: Option<SlowEjection>,
+    /// The cookie that keeps a client at its server. HTTP only.
+    #[serde(default)]
+    pub sticky: Option<Sticky>,
+}
+
+impl Backend {
+    /// These servers in turn, unchecked.
+    pub fn new(name: impl Into<String>, servers: Vec<Server>) -> Self {
+        Self {
+            name: name.into(),
+            algorithm: Algorithm::default(),
+            servers,
+            check: None,
+            timeouts: ServerTimeouts::default(),
+            on_marked_down: OnMarkedDown::default(),
+            fallback: None,
+            all_spares: false,
+            slow_start: None,
+            slow_ejection: None,
+            sticky: None,
+        }
+    }
+}
+
+/// How a server is chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// One after another, smoothly by weight.
+    #[default]
+    RoundRobin,
+    /// The server with the fewest requests in flight for its weight.
+    LeastConn,
+    /// Of two servers drawn by weight, the one with fewer requests in flight for its weight.
+    Random,
+    /// The first server with room, in the configuration's order.
+    First,
+    /// The same server for the same key, by consistent hashing; a request without the key goes round robin.
+    Hash {
+        /// What is hashed.
+        key: HashKey,
+        /// Most requests in flight to one server, in percent of its share of all; beyond them the next one on the ring
+        /// is taken. At least 100; `None`: no such bound.
+        bound: Option<u16>,
+    },
+}
+
+impl Algorithm {
+    /// The usual bound of [`Self::Hash`]: a quarter more than a server's share.
+    pub const USUAL_BOUND: u16 = 125;
+}
+
+/// What a hash is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HashKey {
+    /// The client's address.
+    Source,
+    /// The path as it was sent.
+    Uri {
+        /// With the query, if there is one.
+        query: bool,
+        /// So many of its directories only: with 1, `/a/b/c` counts as `/a`. 0: all of it.
+        depth: u16,
+    },
+    /// The value of the first header field of this name.
+    Header(String),
+    /// The value of the cookie of this name.
+    Cookie(String),
+}
+
+/// When a server that answers later than the others is left out: never more than a third of a backend's servers at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowEjection {
+    /// Its mean time to a response is above so many percent of the others' median. More than 100.
+    pub factor: u16,
+    /// For so long without a break.
+    pub after: Duration,
+}
+
+/// One member of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Unique within the backend, used in logs and metrics: `web1`, `app2.3`.
+    pub name: String,
+    /// Where it listens.
+    pub address: Address,
+    /// Its share of the requests, 0 to 256; 0 takes none but those whose cookie names it. Default 1.
+    pub weight: u16,
+    /// Most requests at a time; further ones wait in the queue. `None`: no limit.
+    pub maxconn: Option<u32>,
+    /// What the operator or a roll-out wants of it.
+    pub admin: Admin,
+    /// The path that its check asks for, where that is not the backend's.
+    #[serde(default)]
+    pub check_path: Option<String>,
+    /// Whether it takes traffic only while no other server of its backend does.
+    #[serde(default)]
+    pub spare: bool,
+    /// What the backend's cookie calls it. `None`: a number made of its name.
+    #[serde(default)]
+    pub cookie: Option<String>,
+    /// TLS, where it is spoken with this server. Checks speak it too, unless they have a port of their own.
+    #[serde(default)]
+    pub tls: Option<ServerTls>,
+    /// Each connection begins with a PROXY protocol header of this version, which names the client. Such a connection
+    /// carries one client's requests only. Checks send a header too, unless they have a port of their own.
+    #[serde(default)]
+    pub send_proxy: Option<ProxyVersion>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl Server {
+    /// The greatest weight.
+    pub const MOST_WEIGHT: u16 = 256;
+
+    /// A server that takes its share without a limit.
+    pub fn new(name: impl Into<String>, address: impl Into<Address>) -> Self {
+        Self {
+            name: name.into(),
+            address: address.into(),
+            weight: 1,
+            maxconn: None,
+            admin: Admin::Ready,
+            check_path: None,
+            spare: false,
+            cookie: None,
+            tls: None,
+            send_proxy: None,
+        }
+    }
+}
+
+/// What is wanted of a member, whatever its health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    /// Takes traffic while it is up.
+    #[default]
+    Ready,
+    /// Takes no new request but those whose cookie names it; those in flight end.
+    Drain,
+    /// Takes nothing and is not checked.
+    Maint,
+}
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Port asked instead of the server's own.
+    pub port: Option<u16>,
+    /// Between two probes while nothing changes.
+    pub interval: Duration,
+    /// Between two probes while up with a failure, or down with a success.
+    pub fast_interval: Duration,
+    /// A probe whose connection takes longer has failed: a server that has lost power answers nothing at all.
+    pub connect: Duration,
+    /// A probe that takes longer as a whole has failed.
+    pub timeout: Duration,
+    /// Successes in a row that bring a server up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckKind {
+    /// A connection is accepted.
+    Tcp,
+    /// `GET path` is answered with a status from 200 to 399.
+    Http {
+        /// The path asked for.
+        path: String,
+    },
+    /// A TLS handshake succeeds: as the server's `tls` says, and where it has none with any certificate.
+    Tls,
+    /// A PostgreSQL server goes on with a client of this name: it asks for a password, or for nothing.
+    Postgres {
+        /// The name of the user, who need not exist.
+        user: String,
+    },
+    /// As `Http`, over mutual TLS, only 200 counting: Patroni's REST API.
+    Https {
+        /// The path asked for: `/primary` or `/replica`.
+        path: String,
+        /// PEM file of the CA.
+        ca: PathBuf,
+        /// PEM file of our certificate.
+        cert: PathBuf,
+        /// PEM file of our key.
+        key: PathBuf,
+    },
+}
+
+/// What happens to a member's sessions when it is marked down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMarkedDown {
+    /// Pooled connections are closed and requests in flight may still end. HTTP backends.
+    #[default]
+    ClosePooled,
+    /// All its sessions are closed at once, so that nobody goes on talking to a deposed primary.
+    ShutdownSessions,
+}
+
+/// Every wait on the client's side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientTimeouts {
+    /// From a request's first byte to the end of its head.
+    pub request_head: Duration,
+    /// Between two requests on one connection.
+    pub keep_alive: Duration,
+    /// Silence of a client that should send or take bytes of a body.
+    pub idle: Duration,
+    /// Silence of both sides of a tunnel (Upgrade, TCP mode).
+    pub tunnel: Duration,
+}
+
+impl Default for ClientTimeouts {
+    fn default() -> Self {
+        Self {
+            request_head: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
+            idle: Duration::from_secs(30),
+            tunnel: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Every wait on the server's side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerTimeouts {
+    /// Until a connection stands, with TLS where that is spoken.
+    pub connect: Duration,
+    /// Waiting for a server with room, or for one that is up (`queue_when_down`).
+    pub queue: Duration,
+    /// Until the head of the response, counted from the last byte sent, and between two pieces of its body.
+    pub response: Duration,
+    /// Unacknowledged bytes on an upstream connection (TCP_USER_TIMEOUT).
+    pub user: Duration,
+    /// A pooled connection that was not used for this long is closed.
+    pub pooled: Duration,
+    /// With `true` a session waits up to `queue` while no server is up; with `false` it fails at once.
+    pub queue_when_down: bool,
+    /// Most sessions that wait at a time; a further one is refused.
+    pub queue_size: u32,
+}
+
+impl Default for ServerTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_millis(500),
+            queue: Duration::from_secs(5),
+            response: Duration::from_secs(30),
+            user: Duration::from_secs(1),
+            pooled: Duration::from_secs(30),
+            queue_when_down: false,
+            queue_size: 1024,
+        }
+    }
+}
+
+/// What the agent, or an operator, tells a proxy through its control socket: one JSON value a line, each answered by one
+/// [`ControlReply`] on a line, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlRequest {
+    /// Take this configuration; answered once every worker has it.
+    Configure(Box<ProxyConfig>),
+    /// Seal session tickets with the first of these keys and open them with all, until others are given. Proxies with the
+    /// same keys resume each other's sessions. Without any, a proxy makes its own.
+    TicketKeys(Vec<TicketKey>),
+    /// Change what happens to connections to one local address (a VIP), on all its ports.
+    Admit {
+        /// The local address.
+        address: std::net::IpAddr,
+        /// What is wanted.
+        admission: Admission,
+        /// `Refuse` is answered when no connection to the address is left, or after this long, whichever is first;
+        /// the others are answered at once.
+        wait_ms: u64,
+    },
+    /// Tell the state.
+    Report,
+    /// Wait for the health of a server, or what is served, to change.
+    Await {
+        /// The number that the last answer gave; 0 at first.
+        after: u64,
+        /// Answered after this long at the latest.
+        wait_ms: u64,
+    },
+    /// Tell all that is counted.
+    Stat,
+    /// Change one server, until the next configuration says otherwise; answered once every worker knows.
+    SetServer {
+        /// The backend's name.
+        backend: String,
+        /// The server's.
+        server: String,
+        /// What is wanted.
+        order: ServerOrder,
+    },
+    /// Forget what a limit of rate has counted.
+    ClearLimit {
+        /// Its name.
+        name: String,
+        /// Of this key only: an address, a path or a value as the limit has it. `None`: of all.
+        key: Option<String>,
+    },
+}
+
+/// What happens to connections to one local address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admission {
+    /// They are accepted and kept alive.
+    Accept,
+    /// They are accepted, and each response closes its connection, so that clients come back elsewhere.
+    Close,
+    /// New ones are left unanswered (their SYN is dropped, so the client tries again), idle ones are closed.
+    Refuse,
+}
+
+/// A proxy's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlReply {
+    /// Every worker has this revision.
+    Configured(Revision),
+    /// What was asked of an address holds; so many connections to it are left.
+    Admitted {
+        /// Connections that are still open.
+        connections: u64,
+    },
+    /// So many ticket keys are in use.
+    TicketKeys(usize),
+    /// The state.
+    Report(ProxyReport),
+    /// The number of the newest change.
+    Changed(u64),
+    /// All that is counted.
+    Stat(Box<ProxyStat>),
+    /// It is done.
+    Done,
+    /// The request was refused.
+    Refused(String),
+}
+
+/// What a proxy tells of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyReport {
+    /// The configuration that every worker has.
+    pub revision: Revision,
+    /// Client connections that are open.
+    pub connections: u64,
+    /// Members of all backends.
+    pub servers: Vec<ServerReport>,
+}
+
+/// What a proxy tells of one member of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// The backend's name.
+    pub backend: String,
+    /// The member's name.
+    pub server: String,
+    /// Whether it takes traffic: checked up, and not ejected.
+    pub up: bool,
+    /// The last check's result in words: `HTTP 200 in 2 ms`, `connection refused`.
+    pub reason: String,
+    /// Requests or sessions that were sent to it and have not ended.
+    pub in_flight: u64,
+}

@@ -1,0 +1,158 @@
+//! TLS to clients and to servers.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// TLS to the clients of a bind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// PEM files with a certificate, its chain and its key (which may stand in `FILE.key` instead), or folders of such
+    /// files. A certificate is chosen by the name that the client asks for; the first one is for all others. The
+    /// answer of its OCSP server is stapled from `FILE.ocsp`, where that is there.
+    pub certificates: Vec<PathBuf>,
+    /// The oldest version that is spoken.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+    /// Which certificates clients are asked for.
+    #[serde(default)]
+    pub client: Option<ClientCertificates>,
+    /// Protocols that are offered inside of TLS (ALPN), the best first; none are spoken of where this is empty.
+    #[serde(default)]
+    pub alpn: Vec<String>,
+}
+
+impl Tls {
+    /// TLS with these certificates, from 1.2 on.
+    pub fn new(certificates: Vec<PathBuf>) -> Self {
+        Self {
+            certificates,
+            min_version: TlsVersion::default(),
+            client: None,
+            alpn: Vec::new(),
+        }
+    }
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[default]
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// TLS 1.3.
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// Certificates that clients are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificates {
+    /// PEM file of the CAs that they must come from.
+    pub ca: PathBuf,
+    /// Whether a client without one is turned away.
+    pub required: bool,
+}
+
+/// TLS to a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerTls {
+    /// Whether the server's certificate is checked.
+    pub verify: bool,
+    /// PEM file of the CAs that it must come from; `None`: the system's.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// The name that the server is asked for (SNI); `None`: `host`, and none without that.
+    #[serde(default)]
+    pub sni: Option<String>,
+    /// The name or IP address that its certificate must be for; `None`: `sni`, and without that the IP address that is
+    /// connected to.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// PEM file with our own certificate, its chain and its key, for a server that asks for one.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+}
+
+impl Default for ServerTls {
+    /// Checked by the system's CAs.
+    fn default() -> Self {
+        Self {
+            verify: true,
+            ca: None,
+            sni: None,
+            host: None,
+            certificate: None,
+        }
+    }
+}
+
+/// A secret that session tickets are sealed with. As text it is 64 hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TicketKey(pub [u8; 32]);
+
+/// Text that is no [`TicketKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a ticket key has 64 hexadecimal digits")]
+pub struct BadTicketKey;
+
+impl fmt::Debug for TicketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketKey")
+    }
+}
+
+impl FromStr for TicketKey {
+    type Err = BadTicketKey;
+
+    fn from_str(text: &str) -> Result<Self, BadTicketKey> {
+        let digit = |byte: u8| {
+            char::from(byte)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+            return Err(BadTicketKey);
+        };
+        let bytes = pairs
+            .iter()
+            .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
+        let bytes: Option<Vec<u8>> = bytes.collect();
+        let secret = bytes.and_then(|bytes| bytes.try_into().ok());
+        secret.map(Self).ok_or(BadTicketKey)
+    }
+}
+
+impl TryFrom<String> for TicketKey {
+    type Error = BadTicketKey;
+
+    fn try_from(text: String) -> Result<Self, BadTicketKey> {
+        text.parse()
+    }
+}
+
+impl From<TicketKey> for String {
+    fn from(key: TicketKey) -> Self {
+        key.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_key_is_hexadecimal_and_is_not_shown() {
+        let key = TicketKey([0xa7; 32]);
+        let text = String::from(key.clone());
+        assert_eq!(text, "a7".repeat(32));
+        assert_eq!(text.parse(), Ok(key.clone()));
+        assert!(!format!("{key:?}").contains("a7"));
+        for bad in ["", "a7", &text[1..], &format!("{text}a7"), &"é".repeat(32)] {
+            assert_eq!(bad.parse::<TicketKey>(), Err(BadTicketKey), "{bad:?}");
+        }
+    }
+}

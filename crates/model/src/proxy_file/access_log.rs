@@ -1,0 +1,98 @@
+//! The access log of a proxy.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where a line for each request is written, and what stands in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where it is written.
+    pub to: LogTarget,
+    /// What stands in it.
+    pub format: LogFormat,
+}
+
+impl From<PathBuf> for AccessLog {
+    /// JSON in a file.
+    fn from(file: PathBuf) -> Self {
+        Self {
+            to: LogTarget::File(file),
+            format: LogFormat::default(),
+        }
+    }
+}
+
+/// What takes the lines of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// A file, to which they are appended.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+    /// A syslog server on a UDP port.
+    Udp(SocketAddr, Facility),
+    /// A syslog server on a Unix datagram socket, such as `/dev/log`.
+    Socket(PathBuf, Facility),
+}
+
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Stdout => f.write_str("stdout"),
+            Self::Udp(address, _) => write!(f, "syslog:{address}"),
+            Self::Socket(path, _) => write!(f, "syslog:{}", path.display()),
+        }
+    }
+}
+
+/// What stands in the lines of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A JSON object.
+    #[default]
+    Json,
+    /// HAProxy's `httplog`, and `tcplog` for TCP sessions.
+    Httplog,
+    /// NCSA's combined log format.
+    Combined,
+}
+
+/// Which of syslog's facilities lines belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facility(u8);
+
+impl Facility {
+    /// Their names, as HAProxy has them, by number.
+    pub const NAMES: [&str; 24] = [
+        "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "auth2",
+        "ftp", "ntp", "audit", "alert", "cron2", "local0", "local1", "local2", "local3", "local4",
+        "local5", "local6", "local7",
+    ];
+
+    /// The facility of this name.
+    ///
+    /// ```
+    /// use gaiola_model::proxy_file::Facility;
+    ///
+    /// assert_eq!(Facility::of("local0"), Some(Facility::default()));
+    /// assert_eq!(Facility::default().number(), 16);
+    /// ```
+    pub fn of(name: &str) -> Option<Self> {
+        let number = Self::NAMES.iter().position(|known| *known == name)?;
+        u8::try_from(number).ok().map(Self)
+    }
+
+    /// Its number (RFC 3164, section 4.1.1).
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Facility {
+    /// `local0`.
+    fn default() -> Self {
+        Self(16)
+    }
+}

@@ -1,0 +1,54 @@
+//! A point on the monotonic clock that is handed to every decision.
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A point in time: the span since an arbitrary start that only the clock's owner knows.
+///
+/// Points of different processes cannot be compared.
+///
+/// ```
+/// use gaiola_model::Time;
+/// use std::time::Duration;
+///
+/// let later = Time::ZERO + Duration::from_millis(100);
+/// assert_eq!(later - Time::ZERO, Duration::from_millis(100));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(Duration);
+
+impl Time {
+    /// The start of the clock.
+    pub const ZERO: Self = Self(Duration::ZERO);
+
+    /// The point `since_start` after the clock's start.
+    pub const fn from_start(since_start: Duration) -> Self {
+        Self(since_start)
+    }
+
+    /// How long after the clock's start this is.
+    pub const fn since_start(self) -> Duration {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0 + span)
+    }
+}
+
+impl Sub for Time {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        self.saturating_since(earlier)
+    }
+}

@@ -1,0 +1,162 @@
+//! The logs of a server's processes: read for reasons, and kept from filling the disk.
+
+use crate::store::etcd;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A log that has grown past this is cut.
+const LARGEST: u64 = 8 * 1024 * 1024;
+/// What is kept of it, in a file of its own with `.1` behind its name.
+const KEPT: u64 = 4 * 1024 * 1024;
+/// Between two looks at their sizes.
+const LOOK: Duration = Duration::from_secs(10);
+/// The most that is quoted of a log.
+const QUOTED: u64 = 2000;
+
+/// The logs in one directory.
+pub(super) struct Keeper {
+    folder: PathBuf,
+    next: Instant,
+    trouble: Option<String>,
+}
+
+impl Keeper {
+    /// The logs in `folder`.
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            next: Instant::now(),
+            trouble: None,
+        }
+    }
+
+    /// Cuts what has grown too long, now and then.
+    pub(super) fn tick(&mut self) {
+        if Instant::now() < self.next {
+            return;
+        }
+        self.next = Instant::now() + LOOK;
+        self.trouble = cut_all(&self.folder).err().map(|error| {
+            format!(
+                "cannot bound the logs in {}: {error}",
+                self.folder.display()
+            )
+        });
+    }
+
+    /// Why logs could not be bounded, such as a full disk.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.clone()
+    }
+
+    /// The last line that a process wrote, as `: LINE`; empty when it wrote none.
+    pub(super) fn last_line(&self, process: &str) -> String {
+        let text = self.tail(process);
+        if let Some(words) = etcd::last_words(&text).filter(|_| process == "etcd") {
+            return format!(": {words}");
+        }
+        text.lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .map(|line| format!(": {}", line.trim()))
+            .unwrap_or_default()
+    }
+
+    /// The last lines that a process wrote, as `: LINES`; empty when it wrote none.
+    pub(super) fn end(&self, process: &str) -> String {
+        let text = self.tail(process);
+        let mut lines: Vec<&str> = text
+            .lines()
+            .rev()
+            .filter(|line| !line.trim().is_empty())
+            .take(5)
+            .collect();
+        lines.reverse();
+        if lines.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", lines.join(" | "))
+        }
+    }
+
+    fn tail(&self, process: &str) -> String {
+        read_tail(&self.folder.join(format!("{process}.log")), QUOTED).unwrap_or_default()
+    }
+}
+
+fn read_tail(path: &Path, most: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let start = file.metadata()?.len().saturating_sub(most);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn cut_all(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "log")
+            && entry.metadata()?.len() > LARGEST
+        {
+            cut(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the end of a log elsewhere and empties it. Whoever writes it appends, and so goes on at its start.
+fn cut(path: &Path) -> io::Result<()> {
+    let mut log = OpenOptions::new().read(true).write(true).open(path)?;
+    let length = log.metadata()?.len();
+    log.seek(SeekFrom::Start(length.saturating_sub(KEPT)))?;
+    let mut kept = File::create(path.with_extension("log.1"))?;
+    io::copy(&mut (&mut log).take(KEPT), &mut kept)?;
+    log.set_len(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_log_that_grew_too_long_keeps_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app1.1.log");
+        let mut writer = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
+        let line = [b'x'; 1023];
+        for _ in 0..LARGEST / 1024 + 1 {
+            writer.write_all(&line).unwrap();
+            writer.write_all(b"\n").unwrap();
+        }
+        cut_all(folder.path()).unwrap();
+        writer.write_all(b"after\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "after\n");
+        assert_eq!(
+            std::fs::metadata(path.with_extension("log.1"))
+                .unwrap()
+                .len(),
+            KEPT
+        );
+    }
+
+    #[test]
+    fn the_reason_is_the_last_line_that_says_something() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("app1.1.log"), "one\nno such table\n\n").unwrap();
+        let keeper = Keeper::new(folder.path().into());
+        assert_eq!(keeper.last_line("app1.1"), ": no such table");
+        assert_eq!(keeper.last_line("app1.2"), "");
+    }
+}

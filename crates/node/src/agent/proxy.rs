@@ -1,0 +1,256 @@
+//! The agent's line to the proxy of its server: hands it configurations, asks how it does.
+
+use crate::state::RUN;
+use gaiola_model::placement::{ObservedProxy, Revision};
+use gaiola_model::proxy::{
+    Admission, ControlReply, ControlRequest, ProxyConfig, ProxyReport, TicketKey,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// A proxy that does not answer for this long is taken for hung; the agent asks again.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Between two reports: this long while the proxy tells of no change and nothing is drained,
+const CALM: Duration = Duration::from_secs(1);
+/// and this long while a change waits for requests in flight to end.
+const BUSY: Duration = Duration::from_millis(100);
+/// A question for changes is left open for so long.
+const AWAIT: Duration = Duration::from_secs(10);
+
+/// Where the proxy of a server listens for its agent.
+pub(super) fn socket() -> PathBuf {
+    Path::new(RUN).join("proxy.sock")
+}
+
+/// One connection to the proxy's control socket.
+struct Line {
+    stream: BufReader<UnixStream>,
+}
+
+impl Line {
+    async fn open() -> io::Result<Self> {
+        Ok(Self {
+            stream: BufReader::new(UnixStream::connect(socket()).await?),
+        })
+    }
+
+    async fn ask(&mut self, request: &ControlRequest, limit: Duration) -> io::Result<ControlReply> {
+        let asked = async {
+            let mut text = serde_json::to_vec(request)?;
+            text.push(b'\n');
+            self.stream.write_all(&text).await?;
+            let mut reply = String::new();
+            if self.stream.read_line(&mut reply).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(serde_json::from_str(&reply)?)
+        };
+        timeout(limit, asked)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// What the proxy is to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// `None`: nothing.
+    pub config: Option<ProxyConfig>,
+    /// What session tickets are sealed with; none: keys of its own.
+    pub tickets: Vec<TicketKey>,
+}
+
+/// Whether it has a bind with TLS.
+pub(super) fn speaks_tls(config: &ProxyConfig) -> bool {
+    let mut binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
+    binds.any(|bind| bind.tls.is_some())
+}
+
+/// What the proxy was told over this line.
+#[derive(Default)]
+struct Told {
+    config: Option<Result<Revision, (Revision, String)>>,
+    tickets: Vec<TicketKey>,
+}
+
+/// What the agent knows of its proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// `None` while it does not answer.
+    pub proxy: Option<ObservedProxy>,
+    /// Why the last configuration was refused; empty when it was taken.
+    pub refused: String,
+}
+
+/// Keeps the proxy at the newest configuration and its report up to date, until the agent ends.
+pub(super) async fn follow(wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>) {
+    let news = Notify::new();
+    tokio::select! {
+        () = keep(wanted, known, &news) => {}
+        () = listen(&news) => {}
+    }
+}
+
+async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, news: &Notify) {
+    let mut line = None;
+    let mut told = Told::default();
+    loop {
+        if line.is_none() {
+            told = Told::default();
+            line = Line::open().await.ok();
+        }
+        let now = wanted.borrow_and_update().clone();
+        let draining = now.config.as_ref().is_some_and(is_draining);
+        match &mut line {
+            Some(open) => match update(open, now, &mut told).await {
+                Ok(new) => publish(&known, new),
+                Err(_) => {
+                    line = None;
+                    publish(&known, Known::default());
+                }
+            },
+            None => publish(&known, Known::default()),
+        }
+        let pause = if draining || line.is_none() {
+            BUSY
+        } else {
+            CALM
+        };
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() {
+                return;
+            },
+            () = news.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Tells of every change in the proxy at once, over a line of its own, for ever.
+async fn listen(news: &Notify) {
+    loop {
+        if let Ok(mut line) = Line::open().await {
+            let wait_ms = u64::try_from(AWAIT.as_millis()).unwrap_or(u64::MAX);
+            let mut after = 0;
+            loop {
+                let request = ControlRequest::Await { after, wait_ms };
+                match line.ask(&request, AWAIT + ANSWER_LIMIT).await {
+                    Ok(ControlReply::Changed(seq)) if seq == after => {}
+                    Ok(ControlReply::Changed(seq)) => {
+                        after = seq;
+                        news.notify_one();
+                    }
+                    Ok(_) | Err(_) => break,
+                }
+            }
+        }
+        tokio::time::sleep(CALM).await;
+    }
+}
+
+fn publish(known: &watch::Sender<Known>, new: Known) {
+    known.send_if_modified(|old| {
+        let changed = *old != new;
+        *old = new;
+        changed
+    });
+}
+
+fn is_draining(config: &ProxyConfig) -> bool {
+    use gaiola_model::proxy::Admin;
+    config
+        .backends
+        .iter()
+        .flat_map(|backend| &backend.servers)
+        .any(|server| server.admin != Admin::Ready)
+}
+
+async fn update(line: &mut Line, wanted: Wanted, told: &mut Told) -> io::Result<Known> {
+    if !wanted.tickets.is_empty() && told.tickets != wanted.tickets {
+        let request = ControlRequest::TicketKeys(wanted.tickets.clone());
+        if let ControlReply::Refused(why) = line.ask(&request, ANSWER_LIMIT).await? {
+            tracing::error!("the proxy refuses the ticket keys: {why}");
+        }
+        told.tickets = wanted.tickets;
+    }
+    if let Some(config) = wanted.config {
+        let revision = config.revision;
+        let already = match &told.config {
+            Some(Ok(told)) => *told == revision,
+            Some(Err((told, _))) => *told == revision,
+            None => false,
+        };
+        if !already {
+            told.config = Some(
+                match line
+                    .ask(&ControlRequest::Configure(Box::new(config)), ANSWER_LIMIT)
+                    .await?
+                {
+                    ControlReply::Refused(why) => Err((revision, why)),
+                    _ => Ok(revision),
+                },
+            );
+        }
+    }
+    let refused = match &told.config {
+        Some(Err((_, why))) => why.clone(),
+        _ => String::new(),
+    };
+    match line.ask(&ControlRequest::Report, ANSWER_LIMIT).await? {
+        ControlReply::Report(report) => Ok(Known {
+            proxy: Some(observed(&report)),
+            refused,
+        }),
+        other => Err(io::Error::other(format!(
+            "asked for a report, was told {other:?}"
+        ))),
+    }
+}
+
+fn observed(report: &ProxyReport) -> ObservedProxy {
+    let mut in_flight = BTreeMap::new();
+    let mut up = BTreeSet::new();
+    for server in &report.servers {
+        if server.in_flight > 0 {
+            *in_flight.entry(server.server.clone()).or_default() += server.in_flight;
+        }
+        if server.up {
+            up.insert(server.server.clone());
+        }
+    }
+    ObservedProxy {
+        revision: report.revision,
+        in_flight,
+        up,
+    }
+}
+
+/// Says what happens to connections to one VIP, and tells how many are left.
+///
+/// # Errors
+/// Where the proxy does not answer.
+pub(super) async fn admit(vip: Ipv4Addr, admission: Admission, wait: Duration) -> io::Result<u64> {
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let request = ControlRequest::Admit {
+        address: IpAddr::V4(vip),
+        admission,
+        wait_ms,
+    };
+    match Line::open()
+        .await?
+        .ask(&request, wait + ANSWER_LIMIT)
+        .await?
+    {
+        ControlReply::Admitted { connections } => Ok(connections),
+        other => Err(io::Error::other(format!(
+            "asked to change {vip}, was told {other:?}"
+        ))),
+    }
+}

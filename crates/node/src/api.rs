@@ -1,0 +1,121 @@
+//! What the command line and the lab say to each other over the control socket: HTTP with JSON bodies.
+//!
+//! A change is answered by a stream of JSON lines, one [`Progress`] each, the last of which is `Done`.
+
+use gaiola_model::status::Status;
+use gaiola_model::{Config, ServerName, SiteName};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A change that an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Make the site what its file says.
+    Apply {
+        /// What the file says.
+        config: Box<Config>,
+        /// The file, which is no part of a release.
+        file: PathBuf,
+        /// The site's directory, of which a release is made.
+        folder: PathBuf,
+        /// Whether what cannot be taken back is allowed.
+        yes: bool,
+    },
+    /// Change a tier's size by hand: `web=3`, `app=2x4`.
+    Scale {
+        /// What to scale, as written.
+        to: Vec<String>,
+        /// Whether what cannot be taken back is allowed.
+        yes: bool,
+    },
+    /// Take a server out of traffic.
+    Drain(ServerName),
+    /// Let it take traffic again.
+    Undrain(ServerName),
+}
+
+/// A change, and how long its end is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeRequest {
+    /// What is asked for.
+    pub change: Change,
+    /// How long the answer may wait until what is desired is observed.
+    pub timeout_ms: u64,
+}
+
+/// One line of the answer to a change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// Something happened.
+    Step(String),
+    /// A server's state changed.
+    Server {
+        /// The server.
+        name: ServerName,
+        /// Its state in a word or a few.
+        state: String,
+    },
+    /// The end.
+    Done(Box<Outcome>),
+}
+
+/// How a change ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The exit code: 0 ok, 1 failed, 2 usage, 3 file invalid, 4 degraded, 5 timeout, 7 another change under way.
+    pub exit: u8,
+    /// In words; empty when there is nothing to say.
+    pub message: String,
+    /// The site at the end, where it could be asked.
+    pub status: Option<Box<Status>>,
+}
+
+/// What a change would do, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// One line for each change; empty: nothing would change.
+    pub changes: Vec<String>,
+    /// What keeps its size by hand although the file says another.
+    pub kept: Vec<String>,
+    /// What is refused without `--yes`.
+    pub refusals: Vec<String>,
+}
+
+/// A harm that `drill` asks the lab to do, or to take back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Harm {
+    /// Pull the cable, then kill everything.
+    CutPower(ServerName),
+    /// Pull the cable.
+    Unplug(ServerName),
+    /// Plug the cable in.
+    Plug(ServerName),
+    /// Switch it off gracefully.
+    ShutDown(ServerName),
+    /// Switch it on.
+    PowerOn(ServerName),
+}
+
+/// Which site answers, and where it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The site.
+    pub site: SiteName,
+    /// Its front door.
+    pub front_door: SocketAddr,
+    /// Its status page.
+    pub page: SocketAddr,
+}
+
+/// A server's processes, for `exec` and `drill`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerHandle {
+    /// Its pid 1 as the lab sees it; `None` while it is off.
+    pub pid: Option<u32>,
+    /// Whether it stands in a user namespace of the lab's.
+    pub rootless: bool,
+}

@@ -1,0 +1,303 @@
+//! A small HTTP/1.1 client for our own side of the house: etcd, Patroni, agents and control sockets.
+//!
+//! Not for the data plane. Every wait has a deadline, every body a bound, and one idle connection an address is kept.
+
+mod connection;
+mod error;
+mod stream;
+
+pub use error::ClientError;
+pub use hyper::Method;
+pub use hyper::body::Bytes;
+pub use stream::Stream;
+
+use connection::Connection;
+use error::Attempt;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Most bytes of an answer's body, and of one line of a stream.
+pub const MAX_BODY: usize = 16 << 20;
+/// Most idle connections over all targets; the one that was idle longest goes first.
+const MAX_IDLE: usize = 64;
+/// An idle connection that was not used for this long is not used again.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Plain TCP.
+    Tcp(SocketAddr),
+    /// TLS; the server's certificate must be for `name`.
+    Tls {
+        /// Where it listens.
+        address: SocketAddr,
+        /// A name or an address in its certificate.
+        name: ServerName<'static>,
+    },
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// TLS with a server whose certificate names its address.
+    pub fn tls(address: SocketAddr) -> Self {
+        Self::Tls {
+            address,
+            name: ServerName::from(address.ip()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Tls { address, .. } => write!(f, "https://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    method: Method,
+    path: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+impl Request {
+    /// A request without a body. `path` may have a query and must be encoded.
+    pub fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// `GET path`.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// `POST path` with a JSON body.
+    pub fn post(path: impl Into<String>, json: impl Into<Bytes>) -> Self {
+        Self::new(Method::POST, path).json(json)
+    }
+
+    /// The same with a JSON body.
+    #[must_use]
+    pub fn json(mut self, json: impl Into<Bytes>) -> Self {
+        self.body = json.into();
+        self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+    }
+
+    /// The same with one header more.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn to_hyper(&self, target: &Target) -> Result<hyper::Request<Full<Bytes>>, hyper::http::Error> {
+        let host = match target {
+            Target::Tcp(address) | Target::Tls { address, .. } => address.to_string(),
+            Target::Unix(_) => "localhost".into(),
+        };
+        let mut request = hyper::Request::builder()
+            .method(&self.method)
+            .uri(&self.path)
+            .header(HOST, host);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        request.body(Full::new(self.body.clone()))
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The body, [`MAX_BODY`] bytes at most.
+    pub body: Bytes,
+}
+
+impl Response {
+    /// The body as text, for people; what is not UTF-8 is replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// The client. Cloning is cheap and shares the idle connections.
+#[derive(Clone)]
+pub struct Client {
+    tls: Option<Arc<ClientConfig>>,
+    idle: Arc<Mutex<HashMap<Target, Idle>>>,
+}
+
+struct Idle {
+    since: Instant,
+    connection: Connection,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client that speaks TLS by `tls`; without one it refuses [`Target::Tls`].
+    pub fn new(tls: Option<Arc<ClientConfig>>) -> Self {
+        Self {
+            tls,
+            idle: Arc::default(),
+        }
+    }
+
+    /// Sends `request` and reads the whole answer, whatever its status; all within `timeout`.
+    ///
+    /// It is sent once. Only where the server has closed an idle connection before anything was written to it, a new
+    /// connection is tried.
+    pub async fn request(
+        &self,
+        target: &Target,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Response, ClientError> {
+        let attempt = Attempt::new(target, request, timeout);
+        let whole = async {
+            let (head, connection) = self.send(target, &attempt).await?;
+            let status = head.status().as_u16();
+            let body = read_body(head.into_body(), &attempt).await?;
+            self.keep(target, connection);
+            Ok(Response { status, body })
+        };
+        match tokio::time::timeout(timeout, whole).await {
+            Ok(result) => result,
+            Err(_) => Err(attempt.timed_out()),
+        }
+    }
+
+    /// Sends `request` and hands over its body as it comes; `timeout` is for the answer's head alone.
+    pub async fn stream(
+        &self,
+        target: &Target,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Stream, ClientError> {
+        let attempt = Attempt::new(target, request, timeout);
+        let head = async {
+            let mut connection = self.connect(target, &attempt).await?;
+            let message = attempt.message()?;
+            attempt.sending();
+            let head = connection.send(message).await;
+            Ok((
+                head.map_err(|refused| attempt.broken(refused.source))?,
+                connection,
+            ))
+        };
+        match tokio::time::timeout(timeout, head).await {
+            Ok(Ok((head, connection))) => Ok(Stream::new(target, request, head, connection)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(attempt.timed_out()),
+        }
+    }
+
+    /// The head of the answer, over an idle connection where there is one.
+    async fn send(
+        &self,
+        target: &Target,
+        attempt: &Attempt<'_>,
+    ) -> Result<(hyper::Response<Incoming>, Connection), ClientError> {
+        let mut message = attempt.message()?;
+        if let Some(mut connection) = self.take_idle(target)
+            && connection.is_ready().await
+        {
+            attempt.sending();
+            match connection.send(message).await {
+                Ok(head) => return Ok((head, connection)),
+                Err(refused) => match refused.unsent {
+                    Some(unsent) => message = unsent,
+                    None => return Err(attempt.broken(refused.source)),
+                },
+            }
+        }
+        attempt.connecting();
+        let mut connection = self.connect(target, attempt).await?;
+        attempt.sending();
+        match connection.send(message).await {
+            Ok(head) => Ok((head, connection)),
+            Err(refused) => Err(attempt.broken(refused.source)),
+        }
+    }
+
+    async fn connect(
+        &self,
+        target: &Target,
+        attempt: &Attempt<'_>,
+    ) -> Result<Connection, ClientError> {
+        Connection::open(target, self.tls.as_ref())
+            .await
+            .map_err(|source| attempt.unconnected(source))
+    }
+
+    fn take_idle(&self, target: &Target) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = idle.remove(target)?;
+        (found.since.elapsed() < IDLE).then_some(found.connection)
+    }
+
+    fn keep(&self, target: &Target, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|_, kept| kept.since.elapsed() < IDLE);
+        if idle.len() >= MAX_IDLE
+            && let Some(oldest) = idle.iter().min_by_key(|(_, kept)| kept.since)
+        {
+            let oldest = oldest.0.clone();
+            idle.remove(&oldest);
+        }
+        let since = Instant::now();
+        idle.insert(target.clone(), Idle { since, connection });
+    }
+}
+
+async fn read_body(body: Incoming, attempt: &Attempt<'_>) -> Result<Bytes, ClientError> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => match error.downcast::<hyper::Error>() {
+            Ok(error) => Err(attempt.broken(*error)),
+            Err(other) => {
+                debug_assert!(other.is::<LengthLimitError>());
+                Err(attempt.too_large())
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

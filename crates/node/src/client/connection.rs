@@ -1,0 +1,99 @@
+//! One HTTP/1.1 connection, and the task that drives it.
+
+use super::{Bytes, Target};
+use http_body_util::Full;
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+/// Silence after which the kernel asks a peer whether it is there, and then between two questions.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// Bytes that a peer does not acknowledge for this long end the connection.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An open connection; dropping it closes it at once.
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    task: JoinHandle<()>,
+}
+
+/// A request that got no answer.
+pub(super) struct Refused {
+    /// The request, where none of it was written.
+    pub(super) unsent: Option<hyper::Request<Full<Bytes>>>,
+    pub(super) source: hyper::Error,
+}
+
+impl Connection {
+    pub(super) async fn open(target: &Target, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
+        match target {
+            Target::Tcp(address) => Self::start(connect(*address).await?).await,
+            Target::Unix(path) => Self::start(UnixStream::connect(path).await?).await,
+            Target::Tls { address, name } => {
+                let tls = tls.ok_or_else(|| io::Error::other("no certificate was given"))?;
+                let socket = connect(*address).await?;
+                let connector = TlsConnector::from(tls.clone());
+                Self::start(connector.connect(name.clone(), socket).await?).await
+            }
+        }
+    }
+
+    /// Whether it can take a request now. Never waits for the peer.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        message: hyper::Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Box<Refused>> {
+        self.sender
+            .try_send_request(message)
+            .await
+            .map_err(|mut error| {
+                Box::new(Refused {
+                    unsent: error.take_message(),
+                    source: error.into_error(),
+                })
+            })
+    }
+
+    async fn start(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> io::Result<Self> {
+        let (sender, connection) = http1::handshake(TokioIo::new(io))
+            .await
+            .map_err(io::Error::other)?;
+        // What ends the connection reaches whoever waits for an answer; here it says nothing new.
+        let task = tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { sender, task })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    let options = SockRef::from(&socket);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE)
+        .with_retries(2);
+    options.set_tcp_keepalive(&keepalive)?;
+    options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(socket)
+}

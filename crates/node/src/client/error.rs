@@ -1,0 +1,137 @@
+//! What can go wrong with a request, and how far it had come.
+
+use super::{MAX_BODY, Request, Target};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Why there is no answer. Each says what was tried, and its source why it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no connection.
+    #[error("cannot connect to {target}")]
+    Connect {
+        /// Where to.
+        target: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Time was up.
+    #[error("no answer from {target} to {request} within {timeout:?}")]
+    Timeout {
+        /// Who was asked.
+        target: String,
+        /// What was asked.
+        request: String,
+        /// How long was waited.
+        timeout: Duration,
+        /// Whether any of it may have been sent.
+        sent: bool,
+    },
+    /// The connection broke.
+    #[error("{target} broke off {request}")]
+    Broken {
+        /// Who was asked.
+        target: String,
+        /// What was asked.
+        request: String,
+        /// Why.
+        source: hyper::Error,
+    },
+    /// The answer, or one line of a stream, is larger than it may be.
+    #[error("the answer of {target} to {request} is larger than {MAX_BODY} bytes")]
+    TooLarge {
+        /// Who was asked.
+        target: String,
+        /// What was asked.
+        request: String,
+    },
+    /// It is no request: a bad path or header.
+    #[error("{request} cannot be sent")]
+    Malformed {
+        /// What was to be asked.
+        request: String,
+        /// Why.
+        source: hyper::http::Error,
+    },
+}
+
+impl ClientError {
+    /// Whether the server may have got the request, and done what it asks.
+    pub fn was_sent(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Malformed { .. } => false,
+            Self::Timeout { sent, .. } => *sent,
+            Self::Broken { .. } | Self::TooLarge { .. } => true,
+        }
+    }
+}
+
+/// One request under way; knows what to say when it fails.
+pub(super) struct Attempt<'a> {
+    target: &'a Target,
+    request: &'a Request,
+    timeout: Duration,
+    sent: AtomicBool,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn new(target: &'a Target, request: &'a Request, timeout: Duration) -> Self {
+        Self {
+            target,
+            request,
+            timeout,
+            sent: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn connecting(&self) {
+        self.sent.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn sending(&self) {
+        self.sent.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn message(&self) -> Result<hyper::Request<Full<Bytes>>, ClientError> {
+        self.request
+            .to_hyper(self.target)
+            .map_err(|source| ClientError::Malformed {
+                request: self.request.to_string(),
+                source,
+            })
+    }
+
+    pub(super) fn unconnected(&self, source: io::Error) -> ClientError {
+        ClientError::Connect {
+            target: self.target.to_string(),
+            source,
+        }
+    }
+
+    pub(super) fn timed_out(&self) -> ClientError {
+        ClientError::Timeout {
+            target: self.target.to_string(),
+            request: self.request.to_string(),
+            timeout: self.timeout,
+            sent: self.sent.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn broken(&self, source: hyper::Error) -> ClientError {
+        ClientError::Broken {
+            target: self.target.to_string(),
+            request: self.request.to_string(),
+            source,
+        }
+    }
+
+    pub(super) fn too_large(&self) -> ClientError {
+        ClientError::TooLarge {
+            target: self.target.to_string(),
+            request: self.request.to_string(),
+        }
+    }
+}

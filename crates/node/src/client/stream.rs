@@ -1,0 +1,107 @@
+//! An answer that does not end: its lines as they come.
+
+use super::connection::Connection;
+use super::{Attempt, ClientError, MAX_BODY, Request, Target};
+use http_body_util::BodyExt;
+use hyper::Response;
+use hyper::body::Incoming;
+use std::time::Duration;
+
+/// The body of an answer, line by line. Dropping it closes its connection.
+pub struct Stream {
+    /// The status code.
+    pub status: u16,
+    target: Target,
+    request: Request,
+    body: Incoming,
+    /// Bytes that no line has taken; never more than [`MAX_BODY`] and one frame.
+    pending: Vec<u8>,
+    /// Bytes of `pending` that are known to hold no line's end.
+    searched: usize,
+    ended: bool,
+    _connection: Connection,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream")
+            .field("target", &self.target)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    pub(super) fn new(
+        target: &Target,
+        request: &Request,
+        head: Response<Incoming>,
+        connection: Connection,
+    ) -> Self {
+        Self {
+            status: head.status().as_u16(),
+            target: target.clone(),
+            request: request.clone(),
+            body: head.into_body(),
+            pending: Vec::new(),
+            searched: 0,
+            ended: false,
+            _connection: connection,
+        }
+    }
+
+    /// The next line without its end; `None` when the stream has ended. What stands before the stream's end is a line.
+    ///
+    /// An error of kind [`ClientError::Timeout`] takes nothing away: it may be called again. So may it be when its
+    /// future was dropped.
+    pub async fn next_line(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>, ClientError> {
+        let (target, request) = (self.target.clone(), self.request.clone());
+        let attempt = Attempt::new(&target, &request, timeout);
+        attempt.sending();
+        match tokio::time::timeout(timeout, self.line(&attempt)).await {
+            Ok(result) => result,
+            Err(_) => Err(attempt.timed_out()),
+        }
+    }
+
+    async fn line(&mut self, attempt: &Attempt<'_>) -> Result<Option<Vec<u8>>, ClientError> {
+        loop {
+            if let Some(line) = self.take_line() {
+                return Ok(Some(line));
+            }
+            if self.pending.len() > MAX_BODY {
+                return Err(attempt.too_large());
+            }
+            if self.ended {
+                self.searched = 0;
+                let rest = std::mem::take(&mut self.pending);
+                return Ok((!rest.is_empty()).then_some(rest));
+            }
+            match self.body.frame().await {
+                None => self.ended = true,
+                Some(Err(source)) => return Err(attempt.broken(source)),
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.pending.extend_from_slice(data);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_line(&mut self) -> Option<Vec<u8>> {
+        let unseen = &self.pending[self.searched..];
+        let Some(end) = unseen.iter().position(|&byte| byte == b'\n') else {
+            self.searched = self.pending.len();
+            return None;
+        };
+        let rest = self.pending.split_off(self.searched + end + 1);
+        let mut line = std::mem::replace(&mut self.pending, rest);
+        self.searched = 0;
+        line.pop();
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        Some(line)
+    }
+}

@@ -1,0 +1,174 @@
+//! The client against small servers that do one thing wrong at a time.
+
+use super::*;
+use crate::pki::{self, Authority};
+use std::net::{IpAddr, Ipv4Addr};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+
+const LONG: Duration = Duration::from_secs(20);
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Reads one request without a body; `None` at the end of the connection.
+async fn read_head(io: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+async fn listen() -> (TcpListener, Target) {
+    let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let target = Target::Tcp(listener.local_addr().unwrap());
+    (listener, target)
+}
+
+#[tokio::test]
+async fn one_connection_serves_one_request_after_another() {
+    let (listener, target) = listen().await;
+    let server = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        for body in ["one", "two"] {
+            let head = read_head(&mut socket).await.unwrap();
+            assert!(head.starts_with("GET /x HTTP/1.1\r\n"), "{head}");
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{body}");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let client = Client::new(None);
+    for body in ["one", "two"] {
+        let answer = client.request(&target, &Request::get("/x"), LONG).await;
+        assert_eq!(answer.unwrap().text(), body);
+    }
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closed_costs_no_request() {
+    let (listener, target) = listen().await;
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            read_head(&mut socket).await.unwrap();
+            let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+            socket.write_all(answer).await.unwrap();
+        }
+    });
+    let client = Client::new(None);
+    for _ in 0..20 {
+        let answer = client.request(&target, &Request::get("/"), LONG).await;
+        assert_eq!(answer.unwrap().status, 204);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn silence_ends_in_an_error_that_says_what_was_tried() {
+    let (_listener, target) = listen().await;
+    let short = Duration::from_millis(50);
+    let client = Client::new(None);
+    let error = client
+        .request(&target, &Request::get("/slow"), short)
+        .await
+        .unwrap_err();
+    assert!(error.was_sent(), "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!("no answer from {target} to GET /slow within 50ms")
+    );
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_known_not_to_have_carried_anything() {
+    let (listener, target) = listen().await;
+    drop(listener);
+    let client = Client::new(None);
+    let error = client
+        .request(&target, &Request::get("/"), LONG)
+        .await
+        .unwrap_err();
+    assert!(!error.was_sent(), "{error}");
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_cut_off() {
+    let (listener, target) = listen().await;
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        read_head(&mut socket).await.unwrap();
+        socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        while socket.write_all(&[b'x'; 65536]).await.is_ok() {}
+    });
+    let error = Client::new(None)
+        .request(&target, &Request::get("/"), LONG)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ClientError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn lines_of_a_stream_come_one_by_one_over_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        read_head(&mut socket).await.unwrap();
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\n\r\none\ntw")
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        socket.write_all(b"o\nthree").await.unwrap();
+    });
+    let mut stream = Client::new(None)
+        .stream(&Target::Unix(path), &Request::get("/"), LONG)
+        .await
+        .unwrap();
+    let mut lines = Vec::new();
+    while let Some(line) = stream.next_line(LONG).await.unwrap() {
+        lines.push(String::from_utf8(line).unwrap());
+    }
+    assert_eq!(lines, ["one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn only_the_sites_own_authority_is_trusted_in_both_directions() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = Authority::create_or_load(&dir.path().join("ca")).unwrap();
+    let theirs = Authority::create_or_load(&dir.path().join("other")).unwrap();
+    let [lb, web, alien] = ["lb1", "web1", "alien"].map(|name| dir.path().join(name));
+    ours.issue("lb1", &[], &lb).unwrap();
+    ours.issue("web1", &[], &web).unwrap();
+    theirs.issue("alien", &[], &alien).unwrap();
+
+    let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let target = Target::tls(listener.local_addr().unwrap());
+    let acceptor = tokio_rustls::TlsAcceptor::from(pki::server_config(&web).unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut socket) = acceptor.accept(socket).await else {
+                    return;
+                };
+                read_head(&mut socket).await.unwrap();
+                let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+                socket.write_all(answer).await.unwrap();
+                socket.flush().await.unwrap();
+            });
+        }
+    });
+    let ask = async |dir: &std::path::Path| {
+        let client = Client::new(Some(pki::client_config(dir).unwrap()));
+        client.request(&target, &Request::get("/"), LONG).await
+    };
+    assert_eq!(ask(&lb).await.unwrap().status, 204);
+    ask(&alien).await.unwrap_err();
+
+    // A client that trusts the server and shows a certificate that the server does not trust.
+    std::fs::copy(lb.join(pki::CA), alien.join(pki::CA)).unwrap();
+    ask(&alien).await.unwrap_err();
+}

@@ -1,0 +1,25 @@
+//! The database tier: what Patroni and PostgreSQL are told, and what they are asked.
+//!
+//! Patroni decides who is the primary; nothing here promotes or demotes. [`install`] lays out what a database server
+//! needs, `keeper::database` runs Patroni there, and [`Api`] speaks with it.
+
+mod api;
+mod files;
+mod order;
+mod patroni;
+mod secrets;
+mod site;
+mod tools;
+
+pub use api::{Api, ApiError, Member, MemberRole, Report};
+pub use files::{InstallError, Installed, install};
+pub use order::{KeeperDatabase, KeeperReport, KeeperState, Owner, Wanted};
+pub use patroni::Settings;
+pub use secrets::{Secret, Secrets};
+pub use site::{SiteError, ensure_site};
+pub use tools::{Tools, ToolsError, find_tools};
+
+/// The port PostgreSQL listens on, at the server's own address.
+pub const POSTGRES_PORT: u16 = 5432;
+/// The port of Patroni's REST API, at the server's own address, over mutual TLS.
+pub const PATRONI_PORT: u16 = 8008;

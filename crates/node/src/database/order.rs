@@ -1,0 +1,110 @@
+//! What the agent wants of a database server's keeper, and what the keeper tells back: two JSON files in the run directory.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// The agent's order, `database.json` in the run directory. It is put in place whole, by a rename.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperDatabase {
+    /// Raised by one with each change. While Patroni runs, a higher one makes it read its configuration again; an order
+    /// with a lower one than the last is ignored.
+    pub generation: u64,
+    /// What is wanted.
+    pub wanted: Wanted,
+    /// The program `patroni`.
+    pub patroni: PathBuf,
+    /// Its configuration, in the private directory.
+    pub config: PathBuf,
+    /// The program `psql`.
+    pub psql: PathBuf,
+    /// Where Patroni's REST API listens.
+    pub api: SocketAddr,
+    /// Our own `ca.pem`, `cert.pem` and `key.pem`.
+    pub pki: PathBuf,
+    /// Who Patroni and PostgreSQL run as; `None`: as the keeper does.
+    pub owner: Option<Owner>,
+    /// PostgreSQL's data directory.
+    pub data: PathBuf,
+    /// Where `patroni.log` and `postgres.log` are written.
+    pub log: PathBuf,
+}
+
+impl KeeperDatabase {
+    /// The file's name in the run directory.
+    pub const FILE: &str = "database.json";
+
+    /// The order that stands in a run directory; `None` where there is none yet.
+    pub fn read(run: &Path) -> io::Result<Option<Self>> {
+        read(&run.join(Self::FILE))
+    }
+
+    /// The private directory: configuration, keys, passwords and PostgreSQL's socket.
+    pub fn directory(&self) -> &Path {
+        self.config.parent().unwrap_or(Path::new("/"))
+    }
+}
+
+impl KeeperReport {
+    /// The file's name in the run directory.
+    pub const FILE: &str = "database-keeper.json";
+
+    /// What the keeper last told; `None` where it has told nothing yet.
+    pub fn read(run: &Path) -> io::Result<Option<Self>> {
+        read(&run.join(Self::FILE))
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is wanted of Patroni and PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wanted {
+    /// They run, and are started again when they end.
+    Run,
+    /// They are shut down in order.
+    Stop,
+}
+
+/// An unprivileged user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id; there are no further groups.
+    pub gid: u32,
+}
+
+/// What the keeper tells, `database-keeper.json` in the run directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperReport {
+    /// The generation of the order that is being followed.
+    pub generation: u64,
+    /// How it goes.
+    pub state: KeeperState,
+    /// How often Patroni ended by itself since the keeper was started.
+    pub restarts: u32,
+}
+
+/// How it goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeeperState {
+    /// Patroni runs. Ask its API how PostgreSQL does.
+    Running,
+    /// Patroni and PostgreSQL are being shut down.
+    Stopping,
+    /// Nothing of them runs, as was ordered.
+    Stopped,
+    /// Nothing of them runs; it is tried again. Why, in words.
+    Failed(String),
+}

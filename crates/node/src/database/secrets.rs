@@ -1,0 +1,89 @@
+//! The passwords of a site's database.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A password. Printing it shows nothing; it is written to files of mode 0600 and to the store only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// 192 random bits of the kernel's, as letters and digits that need no quoting anywhere.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 24];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        ))
+    }
+
+    /// The password itself: for a configuration file, a URL or a socket, never for a command line, a log or an error.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Every password of a site's database, made once with the site and the same on all its servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// Of the role `postgres`, for Patroni and for us.
+    pub superuser: Secret,
+    /// Of the role `replicator`, for standbys that stream and clone.
+    pub replication: Secret,
+    /// Of the role `rewinder`, for pg_rewind.
+    pub rewind: Secret,
+    /// Of the site's own role.
+    pub site: Secret,
+}
+
+impl Secrets {
+    /// New ones, each drawn by itself.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            superuser: Secret::generate()?,
+            replication: Secret::generate()?,
+            rewind: Secret::generate()?,
+            site: Secret::generate()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secrets = Secrets::generate().unwrap();
+        let printed = format!("{secrets:?}");
+        assert!(!printed.contains(secrets.site.reveal()), "{printed}");
+    }
+
+    #[test]
+    fn no_two_passwords_are_the_same() {
+        let secrets = Secrets::generate().unwrap();
+        assert_eq!(secrets.site.reveal().len(), 48);
+        assert_ne!(secrets.site, secrets.superuser);
+        assert_ne!(secrets.replication, secrets.rewind);
+    }
+
+    #[test]
+    fn secrets_survive_the_store() {
+        let secrets = Secrets::generate().unwrap();
+        let text = serde_json::to_string(&secrets).unwrap();
+        assert_eq!(serde_json::from_str::<Secrets>(&text).unwrap(), secrets);
+    }
+}

@@ -1,0 +1,258 @@
+//! Finds PostgreSQL and Patroni on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, io};
+
+/// The oldest PostgreSQL that serves: `wal_keep_size` and pg_rewind's own crash recovery came with it.
+const POSTGRES_MIN: u32 = 13;
+/// The oldest Patroni that serves: failsafe mode came with it.
+const PATRONI_MIN: (u32, u32) = (3, 0);
+/// Where distributions put the server's programs, below a directory for each version.
+const ROOTS: [&str; 2] = ["/usr/lib/postgresql", "/usr/local/lib/postgresql"];
+
+/// The programs of the database tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tools {
+    /// Directory of `postgres`, `initdb`, `psql` and the others.
+    pub postgres_bin: PathBuf,
+    /// PostgreSQL's major version.
+    pub postgres_version: u32,
+    /// The program `patroni`.
+    pub patroni: PathBuf,
+    /// Its major and minor version.
+    pub patroni_version: (u32, u32),
+}
+
+/// A program is missing or will not do.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolsError {
+    /// No PostgreSQL server of a version that serves.
+    #[error(
+        "no PostgreSQL {POSTGRES_MIN} or newer: {found}; looked in {looked}; install the package postgresql"
+    )]
+    Postgres {
+        /// What was found instead.
+        found: String,
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// No Patroni in PATH.
+    #[error("no patroni in PATH ({path}); install the package patroni, 3.0 or newer")]
+    NoPatroni {
+        /// The directories that were looked in.
+        path: String,
+    },
+    /// Patroni is older than what serves.
+    #[error("{program} is version {found}, but 3.0 or newer is needed; install a newer patroni")]
+    OldPatroni {
+        /// The program.
+        program: PathBuf,
+        /// Its version.
+        found: String,
+    },
+    /// A program could not be run.
+    #[error("cannot run {program} --version{detail}; install its package anew")]
+    Broken {
+        /// The program.
+        program: PathBuf,
+        /// What it said.
+        detail: String,
+        /// Why.
+        source: Option<io::Error>,
+    },
+}
+
+/// Looks for the newest PostgreSQL and for Patroni, and asks both for their versions.
+///
+/// PostgreSQL is looked for in the directories of distributions, then in PATH; Patroni in PATH.
+pub fn find_tools() -> Result<Tools, ToolsError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let (postgres_bin, postgres_version) = find_postgres(&ROOTS.map(PathBuf::from), &in_path)?;
+    let patroni = in_path
+        .iter()
+        .map(|dir| dir.join("patroni"))
+        .find(|program| program.is_file())
+        .ok_or_else(|| ToolsError::NoPatroni {
+            path: path.to_string_lossy().into_owned(),
+        })?;
+    let patroni_version = patroni_version(&patroni)?;
+    Ok(Tools {
+        postgres_bin,
+        postgres_version,
+        patroni,
+        patroni_version,
+    })
+}
+
+fn find_postgres(roots: &[PathBuf], in_path: &[PathBuf]) -> Result<(PathBuf, u32), ToolsError> {
+    let versioned = roots
+        .iter()
+        .filter_map(|root| fs::read_dir(root).ok())
+        .flat_map(|entries| entries.flatten())
+        .map(|entry| entry.path().join("bin"));
+    let mut found: Vec<(u32, PathBuf)> = versioned
+        .chain(in_path.iter().cloned())
+        .filter(|bin| bin.join("postgres").is_file() && bin.join("pg_basebackup").is_file())
+        .filter_map(|bin| Some((postgres_version(&bin.join("postgres")).ok()?, bin)))
+        .collect();
+    found.sort();
+    match found.pop() {
+        Some((version, bin)) if version >= POSTGRES_MIN => Ok((bin, version)),
+        best => Err(ToolsError::Postgres {
+            found: best.map_or("found none".into(), |(version, bin)| {
+                format!("the newest is {version} in {}", bin.display())
+            }),
+            looked: roots
+                .iter()
+                .map(|root| format!("{}/*/bin, ", root.display()))
+                .chain(["PATH".into()])
+                .collect(),
+        }),
+    }
+}
+
+/// The major version that `postgres --version` tells.
+fn postgres_version(program: &Path) -> Result<u32, ToolsError> {
+    let text = version_text(program)?;
+    parse_postgres(&text).ok_or_else(|| unreadable(program, &text))
+}
+
+fn patroni_version(program: &Path) -> Result<(u32, u32), ToolsError> {
+    let text = version_text(program)?;
+    let found = parse_patroni(&text).ok_or_else(|| unreadable(program, &text))?;
+    if found < PATRONI_MIN {
+        return Err(ToolsError::OldPatroni {
+            program: program.into(),
+            found: format!("{}.{}", found.0, found.1),
+        });
+    }
+    Ok(found)
+}
+
+/// The major version in `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+fn parse_postgres(text: &str) -> Option<u32> {
+    let (_, version) = text.split_once("(PostgreSQL)")?;
+    leading_number(version.trim_start())
+}
+
+/// The version in `patroni 3.0.2`.
+fn parse_patroni(text: &str) -> Option<(u32, u32)> {
+    let version = text.trim().strip_prefix("patroni ")?;
+    let (major, rest) = version.split_once('.')?;
+    Some((major.parse().ok()?, leading_number(rest)?))
+}
+
+fn leading_number(text: &str) -> Option<u32> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    text[..end].parse().ok()
+}
+
+fn version_text(program: &Path) -> Result<String, ToolsError> {
+    let output = Command::new(program)
+        .arg("--version")
+        .output()
+        .map_err(|source| ToolsError::Broken {
+            program: program.into(),
+            detail: String::new(),
+            source: Some(source),
+        })?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    // A Python program that lacks a module says which in its last line.
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(unreadable(
+        program,
+        said.trim().lines().last().unwrap_or_default(),
+    ))
+}
+
+fn unreadable(program: &Path, said: &str) -> ToolsError {
+    ToolsError::Broken {
+        program: program.into(),
+        detail: format!(" (it said {:?})", said.trim()),
+        source: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn versions_are_read_as_distributions_write_them() {
+        for (text, version) in [
+            (
+                "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n",
+                Some(15),
+            ),
+            ("postgres (PostgreSQL) 17beta1\n", Some(17)),
+            ("postgres (PostgreSQL) 9.6.24\n", Some(9)),
+            ("postgres\n", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_postgres(text), version, "{text:?}");
+        }
+        for (text, version) in [
+            ("patroni 3.0.2\n", Some((3, 0))),
+            ("patroni 4.1.0\n", Some((4, 1))),
+            ("patroni 3.1rc1\n", Some((3, 1))),
+            ("patroni 3\n", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_patroni(text), version, "{text:?}");
+        }
+    }
+
+    /// A program that prints `text` when asked for its version.
+    fn program(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("#!/bin/sh\necho '{text}'\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn the_newest_server_wins_and_clients_alone_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("lib");
+        for version in ["14.2", "16.1", "17.0"] {
+            let major = version.split('.').next().unwrap();
+            let bin = root.join(major).join("bin");
+            program(&bin.join("pg_basebackup"), "client");
+            if major != "17" {
+                let text = format!("postgres (PostgreSQL) {version}");
+                program(&bin.join("postgres"), &text);
+            }
+        }
+        let found = find_postgres(std::slice::from_ref(&root), &[]).unwrap();
+        assert_eq!(found, (root.join("16/bin"), 16));
+    }
+
+    #[test]
+    fn an_old_server_is_named_with_what_to_install() {
+        let dir = tempfile::tempdir().unwrap();
+        let bin = dir.path().join("11/bin");
+        program(&bin.join("postgres"), "postgres (PostgreSQL) 11.9");
+        program(&bin.join("pg_basebackup"), "client");
+        let error = find_postgres(&[dir.path().into()], &[])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("the newest is 11 in"), "{error}");
+        assert!(error.contains("install the package postgresql"), "{error}");
+    }
+
+    #[test]
+    fn an_old_patroni_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let patroni = dir.path().join("patroni");
+        program(&patroni, "patroni 2.1.4");
+        let error = patroni_version(&patroni).unwrap_err().to_string();
+        assert!(error.contains("is version 2.1, but 3.0"), "{error}");
+    }
+}

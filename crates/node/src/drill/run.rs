@@ -1,0 +1,337 @@
+//! The course of one drill: calm, harm, healing, looking back.
+
+use super::{Acknowledged, Answer, Harm, Load, Plan, Probe, Record, Sight, check_lost};
+use gaiola_core::drill::{DrillReport, Marks, Verdict, Writes};
+use gaiola_model::Time;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// Between two looks at the status.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long writes are looked up when the operator waits for the end.
+const HASTE: Duration = Duration::from_secs(2);
+/// One look's limit.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a drill does not go its way.
+type Trouble = (Verdict, String);
+
+/// Rehearses one failure. Whatever happens after the harm, it is put back.
+///
+/// `interrupted` ends when the operator breaks the drill off; `progress` is told each step, in a line for people.
+pub async fn run(
+    plan: &Plan,
+    harm: &dyn Harm,
+    interrupted: impl Future<Output = ()>,
+    progress: &mut dyn FnMut(&str),
+) -> DrillReport {
+    let mut drill = Run {
+        plan,
+        harm,
+        progress,
+        marks: Marks::default(),
+        healthy_since: None,
+        touched: false,
+        record: Record::default(),
+    };
+    let mut interrupted = pin!(interrupted);
+    let mut trouble = unless(interrupted.as_mut(), drill.wait_until_ready())
+        .await
+        .err();
+    let mut writes = Writes::default();
+    if trouble.is_none() {
+        let load = Load::start(&plan.course, &drill.record);
+        let probe = Probe::start(&plan.course, &drill.record);
+        drill.marks.begun = drill.record.now();
+        trouble = unless(interrupted, drill.rehearse()).await.err();
+        let broken_off = matches!(trouble, Some((Verdict::Interrupted, _)));
+        if let Err(more) = drill.restore(broken_off).await {
+            trouble.get_or_insert(more);
+        }
+        drill.marks.ended = drill.record.now();
+        let ((), acknowledged) = tokio::join!(probe.stop(), load.stop());
+        writes = drill.look_back(&acknowledged, broken_off).await;
+    }
+    drill.conclude(writes, trouble)
+}
+
+/// Does the work, unless the operator breaks it off.
+async fn unless(
+    interrupted: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = Result<(), Trouble>>,
+) -> Result<(), Trouble> {
+    tokio::select! {
+        done = work => done,
+        () = interrupted => Err((Verdict::Interrupted, "the operator broke it off".into())),
+    }
+}
+
+/// An answer within a limit.
+async fn within<T>(limit: Duration, answer: Answer<'_, T>) -> Result<T, String> {
+    let late = || Err(format!("not done within {} s", limit.as_secs()));
+    timeout(limit, answer).await.unwrap_or_else(|_| late())
+}
+
+/// A drill under way.
+struct Run<'a> {
+    plan: &'a Plan,
+    harm: &'a dyn Harm,
+    progress: &'a mut dyn FnMut(&str),
+    marks: Marks,
+    /// From when on the status has called the site healthy without a break.
+    healthy_since: Option<Time>,
+    /// The harm was ordered: from here on it must be put back.
+    touched: bool,
+    record: Record,
+}
+
+impl Run<'_> {
+    async fn wait_until_ready(&mut self) -> Result<(), Trouble> {
+        let began = self.record.now();
+        loop {
+            let sight = self.look().await;
+            if sight.healthy {
+                return Ok(());
+            }
+            if self.record.now() - began > self.plan.limits.ready {
+                return Err((
+                    Verdict::NotReady,
+                    format!(
+                        "the site is not healthy before the drill: {}",
+                        sight.missing
+                    ),
+                ));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn rehearse(&mut self) -> Result<(), Trouble> {
+        self.calm().await?;
+        self.do_harm().await?;
+        self.heal().await
+    }
+
+    /// The load must be clean before the harm, or its failures could not be told from the harm's.
+    async fn calm(&mut self) -> Result<(), Trouble> {
+        let limits = &self.plan.limits;
+        let began = self.record.now();
+        let slowest = self
+            .plan
+            .course
+            .paces()
+            .into_iter()
+            .map(|(_, pace)| pace)
+            .max();
+        let calm = limits.calm.max(slowest.unwrap_or_default() * 3);
+        loop {
+            self.record.ledger().clear();
+            self.marks.begun = self.record.now();
+            sleep(calm).await;
+            let (failed, why) = self.failures();
+            if failed == 0 {
+                (self.progress)(&format!(
+                    "{} ms of load without a failure",
+                    calm.as_millis()
+                ));
+                return Ok(());
+            }
+            if self.record.now() - began > limits.calm_within {
+                return Err((
+                    Verdict::NotReady,
+                    format!("the load fails before any harm is done: {why}"),
+                ));
+            }
+            (self.progress)(&format!("not calm yet: {why}"));
+        }
+    }
+
+    async fn do_harm(&mut self) -> Result<(), Trouble> {
+        let target = self.plan.target;
+        (self.progress)(&target.to_string());
+        self.touched = true;
+        self.marks.harm = Some(self.record.now());
+        let not_done = |why: String| (Verdict::NotDone, why);
+        let limits = &self.plan.limits;
+        within(limits.order, self.harm.harm(target))
+            .await
+            .map_err(not_done)?;
+        let ordered = self.record.now();
+        while let Err(why) = within(limits.confirm, self.harm.confirm(target)).await {
+            if self.record.now() - ordered > limits.confirm {
+                return Err(not_done(format!("it could not be confirmed: {why}")));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Until requests succeed again, and, where nobody has to help, the site is whole.
+    async fn heal(&mut self) -> Result<(), Trouble> {
+        let limits = &self.plan.limits;
+        let harmed = self.marks.harm.unwrap_or_default();
+        self.healthy_since = None;
+        loop {
+            let sight = self.look().await;
+            let now = self.record.now();
+            let since = now - harmed;
+            self.watch(&sight, now);
+            let settled = since > limits.settle && self.is_settled(now);
+            self.recover(settled, harmed);
+            let seen = self.marks.detected.is_some() || since > limits.notice;
+            let healthy = self.healthy_since.is_some() || !self.plan.target.heals_itself();
+            if seen && settled && healthy {
+                return Ok(());
+            }
+            if since > limits.heal {
+                return Err((Verdict::NotHealthy, self.overdue(settled, &sight)));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Keeps the mark of recovery: it is taken back when trouble begins anew.
+    fn recover(&mut self, settled: bool, harmed: Time) {
+        if settled == self.marks.recovered.is_some() {
+            return; // the whole ledger is read only when something has changed
+        }
+        let paces = self.plan.course.paces();
+        let took = self
+            .record
+            .ledger()
+            .recovered(&paces, harmed)
+            .filter(|_| settled);
+        self.marks.recovered = took.map(|took| harmed + took);
+        if let Some(took) = took {
+            (self.progress)(&format!(
+                "recovered: {} ms after the harm",
+                took.as_millis()
+            ));
+        }
+    }
+
+    /// Puts back what was harmed and waits until the site is whole; when in haste, it only puts back.
+    async fn restore(&mut self, in_haste: bool) -> Result<(), Trouble> {
+        if !self.touched {
+            return Ok(());
+        }
+        let began = self.record.now();
+        self.put_back(began).await?;
+        if in_haste {
+            Ok(())
+        } else {
+            self.wait_until_whole(began).await
+        }
+    }
+
+    async fn put_back(&mut self, now: Time) -> Result<(), Trouble> {
+        let target = self.plan.target;
+        if !target.heals_itself() {
+            (self.progress)(&format!("giving {} back", target.server()));
+            self.marks.put_back = Some(now);
+            self.healthy_since = None;
+        }
+        within(self.plan.limits.whole, self.harm.put_back(target))
+            .await
+            .map_err(|why| {
+                (
+                    Verdict::NotHealthy,
+                    format!("it could not be put back: {why}"),
+                )
+            })
+    }
+
+    async fn wait_until_whole(&mut self, began: Time) -> Result<(), Trouble> {
+        loop {
+            let sight = self.look().await;
+            let now = self.record.now();
+            self.watch(&sight, now);
+            let settled = self.is_settled(now);
+            if let (Some(since), true) = (self.healthy_since, settled) {
+                self.whole(since);
+                return Ok(());
+            }
+            if now - began > self.plan.limits.whole {
+                return Err((Verdict::NotHealthy, self.overdue(settled, &sight)));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// A status may still look healthy at the moment of the harm: nothing is whole before it was seen and has passed.
+    fn whole(&mut self, healthy_since: Time) {
+        let others = [self.marks.detected, self.marks.recovered];
+        let whole = others.into_iter().flatten().fold(healthy_since, Time::max);
+        self.marks.whole = Some(whole);
+        let took = whole - self.marks.harm.unwrap_or_default();
+        (self.progress)(&format!("whole: {} ms after the harm", took.as_millis()));
+    }
+
+    /// Keeps the marks that hang on the status.
+    fn watch(&mut self, sight: &Sight, now: Time) {
+        if (sight.noticed || !sight.healthy) && self.marks.detected.is_none() {
+            self.marks.detected = Some(now);
+            let took = now - self.marks.harm.unwrap_or_default();
+            (self.progress)(&format!("detected: {} ms after the harm", took.as_millis()));
+        }
+        self.healthy_since = self.healthy_since.or(Some(now)).filter(|_| sight.healthy);
+    }
+
+    async fn look(&self) -> Sight {
+        let unknown = |why: String| Sight {
+            missing: format!("its status is not known: {why}"),
+            ..Sight::default()
+        };
+        within(LOOK_LIMIT, self.harm.status())
+            .await
+            .unwrap_or_else(unknown)
+    }
+
+    fn is_settled(&self, now: Time) -> bool {
+        let paces = self.plan.course.paces();
+        self.record
+            .ledger()
+            .is_settled(&paces, now, self.plan.limits.settle)
+    }
+
+    fn overdue(&self, settled: bool, sight: &Sight) -> String {
+        match settled {
+            false => format!("requests do not succeed: {}", self.failures().1),
+            true => format!("the site is not healthy again: {}", sight.missing),
+        }
+    }
+
+    /// How many requests failed, and the most frequent reason.
+    fn failures(&self) -> (u64, String) {
+        let ledger = self.record.ledger();
+        let most = ledger.failures().max_by_key(|(.., count)| *count);
+        let why = most.map_or_else(
+            || "too few answers".to_string(),
+            |(kind, why, count)| format!("{count} of kind {kind} with {why}"),
+        );
+        (ledger.failed_count(), why)
+    }
+
+    async fn look_back(&mut self, acknowledged: &[Acknowledged], in_haste: bool) -> Writes {
+        let limit = if in_haste {
+            HASTE
+        } else {
+            self.plan.limits.look_up
+        };
+        if !acknowledged.is_empty() {
+            (self.progress)(&format!(
+                "looking {} acknowledged writes up",
+                acknowledged.len()
+            ));
+        }
+        check_lost(&self.plan.course, acknowledged, limit).await
+    }
+
+    fn conclude(self, writes: Writes, trouble: Option<Trouble>) -> DrillReport {
+        let what = (self.plan.site.to_string(), self.plan.target);
+        let paces = self.plan.course.paces();
+        let ledger = self.record.ledger();
+        DrillReport::conclude(what, &ledger, &paces, self.marks, writes, trouble)
+    }
+}

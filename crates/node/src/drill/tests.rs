@@ -1,0 +1,499 @@
+//! Drills against a real server on the loopback that is taken away, forgets, and closes connections.
+
+use super::*;
+use gaiola_core::drill::{DrillReport, Target, Verdict, Writes};
+use gaiola_model::config::DrillWrite;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How long anything may take that a test waits for.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn writes() -> DrillWrite {
+    DrillWrite {
+        path: "/entries".into(),
+        body: r#"{"text":"{id}"}"#.into(),
+        look_up: "/entries/{id}".into(),
+    }
+}
+
+fn course(door: SocketAddr, write: Option<DrillWrite>) -> Course {
+    let drill = Drill {
+        rate: 60,
+        page: "/".into(),
+        read: Some("/entries".into()),
+        write,
+    };
+    Course::new(door, Some(drill))
+}
+
+/// A site of one process: a page, and entries that are kept in memory.
+#[derive(Clone)]
+struct Site {
+    door: SocketAddr,
+    entries: Arc<Mutex<BTreeMap<usize, String>>>,
+    serving: watch::Sender<bool>,
+}
+
+impl Site {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (serving, _) = watch::channel(true);
+        let site = Self {
+            door: listener.local_addr().unwrap(),
+            entries: Arc::default(),
+            serving,
+        };
+        tokio::spawn(site.clone().live(listener));
+        site
+    }
+
+    /// Serves while it is wanted. While it is not, nothing listens and every connection is cut.
+    async fn live(self, mut listener: TcpListener) {
+        let mut wanted = self.serving.subscribe();
+        loop {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        let Ok((stream, _)) = accepted else { continue };
+                        let site = self.clone();
+                        let service = service_fn(move |request| site.clone().answer(request));
+                        connections.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                    }
+                    Some(_) = connections.join_next() => {}
+                    _ = wanted.wait_for(|wanted| !wanted) => break,
+                }
+            }
+            drop((listener, connections));
+            wanted.wait_for(|wanted| *wanted).await.unwrap();
+            listener = TcpListener::bind(self.door).await.unwrap();
+        }
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let path = request.uri().path().to_string();
+        if request.method() == Method::POST {
+            let body = request
+                .into_body()
+                .collect()
+                .await
+                .map(|body| body.to_bytes());
+            let Ok(body) = body else {
+                return Ok(answer(400, String::new()));
+            };
+            let text = String::from_utf8_lossy(&body).into_owned();
+            let mut entries = self.entries.lock().unwrap();
+            let id = entries.len();
+            entries.insert(id, text);
+            return Ok(answer(201, format!("{{\"id\":{id}}}")));
+        }
+        let entry = path.strip_prefix("/entries/").map(|id| id.parse().unwrap());
+        let entries = self.entries.lock().unwrap();
+        Ok(match entry.map(|id: usize| entries.get(&id)) {
+            None => answer(200, "a page".into()),
+            Some(Some(entry)) => answer(200, entry.clone()),
+            Some(None) => answer(404, String::new()),
+        })
+    }
+}
+
+fn answer(status: u16, body: String) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(status)
+        .body(Full::from(body))
+        .unwrap()
+}
+
+/// Takes the site away, and lets it come back by itself when that is what the target does.
+struct Hands {
+    site: Site,
+    healthy: bool,
+    can_confirm: bool,
+    forget: bool,
+    away: Arc<AtomicBool>,
+    put_back: AtomicU32,
+}
+
+impl Hands {
+    fn of(site: &Site) -> Self {
+        Self {
+            site: site.clone(),
+            healthy: true,
+            can_confirm: true,
+            forget: false,
+            away: Arc::default(),
+            put_back: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Harm for Hands {
+    fn harm(&self, target: Target) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.away.store(true, Ordering::Relaxed);
+            self.site.serving.send_replace(false);
+            if self.forget {
+                self.site.entries.lock().unwrap().clear();
+            }
+            if target.heals_itself() {
+                let site = self.site.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    site.serving.send_replace(true);
+                });
+            }
+            Ok(())
+        })
+    }
+
+    fn confirm(&self, _: Target) -> Answer<'_, ()> {
+        let confirmed = self.can_confirm && self.away.load(Ordering::Relaxed);
+        Box::pin(async move {
+            if confirmed {
+                Ok(())
+            } else {
+                Err("it still runs".into())
+            }
+        })
+    }
+
+    fn put_back(&self, _: Target) -> Answer<'_, ()> {
+        self.put_back.fetch_add(1, Ordering::Relaxed);
+        self.site.serving.send_replace(true);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn status(&self) -> Answer<'_, Sight> {
+        let sight = Sight {
+            healthy: self.healthy && *self.site.serving.borrow(),
+            noticed: self.away.load(Ordering::Relaxed),
+            missing: "the server".into(),
+        };
+        Box::pin(async { Ok(sight) })
+    }
+}
+
+fn plan(site: &Site, target: &str) -> Plan {
+    Plan {
+        site: "test".parse().unwrap(),
+        target: target.parse().unwrap(),
+        course: course(site.door, Some(writes())),
+        limits: Limits {
+            ready: Duration::from_millis(200),
+            calm: Duration::from_millis(500),
+            calm_within: DEADLINE,
+            confirm: Duration::from_millis(200),
+            settle: Duration::from_millis(300),
+            look_up: Duration::from_secs(1),
+            ..Limits::default()
+        },
+    }
+}
+
+async fn rehearse(plan: &Plan, hands: &Hands) -> DrillReport {
+    let never = std::future::pending();
+    let mut progress = |line: &str| println!("{line}");
+    let drill = run(plan, hands, never, &mut progress);
+    tokio::time::timeout(DEADLINE * 2, drill)
+        .await
+        .expect("the drill ends")
+}
+
+#[tokio::test]
+async fn a_site_that_was_away_for_half_a_second_is_measured_and_whole_again() {
+    let site = Site::start().await;
+    let report = rehearse(&plan(&site, "kill lb1/proxy"), &Hands::of(&site)).await;
+    println!("{}", gaiola_core::drill::render(&report));
+    assert_eq!(
+        (report.verdict, report.reason.as_str()),
+        (Verdict::Passed, "")
+    );
+    assert!(report.outage_ms >= 450, "{report:?}");
+    assert!(
+        report.recovered_ms >= Some(450) && report.whole_ms >= report.recovered_ms,
+        "{report:?}"
+    );
+    assert!(
+        report.detected_ms.is_some() && report.put_back_ms.is_none(),
+        "{report:?}"
+    );
+    assert!(
+        report
+            .kinds
+            .iter()
+            .all(|kind| kind.failed > 0 && kind.failed < kind.sent),
+        "{report:?}"
+    );
+    assert!(
+        report.acknowledged > 0 && report.lost == 0 && report.unknown == 0,
+        "{report:?}"
+    );
+    let written = site.entries.lock().unwrap().len() as u64;
+    assert!(
+        report.acknowledged <= written,
+        "nothing is acknowledged that was not written"
+    );
+}
+
+#[tokio::test]
+async fn what_was_taken_away_is_given_back() {
+    let site = Site::start().await;
+    let mut plan = plan(&site, "power lb1");
+    plan.limits.heal = Duration::from_millis(500); // this site has one server only: it cannot go on without it
+    let hands = Hands::of(&site);
+    let report = rehearse(&plan, &hands).await;
+    assert_eq!(report.verdict, Verdict::NotHealthy);
+    assert!(
+        report.reason.starts_with("requests do not succeed: "),
+        "{}",
+        report.reason
+    );
+    assert!(
+        report.put_back_ms >= Some(500) && report.whole_ms >= report.put_back_ms,
+        "{report:?}"
+    );
+    assert_eq!(
+        (
+            hands.put_back.load(Ordering::Relaxed),
+            report.lost,
+            report.unknown
+        ),
+        (1, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_site_that_forgets_what_it_acknowledged_is_found_out() {
+    let site = Site::start().await;
+    let mut hands = Hands::of(&site);
+    hands.forget = true;
+    let report = rehearse(&plan(&site, "kill lb1/proxy"), &hands).await;
+    assert_eq!(
+        (report.verdict, report.verdict.exit_code()),
+        (Verdict::Lost, 4),
+        "{report:?}"
+    );
+    let kept = site.entries.lock().unwrap().len() as u64;
+    assert!(
+        report.lost > 0 && report.acknowledged - report.lost <= kept,
+        "{report:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_harm_that_cannot_be_confirmed_proves_nothing_and_is_put_back() {
+    let site = Site::start().await;
+    let mut hands = Hands::of(&site);
+    hands.can_confirm = false;
+    let report = rehearse(&plan(&site, "power lb1"), &hands).await;
+    assert_eq!(report.verdict, Verdict::NotDone);
+    assert_eq!(report.reason, "it could not be confirmed: it still runs");
+    assert_eq!(hands.put_back.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_site_that_is_not_healthy_is_not_harmed() {
+    let site = Site::start().await;
+    let mut hands = Hands::of(&site);
+    hands.healthy = false;
+    let report = rehearse(&plan(&site, "power lb1"), &hands).await;
+    assert_eq!(report.verdict, Verdict::NotReady);
+    assert_eq!(
+        report.reason,
+        "the site is not healthy before the drill: the server"
+    );
+    assert!(!hands.away.load(Ordering::Relaxed) && hands.put_back.load(Ordering::Relaxed) == 0);
+}
+
+#[tokio::test]
+async fn a_drill_that_is_broken_off_puts_back_what_it_took() {
+    let site = Site::start().await;
+    let hands = Hands::of(&site);
+    let away = hands.away.clone();
+    let interrupted = async move {
+        while !away.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let report = run(&plan(&site, "stop lb1"), &hands, interrupted, &mut |_| ()).await;
+    assert_eq!(
+        (report.verdict, report.verdict.exit_code()),
+        (Verdict::Interrupted, 130)
+    );
+    assert!(*site.serving.borrow() && hands.put_back.load(Ordering::Relaxed) == 1);
+}
+
+/// A server that reads each request's head and lets `reply` say what is done about the `n`th on its connection:
+/// bytes, or nothing; and whether the connection stays, which it does while it is idle for no longer than `idle`.
+async fn raw(idle: Duration, reply: fn(u32, &str) -> (&'static str, bool)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let door = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                for n in 0.. {
+                    let read = tokio::time::timeout(idle, stream.read(&mut buffer)).await;
+                    let Ok(Ok(length @ 1..)) = read else { return };
+                    let (bytes, stays) = reply(n, &String::from_utf8_lossy(&buffer[..length]));
+                    if stream.write_all(bytes.as_bytes()).await.is_err() || !stays {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    door
+}
+
+/// Loads until so many requests of a kind have ended.
+async fn load(course: &Course, kind: Kind, count: usize) -> (Record, Vec<Acknowledged>) {
+    let record = Record::default();
+    let load = Load::start(course, &record);
+    let enough = tokio::time::timeout(DEADLINE, async {
+        while record.ledger().of(kind).count() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    enough.await.expect("the load goes on");
+    let acknowledged = load.stop().await;
+    (record, acknowledged)
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+
+#[tokio::test]
+async fn an_idle_connection_that_the_site_closes_is_opened_again_without_a_failure() {
+    let door = raw(Duration::from_millis(100), |_, _| (OK, true)).await; // each has its turn after 16 / 60 s
+    let (record, _) = load(&course(door, None), Kind::Page, 60).await;
+    assert_eq!(record.ledger().failed_count(), 0);
+    assert!(record.ledger().reopened_count() > 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_after_each_answer_costs_nothing() {
+    let door = raw(DEADLINE, |_, _| (OK, false)).await;
+    let (record, _) = load(&course(door, None), Kind::Page, 60).await;
+    assert_eq!(record.ledger().failed_count(), 0);
+}
+
+#[tokio::test]
+async fn a_request_without_a_byte_of_an_answer_is_sent_again_unless_it_is_a_write() {
+    let door = raw(
+        DEADLINE,
+        |n, _| if n == 0 { (OK, true) } else { ("", false) },
+    )
+    .await;
+    let (record, acknowledged) = load(&course(door, Some(writes())), Kind::Write, 30).await;
+    let ledger = record.ledger();
+    let failed = |kind| ledger.of(kind).filter(|sample| !sample.ok).count();
+    let resent = |kind| ledger.of(kind).filter(|sample| sample.resent).count();
+    assert_eq!((failed(Kind::Page), failed(Kind::Read)), (0, 0));
+    assert!(resent(Kind::Page) + resent(Kind::Read) > 0);
+    assert!(failed(Kind::Write) > 0 && resent(Kind::Write) == 0);
+    assert_eq!(
+        acknowledged.len() + failed(Kind::Write),
+        ledger.of(Kind::Write).count()
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_failure_and_not_sent_again() {
+    let door = raw(DEADLINE, |n, _| {
+        if n == 0 {
+            (OK, true)
+        } else {
+            ("HTTP/1.1 2", false)
+        }
+    })
+    .await;
+    let (record, _) = load(&course(door, None), Kind::Page, 30).await;
+    let ledger = record.ledger();
+    assert!(ledger.of(Kind::Page).any(|sample| !sample.ok));
+    assert!(ledger.of(Kind::Page).all(|sample| !sample.resent));
+}
+
+#[tokio::test]
+async fn a_write_that_the_site_denies_is_not_acknowledged() {
+    const DENIED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 23\r\n\r\n{\"acknowledged\": false}";
+    let door = raw(DEADLINE, |_, head| {
+        (if head.starts_with("POST") { DENIED } else { OK }, true)
+    })
+    .await;
+    let (record, acknowledged) = load(&course(door, Some(writes())), Kind::Write, 5).await;
+    assert!(acknowledged.is_empty());
+    assert!(record.ledger().of(Kind::Write).all(|sample| !sample.ok));
+}
+
+#[tokio::test]
+async fn what_the_site_does_not_tell_is_not_called_lost() {
+    let door = raw(DEADLINE, |_, _| {
+        ("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", true)
+    })
+    .await;
+    let written = |path: Result<&str, &str>| Acknowledged {
+        id: "drill-1".into(),
+        path: path.map(String::from).map_err(String::from),
+    };
+    let both = [
+        written(Ok("/entries/1")),
+        written(Err("the answer has no field \"id\"")),
+    ];
+    let found = check_lost(&course(door, None), &both, Duration::from_millis(100)).await;
+    let expected = [
+        "drill-1: /entries/1: HTTP 503",
+        "drill-1: the answer has no field \"id\"",
+    ];
+    assert_eq!(
+        found
+            .unknown
+            .iter()
+            .filter(|why| expected.contains(&why.as_str()))
+            .count(),
+        2,
+        "{found:?}"
+    );
+    assert_eq!(
+        found,
+        Writes {
+            acknowledged: 2,
+            lost: vec![],
+            unknown: found.unknown.clone()
+        }
+    );
+}
+
+#[test]
+fn without_a_drill_section_the_page_alone_is_asked_for() {
+    let course = Course::new("127.0.0.1:8080".parse().unwrap(), None);
+    let page = (Kind::Page, Duration::from_millis(10));
+    assert_eq!(
+        course.paces(),
+        [(Kind::Probe, Duration::from_millis(10)), page]
+    );
+}
+
+#[test]
+fn a_report_is_read_as_it_is_written() {
+    let json = r#"{"schema":1,"site":"guestbook","target":"kill db1/postgres","verdict":"not_healthy","reason":"x",
+        "detected_ms":null,"recovered_ms":0,"put_back_ms":null,"whole_ms":7,"outage_ms":12,"longest_pause_ms":11,
+        "kinds":[{"kind":"probe","sent":1,"failed":1,"resent":0,"longest_gap_ms":9,"p50_ms":1,"p99_ms":2,
+        "failures":[["HTTP 503",1]]}],"reopened":0,"acknowledged":1,"lost":0,"lost_examples":[],"unknown":1}"#;
+    let report: DrillReport = serde_json::from_str(json).unwrap();
+    let written: serde_json::Value = serde_json::to_value(&report).unwrap();
+    assert_eq!(
+        written,
+        serde_json::from_str::<serde_json::Value>(json).unwrap()
+    );
+}

@@ -1,0 +1,4 @@
+//! The keepers: small processes that hold what must be let go when something dies.
+
+pub mod database;
+pub mod vip;

@@ -1,0 +1,196 @@
+//! Whether all workers of the proxy are alive, from what they send.
+
+use gaiola_model::Time;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A worker that was silent for longer does not serve.
+pub(super) const LONGEST_SILENCE: Duration = Duration::from_millis(200);
+
+/// Most workers of one proxy; a connection that names more is closed.
+pub(super) const MOST_WORKERS: u32 = 1024;
+
+/// Names one connection, never twice in a keeper's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ConnectionId(pub(super) u64);
+
+/// What a worker says first: `worker INDEX of COUNT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Introduction {
+    /// Its number; whether they begin with 0 or 1 makes no difference.
+    pub(super) index: u32,
+    /// How many workers its proxy has.
+    pub(super) count: u32,
+}
+
+impl Introduction {
+    /// Reads the line, without its end.
+    pub(super) fn parse(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?;
+        let (index, count) = line.strip_prefix("worker ")?.split_once(" of ")?;
+        let (index, count) = (index.parse().ok()?, count.parse().ok()?);
+        ((1..=MOST_WORKERS).contains(&count) && index <= count).then_some(Self { index, count })
+    }
+}
+
+/// The connections of all workers, and when each was heard last.
+///
+/// While a new proxy takes over from an old one both have workers here. The VIPs may be held as long as each number
+/// of the newest proxy's workers is alive in any of them.
+#[derive(Default)]
+pub(super) struct Beats {
+    workers: BTreeMap<ConnectionId, Worker>,
+    /// How many workers the proxy that was introduced last has.
+    count: u32,
+}
+
+struct Worker {
+    index: u32,
+    /// `None`: has not beaten yet.
+    beaten: Option<Time>,
+}
+
+/// Whether the data plane serves; if not, why.
+pub(super) type Verdict = Result<(), String>;
+
+impl Beats {
+    /// A worker said who it is.
+    pub(super) fn introduced(&mut self, id: ConnectionId, introduction: Introduction) {
+        let Introduction { index, count } = introduction;
+        self.count = count;
+        let worker = Worker {
+            index,
+            beaten: None,
+        };
+        self.workers.insert(id, worker);
+    }
+
+    /// A worker has beaten.
+    pub(super) fn beaten(&mut self, now: Time, id: ConnectionId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.beaten = Some(now);
+        }
+    }
+
+    /// A worker's connection ended, and with it the worker.
+    pub(super) fn closed(&mut self, id: ConnectionId) {
+        self.workers.remove(&id);
+    }
+
+    /// Whether every worker is alive.
+    pub(super) fn verdict(&self, now: Time) -> Verdict {
+        if self.workers.is_empty() {
+            return Err("no worker of the proxy is connected".into());
+        }
+        let alive: BTreeSet<u32> = self
+            .workers
+            .values()
+            .filter(|worker| worker.is_alive(now))
+            .map(|worker| worker.index)
+            .collect();
+        let (found, count) = (alive.len(), self.count);
+        match u32::try_from(found) {
+            Ok(found) if found < count => {
+                let limit = LONGEST_SILENCE.as_millis();
+                Err(format!(
+                    "{found} of {count} workers of the proxy have beaten within {limit} ms"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When the verdict may change although nothing arrives.
+    pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
+        self.workers
+            .values()
+            .filter(|worker| worker.is_alive(now))
+            .filter_map(|worker| worker.beaten)
+            .min()
+            .map(|beaten| beaten + LONGEST_SILENCE + Duration::from_millis(1))
+    }
+}
+
+impl Worker {
+    fn is_alive(&self, now: Time) -> bool {
+        self.beaten
+            .is_some_and(|beaten| now - beaten <= LONGEST_SILENCE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_start(Duration::from_millis(ms))
+    }
+
+    fn worker(beats: &mut Beats, id: u64, index: u32, count: u32) {
+        beats.introduced(ConnectionId(id), Introduction { index, count });
+    }
+
+    #[test]
+    fn all_workers_must_have_beaten() {
+        let mut beats = Beats::default();
+        assert!(beats.verdict(at(0)).is_err());
+        worker(&mut beats, 1, 0, 2);
+        worker(&mut beats, 2, 1, 2);
+        beats.beaten(at(0), ConnectionId(1));
+        assert!(beats.verdict(at(0)).is_err());
+        beats.beaten(at(0), ConnectionId(2));
+        assert_eq!(beats.verdict(at(200)), Ok(()));
+    }
+
+    #[test]
+    fn a_hung_worker_is_noticed_when_its_silence_is_too_long() {
+        let mut beats = Beats::default();
+        worker(&mut beats, 1, 0, 1);
+        beats.beaten(at(100), ConnectionId(1));
+        let due = beats.next_deadline(at(100)).unwrap();
+        assert!(beats.verdict(due).is_err());
+        assert_eq!(beats.next_deadline(due), None);
+    }
+
+    #[test]
+    fn a_closed_connection_counts_at_once() {
+        let mut beats = Beats::default();
+        worker(&mut beats, 1, 1, 2);
+        worker(&mut beats, 2, 2, 2);
+        beats.beaten(at(0), ConnectionId(1));
+        beats.beaten(at(0), ConnectionId(2));
+        assert_eq!(beats.verdict(at(1)), Ok(()));
+        beats.closed(ConnectionId(2));
+        assert!(beats.verdict(at(1)).is_err());
+    }
+
+    #[test]
+    fn an_old_proxy_may_leave_once_the_new_one_beats() {
+        let mut beats = Beats::default();
+        worker(&mut beats, 1, 0, 1);
+        beats.beaten(at(0), ConnectionId(1));
+        worker(&mut beats, 2, 0, 2);
+        worker(&mut beats, 3, 1, 2);
+        beats.beaten(at(10), ConnectionId(2));
+        beats.beaten(at(10), ConnectionId(3));
+        beats.closed(ConnectionId(1));
+        assert_eq!(beats.verdict(at(10)), Ok(()));
+    }
+
+    #[test]
+    fn an_introduction_has_one_form() {
+        let said = |line: &str| Introduction::parse(line.as_bytes());
+        let whole = Introduction { index: 1, count: 2 };
+        assert_eq!(said("worker 1 of 2"), Some(whole));
+        for line in [
+            "",
+            "worker",
+            "worker 1",
+            "worker 3 of 2",
+            "worker 0 of 0",
+            "worker 1 of 99999",
+        ] {
+            assert_eq!(said(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `keeper.json`: noticed as soon as it is written.
+
+use gaiola_model::keeper::KeeperConfig;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The file, and what it said last.
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    watch: OwnedFd,
+    text: Option<String>,
+    unread: bool,
+    problem: String,
+}
+
+impl ConfigFile {
+    /// Watches the file in this directory, whether it is there yet or not.
+    pub(super) fn watch(directory: &Path) -> io::Result<Self> {
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let flags = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
+        inotify::add_watch(&watch, directory, flags)?;
+        Ok(Self {
+            path: directory.join("keeper.json"),
+            watch,
+            text: None,
+            unread: true,
+            problem: String::new(),
+        })
+    }
+
+    /// The configuration, where it differs from the last one that this gave. A file that is gone or cannot be used
+    /// changes nothing.
+    pub(super) fn changed(&mut self) -> Option<KeeperConfig> {
+        self.drain();
+        if !std::mem::take(&mut self.unread) {
+            return None;
+        }
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                self.problem = format!("cannot read keeper.json: {error}");
+                return None;
+            }
+        };
+        if self.text.as_ref() == Some(&text) {
+            return None;
+        }
+        let config = parse(&text);
+        self.text = Some(text);
+        self.problem = config.as_ref().err().cloned().unwrap_or_default();
+        if !self.problem.is_empty() {
+            tracing::warn!(problem = self.problem, "keeper.json is not used");
+        }
+        config.ok()
+    }
+
+    /// What is wrong with the file; empty: nothing.
+    pub(super) fn problem(&self) -> &str {
+        &self.problem
+    }
+
+    fn drain(&mut self) {
+        let mut events = [0u8; 4096];
+        while matches!(rustix::io::read(&self.watch, &mut events), Ok(1..)) {
+            self.unread = true;
+        }
+    }
+}
+
+impl AsFd for ConfigFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+}
+
+fn parse(text: &str) -> Result<KeeperConfig, String> {
+    let config: KeeperConfig = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let key = config
+        .key
+        .as_deref()
+        .map(gaiola_wire::vrrp::Key::from_hex)
+        .transpose();
+    match (config.problem(), key) {
+        (Some(problem), _) => Err(problem),
+        (None, Err(error)) => Err(error.to_string()),
+        (None, Ok(_)) => Ok(config),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"interface": "eth0", "address": "10.77.1.1"}"#;
+
+    #[test]
+    fn a_file_is_given_once_and_again_when_it_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keeper.json");
+        let mut file = ConfigFile::watch(directory.path()).unwrap();
+        assert_eq!(file.changed(), None);
+        std::fs::write(&path, GOOD).unwrap();
+        assert!(file.changed().is_some());
+        std::fs::write(&path, GOOD).unwrap();
+        assert_eq!(file.changed(), None);
+        std::fs::write(&path, GOOD.replace("1.1", "1.2")).unwrap();
+        assert!(file.changed().is_some());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.changed(), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_told_and_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keeper.json");
+        let mut file = ConfigFile::watch(directory.path()).unwrap();
+        for bad in [
+            "{",
+            r#"{"interface": "eth0", "address": "10.77.1.1", "key": "0102"}"#,
+        ] {
+            std::fs::write(&path, bad).unwrap();
+            assert_eq!(file.changed(), None);
+            assert!(!file.problem().is_empty());
+        }
+        std::fs::write(&path, GOOD).unwrap();
+        assert!(file.changed().is_some());
+        assert_eq!(file.problem(), "");
+    }
+}

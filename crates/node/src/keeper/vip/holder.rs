@@ -1,0 +1,300 @@
+//! All VIPs of one server: feeds each router what happens, and carries out what it decides.
+
+mod vip;
+
+use super::beats::Verdict;
+use super::config_file::ConfigFile;
+use super::network::Network;
+use gaiola_core::vrrp::{Freshness, Input, Output};
+use gaiola_model::Time;
+use gaiola_model::keeper::{KeeperConfig, KeeperState};
+use gaiola_model::vrrp::{Advertisement, Stamp, Vrid};
+use gaiola_wire::vrrp::{Key, Received};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+use vip::Vip;
+
+/// Between two attempts to open the interface.
+const OPEN_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Most packets that are read in one turn; the rest waits for the next, after deadlines were kept.
+const MOST_PACKETS: usize = 256;
+
+/// The VIPs of this server.
+pub(super) struct Holder {
+    config: Option<KeeperConfig>,
+    key: Option<Key>,
+    network: Option<Network>,
+    open_at: Time,
+    vips: BTreeMap<Vrid, Vip>,
+    freshness: Freshness,
+    rejected: BTreeMap<String, u64>,
+    /// Why nothing may be held; empty: it may.
+    trouble: String,
+    stopping: bool,
+}
+
+impl Holder {
+    /// Nothing yet. `time_of_day` begins the stamps of sealed advertisements.
+    pub(super) fn new(time_of_day: Stamp) -> Self {
+        Self {
+            config: None,
+            key: None,
+            network: None,
+            open_at: Time::ZERO,
+            vips: BTreeMap::new(),
+            freshness: Freshness::new(time_of_day),
+            rejected: BTreeMap::new(),
+            trouble: "there is no keeper.json yet".into(),
+            stopping: false,
+        }
+    }
+
+    /// Takes a new configuration. VIPs that are the same in it are not touched.
+    pub(super) fn configure(&mut self, now: Time, config: KeeperConfig) {
+        self.key = config
+            .key
+            .as_deref()
+            .and_then(|key| Key::from_hex(key).ok());
+        let moved = self
+            .network
+            .as_ref()
+            .is_some_and(|network| !network.is(&config.interface, config.address));
+        if moved {
+            for vrid in self.vrids() {
+                self.tell(now, vrid, Input::NotReady);
+            }
+            self.vips.clear();
+            self.network = None;
+        }
+        self.open_at = now;
+        self.config = Some(config);
+    }
+
+    /// Looks at everything that may have happened.
+    pub(super) fn attend(&mut self, now: Time, alive: Verdict, stopping: bool) {
+        self.stopping = stopping;
+        self.open(now);
+        self.look();
+        self.hear(now);
+        self.reconcile(now);
+        self.trouble = self.find_trouble(alive).unwrap_or_default();
+        self.settle(now);
+        for vrid in self.vrids() {
+            let due = |vip: &Vip| vip.next_deadline().is_some_and(|due| due <= now);
+            if self.vips.get(&vrid).is_some_and(due) {
+                self.tell(now, vrid, Input::Deadline);
+            }
+        }
+    }
+
+    /// Whether every VIP has been handed over after `stopping`.
+    pub(super) fn is_released(&self) -> bool {
+        self.vips.is_empty()
+    }
+
+    /// When to call `attend` if nothing else happens first.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        let open = (self.config.is_some() && self.network.is_none()).then_some(self.open_at);
+        let vips = self.vips.values().filter_map(Vip::next_deadline);
+        vips.chain(open).min()
+    }
+
+    /// Adds what to wait for.
+    pub(super) fn descriptors<'a>(&'a self, all: &mut Vec<BorrowedFd<'a>>) {
+        if let Some(network) = &self.network {
+            network.descriptors(all);
+        }
+    }
+
+    /// What is told of it.
+    pub(super) fn state(&self, file: &ConfigFile) -> KeeperState {
+        KeeperState {
+            pid: std::process::id(),
+            ready: self.trouble.is_empty(),
+            reason: self.trouble.clone(),
+            config_problem: file.problem().into(),
+            vips: self
+                .vips
+                .values()
+                .map(|vip| (vip.virtual_address(), vip.state()))
+                .collect(),
+            rejected: self.rejected.clone(),
+        }
+    }
+
+    fn open(&mut self, now: Time) {
+        let Some(config) = &self.config else { return };
+        if self.network.is_some() || now < self.open_at {
+            return;
+        }
+        self.open_at = now + OPEN_INTERVAL;
+        match Network::open(&config.interface, config.address) {
+            Ok(network) => self.network = Some(network),
+            Err(error) => self.trouble = error.to_string(),
+        }
+    }
+
+    fn look(&mut self) {
+        let Some(network) = &mut self.network else {
+            return;
+        };
+        if let Err(error) = network.look() {
+            tracing::warn!(%error, "the interface is gone");
+            self.network = None;
+            self.trouble = error.to_string();
+        }
+    }
+
+    fn hear(&mut self, now: Time) {
+        for _ in 0..MOST_PACKETS {
+            let Some(network) = &self.network else { return };
+            match network.hear(self.key.as_ref()) {
+                None => return,
+                Some(Ok((from, received))) => self.heard(now, from, received),
+                Some(Err(rejected)) => self.count_rejected(&rejected.to_string()),
+            }
+        }
+    }
+
+    fn heard(&mut self, now: Time, from: Ipv4Addr, received: Received) {
+        let Received { advert, stamp } = received;
+        let vrid = advert.vrid;
+        if !self.vips.contains_key(&vrid) {
+            return;
+        }
+        match stamp {
+            Some(stamp) if !self.freshness.is_new(from, vrid, stamp) => {
+                self.count_rejected("heard before");
+            }
+            _ => self.tell(now, vrid, Input::Heard { from, advert }),
+        }
+    }
+
+    fn count_rejected(&mut self, reason: &str) {
+        *self.rejected.entry(reason.into()).or_default() += 1;
+    }
+
+    /// Makes the routers those of the configuration: new ones start, others are handed over and then forgotten.
+    fn reconcile(&mut self, now: Time) {
+        let (Some(config), Some(network)) = (&self.config, &mut self.network) else {
+            if self.stopping {
+                self.vips.clear();
+            }
+            return;
+        };
+        let wanted = if self.stopping { &[][..] } else { &config.vips };
+        let mut inputs = Vec::new();
+        for (&vrid, vip) in &mut self.vips {
+            match wanted.iter().find(|it| it.vrid == vrid) {
+                Some(it) if it.vip == vip.virtual_address() => {
+                    let changes = vip.reconfigure(config, it);
+                    inputs.extend(changes.into_iter().map(|input| (vrid, input)));
+                }
+                _ => inputs.extend(vip.leave().map(|input| (vrid, input))),
+            }
+        }
+        for it in wanted {
+            self.vips.entry(it.vrid).or_insert_with(|| {
+                let held = network.holds(it.vip);
+                inputs.push((it.vrid, Input::Start { held }));
+                Vip::new(config, it)
+            });
+        }
+        for (vrid, input) in inputs {
+            self.tell(now, vrid, input);
+        }
+        self.vips.retain(|_, vip| !vip.is_stopped());
+    }
+
+    fn find_trouble(&self, alive: Verdict) -> Option<String> {
+        let Some(config) = &self.config else {
+            return Some(self.trouble.clone());
+        };
+        let Some(network) = &self.network else {
+            return Some(self.trouble.clone());
+        };
+        if config.maintenance {
+            return Some("maintenance".into());
+        }
+        network.trouble().or(alive.err())
+    }
+
+    /// Tells the routers whether the data plane serves, where they believe otherwise.
+    fn settle(&mut self, now: Time) {
+        let ready = self.trouble.is_empty();
+        for vrid in self.vrids() {
+            let input = self
+                .vips
+                .get_mut(&vrid)
+                .and_then(|vip| vip.settle(now, ready));
+            if let Some(input) = input {
+                self.tell(now, vrid, input);
+            }
+        }
+    }
+
+    /// Gives a router an input and carries out what it decides, in order.
+    fn tell(&mut self, now: Time, vrid: Vrid, input: Input) {
+        let Some(vip) = self.vips.get_mut(&vrid) else {
+            return;
+        };
+        let mut refused = false;
+        for output in vip.step(now, input) {
+            let Some(network) = &mut self.network else {
+                continue;
+            };
+            refused |= !carry_out(network, vip, output, self.key.as_ref(), &mut self.freshness);
+        }
+        if refused {
+            vip.suspend(now);
+            self.tell(now, vrid, Input::NotReady);
+        }
+    }
+
+    fn vrids(&self) -> Vec<Vrid> {
+        self.vips.keys().copied().collect()
+    }
+}
+
+/// `false`: the address could not be added.
+fn carry_out(
+    network: &mut Network,
+    vip: &Vip,
+    output: Output,
+    key: Option<&Key>,
+    freshness: &mut Freshness,
+) -> bool {
+    let address = vip.virtual_address();
+    match output {
+        Output::AddAddress | Output::RefreshAddress => {
+            if let Err(error) = network.add(address) {
+                let reason = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, reason, vip = %address, "the VIP cannot be held here");
+                return false;
+            }
+        }
+        Output::RemoveAddress => {
+            if let Err(error) = network.remove(address) {
+                tracing::error!(%error, vip = %address, "the VIP leaves when its lifetime ends");
+            }
+        }
+        Output::Advertise(priority) => {
+            let advert = Advertisement {
+                vrid: vip.settings().vrid,
+                priority,
+                interval: vip.settings().interval,
+                vips: vec![address],
+            };
+            let seal = key.map(|key| (key, freshness.stamp()));
+            network.advertise(&advert, seal);
+        }
+        Output::Announce => network.announce(address),
+        Output::Became(role, reason) => {
+            tracing::info!(vip = %address, ?role, reason = reason.as_str(), "VIP");
+        }
+    }
+    true
+}

@@ -1,0 +1,146 @@
+//! One VIP: its router, and what is told of it.
+
+use gaiola_core::vrrp::{Input, Output, Reason, Role, Router, Settings};
+use gaiola_model::Time;
+use gaiola_model::keeper::{KeeperConfig, KeeperVip, VipRole, VipState};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a VIP that could not be added is left alone.
+const SUSPENSION: Duration = Duration::from_secs(1);
+
+/// One VIP.
+pub(super) struct Vip {
+    router: Router,
+    /// The router was told that the data plane serves.
+    told_ready: bool,
+    suspended_until: Option<Time>,
+    leaving: bool,
+    yields: u64,
+    since_ms: u64,
+    reason: Reason,
+    takeovers: BTreeMap<String, u64>,
+}
+
+impl Vip {
+    /// A VIP that was not started yet. Requests to yield that were made before count as obeyed.
+    pub(super) fn new(config: &KeeperConfig, vip: &KeeperVip) -> Self {
+        Self {
+            router: Router::new(settings(config, vip)),
+            told_ready: false,
+            suspended_until: None,
+            leaving: false,
+            yields: vip.yields,
+            since_ms: milliseconds_since_1970(),
+            reason: Reason::Started,
+            takeovers: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn virtual_address(&self) -> Ipv4Addr {
+        self.settings().vip
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        self.router.settings()
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.router.is_stopped()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.router
+            .next_deadline()
+            .into_iter()
+            .chain(self.suspended_until)
+            .min()
+    }
+
+    /// What the router is to be told of the same VIP's new configuration.
+    pub(super) fn reconfigure(&mut self, config: &KeeperConfig, vip: &KeeperVip) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        let settings = settings(config, vip);
+        if settings != *self.settings() {
+            inputs.push(Input::Configure(settings));
+        }
+        if vip.yields > self.yields {
+            inputs.push(Input::Yield);
+        }
+        self.yields = vip.yields;
+        inputs
+    }
+
+    /// What the router is to be told of a VIP that is not wanted here any more.
+    pub(super) fn leave(&mut self) -> Option<Input> {
+        (!std::mem::replace(&mut self.leaving, true)).then_some(Input::Stop)
+    }
+
+    /// What the router is to be told of the data plane.
+    pub(super) fn settle(&mut self, now: Time, ready: bool) -> Option<Input> {
+        if self.suspended_until.is_some_and(|until| now >= until) {
+            self.suspended_until = None;
+        }
+        let ready = ready && self.suspended_until.is_none();
+        if std::mem::replace(&mut self.told_ready, ready) == ready {
+            return None;
+        }
+        Some(if ready { Input::Ready } else { Input::NotReady })
+    }
+
+    /// The address could not be added: for a while this server does not hold it. The router is to be told so.
+    pub(super) fn suspend(&mut self, now: Time) {
+        self.told_ready = false;
+        self.suspended_until = Some(now + SUSPENSION);
+    }
+
+    pub(super) fn step(&mut self, now: Time, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.router.step(now, input, &mut out);
+        for output in &out {
+            if let Output::Became(role, reason) = output {
+                self.became(*role, *reason);
+            }
+        }
+        out
+    }
+
+    pub(super) fn state(&self) -> VipState {
+        let (state, owner) = match self.router.role() {
+            Role::Initialize => (VipRole::Initialize, None),
+            Role::Backup { active } => (VipRole::Backup, active),
+            Role::Active => (VipRole::Active, Some(self.settings().address)),
+        };
+        VipState {
+            state,
+            owner,
+            since_ms: self.since_ms,
+            reason: self.reason.as_str().into(),
+            yields: self.yields,
+            takeovers: self.takeovers.clone(),
+        }
+    }
+
+    fn became(&mut self, role: Role, reason: Reason) {
+        self.since_ms = milliseconds_since_1970();
+        self.reason = reason;
+        if role == Role::Active && reason != Reason::NobodyTookIt {
+            *self.takeovers.entry(reason.as_str().into()).or_default() += 1;
+        }
+    }
+}
+
+fn settings(config: &KeeperConfig, vip: &KeeperVip) -> Settings {
+    let mut settings = Settings::new(vip.vrid, vip.vip, config.address, vip.priority);
+    settings.preempt = vip.preempt;
+    settings.interval = Duration::from_millis(config.interval_ms.into());
+    settings
+}
+
+fn milliseconds_since_1970() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,183 @@
+//! The socket that the proxy's workers beat on.
+
+use super::beats::{Beats, ConnectionId, Introduction, MOST_WORKERS, Verdict};
+use gaiola_model::Time;
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+/// Most connections: the workers of an old and a new proxy. The next one is closed.
+const MOST_CONNECTIONS: usize = 2 * MOST_WORKERS as usize;
+
+/// Longest first line.
+const LONGEST_LINE: usize = 64;
+
+/// A connection that has not said who it is for so long is closed.
+const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Listens for workers and reads their beats.
+pub(super) struct Workers {
+    listener: UnixListener,
+    /// Readable when the listener or a connection is: a beat costs the reading of that connection alone.
+    ready: OwnedFd,
+    connections: BTreeMap<ConnectionId, Connection>,
+    beats: Beats,
+    next: u64,
+}
+
+/// Marks the listener among what is ready; connections count from 1.
+const LISTENER: u64 = 0;
+
+struct Connection {
+    stream: UnixStream,
+    /// What came of the first line; `None` once it was whole.
+    line: Option<(Vec<u8>, Time)>,
+}
+
+impl Workers {
+    /// Listens on `keeper.sock`; a socket that an earlier keeper left is replaced.
+    pub(super) fn listen(directory: &Path) -> io::Result<Self> {
+        let path = directory.join("keeper.sock");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        let ready = epoll::create(CreateFlags::CLOEXEC)?;
+        let mark = EventData::new_u64(LISTENER);
+        epoll::add(&ready, &listener, mark, EventFlags::IN)?;
+        Ok(Self {
+            listener,
+            ready,
+            connections: BTreeMap::new(),
+            beats: Beats::default(),
+            next: LISTENER,
+        })
+    }
+
+    /// Accepts and reads all that is there.
+    pub(super) fn read(&mut self, now: Time) {
+        for mark in self.marks() {
+            match mark {
+                LISTENER => self.accept(now),
+                mark => self.read_one(now, ConnectionId(mark)),
+            }
+        }
+        let beats = &mut self.beats;
+        self.connections.retain(|&id, connection| {
+            let stays = !connection.is_overdue(now);
+            if !stays {
+                beats.closed(id);
+            }
+            stays
+        });
+    }
+
+    /// Whether the data plane serves.
+    pub(super) fn verdict(&self, now: Time) -> Verdict {
+        self.beats.verdict(now)
+    }
+
+    /// When the verdict may change although nothing arrives.
+    pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
+        self.beats.next_deadline(now)
+    }
+
+    fn marks(&self) -> Vec<u64> {
+        let mut events = Vec::with_capacity(MOST_CONNECTIONS + 1);
+        let at_once = Timespec::default();
+        match epoll::wait(&self.ready, spare_capacity(&mut events), Some(&at_once)) {
+            Ok(_) => events.iter().map(|event| event.data.u64()).collect(),
+            Err(error) => {
+                tracing::debug!(%error, "cannot tell which worker beats");
+                Vec::new()
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Time) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            self.next += 1;
+            let mark = EventData::new_u64(self.next);
+            let accepted = self.connections.len() < MOST_CONNECTIONS
+                && stream.set_nonblocking(true).is_ok()
+                && epoll::add(&self.ready, &stream, mark, EventFlags::IN).is_ok();
+            if accepted {
+                let line = Some((Vec::new(), now + INTRODUCTION_TIMEOUT));
+                let connection = Connection { stream, line };
+                self.connections.insert(ConnectionId(self.next), connection);
+            }
+        }
+    }
+
+    fn read_one(&mut self, now: Time, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if !connection.read(now, id, &mut self.beats) {
+            self.beats.closed(id);
+            self.connections.remove(&id);
+        }
+    }
+}
+
+impl AsFd for Workers {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ready.as_fd()
+    }
+}
+
+impl Connection {
+    /// Reads what is there; `false`: the connection is over.
+    fn read(&mut self, now: Time, id: ConnectionId, beats: &mut Beats) -> bool {
+        let mut buffer = [0; 256];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(length) => {
+                    if !self.take(now, id, &buffer[..length], beats) {
+                        return false;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Whether it should have said long ago who it is.
+    fn is_overdue(&self, now: Time) -> bool {
+        matches!(&self.line, Some((_, until)) if now > *until)
+    }
+
+    /// Takes the line, then beats; any byte is one.
+    fn take(&mut self, now: Time, id: ConnectionId, bytes: &[u8], beats: &mut Beats) -> bool {
+        let Some((line, _)) = &mut self.line else {
+            beats.beaten(now, id);
+            return true;
+        };
+        let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
+            line.extend(bytes);
+            return line.len() <= LONGEST_LINE;
+        };
+        line.extend(&bytes[..end]);
+        let introduction = Introduction::parse(line);
+        self.line = None;
+        let Some(introduction) = introduction else {
+            return false;
+        };
+        beats.introduced(id, introduction);
+        if end + 1 < bytes.len() {
+            beats.beaten(now, id);
+        }
+        true
+    }
+}

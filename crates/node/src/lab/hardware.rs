@@ -1,0 +1,158 @@
+//! The lab's hardware: a bridge, and servers that are namespaces with a cable to it. Power and cables can be cut.
+
+use crate::os::namespace::{Pid1, spawn_pid_1};
+use crate::os::netlink::{Lifetime, Netlink};
+use crate::os::process::{self, Exit, Identity, Process};
+use crate::state::Boot;
+use gaiola_model::ServerName;
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+/// The lab's own address on the bridge.
+pub const LAB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Prefix length of the lab's network.
+pub const PREFIX: u8 = 16;
+const BRIDGE: &str = "gaiola";
+
+/// Everything that is plugged in.
+pub struct Hardware {
+    netlink: Netlink,
+    powered: BTreeMap<ServerName, Powered>,
+}
+
+/// A server that is on.
+struct Powered {
+    process: Rc<Process>,
+    _first: Pid1,
+}
+
+impl Hardware {
+    /// Puts up the bridge in the network namespace that we are in.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn new() -> io::Result<Self> {
+        let mut netlink = Netlink::open().map_err(io::Error::other)?;
+        netlink.set_up("lo").map_err(io::Error::other)?;
+        netlink.create_bridge(BRIDGE).map_err(io::Error::other)?;
+        netlink
+            .add_address(BRIDGE, LAB_ADDRESS.into(), PREFIX, Lifetime::Forever)
+            .map_err(io::Error::other)?;
+        netlink.set_up(BRIDGE).map_err(io::Error::other)?;
+        Ok(Self {
+            netlink,
+            powered: BTreeMap::new(),
+        })
+    }
+
+    /// Switches a server on and plugs its cable in. One that is on stays as it is.
+    ///
+    /// # Errors
+    /// Where its namespaces or its cable cannot be made.
+    pub fn power_on(&mut self, boot: &Boot) -> io::Result<()> {
+        if self.powered.contains_key(&boot.server) {
+            return Ok(());
+        }
+        let log = process::open_log(&boot.logs().join("init.log"), None)?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("init").arg(boot.folder());
+        command
+            .env_clear()
+            .env("PATH", &boot.path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let first = spawn_pid_1(command)?;
+        let process = Rc::new(Process::open(process::identify(first.pid())?)?);
+        if let Err(error) = self.plug_in(boot.server, first.pid()) {
+            tokio::task::spawn_local(async move {
+                drop(first);
+                died(&process).await
+            });
+            return Err(error);
+        }
+        self.powered.insert(
+            boot.server,
+            Powered {
+                process,
+                _first: first,
+            },
+        );
+        Ok(())
+    }
+
+    fn plug_in(&mut self, server: ServerName, pid: u32) -> io::Result<()> {
+        let cable = server.to_string();
+        // The cable of a server that has just died may not have been cleared away by the kernel yet.
+        if self.netlink.link_exists(&cable).map_err(io::Error::other)? {
+            self.netlink.delete_link(&cable).map_err(io::Error::other)?;
+        }
+        self.netlink
+            .create_veth_to_pid(&cable, "eth0", pid)
+            .map_err(io::Error::other)?;
+        self.netlink
+            .set_master(&cable, BRIDGE)
+            .map_err(io::Error::other)?;
+        self.netlink.set_up(&cable).map_err(io::Error::other)
+    }
+
+    /// The servers that are on.
+    pub fn powered(&self) -> impl Iterator<Item = ServerName> {
+        self.powered.keys().copied()
+    }
+
+    /// Pid 1 of a server, as seen from outside.
+    pub fn identity(&self, server: ServerName) -> Option<Identity> {
+        Some(self.powered.get(&server)?.process.identity())
+    }
+
+    /// A handle that tells when the server has died.
+    pub fn process(&self, server: ServerName) -> Option<Rc<Process>> {
+        Some(Rc::clone(&self.powered.get(&server)?.process))
+    }
+
+    /// Cuts a server's power: the cable goes dead first, so that no goodbye leaves it, then everything on it dies.
+    pub fn cut_power(&mut self, server: ServerName) {
+        let _ = self.set_cable(server, false);
+        if let Some(Powered { process, .. }) = self.powered.get(&server) {
+            process.signal(Signal::KILL);
+        }
+    }
+
+    /// Asks a server to stop gracefully.
+    pub fn shut_down(&self, server: ServerName) {
+        if let Some(Powered { process, .. }) = self.powered.get(&server) {
+            process.signal(Signal::TERM);
+        }
+    }
+
+    /// Pulls a server's cable, or plugs it in again.
+    ///
+    /// # Errors
+    /// Where it has none.
+    pub fn set_cable(&mut self, server: ServerName, plugged: bool) -> io::Result<()> {
+        let cable = server.to_string();
+        let set = if plugged {
+            self.netlink.set_up(&cable)
+        } else {
+            self.netlink.set_down(&cable)
+        };
+        set.map_err(io::Error::other)
+    }
+
+    /// Forgets a server that has died.
+    pub fn forget(&mut self, server: ServerName, identity: Identity) {
+        if self.identity(server) == Some(identity) {
+            self.powered.remove(&server);
+        }
+    }
+}
+
+/// Waits until a server has died.
+pub async fn died(process: &Process) -> Exit {
+    process.ended().await.unwrap_or(Exit::Unknown)
+}

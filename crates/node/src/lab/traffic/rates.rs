@@ -1,0 +1,373 @@
+//! From counters that only grow to what happens in a second: pure, and made for proxies that may begin again from zero.
+
+use gaiola_model::Time;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Rates are means over this long.
+const WINDOW: Duration = Duration::from_secs(6);
+
+/// What one proxy has counted for HTTP since it began, by the member that it sent to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Counted {
+    bounds: Vec<f64>,
+    members: BTreeMap<String, Counts>,
+}
+
+/// Requests that have ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    all: u64,
+    /// Answered with 5xx.
+    failed: u64,
+    /// Ended without an answer.
+    unanswered: u64,
+    /// By duration, cumulated.
+    buckets: Vec<u64>,
+}
+
+/// What happens in a second.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Rates {
+    requests: f64,
+    errors: f64,
+    bounds: Vec<f64>,
+    buckets: Vec<f64>,
+}
+
+/// The traffic of a server, an instance, or on the way between two servers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// Requests that ended, a second.
+    pub requests: f64,
+    /// Those of them that were answered with 5xx, or not at all.
+    pub errors: f64,
+    /// 99 of 100 took no longer, in seconds; infinite: longer than is measured. `None`: there were none.
+    pub p99: Option<f64>,
+}
+
+/// Requests since the site is up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// That have ended.
+    pub requests: u64,
+    /// That were answered with 5xx.
+    pub failed: u64,
+}
+
+/// The last few looks at one proxy.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    last: Option<(Time, Counted)>,
+    window: VecDeque<(Duration, BTreeMap<String, Counts>)>,
+}
+
+impl Counted {
+    /// Reads a proxy's metrics. What is not about HTTP requests, or cannot be read, is passed over.
+    pub(super) fn read(text: &str) -> Self {
+        let mut counted = Self::default();
+        for line in text.lines() {
+            counted.read_line(line);
+        }
+        counted
+    }
+
+    fn read_line(&mut self, line: &str) -> Option<()> {
+        let (is_bucket, rest) = match line.strip_prefix("gaiola_http_request")? {
+            rest if rest.starts_with("s_total{") => (false, &rest["s_total{".len()..]),
+            rest => (true, rest.strip_prefix("_duration_seconds_bucket{")?),
+        };
+        let (labels, value) = rest.rsplit_once("} ")?;
+        let value: u64 = value.trim().parse().ok()?;
+        let server = label(labels, "server")?;
+        if is_bucket {
+            let bound: f64 = label(labels, "le")?.parse().ok()?;
+            self.add_bucket(server, bound, value);
+        } else {
+            let (code, counts) = (label(labels, "code")?, self.of(server));
+            counts.all += value;
+            match code.as_bytes().first() {
+                Some(b'5') => counts.failed += value,
+                Some(b'1'..=b'9') => {}
+                _ => counts.unanswered += value,
+            }
+        }
+        Some(())
+    }
+
+    fn add_bucket(&mut self, server: &str, bound: f64, value: u64) {
+        let known = self
+            .bounds
+            .iter()
+            .position(|known| known.total_cmp(&bound).is_eq());
+        let place = known.unwrap_or_else(|| {
+            self.bounds.push(bound);
+            self.bounds.len() - 1
+        });
+        let buckets = &mut self.of(server).buckets;
+        buckets.resize(buckets.len().max(place + 1), 0);
+        buckets[place] += value;
+    }
+
+    fn of(&mut self, server: &str) -> &mut Counts {
+        if !self.members.contains_key(server) {
+            self.members.insert(server.into(), Counts::default());
+        }
+        self.members
+            .get_mut(server)
+            .expect("it was put there just now")
+    }
+}
+
+/// The value of a label. Ours are names and numbers: nothing in them is escaped.
+fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
+    labels.split(',').find_map(|pair| {
+        pair.strip_prefix(name)?
+            .strip_prefix("=\"")?
+            .strip_suffix('"')
+    })
+}
+
+impl Counts {
+    /// What was counted after `before`. Where a number shrank the proxy began anew, and everything is.
+    fn since(&self, before: Option<&Self>) -> Self {
+        let shrank = |before: &Self| {
+            self.all < before.all
+                || self
+                    .buckets
+                    .iter()
+                    .zip(&before.buckets)
+                    .any(|(now, then)| now < then)
+        };
+        let Some(before) = before.filter(|before| !shrank(before)) else {
+            return self.clone();
+        };
+        let then = before.buckets.iter().chain(std::iter::repeat(&0));
+        Self {
+            all: self.all - before.all,
+            failed: self.failed.saturating_sub(before.failed),
+            unanswered: self.unanswered.saturating_sub(before.unanswered),
+            buckets: self
+                .buckets
+                .iter()
+                .zip(then)
+                .map(|(now, then)| now - then)
+                .collect(),
+        }
+    }
+}
+
+impl Meter {
+    /// Takes what a proxy has counted by now, and says by how much the totals grew. Rates begin with the second look.
+    pub(super) fn look(&mut self, now: Time, counted: Counted) -> Totals {
+        let before = self.last.as_ref().map(|(_, counted)| counted);
+        let of = |member: &str| before.and_then(|before| before.members.get(member));
+        let grown: BTreeMap<_, _> = counted
+            .members
+            .iter()
+            .map(|(name, counts)| (name.clone(), counts.since(of(name))))
+            .collect();
+        let totals = grown.values().fold(Totals::default(), |sum, grown| Totals {
+            requests: sum.requests + grown.all,
+            failed: sum.failed + grown.failed,
+        });
+        if let Some((then, _)) = self.last {
+            self.window.push_back((now - then, grown));
+            while self.measured() - self.window[0].0 >= WINDOW {
+                self.window.pop_front();
+            }
+        }
+        self.last = Some((now, counted));
+        totals
+    }
+
+    /// The proxy did not answer: once it has been silent for a whole window, it has no rates.
+    pub(super) fn missed(&mut self, now: Time) {
+        if self
+            .last
+            .as_ref()
+            .is_some_and(|(then, _)| now - *then >= WINDOW)
+        {
+            self.window.clear();
+        }
+    }
+
+    fn measured(&self) -> Duration {
+        self.window.iter().map(|(span, _)| *span).sum()
+    }
+
+    /// Rates by member; empty while nothing is known.
+    pub(super) fn rates(&self) -> BTreeMap<&str, Rates> {
+        let (seconds, mut rates) = (
+            self.measured().as_secs_f64(),
+            BTreeMap::<&str, Rates>::new(),
+        );
+        let Some((_, last)) = self.last.as_ref().filter(|_| seconds > 0.0) else {
+            return rates;
+        };
+        for (member, grown) in self.window.iter().flat_map(|(_, grown)| grown) {
+            rates.entry(member).or_default().add(&Rates {
+                requests: in_a_second(grown.all, seconds),
+                errors: in_a_second(grown.failed + grown.unanswered, seconds),
+                bounds: last.bounds.clone(),
+                buckets: grown
+                    .buckets
+                    .iter()
+                    .map(|count| in_a_second(*count, seconds))
+                    .collect(),
+            });
+        }
+        rates
+    }
+
+    /// Whether anything is known.
+    pub(super) fn is_known(&self) -> bool {
+        !self.window.is_empty()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people's eyes")]
+fn in_a_second(count: u64, seconds: f64) -> f64 {
+    count as f64 / seconds
+}
+
+impl Rates {
+    /// Adds another one's. Histograms of other bounds are left out.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+        if self.bounds.is_empty() {
+            self.bounds.clone_from(&other.bounds);
+        }
+        if self.bounds == other.bounds {
+            self.buckets
+                .resize(self.buckets.len().max(other.buckets.len()), 0.0);
+            self.buckets
+                .iter_mut()
+                .zip(&other.buckets)
+                .for_each(|(sum, more)| *sum += more);
+        }
+    }
+
+    /// For people.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            requests: self.requests,
+            errors: self.errors,
+            p99: self.quantile(0.99),
+        }
+    }
+
+    /// The duration that this part of the requests did not exceed, as if they lay evenly within their bucket.
+    fn quantile(&self, part: f64) -> Option<f64> {
+        let all = self.buckets.last().copied().filter(|all| *all > 0.0)?;
+        let wanted = all * part;
+        let (mut lower, mut before) = (0.0, 0.0);
+        for (&upper, &upto) in self.bounds.iter().zip(&self.buckets) {
+            if upto >= wanted {
+                let fits = upper.is_finite() && upto > before;
+                return Some(if fits {
+                    lower + (upper - lower) * (wanted - before) / (upto - before)
+                } else {
+                    upper
+                });
+            }
+            (lower, before) = (upper, upto);
+        }
+        Some(f64::INFINITY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(ok: u64, failed: u64, slow: u64) -> String {
+        let labels = r#"frontend="http",backend="app",server="app1.2""#;
+        let all = ok + failed;
+        let quick = all - slow;
+        format!(
+            "# TYPE gaiola_http_requests_total counter\n\
+             gaiola_http_requests_total{{{labels},code=\"200\"}} {ok}\n\
+             gaiola_http_requests_total{{{labels},code=\"503\"}} {failed}\n\
+             gaiola_http_request_duration_seconds_bucket{{{labels},le=\"0.1\"}} {quick}\n\
+             gaiola_http_request_duration_seconds_bucket{{{labels},le=\"1\"}} {all}\n\
+             gaiola_http_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {all}\n\
+             gaiola_http_request_duration_seconds_count{{{labels}}} {all}\n\
+             gaiola_retries_total{{{labels}}} 7\nnonsense {{ 1\n"
+        )
+    }
+
+    fn at(seconds: u64) -> Time {
+        Time::from_start(Duration::from_secs(seconds))
+    }
+
+    fn looked(looks: &[(u64, String)]) -> (Meter, Totals) {
+        let mut meter = Meter::default();
+        let mut sum = Totals::default();
+        for (seconds, text) in looks {
+            let grown = meter.look(at(*seconds), Counted::read(text));
+            sum = Totals {
+                requests: sum.requests + grown.requests,
+                failed: sum.failed + grown.failed,
+            };
+        }
+        (meter, sum)
+    }
+
+    #[test]
+    fn rates_are_differences() {
+        let (meter, totals) = looked(&[(0, text(1000, 5, 0)), (2, text(1180, 7, 91))]);
+        let load = meter.rates()["app1.2"].load();
+        assert_eq!((load.requests, load.errors), (91.0, 1.0));
+        let p99 = load.p99.unwrap();
+        assert!(
+            (0.9..1.0).contains(&p99),
+            "half of them took between 0.1 and 1 s: {p99}"
+        );
+        assert_eq!(
+            totals,
+            Totals {
+                requests: 1187,
+                failed: 7
+            }
+        );
+    }
+
+    #[test]
+    fn a_proxy_that_began_anew_is_counted_from_zero() {
+        let (meter, totals) = looked(&[(0, text(1000, 0, 0)), (2, text(20, 0, 0))]);
+        assert_eq!(meter.rates()["app1.2"].load().requests, 10.0);
+        assert_eq!(totals.requests, 1020);
+    }
+
+    #[test]
+    fn old_looks_leave_the_window() {
+        let looks: Vec<_> = (0..10)
+            .map(|look| (2 * look, text(if look < 5 { 0 } else { 100 * look }, 0, 0)))
+            .collect();
+        let (meter, _) = looked(&looks);
+        assert_eq!(meter.measured(), WINDOW);
+        assert_eq!(meter.rates()["app1.2"].load().requests, 50.0);
+    }
+
+    #[test]
+    fn a_silent_proxy_loses_its_rates() {
+        let (mut meter, _) = looked(&[(0, text(1, 0, 0)), (2, text(2, 0, 0))]);
+        meter.missed(at(4));
+        assert!(meter.is_known());
+        meter.missed(at(8));
+        assert!(!meter.is_known() && meter.rates().is_empty());
+    }
+
+    #[test]
+    fn nothing_has_no_quantile_and_the_slowest_is_beyond_measure() {
+        assert_eq!(Rates::default().load().p99, None);
+        let slow = Rates {
+            bounds: vec![1.0, f64::INFINITY],
+            buckets: vec![0.0, 3.0],
+            ..Rates::default()
+        };
+        assert_eq!(slow.load().p99, Some(f64::INFINITY));
+    }
+}

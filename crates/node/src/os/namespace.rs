@@ -1,0 +1,206 @@
+//! Namespaces: held by processes only, so that nothing stays when they are gone.
+
+use super::process::{die_with_parent, keep_capabilities_over_exec};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{getegid, geteuid};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+
+/// Enters a user namespace in which our own uid is mapped to itself and we hold every capability, also over `exec`.
+///
+/// The process must have one thread only.
+///
+/// # Errors
+/// Where the kernel refuses user namespaces.
+pub fn enter_user_namespace() -> io::Result<()> {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    unshare(UnshareFlags::NEWUSER)?;
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    keep_capabilities_over_exec()
+}
+
+/// Enters a network namespace of our own. Sockets that were opened before stay where they were.
+///
+/// # Errors
+/// Where we may not.
+pub fn enter_network_namespace() -> io::Result<()> {
+    unshare(UnshareFlags::NEWNET)
+}
+
+/// Enters a mount namespace of our own that tells no other of its mounts.
+///
+/// # Errors
+/// Where we may not.
+pub fn enter_mount_namespace() -> io::Result<()> {
+    unshare(UnshareFlags::NEWNS)?;
+    make_mounts_private()
+}
+
+/// Pid 1 of a set of namespaces. It and everything in them dies when this is dropped, and with our process.
+#[derive(Debug)]
+pub struct Pid1 {
+    pid: u32,
+    _alive: mpsc::Sender<Infallible>,
+}
+
+impl Pid1 {
+    /// Its pid as we see it.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+}
+
+/// Starts a command as pid 1 of a new set of namespaces (PID, network, mount, UTS, IPC).
+///
+/// # Errors
+/// Where a namespace or the process cannot be made.
+pub fn spawn_pid_1(mut command: Command) -> io::Result<Pid1> {
+    // SAFETY: the closure runs between fork and exec and makes system calls only; it allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            die_with_parent()?;
+            unshare(
+                UnshareFlags::NEWNET
+                    | UnshareFlags::NEWNS
+                    | UnshareFlags::NEWUTS
+                    | UnshareFlags::NEWIPC,
+            )?;
+            rustix::process::setsid()?;
+            Ok(())
+        });
+    }
+    let (alive, dropped) = mpsc::channel::<Infallible>();
+    let (started, start) = mpsc::channel();
+    // A thread of its own, since there is no way back into the PID namespace of before without privilege over it: the
+    // next child of this thread would stand inside the server. The server dies with the thread that started it.
+    std::thread::Builder::new()
+        .name("server".into())
+        .spawn(move || {
+            let child = unshare(UnshareFlags::NEWPID).and_then(|()| command.spawn());
+            let is_on = child.is_ok();
+            let _ = started.send(child.map(|child| child.id()));
+            if is_on {
+                let _ = dropped.recv();
+            }
+        })?;
+    let pid = start.recv().map_err(io::Error::other)??;
+    Ok(Pid1 { pid, _alive: alive })
+}
+
+/// Makes the calling thread enter all namespaces of a process; its children are then in that PID namespace.
+///
+/// # Errors
+/// Where the process is gone, or we may not.
+pub fn join(pid: u32, user_namespace: bool) -> io::Result<()> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .ok_or(io::ErrorKind::NotFound)?;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    if user_namespace {
+        rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)?;
+        keep_capabilities_over_exec()?;
+    }
+    let all = ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION;
+    Ok(rustix::thread::move_into_thread_name_spaces(
+        pidfd.as_fd(),
+        all,
+    )?)
+}
+
+/// Within a new server: its own `/proc` and an empty `/run` that vanishes with it.
+///
+/// # Errors
+/// Where a mount is refused.
+pub fn mount_server_folders() -> io::Result<()> {
+    make_mounts_private()?;
+    mount_proc()?;
+    mount(
+        "tmpfs",
+        "/run",
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        c"mode=755,size=64m",
+    )?;
+    Ok(())
+}
+
+/// Mounts the `/proc` of the PID namespace that we are pid 1 of.
+///
+/// # Errors
+/// Where the mount is refused.
+pub fn mount_proc() -> io::Result<()> {
+    Ok(mount(
+        "proc",
+        "/proc",
+        "proc",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        None,
+    )?)
+}
+
+fn make_mounts_private() -> io::Result<()> {
+    Ok(mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?)
+}
+
+/// Names the host within its UTS namespace.
+///
+/// # Errors
+/// Where we may not.
+pub fn set_host_name(name: &str) -> io::Result<()> {
+    Ok(rustix::system::sethostname(name.as_bytes())?)
+}
+
+/// Lets everybody in this network namespace bind every port.
+///
+/// # Errors
+/// Where the kernel has no such setting.
+pub fn allow_low_ports() -> io::Result<()> {
+    std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+}
+
+/// Whether user namespaces can be had; the reason in words where they cannot.
+///
+/// # Errors
+/// Says which setting forbids them.
+pub fn user_namespaces_allowed() -> Result<(), String> {
+    let refuses = |path: &str, refusal: &str| {
+        std::fs::read_to_string(path).is_ok_and(|text| text.trim() == refusal)
+    };
+    if !Path::new("/proc/self/ns/user").exists() {
+        return Err("this kernel has no user namespaces".into());
+    }
+    if refuses("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        return Err("kernel.unprivileged_userns_clone is 0; allow them with: sudo sysctl kernel.unprivileged_userns_clone=1".into());
+    }
+    if refuses("/proc/sys/user/max_user_namespaces", "0") {
+        return Err("user.max_user_namespaces is 0; allow them with: sudo sysctl user.max_user_namespaces=10000".into());
+    }
+    if refuses(
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+    ) {
+        return Err("AppArmor restricts them; allow them with: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0".into());
+    }
+    Ok(())
+}
+
+fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: unsharing is unsound only with FILES, which closes descriptors that Rust believes open; it is never asked for here.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}

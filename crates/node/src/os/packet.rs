@@ -1,0 +1,109 @@
+//! Sockets below TCP and UDP: VRRP over IPv4, and ARP over Ethernet.
+
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Traffic class of network control (RFC 2474: CS6), so that a full link does not silence an advertisement.
+const NETWORK_CONTROL: u32 = 0xc0;
+
+/// Sends and receives IPv4 packets of one protocol on one interface, to and from a multicast group.
+pub struct GroupSocket {
+    socket: Socket,
+    group: SockAddr,
+}
+
+impl GroupSocket {
+    /// Opens a socket for the IPv4 `protocol` on the interface of this name and number. What it sends comes from
+    /// `source`, reaches `group` only, and carries `ttl`; it does not receive what it sends. Needs `CAP_NET_RAW`.
+    pub fn open(
+        interface: &str,
+        index: u32,
+        source: Ipv4Addr,
+        group: Ipv4Addr,
+        protocol: u8,
+        ttl: u8,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::IPV4,
+            Type::RAW,
+            Some(Protocol::from(i32::from(protocol))),
+        )?;
+        socket.bind_device(Some(interface.as_bytes()))?;
+        socket.set_nonblocking(true)?;
+        socket.set_multicast_all_v4(false)?;
+        socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index))?;
+        socket.set_multicast_if_v4(&source)?;
+        socket.set_multicast_loop_v4(false)?;
+        socket.set_multicast_ttl_v4(u32::from(ttl))?;
+        socket.set_ttl_v4(u32::from(ttl))?;
+        socket.set_tos_v4(NETWORK_CONTROL)?;
+        Ok(Self {
+            socket,
+            group: SocketAddrV4::new(group, 0).into(),
+        })
+    }
+
+    /// Sends a payload to the group.
+    pub fn send(&self, payload: &[u8]) -> io::Result<()> {
+        self.socket.send_to(payload, &self.group).map(drop)
+    }
+
+    /// The next IPv4 packet, header included; `None` while there is none. What does not fit is cut off.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        match (&self.socket).read(buffer) {
+            Ok(length) => Ok(Some(&buffer[..length])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for GroupSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Sends whole Ethernet frames on one interface. It receives nothing.
+pub struct FrameSocket {
+    socket: Socket,
+    interface: SockAddr,
+}
+
+impl FrameSocket {
+    /// Opens a socket for frames of this EtherType on the interface of this number. Needs `CAP_NET_RAW`.
+    pub fn open(index: u32, ethertype: u16) -> io::Result<Self> {
+        // Protocol 0: nothing that arrives is queued for us.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            interface: link_layer_address(index, ethertype)?,
+        })
+    }
+
+    /// Sends one frame, its Ethernet header included.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.send_to(frame, &self.interface).map(drop)
+    }
+}
+
+fn link_layer_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
+    let index = i32::try_from(index)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no interface has that number"))?;
+    // SAFETY: the storage is zeroed, large enough and aligned for every kind of socket address; all fields of
+    // `sockaddr_ll` are integers, for which zero is a value; the length given back is that of what was written.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = &mut *storage.cast::<libc::sockaddr_ll>();
+            address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small constant");
+            address.sll_protocol = ethertype.to_be();
+            address.sll_ifindex = index;
+            *length = u32::try_from(size_of::<libc::sockaddr_ll>()).expect("a small struct");
+            Ok(())
+        })
+    }?;
+    Ok(address)
+}

@@ -1,0 +1,400 @@
+//! A command in a PID namespace of its own, whose end, whatever its cause, ends every process in it at once.
+//!
+//! Pid 1 of the namespace is a fork of the caller that never returns to its code: it gives the command fresh `/proc`
+//! and `/dev/shm`, drops every privilege, starts it, reaps orphans and tells of them. It dies with the caller, by
+//! `PR_SET_PDEATHSIG` and by the end of a pipe; the kernel then ends the rest.
+
+mod init;
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What is run.
+#[derive(Debug)]
+pub struct Command {
+    /// The program's path.
+    pub program: CString,
+    /// Its arguments, its own name first.
+    pub args: Vec<CString>,
+    /// The whole environment, `NAME=value`.
+    pub env: Vec<CString>,
+    /// The directory it starts in.
+    pub dir: CString,
+    /// Its standard output and error.
+    pub output: File,
+    /// User and group it runs as, with no further group; `None`: as the caller. Capabilities are dropped either way.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// Something that pid 1 tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A process that is not the command, but ended up as pid 1's child, has ended.
+    OrphanEnded,
+    /// A process inside sent pid 1 SIGUSR1.
+    Poked,
+    /// The command could not be started.
+    Failed {
+        /// At what.
+        step: Step,
+        /// The system's error number.
+        errno: i32,
+    },
+}
+
+/// What pid 1 does before the command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// Mounting.
+    Mount = b'm',
+    /// Dropping privileges.
+    Privileges = b'p',
+    /// Entering the directory.
+    Directory = b'd',
+    /// Starting the program.
+    Execute = b'x',
+    /// Anything else.
+    Other = b'o',
+}
+
+/// How the command ended, and with it the namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code; 128 and more: by this signal.
+    Code(i32),
+    /// Pid 1 was killed by this signal.
+    Killed(i32),
+}
+
+/// A running namespace. Dropping it ends it.
+#[derive(Debug)]
+pub struct Namespace {
+    pidfd: OwnedFd,
+    events: File,
+    /// Pid 1 ends when the last copy of this is closed.
+    _alive: OwnedFd,
+    ended: Option<Exit>,
+}
+
+impl Namespace {
+    /// Starts `command`. Needs CAP_SYS_ADMIN in the caller's user namespace.
+    ///
+    /// The thread that calls must live as long as the namespace shall.
+    pub fn spawn(command: &Command) -> io::Result<Self> {
+        let (alive_here, alive_there) = pipe()?;
+        let (events_here, events_there) = pipe()?;
+        rustix::io::ioctl_fionbio(&events_here, true)?;
+        let null = File::open("/dev/null")?;
+        let args = pointers(&command.args);
+        let env = pointers(&command.env);
+        let plan = init::Plan {
+            program: command.program.as_ptr(),
+            args: args.as_ptr(),
+            env: env.as_ptr(),
+            dir: command.dir.as_ptr(),
+            input: null.as_raw_fd(),
+            output: command.output.as_raw_fd(),
+            alive: alive_here.as_raw_fd(),
+            events: events_there.as_raw_fd(),
+            owner: command.owner,
+        };
+        let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
+        match init::clone(namespaces)? {
+            // The child has a copy of all that `plan` points to, and only its own thread.
+            init::Cloned::Child => init::run(&plan),
+            init::Cloned::Parent { pidfd } => Ok(Self {
+                pidfd,
+                events: File::from(events_here),
+                _alive: alive_there,
+                ended: None,
+            }),
+        }
+    }
+
+    /// Sends a signal to pid 1, which hands TERM, INT and HUP on to the command. Nothing happens when it has ended.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        // SAFETY: the descriptor is ours; there is no siginfo and there are no flags.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                signal,
+                ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        match sent {
+            0 => Ok(()),
+            _ => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Ends everything in it at once.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// How it ended; `None` while it runs. When this tells an end, no process of the namespace is left.
+    pub fn try_wait(&mut self) -> io::Result<Option<Exit>> {
+        if self.ended.is_none() {
+            self.ended = self.wait(libc::WNOHANG)?;
+        }
+        Ok(self.ended)
+    }
+
+    /// What pid 1 has told since the last call, without waiting.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut bytes = [0; 256];
+        // Nothing to read, or nobody left to tell anything: both are no events.
+        let length = self.events.read(&mut bytes).unwrap_or(0);
+        decode(&bytes[..length])
+    }
+
+    /// Becomes readable when it has ended. To be called within a tokio runtime.
+    pub fn watch_end(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        watch(self.pidfd.as_fd())
+    }
+
+    /// Becomes readable when there are events, or when it has ended. To be called within a tokio runtime.
+    pub fn watch_events(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        watch(self.events.as_fd())
+    }
+
+    fn wait(&self, flags: i32) -> io::Result<Option<Exit>> {
+        // SAFETY: all zero is a valid siginfo_t, and the kernel writes no further than its end.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let id =
+            libc::id_t::try_from(self.pidfd.as_raw_fd()).expect("descriptors are not negative");
+        // SAFETY: the descriptor is ours and `info` outlives the call.
+        let done = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | flags) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: waitid has succeeded, so these fields are set; the pid is 0 where nothing has ended.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        Ok((pid != 0).then_some(match info.si_code {
+            libc::CLD_EXITED => Exit::Code(status),
+            _ => Exit::Killed(status),
+        }))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if self.ended.is_none() && self.kill().is_ok() {
+            // Killed, so this wait is short; it leaves no zombie.
+            let _ = self.wait(0);
+        }
+    }
+}
+
+/// A copy of a descriptor, registered with the runtime.
+fn watch(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    let copy = fd.try_clone_to_owned()?;
+    // SAFETY: the copy is an open descriptor that the AsyncFd owns and closes.
+    Ok(unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) }?)
+}
+
+/// Each event is one byte, but for a failure: `!`, the step, and the error number in four.
+fn decode(mut bytes: &[u8]) -> Vec<Event> {
+    let mut events = Vec::new();
+    loop {
+        bytes = match bytes {
+            [b'o', rest @ ..] => {
+                events.push(Event::OrphanEnded);
+                rest
+            }
+            [b'u', rest @ ..] => {
+                events.push(Event::Poked);
+                rest
+            }
+            [b'!', step, a, b, c, d, rest @ ..] => {
+                events.push(Event::Failed {
+                    step: match step {
+                        b'm' => Step::Mount,
+                        b'p' => Step::Privileges,
+                        b'd' => Step::Directory,
+                        b'x' => Step::Execute,
+                        _ => Step::Other,
+                    },
+                    errno: i32::from_le_bytes([*a, *b, *c, *d]),
+                });
+                rest
+            }
+            _ => return events,
+        }
+    }
+}
+
+/// Both ends are closed when a program is executed.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for the two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made both, and nobody else has them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// A list for execve, ended by null; it is good for as long as `strings`.
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    let all = strings.iter().map(|string| string.as_ptr());
+    all.chain([ptr::null()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// Whether namespaces can be made here; says so where not.
+    fn allowed() -> bool {
+        let allowed = Namespace::spawn(&command("true")).is_ok();
+        if !allowed {
+            eprintln!("SKIPPED: no right to make namespaces here");
+        }
+        allowed
+    }
+
+    fn command(script: &str) -> Command {
+        command_to(script, File::open("/dev/null").unwrap())
+    }
+
+    fn command_to(script: &str, output: File) -> Command {
+        let text = |text: &str| CString::new(text).unwrap();
+        let root = rustix::process::geteuid().is_root();
+        Command {
+            program: text("/bin/sh"),
+            args: vec![text("sh"), text("-c"), text(script)],
+            env: vec![text("PATH=/usr/bin:/bin")],
+            dir: text("/"),
+            output,
+            owner: root.then_some((65534, 65534)),
+        }
+    }
+
+    fn wait(namespace: &mut Namespace) -> Exit {
+        let start = Instant::now();
+        loop {
+            if let Some(exit) = namespace.try_wait().unwrap() {
+                return exit;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "it never ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn output(script: &str) -> (Exit, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let command = command_to(script, file.reopen().unwrap());
+        let exit = wait(&mut Namespace::spawn(&command).unwrap());
+        (exit, std::fs::read_to_string(file.path()).unwrap())
+    }
+
+    #[test]
+    fn the_command_is_alone_and_without_privileges() {
+        if !allowed() {
+            return;
+        }
+        let (exit, text) =
+            output("echo $PPID; grep -E 'CapEff|CapPrm|CapAmb|NoNew' /proc/self/status; id -u");
+        assert_eq!(exit, Exit::Code(0));
+        assert!(text.starts_with("1\n"), "{text}");
+        assert_eq!(text.matches("\t0000000000000000").count(), 3, "{text}");
+        assert!(text.contains("NoNewPrivs:\t1"), "{text}");
+        assert!(!text.ends_with("\n0\n"), "{text}");
+    }
+
+    #[test]
+    fn the_commands_code_and_signal_come_through() {
+        if !allowed() {
+            return;
+        }
+        assert_eq!(output("exit 7").0, Exit::Code(7));
+        assert_eq!(output("kill -9 $$").0, Exit::Code(128 + 9));
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_told() {
+        if !allowed() {
+            return;
+        }
+        let missing = Command {
+            program: c"/nonexistent".into(),
+            ..command("")
+        };
+        let mut namespace = Namespace::spawn(&missing).unwrap();
+        assert_ne!(wait(&mut namespace), Exit::Code(0));
+        let failed = Event::Failed {
+            step: Step::Execute,
+            errno: libc::ENOENT,
+        };
+        assert_eq!(namespace.events(), [failed]);
+    }
+
+    #[test]
+    fn orphans_are_reaped_and_told_of() {
+        if !allowed() {
+            return;
+        }
+        // The first sleep is left to pid 1; the second is the command's own child.
+        let mut namespace = Namespace::spawn(&command("(sleep 0.05 &); sleep 0.4")).unwrap();
+        assert_eq!(wait(&mut namespace), Exit::Code(0));
+        assert_eq!(namespace.events(), [Event::OrphanEnded]);
+    }
+
+    #[test]
+    fn signals_are_handed_on_and_a_poke_is_told() {
+        if !allowed() {
+            return;
+        }
+        let script = "trap 'exit 5' TERM; kill -USR1 1; while :; do sleep 0.05; done";
+        let mut namespace = Namespace::spawn(&command(script)).unwrap();
+        let start = Instant::now();
+        while namespace.events() != [Event::Poked] {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        namespace.signal(libc::SIGTERM).unwrap();
+        assert_eq!(wait(&mut namespace), Exit::Code(5));
+    }
+
+    #[test]
+    fn nothing_outlives_the_end() {
+        if !allowed() {
+            return;
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // Own sessions, deaf to polite signals: the lock falls only when all of them are dead.
+        let script = "trap '' TERM HUP; flock 1; for i in 1 2 3; do setsid sleep 600 & done; echo ready; wait";
+        let command = command_to(script, file.reopen().unwrap());
+        let namespace = Namespace::spawn(&command).unwrap();
+        let start = Instant::now();
+        while !std::fs::read_to_string(file.path())
+            .unwrap()
+            .contains("ready")
+        {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop((namespace, command));
+        let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        rustix::fs::flock(file.as_file(), lock).unwrap();
+    }
+
+    #[test]
+    fn torn_events_are_no_events() {
+        assert_eq!(decode(b"ou!x\x02"), [Event::OrphanEnded, Event::Poked]);
+        assert_eq!(decode(b"?o"), []);
+    }
+}

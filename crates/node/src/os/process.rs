@@ -1,0 +1,347 @@
+//! Processes: started so that they outlive us where they should, found again by pid and start time, watched by pidfd.
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tokio::io::unix::AsyncFd;
+
+/// A process that cannot be mistaken for another: pids are used again, a pid with its start time is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its pid in our PID namespace.
+    pub pid: u32,
+    /// When it was started, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start_time: u64,
+}
+
+/// Whom a process runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id; no supplementary groups are kept.
+    pub gid: u32,
+}
+
+/// What to start, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The program; looked up in PATH when it has no slash.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Its whole environment: nothing of ours is handed on.
+    pub env: Vec<(OsString, OsString)>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+    /// Where its output is appended.
+    pub log: PathBuf,
+    /// Whom it runs as; `None`: as we do.
+    pub user: Option<User>,
+    /// Whether it keeps our capabilities. Without, it has none in a user namespace either.
+    pub privileged: bool,
+}
+
+/// Starts a process in a session of its own. It lives on when we die.
+///
+/// # Errors
+/// Where its log cannot be opened or the program cannot be started.
+pub fn launch(launch: &Launch) -> io::Result<Identity> {
+    let log = open_log(&launch.log, launch.user)?;
+    let mut command = Command::new(&launch.program);
+    command
+        .args(&launch.args)
+        .env_clear()
+        .envs(launch.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&launch.cwd)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    if let Some(user) = launch.user {
+        command.gid(user.gid).uid(user.uid);
+    }
+    let privileged = launch.privileged;
+    // SAFETY: the closure runs between fork and exec and makes system calls only; it allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            if !privileged {
+                drop_ambient_capabilities()?;
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn()?;
+    // The handle is let go on purpose: the process is watched by pidfd, and reaped by `reap`.
+    identify(child.id())
+}
+
+/// Opens a log for appending, owned by `user`. Parents must exist.
+///
+/// # Errors
+/// Where it cannot be opened or handed over.
+pub fn open_log(path: &Path, user: Option<User>) -> io::Result<File> {
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(path)?;
+    if let Some(user) = user {
+        std::os::unix::fs::fchown(&log, Some(user.uid), Some(user.gid))?;
+    }
+    Ok(log)
+}
+
+/// Takes the ambient capabilities away, so that the next `exec` has none.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn drop_ambient_capabilities() -> io::Result<()> {
+    Ok(rustix::thread::clear_ambient_capability_set()?)
+}
+
+/// Makes every capability we hold survive `exec` (in a user namespace our uid is not 0, so it would not).
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn keep_capabilities_over_exec() -> io::Result<()> {
+    use rustix::thread::CapabilitySet;
+    let mut held = rustix::thread::capabilities(None)?;
+    held.inheritable = held.permitted;
+    let wanted = held.permitted;
+    rustix::thread::set_capabilities(None, held)?;
+    for capability in wanted.iter() {
+        if capability.bits().count_ones() == 1 && CapabilitySet::all().contains(capability) {
+            rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends this process as soon as its parent has died.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(
+        Signal::KILL,
+    ))?)
+}
+
+/// The identity of a pid that lives now.
+///
+/// # Errors
+/// `NotFound` where there is no such process.
+pub fn identify(pid: u32) -> io::Result<Identity> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let start_time = start_time(&stat)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "cannot read /proc/PID/stat"))?;
+    Ok(Identity { pid, start_time })
+}
+
+/// Field 22; the name in field 2 may hold blanks and parentheses, so counting begins behind its last one.
+fn start_time(stat: &str) -> Option<u64> {
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// A living process that can be signalled and waited for without a race.
+#[derive(Debug)]
+pub struct Process {
+    identity: Identity,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Somebody else reaped it (it was adopted).
+    Unknown,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "exited with status {status}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Self::Unknown => f.write_str("ended"),
+        }
+    }
+}
+
+impl Process {
+    /// Takes hold of a process; `NotFound` when it is gone or its pid belongs to another one now.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where it is gone, or no pidfd can be had.
+    pub fn open(identity: Identity) -> io::Result<Self> {
+        let pid = to_pid(identity.pid)?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        if identify(identity.pid)? != identity {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        // SAFETY: the descriptor is owned by the AsyncFd and stays open until it is deregistered.
+        let pidfd = unsafe { AsyncFd::register(pidfd) }?;
+        Ok(Self { identity, pidfd })
+    }
+
+    /// Its pid and start time.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Sends a signal; a process that has ended is no error.
+    pub fn signal(&self, signal: Signal) {
+        let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal);
+    }
+
+    /// Sends a signal to its whole process group (it leads one: see [`launch`]), the descendants included.
+    pub fn signal_group(&self, signal: Signal) {
+        if let Ok(pid) = to_pid(self.identity.pid) {
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+
+    /// Whether nobody is left of its process group. Meant for a process that has ended itself.
+    pub fn group_is_empty(&self) -> bool {
+        to_pid(self.identity.pid).is_ok_and(|pid| {
+            rustix::process::test_kill_process_group(pid) == Err(rustix::io::Errno::SRCH)
+        })
+    }
+
+    /// Waits until it has ended, and reaps it where it is our child.
+    ///
+    /// # Errors
+    /// Where the pidfd cannot be polled.
+    pub async fn ended(&self) -> io::Result<Exit> {
+        let mut ready = self.pidfd.readable().await?;
+        ready.retain_ready();
+        Ok(self.reap())
+    }
+
+    fn reap(&self) -> Exit {
+        use std::os::fd::AsFd as _;
+        let waited = rustix::process::waitid(
+            WaitId::PidFd(self.pidfd.get_ref().as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
+        match waited {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(status), _) => Exit::Status(status),
+                (None, Some(signal)) => Exit::Signal(signal),
+                (None, None) => Exit::Unknown,
+            },
+            _ => Exit::Unknown,
+        }
+    }
+}
+
+/// Signals a process by pid; one that is gone is no error.
+pub fn signal(pid: u32, signal: Signal) {
+    if let Ok(pid) = to_pid(pid) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+fn to_pid(pid: u32) -> io::Result<Pid> {
+    i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Reaps every child that has ended, and tells which; for pid 1.
+pub fn reap_all() -> Vec<u32> {
+    let mut ended = Vec::new();
+    while let Ok(Some((pid, _))) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
+        ended.push(pid.as_raw_nonzero().get().unsigned_abs());
+    }
+    ended
+}
+
+/// The user of that name in `/etc/passwd`.
+pub fn find_user(name: &str) -> Option<User> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = passwd
+        .lines()
+        .map(|line| line.split(':'))
+        .find_map(|mut fields| (fields.next() == Some(name)).then_some(fields))?;
+    let uid = fields.nth(1)?.parse().ok()?;
+    let gid = fields.next()?.parse().ok()?;
+    Some(User { uid, gid })
+}
+
+/// Whether we run as root (outside any user namespace of ours).
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_blanks_and_parentheses_does_not_hide_the_start_time() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 4711 1000 200";
+        assert_eq!(start_time(stat), Some(4711));
+    }
+
+    #[test]
+    fn a_pid_that_is_used_again_is_another_process() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _guard = runtime.enter();
+        let me = identify(std::process::id()).unwrap();
+        assert!(Process::open(me).is_ok());
+        let earlier = Identity {
+            start_time: me.start_time - 1,
+            ..me
+        };
+        assert_eq!(
+            Process::open(earlier).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn an_ended_child_tells_its_status() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let exit = runtime.block_on(async {
+            let identity = launch(&Launch {
+                program: "sh".into(),
+                args: vec!["-c".into(), "echo said; sleep 0.2; exit 3".into()],
+                env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+                cwd: folder.path().into(),
+                log: folder.path().join("log"),
+                user: None,
+                privileged: false,
+            })
+            .unwrap();
+            Process::open(identity).unwrap().ended().await.unwrap()
+        });
+        assert_eq!(exit, Exit::Status(3));
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("log")).unwrap(),
+            "said\n"
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! Being scheduled in time, where that is allowed.
+
+use std::io;
+
+/// Asks for real-time scheduling (SCHED_RR, the lowest priority) of the calling thread; threads and processes that it
+/// starts do not inherit it. `Err`: it is not allowed here, and everything goes on without.
+pub fn prefer_realtime() -> io::Result<()> {
+    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: 0 is the calling thread, and `parameters` lives until the call returns.
+    match unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,56 @@
+//! Signals as something to be read, for loops that have no runtime.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// TERM and INT, read instead of ending the process.
+pub struct Termination {
+    descriptor: OwnedFd,
+}
+
+impl Termination {
+    /// Blocks TERM and INT for the calling thread and those it starts from now on, and opens the descriptor that
+    /// becomes readable when one of them comes.
+    pub fn block() -> io::Result<Self> {
+        let set = termination_set();
+        // SAFETY: `set` is initialised, and the old mask is not asked for.
+        let blocked =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if blocked != 0 {
+            return Err(io::Error::from_raw_os_error(blocked));
+        }
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: -1 asks for a new descriptor, and `set` is initialised.
+        let descriptor = unsafe { libc::signalfd(-1, &raw const set, flags) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just opened, and nobody else has it.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        Ok(Self { descriptor })
+    }
+
+    /// Whether a signal came since the last call.
+    pub fn came(&self) -> bool {
+        let mut buffer = [0u8; size_of::<libc::signalfd_siginfo>()];
+        matches!(rustix::io::read(&self.descriptor, &mut buffer), Ok(1..))
+    }
+}
+
+impl AsFd for Termination {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+fn termination_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the whole set, and both signal numbers are valid.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+        set.assume_init()
+    }
+}

@@ -1,0 +1,243 @@
+//! A made-up site, drawn.
+
+use super::{Sight, render};
+use crate::lab::traffic::{Figures, Load};
+use gaiola_model::event::{Event, Severity, Subject};
+use gaiola_model::placement::{
+    DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision,
+};
+use gaiola_model::status::{
+    Generation, InstanceStatus, MayFail, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status,
+    VipStatus,
+};
+use gaiola_model::{InstanceName, ServerName, Tier};
+use std::net::Ipv4Addr;
+
+fn server(name: &str) -> ServerStatus {
+    let name: ServerName = name.parse().unwrap();
+    let instance = |number| InstanceStatus {
+        name: InstanceName {
+            server: name,
+            number,
+        },
+        address: ([10, 77, 3, 1], 3000 + number).into(),
+        release: ReleaseNumber(3),
+        state: Some(InstanceState::Ready),
+        restarts: 0,
+        reason: String::new(),
+    };
+    let role = if name.number == 1 {
+        DatabaseRole::Primary
+    } else {
+        DatabaseRole::SyncStandby
+    };
+    let database = ObservedDatabase {
+        role,
+        state: "running".into(),
+        timeline: 5,
+        lag_bytes: Some(0),
+    };
+    ServerStatus {
+        name,
+        tier: name.tier,
+        address: gaiola_core::topology::address_of(name),
+        state: ServerState::Serving,
+        reason: String::new(),
+        vips: if name.tier == Tier::Balancer {
+            vec![Ipv4Addr::new(
+                10,
+                77,
+                0,
+                99 + u8::try_from(name.number).unwrap(),
+            )]
+        } else {
+            Vec::new()
+        },
+        instances: if name.tier == Tier::App {
+            vec![instance(1), instance(2)]
+        } else {
+            Vec::new()
+        },
+        database: (name.tier == Tier::Database).then_some(database),
+        store_member: name.tier == Tier::Balancer,
+        troubles: Vec::new(),
+    }
+}
+
+/// A healthy site of four tiers with two servers each.
+pub(super) fn made_up() -> Status {
+    let servers: Vec<_> = ["lb1", "lb2", "web1", "web2", "app1", "app2", "db1", "db2"]
+        .map(server)
+        .into();
+    let vip = |server: &ServerStatus| {
+        server
+            .vips
+            .iter()
+            .map(|vip| VipStatus {
+                address: *vip,
+                home: server.name,
+                owners: vec![server.name],
+            })
+            .collect::<Vec<_>>()
+    };
+    Status {
+        schema: SCHEMA,
+        site: "guestbook".parse().unwrap(),
+        healthy: true,
+        missing: Vec::new(),
+        may_fail: Vec::new(),
+        waiting: Vec::new(),
+        failed: None,
+        generation: Generation {
+            desired: 1,
+            placed: 1,
+            revision: Revision(7),
+        },
+        release: ReleaseStatus {
+            desired: ReleaseNumber(3),
+            released: Some(ReleaseNumber(3)),
+            running: vec![ReleaseNumber(3)],
+        },
+        vips: servers.iter().flat_map(vip).collect(),
+        primary: Some("db1".parse().unwrap()),
+        store: vec!["lb1".parse().unwrap()],
+        doors: Vec::new(),
+        events: Vec::new(),
+        servers,
+    }
+}
+
+fn drawn(status: &Status, figures: &Figures, events: &[Event]) -> String {
+    let status = Status {
+        events: events.to_vec(),
+        ..status.clone()
+    };
+    render(Sight {
+        site: &status.site,
+        status: Some(&status),
+        figures,
+        now: "2026-01-02 03:04:05 UTC",
+    })
+}
+
+#[test]
+fn a_healthy_site_says_so_in_words() {
+    let page = drawn(&made_up(), &Figures::default(), &[]);
+    for words in [
+        "<strong>healthy</strong>",
+        "● serving",
+        "VIP 10.77.0.100",
+        "sync standby",
+        "timeline 5",
+        "Any one server may die",
+        "app1.2",
+    ] {
+        assert!(page.contains(words), "{words} is missing in {page}");
+    }
+    assert!(!page.contains("Needs attention"));
+}
+
+#[test]
+fn every_state_is_told_in_a_word() {
+    for state in [
+        ServerState::Starting,
+        ServerState::Degraded,
+        ServerState::Draining,
+        ServerState::Drained,
+        ServerState::Lost,
+    ] {
+        let mut status = made_up();
+        status.servers[3].state = state;
+        assert!(
+            drawn(&status, &Figures::default(), &[])
+                .contains(&format!("</span> {}</span>", state.in_words()))
+        );
+    }
+}
+
+#[test]
+fn what_others_wrote_is_text_and_nothing_else() {
+    let evil = "<script>alert(1)</script>";
+    let mut status = made_up();
+    status.healthy = false;
+    status.missing = vec![evil.into()];
+    status.waiting = vec![evil.into()];
+    status.failed = Some(evil.into());
+    status.may_fail = vec![MayFail {
+        tier: Some(Tier::Database),
+        words: evil.into(),
+    }];
+    for server in &mut status.servers {
+        server.reason = evil.into();
+        server.troubles = vec![evil.into()];
+        server
+            .instances
+            .iter_mut()
+            .for_each(|instance| instance.reason = evil.into());
+    }
+    let event = Event {
+        time: evil.into(),
+        subject: Subject::Site,
+        kind: evil.into(),
+        text: evil.into(),
+        severity: Severity::Error,
+    };
+    let page = drawn(&status, &Figures::default(), &[event]);
+    assert!(!page.contains("<script>") && page.contains("&lt;script&gt;"));
+    assert_eq!(page.matches("<script").count(), 1, "but for our own");
+}
+
+#[test]
+fn figures_and_errors_are_shown() {
+    let load = Load {
+        requests: 1240.0,
+        errors: 2.0,
+        p99: Some(0.084),
+    };
+    let (lb1, web1) = ("lb1".parse().unwrap(), "web1".parse().unwrap());
+    let figures = Figures {
+        site: Some(load),
+        servers: [(lb1, load)].into(),
+        ways: [((lb1, web1), load)].into(),
+        ..Figures::default()
+    };
+    let page = drawn(&made_up(), &figures, &[]);
+    for words in [
+        "<dd class=\"\">1240</dd>",
+        "<dd class=\"bad\">2.0</dd>",
+        "84 ms",
+        "class=\"way bad\"",
+    ] {
+        assert!(page.contains(words), "{words} is missing in {page}");
+    }
+}
+
+#[test]
+fn events_are_told_newest_first_and_twenty_at_most() {
+    let event = |number: usize| Event {
+        time: "2026-01-02T03:04:05.678Z".into(),
+        subject: Subject::Site,
+        kind: "a.b".into(),
+        text: format!("event {number}."),
+        severity: Severity::Notice,
+    };
+    let events: Vec<_> = (1..=30).map(event).collect();
+    let page = drawn(&made_up(), &Figures::default(), &events);
+    assert!(page.find("event 30.") < page.find("event 29."));
+    assert!(page.contains("event 11.") && !page.contains("event 10."));
+}
+
+#[test]
+fn a_site_of_which_nothing_is_known_is_drawn() {
+    let site = made_up().site;
+    let page = render(Sight {
+        site: &site,
+        status: None,
+        figures: &Figures::default(),
+        now: "",
+    });
+    assert!(page.contains("being brought up"));
+    let mut status = made_up();
+    status.servers.clear();
+    assert!(drawn(&status, &Figures::default(), &[]).contains("Not known yet."));
+}

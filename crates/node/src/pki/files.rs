@@ -1,0 +1,54 @@
+//! Small files, read and replaced whole.
+
+use super::PkiError;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+pub(super) fn read(path: &Path) -> Result<String, PkiError> {
+    fs::read_to_string(path).map_err(|source| PkiError::File {
+        doing: "read",
+        path: path.into(),
+        source,
+    })
+}
+
+pub(super) fn make_directory(dir: &Path) -> Result<(), PkiError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| PkiError::File {
+            doing: "make",
+            path: dir.into(),
+            source,
+        })
+}
+
+/// Puts a whole file in place of what was there: a reader, or a crash, never sees half of it.
+pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), PkiError> {
+    let fresh = path.with_extension("pem.new");
+    let attempt = || -> io::Result<()> {
+        // One left by a crash might have another mode.
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&fresh)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        path.parent()
+            .map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+    };
+    attempt().map_err(|source| PkiError::File {
+        doing: "write",
+        path: path.into(),
+        source,
+    })
+}

@@ -1,0 +1,62 @@
+//! Whether a command's program is there, so that `up` can say so before anything is started.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// What a shell gives a meaning of its own: a command that begins with such a word is not judged.
+const SHELL: &[char] = &[
+    '$', '`', '\'', '"', '\\', '=', '(', ')', '{', '}', '[', ']', '<', '>', '|', '&', ';', '*',
+    '?', '~', '#', '!',
+];
+
+/// Why `command`, run by `sh -c` in `directory`, cannot be found: `None` where it can, or where only a shell can tell.
+///
+/// Only a path is judged (`bin/guestbook`, `/usr/bin/env`); a bare name is looked for by the shell.
+pub fn missing_program(directory: &Path, command: &str) -> Option<String> {
+    let program = command.split_whitespace().next()?;
+    if !program.contains('/') || program.contains(SHELL) {
+        return None;
+    }
+    let path = directory.join(program);
+    match fs::metadata(&path) {
+        Err(error) => Some(format!("{}: {error}", path.display())),
+        Ok(metadata) if metadata.is_dir() => Some(format!("{} is a directory", path.display())),
+        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => Some(format!(
+            "{} is not executable; `chmod +x` makes it so",
+            path.display()
+        )),
+        Ok(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_path_is_judged() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("plain"), "").unwrap();
+        fs::create_dir(at("bin")).unwrap();
+        let missing = |command| missing_program(directory.path(), command);
+        assert!(
+            missing("bin/absent --port 1")
+                .unwrap()
+                .contains("bin/absent")
+        );
+        assert!(missing("./plain").unwrap().contains("not executable"));
+        assert!(missing("./bin").unwrap().contains("is a directory"));
+        for fine in [
+            "/bin/sh -c x",
+            "python3 -m http.server",
+            "$HOME/x",
+            "A=1/2 x",
+            "",
+            "(cd a/b && x)",
+        ] {
+            assert_eq!(missing(fine), None, "{fine}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The digest of a release: SHA-256 over the path, kind and contents of each of its entries.
+
+use super::walk::{Entry, Kind};
+use super::{Phase, Progress, ReleaseError};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Begins every digest, so that another way of counting can be told apart.
+const VERSION: &[u8] = b"gaiola release 1\n";
+
+/// Reads each of `entries` below `root`. Of a file's mode only whether it is executable counts: all else is made alike
+/// in every copy.
+pub(super) fn of(
+    root: &Path,
+    entries: &[Entry],
+    phase: Phase,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<String, ReleaseError> {
+    let mut total = Sha256::new_with_prefix(VERSION);
+    let mut tally = Tally::new(phase, entries);
+    for entry in entries {
+        match &entry.kind {
+            Kind::Directory => add(&mut total, b'd', entry, b""),
+            Kind::Link(target) => add(&mut total, b'l', entry, target.as_os_str().as_bytes()),
+            Kind::File { executable, bytes } => {
+                let contents = file(&root.join(&entry.path))?;
+                add(
+                    &mut total,
+                    if *executable { b'x' } else { b'f' },
+                    entry,
+                    &contents,
+                );
+                progress(tally.add(*bytes));
+            }
+        }
+    }
+    Ok(hex(&total.finalize()))
+}
+
+/// Lengths stand before what they measure, so that no two lists of entries give the same bytes.
+fn add(total: &mut Sha256, kind: u8, entry: &Entry, contents: &[u8]) {
+    total.update([kind]);
+    for part in [entry.path.as_os_str().as_bytes(), contents] {
+        total.update((part.len() as u64).to_le_bytes());
+        total.update(part);
+    }
+}
+
+fn file(path: &Path) -> Result<[u8; 32], ReleaseError> {
+    let mut file = File::open(path).map_err(ReleaseError::io("open", path))?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = file
+            .read(&mut buffer)
+            .map_err(ReleaseError::io("read", path))?;
+        if read == 0 {
+            return Ok(digest.finalize().into());
+        }
+        digest.update(&buffer[..read]);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Counts up what is done.
+pub(super) struct Tally(Progress);
+
+impl Tally {
+    pub(super) fn new(phase: Phase, entries: &[Entry]) -> Self {
+        let sizes = entries.iter().filter_map(|entry| match entry.kind {
+            Kind::File { bytes, .. } => Some(bytes),
+            Kind::Directory | Kind::Link(_) => None,
+        });
+        Self(Progress {
+            phase,
+            files: 0,
+            of_files: sizes.clone().count() as u64,
+            bytes: 0,
+            of_bytes: sizes.sum(),
+        })
+    }
+
+    /// One more file is done.
+    pub(super) fn add(&mut self, bytes: u64) -> Progress {
+        self.0.files += 1;
+        self.0.bytes += bytes;
+        self.0
+    }
+}

@@ -1,0 +1,394 @@
+use super::*;
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use tempfile::TempDir;
+
+/// A site's directory beside its releases; both go with it.
+struct Place {
+    root: TempDir,
+}
+
+impl Place {
+    /// A small site with a page and a program.
+    fn new() -> Self {
+        let place = Self {
+            root: tempfile::tempdir().unwrap(),
+        };
+        place.write("gaiola.toml", "site = 'a'");
+        place.write("public/index.html", "hello");
+        place.write("bin/run", "#!/bin/sh\n");
+        place.set_mode("bin/run", 0o750);
+        place
+    }
+
+    fn site(&self) -> PathBuf {
+        self.root.path().join("site")
+    }
+
+    fn releases(&self) -> PathBuf {
+        self.root.path().join("state/releases")
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.site().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn set_mode(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.site().join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn try_make(&self, last: Option<&Release>) -> Result<Made, ReleaseError> {
+        let (directory, file) = (self.site(), self.site().join("gaiola.toml"));
+        let source = Source {
+            directory: &directory,
+            file: &file,
+            apart: &[],
+        };
+        make(source, &self.releases(), last, &mut |_| {})
+    }
+
+    fn make(&self, last: Option<&Release>) -> Made {
+        self.try_make(last).unwrap()
+    }
+
+    /// Every path below a directory, sorted.
+    fn listed(directory: &Path) -> Vec<String> {
+        let mut paths = Vec::new();
+        let mut open = vec![directory.to_path_buf()];
+        while let Some(next) = open.pop() {
+            for entry in fs::read_dir(&next).unwrap() {
+                let entry = entry.unwrap();
+                let path = entry.path();
+                paths.push(path.strip_prefix(directory).unwrap().display().to_string());
+                if entry.file_type().unwrap().is_dir() {
+                    open.push(path);
+                }
+            }
+        }
+        paths.sort();
+        paths
+    }
+}
+
+impl Drop for Place {
+    /// Read-only directories stand in the way of a plain removal.
+    fn drop(&mut self) {
+        for name in copy::names(&self.releases()).unwrap_or_default() {
+            if let Ok(number) = name.parse() {
+                copy::remove(&self.releases(), ReleaseNumber(number)).unwrap();
+            }
+        }
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_release_is_a_read_only_copy_that_everyone_may_read() {
+    let place = Place::new();
+    place.write("secret.key", "x");
+    place.set_mode("secret.key", 0o600);
+    let made = place.make(None);
+    assert_eq!(made.release.number, ReleaseNumber(1));
+    assert_eq!(made.path, place.releases().join("1"));
+    assert!(made.new);
+    assert_eq!(
+        Place::listed(&made.path),
+        [
+            "bin",
+            "bin/run",
+            "public",
+            "public/index.html",
+            "secret.key"
+        ]
+    );
+    assert_eq!(mode(&made.path), 0o555);
+    assert_eq!(mode(&made.path.join("bin/run")), 0o555);
+    assert_eq!(mode(&made.path.join("public")), 0o555);
+    assert_eq!(mode(&made.path.join("secret.key")), 0o444);
+    assert_eq!(
+        fs::read_to_string(made.path.join("public/index.html")).unwrap(),
+        "hello"
+    );
+}
+
+#[test]
+fn a_new_release_is_made_only_where_contents_changed() {
+    let place = Place::new();
+    let first = place.make(None).release;
+    place.write("public/index.html", "hello");
+    place.write("gaiola.toml", "site = 'a' # with more servers");
+    place.set_mode("public/index.html", 0o600);
+    let again = place.make(Some(&first));
+    assert_eq!((again.release, again.new), (first.clone(), false));
+    assert_eq!(
+        Place::listed(&place.releases()).len(),
+        6,
+        ".lock, 1 and its four"
+    );
+
+    for change in [
+        (|place: &Place| place.write("public/index.html", "hullo")) as fn(&Place),
+        |place| place.set_mode("public/index.html", 0o755),
+        |place| symlink("index.html", place.site().join("public/home.html")).unwrap(),
+        |place| fs::create_dir(place.site().join("empty")).unwrap(),
+        |place| fs::rename(place.site().join("empty"), place.site().join("emptied")).unwrap(),
+    ] {
+        let before = place.make(None).release;
+        change(&place);
+        let after = place.make(Some(&before));
+        assert!(after.new);
+        assert_ne!(after.release.digest, before.digest);
+        assert_eq!(after.release.number.0, before.number.0 + 1);
+    }
+}
+
+#[test]
+fn what_is_no_part_of_the_site_is_left_out() {
+    let place = Place::new();
+    for path in [
+        ".git/HEAD",
+        "module/.git",
+        ".hg/x",
+        ".env",
+        "target/debug/big",
+        "target/keep",
+        "log/a.log",
+        "a/.gitignore",
+        "a/built",
+        "a/deep/note.tmp",
+    ] {
+        place.write(path, "x");
+    }
+    place.write("a/.gitignore", "built\n");
+    place.write(".gaiolaignore", "/target/*\n!/target/keep\n*.log\n");
+    place.write("a/.gaiolaignore", "deep/*.tmp\n");
+    let _socket = UnixListener::bind(place.site().join("socket")).unwrap();
+    assert_eq!(
+        Place::listed(&place.make(None).path),
+        [
+            ".env",
+            "a",
+            "a/.gitignore",
+            "a/built",
+            "a/deep",
+            "bin",
+            "bin/run",
+            "log",
+            "module",
+            "public",
+            "public/index.html",
+            "target",
+            "target/keep",
+        ]
+    );
+}
+
+#[test]
+fn a_pattern_that_cannot_be_read_is_an_error() {
+    let place = Place::new();
+    place.write(".gaiolaignore", "ok\n[z-a]\n");
+    let error = place.try_make(None).unwrap_err();
+    let why = error.source().unwrap().to_string();
+    assert!(why.contains(".gaiolaignore"), "{why}");
+}
+
+#[test]
+fn a_link_is_kept_where_it_stays_inside() {
+    let place = Place::new();
+    let at = |path: &str| place.site().join(path);
+    symlink("../public/index.html", at("bin/page")).unwrap();
+    symlink("nowhere", at("dangling")).unwrap();
+    let made = place.make(None);
+    let copied = made.path.join("bin/page");
+    assert_eq!(
+        fs::read_link(&copied).unwrap(),
+        Path::new("../public/index.html")
+    );
+    assert_eq!(fs::read_to_string(&copied).unwrap(), "hello");
+    assert!(!Place::listed(&made.path).contains(&"dangling".to_owned()));
+
+    symlink("..", at("bin/up")).unwrap();
+    for (name, target) in [
+        ("absolute", "/etc/passwd"),
+        ("outside", "../state"),
+        ("by-another", "bin/up/../state/releases"),
+        ("to-itself-by-name", at("public").to_str().unwrap()),
+    ] {
+        symlink(target, at(name)).unwrap();
+        let error = place.try_make(None).unwrap_err();
+        assert!(
+            matches!(error, ReleaseError::LinkOutside { .. }),
+            "{name}: {error}"
+        );
+        fs::remove_file(at(name)).unwrap();
+    }
+    assert!(place.make(None).new);
+}
+
+#[test]
+fn a_state_directory_within_the_site_is_no_part_of_it() {
+    let place = Place::new();
+    let (directory, file) = (place.site(), PathBuf::from("gaiola.toml"));
+    let source = Source {
+        directory: &directory,
+        file: &file,
+        apart: &[],
+    };
+    place.write("state/servers/db1/pg", "x");
+    let releases = directory.join("state/releases");
+    let made = make(source, &releases, None, &mut |_| {}).unwrap();
+    let again = make(source, &releases, Some(&made.release), &mut |_| {}).unwrap();
+    assert!(!again.new);
+    assert!(!made.path.join("state").exists());
+    copy::remove(&releases, made.release.number).unwrap();
+
+    let beside = directory.join("releases");
+    let error = make(source, &beside, None, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, ReleaseError::StateIsSite(_)), "{error}");
+}
+
+#[test]
+fn what_a_crash_left_is_removed_and_a_lost_copy_made_again() {
+    let place = Place::new();
+    let first = place.make(None);
+    fs::create_dir_all(place.releases().join(".new/half/made")).unwrap();
+    fs::rename(&first.path, place.releases().join(".old")).unwrap();
+    let again = place.make(Some(&first.release));
+    assert_eq!((&again.release, again.new), (&first.release, true));
+    assert_eq!(copy::names(&place.releases()).unwrap(), ["1"]);
+}
+
+#[test]
+fn numbers_go_on_where_the_store_was_lost() {
+    let place = Place::new();
+    place.make(None);
+    place.write("public/index.html", "2");
+    place.make(None);
+    assert_eq!(place.make(None).release.number, ReleaseNumber(3));
+    let last = Release {
+        number: ReleaseNumber(9),
+        digest: "of another time".into(),
+    };
+    assert_eq!(place.make(Some(&last)).release.number, ReleaseNumber(10));
+}
+
+#[test]
+fn the_newest_five_and_those_in_use_stay() {
+    let place = Place::new();
+    for _ in 0..8 {
+        place.make(None);
+    }
+    let removed = prune(&place.releases(), &[ReleaseNumber(2)]).unwrap();
+    assert_eq!(removed, [ReleaseNumber(1), ReleaseNumber(3)]);
+    let left = numbers(&place.releases()).unwrap();
+    assert_eq!(left, [2, 4, 5, 6, 7, 8].map(ReleaseNumber));
+    assert_eq!(prune(&place.releases(), &[ReleaseNumber(2)]).unwrap(), []);
+}
+
+#[test]
+fn two_are_not_made_at_once() {
+    let place = Place::new();
+    place.make(None);
+    let held = lock(&place.releases()).unwrap();
+    assert!(matches!(place.try_make(None), Err(ReleaseError::Busy(_))));
+    drop(held);
+    assert!(place.try_make(None).is_ok());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let place = Place::new();
+    let site = place.site().join("absent");
+    let source = Source {
+        directory: &site,
+        file: &site.join("gaiola.toml"),
+        apart: &[],
+    };
+    let error = make(source, &place.releases(), None, &mut |_| {}).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot find {}", site.display()));
+}
+
+#[test]
+fn progress_ends_with_all_that_there_is() {
+    let place = Place::new();
+    let (directory, file) = (place.site(), place.site().join("gaiola.toml"));
+    let source = Source {
+        directory: &directory,
+        file: &file,
+        apart: &[],
+    };
+    let mut told = Vec::new();
+    make(source, &place.releases(), None, &mut |progress| {
+        told.push(progress)
+    })
+    .unwrap();
+    for phase in [Phase::Reading, Phase::Copying, Phase::Checking] {
+        let last = told
+            .iter()
+            .rfind(|progress| progress.phase == phase)
+            .unwrap();
+        assert_eq!((last.files, last.bytes), (last.of_files, last.of_bytes));
+        assert_eq!((last.of_files, last.of_bytes), (2, 15));
+    }
+}
+
+#[test]
+fn many_files_are_copied_too() {
+    let place = Place::new();
+    for number in 0..600 {
+        place.write(&format!("public/{number}"), "x");
+    }
+    assert_eq!(Place::listed(&place.make(None).path).len(), 604);
+}
+
+/// Set where this test runs itself again on a disk of its own.
+const SMALL_DISK: &str = "GAIOLA_TEST_SMALL_DISK";
+
+#[test]
+fn a_full_disk_is_told_and_nothing_half_made_stays() {
+    let name = "release::tests::a_full_disk_is_told_and_nothing_half_made_stays";
+    let Some(disk) = std::env::var_os(SMALL_DISK).map(PathBuf::from) else {
+        let disk = tempfile::tempdir().unwrap();
+        let output = Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-ec"])
+            .arg(format!(
+                "mount -t tmpfs -o size=512k none \"${SMALL_DISK}\"; exec \"$@\""
+            ))
+            .arg("sh")
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(SMALL_DISK, disk.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let failed = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}{failed}"
+        );
+        return;
+    };
+    let place = Place::new();
+    place.write("public/big", &"x".repeat(1 << 20));
+    let directory = place.site();
+    let source = Source {
+        directory: &directory,
+        file: &directory.join("gaiola.toml"),
+        apart: &[],
+    };
+    let releases = disk.join("releases");
+    let error = make(source, &releases, None, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, ReleaseError::DiskFull { .. }), "{error}");
+    assert!(copy::names(&releases).unwrap().is_empty());
+
+    place.write("public/big", "small");
+    assert!(make(source, &releases, None, &mut |_| {}).is_ok());
+}

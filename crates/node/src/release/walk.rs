@@ -1,0 +1,225 @@
+//! What of the site's directory belongs to a release.
+//!
+//! Everything, built programs too, except: the directories of version control, what a `.gaiolaignore` names (in the
+//! language of `.gitignore`), those files themselves, the site's `gaiola.toml`, its certificates, and Gaiola's state. A `.gitignore` is
+//! not read: what it names is mostly what a site was built into. Sockets, pipes, devices and links that lead nowhere
+//! hold nothing and are passed over.
+
+use super::{ReleaseError, Source};
+use ignore::{DirEntry, WalkBuilder};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Names things that are no part of the site, in the language of `.gitignore`.
+pub(super) const IGNORE_FILE: &str = ".gaiolaignore";
+/// Directories that version control keeps its own things in.
+const VERSION_CONTROL: [&str; 7] = [".git", ".hg", ".svn", ".jj", ".bzr", ".pijul", "_darcs"];
+/// A site's directory with more is one in which something stands that is no part of the site.
+const MOST_FILES: u64 = 100_000;
+/// As [`MOST_FILES`].
+const MOST_BYTES: u64 = 2 << 30;
+
+/// The site's directory as it stands.
+pub(super) struct Site {
+    /// Its real path.
+    pub(super) root: PathBuf,
+    /// What belongs to a release, each directory before what is in it.
+    pub(super) entries: Vec<Entry>,
+}
+
+/// One thing that belongs to a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Relative to the site's directory.
+    pub(super) path: PathBuf,
+    pub(super) kind: Kind,
+}
+
+/// What it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Directory,
+    File {
+        executable: bool,
+        bytes: u64,
+    },
+    /// A symbolic link and what is written in it.
+    Link(PathBuf),
+}
+
+/// Walks the site's directory.
+pub(super) fn site(source: Source<'_>, releases: &Path) -> Result<Site, ReleaseError> {
+    let root = real(source.directory)?;
+    let left_out = left_out(&root, source, releases)?;
+    let walk = WalkBuilder::new(&root)
+        .standard_filters(false)
+        .follow_links(false)
+        .add_custom_ignore_filename(IGNORE_FILE)
+        .filter_entry(move |entry| entry.depth() == 0 || !is_left_out(entry, &left_out))
+        .build();
+
+    let failed = |source| ReleaseError::Walk {
+        directory: root.clone(),
+        source,
+    };
+    let mut entries = Vec::new();
+    for entry in walk {
+        let entry = entry.map_err(failed)?;
+        if let Some(unreadable) = entry.error().cloned() {
+            return Err(failed(unreadable));
+        }
+        if entry.depth() > 0
+            && let Some(kind) = kind(&root, entry.path())?
+        {
+            let path = entry.path().strip_prefix(&root).unwrap_or(entry.path());
+            entries.push(Entry {
+                path: path.to_path_buf(),
+                kind,
+            });
+        }
+    }
+    entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    check_size(&entries, MOST_FILES, MOST_BYTES)?;
+    Ok(Site { root, entries })
+}
+
+/// Paths that are no part of the site wherever they stand.
+fn left_out(
+    root: &Path,
+    source: Source<'_>,
+    releases: &Path,
+) -> Result<Vec<PathBuf>, ReleaseError> {
+    let releases = real(releases)?;
+    let state = releases.parent().unwrap_or(&releases);
+    if state == root {
+        return Err(ReleaseError::StateIsSite(root.to_path_buf()));
+    }
+    let mut paths = vec![releases.clone()];
+    if state.starts_with(root) {
+        paths.push(state.to_path_buf());
+    }
+    paths.extend(place(source.file)?);
+    for apart in source.apart {
+        paths.extend(place(apart).ok().flatten());
+    }
+    Ok(paths)
+}
+
+/// Where a file that may be a link, or not be there, really stands.
+fn place(file: &Path) -> Result<Option<PathBuf>, ReleaseError> {
+    let (Some(parent), Some(name)) = (file.parent(), file.file_name()) else {
+        return Ok(None);
+    };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    Ok(Some(real(parent)?.join(name)))
+}
+
+fn is_left_out(entry: &DirEntry, paths: &[PathBuf]) -> bool {
+    let name = entry.file_name();
+    let is_directory = entry.file_type().is_some_and(|kind| kind.is_dir());
+    let is_worktree = name == ".git"; // a file, in a linked worktree or submodule
+    name == IGNORE_FILE
+        || is_worktree
+        || is_directory && VERSION_CONTROL.iter().any(|control| name == *control)
+        || paths.iter().any(|path| path == entry.path())
+}
+
+/// What stands at `path`; `None` where it holds nothing that could be copied.
+fn kind(root: &Path, path: &Path) -> Result<Option<Kind>, ReleaseError> {
+    let metadata = fs::symlink_metadata(path).map_err(ReleaseError::io("look at", path))?;
+    if metadata.is_symlink() {
+        return link(root, path);
+    }
+    Ok(if metadata.is_dir() {
+        Some(Kind::Directory)
+    } else if metadata.is_file() {
+        Some(Kind::File {
+            executable: metadata.permissions().mode() & 0o111 != 0,
+            bytes: metadata.len(),
+        })
+    } else {
+        None
+    })
+}
+
+/// A link is kept where it leads to something inside, by a path that leads there from a copy too.
+fn link(root: &Path, path: &Path) -> Result<Option<Kind>, ReleaseError> {
+    let target = fs::read_link(path).map_err(ReleaseError::io("read the link", path))?;
+    let Ok(end) = fs::canonicalize(path) else {
+        return Ok(None);
+    };
+    if target.is_absolute() || !end.starts_with(root) {
+        return Err(ReleaseError::LinkOutside {
+            link: path.to_path_buf(),
+            target,
+        });
+    }
+    Ok(Some(Kind::Link(target)))
+}
+
+fn check_size(entries: &[Entry], most_files: u64, most_bytes: u64) -> Result<(), ReleaseError> {
+    let (mut files, mut bytes) = (0, 0_u64);
+    let mut parts: BTreeMap<PathBuf, (u64, u64)> = BTreeMap::new();
+    for entry in entries {
+        if let Kind::File { bytes: size, .. } = entry.kind {
+            files += 1;
+            bytes = bytes.saturating_add(size);
+            let part: PathBuf = entry.path.iter().take(1).collect();
+            let sum = parts.entry(part).or_default();
+            *sum = (sum.0.saturating_add(size), sum.1 + 1);
+        }
+    }
+    if files <= most_files && bytes <= most_bytes {
+        return Ok(());
+    }
+    let heaviest = |(_, (bytes, files)): &(PathBuf, (u64, u64))| match files > &most_files {
+        true => (*files, *bytes),
+        false => (0, *bytes),
+    };
+    let largest = parts.into_iter().max_by_key(heaviest);
+    Err(ReleaseError::TooLarge {
+        files,
+        mib: bytes >> 20,
+        most_files,
+        most_mib: most_bytes >> 20,
+        largest: largest.map(|(part, _)| part).unwrap_or_default(),
+    })
+}
+
+fn real(path: &Path) -> Result<PathBuf, ReleaseError> {
+    fs::canonicalize(path).map_err(ReleaseError::io("find", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_named_by_its_heaviest_part() {
+        let file = |path: &str, bytes| Entry {
+            path: path.into(),
+            kind: Kind::File {
+                executable: false,
+                bytes,
+            },
+        };
+        let entries = [
+            file("a/x", 5 << 20),
+            file("b/x", 3 << 20),
+            file("b/y", 4 << 20),
+        ];
+        assert!(check_size(&entries, 3, 12 << 20).is_ok());
+        let Err(ReleaseError::TooLarge { mib, largest, .. }) = check_size(&entries, 3, 11 << 20)
+        else {
+            panic!("12 MiB are more than 11");
+        };
+        assert_eq!((mib, largest), (12, PathBuf::from("b")));
+        assert!(check_size(&entries, 2, 12 << 20).is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! Finding the installed etcd.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for `etcd --version`.
+const LIMIT: Duration = Duration::from_secs(10);
+/// The oldest version that is enough: learners came with it.
+const OLDEST: Version = Version::new(3, 4, 0);
+/// The first version that is too new.
+const TOO_NEW: Version = Version::new(4, 0, 0);
+/// Where it is looked for after PATH.
+const USUAL: &str = "/usr/bin:/usr/local/bin:/usr/sbin:/opt/etcd";
+
+/// An etcd that can be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which it is.
+    pub version: Version,
+}
+
+/// A version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    major: u32,
+    minor: u32,
+    patch: u32,
+}
+
+impl Version {
+    /// `major.minor.patch`.
+    pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
+        Self {
+            major,
+            minor,
+            patch,
+        }
+    }
+
+    /// Reads what `etcd --version` prints; `None` where it names no version.
+    fn read(printed: &str) -> Option<Self> {
+        let text = printed
+            .lines()
+            .find_map(|line| line.strip_prefix("etcd Version: "))?;
+        let release = text.trim().split(['-', '+']).next()?;
+        let mut numbers = release.split('.').map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(Self::new(next()?, next()?, next()?))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// Why there is no etcd to be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// It is not installed.
+    #[error(
+        "etcd was not found in {looked}; install it (on Debian: the package etcd-server), 3.4 to 3.6"
+    )]
+    Missing {
+        /// Directories that were searched.
+        looked: String,
+    },
+    /// It is not one of the versions that serve.
+    #[error("{} is etcd {version}, and 3.4 to 3.6 is needed: install another one", path.display())]
+    Unfit {
+        /// Where it is.
+        path: PathBuf,
+        /// Which it is.
+        version: Version,
+    },
+    /// It does not tell its version.
+    #[error("{} --version did not tell a version", path.display())]
+    Unknown {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The etcd of PATH, or of the usual places. Blocks for as long as `etcd --version` takes.
+pub fn find() -> Result<Program, ProgramError> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    find_in(&format!("{path}:{USUAL}"))
+}
+
+fn find_in(looked: &str) -> Result<Program, ProgramError> {
+    let path = looked
+        .split(':')
+        .filter(|dir| !dir.is_empty())
+        .map(|dir| Path::new(dir).join("etcd"))
+        .find(|path| path.is_file());
+    let Some(path) = path else {
+        return Err(ProgramError::Missing {
+            looked: looked.into(),
+        });
+    };
+    let version = printed(&path).and_then(|printed| {
+        Version::read(&printed).ok_or_else(|| {
+            let begins: String = printed.chars().take(100).collect();
+            io::Error::other(format!("it printed {begins:?}"))
+        })
+    });
+    match version {
+        Err(source) => Err(ProgramError::Unknown { path, source }),
+        Ok(version) if version < OLDEST || version >= TOO_NEW => {
+            Err(ProgramError::Unfit { path, version })
+        }
+        Ok(version) => Ok(Program { path, version }),
+    }
+}
+
+/// What `path --version` prints, 4 KiB at most.
+fn printed(path: &Path) -> io::Result<String> {
+    let mut child = Command::new(path)
+        .arg("--version")
+        .env_clear()
+        .env(
+            "ETCD_UNSUPPORTED_ARCH",
+            std::env::consts::ARCH.replace("aarch64", "arm64"),
+        )
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let begun = Instant::now();
+    while child.try_wait()?.is_none() {
+        if begun.elapsed() > LIMIT {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut printed = String::new();
+    let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    stdout.take(4096).read_to_string(&mut printed)?;
+    Ok(printed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn install(dir: &Path, prints: &str) {
+        let path = dir.join("etcd");
+        std::fs::write(&path, format!("#!/bin/sh\necho '{prints}'\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn versions_are_read_from_what_etcd_prints() {
+        let printed = "etcd Version: 3.4.23\nGit SHA: Not provided\nGo Version: go1.19.8\n";
+        assert_eq!(Version::read(printed), Some(Version::new(3, 4, 23)));
+        let early = Version::read("etcd Version: 3.6.0-rc.1");
+        assert_eq!(early, Some(Version::new(3, 6, 0)));
+        assert_eq!(Version::read("etcd Version: soon"), None);
+        assert_eq!(Version::read(""), None);
+    }
+
+    #[test]
+    fn missing_old_and_mute_programs_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let find = || find_in(dir.path().to_str().unwrap());
+        assert!(matches!(find(), Err(ProgramError::Missing { .. })));
+        install(dir.path(), "etcd Version: 3.3.25");
+        assert!(matches!(find(), Err(ProgramError::Unfit { .. })));
+        install(dir.path(), "hello");
+        assert!(matches!(find(), Err(ProgramError::Unknown { .. })));
+        install(dir.path(), "etcd Version: 3.5.9");
+        assert_eq!(find().unwrap().version, Version::new(3, 5, 9));
+    }
+}

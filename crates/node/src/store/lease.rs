@@ -1,0 +1,143 @@
+//! Leases: keys that go when nobody speaks for them.
+
+use super::call::{Answers, Call, Repeat};
+use super::gateway::{LeaseReply, code};
+use super::{Store, StoreError};
+use serde_json::json;
+use std::fmt;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// A lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl std::str::FromStr for LeaseId {
+    type Err = std::num::ParseIntError;
+
+    /// Reads the decimal digits of the gateway.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl Store {
+    /// A new lease of `ttl`, in whole seconds and at least two. It can outlive that by an election of the store.
+    pub async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        let seconds = ttl.as_secs().max(2);
+        let call = Call {
+            path: "/v3/lease/grant",
+            about: "a new lease",
+            body: json!({ "TTL": seconds.to_string() }),
+            repeat: Repeat::Freely, // a lost one ends by itself
+            order: Answers::Linearizable,
+        };
+        Ok(self.call::<LeaseReply>(&call).await?.reply.id)
+    }
+
+    /// Makes the lease last for its whole length from now; [`StoreError::LeaseExpired`] when there is none.
+    pub async fn lease_keepalive(&self, lease: LeaseId) -> Result<Duration, StoreError> {
+        let call = Call {
+            path: "/v3/lease/keepalive",
+            about: &lease.to_string(),
+            body: json!({ "ID": lease }),
+            repeat: Repeat::Freely,
+            order: Answers::Local,
+        };
+        let reply = self.call::<LeaseReply>(&call).await?.reply;
+        match u64::try_from(reply.ttl) {
+            Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+            _ => Err(StoreError::LeaseExpired(lease)),
+        }
+    }
+
+    /// Ends the lease and deletes its keys. One that has ended already is no error.
+    pub async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        let call = Call {
+            path: "/v3/lease/revoke",
+            about: &lease.to_string(),
+            body: json!({ "ID": lease }),
+            repeat: Repeat::Freely,
+            order: Answers::Linearizable,
+        };
+        match self.call::<LeaseReply>(&call).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::Refused { code, .. }) if code == code::NOT_FOUND => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A lease that is kept alive by a task of its own until this is dropped; then it ends by itself.
+#[derive(Debug)]
+pub struct Lease {
+    id: LeaseId,
+    alive: watch::Receiver<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Lease {
+    /// Takes a lease of `ttl` and renews it four times within each `ttl`.
+    pub async fn hold(store: &Store, ttl: Duration) -> Result<Self, StoreError> {
+        let asked = Instant::now();
+        let id = store.lease_grant(ttl).await?;
+        let (tell, alive) = watch::channel(true);
+        let store = store.clone();
+        let task = tokio::spawn(async move {
+            keep(&store, id, ttl, asked).await;
+            let _ = tell.send(false);
+        });
+        Ok(Self { id, alive, task })
+    }
+
+    /// Its id, for writes under it.
+    pub fn id(&self) -> LeaseId {
+        self.id
+    }
+
+    /// Whether it stands, as far as can be known here: it was renewed within its length by our own clock.
+    pub fn is_alive(&self) -> bool {
+        *self.alive.borrow()
+    }
+
+    /// Returns once it does not stand any more. May be dropped and called again.
+    pub async fn expired(&mut self) {
+        drop(self.alive.wait_for(|alive| !alive).await);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Renews until the lease is known to be gone, or could not be renewed for its whole length.
+async fn keep(store: &Store, id: LeaseId, ttl: Duration, mut renewed: Instant) {
+    let ttl = Duration::from_secs(ttl.as_secs().max(2));
+    let mut next = renewed + ttl / 4;
+    loop {
+        tokio::time::sleep_until(next).await;
+        let asked = Instant::now();
+        let renewal = tokio::time::timeout_at(renewed + ttl, store.lease_keepalive(id)).await;
+        match renewal {
+            Ok(Ok(_)) => renewed = asked,
+            Ok(Err(StoreError::LeaseExpired(_) | StoreError::Gone(_))) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "lease not renewed"
+                );
+            }
+        }
+        next = (asked + ttl / 4).max(Instant::now() + ttl / 16);
+    }
+}

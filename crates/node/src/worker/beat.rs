@@ -1,0 +1,56 @@
+//! The sign of life that each worker gives the VIP keeper. It comes from the worker's own event loop, so that a worker
+//! that hangs falls silent.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// Between two signs of life, and before trying again to reach a keeper that is not there.
+const INTERVAL: Duration = Duration::from_millis(50);
+const RECONNECT: Duration = Duration::from_millis(100);
+
+/// Which worker speaks.
+pub(super) struct Beater<'a> {
+    /// The keeper's socket.
+    pub(super) keeper: &'a Path,
+    /// The worker's number, from 0.
+    pub(super) index: usize,
+    /// How many workers there are.
+    pub(super) count: usize,
+}
+
+impl Beater<'_> {
+    /// Beats for ever. Dropping it closes the connection, which tells the keeper at once.
+    pub(super) async fn beat(self) {
+        loop {
+            if let Ok(stream) = self.connect().await {
+                while beat_once(&stream).is_ok() {
+                    tokio::time::sleep(INTERVAL).await;
+                }
+                tracing::warn!("the keeper has gone; trying again");
+            }
+            tokio::time::sleep(RECONNECT).await;
+        }
+    }
+
+    async fn connect(&self) -> io::Result<UnixStream> {
+        let stream = UnixStream::connect(self.keeper).await?;
+        let line = format!("worker {} of {}\n", self.index, self.count);
+        stream.writable().await?;
+        // A new connection has room for a line.
+        match stream.try_write(line.as_bytes())? == line.len() {
+            true => Ok(stream),
+            false => Err(io::ErrorKind::WriteZero.into()),
+        }
+    }
+}
+
+/// A keeper that does not read for a while is no fault: what it has not read is sign enough.
+fn beat_once(stream: &UnixStream) -> io::Result<()> {
+    match stream.try_write(b".") {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
+}

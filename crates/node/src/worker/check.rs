@@ -1,0 +1,159 @@
+//! Health checks, once a process: a task a member asks when `core::health` says so, and tells what came of it.
+
+mod probe;
+mod task;
+
+pub(super) use probe::in_words;
+
+use super::orders::{self, Member};
+use super::tls::ServerSettings;
+use gaiola_core::balance;
+use gaiola_core::health::{Ejection, Health, Input, Pace, Unproven};
+use gaiola_model::Time;
+use gaiola_model::proxy::{Admin, Check, CheckKind};
+use probe::Probe;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use task::{Seen, Watching};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::AbortHandle;
+
+/// Reports of workers about one member that wait to be taken in; further ones are forgotten.
+const INPUTS_LEN: usize = 64;
+
+/// One member under watch. Dropping it ends its task.
+pub(super) struct Watched {
+    pub(super) member: Arc<Member>,
+    check: Option<Check>,
+    /// How quickly it answers, for the backend to compare.
+    pub(super) pace: RefCell<Pace>,
+    inputs: mpsc::Sender<Input>,
+    seen: Rc<Seen>,
+    task: AbortHandle,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watched {
+    /// Watches a member from now on; `before` is what was known of it until now. `changed` is told when it goes up or down.
+    pub(super) fn start(
+        member: Arc<Member>,
+        admin: Admin,
+        check: Option<&Check>,
+        tls: Option<ServerSettings>,
+        before: Option<&Self>,
+        changed: &Rc<Notify>,
+    ) -> Self {
+        let check = check.filter(|_| admin != Admin::Maint).cloned();
+        let clock = Instant::now();
+        let health = RefCell::new(Health::new(
+            check.clone(),
+            Ejection::default(),
+            unproven(check.as_ref(), before),
+            Time::ZERO,
+        ));
+        let seen = Rc::new(Seen {
+            health,
+            downs: Cell::new(before.map_or(0, |before| before.seen.downs.get())),
+            changed_at: Cell::new(before.map_or(clock, |before| before.seen.changed_at.get())),
+            up_since: Cell::new(before.and_then(|before| before.seen.up_since.get())),
+            proven: watch::Sender::new(check.is_none() || before.is_some()),
+        });
+        let probe = check.as_ref().map(|check| Probe::new(check, &member, tls));
+        let (inputs, reports) = mpsc::channel(INPUTS_LEN);
+        let watching = Watching {
+            name: format!("{}/{}", member.backend, member.name),
+            clock,
+            probe,
+            seen: Rc::clone(&seen),
+            reports,
+            changed: Rc::clone(changed),
+        };
+        let task = tokio::task::spawn_local(watching.run()).abort_handle();
+        Self {
+            member,
+            check,
+            pace: RefCell::default(),
+            inputs,
+            seen,
+            task,
+        }
+    }
+
+    /// Whether a configuration with this check and `admin` leaves it as it is. Checks over TLS read their certificates
+    /// anew with each configuration.
+    pub(super) fn stays_with(&self, admin: Admin, check: Option<&Check>, tls: bool) -> bool {
+        let check = check.filter(|_| admin != Admin::Maint);
+        self.check.as_ref() == check && !(tls && check.is_some())
+    }
+
+    /// A worker's report.
+    pub(super) fn report(&self, input: Input) {
+        // A full queue says the same many times already.
+        let _ = self.inputs.try_send(input);
+    }
+
+    /// Until the first probe has ended.
+    pub(super) async fn proven(&self) {
+        // The sender lives as long as `self`.
+        let _ = self
+            .seen
+            .proven
+            .subscribe()
+            .wait_for(|&proven| proven)
+            .await;
+    }
+
+    /// For the workers.
+    pub(super) fn health(&self, slow_start: Option<Duration>) -> orders::Health {
+        orders::Health {
+            up: self.is_up(),
+            downs: self.seen.downs.get(),
+            share: self.share(slow_start).0,
+        }
+    }
+
+    /// What part of its weight it takes part with, in sixteenths, and how long until that changes.
+    pub(super) fn share(&self, slow_start: Option<Duration>) -> (u8, Option<Duration>) {
+        match (slow_start, self.seen.up_since.get()) {
+            (Some(whole), Some(since)) => balance::slow_start(since.elapsed(), whole),
+            _ => (balance::WHOLE, None),
+        }
+    }
+
+    /// Whether it takes traffic.
+    pub(super) fn is_up(&self) -> bool {
+        self.seen.health.borrow().is_up()
+    }
+
+    /// How long ago it last went up or down.
+    pub(super) fn changed(&self) -> Duration {
+        self.seen.changed_at.get().elapsed()
+    }
+
+    /// Whether it would take traffic but for the errors of late.
+    pub(super) fn is_checked_up(&self) -> bool {
+        self.seen.health.borrow().is_checked_up()
+    }
+
+    /// The last result in words.
+    pub(super) fn reason(&self) -> String {
+        self.seen.health.borrow().reason().into()
+    }
+}
+
+/// What a member counts as until its first probe. A wrong role (a standby taken for the primary) would do harm.
+fn unproven(check: Option<&Check>, before: Option<&Watched>) -> Unproven {
+    let up = match (before, check) {
+        (Some(before), _) => before.is_up(),
+        (None, Some(check)) => !matches!(check.kind, CheckKind::Https { .. }),
+        (None, None) => true,
+    };
+    if up { Unproven::Up } else { Unproven::Down }
+}

@@ -1,0 +1,117 @@
+//! The task that asks one member, and tells when it goes up or down.
+
+use super::probe::{Finding, Probe};
+use gaiola_core::health::{Health, Input, Output};
+use gaiola_model::Time;
+use std::cell::{Cell, RefCell};
+use std::future::pending;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// What is known of a member.
+pub(super) struct Seen {
+    pub(super) health: RefCell<Health>,
+    pub(super) downs: Cell<u64>,
+    /// When it last went up or down, or was first seen.
+    pub(super) changed_at: Cell<Instant>,
+    /// When it last came up again.
+    pub(super) up_since: Cell<Option<Instant>>,
+    /// Whether its first probe has ended, or there is none to wait for.
+    pub(super) proven: watch::Sender<bool>,
+}
+
+/// A member's task.
+pub(super) struct Watching {
+    pub(super) name: String,
+    pub(super) clock: Instant,
+    pub(super) probe: Option<Probe>,
+    pub(super) seen: Rc<Seen>,
+    pub(super) reports: mpsc::Receiver<Input>,
+    pub(super) changed: Rc<Notify>,
+}
+
+type Asking = Pin<Box<dyn Future<Output = Finding>>>;
+
+impl Watching {
+    /// Asks when it is due, for ever.
+    pub(super) async fn run(mut self) {
+        let mut asking: Option<Asking> = None;
+        let mut outputs = Vec::new();
+        loop {
+            let deadline = deadline(self.until_deadline());
+            let input = tokio::select! {
+                input = self.reports.recv() => match input {
+                    Some(input) => input,
+                    None => return,
+                },
+                finding = answer(&mut asking) => {
+                    asking = None;
+                    match finding {
+                        Ok(words) => Input::ProbePassed(words),
+                        Err(words) => Input::ProbeFailed(words),
+                    }
+                }
+                () = deadline => Input::Deadline,
+            };
+            let probed = matches!(input, Input::ProbePassed(_) | Input::ProbeFailed(_));
+            self.seen
+                .health
+                .borrow_mut()
+                .step(self.now(), input, &mut outputs);
+            for output in outputs.drain(..) {
+                match output {
+                    Output::Probe => asking = self.ask(),
+                    Output::Up(reason) => self.tell(true, &reason),
+                    Output::Down(reason) => self.tell(false, &reason),
+                }
+            }
+            if probed {
+                self.seen.proven.send_replace(true);
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_start(self.clock.elapsed())
+    }
+
+    fn until_deadline(&self) -> Option<Duration> {
+        let deadline = self.seen.health.borrow().next_deadline();
+        deadline.map(|at| at.saturating_since(self.now()))
+    }
+
+    fn ask(&self) -> Option<Asking> {
+        let probe = self.probe.clone()?;
+        Some(Box::pin(async move { probe.ask().await }))
+    }
+
+    fn tell(&self, up: bool, reason: &str) {
+        self.seen.changed_at.set(Instant::now());
+        if up {
+            tracing::info!(server = self.name, reason, "up");
+            let again = self.seen.downs.get() > 0;
+            self.seen.up_since.set(again.then(Instant::now));
+        } else {
+            tracing::warn!(server = self.name, reason, "down");
+            self.seen.downs.set(self.seen.downs.get() + 1);
+        }
+        self.changed.notify_one();
+    }
+}
+
+async fn deadline(after: Option<Duration>) {
+    match after {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => pending().await,
+    }
+}
+
+/// The probe that is under way; never ready when there is none.
+async fn answer(asking: &mut Option<Asking>) -> Finding {
+    match asking {
+        Some(asking) => asking.await,
+        None => pending().await,
+    }
+}

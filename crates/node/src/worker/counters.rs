@@ -1,0 +1,294 @@
+//! Numbers that a worker counts and others read. Each is written by one thread only, so that counting is an ordinary
+//! addition; readers add the workers' numbers up.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A number that one thread changes and all may read.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `by`. Only the owning thread may call it.
+    pub(super) fn add(&self, by: u64) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store(now.wrapping_add(by), Ordering::Release);
+    }
+
+    /// Takes `by` away. Only the owning thread may call it.
+    pub(super) fn sub(&self, by: u64) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store(now.wrapping_sub(by), Ordering::Release);
+    }
+
+    /// The number now.
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Upper bounds of the duration histogram, in seconds.
+pub(super) const BOUNDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// How many different status codes are counted by themselves; further ones are counted as 0.
+const CODES: usize = 24;
+
+/// What is counted for requests of one frontend that one server of one backend answered.
+#[derive(Debug, Default)]
+pub(super) struct Series {
+    codes: [(AtomicU64, AtomicU64); CODES],
+    other_codes: AtomicU64,
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    nanos: AtomicU64,
+    retries: AtomicU64,
+    sessions: AtomicU64,
+}
+
+/// One thread's addition: no other thread writes.
+fn bump(number: &AtomicU64, by: u64) {
+    number.store(
+        number.load(Ordering::Relaxed).wrapping_add(by),
+        Ordering::Relaxed,
+    );
+}
+
+impl Series {
+    /// Counts a request that ended with this status after this long. Only the owning thread may call it.
+    pub(super) fn record(&self, status: u16, took: Duration) {
+        let status = u64::from(status);
+        // 0 marks a free slot, so a request without an answer is counted apart.
+        let mut slots = self.codes.iter().filter(|_| status != 0);
+        let slot = slots.find(|(code, _)| {
+            let code = code.load(Ordering::Relaxed);
+            code == status || code == 0
+        });
+        match slot {
+            Some((code, count)) => {
+                code.store(status, Ordering::Relaxed);
+                bump(count, 1);
+            }
+            None => bump(&self.other_codes, 1),
+        }
+        let seconds = took.as_secs_f64();
+        let bucket = BOUNDS.iter().position(|&bound| seconds <= bound);
+        bump(&self.buckets[bucket.unwrap_or(BOUNDS.len())], 1);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        bump(&self.nanos, nanos);
+    }
+
+    /// Counts a TCP session that has ended, and how often another server was tried. Only the owning thread may call it.
+    pub(super) fn record_session(&self, retries: u32) {
+        bump(&self.sessions, 1);
+        bump(&self.retries, retries.into());
+    }
+
+    /// Counts a request that is sent once more. Only the owning thread may call it.
+    pub(super) fn record_retry(&self) {
+        bump(&self.retries, 1);
+    }
+}
+
+/// Several workers' [`Series`] added up.
+#[derive(Debug, Default)]
+pub(super) struct SeriesSum {
+    /// Requests by status; 0 where there were too many different ones.
+    pub(super) codes: BTreeMap<u64, u64>,
+    /// Requests by duration, one more than there are [`BOUNDS`]; not cumulated.
+    pub(super) buckets: [u64; BOUNDS.len() + 1],
+    /// All durations together, in nanoseconds.
+    pub(super) nanos: u64,
+    /// Requests that were sent once more.
+    pub(super) retries: u64,
+    /// TCP sessions.
+    pub(super) sessions: u64,
+}
+
+impl SeriesSum {
+    /// Adds one worker's numbers.
+    pub(super) fn add(&mut self, series: &Series) {
+        for (code, count) in &series.codes {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                *self.codes.entry(code.load(Ordering::Relaxed)).or_default() += count;
+            }
+        }
+        let other = series.other_codes.load(Ordering::Relaxed);
+        if other > 0 {
+            *self.codes.entry(0).or_default() += other;
+        }
+        for (sum, bucket) in self.buckets.iter_mut().zip(&series.buckets) {
+            *sum += bucket.load(Ordering::Relaxed);
+        }
+        self.nanos += series.nanos.load(Ordering::Relaxed);
+        self.retries += series.retries.load(Ordering::Relaxed);
+        self.sessions += series.sessions.load(Ordering::Relaxed);
+    }
+}
+
+/// Names of frontend, backend and server; `-` where there is none.
+pub(super) type SeriesKey = [String; 3];
+
+/// TLS handshakes with clients.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    /// From the beginning.
+    full: Count,
+    /// Of a session that was known.
+    resumed: Count,
+    /// That came to nothing.
+    pub(super) failed: Count,
+}
+
+impl Handshakes {
+    /// Counts one that led to a session. Only the owning thread may call it.
+    pub(super) fn record(&self, resumed: bool) {
+        if resumed {
+            self.resumed.add(1);
+        } else {
+            self.full.add(1);
+        }
+    }
+
+    /// Each number by its name.
+    pub(super) fn get(&self) -> [(&'static str, u64); 3] {
+        [
+            ("full", self.full.get()),
+            ("resumed", self.resumed.get()),
+            ("failed", self.failed.get()),
+        ]
+    }
+}
+
+/// Why a client's connection is closed before anything was asked on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unasked {
+    /// Nothing came in time.
+    Silent,
+    /// It does not begin with the PROXY protocol header that it must.
+    Header,
+    /// It does not say which server it asks for, where that decides where it goes.
+    Name,
+}
+
+impl Unasked {
+    /// Each with its name in metrics, in the order of the counts.
+    pub(super) const ALL: [(Self, &'static str); 3] = [
+        (Self::Silent, "silent"),
+        (Self::Header, "header"),
+        (Self::Name, "name"),
+    ];
+}
+
+/// Everything one worker counts. The maps are locked when something new is counted and by readers, never for a request.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    series: Mutex<BTreeMap<SeriesKey, Arc<Series>>>,
+    locals: Mutex<BTreeMap<IpAddr, Arc<Count>>>,
+    /// Client connections that a limit has refused.
+    pub(super) connections_refused: Count,
+    /// Lines that found no room in the access log's queue.
+    pub(super) lines_dropped: Count,
+    pub(super) handshakes: Handshakes,
+    unasked: [Count; Unasked::ALL.len()],
+}
+
+impl Counters {
+    /// The count of connections that were closed for this reason before anything was asked.
+    pub(super) fn unasked(&self, why: Unasked) -> &Count {
+        &self.unasked[why as usize]
+    }
+
+    /// The numbers of `key`, made when there are none yet.
+    pub(super) fn series(&self, key: [&str; 3]) -> Arc<Series> {
+        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(key.map(String::from)).or_default())
+    }
+
+    /// How many connections to the local address are open on this worker.
+    pub(super) fn local(&self, address: IpAddr) -> Arc<Count> {
+        let mut all = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(address).or_default())
+    }
+
+    /// Adds all series up into `sums`.
+    pub(super) fn add_series(&self, sums: &mut BTreeMap<SeriesKey, SeriesSum>) {
+        let all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, series) in all.iter() {
+            sums.entry(key.clone()).or_default().add(series);
+        }
+    }
+
+    /// Forgets series that only this map knows and `keep` does not want.
+    pub(super) fn retain_series(&self, keep: impl Fn(&SeriesKey) -> bool) {
+        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|key, series| Arc::strong_count(series) > 1 || keep(key));
+    }
+
+    /// Open connections to one local address, or to all.
+    pub(super) fn connections(&self, address: Option<IpAddr>) -> u64 {
+        let all = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter()
+            .filter(|(local, _)| address.is_none_or(|wanted| wanted == **local))
+            .map(|(_, count)| count.get())
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_add_up() {
+        let mut sum = SeriesSum::default();
+        for worker in [Series::default(), Series::default()] {
+            worker.record(200, Duration::from_millis(1));
+            worker.record(503, Duration::from_secs(60));
+            sum.add(&worker);
+        }
+        assert_eq!(sum.codes, BTreeMap::from([(200, 2), (503, 2)]));
+        assert_eq!(sum.buckets[1], 2);
+        assert_eq!(sum.buckets[BOUNDS.len()], 2);
+        assert_eq!(sum.nanos, 2 * 60_001_000_000);
+    }
+
+    #[test]
+    fn a_request_without_an_answer_is_no_other_status() {
+        let series = Series::default();
+        for status in [0, 502, 0] {
+            series.record(status, Duration::ZERO);
+        }
+        let mut sum = SeriesSum::default();
+        sum.add(&series);
+        assert_eq!(sum.codes, BTreeMap::from([(0, 2), (502, 1)]));
+    }
+
+    #[test]
+    fn more_codes_than_slots_are_counted_together() {
+        let series = Series::default();
+        for status in 200..300 {
+            series.record(status, Duration::ZERO);
+        }
+        let mut sum = SeriesSum::default();
+        sum.add(&series);
+        assert_eq!(sum.codes.values().sum::<u64>(), 100);
+        assert_eq!(sum.codes[&0], 100 - CODES as u64);
+    }
+
+    #[test]
+    fn connections_are_counted_by_local_address() {
+        let counters = Counters::default();
+        let (one, two) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        counters.local(one).add(2);
+        counters.local(two).add(1);
+        counters.local(one).sub(1);
+        assert_eq!(counters.connections(Some(one)), 1);
+        assert_eq!(counters.connections(None), 2);
+    }
+}

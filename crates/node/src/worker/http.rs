@@ -1,0 +1,195 @@
+//! HTTP/1.1 with a client: one request after another, as they come.
+
+mod attempt;
+mod body;
+mod exchange;
+mod record;
+mod reply;
+mod request;
+mod rules;
+mod scratch;
+
+use super::accept::Client;
+use super::counters::Unasked;
+use super::io::{self, Buffer, Fault, Timer};
+use super::serving::{Idle, Server};
+use super::thread::Worker;
+use gaiola_model::proxy::{Admission, ClientTimeouts};
+use gaiola_wire::http1::{self, Limits, Progress};
+use record::Record;
+use scratch::Heads;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// A head leaves room in its buffer for a part of the body.
+const LIMITS: Limits = Limits {
+    head: io::BUFFER_LEN - 1024,
+    target: 8 * 1024,
+    fields: 100,
+};
+
+/// A client's connection.
+struct Connection {
+    worker: Rc<Worker>,
+    client: Client,
+    /// For what the client does, and for what the server does.
+    client_timer: Timer,
+    server_timer: Timer,
+    /// Requests so far.
+    served: u64,
+    /// An idle connection to a server that was told that it is this client's.
+    own: Option<(Rc<Server>, Idle)>,
+}
+
+/// A request whose head has been read.
+struct Pending {
+    /// Begins with the head; what follows is of the body or of the next request.
+    buffer: Buffer,
+    heads: Heads,
+    begun: Instant,
+    /// How long it took until its head was there.
+    took: Duration,
+}
+
+/// What follows on a connection.
+enum After {
+    /// Another request, of which these bytes are there already.
+    Request(Buffer),
+    /// It is closed once the client has what was written.
+    Close,
+    /// It is closed at once, so that the client notices that something is missing.
+    Abort,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(worker: &Rc<Worker>, mut client: Client) {
+    let mut held = client.early.take();
+    let mut connection = Connection {
+        worker: Rc::clone(worker),
+        client,
+        client_timer: Timer::default(),
+        server_timer: Timer::default(),
+        served: 0,
+        own: None,
+    };
+    loop {
+        let after = match connection.next_request(held.take()).await {
+            Ok(pending) => request::answer(&mut connection, pending).await,
+            Err(after) => after,
+        };
+        connection.served += 1;
+        match after {
+            After::Request(buffer) => held = Some(buffer).filter(|buffer| !buffer.is_empty()),
+            After::Close => return io::close_gently(connection.client.stream).await,
+            After::Abort => return,
+        }
+    }
+}
+
+impl Connection {
+    /// Waits for a request, and reads its head. `held` are the first bytes of it.
+    async fn next_request(&mut self, held: Option<Buffer>) -> Result<Pending, After> {
+        let Some(timeouts) = self.timeouts() else {
+            return Err(After::Close);
+        };
+        let mut buffer = match held {
+            Some(held) => held,
+            None => {
+                self.idle(&timeouts).await?;
+                Buffer::take()
+            }
+        };
+        let mut heads = Heads::take();
+        let begun = Instant::now();
+        let mut took = Duration::ZERO;
+        loop {
+            if !buffer.is_empty() {
+                match http1::parse_request(buffer.filled(), &mut heads.request, &LIMITS) {
+                    Ok(Progress::Done) => {
+                        return Ok(Pending {
+                            buffer,
+                            heads,
+                            begun,
+                            took,
+                        });
+                    }
+                    Ok(Progress::Partial) => {}
+                    Err(bad) => {
+                        let mut record = Record::new(&self.worker, begun);
+                        record.fail(*b"PR", bad.to_string());
+                        return Err(reply::refuse(self, record, bad.status()).await);
+                    }
+                }
+            }
+            let left = timeouts.request_head.saturating_sub(begun.elapsed());
+            let goes_on = !buffer.is_empty();
+            let read = io::read(&mut self.client.stream, &mut buffer);
+            match self.client_timer.within(left, read).await {
+                Ok(_) if goes_on => took = begun.elapsed(),
+                Ok(_) => {}
+                Err(Fault::Deadline) if !buffer.is_empty() => {
+                    let mut record = Record::new(&self.worker, begun);
+                    record.fail(*b"cR", "the request's head did not end in time");
+                    return Err(reply::refuse(self, record, 408).await);
+                }
+                Err(Fault::Deadline) => return Err(After::Close),
+                Err(Fault::Closed | Fault::Os(_)) => {
+                    if !buffer.is_empty() {
+                        reply::left(self, Record::new(&self.worker, begun));
+                    }
+                    return Err(After::Abort);
+                }
+            }
+        }
+    }
+
+    /// Waits for a request's first byte, without holding a buffer.
+    async fn idle(&mut self, timeouts: &ClientTimeouts) -> Result<(), After> {
+        let limit = match self.served {
+            0 => timeouts.request_head,
+            _ => timeouts.keep_alive,
+        };
+        let worker = Rc::clone(&self.worker);
+        let deadline = Instant::now() + limit;
+        loop {
+            let stirred = worker.stir.notified();
+            if !self.is_wanted() && io::is_quiet(&self.client.stream, false) {
+                return Err(After::Close);
+            }
+            let mut stirred = std::pin::pin!(stirred);
+            let (stream, timer) = (&self.client.stream, &mut self.client_timer);
+            let over = poll_fn(|cx| {
+                if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
+                    return Poll::Ready(Some(ready.map_err(|_| After::Abort)));
+                }
+                if stirred.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                timer
+                    .poll_until(cx, deadline)
+                    .map(|()| Some(Err(After::Close)))
+            });
+            if let Some(over) = over.await {
+                if matches!(over, Err(After::Close)) && self.served == 0 {
+                    let reason = format!("nothing came within {} ms", limit.as_millis());
+                    worker.close_unasked(&self.client, Unasked::Silent, &reason);
+                }
+                return over;
+            }
+        }
+    }
+
+    /// Whether the connection is to be kept while nothing is asked. A new one always has its first request served: the
+    /// client has just sent it, or is about to.
+    fn is_wanted(&self) -> bool {
+        self.served == 0 || self.worker.admission(self.client.local) != Admission::Refuse
+    }
+
+    fn timeouts(&self) -> Option<ClientTimeouts> {
+        let serving = self.worker.serving();
+        let (frontend, _) = serving.frontend(&self.client.bind)?;
+        Some(serving.of(frontend).1.timeouts.clone())
+    }
+}

@@ -1,0 +1,235 @@
+//! One attempt: the request to one server, and its response back to the client, both at the same time.
+//!
+//! Sending goes on while the response comes, so that a server may answer early and the client may wait for `100
+//! Continue`. Once the request is sent, the same future watches the client, which may go away.
+
+mod receiving;
+mod sending;
+
+use super::body::Body;
+use super::record::Record;
+use super::scratch::Parts;
+use crate::worker::io::{Buffer, Stream, Timer, Window};
+use crate::worker::log::{Ending, Leg};
+use crate::worker::serving::{Interrupt, Server};
+use gaiola_core::forward::Outgoing;
+use gaiola_core::retry::Failure;
+use gaiola_core::rule::Rules;
+use gaiola_model::proxy::{Allowance, OnMarkedDown, ServerTimeouts};
+use receiving::Receiving;
+use sending::Sending;
+use std::cell::Cell;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+/// Everything one attempt needs.
+pub(super) struct Attempt<'a, 'w> {
+    /// The request's head as it came; the spans of `heads.request` and `heads.onward` point into it.
+    pub(super) front: &'a [u8],
+    pub(super) heads: &'a mut Parts,
+    /// What came behind the head.
+    pub(super) window: &'a mut Window<'w>,
+    pub(super) body: Body,
+    pub(super) client: &'a mut Stream,
+    pub(super) client_timer: &'a mut Timer,
+    pub(super) client_limit: Duration,
+    pub(super) server: &'a mut Stream,
+    pub(super) server_timer: &'a mut Timer,
+    pub(super) member: &'a Server,
+    pub(super) timeouts: &'a ServerTimeouts,
+    /// What the route does to the answer, and what it allows.
+    pub(super) rules: Option<&'a Rules>,
+    pub(super) allowance: &'a Allowance,
+    pub(super) on_marked_down: OnMarkedDown,
+    /// Our own name.
+    pub(super) hop: &'a str,
+    /// The name of a cookie that only we set.
+    pub(super) own_cookie: Option<&'a str>,
+    /// Whether the client's connection may be kept, asked when the response begins.
+    pub(super) keep_alive: &'a dyn Fn() -> bool,
+    pub(super) reused: bool,
+    /// Where the response is read into, from its first byte on.
+    pub(super) buffer: &'a mut Option<Buffer>,
+    pub(super) record: &'a mut Record,
+}
+
+/// How it ended.
+pub(super) enum Outcome {
+    /// The client has the whole response.
+    Answered {
+        keep_client: bool,
+        keep_server: bool,
+    },
+    /// The client has been told that the protocol changes.
+    Upgraded,
+    /// No byte of a response has been passed on.
+    Failed {
+        failure: Failure,
+        ending: Ending,
+        reason: String,
+    },
+    /// A part of the response has been passed on.
+    Broken(Ending, String),
+    /// The client is at fault; 499: it has gone.
+    Client {
+        status: u16,
+        ending: Ending,
+        reason: String,
+    },
+}
+
+impl Outcome {
+    fn failed(failure: Failure, reason: String) -> Self {
+        let ending = match failure {
+            Failure::Connect => *b"SC",
+            Failure::Closed { .. } => *b"SH",
+            Failure::TimedOut => *b"sH",
+            Failure::BadResponse => *b"PH",
+            Failure::Answered => *b"SD",
+        };
+        Self::Failed {
+            failure,
+            ending,
+            reason,
+        }
+    }
+}
+
+/// How far it is.
+#[derive(Default)]
+struct Stage {
+    /// Bytes of the request that were written.
+    sent: Cell<u64>,
+    /// When the last of them was, or it was given up.
+    sent_at: Cell<Option<Instant>>,
+    /// Whether the whole request was written. Otherwise neither connection may carry another one.
+    is_sent: Cell<bool>,
+    /// How long after that the final response began.
+    began_after: Cell<Option<Duration>>,
+    /// The final response's status, once a byte of it may have been passed on; 0 before.
+    status: Cell<u16>,
+    /// Bytes that were written to the client, and those of heads that were to be.
+    delivered: Cell<u64>,
+    heads: Cell<u64>,
+}
+
+impl Stage {
+    /// A head is about to be written to the client.
+    fn count_head(&self, head: &Outgoing) {
+        self.heads.set(self.heads.get() + head.len() as u64);
+    }
+
+    /// Whether a byte of the final response may have been passed on.
+    const fn is_answered(&self) -> bool {
+        self.status.get() != 0
+    }
+}
+
+/// Why sending ended.
+enum Stop {
+    /// The client is at fault.
+    Client(Outcome),
+    /// The server takes no more; it may have answered.
+    Server,
+}
+
+impl Attempt<'_, '_> {
+    /// Makes the attempt; also tells how many bytes of the request were written.
+    pub(super) async fn run(self) -> (Outcome, u64) {
+        let stage = Stage::default();
+        let Parts {
+            request,
+            onward,
+            response,
+            back,
+            lines,
+            rewritten,
+            ..
+        } = self.heads;
+        let edit = self.rules.map(|rules| rules.response_edit(rewritten));
+        let (from_client, to_client) = self.client.split();
+        let (from_server, to_server) = self.server.split();
+        let sending = Sending {
+            head: onward,
+            front: self.front,
+            window: self.window,
+            body: self.body,
+            from: from_client,
+            to: to_server,
+            timer: self.client_timer,
+            limit: self.client_limit,
+            most: self.allowance.body,
+            stage: &stage,
+        };
+        let receiving = Receiving {
+            request,
+            response,
+            back,
+            buffer: self.buffer,
+            from: from_server,
+            to: to_client,
+            timer: self.server_timer,
+            client_limit: self.client_limit,
+            limit: self.allowance.response.unwrap_or(self.timeouts.response),
+            edit: edit.unwrap_or_default(),
+            hop: self.hop,
+            lines,
+            own_cookie: self.own_cookie,
+            keep_alive: self.keep_alive,
+            reused: self.reused,
+            stage: &stage,
+        };
+        let repeatable = request.method.is_idempotent();
+        let shut_down = self.on_marked_down == OnMarkedDown::ShutdownSessions;
+        let mut sending = pin!(sending.run());
+        let mut receiving = pin!(receiving.run());
+        let mut interrupted = pin!(self.member.interrupted());
+        let mut is_sending = true;
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                stop = &mut sending, if is_sending => match stop {
+                    Stop::Client(outcome) => break outcome,
+                    Stop::Server => is_sending = false,
+                },
+                outcome = &mut receiving => break outcome,
+                why = &mut interrupted => {
+                    let shut = shut_down || why == Interrupt::Ended;
+                    if let Some(outcome) = interrupt(&stage, why, shut, repeatable) {
+                        break outcome;
+                    }
+                    interrupted.set(self.member.interrupted());
+                }
+            }
+        };
+        let record = self.record;
+        record.bytes += stage.delivered.get();
+        record.head_bytes += stage.heads.get();
+        if stage.is_answered() {
+            record.status = stage.status.get();
+        }
+        match (stage.began_after.get(), stage.sent_at.get()) {
+            (Some(after), _) => {
+                record.response = Leg::of(after);
+                self.member.answered(after);
+            }
+            (None, Some(sent_at)) => record.response.span = sent_at.elapsed(),
+            (None, None) => {}
+        }
+        (outcome, stage.sent.get())
+    }
+}
+
+/// A server that went down will hardly answer: what may be asked elsewhere is not left waiting for it.
+fn interrupt(stage: &Stage, why: Interrupt, shut: bool, repeatable: bool) -> Option<Outcome> {
+    let (letter, reason) = (why.letter(), why.reason());
+    match stage.is_answered() {
+        true if shut => Some(Outcome::Broken([letter, b'D'], reason.into())),
+        false if shut || repeatable => Some(Outcome::Failed {
+            failure: Failure::Closed { stale: false },
+            ending: [letter, b'H'],
+            reason: reason.into(),
+        }),
+        true | false => None,
+    }
+}

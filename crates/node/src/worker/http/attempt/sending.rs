@@ -1,0 +1,119 @@
+//! The request's half of an attempt.
+
+use super::{Outcome, Stage, Stop};
+use crate::worker::http::body::Body;
+use crate::worker::io::{self, Fault, Reader, Timer, Window, Writer};
+use crate::worker::log::Ending;
+use gaiola_core::forward::Outgoing;
+use std::future::pending;
+use std::time::{Duration, Instant};
+
+/// The request's way to the server.
+pub(super) struct Sending<'a, 'b> {
+    pub(super) head: &'a Outgoing,
+    pub(super) front: &'a [u8],
+    pub(super) window: &'a mut Window<'b>,
+    pub(super) body: Body,
+    pub(super) from: Reader<'a>,
+    pub(super) to: Writer<'a>,
+    pub(super) timer: &'a mut Timer,
+    pub(super) limit: Duration,
+    /// Most bytes that the body may have.
+    pub(super) most: Option<u64>,
+    pub(super) stage: &'a Stage,
+}
+
+impl Sending<'_, '_> {
+    /// Until it is over.
+    pub(super) async fn run(mut self) -> Stop {
+        match self.send().await {
+            Ok(()) => {
+                self.stage.sent_at.set(Some(Instant::now()));
+                self.stage.is_sent.set(true);
+            }
+            Err(stop) => {
+                // The response, if there is one, is there already.
+                self.stage.sent_at.set(Some(Instant::now()));
+                return stop;
+            }
+        }
+        self.watch().await
+    }
+
+    async fn send(&mut self) -> Result<(), Stop> {
+        let part = self.take()?;
+        let body = &self.window.filled()[..part];
+        let pieces = self.head.slices(self.front).chain([body]);
+        let written = io::write_pieces(&mut self.to, pieces, &self.stage.sent);
+        self.timer
+            .within(self.limit, written)
+            .await
+            .map_err(|_| Stop::Server)?;
+        self.window.consume(part);
+        while !self.body.is_done() {
+            if self.window.filled().is_empty() {
+                self.read().await?;
+            }
+            let part = self.take()?;
+            let body = &self.window.filled()[..part];
+            let written = io::write_pieces(&mut self.to, [body].into_iter(), &self.stage.sent);
+            self.timer
+                .within(self.limit, written)
+                .await
+                .map_err(|_| Stop::Server)?;
+            self.window.consume(part);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<usize, Stop> {
+        let taken = self.body.take(self.window.filled());
+        let taken = taken.map_err(|bad| self.stop(400, *b"PD", bad.to_string()))?;
+        match (&self.body, self.most) {
+            (Body::Chunked(chunks), Some(most)) if chunks.data_taken() > most => {
+                Err(self.stop(413, *b"PD", format!("its body has more than {most} bytes")))
+            }
+            _ => Ok(taken),
+        }
+    }
+
+    /// The client is at fault; `broken` is how it has ended where an answer has begun.
+    fn stop(&self, status: u16, broken: Ending, reason: String) -> Stop {
+        Stop::Client(match self.stage.is_answered() {
+            true => Outcome::Broken(broken, reason),
+            false => Outcome::Client {
+                status,
+                ending: [broken[0], b'H'],
+                reason,
+            },
+        })
+    }
+
+    async fn read(&mut self) -> Result<(), Stop> {
+        if self.window.is_full() {
+            self.window.reuse();
+        }
+        let read = io::read(&mut self.from, self.window);
+        let Err(fault) = self.timer.within(self.limit, read).await else {
+            return Ok(());
+        };
+        Err(match fault {
+            Fault::Deadline => {
+                self.stop(408, *b"cD", "the client stopped sending its request".into())
+            }
+            Fault::Closed | Fault::Os(_) => {
+                self.stop(499, *b"CD", "the client left within its request".into())
+            }
+        })
+    }
+
+    /// Reads ahead, as far as there is room, and notices when the client leaves.
+    async fn watch(mut self) -> Stop {
+        while !self.window.is_full() {
+            if io::read(&mut self.from, self.window).await.is_err() {
+                return self.stop(499, *b"CD", "the client left".into());
+            }
+        }
+        pending().await
+    }
+}

@@ -1,0 +1,355 @@
+//! A request that a server answers: choosing one, reaching it, and trying again where that is right.
+
+mod reach;
+
+use super::attempt::{Attempt, Outcome};
+use super::body::Body;
+use super::record::Record;
+use super::request::{Request, Then, own};
+use super::{Connection, Pending};
+use crate::worker::io::Buffer;
+use crate::worker::log::GOOD;
+use crate::worker::serving::{Backend, Interrupt, NoServer, Place, Want};
+use crate::worker::thread::seconds;
+use crate::worker::tunnel::tunnel;
+use gaiola_core::cookie;
+use gaiola_core::forward::{self, Hop};
+use gaiola_core::health::Input;
+use gaiola_core::retry::{self, Failure, Verdict};
+use gaiola_core::sticky::{Found, Jar};
+use gaiola_model::proxy::{Address, Admission, OnMarkedDown};
+use reach::{Failed, Upstream, lease, note_failure, reach};
+use std::rc::Rc;
+
+/// Sends the request on, and its response back.
+pub(super) async fn forward(
+    connection: &mut Connection,
+    pending: &mut Pending,
+    request: &Request<'_>,
+    record: &mut Record,
+    route: usize,
+) -> Then {
+    let Some((index, backend)) = request.serving.backend(request.frontend, route) else {
+        record.reason = "its route leads to no backend".into();
+        return own(connection, pending, request, record, 404).await;
+    };
+    record.place = Place::Backend(index);
+    let (want, found) = want(connection, pending, record, backend);
+    prepare(connection, pending, request, record, backend);
+    let method = pending.heads.request.method;
+    let mut tried = Vec::new(); // allocates with the first failure only
+    let mut fresh = false;
+    for attempts in 1.. {
+        let queue = request.allowance.queue;
+        let asked = (attempts, queue);
+        let lease = match lease(connection, backend, want, &mut tried, record, asked).await {
+            Ok(lease) => lease,
+            Err(NoServer::Superseded) => return Then::Again,
+            Err(refusal) => {
+                match record.reason.is_empty() {
+                    true => record.fail(refusal.ending(), refusal.to_string()),
+                    false => record.ending = refusal.ending(),
+                }
+                return own(connection, pending, request, record, 503).await;
+            }
+        };
+        record.place = Place::Server(index, lease.index);
+        let member = lease.index;
+        record.redispatched |= !tried.is_empty() && !tried.contains(&member);
+        set_cookie(pending, record, backend, member, found);
+        let failed = match reach(connection, backend, lease, method, fresh, record).await {
+            Ok(upstream) => {
+                match once(connection, pending, request, record, backend, upstream).await {
+                    Ok(then) => return then,
+                    Err(failed) => failed,
+                }
+            }
+            Err(failed) => failed,
+        };
+        let worker = &connection.worker;
+        let attempt = retry::Attempt {
+            failure: failed.failure,
+            sent: failed.sent,
+            method,
+            body_held: failed.body_held,
+            attempts,
+        };
+        let verdict = retry::verdict(attempt, worker.now(), &mut worker.budget.borrow_mut());
+        record.fail(failed.ending, failed.reason);
+        match verdict {
+            Verdict::Repeat => {
+                record.retries += 1;
+                let (frontend, _) = request.serving.of(request.frontend);
+                frontend.series(record.place).record_retry();
+                match failed.failure {
+                    Failure::Closed { stale: true } => fresh = true,
+                    _ => tried.push(member),
+                }
+            }
+            Verdict::GiveUp(why) => {
+                record.reason = format!("{}; not repeated: {why}", record.reason).into();
+                let request = Request {
+                    // What the client still sends of its body cannot be told from a request.
+                    keep_alive: request.keep_alive && failed.body_held,
+                    ..*request
+                };
+                let status = status_of(failed.failure);
+                return own(connection, pending, &request, record, status).await;
+            }
+        }
+    }
+    unreachable!("`core::retry` ends it")
+}
+
+const fn status_of(failure: Failure) -> u16 {
+    match failure {
+        Failure::Connect => 503,
+        Failure::TimedOut => 504,
+        Failure::Closed { .. } | Failure::BadResponse | Failure::Answered => 502,
+    }
+}
+
+/// What the choice of a server depends on, and what the request's cookie says.
+fn want(
+    connection: &Connection,
+    pending: &Pending,
+    record: &mut Record,
+    backend: &Backend,
+) -> (Want, Option<Found>) {
+    let (head, buffer) = (&pending.heads.request, pending.buffer.filled());
+    let jar = backend.jar.as_ref();
+    let found = jar.and_then(|jar| jar.find(head, buffer, seconds()));
+    if let Some(jar) = jar {
+        record.cookie = match found {
+            Some(_) => *b"VN",
+            None if cookie::find(head, buffer, jar.name()).is_some() => *b"IN",
+            None => *b"NN",
+        };
+    }
+    let want = Want {
+        key: backend.key(connection.client.address, Some((head, buffer))),
+        sticky: found.map(|found| found.server),
+    };
+    (want, found)
+}
+
+/// Has the response name this server to the client, where its cookie does not yet.
+fn set_cookie(
+    pending: &mut Pending,
+    record: &mut Record,
+    backend: &Backend,
+    server: usize,
+    found: Option<Found>,
+) {
+    let lines = &mut pending.heads.lines;
+    lines.clear();
+    if let Some(jar) = &backend.jar {
+        jar.set(server, found, seconds(), lines);
+        record.cookie = match (record.cookie[0], found) {
+            (given, _) if lines.is_empty() => [given, b'N'],
+            (_, Some(found)) if found.server == server => *b"VU",
+            (_, Some(_)) => *b"DI",
+            (given, None) => [given, b'I'],
+        };
+    }
+}
+
+/// Writes the head as the server is to get it.
+fn prepare(
+    connection: &Connection,
+    pending: &mut Pending,
+    request: &Request<'_>,
+    record: &Record,
+    backend: &Backend,
+) {
+    let heads = &mut *pending.heads;
+    let default_host = match (heads.request.host, &*connection.client.bind) {
+        (Some(_), _) => String::new(),
+        (None, Address::Tcp(bind)) => bind.to_string(),
+        (None, Address::Unix(_)) => "localhost".into(),
+    };
+    let rewritten = &heads.rewritten;
+    let (path, host, edit) = match request.rules {
+        Some(rules) => (
+            &*rewritten.path,
+            &*rewritten.host,
+            rules.request_edit(rewritten),
+        ),
+        None => Default::default(),
+    };
+    let hop = Hop {
+        client: connection.client.address,
+        trusted: request.trusted,
+        tls: connection.client.stream.tls().is_some(),
+        server: &request.serving.config().server,
+        request_id: record.id(),
+        default_host: &default_host,
+        path,
+        host,
+        edit,
+        hidden_cookie: backend.jar.as_ref().and_then(Jar::hidden),
+    };
+    forward::request(
+        &heads.request,
+        pending.buffer.filled(),
+        &hop,
+        &mut heads.onward,
+    );
+}
+
+/// Sends the request to one server.
+async fn once(
+    connection: &mut Connection,
+    pending: &mut Pending,
+    request: &Request<'_>,
+    record: &mut Record,
+    backend: &Backend,
+    mut upstream: Upstream,
+) -> Result<Then, Failed> {
+    let write_limit = connection.write_limit();
+    let heads = &mut *pending.heads;
+    let (head_len, framing) = (heads.request.len, heads.request.framing);
+    let (front, mut window) = pending.buffer.split(head_len);
+    let mut response = None;
+    let (worker, local) = (&connection.worker, connection.client.local);
+    let keep_alive = || request.keep_alive && worker.admission(local) == Admission::Accept;
+    let attempt = Attempt {
+        front,
+        heads,
+        window: &mut window,
+        body: Body::new(framing),
+        client: &mut connection.client.stream,
+        client_timer: &mut connection.client_timer,
+        client_limit: write_limit,
+        server: &mut upstream.stream,
+        server_timer: &mut connection.server_timer,
+        member: &upstream.lease.server,
+        timeouts: &backend.config.timeouts,
+        rules: request.rules,
+        allowance: request.allowance,
+        on_marked_down: backend.config.on_marked_down,
+        hop: &request.serving.config().server,
+        own_cookie: backend.jar.as_ref().map(Jar::name),
+        keep_alive: &keep_alive,
+        reused: upstream.reused,
+        buffer: &mut response,
+        record,
+    };
+    let (outcome, sent) = attempt.run().await;
+    let body_held = !window.was_overwritten();
+    let rest = window.range();
+    let rest = head_len + rest.start..head_len + rest.end;
+    match outcome {
+        Outcome::Answered {
+            keep_client,
+            keep_server,
+        } => {
+            let Upstream {
+                lease, mut stream, ..
+            } = upstream;
+            record.ending = GOOD;
+            if lease.server.proved_well() {
+                connection
+                    .worker
+                    .report(&lease.server.member, Input::Served);
+            }
+            if keep_server {
+                connection.keep(&lease.server, stream);
+            } else {
+                stream.end();
+            }
+            Ok(if keep_client {
+                Then::Request(rest)
+            } else {
+                Then::Close
+            })
+        }
+        Outcome::Upgraded => {
+            pending.buffer.keep(rest);
+            Ok({
+                let down = backend.config.on_marked_down;
+                talk(
+                    connection,
+                    pending,
+                    request,
+                    record,
+                    upstream,
+                    (response, down),
+                )
+                .await
+            })
+        }
+        Outcome::Broken(ending, reason) => {
+            record.fail(ending, reason);
+            Ok(Then::Abort)
+        }
+        Outcome::Client {
+            status,
+            ending,
+            reason,
+        } => {
+            record.fail(ending, reason);
+            if status == 499 {
+                record.status = status;
+                return Ok(Then::Abort);
+            }
+            let request = Request {
+                keep_alive: false,
+                ..*request
+            };
+            Ok(own(connection, pending, &request, record, status).await)
+        }
+        Outcome::Failed {
+            failure,
+            ending,
+            reason,
+        } => {
+            let ended = ending[0] == Interrupt::Ended.letter();
+            if is_silence(failure) && !ended {
+                note_failure(&connection.worker, &upstream.lease, &reason);
+            }
+            if body_held {
+                pending.buffer.keep(0..rest.end);
+            }
+            Err(Failed {
+                failure,
+                ending,
+                reason: format!("{}: {reason}", upstream.lease.server.member.name),
+                sent,
+                body_held,
+            })
+        }
+    }
+}
+
+/// Whether the server did not answer at all. A connection that was stale tells nothing about it.
+const fn is_silence(failure: Failure) -> bool {
+    match failure {
+        Failure::Connect | Failure::Closed { stale: false } | Failure::TimedOut => true,
+        Failure::Closed { stale: true } | Failure::BadResponse | Failure::Answered => false,
+    }
+}
+
+/// Both sides have changed to another protocol.
+async fn talk(
+    connection: &mut Connection,
+    pending: &Pending,
+    request: &Request<'_>,
+    record: &mut Record,
+    mut upstream: Upstream,
+    (response, on_marked_down): (Option<Buffer>, OnMarkedDown),
+) -> Then {
+    let silence = request.serving.of(request.frontend).1.timeouts.tunnel;
+    let first = response.as_ref().map_or(&[][..], Buffer::filled);
+    let server = Rc::clone(&upstream.lease.server);
+    let end = tunnel(
+        (&mut connection.client.stream, pending.buffer.filled()),
+        (&mut upstream.stream, first),
+        silence,
+        server.shut(on_marked_down),
+    )
+    .await;
+    record.bytes += end.to_client;
+    record.fail(end.ending, end.reason);
+    Then::Abort
+}

@@ -1,0 +1,153 @@
+//! A server for a request, and a connection to it.
+
+use crate::worker::check;
+use crate::worker::http::Connection;
+use crate::worker::http::record::Record;
+use crate::worker::io::{Fault, Stream};
+use crate::worker::log::Ending;
+use crate::worker::serving::{Backend, Idle, Lease, NoServer, Server, Want};
+use crate::worker::thread::Worker;
+use gaiola_core::backoff::Backoff;
+use gaiola_core::health::Input;
+use gaiola_core::retry::Failure;
+use gaiola_model::http::Method;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Before all servers are tried a second time.
+const SECOND_ROUND: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    longest: Duration::from_millis(500),
+};
+
+/// A connection to a server.
+pub(super) struct Upstream {
+    pub(super) lease: Lease,
+    pub(super) stream: Stream,
+    /// It has served a request before.
+    pub(super) reused: bool,
+}
+
+/// A failed attempt.
+pub(super) struct Failed {
+    pub(super) failure: Failure,
+    pub(super) ending: Ending,
+    pub(super) reason: String,
+    pub(super) sent: u64,
+    pub(super) body_held: bool,
+}
+
+/// Chooses a server; when all have failed, again from the beginning after a while. `queue` is how long the route lets
+/// it wait, if not as long as the backend does.
+pub(super) async fn lease(
+    connection: &Connection,
+    backend: &Rc<Backend>,
+    want: Want,
+    tried: &mut Vec<usize>,
+    record: &mut Record,
+    (attempts, queue): (u32, Option<Duration>),
+) -> Result<Lease, NoServer> {
+    let worker = &connection.worker;
+    let asked = Instant::now();
+    let limit = queue.unwrap_or(backend.config.timeouts.queue);
+    let limit = limit.saturating_sub(record.queue.span);
+    let ahead = &record.ahead;
+    let mut lease = backend.lease(want, tried, worker.now(), limit, ahead).await;
+    if matches!(lease, Err(NoServer::AllTried)) {
+        let pause = SECOND_ROUND.delay(attempts, &mut worker.rng.borrow_mut());
+        tokio::time::sleep(pause).await;
+        tried.clear();
+        lease = backend.lease(want, tried, worker.now(), limit, ahead).await;
+    }
+    record.queue.span += asked.elapsed();
+    record.queue.done |= match lease {
+        Ok(_) | Err(NoServer::QueueTimeout | NoServer::StillDown) => true,
+        Err(_) => false,
+    };
+    lease
+}
+
+/// An idle connection to the server, or a new one.
+pub(super) async fn reach(
+    connection: &mut Connection,
+    backend: &Backend,
+    lease: Lease,
+    method: Method,
+    fresh: bool,
+    record: &mut Record,
+) -> Result<Upstream, Failed> {
+    let timeouts = &backend.config.timeouts;
+    let server = &lease.server;
+    if !fresh && let Some(stream) = connection.idle_to(server, method, timeouts.pooled) {
+        record.connect.done = true;
+        return Ok(Upstream {
+            lease,
+            stream,
+            reused: true,
+        });
+    }
+    let began = Instant::now();
+    let connecting = server.connect(&connection.client, timeouts.user);
+    let connected = connection
+        .server_timer
+        .within(timeouts.connect, connecting)
+        .await;
+    record.connect.span += began.elapsed();
+    record.connect.done = connected.is_ok();
+    match connected {
+        Ok(stream) => Ok(Upstream {
+            lease,
+            stream,
+            reused: false,
+        }),
+        Err(fault) => {
+            let (ending, reason) = match fault {
+                Fault::Os(error) => (*b"SC", check::in_words(error)),
+                Fault::Deadline | Fault::Closed => {
+                    let limit = timeouts.connect.as_millis();
+                    (*b"sC", format!("no connection within {limit} ms"))
+                }
+            };
+            note_failure(&connection.worker, &lease, &reason);
+            Err(Failed {
+                failure: Failure::Connect,
+                ending,
+                reason: format!("{}: {reason}", lease.server.member.name),
+                sent: 0,
+                body_held: true,
+            })
+        }
+    }
+}
+
+impl Connection {
+    /// An idle connection to the server that may carry this client's request.
+    fn idle_to(
+        &mut self,
+        server: &Rc<Server>,
+        method: Method,
+        longest: Duration,
+    ) -> Option<Stream> {
+        match server.member.send_proxy {
+            None => server.take_pooled(method, longest),
+            Some(_) => {
+                let own = self.own.take();
+                let (_, idle) = own.filter(|(other, _)| Rc::ptr_eq(other, server))?;
+                idle.reuse(method, longest)
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request: of anybody, or of this client where the server was told its name.
+    pub(super) fn keep(&mut self, server: &Rc<Server>, stream: Stream) {
+        match server.member.send_proxy {
+            None => server.pool(stream),
+            Some(_) => self.own = Some((Rc::clone(server), Idle::new(stream))),
+        }
+    }
+}
+
+pub(super) fn note_failure(worker: &Rc<Worker>, lease: &Lease, reason: &str) {
+    lease.server.doubt();
+    worker.report(&lease.server.member, Input::Errored(reason.into()));
+}

@@ -1,0 +1,251 @@
+//! One request: which route it takes, and what becomes of the connection afterwards.
+
+use super::body::Body;
+use super::record::Record;
+use super::reply::{self, Reply};
+use super::scratch::Parts;
+use super::{After, Connection, Pending, exchange, rules};
+use crate::worker::files;
+use crate::worker::io::{Buffer, Fault};
+use crate::worker::log::Leg;
+use crate::worker::serving::{Place, Serving};
+use gaiola_core::forward::{self, Edit};
+use gaiola_core::route::Asked;
+use gaiola_core::rule::{Rewritten, Rules};
+use gaiola_model::http::{Method, RequestHead};
+use gaiola_model::proxy::{Admission, Allowance, Mode, Route};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What is known of a request before anything is done for it.
+pub(super) struct Request<'a> {
+    pub(super) serving: &'a Serving,
+    /// The frontend's index.
+    pub(super) frontend: usize,
+    /// Whose it is, for conditions, rules and limits.
+    pub(super) client: IpAddr,
+    /// Whether the sender is believed about the hops before it.
+    pub(super) trusted: bool,
+    /// Whether the connection may be kept, as far as the client and we are concerned.
+    pub(super) keep_alive: bool,
+    /// The rules of its route, where there are any.
+    pub(super) rules: Option<&'a Rules>,
+    /// What its route allows it.
+    pub(super) allowance: &'a Allowance,
+}
+
+impl<'a> Request<'a> {
+    /// How rules change the fields of every answer.
+    pub(super) fn response_edit(&self, made: &'a Rewritten) -> Edit<'a> {
+        self.rules
+            .map(|rules| rules.response_edit(made))
+            .unwrap_or_default()
+    }
+}
+
+impl Connection {
+    /// The longest silence of a client that should take bytes.
+    pub(super) fn write_limit(&self) -> Duration {
+        self.timeouts().unwrap_or_default().idle
+    }
+}
+
+/// Answers one request. One that waits for a server while the configuration changes is answered by the new one.
+pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) -> After {
+    let mut record = Record::new(&connection.worker, pending.begun);
+    record.head = Leg::of(pending.took);
+    connection.worker.budget.borrow_mut().deposit();
+    loop {
+        let serving = connection.worker.serving();
+        let Some(then) = route(connection, &mut pending, &serving, &mut record).await else {
+            return After::Close;
+        };
+        if matches!(then, Then::Again) {
+            record.place = Place::Nowhere; // it was one of the former configuration
+            continue;
+        }
+        let head = &pending.heads.request;
+        let front = pending.buffer.front(head.len);
+        record.finish(connection, &serving, Some((head, front)));
+        return match then {
+            Then::Request(rest) => {
+                pending.buffer.keep(rest);
+                pending.buffer.compact();
+                After::Request(pending.buffer)
+            }
+            Then::Close | Then::Again => After::Close,
+            Then::Abort => After::Abort,
+        };
+    }
+}
+
+/// Finds the request's route and follows it; `None` when the frontend is no longer there.
+async fn route(
+    connection: &mut Connection,
+    pending: &mut Pending,
+    serving: &Serving,
+    record: &mut Record,
+) -> Option<Then> {
+    let (frontend, _) = serving.frontend(&connection.client.bind)?;
+    let Mode::Http { routes, trusted } = &serving.of(frontend).1.mode else {
+        return None;
+    };
+    let sender = connection.client.address;
+    let guide = &serving.of(frontend).0.guide;
+    let Parts {
+        request: head,
+        scratch,
+        ..
+    } = &mut *pending.heads;
+    let asked = Asked {
+        head,
+        buffer: pending.buffer.filled(),
+        client: forward::client(head, pending.buffer.filled(), sender, trusted),
+    };
+    let found = guide.table.find(&asked, scratch);
+    let none = Allowance::default();
+    let request = Request {
+        serving,
+        frontend,
+        client: asked.client,
+        trusted: trusted.iter().any(|trusted| trusted.contains(&sender)),
+        keep_alive: head.keep_alive
+            && connection.worker.admission(connection.client.local) == Admission::Accept,
+        rules: found
+            .map(|index| &guide.rules[index])
+            .filter(|rules| !rules.is_empty()),
+        allowance: found.map_or(&none, |index| &routes[index].allowance),
+    };
+    record.adopt_id(head, pending.buffer.filled(), request.trusted);
+    Some(match found {
+        Some(index) => {
+            let route = (index, &routes[index]);
+            follow(connection, pending, &request, record, route).await
+        }
+        None => {
+            record.fail(*b"PR", "no route matches");
+            own(connection, pending, &request, record, 404).await
+        }
+    })
+}
+
+/// As [`After`], with the next request's bytes as offsets into the buffer.
+pub(super) enum Then {
+    Request(std::ops::Range<usize>),
+    Close,
+    Abort,
+    /// Nothing has been done, for there is a new configuration.
+    Again,
+}
+
+async fn follow(
+    connection: &mut Connection,
+    pending: &mut Pending,
+    request: &Request<'_>,
+    record: &mut Record,
+    (index, route): (usize, &Route),
+) -> Then {
+    let mut held = Vec::new(); // allocates with a limit only
+    if let Err(answer) = rules::pass(connection, pending, request, record, &mut held).await {
+        record.fail(answer.ending, answer.reason.clone());
+        return answer_with(connection, pending, request, record, &answer).await;
+    }
+    let head = &pending.heads.request;
+    if !route.files.is_empty() && matches!(head.method, Method::Get | Method::Head) {
+        let made = &pending.heads.rewritten;
+        let path = request.rules.map_or(&b""[..], |_| &made.path);
+        let asked = files::Asked::new(head, pending.buffer.filled(), path);
+        if let Some(found) = files::find(&route.files, &asked) {
+            record.place = Place::Files;
+            record.ending = *b"LR";
+            let rest = rest_of(head, &pending.buffer);
+            let keep_alive = request.keep_alive && rest.is_some();
+            let hop = &request.serving.config().server;
+            let edit = request.response_edit(made);
+            let answer = found.answer(&asked, hop, keep_alive, &edit);
+            record.status = answer.status;
+            let limit = connection.write_limit();
+            let date = connection.worker.date();
+            let (stream, timer) = (&mut connection.client.stream, &mut connection.client_timer);
+            let count = std::cell::Cell::new(0);
+            let sent = answer.send(stream, timer, limit, &date, &count).await;
+            record.bytes += count.get();
+            record.head_bytes += answer.head_len();
+            if let Err(fault) = sent {
+                let ending = match fault {
+                    Fault::Deadline => *b"cD",
+                    Fault::Closed | Fault::Os(_) => *b"CD",
+                };
+                record.fail(ending, format!("the file could not be sent: {fault}"));
+                return Then::Abort;
+            }
+            return match rest {
+                Some(rest) if keep_alive => Then::Request(rest),
+                Some(_) | None => Then::Close,
+            };
+        }
+    }
+    exchange::forward(connection, pending, request, record, index).await
+}
+
+/// Answers as a rule says.
+async fn answer_with(
+    connection: &mut Connection,
+    pending: &Pending,
+    request: &Request<'_>,
+    record: &mut Record,
+    answer: &rules::Answer,
+) -> Then {
+    let fixed = answer.fixed.as_ref();
+    let fixed = fixed.filter(|fixed| fixed.status < 400 || !fixed.body.is_empty());
+    let reply = Reply {
+        fields: &answer.fields,
+        body: fixed.map(|fixed| (&*fixed.content_type, fixed.body.as_bytes())),
+        ..Reply::new(answer.status)
+    };
+    tell(connection, pending, request, record, reply).await
+}
+
+/// Answers with a status of our own.
+pub(super) async fn own(
+    connection: &mut Connection,
+    pending: &mut Pending,
+    request: &Request<'_>,
+    record: &mut Record,
+    status: u16,
+) -> Then {
+    tell(connection, pending, request, record, Reply::new(status)).await
+}
+
+async fn tell(
+    connection: &mut Connection,
+    pending: &Pending,
+    request: &Request<'_>,
+    record: &mut Record,
+    reply: Reply<'_>,
+) -> Then {
+    let head = &pending.heads.request;
+    let rest = rest_of(head, &pending.buffer);
+    let keep_alive = request.keep_alive && rest.is_some();
+    let reply = Reply {
+        is_head: head.method == Method::Head,
+        keep_alive,
+        edit: request.response_edit(&pending.heads.rewritten),
+        ..reply
+    };
+    let written = reply::say(connection, record, &reply).await;
+    match (written, rest) {
+        (false, _) => Then::Abort,
+        (true, Some(rest)) if keep_alive => Then::Request(rest),
+        (true, _) => Then::Close,
+    }
+}
+
+/// What follows a request whose body nobody reads, where all of it is there.
+fn rest_of(head: &RequestHead, buffer: &Buffer) -> Option<std::ops::Range<usize>> {
+    let behind = &buffer.filled()[head.len..];
+    let mut body = Body::new(head.framing);
+    let taken = body.take(behind).ok()?;
+    body.is_done()
+        .then(|| head.len + taken..head.len + behind.len())
+}

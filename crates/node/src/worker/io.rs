@@ -1,0 +1,245 @@
+//! Sockets and timers as the worker uses them. Everything else in `worker` reaches them through here only, so that
+//! another event loop can take the runtime's place.
+
+mod buffer;
+mod pipe;
+mod stream;
+mod timer;
+mod tls;
+
+pub(super) use buffer::{BUFFER_LEN, Buffer, Sink, Window};
+pub(super) use pipe::{Pipe, SPLICE_FROM};
+pub(super) use stream::{Reader, Stream, Writer};
+pub(super) use timer::Timer;
+pub(super) use tls::{Side, TlsStream};
+
+use gaiola_model::proxy::{Address, ProxyVersion};
+use gaiola_wire::proxy_protocol;
+use rustix::net::RecvFlags;
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpSocket, UnixStream};
+
+/// Why a read, a write or a connect did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// It took longer than it may.
+    #[error("timed out")]
+    Deadline,
+    /// The other side has closed.
+    #[error("connection closed")]
+    Closed,
+    /// The system says why.
+    #[error(transparent)]
+    Os(#[from] io::Error),
+}
+
+/// Reads what there is, at least one byte, into the free part of `sink`.
+pub(super) async fn read(
+    reader: &mut (impl AsyncRead + Unpin),
+    sink: &mut impl Sink,
+) -> Result<usize, Fault> {
+    debug_assert!(!sink.space().is_empty(), "nothing can be read");
+    let count = poll_fn(|cx| {
+        let mut into = ReadBuf::new(sink.space());
+        match Pin::new(&mut *reader).poll_read(cx, &mut into) {
+            Poll::Ready(done) => Poll::Ready(done.map(|()| into.filled().len())),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await?;
+    if count == 0 {
+        return Err(Fault::Closed);
+    }
+    sink.advance(count);
+    Ok(count)
+}
+
+/// Pieces that are written with one call.
+const PIECES: usize = 32;
+
+/// Writes all pieces, in order. How many bytes have been written is added to `written` as it goes.
+pub(super) async fn write_pieces<'a>(
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut pieces: impl Iterator<Item = &'a [u8]>,
+    written: &Cell<u64>,
+) -> Result<(), Fault> {
+    loop {
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let mut count = 0;
+        for (slice, piece) in slices
+            .iter_mut()
+            .zip(pieces.by_ref().filter(|piece| !piece.is_empty()))
+        {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        write_all(writer, &mut slices[..count], written).await?;
+        if count < PIECES {
+            return Ok(poll_fn(|cx| Pin::new(&mut *writer).poll_flush(cx)).await?);
+        }
+    }
+}
+
+async fn write_all(
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut slices: &mut [IoSlice<'_>],
+    written: &Cell<u64>,
+) -> Result<(), Fault> {
+    while !slices.is_empty() {
+        let count = poll_fn(|cx| Pin::new(&mut *writer).poll_write_vectored(cx, slices)).await?;
+        if count == 0 {
+            return Err(Fault::Closed);
+        }
+        written.set(written.get() + count as u64);
+        IoSlice::advance_slices(&mut slices, count);
+    }
+    Ok(())
+}
+
+/// Tells the other side that nothing more will be sent.
+pub(super) async fn shutdown(writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    poll_fn(|cx| Pin::new(&mut *writer).poll_shutdown(cx)).await
+}
+
+/// Connects to `address`. Bytes that are not acknowledged for `user` end the connection.
+pub(super) async fn connect(address: &Address, user: Duration) -> io::Result<Stream> {
+    let address = match address {
+        Address::Tcp(address) => *address,
+        Address::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
+    };
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_nodelay(true)?;
+    let user_ms = u32::try_from(user.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(&socket, user_ms)?;
+    socket.connect(address).await.map(Stream::Tcp)
+}
+
+/// The header that a connection to a server begins with: whose connection it carries and where that went, `None` for our
+/// own.
+pub(super) fn proxy_header(
+    version: ProxyVersion,
+    carried: Option<(SocketAddr, SocketAddr)>,
+) -> Vec<u8> {
+    let mut header = Vec::new();
+    match (version, carried) {
+        (ProxyVersion::V1, Some((from, to))) => proxy_protocol::encode_v1(from, to, &mut header),
+        (ProxyVersion::V2, Some((from, to))) => proxy_protocol::encode_v2(from, to, &mut header),
+        (ProxyVersion::V1, None) => proxy_protocol::encode_v1_local(&mut header),
+        (ProxyVersion::V2, None) => proxy_protocol::encode_v2_local(&mut header),
+    }
+    header
+}
+
+/// Whether an idle connection can be used: nothing has come, neither bytes nor an end. With `known` only what the event
+/// loop has heard counts, which costs no system call; otherwise the system is asked.
+pub(super) fn is_quiet(stream: &Stream, known: bool) -> bool {
+    let mut byte = [0];
+    match stream {
+        Stream::Tls(stream) => stream.is_quiet(known),
+        Stream::Tcp(stream) if known => is_blocked(stream.try_read(&mut byte)),
+        Stream::Unix(stream) if known => is_blocked(stream.try_read(&mut byte)),
+        Stream::Tcp(stream) => is_blocked(peek(stream)),
+        Stream::Unix(stream) => is_blocked(peek(stream)),
+    }
+}
+
+fn is_blocked(read: io::Result<usize>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn peek(socket: impl AsFd) -> io::Result<usize> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let (count, _) = rustix::net::recv(socket, &mut [0u8][..], flags)?;
+    Ok(count)
+}
+
+/// Closes so that the other side still gets what was written: says that nothing more comes, then reads and forgets
+/// what it still sends, a second long at most and no more than a megabyte. Closing at once would send a reset that
+/// destroys bytes on their way.
+pub(super) async fn close_gently(mut stream: Stream) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const MOST: usize = 1024 * 1024;
+    let _ = tokio::time::timeout(PATIENCE, async {
+        shutdown(&mut stream).await?;
+        let mut buffer = Buffer::take();
+        let mut forgotten = 0;
+        while forgotten <= MOST {
+            forgotten += read(&mut stream, &mut buffer).await?;
+            buffer.clear();
+        }
+        Ok::<_, Fault>(())
+    })
+    .await;
+}
+
+/// Sends a part of a file, at most a megabyte, and tells how much.
+///
+/// # Errors
+/// `Closed` when the file has become shorter than it was.
+pub(super) async fn send_file(
+    stream: &mut Stream,
+    file: impl AsFd,
+    range: &std::ops::Range<u64>,
+) -> Result<u64, Fault> {
+    const MOST: u64 = 1024 * 1024;
+    let Some(stream) = stream.plain() else {
+        return copy_file(stream, file, range).await;
+    };
+    let wanted = usize::try_from((range.end - range.start).min(MOST)).unwrap_or(0);
+    let sent = stream
+        .async_io(Interest::WRITABLE, || {
+            let mut offset = range.start;
+            Ok(rustix::fs::sendfile(
+                stream,
+                &file,
+                Some(&mut offset),
+                wanted,
+            )?)
+        })
+        .await?;
+    if sent == 0 {
+        return Err(Fault::Closed);
+    }
+    Ok(sent as u64)
+}
+
+/// As [`send_file`], a buffer at most, where the kernel cannot do it alone.
+async fn copy_file(
+    stream: &mut Stream,
+    file: impl AsFd,
+    range: &std::ops::Range<u64>,
+) -> Result<u64, Fault> {
+    let mut buffer = Buffer::take();
+    read_file(file, range, &mut buffer)?;
+    if buffer.is_empty() {
+        return Err(Fault::Closed);
+    }
+    let count = Cell::new(0);
+    write_pieces(stream, [buffer.filled()].into_iter(), &count).await?;
+    Ok(count.get())
+}
+
+/// Reads as much of a part of a file as fits.
+pub(super) fn read_file(
+    file: impl AsFd,
+    range: &std::ops::Range<u64>,
+    buffer: &mut Buffer,
+) -> io::Result<usize> {
+    let space = buffer.space();
+    let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let wanted = wanted.min(space.len());
+    let count = rustix::io::pread(file, &mut space[..wanted], range.start)?;
+    buffer.advance(count);
+    Ok(count)
+}

@@ -1,0 +1,218 @@
+//! Memory that bytes are read into, held only while there are some.
+
+use std::cell::RefCell;
+
+/// Bytes of a buffer: a head must fit, and a body passes in pieces of this size.
+pub(in crate::worker) const BUFFER_LEN: usize = 16 * 1024;
+
+/// Bytes of a long buffer: two records of TLS as they are sent.
+const LONG_LEN: usize = 34 * 1024;
+
+/// Free buffers that a worker keeps for the next connection, of each length.
+const SPARE_BUFFERS: usize = 64;
+
+/// A piece of memory of [`BUFFER_LEN`] or [`LONG_LEN`] bytes, of which `start..end` is filled.
+pub(in crate::worker) struct Buffer {
+    data: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+type Spare = RefCell<Vec<Box<[u8]>>>;
+
+thread_local! {
+    static SPARE: Spare = const { RefCell::new(Vec::new()) };
+    static SPARE_LONG: Spare = const { RefCell::new(Vec::new()) };
+}
+
+impl Buffer {
+    /// An empty buffer, out of the worker's spare ones where there are some.
+    pub(in crate::worker) fn take() -> Self {
+        Self::of(SPARE.with_borrow_mut(Vec::pop), BUFFER_LEN)
+    }
+
+    /// An empty long buffer, for records of TLS.
+    pub(super) fn take_long() -> Self {
+        Self::of(SPARE_LONG.with_borrow_mut(Vec::pop), LONG_LEN)
+    }
+
+    fn of(spare: Option<Box<[u8]>>, len: usize) -> Self {
+        Self {
+            data: spare.unwrap_or_else(|| vec![0; len].into_boxed_slice()),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// What is filled and not consumed.
+    pub(in crate::worker) fn filled(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// As [`Self::filled`], to be deciphered in its place.
+    pub(super) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..self.end]
+    }
+
+    /// Whether nothing is filled.
+    pub(in crate::worker) const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether no byte more fits without moving what is there.
+    pub(in crate::worker) fn is_full(&self) -> bool {
+        self.end == self.data.len()
+    }
+
+    /// The first `count` filled bytes are no longer needed.
+    pub(in crate::worker) fn consume(&mut self, count: usize) {
+        assert!(count <= self.end - self.start, "consumed more than filled");
+        self.start += count;
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Nothing in it is needed any more.
+    pub(in crate::worker) const fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Moves what is filled to the front.
+    pub(in crate::worker) fn compact(&mut self) {
+        if self.start > 0 {
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// Splits off the first `count` filled bytes: they stay as they are while the rest is used as a buffer. What is
+    /// filled afterwards must be told by [`Self::keep`].
+    pub(in crate::worker) fn split(&mut self, count: usize) -> (&[u8], Window<'_>) {
+        assert_eq!(self.start, 0, "only a compact buffer is split");
+        let (head, rest) = self.data.split_at_mut(count);
+        let end = self.end - count;
+        let window = Window {
+            data: rest,
+            start: 0,
+            end,
+            overwritten: false,
+        };
+        (head, window)
+    }
+
+    /// Its first `count` bytes, consumed or not.
+    pub(in crate::worker) fn front(&self, count: usize) -> &[u8] {
+        &self.data[..count]
+    }
+
+    /// What is filled from now on, as offsets from the buffer's beginning.
+    pub(in crate::worker) fn keep(&mut self, range: std::ops::Range<usize>) {
+        assert!(range.end <= self.data.len(), "kept more than there is");
+        (self.start, self.end) = (range.start, range.end);
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Everything behind what is filled, to be read into.
+    pub(in crate::worker) fn space(&mut self) -> &mut [u8] {
+        &mut self.data[self.end..]
+    }
+
+    /// So many bytes of [`Self::space`] have been filled.
+    pub(in crate::worker) fn advance(&mut self, count: usize) {
+        self.end += count;
+        assert!(self.end <= self.data.len(), "filled more than there is");
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let data = std::mem::take(&mut self.data);
+        let kept = if data.len() == LONG_LEN {
+            &SPARE_LONG
+        } else {
+            &SPARE
+        };
+        // At a thread's end the spare ones may be gone already.
+        let _ = kept.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_BUFFERS {
+                spare.push(data);
+            }
+        });
+    }
+}
+
+/// The part of a [`Buffer`] behind a head that must not move.
+pub(in crate::worker) struct Window<'a> {
+    data: &'a mut [u8],
+    start: usize,
+    end: usize,
+    overwritten: bool,
+}
+
+impl Window<'_> {
+    /// What is filled and not consumed.
+    pub(in crate::worker) fn filled(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// What is filled, as offsets behind the head.
+    pub(in crate::worker) const fn range(&self) -> std::ops::Range<usize> {
+        self.start..self.end
+    }
+
+    /// Whether bytes that were consumed have been written over: then the body cannot be sent again.
+    pub(in crate::worker) const fn was_overwritten(&self) -> bool {
+        self.overwritten
+    }
+
+    /// The first `count` filled bytes have been used.
+    pub(in crate::worker) fn consume(&mut self, count: usize) {
+        assert!(count <= self.end - self.start, "consumed more than filled");
+        self.start += count;
+    }
+
+    /// Whether no byte can be read without writing over consumed ones.
+    pub(in crate::worker) fn is_full(&self) -> bool {
+        self.end == self.data.len()
+    }
+
+    /// Gives up what was consumed, so that there is room again. Nothing may be filled.
+    pub(in crate::worker) fn reuse(&mut self) {
+        assert_eq!(self.start, self.end, "bytes would be lost");
+        self.overwritten |= self.start > 0;
+        (self.start, self.end) = (0, 0);
+    }
+}
+
+/// Something that bytes are read into.
+pub(in crate::worker) trait Sink {
+    /// The free part; never empty when it is read into.
+    fn space(&mut self) -> &mut [u8];
+    /// So many bytes of it have been filled.
+    fn advance(&mut self, count: usize);
+}
+
+impl Sink for Buffer {
+    fn space(&mut self) -> &mut [u8] {
+        Self::space(self)
+    }
+
+    fn advance(&mut self, count: usize) {
+        Self::advance(self, count);
+    }
+}
+
+impl Sink for Window<'_> {
+    fn space(&mut self) -> &mut [u8] {
+        &mut self.data[self.end..]
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.end += count;
+    }
+}

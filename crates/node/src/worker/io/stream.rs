@@ -1,0 +1,229 @@
+//! A connection, whatever carries it. Bytes of plain TCP pass at the cost of one comparison.
+
+use super::tls::{self, TlsStream};
+use socket2::SockRef;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
+
+/// A connection.
+pub(in crate::worker) enum Stream {
+    /// TCP, as it is.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream>),
+}
+
+/// The half of a [`Stream`] that is read from.
+pub(in crate::worker) enum Reader<'a> {
+    Tcp(tcp::ReadHalf<'a>),
+    Unix(unix::ReadHalf<'a>),
+    Tls(tls::Reader<'a>),
+}
+
+/// The half of a [`Stream`] that is written to. What was written is on its way once it was flushed.
+pub(in crate::worker) enum Writer<'a> {
+    Tcp(tcp::WriteHalf<'a>),
+    Unix(unix::WriteHalf<'a>),
+    Tls(tls::Writer<'a>),
+}
+
+impl Stream {
+    /// Both halves, which may be used at the same time.
+    pub(in crate::worker) fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
+        match self {
+            Self::Tcp(stream) => {
+                let (reader, writer) = stream.split();
+                (Reader::Tcp(reader), Writer::Tcp(writer))
+            }
+            Self::Unix(stream) => {
+                let (reader, writer) = stream.split();
+                (Reader::Unix(reader), Writer::Unix(writer))
+            }
+            Self::Tls(stream) => {
+                let (reader, writer) = stream.split();
+                (Reader::Tls(reader), Writer::Tls(writer))
+            }
+        }
+    }
+
+    /// The connection, where bytes pass it unchanged and the kernel can move them alone.
+    pub(in crate::worker) const fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Unix(_) | Self::Tls(_) => None,
+        }
+    }
+
+    /// The session, where it is TLS.
+    pub(in crate::worker) const fn tls(&self) -> Option<&TlsStream> {
+        match self {
+            Self::Tls(stream) => Some(stream),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// The addresses of the peer and of ourselves; `None` without TCP.
+    pub(in crate::worker) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let tcp = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+            Self::Unix(_) => return None,
+        };
+        Some((tcp.peer_addr().ok()?, tcp.local_addr().ok()?))
+    }
+
+    /// Tells a peer with TLS that this is a good end, as far as that needs no waiting.
+    pub(in crate::worker) fn end(&mut self) {
+        if let Self::Tls(stream) = self {
+            stream.end();
+        }
+    }
+
+    /// Has the peer of plain TCP notice that this is no good end. As far as the kernel can: what happens without is an
+    /// end like others.
+    pub(in crate::worker) fn reset_when_dropped(&self) {
+        if let Self::Tcp(stream) = self {
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Ready when there may be something to read.
+    pub(in crate::worker) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.poll_read_ready(cx),
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// The connection, as [`Stream::plain`].
+    pub(in crate::worker) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(half) => Some(half.as_ref()),
+            Self::Unix(_) | Self::Tls(_) => None,
+        }
+    }
+
+    /// Until there may be something to read.
+    pub(in crate::worker) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(half) => half.readable().await,
+            Self::Unix(half) => half.readable().await,
+            Self::Tls(half) => half.readable().await,
+        }
+    }
+}
+
+impl Writer<'_> {
+    /// The connection, as [`Stream::plain`].
+    pub(in crate::worker) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(half) => Some(half.as_ref()),
+            Self::Unix(_) | Self::Tls(_) => None,
+        }
+    }
+}
+
+impl AsyncRead for Reader<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_read(cx, into),
+            Self::Unix(half) => Pin::new(half).poll_read(cx, into),
+            Self::Tls(half) => half.poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Writer<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_write_vectored(cx, pieces),
+            Self::Unix(half) => Pin::new(half).poll_write_vectored(cx, pieces),
+            Self::Tls(half) => half.poll_write(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(half) => half.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Tls(half) => half.poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().split().0).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().split().1).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().split().1).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().split().1).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().split().1).poll_shutdown(cx)
+    }
+}

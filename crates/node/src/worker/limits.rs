@@ -1,0 +1,291 @@
+//! Limits of rate and number as all workers of a process keep them together.
+//!
+//! A limit's counts are split by key into shards with a lock each: it is held for some tens of nanoseconds, so two workers
+//! seldom meet there.
+
+use super::thread::since_epoch;
+use gaiola_core::limit::Table;
+use gaiola_core::route::{Asked, normal};
+use gaiola_model::proxy::{Count, Limit, LimitKey, Most};
+use sha2::{Digest, Sha256};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A power of two.
+const SHARDS: u32 = 16;
+
+/// One limit.
+pub(super) struct Limiter {
+    /// What it was made for.
+    pub(super) limit: Limit,
+    secret: Vec<u8>,
+    /// Begun with the secret.
+    hash: Sha256,
+    /// Tells it apart from limits that count something else.
+    pub(super) identity: u64,
+    shards: Vec<Mutex<Table>>,
+}
+
+/// A request that counts as in flight until this is dropped.
+pub(super) struct Held {
+    limiter: Arc<Limiter>,
+    key: u64,
+}
+
+impl Limiter {
+    /// A limit without counts.
+    pub(super) fn new(limit: &Limit, secret: &[u8]) -> Self {
+        let window = match limit.most {
+            Most::Rate { window, .. } => window,
+            Most::Concurrent(_) => Duration::MAX,
+        };
+        // Keys fall into shards by chance: room for some more than their share.
+        let share = limit.keys.div_ceil(SHARDS);
+        let room = share + share / 16 + 16;
+        let hash = Sha256::new_with_prefix(secret);
+        let identity = format!("limit {:?}", (&limit.name, &limit.key, limit.most));
+        Self {
+            limit: limit.clone(),
+            secret: secret.to_vec(),
+            identity: number(hash.clone().chain_update(identity)),
+            hash,
+            shards: (0..SHARDS)
+                .map(|_| Mutex::new(Table::new(room, window)))
+                .collect(),
+        }
+    }
+
+    /// Whether it counts what this limit asks for.
+    pub(super) fn is_for(&self, limit: &Limit, secret: &[u8]) -> bool {
+        self.limit == *limit && self.secret == secret
+    }
+
+    /// What clients at this address have in common, where the limit is by that.
+    pub(super) fn key_of(&self, client: IpAddr) -> Option<u64> {
+        let mut hash = self.hash.clone();
+        match &self.limit.key {
+            LimitKey::Source => octets(client, 128, &mut hash),
+            LimitKey::Network => octets(client, 64, &mut hash),
+            LimitKey::Path | LimitKey::Header(_) => return None,
+        }
+        Some(number(hash))
+    }
+
+    /// What this request has in common with others.
+    pub(super) fn key(&self, asked: &Asked<'_>, scratch: &mut Vec<u8>) -> u64 {
+        let mut hash = self.hash.clone();
+        match &self.limit.key {
+            LimitKey::Source => octets(asked.client, 128, &mut hash),
+            LimitKey::Network => octets(asked.client, 64, &mut hash),
+            LimitKey::Path => hash.update(normal(asked.head.path(asked.buffer), scratch)),
+            LimitKey::Header(name) => {
+                let mut fields = asked.head.fields.iter();
+                let is_it = |field: &[u8]| field.eq_ignore_ascii_case(name.as_bytes());
+                let field = fields.find(|field| is_it(field.name.of(asked.buffer)));
+                hash.update(field.map_or(&b""[..], |field| field.value.of(asked.buffer)));
+            }
+        }
+        number(hash)
+    }
+
+    /// The key of a client, path or value that an operator names.
+    ///
+    /// # Errors
+    /// Why it is none.
+    fn named(&self, text: &str) -> Result<u64, String> {
+        let mut hash = self.hash.clone();
+        match &self.limit.key {
+            LimitKey::Source | LimitKey::Network => {
+                let client = text.parse();
+                let client = client.map_err(|_| format!("{text:?} is not an IP address"))?;
+                return Ok(self.key_of(client).expect("it is by address"));
+            }
+            LimitKey::Path => hash.update(normal(text.as_bytes(), &mut Vec::new())),
+            LimitKey::Header(_) => hash.update(text),
+        }
+        Ok(number(hash))
+    }
+
+    /// Forgets what was counted, of one key or of all.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub(super) fn clear(&self, key: Option<&str>) -> Result<(), String> {
+        if let Most::Concurrent(_) = self.limit.most {
+            return Err(format!(
+                "{} counts requests in flight, which clear themselves",
+                self.limit.name
+            ));
+        }
+        match key.map(|key| self.named(key)).transpose()? {
+            Some(key) => self.shard(key).clear(Some(key)),
+            None => (0..SHARDS.into()).for_each(|shard| self.shard(shard).clear(None)),
+        }
+        Ok(())
+    }
+
+    /// How many keys it knows.
+    pub(super) fn known(&self) -> usize {
+        (0..SHARDS.into())
+            .map(|shard| self.shard(shard).len())
+            .sum()
+    }
+
+    /// Takes a request, which is in flight as long as the result is kept.
+    ///
+    /// # Errors
+    /// The limit is reached; how long it will take until one is allowed.
+    pub(super) fn take(self: &Arc<Self>, key: u64) -> Result<Option<Held>, Duration> {
+        match self.limit.most {
+            Most::Rate { requests, .. } => self
+                .shard(key)
+                .hit(key, since_epoch(), requests)
+                .map(|()| None),
+            Most::Concurrent(requests) => match self.shard(key).hold(key, requests) {
+                true => Ok(Some(Held {
+                    limiter: Arc::clone(self),
+                    key,
+                })),
+                false => Err(Duration::from_secs(1)),
+            },
+        }
+    }
+
+    /// Why a request was refused, in words.
+    pub(super) fn reason(&self) -> String {
+        let name = &self.limit.name;
+        match self.limit.most {
+            Most::Rate { requests, window } => {
+                let seconds = window.as_secs_f64();
+                format!("limit {name}: {requests} requests in {seconds} s are reached")
+            }
+            Most::Concurrent(requests) => {
+                format!("limit {name}: {requests} requests at a time are reached")
+            }
+        }
+    }
+
+    /// What was counted here and not told yet, of keys that were seen since then.
+    pub(super) fn export(&self, since: Duration, out: &mut Vec<Count>) {
+        (0..SHARDS.into()).for_each(|shard| self.shard(shard).export(since, out));
+    }
+
+    /// Takes in what another proxy has counted.
+    pub(super) fn import(&self, counts: &[Count], now: Duration) {
+        for count in counts {
+            self.shard(count.key)
+                .import(std::slice::from_ref(count), now);
+        }
+    }
+
+    fn shard(&self, key: u64) -> MutexGuard<'_, Table> {
+        let index = usize::try_from(key % u64::from(SHARDS)).unwrap_or_default();
+        let shard = &self.shards[index];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.limiter.shard(self.key).release(self.key);
+    }
+}
+
+fn number(hash: Sha256) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The first bits of the address: of IPv4 at most 24 where fewer than all are wanted.
+fn octets(address: IpAddr, bits: usize, hash: &mut Sha256) {
+    match address.to_canonical() {
+        IpAddr::V4(address) if bits == 128 => hash.update(address.octets()),
+        IpAddr::V4(address) => hash.update(&address.octets()[..3]),
+        IpAddr::V6(address) => hash.update(&address.octets()[..bits / 8]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::http::RequestHead;
+
+    fn limiter(key: LimitKey, most: Most) -> Arc<Limiter> {
+        let limit = Limit {
+            key,
+            ..Limit::new("some", most)
+        };
+        Arc::new(Limiter::new(&limit, b"secret"))
+    }
+
+    fn key(limiter: &Limiter, client: &str) -> u64 {
+        let asked = Asked {
+            head: &RequestHead::default(),
+            buffer: b"",
+            client: client.parse().unwrap(),
+        };
+        limiter.key(&asked, &mut Vec::new())
+    }
+
+    #[test]
+    fn all_keys_fit_and_memory_is_bounded() {
+        let most = Most::Rate {
+            requests: 1,
+            window: Duration::from_secs(86_400),
+        };
+        let limiter = limiter(LimitKey::Source, most);
+        let address = |n: u32| IpAddr::from(n.to_be_bytes()).to_string();
+        let keys: Vec<u64> = (0..100_000).map(|n| key(&limiter, &address(n))).collect();
+        for key in &keys {
+            assert!(limiter.take(*key).is_ok());
+        }
+        for key in keys {
+            assert!(limiter.take(key).is_err(), "it was forgotten");
+        }
+        let tables = limiter.shards.iter();
+        let memory: usize = tables.map(|table| table.lock().unwrap().memory()).sum();
+        assert!(memory < 16 * 1024 * 1024, "{memory}");
+    }
+
+    #[test]
+    fn a_request_counts_until_it_has_ended() {
+        let limiter = limiter(LimitKey::Source, Most::Concurrent(1));
+        let first = limiter.take(1).unwrap();
+        assert!(limiter.take(1).is_err());
+        assert!(limiter.take(2).is_ok());
+        drop(first);
+        assert!(limiter.take(1).is_ok());
+    }
+
+    #[test]
+    fn a_key_is_cleared_by_what_an_operator_calls_it() {
+        let most = Most::Rate {
+            requests: 1,
+            window: Duration::from_secs(86_400),
+        };
+        let limiter = limiter(LimitKey::Source, most);
+        let (one, other) = (key(&limiter, "192.0.2.1"), key(&limiter, "192.0.2.2"));
+        for key in [one, other] {
+            limiter.take(key).unwrap();
+        }
+        assert_eq!(limiter.known(), 2);
+        limiter.clear(Some("192.0.2.1")).unwrap();
+        assert!(limiter.take(one).is_ok());
+        assert!(limiter.take(other).is_err());
+        limiter.clear(None).unwrap();
+        assert!(limiter.take(other).is_ok());
+        assert!(limiter.clear(Some("somebody")).is_err());
+    }
+
+    #[test]
+    fn networks_share_a_key() {
+        let one = limiter(LimitKey::Network, Most::Concurrent(1));
+        assert_eq!(key(&one, "192.0.2.1"), key(&one, "::ffff:192.0.2.9"));
+        assert_ne!(key(&one, "192.0.2.1"), key(&one, "192.0.3.1"));
+        assert_eq!(key(&one, "2001:db8::1"), key(&one, "2001:db8::2:0:0:1"));
+        assert_ne!(key(&one, "2001:db8::1"), key(&one, "2001:db8:0:1::1"));
+        let one = limiter(LimitKey::Source, Most::Concurrent(1));
+        assert_ne!(key(&one, "192.0.2.1"), key(&one, "192.0.2.9"));
+    }
+}

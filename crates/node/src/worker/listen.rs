@@ -1,0 +1,283 @@
+//! Listening sockets: one a worker for each address, and the filter that leaves new connections unanswered.
+//!
+//! A balancer hands a VIP over without a failed request in this order: the filter drops what opens a connection (SYN),
+//! so that clients try again and reach the next owner; what was already on its way is still accepted and served. A
+//! handshake's last ACK passes the filter, and with it everything of a connection that stands.
+
+mod unix;
+
+use gaiola_model::proxy::{Address, Bind};
+use rustix::event::{PollFd, PollFlags, poll};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use unix::SocketFile;
+
+/// Connections that wait to be accepted, of one worker; the kernel's `somaxconn` may allow fewer.
+const BACKLOG: i32 = 4096;
+
+/// One address, listened on by every worker with a socket of its own.
+pub(super) struct Listener {
+    /// The address.
+    pub(super) address: Address,
+    sockets: Vec<Socket>,
+    /// The workers' own handles, until they take them.
+    handles: Vec<Mutex<Option<OwnedFd>>>,
+    filtered: AtomicBool,
+    _file: Option<SocketFile>,
+}
+
+impl Listener {
+    /// Binds the address, a TCP port once for each worker. It need not be an address that this server holds.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) fn bind(bind: &Bind, workers: usize) -> io::Result<Self> {
+        let (sockets, file) = match &bind.address {
+            Address::Tcp(address) => {
+                let sockets = (0..workers).map(|_| listen(*address));
+                (sockets.collect::<io::Result<Vec<_>>>()?, None)
+            }
+            Address::Unix(path) => {
+                let (socket, file) = unix::listen(path, bind.permissions)?;
+                (vec![socket], Some(file))
+            }
+        };
+        let handle = |socket: &Socket| Ok(Mutex::new(Some(socket.try_clone()?.into())));
+        let each = sockets.iter().cycle().take(workers);
+        let handles = each.map(handle).collect::<io::Result<_>>()?;
+        Ok(Self {
+            address: bind.address.clone(),
+            sockets,
+            handles,
+            filtered: AtomicBool::new(false),
+            _file: file,
+        })
+    }
+
+    /// One worker's socket, which it takes once.
+    pub(super) fn take(&self, worker: usize) -> Option<OwnedFd> {
+        self.handles[worker]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Whether connections to this local address may come in here.
+    pub(super) fn serves(&self, local: IpAddr) -> bool {
+        let Some(bound) = self.address.ip() else {
+            return false;
+        };
+        bound == local || bound.is_unspecified() && bound.is_ipv4() == local.is_ipv4()
+    }
+
+    /// From now on nothing that opens a connection to one of these local addresses is answered.
+    ///
+    /// # Errors
+    /// What the system said; the sockets may then differ from each other until the next call.
+    pub(super) fn refuse(&self, locals: &BTreeSet<IpAddr>) -> io::Result<()> {
+        let mine: Vec<_> = locals
+            .iter()
+            .copied()
+            .filter(|&local| self.serves(local))
+            .collect();
+        if mine.is_empty() {
+            return self.accept_all();
+        }
+        if self.address.ip().is_some_and(|ip| ip.is_unspecified()) {
+            self.attach(&program(&mine))
+        } else {
+            self.refuse_all()
+        }
+    }
+
+    /// From now on nothing that opens a connection is answered; a Unix socket goes on accepting.
+    ///
+    /// # Errors
+    /// As [`Self::refuse`].
+    pub(super) fn refuse_all(&self) -> io::Result<()> {
+        match self.address {
+            Address::Tcp(_) => self.attach(&program(&[])),
+            Address::Unix(_) => Ok(()),
+        }
+    }
+
+    fn attach(&self, program: &[SockFilter]) -> io::Result<()> {
+        for socket in &self.sockets {
+            socket.attach_filter(program)?;
+        }
+        self.filtered.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn accept_all(&self) -> io::Result<()> {
+        if self.filtered.swap(false, Ordering::Relaxed) {
+            for socket in &self.sockets {
+                socket.detach_filter()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether connections wait to be accepted.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.sockets.iter().any(|socket| {
+            let mut fds = [PollFd::new(socket, PollFlags::IN)];
+            poll(&mut fds, Some(&rustix::time::Timespec::default())).is_ok_and(|ready| ready > 0)
+        })
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    match address {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(true)?;
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    // Accepted connections inherit it, which saves a call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// All addresses of `binds`, which must not name one twice.
+///
+/// # Errors
+/// The address that is named twice.
+pub(super) fn addresses<'a>(
+    binds: impl Iterator<Item = &'a Bind>,
+) -> Result<BTreeSet<&'a Address>, &'a Address> {
+    let mut all = BTreeSet::new();
+    for bind in binds {
+        if !all.insert(&bind.address) {
+            return Err(&bind.address);
+        }
+    }
+    Ok(all)
+}
+
+/// The classic BPF program that a listening socket runs over each segment, beginning with its TCP header: those with SYN
+/// and without ACK are dropped, if their destination is one of `locals` or `locals` is empty.
+fn program(locals: &[IpAddr]) -> Vec<SockFilter> {
+    const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+    const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const FLAGS: u32 = 13; // offset in the TCP header
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    const NETWORK: u32 = 0xfff0_0000; // SKF_NET_OFF: offsets into the IP header
+    let keep = || SockFilter::new(RETURN, 0, 0, u32::MAX);
+    let drop = || SockFilter::new(RETURN, 0, 0, 0);
+
+    let mut program = vec![
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_EQUAL, 1, 0, SYN),
+        keep(),
+    ];
+    for local in locals {
+        let (offset, words) = match local {
+            IpAddr::V4(local) => (16, vec![u32::from(*local)]),
+            IpAddr::V6(local) => (24, words(*local)),
+        };
+        // Each word that differs jumps behind this address' `drop`.
+        let mut left = u8::try_from(words.len() * 2).expect("at most four words");
+        for (index, word) in (0..).zip(words) {
+            program.push(SockFilter::new(
+                LOAD_WORD,
+                0,
+                0,
+                NETWORK + offset + 4 * index,
+            ));
+            left -= 2;
+            program.push(SockFilter::new(JUMP_EQUAL, 0, left + 1, word));
+        }
+        program.push(drop());
+    }
+    program.push(if locals.is_empty() { drop() } else { keep() });
+    program
+}
+
+fn words(address: Ipv6Addr) -> Vec<u32> {
+    let bits = address.to_bits();
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "each is cut to its 32 bits"
+    )]
+    [96, 64, 32, 0].map(|shift| (bits >> shift) as u32).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    const SOON: Duration = Duration::from_millis(200);
+
+    fn bound(ip: &str) -> (Listener, SocketAddr) {
+        // A free port is found by binding once without sharing it.
+        let address = SocketAddr::new(ip.parse().unwrap(), 0);
+        let free = std::net::TcpListener::bind(address).unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        (Listener::bind(&Bind::new(address), 2).unwrap(), address)
+    }
+
+    #[test]
+    fn a_refused_address_answers_nothing_and_later_accepts_again() {
+        let (listener, address) = bound("127.0.0.1");
+        TcpStream::connect_timeout(&address, SOON).unwrap();
+        listener.refuse(&BTreeSet::from([address.ip()])).unwrap();
+        let error = TcpStream::connect_timeout(&address, SOON).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        listener.refuse(&BTreeSet::new()).unwrap();
+        TcpStream::connect_timeout(&address, SOON).unwrap();
+    }
+
+    #[test]
+    fn what_waited_before_the_refusal_can_still_be_accepted() {
+        let (listener, address) = bound("127.0.0.1");
+        let _client = TcpStream::connect_timeout(&address, SOON).unwrap();
+        listener.refuse(&BTreeSet::from([address.ip()])).unwrap();
+        assert!(listener.has_waiting());
+        let accepted = (0..2).any(|n| Socket::from(listener.take(n).unwrap()).accept().is_ok());
+        assert!(accepted);
+        assert!(!listener.has_waiting());
+    }
+
+    #[test]
+    fn a_wildcard_listener_refuses_one_address_and_serves_the_others() {
+        let (listener, address) = bound("0.0.0.0");
+        let on = |last| SocketAddr::from(([127, 0, 0, last], address.port()));
+        listener
+            .refuse(&BTreeSet::from([on(7).ip(), on(8).ip()]))
+            .unwrap();
+        TcpStream::connect_timeout(&on(6), SOON).unwrap();
+        assert!(TcpStream::connect_timeout(&on(7), SOON).is_err());
+        assert!(TcpStream::connect_timeout(&on(8), SOON).is_err());
+    }
+
+    #[test]
+    fn a_foreign_address_can_be_bound() {
+        let foreign: SocketAddr = "192.0.2.77:0".parse().unwrap();
+        Listener::bind(&Bind::new(foreign), 1).unwrap();
+    }
+}

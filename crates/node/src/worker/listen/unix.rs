@@ -1,0 +1,89 @@
+//! Listening on a Unix socket: its file comes and goes with the listener.
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// The file of a socket, which is removed when this is dropped, unless another socket has taken its place.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+            // Where it cannot be removed, the next listener replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens on a socket of this path. A file that a dead process left is replaced.
+///
+/// # Errors
+/// What the system said; `AddrInUse` when a living process answers on it or the file is no socket.
+pub(super) fn listen(path: &Path, permissions: Option<u32>) -> io::Result<(Socket, SocketFile)> {
+    if let Ok(file) = fs::symlink_metadata(path)
+        && (!file.file_type().is_socket() || UnixStream::connect(path).is_ok())
+    {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    // Clients find the old socket or the new one with its permissions, never something between.
+    let mut fresh = OsString::from(path);
+    fresh.push(".new");
+    let _ = fs::remove_file(&fresh);
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(&fresh)?)?;
+    let placed = place(&socket, fresh.as_ref(), path, permissions);
+    if placed.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    Ok((socket, placed?))
+}
+
+fn place(
+    socket: &Socket,
+    fresh: &Path,
+    path: &Path,
+    permissions: Option<u32>,
+) -> io::Result<SocketFile> {
+    if let Some(permissions) = permissions {
+        fs::set_permissions(fresh, fs::Permissions::from_mode(permissions))?;
+    }
+    socket.listen(super::BACKLOG)?;
+    let inode = fs::symlink_metadata(fresh)?.ino();
+    fs::rename(fresh, path)?;
+    Ok(SocketFile {
+        path: path.into(),
+        inode,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_socket_is_replaced_a_living_one_and_a_file_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let (_socket, file) = listen(&path, Some(0o640)).unwrap();
+        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        UnixStream::connect(&path).unwrap();
+        let error = listen(&path, None).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(file);
+        assert!(!path.exists());
+        fs::write(&path, "precious").unwrap();
+        assert!(listen(&path, None).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+}

@@ -1,0 +1,100 @@
+//! The access log: one line a request. It never holds traffic up: workers hand full batches to a writer's thread
+//! through a bounded queue, and what finds no room is counted and forgotten.
+
+mod clock;
+mod combined;
+mod httplog;
+mod line;
+mod writer;
+
+pub(super) use line::{Asked, Ending, Entry, GOOD, Leg, Load};
+pub(super) use writer::{LogWriter, Signal};
+
+use super::counters::Counters;
+use gaiola_model::proxy_file::LogFormat;
+use jiff::tz::TimeZone;
+use line::Scribe;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, SystemTime};
+
+/// A batch of this size is handed over at once.
+const BATCH_LEN: usize = 16 * 1024;
+
+/// A line waits no longer than this.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Lines, and how many.
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    lines: u64,
+}
+
+/// A worker's end of the log.
+pub(super) struct Log {
+    writer: Option<SyncSender<Signal>>,
+    counters: Arc<Counters>,
+    batch: RefCell<Batch>,
+    scribe: RefCell<Scribe>,
+    /// Whether lines tell how much is going on.
+    pub(super) wants_load: bool,
+}
+
+impl Log {
+    /// Lines of this format go to `writer`; nowhere without one.
+    pub(super) fn new(
+        writer: Option<SyncSender<Signal>>,
+        format: LogFormat,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            wants_load: writer.is_some() && format == LogFormat::Httplog,
+            writer,
+            counters,
+            batch: RefCell::new(Batch {
+                bytes: Vec::new(),
+                lines: 0,
+            }),
+            scribe: RefCell::new(Scribe::new(format, TimeZone::system())),
+        }
+    }
+
+    /// Adds a line. `true`: it is the first of a batch, so that [`Self::flush`] must be called after [`Self::PATIENCE`].
+    pub(super) fn add(&self, entry: &Entry<'_>) -> bool {
+        if self.writer.is_none() {
+            return false;
+        }
+        let mut batch = self.batch.borrow_mut();
+        let mut scribe = self.scribe.borrow_mut();
+        scribe.write(entry, SystemTime::now(), &mut batch.bytes);
+        batch.lines += 1;
+        let (first, full) = (batch.lines == 1, batch.bytes.len() >= BATCH_LEN);
+        drop(batch);
+        if full {
+            self.flush();
+        }
+        first && !full
+    }
+
+    /// Between a batch's first line and its hand-over.
+    pub(super) const PATIENCE: Duration = PATIENCE;
+
+    /// Hands over what there is.
+    pub(super) fn flush(&self) {
+        let Some(writer) = &self.writer else { return };
+        let mut batch = self.batch.borrow_mut();
+        if batch.lines == 0 {
+            return;
+        }
+        let lines = std::mem::take(&mut batch.lines);
+        let capacity = batch.bytes.len();
+        let bytes = std::mem::replace(&mut batch.bytes, Vec::with_capacity(capacity));
+        if writer
+            .try_send(Signal::Lines(Batch { bytes, lines }))
+            .is_err()
+        {
+            self.counters.lines_dropped.add(lines);
+        }
+    }
+}

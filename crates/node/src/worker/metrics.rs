@@ -1,0 +1,281 @@
+//! The workers' counters as Prometheus text (exposition format 0.0.4).
+
+use super::counters::{BOUNDS, SeriesKey, SeriesSum, Unasked};
+use super::supervisor::Supervisor;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// All metrics of the process.
+pub(super) fn render(supervisor: &Supervisor) -> String {
+    let mut out = Text(String::with_capacity(16 * 1024));
+    out.about("gaiola_build_info", "gauge", "The version that runs.");
+    out.sample(
+        "gaiola_build_info",
+        &[("version", env!("CARGO_PKG_VERSION"))],
+        1,
+    );
+    series(supervisor, &mut out);
+    servers(supervisor, &mut out);
+    frontends(supervisor, &mut out);
+    process(supervisor, &mut out);
+    out.0
+}
+
+fn series(supervisor: &Supervisor, out: &mut Text) {
+    let mut sums = BTreeMap::new();
+    for counters in supervisor.counters() {
+        counters.add_series(&mut sums);
+    }
+    out.about(
+        "gaiola_http_requests_total",
+        "counter",
+        "Requests that have ended.",
+    );
+    for (key, sum) in &sums {
+        for (code, count) in &sum.codes {
+            let code = match code {
+                0 => "other",
+                code => &code.to_string(),
+            };
+            let [frontend, backend, server] = labels(key);
+            let labels = [frontend, backend, server, ("code", code)];
+            out.sample("gaiola_http_requests_total", &labels, *count);
+        }
+    }
+    out.about(
+        "gaiola_retries_total",
+        "counter",
+        "Requests that were sent once more.",
+    );
+    for (key, sum) in &sums {
+        out.sample("gaiola_retries_total", &labels(key), sum.retries);
+    }
+    out.about(
+        "gaiola_tcp_sessions_total",
+        "counter",
+        "TCP sessions that have ended.",
+    );
+    for (key, sum) in sums.iter().filter(|(_, sum)| sum.sessions > 0) {
+        out.sample("gaiola_tcp_sessions_total", &labels(key), sum.sessions);
+    }
+    let name = "gaiola_http_request_duration_seconds";
+    out.about(
+        name,
+        "histogram",
+        "From a request's first byte to its response's last.",
+    );
+    for (key, sum) in sums.iter().filter(|(_, sum)| !sum.codes.is_empty()) {
+        histogram(key, sum, out);
+    }
+}
+
+fn labels(key: &SeriesKey) -> [(&'static str, &str); 3] {
+    let [frontend, backend, server] = key;
+    [
+        ("frontend", frontend),
+        ("backend", backend),
+        ("server", server),
+    ]
+}
+
+fn histogram(key: &SeriesKey, sum: &SeriesSum, out: &mut Text) {
+    let [frontend, backend, server] = labels(key);
+    let mut so_far = 0;
+    for (index, count) in sum.buckets.iter().enumerate() {
+        so_far += count;
+        let bound = BOUNDS.get(index).map_or("+Inf".into(), f64::to_string);
+        let labels = [frontend, backend, server, ("le", &bound)];
+        out.sample(
+            "gaiola_http_request_duration_seconds_bucket",
+            &labels,
+            so_far,
+        );
+    }
+    #[expect(clippy::cast_precision_loss, reason = "seconds for people's eyes")]
+    let seconds = sum.nanos as f64 / 1e9;
+    let labels = labels(key);
+    out.sample("gaiola_http_request_duration_seconds_sum", &labels, seconds);
+    out.sample(
+        "gaiola_http_request_duration_seconds_count",
+        &labels,
+        so_far,
+    );
+}
+
+fn servers(supervisor: &Supervisor, out: &mut Text) {
+    let report = supervisor.report();
+    out.about(
+        "gaiola_server_up",
+        "gauge",
+        "Whether a server takes traffic.",
+    );
+    for server in &report.servers {
+        let labels = [("backend", &*server.backend), ("server", &*server.server)];
+        out.sample("gaiola_server_up", &labels, u8::from(server.up));
+    }
+    out.about(
+        "gaiola_server_in_flight",
+        "gauge",
+        "Requests and sessions that have not ended.",
+    );
+    for server in &report.servers {
+        let labels = [("backend", &*server.backend), ("server", &*server.server)];
+        out.sample("gaiola_server_in_flight", &labels, server.in_flight);
+    }
+}
+
+fn frontends(supervisor: &Supervisor, out: &mut Text) {
+    let orders = supervisor.orders();
+    out.about(
+        "gaiola_connections",
+        "gauge",
+        "Client connections that are open.",
+    );
+    for frontend in &orders.frontends {
+        out.sample(
+            "gaiola_connections",
+            &[("frontend", &*frontend.name)],
+            frontend.open(),
+        );
+    }
+    out.about(
+        "gaiola_tls_handshakes_total",
+        "counter",
+        "TLS handshakes with clients.",
+    );
+    let mut handshakes = BTreeMap::<_, u64>::new();
+    for (result, count) in supervisor
+        .counters()
+        .flat_map(|counters| counters.handshakes.get())
+    {
+        *handshakes.entry(result).or_default() += count;
+    }
+    for (result, count) in handshakes {
+        out.sample("gaiola_tls_handshakes_total", &[("result", result)], count);
+    }
+    out.about(
+        "gaiola_queue_depth",
+        "gauge",
+        "Requests that wait for a server.",
+    );
+    let names = orders.config.iter().flat_map(|config| &config.backends);
+    for (backend, orders) in names.zip(&orders.backends) {
+        let waiting = orders.queue.waiting();
+        out.sample(
+            "gaiola_queue_depth",
+            &[("backend", &*backend.name)],
+            waiting,
+        );
+    }
+}
+
+fn process(supervisor: &Supervisor, out: &mut Text) {
+    out.about(
+        "gaiola_log_dropped_total",
+        "counter",
+        "Lines that are missing in the access log.",
+    );
+    out.sample("gaiola_log_dropped_total", &[], supervisor.lines_lost());
+    out.about(
+        "gaiola_connections_refused_total",
+        "counter",
+        "Client connections that a limit has refused.",
+    );
+    let refused = supervisor.connections_refused();
+    out.sample("gaiola_connections_refused_total", &[], refused);
+    let name = "gaiola_connections_unasked_total";
+    out.about(
+        name,
+        "counter",
+        "Client connections that were closed before anything was asked on them.",
+    );
+    for (why, reason) in Unasked::ALL {
+        let counts = supervisor.counters().map(|all| all.unasked(why).get());
+        out.sample(name, &[("reason", reason)], counts.sum::<u64>());
+    }
+    out.about(
+        "gaiola_config_revision",
+        "gauge",
+        "The configuration that every worker has.",
+    );
+    out.sample(
+        "gaiola_config_revision",
+        &[],
+        supervisor.report().revision.0,
+    );
+    let since = supervisor.started().elapsed().as_secs();
+    out.about(
+        "gaiola_uptime_seconds",
+        "gauge",
+        "How long the process has run.",
+    );
+    out.sample("gaiola_uptime_seconds", &[], since);
+}
+
+/// Text in Prometheus' format.
+struct Text(String);
+
+impl Text {
+    fn about(&mut self, name: &str, kind: &str, help: &str) {
+        write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n").expect("writing to memory");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if index == 0 { '{' } else { ',' });
+            self.0.push_str(label);
+            self.0.push_str("=\"");
+            self.0.extend(text.chars().flat_map(escape));
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        writeln!(self.0, " {value}").expect("writing to memory");
+    }
+}
+
+/// Backslash, quote and line feed are written with a backslash.
+fn escape(letter: char) -> impl Iterator<Item = char> {
+    let (first, second) = match letter {
+        '\n' => ('\\', Some('n')),
+        '\\' | '"' => ('\\', Some(letter)),
+        other => (other, None),
+    };
+    std::iter::once(first).chain(second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut out = Text(String::new());
+        out.sample("up", &[("server", "a\"b\\c\nd")], 1);
+        assert_eq!(out.0, "up{server=\"a\\\"b\\\\c\\nd\"} 1\n");
+    }
+
+    #[test]
+    fn buckets_are_cumulated() {
+        let series = super::super::counters::Series::default();
+        series.record(200, Duration::from_micros(100));
+        series.record(200, Duration::from_secs(100));
+        let mut sum = SeriesSum::default();
+        sum.add(&series);
+        let mut out = Text(String::new());
+        histogram(&["f", "b", "s"].map(String::from), &sum, &mut out);
+        let labels = "frontend=\"f\",backend=\"b\",server=\"s\"";
+        assert!(
+            out.0
+                .contains(&format!("_bucket{{{labels},le=\"0.0005\"}} 1\n"))
+        );
+        assert!(
+            out.0
+                .contains(&format!("_bucket{{{labels},le=\"+Inf\"}} 2\n"))
+        );
+        assert!(out.0.contains(&format!("_count{{{labels}}} 2\n")));
+    }
+}

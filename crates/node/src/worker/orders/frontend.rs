@@ -1,0 +1,73 @@
+//! A frontend as all threads know it: how many connections it has.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use tokio::sync::Notify;
+
+/// A frontend's connections on all workers. It stays the same value as long as the frontend's name does.
+pub(in crate::worker) struct FrontendShare {
+    /// The frontend's name.
+    pub(in crate::worker) name: String,
+    open: AtomicU32,
+    full: AtomicBool,
+    closed: Notify,
+}
+
+impl FrontendShare {
+    /// A frontend without connections.
+    pub(in crate::worker) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            open: AtomicU32::new(0),
+            full: AtomicBool::new(false),
+            closed: Notify::new(),
+        }
+    }
+
+    /// How many connections are open.
+    pub(in crate::worker) fn open(&self) -> u32 {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Counts a further connection if at most `limit` are then open.
+    pub(in crate::worker) fn try_open(&self, limit: u32) -> bool {
+        let fits = |open| (open < limit).then_some(open + 1);
+        self.open
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits)
+            .is_ok()
+    }
+
+    /// Counts a further connection as soon as at most `limit` are then open.
+    pub(in crate::worker) async fn open_when_room(&self, limit: u32) {
+        while !self.try_open(limit) {
+            let closed = self.closed.notified();
+            self.full.store(true, Ordering::SeqCst);
+            if self.try_open(limit) {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// A connection has closed.
+    pub(in crate::worker) fn close(&self) {
+        let before = self.open.fetch_sub(1, Ordering::SeqCst);
+        assert!(before > 0, "a connection closed twice");
+        if self.full.swap(false, Ordering::SeqCst) {
+            self.closed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_frontend_opens_nothing_more() {
+        let frontend = FrontendShare::new("site");
+        assert!(frontend.try_open(1));
+        assert!(!frontend.try_open(1));
+        frontend.close();
+        assert!(frontend.try_open(1));
+    }
+}

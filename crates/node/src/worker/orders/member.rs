@@ -1,0 +1,151 @@
+//! A backend's member as all threads know it.
+
+use crate::worker::counters::Count;
+use gaiola_model::proxy::{Address, ProxyVersion, Server, ServerTls};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// One member of a backend, as all threads know it. It stays the same value as long as backend, name, address and what is
+/// spoken on a connection do.
+pub(in crate::worker) struct Member {
+    /// The backend's name.
+    pub(in crate::worker) backend: String,
+    /// The member's name.
+    pub(in crate::worker) name: String,
+    /// Where it listens.
+    pub(in crate::worker) address: Address,
+    /// Whether each connection begins with a header that names the client.
+    pub(in crate::worker) send_proxy: Option<ProxyVersion>,
+    tls: Option<ServerTls>,
+    in_flight: InFlight,
+    answers: Box<[Answers]>,
+    /// Requests in flight on all workers together, where their number is limited.
+    taken: AtomicU32,
+    /// How often its sessions were ended by an operator.
+    ended: AtomicU64,
+}
+
+impl Member {
+    /// A member without requests, in a process of so many workers.
+    pub(in crate::worker) fn new(backend: &str, server: &Server, workers: usize) -> Self {
+        Self {
+            backend: backend.into(),
+            name: server.name.clone(),
+            address: server.address.clone(),
+            send_proxy: server.send_proxy,
+            tls: server.tls.clone(),
+            in_flight: InFlight::new(workers),
+            answers: (0..workers).map(|_| Answers::default()).collect(),
+            taken: AtomicU32::new(0),
+            ended: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it is this server of its backend.
+    pub(in crate::worker) fn is(&self, server: &Server) -> bool {
+        self.name == server.name
+            && self.address == server.address
+            && self.send_proxy == server.send_proxy
+            && self.tls == server.tls
+    }
+
+    /// Its sessions are to end. Workers see it with the next orders.
+    pub(in crate::worker) fn end_sessions(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often its sessions were to end; a worker that sees another number than before ends them.
+    pub(in crate::worker) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Requests and sessions that were sent to it and have not ended.
+    pub(in crate::worker) fn in_flight(&self) -> u64 {
+        self.in_flight.total()
+    }
+
+    /// One worker's part of [`Self::in_flight`], which only that worker may change.
+    pub(in crate::worker) fn in_flight_of(&self, worker: usize) -> &Count {
+        self.in_flight.of(worker)
+    }
+
+    /// Counts a response that began so long after its request was sent. Only this worker may do it.
+    pub(in crate::worker) fn answered(&self, worker: usize, after: Duration) {
+        let answers = &self.answers[worker];
+        answers.count.add(1);
+        let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        answers.nanos.add(nanos);
+    }
+
+    /// How many responses have begun, and how long they took to begin together, in nanoseconds.
+    pub(in crate::worker) fn answers(&self) -> (u64, u64) {
+        let add = |(count, nanos): (u64, u64), answers: &Answers| {
+            (
+                count.wrapping_add(answers.count.get()),
+                nanos.wrapping_add(answers.nanos.get()),
+            )
+        };
+        self.answers.iter().fold((0, 0), add)
+    }
+
+    /// How many of a limited number of places are taken.
+    pub(in crate::worker) fn taken(&self) -> u32 {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    /// Takes one of `limit` places; `false` when another worker has just taken the last.
+    pub(in crate::worker) fn take_place(&self, limit: u32) -> bool {
+        self.taken
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| {
+                (taken < limit).then_some(taken + 1)
+            })
+            .is_ok()
+    }
+
+    /// Gives the place back.
+    pub(in crate::worker) fn give_place(&self) {
+        let before = self.taken.fetch_sub(1, Ordering::SeqCst);
+        assert!(before > 0, "a place was given back twice");
+    }
+}
+
+/// Requests in flight, counted by each worker for itself.
+pub(in crate::worker) struct InFlight(Box<[Count]>);
+
+impl InFlight {
+    /// None, in a process of so many workers.
+    pub(in crate::worker) fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Count::default()).collect())
+    }
+
+    /// Of all workers.
+    pub(in crate::worker) fn total(&self) -> u64 {
+        self.0.iter().map(Count::get).sum()
+    }
+
+    /// One worker's part, which only that worker may change.
+    pub(in crate::worker) fn of(&self, worker: usize) -> &Count {
+        &self.0[worker]
+    }
+}
+
+/// What one worker has seen of the member's responses.
+#[derive(Default)]
+struct Answers {
+    count: Count,
+    nanos: Count,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_never_has_more_requests_than_its_limit() {
+        let member = Member::new("app", &Server::new("app1.1", ([127, 0, 0, 1], 3001)), 1);
+        assert!(member.take_place(1));
+        assert!(!member.take_place(1));
+        member.give_place();
+        assert!(member.take_place(1));
+    }
+}

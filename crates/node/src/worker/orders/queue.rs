@@ -1,0 +1,244 @@
+//! Requests of all workers that wait for a backend's server: first come, first served.
+//!
+//! A place that becomes free is handed to the first that waits, so that no request that comes later can take it away.
+
+use super::Member;
+use gaiola_core::admission;
+use gaiola_model::Time;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// One backend's queue. It is locked when a server's places are all taken, and when one with a limit gets free.
+pub(in crate::worker) struct Queue(Mutex<admission::Queue<Waiter>>);
+
+/// One that waits, as the queue has it.
+struct Waiter {
+    /// The only member that it takes a place of.
+    only: Option<Arc<Member>>,
+    sender: oneshot::Sender<Turn>,
+}
+
+impl Waiter {
+    /// Whether it takes this member's place. One that is for `its_own` goes to those that take no other.
+    fn takes(&self, member: &Arc<Member>, its_own: bool) -> bool {
+        match &self.only {
+            Some(only) => Arc::ptr_eq(only, member),
+            None => !its_own,
+        }
+    }
+}
+
+/// What one that waits is told.
+pub(in crate::worker) enum Turn {
+    /// This place is yours.
+    Place(Place),
+    /// Servers have changed: look whether one is usable now, and wait again if not.
+    Look,
+}
+
+/// One of a member's limited places. It goes to the next that waits when it is dropped.
+pub(in crate::worker) struct Place {
+    pub(in crate::worker) member: Arc<Member>,
+    queue: Arc<Queue>,
+    given_back: bool,
+}
+
+/// One that waits. Dropping it leaves the queue.
+pub(in crate::worker) struct Waiting {
+    /// How many waited already.
+    pub(in crate::worker) ahead: usize,
+    queue: Arc<Queue>,
+    ticket: admission::Ticket,
+    turn: oneshot::Receiver<Turn>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self(Mutex::new(admission::Queue::new(0)))
+    }
+}
+
+impl Queue {
+    /// How many wait.
+    pub(in crate::worker) fn waiting(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Joins unless so many wait already, for a place of any member or of `only` one. Look for a server once more
+    /// afterwards: a place that was given back before is told to nobody.
+    pub(in crate::worker) fn join(
+        self: &Arc<Self>,
+        size: u32,
+        deadline: Time,
+        only: Option<Arc<Member>>,
+    ) -> Option<Waiting> {
+        let (sender, turn) = oneshot::channel();
+        let mut waiting = self.lock();
+        waiting.resize(size as usize);
+        let ahead = waiting.len();
+        let ticket = waiting.push(Waiter { only, sender }, deadline).ok()?;
+        Some(Waiting {
+            ahead,
+            queue: Arc::clone(self),
+            ticket,
+            turn,
+        })
+    }
+
+    /// Takes one of the member's places.
+    pub(in crate::worker) fn place(
+        self: &Arc<Self>,
+        member: &Arc<Member>,
+        limit: u32,
+    ) -> Option<Place> {
+        member.take_place(limit).then(|| Place {
+            member: Arc::clone(member),
+            queue: Arc::clone(self),
+            given_back: false,
+        })
+    }
+
+    /// Servers have changed: all that wait look again, in their order.
+    pub(in crate::worker) fn servers_changed(&self) {
+        let mut waiting = self.lock();
+        while let Some(waiter) = waiting.pop(|_| true) {
+            let _ = waiter.sender.send(Turn::Look);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, admission::Queue<Waiter>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Until there is something to be told.
+    pub(in crate::worker) async fn turn(&mut self) -> Turn {
+        // A queue never forgets one that waits without telling it.
+        (&mut self.turn).await.unwrap_or(Turn::Look)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // A place that was sent meanwhile is dropped with the channel, and so goes to the next.
+        self.queue.lock().cancel(self.ticket);
+    }
+}
+
+impl Place {
+    /// Gives the place back without offering it to those that wait: the member takes no traffic now, or has more
+    /// requests than it may.
+    pub(in crate::worker) fn give_back(mut self) {
+        self.given_back = true;
+        self.member.give_place();
+    }
+
+    /// Hands the place to the first that waits for this very member: it takes no other traffic now.
+    pub(in crate::worker) fn keep_to_its_own(mut self) {
+        self.pass_on(true);
+    }
+
+    fn pass_on(&mut self, its_own: bool) {
+        self.given_back = true;
+        // The lock is held until the place is given back, so that one who joins meanwhile finds it free.
+        let mut waiting = self.queue.lock();
+        while let Some(waiter) = waiting.pop(|waiter| waiter.takes(&self.member, its_own)) {
+            let place = Self {
+                member: Arc::clone(&self.member),
+                queue: Arc::clone(&self.queue),
+                given_back: false,
+            };
+            match waiter.sender.send(Turn::Place(place)) {
+                Ok(()) => return,
+                Err(Turn::Place(mut unwanted)) => unwanted.given_back = true, // still ours
+                Err(Turn::Look) => {}
+            }
+        }
+        self.member.give_place();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.given_back {
+            self.pass_on(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::proxy::Server;
+
+    fn member() -> Arc<Member> {
+        let server = Server::new("app1.1", ([127, 0, 0, 1], 3001));
+        Arc::new(Member::new("app", &server, 1))
+    }
+
+    #[test]
+    fn a_full_queue_takes_nobody() {
+        let queue = Arc::<Queue>::default();
+        let first = queue.join(1, Time::ZERO, None);
+        assert!(first.is_some());
+        assert!(queue.join(1, Time::ZERO, None).is_none());
+        drop(first);
+        assert_eq!(queue.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_free_place_goes_to_the_first_that_waits() {
+        let (queue, member) = (Arc::<Queue>::default(), member());
+        let place = queue.place(&member, 1).unwrap();
+        let mut first = queue.join(10, Time::ZERO, None).unwrap();
+        let _second = queue.join(10, Time::ZERO, None).unwrap();
+        drop(place);
+        assert!(queue.place(&member, 1).is_none(), "it was handed over");
+        let Turn::Place(place) = first.turn().await else {
+            panic!("no place");
+        };
+        assert_eq!(place.member.taken(), 1);
+    }
+
+    #[test]
+    fn one_that_left_loses_no_place() {
+        let (queue, member) = (Arc::<Queue>::default(), member());
+        let place = queue.place(&member, 1).unwrap();
+        let leaver = queue.join(10, Time::ZERO, None).unwrap();
+        drop(place); // handed to the leaver, who has not looked yet
+        drop(leaver);
+        assert_eq!(member.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_that_waits_for_a_member_gets_no_other_place() {
+        let (queue, wanted, other) = (Arc::<Queue>::default(), member(), member());
+        let places = [&wanted, &other].map(|member| queue.place(member, 1).unwrap());
+        let only = Some(Arc::clone(&wanted));
+        let mut picky = queue.join(10, Time::ZERO, only).unwrap();
+        let mut any = queue.join(10, Time::ZERO, None).unwrap();
+        let [its, others] = places;
+        drop(others);
+        let Turn::Place(place) = any.turn().await else {
+            panic!("no place");
+        };
+        assert!(Arc::ptr_eq(&place.member, &other));
+        let _last = queue.join(10, Time::ZERO, None).unwrap();
+        its.keep_to_its_own();
+        let Turn::Place(place) = picky.turn().await else {
+            panic!("no place");
+        };
+        place.keep_to_its_own();
+        assert_eq!((wanted.taken(), queue.waiting()), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn changed_servers_wake_everybody() {
+        let queue = Arc::<Queue>::default();
+        let mut first = queue.join(10, Time::ZERO, None).unwrap();
+        queue.servers_changed();
+        assert!(matches!(first.turn().await, Turn::Look));
+        assert_eq!(queue.waiting(), 0);
+    }
+}

@@ -1,0 +1,182 @@
+//! What a configuration says about single requests, made ready: routes, rules, pages for errors.
+
+use super::auth;
+use gaiola_core::route::Table;
+use gaiola_core::rule::Rules;
+use gaiola_model::ProxyConfig;
+use gaiola_model::proxy::{Frontend, Limit, LimitKey, Most, Route, Rule};
+use gaiola_wire::proxy_file::Part;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Largest page for an error.
+const PAGE_LIMIT: usize = 256 * 1024;
+
+/// Windows of rates.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
+const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// Most keys that one limit may tell apart: 64 MiB.
+const KEYS_LIMIT: u32 = 1_000_000;
+
+/// One frontend's part. Each worker has a clone, so that none waits for another's searches.
+#[derive(Clone, Default)]
+pub(super) struct Guide {
+    /// Its routes.
+    pub(super) table: Table,
+    /// The rules of each route.
+    pub(super) rules: Vec<Rules>,
+    /// Which of the configuration's limits counts its connections.
+    pub(super) connection_limit: Option<usize>,
+    /// What is sent as the body of our own answers, by status.
+    pub(super) pages: Arc<BTreeMap<u16, Page>>,
+}
+
+/// The body of an answer.
+pub(super) struct Page {
+    pub(super) content_type: String,
+    pub(super) body: Vec<u8>,
+}
+
+/// Makes the guides of all frontends; one in TCP mode has no routes.
+///
+/// # Errors
+/// Every mistake in routes, rules and limits.
+pub(super) fn guides(config: &ProxyConfig) -> Result<Vec<Arc<Guide>>, String> {
+    let mut mistakes = Vec::new();
+    limits(&config.limits, &mut mistakes);
+    let mut guides = Vec::new();
+    for frontend in &config.frontends {
+        let mut found = Vec::new();
+        guides.push(Arc::new(guide(frontend, &config.limits, &mut found)));
+        let name = &frontend.name;
+        mistakes.extend(
+            found
+                .iter()
+                .map(|mistake| format!("frontend {name}: {mistake}")),
+        );
+    }
+    match mistakes.is_empty() {
+        true => Ok(guides),
+        false => Err(mistakes.join("; ")),
+    }
+}
+
+/// Every mistake in a part of a file.
+pub(super) fn mistakes(part: Part<'_>) -> Vec<String> {
+    match part {
+        Part::Route(route) => {
+            let found = Table::new(std::slice::from_ref(route)).err();
+            let found = found.into_iter().flatten().map(|(_, mistake)| mistake);
+            let rules = Rules::new(route, &[]).err().into_iter().flatten();
+            found.chain(rules).chain(hashes(route)).collect()
+        }
+        Part::Page(status, path) => page(status, path).err().into_iter().collect(),
+    }
+}
+
+fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> Guide {
+    let routes = super::serving::routes(frontend);
+    let at = |index: usize, mistake: String| format!("route {}: {mistake}", index + 1);
+    let table = Table::new(routes).unwrap_or_else(|found| {
+        mistakes.extend(found.into_iter().map(|(index, mistake)| at(index, mistake)));
+        Table::default()
+    });
+    let mut rules = Vec::new();
+    for (index, route) in routes.iter().enumerate() {
+        mistakes.extend(hashes(route).map(|mistake| at(index, mistake)));
+        match Rules::new(route, limits) {
+            Ok(ready) => rules.push(ready),
+            Err(found) => mistakes.extend(found.into_iter().map(|mistake| at(index, mistake))),
+        }
+    }
+    let connection_limit = connection_limit(frontend, limits).unwrap_or_else(|mistake| {
+        mistakes.push(mistake);
+        None
+    });
+    let mut pages = BTreeMap::new();
+    for (status, path) in &frontend.error_pages {
+        match page(*status, path) {
+            Ok(page) => drop(pages.insert(*status, page)),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    Guide {
+        table,
+        rules,
+        connection_limit,
+        pages: Arc::new(pages),
+    }
+}
+
+fn connection_limit(frontend: &Frontend, limits: &[Limit]) -> Result<Option<usize>, String> {
+    let Some(name) = &frontend.connection_limit else {
+        return Ok(None);
+    };
+    let place = limits.iter().position(|limit| limit.name == *name);
+    let place = place.ok_or_else(|| format!("there is no limit {name}"))?;
+    match limits[place].key {
+        LimitKey::Source | LimitKey::Network => Ok(Some(place)),
+        LimitKey::Header(_) | LimitKey::Path => Err(format!(
+            "connections cannot be counted by the limit {name}: it is not by address or network"
+        )),
+    }
+}
+
+/// Hashes of passwords that nothing could be compared with.
+fn hashes(route: &Route) -> impl Iterator<Item = String> {
+    let users = route.rules.iter().filter_map(|rule| match rule {
+        Rule::Auth(auth) => Some(&auth.users),
+        _ => None,
+    });
+    users.flatten().filter_map(|user| {
+        let mistake = auth::check_hash(&user.hash).err()?;
+        Some(format!("the user {}: {mistake}", user.name))
+    })
+}
+
+fn page(status: u16, path: &Path) -> Result<Page, String> {
+    if !(400..=599).contains(&status) {
+        return Err(format!("{status} is no error's status: 400 to 599"));
+    }
+    let name = path.display();
+    let body = std::fs::read(path)
+        .map_err(|error| format!("the page for {status}, {name}, cannot be read: {error}"))?;
+    if body.len() > PAGE_LIMIT {
+        return Err(format!(
+            "the page for {status}, {name}, is larger than {PAGE_LIMIT} bytes"
+        ));
+    }
+    let guess = mime_guess::from_path(path).first_raw();
+    let content_type = match guess.unwrap_or("text/html") {
+        text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
+        other => other.into(),
+    };
+    Ok(Page { content_type, body })
+}
+
+fn limits(limits: &[Limit], mistakes: &mut Vec<String>) {
+    for (index, limit) in limits.iter().enumerate() {
+        let mut say = |mistake: &str| mistakes.push(format!("limit {}: {mistake}", limit.name));
+        if limits[..index].iter().any(|other| other.name == limit.name) {
+            say("there is another of this name");
+        }
+        if !(1..=KEYS_LIMIT).contains(&limit.keys) {
+            say(&format!("it tells 1 to {KEYS_LIMIT} keys apart"));
+        }
+        let most = match limit.most {
+            Most::Rate { requests, window } => {
+                if !(SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&window) {
+                    say("its window is 1 s to 1 day");
+                }
+                requests
+            }
+            Most::Concurrent(requests) => requests,
+        };
+        if most == 0 {
+            say("it allows no request at all; a rule to deny says so");
+        }
+    }
+}

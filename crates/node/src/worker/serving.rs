@@ -1,0 +1,328 @@
+//! What one worker serves: the configuration and its part of every member's state, put together for quick use.
+
+mod backend;
+mod server;
+
+pub(super) use backend::{Backend, Lease, NoServer, Want};
+pub(super) use server::{Idle, Interrupt, Server};
+
+use super::counters::{Counters, Series};
+use super::limits::{Held, Limiter};
+use super::log::Load;
+use super::orders::{FrontendShare, Orders};
+use super::rules::{Guide, Page};
+use gaiola_model::ProxyConfig;
+use gaiola_model::proxy::{self, Address, Bind, Mode, Route};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A configuration in force on one worker. It never changes, but for the health of its servers.
+#[derive(Default)]
+pub(super) struct Serving {
+    config: Arc<ProxyConfig>,
+    frontends: Vec<Frontend>,
+    backends: Vec<Rc<Backend>>,
+    limits: Vec<Arc<Limiter>>,
+}
+
+/// One frontend.
+pub(super) struct Frontend {
+    /// Its connections on all workers.
+    pub(super) share: Arc<FrontendShare>,
+    /// What its configuration says about single requests.
+    pub(super) guide: Guide,
+    /// The backends that its mode leads to.
+    backends: Vec<Option<usize>>,
+    /// Requests by backend and server, as the indices in the configuration; last the ones without a server.
+    series: Vec<Vec<Arc<Series>>>,
+    /// Requests that were answered with files, and those that led nowhere.
+    files: Arc<Series>,
+    nowhere: Arc<Series>,
+}
+
+/// Where a request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// By the worker itself.
+    Nowhere,
+    /// With a file.
+    Files,
+    /// By the worker on behalf of a backend, of which no server could be had.
+    Backend(usize),
+    /// By a server of a backend.
+    Server(usize, usize),
+}
+
+impl Serving {
+    /// What `orders` want, with those servers of `before` that stay.
+    pub(super) fn new(
+        orders: &Orders,
+        before: &Self,
+        counters: &Counters,
+        worker: usize,
+        rng: &mut fastrand::Rng,
+    ) -> Self {
+        let config = orders.config.clone().unwrap_or_default();
+        let old: HashMap<_, _> = before
+            .servers()
+            .map(|server| (Arc::as_ptr(&server.member), server))
+            .collect();
+        let backends = orders
+            .backends
+            .iter()
+            .zip(&config.backends)
+            .map(|(orders, backend)| {
+                let server = |member: &Arc<_>| match old.get(&Arc::as_ptr(member)) {
+                    Some(&same) => Rc::clone(same),
+                    None => {
+                        let all = Arc::clone(&orders.in_flight);
+                        Rc::new(Server::new(Arc::clone(member), all, worker))
+                    }
+                };
+                let servers = orders.members.iter().zip(orders.tls.iter());
+                let servers = servers.map(|((member, _), tls)| {
+                    let server = server(member);
+                    server.set_tls(tls.clone());
+                    server
+                });
+                let mut backends = before.backends();
+                let before = backends.find(|before| before.config.name == backend.name);
+                let rng = rng.fork();
+                Rc::new(Backend::new(
+                    backend,
+                    servers.collect(),
+                    orders,
+                    before,
+                    rng,
+                ))
+            });
+        let backends: Vec<_> = backends.collect();
+        let shares = orders.frontends.iter().zip(&orders.guides);
+        let frontends = config.frontends.iter().zip(shares);
+        let frontends = frontends
+            .map(|(frontend, (share, guide))| Frontend {
+                guide: Guide::clone(guide),
+                ..Frontend::new(frontend, share, &config, counters)
+            })
+            .collect();
+        let serving = Self {
+            config,
+            frontends,
+            backends,
+            limits: orders.limits.clone(),
+        };
+        serving.take_health(orders);
+        serving
+    }
+
+    /// Takes the servers' health over.
+    pub(super) fn take_health(&self, orders: &Orders) {
+        for (backend, orders) in self.backends.iter().zip(&orders.backends) {
+            let health: Vec<_> = orders.members.iter().map(|(_, health)| *health).collect();
+            backend.take_health(&health);
+        }
+    }
+
+    /// `next` takes its place: servers that it has no more take no traffic from now on.
+    pub(super) fn supersede(&self, next: &Self) {
+        let stay: HashSet<_> = next.servers().map(Rc::as_ptr).collect();
+        for server in self.servers() {
+            if !stay.contains(&Rc::as_ptr(server)) {
+                server.retire();
+            }
+        }
+        self.backends().for_each(Backend::supersede);
+    }
+
+    /// Every backend.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().map(|backend| &**backend)
+    }
+
+    /// Every server of every backend.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Rc<Server>> {
+        self.backends.iter().flat_map(|backend| backend.servers())
+    }
+
+    /// The frontend that listens on `bind`, and the bind itself.
+    pub(super) fn frontend(&self, bind: &Address) -> Option<(usize, &Bind)> {
+        self.config
+            .frontends
+            .iter()
+            .enumerate()
+            .find_map(|(index, frontend)| {
+                let bind = frontend.binds.iter().find(|other| other.address == *bind)?;
+                Some((index, bind))
+            })
+    }
+
+    /// A frontend and its configuration.
+    pub(super) fn of(&self, frontend: usize) -> (&Frontend, &proxy::Frontend) {
+        (&self.frontends[frontend], &self.config.frontends[frontend])
+    }
+
+    /// The backend of a frontend's route, in TCP mode 0 or one more than the route for a name, with its index and
+    /// configuration; where none of its servers is up, the one that it falls back to. `None`: the route has none.
+    pub(super) fn backend(&self, frontend: usize, route: usize) -> Option<(usize, &Rc<Backend>)> {
+        let mut index = self.frontends[frontend].backends[route]?;
+        // A configuration may fall back in a circle: as many steps as there are backends reach every one.
+        for _ in 0..self.backends.len() {
+            let backend = &self.backends[index];
+            let fallback = backend
+                .config
+                .fallback
+                .as_ref()
+                .filter(|_| !backend.any_usable());
+            let next = fallback.and_then(|name| {
+                self.backends
+                    .iter()
+                    .position(|other| other.config.name == *name)
+            });
+            match next {
+                Some(next) => index = next,
+                None => break,
+            }
+        }
+        Some((index, &self.backends[index]))
+    }
+
+    /// How much is going on: in the process, and where a request of this frontend was answered.
+    pub(super) fn load(&self, frontend: usize, place: Place) -> Load {
+        let open = |frontend: &Frontend| u64::from(frontend.share.open());
+        let (backend, server) = match place {
+            Place::Nowhere | Place::Files => (0, 0),
+            Place::Backend(backend) => (self.backends[backend].load(), 0),
+            Place::Server(index, server) => {
+                let backend = &self.backends[index];
+                let member = &backend.servers()[server].member;
+                (backend.load(), member.in_flight())
+            }
+        };
+        Load {
+            process: self.frontends.iter().map(open).sum(),
+            frontend: open(&self.frontends[frontend]),
+            backend,
+            server,
+        }
+    }
+
+    /// One of the configuration's limits.
+    pub(super) fn limit(&self, index: usize) -> &Arc<Limiter> {
+        &self.limits[index]
+    }
+
+    /// Counts a connection of this client, as long as the result is kept; `None` when it is one too many.
+    pub(super) fn admit(&self, frontend: usize, client: IpAddr) -> Option<Option<Held>> {
+        let Some(limit) = self.frontends[frontend].guide.connection_limit else {
+            return Some(None);
+        };
+        let limiter = &self.limits[limit];
+        match limiter.key_of(client) {
+            Some(key) => limiter.take(key).ok(),
+            None => Some(None),
+        }
+    }
+
+    /// The page for answers of our own with this status.
+    pub(super) fn page(&self, bind: &Address, status: u16) -> Option<&Page> {
+        let (frontend, _) = self.frontend(bind)?;
+        self.frontends[frontend].guide.pages.get(&status)
+    }
+
+    /// The configuration.
+    pub(super) fn config(&self) -> &ProxyConfig {
+        &self.config
+    }
+
+    /// Whether it has an HTTP frontend.
+    pub(super) fn serves_http(&self) -> bool {
+        let mut frontends = self.config.frontends.iter();
+        frontends.any(|frontend| matches!(frontend.mode, Mode::Http { .. }))
+    }
+
+    /// Names of backend and server of a place, `-` where there is none.
+    pub(super) fn names(&self, place: Place) -> (&str, &str) {
+        match place {
+            Place::Nowhere => ("-", "-"),
+            Place::Files => ("files", "-"),
+            Place::Backend(backend) => (&self.config.backends[backend].name, "-"),
+            Place::Server(backend, server) => {
+                let backend = &self.config.backends[backend];
+                (&backend.name, &backend.servers[server].name)
+            }
+        }
+    }
+}
+
+/// The routes of a frontend, of which one in TCP mode has none.
+pub(super) fn routes(frontend: &proxy::Frontend) -> &[Route] {
+    match &frontend.mode {
+        Mode::Http { routes, .. } => routes,
+        Mode::Tcp { .. } => &[],
+    }
+}
+
+/// These backends and all that they may fall back to.
+fn with_fallbacks(backends: &[Option<usize>], config: &ProxyConfig) -> BTreeSet<usize> {
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<_> = backends.iter().copied().flatten().collect();
+    while let Some(index) = next.pop() {
+        if reached.insert(index) {
+            let fallback = config.backends[index].fallback.as_ref();
+            next.extend(fallback.and_then(|name| {
+                let mut all = config.backends.iter();
+                all.position(|other| other.name == *name)
+            }));
+        }
+    }
+    reached
+}
+
+impl Frontend {
+    fn new(
+        frontend: &proxy::Frontend,
+        share: &Arc<FrontendShare>,
+        config: &ProxyConfig,
+        counters: &Counters,
+    ) -> Self {
+        let names = frontend.mode.backends();
+        let index = |name: &str| {
+            let mut all = config.backends.iter();
+            all.position(|backend| backend.name == name)
+        };
+        // The supervisor has checked that each that is named is there.
+        let backends = names.into_iter().map(|name| name.and_then(index));
+        let backends: Vec<_> = backends.collect();
+        let reached = with_fallbacks(&backends, config);
+        let series = |(index, backend): (usize, &proxy::Backend)| {
+            if !reached.contains(&index) {
+                return Vec::new();
+            }
+            let servers = backend.servers.iter().map(|server| &*server.name);
+            servers
+                .chain(["-"])
+                .map(|server| counters.series([&frontend.name, &backend.name, server]))
+                .collect()
+        };
+        Self {
+            share: Arc::clone(share),
+            guide: Guide::default(),
+            series: config.backends.iter().enumerate().map(series).collect(),
+            backends,
+            files: counters.series([&frontend.name, "files", "-"]),
+            nowhere: counters.series([&frontend.name, "-", "-"]),
+        }
+    }
+
+    /// Where requests that were answered in this place are counted.
+    pub(super) fn series(&self, place: Place) -> &Series {
+        match place {
+            Place::Nowhere => &self.nowhere,
+            Place::Files => &self.files,
+            Place::Backend(backend) => self.series[backend].last().unwrap_or(&self.nowhere),
+            Place::Server(backend, server) => &self.series[backend][server],
+        }
+    }
+}

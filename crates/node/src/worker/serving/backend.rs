@@ -1,0 +1,347 @@
+//! A backend as one worker sees it: choosing a server, and waiting for one.
+
+use super::Server;
+use crate::worker::log::Ending;
+use crate::worker::orders::{BackendOrders, Health, InFlight, Place, Queue, Turn};
+use gaiola_core::balance::{self, Ask, Balancer, NotPicked};
+use gaiola_core::sticky::Jar;
+use gaiola_model::Time;
+use gaiola_model::http::RequestHead;
+use gaiola_model::proxy::{self, Admin, Algorithm};
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A backend.
+pub(in crate::worker) struct Backend {
+    /// Its configuration.
+    pub(in crate::worker) config: proxy::Backend,
+    /// Its cookie, where it has one.
+    pub(in crate::worker) jar: Option<Jar>,
+    servers: Vec<Rc<Server>>,
+    queue: Arc<Queue>,
+    in_flight: Arc<InFlight>,
+    choice: RefCell<Choice>,
+    /// Whether any of its servers takes traffic.
+    any_usable: Cell<bool>,
+    /// Whether another configuration has taken its place.
+    superseded: Cell<bool>,
+}
+
+struct Choice {
+    balancer: Balancer,
+    rng: fastrand::Rng,
+}
+
+/// What a choice depends on, of the request.
+#[derive(Clone, Copy, Default)]
+pub(in crate::worker) struct Want {
+    /// What is hashed.
+    pub(in crate::worker) key: Option<u64>,
+    /// The index of the server that its cookie names.
+    pub(in crate::worker) sticky: Option<usize>,
+}
+
+/// Why no server could be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::worker) enum NoServer {
+    /// All were tried by this request.
+    #[error("every server that is up was tried")]
+    AllTried,
+    /// None is up.
+    #[error("no server is up")]
+    NoneUp,
+    /// The queue is at its size.
+    #[error("the queue is full")]
+    QueueFull,
+    /// None had room in time.
+    #[error("no server had room within the queue's time")]
+    QueueTimeout,
+    /// There is a new configuration: look for the backend there.
+    #[error("the configuration has changed")]
+    Superseded,
+    /// None came up in time.
+    #[error("no server came up within the queue's time")]
+    StillDown,
+}
+
+impl NoServer {
+    /// How a request ends that finds none.
+    pub(in crate::worker) const fn ending(self) -> Ending {
+        match self {
+            Self::AllTried | Self::NoneUp | Self::Superseded => *b"SC",
+            Self::QueueFull => *b"PQ",
+            Self::QueueTimeout | Self::StillDown => *b"sQ",
+        }
+    }
+}
+
+/// A server that was chosen for one request; the request counts as in flight until this is dropped.
+pub(in crate::worker) struct Lease {
+    /// The server.
+    pub(in crate::worker) server: Rc<Server>,
+    /// Its index in the backend.
+    pub(in crate::worker) index: usize,
+    place: Option<Place>,
+    backend: Rc<Backend>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.server.leave();
+        self.backend.lighten(self.index);
+        let Some(place) = self.place.take() else {
+            return;
+        };
+        let limit = self.backend.config.servers[self.index].maxconn;
+        let too_many = limit.is_some_and(|limit| place.member.taken() > limit);
+        match (self.server.is_usable(), self.server.is_up()) {
+            _ if too_many => place.give_back(),
+            (true, _) => drop(place),
+            (false, true) => place.keep_to_its_own(),
+            (false, false) => place.give_back(),
+        }
+    }
+}
+
+impl Backend {
+    /// The backend of this configuration, whose servers take nothing yet; `before` is that of the last one.
+    pub(super) fn new(
+        config: &proxy::Backend,
+        servers: Vec<Rc<Server>>,
+        orders: &BackendOrders,
+        before: Option<&Self>,
+        rng: fastrand::Rng,
+    ) -> Self {
+        let balancer = match before {
+            Some(before) => Balancer::after(&before.choice.borrow().balancer, config),
+            None => Balancer::new(config),
+        };
+        Self {
+            choice: RefCell::new(Choice { balancer, rng }),
+            config: config.clone(),
+            jar: Jar::new(config),
+            servers,
+            queue: Arc::clone(&orders.queue),
+            in_flight: Arc::clone(&orders.in_flight),
+            any_usable: Cell::new(false),
+            superseded: Cell::new(false),
+        }
+    }
+
+    /// Another configuration takes its place; whoever waits looks there.
+    pub(super) fn supersede(&self) {
+        self.superseded.set(true);
+        self.queue.servers_changed();
+    }
+
+    /// Whether any of its servers takes traffic.
+    pub(super) fn any_usable(&self) -> bool {
+        self.any_usable.get()
+    }
+
+    /// How many requests of all workers wait for its servers, or are in flight to them.
+    pub(super) fn load(&self) -> u64 {
+        self.in_flight.total() + self.queue.waiting() as u64
+    }
+
+    /// Its servers, in the configuration's order.
+    pub(super) fn servers(&self) -> &[Rc<Server>] {
+        &self.servers
+    }
+
+    /// Takes its servers' health over; whoever waits for one looks again.
+    pub(super) fn take_health(&self, health: &[Health]) {
+        let balancer = &mut self.choice.borrow_mut().balancer;
+        let share = |(health, config): (&Health, &proxy::Server)| match config.admin {
+            Admin::Ready if health.up => health.share,
+            Admin::Ready | Admin::Drain | Admin::Maint => 0,
+        };
+        let shares: Vec<_> = health.iter().zip(&self.config.servers).map(share).collect();
+        balancer.set_shares(&shares);
+        let mut changed = false;
+        for (index, health) in health.iter().enumerate() {
+            let admin = self.config.servers[index].admin;
+            let usable = balancer.takes_traffic(index);
+            changed |= self.servers[index].take_health(*health, admin, usable);
+        }
+        let any_usable = self.servers.iter().any(|server| server.is_usable());
+        self.any_usable.set(any_usable);
+        if changed {
+            self.queue.servers_changed();
+        }
+    }
+
+    /// What is hashed of a request, where that is how servers are chosen.
+    pub(in crate::worker) fn key(
+        &self,
+        client: IpAddr,
+        request: Option<(&RequestHead, &[u8])>,
+    ) -> Option<u64> {
+        match &self.config.algorithm {
+            Algorithm::Hash { key, .. } => balance::key(key, client, request),
+            Algorithm::RoundRobin | Algorithm::LeastConn | Algorithm::Random | Algorithm::First => {
+                None
+            }
+        }
+    }
+
+    /// Chooses a server, waiting in the queue for at most `limit` where it must. The one that a cookie names is taken
+    /// while it is up, even if it drains, and waited for while it is full; a hashed request goes on to the next server
+    /// instead, as it does beyond the bound. `ahead` is told how many waited already, where it waits.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(in crate::worker) async fn lease(
+        self: &Rc<Self>,
+        want: Want,
+        tried: &[usize],
+        now: Time,
+        limit: Duration,
+        ahead: &Cell<usize>,
+    ) -> Result<Lease, NoServer> {
+        let late = match self.choose(want, tried) {
+            Ok(lease) => return Ok(lease),
+            Err(why) => self.worth_waiting(why)?,
+        };
+        let waiting = self.wait(want, tried, now + limit, ahead);
+        tokio::time::timeout(limit, waiting)
+            .await
+            .unwrap_or(Err(late))
+    }
+
+    async fn wait(
+        self: &Rc<Self>,
+        want: Want,
+        tried: &[usize],
+        deadline: Time,
+        ahead: &Cell<usize>,
+    ) -> Result<Lease, NoServer> {
+        loop {
+            let size = self.config.timeouts.queue_size;
+            let only = self.named(want, tried);
+            let only = only.map(|index| Arc::clone(&self.servers[index].member));
+            let joined = self.queue.join(size, deadline, only);
+            let mut waiting = joined.ok_or(NoServer::QueueFull)?;
+            ahead.set(waiting.ahead);
+            // A place may have been given back before this joined.
+            match self.choose(want, tried) {
+                Ok(lease) => return Ok(lease),
+                Err(why) => self.worth_waiting(why)?,
+            };
+            match waiting.turn().await {
+                Turn::Look => {}
+                Turn::Place(place) => {
+                    if let Some(lease) = self.accept(place, want, tried) {
+                        return Ok(lease);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to say when waiting was in vain.
+    fn worth_waiting(&self, why: NotPicked) -> Result<NoServer, NoServer> {
+        match why {
+            _ if self.superseded.get() => Err(NoServer::Superseded),
+            NotPicked::AllTried => Err(NoServer::AllTried),
+            NotPicked::NoneUp if !self.config.timeouts.queue_when_down => Err(NoServer::NoneUp),
+            NotPicked::NoneUp => Ok(NoServer::StillDown),
+            NotPicked::Full => Ok(NoServer::QueueTimeout),
+        }
+    }
+
+    /// The server that the request's cookie names, as long as it may be sent there.
+    fn named(&self, want: Want, tried: &[usize]) -> Option<usize> {
+        want.sticky
+            .filter(|&index| self.servers[index].is_up() && !tried.contains(&index))
+    }
+
+    /// Takes a place that was handed over, if its server may still be used.
+    fn accept(self: &Rc<Self>, place: Place, want: Want, tried: &[usize]) -> Option<Lease> {
+        let is_its = |server: &Rc<Server>| Arc::ptr_eq(&server.member, &place.member);
+        let named = self.named(want, tried);
+        let may = |index: usize| match named {
+            Some(named) => named == index,
+            None => self.servers[index].is_usable() && !tried.contains(&index),
+        };
+        match self.servers.iter().position(is_its) {
+            Some(index) if may(index) => Some(self.lend(index, Some(place))),
+            // Another one that waits may take it.
+            Some(index) if self.servers[index].is_usable() => None,
+            Some(_) | None => {
+                place.give_back();
+                None
+            }
+        }
+    }
+
+    fn choose(self: &Rc<Self>, want: Want, tried: &[usize]) -> Result<Lease, NotPicked> {
+        if let Some(index) = self.named(want, tried) {
+            return self.take(index).ok_or(NotPicked::Full);
+        }
+        let Choice { balancer, rng } = &mut *self.choice.borrow_mut();
+        let counts_all = balancer.counts_all();
+        loop {
+            let ask = Ask {
+                key: want.key,
+                tried,
+                in_flight: if counts_all {
+                    self.in_flight.total()
+                } else {
+                    0
+                },
+            };
+            let index = balancer.pick(&ask, |index| self.in_flight_of(index), rng)?;
+            // Another worker may have taken the last place.
+            if let Some(lease) = self.take(index) {
+                return Ok(lease);
+            }
+        }
+    }
+
+    /// Takes a server, if it has room.
+    fn take(self: &Rc<Self>, index: usize) -> Option<Lease> {
+        match self.config.servers[index].maxconn {
+            None => Some(self.lend(index, None)),
+            Some(limit) => {
+                let place = self.queue.place(&self.servers[index].member, limit)?;
+                Some(self.lend(index, Some(place)))
+            }
+        }
+    }
+
+    fn in_flight_of(&self, index: usize) -> u32 {
+        let member = &self.servers[index].member;
+        match self.config.servers[index].maxconn {
+            Some(_) => member.taken(),
+            None => u32::try_from(member.in_flight()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn lighten(&self, index: usize) {
+        let balancer = &mut self.choice.borrow_mut().balancer;
+        balancer.lighten(index, || self.in_flight_of(index));
+    }
+
+    fn lend(self: &Rc<Self>, index: usize, place: Option<Place>) -> Lease {
+        let server = Rc::clone(&self.servers[index]);
+        server.enter();
+        Lease {
+            server,
+            index,
+            place,
+            backend: Rc::clone(self),
+        }
+    }
+
+    /// Closes idle connections that are too old or were closed by their server.
+    pub(in crate::worker) fn sweep(&self) {
+        let longest: Duration = self.config.timeouts.pooled;
+        for server in &self.servers {
+            server.sweep(longest);
+        }
+    }
+}

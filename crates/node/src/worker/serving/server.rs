@@ -1,0 +1,275 @@
+//! One worker's part of a backend's member: its idle connections, and what it knows of its health.
+
+use crate::worker::accept::Client;
+use crate::worker::io::{self, Stream};
+use crate::worker::orders::{Health, InFlight, Member};
+use crate::worker::tls::ServerSettings;
+use gaiola_core::retry;
+use gaiola_model::http::Method;
+use gaiola_model::proxy::{Admin, OnMarkedDown};
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Most idle connections to one server; the one that was idle longest makes room.
+const POOL_LEN: usize = 1024;
+
+/// A member as one worker sees it.
+pub(in crate::worker) struct Server {
+    /// What all threads know.
+    pub(in crate::worker) member: Arc<Member>,
+    /// Requests to all members of its backend.
+    all: Arc<InFlight>,
+    worker: usize,
+    /// Whether it takes new requests: up, ready, with a weight, configured, and no spare that is not needed.
+    usable: Cell<bool>,
+    /// Whether it takes requests whose cookie names it: up, configured, and not under maintenance.
+    up: Cell<bool>,
+    downs: Cell<u64>,
+    /// An attempt failed, and none was answered since.
+    in_doubt: Cell<bool>,
+    /// Idle connections; the one used last is taken first, so that the others may grow old.
+    pool: RefCell<Vec<Idle>>,
+    /// How often its sessions were ended.
+    ended: Cell<u64>,
+    interrupt: Notify,
+    tls: RefCell<Option<ServerSettings>>,
+}
+
+/// Why work with a server is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker) enum Interrupt {
+    /// It was marked down.
+    Down,
+    /// An operator has ended its sessions.
+    Ended,
+}
+
+impl Interrupt {
+    /// In words.
+    pub(in crate::worker) const fn reason(self) -> &'static str {
+        match self {
+            Self::Down => "the server was marked down",
+            Self::Ended => "the server's sessions were ended by an operator",
+        }
+    }
+
+    /// Who has ended what is interrupted, as the access log has it.
+    pub(in crate::worker) const fn letter(self) -> u8 {
+        match self {
+            Self::Down => b'D',
+            Self::Ended => b'K',
+        }
+    }
+}
+
+/// A connection that nothing is asked on now.
+pub(in crate::worker) struct Idle {
+    /// Until it is reused.
+    stream: Option<Stream>,
+    since: Instant,
+}
+
+impl Idle {
+    /// From now on.
+    pub(in crate::worker) fn new(stream: Stream) -> Self {
+        Self {
+            stream: Some(stream),
+            since: Instant::now(),
+        }
+    }
+
+    /// The connection, if it still stands and may carry a request of this method.
+    pub(in crate::worker) fn reuse(mut self, method: Method, longest: Duration) -> Option<Stream> {
+        let age = self.since.elapsed();
+        let fits = age <= longest
+            && retry::may_reuse(method, age)
+            && self.is_quiet(method.is_idempotent());
+        self.stream.take_if(|_| fits)
+    }
+
+    fn is_quiet(&self, known: bool) -> bool {
+        let stream = self.stream.as_ref();
+        stream.is_some_and(|stream| io::is_quiet(stream, known))
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.end();
+        }
+    }
+}
+
+impl Server {
+    /// A server without connections, that takes no request yet.
+    pub(super) fn new(member: Arc<Member>, all: Arc<InFlight>, worker: usize) -> Self {
+        Self {
+            all,
+            worker,
+            usable: Cell::new(false),
+            up: Cell::new(false),
+            downs: Cell::new(0),
+            in_doubt: Cell::new(false),
+            pool: RefCell::default(),
+            ended: Cell::new(member.ended()),
+            interrupt: Notify::new(),
+            tls: RefCell::default(),
+            member,
+        }
+    }
+
+    /// What TLS is spoken on connections from now on.
+    pub(super) fn set_tls(&self, settings: Option<ServerSettings>) {
+        self.tls.replace(settings);
+    }
+
+    /// A new connection, on which the server has been told whose it is. Bytes that are not acknowledged for `user` end it.
+    pub(in crate::worker) async fn connect(
+        &self,
+        client: &Client,
+        user: Duration,
+    ) -> std::io::Result<Stream> {
+        let mut stream = io::connect(&self.member.address, user).await?;
+        if let Some(version) = self.member.send_proxy {
+            let header = io::proxy_header(version, client.carried());
+            let (header, count) = ([&*header].into_iter(), Cell::new(0));
+            let written = io::write_pieces(&mut stream, header, &count).await;
+            written.map_err(std::io::Error::other)?;
+        }
+        let settings = self.tls.borrow().clone();
+        match settings {
+            Some(settings) => settings.encrypt(stream).await,
+            None => Ok(stream),
+        }
+    }
+
+    /// Whether it takes new requests.
+    pub(in crate::worker) fn is_usable(&self) -> bool {
+        self.usable.get()
+    }
+
+    /// Whether it takes requests whose cookie names it.
+    pub(in crate::worker) fn is_up(&self) -> bool {
+        self.up.get()
+    }
+
+    /// Takes its health over, what is wanted of it, and whether it takes new requests; tells whether who waits for a
+    /// server must look again. One that went down loses its connections at once.
+    pub(super) fn take_health(&self, health: Health, admin: Admin, usable: bool) -> bool {
+        let up = health.up && admin != Admin::Maint;
+        let changed = (self.usable.replace(usable), self.up.replace(up)) != (usable, up);
+        if !usable {
+            self.pool.borrow_mut().clear();
+        }
+        let ended = self.member.ended();
+        let went_down = self.downs.replace(health.downs) < health.downs;
+        if self.ended.replace(ended) != ended || went_down {
+            self.pool.borrow_mut().clear();
+            self.interrupt.notify_waiters();
+        }
+        changed
+    }
+
+    /// It is no longer configured.
+    pub(super) fn retire(&self) {
+        self.usable.set(false);
+        self.up.set(false);
+        self.pool.borrow_mut().clear();
+    }
+
+    /// Until it is marked down or its sessions are ended; made before the work that is to be interrupted.
+    pub(in crate::worker) fn interrupted(&self) -> impl Future<Output = Interrupt> {
+        let (ended, interrupted) = (self.ended.get(), self.interrupt.notified());
+        async move {
+            interrupted.await;
+            match self.ended.get() == ended {
+                true => Interrupt::Down,
+                false => Interrupt::Ended,
+            }
+        }
+    }
+
+    /// Until a session with it is to be shut. Where that is wanted of one that is not up any more, it is at once.
+    pub(in crate::worker) async fn shut(&self, on_marked_down: OnMarkedDown) -> Interrupt {
+        let shut_down = on_marked_down == OnMarkedDown::ShutdownSessions;
+        if shut_down && !self.is_up() {
+            return Interrupt::Down;
+        }
+        loop {
+            match self.interrupted().await {
+                Interrupt::Down if !shut_down => {}
+                interrupt => return interrupt,
+            }
+        }
+    }
+
+    /// An idle connection that still stands and may carry a request of this method.
+    pub(in crate::worker) fn take_pooled(
+        &self,
+        method: Method,
+        longest: Duration,
+    ) -> Option<Stream> {
+        let mut pool = self.pool.borrow_mut();
+        while let Some(idle) = pool.pop() {
+            let age = idle.since.elapsed();
+            if age > longest {
+                pool.clear(); // the others are older
+            } else if !retry::may_reuse(method, age) {
+                pool.push(idle);
+                return None;
+            } else if let Some(stream) = idle.reuse(method, longest) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request.
+    pub(in crate::worker) fn pool(&self, stream: Stream) {
+        if !self.usable.get() {
+            return;
+        }
+        let mut pool = self.pool.borrow_mut();
+        if pool.len() >= POOL_LEN {
+            pool.remove(0);
+        }
+        pool.push(Idle::new(stream));
+    }
+
+    /// Closes connections that were idle for longer than `longest`, or that the server has closed.
+    pub(in crate::worker) fn sweep(&self, longest: Duration) {
+        self.pool
+            .borrow_mut()
+            .retain(|idle| idle.since.elapsed() <= longest && idle.is_quiet(true));
+    }
+
+    /// Notes that an attempt failed.
+    pub(in crate::worker) fn doubt(&self) {
+        self.in_doubt.set(true);
+    }
+
+    /// Notes that it answered. `true`: that is news, for an attempt had failed before.
+    pub(in crate::worker) fn proved_well(&self) -> bool {
+        self.in_doubt.replace(false)
+    }
+
+    /// A response began so long after its request was sent.
+    pub(in crate::worker) fn answered(&self, after: Duration) {
+        self.member.answered(self.worker, after);
+    }
+
+    /// A request is sent to it.
+    pub(super) fn enter(&self) {
+        self.member.in_flight_of(self.worker).add(1);
+        self.all.of(self.worker).add(1);
+    }
+
+    /// A request to it has ended.
+    pub(super) fn leave(&self) {
+        self.member.in_flight_of(self.worker).sub(1);
+        self.all.of(self.worker).sub(1);
+    }
+}

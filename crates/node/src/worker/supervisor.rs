@@ -1,0 +1,300 @@
+//! The supervisor's thread: it turns control requests and health into [`Orders`], and tells how things stand.
+
+mod admission;
+mod change;
+mod latency;
+mod operate;
+mod report;
+mod stat;
+
+pub(super) use change::check;
+
+use super::check::Watched;
+use super::counters::Counters;
+use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
+use super::tls::{ServerSettings, Servers, Tickets};
+use gaiola_core::health::Input;
+use gaiola_model::Revision;
+use gaiola_model::proxy::{ControlReply, ControlRequest, SlowEjection};
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// A worker that has not taken new orders in for this long hangs.
+const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whoever awaits a change is answered after this long at the latest.
+const LONGEST_AWAIT: Duration = Duration::from_secs(60);
+/// The shares of servers that start slowly are not told more often.
+const SHARE_STEP: Duration = Duration::from_millis(50);
+
+/// A worker as the supervisor sees it.
+pub(super) struct Seat {
+    /// The last orders that it has carried out.
+    pub(super) applied: watch::Receiver<u64>,
+    /// What it counts.
+    pub(super) counters: Arc<Counters>,
+}
+
+/// What a worker tells about a member.
+pub(super) struct MemberReport {
+    /// The member.
+    pub(super) member: Arc<Member>,
+    /// What was seen.
+    pub(super) input: Input,
+}
+
+/// The supervisor.
+pub(super) struct Supervisor {
+    orders: watch::Sender<Arc<Orders>>,
+    seats: Vec<Seat>,
+    lines_lost: Arc<AtomicU64>,
+    /// What keys of limits are hashed with where the configuration has nothing.
+    limit_secret: [u8; 32],
+    started: Instant,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
+    backends: RefCell<Vec<WatchedBackend>>,
+    /// How their servers are spoken to.
+    servers: RefCell<Rc<Servers>>,
+    /// Members that are no longer configured and still have requests in flight.
+    leaving: RefCell<Vec<Arc<Member>>>,
+    revision: Cell<Revision>,
+    ready: Cell<bool>,
+    health_changed: Rc<Notify>,
+    tickets: Arc<Tickets>,
+}
+
+/// A configured backend.
+struct WatchedBackend {
+    name: String,
+    slow_start: Option<Duration>,
+    slow_ejection: Option<SlowEjection>,
+    queue: Arc<Queue>,
+    in_flight: Arc<InFlight>,
+    members: Vec<Rc<Watched>>,
+    tls: Arc<[Option<ServerSettings>]>,
+    /// Whether each is wanted to take traffic.
+    wanted: Vec<bool>,
+}
+
+fn done(result: Result<(), String>) -> ControlReply {
+    match result {
+        Ok(()) => ControlReply::Done,
+        Err(reason) => ControlReply::Refused(reason),
+    }
+}
+
+impl WatchedBackend {
+    /// Where no member that is wanted is up, those that only were ejected are better than none.
+    fn orders(&self) -> BackendOrders {
+        let mut wanted = self.members.iter().zip(&self.wanted);
+        let any_up = wanted.any(|(watched, &wanted)| wanted && watched.is_up());
+        let health = |watched: &Rc<Watched>| Health {
+            up: watched.is_up() || !any_up && watched.is_checked_up(),
+            ..watched.health(self.slow_start)
+        };
+        let members = self.members.iter();
+        BackendOrders {
+            queue: Arc::clone(&self.queue),
+            in_flight: Arc::clone(&self.in_flight),
+            members: members
+                .map(|watched| (Arc::clone(&watched.member), health(watched)))
+                .collect(),
+            tls: Arc::clone(&self.tls),
+        }
+    }
+}
+
+impl Supervisor {
+    /// A supervisor of these workers, which are given nothing to do yet.
+    pub(super) fn new(
+        orders: watch::Sender<Arc<Orders>>,
+        seats: Vec<Seat>,
+        lines_lost: Arc<AtomicU64>,
+        limit_secret: [u8; 32],
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            orders,
+            seats,
+            lines_lost,
+            limit_secret,
+            started: Instant::now(),
+            changing: tokio::sync::Mutex::default(),
+            backends: RefCell::default(),
+            servers: RefCell::default(),
+            leaving: RefCell::default(),
+            revision: Cell::default(),
+            ready: Cell::new(false),
+            health_changed: Rc::default(),
+            tickets: Arc::new(Tickets::new()),
+        })
+    }
+
+    /// Carries out one control request.
+    pub(super) async fn handle(&self, request: ControlRequest) -> ControlReply {
+        match request {
+            ControlRequest::Configure(config) => match self.configure(*config).await {
+                Ok(revision) => ControlReply::Configured(revision),
+                Err(reason) => ControlReply::Refused(reason),
+            },
+            ControlRequest::TicketKeys(keys) => match self.tickets.take(&keys) {
+                Ok(count) => ControlReply::TicketKeys(count),
+                Err(reason) => ControlReply::Refused(reason),
+            },
+            ControlRequest::Admit {
+                address,
+                admission,
+                wait_ms,
+            } => {
+                self.admit(address, admission, Duration::from_millis(wait_ms))
+                    .await
+            }
+            ControlRequest::Report => ControlReply::Report(self.report()),
+            ControlRequest::Await { after, wait_ms } => {
+                let mut orders = self.orders.subscribe();
+                let changed = orders.wait_for(|orders| orders.seq != after);
+                let limit = Duration::from_millis(wait_ms).min(LONGEST_AWAIT);
+                // Without a change the number is the one that was told.
+                let _ = tokio::time::timeout(limit, changed).await;
+                ControlReply::Changed(self.orders().seq)
+            }
+            ControlRequest::Stat => ControlReply::Stat(Box::new(self.stat())),
+            ControlRequest::SetServer {
+                backend,
+                server,
+                order,
+            } => done(self.set_server(&backend, &server, order).await),
+            ControlRequest::ClearLimit { name, key } => {
+                done(self.clear_limit(&name, key.as_deref()))
+            }
+        }
+    }
+
+    /// Passes health on to the workers, and shares that grow, for ever.
+    pub(super) async fn publish_health(&self) {
+        loop {
+            tokio::select! {
+                () = self.health_changed.notified() => {}
+                () = self.next_share() => {}
+            }
+            self.publish(|orders| orders.backends = self.backend_orders());
+        }
+    }
+
+    /// Passes the workers' reports on to the members' checks, for ever.
+    pub(super) async fn take_reports(&self, mut reports: mpsc::Receiver<MemberReport>) {
+        while let Some(MemberReport { member, input }) = reports.recv().await {
+            let backends = self.backends.borrow();
+            let mut all = backends.iter().flat_map(|backend| &backend.members);
+            if let Some(watched) = all.find(|watched| Arc::ptr_eq(&watched.member, &member)) {
+                watched.report(input);
+            }
+        }
+    }
+
+    /// Makes new ticket keys from time to time, as long as none are given.
+    pub(super) async fn renew_ticket_keys(&self) {
+        self.tickets.renew().await;
+    }
+
+    /// Whether every worker has a configuration, and the process is not about to end.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.get() && !self.orders.borrow().ending
+    }
+
+    /// The configuration that is in force.
+    pub(super) fn revision(&self) -> Revision {
+        self.revision.get()
+    }
+
+    /// What is wanted of the workers now.
+    pub(super) fn orders(&self) -> Arc<Orders> {
+        Arc::clone(&self.orders.borrow())
+    }
+
+    /// What each worker counts.
+    pub(super) fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.seats.iter().map(|seat| &*seat.counters)
+    }
+
+    /// When the process began.
+    pub(super) const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Lines that are missing in the access log.
+    pub(super) fn lines_lost(&self) -> u64 {
+        let dropped: u64 = self
+            .counters()
+            .map(|counters| counters.lines_dropped.get())
+            .sum();
+        dropped + self.lines_lost.load(Ordering::Relaxed)
+    }
+
+    /// Client connections that limits have refused.
+    pub(super) fn connections_refused(&self) -> u64 {
+        self.counters()
+            .map(|counters| counters.connections_refused.get())
+            .sum()
+    }
+
+    fn connections(&self, local: Option<IpAddr>) -> u64 {
+        self.counters()
+            .map(|counters| counters.connections(local))
+            .sum()
+    }
+
+    /// Until a server that starts slowly gets a greater share.
+    async fn next_share(&self) {
+        let wait = {
+            let backends = self.backends.borrow();
+            let mut waits = Vec::new();
+            for backend in backends.iter() {
+                let next = |watched: &Rc<Watched>| watched.share(backend.slow_start).1;
+                waits.extend(backend.members.iter().filter_map(next));
+            }
+            waits.into_iter().min()
+        };
+        match wait {
+            Some(wait) => tokio::time::sleep(wait.max(SHARE_STEP)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn backend_orders(&self) -> Vec<BackendOrders> {
+        self.backends
+            .borrow()
+            .iter()
+            .map(WatchedBackend::orders)
+            .collect()
+    }
+
+    /// Publishes changed orders, and tells their number.
+    fn publish(&self, change: impl FnOnce(&mut Orders)) -> u64 {
+        let mut orders = Orders::clone(&self.orders.borrow());
+        orders.seq += 1;
+        change(&mut orders);
+        let seq = orders.seq;
+        self.orders.send_replace(Arc::new(orders));
+        seq
+    }
+
+    /// Until every worker has carried out these orders.
+    async fn applied(&self, seq: u64) -> Result<(), String> {
+        for (index, seat) in self.seats.iter().enumerate() {
+            let mut applied = seat.applied.clone();
+            let done = applied.wait_for(|&done| done >= seq);
+            match tokio::time::timeout(WORKER_PATIENCE, done).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(format!("worker {index} has ended")),
+                Err(_) => return Err(format!("worker {index} does not answer")),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! Sessions of a TCP frontend: a server is chosen once, then bytes are copied.
+
+mod postgres;
+
+use super::accept::Client;
+use super::check;
+use super::io::{self, Stream};
+use super::log::{Asked, Ending, Entry, GOOD, Leg};
+use super::serving::{Backend, Lease, NoServer, Place, Serving, Want};
+use super::thread::Worker;
+use super::tunnel::tunnel;
+use gaiola_core::backoff::Backoff;
+use gaiola_core::health::Input;
+use gaiola_core::route;
+use gaiola_model::proxy::{Mode, Refusal};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Before all servers are tried again.
+const NEXT_ROUND: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    longest: Duration::from_millis(500),
+};
+
+/// Notes about one session.
+struct Notes {
+    begun: Instant,
+    place: Place,
+    queue: Leg,
+    connect: Leg,
+    /// How many waited for a server already when it began to.
+    ahead: Cell<usize>,
+    retries: u32,
+    /// Whether one of them went to another server.
+    redispatched: bool,
+    bytes: u64,
+    ending: Ending,
+    reason: String,
+}
+
+/// Serves a session until it ends.
+pub(super) async fn serve(worker: &Rc<Worker>, mut client: Client) {
+    let mut notes = Notes {
+        begun: Instant::now(),
+        place: Place::Nowhere,
+        queue: Leg::default(),
+        connect: Leg::default(),
+        ahead: Cell::default(),
+        retries: 0,
+        redispatched: false,
+        bytes: 0,
+        ending: GOOD,
+        reason: String::new(),
+    };
+    loop {
+        let serving = worker.serving();
+        let served = serve_with(worker, &mut client, &serving, &mut notes).await;
+        if served.is_some() {
+            return finish(worker, &client, &serving, &notes);
+        }
+    }
+}
+
+/// Serves a session with this configuration; `None` when another has taken its place before there was a server.
+async fn serve_with(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    serving: &Serving,
+    notes: &mut Notes,
+) -> Option<()> {
+    notes.place = Place::Nowhere;
+    let Some((index, _)) = serving.frontend(&client.bind) else {
+        return Some(());
+    };
+    let (_, config) = serving.of(index);
+    let Mode::Tcp {
+        refusal, ref sni, ..
+    } = config.mode
+    else {
+        return Some(());
+    };
+    let named = client.server_name.as_deref();
+    let named = named.and_then(|name| route::find_by_name(sni, name));
+    let route = named.map_or(0, |route| route + 1);
+    let Some((backend_index, backend)) = serving.backend(index, route) else {
+        return Some(());
+    };
+    notes.place = Place::Backend(backend_index);
+    let want = Want {
+        key: backend.key(client.address, None),
+        sticky: None,
+    };
+    match reach(worker, client, (backend_index, backend), want, notes).await {
+        Ok((lease, stream)) => {
+            copy(
+                client,
+                backend,
+                lease,
+                stream,
+                config.timeouts.tunnel,
+                notes,
+            )
+            .await;
+        }
+        Err(NoServer::Superseded) => return None,
+        Err(why) => {
+            notes.ending = why.ending();
+            if notes.reason.is_empty() {
+                notes.reason = why.to_string();
+            }
+            refuse(client, refusal, config.timeouts.request_head).await;
+        }
+    }
+    Some(())
+}
+
+/// Counts the session, and writes its line.
+fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes) {
+    let Some((index, _)) = serving.frontend(&client.bind) else {
+        return;
+    };
+    let (frontend, config) = serving.of(index);
+    frontend.series(notes.place).record_session(notes.retries);
+    let (backend, server) = serving.names(notes.place);
+    worker.log(&Entry {
+        request_id: &String::from_utf8_lossy(&worker.make_id()),
+        client: (client.address, client.port).into(),
+        frontend: &config.name,
+        backend,
+        server,
+        method: "",
+        path: "",
+        status: 0,
+        bytes: notes.bytes,
+        queue_ms: notes.queue,
+        connect_ms: notes.connect,
+        response_ms: Leg::default(),
+        total_ms: Leg::of(notes.begun.elapsed()),
+        retries: notes.retries,
+        reason: &notes.reason,
+        asked: Asked::Session,
+        head: Leg::default(),
+        head_bytes: 0,
+        tls: client.stream.tls().is_some(),
+        ending: notes.ending,
+        cookie: *b"--",
+        load: worker.load(serving, index, notes.place),
+        redispatched: notes.redispatched,
+        ahead: notes.ahead.get(),
+    });
+}
+
+/// Connects to a server, trying one after another, and all again until the queue's time is over.
+async fn reach(
+    worker: &Rc<Worker>,
+    client: &Client,
+    (index, backend): (usize, &Rc<Backend>),
+    want: Want,
+    notes: &mut Notes,
+) -> Result<(Lease, Stream), NoServer> {
+    let timeouts = &backend.config.timeouts;
+    let deadline = notes.begun + timeouts.queue;
+    let mut tried = Vec::new();
+    for attempt in 0.. {
+        let asked = Instant::now();
+        let left = deadline.saturating_duration_since(asked);
+        let ahead = &notes.ahead;
+        let leased = backend.lease(want, &tried, worker.now(), left, ahead).await;
+        notes.queue.span += asked.elapsed();
+        match leased {
+            Ok(lease) => {
+                notes.place = Place::Server(index, lease.index);
+                notes.queue.done = true;
+                notes.redispatched |= !tried.is_empty() && !tried.contains(&lease.index);
+                let began = Instant::now();
+                let connecting = lease.server.connect(client, timeouts.user);
+                let connected = tokio::time::timeout(timeouts.connect, connecting).await;
+                notes.connect.span += began.elapsed();
+                notes.connect.done = matches!(connected, Ok(Ok(_)));
+                let reason = match connected {
+                    Ok(Ok(stream)) => {
+                        if lease.server.proved_well() {
+                            worker.report(&lease.server.member, Input::Served);
+                        }
+                        notes.reason.clear();
+                        return Ok((lease, stream));
+                    }
+                    Ok(Err(error)) => check::in_words(error),
+                    Err(_) => format!("no connection within {} ms", timeouts.connect.as_millis()),
+                };
+                notes.reason = format!("{}: {reason}", lease.server.member.name);
+                lease.server.doubt();
+                worker.report(&lease.server.member, Input::Errored(reason));
+                tried.push(lease.index);
+                notes.retries += 1;
+            }
+            Err(NoServer::AllTried) if Instant::now() < deadline => {
+                tried.clear();
+                let pause = NEXT_ROUND.delay(attempt, &mut worker.rng.borrow_mut());
+                tokio::time::sleep(pause).await;
+            }
+            Err(why) => return Err(why),
+        }
+    }
+    Err(NoServer::AllTried)
+}
+
+async fn copy(
+    client: &mut Client,
+    backend: &Backend,
+    lease: Lease,
+    mut server: Stream,
+    silence: Duration,
+    notes: &mut Notes,
+) {
+    let down = lease.server.shut(backend.config.on_marked_down);
+    let early = client.early.take();
+    let first = early.as_ref().map_or(&[][..], io::Buffer::filled);
+    let end = tunnel(
+        (&mut client.stream, first),
+        (&mut server, &[]),
+        silence,
+        down,
+    )
+    .await;
+    notes.bytes = end.to_client;
+    notes.ending = end.ending;
+    notes.reason = end.reason.into();
+}
+
+async fn refuse(client: &mut Client, refusal: Refusal, limit: Duration) {
+    match refusal {
+        Refusal::Close => {}
+        Refusal::Postgres => {
+            // A client that says nothing is owed nothing.
+            let _ = tokio::time::timeout(limit, postgres::refuse(client)).await;
+        }
+    }
+}

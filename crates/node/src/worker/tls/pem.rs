@@ -1,0 +1,54 @@
+//! Certificates and keys in PEM files.
+
+use rustls::pki_types::pem::{Error, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::fmt::Display;
+use std::path::Path;
+
+/// All certificates of a file, at least one.
+///
+/// # Errors
+/// The file, and what is wrong with it.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let all: Vec<_> = all.map_err(|error| unusable(path, in_words(error)))?;
+    if all.is_empty() {
+        return Err(unusable(
+            path,
+            "there is no certificate (-----BEGIN CERTIFICATE-----) in it",
+        ));
+    }
+    Ok(all)
+}
+
+/// The private key of a file; `None` where there is none in it.
+///
+/// # Errors
+/// As [`certificates`].
+pub(super) fn key(path: &Path) -> Result<Option<PrivateKeyDer<'static>>, String> {
+    match PrivateKeyDer::from_pem_file(path) {
+        Ok(key) => Ok(Some(key)),
+        Err(Error::NoItemsFound) => Ok(None),
+        Err(error) => Err(unusable(path, in_words(error))),
+    }
+}
+
+/// The private key of a file that must have one.
+///
+/// # Errors
+/// As [`certificates`].
+pub(super) fn needed_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    key(path)?.ok_or_else(|| unusable(path, "there is no private key in it"))
+}
+
+/// What is wrong with a file.
+pub(super) fn unusable(path: &Path, error: impl Display) -> String {
+    format!("{} cannot be used: {error}", path.display())
+}
+
+fn in_words(error: Error) -> String {
+    match error {
+        Error::Io(error) => error.to_string(),
+        error => format!("it is not PEM: {error}"),
+    }
+}

@@ -1,0 +1,139 @@
+//! The database tier as it is: etcd, Patroni and PostgreSQL of two servers, run by real keepers, hurt and healed.
+//!
+//! Everything runs in a network and PID namespace of the test's own, so nothing is left behind and nothing outside is
+//! touched. Where a program or a right is missing the test says so and passes.
+
+mod site;
+mod sql;
+mod world;
+mod writer;
+
+use gaiola_model::placement::DatabaseRole;
+use gaiola_node::database::{self, Wanted};
+use gaiola_node::keeper::database::DatabaseArgs;
+use site::Site;
+use std::env;
+use std::time::Instant;
+use writer::Writer;
+
+/// Set inside the namespace.
+const INSIDE: &str = "GAIOLA_TEST_INSIDE";
+/// Set for a keeper's process: its directory.
+const KEEPER: &str = "GAIOLA_TEST_KEEPER";
+
+#[test]
+fn acknowledged_writes_outlive_every_death() {
+    if env::var_os(INSIDE).is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(scenario());
+    } else {
+        world::enter("acknowledged_writes_outlive_every_death");
+    }
+}
+
+/// Not a test: what this binary does when it is started as a keeper.
+#[test]
+fn keeper_process() {
+    if let Some(directory) = env::var_os(KEEPER) {
+        let args = DatabaseArgs {
+            directory: directory.into(),
+        };
+        gaiola_node::keeper::database::run(&args).unwrap();
+    }
+}
+
+async fn scenario() {
+    let mut story = Story(Instant::now());
+    let mut site = Site::start();
+    site.healthy().await;
+    story.tell("empty disks to a primary with a synchronous standby");
+
+    let first = site.primary().await;
+    let other = site.other(first);
+    assert_eq!(site.sql(first, "SHOW gaiola.server"), first.to_string());
+    site.sql(first, "CREATE TABLE entries (id bigint PRIMARY KEY)");
+    let writer = Writer::start(site.psql.clone());
+
+    site.api
+        .switchover(site.address(first), first, other)
+        .await
+        .unwrap();
+    story.tell("switchover answered");
+    writer.more(5);
+    site.healthy().await;
+    assert_eq!(site.primary().await, other);
+    story.tell("healthy after the switchover");
+
+    site.kill_postgres(other);
+    writer.more(5);
+    story.tell("writes after PostgreSQL of the primary was killed");
+    site.healthy().await;
+    assert_eq!(site.primary().await, other);
+    story.tell("healthy after PostgreSQL was killed");
+
+    site.kill_keeper(other);
+    site.all_gone(other).await;
+    story.tell("every process gone after the primary's keeper was killed");
+    site.start_keeper(other);
+    writer.more(5);
+    story.tell("writes after the keeper was started again");
+    site.healthy().await;
+    story.tell("healthy after the keeper was started again");
+
+    site.kill_patroni(other).await;
+    writer.more(5);
+    site.healthy().await;
+    assert!(site.report(other).restarts >= 1);
+    story.tell("healthy after Patroni was killed");
+
+    let primary = site.primary().await;
+    database::ensure_site(site.settings(primary)).await.unwrap();
+    let shared = site.settings(primary).shared();
+    site.api
+        .configure(site.address(primary), &shared)
+        .await
+        .unwrap();
+
+    let standby = site.other(primary);
+    site.order(standby, Wanted::Stop);
+    site.all_gone(standby).await;
+    writer.more(5);
+    assert_eq!(site.observe().await[&standby].role, DatabaseRole::Unknown);
+    story.tell("writes after the standby was shut down in order");
+    site.wait_for_ghost(primary);
+    writer.more(5);
+    story.tell("writes after commits waited for a standby that is gone");
+    site.order(standby, Wanted::Run);
+    site.healthy().await;
+    story.tell("healthy with the standby back");
+
+    let (acknowledged, longest_gap) = writer.finish();
+    let kept = site.sql(site.primary().await, "SELECT id FROM entries ORDER BY id");
+    let kept: Vec<u64> = kept.lines().map(|id| id.parse().unwrap()).collect();
+    let lost: Vec<_> = acknowledged
+        .iter()
+        .filter(|id| kept.binary_search(id).is_err())
+        .collect();
+    assert!(lost.is_empty(), "lost {lost:?} of {}", acknowledged.len());
+    println!(
+        "{} writes acknowledged, none lost; longest gap {longest_gap:.2?}",
+        acknowledged.len()
+    );
+
+    site.no_secret_shown();
+    site.stop().await;
+    story.tell("everything shut down in order");
+}
+
+/// Prints how long each part took.
+struct Story(Instant);
+
+impl Story {
+    fn tell(&mut self, what: &str) {
+        println!("{:6.2} s: {what}", self.0.elapsed().as_secs_f32());
+        self.0 = Instant::now();
+    }
+}

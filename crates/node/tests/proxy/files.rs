@@ -1,0 +1,130 @@
+//! Static files before a backend.
+
+use super::harness::*;
+use gaiola_model::ProxyConfig;
+use gaiola_model::proxy::Mode;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+fn config_with_files(bind: SocketAddr, app: SocketAddr, roots: &[&Path]) -> ProxyConfig {
+    let mut config = config(bind, &[app]);
+    let Mode::Http { routes, .. } = &mut config.frontends[0].mode else {
+        unreachable!()
+    };
+    routes[0].files = roots.iter().map(|root| root.to_path_buf()).collect();
+    config
+}
+
+#[test]
+fn files_come_first_and_the_rest_goes_on_to_the_backend() {
+    let directory = tempfile::tempdir().unwrap();
+    let (new, old) = (directory.path().join("new"), directory.path().join("old"));
+    for (root, name) in [
+        (&new, "index.html"),
+        (&old, "index.html"),
+        (&old, "old.css"),
+    ] {
+        fs::create_dir_all(root).unwrap();
+        fs::write(
+            root.join(name),
+            root.file_name().unwrap().as_encoded_bytes(),
+        )
+        .unwrap();
+    }
+    fs::create_dir(new.join("sub")).unwrap();
+    fs::write(new.join("sub/index.html"), "sub").unwrap();
+    fs::write(directory.path().join("secret"), "secret").unwrap();
+    std::os::unix::fs::symlink("../secret", new.join("link")).unwrap();
+    let (origin, bind) = (Origin::start("app"), free_address());
+    let proxy = Proxy::serving(&config_with_files(bind, origin.address, &[&new, &old]));
+    let mut client = Client::connect(bind);
+    let index = client.get("/");
+    assert_eq!((index.status, index.text()), (200, "new"));
+    assert_eq!(
+        index.field("Content-Type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert!(index.field("Date").is_some());
+    assert_eq!(client.get("/old.css").text(), "old");
+    assert_eq!(client.get("/sub").field("Location"), Some("/sub/"));
+    assert_eq!(client.get("/sub/").text(), "sub");
+    for path in [
+        "/api/entries",
+        "/../secret",
+        "/%2e%2e/secret",
+        "/sub/..%2f..%2fsecret",
+        "/link",
+    ] {
+        assert_eq!(client.get(path).text(), format!("app GET {path} HTTP/1.1"));
+    }
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.response().text(), "app POST / HTTP/1.1");
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().field("Content-Length"), Some("3"));
+    assert_eq!(client.get("/").text(), "new");
+    assert_eq!(proxy.log_lines(1)[0]["backend"], "files");
+}
+
+#[test]
+fn conditions_and_ranges_hold() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+    fs::write(directory.path().join("big.bin"), &bytes).unwrap();
+    let bind = free_address();
+    let config = config_with_files(bind, free_address(), &[directory.path()]);
+    let _proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    let whole = client.get("/big.bin");
+    assert!(whole.status == 200 && whole.body == bytes);
+    let etag = whole.field("ETag").unwrap();
+    let changed = whole.field("Last-Modified").unwrap();
+    let mut ask = |fields: &str| {
+        client.send(&format!("GET /big.bin HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        client.response()
+    };
+    assert_eq!(ask(&format!("If-None-Match: {etag}\r\n")).status, 304);
+    assert_eq!(
+        ask(&format!("If-Modified-Since: {changed}\r\n")).status,
+        304
+    );
+    let part = ask(&format!(
+        "Range: bytes=100000-2099999\r\nIf-Range: {etag}\r\n"
+    ));
+    assert_eq!(part.status, 206);
+    assert_eq!(
+        part.field("Content-Range"),
+        Some("bytes 100000-2099999/3000000")
+    );
+    assert!(part.body == bytes[100_000..2_100_000]);
+    assert_eq!(ask("Range: bytes=3000000-\r\n").status, 416);
+    assert_eq!(
+        ask("Range: bytes=0-1\r\nIf-Range: \"other\"\r\n")
+            .body
+            .len(),
+        bytes.len()
+    );
+}
+
+#[test]
+fn a_dead_backend_leaves_the_files_served() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("page.html"), "page").unwrap();
+    let bind = free_address();
+    let proxy = Proxy::serving(&config_with_files(
+        bind,
+        free_address(),
+        &[directory.path()],
+    ));
+    let mut client = Client::connect(bind);
+    assert_eq!(client.get("/page.html").text(), "page");
+    assert_eq!(client.get("/api").status, 503);
+    assert_eq!(client.get("/page.html").text(), "page");
+    assert_eq!(proxy.admin("/readyz").status, 200);
+    assert!(
+        proxy.log_lines(3)[1]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("connection refused")
+    );
+}

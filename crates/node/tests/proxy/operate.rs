@@ -1,0 +1,206 @@
+//! What an operator asks and changes by the control socket.
+
+use super::harness::*;
+use gaiola_model::Revision;
+use gaiola_model::proxy::{
+    Admin, ControlReply, ControlRequest, Limit, Mode, Most, OnMarkedDown, ProxyStat, Refusal, Rule,
+    ServerOrder, ServerStat,
+};
+use std::time::Duration;
+
+fn stat(proxy: &Proxy) -> ProxyStat {
+    match proxy.ask(&ControlRequest::Stat) {
+        ControlReply::Stat(stat) => *stat,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn server_of(proxy: &Proxy, name: &str) -> ServerStat {
+    let mut servers = stat(proxy).servers.into_iter();
+    servers.find(|server| server.server == name).unwrap()
+}
+
+fn set(proxy: &Proxy, server: &str, order: ServerOrder) {
+    let request = ControlRequest::SetServer {
+        backend: "app".into(),
+        server: server.into(),
+        order,
+    };
+    assert_eq!(proxy.ask(&request), ControlReply::Done);
+}
+
+fn refused(proxy: &Proxy, request: &ControlRequest) -> String {
+    match proxy.ask(request) {
+        ControlReply::Refused(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_server_that_is_drained_by_hand_takes_nothing_until_the_next_configuration() {
+    let (s1, s2, bind) = (Origin::start("s1"), Origin::start("s2"), free_address());
+    let mut config = config(bind, &[s1.address, s2.address]);
+    let proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    for state in [Admin::Drain, Admin::Maint] {
+        set(&proxy, "s1", ServerOrder::State(state));
+        assert_eq!(server_of(&proxy, "s1").state, state);
+        let before = s1.requests().len();
+        for _ in 0..4 {
+            assert!(client.get("/").text().starts_with("s2"));
+        }
+        assert_eq!(s1.requests().len(), before);
+    }
+    set(&proxy, "s1", ServerOrder::State(Admin::Ready));
+    eventually("it is back", || client.get("/").text().starts_with("s1"));
+    set(&proxy, "s2", ServerOrder::Weight(0));
+    for _ in 0..4 {
+        assert!(client.get("/").text().starts_with("s1"));
+    }
+    assert_eq!(proxy.report().revision, Revision(1));
+    config.revision = Revision(2);
+    proxy.configure(&config);
+    assert_eq!(server_of(&proxy, "s2").weight, 1);
+    eventually("it is back", || client.get("/").text().starts_with("s2"));
+}
+
+#[test]
+fn what_is_not_there_is_told_with_what_is() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let order = ServerOrder::Weight(1);
+    let request = |backend: &str, server: &str, order| ControlRequest::SetServer {
+        backend: backend.into(),
+        server: server.into(),
+        order,
+    };
+    let idle = Proxy::start();
+    assert_eq!(
+        refused(&idle, &request("app", "s1", order)),
+        "nothing is served yet"
+    );
+    assert_eq!(stat(&idle), ProxyStat::default());
+    let proxy = Proxy::serving(&config(bind, &[origin.address]));
+    let said = refused(&proxy, &request("ap", "s1", order));
+    assert_eq!(said, "there is no backend ap; did you mean app?");
+    let said = refused(&proxy, &request("app", "s9", ServerOrder::EndSessions));
+    assert_eq!(said, "there is no server in app named s9; did you mean s1?");
+    let said = refused(&proxy, &request("app", "s1", ServerOrder::Weight(257)));
+    assert_eq!(said, "backend app: server s1: its weight is above 256");
+    assert_eq!(server_of(&proxy, "s1").weight, 1);
+}
+
+#[test]
+fn all_that_is_counted_is_told() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let proxy = Proxy::serving(&config(bind, &[origin.address]));
+    let mut client = Client::connect(bind);
+    for _ in 0..3 {
+        client.get("/");
+    }
+    eventually("all are counted", || {
+        stat(&proxy).frontends[0].totals.total == 3
+    });
+    let stat = stat(&proxy);
+    assert_eq!(stat.frontends[0].connections, 1);
+    assert_eq!(stat.backends[0].totals.total, 3);
+    let server = &stat.servers[0];
+    assert_eq!((server.word(), &*server.check), ("UP", "no check"));
+    assert_eq!(server.totals.total, 3);
+    assert_eq!(server.address, origin.address.into());
+}
+
+#[test]
+fn sessions_of_a_server_are_ended_and_others_go_on() {
+    let echo = || {
+        Origin::with(|connection| {
+            let byte = connection.client.exactly(1);
+            connection.say(std::str::from_utf8(&byte).unwrap());
+            connection.client.is_closed();
+        })
+    };
+    let (s1, s2, bind) = (echo(), echo(), free_address());
+    let mut config = config(bind, &[s1.address, s2.address]);
+    config.frontends = vec![tcp_frontend(bind, "app", Refusal::Close)];
+    let proxy = Proxy::serving(&config);
+    let mut clients = Vec::new();
+    for (this, other) in [("s1", "s2"), ("s2", "s1")] {
+        set(&proxy, other, ServerOrder::State(Admin::Drain));
+        let mut client = Client::connect(bind);
+        client.send("x");
+        assert_eq!(client.exactly(1), b"x");
+        clients.push(client);
+        assert_eq!(server_of(&proxy, this).in_flight, 1);
+        set(&proxy, other, ServerOrder::State(Admin::Ready));
+    }
+    set(&proxy, "s1", ServerOrder::EndSessions);
+    eventually("one has ended", || server_of(&proxy, "s1").in_flight == 0);
+    assert_eq!(server_of(&proxy, "s2").in_flight, 1);
+    let line = &proxy.log_lines(1)[0];
+    assert_eq!(line["server"], "s1");
+    let reason = line["reason"].as_str().unwrap();
+    assert!(reason.contains("ended by an operator"), "{reason}");
+    // It takes new ones.
+    drop(clients);
+    eventually("it is chosen again", || {
+        let mut client = Client::connect(bind);
+        client.send("x");
+        client.exactly(1);
+        server_of(&proxy, "s1").in_flight == 1
+    });
+}
+
+#[test]
+fn a_request_to_a_server_whose_sessions_are_ended_is_answered_by_another() {
+    let stuck = Origin::with(|connection| {
+        connection.request();
+        connection.client.is_closed();
+    });
+    let (other, bind) = (Origin::start("other"), free_address());
+    let mut config = config(bind, &[stuck.address, other.address]);
+    config.backends[0].servers[1].spare = true;
+    config.backends[0].on_marked_down = OnMarkedDown::ClosePooled;
+    let proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is there", || !stuck.requests().is_empty());
+    set(&proxy, "s2", ServerOrder::State(Admin::Ready));
+    set(&proxy, "s1", ServerOrder::State(Admin::Drain));
+    set(&proxy, "s1", ServerOrder::EndSessions);
+    assert_eq!(client.response().text(), "other GET /wait HTTP/1.1");
+    assert!(server_of(&proxy, "s1").up, "it has done nothing wrong");
+}
+
+#[test]
+fn a_limit_is_cleared_by_hand() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let mut config = config(bind, &[origin.address]);
+    let most = Most::Rate {
+        requests: 1,
+        window: Duration::from_secs(86_400),
+    };
+    config.limits = vec![Limit::new("few", most)];
+    let Mode::Http { routes, .. } = &mut config.frontends[0].mode else {
+        unreachable!("it is one of HTTP");
+    };
+    routes[0].rules = vec![Rule::Limit("few".into())];
+    let proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    let clear = |name: &str, key: Option<&str>| ControlRequest::ClearLimit {
+        name: name.into(),
+        key: key.map(str::to_owned),
+    };
+    for key in [None, Some("127.0.0.1")] {
+        assert_eq!(client.get("/").status, 200);
+        assert_eq!(client.get("/").status, 429);
+        assert_eq!(stat(&proxy).limits[0].known, 1);
+        assert_eq!(proxy.ask(&clear("few", key)), ControlReply::Done);
+    }
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(
+        proxy.ask(&clear("few", Some("192.0.2.1"))),
+        ControlReply::Done
+    );
+    assert_eq!(client.get("/").status, 429);
+    let said = refused(&proxy, &clear("fw", None));
+    assert_eq!(said, "there is no limit fw; did you mean few?");
+}

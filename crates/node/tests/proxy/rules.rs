@@ -1,0 +1,683 @@
+//! Routes, rules and limits, as a client sees them.
+
+use super::harness::*;
+use gaiola_model::ProxyConfig;
+use gaiola_model::proxy::{
+    Backend, BasicAuth, ControlReply, ControlRequest, Fixed, HeaderEdit, HeaderMatch, Limit,
+    LimitKey, Mode, Most, PathMatch, Peers, QueryMatch, Rewrite, Route, Rule, User, ValueMatch,
+};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+/// These routes, and the backend `app` with one server.
+fn with_routes(bind: SocketAddr, app: &Origin, routes: Vec<Route>) -> ProxyConfig {
+    let mut config = config(bind, &[app.address]);
+    let Mode::Http { routes: all, .. } = &mut config.frontends[0].mode else {
+        unreachable!()
+    };
+    *all = routes;
+    config
+}
+
+fn with_rules(bind: SocketAddr, app: &Origin, rules: Vec<Rule>) -> ProxyConfig {
+    let route = Route {
+        rules,
+        ..Route::to("app")
+    };
+    with_routes(bind, app, vec![route])
+}
+
+fn set(name: &str, value: &str) -> HeaderEdit {
+    HeaderEdit::Set {
+        name: name.into(),
+        value: value.into(),
+    }
+}
+
+fn fixed(status: u16, body: &str) -> Rule {
+    Rule::Return(Fixed {
+        status,
+        content_type: "text/x-fixed".into(),
+        body: body.into(),
+    })
+}
+
+/// The log says why.
+fn assert_told(proxy: &Proxy, why: &str) {
+    eventually(why, || {
+        let lines = proxy.log_lines(1);
+        let mut reasons = lines.iter().filter_map(|line| line["reason"].as_str());
+        reasons.any(|reason| reason.contains(why))
+    });
+}
+
+fn ask(client: &mut Client, method: &str, path: &str, fields: &str) -> Response {
+    client.send(&format!(
+        "{method} {path} HTTP/1.1\r\n{fields}Content-Length: 0\r\n\r\n"
+    ));
+    client.response()
+}
+
+#[test]
+fn each_condition_leads_to_its_backend() {
+    let (app, other, bind) = (Origin::start("app"), Origin::start("other"), free_address());
+    let route = |set: &dyn Fn(&mut Route)| {
+        let mut route = Route::to("other");
+        set(&mut route);
+        route
+    };
+    let routes = vec![
+        route(&|route| route.when.hosts = vec!["other.example".into(), "*.other.example".into()]),
+        route(&|route| {
+            route.when.paths = vec![
+                PathMatch::Exact("/exact".into()),
+                PathMatch::Prefix("/below".into()),
+                PathMatch::Regex(r"\.php$".into()),
+            ];
+        }),
+        route(&|route| route.when.methods = vec!["PURGE".into()]),
+        route(&|route| {
+            route.when.headers = vec![HeaderMatch {
+                name: "X-Kind".into(),
+                values: vec![
+                    ValueMatch::Equals("this".into()),
+                    ValueMatch::Regex("^that".into()),
+                ],
+            }];
+        }),
+        route(&|route| {
+            route.when.query = vec![QueryMatch {
+                name: "kind".into(),
+                values: vec!["this one".into()],
+            }];
+        }),
+        route(&|route| {
+            route.path_prefix = "/far".into();
+            route.when.sources = vec!["192.0.2.0/24".parse().unwrap()];
+        }),
+        route(&|route| {
+            route.path_prefix = "/near".into();
+            route.when.sources = vec!["127.0.0.0/8".parse().unwrap()];
+        }),
+        Route::to("app"),
+    ];
+    let mut config = with_routes(bind, &app, routes);
+    config
+        .backends
+        .push(Backend::new("other", vec![server("o1", other.address)]));
+    let _proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    for (method, path, fields, expected) in [
+        ("GET", "/", "Host: OTHER.example:80\r\n", "other"),
+        ("GET", "/", "Host: a.other.example\r\n", "other"),
+        ("GET", "/", "Host: another.example\r\n", "app"),
+        ("GET", "/exact", "Host: a\r\n", "other"),
+        ("GET", "/exact/", "Host: a\r\n", "app"),
+        ("GET", "/x/../%65xact", "Host: a\r\n", "other"),
+        ("GET", "/below/x", "Host: a\r\n", "other"),
+        ("GET", "/belows", "Host: a\r\n", "app"),
+        ("GET", "/x.php", "Host: a\r\n", "other"),
+        ("GET", "/x.phps", "Host: a\r\n", "app"),
+        ("PURGE", "/", "Host: a\r\n", "other"),
+        ("GET", "/", "Host: a\r\nx-kind: this\r\n", "other"),
+        (
+            "GET",
+            "/",
+            "Host: a\r\nX-Kind: no\r\nX-Kind: that one\r\n",
+            "other",
+        ),
+        ("GET", "/", "Host: a\r\nX-Kind: thistle\r\n", "app"),
+        ("GET", "/?a&kind=this+one", "Host: a\r\n", "other"),
+        ("GET", "/?kind=this%20one", "Host: a\r\n", "other"),
+        ("GET", "/?kind=this", "Host: a\r\n", "app"),
+        ("GET", "/far", "Host: a\r\n", "app"),
+        ("GET", "/near", "Host: a\r\n", "other"),
+    ] {
+        let response = ask(&mut client, method, path, fields);
+        let server = response.text().split(' ').next().unwrap();
+        assert_eq!(server, expected, "{method} {path} {fields}");
+    }
+}
+
+#[test]
+fn redirects_fixed_answers_and_denials_keep_the_connection() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let at = |path: &str, rule: Rule| Route {
+        path_prefix: path.into(),
+        rules: vec![
+            Rule::ResponseHeader(set("Strict-Transport-Security", "max-age=1")),
+            rule,
+        ],
+        ..Route::to("app")
+    };
+    let to = |to: &str| Rule::Redirect {
+        status: 302,
+        to: to.into(),
+    };
+    let routes = vec![
+        at("/tls", Rule::to_https()),
+        at("/to", to("/elsewhere?from={path}")),
+        at("/same", to("{path}")),
+        at("/fixed", fixed(418, "short and stout")),
+        at("/empty", fixed(204, "")),
+        at("/denied", Rule::Deny),
+        at("/", Rule::RequestHeader(set("X-Reached", "yes"))),
+    ];
+    let proxy = Proxy::serving(&with_routes(bind, &app, routes));
+    let mut client = Client::connect(bind);
+    for (path, status, field, why) in [
+        (
+            "/tls/x?y=1",
+            308,
+            Some(("Location", "https://site/tls/x?y=1")),
+            "redirected by a rule",
+        ),
+        (
+            "/to/x",
+            302,
+            Some(("Location", "/elsewhere?from=/to/x")),
+            "redirected by a rule",
+        ),
+        (
+            "/fixed",
+            418,
+            Some(("Content-Type", "text/x-fixed")),
+            "answered by a rule",
+        ),
+        (
+            "/empty",
+            204,
+            Some(("Content-Length", "none")),
+            "answered by a rule",
+        ),
+        ("/denied", 403, None, "denied by a rule"),
+    ] {
+        let response = client.get(path);
+        assert_eq!(response.status, status, "{path}");
+        if let Some((name, value)) = field {
+            assert_eq!(response.field(name).unwrap_or("none"), value);
+        }
+        assert_eq!(
+            response.field("Strict-Transport-Security"),
+            Some("max-age=1")
+        );
+        assert_eq!(response.field("Connection"), None);
+        assert_told(&proxy, why);
+    }
+    assert_eq!(
+        client.get("//same//evil.example").field("Location"),
+        Some("/same//evil.example")
+    );
+    client.send("HEAD /fixed HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().field("Content-Length"), Some("15"));
+    assert_eq!(client.get("/").text(), "app GET / HTTP/1.1");
+    assert_eq!(app.requests().len(), 1, "no other was passed on");
+}
+
+#[test]
+fn fields_path_and_host_are_changed_on_the_way() {
+    let bind = free_address();
+    let app = Origin::with(|connection| {
+        while connection.request().is_some() {
+            connection
+                .say("HTTP/1.1 200 OK\r\nServer: old\r\nX-Gone: 1\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let remove = |name: &str| HeaderEdit::Remove { name: name.into() };
+    let rules = vec![
+        Rule::Rewrite(Rewrite::Prefix {
+            from: "/api".into(),
+            to: "/".into(),
+        }),
+        Rule::Rewrite(Rewrite::Regex {
+            pattern: "^/v([0-9]+)/".into(),
+            to: "/version/$1/".into(),
+        }),
+        Rule::Host("inner.example".into()),
+        Rule::RequestHeader(set("X-Client", "{client} of {host} for {path}")),
+        Rule::RequestHeader(remove("Cookie")),
+        Rule::ResponseHeader(set("Server", "{server}")),
+        Rule::ResponseHeader(remove("x-gone")),
+        Rule::ResponseHeader(HeaderEdit::Add {
+            name: "X-Id".into(),
+            value: "{request_id}".into(),
+        }),
+    ];
+    let _proxy = Proxy::serving(&with_rules(bind, &app, rules));
+    let mut client = Client::connect(bind);
+    for (asked, got) in [
+        ("/api/v2/a%20b?q=1", "/version/2/a%20b?q=1"),
+        ("/api", "/"),
+        ("/apis/v2/x", "/apis/v2/x"),
+        ("/x/../api/v3/y", "/version/3/y"),
+        ("http://site/api/v1/z?q", "/version/1/z?q"),
+    ] {
+        client.send(&format!(
+            "GET {asked} HTTP/1.1\r\nHost: site\r\nCookie: a=b\r\nX-Client: me\r\nCookie: c\r\n\r\n"
+        ));
+        let response = client.response();
+        assert_eq!(response.text(), "ok");
+        assert_eq!(response.field("Server"), Some("lb1"));
+        assert_eq!(response.field("X-Gone"), None);
+        let request = app.requests().pop().unwrap();
+        assert_eq!(request.path(), got);
+        let path = got.split('?').next().unwrap();
+        let told = format!("127.0.0.1 of site for {path}");
+        assert_eq!(request.field("X-Client"), Some(&*told));
+        assert_eq!(request.field("Cookie"), None);
+        assert_eq!(request.field("Host"), Some("inner.example"));
+        assert_eq!(request.field("X-Forwarded-Host"), Some("site"));
+        assert_eq!(response.field("X-Id"), request.field("X-Request-ID"));
+        let hosts = request.fields.iter().filter(|(name, _)| name == "Host");
+        assert_eq!(hosts.count(), 1);
+    }
+}
+
+#[test]
+fn files_are_looked_for_under_the_rewritten_path() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.txt"), "file").unwrap();
+    let mut config = with_rules(
+        bind,
+        &app,
+        vec![
+            Rule::Rewrite(Rewrite::Prefix {
+                from: "/static".into(),
+                to: "/".into(),
+            }),
+            Rule::ResponseHeader(set("Content-Type", "text/x-own")),
+        ],
+    );
+    let Mode::Http { routes, .. } = &mut config.frontends[0].mode else {
+        unreachable!()
+    };
+    routes[0].files = vec![directory.path().into()];
+    let _proxy = Proxy::serving(&config);
+    let response = Client::connect(bind).get("/static/a.txt");
+    assert_eq!(response.text(), "file");
+    let types = response
+        .fields
+        .iter()
+        .filter(|(name, _)| name == "Content-Type");
+    assert_eq!(
+        types.map(|(_, value)| &**value).collect::<Vec<_>>(),
+        ["text/x-own"]
+    );
+}
+
+#[test]
+fn only_who_has_a_password_comes_in() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let hash = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
+    let auth = BasicAuth {
+        realm: "The site".into(),
+        users: vec![User {
+            name: "ann".into(),
+            hash: hash.into(),
+        }],
+    };
+    let proxy = Proxy::serving(&with_rules(bind, &app, vec![Rule::Auth(auth)]));
+    let mut client = Client::connect(bind);
+    let response = client.get("/");
+    assert_eq!(response.status, 401);
+    assert_eq!(
+        response.field("WWW-Authenticate"),
+        Some("Basic realm=\"The site\", charset=\"UTF-8\"")
+    );
+    assert_told(&proxy, "no entry: it has no name and password");
+    // ann:wrong, then ann:secret twice: once compared, once remembered.
+    for (field, status) in [
+        ("YW5uOndyb25n", 401),
+        ("YW5uOnNlY3JldA==", 200),
+        ("YW5uOnNlY3JldA==", 200),
+    ] {
+        let fields = format!("Host: a\r\nAuthorization: Basic {field}\r\n");
+        assert_eq!(ask(&mut client, "GET", "/", &fields).status, status);
+    }
+    assert_told(&proxy, "no entry: its name or password is wrong");
+    assert_eq!(app.requests().len(), 2);
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let mut route = Route::to("app");
+    route.allowance.body = Some(10);
+    route.allowance.head = Some(300);
+    let proxy = Proxy::serving(&with_routes(bind, &app, vec![route]));
+    let send = |text: &str| {
+        let mut client = Client::connect(bind);
+        client.send(text);
+        client.response().status
+    };
+    let post = "POST / HTTP/1.1\r\nHost: a\r\n";
+    assert_eq!(
+        send(&format!("{post}Content-Length: 10\r\n\r\n0123456789")),
+        200
+    );
+    assert_eq!(
+        send(&format!("{post}Content-Length: 11\r\n\r\n01234567890")),
+        413
+    );
+    assert_told(&proxy, "its body has 11 bytes, 10 are allowed");
+    assert_eq!(
+        send(&format!(
+            "{post}Content-Length: 11\r\nExpect: 100-continue\r\n\r\n"
+        )),
+        413
+    );
+    let chunked = format!("{post}Transfer-Encoding: chunked\r\n\r\n");
+    let ten = "1\r\n0\r\n".repeat(10);
+    assert_eq!(send(&format!("{chunked}{ten}0\r\n\r\n")), 200);
+    assert_eq!(send(&format!("{chunked}{ten}1\r\n0\r\n0\r\n\r\n")), 413);
+    assert_told(&proxy, "its body has more than 10 bytes");
+    assert_eq!(
+        send(&format!(
+            "{post}X: {}\r\nContent-Length: 0\r\n\r\n",
+            "x".repeat(300)
+        )),
+        431
+    );
+    assert_told(&proxy, "300 are allowed");
+    assert_eq!(
+        app.requests()
+            .iter()
+            .filter(|request| request.body.len() == 10)
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn a_route_has_its_own_patience() {
+    let bind = free_address();
+    let app = Origin::with(|connection| {
+        connection.request();
+        connection.request(); // it never answers
+    });
+    let mut route = Route::to("app");
+    route.allowance.response = Some(Duration::from_millis(50));
+    let proxy = Proxy::serving(&with_routes(bind, &app, vec![route]));
+    let mut client = Client::connect(bind);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.response().status, 504);
+    assert_told(&proxy, "no response within 50 ms");
+}
+
+#[test]
+fn a_route_has_its_own_time_in_the_queue() {
+    let (held, bind) = (Arc::new(Barrier::new(2)), free_address());
+    let release = Arc::clone(&held);
+    let app = Origin::with(move |connection| {
+        while connection.request().is_some() {
+            release.wait();
+            connection.answer("done");
+        }
+    });
+    let mut hurried = Route {
+        path_prefix: "/hurried".into(),
+        ..Route::to("app")
+    };
+    hurried.allowance.queue = Some(Duration::from_millis(50));
+    let mut config = with_routes(bind, &app, vec![hurried, Route::to("app")]);
+    config.backends[0].servers[0].maxconn = Some(1);
+    config.backends[0].timeouts.queue = LONG;
+    let proxy = Proxy::serving(&config);
+    let mut first = Client::connect(bind);
+    first.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is in flight", || {
+        proxy.report().servers[0].in_flight == 1
+    });
+    assert_eq!(Client::connect(bind).get("/hurried").status, 503);
+    held.wait();
+    assert_eq!(first.response().text(), "done");
+}
+
+#[test]
+fn a_rate_is_limited_by_what_requests_have_in_common() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let mut config = with_rules(bind, &app, vec![Rule::Limit("by-key".into())]);
+    config.limits = vec![Limit {
+        key: LimitKey::Header("X-Key".into()),
+        ..Limit::new(
+            "by-key",
+            Most::Rate {
+                requests: 3,
+                window: Duration::from_secs(86_400),
+            },
+        )
+    }];
+    let proxy = Proxy::serving(&config);
+    let get = |key: &str| {
+        // Each on a connection of its own: some worker has it.
+        let mut client = Client::connect(bind);
+        ask(
+            &mut client,
+            "GET",
+            "/",
+            &format!("Host: a\r\nX-Key: {key}\r\n"),
+        )
+    };
+    for _ in 0..3 {
+        assert_eq!(get("one").status, 200);
+    }
+    let refused = get("one");
+    assert_eq!(refused.status, 429);
+    let wait: u64 = refused.field("Retry-After").unwrap().parse().unwrap();
+    assert!((1..=2 * 86_400).contains(&wait), "{wait}");
+    assert_told(&proxy, "limit by-key: 3 requests in 86400 s are reached");
+    assert_eq!(get("two").status, 200);
+    // A change of something else forgets no counts.
+    config.revision.0 += 1;
+    config.frontends[0].maxconn += 1;
+    proxy.configure(&config);
+    assert_eq!(get("one").status, 429);
+    assert_eq!(app.requests().len(), 4);
+}
+
+#[test]
+fn clients_behind_a_trusted_proxy_are_told_apart() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let mut config = with_rules(bind, &app, vec![Rule::Limit("by-client".into())]);
+    let Mode::Http { trusted, .. } = &mut config.frontends[0].mode else {
+        unreachable!()
+    };
+    trusted.push("127.0.0.0/8".parse().unwrap());
+    let window = Duration::from_secs(86_400);
+    config.limits = vec![Limit::new(
+        "by-client",
+        Most::Rate {
+            requests: 1,
+            window,
+        },
+    )];
+    let _proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    for (address, status) in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429)] {
+        let fields = format!("Host: a\r\nX-Forwarded-For: 1.1.1.1, {address}\r\n");
+        assert_eq!(ask(&mut client, "GET", "/", &fields).status, status);
+    }
+}
+
+#[test]
+fn requests_in_flight_are_limited_by_client() {
+    let (held, bind) = (Arc::new(Barrier::new(2)), free_address());
+    let release = Arc::clone(&held);
+    let app = Origin::with(move |connection| {
+        while connection.request().is_some() {
+            release.wait();
+            connection.answer("done");
+        }
+    });
+    let mut config = with_rules(bind, &app, vec![Rule::Limit("at-a-time".into())]);
+    config.limits = vec![Limit::new("at-a-time", Most::Concurrent(1))];
+    let proxy = Proxy::serving(&config);
+    let mut first = Client::connect(bind);
+    for _ in 0..2 {
+        first.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        eventually("it is in flight", || {
+            proxy.report().servers[0].in_flight == 1
+        });
+        let refused = Client::connect(bind).get("/");
+        assert_eq!(refused.status, 429);
+        assert_eq!(refused.field("Retry-After"), Some("1"));
+        held.wait();
+        assert_eq!(first.response().text(), "done");
+    }
+}
+
+#[test]
+fn connections_are_limited_by_client() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let mut config = config(bind, &[app.address]);
+    config.limits = vec![Limit::new("open", Most::Concurrent(2))];
+    config.frontends[0].connection_limit = Some("open".into());
+    let proxy = Proxy::serving(&config);
+    let mut open: Vec<_> = (0..2).map(|_| Client::connect(bind)).collect();
+    for client in &mut open {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!(Client::connect(bind).rest(), b"");
+    assert_eq!(open[1].get("/").status, 200);
+    open.pop();
+    eventually("another may come", || {
+        let mut client = Client::connect(bind);
+        client
+            .stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .is_ok()
+            && !client.is_closed()
+    });
+    let metrics = proxy.admin("/metrics");
+    let refused = |line: &str| {
+        let count = line.strip_prefix("gaiola_connections_refused_total ");
+        count.is_some_and(|count| count.parse::<u64>().unwrap() >= 1)
+    };
+    assert!(metrics.text().lines().any(refused));
+}
+
+#[test]
+fn errors_have_pages() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("403.html");
+    std::fs::write(&page, "<h1>no</h1>").unwrap();
+    let mut config = with_rules(bind, &app, vec![Rule::Deny]);
+    config.frontends[0].error_pages.insert(403, page.clone());
+    let proxy = Proxy::serving(&config);
+    std::fs::remove_file(&page).unwrap();
+    let response = Client::connect(bind).get("/");
+    assert_eq!((response.status, response.text()), (403, "<h1>no</h1>"));
+    assert_eq!(
+        response.field("Content-Type"),
+        Some("text/html; charset=utf-8")
+    );
+    config.revision.0 += 1;
+    let refused = proxy.ask(&ControlRequest::Configure(Box::new(config)));
+    assert!(matches!(refused, ControlReply::Refused(reason) if reason.contains("403.html")));
+}
+
+#[test]
+fn all_mistakes_of_a_configuration_are_told_at_once() {
+    let (app, bind) = (Origin::start("app"), free_address());
+    let user = User {
+        name: "ann".into(),
+        hash: "secret".into(),
+    };
+    let auth = BasicAuth {
+        realm: String::new(),
+        users: vec![user],
+    };
+    let mut config = with_rules(
+        bind,
+        &app,
+        vec![
+            Rule::RequestHeader(set("Transfer-Encoding", "chunked")),
+            Rule::ResponseHeader(set("Content-Length", "1")),
+            Rule::Limit("none".into()),
+            Rule::Auth(auth),
+        ],
+    );
+    let Mode::Http { routes, .. } = &mut config.frontends[0].mode else {
+        unreachable!()
+    };
+    routes[0].when.hosts = vec!["not a host".into()];
+    config.limits = vec![Limit::new("some", Most::Concurrent(0))];
+    let reply = Proxy::start().ask(&ControlRequest::Configure(Box::new(config)));
+    let ControlReply::Refused(reason) = reply else {
+        panic!("{reply:?}");
+    };
+    for mistake in [
+        "limit some: it allows no request",
+        "frontend site: route 1: `Transfer-Encoding` is no rule's to change",
+        "`Content-Length` is no rule's to change",
+        "there is no limit none",
+        "the user ann: a password's hash begins with",
+        "\"not a host\" is no host",
+    ] {
+        assert!(reason.contains(mistake), "{mistake} in {reason}");
+    }
+    assert!(!reason.contains("secret"));
+}
+
+#[test]
+fn peers_count_shared_limits_together() {
+    let app = Origin::start("app");
+    let own: Vec<_> = (0..2).map(|_| free_address()).collect();
+    let day = Duration::from_secs(86_400);
+    let most = Most::Rate {
+        requests: 3,
+        window: day,
+    };
+    let limit = Limit {
+        key: LimitKey::Header("X-Key".into()),
+        shared: true,
+        ..Limit::new("together", most)
+    };
+    let serving = |number: usize| {
+        let bind = free_address();
+        let mut config = with_rules(bind, &app, vec![Rule::Limit("together".into())]);
+        config.limits = vec![limit.clone()];
+        config.limit_secret = Some("a secret of all of us".into());
+        config.peers = Some(Peers {
+            address: own[number],
+            others: vec![own[1 - number]],
+        });
+        (Proxy::serving(&config), bind)
+    };
+    let (_first, one) = serving(0);
+    let (_second, two) = serving(1);
+    let status = |bind, key: u32| {
+        let fields = format!("Host: a\r\nX-Key: {key}\r\n");
+        ask(&mut Client::connect(bind), "GET", "/", &fields).status
+    };
+    // Alone it would allow the first request of each key.
+    let mut key = 0;
+    eventually(
+        "the second one refuses what the first one has allowed",
+        || {
+            key += 1;
+            while status(one, key) == 200 {}
+            std::thread::sleep(Duration::from_millis(400));
+            status(two, key) == 429
+        },
+    );
+}
+
+#[test]
+fn peers_need_a_secret() {
+    let proxy = Proxy::start();
+    let mut config = config(free_address(), &[]);
+    config.peers = Some(Peers {
+        address: free_address(),
+        others: Vec::new(),
+    });
+    let reply = proxy.ask(&ControlRequest::Configure(Box::new(config)));
+    assert!(
+        matches!(&reply, ControlReply::Refused(why) if why.contains("limit_secret")),
+        "{reply:?}"
+    );
+}

@@ -1,0 +1,368 @@
+//! The conductor among simulated agents, from one seed: servers lose power and come back, agents and proxies stall,
+//! instances never get healthy, leases vanish, and the operator changes his mind in the middle of everything.
+//!
+//! After each step checkers ask whether anything was stopped that was still in use. Once the faults stop, the site must
+//! settle within a bounded time.
+
+mod checks;
+mod faults;
+mod machine;
+mod services;
+
+use checks::Checker;
+use gaiola_core::rollout::{self, Facts};
+use gaiola_core::topology;
+use gaiola_model::config::{App, Balancer, Config, Database, Web};
+use gaiola_model::placement::{Release, ReleaseNumber};
+use gaiola_model::proxy::{Admin, Mode};
+use gaiola_model::{Desired, Observed, Placement, Revision, ServerName, Time};
+use machine::Machine;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Between two moments of the simulation.
+const TICK: Duration = Duration::from_millis(250);
+/// A lease that is not renewed for so long is gone.
+const LEASE: Duration = Duration::from_secs(5);
+/// How long there are faults.
+const TROUBLED: Duration = Duration::from_secs(120);
+/// How long after the last fault the site may take to settle.
+const BOUND: Duration = Duration::from_secs(600);
+
+/// A run that broke a rule: replay it with its seed.
+#[derive(Debug)]
+pub struct Broken {
+    /// What it began from.
+    pub seed: u64,
+    /// Which rule, and how.
+    pub rule: String,
+    /// What happened before, line by line.
+    pub trace: Vec<String>,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for line in &self.trace {
+            writeln!(f, "{line}")?;
+        }
+        write!(f, "SEED={}: {}", self.seed, self.rule)
+    }
+}
+
+/// How a run went that broke no rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Story {
+    /// Placements that were stored.
+    pub steps: u64,
+    /// From the last fault until the site had settled.
+    pub settled_after: Duration,
+}
+
+/// Plays the story of one seed to its end.
+///
+/// # Errors
+///
+/// The first rule that was broken.
+pub fn run(seed: u64) -> Result<Story, Box<Broken>> {
+    let mut world = World::new(seed);
+    world.play().map_err(|rule| {
+        Box::new(Broken {
+            seed,
+            rule,
+            trace: std::mem::take(&mut world.trace),
+        })
+    })
+}
+
+/// What the store holds, and what it held.
+struct Store {
+    revision: u64,
+    at: Revision,
+    placement: Rc<Placement>,
+    history: BTreeMap<Revision, Rc<Placement>>,
+}
+
+/// To whom a proxy sends, by its configuration.
+type Targets = BTreeMap<(Revision, ServerName), Rc<BTreeSet<String>>>;
+
+struct World {
+    now: Time,
+    rng: fastrand::Rng,
+    desired: Desired,
+    store: Store,
+    machines: BTreeMap<ServerName, Machine>,
+    store_members: BTreeSet<ServerName>,
+    /// Until when no lease is seen at all.
+    store_dark_until: Time,
+    /// What the conductor has seen; a new conductor begins anew.
+    facts: Facts,
+    /// Releases whose instances never get healthy, and those whose command fails.
+    sick: BTreeSet<ReleaseNumber>,
+    unpreparable: BTreeSet<ReleaseNumber>,
+    /// Moments between two faults, and between two changes, on average: some stories are calmer than others.
+    fault_every: u8,
+    change_every: u8,
+    checker: Checker,
+    known_targets: RefCell<Targets>,
+    trace: Vec<String>,
+    steps: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let config = config(&mut rng);
+        let release = Release {
+            number: ReleaseNumber(1),
+            digest: String::new(),
+        };
+        let desired = Desired::first(config, release);
+        let placement = Rc::new(rollout::first(&desired, "sim".into()));
+        let at = Revision(1);
+        Self {
+            now: Time::ZERO,
+            fault_every: rng.u8(15..100),
+            change_every: rng.u8(20..100),
+            rng,
+            store: Store {
+                revision: at.0,
+                at,
+                history: BTreeMap::from([(at, placement.clone())]),
+                placement,
+            },
+            machines: BTreeMap::new(),
+            store_members: rollout::store_members(&desired.config)
+                .into_iter()
+                .collect(),
+            desired,
+            store_dark_until: Time::ZERO,
+            facts: Facts::default(),
+            sick: BTreeSet::new(),
+            unpreparable: BTreeSet::new(),
+            checker: Checker::default(),
+            known_targets: RefCell::default(),
+            trace: Vec::new(),
+            steps: 0,
+        }
+    }
+
+    fn play(&mut self) -> Result<Story, String> {
+        let end_of_faults = Time::ZERO + TROUBLED;
+        while self.now < end_of_faults {
+            self.stir();
+            self.tick()?;
+        }
+        self.heal();
+        while self.now - end_of_faults < BOUND {
+            self.tick()?;
+            if self.is_settled() {
+                return self.rest(self.now - end_of_faults);
+            }
+        }
+        let missing = self.look_settled().err().unwrap_or_default();
+        let waiting = self.next().waiting;
+        Err(format!(
+            "not settled in {BOUND:?}: {missing:#?} {waiting:#?}"
+        ))
+    }
+
+    /// A site that has settled stays as it is.
+    fn rest(&mut self, settled_after: Duration) -> Result<Story, String> {
+        for _ in 0..80 {
+            let before = self.steps;
+            self.tick()?;
+            if self.steps != before {
+                return Err("a settled site was changed".into());
+            }
+        }
+        Ok(Story {
+            steps: self.steps,
+            settled_after,
+        })
+    }
+
+    fn tick(&mut self) -> Result<(), String> {
+        self.now = self.now + TICK;
+        self.move_machines()?;
+        self.remember_quiet();
+        if self.rng.u8(..10) < 8 {
+            self.conduct()?;
+        }
+        Ok(())
+    }
+
+    /// One look and one decision of the conductor.
+    fn conduct(&mut self) -> Result<(), String> {
+        let observed = self.observed();
+        self.facts.store_members = self.store_members.clone();
+        self.facts
+            .look(self.now, &self.store.placement, self.store.at, observed);
+        let next = self.next();
+        let Some(placement) = next.placement else {
+            return Ok(());
+        };
+        for event in &next.events {
+            self.note(event.text.clone());
+        }
+        self.check_step(&placement)?;
+        self.store.revision += self.rng.u64(1..4);
+        self.store.at = Revision(self.store.revision);
+        let placement = Rc::new(placement);
+        self.store.placement = placement.clone();
+        self.store.history.insert(self.store.at, placement);
+        self.steps += 1;
+        Ok(())
+    }
+
+    fn next(&self) -> rollout::Next {
+        rollout::next(
+            &self.desired,
+            &self.store.placement,
+            self.store.at,
+            &self.facts,
+        )
+    }
+
+    /// What servers with a lease tell.
+    fn observed(&self) -> BTreeMap<ServerName, Observed> {
+        if self.now < self.store_dark_until {
+            return BTreeMap::new();
+        }
+        let leased = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.has_lease(self.now));
+        leased
+            .filter_map(|(name, machine)| Some((*name, machine.published.clone()?)))
+            .collect()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.next().placement.is_none() && self.look_settled().is_ok()
+    }
+
+    fn look_settled(&self) -> Result<(), Vec<String>> {
+        rollout::settled(
+            &self.desired,
+            &self.store.placement,
+            self.store.at,
+            &self.facts,
+        )
+    }
+
+    fn note(&mut self, text: impl Into<String>) {
+        let seconds = self.now.since_start().as_secs_f32();
+        self.trace
+            .push(format!("{seconds:7.2} r{} {}", self.store.at, text.into()));
+    }
+
+    /// To whom the proxy of `sender` sends under the configuration of this revision; worked out once.
+    fn targets(&self, revision: Revision, sender: ServerName) -> Rc<BTreeSet<String>> {
+        let mut known = self.known_targets.borrow_mut();
+        let work_out = || {
+            let held = self.held(revision);
+            Rc::new(held.map_or_else(BTreeSet::new, |held| targets(held, revision, sender)))
+        };
+        known
+            .entry((revision, sender))
+            .or_insert_with(work_out)
+            .clone()
+    }
+
+    /// The placement that a proxy's configuration was made from.
+    fn held(&self, revision: Revision) -> Option<&Rc<Placement>> {
+        self.store.history.get(&revision)
+    }
+}
+
+/// A site of random size, with or without each tier.
+fn config(rng: &mut fastrand::Rng) -> Config {
+    let balancer = Balancer {
+        servers: rng.u16(1..4),
+        vips: None,
+        listen: vec![80],
+        tls: None,
+    };
+    let web = Web {
+        servers: rng.u16(1..4),
+        root: "public".into(),
+    };
+    let database = Database {
+        servers: rng.u16(1..5),
+        strict: false,
+    };
+    Config {
+        site: "sim".parse().expect("a site's name"),
+        balancer: (rng.u8(..5) > 0).then_some(balancer),
+        web: (rng.u8(..4) > 0).then_some(web),
+        app: App {
+            servers: rng.u16(1..4),
+            instances: rng.u16(1..4),
+            run: "run".into(),
+            release: rng.bool().then(|| "migrate".into()),
+            health: "/up".into(),
+            maxconn: None,
+            grace: Duration::from_secs(10),
+        },
+        database: rng.bool().then_some(database),
+        drill: None,
+    }
+}
+
+/// The members to which the proxy that serves this placement on `sender` would send new traffic.
+fn targets(placement: &Placement, at: Revision, sender: ServerName) -> BTreeSet<String> {
+    let paths = topology::Paths {
+        releases: "r".into(),
+        ca: "ca".into(),
+        cert: "cert".into(),
+        key: "key".into(),
+        certificates: "certificates".into(),
+    };
+    let config = topology::proxy_config(placement, at, sender, &paths).unwrap_or_default();
+    let led_to = |name: &str| {
+        config
+            .frontends
+            .iter()
+            .any(|frontend| match &frontend.mode {
+                Mode::Http { routes, .. } => routes
+                    .iter()
+                    .any(|route| route.backend.as_deref() == Some(name)),
+                // To the primary everybody sends while it is one, drained or not: its role decides.
+                Mode::Tcp { backend, .. } => backend == name && name != "primary",
+            })
+    };
+    let backends = config
+        .backends
+        .iter()
+        .filter(|backend| led_to(&backend.name));
+    let servers = backends.flat_map(|backend| &backend.servers);
+    let ready = servers.filter(|server| server.admin == Admin::Ready);
+    ready.map(|server| server.name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_use_is_stopped_and_every_site_settles() {
+        let seeds = crate::world::seeds("rollout", 200);
+        let broken: Vec<Box<Broken>> = seeds.iter().filter_map(|seed| run(*seed).err()).collect();
+        // One story is told in full; of several each seed and rule.
+        let words: Vec<String> = match (seeds.len(), broken.as_slice()) {
+            (1, [broken]) => vec![broken.to_string()],
+            (_, several) => several
+                .iter()
+                .map(|broken| format!("SEED={}: {}", broken.seed, broken.rule))
+                .collect(),
+        };
+        assert!(words.is_empty(), "{}", words.join("\n"));
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_story() {
+        assert_eq!(run(42).unwrap(), run(42).unwrap());
+    }
+}

@@ -1,0 +1,355 @@
+//! The rules, judged by what is really there and not by what the conductor was told.
+
+use super::World;
+use gaiola_core::rollout::SILENCE;
+use gaiola_core::topology::{self, Member};
+use gaiola_model::placement::{
+    DatabaseRole, DoorState, InstanceState, Phase, PlacedInstance, ReleaseNumber,
+};
+use gaiola_model::{InstanceName, Placement, ServerName, Tier, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What has to be remembered to judge.
+#[derive(Default)]
+pub(super) struct Checker {
+    /// Since when really nobody sends to something that is drained.
+    quiet_since: BTreeMap<Member, Time>,
+    /// Proxies that were rightly left out when an instance was taken away.
+    left_out: BTreeMap<InstanceName, BTreeSet<ServerName>>,
+    prepared: ReleaseNumber,
+    was_open: bool,
+}
+
+impl Checker {
+    pub(super) fn saw_release(&mut self, release: ReleaseNumber) {
+        self.prepared = self.prepared.max(release);
+    }
+}
+
+impl World {
+    /// Judges the step from the stored placement to this one.
+    pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), String> {
+        self.check_removed(next)?;
+        self.check_exchange(next)?;
+        self.check_capacity(next)?;
+        self.check_database(next)?;
+        self.check_doors(next)?;
+        self.check_release(next)
+    }
+
+    /// Called at every moment.
+    pub(super) fn remember_quiet(&mut self) {
+        let stored = &self.store.placement;
+        let servers = stored
+            .servers
+            .iter()
+            .filter(|(_, placed)| placed.phase == Phase::Drain);
+        let servers = servers.map(|(server, _)| Member::Server(*server));
+        let instances = stored.instances.iter().filter(|(name, placed)| {
+            placed.phase == Phase::Drain || !topology::serves(stored, name.server)
+        });
+        let drained = servers.chain(instances.map(|(name, _)| Member::Instance(*name)));
+        let quiet: Vec<Member> = drained
+            .filter(|member| self.still_sending(*member).is_none())
+            .collect();
+        let now = self.now;
+        self.checker
+            .quiet_since
+            .retain(|member, _| quiet.contains(member));
+        for member in quiet {
+            self.checker.quiet_since.entry(member).or_insert(now);
+        }
+    }
+
+    /// A proxy that would send new traffic to the member, unless it was silent for so long that it is left out.
+    fn still_sending(&self, member: Member) -> Option<ServerName> {
+        let name = member.to_string();
+        let would = |(server, machine): (&ServerName, &super::Machine)| {
+            let proxy = machine.proxy.as_ref()?;
+            let sends = self.targets(proxy.revision, *server).contains(&name);
+            (sends && machine.silent_for(self.now) < SILENCE).then_some(*server)
+        };
+        self.machines.iter().find_map(would)
+    }
+
+    fn in_flight(&self, member: Member) -> u64 {
+        let name = member.to_string();
+        let count = |machine: &super::Machine| {
+            let proxy = machine.proxy.as_ref()?;
+            (machine.silent_for(self.now) < SILENCE).then(|| proxy.in_flight.get(&name).copied())?
+        };
+        self.machines.values().filter_map(count).sum()
+    }
+
+    /// Nothing is taken away while somebody would send to it, or has requests there and the grace is not over.
+    fn check_removed(&mut self, next: &Placement) -> Result<(), String> {
+        let stored = self.store.placement.clone();
+        let gone = stored
+            .instances
+            .keys()
+            .filter(|name| !next.instances.contains_key(name));
+        let gone: Vec<Member> = gone.map(|name| Member::Instance(*name)).collect();
+        let servers = stored
+            .servers
+            .keys()
+            .filter(|server| !next.servers.contains_key(server));
+        let servers: Vec<ServerName> = servers.copied().collect();
+        let members = servers.iter().map(|server| Member::Server(*server));
+        for member in gone.into_iter().chain(members) {
+            let left_out = self.silent_servers();
+            if let Member::Instance(name) = member {
+                self.checker.left_out.insert(name, left_out.clone());
+            }
+            if left_out.contains(&member.server()) {
+                continue;
+            }
+            if let Some(sender) = self.still_sending(member) {
+                return Err(format!("{member} is taken away while {sender} sends to it"));
+            }
+            let quiet_for = self
+                .checker
+                .quiet_since
+                .get(&member)
+                .map(|since| self.now - *since);
+            let graced = quiet_for.is_some_and(|span| span >= stored.config.app.grace);
+            let count = self.in_flight(member);
+            if count > 0 && !graced {
+                return Err(format!(
+                    "{member} is taken away with {count} in flight after {quiet_for:?}"
+                ));
+            }
+        }
+        for server in servers {
+            let vips = &self.machines[&server]
+                .published
+                .as_ref()
+                .map(|seen| seen.vips.clone());
+            let holds = vips.as_ref().is_some_and(|vips| !vips.is_empty());
+            if holds && !self.silent_servers().contains(&server) {
+                return Err(format!("{server} is removed with {vips:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn silent_servers(&self) -> BTreeSet<ServerName> {
+        let silent = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.silent_for(self.now) >= SILENCE);
+        silent.map(|(server, _)| *server).collect()
+    }
+
+    /// A process is stopped: did everyone who could send to it know?
+    pub(super) fn check_stop(&self, name: InstanceName) -> Result<(), String> {
+        let is_ready = self.machines[&name.server].is_ready(name);
+        let sender = self.still_sending(Member::Instance(name));
+        let left_out = self.checker.left_out.get(&name);
+        let excused = |sender: &ServerName| {
+            left_out
+                .is_some_and(|servers| servers.contains(sender) || servers.contains(&name.server))
+        };
+        match sender.filter(|sender| is_ready && !excused(sender)) {
+            Some(sender) => Err(format!("{name} is stopped while {sender} sends to it")),
+            None => Ok(()),
+        }
+    }
+
+    fn is_old(&self, placed: &PlacedInstance) -> bool {
+        placed.release != self.desired.release.number
+            || placed.database != self.desired.config.database.is_some()
+    }
+
+    /// Servers whose instances are exchanged with care: they stay, take traffic and are not dead.
+    fn careful(&self, next: &Placement) -> Vec<ServerName> {
+        let stored = &self.store.placement;
+        let wanted: Vec<ServerName> = self.desired.config.server_names().collect();
+        topology::servers_of(stored, Tier::App)
+            .filter(|server| wanted.contains(server) && topology::serves(stored, *server))
+            .filter(|server| topology::serves(next, *server) && !self.facts.is_dead(*server))
+            .collect()
+    }
+
+    /// One instance at a time while old ones are exchanged, and none while a server leaves.
+    fn check_exchange(&self, next: &Placement) -> Result<(), String> {
+        let stored = &self.store.placement;
+        let careful = self.careful(next);
+        let mine = |name: &InstanceName| careful.contains(&name.server);
+        let rolling = stored.instances.iter().any(|(name, placed)| {
+            mine(name) && placed.phase == Phase::Serve && self.is_old(placed)
+        });
+        let started = next
+            .instances
+            .keys()
+            .filter(|name| mine(name) && !stored.instances.contains_key(name));
+        let drained = drained_now(stored, next).filter(|name| mine(name));
+        let moved: Vec<InstanceName> = started.copied().chain(drained).collect();
+        if rolling && moved.len() > 1 {
+            return Err(format!("{moved:?} are moved at a time"));
+        }
+        let wanted: Vec<ServerName> = self.desired.config.server_names().collect();
+        let leaving = stored
+            .servers
+            .keys()
+            .find(|server| !wanted.contains(server) && !topology::serves(stored, **server));
+        match leaving {
+            Some(server)
+                if rolling
+                    && !moved.is_empty()
+                    && next.failed.is_none()
+                    && next.servers.contains_key(server) =>
+            {
+                Err(format!("{moved:?} are moved while {server} leaves"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An instance that is ready is drained only while as many others of its server are ready as are wanted, a server
+    /// only while its tier keeps as many as are wanted.
+    fn check_capacity(&self, next: &Placement) -> Result<(), String> {
+        let stored = &self.store.placement;
+        let careful = self.careful(next);
+        let is_ready = |name: &InstanceName| {
+            let seen = self
+                .facts
+                .observed
+                .get(&name.server)
+                .and_then(|seen| seen.instances.get(name));
+            seen.is_some_and(|seen| seen.state == InstanceState::Ready)
+        };
+        let failed = next.failed.as_ref().and_then(|failure| failure.instance);
+        for name in drained_now(stored, next).filter(|name| careful.contains(&name.server)) {
+            let others = next.instances.iter().filter(|(other, placed)| {
+                other.server == name.server && placed.phase == Phase::Serve && is_ready(other)
+            });
+            let (others, wanted) = (
+                others.count(),
+                usize::from(self.desired.config.app.instances),
+            );
+            let up_everywhere = !self.facts.unready_since.contains_key(&name);
+            if is_ready(&name) && up_everywhere && others < wanted && failed != Some(name) {
+                return Err(format!(
+                    "{name} is drained with {others} of {wanted} ready beside it"
+                ));
+            }
+        }
+        for (server, placed) in &next.servers {
+            let now_drained = placed.phase == Phase::Drain && topology::serves(stored, *server);
+            let leased = |server: &ServerName| self.facts.observed.contains_key(server);
+            if !now_drained || !leased(server) {
+                continue;
+            }
+            let left = topology::servers_of(next, server.tier)
+                .filter(|other| topology::serves(next, *other) && leased(other))
+                .count();
+            let stays = self.desired.drained.contains(server);
+            let given_up = self.desired.config.servers(server.tier) == 0;
+            if left == 0 && !given_up {
+                return Err(format!(
+                    "{server} is drained, the last of its tier (by hand: {stays})"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_database(&self, next: &Placement) -> Result<(), String> {
+        let is_primary = |server: &ServerName| {
+            let database = self
+                .machines
+                .get(server)
+                .and_then(|machine| machine.database.as_ref());
+            database.is_some_and(|database| database.role == DatabaseRole::Primary)
+        };
+        let stored = &self.store.placement;
+        let begun = topology::servers_of(next, Tier::Database)
+            .filter(|server| !topology::serves(next, *server) && topology::serves(stored, *server));
+        let begun: Vec<ServerName> = begun.collect();
+        let moving = topology::servers_of(next, Tier::Database)
+            .filter(|server| !topology::serves(next, *server))
+            .filter(|server| begun.contains(server) || is_primary(server));
+        let moving: Vec<ServerName> = moving.collect();
+        if begun.len() > 1
+            || (!begun.is_empty() && moving.len() > 1 && self.desired.config.database.is_some())
+        {
+            return Err(format!("{moving:?} are drained at a time"));
+        }
+        let mut gone = topology::servers_of(stored, Tier::Database)
+            .filter(|server| !next.servers.contains_key(server));
+        match gone.find(|server| is_primary(server)) {
+            Some(server) if self.desired.config.database.is_some() => {
+                let heir = self.facts.observed.iter().any(|(other, seen)| {
+                    let database = seen.database.as_ref();
+                    *other != server
+                        && database.is_some_and(|database| database.role == DatabaseRole::Primary)
+                });
+                if heir {
+                    Ok(())
+                } else {
+                    Err(format!("{server} is removed, the primary"))
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Once clients have come in, there is always an open door, and behind each there is something.
+    fn check_doors(&mut self, next: &Placement) -> Result<(), String> {
+        let open: Vec<_> = next
+            .doors
+            .iter()
+            .filter(|(_, door)| door.state == DoorState::Open)
+            .collect();
+        if self.checker.was_open && open.is_empty() {
+            return Err("no door is open".into());
+        }
+        self.checker.was_open |= !open.is_empty();
+        for (at, door) in open {
+            let lost = match door.tier {
+                Tier::Balancer => !next.vips.keys().any(|vip| at.ip() == *vip),
+                _ => !next
+                    .servers
+                    .values()
+                    .any(|placed| at.ip() == placed.address),
+            };
+            if lost {
+                return Err(format!("{at} is open and leads nowhere"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_release(&self, next: &Placement) -> Result<(), String> {
+        if next.config.app.release.is_none() {
+            return Ok(());
+        }
+        let early = next.instances.iter().find(|(name, placed)| {
+            !self.store.placement.instances.contains_key(name)
+                && placed.release > self.checker.prepared
+        });
+        match early {
+            Some((name, placed)) => Err(format!(
+                "{name} is started before release {} is prepared",
+                placed.release
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Instances that this step takes out of traffic by themselves.
+fn drained_now<'a>(
+    stored: &'a Placement,
+    next: &'a Placement,
+) -> impl Iterator<Item = InstanceName> + 'a {
+    let served = |name: &InstanceName| {
+        let placed = stored.instances.get(name);
+        placed.is_some_and(|placed| placed.phase == Phase::Serve)
+    };
+    let drained = next
+        .instances
+        .iter()
+        .filter(move |(name, placed)| placed.phase == Phase::Drain && served(name));
+    drained.map(|(name, _)| *name)
+}

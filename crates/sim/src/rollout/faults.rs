@@ -1,0 +1,167 @@
+//! What goes wrong, and what the operator does meanwhile.
+
+use super::{World, config};
+use gaiola_core::rollout::Facts;
+use gaiola_model::placement::{InstanceState, ReleaseNumber};
+use gaiola_model::{ServerName, Tier, Time};
+use std::time::Duration;
+
+impl World {
+    /// Perhaps something happens in this tick.
+    pub(super) fn stir(&mut self) {
+        if self.rng.u8(..self.fault_every) == 0 {
+            self.break_something();
+        }
+        if self.rng.u8(..self.change_every) == 0 {
+            self.change_desired();
+        }
+    }
+
+    fn break_something(&mut self) {
+        let servers: Vec<ServerName> = self.machines.keys().copied().collect();
+        let Some(server) = self.rng.choice(servers) else {
+            return;
+        };
+        let short = self.within(1, 8);
+        let long = self.within(5, 40);
+        let what = self.rng.u8(..12);
+        let machine = self.machines.get_mut(&server).expect("it was just listed");
+        let said = match what {
+            0 | 1 => {
+                machine.lose_power(long);
+                "loses power"
+            }
+            2 | 3 => {
+                machine.agent_down_until = long;
+                "loses its agent"
+            }
+            4 => {
+                machine.proxy = None;
+                machine.proxy_down_until = short;
+                "loses its proxy"
+            }
+            5 | 6 => {
+                machine.proxy_stalled_until = long;
+                "has a proxy that takes no configuration"
+            }
+            7 | 8 => {
+                if let Some(process) = machine.processes.values_mut().next() {
+                    process.state = InstanceState::Crashed;
+                    process.restarts += 1;
+                }
+                "loses its first instance"
+            }
+            9 => {
+                self.store_dark_until = short;
+                "and all others cannot reach the store"
+            }
+            _ => {
+                self.facts = Facts::default();
+                "is the new conductor"
+            }
+        };
+        self.note(format!("! {server} {said}"));
+    }
+
+    fn within(&mut self, least: u64, most: u64) -> Time {
+        self.now + Duration::from_secs(self.rng.u64(least..most))
+    }
+
+    fn change_desired(&mut self) {
+        let database_too = Tier::ALL.into_iter().chain([Tier::Database; 2]);
+        let tier = self
+            .rng
+            .choice(database_too.collect::<Vec<_>>())
+            .expect("there are tiers");
+        match self.rng.u8(..8) {
+            0 | 1 => {
+                let count = self.rng.u16(1..5);
+                self.desired.config.set_servers(tier, count);
+            }
+            2 | 3 => self.new_release(),
+            4 => self.desired.config.app.instances = self.rng.u16(1..4),
+            5 => {
+                let names = self
+                    .desired
+                    .config
+                    .server_names()
+                    .filter(|name| name.tier == tier);
+                let name = self.rng.choice(names.collect::<Vec<_>>());
+                self.desired.drained.extend(name);
+            }
+            6 => self.desired.drained.clear(),
+            _ => self.change_tiers(),
+        }
+        let wanted: Vec<ServerName> = self.desired.config.server_names().collect();
+        self.desired
+            .drained
+            .retain(|server| wanted.contains(server));
+        self.desired.generation += 1;
+        let told = self.told();
+        self.note(told);
+    }
+
+    fn new_release(&mut self) {
+        self.desired.release.number = ReleaseNumber(self.desired.release.number.0 + 1);
+        let number = self.desired.release.number;
+        match self.rng.u8(..6) {
+            0 => drop(self.sick.insert(number)),
+            1 => drop(self.unpreparable.insert(number)),
+            _ => {}
+        }
+    }
+
+    fn change_tiers(&mut self) {
+        let other = config(&mut self.rng);
+        match self.rng.u8(..4) {
+            0 => self.desired.config.balancer = other.balancer,
+            1 => self.desired.config.web = other.web,
+            2 => self.desired.config.database = other.database,
+            _ => {
+                let ports = if self.rng.bool() {
+                    vec![80]
+                } else {
+                    vec![8080, 81]
+                };
+                self.desired
+                    .config
+                    .balancer
+                    .iter_mut()
+                    .for_each(|balancer| balancer.listen = ports.clone());
+            }
+        }
+    }
+
+    /// The last fault is over, and what is wanted can be had.
+    pub(super) fn heal(&mut self) {
+        self.store_dark_until = self.now;
+        for machine in self.machines.values_mut() {
+            machine.off_until = machine.off_until.min(self.now);
+            machine.agent_down_until = self.now;
+            machine.proxy_down_until = self.now;
+            machine.proxy_stalled_until = self.now;
+        }
+        self.desired.release.number = ReleaseNumber(self.desired.release.number.0 + 1);
+        self.desired.generation += 1;
+        self.desired.drained.clear();
+        let told = self.told();
+        self.note(format!("healed; {told}"));
+    }
+
+    fn told(&self) -> String {
+        let count = |tier| self.desired.config.servers(tier);
+        let counts = Tier::ALL
+            .map(|tier| format!("{tier}={}", count(tier)))
+            .join(" ");
+        let drained: Vec<String> = self
+            .desired
+            .drained
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        format!(
+            "> generation {}: release {} {counts} x{} drained {drained:?}",
+            self.desired.generation, self.desired.release.number, self.desired.config.app.instances
+        )
+    }
+}

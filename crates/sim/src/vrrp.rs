@@ -1,0 +1,417 @@
+//! Balancers and VIPs under faults: the real `core::vrrp` and `wire::vrrp` over a network that loses, delays, doubles
+//! and swaps packets and is cut one way, on servers that crash, restart, freeze and have clocks that drift.
+//!
+//! After each event the `checks` look at what must always hold. Then the faults stop, and the VIPs must come to rest:
+//! each held once, the neighbours knowing by whom.
+
+mod checks;
+mod node;
+
+use crate::world::World;
+use checks::Checks;
+use gaiola_core::vrrp::{Input, Output};
+use gaiola_model::Time;
+use gaiola_model::vrrp::{Advertisement, Vrid};
+use gaiola_wire::vrrp::{self as wire, Checksum, Endpoints, Key};
+use node::Node;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// What a run is like; the rest is chance.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many balancers.
+    pub nodes: usize,
+    /// How many VIPs, each at home on another balancer as far as they go round.
+    pub vips: usize,
+    /// Whether a home that is ready pushes others aside.
+    pub preempt: bool,
+    /// Whether advertisements are sealed.
+    pub sealed: bool,
+    /// How long faults happen.
+    pub faults: Duration,
+    /// How long nothing happens afterwards.
+    pub rest: Duration,
+}
+
+/// What came of a run that broke no rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// How long after the last fault every VIP was held exactly once, for good.
+    pub owned_after: Duration,
+    /// How long after the last fault the neighbours knew all owners, for good.
+    pub known_after: Duration,
+    /// How many take-overs there were.
+    pub takeovers: u64,
+}
+
+/// Plays a plan with this seed; `Err`: a rule was broken, and which one, when and where.
+pub fn run(plan: &Plan, seed: u64) -> Result<Outcome, String> {
+    let mut sim = Sim::new(plan, seed);
+    sim.run().map_err(|broken| {
+        let at = sim.world.now().since_start();
+        format!("seed {seed}, {plan:?}, after {at:?}: {broken}")
+    })?;
+    Ok(sim.checks.outcome())
+}
+
+/// The home's priority and how much lower each next one is: apart by more than the network's delays.
+const HOME_PRIORITY: u8 = 250;
+const PRIORITY_STEP: u8 = 10;
+
+/// What happens.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A node's routers may be due, unless its timer was set anew since.
+    Due { node: usize, timer: u64 },
+    /// An advertisement arrives.
+    Packet {
+        to: usize,
+        from: usize,
+        payload: Vec<u8>,
+    },
+    /// A gratuitous ARP of a node arrives at the neighbours.
+    Announced { node: usize, vip: usize },
+    /// The kernel may drop an address.
+    Expire(usize),
+    /// The process is started.
+    Start(usize),
+    /// A frozen process goes on.
+    Thaw(usize),
+    /// The data plane becomes ready.
+    Ready(usize),
+    /// A cut link passes packets again.
+    Heal { from: usize, to: usize },
+    /// Something breaks.
+    Fault,
+    /// The faults stop.
+    Rest,
+}
+
+struct Sim {
+    plan: Plan,
+    world: World<Event>,
+    nodes: Vec<Node>,
+    /// `cut[from][to]`; the last column is the way to the neighbours.
+    cut: Vec<Vec<bool>>,
+    faulty: bool,
+    /// The network's present share of lost packets, in thousandths.
+    loss: u32,
+    key: Option<Key>,
+    checks: Checks,
+}
+
+impl Sim {
+    fn new(plan: &Plan, seed: u64) -> Self {
+        let mut world = World::new(seed);
+        let nodes: Vec<Node> = (0..plan.nodes)
+            .map(|n| Node::new(n, plan, &mut world))
+            .collect();
+        for n in 0..plan.nodes {
+            let at = world.span(ms(0)..ms(500));
+            world.after(at, Event::Start(n));
+        }
+        world.after(ms(1), Event::Fault);
+        world.after(plan.faults, Event::Rest);
+        Self {
+            plan: plan.clone(),
+            nodes,
+            cut: vec![vec![false; plan.nodes + 1]; plan.nodes],
+            faulty: true,
+            loss: 0,
+            key: plan
+                .sealed
+                .then(|| Key::from_hex(&"5a".repeat(16)).expect("a key")),
+            checks: Checks::new(plan),
+            world,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        let end = Time::ZERO + self.plan.faults + self.plan.rest;
+        while let Some(event) = self.world.next_until(end) {
+            self.happen(event)?;
+            self.checks.after_event(self.world.now(), &self.nodes)?;
+        }
+        self.checks.at_end(&self.nodes)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Due { node, timer } if self.nodes[node].timer == timer => self.attend(node),
+            Event::Due { .. } => Ok(()),
+            Event::Packet { to, from, payload } => {
+                if self.nodes[to].receive(from, payload) {
+                    self.attend(to)?;
+                }
+                Ok(())
+            }
+            Event::Announced { node, vip } => {
+                self.checks.announced(vip, node);
+                Ok(())
+            }
+            Event::Expire(n) => {
+                self.nodes[n].expire(self.world.now());
+                Ok(())
+            }
+            Event::Start(n) => self.start(n),
+            Event::Thaw(n) => {
+                self.nodes[n].frozen = false;
+                self.attend(n)
+            }
+            Event::Ready(n) => {
+                let node = &mut self.nodes[n];
+                node.ready = node.alive && !node.stays_unready;
+                self.attend(n)
+            }
+            Event::Heal { from, to } => {
+                self.cut[from][to] = false;
+                Ok(())
+            }
+            Event::Fault => self.fault(),
+            Event::Rest => self.rest(),
+        }
+    }
+
+    fn start(&mut self, n: usize) -> Result<(), String> {
+        if self.nodes[n].alive {
+            return Ok(());
+        }
+        let now = self.world.now();
+        self.nodes[n].start(now, &self.plan, &mut self.world);
+        for vip in 0..self.plan.vips {
+            let held = self.nodes[n].has(vip);
+            self.tell(n, vip, Input::Start { held })?;
+        }
+        let workers_connect = self.world.span(ms(20)..ms(120));
+        self.world.after(workers_connect, Event::Ready(n));
+        self.attend(n)
+    }
+
+    /// One turn of a keeper: what arrived, then the data plane, then deadlines, as `node::keeper::vip` does it.
+    fn attend(&mut self, n: usize) -> Result<(), String> {
+        if !self.nodes[n].runs() {
+            return Ok(());
+        }
+        for (from, payload) in self.nodes[n].take_inbox() {
+            self.hear(n, from, &payload)?;
+        }
+        for vip in 0..self.plan.vips {
+            if let Some(input) = self.nodes[n].settle(vip) {
+                self.tell(n, vip, input)?;
+            }
+            if self.nodes[n].is_due(vip, self.world.now()) {
+                self.tell(n, vip, Input::Deadline)?;
+            }
+        }
+        if let Some(due) = self.nodes[n].next_due() {
+            // A machine under load is a little late.
+            let late = self.world.span(us(20)..us(2000));
+            self.nodes[n].timer += 1;
+            let timer = self.nodes[n].timer;
+            self.world.at(due + late, Event::Due { node: n, timer });
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, n: usize, from: usize, payload: &[u8]) -> Result<(), String> {
+        let source = self.nodes[from].address;
+        let endpoints = Endpoints {
+            source,
+            destination: wire::GROUP,
+        };
+        let received = wire::decode(payload, endpoints, wire::TTL, self.key.as_ref())
+            .map_err(|error| format!("a router's own advertisement is {error}"))?;
+        let advert = received.advert;
+        let stale = received
+            .stamp
+            .is_some_and(|stamp| !self.nodes[n].freshness.is_new(source, advert.vrid, stamp));
+        if stale {
+            return Ok(());
+        }
+        let vip = usize::from(advert.vrid.get()) - 1;
+        self.tell(
+            n,
+            vip,
+            Input::Heard {
+                from: source,
+                advert,
+            },
+        )
+    }
+
+    /// Gives a router an input and carries out what it decides.
+    fn tell(&mut self, n: usize, vip: usize, input: Input) -> Result<(), String> {
+        let now = self.world.now();
+        let mut out = Vec::new();
+        let shown = self.nodes[n].clock.shows(now);
+        self.nodes[n].routers[vip].step(shown, input, &mut out);
+        for output in out {
+            match output {
+                Output::AddAddress | Output::RefreshAddress => {
+                    let until = self.nodes[n].hold(vip, now, &mut self.world);
+                    self.world.at(until, Event::Expire(n));
+                }
+                Output::RemoveAddress => self.nodes[n].drop_address(vip),
+                Output::Advertise(priority) => self.advertise(n, vip, priority),
+                Output::Announce => {
+                    self.checks.announces(&self.nodes[n], vip)?;
+                    self.announce(n, vip);
+                }
+                Output::Became(role, reason) => self.checks.became(n, vip, role, reason),
+            }
+        }
+        Ok(())
+    }
+
+    fn advertise(&mut self, n: usize, vip: usize, priority: gaiola_model::vrrp::Priority) {
+        let node = &mut self.nodes[n];
+        let advert = Advertisement {
+            vrid: vrid(vip),
+            priority,
+            interval: node.routers[vip].settings().interval,
+            vips: vec![address_of(vip)],
+        };
+        let endpoints = Endpoints {
+            source: node.address,
+            destination: wire::GROUP,
+        };
+        let seal = self.key.as_ref().map(|key| (key, node.freshness.stamp()));
+        let payload = wire::encode(&advert, endpoints, Checksum::default(), seal);
+        for to in (0..self.plan.nodes).filter(|&to| to != n) {
+            let payload = payload.clone();
+            self.send(
+                n,
+                to,
+                Event::Packet {
+                    to,
+                    from: n,
+                    payload,
+                },
+            );
+        }
+    }
+
+    fn announce(&mut self, n: usize, vip: usize) {
+        self.send(n, self.plan.nodes, Event::Announced { node: n, vip });
+    }
+
+    /// Sends a packet over a network that may lose, delay or double it.
+    fn send(&mut self, from: usize, to: usize, packet: Event) {
+        if self.cut[from][to] || self.world.chance(self.loss) {
+            return;
+        }
+        let copies = if self.faulty && self.world.chance(30) {
+            2
+        } else {
+            1
+        };
+        for _ in 0..copies {
+            let slow = self.faulty && self.world.chance(20);
+            let delay = if slow {
+                ms(10)..ms(150)
+            } else {
+                us(50)..us(1500)
+            };
+            let delay = self.world.span(delay);
+            self.world.after(delay, packet.clone());
+        }
+    }
+
+    fn fault(&mut self) -> Result<(), String> {
+        if !self.faulty {
+            return Ok(());
+        }
+        let n = self.world.rng.usize(0..self.plan.nodes);
+        let for_a_while = self.world.span(ms(20)..ms(4000));
+        match self.world.rng.u32(0..8) {
+            0 => {
+                self.nodes[n].crash();
+                self.world.after(for_a_while, Event::Start(n));
+            }
+            1 => {
+                // Restarted at once, as pid 1 does it.
+                self.nodes[n].crash();
+                let soon = self.world.span(ms(5)..ms(300));
+                self.world.after(soon, Event::Start(n));
+            }
+            2 => {
+                self.nodes[n].frozen = true;
+                self.world.after(for_a_while, Event::Thaw(n));
+            }
+            3 => {
+                self.nodes[n].ready = false;
+                self.world.after(for_a_while, Event::Ready(n));
+                self.attend(n)?;
+            }
+            4 => {
+                let to = self.world.rng.usize(0..=self.plan.nodes);
+                self.cut[n][to] = true;
+                self.world.after(for_a_while, Event::Heal { from: n, to });
+            }
+            5 => self.isolate(n, for_a_while),
+            6 => self.loss = self.world.rng.u32(0..300),
+            _ => {
+                let vip = self.world.rng.usize(0..self.plan.vips);
+                if self.nodes[n].runs() {
+                    self.tell(n, vip, Input::Yield)?;
+                    self.attend(n)?;
+                }
+            }
+        }
+        let next = self.world.span(ms(10)..ms(1500));
+        self.world.after(next, Event::Fault);
+        Ok(())
+    }
+
+    /// Cuts a node off from everyone, both ways.
+    fn isolate(&mut self, n: usize, span: Duration) {
+        for to in (0..=self.plan.nodes).filter(|&to| to != n) {
+            self.cut[n][to] = true;
+            self.world.after(span, Event::Heal { from: n, to });
+            if to < self.plan.nodes {
+                self.cut[to][n] = true;
+                self.world.after(span, Event::Heal { from: to, to: n });
+            }
+        }
+    }
+
+    /// The faults stop: everything runs, every packet arrives. One node may stay unready.
+    fn rest(&mut self) -> Result<(), String> {
+        self.faulty = false;
+        self.loss = 0;
+        self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+        self.checks.rest(self.world.now());
+        let unready = self.world.rng.usize(0..self.plan.nodes * 2);
+        for n in 0..self.plan.nodes {
+            self.nodes[n].frozen = false;
+            self.start(n)?;
+            self.nodes[n].stays_unready = n == unready;
+            self.nodes[n].ready = n != unready;
+            self.attend(n)?;
+        }
+        Ok(())
+    }
+}
+
+fn vrid(vip: usize) -> Vrid {
+    u8::try_from(vip + 1)
+        .ok()
+        .and_then(Vrid::new)
+        .expect("few VIPs")
+}
+
+fn address_of(vip: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 99 + vrid(vip).get())
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const fn us(us: u64) -> Duration {
+    Duration::from_micros(us)
+}
+
+#[cfg(test)]
+mod tests;

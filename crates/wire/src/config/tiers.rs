@@ -1,0 +1,294 @@
+//! What each section means: its keys, their defaults and their limits.
+
+use super::value;
+use crate::file::value::{Wrong, duration, url_path};
+use crate::file::{At, Keys, Mistakes, Section, checked, shown, text};
+use gaiola_model::config::{
+    App, Balancer, BalancerTls, Config, Database, Drill, DrillWrite, MAX_INSTANCES, MAX_SERVERS,
+    Web,
+};
+use gaiola_model::{SiteName, Tier};
+use std::collections::BTreeSet;
+
+/// Most VIPs and most ports; each VIP is a virtual router, each port a socket for every worker.
+const MOST_ADDRESSES: usize = 99;
+/// Every key there is.
+pub(super) const KEYS: Keys = &[
+    ("", &["site", "balancer", "web", "app", "database", "drill"]),
+    ("balancer", &["servers", "vips", "listen", "tls"]),
+    ("balancer.tls", &["certificates", "redirect", "hsts"]),
+    ("web", &["servers", "root"]),
+    (
+        "app",
+        &[
+            "servers",
+            "instances",
+            "run",
+            "release",
+            "health",
+            "maxconn",
+            "grace",
+        ],
+    ),
+    ("database", &["servers", "strict"]),
+    ("drill", &["rate", "page", "read", "write"]),
+    ("drill.write", &["path", "body", "look_up"]),
+];
+/// Names that PostgreSQL or Patroni need for themselves: the site's name is that of its database and role.
+const TAKEN_NAMES: [&str; 8] = [
+    "none",
+    "patroni",
+    "postgres",
+    "public",
+    "replicator",
+    "rewinder",
+    "template0",
+    "template1",
+];
+
+/// The whole file. `directory` is the site's name where the file has none.
+pub(super) fn config(
+    root: &Section<'_>,
+    directory: Option<&str>,
+    mistakes: &mut Mistakes<'_>,
+) -> Config {
+    Config {
+        site: site(root, directory, mistakes),
+        balancer: tier(root, Tier::Balancer, mistakes).map(|section| balancer(&section, mistakes)),
+        web: tier(root, Tier::Web, mistakes).map(|section| web(&section, mistakes)),
+        app: app(root, mistakes),
+        database: tier(root, Tier::Database, mistakes).map(|section| database(&section, mistakes)),
+        drill: root
+            .table("drill", "drill", mistakes)
+            .map(|section| drill(&section, mistakes)),
+    }
+}
+
+fn tier<'a>(root: &Section<'a>, tier: Tier, mistakes: &mut Mistakes<'_>) -> Option<Section<'a>> {
+    root.table(tier.section(), tier.section(), mistakes)
+}
+
+fn site(root: &Section<'_>, directory: Option<&str>, mistakes: &mut Mistakes<'_>) -> SiteName {
+    let placeholder = || SiteName::try_from("site".to_owned()).expect("a plain name");
+    if !root.has("site") {
+        return directory.and_then(usable_name).unwrap_or_else(|| {
+            let hint = "add site = \"guestbook\" before every [section]";
+            mistakes.missing(&(0..0), "the file has no `site`", hint);
+            placeholder()
+        });
+    }
+    let Some(written) = root.string("site", mistakes) else {
+        return placeholder();
+    };
+    checked("site", &written, site_name, mistakes).unwrap_or_else(placeholder)
+}
+
+fn site_name(text: &str) -> Result<SiteName, Wrong> {
+    let name = SiteName::try_from(text.to_owned()).map_err(|_| {
+        let hint = "take 1 to 32 of a-z, 0-9 and -, beginning with a letter";
+        ("is not a site's name".to_owned(), hint.to_owned())
+    })?;
+    if TAKEN_NAMES.contains(&text) || text.starts_with("pg-") {
+        let hint = "take another: the site's database and its role are named so";
+        return Err((
+            "is a name that PostgreSQL keeps for itself".into(),
+            hint.into(),
+        ));
+    }
+    Ok(name)
+}
+
+/// A directory's name as a site's, where it can be one as it is.
+fn usable_name(directory: &str) -> Option<SiteName> {
+    site_name(directory).ok()
+}
+
+fn balancer(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Balancer {
+    let default = Balancer::default();
+    Balancer {
+        servers: servers(section, default.servers, mistakes),
+        vips: section
+            .strings("vips", "[\"10.77.0.100\"]", mistakes)
+            .map(|list| unique("vips", &list, value::vip, mistakes)),
+        listen: section
+            .strings("listen", "[\":80\"]", mistakes)
+            .map_or(default.listen, |list| {
+                if section.has("tls") {
+                    https_is_taken(&list, mistakes);
+                }
+                unique("listen", &list, value::listen_port, mistakes)
+            }),
+        tls: tls(section, mistakes),
+    }
+}
+
+fn https_is_taken(listen: &At<Vec<At<String>>>, mistakes: &mut Mistakes<'_>) {
+    let port = format!(":{}", BalancerTls::PORT);
+    for taken in listen.value.iter().filter(|written| written.value == port) {
+        let what = format!("`listen` has {port}, where `tls` has HTTPS served");
+        mistakes.add(&taken.span, what, "leave it out: it is served anyway");
+    }
+}
+
+/// Certificates alone, or a table with more.
+fn tls(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Option<BalancerTls> {
+    const EXAMPLE: &str = "\"certificates/example.org.pem\"";
+    if !section.has("tls") {
+        return None;
+    }
+    if !section.has_table("tls") {
+        let certificates = section.one_or_more("tls", EXAMPLE, mistakes);
+        return Some(BalancerTls::new(paths("tls", &certificates, mistakes)));
+    }
+    let section = section.table("tls", "balancer.tls", mistakes)?;
+    let certificates = section.one_or_more("certificates", EXAMPLE, mistakes);
+    if !section.has("certificates") {
+        let what = format!("[{}] has no `certificates`", section.name());
+        let hint = format!("add certificates = {EXAMPLE}");
+        mistakes.missing(section.span(), what, hint);
+    }
+    Some(BalancerTls {
+        redirect: section.boolean("redirect", mistakes).unwrap_or(true),
+        hsts_days: text(&section, "hsts", value::days, mistakes),
+        ..BalancerTls::new(paths("certificates", &certificates, mistakes))
+    })
+}
+
+fn paths(key: &str, written: &[At<String>], mistakes: &mut Mistakes<'_>) -> Vec<String> {
+    let path = |path: &At<String>| checked(key, path, value::path, mistakes);
+    written.iter().filter_map(path).collect()
+}
+
+fn web(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Web {
+    let default = Web::default();
+    Web {
+        servers: servers(section, default.servers, mistakes),
+        root: text(section, "root", value::inner_directory, mistakes).unwrap_or(default.root),
+    }
+}
+
+fn app(root: &Section<'_>, mistakes: &mut Mistakes<'_>) -> App {
+    let mut app = App::new(String::new());
+    if !root.has("app") {
+        let hint = "add [app] and below it run = \"COMMAND\", the command that starts the site";
+        mistakes.missing(&(0..0), "the file has no [app]", hint);
+        return app;
+    }
+    let Some(section) = tier(root, Tier::App, mistakes) else {
+        return app;
+    };
+    app.servers = servers(&section, app.servers, mistakes);
+    if let Some(instances) = section.number("instances", 1..=MAX_INSTANCES, mistakes) {
+        app.instances = instances;
+    }
+    let run = section.required(
+        "run",
+        "\"COMMAND\", the command that starts the site",
+        mistakes,
+    );
+    if let Some(run) = run.and_then(|run| checked("run", &run, value::command, mistakes)) {
+        app.run = run;
+    }
+    app.release = text(&section, "release", value::command, mistakes);
+    if let Some(health) = text(&section, "health", url_path, mistakes) {
+        app.health = health;
+    }
+    app.maxconn = section.number("maxconn", 1..=1_000_000, mistakes);
+    if let Some(grace) = text(&section, "grace", duration, mistakes) {
+        app.grace = grace;
+    }
+    app
+}
+
+fn database(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Database {
+    let default = Database::default();
+    Database {
+        servers: servers(section, default.servers, mistakes),
+        strict: section
+            .boolean("strict", mistakes)
+            .unwrap_or(default.strict),
+    }
+}
+
+fn drill(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Drill {
+    let default = Drill::default();
+    Drill {
+        rate: section
+            .number("rate", 1..=10_000, mistakes)
+            .unwrap_or(default.rate),
+        page: text(section, "page", url_path, mistakes).unwrap_or(default.page),
+        read: text(section, "read", url_path, mistakes),
+        write: section
+            .table("write", "drill.write", mistakes)
+            .map(|section| drill_write(&section, mistakes)),
+    }
+}
+
+fn drill_write(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> DrillWrite {
+    let mut part = |key: &str, example: &str, check: fn(&str) -> Result<String, Wrong>| {
+        section
+            .required(key, example, mistakes)
+            .and_then(|written| checked(key, &written, check, mistakes))
+            .unwrap_or_default()
+    };
+    DrillWrite {
+        path: part("path", "\"/api/entries\"", url_path),
+        body: part("body", "'{\"text\": \"{id}\"}'", body),
+        look_up: part("look_up", "\"/api/entries/{id}\"", look_up),
+    }
+}
+
+fn body(text: &str) -> Result<String, Wrong> {
+    if text.contains("{id}") {
+        return Ok(text.to_owned());
+    }
+    let hint = "put {id} where an id may stand that no other write has: '{\"text\": \"{id}\"}'";
+    Err(("does not contain `{id}`".into(), hint.into()))
+}
+
+fn look_up(text: &str) -> Result<String, Wrong> {
+    let path = url_path(text)?;
+    let field = path
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .is_some_and(|(field, _)| !field.is_empty());
+    if field {
+        return Ok(path);
+    }
+    let hint = "name a field of the write's answer in braces: \"/api/entries/{id}\"";
+    Err(("would not find one write among others".into(), hint.into()))
+}
+
+fn servers(section: &Section<'_>, default: u16, mistakes: &mut Mistakes<'_>) -> u16 {
+    section
+        .number("servers", 1..=MAX_SERVERS, mistakes)
+        .unwrap_or(default)
+}
+
+/// Every element as `check` understands it; one that stands twice is a mistake.
+fn unique<T: Ord + Copy>(
+    key: &str,
+    list: &At<Vec<At<String>>>,
+    check: impl Fn(&str) -> Result<T, Wrong>,
+    mistakes: &mut Mistakes<'_>,
+) -> Vec<T> {
+    if list.value.len() > MOST_ADDRESSES {
+        let what = format!("`{key}` has {} values", list.value.len());
+        mistakes.add(&list.span, what, format!("{MOST_ADDRESSES} is the most"));
+        return Vec::new();
+    }
+    let mut seen = BTreeSet::new();
+    let mut values = Vec::new();
+    for element in &list.value {
+        let Some(value) = checked(key, element, &check, mistakes) else {
+            continue;
+        };
+        if seen.insert(value) {
+            values.push(value);
+        } else {
+            let what = format!("`{key}` has {} twice", shown(&element.value));
+            mistakes.add(&element.span, what, "leave one of them out");
+        }
+    }
+    values
+}

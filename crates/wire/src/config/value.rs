@@ -1,0 +1,173 @@
+//! The values that are written as strings in a `gaiola.toml` alone: ports, VIPs, directories and commands. Each error is
+//! `(what, hint)`.
+
+use crate::file::value::Wrong;
+use std::net::Ipv4Addr;
+use std::path::{Component, Path};
+
+/// Ports that Gaiola and its store use on the servers themselves.
+const TAKEN_PORTS: [(u16, u16); 3] = [(2379, 2380), (7071, 7071), (9180, 9199)];
+
+/// `:80`, a port on every VIP.
+pub(super) fn listen_port(text: &str) -> Result<u16, Wrong> {
+    let wrong = |what: &str| {
+        (
+            what.to_owned(),
+            "write a port as \":80\"; it is served on every VIP".to_owned(),
+        )
+    };
+    let digits = text
+        .strip_prefix(':')
+        .ok_or_else(|| wrong("does not begin with `:`"))?;
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let port: u16 = digits
+        .parse()
+        .ok()
+        .filter(|&port| plain && port > 0)
+        .ok_or_else(|| wrong("is not a port from 1 to 65535"))?;
+    match TAKEN_PORTS
+        .into_iter()
+        .find(|(first, last)| (*first..=*last).contains(&port))
+    {
+        None => Ok(port),
+        Some(_) => Err((
+            "is a port that Gaiola itself listens on".into(),
+            "take one other than 2379, 2380, 7071 and 9180 to 9199".into(),
+        )),
+    }
+}
+
+/// A virtual address that no server has.
+pub(super) fn vip(text: &str) -> Result<Ipv4Addr, Wrong> {
+    let hint = || "take addresses from 10.77.0.100 up".to_owned();
+    let address: Ipv4Addr = text
+        .parse()
+        .map_err(|_| ("is not an IPv4 address".to_owned(), hint()))?;
+    let what = match address.octets() {
+        [10, 77, 0, 0] | [10, 77, 255, 255] => "is the network's own address",
+        [10, 77, 0, 1] => "is the lab's own address",
+        [10, 77, 1..=4, _] => {
+            "is in a range of the servers' own addresses, 10.77.1.0 to 10.77.4.255"
+        }
+        [10, 77, ..] => return Ok(address),
+        _ => "is outside of the lab's network, 10.77.0.0/16",
+    };
+    Err((what.into(), hint()))
+}
+
+/// A directory below the site's own, without `.` in it.
+pub(super) fn inner_directory(text: &str) -> Result<String, Wrong> {
+    let hint = || "name a directory below this file's own, such as \"public\"".to_owned();
+    if text.contains('\0') {
+        return Err(("contains a zero byte".into(), hint()));
+    }
+    let mut names = Vec::new();
+    for component in Path::new(text).components() {
+        match component {
+            Component::Normal(name) => names.extend(name.to_str()),
+            Component::CurDir => {}
+            Component::ParentDir => return Err(("leads outside by `..`".into(), hint())),
+            Component::RootDir | Component::Prefix(_) => {
+                return Err(("is an absolute path".into(), hint()));
+            }
+        }
+    }
+    if names.is_empty() {
+        return Err((
+            "would publish the whole site, its programs and this file included".into(),
+            hint(),
+        ));
+    }
+    Ok(names.join("/"))
+}
+
+/// The path of a file or folder.
+pub(super) fn path(text: &str) -> Result<String, Wrong> {
+    match text.is_empty() || text.contains('\0') {
+        false => Ok(text.to_owned()),
+        true => {
+            let hint = "write a path, such as \"certificates/example.org.pem\"";
+            Err(("is no path".into(), hint.into()))
+        }
+    }
+}
+
+/// A number of days: `365d`.
+pub(super) fn days(text: &str) -> Result<u16, Wrong> {
+    const MOST: u16 = 3650;
+    let days = text.strip_suffix('d').and_then(|days| days.parse().ok());
+    days.filter(|days| *days <= MOST).ok_or_else(|| {
+        let hint = format!("write a number of days, at most {MOST}: \"365d\"");
+        ("is no number of days".into(), hint)
+    })
+}
+
+/// A command for `sh -c`.
+pub(super) fn command(text: &str) -> Result<String, Wrong> {
+    if text.trim().is_empty() {
+        return Err((
+            "is empty".into(),
+            "write a command, such as \"bin/guestbook\"".into(),
+        ));
+    }
+    if text.contains('\0') {
+        return Err(("contains a zero byte".into(), "take it out".into()));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_written_with_a_colon_and_is_not_one_of_ours() {
+        assert_eq!(listen_port(":80"), Ok(80));
+        assert_eq!(listen_port(":9179"), Ok(9179));
+        for text in [
+            ":9180",
+            ":9199",
+            ":7071",
+            ":2379",
+            ":2380",
+            "80",
+            ":",
+            ":0",
+            ":65536",
+            ":+80",
+            "0.0.0.0:80",
+            ":80 ",
+        ] {
+            assert!(listen_port(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_vip_is_an_address_that_no_server_has() {
+        for text in ["10.77.0.100", "10.77.0.2", "10.77.5.1", "10.77.255.254"] {
+            assert_eq!(vip(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "10.77.0.1",
+            "10.77.1.1",
+            "10.77.4.255",
+            "10.77.0.0",
+            "10.77.255.255",
+            "10.78.0.1",
+            "::1",
+            "10.77.0",
+            "",
+        ] {
+            assert!(vip(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_root_stays_below_the_site() {
+        assert_eq!(inner_directory("./public/"), Ok("public".into()));
+        assert_eq!(inner_directory("a//b/./c"), Ok("a/b/c".into()));
+        for text in ["..", "public/../..", "/srv", "", ".", "./", "a\0b", "a/.."] {
+            assert!(inner_directory(text).is_err(), "{text}");
+        }
+    }
+}

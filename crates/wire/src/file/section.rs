@@ -1,0 +1,505 @@
+//! One table of the file, read key by key; each value is handed out with the place where it stands.
+
+use super::mistake::{Mistakes, shown};
+use super::value::Wrong;
+use gaiola_model::Tier;
+use std::ops::{Range, RangeInclusive};
+use toml::de::{DeTable, DeValue};
+
+/// Every key of a file, by the section that it stands in; the root's name is empty.
+pub(crate) type Keys = &'static [(&'static str, &'static [&'static str])];
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) span: Range<usize>,
+}
+
+/// An element of a list that holds strings and tables.
+pub(crate) enum Element<'a> {
+    Text(At<String>),
+    Table(Section<'a>),
+}
+
+/// One table of a file.
+pub(crate) struct Section<'a> {
+    keys: Keys,
+    /// What it is, as in `keys`: `backend`.
+    kind: &'static str,
+    /// Its whole name: `backend.app`.
+    name: String,
+    /// Where its name stands.
+    span: Range<usize>,
+    table: &'a DeTable<'a>,
+}
+
+impl<'a> Section<'a> {
+    /// The whole file. Its unknown keys are reported.
+    pub(crate) fn root(table: &'a DeTable<'a>, keys: Keys, mistakes: &mut Mistakes<'_>) -> Self {
+        let root = Self {
+            keys,
+            kind: "",
+            name: String::new(),
+            span: 0..0,
+            table,
+        };
+        root.report_unknown_keys(mistakes);
+        root
+    }
+
+    /// The table `key`, which is a section of this kind. Its unknown keys are reported.
+    pub(crate) fn table(
+        &self,
+        key: &str,
+        kind: &'static str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<Self> {
+        let (written, value) = self.table.get_key_value(key)?;
+        match value.get_ref() {
+            DeValue::Table(table) => Some(self.inner(key, kind, written.span(), table, mistakes)),
+            other => {
+                let hint = format!("write it as [{}] with its keys below", self.name_of(key));
+                wrong_type(key, &value.span(), other, "a table", hint, mistakes);
+                None
+            }
+        }
+    }
+
+    /// The tables `[[key]]`, each a section of this kind.
+    pub(crate) fn tables(
+        &self,
+        key: &str,
+        kind: &'static str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Vec<Self> {
+        let Some(value) = self.table.get(key) else {
+            return Vec::new();
+        };
+        let hint = || {
+            format!(
+                "write each as [[{}]] with its keys below",
+                self.name_of(key)
+            )
+        };
+        let DeValue::Array(elements) = value.get_ref() else {
+            let (span, value) = (value.span(), value.get_ref());
+            wrong_type(key, &span, value, "a list of tables", hint(), mistakes);
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for element in elements.iter() {
+            match element.get_ref() {
+                DeValue::Table(table) => {
+                    sections.push(self.inner(key, kind, element.span(), table, mistakes));
+                }
+                other => {
+                    let what = format!("`{key}` holds {}, but is to hold tables", described(other));
+                    mistakes.add(&element.span(), what, hint());
+                }
+            }
+        }
+        sections
+    }
+
+    /// Strings and tables of this kind, in a list or one alone; empty where the key is absent.
+    pub(crate) fn elements(
+        &self,
+        key: &str,
+        kind: &'static str,
+        example: &str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Vec<Element<'a>> {
+        let Some(value) = self.table.get(key) else {
+            return Vec::new();
+        };
+        let hint = || format!("write it as {key} = {example}, or [{example}]");
+        let elements = match value.get_ref() {
+            DeValue::Array(elements) => &elements[..],
+            _ => std::slice::from_ref(value),
+        };
+        if elements.is_empty() {
+            mistakes.add(&value.span(), format!("`{key}` is empty"), hint());
+        }
+        let mut understood = Vec::new();
+        for element in elements {
+            let span = element.span();
+            understood.extend(match element.get_ref() {
+                DeValue::String(text) => Some(Element::Text(At {
+                    value: text.to_string(),
+                    span,
+                })),
+                DeValue::Table(table) => {
+                    let section = self.inner(key, kind, span, table, mistakes);
+                    Some(Element::Table(section))
+                }
+                other => {
+                    wrong_type(key, &span, other, "a string or a table", hint(), mistakes);
+                    None
+                }
+            });
+        }
+        understood
+    }
+
+    fn inner(
+        &self,
+        key: &str,
+        kind: &'static str,
+        span: Range<usize>,
+        table: &'a DeTable<'a>,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Self {
+        let section = Self {
+            keys: self.keys,
+            kind,
+            name: self.name_of(key),
+            span,
+            table,
+        };
+        section.report_unknown_keys(mistakes);
+        section
+    }
+
+    fn name_of(&self, key: &str) -> String {
+        match &*self.name {
+            "" => key.to_owned(),
+            name => format!("{name}.{key}"),
+        }
+    }
+
+    /// Its keys, in the order of the file.
+    pub(crate) fn entries(&self) -> Vec<At<&'a str>> {
+        let keys = self.table.keys().map(|key| At {
+            value: key.get_ref().as_ref(),
+            span: key.span(),
+        });
+        let mut entries: Vec<_> = keys.collect();
+        entries.sort_by_key(|entry| entry.span.start);
+        entries
+    }
+
+    /// Whether `key` is a table rather than a plain value.
+    pub(crate) fn has_table(&self, key: &str) -> bool {
+        let value = self.table.get(key);
+        value.is_some_and(|value| matches!(value.get_ref(), DeValue::Table(_)))
+    }
+
+    /// Whether `key` is a string.
+    pub(crate) fn has_text(&self, key: &str) -> bool {
+        let value = self.table.get(key);
+        value.is_some_and(|value| matches!(value.get_ref(), DeValue::String(_)))
+    }
+
+    /// Whether `key` is `true`.
+    pub(crate) fn is_true(&self, key: &str) -> bool {
+        let value = self.table.get(key);
+        value.is_some_and(|value| matches!(value.get_ref(), DeValue::Boolean(true)))
+    }
+
+    /// Where a key that is there stands.
+    pub(crate) fn key_span(&self, key: &str) -> Option<Range<usize>> {
+        self.table.get_key_value(key).map(|(key, _)| key.span())
+    }
+
+    /// A string, or a list of them; empty where the key is absent.
+    pub(crate) fn one_or_more(
+        &self,
+        key: &str,
+        example: &str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Vec<At<String>> {
+        let value = self.table.get(key).map(|value| value.get_ref());
+        match value {
+            None => Vec::new(),
+            Some(DeValue::Array(_)) => self
+                .strings(key, &format!("[{example}]"), mistakes)
+                .map_or_else(Vec::new, |list| list.value),
+            Some(_) => self.string(key, mistakes).into_iter().collect(),
+        }
+    }
+
+    /// Where its name stands.
+    pub(crate) fn span(&self) -> &Range<usize> {
+        &self.span
+    }
+
+    /// Its whole name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    pub(crate) fn string(&self, key: &str, mistakes: &mut Mistakes<'_>) -> Option<At<String>> {
+        let value = self.table.get(key)?;
+        match value.get_ref() {
+            DeValue::String(text) => Some(At {
+                value: text.to_string(),
+                span: value.span(),
+            }),
+            other => {
+                let hint = string_hint(key, other);
+                wrong_type(key, &value.span(), other, "a string", hint, mistakes);
+                None
+            }
+        }
+    }
+
+    /// A string that has to be there; `example` is shown where it is not.
+    pub(crate) fn required(
+        &self,
+        key: &str,
+        example: &str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<At<String>> {
+        self.need(key, example, mistakes);
+        self.string(key, mistakes)
+    }
+
+    /// Reports a key that has to be there and is not, with an `example` of it.
+    pub(crate) fn need(&self, key: &str, example: &str, mistakes: &mut Mistakes<'_>) {
+        if !self.has(key) {
+            let what = format!("[{}] has no `{key}`", self.name);
+            mistakes.missing(&self.span, what, format!("add {key} = {example}"));
+        }
+    }
+
+    /// A list of strings; elements of another type are reported and left out.
+    pub(crate) fn strings(
+        &self,
+        key: &str,
+        example: &str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<At<Vec<At<String>>>> {
+        let value = self.table.get(key)?;
+        let hint = || format!("write it as {key} = {example}");
+        let DeValue::Array(elements) = value.get_ref() else {
+            wrong_type(
+                key,
+                &value.span(),
+                value.get_ref(),
+                "a list",
+                hint(),
+                mistakes,
+            );
+            return None;
+        };
+        if elements.is_empty() {
+            mistakes.add(&value.span(), format!("`{key}` is empty"), hint());
+        }
+        let mut strings = Vec::new();
+        for element in elements.iter() {
+            match element.get_ref() {
+                DeValue::String(text) => strings.push(At {
+                    value: text.to_string(),
+                    span: element.span(),
+                }),
+                other => {
+                    let what =
+                        format!("`{key}` holds {}, but is to hold strings", described(other));
+                    mistakes.add(&element.span(), what, hint());
+                }
+            }
+        }
+        Some(At {
+            value: strings,
+            span: value.span(),
+        })
+    }
+
+    /// A whole number within `range`, or `None` where it is absent or wrong.
+    pub(crate) fn number<T>(
+        &self,
+        key: &str,
+        range: RangeInclusive<T>,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<T>
+    where
+        T: TryFrom<i64> + PartialOrd + Copy + std::fmt::Display,
+    {
+        let value = self.table.get(key)?;
+        let (least, most) = (*range.start(), *range.end());
+        let DeValue::Integer(integer) = value.get_ref() else {
+            let hint = format!("write a number from {least} to {most}, without quotes");
+            wrong_type(
+                key,
+                &value.span(),
+                value.get_ref(),
+                "a whole number",
+                hint,
+                mistakes,
+            );
+            return None;
+        };
+        let number = i64::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .and_then(|number| T::try_from(number).ok())
+            .filter(|number| range.contains(number));
+        if number.is_none() {
+            let what = format!("`{key}` is {}", integer.as_str());
+            let hint = format!("it is from {least} to {most}");
+            mistakes.add(&value.span(), what, hint);
+        }
+        number
+    }
+
+    pub(crate) fn boolean(&self, key: &str, mistakes: &mut Mistakes<'_>) -> Option<bool> {
+        let value = self.table.get(key)?;
+        if let DeValue::Boolean(boolean) = value.get_ref() {
+            return Some(*boolean);
+        }
+        let hint = "write true or false, without quotes".into();
+        wrong_type(
+            key,
+            &value.span(),
+            value.get_ref(),
+            "true or false",
+            hint,
+            mistakes,
+        );
+        None
+    }
+
+    /// Reports every key that this section does not have.
+    fn report_unknown_keys(&self, mistakes: &mut Mistakes<'_>) {
+        let Some(known) = keys_of(self.keys, self.kind) else {
+            return;
+        };
+        for key in self.table.keys() {
+            let name = key.get_ref().as_ref();
+            if !known.contains(&name) {
+                let what = match &*self.name {
+                    "" => format!("unknown key {}", shown(name)),
+                    section => format!("unknown key {} in [{section}]", shown(name)),
+                };
+                let hint = unknown_hint(name, self.keys, self.kind, known);
+                mistakes.add(&key.span(), what, hint);
+            }
+        }
+    }
+}
+
+/// The string `key` as `check` understands it; `None` where it is absent or wrong.
+pub(crate) fn text<T>(
+    section: &Section<'_>,
+    key: &str,
+    check: impl Fn(&str) -> Result<T, Wrong>,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<T> {
+    let written = section.string(key, mistakes)?;
+    checked(key, &written, check, mistakes)
+}
+
+pub(crate) fn checked<T>(
+    key: &str,
+    written: &At<String>,
+    check: impl Fn(&str) -> Result<T, Wrong>,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<T> {
+    match check(&written.value) {
+        Ok(value) => Some(value),
+        Err((what, hint)) => {
+            let what = format!("`{key}` {} {what}", shown(&written.value));
+            mistakes.add(&written.span, what, hint);
+            None
+        }
+    }
+}
+
+/// The keys of this kind of section; `None`: keys are names of the user's own.
+fn keys_of(keys: Keys, kind: &str) -> Option<&'static [&'static str]> {
+    let found = keys.iter().find(|(name, _)| *name == kind);
+    found.map(|(_, keys)| *keys)
+}
+
+/// What an unknown key may have been meant to be.
+fn unknown_hint(key: &str, keys: Keys, kind: &str, known: &[&str]) -> String {
+    if let Some(meant) = closest(key, known) {
+        return format!("did you mean `{meant}`?");
+    }
+    if let Some(tier) = key
+        .parse::<Tier>()
+        .ok()
+        .filter(|tier| known.contains(&tier.section()))
+    {
+        return format!("did you mean `{tier}`?");
+    }
+    let elsewhere = keys
+        .iter()
+        .find(|(name, keys)| *name != kind && keys.contains(&key));
+    match elsewhere {
+        Some(("", _)) => format!("`{key}` stands at the top of the file, before every [section]"),
+        Some((other, _)) => format!("`{key}` belongs in [{other}]"),
+        None => format!("known here: {}", known.join(", ")),
+    }
+}
+
+/// The known word that is at most a third of its letters away: what was probably meant.
+///
+/// ```
+/// assert_eq!(gaiola_wire::closest("maxcon", &["bind", "maxconn"]), Some("maxconn"));
+/// ```
+pub fn closest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    const LONGEST: usize = 40;
+    if key.len() > LONGEST {
+        return None;
+    }
+    let key = key.to_lowercase();
+    let underscored = key.replace('-', "_");
+    let distance = |candidate| {
+        let of = |key| strsim::damerau_levenshtein(key, candidate);
+        of(&key).min(of(&underscored))
+    };
+    known
+        .iter()
+        .map(|candidate| (distance(candidate), *candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn wrong_type(
+    key: &str,
+    span: &Range<usize>,
+    value: &DeValue<'_>,
+    wanted: &str,
+    hint: String,
+    mistakes: &mut Mistakes<'_>,
+) {
+    let what = format!("`{key}` is {}, but is to be {wanted}", described(value));
+    mistakes.add(span, what, hint);
+}
+
+fn described(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// A plain value as it was written; for others what kind it is.
+fn written(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::Integer(integer) => integer.as_str().to_owned(),
+        DeValue::Float(float) => float.as_str().to_owned(),
+        DeValue::Boolean(boolean) => boolean.to_string(),
+        other => described(other).to_owned(),
+    }
+}
+
+fn string_hint(key: &str, value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => {
+            format!("write it in quotes: {key} = \"{}\"", written(value))
+        }
+        _ => format!("write one value in quotes: {key} = \"...\""),
+    }
+}

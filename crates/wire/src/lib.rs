@@ -1,0 +1,13 @@
+//! Bytes to model values and back. No sockets, no files, no clock.
+
+pub mod arp;
+pub mod client_hello;
+pub mod config;
+mod file;
+pub use file::closest;
+pub mod http1;
+
+pub mod peers;
+pub mod proxy_file;
+pub mod proxy_protocol;
+pub mod vrrp;

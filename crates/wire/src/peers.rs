@@ -1,0 +1,135 @@
+//! What balancers tell each other of their limits: datagrams with counts, sealed with the secret that they share.
+//!
+//! Big-endian: a magic number of 8 bytes, the stamp, the limit, then up to [`MOST`] counts of 20 bytes each (key, window,
+//! how many more), and the first 16 bytes of HMAC-SHA256 over all that. A stamp only grows, so that no datagram counts twice.
+
+use gaiola_model::proxy::Count;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// Most counts of one datagram, which fits into every network's packet then.
+pub const MOST: usize = 58;
+
+const MAGIC: [u8; 8] = *b"gaiola\x00\x01";
+const HEAD: usize = 24;
+const COUNT: usize = 20;
+const SEAL: usize = 16;
+
+/// One datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Greater than in every datagram before: nanoseconds since the Unix epoch.
+    pub stamp: u64,
+    /// Which limit the counts are of.
+    pub limit: u64,
+    /// The counts.
+    pub counts: Vec<Count>,
+}
+
+/// Why a datagram is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// It is none of ours.
+    #[error("it is no datagram of a balancer")]
+    Form,
+    /// Whoever sent it does not have the secret.
+    #[error("it is sealed with another secret")]
+    Seal,
+}
+
+/// A sealed datagram with the first [`MOST`] counts.
+pub fn encode(secret: &[u8], told: &Told) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEAD + COUNT * told.counts.len().min(MOST) + SEAL);
+    out.extend(MAGIC);
+    out.extend(told.stamp.to_be_bytes());
+    out.extend(told.limit.to_be_bytes());
+    for count in told.counts.iter().take(MOST) {
+        out.extend(count.key.to_be_bytes());
+        out.extend(count.window.to_be_bytes());
+        out.extend(count.more.to_be_bytes());
+    }
+    let seal = mac(secret, &out).finalize().into_bytes();
+    out.extend(&seal[..SEAL]);
+    out
+}
+
+/// Reads a datagram that is sealed with this secret.
+///
+/// # Errors
+/// Why it is passed over.
+pub fn decode(secret: &[u8], bytes: &[u8]) -> Result<Told, Rejected> {
+    let (text, seal) = bytes.split_last_chunk::<SEAL>().ok_or(Rejected::Form)?;
+    let (magic, rest) = text.split_first_chunk::<8>().ok_or(Rejected::Form)?;
+    let (stamp, rest) = rest.split_first_chunk::<8>().ok_or(Rejected::Form)?;
+    let (limit, rest) = rest.split_first_chunk::<8>().ok_or(Rejected::Form)?;
+    let (counts, []) = rest.as_chunks::<COUNT>() else {
+        return Err(Rejected::Form);
+    };
+    if *magic != MAGIC || counts.len() > MOST {
+        return Err(Rejected::Form);
+    }
+    mac(secret, text)
+        .verify_truncated_left(seal)
+        .map_err(|_| Rejected::Seal)?;
+    Ok(Told {
+        stamp: u64::from_be_bytes(*stamp),
+        limit: u64::from_be_bytes(*limit),
+        counts: counts.iter().map(count).collect(),
+    })
+}
+
+fn count(bytes: &[u8; COUNT]) -> Count {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = *bytes;
+    Count {
+        key: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        window: u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+        more: u32::from_be_bytes([q, r, s, t]),
+    }
+}
+
+fn mac(secret: &[u8], text: &[u8]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a secret may have any length");
+    mac.update(text);
+    mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn told() -> impl Strategy<Value = Told> {
+        let count = (any::<u64>(), any::<u64>(), any::<u32>());
+        let count = count.prop_map(|(key, window, more)| Count { key, window, more });
+        let counts = prop::collection::vec(count, 0..=MOST);
+        (any::<u64>(), any::<u64>(), counts).prop_map(|(stamp, limit, counts)| Told {
+            stamp,
+            limit,
+            counts,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn decode_undoes_encode(told in told()) {
+            let bytes = encode(b"secret", &told);
+            prop_assert!(bytes.len() <= 1200);
+            prop_assert_eq!(decode(b"secret", &bytes), Ok(told));
+            prop_assert_eq!(decode(b"other", &bytes), Err(Rejected::Seal));
+        }
+
+        #[test]
+        fn a_changed_datagram_is_passed_over(told in told(), at in any::<prop::sample::Index>(), bit in 0..8u8) {
+            let mut bytes = encode(b"secret", &told);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(decode(b"secret", &bytes).is_err());
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..1500)) {
+            prop_assert!(decode(b"secret", &bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! The file of `gaiola proxy -f FILE`: its text to a [`ProxyFile`], or every mistake in it with line and column.
+//!
+//! Sections have HAProxy's meanings: a frontend listens and chooses, a backend holds servers. Names that lead nowhere
+//! are found once everything has been read.
+
+mod backend;
+mod balance;
+mod bind;
+mod check;
+mod frontend;
+mod limit;
+mod log;
+mod route;
+mod rule;
+mod server;
+mod sni;
+mod sticky;
+mod value;
+
+pub use crate::file::{ConfigErrors, Mistake};
+
+use crate::file::value::duration;
+use crate::file::{self, At, Keys, Mistakes, Section, checked, closest, shown, text};
+use gaiola_model::proxy::{Address, BasicAuth, ClientTimeouts, Limit, Route, ServerTimeouts};
+use gaiola_model::proxy_file::{Process, ProxyFile};
+use gaiola_model::{ProxyConfig, Revision};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Every key there is. In a section that is not here, keys are names of the user's own.
+const KEYS: Keys = &[
+    (
+        "",
+        &[
+            "name",
+            "workers",
+            "admin",
+            "control",
+            "access_log",
+            "timeouts",
+            "frontend",
+            "backend",
+            "users",
+            "limit",
+            "limit_secret",
+            "peers",
+        ],
+    ),
+    ("access_log", &["to", "format", "facility"]),
+    (
+        "timeouts",
+        &[
+            "http_request",
+            "http_keep_alive",
+            "client",
+            "tunnel",
+            "connect",
+            "server",
+            "queue",
+            "tcp_user",
+            "pool",
+        ],
+    ),
+    (
+        "frontend.NAME",
+        &[
+            "bind",
+            "mode",
+            "backend",
+            "route",
+            "maxconn",
+            "trust",
+            "accept_proxy",
+            "refusal",
+            "sni",
+            "timeouts",
+            "rule",
+            "connection_limit",
+            "error_pages",
+        ],
+    ),
+    (
+        "frontend.NAME.bind",
+        &["address", "permissions", "accept_proxy", "tls"],
+    ),
+    (
+        "frontend.NAME.bind.tls",
+        &[
+            "certificates",
+            "min_version",
+            "client_ca",
+            "client_certificate",
+            "alpn",
+        ],
+    ),
+    ("frontend.NAME.sni", &["names", "backend"]),
+    (
+        "frontend.NAME.timeouts",
+        &["http_request", "http_keep_alive", "client", "tunnel"],
+    ),
+    ("frontend.NAME.route", route::KEYS),
+    ("frontend.NAME.route.header.NAME", &["is", "regex"]),
+    ("frontend.NAME.route.timeouts", &["server", "queue"]),
+    ("frontend.NAME.route.rule", rule::KEYS),
+    ("frontend.NAME.rule", rule::KEYS),
+    (
+        "frontend.NAME.rule.hsts",
+        &["max_age", "include_subdomains", "preload"],
+    ),
+    ("users.NAME", &["realm", "user"]),
+    (
+        "limit.NAME",
+        &["by", "rate", "concurrent", "keys", "shared"],
+    ),
+    ("peers", &["address", "others"]),
+    (
+        "backend.NAME",
+        &[
+            "balance",
+            "hash",
+            "server",
+            "check",
+            "fallback",
+            "sticky",
+            "all_spares",
+            "slow_start",
+            "slow_ejection",
+            "on_marked_down",
+            "queue_size",
+            "queue_when_down",
+            "timeouts",
+        ],
+    ),
+    (
+        "backend.NAME.timeouts",
+        &["connect", "server", "queue", "tcp_user", "pool"],
+    ),
+    (
+        "backend.NAME.hash",
+        &["on", "name", "query", "depth", "bound"],
+    ),
+    ("backend.NAME.slow_ejection", &["factor", "after"]),
+    (
+        "backend.NAME.sticky",
+        &[
+            "cookie",
+            "indirect",
+            "nocache",
+            "secure",
+            "http_only",
+            "key",
+            "path",
+            "domain",
+            "same_site",
+            "max_idle",
+            "max_life",
+        ],
+    ),
+    (
+        "backend.NAME.check",
+        &[
+            "kind",
+            "path",
+            "user",
+            "ca",
+            "certificate",
+            "key",
+            "port",
+            "interval",
+            "fast_interval",
+            "connect",
+            "timeout",
+            "rise",
+            "fall",
+        ],
+    ),
+    (
+        "backend.NAME.server.NAME",
+        &[
+            "address",
+            "weight",
+            "maxconn",
+            "check_path",
+            "disabled",
+            "drain",
+            "spare",
+            "cookie",
+            "tls",
+            "send_proxy",
+        ],
+    ),
+    (
+        "backend.NAME.server.NAME.tls",
+        &["verify", "ca", "sni", "host", "certificate"],
+    ),
+];
+
+/// What a reader needs to know of the world.
+pub struct Surroundings<'a> {
+    /// Relative paths begin here: the file's own directory.
+    pub directory: &'a Path,
+    /// What the process is called where the file has no `name`.
+    pub host: &'a str,
+    /// Finds the address of `HOST:PORT`, or says why there is none.
+    pub resolve: &'a dyn Fn(&str) -> Result<SocketAddr, String>,
+    /// Tells every mistake in a part whose meaning is known to those alone who use it.
+    pub check: &'a dyn Fn(Part<'_>) -> Vec<String>,
+}
+
+/// A part of a file that is asked about by itself, so that its mistakes have its line.
+pub enum Part<'a> {
+    /// A route with one condition or one rule.
+    Route(&'a Route),
+    /// A page for a status.
+    Page(u16, &'a Path),
+}
+
+/// Reads the text of a file.
+///
+/// ```
+/// use gaiola_wire::proxy_file::{Surroundings, load};
+///
+/// let around = Surroundings {
+///     directory: "/etc/gaiola".as_ref(),
+///     host: "edge1",
+///     resolve: &|_| Err("no names".into()),
+///     check: &|_| Vec::new(),
+/// };
+/// let text = "[frontend.www]\nbind = ':80'\nbackend = 'app'\n[backend.app.server]\napp1 = '10.0.0.1:3000'";
+/// assert_eq!(load(text, &around).unwrap().config.backends[0].servers[0].name, "app1");
+/// ```
+///
+/// # Errors
+/// Every mistake of the text.
+pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigErrors> {
+    file::read(text, KEYS, |root, mistakes| {
+        let mut reader = Reader {
+            around,
+            mistakes,
+            bound: BTreeSet::new(),
+            users: Vec::new(),
+            limits: Vec::new(),
+        };
+        reader.whole(root)
+    })
+}
+
+/// What one file is read with.
+struct Reader<'a, 'm, 't> {
+    around: &'a Surroundings<'a>,
+    mistakes: &'m mut Mistakes<'t>,
+    /// What is listened on so far.
+    bound: BTreeSet<Address>,
+    /// What rules may name.
+    users: Vec<(String, BasicAuth)>,
+    limits: Vec<Limit>,
+}
+
+/// A name that must be that of a backend.
+type Reference = At<String>;
+
+impl Reader<'_, '_, '_> {
+    fn whole(&mut self, root: &Section<'_>) -> ProxyFile {
+        let defaults = self.defaults(root);
+        let mut references = Vec::new();
+        let backends = self.named(root, "backend", "backend.NAME");
+        let backends: Vec<_> = backends
+            .iter()
+            .map(|(name, section)| self.backend(name, section, &defaults.1, &mut references))
+            .collect();
+        self.users = self.all_users(root);
+        self.limits = self.all_limits(root);
+        let frontends = self.named(root, "frontend", "frontend.NAME");
+        let frontends: Vec<_> = frontends
+            .iter()
+            .map(|(name, section)| self.frontend(name, section, &defaults.0, &mut references))
+            .collect();
+        if frontends.is_empty() {
+            let hint = "add [frontend.NAME] with bind = \"0.0.0.0:80\" and backend = \"NAME\"";
+            self.mistakes
+                .missing(&(0..0), "the file has no [frontend.NAME]", hint);
+        }
+        let names: Vec<&str> = backends.iter().map(|backend| &*backend.name).collect();
+        for reference in &references {
+            self.find(("backend", "backend"), reference, &names);
+        }
+        let name = text(root, "name", value::name, self.mistakes);
+        ProxyFile {
+            process: self.process(root),
+            config: ProxyConfig {
+                revision: Revision::default(),
+                server: name.unwrap_or_else(|| self.around.host.to_owned()),
+                frontends,
+                backends,
+                peers: self.peers(root),
+                limits: std::mem::take(&mut self.limits),
+                limit_secret: text(root, "limit_secret", value::secret, self.mistakes),
+            },
+        }
+    }
+
+    fn process(&mut self, root: &Section<'_>) -> Process {
+        Process {
+            workers: root
+                .number("workers", 1..=1024u16, self.mistakes)
+                .and_then(|workers| NonZeroUsize::new(workers.into())),
+            admin: text(root, "admin", value::bind, self.mistakes),
+            control: self.path(root, "control"),
+            access_log: self.access_log(root),
+        }
+    }
+
+    /// The waits of every frontend and backend that says nothing else.
+    fn defaults(&mut self, root: &Section<'_>) -> (ClientTimeouts, ServerTimeouts) {
+        let client = ClientTimeouts::default();
+        // Servers may be far away: a lost SYN is sent again after a second, and again after two more.
+        let server = ServerTimeouts {
+            connect: Duration::from_secs(5),
+            user: Duration::from_secs(10),
+            ..ServerTimeouts::default()
+        };
+        match root.table("timeouts", "timeouts", self.mistakes) {
+            Some(section) => (
+                self.client_timeouts(&section, &client),
+                self.server_timeouts(&section, &server),
+            ),
+            None => (client, server),
+        }
+    }
+
+    fn client_timeouts(
+        &mut self,
+        section: &Section<'_>,
+        default: &ClientTimeouts,
+    ) -> ClientTimeouts {
+        ClientTimeouts {
+            request_head: self.span(section, "http_request", default.request_head),
+            keep_alive: self.span(section, "http_keep_alive", default.keep_alive),
+            idle: self.span(section, "client", default.idle),
+            tunnel: self.span(section, "tunnel", default.tunnel),
+        }
+    }
+
+    fn server_timeouts(
+        &mut self,
+        section: &Section<'_>,
+        default: &ServerTimeouts,
+    ) -> ServerTimeouts {
+        ServerTimeouts {
+            connect: self.span(section, "connect", default.connect),
+            queue: self.span(section, "queue", default.queue),
+            response: self.span(section, "server", default.response),
+            user: self.span(section, "tcp_user", default.user),
+            pooled: self.span(section, "pool", default.pooled),
+            ..default.clone()
+        }
+    }
+
+    fn span(&mut self, section: &Section<'_>, key: &str, default: Duration) -> Duration {
+        text(section, key, positive, self.mistakes).unwrap_or(default)
+    }
+
+    /// Every `[key.NAME]`, in the order of the file.
+    fn named<'s>(
+        &mut self,
+        root: &Section<'s>,
+        key: &'static str,
+        kind: &'static str,
+    ) -> Vec<(String, Section<'s>)> {
+        let Some(all) = root.table(key, key, self.mistakes) else {
+            return Vec::new();
+        };
+        let mut named = Vec::new();
+        for entry in all.entries() {
+            let name = self.entry_name(&entry, key);
+            if let Some(section) = all.table(entry.value, kind, self.mistakes) {
+                named.extend(name.map(|name| (name, section)));
+            }
+        }
+        named
+    }
+
+    /// The user's own name of a section or server.
+    fn entry_name(&mut self, entry: &At<&str>, what: &str) -> Option<String> {
+        match value::name(entry.value) {
+            Ok(name) => Some(name),
+            Err((wrong, hint)) => {
+                let what = format!("the {what}'s name {} {wrong}", shown(entry.value));
+                self.mistakes.add(&entry.span, what, hint);
+                None
+            }
+        }
+    }
+
+    fn path(&mut self, section: &Section<'_>, key: &str) -> Option<PathBuf> {
+        let path = text(section, key, value::path, self.mistakes)?;
+        Some(self.around.directory.join(path))
+    }
+
+    /// Which of the names a reference means. One that leads nowhere is reported, with `section` to be added.
+    fn find(
+        &mut self,
+        (what, section): (&str, &str),
+        reference: &Reference,
+        names: &[&str],
+    ) -> Option<usize> {
+        let name = &*reference.value;
+        let found = names.iter().position(|known| *known == name);
+        if found.is_none() {
+            let hint = match closest(name, names) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("add [{section}.NAME] of this name"),
+            };
+            let what = format!("there is no {what} {}", shown(name));
+            self.mistakes.add(&reference.span, what, hint);
+        }
+        found
+    }
+
+    /// Reports what is wrong with a part that stands there.
+    fn ask(&mut self, span: &Range<usize>, part: Part<'_>, hint: &str) {
+        for mistake in (self.around.check)(part) {
+            self.mistakes
+                .add(span, file::value::one_line(&mistake), hint);
+        }
+    }
+
+    fn backend_name(&mut self, section: &Section<'_>, key: &str) -> Option<Reference> {
+        let written = section.string(key, self.mistakes)?;
+        let name = checked(key, &written, value::name, self.mistakes)?;
+        Some(At {
+            value: name,
+            span: written.span,
+        })
+    }
+}
+
+/// A wait; none is no wait at all.
+fn positive(text: &str) -> Result<Duration, file::value::Wrong> {
+    match duration(text)? {
+        Duration::ZERO => Err((
+            "would be over at once".into(),
+            "write a number and ms, s, m or h, at most 1h: \"500ms\", \"10s\"".into(),
+        )),
+        span => Ok(span),
+    }
+}
+
+#[cfg(test)]
+mod tests;

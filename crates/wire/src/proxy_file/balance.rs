@@ -1,0 +1,116 @@
+//! How a backend chooses a server: `balance`, `hash` and `slow_ejection`.
+
+use super::{Reader, value};
+use crate::file::value::Wrong;
+use crate::file::{Section, text};
+use gaiola_model::proxy::{Algorithm, HashKey, SlowEjection};
+
+/// Most percent that make sense anywhere.
+const MOST_PERCENT: u16 = 10_000;
+
+/// What a hash is made `on`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    Source,
+    Uri,
+    Header,
+    Cookie,
+}
+
+impl Reader<'_, '_, '_> {
+    pub(super) fn algorithm(&mut self, section: &Section<'_>) -> Algorithm {
+        let written = text(section, "balance", value::balance, self.mistakes);
+        let hash = section.table("hash", "backend.NAME.hash", self.mistakes);
+        let hash = hash.map(|hash| self.hash(&hash));
+        let is_known = written.is_some() || !section.has("balance");
+        match (written.unwrap_or_default(), hash) {
+            (Algorithm::Hash { .. }, Some(hash)) => hash,
+            (other, _) => {
+                if is_known && !matches!(other, Algorithm::Hash { .. }) {
+                    self.has_no_meaning(section, "hash", "it belongs to balance = \"hash\"");
+                }
+                other
+            }
+        }
+    }
+
+    fn hash(&mut self, section: &Section<'_>) -> Algorithm {
+        let written = text(section, "on", on, self.mistakes);
+        let on = written.unwrap_or(On::Source);
+        let is_known = written.is_some() || !section.has("on");
+        let is_named = matches!(on, On::Header | On::Cookie);
+        if is_named {
+            section.need("name", "\"NAME\"", self.mistakes);
+        } else if is_known {
+            self.has_no_meaning(
+                section,
+                "name",
+                "it belongs to on = \"header\" or \"cookie\"",
+            );
+        }
+        if is_known && on != On::Uri {
+            for key in ["query", "depth"] {
+                self.has_no_meaning(section, key, "it belongs to on = \"uri\"");
+            }
+        }
+        let name = text(section, "name", value::token, self.mistakes).unwrap_or_default();
+        let query = section.boolean("query", self.mistakes);
+        let depth = section.number("depth", 0..=1_000, self.mistakes);
+        Algorithm::Hash {
+            key: match on {
+                On::Source => HashKey::Source,
+                On::Uri => HashKey::Uri {
+                    query: query.unwrap_or_default(),
+                    depth: depth.unwrap_or_default(),
+                },
+                On::Header => HashKey::Header(name),
+                On::Cookie => HashKey::Cookie(name),
+            },
+            bound: self.bound_of(section),
+        }
+    }
+
+    /// Percent, or `"none"`.
+    fn bound_of(&mut self, section: &Section<'_>) -> Option<u16> {
+        if section.has_text("bound") {
+            return text(section, "bound", none, self.mistakes)?;
+        }
+        let bound = section.number("bound", 100..=MOST_PERCENT, self.mistakes);
+        Some(bound.unwrap_or(Algorithm::USUAL_BOUND))
+    }
+
+    pub(super) fn slow_ejection(&mut self, section: &Section<'_>) -> Option<SlowEjection> {
+        let kind = "backend.NAME.slow_ejection";
+        let section = section.table("slow_ejection", kind, self.mistakes)?;
+        section.need("factor", "300", self.mistakes);
+        section.need("after", "\"10s\"", self.mistakes);
+        let factor = section.number("factor", 101..=MOST_PERCENT, self.mistakes);
+        let after = text(&section, "after", super::positive, self.mistakes);
+        Some(SlowEjection {
+            factor: factor?,
+            after: after?,
+        })
+    }
+}
+
+fn on(text: &str) -> Result<On, Wrong> {
+    value::one_of(
+        text,
+        &[
+            ("source", On::Source),
+            ("uri", On::Uri),
+            ("header", On::Header),
+            ("cookie", On::Cookie),
+        ],
+    )
+}
+
+fn none(text: &str) -> Result<Option<u16>, Wrong> {
+    match text {
+        "none" => Ok(None),
+        _ => Err((
+            "is no bound".into(),
+            format!("write a number of percent from 100 to {MOST_PERCENT}, or \"none\""),
+        )),
+    }
+}

@@ -1,0 +1,111 @@
+//! Where a frontend listens: `bind`, with what is spoken there.
+
+use super::{Reader, value};
+use crate::file::{At, Element, Section, checked, text};
+use gaiola_model::proxy::{Address, Bind, ClientCertificates, Tls};
+use ipnet::IpNet;
+use std::path::PathBuf;
+
+impl Reader<'_, '_, '_> {
+    /// Each element of `bind` is an address, or a table that has more to say of it.
+    pub(super) fn binds(&mut self, section: &Section<'_>, is_http: bool) -> Vec<Bind> {
+        let senders = self.networks(section, "accept_proxy");
+        section.need("bind", "\"0.0.0.0:80\"", self.mistakes);
+        let kind = "frontend.NAME.bind";
+        let elements = section.elements("bind", kind, "\":80\"", self.mistakes);
+        let binds = elements.iter().filter_map(|element| match element {
+            Element::Text(written) => Some(Bind {
+                proxy_protocol_from: senders.clone(),
+                ..Bind::new(self.bind_address("bind", written)?)
+            }),
+            Element::Table(section) => self.bind(section, &senders, is_http),
+        });
+        binds.collect()
+    }
+
+    fn bind(&mut self, section: &Section<'_>, senders: &[IpNet], is_http: bool) -> Option<Bind> {
+        let written = section.required("address", "\":443\"", self.mistakes);
+        let address = written.and_then(|written| self.bind_address("address", &written));
+        let senders = match section.has("accept_proxy") {
+            true => self.networks(section, "accept_proxy"),
+            false => senders.to_vec(),
+        };
+        let permissions = text(section, "permissions", value::permissions, self.mistakes);
+        let tls = section.table("tls", "frontend.NAME.bind.tls", self.mistakes);
+        let tls = tls.map(|tls| self.tls(&tls, is_http));
+        match address {
+            Some(Address::Tcp(_)) => {
+                self.has_no_meaning(section, "permissions", "only a Unix socket has them");
+            }
+            Some(Address::Unix(_)) => {
+                self.has_no_meaning(section, "tls", "TLS is served on TCP only");
+            }
+            None => {}
+        }
+        Some(Bind {
+            proxy_protocol_from: senders,
+            permissions,
+            tls,
+            ..Bind::new(address?)
+        })
+    }
+
+    /// An address that nothing else listens on.
+    fn bind_address(&mut self, key: &str, written: &At<String>) -> Option<Address> {
+        let address = checked(key, written, value::listen, self.mistakes)?;
+        if !self.bound.insert(address.clone()) {
+            let what = format!("{address} is listened on twice");
+            self.mistakes
+                .add(&written.span, what, "leave one of them out");
+        }
+        Some(address)
+    }
+
+    fn tls(&mut self, section: &Section<'_>, is_http: bool) -> Tls {
+        section.need("certificates", "\"site.pem\"", self.mistakes);
+        let min_version = text(section, "min_version", value::tls_version, self.mistakes);
+        let protocol = match is_http {
+            true => value::http_protocol,
+            false => value::protocol,
+        };
+        let alpn = section.one_or_more("alpn", "\"http/1.1\"", self.mistakes);
+        let alpn = alpn
+            .iter()
+            .filter_map(|element| checked("alpn", element, protocol, self.mistakes))
+            .collect();
+        Tls {
+            min_version: min_version.unwrap_or_default(),
+            client: self.client_certificates(section),
+            alpn,
+            ..Tls::new(self.paths(section, "certificates", "\"site.pem\""))
+        }
+    }
+
+    fn client_certificates(&mut self, section: &Section<'_>) -> Option<ClientCertificates> {
+        let ca = self.path(section, "client_ca");
+        let key = "client_certificate";
+        let required = text(section, key, value::is_required, self.mistakes);
+        if !section.has("client_ca") {
+            self.has_no_meaning(section, key, "add client_ca = \"FILE\", whose CAs count");
+        }
+        Some(ClientCertificates {
+            ca: ca?,
+            required: required.unwrap_or(true),
+        })
+    }
+
+    /// The paths of a list, or the one that is not written as a list.
+    pub(super) fn paths(
+        &mut self,
+        section: &Section<'_>,
+        key: &str,
+        example: &str,
+    ) -> Vec<PathBuf> {
+        section
+            .one_or_more(key, example, self.mistakes)
+            .iter()
+            .filter_map(|element| checked(key, element, value::path, self.mistakes))
+            .map(|path| self.around.directory.join(path))
+            .collect()
+    }
+}

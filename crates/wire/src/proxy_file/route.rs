@@ -1,0 +1,271 @@
+//! `[[frontend.NAME.route]]`: what must hold of a request, and where it goes.
+
+use super::value::{self, head_size, plain, route_path, size};
+use super::{Part, Reader, Reference, positive};
+use crate::file::value::Wrong;
+use crate::file::{At, Section, checked, text};
+use gaiola_model::proxy::{
+    Allowance, Conditions, HeaderMatch, PathMatch, QueryMatch, Route, Rule, ValueMatch,
+};
+use std::path::PathBuf;
+
+pub(super) const KEYS: &[&str] = &[
+    "host",
+    "path",
+    "path_exact",
+    "path_regex",
+    "method",
+    "header",
+    "query",
+    "source",
+    "max_body",
+    "max_head",
+    "timeouts",
+    "files",
+    "backend",
+    "rule",
+];
+
+pub(super) const REGEX_HINT: &str = "https://docs.rs/regex/#syntax tells how they are written";
+
+impl Reader<'_, '_, '_> {
+    /// The frontend's routes, the last one for what none of them takes. Each begins with the rules of all.
+    pub(super) fn routes(
+        &mut self,
+        section: &Section<'_>,
+        references: &mut Vec<Reference>,
+    ) -> Vec<Route> {
+        let common = self.rules(section, "frontend.NAME.rule");
+        let written = section.tables("route", "frontend.NAME.route", self.mistakes);
+        let route = |route| self.route(route, &common, references);
+        let mut routes: Vec<_> = written.iter().map(route).collect();
+        if let Some(backend) = self.backend_name(section, "backend") {
+            routes.push(Route::to(&*backend.value));
+            references.push(backend);
+        } else if !common.is_empty() {
+            // A request that no route takes goes through them too.
+            routes.push(Route::default());
+        }
+        for route in &mut routes {
+            route.rules.splice(0..0, common.iter().cloned());
+        }
+        let leads = ["route", "backend"].iter().any(|key| section.has(key));
+        if !leads && !always_answer(&common) {
+            let what = format!("[{}] leads nowhere", section.name());
+            let hint = "add backend = \"NAME\", which takes what no [[...route]] takes";
+            self.mistakes.missing(section.span(), what, hint);
+        }
+        routes
+    }
+
+    fn route(
+        &mut self,
+        section: &Section<'_>,
+        common: &[Rule],
+        references: &mut Vec<Reference>,
+    ) -> Route {
+        let rules = self.rules(section, "frontend.NAME.route.rule");
+        let backend = self.backend_name(section, "backend");
+        let leads = ["backend", "files"].iter().any(|key| section.has(key));
+        if !leads && !always_answer(&rules) && !always_answer(common) {
+            let what = format!("a [[{}]] leads nowhere", section.name());
+            let hint =
+                "add backend = \"NAME\", files, or a rule that answers: deny, redirect or return";
+            self.mistakes.missing(section.span(), what, hint);
+        }
+        let mut when = self.conditions(section);
+        // One prefix by itself is the route's own, which is found without a search.
+        let path_prefix = match &mut *when.paths {
+            [PathMatch::Prefix(prefix)] => Some(std::mem::take(prefix)),
+            _ => None,
+        };
+        if path_prefix.is_some() {
+            when.paths.clear();
+        }
+        let route = Route {
+            path_prefix: path_prefix.unwrap_or_else(|| "/".into()),
+            when,
+            rules,
+            allowance: self.allowance(section),
+            files: self.directories(section),
+            backend: backend.as_ref().map(|backend| backend.value.clone()),
+        };
+        references.extend(backend);
+        route
+    }
+
+    fn directories(&mut self, section: &Section<'_>) -> Vec<PathBuf> {
+        let files = section.one_or_more("files", "\"/srv/www\"", self.mistakes);
+        files
+            .iter()
+            .filter_map(|element| checked("files", element, value::path, self.mistakes))
+            .map(|path| self.around.directory.join(path))
+            .collect()
+    }
+
+    fn allowance(&mut self, section: &Section<'_>) -> Allowance {
+        let waits = section.table("timeouts", "frontend.NAME.route.timeouts", self.mistakes);
+        let mut wait = |key| text(waits.as_ref()?, key, positive, self.mistakes);
+        Allowance {
+            response: wait("server"),
+            queue: wait("queue"),
+            body: text(section, "max_body", size, self.mistakes),
+            head: text(section, "max_head", head_size, self.mistakes),
+        }
+    }
+
+    fn conditions(&mut self, section: &Section<'_>) -> Conditions {
+        let mut when = Conditions {
+            sources: self.networks(section, "source"),
+            headers: self.headers(section),
+            query: self.query(section),
+            ..Conditions::default()
+        };
+        let host = (
+            "host",
+            "\"www.example.com\"",
+            "write the name alone, or \"*.example.com\" for all below it",
+        );
+        let method = ("method", "\"GET\"", "write it as \"GET\" or \"POST\"");
+        let regex = ("path_regex", "\"[.]php$\"", REGEX_HINT);
+        let path = |key| (key, "\"/api\"", "it begins with `/`");
+        self.listed(section, host, plain, &mut when, |when, host| {
+            when.hosts.push(host);
+        });
+        self.listed(section, method, value::method, &mut when, |when, method| {
+            when.methods.push(method);
+        });
+        self.listed(
+            section,
+            path("path"),
+            route_path,
+            &mut when,
+            |when, path| {
+                when.paths.push(PathMatch::Prefix(path));
+            },
+        );
+        self.listed(
+            section,
+            path("path_exact"),
+            route_path,
+            &mut when,
+            |when, path| {
+                when.paths.push(PathMatch::Exact(path));
+            },
+        );
+        self.listed(section, regex, plain, &mut when, |when, regex| {
+            when.paths.push(PathMatch::Regex(regex));
+        });
+        when
+    }
+
+    /// Puts one value, or each of several, into `when`.
+    fn listed(
+        &mut self,
+        section: &Section<'_>,
+        (key, example, hint): (&str, &str, &str),
+        value: impl Fn(&str) -> Result<String, Wrong>,
+        when: &mut Conditions,
+        put: impl Fn(&mut Conditions, String),
+    ) {
+        for element in section.one_or_more(key, example, self.mistakes) {
+            if let Some(value) = checked(key, &element, &value, self.mistakes) {
+                let mut alone = Conditions::default();
+                put(&mut alone, value.clone());
+                self.ask_about(&element, alone, hint);
+                put(when, value);
+            }
+        }
+    }
+
+    /// Reports what is wrong with a condition that stands there.
+    fn ask_about<T>(&mut self, written: &At<T>, when: Conditions, hint: &str) {
+        let route = Route {
+            when,
+            ..Route::default()
+        };
+        self.ask(&written.span, Part::Route(&route), hint);
+    }
+
+    /// `NAME = true`, one value or several, or `{ is, regex }`.
+    fn headers(&mut self, section: &Section<'_>) -> Vec<HeaderMatch> {
+        let Some(all) = section.table("header", "frontend.NAME.route.header", self.mistakes) else {
+            return Vec::new();
+        };
+        let mut headers = Vec::new();
+        for entry in all.entries() {
+            let name = entry.value.to_owned();
+            let named = |name: &str, values| Conditions {
+                headers: vec![HeaderMatch {
+                    name: name.into(),
+                    values,
+                }],
+                ..Conditions::default()
+            };
+            let hint = "write a name such as X-Kind";
+            self.ask_about(&entry, named(&name, Vec::new()), hint);
+            let values = self.header_values(&all, &name);
+            for value in &values {
+                let alone = named("x", vec![value.value.clone()]);
+                self.ask_about(value, alone, REGEX_HINT);
+            }
+            let values = values.into_iter().map(|value| value.value).collect();
+            headers.push(HeaderMatch { name, values });
+        }
+        headers
+    }
+
+    fn header_values(&mut self, all: &Section<'_>, name: &str) -> Vec<At<ValueMatch>> {
+        let of = |written: Vec<At<String>>, value: fn(String) -> ValueMatch| {
+            written.into_iter().map(move |at| At {
+                value: value(at.value),
+                span: at.span,
+            })
+        };
+        if all.is_true(name) {
+            return Vec::new();
+        }
+        if !all.has_table(name) {
+            let written = all.one_or_more(name, "\"value\"", self.mistakes);
+            return of(written, ValueMatch::Equals).collect();
+        }
+        let kind = "frontend.NAME.route.header.NAME";
+        let Some(section) = all.table(name, kind, self.mistakes) else {
+            return Vec::new();
+        };
+        let is = section.one_or_more("is", "\"value\"", self.mistakes);
+        let regex = section.one_or_more("regex", "\"^a\"", self.mistakes);
+        if !(section.has("is") || section.has("regex")) {
+            let what = format!("[{}] says no value", section.name());
+            let hint = "add is or regex, or write true where any value will do";
+            self.mistakes.missing(section.span(), what, hint);
+        }
+        let is = of(is, ValueMatch::Equals);
+        is.chain(of(regex, ValueMatch::Regex)).collect()
+    }
+
+    /// `NAME = true`, one value or several.
+    fn query(&mut self, section: &Section<'_>) -> Vec<QueryMatch> {
+        let Some(all) = section.table("query", "frontend.NAME.route.query", self.mistakes) else {
+            return Vec::new();
+        };
+        let parameter = |entry: At<&str>| {
+            let values = match all.is_true(entry.value) {
+                true => Vec::new(),
+                false => all.one_or_more(entry.value, "\"value\"", self.mistakes),
+            };
+            QueryMatch {
+                name: entry.value.to_owned(),
+                values: values.into_iter().map(|value| value.value).collect(),
+            }
+        };
+        all.entries().into_iter().map(parameter).collect()
+    }
+}
+
+/// Whether no request gets past them.
+fn always_answer(rules: &[Rule]) -> bool {
+    let answers =
+        |rule: &Rule| matches!(rule, Rule::Deny | Rule::Redirect { .. } | Rule::Return(_));
+    rules.iter().any(answers)
+}

@@ -1,0 +1,457 @@
+//! How clients and servers are reached: binds, TLS, names, servers, checks and the choice among servers.
+
+use super::*;
+use gaiola_model::proxy::{
+    ClientCertificates, HashKey, ProxyVersion, SameSite, Secret, ServerTls, SlowEjection, SniRoute,
+    Sticky, Tls, TlsVersion,
+};
+
+const EXAMPLE: &str = include_str!("../../../../../examples/proxy/proxy.toml");
+
+const BINDS: &str = r#"
+[frontend.site]
+backend = "app"
+accept_proxy = "10.0.0.1"
+bind = [
+    ":80",
+    { address = "unix:/run/site.sock", permissions = "0660" },
+    { address = ":443", accept_proxy = "10.0.0.2", tls = { certificates = ["a.pem", "/b"], min_version = "1.3" } },
+]
+[frontend.inner]
+backend = "app"
+bind = { address = ":444", tls = { certificates = "a.pem", client_ca = "ca.pem", alpn = "http/1.1" } }
+[[frontend.outer.bind]]
+address = "unix:/run/outer.sock"
+[[frontend.outer.bind]]
+address = ":445"
+tls.certificates = "a.pem"
+tls.client_ca = "ca.pem"
+tls.client_certificate = "optional"
+[frontend.outer]
+backend = "app"
+[frontend.names]
+mode = "tcp"
+bind = ":446"
+backend = "app"
+[[frontend.names.sni]]
+names = ["One.example", "*.One.example"]
+backend = "tls"
+[[frontend.names.sni]]
+names = "two.example"
+backend = "app"
+[backend.app.server]
+s = "10.0.0.1:80"
+[backend.tls.server]
+s = "10.0.0.1:443"
+"#;
+
+/// A file whose only backend is this.
+fn backend(text: &str) -> String {
+    format!("[frontend.site]\nbind = ':80'\nbackend = 'app'\n[backend.app]\n{text}")
+}
+
+fn read(text: &str) -> ProxyConfig {
+    load(text, &around()).unwrap().config
+}
+
+fn app(text: &str) -> Backend {
+    read(&backend(text)).backends.remove(0)
+}
+
+#[test]
+fn a_bind_may_have_more_to_say() {
+    let frontends = read(BINDS).frontends;
+    let from = |text: &str| vec![text.parse::<ipnet::IpNet>().unwrap()];
+    let tcp = |port: u16| Bind::new(([0, 0, 0, 0], port));
+    let unix = |path: &str| Bind::new(path.parse::<Address>().unwrap());
+    let tls = |files: &[&str]| Tls::new(files.iter().map(Into::into).collect());
+    let clients = |required| {
+        Some(ClientCertificates {
+            ca: "/etc/gaiola/ca.pem".into(),
+            required,
+        })
+    };
+    let site = [
+        Bind {
+            proxy_protocol_from: from("10.0.0.1/32"),
+            ..tcp(80)
+        },
+        Bind {
+            proxy_protocol_from: from("10.0.0.1/32"),
+            permissions: Some(0o660),
+            ..unix("unix:/run/site.sock")
+        },
+        Bind {
+            proxy_protocol_from: from("10.0.0.2/32"),
+            tls: Some(Tls {
+                min_version: TlsVersion::Tls13,
+                ..tls(&["/etc/gaiola/a.pem", "/b"])
+            }),
+            ..tcp(443)
+        },
+    ];
+    assert_eq!(frontends[0].binds, site);
+    let inner = Bind {
+        tls: Some(Tls {
+            client: clients(true),
+            alpn: vec!["http/1.1".into()],
+            ..tls(&["/etc/gaiola/a.pem"])
+        }),
+        ..tcp(444)
+    };
+    assert_eq!(frontends[1].binds, [inner]);
+    let outer = Bind {
+        tls: Some(Tls {
+            client: clients(false),
+            ..tls(&["/etc/gaiola/a.pem"])
+        }),
+        ..tcp(445)
+    };
+    assert_eq!(frontends[2].binds, [unix("unix:/run/outer.sock"), outer]);
+}
+
+#[test]
+fn names_that_tls_clients_ask_for_lead_to_backends() {
+    let Mode::Tcp { sni, .. } = &read(BINDS).frontends[3].mode else {
+        panic!("it is no TCP");
+    };
+    let route = |names: &[&str], backend: &str| SniRoute {
+        names: names.iter().map(ToString::to_string).collect(),
+        backend: backend.into(),
+    };
+    assert_eq!(
+        *sni,
+        [
+            route(&["one.example", "*.one.example"], "tls"),
+            route(&["two.example"], "app")
+        ]
+    );
+}
+
+#[test]
+fn a_server_may_have_more_to_say() {
+    let servers = app(r#"
+[backend.app.server]
+a = "unix:/run/a.sock"
+b = { address = "10.0.0.1:1", send_proxy = "v1", tls = true, spare = true, cookie = "b" }
+c = { address = "10.0.0.1:2", send_proxy = "v2", tls = { verify = false, host = "::1" }, weight = 0, drain = true }
+d = { address = "10.0.0.1:3", tls = false, drain = true, disabled = true }
+[backend.app.server.e]
+address = "10.0.0.1:4"
+tls = { ca = "ca.pem", sni = "e.example", host = "f.example", certificate = "own.pem" }
+"#)
+    .servers;
+    let tcp = |name: &str, port: u16| Server::new(name, ([10, 0, 0, 1], port));
+    let wanted = [
+        Server::new("a", "unix:/run/a.sock".parse::<Address>().unwrap()),
+        Server {
+            send_proxy: Some(ProxyVersion::V1),
+            tls: Some(ServerTls::default()),
+            spare: true,
+            cookie: Some("b".into()),
+            ..tcp("b", 1)
+        },
+        Server {
+            send_proxy: Some(ProxyVersion::V2),
+            tls: Some(ServerTls {
+                verify: false,
+                host: Some("::1".into()),
+                ..ServerTls::default()
+            }),
+            weight: 0,
+            admin: Admin::Drain,
+            ..tcp("c", 2)
+        },
+        Server {
+            admin: Admin::Maint,
+            ..tcp("d", 3)
+        },
+        Server {
+            tls: Some(ServerTls {
+                verify: true,
+                ca: Some("/etc/gaiola/ca.pem".into()),
+                sni: Some("e.example".into()),
+                host: Some("f.example".into()),
+                certificate: Some("/etc/gaiola/own.pem".into()),
+            }),
+            ..tcp("e", 4)
+        },
+    ];
+    assert_eq!(servers, wanted);
+}
+
+#[test]
+fn every_kind_of_check_can_be_written() {
+    let patroni = |key: &str| CheckKind::Https {
+        path: "/primary".into(),
+        ca: "/etc/gaiola/ca.pem".into(),
+        cert: "/etc/gaiola/own.pem".into(),
+        key: key.into(),
+    };
+    let http = |path: &str| CheckKind::Http { path: path.into() };
+    for (text, kind) in [
+        ("'/up'", http("/up")),
+        ("'tcp'", CheckKind::Tcp),
+        ("'tls'", CheckKind::Tls),
+        ("{}", CheckKind::Tcp),
+        ("{ path = '/up' }", http("/up")),
+        ("{ kind = 'http' }", http("/")),
+        ("{ kind = 'http', path = '/up' }", http("/up")),
+        ("{ kind = 'tcp' }", CheckKind::Tcp),
+        ("{ kind = 'tls' }", CheckKind::Tls),
+        (
+            "{ kind = 'postgres', user = 'gaiola' }",
+            CheckKind::Postgres {
+                user: "gaiola".into(),
+            },
+        ),
+        (
+            "{ kind = 'patroni', path = '/primary', ca = 'ca.pem', certificate = 'own.pem' }",
+            patroni("/etc/gaiola/own.pem"),
+        ),
+        (
+            "{ kind = 'patroni', path = '/primary', ca = 'ca.pem', certificate = 'own.pem', key = '/k' }",
+            patroni("/k"),
+        ),
+    ] {
+        let app = app(&format!("check = {text}\nserver = {{ s = '10.0.0.1:80' }}"));
+        assert_eq!(app.check.unwrap().kind, kind, "{text}");
+    }
+}
+
+#[test]
+fn every_choice_among_servers_can_be_written() {
+    let hash = |key, bound| Algorithm::Hash { key, bound };
+    let usual = Some(Algorithm::USUAL_BOUND);
+    let uri = |query, depth| HashKey::Uri { query, depth };
+    for (text, algorithm) in [
+        ("", Algorithm::RoundRobin),
+        ("balance = 'random'", Algorithm::Random),
+        ("balance = 'first'", Algorithm::First),
+        ("balance = 'hash'", hash(HashKey::Source, usual)),
+        (
+            "balance = 'hash'\nhash = { bound = 100 }",
+            hash(HashKey::Source, Some(100)),
+        ),
+        (
+            "balance = 'hash'\nhash = { on = 'source', bound = 'none' }",
+            hash(HashKey::Source, None),
+        ),
+        (
+            "balance = 'hash'\nhash = { on = 'uri' }",
+            hash(uri(false, 0), usual),
+        ),
+        (
+            "balance = 'hash'\nhash = { on = 'uri', query = true, depth = 2 }",
+            hash(uri(true, 2), usual),
+        ),
+        (
+            "balance = 'hash'\nhash = { on = 'header', name = 'X-User' }",
+            hash(HashKey::Header("X-User".into()), usual),
+        ),
+        (
+            "balance = 'hash'\nhash = { on = 'cookie', name = 'id' }",
+            hash(HashKey::Cookie("id".into()), usual),
+        ),
+    ] {
+        let app = app(&format!("{text}\nserver = {{ s = '10.0.0.1:80' }}"));
+        assert_eq!(app.algorithm, algorithm, "{text}");
+    }
+}
+
+#[test]
+fn what_a_backend_does_with_its_servers_can_be_written() {
+    let read = app(r#"
+all_spares = true
+slow_start = "30s"
+slow_ejection = { factor = 300, after = "10s" }
+server = { s = "10.0.0.1:80" }
+[backend.app.sticky]
+cookie = "id"
+indirect = true
+nocache = true
+secure = true
+http_only = true
+key = "0123456789abcdef"
+path = "/app"
+domain = "example.org"
+same_site = "none"
+max_idle = "30m"
+max_life = "48h"
+"#);
+    assert!(read.all_spares);
+    assert_eq!(read.slow_start, Some(Duration::from_secs(30)));
+    let ejection = SlowEjection {
+        factor: 300,
+        after: Duration::from_secs(10),
+    };
+    assert_eq!(read.slow_ejection, Some(ejection));
+    let sticky = Sticky {
+        cookie: "id".into(),
+        indirect: true,
+        nocache: true,
+        key: Some(Secret("0123456789abcdef".into())),
+        path: "/app".into(),
+        domain: Some("example.org".into()),
+        secure: true,
+        http_only: true,
+        same_site: Some(SameSite::None),
+        max_idle: Some(Duration::from_secs(30 * 60)),
+        max_life: Some(Duration::from_secs(48 * 3600)),
+    };
+    assert_eq!(read.sticky, Some(sticky));
+    let least = app("sticky = { cookie = 'id' }\nserver = { s = '10.0.0.1:80' }");
+    assert_eq!(least.sticky, Some(Sticky::new("id")));
+}
+
+#[test]
+fn mistakes_of_binds_are_told_at_once() {
+    let text = r#"
+[frontend.a]
+backend = "app"
+bind = [5, "unix:a", ":1", { address = ":1", permissions = "660" }, { adress = ":2" }]
+[frontend.b]
+backend = "app"
+[[frontend.b.bind]]
+address = "unix:/b"
+permissions = "rw"
+tls = { certificates = [], min_version = "1.1", client_certificate = "optional", alpn = ["h2"] }
+[[frontend.b.bind]]
+address = ":4"
+tls = {}
+[frontend.c]
+mode = "tcp"
+bind = []
+backend = "app"
+[[frontend.c.sni]]
+names = ["a.b", "A.B", "*b", "10.0.0.1"]
+backend = "ap"
+[[frontend.c.sni]]
+[frontend.d]
+mode = "tcp"
+bind = { address = ":5", tls = { certificates = "a" } }
+backend = "app"
+sni = [{ names = "a", backend = "app" }]
+[backend.app.server]
+s = "10.0.0.1:80"
+"#;
+    assert_eq!(
+        said(text),
+        [
+            "4:9: `bind` is a number, but is to be a string or a table; write it as bind = \":80\", or [\":80\"]",
+            "4:12: `bind` \"unix:a\" cannot be used: the path of a Unix socket must be absolute; write `unix:` and the whole path, such as \"unix:/run/app.sock\"",
+            "4:40: 0.0.0.0:1 is listened on twice; leave one of them out",
+            "4:46: `permissions` has no meaning here; only a Unix socket has them",
+            "4:69: [frontend.a.bind] has no `address`; add address = \":443\"",
+            "4:71: unknown key \"adress\" in [frontend.a.bind]; did you mean `address`?",
+            "9:15: `permissions` \"rw\" are no permissions; write three octal digits for owner, group and others: \"660\"",
+            "10:1: `tls` has no meaning here; TLS is served on TCP only",
+            "10:24: `certificates` is empty; write it as certificates = [\"site.pem\"]",
+            "10:42: `min_version` \"1.1\" is not known; it is one of \"1.2\", \"1.3\"",
+            "10:49: `client_certificate` has no meaning here; add client_ca = \"FILE\", whose CAs count",
+            "10:90: `alpn` \"h2\" is not known; it is one of \"http/1.1\"",
+            "13:1: [frontend.b.bind.tls] has no `certificates`; add certificates = \"site.pem\"",
+            "16:8: `bind` is empty; write it as bind = \":80\", or [\":80\"]",
+            "19:17: the name \"a.b\" stands here twice; leave one of them out: the first one wins",
+            "19:24: `names` \"*b\" is no host's name; write it as \"www.example.org\", or \"*.example.org\" for all below",
+            "19:30: `names` \"10.0.0.1\" is no host's name; write it as \"www.example.org\", or \"*.example.org\" for all below",
+            "20:11: there is no backend \"ap\"; did you mean `app`?",
+            "21:1: [frontend.c.sni] has no `names`; add names = [\"www.example.org\"]",
+            "21:1: [frontend.c.sni] has no `backend`; add backend = \"NAME\"",
+            "26:1: `sni` has no meaning here; where a bind has `tls`, the name that the client asks for is not passed on",
+        ]
+    );
+}
+
+#[test]
+fn mistakes_of_servers_are_told_at_once() {
+    let text = r#"
+[frontend.a]
+bind = ":1"
+backend = "app"
+[backend.app]
+check = "postgres"
+balance = "random"
+hash = { on = "header", query = true, bound = 99 }
+slow_ejection = { factor = 100 }
+sticky = { cookie = "a b", path = "app", domain = ";", same_site = "none", key = "short", max_idle = "1500ms" }
+[backend.app.server]
+a = { address = "unix:/a", tls = true, cookie = "a" }
+b = { address = "unix:b", cookie = "a", send_proxy = "v3" }
+c = { address = "10.0.0.1:80", cookie = "a;", tls = { verify = false, ca = "ca", sni = "10.0.0.1", host = "a b" } }
+[backend.two]
+check = { kind = "tcp", path = "/", user = "a", key = "k" }
+balance = "hash"
+hash = { on = "source", name = "a", bound = "all" }
+server = { s = "10.0.0.1:80" }
+[backend.three]
+check = { kind = "patroni" }
+server = { s = "unix:/s" }
+[backend.four]
+check = { kind = "postgres", user = "" }
+hash = {}
+server = { s = "unix:/s" }
+sticky = {}
+"#;
+    assert_eq!(
+        said(text),
+        [
+            "6:9: `check` \"postgres\" is not a check; write it as { kind = \"postgres\", user = \"NAME\" }",
+            "8:1: [backend.app.hash] has no `name`; add name = \"NAME\"",
+            "8:1: `hash` has no meaning here; it belongs to balance = \"hash\"",
+            "8:25: `query` has no meaning here; it belongs to on = \"uri\"",
+            "8:47: `bound` is 99; it is from 100 to 10000",
+            "9:1: [backend.app.slow_ejection] has no `after`; add after = \"10s\"",
+            "9:28: `factor` is 100; it is from 101 to 10000",
+            "10:21: `cookie` is no name for a cookie; take letters, digits, `-` and `_`",
+            "10:35: `path` is no path for a cookie; it begins with `/` and has no blank, `;` or `\\`",
+            "10:51: `domain` cannot stand in a cookie; write it as \"example.org\"",
+            "10:68: `same_site` is \"none\" without `secure`, and browsers refuse such a cookie; add secure = true",
+            "10:82: `key` is shorter than 16 bytes; make one with `openssl rand -hex 16`",
+            "10:102: `max_idle` \"1500ms\" is not whole seconds; write it as \"30m\" or \"8h\"",
+            "12:17: unix:/a is to speak TLS; TLS is spoken with servers on TCP only",
+            "13:17: `address` \"unix:b\" cannot be used: the path of a Unix socket must be absolute; write `unix:` and the whole path, such as \"unix:/run/app.sock\"",
+            "13:36: the cookie \"a\" is another server's; give each server its own",
+            "13:54: `send_proxy` \"v3\" is not known; it is one of \"v1\", \"v2\"",
+            "14:41: `cookie` \"a;\" cannot be a cookie's value; take letters, digits, `-` and `_`",
+            "14:71: `ca` has no meaning here; with verify = false nothing is checked",
+            "14:88: `sni` \"10.0.0.1\" is no host's name; write it as \"www.example.org\"",
+            "14:107: `host` \"a b\" is no host's name; write it as \"www.example.org\"",
+            "16:25: `path` has no meaning here; it belongs to kind = \"http\" or \"patroni\"",
+            "16:37: `user` has no meaning here; it belongs to kind = \"postgres\"",
+            "16:49: `key` has no meaning here; it belongs to kind = \"patroni\"",
+            "18:25: `name` has no meaning here; it belongs to on = \"header\" or \"cookie\"",
+            "18:45: `bound` \"all\" is no bound; write a number of percent from 100 to 10000, or \"none\"",
+            "21:1: [backend.three.check] has no `path`; add path = \"/primary\"",
+            "21:1: [backend.three.check] has no `ca`; add ca = \"ca.pem\"",
+            "21:1: [backend.three.check] has no `certificate`; add certificate = \"own.pem\"",
+            "22:16: unix:/s is to speak TLS; TLS is spoken with servers on TCP only",
+            "24:37: `user` \"\" is no user's name; write 1 to 63 bytes, none of them zero",
+            "25:1: `hash` has no meaning here; it belongs to balance = \"hash\"",
+            "27:1: [backend.four.sticky] has no `cookie`; add cookie = \"SERVERID\"",
+        ]
+    );
+}
+
+#[test]
+fn the_example_is_right() {
+    let config = read(EXAMPLE);
+    let [site] = &*config.frontends else {
+        panic!("it has one frontend");
+    };
+    assert!(site.binds.iter().any(|bind| bind.tls.is_some()));
+    let app = &config.backends[0];
+    assert_eq!(app.servers.len(), 3);
+    assert!(app.sticky.is_some() && app.check.is_some());
+}
+
+proptest! {
+    #[test]
+    fn no_change_of_the_example_panics(at in 0..EXAMPLE.len(), put in "[a-z0-9=\\[\\]\".{}\n]{0,3}", cut in 0usize..9) {
+        let end = (at + cut).min(EXAMPLE.len());
+        let text = format!("{}{put}{}", &EXAMPLE[..at], &EXAMPLE[end..]);
+        if let Err(errors) = load(&text, &around()) {
+            prop_assert!(!errors.mistakes().is_empty());
+        }
+    }
+}

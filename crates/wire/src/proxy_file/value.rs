@@ -1,0 +1,466 @@
+//! The values that are written as strings in this file alone. Each error is `(what, hint)`.
+
+use crate::file::value::{Wrong, duration_up_to, measure};
+use gaiola_model::proxy::{
+    Address, Algorithm, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal, SameSite,
+    Server, TlsVersion,
+};
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A name of a frontend, backend or server.
+pub(super) fn name(text: &str) -> Result<String, Wrong> {
+    const LONGEST: usize = 64;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+    if text.is_empty() || text.len() > LONGEST || !text.chars().all(fits) {
+        let hint = format!("take 1 to {LONGEST} of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`");
+        return Err(("is not a name".into(), hint));
+    }
+    Ok(text.to_owned())
+}
+
+/// Where is listened: `10.0.0.1:80`, `[::1]:80`, or `:80` on every IPv4 address.
+pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
+    let hint = || "write ADDRESS:PORT, such as \"0.0.0.0:80\", \"[::]:80\", or \":80\"".to_owned();
+    let any = |port: &str| {
+        let plain = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse().ok().filter(|_| plain)?;
+        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+    };
+    let written = text.strip_prefix("*:").or_else(|| text.strip_prefix(':'));
+    let address = match written {
+        Some(port) => any(port),
+        None => text.parse().ok(),
+    };
+    match address {
+        Some(address) if address.port() > 0 => Ok(address),
+        Some(_) => Err(("has no port to listen on".into(), hint())),
+        None => Err(("is not an address".into(), hint())),
+    }
+}
+
+/// As [`bind`], or a Unix socket.
+pub(super) fn listen(text: &str) -> Result<Address, Wrong> {
+    unix(text).unwrap_or_else(|| bind(text).map(Address::from))
+}
+
+/// `unix:` and a path; `None`: an address of another kind.
+pub(super) fn unix(text: &str) -> Option<Result<Address, Wrong>> {
+    let address = text.starts_with("unix:").then(|| text.parse::<Address>())?;
+    Some(address.map_err(|error| {
+        let hint = "write `unix:` and the whole path, such as \"unix:/run/app.sock\"";
+        (format!("cannot be used: {error}"), hint.into())
+    }))
+}
+
+/// Permissions of a Unix socket.
+pub(super) fn permissions(text: &str) -> Result<u32, Wrong> {
+    let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let bits = u32::from_str_radix(text, 8).ok();
+    bits.filter(|bits| is_octal && *bits <= 0o777)
+        .ok_or_else(|| {
+            let hint = "write three octal digits for owner, group and others: \"660\"";
+            ("are no permissions".into(), hint.into())
+        })
+}
+
+/// The oldest version of TLS that is spoken.
+pub(super) fn tls_version(text: &str) -> Result<TlsVersion, Wrong> {
+    one_of(
+        text,
+        &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)],
+    )
+}
+
+/// Whether clients must have a certificate.
+pub(super) fn is_required(text: &str) -> Result<bool, Wrong> {
+    one_of(text, &[("required", true), ("optional", false)])
+}
+
+/// A protocol inside of TLS that the proxy speaks itself.
+pub(super) fn http_protocol(text: &str) -> Result<String, Wrong> {
+    one_of(text, &[("http/1.1", text.to_owned())])
+}
+
+/// A protocol inside of TLS (RFC 7301, section 3.1).
+pub(super) fn protocol(text: &str) -> Result<String, Wrong> {
+    match text.len() {
+        1..=255 => Ok(text.to_owned()),
+        _ => Err((
+            "is no protocol".into(),
+            "write 1 to 255 bytes, such as \"http/1.1\" or \"postgresql\"".into(),
+        )),
+    }
+}
+
+/// The name of a host.
+pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
+    const LONGEST: usize = 253;
+    let is_label = |label: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        let ends = label.starts_with('-') || label.ends_with('-');
+        (1..64).contains(&label.len()) && label.bytes().all(fits) && !ends
+    };
+    let is_ip = text.parse::<IpAddr>().is_ok();
+    if text.len() > LONGEST || !text.split('.').all(is_label) || is_ip {
+        let hint = "write it as \"www.example.org\"";
+        return Err(("is no host's name".into(), hint.into()));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// The name of a host, or an IP address.
+pub(super) fn host(text: &str) -> Result<String, Wrong> {
+    match text.parse::<IpAddr>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => host_name(text),
+    }
+}
+
+/// The names that a TLS client asks for: one, or with `*.` in front all below it.
+pub(super) fn server_name(text: &str) -> Result<String, Wrong> {
+    let name = host_name(text.strip_prefix("*.").unwrap_or(text)).map_err(|(what, _)| {
+        let hint = "write it as \"www.example.org\", or \"*.example.org\" for all below";
+        (what, hint.into())
+    })?;
+    Ok(match text.starts_with("*.") {
+        true => format!("*.{name}"),
+        false => name,
+    })
+}
+
+/// The name of a header field or a cookie (RFC 9110, section 5.6.2).
+pub(super) fn token(text: &str) -> Result<String, Wrong> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    match !text.is_empty() && text.bytes().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err((
+            "is not a name".into(),
+            "write it as it is sent, such as \"X-User\"".into(),
+        )),
+    }
+}
+
+/// What the backend's cookie calls a server.
+pub(super) fn cookie(text: &str) -> Result<String, Wrong> {
+    match Server::is_cookie(text) {
+        true => Ok(text.to_owned()),
+        false => Err((
+            "cannot be a cookie's value".into(),
+            "take letters, digits, `-` and `_`".into(),
+        )),
+    }
+}
+
+/// To which requests from other sites a browser adds a cookie.
+pub(super) fn same_site(text: &str) -> Result<SameSite, Wrong> {
+    one_of(
+        text,
+        &[
+            ("strict", SameSite::Strict),
+            ("lax", SameSite::Lax),
+            ("none", SameSite::None),
+        ],
+    )
+}
+
+/// How long a cookie counts, in whole seconds.
+pub(super) fn cookie_age(text: &str) -> Result<Duration, Wrong> {
+    const LONGEST: Duration = Duration::from_secs(400 * 86_400);
+    match duration_up_to(LONGEST, text)? {
+        whole if whole.as_secs() > 0 && whole.subsec_nanos() == 0 => Ok(whole),
+        _ => Err((
+            "is not whole seconds".into(),
+            "write it as \"30m\" or \"8h\"".into(),
+        )),
+    }
+}
+
+/// The name of a PostgreSQL user.
+pub(super) fn postgres_user(text: &str) -> Result<String, Wrong> {
+    const LONGEST: usize = 63;
+    if text.is_empty() || text.len() > LONGEST || text.contains('\0') {
+        let hint = format!("write 1 to {LONGEST} bytes, none of them zero");
+        return Err(("is no user's name".into(), hint));
+    }
+    Ok(text.to_owned())
+}
+
+/// A version of the PROXY protocol.
+pub(super) fn proxy_version(text: &str) -> Result<ProxyVersion, Wrong> {
+    one_of(text, &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)])
+}
+
+/// A network, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
+    let address = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>().or_else(address).map_err(|_| {
+        let hint = "write it as \"10.0.0.0/8\" or \"192.0.2.7\"";
+        ("is not a network".into(), hint.into())
+    })
+}
+
+/// A path in the file system.
+pub(super) fn path(text: &str) -> Result<PathBuf, Wrong> {
+    match text {
+        "" => Err(("is empty".into(), "write a path".into())),
+        _ if text.contains('\0') => Err(("contains a zero byte".into(), "take it out".into())),
+        _ => Ok(text.into()),
+    }
+}
+
+/// A request's path as it is compared: decoded, with nothing in it that is resolved before.
+pub(super) fn route_path(text: &str) -> Result<String, Wrong> {
+    let inner = text.strip_prefix('/').ok_or_else(|| {
+        let hint = "it begins at the root, such as \"/api\"";
+        ("does not begin with `/`".to_owned(), hint.to_owned())
+    })?;
+    let mut segments = inner.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if matches!(segment, "." | "..") || (segment.is_empty() && segments.peek().is_some()) {
+            let hint = "leave `.`, `..` and empty segments out: paths are compared without them";
+            return Err(("takes no path at all".into(), hint.into()));
+        }
+    }
+    match text
+        .chars()
+        .find(|c| matches!(c, '?' | '%' | '#') || c.is_control())
+    {
+        Some('%') => Err((
+            "contains `%`".into(),
+            "write the character itself: paths are compared decoded".into(),
+        )),
+        Some(c) => Err((
+            format!("contains {c:?}"),
+            "write the path alone; `query` compares what follows `?`".into(),
+        )),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// A text that is used as it is.
+pub(super) fn plain(text: &str) -> Result<String, Wrong> {
+    Ok(text.to_owned())
+}
+
+/// So many bytes: `10MB`, `64KiB`.
+pub(super) fn size(text: &str) -> Result<u64, Wrong> {
+    let units = [
+        ("B", 1),
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+    ];
+    measure(text, &units).ok_or_else(|| {
+        let hint = "write a number and B, KB, MB, GB, KiB, MiB or GiB: \"10MB\"";
+        ("is not a size".into(), hint.into())
+    })
+}
+
+/// The size of a head, of which the proxy takes no more than its buffer holds.
+pub(super) fn head_size(text: &str) -> Result<u32, Wrong> {
+    let size = size(text)?;
+    u32::try_from(size).map_err(|_| ("is larger than any head".into(), "write less".into()))
+}
+
+/// A method. Small letters are almost surely a mistake: they would match none that clients send.
+pub(super) fn method(text: &str) -> Result<String, Wrong> {
+    match text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        false => plain(text),
+        true => {
+            let hint = format!("write it as {:?}", text.to_ascii_uppercase());
+            Err(("has small letters, which no method has".into(), hint))
+        }
+    }
+}
+
+/// A span of up to two years.
+pub(super) fn days(text: &str) -> Result<Duration, Wrong> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let seconds = measure(text, &units).filter(|seconds| *seconds <= 2 * 366 * 86_400);
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        let hint = "write a number and s, m, h or d, at most 732d: \"365d\"";
+        ("is not a number of days".into(), hint.into())
+    })
+}
+
+/// So many requests in a window: `100/10s`, `5/m`.
+pub(super) fn rate(text: &str) -> Result<Most, Wrong> {
+    let parts = text.split_once('/').and_then(|(requests, window)| {
+        let requests: u32 = requests.trim().parse().ok()?;
+        let window = match window.trim() {
+            unit if unit.starts_with(|c: char| c.is_ascii_digit()) => days(unit),
+            unit => days(&format!("1{unit}")),
+        };
+        Some((requests, window.ok()?))
+    });
+    match parts {
+        Some((1.., window)) if !(1..=86_400).contains(&window.as_secs()) => Err((
+            "has a window that cannot be counted in".into(),
+            "it is from 1s to 1d".into(),
+        )),
+        Some((requests @ 1.., window)) => Ok(Most::Rate { requests, window }),
+        Some((0, _)) => Err((
+            "allows no request at all".into(),
+            "{ deny = true } says so".into(),
+        )),
+        None => Err((
+            "is not a rate".into(),
+            "write REQUESTS/WINDOW, such as \"100/10s\" or \"5/m\"".into(),
+        )),
+    }
+}
+
+/// What requests have in common.
+pub(super) fn limit_key(text: &str) -> Result<LimitKey, Wrong> {
+    let header = text.strip_prefix("header:");
+    let is_mark = |c| "!#$%&'*+-.^_`|~".contains(c);
+    let fits = |c: char| c.is_ascii_alphanumeric() || is_mark(c);
+    match (text, header) {
+        ("source", _) => Ok(LimitKey::Source),
+        ("network", _) => Ok(LimitKey::Network),
+        ("path", _) => Ok(LimitKey::Path),
+        (_, Some(name)) if !name.is_empty() && name.chars().all(fits) => {
+            Ok(LimitKey::Header(name.into()))
+        }
+        _ => Err((
+            "is not known".into(),
+            "it is one of \"source\", \"network\", \"path\", \"header:NAME\"".into(),
+        )),
+    }
+}
+
+/// A secret that cannot be guessed.
+pub(super) fn secret(text: &str) -> Result<String, Wrong> {
+    const SHORTEST: usize = 16;
+    match text.chars().count() {
+        0..SHORTEST => Err((
+            "can be guessed".into(),
+            format!("take at least {SHORTEST} characters, made by chance"),
+        )),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// The beginning of a path as it is sent.
+pub(super) fn path_prefix(text: &str) -> Result<String, Wrong> {
+    let prefix = crate::file::value::url_path(text)?;
+    match prefix.contains('?') {
+        true => Err((
+            "contains `?`".into(),
+            "write the path alone; the query does not belong to it".into(),
+        )),
+        false => Ok(prefix),
+    }
+}
+
+/// How a server is chosen, by HAProxy's words.
+pub(super) fn balance(text: &str) -> Result<Algorithm, Wrong> {
+    let hash = Algorithm::Hash {
+        key: HashKey::Source,
+        bound: Some(Algorithm::USUAL_BOUND),
+    };
+    one_of(
+        text,
+        &[
+            ("roundrobin", Algorithm::RoundRobin),
+            ("leastconn", Algorithm::LeastConn),
+            ("random", Algorithm::Random),
+            ("first", Algorithm::First),
+            ("hash", hash),
+        ],
+    )
+}
+
+/// What happens to the sessions of a server that is marked down.
+pub(super) fn on_marked_down(text: &str) -> Result<OnMarkedDown, Wrong> {
+    one_of(
+        text,
+        &[
+            ("close-pooled", OnMarkedDown::ClosePooled),
+            ("shutdown-sessions", OnMarkedDown::ShutdownSessions),
+        ],
+    )
+}
+
+/// What a TCP client is told when no server can be had.
+pub(super) fn refusal(text: &str) -> Result<Refusal, Wrong> {
+    one_of(
+        text,
+        &[("close", Refusal::Close), ("postgres", Refusal::Postgres)],
+    )
+}
+
+/// What is spoken on a frontend: `true` for HTTP.
+pub(super) fn mode(text: &str) -> Result<bool, Wrong> {
+    one_of(text, &[("http", true), ("tcp", false)])
+}
+
+/// The value of a word that is among the known ones.
+pub(super) fn one_of<T: Clone>(text: &str, known: &[(&str, T)]) -> Result<T, Wrong> {
+    let found = known.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| value.clone()).ok_or_else(|| {
+        let words: Vec<_> = known
+            .iter()
+            .map(|(word, _)| format!("\"{word}\""))
+            .collect();
+        (
+            "is not known".into(),
+            format!("it is one of {}", words.join(", ")),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_be_left_out_and_a_port_may_not() {
+        for (text, address) in [
+            (":80", "0.0.0.0:80"),
+            ("*:80", "0.0.0.0:80"),
+            ("10.0.0.1:8080", "10.0.0.1:8080"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            assert_eq!(bind(text).unwrap(), address.parse().unwrap(), "{text}");
+        }
+        for text in [
+            "",
+            "80",
+            ":",
+            ":0",
+            ":+80",
+            ":65536",
+            "localhost:80",
+            "::1:80",
+            "10.0.0.1",
+        ] {
+            assert!(bind(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_address_is_a_network_too() {
+        assert_eq!(network("192.0.2.7"), Ok("192.0.2.7/32".parse().unwrap()));
+        assert_eq!(
+            network("2001:db8::/32"),
+            Ok("2001:db8::/32".parse().unwrap())
+        );
+        assert!(network("10.0.0.0/33").is_err() && network("example.com").is_err());
+    }
+
+    #[test]
+    fn a_name_can_stand_in_logs_and_metrics() {
+        assert_eq!(name("app1.2"), Ok("app1.2".into()));
+        for text in ["", "a b", "a\"", "é", &"a".repeat(65)] {
+            assert!(name(text).is_err(), "{text}");
+        }
+    }
+}

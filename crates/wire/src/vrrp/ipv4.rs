@@ -1,0 +1,68 @@
+//! As much of IPv4 as a raw socket hands over: the header in front of an advertisement, and the Internet checksum.
+
+use super::{Endpoints, Rejected};
+use std::net::Ipv4Addr;
+
+/// VRRP's number among the protocols that IPv4 carries.
+pub const PROTOCOL: u8 = 112;
+
+/// An IPv4 packet as a raw socket receives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Packet<'a> {
+    /// From whom and to whom.
+    pub endpoints: Endpoints,
+    /// The time to live that was left.
+    pub ttl: u8,
+    /// What it carries.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Ipv4Packet<'a> {
+    /// Reads a packet whose header checksum the kernel has checked. Options are skipped, and what lies behind the
+    /// packet's own length is left out.
+    pub fn decode(packet: &'a [u8]) -> Result<Self, Rejected> {
+        let head: &[u8; 20] = packet.first_chunk().ok_or(Rejected::Malformed)?;
+        let begin = usize::from(head[0] & 0x0f) * 4;
+        let end = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let whole = head[0] >> 4 == 4 && head[9] == PROTOCOL && begin >= head.len();
+        if !whole {
+            return Err(Rejected::Malformed);
+        }
+        Ok(Self {
+            endpoints: Endpoints {
+                source: Ipv4Addr::new(head[12], head[13], head[14], head[15]),
+                destination: Ipv4Addr::new(head[16], head[17], head[18], head[19]),
+            },
+            ttl: head[8],
+            payload: packet.get(begin..end).ok_or(Rejected::Malformed)?,
+        })
+    }
+}
+
+/// The Internet checksum (RFC 1071) of a payload, with the addresses, protocol and length in front where asked for.
+pub(super) fn checksum(payload: &[u8], pseudo_header: Option<Endpoints>) -> u16 {
+    let mut sum: u64 = 0;
+    if let Some(Endpoints {
+        source,
+        destination,
+    }) = pseudo_header
+    {
+        sum += words(&source.octets()) + words(&destination.octets());
+        sum += u64::from(PROTOCOL) + payload.len() as u64;
+    }
+    sum += words(payload);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("folded to sixteen bits")
+}
+
+fn words(bytes: &[u8]) -> u64 {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let whole: u64 = pairs
+        .iter()
+        .map(|&pair| u64::from(u16::from_be_bytes(pair)))
+        .sum();
+    let odd = rest.first().map_or(0, |&byte| u64::from(byte) << 8);
+    whole + odd
+}

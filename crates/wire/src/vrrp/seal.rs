@@ -1,0 +1,78 @@
+//! The trailer that proves an advertisement to come from a holder of the site's key.
+
+use super::Endpoints;
+use gaiola_model::vrrp::Stamp;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::fmt;
+
+const STAMP: usize = 8;
+const CODE: usize = 32;
+
+/// The secret that a site's keepers share. It is never shown.
+///
+/// ```
+/// use gaiola_wire::vrrp::Key;
+///
+/// let key = Key::from_hex("000102030405060708090a0b0c0d0e0f").unwrap();
+/// assert_eq!(format!("{key:?}"), "Key(..)");
+/// assert!(Key::from_hex("0001").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(Vec<u8>);
+
+/// A key is not one. The text itself is not repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the key is not hexadecimal of at least 16 bytes")]
+pub struct KeyError;
+
+impl Key {
+    /// Reads a key from its hexadecimal text: at least 16 bytes.
+    pub fn from_hex(text: &str) -> Result<Self, KeyError> {
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
+        match bytes {
+            Some(bytes) if bytes.len() >= 16 && rest.is_empty() => Ok(Self(bytes)),
+            _ => Err(KeyError),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// Appends the trailer to an advertisement whose checksum is still zero.
+pub(super) fn append(payload: &mut Vec<u8>, endpoints: Endpoints, key: &Key, stamp: Stamp) {
+    payload.extend(stamp.0.to_be_bytes());
+    let code = code(payload, endpoints, key).finalize().into_bytes();
+    payload.extend(code);
+}
+
+/// The stamp of an advertisement that ends at `end`, if a trailer with the right code follows and nothing else.
+pub(super) fn check(payload: &[u8], end: usize, endpoints: Endpoints, key: &Key) -> Option<Stamp> {
+    let trailer = payload.get(end..)?;
+    let (stamp, found) = trailer.split_first_chunk::<STAMP>()?;
+    let found: &[u8; CODE] = found.try_into().ok()?;
+    let sealed = payload.get(..end + STAMP)?;
+    code(sealed, endpoints, key).verify(found.into()).ok()?;
+    Some(Stamp(u64::from_be_bytes(*stamp)))
+}
+
+fn code(sealed: &[u8], endpoints: Endpoints, key: &Key) -> Hmac<Sha256> {
+    let mut code = Hmac::<Sha256>::new_from_slice(&key.0).expect("HMAC takes a key of any length");
+    code.update(&endpoints.source.octets());
+    code.update(&endpoints.destination.octets());
+    // The checksum covers the seal, so the seal cannot cover the checksum.
+    code.update(&sealed[..6]);
+    code.update(&[0, 0]);
+    code.update(&sealed[8..]);
+    code
+}
+
+fn byte(pair: &[u8; 2]) -> Option<u8> {
+    let digit = |at: u8| char::from(at).to_digit(16);
+    u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()
+}

@@ -1,0 +1,64 @@
+//! Finds the binaries under test, and builds what is missing or older than its sources.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+/// The `gaiola` under test: `GAIOLA_BIN`, or the one beside this test, built first where it is stale.
+pub(crate) fn gaiola() -> PathBuf {
+    if let Some(named) = std::env::var_os("GAIOLA_BIN") {
+        return named.into();
+    }
+    let path = folder().join("gaiola");
+    if is_stale(&path) {
+        build(&["-p", "gaiola"]);
+    }
+    path
+}
+
+/// The site that the tests bring up.
+pub(crate) fn site() -> PathBuf {
+    let path = folder().join("gaiola-e2e-site");
+    if is_stale(&path) {
+        build(&["-p", "gaiola-e2e", "--bin", "gaiola-e2e-site"]);
+    }
+    path
+}
+
+/// `target/PROFILE`: this test's executable is in its `deps`.
+fn folder() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has an executable");
+    let deps = test.parent().expect("it stands in a directory");
+    deps.parent().expect("that is in the profile's").into()
+}
+
+/// Whether a source that cargo noted beside the binary is newer than it, or gone.
+fn is_stale(binary: &Path) -> bool {
+    let Some(built) = changed(binary) else {
+        return true;
+    };
+    let Ok(noted) = std::fs::read_to_string(binary.with_extension("d")) else {
+        return true;
+    };
+    let sources = noted.split_once(':').map_or("", |(_, sources)| sources);
+    sources
+        .split_whitespace()
+        .any(|source| changed(Path::new(source)).is_none_or(|changed| changed > built))
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    path.metadata().ok()?.modified().ok()
+}
+
+fn build(what: &[&str]) {
+    let release = folder().ends_with("release");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .arg("build")
+        .args(what)
+        .args(release.then_some("--release"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let status = command.status().expect("cargo runs");
+    assert!(status.success(), "cargo build {} failed", what.join(" "));
+}

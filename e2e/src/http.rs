@@ -1,0 +1,56 @@
+//! One plain HTTP/1.1 request over a connection of its own.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// The longest that connecting and each read may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The head's lines, in lower case.
+    pub head: String,
+    /// The body as it stands on the wire: of a known length.
+    pub body: String,
+}
+
+impl Answer {
+    /// A field of the JSON body, as text.
+    pub fn field(&self, name: &str) -> String {
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        match &body[name] {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Asks `address` for `path`.
+///
+/// # Errors
+/// Where there is no whole answer.
+pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    )?;
+    let mut read = Vec::new();
+    stream.read_to_end(&mut read)?;
+    parse(&String::from_utf8_lossy(&read)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+fn parse(read: &str) -> Option<Answer> {
+    let (head, body) = read.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer {
+        status,
+        head: head.to_ascii_lowercase(),
+        body: body.into(),
+    })
+}

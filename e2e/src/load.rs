@@ -1,0 +1,81 @@
+//! A steady load beside whatever a test does, and what came of it.
+
+use gaiola_model::config::Drill;
+use gaiola_node::drill::{Course, Load, Record};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What a load has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Requests sent.
+    pub sent: usize,
+    /// Each way in which some failed, and how often.
+    pub failures: Vec<(String, u64)>,
+}
+
+impl Figures {
+    /// How many failed.
+    pub fn failed(&self) -> u64 {
+        self.failures.iter().map(|(_, count)| count).sum()
+    }
+
+    /// # Panics
+    /// Where a request failed, or none was sent.
+    #[track_caller]
+    pub fn assert_none_failed(&self) {
+        assert!(self.sent > 0 && self.failed() == 0, "{self:?}");
+    }
+}
+
+/// Does `work` while `rate` requests a second for `page` come in over keep-alive connections.
+pub(crate) fn under_load<T>(
+    door: SocketAddr,
+    page: &str,
+    rate: u32,
+    work: impl FnOnce() -> T,
+) -> (T, Figures) {
+    let course = Course::new(
+        door,
+        Some(Drill {
+            rate,
+            page: page.into(),
+            ..Drill::default()
+        }),
+    );
+    let record = Record::default();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let load = std::thread::spawn({
+        let record = record.clone();
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime starts");
+            runtime.block_on(async {
+                let load = Load::start(&course, &record);
+                let _ = stopped.await;
+                load.stop().await;
+            });
+        }
+    });
+    // All connections are open before the work begins.
+    std::thread::sleep(Duration::from_millis(500));
+    let done = work();
+    std::thread::sleep(Duration::from_millis(500));
+    drop(stop);
+    load.join().expect("the load ends");
+    (done, figures(&record))
+}
+
+fn figures(record: &Record) -> Figures {
+    use gaiola_core::drill::Kind;
+    let ledger = record.ledger();
+    let failures = ledger
+        .failures()
+        .map(|(_, why, count)| (why.to_string(), count));
+    Figures {
+        sent: ledger.of(Kind::Page).count(),
+        failures: failures.collect(),
+    }
+}

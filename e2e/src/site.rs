@@ -1,0 +1,490 @@
+//! A site of its own: directory, file, state, ports; brought up, looked at, broken, brought down.
+
+use crate::load::{self, Figures};
+use crate::processes::{Process, family, processes};
+use crate::{Answer, Who, binaries, http};
+use gaiola_node::client::{Client, Request, Target};
+use serde_json::Value;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The longest that a command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(100);
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Its exit code; 128 and more: a signal.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// # Panics
+    /// Where it ended with another code, or did not say all of `words`.
+    #[track_caller]
+    pub fn expect(self, code: i32, words: &[&str]) -> Self {
+        let all = words
+            .iter()
+            .all(|word| self.stderr.contains(word) || self.stdout.contains(word));
+        assert!(
+            self.code == code && all,
+            "expected {code} and {words:?}, got {self:#?}"
+        );
+        self
+    }
+}
+
+/// A site.
+pub struct Site {
+    base: TempDir,
+    name: String,
+    who: Who,
+    binary: PathBuf,
+    door: SocketAddr,
+    page: SocketAddr,
+}
+
+impl Site {
+    /// A site of that name that is not up yet. `{run}` in the file is replaced by the command of the tests' own site.
+    pub fn new(who: Who, name: &str, file: &str) -> Self {
+        let base = TempDir::with_prefix(format!("gaiola-{name}-")).expect("a temporary directory");
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        for folder in ["site", "state", "switches", "bin", "home"] {
+            fs::create_dir(base.path().join(folder)).expect("an empty directory");
+            who.own(&base.path().join(folder));
+        }
+        let binary = base.path().join("bin/gaiola");
+        fs::copy(binaries::gaiola(), &binary).expect("the binary is copied");
+        fs::copy(binaries::site(), base.path().join("bin/site")).expect("the site is copied");
+        let site = Self {
+            who,
+            name: name.into(),
+            binary,
+            door: free_port(),
+            page: free_port(),
+            base,
+        };
+        site.write("gaiola.toml", &format!("site = \"{name}\"\n{file}"));
+        site
+    }
+
+    /// An application tier alone, of so many servers and instances.
+    pub fn app(who: Who, name: &str, servers: u16, instances: u16) -> Self {
+        Self::new(
+            who,
+            name,
+            &format!(
+                "[app]\nservers = {servers}\ninstances = {instances}\ngrace = \"1s\"\nrun = \"{{run}}\"\n"
+            ),
+        )
+    }
+
+    /// Writes a file of the site, as an editor would.
+    pub fn write(&self, name: &str, text: &str) {
+        let run = format!(
+            "exec {} {}",
+            self.base.path().join("bin/site").display(),
+            self.switches().display()
+        );
+        let path = self.folder().join(name);
+        fs::create_dir_all(path.parent().expect("a file is in a directory"))
+            .expect("it can be made");
+        fs::write(path, text.replace("{run}", &run)).expect("the site's files can be written");
+    }
+
+    /// Replaces text in the site's file.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text =
+            fs::read_to_string(self.folder().join("gaiola.toml")).expect("the file is there");
+        assert!(text.contains(from), "{from:?} is not in the file");
+        self.write("gaiola.toml", &text.replace(from, to));
+    }
+
+    /// Tells the site's instances (`all`, or one by its name) how to misbehave; empty: not at all.
+    pub fn switch(&self, instance: &str, words: &str) {
+        fs::write(self.switches().join(instance), words).expect("the switches can be written");
+    }
+
+    /// The site's directory.
+    pub fn folder(&self) -> PathBuf {
+        self.base.path().join("site")
+    }
+
+    /// Everything that belongs to this site lies in it.
+    pub fn base(&self) -> &Path {
+        self.base.path()
+    }
+
+    /// The site's state directory.
+    pub fn state(&self) -> PathBuf {
+        self.base.path().join("state").join(&self.name)
+    }
+
+    fn switches(&self) -> PathBuf {
+        self.base.path().join("switches")
+    }
+
+    /// Where it is reached.
+    pub fn door(&self) -> SocketAddr {
+        self.door
+    }
+
+    /// Where its status page is.
+    pub fn page(&self) -> SocketAddr {
+        self.page
+    }
+
+    /// `gaiola ARGS` as a command to be started, in the site's directory.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.who.command(&self.binary);
+        command
+            .args(args)
+            .args(self.doors(args))
+            .current_dir(self.folder());
+        command
+            .env("GAIOLA_STATE", self.base.path().join("state"))
+            .env("HOME", self.base.path().join("home"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn doors(&self, args: &[&str]) -> Vec<String> {
+        let chosen = args.contains(&"--front-door") || args.contains(&"--page");
+        match args.first() {
+            Some(&"up") if !chosen => vec![
+                format!("--front-door={}", self.door),
+                format!("--page={}", self.page),
+            ],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Starts `gaiola ARGS` and does not wait for it.
+    pub fn start(&self, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("gaiola starts")
+    }
+
+    /// Runs `gaiola ARGS` to its end.
+    #[track_caller]
+    pub fn gaiola(&self, args: &[&str]) -> Ran {
+        run(self.command(args), COMMAND_LIMIT)
+    }
+
+    /// Runs `gaiola ARGS` in a mount namespace of its own, which `prepare` (a shell command, run by root) has changed.
+    #[track_caller]
+    pub fn prepared(&self, prepare: &str, args: &[&str]) -> Ran {
+        let inner = self.command(args);
+        let mut command = Command::new("unshare");
+        command.args([
+            "-m",
+            "--propagation=private",
+            "--",
+            "sh",
+            "-c",
+            &format!("{prepare} && exec \"$0\" \"$@\""),
+        ]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        run(like(command, &inner), COMMAND_LIMIT)
+    }
+
+    /// Runs a command in the lab's mount namespace.
+    #[track_caller]
+    pub fn beside_the_lab(&self, command: &[&str]) -> Ran {
+        let inner = self.command(&[]);
+        let mut entered = Command::new("nsenter");
+        entered.args([
+            format!("--mount=/proc/{}/ns/mnt", self.lab().pid),
+            format!("--wd={}", self.folder().display()),
+            "--".into(),
+        ]);
+        entered.args(command);
+        run(like(entered, &inner), COMMAND_LIMIT)
+    }
+
+    /// `gaiola up -d`, which must end well.
+    #[track_caller]
+    pub fn up(&self) -> Ran {
+        self.gaiola(&["up", "-d"]).expect(0, &[])
+    }
+
+    /// `gaiola down`, which must end well.
+    #[track_caller]
+    pub fn down(&self) -> Ran {
+        self.gaiola(&["down"]).expect(0, &[])
+    }
+
+    /// The exit code of `gaiola status`, and what it told as JSON.
+    pub fn status(&self) -> (i32, Value) {
+        let ran = self.gaiola(&["status", "--json"]);
+        (
+            ran.code,
+            serde_json::from_str(&ran.stdout).unwrap_or_default(),
+        )
+    }
+
+    /// Whether `gaiola status` finds it healthy.
+    pub fn is_healthy(&self) -> bool {
+        self.status().0 == 0
+    }
+
+    /// Asks the site for a path.
+    ///
+    /// # Errors
+    /// Where there is no whole answer.
+    pub fn get(&self, path: &str) -> io::Result<Answer> {
+        http::get(self.door, path)
+    }
+
+    /// Does `work` while `rate` requests a second come in.
+    pub fn under_load<T>(&self, rate: u32, work: impl FnOnce() -> T) -> (T, Figures) {
+        load::under_load(self.door, "/", rate, work)
+    }
+
+    /// Waits until something holds.
+    ///
+    /// # Panics
+    /// Where it does not within the limit.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + limit;
+        while !holds() {
+            assert!(
+                Instant::now() < deadline,
+                "after {limit:?} still not: {what}; status: {:?}",
+                self.status()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Every process of this site.
+    pub fn processes(&self) -> Vec<Process> {
+        let of_ours = |process: &Process| {
+            process.is_about(&self.base.path().join("state"))
+                || process
+                    .args
+                    .first()
+                    .is_some_and(|arg| *arg == self.binary.to_string_lossy())
+        };
+        processes().into_iter().filter(of_ours).collect()
+    }
+
+    /// The lab's process.
+    #[track_caller]
+    pub fn lab(&self) -> Process {
+        let is_lab = |process: &Process| process.args.get(1).is_some_and(|arg| arg == "lab");
+        self.processes()
+            .into_iter()
+            .find(is_lab)
+            .expect("the lab runs")
+    }
+
+    /// Pid 1 of a server, where it is on.
+    pub fn server(&self, name: &str) -> Option<Process> {
+        let folder = self.state().join("servers").join(name);
+        let folder = folder.to_string_lossy();
+        let is_first = |process: &Process| {
+            process.args.get(1).is_some_and(|arg| arg == "init")
+                && process.args.get(2).is_some_and(|arg| *arg == folder)
+        };
+        processes().into_iter().find(is_first)
+    }
+
+    /// Processes on a server: `agent`, `keeper`, `proxy`, `etcd`, or an instance such as `app1.2`.
+    pub fn on(&self, server: &str, name: &str) -> Option<Process> {
+        let first = self.server(server)?;
+        family(&processes(), first.pid)
+            .into_iter()
+            .find(|process| is_called(process, name))
+    }
+
+    /// As [`on`](Self::on), and it must run.
+    #[track_caller]
+    pub fn process(&self, server: &str, name: &str) -> Process {
+        self.on(server, name)
+            .unwrap_or_else(|| panic!("{name} does not run on {server}"))
+    }
+
+    /// Asks the lab to do a harm to its hardware, such as `{"cut_power":"app1"}`.
+    #[track_caller]
+    pub fn harm(&self, harm: &Value) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime starts");
+        let (client, target) = (
+            Client::new(None),
+            Target::Unix(self.state().join("control.sock")),
+        );
+        let request = Request::post("/harm", harm.to_string().into_bytes());
+        let answer = runtime.block_on(client.request(&target, &request, Duration::from_secs(10)));
+        let answer = answer.expect("the lab answers");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// Kills every process of this site, all at once.
+    pub fn kill_everything(&self) {
+        let all = self.processes();
+        all.iter().for_each(Process::kill);
+        self.wait_for_nothing();
+    }
+
+    /// Waits until no process of this site is left.
+    #[track_caller]
+    pub fn wait_for_nothing(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.processes().is_empty() {
+            assert!(
+                Instant::now() < deadline,
+                "still there: {:#?}",
+                self.processes()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The last lines of every log, for a test that failed.
+    fn show_logs(&self) {
+        // A lab may see another file system there than we do.
+        let processes = self.processes().into_iter();
+        let lab = processes.filter(|process| process.args.get(1).is_some_and(|arg| arg == "lab"));
+        let root = lab.map(|lab| PathBuf::from(format!("/proc/{}/root", lab.pid)));
+        let root = root.into_iter().next().unwrap_or_else(|| "/".into());
+        let state = root.join(self.state().strip_prefix("/").expect("it is absolute"));
+        let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+        let servers = entries(state.join("servers"));
+        let logs = servers.flat_map(|server| entries(server.path().join("log")));
+        let logs = logs.map(|log| log.path());
+        for log in [state.join("lab.log")].into_iter().chain(logs) {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- {}", log.display());
+            lines[lines.len().saturating_sub(25)..]
+                .iter()
+                .for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+        if self.state().join("control.sock").exists() {
+            let _ = finish(self.start(&["down"]), Duration::from_secs(40));
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline && !self.processes().is_empty() {
+            self.processes().iter().for_each(Process::kill);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Gives a command the environment and directory of another.
+fn like(mut command: Command, other: &Command) -> Command {
+    command.envs(
+        other
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    command
+        .current_dir(other.get_current_dir().expect("it has one"))
+        .stdin(Stdio::null());
+    command
+}
+
+fn is_called(process: &Process, name: &str) -> bool {
+    let arg = |index: usize| process.args.get(index).map_or("", String::as_str);
+    match name {
+        "agent" | "keeper" | "proxy" => arg(0) == "/proc/self/exe" && arg(1) == name,
+        "etcd" => Path::new(arg(0))
+            .file_name()
+            .is_some_and(|program| program == "etcd"),
+        "postgres" => Path::new(arg(0))
+            .file_name()
+            .is_some_and(|program| program == "postgres"),
+        instance => process
+            .env("INSTANCE")
+            .is_some_and(|named| named == instance),
+    }
+}
+
+/// Runs a command to its end, and kills it where it takes longer than `limit`.
+#[track_caller]
+fn run(mut command: Command, limit: Duration) -> Ran {
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    finish(child, limit)
+        .unwrap_or_else(|ran| panic!("{command:?} took longer than {limit:?}: {ran:#?}"))
+}
+
+/// Waits for a child; `Err`: it had to be killed.
+fn finish(child: Child, limit: Duration) -> Result<Ran, Ran> {
+    let pid = child.id();
+    let (ended, waits) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let output = child.wait_with_output();
+        let _ = ended.send(());
+        output
+    });
+    let late = waits.recv_timeout(limit).is_err();
+    if late {
+        gaiola_node::os::process::signal(pid, rustix::process::Signal::KILL);
+    }
+    let output = reader
+        .join()
+        .expect("it is only read")
+        .expect("it can be waited for");
+    let code = output.status.code().unwrap_or_else(|| {
+        128 + std::os::unix::process::ExitStatusExt::signal(&output.status).unwrap_or(0)
+    });
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let ran = Ran {
+        code,
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    };
+    if late { Err(ran) } else { Ok(ran) }
+}
+
+/// A port below those that the kernel hands out by itself, so that nobody takes it before it is used.
+fn free_port() -> SocketAddr {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(61);
+    loop {
+        let offset = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        let port = 20_000 + u16::try_from(offset).expect("it is below 12,000");
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// Waits for a command that was started with [`Site::start`].
+#[track_caller]
+pub fn ended(child: Child) -> Ran {
+    finish(child, COMMAND_LIMIT)
+        .unwrap_or_else(|ran| panic!("it took longer than {COMMAND_LIMIT:?}: {ran:#?}"))
+}

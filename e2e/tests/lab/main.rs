@@ -1,0 +1,10 @@
+//! Whole sites in the lab: brought up, changed, broken and brought down by the built binary.
+
+mod badluck;
+mod changes;
+mod database;
+mod failures;
+mod full;
+mod lifecycle;
+mod refusals;
+mod tls;

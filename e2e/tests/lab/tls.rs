@@ -1,0 +1,118 @@
+//! HTTPS at the balancers: certificates that come with the site's file.
+
+use gaiola_e2e::{Site, Who};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+const FILE: &str = r#"
+[balancer]
+tls = { certificates = "site.pem", hsts = "30d" }
+[app]
+servers = 1
+run = "{run}"
+"#;
+
+/// Puts a certificate of its own for this name, with its key, into `site.pem`.
+fn certify(site: &Site, name: &str) {
+    let file = site.folder().join("site.pem");
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ])
+        .args(["-subj", &format!("/CN={name}"), "-out"])
+        .arg(&file)
+        .arg("-keyout")
+        .arg(site.folder().join("site.pem.key"))
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
+    let whole = ["site.pem", "site.pem.key"]
+        .map(|name| fs::read_to_string(site.folder().join(name)).unwrap());
+    fs::write(&file, whole.concat()).unwrap();
+    fs::remove_file(site.folder().join("site.pem.key")).unwrap();
+}
+
+/// What a client at the front door sees of TLS.
+fn certificate(site: &Site) -> String {
+    let door = site.door().to_string();
+    let asked = Command::new("openssl")
+        .args(["s_client", "-connect", &door])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&asked.stdout).into_owned()
+}
+
+fn curl(site: &Site) -> String {
+    let url = format!("https://{}/", site.door());
+    let asked = Command::new("curl")
+        .args(["-sik", "--max-time", "5", &url])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&asked.stdout).to_lowercase()
+}
+
+#[test]
+fn a_site_with_certificates_is_served_over_https() {
+    let site = Site::new(Who::caller(), "secure", FILE);
+    certify(&site, "one.example");
+    site.gaiola(&["up", "-d"]).expect(0, &["https://"]);
+    let answer = curl(&site);
+    assert!(answer.starts_with("http/1.1 200"), "{answer}");
+    assert!(
+        answer.contains("strict-transport-security: max-age=2592000\r\n"),
+        "{answer}"
+    );
+    assert!(certificate(&site).contains("one.example"));
+
+    // Port 80 leads there, and a session is resumed at the other balancer.
+    let asked = site.gaiola(&[
+        "exec",
+        "app1",
+        "--",
+        "curl",
+        "-si",
+        "http://10.77.0.100/a?b=c",
+    ]);
+    asked.expect(0, &["308", "https://10.77.0.100/a?b=c"]);
+    let say = |vip: &str, option: &str| {
+        let request = format!("GET / HTTP/1.1\\r\\nHost: {vip}\\r\\nConnection: close\\r\\n\\r\\n");
+        let file = site.base().join("switches/session");
+        let file = file.display();
+        let line = format!(
+            "printf '{request}' | openssl s_client -connect {vip}:443 -ign_eof {option} {file}"
+        );
+        site.gaiola(&["exec", "app1", "--", "sh", "-c", &line])
+    };
+    say("10.77.0.100", "-sess_out").expect(0, &["New, TLSv1.3"]);
+    say("10.77.0.101", "-sess_in").expect(0, &["Reused, TLSv1.3"]);
+
+    // The key is for the balancers alone.
+    assert!(!site.state().join("releases/1/site.pem").exists());
+    let copies: Vec<_> = fs::read_dir(site.state().join("certificates"))
+        .unwrap()
+        .collect();
+    let [copy] = &copies[..] else {
+        panic!("{copies:?}")
+    };
+    let key = copy.as_ref().unwrap().path().join("0/site.pem");
+    assert_eq!(
+        fs::metadata(key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+
+    site.gaiola(&["plan"]).expect(0, &[]);
+    certify(&site, "two.example");
+    site.gaiola(&["plan"])
+        .expect(0, &["certificates change", "no connection is lost"]);
+    site.gaiola(&["up", "-d"]).expect(0, &[]);
+    assert!(certificate(&site).contains("two.example"));
+    site.write("site.pem", "nothing of use");
+    site.gaiola(&["up", "-d"])
+        .expect(1, &["certificates cannot be served", "site.pem"]);
+    assert!(curl(&site).starts_with("http/1.1 200"));
+
+    certify(&site, "two.example");
+    site.gaiola(&["drill", "kill", "lb1/proxy"])
+        .expect(0, &["lb1/proxy: passed"]);
+}

@@ -1,0 +1,116 @@
+//! A guest book: a small site as one is written for Gaiola.
+//!
+//! Entries are written to the primary and listed from the standbys; every answer tells through which servers it
+//! came. `guestbook` serves, `guestbook migrate` makes the database fit for this release.
+
+mod api;
+mod database;
+mod entries;
+mod gate;
+mod page;
+mod served_by;
+mod settings;
+
+use settings::Settings;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long requests in flight may go on after SIGTERM: a little less than the 10 s after which a supervisor
+/// usually kills.
+const GRACE: Duration = Duration::from_secs(9);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        [] => settings().and_then(|settings| run(serve(settings))),
+        ["migrate"] => settings().and_then(|settings| run(migrate(settings))),
+        _ => {
+            eprintln!("usage: guestbook [migrate]");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("guestbook: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings() -> Result<Settings, String> {
+    Settings::read(|name| std::env::var(name).ok())
+}
+
+fn run(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))?
+        .block_on(work)
+}
+
+/// Serves until SIGTERM or SIGINT, then ends the requests in flight.
+async fn serve(settings: Settings) -> Result<(), String> {
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| format!("cannot tell where it listens: {error}"))?;
+    let name = settings.instance.as_deref().unwrap_or("guestbook");
+    println!("{name} serves on {address}");
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(stop_on_signal(stop)?);
+    let server = axum::serve(
+        axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))),
+        api::routes(&settings),
+    )
+    .with_graceful_shutdown(told_to_stop(stopped.clone()));
+    tokio::select! {
+        ended = server => ended.map_err(|error| format!("cannot go on serving: {error}")),
+        () = grace_is_over(stopped) => {
+            eprintln!("guestbook: stopped with requests in flight, {} s after being told to", GRACE.as_secs());
+            Ok(())
+        }
+    }
+}
+
+/// Makes the database fit for this release. Doing it again, or at the same time elsewhere, does no harm.
+async fn migrate(settings: Settings) -> Result<(), String> {
+    let Some(config) = &settings.primary else {
+        return Err("migrate needs DATABASE_URL".into());
+    };
+    entries::migrate(config).await?;
+    println!("the database is ready");
+    Ok(())
+}
+
+fn stop_on_signal(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>, String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+        stop.closed().await; // a dropped sender would look like a second order
+    })
+}
+
+async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
+    if stopped.wait_for(|stopped| *stopped).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn grace_is_over(stopped: watch::Receiver<bool>) {
+    told_to_stop(stopped).await;
+    tokio::time::sleep(GRACE).await;
+}

@@ -1,0 +1,57 @@
+//! A response's head: no panic, the same result however it arrives, and what is sent on is read alike.
+
+#![no_main]
+
+use gaiola_core::forward::{self, Answer, Outgoing};
+use gaiola_fuzz::{assert_stands, split};
+use gaiola_model::http::{Framing, Method, ResponseHead, Version};
+use gaiola_wire::http1::{BadResponse, Limits, Progress, parse_response};
+use libfuzzer_sys::fuzz_target;
+
+type Read = Result<Option<ResponseHead>, BadResponse>;
+
+fn parse(bytes: &[u8], asked: Method) -> Read {
+    let mut head = ResponseHead::default();
+    let progress = parse_response(bytes, asked, &mut head, &Limits::default())?;
+    Ok((progress == Progress::Done).then_some(head))
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((beginning, bytes)) = split(data) else {
+        return;
+    };
+    for asked in [Method::Get, Method::Head] {
+        let read = parse(bytes, asked);
+        assert_stands(parse(beginning, asked), &read, &Ok(None));
+        let Ok(Some(head)) = read else { continue };
+        for client in [Version::Http10, Version::Http11] {
+            sent_on_is_read_alike(&head, bytes, asked, client);
+        }
+    }
+});
+
+fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], asked: Method, client: Version) {
+    let answer = Answer {
+        client,
+        keep_alive: true,
+        server: "lb1",
+        edit: forward::Edit::default(),
+        lines: b"Set-Cookie: a=b\r\n",
+        own_cookie: Some("a"),
+    };
+    let mut out = Outgoing::default();
+    let sent = forward::response(head, bytes, &answer, &mut out);
+    let written = out.slices(bytes).collect::<Vec<_>>().concat();
+    let again = parse(&written, asked).expect("what we write is well formed");
+    let again = again.expect("what we write is whole");
+    let framing = if sent.unchunk {
+        Framing::UntilClose
+    } else {
+        head.framing
+    };
+    assert_eq!((again.status, again.framing), (head.status, framing));
+    assert_eq!(again.len, written.len());
+    if head.status >= 200 && head.status != 426 {
+        assert_eq!(again.keep_alive, sent.keep_alive);
+    }
+}

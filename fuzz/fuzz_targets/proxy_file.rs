@@ -1,0 +1,26 @@
+//! The text of a proxy's file: no panic, and either a whole configuration or at least one mistake that can be told.
+
+#![no_main]
+
+use gaiola_wire::proxy_file::{Surroundings, load};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let around = Surroundings {
+        directory: std::path::Path::new("/etc/gaiola"),
+        host: "edge1",
+        resolve: &|_| Err("there are no names here".into()),
+        check: &|_| Vec::new(),
+    };
+    match load(text, &around) {
+        Ok(file) => {
+            assert!(!file.config.frontends.is_empty());
+            assert_eq!(load(text, &around), Ok(file));
+        }
+        Err(errors) => {
+            let told = errors.in_file("proxy.toml").to_string();
+            assert_eq!(told.lines().count(), errors.mistakes().len());
+            assert!(!told.is_empty());
+        }
+    }
+});
