@@ -57,14 +57,14 @@ pub(crate) struct Haproxy {
 }
 
 impl Haproxy {
-    /// Its version, where it is installed: `2.6`.
+    /// Its version as its package has it, where it is installed: releases with mended faults do otherwise than others.
     pub(crate) fn version() -> Option<String> {
         let output = command().arg("-v").output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         let version = text
             .split(' ')
             .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
-        Some(version.split('.').take(2).collect::<Vec<_>>().join("."))
+        Some(version.to_owned())
     }
 
     pub(crate) fn start(sites: &[Site<'_>]) -> Self {
