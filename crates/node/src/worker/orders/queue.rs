@@ -5,17 +5,23 @@
 use super::Member;
 use gaiola_core::admission;
 use gaiola_model::Time;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, oneshot};
 
 /// One backend's queue. It is locked when a server's places are all taken, and when one with a limit gets free.
-pub(in crate::worker) struct Queue(Mutex<admission::Queue<Waiter>>);
+pub(in crate::worker) struct Queue {
+    waiting: Mutex<admission::Queue<Waiter>>,
+    /// Told when servers have changed.
+    changed: Arc<Notify>,
+}
 
 /// One that waits, as the queue has it.
 struct Waiter {
     /// The only member that it takes a place of.
     only: Option<Arc<Member>>,
-    sender: oneshot::Sender<Turn>,
+    sender: oneshot::Sender<Place>,
 }
 
 impl Waiter {
@@ -30,9 +36,9 @@ impl Waiter {
 
 /// What one that waits is told.
 pub(in crate::worker) enum Turn {
-    /// This place is yours.
+    /// This place is yours, and you have left the queue.
     Place(Place),
-    /// Servers have changed: look whether one is usable now, and wait again if not.
+    /// Servers have changed: look whether one is usable now. Your place in the queue stays yours.
     Look,
 }
 
@@ -49,12 +55,16 @@ pub(in crate::worker) struct Waiting {
     pub(in crate::worker) ahead: usize,
     queue: Arc<Queue>,
     ticket: admission::Ticket,
-    turn: oneshot::Receiver<Turn>,
+    place: oneshot::Receiver<Place>,
+    changed: Pin<Box<OwnedNotified>>,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self(Mutex::new(admission::Queue::new(0)))
+        Self {
+            waiting: Mutex::new(admission::Queue::new(0)),
+            changed: Arc::default(),
+        }
     }
 }
 
@@ -72,7 +82,7 @@ impl Queue {
         deadline: Time,
         only: Option<Arc<Member>>,
     ) -> Option<Waiting> {
-        let (sender, turn) = oneshot::channel();
+        let (sender, place) = oneshot::channel();
         let mut waiting = self.lock();
         waiting.resize(size as usize);
         let ahead = waiting.len();
@@ -81,7 +91,8 @@ impl Queue {
             ahead,
             queue: Arc::clone(self),
             ticket,
-            turn,
+            place,
+            changed: Box::pin(Arc::clone(&self.changed).notified_owned()),
         })
     }
 
@@ -100,22 +111,27 @@ impl Queue {
 
     /// Servers have changed: all that wait look again, in their order.
     pub(in crate::worker) fn servers_changed(&self) {
-        let mut waiting = self.lock();
-        while let Some(waiter) = waiting.pop(|_| true) {
-            let _ = waiter.sender.send(Turn::Look);
-        }
+        self.changed.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, admission::Queue<Waiter>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Waiting {
     /// Until there is something to be told.
     pub(in crate::worker) async fn turn(&mut self) -> Turn {
-        // A queue never forgets one that waits without telling it.
-        (&mut self.turn).await.unwrap_or(Turn::Look)
+        tokio::select! {
+            biased;
+            // A queue never forgets one that waits without telling it.
+            place = &mut self.place => place.map_or(Turn::Look, Turn::Place),
+            () = &mut self.changed => {
+                let changed = Arc::clone(&self.queue.changed).notified_owned();
+                self.changed.set(changed);
+                Turn::Look
+            }
+        }
     }
 }
 
@@ -149,10 +165,9 @@ impl Place {
                 queue: Arc::clone(&self.queue),
                 given_back: false,
             };
-            match waiter.sender.send(Turn::Place(place)) {
+            match waiter.sender.send(place) {
                 Ok(()) => return,
-                Err(Turn::Place(mut unwanted)) => unwanted.given_back = true, // still ours
-                Err(Turn::Look) => {}
+                Err(mut unwanted) => unwanted.given_back = true, // still ours
             }
         }
         self.member.give_place();
@@ -234,11 +249,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn changed_servers_wake_everybody() {
-        let queue = Arc::<Queue>::default();
-        let mut first = queue.join(10, Time::ZERO, None).unwrap();
+    async fn changed_servers_wake_everybody_and_nobody_loses_a_turn() {
+        let (queue, member) = (Arc::<Queue>::default(), member());
+        let place = queue.place(&member, 1).unwrap();
+        let mut first = queue.join(2, Time::ZERO, None).unwrap();
+        let mut second = queue.join(2, Time::ZERO, None).unwrap();
         queue.servers_changed();
+        assert!(matches!(second.turn().await, Turn::Look));
         assert!(matches!(first.turn().await, Turn::Look));
-        assert_eq!(queue.waiting(), 0);
+        assert!(queue.join(2, Time::ZERO, None).is_none(), "it is full");
+        queue.servers_changed();
+        assert!(matches!(first.turn().await, Turn::Look), "each time");
+        drop(place);
+        let turn = first.turn().await;
+        assert!(
+            matches!(turn, Turn::Place(_)),
+            "its turn is still the first"
+        );
+        assert_eq!(queue.waiting(), 1);
     }
 }

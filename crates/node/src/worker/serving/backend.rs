@@ -219,23 +219,23 @@ impl Backend {
         deadline: Time,
         ahead: &Cell<usize>,
     ) -> Result<Lease, NoServer> {
+        let size = self.config.timeouts.queue_size;
         loop {
-            let size = self.config.timeouts.queue_size;
-            let only = self.named(want, tried);
-            let only = only.map(|index| Arc::clone(&self.servers[index].member));
+            let named = self.named(want, tried);
+            let only = named.map(|index| Arc::clone(&self.servers[index].member));
             let joined = self.queue.join(size, deadline, only);
             let mut waiting = joined.ok_or(NoServer::QueueFull)?;
             ahead.set(waiting.ahead);
-            // A place may have been given back before this joined.
-            match self.choose(want, tried) {
-                Ok(lease) => return Ok(lease),
-                Err(why) => self.worth_waiting(why)?,
-            };
-            match waiting.turn().await {
-                Turn::Look => {}
-                Turn::Place(place) => {
-                    if let Some(lease) = self.accept(place, want, tried) {
-                        return Ok(lease);
+            while self.named(want, tried) == named {
+                // A place may have been given back before this joined.
+                match self.choose(want, tried) {
+                    Ok(lease) => return Ok(lease),
+                    Err(why) => self.worth_waiting(why)?,
+                };
+                if let Turn::Place(place) = waiting.turn().await {
+                    match self.accept(place, want, tried) {
+                        Some(lease) => return Ok(lease),
+                        None => break,
                     }
                 }
             }
