@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep_until};
 const EVERY: Duration = Duration::from_millis(250);
 /// A datagram that says it is older, or younger, is passed over.
 const AGE: Duration = Duration::from_secs(10);
+/// After the system refused to hear.
+const BREATH: Duration = Duration::from_millis(10);
 /// No datagram is longer.
 const LONGEST: usize = 1500;
 /// Between two lines of the log on the same trouble.
@@ -114,7 +116,7 @@ impl Line {
         loop {
             // An error is one of an earlier datagram, of which a peer's system said that nobody is there.
             let Ok((length, from)) = self.socket.recv_from(&mut buffer).await else {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(BREATH).await;
                 continue;
             };
             if !self.peers.others.contains(&from) {
