@@ -22,6 +22,7 @@ mod orders;
 mod peers;
 mod rules;
 mod serving;
+mod spare;
 mod standalone;
 mod supervisor;
 mod tcp;
@@ -196,16 +197,17 @@ async fn supervise(
         tasks.push(tokio::task::spawn_local(served));
     }
     if let Some(config) = args.config.clone() {
-        supervisor
-            .configure(config)
-            .await
-            .map_err(WorkerError::Refused)?;
+        let serving = frontends(&config);
+        let configured = supervisor.configure(config).await;
+        configured.map_err(WorkerError::Refused)?;
+        tracing::info!("serving {serving}");
     }
     let control = control
         .map(|control| tokio::task::spawn_local(control::serve(control, Rc::clone(&supervisor))));
     signals
         .until_told_to_end(&supervisor, log, args.reload.as_ref())
         .await;
+    tracing::info!("ending: open requests have {} s", END_LIMIT.as_secs());
     tokio::select! {
         () = supervisor.end(args.keeper.is_some(), END_LIMIT) => {}
         () = signals.until_interrupted() => {}
@@ -216,6 +218,19 @@ async fn supervise(
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Where each frontend listens.
+fn frontends(config: &ProxyConfig) -> String {
+    let frontends = config.frontends.iter().map(|frontend| {
+        let binds = frontend.binds.iter().map(|bind| bind.address.to_string());
+        format!(
+            "{} on {}",
+            frontend.name,
+            binds.collect::<Vec<_>>().join(" and ")
+        )
+    });
+    frontends.collect::<Vec<_>>().join(", ")
 }
 
 fn bind_control(path: &Path) -> Result<tokio::net::UnixListener, WorkerError> {
