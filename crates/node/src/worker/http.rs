@@ -9,6 +9,8 @@ mod request;
 mod rules;
 mod scratch;
 
+pub(super) use scratch::trim;
+
 use super::accept::Client;
 use super::counters::Unasked;
 use super::io::{self, Buffer, Fault, Timer};
@@ -39,6 +41,8 @@ struct Connection {
     server_timer: Timer,
     /// Requests so far.
     served: u64,
+    /// Whether the client has said that it sends nothing more.
+    is_last: bool,
     /// An idle connection to a server that was told that it is this client's.
     own: Option<(Rc<Server>, Idle)>,
 }
@@ -72,16 +76,21 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Client) {
         client_timer: Timer::default(),
         server_timer: Timer::default(),
         served: 0,
+        is_last: false,
         own: None,
     };
     loop {
         let after = match connection.next_request(held.take()).await {
-            Ok(pending) => request::answer(&mut connection, pending).await,
+            // Its future is large; a connection holds the place for it only while there is a request.
+            Ok(pending) => Box::pin(request::answer(&mut connection, pending)).await,
             Err(after) => after,
         };
         connection.served += 1;
         match after {
             After::Request(buffer) => held = Some(buffer).filter(|buffer| !buffer.is_empty()),
+            After::Close if connection.is_last && io::is_quiet(&connection.client.stream, true) => {
+                return connection.client.stream.end();
+            }
             After::Close => return io::close_gently(connection.client.stream).await,
             After::Abort => return,
         }

@@ -7,7 +7,7 @@ mod stream;
 mod timer;
 mod tls;
 
-pub(super) use buffer::{BUFFER_LEN, Buffer, Sink, Window};
+pub(super) use buffer::{BUFFER_LEN, Buffer, Sink, Window, trim};
 pub(super) use pipe::{Pipe, SPLICE_FROM};
 pub(super) use stream::{Reader, Stream, Writer};
 pub(super) use timer::Timer;

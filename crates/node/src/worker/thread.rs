@@ -10,6 +10,7 @@ use super::log::{Entry, Load, Log, Signal};
 use super::orders::{Member, Orders};
 use super::serving::{Backend, Place, Serving};
 use super::supervisor::MemberReport;
+use super::{http, io};
 use gaiola_core::forward;
 use gaiola_core::health::Input;
 use gaiola_core::retry::Budget;
@@ -329,6 +330,8 @@ impl Worker {
         loop {
             tokio::time::sleep(SWEEP).await;
             self.serving().backends().for_each(Backend::sweep);
+            io::trim();
+            http::trim();
         }
     }
 }

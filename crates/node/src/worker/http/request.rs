@@ -12,7 +12,7 @@ use crate::worker::serving::{Place, Serving};
 use gaiola_core::forward::{self, Edit};
 use gaiola_core::route::Asked;
 use gaiola_core::rule::{Rewritten, Rules};
-use gaiola_model::http::{Method, RequestHead};
+use gaiola_model::http::{Framing, Method, RequestHead};
 use gaiola_model::proxy::{Admission, Allowance, Mode, Route};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -67,6 +67,7 @@ pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) ->
         let head = &pending.heads.request;
         let front = pending.buffer.front(head.len);
         record.finish(connection, &serving, Some((head, front)));
+        connection.is_last = !head.keep_alive && head.framing == Framing::None;
         return match then {
             Then::Request(rest) => {
                 pending.buffer.keep(rest);

@@ -1,17 +1,19 @@
 //! What a request needs while it is served, kept for the next one.
 
+use crate::worker::spare::Spare;
 use gaiola_core::forward::Outgoing;
 use gaiola_core::rule::Rewritten;
 use gaiola_model::http::{RequestHead, ResponseHead};
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// How many are kept.
-const SPARE: usize = 64;
-
 thread_local! {
-    #[expect(clippy::vec_box, reason = "they are handed around, and large")]
-    static KEPT: RefCell<Vec<Box<Parts>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Spare<Box<Parts>>> = const { RefCell::new(Spare::new(1024)) };
+}
+
+/// Gives memory back that was not needed of late.
+pub(in crate::worker) fn trim() {
+    KEPT.with_borrow_mut(Spare::trim);
 }
 
 /// The heads of a request and its response, as they came and as they are sent on.
@@ -35,7 +37,7 @@ pub(super) struct Heads(Option<Box<Parts>>);
 impl Heads {
     /// Parts that hold nothing of use.
     pub(super) fn take() -> Self {
-        Self(Some(KEPT.with_borrow_mut(Vec::pop).unwrap_or_default()))
+        Self(Some(KEPT.with_borrow_mut(Spare::take).unwrap_or_default()))
     }
 }
 
@@ -55,13 +57,9 @@ impl DerefMut for Heads {
 
 impl Drop for Heads {
     fn drop(&mut self) {
-        let parts = self.0.take();
-        // At a thread's end they may be gone already.
-        let _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            if kept.len() < SPARE {
-                kept.extend(parts);
-            }
-        });
+        if let Some(parts) = self.0.take() {
+            // At a thread's end they may be gone already.
+            let _ = KEPT.try_with(|kept| kept.borrow_mut().give(parts));
+        }
     }
 }

@@ -1,15 +1,13 @@
 //! Memory that bytes are read into, held only while there are some.
 
+use crate::worker::spare::Spare;
 use std::cell::RefCell;
 
 /// Bytes of a buffer: a head must fit, and a body passes in pieces of this size.
 pub(in crate::worker) const BUFFER_LEN: usize = 16 * 1024;
 
-/// Bytes of a long buffer: two records of TLS as they are sent.
+/// Bytes of a long buffer: two records of TLS as they are sent, or a head and a body of 16 KiB with room to spare.
 const LONG_LEN: usize = 34 * 1024;
-
-/// Free buffers that a worker keeps for the next connection, of each length.
-const SPARE_BUFFERS: usize = 64;
 
 /// A piece of memory of [`BUFFER_LEN`] or [`LONG_LEN`] bytes, of which `start..end` is filled.
 pub(in crate::worker) struct Buffer {
@@ -18,22 +16,28 @@ pub(in crate::worker) struct Buffer {
     end: usize,
 }
 
-type Spare = RefCell<Vec<Box<[u8]>>>;
+type Spares = RefCell<Spare<Box<[u8]>>>;
 
 thread_local! {
-    static SPARE: Spare = const { RefCell::new(Vec::new()) };
-    static SPARE_LONG: Spare = const { RefCell::new(Vec::new()) };
+    static SPARE: Spares = const { RefCell::new(Spare::new(1024)) };
+    static SPARE_LONG: Spares = const { RefCell::new(Spare::new(256)) };
+}
+
+/// Gives memory back that was not needed of late.
+pub(in crate::worker) fn trim() {
+    SPARE.with_borrow_mut(Spare::trim);
+    SPARE_LONG.with_borrow_mut(Spare::trim);
 }
 
 impl Buffer {
     /// An empty buffer, out of the worker's spare ones where there are some.
     pub(in crate::worker) fn take() -> Self {
-        Self::of(SPARE.with_borrow_mut(Vec::pop), BUFFER_LEN)
+        Self::of(SPARE.with_borrow_mut(Spare::take), BUFFER_LEN)
     }
 
-    /// An empty long buffer, for records of TLS.
-    pub(super) fn take_long() -> Self {
-        Self::of(SPARE_LONG.with_borrow_mut(Vec::pop), LONG_LEN)
+    /// An empty long buffer, for records of TLS and for responses.
+    pub(in crate::worker) fn take_long() -> Self {
+        Self::of(SPARE_LONG.with_borrow_mut(Spare::take), LONG_LEN)
     }
 
     fn of(spare: Option<Box<[u8]>>, len: usize) -> Self {
@@ -137,12 +141,7 @@ impl Drop for Buffer {
             &SPARE
         };
         // At a thread's end the spare ones may be gone already.
-        let _ = kept.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < SPARE_BUFFERS {
-                spare.push(data);
-            }
-        });
+        let _ = kept.try_with(|spare| spare.borrow_mut().give(data));
     }
 }
 

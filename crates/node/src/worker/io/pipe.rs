@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 pub(in crate::worker) const SPLICE_FROM: u64 = 64 * 1024;
 
 /// Bytes that a pipe should hold.
-const PIPE_LEN: usize = 256 * 1024;
+const PIPE_LEN: usize = 1024 * 1024;
 
 /// Pipes that a worker keeps for the next body.
 const SPARE_PIPES: usize = 16;

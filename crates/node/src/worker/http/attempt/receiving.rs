@@ -112,7 +112,7 @@ impl Receiving<'_> {
             silent.map_err(|fault| self.no_head(fault))?;
         }
         loop {
-            let buffer = self.buffer.get_or_insert_with(Buffer::take);
+            let buffer = self.buffer.get_or_insert_with(Buffer::take_long);
             if !buffer.is_empty() {
                 let asked: Method = self.request.method;
                 match http1::parse_response(buffer.filled(), asked, self.response, &LIMITS) {
@@ -224,7 +224,7 @@ impl Receiving<'_> {
 
     /// Reads more of the body; `false` at the connection's end.
     async fn more(&mut self) -> Result<bool, Outcome> {
-        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        let buffer = self.buffer.get_or_insert_with(Buffer::take_long);
         let read = io::read(&mut self.from, buffer);
         match self.timer.within(self.limit, read).await {
             Ok(_) => Ok(true),

@@ -1,0 +1,69 @@
+//! Things that are used again and again, kept for the next who needs one.
+
+/// Things that nobody uses now. As many are kept as were used of late: see [`Self::trim`].
+pub(super) struct Spare<T> {
+    free: Vec<T>,
+    /// The fewest that were free since the last trim.
+    fewest: usize,
+    /// The most that are kept.
+    most: usize,
+}
+
+impl<T> Spare<T> {
+    /// None yet; at most `most`.
+    pub(super) const fn new(most: usize) -> Self {
+        Self {
+            free: Vec::new(),
+            fewest: 0,
+            most,
+        }
+    }
+
+    /// The one that was given back last, which the processor still has at hand.
+    pub(super) fn take(&mut self) -> Option<T> {
+        let taken = self.free.pop();
+        self.fewest = self.fewest.min(self.free.len());
+        taken
+    }
+
+    /// Keeps it, where there is room.
+    pub(super) fn give(&mut self, thing: T) {
+        if self.free.len() < self.most {
+            self.free.push(thing);
+        }
+    }
+
+    /// Drops those that nobody has needed since the last time.
+    pub(super) fn trim(&mut self) {
+        self.free.drain(..self.fewest);
+        self.fewest = self.free.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_needed_since_the_last_trim_is_dropped() {
+        let mut spare = Spare::new(8);
+        (0..8).for_each(|thing| spare.give(thing));
+        spare.trim();
+        assert_eq!(spare.take(), Some(7), "none had been free all the time");
+        assert_eq!(spare.take(), Some(6));
+        spare.give(6);
+        spare.give(7);
+        spare.trim(); // two were in use at once
+        assert_eq!(spare.take(), Some(7));
+        assert_eq!(spare.take(), Some(6));
+        assert_eq!(spare.take(), None);
+    }
+
+    #[test]
+    fn no_more_are_kept_than_allowed() {
+        let mut spare = Spare::new(1);
+        spare.give('a');
+        spare.give('b');
+        assert_eq!((spare.take(), spare.take()), (Some('a'), None));
+    }
+}
