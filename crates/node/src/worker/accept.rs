@@ -209,7 +209,8 @@ async fn talk(worker: Rc<Worker>, mut client: Client) {
     if is_http {
         http::serve(&worker, client).await;
     } else {
-        tcp::serve(&worker, client).await;
+        // A connection of HTTP is not to hold the place for it.
+        Box::pin(tcp::serve(&worker, client)).await;
     }
 }
 

@@ -62,8 +62,22 @@ pub(super) async fn read(
     Ok(count)
 }
 
+/// Lets all connections that are ready read first. What is written then leaves in one burst, and whoever gets it is woken
+/// once for much, not for each piece; waking costs more than anything else that a small request needs.
+pub(super) async fn behind_others() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Pieces that are written with one call.
-const PIECES: usize = 32;
+const PIECES: usize = 16;
 
 /// Writes all pieces, in order. How many bytes have been written is added to `written` as it goes.
 pub(super) async fn write_pieces<'a>(

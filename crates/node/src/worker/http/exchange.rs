@@ -266,18 +266,10 @@ async fn once(
         }
         Outcome::Upgraded => {
             pending.buffer.keep(rest);
-            Ok({
-                let down = backend.config.on_marked_down;
-                talk(
-                    connection,
-                    pending,
-                    request,
-                    record,
-                    upstream,
-                    (response, down),
-                )
-                .await
-            })
+            let down = backend.config.on_marked_down;
+            let tunnel = (response, down);
+            // Its future is large, and most requests do not come here.
+            Ok(Box::pin(talk(connection, pending, request, record, upstream, tunnel)).await)
         }
         Outcome::Broken(ending, reason) => {
             record.fail(ending, reason);
