@@ -16,7 +16,6 @@ use super::counters::Unasked;
 use super::io::{self, Buffer, Fault, Timer};
 use super::serving::{Idle, Server};
 use super::thread::Worker;
-use gaiola_model::http::Framing;
 use gaiola_model::proxy::{Admission, ClientTimeouts};
 use gaiola_wire::http1::{self, Limits, Progress};
 use record::Record;
@@ -108,7 +107,7 @@ impl Connection {
             Some(held) => held,
             None => {
                 self.idle(&timeouts).await?;
-                Buffer::take_short()
+                Buffer::take()
             }
         };
         let mut heads = Heads::take();
@@ -118,9 +117,6 @@ impl Connection {
             if !buffer.is_empty() {
                 match http1::parse_request(buffer.filled(), &mut heads.request, &LIMITS) {
                     Ok(Progress::Done) => {
-                        if heads.request.framing != Framing::None {
-                            buffer.grow();
-                        }
                         return Ok(Pending {
                             buffer,
                             heads,
@@ -128,7 +124,6 @@ impl Connection {
                             took,
                         });
                     }
-                    Ok(Progress::Partial) if buffer.is_full() => buffer.grow(),
                     Ok(Progress::Partial) => {}
                     Err(bad) => {
                         let mut record = Record::new(&self.worker, begun);

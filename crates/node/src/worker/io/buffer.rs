@@ -6,14 +6,10 @@ use std::cell::RefCell;
 /// Bytes of a buffer: a head must fit, and a body passes in pieces of this size.
 pub(in crate::worker) const BUFFER_LEN: usize = 16 * 1024;
 
-/// Bytes of a short buffer: a usual request without a body. Many are held at once while servers think, and what lies
-/// close together stays in the processor's caches.
-const SHORT_LEN: usize = 2 * 1024;
-
 /// Bytes of a long buffer: two records of TLS as they are sent, or a head and a body of 16 KiB with room to spare.
 const LONG_LEN: usize = 34 * 1024;
 
-/// A piece of memory of [`BUFFER_LEN`], [`SHORT_LEN`] or [`LONG_LEN`] bytes, of which `start..end` is filled.
+/// A piece of memory of [`BUFFER_LEN`] or [`LONG_LEN`] bytes, of which `start..end` is filled.
 pub(in crate::worker) struct Buffer {
     data: Box<[u8]>,
     start: usize,
@@ -24,14 +20,12 @@ type Spares = RefCell<Spare<Box<[u8]>>>;
 
 thread_local! {
     static SPARE: Spares = const { RefCell::new(Spare::new(1024)) };
-    static SPARE_SHORT: Spares = const { RefCell::new(Spare::new(4096)) };
     static SPARE_LONG: Spares = const { RefCell::new(Spare::new(256)) };
 }
 
 /// Gives memory back that was not needed of late.
 pub(in crate::worker) fn trim() {
     SPARE.with_borrow_mut(Spare::trim);
-    SPARE_SHORT.with_borrow_mut(Spare::trim);
     SPARE_LONG.with_borrow_mut(Spare::trim);
 }
 
@@ -39,21 +33,6 @@ impl Buffer {
     /// An empty buffer, out of the worker's spare ones where there are some.
     pub(in crate::worker) fn take() -> Self {
         Self::of(SPARE.with_borrow_mut(Spare::take), BUFFER_LEN)
-    }
-
-    /// An empty short buffer, for the head of a request.
-    pub(in crate::worker) fn take_short() -> Self {
-        Self::of(SPARE_SHORT.with_borrow_mut(Spare::take), SHORT_LEN)
-    }
-
-    /// Makes a short buffer one of [`BUFFER_LEN`] bytes, with what is filled where it was.
-    pub(in crate::worker) fn grow(&mut self) {
-        if self.data.len() < BUFFER_LEN {
-            let mut grown = Self::take();
-            grown.data[..self.end].copy_from_slice(&self.data[..self.end]);
-            (grown.start, grown.end) = (self.start, self.end);
-            *self = grown;
-        }
     }
 
     /// An empty long buffer, for records of TLS and for responses.
@@ -157,7 +136,6 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let data = std::mem::take(&mut self.data);
         let kept = match data.len() {
-            SHORT_LEN => &SPARE_SHORT,
             LONG_LEN => &SPARE_LONG,
             _ => &SPARE,
         };
