@@ -9,7 +9,7 @@ mod sending;
 use super::body::Body;
 use super::record::Record;
 use super::scratch::Parts;
-use crate::worker::io::{Buffer, Stream, Timer, Window};
+use crate::worker::io::{self, Buffer, Stream, Timer, Window};
 use crate::worker::log::{Ending, Leg};
 use crate::worker::serving::{Interrupt, Server};
 use gaiola_core::forward::Outgoing;
@@ -185,6 +185,8 @@ impl Attempt<'_, '_> {
         let mut receiving = pin!(receiving.run());
         let mut interrupted = pin!(self.member.interrupted());
         let mut is_sending = true;
+        // Before either begins: a response that is there too early is read after the request was written.
+        io::behind_others().await;
         let outcome = loop {
             tokio::select! {
                 biased;

@@ -41,7 +41,6 @@ impl Sending<'_, '_> {
     }
 
     async fn send(&mut self) -> Result<(), Stop> {
-        io::behind_others().await;
         let part = self.take()?;
         let body = &self.window.filled()[..part];
         let pieces = self.head.slices(self.front).chain([body]);
