@@ -1,6 +1,7 @@
 //! Bytes that go from one connection to another without passing through our memory.
 
 use super::Fault;
+use crate::worker::spare::Spare;
 use rustix::pipe::{PipeFlags, SpliceFlags, splice};
 use std::cell::RefCell;
 use std::io;
@@ -18,7 +19,7 @@ const PIPE_LEN: usize = 1024 * 1024;
 const SPARE_PIPES: usize = 16;
 
 thread_local! {
-    static PIPES: RefCell<Vec<Ends>> = const { RefCell::new(Vec::new()) };
+    static PIPES: RefCell<Spare<Ends>> = const { RefCell::new(Spare::new(SPARE_PIPES)) };
 }
 
 struct Ends {
@@ -38,7 +39,7 @@ impl Pipe {
     /// # Errors
     /// What the system said: no file descriptor is left.
     pub(in crate::worker) fn take() -> io::Result<Self> {
-        let ends = match PIPES.with_borrow_mut(Vec::pop) {
+        let ends = match PIPES.with_borrow_mut(Spare::take) {
             Some(ends) => ends,
             None => {
                 let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
@@ -117,13 +118,9 @@ impl Drop for Pipe {
         if self.held > 0 {
             return; // another body's bytes must not come out of it
         }
-        let ends = self.ends.take();
-        // At a thread's end the spare ones may be gone already.
-        let _ = PIPES.try_with(|pipes| {
-            let mut pipes = pipes.borrow_mut();
-            if pipes.len() < SPARE_PIPES {
-                pipes.extend(ends);
-            }
-        });
+        if let Some(ends) = self.ends.take() {
+            // At a thread's end the spare ones may be gone already.
+            let _ = PIPES.try_with(|pipes| pipes.borrow_mut().give(ends));
+        }
     }
 }
