@@ -41,8 +41,6 @@ struct Connection {
     server_timer: Timer,
     /// Requests so far.
     served: u64,
-    /// Whether the client has said that it sends nothing more.
-    is_last: bool,
     /// An idle connection to a server that was told that it is this client's.
     own: Option<(Rc<Server>, Idle)>,
 }
@@ -63,6 +61,8 @@ enum After {
     Request(Buffer),
     /// It is closed once the client has what was written.
     Close,
+    /// As `Close`, but the client has said that it sends nothing more.
+    Finished,
     /// It is closed at once, so that the client notices that something is missing.
     Abort,
 }
@@ -76,7 +76,6 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Client) {
         client_timer: Timer::default(),
         server_timer: Timer::default(),
         served: 0,
-        is_last: false,
         own: None,
     };
     loop {
@@ -88,10 +87,12 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Client) {
         connection.served += 1;
         match after {
             After::Request(buffer) => held = Some(buffer).filter(|buffer| !buffer.is_empty()),
-            After::Close if connection.is_last && io::is_quiet(&connection.client.stream, true) => {
+            After::Finished if io::is_quiet(&connection.client.stream, true) => {
                 return connection.client.stream.end();
             }
-            After::Close => return io::close_gently(connection.client.stream).await,
+            After::Close | After::Finished => {
+                return io::close_gently(connection.client.stream).await;
+            }
             After::Abort => return,
         }
     }

@@ -67,13 +67,14 @@ pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) ->
         let head = &pending.heads.request;
         let front = pending.buffer.front(head.len);
         record.finish(connection, &serving, Some((head, front)));
-        connection.is_last = !head.keep_alive && head.framing == Framing::None;
+        let is_last = !head.keep_alive && head.framing == Framing::None;
         return match then {
             Then::Request(rest) => {
                 pending.buffer.keep(rest);
                 pending.buffer.compact();
                 After::Request(pending.buffer)
             }
+            Then::Close if is_last => After::Finished,
             Then::Close | Then::Again => After::Close,
             Then::Abort => After::Abort,
         };
