@@ -76,7 +76,7 @@ impl Outgoing {
     }
 
     /// The bytes to write, in order. `buffer` is the one that the head was read into.
-    pub fn slices<'a>(&'a self, buffer: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn slices<'a>(&'a self, buffer: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.pieces.iter().map(move |piece| match *piece {
             Piece::Buffer(span) => span.of(buffer),
             Piece::Owned(span) => span.of(&self.owned),

@@ -239,8 +239,8 @@ fn add_hops(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing
             text.extend_from_slice(field.value.of(buffer));
             text.extend_from_slice(b", ");
         }
-        // Writing to a Vec cannot fail.
-        let _ = write!(text, "{}\r\n", hop.client.to_canonical());
+        write_address(text, hop.client.to_canonical());
+        text.extend_from_slice(b"\r\n");
         if !kept(FieldName::XForwardedProto) {
             let proto: &[u8] = if hop.tls { b"https" } else { b"http" };
             line(text, b"X-Forwarded-Proto: ", &[proto]);
@@ -265,8 +265,44 @@ fn add_hops(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing
     );
 }
 
+/// Every request has one, so that it is worth more than what writes whatever can be displayed.
+fn write_address(text: &mut Vec<u8>, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        // Writing to a Vec cannot fail.
+        let _ = write!(text, "{address}");
+        return;
+    };
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push(b'.');
+        }
+        if octet >= 100 {
+            text.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            text.push(b'0' + octet / 10 % 10);
+        }
+        text.push(b'0' + octet % 10);
+    }
+}
+
 fn line(text: &mut Vec<u8>, name: &[u8], value: &[&[u8]]) {
     text.extend_from_slice(name);
     value.iter().for_each(|part| text.extend_from_slice(part));
     text.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn addresses_are_written_as_they_are_displayed(address: IpAddr) {
+            let mut text = Vec::new();
+            write_address(&mut text, address);
+            prop_assert_eq!(String::from_utf8(text).unwrap(), address.to_string());
+        }
+    }
 }
