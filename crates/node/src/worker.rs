@@ -11,6 +11,7 @@ mod beat;
 mod check;
 mod control;
 mod counters;
+mod event;
 mod files;
 mod http;
 mod io;

@@ -60,6 +60,11 @@ impl Log {
         }
     }
 
+    /// Whether lines go anywhere.
+    pub(super) const fn is_on(&self) -> bool {
+        self.writer.is_some()
+    }
+
     /// Adds a line. `true`: it is the first of a batch, so that [`Self::flush`] must be called after [`Self::PATIENCE`].
     pub(super) fn add(&self, entry: &Entry<'_>) -> bool {
         if self.writer.is_none() {

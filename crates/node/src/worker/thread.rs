@@ -5,6 +5,7 @@ use super::accept::{self, Client};
 use super::auth::Verifier;
 use super::beat::Beater;
 use super::counters::{Count, Counters, Handshakes, Unasked};
+use super::event::Event;
 use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
 use super::orders::{Member, Orders};
@@ -59,7 +60,7 @@ pub(super) struct Worker {
     /// Chance.
     pub(super) rng: RefCell<fastrand::Rng>,
     /// Told when connections that wait for a request must look whether they are still wanted.
-    pub(super) stir: Notify,
+    pub(super) stir: Event,
     /// Who compares passwords.
     pub(super) verifier: Arc<Verifier>,
     started: Instant,
@@ -123,7 +124,7 @@ impl Worker {
             index: post.index,
             budget: RefCell::new(Budget::new(Time::ZERO)),
             rng: RefCell::new(fastrand::Rng::with_seed(u64::from_ne_bytes(seed))),
-            stir: Notify::new(),
+            stir: Event::default(),
             verifier: Arc::clone(&post.verifier),
             started: Instant::now(),
             orders: RefCell::default(),
@@ -231,6 +232,11 @@ impl Worker {
         }
     }
 
+    /// Whether requests are logged.
+    pub(super) const fn logs(&self) -> bool {
+        self.log.is_on()
+    }
+
     /// Writes a line to the access log.
     pub(super) fn log(self: &Rc<Self>, entry: &Entry<'_>) {
         if self.log.add(entry) {
@@ -265,7 +271,7 @@ impl Worker {
         let same_config = same(&before.config, &orders.config);
         let same_admissions = Arc::ptr_eq(&before.admissions, &orders.admissions);
         if !same_config || !same_admissions || before.ending != orders.ending {
-            self.stir.notify_waiters();
+            self.stir.happen();
         }
     }
 

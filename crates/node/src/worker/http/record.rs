@@ -105,6 +105,9 @@ impl Record {
         let (frontend, config) = serving.of(index);
         let total = self.begun.elapsed();
         frontend.series(self.place).record(self.status, total);
+        if !connection.worker.logs() {
+            return;
+        }
         let (backend, server) = serving.names(self.place);
         let text = |bytes| String::from_utf8_lossy(bytes);
         let (method, path) = match head {

@@ -1,6 +1,7 @@
 //! One worker's part of a backend's member: its idle connections, and what it knows of its health.
 
 use crate::worker::accept::Client;
+use crate::worker::event::Event;
 use crate::worker::io::{self, Stream};
 use crate::worker::orders::{Health, InFlight, Member};
 use crate::worker::tls::ServerSettings;
@@ -8,9 +9,10 @@ use gaiola_core::retry;
 use gaiola_model::http::Method;
 use gaiola_model::proxy::{Admin, OnMarkedDown};
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 /// Most idle connections to one server; the one that was idle longest makes room.
 const POOL_LEN: usize = 1024;
@@ -33,7 +35,7 @@ pub(in crate::worker) struct Server {
     pool: RefCell<Vec<Idle>>,
     /// How often its sessions were ended.
     ended: Cell<u64>,
-    interrupt: Notify,
+    interrupt: Event,
     tls: RefCell<Option<ServerSettings>>,
 }
 
@@ -115,7 +117,7 @@ impl Server {
             in_doubt: Cell::new(false),
             pool: RefCell::default(),
             ended: Cell::new(member.ended()),
-            interrupt: Notify::new(),
+            interrupt: Event::default(),
             tls: RefCell::default(),
             member,
         }
@@ -168,7 +170,7 @@ impl Server {
         let went_down = self.downs.replace(health.downs) < health.downs;
         if self.ended.replace(ended) != ended || went_down {
             self.pool.borrow_mut().clear();
-            self.interrupt.notify_waiters();
+            self.interrupt.happen();
         }
         changed
     }
@@ -181,15 +183,15 @@ impl Server {
     }
 
     /// Until it is marked down or its sessions are ended; made before the work that is to be interrupted.
-    pub(in crate::worker) fn interrupted(&self) -> impl Future<Output = Interrupt> {
-        let (ended, interrupted) = (self.ended.get(), self.interrupt.notified());
-        async move {
-            interrupted.await;
-            match self.ended.get() == ended {
+    pub(in crate::worker) fn interrupted(&self) -> impl Future<Output = Interrupt> + Unpin {
+        let (ended, mut interrupted) = (self.ended.get(), self.interrupt.listen());
+        poll_fn(move |cx| {
+            let why = match self.ended.get() == ended {
                 true => Interrupt::Down,
                 false => Interrupt::Ended,
-            }
-        }
+            };
+            Pin::new(&mut interrupted).poll(cx).map(|()| why)
+        })
     }
 
     /// Until a session with it is to be shut. Where that is wanted of one that is not up any more, it is at once.
