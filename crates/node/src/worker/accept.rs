@@ -142,7 +142,7 @@ fn begin(
         share,
         local: count,
     };
-    let client = Client {
+    let client = Box::new(Client {
         stream,
         address: peer.ip(),
         port: peer.port(),
@@ -152,7 +152,7 @@ fn begin(
         server_name: None,
         early: None,
         _open: open,
-    };
+    });
     tokio::task::spawn_local(talk(Rc::clone(worker), client));
 }
 
@@ -170,7 +170,7 @@ fn addresses(stream: &Stream, bind: &Address, peer: Option<SocketAddrAny>) -> (S
     (peer.unwrap_or((none, 0).into()), local)
 }
 
-async fn talk(worker: Rc<Worker>, mut client: Client) {
+async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
     let serving = worker.serving();
     let Some((index, bind)) = serving.frontend(&client.bind) else {
         let (peer, bind) = (client.address, &client.bind);
@@ -199,8 +199,9 @@ async fn talk(worker: Rc<Worker>, mut client: Client) {
         }
     }
     if let Some(settings) = worker.tls(&client.bind) {
-        client = match encrypt(client, settings, limit, &worker).await {
-            Some(client) => client,
+        // These futures are large; a connection holds the place for one only while it lasts.
+        client = match Box::pin(encrypt(*client, settings, limit, &worker)).await {
+            Some(client) => Box::new(client),
             None => return,
         };
     }
@@ -209,7 +210,6 @@ async fn talk(worker: Rc<Worker>, mut client: Client) {
     if is_http {
         http::serve(&worker, client).await;
     } else {
-        // A connection of HTTP is not to hold the place for it.
         Box::pin(tcp::serve(&worker, client)).await;
     }
 }
@@ -226,8 +226,7 @@ async fn encrypt(
     };
     let side = UnbufferedServerConnection::new(settings).map(Side::Server);
     let early = client.early.as_ref().map_or(&[][..], Buffer::filled);
-    // Its future is large; a connection holds the place for it only while it lasts.
-    let handshake = Box::pin(TlsStream::handshake(tcp, side.ok()?, early));
+    let handshake = TlsStream::handshake(tcp, side.ok()?, early);
     let failed = match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(stream)) => {
             worker.handshakes().record(stream.is_resumed());

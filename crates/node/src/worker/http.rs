@@ -14,13 +14,16 @@ pub(super) use scratch::trim;
 use super::accept::Client;
 use super::counters::Unasked;
 use super::io::{self, Buffer, Fault, Timer};
+use super::log::Ending;
 use super::serving::{Idle, Server};
 use super::thread::Worker;
 use gaiola_model::proxy::{Admission, ClientTimeouts};
 use gaiola_wire::http1::{self, Limits, Progress};
 use record::Record;
 use scratch::Heads;
+use std::borrow::Cow;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -35,7 +38,7 @@ const LIMITS: Limits = Limits {
 /// A client's connection.
 struct Connection {
     worker: Rc<Worker>,
-    client: Client,
+    client: Box<Client>,
     /// For what the client does, and for what the server does.
     client_timer: Timer,
     server_timer: Timer,
@@ -68,7 +71,7 @@ enum After {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(worker: &Rc<Worker>, mut client: Client) {
+pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     let mut held = client.early.take();
     let mut connection = Connection {
         worker: Rc::clone(worker),
@@ -91,7 +94,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Client) {
                 return connection.client.stream.end();
             }
             After::Close | After::Finished => {
-                return io::close_gently(connection.client.stream).await;
+                return Box::pin(io::close_gently(connection.client.stream)).await;
             }
             After::Abort => return,
         }
@@ -127,9 +130,8 @@ impl Connection {
                     }
                     Ok(Progress::Partial) => {}
                     Err(bad) => {
-                        let mut record = Record::new(&self.worker, begun);
-                        record.fail(*b"PR", bad.to_string());
-                        return Err(reply::refuse(self, record, bad.status()).await);
+                        let (why, status) = (bad.to_string().into(), bad.status());
+                        return Err(self.refuse(begun, *b"PR", why, status).await);
                     }
                 }
             }
@@ -140,9 +142,8 @@ impl Connection {
                 Ok(_) if goes_on => took = begun.elapsed(),
                 Ok(_) => {}
                 Err(Fault::Deadline) if !buffer.is_empty() => {
-                    let mut record = Record::new(&self.worker, begun);
-                    record.fail(*b"cR", "the request's head did not end in time");
-                    return Err(reply::refuse(self, record, 408).await);
+                    let why = "the request's head did not end in time".into();
+                    return Err(self.refuse(begun, *b"cR", why, 408).await);
                 }
                 Err(Fault::Deadline) => return Err(After::Close),
                 Err(Fault::Closed | Fault::Os(_)) => {
@@ -155,6 +156,19 @@ impl Connection {
         }
     }
 
+    /// Answers a request whose head could not be read. A connection holds no place for what this needs.
+    fn refuse(
+        &mut self,
+        begun: Instant,
+        ending: Ending,
+        why: Cow<'static, str>,
+        status: u16,
+    ) -> Pin<Box<impl Future<Output = After>>> {
+        let mut record = Record::new(&self.worker, begun);
+        record.fail(ending, why);
+        Box::pin(reply::refuse(self, record, status))
+    }
+
     /// Waits for a request's first byte, without holding a buffer.
     async fn idle(&mut self, timeouts: &ClientTimeouts) -> Result<(), After> {
         let limit = match self.served {
@@ -164,17 +178,16 @@ impl Connection {
         let worker = Rc::clone(&self.worker);
         let deadline = Instant::now() + limit;
         loop {
-            let stirred = worker.stir.notified();
+            let mut stirred = worker.stir.listen();
             if !self.is_wanted() && io::is_quiet(&self.client.stream, false) {
                 return Err(After::Close);
             }
-            let mut stirred = std::pin::pin!(stirred);
             let (stream, timer) = (&self.client.stream, &mut self.client_timer);
             let over = poll_fn(|cx| {
                 if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
                     return Poll::Ready(Some(ready.map_err(|_| After::Abort)));
                 }
-                if stirred.as_mut().poll(cx).is_ready() {
+                if Pin::new(&mut stirred).poll(cx).is_ready() {
                     return Poll::Ready(None);
                 }
                 timer

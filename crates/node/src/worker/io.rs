@@ -22,7 +22,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpSocket, UnixStream};
@@ -42,80 +42,95 @@ pub(super) enum Fault {
 }
 
 /// Reads what there is, at least one byte, into the free part of `sink`.
-pub(super) async fn read(
+pub(super) fn read(
     reader: &mut (impl AsyncRead + Unpin),
     sink: &mut impl Sink,
-) -> Result<usize, Fault> {
-    debug_assert!(!sink.space().is_empty(), "nothing can be read");
-    let count = poll_fn(|cx| {
+) -> impl Future<Output = Result<usize, Fault>> + Unpin {
+    poll_fn(move |cx| {
+        debug_assert!(!sink.space().is_empty(), "nothing can be read");
         let mut into = ReadBuf::new(sink.space());
-        match Pin::new(&mut *reader).poll_read(cx, &mut into) {
-            Poll::Ready(done) => Poll::Ready(done.map(|()| into.filled().len())),
-            Poll::Pending => Poll::Pending,
+        ready!(Pin::new(&mut *reader).poll_read(cx, &mut into))?;
+        let count = into.filled().len();
+        if count == 0 {
+            return Poll::Ready(Err(Fault::Closed));
         }
+        sink.advance(count);
+        Poll::Ready(Ok(count))
     })
-    .await?;
-    if count == 0 {
-        return Err(Fault::Closed);
-    }
-    sink.advance(count);
-    Ok(count)
 }
 
 /// Lets all connections that are ready read first. What is written then leaves in one burst, and whoever gets it is woken
 /// once for much, not for each piece; waking costs more than anything else that a small request needs.
-pub(super) async fn behind_others() {
+pub(super) fn behind_others() -> impl Future<Output = ()> + Unpin {
     let mut waited = false;
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         if std::mem::replace(&mut waited, true) {
             return Poll::Ready(());
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     })
-    .await;
+}
+
+/// Writes all pieces, in order. How many bytes have been written is added to `written` as it goes.
+pub(super) fn write_pieces<'a>(
+    writer: &mut (impl AsyncWrite + Unpin),
+    pieces: impl Iterator<Item = &'a [u8]> + Clone + Unpin,
+    written: &Cell<u64>,
+) -> impl Future<Output = Result<(), Fault>> + Unpin {
+    let mut done = 0;
+    poll_fn(move |cx| {
+        while let Some(polled) = poll_write(cx, writer, pieces.clone(), done) {
+            match ready!(polled)? {
+                0 => return Poll::Ready(Err(Fault::Closed)),
+                count => {
+                    done += count;
+                    written.set(written.get() + count as u64);
+                }
+            }
+        }
+        Pin::new(&mut *writer).poll_flush(cx).map_err(Fault::Os)
+    })
 }
 
 /// Pieces that are written with one call.
 const PIECES: usize = 16;
 
-/// Writes all pieces, in order. How many bytes have been written is added to `written` as it goes.
-pub(super) async fn write_pieces<'a>(
-    writer: &mut (impl AsyncWrite + Unpin),
-    mut pieces: impl Iterator<Item = &'a [u8]>,
-    written: &Cell<u64>,
-) -> Result<(), Fault> {
-    loop {
-        let mut slices = [IoSlice::new(&[]); PIECES];
-        let mut count = 0;
-        for (slice, piece) in slices
-            .iter_mut()
-            .zip(pieces.by_ref().filter(|piece| !piece.is_empty()))
-        {
-            *slice = IoSlice::new(piece);
-            count += 1;
-        }
-        write_all(writer, &mut slices[..count], written).await?;
-        if count < PIECES {
-            return Ok(poll_fn(|cx| Pin::new(&mut *writer).poll_flush(cx)).await?);
-        }
-    }
-}
+/// So many bytes in several pieces are copied into one first: that costs the system less than pieces do.
+const GATHERED_LEN: usize = 4 * 1024;
 
-async fn write_all(
+/// Writes what there is behind the first `done` bytes; `None` when that is nothing.
+fn poll_write<'a>(
+    cx: &mut Context<'_>,
     writer: &mut (impl AsyncWrite + Unpin),
-    mut slices: &mut [IoSlice<'_>],
-    written: &Cell<u64>,
-) -> Result<(), Fault> {
-    while !slices.is_empty() {
-        let count = poll_fn(|cx| Pin::new(&mut *writer).poll_write_vectored(cx, slices)).await?;
-        if count == 0 {
-            return Err(Fault::Closed);
+    pieces: impl Iterator<Item = &'a [u8]>,
+    mut done: usize,
+) -> Option<Poll<io::Result<usize>>> {
+    let mut slices = [IoSlice::new(&[]); PIECES];
+    let (mut count, mut len) = (0, 0);
+    for piece in pieces {
+        let skipped = done.min(piece.len());
+        done -= skipped;
+        let left = &piece[skipped..];
+        if !left.is_empty() {
+            slices[count] = IoSlice::new(left);
+            (count, len) = (count + 1, len + left.len());
         }
-        written.set(written.get() + count as u64);
-        IoSlice::advance_slices(&mut slices, count);
+        if count == PIECES {
+            break;
+        }
     }
-    Ok(())
+    let writer = Pin::new(writer);
+    Some(match &slices[..count] {
+        [] => return None,
+        [slice] => writer.poll_write(cx, slice),
+        slices if len > GATHERED_LEN => writer.poll_write_vectored(cx, slices),
+        slices => {
+            let mut gathered = Buffer::take();
+            slices.iter().for_each(|slice| gathered.append(slice));
+            writer.poll_write(cx, gathered.filled())
+        }
+    })
 }
 
 /// Tells the other side that nothing more will be sent.

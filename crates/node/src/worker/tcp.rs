@@ -40,7 +40,7 @@ struct Notes {
 }
 
 /// Serves a session until it ends.
-pub(super) async fn serve(worker: &Rc<Worker>, mut client: Client) {
+pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     let mut notes = Notes {
         begun: Instant::now(),
         place: Place::Nowhere,

@@ -4,6 +4,7 @@ use super::io::{self, BUFFER_LEN, Buffer, Fault, Reader, Stream, Writer};
 use super::log::{Ending, GOOD};
 use super::serving::Interrupt;
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -99,7 +100,8 @@ async fn pump(
     written.map_err(sink)?;
     loop {
         // No buffer is held while nothing comes.
-        let readable = from.readable().await.map_err(Fault::Os);
+        let readable = poll_fn(|cx| from.poll_readable(cx)).await;
+        let readable = readable.map_err(Fault::Os);
         readable.map_err(|fault| broken(Broken::Source, &fault, was_reset))?;
         let mut buffer = Buffer::take();
         match io::read(&mut from, &mut buffer).await {

@@ -8,6 +8,7 @@ use gaiola_model::http::FieldName;
 use std::cell::Cell;
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A response, ready to be sent.
@@ -177,9 +178,10 @@ impl Answer<'_> {
         drop(buffer);
         if let Some((file, mut rest)) = rest {
             while !rest.is_empty() {
-                let sent = timer
-                    .within(limit, io::send_file(stream, file, &rest))
-                    .await?;
+                let sent = {
+                    let sending = pin!(io::send_file(stream, file, &rest));
+                    timer.within(limit, sending).await?
+                };
                 count.set(count.get() + sent);
                 rest.start += sent;
             }

@@ -19,7 +19,9 @@ use gaiola_model::proxy::{Allowance, OnMarkedDown, ServerTimeouts};
 use receiving::Receiving;
 use sending::Sending;
 use std::cell::Cell;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// Everything one attempt needs.
@@ -135,7 +137,7 @@ enum Stop {
 
 impl Attempt<'_, '_> {
     /// Makes the attempt; also tells how many bytes of the request were written.
-    pub(super) async fn run(self) -> (Outcome, u64) {
+    pub(super) async fn run(&mut self) -> (Outcome, u64) {
         let stage = Stage::default();
         let Parts {
             request,
@@ -145,15 +147,15 @@ impl Attempt<'_, '_> {
             lines,
             rewritten,
             ..
-        } = self.heads;
+        } = &mut *self.heads;
         let edit = self.rules.map(|rules| rules.response_edit(rewritten));
         let (from_client, to_client) = self.client.split();
         let (from_server, to_server) = self.server.split();
-        let sending = Sending {
+        let mut sending = Sending {
             head: onward,
             front: self.front,
             window: self.window,
-            body: self.body,
+            body: self.body.clone(),
             from: from_client,
             to: to_server,
             timer: self.client_timer,
@@ -161,7 +163,7 @@ impl Attempt<'_, '_> {
             most: self.allowance.body,
             stage: &stage,
         };
-        let receiving = Receiving {
+        let mut receiving = Receiving {
             request,
             response,
             back,
@@ -183,28 +185,31 @@ impl Attempt<'_, '_> {
         let shut_down = self.on_marked_down == OnMarkedDown::ShutdownSessions;
         let mut sending = pin!(sending.run());
         let mut receiving = pin!(receiving.run());
-        let mut interrupted = pin!(self.member.interrupted());
+        let mut interrupted = self.member.interrupted();
         let mut is_sending = true;
         // Before either begins: a response that is there too early is read after the request was written.
         io::behind_others().await;
-        let outcome = loop {
-            tokio::select! {
-                biased;
-                stop = &mut sending, if is_sending => match stop {
-                    Stop::Client(outcome) => break outcome,
+        let outcome = poll_fn(|cx| {
+            if is_sending && let Poll::Ready(stop) = sending.as_mut().poll(cx) {
+                match stop {
+                    Stop::Client(outcome) => return Poll::Ready(outcome),
                     Stop::Server => is_sending = false,
-                },
-                outcome = &mut receiving => break outcome,
-                why = &mut interrupted => {
-                    let shut = shut_down || why == Interrupt::Ended;
-                    if let Some(outcome) = interrupt(&stage, why, shut, repeatable) {
-                        break outcome;
-                    }
-                    interrupted.set(self.member.interrupted());
                 }
             }
-        };
-        let record = self.record;
+            if let Poll::Ready(outcome) = receiving.as_mut().poll(cx) {
+                return Poll::Ready(outcome);
+            }
+            while let Poll::Ready(why) = Pin::new(&mut interrupted).poll(cx) {
+                let shut = shut_down || why == Interrupt::Ended;
+                if let Some(outcome) = interrupt(&stage, why, shut, repeatable) {
+                    return Poll::Ready(outcome);
+                }
+                interrupted = self.member.interrupted();
+            }
+            Poll::Pending
+        })
+        .await;
+        let record = &mut *self.record;
         record.bytes += stage.delivered.get();
         record.head_bytes += stage.heads.get();
         if stage.is_answered() {

@@ -213,7 +213,7 @@ async fn once(
     let mut response = None;
     let (worker, local) = (&connection.worker, connection.client.local);
     let keep_alive = || request.keep_alive && worker.admission(local) == Admission::Accept;
-    let attempt = Attempt {
+    let mut attempt = Attempt {
         front,
         heads,
         window: &mut window,

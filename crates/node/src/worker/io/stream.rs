@@ -114,11 +114,11 @@ impl Reader<'_> {
     }
 
     /// Until there may be something to read.
-    pub(in crate::worker) async fn readable(&self) -> io::Result<()> {
+    pub(in crate::worker) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(half) => half.readable().await,
-            Self::Unix(half) => half.readable().await,
-            Self::Tls(half) => half.readable().await,
+            Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
+            Self::Unix(half) => half.as_ref().poll_read_ready(cx),
+            Self::Tls(half) => half.poll_readable(cx),
         }
     }
 }
@@ -153,7 +153,11 @@ impl AsyncWrite for Writer<'_> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
+            Self::Unix(half) => Pin::new(half).poll_write(cx, bytes),
+            Self::Tls(half) => half.poll_write(cx, &[IoSlice::new(bytes)]),
+        }
     }
 
     fn poll_write_vectored(

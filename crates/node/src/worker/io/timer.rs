@@ -2,7 +2,7 @@
 
 use super::Fault;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,14 @@ pub(in crate::worker) struct Timer {
 
 impl Timer {
     /// Waits for `work`, at most for `limit`.
-    pub(in crate::worker) async fn within<T, E: Into<Fault>>(
+    pub(in crate::worker) fn within<T, E: Into<Fault>>(
         &mut self,
         limit: Duration,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Fault> {
-        let mut work = pin!(work);
+        mut work: impl Future<Output = Result<T, E>> + Unpin,
+    ) -> impl Future<Output = Result<T, Fault>> + Unpin {
         let mut deadline = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+        poll_fn(move |cx| {
+            if let Poll::Ready(done) = Pin::new(&mut work).poll(cx) {
                 return Poll::Ready(done.map_err(Into::into));
             }
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + limit);
@@ -32,7 +31,6 @@ impl Timer {
                 Poll::Pending => Poll::Pending,
             }
         })
-        .await
     }
 
     /// Ready from `deadline` on.

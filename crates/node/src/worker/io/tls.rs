@@ -189,11 +189,11 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.session.borrow().holds_something() {
-            return Ok(());
+            return Poll::Ready(Ok(()));
         }
-        self.tcp.readable().await
+        self.tcp.as_ref().poll_read_ready(cx)
     }
 }
 

@@ -11,7 +11,7 @@ use gaiola_model::http::{Method, RequestHead, ResponseHead, Version};
 use gaiola_wire::http1::{self, ChunkDecoder, Part, Progress};
 use std::future::poll_fn;
 use std::io::ErrorKind;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) struct Receiving<'a> {
 
 impl Receiving<'_> {
     /// Until it is over.
-    pub(super) async fn run(mut self) -> Outcome {
+    pub(super) async fn run(&mut self) -> Outcome {
         match self.receive().await {
             Ok(outcome) | Err(outcome) => outcome,
         }
@@ -109,8 +109,9 @@ impl Receiving<'_> {
     async fn head(&mut self) -> Result<(), Outcome> {
         if self.buffer.is_none() {
             // No buffer is held while the server thinks.
-            let silent = readable(&self.from, self.timer, self.stage, self.limit).await;
-            silent.map_err(|fault| self.no_head(fault))?;
+            let readable = poll_fn(|cx| self.from.poll_readable(cx).map_err(Fault::Os));
+            let readable = until_late(readable, self.timer, self.stage, self.limit).await;
+            readable.map_err(|fault| self.no_head(fault))?;
         }
         loop {
             let buffer = self.buffer.get_or_insert_with(Buffer::take_long);
@@ -207,18 +208,16 @@ impl Receiving<'_> {
         };
         let pipe = io::Pipe::take();
         let mut pipe = pipe.map_err(|error| Outcome::Broken(*b"RD", error.to_string()))?;
-        let filling = pipe.fill(from, left);
-        let moved = match self.timer.within(self.limit, filling).await {
-            Ok(moved) => moved,
-            Err(fault) => return Err(server_stopped(fault)),
+        let moved = {
+            let filling = pin!(pipe.fill(from, left));
+            let filled = self.timer.within(self.limit, filling).await;
+            filled.map_err(server_stopped)?
         };
         while !pipe.is_empty() {
-            let draining = pipe.drain(to);
+            let draining = pin!(pipe.drain(to));
             let written = self.timer.within(self.client_limit, draining).await;
-            let written = written.map_err(client_gone)?;
-            self.stage
-                .delivered
-                .set(self.stage.delivered.get() + written);
+            let delivered = &self.stage.delivered;
+            delivered.set(delivered.get() + written.map_err(client_gone)?);
         }
         Ok(moved)
     }
@@ -294,15 +293,14 @@ fn client_gone(fault: Fault) -> Outcome {
 }
 
 /// Waits for `work`, and from the moment the request was sent no longer than `limit`.
-async fn until_late<T>(
-    work: impl Future<Output = Result<T, Fault>>,
+fn until_late<T>(
+    mut work: impl Future<Output = Result<T, Fault>> + Unpin,
     timer: &mut Timer,
     stage: &Stage,
     limit: Duration,
-) -> Result<T, Fault> {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+) -> impl Future<Output = Result<T, Fault>> + Unpin {
+    poll_fn(move |cx| {
+        if let Poll::Ready(done) = Pin::new(&mut work).poll(cx) {
             return Poll::Ready(done);
         }
         match stage.sent_at.get() {
@@ -312,15 +310,4 @@ async fn until_late<T>(
             None => Poll::Pending,
         }
     })
-    .await
-}
-
-async fn readable(
-    from: &Reader<'_>,
-    timer: &mut Timer,
-    stage: &Stage,
-    limit: Duration,
-) -> Result<(), Fault> {
-    let ready = async { from.readable().await.map_err(Fault::Os) };
-    until_late(ready, timer, stage, limit).await
 }

@@ -25,7 +25,7 @@ pub(super) struct Sending<'a, 'b> {
 
 impl Sending<'_, '_> {
     /// Until it is over.
-    pub(super) async fn run(mut self) -> Stop {
+    pub(super) async fn run(&mut self) -> Stop {
         match self.send().await {
             Ok(()) => {
                 self.stage.sent_at.set(Some(Instant::now()));
@@ -108,7 +108,7 @@ impl Sending<'_, '_> {
     }
 
     /// Reads ahead, as far as there is room, and notices when the client leaves.
-    async fn watch(mut self) -> Stop {
+    async fn watch(&mut self) -> Stop {
         while !self.window.is_full() {
             if io::read(&mut self.from, self.window).await.is_err() {
                 return self.stop(499, *b"CD", "the client left".into());

@@ -87,7 +87,8 @@ pub(super) async fn reach(
         });
     }
     let began = Instant::now();
-    let connecting = server.connect(&connection.client, timeouts.user);
+    // Most requests find a connection, and hold no place for this.
+    let connecting = Box::pin(server.connect(&connection.client, timeouts.user));
     let connected = connection
         .server_timer
         .within(timeouts.connect, connecting)
