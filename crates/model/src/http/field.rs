@@ -46,9 +46,14 @@ macro_rules! names {
         impl FieldName {
             /// The field of this name, in whatever case it is written.
             pub fn of(name: &[u8]) -> Self {
-                match candidate(name) {
-                    Some(known) if name.eq_ignore_ascii_case(known.text().as_bytes()) => known,
-                    Some(_) | None => Self::Other,
+                let Some(known) = candidate(name) else {
+                    return Self::Other;
+                };
+                let text = known.text().as_bytes();
+                // Nearly everybody writes a name as we do, and whether two are the same is told faster.
+                match name == text || name.eq_ignore_ascii_case(text) {
+                    true => known,
+                    false => Self::Other,
                 }
             }
 

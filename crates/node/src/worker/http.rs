@@ -135,8 +135,9 @@ impl Connection {
                     }
                 }
             }
-            let left = timeouts.request_head.saturating_sub(begun.elapsed());
             let goes_on = !buffer.is_empty();
+            let gone = goes_on.then(|| begun.elapsed()).unwrap_or_default();
+            let left = timeouts.request_head.saturating_sub(gone);
             let read = io::read(&mut self.client.stream, &mut buffer);
             match self.client_timer.within(left, read).await {
                 Ok(_) if goes_on => took = begun.elapsed(),

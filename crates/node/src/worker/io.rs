@@ -78,16 +78,16 @@ pub(super) fn write_pieces<'a>(
     pieces: impl Iterator<Item = &'a [u8]> + Clone + Unpin,
     written: &Cell<u64>,
 ) -> impl Future<Output = Result<(), Fault>> + Unpin {
-    let mut done = 0;
+    let (mut done, mut is_done) = (0, false);
     poll_fn(move |cx| {
-        while let Some(polled) = poll_write(cx, writer, pieces.clone(), done) {
-            match ready!(polled)? {
-                0 => return Poll::Ready(Err(Fault::Closed)),
-                count => {
-                    done += count;
-                    written.set(written.get() + count as u64);
-                }
+        while !is_done {
+            let (count, left) = ready!(poll_write(cx, writer, pieces.clone(), done))?;
+            if count == 0 && left != Some(0) {
+                return Poll::Ready(Err(Fault::Closed));
             }
+            done += count;
+            written.set(written.get() + count as u64);
+            is_done = left == Some(count);
         }
         Pin::new(&mut *writer).poll_flush(cx).map_err(Fault::Os)
     })
@@ -99,13 +99,13 @@ const PIECES: usize = 16;
 /// So many bytes in several pieces are copied into one first: that costs the system less than pieces do.
 const GATHERED_LEN: usize = 4 * 1024;
 
-/// Writes what there is behind the first `done` bytes; `None` when that is nothing.
+/// Writes what there is behind the first `done` bytes. Tells how much was written, and of how much, where that was all.
 fn poll_write<'a>(
     cx: &mut Context<'_>,
     writer: &mut (impl AsyncWrite + Unpin),
     pieces: impl Iterator<Item = &'a [u8]>,
     mut done: usize,
-) -> Option<Poll<io::Result<usize>>> {
+) -> Poll<io::Result<(usize, Option<usize>)>> {
     let mut slices = [IoSlice::new(&[]); PIECES];
     let (mut count, mut len) = (0, 0);
     for piece in pieces {
@@ -120,9 +120,10 @@ fn poll_write<'a>(
             break;
         }
     }
+    let all = (count < PIECES).then_some(len);
     let writer = Pin::new(writer);
-    Some(match &slices[..count] {
-        [] => return None,
+    let written = match &slices[..count] {
+        [] => Poll::Ready(Ok(0)),
         [slice] => writer.poll_write(cx, slice),
         slices if len > GATHERED_LEN => writer.poll_write_vectored(cx, slices),
         slices => {
@@ -130,7 +131,8 @@ fn poll_write<'a>(
             slices.iter().for_each(|slice| gathered.append(slice));
             writer.poll_write(cx, gathered.filled())
         }
-    })
+    };
+    written.map_ok(|written| (written, all))
 }
 
 /// Tells the other side that nothing more will be sent.

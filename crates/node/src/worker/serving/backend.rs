@@ -188,6 +188,15 @@ impl Backend {
         }
     }
 
+    /// As [`Self::lease`], where that need not wait.
+    pub(in crate::worker) fn lease_now(
+        self: &Rc<Self>,
+        want: Want,
+        tried: &[usize],
+    ) -> Option<Lease> {
+        self.choose(want, tried).ok()
+    }
+
     /// Chooses a server, waiting in the queue for at most `limit` where it must. The one that a cookie names is taken
     /// while it is up, even if it drains, and waited for while it is full; a hashed request goes on to the next server
     /// instead, as it does beyond the bound. `ahead` is told how many waited already, where it waits.

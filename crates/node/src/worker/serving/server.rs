@@ -83,12 +83,16 @@ impl Idle {
     }
 
     /// The connection, if it still stands and may carry a request of this method.
-    pub(in crate::worker) fn reuse(mut self, method: Method, longest: Duration) -> Option<Stream> {
+    pub(in crate::worker) fn reuse(self, method: Method, longest: Duration) -> Option<Stream> {
         let age = self.since.elapsed();
-        let fits = age <= longest
-            && retry::may_reuse(method, age)
-            && self.is_quiet(method.is_idempotent());
-        self.stream.take_if(|_| fits)
+        let fits = age <= longest && retry::may_reuse(method, age);
+        self.unless_stirred(method).filter(|_| fits)
+    }
+
+    /// The connection, if nothing has come on it.
+    fn unless_stirred(mut self, method: Method) -> Option<Stream> {
+        let is_quiet = self.is_quiet(method.is_idempotent());
+        self.stream.take_if(|_| is_quiet)
     }
 
     fn is_quiet(&self, known: bool) -> bool {
@@ -222,7 +226,7 @@ impl Server {
             } else if !retry::may_reuse(method, age) {
                 pool.push(idle);
                 return None;
-            } else if let Some(stream) = idle.reuse(method, longest) {
+            } else if let Some(stream) = idle.unless_stirred(method) {
                 return Some(stream);
             }
         }

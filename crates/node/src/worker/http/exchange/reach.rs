@@ -47,6 +47,10 @@ pub(super) async fn lease(
     record: &mut Record,
     (attempts, queue): (u32, Option<Duration>),
 ) -> Result<Lease, NoServer> {
+    if let Some(lease) = backend.lease_now(want, tried) {
+        record.queue.done = true;
+        return Ok(lease);
+    }
     let worker = &connection.worker;
     let asked = Instant::now();
     let limit = queue.unwrap_or(backend.config.timeouts.queue);
