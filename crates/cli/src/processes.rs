@@ -59,12 +59,11 @@ pub(crate) fn keeper(args: &Keeper) -> anyhow::Result<Exit> {
 /// `gaiola proxy`.
 pub(crate) fn proxy(args: Proxy) -> anyhow::Result<Exit> {
     if let Some(path) = &args.file {
+        let file = worker::read_file(path).map_err(invalid)?;
         if args.check {
-            let file = worker::check_file(path).map_err(invalid)?;
             println!("{}: valid; {}", path.display(), summary(&file));
             return Ok(Exit::Ok);
         }
-        let file = worker::read_file(path).map_err(invalid)?;
         log();
         worker::serve_file(path, file)?;
         return Ok(Exit::Ok);

@@ -132,6 +132,11 @@ impl<'a> Mistakes<'a> {
         }
     }
 
+    /// Whether nothing is wrong so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
     /// `value` when nothing was wrong.
     pub(crate) fn finish<T>(mut self, value: T) -> Result<T, ConfigErrors> {
         if self.found.is_empty() {

@@ -1,6 +1,6 @@
 //! The servers of a backend.
 
-use super::{Reader, value};
+use super::{Part, Reader, value};
 use crate::file::value::{Wrong, url_path};
 use crate::file::{At, Section, checked, text};
 use gaiola_model::proxy::{Address, Admin, Check, CheckKind, Server, ServerTls};
@@ -111,20 +111,41 @@ impl Reader<'_, '_, '_> {
     fn server_tls(&mut self, section: &Section<'_>) -> Option<ServerTls> {
         if !section.has_table("tls") {
             let wanted = section.boolean("tls", self.mistakes)?;
+            if wanted {
+                self.ask_about_system_cas(section);
+            }
             return wanted.then(ServerTls::default);
         }
-        let section = section.table("tls", "backend.NAME.server.NAME.tls", self.mistakes)?;
+        let server = section;
+        let section = server.table("tls", "backend.NAME.server.NAME.tls", self.mistakes)?;
         let verify = section.boolean("verify", self.mistakes).unwrap_or(true);
         if !verify {
             self.has_no_meaning(&section, "ca", "with verify = false nothing is checked");
         }
+        let [ca, certificate] = ["ca", "certificate"].map(|key| self.path_at(&section, key));
+        match &ca {
+            _ if !verify => {}
+            Some(ca) => self.ask_about_cas(ca),
+            None if section.has("ca") => {}
+            None => self.ask_about_system_cas(server),
+        }
+        if let Some(own) = &certificate {
+            self.ask_about_identity(own, &own.value);
+        }
         Some(ServerTls {
             verify,
-            ca: self.path(&section, "ca"),
+            ca: ca.map(|ca| ca.value),
             sni: text(&section, "sni", value::host_name, self.mistakes),
             host: text(&section, "host", value::host, self.mistakes),
-            certificate: self.path(&section, "certificate"),
+            certificate: certificate.map(|own| own.value),
         })
+    }
+
+    /// Reports where the system has no CAs, at the `tls` of a server that they are for.
+    fn ask_about_system_cas(&mut self, section: &Section<'_>) {
+        let span = section.key_span("tls").unwrap_or_default();
+        let hint = "write tls = { ca = \"FILE\" }, a PEM file of CAs";
+        self.ask(&span, Part::ServerCas(None), hint);
     }
 }
 

@@ -103,7 +103,13 @@ pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
         let ends = label.starts_with('-') || label.ends_with('-');
         (1..64).contains(&label.len()) && label.bytes().all(fits) && !ends
     };
-    let is_ip = text.parse::<IpAddr>().is_ok();
+    // What ends in a number is an IP address, or would be taken for one (the URL standard, "ends in a number").
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let last = last.to_ascii_lowercase();
+    let is_ip = match last.strip_prefix("0x") {
+        Some(hex) => hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => last.bytes().all(|byte| byte.is_ascii_digit()),
+    };
     if text.len() > LONGEST || !text.split('.').all(is_label) || is_ip {
         let hint = "write it as \"www.example.org\"";
         return Err(("is no host's name".into(), hint.into()));
@@ -454,6 +460,16 @@ mod tests {
             Ok("2001:db8::/32".parse().unwrap())
         );
         assert!(network("10.0.0.0/33").is_err() && network("example.com").is_err());
+    }
+
+    #[test]
+    fn what_ends_in_a_number_is_no_hosts_name() {
+        for text in ["a", "a.b", "1.example", "a.0xyz", "A.b"] {
+            assert!(host_name(text).is_ok(), "{text}");
+        }
+        for text in ["", "a.1", "1.2.3.4", "a.0x1f", "a.0X", "a..b", "-a", "::1"] {
+            assert!(host_name(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Certificates and keys in PEM files.
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -39,6 +41,28 @@ pub(super) fn key(path: &Path) -> Result<Option<PrivateKeyDer<'static>>, String>
 /// As [`certificates`].
 pub(super) fn needed_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     key(path)?.ok_or_else(|| unusable(path, "there is no private key in it"))
+}
+
+/// A certificate of a file with its chain, and its key.
+///
+/// # Errors
+/// The file, and why they do not fit together.
+pub(super) fn certified(
+    path: &Path,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, String> {
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| {
+        let words = match error {
+            rustls::Error::InconsistentKeys(_) => {
+                "the key is not the certificate's, or the server's own certificate does not come first"
+                    .into()
+            }
+            error => error.to_string(),
+        };
+        unusable(path, words)
+    })
 }
 
 /// What is wrong with a file.
