@@ -421,7 +421,7 @@ impl Reader<'_, '_, '_> {
     }
 
     fn path_at(&mut self, section: &Section<'_>, key: &str) -> Option<At<PathBuf>> {
-        let written = section.string(key, self.mistakes)?;
+        let written = section.string_for(key, value::path, self.mistakes)?;
         self.path_of(key, &written)
     }
 
@@ -478,7 +478,7 @@ impl Reader<'_, '_, '_> {
     }
 
     fn backend_name(&mut self, section: &Section<'_>, key: &str) -> Option<Reference> {
-        let written = section.string(key, self.mistakes)?;
+        let written = section.string_for(key, value::name, self.mistakes)?;
         let name = checked(key, &written, value::name, self.mistakes)?;
         Some(At {
             value: name,

@@ -181,12 +181,9 @@ fn app(root: &Section<'_>, mistakes: &mut Mistakes<'_>) -> App {
     if let Some(instances) = section.number("instances", 1..=MAX_INSTANCES, mistakes) {
         app.instances = instances;
     }
-    let run = section.required(
-        "run",
-        "\"COMMAND\", the command that starts the site",
-        mistakes,
-    );
-    if let Some(run) = run.and_then(|run| checked("run", &run, value::command, mistakes)) {
+    let example = "\"COMMAND\", the command that starts the site";
+    section.need("run", example, mistakes);
+    if let Some(run) = text(&section, "run", value::command, mistakes) {
         app.run = run;
     }
     app.release = text(&section, "release", value::command, mistakes);
@@ -226,10 +223,8 @@ fn drill(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Drill {
 
 fn drill_write(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> DrillWrite {
     let mut part = |key: &str, example: &str, check: fn(&str) -> Result<String, Wrong>| {
-        section
-            .required(key, example, mistakes)
-            .and_then(|written| checked(key, &written, check, mistakes))
-            .unwrap_or_default()
+        section.need(key, example, mistakes);
+        text(section, key, check, mistakes).unwrap_or_default()
     };
     DrillWrite {
         path: part("path", "\"/api/entries\"", url_path),

@@ -215,7 +215,10 @@ impl<'a> Section<'a> {
             Some(DeValue::Array(_)) => self
                 .strings(key, &format!("[{example}]"), mistakes)
                 .map_or_else(Vec::new, |list| list.value),
-            Some(_) => self.string(key, mistakes).into_iter().collect(),
+            Some(_) => self
+                .string_like(key, example, mistakes)
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -234,6 +237,35 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn string(&self, key: &str, mistakes: &mut Mistakes<'_>) -> Option<At<String>> {
+        self.string_or(key, |value| string_hint(key, value), mistakes)
+    }
+
+    /// A string, of which this is an `example`.
+    pub(crate) fn string_like(
+        &self,
+        key: &str,
+        example: &str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<At<String>> {
+        self.string_or(key, |_| format!("write it as {key} = {example}"), mistakes)
+    }
+
+    /// A string that `check` has to understand too. Where it is written as something else, what is proposed is understood.
+    pub(crate) fn string_for<T>(
+        &self,
+        key: &str,
+        check: impl Fn(&str) -> Result<T, Wrong>,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<At<String>> {
+        self.string_or(key, |value| understood_hint(key, value, check), mistakes)
+    }
+
+    fn string_or(
+        &self,
+        key: &str,
+        hint: impl FnOnce(&DeValue<'_>) -> String,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<At<String>> {
         let value = self.table.get(key)?;
         match value.get_ref() {
             DeValue::String(text) => Some(At {
@@ -241,7 +273,7 @@ impl<'a> Section<'a> {
                 span: value.span(),
             }),
             other => {
-                let hint = string_hint(key, other);
+                let hint = hint(other);
                 wrong_type(key, &value.span(), other, "a string", hint, mistakes);
                 None
             }
@@ -389,7 +421,7 @@ pub(crate) fn text<T>(
     check: impl Fn(&str) -> Result<T, Wrong>,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<T> {
-    let written = section.string(key, mistakes)?;
+    let written = section.string_for(key, &check, mistakes)?;
     checked(key, &written, check, mistakes)
 }
 
@@ -492,6 +524,33 @@ fn written(value: &DeValue<'_>) -> String {
         DeValue::Float(float) => float.as_str().to_owned(),
         DeValue::Boolean(boolean) => boolean.to_string(),
         other => described(other).to_owned(),
+    }
+}
+
+/// What to write in the place of a value so that `check` understands it.
+fn understood_hint<T>(
+    key: &str,
+    value: &DeValue<'_>,
+    check: impl Fn(&str) -> Result<T, Wrong>,
+) -> String {
+    let plain = match value {
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => written(value),
+        _ => return string_hint(key, value),
+    };
+    let Err((_, hint)) = check(&plain) else {
+        return string_hint(key, value);
+    };
+    let port = format!(":{plain}");
+    if check(&port).is_ok() {
+        return format!("write it as {key} = \"{port}\"");
+    }
+    // Of HAProxy's plain numbers some are milliseconds and some are seconds: which of them was meant is not guessed.
+    let units = ["ms", "s", "d", "B"].map(|unit| format!("{plain}{unit}"));
+    let units = units.iter().filter(|with_unit| check(with_unit).is_ok());
+    let units: Vec<_> = units.map(|with_unit| format!("\"{with_unit}\"")).collect();
+    match units.is_empty() {
+        true => hint,
+        false => format!("write it with its unit: {key} = {}", units.join(" or ")),
     }
 }
 

@@ -24,7 +24,8 @@ impl Reader<'_, '_, '_> {
     }
 
     fn bind(&mut self, section: &Section<'_>, senders: &[IpNet], is_http: bool) -> Option<Bind> {
-        let written = section.required("address", "\":443\"", self.mistakes);
+        section.need("address", "\":443\"", self.mistakes);
+        let written = section.string_for("address", value::listen, self.mistakes);
         let address = written.and_then(|written| self.bind_address("address", &written));
         let senders = match section.has("accept_proxy") {
             true => self.networks(section, "accept_proxy"),

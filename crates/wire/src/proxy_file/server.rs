@@ -7,6 +7,9 @@ use gaiola_model::proxy::{Address, Admin, Check, CheckKind, Server, ServerTls};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+/// A server's address.
+const EXAMPLE: &str = "\"10.0.0.1:3000\"";
+
 impl Reader<'_, '_, '_> {
     pub(super) fn servers(&mut self, section: &Section<'_>, check: Option<&Check>) -> Vec<Server> {
         let Some(all) = section.table("server", "backend.NAME.server", self.mistakes) else {
@@ -28,7 +31,7 @@ impl Reader<'_, '_, '_> {
             let server = match all.has_table(entry.value) {
                 true => self.server(&all, entry.value, has_tls, &mut cookies),
                 false => {
-                    let written = all.string(entry.value, self.mistakes)?;
+                    let written = all.string_like(entry.value, EXAMPLE, self.mistakes)?;
                     let address = self.address(entry.value, &written, has_tls)?;
                     Some(Server::new("", address))
                 }
@@ -51,7 +54,8 @@ impl Reader<'_, '_, '_> {
         let section = all.table(key, "backend.NAME.server.NAME", self.mistakes)?;
         let tls = self.server_tls(&section);
         let has_tls = check_has_tls || tls.is_some();
-        let written = section.required("address", "\"10.0.0.1:3000\"", self.mistakes);
+        section.need("address", EXAMPLE, self.mistakes);
+        let written = section.string_like("address", EXAMPLE, self.mistakes);
         let address = written.and_then(|written| self.address("address", &written, has_tls));
         let weight = section.number("weight", 0..=Server::MOST_WEIGHT, self.mistakes);
         let maxconn = section.number("maxconn", 1..=1_000_000, self.mistakes);
@@ -97,7 +101,7 @@ impl Reader<'_, '_, '_> {
 
     /// What the backend's cookie calls it; no other server of the backend has the same.
     fn cookie(&mut self, section: &Section<'_>, seen: &mut BTreeSet<String>) -> Option<String> {
-        let written = section.string("cookie", self.mistakes)?;
+        let written = section.string_for("cookie", value::cookie, self.mistakes)?;
         let cookie = checked("cookie", &written, value::cookie, self.mistakes)?;
         if !seen.insert(cookie.clone()) {
             let what = format!("the cookie {cookie:?} is another server's");

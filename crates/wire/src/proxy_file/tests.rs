@@ -245,8 +245,65 @@ e = 5
             "17:1: the server's name \"b c\" is not a name; take 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`",
             "18:1: [backend.app.server.d] has no `address`; add address = \"10.0.0.1:3000\"",
             "18:16: `weight` is 300; it is from 0 to 256",
-            "19:5: `e` is a number, but is to be a string; write it in quotes: e = \"5\"",
+            "19:5: `e` is a number, but is to be a string; write it as e = \"10.0.0.1:3000\"",
             "20:10: [backend.empty] has no servers; add [backend.empty.server] with lines NAME = \"ADDRESS:PORT\"",
+        ]
+    );
+}
+
+#[test]
+fn what_is_proposed_for_a_number_is_understood() {
+    let text = r#"
+admin = 8404
+control = true
+[timeouts]
+client = 500
+connect = 1.5
+server = 7200
+[frontend.www]
+bind = { address = 443 }
+backend = "app"
+trust = 10
+mode = 1
+[[frontend.www.route]]
+path = 5
+max_body = 1000
+backend = "app"
+rule = [{ hsts = 300 }, { set_header = "A", value = 5 }]
+[backend.app]
+balance = 1
+check = 5
+sticky = { cookie = "a", max_idle = 60, max_life = "5d" }
+[backend.app.server]
+a = 80
+b = { address = 80 }
+"#;
+    let said = said(text);
+    let hints: Vec<_> = said
+        .iter()
+        .map(|mistake| mistake.split_once("; ").unwrap().1)
+        .collect();
+    assert_eq!(
+        hints,
+        [
+            "write it as admin = \":8404\"",
+            "write it in quotes: control = \"true\"",
+            "write it with its unit: client = \"500ms\" or \"500s\"",
+            "write a number and ms, s, m or h, at most 1h: \"500ms\", \"10s\"",
+            "write it with its unit: server = \"7200ms\"",
+            "write it as address = \":443\"",
+            "write it as trust = \"10.0.0.0/8\"",
+            "it is one of \"http\", \"tcp\"",
+            "write it as path = \"/api\"",
+            "write it with its unit: max_body = \"1000B\"",
+            "write it with its unit: hsts = \"300s\" or \"300d\"",
+            "write it in quotes: value = \"5\"",
+            "it is one of \"roundrobin\", \"leastconn\", \"random\", \"first\", \"hash\"",
+            "write the path to ask for, such as \"/up\", or \"tcp\" or \"tls\"",
+            "write it with its unit: max_idle = \"60s\"",
+            "write a number and s, m or h, at most 9600h: \"30m\", \"8h\"",
+            "write it as a = \"10.0.0.1:3000\"",
+            "write it as address = \"10.0.0.1:3000\"",
         ]
     );
 }

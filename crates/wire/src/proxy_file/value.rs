@@ -175,12 +175,10 @@ pub(super) fn same_site(text: &str) -> Result<SameSite, Wrong> {
 /// How long a cookie counts, in whole seconds.
 pub(super) fn cookie_age(text: &str) -> Result<Duration, Wrong> {
     const LONGEST: Duration = Duration::from_secs(400 * 86_400);
-    match duration_up_to(LONGEST, text)? {
+    let hint = || "write a number and s, m or h, at most 9600h: \"30m\", \"8h\"".to_owned();
+    match duration_up_to(LONGEST, text).map_err(|(what, _)| (what, hint()))? {
         whole if whole.as_secs() > 0 && whole.subsec_nanos() == 0 => Ok(whole),
-        _ => Err((
-            "is not whole seconds".into(),
-            "write it as \"30m\" or \"8h\"".into(),
-        )),
+        _ => Err(("is not whole seconds".into(), hint())),
     }
 }
 
