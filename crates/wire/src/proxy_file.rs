@@ -8,6 +8,7 @@ mod balance;
 mod bind;
 mod check;
 mod frontend;
+mod haproxy;
 mod limit;
 mod log;
 mod route;
@@ -20,7 +21,7 @@ mod value;
 pub use crate::file::{ConfigErrors, Mistake};
 
 use crate::file::value::duration;
-use crate::file::{self, At, Keys, Mistakes, Section, checked, closest, shown, text};
+use crate::file::{self, At, Keys, Mistakes, Section, Words, checked, closest, shown, text};
 use gaiola_model::proxy::{Address, BasicAuth, ClientTimeouts, Limit, Route, ServerTimeouts};
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use gaiola_model::{ProxyConfig, Revision};
@@ -199,6 +200,13 @@ const KEYS: Keys = &[
     ),
 ];
 
+/// Every word there is, and those that HAProxy has for them.
+static WORDS: Words = Words {
+    keys: KEYS,
+    foreign: haproxy::WORDS,
+    from: "HAProxy",
+};
+
 const CA_HINT: &str = "name a PEM file of the CAs' certificates";
 
 /// What a reader needs to know of the world.
@@ -254,7 +262,7 @@ pub enum Part<'a> {
 /// # Errors
 /// Every mistake of the text.
 pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigErrors> {
-    file::read(text, KEYS, |root, mistakes| {
+    file::read(text, &WORDS, |root, mistakes| {
         let mut reader = Reader {
             around,
             mistakes,

@@ -2,7 +2,7 @@
 
 use super::value;
 use crate::file::value::{Wrong, duration, url_path};
-use crate::file::{At, Keys, Mistakes, Section, checked, shown, text};
+use crate::file::{At, Mistakes, Section, Words, checked, shown, text};
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Config, Database, Drill, DrillWrite, MAX_INSTANCES, MAX_SERVERS,
     Web,
@@ -12,8 +12,14 @@ use std::collections::BTreeSet;
 
 /// Most VIPs and most ports; each VIP is a virtual router, each port a socket for every worker.
 const MOST_ADDRESSES: usize = 99;
-/// Every key there is.
-pub(super) const KEYS: Keys = &[
+/// Every word there is.
+pub(super) static WORDS: Words = Words {
+    keys: KEYS,
+    foreign: &[],
+    from: "",
+};
+
+const KEYS: &[(&str, &[&str])] = &[
     ("", &["site", "balancer", "web", "app", "database", "drill"]),
     ("balancer", &["servers", "vips", "listen", "tls"]),
     ("balancer.tls", &["certificates", "redirect", "hsts"]),

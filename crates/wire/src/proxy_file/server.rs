@@ -160,7 +160,12 @@ fn server_address(
     if let Some(unix) = value::unix(text) {
         return unix;
     }
-    let hint = || "write ADDRESS:PORT or HOST:PORT, such as \"10.0.0.1:3000\"".to_owned();
+    let hint = || match text.split_once(' ') {
+        Some((address, _)) if address.contains(':') && address.len() < 100 => {
+            format!("write {{ address = {address:?} }} and keys beside it for what else is said")
+        }
+        _ => "write ADDRESS:PORT or HOST:PORT, such as \"10.0.0.1:3000\"".to_owned(),
+    };
     let address = match text.parse::<SocketAddr>() {
         Ok(address) => address,
         Err(_) => {

@@ -1,5 +1,6 @@
 //! The values that are written as strings in this file alone. Each error is `(what, hint)`.
 
+use super::WORDS;
 use crate::file::value::{Wrong, duration_up_to, measure};
 use gaiola_model::proxy::{
     Address, Algorithm, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal, SameSite,
@@ -23,7 +24,12 @@ pub(super) fn name(text: &str) -> Result<String, Wrong> {
 
 /// Where is listened: `10.0.0.1:80`, `[::1]:80`, or `:80` on every IPv4 address.
 pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
-    let hint = || "write ADDRESS:PORT, such as \"0.0.0.0:80\", \"[::]:80\", or \":80\"".to_owned();
+    let hint = || match text.split_once(' ') {
+        Some((address, _)) if bind(address).is_ok() => {
+            format!("write {{ address = {address:?} }} and keys beside it for what else is said")
+        }
+        _ => "write ADDRESS:PORT, such as \"0.0.0.0:80\", \"[::]:80\", or \":80\"".to_owned(),
+    };
     let any = |port: &str| {
         let plain = port.bytes().all(|byte| byte.is_ascii_digit());
         let port = port.parse().ok().filter(|_| plain)?;
@@ -380,6 +386,12 @@ pub(super) fn balance(text: &str) -> Result<Algorithm, Wrong> {
             ("hash", hash),
         ],
     )
+    .map_err(|(what, hint)| {
+        let meant = WORDS
+            .foreign(text)
+            .filter(|meant| meant.contains("balance = "));
+        (what, meant.unwrap_or(hint))
+    })
 }
 
 /// What happens to the sessions of a server that is marked down.
