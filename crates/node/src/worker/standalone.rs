@@ -5,7 +5,7 @@ use super::tls::Files;
 use super::{ProxyArgs, WorkerError, rules, run};
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use gaiola_model::{ProxyConfig, Revision};
-use gaiola_wire::proxy_file::{Part, Surroundings, load};
+use gaiola_wire::proxy_file::{ConfigErrors, Part, Surroundings, load};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -23,8 +23,13 @@ pub enum FileError {
         source: io::Error,
     },
     /// What is wrong with it: `FILE:LINE:COLUMN: what; hint`, one line for each mistake.
-    #[error("{0}")]
-    Mistakes(String),
+    #[error("{}", errors.in_file(&path.display().to_string()))]
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// Every mistake.
+        errors: ConfigErrors,
+    },
 }
 
 /// Reads a file of `gaiola proxy -f FILE` and all certificates, keys and pages that it names, and looks the names in it up.
@@ -55,8 +60,10 @@ pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
         resolve: &resolve,
         check: &check,
     };
-    let file = path.display().to_string();
-    load(&text, &around).map_err(|errors| FileError::Mistakes(errors.in_file(&file).to_string()))
+    load(&text, &around).map_err(|errors| FileError::Mistakes {
+        path: path.to_owned(),
+        errors,
+    })
 }
 
 /// The first address of a name, of IPv4 where it has one.

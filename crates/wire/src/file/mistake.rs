@@ -1,10 +1,11 @@
 //! What is wrong with a file, and where: every mistake of it, in the order of its lines.
 
+use serde::Serialize;
 use std::fmt;
 use std::ops::Range;
 
 /// One mistake of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mistake {
     /// Line, from 1.
     pub line: usize,
