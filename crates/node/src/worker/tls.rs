@@ -5,11 +5,13 @@ mod files;
 mod pem;
 mod servers;
 mod tickets;
+mod words;
 
 pub(super) use files::Files;
 pub use servers::trusting;
 pub(super) use servers::{ServerSettings, Servers};
 pub(super) use tickets::Tickets;
+pub(super) use words::in_words;
 
 use certificates::Certificates;
 use gaiola_model::proxy::{Address, Bind, ClientCertificates, ProxyConfig, Tls, TlsVersion};
@@ -82,7 +84,7 @@ fn read(
     let context = digest.chain_update(frontend).finalize();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(tls.min_version))
-        .map_err(|error| mistakes.push(format!("{}: {error}", bind.address)))
+        .map_err(|error| mistakes.push(format!("{}: {}", bind.address, in_words(&error))))
         .ok()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(certificates));
@@ -145,7 +147,7 @@ fn roots(path: &Path, digest: &mut Sha256) -> Result<RootCertStore, String> {
         digest.update(&root);
         roots
             .add(root)
-            .map_err(|error| pem::unusable(path, error))?;
+            .map_err(|_| pem::unusable(path, pem::NO_CA))?;
     }
     Ok(roots)
 }

@@ -237,7 +237,7 @@ fn what_is_wrong_with_a_named_file_has_the_place_where_it_is_named() {
     let told = said(&bad);
     let expected = [
         ("1:1", "unknown key \"frob\""),
-        ("4:52", "gone.pem cannot be used: No such file"),
+        ("4:52", "gone.pem cannot be used: there is no such file"),
         ("4:64", "alone.pem cannot be used: there is no private key"),
         ("5:1", "mixed.pem cannot be used: the key is not"),
         ("6:14", "text.pem cannot be used: there is no certificate"),

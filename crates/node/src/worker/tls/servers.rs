@@ -236,8 +236,7 @@ impl Reading {
         let mut roots = RootCertStore::empty();
         let (added, ignored) = roots.add_parsable_certificates(pem::certificates(&path)?);
         if added == 0 || ignored > 0 && ca.is_some() {
-            let words = format!("{ignored} certificates in it are none of a CA");
-            return Err(pem::unusable(&path, words));
+            return Err(pem::unusable(&path, pem::NO_CA));
         }
         let provider = Arc::clone(&self.provider);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build();
