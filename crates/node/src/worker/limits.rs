@@ -98,7 +98,10 @@ impl Limiter {
         match &self.limit.key {
             LimitKey::Source | LimitKey::Network => {
                 let client = text.parse();
-                let client = client.map_err(|_| format!("{text:?} is not an IP address"))?;
+                let client = client.map_err(|_| {
+                    let name = &self.limit.name;
+                    format!("the limit {name} counts by address, and {text:?} is no IP address")
+                })?;
                 return Ok(self.key_of(client).expect("it is by address"));
             }
             LimitKey::Path => hash.update(normal(text.as_bytes(), &mut Vec::new())),
@@ -114,7 +117,7 @@ impl Limiter {
     pub(super) fn clear(&self, key: Option<&str>) -> Result<(), String> {
         if let Most::Concurrent(_) = self.limit.most {
             return Err(format!(
-                "{} counts requests in flight, which clear themselves",
+                "the limit {} counts requests in flight, which clear themselves",
                 self.limit.name
             ));
         }

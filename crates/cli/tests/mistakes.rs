@@ -1,4 +1,4 @@
-//! What the commands say of a file that is wrong, to people and to programs.
+//! What the commands say of what is wrong, to people and to programs.
 
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -58,6 +58,27 @@ fn mistakes_are_json_for_programs() {
             told.starts_with(&place) && output.stdout.is_empty(),
             "{told}"
         );
+    }
+}
+
+#[test]
+fn where_no_proxy_can_be_asked_it_is_said_what_to_look_at() {
+    let plain = file("no-socket", "");
+    for (socket, words) in [
+        (
+            plain.with_file_name("nowhere.sock"),
+            "there is no such socket; does the proxy run",
+        ),
+        (plain, "nobody listens there"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gaiola"));
+        let command = command
+            .args(["proxy", "ctl", "show", "stat", "--socket"])
+            .arg(socket);
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(words) && !told.contains("os error"), "{told}");
+        assert_eq!(output.status.code(), Some(1));
     }
 }
 
