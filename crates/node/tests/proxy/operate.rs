@@ -194,6 +194,9 @@ fn a_limit_is_cleared_by_hand() {
         assert_eq!(client.get("/").status, 429);
         assert_eq!(stat(&proxy).limits[0].known, 1);
         assert_eq!(proxy.ask(&clear("few", key)), ControlReply::Done);
+        if key.is_none() {
+            assert_eq!(stat(&proxy).limits[0].known, 0, "nothing is known any more");
+        }
     }
     assert_eq!(client.get("/").status, 200);
     assert_eq!(
