@@ -174,6 +174,7 @@ impl Supervisor {
             let tls = servers.check(&backend.name, &server.name);
             let stays = |old: &&Rc<Watched>| old.stays_with(server.admin, check, tls.is_some());
             if let Some(old) = old.filter(stays) {
+                old.set_admin(server.admin);
                 return Rc::clone(old);
             }
             let member = match old {
