@@ -296,7 +296,7 @@ pub(crate) struct Ctl {
     #[arg(long, value_name = "PATH", env = "GAIOLA_PROXY_SOCKET")]
     pub(crate) socket: PathBuf,
     /// What to ask or change, in HAProxy's words.
-    #[arg(required = true, value_name = "ORDER")]
+    #[arg(required = true, value_name = "ORDER", allow_negative_numbers = true)]
     pub(crate) order: Vec<String>,
 }
 

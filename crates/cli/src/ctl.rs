@@ -4,9 +4,9 @@ mod tables;
 
 use crate::args::{Ctl, Global};
 use crate::output::Exit;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use gaiola_model::proxy::{Admin, ControlReply, ControlRequest, ProxyStat, ServerOrder};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -26,6 +26,9 @@ Orders:
   clear limit NAME [KEY]                    forget what was counted, of an address, path or value
 As in HAProxy: enable server B/S, disable server B/S, set server B/S state ready|drain|maint,
 set server B/S weight N.";
+
+/// Said of an answer that is none to what was asked.
+const OTHER_KIND: &str = "the proxy answered something else; is it of another version?";
 
 /// The longest wait for an answer: a worker may take five seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -47,12 +50,12 @@ pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
         Order::Change(request) => match ask(&ctl.socket, &request, limit)? {
             ControlReply::Done if global.json => println!("{}", serde_json::json!({})),
             ControlReply::Done => {}
-            other => bail!("the proxy answered {other:?}"),
+            _ => bail!("{OTHER_KIND}"),
         },
         Order::Show(what) => match ask(&ctl.socket, &ControlRequest::Stat, limit)? {
             ControlReply::Stat(stat) if global.json => println!("{}", what.json(&stat)?),
             ControlReply::Stat(stat) => print!("{}", what.table(&stat)),
-            other => bail!("the proxy answered {other:?}"),
+            _ => bail!("{OTHER_KIND}"),
         },
     }
     Ok(Exit::Ok)
@@ -123,6 +126,39 @@ fn parse(words: &[&str]) -> Result<Order, String> {
     }
 }
 
+/// How orders that begin so are written.
+const FORMS: [(&[&str], &str); 11] = [
+    (&["show"], "show servers, stat, sessions or limits"),
+    (
+        &["set", "weight"],
+        "set weight BACKEND/SERVER N, with N from 0 to 256",
+    ),
+    (
+        &["set", "server"],
+        "set server BACKEND/SERVER state ready, drain or maint, or set server BACKEND/SERVER weight N",
+    ),
+    (
+        &["set"],
+        "set weight BACKEND/SERVER N, or set server BACKEND/SERVER state ready, drain or maint",
+    ),
+    (&["drain"], "drain BACKEND/SERVER, one at a time"),
+    (&["ready"], "ready BACKEND/SERVER, one at a time"),
+    (&["maint"], "maint BACKEND/SERVER, one at a time"),
+    (
+        &["shutdown"],
+        "shutdown sessions server BACKEND/SERVER; all of a server's end, not a single one",
+    ),
+    (&["clear"], "clear limit NAME, or clear limit NAME KEY"),
+    (
+        &["enable"],
+        "enable server BACKEND/SERVER; only servers are enabled while it runs",
+    ),
+    (
+        &["disable"],
+        "disable server BACKEND/SERVER; only servers are disabled while it runs",
+    ),
+];
+
 fn server(at: &str, order: ServerOrder) -> Result<Order, String> {
     let Some((backend, server)) = at.split_once('/') else {
         return Err(format!(
@@ -146,30 +182,52 @@ fn unknown(words: &[&str]) -> String {
         [first, ..] => (&FIRST[..], first),
         [] => (&FIRST[..], ""),
     };
-    let meant = match gaiola_wire::closest(word, known) {
-        Some(meant) if meant != word => format!("; did you mean `{meant}`?"),
-        Some(_) | None => String::new(),
+    let form = FORMS.iter().find(|(begin, _)| words.starts_with(begin));
+    let advice = match (gaiola_wire::closest(word, known), form) {
+        (Some(meant), _) if meant != word => format!("did you mean `{meant}`?"),
+        (_, Some((_, form))) => format!("write {form}"),
+        (_, None) => format!("an order begins with {}", FIRST.join(", ")),
     };
-    format!("`{}` is no order{meant}", words.join(" "))
+    format!("`{}` is no order; {advice}", words.join(" "))
 }
 
 /// Asks the proxy; what it refuses is an error.
 fn ask(socket: &Path, request: &ControlRequest, limit: Duration) -> anyhow::Result<ControlReply> {
     let why = || format!("cannot ask the proxy at {}", socket.display());
     let asked = || -> anyhow::Result<ControlReply> {
-        let mut stream = UnixStream::connect(socket)?;
+        let stream = UnixStream::connect(socket);
+        let mut stream = stream.map_err(|error| anyhow!(not_connected(error)))?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         stream.write_all(&line)?;
         let mut reply = String::new();
-        BufReader::new(stream).read_line(&mut reply)?;
+        let read = BufReader::new(stream).read_line(&mut reply);
+        let read = read.with_context(|| format!("it did not answer within {limit:?}"))?;
+        if read == 0 {
+            bail!("it closed the connection without an answer; is it about to end?");
+        }
         serde_json::from_str(&reply).context("its answer cannot be read; is it of another version?")
     };
     match asked().with_context(why)? {
         ControlReply::Refused(reason) => bail!("{reason}"),
         reply => Ok(reply),
+    }
+}
+
+/// Why nobody listens there, and what to look at.
+fn not_connected(error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such socket; does the proxy run, and is this the `control` of its file?"
+                .into()
+        }
+        io::ErrorKind::ConnectionRefused => "nobody listens there; does the proxy run?".into(),
+        io::ErrorKind::PermissionDenied => {
+            "we may not; only the user whom the proxy runs as may ask it".into()
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -226,8 +284,20 @@ mod tests {
             ("shwo stat", "did you mean `show`?"),
             ("set weight app/app1 257", "0 to 256"),
             ("drain app1", "BACKEND/SERVER"),
-            ("set server app/app1 state down", "is no order"),
-            ("clear limit a b c", "is no order"),
+            (
+                "set server app/app1 state down",
+                "is no order; write set server BACKEND/SERVER state ready, drain or maint",
+            ),
+            ("set maxconn 5", "write set weight BACKEND/SERVER N"),
+            ("clear limit a b c", "is no order; write clear limit NAME"),
+            (
+                "shutdown session 5",
+                "write shutdown sessions server BACKEND/SERVER",
+            ),
+            ("disable frontend www", "only servers are disabled"),
+            ("drain a/b c/d", "one at a time"),
+            ("show", "write show servers, stat, sessions or limits"),
+            ("foo bar", "an order begins with show, set, drain"),
         ] {
             let said = read(text).unwrap_err();
             assert!(said.contains(told), "{text}: {said}");

@@ -11,21 +11,43 @@ use gaiola_model::event::Event;
 use gaiola_model::status::Status;
 use gaiola_node::api::{Change, ChangeRequest, Planned};
 use gaiola_node::client::Request;
+use gaiola_wire::config::{ConfigErrors, Mistake};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The file is invalid; every mistake has been printed.
+/// A file is invalid.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Invalid(pub String);
+#[error("{}", errors.in_file(&path.display().to_string()))]
+pub(crate) struct Invalid {
+    pub(crate) path: PathBuf,
+    pub(crate) errors: ConfigErrors,
+}
+
+impl Invalid {
+    /// Every mistake: for programs on standard output, where they read whatever a command answers.
+    pub(crate) fn print(&self, json: bool) {
+        match json {
+            true => println!("{:#}", told(&self.path, self.errors.mistakes())),
+            false => eprintln!("{self}"),
+        }
+    }
+}
+
+/// A file and its mistakes, for programs.
+pub(crate) fn told(path: &Path, mistakes: &[Mistake]) -> serde_json::Value {
+    serde_json::json!({ "file": path, "mistakes": mistakes })
+}
 
 /// Reads a site's file.
 pub(crate) fn load(path: &Path, text: &str) -> anyhow::Result<Config> {
     let folder = site_folder(path)?;
     let name = folder.file_name().and_then(|name| name.to_str());
     let config = gaiola_wire::config::load_in(text, name);
-    config.map_err(|errors| Invalid(errors.in_file(&path.display().to_string()).to_string()).into())
+    config.map_err(|errors| {
+        let path = path.to_owned();
+        Invalid { path, errors }.into()
+    })
 }
 
 /// Reads a site's file from disk.

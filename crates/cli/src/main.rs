@@ -28,16 +28,19 @@ fn main() -> ExitCode {
             };
         }
     };
+    let json = args.global.json;
     match run(args) {
         Ok(exit) => exit.into(),
-        Err(error) if error.is::<hands::Invalid>() => {
-            eprintln!("{error}");
-            Exit::FileInvalid.into()
-        }
-        Err(error) => {
-            eprintln!("gaiola: {error:#}");
-            Exit::Failed.into()
-        }
+        Err(error) => match error.downcast_ref::<hands::Invalid>() {
+            Some(invalid) => {
+                invalid.print(json);
+                Exit::FileInvalid.into()
+            }
+            None => {
+                eprintln!("gaiola: {error:#}");
+                Exit::Failed.into()
+            }
+        },
     }
 }
 
@@ -65,6 +68,6 @@ fn run(args: Args) -> anyhow::Result<Exit> {
             command: Some(args::ProxyCommand::Ctl(ctl)),
             ..
         }) => ctl::ctl(&global, &ctl),
-        Command::Proxy(proxy) => processes::proxy(proxy),
+        Command::Proxy(proxy) => processes::proxy(&global, proxy),
     }
 }

@@ -1,11 +1,12 @@
 //! The processes that Gaiola is made of. People type `gaiola proxy -f FILE` alone.
 
-use crate::args::{Booted, Init, Keeper, KeeperKind, Lab, Proxy};
-use crate::hands::Invalid;
+use crate::args::{Booted, Global, Init, Keeper, KeeperKind, Lab, Proxy};
+use crate::hands::{Invalid, told};
 use crate::output::Exit;
 use gaiola_model::proxy_file::ProxyFile;
 use gaiola_node::worker::FileError;
 use gaiola_node::{agent, init, keeper, lab, worker};
+use std::path::Path;
 
 /// Logs to standard error, which is the process's log file.
 fn log() {
@@ -57,14 +58,13 @@ pub(crate) fn keeper(args: &Keeper) -> anyhow::Result<Exit> {
 }
 
 /// `gaiola proxy`.
-pub(crate) fn proxy(args: Proxy) -> anyhow::Result<Exit> {
+pub(crate) fn proxy(global: &Global, args: Proxy) -> anyhow::Result<Exit> {
     if let Some(path) = &args.file {
+        let file = worker::read_file(path).map_err(invalid)?;
         if args.check {
-            let file = worker::check_file(path).map_err(invalid)?;
-            println!("{}: valid; {}", path.display(), summary(&file));
+            say_valid(global, path, &file);
             return Ok(Exit::Ok);
         }
-        let file = worker::read_file(path).map_err(invalid)?;
         log();
         worker::serve_file(path, file)?;
         return Ok(Exit::Ok);
@@ -85,21 +85,25 @@ pub(crate) fn proxy(args: Proxy) -> anyhow::Result<Exit> {
 
 fn invalid(error: FileError) -> anyhow::Error {
     match error {
-        FileError::Mistakes(told) => Invalid(told).into(),
+        FileError::Mistakes { path, errors } => Invalid { path, errors }.into(),
         other => other.into(),
     }
 }
 
-fn summary(file: &ProxyFile) -> String {
-    let servers = file
-        .config
-        .backends
-        .iter()
-        .map(|backend| backend.servers.len());
-    format!(
-        "{} frontends, {} backends, {} servers",
-        file.config.frontends.len(),
-        file.config.backends.len(),
-        servers.sum::<usize>()
-    )
+/// What the file says is not printed: it may have secrets.
+fn say_valid(global: &Global, path: &Path, file: &ProxyFile) {
+    let frontends = file.config.frontends.len();
+    let backends = &file.config.backends;
+    let servers: usize = backends.iter().map(|backend| backend.servers.len()).sum();
+    let backends = backends.len();
+    if global.json {
+        let mut valid = told(path, &[]);
+        valid["frontends"] = frontends.into();
+        valid["backends"] = backends.into();
+        valid["servers"] = servers.into();
+        println!("{valid:#}");
+    } else if !global.quiet {
+        let path = path.display();
+        println!("{path}: valid; {frontends} frontends, {backends} backends, {servers} servers");
+    }
 }

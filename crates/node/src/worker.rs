@@ -31,7 +31,7 @@ mod thread;
 mod tls;
 mod tunnel;
 
-pub use standalone::{FileError, Reload, check_file, read_file, serve_file};
+pub use standalone::{FileError, Reload, read_file, serve_file};
 pub use tls::{check_certificates, trusting};
 
 use auth::Verifier;

@@ -22,7 +22,7 @@ pub fn load(text: &str) -> Result<Config, ConfigErrors> {
 
 /// As [`load`], but a file without `site` takes the name of the directory it stands in, where that can be one.
 pub fn load_in(text: &str, directory: Option<&str>) -> Result<Config, ConfigErrors> {
-    file::read(text, tiers::KEYS, |root, mistakes| {
+    file::read(text, &tiers::WORDS, |root, mistakes| {
         tiers::config(root, directory, mistakes)
     })
 }

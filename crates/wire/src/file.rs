@@ -6,21 +6,23 @@
 mod mistake;
 mod section;
 pub(crate) mod value;
+mod words;
 
 pub use mistake::{ConfigErrors, Mistake};
 pub(crate) use mistake::{Mistakes, shown};
-pub use section::closest;
-pub(crate) use section::{At, Element, Keys, Section, checked, text};
+pub(crate) use section::{At, Element, Section, checked, text};
+pub use words::closest;
+pub(crate) use words::{Keys, Words};
 
 use toml::de::DeTable;
 
 /// A longer text is refused unread.
 const LONGEST_FILE: usize = 1 << 20;
 
-/// Reads a text with these keys; `meaning` gives the whole file its meaning.
+/// Reads a text in these words; `meaning` gives the whole file its meaning.
 pub(crate) fn read<T>(
     text: &str,
-    keys: Keys,
+    words: &'static Words,
     meaning: impl FnOnce(&Section<'_>, &mut Mistakes<'_>) -> T,
 ) -> Result<T, ConfigErrors> {
     if text.len() > LONGEST_FILE {
@@ -30,9 +32,12 @@ pub(crate) fn read<T>(
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let offset = error.span().map_or(text.len(), |span| span.start);
-        mistakes.syntax(offset, value::one_line(error.message()));
+        let line = mistakes.line(offset);
+        let hint = words.foreign_line(line);
+        let hint = hint.unwrap_or_else(|| "see https://toml.io for how values are written".into());
+        mistakes.syntax(offset, value::one_line(error.message()), hint);
     }
-    let root = Section::root(table.get_ref(), keys, &mut mistakes);
+    let root = Section::root(table.get_ref(), words, &mut mistakes);
     let meant = meaning(&root, &mut mistakes);
     mistakes.finish(meant)
 }

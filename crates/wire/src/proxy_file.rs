@@ -8,6 +8,7 @@ mod balance;
 mod bind;
 mod check;
 mod frontend;
+mod haproxy;
 mod limit;
 mod log;
 mod route;
@@ -20,7 +21,7 @@ mod value;
 pub use crate::file::{ConfigErrors, Mistake};
 
 use crate::file::value::duration;
-use crate::file::{self, At, Keys, Mistakes, Section, checked, closest, shown, text};
+use crate::file::{self, At, Keys, Mistakes, Section, Words, checked, closest, shown, text};
 use gaiola_model::proxy::{Address, BasicAuth, ClientTimeouts, Limit, Route, ServerTimeouts};
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use gaiola_model::{ProxyConfig, Revision};
@@ -199,6 +200,15 @@ const KEYS: Keys = &[
     ),
 ];
 
+/// Every word there is, and those that HAProxy has for them.
+static WORDS: Words = Words {
+    keys: KEYS,
+    foreign: haproxy::WORDS,
+    from: "HAProxy",
+};
+
+const CA_HINT: &str = "name a PEM file of the CAs' certificates";
+
 /// What a reader needs to know of the world.
 pub struct Surroundings<'a> {
     /// Relative paths begin here: the file's own directory.
@@ -217,6 +227,21 @@ pub enum Part<'a> {
     Route(&'a Route),
     /// A page for a status.
     Page(u16, &'a Path),
+    /// A file of certificates that a bind serves, or a folder of them.
+    Certificates(&'a Path),
+    /// A file of the CAs that clients' certificates must come from.
+    ClientCas(&'a Path),
+    /// A file of the CAs that servers' certificates must come from; `None`: the system's.
+    ServerCas(Option<&'a Path>),
+    /// Our own certificate.
+    Identity {
+        /// The file of it and its chain.
+        certificate: &'a Path,
+        /// The file of its key.
+        key: &'a Path,
+    },
+    /// Everything, once nothing is wrong by itself.
+    Whole(&'a ProxyConfig),
 }
 
 /// Reads the text of a file.
@@ -237,7 +262,7 @@ pub enum Part<'a> {
 /// # Errors
 /// Every mistake of the text.
 pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigErrors> {
-    file::read(text, KEYS, |root, mistakes| {
+    file::read(text, &WORDS, |root, mistakes| {
         let mut reader = Reader {
             around,
             mistakes,
@@ -289,18 +314,21 @@ impl Reader<'_, '_, '_> {
             self.find(("backend", "backend"), reference, &names);
         }
         let name = text(root, "name", value::name, self.mistakes);
-        ProxyFile {
-            process: self.process(root),
-            config: ProxyConfig {
-                revision: Revision::default(),
-                server: name.unwrap_or_else(|| self.around.host.to_owned()),
-                frontends,
-                backends,
-                peers: self.peers(root),
-                limits: std::mem::take(&mut self.limits),
-                limit_secret: text(root, "limit_secret", value::secret, self.mistakes),
-            },
+        let process = self.process(root);
+        let config = ProxyConfig {
+            revision: Revision::default(),
+            server: name.unwrap_or_else(|| self.around.host.to_owned()),
+            frontends,
+            backends,
+            peers: self.peers(root),
+            limits: std::mem::take(&mut self.limits),
+            limit_secret: text(root, "limit_secret", value::secret, self.mistakes),
+        };
+        if self.mistakes.is_empty() {
+            let hint = "docs/proxy.md tells what may stand there";
+            self.ask(&(0..0), Part::Whole(&config), hint);
         }
+        ProxyFile { process, config }
     }
 
     fn process(&mut self, root: &Section<'_>) -> Process {
@@ -397,8 +425,36 @@ impl Reader<'_, '_, '_> {
     }
 
     fn path(&mut self, section: &Section<'_>, key: &str) -> Option<PathBuf> {
-        let path = text(section, key, value::path, self.mistakes)?;
-        Some(self.around.directory.join(path))
+        self.path_at(section, key).map(|path| path.value)
+    }
+
+    fn path_at(&mut self, section: &Section<'_>, key: &str) -> Option<At<PathBuf>> {
+        let written = section.string_for(key, value::path, self.mistakes)?;
+        self.path_of(key, &written)
+    }
+
+    fn path_of(&mut self, key: &str, written: &At<String>) -> Option<At<PathBuf>> {
+        let path = checked(key, written, value::path, self.mistakes)?;
+        Some(At {
+            value: self.around.directory.join(path),
+            span: written.span.clone(),
+        })
+    }
+
+    /// Reports what is wrong with our own certificate, where it is named.
+    fn ask_about_identity(&mut self, certificate: &At<PathBuf>, key: &Path) {
+        let part = Part::Identity {
+            certificate: &certificate.value,
+            key,
+        };
+        let hint = "name PEM files of the certificate with its chain, and of its key";
+        self.ask(&certificate.span, part, hint);
+    }
+
+    /// Reports what is wrong with a file of CAs that servers' certificates must come from.
+    fn ask_about_cas(&mut self, ca: &At<PathBuf>) {
+        let part = Part::ServerCas(Some(&ca.value));
+        self.ask(&ca.span, part, CA_HINT);
     }
 
     /// Which of the names a reference means. One that leads nowhere is reported, with `section` to be added.
@@ -430,7 +486,7 @@ impl Reader<'_, '_, '_> {
     }
 
     fn backend_name(&mut self, section: &Section<'_>, key: &str) -> Option<Reference> {
-        let written = section.string(key, self.mistakes)?;
+        let written = section.string_for(key, value::name, self.mistakes)?;
         let name = checked(key, &written, value::name, self.mistakes)?;
         Some(At {
             value: name,

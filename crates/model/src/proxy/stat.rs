@@ -91,7 +91,7 @@ pub struct ServerStat {
     pub up: bool,
     /// The last check's result, or why it was ejected, in words.
     pub check: String,
-    /// How long ago it last went up or down.
+    /// How long ago it last went up or down, or into another `state`.
     pub changed_seconds: u64,
     /// Its weight.
     pub weight: u16,

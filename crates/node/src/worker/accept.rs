@@ -3,6 +3,7 @@
 use super::check::in_words;
 use super::counters::{Count, Unasked};
 use super::io::{Buffer, Fault, Side, Stream, TlsStream};
+use super::log::Peer;
 use super::orders::FrontendShare;
 use super::thread::Worker;
 use super::{http, io, tcp};
@@ -50,6 +51,18 @@ impl Client {
     /// Where it came from and where it went to, as a server is to be told; `None` on a Unix socket.
     pub(super) fn carried(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.ends.or_else(|| self.stream.ends())
+    }
+
+    /// Whose it is, for the access log.
+    pub(super) fn logged(&self, frontend: &proxy::Frontend) -> Peer {
+        match (&*self.bind, self.ends) {
+            (Address::Unix(_), None) => {
+                let mut binds = frontend.binds.iter();
+                let place = binds.position(|bind| bind.address == *self.bind);
+                Peer::Unix(place.map_or(0, |place| place + 1))
+            }
+            _ => Peer::Tcp((self.address, self.port).into()),
+        }
     }
 }
 

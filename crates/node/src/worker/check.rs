@@ -27,6 +27,8 @@ const INPUTS_LEN: usize = 64;
 pub(super) struct Watched {
     pub(super) member: Arc<Member>,
     check: Option<Check>,
+    /// What an operator wants of it.
+    admin: Cell<Admin>,
     /// How quickly it answers, for the backend to compare.
     pub(super) pace: RefCell<Pace>,
     inputs: mpsc::Sender<Input>,
@@ -50,6 +52,9 @@ impl Watched {
         before: Option<&Self>,
         changed: &Rc<Notify>,
     ) -> Self {
+        if let Some(before) = before {
+            before.set_admin(admin);
+        }
         let check = check.filter(|_| admin != Admin::Maint).cloned();
         let clock = Instant::now();
         let health = RefCell::new(Health::new(
@@ -79,6 +84,7 @@ impl Watched {
         Self {
             member,
             check,
+            admin: Cell::new(admin),
             pace: RefCell::default(),
             inputs,
             seen,
@@ -91,6 +97,13 @@ impl Watched {
     pub(super) fn stays_with(&self, admin: Admin, check: Option<&Check>, tls: bool) -> bool {
         let check = check.filter(|_| admin != Admin::Maint);
         self.check.as_ref() == check && !(tls && check.is_some())
+    }
+
+    /// What an operator wants of it from now on; what changes there begins a new time in its state.
+    pub(super) fn set_admin(&self, admin: Admin) {
+        if self.admin.replace(admin) != admin {
+            self.seen.changed_at.set(Instant::now());
+        }
     }
 
     /// A worker's report.
@@ -132,7 +145,7 @@ impl Watched {
         self.seen.health.borrow().is_up()
     }
 
-    /// How long ago it last went up or down.
+    /// How long ago it last went up or down, or into another state of the operator's.
     pub(super) fn changed(&self) -> Duration {
         self.seen.changed_at.get().elapsed()
     }

@@ -69,7 +69,9 @@ async fn answer(stream: UnixStream, supervisor: &Rc<Supervisor>) -> io::Result<(
         let reply = match serde_json::from_slice::<ControlRequest>(&line) {
             Ok(request) => supervisor.handle(request).await,
             Err(_) if too_long => ControlReply::Refused("the request is too long".into()),
-            Err(error) => ControlReply::Refused(format!("the request cannot be read: {error}")),
+            Err(error) => ControlReply::Refused(format!(
+                "the request cannot be read: {error}; a request is a line of JSON, which `gaiola proxy ctl` writes"
+            )),
         };
         let mut text = serde_json::to_vec(&reply)?;
         text.push(b'\n');

@@ -36,13 +36,6 @@ pub(super) struct Held {
 impl Limiter {
     /// A limit without counts.
     pub(super) fn new(limit: &Limit, secret: &[u8]) -> Self {
-        let window = match limit.most {
-            Most::Rate { window, .. } => window,
-            Most::Concurrent(_) => Duration::MAX,
-        };
-        // Keys fall into shards by chance: room for some more than their share.
-        let share = limit.keys.div_ceil(SHARDS);
-        let room = share + share / 16 + 16;
         let hash = Sha256::new_with_prefix(secret);
         let identity = format!("limit {:?}", (&limit.name, &limit.key, limit.most));
         Self {
@@ -50,9 +43,7 @@ impl Limiter {
             secret: secret.to_vec(),
             identity: number(hash.clone().chain_update(identity)),
             hash,
-            shards: (0..SHARDS)
-                .map(|_| Mutex::new(Table::new(room, window)))
-                .collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(empty(limit))).collect(),
         }
     }
 
@@ -98,7 +89,10 @@ impl Limiter {
         match &self.limit.key {
             LimitKey::Source | LimitKey::Network => {
                 let client = text.parse();
-                let client = client.map_err(|_| format!("{text:?} is not an IP address"))?;
+                let client = client.map_err(|_| {
+                    let name = &self.limit.name;
+                    format!("the limit {name} counts by address, and {text:?} is no IP address")
+                })?;
                 return Ok(self.key_of(client).expect("it is by address"));
             }
             LimitKey::Path => hash.update(normal(text.as_bytes(), &mut Vec::new())),
@@ -114,13 +108,13 @@ impl Limiter {
     pub(super) fn clear(&self, key: Option<&str>) -> Result<(), String> {
         if let Most::Concurrent(_) = self.limit.most {
             return Err(format!(
-                "{} counts requests in flight, which clear themselves",
+                "the limit {} counts requests in flight, which clear themselves",
                 self.limit.name
             ));
         }
         match key.map(|key| self.named(key)).transpose()? {
             Some(key) => self.shard(key).clear(Some(key)),
-            None => (0..SHARDS.into()).for_each(|shard| self.shard(shard).clear(None)),
+            None => (0..SHARDS.into()).for_each(|shard| *self.shard(shard) = empty(&self.limit)),
         }
         Ok(())
     }
@@ -190,6 +184,17 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.limiter.shard(self.key).release(self.key);
     }
+}
+
+/// A shard that knows no key.
+fn empty(limit: &Limit) -> Table {
+    let window = match limit.most {
+        Most::Rate { window, .. } => window,
+        Most::Concurrent(_) => Duration::MAX,
+    };
+    // Keys fall into shards by chance: room for some more than their share.
+    let share = limit.keys.div_ceil(SHARDS);
+    Table::new(share + share / 16 + 16, window)
 }
 
 fn number(hash: Sha256) -> u64 {

@@ -5,7 +5,6 @@ use gaiola_core::route::Table;
 use gaiola_core::rule::Rules;
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::{Frontend, Limit, LimitKey, Most, Route, Rule};
-use gaiola_wire::proxy_file::Part;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,17 +63,12 @@ pub(super) fn guides(config: &ProxyConfig) -> Result<Vec<Arc<Guide>>, String> {
     }
 }
 
-/// Every mistake in a part of a file.
-pub(super) fn mistakes(part: Part<'_>) -> Vec<String> {
-    match part {
-        Part::Route(route) => {
-            let found = Table::new(std::slice::from_ref(route)).err();
-            let found = found.into_iter().flatten().map(|(_, mistake)| mistake);
-            let rules = Rules::new(route, &[]).err().into_iter().flatten();
-            found.chain(rules).chain(hashes(route)).collect()
-        }
-        Part::Page(status, path) => page(status, path).err().into_iter().collect(),
-    }
+/// Every mistake in a route, whatever the limits are that it names.
+pub(super) fn route_mistakes(route: &Route) -> Vec<String> {
+    let found = Table::new(std::slice::from_ref(route)).err();
+    let found = found.into_iter().flatten().map(|(_, mistake)| mistake);
+    let rules = Rules::new(route, &[]).err().into_iter().flatten();
+    found.chain(rules).chain(hashes(route)).collect()
 }
 
 fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> Guide {
@@ -137,7 +131,11 @@ fn hashes(route: &Route) -> impl Iterator<Item = String> {
     })
 }
 
-fn page(status: u16, path: &Path) -> Result<Page, String> {
+/// A page for a status.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn page(status: u16, path: &Path) -> Result<Page, String> {
     if !(400..=599).contains(&status) {
         return Err(format!("{status} is no error's status: 400 to 599"));
     }

@@ -1,10 +1,11 @@
 //! A proxy by itself: what it serves stands in a file, which is read again when SIGHUP comes.
 
-use super::supervisor::{Supervisor, check};
+use super::supervisor::{Supervisor, validate};
+use super::tls::Files;
 use super::{ProxyArgs, WorkerError, rules, run};
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use gaiola_model::{ProxyConfig, Revision};
-use gaiola_wire::proxy_file::{Surroundings, load};
+use gaiola_wire::proxy_file::{ConfigErrors, Part, Surroundings, load};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -22,14 +23,19 @@ pub enum FileError {
         source: io::Error,
     },
     /// What is wrong with it: `FILE:LINE:COLUMN: what; hint`, one line for each mistake.
-    #[error("{0}")]
-    Mistakes(String),
+    #[error("{}", errors.in_file(&path.display().to_string()))]
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// Every mistake.
+        errors: ConfigErrors,
+    },
 }
 
-/// Reads a file of `gaiola proxy -f FILE`, and looks the names in it up.
+/// Reads a file of `gaiola proxy -f FILE` and all certificates, keys and pages that it names, and looks the names in it up.
 ///
 /// # Errors
-/// Why it cannot be read, or every mistake in it.
+/// Why it cannot be read, or every mistake in it and in what it names.
 pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
     let refused = |source| FileError::Read {
         path: path.to_owned(),
@@ -38,25 +44,26 @@ pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
     let text = std::fs::read_to_string(path).map_err(refused)?;
     let whole = std::path::absolute(path).map_err(refused)?;
     let host = rustix::system::uname();
+    let files = Files::default();
+    let check = |part: Part<'_>| match part {
+        Part::Route(route) => rules::route_mistakes(route),
+        Part::Page(status, path) => rules::page(status, path).err().into_iter().collect(),
+        Part::Certificates(path) => files.certificates(path),
+        Part::ClientCas(path) => files.client_cas(path),
+        Part::ServerCas(path) => files.server_cas(path),
+        Part::Identity { certificate, key } => files.identity(certificate, key),
+        Part::Whole(config) => validate(config).err().into_iter().collect(),
+    };
     let around = Surroundings {
         directory: whole.parent().unwrap_or(&whole),
         host: &host.nodename().to_string_lossy(),
         resolve: &resolve,
-        check: &rules::mistakes,
+        check: &check,
     };
-    let file = path.display().to_string();
-    load(&text, &around).map_err(|errors| FileError::Mistakes(errors.in_file(&file).to_string()))
-}
-
-/// Reads a file as [`read_file`] does, and all certificates, keys and pages that it names.
-///
-/// # Errors
-/// As [`read_file`], and every mistake in what it names.
-pub fn check_file(path: &Path) -> Result<ProxyFile, FileError> {
-    let file = read_file(path)?;
-    check(&file.config)
-        .map_err(|told| FileError::Mistakes(format!("{}: {told}", path.display())))?;
-    Ok(file)
+    load(&text, &around).map_err(|errors| FileError::Mistakes {
+        path: path.to_owned(),
+        errors,
+    })
 }
 
 /// The first address of a name, of IPv4 where it has one.
@@ -109,7 +116,7 @@ impl Reload {
     /// Reads the file again and serves what it says now. What is wrong is told, and what was served stays.
     pub(super) async fn again(&self, supervisor: &Supervisor) {
         let path = self.path.clone();
-        // Looking names up may take its time, and health is checked meanwhile.
+        // Looking names up and reading certificates may take its time, and health is checked meanwhile.
         let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
         let file = match read {
             Ok(Ok(file)) => file,

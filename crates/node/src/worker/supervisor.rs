@@ -7,7 +7,7 @@ mod operate;
 mod report;
 mod stat;
 
-pub(super) use change::check;
+pub(super) use change::validate;
 
 use super::check::Watched;
 use super::counters::Counters;

@@ -125,7 +125,7 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
     let (backend, server) = serving.names(notes.place);
     worker.log(&Entry {
         request_id: &String::from_utf8_lossy(&worker.make_id()),
-        client: (client.address, client.port).into(),
+        client: client.logged(config),
         frontend: &config.name,
         backend,
         server,

@@ -1,13 +1,17 @@
 //! TLS: what each bind and each server speaks, read from files and checked before it is put in force.
 
 mod certificates;
+mod files;
 mod pem;
 mod servers;
 mod tickets;
+mod words;
 
+pub(super) use files::Files;
 pub use servers::trusting;
 pub(super) use servers::{ServerSettings, Servers};
 pub(super) use tickets::Tickets;
+pub(super) use words::in_words;
 
 use certificates::Certificates;
 use gaiola_model::proxy::{Address, Bind, ClientCertificates, ProxyConfig, Tls, TlsVersion};
@@ -72,14 +76,15 @@ fn read(
     }
     let clients = match &tls.client {
         None => Ok((WebPkiClientVerifier::no_client_auth(), Sha256::new())),
-        Some(clients) => verifier(clients, &provider),
+        Some(ClientCertificates { ca, required }) => verifier_of(ca, *required, &provider),
     };
     let clients = clients.map_err(|mistake| mistakes.push(mistake)).ok();
     let (certificates, (verifier, digest)) = (certificates?, clients?);
+    certificates.warn();
     let context = digest.chain_update(frontend).finalize();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(tls.min_version))
-        .map_err(|error| mistakes.push(format!("{}: {error}", bind.address)))
+        .map_err(|error| mistakes.push(format!("{}: {}", bind.address, in_words(&error))))
         .ok()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(certificates));
@@ -118,19 +123,20 @@ fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] 
 
 /// What checks the clients' certificates, and a digest of what it demands: a session that was opened under other demands is
 /// not resumed under these.
-fn verifier(
-    clients: &ClientCertificates,
+fn verifier_of(
+    ca: &Path,
+    required: bool,
     provider: &Arc<CryptoProvider>,
 ) -> Result<(Arc<dyn ClientCertVerifier>, Sha256), String> {
-    let mut digest = Sha256::new_with_prefix([u8::from(clients.required), 1]);
-    let roots = roots(&clients.ca, &mut digest)?;
+    let mut digest = Sha256::new_with_prefix([u8::from(required), 1]);
+    let roots = roots(ca, &mut digest)?;
     let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-    let builder = match clients.required {
+    let builder = match required {
         true => builder,
         false => builder.allow_unauthenticated(),
     };
     let verifier = builder.build();
-    let verifier = verifier.map_err(|error| pem::unusable(&clients.ca, error))?;
+    let verifier = verifier.map_err(|error| pem::unusable(ca, error))?;
     Ok((verifier, digest))
 }
 
@@ -141,7 +147,7 @@ fn roots(path: &Path, digest: &mut Sha256) -> Result<RootCertStore, String> {
         digest.update(&root);
         roots
             .add(root)
-            .map_err(|error| pem::unusable(path, error))?;
+            .map_err(|_| pem::unusable(path, pem::NO_CA))?;
     }
     Ok(roots)
 }

@@ -182,6 +182,34 @@ fn lines_are_those_that_haproxy_writes() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_an_answer_of_our_own() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let mut config = config(bind, &[origin.address]);
+    let gaiola_model::proxy::Mode::Http { routes, .. } = &mut config.frontends[0].mode else {
+        unreachable!("it is one of HTTP");
+    };
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("there"), "x").unwrap();
+    let only_files = gaiola_model::proxy::Route {
+        files: vec![files.path().into()],
+        ..gaiola_model::proxy::Route::default()
+    };
+    routes.insert(0, only_files);
+    let log = "{ to = 'access.log', format = 'httplog' }";
+    let proxy = logging(log, &config);
+    let mut client = Client::connect(bind);
+    assert_eq!(client.get("/there").status, 200);
+    assert_eq!(client.get("/gone").status, 404);
+    client.send("POST /there HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.response().status, 404);
+    let read = || std::fs::read_to_string(proxy.file("access.log")).unwrap();
+    eventually("the lines are there", || read().lines().count() == 3);
+    for (line, status) in read().lines().zip([" 200 ", " 404 ", " 404 "]) {
+        assert!(line.contains(status) && line.contains(" LR-- "), "{line}");
+    }
+}
+
+#[test]
 fn a_combined_log_counts_bodies() {
     let (origin, bind) = (Origin::start("s1"), free_address());
     let proxy = logging(

@@ -3,8 +3,8 @@
 use super::harness::*;
 use gaiola_model::Revision;
 use gaiola_model::proxy::{
-    Admin, ControlReply, ControlRequest, Limit, Mode, Most, OnMarkedDown, ProxyStat, Refusal, Rule,
-    ServerOrder, ServerStat,
+    Admin, CheckKind, ControlReply, ControlRequest, Limit, Mode, Most, OnMarkedDown, ProxyStat,
+    Refusal, Rule, ServerOrder, ServerStat,
 };
 use std::time::Duration;
 
@@ -62,6 +62,28 @@ fn a_server_that_is_drained_by_hand_takes_nothing_until_the_next_configuration()
     proxy.configure(&config);
     assert_eq!(server_of(&proxy, "s2").weight, 1);
     eventually("it is back", || client.get("/").text().starts_with("s2"));
+}
+
+#[test]
+fn a_state_that_is_set_by_hand_begins_anew() {
+    let (s1, s2, bind) = (Origin::start("s1"), Origin::start("s2"), free_address());
+    let mut config = config(bind, &[s1.address, s2.address]);
+    for check in [None, Some(patient_check(CheckKind::Tcp))] {
+        config.revision.0 += 1;
+        config.backends[0].check = check;
+        let proxy = Proxy::serving(&config);
+        let since = |name| server_of(&proxy, name).changed_seconds;
+        for state in [Admin::Maint, Admin::Drain, Admin::Ready] {
+            eventually("time has passed", || since("s1") > 0 && since("s2") > 0);
+            set(&proxy, "s1", ServerOrder::State(state));
+            assert_eq!(since("s1"), 0, "{state:?}");
+            assert!(since("s2") > 0, "nothing has become of it");
+            // What is said once more changes nothing.
+            eventually("time has passed", || since("s1") > 0);
+            set(&proxy, "s1", ServerOrder::State(state));
+            assert!(since("s1") > 0, "{state:?}");
+        }
+    }
 }
 
 #[test]
@@ -194,6 +216,9 @@ fn a_limit_is_cleared_by_hand() {
         assert_eq!(client.get("/").status, 429);
         assert_eq!(stat(&proxy).limits[0].known, 1);
         assert_eq!(proxy.ask(&clear("few", key)), ControlReply::Done);
+        if key.is_none() {
+            assert_eq!(stat(&proxy).limits[0].known, 0, "nothing is known any more");
+        }
     }
     assert_eq!(client.get("/").status, 200);
     assert_eq!(

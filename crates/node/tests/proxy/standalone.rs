@@ -3,11 +3,10 @@
 use super::authority::Authority;
 use super::harness::*;
 use super::{streams, tls};
-use gaiola_node::worker::check_file;
+use gaiola_node::worker::read_file;
 use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 fn file(bind: SocketAddr, server: SocketAddr) -> String {
     format!(
@@ -201,28 +200,55 @@ fn servers_are_reached_and_chosen_as_the_file_says() {
 }
 
 #[test]
-fn a_check_reads_what_the_file_names() {
+fn what_is_wrong_with_a_named_file_has_the_place_where_it_is_named() {
     let authority = Authority::new();
-    let good = authority.issue("good.pem", &["s.test"]);
-    let bad = authority.file("bad.pem");
-    std::fs::write(&bad, "no certificate").unwrap();
+    authority.issue("good.pem", &["s.test"]);
+    authority.issue("other.pem", &["s.test"]);
+    let read = |name: &str| std::fs::read_to_string(authority.file(name)).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(authority.file(name), text).unwrap();
+    let (good, other) = (read("good.pem"), read("other.pem"));
+    let key = |text: &str| text[text.find("-----BEGIN PRIVATE").unwrap()..].to_owned();
+    write("alone.pem", &good.replace(&key(&good), ""));
+    write("mixed.pem", &good.replace(&key(&good), &key(&other)));
+    write("text.pem", "no certificate");
     let file = authority.file("proxy.toml");
-    let check = |certificate: &Path, ca: &Path| {
-        let text = format!(
-            "[frontend.site]\nbackend = 'app'\n\
-             bind = {{ address = ':443', tls = {{ certificates = '{}' }} }}\n\
-             [backend.app.server]\ns1 = {{ address = '10.0.0.1:443', tls = {{ ca = '{}' }} }}\n",
-            certificate.display(),
-            ca.display()
-        );
+    let said = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        check_file(&file)
+        match read_file(&file) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+        }
     };
-    assert!(check(&good, &authority.file("ca")).is_ok());
-    let told = check(&bad, &authority.file("gone"))
-        .unwrap_err()
-        .to_string();
-    for word in ["proxy.toml: ", "bad.pem", "gone"] {
-        assert!(told.contains(word), "{told}");
+    let names = |certificates: &str, ca: &str, own: &str| {
+        format!(
+            "frob = 1\n[frontend.site]\nbackend = 'app'\n\
+             bind = {{ address = ':443', tls = {{ certificates = {certificates},\n client_ca = '{ca}' }} }}\n\
+             [backend.app]\ncheck = {{ kind = 'patroni', path = '/', ca = '{ca}',\n certificate = '{own}' }}\n\
+             [backend.app.server]\ns1 = {{ address = '10.0.0.1:443', tls = {{ ca = '{ca}',\n certificate = '{own}' }} }}\n"
+        )
+    };
+    let good = names("'good.pem'", "ca", "good.pem").replace("frob = 1\n", "");
+    assert_eq!(said(&good), [""; 0]);
+    let bad = names(
+        "['gone.pem', 'alone.pem',\n'mixed.pem']",
+        "text.pem",
+        "mixed.pem",
+    );
+    let told = said(&bad);
+    let expected = [
+        ("1:1", "unknown key \"frob\""),
+        ("4:52", "gone.pem cannot be used: there is no such file"),
+        ("4:64", "alone.pem cannot be used: there is no private key"),
+        ("5:1", "mixed.pem cannot be used: the key is not"),
+        ("6:14", "text.pem cannot be used: there is no certificate"),
+        ("8:46", "text.pem cannot be used: there is no certificate"),
+        ("9:16", "mixed.pem cannot be used: the key is not"),
+        ("11:47", "text.pem cannot be used: there is no certificate"),
+        ("12:16", "mixed.pem cannot be used: the key is not"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, (place, what)) in told.iter().zip(expected) {
+        let fits = told.contains(&format!("proxy.toml:{place}: ")) && told.contains(what);
+        assert!(fits, "{told} is not at {place}: {what}");
     }
 }

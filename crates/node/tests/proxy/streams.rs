@@ -55,7 +55,7 @@ fn clients_and_servers_may_be_on_unix_sockets() {
     let mode = std::fs::metadata(&front).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o620);
     assert!(ask(&front).ends_with("\r\n\r\nGET /a HTTP/1.1"));
-    assert_eq!(proxy.log_lines(1)[0]["client"], "127.0.0.1");
+    assert_eq!(proxy.log_lines(1)[0]["client"], "unix:1");
     assert!(proxy.report().servers[0].reason.starts_with("HTTP 200"));
     // Another process does not take a socket that is served.
     let other = Proxy::start();

@@ -447,7 +447,7 @@ fn every_mistake_in_certificate_files_is_told() {
     let proxy = Proxy::start();
     let reason = refused(&proxy, &config);
     for part in [
-        "missing.pem cannot be used: No such file",
+        "missing.pem cannot be used: there is no such file",
         "text.pem cannot be used: there is no certificate",
         "keyless.pem.key",
         "mixed.pem cannot be used: the key is not the certificate's",

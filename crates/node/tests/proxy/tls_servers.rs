@@ -305,6 +305,49 @@ fn checks_speak_tls_with_a_server_that_does() {
 }
 
 #[test]
+fn why_there_is_no_tls_is_told_in_words() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let file = authority.issue("app.pem", &["app.test"]);
+    let (server, _) = origin(&authority, &file, false, End::Good);
+    let (demanding, _) = origin(&authority, &file, true, End::Good);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().write_all(b"220 plain.test ESMTP\r\n");
+        }
+    });
+    let proxy = Proxy::start();
+    let mut revision = 0;
+    for (server, tls, words) in [
+        (
+            server,
+            by(&stranger, "app.test"),
+            "signed with another key than that of the authority",
+        ),
+        (
+            server,
+            by(&authority, "other.test"),
+            "its certificate is not for other.test; say in `host`",
+        ),
+        (
+            demanding,
+            by(&authority, "app.test"),
+            "it demands a certificate",
+        ),
+        (plain, by(&authority, "app.test"), "it does not speak TLS"),
+    ] {
+        let mut config = tls_config(free_address(), server, tls);
+        config.backends[0].check = Some(patient_check(CheckKind::Http { path: "/".into() }));
+        revision += 1;
+        config.revision.0 = revision;
+        proxy.configure(&config);
+        let reason = || proxy.report().servers[0].reason.clone();
+        eventually(words, || reason().contains(words));
+    }
+}
+
+#[test]
 fn mistakes_in_a_servers_settings_are_told() {
     let proxy = Proxy::start();
     let mut wrong = ServerTls {

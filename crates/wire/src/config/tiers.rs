@@ -2,7 +2,7 @@
 
 use super::value;
 use crate::file::value::{Wrong, duration, url_path};
-use crate::file::{At, Keys, Mistakes, Section, checked, shown, text};
+use crate::file::{At, Mistakes, Section, Words, checked, shown, text};
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Config, Database, Drill, DrillWrite, MAX_INSTANCES, MAX_SERVERS,
     Web,
@@ -12,8 +12,14 @@ use std::collections::BTreeSet;
 
 /// Most VIPs and most ports; each VIP is a virtual router, each port a socket for every worker.
 const MOST_ADDRESSES: usize = 99;
-/// Every key there is.
-pub(super) const KEYS: Keys = &[
+/// Every word there is.
+pub(super) static WORDS: Words = Words {
+    keys: KEYS,
+    foreign: &[],
+    from: "",
+};
+
+const KEYS: &[(&str, &[&str])] = &[
     ("", &["site", "balancer", "web", "app", "database", "drill"]),
     ("balancer", &["servers", "vips", "listen", "tls"]),
     ("balancer.tls", &["certificates", "redirect", "hsts"]),
@@ -181,12 +187,9 @@ fn app(root: &Section<'_>, mistakes: &mut Mistakes<'_>) -> App {
     if let Some(instances) = section.number("instances", 1..=MAX_INSTANCES, mistakes) {
         app.instances = instances;
     }
-    let run = section.required(
-        "run",
-        "\"COMMAND\", the command that starts the site",
-        mistakes,
-    );
-    if let Some(run) = run.and_then(|run| checked("run", &run, value::command, mistakes)) {
+    let example = "\"COMMAND\", the command that starts the site";
+    section.need("run", example, mistakes);
+    if let Some(run) = text(&section, "run", value::command, mistakes) {
         app.run = run;
     }
     app.release = text(&section, "release", value::command, mistakes);
@@ -226,10 +229,8 @@ fn drill(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Drill {
 
 fn drill_write(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> DrillWrite {
     let mut part = |key: &str, example: &str, check: fn(&str) -> Result<String, Wrong>| {
-        section
-            .required(key, example, mistakes)
-            .and_then(|written| checked(key, &written, check, mistakes))
-            .unwrap_or_default()
+        section.need(key, example, mistakes);
+        text(section, key, check, mistakes).unwrap_or_default()
     };
     DrillWrite {
         path: part("path", "\"/api/entries\"", url_path),

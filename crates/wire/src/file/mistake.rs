@@ -1,10 +1,11 @@
 //! What is wrong with a file, and where: every mistake of it, in the order of its lines.
 
+use serde::Serialize;
 use std::fmt;
 use std::ops::Range;
 
 /// One mistake of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mistake {
     /// Line, from 1.
     pub line: usize,
@@ -122,14 +123,25 @@ impl<'a> Mistakes<'a> {
         }
     }
 
+    /// The line of a byte offset.
+    pub(crate) fn line(&self, offset: usize) -> &'a str {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        let from = before.rfind('\n').map_or(0, |newline| newline + 1);
+        self.text[from..].lines().next().unwrap_or_default()
+    }
+
     /// A line that is not TOML.
-    pub(crate) fn syntax(&mut self, offset: usize, what: impl Into<String>) {
+    pub(crate) fn syntax(&mut self, offset: usize, what: String, hint: String) {
         let (line, column) = position(self.text, offset);
         if !self.broken_lines.contains(&line) {
             self.broken_lines.push(line);
-            let hint = "see https://toml.io for how values are written";
-            self.push(line, column, what.into(), hint.into());
+            self.push(line, column, what, hint);
         }
+    }
+
+    /// Whether nothing is wrong so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
     }
 
     /// `value` when nothing was wrong.

@@ -2,12 +2,9 @@
 
 use super::mistake::{Mistakes, shown};
 use super::value::Wrong;
-use gaiola_model::Tier;
+use super::words::Words;
 use std::ops::{Range, RangeInclusive};
 use toml::de::{DeTable, DeValue};
-
-/// Every key of a file, by the section that it stands in; the root's name is empty.
-pub(crate) type Keys = &'static [(&'static str, &'static [&'static str])];
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +21,8 @@ pub(crate) enum Element<'a> {
 
 /// One table of a file.
 pub(crate) struct Section<'a> {
-    keys: Keys,
-    /// What it is, as in `keys`: `backend`.
+    words: &'static Words,
+    /// What it is, as in `words`: `backend`.
     kind: &'static str,
     /// Its whole name: `backend.app`.
     name: String,
@@ -36,9 +33,13 @@ pub(crate) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// The whole file. Its unknown keys are reported.
-    pub(crate) fn root(table: &'a DeTable<'a>, keys: Keys, mistakes: &mut Mistakes<'_>) -> Self {
+    pub(crate) fn root(
+        table: &'a DeTable<'a>,
+        words: &'static Words,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Self {
         let root = Self {
-            keys,
+            words,
             kind: "",
             name: String::new(),
             span: 0..0,
@@ -151,7 +152,7 @@ impl<'a> Section<'a> {
         mistakes: &mut Mistakes<'_>,
     ) -> Self {
         let section = Self {
-            keys: self.keys,
+            words: self.words,
             kind,
             name: self.name_of(key),
             span,
@@ -215,7 +216,10 @@ impl<'a> Section<'a> {
             Some(DeValue::Array(_)) => self
                 .strings(key, &format!("[{example}]"), mistakes)
                 .map_or_else(Vec::new, |list| list.value),
-            Some(_) => self.string(key, mistakes).into_iter().collect(),
+            Some(_) => self
+                .string_like(key, example, mistakes)
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -234,6 +238,35 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn string(&self, key: &str, mistakes: &mut Mistakes<'_>) -> Option<At<String>> {
+        self.string_or(key, |value| string_hint(key, value), mistakes)
+    }
+
+    /// A string, of which this is an `example`.
+    pub(crate) fn string_like(
+        &self,
+        key: &str,
+        example: &str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<At<String>> {
+        self.string_or(key, |_| format!("write it as {key} = {example}"), mistakes)
+    }
+
+    /// A string that `check` has to understand too. Where it is written as something else, what is proposed is understood.
+    pub(crate) fn string_for<T>(
+        &self,
+        key: &str,
+        check: impl Fn(&str) -> Result<T, Wrong>,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<At<String>> {
+        self.string_or(key, |value| understood_hint(key, value, check), mistakes)
+    }
+
+    fn string_or(
+        &self,
+        key: &str,
+        hint: impl FnOnce(&DeValue<'_>) -> String,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<At<String>> {
         let value = self.table.get(key)?;
         match value.get_ref() {
             DeValue::String(text) => Some(At {
@@ -241,7 +274,7 @@ impl<'a> Section<'a> {
                 span: value.span(),
             }),
             other => {
-                let hint = string_hint(key, other);
+                let hint = hint(other);
                 wrong_type(key, &value.span(), other, "a string", hint, mistakes);
                 None
             }
@@ -365,7 +398,7 @@ impl<'a> Section<'a> {
 
     /// Reports every key that this section does not have.
     fn report_unknown_keys(&self, mistakes: &mut Mistakes<'_>) {
-        let Some(known) = keys_of(self.keys, self.kind) else {
+        let Some(known) = self.words.keys_of(self.kind) else {
             return;
         };
         for key in self.table.keys() {
@@ -375,7 +408,7 @@ impl<'a> Section<'a> {
                     "" => format!("unknown key {}", shown(name)),
                     section => format!("unknown key {} in [{section}]", shown(name)),
                 };
-                let hint = unknown_hint(name, self.keys, self.kind, known);
+                let hint = self.words.unknown(name, self.kind, known);
                 mistakes.add(&key.span(), what, hint);
             }
         }
@@ -389,7 +422,7 @@ pub(crate) fn text<T>(
     check: impl Fn(&str) -> Result<T, Wrong>,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<T> {
-    let written = section.string(key, mistakes)?;
+    let written = section.string_for(key, &check, mistakes)?;
     checked(key, &written, check, mistakes)
 }
 
@@ -407,58 +440,6 @@ pub(crate) fn checked<T>(
             None
         }
     }
-}
-
-/// The keys of this kind of section; `None`: keys are names of the user's own.
-fn keys_of(keys: Keys, kind: &str) -> Option<&'static [&'static str]> {
-    let found = keys.iter().find(|(name, _)| *name == kind);
-    found.map(|(_, keys)| *keys)
-}
-
-/// What an unknown key may have been meant to be.
-fn unknown_hint(key: &str, keys: Keys, kind: &str, known: &[&str]) -> String {
-    if let Some(meant) = closest(key, known) {
-        return format!("did you mean `{meant}`?");
-    }
-    if let Some(tier) = key
-        .parse::<Tier>()
-        .ok()
-        .filter(|tier| known.contains(&tier.section()))
-    {
-        return format!("did you mean `{tier}`?");
-    }
-    let elsewhere = keys
-        .iter()
-        .find(|(name, keys)| *name != kind && keys.contains(&key));
-    match elsewhere {
-        Some(("", _)) => format!("`{key}` stands at the top of the file, before every [section]"),
-        Some((other, _)) => format!("`{key}` belongs in [{other}]"),
-        None => format!("known here: {}", known.join(", ")),
-    }
-}
-
-/// The known word that is at most a third of its letters away: what was probably meant.
-///
-/// ```
-/// assert_eq!(gaiola_wire::closest("maxcon", &["bind", "maxconn"]), Some("maxconn"));
-/// ```
-pub fn closest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
-    const LONGEST: usize = 40;
-    if key.len() > LONGEST {
-        return None;
-    }
-    let key = key.to_lowercase();
-    let underscored = key.replace('-', "_");
-    let distance = |candidate| {
-        let of = |key| strsim::damerau_levenshtein(key, candidate);
-        of(&key).min(of(&underscored))
-    };
-    known
-        .iter()
-        .map(|candidate| (distance(candidate), *candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
-        .min()
-        .map(|(_, candidate)| candidate)
 }
 
 fn wrong_type(
@@ -492,6 +473,33 @@ fn written(value: &DeValue<'_>) -> String {
         DeValue::Float(float) => float.as_str().to_owned(),
         DeValue::Boolean(boolean) => boolean.to_string(),
         other => described(other).to_owned(),
+    }
+}
+
+/// What to write in the place of a value so that `check` understands it.
+fn understood_hint<T>(
+    key: &str,
+    value: &DeValue<'_>,
+    check: impl Fn(&str) -> Result<T, Wrong>,
+) -> String {
+    let plain = match value {
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => written(value),
+        _ => return string_hint(key, value),
+    };
+    let Err((_, hint)) = check(&plain) else {
+        return string_hint(key, value);
+    };
+    let port = format!(":{plain}");
+    if check(&port).is_ok() {
+        return format!("write it as {key} = \"{port}\"");
+    }
+    // Of HAProxy's plain numbers some are milliseconds and some are seconds: which of them was meant is not guessed.
+    let units = ["ms", "s", "d", "B"].map(|unit| format!("{plain}{unit}"));
+    let units = units.iter().filter(|with_unit| check(with_unit).is_ok());
+    let units: Vec<_> = units.map(|with_unit| format!("\"{with_unit}\"")).collect();
+    match units.is_empty() {
+        true => hint,
+        false => format!("write it with its unit: {key} = {}", units.join(" or ")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where a frontend listens: `bind`, with what is spoken there.
 
-use super::{Reader, value};
+use super::{CA_HINT, Part, Reader, value};
 use crate::file::{At, Element, Section, checked, text};
 use gaiola_model::proxy::{Address, Bind, ClientCertificates, Tls};
 use ipnet::IpNet;
@@ -24,7 +24,8 @@ impl Reader<'_, '_, '_> {
     }
 
     fn bind(&mut self, section: &Section<'_>, senders: &[IpNet], is_http: bool) -> Option<Bind> {
-        let written = section.required("address", "\":443\"", self.mistakes);
+        section.need("address", "\":443\"", self.mistakes);
+        let written = section.string_for("address", value::listen, self.mistakes);
         let address = written.and_then(|written| self.bind_address("address", &written));
         let senders = match section.has("accept_proxy") {
             true => self.networks(section, "accept_proxy"),
@@ -77,35 +78,36 @@ impl Reader<'_, '_, '_> {
             min_version: min_version.unwrap_or_default(),
             client: self.client_certificates(section),
             alpn,
-            ..Tls::new(self.paths(section, "certificates", "\"site.pem\""))
+            ..Tls::new(self.certificates(section))
         }
     }
 
+    fn certificates(&mut self, section: &Section<'_>) -> Vec<PathBuf> {
+        let key = "certificates";
+        let mut paths = Vec::new();
+        for element in section.one_or_more(key, "\"site.pem\"", self.mistakes) {
+            if let Some(path) = self.path_of(key, &element) {
+                let hint = "name a PEM file with a certificate, its chain and its key, or a folder of such files";
+                self.ask(&path.span, Part::Certificates(&path.value), hint);
+                paths.push(path.value);
+            }
+        }
+        paths
+    }
+
     fn client_certificates(&mut self, section: &Section<'_>) -> Option<ClientCertificates> {
-        let ca = self.path(section, "client_ca");
+        let ca = self.path_at(section, "client_ca");
+        if let Some(ca) = &ca {
+            self.ask(&ca.span, Part::ClientCas(&ca.value), CA_HINT);
+        }
         let key = "client_certificate";
         let required = text(section, key, value::is_required, self.mistakes);
         if !section.has("client_ca") {
             self.has_no_meaning(section, key, "add client_ca = \"FILE\", whose CAs count");
         }
         Some(ClientCertificates {
-            ca: ca?,
+            ca: ca?.value,
             required: required.unwrap_or(true),
         })
-    }
-
-    /// The paths of a list, or the one that is not written as a list.
-    pub(super) fn paths(
-        &mut self,
-        section: &Section<'_>,
-        key: &str,
-        example: &str,
-    ) -> Vec<PathBuf> {
-        section
-            .one_or_more(key, example, self.mistakes)
-            .iter()
-            .filter_map(|element| checked(key, element, value::path, self.mistakes))
-            .map(|path| self.around.directory.join(path))
-            .collect()
     }
 }

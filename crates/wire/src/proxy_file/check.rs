@@ -2,7 +2,7 @@
 
 use super::{Reader, value};
 use crate::file::value::{Wrong, url_path};
-use crate::file::{Section, text};
+use crate::file::{At, Section, text};
 use gaiola_model::proxy::{Check, CheckKind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,7 +56,8 @@ impl Reader<'_, '_, '_> {
         });
         let path = text(section, "path", url_path, self.mistakes);
         let user = text(section, "user", value::postgres_user, self.mistakes);
-        let [ca, cert, key] = ["ca", "certificate", "key"].map(|key| self.path(section, key));
+        let [ca, cert] = ["ca", "certificate"].map(|key| self.path_at(section, key));
+        let key = self.path(section, "key");
         if written.is_some() || !section.has("kind") {
             self.belongs_to_kinds(section, kind);
         }
@@ -76,10 +77,17 @@ impl Reader<'_, '_, '_> {
                 section.need("path", "\"/primary\"", self.mistakes);
                 section.need("ca", "\"ca.pem\"", self.mistakes);
                 section.need("certificate", "\"own.pem\"", self.mistakes);
-                let cert: PathBuf = cert.unwrap_or_default();
+                if let Some(ca) = &ca {
+                    self.ask_about_cas(ca);
+                }
+                if let Some(cert) = &cert {
+                    self.ask_about_identity(cert, key.as_ref().unwrap_or(&cert.value));
+                }
+                let of = |path: Option<At<PathBuf>>| path.map_or_else(PathBuf::new, |at| at.value);
+                let cert = of(cert);
                 CheckKind::Https {
                     path: path.unwrap_or_default(),
-                    ca: ca.unwrap_or_default(),
+                    ca: of(ca),
                     key: key.unwrap_or_else(|| cert.clone()),
                     cert,
                 }

@@ -1,11 +1,14 @@
 //! The servers of a backend.
 
-use super::{Reader, value};
+use super::{Part, Reader, value};
 use crate::file::value::{Wrong, url_path};
 use crate::file::{At, Section, checked, text};
 use gaiola_model::proxy::{Address, Admin, Check, CheckKind, Server, ServerTls};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+
+/// A server's address.
+const EXAMPLE: &str = "\"10.0.0.1:3000\"";
 
 impl Reader<'_, '_, '_> {
     pub(super) fn servers(&mut self, section: &Section<'_>, check: Option<&Check>) -> Vec<Server> {
@@ -28,7 +31,7 @@ impl Reader<'_, '_, '_> {
             let server = match all.has_table(entry.value) {
                 true => self.server(&all, entry.value, has_tls, &mut cookies),
                 false => {
-                    let written = all.string(entry.value, self.mistakes)?;
+                    let written = all.string_like(entry.value, EXAMPLE, self.mistakes)?;
                     let address = self.address(entry.value, &written, has_tls)?;
                     Some(Server::new("", address))
                 }
@@ -51,7 +54,8 @@ impl Reader<'_, '_, '_> {
         let section = all.table(key, "backend.NAME.server.NAME", self.mistakes)?;
         let tls = self.server_tls(&section);
         let has_tls = check_has_tls || tls.is_some();
-        let written = section.required("address", "\"10.0.0.1:3000\"", self.mistakes);
+        section.need("address", EXAMPLE, self.mistakes);
+        let written = section.string_like("address", EXAMPLE, self.mistakes);
         let address = written.and_then(|written| self.address("address", &written, has_tls));
         let weight = section.number("weight", 0..=Server::MOST_WEIGHT, self.mistakes);
         let maxconn = section.number("maxconn", 1..=1_000_000, self.mistakes);
@@ -97,7 +101,7 @@ impl Reader<'_, '_, '_> {
 
     /// What the backend's cookie calls it; no other server of the backend has the same.
     fn cookie(&mut self, section: &Section<'_>, seen: &mut BTreeSet<String>) -> Option<String> {
-        let written = section.string("cookie", self.mistakes)?;
+        let written = section.string_for("cookie", value::cookie, self.mistakes)?;
         let cookie = checked("cookie", &written, value::cookie, self.mistakes)?;
         if !seen.insert(cookie.clone()) {
             let what = format!("the cookie {cookie:?} is another server's");
@@ -111,20 +115,41 @@ impl Reader<'_, '_, '_> {
     fn server_tls(&mut self, section: &Section<'_>) -> Option<ServerTls> {
         if !section.has_table("tls") {
             let wanted = section.boolean("tls", self.mistakes)?;
+            if wanted {
+                self.ask_about_system_cas(section);
+            }
             return wanted.then(ServerTls::default);
         }
-        let section = section.table("tls", "backend.NAME.server.NAME.tls", self.mistakes)?;
+        let server = section;
+        let section = server.table("tls", "backend.NAME.server.NAME.tls", self.mistakes)?;
         let verify = section.boolean("verify", self.mistakes).unwrap_or(true);
         if !verify {
             self.has_no_meaning(&section, "ca", "with verify = false nothing is checked");
         }
+        let [ca, certificate] = ["ca", "certificate"].map(|key| self.path_at(&section, key));
+        match &ca {
+            _ if !verify => {}
+            Some(ca) => self.ask_about_cas(ca),
+            None if section.has("ca") => {}
+            None => self.ask_about_system_cas(server),
+        }
+        if let Some(own) = &certificate {
+            self.ask_about_identity(own, &own.value);
+        }
         Some(ServerTls {
             verify,
-            ca: self.path(&section, "ca"),
+            ca: ca.map(|ca| ca.value),
             sni: text(&section, "sni", value::host_name, self.mistakes),
             host: text(&section, "host", value::host, self.mistakes),
-            certificate: self.path(&section, "certificate"),
+            certificate: certificate.map(|own| own.value),
         })
+    }
+
+    /// Reports where the system has no CAs, at the `tls` of a server that they are for.
+    fn ask_about_system_cas(&mut self, section: &Section<'_>) {
+        let span = section.key_span("tls").unwrap_or_default();
+        let hint = "write tls = { ca = \"FILE\" }, a PEM file of CAs";
+        self.ask(&span, Part::ServerCas(None), hint);
     }
 }
 
@@ -135,7 +160,12 @@ fn server_address(
     if let Some(unix) = value::unix(text) {
         return unix;
     }
-    let hint = || "write ADDRESS:PORT or HOST:PORT, such as \"10.0.0.1:3000\"".to_owned();
+    let hint = || match text.split_once(' ') {
+        Some((address, _)) if address.contains(':') && address.len() < 100 => {
+            format!("write {{ address = {address:?} }} and keys beside it for what else is said")
+        }
+        _ => "write ADDRESS:PORT or HOST:PORT, such as \"10.0.0.1:3000\"".to_owned(),
+    };
     let address = match text.parse::<SocketAddr>() {
         Ok(address) => address,
         Err(_) => {

@@ -240,15 +240,234 @@ e = 5
             "12:11: `balance` \"fastest\" is not known; it is one of \"roundrobin\", \"leastconn\", \"random\", \"first\", \"hash\"",
             "13:9: `check` \"up\" is not a check; write the path to ask for, such as \"/up\", or \"tcp\" or \"tls\"",
             "14:24: `connect` \"0s\" would be over at once; write a number and ms, s, m or h, at most 1h: \"500ms\", \"10s\"",
-            "14:30: unknown key \"client\" in [backend.app.timeouts]; `client` belongs in [timeouts]",
+            "14:30: unknown key \"client\" in [backend.app.timeouts]; `client` belongs in [timeouts] or [frontend.NAME.timeouts]",
             "16:5: `a` \"nowhere.example:80\" cannot be looked up: no such host; write ADDRESS:PORT or HOST:PORT, such as \"10.0.0.1:3000\"",
             "17:1: the server's name \"b c\" is not a name; take 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`",
             "18:1: [backend.app.server.d] has no `address`; add address = \"10.0.0.1:3000\"",
             "18:16: `weight` is 300; it is from 0 to 256",
-            "19:5: `e` is a number, but is to be a string; write it in quotes: e = \"5\"",
+            "19:5: `e` is a number, but is to be a string; write it as e = \"10.0.0.1:3000\"",
             "20:10: [backend.empty] has no servers; add [backend.empty.server] with lines NAME = \"ADDRESS:PORT\"",
         ]
     );
+}
+
+#[test]
+fn what_is_proposed_for_a_number_is_understood() {
+    let text = r#"
+admin = 8404
+control = true
+[timeouts]
+client = 500
+connect = 1.5
+server = 7200
+[frontend.www]
+bind = { address = 443 }
+backend = "app"
+trust = 10
+mode = 1
+[[frontend.www.route]]
+path = 5
+max_body = 1000
+backend = "app"
+rule = [{ hsts = 300 }, { set_header = "A", value = 5 }]
+[backend.app]
+balance = 1
+check = 5
+sticky = { cookie = "a", max_idle = 60, max_life = "5d" }
+[backend.app.server]
+a = 80
+b = { address = 80 }
+"#;
+    let said = said(text);
+    let hints: Vec<_> = said
+        .iter()
+        .map(|mistake| mistake.split_once("; ").unwrap().1)
+        .collect();
+    assert_eq!(
+        hints,
+        [
+            "write it as admin = \":8404\"",
+            "write it in quotes: control = \"true\"",
+            "write it with its unit: client = \"500ms\" or \"500s\"",
+            "write a number and ms, s, m or h, at most 1h: \"500ms\", \"10s\"",
+            "write it with its unit: server = \"7200ms\"",
+            "write it as address = \":443\"",
+            "write it as trust = \"10.0.0.0/8\"",
+            "it is one of \"http\", \"tcp\"",
+            "write it as path = \"/api\"",
+            "write it with its unit: max_body = \"1000B\"",
+            "write it with its unit: hsts = \"300s\" or \"300d\"",
+            "write it in quotes: value = \"5\"",
+            "it is one of \"roundrobin\", \"leastconn\", \"random\", \"first\", \"hash\"",
+            "write the path to ask for, such as \"/up\", or \"tcp\" or \"tls\"",
+            "write it with its unit: max_idle = \"60s\"",
+            "write a number and s, m or h, at most 9600h: \"30m\", \"8h\"",
+            "write it as a = \"10.0.0.1:3000\"",
+            "write it as address = \"10.0.0.1:3000\"",
+        ]
+    );
+}
+
+#[test]
+fn whoever_writes_haproxys_words_is_told_ours() {
+    let told = |text: &str, hint: &str| {
+        let said = said(text);
+        let found = said.iter().any(|mistake| mistake.ends_with(hint));
+        assert!(found, "{hint:?} is not said of {text:?}, but {said:#?}");
+    };
+    let [frontend, route, backend, server] = [
+        "[frontend.www]",
+        "[[frontend.www.route]]",
+        "[backend.app]",
+        "[backend.app.server.a]",
+    ];
+    for (section, line, hint) in [
+        (
+            "",
+            "maxconn = 5",
+            "; `maxconn` belongs in [frontend.NAME] or [backend.NAME.server.NAME]",
+        ),
+        (
+            "",
+            "nbthread = 4",
+            "; HAProxy's `nbthread` is `workers` at the top of the file",
+        ),
+        (
+            "[global]",
+            "",
+            "; HAProxy's `global` is keys at the top of the file: workers, access_log, control",
+        ),
+        (
+            "[timeouts]",
+            "timeout_client = '5s'",
+            "; HAProxy's `timeout client` is `client` of [timeouts]",
+        ),
+        (
+            "[timeouts]",
+            "'timeout http-request' = '5s'",
+            "is `http_request` of [timeouts]",
+        ),
+        (
+            frontend,
+            "default_backend = 'app'",
+            "is `backend` of [frontend.NAME]",
+        ),
+        (
+            frontend,
+            "http-request = 'deny'",
+            "; HAProxy's `http-request` is a [[frontend.NAME.rule]], or a `rule` of a route",
+        ),
+        (
+            frontend,
+            "http_request = '5s'",
+            "; `http_request` belongs in [timeouts] or [frontend.NAME.timeouts]",
+        ),
+        (
+            frontend,
+            "bind = ':443 ssl crt a.pem'",
+            "; write { address = \":443\" } and keys beside it for what else is said",
+        ),
+        (
+            route,
+            "path_beg = '/api'",
+            "; HAProxy's `path_beg` is `path` of a route, which takes whole segments",
+        ),
+        (
+            route,
+            "Path_Reg = '^/api'",
+            "; HAProxy's `path_reg` is `path_regex` of a route",
+        ),
+        (
+            backend,
+            "maxconn = 5",
+            "; `maxconn` belongs in [frontend.NAME] or [backend.NAME.server.NAME]",
+        ),
+        (
+            backend,
+            "cookie = 'A'",
+            "; `cookie` belongs in [backend.NAME.sticky] or [backend.NAME.server.NAME]",
+        ),
+        (
+            backend,
+            "balance = 'source'",
+            "is not known; HAProxy's `source` is balance = \"hash\" of [backend.NAME]",
+        ),
+        (
+            backend,
+            "balance = 'static-rr'",
+            "is balance = \"roundrobin\" of [backend.NAME]",
+        ),
+        (
+            backend,
+            "leastconn = true",
+            "is balance = \"leastconn\" of [backend.NAME]",
+        ),
+        (
+            backend,
+            "option = 'httpchk'",
+            "is said by keys of the frontend or backend; docs/proxy.md has a table of them",
+        ),
+        (
+            backend,
+            "option httpchk GET /up",
+            "is `check` of [backend.NAME], such as \"/up\"",
+        ),
+        (
+            backend,
+            "  timeout connect 5s",
+            "; HAProxy's `timeout connect` is `connect` of [timeouts]",
+        ),
+        (
+            backend,
+            "check = { inter = '2s' }",
+            "; HAProxy's `inter` is `interval` of [backend.NAME.check]",
+        ),
+        (
+            backend,
+            "server.a = '10.0.0.1:80 check inter 2s'",
+            "; write { address = \"10.0.0.1:80\" } and keys beside it for what else is said",
+        ),
+        (
+            server,
+            "inter = '2s'",
+            "; HAProxy's `inter` is `interval` of [backend.NAME.check]",
+        ),
+        (
+            server,
+            "backup = true",
+            "; HAProxy's `backup` is `spare` of a server",
+        ),
+        (
+            server,
+            "send-proxy-v2 = true",
+            "; HAProxy's `send-proxy-v2` is send_proxy = \"v2\" of a server",
+        ),
+    ] {
+        told(&format!("{section}\n{line}\n"), hint);
+    }
+    told(
+        "# haproxy.cfg\n\nlisten www\n  bind *:80\n",
+        "; HAProxy's `listen` is [frontend.NAME] and [backend.NAME]",
+    );
+}
+
+#[test]
+fn every_word_of_haproxys_in_the_documentation_is_known() {
+    let page = include_str!("../../../../docs/proxy.md");
+    let (_, table) = page
+        .split_once("| in `haproxy.cfg` | here |\n| --- | --- |\n")
+        .unwrap();
+    let rows: Vec<_> = table
+        .lines()
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert!(rows.len() > 20);
+    for row in rows {
+        let theirs = row.split('|').nth(1).unwrap();
+        for word in theirs.split('`').skip(1).step_by(2) {
+            assert!(WORDS.foreign_line(word).is_some(), "{word}");
+        }
+    }
 }
 
 #[test]

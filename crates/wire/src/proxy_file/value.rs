@@ -1,5 +1,6 @@
 //! The values that are written as strings in this file alone. Each error is `(what, hint)`.
 
+use super::WORDS;
 use crate::file::value::{Wrong, duration_up_to, measure};
 use gaiola_model::proxy::{
     Address, Algorithm, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal, SameSite,
@@ -23,7 +24,12 @@ pub(super) fn name(text: &str) -> Result<String, Wrong> {
 
 /// Where is listened: `10.0.0.1:80`, `[::1]:80`, or `:80` on every IPv4 address.
 pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
-    let hint = || "write ADDRESS:PORT, such as \"0.0.0.0:80\", \"[::]:80\", or \":80\"".to_owned();
+    let hint = || match text.split_once(' ') {
+        Some((address, _)) if bind(address).is_ok() => {
+            format!("write {{ address = {address:?} }} and keys beside it for what else is said")
+        }
+        _ => "write ADDRESS:PORT, such as \"0.0.0.0:80\", \"[::]:80\", or \":80\"".to_owned(),
+    };
     let any = |port: &str| {
         let plain = port.bytes().all(|byte| byte.is_ascii_digit());
         let port = port.parse().ok().filter(|_| plain)?;
@@ -103,7 +109,13 @@ pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
         let ends = label.starts_with('-') || label.ends_with('-');
         (1..64).contains(&label.len()) && label.bytes().all(fits) && !ends
     };
-    let is_ip = text.parse::<IpAddr>().is_ok();
+    // What ends in a number is an IP address, or would be taken for one (the URL standard, "ends in a number").
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let last = last.to_ascii_lowercase();
+    let is_ip = match last.strip_prefix("0x") {
+        Some(hex) => hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => last.bytes().all(|byte| byte.is_ascii_digit()),
+    };
     if text.len() > LONGEST || !text.split('.').all(is_label) || is_ip {
         let hint = "write it as \"www.example.org\"";
         return Err(("is no host's name".into(), hint.into()));
@@ -169,12 +181,10 @@ pub(super) fn same_site(text: &str) -> Result<SameSite, Wrong> {
 /// How long a cookie counts, in whole seconds.
 pub(super) fn cookie_age(text: &str) -> Result<Duration, Wrong> {
     const LONGEST: Duration = Duration::from_secs(400 * 86_400);
-    match duration_up_to(LONGEST, text)? {
+    let hint = || "write a number and s, m or h, at most 9600h: \"30m\", \"8h\"".to_owned();
+    match duration_up_to(LONGEST, text).map_err(|(what, _)| (what, hint()))? {
         whole if whole.as_secs() > 0 && whole.subsec_nanos() == 0 => Ok(whole),
-        _ => Err((
-            "is not whole seconds".into(),
-            "write it as \"30m\" or \"8h\"".into(),
-        )),
+        _ => Err(("is not whole seconds".into(), hint())),
     }
 }
 
@@ -376,6 +386,12 @@ pub(super) fn balance(text: &str) -> Result<Algorithm, Wrong> {
             ("hash", hash),
         ],
     )
+    .map_err(|(what, hint)| {
+        let meant = WORDS
+            .foreign(text)
+            .filter(|meant| meant.contains("balance = "));
+        (what, meant.unwrap_or(hint))
+    })
 }
 
 /// What happens to the sessions of a server that is marked down.
@@ -454,6 +470,16 @@ mod tests {
             Ok("2001:db8::/32".parse().unwrap())
         );
         assert!(network("10.0.0.0/33").is_err() && network("example.com").is_err());
+    }
+
+    #[test]
+    fn what_ends_in_a_number_is_no_hosts_name() {
+        for text in ["a", "a.b", "1.example", "a.0xyz", "A.b"] {
+            assert!(host_name(text).is_ok(), "{text}");
+        }
+        for text in ["", "a.1", "1.2.3.4", "a.0x1f", "a.0X", "a..b", "-a", "::1"] {
+            assert!(host_name(text).is_err(), "{text}");
+        }
     }
 
     #[test]

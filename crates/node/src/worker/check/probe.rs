@@ -2,7 +2,7 @@
 
 use crate::worker::io::{self, Stream};
 use crate::worker::orders::Member;
-use crate::worker::tls::ServerSettings;
+use crate::worker::tls::{self, ServerSettings};
 use gaiola_model::proxy::{Address, Check, CheckKind, ProxyVersion};
 use std::io::{Error, ErrorKind, Result as IoResult};
 use std::time::{Duration, Instant};
@@ -167,7 +167,10 @@ pub(in crate::worker) fn in_words(error: Error) -> String {
         ErrorKind::TimedOut => "timed out".into(),
         ErrorKind::UnexpectedEof => "closed without an answer".into(),
         ErrorKind::InvalidData if error.get_ref().is_none() => "the answer is not HTTP".into(),
-        _ => error.to_string(),
+        _ => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(error) => tls::in_words(error),
+            None => error.to_string(),
+        },
     }
 }
 

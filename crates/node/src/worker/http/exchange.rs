@@ -30,7 +30,7 @@ pub(super) async fn forward(
     route: usize,
 ) -> Then {
     let Some((index, backend)) = request.serving.backend(request.frontend, route) else {
-        record.reason = "its route leads to no backend".into();
+        record.fail(*b"LR", "its route leads to no backend");
         return own(connection, pending, request, record, 404).await;
     };
     record.place = Place::Backend(index);

@@ -117,7 +117,7 @@ impl Record {
         };
         connection.worker.log(&Entry {
             request_id: &text(self.id()),
-            client: (connection.client.address, connection.client.port).into(),
+            client: connection.client.logged(config),
             frontend: &config.name,
             backend,
             server,

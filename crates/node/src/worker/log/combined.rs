@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 /// Appends the line of what began then, without its end. A TCP session has no request, and status 000.
 pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out: &mut Vec<u8>) {
-    write!(out, "{} - - [", entry.client.ip()).expect(MEMORY);
+    write!(out, "{} - - [", entry.client.address()).expect(MEMORY);
     clock.write(begun, out);
     out.extend_from_slice(b"] \"");
     match entry.asked {

@@ -11,8 +11,7 @@ use std::time::SystemTime;
 
 /// Appends the line of what began then, without its end.
 pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out: &mut Vec<u8>) {
-    let client = entry.client;
-    write!(out, "{}:{} [", client.ip(), client.port()).expect(MEMORY);
+    write!(out, "{} [", entry.client).expect(MEMORY);
     clock.write_millis(begun, out);
     let secure = if entry.tls { "~" } else { "" };
     let frontend = entry.frontend;

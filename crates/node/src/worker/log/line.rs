@@ -6,6 +6,7 @@ use gaiola_model::http::RequestHead;
 use gaiola_model::proxy_file::LogFormat;
 use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -52,6 +53,35 @@ pub(in crate::worker) enum Asked<'a> {
     Request(&'a RequestHead, &'a [u8]),
 }
 
+/// Whose request or session it is.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::worker) enum Peer {
+    /// Somebody's at this address.
+    Tcp(SocketAddr),
+    /// Of a program on this machine, by the Unix socket of so many a bind of the frontend, counted from 1.
+    Unix(usize),
+}
+
+impl Peer {
+    /// Its address without the port.
+    pub(super) fn address(self) -> impl Display {
+        fmt::from_fn(move |f| match self {
+            Self::Tcp(address) => address.ip().fmt(f),
+            Self::Unix(_) => self.fmt(f),
+        })
+    }
+}
+
+/// As HAProxy has it: `192.0.2.1:41002`, IPv6 without brackets, or `unix:1`.
+impl Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{}:{}", address.ip(), address.port()),
+            Self::Unix(bind) => write!(f, "unix:{bind}"),
+        }
+    }
+}
+
 /// How much was going on when the line was written; only HAProxy's format has it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::worker) struct Load {
@@ -68,7 +98,7 @@ pub(in crate::worker) struct Load {
 pub(in crate::worker) struct Entry<'a> {
     pub(in crate::worker) request_id: &'a str,
     #[serde(serialize_with = "without_port")]
-    pub(in crate::worker) client: SocketAddr,
+    pub(in crate::worker) client: Peer,
     pub(in crate::worker) frontend: &'a str,
     /// `-` where there is none; so is the server.
     pub(in crate::worker) backend: &'a str,
@@ -120,8 +150,8 @@ pub(in crate::worker) struct Entry<'a> {
     pub(in crate::worker) ahead: usize,
 }
 
-fn without_port<S: Serializer>(client: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
-    client.ip().serialize(serializer)
+fn without_port<S: Serializer>(client: &Peer, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&client.address())
 }
 
 /// Writes lines of one format.
@@ -177,7 +207,7 @@ pub(super) mod tests {
         let millis = |millis| Leg::of(Duration::from_millis(millis));
         Entry {
             request_id: "5e1f",
-            client: ([192, 0, 2, 1], 41_002).into(),
+            client: Peer::Tcp(([192, 0, 2, 1], 41_002).into()),
             frontend: "site",
             backend: "web",
             server: "web1",
@@ -254,6 +284,21 @@ pub(super) mod tests {
         let zone = TimeZone::fixed(jiff::tz::offset(1));
         Scribe::new(format, zone).write(&entry, now, &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_client_on_a_unix_socket_has_its_number() {
+        let written = |format, beginning: &str| {
+            let entry = Entry {
+                client: Peer::Unix(2),
+                ..entry()
+            };
+            let line = line(format, "GET / HTTP/1.1\r\n\r\n", entry);
+            assert!(line.contains(beginning), "{line}");
+        };
+        written(LogFormat::Json, "\"client\":\"unix:2\",");
+        written(LogFormat::Httplog, "unix:2 [14/Nov/2023:");
+        written(LogFormat::Combined, "unix:2 - - [14/Nov/2023:");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::worker::limits::Limiter;
 use crate::worker::listen::{self, Listener};
 use crate::worker::orders::{FrontendShare, InFlight, Member, Orders};
 use crate::worker::rules;
-use crate::worker::tls::{Binds, Servers, Tickets};
+use crate::worker::tls::{Binds, Servers};
 use gaiola_core::sticky;
 use gaiola_model::proxy::{
     Admin, Admission, Algorithm, Backend, Check, CheckKind, ProxyConfig, Server, SlowEjection,
@@ -174,6 +174,7 @@ impl Supervisor {
             let tls = servers.check(&backend.name, &server.name);
             let stays = |old: &&Rc<Watched>| old.stays_with(server.admin, check, tls.is_some());
             if let Some(old) = old.filter(stays) {
+                old.set_admin(server.admin);
                 return Rc::clone(old);
             }
             let member = match old {
@@ -283,27 +284,11 @@ fn shares(config: &Config, before: &[Arc<FrontendShare>]) -> Vec<Arc<FrontendSha
         .collect()
 }
 
-/// Reads all that a configuration names, as putting it in force does.
+/// Names what a configuration refers to and does not have, or has twice.
 ///
 /// # Errors
-/// Every mistake.
-pub(in crate::worker) fn check(config: &ProxyConfig) -> Result<(), String> {
-    let tickets = Arc::new(Tickets::new());
-    let found = [
-        validate(config).err(),
-        Servers::read(config).err(),
-        Binds::read(config, &tickets).err(),
-        rules::guides(config).err(),
-    ];
-    let found: Vec<_> = found.into_iter().flatten().collect();
-    match found.is_empty() {
-        true => Ok(()),
-        false => Err(found.join("; ")),
-    }
-}
-
-/// Names what a configuration refers to and does not have, or has twice.
-fn validate(config: &ProxyConfig) -> Result<(), String> {
+/// The first mistake.
+pub(in crate::worker) fn validate(config: &ProxyConfig) -> Result<(), String> {
     let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
     listen::addresses(binds).map_err(|twice| format!("{twice} is bound twice"))?;
     if config.peers.is_some() && config.limit_secret.is_none() {

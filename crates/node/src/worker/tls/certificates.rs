@@ -21,6 +21,15 @@ pub(super) struct Certificates {
     default: Arc<CertifiedKey>,
     /// By name in lower case, `*.example.org` with its star. Several for one name differ in the kind of their key.
     named: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// Those that are not valid now, each with its subject and when it ends.
+    not_valid: Vec<[String; 2]>,
+}
+
+/// A certificate with its chain and key.
+struct Read {
+    certificate: CertifiedKey,
+    names: Vec<String>,
+    not_valid: Option<[String; 2]>,
 }
 
 impl Certificates {
@@ -39,12 +48,15 @@ impl Certificates {
             });
             for file in files {
                 match read(&file, provider) {
-                    Ok((certificate, names)) => {
+                    Ok(read) => {
+                        let certificate = Arc::new(read.certificate);
                         let all = all.get_or_insert_with(|| Self {
                             default: Arc::clone(&certificate),
                             named: HashMap::new(),
+                            not_valid: Vec::new(),
                         });
-                        for name in names {
+                        all.not_valid.extend(read.not_valid);
+                        for name in read.names {
                             let named = all.named.entry(name).or_default();
                             named.push(Arc::clone(&certificate));
                         }
@@ -54,6 +66,13 @@ impl Certificates {
             }
         }
         all
+    }
+
+    /// Warns of those that are not valid now: what they are worth is for clients to say.
+    pub(super) fn warn(&self) {
+        for [subject, until] in &self.not_valid {
+            tracing::warn!(%subject, %until, "a certificate is not valid now");
+        }
     }
 
     /// The certificates for a name: its own, else those for all names beside it.
@@ -109,28 +128,16 @@ fn is_beside(file: &Path) -> bool {
             .is_some_and(|ending| ending == KEY || ending == OCSP)
 }
 
-/// A certificate with its chain and key, and the names that it is for.
-fn read(
-    path: &Path,
-    provider: &CryptoProvider,
-) -> Result<(Arc<CertifiedKey>, Vec<String>), String> {
+/// The certificate of a file, with what stands beside it.
+fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
     let chain = pem::certificates(path)?;
     let key = match pem::key(path)? {
         Some(key) => key,
         None => key_beside(path)?,
     };
-    let names =
+    let (names, not_valid) =
         names(&chain[0]).ok_or_else(|| pem::unusable(path, "it is no X.509 certificate"))?;
-    let mut certificate = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
-        let words = match error {
-            rustls::Error::InconsistentKeys(_) => {
-                "the key is not the certificate's; the server's own certificate must come first"
-                    .into()
-            }
-            error => error.to_string(),
-        };
-        pem::unusable(path, words)
-    })?;
+    let mut certificate = pem::certified(path, chain, key, provider)?;
     let staple = beside(path, OCSP);
     if staple.is_file() {
         let answer = std::fs::read(&staple).map_err(|error| pem::unusable(&staple, error))?;
@@ -139,14 +146,18 @@ fn read(
         }
         certificate.ocsp = Some(answer);
     }
-    Ok((Arc::new(certificate), names))
+    Ok(Read {
+        certificate,
+        names,
+        not_valid,
+    })
 }
 
 fn key_beside(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, String> {
     let file = beside(path, KEY);
     let words = || {
         let file = file.display();
-        format!("there is no private key in it; put it there or into {file}")
+        format!("there is no private key in it, and no file {file} beside it")
     };
     if !file.is_file() {
         return Err(pem::unusable(path, words()));
@@ -162,14 +173,13 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// The DNS names of a certificate in lower case; its common name where it has no list of names. Warns of one that is not
-/// valid now: what it is worth is for clients to say.
-fn names(certificate: &[u8]) -> Option<Vec<String>> {
+/// The DNS names of a certificate in lower case, its common name where it has no list of names; and its subject and end
+/// where it is not valid now.
+fn names(certificate: &[u8]) -> Option<(Vec<String>, Option<[String; 2]>)> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    if !parsed.validity().is_valid() {
-        let (subject, until) = (parsed.subject(), parsed.validity().not_after);
-        tracing::warn!(%subject, %until, "a certificate is not valid now");
-    }
+    let validity = parsed.validity();
+    let told = || [parsed.subject().to_string(), validity.not_after.to_string()];
+    let not_valid = (!validity.is_valid()).then(told);
     let names = match parsed.subject_alternative_name() {
         Ok(Some(list)) => {
             let names = list.value.general_names.iter();
@@ -187,5 +197,5 @@ fn names(certificate: &[u8]) -> Option<Vec<String>> {
                 .collect()
         }
     };
-    Some(names)
+    Some((names, not_valid))
 }

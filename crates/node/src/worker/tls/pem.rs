@@ -1,9 +1,16 @@
 //! Certificates and keys in PEM files.
 
+use super::in_words;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::Path;
+
+/// Said of a file that is to have CAs.
+pub(super) const NO_CA: &str = "a certificate in it cannot be read as that of a CA";
 
 /// All certificates of a file, at least one.
 ///
@@ -11,7 +18,7 @@ use std::path::Path;
 /// The file, and what is wrong with it.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let all: Vec<_> = all.map_err(|error| unusable(path, in_words(error)))?;
+    let all: Vec<_> = all.map_err(|error| unusable(path, broken(error)))?;
     if all.is_empty() {
         return Err(unusable(
             path,
@@ -29,7 +36,7 @@ pub(super) fn key(path: &Path) -> Result<Option<PrivateKeyDer<'static>>, String>
     match PrivateKeyDer::from_pem_file(path) {
         Ok(key) => Ok(Some(key)),
         Err(Error::NoItemsFound) => Ok(None),
-        Err(error) => Err(unusable(path, in_words(error))),
+        Err(error) => Err(unusable(path, broken(error))),
     }
 }
 
@@ -41,14 +48,48 @@ pub(super) fn needed_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> 
     key(path)?.ok_or_else(|| unusable(path, "there is no private key in it"))
 }
 
+/// A certificate of a file with its chain, and its key.
+///
+/// # Errors
+/// The file, and why they do not fit together.
+pub(super) fn certified(
+    path: &Path,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, String> {
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| {
+        let words = match error {
+            rustls::Error::InconsistentKeys(_) => {
+                "the key is not the certificate's, or the server's own certificate does not come first"
+                    .into()
+            }
+            rustls::Error::General(_) => {
+                "its private key cannot be read; keys of RSA, ECDSA and Ed25519 can".into()
+            }
+            error => in_words(&error),
+        };
+        unusable(path, words)
+    })
+}
+
 /// What is wrong with a file.
 pub(super) fn unusable(path: &Path, error: impl Display) -> String {
     format!("{} cannot be used: {error}", path.display())
 }
 
-fn in_words(error: Error) -> String {
+fn broken(error: Error) -> String {
     match error {
-        Error::Io(error) => error.to_string(),
+        Error::Io(error) => match error.kind() {
+            ErrorKind::NotFound => "there is no such file".into(),
+            ErrorKind::PermissionDenied => "we may not read it".into(),
+            _ => error.to_string(),
+        },
+        Error::MissingSectionEnd { .. } => "it is not PEM: a line -----END is missing".into(),
+        Error::IllegalSectionStart { .. } => "it is not PEM: a line -----BEGIN is broken".into(),
+        Error::Base64Decode(_) => {
+            "it is not PEM: what stands between its lines is not base64".into()
+        }
         error => format!("it is not PEM: {error}"),
     }
 }

@@ -1,12 +1,13 @@
 //! TLS with servers: what each speaks, read from its files and checked before it is put in force.
 
-use super::{pem, provider};
+use super::pem;
 use crate::worker::io::{Side, Stream, TlsStream};
 use gaiola_model::proxy::{Address, Backend, CheckKind, ProxyConfig, Server, ServerTls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::collections::BTreeMap;
 use std::io;
@@ -63,10 +64,7 @@ impl Servers {
     /// Every mistake: the file, what is wrong with it, and what to do.
     pub(in crate::worker) fn read(config: &ProxyConfig) -> Result<Self, String> {
         let (mut all, mut mistakes) = (Self::default(), Vec::new());
-        let mut reading = Reading {
-            provider: provider(),
-            verifiers: BTreeMap::new(),
-        };
+        let mut reading = Reading::default();
         for backend in &config.backends {
             for server in &backend.servers {
                 if let Err(mistake) = all.add(backend, server, &mut reading)
@@ -121,22 +119,26 @@ impl Servers {
 /// # Errors
 /// Where the cryptography does not fit.
 pub fn trusting() -> Result<Arc<ClientConfig>, String> {
-    let reading = Reading {
-        provider: super::provider(),
-        verifiers: BTreeMap::new(),
-    };
+    let reading = Reading::default();
     let verifier = Verifier::new(None, None, &reading.provider);
     let any = std::net::IpAddr::from([127, 0, 0, 1]);
     Ok(reading.settings(verifier, None, any.into())?.config)
 }
 
 /// What several servers share while their files are read.
-struct Reading {
+pub(super) struct Reading {
     provider: Arc<CryptoProvider>,
     verifiers: BTreeMap<PathBuf, Arc<WebPkiServerVerifier>>,
 }
 
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            provider: super::provider(),
+            verifiers: BTreeMap::new(),
+        }
+    }
+}
 
 impl Reading {
     fn server(&mut self, tls: &ServerTls, address: &Address) -> Result<ServerSettings, String> {
@@ -151,7 +153,8 @@ impl Reading {
             true => Some(self.verifier(tls.ca.as_deref())?),
             false => None,
         };
-        let identity = tls.certificate.as_deref().map(own).transpose()?;
+        let own = tls.certificate.as_deref();
+        let identity = own.map(|own| self.identity(own, own)).transpose()?;
         let verifier = Verifier::new(verifier, host, &self.provider);
         self.settings(verifier, identity, name.unwrap_or(ip.into()))
     }
@@ -169,7 +172,7 @@ impl Reading {
                     return Err(format!("{}: TLS is spoken on TCP only", server.address));
                 };
                 let verifier = Some(self.verifier(Some(ca))?);
-                let identity = (pem::certificates(cert)?, pem::needed_key(key)?);
+                let identity = self.identity(cert, key)?;
                 let verifier = Verifier::new(verifier, None, &self.provider);
                 self.settings(verifier, Some(identity), ip.into()).map(Some)
             }
@@ -190,7 +193,7 @@ impl Reading {
     fn settings(
         &self,
         verifier: Verifier,
-        identity: Option<Identity>,
+        identity: Option<CertifiedKey>,
         name: ServerName<'static>,
     ) -> Result<ServerSettings, String> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
@@ -200,9 +203,7 @@ impl Reading {
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match identity {
             None => builder.with_no_client_auth(),
-            Some((chain, key)) => builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| format!("our certificate cannot be used: {error}"))?,
+            Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(ServerSettings {
@@ -211,8 +212,23 @@ impl Reading {
         })
     }
 
+    /// Our own certificate and its key.
+    ///
+    /// # Errors
+    /// The file, and what is wrong with it.
+    pub(super) fn identity(&self, certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
+        let chain = pem::certificates(certificate)?;
+        pem::certified(certificate, chain, pem::needed_key(key)?, &self.provider)
+    }
+
     /// What checks certificates by the CAs of a file, or by the system's.
-    fn verifier(&mut self, ca: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, String> {
+    ///
+    /// # Errors
+    /// The file, and what is wrong with it.
+    pub(super) fn verifier(
+        &mut self,
+        ca: Option<&Path>,
+    ) -> Result<Arc<WebPkiServerVerifier>, String> {
         let path = ca.map_or_else(system_roots, |ca| Ok(ca.into()))?;
         if let Some(known) = self.verifiers.get(&path) {
             return Ok(Arc::clone(known));
@@ -220,8 +236,7 @@ impl Reading {
         let mut roots = RootCertStore::empty();
         let (added, ignored) = roots.add_parsable_certificates(pem::certificates(&path)?);
         if added == 0 || ignored > 0 && ca.is_some() {
-            let words = format!("{ignored} certificates in it are none of a CA");
-            return Err(pem::unusable(&path, words));
+            return Err(pem::unusable(&path, pem::NO_CA));
         }
         let provider = Arc::clone(&self.provider);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build();
@@ -234,12 +249,6 @@ impl Reading {
 fn parse(name: &str) -> Result<ServerName<'static>, String> {
     let parsed = ServerName::try_from(name.to_owned());
     parsed.map_err(|_| format!("{name:?} is neither a host name nor an IP address"))
-}
-
-/// Our own certificate and key.
-fn own(path: &Path) -> Result<Identity, String> {
-    let key = pem::needed_key(path)?;
-    Ok((pem::certificates(path)?, key))
 }
 
 fn system_roots() -> Result<PathBuf, String> {

@@ -408,7 +408,7 @@ sticky = {}
             "10:51: `domain` cannot stand in a cookie; write it as \"example.org\"",
             "10:68: `same_site` is \"none\" without `secure`, and browsers refuse such a cookie; add secure = true",
             "10:82: `key` is shorter than 16 bytes; make one with `openssl rand -hex 16`",
-            "10:102: `max_idle` \"1500ms\" is not whole seconds; write it as \"30m\" or \"8h\"",
+            "10:102: `max_idle` \"1500ms\" is not whole seconds; write a number and s, m or h, at most 9600h: \"30m\", \"8h\"",
             "12:17: unix:/a is to speak TLS; TLS is spoken with servers on TCP only",
             "13:17: `address` \"unix:b\" cannot be used: the path of a Unix socket must be absolute; write `unix:` and the whole path, such as \"unix:/run/app.sock\"",
             "13:36: the cookie \"a\" is another server's; give each server its own",

@@ -369,6 +369,7 @@ fn what_others_find_in_a_part_has_its_place() {
         match part {
             Part::Route(route) => asked.push(format!("{:?} {:?}", route.when.methods, route.rules)),
             Part::Page(status, path) => asked.push(format!("{status} {}", path.display())),
+            _ => unreachable!("nothing else is in the file"),
         }
         vec!["this is\nwrong".to_owned()]
     };

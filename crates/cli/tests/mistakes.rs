@@ -1,0 +1,95 @@
+//! What the commands say of what is wrong, to people and to programs.
+
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn file(name: &str, text: &str) -> PathBuf {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+fn gaiola(arguments: &[&str], file: &PathBuf) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gaiola"));
+    let command = command.args(arguments).arg("-f").arg(file);
+    command.output().unwrap()
+}
+
+#[test]
+fn mistakes_are_json_for_programs() {
+    let site = file("site.toml", "site = 'a'\n[app]\nrun = 'a'\nservers = 0\n");
+    let proxy = file("proxy.toml", "admin = 8404\n[frontend.www]\nbind = ':80'\n");
+    for (arguments, file, mistake) in [
+        (
+            &["check"][..],
+            &site,
+            json!({ "line": 4, "column": 11, "what": "`servers` is 0", "hint": "it is from 1 to 99" }),
+        ),
+        (
+            &["plan"],
+            &site,
+            json!({ "line": 4, "column": 11, "what": "`servers` is 0", "hint": "it is from 1 to 99" }),
+        ),
+        (
+            &["proxy", "--check"],
+            &proxy,
+            json!({ "line": 1, "column": 9, "what": "`admin` is a number, but is to be a string", "hint": "write it as admin = \":8404\"" }),
+        ),
+    ] {
+        let output = gaiola(&[arguments, &["--json"]].concat(), file);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}");
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&told["file"], &told["mistakes"][0]),
+            (&json!(file), &mistake)
+        );
+        assert!(output.stderr.is_empty(), "{arguments:?}");
+        let output = gaiola(arguments, file);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        let place = format!(
+            "{}:{}:{}: ",
+            file.display(),
+            mistake["line"],
+            mistake["column"]
+        );
+        assert!(
+            told.starts_with(&place) && output.stdout.is_empty(),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn where_no_proxy_can_be_asked_it_is_said_what_to_look_at() {
+    let plain = file("no-socket", "");
+    for (socket, words) in [
+        (
+            plain.with_file_name("nowhere.sock"),
+            "there is no such socket; does the proxy run",
+        ),
+        (plain, "nobody listens there"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gaiola"));
+        let command = command
+            .args(["proxy", "ctl", "show", "stat", "--socket"])
+            .arg(socket);
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(words) && !told.contains("os error"), "{told}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn a_valid_proxys_file_has_no_mistakes_and_none_of_its_secrets_is_shown() {
+    let text = "limit_secret = 'not to be shown to anyone'\n[frontend.www]\nbind = ':80'\nbackend = 'app'\n\
+                [backend.app.server]\na = '10.0.0.1:80'\nb = '10.0.0.2:80'\n";
+    let file = file("valid.toml", text);
+    let output = gaiola(&["proxy", "--check", "--json"], &file);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected =
+        json!({ "file": file, "mistakes": [], "frontends": 1, "backends": 1, "servers": 2 });
+    assert_eq!((told, output.status.code()), (expected, Some(0)));
+}

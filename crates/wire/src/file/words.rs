@@ -1,0 +1,88 @@
+//! The words of a file, and what is said of those that are none.
+
+use gaiola_model::Tier;
+
+/// Every key of a file, by the section that it stands in; the root's name is empty.
+pub(crate) type Keys = &'static [(&'static str, &'static [&'static str])];
+
+/// What may be written, and what others write.
+pub(crate) struct Words {
+    pub(crate) keys: Keys,
+    /// Words of another program, in its spelling and without the blanks that only part them, each with what it is here.
+    pub(crate) foreign: &'static [(&'static str, &'static str)],
+    /// Whose words those are.
+    pub(crate) from: &'static str,
+}
+
+impl Words {
+    /// The keys of this kind of section; `None`: keys are names of the user's own.
+    pub(super) fn keys_of(&self, kind: &str) -> Option<&'static [&'static str]> {
+        let found = self.keys.iter().find(|(name, _)| *name == kind);
+        found.map(|(_, keys)| *keys)
+    }
+
+    /// What an unknown key may have been meant to be.
+    pub(super) fn unknown(&self, key: &str, kind: &str, known: &[&str]) -> String {
+        let places: Vec<_> = self
+            .keys
+            .iter()
+            .filter(|(name, keys)| *name != kind && keys.contains(&key))
+            .map(|(name, _)| *name)
+            .collect();
+        if let Some(hint) = self.foreign(key).filter(|_| places.is_empty()) {
+            return hint;
+        }
+        if let Some(meant) = closest(key, known) {
+            return format!("did you mean `{meant}`?");
+        }
+        let tier = key.parse::<Tier>().ok();
+        if let Some(tier) = tier.filter(|tier| known.contains(&tier.section())) {
+            return format!("did you mean `{tier}`?");
+        }
+        match &*places {
+            [] => format!("known here: {}", known.join(", ")),
+            ["", ..] => format!("`{key}` stands at the top of the file, before every [section]"),
+            places => format!("`{key}` belongs in [{}]", places.join("] or [")),
+        }
+    }
+
+    /// What another program's word is here.
+    pub(crate) fn foreign(&self, word: &str) -> Option<String> {
+        let one = |word: &str| word.to_ascii_lowercase().replace(['-', ' '], "_");
+        let word = one(word);
+        let found = self.foreign.iter().find(|(known, _)| one(known) == word);
+        found.map(|(known, here)| format!("{}'s `{known}` is {here}", self.from))
+    }
+
+    /// What a line that is not TOML is here, by the words that another program would begin it with.
+    pub(crate) fn foreign_line(&self, line: &str) -> Option<String> {
+        let words: Vec<&str> = line.split_whitespace().take(2).collect();
+        let first = words.first()?;
+        self.foreign(&words.join(" "))
+            .or_else(|| self.foreign(first))
+    }
+}
+
+/// The known word that is at most a third of its letters away: what was probably meant.
+///
+/// ```
+/// assert_eq!(gaiola_wire::closest("maxcon", &["bind", "maxconn"]), Some("maxconn"));
+/// ```
+pub fn closest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    const LONGEST: usize = 40;
+    if key.len() > LONGEST {
+        return None;
+    }
+    let key = key.to_lowercase();
+    let underscored = key.replace('-', "_");
+    let distance = |candidate| {
+        let of = |key| strsim::damerau_levenshtein(key, candidate);
+        of(&key).min(of(&underscored))
+    };
+    known
+        .iter()
+        .map(|candidate| (distance(candidate), *candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
