@@ -58,6 +58,8 @@ def measure(row, load, setting, names, rounds, seconds, folder):
 def contenders_of(row, names):
     """Who takes part, by name: each is started with a setting."""
     makers = {name: (lambda setting, name=name: PROXIES[name](name, setting, row.site)) for name in PROXIES if name in names}
+    if not row.floor:
+        makers.pop("floor", None)
     if row.against:
         makers.pop("nginx", None)
         makers["gaiola small"] = lambda setting: SmallGaiola("gaiola small", setting, row.against)

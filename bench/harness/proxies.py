@@ -309,7 +309,31 @@ stream {{
   {metrics}""")
 
 
-PROXIES = {"gaiola": Gaiola, "haproxy": HAProxy, "nginx": Nginx}
+class Floor(Proxy):
+    """Copies bytes and does nothing else: the system calls that no proxy can do without."""
+
+    port = admin = 8005
+
+    def checks(self):
+        return 0
+
+    def configuration(self):
+        return " ".join([str(self.port), *self.site.addresses()])
+
+    def start(self):
+        relay = self.setting.gaiola.parent / "examples" / "relay"
+        if not relay.exists():
+            raise NotMeasured("it is not built: cargo build --release -p gaiola-node --example relay")
+        return Process(self.setting.proxy_cpus, [[relay, *self.text.split()]], self.folder)
+
+    def prove(self):
+        status, _, body = Client(self.port).get("/16k")
+        if status != 200 or len(body) != FILES["16k"]:
+            raise NotMeasured(f"/16k was answered {status} with {len(body)} bytes")
+        return {}
+
+
+PROXIES = {"gaiola": Gaiola, "haproxy": HAProxy, "nginx": Nginx, "floor": Floor}
 
 
 class Origin:

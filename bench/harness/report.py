@@ -52,12 +52,14 @@ def table(folder):
         "",
         "The ratio is the median of the rounds' ratios of Gaiola to HAProxy (or to itself, where it says so), with the interval that holds it with 95 %.",
         "",
-        "| work | figure | Gaiola | HAProxy | nginx | ratio (95 %) | at most | |",
-        "| --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
+        "*Floor* only copies bytes: one receive and one send for each message, nothing is looked at.",
+        "",
+        "| work | figure | Gaiola | HAProxy | nginx | floor | ratio (95 %) | at most | |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
     ]
     for row, raw in pairs:
         found = verdict(row, raw)
-        own = [median(raw, name, row.measure) for name in ("gaiola", "haproxy", "nginx")]
+        own = [median(raw, name, row.measure) for name in ("gaiola", "haproxy", "nginx", "floor")]
         small = f", against {median(raw, 'gaiola small', row.measure)} with 2 and 1" if row.against else ""
         limit = f"{row.limit:.2f}" if row.limit and raw["threads"] == row.threads else f"{row.most:g} {UNITS[row.measure]}" if row.most else ""
         ratio, word = (ratio_text(found), found.word + remarks(raw)) if found else ("", f"not yet: {cell(reason(row, raw))}")

@@ -24,13 +24,7 @@ const fn table(marks: &[u8], alphanumeric: bool) -> [bool; 256] {
 
 /// How many bytes from the beginning are a token.
 pub(super) fn token(bytes: &[u8]) -> usize {
-    let (words, _) = bytes.as_chunks::<8>();
-    let all = |word: &&[u8; 8]| {
-        word.iter()
-            .fold(true, |all, &byte| all & TOKEN[usize::from(byte)])
-    };
-    let start = words.iter().take_while(all).count() * 8;
-    start + run(&bytes[start..], |byte| TOKEN[usize::from(byte)])
+    run(bytes, |byte| TOKEN[usize::from(byte)])
 }
 
 /// Whether all bytes may stand in a host and port.
