@@ -1,7 +1,7 @@
 //! Something that happens now and then, for which many wait while they do other things.
 //!
-//! To begin and to stop waiting costs a few instructions and touches nobody else who waits, as the lists of
-//! `tokio::sync::Notify` do: with thousands of connections that was a part of each request's cost.
+//! To begin and to stop waiting costs a few instructions and, unlike with the lists of `tokio::sync::Notify`, touches nobody
+//! else who waits: with thousands of connections that was a part of each request's cost.
 
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -16,7 +16,7 @@ pub(super) struct Event {
 }
 
 /// Ready once the event has happened since this was made.
-pub(super) struct Listener<'a> {
+pub(super) struct Notified<'a> {
     event: &'a Event,
     seen: u64,
     place: Option<usize>,
@@ -24,8 +24,8 @@ pub(super) struct Listener<'a> {
 
 impl Event {
     /// Waits from now on, also before it is polled.
-    pub(super) const fn listen(&self) -> Listener<'_> {
-        Listener {
+    pub(super) const fn notified(&self) -> Notified<'_> {
+        Notified {
             event: self,
             seen: self.times.get(),
             place: None,
@@ -33,14 +33,15 @@ impl Event {
     }
 
     /// It happens: everyone who waits is woken.
-    pub(super) fn happen(&self) {
+    pub(super) fn notify_all(&self) {
         self.times.set(self.times.get() + 1);
-        let waiting = self.waiting.borrow();
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.shrink_to_fit();
         waiting.iter().for_each(|(_, waker)| waker.wake_by_ref());
     }
 }
 
-impl Future for Listener<'_> {
+impl Future for Notified<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -56,7 +57,7 @@ impl Future for Listener<'_> {
     }
 }
 
-impl Drop for Listener<'_> {
+impl Drop for Notified<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place {
             self.event.waiting.borrow_mut().remove(place);
@@ -67,40 +68,73 @@ impl Drop for Listener<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::Future;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
 
-    fn is_ready(listener: &mut Listener<'_>) -> bool {
+    fn is_ready(notified: &mut Notified<'_>) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(listener).poll(&mut cx).is_ready()
+        Pin::new(notified).poll(&mut cx).is_ready()
     }
 
     #[test]
     fn only_what_happens_afterwards_counts() {
         let event = Event::default();
-        event.happen();
-        let mut listener = event.listen();
-        assert!(!is_ready(&mut listener));
-        event.happen();
-        assert!(is_ready(&mut listener));
+        event.notify_all();
+        let mut notified = event.notified();
+        assert!(!is_ready(&mut notified));
+        event.notify_all();
+        assert!(is_ready(&mut notified));
         assert!(is_ready(&mut event_before(&event)));
-        assert!(!is_ready(&mut event.listen()));
+        assert!(!is_ready(&mut event.notified()));
     }
 
     /// One that was made before the event, and not polled until after it.
-    fn event_before(event: &Event) -> Listener<'_> {
-        let listener = event.listen();
-        event.happen();
-        listener
+    fn event_before(event: &Event) -> Notified<'_> {
+        let notified = event.notified();
+        event.notify_all();
+        notified
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn whoever_polled_last_is_woken() {
+        let event = Event::default();
+        let wakers: [Arc<Woken>; 2] = Default::default();
+        let mut notified = event.notified();
+        for woken in &wakers {
+            let waker = Arc::clone(woken).into();
+            let polled = Pin::new(&mut notified).poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+        }
+        event.notify_all();
+        assert_eq!(
+            wakers
+                .each_ref()
+                .map(|woken| woken.0.load(Ordering::SeqCst)),
+            [0, 1]
+        );
+        drop(notified);
+        event.notify_all();
+        assert_eq!(wakers[1].0.load(Ordering::SeqCst), 1, "it waits no more");
     }
 
     #[test]
     fn who_stops_waiting_leaves_nothing_behind() {
         let event = Event::default();
-        let mut listeners: Vec<_> = (0..3).map(|_| event.listen()).collect();
-        assert!(!listeners.iter_mut().any(is_ready));
-        listeners.remove(1);
+        let mut all: Vec<_> = (0..3).map(|_| event.notified()).collect();
+        assert!(!all.iter_mut().any(is_ready));
+        all.remove(1);
         assert_eq!(event.waiting.borrow().len(), 2);
-        drop(listeners);
+        drop(all);
         assert!(event.waiting.borrow().is_empty());
     }
 }

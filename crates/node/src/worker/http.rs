@@ -136,8 +136,10 @@ impl Connection {
                 }
             }
             let goes_on = !buffer.is_empty();
-            let gone = goes_on.then(|| begun.elapsed()).unwrap_or_default();
-            let left = timeouts.request_head.saturating_sub(gone);
+            let left = match goes_on {
+                true => timeouts.request_head.saturating_sub(begun.elapsed()),
+                false => timeouts.request_head,
+            };
             let read = io::read(&mut self.client.stream, &mut buffer);
             match self.client_timer.within(left, read).await {
                 Ok(_) if goes_on => took = begun.elapsed(),
@@ -179,7 +181,7 @@ impl Connection {
         let worker = Rc::clone(&self.worker);
         let deadline = Instant::now() + limit;
         loop {
-            let mut stirred = worker.stir.listen();
+            let mut stirred = worker.stir.notified();
             if !self.is_wanted() && io::is_quiet(&self.client.stream, false) {
                 return Err(After::Close);
             }

@@ -59,17 +59,41 @@ pub(super) fn read(
     })
 }
 
-/// Lets all connections that are ready read first. What is written then leaves in one burst, and whoever gets it is woken
+/// Most connections that wait for others at once: as many as the processor's caches hold what they need. Beyond that it
+/// costs more to come back to a connection than is won.
+const BEHIND_MOST: usize = 64;
+
+thread_local! {
+    static BEHIND: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Lets other connections that are ready read first. What is written then leaves in one burst, and whoever gets it is woken
 /// once for much, not for each piece; waking costs more than anything else that a small request needs.
-pub(super) fn behind_others() -> impl Future<Output = ()> + Unpin {
-    let mut waited = false;
-    poll_fn(move |cx| {
-        if std::mem::replace(&mut waited, true) {
+#[derive(Default)]
+pub(super) struct BehindOthers {
+    waits: bool,
+}
+
+impl Future for BehindOthers {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waits || BEHIND.get() >= BEHIND_MOST {
             return Poll::Ready(());
         }
+        self.waits = true;
+        BEHIND.set(BEHIND.get() + 1);
         cx.waker().wake_by_ref();
         Poll::Pending
-    })
+    }
+}
+
+impl Drop for BehindOthers {
+    fn drop(&mut self) {
+        if self.waits {
+            BEHIND.set(BEHIND.get() - 1);
+        }
+    }
 }
 
 /// Writes all pieces, in order. How many bytes have been written is added to `written` as it goes.
@@ -96,7 +120,7 @@ pub(super) fn write_pieces<'a>(
 /// Pieces that are written with one call.
 const PIECES: usize = 16;
 
-/// So many bytes in several pieces are copied into one first: that costs the system less than pieces do.
+/// Up to so many bytes in several pieces are copied into one first: that costs the system less than pieces do.
 const GATHERED_LEN: usize = 4 * 1024;
 
 /// Writes what there is behind the first `done` bytes. Tells how much was written, and of how much, where that was all.
@@ -273,4 +297,83 @@ pub(super) fn read_file(
     let count = rustix::io::pread(file, &mut space[..wanted], range.start)?;
     buffer.advance(count);
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    /// Takes a part of what it is given, now and then nothing.
+    struct Slow {
+        taken: Vec<u8>,
+        rng: fastrand::Rng,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            pieces: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let Self { taken, rng } = self.get_mut();
+            if rng.bool() {
+                return Poll::Pending;
+            }
+            let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+            assert!(!all.is_empty(), "nothing is written with a call");
+            let count = rng.usize(1..=all.len());
+            taken.extend(&all[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            match self.rng.bool() {
+                true => Poll::Pending,
+                false => Poll::Ready(Ok(())),
+            }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn all_pieces_are_written_in_order_whatever_is_taken_at_once() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..2_000 {
+            let mut pieces: Vec<Vec<u8>> = vec![Vec::new(); rng.usize(0..40)];
+            for piece in &mut pieces {
+                let longest = [1, 2, 60, 2000][rng.usize(0..4)];
+                piece.resize_with(rng.usize(0..longest), || rng.u8(..));
+            }
+            let all = pieces.concat();
+            let mut writer = Slow {
+                taken: Vec::new(),
+                rng: rng.fork(),
+            };
+            let count = Cell::new(0);
+            let given = pieces.iter().map(|piece| &piece[..]);
+            let mut writing = write_pieces(&mut writer, given, &count);
+            let mut cx = Context::from_waker(Waker::noop());
+            let done = loop {
+                if let Poll::Ready(done) = Pin::new(&mut writing).poll(&mut cx) {
+                    break done;
+                }
+            };
+            drop(writing);
+            assert!(done.is_ok());
+            assert_eq!(count.get(), all.len() as u64);
+            assert!(writer.taken == all, "what was taken is not what was given");
+        }
+    }
 }

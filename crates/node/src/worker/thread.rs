@@ -271,7 +271,7 @@ impl Worker {
         let same_config = same(&before.config, &orders.config);
         let same_admissions = Arc::ptr_eq(&before.admissions, &orders.admissions);
         if !same_config || !same_admissions || before.ending != orders.ending {
-            self.stir.happen();
+            self.stir.notify_all();
         }
     }
 

@@ -111,7 +111,7 @@ async fn pump(
             }
             Err(fault) => return Err(broken(Broken::Source, &fault, was_reset)),
         }
-        io::behind_others().await;
+        io::BehindOthers::default().await;
         let written = io::write_pieces(&mut to, [buffer.filled()].into_iter(), count).await;
         written.map_err(sink)?;
         active.set(Instant::now());

@@ -199,6 +199,7 @@ fn a_get_does_not_wait_for_a_server_that_was_marked_down() {
     });
     config.backends[0].timeouts.queue_when_down = true;
     config.backends[0].timeouts.queue = LONG;
+    config.backends[0].timeouts.connect = LONG; // so that no timer wakes what the interruption must wake
     let proxy = Proxy::serving(&config);
     let mut client = Client::connect(bind);
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -236,6 +237,7 @@ fn sessions_of_a_server_that_goes_down_are_shut_where_that_is_wanted() {
     let mut config = config(bind, &[origin.address]);
     config.backends[0].check = Some(check());
     config.backends[0].on_marked_down = OnMarkedDown::ShutdownSessions;
+    config.backends[0].timeouts.connect = LONG; // so that no timer wakes what the interruption must wake
     let _proxy = Proxy::serving(&config);
     let mut client = Client::connect(bind);
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");

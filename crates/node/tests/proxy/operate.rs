@@ -181,6 +181,7 @@ fn a_request_to_a_server_whose_sessions_are_ended_is_answered_by_another() {
     let mut config = config(bind, &[stuck.address, other.address]);
     config.backends[0].servers[1].spare = true;
     config.backends[0].on_marked_down = OnMarkedDown::ClosePooled;
+    config.backends[0].timeouts.connect = LONG; // so that no timer wakes what the interruption must wake
     let proxy = Proxy::serving(&config);
     let mut client = Client::connect(bind);
     client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");

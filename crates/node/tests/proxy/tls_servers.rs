@@ -3,7 +3,7 @@
 use super::authority::Authority;
 use super::harness::*;
 use gaiola_model::ProxyConfig;
-use gaiola_model::proxy::{CheckKind, ControlReply, ControlRequest, ServerTls};
+use gaiola_model::proxy::{CheckKind, ControlReply, ControlRequest, ProxyVersion, ServerTls};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -368,4 +368,83 @@ fn mistakes_in_a_servers_settings_are_told() {
             "{reply:?}"
         );
     }
+}
+
+/// How connections to a server with TLS end that were idle for longer than they may.
+fn ends(send_proxy: bool) -> Vec<String> {
+    let authority = Authority::new();
+    let file = authority.issue("app.pem", &["app.test"]);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let (chain, key) = authority.read(&file);
+    let tls = Arc::new(
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap(),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let ends = Arc::<Mutex<Vec<String>>>::default();
+    let kept = Arc::clone(&ends);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (tls, kept) = (Arc::clone(&tls), Arc::clone(&kept));
+            let mut tcp = stream.unwrap();
+            std::thread::spawn(move || {
+                if send_proxy {
+                    let mut byte = [0];
+                    while byte != [b'\n'] {
+                        tcp.read_exact(&mut byte).unwrap();
+                    }
+                }
+                let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), tcp);
+                let mut all = Vec::new();
+                let end = loop {
+                    let mut some = [0; 4096];
+                    match stream.read(&mut some) {
+                        Ok(0) => break "a good end".to_owned(),
+                        Ok(count) => all.extend(&some[..count]),
+                        Err(error) => break format!("{:?}", error.kind()),
+                    }
+                    if all.ends_with(b"\r\n\r\n") {
+                        all.clear();
+                        stream
+                            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                            .unwrap();
+                        stream.flush().unwrap();
+                    }
+                };
+                kept.lock().unwrap().push(end);
+            });
+        }
+    });
+    let bind = free_address();
+    let mut config = tls_config(bind, address, by(&authority, "app.test"));
+    if send_proxy {
+        config.backends[0].servers[0].send_proxy = Some(ProxyVersion::V1);
+    }
+    config.backends[0].timeouts.pooled = Duration::from_millis(300);
+    let _proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    assert_eq!(client.get("/").status, 200);
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(client.get("/").status, 200);
+    eventually("the first has ended", || !ends.lock().unwrap().is_empty());
+    ends.lock().unwrap().clone()
+}
+
+#[test]
+fn a_connection_that_grows_too_old_ends_well() {
+    assert_eq!(
+        ends(false),
+        ["a good end"],
+        "of those that all clients share"
+    );
+    assert_eq!(
+        ends(true),
+        ["a good end"],
+        "of one that is a single client's"
+    );
 }

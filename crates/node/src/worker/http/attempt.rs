@@ -9,7 +9,7 @@ mod sending;
 use super::body::Body;
 use super::record::Record;
 use super::scratch::Parts;
-use crate::worker::io::{self, Buffer, Stream, Timer, Window};
+use crate::worker::io::{Buffer, Stream, Timer, Window};
 use crate::worker::log::{Ending, Leg};
 use crate::worker::serving::{Interrupt, Server};
 use gaiola_core::forward::Outgoing;
@@ -136,7 +136,7 @@ enum Stop {
 }
 
 impl Attempt<'_, '_> {
-    /// Makes the attempt; also tells how many bytes of the request were written.
+    /// Makes the attempt; also tells how many bytes of the request were written. Called once, as its halves.
     pub(super) async fn run(&mut self) -> (Outcome, u64) {
         let stage = Stage::default();
         let Parts {
@@ -187,8 +187,6 @@ impl Attempt<'_, '_> {
         let mut receiving = pin!(receiving.run());
         let mut interrupted = self.member.interrupted();
         let mut is_sending = true;
-        // Before either begins: a response that is there too early is read after the request was written.
-        io::behind_others().await;
         let outcome = poll_fn(|cx| {
             if is_sending && let Poll::Ready(stop) = sending.as_mut().poll(cx) {
                 match stop {

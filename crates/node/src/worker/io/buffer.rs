@@ -125,7 +125,7 @@ impl Buffer {
         &mut self.data[self.end..]
     }
 
-    /// Fills it with these bytes, for which there must be room.
+    /// Appends these bytes, for which there must be room.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         self.space()[..bytes.len()].copy_from_slice(bytes);
         self.advance(bytes.len());

@@ -85,8 +85,10 @@ impl Idle {
     /// The connection, if it still stands and may carry a request of this method.
     pub(in crate::worker) fn reuse(self, method: Method, longest: Duration) -> Option<Stream> {
         let age = self.since.elapsed();
-        let fits = age <= longest && retry::may_reuse(method, age);
-        self.unless_stirred(method).filter(|_| fits)
+        if age > longest || !retry::may_reuse(method, age) {
+            return None;
+        }
+        self.unless_stirred(method)
     }
 
     /// The connection, if nothing has come on it.
@@ -174,7 +176,7 @@ impl Server {
         let went_down = self.downs.replace(health.downs) < health.downs;
         if self.ended.replace(ended) != ended || went_down {
             self.pool.borrow_mut().clear();
-            self.interrupt.happen();
+            self.interrupt.notify_all();
         }
         changed
     }
@@ -188,7 +190,7 @@ impl Server {
 
     /// Until it is marked down or its sessions are ended; made before the work that is to be interrupted.
     pub(in crate::worker) fn interrupted(&self) -> impl Future<Output = Interrupt> + Unpin {
-        let (ended, mut interrupted) = (self.ended.get(), self.interrupt.listen());
+        let (ended, mut interrupted) = (self.ended.get(), self.interrupt.notified());
         poll_fn(move |cx| {
             let why = match self.ended.get() == ended {
                 true => Interrupt::Down,

@@ -37,7 +37,7 @@ pub(super) struct Receiving<'a> {
 }
 
 impl Receiving<'_> {
-    /// Until it is over.
+    /// Until it is over. Called once; taken by value its future would hold it twice.
     pub(super) async fn run(&mut self) -> Outcome {
         match self.receive().await {
             Ok(outcome) | Err(outcome) => outcome,
@@ -86,7 +86,6 @@ impl Receiving<'_> {
             .map_err(|bad| Outcome::failed(Failure::BadResponse, bad.to_string()))?;
         let data = &buffer.filled()[head_len..head_len + part];
         let data = if self.response.upgrade { &[] } else { data };
-        io::behind_others().await;
         let pieces = self.back.slices(buffer.filled()).chain([data]);
         self.stage.status.set(self.response.status);
         let written = io::write_pieces(&mut self.to, pieces, &self.stage.delivered);

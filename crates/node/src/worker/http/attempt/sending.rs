@@ -24,7 +24,7 @@ pub(super) struct Sending<'a, 'b> {
 }
 
 impl Sending<'_, '_> {
-    /// Until it is over.
+    /// Until it is over. Called once; taken by value its future would hold it twice.
     pub(super) async fn run(&mut self) -> Stop {
         match self.send().await {
             Ok(()) => {
