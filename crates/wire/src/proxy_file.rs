@@ -15,6 +15,7 @@ mod rule;
 mod server;
 mod sni;
 mod sticky;
+mod tcp;
 mod value;
 
 pub use crate::file::{ConfigErrors, Mistake};
@@ -244,6 +245,7 @@ pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigEr
             bound: BTreeSet::new(),
             users: Vec::new(),
             limits: Vec::new(),
+            only_http: Vec::new(),
         };
         reader.whole(root)
     })
@@ -258,6 +260,8 @@ struct Reader<'a, 'm, 't> {
     /// What rules may name.
     users: Vec<(String, BasicAuth)>,
     limits: Vec<Limit>,
+    /// What backends ask for that only HTTP has.
+    only_http: Vec<tcp::OnlyHttp>,
 }
 
 /// A name that must be that of a backend.
@@ -288,6 +292,7 @@ impl Reader<'_, '_, '_> {
         for reference in &references {
             self.find(("backend", "backend"), reference, &names);
         }
+        self.tell_only_http(&frontends, &backends);
         let name = text(root, "name", value::name, self.mistakes);
         ProxyFile {
             process: self.process(root),
