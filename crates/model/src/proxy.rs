@@ -8,8 +8,8 @@ mod tls;
 
 pub use address::{Address, BadAddress};
 pub use rule::{
-    Allowance, BasicAuth, Conditions, Count, Fixed, HeaderEdit, HeaderMatch, Limit, LimitKey, Most,
-    PathMatch, Peers, QueryMatch, Rewrite, Rule, User, ValueMatch,
+    Allowance, BasicAuth, Conditions, CookieMatch, Count, Fixed, HeaderEdit, HeaderMatch, Limit,
+    LimitKey, Most, PathMatch, Peers, QueryMatch, Rewrite, Rule, User, ValueMatch, Wanted,
 };
 pub use stat::{BackendStat, FrontendStat, LimitStat, ProxyStat, ServerOrder, ServerStat, Totals};
 pub use sticky::{SameSite, Secret, Sticky, StickyFault};

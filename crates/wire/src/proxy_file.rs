@@ -105,6 +105,7 @@ const KEYS: Keys = &[
     ),
     ("frontend.NAME.route", route::KEYS),
     ("frontend.NAME.route.header.NAME", &["is", "regex"]),
+    ("frontend.NAME.route.cookie.NAME", &["is", "regex"]),
     ("frontend.NAME.route.timeouts", &["server", "queue"]),
     ("frontend.NAME.route.rule", rule::KEYS),
     ("frontend.NAME.rule", rule::KEYS),
