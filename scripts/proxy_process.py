@@ -23,6 +23,15 @@ def binary():
     raise SystemExit("there is no gaiola; scripts/build debug makes one, or GAIOLA names it")
 
 
+def certificate(directory):
+    """Makes a certificate for this machine, `site.pem`, with its key beside it."""
+    made = Path(directory) / "site.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                    "-keyout", f"{made}.key", "-out", made], check=True, capture_output=True)
+    return made
+
+
 def until(what, is_so, limit=DEADLINE):
     """Looks again and again until it is so; an error after far too long."""
     end = time.monotonic() + limit
@@ -80,6 +89,12 @@ class Proxy:
             stream.connect(str(self.directory / "proxy.sock"))
             stream.sendall(json.dumps(request).encode() + b"\n")
             return json.loads(stream.makefile().readline())
+
+    def ctl(self, *order):
+        """What `gaiola proxy ctl` says to an order, after its exit code."""
+        words = [binary(), "proxy", "ctl", "--socket", self.directory / "proxy.sock", *order]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE)
+        return done.returncode, done.stdout + done.stderr
 
     def reload(self, text):
         self.write(text)

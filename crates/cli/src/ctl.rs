@@ -16,7 +16,7 @@ pub(crate) const HELP: &str = "\
 Orders:
   show servers                              state, weight, sessions and check of each server
   show stat                                 what frontends, backends and servers have done
-  show sessions                             what is under way
+  show sessions                             clients' connections, and what is done on them
   show limits                               limits of rate and number
   set weight BACKEND/SERVER N               0 to 256
   drain BACKEND/SERVER                      no new sessions but those of its cookie
@@ -52,6 +52,13 @@ pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
             ControlReply::Done => {}
             _ => bail!("{OTHER_KIND}"),
         },
+        Order::Sessions => match ask(&ctl.socket, &ControlRequest::Sessions, limit)? {
+            ControlReply::Sessions(stat) if global.json => {
+                println!("{}", serde_json::to_string_pretty(&stat)?);
+            }
+            ControlReply::Sessions(stat) => print!("{}", tables::sessions(&stat)),
+            other => bail!("the proxy answered {other:?}"),
+        },
         Order::Show(what) => match ask(&ctl.socket, &ControlRequest::Stat, limit)? {
             ControlReply::Stat(stat) if global.json => println!("{}", what.json(&stat)?),
             ControlReply::Stat(stat) => print!("{}", what.table(&stat)),
@@ -65,6 +72,7 @@ pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
 #[derive(Debug, PartialEq, Eq)]
 enum Order {
     Show(Show),
+    Sessions,
     Change(ControlRequest),
 }
 
@@ -73,7 +81,6 @@ enum Order {
 enum Show {
     Servers,
     Stat,
-    Sessions,
     Limits,
 }
 
@@ -82,7 +89,6 @@ impl Show {
         match self {
             Self::Servers => tables::servers(stat),
             Self::Stat => tables::stat(stat),
-            Self::Sessions => tables::sessions(stat),
             Self::Limits => tables::limits(stat),
         }
     }
@@ -90,7 +96,7 @@ impl Show {
     fn json(self, stat: &ProxyStat) -> serde_json::Result<String> {
         match self {
             Self::Servers => serde_json::to_string_pretty(&stat.servers),
-            Self::Stat | Self::Sessions => serde_json::to_string_pretty(stat),
+            Self::Stat => serde_json::to_string_pretty(stat),
             Self::Limits => serde_json::to_string_pretty(&stat.limits),
         }
     }
@@ -101,7 +107,7 @@ fn parse(words: &[&str]) -> Result<Order, String> {
     match *words {
         ["show", "servers"] | ["show", "servers", "state"] => Ok(Order::Show(Show::Servers)),
         ["show", "stat"] => Ok(Order::Show(Show::Stat)),
-        ["show", "sessions" | "sess"] => Ok(Order::Show(Show::Sessions)),
+        ["show", "sessions" | "sess"] => Ok(Order::Sessions),
         ["show", "limits"] => Ok(Order::Show(Show::Limits)),
         ["set", "weight", at, n] | ["set", "server", at, "weight", n] => {
             let weight = n.parse().ok().filter(|weight| *weight <= 256);

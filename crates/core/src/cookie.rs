@@ -11,9 +11,18 @@ use gaiola_model::http::{Field, FieldName, RequestHead, Span};
 /// assert_eq!(cookie::find(&RequestHead::default(), b"", "id"), None);
 /// ```
 pub fn find<'a>(head: &RequestHead, buffer: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    values(head, buffer, name).next()
+}
+
+/// The values of all cookies of this name.
+pub(crate) fn values<'a>(
+    head: &RequestHead,
+    buffer: &'a [u8],
+    name: &str,
+) -> impl Iterator<Item = &'a [u8]> {
     fields(head)
         .flat_map(|field| pairs(field.value, buffer))
-        .find_map(|pair| value_of(pair.of(buffer), name))
+        .filter_map(move |pair| value_of(pair.of(buffer), name))
 }
 
 /// The pieces of a `Cookie` field's line that are left without the cookies of this name; none when no other is left.

@@ -46,6 +46,8 @@ pub struct Table {
     chains: Box<[u32]>,
     newest: u32,
     oldest: u32,
+    /// Entries that may have something to tell, each once.
+    untold: Vec<u32>,
 }
 
 /// What is known of one key.
@@ -54,13 +56,13 @@ struct Entry {
     key: u64,
     /// The number of the window that is counted in, since the epoch.
     window: u64,
-    /// When it was last changed, in milliseconds since the epoch.
-    changed: u64,
     /// In this window and the one before: what was allowed here, how much of that was told to others, and what they
     /// told.
     own: [u32; 2],
     told: [u32; 2],
     others: [u32; 2],
+    /// Whether it is among the table's `untold`; it stays there when another key takes its place.
+    listed: bool,
     /// Requests in flight.
     held: u32,
     /// The next in its chain, and its neighbours by age.
@@ -80,12 +82,14 @@ impl Table {
             chains: vec![NONE; capacity.next_power_of_two()].into_boxed_slice(),
             newest: NONE,
             oldest: NONE,
+            untold: Vec::with_capacity(capacity),
         }
     }
 
     /// Bytes of memory that it has.
     pub fn memory(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + size_of_val(&*self.chains)
+        let untold = self.untold.capacity() * size_of::<u32>();
+        self.entries.capacity() * size_of::<Entry>() + size_of_val(&*self.chains) + untold
     }
 
     /// How many keys it knows.
@@ -113,7 +117,9 @@ impl Table {
             return Err(Duration::from_millis(wait_ms));
         }
         entry.own[0] += 1;
-        entry.changed = now;
+        if !std::mem::replace(&mut entry.listed, true) {
+            self.untold.push(self.newest);
+        }
         Ok(())
     }
 
@@ -146,17 +152,14 @@ impl Table {
         }
     }
 
-    /// What was counted here and not told yet, of keys that were seen `since` then; it is taken to be told now.
-    pub fn export(&mut self, since: Duration, out: &mut Vec<Count>) {
-        let since = millis(since);
-        let mut next = self.newest;
-        // Others' counts make a key new too, without changing when it was seen here; those are passed over.
-        while next != NONE {
-            let entry = self.at(next);
-            next = entry.older;
-            if entry.changed < since {
-                continue;
-            }
+    /// What was counted here and not told yet; it is taken to be told now. Counts of a key that was forgotten before are
+    /// not told.
+    ///
+    /// It takes as long as there are keys that were counted since the last time.
+    pub fn export(&mut self, out: &mut Vec<Count>) {
+        for number in self.untold.drain(..) {
+            let entry = &mut self.entries[number as usize - 1];
+            entry.listed = false;
             for (age, (own, told)) in entry.own.iter().zip(&mut entry.told).enumerate() {
                 let more = own - *told;
                 *told = *own;
@@ -218,6 +221,7 @@ impl Table {
         *self.at(number) = Entry {
             key,
             chained: self.chains[chain],
+            listed: self.at(number).listed,
             ..Entry::default()
         };
         self.chains[chain] = number;

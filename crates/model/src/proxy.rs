@@ -8,10 +8,13 @@ mod tls;
 
 pub use address::{Address, BadAddress};
 pub use rule::{
-    Allowance, BasicAuth, Conditions, Count, Fixed, HeaderEdit, HeaderMatch, Limit, LimitKey, Most,
-    PathMatch, Peers, QueryMatch, Rewrite, Rule, User, ValueMatch,
+    Allowance, BasicAuth, Conditions, CookieMatch, Count, Fixed, HeaderEdit, HeaderMatch, Limit,
+    LimitKey, Most, PathMatch, Peers, QueryMatch, Rewrite, Rule, User, ValueMatch, Wanted,
 };
-pub use stat::{BackendStat, FrontendStat, LimitStat, ProxyStat, ServerOrder, ServerStat, Totals};
+pub use stat::{
+    BackendStat, FrontendStat, LimitStat, ProxyStat, ServerOrder, ServerStat, SessionStat,
+    SessionState, SessionsStat, Totals,
+};
 pub use sticky::{SameSite, Secret, Sticky, StickyFault};
 pub use tls::{BadTicketKey, ClientCertificates, ServerTls, TicketKey, Tls, TlsVersion};
 
@@ -548,6 +551,8 @@ pub enum ControlRequest {
     },
     /// Tell all that is counted.
     Stat,
+    /// Tell what is done on clients' connections.
+    Sessions,
     /// Change one server, until the next configuration says otherwise; answered once every worker knows.
     SetServer {
         /// The backend's name.
@@ -597,6 +602,8 @@ pub enum ControlReply {
     Changed(u64),
     /// All that is counted.
     Stat(Box<ProxyStat>),
+    /// What is done on clients' connections.
+    Sessions(SessionsStat),
     /// It is done.
     Done,
     /// The request was refused.

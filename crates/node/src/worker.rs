@@ -23,6 +23,7 @@ mod orders;
 mod peers;
 mod rules;
 mod serving;
+mod sessions;
 mod spare;
 mod standalone;
 mod supervisor;
@@ -269,12 +270,14 @@ impl Crew {
         let mut seats = Vec::new();
         for index in 0..count {
             let (applied, seen) = watch::channel(0);
+            let (looker, looks) = mpsc::channel(1);
             let counters = Arc::new(Counters::default());
             let post = Post {
                 index,
                 count,
                 orders: orders.subscribe(),
                 applied,
+                looks,
                 counters: Arc::clone(&counters),
                 log: log.map(LogWriter::queue),
                 log_format: log.map(LogWriter::format).unwrap_or_default(),
@@ -286,6 +289,7 @@ impl Crew {
             threads.push(thread.spawn(move || thread::run(post))?);
             seats.push(Seat {
                 applied: seen,
+                looks: looker,
                 counters,
             });
         }

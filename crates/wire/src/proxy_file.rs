@@ -16,6 +16,7 @@ mod rule;
 mod server;
 mod sni;
 mod sticky;
+mod tcp;
 mod value;
 
 pub use crate::file::{ConfigErrors, Mistake};
@@ -105,6 +106,7 @@ const KEYS: Keys = &[
     ),
     ("frontend.NAME.route", route::KEYS),
     ("frontend.NAME.route.header.NAME", &["is", "regex"]),
+    ("frontend.NAME.route.cookie.NAME", &["is", "regex"]),
     ("frontend.NAME.route.timeouts", &["server", "queue"]),
     ("frontend.NAME.route.rule", rule::KEYS),
     ("frontend.NAME.rule", rule::KEYS),
@@ -269,6 +271,7 @@ pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigEr
             bound: BTreeSet::new(),
             users: Vec::new(),
             limits: Vec::new(),
+            only_http: Vec::new(),
         };
         reader.whole(root)
     })
@@ -283,6 +286,8 @@ struct Reader<'a, 'm, 't> {
     /// What rules may name.
     users: Vec<(String, BasicAuth)>,
     limits: Vec<Limit>,
+    /// What backends ask for that only HTTP has.
+    only_http: Vec<tcp::OnlyHttp>,
 }
 
 /// A name that must be that of a backend.
@@ -313,6 +318,7 @@ impl Reader<'_, '_, '_> {
         for reference in &references {
             self.find(("backend", "backend"), reference, &names);
         }
+        self.tell_only_http(&frontends, &backends);
         let name = text(root, "name", value::name, self.mistakes);
         let process = self.process(root);
         let config = ProxyConfig {

@@ -1,6 +1,8 @@
 //! What a proxy tells, as tables.
 
-use gaiola_model::proxy::{Limit, LimitKey, Most, ProxyStat, ServerStat, Totals};
+use gaiola_model::proxy::{
+    Limit, LimitKey, Most, ProxyStat, ServerStat, SessionStat, SessionsStat, Totals,
+};
 
 /// Rows of cells under a head, each column as wide as its widest cell.
 fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
@@ -27,6 +29,15 @@ fn span(seconds: u64) -> String {
         120..7200 => format!("{}m", seconds / 60),
         7200..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// A span that may be short: `7ms`, `1.2s`, `47s`, `12m`.
+fn short_span(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms}ms"),
+        1000..10_000 => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
+        _ => span(ms / 1000),
     }
 }
 
@@ -111,14 +122,34 @@ pub(super) fn stat(stat: &ProxyStat) -> String {
     )
 }
 
-/// What is under way, and nothing else.
-pub(super) fn sessions(stat: &ProxyStat) -> String {
-    let rows = everything(stat);
-    let rows = rows.filter(|([_, _, now], waiting, _)| !now.starts_with('0') || *waiting > 0);
-    table(
-        ["NAME", "SESSIONS", "QUEUE"],
-        rows.map(|([name, _, now], waiting, _)| [name, now, waiting.to_string()]),
-    )
+/// Clients' connections, and how many more there are.
+pub(super) fn sessions(stat: &SessionsStat) -> String {
+    let row = |session: &SessionStat| {
+        let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".into());
+        let to = match (&session.backend, &session.server) {
+            (None, _) => "-".into(),
+            (Some(backend), None) => format!("{backend}/-"),
+            (Some(backend), Some(server)) => format!("{backend}/{server}"),
+        };
+        [
+            session.client.to_string(),
+            name(&session.frontend),
+            to,
+            session.state.word().to_owned(),
+            session.busy_ms.map_or_else(|| "-".into(), short_span),
+            short_span(session.age_ms),
+            session.requests.to_string(),
+        ]
+    };
+    let head = [
+        "CLIENT", "FRONTEND", "SERVER", "STATE", "FOR", "AGE", "REQUESTS",
+    ];
+    let shown = stat.sessions.len();
+    let more = match stat.total > shown as u64 {
+        true => format!("{shown} of {} connections\n", stat.total),
+        false => String::new(),
+    };
+    format!("{}{more}", table(head, stat.sessions.iter().map(row)))
 }
 
 pub(super) fn limits(stat: &ProxyStat) -> String {
@@ -148,7 +179,7 @@ pub(super) fn limits(stat: &ProxyStat) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gaiola_model::proxy::{Admin, BackendStat, FrontendStat, LimitStat};
+    use gaiola_model::proxy::{Admin, BackendStat, FrontendStat, LimitStat, SessionState};
     use std::time::Duration;
 
     fn known() -> ProxyStat {
@@ -218,6 +249,40 @@ mod tests {
     }
 
     #[test]
+    fn sessions_are_a_table_that_says_when_there_are_more() {
+        let client = ([192, 0, 2, 1], 41002).into();
+        let busy = SessionStat {
+            client,
+            frontend: Some("www".into()),
+            backend: Some("app".into()),
+            server: Some("app1".into()),
+            state: SessionState::Server,
+            busy_ms: Some(1250),
+            age_ms: 125_000,
+            requests: 7,
+        };
+        let idle = SessionStat {
+            frontend: None,
+            backend: None,
+            server: None,
+            state: SessionState::Idle,
+            busy_ms: None,
+            ..busy.clone()
+        };
+        let stat = SessionsStat {
+            total: 5000,
+            sessions: vec![busy, idle],
+        };
+        assert_eq!(
+            sessions(&stat),
+            "CLIENT           FRONTEND  SERVER    STATE   FOR   AGE  REQUESTS\n\
+             192.0.2.1:41002  www       app/app1  server  1.2s  2m   7\n\
+             192.0.2.1:41002  -         -         idle    -     2m   7\n\
+             2 of 5000 connections\n"
+        );
+    }
+
+    #[test]
     fn the_rest_is_tables_too() {
         assert_eq!(
             stat(&known()),
@@ -227,13 +292,6 @@ mod tests {
              app/app1      UP     3/100     0      1234   0    0    0\n\
              app/b         MAINT  3         0      1234   0    0    0\n\
              app/BACKEND          6         2      0      0    0    0\n"
-        );
-        assert_eq!(
-            sessions(&known()),
-            "NAME         SESSIONS  QUEUE\n\
-             app/app1     3/100     0\n\
-             app/b        3         0\n\
-             app/BACKEND  6         2\n"
         );
         assert_eq!(
             limits(&known()),

@@ -71,23 +71,23 @@ fn counts_of_others_count_here() {
     for _ in 0..3 {
         one.hit(1, START, 4).unwrap();
     }
-    one.export(START, &mut told);
+    one.export(&mut told);
     assert_eq!(told.iter().map(|count| count.more).collect::<Vec<_>>(), [3]);
     two.import(&told, START);
     assert!(two.hit(1, START, 4).is_ok());
     assert!(two.hit(1, START, 4).is_err());
     // What was told is not told again, and never what others told.
     told.clear();
-    one.export(START, &mut told);
+    one.export(&mut told);
     assert_eq!(told, []);
-    two.export(Duration::ZERO, &mut told);
+    two.export(&mut told);
     assert_eq!(told.iter().map(|count| count.more).collect::<Vec<_>>(), [1]);
     // What was counted before a window's end is told after it, for that window.
     let later = START + WINDOW;
     one.hit(1, START, 4).unwrap();
     assert!(one.hit(1, later, 4).is_ok());
     told.clear();
-    one.export(START, &mut told);
+    one.export(&mut told);
     let windows: Vec<_> = told
         .iter()
         .map(|count| (count.window, count.more))
@@ -169,6 +169,106 @@ proptest! {
                 recent.remove(0);
             }
         }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Hit(u64),
+    Heard(u64),
+    Clear(Option<u64>),
+    Wait(u64),
+    Export,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        12 => (0u64..12).prop_map(Act::Hit),
+        2 => (0u64..12).prop_map(Act::Heard),
+        1 => prop::option::of(0u64..12).prop_map(Act::Clear),
+        3 => (0u64..15_000).prop_map(Act::Wait),
+        3 => Just(Act::Export),
+    ];
+    prop::collection::vec(act, 1..200)
+}
+
+/// What is not told yet, as one sees who looks at every entry.
+fn untold(table: &Table) -> Vec<(u64, u64, u32)> {
+    let counts = table.entries.iter().flat_map(|entry| {
+        (0..2).map(move |age| {
+            let more = entry.own[age] - entry.told[age];
+            (entry.key, entry.window - age as u64, more)
+        })
+    });
+    let mut counts: Vec<_> = counts.filter(|(_, _, more)| *more > 0).collect();
+    counts.sort_unstable();
+    counts
+}
+
+proptest! {
+    /// What is told is what every entry has to tell, once, however little room there is; and never more than was allowed.
+    #[test]
+    fn all_that_changed_is_told(acts in acts(), room in 1u32..16) {
+        let mut table = Table::new(room, WINDOW);
+        let mut now = START;
+        let mut allowed = HashMap::<(u64, u64), u32>::new();
+        let mut told = HashMap::<(u64, u64), u32>::new();
+        for act in acts.into_iter().chain([Act::Export]) {
+            let window = millis(now) / millis(WINDOW);
+            match act {
+                Act::Hit(key) => {
+                    if table.hit(key << 13, now, 5).is_ok() {
+                        *allowed.entry((key << 13, window)).or_default() += 1;
+                    }
+                }
+                Act::Heard(key) => {
+                    table.import(&[Count { key: key << 13, window, more: 2 }], now);
+                }
+                Act::Clear(key) => table.clear(key.map(|key| key << 13)),
+                Act::Wait(gap) => now += Duration::from_millis(gap),
+                Act::Export => {
+                    let expected = untold(&table);
+                    let mut counts = Vec::new();
+                    table.export(&mut counts);
+                    let mut counts: Vec<_> = counts.iter().map(|count| (count.key, count.window, count.more)).collect();
+                    counts.sort_unstable();
+                    prop_assert_eq!(&counts, &expected);
+                    prop_assert_eq!(untold(&table), []);
+                    prop_assert!(table.untold.is_empty());
+                    for (key, window, more) in counts {
+                        *told.entry((key, window)).or_default() += more;
+                    }
+                }
+            }
+            prop_assert!(table.untold.len() <= table.len());
+            prop_assert_eq!(table.untold.capacity(), room as usize);
+        }
+        for (key, count) in told {
+            prop_assert!(count <= allowed[&key]);
+        }
+    }
+
+    /// With room for all keys, and told at least once a window, nothing is missing in the end.
+    #[test]
+    fn nothing_is_lost(hits in prop::collection::vec((0u64..12, 0u64..10_000, any::<bool>()), 1..200)) {
+        let mut table = Table::new(12, WINDOW);
+        let mut now = START;
+        let mut counts = Vec::new();
+        let mut missing = HashMap::<(u64, u64), u32>::new();
+        for (key, gap, tell) in hits {
+            if tell || millis(now) / millis(WINDOW) != (millis(now) + gap) / millis(WINDOW) {
+                table.export(&mut counts);
+            }
+            now += Duration::from_millis(gap);
+            if table.hit(key, now, 5).is_ok() {
+                *missing.entry((key, millis(now) / millis(WINDOW))).or_default() += 1;
+            }
+        }
+        table.export(&mut counts);
+        for count in counts {
+            *missing.get_mut(&(count.key, count.window)).unwrap() -= count.more;
+        }
+        prop_assert!(missing.values().all(|count| *count == 0));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::path::decode;
 use super::{Asked, is_token, leads, prefix_key, regex};
-use gaiola_model::proxy::{Conditions, HeaderMatch, QueryMatch, Route, ValueMatch};
+use crate::cookie;
+use gaiola_model::proxy::{Conditions, QueryMatch, Route, ValueMatch, Wanted};
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
@@ -12,15 +13,17 @@ pub(super) struct Test {
     /// Where the route is not found under its prefix already.
     prefix: Option<Box<[u8]>>,
     methods: Vec<String>,
-    headers: Vec<Header>,
+    headers: Vec<Named>,
     query: Vec<QueryMatch>,
+    cookies: Vec<Named>,
     sources: Vec<IpNet>,
 }
 
+/// A header field or a cookie.
 #[derive(Clone)]
-struct Header {
+struct Named {
     name: String,
-    values: Vec<Value>,
+    wanted: Wanted<Value>,
 }
 
 #[derive(Clone)]
@@ -37,6 +40,7 @@ impl Test {
             methods,
             headers,
             query,
+            cookies,
             sources,
             hosts: _,
         } = &route.when;
@@ -44,12 +48,20 @@ impl Test {
             mistakes.push(format!("{method:?} is no method"));
         }
         let has_own_paths = !paths.is_empty() && route.path_prefix != "/";
-        let headers = headers.iter().map(|header| Header::new(header, mistakes));
+        let mut named = |name, wanted, what| Named::new(name, wanted, what, mistakes);
+        let headers = headers
+            .iter()
+            .map(|header| named(&header.name, &header.wanted, "header field"));
+        let headers = headers.collect();
+        let cookies = cookies
+            .iter()
+            .map(|cookie| named(&cookie.name, &cookie.wanted, "cookie"));
         Self {
             prefix: has_own_paths.then(|| prefix_key(&route.path_prefix)),
             methods: methods.clone(),
-            headers: headers.collect(),
+            headers,
             query: query.clone(),
+            cookies: cookies.collect(),
             sources: sources.clone(),
         }
     }
@@ -65,8 +77,12 @@ impl Test {
         self.prefix.as_deref().is_none_or(below)
             && any(&self.methods, |wanted| wanted.as_bytes() == method())
             && any(&self.sources, |source| source.contains(&client()))
-            && self.headers.iter().all(|header| header.holds(asked))
+            && self.headers.iter().all(|header| header.is_in_fields(asked))
             && self.query.iter().all(|parameter| has(parameter, asked))
+            && self
+                .cookies
+                .iter()
+                .all(|cookie| cookie.is_in_cookies(asked))
     }
 }
 
@@ -75,10 +91,28 @@ fn any<T>(wanted: &[T], is_so: impl FnMut(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(is_so)
 }
 
-impl Header {
-    fn new(header: &HeaderMatch, mistakes: &mut Vec<String>) -> Self {
-        if !is_token(&header.name) {
-            mistakes.push(format!("{:?} is no header field's name", header.name));
+/// Whether these are the values that are wanted.
+fn meets<T, V>(
+    wanted: &Wanted<T>,
+    mut values: impl Iterator<Item = V>,
+    is_it: impl Fn(&T, &V) -> bool,
+) -> bool {
+    match wanted {
+        Wanted::Absent => values.next().is_none(),
+        Wanted::Present => values.next().is_some(),
+        Wanted::OneOf(all) => values.any(|value| all.iter().any(|wanted| is_it(wanted, &value))),
+    }
+}
+
+impl Named {
+    fn new(
+        name: &str,
+        wanted: &Wanted<ValueMatch>,
+        what: &str,
+        mistakes: &mut Vec<String>,
+    ) -> Self {
+        if !is_token(name) {
+            mistakes.push(format!("{name:?} is no {what}'s name"));
         }
         let value = |value: &ValueMatch| match value {
             ValueMatch::Equals(value) => Some(Value::Equals(value.clone())),
@@ -91,27 +125,37 @@ impl Header {
             },
         };
         Self {
-            name: header.name.clone(),
-            values: header.values.iter().filter_map(value).collect(),
+            name: name.to_owned(),
+            wanted: match wanted {
+                Wanted::Absent => Wanted::Absent,
+                Wanted::Present => Wanted::Present,
+                Wanted::OneOf(values) => Wanted::OneOf(values.iter().filter_map(value).collect()),
+            },
         }
     }
 
-    fn holds(&self, asked: &Asked<'_>) -> bool {
+    fn is_in_fields(&self, asked: &Asked<'_>) -> bool {
         let name = self.name.as_bytes();
         let fields = asked.head.fields.iter();
-        let mut named =
-            fields.filter(|field| field.name.of(asked.buffer).eq_ignore_ascii_case(name));
-        named.any(|field| {
-            let text = field.value.of(asked.buffer);
-            any(&self.values, |value| match value {
-                Value::Equals(wanted) => wanted.as_bytes() == text,
-                Value::Regex(regex) => regex.is_match(text),
-            })
+        let named = fields.filter(|field| field.name.of(asked.buffer).eq_ignore_ascii_case(name));
+        self.holds(named.map(|field| field.value.of(asked.buffer)))
+    }
+
+    fn is_in_cookies(&self, asked: &Asked<'_>) -> bool {
+        // One with an empty value is none to HAProxy either.
+        let values = cookie::values(asked.head, asked.buffer, &self.name);
+        self.holds(values.filter(|value| !value.is_empty()))
+    }
+
+    fn holds<'a>(&self, values: impl Iterator<Item = &'a [u8]>) -> bool {
+        meets(&self.wanted, values, |wanted, text| match wanted {
+            Value::Equals(wanted) => wanted.as_bytes() == *text,
+            Value::Regex(regex) => regex.is_match(text),
         })
     }
 }
 
-/// Whether the query has the parameter with one of its values.
+/// Whether the query has of the parameter what is wanted.
 fn has(parameter: &QueryMatch, asked: &Asked<'_>) -> bool {
     let query = asked.head.query.of(asked.buffer);
     let query = query.strip_prefix(b"?").unwrap_or(query);
@@ -123,12 +167,12 @@ fn has(parameter: &QueryMatch, asked: &Asked<'_>) -> bool {
             true => decode(&text.iter().map(spaced).collect::<Vec<_>>()).eq(wanted.bytes()),
         }
     };
-    query.split(|&byte| byte == b'&').any(|part| {
+    let values = query.split(|&byte| byte == b'&').filter_map(|part| {
         let mut halves = part.splitn(2, |&byte| byte == b'=');
         let (name, value) = (halves.next().unwrap_or_default(), halves.next());
-        same(name, &parameter.name)
-            && any(&parameter.values, |wanted| {
-                same(value.unwrap_or_default(), wanted)
-            })
+        same(name, &parameter.name).then(|| value.unwrap_or_default())
+    });
+    meets(&parameter.wanted, values, |wanted, value| {
+        same(value, wanted)
     })
 }

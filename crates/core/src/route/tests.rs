@@ -1,6 +1,6 @@
 use super::*;
 use gaiola_model::http::{Field, FieldName, Span};
-use gaiola_model::proxy::{HeaderMatch, QueryMatch, ValueMatch};
+use gaiola_model::proxy::{Conditions, CookieMatch, HeaderMatch, QueryMatch, ValueMatch, Wanted};
 use proptest::prelude::*;
 
 /// A request put together by hand.
@@ -26,10 +26,13 @@ impl Request {
             host: (!host.is_empty()).then(|| put(host)),
             ..RequestHead::default()
         };
-        for (name, value) in fields {
-            let (name, value) = (put(name), put(value));
+        for (field, value) in fields {
+            let (name, value) = (put(field), put(value));
             head.fields.push(Field {
-                known: FieldName::Other,
+                known: match *field {
+                    "Cookie" => FieldName::Cookie,
+                    _ => FieldName::Other,
+                },
                 name,
                 value,
                 line_end: value.end,
@@ -140,7 +143,7 @@ fn hosts_are_compared_without_case_port_and_closing_dot() {
 #[test]
 fn every_condition_must_hold() {
     let mut route = below("/api");
-    route.when = gaiola_model::proxy::Conditions {
+    route.when = Conditions {
         hosts: vec!["a".into()],
         paths: vec![
             PathMatch::Regex("[0-9]$".into()),
@@ -150,20 +153,21 @@ fn every_condition_must_hold() {
         headers: vec![
             HeaderMatch {
                 name: "X-There".into(),
-                values: vec![],
+                wanted: Wanted::Present,
             },
             HeaderMatch {
                 name: "accept".into(),
-                values: vec![
+                wanted: Wanted::OneOf(vec![
                     ValueMatch::Equals("x".into()),
                     ValueMatch::Regex("json$".into()),
-                ],
+                ]),
             },
         ],
         query: vec![QueryMatch {
             name: "page no".into(),
-            values: vec!["a+b".into()],
+            wanted: Wanted::OneOf(vec!["a+b".into()]),
         }],
+        cookies: Vec::new(),
         sources: vec!["192.0.2.0/24".parse().unwrap()],
     };
     let (table, fields) = (
@@ -199,6 +203,73 @@ fn every_condition_must_hold() {
 }
 
 #[test]
+fn what_is_absent_can_be_asked_for() {
+    let header = |wanted| Conditions {
+        headers: vec![HeaderMatch {
+            name: "x-kind".into(),
+            wanted,
+        }],
+        ..Conditions::default()
+    };
+    let query = |wanted| Conditions {
+        query: vec![QueryMatch {
+            name: "a b".into(),
+            wanted,
+        }],
+        ..Conditions::default()
+    };
+    let cookie = |wanted| Conditions {
+        cookies: vec![CookieMatch {
+            name: "id".into(),
+            wanted,
+        }],
+        ..Conditions::default()
+    };
+    let takes = |when: Conditions, query: &str, fields: &[(&str, &str)]| {
+        let route = Route {
+            when,
+            ..Route::to("b")
+        };
+        find(&[route], &Request::new("GET", "a", "/", query, fields)).is_some()
+    };
+    let is = |value: &str| Wanted::OneOf(vec![ValueMatch::Equals(value.into())]);
+    for (fields, absent, present, one) in [
+        (&[("X-Other", "1")][..], true, false, false),
+        (&[("X-KIND", "")], false, true, false),
+        (&[("X-Kind", "2"), ("X-Kind", "1")], false, true, true),
+    ] {
+        assert_eq!(takes(header(Wanted::Absent), "", fields), absent);
+        assert_eq!(takes(header(Wanted::Present), "", fields), present);
+        assert_eq!(takes(header(is("1")), "", fields), one);
+    }
+    for (text, absent) in [
+        ("", true),
+        ("?a=b", true),
+        ("?x&a+b", false),
+        ("?a%20b=1", false),
+    ] {
+        assert_eq!(takes(query(Wanted::Absent), text, &[]), absent, "{text}");
+        assert_eq!(takes(query(Wanted::Present), text, &[]), !absent, "{text}");
+    }
+    for (fields, absent, present, one) in [
+        (&[][..], true, false, false),
+        (&[("X-Other", "id=1")], true, false, false),
+        (&[("Cookie", "a=1; ID=1")], true, false, false),
+        (&[("Cookie", "id=")], true, false, false),
+        (
+            &[("Cookie", "id=2"), ("Cookie", "a=2; id=\"1\"")],
+            false,
+            true,
+            true,
+        ),
+    ] {
+        assert_eq!(takes(cookie(Wanted::Absent), "", fields), absent);
+        assert_eq!(takes(cookie(Wanted::Present), "", fields), present);
+        assert_eq!(takes(cookie(is("1")), "", fields), one);
+    }
+}
+
+#[test]
 fn all_mistakes_are_told_with_their_route() {
     let mut route = below("api");
     route.when.hosts = vec!["a b".into(), "*.".into(), "a:80".into()];
@@ -206,10 +277,14 @@ fn all_mistakes_are_told_with_their_route() {
     route.when.paths = vec![PathMatch::Regex("(".into())];
     route.when.headers = vec![HeaderMatch {
         name: ":".into(),
-        values: vec![ValueMatch::Regex("a{9999}{9999}".into())],
+        wanted: Wanted::OneOf(vec![ValueMatch::Regex("a{9999}{9999}".into())]),
+    }];
+    route.when.cookies = vec![CookieMatch {
+        name: "a b".into(),
+        wanted: Wanted::Absent,
     }];
     let mistakes = Table::new(&[below("/"), route]).err().unwrap();
-    assert_eq!(mistakes.len(), 8, "{mistakes:?}");
+    assert_eq!(mistakes.len(), 9, "{mistakes:?}");
     assert!(mistakes.iter().all(|(route, _)| *route == 1));
 }
 

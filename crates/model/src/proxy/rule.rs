@@ -20,6 +20,8 @@ pub struct Conditions {
     pub headers: Vec<HeaderMatch>,
     /// Each of these.
     pub query: Vec<QueryMatch>,
+    /// Each of these.
+    pub cookies: Vec<CookieMatch>,
     /// The client's address is in any of these. Whose request it is that comes from a trusted sender,
     /// `X-Forwarded-For` tells, here as in rules and limits.
     pub sources: Vec<IpNet>,
@@ -37,14 +39,25 @@ pub enum PathMatch {
     Regex(String),
 }
 
-/// A request header field that must be there.
+/// What is asked of the header fields of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderMatch {
-    /// Its name, in whatever case.
+    /// Their name, in whatever case.
     pub name: String,
-    /// One of its values is one of these; empty: any value.
-    #[serde(default)]
-    pub values: Vec<ValueMatch>,
+    /// What must hold of their values.
+    pub wanted: Wanted<ValueMatch>,
+}
+
+/// What must hold of the values that something has in a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted<T> {
+    /// There is none.
+    Absent,
+    /// There is one.
+    Present,
+    /// One of them is one of these.
+    OneOf(Vec<T>),
 }
 
 /// How a value is compared.
@@ -57,14 +70,22 @@ pub enum ValueMatch {
     Regex(String),
 }
 
-/// A query parameter that must be there.
+/// What is asked of the query's parameters of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryMatch {
-    /// Its name, decoded.
+    /// Their name, decoded.
     pub name: String,
-    /// One of its values, decoded, is one of these; empty: any value.
-    #[serde(default)]
-    pub values: Vec<String>,
+    /// What must hold of their values, decoded.
+    pub wanted: Wanted<String>,
+}
+
+/// What is asked of the cookies of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CookieMatch {
+    /// Their name, in this case.
+    pub name: String,
+    /// What must hold of their values, without quotes around them. A cookie with an empty one counts as none.
+    pub wanted: Wanted<ValueMatch>,
 }
 
 /// What is done with a request. A route's rules are gone through in their order until one of them answers; those that

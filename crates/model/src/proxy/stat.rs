@@ -3,6 +3,7 @@
 use super::{Address, Admin, Limit};
 use crate::placement::Revision;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// What an operator wants of one server. It holds until the next configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,4 +125,66 @@ pub struct LimitStat {
     pub limit: Limit,
     /// How many keys it knows now.
     pub known: u64,
+}
+
+/// What is done on clients' connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsStat {
+    /// How many are open.
+    pub total: u64,
+    /// Those where something is under way, the longest first, and then the others by age; of many not all.
+    pub sessions: Vec<SessionStat>,
+}
+
+/// A client's connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStat {
+    /// Whose it is; on a Unix socket 127.0.0.1 and port 0.
+    pub client: SocketAddr,
+    /// The frontend's name; `None`: it is no longer configured.
+    pub frontend: Option<String>,
+    /// The backend that a server is waited for of, or that has one for it.
+    pub backend: Option<String>,
+    /// That server.
+    pub server: Option<String>,
+    /// What is done now.
+    pub state: SessionState,
+    /// How long what is under way has taken.
+    pub busy_ms: Option<u64>,
+    /// How long ago it was opened.
+    pub age_ms: u64,
+    /// Requests so far, the one that is under way among them; of TCP one.
+    pub requests: u64,
+}
+
+/// What is done on a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// It has just been accepted: a PROXY protocol header, TLS or the name of a server is awaited.
+    Opening,
+    /// A request is awaited.
+    Idle,
+    /// A request is looked at, or answered without a server.
+    Request,
+    /// It waits for a server.
+    Queue,
+    /// A server has it: it is sent, answered, or both sides have gone over to another protocol.
+    Server,
+    /// A TCP session is copied.
+    Tunnel,
+}
+
+impl SessionState {
+    /// In one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Idle => "idle",
+            Self::Request => "request",
+            Self::Queue => "queue",
+            Self::Server => "server",
+            Self::Tunnel => "tunnel",
+        }
+    }
 }

@@ -5,6 +5,7 @@ use super::counters::{Count, Unasked};
 use super::io::{Buffer, Fault, Side, Stream, TlsStream};
 use super::log::Peer;
 use super::orders::FrontendShare;
+use super::sessions::Entered;
 use super::thread::Worker;
 use super::{http, io, tcp};
 use crate::os;
@@ -44,6 +45,8 @@ pub(super) struct Client {
     pub(super) server_name: Option<String>,
     /// What was read of it beyond a PROXY protocol header.
     pub(super) early: Option<Buffer>,
+    /// What is done on it, for who asks.
+    pub(super) session: Entered,
     _open: Open,
 }
 
@@ -164,6 +167,7 @@ fn begin(
         bind: Rc::clone(bind),
         server_name: None,
         early: None,
+        session: worker.sessions.enter(peer, bind),
         _open: open,
     });
     tokio::task::spawn_local(talk(Rc::clone(worker), client));
@@ -221,6 +225,7 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
     let is_http = is_http(frontend);
     drop(serving);
     if is_http {
+        client.session.rest();
         http::serve(&worker, client).await;
     } else {
         Box::pin(tcp::serve(&worker, client)).await;
@@ -306,6 +311,7 @@ async fn read_header(client: &mut Client) -> Result<(), String> {
                 {
                     client.address = source.ip();
                     client.port = source.port();
+                    client.session.is_of(source);
                     client.ends = Some((source, destination));
                 }
                 buffer.consume(header.len);

@@ -160,9 +160,9 @@ impl Limiter {
         }
     }
 
-    /// What was counted here and not told yet, of keys that were seen since then.
-    pub(super) fn export(&self, since: Duration, out: &mut Vec<Count>) {
-        (0..SHARDS.into()).for_each(|shard| self.shard(shard).export(since, out));
+    /// What was counted here and not told yet.
+    pub(super) fn export(&self, out: &mut Vec<Count>) {
+        (0..SHARDS.into()).for_each(|shard| self.shard(shard).export(out));
     }
 
     /// Takes in what another proxy has counted.

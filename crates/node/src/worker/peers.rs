@@ -27,7 +27,6 @@ const SELDOM: Duration = Duration::from_secs(60);
 /// Shares for ever, with whom the configuration in force says.
 pub(super) async fn share(supervisor: Rc<Supervisor>) {
     let mut line: Option<Line> = None;
-    let mut told = since_epoch();
     let mut trouble = Trouble::default();
     loop {
         let next = Instant::now() + EVERY;
@@ -53,11 +52,9 @@ pub(super) async fn share(supervisor: Rc<Supervisor>) {
             sleep_until(next).await;
             continue;
         };
-        let now = since_epoch();
         for limiter in &shared {
-            line.tell(limiter, told).await;
+            line.tell(limiter).await;
         }
-        told = now;
         tokio::select! {
             () = line.hear(&shared, &mut trouble) => {}
             () = sleep_until(next) => {}
@@ -91,10 +88,11 @@ impl Line {
         })
     }
 
-    /// Tells what was counted since then. What a peer does not get is lost: limits are let through rather than closed.
-    async fn tell(&mut self, limiter: &Limiter, since: Duration) {
+    /// Tells what was counted since the last time. What a peer does not get is lost: limits are let through rather than
+    /// closed.
+    async fn tell(&mut self, limiter: &Limiter) {
         let mut counts = Vec::new();
-        limiter.export(since, &mut counts);
+        limiter.export(&mut counts);
         for counts in counts.chunks(MOST) {
             let now = u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX);
             self.stamp = now.max(self.stamp + 1);

@@ -5,6 +5,7 @@ mod change;
 mod latency;
 mod operate;
 mod report;
+mod sessions;
 mod stat;
 
 pub(super) use change::validate;
@@ -15,14 +16,14 @@ use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
 use super::tls::{ServerSettings, Servers, Tickets};
 use gaiola_core::health::Input;
 use gaiola_model::Revision;
-use gaiola_model::proxy::{ControlReply, ControlRequest, SlowEjection};
+use gaiola_model::proxy::{ControlReply, ControlRequest, SessionStat, SlowEjection};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// A worker that has not taken new orders in for this long hangs.
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);
@@ -36,8 +37,18 @@ const SHARE_STEP: Duration = Duration::from_millis(50);
 pub(super) struct Seat {
     /// The last orders that it has carried out.
     pub(super) applied: watch::Receiver<u64>,
+    /// Where it is asked for its connections.
+    pub(super) looks: mpsc::Sender<Look>,
     /// What it counts.
     pub(super) counters: Arc<Counters>,
+}
+
+/// Somebody wants to see a worker's connections.
+pub(super) struct Look {
+    /// At most so many of them.
+    pub(super) most: usize,
+    /// Is told them, and how many there are in all.
+    pub(super) shown: oneshot::Sender<(u64, Vec<SessionStat>)>,
 }
 
 /// What a worker tells about a member.
@@ -164,6 +175,10 @@ impl Supervisor {
                 ControlReply::Changed(self.orders().seq)
             }
             ControlRequest::Stat => ControlReply::Stat(Box::new(self.stat())),
+            ControlRequest::Sessions => match self.sessions().await {
+                Ok(sessions) => ControlReply::Sessions(sessions),
+                Err(reason) => ControlReply::Refused(reason),
+            },
             ControlRequest::SetServer {
                 backend,
                 server,

@@ -7,13 +7,13 @@ use super::check;
 use super::io::{self, Stream};
 use super::log::{Asked, Ending, Entry, GOOD, Leg};
 use super::serving::{Backend, Lease, NoServer, Place, Serving, Want};
+use super::sessions::Way;
 use super::thread::Worker;
 use super::tunnel::tunnel;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
 use gaiola_core::route;
 use gaiola_model::proxy::{Mode, Refusal};
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ struct Notes {
     place: Place,
     queue: Leg,
     connect: Leg,
-    /// How many waited for a server already when it began to.
-    ahead: Cell<usize>,
+    /// How it comes to a server, and behind how many.
+    way: Way,
     retries: u32,
     /// Whether one of them went to another server.
     redispatched: bool,
@@ -46,13 +46,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
         place: Place::Nowhere,
         queue: Leg::default(),
         connect: Leg::default(),
-        ahead: Cell::default(),
+        way: Way::of(&client.session),
         retries: 0,
         redispatched: false,
         bytes: 0,
         ending: GOOD,
         reason: String::new(),
     };
+    client.session.begin(notes.begun);
     loop {
         let serving = worker.serving();
         let served = serve_with(worker, &mut client, &serving, &mut notes).await;
@@ -147,7 +148,7 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
         cookie: *b"--",
         load: worker.load(serving, index, notes.place),
         redispatched: notes.redispatched,
-        ahead: notes.ahead.get(),
+        ahead: notes.way.ahead(),
     });
 }
 
@@ -165,8 +166,9 @@ async fn reach(
     for attempt in 0.. {
         let asked = Instant::now();
         let left = deadline.saturating_duration_since(asked);
-        let ahead = &notes.ahead;
-        let leased = backend.lease(want, &tried, worker.now(), left, ahead).await;
+        let leased = backend
+            .lease(want, &tried, worker.now(), left, &notes.way)
+            .await;
         notes.queue.span += asked.elapsed();
         match leased {
             Ok(lease) => {
@@ -215,6 +217,7 @@ async fn copy(
     notes: &mut Notes,
 ) {
     let down = lease.server.shut(backend.config.on_marked_down);
+    client.session.tunnel();
     let early = client.early.take();
     let first = early.as_ref().map_or(&[][..], io::Buffer::filled);
     let end = tunnel(

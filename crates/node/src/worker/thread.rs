@@ -10,7 +10,8 @@ use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
 use super::orders::{Member, Orders};
 use super::serving::{Backend, Place, Serving};
-use super::supervisor::MemberReport;
+use super::sessions::Sessions;
+use super::supervisor::{Look, MemberReport};
 use super::{http, io};
 use gaiola_core::forward;
 use gaiola_core::health::Input;
@@ -26,6 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch::error::RecvError;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -40,6 +42,8 @@ pub(super) struct Post {
     /// What is wanted of it, and how far it has come.
     pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) applied: watch::Sender<u64>,
+    /// Who wants to see its clients' connections.
+    pub(super) looks: mpsc::Receiver<Look>,
     /// Where it tells what it sees.
     pub(super) counters: Arc<Counters>,
     pub(super) log: Option<SyncSender<Signal>>,
@@ -63,6 +67,8 @@ pub(super) struct Worker {
     pub(super) stir: Event,
     /// Who compares passwords.
     pub(super) verifier: Arc<Verifier>,
+    /// Its clients' connections.
+    pub(super) sessions: Sessions,
     started: Instant,
     orders: RefCell<Arc<Orders>>,
     serving: RefCell<Rc<Serving>>,
@@ -106,9 +112,22 @@ async fn work(mut post: Post) {
         let orders = Arc::clone(&post.orders.borrow_and_update());
         worker.apply(&orders, &post);
         post.applied.send_replace(orders.seq);
-        if post.orders.changed().await.is_err() {
+        if other_orders(&worker, &mut post).await.is_err() {
             worker.log.flush();
             return;
+        }
+    }
+}
+
+/// Until there are other orders. Meanwhile the connections are shown to who wants to see them.
+async fn other_orders(worker: &Worker, post: &mut Post) -> Result<(), RecvError> {
+    loop {
+        tokio::select! {
+            changed = post.orders.changed() => return changed,
+            Some(Look { most, shown }) = post.looks.recv() => {
+                // Whoever asked may have gone.
+                let _ = shown.send(worker.sessions.show(most, &worker.serving()));
+            }
         }
     }
 }
@@ -126,6 +145,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::with_seed(u64::from_ne_bytes(seed))),
             stir: Event::default(),
             verifier: Arc::clone(&post.verifier),
+            sessions: Sessions::default(),
             started: Instant::now(),
             orders: RefCell::default(),
             serving: RefCell::default(),

@@ -79,10 +79,9 @@ fn a_refused_address_answers_nothing_new_and_ends_what_it_has() {
 
 #[test]
 fn other_addresses_go_on() {
-    let (origin, bind) = (Origin::start("s1"), free_address());
-    let mut config = config(bind, &[origin.address]);
-    config.frontends[0].binds[0].address = ([0, 0, 0, 0], bind.port()).into();
-    let proxy = Proxy::serving(&config);
+    let (origin, port) = (Origin::start("s1"), WildPort::reserve());
+    let bind = ([0, 0, 0, 0], port.number()).into();
+    let proxy = Proxy::serving(&config(bind, &[origin.address]));
     let on = |last| (IpAddr::from([127, 0, 0, last]), bind.port());
     proxy.admit(on(7).0, Admission::Refuse, SOON);
     assert_eq!(

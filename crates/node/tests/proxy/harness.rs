@@ -5,8 +5,10 @@ use gaiola_model::proxy::{
     Admission, Backend, Bind, Check, CheckKind, ControlReply, ControlRequest, Frontend, Mode,
     ProxyConfig, ProxyReport, Refusal, Route, Server,
 };
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -28,6 +30,23 @@ pub(crate) fn free_address() -> SocketAddr {
         .unwrap()
         .local_addr()
         .unwrap()
+}
+
+/// A port of every IPv4 address. Nobody but a proxy, which shares its ports, gets it as long as this is kept.
+pub(crate) struct WildPort(OwnedFd);
+
+impl WildPort {
+    pub(crate) fn reserve() -> Self {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_reuseport(&socket, true).unwrap();
+        bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn number(&self) -> u16 {
+        let address = SocketAddr::try_from(getsockname(&self.0).unwrap());
+        address.unwrap().port()
+    }
 }
 
 /// Looks again and again, until it is so or far too much time has passed.

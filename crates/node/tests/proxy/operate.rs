@@ -3,9 +3,10 @@
 use super::harness::*;
 use gaiola_model::Revision;
 use gaiola_model::proxy::{
-    Admin, CheckKind, ControlReply, ControlRequest, Limit, Mode, Most, OnMarkedDown, ProxyStat,
-    Refusal, Rule, ServerOrder, ServerStat,
+    Admin, CheckKind, ControlReply, ControlRequest, Frontend, Limit, Mode, Most, OnMarkedDown,
+    ProxyStat, Refusal, Rule, ServerOrder, ServerStat, SessionState, SessionsStat,
 };
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 fn stat(proxy: &Proxy) -> ProxyStat {
@@ -129,6 +130,90 @@ fn all_that_is_counted_is_told() {
     assert_eq!((server.word(), &*server.check), ("UP", "no check"));
     assert_eq!(server.totals.total, 3);
     assert_eq!(server.address, origin.address.into());
+}
+
+fn sessions(proxy: &Proxy) -> SessionsStat {
+    match proxy.ask(&ControlRequest::Sessions) {
+        ControlReply::Sessions(sessions) => sessions,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_done_on_each_connection_is_told() {
+    let held = Arc::new(Barrier::new(2));
+    let release = Arc::clone(&held);
+    let origin = Origin::with(move |connection| {
+        while let Some(request) = connection.request() {
+            if request.path() == "/held" {
+                release.wait();
+            }
+            connection.answer("done");
+        }
+    });
+    let echo = Origin::with(|connection| {
+        let byte = connection.client.exactly(1);
+        connection.say(std::str::from_utf8(&byte).unwrap());
+        connection.client.is_closed();
+    });
+    let (bind, bytes) = (free_address(), free_address());
+    let mut config = config(bind, &[origin.address]);
+    config.backends[0].servers[0].maxconn = Some(1);
+    config.frontends.push(Frontend {
+        name: "bytes".into(),
+        ..tcp_frontend(bytes, "echo", Refusal::Close)
+    });
+    let server = server("e1", echo.address);
+    config.backends.push(backend("echo", vec![server]));
+    let proxy = Proxy::serving(&config);
+    assert_eq!(sessions(&proxy), SessionsStat::default());
+    let connect = || [(); 3].map(|()| Client::connect(bind));
+    let [mut idle, mut busy, mut waiting] = connect();
+    idle.get("/");
+    idle.get("/");
+    busy.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is there", || origin.requests().len() == 3);
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it waits", || stat(&proxy).backends[0].waiting == 1);
+    let mut tunnel = Client::connect(bytes);
+    tunnel.send("x");
+    tunnel.exactly(1);
+    let told = || -> Vec<_> {
+        let SessionsStat { total, sessions } = sessions(&proxy);
+        assert_eq!(total, sessions.len() as u64);
+        let told = sessions.into_iter().map(|session| {
+            let name = |name: Option<String>| name.unwrap_or_default();
+            let (frontend, backend) = (name(session.frontend), name(session.backend));
+            let to = format!("{frontend} {backend}/{}", name(session.server));
+            assert_eq!(
+                session.busy_ms.is_none(),
+                session.state == SessionState::Idle
+            );
+            (session.client, to, session.state, session.requests)
+        });
+        told.collect()
+    };
+    let line = |client: &Client, to: &str, state, requests| {
+        let client = client.stream.local_addr().unwrap();
+        (client, to.to_owned(), state, requests)
+    };
+    let wanted = [
+        line(&busy, "site app/s1", SessionState::Server, 1),
+        line(&waiting, "site app/", SessionState::Queue, 1),
+        line(&tunnel, "bytes echo/e1", SessionState::Tunnel, 1),
+        line(&idle, "site /", SessionState::Idle, 2),
+    ];
+    eventually("all of it is told", || told() == wanted);
+    drop(tunnel);
+    held.wait();
+    for client in [&mut busy, &mut waiting] {
+        assert_eq!(client.response().text(), "done");
+    }
+    let idle = [&idle, &busy, &waiting];
+    eventually("all are idle", || {
+        let rests = |(_, _, state, _): &(_, _, _, _)| *state == SessionState::Idle;
+        told().len() == idle.len() && told().iter().all(rests)
+    });
 }
 
 #[test]

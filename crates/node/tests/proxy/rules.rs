@@ -5,6 +5,7 @@ use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::{
     Backend, BasicAuth, ControlReply, ControlRequest, Fixed, HeaderEdit, HeaderMatch, Limit,
     LimitKey, Mode, Most, PathMatch, Peers, QueryMatch, Rewrite, Route, Rule, User, ValueMatch,
+    Wanted,
 };
 use std::io::Write;
 use std::net::SocketAddr;
@@ -81,16 +82,16 @@ fn each_condition_leads_to_its_backend() {
         route(&|route| {
             route.when.headers = vec![HeaderMatch {
                 name: "X-Kind".into(),
-                values: vec![
+                wanted: Wanted::OneOf(vec![
                     ValueMatch::Equals("this".into()),
                     ValueMatch::Regex("^that".into()),
-                ],
+                ]),
             }];
         }),
         route(&|route| {
             route.when.query = vec![QueryMatch {
                 name: "kind".into(),
-                values: vec!["this one".into()],
+                wanted: Wanted::OneOf(vec!["this one".into()]),
             }];
         }),
         route(&|route| {

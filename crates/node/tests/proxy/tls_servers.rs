@@ -314,7 +314,10 @@ fn why_there_is_no_tls_is_told_in_words() {
     let plain = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let _ = stream.unwrap().write_all(b"220 plain.test ESMTP\r\n");
+            let mut stream = stream.unwrap();
+            let _ = stream.write_all(b"220 plain.test ESMTP\r\n");
+            // Closing with bytes unread would be a reset, which may overtake what was said.
+            let _ = stream.read_to_end(&mut Vec::new());
         }
     });
     let proxy = Proxy::start();

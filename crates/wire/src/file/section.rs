@@ -192,10 +192,12 @@ impl<'a> Section<'a> {
         value.is_some_and(|value| matches!(value.get_ref(), DeValue::String(_)))
     }
 
-    /// Whether `key` is `true`.
-    pub(crate) fn is_true(&self, key: &str) -> bool {
-        let value = self.table.get(key);
-        value.is_some_and(|value| matches!(value.get_ref(), DeValue::Boolean(true)))
+    /// What `key` is, where that is `true` or `false`.
+    pub(crate) fn truth(&self, key: &str) -> Option<bool> {
+        match self.table.get(key)?.get_ref() {
+            DeValue::Boolean(truth) => Some(*truth),
+            _ => None,
+        }
     }
 
     /// Where a key that is there stands.

@@ -28,7 +28,7 @@ impl Reader<'_, '_, '_> {
             value::on_marked_down,
             self.mistakes,
         );
-        Backend {
+        let backend = Backend {
             algorithm: self.algorithm(section),
             check,
             timeouts: ServerTimeouts {
@@ -49,6 +49,8 @@ impl Reader<'_, '_, '_> {
             slow_ejection: self.slow_ejection(section),
             sticky: self.sticky(section),
             ..Backend::new(name, servers)
-        }
+        };
+        self.note_only_http(&backend, section);
+        backend
     }
 }

@@ -5,7 +5,8 @@ use super::{Part, Reader, Reference, positive};
 use crate::file::value::Wrong;
 use crate::file::{At, Section, checked, text};
 use gaiola_model::proxy::{
-    Allowance, Conditions, HeaderMatch, PathMatch, QueryMatch, Route, Rule, ValueMatch,
+    Allowance, Conditions, CookieMatch, HeaderMatch, PathMatch, QueryMatch, Route, Rule,
+    ValueMatch, Wanted,
 };
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub(super) const KEYS: &[&str] = &[
     "method",
     "header",
     "query",
+    "cookie",
     "source",
     "max_body",
     "max_head",
@@ -119,6 +121,7 @@ impl Reader<'_, '_, '_> {
             sources: self.networks(section, "source"),
             headers: self.headers(section),
             query: self.query(section),
+            cookies: self.cookies(section),
             ..Conditions::default()
         };
         let host = (
@@ -187,49 +190,96 @@ impl Reader<'_, '_, '_> {
         self.ask(&written.span, Part::Route(&route), hint);
     }
 
-    /// `NAME = true`, one value or several, or `{ is, regex }`.
     fn headers(&mut self, section: &Section<'_>) -> Vec<HeaderMatch> {
-        let Some(all) = section.table("header", "frontend.NAME.route.header", self.mistakes) else {
-            return Vec::new();
+        let kinds = (
+            "frontend.NAME.route.header",
+            "frontend.NAME.route.header.NAME",
+        );
+        let named = |name: &str, wanted| Conditions {
+            headers: vec![HeaderMatch {
+                name: name.into(),
+                wanted,
+            }],
+            ..Conditions::default()
         };
-        let mut headers = Vec::new();
-        for entry in all.entries() {
-            let name = entry.value.to_owned();
-            let named = |name: &str, values| Conditions {
-                headers: vec![HeaderMatch {
-                    name: name.into(),
-                    values,
-                }],
-                ..Conditions::default()
-            };
-            let hint = "write a name such as X-Kind";
-            self.ask_about(&entry, named(&name, Vec::new()), hint);
-            let values = self.header_values(&all, &name);
-            for value in &values {
-                let alone = named("x", vec![value.value.clone()]);
-                self.ask_about(value, alone, REGEX_HINT);
-            }
-            let values = values.into_iter().map(|value| value.value).collect();
-            headers.push(HeaderMatch { name, values });
-        }
-        headers
+        let all = self.named_values(section, "header", kinds, named);
+        all.into_iter()
+            .map(|(name, wanted)| HeaderMatch { name, wanted })
+            .collect()
     }
 
-    fn header_values(&mut self, all: &Section<'_>, name: &str) -> Vec<At<ValueMatch>> {
+    fn cookies(&mut self, section: &Section<'_>) -> Vec<CookieMatch> {
+        let kinds = (
+            "frontend.NAME.route.cookie",
+            "frontend.NAME.route.cookie.NAME",
+        );
+        let named = |name: &str, wanted| Conditions {
+            cookies: vec![CookieMatch {
+                name: name.into(),
+                wanted,
+            }],
+            ..Conditions::default()
+        };
+        let all = self.named_values(section, "cookie", kinds, named);
+        all.into_iter()
+            .map(|(name, wanted)| CookieMatch { name, wanted })
+            .collect()
+    }
+
+    /// `NAME = true` or `false`, one value or several, or `{ is, regex }`.
+    fn named_values(
+        &mut self,
+        section: &Section<'_>,
+        key: &'static str,
+        (kind, value_kind): (&'static str, &'static str),
+        named: impl Fn(&str, Wanted<ValueMatch>) -> Conditions,
+    ) -> Vec<(String, Wanted<ValueMatch>)> {
+        let Some(all) = section.table(key, kind, self.mistakes) else {
+            return Vec::new();
+        };
+        let mut read = Vec::new();
+        for entry in all.entries() {
+            let name = entry.value;
+            let hint = "write a name such as X-Kind";
+            self.ask_about(&entry, named(name, Wanted::Present), hint);
+            let wanted = self.wanted(&all, name, |reader| {
+                let values = reader.values(&all, name, value_kind);
+                for value in &values {
+                    let alone = Wanted::OneOf(vec![value.value.clone()]);
+                    reader.ask_about(value, named("x", alone), REGEX_HINT);
+                }
+                values.into_iter().map(|value| value.value).collect()
+            });
+            read.push((name.to_owned(), wanted));
+        }
+        read
+    }
+
+    /// `true`: it must be there; `false`: it must not; or its values.
+    fn wanted<T>(
+        &mut self,
+        all: &Section<'_>,
+        name: &str,
+        values: impl FnOnce(&mut Self) -> Vec<T>,
+    ) -> Wanted<T> {
+        match all.truth(name) {
+            Some(true) => Wanted::Present,
+            Some(false) => Wanted::Absent,
+            None => Wanted::OneOf(values(self)),
+        }
+    }
+
+    fn values(&mut self, all: &Section<'_>, name: &str, kind: &'static str) -> Vec<At<ValueMatch>> {
         let of = |written: Vec<At<String>>, value: fn(String) -> ValueMatch| {
             written.into_iter().map(move |at| At {
                 value: value(at.value),
                 span: at.span,
             })
         };
-        if all.is_true(name) {
-            return Vec::new();
-        }
         if !all.has_table(name) {
             let written = all.one_or_more(name, "\"value\"", self.mistakes);
             return of(written, ValueMatch::Equals).collect();
         }
-        let kind = "frontend.NAME.route.header.NAME";
         let Some(section) = all.table(name, kind, self.mistakes) else {
             return Vec::new();
         };
@@ -244,20 +294,17 @@ impl Reader<'_, '_, '_> {
         is.chain(of(regex, ValueMatch::Regex)).collect()
     }
 
-    /// `NAME = true`, one value or several.
+    /// `NAME = true` or `false`, one value or several.
     fn query(&mut self, section: &Section<'_>) -> Vec<QueryMatch> {
         let Some(all) = section.table("query", "frontend.NAME.route.query", self.mistakes) else {
             return Vec::new();
         };
-        let parameter = |entry: At<&str>| {
-            let values = match all.is_true(entry.value) {
-                true => Vec::new(),
-                false => all.one_or_more(entry.value, "\"value\"", self.mistakes),
-            };
-            QueryMatch {
-                name: entry.value.to_owned(),
-                values: values.into_iter().map(|value| value.value).collect(),
-            }
+        let parameter = |entry: At<&str>| QueryMatch {
+            name: entry.value.to_owned(),
+            wanted: self.wanted(&all, entry.value, |reader| {
+                let values = all.one_or_more(entry.value, "\"value\"", reader.mistakes);
+                values.into_iter().map(|value| value.value).collect()
+            }),
         };
         all.entries().into_iter().map(parameter).collect()
     }

@@ -100,7 +100,7 @@ impl Reader<'_, '_, '_> {
         match verb {
             "deny" => {
                 section.boolean(verb, self.mistakes)?;
-                if section.is_true(verb) {
+                if section.truth(verb) == Some(true) {
                     return Some(Rule::Deny);
                 }
                 let span = section.key_span(verb)?;

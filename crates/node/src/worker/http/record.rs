@@ -3,11 +3,11 @@
 use super::Connection;
 use crate::worker::log::{Asked, Ending, Entry, GOOD, Leg};
 use crate::worker::serving::{Place, Serving};
+use crate::worker::sessions::Way;
 use crate::worker::thread::Worker;
 use gaiola_core::forward;
 use gaiola_model::http::RequestHead;
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::time::Instant;
 
 /// Longest request id: what `core::forward` lets pass.
@@ -21,8 +21,8 @@ pub(super) struct Record {
     pub(super) queue: Leg,
     pub(super) connect: Leg,
     pub(super) response: Leg,
-    /// How many waited for a server already when it began to.
-    pub(super) ahead: Cell<usize>,
+    /// How it comes to a server, and behind how many.
+    pub(super) ahead: Way,
     /// 0: none was sent.
     pub(super) status: u16,
     /// Bytes that were sent to the client.
@@ -56,7 +56,7 @@ impl Record {
             queue: Leg::default(),
             connect: Leg::default(),
             response: Leg::default(),
-            ahead: Cell::default(),
+            ahead: Way::default(),
             status: 0,
             bytes: 0,
             head_bytes: 0,
@@ -141,7 +141,7 @@ impl Record {
             cookie: self.cookie,
             load: connection.worker.load(serving, index, self.place),
             redispatched: self.redispatched,
-            ahead: self.ahead.get(),
+            ahead: self.ahead.ahead(),
         });
     }
 }

@@ -9,6 +9,7 @@ use crate::worker::files;
 use crate::worker::io::{Buffer, Fault};
 use crate::worker::log::Leg;
 use crate::worker::serving::{Place, Serving};
+use crate::worker::sessions::Way;
 use gaiola_core::forward::{self, Edit};
 use gaiola_core::route::Asked;
 use gaiola_core::rule::{Rewritten, Rules};
@@ -54,6 +55,8 @@ impl Connection {
 pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) -> After {
     let mut record = Record::new(&connection.worker, pending.begun);
     record.head = Leg::of(pending.took);
+    record.ahead = Way::of(&connection.client.session);
+    connection.client.session.begin(pending.begun);
     connection.worker.budget.borrow_mut().deposit();
     loop {
         let serving = connection.worker.serving();
@@ -67,6 +70,7 @@ pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) ->
         let head = &pending.heads.request;
         let front = pending.buffer.front(head.len);
         record.finish(connection, &serving, Some((head, front)));
+        connection.client.session.rest();
         let is_last = !head.keep_alive && head.framing == Framing::None;
         return match then {
             Then::Request(rest) => {

@@ -3,6 +3,7 @@
 use super::Server;
 use crate::worker::log::Ending;
 use crate::worker::orders::{BackendOrders, Health, InFlight, Place, Queue, Turn};
+use crate::worker::sessions::Way;
 use gaiola_core::balance::{self, Ask, Balancer, NotPicked};
 use gaiola_core::sticky::Jar;
 use gaiola_model::Time;
@@ -199,7 +200,7 @@ impl Backend {
 
     /// Chooses a server, waiting in the queue for at most `limit` where it must. The one that a cookie names is taken
     /// while it is up, even if it drains, and waited for while it is full; a hashed request goes on to the next server
-    /// instead, as it does beyond the bound. `ahead` is told how many waited already, where it waits.
+    /// instead, as it does beyond the bound. How it goes is noted on its `way`.
     ///
     /// # Errors
     /// Why there is none.
@@ -209,16 +210,17 @@ impl Backend {
         tried: &[usize],
         now: Time,
         limit: Duration,
-        ahead: &Cell<usize>,
+        way: &Way,
     ) -> Result<Lease, NoServer> {
         let late = match self.choose(want, tried) {
-            Ok(lease) => return Ok(lease),
+            Ok(lease) => return Ok(way.lead_to(lease)),
             Err(why) => self.worth_waiting(why)?,
         };
-        let waiting = self.wait(want, tried, now + limit, ahead);
+        let waiting = self.wait(want, tried, now + limit, way);
         tokio::time::timeout(limit, waiting)
             .await
             .unwrap_or(Err(late))
+            .map(|lease| way.lead_to(lease))
     }
 
     async fn wait(
@@ -226,7 +228,7 @@ impl Backend {
         want: Want,
         tried: &[usize],
         deadline: Time,
-        ahead: &Cell<usize>,
+        way: &Way,
     ) -> Result<Lease, NoServer> {
         let size = self.config.timeouts.queue_size;
         loop {
@@ -234,7 +236,7 @@ impl Backend {
             let only = named.map(|index| Arc::clone(&self.servers[index].member));
             let joined = self.queue.join(size, deadline, only);
             let mut waiting = joined.ok_or(NoServer::QueueFull)?;
-            ahead.set(waiting.ahead);
+            way.wait(self, waiting.ahead);
             while self.named(want, tried) == named {
                 // A place may have been given back before this joined.
                 match self.choose(want, tried) {

@@ -3,8 +3,8 @@
 use crate::conversation::{Conversation, Step, conversation, get, post};
 use crate::setup::{Parts, Setup};
 use gaiola_model::proxy::{
-    BasicAuth, Fixed, HeaderMatch, Limit, LimitKey, Most, PathMatch, QueryMatch, Rewrite, Rule,
-    User, ValueMatch,
+    BasicAuth, CookieMatch, Fixed, HeaderMatch, Limit, LimitKey, Most, PathMatch, QueryMatch,
+    Rewrite, Rule, User, ValueMatch, Wanted,
 };
 use std::time::Duration;
 
@@ -45,10 +45,44 @@ const ROUTES: Setup = Setup {
         });
         deny(parts, &|when| when.methods = vec!["PURGE".into()]);
         let kind = || ValueMatch::Equals("evil".into());
-        deny(parts, &|when| when.headers = vec![HeaderMatch { name: "X-Kind".into(), values: vec![kind()] }]);
-        deny(parts, &|when| when.query = vec![QueryMatch { name: "kind".into(), values: vec!["evil".into()] }]);
+        deny(parts, &|when| when.headers = vec![HeaderMatch { name: "X-Kind".into(), wanted: Wanted::OneOf(vec![kind()]) }]);
+        deny(parts, &|when| when.query = vec![QueryMatch { name: "kind".into(), wanted: Wanted::OneOf(vec!["evil".into()]) }]);
         deny(parts, &|when| when.hosts = vec!["evil.example".into()]);
         deny(parts, &|when| when.paths = vec![PathMatch::Regex(r"\.php$".into())]);
+    },
+    ..Setup::plain()
+};
+
+/// What lacks the thing that its path names is denied.
+const ABSENT: Setup = Setup {
+    frontend: "http-request deny if { path /header } !{ req.hdr(X-Kind) -m found }
+    http-request deny if { path /query } !{ url_param(kind) -m found }
+    http-request deny if { path /cookie } !{ req.cook(id) -m found }",
+    gaiola: |parts: &mut Parts| {
+        parts.route(|route| {
+            route.path_prefix = "/header".into();
+            route.when.headers = vec![HeaderMatch {
+                name: "X-Kind".into(),
+                wanted: Wanted::Absent,
+            }];
+            route.rules = vec![Rule::Deny];
+        });
+        parts.route(|route| {
+            route.path_prefix = "/query".into();
+            route.when.query = vec![QueryMatch {
+                name: "kind".into(),
+                wanted: Wanted::Absent,
+            }];
+            route.rules = vec![Rule::Deny];
+        });
+        parts.route(|route| {
+            route.path_prefix = "/cookie".into();
+            route.when.cookies = vec![CookieMatch {
+                name: "id".into(),
+                wanted: Wanted::Absent,
+            }];
+            route.rules = vec![Rule::Deny];
+        });
     },
     ..Setup::plain()
 };
@@ -177,6 +211,39 @@ pub(crate) fn all() -> Vec<Conversation> {
             get("/x.php", ""),
         ),
         routed("a query does not count for it", get("/x?y=z.php", "")),
+        other(
+            "a field that is absent",
+            ABSENT,
+            get("/header", "X-Kin: 1\r\n"),
+        )
+        .ask(get("/header", "x-kind: 1\r\n")),
+        other(
+            "a field without a value",
+            ABSENT,
+            get("/header", "X-Kind:\r\n"),
+        ),
+        other(
+            "a parameter that is absent",
+            ABSENT,
+            get("/query?kin=1", ""),
+        )
+        .ask(get("/query?a&kind=1", "")),
+        other(
+            "a parameter with an empty value",
+            ABSENT,
+            get("/query?kind=", ""),
+        ),
+        other(
+            "a cookie that is absent",
+            ABSENT,
+            get("/cookie", "Cookie: ID=1; i=2\r\n"),
+        )
+        .ask(get("/cookie", "Cookie: a=1; id=2\r\n")),
+        other(
+            "a cookie with an empty value",
+            ABSENT,
+            get("/cookie", "Cookie: id=\r\n"),
+        ),
         other("a prefix that is exchanged", STRIP, get("/api/x?y=1", "")),
         other("a prefix alone that is exchanged", STRIP, get("/api", "")),
         other("a prefix that is not quite it", STRIP, get("/apis", "")),

@@ -434,6 +434,53 @@ sticky = {}
 }
 
 #[test]
+fn what_only_http_has_is_no_part_of_tcp() {
+    let text = r#"
+[frontend.db]
+mode = "tcp"
+bind = ":1"
+backend = "db"
+sni = [{ names = "a.b", backend = "named" }]
+[frontend.www]
+bind = ":2"
+backend = "web"
+[backend.db]
+balance = "hash"
+sticky = { cookie = "id" }
+fallback = "other"
+server = { s = "10.0.0.1:80" }
+[backend.db.hash]
+on = "uri"
+[backend.named]
+balance = "hash"
+hash = { on = "header", name = "x" }
+server = { s = "10.0.0.1:80" }
+[backend.other]
+fallback = "db"
+balance = "hash"
+hash = { on = "source" }
+slow_ejection = { factor = 300, after = "10s" }
+server = { s = "10.0.0.1:80" }
+[backend.web]
+balance = "hash"
+hash = { on = "cookie", name = "x" }
+sticky = { cookie = "id" }
+slow_ejection = { factor = 300, after = "10s" }
+server = { s = "10.0.0.1:80" }
+"#;
+    let hint = "[frontend.db] is mode = \"tcp\" and sends here: take it out, or give that frontend another backend";
+    assert_eq!(
+        said(text),
+        [
+            format!("12:1: `sticky` has no meaning in TCP; {hint}"),
+            format!("15:13: `hash` on a request has no meaning in TCP; {hint}"),
+            format!("19:1: `hash` on a request has no meaning in TCP; {hint}"),
+            format!("25:1: `slow_ejection` has no meaning in TCP; {hint}"),
+        ]
+    );
+}
+
+#[test]
 fn the_example_is_right() {
     let config = read(EXAMPLE);
     let [site] = &*config.frontends else {

@@ -2,8 +2,8 @@
 
 use super::*;
 use gaiola_model::proxy::{
-    Allowance, Conditions, Fixed, HeaderEdit, HeaderMatch, LimitKey, Most, PathMatch, QueryMatch,
-    Rewrite, Rule, User, ValueMatch,
+    Allowance, Conditions, CookieMatch, Fixed, HeaderEdit, HeaderMatch, LimitKey, Most, PathMatch,
+    QueryMatch, Rewrite, Rule, User, ValueMatch, Wanted,
 };
 
 const WHOLE: &str = r#"
@@ -49,8 +49,9 @@ max_body = "10MB"
 max_head = "4KiB"
 timeouts = { server = "5s", queue = "1s" }
 backend = "app"
-header = { X-Any = true, X-One = "one", X-Two = ["one", "two"], X-Re = { is = "one", regex = ["^a", "b$"] } }
-query = { any = true, one = "1", two = ["1", "2"] }
+header = { X-Any = true, X-One = "one", X-Two = ["one", "two"], X-Re = { is = "one", regex = ["^a", "b$"] }, X-No = false }
+query = { any = true, one = "1", two = ["1", "2"], no = false }
+cookie = { id = true, no = false, kind = { regex = "^a" } }
 rule = [
   { auth = "staff" },
   { limit = "logins" },
@@ -122,28 +123,44 @@ fn common() -> Vec<Rule> {
 fn conditions() -> Conditions {
     let is = |value: &str| ValueMatch::Equals(value.into());
     let regex = |value: &str| ValueMatch::Regex(value.into());
-    let header = |name: &str, values| HeaderMatch {
+    let header = |name: &str, wanted| HeaderMatch {
         name: name.into(),
-        values,
+        wanted,
     };
-    let parameter = |name: &str, values: &[&str]| QueryMatch {
+    let parameter = |name: &str, wanted| QueryMatch {
         name: name.into(),
-        values: values.iter().map(|value| (*value).into()).collect(),
+        wanted,
     };
+    let cookie = |name: &str, wanted| CookieMatch {
+        name: name.into(),
+        wanted,
+    };
+    let texts =
+        |values: &[&str]| Wanted::OneOf(values.iter().map(|value| (*value).into()).collect());
     Conditions {
         hosts: vec!["a.example".into(), "*.a.example".into()],
         paths: Vec::new(),
         methods: vec!["GET".into()],
         headers: vec![
-            header("X-Any", vec![]),
-            header("X-One", vec![is("one")]),
-            header("X-Two", vec![is("one"), is("two")]),
-            header("X-Re", vec![is("one"), regex("^a"), regex("b$")]),
+            header("X-Any", Wanted::Present),
+            header("X-One", Wanted::OneOf(vec![is("one")])),
+            header("X-Two", Wanted::OneOf(vec![is("one"), is("two")])),
+            header(
+                "X-Re",
+                Wanted::OneOf(vec![is("one"), regex("^a"), regex("b$")]),
+            ),
+            header("X-No", Wanted::Absent),
         ],
         query: vec![
-            parameter("any", &[]),
-            parameter("one", &["1"]),
-            parameter("two", &["1", "2"]),
+            parameter("any", Wanted::Present),
+            parameter("one", texts(&["1"])),
+            parameter("two", texts(&["1", "2"])),
+            parameter("no", Wanted::Absent),
+        ],
+        cookies: vec![
+            cookie("id", Wanted::Present),
+            cookie("no", Wanted::Absent),
+            cookie("kind", Wanted::OneOf(vec![regex("^a")])),
         ],
         sources: ["10.0.0.0/8", "192.0.2.7/32"]
             .map(|network| network.parse().unwrap())
@@ -305,7 +322,7 @@ error_pages = { 200 = "a", ok = "b" }
 [[frontend.www.route]]
 path = ["b", "/a//b", "/%62", "/b?c"]
 max_body = "10"
-header = { X-A = false, X-B = {} }
+header = { X-A = 5, X-B = {} }
 rule = [{ deny = false }, { deny = true, limit = "a" }, { auth = "stuff" }, { limit = "x" }]
 [[frontend.www.route]]
 rule = [{ redirect = "/a", status = 200 }, { strip = "a" }, { rewrite = "/a" }, { set_header = "X-A" }, { hsts = "forever" }, { denny = true }]
@@ -341,8 +358,8 @@ a = "10.0.0.1:80"
         "18:23: `path` \"/%62\" contains `%`",
         "18:31: `path` \"/b?c\" contains '?'",
         "19:12: `max_body` \"10\" is not a size",
-        "20:18: `X-A` is true or false, but is to be a string",
-        "20:25: [frontend.www.route.header.X-B] says no value",
+        "20:18: `X-A` is a number, but is to be a string",
+        "20:21: [frontend.www.route.header.X-B] says no value",
         "21:11: a rule that denies nothing",
         "21:42: `limit` does not go with `deny`",
         "21:66: there is no list of users \"stuff\"; did you mean `staff`?",

@@ -1,0 +1,264 @@
+//! What is done on each client's connection, for an operator who asks. The connection's task notes it as it goes, and
+//! the worker looks through the notes when it is asked: nobody else pays for it.
+
+use super::serving::{Backend, Lease, Server, Serving};
+use gaiola_model::proxy::{Address, SessionStat, SessionState};
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// All connections of a worker, in no order.
+#[derive(Clone, Default)]
+pub(super) struct Sessions(Rc<RefCell<Vec<Rc<Session>>>>);
+
+/// A connection that is among them as long as this is kept.
+pub(super) struct Entered {
+    session: Rc<Session>,
+    all: Sessions,
+}
+
+/// The notes on one connection.
+pub(super) struct Session {
+    /// Its place among all.
+    index: Cell<usize>,
+    client: Cell<SocketAddr>,
+    /// Where it was accepted, which finds its frontend.
+    bind: Rc<Address>,
+    opened: Instant,
+    requests: Cell<u64>,
+    doing: RefCell<Doing>,
+}
+
+/// What is done now, and since when.
+enum Doing {
+    /// It is not known yet what is wanted.
+    Opening(Instant),
+    Idle,
+    Request(Instant),
+    Queue(Instant, Rc<Backend>),
+    Server(Instant, Rc<Server>),
+    Tunnel(Instant, Rc<Server>),
+}
+
+/// The way of a request, or a TCP session, to a server.
+#[derive(Default)]
+pub(super) struct Way {
+    ahead: Cell<usize>,
+    session: Option<Rc<Session>>,
+}
+
+impl Sessions {
+    /// A connection has been accepted.
+    pub(super) fn enter(&self, client: SocketAddr, bind: &Rc<Address>) -> Entered {
+        let mut all = self.0.borrow_mut();
+        let opened = Instant::now();
+        let session = Rc::new(Session {
+            index: Cell::new(all.len()),
+            client: Cell::new(client),
+            bind: Rc::clone(bind),
+            opened,
+            requests: Cell::new(0),
+            doing: RefCell::new(Doing::Opening(opened)),
+        });
+        all.push(Rc::clone(&session));
+        Entered {
+            session,
+            all: self.clone(),
+        }
+    }
+
+    /// How many there are, and at most so many of them: first those where something is under way, then the others, each
+    /// the longest first.
+    pub(super) fn show(&self, most: usize, serving: &Serving) -> (u64, Vec<SessionStat>) {
+        let all = self.0.borrow();
+        let mut chosen: Vec<_> = all.iter().collect();
+        if let Some(last) = most.checked_sub(1).filter(|last| *last < chosen.len()) {
+            chosen.select_nth_unstable_by_key(last, |session| session.rank());
+        }
+        chosen.truncate(most);
+        chosen.sort_unstable_by_key(|session| session.rank());
+        let shown = chosen.iter().map(|session| session.stat(serving));
+        (all.len() as u64, shown.collect())
+    }
+}
+
+impl Deref for Entered {
+    type Target = Rc<Session>;
+
+    fn deref(&self) -> &Rc<Session> {
+        &self.session
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut all = self.all.0.borrow_mut();
+        let index = self.session.index.get();
+        all.swap_remove(index);
+        if let Some(moved) = all.get(index) {
+            moved.index.set(index);
+        }
+    }
+}
+
+impl Session {
+    /// Whose it is, as a PROXY protocol header says.
+    pub(super) fn is_of(&self, client: SocketAddr) {
+        self.client.set(client);
+    }
+
+    /// Nothing is asked now.
+    pub(super) fn rest(&self) {
+        self.doing.replace(Doing::Idle);
+    }
+
+    /// A request, or what a TCP client wants, has begun then.
+    pub(super) fn begin(&self, begun: Instant) {
+        self.requests.set(self.requests.get() + 1);
+        self.doing.replace(Doing::Request(begun));
+    }
+
+    /// Bytes are copied from now on.
+    pub(super) fn tunnel(&self) {
+        let mut doing = self.doing.borrow_mut();
+        if let Doing::Server(since, server) = &*doing {
+            *doing = Doing::Tunnel(*since, Rc::clone(server));
+        }
+    }
+
+    fn change(&self, next: impl FnOnce(Instant) -> Doing) {
+        let mut doing = self.doing.borrow_mut();
+        let since = doing.since().unwrap_or(self.opened);
+        *doing = next(since);
+    }
+
+    fn rank(&self) -> (bool, Instant) {
+        let since = self.doing.borrow().since();
+        (since.is_none(), since.unwrap_or(self.opened))
+    }
+
+    fn stat(&self, serving: &Serving) -> SessionStat {
+        let doing = self.doing.borrow();
+        let (backend, server) = match &*doing {
+            Doing::Opening(_) | Doing::Idle | Doing::Request(_) => ("", ""),
+            Doing::Queue(_, backend) => (&*backend.config.name, ""),
+            Doing::Server(_, server) | Doing::Tunnel(_, server) => {
+                (&*server.member.backend, &*server.member.name)
+            }
+        };
+        let frontend = serving.frontend(&self.bind);
+        let frontend = frontend.map(|(index, _)| serving.of(index).1.name.clone());
+        let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        SessionStat {
+            client: self.client.get(),
+            frontend,
+            backend: some(backend),
+            server: some(server),
+            state: match &*doing {
+                Doing::Opening(_) => SessionState::Opening,
+                Doing::Idle => SessionState::Idle,
+                Doing::Request(_) => SessionState::Request,
+                Doing::Queue(..) => SessionState::Queue,
+                Doing::Server(..) => SessionState::Server,
+                Doing::Tunnel(..) => SessionState::Tunnel,
+            },
+            busy_ms: doing.since().map(|since| millis(since.elapsed())),
+            age_ms: millis(self.opened.elapsed()),
+            requests: self.requests.get(),
+        }
+    }
+}
+
+impl Doing {
+    /// Since when something is under way.
+    const fn since(&self) -> Option<Instant> {
+        match self {
+            Self::Idle => None,
+            Self::Opening(since)
+            | Self::Request(since)
+            | Self::Queue(since, _)
+            | Self::Server(since, _)
+            | Self::Tunnel(since, _) => Some(*since),
+        }
+    }
+}
+
+impl Way {
+    /// The way of what is asked on this connection.
+    pub(super) fn of(session: &Rc<Session>) -> Self {
+        Self {
+            ahead: Cell::default(),
+            session: Some(Rc::clone(session)),
+        }
+    }
+
+    /// How many waited for a server already when it last began to.
+    pub(super) fn ahead(&self) -> usize {
+        self.ahead.get()
+    }
+
+    /// It waits for one of the backend's servers, behind so many.
+    pub(super) fn wait(&self, backend: &Rc<Backend>, ahead: usize) {
+        self.ahead.set(ahead);
+        if let Some(session) = &self.session {
+            session.change(|since| Doing::Queue(since, Rc::clone(backend)));
+        }
+    }
+
+    /// It has come to a server.
+    pub(super) fn lead_to(&self, lease: Lease) -> Lease {
+        if let Some(session) = &self.session {
+            session.change(|since| Doing::Server(since, Rc::clone(&lease.server)));
+        }
+        lease
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(sessions: &Sessions, most: usize) -> (u64, Vec<u16>) {
+        let (total, shown) = sessions.show(most, &Serving::default());
+        (total, shown.iter().map(|it| it.client.port()).collect())
+    }
+
+    #[test]
+    fn those_that_take_longest_are_shown_first_and_no_more_than_are_wanted() {
+        let sessions = Sessions::default();
+        let bind = Rc::new(Address::from(([127, 0, 0, 1], 80)));
+        let enter = |port| sessions.enter(([192, 0, 2, 1], port).into(), &bind);
+        let entered: Vec<_> = (0..4).map(enter).collect();
+        let begun = Instant::now();
+        entered[0].rest();
+        for (port, after) in [(1, 3), (2, 2), (3, 1)] {
+            entered[port].begin(begun + Duration::from_millis(after));
+        }
+        assert_eq!(shown(&sessions, 9), (4, vec![3, 2, 1, 0]));
+        assert_eq!(shown(&sessions, 2), (4, vec![3, 2]));
+        assert_eq!(shown(&sessions, 0), (4, vec![]));
+        entered[3].rest();
+        assert_eq!(shown(&sessions, 1), (4, vec![2]));
+    }
+
+    #[test]
+    fn whoever_has_left_is_shown_no_more() {
+        let sessions = Sessions::default();
+        let bind = Rc::new(Address::from(([127, 0, 0, 1], 80)));
+        let enter = |port| sessions.enter(([192, 0, 2, 1], port).into(), &bind);
+        let mut entered: Vec<_> = (0..4).map(enter).collect();
+        for leaver in [1, 0, 1] {
+            drop(entered.remove(leaver));
+        }
+        assert_eq!(shown(&sessions, 9), (1, vec![2]));
+        entered.push(enter(7));
+        entered.remove(0);
+        assert_eq!(shown(&sessions, 9), (1, vec![7]));
+    }
+}
