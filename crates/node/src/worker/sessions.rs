@@ -31,6 +31,16 @@ pub(super) struct Session {
     doing: RefCell<Doing>,
 }
 
+/// A connection as it is shown.
+pub(super) struct Shown {
+    /// What is shown first: where something is under way, then the others, each the longest first.
+    pub(super) rank: Rank,
+    pub(super) stat: SessionStat,
+}
+
+/// Whether nothing is under way, and since when.
+pub(super) type Rank = (bool, Instant);
+
 /// What is done now, and since when.
 enum Doing {
     /// It is not known yet what is wanted.
@@ -69,9 +79,8 @@ impl Sessions {
         }
     }
 
-    /// How many there are, and at most so many of them: first those where something is under way, then the others, each
-    /// the longest first.
-    pub(super) fn show(&self, most: usize, serving: &Serving) -> (u64, Vec<SessionStat>) {
+    /// How many there are, and at most so many of them by their rank.
+    pub(super) fn show(&self, most: usize, serving: &Serving) -> (u64, Vec<Shown>) {
         let all = self.0.borrow();
         let mut chosen: Vec<_> = all.iter().collect();
         if let Some(last) = most.checked_sub(1).filter(|last| *last < chosen.len()) {
@@ -79,7 +88,10 @@ impl Sessions {
         }
         chosen.truncate(most);
         chosen.sort_unstable_by_key(|session| session.rank());
-        let shown = chosen.iter().map(|session| session.stat(serving));
+        let shown = chosen.iter().map(|session| Shown {
+            rank: session.rank(),
+            stat: session.stat(serving),
+        });
         (all.len() as u64, shown.collect())
     }
 }
@@ -134,7 +146,7 @@ impl Session {
         *doing = next(since);
     }
 
-    fn rank(&self) -> (bool, Instant) {
+    fn rank(&self) -> Rank {
         let since = self.doing.borrow().since();
         (since.is_none(), since.unwrap_or(self.opened))
     }
@@ -226,7 +238,10 @@ mod tests {
 
     fn shown(sessions: &Sessions, most: usize) -> (u64, Vec<u16>) {
         let (total, shown) = sessions.show(most, &Serving::default());
-        (total, shown.iter().map(|it| it.client.port()).collect())
+        (
+            total,
+            shown.iter().map(|it| it.stat.client.port()).collect(),
+        )
     }
 
     #[test]

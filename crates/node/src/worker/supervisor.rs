@@ -13,10 +13,11 @@ pub(super) use change::validate;
 use super::check::Watched;
 use super::counters::Counters;
 use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
+use super::sessions::Shown;
 use super::tls::{ServerSettings, Servers, Tickets};
 use gaiola_core::health::Input;
 use gaiola_model::Revision;
-use gaiola_model::proxy::{ControlReply, ControlRequest, SessionStat, SlowEjection};
+use gaiola_model::proxy::{ControlReply, ControlRequest, SlowEjection};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -48,7 +49,7 @@ pub(super) struct Look {
     /// At most so many of them.
     pub(super) most: usize,
     /// Is told them, and how many there are in all.
-    pub(super) shown: oneshot::Sender<(u64, Vec<SessionStat>)>,
+    pub(super) shown: oneshot::Sender<(u64, Vec<Shown>)>,
 }
 
 /// What a worker tells about a member.

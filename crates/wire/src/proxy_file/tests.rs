@@ -385,7 +385,7 @@ fn whoever_writes_haproxys_words_is_told_ours() {
         (
             backend,
             "cookie = 'A'",
-            "; `cookie` belongs in [backend.NAME.sticky] or [backend.NAME.server.NAME]",
+            "; `cookie` belongs in [frontend.NAME.route] or [backend.NAME.sticky] or [backend.NAME.server.NAME]",
         ),
         (
             backend,

@@ -10,25 +10,30 @@ const MOST: usize = 1000;
 impl Supervisor {
     /// The connections of all workers; of many, those where something is under way for longest.
     pub(super) async fn sessions(&self) -> Result<SessionsStat, String> {
-        let mut stat = SessionsStat::default();
+        let (mut sum, mut shown) = (0, Vec::new());
         for (index, seat) in self.seats.iter().enumerate() {
-            let (shown, answer) = oneshot::channel();
+            let (to, answer) = oneshot::channel();
             let look = async {
-                seat.looks.send(Look { most: MOST, shown }).await.ok()?;
+                let look = Look {
+                    most: MOST,
+                    shown: to,
+                };
+                seat.looks.send(look).await.ok()?;
                 answer.await.ok()
             };
             let (total, sessions) = tokio::time::timeout(WORKER_PATIENCE, look)
                 .await
                 .map_err(|_| format!("worker {index} does not answer"))?
                 .ok_or_else(|| format!("worker {index} has ended"))?;
-            stat.total += total;
-            stat.sessions.extend(sessions);
+            sum += total;
+            shown.extend(sessions);
         }
-        stat.sessions.sort_by_key(|session| {
-            let since = session.busy_ms.unwrap_or(session.age_ms);
-            (session.busy_ms.is_none(), std::cmp::Reverse(since))
-        });
-        stat.sessions.truncate(MOST);
-        Ok(stat)
+        // By when, not by how long: each worker was asked at another time.
+        shown.sort_by_key(|shown| shown.rank);
+        let sessions = shown.into_iter().map(|shown| shown.stat);
+        Ok(SessionsStat {
+            total: sum,
+            sessions: sessions.take(MOST).collect(),
+        })
     }
 }
