@@ -22,7 +22,7 @@ pub(super) struct Record {
     pub(super) connect: Leg,
     pub(super) response: Leg,
     /// How it comes to a server, and behind how many.
-    pub(super) ahead: Way,
+    pub(super) way: Way,
     /// 0: none was sent.
     pub(super) status: u16,
     /// Bytes that were sent to the client.
@@ -56,7 +56,7 @@ impl Record {
             queue: Leg::default(),
             connect: Leg::default(),
             response: Leg::default(),
-            ahead: Way::default(),
+            way: Way::default(),
             status: 0,
             bytes: 0,
             head_bytes: 0,
@@ -141,7 +141,7 @@ impl Record {
             cookie: self.cookie,
             load: connection.worker.load(serving, index, self.place),
             redispatched: self.redispatched,
-            ahead: self.ahead.ahead(),
+            ahead: self.way.ahead(),
         });
     }
 }

@@ -55,7 +55,7 @@ impl Connection {
 pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) -> After {
     let mut record = Record::new(&connection.worker, pending.begun);
     record.head = Leg::of(pending.took);
-    record.ahead = Way::of(&connection.client.session);
+    record.way = Way::of(&connection.client.session);
     connection.client.session.begin(pending.begun);
     connection.worker.budget.borrow_mut().deposit();
     loop {

@@ -194,8 +194,10 @@ impl Backend {
         self: &Rc<Self>,
         want: Want,
         tried: &[usize],
+        way: &Way,
     ) -> Option<Lease> {
-        self.choose(want, tried).ok()
+        let lease = self.choose(want, tried).ok()?;
+        Some(way.lead_to(lease))
     }
 
     /// Chooses a server, waiting in the queue for at most `limit` where it must. The one that a cookie names is taken

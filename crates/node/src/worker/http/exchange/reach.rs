@@ -47,7 +47,7 @@ pub(super) async fn lease(
     record: &mut Record,
     (attempts, queue): (u32, Option<Duration>),
 ) -> Result<Lease, NoServer> {
-    if let Some(lease) = backend.lease_now(want, tried) {
+    if let Some(lease) = backend.lease_now(want, tried, &record.way) {
         record.queue.done = true;
         return Ok(lease);
     }
@@ -55,13 +55,13 @@ pub(super) async fn lease(
     let asked = Instant::now();
     let limit = queue.unwrap_or(backend.config.timeouts.queue);
     let limit = limit.saturating_sub(record.queue.span);
-    let ahead = &record.ahead;
-    let mut lease = backend.lease(want, tried, worker.now(), limit, ahead).await;
+    let way = &record.way;
+    let mut lease = backend.lease(want, tried, worker.now(), limit, way).await;
     if matches!(lease, Err(NoServer::AllTried)) {
         let pause = SECOND_ROUND.delay(attempts, &mut worker.rng.borrow_mut());
         tokio::time::sleep(pause).await;
         tried.clear();
-        lease = backend.lease(want, tried, worker.now(), limit, ahead).await;
+        lease = backend.lease(want, tried, worker.now(), limit, way).await;
     }
     record.queue.span += asked.elapsed();
     record.queue.done |= match lease {
