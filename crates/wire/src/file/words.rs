@@ -29,6 +29,10 @@ impl Words {
             .filter(|(name, keys)| *name != kind && keys.contains(&key))
             .map(|(name, _)| *name)
             .collect();
+        let spelled = key.to_ascii_lowercase().replace('-', "_");
+        if known.contains(&&*spelled) {
+            return format!("did you mean `{spelled}`?");
+        }
         if let Some(hint) = self.foreign(key).filter(|_| places.is_empty()) {
             return hint;
         }

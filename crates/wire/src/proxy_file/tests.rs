@@ -344,6 +344,11 @@ fn whoever_writes_haproxys_words_is_told_ours() {
         ),
         (
             "[timeouts]",
+            "HTTP-Request = '5s'",
+            "; did you mean `http_request`?",
+        ),
+        (
+            "[timeouts]",
             "'timeout http-request' = '5s'",
             "is `http_request` of [timeouts]",
         ),
