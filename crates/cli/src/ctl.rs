@@ -27,6 +27,12 @@ Orders:
 As in HAProxy: enable server B/S, disable server B/S, set server B/S state ready|drain|maint,
 set server B/S weight N.";
 
+/// Said where the connection ended instead of an answer.
+const CLOSED: &str = "it closed the connection without an answer; is it about to end?";
+
+/// Said of an answer that is no text or not in our words.
+const UNREADABLE: &str = "its answer cannot be read; is it of another version?";
+
 /// Said of an answer that is none to what was asked.
 const OTHER_KIND: &str = "the proxy answered something else; is it of another version?";
 
@@ -200,26 +206,32 @@ fn unknown(words: &[&str]) -> String {
 /// Asks the proxy; what it refuses is an error.
 fn ask(socket: &Path, request: &ControlRequest, limit: Duration) -> anyhow::Result<ControlReply> {
     let why = || format!("cannot ask the proxy at {}", socket.display());
-    let asked = || -> anyhow::Result<ControlReply> {
-        let stream = UnixStream::connect(socket);
-        let mut stream = stream.map_err(|error| anyhow!(not_connected(error)))?;
-        stream.set_read_timeout(Some(limit))?;
-        stream.set_write_timeout(Some(limit))?;
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        stream.write_all(&line)?;
-        let mut reply = String::new();
-        let read = BufReader::new(stream).read_line(&mut reply);
-        let read = read.with_context(|| format!("it did not answer within {limit:?}"))?;
-        if read == 0 {
-            bail!("it closed the connection without an answer; is it about to end?");
-        }
-        serde_json::from_str(&reply).context("its answer cannot be read; is it of another version?")
-    };
-    match asked().with_context(why)? {
+    let stream = UnixStream::connect(socket).map_err(|error| anyhow!(not_connected(error)));
+    let asked = stream.and_then(|stream| exchange(stream, request, limit));
+    match asked.with_context(why)? {
         ControlReply::Refused(reason) => bail!("{reason}"),
         reply => Ok(reply),
     }
+}
+
+fn exchange(
+    mut stream: UnixStream,
+    request: &ControlRequest,
+    limit: Duration,
+) -> anyhow::Result<ControlReply> {
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    let mut reply = String::new();
+    let read = stream
+        .write_all(&line)
+        .and_then(|()| BufReader::new(stream).read_line(&mut reply))
+        .map_err(|error| anyhow!(not_answered(error, limit)))?;
+    if read == 0 {
+        bail!(CLOSED);
+    }
+    serde_json::from_str(&reply).context(UNREADABLE)
 }
 
 /// Why nobody listens there, and what to look at.
@@ -237,9 +249,23 @@ fn not_connected(error: io::Error) -> String {
     }
 }
 
+/// Why one that listens has not answered.
+fn not_answered(error: io::Error, limit: Duration) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("it did not answer within {limit:?}")
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CLOSED.into(),
+        io::ErrorKind::InvalidData => UNREADABLE.into(),
+        _ => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
+    use std::thread;
 
     fn read(text: &str) -> Result<Order, String> {
         parse(&text.split(' ').collect::<Vec<_>>())
@@ -308,5 +334,36 @@ mod tests {
             let said = read(text).unwrap_err();
             assert!(said.contains(told), "{text}: {said}");
         }
+    }
+
+    #[test]
+    fn why_there_is_no_answer_is_told() {
+        let told = |serve: fn(UnixStream)| {
+            let (stream, served) = UnixStream::pair().unwrap();
+            let limit = Duration::from_millis(200);
+            let asked = thread::scope(|scope| {
+                scope.spawn(|| serve(served));
+                exchange(stream, &ControlRequest::Stat, limit)
+            });
+            asked.unwrap_err().to_string()
+        };
+        let silent = |mut stream: UnixStream| {
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        };
+        assert_eq!(told(silent), "it did not answer within 200ms");
+        let closed = |stream: UnixStream| {
+            BufReader::new(stream)
+                .read_line(&mut String::new())
+                .unwrap();
+        };
+        assert_eq!(told(closed), CLOSED);
+        // What is not read before it closes makes that a reset.
+        let reset = |mut stream: UnixStream| stream.read_exact(&mut [0]).unwrap();
+        assert_eq!(told(reset), CLOSED);
+        let unreadable = |mut stream: UnixStream| {
+            stream.write_all(b"\xff\n").unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        };
+        assert_eq!(told(unreadable), UNREADABLE);
     }
 }

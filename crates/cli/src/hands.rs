@@ -34,9 +34,9 @@ impl Invalid {
     }
 }
 
-/// A file and its mistakes, for programs.
+/// A file and its mistakes, for programs. JSON is UTF-8, which a path need not be.
 pub(crate) fn told(path: &Path, mistakes: &[Mistake]) -> serde_json::Value {
-    serde_json::json!({ "file": path, "mistakes": mistakes })
+    serde_json::json!({ "file": path.display().to_string(), "mistakes": mistakes })
 }
 
 /// Reads a site's file.
@@ -204,4 +204,17 @@ pub(crate) fn drain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
 pub(crate) fn undrain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
     let lab = Lab::find(global, &drain.of.file)?;
     change(global, &lab, Change::Undrain(drain.server))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    #[test]
+    fn a_path_that_is_not_utf_8_is_told() {
+        let path = Path::new(OsStr::from_bytes(b"p\xff.toml"));
+        assert_eq!(told(path, &[])["file"], "p\u{fffd}.toml");
+    }
 }

@@ -139,15 +139,17 @@ impl Table {
         }
     }
 
-    /// Forgets what was allowed to this key, or to all, here and elsewhere; requests in flight still count.
-    pub fn clear(&mut self, key: Option<u64>) {
-        let one = key.and_then(|key| self.find(key));
-        let entries = match (key, one) {
-            (None, _) => &mut self.entries[..],
-            (Some(_), Some(number)) => std::slice::from_mut(self.at(number)),
-            (Some(_), None) => return,
-        };
-        for entry in entries {
+    /// Forgets every key, and with it requests in flight; the memory stays.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.chains.fill(NONE);
+        (self.newest, self.oldest) = (NONE, NONE);
+    }
+
+    /// Forgets what was allowed to this key, here and elsewhere; requests in flight still count.
+    pub fn clear_key(&mut self, key: u64) {
+        if let Some(number) = self.find(key) {
+            let entry = self.at(number);
             (entry.own, entry.told, entry.others) = Default::default();
         }
     }

@@ -273,18 +273,34 @@ proptest! {
 }
 
 #[test]
-fn what_is_cleared_is_allowed_again_and_what_is_in_flight_is_not() {
+fn a_key_that_is_cleared_is_allowed_again_and_what_is_in_flight_is_not() {
     let mut table = Table::new(2, WINDOW);
     for key in [1, 2] {
         table.hit(key, START, 1).unwrap();
     }
-    table.clear(Some(1));
-    table.clear(Some(3));
+    table.clear_key(1);
+    table.clear_key(3);
     assert!(table.hit(1, START, 1).is_ok());
     assert!(table.hit(2, START, 1).is_err());
-    table.clear(None);
-    assert!(table.hit(2, START, 1).is_ok());
     assert!(table.hold(1, 1));
-    table.clear(None);
+    table.clear_key(1);
     assert!(!table.hold(1, 1));
+}
+
+#[test]
+fn a_table_that_is_cleared_is_as_a_new_one_in_the_same_memory() {
+    let mut table = Table::new(4, WINDOW);
+    let memory = table.memory();
+    for _ in 0..3 {
+        // More keys than there is room for, so that some were forgotten already.
+        for key in (0..6).map(|key| key << 16) {
+            table.hit(key, START, 1).unwrap();
+        }
+        table.clear();
+        assert!(table.is_empty());
+        let mut told = Vec::new();
+        table.export(Duration::ZERO, &mut told);
+        assert_eq!(told, []);
+    }
+    assert_eq!(table.memory(), memory);
 }

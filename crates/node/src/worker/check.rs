@@ -43,7 +43,8 @@ impl Drop for Watched {
 }
 
 impl Watched {
-    /// Watches a member from now on; `before` is what was known of it until now. `changed` is told when it goes up or down.
+    /// Watches a member from now on. `before` is what was known of it until now, which it has at first, the operator's state
+    /// with its time too: [`Self::set_admin`] is called when it is taken over. `changed` is told when it goes up or down.
     pub(super) fn start(
         member: Arc<Member>,
         admin: Admin,
@@ -52,9 +53,6 @@ impl Watched {
         before: Option<&Self>,
         changed: &Rc<Notify>,
     ) -> Self {
-        if let Some(before) = before {
-            before.set_admin(admin);
-        }
         let check = check.filter(|_| admin != Admin::Maint).cloned();
         let clock = Instant::now();
         let health = RefCell::new(Health::new(
@@ -84,7 +82,7 @@ impl Watched {
         Self {
             member,
             check,
-            admin: Cell::new(admin),
+            admin: Cell::new(before.map_or(admin, |before| before.admin.get())),
             pace: RefCell::default(),
             inputs,
             seen,
@@ -169,4 +167,39 @@ fn unproven(check: Option<&Check>, before: Option<&Watched>) -> Unproven {
         (None, None) => true,
     };
     if up { Unproven::Up } else { Unproven::Down }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::proxy::Server;
+
+    #[tokio::test]
+    async fn an_operators_state_begins_when_it_is_taken_over() {
+        let tasks = tokio::task::LocalSet::new();
+        let at = ([127, 0, 0, 1], 80);
+        let member = Arc::new(Member::new("app", &Server::new("a", at), 1));
+        let start = |admin, before: Option<&Watched>| {
+            Watched::start(
+                Arc::clone(&member),
+                admin,
+                None,
+                None,
+                before,
+                &Rc::default(),
+            )
+        };
+        let both = async {
+            let before = start(Admin::Ready, None);
+            let since = before.seen.changed_at.get();
+            let new = start(Admin::Drain, Some(&before));
+            for watched in [&before, &new] {
+                assert_eq!(watched.seen.changed_at.get(), since);
+            }
+            new.set_admin(Admin::Drain);
+            assert!(new.seen.changed_at.get() > since);
+            assert_eq!(before.seen.changed_at.get(), since);
+        };
+        tasks.run_until(both).await;
+    }
 }

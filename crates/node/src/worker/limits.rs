@@ -113,8 +113,8 @@ impl Limiter {
             ));
         }
         match key.map(|key| self.named(key)).transpose()? {
-            Some(key) => self.shard(key).clear(Some(key)),
-            None => (0..SHARDS.into()).for_each(|shard| *self.shard(shard) = empty(&self.limit)),
+            Some(key) => self.shard(key).clear_key(key),
+            None => (0..SHARDS.into()).for_each(|shard| self.shard(shard).clear()),
         }
         Ok(())
     }

@@ -29,6 +29,10 @@ impl Words {
             .filter(|(name, keys)| *name != kind && keys.contains(&key))
             .map(|(name, _)| *name)
             .collect();
+        let spelled = key.to_ascii_lowercase().replace('-', "_");
+        if known.contains(&&*spelled) {
+            return format!("did you mean `{spelled}`?");
+        }
         if let Some(hint) = self.foreign(key).filter(|_| places.is_empty()) {
             return hint;
         }
@@ -54,8 +58,15 @@ impl Words {
         found.map(|(known, here)| format!("{}'s `{known}` is {here}", self.from))
     }
 
-    /// What a line that is not TOML is here, by the words that another program would begin it with.
+    /// What a line that is not TOML is here, by the words that another program would begin it with. One that is a section or
+    /// `KEY = ...` is meant to be TOML.
     pub(crate) fn foreign_line(&self, line: &str) -> Option<String> {
+        let line = line.trim_start();
+        let key = line.split_once('=').map(|(key, _)| key.trim_end());
+        let is_key = key.is_some_and(|key| !key.contains(char::is_whitespace));
+        if is_key || line.starts_with('[') {
+            return None;
+        }
         let words: Vec<&str> = line.split_whitespace().take(2).collect();
         let first = words.first()?;
         self.foreign(&words.join(" "))

@@ -344,6 +344,11 @@ fn whoever_writes_haproxys_words_is_told_ours() {
         ),
         (
             "[timeouts]",
+            "HTTP-Request = '5s'",
+            "; did you mean `http_request`?",
+        ),
+        (
+            "[timeouts]",
             "'timeout http-request' = '5s'",
             "is `http_request` of [timeouts]",
         ),
@@ -449,6 +454,29 @@ fn whoever_writes_haproxys_words_is_told_ours() {
         "# haproxy.cfg\n\nlisten www\n  bind *:80\n",
         "; HAProxy's `listen` is [frontend.NAME] and [backend.NAME]",
     );
+}
+
+#[test]
+fn a_line_without_its_quotes_is_none_of_haproxys() {
+    for (section, line) in [
+        ("[frontend.www]", "backend = app"),
+        ("[backend.app.server.a]", "cookie = a1"),
+        ("[frontend.www]", "  source = 10.0.0.0/8"),
+        ("[backend.app]", "balance=leastconn"),
+        ("[frontend.www]", "bind = ':443"),
+        ("", "[backend"),
+    ] {
+        let said = said(&format!("{section}\n{line}\n"));
+        let hint = "; see https://toml.io for how values are written";
+        assert!(
+            said.iter().any(|mistake| mistake.ends_with(hint)),
+            "{said:#?}"
+        );
+        assert_eq!(WORDS.foreign_line(line), None, "{line}");
+    }
+    // A `=` further on is no key's.
+    let line = "http-request deny if { path /a=b }";
+    assert!(WORDS.foreign_line(line).is_some());
 }
 
 #[test]

@@ -53,16 +53,16 @@ pub(in crate::worker) enum Asked<'a> {
     Request(&'a RequestHead, &'a [u8]),
 }
 
-/// Whose request or session it is.
+/// Where the client is whose request or session it is.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::worker) enum Peer {
-    /// Somebody's at this address.
+pub(in crate::worker) enum ClientAt {
+    /// At this address.
     Tcp(SocketAddr),
-    /// Of a program on this machine, by the Unix socket of so many a bind of the frontend, counted from 1.
+    /// On this machine, at a Unix socket: which of the frontend's binds that is, counted from 1.
     Unix(usize),
 }
 
-impl Peer {
+impl ClientAt {
     /// Its address without the port.
     pub(super) fn address(self) -> impl Display {
         fmt::from_fn(move |f| match self {
@@ -73,7 +73,7 @@ impl Peer {
 }
 
 /// As HAProxy has it: `192.0.2.1:41002`, IPv6 without brackets, or `unix:1`.
-impl Display for Peer {
+impl Display for ClientAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{}:{}", address.ip(), address.port()),
@@ -98,7 +98,7 @@ pub(in crate::worker) struct Load {
 pub(in crate::worker) struct Entry<'a> {
     pub(in crate::worker) request_id: &'a str,
     #[serde(serialize_with = "without_port")]
-    pub(in crate::worker) client: Peer,
+    pub(in crate::worker) client: ClientAt,
     pub(in crate::worker) frontend: &'a str,
     /// `-` where there is none; so is the server.
     pub(in crate::worker) backend: &'a str,
@@ -150,7 +150,7 @@ pub(in crate::worker) struct Entry<'a> {
     pub(in crate::worker) ahead: usize,
 }
 
-fn without_port<S: Serializer>(client: &Peer, serializer: S) -> Result<S::Ok, S::Error> {
+fn without_port<S: Serializer>(client: &ClientAt, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&client.address())
 }
 
@@ -207,7 +207,7 @@ pub(super) mod tests {
         let millis = |millis| Leg::of(Duration::from_millis(millis));
         Entry {
             request_id: "5e1f",
-            client: Peer::Tcp(([192, 0, 2, 1], 41_002).into()),
+            client: ClientAt::Tcp(([192, 0, 2, 1], 41_002).into()),
             frontend: "site",
             backend: "web",
             server: "web1",
@@ -290,7 +290,7 @@ pub(super) mod tests {
     fn a_client_on_a_unix_socket_has_its_number() {
         let written = |format, beginning: &str| {
             let entry = Entry {
-                client: Peer::Unix(2),
+                client: ClientAt::Unix(2),
                 ..entry()
             };
             let line = line(format, "GET / HTTP/1.1\r\n\r\n", entry);

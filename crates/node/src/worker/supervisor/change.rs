@@ -80,6 +80,11 @@ impl Supervisor {
         backends: Vec<WatchedBackend>,
         also: impl FnOnce(&mut Orders),
     ) -> u64 {
+        for (backend, watched) in config.backends.iter().zip(&backends) {
+            for (server, watched) in backend.servers.iter().zip(&watched.members) {
+                watched.set_admin(server.admin);
+            }
+        }
         let replaced = self.backends.replace(backends);
         let seq = self.publish(|orders| {
             orders.frontends = shares(config, &orders.frontends);
@@ -174,7 +179,6 @@ impl Supervisor {
             let tls = servers.check(&backend.name, &server.name);
             let stays = |old: &&Rc<Watched>| old.stays_with(server.admin, check, tls.is_some());
             if let Some(old) = old.filter(stays) {
-                old.set_admin(server.admin);
                 return Rc::clone(old);
             }
             let member = match old {

@@ -50,9 +50,11 @@ fn certificate(why: &CertificateError) -> String {
         }
         Why::Revoked => "its certificate has been revoked".into(),
         Why::BadEncoding => "its certificate cannot be read".into(),
-        // An authority that was made anew has its former name, and another key.
+        // An authority that was made anew has its former name, and another key; a peer whose key is not its certificate's
+        // is reported as the same.
         Why::BadSignature => "its certificate is signed with another key than that of the \
-                              authority of this name that is trusted here (ca, client_ca)"
+                              authority of this name that is trusted here (ca, client_ca), or \
+                              the key that it uses is not its certificate's"
             .into(),
         other => format!("its certificate cannot be accepted ({other})"),
     }
@@ -127,6 +129,10 @@ mod tests {
                     presented: Vec::new(),
                 }),
                 "its certificate is not for a.example; say in `host`",
+            ),
+            (
+                Error::InvalidCertificate(Why::BadSignature),
+                "that is trusted here (ca, client_ca), or the key that it uses is not its certificate's",
             ),
             (
                 Error::AlertReceived(AlertDescription::CertificateRequired),
