@@ -142,6 +142,7 @@ impl Table {
     /// Forgets every key, and with it requests in flight; the memory stays.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.untold.clear();
         self.chains.fill(NONE);
         (self.newest, self.oldest) = (NONE, NONE);
     }

@@ -3,7 +3,7 @@
 use super::check::in_words;
 use super::counters::{Count, Unasked};
 use super::io::{Buffer, Fault, Side, Stream, TlsStream};
-use super::log::Peer;
+use super::log::ClientAt;
 use super::orders::FrontendShare;
 use super::sessions::Entered;
 use super::thread::Worker;
@@ -57,14 +57,14 @@ impl Client {
     }
 
     /// Whose it is, for the access log.
-    pub(super) fn logged(&self, frontend: &proxy::Frontend) -> Peer {
+    pub(super) fn logged(&self, frontend: &proxy::Frontend) -> ClientAt {
         match (&*self.bind, self.ends) {
             (Address::Unix(_), None) => {
                 let mut binds = frontend.binds.iter();
                 let place = binds.position(|bind| bind.address == *self.bind);
-                Peer::Unix(place.map_or(0, |place| place + 1))
+                ClientAt::Unix(place.map_or(0, |place| place + 1))
             }
-            _ => Peer::Tcp((self.address, self.port).into()),
+            _ => ClientAt::Tcp((self.address, self.port).into()),
         }
     }
 }
