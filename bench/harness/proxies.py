@@ -159,7 +159,7 @@ class Gaiola(Proxy):
         routes = [{"path_prefix": prefix, "files": [], "backend": "origin"} for prefix in site.prefixes()]
         limit = {"name": "keys", "key": "source", "most": {"rate": {"requests": 1, "window": span(3600)}}, "keys": site.keys}
         if site.keys:
-            routes.insert(0, {**routes[0], "when": {"headers": [{"name": "X-Forwarded-For"}]}, "rules": [{"limit": "keys"}]})
+            routes.insert(0, {**routes[0], "when": {"headers": [{"name": "X-Forwarded-For", "wanted": "present"}]}, "rules": [{"limit": "keys"}]})
         check = {"kind": {"http": {"path": "/100"}} if site.mode == "http" else "tcp", "port": None}
         return json.dumps({
             "revision": 1,
