@@ -189,15 +189,14 @@ impl Backend {
         }
     }
 
-    /// As [`Self::lease`], where that need not wait.
+    /// As [`Self::lease`], where that need not wait. Why it must otherwise is for [`Self::lease_later`].
     pub(in crate::worker) fn lease_now(
         self: &Rc<Self>,
         want: Want,
         tried: &[usize],
         way: &Way,
-    ) -> Option<Lease> {
-        let lease = self.choose(want, tried).ok()?;
-        Some(way.lead_to(lease))
+    ) -> Result<Lease, NotPicked> {
+        self.choose(want, tried).map(|lease| way.lead_to(lease))
     }
 
     /// Chooses a server, waiting in the queue for at most `limit` where it must. The one that a cookie names is taken
@@ -214,10 +213,26 @@ impl Backend {
         limit: Duration,
         way: &Way,
     ) -> Result<Lease, NoServer> {
-        let late = match self.choose(want, tried) {
-            Ok(lease) => return Ok(way.lead_to(lease)),
-            Err(why) => self.worth_waiting(why)?,
-        };
+        match self.lease_now(want, tried, way) {
+            Ok(lease) => Ok(lease),
+            Err(why) => self.lease_later(why, want, tried, now, limit, way).await,
+        }
+    }
+
+    /// As [`Self::lease`], after [`Self::lease_now`] has told why there was none.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(in crate::worker) async fn lease_later(
+        self: &Rc<Self>,
+        why: NotPicked,
+        want: Want,
+        tried: &[usize],
+        now: Time,
+        limit: Duration,
+        way: &Way,
+    ) -> Result<Lease, NoServer> {
+        let late = self.worth_waiting(why)?;
         let waiting = self.wait(want, tried, now + limit, way);
         tokio::time::timeout(limit, waiting)
             .await

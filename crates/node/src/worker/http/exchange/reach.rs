@@ -47,16 +47,20 @@ pub(super) async fn lease(
     record: &mut Record,
     (attempts, queue): (u32, Option<Duration>),
 ) -> Result<Lease, NoServer> {
-    if let Some(lease) = backend.lease_now(want, tried, &record.way) {
-        record.queue.done = true;
-        return Ok(lease);
-    }
+    let why = match backend.lease_now(want, tried, &record.way) {
+        Ok(lease) => {
+            record.queue.done = true;
+            return Ok(lease);
+        }
+        Err(why) => why,
+    };
     let worker = &connection.worker;
     let asked = Instant::now();
     let limit = queue.unwrap_or(backend.config.timeouts.queue);
     let limit = limit.saturating_sub(record.queue.span);
     let way = &record.way;
-    let mut lease = backend.lease(want, tried, worker.now(), limit, way).await;
+    let later = backend.lease_later(why, want, tried, worker.now(), limit, way);
+    let mut lease = later.await;
     if matches!(lease, Err(NoServer::AllTried)) {
         let pause = SECOND_ROUND.delay(attempts, &mut worker.rng.borrow_mut());
         tokio::time::sleep(pause).await;
