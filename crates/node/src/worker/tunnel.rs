@@ -100,7 +100,7 @@ async fn pump(
     written.map_err(sink)?;
     loop {
         // No buffer is held while nothing comes.
-        let readable = poll_fn(|cx| from.poll_readable(cx)).await;
+        let readable = poll_fn(|cx| from.poll_read_ready(cx)).await;
         let readable = readable.map_err(Fault::Os);
         readable.map_err(|fault| broken(Broken::Source, &fault, was_reset))?;
         let mut buffer = Buffer::take();

@@ -113,12 +113,12 @@ impl Reader<'_> {
         }
     }
 
-    /// Until there may be something to read.
-    pub(in crate::worker) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready when there may be something to read.
+    pub(in crate::worker) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
             Self::Unix(half) => half.as_ref().poll_read_ready(cx),
-            Self::Tls(half) => half.poll_readable(cx),
+            Self::Tls(half) => half.poll_read_ready(cx),
         }
     }
 }

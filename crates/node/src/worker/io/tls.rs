@@ -144,10 +144,7 @@ impl TlsStream {
     }
 
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.session.borrow().holds_something() {
-            return Poll::Ready(Ok(()));
-        }
-        self.tcp.poll_read_ready(cx)
+        self.session.borrow().poll_read_ready(cx, &self.tcp)
     }
 
     /// Whether nothing has come that concerns the user: neither text nor an end. Tickets and the like are taken in.
@@ -189,11 +186,9 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.session.borrow().holds_something() {
-            return Poll::Ready(Ok(()));
-        }
-        self.tcp.as_ref().poll_read_ready(cx)
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let session = self.session.borrow();
+        session.poll_read_ready(cx, self.tcp.as_ref())
     }
 }
 
@@ -252,8 +247,11 @@ impl Session {
         }
     }
 
-    fn holds_something(&self) -> bool {
-        self.text.is_some() || self.incoming.is_some()
+    fn poll_read_ready(&self, cx: &mut Context<'_>, tcp: &TcpStream) -> Poll<io::Result<()>> {
+        if self.text.is_some() || self.incoming.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        tcp.poll_read_ready(cx)
     }
 
     /// Hands over text that was deciphered before.

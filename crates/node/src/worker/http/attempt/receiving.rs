@@ -108,7 +108,7 @@ impl Receiving<'_> {
     async fn head(&mut self) -> Result<(), Outcome> {
         if self.buffer.is_none() {
             // No buffer is held while the server thinks.
-            let readable = poll_fn(|cx| self.from.poll_readable(cx).map_err(Fault::Os));
+            let readable = poll_fn(|cx| self.from.poll_read_ready(cx).map_err(Fault::Os));
             let readable = until_late(readable, self.timer, self.stage, self.limit).await;
             readable.map_err(|fault| self.no_head(fault))?;
         }
