@@ -217,8 +217,8 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
     }
     if let Some(settings) = worker.tls(&client.bind) {
         // These futures are large; a connection holds the place for one only while it lasts.
-        client = match Box::pin(encrypt(*client, settings, limit, &worker)).await {
-            Some(client) => Box::new(client),
+        client = match Box::pin(encrypt(client, settings, limit, &worker)).await {
+            Some(client) => client,
             None => return,
         };
     }
@@ -234,11 +234,11 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
 
 /// Makes the TLS handshake; `None` when it failed.
 async fn encrypt(
-    client: Client,
+    client: Box<Client>,
     settings: Arc<ServerConfig>,
     limit: Duration,
     worker: &Worker,
-) -> Option<Client> {
+) -> Option<Box<Client>> {
     let Stream::Tcp(tcp) = client.stream else {
         return None; // the supervisor lets no other bind have TLS
     };
@@ -248,11 +248,11 @@ async fn encrypt(
     let failed = match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(stream)) => {
             worker.handshakes().record(stream.is_resumed());
-            return Some(Client {
+            return Some(Box::new(Client {
                 stream: Stream::Tls(stream),
                 early: None,
-                ..client
-            });
+                ..*client
+            }));
         }
         Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => "the client has left".into(),
         Ok(Err(error)) => in_words(error),

@@ -36,6 +36,13 @@ pub(super) struct Held {
 impl Limiter {
     /// A limit without counts.
     pub(super) fn new(limit: &Limit, secret: &[u8]) -> Self {
+        let window = match limit.most {
+            Most::Rate { window, .. } => window,
+            Most::Concurrent(_) => Duration::MAX,
+        };
+        // Keys fall into shards by chance: room for some more than their share.
+        let share = limit.keys.div_ceil(SHARDS);
+        let room = share + share / 16 + 16;
         let hash = Sha256::new_with_prefix(secret);
         let identity = format!("limit {:?}", (&limit.name, &limit.key, limit.most));
         Self {
@@ -43,7 +50,9 @@ impl Limiter {
             secret: secret.to_vec(),
             identity: number(hash.clone().chain_update(identity)),
             hash,
-            shards: (0..SHARDS).map(|_| Mutex::new(empty(limit))).collect(),
+            shards: (0..SHARDS)
+                .map(|_| Mutex::new(Table::new(room, window)))
+                .collect(),
         }
     }
 
@@ -184,17 +193,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.limiter.shard(self.key).release(self.key);
     }
-}
-
-/// A shard that knows no key.
-fn empty(limit: &Limit) -> Table {
-    let window = match limit.most {
-        Most::Rate { window, .. } => window,
-        Most::Concurrent(_) => Duration::MAX,
-    };
-    // Keys fall into shards by chance: room for some more than their share.
-    let share = limit.keys.div_ceil(SHARDS);
-    Table::new(share + share / 16 + 16, window)
 }
 
 fn number(hash: Sha256) -> u64 {

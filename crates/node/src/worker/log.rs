@@ -67,7 +67,7 @@ impl Log {
 
     /// Adds a line. `true`: it is the first of a batch, so that [`Self::flush`] must be called after [`Self::PATIENCE`].
     pub(super) fn add(&self, entry: &Entry<'_>) -> bool {
-        if self.writer.is_none() {
+        if !self.is_on() {
             return false;
         }
         let mut batch = self.batch.borrow_mut();
