@@ -4,8 +4,8 @@ use super::harness::*;
 use gaiola_model::proxy::Admission;
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_millis(200);
@@ -33,16 +33,7 @@ fn a_closing_address_ends_each_connection_with_its_response() {
 
 #[test]
 fn a_refused_address_answers_nothing_new_and_ends_what_it_has() {
-    let held = Arc::new(Barrier::new(2));
-    let release = Arc::clone(&held);
-    let origin = Origin::with(move |connection| {
-        while let Some(request) = connection.request() {
-            if request.path() == "/held" {
-                release.wait();
-            }
-            connection.answer("done");
-        }
-    });
+    let (origin, held) = Origin::holding();
     let bind = free_address();
     let proxy = Proxy::serving(&config(bind, &[origin.address]));
     let (mut idle, mut new, mut busy) = (

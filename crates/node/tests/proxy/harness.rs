@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 /// The environment variable that names a proxy process' directory.
@@ -395,6 +395,21 @@ impl Origin {
                 }
             }
         })
+    }
+
+    /// A server that answers every request with `done`, one for `/held` once the test waits at the barrier too.
+    pub(crate) fn holding() -> (Self, Arc<Barrier>) {
+        let held = Arc::new(Barrier::new(2));
+        let release = Arc::clone(&held);
+        let origin = Self::with(move |connection| {
+            while let Some(request) = connection.request() {
+                if request.path() == "/held" {
+                    release.wait();
+                }
+                connection.answer("done");
+            }
+        });
+        (origin, held)
     }
 
     /// A server that does this with each connection.

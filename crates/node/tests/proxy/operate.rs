@@ -6,7 +6,6 @@ use gaiola_model::proxy::{
     Admin, CheckKind, ControlReply, ControlRequest, Frontend, Limit, Mode, Most, OnMarkedDown,
     ProxyStat, Refusal, Rule, ServerOrder, ServerStat, SessionState, SessionsStat,
 };
-use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 fn stat(proxy: &Proxy) -> ProxyStat {
@@ -141,16 +140,7 @@ fn sessions(proxy: &Proxy) -> SessionsStat {
 
 #[test]
 fn what_is_done_on_each_connection_is_told() {
-    let held = Arc::new(Barrier::new(2));
-    let release = Arc::clone(&held);
-    let origin = Origin::with(move |connection| {
-        while let Some(request) = connection.request() {
-            if request.path() == "/held" {
-                release.wait();
-            }
-            connection.answer("done");
-        }
-    });
+    let (origin, held) = Origin::holding();
     let echo = Origin::with(|connection| {
         let byte = connection.client.exactly(1);
         connection.say(std::str::from_utf8(&byte).unwrap());
