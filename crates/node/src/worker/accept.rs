@@ -145,7 +145,7 @@ fn begin(
     share: Arc<FrontendShare>,
 ) {
     let stream = match **bind {
-        Address::Tcp(_) => TcpStream::from_std(socket.into()).map(Stream::Tcp),
+        Address::Tcp(_) => TcpStream::from_std(socket.into()).map(|tcp| Stream::Tcp(tcp.into())),
         Address::Unix(_) => UnixStream::from_std(socket.into()).map(Stream::Unix),
     };
     let Ok(stream) = stream else {
@@ -176,12 +176,15 @@ fn begin(
 /// Whose the connection is, and to which address it came.
 fn addresses(stream: &Stream, bind: &Address, peer: Option<SocketAddrAny>) -> (SocketAddr, IpAddr) {
     let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let (Some(stream), Address::Tcp(bind)) = (stream.plain(), bind) else {
+    let (Some(tcp), Address::Tcp(bind)) = (stream.plain(), bind) else {
         return ((Ipv4Addr::LOCALHOST, 0).into(), none);
     };
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
     let local = match bind.ip().is_unspecified() {
-        true => stream.local_addr().map_or(bind.ip(), |local| local.ip()),
+        true => tcp
+            .stream()
+            .local_addr()
+            .map_or(bind.ip(), |local| local.ip()),
         false => bind.ip(),
     };
     (peer.unwrap_or((none, 0).into()), local)

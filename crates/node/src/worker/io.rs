@@ -2,14 +2,18 @@
 //! another event loop can take the runtime's place.
 
 mod buffer;
+mod outbox;
 mod pipe;
 mod stream;
+mod tcp;
 mod timer;
 mod tls;
 
 pub(super) use buffer::{BUFFER_LEN, Buffer, Sink, Window, trim};
+pub(super) use outbox::{begin as send_together, flush as send_all};
 pub(super) use pipe::{Pipe, SPLICE_FROM};
 pub(super) use stream::{Reader, Stream, Writer};
+pub(super) use tcp::Tcp;
 pub(super) use timer::Timer;
 pub(super) use tls::{Side, TlsStream};
 
@@ -59,43 +63,6 @@ pub(super) fn read(
     })
 }
 
-/// Most connections that wait for others at once: as many as the processor's caches hold what they need. Beyond that it
-/// costs more to come back to a connection than is won.
-const BEHIND_MOST: usize = 64;
-
-thread_local! {
-    static BEHIND: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Lets other connections that are ready read first. What is written then leaves in one burst, and whoever gets it is woken
-/// once for much, not for each piece; waking costs more than anything else that a small request needs.
-#[derive(Default)]
-pub(super) struct BehindOthers {
-    waits: bool,
-}
-
-impl Future for BehindOthers {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.waits || BEHIND.get() >= BEHIND_MOST {
-            return Poll::Ready(());
-        }
-        self.waits = true;
-        BEHIND.set(BEHIND.get() + 1);
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
-impl Drop for BehindOthers {
-    fn drop(&mut self) {
-        if self.waits {
-            BEHIND.set(BEHIND.get() - 1);
-        }
-    }
-}
-
 /// Writes all pieces, in order. How many bytes have been written is added to `written` as it goes.
 pub(super) fn write_pieces<'a>(
     writer: &mut (impl AsyncWrite + Unpin),
@@ -119,9 +86,6 @@ pub(super) fn write_pieces<'a>(
 
 /// Pieces that are written with one call.
 const PIECES: usize = 16;
-
-/// Up to so many bytes in several pieces are copied into one first: that costs the system less than pieces do.
-const GATHERED_LEN: usize = 4 * 1024;
 
 /// Writes what there is behind the first `done` bytes. Tells how much was written, and of how much, where that was all.
 fn poll_write<'a>(
@@ -149,12 +113,7 @@ fn poll_write<'a>(
     let written = match &slices[..count] {
         [] => Poll::Ready(Ok(0)),
         [slice] => writer.poll_write(cx, slice),
-        slices if len > GATHERED_LEN => writer.poll_write_vectored(cx, slices),
-        slices => {
-            let mut gathered = Buffer::take();
-            slices.iter().for_each(|slice| gathered.append(slice));
-            writer.poll_write(cx, gathered.filled())
-        }
+        slices => writer.poll_write_vectored(cx, slices),
     };
     written.map_ok(|written| (written, all))
 }
@@ -177,7 +136,8 @@ pub(super) async fn connect(address: &Address, user: Duration) -> io::Result<Str
     socket.set_nodelay(true)?;
     let user_ms = u32::try_from(user.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&socket, user_ms)?;
-    socket.connect(address).await.map(Stream::Tcp)
+    let stream = socket.connect(address).await?;
+    Ok(Stream::Tcp(stream.into()))
 }
 
 /// The header that a connection to a server begins with: whose connection it carries and where that went, `None` for our
@@ -202,9 +162,9 @@ pub(super) fn is_quiet(stream: &Stream, known: bool) -> bool {
     let mut byte = [0];
     match stream {
         Stream::Tls(stream) => stream.is_quiet(known),
-        Stream::Tcp(stream) if known => is_blocked(stream.try_read(&mut byte)),
+        Stream::Tcp(tcp) if known => is_blocked(tcp.try_read(&mut byte)),
         Stream::Unix(stream) if known => is_blocked(stream.try_read(&mut byte)),
-        Stream::Tcp(stream) => is_blocked(peek(stream)),
+        Stream::Tcp(tcp) => is_blocked(peek(tcp.stream())),
         Stream::Unix(stream) => is_blocked(peek(stream)),
     }
 }
@@ -248,9 +208,11 @@ pub(super) async fn send_file(
     range: &std::ops::Range<u64>,
 ) -> Result<u64, Fault> {
     const MOST: u64 = 1024 * 1024;
-    let Some(stream) = stream.plain() else {
+    let Some(tcp) = stream.plain() else {
         return copy_file(stream, file, range).await;
     };
+    poll_fn(|cx| tcp.poll_sent(cx)).await?;
+    let stream = tcp.stream();
     let wanted = usize::try_from((range.end - range.start).min(MOST)).unwrap_or(0);
     let sent = stream
         .async_io(Interest::WRITABLE, || {

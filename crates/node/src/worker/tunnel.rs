@@ -1,13 +1,12 @@
 //! Bytes, copied both ways.
 
-use super::io::{self, BUFFER_LEN, Buffer, Fault, Reader, Stream, Writer};
+use super::io::{self, BUFFER_LEN, Buffer, Fault, Reader, Stream, Tcp, Writer};
 use super::log::{Ending, GOOD};
 use super::serving::Interrupt;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 
 /// How a tunnel ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,7 +110,6 @@ async fn pump(
             }
             Err(fault) => return Err(broken(Broken::Source, &fault, was_reset)),
         }
-        io::BehindOthers::default().await;
         let written = io::write_pieces(&mut to, [buffer.filled()].into_iter(), count).await;
         written.map_err(sink)?;
         active.set(Instant::now());
@@ -125,8 +123,8 @@ async fn pump(
 
 /// Lets the kernel alone move what comes, as long as it comes in bulk.
 async fn splice(
-    from: &TcpStream,
-    to: &TcpStream,
+    from: &Tcp,
+    to: &Tcp,
     (active, was_reset): (&Cell<Instant>, &Cell<bool>),
     count: &Cell<u64>,
 ) -> Result<(), Broken> {

@@ -125,12 +125,6 @@ impl Buffer {
         &mut self.data[self.end..]
     }
 
-    /// Appends these bytes, for which there must be room.
-    pub(super) fn append(&mut self, bytes: &[u8]) {
-        self.space()[..bytes.len()].copy_from_slice(bytes);
-        self.advance(bytes.len());
-    }
-
     /// So many bytes of [`Self::space`] have been filled.
     pub(in crate::worker) fn advance(&mut self, count: usize) {
         self.end += count;

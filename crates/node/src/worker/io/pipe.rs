@@ -1,13 +1,13 @@
 //! Bytes that go from one connection to another without passing through our memory.
 
-use super::Fault;
+use super::{Fault, Tcp};
 use crate::worker::spare::Spare;
 use rustix::pipe::{PipeFlags, SpliceFlags, splice};
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 /// From so many bytes on, a body is moved by the kernel alone.
 pub(in crate::worker) const SPLICE_FROM: u64 = 64 * 1024;
@@ -61,13 +61,10 @@ impl Pipe {
     }
 
     /// Moves at most `most` bytes from a connection into the empty pipe, at least one, and tells how many.
-    pub(in crate::worker) async fn fill(
-        &mut self,
-        from: &TcpStream,
-        most: u64,
-    ) -> Result<u64, Fault> {
+    pub(in crate::worker) async fn fill(&mut self, from: &Tcp, most: u64) -> Result<u64, Fault> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let write = &self.ends().write;
+        let from = from.stream();
         let splice = || Ok(splice(from, None, write, None, most, flags())?);
         let moved = from.async_io(Interest::READABLE, splice).await? as u64;
         self.held += moved;
@@ -79,8 +76,9 @@ impl Pipe {
     }
 
     /// As [`Self::fill`], without waiting, as much as fits: 0 when nothing is there, or nothing more comes.
-    pub(in crate::worker) fn fill_now(&mut self, from: &TcpStream) -> io::Result<u64> {
+    pub(in crate::worker) fn fill_now(&mut self, from: &Tcp) -> io::Result<u64> {
         let write = &self.ends().write;
+        let from = from.stream();
         let splice = || Ok(splice(from, None, write, None, PIPE_LEN, flags())?);
         let moved = match from.try_io(Interest::READABLE, splice) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -91,9 +89,11 @@ impl Pipe {
     }
 
     /// Moves bytes from the pipe, which is not empty, to a connection, and tells how many.
-    pub(in crate::worker) async fn drain(&mut self, to: &TcpStream) -> Result<u64, Fault> {
+    pub(in crate::worker) async fn drain(&mut self, to: &Tcp) -> Result<u64, Fault> {
         let held = usize::try_from(self.held).unwrap_or(usize::MAX);
         let read = &self.ends().read;
+        poll_fn(|cx| to.poll_sent(cx)).await?;
+        let to = to.stream();
         let splice = || Ok(splice(read, None, to, None, held, flags())?);
         let moved = to.async_io(Interest::WRITABLE, splice).await? as u64;
         self.held -= moved;

@@ -1,5 +1,6 @@
 //! A connection, whatever carries it. Bytes of plain TCP pass at the cost of one comparison.
 
+use super::tcp::Tcp;
 use super::tls::{self, TlsStream};
 use socket2::SockRef;
 use std::io::{self, IoSlice};
@@ -8,12 +9,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::net::{UnixStream, unix};
 
 /// A connection.
 pub(in crate::worker) enum Stream {
     /// TCP, as it is.
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// A Unix socket.
     Unix(UnixStream),
     /// TLS over TCP.
@@ -22,14 +23,14 @@ pub(in crate::worker) enum Stream {
 
 /// The half of a [`Stream`] that is read from.
 pub(in crate::worker) enum Reader<'a> {
-    Tcp(tcp::ReadHalf<'a>),
+    Tcp(&'a Tcp),
     Unix(unix::ReadHalf<'a>),
     Tls(tls::Reader<'a>),
 }
 
 /// The half of a [`Stream`] that is written to. What was written is on its way once it was flushed.
 pub(in crate::worker) enum Writer<'a> {
-    Tcp(tcp::WriteHalf<'a>),
+    Tcp(&'a Tcp),
     Unix(unix::WriteHalf<'a>),
     Tls(tls::Writer<'a>),
 }
@@ -38,10 +39,7 @@ impl Stream {
     /// Both halves, which may be used at the same time.
     pub(in crate::worker) fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
         match self {
-            Self::Tcp(stream) => {
-                let (reader, writer) = stream.split();
-                (Reader::Tcp(reader), Writer::Tcp(writer))
-            }
+            Self::Tcp(tcp) => (Reader::Tcp(tcp), Writer::Tcp(tcp)),
             Self::Unix(stream) => {
                 let (reader, writer) = stream.split();
                 (Reader::Unix(reader), Writer::Unix(writer))
@@ -54,7 +52,7 @@ impl Stream {
     }
 
     /// The connection, where bytes pass it unchanged and the kernel can move them alone.
-    pub(in crate::worker) const fn plain(&self) -> Option<&TcpStream> {
+    pub(in crate::worker) const fn plain(&self) -> Option<&Tcp> {
         match self {
             Self::Tcp(stream) => Some(stream),
             Self::Unix(_) | Self::Tls(_) => None,
@@ -72,8 +70,8 @@ impl Stream {
     /// The addresses of the peer and of ourselves; `None` without TCP.
     pub(in crate::worker) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         let tcp = match self {
-            Self::Tcp(stream) => stream,
-            Self::Tls(stream) => stream.tcp(),
+            Self::Tcp(tcp) => tcp.stream(),
+            Self::Tls(stream) => stream.tcp().stream(),
             Self::Unix(_) => return None,
         };
         Some((tcp.peer_addr().ok()?, tcp.local_addr().ok()?))
@@ -89,15 +87,15 @@ impl Stream {
     /// Has the peer of plain TCP notice that this is no good end. As far as the kernel can: what happens without is an
     /// end like others.
     pub(in crate::worker) fn reset_when_dropped(&self) {
-        if let Self::Tcp(stream) = self {
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        if let Self::Tcp(tcp) = self {
+            let _ = SockRef::from(tcp.stream()).set_linger(Some(Duration::ZERO));
         }
     }
 
     /// Ready when there may be something to read.
     pub(in crate::worker) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Tcp(tcp) => tcp.stream().poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_read_ready(cx),
         }
@@ -106,9 +104,9 @@ impl Stream {
 
 impl Reader<'_> {
     /// The connection, as [`Stream::plain`].
-    pub(in crate::worker) fn plain(&self) -> Option<&TcpStream> {
+    pub(in crate::worker) fn plain(&self) -> Option<&Tcp> {
         match self {
-            Self::Tcp(half) => Some(half.as_ref()),
+            Self::Tcp(tcp) => Some(tcp),
             Self::Unix(_) | Self::Tls(_) => None,
         }
     }
@@ -116,7 +114,7 @@ impl Reader<'_> {
     /// Ready when there may be something to read.
     pub(in crate::worker) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
+            Self::Tcp(tcp) => tcp.stream().poll_read_ready(cx),
             Self::Unix(half) => half.as_ref().poll_read_ready(cx),
             Self::Tls(half) => half.poll_read_ready(cx),
         }
@@ -125,9 +123,9 @@ impl Reader<'_> {
 
 impl Writer<'_> {
     /// The connection, as [`Stream::plain`].
-    pub(in crate::worker) fn plain(&self) -> Option<&TcpStream> {
+    pub(in crate::worker) fn plain(&self) -> Option<&Tcp> {
         match self {
-            Self::Tcp(half) => Some(half.as_ref()),
+            Self::Tcp(tcp) => Some(tcp),
             Self::Unix(_) | Self::Tls(_) => None,
         }
     }
@@ -140,7 +138,7 @@ impl AsyncRead for Reader<'_> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_read(cx, into),
+            Self::Tcp(tcp) => tcp.poll_read(cx, into),
             Self::Unix(half) => Pin::new(half).poll_read(cx, into),
             Self::Tls(half) => half.poll_read(cx, into),
         }
@@ -154,7 +152,7 @@ impl AsyncWrite for Writer<'_> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
+            Self::Tcp(tcp) => tcp.poll_write(cx, &[IoSlice::new(bytes)]),
             Self::Unix(half) => Pin::new(half).poll_write(cx, bytes),
             Self::Tls(half) => half.poll_write(cx, &[IoSlice::new(bytes)]),
         }
@@ -166,7 +164,7 @@ impl AsyncWrite for Writer<'_> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_write_vectored(cx, pieces),
+            Self::Tcp(tcp) => tcp.poll_write(cx, pieces),
             Self::Unix(half) => Pin::new(half).poll_write_vectored(cx, pieces),
             Self::Tls(half) => half.poll_write(cx, pieces),
         }
@@ -185,7 +183,7 @@ impl AsyncWrite for Writer<'_> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Tcp(tcp) => tcp.poll_shutdown(cx),
             Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
             Self::Tls(half) => half.poll_shutdown(cx),
         }

@@ -1,7 +1,8 @@
 //! TLS over a TCP connection. The session and both halves belong to one thread; no memory for records is held while
 //! nothing is on its way.
 
-use super::Buffer;
+use super::tcp::Tcp;
+use super::{Buffer, outbox};
 use rustix::net::RecvFlags;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
@@ -12,10 +13,8 @@ use rustls::{CertificateError, CommonState, HandshakeKind};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, tcp};
+use tokio::io::ReadBuf;
 
 /// Bytes of text in one record.
 const RECORD_LEN: usize = 16 * 1024;
@@ -25,19 +24,19 @@ const OVERHEAD: usize = 256;
 
 /// A connection whose handshake is over.
 pub(in crate::worker) struct TlsStream {
-    tcp: TcpStream,
+    tcp: Tcp,
     session: RefCell<Session>,
 }
 
 /// The half that is read from.
 pub(in crate::worker) struct Reader<'a> {
-    tcp: tcp::ReadHalf<'a>,
+    tcp: &'a Tcp,
     session: &'a RefCell<Session>,
 }
 
 /// The half that is written to.
 pub(in crate::worker) struct Writer<'a> {
-    tcp: tcp::WriteHalf<'a>,
+    tcp: &'a Tcp,
     session: &'a RefCell<Session>,
 }
 
@@ -87,20 +86,21 @@ impl TlsStream {
     /// # Errors
     /// Why there is no session. The other side has been told, as far as it can be.
     pub(in crate::worker) async fn handshake(
-        mut tcp: TcpStream,
+        tcp: Tcp,
         side: Side,
         early: &[u8],
     ) -> io::Result<Box<Self>> {
         let mut session = Session::new(side, early)?;
-        let (mut reader, mut writer) = tcp.split();
         loop {
+            // The next step may take as long as a hundred requests.
+            outbox::flush();
             let step = session.step(&mut ReadBuf::new(&mut []), &Task::Nothing);
-            poll_fn(|cx| session.poll_send(cx, &mut writer)).await?;
+            poll_fn(|cx| session.poll_send(cx, &tcp)).await?;
             match step? {
                 Step::Again | Step::Done(_) => {}
                 Step::Blocked if !session.common().is_handshaking() => break,
                 Step::Blocked => {
-                    poll_fn(|cx| session.poll_receive(cx, &mut reader)).await?;
+                    poll_fn(|cx| session.poll_receive(cx, &tcp)).await?;
                 }
             }
         }
@@ -112,18 +112,8 @@ impl TlsStream {
 
     /// Both halves.
     pub(super) fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
-        let (reader, writer) = self.tcp.split();
-        let session = &self.session;
-        (
-            Reader {
-                tcp: reader,
-                session,
-            },
-            Writer {
-                tcp: writer,
-                session,
-            },
-        )
+        let (tcp, session) = (&self.tcp, &self.session);
+        (Reader { tcp, session }, Writer { tcp, session })
     }
 
     pub(super) fn end(&mut self) {
@@ -134,7 +124,7 @@ impl TlsStream {
         }
     }
 
-    pub(super) const fn tcp(&self) -> &TcpStream {
+    pub(super) const fn tcp(&self) -> &Tcp {
         &self.tcp
     }
 
@@ -179,16 +169,16 @@ impl Reader<'_> {
             }
             let step = session.step(into, &Task::Nothing);
             // An answer to an update of keys, or an alert. Where there is no room, it leaves with what is written next.
-            session.send_now(self.tcp.as_ref())?;
+            session.send_now(self.tcp)?;
             if let Step::Blocked = step? {
-                ready!(session.poll_receive(cx, &mut self.tcp))?;
+                ready!(session.poll_receive(cx, self.tcp))?;
             }
         }
     }
 
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let session = self.session.borrow();
-        session.poll_read_ready(cx, self.tcp.as_ref())
+        session.poll_read_ready(cx, self.tcp)
     }
 }
 
@@ -199,29 +189,29 @@ impl Writer<'_> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut session = self.session.borrow_mut();
-        ready!(session.poll_send(cx, &mut self.tcp))?;
+        ready!(session.poll_send(cx, self.tcp))?;
         let written = session.carry_out(&Task::Write(pieces))?;
         // What does not leave now does with the next call.
-        match session.poll_send(cx, &mut self.tcp) {
+        match session.poll_send(cx, self.tcp) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(written)),
         }
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.session.borrow_mut().poll_send(cx, &mut self.tcp)
+        self.session.borrow_mut().poll_send(cx, self.tcp)
     }
 
     /// Says that nothing more comes, within TLS and below it.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut session = self.session.borrow_mut();
-        ready!(session.poll_send(cx, &mut self.tcp))?;
+        ready!(session.poll_send(cx, self.tcp))?;
         if !session.closed {
             session.carry_out(&Task::Close)?;
             session.closed = true;
-            ready!(session.poll_send(cx, &mut self.tcp))?;
+            ready!(session.poll_send(cx, self.tcp))?;
         }
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        self.tcp.poll_shutdown(cx)
     }
 }
 
@@ -247,11 +237,11 @@ impl Session {
         }
     }
 
-    fn poll_read_ready(&self, cx: &mut Context<'_>, tcp: &TcpStream) -> Poll<io::Result<()>> {
+    fn poll_read_ready(&self, cx: &mut Context<'_>, tcp: &Tcp) -> Poll<io::Result<()>> {
         if self.text.is_some() || self.incoming.is_some() {
             return Poll::Ready(Ok(()));
         }
-        tcp.poll_read_ready(cx)
+        tcp.stream().poll_read_ready(cx)
     }
 
     /// Hands over text that was deciphered before.
@@ -313,14 +303,10 @@ impl Session {
     }
 
     /// Receives what there is, at least one byte.
-    fn poll_receive(
-        &mut self,
-        cx: &mut Context<'_>,
-        tcp: &mut tcp::ReadHalf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, tcp: &Tcp) -> Poll<io::Result<()>> {
         let mut incoming = self.room()?;
         let mut into = ReadBuf::new(incoming.space());
-        let polled = Pin::new(tcp).poll_read(cx, &mut into);
+        let polled = tcp.poll_read(cx, &mut into);
         let count = into.filled().len();
         incoming.advance(count);
         // No buffer is held while nothing comes.
@@ -334,11 +320,11 @@ impl Session {
 
     /// Receives what there is, which may be nothing. With `known` the system is not asked unless the event loop has
     /// heard of something.
-    fn receive_now(&mut self, tcp: &TcpStream, known: bool) -> io::Result<usize> {
+    fn receive_now(&mut self, tcp: &Tcp, known: bool) -> io::Result<usize> {
         let mut incoming = self.room()?;
         let received = match known {
             true => tcp.try_read(incoming.space()),
-            false => rustix::net::recv(tcp, incoming.space(), RecvFlags::DONTWAIT)
+            false => rustix::net::recv(tcp.stream(), incoming.space(), RecvFlags::DONTWAIT)
                 .map(|(count, _)| count)
                 .map_err(io::Error::from),
         };
@@ -361,13 +347,9 @@ impl Session {
         }
     }
 
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        tcp: &mut tcp::WriteHalf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, tcp: &Tcp) -> Poll<io::Result<()>> {
         while let Some(outgoing) = &mut self.outgoing {
-            let sent = ready!(Pin::new(&mut *tcp).poll_write(cx, outgoing.filled()))?;
+            let sent = ready!(tcp.poll_write(cx, &[IoSlice::new(outgoing.filled())]))?;
             outgoing.consume(sent);
             self.outgoing = self.outgoing.take().filter(|rest| !rest.is_empty());
         }
@@ -375,11 +357,11 @@ impl Session {
     }
 
     /// Sends what can be sent without waiting.
-    fn send_now(&mut self, tcp: &TcpStream) -> io::Result<()> {
+    fn send_now(&mut self, tcp: &Tcp) -> io::Result<()> {
         let Some(outgoing) = &mut self.outgoing else {
             return Ok(());
         };
-        match tcp.try_write(outgoing.filled()) {
+        match tcp.try_write(&[IoSlice::new(outgoing.filled())]) {
             Ok(sent) => outgoing.consume(sent),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

@@ -1,0 +1,355 @@
+//! A TCP connection. What is written to it in small pieces leaves together with those of others.
+
+use super::outbox;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What was written and could not leave with the others has so long before the connection is broken off.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection; clones are the same one. It is closed when the last one is dropped and what was written has left.
+#[derive(Clone)]
+pub(in crate::worker) struct Tcp(Rc<Inner>);
+
+struct Inner {
+    stream: TcpStream,
+    sending: RefCell<Sending>,
+}
+
+/// What has become of what was written.
+enum Sending {
+    /// It has left.
+    Done,
+    /// Some of it waits in the outbox.
+    Waits,
+    /// There was no room for this rest of it.
+    Late(Vec<u8>),
+    /// Nothing more can be sent.
+    Broken(Errno),
+}
+
+impl From<TcpStream> for Tcp {
+    fn from(stream: TcpStream) -> Self {
+        let sending = RefCell::new(Sending::Done);
+        Self(Rc::new(Inner { stream, sending }))
+    }
+}
+
+impl Tcp {
+    /// The connection as the system has it: to be read from, and asked about.
+    pub(in crate::worker) fn stream(&self) -> &TcpStream {
+        &self.0.stream
+    }
+
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.stream.poll_read_ready(cx))?;
+            match self.try_read(into.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(count) => {
+                    into.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Reads what there is without waiting for it; the system is not asked unless the event loop has heard of something.
+    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let stream = &self.0.stream;
+        let wanted = into.len();
+        let receive = || Ok(rustix::net::recv(stream, into, RecvFlags::empty())?.0);
+        let count = stream.try_io(Interest::READABLE, receive)?;
+        match count {
+            // The system tells a reset once: here it may look like a good end.
+            0 => {
+                if let Some(error @ (Errno::CONNRESET | Errno::TIMEDOUT)) = self.broken() {
+                    return Err(error.into());
+                }
+            }
+            _ if count < wanted => spent(stream, Interest::READABLE),
+            _ => {}
+        }
+        Ok(count)
+    }
+
+    /// Writes some of the pieces. Small ones have left once this thread waits for something.
+    pub(super) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.try_write(pieces) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.0.stream.poll_write_ready(cx))?;
+                }
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// As [`Self::poll_write`], without waiting.
+    pub(super) fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.send_late()?;
+        let len = pieces.iter().map(|piece| piece.len()).sum();
+        if outbox::add(self, pieces, len) {
+            return Ok(len);
+        }
+        self.leave()?;
+        let stream = &self.0.stream;
+        let written = stream.try_io(Interest::WRITABLE, || match pieces {
+            [piece] => Ok(rustix::net::send(stream, piece, SendFlags::NOSIGNAL)?),
+            pieces => Ok(rustix::io::writev(stream, pieces)?),
+        })?;
+        if written < len {
+            spent(stream, Interest::WRITABLE);
+        }
+        Ok(written)
+    }
+
+    /// Ready when all that was written has left: before anything is sent in other ways.
+    pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.leave() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.0.stream.poll_write_ready(cx))?;
+                }
+                left => return Poll::Ready(left),
+            }
+        }
+    }
+
+    /// Sends what was written, as far as there is room.
+    fn leave(&self) -> io::Result<()> {
+        if matches!(*self.0.sending.borrow(), Sending::Waits) {
+            outbox::flush();
+        }
+        self.0.send_late()
+    }
+
+    /// Tells the other side that nothing more comes.
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_sent(cx))?;
+        rustix::net::shutdown(&self.0.stream, Shutdown::Write)?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Some of what was written waits in the outbox.
+    pub(super) fn wait(&self) {
+        *self.0.sending.borrow_mut() = Sending::Waits;
+    }
+
+    /// Sends a message out of the outbox. What has no room leaves as soon as it has.
+    pub(super) fn send_now(self, message: &[u8]) {
+        let mut sending = self.0.sending.borrow_mut();
+        let rest = match &mut *sending {
+            Sending::Broken(_) => return,
+            Sending::Late(rest) => return rest.extend_from_slice(message),
+            Sending::Done | Sending::Waits => match self.0.send(message) {
+                Ok(count) => &message[count..],
+                Err(error) => return *sending = Sending::Broken(error),
+            },
+        };
+        if rest.is_empty() {
+            *sending = Sending::Done;
+        } else {
+            *sending = Sending::Late(rest.to_vec());
+            drop(sending);
+            tokio::task::spawn_local(self.send_rest());
+        }
+    }
+
+    /// Sends what is late, whether or not anybody still has the connection.
+    async fn send_rest(self) {
+        let stream = &self.0.stream;
+        let all = stream.async_io(Interest::WRITABLE, || self.0.send_more());
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            *self.0.sending.borrow_mut() = Sending::Broken(Errno::TIMEDOUT);
+            // Whoever still has it finds that it has ended; it may have already.
+            let _ = rustix::net::shutdown(stream, Shutdown::Both);
+        }
+    }
+
+    fn broken(&self) -> Option<Errno> {
+        match *self.0.sending.borrow() {
+            Sending::Broken(error) => Some(error),
+            Sending::Done | Sending::Waits | Sending::Late(_) => None,
+        }
+    }
+}
+
+impl Inner {
+    fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        match rustix::net::send(&self.stream, bytes, SendFlags::NOSIGNAL) {
+            Err(Errno::AGAIN) => Ok(0),
+            sent => sent,
+        }
+    }
+
+    /// Sends what is late, if the event loop has heard of room.
+    fn send_late(&self) -> io::Result<()> {
+        match *self.sending.borrow() {
+            Sending::Done | Sending::Waits => return Ok(()),
+            Sending::Broken(error) => return Err(error.into()),
+            Sending::Late(_) => {}
+        }
+        self.stream.try_io(Interest::WRITABLE, || self.send_more())
+    }
+
+    /// Sends what is late, until all of it has left.
+    fn send_more(&self) -> io::Result<()> {
+        let mut sending = self.sending.borrow_mut();
+        while let Sending::Late(rest) = &mut *sending {
+            match self.send(rest) {
+                Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
+                Ok(count) if count < rest.len() => drop(rest.drain(..count)),
+                Ok(_) => *sending = Sending::Done,
+                Err(error) => {
+                    *sending = Sending::Broken(error);
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nothing is left to be read, or no room to write: the system is asked again once the event loop has heard of some.
+fn spent(stream: &TcpStream, interest: Interest) {
+    let _ = stream.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream as Peer};
+
+    /// Works as a worker's thread does.
+    fn run(work: impl Future<Output = ()>) {
+        outbox::begin();
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(outbox::flush)
+            .build_local(Default::default())
+            .unwrap()
+            .block_on(work);
+    }
+
+    /// A connection with little room, and its other end.
+    fn pair() -> (Tcp, Peer) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&ours, 8 * 1024).unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&peer, 8 * 1024).unwrap();
+        (TcpStream::from_std(ours).unwrap().into(), peer)
+    }
+
+    async fn write(tcp: &Tcp, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let pieces = [IoSlice::new(bytes)];
+            let count = poll_fn(|cx| tcp.poll_write(cx, &pieces)).await.unwrap();
+            bytes = &bytes[count..];
+        }
+    }
+
+    /// What arrives until the end, taken slowly.
+    fn all_of(mut peer: Peer) -> Vec<u8> {
+        let (mut all, mut piece) = (Vec::new(), [0; 3000]);
+        loop {
+            std::thread::sleep(Duration::from_micros(50));
+            match peer.read(&mut piece).unwrap() {
+                0 => return all,
+                count => all.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+
+    fn numbers(count: u32) -> Vec<u8> {
+        (0..count).flat_map(u32::to_le_bytes).collect()
+    }
+
+    #[test]
+    fn a_small_message_leaves_when_the_thread_waits() {
+        run(async {
+            let (tcp, mut peer) = pair();
+            write(&tcp, b"one").await;
+            write(&tcp, b"two").await;
+            peer.set_nonblocking(true).unwrap();
+            let mut got = [0; 6];
+            let nothing = peer.read(&mut got).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            peer.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"onetwo");
+        });
+    }
+
+    #[test]
+    fn small_and_large_pieces_arrive_in_order_however_slowly_they_are_taken() {
+        run(async {
+            let (tcp, peer) = pair();
+            let taking = std::thread::spawn(move || all_of(peer));
+            let sent = numbers(50_000);
+            let mut rng = fastrand::Rng::with_seed(3);
+            let mut rest = &sent[..];
+            while !rest.is_empty() {
+                let longest = [10, 1000, 20_000][rng.usize(0..3)];
+                let (piece, others) = rest.split_at(rng.usize(1..=longest).min(rest.len()));
+                write(&tcp, piece).await;
+                rest = others;
+                if rng.u8(0..8) == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            poll_fn(|cx| tcp.poll_shutdown(cx)).await.unwrap();
+            assert!(taking.join().unwrap() == sent);
+        });
+    }
+
+    #[test]
+    fn what_is_late_arrives_though_nobody_has_the_connection_any_more() {
+        run(async {
+            let (tcp, peer) = pair();
+            let sent = numbers(1_000_000);
+            let mut count = 0;
+            while !matches!(*tcp.0.sending.borrow(), Sending::Late(_)) {
+                write(&tcp, &sent[count..count + 1000]).await;
+                count += 1000;
+                outbox::flush();
+            }
+            drop(tcp);
+            let taking = tokio::task::spawn_blocking(move || all_of(peer));
+            assert!(taking.await.unwrap() == sent[..count]);
+        });
+    }
+
+    #[test]
+    fn a_reset_that_was_met_in_sending_is_told_to_whoever_reads() {
+        run(async {
+            let (tcp, peer) = pair();
+            rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+            drop(peer);
+            write(&tcp, b"too late").await;
+            outbox::flush();
+            let read = poll_fn(|cx| tcp.poll_read(cx, &mut ReadBuf::new(&mut [0; 10]))).await;
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+}
