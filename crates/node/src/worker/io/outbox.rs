@@ -10,7 +10,7 @@ use std::io::IoSlice;
 const SMALL: usize = 4 * 1024;
 
 /// Messages that wait at most.
-const MOST: usize = 64;
+const MOST: usize = 256;
 
 /// Messages of one thread, in the order in which they were written.
 struct Outbox {

@@ -2,12 +2,10 @@
 
 use super::tcp::Tcp;
 use super::tls::{self, TlsStream};
-use socket2::SockRef;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixStream, unix};
 
@@ -84,11 +82,10 @@ impl Stream {
         }
     }
 
-    /// Has the peer of plain TCP notice that this is no good end. As far as the kernel can: what happens without is an
-    /// end like others.
+    /// Has the peer of plain TCP notice that this is no good end.
     pub(in crate::worker) fn reset_when_dropped(&self) {
         if let Self::Tcp(tcp) = self {
-            let _ = SockRef::from(tcp.stream()).set_linger(Some(Duration::ZERO));
+            tcp.reset_when_dropped();
         }
     }
 

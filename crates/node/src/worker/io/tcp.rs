@@ -3,6 +3,7 @@
 use super::outbox;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use socket2::SockRef;
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -120,6 +121,13 @@ impl Tcp {
         Ok(written)
     }
 
+    /// Has the peer notice that this is no good end, as far as the kernel can: what happens without is an end like others.
+    pub(super) fn reset_when_dropped(&self) {
+        // Once it is dropped an end would leave with what was written.
+        let _ = self.leave();
+        let _ = SockRef::from(&self.0.stream).set_linger(Some(Duration::ZERO));
+    }
+
     /// Ready when all that was written has left: before anything is sent in other ways.
     pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -154,17 +162,27 @@ impl Tcp {
 
     /// Sends a message out of the outbox. What has no room leaves as soon as it has.
     pub(super) fn send_now(self, message: &[u8]) {
+        // Where nobody has the connection any more, its end leaves with the last of what was written.
+        let is_last = Rc::strong_count(&self.0) == 1;
+        let flags = if is_last {
+            SendFlags::MORE
+        } else {
+            SendFlags::empty()
+        };
         let mut sending = self.0.sending.borrow_mut();
         let rest = match &mut *sending {
             Sending::Broken(_) => return,
             Sending::Late(rest) => return rest.extend_from_slice(message),
-            Sending::Done | Sending::Waits => match self.0.send(message) {
+            Sending::Done | Sending::Waits => match self.0.send(message, flags) {
                 Ok(count) => &message[count..],
                 Err(error) => return *sending = Sending::Broken(error),
             },
         };
         if rest.is_empty() {
             *sending = Sending::Done;
+            if is_last {
+                let _ = rustix::net::shutdown(&self.0.stream, Shutdown::Write);
+            }
         } else {
             *sending = Sending::Late(rest.to_vec());
             drop(sending);
@@ -192,8 +210,8 @@ impl Tcp {
 }
 
 impl Inner {
-    fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        match rustix::net::send(&self.stream, bytes, SendFlags::NOSIGNAL) {
+    fn send(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
+        match rustix::net::send(&self.stream, bytes, flags | SendFlags::NOSIGNAL) {
             Err(Errno::AGAIN) => Ok(0),
             sent => sent,
         }
@@ -213,7 +231,7 @@ impl Inner {
     fn send_more(&self) -> io::Result<()> {
         let mut sending = self.sending.borrow_mut();
         while let Sending::Late(rest) = &mut *sending {
-            match self.send(rest) {
+            match self.send(rest, SendFlags::empty()) {
                 Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
                 Ok(count) if count < rest.len() => drop(rest.drain(..count)),
                 Ok(_) => *sending = Sending::Done,
