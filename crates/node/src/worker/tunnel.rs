@@ -3,10 +3,11 @@
 use super::io::{self, BUFFER_LEN, Buffer, Fault, Reader, Stream, Tcp, Writer};
 use super::log::{Ending, GOOD};
 use super::serving::Interrupt;
+use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How a tunnel ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(super) async fn tunnel(
     silence: Duration,
     stop: impl Future<Output = Interrupt>,
 ) -> End {
-    let active = Cell::new(Instant::now());
+    let active = Cell::new(coarse_now());
     let was_reset = Cell::new(false);
     let (to_server, to_client) = (Cell::new(0), Cell::new(0));
     let (client_reader, client_writer) = client.split();
@@ -91,7 +92,7 @@ async fn pump(
     mut from: Reader<'_>,
     mut to: Writer<'_>,
     first: &[u8],
-    (active, was_reset): (&Cell<Instant>, &Cell<bool>),
+    (active, was_reset): (&Cell<Duration>, &Cell<bool>),
     count: &Cell<u64>,
 ) -> Result<(), Broken> {
     let sink = |fault: Fault| broken(Broken::Sink, &fault, was_reset);
@@ -104,7 +105,7 @@ async fn pump(
         readable.map_err(|fault| broken(Broken::Source, &fault, was_reset))?;
         let mut buffer = Buffer::take();
         match io::read(&mut from, &mut buffer).await {
-            Ok(_) => active.set(Instant::now()),
+            Ok(_) => active.set(coarse_now()),
             Err(Fault::Closed) => {
                 return io::shutdown(&mut to).await.map_err(|_| Broken::Sink);
             }
@@ -112,7 +113,7 @@ async fn pump(
         }
         let written = io::write_pieces(&mut to, [buffer.filled()].into_iter(), count).await;
         written.map_err(sink)?;
-        active.set(Instant::now());
+        active.set(coarse_now());
         let in_bulk = buffer.is_full();
         drop(buffer);
         if in_bulk && let (Some(from), Some(to)) = (from.plain(), to.plain()) {
@@ -125,7 +126,7 @@ async fn pump(
 async fn splice(
     from: &Tcp,
     to: &Tcp,
-    (active, was_reset): (&Cell<Instant>, &Cell<bool>),
+    (active, was_reset): (&Cell<Duration>, &Cell<bool>),
     count: &Cell<u64>,
 ) -> Result<(), Broken> {
     // Where there is no pipe, copying goes on.
@@ -139,7 +140,7 @@ async fn splice(
             let drained = pipe.drain(to).await;
             let drained = drained.map_err(|fault| broken(Broken::Sink, &fault, was_reset))?;
             count.set(count.get() + drained);
-            active.set(Instant::now());
+            active.set(coarse_now());
         }
         if moved < BUFFER_LEN as u64 {
             return Ok(());
@@ -148,12 +149,18 @@ async fn splice(
 }
 
 /// Until nothing has been copied for `limit`.
-async fn silent(active: &Cell<Instant>, limit: Duration) {
+async fn silent(active: &Cell<Duration>, limit: Duration) {
     loop {
-        let deadline = active.get() + limit;
-        if deadline <= Instant::now() {
+        let left = limit.saturating_sub(coarse_now().saturating_sub(active.get()));
+        if left.is_zero() {
             return;
         }
-        tokio::time::sleep_until(deadline.into()).await;
+        tokio::time::sleep(left).await;
     }
+}
+
+/// Now, a few milliseconds late at most: told for each message, and cheaper than the exact time.
+fn coarse_now() -> Duration {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    Duration::try_from(now).unwrap_or_default()
 }
