@@ -10,7 +10,7 @@ mod timer;
 mod tls;
 
 pub(super) use buffer::{BUFFER_LEN, Buffer, Sink, Window, trim};
-pub(super) use outbox::{begin as send_together, flush as send_all};
+pub(super) use outbox::{begin as send_together, end as send_alone};
 pub(super) use pipe::{Pipe, SPLICE_FROM};
 pub(super) use stream::{Reader, Stream, Writer};
 pub(super) use tcp::Tcp;
@@ -183,8 +183,11 @@ fn peek(socket: impl AsFd) -> io::Result<usize> {
 /// what it still sends, a second long at most and no more than a megabyte. Closing at once would send a reset that
 /// destroys bytes on their way.
 pub(super) async fn close_gently(mut stream: Stream) {
+    const SENDING: Duration = Duration::from_secs(30);
     const PATIENCE: Duration = Duration::from_secs(1);
     const MOST: usize = 1024 * 1024;
+    // What is late has its own time, a part of the answer.
+    let _ = tokio::time::timeout(SENDING, poll_fn(|cx| stream.poll_sent(cx))).await;
     let _ = tokio::time::timeout(PATIENCE, async {
         shutdown(&mut stream).await?;
         let mut buffer = Buffer::take();
@@ -224,7 +227,8 @@ pub(super) async fn send_file(
                 wanted,
             )?)
         })
-        .await?;
+        .await
+        .map_err(|error| tcp.broke(error))?;
     if sent == 0 {
         return Err(Fault::Closed);
     }

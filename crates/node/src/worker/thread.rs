@@ -92,12 +92,10 @@ struct Accepting {
 
 /// Works until the supervisor ends.
 pub(super) fn run(post: Post) {
-    io::send_together();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder
         .enable_io()
         .enable_time()
-        .on_thread_park(io::send_all)
         .build_local(Default::default());
     match runtime {
         Ok(runtime) => runtime.block_on(work(post)),
@@ -107,6 +105,7 @@ pub(super) fn run(post: Post) {
 }
 
 async fn work(mut post: Post) {
+    io::send_together();
     let worker = Rc::new(Worker::new(&post));
     let sweeper = Rc::clone(&worker);
     tokio::task::spawn_local(async move { sweeper.sweep().await });
@@ -115,7 +114,7 @@ async fn work(mut post: Post) {
         worker.apply(&orders, &post);
         post.applied.send_replace(orders.seq);
         if other_orders(&worker, &mut post).await.is_err() {
-            io::send_all();
+            io::send_alone();
             worker.log.flush();
             return;
         }

@@ -4,7 +4,9 @@
 
 use super::tcp::Tcp;
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::IoSlice;
+use std::task::{Poll, Waker};
 
 /// Up to so many bytes wait for others.
 const SMALL: usize = 4 * 1024;
@@ -14,6 +16,8 @@ const MOST: usize = 256;
 
 /// Messages of one thread, in the order in which they were written.
 struct Outbox {
+    /// Who sends them: a task, behind all that are ready.
+    sender: Waker,
     /// Whose each is, and of how many bytes.
     messages: Vec<(Tcp, usize)>,
     bytes: Vec<u8>,
@@ -24,19 +28,37 @@ thread_local! {
     static OUTBOX: RefCell<Option<Outbox>> = const { RefCell::new(None) };
 }
 
-/// From now on this thread's small messages wait for [`flush`], which its event loop is to call before it waits for
-/// anything itself.
+/// From now on this thread's small messages wait until all tasks that are ready have run.
 pub(in crate::worker) fn begin() {
     OUTBOX.set(Some(Outbox {
+        sender: Waker::noop().clone(),
         messages: Vec::with_capacity(MOST),
         bytes: Vec::with_capacity(MOST * SMALL / 4),
     }));
+    tokio::task::spawn_local(poll_fn(|cx| {
+        OUTBOX.with_borrow_mut(|outbox| {
+            if let Some(outbox) = outbox {
+                outbox.sender.clone_from(cx.waker());
+            }
+        });
+        flush();
+        Poll::<()>::Pending
+    }));
+}
+
+/// Sends what waits. What is written from now on leaves at once.
+pub(in crate::worker) fn end() {
+    flush();
+    OUTBOX.set(None);
 }
 
 /// Sends what waits.
 pub(in crate::worker) fn flush() {
     OUTBOX.with_borrow_mut(|outbox| {
-        let Some(Outbox { messages, bytes }) = outbox else {
+        let Some(Outbox {
+            messages, bytes, ..
+        }) = outbox
+        else {
             return;
         };
         let mut rest = &bytes[..];
@@ -52,11 +74,17 @@ pub(in crate::worker) fn flush() {
 /// Takes a message of `len` bytes, if it is small; `false` where it has to be sent otherwise.
 pub(super) fn add(tcp: &Tcp, pieces: &[IoSlice<'_>], len: usize) -> bool {
     let count = OUTBOX.with_borrow_mut(|outbox| match outbox {
-        Some(Outbox { messages, bytes }) if len <= SMALL => {
+        Some(Outbox {
+            sender,
+            messages,
+            bytes,
+        }) if len <= SMALL && tcp.wait(len) => {
+            if messages.is_empty() {
+                sender.wake_by_ref();
+            }
             pieces
                 .iter()
                 .for_each(|piece| bytes.extend_from_slice(piece));
-            tcp.wait();
             messages.push((tcp.clone(), len));
             Some(messages.len())
         }

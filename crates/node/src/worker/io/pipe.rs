@@ -93,9 +93,10 @@ impl Pipe {
         let held = usize::try_from(self.held).unwrap_or(usize::MAX);
         let read = &self.ends().read;
         poll_fn(|cx| to.poll_sent(cx)).await?;
-        let to = to.stream();
-        let splice = || Ok(splice(read, None, to, None, held, flags())?);
-        let moved = to.async_io(Interest::WRITABLE, splice).await? as u64;
+        let socket = to.stream();
+        let splice = || Ok(splice(read, None, socket, None, held, flags())?);
+        let moved = socket.async_io(Interest::WRITABLE, splice).await;
+        let moved = moved.map_err(|error| to.broke(error))? as u64;
         self.held -= moved;
         if moved == 0 {
             Err(Fault::Closed)

@@ -26,7 +26,8 @@ pub(in crate::worker) enum Reader<'a> {
     Tls(tls::Reader<'a>),
 }
 
-/// The half of a [`Stream`] that is written to. What was written is on its way once it was flushed.
+/// The half of a [`Stream`] that is written to. What was flushed leaves in the same turn of the event loop, unless it is
+/// seen only then that the other side takes no more.
 pub(in crate::worker) enum Writer<'a> {
     Tcp(&'a Tcp),
     Unix(unix::WriteHalf<'a>),
@@ -86,6 +87,15 @@ impl Stream {
     pub(in crate::worker) fn reset_when_dropped(&self) {
         if let Self::Tcp(tcp) = self {
             tcp.reset_when_dropped();
+        }
+    }
+
+    /// Ready when all that was written has left.
+    pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_sent(cx),
+            Self::Tls(stream) => stream.tcp().poll_sent(cx),
+            Self::Unix(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -173,7 +183,8 @@ impl AsyncWrite for Writer<'_> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tcp(tcp) => tcp.poll_late(cx),
+            Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(half) => half.poll_flush(cx),
         }
     }

@@ -4,7 +4,7 @@ use super::outbox;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::SockRef;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,24 +12,33 @@ use std::time::Duration;
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What was written and could not leave with the others has so long before the connection is broken off.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of one connection that wait at most: more is sent at once, and written no faster than it is taken.
+const WAITING: usize = 16 * 1024;
 
-/// A connection; clones are the same one. It is closed when the last one is dropped and what was written has left.
+/// Where nobody has the connection any more, its peer may take nothing of what is late for so many looks in a row.
+const PATIENCE: u32 = 30;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A connection; clones are the same one. It is closed when the last one is dropped and what was written has left. Where
+/// that is not all of it, the peer gets a reset, no good end.
 #[derive(Clone)]
 pub(in crate::worker) struct Tcp(Rc<Inner>);
 
 struct Inner {
     stream: TcpStream,
     sending: RefCell<Sending>,
+    /// Whether a task of its own sends what is late.
+    has_task: Cell<bool>,
 }
 
 /// What has become of what was written.
 enum Sending {
     /// It has left.
     Done,
-    /// Some of it waits in the outbox.
-    Waits,
+    /// So many bytes of it wait in the outbox, all of them until they are sent one message after the other.
+    Waits(usize),
     /// There was no room for this rest of it.
     Late(Vec<u8>),
     /// Nothing more can be sent.
@@ -38,8 +47,11 @@ enum Sending {
 
 impl From<TcpStream> for Tcp {
     fn from(stream: TcpStream) -> Self {
-        let sending = RefCell::new(Sending::Done);
-        Self(Rc::new(Inner { stream, sending }))
+        Self(Rc::new(Inner {
+            stream,
+            sending: RefCell::new(Sending::Done),
+            has_task: Cell::new(false),
+        }))
     }
 }
 
@@ -74,9 +86,9 @@ impl Tcp {
         let receive = || Ok(rustix::net::recv(stream, into, RecvFlags::empty())?.0);
         let count = stream.try_io(Interest::READABLE, receive)?;
         match count {
-            // The system tells a reset once: here it may look like a good end.
+            // The system tells an error once, and afterwards of a good end.
             0 => {
-                if let Some(error @ (Errno::CONNRESET | Errno::TIMEDOUT)) = self.broken() {
+                if let Some(error) = self.broken().filter(|error| *error != Errno::PIPE) {
                     return Err(error.into());
                 }
             }
@@ -86,7 +98,7 @@ impl Tcp {
         Ok(count)
     }
 
-    /// Writes some of the pieces. Small ones have left once this thread waits for something.
+    /// Writes some of the pieces. Small ones leave together with others, in the same turn of the event loop.
     pub(super) fn poll_write(
         &self,
         cx: &mut Context<'_>,
@@ -114,7 +126,8 @@ impl Tcp {
         let written = stream.try_io(Interest::WRITABLE, || match pieces {
             [piece] => Ok(rustix::net::send(stream, piece, SendFlags::NOSIGNAL)?),
             pieces => Ok(rustix::io::writev(stream, pieces)?),
-        })?;
+        });
+        let written = written.map_err(|error| self.broke(error))?;
         if written < len {
             spent(stream, Interest::WRITABLE);
         }
@@ -125,6 +138,10 @@ impl Tcp {
     pub(super) fn reset_when_dropped(&self) {
         // Once it is dropped an end would leave with what was written.
         let _ = self.leave();
+        let mut sending = self.0.sending.borrow_mut();
+        if matches!(*sending, Sending::Late(_)) {
+            *sending = Sending::Broken(Errno::CONNRESET);
+        }
         let _ = SockRef::from(&self.0.stream).set_linger(Some(Duration::ZERO));
     }
 
@@ -142,7 +159,7 @@ impl Tcp {
 
     /// Sends what was written, as far as there is room.
     fn leave(&self) -> io::Result<()> {
-        if matches!(*self.0.sending.borrow(), Sending::Waits) {
+        if matches!(*self.0.sending.borrow(), Sending::Waits(_)) {
             outbox::flush();
         }
         self.0.send_late()
@@ -151,13 +168,49 @@ impl Tcp {
     /// Tells the other side that nothing more comes.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_sent(cx))?;
-        rustix::net::shutdown(&self.0.stream, Shutdown::Write)?;
-        Poll::Ready(Ok(()))
+        match rustix::net::shutdown(&self.0.stream, Shutdown::Write) {
+            // There may still be something to be read from a connection that is no more.
+            Ok(()) | Err(Errno::NOTCONN) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
     }
 
-    /// Some of what was written waits in the outbox.
-    pub(super) fn wait(&self) {
-        *self.0.sending.borrow_mut() = Sending::Waits;
+    /// So many bytes more wait in the outbox; `false` where these are too many.
+    pub(super) fn wait(&self, len: usize) -> bool {
+        let mut sending = self.0.sending.borrow_mut();
+        let waiting = len
+            + if let Sending::Waits(waiting) = *sending {
+                waiting
+            } else {
+                0
+            };
+        if waiting > WAITING {
+            return false;
+        }
+        *sending = Sending::Waits(waiting);
+        true
+    }
+
+    /// Ready when nothing is late.
+    pub(super) fn poll_late(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.0.send_late() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.0.stream.poll_write_ready(cx))?;
+                }
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
+    /// Remembers why nothing more can be sent: the system tells it once.
+    pub(super) fn broke(&self, error: io::Error) -> io::Error {
+        if error.kind() != io::ErrorKind::WouldBlock
+            && let Some(errno) = Errno::from_io_error(&error)
+        {
+            *self.0.sending.borrow_mut() = Sending::Broken(errno);
+        }
+        error
     }
 
     /// Sends a message out of the outbox. What has no room leaves as soon as it has.
@@ -173,7 +226,7 @@ impl Tcp {
         let rest = match &mut *sending {
             Sending::Broken(_) => return,
             Sending::Late(rest) => return rest.extend_from_slice(message),
-            Sending::Done | Sending::Waits => match self.0.send(message, flags) {
+            Sending::Done | Sending::Waits(_) => match self.0.send(message, flags) {
                 Ok(count) => &message[count..],
                 Err(error) => return *sending = Sending::Broken(error),
             },
@@ -186,30 +239,49 @@ impl Tcp {
         } else {
             *sending = Sending::Late(rest.to_vec());
             drop(sending);
-            tokio::task::spawn_local(self.send_rest());
+            if !self.0.has_task.replace(true) {
+                tokio::task::spawn_local(self.send_rest());
+            }
         }
     }
 
-    /// Sends what is late, whether or not anybody still has the connection.
+    /// Sends what is late, whether or not anybody still has the connection. Who has it keeps the time.
     async fn send_rest(self) {
-        let stream = &self.0.stream;
-        let all = stream.async_io(Interest::WRITABLE, || self.0.send_more());
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            *self.0.sending.borrow_mut() = Sending::Broken(Errno::TIMEDOUT);
-            // Whoever still has it finds that it has ended; it may have already.
-            let _ = rustix::net::shutdown(stream, Shutdown::Both);
+        let mut idle = 0;
+        loop {
+            let before = self.0.late();
+            if before == 0 || idle == PATIENCE {
+                return self.0.has_task.set(false);
+            }
+            let all = (self.0.stream).async_io(Interest::WRITABLE, || self.0.send_more());
+            // Whether it is over is seen by what is late.
+            let _ = tokio::time::timeout(LOOK, all).await;
+            let is_alone = Rc::strong_count(&self.0) == 1;
+            idle = if is_alone && self.0.late() == before {
+                idle + 1
+            } else {
+                0
+            };
         }
     }
 
     fn broken(&self) -> Option<Errno> {
         match *self.0.sending.borrow() {
             Sending::Broken(error) => Some(error),
-            Sending::Done | Sending::Waits | Sending::Late(_) => None,
+            Sending::Done | Sending::Waits(_) | Sending::Late(_) => None,
         }
     }
 }
 
 impl Inner {
+    /// Bytes that are late.
+    fn late(&self) -> usize {
+        match &*self.sending.borrow() {
+            Sending::Late(rest) => rest.len(),
+            Sending::Done | Sending::Waits(_) | Sending::Broken(_) => 0,
+        }
+    }
+
     fn send(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
         match rustix::net::send(&self.stream, bytes, flags | SendFlags::NOSIGNAL) {
             Err(Errno::AGAIN) => Ok(0),
@@ -220,7 +292,7 @@ impl Inner {
     /// Sends what is late, if the event loop has heard of room.
     fn send_late(&self) -> io::Result<()> {
         match *self.sending.borrow() {
-            Sending::Done | Sending::Waits => return Ok(()),
+            Sending::Done | Sending::Waits(_) => return Ok(()),
             Sending::Broken(error) => return Err(error.into()),
             Sending::Late(_) => {}
         }
@@ -245,6 +317,14 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if matches!(self.sending.get_mut(), Sending::Waits(_) | Sending::Late(_)) {
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
 /// Nothing is left to be read, or no room to write: the system is asked again once the event loop has heard of some.
 fn spent(stream: &TcpStream, interest: Interest) {
     let _ = stream.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
@@ -259,13 +339,15 @@ mod tests {
 
     /// Works as a worker's thread does.
     fn run(work: impl Future<Output = ()>) {
-        outbox::begin();
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .on_thread_park(outbox::flush)
             .build_local(Default::default())
             .unwrap()
-            .block_on(work);
+            .block_on(async {
+                outbox::begin();
+                work.await;
+                outbox::end();
+            });
     }
 
     /// A connection with little room, and its other end.
@@ -304,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_message_leaves_when_the_thread_waits() {
+    fn small_messages_leave_behind_what_is_ready() {
         run(async {
             let (tcp, mut peer) = pair();
             write(&tcp, b"one").await;
@@ -313,7 +395,7 @@ mod tests {
             let mut got = [0; 6];
             let nothing = peer.read(&mut got).unwrap_err();
             assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
             peer.read_exact(&mut got).unwrap();
             assert_eq!(&got, b"onetwo");
         });
@@ -368,6 +450,39 @@ mod tests {
             outbox::flush();
             let read = poll_fn(|cx| tcp.poll_read(cx, &mut ReadBuf::new(&mut [0; 10]))).await;
             assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+
+    #[test]
+    fn who_reads_nothing_has_no_more_written_than_there_is_room_for() {
+        run(async {
+            let (tcp, _peer) = pair();
+            let mut written = 0;
+            let pieces = [IoSlice::new(&[7; 1000])];
+            while let Ok(count) = tcp.try_write(&pieces) {
+                written += count;
+                assert!(written < 4_000_000, "there is no end of it");
+            }
+            assert!(tcp.0.late() <= WAITING);
+        });
+    }
+
+    #[test]
+    fn what_never_left_is_followed_by_a_reset() {
+        run(async {
+            let (tcp, mut peer) = pair();
+            while tcp.0.late() == 0 {
+                write(&tcp, &[7; 1000]).await;
+                outbox::flush();
+            }
+            tcp.reset_when_dropped();
+            drop(tcp);
+            let reading = tokio::task::spawn_blocking(move || {
+                let mut all = Vec::new();
+                peer.read_to_end(&mut all)
+            });
+            let error = reading.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         });
     }
 }

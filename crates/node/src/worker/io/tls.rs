@@ -199,7 +199,8 @@ impl Writer<'_> {
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.session.borrow_mut().poll_send(cx, self.tcp)
+        ready!(self.session.borrow_mut().poll_send(cx, self.tcp))?;
+        self.tcp.poll_late(cx)
     }
 
     /// Says that nothing more comes, within TLS and below it.
