@@ -20,7 +20,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime};
 
 /// A batch of this size is handed over at once.
-const BATCH_LEN: usize = 16 * 1024;
+const BATCH_LEN: usize = 64 * 1024;
 
 /// A line waits no longer than this.
 const PATIENCE: Duration = Duration::from_millis(100);
