@@ -107,7 +107,9 @@ async fn pump(
         match io::read(&mut from, &mut buffer).await {
             Ok(_) => active.set(coarse_now()),
             Err(Fault::Closed) => {
-                return io::shutdown(&mut to).await.map_err(|_| Broken::Sink);
+                return io::shutdown(&mut to)
+                    .await
+                    .map_err(|error| sink(Fault::Os(error)));
             }
             Err(fault) => return Err(broken(Broken::Source, &fault, was_reset)),
         }

@@ -255,7 +255,10 @@ impl Tcp {
             }
             let all = (self.0.stream).async_io(Interest::WRITABLE, || self.0.send_more());
             // Whether it is over is seen by what is late.
-            let _ = tokio::time::timeout(LOOK, all).await;
+            if tokio::time::timeout(LOOK, all).await.is_err() {
+                // The event loop hears of room only once there is much of it.
+                let _ = self.0.send_more();
+            }
             let is_alone = Rc::strong_count(&self.0) == 1;
             idle = if is_alone && self.0.late() == before {
                 idle + 1
