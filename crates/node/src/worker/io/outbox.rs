@@ -53,7 +53,7 @@ pub(in crate::worker) fn end() {
 }
 
 /// Sends what waits.
-pub(in crate::worker) fn flush() {
+pub(super) fn flush() {
     OUTBOX.with_borrow_mut(|outbox| {
         let Some(Outbox {
             messages, bytes, ..

@@ -104,14 +104,7 @@ impl Tcp {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            match self.try_write(pieces) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.0.stream.poll_write_ready(cx))?;
-                }
-                written => return Poll::Ready(written),
-            }
-        }
+        self.when_there_is_room(cx, || self.try_write(pieces))
     }
 
     /// As [`Self::poll_write`], without waiting.
@@ -147,12 +140,26 @@ impl Tcp {
 
     /// Ready when all that was written has left: before anything is sent in other ways.
     pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.when_there_is_room(cx, || self.leave())
+    }
+
+    /// Ready when nothing is late.
+    pub(super) fn poll_late(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.when_there_is_room(cx, || self.0.send_late())
+    }
+
+    /// Attempts it until it has the room that it needs.
+    fn when_there_is_room<T>(
+        &self,
+        cx: &mut Context<'_>,
+        attempt: impl Fn() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
         loop {
-            match self.leave() {
+            match attempt() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.0.stream.poll_write_ready(cx))?;
                 }
-                left => return Poll::Ready(left),
+                done => return Poll::Ready(done),
             }
         }
     }
@@ -178,29 +185,15 @@ impl Tcp {
     /// So many bytes more wait in the outbox; `false` where these are too many.
     pub(super) fn wait(&self, len: usize) -> bool {
         let mut sending = self.0.sending.borrow_mut();
-        let waiting = len
-            + if let Sending::Waits(waiting) = *sending {
-                waiting
-            } else {
-                0
-            };
-        if waiting > WAITING {
-            return false;
+        let before = match *sending {
+            Sending::Waits(before) => before,
+            Sending::Done | Sending::Late(_) | Sending::Broken(_) => 0,
+        };
+        let fits = before + len <= WAITING;
+        if fits {
+            *sending = Sending::Waits(before + len);
         }
-        *sending = Sending::Waits(waiting);
-        true
-    }
-
-    /// Ready when nothing is late.
-    pub(super) fn poll_late(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            match self.0.send_late() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.0.stream.poll_write_ready(cx))?;
-                }
-                sent => return Poll::Ready(sent),
-            }
-        }
+        fits
     }
 
     /// Remembers why nothing more can be sent: the system tells it once.
