@@ -192,6 +192,8 @@ pub(super) struct Counters {
     locals: Mutex<BTreeMap<IpAddr, Arc<Count>>>,
     /// Client connections that a limit has refused.
     pub(super) connections_refused: Count,
+    /// Connections that what was written to has not left yet, for want of room, and that may be closed already.
+    pub(super) late: Arc<Count>,
     /// Lines that found no room in the access log's queue.
     pub(super) lines_dropped: Count,
     pub(super) handshakes: Handshakes,

@@ -186,6 +186,8 @@ pub(super) async fn close_gently(mut stream: Stream) {
     const SENDING: Duration = Duration::from_secs(30);
     const PATIENCE: Duration = Duration::from_secs(1);
     const MOST: usize = 1024 * 1024;
+    // It leaves together with what others write.
+    tokio::task::yield_now().await;
     // What is late has its own time, a part of the answer.
     let _ = tokio::time::timeout(SENDING, poll_fn(|cx| stream.poll_sent(cx))).await;
     let _ = tokio::time::timeout(PATIENCE, async {

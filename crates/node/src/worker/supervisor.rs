@@ -259,6 +259,11 @@ impl Supervisor {
             .sum()
     }
 
+    /// Whether what was written to a client has not left yet, whoever still has the connection.
+    fn is_late(&self) -> bool {
+        self.counters().any(|counters| counters.late.get() > 0)
+    }
+
     fn connections(&self, local: Option<IpAddr>) -> u64 {
         self.counters()
             .map(|counters| counters.connections(local))

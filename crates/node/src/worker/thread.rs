@@ -105,7 +105,7 @@ pub(super) fn run(post: Post) {
 }
 
 async fn work(mut post: Post) {
-    io::send_together();
+    io::send_together(&post.counters.late);
     let worker = Rc::new(Worker::new(&post));
     let sweeper = Rc::clone(&worker);
     tokio::task::spawn_local(async move { sweeper.sweep().await });

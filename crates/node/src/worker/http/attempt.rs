@@ -9,7 +9,7 @@ mod sending;
 use super::body::Body;
 use super::record::Record;
 use super::scratch::Parts;
-use crate::worker::io::{Buffer, Stream, Timer, Window};
+use crate::worker::io::{Buffer, Stream, Tcp, Timer, Window};
 use crate::worker::log::{Ending, Leg};
 use crate::worker::serving::{Interrupt, Server};
 use gaiola_core::forward::Outgoing;
@@ -136,9 +136,12 @@ enum Stop {
 }
 
 impl Attempt<'_, '_> {
-    /// Makes the attempt; also tells how many bytes of the request were written. Called once, as its halves.
+    /// Makes the attempt; also tells how many bytes of the request were sent. Called once, as its halves.
     pub(super) async fn run(&mut self) -> (Outcome, u64) {
         let stage = Stage::default();
+        let carrier = self.server.tcp().cloned();
+        let left = || carrier.as_ref().map(Tcp::left);
+        let before = left();
         let Parts {
             request,
             onward,
@@ -221,7 +224,9 @@ impl Attempt<'_, '_> {
             (None, Some(sent_at)) => record.response.span = sent_at.elapsed(),
             (None, None) => {}
         }
-        (outcome, stage.sent.get())
+        // What was written waits for others, and may never have left.
+        let has_left = before.is_none() || left() != before;
+        (outcome, if has_left { stage.sent.get() } else { 0 })
     }
 }
 

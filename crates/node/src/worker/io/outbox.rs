@@ -3,9 +3,11 @@
 //! request needs.
 
 use super::tcp::Tcp;
+use crate::worker::counters::Count;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 /// Up to so many bytes wait for others.
@@ -21,6 +23,29 @@ struct Outbox {
     /// Whose each is, and of how many bytes.
     messages: Vec<(Tcp, usize)>,
     bytes: Vec<u8>,
+    /// Connections that had no room for all.
+    late: Arc<Count>,
+}
+
+/// A connection that had no room for all; it is counted until this is dropped.
+pub(super) struct Late(Arc<Count>);
+
+impl Late {
+    /// Counts one.
+    pub(super) fn new() -> Self {
+        let late = OUTBOX.with_borrow(|outbox| match outbox {
+            Some(outbox) => Arc::clone(&outbox.late),
+            None => Arc::default(),
+        });
+        late.add(1);
+        Self(late)
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.0.sub(1);
+    }
 }
 
 thread_local! {
@@ -28,12 +53,14 @@ thread_local! {
     static OUTBOX: RefCell<Option<Outbox>> = const { RefCell::new(None) };
 }
 
-/// From now on this thread's small messages wait until all tasks that are ready have run.
-pub(in crate::worker) fn begin() {
+/// From now on this thread's small messages wait until all tasks that are ready have run. Connections that then have no
+/// room for them are counted as `late` until they had.
+pub(in crate::worker) fn begin(late: &Arc<Count>) {
     OUTBOX.set(Some(Outbox {
         sender: Waker::noop().clone(),
         messages: Vec::with_capacity(MOST),
         bytes: Vec::with_capacity(MOST * SMALL / 4),
+        late: Arc::clone(late),
     }));
     tokio::task::spawn_local(poll_fn(|cx| {
         OUTBOX.with_borrow_mut(|outbox| {
@@ -62,7 +89,12 @@ pub(super) fn flush() {
             return;
         };
         let mut rest = &bytes[..];
-        for (tcp, len) in messages.drain(..) {
+        let mut messages = messages.drain(..).peekable();
+        while let Some((tcp, mut len)) = messages.next() {
+            // Neighbours are of one connection where it is written in pieces.
+            while let Some((_, more)) = messages.next_if(|(next, _)| next.is(&tcp)) {
+                len += more;
+            }
             let (message, others) = rest.split_at(len);
             tcp.send_now(message);
             rest = others;
@@ -78,6 +110,7 @@ pub(super) fn add(tcp: &Tcp, pieces: &[IoSlice<'_>], len: usize) -> bool {
             sender,
             messages,
             bytes,
+            ..
         }) if len <= SMALL && tcp.wait(len) => {
             if messages.is_empty() {
                 sender.wake_by_ref();

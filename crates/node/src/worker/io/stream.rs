@@ -58,6 +58,15 @@ impl Stream {
         }
     }
 
+    /// The connection that carries it, where that is TCP.
+    pub(in crate::worker) const fn tcp(&self) -> Option<&Tcp> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(stream) => Some(stream.tcp()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// The session, where it is TLS.
     pub(in crate::worker) const fn tls(&self) -> Option<&TlsStream> {
         match self {
@@ -68,11 +77,7 @@ impl Stream {
 
     /// The addresses of the peer and of ourselves; `None` without TCP.
     pub(in crate::worker) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        let tcp = match self {
-            Self::Tcp(tcp) => tcp.stream(),
-            Self::Tls(stream) => stream.tcp().stream(),
-            Self::Unix(_) => return None,
-        };
+        let tcp = self.tcp()?.stream();
         Some((tcp.peer_addr().ok()?, tcp.local_addr().ok()?))
     }
 
@@ -92,10 +97,9 @@ impl Stream {
 
     /// Ready when all that was written has left.
     pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(tcp) => tcp.poll_sent(cx),
-            Self::Tls(stream) => stream.tcp().poll_sent(cx),
-            Self::Unix(_) => Poll::Ready(Ok(())),
+        match self.tcp() {
+            Some(tcp) => tcp.poll_sent(cx),
+            None => Poll::Ready(Ok(())),
         }
     }
 

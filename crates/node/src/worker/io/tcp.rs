@@ -1,6 +1,6 @@
 //! A TCP connection. What is written to it in small pieces leaves together with those of others.
 
-use super::outbox;
+use super::outbox::{self, Late};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::SockRef;
@@ -29,6 +29,8 @@ pub(in crate::worker) struct Tcp(Rc<Inner>);
 struct Inner {
     stream: TcpStream,
     sending: RefCell<Sending>,
+    /// Bytes that have left.
+    left: Cell<u64>,
     /// Whether a task of its own sends what is late.
     has_task: Cell<bool>,
 }
@@ -50,6 +52,7 @@ impl From<TcpStream> for Tcp {
         Self(Rc::new(Inner {
             stream,
             sending: RefCell::new(Sending::Done),
+            left: Cell::new(0),
             has_task: Cell::new(false),
         }))
     }
@@ -59,6 +62,16 @@ impl Tcp {
     /// The connection as the system has it: to be read from, and asked about.
     pub(in crate::worker) fn stream(&self) -> &TcpStream {
         &self.0.stream
+    }
+
+    /// Whether it is this connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// How many of the bytes that were written have left.
+    pub(in crate::worker) fn left(&self) -> u64 {
+        self.0.left.get()
     }
 
     pub(super) fn poll_read(
@@ -121,6 +134,7 @@ impl Tcp {
             pieces => Ok(rustix::io::writev(stream, pieces)?),
         });
         let written = written.map_err(|error| self.broke(error))?;
+        self.0.count(written);
         if written < len {
             spent(stream, Interest::WRITABLE);
         }
@@ -240,6 +254,7 @@ impl Tcp {
 
     /// Sends what is late, whether or not anybody still has the connection. Who has it keeps the time.
     async fn send_rest(self) {
+        let _counted = Late::new();
         let mut idle = 0;
         loop {
             let before = self.0.late();
@@ -280,9 +295,17 @@ impl Inner {
 
     fn send(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
         match rustix::net::send(&self.stream, bytes, flags | SendFlags::NOSIGNAL) {
+            Ok(count) => {
+                self.count(count);
+                Ok(count)
+            }
             Err(Errno::AGAIN) => Ok(0),
-            sent => sent,
+            error => error,
         }
+    }
+
+    fn count(&self, left: usize) {
+        self.left.set(self.left.get() + left as u64);
     }
 
     /// Sends what is late, if the event loop has heard of room.
@@ -332,6 +355,7 @@ mod tests {
     use std::future::poll_fn;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream as Peer};
+    use std::sync::Arc;
 
     /// Works as a worker's thread does.
     fn run(work: impl Future<Output = ()>) {
@@ -340,7 +364,7 @@ mod tests {
             .build_local(Default::default())
             .unwrap()
             .block_on(async {
-                outbox::begin();
+                outbox::begin(&Arc::default());
                 work.await;
                 outbox::end();
             });
@@ -394,6 +418,7 @@ mod tests {
             tokio::task::yield_now().await;
             peer.read_exact(&mut got).unwrap();
             assert_eq!(&got, b"onetwo");
+            assert_eq!(tcp.left(), 6);
         });
     }
 
@@ -422,6 +447,8 @@ mod tests {
     #[test]
     fn what_is_late_arrives_though_nobody_has_the_connection_any_more() {
         run(async {
+            let late = Arc::default();
+            outbox::begin(&late);
             let (tcp, peer) = pair();
             let sent = numbers(1_000_000);
             let mut count = 0;
@@ -431,8 +458,11 @@ mod tests {
                 outbox::flush();
             }
             drop(tcp);
+            tokio::task::yield_now().await;
+            assert_eq!(late.get(), 1);
             let taking = tokio::task::spawn_blocking(move || all_of(peer));
             assert!(taking.await.unwrap() == sent[..count]);
+            assert_eq!(late.get(), 0);
         });
     }
 
@@ -446,6 +476,7 @@ mod tests {
             outbox::flush();
             let read = poll_fn(|cx| tcp.poll_read(cx, &mut ReadBuf::new(&mut [0; 10]))).await;
             assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(tcp.left(), 0);
         });
     }
 
