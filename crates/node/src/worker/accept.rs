@@ -1,7 +1,7 @@
 //! From a listening socket to a session.
 
 use super::check::in_words;
-use super::counters::{Count, Unasked};
+use super::counters::{Apart, Count, Unasked};
 use super::io::{Buffer, Fault, Side, Stream, TlsStream};
 use super::log::ClientAt;
 use super::orders::FrontendShare;
@@ -72,13 +72,13 @@ impl Client {
 /// Counts a connection.
 struct Open {
     share: Arc<FrontendShare>,
-    local: Arc<Count>,
+    local: Arc<Apart<Count>>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.share.close();
-        self.local.sub(1);
+        self.local.0.sub(1);
     }
 }
 
@@ -153,7 +153,7 @@ fn begin(
     };
     let (peer, local) = addresses(&stream, bind, peer);
     let count = worker.local(local);
-    count.add(1);
+    count.0.add(1);
     let open = Open {
         share,
         local: count,

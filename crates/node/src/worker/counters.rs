@@ -9,8 +9,12 @@ use std::time::Duration;
 
 /// A number that one thread changes and all may read.
 #[derive(Debug, Default)]
-#[repr(align(64))]
 pub(super) struct Count(AtomicU64);
+
+/// Numbers in a cache line of their own, apart from what other threads change.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Apart<T>(pub(super) T);
 
 impl Count {
     /// Adds `by`. Only the owning thread may call it.
@@ -39,15 +43,33 @@ pub(super) const BOUNDS: [f64; 14] = [
 /// How many different status codes are counted by themselves; further ones are counted as 0.
 const CODES: usize = 24;
 
+/// Buckets, the first ones, that most requests fall into.
+const QUICK: usize = 5;
+
 /// What is counted for requests of one frontend that one server of one backend answered.
 #[derive(Debug, Default)]
 pub(super) struct Series {
-    codes: [(AtomicU64, AtomicU64); CODES],
+    usual: Apart<Usual>,
+    codes: [Code; CODES - 1],
     other_codes: AtomicU64,
-    buckets: [AtomicU64; BOUNDS.len() + 1],
-    nanos: AtomicU64,
+    slow: [AtomicU64; BOUNDS.len() + 1 - QUICK],
     retries: AtomicU64,
     sessions: AtomicU64,
+}
+
+/// What most requests change: one cache line, for with thousands of servers each waits for memory.
+#[derive(Debug, Default)]
+struct Usual {
+    code: Code,
+    quick: [AtomicU64; QUICK],
+    nanos: AtomicU64,
+}
+
+/// A status, and how many requests had it.
+#[derive(Debug, Default)]
+struct Code {
+    status: AtomicU64,
+    count: AtomicU64,
 }
 
 /// One thread's addition: no other thread writes.
@@ -63,23 +85,32 @@ impl Series {
     pub(super) fn record(&self, status: u16, took: Duration) {
         let status = u64::from(status);
         // 0 marks a free slot, so a request without an answer is counted apart.
-        let mut slots = self.codes.iter().filter(|_| status != 0);
-        let slot = slots.find(|(code, _)| {
-            let code = code.load(Ordering::Relaxed);
-            code == status || code == 0
+        let mut codes = self.codes().filter(|_| status != 0);
+        let code = codes.find(|code| {
+            let known = code.status.load(Ordering::Relaxed);
+            known == status || known == 0
         });
-        match slot {
-            Some((code, count)) => {
-                code.store(status, Ordering::Relaxed);
-                bump(count, 1);
+        match code {
+            Some(code) => {
+                code.status.store(status, Ordering::Relaxed);
+                bump(&code.count, 1);
             }
             None => bump(&self.other_codes, 1),
         }
         let seconds = took.as_secs_f64();
         let bucket = BOUNDS.iter().position(|&bound| seconds <= bound);
-        bump(&self.buckets[bucket.unwrap_or(BOUNDS.len())], 1);
+        let bucket = self.buckets().nth(bucket.unwrap_or(BOUNDS.len()));
+        bucket.iter().for_each(|bucket| bump(bucket, 1));
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        bump(&self.nanos, nanos);
+        bump(&self.usual.0.nanos, nanos);
+    }
+
+    fn codes(&self) -> impl Iterator<Item = &Code> {
+        std::iter::once(&self.usual.0.code).chain(&self.codes)
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.usual.0.quick.iter().chain(&self.slow)
     }
 
     /// Counts a TCP session that has ended, and how often another server was tried. Only the owning thread may call it.
@@ -112,20 +143,21 @@ pub(super) struct SeriesSum {
 impl SeriesSum {
     /// Adds one worker's numbers.
     pub(super) fn add(&mut self, series: &Series) {
-        for (code, count) in &series.codes {
-            let count = count.load(Ordering::Relaxed);
+        for code in series.codes() {
+            let count = code.count.load(Ordering::Relaxed);
             if count > 0 {
-                *self.codes.entry(code.load(Ordering::Relaxed)).or_default() += count;
+                let status = code.status.load(Ordering::Relaxed);
+                *self.codes.entry(status).or_default() += count;
             }
         }
         let other = series.other_codes.load(Ordering::Relaxed);
         if other > 0 {
             *self.codes.entry(0).or_default() += other;
         }
-        for (sum, bucket) in self.buckets.iter_mut().zip(&series.buckets) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(series.buckets()) {
             *sum += bucket.load(Ordering::Relaxed);
         }
-        self.nanos += series.nanos.load(Ordering::Relaxed);
+        self.nanos += series.usual.0.nanos.load(Ordering::Relaxed);
         self.retries += series.retries.load(Ordering::Relaxed);
         self.sessions += series.sessions.load(Ordering::Relaxed);
     }
@@ -189,11 +221,11 @@ impl Unasked {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     series: Mutex<BTreeMap<SeriesKey, Arc<Series>>>,
-    locals: Mutex<BTreeMap<IpAddr, Arc<Count>>>,
+    locals: Mutex<BTreeMap<IpAddr, Arc<Apart<Count>>>>,
     /// Client connections that a limit has refused.
     pub(super) connections_refused: Count,
     /// Connections that what was written to has not left yet, for want of room, and that may be closed already.
-    pub(super) late: Arc<Count>,
+    pub(super) late: Arc<Apart<Count>>,
     /// Lines that found no room in the access log's queue.
     pub(super) lines_dropped: Count,
     pub(super) handshakes: Handshakes,
@@ -213,7 +245,7 @@ impl Counters {
     }
 
     /// How many connections to the local address are open on this worker.
-    pub(super) fn local(&self, address: IpAddr) -> Arc<Count> {
+    pub(super) fn local(&self, address: IpAddr) -> Arc<Apart<Count>> {
         let mut all = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(address).or_default())
     }
@@ -237,7 +269,7 @@ impl Counters {
         let all = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
             .filter(|(local, _)| address.is_none_or(|wanted| wanted == **local))
-            .map(|(_, count)| count.get())
+            .map(|(_, count)| count.0.get())
             .sum()
     }
 }
@@ -287,9 +319,9 @@ mod tests {
     fn connections_are_counted_by_local_address() {
         let counters = Counters::default();
         let (one, two) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
-        counters.local(one).add(2);
-        counters.local(two).add(1);
-        counters.local(one).sub(1);
+        counters.local(one).0.add(2);
+        counters.local(two).0.add(1);
+        counters.local(one).0.sub(1);
         assert_eq!(counters.connections(Some(one)), 1);
         assert_eq!(counters.connections(None), 2);
     }

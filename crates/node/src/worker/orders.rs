@@ -6,7 +6,7 @@ mod member;
 mod queue;
 
 pub(super) use frontend::FrontendShare;
-pub(super) use member::{InFlight, Member};
+pub(super) use member::{InFlight, Member, Tally};
 pub(super) use queue::{Place, Queue, Turn};
 
 use super::limits::Limiter;

@@ -261,7 +261,7 @@ impl Supervisor {
 
     /// Whether what was written to a client has not left yet, whoever still has the connection.
     fn is_late(&self) -> bool {
-        self.counters().any(|counters| counters.late.get() > 0)
+        self.counters().any(|counters| counters.late.0.get() > 0)
     }
 
     fn connections(&self, local: Option<IpAddr>) -> u64 {

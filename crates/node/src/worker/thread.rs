@@ -4,7 +4,7 @@
 use super::accept::{self, Client};
 use super::auth::Verifier;
 use super::beat::Beater;
-use super::counters::{Count, Counters, Handshakes, Unasked};
+use super::counters::{Apart, Count, Counters, Handshakes, Unasked};
 use super::event::Event;
 use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
@@ -73,7 +73,7 @@ pub(super) struct Worker {
     orders: RefCell<Arc<Orders>>,
     serving: RefCell<Rc<Serving>>,
     counters: Arc<Counters>,
-    locals: RefCell<HashMap<IpAddr, Arc<Count>>>,
+    locals: RefCell<HashMap<IpAddr, Arc<Apart<Count>>>>,
     log: Log,
     reports: mpsc::Sender<MemberReport>,
     accepting: RefCell<Vec<Accepting>>,
@@ -192,7 +192,7 @@ impl Worker {
     }
 
     /// How many connections to this local address are open on this worker.
-    pub(super) fn local(&self, local: IpAddr) -> Arc<Count> {
+    pub(super) fn local(&self, local: IpAddr) -> Arc<Apart<Count>> {
         let mut locals = self.locals.borrow_mut();
         let count = locals
             .entry(local)

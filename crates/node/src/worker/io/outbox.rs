@@ -3,7 +3,7 @@
 //! request needs.
 
 use super::tcp::Tcp;
-use crate::worker::counters::Count;
+use crate::worker::counters::{Apart, Count};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -24,11 +24,11 @@ struct Outbox {
     messages: Vec<(Tcp, usize)>,
     bytes: Vec<u8>,
     /// Connections that had no room for all.
-    late: Arc<Count>,
+    late: Arc<Apart<Count>>,
 }
 
 /// A connection that had no room for all; it is counted until this is dropped.
-pub(super) struct Late(Arc<Count>);
+pub(super) struct Late(Arc<Apart<Count>>);
 
 impl Late {
     /// Counts one.
@@ -37,14 +37,14 @@ impl Late {
             Some(outbox) => Arc::clone(&outbox.late),
             None => Arc::default(),
         });
-        late.add(1);
+        late.0.add(1);
         Self(late)
     }
 }
 
 impl Drop for Late {
     fn drop(&mut self) {
-        self.0.sub(1);
+        self.0.0.sub(1);
     }
 }
 
@@ -55,7 +55,7 @@ thread_local! {
 
 /// From now on this thread's small messages wait until all tasks that are ready have run. Connections that then have no
 /// room for them are counted as `late` until they had.
-pub(in crate::worker) fn begin(late: &Arc<Count>) {
+pub(in crate::worker) fn begin(late: &Arc<Apart<Count>>) {
     OUTBOX.set(Some(Outbox {
         sender: Waker::noop().clone(),
         messages: Vec::with_capacity(MOST),

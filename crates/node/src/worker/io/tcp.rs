@@ -352,6 +352,7 @@ fn spent(stream: &TcpStream, interest: Interest) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::counters::{Apart, Count};
     use std::future::poll_fn;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream as Peer};
@@ -447,7 +448,7 @@ mod tests {
     #[test]
     fn what_is_late_arrives_though_nobody_has_the_connection_any_more() {
         run(async {
-            let late = Arc::default();
+            let late: Arc<Apart<Count>> = Arc::default();
             outbox::begin(&late);
             let (tcp, peer) = pair();
             let sent = numbers(1_000_000);
@@ -459,10 +460,10 @@ mod tests {
             }
             drop(tcp);
             tokio::task::yield_now().await;
-            assert_eq!(late.get(), 1);
+            assert_eq!(late.0.get(), 1);
             let taking = tokio::task::spawn_blocking(move || all_of(peer));
             assert!(taking.await.unwrap() == sent[..count]);
-            assert_eq!(late.get(), 0);
+            assert_eq!(late.0.get(), 0);
         });
     }
 

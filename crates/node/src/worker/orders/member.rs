@@ -1,7 +1,8 @@
 //! A backend's member as all threads know it.
 
-use crate::worker::counters::Count;
+use crate::worker::counters::{Apart, Count};
 use gaiola_model::proxy::{Address, ProxyVersion, Server, ServerTls};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,8 +18,7 @@ pub(in crate::worker) struct Member {
     /// Whether each connection begins with a header that names the client.
     pub(in crate::worker) send_proxy: Option<ProxyVersion>,
     tls: Option<ServerTls>,
-    in_flight: InFlight,
-    answers: Box<[Answers]>,
+    tallies: Arc<[Apart<Tally>]>,
     /// Requests in flight on all workers together, where their number is limited.
     taken: AtomicU32,
     /// How often its sessions were ended by an operator.
@@ -34,8 +34,7 @@ impl Member {
             address: server.address.clone(),
             send_proxy: server.send_proxy,
             tls: server.tls.clone(),
-            in_flight: InFlight::new(workers),
-            answers: (0..workers).map(|_| Answers::default()).collect(),
+            tallies: (0..workers).map(|_| Apart::default()).collect(),
             taken: AtomicU32::new(0),
             ended: AtomicU64::new(0),
         }
@@ -61,31 +60,24 @@ impl Member {
 
     /// Requests and sessions that were sent to it and have not ended.
     pub(in crate::worker) fn in_flight(&self) -> u64 {
-        self.in_flight.total()
+        let tallies = self.tallies.iter();
+        tallies.map(|Apart(tally)| tally.in_flight.get()).sum()
     }
 
-    /// One worker's part of [`Self::in_flight`], which only that worker may change.
-    pub(in crate::worker) fn in_flight_of(&self, worker: usize) -> &Count {
-        self.in_flight.of(worker)
-    }
-
-    /// Counts a response that began so long after its request was sent. Only this worker may do it.
-    pub(in crate::worker) fn answered(&self, worker: usize, after: Duration) {
-        let answers = &self.answers[worker];
-        answers.count.add(1);
-        let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
-        answers.nanos.add(nanos);
+    /// What each worker counts for itself.
+    pub(in crate::worker) const fn tallies(&self) -> &Arc<[Apart<Tally>]> {
+        &self.tallies
     }
 
     /// How many responses have begun, and how long they took to begin together, in nanoseconds.
     pub(in crate::worker) fn answers(&self) -> (u64, u64) {
-        let add = |(count, nanos): (u64, u64), answers: &Answers| {
+        let add = |(count, nanos): (u64, u64), Apart(tally): &Apart<Tally>| {
             (
-                count.wrapping_add(answers.count.get()),
-                nanos.wrapping_add(answers.nanos.get()),
+                count.wrapping_add(tally.answers.get()),
+                nanos.wrapping_add(tally.nanos.get()),
             )
         };
-        self.answers.iter().fold((0, 0), add)
+        self.tallies.iter().fold((0, 0), add)
     }
 
     /// How many of a limited number of places are taken.
@@ -110,30 +102,42 @@ impl Member {
 }
 
 /// Requests in flight, counted by each worker for itself.
-pub(in crate::worker) struct InFlight(Box<[Count]>);
+pub(in crate::worker) struct InFlight(Box<[Apart<Count>]>);
 
 impl InFlight {
     /// None, in a process of so many workers.
     pub(in crate::worker) fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| Count::default()).collect())
+        Self((0..workers).map(|_| Apart::default()).collect())
     }
 
     /// Of all workers.
     pub(in crate::worker) fn total(&self) -> u64 {
-        self.0.iter().map(Count::get).sum()
+        self.0.iter().map(|Apart(count)| count.get()).sum()
     }
 
     /// One worker's part, which only that worker may change.
     pub(in crate::worker) fn of(&self, worker: usize) -> &Count {
-        &self.0[worker]
+        &self.0[worker].0
     }
 }
 
-/// What one worker has seen of the member's responses.
+/// What one worker counts of a member, which only that worker may change.
 #[derive(Default)]
-struct Answers {
-    count: Count,
+pub(in crate::worker) struct Tally {
+    /// Requests that were sent to it and have not ended.
+    pub(in crate::worker) in_flight: Count,
+    /// Responses that have begun, and how long they took to begin together.
+    answers: Count,
     nanos: Count,
+}
+
+impl Tally {
+    /// Counts a response that began so long after its request was sent.
+    pub(in crate::worker) fn answered(&self, after: Duration) {
+        self.answers.add(1);
+        let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.add(nanos);
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub(in crate::worker) struct Backend {
     /// Its cookie, where it has one.
     pub(in crate::worker) jar: Option<Jar>,
     servers: Vec<Rc<Server>>,
+    /// The maxconn of each, close together.
+    limits: Vec<Option<u32>>,
     queue: Arc<Queue>,
     in_flight: Arc<InFlight>,
     choice: RefCell<Choice>,
@@ -96,7 +98,7 @@ impl Drop for Lease {
         let Some(place) = self.place.take() else {
             return;
         };
-        let limit = self.backend.config.servers[self.index].maxconn;
+        let limit = self.backend.limits[self.index];
         let too_many = limit.is_some_and(|limit| place.member.taken() > limit);
         match (self.server.is_usable(), self.server.is_up()) {
             _ if too_many => place.give_back(),
@@ -125,6 +127,7 @@ impl Backend {
             config: config.clone(),
             jar: Jar::new(config),
             servers,
+            limits: config.servers.iter().map(|server| server.maxconn).collect(),
             queue: Arc::clone(&orders.queue),
             in_flight: Arc::clone(&orders.in_flight),
             any_usable: Cell::new(false),
@@ -332,7 +335,7 @@ impl Backend {
 
     /// Takes a server, if it has room.
     fn take(self: &Rc<Self>, index: usize) -> Option<Lease> {
-        match self.config.servers[index].maxconn {
+        match self.limits[index] {
             None => Some(self.lend(index, None)),
             Some(limit) => {
                 let place = self.queue.place(&self.servers[index].member, limit)?;
@@ -343,7 +346,7 @@ impl Backend {
 
     fn in_flight_of(&self, index: usize) -> u32 {
         let member = &self.servers[index].member;
-        match self.config.servers[index].maxconn {
+        match self.limits[index] {
             Some(_) => member.taken(),
             None => u32::try_from(member.in_flight()).unwrap_or(u32::MAX),
         }

@@ -1,9 +1,10 @@
 //! One worker's part of a backend's member: its idle connections, and what it knows of its health.
 
 use crate::worker::accept::Client;
+use crate::worker::counters::Apart;
 use crate::worker::event::Event;
 use crate::worker::io::{self, Stream};
-use crate::worker::orders::{Health, InFlight, Member};
+use crate::worker::orders::{Health, InFlight, Member, Tally};
 use crate::worker::tls::ServerSettings;
 use gaiola_core::retry;
 use gaiola_model::http::Method;
@@ -21,6 +22,10 @@ const POOL_LEN: usize = 1024;
 pub(in crate::worker) struct Server {
     /// What all threads know.
     pub(in crate::worker) member: Arc<Member>,
+    /// Of the member, what a request needs: the member itself is not touched for one.
+    tallies: Arc<[Apart<Tally>]>,
+    /// Whether each connection carries one client only, whom the server was told of.
+    pub(in crate::worker) tells_client: bool,
     /// Requests to all members of its backend.
     all: Arc<InFlight>,
     worker: usize,
@@ -115,6 +120,8 @@ impl Server {
     /// A server without connections, that takes no request yet.
     pub(super) fn new(member: Arc<Member>, all: Arc<InFlight>, worker: usize) -> Self {
         Self {
+            tallies: Arc::clone(member.tallies()),
+            tells_client: member.send_proxy.is_some(),
             all,
             worker,
             usable: Cell::new(false),
@@ -266,18 +273,22 @@ impl Server {
 
     /// A response began so long after its request was sent.
     pub(in crate::worker) fn answered(&self, after: Duration) {
-        self.member.answered(self.worker, after);
+        self.tally().answered(after);
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.tallies[self.worker].0
     }
 
     /// A request is sent to it.
     pub(super) fn enter(&self) {
-        self.member.in_flight_of(self.worker).add(1);
+        self.tally().in_flight.add(1);
         self.all.of(self.worker).add(1);
     }
 
     /// A request to it has ended.
     pub(super) fn leave(&self) {
-        self.member.in_flight_of(self.worker).sub(1);
+        self.tally().in_flight.sub(1);
         self.all.of(self.worker).sub(1);
     }
 }

@@ -137,9 +137,9 @@ impl Connection {
         method: Method,
         longest: Duration,
     ) -> Option<Stream> {
-        match server.member.send_proxy {
-            None => server.take_pooled(method, longest),
-            Some(_) => {
+        match server.tells_client {
+            false => server.take_pooled(method, longest),
+            true => {
                 let own = self.own.take();
                 let (_, idle) = own.filter(|(other, _)| Rc::ptr_eq(other, server))?;
                 idle.reuse(method, longest)
@@ -149,9 +149,9 @@ impl Connection {
 
     /// Keeps a connection for the next request: of anybody, or of this client where the server was told its name.
     pub(super) fn keep(&mut self, server: &Rc<Server>, stream: Stream) {
-        match server.member.send_proxy {
-            None => server.pool(stream),
-            Some(_) => self.own = Some((Rc::clone(server), Idle::new(stream))),
+        match server.tells_client {
+            false => server.pool(stream),
+            true => self.own = Some((Rc::clone(server), Idle::new(stream))),
         }
     }
 }
