@@ -39,7 +39,7 @@ use auth::Verifier;
 use counters::Counters;
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy_file::{AccessLog, LogTarget};
-use log::{LogWriter, Signal};
+use log::LogWriter;
 use orders::Orders;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::SocketAddr;
@@ -337,11 +337,14 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.reopen.recv() => if let Some(log) = log {
-                    // A full queue is written out, and the file opened anew when the signal comes again.
-                    let _ = log.queue().try_send(Signal::Reopen);
+                    log.reopen();
                 },
                 _ = self.reload.recv() => match reload {
-                    Some(reload) => reload.again(supervisor).await,
+                    Some(reload) => tokio::select! {
+                        () = reload.again(supervisor) => {}
+                        _ = self.terminate.recv() => return,
+                        _ = self.interrupt.recv() => return,
+                    },
                     None => tracing::info!("there is no file to read again"),
                 },
             }

@@ -109,10 +109,13 @@ async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
                 let (frontend, config) = serving.of(frontend);
                 (Arc::clone(&frontend.share), config.maxconn)
             }
-            // It has just been taken out of the configuration; what waits is still served.
+            // It has just been taken out of the configuration: what waits is refused, as what comes later.
             None => return,
         };
-        share.open_when_room(limit).await;
+        if !share.try_open(limit) {
+            worker.tell_full(&share.name, limit);
+            share.open_when_room(limit).await;
+        }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match rustix::net::acceptfrom_with(socket, flags) {
             Ok((socket, peer)) => begin(worker, socket, peer, bind, share),

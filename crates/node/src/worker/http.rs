@@ -12,6 +12,7 @@ mod scratch;
 pub(super) use scratch::trim;
 
 use super::accept::Client;
+use super::check::in_words;
 use super::counters::Unasked;
 use super::io::{self, Buffer, Fault, Timer};
 use super::log::Ending;
@@ -23,6 +24,7 @@ use record::Record;
 use scratch::Heads;
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -104,9 +106,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
 impl Connection {
     /// Waits for a request, and reads its head. `held` are the first bytes of it.
     async fn next_request(&mut self, held: Option<Buffer>) -> Result<Pending, After> {
-        let Some(timeouts) = self.timeouts() else {
-            return Err(After::Close);
-        };
+        let timeouts = self.timeouts().unwrap_or_default();
         let mut buffer = match held {
             Some(held) => held,
             None => {
@@ -148,10 +148,16 @@ impl Connection {
                     let why = "the request's head did not end in time".into();
                     return Err(self.refuse(begun, *b"cR", why, 408).await);
                 }
-                Err(Fault::Deadline) => return Err(After::Close),
-                Err(Fault::Closed | Fault::Os(_)) => {
+                // Of TLS, a part of a record came.
+                Err(Fault::Deadline) => {
+                    self.tell_silent(timeouts.request_head);
+                    return Err(After::Close);
+                }
+                Err(fault) => {
                     if !buffer.is_empty() {
                         reply::left(self, Record::new(&self.worker, begun));
+                    } else if let Fault::Os(error) = fault {
+                        self.tell_broken(error);
                     }
                     return Err(After::Abort);
                 }
@@ -198,19 +204,39 @@ impl Connection {
                     .map(|()| Some(Err(After::Close)))
             });
             if let Some(over) = over.await {
-                if matches!(over, Err(After::Close)) && self.served == 0 {
-                    let reason = format!("nothing came within {} ms", limit.as_millis());
-                    worker.close_unasked(&self.client, Unasked::Silent, &reason);
+                if matches!(over, Err(After::Close)) {
+                    self.tell_silent(limit);
                 }
                 return over;
             }
         }
     }
 
-    /// Whether the connection is to be kept while nothing is asked. A new one always has its first request served: the
-    /// client has just sent it, or is about to.
+    /// Whether the connection is to be kept while nothing is asked. A new one has its first request served wherever there
+    /// is a frontend: the client has just sent it, or is about to.
     fn is_wanted(&self) -> bool {
-        self.served == 0 || self.worker.admission(self.client.local) != Admission::Refuse
+        self.worker.serving().frontend(&self.client.bind).is_some()
+            && (self.served == 0 || self.worker.admission(self.client.local) != Admission::Refuse)
+    }
+
+    /// Counts a connection on which nothing was ever asked, and says so.
+    fn tell_silent(&self, limit: Duration) {
+        if self.served == 0 {
+            let reason = format!("nothing came within {} ms", limit.as_millis());
+            let (worker, client) = (&self.worker, &self.client);
+            worker.close_unasked(client, Unasked::Silent, &reason);
+        }
+    }
+
+    /// Says why a connection broke between two requests, where it is not that the client has gone.
+    fn tell_broken(&self, error: std::io::Error) {
+        if !matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+        ) {
+            let (peer, bind) = (self.client.address, &self.client.bind);
+            self.worker.tell_closed(peer, bind, &in_words(error));
+        }
     }
 
     fn timeouts(&self) -> Option<ClientTimeouts> {

@@ -39,6 +39,7 @@ pub(super) struct Log {
     scribe: RefCell<Scribe>,
     /// Whether lines tell how much is going on.
     pub(super) wants_load: bool,
+    has_reasons: bool,
 }
 
 impl Log {
@@ -50,6 +51,7 @@ impl Log {
     ) -> Self {
         Self {
             wants_load: writer.is_some() && format == LogFormat::Httplog,
+            has_reasons: writer.is_some() && format == LogFormat::Json,
             writer,
             counters,
             batch: RefCell::new(Batch {
@@ -63,6 +65,11 @@ impl Log {
     /// Whether lines go anywhere.
     pub(super) const fn is_on(&self) -> bool {
         self.writer.is_some()
+    }
+
+    /// Whether lines say in words what went wrong.
+    pub(super) const fn has_reasons(&self) -> bool {
+        self.has_reasons
     }
 
     /// Adds a line. `true`: it is the first of a batch, so that [`Self::flush`] must be called after [`Self::PATIENCE`].

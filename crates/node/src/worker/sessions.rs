@@ -96,6 +96,16 @@ impl Sessions {
     }
 }
 
+impl Sessions {
+    /// Whose something is under way, and where they came in.
+    pub(super) fn busy(&self) -> Vec<(SocketAddr, Rc<Address>)> {
+        let all = self.0.borrow();
+        let busy = all.iter().filter(|session| !session.rank().0);
+        busy.map(|session| (session.client.get(), Rc::clone(&session.bind)))
+            .collect()
+    }
+}
+
 impl Deref for Entered {
     type Target = Rc<Session>;
 

@@ -8,7 +8,7 @@ use super::io::{self, Stream};
 use super::log::{Asked, Ending, Entry, GOOD, Leg};
 use super::serving::{Backend, Lease, NoServer, Place, Serving, Want};
 use super::sessions::Way;
-use super::thread::Worker;
+use super::thread::{Failed, Worker};
 use super::tunnel::tunnel;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
@@ -57,35 +57,43 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     loop {
         let serving = worker.serving();
         let served = serve_with(worker, &mut client, &serving, &mut notes).await;
-        if served.is_some() {
-            return finish(worker, &client, &serving, &notes);
+        if let Some(served) = served {
+            finish(worker, &client, &serving, &notes);
+            if !served {
+                io::close_gently(client.stream).await;
+            }
+            return;
         }
     }
 }
 
-/// Serves a session with this configuration; `None` when another has taken its place before there was a server.
+/// Serves a session with this configuration, and tells whether a server did; `None` when another configuration has taken
+/// its place before there was one.
 async fn serve_with(
     worker: &Rc<Worker>,
     client: &mut Client,
     serving: &Serving,
     notes: &mut Notes,
-) -> Option<()> {
+) -> Option<bool> {
     notes.place = Place::Nowhere;
     let Some((index, _)) = serving.frontend(&client.bind) else {
-        return Some(());
+        notes.reason = "nothing is served here any more".into();
+        return Some(false);
     };
     let (_, config) = serving.of(index);
     let Mode::Tcp {
         refusal, ref sni, ..
     } = config.mode
     else {
-        return Some(());
+        notes.reason = "no TCP is served here any more".into();
+        return Some(false);
     };
     let named = client.server_name.as_deref();
     let named = named.and_then(|name| route::find_by_name(sni, name));
     let route = named.map_or(0, |route| route + 1);
     let Some((backend_index, backend)) = serving.backend(index, route) else {
-        return Some(());
+        notes.reason = "its route leads to no backend".into();
+        return Some(false);
     };
     notes.place = Place::Backend(backend_index);
     let want = Want {
@@ -103,29 +111,41 @@ async fn serve_with(
                 notes,
             )
             .await;
+            Some(true)
         }
-        Err(NoServer::Superseded) => return None,
+        Err(NoServer::Superseded) => None,
         Err(why) => {
             notes.ending = why.ending();
             if notes.reason.is_empty() {
                 notes.reason = why.to_string();
             }
             refuse(client, refusal, config.timeouts.request_head).await;
+            Some(false)
         }
     }
-    Some(())
 }
 
 /// Counts the session, and writes its line.
 fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes) {
     let Some((index, _)) = serving.frontend(&client.bind) else {
-        return;
+        return worker.tell_closed(client.address, &client.bind, &notes.reason);
     };
     let (frontend, config) = serving.of(index);
     frontend.series(notes.place).record_session(notes.retries);
     let (backend, server) = serving.names(notes.place);
+    let id = worker.make_id();
+    let request_id = &*String::from_utf8_lossy(&id);
+    if notes.ending != GOOD {
+        worker.tell_failed(&Failed {
+            peer: client.address,
+            bind: &client.bind,
+            status: 0,
+            request_id,
+            reason: &notes.reason,
+        });
+    }
     worker.log(&Entry {
-        request_id: &String::from_utf8_lossy(&worker.make_id()),
+        request_id,
         client: client.logged(config),
         frontend: &config.name,
         backend,

@@ -34,6 +34,9 @@ use tokio::task::AbortHandle;
 /// Between two looks for idle connections that are too old.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Lines on connections and requests that failed, in a second.
+const TOLD: u32 = 10;
+
 /// What a worker is given when it starts.
 pub(super) struct Post {
     /// Its number, from 0, and how many there are.
@@ -79,8 +82,20 @@ pub(super) struct Worker {
     accepting: RefCell<Vec<Accepting>>,
     beat: RefCell<Option<AbortHandle>>,
     date: RefCell<(u64, [u8; 29])>,
-    /// A second, and how many lines on closed connections were written in it.
+    /// A second, and how many connections and requests failed in it.
     told: Cell<(u64, u32)>,
+    /// Whether it was said in this second that a frontend has its maxconn.
+    full: Cell<bool>,
+}
+
+/// A request or session that failed.
+#[derive(Clone, Copy)]
+pub(super) struct Failed<'a> {
+    pub(super) peer: IpAddr,
+    pub(super) bind: &'a Address,
+    pub(super) status: u16,
+    pub(super) request_id: &'a str,
+    pub(super) reason: &'a str,
 }
 
 /// A listener that connections are accepted from.
@@ -115,6 +130,7 @@ async fn work(mut post: Post) {
         post.applied.send_replace(orders.seq);
         if other_orders(&worker, &mut post).await.is_err() {
             io::send_alone();
+            worker.tell_cut_off();
             worker.log.flush();
             return;
         }
@@ -163,6 +179,7 @@ impl Worker {
             beat: RefCell::default(),
             date: RefCell::new((0, [b' '; 29])),
             told: Cell::default(),
+            full: Cell::default(),
         }
     }
 
@@ -216,14 +233,69 @@ impl Worker {
         self.tell_closed(client.address, &client.bind, reason);
     }
 
-    /// Says why a connection is closed. These lines are written by the worker itself: of a flood only some are.
+    /// Says why a connection is closed.
     pub(super) fn tell_closed(&self, peer: IpAddr, bind: &Address, reason: &str) {
-        const MOST: u32 = 10;
-        let (now, (second, count)) = (seconds(), self.told.get());
-        let count = if second == now { count + 1 } else { 1 };
-        self.told.set((now, count));
-        if count <= MOST {
+        if self.may_tell() {
             tracing::info!(%peer, %bind, reason, "a connection is closed");
+        }
+    }
+
+    /// Says why a request or a session failed, where the access log does not.
+    pub(super) fn tell_failed(&self, entry: &Failed<'_>) {
+        let Failed {
+            peer,
+            bind,
+            status,
+            request_id,
+            reason,
+        } = *entry;
+        if !self.log.has_reasons() && self.may_tell() {
+            tracing::info!(%peer, %bind, status, request_id, reason, "a request failed");
+        }
+    }
+
+    /// Says that connections to a frontend wait, for it has as many as it may.
+    pub(super) fn tell_full(&self, frontend: &str, maxconn: u32) {
+        if self.full.replace(true) {
+            return;
+        }
+        tracing::warn!(
+            frontend,
+            maxconn,
+            "new connections wait: the frontend has its maxconn"
+        );
+    }
+
+    /// Says which requests and sessions come to no good end, for this worker ends.
+    fn tell_cut_off(&self) {
+        let busy = self.sessions.busy();
+        for (peer, bind) in busy.iter().take(100) {
+            tracing::warn!(%peer, %bind, "cut off: the proxy has ended");
+        }
+        if !busy.is_empty() {
+            let count = busy.len();
+            tracing::warn!(count, "requests and sessions were cut off");
+        }
+    }
+
+    /// Whether one line more may be written in this second. These are written by the worker itself: of a flood only some
+    /// are, and the others are counted.
+    fn may_tell(&self) -> bool {
+        self.tell_rest();
+        let (second, count) = self.told.get();
+        self.told.set((second, count + 1));
+        count < TOLD
+    }
+
+    /// Says how many lines were left out in a second that is over.
+    fn tell_rest(&self) {
+        let (now, (second, count)) = (seconds(), self.told.get());
+        if now == second {
+            return;
+        }
+        self.told.set((now, 0));
+        if let Some(count) = count.checked_sub(TOLD).filter(|count| *count > 0) {
+            tracing::info!(count, "as many further connections and requests failed");
         }
     }
 
@@ -358,6 +430,8 @@ impl Worker {
         loop {
             tokio::time::sleep(SWEEP).await;
             self.serving().backends().for_each(Backend::sweep);
+            self.tell_rest();
+            self.full.set(false);
             io::trim();
             http::trim();
         }

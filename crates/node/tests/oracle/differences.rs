@@ -375,18 +375,14 @@ const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "A reset of one side of a tunnel is passed on, and nothing else resets",
+        what: "A reset within what ends with its connection is passed on, and nothing else resets",
         why: "HAProxy passes a server's reset on as an end in good order, so that the client takes a part for the whole; and it resets servers where clients are merely silent.",
         conversations: &[
+            "broken response: a body that ends with a reset",
             "bytes: the server resets",
             "upgrade: the server resets",
             "timeouts: a tunnel that idles",
         ],
-    },
-    Difference {
-        what: "A client that cannot be served is not listened to first",
-        why: "What it has sent already makes the kernel answer with a reset.",
-        conversations: &["bytes: the only server refuses"],
     },
     Difference {
         what: "Servers' connections are closed, not reset, when clients leave",

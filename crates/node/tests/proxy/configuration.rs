@@ -60,6 +60,23 @@ fn listeners_come_and_go() {
     eventually("the old one is closed", || {
         std::net::TcpStream::connect(first).is_err()
     });
+    assert!(kept.is_closed());
+}
+
+#[test]
+fn a_request_whose_frontend_is_gone_is_told_so() {
+    let (origin, first, second) = (Origin::start("s1"), free_address(), free_address());
+    let mut config = config(first, &[origin.address]);
+    let proxy = Proxy::serving(&config);
+    let mut client = Client::connect(first);
+    client.send("GET / HTTP/1.1\r\n");
+    client.send("Host: a\r\n");
+    config.revision.0 += 1;
+    config.frontends[0].binds[0].address = second.into();
+    proxy.configure(&config);
+    client.send("\r\n");
+    assert_eq!(client.response().status, 503);
+    assert!(client.is_closed());
 }
 
 #[test]

@@ -321,6 +321,45 @@ fn a_queue_that_is_full_or_too_slow_is_told_503() {
 }
 
 #[test]
+fn a_client_that_leaves_the_queue_asks_no_server() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (held, count) = (Arc::new(Barrier::new(2)), Arc::clone(&asked));
+    let release = Arc::clone(&held);
+    let origin = Origin::with(move |connection| {
+        while connection.request().is_some() {
+            if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                release.wait();
+            }
+            connection.answer("done");
+        }
+    });
+    let bind = free_address();
+    let mut config = config(bind, &[origin.address]);
+    config.backends[0].servers[0].maxconn = Some(1);
+    let proxy = Proxy::serving(&config);
+    let mut first = Client::connect(bind);
+    first.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is in flight", || {
+        proxy.report().servers[0].in_flight == 1
+    });
+    let mut leaving = Client::connect(bind);
+    leaving.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nda");
+    leaving.send("ta");
+    let mut staying = Client::connect(bind);
+    staying.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nda");
+    drop(leaving);
+    let line = &proxy.log_lines(1)[0];
+    assert_eq!(line["status"], 499);
+    let reason = "the client left while it waited for a server";
+    assert_eq!(line["reason"], reason);
+    staying.send("ta");
+    held.wait();
+    assert_eq!(first.response().text(), "done");
+    assert_eq!(staying.response().text(), "done");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[test]
 fn a_server_that_comes_back_is_found_again() {
     let address = free_address();
     let bind = free_address();

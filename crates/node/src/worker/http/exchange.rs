@@ -6,9 +6,10 @@ use super::attempt::{Attempt, Outcome};
 use super::body::Body;
 use super::record::Record;
 use super::request::{Request, Then, own};
+use super::scratch::Parts;
 use super::{Connection, Pending};
 use crate::worker::io::Buffer;
-use crate::worker::log::GOOD;
+use crate::worker::log::{Ending, GOOD};
 use crate::worker::serving::{Backend, Interrupt, NoServer, Place, Want};
 use crate::worker::thread::seconds;
 use crate::worker::tunnel::tunnel;
@@ -17,8 +18,10 @@ use gaiola_core::forward::{self, Hop};
 use gaiola_core::health::Input;
 use gaiola_core::retry::{self, Failure, Verdict};
 use gaiola_core::sticky::{Found, Jar};
+use gaiola_model::http::{Framing, Version};
 use gaiola_model::proxy::{Address, Admission, OnMarkedDown};
 use reach::{Failed, Upstream, lease, note_failure, reach};
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// Sends the request on, and its response back.
@@ -42,7 +45,16 @@ pub(super) async fn forward(
     for attempts in 1.. {
         let queue = request.allowance.queue;
         let asked = (attempts, queue);
-        let lease = match lease(connection, backend, want, &mut tried, record, asked).await {
+        let buffer = &mut pending.buffer;
+        let leased = lease(connection, buffer, backend, want, &mut tried, record, asked);
+        let Some(lease) = leased.await else {
+            return gone(
+                record,
+                *b"CQ",
+                "the client left while it waited for a server",
+            );
+        };
+        let lease = match lease {
             Ok(lease) => lease,
             Err(NoServer::Superseded) => return Then::Again,
             Err(refusal) => {
@@ -273,6 +285,9 @@ async fn once(
         }
         Outcome::Broken(ending, reason) => {
             record.fail(ending, reason);
+            if ends_with_connection(&pending.heads) {
+                connection.client.stream.reset_when_dropped();
+            }
             Ok(Then::Abort)
         }
         Outcome::Client {
@@ -280,11 +295,10 @@ async fn once(
             ending,
             reason,
         } => {
-            record.fail(ending, reason);
             if status == 499 {
-                record.status = status;
-                return Ok(Then::Abort);
+                return Ok(gone(record, ending, reason));
             }
+            record.fail(ending, reason);
             let request = Request {
                 keep_alive: false,
                 ..*request
@@ -311,6 +325,22 @@ async fn once(
                 body_held,
             })
         }
+    }
+}
+
+/// There is nobody to be answered.
+fn gone(record: &mut Record, ending: Ending, reason: impl Into<Cow<'static, str>>) -> Then {
+    record.fail(ending, reason);
+    record.status = 499;
+    Then::Abort
+}
+
+/// Whether a part of the response's body looks like all of it where the connection ends well.
+fn ends_with_connection(heads: &Parts) -> bool {
+    match heads.response.framing {
+        Framing::UntilClose => true,
+        Framing::Chunked => heads.request.version == Version::Http10,
+        Framing::None | Framing::Length(_) => false,
     }
 }
 

@@ -4,7 +4,7 @@ use super::Connection;
 use crate::worker::log::{Asked, Ending, Entry, GOOD, Leg};
 use crate::worker::serving::{Place, Serving};
 use crate::worker::sessions::Way;
-use crate::worker::thread::Worker;
+use crate::worker::thread::{Failed, Worker};
 use gaiola_core::forward;
 use gaiola_model::http::RequestHead;
 use std::borrow::Cow;
@@ -99,12 +99,22 @@ impl Record {
         serving: &Serving,
         head: Option<(&RequestHead, &[u8])>,
     ) {
-        let Some((index, _)) = serving.frontend(&connection.client.bind) else {
-            return;
+        let (worker, client) = (&connection.worker, &connection.client);
+        let Some((index, _)) = serving.frontend(&client.bind) else {
+            return worker.tell_closed(client.address, &client.bind, &self.reason);
         };
         let (frontend, config) = serving.of(index);
         let total = self.begun.elapsed();
         frontend.series(self.place).record(self.status, total);
+        if self.ending != GOOD && !self.reason.is_empty() {
+            worker.tell_failed(&Failed {
+                peer: client.address,
+                bind: &client.bind,
+                status: self.status,
+                request_id: &String::from_utf8_lossy(self.id()),
+                reason: &self.reason,
+            });
+        }
         if !connection.worker.logs() {
             return;
         }

@@ -61,7 +61,8 @@ pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) ->
     loop {
         let serving = connection.worker.serving();
         let Some(then) = route(connection, &mut pending, &serving, &mut record).await else {
-            return After::Close;
+            record.fail(*b"PR", "nothing is served here any more");
+            return Box::pin(reply::refuse(connection, record, 503)).await;
         };
         if matches!(then, Then::Again) {
             record.place = Place::Nowhere; // it was one of the former configuration

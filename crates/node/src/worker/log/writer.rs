@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -35,8 +35,8 @@ const SEVERITY: u8 = 6;
 pub(in crate::worker) enum Signal {
     /// Lines to be written.
     Lines(Batch),
-    /// The file was moved: open it anew.
-    Reopen,
+    /// The file was moved. Whoever says so has noted it elsewhere: this may find no room.
+    Moved,
 }
 
 /// The writer, seen from outside its thread.
@@ -44,6 +44,7 @@ pub(in crate::worker) struct LogWriter {
     queue: SyncSender<Signal>,
     format: LogFormat,
     lost: Arc<AtomicU64>,
+    moved: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -55,10 +56,12 @@ impl LogWriter {
     pub(in crate::worker) fn start(to: &LogTarget, format: LogFormat) -> io::Result<Self> {
         let (queue, batches) = sync_channel(QUEUE_LEN);
         let lost: Arc<AtomicU64> = Arc::default();
+        let moved: Arc<AtomicBool> = Arc::default();
         let writer = Writer {
             sink: Sink::open(to)?,
             failing: false,
             lost: Arc::clone(&lost),
+            moved: Arc::clone(&moved),
         };
         let thread = std::thread::Builder::new()
             .name("access-log".into())
@@ -68,6 +71,7 @@ impl LogWriter {
             queue,
             format,
             lost,
+            moved,
             thread,
         })
     }
@@ -75,6 +79,13 @@ impl LogWriter {
     /// Where workers hand their batches to.
     pub(in crate::worker) fn queue(&self) -> SyncSender<Signal> {
         self.queue.clone()
+    }
+
+    /// The file was moved: what is written from now on goes to a new one.
+    pub(in crate::worker) fn reopen(&self) {
+        self.moved.store(true, Ordering::SeqCst);
+        // A full queue has a batch that comes next.
+        let _ = self.queue.try_send(Signal::Moved);
     }
 
     /// What stands in the lines.
@@ -98,15 +109,19 @@ struct Writer {
     /// Whether the last batch could not be written.
     failing: bool,
     lost: Arc<AtomicU64>,
+    /// Whether the file was moved since it was opened.
+    moved: Arc<AtomicBool>,
 }
 
 impl Writer {
     /// Until nobody is left who may hand lines over.
     fn run(mut self, batches: &Receiver<Signal>) {
         while let Ok(signal) = batches.recv() {
-            match signal {
-                Signal::Lines(batch) => self.write(&batch),
-                Signal::Reopen => self.sink.reopen(),
+            if self.moved.swap(false, Ordering::SeqCst) {
+                self.sink.reopen();
+            }
+            if let Signal::Lines(batch) = signal {
+                self.write(&batch);
             }
         }
     }
@@ -320,10 +335,11 @@ mod tests {
         let to = LogTarget::File(path.clone());
         let writer = LogWriter::start(&to, LogFormat::Json).unwrap();
         writer.queue().send(Signal::Lines(batch("one\n"))).unwrap();
-        writer.queue().send(Signal::Reopen).unwrap();
+        std::fs::rename(&path, directory.path().join("moved")).unwrap();
+        writer.reopen();
         writer.queue().send(Signal::Lines(batch("two\n"))).unwrap();
         writer.end().join().unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("two\n"));
     }
 
     #[test]

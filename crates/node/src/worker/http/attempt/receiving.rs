@@ -4,7 +4,7 @@ use super::{Outcome, Stage};
 use crate::worker::check::in_words;
 use crate::worker::http::LIMITS;
 use crate::worker::http::body::Body;
-use crate::worker::io::{self, Buffer, Fault, Reader, Timer, Writer};
+use crate::worker::io::{self, Buffer, Fault, Pipe, Reader, Timer, Writer};
 use gaiola_core::forward::{self, Answer, Edit, Outgoing};
 use gaiola_core::retry::Failure;
 use gaiola_model::http::{Method, RequestHead, ResponseHead, Version};
@@ -170,15 +170,20 @@ impl Receiving<'_> {
 
     /// Passes the rest of the body on.
     async fn body(&mut self, body: &mut Body) -> Result<(), Outcome> {
+        let mut splices = true;
         while !body.is_done() {
             if let Body::Length(left) = body
+                && splices
                 && *left >= io::SPLICE_FROM
                 && self.buffer.as_ref().is_none_or(Buffer::is_empty)
                 && self.from.plain().is_some()
                 && self.to.plain().is_some()
             {
                 *self.buffer = None;
-                *left -= self.splice(*left).await?;
+                match io::Pipe::take() {
+                    Ok(pipe) => *left -= self.splice(pipe, *left).await?,
+                    Err(_) => splices = false, // no descriptor is left: it is copied
+                }
                 continue;
             }
             if !self.more().await? {
@@ -201,12 +206,10 @@ impl Receiving<'_> {
     }
 
     /// Moves at most `left` bytes of the body without looking at them, and tells how many.
-    async fn splice(&mut self, left: u64) -> Result<u64, Outcome> {
+    async fn splice(&mut self, mut pipe: Pipe, left: u64) -> Result<u64, Outcome> {
         let (Some(from), Some(to)) = (self.from.plain(), self.to.plain()) else {
             unreachable!("only plain connections are spliced");
         };
-        let pipe = io::Pipe::take();
-        let mut pipe = pipe.map_err(|error| Outcome::Broken(*b"RD", error.to_string()))?;
         let moved = {
             let filling = pin!(pipe.fill(from, left));
             let filled = self.timer.within(self.limit, filling).await;
@@ -231,6 +234,7 @@ impl Receiving<'_> {
             Err(fault) => Err(server_stopped(fault)),
         }
     }
+
     /// Passes on the data of chunks to a client that knows none (HTTP/1.0).
     async fn unchunked(&mut self) -> Result<Outcome, Outcome> {
         let mut chunks = ChunkDecoder::default();

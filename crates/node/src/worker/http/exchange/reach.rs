@@ -3,7 +3,7 @@
 use crate::worker::check;
 use crate::worker::http::Connection;
 use crate::worker::http::record::Record;
-use crate::worker::io::{Fault, Stream};
+use crate::worker::io::{self, Buffer, Fault, Stream};
 use crate::worker::log::Ending;
 use crate::worker::serving::{Backend, Idle, Lease, NoServer, Server, Want};
 use crate::worker::thread::Worker;
@@ -11,7 +11,10 @@ use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
 use gaiola_core::retry::Failure;
 use gaiola_model::http::Method;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 /// Before all servers are tried a second time.
@@ -38,41 +41,68 @@ pub(super) struct Failed {
 }
 
 /// Chooses a server; when all have failed, again from the beginning after a while. `queue` is how long the route lets
-/// it wait, if not as long as the backend does.
+/// it wait, if not as long as the backend does. `None`: the client has left. What it sends meanwhile gets into `buffer`.
 pub(super) async fn lease(
-    connection: &Connection,
+    connection: &mut Connection,
+    buffer: &mut Buffer,
     backend: &Rc<Backend>,
     want: Want,
     tried: &mut Vec<usize>,
     record: &mut Record,
     (attempts, queue): (u32, Option<Duration>),
-) -> Result<Lease, NoServer> {
+) -> Option<Result<Lease, NoServer>> {
     let why = match backend.lease_now(want, tried, &record.way) {
         Ok(lease) => {
             record.queue.done = true;
-            return Ok(lease);
+            return Some(Ok(lease));
         }
         Err(why) => why,
     };
-    let worker = &connection.worker;
+    let worker = Rc::clone(&connection.worker);
     let asked = Instant::now();
     let limit = queue.unwrap_or(backend.config.timeouts.queue);
     let limit = limit.saturating_sub(record.queue.span);
     let way = &record.way;
-    let later = backend.lease_later(why, want, tried, worker.now(), limit, way);
-    let mut lease = later.await;
-    if matches!(lease, Err(NoServer::AllTried)) {
-        let pause = SECOND_ROUND.delay(attempts, &mut worker.rng.borrow_mut());
-        tokio::time::sleep(pause).await;
-        tried.clear();
-        lease = backend.lease(want, tried, worker.now(), limit, way).await;
-    }
+    // Most requests find a server at once, and hold no place for this.
+    let later = Box::pin(async {
+        let later = backend.lease_later(why, want, tried, worker.now(), limit, way);
+        match later.await {
+            Err(NoServer::AllTried) => {
+                let pause = SECOND_ROUND.delay(attempts, &mut worker.rng.borrow_mut());
+                tokio::time::sleep(pause).await;
+                tried.clear();
+                backend.lease(want, tried, worker.now(), limit, way).await
+            }
+            lease => lease,
+        }
+    });
+    let lease = while_it_stays(&mut connection.client.stream, buffer, later).await;
     record.queue.span += asked.elapsed();
     record.queue.done |= match lease {
-        Ok(_) | Err(NoServer::QueueTimeout | NoServer::StillDown) => true,
-        Err(_) => false,
+        Some(Ok(_) | Err(NoServer::QueueTimeout | NoServer::StillDown)) => true,
+        Some(Err(_)) | None => false,
     };
     lease
+}
+
+/// Does this as long as the client is there; `None`: it has left. What it sends gets into `buffer`, while there is room.
+async fn while_it_stays<T>(
+    client: &mut Stream,
+    buffer: &mut Buffer,
+    mut work: Pin<Box<impl Future<Output = T>>>,
+) -> Option<T> {
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        while !buffer.is_full() {
+            if ready!(Pin::new(&mut io::read(client, buffer)).poll(cx)).is_err() {
+                return Poll::Ready(None);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// An idle connection to the server, or a new one.
