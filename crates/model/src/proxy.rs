@@ -474,6 +474,14 @@ pub struct ClientTimeouts {
     pub idle: Duration,
     /// Silence of both sides of a tunnel (Upgrade, TCP mode).
     pub tunnel: Duration,
+    /// Bytes a second that a request's body has to come with, on the whole and after the first `idle`, counted while the
+    /// client is waited for; 0: any.
+    #[serde(default = "body_rate")]
+    pub body_rate: u32,
+}
+
+const fn body_rate() -> u32 {
+    100
 }
 
 impl Default for ClientTimeouts {
@@ -483,6 +491,7 @@ impl Default for ClientTimeouts {
             keep_alive: Duration::from_secs(60),
             idle: Duration::from_secs(30),
             tunnel: Duration::from_secs(3600),
+            body_rate: body_rate(),
         }
     }
 }

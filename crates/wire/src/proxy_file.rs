@@ -376,6 +376,9 @@ impl Reader<'_, '_, '_> {
             keep_alive: self.span(section, "http_keep_alive", default.keep_alive),
             idle: self.span(section, "client", default.idle),
             tunnel: self.span(section, "tunnel", default.tunnel),
+            body_rate: section
+                .number("http_body_rate", 0..=u32::MAX, self.mistakes)
+                .unwrap_or(default.body_rate),
         }
     }
 

@@ -342,6 +342,38 @@ fn a_body_that_stops_is_told_408_and_frees_its_server() {
     });
 }
 
+#[test]
+fn a_body_that_comes_in_drops_is_ended_where_that_is_wanted() {
+    let origin = Origin::start("s1");
+    let bind = free_address();
+    let mut config = config(bind, &[origin.address]);
+    let timeouts = &mut config.frontends[0].timeouts;
+    (timeouts.idle, timeouts.body_rate) = (Duration::from_millis(400), 1000);
+    let proxy = Proxy::serving(&config);
+    let drip = |count| {
+        let mut client = Client::connect(bind);
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n");
+        for _ in 0..count {
+            std::thread::sleep(Duration::from_millis(100));
+            // It is closed at some time.
+            let _ = client.stream.write_all(b"x");
+        }
+        client.response().status
+    };
+    assert_eq!(drip(11), 408);
+    assert_eq!(
+        reasons(&proxy, 1)[0],
+        (
+            408,
+            "the client sent its request at less than 1000 bytes a second".into()
+        )
+    );
+    config.revision.0 += 1;
+    config.frontends[0].timeouts.body_rate = 0;
+    proxy.configure(&config);
+    assert_eq!(drip(12), 200);
+}
+
 /// The proxy takes no more of a response than it can get rid of.
 #[test]
 fn a_client_that_does_not_read_is_left_and_holds_no_memory() {

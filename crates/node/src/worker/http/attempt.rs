@@ -17,7 +17,7 @@ use gaiola_core::retry::Failure;
 use gaiola_core::rule::Rules;
 use gaiola_model::proxy::{Allowance, OnMarkedDown, ServerTimeouts};
 use receiving::Receiving;
-use sending::Sending;
+use sending::{Pace, Sending};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -35,6 +35,8 @@ pub(super) struct Attempt<'a, 'w> {
     pub(super) client: &'a mut Stream,
     pub(super) client_timer: &'a mut Timer,
     pub(super) client_limit: Duration,
+    /// Bytes a second that the body has to come with.
+    pub(super) body_rate: u32,
     pub(super) server: &'a mut Stream,
     pub(super) server_timer: &'a mut Timer,
     pub(super) member: &'a Server,
@@ -164,6 +166,7 @@ impl Attempt<'_, '_> {
             timer: self.client_timer,
             limit: self.client_limit,
             most: self.allowance.body,
+            pace: Pace::new(self.client_limit, self.body_rate),
             stage: &stage,
         };
         let mut receiving = Receiving {

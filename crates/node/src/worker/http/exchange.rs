@@ -19,7 +19,7 @@ use gaiola_core::health::Input;
 use gaiola_core::retry::{self, Failure, Verdict};
 use gaiola_core::sticky::{Found, Jar};
 use gaiola_model::http::{Framing, Version};
-use gaiola_model::proxy::{Address, Admission, OnMarkedDown};
+use gaiola_model::proxy::{Address, Admission, ClientTimeouts, OnMarkedDown};
 use reach::{Failed, Upstream, lease, note_failure, reach};
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -218,7 +218,9 @@ async fn once(
     backend: &Backend,
     mut upstream: Upstream,
 ) -> Result<Then, Failed> {
-    let write_limit = connection.write_limit();
+    let ClientTimeouts {
+        idle, body_rate, ..
+    } = connection.timeouts().unwrap_or_default();
     let heads = &mut *pending.heads;
     let (head_len, framing) = (heads.request.len, heads.request.framing);
     let (front, mut window) = pending.buffer.split(head_len);
@@ -232,7 +234,8 @@ async fn once(
         body: Body::new(framing),
         client: &mut connection.client.stream,
         client_timer: &mut connection.client_timer,
-        client_limit: write_limit,
+        client_limit: idle,
+        body_rate,
         server: &mut upstream.stream,
         server_timer: &mut connection.server_timer,
         member: &upstream.lease.server,

@@ -20,7 +20,46 @@ pub(super) struct Sending<'a, 'b> {
     pub(super) limit: Duration,
     /// Most bytes that the body may have.
     pub(super) most: Option<u64>,
+    pub(super) pace: Pace,
     pub(super) stage: &'a Stage,
+}
+
+/// How fast a body comes, while it is waited for.
+pub(super) struct Pace {
+    /// What the client may take besides.
+    grace: Duration,
+    /// Bytes a second; 0: any.
+    rate: u32,
+    waited: Duration,
+    received: u64,
+}
+
+impl Pace {
+    pub(super) const fn new(grace: Duration, rate: u32) -> Self {
+        Self {
+            grace,
+            rate,
+            waited: Duration::ZERO,
+            received: 0,
+        }
+    }
+
+    /// How long the next bytes may take.
+    fn left(&self) -> Duration {
+        let millis = self
+            .received
+            .saturating_mul(1000)
+            .checked_div(self.rate.into());
+        let earned = millis.map_or(Duration::MAX, Duration::from_millis);
+        let all = self.grace.saturating_add(earned);
+        all.saturating_sub(self.waited)
+    }
+
+    /// So many bytes took so long.
+    fn add(&mut self, received: usize, waited: Duration) {
+        self.received += received as u64;
+        self.waited += waited;
+    }
 }
 
 impl Sending<'_, '_> {
@@ -93,11 +132,21 @@ impl Sending<'_, '_> {
         if self.window.is_full() {
             self.window.reuse();
         }
+        let (left, began) = (self.pace.left(), Instant::now());
         let read = io::read(&mut self.from, self.window);
-        let Err(fault) = self.timer.within(self.limit, read).await else {
-            return Ok(());
+        let fault = match self.timer.within(self.limit.min(left), read).await {
+            Ok(count) => {
+                self.pace.add(count, began.elapsed());
+                return Ok(());
+            }
+            Err(fault) => fault,
         };
         Err(match fault {
+            Fault::Deadline if left < self.limit => {
+                let rate = self.pace.rate;
+                let why = format!("the client sent its request at less than {rate} bytes a second");
+                self.stop(408, *b"cD", why)
+            }
             Fault::Deadline => {
                 self.stop(408, *b"cD", "the client stopped sending its request".into())
             }
