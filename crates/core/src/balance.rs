@@ -1,6 +1,6 @@
 //! Which member of a backend takes the next request.
 //!
-//! Spare members take part only while no other does. What a choice costs does not grow with the number of members, but
+//! Spare members take part only while no other does, and serve a request that has tried all others in vain. What a choice costs does not grow with the number of members, but
 //! for its logarithm, as long as a member that fits is found soon.
 
 mod hash;
@@ -67,6 +67,8 @@ pub struct Ask<'a> {
 pub struct Balancer {
     members: Vec<Member>,
     all_spares: bool,
+    /// Spares that could take part and do not, for others do.
+    waiting: Vec<usize>,
     /// What each takes part with: its weight in sixteenths; 0 while it takes nothing.
     weights: Vec<u32>,
     algorithm: Algorithm,
@@ -152,6 +154,7 @@ impl Balancer {
         Self {
             members: members.to_vec(),
             all_spares: backend.all_spares,
+            waiting: Vec::new(),
             weights: vec![0; members.len()],
             algorithm,
         }
@@ -173,6 +176,8 @@ impl Balancer {
             let weight = u32::from(member.weight) * u32::from(share);
             self.weights[index] = if has_part { weight } else { 0 };
         }
+        let waits = |index: &usize| takes(index) && self.weights[*index] == 0;
+        self.waiting = (0..self.members.len()).filter(waits).collect();
         for (index, &weight) in self.weights.iter().enumerate() {
             match &mut self.algorithm {
                 Algorithm::RoundRobin(state) => state.set_weight(index, weight),
@@ -226,7 +231,18 @@ impl Balancer {
             Algorithm::First => (0..members.len()).find(|&index| fits(index)),
             Algorithm::Hash(state) => state.pick(ask, fits, load),
         };
-        picked.ok_or_else(|| self.why_none(ask.tried))
+        picked
+            .ok_or_else(|| self.why_none(ask.tried))
+            .or_else(|why| match why {
+                NotPicked::AllTried => self.waiting_spare(ask.tried, load).ok_or(why),
+                NotPicked::Full | NotPicked::NoneUp => Err(why),
+            })
+    }
+
+    /// A spare for a request that nobody else could serve.
+    fn waiting_spare(&self, tried: &[usize], load: impl Fn(usize) -> Load) -> Option<usize> {
+        let mut waiting = self.waiting.iter().copied();
+        waiting.find(|&index| !tried.contains(&index) && !load(index).full)
     }
 
     fn why_none(&self, tried: &[usize]) -> NotPicked {

@@ -123,7 +123,7 @@ async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
             Err(error) => {
                 share.close();
                 if !is_the_clients(error) {
-                    tracing::warn!(%error, %bind, "a connection cannot be accepted");
+                    worker.tell_unaccepted(bind, error);
                     tokio::time::sleep(BREATH).await;
                 }
             }

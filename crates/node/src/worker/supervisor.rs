@@ -6,6 +6,7 @@ mod latency;
 mod operate;
 mod report;
 mod sessions;
+mod standing;
 mod stat;
 
 pub(super) use change::validate;
@@ -297,9 +298,11 @@ impl Supervisor {
 
     /// Publishes changed orders, and tells their number.
     fn publish(&self, change: impl FnOnce(&mut Orders)) -> u64 {
-        let mut orders = Orders::clone(&self.orders.borrow());
+        let before = self.orders();
+        let mut orders = Orders::clone(&before);
         orders.seq += 1;
         change(&mut orders);
+        standing::tell(&before, &orders);
         let seq = orders.seq;
         self.orders.send_replace(Arc::new(orders));
         seq

@@ -254,6 +254,13 @@ impl Worker {
         }
     }
 
+    /// Says why the system has no connection for us, though clients wait.
+    pub(super) fn tell_unaccepted(&self, bind: &Address, error: rustix::io::Errno) {
+        if self.may_tell() {
+            tracing::warn!(%bind, %error, "a connection cannot be accepted");
+        }
+    }
+
     /// Says that connections to a frontend wait, for it has as many as it may.
     pub(super) fn tell_full(&self, frontend: &str, maxconn: u32) {
         if self.full.replace(true) {

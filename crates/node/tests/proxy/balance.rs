@@ -243,8 +243,20 @@ fn a_spare_serves_while_no_other_does() {
     // The first server listens no more: after its errors the spare takes over.
     config.backends[0].servers[0].address = free_address().into();
     proxy.configure(&config);
-    eventually("the spare takes over", || client.get("/").status == 200);
-    assert_eq!(names(&mut client, 4), ["s2"; 4]);
+    assert_eq!(names(&mut client, 8), ["s2"; 8]);
+}
+
+#[test]
+fn a_request_that_all_others_have_failed_is_served_by_a_spare() {
+    let origin = Origin::start("spare");
+    let bind = free_address();
+    let mut config = config(bind, &[free_address(), free_address(), origin.address]);
+    config.backends[0].servers[2].spare = true;
+    let _proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    for _ in 0..20 {
+        assert_eq!(client.get("/").text(), "spare GET / HTTP/1.1");
+    }
 }
 
 /// A cookie as the client sends it back.

@@ -13,6 +13,7 @@ use gaiola_model::proxy::{
     Admin, Admission, Algorithm, Backend, Check, CheckKind, ProxyConfig, Server, SlowEjection,
 };
 use gaiola_model::{ProxyConfig as Config, Revision};
+use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ impl Supervisor {
         self.revision.set(revision);
         self.ready.set(true);
         self.forget_series(&config);
+        warn_of_descriptors(&config);
         Ok(())
     }
 
@@ -251,6 +253,25 @@ impl Supervisor {
 }
 
 /// The backend's check, with the server's own path where it has one.
+/// A session is two connections, and splicing takes two descriptors more; whoever sets `maxconn` relies on it.
+fn warn_of_descriptors(config: &Config) {
+    let all: u64 = config
+        .frontends
+        .iter()
+        .map(|frontend| u64::from(frontend.maxconn))
+        .sum();
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return;
+    };
+    if 2 * all > limit {
+        tracing::warn!(
+            limit,
+            maxconn = all,
+            "the frontends' maxconn is more than the limit of descriptors (LimitNOFILE) allows: two a connection"
+        );
+    }
+}
+
 fn check_of(backend: &Backend, server: &Server) -> Option<Check> {
     let mut check = backend.check.clone()?;
     if let Some(own) = &server.check_path {

@@ -1,0 +1,79 @@
+//! Saying when a backend has lost its servers, and when it has some again.
+
+use crate::worker::orders::{Health, Orders};
+use gaiola_model::proxy::{Admin, Backend};
+use std::collections::HashMap;
+
+/// What a backend has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// A server that is no spare.
+    Served,
+    OnSpares,
+    Empty,
+}
+
+/// Says which backends stand otherwise than before. One that is new is said of only where something is wrong.
+pub(super) fn tell(before: &Orders, after: &Orders) {
+    let known: HashMap<_, _> = all(before).collect();
+    for (backend, standing) in all(after) {
+        let known = known.get(backend).copied().unwrap_or(Standing::Served);
+        match standing {
+            _ if standing == known => {}
+            Standing::Served => tracing::info!(backend, "a server is up again"),
+            Standing::OnSpares => tracing::warn!(backend, "only spare servers are up"),
+            Standing::Empty => tracing::error!(backend, "no server is up"),
+        }
+    }
+}
+
+fn all(orders: &Orders) -> impl Iterator<Item = (&str, Standing)> {
+    let configured = orders.config.iter().flat_map(|config| &config.backends);
+    let all = configured.zip(&orders.backends);
+    all.map(|(backend, orders)| {
+        let health = orders.members.iter().map(|(_, health)| health);
+        (&*backend.name, standing(backend, health))
+    })
+}
+
+fn standing<'a>(backend: &Backend, health: impl Iterator<Item = &'a Health>) -> Standing {
+    let servers = backend.servers.iter().zip(health);
+    let takes = servers
+        .filter(|(server, health)| health.up && server.admin == Admin::Ready && server.weight > 0);
+    let mut standing = Standing::Empty;
+    for (server, _) in takes {
+        if !server.spare {
+            return Standing::Served;
+        }
+        standing = Standing::OnSpares;
+    }
+    standing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::proxy::Server;
+
+    #[test]
+    fn spares_and_servers_that_take_nothing_are_told_apart() {
+        let server = |name: &str| Server::new(name, ([127, 0, 0, 1], 80));
+        let spare = Server {
+            spare: true,
+            ..server("spare")
+        };
+        let mut backend = Backend::new("app", vec![server("a"), spare]);
+        let up = |up| Health {
+            up,
+            ..Health::default()
+        };
+        let mut stands = |admin, health: [bool; 2]| {
+            backend.servers[0].admin = admin;
+            standing(&backend, health.map(up).iter())
+        };
+        assert_eq!(stands(Admin::Ready, [true, false]), Standing::Served);
+        assert_eq!(stands(Admin::Drain, [true, true]), Standing::OnSpares);
+        assert_eq!(stands(Admin::Ready, [false, true]), Standing::OnSpares);
+        assert_eq!(stands(Admin::Maint, [true, false]), Standing::Empty);
+    }
+}
