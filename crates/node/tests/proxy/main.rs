@@ -6,6 +6,7 @@ mod balance;
 mod configuration;
 mod failures;
 mod files;
+mod flow;
 mod harness;
 mod hostile;
 mod http;

@@ -8,7 +8,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-fn tcp_config(bind: SocketAddr, servers: &[SocketAddr], refusal: Refusal) -> ProxyConfig {
+pub(super) fn tcp_config(
+    bind: SocketAddr,
+    servers: &[SocketAddr],
+    refusal: Refusal,
+) -> ProxyConfig {
     let mut config = config(bind, servers);
     config.frontends = vec![tcp_frontend(bind, "app", refusal)];
     config

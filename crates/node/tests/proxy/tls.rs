@@ -98,7 +98,11 @@ pub(super) fn leaf_of(file: &Path) -> Vec<u8> {
     CertificateDer::from_pem_file(file).unwrap().to_vec()
 }
 
-fn tls_config(bind: SocketAddr, servers: &[SocketAddr], certificates: &[PathBuf]) -> ProxyConfig {
+pub(super) fn tls_config(
+    bind: SocketAddr,
+    servers: &[SocketAddr],
+    certificates: &[PathBuf],
+) -> ProxyConfig {
     let mut config = config(bind, servers);
     config.frontends[0].binds[0].tls = Some(Tls::new(certificates.to_vec()));
     config
