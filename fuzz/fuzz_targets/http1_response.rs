@@ -11,8 +11,12 @@ use libfuzzer_sys::fuzz_target;
 type Read = Result<Option<ResponseHead>, BadResponse>;
 
 fn parse(bytes: &[u8], asked: Method) -> Read {
+    parse_within(bytes, asked, &Limits::default())
+}
+
+fn parse_within(bytes: &[u8], asked: Method, limits: &Limits) -> Read {
     let mut head = ResponseHead::default();
-    let progress = parse_response(bytes, asked, &mut head, &Limits::default())?;
+    let progress = parse_response(bytes, asked, &mut head, limits)?;
     Ok((progress == Progress::Done).then_some(head))
 }
 
@@ -42,7 +46,14 @@ fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], asked: Method, clien
     let mut out = Outgoing::default();
     let sent = forward::response(head, bytes, &answer, &mut out);
     let written = out.slices(bytes).collect::<Vec<_>>().concat();
-    let again = parse(&written, asked).expect("what we write is well formed");
+    // We have added some fields.
+    let limits = Limits::default();
+    let limits = Limits {
+        head: limits.head + 1024,
+        fields: limits.fields + 10,
+        ..limits
+    };
+    let again = parse_within(&written, asked, &limits).expect("what we write is well formed");
     let again = again.expect("what we write is whole");
     let framing = if sent.unchunk {
         Framing::UntilClose

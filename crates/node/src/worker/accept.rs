@@ -157,6 +157,7 @@ fn begin(
     let (peer, local) = addresses(&stream, bind, peer);
     let count = worker.local(local);
     count.0.add(1);
+    share.accept();
     let open = Open {
         share,
         local: count,

@@ -44,7 +44,7 @@ pub(super) const BOUNDS: [f64; 14] = [
 const CODES: usize = 24;
 
 /// Buckets, the first ones, that most requests fall into.
-const QUICK: usize = 5;
+const QUICK: usize = 3;
 
 /// What is counted for requests of one frontend that one server of one backend answered.
 #[derive(Debug, Default)]
@@ -63,6 +63,14 @@ struct Usual {
     code: Code,
     quick: [AtomicU64; QUICK],
     nanos: AtomicU64,
+    bytes: Bytes,
+}
+
+/// Bytes from clients and to them.
+#[derive(Debug, Default)]
+struct Bytes {
+    received: AtomicU64,
+    sent: AtomicU64,
 }
 
 /// A status, and how many requests had it.
@@ -113,6 +121,12 @@ impl Series {
         self.usual.0.quick.iter().chain(&self.slow)
     }
 
+    /// Counts what came from a client and went to it. Only the owning thread may call it.
+    pub(super) fn record_bytes(&self, received: u64, sent: u64) {
+        bump(&self.usual.0.bytes.received, received);
+        bump(&self.usual.0.bytes.sent, sent);
+    }
+
     /// Counts a TCP session that has ended, and how often another server was tried. Only the owning thread may call it.
     pub(super) fn record_session(&self, retries: u32) {
         bump(&self.sessions, 1);
@@ -138,6 +152,9 @@ pub(super) struct SeriesSum {
     pub(super) retries: u64,
     /// TCP sessions.
     pub(super) sessions: u64,
+    /// Bytes from clients and to them.
+    pub(super) received: u64,
+    pub(super) sent: u64,
 }
 
 impl SeriesSum {
@@ -160,6 +177,9 @@ impl SeriesSum {
         self.nanos += series.usual.0.nanos.load(Ordering::Relaxed);
         self.retries += series.retries.load(Ordering::Relaxed);
         self.sessions += series.sessions.load(Ordering::Relaxed);
+        let bytes = &series.usual.0.bytes;
+        self.received += bytes.received.load(Ordering::Relaxed);
+        self.sent += bytes.sent.load(Ordering::Relaxed);
     }
 }
 
@@ -284,8 +304,11 @@ mod tests {
         for worker in [Series::default(), Series::default()] {
             worker.record(200, Duration::from_millis(1));
             worker.record(503, Duration::from_secs(60));
+            worker.record_bytes(1, 2);
             sum.add(&worker);
         }
+        assert_eq!((sum.received, sum.sent), (2, 4));
+        assert_eq!(size_of::<Apart<Usual>>(), 64);
         assert_eq!(sum.codes, BTreeMap::from([(200, 2), (503, 2)]));
         assert_eq!(sum.buckets[1], 2);
         assert_eq!(sum.buckets[BOUNDS.len()], 2);

@@ -1,7 +1,9 @@
 //! The workers' counters as Prometheus text (exposition format 0.0.4).
 
 use super::counters::{BOUNDS, SeriesKey, SeriesSum, Unasked};
+use super::orders::Orders;
 use super::supervisor::Supervisor;
+use gaiola_model::proxy::Admin;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -58,6 +60,20 @@ fn series(supervisor: &Supervisor, out: &mut Text) {
     for (key, sum) in sums.iter().filter(|(_, sum)| sum.sessions > 0) {
         out.sample("gaiola_tcp_sessions_total", &labels(key), sum.sessions);
     }
+    let name = "gaiola_bytes_in_total";
+    out.about(
+        name,
+        "counter",
+        "Bytes of requests and sessions from clients.",
+    );
+    for (key, sum) in &sums {
+        out.sample(name, &labels(key), sum.received);
+    }
+    let name = "gaiola_bytes_out_total";
+    out.about(name, "counter", "Bytes that were sent to clients.");
+    for (key, sum) in &sums {
+        out.sample(name, &labels(key), sum.sent);
+    }
     let name = "gaiola_http_request_duration_seconds";
     out.about(
         name,
@@ -107,11 +123,35 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
     out.about(
         "gaiola_server_up",
         "gauge",
-        "Whether a server takes traffic.",
+        "Whether a server takes new traffic.",
     );
+    let orders = supervisor.orders();
+    let members = members(&orders);
     for server in &report.servers {
         let labels = [("backend", &*server.backend), ("server", &*server.server)];
-        out.sample("gaiola_server_up", &labels, u8::from(server.up));
+        let admin = members.get(&labels.map(|(_, name)| name));
+        let takes = server.up && admin.is_some_and(|(admin, _)| *admin == Admin::Ready);
+        out.sample("gaiola_server_up", &labels, u8::from(takes));
+    }
+    let name = "gaiola_server_state";
+    out.about(name, "gauge", "What an operator wants of a server.");
+    let downs = "gaiola_server_downs_total";
+    for ([backend, server], (admin, _)) in &members {
+        let state = match admin {
+            Admin::Ready => "ready",
+            Admin::Drain => "drain",
+            Admin::Maint => "maint",
+        };
+        let labels = [("backend", *backend), ("server", *server), ("state", state)];
+        out.sample(name, &labels, 1);
+    }
+    out.about(
+        downs,
+        "counter",
+        "How often a server went down or was ejected.",
+    );
+    for ([backend, server], (_, count)) in &members {
+        out.sample(downs, &[("backend", *backend), ("server", *server)], *count);
     }
     out.about(
         "gaiola_server_in_flight",
@@ -124,8 +164,28 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
     }
 }
 
+/// What is wanted of each server, and how often it went down, by the names of backend and server.
+fn members(orders: &Orders) -> BTreeMap<[&str; 2], (Admin, u64)> {
+    let configured = orders.config.iter().flat_map(|config| &config.backends);
+    let backends = configured.zip(&orders.backends);
+    let members = backends.flat_map(|(backend, orders)| {
+        let servers = backend.servers.iter().zip(&orders.members);
+        servers.map(|(server, (_, health))| {
+            let names = [&*backend.name, &*server.name];
+            (names, (server.admin, health.downs))
+        })
+    });
+    members.collect()
+}
+
 fn frontends(supervisor: &Supervisor, out: &mut Text) {
     let orders = supervisor.orders();
+    let name = "gaiola_connections_total";
+    out.about(name, "counter", "Client connections that were accepted.");
+    for frontend in &orders.frontends {
+        let labels = [("frontend", &*frontend.name)];
+        out.sample(name, &labels, frontend.accepted());
+    }
     out.about(
         "gaiola_connections",
         "gauge",

@@ -34,6 +34,7 @@ struct Notes {
     retries: u32,
     /// Whether one of them went to another server.
     redispatched: bool,
+    received: u64,
     bytes: u64,
     ending: Ending,
     reason: String,
@@ -49,6 +50,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
         way: Way::of(&client.session),
         retries: 0,
         redispatched: false,
+        received: 0,
         bytes: 0,
         ending: GOOD,
         reason: String::new(),
@@ -131,7 +133,9 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
         return worker.tell_closed(client.address, &client.bind, &notes.reason);
     };
     let (frontend, config) = serving.of(index);
-    frontend.series(notes.place).record_session(notes.retries);
+    let series = frontend.series(notes.place);
+    series.record_session(notes.retries);
+    series.record_bytes(notes.received, notes.bytes);
     let (backend, server) = serving.names(notes.place);
     let id = worker.make_id();
     let request_id = &*String::from_utf8_lossy(&id);
@@ -247,6 +251,7 @@ async fn copy(
         down,
     )
     .await;
+    notes.received = end.to_server;
     notes.bytes = end.to_client;
     notes.ending = end.ending;
     notes.reason = end.reason.into();

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub(super) struct End {
     /// Bytes that the client got.
     pub(super) to_client: u64,
+    /// Bytes that the server got.
+    pub(super) to_server: u64,
     /// What went wrong, in letters.
     pub(super) ending: Ending,
     /// And in words; empty when both sides have closed in good order.
@@ -66,6 +68,7 @@ pub(super) async fn tunnel(
     }
     End {
         to_client: to_client.get(),
+        to_server: to_server.get(),
         ending,
         reason,
     }

@@ -305,3 +305,35 @@ fn a_limit_is_cleared_by_hand() {
     let said = refused(&proxy, &clear("fw", None));
     assert_eq!(said, "there is no limit fw; did you mean few?");
 }
+
+#[test]
+fn what_is_done_with_servers_and_what_passes_is_counted() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let mut config = config(bind, &[origin.address]);
+    let proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    let asked = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789";
+    client.send(asked);
+    assert_eq!(client.response().status, 200);
+    let server = "backend=\"app\",server=\"s1\"";
+    let has = |sample: String| {
+        let metrics = proxy.admin("/metrics");
+        let text = metrics.text();
+        assert!(
+            text.lines().any(|line| line == sample),
+            "{sample} in {text}"
+        );
+    };
+    let series = format!("frontend=\"site\",{server}");
+    has(format!("gaiola_bytes_in_total{{{series}}} {}", asked.len()));
+    let sent = &proxy.log_lines(1)[0]["bytes"];
+    has(format!("gaiola_bytes_out_total{{{series}}} {sent}"));
+    has("gaiola_connections_total{frontend=\"site\"} 1".into());
+    has(format!("gaiola_server_up{{{server}}} 1"));
+    has(format!("gaiola_server_downs_total{{{server}}} 0"));
+    config.revision.0 += 1;
+    config.backends[0].servers[0].admin = gaiola_model::proxy::Admin::Maint;
+    proxy.configure(&config);
+    has(format!("gaiola_server_up{{{server}}} 0"));
+    has(format!("gaiola_server_state{{{server},state=\"maint\"}} 1"));
+}

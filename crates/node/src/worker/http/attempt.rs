@@ -156,6 +156,7 @@ impl Attempt<'_, '_> {
         let edit = self.rules.map(|rules| rules.response_edit(rewritten));
         let (from_client, to_client) = self.client.split();
         let (from_server, to_server) = self.server.split();
+        let head_len = onward.len() as u64;
         let mut sending = Sending {
             head: onward,
             front: self.front,
@@ -216,6 +217,7 @@ impl Attempt<'_, '_> {
         let record = &mut *self.record;
         record.bytes += stage.delivered.get();
         record.head_bytes += stage.heads.get();
+        record.body_bytes = stage.sent.get().saturating_sub(head_len);
         if stage.is_answered() {
             record.status = stage.status.get();
         }

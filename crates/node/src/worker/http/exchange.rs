@@ -375,6 +375,7 @@ async fn talk(
     )
     .await;
     record.bytes += end.to_client;
+    record.body_bytes += end.to_server;
     record.fail(end.ending, end.reason);
     Then::Abort
 }

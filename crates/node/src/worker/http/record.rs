@@ -29,6 +29,8 @@ pub(super) struct Record {
     pub(super) bytes: u64,
     /// Of these, the bytes of heads.
     pub(super) head_bytes: u64,
+    /// Bytes of the request's body that were passed on.
+    pub(super) body_bytes: u64,
     pub(super) retries: u32,
     /// Whether one of them went to another server.
     pub(super) redispatched: bool,
@@ -60,6 +62,7 @@ impl Record {
             status: 0,
             bytes: 0,
             head_bytes: 0,
+            body_bytes: 0,
             retries: 0,
             redispatched: false,
             cookie: *b"--",
@@ -105,7 +108,10 @@ impl Record {
         };
         let (frontend, config) = serving.of(index);
         let total = self.begun.elapsed();
-        frontend.series(self.place).record(self.status, total);
+        let series = frontend.series(self.place);
+        series.record(self.status, total);
+        let head_len = head.map_or(0, |(head, _)| head.len as u64);
+        series.record_bytes(head_len + self.body_bytes, self.bytes);
         if self.ending != GOOD && !self.reason.is_empty() {
             worker.tell_failed(&Failed {
                 peer: client.address,

@@ -1,6 +1,6 @@
 //! A frontend as all threads know it: how many connections it has.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// A frontend's connections on all workers. It stays the same value as long as the frontend's name does.
@@ -8,6 +8,7 @@ pub(in crate::worker) struct FrontendShare {
     /// The frontend's name.
     pub(in crate::worker) name: String,
     open: AtomicU32,
+    accepted: AtomicU64,
     full: AtomicBool,
     closed: Notify,
 }
@@ -18,6 +19,7 @@ impl FrontendShare {
         Self {
             name: name.into(),
             open: AtomicU32::new(0),
+            accepted: AtomicU64::new(0),
             full: AtomicBool::new(false),
             closed: Notify::new(),
         }
@@ -46,6 +48,16 @@ impl FrontendShare {
             }
             closed.await;
         }
+    }
+
+    /// One that was counted has been accepted.
+    pub(in crate::worker) fn accept(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections were accepted.
+    pub(in crate::worker) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// A connection has closed.
