@@ -4,6 +4,7 @@ mod certificates;
 mod files;
 mod pem;
 mod servers;
+mod staple;
 mod tickets;
 mod words;
 

@@ -106,7 +106,9 @@ fn until_held_up(stream: &mut TcpStream, bytes: &[u8]) -> usize {
 }
 
 fn numbers() -> Vec<u8> {
-    (0..u32::try_from(LARGE).unwrap() / 4).flat_map(u32::to_le_bytes).collect()
+    (0..u32::try_from(LARGE).unwrap() / 4)
+        .flat_map(u32::to_le_bytes)
+        .collect()
 }
 
 /// Pipes that the proxy has open: what the kernel moves by itself passes through one.

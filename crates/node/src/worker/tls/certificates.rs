@@ -1,6 +1,8 @@
 //! The certificates of a bind, and which of them a client gets.
 
 use super::pem;
+use super::staple;
+use crate::worker::thread::since_epoch;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -8,6 +10,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use x509_parser::extensions::GeneralName;
 
 /// Endings of files that stand beside a certificate's own, and are none themselves.
@@ -18,18 +21,36 @@ const OCSP: &str = "ocsp";
 #[derive(Debug)]
 pub(super) struct Certificates {
     /// Those of the first file.
-    default: Arc<CertifiedKey>,
+    default: Arc<Held>,
     /// By name in lower case, `*.example.org` with its star. Several for one name differ in the kind of their key.
-    named: HashMap<String, Vec<Arc<CertifiedKey>>>,
-    /// Those that are not valid now, each with its subject and when it ends.
-    not_valid: Vec<[String; 2]>,
+    named: HashMap<String, Vec<Arc<Held>>>,
+    /// What clients may not like, in words.
+    warnings: Vec<String>,
+}
+
+/// A certificate as clients get it.
+#[derive(Debug)]
+struct Held {
+    plain: Arc<CertifiedKey>,
+    /// With what its authority says of it, and until when since 1970 that holds.
+    stapled: Option<(Arc<CertifiedKey>, Option<Duration>)>,
+}
+
+impl Held {
+    fn now(&self) -> &Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((stapled, None)) => stapled,
+            Some((stapled, Some(until))) if since_epoch() < *until => stapled,
+            Some(_) | None => &self.plain,
+        }
+    }
 }
 
 /// A certificate with its chain and key.
 struct Read {
-    certificate: CertifiedKey,
+    held: Held,
     names: Vec<String>,
-    not_valid: Option<[String; 2]>,
+    warnings: Vec<String>,
 }
 
 impl Certificates {
@@ -49,13 +70,13 @@ impl Certificates {
             for file in files {
                 match read(&file, provider) {
                     Ok(read) => {
-                        let certificate = Arc::new(read.certificate);
+                        let certificate = Arc::new(read.held);
                         let all = all.get_or_insert_with(|| Self {
                             default: Arc::clone(&certificate),
                             named: HashMap::new(),
-                            not_valid: Vec::new(),
+                            warnings: Vec::new(),
                         });
-                        all.not_valid.extend(read.not_valid);
+                        all.warnings.extend(read.warnings);
                         for name in read.names {
                             let named = all.named.entry(name).or_default();
                             named.push(Arc::clone(&certificate));
@@ -70,13 +91,13 @@ impl Certificates {
 
     /// Warns of those that are not valid now: what they are worth is for clients to say.
     pub(super) fn warn(&self) {
-        for [subject, until] in &self.not_valid {
-            tracing::warn!(%subject, %until, "a certificate is not valid now");
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
         }
     }
 
     /// The certificates for a name: its own, else those for all names beside it.
-    fn of(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
+    fn of(&self, name: &str) -> Option<&[Arc<Held>]> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let beside = || Some(format!("*.{}", name.split_once('.')?.1));
         let found = self.named.get(&name);
@@ -90,12 +111,13 @@ impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let found = hello.server_name().and_then(|name| self.of(name));
         let found = found.unwrap_or(std::slice::from_ref(&self.default));
-        let fits = |certificate: &&Arc<CertifiedKey>| {
+        let fits = |held: &&Arc<Held>| {
             let schemes = hello.signature_schemes();
-            certificate.key.choose_scheme(schemes).is_some()
+            held.plain.key.choose_scheme(schemes).is_some()
         };
         // Where none fits, the handshake says why.
-        found.iter().find(fits).or(found.first()).cloned()
+        let chosen = found.iter().find(fits).or(found.first())?;
+        Some(Arc::clone(chosen.now()))
     }
 }
 
@@ -135,22 +157,45 @@ fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
         Some(key) => key,
         None => key_beside(path)?,
     };
-    let (names, not_valid) =
-        names(&chain[0]).ok_or_else(|| pem::unusable(path, "it is no X.509 certificate"))?;
-    let mut certificate = pem::certified(path, chain, key, provider)?;
+    let Told {
+        names,
+        serial,
+        not_valid,
+    } = told(&chain[0]).ok_or_else(|| pem::unusable(path, "it is no X.509 certificate"))?;
+    let certificate = pem::certified(path, chain, key, provider)?;
+    let mut warnings = Vec::from_iter(not_valid.map(|why| format!("{}: {why}", path.display())));
     let staple = beside(path, OCSP);
-    if staple.is_file() {
-        let answer = std::fs::read(&staple).map_err(|error| pem::unusable(&staple, error))?;
-        if answer.first() != Some(&0x30) {
-            return Err(pem::unusable(&staple, "it is no OCSP response in DER"));
-        }
-        certificate.ocsp = Some(answer);
+    let stapled = match staple.is_file() {
+        true => Some(stapled(&staple, &certificate, &serial)?),
+        false => None,
+    };
+    if let Some((_, Some(until))) = stapled
+        && until <= since_epoch()
+    {
+        let file = staple.display();
+        warnings.push(format!("{file}: it holds no longer, and is left out"));
     }
     Ok(Read {
-        certificate,
+        held: Held {
+            plain: Arc::new(certificate),
+            stapled,
+        },
         names,
-        not_valid,
+        warnings,
     })
+}
+
+/// The certificate with the OCSP response of a file, and until when that holds.
+fn stapled(
+    file: &Path,
+    certificate: &CertifiedKey,
+    serial: &[u8],
+) -> Result<(Arc<CertifiedKey>, Option<Duration>), String> {
+    let response = std::fs::read(file).map_err(|error| pem::unusable(file, error))?;
+    let until = staple::until(&response, serial).map_err(|why| pem::unusable(file, why))?;
+    let mut certificate = certificate.clone();
+    certificate.ocsp = Some(response);
+    Ok((Arc::new(certificate), until))
 }
 
 fn key_beside(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, String> {
@@ -173,13 +218,22 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// The DNS names of a certificate in lower case, its common name where it has no list of names; and its subject and end
-/// where it is not valid now.
-fn names(certificate: &[u8]) -> Option<(Vec<String>, Option<[String; 2]>)> {
+/// What a certificate tells of itself.
+struct Told {
+    /// Its DNS names in lower case; its common name where it has no list of names.
+    names: Vec<String>,
+    serial: Vec<u8>,
+    /// Why it is not valid now, in words.
+    not_valid: Option<String>,
+}
+
+fn told(certificate: &[u8]) -> Option<Told> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = parsed.validity();
-    let told = || [parsed.subject().to_string(), validity.not_after.to_string()];
-    let not_valid = (!validity.is_valid()).then(told);
+    let not_valid = (!validity.is_valid()).then(|| {
+        let (subject, from, to) = (parsed.subject(), validity.not_before, validity.not_after);
+        format!("the certificate of {subject} is not valid now, but from {from} to {to}")
+    });
     let names = match parsed.subject_alternative_name() {
         Ok(Some(list)) => {
             let names = list.value.general_names.iter();
@@ -197,5 +251,9 @@ fn names(certificate: &[u8]) -> Option<(Vec<String>, Option<[String; 2]>)> {
                 .collect()
         }
     };
-    Some((names, not_valid))
+    Some(Told {
+        names,
+        serial: parsed.raw_serial().to_vec(),
+        not_valid,
+    })
 }
