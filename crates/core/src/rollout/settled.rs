@@ -105,6 +105,12 @@ impl Check<'_> {
                 Phase::Drain if !drained => self.miss(format!("{server} is still drained")),
                 Phase::Serve | Phase::Drain => self.server(*server, placed.phase),
             }
+            if drained
+                && placed.phase == Phase::Drain
+                && let Err((_, why)) = self.view.drained(*server)
+            {
+                self.miss(format!("{server} is not drained yet: {why}"));
+            }
         }
     }
 
@@ -216,7 +222,7 @@ impl Check<'_> {
 mod tests {
     use super::*;
     use gaiola_model::config::{App, Config};
-    use gaiola_model::placement::{Release, ReleaseNumber};
+    use gaiola_model::placement::{PlacedServer, Release, ReleaseNumber};
     use gaiola_model::{Observed, Time};
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -243,6 +249,35 @@ mod tests {
         assert!(!missing(&placement));
         placement.store_joining = Some("app1".parse().unwrap());
         assert!(missing(&placement));
+    }
+
+    #[test]
+    fn a_drained_server_is_settled_once_nobody_sends_to_it() {
+        let (mut desired, mut placement) = site();
+        let lb1 = "lb1".parse().unwrap();
+        desired.drained.insert(lb1);
+        let placed = PlacedServer {
+            address: [10, 77, 1, 1].into(),
+            phase: Phase::Drain,
+            since: Revision(1),
+        };
+        placement.servers.insert(lb1, placed);
+        let vip = [10, 77, 0, 9].into();
+        let missing = |vips: BTreeSet<_>| {
+            let observed = Observed {
+                revision: Revision(1),
+                vips,
+                ..Observed::nothing_on(lb1)
+            };
+            let mut facts = Facts::default();
+            let all = BTreeMap::from([(lb1, observed)]);
+            facts.look(Time::ZERO, &placement, Revision(1), all);
+            let missing = settled(&desired, &placement, Revision(1), &facts).unwrap_err();
+            let mut of_it = missing.iter().map(String::as_str);
+            of_it.any(|text| text.starts_with("lb1 is not drained yet: it still holds"))
+        };
+        assert!(missing(BTreeSet::from([vip])));
+        assert!(!missing(BTreeSet::new()));
     }
 
     #[test]
