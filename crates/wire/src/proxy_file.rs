@@ -58,6 +58,7 @@ const KEYS: Keys = &[
         &[
             "http_request",
             "http_keep_alive",
+            "http_body_rate",
             "client",
             "tunnel",
             "connect",
@@ -102,7 +103,13 @@ const KEYS: Keys = &[
     ("frontend.NAME.sni", &["names", "backend"]),
     (
         "frontend.NAME.timeouts",
-        &["http_request", "http_keep_alive", "client", "tunnel"],
+        &[
+            "http_request",
+            "http_keep_alive",
+            "http_body_rate",
+            "client",
+            "tunnel",
+        ],
     ),
     ("frontend.NAME.route", route::KEYS),
     ("frontend.NAME.route.header.NAME", &["is", "regex"]),

@@ -19,6 +19,7 @@ access_log = "/var/log/proxy.log"
 [timeouts]
 client = "20s"
 connect = "3s"
+http_body_rate = 50
 
 [frontend.www]
 bind = [":80", "[::]:80"]
@@ -26,7 +27,7 @@ maxconn = 100
 trust = "10.0.0.0/8"
 accept_proxy = ["10.0.0.1", "10.0.0.2"]
 backend = "app"
-timeouts = { http_request = "5s" }
+timeouts = { http_request = "5s", http_body_rate = 0 }
 
 [[frontend.www.route]]
 path = "/static"
@@ -92,6 +93,7 @@ fn every_key_is_read() {
     assert_eq!(file.process, process);
     let client = ClientTimeouts {
         idle: Duration::from_secs(20),
+        body_rate: 50,
         ..ClientTimeouts::default()
     };
     let server = ServerTimeouts {
@@ -121,6 +123,7 @@ fn every_key_is_read() {
         maxconn: 100,
         timeouts: ClientTimeouts {
             request_head: Duration::from_secs(5),
+            body_rate: 0,
             ..client.clone()
         },
         connection_limit: None,
