@@ -2,7 +2,7 @@
 
 use super::{Reader, value};
 use crate::file::value::Wrong;
-use crate::file::{Section, closest, text};
+use crate::file::{Section, closest, shown, text};
 use gaiola_model::proxy_file::{AccessLog, Facility, LogFormat, LogTarget};
 
 impl Reader<'_, '_, '_> {
@@ -40,11 +40,11 @@ impl Reader<'_, '_, '_> {
         let check = |text: &str| match text.strip_prefix("syslog:") {
             None if text == "stdout" => Ok(LogTarget::Stdout),
             None => {
-                let path = value::path(text)?;
+                let path = value::path(file_name(text)?)?;
                 Ok(LogTarget::File(around.directory.join(path)))
             }
             Some(socket) if socket.starts_with('/') => {
-                let path = value::path(socket)?;
+                let path = value::path(socket_path(socket)?)?;
                 Ok(LogTarget::Socket(path, facility))
             }
             Some(server) => {
@@ -58,6 +58,46 @@ impl Reader<'_, '_, '_> {
             }
         };
         text(section, key, check, self.mistakes)
+    }
+}
+
+/// The name of a file, unless it looks like a target of another kind.
+fn file_name(text: &str) -> Result<&str, Wrong> {
+    let hint = || {
+        format!(
+            "the log goes to \"stdout\", \"syslog:ADDRESS:PORT\", \"syslog:/SOCKET\" or a file; \
+             a file of this name is {}",
+            shown(&format!("./{text}"))
+        )
+    };
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    match scheme.filter(|scheme| !scheme.contains('/')) {
+        Some(scheme) => Err((
+            format!(
+                "goes to {}, which is not known",
+                shown(&format!("{scheme}:"))
+            ),
+            hint(),
+        )),
+        None if text == "stderr" => Err((
+            "would be among the messages of the process itself".into(),
+            hint(),
+        )),
+        None => Ok(text),
+    }
+}
+
+/// The path of a socket, which has no port.
+fn socket_path(path: &str) -> Result<&str, Wrong> {
+    match path.rsplit_once(':') {
+        Some((socket, port)) if port.parse::<u16>().is_ok() => Err((
+            "has a socket and a port".into(),
+            format!(
+                "write {}, or an address instead of the socket",
+                shown(&format!("syslog:{socket}"))
+            ),
+        )),
+        _ => Ok(path),
     }
 }
 
@@ -118,6 +158,9 @@ mod tests {
         let file = |path: &str| LogTarget::File(path.into());
         is("'a.log'", file("/etc/gaiola/a.log"), LogFormat::Json);
         is("'/a.log'", file("/a.log"), LogFormat::Json);
+        is("'./a:b'", file("/etc/gaiola/./a:b"), LogFormat::Json);
+        is("'/log/a:b'", file("/log/a:b"), LogFormat::Json);
+        is("'log/a:b'", file("/etc/gaiola/log/a:b"), LogFormat::Json);
         is("'stdout'", LogTarget::Stdout, LogFormat::Json);
         is(
             "{ to = 'syslog:loghost:514', format = 'httplog' }",
@@ -141,6 +184,28 @@ mod tests {
             "`facility` \"local8\" is not known; did you mean \"local",
         ] {
             assert!(said.contains(part), "{said}");
+        }
+        for (target, words) in [
+            (
+                "sylog:/dev/log",
+                "`access_log` \"sylog:/dev/log\" goes to \"sylog:\", which is not known; the log goes to \"stdout\", \
+                 \"syslog:ADDRESS:PORT\", \"syslog:/SOCKET\" or a file; a file of this name is \"./sylog:/dev/log\"",
+            ),
+            (
+                "udp:1",
+                "goes to \"udp:\", which is not known; the log goes to",
+            ),
+            (
+                "stderr",
+                "would be among the messages of the process itself; the log",
+            ),
+            (
+                "syslog:/dev/log:514",
+                "has a socket and a port; write \"syslog:/dev/log\", or",
+            ),
+        ] {
+            let said = read(&format!("'{target}'")).unwrap_err();
+            assert!(said[0].contains(words), "{said:?}");
         }
         let said = read("{ to = 'a.log', facility = 'local1' }").unwrap_err();
         assert!(said[0].contains("belongs to syslog"), "{said:?}");
