@@ -23,7 +23,7 @@ def measure(row, load, setting, names, rounds, seconds, folder):
             attempt(found, name, lambda: contenders.setdefault(name, make(setting)))
             if name in contenders:
                 found["facts"][name] = contenders[name].facts
-                keep(folder, name, contenders[name].text)
+                keep(folder, name, contenders[name].text, contenders[name].suffix)
                 if fresh:
                     contenders.pop(name).stop()
         origin.checks = sum(proxy.checks() for proxy in contenders.values())
@@ -131,9 +131,13 @@ def turn(proxy, load, seconds, origin):
     return figures
 
 
-def keep(folder, name, text):
+def keep(folder, name, text, suffix="conf"):
+    """In place of what an earlier run has kept of this name."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name.replace(' ', '-')}.conf").write_text(text + "\n")
+    stem = name.replace(" ", "-")
+    for earlier in folder.glob(f"{stem}.*"):
+        earlier.unlink()
+    (folder / f"{stem}.{suffix}").write_text(text + "\n")
 
 
 def progress(row, number, rounds, figures):

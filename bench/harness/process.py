@@ -33,15 +33,19 @@ class Process:
 
     def wait_for(self, port):
         """Until the port is listened on."""
+        self.wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close(), f"port {port}")
+
+    def wait_until(self, attempt, what):
+        """Until `attempt` raises no `OSError`."""
         deadline = time.monotonic() + 20
         while True:
             if self.popen.poll() is not None:
                 raise NotMeasured(f"it ended: {self.last_words()}")
             try:
-                return socket.create_connection(("127.0.0.1", port), 1).close()
+                return attempt()
             except OSError as error:
                 if time.monotonic() > deadline:
-                    raise NotMeasured(f"port {port}: {error}; it said: {self.last_words()}") from None
+                    raise NotMeasured(f"{what}: {error}; it said: {self.last_words()}") from None
                 time.sleep(0.05)
 
     def last_words(self):

@@ -1,7 +1,7 @@
 """The three proxies and the origin behind them, each with the same features on: timeouts, health checks (nginx has none), request
 ids, X-Forwarded-For, metrics, and an access log where one is asked for. None is measured before it has shown them."""
 
-import json, os, socket, ssl, subprocess, time, urllib.request
+import json, os, ssl, subprocess, time, urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class Proxy:
     enough for its connections: then it is as many as are needed, that share the port."""
 
     port = admin = 0
+    suffix = "conf"  # of its configuration's name, where that is kept
 
     def __init__(self, name, setting, site):
         self.name, self.setting, self.site = name, setting, site
@@ -67,9 +68,7 @@ class Proxy:
         self.text = self.configuration()
         self.process = self.start()
         try:
-            self.process.wait_for(self.admin)
-            self.configure()
-            self.process.wait_for(self.port)
+            self.wait_until_it_serves()
             self.facts = self.prove()
         except NotMeasured:
             self.stop()
@@ -92,8 +91,9 @@ class Proxy:
     def url(self, path):
         return f"{'https' if self.site.tls else 'http'}://127.0.0.1:{self.port}{path}"
 
-    def configure(self):
-        """Told after the start, where it is not told by a file."""
+    def wait_until_it_serves(self):
+        self.process.wait_for(self.admin)
+        self.process.wait_for(self.port)
 
     def take_log(self):
         """How many lines were logged; the log is empty afterwards."""
@@ -125,10 +125,8 @@ class Proxy:
         return facts
 
     def metrics(self):
-        url = f"http://127.0.0.1:{self.admin}/metrics"
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
-            if answer.status != 200 or not answer.read():
-                raise NotMeasured("it tells no metrics")
+        if not fetched(self.admin, "/metrics"):
+            raise NotMeasured("it tells no metrics")
 
     def wait_for_log(self):
         deadline = time.monotonic() + 5
@@ -141,65 +139,86 @@ class Proxy:
 
 class Gaiola(Proxy):
     port, admin = 8001, 8101
+    suffix = "toml"
 
     def start(self):
-        log = ["--access-log", self.log] if self.setting.logs else []
-        commands = [
-            [self.setting.gaiola, "proxy", "--control", control, "--admin", f"127.0.0.1:{admin}", *log]
-            for control, admin in self.controls.items()
-        ]
+        commands = []
+        for number, admin in enumerate(self.admins()):
+            config = self.folder / (f"proxy{number}.toml" if number else "proxy.toml")
+            config.write_text(self.text.replace(quoted(f"127.0.0.1:{self.admin}"), quoted(f"127.0.0.1:{admin}"), 1))
+            commands.append([self.setting.gaiola, "proxy", "-f", config])
         return Process(self.setting.proxy_cpus, commands, self.folder)
+
+    def admins(self):
+        """Where each process tells its metrics: in this alone their files differ."""
+        return [self.admin + 10 * number for number in range(self.count)]
 
     def configuration(self):
         site = self.site
-        self.controls = {self.folder / f"control{number}": self.admin + 10 * number for number in range(self.count)}
-        bind = {"address": f"127.0.0.1:{self.port}", "proxy_protocol_from": []}
-        if site.tls:
-            bind["tls"] = {"certificates": [certificate(self.place, site.tls)]}
-        routes = [{"path_prefix": prefix, "files": [], "backend": "origin"} for prefix in site.prefixes()]
-        limit = {"name": "keys", "key": "source", "most": {"rate": {"requests": 1, "window": span(3600)}}, "keys": site.keys}
-        if site.keys:
-            routes.insert(0, {**routes[0], "when": {"headers": [{"name": "X-Forwarded-For", "wanted": "present"}]}, "rules": [{"limit": "keys"}]})
-        check = {"kind": {"http": {"path": "/100"}} if site.mode == "http" else "tcp", "port": None}
-        return json.dumps({
-            "revision": 1,
-            "server": "bench",
-            "frontends": [{
-                "name": "front",
-                "binds": [bind],
-                "maxconn": self.maxconn,
-                "mode": {"http": {"routes": routes, "trusted": ["127.0.0.0/8"] if site.keys else []}} if site.mode == "http" else {"tcp": {"backend": "origin", "refusal": "close"}},
-                "timeouts": {"request_head": span(10), "keep_alive": span(IDLE_SECONDS), "idle": span(30), "tunnel": span(3600)},
-            }],
-            "backends": [{
-                "name": "origin",
-                "algorithm": "roundrobin",
-                "on_marked_down": "closepooled",
-                "servers": [
-                    {"name": f"s{number}", "address": address, "weight": 1, "maxconn": None, "admin": "ready"}
-                    for number, address in enumerate(site.addresses())
-                ],
-                "check": {
-                    **check, "interval": span(site.check_seconds), "fast_interval": span(0.2), "connect": span(0.5), "timeout": span(1), "rise": 2, "fall": 2,
-                },
-                "timeouts": {
-                    "connect": span(0.5), "queue": span(5), "response": span(30), "user": span(1), "pooled": span(30),
-                    "queue_when_down": False, "queue_size": 1024,
-                },
-            }],
-            "limits": [limit] if site.keys else [],
-        }, indent=1)
+        log = f"access_log = {quoted(self.log)}\n" if self.setting.logs else ""
+        trust = 'trust = "127.0.0.0/8"\n' if site.keys else ""
+        tls = f", tls = {{ certificates = {quoted(certificate(self.place, site.tls))} }}" if site.tls else ""
+        routes = "".join(f"""
+[[frontend.front.route]]
+path = {quoted(prefix)}
+backend = "origin"
+""" for prefix in site.prefixes()[:-1])
+        limit = f"""
+[[frontend.front.route]]
+header = {{ X-Forwarded-For = true }}
+rule = [{{ limit = "keys" }}]
+backend = "origin"
 
-    def configure(self):
-        for control, admin in self.controls.items():
-            self.process.wait_for(admin)
-            with socket.socket(socket.AF_UNIX) as line:
-                line.settimeout(30)
-                line.connect(str(control))
-                line.sendall(json.dumps({"configure": json.loads(self.text)}).encode() + b"\n")
-                reply = line.makefile().readline()
-            if "configured" not in reply:
-                raise NotMeasured(f"it refused its configuration: {reply.strip()}")
+[limit.keys]
+by = "source"
+rate = "1/h"
+keys = {site.keys}
+""" if site.keys else ""
+        kind = 'path = "/100"' if site.mode == "http" else 'kind = "tcp"'
+        servers = "\n".join(f"s{number} = {quoted(address)}" for number, address in enumerate(site.addresses()))
+        return f"""name = "bench"
+workers = {self.threads}
+admin = "127.0.0.1:{self.admin}"
+{log}
+[timeouts]
+http_request = "10s"
+http_keep_alive = "{IDLE_SECONDS}s"
+client = "30s"
+tunnel = "1h"
+connect = "500ms"
+server = "30s"
+queue = "5s"
+tcp_user = "1s"
+pool = "30s"
+
+[frontend.front]
+mode = {quoted(site.mode)}
+bind = [{{ address = "127.0.0.1:{self.port}"{tls} }}]
+maxconn = {self.maxconn}
+{trust}backend = "origin"
+{routes}{limit}
+[backend.origin]
+balance = "roundrobin"
+on_marked_down = "close-pooled"
+queue_size = 1024
+queue_when_down = false
+
+[backend.origin.check]
+{kind}
+interval = "{round(site.check_seconds * 1000)}ms"
+fast_interval = "200ms"
+connect = "500ms"
+timeout = "1s"
+rise = 2
+fall = 2
+
+[backend.origin.server]
+{servers}
+"""
+
+    def wait_until_it_serves(self):
+        for admin in self.admins():
+            self.process.wait_until(lambda: fetched(admin, "/readyz"), f"port {admin} is not ready")
 
 
 class HAProxy(Proxy):
@@ -393,5 +412,14 @@ def certificate(place, kind):
     return str(pem)
 
 
-def span(seconds):
-    return {"secs": int(seconds), "nanos": round(seconds % 1 * 1e9)}
+def fetched(port, path):
+    """What is answered with 200."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        if answer.status != 200:
+            raise OSError(f"{path} was answered {answer.status}")
+        return answer.read()
+
+
+def quoted(value):
+    """A string of TOML: all that JSON escapes, TOML escapes alike."""
+    return json.dumps(str(value))
