@@ -349,8 +349,8 @@ impl Reader<'_, '_, '_> {
             workers: root
                 .number("workers", 1..=1024u16, self.mistakes)
                 .and_then(|workers| NonZeroUsize::new(workers.into())),
-            admin: text(root, "admin", value::bind, self.mistakes),
-            control: self.path(root, "control"),
+            admin: self.admin(root),
+            control: self.control(root),
             access_log: self.access_log(root),
         }
     }

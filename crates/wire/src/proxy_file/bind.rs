@@ -4,6 +4,7 @@ use super::{CA_HINT, Part, Reader, value};
 use crate::file::{At, Element, Section, checked, text};
 use gaiola_model::proxy::{Address, Bind, ClientCertificates, Tls};
 use ipnet::IpNet;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 impl Reader<'_, '_, '_> {
@@ -62,6 +63,32 @@ impl Reader<'_, '_, '_> {
         Some(address)
     }
 
+    /// Where metrics are served; no frontend may have it too.
+    pub(super) fn admin(&mut self, root: &Section<'_>) -> Option<SocketAddr> {
+        let written = root.string_for("admin", value::bind, self.mistakes)?;
+        let admin = checked("admin", &written, value::bind, self.mistakes)?;
+        let mut bound = self.bound.iter();
+        let same = bound.find(|bind| bind.tcp().is_some_and(|bind| overlap(bind, admin)));
+        if let Some(bind) = same {
+            let what = format!("`admin` is {admin}, and a frontend listens on {bind}");
+            let hint = "give it a port of its own";
+            self.mistakes.add(&written.span, what, hint);
+        }
+        Some(admin)
+    }
+
+    /// The socket for orders; no frontend may have it too.
+    pub(super) fn control(&mut self, root: &Section<'_>) -> Option<PathBuf> {
+        let control = self.path_at(root, "control")?;
+        if self.bound.contains(&Address::Unix(control.value.clone())) {
+            let path = control.value.display();
+            let what = format!("`control` is {path}, and a frontend listens there");
+            let hint = "give it a socket of its own";
+            self.mistakes.add(&control.span, what, hint);
+        }
+        Some(control.value)
+    }
+
     fn tls(&mut self, section: &Section<'_>, is_http: bool) -> Tls {
         section.need("certificates", "\"site.pem\"", self.mistakes);
         let min_version = text(section, "min_version", value::tls_version, self.mistakes);
@@ -110,4 +137,13 @@ impl Reader<'_, '_, '_> {
             required: required.unwrap_or(true),
         })
     }
+}
+
+/// Whether the system refuses one while the other is listened on. A frontend's `[::]` is of IPv6 alone, the admin port's of
+/// IPv4 too.
+fn overlap(bind: SocketAddr, admin: SocketAddr) -> bool {
+    let any = bind.ip().is_unspecified() || admin.ip().is_unspecified();
+    let wide = any && bind.is_ipv4() == admin.is_ipv4();
+    let widest = admin.ip() == Ipv6Addr::UNSPECIFIED;
+    bind.port() == admin.port() && (bind.ip() == admin.ip() || wide || widest)
 }

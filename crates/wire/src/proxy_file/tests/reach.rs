@@ -111,6 +111,35 @@ fn a_bind_may_have_more_to_say() {
 }
 
 #[test]
+fn what_the_process_listens_on_is_no_frontends() {
+    let said = |keys: &str, bind: &str| {
+        let text = format!(
+            "{keys}\n[frontend.site]\nbind = '{bind}'\nbackend = 'app'\n[backend.app.server]\ns = '10.0.0.1:1'"
+        );
+        said(&text).join("\n")
+    };
+    assert_eq!(
+        said("admin = ':80'", "10.0.0.1:80"),
+        "1:9: `admin` is 0.0.0.0:80, and a frontend listens on 10.0.0.1:80; give it a port of its own"
+    );
+    assert_eq!(
+        said("control = 'a.sock'", "unix:/etc/gaiola/a.sock"),
+        "1:11: `control` is /etc/gaiola/a.sock, and a frontend listens there; give it a socket of its own"
+    );
+    for (admin, bind, refused) in [
+        ("127.0.0.1:80", ":80", true),
+        ("[::1]:80", "[::1]:80", true),
+        ("[::]:80", ":80", true),
+        (":80", "[::]:80", false),
+        ("127.0.0.1:80", "127.0.0.2:80", false),
+        (":80", ":81", false),
+    ] {
+        let said = said(&format!("admin = '{admin}'"), bind);
+        assert_eq!(said.is_empty(), !refused, "{admin} {bind}: {said}");
+    }
+}
+
+#[test]
 fn names_that_tls_clients_ask_for_lead_to_backends() {
     let Mode::Tcp { sni, .. } = &read(BINDS).frontends[3].mode else {
         panic!("it is no TCP");
