@@ -17,7 +17,7 @@ impl Reader<'_, '_, '_> {
             Some(own) => self.server_timeouts(&own, timeouts),
             None => timeouts.clone(),
         };
-        let fallback = self.backend_name(section, "fallback");
+        let fallback = self.fallback(name, section);
         let fallback_name = fallback.as_ref().map(|fallback| fallback.value.clone());
         references.extend(fallback);
         let check = self.check(section, timeouts.connect);
@@ -52,5 +52,15 @@ impl Reader<'_, '_, '_> {
         };
         self.note_only_http(&backend, section);
         backend
+    }
+
+    fn fallback(&mut self, name: &str, section: &Section<'_>) -> Option<Reference> {
+        let fallback = self.backend_name(section, "fallback")?;
+        if fallback.value == name {
+            let what = format!("[{}] falls back to itself", section.name());
+            let hint = "name another backend, or leave `fallback` out";
+            self.mistakes.add(&fallback.span, what, hint);
+        }
+        Some(fallback)
     }
 }

@@ -140,6 +140,22 @@ fn what_the_process_listens_on_is_no_frontends() {
 }
 
 #[test]
+fn a_backend_falls_back_to_others_and_two_may_stand_in_for_each_other() {
+    let said = |a: &str, b: &str| {
+        let text = format!(
+            "[frontend.site]\nbind = ':80'\nbackend = 'a'\n[backend.a]\nfallback = '{a}'\nserver.s = '10.0.0.1:1'\n\
+             [backend.b]\nfallback = '{b}'\nserver.s = '10.0.0.2:1'"
+        );
+        said(&text)
+    };
+    assert_eq!(said("b", "a"), [""; 0]);
+    assert_eq!(
+        said("b", "b"),
+        ["8:12: [backend.b] falls back to itself; name another backend, or leave `fallback` out"]
+    );
+}
+
+#[test]
 fn names_that_tls_clients_ask_for_lead_to_backends() {
     let Mode::Tcp { sni, .. } = &read(BINDS).frontends[3].mode else {
         panic!("it is no TCP");
