@@ -1,6 +1,6 @@
 //! Which member of a backend takes the next request.
 //!
-//! Spare members take part only while no other does, and serve a request that has tried all others in vain. What a choice costs does not grow with the number of members, but
+//! Spare members take part only while no other does, but for the last attempt of a request that others have failed. What a choice costs does not grow with the number of members, but
 //! for its logarithm, as long as a member that fits is found soon.
 
 mod hash;
@@ -231,18 +231,19 @@ impl Balancer {
             Algorithm::First => (0..members.len()).find(|&index| fits(index)),
             Algorithm::Hash(state) => state.pick(ask, fits, load),
         };
-        picked
-            .ok_or_else(|| self.why_none(ask.tried))
-            .or_else(|why| match why {
-                NotPicked::AllTried => self.waiting_spare(ask.tried, load).ok_or(why),
-                NotPicked::Full | NotPicked::NoneUp => Err(why),
-            })
+        picked.ok_or_else(|| self.why_none(ask.tried))
     }
 
-    /// A spare for a request that nobody else could serve.
-    fn waiting_spare(&self, tried: &[usize], load: impl Fn(usize) -> Load) -> Option<usize> {
+    /// A spare that takes no part, has room and was not tried by this request: for what all attempts with others have
+    /// failed. `in_flight` as for [`Self::pick`].
+    pub fn waiting_spare(
+        &self,
+        tried: &[usize],
+        in_flight: impl Fn(usize) -> u32,
+    ) -> Option<usize> {
+        let full = |index: usize| self.members[index].load(in_flight(index)).full;
         let mut waiting = self.waiting.iter().copied();
-        waiting.find(|&index| !tried.contains(&index) && !load(index).full)
+        waiting.find(|index| !tried.contains(index) && !full(*index))
     }
 
     fn why_none(&self, tried: &[usize]) -> NotPicked {

@@ -341,7 +341,8 @@ pub struct Server {
     /// The path that its check asks for, where that is not the backend's.
     #[serde(default)]
     pub check_path: Option<String>,
-    /// Whether it takes traffic only while no other server of its backend does.
+    /// Whether it takes traffic only while no other server of its backend does; but for the last attempt of a request that
+    /// others have failed.
     #[serde(default)]
     pub spare: bool,
     /// What the backend's cookie calls it. `None`: a number made of its name.

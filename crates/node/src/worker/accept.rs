@@ -113,7 +113,7 @@ async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
             None => return,
         };
         if !share.try_open(limit) {
-            worker.tell_full(&share.name, limit);
+            worker.tell_full(&share, limit);
             share.open_when_room(limit).await;
         }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

@@ -130,14 +130,14 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
     for server in &report.servers {
         let labels = [("backend", &*server.backend), ("server", &*server.server)];
         let admin = members.get(&labels.map(|(_, name)| name));
-        let takes = server.up && admin.is_some_and(|(admin, _)| *admin == Admin::Ready);
+        let takes = server.up && admin.is_some_and(|member| member.takes);
         out.sample("gaiola_server_up", &labels, u8::from(takes));
     }
     let name = "gaiola_server_state";
     out.about(name, "gauge", "What an operator wants of a server.");
     let downs = "gaiola_server_downs_total";
-    for ([backend, server], (admin, _)) in &members {
-        let state = match admin {
+    for ([backend, server], member) in &members {
+        let state = match member.admin {
             Admin::Ready => "ready",
             Admin::Drain => "drain",
             Admin::Maint => "maint",
@@ -150,8 +150,9 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
         "counter",
         "How often a server went down or was ejected.",
     );
-    for ([backend, server], (_, count)) in &members {
-        out.sample(downs, &[("backend", *backend), ("server", *server)], *count);
+    for ([backend, server], member) in &members {
+        let labels = [("backend", *backend), ("server", *server)];
+        out.sample(downs, &labels, member.downs);
     }
     out.about(
         "gaiola_server_in_flight",
@@ -164,15 +165,29 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
     }
 }
 
+/// What is wanted of a server.
+struct Wanted {
+    admin: Admin,
+    /// Whether it is to take new traffic.
+    takes: bool,
+    /// How often it went down.
+    downs: u64,
+}
+
 /// What is wanted of each server, and how often it went down, by the names of backend and server.
-fn members(orders: &Orders) -> BTreeMap<[&str; 2], (Admin, u64)> {
+fn members(orders: &Orders) -> BTreeMap<[&str; 2], Wanted> {
     let configured = orders.config.iter().flat_map(|config| &config.backends);
     let backends = configured.zip(&orders.backends);
     let members = backends.flat_map(|(backend, orders)| {
         let servers = backend.servers.iter().zip(&orders.members);
         servers.map(|(server, (_, health))| {
             let names = [&*backend.name, &*server.name];
-            (names, (server.admin, health.downs))
+            let wanted = Wanted {
+                admin: server.admin,
+                takes: server.admin == Admin::Ready && server.weight > 0,
+                downs: health.downs,
+            };
+            (names, wanted)
         })
     });
     members.collect()

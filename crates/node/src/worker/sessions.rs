@@ -94,13 +94,14 @@ impl Sessions {
         });
         (all.len() as u64, shown.collect())
     }
-}
 
-impl Sessions {
-    /// Whose something is under way, and where they came in.
+    /// Whose requests and sessions are under way, and where they came in.
     pub(super) fn busy(&self) -> Vec<(SocketAddr, Rc<Address>)> {
         let all = self.0.borrow();
-        let busy = all.iter().filter(|session| !session.rank().0);
+        let busy = all.iter().filter(|session| {
+            let doing = session.doing.borrow();
+            !matches!(*doing, Doing::Idle | Doing::Opening(_))
+        });
         busy.map(|session| (session.client.get(), Rc::clone(&session.bind)))
             .collect()
     }

@@ -77,6 +77,8 @@ pub(super) struct Supervisor {
     /// Members that are no longer configured and still have requests in flight.
     leaving: RefCell<Vec<Arc<Member>>>,
     revision: Cell<Revision>,
+    /// All frontends' maxconn together.
+    maxconn: Cell<u64>,
     ready: Cell<bool>,
     health_changed: Rc<Notify>,
     tickets: Arc<Tickets>,
@@ -142,6 +144,7 @@ impl Supervisor {
             servers: RefCell::default(),
             leaving: RefCell::default(),
             revision: Cell::default(),
+            maxconn: Cell::default(),
             ready: Cell::new(false),
             health_changed: Rc::default(),
             tickets: Arc::new(Tickets::new()),
@@ -260,7 +263,7 @@ impl Supervisor {
             .sum()
     }
 
-    /// Whether what was written to a client has not left yet, whoever still has the connection.
+    /// Whether what was written to anybody has not left yet, whoever still has the connection.
     fn is_late(&self) -> bool {
         self.counters().any(|counters| counters.late.0.get() > 0)
     }

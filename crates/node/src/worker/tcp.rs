@@ -62,6 +62,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
         if let Some(served) = served {
             finish(worker, &client, &serving, &notes);
             if !served {
+                client.session.rest();
                 io::close_gently(client.stream).await;
             }
             return;
@@ -79,7 +80,7 @@ async fn serve_with(
 ) -> Option<bool> {
     notes.place = Place::Nowhere;
     let Some((index, _)) = serving.frontend(&client.bind) else {
-        notes.reason = "nothing is served here any more".into();
+        (notes.ending, notes.reason) = (*b"PR", "nothing is served here any more".into());
         return Some(false);
     };
     let (_, config) = serving.of(index);
@@ -87,20 +88,21 @@ async fn serve_with(
         refusal, ref sni, ..
     } = config.mode
     else {
-        notes.reason = "no TCP is served here any more".into();
+        (notes.ending, notes.reason) = (*b"PR", "no TCP is served here any more".into());
         return Some(false);
     };
     let named = client.server_name.as_deref();
     let named = named.and_then(|name| route::find_by_name(sni, name));
     let route = named.map_or(0, |route| route + 1);
     let Some((backend_index, backend)) = serving.backend(index, route) else {
-        notes.reason = "its route leads to no backend".into();
+        (notes.ending, notes.reason) = (*b"LR", "its route leads to no backend".into());
         return Some(false);
     };
     notes.place = Place::Backend(backend_index);
     let want = Want {
         key: backend.key(client.address, None),
         sticky: None,
+        last: false,
     };
     match reach(worker, client, (backend_index, backend), want, notes).await {
         Ok((lease, stream)) => {

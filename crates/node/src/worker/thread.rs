@@ -8,7 +8,7 @@ use super::counters::{Apart, Count, Counters, Handshakes, Unasked};
 use super::event::Event;
 use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
-use super::orders::{Member, Orders};
+use super::orders::{FrontendShare, Member, Orders};
 use super::serving::{Backend, Place, Serving};
 use super::sessions::Sessions;
 use super::supervisor::{Look, MemberReport};
@@ -84,8 +84,8 @@ pub(super) struct Worker {
     date: RefCell<(u64, [u8; 29])>,
     /// A second, and how many connections and requests failed in it.
     told: Cell<(u64, u32)>,
-    /// Whether it was said in this second that a frontend has its maxconn.
-    full: Cell<bool>,
+    /// Whether it was said in this second that connections cannot be accepted.
+    unaccepted: Cell<bool>,
 }
 
 /// A request or session that failed.
@@ -179,7 +179,7 @@ impl Worker {
             beat: RefCell::default(),
             date: RefCell::new((0, [b' '; 29])),
             told: Cell::default(),
-            full: Cell::default(),
+            unaccepted: Cell::default(),
         }
     }
 
@@ -256,21 +256,21 @@ impl Worker {
 
     /// Says why the system has no connection for us, though clients wait.
     pub(super) fn tell_unaccepted(&self, bind: &Address, error: rustix::io::Errno) {
-        if self.may_tell() {
-            tracing::warn!(%bind, %error, "a connection cannot be accepted");
+        if !self.unaccepted.replace(true) {
+            tracing::warn!(%bind, %error, "connections cannot be accepted");
         }
     }
 
-    /// Says that connections to a frontend wait, for it has as many as it may.
-    pub(super) fn tell_full(&self, frontend: &str, maxconn: u32) {
-        if self.full.replace(true) {
-            return;
+    /// Says that a frontend has as many connections as it may, once in a while.
+    pub(super) fn tell_full(&self, frontend: &FrontendShare, maxconn: u32) {
+        if frontend.may_tell(self.started.elapsed().as_secs()) {
+            let frontend = &*frontend.name;
+            tracing::warn!(
+                frontend,
+                maxconn,
+                "it has its maxconn: further connections wait"
+            );
         }
-        tracing::warn!(
-            frontend,
-            maxconn,
-            "new connections wait: the frontend has its maxconn"
-        );
     }
 
     /// Says which requests and sessions come to no good end, for this worker ends.
@@ -438,7 +438,7 @@ impl Worker {
             tokio::time::sleep(SWEEP).await;
             self.serving().backends().for_each(Backend::sweep);
             self.tell_rest();
-            self.full.set(false);
+            self.unaccepted.set(false);
             io::trim();
             http::trim();
         }

@@ -305,7 +305,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A spare server takes over at once",
-        why: "Gaiola leaves a server out that refuses connections, checked or not. HAProxy uses a `backup` only once checks have marked the others down.",
+        why: "Gaiola leaves a server out that refuses connections, checked or not, and a request's last attempt goes to a spare. HAProxy uses a `backup` only once checks have marked the others down.",
         conversations: &["retries: a spare server takes over"],
     },
     Difference {

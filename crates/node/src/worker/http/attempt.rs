@@ -231,6 +231,9 @@ impl Attempt<'_, '_> {
         }
         // What was written waits for others, and may never have left.
         let has_left = before.is_none() || left() != before;
+        if let (false, Outcome::Failed { .. }, Some(carrier)) = (has_left, &outcome, &carrier) {
+            carrier.abandon();
+        }
         (outcome, if has_left { stage.sent.get() } else { 0 })
     }
 }

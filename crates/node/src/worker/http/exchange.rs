@@ -16,7 +16,7 @@ use crate::worker::tunnel::tunnel;
 use gaiola_core::cookie;
 use gaiola_core::forward::{self, Hop};
 use gaiola_core::health::Input;
-use gaiola_core::retry::{self, Failure, Verdict};
+use gaiola_core::retry::{self, Failure, MOST_ATTEMPTS, Verdict};
 use gaiola_core::sticky::{Found, Jar};
 use gaiola_model::http::{Framing, Version};
 use gaiola_model::proxy::{Address, Admission, ClientTimeouts, OnMarkedDown};
@@ -45,6 +45,9 @@ pub(super) async fn forward(
     for attempts in 1.. {
         let queue = request.allowance.queue;
         let asked = (attempts, queue);
+        record.place = Place::Backend(index);
+        let last = attempts == MOST_ATTEMPTS;
+        let want = Want { last, ..want };
         let buffer = &mut pending.buffer;
         let leased = lease(connection, buffer, backend, want, &mut tried, record, asked);
         let Some(lease) = leased.await else {
@@ -141,6 +144,7 @@ fn want(
     let want = Want {
         key: backend.key(connection.client.address, Some((head, buffer))),
         sticky: found.map(|found| found.server),
+        last: false,
     };
     (want, found)
 }
@@ -155,7 +159,10 @@ fn set_cookie(
 ) {
     let lines = &mut pending.heads.lines;
     lines.clear();
-    if let Some(jar) = &backend.jar {
+    // Who came to a spare because others failed just then is not kept there.
+    let stays =
+        backend.servers()[server].is_usable() || found.is_some_and(|it| it.server == server);
+    if let Some(jar) = backend.jar.as_ref().filter(|_| stays) {
         jar.set(server, found, seconds(), lines);
         record.cookie = match (record.cookie[0], found) {
             (given, _) if lines.is_empty() => [given, b'N'],
@@ -218,9 +225,10 @@ async fn once(
     backend: &Backend,
     mut upstream: Upstream,
 ) -> Result<Then, Failed> {
-    let ClientTimeouts {
+    let (_, frontend) = request.serving.of(request.frontend);
+    let &ClientTimeouts {
         idle, body_rate, ..
-    } = connection.timeouts().unwrap_or_default();
+    } = &frontend.timeouts;
     let heads = &mut *pending.heads;
     let (head_len, framing) = (heads.request.len, heads.request.framing);
     let (front, mut window) = pending.buffer.split(head_len);

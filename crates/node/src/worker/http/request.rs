@@ -62,6 +62,7 @@ pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) ->
         let serving = connection.worker.serving();
         let Some(then) = route(connection, &mut pending, &serving, &mut record).await else {
             record.fail(*b"PR", "nothing is served here any more");
+            connection.client.session.rest();
             return Box::pin(reply::refuse(connection, record, 503)).await;
         };
         if matches!(then, Then::Again) {

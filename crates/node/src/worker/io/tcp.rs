@@ -69,7 +69,15 @@ impl Tcp {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    /// How many of the bytes that were written have left.
+    /// Nothing of what waits leaves any more.
+    pub(in crate::worker) fn abandon(&self) {
+        let mut sending = self.0.sending.borrow_mut();
+        if matches!(*sending, Sending::Waits(_) | Sending::Late(_)) {
+            *sending = Sending::Broken(Errno::CONNRESET);
+        }
+    }
+
+    /// How many of the bytes that were written have left, but for what the kernel moved by itself.
     pub(in crate::worker) fn left(&self) -> u64 {
         self.0.left.get()
     }
@@ -145,10 +153,7 @@ impl Tcp {
     pub(super) fn reset_when_dropped(&self) {
         // Once it is dropped an end would leave with what was written.
         let _ = self.leave();
-        let mut sending = self.0.sending.borrow_mut();
-        if matches!(*sending, Sending::Late(_)) {
-            *sending = Sending::Broken(Errno::CONNRESET);
-        }
+        self.abandon();
         let _ = SockRef::from(&self.0.stream).set_linger(Some(Duration::ZERO));
     }
 
@@ -492,6 +497,18 @@ mod tests {
                 assert!(written < 4_000_000, "there is no end of it");
             }
             assert!(tcp.0.late() <= WAITING);
+        });
+    }
+
+    #[test]
+    fn what_is_abandoned_never_leaves() {
+        run(async {
+            let (tcp, peer) = pair();
+            write(&tcp, b"never").await;
+            tcp.abandon();
+            drop(tcp);
+            outbox::flush();
+            assert_eq!(all_of(peer), b"");
         });
     }
 

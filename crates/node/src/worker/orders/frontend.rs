@@ -9,6 +9,8 @@ pub(in crate::worker) struct FrontendShare {
     pub(in crate::worker) name: String,
     open: AtomicU32,
     accepted: AtomicU64,
+    /// The second, counted from 1, in which it was last said that it is full.
+    told: AtomicU64,
     full: AtomicBool,
     closed: Notify,
 }
@@ -20,6 +22,7 @@ impl FrontendShare {
             name: name.into(),
             open: AtomicU32::new(0),
             accepted: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             full: AtomicBool::new(false),
             closed: Notify::new(),
         }
@@ -48,6 +51,14 @@ impl FrontendShare {
             }
             closed.await;
         }
+    }
+
+    /// Whether it is to be said again that it is full, in this second: once a minute, by whichever worker comes first.
+    pub(in crate::worker) fn may_tell(&self, second: u64) -> bool {
+        let due = |told| (told == 0 || told + 60 <= second + 1).then_some(second + 1);
+        self.told
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, due)
+            .is_ok()
     }
 
     /// One that was counted has been accepted.
@@ -81,5 +92,12 @@ mod tests {
         assert!(!frontend.try_open(1));
         frontend.close();
         assert!(frontend.try_open(1));
+    }
+
+    #[test]
+    fn that_it_is_full_is_said_once_a_minute() {
+        let frontend = FrontendShare::new("site");
+        let told = [0, 0, 30, 59, 60, 61, 130].map(|second| frontend.may_tell(second));
+        assert_eq!(told, [true, false, false, false, true, false, true]);
     }
 }

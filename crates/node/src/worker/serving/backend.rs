@@ -45,6 +45,8 @@ pub(in crate::worker) struct Want {
     pub(in crate::worker) key: Option<u64>,
     /// The index of the server that its cookie names.
     pub(in crate::worker) sticky: Option<usize>,
+    /// No further attempt is made: a spare is better than what has failed.
+    pub(in crate::worker) last: bool,
 }
 
 /// Why no server could be had.
@@ -152,7 +154,7 @@ impl Backend {
     }
 
     /// Its servers, in the configuration's order.
-    pub(super) fn servers(&self) -> &[Rc<Server>] {
+    pub(in crate::worker) fn servers(&self) -> &[Rc<Server>] {
         &self.servers
     }
 
@@ -310,6 +312,11 @@ impl Backend {
     }
 
     fn choose(self: &Rc<Self>, want: Want, tried: &[usize]) -> Result<Lease, NotPicked> {
+        if want.last
+            && let Some(lease) = self.take_waiting_spare(tried)
+        {
+            return Ok(lease);
+        }
         if let Some(index) = self.named(want, tried) {
             return self.take(index).ok_or(NotPicked::Full);
         }
@@ -331,6 +338,13 @@ impl Backend {
                 return Ok(lease);
             }
         }
+    }
+
+    fn take_waiting_spare(self: &Rc<Self>, tried: &[usize]) -> Option<Lease> {
+        let in_flight = |index| self.in_flight_of(index);
+        let balancer = &self.choice.borrow().balancer;
+        let spare = balancer.waiting_spare(tried, in_flight)?;
+        self.take(spare)
     }
 
     /// Takes a server, if it has room.

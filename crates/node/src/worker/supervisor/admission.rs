@@ -60,7 +60,7 @@ impl Supervisor {
             let waiting = listeners.any(|listener| {
                 local.is_none_or(|local| listener.serves(local)) && listener.has_waiting()
             });
-            let open = self.connections(local) > 0 || self.is_late();
+            let open = self.connections(local) > 0 || local.is_none() && self.is_late();
             let busy = waiting || open || since.elapsed() < HANDSHAKES;
             // Twice, for one that is being accepted is for a moment in neither place.
             quiet = if busy { 0 } else { quiet + 1 };

@@ -60,8 +60,27 @@ impl Supervisor {
         self.revision.set(revision);
         self.ready.set(true);
         self.forget_series(&config);
-        warn_of_descriptors(&config);
+        self.warn_of_descriptors(&config);
         Ok(())
+    }
+
+    /// A session is two connections, and splicing takes two descriptors more; whoever sets `maxconn` relies on it.
+    fn warn_of_descriptors(&self, config: &Config) {
+        let all: u64 = config
+            .frontends
+            .iter()
+            .map(|frontend| u64::from(frontend.maxconn))
+            .sum();
+        let Some(limit) = getrlimit(Resource::Nofile).current else {
+            return;
+        };
+        if self.maxconn.replace(all) != all && 2 * all > limit {
+            tracing::warn!(
+                limit,
+                maxconn = all,
+                "the frontends' maxconn is more than the limit of descriptors (LimitNOFILE) allows: two a connection"
+            );
+        }
     }
 
     /// Puts a configuration in force in which only weights and states of servers differ from the one before. No file is read
@@ -253,25 +272,6 @@ impl Supervisor {
 }
 
 /// The backend's check, with the server's own path where it has one.
-/// A session is two connections, and splicing takes two descriptors more; whoever sets `maxconn` relies on it.
-fn warn_of_descriptors(config: &Config) {
-    let all: u64 = config
-        .frontends
-        .iter()
-        .map(|frontend| u64::from(frontend.maxconn))
-        .sum();
-    let Some(limit) = getrlimit(Resource::Nofile).current else {
-        return;
-    };
-    if 2 * all > limit {
-        tracing::warn!(
-            limit,
-            maxconn = all,
-            "the frontends' maxconn is more than the limit of descriptors (LimitNOFILE) allows: two a connection"
-        );
-    }
-}
-
 fn check_of(backend: &Backend, server: &Server) -> Option<Check> {
     let mut check = backend.check.clone()?;
     if let Some(own) = &server.check_path {

@@ -20,9 +20,9 @@ pub(super) fn tell(before: &Orders, after: &Orders) {
         let known = known.get(backend).copied().unwrap_or(Standing::Served);
         match standing {
             _ if standing == known => {}
-            Standing::Served => tracing::info!(backend, "a server is up again"),
-            Standing::OnSpares => tracing::warn!(backend, "only spare servers are up"),
-            Standing::Empty => tracing::error!(backend, "no server is up"),
+            Standing::Served => tracing::info!(backend, "a server takes traffic again"),
+            Standing::OnSpares => tracing::warn!(backend, "only spare servers take traffic"),
+            Standing::Empty => tracing::error!(backend, "no server takes traffic"),
         }
     }
 }

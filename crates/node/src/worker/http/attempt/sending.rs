@@ -80,6 +80,7 @@ impl Sending<'_, '_> {
     }
 
     async fn send(&mut self) -> Result<(), Stop> {
+        self.pace.received += self.window.filled().len() as u64;
         let part = self.take()?;
         let body = &self.window.filled()[..part];
         let pieces = self.head.slices(self.front).chain([body]);
@@ -132,7 +133,11 @@ impl Sending<'_, '_> {
         if self.window.is_full() {
             self.window.reuse();
         }
-        let (left, began) = (self.pace.left(), Instant::now());
+        let left = match self.stage.is_answered() {
+            true => Duration::MAX, // it may be a conversation
+            false => self.pace.left(),
+        };
+        let began = Instant::now();
         let read = io::read(&mut self.from, self.window);
         let fault = match self.timer.within(self.limit.min(left), read).await {
             Ok(count) => {
