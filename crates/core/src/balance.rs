@@ -1,7 +1,7 @@
 //! Which member of a backend takes the next request.
 //!
-//! Spare members take part only while no other does, but for the last attempt of a request that others have failed. What a choice costs does not grow with the number of members, but
-//! for its logarithm, as long as a member that fits is found soon.
+//! Spare members take part only while no other does, but for the last attempt of a request that others have failed. What a
+//! choice costs does not grow with the number of members, but for its logarithm, as long as a member that fits is found soon.
 
 mod hash;
 mod key;

@@ -386,6 +386,11 @@ impl Server {
             send_proxy: None,
         }
     }
+
+    /// Whether it is to take new traffic while it is up: it is ready, and has a weight.
+    pub fn is_wanted(&self) -> bool {
+        self.admin == Admin::Ready && self.weight > 0
+    }
 }
 
 /// What is wanted of a member, whatever its health.

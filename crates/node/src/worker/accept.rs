@@ -78,7 +78,7 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.share.close();
-        self.local.0.sub(1);
+        self.local.sub(1);
     }
 }
 
@@ -156,7 +156,7 @@ fn begin(
     };
     let (peer, local) = addresses(&stream, bind, peer);
     let count = worker.local(local);
-    count.0.add(1);
+    count.add(1);
     share.accept();
     let open = Open {
         share,

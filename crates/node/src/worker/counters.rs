@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,15 @@ pub(super) struct Count(AtomicU64);
 /// Numbers in a cache line of their own, apart from what other threads change.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(super) struct Apart<T>(pub(super) T);
+pub(super) struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 impl Count {
     /// Adds `by`. Only the owning thread may call it.
@@ -110,21 +119,21 @@ impl Series {
         let bucket = self.buckets().nth(bucket.unwrap_or(BOUNDS.len()));
         bucket.iter().for_each(|bucket| bump(bucket, 1));
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        bump(&self.usual.0.nanos, nanos);
+        bump(&self.usual.nanos, nanos);
     }
 
     fn codes(&self) -> impl Iterator<Item = &Code> {
-        std::iter::once(&self.usual.0.code).chain(&self.codes)
+        std::iter::once(&self.usual.code).chain(&self.codes)
     }
 
     fn buckets(&self) -> impl Iterator<Item = &AtomicU64> {
-        self.usual.0.quick.iter().chain(&self.slow)
+        self.usual.quick.iter().chain(&self.slow)
     }
 
     /// Counts what came from a client and went to it. Only the owning thread may call it.
     pub(super) fn record_bytes(&self, received: u64, sent: u64) {
-        bump(&self.usual.0.bytes.received, received);
-        bump(&self.usual.0.bytes.sent, sent);
+        bump(&self.usual.bytes.received, received);
+        bump(&self.usual.bytes.sent, sent);
     }
 
     /// Counts a TCP session that has ended, and how often another server was tried. Only the owning thread may call it.
@@ -174,10 +183,10 @@ impl SeriesSum {
         for (sum, bucket) in self.buckets.iter_mut().zip(series.buckets()) {
             *sum += bucket.load(Ordering::Relaxed);
         }
-        self.nanos += series.usual.0.nanos.load(Ordering::Relaxed);
+        self.nanos += series.usual.nanos.load(Ordering::Relaxed);
         self.retries += series.retries.load(Ordering::Relaxed);
         self.sessions += series.sessions.load(Ordering::Relaxed);
-        let bytes = &series.usual.0.bytes;
+        let bytes = &series.usual.bytes;
         self.received += bytes.received.load(Ordering::Relaxed);
         self.sent += bytes.sent.load(Ordering::Relaxed);
     }
@@ -289,7 +298,7 @@ impl Counters {
         let all = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
             .filter(|(local, _)| address.is_none_or(|wanted| wanted == **local))
-            .map(|(_, count)| count.0.get())
+            .map(|(_, count)| count.get())
             .sum()
     }
 }
@@ -342,9 +351,9 @@ mod tests {
     fn connections_are_counted_by_local_address() {
         let counters = Counters::default();
         let (one, two) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
-        counters.local(one).0.add(2);
-        counters.local(two).0.add(1);
-        counters.local(one).0.sub(1);
+        counters.local(one).add(2);
+        counters.local(two).add(1);
+        counters.local(one).sub(1);
         assert_eq!(counters.connections(Some(one)), 1);
         assert_eq!(counters.connections(None), 2);
     }

@@ -106,11 +106,13 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
 impl Connection {
     /// Waits for a request, and reads its head. `held` are the first bytes of it.
     async fn next_request(&mut self, held: Option<Buffer>) -> Result<Pending, After> {
-        let timeouts = self.timeouts().unwrap_or_default();
+        let timeouts = self.timeouts();
+        let is_served = timeouts.is_some();
+        let timeouts = timeouts.unwrap_or_default();
         let mut buffer = match held {
             Some(held) => held,
             None => {
-                self.idle(&timeouts).await?;
+                self.idle(&timeouts, is_served).await?;
                 Buffer::take()
             }
         };
@@ -178,8 +180,8 @@ impl Connection {
         Box::pin(reply::refuse(self, record, status))
     }
 
-    /// Waits for a request's first byte, without holding a buffer.
-    async fn idle(&mut self, timeouts: &ClientTimeouts) -> Result<(), After> {
+    /// Waits for a request's first byte, without holding a buffer. `is_served`: there is a frontend, as far as is known.
+    async fn idle(&mut self, timeouts: &ClientTimeouts, mut is_served: bool) -> Result<(), After> {
         let limit = match self.served {
             0 => timeouts.request_head,
             _ => timeouts.keep_alive,
@@ -188,7 +190,8 @@ impl Connection {
         let deadline = Instant::now() + limit;
         loop {
             let mut stirred = worker.stir.notified();
-            if !self.is_wanted() && io::is_quiet(&self.client.stream, false) {
+            let is_wanted = is_served && self.is_wanted();
+            if !is_wanted && io::is_quiet(&self.client.stream, false) {
                 return Err(After::Close);
             }
             let (stream, timer) = (&self.client.stream, &mut self.client_timer);
@@ -209,14 +212,14 @@ impl Connection {
                 }
                 return over;
             }
+            is_served = self.timeouts().is_some();
         }
     }
 
-    /// Whether the connection is to be kept while nothing is asked. A new one has its first request served wherever there
-    /// is a frontend: the client has just sent it, or is about to.
+    /// Whether the connection is to be kept by its frontend while nothing is asked. A new one always has its first request
+    /// served: the client has just sent it, or is about to.
     fn is_wanted(&self) -> bool {
-        self.worker.serving().frontend(&self.client.bind).is_some()
-            && (self.served == 0 || self.worker.admission(self.client.local) != Admission::Refuse)
+        self.served == 0 || self.worker.admission(self.client.local) != Admission::Refuse
     }
 
     /// Counts a connection on which nothing was ever asked, and says so.

@@ -39,7 +39,8 @@ pub(super) struct Log {
     scribe: RefCell<Scribe>,
     /// Whether lines tell how much is going on.
     pub(super) wants_load: bool,
-    has_reasons: bool,
+    /// Whether lines say in words what went wrong.
+    pub(super) has_reasons: bool,
 }
 
 impl Log {
@@ -65,11 +66,6 @@ impl Log {
     /// Whether lines go anywhere.
     pub(super) const fn is_on(&self) -> bool {
         self.writer.is_some()
-    }
-
-    /// Whether lines say in words what went wrong.
-    pub(super) const fn has_reasons(&self) -> bool {
-        self.has_reasons
     }
 
     /// Adds a line. `true`: it is the first of a batch, so that [`Self::flush`] must be called after [`Self::PATIENCE`].

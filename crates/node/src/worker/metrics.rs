@@ -3,7 +3,7 @@
 use super::counters::{BOUNDS, SeriesKey, SeriesSum, Unasked};
 use super::orders::Orders;
 use super::supervisor::Supervisor;
-use gaiola_model::proxy::Admin;
+use gaiola_model::proxy::{Admin, Server};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -129,15 +129,14 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
     let members = members(&orders);
     for server in &report.servers {
         let labels = [("backend", &*server.backend), ("server", &*server.server)];
-        let admin = members.get(&labels.map(|(_, name)| name));
-        let takes = server.up && admin.is_some_and(|member| member.takes);
+        let configured = members.get(&labels.map(|(_, name)| name));
+        let takes = server.up && configured.is_some_and(|(server, _)| server.is_wanted());
         out.sample("gaiola_server_up", &labels, u8::from(takes));
     }
     let name = "gaiola_server_state";
     out.about(name, "gauge", "What an operator wants of a server.");
-    let downs = "gaiola_server_downs_total";
-    for ([backend, server], member) in &members {
-        let state = match member.admin {
+    for ([backend, server], (configured, _)) in &members {
+        let state = match configured.admin {
             Admin::Ready => "ready",
             Admin::Drain => "drain",
             Admin::Maint => "maint",
@@ -145,14 +144,15 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
         let labels = [("backend", *backend), ("server", *server), ("state", state)];
         out.sample(name, &labels, 1);
     }
+    let downs = "gaiola_server_downs_total";
     out.about(
         downs,
         "counter",
         "How often a server went down or was ejected.",
     );
-    for ([backend, server], member) in &members {
+    for ([backend, server], (_, count)) in &members {
         let labels = [("backend", *backend), ("server", *server)];
-        out.sample(downs, &labels, member.downs);
+        out.sample(downs, &labels, *count);
     }
     out.about(
         "gaiola_server_in_flight",
@@ -165,29 +165,15 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
     }
 }
 
-/// What is wanted of a server.
-struct Wanted {
-    admin: Admin,
-    /// Whether it is to take new traffic.
-    takes: bool,
-    /// How often it went down.
-    downs: u64,
-}
-
-/// What is wanted of each server, and how often it went down, by the names of backend and server.
-fn members(orders: &Orders) -> BTreeMap<[&str; 2], Wanted> {
+/// The configuration of each server and how often it went down, by the names of backend and server.
+fn members(orders: &Orders) -> BTreeMap<[&str; 2], (&Server, u64)> {
     let configured = orders.config.iter().flat_map(|config| &config.backends);
     let backends = configured.zip(&orders.backends);
     let members = backends.flat_map(|(backend, orders)| {
         let servers = backend.servers.iter().zip(&orders.members);
         servers.map(|(server, (_, health))| {
             let names = [&*backend.name, &*server.name];
-            let wanted = Wanted {
-                admin: server.admin,
-                takes: server.admin == Admin::Ready && server.weight > 0,
-                downs: health.downs,
-            };
-            (names, wanted)
+            (names, (server, health.downs))
         })
     });
     members.collect()

@@ -265,7 +265,7 @@ impl Supervisor {
 
     /// Whether what was written to anybody has not left yet, whoever still has the connection.
     fn is_late(&self) -> bool {
-        self.counters().any(|counters| counters.late.0.get() > 0)
+        self.counters().any(|counters| counters.late.get() > 0)
     }
 
     fn connections(&self, local: Option<IpAddr>) -> u64 {

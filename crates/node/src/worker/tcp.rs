@@ -8,7 +8,7 @@ use super::io::{self, Stream};
 use super::log::{Asked, Ending, Entry, GOOD, Leg};
 use super::serving::{Backend, Lease, NoServer, Place, Serving, Want};
 use super::sessions::Way;
-use super::thread::{Failed, Worker};
+use super::thread::Worker;
 use super::tunnel::tunnel;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
@@ -142,13 +142,7 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
     let id = worker.make_id();
     let request_id = &*String::from_utf8_lossy(&id);
     if notes.ending != GOOD {
-        worker.tell_failed(&Failed {
-            peer: client.address,
-            bind: &client.bind,
-            status: 0,
-            request_id,
-            reason: &notes.reason,
-        });
+        worker.tell_failed(client, 0, request_id, &notes.reason);
     }
     worker.log(&Entry {
         request_id,

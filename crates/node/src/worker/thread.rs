@@ -88,16 +88,6 @@ pub(super) struct Worker {
     unaccepted: Cell<bool>,
 }
 
-/// A request or session that failed.
-#[derive(Clone, Copy)]
-pub(super) struct Failed<'a> {
-    pub(super) peer: IpAddr,
-    pub(super) bind: &'a Address,
-    pub(super) status: u16,
-    pub(super) request_id: &'a str,
-    pub(super) reason: &'a str,
-}
-
 /// A listener that connections are accepted from.
 struct Accepting {
     listener: Arc<Listener>,
@@ -241,15 +231,9 @@ impl Worker {
     }
 
     /// Says why a request or a session failed, where the access log does not.
-    pub(super) fn tell_failed(&self, entry: &Failed<'_>) {
-        let Failed {
-            peer,
-            bind,
-            status,
-            request_id,
-            reason,
-        } = *entry;
-        if !self.log.has_reasons() && self.may_tell() {
+    pub(super) fn tell_failed(&self, client: &Client, status: u16, request_id: &str, reason: &str) {
+        if !self.log.has_reasons && self.may_tell() {
+            let (peer, bind) = (client.address, &client.bind);
             tracing::info!(%peer, %bind, status, request_id, reason, "a request failed");
         }
     }

@@ -322,23 +322,12 @@ fn a_queue_that_is_full_or_too_slow_is_told_503() {
 
 #[test]
 fn a_client_that_leaves_the_queue_asks_no_server() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let (held, count) = (Arc::new(Barrier::new(2)), Arc::clone(&asked));
-    let release = Arc::clone(&held);
-    let origin = Origin::with(move |connection| {
-        while connection.request().is_some() {
-            if count.fetch_add(1, Ordering::SeqCst) == 0 {
-                release.wait();
-            }
-            connection.answer("done");
-        }
-    });
-    let bind = free_address();
+    let ((origin, held), bind) = (Origin::holding(), free_address());
     let mut config = config(bind, &[origin.address]);
     config.backends[0].servers[0].maxconn = Some(1);
     let proxy = Proxy::serving(&config);
     let mut first = Client::connect(bind);
-    first.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    first.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("it is in flight", || {
         proxy.report().servers[0].in_flight == 1
     });
@@ -356,7 +345,7 @@ fn a_client_that_leaves_the_queue_asks_no_server() {
     held.wait();
     assert_eq!(first.response().text(), "done");
     assert_eq!(staying.response().text(), "done");
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(origin.requests().len(), 2);
 }
 
 #[test]

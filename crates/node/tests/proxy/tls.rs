@@ -554,18 +554,17 @@ fn good(serial: &[u8], until: &[u8]) -> Vec<u8> {
     der(SEQUENCE, &[b"\x0a\x01\x00", &der(0xa0, &[&bytes])])
 }
 
-/// The serial number of a certificate in a PEM file.
-fn serial(file: &std::path::Path) -> Vec<u8> {
-    let pem = std::fs::read(file).unwrap();
-    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
-    pem.parse_x509().unwrap().raw_serial().to_vec()
+/// The serial number of a certificate.
+fn serial(certificate: &[u8]) -> Vec<u8> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).unwrap();
+    parsed.raw_serial().to_vec()
 }
 
 #[test]
 fn an_ocsp_response_beside_the_certificate_is_stapled_while_it_holds() {
     let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
     let site = authority.issue("site.pem", &["site.test"]);
-    let serial = serial(&site);
+    let serial = serial(&leaf_of(&site));
     let staple = |response: &[u8]| {
         std::fs::write(authority.file("site.pem.ocsp"), response).unwrap();
     };

@@ -36,7 +36,6 @@ pub(super) async fn forward(
         record.fail(*b"LR", "its route leads to no backend");
         return own(connection, pending, request, record, 404).await;
     };
-    record.place = Place::Backend(index);
     let (want, found) = want(connection, pending, record, backend);
     prepare(connection, pending, request, record, backend);
     let method = pending.heads.request.method;

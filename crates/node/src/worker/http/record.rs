@@ -4,7 +4,7 @@ use super::Connection;
 use crate::worker::log::{Asked, Ending, Entry, GOOD, Leg};
 use crate::worker::serving::{Place, Serving};
 use crate::worker::sessions::Way;
-use crate::worker::thread::{Failed, Worker};
+use crate::worker::thread::Worker;
 use gaiola_core::forward;
 use gaiola_model::http::RequestHead;
 use std::borrow::Cow;
@@ -113,15 +113,10 @@ impl Record {
         let head_len = head.map_or(0, |(head, _)| head.len as u64);
         series.record_bytes(head_len + self.body_bytes, self.bytes);
         if self.ending != GOOD && !self.reason.is_empty() {
-            worker.tell_failed(&Failed {
-                peer: client.address,
-                bind: &client.bind,
-                status: self.status,
-                request_id: &String::from_utf8_lossy(self.id()),
-                reason: &self.reason,
-            });
+            let id = String::from_utf8_lossy(self.id());
+            worker.tell_failed(client, self.status, &id, &self.reason);
         }
-        if !connection.worker.logs() {
+        if !worker.logs() {
             return;
         }
         let (backend, server) = serving.names(self.place);

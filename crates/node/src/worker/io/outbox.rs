@@ -37,14 +37,14 @@ impl Late {
             Some(outbox) => Arc::clone(&outbox.late),
             None => Arc::default(),
         });
-        late.0.add(1);
+        late.add(1);
         Self(late)
     }
 }
 
 impl Drop for Late {
     fn drop(&mut self) {
-        self.0.0.sub(1);
+        self.0.sub(1);
     }
 }
 

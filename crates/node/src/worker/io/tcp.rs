@@ -465,10 +465,10 @@ mod tests {
             }
             drop(tcp);
             tokio::task::yield_now().await;
-            assert_eq!(late.0.get(), 1);
+            assert_eq!(late.get(), 1);
             let taking = tokio::task::spawn_blocking(move || all_of(peer));
             assert!(taking.await.unwrap() == sent[..count]);
-            assert_eq!(late.0.get(), 0);
+            assert_eq!(late.get(), 0);
         });
     }
 

@@ -61,7 +61,7 @@ impl Member {
     /// Requests and sessions that were sent to it and have not ended.
     pub(in crate::worker) fn in_flight(&self) -> u64 {
         let tallies = self.tallies.iter();
-        tallies.map(|Apart(tally)| tally.in_flight.get()).sum()
+        tallies.map(|tally| tally.in_flight.get()).sum()
     }
 
     /// What each worker counts for itself.
@@ -71,7 +71,7 @@ impl Member {
 
     /// How many responses have begun, and how long they took to begin together, in nanoseconds.
     pub(in crate::worker) fn answers(&self) -> (u64, u64) {
-        let add = |(count, nanos): (u64, u64), Apart(tally): &Apart<Tally>| {
+        let add = |(count, nanos): (u64, u64), tally: &Apart<Tally>| {
             (
                 count.wrapping_add(tally.answers.get()),
                 nanos.wrapping_add(tally.nanos.get()),
@@ -112,12 +112,12 @@ impl InFlight {
 
     /// Of all workers.
     pub(in crate::worker) fn total(&self) -> u64 {
-        self.0.iter().map(|Apart(count)| count.get()).sum()
+        self.0.iter().map(|count| count.get()).sum()
     }
 
     /// One worker's part, which only that worker may change.
     pub(in crate::worker) fn of(&self, worker: usize) -> &Count {
-        &self.0[worker].0
+        &self.0[worker]
     }
 }
 

@@ -277,7 +277,7 @@ impl Server {
     }
 
     fn tally(&self) -> &Tally {
-        &self.tallies[self.worker].0
+        &self.tallies[self.worker]
     }
 
     /// A request is sent to it.

@@ -10,7 +10,7 @@ use crate::worker::rules;
 use crate::worker::tls::{Binds, Servers};
 use gaiola_core::sticky;
 use gaiola_model::proxy::{
-    Admin, Admission, Algorithm, Backend, Check, CheckKind, ProxyConfig, Server, SlowEjection,
+    Admission, Algorithm, Backend, Check, CheckKind, ProxyConfig, Server, SlowEjection,
 };
 use gaiola_model::{ProxyConfig as Config, Revision};
 use rustix::process::{Resource, getrlimit};
@@ -218,7 +218,6 @@ impl Supervisor {
         };
         let members = backend.servers.iter().map(watch).collect();
         let tls = |server: &Server| servers.of(&backend.name, &server.name);
-        let is_wanted = |server: &Server| server.admin == Admin::Ready && server.weight > 0;
         WatchedBackend {
             tls: backend.servers.iter().map(tls).collect(),
             name: backend.name.clone(),
@@ -227,7 +226,7 @@ impl Supervisor {
             queue,
             in_flight,
             members,
-            wanted: backend.servers.iter().map(is_wanted).collect(),
+            wanted: backend.servers.iter().map(Server::is_wanted).collect(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Saying when a backend has lost its servers, and when it has some again.
 
 use crate::worker::orders::{Health, Orders};
-use gaiola_model::proxy::{Admin, Backend};
+use gaiola_model::proxy::Backend;
 use std::collections::HashMap;
 
 /// What a backend has.
@@ -38,8 +38,7 @@ fn all(orders: &Orders) -> impl Iterator<Item = (&str, Standing)> {
 
 fn standing<'a>(backend: &Backend, health: impl Iterator<Item = &'a Health>) -> Standing {
     let servers = backend.servers.iter().zip(health);
-    let takes = servers
-        .filter(|(server, health)| health.up && server.admin == Admin::Ready && server.weight > 0);
+    let takes = servers.filter(|(server, health)| health.up && server.is_wanted());
     let mut standing = Standing::Empty;
     for (server, _) in takes {
         if !server.spare {
@@ -53,7 +52,7 @@ fn standing<'a>(backend: &Backend, health: impl Iterator<Item = &'a Health>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gaiola_model::proxy::Server;
+    use gaiola_model::proxy::{Admin, Server};
 
     #[test]
     fn spares_and_servers_that_take_nothing_are_told_apart() {

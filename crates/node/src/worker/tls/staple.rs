@@ -41,7 +41,7 @@ fn trimmed(number: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-pub(in crate::worker) mod tests {
+mod tests {
     use super::*;
 
     #[test]

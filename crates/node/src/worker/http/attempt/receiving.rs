@@ -180,7 +180,7 @@ impl Receiving<'_> {
                 && self.to.plain().is_some()
             {
                 *self.buffer = None;
-                match io::Pipe::take() {
+                match Pipe::take() {
                     Ok(pipe) => *left -= self.splice(pipe, *left).await?,
                     Err(_) => splices = false, // no descriptor is left: it is copied
                 }
