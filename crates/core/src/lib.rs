@@ -4,6 +4,7 @@ pub mod admission;
 pub mod backoff;
 pub mod balance;
 pub mod cookie;
+pub mod database;
 pub mod drill;
 pub mod forward;
 pub mod health;

@@ -400,6 +400,7 @@ impl Site {
             .into(),
             timeline: 1,
             lag_bytes: Some(0),
+            ..ObservedDatabase::default()
         }
     }
 }

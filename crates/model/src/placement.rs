@@ -288,7 +288,7 @@ pub enum InstanceState {
 }
 
 /// PostgreSQL on one server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedDatabase {
     /// What it is now.
     pub role: DatabaseRole,
@@ -298,10 +298,34 @@ pub struct ObservedDatabase {
     pub timeline: u64,
     /// Bytes it is behind the primary; `None` when unknown, 0 on the primary.
     pub lag_bytes: Option<u64>,
+    /// Up to where it has replayed the log, in bytes; `None` on a primary or when unknown. It changes with every write, so it
+    /// stays on the server that sees it.
+    #[serde(skip)]
+    pub replayed: Option<u64>,
+    /// Where its timeline left the one before, as its history file has it: `2 at 0/50000A0`. `None` on the first timeline, or
+    /// when unknown. Two members of one timeline that left the one before at different places hold different data.
+    #[serde(default)]
+    pub history: Option<String>,
+}
+
+impl ObservedDatabase {
+    /// Whether it streams from `primary`, on that one's timeline and with its history.
+    pub fn follows(&self, primary: &Self) -> bool {
+        self.state == "streaming"
+            && matches!(self.role, DatabaseRole::SyncStandby | DatabaseRole::Standby)
+            && self.timeline == primary.timeline
+            && !self.is_forked_from(primary)
+    }
+
+    /// Whether it is known to hold other data than `primary` on the same timeline.
+    pub fn is_forked_from(&self, primary: &Self) -> bool {
+        let both = self.history.as_ref().zip(primary.history.as_ref());
+        self.timeline == primary.timeline && both.is_some_and(|(mine, theirs)| mine != theirs)
+    }
 }
 
 /// What a database server is now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DatabaseRole {
     /// Takes writes.
@@ -311,6 +335,7 @@ pub enum DatabaseRole {
     /// Follows.
     Standby,
     /// Not running, or not known.
+    #[default]
     Unknown,
 }
 

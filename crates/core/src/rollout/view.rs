@@ -158,7 +158,10 @@ impl<'a> View<'a> {
                 self.is_up(Member::Server(server), placed.since)
             }
             Tier::App => self.app_server_serves(server),
-            Tier::Database => database_serves(observed.database.as_ref()),
+            Tier::Database => {
+                let primary = self.primary().and_then(|primary| self.database(primary));
+                database_serves(observed.database.as_ref(), primary)
+            }
         }
     }
 
@@ -191,15 +194,46 @@ impl<'a> View<'a> {
         databases.max().map(|(_, server)| server)
     }
 
+    fn database(&self, server: ServerName) -> Option<&ObservedDatabase> {
+        self.live(server)
+            .and_then(|observed| observed.database.as_ref())
+    }
+
     pub(crate) fn role(&self, server: ServerName) -> DatabaseRole {
-        let database = self
-            .live(server)
-            .and_then(|observed| observed.database.as_ref());
-        database.map_or(DatabaseRole::Unknown, |database| database.role)
+        self.database(server)
+            .map_or(DatabaseRole::Unknown, |database| database.role)
     }
 }
 
-fn database_serves(database: Option<&ObservedDatabase>) -> Result<(), Why> {
+/// A standby serves while it follows this primary: one that streams along another history holds other data.
+fn database_serves(
+    database: Option<&ObservedDatabase>,
+    primary: Option<&ObservedDatabase>,
+) -> Result<(), Why> {
+    match (database, primary) {
+        (Some(standby), Some(primary))
+            if is_healthy(standby)
+                && standby.role != DatabaseRole::Primary
+                && !standby.follows(primary) =>
+        {
+            Err(does_not_follow(standby, primary))
+        }
+        (database, _) => works(database),
+    }
+}
+
+fn does_not_follow(standby: &ObservedDatabase, primary: &ObservedDatabase) -> Why {
+    if standby.is_forked_from(primary) {
+        "has a standby that holds other data than the primary".into()
+    } else if standby.timeline != primary.timeline {
+        let (its, own) = (primary.timeline, standby.timeline);
+        format!("has a standby on timeline {own}, and the primary is on timeline {its}")
+    } else {
+        "has a standby that does not stream from the primary".into()
+    }
+}
+
+fn works(database: Option<&ObservedDatabase>) -> Result<(), Why> {
     match database {
         Some(database) if is_healthy(database) => Ok(()),
         Some(database) => Err(format!("has a PostgreSQL that is {}", database.state)),
@@ -207,8 +241,7 @@ fn database_serves(database: Option<&ObservedDatabase>) -> Result<(), Why> {
     }
 }
 
-/// Whether PostgreSQL does what its role asks for: `running` on the primary, and streaming on a standby, which older
-/// versions of Patroni call `running` too.
+/// Whether PostgreSQL runs as its role asks for: `running` on the primary, `streaming` or `running` on a standby.
 pub(crate) fn is_healthy(database: &ObservedDatabase) -> bool {
     let works = matches!(database.state.as_str(), "running" | "streaming");
     works && database.role != DatabaseRole::Unknown

@@ -254,7 +254,7 @@ pub(super) mod tests {
                 postgres_bin: "/usr/lib/postgresql/15/bin".into(),
                 postgres_version: 15,
                 patroni: "/usr/bin/patroni".into(),
-                patroni_version: (3, 0),
+                patroni_version: (4, 1),
             },
             secrets: Secrets::generate().unwrap(),
         }

@@ -6,8 +6,11 @@ use std::{fs, io};
 
 /// The oldest PostgreSQL that serves: `wal_keep_size` and pg_rewind's own crash recovery came with it.
 const POSTGRES_MIN: u32 = 13;
-/// The oldest Patroni that serves: failsafe mode came with it.
-const PATRONI_MIN: (u32, u32) = (3, 0);
+/// The oldest Patroni that lost no acknowledged write in the drills of faults (`docs/database.md`). `scripts/setup` has the
+/// same number.
+const PATRONI_MIN: (u32, u32) = (4, 1);
+/// Where `scripts/setup` puts a Patroni of Gaiola's own when the system's is too old.
+const OWN_PATRONI: &str = "/opt/gaiola/patroni/bin/patroni";
 /// Where distributions put the server's programs, below a directory for each version.
 const ROOTS: [&str; 2] = ["/usr/lib/postgresql", "/usr/local/lib/postgresql"];
 
@@ -37,19 +40,17 @@ pub enum ToolsError {
         /// Where it was looked for.
         looked: String,
     },
-    /// No Patroni in PATH.
-    #[error("no patroni in PATH ({path}); install the package patroni, 3.0 or newer")]
-    NoPatroni {
-        /// The directories that were looked in.
-        path: String,
-    },
-    /// Patroni is older than what serves.
-    #[error("{program} is version {found}, but 3.0 or newer is needed; install a newer patroni")]
-    OldPatroni {
-        /// The program.
-        program: PathBuf,
-        /// Its version.
+    /// No Patroni of a version that serves.
+    #[error(
+        "no Patroni {}.{} or newer: {found}; looked for {OWN_PATRONI} and in PATH ({path}); scripts/setup installs one beside \
+         that of the system (older ones have lost acknowledged writes)",
+        PATRONI_MIN.0, PATRONI_MIN.1
+    )]
+    Patroni {
+        /// What was found instead.
         found: String,
+        /// The directories of PATH.
+        path: String,
     },
     /// A program could not be run.
     #[error("cannot run {program} --version{detail}; install its package anew")]
@@ -65,19 +66,16 @@ pub enum ToolsError {
 
 /// Looks for the newest PostgreSQL and for Patroni, and asks both for their versions.
 ///
-/// PostgreSQL is looked for in the directories of distributions, then in PATH; Patroni in PATH.
+/// PostgreSQL is looked for in the directories of distributions, then in PATH; Patroni in Gaiola's own environment, then in
+/// PATH, and the first that is new enough is taken.
 pub fn find_tools() -> Result<Tools, ToolsError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let (postgres_bin, postgres_version) = find_postgres(&ROOTS.map(PathBuf::from), &in_path)?;
-    let patroni = in_path
-        .iter()
-        .map(|dir| dir.join("patroni"))
-        .find(|program| program.is_file())
-        .ok_or_else(|| ToolsError::NoPatroni {
-            path: path.to_string_lossy().into_owned(),
-        })?;
-    let patroni_version = patroni_version(&patroni)?;
+    let programs = [PathBuf::from(OWN_PATRONI)]
+        .into_iter()
+        .chain(in_path.iter().map(|dir| dir.join("patroni")));
+    let (patroni, patroni_version) = find_patroni(programs, &path.to_string_lossy())?;
     Ok(Tools {
         postgres_bin,
         postgres_version,
@@ -119,16 +117,34 @@ fn postgres_version(program: &Path) -> Result<u32, ToolsError> {
     parse_postgres(&text).ok_or_else(|| unreadable(program, &text))
 }
 
+/// The first that is new enough. One that is broken does not stand in the way of a good one behind it.
+fn find_patroni(
+    programs: impl Iterator<Item = PathBuf>,
+    path: &str,
+) -> Result<(PathBuf, (u32, u32)), ToolsError> {
+    let mut passed_over = Vec::new();
+    for program in programs.filter(|program| program.is_file()) {
+        match patroni_version(&program) {
+            Ok(version) if version >= PATRONI_MIN => return Ok((program, version)),
+            Ok((major, minor)) => {
+                passed_over.push(format!("{} is {major}.{minor}", program.display()));
+            }
+            Err(error) => passed_over.push(error.to_string()),
+        }
+    }
+    let found = match passed_over.is_empty() {
+        true => "found none".into(),
+        false => passed_over.join(", "),
+    };
+    Err(ToolsError::Patroni {
+        found,
+        path: path.into(),
+    })
+}
+
 fn patroni_version(program: &Path) -> Result<(u32, u32), ToolsError> {
     let text = version_text(program)?;
-    let found = parse_patroni(&text).ok_or_else(|| unreadable(program, &text))?;
-    if found < PATRONI_MIN {
-        return Err(ToolsError::OldPatroni {
-            program: program.into(),
-            found: format!("{}.{}", found.0, found.1),
-        });
-    }
-    Ok(found)
+    parse_patroni(&text).ok_or_else(|| unreadable(program, &text))
 }
 
 /// The major version in `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
@@ -248,11 +264,28 @@ mod tests {
     }
 
     #[test]
-    fn an_old_patroni_is_refused() {
+    fn an_old_patroni_is_refused_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let patroni = dir.path().join("patroni");
-        program(&patroni, "patroni 2.1.4");
-        let error = patroni_version(&patroni).unwrap_err().to_string();
-        assert!(error.contains("is version 2.1, but 3.0"), "{error}");
+        program(&patroni, "patroni 4.0.7");
+        let error = find_patroni([patroni].into_iter(), "/usr/bin")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("patroni is 4.0,"), "{error}");
+        assert!(error.contains("no Patroni 4.1 or newer"), "{error}");
+        assert!(error.contains("scripts/setup installs one"), "{error}");
+    }
+
+    #[test]
+    fn the_first_patroni_that_is_new_enough_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).join("patroni");
+        program(&at("old"), "patroni 3.0.2");
+        program(&at("broken"), "no version");
+        program(&at("new"), "patroni 4.1.5");
+        program(&at("newer"), "patroni 4.2.0");
+        let programs = ["gone", "old", "broken", "new", "newer"].map(at);
+        let found = find_patroni(programs.into_iter(), "").unwrap();
+        assert_eq!(found, (at("new"), (4, 1)));
     }
 }

@@ -36,6 +36,7 @@ fn server(name: &str) -> ServerStatus {
         state: "running".into(),
         timeline: 5,
         lag_bytes: Some(0),
+        ..ObservedDatabase::default()
     };
     ServerStatus {
         name,

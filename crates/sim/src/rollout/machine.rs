@@ -135,6 +135,7 @@ impl Postgres {
             state: state.into(),
             timeline: 1,
             lag_bytes: Some(0),
+            ..ObservedDatabase::default()
         }
     }
 }

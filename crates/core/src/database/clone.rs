@@ -1,0 +1,274 @@
+//! Whether a standby that cannot follow the primary is to be given the primary's data anew.
+//!
+//! Its old data is set aside, not removed: as long as the site is not whole it may be the only other copy. One standby at a
+//! time; a standby that makes progress in any way is left alone.
+
+use gaiola_model::placement::{DatabaseRole, ObservedDatabase};
+use gaiola_model::{ServerName, Time};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long a standby may be without any progress while the primary is there. Patroni has rewound one in this time.
+const STUCK: Duration = Duration::from_secs(45);
+/// A standby whose history is another one than the primary's never follows: there is nothing to wait for, but what a look in
+/// the midst of a failover shows.
+const FORKED: Duration = Duration::from_secs(10);
+/// After a clone was begun, before the next one may be.
+const AGAIN: Duration = Duration::from_secs(300);
+/// How long the site must have been whole before what was set aside is removed.
+const WHOLE: Duration = Duration::from_secs(60);
+
+/// What is to be done about this server's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Set the data aside and clone the primary, for this reason.
+    Clone(Why),
+    /// What was set aside may be removed: every server is whole.
+    Forget,
+}
+
+/// Why a standby is cloned anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its history is another one than the primary's.
+    Forked,
+    /// It did not follow for as long as this.
+    Stuck(Duration),
+}
+
+/// Decides for one server.
+#[derive(Clone, Debug, Default)]
+pub struct Clones {
+    /// What of its progress was seen last, and since when it has been so.
+    seen: Option<(Progress, Time)>,
+    forked_since: Option<Time>,
+    whole_since: Option<Time>,
+    cloned_at: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Progress {
+    timeline: u64,
+    replayed: Option<u64>,
+}
+
+impl Clones {
+    /// Takes how all database servers of the placement do, as `me` sees them, and tells what to do.
+    pub fn step(
+        &mut self,
+        now: Time,
+        me: ServerName,
+        all: &BTreeMap<ServerName, ObservedDatabase>,
+    ) -> Option<Action> {
+        if self.is_whole(now, all) {
+            return Some(Action::Forget);
+        }
+        let (Some(mine), Some(primary)) = (all.get(&me), primary(all)) else {
+            (self.seen, self.forked_since) = (None, None);
+            return None;
+        };
+        let why = self.why(now, mine, primary)?;
+        let may = is_first(me, all, primary) && self.cloned_at.is_none_or(|at| now - at >= AGAIN);
+        if !may {
+            return None;
+        }
+        self.cloned_at = Some(now);
+        (self.seen, self.forked_since) = (None, None);
+        Some(Action::Clone(why))
+    }
+
+    fn is_whole(&mut self, now: Time, all: &BTreeMap<ServerName, ObservedDatabase>) -> bool {
+        let whole = primary(all).is_some_and(|primary| {
+            all.values()
+                .all(|member| is_same(member, primary) || member.follows(primary))
+        });
+        self.whole_since = whole.then(|| self.whole_since.unwrap_or(now));
+        self.whole_since.is_some_and(|since| now - since >= WHOLE)
+    }
+
+    fn why(
+        &mut self,
+        now: Time,
+        mine: &ObservedDatabase,
+        primary: &ObservedDatabase,
+    ) -> Option<Why> {
+        if is_same(mine, primary) || mine.follows(primary) || is_being_made(mine) {
+            (self.seen, self.forked_since) = (None, None);
+            return None;
+        }
+        let progress = Progress {
+            timeline: mine.timeline,
+            replayed: mine.replayed,
+        };
+        let since = match self.seen {
+            Some((before, since)) if before == progress => since,
+            _ => now,
+        };
+        self.seen = Some((progress, since));
+        let forked = mine.is_forked_from(primary);
+        self.forked_since = forked.then(|| self.forked_since.unwrap_or(now));
+        match self.forked_since {
+            Some(since) if now - since >= FORKED => Some(Why::Forked),
+            _ if now - since >= STUCK => Some(Why::Stuck(now - since)),
+            _ => None,
+        }
+    }
+}
+
+/// The only server that takes writes. Where two say so it is not known whose data is right, and nothing is thrown away.
+fn primary(all: &BTreeMap<ServerName, ObservedDatabase>) -> Option<&ObservedDatabase> {
+    let mut primaries = all
+        .values()
+        .filter(|member| member.role == DatabaseRole::Primary);
+    let first = primaries.next()?;
+    primaries.next().is_none().then_some(first)
+}
+
+fn is_same(member: &ObservedDatabase, primary: &ObservedDatabase) -> bool {
+    std::ptr::eq(member, primary)
+}
+
+/// Whether Patroni is at work on its data: a clone, or the first start.
+fn is_being_made(member: &ObservedDatabase) -> bool {
+    member.state.contains("creating") || member.state.contains("initializing")
+}
+
+/// Whether nothing is known of it: its server is lost or cut off.
+fn is_unreachable(member: &ObservedDatabase) -> bool {
+    member.role == DatabaseRole::Unknown && member.timeline == 0 && !is_being_made(member)
+}
+
+/// One at a time: nobody is being cloned, and nobody before `me` needs it.
+fn is_first(
+    me: ServerName,
+    all: &BTreeMap<ServerName, ObservedDatabase>,
+    primary: &ObservedDatabase,
+) -> bool {
+    let behind = |member: &ObservedDatabase| {
+        !is_same(member, primary) && !is_unreachable(member) && !member.follows(primary)
+    };
+    !all.values().any(is_being_made)
+        && all
+            .iter()
+            .find(|(_, member)| behind(member))
+            .is_some_and(|(name, _)| *name == me)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_start(Duration::from_secs(seconds))
+    }
+
+    fn name(text: &str) -> ServerName {
+        text.parse().unwrap()
+    }
+
+    fn member(role: DatabaseRole, state: &str, timeline: u64, history: &str) -> ObservedDatabase {
+        ObservedDatabase {
+            role,
+            state: state.into(),
+            timeline,
+            lag_bytes: Some(0),
+            replayed: Some(100),
+            history: Some(history.into()),
+        }
+    }
+
+    fn primary() -> ObservedDatabase {
+        member(DatabaseRole::Primary, "running", 3, "2 at 0/50000A0")
+    }
+
+    fn stuck() -> ObservedDatabase {
+        member(DatabaseRole::Standby, "running", 2, "1 at 0/40000A0")
+    }
+
+    fn follows() -> ObservedDatabase {
+        member(DatabaseRole::SyncStandby, "streaming", 3, "2 at 0/50000A0")
+    }
+
+    fn site(members: &[ObservedDatabase]) -> BTreeMap<ServerName, ObservedDatabase> {
+        let names = (1..).map(|number| name(&format!("db{number}")));
+        names.zip(members.iter().cloned()).collect()
+    }
+
+    /// When `me` is to be cloned, asked once a second.
+    fn cloned_at(me: &str, members: &[ObservedDatabase]) -> Option<(u64, Why)> {
+        let (mut clones, all) = (Clones::default(), site(members));
+        (0..300).find_map(|second| match clones.step(at(second), name(me), &all) {
+            Some(Action::Clone(why)) => Some((second, why)),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_standby_without_progress_is_cloned_after_a_while() {
+        let cloned = cloned_at("db2", &[primary(), stuck()]);
+        assert_eq!(cloned, Some((45, Why::Stuck(STUCK))));
+    }
+
+    #[test]
+    fn one_that_follows_or_makes_progress_is_left_alone() {
+        assert_eq!(cloned_at("db2", &[primary(), follows()]), None);
+        let mut clones = Clones::default();
+        for second in 0..300 {
+            let mut slow = stuck();
+            slow.replayed = Some(second / 40);
+            let all = site(&[primary(), slow]);
+            assert_eq!(clones.step(at(second), name("db2"), &all), None);
+        }
+    }
+
+    #[test]
+    fn a_fork_needs_no_waiting_even_where_it_streams_on_the_same_timeline() {
+        let mut forked = follows();
+        forked.history = Some("2 at 0/4FFFFF8".into());
+        let cloned = cloned_at("db2", &[primary(), forked]);
+        assert_eq!(cloned, Some((10, Why::Forked)));
+    }
+
+    #[test]
+    fn without_exactly_one_primary_nothing_is_thrown_away() {
+        assert_eq!(cloned_at("db2", &[stuck(), stuck()]), None);
+        assert_eq!(cloned_at("db3", &[primary(), primary(), stuck()]), None);
+    }
+
+    #[test]
+    fn the_primary_itself_is_never_cloned() {
+        assert_eq!(cloned_at("db1", &[primary(), stuck()]), None);
+    }
+
+    #[test]
+    fn one_at_a_time_and_an_unreachable_one_holds_nobody_up() {
+        let three = [primary(), stuck(), stuck()];
+        assert!(cloned_at("db2", &three).is_some());
+        assert_eq!(cloned_at("db3", &three), None);
+        let made = member(DatabaseRole::Unknown, "creating replica", 0, "");
+        assert_eq!(cloned_at("db3", &[primary(), made, stuck()]), None);
+        let gone = member(DatabaseRole::Unknown, "no answer", 0, "");
+        assert!(cloned_at("db3", &[primary(), gone, stuck()]).is_some());
+    }
+
+    #[test]
+    fn a_clone_that_did_not_help_is_not_repeated_at_once() {
+        let (mut clones, all) = (Clones::default(), site(&[primary(), stuck()]));
+        let times: Vec<u64> = (0..700)
+            .filter(|second| clones.step(at(*second), name("db2"), &all).is_some())
+            .collect();
+        assert_eq!(times, [45, 345, 645]);
+    }
+
+    #[test]
+    fn what_was_set_aside_goes_once_the_site_has_been_whole_for_a_while() {
+        let mut clones = Clones::default();
+        let whole = site(&[primary(), follows()]);
+        let first = (0..300)
+            .find(|second| clones.step(at(*second), name("db2"), &whole) == Some(Action::Forget));
+        assert_eq!(first, Some(60));
+        let again = site(&[primary(), stuck()]);
+        assert_eq!(clones.step(at(301), name("db2"), &again), None);
+        assert_eq!(clones.step(at(302), name("db2"), &whole), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! Whether Patroni and PostgreSQL of a server are to be ended, to be started anew.
+//!
+//! Patroni does not notice everything: not that it was stopped itself, not that PostgreSQL's first process, the postmaster,
+//! hangs (patroni#1371). And the engine is not believed alone: a PostgreSQL that takes writes while the store names another
+//! server as the leader is a second primary. Ending both costs a crash recovery and no acknowledged write.
+
+use gaiola_model::Time;
+use std::fmt;
+use std::time::Duration;
+
+/// Polls further apart than this were held up themselves, so what they saw of others proves nothing.
+const HELD_UP: Duration = Duration::from_secs(5);
+/// How long the postmaster may be stopped by a signal.
+const POSTMASTER_STOPPED: Duration = Duration::from_secs(1);
+/// How long Patroni may be stopped by a signal. Its leader key is good for 20 s.
+const PATRONI_STOPPED: Duration = Duration::from_secs(3);
+/// How long the postmaster may leave new connections without a byte. A machine that is short of everything is slow, too.
+const UNANSWERED: Duration = Duration::from_secs(15);
+
+/// What one poll found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether a signal has stopped Patroni.
+    pub patroni_stopped: bool,
+    /// Whether a signal has stopped the postmaster.
+    pub postmaster_stopped: bool,
+    /// Whether the postmaster left a new connection without an answer.
+    pub unanswered: bool,
+    /// The server that held the leader key without a break while this PostgreSQL took writes.
+    pub deposed_by: Option<String>,
+}
+
+/// Why they are to be ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is a second primary; the store names this server.
+    Deposed(String),
+    /// The postmaster has been stopped by a signal for this long.
+    PostmasterStopped(Duration),
+    /// The postmaster has answered no new connection for this long.
+    Unanswered(Duration),
+    /// Patroni has been stopped by a signal for this long.
+    PatroniStopped(Duration),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deposed(leader) => {
+                write!(f, "PostgreSQL took writes although {leader} is the leader")
+            }
+            Self::PostmasterStopped(span) => {
+                let ms = span.as_millis();
+                write!(f, "PostgreSQL's postmaster was stopped for {ms} ms")
+            }
+            Self::Unanswered(span) => {
+                let s = span.as_secs();
+                write!(f, "PostgreSQL answered no new connection for {s} s")
+            }
+            Self::PatroniStopped(span) => {
+                write!(f, "Patroni was stopped for {} ms", span.as_millis())
+            }
+        }
+    }
+}
+
+/// Watches one life of Patroni and PostgreSQL.
+///
+/// ```
+/// use gaiola_core::database::watchdog::{Reason, Seen, Watchdog};
+/// use gaiola_model::Time;
+///
+/// let mut watchdog = Watchdog::default();
+/// let seen = Seen { deposed_by: Some("db2".into()), ..Seen::default() };
+/// assert_eq!(watchdog.step(Time::ZERO, &seen), Some(Reason::Deposed("db2".into())));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Watchdog {
+    polled_at: Option<Time>,
+    patroni_stopped: Since,
+    postmaster_stopped: Since,
+    unanswered: Since,
+}
+
+impl Watchdog {
+    /// Takes what a poll found; `Some`: everything is to be ended now.
+    pub fn step(&mut self, now: Time, seen: &Seen) -> Option<Reason> {
+        let held_up = self.polled_at.is_some_and(|last| now - last > HELD_UP);
+        self.polled_at = Some(now);
+        if held_up {
+            *self = Self {
+                polled_at: Some(now),
+                ..Self::default()
+            };
+        }
+        let patroni = self.patroni_stopped.step(now, seen.patroni_stopped);
+        let postmaster = self.postmaster_stopped.step(now, seen.postmaster_stopped);
+        let unanswered = self.unanswered.step(now, seen.unanswered);
+        match seen.deposed_by.clone() {
+            Some(leader) => Some(Reason::Deposed(leader)),
+            None if postmaster >= POSTMASTER_STOPPED => Some(Reason::PostmasterStopped(postmaster)),
+            None if patroni >= PATRONI_STOPPED => Some(Reason::PatroniStopped(patroni)),
+            None if unanswered >= UNANSWERED => Some(Reason::Unanswered(unanswered)),
+            None => None,
+        }
+    }
+}
+
+/// Since when something has been so without a break.
+#[derive(Clone, Copy, Debug, Default)]
+struct Since(Option<Time>);
+
+impl Since {
+    fn step(&mut self, now: Time, holds: bool) -> Duration {
+        self.0 = holds.then(|| self.0.unwrap_or(now));
+        self.0.map_or(Duration::ZERO, |since| now - since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_start(Duration::from_millis(ms))
+    }
+
+    /// When it ends them, polled once a second from 0 on.
+    fn ends_at(seen: &Seen) -> Option<(u64, Reason)> {
+        let mut watchdog = Watchdog::default();
+        (0..60).find_map(|second| Some((second, watchdog.step(at(second * 1000), seen)?)))
+    }
+
+    #[test]
+    fn a_second_primary_is_ended_at_once() {
+        let seen = Seen {
+            deposed_by: Some("db2".into()),
+            ..Seen::default()
+        };
+        assert_eq!(ends_at(&seen), Some((0, Reason::Deposed("db2".into()))));
+    }
+
+    #[test]
+    fn what_runs_is_left_alone() {
+        assert_eq!(ends_at(&Seen::default()), None);
+    }
+
+    #[test]
+    fn a_stopped_postmaster_is_ended_within_a_second() {
+        let seen = Seen {
+            postmaster_stopped: true,
+            ..Seen::default()
+        };
+        assert_eq!(ends_at(&seen).unwrap().0, 1);
+    }
+
+    #[test]
+    fn a_stopped_patroni_is_ended_before_its_leader_key_expires() {
+        let seen = Seen {
+            patroni_stopped: true,
+            ..Seen::default()
+        };
+        assert_eq!(ends_at(&seen).unwrap().0, 3);
+    }
+
+    #[test]
+    fn a_slow_postmaster_has_time_and_one_answer_starts_it_anew() {
+        let unanswered = Seen {
+            unanswered: true,
+            ..Seen::default()
+        };
+        assert_eq!(ends_at(&unanswered).unwrap().0, 15);
+        let mut watchdog = Watchdog::default();
+        for second in 0..60 {
+            let seen = Seen {
+                unanswered: second % 14 != 0,
+                ..Seen::default()
+            };
+            assert_eq!(watchdog.step(at(second * 1000), &seen), None, "{second}");
+        }
+    }
+
+    #[test]
+    fn a_watchdog_that_was_frozen_itself_begins_anew() {
+        let stopped = Seen {
+            patroni_stopped: true,
+            ..Seen::default()
+        };
+        let mut watchdog = Watchdog::default();
+        assert_eq!(watchdog.step(at(0), &stopped), None);
+        assert_eq!(watchdog.step(at(40_000), &stopped), None);
+        assert_eq!(watchdog.step(at(41_000), &stopped), None);
+        assert!(watchdog.step(at(43_000), &stopped).is_some());
+    }
+}
