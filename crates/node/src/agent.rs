@@ -263,7 +263,10 @@ impl Agent {
             balancer.tick(&order, &view.observed);
         }
         if let Some(database) = &mut self.database {
-            database.tick(&order);
+            let others = view.observed.iter();
+            let others =
+                others.filter_map(|(name, (_, seen))| Some((*name, seen.database.clone()?)));
+            database.tick(&order, others);
         }
         self.logs.tick();
     }

@@ -13,7 +13,7 @@ mod tools;
 
 pub use api::{Api, ApiError, Member, MemberRole, Report};
 pub use files::{InstallError, Installed, install};
-pub use order::{KeeperDatabase, KeeperReport, KeeperState, Owner, Wanted};
+pub use order::{KeeperDatabase, KeeperReport, KeeperState, Leadership, Owner, Wanted};
 pub use patroni::Settings;
 pub use secrets::{Secret, Secrets};
 pub use site::{SiteError, ensure_site};

@@ -1,22 +1,27 @@
 //! The agent's side of a database server: lays out what its keeper runs, asks Patroni how it does, and asks it to switch
-//! over when this server is to leave. Patroni decides who is the primary; nothing here promotes.
+//! over when this server is to leave. A standby that cannot follow is given its data anew. Patroni decides who is the
+//! primary; nothing here promotes.
+
+mod history;
 
 use super::plan::DatabaseUrls;
 use crate::client::Client;
 use crate::database::{
-    Api, KeeperReport, KeeperState, Owner, PATRONI_PORT, Secrets, Settings, Tools, Wanted,
-    find_tools, install,
+    Api, KeeperDatabase, KeeperReport, KeeperState, Owner, PATRONI_PORT, Secrets, Settings, Tools,
+    Wanted, find_tools, install,
 };
 use crate::state::{Boot, Order, RUN, read_json};
 use crate::store::etcd::CLIENT_PORT;
+use gaiola_core::database::clone::{Action, Clones};
+use gaiola_core::database::give_way;
 use gaiola_core::topology;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase};
-use gaiola_model::{ServerName, Tier};
+use gaiola_model::{ServerName, Tier, Time};
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -47,12 +52,22 @@ pub(super) fn urls(boot: &Boot) -> Option<DatabaseUrls> {
 /// PostgreSQL on this server.
 pub(super) struct Database {
     boot: Boot,
-    /// Whether it is strict, and where the store was, when it was laid out last.
-    installed: Option<(bool, Vec<ServerName>)>,
+    /// What it was laid out for last.
+    installed: Option<LaidOut>,
     install_at: Instant,
     trouble: Option<String>,
     wanted: watch::Sender<Members>,
     seen: watch::Receiver<Option<ObservedDatabase>>,
+    /// How often its data was to be set aside.
+    clones: watch::Receiver<u64>,
+}
+
+/// What a server's files depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct LaidOut {
+    strict: bool,
+    store: Vec<ServerName>,
+    clones: u64,
 }
 
 /// What the task that asks Patroni needs to know of the order.
@@ -64,6 +79,8 @@ struct Members {
     /// This server is to leave: it must not be the primary.
     leaving: bool,
     strict: bool,
+    /// Where each member's timeline left the one before, as its agent tells.
+    histories: BTreeMap<ServerName, String>,
 }
 
 impl Database {
@@ -73,40 +90,64 @@ impl Database {
             watch::Sender::new(Members::default()),
             watch::Sender::new(None),
         );
-        let reader = seen.subscribe();
-        tokio::task::spawn_local(follow(
-            boot.server,
-            Api::new(Client::new(Some(tls))),
-            wanted.subscribe(),
-            seen,
-        ));
+        // An order that stands was given by an agent before this one.
+        let order = KeeperDatabase::read(Path::new(RUN)).ok().flatten();
+        let clones = watch::Sender::new(order.map_or(0, |order| order.clones));
+        let (seen_reader, clones_reader) = (seen.subscribe(), clones.subscribe());
+        let follower = Follower {
+            server: boot.server,
+            data: boot.folder().join("postgres").join("data"),
+            api: Api::new(Client::new(Some(tls))),
+            started: Instant::now(),
+            switch_at: Instant::now(),
+            strict_told: None,
+            decided: Clones::default(),
+            clones,
+        };
+        tokio::task::spawn_local(follower.follow(wanted.subscribe(), seen));
         Ok(Self {
             boot: boot.clone(),
             installed: None,
             install_at: Instant::now(),
             trouble: None,
             wanted,
-            seen: reader,
+            seen: seen_reader,
+            clones: clones_reader,
         })
     }
 
-    /// Moves the server towards the order.
-    pub(super) fn tick(&mut self, order: &Order) {
+    /// Moves the server towards the order. `others` is what the agents of all servers tell of their databases.
+    pub(super) fn tick(
+        &mut self,
+        order: &Order,
+        others: impl Iterator<Item = (ServerName, ObservedDatabase)>,
+    ) {
         let Some(database) = &order.placement.config.database else {
             return;
         };
-        super::send_if_new(&self.wanted, self.members(order, database.strict));
-        let wanted = Some((database.strict, order.placement.store.clone()));
-        if self.installed != wanted && Instant::now() >= self.install_at {
+        let histories = others.filter_map(|(name, seen)| Some((name, seen.history?)));
+        let members = self.members(order, database.strict, histories.collect());
+        super::send_if_new(&self.wanted, members);
+        let wanted = LaidOut {
+            strict: database.strict,
+            store: order.placement.store.clone(),
+            clones: *self.clones.borrow(),
+        };
+        if self.installed.as_ref() != Some(&wanted) && Instant::now() >= self.install_at {
             self.install_at = Instant::now() + INSTALL_AGAIN;
-            match self.install(database.strict, &order.placement.store) {
-                Ok(()) => (self.installed, self.trouble) = (wanted, None),
+            match self.install(&wanted) {
+                Ok(()) => (self.installed, self.trouble) = (Some(wanted), None),
                 Err(why) => self.trouble = Some(why),
             }
         }
     }
 
-    fn members(&self, order: &Order, strict: bool) -> Members {
+    fn members(
+        &self,
+        order: &Order,
+        strict: bool,
+        histories: BTreeMap<ServerName, String>,
+    ) -> Members {
         let placed = order
             .placement
             .servers
@@ -137,39 +178,36 @@ impl Database {
             all,
             leaving: phase(&self.boot.server) == Some(Phase::Drain),
             strict,
+            histories,
         }
     }
 
-    fn install(&self, strict: bool, store: &[ServerName]) -> Result<(), String> {
+    fn install(&self, wanted: &LaidOut) -> Result<(), String> {
         let tools = find_tools().map_err(|error| crate::chain(&error))?;
         let path = self.boot.folder().join("secrets.json");
         let secrets =
             read_json(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        install(&self.settings(strict, store, tools, secrets), Wanted::Run)
+        install(&self.settings(wanted, tools, secrets), Wanted::Run)
             .map_err(|error| crate::chain(&error))?;
         Ok(())
     }
 
-    fn settings(
-        &self,
-        strict: bool,
-        store: &[ServerName],
-        tools: Tools,
-        secrets: Secrets,
-    ) -> Settings {
+    fn settings(&self, wanted: &LaidOut, tools: Tools, secrets: Secrets) -> Settings {
         Settings {
             site: self.boot.site.clone(),
             server: self.boot.server,
             address: self.boot.address,
             network: Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 16),
-            etcd: store
+            etcd: wanted
+                .store
                 .iter()
                 .map(|server| SocketAddrV4::new(topology::address_of(*server), CLIENT_PORT))
                 .collect(),
             pki: self.boot.pki(),
             state: self.boot.folder(),
             run: RUN.into(),
-            strict,
+            strict: wanted.strict,
+            clones: wanted.clones,
             owner: self.boot.database_user.map(|user| Owner {
                 uid: user.uid,
                 gid: user.gid,
@@ -200,40 +238,100 @@ impl Database {
     }
 }
 
-/// Asks every member how it does, and switches over where this one is to leave.
-async fn follow(
+/// The task that asks every member how it does, and acts for this one.
+struct Follower {
     server: ServerName,
+    data: PathBuf,
     api: Api,
-    wanted: watch::Receiver<Members>,
-    seen: watch::Sender<Option<ObservedDatabase>>,
-) {
-    let mut switch_at = Instant::now();
-    let mut strict_told = None;
-    loop {
-        let members = wanted.borrow().clone();
-        if !members.all.is_empty() {
-            let all = api.observe(&members.all).await;
-            super::send_if_new(&seen, all.get(&server).cloned());
-            let role = |name: &ServerName| all.get(name).map(|observed| observed.role);
-            let is_primary = role(&server) == Some(DatabaseRole::Primary);
-            if is_primary && members.leaving && Instant::now() >= switch_at {
-                switch_at = Instant::now() + SWITCHOVER_AGAIN;
-                let candidate = members
-                    .staying
-                    .iter()
-                    .find(|name| role(name) == Some(DatabaseRole::SyncStandby));
-                switch_over(&api, &members, server, candidate.copied()).await;
-            }
-            if is_primary && strict_told != Some(members.strict) {
-                let shared = serde_json::json!({ "synchronous_mode_strict": members.strict });
-                match api.configure(members.all[&server], &shared).await {
-                    Ok(()) => strict_told = Some(members.strict),
-                    Err(error) => tracing::warn!("{}", crate::chain(&error)),
+    started: Instant,
+    switch_at: Instant,
+    strict_told: Option<bool>,
+    decided: Clones,
+    clones: watch::Sender<u64>,
+}
+
+impl Follower {
+    async fn follow(
+        mut self,
+        wanted: watch::Receiver<Members>,
+        seen: watch::Sender<Option<ObservedDatabase>>,
+    ) {
+        loop {
+            let members = wanted.borrow().clone();
+            if !members.all.is_empty() {
+                let all = self.observe(&members).await;
+                super::send_if_new(&seen, all.get(&self.server).cloned());
+                self.keep_data(&all);
+                let role = all.get(&self.server).map(|seen| seen.role);
+                if role == Some(DatabaseRole::Primary) {
+                    self.lead(&members, &all).await;
                 }
             }
+            sleep(LOOK).await;
         }
-        sleep(LOOK).await;
     }
+
+    /// How all members do, with the history of each: this one's from its disk, the others' as they tell.
+    async fn observe(&self, members: &Members) -> BTreeMap<ServerName, ObservedDatabase> {
+        let mut all = self.api.observe(&members.all).await;
+        for (name, seen) in &mut all {
+            seen.history = match *name == self.server {
+                true => history::read(&self.data, seen.timeline),
+                false => members.histories.get(name).cloned(),
+            };
+        }
+        all
+    }
+
+    /// Has this server's data set aside and cloned anew where it cannot follow, and removes what was set aside at the end.
+    fn keep_data(&mut self, all: &BTreeMap<ServerName, ObservedDatabase>) {
+        let now = Time::from_start(self.started.elapsed());
+        match self.decided.step(now, self.server, all) {
+            None => {}
+            Some(Action::Clone(why)) => {
+                tracing::warn!(
+                    ?why,
+                    "this standby cannot follow: its data is set aside and the primary cloned"
+                );
+                self.clones.send_modify(|clones| *clones += 1);
+            }
+            Some(Action::Forget) => remove(self.data.with_extension("aside")),
+        }
+    }
+
+    /// What a primary does: it hands its role over where it is to leave, and keeps what all members share as decided.
+    async fn lead(&mut self, members: &Members, all: &BTreeMap<ServerName, ObservedDatabase>) {
+        if members.leaving && Instant::now() >= self.switch_at {
+            self.switch_at = Instant::now() + SWITCHOVER_AGAIN;
+            let next = give_way::successor(self.server, all, &members.staying, &[]);
+            switch_over(&self.api, members, self.server, next).await;
+        }
+        if self.strict_told != Some(members.strict) {
+            let shared = serde_json::json!({ "synchronous_mode_strict": members.strict });
+            match self.api.configure(members.all[&self.server], &shared).await {
+                Ok(()) => self.strict_told = Some(members.strict),
+                Err(error) => tracing::warn!("{}", crate::chain(&error)),
+            }
+        }
+    }
+}
+
+/// Removes a data directory that is kept no longer; in the background, for it may be large.
+fn remove(aside: PathBuf) {
+    if !aside.exists() {
+        return;
+    }
+    let removed = tokio::task::spawn_blocking(move || {
+        let removed = std::fs::remove_dir_all(&aside);
+        (aside, removed)
+    });
+    tokio::task::spawn_local(async move {
+        match removed.await {
+            Ok((aside, Ok(()))) => tracing::info!("removed {}", aside.display()),
+            Ok((aside, Err(error))) => tracing::warn!("cannot remove {}: {error}", aside.display()),
+            Err(_) => {}
+        }
+    });
 }
 
 async fn switch_over(api: &Api, members: &Members, from: ServerName, to: Option<ServerName>) {
@@ -253,6 +351,7 @@ async fn switch_over(api: &Api, members: &Members, from: ServerName, to: Option<
 /// A standby is always a little behind while writes come in; told only from here on, it does not change all the time.
 fn without_small_lag(mut observed: ObservedDatabase) -> ObservedDatabase {
     const WORTH_TELLING: u64 = 1 << 20;
+    observed.replayed = None;
     if observed.lag_bytes.is_some_and(|lag| lag < WORTH_TELLING) {
         observed.lag_bytes = Some(0);
     }

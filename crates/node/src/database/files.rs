@@ -106,6 +106,8 @@ fn order(settings: &Settings, wanted: Wanted, changed: bool) -> Result<Installed
         owner: settings.owner,
         data: settings.data(),
         log: settings.log(),
+        leadership: Some(settings.leadership()),
+        clones: settings.clones,
     };
     if !changed && before.as_ref() == Some(&order) {
         return Ok(Installed {

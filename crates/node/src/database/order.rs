@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -30,6 +30,24 @@ pub struct KeeperDatabase {
     pub data: PathBuf,
     /// Where `patroni.log` and `postgres.log` are written.
     pub log: PathBuf,
+    /// Where Patroni keeps who leads; `None`: the keeper believes Patroni.
+    #[serde(default)]
+    pub leadership: Option<Leadership>,
+    /// How often the data directory was to be set aside, so that Patroni clones the primary. A higher number than the keeper
+    /// has done sets it aside once.
+    #[serde(default)]
+    pub clones: u64,
+}
+
+/// Patroni's leader key, and who this server is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leadership {
+    /// The store's members.
+    pub store: Vec<SocketAddrV4>,
+    /// The key, such as `/patroni/guestbook/leader`.
+    pub key: String,
+    /// The name that stands there while this server leads.
+    pub me: String,
 }
 
 impl KeeperDatabase {
@@ -39,6 +57,11 @@ impl KeeperDatabase {
     /// The order that stands in a run directory; `None` where there is none yet.
     pub fn read(run: &Path) -> io::Result<Option<Self>> {
         read(&run.join(Self::FILE))
+    }
+
+    /// Where a data directory is kept that was set aside.
+    pub fn aside(&self) -> PathBuf {
+        self.data.with_extension("aside")
     }
 
     /// The private directory: configuration, keys, passwords and PostgreSQL's socket.
@@ -93,6 +116,12 @@ pub struct KeeperReport {
     pub state: KeeperState,
     /// How often Patroni ended by itself since the keeper was started.
     pub restarts: u32,
+    /// Why Patroni and PostgreSQL ended last without an order, in words.
+    #[serde(default)]
+    pub last_end: Option<String>,
+    /// [`KeeperDatabase::clones`] that was carried out.
+    #[serde(default)]
+    pub clones: u64,
 }
 
 /// How it goes.

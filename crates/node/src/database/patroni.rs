@@ -1,6 +1,6 @@
 //! Patroni's configuration, and with it PostgreSQL's. `docs/database.md` says why each setting is what it is.
 
-use super::{Owner, PATRONI_PORT, POSTGRES_PORT, Secrets, Tools};
+use super::{Leadership, Owner, PATRONI_PORT, POSTGRES_PORT, Secrets, Tools};
 use gaiola_model::{ServerName, SiteName};
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
@@ -41,6 +41,8 @@ pub struct Settings {
     pub tools: Tools,
     /// The passwords.
     pub secrets: Secrets,
+    /// How often the data directory was to be set aside and the primary cloned.
+    pub clones: u64,
 }
 
 impl Settings {
@@ -57,6 +59,15 @@ impl Settings {
     /// Where configuration, keys, passwords and PostgreSQL's Unix socket are; only the owner may enter it.
     pub fn private(&self) -> PathBuf {
         self.run.join("database")
+    }
+
+    /// Where Patroni keeps who leads.
+    pub fn leadership(&self) -> Leadership {
+        Leadership {
+            store: self.etcd.clone(),
+            key: format!("{NAMESPACE}{}/leader", self.site),
+            me: self.server.to_string(),
+        }
     }
 
     /// Where Patroni's REST API listens.
@@ -254,9 +265,10 @@ pub(super) mod tests {
                 postgres_bin: "/usr/lib/postgresql/15/bin".into(),
                 postgres_version: 15,
                 patroni: "/usr/bin/patroni".into(),
-                patroni_version: (4, 1),
+                patroni_version: (4, 1, 5),
             },
             secrets: Secrets::generate().unwrap(),
+            clones: 0,
         }
     }
 

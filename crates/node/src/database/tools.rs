@@ -8,11 +8,14 @@ use std::{fs, io};
 const POSTGRES_MIN: u32 = 13;
 /// The oldest Patroni that lost no acknowledged write in the drills of faults (`docs/database.md`). `scripts/setup` has the
 /// same number.
-const PATRONI_MIN: (u32, u32) = (4, 1);
+const PATRONI_MIN: Version = (4, 0, 7);
 /// Where `scripts/setup` puts a Patroni of Gaiola's own when the system's is too old.
 const OWN_PATRONI: &str = "/opt/gaiola/patroni/bin/patroni";
 /// Where distributions put the server's programs, below a directory for each version.
 const ROOTS: [&str; 2] = ["/usr/lib/postgresql", "/usr/local/lib/postgresql"];
+
+/// Major, minor and patch.
+type Version = (u32, u32, u32);
 
 /// The programs of the database tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +26,8 @@ pub struct Tools {
     pub postgres_version: u32,
     /// The program `patroni`.
     pub patroni: PathBuf,
-    /// Its major and minor version.
-    pub patroni_version: (u32, u32),
+    /// Its major, minor and patch version.
+    pub patroni_version: (u32, u32, u32),
 }
 
 /// A program is missing or will not do.
@@ -42,9 +45,9 @@ pub enum ToolsError {
     },
     /// No Patroni of a version that serves.
     #[error(
-        "no Patroni {}.{} or newer: {found}; looked for {OWN_PATRONI} and in PATH ({path}); scripts/setup installs one beside \
+        "no Patroni {}.{}.{} or newer: {found}; looked for {OWN_PATRONI} and in PATH ({path}); scripts/setup installs one beside \
          that of the system (older ones have lost acknowledged writes)",
-        PATRONI_MIN.0, PATRONI_MIN.1
+        PATRONI_MIN.0, PATRONI_MIN.1, PATRONI_MIN.2
     )]
     Patroni {
         /// What was found instead.
@@ -121,13 +124,13 @@ fn postgres_version(program: &Path) -> Result<u32, ToolsError> {
 fn find_patroni(
     programs: impl Iterator<Item = PathBuf>,
     path: &str,
-) -> Result<(PathBuf, (u32, u32)), ToolsError> {
+) -> Result<(PathBuf, Version), ToolsError> {
     let mut passed_over = Vec::new();
     for program in programs.filter(|program| program.is_file()) {
         match patroni_version(&program) {
             Ok(version) if version >= PATRONI_MIN => return Ok((program, version)),
-            Ok((major, minor)) => {
-                passed_over.push(format!("{} is {major}.{minor}", program.display()));
+            Ok((major, minor, patch)) => {
+                passed_over.push(format!("{} is {major}.{minor}.{patch}", program.display()));
             }
             Err(error) => passed_over.push(error.to_string()),
         }
@@ -142,7 +145,7 @@ fn find_patroni(
     })
 }
 
-fn patroni_version(program: &Path) -> Result<(u32, u32), ToolsError> {
+fn patroni_version(program: &Path) -> Result<Version, ToolsError> {
     let text = version_text(program)?;
     parse_patroni(&text).ok_or_else(|| unreadable(program, &text))
 }
@@ -154,10 +157,12 @@ fn parse_postgres(text: &str) -> Option<u32> {
 }
 
 /// The version in `patroni 3.0.2`.
-fn parse_patroni(text: &str) -> Option<(u32, u32)> {
+fn parse_patroni(text: &str) -> Option<Version> {
     let version = text.trim().strip_prefix("patroni ")?;
-    let (major, rest) = version.split_once('.')?;
-    Some((major.parse().ok()?, leading_number(rest)?))
+    let mut numbers = version.splitn(3, '.');
+    let (major, minor) = (numbers.next()?, numbers.next()?);
+    let patch = numbers.next().and_then(leading_number).unwrap_or(0);
+    Some((major.parse().ok()?, leading_number(minor)?, patch))
 }
 
 fn leading_number(text: &str) -> Option<u32> {
@@ -216,9 +221,10 @@ mod tests {
             assert_eq!(parse_postgres(text), version, "{text:?}");
         }
         for (text, version) in [
-            ("patroni 3.0.2\n", Some((3, 0))),
-            ("patroni 4.1.0\n", Some((4, 1))),
-            ("patroni 3.1rc1\n", Some((3, 1))),
+            ("patroni 3.0.2\n", Some((3, 0, 2))),
+            ("patroni 4.1.0\n", Some((4, 1, 0))),
+            ("patroni 4.1\n", Some((4, 1, 0))),
+            ("patroni 3.1rc1\n", Some((3, 1, 0))),
             ("patroni 3\n", None),
             ("", None),
         ] {
@@ -267,12 +273,12 @@ mod tests {
     fn an_old_patroni_is_refused_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let patroni = dir.path().join("patroni");
-        program(&patroni, "patroni 4.0.7");
+        program(&patroni, "patroni 4.0.6");
         let error = find_patroni([patroni].into_iter(), "/usr/bin")
             .unwrap_err()
             .to_string();
-        assert!(error.contains("patroni is 4.0,"), "{error}");
-        assert!(error.contains("no Patroni 4.1 or newer"), "{error}");
+        assert!(error.contains("patroni is 4.0.6;"), "{error}");
+        assert!(error.contains("no Patroni 4.0.7 or newer"), "{error}");
         assert!(error.contains("scripts/setup installs one"), "{error}");
     }
 
@@ -286,6 +292,6 @@ mod tests {
         program(&at("newer"), "patroni 4.2.0");
         let programs = ["gone", "old", "broken", "new", "newer"].map(at);
         let found = find_patroni(programs.into_iter(), "").unwrap();
-        assert_eq!(found, (at("new"), (4, 1)));
+        assert_eq!(found, (at("new"), (4, 1, 5)));
     }
 }

@@ -8,12 +8,15 @@
 //!   cannot be read, the last one stays in force.
 //! - `database-keeper.json`: [`KeeperReport`], written when something changes.
 
+mod aside;
 mod ghost;
 mod logs;
 mod look;
+mod psql;
 mod running;
 mod settle;
 mod start;
+mod watch;
 
 use crate::database::{KeeperDatabase, KeeperReport, KeeperState, Wanted};
 use running::{End, Running};
@@ -89,18 +92,24 @@ struct Keeper {
     /// Not started again before this.
     start_at: Instant,
     restarts: u32,
+    last_end: Option<String>,
+    /// How often the data directory was set aside.
+    clones: u64,
     reported: Option<KeeperReport>,
 }
 
 impl Keeper {
     fn new(directory: PathBuf) -> Self {
+        let earlier = KeeperReport::read(&directory).ok().flatten();
         Self {
+            clones: earlier.map_or(0, |report| report.clones),
             directory,
             order: None,
             running: None,
             short_lives: 0,
             start_at: Instant::now(),
             restarts: 0,
+            last_end: None,
             reported: None,
         }
     }
@@ -109,6 +118,7 @@ impl Keeper {
     async fn attend(&mut self) -> Infallible {
         loop {
             self.take_order();
+            self.set_aside().await;
             match (
                 self.order.as_ref().map(|order| order.wanted),
                 &mut self.running,
@@ -142,8 +152,8 @@ impl Keeper {
             return;
         }
         tracing::info!(generation = order.generation, wanted = ?order.wanted, "took an order");
-        if let (Wanted::Run, Some(running)) = (order.wanted, &self.running) {
-            running.reload();
+        if let (Wanted::Run, Some(running)) = (order.wanted, &mut self.running) {
+            running.reload(&order);
         }
         let was_running = self.running.is_some();
         self.order = Some(order);
@@ -151,6 +161,27 @@ impl Keeper {
         self.start_at = Instant::now();
         if was_running {
             self.report(KeeperState::Running);
+        }
+    }
+
+    /// Sets the data directory aside where that was ordered, once. Patroni then clones the primary.
+    async fn set_aside(&mut self) {
+        let Some(order) = self.order.clone() else {
+            return;
+        };
+        let is_due = order.clones > self.clones && order.wanted == Wanted::Run;
+        if !is_due || Instant::now() < self.start_at {
+            return;
+        }
+        tracing::warn!(data = %order.data.display(), "setting the data directory aside; the primary is cloned anew");
+        self.stop().await;
+        match aside::set_aside(order.data.clone(), order.aside()).await {
+            Ok(()) => {
+                self.clones = order.clones;
+                self.start_at = Instant::now();
+                self.report(KeeperState::Stopped);
+            }
+            Err(error) => self.back_off(format!("cannot set the data directory aside: {error}")),
         }
     }
 
@@ -174,6 +205,7 @@ impl Keeper {
     fn ended(&mut self, end: End) {
         self.running = None;
         self.restarts += 1;
+        self.last_end = Some(end.reason.clone());
         if end.lived >= STEADY {
             self.short_lives = 0;
         }
@@ -215,6 +247,8 @@ impl Keeper {
             generation,
             state,
             restarts: self.restarts,
+            last_end: self.last_end.clone(),
+            clones: self.clones,
         };
         if self.reported.as_ref() == Some(&report) {
             return;

@@ -117,6 +117,14 @@ impl Namespace {
         }
     }
 
+    /// Pid 1 as we number it; `None` once it is gone.
+    pub fn pid(&self) -> Option<u32> {
+        let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
+        let text = std::fs::read_to_string(path).ok()?;
+        let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+        pid.trim().parse().ok()
+    }
+
     /// Sends a signal to pid 1, which hands TERM, INT and HUP on to the command. Nothing happens when it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         // SAFETY: the descriptor is ours; there is no siginfo and there are no flags.

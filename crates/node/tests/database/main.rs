@@ -23,14 +23,27 @@ const KEEPER: &str = "GAIOLA_TEST_KEEPER";
 
 #[test]
 fn acknowledged_writes_outlive_every_death() {
+    inside("acknowledged_writes_outlive_every_death", deaths());
+}
+
+#[test]
+fn what_patroni_does_not_notice_is_ended_and_what_cannot_follow_is_cloned() {
+    inside(
+        "what_patroni_does_not_notice_is_ended_and_what_cannot_follow_is_cloned",
+        hung_and_deposed(),
+    );
+}
+
+/// Runs a story in namespaces of its own.
+fn inside(test: &str, story: impl Future<Output = ()>) {
     if env::var_os(INSIDE).is_some() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(scenario());
+        runtime.block_on(story);
     } else {
-        world::enter("acknowledged_writes_outlive_every_death");
+        world::enter(test);
     }
 }
 
@@ -45,7 +58,7 @@ fn keeper_process() {
     }
 }
 
-async fn scenario() {
+async fn deaths() {
     let mut story = Story(Instant::now());
     let mut site = Site::start();
     site.healthy().await;
@@ -110,6 +123,60 @@ async fn scenario() {
     site.healthy().await;
     story.tell("healthy with the standby back");
 
+    none_lost(&site, writer).await;
+    site.no_secret_shown();
+    site.stop().await;
+    story.tell("everything shut down in order");
+}
+
+async fn hung_and_deposed() {
+    let mut story = Story(Instant::now());
+    let mut site = Site::start();
+    site.healthy().await;
+    let first = site.primary().await;
+    site.sql(first, "CREATE TABLE entries (id bigint PRIMARY KEY)");
+    let writer = Writer::start(site.psql.clone());
+    writer.more(5);
+    story.tell("empty disks to a primary with a synchronous standby");
+
+    world::stop(site.postmaster(first));
+    site.ended_because(first, "postmaster was stopped").await;
+    writer.more(5);
+    site.healthy().await;
+    story.tell("healthy after the primary's postmaster was stopped");
+
+    let primary = site.primary().await;
+    world::stop(site.patroni(primary));
+    site.ended_because(primary, "Patroni was stopped").await;
+    writer.more(5);
+    site.healthy().await;
+    story.tell("healthy after the primary's Patroni was stopped");
+
+    let deposed = site.primary().await;
+    let patroni = site.patroni(deposed);
+    world::stop(patroni);
+    site.give_leadership_to("somebody-else").await;
+    site.ended_because(deposed, "although somebody-else is the leader")
+        .await;
+    site.take_leadership_back().await;
+    writer.more(5);
+    site.healthy().await;
+    story.tell("healthy after a primary was ended that was not the leader");
+
+    let standby = site.other(site.primary().await);
+    let aside = site.clone_anew(standby).await;
+    writer.more(5);
+    site.healthy().await;
+    assert!(aside.join("PG_VERSION").exists(), "the old data is kept");
+    story.tell("healthy after the standby's data was set aside");
+
+    none_lost(&site, writer).await;
+    site.same_contents().await;
+    site.stop().await;
+    story.tell("everything shut down in order");
+}
+
+async fn none_lost(site: &Site, writer: Writer) {
     let (acknowledged, longest_gap) = writer.finish();
     let kept = site.sql(site.primary().await, "SELECT id FROM entries ORDER BY id");
     let kept: Vec<u64> = kept.lines().map(|id| id.parse().unwrap()).collect();
@@ -122,10 +189,6 @@ async fn scenario() {
         "{} writes acknowledged, none lost; longest gap {longest_gap:.2?}",
         acknowledged.len()
     );
-
-    site.no_secret_shown();
-    site.stop().await;
-    story.tell("everything shut down in order");
 }
 
 /// Prints how long each part took.

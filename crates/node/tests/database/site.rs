@@ -4,16 +4,17 @@ use crate::sql::Psql;
 use crate::{KEEPER, world};
 use gaiola_model::ServerName;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase};
-use gaiola_node::client::Client;
+use gaiola_node::client::{Client, Target};
 use gaiola_node::database::{
     Api, KeeperReport, KeeperState, Owner, Secrets, Settings, Wanted, find_tools, install,
 };
 use gaiola_node::pki::{self, Authority};
-use std::collections::BTreeMap;
+use gaiola_node::store::{self, Store};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -26,6 +27,7 @@ const ETCD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 pub(crate) struct Site {
     pub(crate) api: Api,
     pub(crate) psql: Psql,
+    store: Store,
     servers: BTreeMap<ServerName, Server>,
     etcd: Child,
     _dir: TempDir,
@@ -73,6 +75,7 @@ impl Site {
                 owner: owner(),
                 tools: tools.clone(),
                 secrets: secrets.clone(),
+                clones: 0,
             };
             install(&settings, Wanted::Run).unwrap();
             servers.insert(
@@ -84,11 +87,14 @@ impl Site {
             );
         }
         let names: Vec<_> = servers.keys().copied().collect();
+        let member = Target::tls((ETCD, 2379).into());
+        let store = Store::new(store::Settings::new(vec![member], Some(tls.clone())));
         let api = Api::new(Client::new(Some(tls)));
         let psql = Psql::new(&servers[&names[0]].settings, dir.path());
         let mut site = Self {
             api,
             psql,
+            store,
             servers,
             etcd,
             _dir: dir,
@@ -184,24 +190,101 @@ impl Site {
         keeper.wait().unwrap();
     }
 
-    /// Kills PostgreSQL's first process: the one whose parent is not PostgreSQL.
-    pub(crate) fn kill_postgres(&self, name: ServerName) {
+    /// PostgreSQL's first process: the one whose parent is not PostgreSQL.
+    pub(crate) fn postmaster(&self, name: ServerName) -> u32 {
         let all = world::inside(&self.settings(name).data());
         let first = all
             .iter()
             .find(|pid| world::parent(**pid).is_none_or(|parent| !all.contains(&parent)));
-        world::kill(*first.unwrap());
+        *first.unwrap()
     }
 
-    /// Kills Patroni itself: the child of the namespace's pid 1, which is a child of the keeper.
-    pub(crate) async fn kill_patroni(&self, name: ServerName) {
+    pub(crate) fn kill_postgres(&self, name: ServerName) {
+        world::kill(self.postmaster(name));
+    }
+
+    /// Patroni itself: the child of the namespace's pid 1, which is a child of the keeper.
+    pub(crate) fn patroni(&self, name: ServerName) -> u32 {
         let keeper = self.servers[&name].keeper.as_ref().unwrap().id();
         let all = world::inside(&self.settings(name).private());
         let grandchild = |pid: &&u32| {
             let init = world::parent(**pid);
             init.and_then(world::parent) == Some(keeper)
         };
-        world::kill(*all.iter().find(grandchild).unwrap());
+        *all.iter().find(grandchild).unwrap()
+    }
+
+    /// Waits until a keeper has ended Patroni and PostgreSQL for this reason.
+    pub(crate) async fn ended_because(&self, name: ServerName, reason: &str) {
+        let start = Instant::now();
+        let is_told = || {
+            self.report(name)
+                .last_end
+                .is_some_and(|end| end.contains(reason))
+        };
+        while !is_told() {
+            assert!(start.elapsed() < LIMIT, "{reason}: {}", self.logs());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Writes another name into the leader key, as it stands there after a promotion elsewhere.
+    pub(crate) async fn give_leadership_to(&self, who: &str) {
+        let key = self.leader_key();
+        self.store.put(&key, who, None).await.unwrap();
+    }
+
+    pub(crate) async fn take_leadership_back(&self) {
+        let key = self.leader_key();
+        let held = self.store.get(&key).await.unwrap().unwrap();
+        self.store.delete_if(&key, held.modified).await.unwrap();
+    }
+
+    fn leader_key(&self) -> String {
+        self.servers
+            .values()
+            .next()
+            .unwrap()
+            .settings
+            .leadership()
+            .key
+    }
+
+    /// Has a standby's data set aside and waits until that is done; tells where it is.
+    pub(crate) async fn clone_anew(&mut self, name: ServerName) -> PathBuf {
+        let server = self.servers.get_mut(&name).unwrap();
+        server.settings.clones += 1;
+        let clones = server.settings.clones;
+        let order = install(&server.settings, Wanted::Run).unwrap().order;
+        let start = Instant::now();
+        while self.report(name).clones < clones {
+            assert!(start.elapsed() < LIMIT, "{}", self.logs());
+            sleep(Duration::from_millis(20)).await;
+        }
+        order.aside()
+    }
+
+    /// Waits until all members hold the same rows.
+    pub(crate) async fn same_contents(&self) {
+        let start = Instant::now();
+        loop {
+            let sums = self.servers.keys().map(|name| {
+                self.sql(
+                    *name,
+                    "SELECT count(*), md5(string_agg(id::text, ',' ORDER BY id)) FROM entries",
+                )
+            });
+            let sums: BTreeSet<String> = sums.collect();
+            if sums.len() == 1 {
+                return;
+            }
+            assert!(start.elapsed() < LIMIT, "{sums:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(crate) async fn kill_patroni(&self, name: ServerName) {
+        world::kill(self.patroni(name));
         let start = Instant::now();
         while self.report(name).restarts == 0 {
             assert!(start.elapsed() < LIMIT);

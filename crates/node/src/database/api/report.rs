@@ -118,10 +118,8 @@ fn member(
         Ok(report) => report,
         Err(reason) => {
             return ObservedDatabase {
-                role: DatabaseRole::Unknown,
                 state: reason.clone(),
-                timeline: 0,
-                lag_bytes: None,
+                ..ObservedDatabase::default()
             };
         }
     };
@@ -154,6 +152,9 @@ fn member(
             }
             DatabaseRole::Unknown => None,
         },
+        replayed: report.xlog.replayed_location,
+        // Patroni does not tell it; whoever has the files adds it.
+        history: None,
     }
 }
 

@@ -5,19 +5,16 @@
 //! Starting Patroni and PostgreSQL anew clears the name, and loses nothing.
 
 use super::look::Look;
+use super::psql;
 use crate::database::{Api, MemberRole};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tokio::process::Command;
-use tokio::time::timeout;
 
 /// Between two looks. Patroni, left alone, needs no longer than this to take a name back.
 const INTERVAL: Duration = Duration::from_secs(4);
 /// So many looks in a row must find the same before it is believed.
 const LOOKS: u32 = 2;
-const PSQL_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) struct Ghost {
     psql: PathBuf,
@@ -69,24 +66,6 @@ async fn look(api: &Api, at: SocketAddr, psql: &Path, directory: &Path) -> Optio
         return None;
     }
     // `*` is what strict mode writes while there is no standby: then commits are meant to wait.
-    let names = names(psql, directory).await?;
+    let names = psql::ask(psql, directory, "SHOW synchronous_standby_names").await?;
     (!names.is_empty() && names != "*").then_some(names)
-}
-
-async fn names(psql: &Path, directory: &Path) -> Option<String> {
-    let mut command = Command::new(psql);
-    command
-        .args([
-            "-X", "-A", "-t", "-w", "-U", "postgres", "-d", "postgres", "-h",
-        ])
-        .arg(directory)
-        .args(["-c", "SHOW synchronous_standby_names"])
-        .env_clear()
-        .env("PGPASSFILE", directory.join("pgpass"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let output = timeout(PSQL_LIMIT, command.output()).await.ok()?.ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.trim().to_string())
 }

@@ -3,6 +3,7 @@
 use super::ghost::Ghost;
 use super::logs::Logs;
 use super::settle::Settle;
+use super::watch::Watch;
 use crate::client::Client;
 use crate::database::{Api, KeeperDatabase};
 use crate::os::pidns::{Event, Exit, Namespace, Step};
@@ -27,6 +28,7 @@ pub(super) struct Running {
     at: SocketAddr,
     settle: Settle,
     ghost: Ghost,
+    watch: Watch,
 }
 
 /// The namespace has ended by itself.
@@ -47,6 +49,7 @@ impl Running {
         Ok(Self {
             end: namespace.watch_end()?,
             events: namespace.watch_events()?,
+            watch: Watch::new(now, namespace.pid(), order),
             namespace,
             since: now,
             failed: None,
@@ -95,7 +98,8 @@ impl Running {
     }
 
     /// Asks Patroni to read its configuration again.
-    pub(super) fn reload(&self) {
+    pub(super) fn reload(&mut self, order: &KeeperDatabase) {
+        self.watch.reload(order);
         self.signal(libc::SIGHUP);
     }
 
@@ -118,15 +122,24 @@ impl Running {
 
     fn look_after(&mut self, now: Instant) {
         self.logs.bound(now);
+        if let Some(reason) = self.watch.step(now) {
+            self.end_for(reason.to_string());
+        }
         let Some(api) = &self.api else { return };
         self.settle.step(now, api, self.at);
         if let Some(name) = self.ghost.step(now, api, self.at) {
-            self.failed = Some(format!(
+            self.end_for(format!(
                 "commits waited for {name}, which is gone, and Patroni did not see it"
             ));
-            if let Err(error) = self.namespace.kill() {
-                tracing::error!(%error, "cannot end the namespace");
-            }
+        }
+    }
+
+    /// Ends everything at once, so that it is started anew.
+    fn end_for(&mut self, reason: String) {
+        tracing::warn!(reason, "ending Patroni and PostgreSQL");
+        self.failed = Some(reason);
+        if let Err(error) = self.namespace.kill() {
+            tracing::error!(%error, "cannot end the namespace");
         }
     }
 
