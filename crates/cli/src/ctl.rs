@@ -3,7 +3,7 @@
 mod tables;
 
 use crate::args::{Ctl, Global};
-use crate::output::Exit;
+use crate::output::{self, Exit};
 use anyhow::{Context as _, anyhow, bail};
 use gaiola_model::proxy::{Admin, ControlReply, ControlRequest, ProxyStat, ServerOrder};
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -47,27 +47,27 @@ pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
     let order = match parse(&words) {
         Ok(order) => order,
         Err(wrong) => {
-            eprintln!("gaiola: {wrong}\n\n{HELP}");
+            tell!("gaiola: {wrong}\n\n{HELP}");
             return Ok(Exit::Usage);
         }
     };
     let limit = global.timeout.min(ANSWER_LIMIT);
     match order {
         Order::Change(request) => match ask(&ctl.socket, &request, limit)? {
-            ControlReply::Done if global.json => println!("{}", serde_json::json!({})),
+            ControlReply::Done if global.json => say!("{}", serde_json::json!({})),
             ControlReply::Done => {}
             _ => bail!("{OTHER_KIND}"),
         },
         Order::Sessions => match ask(&ctl.socket, &ControlRequest::Sessions, limit)? {
             ControlReply::Sessions(stat) if global.json => {
-                println!("{}", serde_json::to_string_pretty(&stat)?);
+                say!("{}", serde_json::to_string_pretty(&stat)?);
             }
-            ControlReply::Sessions(stat) => print!("{}", tables::sessions(&stat)),
+            ControlReply::Sessions(stat) => output::print(&tables::sessions(&stat)),
             other => bail!("the proxy answered {other:?}"),
         },
         Order::Show(what) => match ask(&ctl.socket, &ControlRequest::Stat, limit)? {
-            ControlReply::Stat(stat) if global.json => println!("{}", what.json(&stat)?),
-            ControlReply::Stat(stat) => print!("{}", what.table(&stat)),
+            ControlReply::Stat(stat) if global.json => say!("{}", what.json(&stat)?),
+            ControlReply::Stat(stat) => output::print(&what.table(&stat)),
             _ => bail!("{OTHER_KIND}"),
         },
     }

@@ -3,7 +3,7 @@
 use crate::args::{Drill, Global};
 use crate::connect::Lab;
 use crate::hands;
-use crate::output::Exit;
+use crate::output::{self, Exit};
 use anyhow::Context as _;
 use gaiola_core::drill::{DrillReport, Process, Selection, Target, Verdict, render, render_all};
 use gaiola_model::status::Status;
@@ -32,7 +32,7 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     let mut reports = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         if targets.len() > 1 && !global.quiet {
-            eprintln!("\n[{}/{}] {target}", number + 1, targets.len());
+            tell!("\n[{}/{}] {target}", number + 1, targets.len());
         }
         let course = Course::new(place.front_door, config.drill.clone());
         let course = match config.speaks_tls() {
@@ -54,7 +54,7 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
         }
     }
     if targets.len() > 1 && !global.json {
-        print!("\n{}", render_all(&reports));
+        output::print(&format!("\n{}", render_all(&reports)));
     }
     Ok(Exit::of(Verdict::exit_code_of_all(
         reports.iter().map(|report| report.verdict),
@@ -77,9 +77,9 @@ fn as_it_is(config: &Config, status: &Status) -> Config {
 
 fn print_one(global: &Global, report: &DrillReport) -> anyhow::Result<()> {
     if global.json {
-        println!("{}", serde_json::to_string(report)?);
+        say!("{}", serde_json::to_string(report)?);
     } else {
-        print!("{}", render(report));
+        output::print(&render(report));
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ fn rehearse(global: &Global, lab: &Lab, plan: &Plan) -> anyhow::Result<DrillRepo
         };
         let mut progress = |text: &str| {
             if !global.quiet {
-                eprintln!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
+                tell!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
             }
         };
         let tasks = tokio::task::LocalSet::new();

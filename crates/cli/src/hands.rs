@@ -12,7 +12,6 @@ use gaiola_model::status::Status;
 use gaiola_node::api::{Change, ChangeRequest, Planned};
 use gaiola_node::client::Request;
 use gaiola_wire::config::{ConfigErrors, Mistake};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,8 +27,8 @@ impl Invalid {
     /// Every mistake: for programs on standard output, where they read whatever a command answers.
     pub(crate) fn print(&self, json: bool) {
         match json {
-            true => println!("{:#}", told(&self.path, self.errors.mistakes())),
-            false => eprintln!("{self}"),
+            true => say!("{:#}", told(&self.path, self.errors.mistakes())),
+            false => tell!("{self}"),
         }
     }
 }
@@ -65,9 +64,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
 pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let config = read(&of.file)?;
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&config)?);
+        say!("{}", serde_json::to_string_pretty(&config)?);
     } else if !global.quiet {
-        println!(
+        say!(
             "{}: valid; site {}, {} servers",
             of.file.display(),
             config.site,
@@ -82,10 +81,8 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let config = read(&of.file)?;
     let lab = Lab::of(config.site.clone())?;
     if !lab.is_running() {
-        println!("{} is not up; `gaiola up` would switch on:", config.site);
-        config
-            .server_names()
-            .for_each(|server| println!("  {server}"));
+        say!("{} is not up; `gaiola up` would switch on:", config.site);
+        config.server_names().for_each(|server| say!("  {server}"));
         return Ok(Exit::Ok);
     }
     let apply = Change::Apply {
@@ -102,24 +99,18 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         },
     )?;
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&planned)?);
+        say!("{}", serde_json::to_string_pretty(&planned)?);
         return Ok(Exit::Ok);
     }
     if planned.changes.is_empty() {
-        println!("nothing would change, unless the contents of the site's directory did");
+        say!("nothing would change, unless the contents of the site's directory did");
     }
-    planned
-        .changes
-        .iter()
-        .for_each(|change| println!("{change}"));
-    planned
-        .kept
-        .iter()
-        .for_each(|kept| println!("kept: {kept}"));
+    planned.changes.iter().for_each(|change| say!("{change}"));
+    planned.kept.iter().for_each(|kept| say!("kept: {kept}"));
     planned
         .refusals
         .iter()
-        .for_each(|refusal| println!("refused: {refusal}"));
+        .for_each(|refusal| say!("refused: {refusal}"));
     Ok(Exit::Ok)
 }
 
@@ -137,9 +128,9 @@ pub(crate) fn status(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
 /// Prints the site's state for people, or for programs.
 pub(crate) fn print_status(global: &Global, status: &Status) -> anyhow::Result<()> {
     if global.json {
-        println!("{}", serde_json::to_string_pretty(status)?);
+        say!("{}", serde_json::to_string_pretty(status)?);
     } else {
-        print!("{}", status::render(status, output::color(global)));
+        output::print(&status::render(status, output::color(global)));
     }
     Ok(())
 }
@@ -160,6 +151,9 @@ pub(crate) fn events(global: &Global, events: &Events) -> anyhow::Result<Exit> {
         let forever = Duration::from_secs(365 * 86_400);
         while let Some(line) = stream.next_line(forever).await? {
             print_event(global, &line)?;
+            if output::is_closed() {
+                break;
+            }
         }
         Ok(Exit::Ok)
     })
@@ -170,15 +164,13 @@ fn print_event(global: &Global, line: &[u8]) -> anyhow::Result<()> {
     if line.is_empty() {
         return Ok(());
     }
-    let mut out = std::io::stdout().lock();
     if global.json {
-        out.write_all(line)?;
-        out.write_all(b"\n")?;
+        say!("{}", String::from_utf8_lossy(line));
     } else {
         let event: Event = serde_json::from_slice(line)?;
-        writeln!(out, "{event}")?;
+        say!("{event}");
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 /// `gaiola scale`.

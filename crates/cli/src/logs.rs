@@ -2,12 +2,12 @@
 
 use crate::args::{Global, Logs};
 use crate::connect::{Lab, site};
-use crate::output::Exit;
+use crate::output::{self, Exit};
 use anyhow::{Context as _, bail};
 use gaiola_model::{InstanceName, ServerName};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
             let end = print(&server, &path, from, logs.last)?;
             read_to.insert(path, end);
         }
-        if !logs.follow {
+        if !logs.follow || output::is_closed() {
             return Ok(Exit::Ok);
         }
         std::thread::sleep(LOOK);
@@ -120,10 +120,8 @@ fn print(server: &ServerName, path: &Path, from: Option<u64>, last: usize) -> an
     } else {
         format!("{server}/{process}")
     };
-    let mut out = std::io::stdout().lock();
-    for line in &lines[skipped..] {
-        writeln!(out, "{name:<14} {line}")?;
-    }
-    out.flush()?;
+    let added = lines[skipped..].iter();
+    let added: String = added.map(|line| format!("{name:<14} {line}\n")).collect();
+    output::print(&added);
     Ok(start + whole as u64)
 }

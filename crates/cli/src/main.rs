@@ -1,5 +1,10 @@
 //! `gaiola`: one binary, one file, one command.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod output;
+
 mod args;
 mod connect;
 mod ctl;
@@ -7,14 +12,18 @@ mod drill;
 mod exec;
 mod hands;
 mod logs;
-mod output;
 mod processes;
 mod up;
 
 use args::{Args, Command};
 use clap::Parser as _;
+use gaiola_node::stderr;
 use output::Exit;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// The last lines on standard error have this long to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -28,20 +37,21 @@ fn main() -> ExitCode {
             };
         }
     };
+    stderr::take_panics();
     let json = args.global.json;
-    match run(args) {
-        Ok(exit) => exit.into(),
-        Err(error) => match error.downcast_ref::<hands::Invalid>() {
-            Some(invalid) => {
-                invalid.print(json);
-                Exit::FileInvalid.into()
-            }
-            None => {
-                eprintln!("gaiola: {error:#}");
-                Exit::Failed.into()
-            }
-        },
+    let exit = run(args).unwrap_or_else(|error| tell_why(&error, json));
+    let exit = output::settle(exit);
+    stderr::flush(LAST_LINES);
+    exit.into()
+}
+
+fn tell_why(error: &anyhow::Error, json: bool) -> Exit {
+    if let Some(invalid) = error.downcast_ref::<hands::Invalid>() {
+        invalid.print(json);
+        return Exit::FileInvalid;
     }
+    tell!("gaiola: {error:#}");
+    Exit::Failed
 }
 
 fn run(args: Args) -> anyhow::Result<Exit> {

@@ -2,8 +2,61 @@
 
 use crate::args::{Args, Global};
 use clap::CommandFactory as _;
-use std::io::IsTerminal as _;
+use gaiola_node::stderr;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// A line on standard error waits this long for its turn, so that it stands before what is printed next.
+const IN_ORDER: Duration = Duration::from_millis(100);
+
+/// What kept standard output from taking what was printed.
+static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints a line on standard output.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::output::print(&format!("{}\n", format_args!($($text)*))) };
+}
+
+/// Tells a line on standard error.
+macro_rules! tell {
+    ($($text:tt)*) => { $crate::output::tell(&format!("{}\n", format_args!($($text)*))) };
+}
+
+/// Prints on standard output. Where that fails, what is under way goes on; the exit code says it in the end.
+pub(crate) fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = printed {
+        let _ = UNPRINTED.set(error);
+    }
+}
+
+/// Tells something on standard error, which holds nobody up who does not read it.
+pub(crate) fn tell(text: &str) {
+    stderr::line(text);
+    stderr::flush(IN_ORDER);
+}
+
+/// The exit code once standard output is known to have taken everything. Whoever closed it has read enough.
+pub(crate) fn settle(exit: Exit) -> Exit {
+    match UNPRINTED.get() {
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            tell!("gaiola: cannot write to standard output: {error}");
+            match exit {
+                Exit::Ok => Exit::Failed,
+                failed => failed,
+            }
+        }
+        Some(_) | None => exit,
+    }
+}
+
+/// Whether standard output takes no more: whoever prints for ever may end.
+pub(crate) fn is_closed() -> bool {
+    UNPRINTED.get().is_some()
+}
 
 /// The published exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,16 +121,13 @@ impl From<Exit> for ExitCode {
 
 /// Whether standard output may be coloured.
 pub(crate) fn color(global: &Global) -> bool {
-    !global.no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal()
+    !global.no_color && std::env::var_os("NO_COLOR").is_none() && io::stdout().is_terminal()
 }
 
 /// Prints a completion script.
 pub(crate) fn completion(shell: clap_complete::Shell) -> anyhow::Result<Exit> {
-    clap_complete::generate(
-        shell,
-        &mut Args::command(),
-        "gaiola",
-        &mut std::io::stdout(),
-    );
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "gaiola", &mut script);
+    print(&String::from_utf8_lossy(&script));
     Ok(Exit::Ok)
 }

@@ -5,11 +5,17 @@ use crate::hands::{Invalid, told};
 use crate::output::Exit;
 use gaiola_model::proxy_file::ProxyFile;
 use gaiola_node::worker::FileError;
-use gaiola_node::{agent, init, keeper, lab, worker};
+use gaiola_node::{agent, init, keeper, lab, stderr, worker};
 use std::path::Path;
 
 /// Logs to standard error, which is the process's log file.
 fn log() {
+    log_later();
+    stderr::start();
+}
+
+/// Logs once the process has entered its namespaces: until then it has one thread only.
+fn log_later() {
     let level = std::env::var("GAIOLA_LOG")
         .ok()
         .and_then(|level| level.parse().ok())
@@ -18,13 +24,14 @@ fn log() {
         .with_max_level(level)
         .with_ansi(false)
         .with_target(false)
-        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .with_writer(|| stderr::Writer)
         .init();
 }
 
 /// `gaiola lab`.
 pub(crate) fn lab(args: Lab) -> anyhow::Result<Exit> {
-    log();
+    log_later();
     lab::run(lab::LabArgs {
         site: args.name,
         front_door: args.front_door,
@@ -101,9 +108,9 @@ fn say_valid(global: &Global, path: &Path, file: &ProxyFile) {
         valid["frontends"] = frontends.into();
         valid["backends"] = backends.into();
         valid["servers"] = servers.into();
-        println!("{valid:#}");
+        say!("{valid:#}");
     } else if !global.quiet {
         let path = path.display();
-        println!("{path}: valid; {frontends} frontends, {backends} backends, {servers} servers");
+        say!("{path}: valid; {frontends} frontends, {backends} backends, {servers} servers");
     }
 }

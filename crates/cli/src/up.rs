@@ -45,19 +45,19 @@ pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
     let exit = change(global, &lab, apply)?;
     if exit == Exit::Ok && !global.json && !global.quiet {
         let place: Place = lab.get("/ping")?;
-        println!("\n{} is up", lab.site);
-        println!("  the site      {scheme}://{}/", place.front_door);
-        println!(
+        say!("\n{} is up", lab.site);
+        say!("  the site      {scheme}://{}/", place.front_door);
+        say!(
             "  its status    http://{}/  (or: gaiola status)",
             place.page
         );
-        println!("  try next      gaiola drill kill lb1   gaiola scale app=3   gaiola logs -f");
+        say!("  try next      gaiola drill kill lb1   gaiola scale app=3   gaiola logs -f");
     }
     if up.detach || !started {
         return Ok(exit);
     }
     if exit == Exit::Interrupted {
-        eprintln!("interrupted: bringing {} down", lab.site);
+        tell!("interrupted: bringing {} down", lab.site);
         stop(&lab)?;
         return Ok(exit);
     }
@@ -164,17 +164,17 @@ pub(crate) fn change(global: &Global, lab: &Lab, change: Change) -> anyhow::Resu
         return Ok(Exit::Interrupted);
     };
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&outcome)?);
+        say!("{}", serde_json::to_string_pretty(&outcome)?);
     } else if outcome.exit == 0 {
         if !global.quiet {
-            eprintln!(
+            tell!(
                 "{:>6.1} s  done{}",
                 started.elapsed().as_secs_f32(),
                 said(&outcome.message)
             );
         }
     } else {
-        eprintln!("gaiola: {}", outcome.message);
+        tell!("gaiola: {}", outcome.message);
     }
     Ok(Exit::of(outcome.exit))
 }
@@ -209,10 +209,10 @@ async fn follow(
         match progress {
             Progress::Done(outcome) => return Ok(*outcome),
             Progress::Step(text) if !global.quiet => {
-                eprintln!("{:>6.1} s  {text}", started.elapsed().as_secs_f32())
+                tell!("{:>6.1} s  {text}", started.elapsed().as_secs_f32())
             }
             Progress::Server { name, state } if !global.quiet => {
-                eprintln!(
+                tell!(
                     "{:>6.1} s  {:<5} {state}",
                     started.elapsed().as_secs_f32(),
                     name.to_string()
@@ -230,7 +230,7 @@ async fn follow(
 /// Stays in the foreground with the events, until an interrupt brings everything down.
 fn stay(global: &Global, lab: &Lab) -> anyhow::Result<Exit> {
     if !global.quiet {
-        eprintln!("\nCtrl-C brings it down. What happens:");
+        tell!("\nCtrl-C brings it down. What happens:");
     }
     let ended = lab.runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt())?;
@@ -242,10 +242,10 @@ fn stay(global: &Global, lab: &Lab) -> anyhow::Result<Exit> {
         }
     })?;
     if ended {
-        eprintln!("{} went down", lab.site);
+        tell!("{} went down", lab.site);
         return Ok(Exit::Failed);
     }
-    eprintln!("bringing {} down", lab.site);
+    tell!("bringing {} down", lab.site);
     stop(lab)?;
     Ok(Exit::Interrupted)
 }
@@ -260,7 +260,7 @@ async fn show_events(lab: &Lab) {
     {
         while let Ok(Some(line)) = stream.next_line(Duration::from_secs(365 * 86_400)).await {
             if let Ok(event) = serde_json::from_slice::<gaiola_model::event::Event>(&line) {
-                eprintln!("{event}");
+                tell!("{event}");
             }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -272,14 +272,14 @@ pub(crate) fn down(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let lab = Lab::of(crate::connect::site(global, &of.file)?)?;
     if !lab.answers() {
         if !global.quiet {
-            eprintln!("{} is not up", lab.site);
+            tell!("{} is not up", lab.site);
         }
         return Ok(Exit::Ok);
     }
     let started = Instant::now();
     stop(&lab)?;
     if !global.quiet {
-        eprintln!(
+        tell!(
             "{:>6.1} s  {} is down; its data stays in {}",
             started.elapsed().as_secs_f32(),
             lab.site,

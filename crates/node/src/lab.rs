@@ -29,7 +29,7 @@ use hardware::Hardware;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
@@ -157,18 +157,25 @@ pub fn run(args: LabArgs) -> Result<(), LabError> {
     let started = Sockets::open(&args).and_then(|sockets| Ok((Lab::new(args)?, sockets)));
     match started {
         Ok((lab, sockets)) => {
-            println!("ready");
+            crate::stderr::start();
+            say("ready");
             lab.run(sockets)
         }
         Err(error @ LabError::AlreadyUp(_)) => {
-            println!("{UP_ALREADY}");
+            say(UP_ALREADY);
             Err(error)
         }
         Err(error) => {
-            println!("{error}");
+            say(&error.to_string());
             Err(error)
         }
     }
+}
+
+/// Tells whoever started us, if they still listen.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
 /// What [`run`] says where another lab of the site runs.

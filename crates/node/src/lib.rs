@@ -1,5 +1,7 @@
 //! The one IO shell: it asks `core` what to do, speaks with `wire`, and touches the world.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod agent;
 pub mod api;
 pub mod certificates;
@@ -16,6 +18,7 @@ pub mod pki;
 pub mod release;
 pub(crate) mod serve;
 pub mod state;
+pub mod stderr;
 pub mod store;
 pub mod view;
 pub mod worker;

@@ -62,6 +62,13 @@ fn render(figures: &Figures) -> String {
         "The version that runs.",
         [(format!("version=\"{version}\""), 1)],
     );
+    family(
+        &mut out,
+        "gaiola_messages_dropped_total",
+        "counter",
+        "Lines of the process's own log that could not be written.",
+        [(String::new(), crate::stderr::lost())],
+    );
     if let Some(keeper) = &figures.keeper {
         let owner = keeper.vips.iter().map(|(vip, state)| {
             (

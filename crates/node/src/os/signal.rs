@@ -44,6 +44,30 @@ impl AsFd for Termination {
     }
 }
 
+/// Starts a thread that no signal of the process is delivered to: whoever blocks or handles one does so for the others.
+///
+/// # Errors
+/// Where no thread can be had.
+pub fn spawn_undisturbed(
+    thread: std::thread::Builder,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    let mut all = MaybeUninit::uninit();
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: `sigfillset` initialises `all`, and the call initialises `before` where it succeeds.
+    let blocked = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr())
+    };
+    if blocked != 0 {
+        return Err(io::Error::from_raw_os_error(blocked));
+    }
+    let spawned = thread.spawn(run);
+    // SAFETY: `before` was initialised above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    spawned
+}
+
 fn termination_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` initialises the whole set, and both signal numbers are valid.

@@ -237,6 +237,13 @@ fn process(supervisor: &Supervisor, out: &mut Text) {
         "Lines that are missing in the access log.",
     );
     out.sample("gaiola_log_dropped_total", &[], supervisor.lines_lost());
+    let name = "gaiola_messages_dropped_total";
+    out.about(
+        name,
+        "counter",
+        "Lines of the process's own log that could not be written.",
+    );
+    out.sample(name, &[], crate::stderr::lost());
     out.about(
         "gaiola_connections_refused_total",
         "counter",

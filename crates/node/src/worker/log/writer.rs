@@ -2,11 +2,14 @@
 
 use super::Batch;
 use super::clock::Clock;
+use crate::stderr;
 use gaiola_model::proxy_file::{Facility, LogFormat, LogTarget};
 use jiff::tz::TimeZone;
+use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -59,7 +62,7 @@ impl LogWriter {
         let moved: Arc<AtomicBool> = Arc::default();
         let writer = Writer {
             sink: Sink::open(to)?,
-            failing: false,
+            missing: 0,
             lost: Arc::clone(&lost),
             moved: Arc::clone(&moved),
         };
@@ -106,8 +109,8 @@ impl LogWriter {
 
 struct Writer {
     sink: Sink,
-    /// Whether the last batch could not be written.
-    failing: bool,
+    /// Lines that could not be written since the last one that could.
+    missing: u64,
     lost: Arc<AtomicU64>,
     /// Whether the file was moved since it was opened.
     moved: Arc<AtomicBool>,
@@ -127,23 +130,27 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &Batch) {
-        let (lost, error) = match self.sink.write(batch) {
-            Ok(()) => (0, None),
-            Err((lost, error)) => (lost, Some(error)),
-        };
-        self.lost.fetch_add(lost, Ordering::Relaxed);
-        match &error {
-            Some(error) if !self.failing => tracing::warn!(%error, "the access log loses lines"),
-            Some(_) | None => {}
+        match self.sink.write(batch) {
+            Ok(()) if self.missing > 0 => {
+                let lost = std::mem::take(&mut self.missing);
+                tracing::info!(lost, "the access log is written again");
+            }
+            Ok(()) => {}
+            Err((lost, error)) => {
+                if self.missing == 0 {
+                    tracing::warn!(%error, "the access log loses lines");
+                }
+                self.missing += lost;
+                self.lost.fetch_add(lost, Ordering::Relaxed);
+            }
         }
-        self.failing = error.is_some();
     }
 }
 
 /// What takes the lines.
 enum Sink {
     File(LogFile),
-    Stdout,
+    Stdout(stderr::Sink<File>),
     Syslog(Syslog),
 }
 
@@ -151,7 +158,10 @@ impl Sink {
     fn open(to: &LogTarget) -> io::Result<Self> {
         Ok(match to {
             LogTarget::File(path) => Self::File(LogFile::open(path, FILE_LIMIT)?),
-            LogTarget::Stdout => Self::Stdout,
+            LogTarget::Stdout => {
+                let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+                Self::Stdout(stderr::Sink::new(stdout.into()))
+            }
             LogTarget::Udp(address, facility) => {
                 let local: SocketAddr = match address {
                     SocketAddr::V4(_) => ([0; 4], 0).into(),
@@ -172,79 +182,104 @@ impl Sink {
     /// # Errors
     /// How many lines were not written, and why.
     fn write(&mut self, batch: &Batch) -> Result<(), (u64, io::Error)> {
-        let written = match self {
-            Self::File(file) => file.write(&batch.bytes),
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(&batch.bytes).and_then(|()| stdout.flush())
-            }
-            Self::Syslog(syslog) => return syslog.write(batch),
-        };
-        written.map_err(|error| (batch.lines, error))
+        match self {
+            Self::File(file) => file.write(batch),
+            Self::Stdout(stdout) => stdout.write(&batch.bytes),
+            Self::Syslog(syslog) => syslog.write(batch),
+        }
     }
 
     fn reopen(&mut self) {
         // Each message names its server anew.
         if let Self::File(file) = self {
-            file.reopen();
+            file.again();
         }
     }
 }
 
+/// A file that has a name. It may be a FIFO, a device or a link as well: these are written to and never moved.
 struct LogFile {
     path: PathBuf,
-    file: File,
+    /// `None`: a FIFO that nobody reads yet, or what could not be opened again.
+    file: Option<stderr::Sink<File>>,
     len: u64,
     limit: u64,
 }
 
 impl LogFile {
     fn open(path: &Path, limit: u64) -> io::Result<Self> {
-        let (file, len) = open(path)?;
-        let path = path.into();
-        Ok(Self {
-            path,
-            file,
-            len,
+        let mut log = Self {
+            path: path.into(),
+            file: None,
+            len: 0,
             limit,
-        })
+        };
+        match log.reopen() {
+            Err(error) if !is_unread(&error) => Err(error),
+            Ok(()) | Err(_) => Ok(log),
+        }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, batch: &Batch) -> Result<(), (u64, io::Error)> {
         if self.len >= self.limit {
             self.rotate();
         }
-        self.file.write_all(bytes)?;
-        self.len += bytes.len() as u64;
+        if self.file.is_none() {
+            self.reopen().map_err(|error| (batch.lines, error))?;
+        }
+        if let Some(file) = &mut self.file {
+            file.write(&batch.bytes)?;
+        }
+        self.len += batch.bytes.len() as u64;
         Ok(())
     }
 
-    /// Keeps one old file.
+    /// Keeps one old file. What only has its name here, or is no file at all, stays.
     fn rotate(&mut self) {
-        let mut old = self.path.clone().into_os_string();
-        old.push(".1");
-        if let Err(error) = std::fs::rename(&self.path, old) {
-            tracing::warn!(%error, "the access log cannot be moved");
+        let is_file = std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_file());
+        if is_file {
+            let mut old = self.path.clone().into_os_string();
+            old.push(".1");
+            if let Err(error) = std::fs::rename(&self.path, old) {
+                tracing::warn!(%error, "the access log cannot be moved");
+            }
+            self.again();
+        } else {
+            self.len = 0;
         }
-        self.reopen();
     }
 
-    fn reopen(&mut self) {
-        match open(&self.path) {
-            Ok((file, len)) => (self.file, self.len) = (file, len),
-            Err(error) => tracing::warn!(%error, "the access log cannot be opened"),
+    /// Opens what has the name now; what was open stays where that fails.
+    fn again(&mut self) {
+        if let Err(error) = self.reopen() {
+            tracing::warn!(%error, "the access log cannot be opened");
         }
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        let (file, len) = open(&self.path)?;
+        (self.file, self.len) = (Some(stderr::Sink::new(file)), len);
+        Ok(())
     }
 }
 
+/// Opens a file to append to it. A FIFO that nobody reads is not waited for: that is an error.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o640)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)?;
+    // What is open may take its time: the writer has a thread of its own.
+    rustix::io::ioctl_fionbio(&file, false)?;
     let len = file.metadata()?.len();
     Ok((file, len))
+}
+
+/// Whether this says that nobody reads a FIFO.
+fn is_unread(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error())
 }
 
 /// A syslog server, to which each line is a message as HAProxy sends it: RFC 3164 without a host's name.
@@ -321,11 +356,59 @@ mod tests {
         let path = directory.path().join("access.log");
         let mut file = LogFile::open(&path, 4).unwrap();
         for text in ["one\n", "two\n", "three\n"] {
-            file.write(text.as_bytes()).unwrap();
+            file.write(&batch(text)).unwrap();
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
         let old = directory.path().join("access.log.1");
         assert_eq!(std::fs::read_to_string(old).unwrap(), "two\n");
+    }
+
+    #[test]
+    fn what_is_no_file_is_never_moved() {
+        let directory = tempfile::tempdir().unwrap();
+        let [link, fifo, target] =
+            ["link", "fifo", "target"].map(|name| directory.path().join(name));
+        std::os::unix::fs::symlink("/dev/stdout", &link).unwrap();
+        let to_file = directory.path().join("to_file");
+        std::os::unix::fs::symlink(&target, &to_file).unwrap();
+        make_fifo(&fifo);
+        let _reader = OpenOptions::new().read(true).write(true).open(&fifo);
+        for path in [Path::new("/dev/null"), &link, &fifo, &to_file] {
+            let before = std::fs::symlink_metadata(path).unwrap();
+            let mut file = LogFile::open(path, 1).unwrap();
+            file.write(&batch("\n")).unwrap();
+            file.write(&batch("\n")).unwrap();
+            let after = std::fs::symlink_metadata(path).unwrap();
+            assert_eq!(before.file_type(), after.file_type(), "{path:?}");
+            let old = format!("{}.1", path.display());
+            assert!(std::fs::symlink_metadata(&old).is_err(), "{old}");
+        }
+        assert_eq!(std::fs::read(target).unwrap(), b"\n\n");
+    }
+
+    fn make_fifo(path: &Path) {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    }
+
+    #[test]
+    fn a_fifo_is_not_waited_for_and_written_to_once_somebody_reads() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fifo");
+        make_fifo(&path);
+        let mut file = LogFile::open(&path, 100).unwrap();
+        assert_eq!(file.write(&batch("one\ntwo\n")).unwrap_err().0, 2);
+        let reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(&path);
+        let mut reader = reader.unwrap();
+        file.write(&batch("three\n")).unwrap();
+        let mut read = [0; 16];
+        let len = io::Read::read(&mut reader, &mut read).unwrap();
+        assert_eq!(&read[..len], b"three\n");
+        drop(reader);
+        assert_eq!(file.write(&batch("four\n")).unwrap_err().0, 1);
     }
 
     #[test]
