@@ -10,6 +10,7 @@ pub mod forward;
 pub mod health;
 pub mod limit;
 pub mod merge;
+pub mod private;
 pub mod retry;
 pub mod rollout;
 pub mod route;

@@ -32,6 +32,11 @@ impl Event {
         }
     }
 
+    /// How often it has happened.
+    pub(super) const fn times(&self) -> u64 {
+        self.times.get()
+    }
+
     /// It happens: everyone who waits is woken.
     pub(super) fn notify_all(&self) {
         self.times.set(self.times.get() + 1);

@@ -3,6 +3,7 @@
 mod attempt;
 mod body;
 mod exchange;
+mod private;
 mod record;
 mod reply;
 mod request;
@@ -16,10 +17,10 @@ use super::check::in_words;
 use super::counters::Unasked;
 use super::io::{self, Buffer, Fault, Timer};
 use super::log::Ending;
-use super::serving::{Idle, Server};
 use super::thread::Worker;
 use gaiola_model::proxy::{Admission, ClientTimeouts};
 use gaiola_wire::http1::{self, Limits, Progress};
+use private::Private;
 use record::Record;
 use scratch::Heads;
 use std::borrow::Cow;
@@ -46,8 +47,8 @@ struct Connection {
     server_timer: Timer,
     /// Requests so far.
     served: u64,
-    /// An idle connection to a server that was told that it is this client's.
-    own: Option<(Rc<Server>, Idle)>,
+    /// Idle connections to servers that are this client's alone.
+    private: Private,
 }
 
 /// A request whose head has been read.
@@ -81,7 +82,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
         client_timer: Timer::default(),
         server_timer: Timer::default(),
         served: 0,
-        own: None,
+        private: Private::default(),
     };
     loop {
         let after = match connection.next_request(held.take()).await {

@@ -13,6 +13,7 @@ mod http;
 mod logs;
 mod mutual_tls;
 mod operate;
+mod private;
 mod rules;
 mod standalone;
 mod standalone_rules;

@@ -57,12 +57,21 @@ pub(super) struct Attempt<'a, 'w> {
     pub(super) record: &'a mut Record,
 }
 
+/// Who may send further requests on a connection to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    Anyone,
+    /// The client whose request it carried: it holds state of that client's.
+    Client,
+}
+
 /// How it ended.
 pub(super) enum Outcome {
     /// The client has the whole response.
     Answered {
         keep_client: bool,
-        keep_server: bool,
+        /// For whom the server's connection is kept.
+        keep_server: Option<Holder>,
     },
     /// The client has been told that the protocol changes.
     Upgraded,

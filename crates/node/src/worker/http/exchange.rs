@@ -2,7 +2,7 @@
 
 mod reach;
 
-use super::attempt::{Attempt, Outcome};
+use super::attempt::{Attempt, Holder, Outcome};
 use super::body::Body;
 use super::record::Record;
 use super::request::{Request, Then, own};
@@ -16,6 +16,7 @@ use crate::worker::tunnel::tunnel;
 use gaiola_core::cookie;
 use gaiola_core::forward::{self, Hop};
 use gaiola_core::health::Input;
+use gaiola_core::private;
 use gaiola_core::retry::{self, Failure, MOST_ATTEMPTS, Verdict};
 use gaiola_core::sticky::{Found, Jar};
 use gaiola_model::http::{Framing, Version};
@@ -142,7 +143,10 @@ fn want(
     }
     let want = Want {
         key: backend.key(connection.client.address, Some((head, buffer))),
-        sticky: found.map(|found| found.server),
+        sticky: match found {
+            Some(found) => Some(found.server),
+            None => connection.private.preferred(backend.servers()),
+        },
         last: false,
     };
     (want, found)
@@ -267,7 +271,10 @@ async fn once(
             keep_server,
         } => {
             let Upstream {
-                lease, mut stream, ..
+                lease,
+                mut stream,
+                bound,
+                ..
             } = upstream;
             record.ending = GOOD;
             if lease.server.proved_well() {
@@ -275,10 +282,14 @@ async fn once(
                     .worker
                     .report(&lease.server.member, Input::Served);
             }
-            if keep_server {
-                connection.keep(&lease.server, stream);
-            } else {
-                stream.end();
+            let (head, front) = (&pending.heads.request, pending.buffer.front(head_len));
+            let bound = bound || private::by_request(head, front);
+            match keep_server {
+                Some(holder) => {
+                    let bound = bound || holder == Holder::Client;
+                    connection.keep(&lease.server, stream, bound);
+                }
+                None => stream.end(),
             }
             Ok(if keep_client {
                 Then::Request(rest)

@@ -97,12 +97,13 @@ impl Idle {
     }
 
     /// The connection, if nothing has come on it.
-    fn unless_stirred(mut self, method: Method) -> Option<Stream> {
+    pub(in crate::worker) fn unless_stirred(mut self, method: Method) -> Option<Stream> {
         let is_quiet = self.is_quiet(method.is_idempotent());
         self.stream.take_if(|_| is_quiet)
     }
 
-    fn is_quiet(&self, known: bool) -> bool {
+    /// Whether nothing has come on it; with `known` as far as the event loop has heard.
+    pub(in crate::worker) fn is_quiet(&self, known: bool) -> bool {
         let stream = self.stream.as_ref();
         stream.is_some_and(|stream| io::is_quiet(stream, known))
     }
@@ -159,6 +160,11 @@ impl Server {
             Some(settings) => settings.encrypt(stream).await,
             None => Ok(stream),
         }
+    }
+
+    /// How often its connections were closed.
+    pub(in crate::worker) const fn interrupts(&self) -> u64 {
+        self.interrupt.times()
     }
 
     /// Whether it takes new requests.

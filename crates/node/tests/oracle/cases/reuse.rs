@@ -95,6 +95,10 @@ pub(crate) fn all() -> Vec<Conversation> {
             .open()
             .ask(get("/2", "")),
         conversation("reuse: another client's POST").ask(get("/1", "")).open().ask(post("/2", "data")),
+        private("NTLM", "401 Unauthorized", "WWW-Authenticate: NTLM\r\n"),
+        private("Negotiate among others", "401 Unauthorized", "WWW-Authenticate: Basic realm=\"a, b\", Negotiate\r\n"),
+        private("NTLM in a line of its own", "401 Unauthorized", "WWW-Authenticate: Basic realm=\"a\"\r\nWWW-Authenticate: NTLM\r\n"),
+        private("Basic binds nothing", "401 Unauthorized", "WWW-Authenticate: Basic realm=\"NTLM\"\r\n"),
         conversation("reuse: two clients at a time")
             .server(once(&[Act::TakeHead, Act::TakeBytes(5), say(answer("200 OK", "", "slow")), Act::Serve]))
             .send("POST /1 HTTP/1.1\r\nHost: site\r\nContent-Length: 5\r\n\r\n")
@@ -153,6 +157,20 @@ pub(crate) fn all() -> Vec<Conversation> {
             .step(Step::Shut)
             .ended(),
     ]
+}
+
+/// A client that was asked for such a proof asks again, and then another one does; two servers take turns.
+fn private(what: &str, status: &str, challenge: &str) -> Conversation {
+    let asks = [Act::Take, say(answer(status, challenge, "")), Act::Serve];
+    let server = || Server::Script(vec![asks.to_vec(), vec![Act::Serve], vec![Act::Serve]]);
+    conversation(format!("reuse: private, {what}"))
+        .servers([server(), server()])
+        .ask(get("/1", ""))
+        .ask(get("/2", ""))
+        .ask(get("/3", ""))
+        .open()
+        .ask(get("/4", ""))
+        .ask(get("/5", ""))
 }
 
 fn saying_twice(response: &str) -> Server {

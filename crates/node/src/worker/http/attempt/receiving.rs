@@ -1,11 +1,12 @@
 //! The response's half of an attempt.
 
-use super::{Outcome, Stage};
+use super::{Holder, Outcome, Stage};
 use crate::worker::check::in_words;
 use crate::worker::http::LIMITS;
 use crate::worker::http::body::Body;
 use crate::worker::io::{self, Buffer, Fault, Pipe, Reader, Timer, Writer};
 use gaiola_core::forward::{self, Answer, Edit, Outgoing};
+use gaiola_core::private;
 use gaiola_core::retry::Failure;
 use gaiola_model::http::{Method, RequestHead, ResponseHead, Version};
 use gaiola_wire::http1::{self, ChunkDecoder, Part, Progress};
@@ -79,6 +80,10 @@ impl Receiving<'_> {
         if told.unchunk {
             return self.unchunked().await;
         }
+        let holder = match private::by_response(self.response, buffer.filled()) {
+            true => Holder::Client,
+            false => Holder::Anyone,
+        };
         let mut body = Body::new(self.response.framing);
         let head_len = self.response.len;
         let part = body
@@ -98,9 +103,10 @@ impl Receiving<'_> {
         buffer.consume(head_len + part);
         self.body(&mut body).await?;
         let empty = self.buffer.as_ref().is_none_or(Buffer::is_empty);
+        let keeps = self.response.keep_alive && body.is_done() && empty && sent;
         Ok(Outcome::Answered {
             keep_client: told.keep_alive,
-            keep_server: self.response.keep_alive && body.is_done() && empty && sent,
+            keep_server: keeps.then_some(holder),
         })
     }
 
@@ -264,7 +270,7 @@ impl Receiving<'_> {
             if chunks.is_done() {
                 return Ok(Outcome::Answered {
                     keep_client: false,
-                    keep_server: false,
+                    keep_server: None,
                 });
             }
             if !self.more().await? {

@@ -5,7 +5,7 @@ use crate::worker::http::Connection;
 use crate::worker::http::record::Record;
 use crate::worker::io::{self, Buffer, Fault, Stream};
 use crate::worker::log::Ending;
-use crate::worker::serving::{Backend, Idle, Lease, NoServer, Server, Want};
+use crate::worker::serving::{Backend, Lease, NoServer, Server, Want};
 use crate::worker::thread::Worker;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
@@ -29,6 +29,8 @@ pub(super) struct Upstream {
     pub(super) stream: Stream,
     /// It has served a request before.
     pub(super) reused: bool,
+    /// It holds state of the client's.
+    pub(super) bound: bool,
 }
 
 /// A failed attempt.
@@ -116,12 +118,13 @@ pub(super) async fn reach(
 ) -> Result<Upstream, Failed> {
     let timeouts = &backend.config.timeouts;
     let server = &lease.server;
-    if !fresh && let Some(stream) = connection.idle_to(server, method, timeouts.pooled) {
+    if !fresh && let Some((stream, bound)) = connection.idle_to(server, method, timeouts.pooled) {
         record.connect.done = true;
         return Ok(Upstream {
             lease,
             stream,
             reused: true,
+            bound,
         });
     }
     let began = Instant::now();
@@ -138,6 +141,7 @@ pub(super) async fn reach(
             lease,
             stream,
             reused: false,
+            bound: false,
         }),
         Err(fault) => {
             let (ending, reason) = match fault {
@@ -160,28 +164,26 @@ pub(super) async fn reach(
 }
 
 impl Connection {
-    /// An idle connection to the server that may carry this client's request.
+    /// An idle connection to the server that may carry this client's request, and whether it holds state of the client's.
     fn idle_to(
         &mut self,
         server: &Rc<Server>,
         method: Method,
         longest: Duration,
-    ) -> Option<Stream> {
-        match server.tells_client {
-            false => server.take_pooled(method, longest),
-            true => {
-                let own = self.own.take();
-                let (_, idle) = own.filter(|(other, _)| Rc::ptr_eq(other, server))?;
-                idle.reuse(method, longest)
-            }
-        }
+    ) -> Option<(Stream, bool)> {
+        let private = self.private.take(server, method, longest);
+        private.or_else(|| {
+            let pooled = (!server.tells_client).then(|| server.take_pooled(method, longest));
+            pooled.flatten().map(|stream| (stream, false))
+        })
     }
 
-    /// Keeps a connection for the next request: of anybody, or of this client where the server was told its name.
-    pub(super) fn keep(&mut self, server: &Rc<Server>, stream: Stream) {
-        match server.tells_client {
+    /// Keeps a connection for the next request: of anybody, or of this client alone where it is `bound` to it, or where the
+    /// server was told its name.
+    pub(super) fn keep(&mut self, server: &Rc<Server>, stream: Stream, bound: bool) {
+        match bound || server.tells_client {
+            true => self.private.keep(server, stream, bound),
             false => server.pool(stream),
-            true => self.own = Some((Rc::clone(server), Idle::new(stream))),
         }
     }
 }
