@@ -157,10 +157,18 @@ pub(crate) struct Drill {
     /// The site's file.
     #[command(flatten)]
     pub(crate) of: SiteFile,
-    /// `kill SERVER[/PROCESS]`, `power SERVER` (cable and processes), `stop SERVER`, or `all`. PROCESS is one of proxy,
-    /// keeper, agent, app, postgres, patroni, etcd.
+    /// `kill SERVER[/PROCESS]`, `power SERVER` (cable and processes), `stop SERVER`; for a span while it runs on:
+    /// `cut SERVER[,SERVER]` (from all others), `mute SERVER` (it hears, and nothing that it sends arrives), `deaf SERVER`
+    /// (it sends, and hears nothing), `freeze SERVER[/PROCESS]`; or `all`. SERVER may be `primary` or `standby`. PROCESS is
+    /// one of proxy, keeper, agent, app, postgres, patroni, etcd.
     #[arg(required = true, num_args = 1..=2, value_name = "WHAT")]
     pub(crate) what: Vec<String>,
+    /// How long a fault lasts that is undone while the server runs on.
+    #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = span)]
+    pub(crate) hold: Duration,
+    /// With `all`: every fault that leaves the server running, instead of every loss of a process or server.
+    #[arg(long)]
+    pub(crate) faults: bool,
 }
 
 /// Arguments of `logs`.

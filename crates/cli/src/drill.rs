@@ -4,8 +4,11 @@ use crate::args::{Drill, Global};
 use crate::connect::Lab;
 use crate::hands;
 use crate::output::{self, Exit};
-use anyhow::Context as _;
-use gaiola_core::drill::{DrillReport, Process, Selection, Target, Verdict, render, render_all};
+use anyhow::{Context as _, bail};
+use gaiola_core::drill::{
+    DrillReport, Process, Roles, Selection, Target, Verdict, render, render_all,
+};
+use gaiola_model::event::Subject;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, ServerName, Tier};
 use gaiola_node::api::{Harm as Order, Place, ServerHandle};
@@ -24,7 +27,7 @@ const ORDER_LIMIT: Duration = Duration::from_secs(60);
 /// Rehearses what was asked for, and ends with the gravest verdict.
 pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     let lab = Lab::find(global, &drill.of.file)?;
-    let selection: Selection = drill.what.join(" ").parse()?;
+    let selection = selection(drill)?;
     let config = hands::read(&drill.of.file)?;
     let place: Place = lab.get("/ping")?;
     let status: Status = lab.get("/status")?;
@@ -34,6 +37,8 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
         if targets.len() > 1 && !global.quiet {
             tell!("\n[{}/{}] {target}", number + 1, targets.len());
         }
+        // Who is the primary may have changed in the drill before.
+        let roles = Roles::of(&lab.get::<Status>("/status")?);
         let course = Course::new(place.front_door, config.drill.clone());
         let course = match config.speaks_tls() {
             true => course.over_tls().map_err(anyhow::Error::msg)?,
@@ -41,7 +46,8 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
         };
         let plan = Plan {
             site: lab.site.clone(),
-            target: *target,
+            target: target.named(roles)?,
+            hold: drill.hold,
             course,
             limits: Limits::default(),
         };
@@ -59,6 +65,15 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     Ok(Exit::of(Verdict::exit_code_of_all(
         reports.iter().map(|report| report.verdict),
     )))
+}
+
+fn selection(drill: &Drill) -> anyhow::Result<Selection> {
+    let selection: Selection = drill.what.join(" ").parse()?;
+    match (selection, drill.faults) {
+        (Selection::All, true) => Ok(Selection::Faults),
+        (_, true) => bail!("--faults belongs to `drill all`"),
+        (selection, false) => Ok(selection),
+    }
 }
 
 /// The file's tiers in the sizes that they have now.
@@ -87,14 +102,21 @@ fn print_one(global: &Global, report: &DrillReport) -> anyhow::Result<()> {
 fn rehearse(global: &Global, lab: &Lab, plan: &Plan) -> anyhow::Result<DrillReport> {
     let hands = Hands {
         lab,
+        hold: plan.hold,
         killed: RefCell::default(),
         harmed: RefCell::new(None),
     };
     let started = Instant::now();
     lab.runtime.block_on(async {
-        let mut interrupt = on_signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+        let mut interrupt = on_signal(SignalKind::interrupt())?;
+        let mut terminate = on_signal(SignalKind::terminate())?;
+        let mut hang_up = on_signal(SignalKind::hangup())?;
         let interrupted = async move {
-            interrupt.recv().await;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+            }
         };
         let mut progress = |text: &str| {
             if !global.quiet {
@@ -111,6 +133,7 @@ fn rehearse(global: &Global, lab: &Lab, plan: &Plan) -> anyhow::Result<DrillRepo
 /// The hands and eyes of a drill in the lab.
 struct Hands<'a> {
     lab: &'a Lab,
+    hold: Duration,
     killed: RefCell<Vec<Identity>>,
     harmed: RefCell<Option<Harmed>>,
 }
@@ -118,9 +141,22 @@ struct Hands<'a> {
 /// What was done, and what the event log held before.
 #[derive(Clone)]
 struct Harmed {
-    server: ServerName,
+    servers: Vec<ServerName>,
     before: Vec<String>,
 }
+
+impl Harmed {
+    /// What the last events of these servers say.
+    fn events(servers: &[ServerName], status: &Status) -> Vec<String> {
+        let of_servers = status.events.iter().filter(
+            |event| matches!(event.subject, Subject::Server(server) if servers.contains(&server)),
+        );
+        of_servers.map(ToString::to_string).collect()
+    }
+}
+
+/// How long after its span the lab undoes a fault where nobody else has.
+const GRACE: Duration = Duration::from_secs(5);
 
 impl Hands<'_> {
     async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, String> {
@@ -150,16 +186,6 @@ impl Hands<'_> {
             .pid)
     }
 
-    /// What the last events of a server say.
-    async fn events_of(&self, server: ServerName) -> Result<Vec<String>, String> {
-        let status: Status = self.ask(Request::get("/status")).await?;
-        let of_server = status
-            .events
-            .iter()
-            .filter(|event| event.subject == gaiola_model::event::Subject::Server(server));
-        Ok(of_server.map(ToString::to_string).collect())
-    }
-
     async fn kill(&self, server: ServerName, process: Option<Process>) -> Result<(), String> {
         let pid_1 = self
             .pid_1(server)
@@ -167,12 +193,7 @@ impl Hands<'_> {
             .ok_or_else(|| format!("{server} is off already"))?;
         let victims = match process {
             None => vec![identify(pid_1).map_err(|error| error.to_string())?],
-            // One instance is harm enough; the others are to go on.
-            Some(Process::App) => processes::find(pid_1, Process::App)
-                .into_iter()
-                .take(1)
-                .collect(),
-            Some(process) => processes::find(pid_1, process),
+            Some(process) => processes::victims(pid_1, process),
         };
         if victims.is_empty() {
             return Err(format!("no such process runs on {server}"));
@@ -184,63 +205,74 @@ impl Hands<'_> {
         Ok(())
     }
 
-    async fn do_harm(&self, target: Target) -> Result<(), String> {
-        let server = target.server();
-        let before = self.events_of(server).await?;
-        *self.harmed.borrow_mut() = Some(Harmed { server, before });
+    async fn do_harm(&self, target: &Target) -> Result<(), String> {
+        let servers = target.servers();
+        let status: Status = self.ask(Request::get("/status")).await?;
+        let before = Harmed::events(&servers, &status);
+        *self.harmed.borrow_mut() = Some(Harmed { servers, before });
         match target {
-            Target::Kill { server, process } => self.kill(server, process).await,
-            Target::Power(server) => self.order(&Order::CutPower(server)).await,
-            Target::Stop(server) => self.order(&Order::ShutDown(server)).await,
+            Target::Kill { server, process } => self.kill(*server, *process).await,
+            Target::Power(server) => self.order(&Order::CutPower(*server)).await,
+            Target::Stop(server) => self.order(&Order::ShutDown(*server)).await,
+            held => {
+                let for_ms = (self.hold + GRACE).as_millis();
+                let begin = Order::Begin {
+                    target: held.clone(),
+                    for_ms: u64::try_from(for_ms).unwrap_or(u64::MAX),
+                };
+                self.order(&begin).await
+            }
         }
     }
 
-    async fn is_done(&self, target: Target) -> Result<(), String> {
+    async fn is_done(&self, target: &Target) -> Result<(), String> {
         match target {
             Target::Kill {
                 process: Some(_), ..
-            } => {
-                let alive = self
-                    .killed
-                    .borrow()
-                    .iter()
-                    .filter(|victim| is_alive(**victim))
-                    .count();
-                if alive == 0 {
-                    Ok(())
-                } else {
-                    Err(format!("{alive} of the processes still run"))
+            } => self.are_dead(),
+            Target::Kill { server, .. } | Target::Power(server) | Target::Stop(server) => {
+                match self.pid_1(*server).await? {
+                    None => Ok(()),
+                    Some(pid) => Err(format!("pid 1 of {server} still runs ({pid})")),
                 }
             }
-            Target::Kill {
-                server,
-                process: None,
+            held => {
+                let faults: Vec<Target> = self.ask(Request::get("/faults")).await?;
+                match faults.contains(held) {
+                    true => Ok(()),
+                    false => Err("it is not in force".into()),
+                }
             }
-            | Target::Power(server)
-            | Target::Stop(server) => match self.pid_1(server).await? {
-                None => Ok(()),
-                Some(pid) => Err(format!("pid 1 of {server} still runs ({pid})")),
-            },
         }
     }
 
-    async fn give_back(&self, target: Target) -> Result<(), String> {
-        if target.heals_itself() {
-            return Ok(());
+    fn are_dead(&self) -> Result<(), String> {
+        let killed = self.killed.borrow();
+        match killed.iter().filter(|victim| is_alive(**victim)).count() {
+            0 => Ok(()),
+            alive => Err(format!("{alive} of the processes still run")),
         }
-        self.order(&Order::PowerOn(target.server())).await
+    }
+
+    async fn give_back(&self, target: &Target) -> Result<(), String> {
+        match target {
+            target if target.is_held() => self.order(&Order::End(target.clone())).await,
+            target if target.heals_itself() => Ok(()),
+            target => {
+                for server in target.servers() {
+                    self.order(&Order::PowerOn(server)).await?;
+                }
+                Ok(())
+            }
+        }
     }
 
     async fn look(&self) -> Result<Sight, String> {
         let status: Status = self.ask(Request::get("/status")).await?;
-        let harmed = self.harmed.borrow().clone();
-        let told = harmed.is_some_and(|harmed| {
-            let of_server = status.events.iter().filter(|event| {
-                event.subject == gaiola_model::event::Subject::Server(harmed.server)
-            });
-            of_server
-                .map(ToString::to_string)
-                .any(|event| !harmed.before.contains(&event))
+        let harmed = self.harmed.borrow();
+        let told = harmed.as_ref().is_some_and(|harmed| {
+            let events = Harmed::events(&harmed.servers, &status);
+            events.iter().any(|event| !harmed.before.contains(event))
         });
         Ok(Sight {
             healthy: status.healthy,
@@ -262,15 +294,15 @@ fn is_alive(victim: Identity) -> bool {
 }
 
 impl Harm for Hands<'_> {
-    fn harm(&self, target: Target) -> Answer<'_, ()> {
+    fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
         Box::pin(self.do_harm(target))
     }
 
-    fn confirm(&self, target: Target) -> Answer<'_, ()> {
+    fn confirm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
         Box::pin(self.is_done(target))
     }
 
-    fn put_back(&self, target: Target) -> Answer<'_, ()> {
+    fn put_back<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
         Box::pin(self.give_back(target))
     }
 

@@ -4,13 +4,19 @@
 //! concluded here.
 
 mod ledger;
+mod process;
 mod render;
 mod report;
+mod selection;
 mod target;
 mod template;
+mod whom;
 
 pub use ledger::{Kind, Ledger, Sample};
+pub use process::Process;
 pub use render::{render, render_all};
 pub use report::{DrillReport, KindReport, Marks, SCHEMA, Verdict, Writes};
-pub use target::{Process, Selection, Target, TargetError};
+pub use selection::Selection;
+pub use target::{Target, TargetError, Wanted};
 pub use template::{fill_body, fill_path};
+pub use whom::{Roles, Whom};

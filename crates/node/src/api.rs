@@ -2,6 +2,7 @@
 //!
 //! A change is answered by a stream of JSON lines, one [`Progress`] each, the last of which is `Done`.
 
+use gaiola_core::drill::Target;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, ServerName, SiteName};
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,15 @@ pub enum Harm {
     ShutDown(ServerName),
     /// Switch it on.
     PowerOn(ServerName),
+    /// Do a fault that leaves servers running. The lab undoes it by itself after `for_ms`.
+    Begin {
+        /// The fault.
+        target: Target,
+        /// How long it may last.
+        for_ms: u64,
+    },
+    /// Undo such a fault.
+    End(Target),
 }
 
 /// Which site answers, and where it is reached.

@@ -5,6 +5,7 @@
 
 pub mod change;
 pub mod control;
+pub mod faults;
 pub mod front_door;
 pub mod hardware;
 pub mod processes;
@@ -144,6 +145,10 @@ pub struct Lab {
     pub started: Instant,
     /// Set once everything is to end.
     pub ending: Cell<bool>,
+    /// Faults in force, the oldest first.
+    pub faults: RefCell<Vec<faults::Held>>,
+    /// The number of the next fault.
+    pub next_fault: Cell<u64>,
     /// What proxies and agents count.
     pub traffic: traffic::Traffic,
     targets: watch::Sender<Targets>,
@@ -308,6 +313,8 @@ impl Lab {
             events: RefCell::default(),
             started: Instant::now(),
             ending: Cell::new(false),
+            faults: RefCell::default(),
+            next_fault: Cell::default(),
             traffic: traffic::Traffic::default(),
             targets: watch::Sender::new(Targets::default()),
         }))

@@ -1,7 +1,9 @@
 //! What can be rehearsed: the harm, and the server or process that it is done to.
 
-use gaiola_model::{Config, ServerName, Tier};
-use serde::{Deserialize, Serialize};
+use super::process::Process;
+use super::whom::{Roles, Whom};
+use gaiola_model::ServerName;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,35 +13,65 @@ use std::str::FromStr;
 /// use gaiola_core::drill::{Process, Target};
 ///
 /// let target: Target = "kill db1/postgres".parse().unwrap();
-/// assert!(target.heals_itself());
+/// assert!(target.heals_itself() && !target.is_held());
 /// assert_eq!(target.to_string(), "kill db1/postgres");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Target {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target<S = ServerName> {
     /// SIGKILL to one process, or to every process of the server at once.
     Kill {
         /// The server.
-        server: ServerName,
+        server: S,
         /// The process; `None`: all of them.
         process: Option<Process>,
     },
     /// The power cord is pulled: cable and processes are gone at the same moment.
-    Power(ServerName),
+    Power(S),
     /// The server is shut down in order.
-    Stop(ServerName),
+    Stop(S),
+    /// The network between these servers and all others passes nothing either way; among themselves it does. Carriers
+    /// stay, and everything runs on.
+    Cut(Vec<S>),
+    /// The server hears everything, and nothing that it sends arrives.
+    Mute(S),
+    /// All that the server sends arrives, and it hears nothing.
+    Deaf(S),
+    /// SIGSTOP to one process, or to every process of the server but its pid 1.
+    Freeze {
+        /// The server.
+        server: S,
+        /// The process; `None`: all of them.
+        process: Option<Process>,
+    },
 }
 
-impl Target {
-    /// The server that is harmed.
-    pub const fn server(self) -> ServerName {
+/// A failure as an operator names it, before it is known who the primary is.
+///
+/// ```
+/// use gaiola_core::drill::{Roles, Wanted};
+///
+/// let wanted: Wanted = "cut primary,app1".parse().unwrap();
+/// let roles = Roles { primary: Some("db2".parse().unwrap()), standby: None };
+/// assert_eq!(wanted.named(roles).unwrap().to_string(), "cut db2,app1");
+/// ```
+pub type Wanted = Target<Whom>;
+
+impl<S: Copy> Target<S> {
+    /// The servers that are harmed; there is at least one.
+    pub fn servers(&self) -> Vec<S> {
         match self {
-            Self::Kill { server, .. } | Self::Power(server) | Self::Stop(server) => server,
+            Self::Cut(servers) => servers.clone(),
+            Self::Kill { server, .. }
+            | Self::Freeze { server, .. }
+            | Self::Power(server)
+            | Self::Stop(server)
+            | Self::Mute(server)
+            | Self::Deaf(server) => vec![*server],
         }
     }
 
     /// Whether the site must become whole without a hand. A server that was lost has to be put back first.
-    pub const fn heals_itself(self) -> bool {
+    pub const fn heals_itself(&self) -> bool {
         matches!(
             self,
             Self::Kill {
@@ -48,22 +80,71 @@ impl Target {
             }
         )
     }
+
+    /// Whether it lasts for a span and is undone then, while the servers run on.
+    pub const fn is_held(&self) -> bool {
+        match self {
+            Self::Cut(_) | Self::Mute(_) | Self::Deaf(_) | Self::Freeze { .. } => true,
+            Self::Kill { .. } | Self::Power(_) | Self::Stop(_) => false,
+        }
+    }
+
+    /// The same with other names for the servers.
+    fn map<T, E>(&self, name: impl Fn(S) -> Result<T, E>) -> Result<Target<T>, E> {
+        Ok(match self {
+            Self::Kill { server, process } => Target::Kill {
+                server: name(*server)?,
+                process: *process,
+            },
+            Self::Freeze { server, process } => Target::Freeze {
+                server: name(*server)?,
+                process: *process,
+            },
+            Self::Cut(servers) => {
+                let servers = servers.iter().map(|server| name(*server));
+                Target::Cut(servers.collect::<Result<_, _>>()?)
+            }
+            Self::Power(server) => Target::Power(name(*server)?),
+            Self::Stop(server) => Target::Stop(name(*server)?),
+            Self::Mute(server) => Target::Mute(name(*server)?),
+            Self::Deaf(server) => Target::Deaf(name(*server)?),
+        })
+    }
 }
 
-impl fmt::Display for Target {
+impl Wanted {
+    /// The failure with its servers' names.
+    pub fn named(&self, roles: Roles) -> Result<Target, TargetError> {
+        self.map(|whom| whom.named(roles))
+    }
+}
+
+impl<S: fmt::Display> fmt::Display for Target<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kill {
-                server,
-                process: Some(process),
-            } => write!(f, "kill {server}/{process}"),
-            Self::Kill {
-                server,
-                process: None,
-            } => write!(f, "kill {server}"),
+            Self::Kill { server, process } => of(f, "kill", server, *process),
+            Self::Freeze { server, process } => of(f, "freeze", server, *process),
             Self::Power(server) => write!(f, "power {server}"),
             Self::Stop(server) => write!(f, "stop {server}"),
+            Self::Mute(server) => write!(f, "mute {server}"),
+            Self::Deaf(server) => write!(f, "deaf {server}"),
+            Self::Cut(servers) => {
+                let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
+                write!(f, "cut {}", names.join(","))
+            }
         }
+    }
+}
+
+fn of(
+    f: &mut fmt::Formatter<'_>,
+    verb: &str,
+    server: &impl fmt::Display,
+    process: Option<Process>,
+) -> fmt::Result {
+    match process {
+        Some(process) => write!(f, "{verb} {server}/{process}"),
+        None => write!(f, "{verb} {server}"),
     }
 }
 
@@ -71,7 +152,9 @@ impl fmt::Display for Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// The first word is no harm, or words are missing.
-    #[error("{0:?} is not a drill: kill SERVER[/PROCESS], power SERVER, stop SERVER or all")]
+    #[error(
+        "{0:?} is not a drill: kill SERVER[/PROCESS], power SERVER, stop SERVER, cut SERVER[,SERVER], mute SERVER, deaf SERVER, freeze SERVER[/PROCESS] or all"
+    )]
     NotADrill(String),
     /// There can be no such server.
     #[error(transparent)]
@@ -83,226 +166,90 @@ pub enum TargetError {
     #[error("{server} runs no {process}")]
     Elsewhere {
         /// The server that was named.
-        server: ServerName,
+        server: Whom,
         /// The process that does not run on its tier.
         process: Process,
     },
+    /// A server is named twice.
+    #[error("{0} is named twice")]
+    Twice(Whom),
+    /// No server has that role.
+    #[error("the database has no {0} now")]
+    Nobody(Whom),
+}
+
+impl FromStr for Wanted {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [verb, whom] = words[..] else {
+            return Err(TargetError::NotADrill(text.into()));
+        };
+        match verb {
+            "kill" => process_of(whom).map(|(server, process)| Self::Kill { server, process }),
+            "freeze" => process_of(whom).map(|(server, process)| Self::Freeze { server, process }),
+            "power" => Ok(Self::Power(whom.parse()?)),
+            "stop" => Ok(Self::Stop(whom.parse()?)),
+            "mute" => Ok(Self::Mute(whom.parse()?)),
+            "deaf" => Ok(Self::Deaf(whom.parse()?)),
+            "cut" => several(whom).map(Self::Cut),
+            _ => Err(TargetError::NotADrill(text.into())),
+        }
+    }
+}
+
+/// `SERVER[/PROCESS]`.
+fn process_of(text: &str) -> Result<(Whom, Option<Process>), TargetError> {
+    let Some((server, process)) = text.split_once('/') else {
+        return Ok((text.parse()?, None));
+    };
+    let server: Whom = server.parse()?;
+    let process: Process = process.parse()?;
+    match process.runs_on(server.tier()) {
+        true => Ok((server, Some(process))),
+        false => Err(TargetError::Elsewhere { server, process }),
+    }
+}
+
+/// `SERVER[,SERVER]`.
+fn several(text: &str) -> Result<Vec<Whom>, TargetError> {
+    let mut servers = Vec::new();
+    for name in text.split(',') {
+        let server: Whom = name.parse()?;
+        if servers.contains(&server) {
+            return Err(TargetError::Twice(server));
+        }
+        servers.push(server);
+    }
+    Ok(servers)
 }
 
 impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        match words[..] {
-            ["kill", whom] => kill(whom),
-            ["power", server] => Ok(Self::Power(server.parse()?)),
-            ["stop", server] => Ok(Self::Stop(server.parse()?)),
-            _ => Err(TargetError::NotADrill(text.into())),
-        }
+        text.parse::<Wanted>()?.named(Roles::default())
     }
 }
 
-fn kill(whom: &str) -> Result<Target, TargetError> {
-    let Some((server, process)) = whom.split_once('/') else {
-        return Ok(Target::Kill {
-            server: whom.parse()?,
-            process: None,
-        });
-    };
-    let server: ServerName = server.parse()?;
-    let process: Process = process.parse()?;
-    if process.runs_on(server.tier) {
-        Ok(Target::Kill {
-            server,
-            process: Some(process),
-        })
-    } else {
-        Err(TargetError::Elsewhere { server, process })
+impl Serialize for Target {
+    fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl TryFrom<String> for Target {
-    type Error = TargetError;
-
-    fn try_from(text: String) -> Result<Self, TargetError> {
-        text.parse()
-    }
-}
-
-impl From<Target> for String {
-    fn from(target: Target) -> Self {
-        target.to_string()
-    }
-}
-
-/// A kind of process that runs on servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Process {
-    /// The data plane.
-    Proxy,
-    /// The keeper of the VIPs on a balancer, of the database on a database server.
-    Keeper,
-    /// The agent.
-    Agent,
-    /// One instance of the site's own process.
-    App,
-    /// PostgreSQL's first process.
-    Postgres,
-    /// Patroni.
-    Patroni,
-    /// The store's member.
-    Etcd,
-}
-
-impl Process {
-    /// Every kind.
-    pub const ALL: [Self; 7] = [
-        Self::Proxy,
-        Self::Keeper,
-        Self::Agent,
-        Self::App,
-        Self::Postgres,
-        Self::Patroni,
-        Self::Etcd,
-    ];
-
-    /// Its name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Proxy => "proxy",
-            Self::Keeper => "keeper",
-            Self::Agent => "agent",
-            Self::App => "app",
-            Self::Postgres => "postgres",
-            Self::Patroni => "patroni",
-            Self::Etcd => "etcd",
-        }
-    }
-
-    /// Whether servers of this tier may run one. Which servers carry the store's members is decided elsewhere.
-    pub const fn runs_on(self, tier: Tier) -> bool {
-        match self {
-            Self::Agent | Self::Etcd => true,
-            Self::Proxy => !matches!(tier, Tier::Database),
-            Self::Keeper => matches!(tier, Tier::Balancer | Tier::Database),
-            Self::App => matches!(tier, Tier::App),
-            Self::Postgres | Self::Patroni => matches!(tier, Tier::Database),
-        }
-    }
-}
-
-impl fmt::Display for Process {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Process {
-    type Err = TargetError;
-
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        let found = Self::ALL.into_iter().find(|process| process.name() == text);
-        found.ok_or_else(|| TargetError::NotAProcess(text.into()))
-    }
-}
-
-/// What the operator asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Selection {
-    /// This one.
-    One(Target),
-    /// Every server and every kind of process, one after another.
-    All,
-}
-
-impl Selection {
-    /// The failures to rehearse on this site, in order: processes, then servers shut down, then servers that lose
-    /// power. `store` names the servers that carry a member of the store.
-    ///
-    /// Database processes are killed on every database server, as only one of them is the primary.
-    pub fn targets(self, config: &Config, store: &[ServerName]) -> Vec<Target> {
-        if let Self::One(target) = self {
-            return vec![target];
-        }
-        let servers: Vec<ServerName> = config.server_names().collect();
-        let first = |server: &&ServerName| server.number == 1;
-        let mut targets: Vec<Target> = servers
-            .iter()
-            .flat_map(|server| processes(*server))
-            .collect();
-        targets.extend(store.first().map(|server| of(*server, Process::Etcd)));
-        targets.extend(servers.iter().filter(first).copied().map(Target::Stop));
-        targets.extend(servers.iter().copied().map(Target::Power));
-        targets
-    }
-}
-
-fn processes(server: ServerName) -> Vec<Target> {
-    let kinds: &[Process] = match (server.tier, server.number) {
-        (Tier::Balancer, 1) => &[Process::Proxy, Process::Keeper],
-        (Tier::Web, 1) => &[Process::Proxy],
-        (Tier::App, 1) => &[Process::App, Process::Proxy, Process::Agent],
-        (Tier::Database, _) => &[Process::Postgres, Process::Patroni, Process::Keeper],
-        _ => &[],
-    };
-    kinds.iter().map(|kind| of(server, *kind)).collect()
-}
-
-const fn of(server: ServerName, process: Process) -> Target {
-    Target::Kill {
-        server,
-        process: Some(process),
-    }
-}
-
-impl FromStr for Selection {
-    type Err = TargetError;
-
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        match text.trim() {
-            "all" => Ok(Self::All),
-            one => one.parse().map(Self::One),
-        }
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::selection::Selection;
     use super::*;
-    use gaiola_model::config::{App, Balancer, Database, Web};
-    use std::collections::HashSet;
-    use std::time::Duration;
-
-    fn config() -> Config {
-        Config {
-            site: "guestbook".parse().unwrap(),
-            balancer: Some(Balancer {
-                servers: 2,
-                vips: None,
-                listen: vec![80],
-                tls: None,
-            }),
-            web: Some(Web {
-                servers: 2,
-                root: "public".into(),
-            }),
-            app: App {
-                servers: 2,
-                instances: 2,
-                run: "bin/guestbook".into(),
-                release: None,
-                health: "/up".into(),
-                maxconn: None,
-                grace: Duration::from_secs(10),
-            },
-            database: Some(Database {
-                servers: 2,
-                strict: false,
-            }),
-            drill: None,
-        }
-    }
 
     #[test]
     fn targets_are_read_as_they_are_written() {
@@ -312,8 +259,17 @@ mod tests {
             "kill app1/app",
             "power db2",
             "stop web1",
+            "cut db1",
+            "cut db1,app1",
+            "mute db1",
+            "deaf lb2",
+            "freeze db1",
+            "freeze db1/patroni",
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+        for text in ["cut primary,app1", "freeze primary/patroni", "cut standby"] {
+            assert_eq!(text.parse::<Wanted>().unwrap().to_string(), text);
         }
     }
 
@@ -323,29 +279,37 @@ mod tests {
         assert!(error("burn lb1").starts_with("\"burn lb1\" is not a drill: kill SERVER"));
         assert!(error("kill").contains("is not a drill"));
         assert!(error("power proxy").contains("is not a server"));
+        assert!(error("cut db1,").contains("is not a server"));
         assert!(error("kill lb1/nginx").contains("is not a process: proxy,"));
         assert_eq!(error("kill lb1/postgres"), "lb1 runs no postgres");
         assert_eq!(error("kill db1/proxy"), "db1 runs no proxy");
+        assert_eq!(error("freeze primary/proxy"), "primary runs no proxy");
+        assert_eq!(error("cut db1,db1"), "db1 is named twice");
     }
 
     #[test]
-    fn all_is_every_server_and_every_kind_of_process_once() {
-        let config = config();
-        let targets = Selection::All.targets(&config, &["lb1".parse().unwrap()]);
-        for server in config.server_names() {
-            assert!(targets.contains(&Target::Power(server)), "{server}");
-        }
-        for kind in Process::ALL {
-            let hit = |target: &Target| matches!(target, Target::Kill { process: Some(p), .. } if *p == kind);
-            assert!(targets.iter().any(hit), "{kind}");
-        }
-        assert_eq!(targets.iter().collect::<HashSet<_>>().len(), targets.len());
+    fn a_role_is_a_server_once_it_is_known_who_has_it() {
+        let wanted: Wanted = "cut primary,app1".parse().unwrap();
+        let db2 = "db2".parse().unwrap();
+        let roles = Roles {
+            primary: Some(db2),
+            standby: None,
+        };
+        assert_eq!(wanted.named(roles).unwrap().to_string(), "cut db2,app1");
+        let nobody = wanted.named(Roles::default()).unwrap_err();
+        assert_eq!(nobody.to_string(), "the database has no primary now");
     }
 
     #[test]
     fn only_a_killed_process_heals_itself() {
         assert!("kill lb1/proxy".parse::<Target>().unwrap().heals_itself());
-        for text in ["kill lb1", "power lb1", "stop lb1"] {
+        for text in [
+            "kill lb1",
+            "power lb1",
+            "stop lb1",
+            "cut lb1",
+            "freeze lb1/proxy",
+        ] {
             assert!(!text.parse::<Target>().unwrap().heals_itself(), "{text}");
         }
     }

@@ -14,14 +14,14 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + 'a>>;
 /// Each error is a sentence for the report.
 pub trait Harm {
     /// Does the harm. It returns once the order is carried out.
-    fn harm(&self, target: Target) -> Answer<'_, ()>;
+    fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()>;
 
     /// `Ok` when it is certain that the harm was done: the process that ran before is gone, the server answers no
     /// more. Asked again until it is, or until [`Limits::confirm`].
-    fn confirm(&self, target: Target) -> Answer<'_, ()>;
+    fn confirm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()>;
 
     /// Gives back what was taken away. There may be nothing to give back, and it may be called twice.
-    fn put_back(&self, target: Target) -> Answer<'_, ()>;
+    fn put_back<'a>(&'a self, target: &'a Target) -> Answer<'a, ()>;
 
     /// What the site's status tells now.
     fn status(&self) -> Answer<'_, Sight>;
@@ -45,6 +45,8 @@ pub struct Plan {
     pub site: SiteName,
     /// What is rehearsed.
     pub target: Target,
+    /// How long a fault lasts that leaves the servers running.
+    pub hold: Duration,
     /// How the site is loaded.
     pub course: Course,
     /// How long each step may take.

@@ -110,7 +110,11 @@ impl Run<'_> {
     async fn rehearse(&mut self) -> Result<(), Trouble> {
         self.calm().await?;
         self.do_harm().await?;
-        self.heal().await
+        match self.plan.target.is_held() {
+            true => self.hold().await,
+            false => self.heal().await?,
+        }
+        Ok(())
     }
 
     /// The load must be clean before the harm, or its failures could not be told from the harm's.
@@ -148,12 +152,13 @@ impl Run<'_> {
     }
 
     async fn do_harm(&mut self) -> Result<(), Trouble> {
-        let target = self.plan.target;
+        let plan = self.plan;
+        let target = &plan.target;
         (self.progress)(&target.to_string());
         self.touched = true;
         self.marks.harm = Some(self.record.now());
         let not_done = |why: String| (Verdict::NotDone, why);
-        let limits = &self.plan.limits;
+        let limits = &plan.limits;
         within(limits.order, self.harm.harm(target))
             .await
             .map_err(not_done)?;
@@ -165,6 +170,20 @@ impl Run<'_> {
             sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// Watches until the fault has lasted its span, whatever the site makes of it: it may need the server back.
+    async fn hold(&mut self) {
+        let harmed = self.marks.harm.unwrap_or_default();
+        self.healthy_since = None;
+        while self.record.now() - harmed < self.plan.hold {
+            let sight = self.look().await;
+            let now = self.record.now();
+            self.watch(&sight, now);
+            let settled = now - harmed > self.plan.limits.settle && self.is_settled(now);
+            self.recover(settled, harmed);
+            sleep(LOOK).await;
+        }
     }
 
     /// Until requests succeed again, and, where nobody has to help, the site is whole.
@@ -226,9 +245,9 @@ impl Run<'_> {
     }
 
     async fn put_back(&mut self, now: Time) -> Result<(), Trouble> {
-        let target = self.plan.target;
+        let target = &self.plan.target;
         if !target.heals_itself() {
-            (self.progress)(&format!("giving {} back", target.server()));
+            (self.progress)(&format!("{target} is undone"));
             self.marks.put_back = Some(now);
             self.healthy_since = None;
         }
@@ -248,6 +267,7 @@ impl Run<'_> {
             let now = self.record.now();
             self.watch(&sight, now);
             let settled = self.is_settled(now);
+            self.recover(settled, self.marks.harm.unwrap_or_default());
             if let (Some(since), true) = (self.healthy_since, settled) {
                 self.whole(since);
                 return Ok(());
@@ -329,7 +349,7 @@ impl Run<'_> {
     }
 
     fn conclude(self, writes: Writes, trouble: Option<Trouble>) -> DrillReport {
-        let what = (self.plan.site.to_string(), self.plan.target);
+        let what = (self.plan.site.to_string(), self.plan.target.clone());
         let paces = self.plan.course.paces();
         let ledger = self.record.ledger();
         DrillReport::conclude(what, &ledger, &paces, self.marks, writes, trouble)

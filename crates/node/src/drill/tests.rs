@@ -139,7 +139,7 @@ impl Hands {
 }
 
 impl Harm for Hands {
-    fn harm(&self, target: Target) -> Answer<'_, ()> {
+    fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
         Box::pin(async move {
             self.away.store(true, Ordering::Relaxed);
             self.site.serving.send_replace(false);
@@ -157,7 +157,7 @@ impl Harm for Hands {
         })
     }
 
-    fn confirm(&self, _: Target) -> Answer<'_, ()> {
+    fn confirm<'a>(&'a self, _: &'a Target) -> Answer<'a, ()> {
         let confirmed = self.can_confirm && self.away.load(Ordering::Relaxed);
         Box::pin(async move {
             if confirmed {
@@ -168,7 +168,7 @@ impl Harm for Hands {
         })
     }
 
-    fn put_back(&self, _: Target) -> Answer<'_, ()> {
+    fn put_back<'a>(&'a self, _: &'a Target) -> Answer<'a, ()> {
         self.put_back.fetch_add(1, Ordering::Relaxed);
         self.site.serving.send_replace(true);
         Box::pin(async { Ok(()) })
@@ -188,6 +188,7 @@ fn plan(site: &Site, target: &str) -> Plan {
     Plan {
         site: "test".parse().unwrap(),
         target: target.parse().unwrap(),
+        hold: Duration::from_secs(2),
         course: course(site.door, Some(writes())),
         limits: Limits {
             ready: Duration::from_millis(200),

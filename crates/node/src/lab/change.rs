@@ -814,6 +814,10 @@ pub async fn harm(lab: &Rc<Lab>, harm: Harm) -> io::Result<()> {
             lab.poke.notify_one();
             Ok(())
         }
+        Harm::Begin { target, for_ms } => {
+            super::faults::begin(lab, target, Duration::from_millis(for_ms)).await
+        }
+        Harm::End(target) => super::faults::end(lab, &target),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Lab;
 use super::change;
+use super::faults;
 use crate::api::{ChangeRequest, Harm, Outcome, Progress, ServerHandle};
 use crate::events::Events;
 use crate::page;
@@ -67,6 +68,7 @@ async fn control(lab: Rc<Lab>, request: Request<Incoming>) -> Answer {
             Ok(harm) => harm_answer(change::harm(&lab, harm).await),
             Err(refusal) => refusal,
         },
+        (Method::GET, "/faults") => json(&faults::in_force(&lab)),
         (Method::GET, "/events") => stream_events(&lab, request.uri().query().unwrap_or_default()),
         (Method::POST, "/down") => {
             lab.ending.set(true);

@@ -1,7 +1,7 @@
 //! The lab's hardware: a bridge, and servers that are namespaces with a cable to it. Power and cables can be cut.
 
 use crate::os::namespace::{Pid1, spawn_pid_1};
-use crate::os::netlink::{Lifetime, Netlink};
+use crate::os::netlink::{Lifetime, Netlink, NetlinkError};
 use crate::os::process::{self, Exit, Identity, Process};
 use crate::state::Boot;
 use gaiola_model::ServerName;
@@ -17,11 +17,21 @@ pub const LAB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// Prefix length of the lab's network.
 pub const PREFIX: u8 = 16;
 const BRIDGE: &str = "gaiola";
+/// The name that a server has for its end of the cable.
+const INSIDE: &str = "eth0";
 
 /// Everything that is plugged in.
 pub struct Hardware {
     netlink: Netlink,
     powered: BTreeMap<ServerName, Powered>,
+    islands: u32,
+}
+
+/// A bridge of their own for servers that are cut off from all others.
+#[derive(Debug)]
+pub struct Island {
+    bridge: String,
+    servers: Vec<ServerName>,
 }
 
 /// A server that is on.
@@ -46,6 +56,7 @@ impl Hardware {
         Ok(Self {
             netlink,
             powered: BTreeMap::new(),
+            islands: 0,
         })
     }
 
@@ -92,7 +103,7 @@ impl Hardware {
             self.netlink.delete_link(&cable).map_err(io::Error::other)?;
         }
         self.netlink
-            .create_veth_to_pid(&cable, "eth0", pid)
+            .create_veth_to_pid(&cable, INSIDE, pid)
             .map_err(io::Error::other)?;
         self.netlink
             .set_master(&cable, BRIDGE)
@@ -140,6 +151,83 @@ impl Hardware {
             self.netlink.set_up(&cable)
         } else {
             self.netlink.set_down(&cable)
+        };
+        set.map_err(io::Error::other)
+    }
+
+    /// Cuts servers off from all others, but not from each other. Their cables keep their carrier, as behind a switch
+    /// that fails.
+    ///
+    /// # Errors
+    /// Where one of them is off; nothing is cut then.
+    pub fn cut_off(&mut self, servers: &[ServerName]) -> io::Result<Island> {
+        if let Some(off) = servers.iter().find(|s| !self.powered.contains_key(s)) {
+            return Err(io::Error::other(format!("{off} is off")));
+        }
+        self.islands += 1;
+        let island = Island {
+            bridge: format!("island{}", self.islands),
+            servers: servers.to_vec(),
+        };
+        let moved = self.move_to(&island);
+        match moved {
+            Ok(()) => Ok(island),
+            Err(error) => {
+                let _ = self.rejoin(island);
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
+    fn move_to(&mut self, island: &Island) -> Result<(), NetlinkError> {
+        self.netlink.create_bridge(&island.bridge)?;
+        self.netlink.set_up(&island.bridge)?;
+        for server in &island.servers {
+            self.netlink
+                .set_master(&server.to_string(), &island.bridge)?;
+        }
+        Ok(())
+    }
+
+    /// Takes servers back that were cut off. One that has died meanwhile is left out.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn rejoin(&mut self, island: Island) -> io::Result<()> {
+        for server in island
+            .servers
+            .iter()
+            .filter(|s| self.powered.contains_key(s))
+        {
+            let moved = self.netlink.set_master(&server.to_string(), BRIDGE);
+            moved.map_err(io::Error::other)?;
+        }
+        let removed = self.netlink.delete_link(&island.bridge);
+        removed.map_err(io::Error::other)
+    }
+
+    /// Drops all that a server sends, or lets it pass again. It is done at the server's own end of the cable.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, or the server has died.
+    pub fn set_mute(&mut self, first: Identity, mute: bool) -> io::Result<()> {
+        let mut inside = Netlink::open_in(first.pid).map_err(io::Error::other)?;
+        let set = match mute {
+            true => inside.drop_outgoing(INSIDE),
+            false => inside.pass_outgoing(INSIDE),
+        };
+        set.map_err(io::Error::other)
+    }
+
+    /// Drops all that is sent to a server, or lets it pass again.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_deaf(&mut self, server: ServerName, deaf: bool) -> io::Result<()> {
+        let cable = server.to_string();
+        let set = match deaf {
+            true => self.netlink.drop_outgoing(&cable),
+            false => self.netlink.pass_outgoing(&cable),
         };
         set.map_err(io::Error::other)
     }

@@ -11,6 +11,27 @@ struct Seen {
     args: Vec<String>,
 }
 
+/// Every process of a server but its pid 1.
+pub fn everything(pid_1: u32) -> Vec<Identity> {
+    let found = descendants(&look(), pid_1).into_iter();
+    found.filter_map(|pid| identify(pid).ok()).collect()
+}
+
+/// Those of a kind that a drill harms: of the site's instances one is harm enough, and the others are to go on.
+pub fn victims(pid_1: u32, kind: Process) -> Vec<Identity> {
+    let mut found = find(pid_1, kind);
+    if kind == Process::App {
+        found.truncate(1);
+    }
+    found
+}
+
+/// The letter that `/proc` has for what a process does: `R`, `S`, `T` (stopped), `Z` (a zombie) and others.
+pub fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 1..].trim_start().chars().next()
+}
+
 /// Every process of this kind among the descendants of a server's pid 1, by pids of our own PID namespace.
 ///
 /// Of the site's processes and of PostgreSQL's it is the first of each that is found, not their children.

@@ -230,6 +230,7 @@ pub async fn stop(lab: &Lab, server: ServerName) {
 /// Brings everything down: the standbys, then the primary, while the store still answers; then the rest at once.
 async fn switch_off(lab: &Rc<Lab>) {
     let started = Instant::now();
+    super::faults::end_all(lab);
     let databases: Vec<ServerName> = lab
         .hardware
         .borrow()

@@ -6,7 +6,7 @@ use rustix::process::{getegid, geteuid};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -100,11 +100,7 @@ pub fn spawn_pid_1(mut command: Command) -> io::Result<Pid1> {
 /// # Errors
 /// Where the process is gone, or we may not.
 pub fn join(pid: u32, user_namespace: bool) -> io::Result<()> {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-        .ok_or(io::ErrorKind::NotFound)?;
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    let pidfd = pidfd(pid)?;
     if user_namespace {
         rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)?;
         keep_capabilities_over_exec()?;
@@ -118,6 +114,28 @@ pub fn join(pid: u32, user_namespace: bool) -> io::Result<()> {
         pidfd.as_fd(),
         all,
     )?)
+}
+
+/// Makes the calling thread enter the network namespace of a process, and no other of its namespaces.
+///
+/// # Errors
+/// Where the process is gone, or we may not.
+pub fn join_network(pid: u32) -> io::Result<()> {
+    let pidfd = pidfd(pid)?;
+    let network = ThreadNameSpaceType::NETWORK;
+    Ok(rustix::thread::move_into_thread_name_spaces(
+        pidfd.as_fd(),
+        network,
+    )?)
+}
+
+fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .ok_or(io::ErrorKind::NotFound)?;
+    let flags = rustix::process::PidfdFlags::empty();
+    Ok(rustix::process::pidfd_open(pid, flags)?)
 }
 
 /// Within a new server: its own `/proc` and an empty `/run` that vanishes with it.

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod links;
+mod queues;
 mod watch;
 
 pub use addresses::{Address, Lifetime};
@@ -69,6 +70,20 @@ impl Netlink {
             socket,
             sequence: 0,
         })
+    }
+
+    /// Opens a handle on the network namespace of a process.
+    pub fn open_in(pid: u32) -> Result<Self> {
+        let inside = move || {
+            super::namespace::join_network(pid).map_err(|source| NetlinkError {
+                tried: format!("enter the network namespace of process {pid}"),
+                source,
+            })?;
+            Self::open()
+        };
+        // The thread that entered it goes no further: ours stays where it is.
+        let thread = std::thread::spawn(inside);
+        thread.join().expect("nothing in it panics")
     }
 
     /// Asks for a change and waits until it is done.

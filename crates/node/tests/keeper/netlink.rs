@@ -1,7 +1,9 @@
 use crate::namespace::isolated;
 use crate::site::wait;
+use gaiola_node::os::namespace::join_network;
 use gaiola_node::os::netlink::{Lifetime, Netlink};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
@@ -40,6 +42,64 @@ fn links_addresses_and_routes_are_made_and_removed() {
             net.delete_link("port1").unwrap();
             assert!(!net.link_exists("eth0").unwrap());
             assert!(net.link_exists("br0").unwrap());
+        },
+    );
+}
+
+/// Whether a datagram that is sent to `to` arrives there within a moment.
+fn arrives(from: &UdpSocket, to: &UdpSocket) -> bool {
+    let (mut buffer, address) = ([0; 8], to.local_addr().unwrap());
+    from.send_to(b"hello", address).unwrap();
+    to.set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    to.recv(&mut buffer).is_ok()
+}
+
+#[test]
+fn a_link_drops_what_leaves_by_it_and_still_hears() {
+    isolated(
+        "netlink::a_link_drops_what_leaves_by_it_and_still_hears",
+        || {
+            let mut net = Netlink::open().unwrap();
+            let mut unshare = Command::new("unshare");
+            // It dies with the PID namespace that this test is in.
+            let other = unshare
+                .args(["--net", "--", "sleep", "600"])
+                .spawn()
+                .unwrap()
+                .id();
+            let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+            let entered = || std::fs::read_link(format!("/proc/{other}/ns/net"));
+            wait("a namespace of its own", || {
+                entered().is_ok_and(|it| it != own)
+            });
+            net.create_veth_to_pid("here", "there", other).unwrap();
+            let mut inside = Netlink::open_in(other).unwrap();
+            let [ours, theirs] = [1, 2].map(|last| IpAddr::from([10, 77, 9, last]));
+            net.add_address("here", ours, 24, Lifetime::Forever)
+                .unwrap();
+            inside
+                .add_address("there", theirs, 24, Lifetime::Forever)
+                .unwrap();
+            net.set_up("here").unwrap();
+            inside.set_up("there").unwrap();
+            wait("a carrier", || net.link("here").unwrap().running);
+            let near = UdpSocket::bind((ours, 7)).unwrap();
+            let far = std::thread::spawn(move || {
+                join_network(other).unwrap();
+                UdpSocket::bind((theirs, 7)).unwrap()
+            });
+            let far = far.join().unwrap();
+            let both = || (arrives(&near, &far), arrives(&far, &near));
+            wait("the neighbours know each other", || both() == (true, true));
+            inside.drop_outgoing("there").unwrap();
+            assert_eq!(both(), (true, false), "mute");
+            inside.pass_outgoing("there").unwrap();
+            net.drop_outgoing("here").unwrap();
+            assert_eq!(both(), (false, true), "deaf");
+            net.pass_outgoing("here").unwrap();
+            net.pass_outgoing("here").unwrap();
+            assert_eq!(both(), (true, true));
         },
     );
 }

@@ -1,0 +1,211 @@
+//! What the operator asked for: one failure, or a whole list of them.
+
+use super::process::Process;
+use super::target::{Target, TargetError, Wanted};
+use super::whom::Whom;
+use gaiola_model::{Config, ServerName, Tier};
+use std::str::FromStr;
+
+/// What the operator asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// This one.
+    One(Wanted),
+    /// Every server and every kind of process, one after another.
+    All,
+    /// Every fault that leaves a server running: cut off, heard and not answering, answering and not heard, frozen.
+    Faults,
+}
+
+impl Selection {
+    /// The failures to rehearse on this site, in order. `store` names the servers that carry a member of the store.
+    pub fn targets(&self, config: &Config, store: &[ServerName]) -> Vec<Wanted> {
+        match self {
+            Self::One(target) => vec![target.clone()],
+            Self::All => all(config, store),
+            Self::Faults => faults(config, store),
+        }
+    }
+}
+
+/// Processes, then servers shut down, then servers that lose power.
+///
+/// Database processes are killed on every database server, as only one of them is the primary.
+fn all(config: &Config, store: &[ServerName]) -> Vec<Wanted> {
+    let servers: Vec<ServerName> = config.server_names().collect();
+    let first = |server: &&ServerName| server.number == 1;
+    let mut targets: Vec<Wanted> = servers
+        .iter()
+        .flat_map(|server| processes(*server))
+        .collect();
+    targets.extend(store.first().map(|server| kill(*server, Process::Etcd)));
+    let named = |server: &ServerName| Whom::Server(*server);
+    targets.extend(servers.iter().filter(first).map(named).map(Target::Stop));
+    targets.extend(servers.iter().map(named).map(Target::Power));
+    targets
+}
+
+fn processes(server: ServerName) -> Vec<Wanted> {
+    let kinds: &[Process] = match (server.tier, server.number) {
+        (Tier::Balancer, 1) => &[Process::Proxy, Process::Keeper],
+        (Tier::Web, 1) => &[Process::Proxy],
+        (Tier::App, 1) => &[Process::App, Process::Proxy, Process::Agent],
+        (Tier::Database, _) => &[Process::Postgres, Process::Patroni, Process::Keeper],
+        _ => &[],
+    };
+    kinds.iter().map(|kind| kill(server, *kind)).collect()
+}
+
+const fn kill(server: ServerName, process: Process) -> Wanted {
+    Target::Kill {
+        server: Whom::Server(server),
+        process: Some(process),
+    }
+}
+
+/// What has cost other clusters acknowledged writes, or has left them with two primaries; without a database, what
+/// leaves a server that is there and is of no use.
+fn faults(config: &Config, store: &[ServerName]) -> Vec<Wanted> {
+    if config.database.is_none() {
+        return without_a_database(config);
+    }
+    let freeze = |process| Target::Freeze {
+        server: Whom::Primary,
+        process,
+    };
+    let on_app = |server: &&ServerName| server.tier == Tier::App;
+    let voter = store.iter().find(on_app).copied();
+    let beside = voter.or_else(|| {
+        config
+            .server_names()
+            .find(|server| server.tier == Tier::App)
+    });
+    let mut primary = vec![Whom::Primary];
+    primary.extend(beside.map(Whom::Server));
+    vec![
+        Target::Cut(primary),
+        Target::Mute(Whom::Primary),
+        Target::Deaf(Whom::Primary),
+        freeze(None),
+        freeze(Some(Process::Patroni)),
+        freeze(Some(Process::Postgres)),
+        freeze(Some(Process::Keeper)),
+        Target::Cut(vec![Whom::Primary]),
+        Target::Cut(vec![Whom::Standby]),
+    ]
+}
+
+fn without_a_database(config: &Config) -> Vec<Wanted> {
+    let first = |server: &ServerName| server.number == 1;
+    let servers = config.server_names().filter(first).map(Whom::Server);
+    let of_one = |server| {
+        let freeze = Target::Freeze {
+            server,
+            process: None,
+        };
+        [
+            Target::Cut(vec![server]),
+            Target::Mute(server),
+            Target::Deaf(server),
+            freeze,
+        ]
+    };
+    servers.flat_map(of_one).collect()
+}
+
+impl FromStr for Selection {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        match text.trim() {
+            "all" => Ok(Self::All),
+            one => one.parse().map(Self::One),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::config::{App, Balancer, Database, Web};
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    fn config() -> Config {
+        Config {
+            site: "guestbook".parse().unwrap(),
+            balancer: Some(Balancer {
+                servers: 2,
+                vips: None,
+                listen: vec![80],
+                tls: None,
+            }),
+            web: Some(Web {
+                servers: 2,
+                root: "public".into(),
+            }),
+            app: App {
+                servers: 2,
+                instances: 2,
+                run: "bin/guestbook".into(),
+                release: None,
+                health: "/up".into(),
+                maxconn: None,
+                grace: Duration::from_secs(10),
+            },
+            database: Some(Database {
+                servers: 2,
+                strict: false,
+            }),
+            drill: None,
+        }
+    }
+
+    fn words(targets: &[Wanted]) -> Vec<String> {
+        targets.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn all_is_every_server_and_every_kind_of_process_once() {
+        let config = config();
+        let targets = Selection::All.targets(&config, &["lb1".parse().unwrap()]);
+        for server in config.server_names() {
+            assert!(targets.contains(&Target::Power(server.into())), "{server}");
+        }
+        for kind in Process::ALL {
+            let hit = |target: &Wanted| matches!(target, Target::Kill { process: Some(p), .. } if *p == kind);
+            assert!(targets.iter().any(hit), "{kind}");
+        }
+        assert_eq!(targets.iter().collect::<HashSet<_>>().len(), targets.len());
+    }
+
+    #[test]
+    fn faults_are_done_to_whoever_is_primary_then() {
+        let store = ["lb1", "web1", "app2"].map(|name| name.parse().unwrap());
+        let targets = Selection::Faults.targets(&config(), &store);
+        let expected = [
+            "cut primary,app2",
+            "mute primary",
+            "deaf primary",
+            "freeze primary",
+            "freeze primary/patroni",
+            "freeze primary/postgres",
+            "freeze primary/keeper",
+            "cut primary",
+            "cut standby",
+        ];
+        assert_eq!(words(&targets), expected);
+    }
+
+    #[test]
+    fn without_a_database_the_first_server_of_each_tier_is_harmed() {
+        let mut config = config();
+        config.database = None;
+        let targets = words(&Selection::Faults.targets(&config, &[]));
+        assert_eq!(
+            targets[..4],
+            ["cut lb1", "mute lb1", "deaf lb1", "freeze lb1"]
+        );
+        assert_eq!(targets.len(), 12);
+    }
+}
