@@ -9,6 +9,7 @@ pub mod forward;
 pub mod health;
 pub mod limit;
 pub mod merge;
+pub mod resources;
 pub mod retry;
 pub mod rollout;
 pub mod route;
