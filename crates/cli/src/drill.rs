@@ -4,7 +4,7 @@ use crate::args::{Drill, Global};
 use crate::connect::Lab;
 use crate::hands;
 use crate::output::{self, Exit};
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use gaiola_core::drill::{
     DrillReport, Process, Roles, Selection, Target, Verdict, render, render_all,
 };

@@ -11,6 +11,7 @@ pub mod health;
 pub mod limit;
 pub mod merge;
 pub mod private;
+pub mod resources;
 pub mod retry;
 pub mod rollout;
 pub mod route;

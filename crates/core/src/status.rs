@@ -4,9 +4,11 @@ mod render;
 
 pub use render::render;
 
+use crate::resources;
 use crate::rollout::{self, Facts, View, dated, settled};
 use crate::topology;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase, PlacedServer};
+use gaiola_model::resources::Resources;
 use gaiola_model::status::{
     Generation, InstanceStatus, MayFail, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status,
     VipStatus,
@@ -19,9 +21,14 @@ use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier}
 pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Facts) -> Status {
     let placement = &dated(placement, at);
     let view = View::new(placement, at, facts);
-    let missing = settled(desired, placement, at, facts)
+    let left = resources::findings(placement.servers.keys().filter_map(|name| {
+        let observed = view.live(*name)?;
+        Some((*name, &observed.resources))
+    }));
+    let mut missing = settled(desired, placement, at, facts)
         .err()
         .unwrap_or_default();
+    missing.extend(left.faults);
     let next = rollout::next(desired, placement, at, facts);
     let store = store(desired, facts);
     let servers = placement.servers.iter();
@@ -39,6 +46,7 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
         site: placement.config.site.clone(),
         healthy: missing.is_empty(),
         missing,
+        warnings: left.warnings,
         may_fail: may_fail(&view, &store),
         waiting: next
             .waiting
@@ -110,6 +118,7 @@ fn server(
             .collect(),
         database: observed.and_then(|observed| observed.database.clone()),
         store_member: store.contains(&name),
+        resources: observed.map_or_else(Resources::default, |observed| observed.resources.clone()),
         troubles: observed.map_or_else(Vec::new, |observed| observed.troubles.clone()),
     }
 }

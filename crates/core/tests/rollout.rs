@@ -286,6 +286,7 @@ impl Site {
                         .then(|| "exit status 1".into()),
                 }),
             store_data: None,
+            resources: Default::default(),
             troubles: Vec::new(),
         }
     }

@@ -11,6 +11,7 @@ pub mod keeper;
 pub mod placement;
 pub mod proxy;
 pub mod proxy_file;
+pub mod resources;
 pub mod status;
 pub mod time;
 pub mod vrrp;

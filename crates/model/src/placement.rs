@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use crate::id::{InstanceName, ServerName, Tier};
+use crate::resources::Resources;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -224,13 +225,16 @@ pub struct Observed {
     /// Whether data of a member of the store lies on it; `None`: not told.
     #[serde(default)]
     pub store_data: Option<bool>,
+    /// What it has left of its disks, its memory and its descriptors.
+    #[serde(default)]
+    pub resources: Resources,
     /// What is wrong with this server, in words for people. Empty: nothing.
     pub troubles: Vec<String>,
 }
 
 impl Observed {
     /// What an agent tells before it has carried out or seen anything.
-    pub const fn nothing_on(server: ServerName) -> Self {
+    pub fn nothing_on(server: ServerName) -> Self {
         Self {
             server,
             revision: Revision(0),
@@ -240,6 +244,7 @@ impl Observed {
             database: None,
             release_run: None,
             store_data: None,
+            resources: Resources::default(),
             troubles: Vec::new(),
         }
     }

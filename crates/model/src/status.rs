@@ -3,6 +3,7 @@
 use crate::event::Event;
 use crate::id::{InstanceName, ServerName, SiteName, Tier};
 use crate::placement::{DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision};
+use crate::resources::Resources;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -16,10 +17,14 @@ pub struct Status {
     pub schema: u32,
     /// The site.
     pub site: SiteName,
-    /// Everything that is desired is there: every instance ready, every VIP owned exactly once, every standby streaming.
+    /// Everything that is desired is there: every instance ready, every VIP owned exactly once, every standby streaming, and
+    /// every disk takes what is written.
     pub healthy: bool,
     /// What is missing to be healthy, in words. Empty when it is.
     pub missing: Vec<String>,
+    /// What is well now and will not be for long, such as a disk that is almost full, in words.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Each tier that would not survive the loss of one server.
     pub may_fail: Vec<MayFail>,
     /// What the next step of a change waits for.
@@ -88,6 +93,9 @@ pub struct ServerStatus {
     pub database: Option<ObservedDatabase>,
     /// The store stands on it.
     pub store_member: bool,
+    /// What it has left.
+    #[serde(default)]
+    pub resources: Resources,
     /// What its agent finds wrong with it.
     pub troubles: Vec<String>,
 }

@@ -12,6 +12,7 @@ mod metrics;
 mod news;
 mod plan;
 mod proxy;
+mod resources;
 mod session;
 mod supervisor;
 mod tickets;
@@ -103,6 +104,8 @@ struct Agent {
     logs: logs::Keeper,
     news: mpsc::Sender<Event>,
     figures: watch::Sender<Figures>,
+    sessions: watch::Sender<resources::Names>,
+    left: watch::Receiver<resources::Left>,
 }
 
 impl Agent {
@@ -139,6 +142,13 @@ impl Agent {
         );
         let answers_reader = answers.subscribe();
         tokio::task::spawn_local(instances::follow(asked.subscribe(), answers));
+        let (sessions, left) = (
+            watch::Sender::new(resources::Names::new()),
+            watch::Sender::new(resources::Left::default()),
+        );
+        let left_reader = left.subscribe();
+        let reading = resources::follow(boot.clone(), sessions.subscribe(), left);
+        tokio::task::spawn_local(reading);
         Ok(Self {
             urls: database::urls(&boot),
             etcd: etcd::find().map_err(|error| crate::chain(&error)),
@@ -149,6 +159,8 @@ impl Agent {
             logs: logs::Keeper::new(boot.logs()),
             news,
             figures: watch::Sender::new(Figures::default()),
+            sessions,
+            left: left_reader,
             boot,
             order,
             store,
@@ -258,6 +270,9 @@ impl Agent {
         let tickets = tickets.map_or_else(Vec::new, |shared| shared.keys.clone());
         send_if_new(&self.proxy_wanted, proxy::Wanted { config, tickets });
         send_if_new(&self.asked, self.questions(&order));
+        let sessions = self.supervisor.running();
+        let sessions = sessions.map(|(name, pid)| (pid, name.to_string()));
+        send_if_new(&self.sessions, sessions.collect());
         let view = self.view.borrow().clone();
         if let Some(balancer) = &mut self.balancer {
             balancer.tick(&order, &view.observed);
@@ -362,6 +377,7 @@ impl Agent {
                 .and_then(database::Database::observed),
             release_run: self.release_outcome(),
             store_data: Some(self.boot.store_data().exists()),
+            resources: self.left.borrow().told.clone(),
             troubles: self.troubles(&known.refused),
         }
     }
@@ -373,6 +389,7 @@ impl Agent {
                 .balancer
                 .as_ref()
                 .map(|balancer| balancer.state().clone()),
+            left: self.left.borrow().reading.clone(),
             restarts: self.supervisor.all_restarts(),
             lag_bytes: self
                 .database

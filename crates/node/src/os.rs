@@ -7,5 +7,6 @@ pub mod packet;
 pub mod pidns;
 pub mod process;
 pub mod realtime;
+pub mod resources;
 pub mod signal;
 pub mod socket;

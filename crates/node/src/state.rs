@@ -179,6 +179,11 @@ impl Boot {
         self.folder().join("log")
     }
 
+    /// PostgreSQL's data, where it has any.
+    pub fn postgres_data(&self) -> PathBuf {
+        self.folder().join("postgres").join("data")
+    }
+
     /// Data of the store's member on it.
     pub fn etcd(&self) -> PathBuf {
         self.folder().join("etcd")

@@ -193,6 +193,14 @@ fn a_disk_that_fills_up_does_not_stop_the_traffic() {
     let binary = site.base().join("bin/gaiola");
     let gaiola =
         |args: &[&str]| inside(&[&[binary.to_str().unwrap(), "--timeout=40s"], args].concat());
+    let told = |code, words: &str| {
+        let status = gaiola(&["status"]);
+        status.code == code && status.stdout.contains(words)
+    };
+    let limit = Duration::from_secs(20);
+    site.wait_for("the full disk is named", limit, || {
+        told(4, "app1: the disk is full: ")
+    });
     site.write("page", "x".repeat(100_000).as_str());
     let (ran, figures) = site.under_load(50, || gaiola(&["up", "-d"]));
     assert!(
@@ -201,6 +209,7 @@ fn a_disk_that_fills_up_does_not_stop_the_traffic() {
     );
     figures.assert_none_failed();
     inside(&["rm", filler.to_str().unwrap()]).expect(0, &[]);
+    site.wait_for("there is room again", limit, || told(0, "healthy"));
     gaiola(&["up", "-d"]).expect(0, &[]);
     assert_eq!(site.get("/").unwrap().field("release"), "2");
     gaiola(&["down"]).expect(0, &[]);

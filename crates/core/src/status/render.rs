@@ -16,6 +16,7 @@ pub fn render(status: &Status, color: bool) -> String {
     list(&mut out, "failed", status.failed.iter());
     list(&mut out, "missing", status.missing.iter());
     list(&mut out, "waiting", status.waiting.iter());
+    list(&mut out, "warnings", status.warnings.iter());
     list(
         &mut out,
         "may fail",

@@ -1,9 +1,11 @@
 //! The agent's figures, for Prometheus.
 
 use crate::serve;
+use gaiola_core::resources::{DiskReading, Reading};
 use gaiola_model::Observed;
 use gaiola_model::keeper::KeeperState;
 use gaiola_model::placement::{DatabaseRole, InstanceState};
+use gaiola_model::resources::{Descriptors, DiskState};
 use hyper::{Method, StatusCode};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,6 +22,8 @@ pub(super) struct Figures {
     pub(super) observed: Option<Observed>,
     /// What the VIP keeper tells; `None` on servers without one.
     pub(super) keeper: Option<KeeperState>,
+    /// What the server has left.
+    pub(super) left: Reading,
     /// How often processes ended by themselves.
     pub(super) restarts: Vec<(String, u32)>,
     /// Bytes that PostgreSQL here is behind.
@@ -110,6 +114,7 @@ fn render(figures: &Figures) -> String {
         "Processes that ended by themselves and were started again.",
         restarts,
     );
+    resources(&mut out, figures);
     if let Some(observed) = &figures.observed {
         let ready = observed.instances.iter().map(|(name, instance)| {
             (
@@ -160,6 +165,81 @@ fn render(figures: &Figures) -> String {
     out
 }
 
+/// A family's samples: their labels and values.
+type Samples = Vec<(String, u64)>;
+
+/// What the server has left.
+fn resources(out: &mut String, figures: &Figures) {
+    disks(out, figures);
+    let left = &figures.left;
+    let memory = |of: fn((u64, u64)) -> u64| left.memory.map(|memory| (String::new(), of(memory)));
+    let used = left.memory.map(|_| (String::new(), left.used_bytes));
+    let of_system = |of: fn(&Descriptors) -> u64| {
+        let all = left.descriptors.iter();
+        let system = all.filter(|descriptors| descriptors.process.is_none());
+        system.map(move |descriptors| (String::new(), of(descriptors)))
+    };
+    let of_processes = |of: fn(&Descriptors) -> u64| {
+        let all = left.descriptors.iter();
+        all.filter_map(move |descriptors| {
+            let process = descriptors.process.as_ref()?;
+            Some((format!("process=\"{}\"", escaped(process)), of(descriptors)))
+        })
+    };
+    #[rustfmt::skip]
+    let families: [(&str, &str, Samples); 7] = [
+        ("gaiola_server_memory_bytes", "Memory that there is.", memory(|(total, _)| total).into_iter().collect()),
+        ("gaiola_server_memory_available_bytes", "Memory that can be had.", memory(|(_, available)| available).into_iter().collect()),
+        ("gaiola_server_memory_used_bytes", "Memory that the server's processes have for themselves.", used.into_iter().collect()),
+        ("gaiola_server_open_fds", "The system's open files.", of_system(|of| of.open).collect()),
+        ("gaiola_server_max_fds", "How many files the system may have open.", of_system(|of| of.limit).collect()),
+        ("gaiola_process_open_fds", "Open descriptors of the process of this name that is nearest to its limit.", of_processes(|of| of.open).collect()),
+        ("gaiola_process_max_fds", "How many descriptors that process may have open.", of_processes(|of| of.limit).collect()),
+    ];
+    for (name, help, samples) in families {
+        family(out, name, "gauge", help, samples);
+    }
+}
+
+fn disks(out: &mut String, figures: &Figures) {
+    let label = |disk: &DiskReading| format!("disk=\"{}\"", disk.holds.name());
+    let read = |of: fn(&DiskReading) -> u64| {
+        let disks = figures.left.disks.iter();
+        disks.map(move |disk| (label(disk), of(disk)))
+    };
+    let told = figures
+        .observed
+        .iter()
+        .flat_map(|seen| &seen.resources.disks);
+    let full_in = told.clone().filter_map(|disk| {
+        let label = format!("disk=\"{}\"", disk.holds.name());
+        Some((label, disk.full_in_s?))
+    });
+    let writable = told.map(|disk| {
+        let label = format!("disk=\"{}\"", disk.holds.name());
+        let takes = matches!(disk.state, DiskState::Room | DiskState::Low);
+        (label, u64::from(takes))
+    });
+    #[rustfmt::skip]
+    let families: [(&str, &str, Samples); 4] = [
+        ("gaiola_server_disk_size_bytes", "Size of the file system.", read(|disk| disk.total_bytes).collect()),
+        ("gaiola_server_disk_free_bytes", "What those who are not root may still write.", read(|disk| disk.free_bytes).collect()),
+        ("gaiola_server_disk_full_in_seconds", "When the file system is full at the present rate, where that is soon.", full_in.collect()),
+        ("gaiola_server_disk_writable", "Whether the file system takes what is written.", writable.collect()),
+    ];
+    for (name, help, samples) in families {
+        family(out, name, "gauge", help, samples);
+    }
+}
+
+/// A label's value; programs may be called as they like.
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
 fn family(
     out: &mut String,
     name: &str,
@@ -179,6 +259,39 @@ fn family(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_server_has_left_is_told_in_base_units() {
+        let of = |process: Option<&str>| Descriptors {
+            process: process.map(Into::into),
+            open: 12,
+            limit: 1024,
+        };
+        let left = Reading {
+            disks: vec![DiskReading {
+                holds: gaiola_model::resources::Holds::Database,
+                total_bytes: 1000,
+                free_bytes: 10,
+                refused: None,
+            }],
+            memory: Some((900, 300)),
+            used_bytes: 70,
+            descriptors: vec![of(None), of(Some("a \"b\""))],
+        };
+        let text = render(&Figures {
+            left,
+            ..Figures::default()
+        });
+        for sample in [
+            "gaiola_server_disk_free_bytes{disk=\"database\"} 10",
+            "gaiola_server_memory_available_bytes 300",
+            "gaiola_server_memory_used_bytes 70",
+            "gaiola_server_max_fds 1024",
+            "gaiola_process_open_fds{process=\"a \\\"b\\\"\"} 12",
+        ] {
+            assert!(text.lines().any(|line| line == sample), "{text}");
+        }
+    }
 
     #[test]
     fn every_sample_stands_under_its_family() {

@@ -765,6 +765,7 @@ fn unknown(lab: &Lab) -> Status {
         site: lab.site.clone(),
         healthy: false,
         missing: vec!["the store has told nothing yet".into()],
+        warnings: Vec::new(),
         may_fail: Vec::new(),
         waiting: Vec::new(),
         failed: None,

@@ -58,6 +58,7 @@ fn needs(status: &Status) -> Vec<Need> {
         .map(|text| need(text, remedy(status, text)))
         .collect();
     needs.extend(missing);
+    needs.extend(status.warnings.iter().map(|text| need(text, None)));
     for server in &status.servers {
         needs.extend(
             server
@@ -85,7 +86,7 @@ fn need(words: impl Into<String>, command: Option<String>) -> Need {
 /// The server that a text begins with, by its own name or by that of an instance on it.
 fn subject<'a>(status: &'a Status, text: &str) -> Option<&'a ServerStatus> {
     let word = text.split_whitespace().next()?;
-    let name = word.split('.').next()?.parse().ok()?;
+    let name = word.split(['.', ',', ':']).next()?.parse().ok()?;
     status.servers.iter().find(|server| server.name == name)
 }
 

@@ -6,6 +6,7 @@ use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::placement::{
     DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision,
 };
+use gaiola_model::resources::Resources;
 use gaiola_model::status::{
     Generation, InstanceStatus, MayFail, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status,
     VipStatus,
@@ -61,6 +62,7 @@ fn server(name: &str) -> ServerStatus {
         },
         database: (name.tier == Tier::Database).then_some(database),
         store_member: name.tier == Tier::Balancer,
+        resources: Resources::default(),
         troubles: Vec::new(),
     }
 }
@@ -86,6 +88,7 @@ pub(super) fn made_up() -> Status {
         site: "guestbook".parse().unwrap(),
         healthy: true,
         missing: Vec::new(),
+        warnings: Vec::new(),
         may_fail: Vec::new(),
         waiting: Vec::new(),
         failed: None,

@@ -5,6 +5,7 @@ use gaiola_model::placement::{
     DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, PlacedInstance,
     ReleaseNumber, ReleaseOutcome,
 };
+use gaiola_model::resources::Resources;
 use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -113,6 +114,7 @@ impl Machine {
             database: self.database.as_ref().map(|database| database.observe(now)),
             release_run: self.finished_release(now),
             store_data: None,
+            resources: Resources::default(),
             troubles: Vec::new(),
         }
     }

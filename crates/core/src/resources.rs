@@ -1,0 +1,225 @@
+//! What a server has left: when it is little, when it is nothing, and what people are told of it.
+
+mod together;
+mod trend;
+mod words;
+
+pub use together::{Findings, findings};
+pub use words::{faults, warnings};
+
+use gaiola_model::resources::{Descriptors, Disk, DiskState, Holds, Memory, Resources};
+use gaiola_model::{Observed, Time};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use trend::Trend;
+
+/// PostgreSQL writes its log in files of this size; without room for the next one it stops.
+const WAL_SEGMENT: u64 = 16 << 20;
+/// A disk without PostgreSQL's data is full with less than this.
+const ALMOST_NOTHING: u64 = 1 << 20;
+/// A disk with more than this is not called almost full, whatever its size.
+const PLENTY_OF_DISK: u64 = 1 << 30;
+/// Memory of which more than this can be had is not little.
+const PLENTY_OF_MEMORY: u64 = 256 << 20;
+/// A disk that would be full only later than this is not filling up.
+const SOON: Duration = Duration::from_secs(3600);
+/// A disk that has stopped filling up is called so for this long yet.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// What was read at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Each file system once.
+    pub disks: Vec<DiskReading>,
+    /// What there is and what can be had, in bytes; `None`: it could not be read.
+    pub memory: Option<(u64, u64)>,
+    /// Memory that the server's own processes have for themselves.
+    pub used_bytes: u64,
+    /// The system's descriptors, and of the processes of each name the one that is nearest to its limit.
+    pub descriptors: Vec<Descriptors>,
+}
+
+/// A file system at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskReading {
+    /// What it holds.
+    pub holds: Holds,
+    /// Its size.
+    pub total_bytes: u64,
+    /// What those who are not root may still write.
+    pub free_bytes: u64,
+    /// How an attempt to write failed.
+    pub refused: Option<Refused>,
+}
+
+/// Why a file system takes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no room: of bytes, of files, or of somebody's quota.
+    NoRoom(String),
+    /// Something else, such as a file system that has become read-only.
+    Other(String),
+}
+
+/// Watches what one server has left.
+///
+/// ```
+/// use gaiola_core::resources::{Reading, Watch};
+/// use gaiola_model::Time;
+///
+/// let mut watch = Watch::default();
+/// let left = watch.step(Time::ZERO, &Reading { memory: Some((8 << 30, 64 << 20)), ..Reading::default() });
+/// assert!(left.memory.is_some_and(|memory| memory.low));
+/// ```
+#[derive(Debug, Default)]
+pub struct Watch {
+    told: Resources,
+    trends: BTreeMap<Holds, Filling>,
+}
+
+#[derive(Debug, Default)]
+struct Filling {
+    /// Of another size it is another file system.
+    total_bytes: u64,
+    trend: Trend,
+    /// The last estimate, and when it was made.
+    full_in: Option<(Time, Duration)>,
+}
+
+impl Watch {
+    /// Takes what was read, and gives what is to be told: the same as before where little has changed.
+    pub fn step(&mut self, now: Time, reading: &Reading) -> Resources {
+        let disks = reading.disks.iter().map(|disk| self.disk(now, disk));
+        let disks = disks.collect();
+        self.told = Resources {
+            disks,
+            memory: self.memory(reading.memory),
+            descriptors: scarce(&self.told.descriptors, &reading.descriptors),
+        };
+        self.told.clone()
+    }
+
+    fn disk(&mut self, now: Time, seen: &DiskReading) -> Disk {
+        let full_in = self.trends.entry(seen.holds).or_default().see(now, seen);
+        let told = self.told.disks.iter().find(|told| told.holds == seen.holds);
+        let new = Disk {
+            holds: seen.holds,
+            total_bytes: seen.total_bytes,
+            free_bytes: seen.free_bytes,
+            full_in_s: full_in.map(|left| left.as_secs()),
+            state: disk_state(told.map(|told| told.state), seen, full_in.is_some()),
+            refused: refused_in_words(seen),
+        };
+        match told {
+            Some(told) if is_as_told(told, &new) => told.clone(),
+            _ => new,
+        }
+    }
+
+    fn memory(&self, seen: Option<(u64, u64)>) -> Option<Memory> {
+        let (total_bytes, available_bytes) = seen?;
+        let little = (total_bytes / 20).min(PLENTY_OF_MEMORY);
+        let was_low = self.told.memory.is_some_and(|told| told.low);
+        let new = Memory {
+            total_bytes,
+            available_bytes,
+            low: available_bytes < with_margin(little, was_low),
+        };
+        let told = self.told.memory.filter(|told| {
+            (told.total_bytes, told.low) == (total_bytes, new.low)
+                && told.available_bytes.abs_diff(available_bytes) < total_bytes / 10
+        });
+        told.or(Some(new))
+    }
+}
+
+impl Filling {
+    /// How long until the disk is full; `None`: it does not fill up, or it takes long.
+    fn see(&mut self, now: Time, seen: &DiskReading) -> Option<Duration> {
+        if self.total_bytes != seen.total_bytes {
+            *self = Self {
+                total_bytes: seen.total_bytes,
+                ..Self::default()
+            };
+        }
+        let left = self.trend.see(now, seen.free_bytes);
+        if let Some(left) = left.filter(|left| *left <= SOON) {
+            self.full_in = Some((now, left));
+        }
+        let (at, left) = self.full_in.filter(|(at, _)| now - *at < DOUBT)?;
+        Some(left.saturating_sub(now - at))
+    }
+}
+
+/// Whether nothing can be written where the server's data lies: to PostgreSQL's data on a database server. Its own agent
+/// says so within a few seconds; a server that has not told what it has left is not said to be full.
+pub fn disk_is_full(observed: &Observed) -> bool {
+    let mut disks = observed.resources.disks.iter();
+    disks.any(|disk| matches!(disk.state, DiskState::Full | DiskState::Failing))
+}
+
+/// What is needed to be called almost full: a tenth, but no more than [`PLENTY_OF_DISK`].
+fn disk_state(was: Option<DiskState>, seen: &DiskReading, fills_up: bool) -> DiskState {
+    let nothing = match seen.holds {
+        Holds::State => ALMOST_NOTHING,
+        Holds::Database => WAL_SEGMENT,
+    };
+    let little = (seen.total_bytes / 10).min(PLENTY_OF_DISK).max(nothing * 2);
+    // What a full disk has regained must suffice for a while.
+    let nothing = nothing * if was == Some(DiskState::Full) { 2 } else { 1 };
+    let was_low = matches!(was, Some(DiskState::Low | DiskState::Full));
+    match &seen.refused {
+        Some(Refused::NoRoom(_)) => DiskState::Full,
+        Some(Refused::Other(_)) => DiskState::Failing,
+        None if seen.free_bytes < nothing => DiskState::Full,
+        None if fills_up || seen.free_bytes < with_margin(little, was_low) => DiskState::Low,
+        None => DiskState::Room,
+    }
+}
+
+/// A limit that was passed is passed until there is a quarter more, so that a figure close to it does not flap.
+const fn with_margin(limit: u64, was_passed: bool) -> u64 {
+    if was_passed { limit / 4 * 5 } else { limit }
+}
+
+fn refused_in_words(seen: &DiskReading) -> String {
+    match &seen.refused {
+        Some(Refused::NoRoom(why) | Refused::Other(why)) => why.clone(),
+        None => String::new(),
+    }
+}
+
+/// Whether people would read the same.
+fn is_as_told(told: &Disk, new: &Disk) -> bool {
+    let step = match new.state {
+        DiskState::Room => new.total_bytes / 50,
+        DiskState::Low | DiskState::Full | DiskState::Failing => told.free_bytes / 10,
+    };
+    let soon = |disk: &Disk| disk.full_in_s.unwrap_or(u64::MAX);
+    (told.state, &told.refused, told.total_bytes) == (new.state, &new.refused, new.total_bytes)
+        && told.free_bytes.abs_diff(new.free_bytes) <= step
+        && soon(told).abs_diff(soon(new)) <= soon(told) / 4
+}
+
+/// The descriptors of which four fifths are open.
+fn scarce(told: &[Descriptors], seen: &[Descriptors]) -> Vec<Descriptors> {
+    let of = |told: &Descriptors, seen: &Descriptors| told.process == seen.process;
+    let told = |seen: &Descriptors| told.iter().find(|told| of(told, seen));
+    let is_scarce = |seen: &&Descriptors| seen.open > share_of(seen.limit, told(seen).is_some());
+    let as_told = |seen: &Descriptors| match told(seen) {
+        Some(told)
+            if told.limit == seen.limit && told.open.abs_diff(seen.open) <= seen.limit / 20 =>
+        {
+            told.clone()
+        }
+        _ => seen.clone(),
+    };
+    seen.iter().filter(is_scarce).map(as_told).collect()
+}
+
+const fn share_of(limit: u64, was_scarce: bool) -> u64 {
+    limit / 20 * if was_scarce { 15 } else { 16 }
+}
+
+#[cfg(test)]
+mod tests;
