@@ -278,10 +278,8 @@ impl Agent {
             balancer.tick(&order, &view.observed);
         }
         if let Some(database) = &mut self.database {
-            let others = view.observed.iter();
-            let others =
-                others.filter_map(|(name, (_, seen))| Some((*name, seen.database.clone()?)));
-            database.tick(&order, others);
+            let observed = view.observed.values().map(|(_, seen)| &**seen);
+            database.tick(&order, observed);
         }
         self.logs.tick();
     }

@@ -1,8 +1,9 @@
 //! The agent's side of a database server: lays out what its keeper runs, asks Patroni how it does, and asks it to switch
-//! over when this server is to leave. A standby that cannot follow is given its data anew. Patroni decides who is the
+//! over when this server is to leave or its disk is full. A standby that cannot follow is given its data anew. Patroni decides who is the
 //! primary; nothing here promotes.
 
 mod history;
+mod reserve;
 
 use super::plan::DatabaseUrls;
 use crate::client::Client;
@@ -14,10 +15,11 @@ use crate::state::{Boot, Order, RUN, read_json};
 use crate::store::etcd::CLIENT_PORT;
 use gaiola_core::database::clone::{Action, Clones};
 use gaiola_core::database::give_way;
-use gaiola_core::topology;
+use gaiola_core::{resources, topology};
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase};
-use gaiola_model::{ServerName, Tier, Time};
+use gaiola_model::{Observed, ServerName, Tier, Time};
 use ipnet::Ipv4Net;
+use reserve::Reserve;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -30,6 +32,10 @@ use tokio::time::{Instant, sleep};
 const LOOK: Duration = Duration::from_millis(1000);
 /// Between two attempts to switch over.
 const SWITCHOVER_AGAIN: Duration = Duration::from_secs(5);
+/// How long a primary whose disk was full tries to hand its role over; the reserve has given it room meanwhile.
+const GIVE_WAY: Duration = Duration::from_secs(60);
+/// Between two looks at the reserve.
+const RESERVE_AGAIN: Duration = Duration::from_secs(30);
 /// Between two attempts to lay out a server that could not be.
 const INSTALL_AGAIN: Duration = Duration::from_secs(5);
 
@@ -81,6 +87,8 @@ struct Members {
     strict: bool,
     /// Where each member's timeline left the one before, as its agent tells.
     histories: BTreeMap<ServerName, String>,
+    /// Those whose disk is full.
+    full: Vec<ServerName>,
 }
 
 impl Database {
@@ -100,6 +108,8 @@ impl Database {
             api: Api::new(Client::new(Some(tls))),
             started: Instant::now(),
             switch_at: Instant::now(),
+            reserve_at: Instant::now(),
+            give_way_until: None,
             strict_told: None,
             decided: Clones::default(),
             clones,
@@ -116,17 +126,25 @@ impl Database {
         })
     }
 
-    /// Moves the server towards the order. `others` is what the agents of all servers tell of their databases.
-    pub(super) fn tick(
+    /// Moves the server towards the order. `observed` is what the agents of all servers tell.
+    pub(super) fn tick<'a>(
         &mut self,
         order: &Order,
-        others: impl Iterator<Item = (ServerName, ObservedDatabase)>,
+        observed: impl Iterator<Item = &'a Observed> + Clone,
     ) {
         let Some(database) = &order.placement.config.database else {
             return;
         };
-        let histories = others.filter_map(|(name, seen)| Some((name, seen.history?)));
-        let members = self.members(order, database.strict, histories.collect());
+        let histories = observed.clone().filter_map(|seen| {
+            let history = seen.database.as_ref()?.history.clone()?;
+            Some((seen.server, history))
+        });
+        let full = observed.filter(|seen| resources::disk_is_full(seen));
+        let members = Members {
+            histories: histories.collect(),
+            full: full.map(|seen| seen.server).collect(),
+            ..self.members(order, database.strict)
+        };
         super::send_if_new(&self.wanted, members);
         let wanted = LaidOut {
             strict: database.strict,
@@ -142,12 +160,7 @@ impl Database {
         }
     }
 
-    fn members(
-        &self,
-        order: &Order,
-        strict: bool,
-        histories: BTreeMap<ServerName, String>,
-    ) -> Members {
+    fn members(&self, order: &Order, strict: bool) -> Members {
         let placed = order
             .placement
             .servers
@@ -178,7 +191,7 @@ impl Database {
             all,
             leaving: phase(&self.boot.server) == Some(Phase::Drain),
             strict,
-            histories,
+            ..Members::default()
         }
     }
 
@@ -245,6 +258,9 @@ struct Follower {
     api: Api,
     started: Instant,
     switch_at: Instant,
+    reserve_at: Instant,
+    /// Until when the role is handed over because the disk was full.
+    give_way_until: Option<Instant>,
     strict_told: Option<bool>,
     decided: Clones,
     clones: watch::Sender<u64>,
@@ -262,6 +278,7 @@ impl Follower {
                 let all = self.observe(&members).await;
                 super::send_if_new(&seen, all.get(&self.server).cloned());
                 self.keep_data(&all);
+                self.keep_reserve(&members);
                 let role = all.get(&self.server).map(|seen| seen.role);
                 if role == Some(DatabaseRole::Primary) {
                     self.lead(&members, &all).await;
@@ -299,11 +316,30 @@ impl Follower {
         }
     }
 
+    /// Keeps room back while there is some, and gives it back when the disk is full.
+    fn keep_reserve(&mut self, members: &Members) {
+        let (reserve, now) = (Reserve::beside(&self.data), Instant::now());
+        if members.full.contains(&self.server) {
+            self.give_way_until.get_or_insert(now + GIVE_WAY);
+            if reserve.release() {
+                tracing::warn!("the disk is full: gave the room back that was kept for that");
+            }
+            self.reserve_at = now + RESERVE_AGAIN;
+        } else if now >= self.reserve_at {
+            self.reserve_at = now + RESERVE_AGAIN;
+            if let Err(error) = reserve.keep() {
+                tracing::warn!(%error, "cannot keep room back on the disk");
+            }
+        }
+        self.give_way_until = self.give_way_until.filter(|until| now < *until);
+    }
+
     /// What a primary does: it hands its role over where it is to leave, and keeps what all members share as decided.
     async fn lead(&mut self, members: &Members, all: &BTreeMap<ServerName, ObservedDatabase>) {
-        if members.leaving && Instant::now() >= self.switch_at {
+        let gives_way = members.leaving || self.give_way_until.is_some();
+        if gives_way && Instant::now() >= self.switch_at {
             self.switch_at = Instant::now() + SWITCHOVER_AGAIN;
-            let next = give_way::successor(self.server, all, &members.staying, &[]);
+            let next = give_way::successor(self.server, all, &members.staying, &members.full);
             switch_over(&self.api, members, self.server, next).await;
         }
         if self.strict_told != Some(members.strict) {
@@ -336,7 +372,9 @@ fn remove(aside: PathBuf) {
 
 async fn switch_over(api: &Api, members: &Members, from: ServerName, to: Option<ServerName>) {
     let Some(to) = to else {
-        tracing::warn!("{from} is to leave, but no synchronous standby can take over yet");
+        tracing::warn!(
+            "{from} is to hand its role over, but no synchronous standby can take over yet"
+        );
         return;
     };
     match api.switchover(members.all[&from], from, to).await {
