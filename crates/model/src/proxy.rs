@@ -515,7 +515,8 @@ pub struct ServerTimeouts {
     pub user: Duration,
     /// A pooled connection that was not used for this long is closed.
     pub pooled: Duration,
-    /// With `true` a session waits up to `queue` while no server is up; with `false` it fails at once.
+    /// With `true` a session waits while no server is up, until `queue` has passed since the last one went down; with `false`
+    /// it fails at once.
     pub queue_when_down: bool,
     /// Most sessions that wait at a time; a further one is refused.
     pub queue_size: u32,

@@ -160,6 +160,34 @@ fn a_session_waits_for_a_server_that_comes_up() {
 }
 
 #[test]
+fn a_session_does_not_wait_for_a_server_that_has_been_down_for_longer() {
+    let bind = free_address();
+    let mut config = tcp_config(bind, &[free_address()], Refusal::Close);
+    config.backends[0].timeouts.queue = Duration::from_millis(500);
+    config.backends[0].timeouts.queue_when_down = true;
+    config.backends[0].check = Some(Check {
+        kind: CheckKind::Tcp,
+        port: None,
+        interval: Duration::from_millis(50),
+        fast_interval: Duration::from_millis(20),
+        connect: Duration::from_millis(500),
+        timeout: Duration::from_millis(500),
+        rise: 1,
+        fall: 1,
+    });
+    let proxy = Proxy::serving(&config);
+    eventually("it is down", || !proxy.report().servers[0].up);
+    // However long this one waits: when it is refused, the queue's time has passed.
+    assert_eq!(Client::connect(bind).rest(), b"");
+    assert_eq!(Client::connect(bind).rest(), b"");
+    let lines = proxy.log_lines(2);
+    // One that waits does so for all of the queue's time.
+    let waited = lines[1]["queue_ms"].as_f64().unwrap();
+    assert!(waited < 500.0, "{}", lines[1]);
+    assert_eq!(lines[1]["reason"], lines[0]["reason"]);
+}
+
+#[test]
 fn sessions_to_a_server_that_goes_down_are_closed_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let checks = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -13,7 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A backend.
 pub(in crate::worker) struct Backend {
@@ -29,6 +29,8 @@ pub(in crate::worker) struct Backend {
     choice: RefCell<Choice>,
     /// Whether any of its servers takes traffic.
     any_usable: Cell<bool>,
+    /// Since when no server has taken traffic; `None`: one does.
+    down_since: Cell<Option<Instant>>,
     /// Whether another configuration has taken its place.
     superseded: Cell<bool>,
 }
@@ -133,6 +135,11 @@ impl Backend {
             queue: Arc::clone(&orders.queue),
             in_flight: Arc::clone(&orders.in_flight),
             any_usable: Cell::new(false),
+            down_since: Cell::new(match before {
+                Some(before) if before.any_usable() => Some(Instant::now()),
+                Some(before) => before.down_since.get(),
+                None => Some(Instant::now()),
+            }),
             superseded: Cell::new(false),
         }
     }
@@ -175,6 +182,8 @@ impl Backend {
         }
         let any_usable = self.servers.iter().any(|server| server.is_usable());
         self.any_usable.set(any_usable);
+        let down_since = self.down_since.get().unwrap_or_else(Instant::now);
+        self.down_since.set((!any_usable).then_some(down_since));
         if changed {
             self.queue.servers_changed();
         }
@@ -238,11 +247,24 @@ impl Backend {
         way: &Way,
     ) -> Result<Lease, NoServer> {
         let late = self.worth_waiting(why)?;
+        let limit = self.patience(why, limit);
+        if limit.is_zero() {
+            return Err(late);
+        }
         let waiting = self.wait(want, tried, now + limit, way);
         tokio::time::timeout(limit, waiting)
             .await
             .unwrap_or(Err(late))
             .map(|lease| way.lead_to(lease))
+    }
+
+    /// How long it is worth to wait. For a server that comes up, no longer than since the last one went down: a short
+    /// outage is waited out, and in a long one nobody's threads are held up.
+    fn patience(&self, why: NotPicked, limit: Duration) -> Duration {
+        match (why, self.down_since.get()) {
+            (NotPicked::NoneUp, Some(since)) => limit.saturating_sub(since.elapsed()),
+            (NotPicked::NoneUp | NotPicked::Full | NotPicked::AllTried, _) => limit,
+        }
     }
 
     async fn wait(
