@@ -356,3 +356,13 @@ fn whoever_is_silent_keeps_nobody_from_asking() {
     assert_eq!(proxy.admin("/livez").status, 200);
     drop((orders, readers));
 }
+
+#[test]
+fn usr2_ends_nothing() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let proxy = Proxy::serving(&config(bind, &[origin.address]));
+    proxy.signal(rustix::process::Signal::USR2);
+    proxy.signal(rustix::process::Signal::USR1);
+    assert_eq!(Client::connect(bind).get("/").status, 200);
+    proxy.report();
+}
