@@ -33,6 +33,7 @@ mod tls;
 mod tunnel;
 
 pub use standalone::{FileError, Reload, read_file, serve_file};
+pub(crate) use tls::beside;
 pub use tls::{check_certificates, trusting};
 
 use auth::Verifier;
