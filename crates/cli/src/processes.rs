@@ -4,6 +4,7 @@ use crate::args::{Booted, Global, Init, Keeper, KeeperKind, Lab, Proxy};
 use crate::hands::{Invalid, told};
 use crate::output::Exit;
 use gaiola_model::proxy_file::ProxyFile;
+use gaiola_node::os::signal::outlive_stray_signals;
 use gaiola_node::worker::FileError;
 use gaiola_node::{agent, init, keeper, lab, stderr, worker};
 use std::path::Path;
@@ -16,6 +17,7 @@ fn log() {
 
 /// Logs once the process has entered its namespaces: until then it has one thread only.
 fn log_later() {
+    outlive_stray_signals();
     let level = std::env::var("GAIOLA_LOG")
         .ok()
         .and_then(|level| level.parse().ok())

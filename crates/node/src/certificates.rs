@@ -6,7 +6,6 @@
 use crate::worker;
 use gaiola_model::config::BalancerTls;
 use sha2::{Digest, Sha256};
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -16,8 +15,6 @@ use std::path::{Path, PathBuf};
 const MOST_BYTES: u64 = 1024 * 1024;
 /// More files in one folder are something else than certificates.
 const MOST_FILES: usize = 10_000;
-/// What may stand beside a certificate's file.
-const BESIDE: [&str; 2] = [".key", ".ocsp"];
 
 /// Certificates as they were read.
 pub struct Certificates {
@@ -79,12 +76,9 @@ pub fn apart(folder: &Path, tls: &BalancerTls) -> Vec<PathBuf> {
 }
 
 fn with_beside(path: &Path) -> Vec<PathBuf> {
-    let beside = BESIDE.iter().map(|ending| {
-        let mut name = OsString::from(path);
-        name.push(ending);
-        name.into()
-    });
-    std::iter::once(path.to_path_buf()).chain(beside).collect()
+    let mut all = vec![path.to_path_buf()];
+    all.extend(worker::beside(path));
+    all
 }
 
 /// The files of a folder, or a file with those beside it, by their names.

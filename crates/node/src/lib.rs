@@ -16,6 +16,7 @@ pub mod os;
 pub mod page;
 pub mod pki;
 pub mod release;
+pub(crate) mod room;
 pub(crate) mod serve;
 pub mod state;
 pub mod stderr;

@@ -1,5 +1,6 @@
 //! A small HTTP server for people and programs that ask how things are: bounded, plain, and nothing of the data plane.
 
+use crate::room::Room;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -10,15 +11,13 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 /// The longest that a client may take to send a head.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
-/// Most connections at a time; further ones stay in the listen queue.
+/// Most connections at a time; for a further one the quietest is closed.
 const CONNECTIONS: usize = 64;
 
 /// What is answered with.
@@ -31,16 +30,28 @@ pub(crate) async fn tcp<F>(listener: TcpListener, answer: impl Fn(Request<Incomi
 where
     F: Future<Output = Answer> + 'static,
 {
-    let (answer, room) = (Rc::new(answer), Arc::new(Semaphore::new(CONNECTIONS)));
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+    let (answer, room) = (Rc::new(answer), Room::new(CONNECTIONS));
+    loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        let guest = room.enter().await;
         let answer = Rc::clone(&answer);
         tokio::task::spawn_local(async move {
-            let _place = place;
-            connection(stream, move |request| answer(request)).await;
+            let served = connection(stream, |request| {
+                guest.work();
+                let answered = answer(request);
+                async {
+                    let answered = answered.await;
+                    guest.rest();
+                    answered
+                }
+            });
+            tokio::select! {
+                () = served => {}
+                () = guest.dismissed() => {}
+            }
         });
     }
 }

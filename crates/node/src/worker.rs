@@ -33,6 +33,7 @@ mod tls;
 mod tunnel;
 
 pub use standalone::{FileError, Reload, read_file, serve_file};
+pub(crate) use tls::beside;
 pub use tls::{check_certificates, trusting};
 
 use auth::Verifier;
@@ -314,6 +315,8 @@ struct Signals {
     interrupt: tokio::signal::unix::Signal,
     reopen: tokio::signal::unix::Signal,
     reload: tokio::signal::unix::Signal,
+    /// HAProxy's master reloads by it.
+    others: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -323,6 +326,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             reopen: signal(SignalKind::user_defined1())?,
             reload: signal(SignalKind::hangup())?,
+            others: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -347,6 +351,9 @@ impl Signals {
                     },
                     None => tracing::info!("there is no file to read again"),
                 },
+                _ = self.others.recv() => {
+                    tracing::warn!("USR2 does nothing here: HUP reads the file again");
+                }
             }
         }
     }

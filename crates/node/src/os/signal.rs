@@ -68,6 +68,21 @@ pub fn spawn_undisturbed(
     spawned
 }
 
+/// Has USR1, USR2 and SIGXFSZ do nothing, which would end the process otherwise: the first two are sent by hand or by whoever
+/// rotates logs, the third by the kernel when a file has grown to the process' limit; writing then fails. Processes that
+/// are started do not inherit it.
+pub fn outlive_stray_signals() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    for signal in [libc::SIGUSR1, libc::SIGUSR2, libc::SIGXFSZ] {
+        // SAFETY: all zero is a valid sigaction: no mask and no flags.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_flags = libc::SA_RESTART;
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        // SAFETY: the handler does nothing, so it may run at any time, and `action` lives until the call returns.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    }
+}
+
 fn termination_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` initialises the whole set, and both signal numbers are valid.

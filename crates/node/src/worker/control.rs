@@ -1,18 +1,23 @@
 //! The control socket: JSON lines from the agent, each answered by one line.
 
 use super::supervisor::Supervisor;
+use crate::room::{Guest, Room};
 use gaiola_model::proxy::{ControlReply, ControlRequest};
 use rustix::fs::Mode;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-/// Most connections at a time; further ones wait.
-const CONNECTIONS: usize = 16;
+/// Most connections at a time; for a further one that which has asked nothing for longest is closed.
+const CONNECTIONS: usize = 64;
+
+/// Whoever asks has this long to read the answer.
+const REPLY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Longest request: a configuration of some ten thousand servers.
 const LINE_LIMIT: u64 = 16 * 1024 * 1024;
@@ -36,35 +41,37 @@ pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Answers for ever.
 pub(super) async fn serve(listener: UnixListener, supervisor: Rc<Supervisor>) {
-    let room = Rc::new(Semaphore::new(CONNECTIONS));
+    let room = Room::new(CONNECTIONS);
     loop {
-        let place = Rc::clone(&room);
-        let Ok(accepted) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let guest = room.enter().await;
         let supervisor = Rc::clone(&supervisor);
         tokio::task::spawn_local(async move {
-            let Ok(_place) = place.acquire().await else {
-                return;
-            };
-            if let Err(error) = answer(accepted.0, &supervisor).await {
+            if let Err(error) = answer(stream, &supervisor, &guest).await {
                 tracing::debug!(%error, "a control connection ended");
             }
         });
     }
 }
 
-async fn answer(stream: UnixStream, supervisor: &Rc<Supervisor>) -> io::Result<()> {
+async fn answer(stream: UnixStream, supervisor: &Rc<Supervisor>, guest: &Guest) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     loop {
         line.clear();
         let mut limited = (&mut reader).take(LINE_LIMIT);
-        if limited.read_until(b'\n', &mut line).await? == 0 {
+        let read = tokio::select! {
+            read = limited.read_until(b'\n', &mut line) => read?,
+            () = guest.dismissed() => return Ok(()),
+        };
+        if read == 0 {
             return Ok(());
         }
+        guest.work();
         let too_long = line.len() as u64 == LINE_LIMIT;
         let reply = match serde_json::from_slice::<ControlRequest>(&line) {
             Ok(request) => supervisor.handle(request).await,
@@ -75,7 +82,8 @@ async fn answer(stream: UnixStream, supervisor: &Rc<Supervisor>) -> io::Result<(
         };
         let mut text = serde_json::to_vec(&reply)?;
         text.push(b'\n');
-        writer.write_all(&text).await?;
+        timeout(REPLY_LIMIT, writer.write_all(&text)).await??;
+        guest.rest();
         if too_long {
             return Ok(());
         }

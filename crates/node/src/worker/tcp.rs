@@ -12,15 +12,16 @@ use super::thread::Worker;
 use super::tunnel::tunnel;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
+use gaiola_core::retry::MOST_ATTEMPTS;
 use gaiola_core::route;
 use gaiola_model::proxy::{Mode, Refusal};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Before all servers are tried again.
+/// Before all servers are tried again: checks have time to see what is wrong, and a server to start again.
 const NEXT_ROUND: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    longest: Duration::from_millis(500),
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(1),
 };
 
 /// Notes about one session.
@@ -183,7 +184,8 @@ async fn reach(
     let timeouts = &backend.config.timeouts;
     let deadline = notes.begun + timeouts.queue;
     let mut tried = Vec::new();
-    for attempt in 0.. {
+    let mut rounds = 0;
+    loop {
         let asked = Instant::now();
         let left = deadline.saturating_duration_since(asked);
         let leased = backend
@@ -215,11 +217,15 @@ async fn reach(
                 lease.server.doubt();
                 worker.report(&lease.server.member, Input::Errored(reason));
                 tried.push(lease.index);
+                if notes.retries + 1 == MOST_ATTEMPTS {
+                    break;
+                }
                 notes.retries += 1;
             }
             Err(NoServer::AllTried) if Instant::now() < deadline => {
                 tried.clear();
-                let pause = NEXT_ROUND.delay(attempt, &mut worker.rng.borrow_mut());
+                let pause = NEXT_ROUND.delay(rounds, &mut worker.rng.borrow_mut());
+                rounds += 1;
                 tokio::time::sleep(pause).await;
             }
             Err(why) => return Err(why),

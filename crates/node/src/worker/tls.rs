@@ -1,5 +1,6 @@
 //! TLS: what each bind and each server speaks, read from files and checked before it is put in force.
 
+mod beside;
 mod certificates;
 mod files;
 mod pem;
@@ -8,6 +9,7 @@ mod staple;
 mod tickets;
 mod words;
 
+pub(crate) use beside::all as beside;
 pub(super) use files::Files;
 pub use servers::trusting;
 pub(super) use servers::{ServerSettings, Servers};

@@ -337,3 +337,32 @@ fn what_is_done_with_servers_and_what_passes_is_counted() {
     has(format!("gaiola_server_up{{{server}}} 0"));
     has(format!("gaiola_server_state{{{server},state=\"maint\"}} 1"));
 }
+
+#[test]
+fn whoever_is_silent_keeps_nobody_from_asking() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let proxy = Proxy::serving(&config(bind, &[origin.address]));
+    let control = proxy.file("proxy.sock");
+    let orders: Vec<_> = (0..200)
+        .map(|_| std::os::unix::net::UnixStream::connect(&control).unwrap())
+        .collect();
+    // One that has begun to ask is silent as well.
+    orders.iter().for_each(|mut silent| {
+        std::io::Write::write_all(&mut silent, b"{").unwrap_or_default();
+    });
+    assert_eq!(stat(&proxy).servers.len(), 1);
+    let admin = proxy.admin;
+    let readers: Vec<_> = (0..200).map(|_| Client::connect(admin)).collect();
+    assert_eq!(proxy.admin("/livez").status, 200);
+    drop((orders, readers));
+}
+
+#[test]
+fn usr2_ends_nothing() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let proxy = Proxy::serving(&config(bind, &[origin.address]));
+    proxy.signal(rustix::process::Signal::USR2);
+    proxy.signal(rustix::process::Signal::USR1);
+    assert_eq!(Client::connect(bind).get("/").status, 200);
+    proxy.report();
+}

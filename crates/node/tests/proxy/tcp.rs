@@ -272,3 +272,14 @@ fn a_server_that_accepts_is_connected_to_once() {
     connections.recv_timeout(LONG).unwrap();
     assert!(connections.try_recv().is_err());
 }
+
+#[test]
+fn a_server_that_refuses_is_tried_four_times() {
+    let (bind, nobody) = (free_address(), free_address());
+    let proxy = Proxy::serving(&tcp_config(bind, &[nobody], Refusal::Close));
+    assert!(Client::connect(bind).is_closed());
+    let line = &proxy.log_lines(1)[0];
+    assert_eq!(line["retries"], 3, "{line}");
+    let reason = line["reason"].as_str().unwrap();
+    assert!(reason.contains("connection refused"), "{reason}");
+}

@@ -1,5 +1,6 @@
 //! The certificates of a bind, and which of them a client gets.
 
+use super::beside::{self, OCSP};
 use super::pem;
 use super::staple;
 use crate::worker::thread::since_epoch;
@@ -7,15 +8,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use x509_parser::extensions::GeneralName;
-
-/// Endings of files that stand beside a certificate's own, and are none themselves.
-const KEY: &str = "key";
-const OCSP: &str = "ocsp";
 
 /// Certificates by the names that they are for.
 #[derive(Debug)]
@@ -131,23 +127,16 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     let mut files: Vec<_> = entries
         .iter()
         .map(std::fs::DirEntry::path)
-        .filter(|file| file.is_file() && !is_beside(file))
+        .filter(|file| file.is_file() && !beside::is_none_itself(file))
         .collect();
     files.sort();
     match files.is_empty() {
         false => Ok(files),
-        true => Err(pem::unusable(path, "there is no file in it")),
+        true => Err(pem::unusable(
+            path,
+            "there is no certificate's file in it; folders in it are named by themselves",
+        )),
     }
-}
-
-fn is_beside(file: &Path) -> bool {
-    let hidden = file
-        .file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    hidden
-        || file
-            .extension()
-            .is_some_and(|ending| ending == KEY || ending == OCSP)
 }
 
 /// The certificate of a file, with what stands beside it.
@@ -164,7 +153,7 @@ fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
     } = told(&chain[0]).ok_or_else(|| pem::unusable(path, "it is no X.509 certificate"))?;
     let certificate = pem::certified(path, chain, key, provider)?;
     let mut warnings = Vec::from_iter(not_valid.map(|why| format!("{}: {why}", path.display())));
-    let staple = beside(path, OCSP);
+    let staple = beside::with_ending(path, OCSP);
     let stapled = match staple.is_file() {
         true => Some(stapled(&staple, &certificate, &serial)?),
         false => None,
@@ -199,23 +188,17 @@ fn stapled(
 }
 
 fn key_beside(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, String> {
-    let file = beside(path, KEY);
-    let words = || {
-        let file = file.display();
-        format!("there is no private key in it, and no file {file} beside it")
-    };
-    if !file.is_file() {
-        return Err(pem::unusable(path, words()));
+    let may_be = beside::keys(path);
+    if let Some(file) = may_be.iter().find(|file| file.is_file()) {
+        return pem::needed_key(file);
     }
-    pem::needed_key(&file)
-}
-
-/// `FILE.ending`.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(".");
-    name.push(ending);
-    name.into()
+    let names: Vec<_> = may_be
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    let names = names.join(" or ");
+    let why = format!("there is no private key in it, and no file {names} beside it");
+    Err(pem::unusable(path, why))
 }
 
 /// What a certificate tells of itself.
@@ -256,4 +239,87 @@ fn told(certificate: &[u8]) -> Option<Told> {
         serial: parsed.raw_serial().to_vec(),
         not_valid,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::provider;
+    use super::*;
+    use std::fs;
+
+    /// Names that are served from this path, or what is wrong with it.
+    fn served(path: &Path) -> Result<Vec<String>, String> {
+        let mut mistakes = Vec::new();
+        let all = Certificates::read(&[path.into()], &provider(), &mut mistakes);
+        match mistakes.is_empty() {
+            true => Ok(all
+                .into_iter()
+                .flat_map(|all| all.named.into_keys())
+                .collect()),
+            false => Err(mistakes.join("; ")),
+        }
+    }
+
+    /// A certificate and its key, in PEM.
+    fn issue() -> [String; 2] {
+        let issued = rcgen::generate_simple_self_signed(["a.test".into()]).unwrap();
+        [issued.cert.pem(), issued.signing_key.serialize_pem()]
+    }
+
+    #[test]
+    fn what_certbot_writes_is_served_as_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = issue();
+        for (name, text) in [
+            (
+                "README",
+                "This directory contains your keys and certificates.",
+            ),
+            ("fullchain.pem", &certificate),
+            ("cert.pem", &certificate),
+            ("chain.pem", &certificate),
+            ("privkey.pem", &key),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let names = Ok(vec!["a.test".to_owned()]);
+        assert_eq!(served(folder.path()), names);
+        for name in ["fullchain.pem", "cert.pem"] {
+            assert_eq!(served(&folder.path().join(name)), names, "{name}");
+        }
+        fs::remove_file(folder.path().join("privkey.pem")).unwrap();
+        let why = served(folder.path()).unwrap_err();
+        assert!(
+            why.contains("fullchain.pem.key or ") && why.contains("privkey.pem beside it"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site");
+        let text = issue().concat();
+        fs::write(&path, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+        assert_eq!(served(&path), Ok(vec!["a.test".to_owned()]));
+        let wide: Vec<u8> = text.bytes().flat_map(|byte| [byte, 0]).collect();
+        fs::write(&path, [b"\xff\xfe", &wide[..]].concat()).unwrap();
+        assert!(served(&path).unwrap_err().ends_with("save it as UTF-8"));
+    }
+
+    #[test]
+    fn a_key_with_a_passphrase_is_named_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site");
+        let [certificate, _] = issue();
+        for key in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n\
+             MIIB\n-----END RSA PRIVATE KEY-----\n",
+        ] {
+            fs::write(&path, format!("{certificate}{key}")).unwrap();
+            let why = served(&path).unwrap_err();
+            assert!(why.contains("its private key is encrypted"), "{why}");
+        }
+    }
 }

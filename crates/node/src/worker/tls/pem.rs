@@ -12,13 +12,25 @@ use std::path::Path;
 /// Said of a file that is to have CAs.
 pub(super) const NO_CA: &str = "a certificate in it cannot be read as that of a CA";
 
+/// Said of a key that only a passphrase opens: nobody is there to type it when the proxy starts.
+const ENCRYPTED: &str =
+    "its private key is encrypted; write it without a passphrase: openssl pkey -in KEY -out NEW";
+
+/// What a byte order mark is in UTF-8, and in UTF-16.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+const WIDE_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
 /// All certificates of a file, at least one.
 ///
 /// # Errors
 /// The file, and what is wrong with it.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let all: Vec<_> = all.map_err(|error| unusable(path, broken(error)))?;
+    let text = read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let all = all.map_err(|error| match is_encrypted(&text) {
+        true => unusable(path, ENCRYPTED),
+        false => unusable(path, broken(error)),
+    })?;
     if all.is_empty() {
         return Err(unusable(
             path,
@@ -33,7 +45,11 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 /// # Errors
 /// As [`certificates`].
 pub(super) fn key(path: &Path) -> Result<Option<PrivateKeyDer<'static>>, String> {
-    match PrivateKeyDer::from_pem_file(path) {
+    let text = read(path)?;
+    if is_encrypted(&text) {
+        return Err(unusable(path, ENCRYPTED));
+    }
+    match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => Ok(Some(key)),
         Err(Error::NoItemsFound) => Ok(None),
         Err(error) => Err(unusable(path, broken(error))),
@@ -73,6 +89,24 @@ pub(super) fn certified(
     })
 }
 
+/// The text of a file, without a byte order mark.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut text = std::fs::read(path).map_err(|error| unusable(path, refused(error)))?;
+    if WIDE_MARKS.iter().any(|mark| text.starts_with(mark)) {
+        return Err(unusable(path, "it is text in UTF-16; save it as UTF-8"));
+    }
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len());
+    }
+    Ok(text)
+}
+
+/// Whether it has a key with a passphrase, of PKCS #8 or of OpenSSL's older kind.
+fn is_encrypted(text: &[u8]) -> bool {
+    let has = |words: &[u8]| text.windows(words.len()).any(|found| found == words);
+    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"\nProc-Type: 4,ENCRYPTED")
+}
+
 /// What is wrong with a file.
 pub(super) fn unusable(path: &Path, error: impl Display) -> String {
     format!("{} cannot be used: {error}", path.display())
@@ -80,16 +114,20 @@ pub(super) fn unusable(path: &Path, error: impl Display) -> String {
 
 fn broken(error: Error) -> String {
     match error {
-        Error::Io(error) => match error.kind() {
-            ErrorKind::NotFound => "there is no such file".into(),
-            ErrorKind::PermissionDenied => "we may not read it".into(),
-            _ => error.to_string(),
-        },
+        Error::Io(error) => refused(error),
         Error::MissingSectionEnd { .. } => "it is not PEM: a line -----END is missing".into(),
         Error::IllegalSectionStart { .. } => "it is not PEM: a line -----BEGIN is broken".into(),
         Error::Base64Decode(_) => {
             "it is not PEM: what stands between its lines is not base64".into()
         }
         error => format!("it is not PEM: {error}"),
+    }
+}
+
+fn refused(error: std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "there is no such file".into(),
+        ErrorKind::PermissionDenied => "we may not read it".into(),
+        _ => error.to_string(),
     }
 }
