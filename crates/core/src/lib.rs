@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod backoff;
 pub mod balance;
+pub mod cause;
 pub mod cookie;
 pub mod database;
 pub mod drill;

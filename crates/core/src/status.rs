@@ -1,19 +1,23 @@
 //! What `gaiola status` tells: the site as it is seen, what is missing, and what would not survive a loss.
 
 mod render;
+mod seen;
 
 pub use render::render;
 
 use crate::resources;
 use crate::rollout::{self, Facts, View, dated, settled};
 use crate::topology;
-use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase, PlacedServer};
+use gaiola_model::placement::{DatabaseRole, InstanceState, ObservedDatabase, Phase, PlacedServer};
 use gaiola_model::resources::Resources;
 use gaiola_model::status::{
     Generation, InstanceStatus, MayFail, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status,
     VipStatus,
 };
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
+use seen::Seen;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// The status of a site under `placement`, which the store holds at revision `at`, by the facts of a look at it.
 ///
@@ -29,6 +33,7 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
         .err()
         .unwrap_or_default();
     missing.extend(left.faults);
+    without_consequences(&mut missing);
     let next = rollout::next(desired, placement, at, facts);
     let store = store(desired, facts);
     let servers = placement.servers.iter();
@@ -67,6 +72,73 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
         doors: topology::front_door(placement),
         events: Vec::new(),
     }
+}
+
+/// Takes out what says of something else what is told already: `web1 waits for lb2, which is silent` beside `lb2 is silent`.
+fn without_consequences(missing: &mut Vec<String>) {
+    let all: BTreeSet<String> = missing.iter().cloned().collect();
+    missing.retain(|text| {
+        let mut links = [" waits for ", " is on "].into_iter();
+        !links.any(|link| {
+            let cause = text
+                .split_once(link)
+                .and_then(|(_, rest)| rest.split_once(", which "));
+            cause.is_some_and(|(whose, why)| all.contains(&format!("{whose} {why}")))
+        })
+    });
+}
+
+/// Marks what is told of servers whose processes have not answered of late: a server by so long, with what does not.
+///
+/// An agent tells only what has changed, so what the store holds of a server that hangs looks as if it were of now.
+pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) {
+    for server in &mut status.servers {
+        let Some(silence) = silent.get(&server.name) else {
+            continue;
+        };
+        let seconds = silence.since.as_secs();
+        let why = match silence.of {
+            Silent::Agent => {
+                format!("has not answered for {seconds} s: what is told of it is as old")
+            }
+            Silent::Proxy => format!("has a proxy that has not answered for {seconds} s"),
+        };
+        if server.state == ServerState::Serving {
+            server.state = ServerState::Degraded;
+        }
+        if server.state == ServerState::Degraded {
+            server.reason.clone_from(&why);
+        }
+        if silence.of == Silent::Agent {
+            for instance in &mut server.instances {
+                instance.doubted = instance.state == Some(InstanceState::Ready);
+                instance.reason = format!("is told as it was {seconds} s ago");
+            }
+        }
+        let told = |text: &String| text.starts_with(&format!("{} ", server.name));
+        if !status.missing.iter().any(told) {
+            status.missing.push(format!("{} {why}", server.name));
+        }
+    }
+    status.healthy = status.missing.is_empty();
+}
+
+/// A process that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// Which.
+    pub of: Silent,
+    /// How long ago it answered last.
+    pub since: Duration,
+}
+
+/// Who may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Silent {
+    /// The agent: nothing that is told of its server is of now.
+    Agent,
+    /// The proxy.
+    Proxy,
 }
 
 /// The store's members as the placement names them, or else as they should be.
@@ -133,11 +205,11 @@ fn state(view: &View<'_>, name: ServerName, placed: &PlacedServer) -> (ServerSta
         };
         return (state, "is not heard of".into());
     }
-    match (placed.phase, view.server_serves(name)) {
+    match (placed.phase, seen::server(view, name).why()) {
         (Phase::Drain, _) if view.drained(name).is_ok() => (ServerState::Drained, String::new()),
         (Phase::Drain, _) => (ServerState::Draining, String::new()),
-        (Phase::Serve, Ok(())) => (ServerState::Serving, String::new()),
-        (Phase::Serve, Err(why)) => (ServerState::Degraded, why),
+        (Phase::Serve, None) => (ServerState::Serving, String::new()),
+        (Phase::Serve, Some(why)) => (ServerState::Degraded, why),
     }
 }
 
@@ -148,9 +220,14 @@ fn instance_status(view: &View<'_>, name: InstanceName) -> InstanceStatus {
         .and_then(|observed| observed.instances.get(&name));
     let reason = match placed.phase {
         Phase::Drain => "is drained".into(),
-        Phase::Serve => view.instance_serves(name).err().unwrap_or_default(),
+        Phase::Serve => seen::instance(view, name)
+            .why()
+            .or_else(|| seen.map(|seen| seen.reason.clone()))
+            .unwrap_or_default(),
     };
+    let is_ready = seen.is_some_and(|seen| seen.state == InstanceState::Ready);
     InstanceStatus {
+        doubted: is_ready && placed.phase == Phase::Serve && !reason.is_empty(),
         name,
         address: topology::address_of_instance(name),
         release: placed.release,
@@ -170,11 +247,19 @@ fn may_fail(view: &View<'_>, store: &[ServerName]) -> Vec<MayFail> {
 
 fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
     let placed = topology::servers_of(view.placement, tier).count();
-    let serving: Vec<ServerName> = topology::servers_of(view.placement, tier)
-        .filter(|server| view.server_serves(*server).is_ok())
+    let seen: Vec<(ServerName, Seen)> = topology::servers_of(view.placement, tier)
+        .map(|server| (server, seen::server(view, server)))
         .collect();
+    let used = seen.iter().filter(|(_, seen)| seen.is_used());
+    let serving: Vec<ServerName> = used.map(|(server, _)| *server).collect();
+    let unknown = seen.iter().any(|(_, seen)| seen.is_unknown());
     let words = match (tier, placed, serving.as_slice()) {
         (_, 0, _) => return None,
+        (_, _, []) if unknown => {
+            format!(
+                "whether any {tier} server serves is not known: nobody who sends to them answers"
+            )
+        }
         (_, _, []) => format!("no {tier} server serves: {}", without(view, tier)),
         (_, 1, [only]) => format!(
             "{only} is the only {tier} server: without it {}",
@@ -251,3 +336,6 @@ fn database_in_words(database: &ObservedDatabase) -> String {
         (_, None) => format!("{role}, {}", database.state),
     }
 }
+
+#[cfg(test)]
+mod tests;

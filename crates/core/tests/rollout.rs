@@ -32,6 +32,8 @@ struct Site {
     lost: BTreeSet<ServerName>,
     /// Proxies that take no configuration.
     mute: BTreeSet<ServerName>,
+    /// Proxies that answer nothing.
+    stopped: BTreeSet<ServerName>,
     /// Requests that do not end, by proxy and member.
     held: BTreeMap<(ServerName, String), u64>,
     /// Releases whose instances end at once, never answer, and whose command fails.
@@ -56,6 +58,10 @@ impl common::World for Site {
             "return" => self.lost.retain(|server| !servers(rest).contains(server)),
             "mute" => self.mute.extend(servers(rest)),
             "unmute" => self.mute.retain(|server| !servers(rest).contains(server)),
+            "stop-proxy" => self.stopped.extend(servers(rest)),
+            "start-proxy" => self
+                .stopped
+                .retain(|server| !servers(rest).contains(server)),
             "hold" => {
                 let key = (rest[0].parse().expect("a server"), rest[1].into());
                 self.held.insert(key, rest[2].parse().expect("a count"));
@@ -309,6 +315,9 @@ impl Site {
         placement: &Placement,
         before: &BTreeMap<ServerName, Observed>,
     ) -> Option<ObservedProxy> {
+        if self.stopped.contains(&server) {
+            return None;
+        }
         if self.mute.contains(&server) {
             return before.get(&server)?.proxy.clone();
         }

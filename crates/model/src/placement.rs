@@ -272,7 +272,7 @@ pub struct ObservedInstance {
     pub state: InstanceState,
     /// How often it ended by itself since the placement asked for it.
     pub restarts: u32,
-    /// Why it is not ready, in words; empty when it is.
+    /// Why it is not ready, or has failed the last question though it still counts as ready, in words; empty: neither.
     pub reason: String,
 }
 

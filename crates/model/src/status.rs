@@ -129,6 +129,9 @@ pub struct InstanceStatus {
     pub release: ReleaseNumber,
     /// How it does; `None`: not known.
     pub state: Option<InstanceState>,
+    /// It is ready by its own word, and not by that of those who send to it, or was so a while ago: `reason` says which.
+    #[serde(default)]
+    pub doubted: bool,
     /// How often it ended by itself.
     pub restarts: u32,
     /// Why it does not serve, in words; empty when it does.

@@ -417,7 +417,7 @@ impl Agent {
                     }
                     Condition::Down(why) => (
                         InstanceState::Crashed,
-                        format!("{why}{}", self.logs.last_line(&process)),
+                        format!("{why}{}", self.logs.cause(&process)),
                     ),
                     Condition::Stopping => {
                         (InstanceState::Stopping, "is being stopped".to_string())
@@ -486,7 +486,7 @@ impl Agent {
             .condition("etcd")
             .filter(|_| self.supervisor.restarts("etcd") > 2)
         {
-            troubles.push(format!("etcd {why}{}", self.logs.last_line("etcd")));
+            troubles.push(format!("etcd {why}{}", self.logs.cause("etcd")));
         }
         troubles.extend(
             self.balancer

@@ -109,6 +109,12 @@ impl<'a> View<'a> {
 
     /// Whether an instance that is to serve is ready, and every live proxy that sends to it has found it up.
     pub(crate) fn instance_serves(&self, name: InstanceName) -> Result<(), Why> {
+        let since = self.instance_is_ready(name)?;
+        self.is_up(Member::Instance(name), since)
+    }
+
+    /// Whether an instance that is to serve is ready, as its own agent finds it; and since when it is to serve.
+    pub(crate) fn instance_is_ready(&self, name: InstanceName) -> Result<Revision, Why> {
         let Some(placed) = self.placement.instances.get(&name) else {
             return Err("is not placed yet".into());
         };
@@ -124,7 +130,7 @@ impl<'a> View<'a> {
         if seen.state != InstanceState::Ready {
             return Err(in_words(seen));
         }
-        self.is_up(Member::Instance(name), placed.since)
+        Ok(placed.since)
     }
 
     /// Whether every proxy that sends to a member and is not dead knows it and has found it up.
@@ -236,7 +242,7 @@ fn does_not_follow(standby: &ObservedDatabase, primary: &ObservedDatabase) -> Wh
 fn works(database: Option<&ObservedDatabase>) -> Result<(), Why> {
     match database {
         Some(database) if is_healthy(database) => Ok(()),
-        Some(database) => Err(format!("has a PostgreSQL that is {}", database.state)),
+        Some(database) => Err(format!("has no PostgreSQL that serves: {}", database.state)),
         None => Err("has no PostgreSQL yet".into()),
     }
 }

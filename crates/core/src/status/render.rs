@@ -99,9 +99,12 @@ fn row(server: &ServerStatus, status: &Status) -> [String; 4] {
     ]
 }
 
-/// `2/2 ready`, and those of another release or state by name.
+/// `2/2 ready`, and those of another release or state by name. One that is ready by its own word and not by that of those who
+/// send to it does not count.
 fn instances_in_words(instances: &[InstanceStatus], status: &Status) -> String {
-    let is_ready = |instance: &&InstanceStatus| instance.state == Some(InstanceState::Ready);
+    let is_ready = |instance: &&InstanceStatus| {
+        instance.state == Some(InstanceState::Ready) && !instance.doubted
+    };
     let ready = instances.iter().filter(is_ready).count();
     let mut words = format!("{ready}/{} ready", instances.len());
     let old = |instance: &&InstanceStatus| instance.release != status.release.desired;

@@ -37,7 +37,7 @@ pub(super) struct Answer {
     pub pid: u32,
     /// `Starting`, `Ready` or `Unhealthy`.
     pub state: InstanceState,
-    /// Why it is not ready; empty when it is.
+    /// How the last question failed; empty: it did not.
     pub reason: String,
 }
 
@@ -123,9 +123,7 @@ impl Probed {
                 if self.answer.state == InstanceState::Ready && self.failures >= FALL {
                     self.answer.state = InstanceState::Unhealthy;
                 }
-                if self.answer.state != InstanceState::Ready {
-                    self.answer.reason = reason;
-                }
+                self.answer.reason = reason;
             }
         }
         let calm = self.answer.state == InstanceState::Ready && self.failures == 0;

@@ -1,6 +1,7 @@
 //! The logs of a server's processes: read for reasons, and kept from filling the disk.
 
 use crate::store::etcd;
+use gaiola_core::cause;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -13,8 +14,8 @@ const LARGEST: u64 = 8 * 1024 * 1024;
 const KEPT: u64 = 4 * 1024 * 1024;
 /// Between two looks at their sizes.
 const LOOK: Duration = Duration::from_secs(10);
-/// The most that is quoted of a log.
-const QUOTED: u64 = 2000;
+/// So much of a log's end is searched for a reason: a stack of some hundred steps.
+const SEARCHED: u64 = 16 * 1024;
 
 /// The logs in one directory.
 pub(super) struct Keeper {
@@ -52,20 +53,19 @@ impl Keeper {
         self.trouble.clone()
     }
 
-    /// The last line that a process wrote, as `: LINE`; empty when it wrote none.
-    pub(super) fn last_line(&self, process: &str) -> String {
+    /// The line that says why a process ended, as `: LINE`; empty when it wrote none.
+    pub(super) fn cause(&self, process: &str) -> String {
         let text = self.tail(process);
         if let Some(words) = etcd::last_words(&text).filter(|_| process == "etcd") {
             return format!(": {words}");
         }
-        text.lines()
-            .rev()
-            .find(|line| !line.trim().is_empty())
-            .map(|line| format!(": {}", line.trim()))
+        cause::of(&text)
+            .map(|line| format!(": {line}"))
             .unwrap_or_default()
     }
 
-    /// The last lines that a process wrote, as `: LINES`; empty when it wrote none.
+    /// The last lines that a process wrote, as `: LINES`, after the one that says why where that stands above them; empty
+    /// when it wrote none.
     pub(super) fn end(&self, process: &str) -> String {
         let text = self.tail(process);
         let mut lines: Vec<&str> = text
@@ -75,6 +75,10 @@ impl Keeper {
             .take(5)
             .collect();
         lines.reverse();
+        let cause = cause::of(&text).unwrap_or_default();
+        if !cause.is_empty() && !lines.iter().any(|line| cause.starts_with(line.trim())) {
+            lines.insert(0, &cause);
+        }
         if lines.is_empty() {
             String::new()
         } else {
@@ -83,7 +87,7 @@ impl Keeper {
     }
 
     fn tail(&self, process: &str) -> String {
-        read_tail(&self.folder.join(format!("{process}.log")), QUOTED).unwrap_or_default()
+        read_tail(&self.folder.join(format!("{process}.log")), SEARCHED).unwrap_or_default()
     }
 }
 
@@ -152,11 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_the_last_line_that_says_something() {
+    fn the_reason_is_the_line_that_says_why() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("app1.1.log"), "one\nno such table\n\n").unwrap();
         let keeper = Keeper::new(folder.path().into());
-        assert_eq!(keeper.last_line("app1.1"), ": no such table");
-        assert_eq!(keeper.last_line("app1.2"), "");
+        assert_eq!(keeper.cause("app1.1"), ": no such table");
+        assert_eq!(keeper.cause("app1.2"), "");
+        let steps = "    at step (/app.js:1:1)\n".repeat(200);
+        let tail = format!("Error: no database\n{steps}\nNode.js v20.20.2\n");
+        std::fs::write(folder.path().join("release-1-1.log"), tail).unwrap();
+        assert_eq!(keeper.cause("release-1-1"), ": Error: no database");
+        let end = keeper.end("release-1-1");
+        assert!(end.starts_with(": Error: no database | ") && end.ends_with("| Node.js v20.20.2"));
     }
 }

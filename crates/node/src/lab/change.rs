@@ -747,6 +747,8 @@ pub fn status(lab: &Lab) -> Status {
             view.trouble
         ));
     }
+    let now = Time::from_start(lab.started.elapsed());
+    gaiola_core::status::mark_silent(&mut status, &lab.traffic.silent(now));
     for server in &mut status.servers {
         if lab.off.borrow().contains(&server.name) {
             server.state = ServerState::Lost;

@@ -9,7 +9,7 @@ use crate::page;
 use crate::serve::{self, Answer, connection, json, not_found, text};
 use crate::store::StoreError;
 use bytes::Bytes;
-use gaiola_model::Revision;
+use gaiola_model::{Revision, ServerName};
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -76,7 +76,7 @@ async fn control(lab: Rc<Lab>, request: Request<Incoming>) -> Answer {
             json(&true)
         }
         (Method::GET, path) => match path.strip_prefix("/servers/").map(str::parse) {
-            Some(Ok(server)) => json(&handle(&lab, server)),
+            Some(Ok(server)) => handle_answer(&lab, server),
             Some(Err(error)) => text(StatusCode::NOT_FOUND, error.to_string()),
             None => not_found(),
         },
@@ -84,7 +84,23 @@ async fn control(lab: Rc<Lab>, request: Request<Incoming>) -> Answer {
     }
 }
 
-fn handle(lab: &Lab, server: gaiola_model::ServerName) -> ServerHandle {
+fn handle_answer(lab: &Lab, server: ServerName) -> Answer {
+    let order = lab.order.borrow();
+    let placed = order.as_ref().map(|order| &order.placement.servers);
+    match placed.filter(|placed| !placed.contains_key(&server)) {
+        None => json(&handle(lab, server)),
+        Some(placed) => {
+            let names: Vec<String> = placed.keys().map(ToString::to_string).collect();
+            let there = names.join(", ");
+            text(
+                StatusCode::NOT_FOUND,
+                format!("there is no {server}; there are {there}"),
+            )
+        }
+    }
+}
+
+fn handle(lab: &Lab, server: ServerName) -> ServerHandle {
     let pid = lab
         .hardware
         .borrow()

@@ -2,6 +2,7 @@
 //! rates for the status page and one text for Prometheus.
 
 mod merged;
+mod pulse;
 mod rates;
 
 pub use rates::{Load, Totals};
@@ -38,6 +39,7 @@ struct Board {
     proxies: BTreeMap<ServerName, Meter>,
     texts: BTreeMap<(ServerName, Source), Option<String>>,
     totals: Totals,
+    heard: BTreeMap<(ServerName, Source), Time>,
 }
 
 /// Who tells metrics.
@@ -187,6 +189,7 @@ pub(super) async fn run(lab: Rc<Lab>) {
     let client = Client::new(None);
     let mut rounds = tokio::time::interval(EVERY);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::task::spawn_local(pulse::run(Rc::clone(&lab)));
     loop {
         rounds.tick().await;
         super::change::look(&lab);
@@ -322,6 +325,29 @@ mod tests {
                 failed: 4
             }
         );
+    }
+
+    #[test]
+    fn a_proxy_that_did_not_answer_the_last_question_has_no_figures() {
+        let mut board = Board::default();
+        let mut take = |round: u32, lb2: Option<String>| {
+            let text = told(&[("web1", "200", u64::from(round) * 20)]);
+            let answers = [("lb1", Some(text)), ("lb2", lb2)];
+            let answers =
+                answers.map(|(name, text)| ((name.parse().unwrap(), Source::Proxy), text));
+            let now = Time::from_start(EVERY * round);
+            board.take(now, Some(Tier::Balancer), answers.into());
+            board.figures()
+        };
+        let text = |round: u64| Some(told(&[("web1", "200", round * 40)]));
+        let lb2 = "lb2".parse().unwrap();
+        take(0, text(0));
+        let figures = take(1, text(1));
+        assert_eq!(figures.site.unwrap().requests, 30.0);
+        let figures = take(2, None);
+        assert_eq!(figures.servers.get(&lb2), None);
+        assert_eq!(figures.site.unwrap().requests, 10.0);
+        assert!(take(3, text(3)).servers.contains_key(&lb2));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::words;
 use crate::lab::traffic::{Figures, Load};
 use gaiola_model::placement::DatabaseRole;
-use gaiola_model::status::{ServerState, ServerStatus, Status};
+use gaiola_model::status::{InstanceStatus, ServerState, ServerStatus, Status};
 use gaiola_model::{ServerName, Tier};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
@@ -271,7 +271,7 @@ impl<'a> Map<'a> {
                 } @else if let Some(database) = &server.database {
                     text.dim x="12" y="63" { (database_line(database)) }
                 }
-                @for (index, instance) in server.instances.iter().enumerate().take(8) { (instance_box(index, instance.state)) }
+                @for (index, instance) in server.instances.iter().enumerate().take(8) { (instance_box(index, instance)) }
             }
         }
     }
@@ -299,8 +299,8 @@ fn database_line(database: &gaiola_model::placement::ObservedDatabase) -> String
     format!("{lag}timeline {}", database.timeline)
 }
 
-fn instance_box(index: usize, state: Option<gaiola_model::placement::InstanceState>) -> Markup {
-    let (word, shape, class) = words::instance(state);
+fn instance_box(index: usize, instance: &InstanceStatus) -> Markup {
+    let (word, shape, class) = words::instance(instance.state, instance.doubted);
     let x = 12.0 + number(index) * 20.0;
     html! {
         g class=(format!("instance {class}")) {

@@ -24,6 +24,7 @@ fn server(name: &str) -> ServerStatus {
         address: ([10, 77, 3, 1], 3000 + number).into(),
         release: ReleaseNumber(3),
         state: Some(InstanceState::Ready),
+        doubted: false,
         restarts: 0,
         reason: String::new(),
     };

@@ -77,8 +77,10 @@ pub(super) const fn shape(state: ServerState) -> &'static str {
 /// An instance's state in a word, its shape, and the class it is drawn in.
 pub(super) const fn instance(
     state: Option<InstanceState>,
+    doubted: bool,
 ) -> (&'static str, &'static str, &'static str) {
     match state {
+        Some(InstanceState::Ready) if doubted => ("in doubt", "▲", "degraded"),
         None => ("unknown", "✕", "lost"),
         Some(InstanceState::Starting) => ("starting", "◌", "starting"),
         Some(InstanceState::Ready) => ("ready", "●", "serving"),

@@ -60,6 +60,8 @@ pub struct Totals {
 pub(super) struct Meter {
     last: Option<(Time, Counted)>,
     window: VecDeque<(Duration, BTreeMap<String, Counts>)>,
+    /// It did not answer the last question.
+    silent: bool,
 }
 
 impl Counted {
@@ -178,11 +180,13 @@ impl Meter {
             }
         }
         self.last = Some((now, counted));
+        self.silent = false;
         totals
     }
 
-    /// The proxy did not answer: once it has been silent for a whole window, it has no rates.
+    /// The proxy did not answer: what it does now is not known. Silent for a whole window, it begins anew.
     pub(super) fn missed(&mut self, now: Time) {
+        self.silent = true;
         if self
             .last
             .as_ref()
@@ -222,7 +226,7 @@ impl Meter {
 
     /// Whether anything is known.
     pub(super) fn is_known(&self) -> bool {
-        !self.window.is_empty()
+        !self.window.is_empty() && !self.silent
     }
 }
 

@@ -1,0 +1,63 @@
+//! What becomes of a status whose servers do not answer.
+
+use super::*;
+use gaiola_model::config::{App, Config};
+use gaiola_model::placement::{Release, ReleaseNumber};
+
+fn status_of_app1() -> Status {
+    let config = Config::new("site".parse().unwrap(), App::new("run"));
+    let release = Release {
+        number: ReleaseNumber(1),
+        digest: String::new(),
+    };
+    let desired = Desired::first(config, release);
+    let placement = rollout::first(&desired, "a".into());
+    let mut status = status(&desired, &placement, Revision(1), &Facts::default());
+    let server = &mut status.servers[0];
+    (server.state, server.reason) = (ServerState::Serving, String::new());
+    server.instances = vec![InstanceStatus {
+        name: "app1.1".parse().unwrap(),
+        address: ([10, 77, 3, 1], 3001).into(),
+        release: ReleaseNumber(1),
+        state: Some(InstanceState::Ready),
+        doubted: false,
+        restarts: 0,
+        reason: String::new(),
+    }];
+    status.missing.clear();
+    status.healthy = true;
+    status
+}
+
+fn silent(of: Silent, seconds: u64) -> BTreeMap<ServerName, Silence> {
+    let since = Duration::from_secs(seconds);
+    BTreeMap::from([(ServerName::new(Tier::App, 1), Silence { of, since })])
+}
+
+#[test]
+fn what_a_silent_agent_told_is_shown_as_old() {
+    let mut status = status_of_app1();
+    mark_silent(&mut status, &BTreeMap::new());
+    assert!(status.healthy && render(&status, false).contains("1/1 ready"));
+    mark_silent(&mut status, &silent(Silent::Agent, 4));
+    let words = "has not answered for 4 s: what is told of it is as old";
+    assert_eq!(status.missing, [format!("app1 {words}")]);
+    assert!(!status.healthy && status.servers[0].state == ServerState::Degraded);
+    let text = render(&status, false);
+    assert!(text.contains("0/1 ready") && text.contains(words), "{text}");
+}
+
+#[test]
+fn a_silent_proxy_is_named_and_its_servers_instances_are_not_doubted() {
+    let mut status = status_of_app1();
+    mark_silent(&mut status, &silent(Silent::Proxy, 3));
+    assert_eq!(
+        status.missing,
+        ["app1 has a proxy that has not answered for 3 s"]
+    );
+    assert!(!status.servers[0].instances[0].doubted);
+    // What is told of it already is not told twice.
+    status.missing = vec!["app1 has a proxy that does not answer".into()];
+    mark_silent(&mut status, &silent(Silent::Proxy, 4));
+    assert_eq!(status.missing.len(), 1);
+}
