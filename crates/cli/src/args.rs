@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Drain(Drain),
     /// Let a server take traffic again.
     Undrain(Drain),
+    /// Cut a server's power, or switch it on.
+    Power(Power),
     /// Show what the processes wrote.
     Logs(Logs),
     /// Run a command on a server.
@@ -149,6 +151,27 @@ pub(crate) struct Drain {
     pub(crate) of: SiteFile,
     /// The server, such as web2.
     pub(crate) server: ServerName,
+}
+
+/// Arguments of `power`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Power {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// Off at once, as if its cables were pulled; or on.
+    pub(crate) state: PowerState,
+    /// The server, such as app1.
+    pub(crate) server: ServerName,
+}
+
+/// Whether a server has power.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum PowerState {
+    /// It has.
+    On,
+    /// It has none.
+    Off,
 }
 
 /// Arguments of `drill`.

@@ -1,6 +1,6 @@
 //! The hands: commands that ask the running site something, or change it.
 
-use crate::args::{Drain, Events, Global, Scale, SiteFile};
+use crate::args::{Drain, Events, Global, Power, PowerState, Scale, SiteFile};
 use crate::connect::Lab;
 use crate::output::{self, Exit};
 use crate::up::{change, site_folder};
@@ -9,7 +9,7 @@ use gaiola_core::status;
 use gaiola_model::Config;
 use gaiola_model::event::Event;
 use gaiola_model::status::Status;
-use gaiola_node::api::{Change, ChangeRequest, Planned};
+use gaiola_node::api::{Change, ChangeRequest, Harm, Planned};
 use gaiola_node::client::Request;
 use gaiola_wire::config::{ConfigErrors, Mistake};
 use std::path::{Path, PathBuf};
@@ -196,6 +196,31 @@ pub(crate) fn drain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
 pub(crate) fn undrain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
     let lab = Lab::find(global, &drain.of.file)?;
     change(global, &lab, Change::Undrain(drain.server))
+}
+
+/// `gaiola power`.
+pub(crate) fn power(global: &Global, power: &Power) -> anyhow::Result<Exit> {
+    let lab = Lab::find(global, &power.of.file)?;
+    let server = power.server;
+    let harm = match power.state {
+        PowerState::Off => Harm::CutPower(server),
+        PowerState::On => Harm::PowerOn(server),
+    };
+    let status: Status = lab.get("/status")?;
+    if !status.servers.iter().any(|placed| placed.name == server) {
+        eprintln!("gaiola: there is no server {server}; see which there are with: gaiola status");
+        return Ok(Exit::Usage);
+    }
+    let _: bool = lab.post("/harm", &harm)?;
+    if !global.quiet && !global.json {
+        match power.state {
+            PowerState::Off => {
+                println!("{server} is off; switch it on with: gaiola power on {server}");
+            }
+            PowerState::On => println!("{server} is switched on"),
+        }
+    }
+    Ok(Exit::Ok)
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use gaiola_core::status;
 use gaiola_core::topology::{self, Member};
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
 use gaiola_model::placement::{
-    DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, Phase, Release,
-    ReleaseNumber, ReleaseOutcome,
+    BootNumber, DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy,
+    Phase, Release, ReleaseNumber, ReleaseOutcome,
 };
 use gaiola_model::{Desired, InstanceName, Observed, Placement, Revision, ServerName, Tier, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,10 @@ struct Site {
     crashing: BTreeSet<u64>,
     hanging: BTreeSet<u64>,
     unpreparable: BTreeSet<u64>,
+    /// Releases whose command does not end by itself.
+    endless: BTreeSet<u64>,
+    /// How often each server was switched off.
+    boots: BTreeMap<ServerName, BootNumber>,
     primary: Option<ServerName>,
 }
 
@@ -70,6 +74,11 @@ impl common::World for Site {
             "crashing" => drop(self.crashing.insert(number(rest[0]))),
             "hanging" => drop(self.hanging.insert(number(rest[0]))),
             "unpreparable" => drop(self.unpreparable.insert(number(rest[0]))),
+            "endless" => drop(self.endless.insert(number(rest[0]))),
+            "ending" => self.endless.clear(),
+            "off" => servers(rest)
+                .iter()
+                .for_each(|server| self.switch_off(*server)),
             "wait" => self.now = self.now + Duration::from_secs(number(rest[0])),
             "step" => return self.step(),
             "run" => return self.run(),
@@ -150,6 +159,14 @@ impl Site {
         self.placement = Some(rollout::first(&desired, "story".into()));
         self.at = Revision(1);
         self.desired = Some(desired);
+    }
+
+    /// Nothing of this boot of the server runs any more, and the lab says so.
+    fn switch_off(&mut self, server: ServerName) {
+        let boot = self.boots.entry(server).or_default();
+        self.facts.over.insert(server, *boot);
+        boot.0 += 1;
+        self.lost.insert(server);
     }
 
     fn drain(&mut self, drained: bool, words: &[&str]) {
@@ -273,6 +290,7 @@ impl Site {
             .filter(|vip| self.owner(placement, **vip) == Some(server));
         Observed {
             server,
+            boot: self.boots.get(&server).copied().unwrap_or_default(),
             revision: self.at,
             proxy: self.proxy(server, placement, before),
             vips: vips.copied().collect(),
@@ -282,6 +300,7 @@ impl Site {
                 .release_run
                 .as_ref()
                 .filter(|run| run.server == server)
+                .filter(|run| run.stop || !self.endless.contains(&run.release.0))
                 .map(|run| ReleaseOutcome {
                     release: run.release,
                     command: run.command.clone(),

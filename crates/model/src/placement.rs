@@ -23,6 +23,14 @@ impl std::fmt::Display for Revision {
     }
 }
 
+/// One time that a server is on, from power to power: each start of it has a higher number than the one before.
+/// 0: not known.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct BootNumber(pub u64);
+
 /// A number that orders a site's releases, from 1.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -86,7 +94,8 @@ pub struct Placement {
     pub web_releases: Vec<ReleaseNumber>,
     /// The newest release whose `release` command has succeeded, or that needed none.
     pub released: Option<ReleaseNumber>,
-    /// The `release` command that is to be run now, and where.
+    /// The `release` command that is to be run now, and where. It stays here until it is known to have ended, even where
+    /// a later change wants another: never do two run at once.
     pub release_run: Option<ReleaseRun>,
     /// The servers that exist.
     pub servers: BTreeMap<ServerName, PlacedServer>,
@@ -198,11 +207,17 @@ pub struct ReleaseRun {
     pub release: ReleaseNumber,
     /// The command.
     pub command: String,
-    /// The application server it runs on.
+    /// The application server it runs on,
     pub server: ServerName,
+    /// and the time of its being on. Once that is over so is the run: a server that comes back does not begin it again.
+    #[serde(default)]
+    pub boot: BootNumber,
     /// The generation that asked for it, so that a second attempt is told from the first.
     #[serde(default)]
     pub generation: u64,
+    /// It is to be stopped: a later change wants another.
+    #[serde(default)]
+    pub stop: bool,
 }
 
 /// What an agent sees on its server. It stands in the store under the agent's lease: a server that is gone has none.
@@ -210,6 +225,9 @@ pub struct ReleaseRun {
 pub struct Observed {
     /// The server.
     pub server: ServerName,
+    /// Since when it is on.
+    #[serde(default)]
+    pub boot: BootNumber,
     /// The newest placement that the agent has carried out: every process was told, though it may not be ready yet.
     pub revision: Revision,
     /// Its proxy; `None` while it does not answer.
@@ -237,6 +255,7 @@ impl Observed {
     pub fn nothing_on(server: ServerName) -> Self {
         Self {
             server,
+            boot: BootNumber(0),
             revision: Revision(0),
             proxy: None,
             vips: BTreeSet::new(),

@@ -12,6 +12,7 @@ mod metrics;
 mod news;
 mod plan;
 mod proxy;
+mod release;
 mod resources;
 mod session;
 mod supervisor;
@@ -27,9 +28,7 @@ use crate::view::{self, Keys, View};
 use balancer::Balancer;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
-use gaiola_model::placement::{
-    InstanceState, ObservedInstance, ReleaseOutcome, ReleaseRun, Revision,
-};
+use gaiola_model::placement::{InstanceState, ObservedInstance, Revision};
 use gaiola_model::{InstanceName, Observed, Tier};
 use instances::{Answers, Asked};
 use metrics::Figures;
@@ -118,7 +117,10 @@ impl Agent {
         let order = Rc::new(read_json::<Order>(&boot.order_file())?);
         let store = open_store(&boot, &order)?;
         let view = watch::Sender::new(View::default());
-        let observed = watch::Sender::new(Observed::nothing_on(boot.server));
+        let observed = watch::Sender::new(Observed {
+            boot: boot.number,
+            ..Observed::nothing_on(boot.server)
+        });
         let (news, told) = mpsc::channel(NEWS);
         let session = session::Session {
             boot: boot.clone(),
@@ -257,6 +259,7 @@ impl Agent {
     fn carry_out(&mut self) {
         let order = Rc::clone(&self.order);
         self.supervisor.reconcile(&self.wanted(&order));
+        self.end_release_run(&order);
         self.forget_store_member(&order);
         let config = topology::proxy_config(
             &order.placement,
@@ -295,6 +298,11 @@ impl Agent {
                 plan::keep_join(&mut member.launch, running);
             }
             wanted.insert("etcd".to_string(), member);
+        }
+        let run = plan::ordered_run(&self.boot, &order.placement);
+        if let Some(run) = run.filter(|run| self.may_run_release(run)) {
+            let command = plan::release_run(&self.boot, run, self.urls.as_ref());
+            wanted.insert(plan::release_run_name(run), command);
         }
         wanted
     }
@@ -361,6 +369,7 @@ impl Agent {
         }
         Observed {
             server: self.boot.server,
+            boot: self.boot.number,
             revision: self.order.revision,
             proxy,
             vips: self
@@ -436,33 +445,6 @@ impl Agent {
                 ))
             })
             .collect()
-    }
-
-    /// How the `release` command that is ordered here has ended; `None` while it has not.
-    fn release_outcome(&self) -> Option<ReleaseOutcome> {
-        let run = self
-            .order
-            .placement
-            .release_run
-            .as_ref()
-            .filter(|run| run.server == self.boot.server)?;
-        let name = plan::release_run_name(run);
-        let error = match std::fs::read_to_string(plan::release_status_file(run)) {
-            Ok(status) if status.trim() == "0" => None,
-            Ok(status) => Some(format!(
-                "`{}` exited with status {}{}",
-                run.command,
-                status.trim(),
-                self.logs.end(&name)
-            )),
-            Err(_) => match self.supervisor.condition(&name)? {
-                Condition::Down(why) if !why.is_empty() => {
-                    Some(format!("`{}` {why}{}", run.command, self.logs.end(&name)))
-                }
-                _ => return None,
-            },
-        };
-        Some(outcome(run, error))
     }
 
     fn troubles(&self, proxy_refused: &str) -> Vec<String> {
@@ -562,15 +544,6 @@ fn send_if_new<T: PartialEq>(sender: &watch::Sender<T>, new: T) {
         *held = new;
         changed
     });
-}
-
-fn outcome(run: &ReleaseRun, error: Option<String>) -> ReleaseOutcome {
-    ReleaseOutcome {
-        release: run.release,
-        command: run.command.clone(),
-        generation: run.generation,
-        error,
-    }
 }
 
 /// `release` commands run as the site's user and leave their exit status there.

@@ -24,7 +24,7 @@ use front_door::Targets;
 use gaiola_core::rollout::Facts;
 use gaiola_core::topology;
 use gaiola_model::event::Event;
-use gaiola_model::placement::Placement;
+use gaiola_model::placement::{BootNumber, Placement};
 use gaiola_model::{ServerName, SiteName};
 use hardware::Hardware;
 use std::cell::{Cell, RefCell};
@@ -125,6 +125,10 @@ pub struct Lab {
     pub off: RefCell<BTreeSet<ServerName>>,
     /// The last that was told of a server before it was switched on: its agent is dead, but its lease may still stand.
     pub stale: RefCell<BTreeMap<ServerName, Revision>>,
+    /// The last boot of each server that is over; the store is told.
+    pub over: watch::Sender<BTreeMap<ServerName, BootNumber>>,
+    /// The last boot of any server.
+    pub last_boot: Cell<BootNumber>,
     /// Servers that are to be on and could not be switched on, and why.
     pub trouble: RefCell<BTreeMap<ServerName, String>>,
     /// What the hardware follows.
@@ -287,6 +291,15 @@ impl Lab {
                 source: io::Error::other(error),
             })?;
         let order = last_order(&state)?.map(|own| Rc::new(newest_order(&state, own)));
+        // No server outlives its lab: whatever was on before this one is off.
+        let now = boot_number(BootNumber(0));
+        let servers_of = |order: &Rc<Order>| {
+            let run = order.placement.release_run.as_ref().map(|run| run.server);
+            let servers = order.placement.servers.keys().copied();
+            servers.chain(run).collect::<Vec<_>>()
+        };
+        let servers = order.iter().flat_map(servers_of);
+        let over = servers.map(|server| (server, now)).collect();
         // The pidfds of the servers are polled by a runtime, which is entered in `run`.
         let hardware = Hardware::new().map_err(system("put up the lab's network"))?;
         Ok(Rc::new(Self {
@@ -303,6 +316,8 @@ impl Lab {
             hardware: RefCell::new(hardware),
             off: RefCell::default(),
             stale: RefCell::default(),
+            over: watch::Sender::new(over),
+            last_boot: Cell::new(now),
             trouble: RefCell::default(),
             order: watch::Sender::new(order),
             view: watch::Sender::new(View::default()),
@@ -389,6 +404,7 @@ impl Lab {
         tokio::task::spawn_local(
             Rc::clone(&self).follow_events(Events::new(store.clone(), &self.site)),
         );
+        tokio::task::spawn_local(Rc::clone(&self).tell_over(store.clone()));
         tokio::task::spawn_local(view::follow(
             store.clone(),
             Keys::of(&self.site),
@@ -409,6 +425,36 @@ impl Lab {
             }
             if views.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// The number of a server's next boot.
+    pub fn next_boot(&self) -> BootNumber {
+        let next = boot_number(self.last_boot.get());
+        self.last_boot.set(next);
+        next
+    }
+
+    /// Tells the store which boots are over: nothing of them runs any more. What it does not take is told again.
+    async fn tell_over(self: Rc<Self>, store: Store) {
+        let (keys, mut told) = (Keys::of(&self.site), BTreeMap::new());
+        let mut over = self.over.subscribe();
+        loop {
+            let wanted = over.borrow_and_update().clone();
+            for (server, boot) in wanted {
+                if told.get(&server) == Some(&boot) {
+                    continue;
+                }
+                match store.put_json(&keys.over(server), &boot, None).await {
+                    Ok(_) => _ = told.insert(server, boot),
+                    Err(error) => tracing::warn!("the store: {}", crate::chain(&error)),
+                }
+            }
+            let all = over.borrow().clone() == told;
+            tokio::select! {
+                changed = over.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(Duration::from_secs(1)), if !all => {}
             }
         }
     }
@@ -458,6 +504,15 @@ impl Lab {
             Some(tls),
         )))
     }
+}
+
+/// A number above `last`, and above those that an earlier lab gave: the time, in milliseconds.
+fn boot_number(last: BootNumber) -> BootNumber {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.map_or(0, |span| {
+        u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+    });
+    BootNumber(now.max(last.0 + 1))
 }
 
 /// The order that the lab knew last; `None` on a new site. One that cannot be read is no new site: its data lies there.

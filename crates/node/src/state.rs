@@ -1,7 +1,7 @@
 //! The state directory: where everything that outlives its processes lies.
 
 use crate::os::process::{User, is_root};
-use gaiola_model::placement::{Placement, ReleaseNumber, Revision};
+use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
 use gaiola_model::{ServerName, SiteName};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -142,6 +142,9 @@ pub struct Boot {
     pub site: SiteName,
     /// The server.
     pub server: ServerName,
+    /// This time of its being on.
+    #[serde(default)]
+    pub number: BootNumber,
     /// Its address.
     pub address: Ipv4Addr,
     /// The site's state directory.

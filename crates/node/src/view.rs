@@ -2,7 +2,7 @@
 
 use crate::agent::SharedTickets;
 use crate::store::{Change, Item, Store, StoreError, Update};
-use gaiola_model::placement::{Desired, Observed, Placement, Revision};
+use gaiola_model::placement::{BootNumber, Desired, Observed, Placement, Revision};
 use gaiola_model::{ServerName, SiteName};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -48,6 +48,11 @@ impl Keys {
         format!("{}observed/{server}", self.prefix)
     }
 
+    /// The key of the last boot of a server that is over: whoever gives power writes it.
+    pub fn over(&self, server: ServerName) -> String {
+        format!("{}over/{server}", self.prefix)
+    }
+
     /// The key of [`SharedTickets`].
     pub fn tickets(&self) -> String {
         format!("{}tickets", self.prefix)
@@ -68,6 +73,8 @@ pub struct View {
     pub placement: Option<(Revision, Rc<Placement>)>,
     /// What the agents see, and when each last told it; a server whose agent holds no lease is not here.
     pub observed: BTreeMap<ServerName, (Revision, Rc<Observed>)>,
+    /// Up to which boot each server was switched off.
+    pub over: BTreeMap<ServerName, BootNumber>,
     /// What session tickets are sealed with.
     pub tickets: Option<(Revision, Rc<SharedTickets>)>,
     /// The conductor's name.
@@ -172,6 +179,13 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
         "tickets" => view.tickets = item.and_then(parse),
         "conductor" => {
             view.conductor = item.map(|item| String::from_utf8_lossy(&item.value).into_owned())
+        }
+        _ if name.starts_with("over/") => {
+            let server = name.strip_prefix("over/").map(str::parse);
+            let told = item.and_then(parse::<BootNumber>);
+            if let (Some(Ok(server)), Some((_, boot))) = (server, told) {
+                view.over.insert(server, *boot);
+            }
         }
         _ => {
             let server = name

@@ -13,7 +13,7 @@ use checks::Checker;
 use gaiola_core::rollout::{self, Facts};
 use gaiola_core::topology;
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
-use gaiola_model::placement::{Release, ReleaseNumber};
+use gaiola_model::placement::{BootNumber, Release, ReleaseNumber};
 use gaiola_model::proxy::{Admin, Mode};
 use gaiola_model::{Desired, Observed, Placement, Revision, ServerName, Time};
 use machine::Machine;
@@ -93,6 +93,9 @@ struct World {
     desired: Desired,
     store: Store,
     machines: BTreeMap<ServerName, Machine>,
+    /// The last boot of any server, and boots that are over and that the lab has not told the store yet.
+    boots: BootNumber,
+    ended_boots: Vec<(ServerName, BootNumber)>,
     store_members: BTreeSet<ServerName>,
     /// Until when no lease is seen at all.
     store_dark_until: Time,
@@ -133,6 +136,8 @@ impl World {
                 placement,
             },
             machines: BTreeMap::new(),
+            boots: BootNumber(0),
+            ended_boots: Vec::new(),
             store_members: rollout::store_members(&desired.config)
                 .into_iter()
                 .collect(),

@@ -3,7 +3,7 @@
 use super::view::View;
 use super::{SILENCE, STORE_DOUBT, dated};
 use crate::topology::Member;
-use gaiola_model::placement::{DoorState, Phase};
+use gaiola_model::placement::{BootNumber, DoorState, Phase};
 use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -25,6 +25,9 @@ pub struct Facts {
     /// Servers that carry a member of the store, a learner too, as the placement names them; empty: not known. None of them
     /// is removed.
     pub store_members: BTreeSet<ServerName>,
+    /// Servers that were switched off since they were last on: up to which boot. Whoever gives power says it, and
+    /// nothing of that time runs any more.
+    pub over: BTreeMap<ServerName, BootNumber>,
     /// More than half of the servers vanished within [`STORE_DOUBT`].
     pub store_in_doubt: bool,
     /// Placed servers without a lease.

@@ -248,7 +248,7 @@ impl Step<'_> {
     /// What stands in the way of a server's removal: an exchange in the midst of a step.
     pub(super) fn exchange_under_way(&self) -> Option<String> {
         if let Some(run) = &self.plan.release_run {
-            return Some(format!("{} runs `{}`", run.server, run.command));
+            return Some(self.view.run_in_words(run));
         }
         let draining = self.plan.instances.iter().find(|(name, placed)| {
             placed.phase == Phase::Drain && self.is_main(name.server) && self.wants(name.server)

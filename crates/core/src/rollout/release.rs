@@ -1,91 +1,149 @@
 //! The `release` command, and the directories that web servers search.
+//!
+//! Two runs of it at once could ruin a database, so a run is fenced: it belongs to one server and one time of its being
+//! on, and another begins only once that one is known to have ended. Its agent reports it, or its server was switched off.
+//! Silence proves nothing.
 
 use super::Step;
+use super::view::View;
 use crate::topology;
 use gaiola_model::placement::{Failure, ReleaseNumber, ReleaseOutcome, ReleaseRun};
 use gaiola_model::{ServerName, Tier};
 use std::collections::BTreeSet;
 
+/// What is known of a run that was ordered.
+enum Fate<'a> {
+    /// Its agent reports how it ended.
+    Ended(&'a ReleaseOutcome),
+    /// Its server was switched off since, and everything on it with it.
+    SwitchedOff,
+    /// Its agent is there and reports no end.
+    Runs,
+    /// Its agent is silent: it may run or not.
+    Unknown,
+}
+
+impl<'a> View<'a> {
+    fn fate(&self, run: &ReleaseRun) -> Fate<'a> {
+        let over = self.facts.over.get(&run.server);
+        let live = self.live(run.server);
+        if over >= Some(&run.boot) || live.is_some_and(|observed| observed.boot > run.boot) {
+            return Fate::SwitchedOff;
+        }
+        let Some(observed) = live else {
+            return Fate::Unknown;
+        };
+        let outcome = observed.release_run.as_ref();
+        let outcome = outcome.filter(|outcome| answers(outcome, run));
+        outcome.map_or(Fate::Runs, Fate::Ended)
+    }
+
+    /// The run that is waited for, and what can be done where its server is silent.
+    pub(super) fn run_in_words(&self, run: &ReleaseRun) -> String {
+        let (server, release) = (run.server, run.release);
+        match self.fate(run) {
+            Fate::Unknown => format!(
+                "{server} is silent and may still run the release command of release {release}: no other run begins \
+                 before that one is known to have ended; let {server} be reached again, or end it with: \
+                 gaiola power off {server}"
+            ),
+            _ if run.stop => {
+                format!("{server} is to stop the release command of release {release}")
+            }
+            _ => format!("{server} runs the release command of release {release}"),
+        }
+    }
+}
+
 impl Step<'_> {
     /// Runs the release command once before anything of a new release is started.
     pub(super) fn run_release(&mut self) {
-        let command = self.desired.config.app.release.clone();
-        if self.is_released() || self.plan.failed.is_some() {
-            self.plan.release_run = None;
-            return;
-        }
-        let Some(command) = command else {
-            self.plan.released = Some(self.release_number());
-            self.plan.release_run = None;
-            return;
-        };
-        let running = self.plan.release_run.clone().filter(|run| {
-            run.release == self.release_number()
-                && run.command == command
-                && self.can_run(run.server)
-        });
-        match running {
-            Some(run) => self.look_after_release(&run),
-            None => self.start_release(command),
+        match self.plan.release_run.clone() {
+            Some(run) => self.look_after_run(&run),
+            None => self.begin_run(),
         }
     }
 
-    fn look_after_release(&mut self, run: &ReleaseRun) {
-        let observed = self.view.live(run.server);
-        let outcome = observed.and_then(|observed| observed.release_run.as_ref());
-        match outcome.filter(|outcome| answers(outcome, run)) {
-            None => self.wait(run.server, format!("{} runs `{}`", run.server, run.command)),
-            Some(ReleaseOutcome { error: None, .. }) => {
-                self.plan.released = Some(run.release);
+    fn look_after_run(&mut self, run: &ReleaseRun) {
+        let (server, release) = (run.server, run.release);
+        let of = format!("the release command of release {release}");
+        match self.view.fate(run) {
+            Fate::Ended(ReleaseOutcome { error: None, .. }) if self.is_wanted(run) => {
                 self.plan.release_run = None;
-                self.tell(
-                    run.server,
-                    format!(
-                        "{} ran `{}` for release {}",
-                        run.server, run.command, run.release
-                    ),
-                );
+                self.plan.released = Some(release);
+                self.tell(server, format!("{server} ran {of}"));
             }
-            Some(ReleaseOutcome {
+            Fate::Ended(ReleaseOutcome {
                 error: Some(error), ..
-            }) => {
-                let reason = format!("`{}` failed on {}: {error}", run.command, run.server);
-                self.tell(
-                    run.server,
-                    format!("release {} is given up: {reason}", run.release),
-                );
+            }) if self.is_wanted(run) && !run.stop => {
+                let reason = format!("the release command failed on {server}: {error}");
                 self.plan.release_run = None;
+                self.tell(server, format!("release {release} is given up: {reason}"));
                 self.fail(None, reason);
             }
+            Fate::Ended(_) => {
+                self.plan.release_run = None;
+                self.tell(server, format!("{server} has ended {of}"));
+            }
+            Fate::SwitchedOff => {
+                self.plan.release_run = None;
+                self.tell(
+                    server,
+                    format!("{server} was switched off while it ran {of}"),
+                );
+            }
+            Fate::Runs if !run.stop && !self.is_wanted(run) => {
+                self.plan.release_run = Some(ReleaseRun {
+                    stop: true,
+                    ..run.clone()
+                });
+                self.tell(server, format!("{server} is to stop {of}"));
+            }
+            Fate::Runs | Fate::Unknown => self.wait(server, self.view.run_in_words(run)),
+        }
+    }
+
+    /// Whether its end says something of what is wanted now.
+    fn is_wanted(&self, run: &ReleaseRun) -> bool {
+        let command = self.desired.config.app.release.as_ref();
+        run.release == self.release_number() && command == Some(&run.command)
+    }
+
+    fn begin_run(&mut self) {
+        if self.is_released() || self.plan.failed.is_some() {
+            return;
+        }
+        match self.desired.config.app.release.clone() {
+            Some(command) => self.start_release(command),
+            None => self.plan.released = Some(self.release_number()),
         }
     }
 
     fn start_release(&mut self, command: String) {
-        // The order before this one went to a server that died, or was for another release.
-        self.plan.release_run = None;
+        let release = self.release_number();
+        let to_run = format!("to run the release command of release {release}");
         if let Some(why) = self.database_not_calm() {
-            return self.wait(None, format!("to run `{command}`: {why}"));
+            return self.wait(None, format!("{to_run}: {why}"));
         }
-        let server = topology::servers_of(&self.plan, Tier::App)
-            .find(|server| self.can_run(*server) && self.view.live(*server).is_some());
-        let Some(server) = server else {
+        let able = |server| {
+            let boot = self.view.live(server)?.boot;
+            self.can_run(server).then_some((server, boot))
+        };
+        let server = topology::servers_of(&self.plan, Tier::App).find_map(able);
+        let Some((server, boot)) = server else {
             return self.wait(
                 None,
-                format!("to run `{command}`: no application server is there yet"),
+                format!("{to_run}: no application server is there yet"),
             );
         };
-        self.tell(
-            server,
-            format!(
-                "{server} is to run `{command}` for release {}",
-                self.release_number()
-            ),
-        );
+        self.tell(server, format!("{server} is {to_run}"));
         self.plan.release_run = Some(ReleaseRun {
-            release: self.release_number(),
+            release,
             command,
             server,
+            boot,
             generation: self.desired.generation,
+            stop: false,
         });
     }
 

@@ -60,6 +60,9 @@ impl Check<'_> {
         if stored.generation != self.desired.generation {
             self.miss("the last change is not taken up yet");
         }
+        if let Some(run) = &stored.release_run {
+            self.miss(self.view.run_in_words(run));
+        }
         if stored.released < Some(self.desired.release.number) {
             let number = self.desired.release.number;
             self.miss(format!("release {number} is not prepared yet"));

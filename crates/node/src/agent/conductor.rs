@@ -56,6 +56,7 @@ pub(super) async fn run(
                     .iter()
                     .map(|(server, (_, observed))| (*server, (**observed).clone()))
                     .collect();
+                facts.over.clone_from(&seen.over);
                 facts.look(now, placement, *at, observed);
                 if let Err(error) = tell_losses(&events, placement, &facts, &mut lost).await {
                     return error;

@@ -45,13 +45,6 @@ pub(super) fn wanted(
             self::instance(boot, placement, *name, instance, urls),
         );
     }
-    if let Some(run) = placement
-        .release_run
-        .as_ref()
-        .filter(|run| run.server == boot.server)
-    {
-        all.insert(release_run_name(run), release_run(boot, run, urls));
-    }
     all
 }
 
@@ -229,6 +222,12 @@ fn in_place_of_the_shell(run: &str) -> String {
     }
 }
 
+/// The run of the `release` command that is ordered of this server as it is on now: one of an earlier time is over.
+pub(super) fn ordered_run<'a>(boot: &Boot, placement: &'a Placement) -> Option<&'a ReleaseRun> {
+    let run = placement.release_run.as_ref();
+    run.filter(|run| run.server == boot.server && run.boot == boot.number)
+}
+
 /// The name under which a `release` command runs; another release or command is another run.
 pub(super) fn release_run_name(run: &ReleaseRun) -> String {
     format!("release-{}-{}", run.release, run.generation)
@@ -241,10 +240,11 @@ pub(super) fn release_status_file(run: &ReleaseRun) -> PathBuf {
         .join(format!("{}.exit", release_run_name(run)))
 }
 
-fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseUrls>) -> Wanted {
+pub(super) fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseUrls>) -> Wanted {
     let release = boot.site_state().release(run.release);
-    let env = site_env(boot, &run.release.to_string(), urls);
     let name = release_run_name(run);
+    let mut env = site_env(boot, &run.release.to_string(), urls);
+    env.push((super::release::VARIABLE.into(), name.clone().into()));
     // The command is handed over as an argument: nothing in it can end the wrapper early.
     let script =
         r#"if [ ! -e "$2" ]; then /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;

@@ -491,6 +491,7 @@ fn see(
         .filter(|(server, (told, _))| stale.get(server).is_none_or(|stale| told > stale))
         .map(|(server, (_, observed))| (*server, (**observed).clone()))
         .collect();
+    facts.over.clone_from(&view.over);
     facts.look(
         Time::from_start(lab.started.elapsed()),
         &placement,

@@ -98,11 +98,12 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()>
         return Ok(());
     };
     tracing::info!("{server} is on (pid {})", process.identity().pid);
-    let lab = Rc::clone(lab);
+    let (lab, number) = (Rc::clone(lab), boot.number);
     tokio::task::spawn_local(async move {
         let exit = hardware::died(&process).await;
         tracing::info!("{server} is off: pid 1 {exit}");
         lab.hardware.borrow_mut().forget(server, process.identity());
+        lab.over.send_modify(|over| _ = over.insert(server, number));
         lab.off.borrow_mut().insert(server);
         lab.poke.notify_one();
     });
@@ -128,6 +129,7 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
     let boot = Boot {
         site: lab.site.clone(),
         server,
+        number: lab.next_boot(),
         address,
         state: lab.state.folder().into(),
         store_token: order.placement.incarnation.clone(),

@@ -249,6 +249,29 @@ impl Process {
     }
 }
 
+/// Whether a process of this PID namespace was started with this variable. Those that we may not look into do not count.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn with_environment(name: &str, value: &str) -> io::Result<bool> {
+    let wanted = format!("{name}={value}").into_bytes();
+    for entry in std::fs::read_dir("/proc")? {
+        let is_pid = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(is_pid) {
+            continue;
+        }
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment
+            .split(|byte| *byte == 0)
+            .any(|held| held == wanted)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Signals a process by pid; one that is gone is no error.
 pub fn signal(pid: u32, signal: Signal) {
     if let Ok(pid) = to_pid(pid) {

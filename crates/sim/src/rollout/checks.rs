@@ -155,6 +155,19 @@ impl World {
         }
     }
 
+    /// Never do two runs of a `release` command go on at once, whatever the conductor believes.
+    pub(super) fn check_release_runs(&self) -> Result<(), String> {
+        let runs = |(server, machine): (&ServerName, &super::Machine)| {
+            let running = machine.running_releases(self.now);
+            (running > 0).then_some((*server, running))
+        };
+        let running: Vec<(ServerName, usize)> = self.machines.iter().filter_map(runs).collect();
+        match running.iter().map(|(_, count)| count).sum::<usize>() {
+            0 | 1 => Ok(()),
+            _ => Err(format!("release commands run at once: {running:?}")),
+        }
+    }
+
     fn is_old(&self, placed: &PlacedInstance) -> bool {
         placed.release != self.desired.release.number
             || placed.database != self.desired.config.database.is_some()

@@ -24,15 +24,19 @@ impl World {
         };
         let short = self.within(1, 8);
         let long = self.within(5, 40);
-        let what = self.rng.u8(..12);
+        let what = self.rng.u8(..16);
+        let (at, mut boots) = (self.store.at, self.boots);
         let machine = self.machines.get_mut(&server).expect("it was just listed");
         let said = match what {
             0 | 1 => {
-                machine.lose_power(long);
+                boots.0 += 1;
+                self.ended_boots.push((server, machine.boot));
+                machine.lose_power(long, boots);
                 "loses power"
             }
             2 | 3 => {
                 machine.agent_down_until = long;
+                machine.frozen_with = None;
                 "loses its agent"
             }
             4 => {
@@ -55,11 +59,22 @@ impl World {
                 self.store_dark_until = short;
                 "and all others cannot reach the store"
             }
+            10 | 11 => {
+                machine.cut_off_until = long;
+                "is cut off from the store"
+            }
+            12 | 13 => {
+                machine.frozen_with.get_or_insert((long, at));
+                "has a frozen agent"
+            }
             _ => {
+                let over = std::mem::take(&mut self.facts.over);
                 self.facts = Facts::default();
+                self.facts.over = over;
                 "is the new conductor"
             }
         };
+        self.boots = boots;
         self.note(format!("! {server} {said}"));
     }
 
@@ -138,6 +153,11 @@ impl World {
         for machine in self.machines.values_mut() {
             machine.off_until = machine.off_until.min(self.now);
             machine.agent_down_until = self.now;
+            machine.cut_off_until = self.now;
+            machine
+                .frozen_with
+                .iter_mut()
+                .for_each(|(until, _)| *until = self.now);
             machine.proxy_down_until = self.now;
             machine.proxy_stalled_until = self.now;
         }

@@ -2,8 +2,8 @@
 
 use super::{LEASE, World};
 use gaiola_model::placement::{
-    DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, PlacedInstance,
-    ReleaseNumber, ReleaseOutcome,
+    BootNumber, DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy,
+    PlacedInstance, ReleaseNumber, ReleaseOutcome, ReleaseRun,
 };
 use gaiola_model::resources::Resources;
 use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
@@ -12,7 +12,13 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 pub(super) struct Machine {
+    /// This time of its being on.
+    pub(super) boot: BootNumber,
     pub(super) off_until: Time,
+    /// Cut off from the store; its agent goes on with what it knows.
+    pub(super) cut_off_until: Time,
+    /// Its agent was frozen after it had read this placement, and carries it out when it wakes.
+    pub(super) frozen_with: Option<(Time, Revision)>,
     pub(super) agent_down_until: Time,
     pub(super) proxy_down_until: Time,
     pub(super) proxy_stalled_until: Time,
@@ -25,7 +31,8 @@ pub(super) struct Machine {
     pub(super) processes: BTreeMap<InstanceName, Process>,
     pub(super) vips: BTreeSet<Ipv4Addr>,
     pub(super) database: Option<Postgres>,
-    release_run: Option<(Time, ReleaseOutcome)>,
+    /// The runs of the `release` command since it is on, each with the time of its end: in `/run`, lost with the power.
+    release_runs: Vec<(Time, ReleaseOutcome)>,
     /// What it last wrote to the store.
     pub(super) published: Option<Observed>,
 }
@@ -44,9 +51,12 @@ pub(super) struct Postgres {
 }
 
 impl Machine {
-    fn new(now: Time, boot: Duration) -> Self {
+    fn new(now: Time, takes: Duration, boot: BootNumber) -> Self {
         Self {
-            off_until: now + boot,
+            boot,
+            off_until: now + takes,
+            cut_off_until: now,
+            frozen_with: None,
             agent_down_until: now,
             proxy_down_until: now,
             proxy_stalled_until: now,
@@ -57,7 +67,7 @@ impl Machine {
             processes: BTreeMap::new(),
             vips: BTreeSet::new(),
             database: None,
-            release_run: None,
+            release_runs: Vec::new(),
             published: None,
         }
     }
@@ -80,9 +90,12 @@ impl Machine {
             .map_or(Duration::ZERO, |since| now - since)
     }
 
-    /// Power goes: all that is not on disk is lost.
-    pub(super) fn lose_power(&mut self, until: Time) {
+    /// Power goes: all that is not on disk is lost. `next`: the boot it comes back with.
+    pub(super) fn lose_power(&mut self, until: Time, next: BootNumber) {
+        self.boot = next;
         self.off_until = until;
+        self.frozen_with = None;
+        self.release_runs.clear();
         self.proxy = None;
         self.processes.clear();
         self.vips.clear();
@@ -107,21 +120,30 @@ impl Machine {
         };
         Observed {
             server,
+            boot: self.boot,
             revision: self.known,
             proxy: self.proxy.clone(),
             vips: self.vips.clone(),
             instances: self.processes.iter().map(instance).collect(),
             database: self.database.as_ref().map(|database| database.observe(now)),
-            release_run: self.finished_release(now),
+            release_run: self.finished_release(now).cloned(),
             store_data: None,
             resources: Resources::default(),
             troubles: Vec::new(),
         }
     }
 
-    fn finished_release(&self, now: Time) -> Option<ReleaseOutcome> {
-        let (at, outcome) = self.release_run.as_ref()?;
-        (now >= *at).then(|| outcome.clone())
+    /// The last run that has ended.
+    fn finished_release(&self, now: Time) -> Option<&ReleaseOutcome> {
+        let mut runs = self.release_runs.iter().rev();
+        let ended = runs.find(|(at, _)| now >= *at);
+        ended.map(|(_, outcome)| outcome)
+    }
+
+    /// Runs of the `release` command that have not ended.
+    pub(super) fn running_releases(&self, now: Time) -> usize {
+        let running = self.release_runs.iter().filter(|(at, _)| now < *at);
+        running.count()
     }
 }
 
@@ -168,26 +190,47 @@ impl World {
     /// The lab: a server is there while the placement says so.
     fn provide(&mut self) {
         let placed = &self.store.placement.servers;
-        self.machines
-            .retain(|server, _| placed.contains_key(server));
+        for (server, machine) in self
+            .machines
+            .extract_if(.., |server, _| !placed.contains_key(server))
+        {
+            self.ended_boots.push((server, machine.boot));
+        }
         for server in placed.keys() {
-            let boot = Duration::from_millis(self.rng.u64(500..6000));
+            let takes = Duration::from_millis(self.rng.u64(500..6000));
             let now = self.now;
-            self.machines
-                .entry(*server)
-                .or_insert_with(|| Machine::new(now, boot));
+            self.machines.entry(*server).or_insert_with(|| {
+                self.boots.0 += 1;
+                Machine::new(now, takes, self.boots)
+            });
+        }
+        if self.now >= self.store_dark_until && self.rng.u8(..8) == 0 {
+            for (server, boot) in self.ended_boots.drain(..) {
+                let over = self.facts.over.entry(server).or_default();
+                *over = boot.max(*over);
+            }
         }
     }
 
     fn move_agent(&mut self, server: ServerName) -> Result<(), String> {
         let now = self.now;
         let machine = &self.machines[&server];
-        if !machine.has_agent(now) || now < self.store_dark_until {
+        if !machine.has_agent(now) {
+            return Ok(());
+        }
+        if let Some((until, at)) = machine.frozen_with {
+            return if now < until {
+                Ok(())
+            } else {
+                self.wake(server, at)
+            };
+        }
+        if now < self.store_dark_until.max(machine.cut_off_until) {
             return Ok(());
         }
         let behind = machine.known < self.store.at;
         if behind && self.rng.u8(..10) < 6 {
-            self.carry_out(server)?;
+            self.carry_out(server, self.store.at)?;
         }
         if let Some(machine) = self.machines.get_mut(&server) {
             machine.lease_renewed = now;
@@ -195,9 +238,19 @@ impl World {
         Ok(())
     }
 
-    /// Makes the server look like the newest placement.
-    fn carry_out(&mut self, server: ServerName) -> Result<(), String> {
-        let placement = self.store.placement.clone();
+    /// An agent that was frozen goes on where it stood: with a placement that was the newest then.
+    fn wake(&mut self, server: ServerName, at: Revision) -> Result<(), String> {
+        let machine = self.machines.get_mut(&server).expect("it is there");
+        machine.frozen_with = None;
+        if machine.known < at {
+            self.carry_out(server, at)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the server look like the placement of this revision.
+    fn carry_out(&mut self, server: ServerName, at: Revision) -> Result<(), String> {
+        let placement = self.held(at).expect("it was stored").clone();
         let wanted: BTreeMap<InstanceName, &PlacedInstance> = placement
             .instances
             .iter()
@@ -221,9 +274,8 @@ impl World {
                 .processes
                 .remove(&name);
         }
-        self.start_release(server, &placement);
+        self.run_release(server, &placement)?;
         let now = self.now;
-        let at = self.store.at;
         let machine = self.machines.get_mut(&server).expect("it is there");
         for (name, placed) in wanted {
             machine.processes.entry(name).or_insert_with(|| Process {
@@ -238,29 +290,40 @@ impl World {
         Ok(())
     }
 
-    fn start_release(&mut self, server: ServerName, placement: &Placement) {
-        let Some(order) = placement
-            .release_run
-            .as_ref()
-            .filter(|run| run.server == server)
-        else {
-            return;
-        };
+    /// Begins the run that is ordered of this boot, or stops it; one that has ended is not begun again.
+    fn run_release(&mut self, server: ServerName, placement: &Placement) -> Result<(), String> {
+        let now = self.now;
+        // Some take longer than it takes to be called dead.
+        let longest = if self.rng.u8(..3) == 0 { 60_000 } else { 5_000 };
+        let takes = Duration::from_millis(self.rng.u64(200..longest));
+        let fails = |order: &ReleaseRun| self.unpreparable.contains(&order.release);
         let machine = self.machines.get_mut(&server).expect("it is there");
-        let is_new = machine.release_run.as_ref().is_none_or(|(_, outcome)| {
-            (outcome.release, outcome.generation) != (order.release, order.generation)
-        });
-        if is_new {
-            let fails = self.unpreparable.contains(&order.release);
-            let outcome = ReleaseOutcome {
-                release: order.release,
-                command: order.command.clone(),
-                generation: order.generation,
-                error: fails.then(|| "exit status 1".into()),
-            };
-            let takes = Duration::from_millis(self.rng.u64(200..5000));
-            machine.release_run = Some((self.now + takes, outcome));
+        let order = placement.release_run.as_ref();
+        let order = order.filter(|run| run.server == server && run.boot == machine.boot);
+        let is_of = |(_, outcome): &&mut (Time, ReleaseOutcome), order: &ReleaseRun| {
+            (outcome.release, outcome.generation) == (order.release, order.generation)
+        };
+        let Some(order) = order else { return Ok(()) };
+        let mut held = machine.release_runs.iter_mut();
+        match held.find(|held| is_of(held, order)) {
+            Some((at, outcome)) if order.stop && now < *at => {
+                *at = now + takes.min(Duration::from_secs(10));
+                outcome.error = Some("was stopped".into());
+            }
+            Some(_) => {}
+            None => {
+                let error = (fails(order) || order.stop).then(|| "exit status 1".into());
+                let outcome = ReleaseOutcome {
+                    release: order.release,
+                    command: order.command.clone(),
+                    generation: order.generation,
+                    error,
+                };
+                let takes = if order.stop { Duration::ZERO } else { takes };
+                machine.release_runs.push((now + takes, outcome));
+            }
         }
+        self.check_release_runs()
     }
 
     fn move_processes(&mut self, server: ServerName) {
@@ -293,11 +356,9 @@ impl World {
                 _ => {}
             }
         }
-        for (at, outcome) in machine.release_run.iter().filter(|(at, _)| now >= *at) {
-            let _ = at;
-            if outcome.error.is_none() {
-                self.checker.saw_release(outcome.release);
-            }
+        let ended = machine.release_runs.iter().filter(|(at, _)| now >= *at);
+        for (_, outcome) in ended.filter(|(_, outcome)| outcome.error.is_none()) {
+            self.checker.saw_release(outcome.release);
         }
     }
 
@@ -305,11 +366,13 @@ impl World {
         let now = self.now;
         let publishes = self.rng.u8(..10) < 7 && now >= self.store_dark_until;
         let machine = self.machines.get_mut(&server).expect("it is there");
+        let publishes = publishes && now >= machine.cut_off_until && machine.frozen_with.is_none();
         if now - machine.lease_renewed >= LEASE {
             machine.published = None;
             machine.silent_since.get_or_insert(now);
         }
-        if publishes && machine.has_agent(now) && machine.known > Revision(0) {
+        let is_leased = now - machine.lease_renewed < LEASE;
+        if publishes && is_leased && machine.has_agent(now) && machine.known > Revision(0) {
             machine.silent_since = None;
             machine.published = Some(machine.observe(server, now));
         }
