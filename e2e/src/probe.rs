@@ -4,13 +4,11 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Between two requests to the same VIP.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A SYN that is lost is sent again after one second and after three.
-const CONNECT: Duration = Duration::from_millis(2900);
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// What became of the requests to one VIP.
@@ -38,16 +36,22 @@ impl Probed {
     }
 }
 
-/// `probe STOP VIP...`: asks each VIP until the file STOP is there, and prints what became of it.
+/// `probe STOP LIMIT VIP...`: asks each VIP until the file STOP is there, and prints what became of it. LIMIT is how many
+/// milliseconds a connection may take.
 ///
 /// # Panics
 /// Where the arguments are not these.
 pub fn run(mut args: impl Iterator<Item = String>) {
     let stop = PathBuf::from(args.next().expect("a file"));
+    let limit = args.next().and_then(|limit| limit.parse().ok());
+    let limit = Duration::from_millis(limit.expect("milliseconds"));
     let vips = args.map(|vip| {
         let stop = stop.clone();
         let address = format!("{vip}:80").parse().expect("an address");
-        (vip, std::thread::spawn(move || probe(address, &stop)))
+        (
+            vip,
+            std::thread::spawn(move || probe(address, limit, &stop)),
+        )
     });
     let vips: Vec<_> = vips.collect();
     let ends = vips.into_iter().map(|(vip, probe)| {
@@ -64,10 +68,10 @@ pub fn run(mut args: impl Iterator<Item = String>) {
     println!("{}", Value::Object(ends));
 }
 
-fn probe(address: SocketAddr, stop: &std::path::Path) -> Probed {
+fn probe(address: SocketAddr, limit: Duration, stop: &Path) -> Probed {
     let mut probed = Probed::default();
     while !stop.exists() {
-        match TcpStream::connect_timeout(&address, CONNECT) {
+        match TcpStream::connect_timeout(&address, limit) {
             Err(error) => *probed.unconnected.entry(error.to_string()).or_default() += 1,
             Ok(stream) => match ask(stream) {
                 Ok(()) => probed.answered += 1,

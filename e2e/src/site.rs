@@ -258,18 +258,21 @@ impl Site {
         load::under_load(self.door, "/", rate, work)
     }
 
-    /// Does `work` while a client on a server asks each of these VIPs by itself.
+    /// Does `work` while a client on a server asks each of these VIPs by itself. Its connections take no longer than
+    /// `limit`; a SYN that nobody answers is sent again after one second and after three.
     #[track_caller]
     pub fn probed<T>(
         &self,
         from: &str,
         vips: &[&str],
+        limit: Duration,
         work: impl FnOnce() -> T,
     ) -> (T, BTreeMap<String, Probed>) {
         let stop = self.base.path().join("switches/stop-probing");
         let program = self.base.path().join("bin/site");
         let (program, file) = (program.to_string_lossy(), stop.to_string_lossy());
-        let mut args = vec!["exec", from, "--", &*program, "probe", &*file];
+        let limit = limit.as_millis().to_string();
+        let mut args = vec!["exec", from, "--", &*program, "probe", &*file, &limit];
         args.extend(vips);
         let probe = self.start(&args);
         let done = work();

@@ -5,7 +5,7 @@
 //! (which may change while it runs) make it misbehave: `exit`, `hang` (nothing is answered), `sick` (503 from `/up`),
 //! `slow=MS`, `limit=N` (requests a second). SIGTERM ends it once every request in flight has its answer.
 //!
-//! `gaiola-e2e-site probe STOP VIP...` is a client instead ([`gaiola_e2e::probe`]).
+//! `gaiola-e2e-site probe STOP LIMIT VIP...` is a client instead ([`gaiola_e2e::probe`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

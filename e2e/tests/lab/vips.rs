@@ -7,6 +7,10 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 /// Above the two seconds that a home must be well, twice that where it was lost before, and what a start takes.
 const HOME: Duration = Duration::from_secs(40);
+/// Less than until a SYN is sent again: each is answered by one balancer or the other.
+const AT_ONCE: Duration = Duration::from_millis(1000);
+/// Until the second time that it is.
+const AT_LAST: Duration = Duration::from_millis(2900);
 const VIPS: [&str; 2] = ["10.77.0.100", "10.77.0.101"];
 
 fn site(name: &str) -> Site {
@@ -36,7 +40,7 @@ fn until_held(site: &Site, by: &str) {
 #[test]
 fn no_connection_fails_while_a_balancer_is_drained_and_comes_back() {
     let site = site("handover");
-    let ((), probed) = site.probed("app1", &VIPS, || {
+    let ((), probed) = site.probed("app1", &VIPS, AT_ONCE, || {
         site.gaiola(&["drain", "lb1"]).expect(0, &[]);
         until_held(&site, "lb2");
         site.gaiola(&["undrain", "lb1"]).expect(0, &[]);
@@ -54,7 +58,7 @@ fn no_connection_fails_while_a_balancer_is_drained_and_comes_back() {
 #[test]
 fn a_lost_balancer_costs_its_vip_one_take_over_and_no_more() {
     let site = site("lostlb");
-    let ((), probed) = site.probed("app1", &VIPS, || {
+    let ((), probed) = site.probed("app1", &VIPS, AT_LAST, || {
         site.harm(&json!({ "cut_power": "lb1" }));
         site.wait_for("lb2 holds both", SOON, || {
             VIPS.iter().all(|vip| site.holds("lb2", vip))
@@ -76,7 +80,7 @@ fn a_lost_balancer_costs_its_vip_one_take_over_and_no_more() {
 #[test]
 fn a_vip_does_not_go_home_while_the_homes_keeper_hangs() {
     let site = site("hunglb");
-    let ((), probed) = site.probed("app1", &VIPS, || {
+    let ((), probed) = site.probed("app1", &VIPS, AT_LAST, || {
         let keeper = site.process("lb1", "keeper");
         keeper.stop();
         site.wait_for("lb2 holds both", SOON, || {
