@@ -55,6 +55,16 @@ impl Process {
             .next()
     }
 
+    /// Sends SIGSTOP.
+    pub fn stop(&self) {
+        gaiola_node::os::process::signal(self.pid, rustix::process::Signal::STOP);
+    }
+
+    /// Sends SIGCONT.
+    pub fn go_on(&self) {
+        gaiola_node::os::process::signal(self.pid, rustix::process::Signal::CONT);
+    }
+
     /// Sends SIGKILL.
     pub fn kill(&self) {
         gaiola_node::os::process::signal(self.pid, rustix::process::Signal::KILL);

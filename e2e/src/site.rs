@@ -1,10 +1,13 @@
 //! A site of its own: directory, file, state, ports; brought up, looked at, broken, brought down.
 
 use crate::load::{self, Figures};
+use crate::probe::Probed;
 use crate::processes::{Process, family, processes};
 use crate::{Answer, Who, binaries, http};
+use gaiola_model::keeper::{KeeperState, VipRole};
 use gaiola_node::client::{Client, Request, Target};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -253,6 +256,57 @@ impl Site {
     /// Does `work` while `rate` requests a second come in.
     pub fn under_load<T>(&self, rate: u32, work: impl FnOnce() -> T) -> (T, Figures) {
         load::under_load(self.door, "/", rate, work)
+    }
+
+    /// Does `work` while a client on a server asks each of these VIPs by itself. Its connections take no longer than
+    /// `limit`; a SYN that nobody answers is sent again after one second and after three.
+    #[track_caller]
+    pub fn probed<T>(
+        &self,
+        from: &str,
+        vips: &[&str],
+        limit: Duration,
+        work: impl FnOnce() -> T,
+    ) -> (T, BTreeMap<String, Probed>) {
+        let stop = self.base.path().join("switches/stop-probing");
+        let program = self.base.path().join("bin/site");
+        let (program, file) = (program.to_string_lossy(), stop.to_string_lossy());
+        let limit = limit.as_millis().to_string();
+        let mut args = vec!["exec", from, "--", &*program, "probe", &*file, &limit];
+        args.extend(vips);
+        let probe = self.start(&args);
+        let done = work();
+        fs::write(&stop, "").expect("the switches can be written");
+        let ran = ended(probe).expect(0, &[]);
+        let told: serde_json::Map<String, Value> =
+            serde_json::from_str(&ran.stdout).expect("it prints JSON");
+        let probed = told
+            .into_iter()
+            .map(|(vip, told)| (vip, Probed::read(&told)))
+            .collect();
+        (done, probed)
+    }
+
+    /// Since when, in milliseconds since 1970, a balancer's keeper has been what it is to each VIP that it holds.
+    pub fn keeper(&self, balancer: &str) -> BTreeMap<Ipv4Addr, u64> {
+        let ran = self.gaiola(&[
+            "exec",
+            balancer,
+            "--",
+            "cat",
+            "/run/gaiola/keeper-state.json",
+        ]);
+        let state: KeeperState = serde_json::from_str(&ran.stdout).unwrap_or_default();
+        let held = |(vip, it): (Ipv4Addr, gaiola_model::keeper::VipState)| {
+            (it.state == VipRole::Active).then_some((vip, it.since_ms))
+        };
+        state.vips.into_iter().filter_map(held).collect()
+    }
+
+    /// Whether a balancer's keeper holds a VIP.
+    pub fn holds(&self, balancer: &str, vip: &str) -> bool {
+        let vip: Ipv4Addr = vip.parse().expect("an address");
+        self.keeper(balancer).contains_key(&vip)
     }
 
     /// Waits until something holds.

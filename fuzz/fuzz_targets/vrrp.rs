@@ -18,9 +18,9 @@ fuzz_target!(|data: &[u8]| {
         let Ok(received) = decode(payload, packet.endpoints, packet.ttl, None) else {
             continue;
         };
-        let again = encode(&received.advert, packet.endpoints, Checksum::Plain, None);
+        let again = encode(&received.message, packet.endpoints, Checksum::Plain, None);
         let read = decode(&again, packet.endpoints, packet.ttl, None);
-        assert_eq!(read.map(|read| read.advert), Ok(received.advert));
+        assert_eq!(read.map(|read| read.message), Ok(received.message));
     }
 });
 

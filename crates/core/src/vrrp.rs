@@ -3,9 +3,16 @@
 //! A [`Router`] decides for one VIP on one server. What goes beyond the RFC, and why:
 //!
 //! - **Who has a VIP keeps it** ([`Settings::preempt`] is off by default). A home that comes back would tear the
-//!   connections of whoever stood in for it. Instead the conductor tells the present holder to yield once the home
-//!   is ready, and [`Input::Yield`] hands over without a gap: the holder says that it lets go, goes on serving until
-//!   it hears the next one, and keeps the VIP where no other takes it.
+//!   connections of whoever stood in for it. Instead the holder's agent asks it to yield once the home has settled, and
+//!   [`Input::Yield`] hands over without a gap: the holder says that it lets go, goes on serving until it hears the next
+//!   one, and keeps the VIP where no other takes it.
+//! - **Nothing is offered to one that is not heard** ([`Settings::hellos`]). Every router that could serve says each
+//!   interval that it is there and whom it hears. Only one that stands by, and hears the holder, can be handed a VIP;
+//!   one that was lost must have been heard for a while, twice as long with each loss.
+//! - **One that hears nobody convinces nobody.** A server that can send and is not reached would believe itself alone and
+//!   take all VIPs. Its hellos show that it hears nobody: the holder keeps the VIP, and a Backup takes it.
+//! - **No opening of a connection is lost in a hand-over.** While the last requests in flight end, SYNs are kept
+//!   ([`Input::HoldBack`]) and then passed on to whoever has the VIP ([`Output::PassOn`]).
 //! - **Every duel ends with an announcement.** Two holders hear each other after a partition. The lower one removes
 //!   the address and speaks once more before it is silent; the higher one answers whatever it hears from another
 //!   holder with an advertisement and gratuitous ARP. Otherwise neighbours keep the loser's address for seconds.
@@ -17,12 +24,14 @@
 
 mod freshness;
 mod held;
+mod peers;
 mod router;
 
 pub use freshness::Freshness;
+pub use peers::{FORGIVEN_AFTER, LONGEST_SETTLING, SETTLING};
 pub use router::Router;
 
-use gaiola_model::vrrp::{Advertisement, Priority, Vrid};
+use gaiola_model::vrrp::{Advertisement, Hello, Priority, Vrid};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -34,6 +43,9 @@ pub const ADDRESS_LIFETIME: Duration = Duration::from_secs(1);
 
 /// How long a router that preempts leaves a VIP that it yielded to a lower one.
 pub const YIELD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest that SYNs are kept. A client sends its own again after a second.
+pub const HOLDING_BACK: Duration = Duration::from_millis(1500);
 
 /// What one router of a VIP is told once, and again when the configuration changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +62,9 @@ pub struct Settings {
     pub preempt: bool,
     /// Between two advertisements. Default 100 ms.
     pub interval: Duration,
+    /// Whether the routers say hellos to each other, as those of a sealed site do. Default off: without them whether
+    /// anybody stands by is not known, and a VIP is yielded on trust.
+    pub hellos: bool,
 }
 
 impl Settings {
@@ -62,6 +77,7 @@ impl Settings {
             priority,
             preempt: false,
             interval: Duration::from_millis(100),
+            hellos: false,
         }
     }
 
@@ -104,6 +120,16 @@ pub enum Input {
         /// What it said.
         advert: Advertisement,
     },
+    /// A believable hello for this VRID arrived.
+    HeardHello {
+        /// The sender's own address.
+        from: Ipv4Addr,
+        /// What it said.
+        hello: Hello,
+    },
+    /// `true`: the data plane is about to leave SYNs unanswered until the requests in flight have ended; `false`: it
+    /// answers again.
+    HoldBack(bool),
     /// Hand the VIP over, if it is held here and another takes it.
     Yield,
     /// New settings for the same VRID, VIP and address.
@@ -125,6 +151,12 @@ pub enum Output {
     Advertise(Priority),
     /// Tell the neighbours by gratuitous ARP that the VIP is here.
     Announce,
+    /// Send what [`Router::hello`] says.
+    SayHello,
+    /// Keep the SYNs that arrive for the VIP from now on.
+    HoldBack,
+    /// Send the kept SYNs to whoever has the VIP now, this server included, and keep no more.
+    PassOn,
     /// The role changed, or who holds the VIP; nothing to do but to tell it.
     Became(Role, Reason),
 }
@@ -166,6 +198,8 @@ pub enum Reason {
     NobodyTookIt,
     /// Found its VIP still in place after a restart or a freeze, and heard nobody else.
     Resumed,
+    /// Whoever advertises hears nobody.
+    Deaf,
     /// Was late by so much that another may hold the VIP.
     Late,
     /// The process ends.
@@ -186,6 +220,7 @@ impl Reason {
             Self::Yielded => "yielded",
             Self::NobodyTookIt => "nobody_took_it",
             Self::Resumed => "resumed",
+            Self::Deaf => "deaf",
             Self::Late => "late",
             Self::Stopped => "stopped",
         }

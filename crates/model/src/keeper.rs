@@ -57,6 +57,10 @@ pub struct KeeperVip {
     /// gap, and keeps it where no other does. Default 0.
     #[serde(default)]
     pub yields: u64,
+    /// With `true` the proxy is about to leave new connections unanswered until its last request in flight has ended:
+    /// the keeper keeps their SYNs and passes them on to the next holder. Default `false`.
+    #[serde(default)]
+    pub holds_back: bool,
 }
 
 fn default_interval_ms() -> u32 {
@@ -119,6 +123,19 @@ pub struct VipState {
     pub reason: String,
     /// The last value of `yields` that was obeyed.
     pub yields: u64,
+    /// Others were told that the VIP is let go, and none has taken it yet.
+    #[serde(default)]
+    pub is_yielding: bool,
+    /// SYNs are kept, as `holds_back` asks.
+    #[serde(default)]
+    pub is_holding_back: bool,
+    /// Who would take the VIP if it were let go now, by own address: it is heard, it is ready, and it hears this server.
+    #[serde(default)]
+    pub standby: Option<Ipv4Addr>,
+    /// The same one, if its priority is higher than this server's, and it has stood by for long enough that the VIP may
+    /// go back to it.
+    #[serde(default)]
+    pub settled: Option<Ipv4Addr>,
     /// How often this server became Active since the keeper started, by reason (`gaiola_failovers_total`).
     pub takeovers: BTreeMap<String, u64>,
 }
@@ -152,6 +169,7 @@ mod tests {
                 priority: Priority(200),
                 preempt: false,
                 yields: 0,
+                holds_back: false,
             }],
             maintenance: false,
         };

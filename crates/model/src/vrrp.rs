@@ -95,6 +95,67 @@ impl Advertisement {
     }
 }
 
+/// What every router of a sealed site that can serve says each interval beside the advertisements of the Active one:
+/// that it is there, and whom it hears. Plain VRRP has no such word; a Backup of it is silent.
+///
+/// ```
+/// use gaiola_model::vrrp::{Hello, Priority, Vrid};
+/// use std::time::Duration;
+///
+/// let hello = Hello {
+///     vrid: Vrid::new(1).unwrap(),
+///     priority: Priority(250),
+///     interval: Duration::from_millis(100),
+///     stands_by: true,
+///     hears: vec![[10, 77, 1, 2].into()],
+/// };
+/// assert!(hello.hears([10, 77, 1, 2].into()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The virtual router it speaks for.
+    pub vrid: Vrid,
+    /// The sender's priority, or [`Priority::RELEASE`]: it leaves, and says no more.
+    pub priority: Priority,
+    /// How often the sender says it, 10 ms to 40.95 s in steps of 10 ms.
+    pub interval: Duration,
+    /// The sender is a Backup: it would take the addresses if they were let go.
+    pub stands_by: bool,
+    /// The other routers that the sender hears, by own address, at most 255.
+    pub hears: Vec<Ipv4Addr>,
+}
+
+impl Hello {
+    /// Whether it is the sender's last.
+    pub fn releases(&self) -> bool {
+        self.priority == Priority::RELEASE
+    }
+
+    /// Whether the sender hears this router.
+    pub fn hears(&self, router: Ipv4Addr) -> bool {
+        self.hears.contains(&router)
+    }
+}
+
+/// What a router says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The Active router's word, and RFC 9568's only one.
+    Advertisement(Advertisement),
+    /// A word of our own.
+    Hello(Hello),
+}
+
+impl Message {
+    /// The virtual router it speaks for.
+    pub const fn vrid(&self) -> Vrid {
+        match self {
+            Self::Advertisement(advert) => advert.vrid,
+            Self::Hello(hello) => hello.vrid,
+        }
+    }
+}
+
 /// Orders the sealed advertisements of one sender, so that a recorded one cannot be played again.
 ///
 /// A sender begins with the time of day in microseconds since 1970, counts up by at least one an advertisement, and

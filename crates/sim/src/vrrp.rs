@@ -1,6 +1,8 @@
 //! Balancers and VIPs under faults: the real `core::vrrp` and `wire::vrrp` over a network that loses, delays, doubles
 //! and swaps packets and is cut one way, on servers that crash, restart, freeze and have clocks that drift.
 //!
+//! Beside each keeper an agent hands VIPs back to their homes, as `node::agent::balancer` does it.
+//!
 //! After each event the `checks` look at what must always hold. Then the faults stop, and the VIPs must come to rest:
 //! each held once, the neighbours knowing by whom.
 
@@ -11,9 +13,9 @@ use crate::world::World;
 use checks::Checks;
 use gaiola_core::vrrp::{Input, Output};
 use gaiola_model::Time;
-use gaiola_model::vrrp::{Advertisement, Vrid};
+use gaiola_model::vrrp::{Advertisement, Message, Vrid};
 use gaiola_wire::vrrp::{self as wire, Checksum, Endpoints, Key};
-use node::Node;
+use node::{HandOver, Node};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -28,6 +30,8 @@ pub struct Plan {
     pub preempt: bool,
     /// Whether advertisements are sealed.
     pub sealed: bool,
+    /// The longest time between two faults.
+    pub calm: Duration,
     /// How long faults happen.
     pub faults: Duration,
     /// How long nothing happens afterwards.
@@ -80,6 +84,10 @@ enum Event {
     Thaw(usize),
     /// The data plane becomes ready.
     Ready(usize),
+    /// An agent looks at its keeper.
+    Agent(usize),
+    /// It goes on with handing a VIP over.
+    HandOver { node: usize, vip: usize },
     /// A cut link passes packets again.
     Heal { from: usize, to: usize },
     /// Something breaks.
@@ -88,12 +96,46 @@ enum Event {
     Rest,
 }
 
+impl Event {
+    /// Whether a fault begins or ends, after which a short while is needed.
+    fn changes_the_world(&self) -> bool {
+        matches!(
+            self,
+            Self::Start(_)
+                | Self::Thaw(_)
+                | Self::Ready(_)
+                | Self::Heal { .. }
+                | Self::Fault
+                | Self::Rest
+        )
+    }
+}
+
+/// Which ways are cut.
+struct Ways<'a> {
+    cut: &'a [Vec<bool>],
+    deaf: &'a [bool],
+}
+
+impl Ways<'_> {
+    /// Whether packets pass both ways; the last number is the neighbours'.
+    fn are_open(&self, one: usize, other: usize) -> bool {
+        let passes = |from: usize, to: usize| {
+            let sends = self.cut.get(from).is_none_or(|ways| !ways[to]);
+            sends && self.deaf.get(to).is_none_or(|deaf| !deaf)
+        };
+        passes(one, other) && passes(other, one)
+    }
+}
+
 struct Sim {
     plan: Plan,
     world: World<Event>,
     nodes: Vec<Node>,
     /// `cut[from][to]`; the last column is the way to the neighbours.
     cut: Vec<Vec<bool>>,
+    /// Nothing reaches these servers, clients' connections neither.
+    deaf: Vec<bool>,
     faulty: bool,
     /// The network's present share of lost packets, in thousandths.
     loss: u32,
@@ -110,6 +152,7 @@ impl Sim {
         for n in 0..plan.nodes {
             let at = world.span(ms(0)..ms(500));
             world.after(at, Event::Start(n));
+            world.after(at, Event::Agent(n));
         }
         world.after(ms(1), Event::Fault);
         world.after(plan.faults, Event::Rest);
@@ -117,6 +160,7 @@ impl Sim {
             plan: plan.clone(),
             nodes,
             cut: vec![vec![false; plan.nodes + 1]; plan.nodes],
+            deaf: vec![false; plan.nodes],
             faulty: true,
             loss: 0,
             key: plan
@@ -130,8 +174,17 @@ impl Sim {
     fn run(&mut self) -> Result<(), String> {
         let end = Time::ZERO + self.plan.faults + self.plan.rest;
         while let Some(event) = self.world.next_until(end) {
+            if event.changes_the_world() {
+                self.checks.changed(self.world.now());
+            }
             self.happen(event)?;
-            self.checks.after_event(self.world.now(), &self.nodes)?;
+            let calm = self.loss == 0;
+            let now = self.world.now();
+            let ways = Ways {
+                cut: &self.cut,
+                deaf: &self.deaf,
+            };
+            self.checks.after_event(now, &self.nodes, &ways, calm)?;
         }
         self.checks.at_end(&self.nodes)
     }
@@ -162,10 +215,16 @@ impl Sim {
             Event::Ready(n) => {
                 let node = &mut self.nodes[n];
                 node.ready = node.alive && !node.stays_unready;
+                node.serving = !node.stays_unready;
                 self.attend(n)
             }
+            Event::Agent(n) => self.look_after(n),
+            Event::HandOver { node, vip } => self.go_on_handing_over(node, vip),
             Event::Heal { from, to } => {
                 self.cut[from][to] = false;
+                if from == to {
+                    self.deaf[to] = false;
+                }
                 Ok(())
             }
             Event::Fault => self.fault(),
@@ -214,6 +273,54 @@ impl Sim {
         Ok(())
     }
 
+    /// The agent starts to hand over what may go home.
+    fn look_after(&mut self, n: usize) -> Result<(), String> {
+        let again = self.world.span(ms(200)..ms(300));
+        self.world.after(again, Event::Agent(n));
+        if !self.nodes[n].runs() {
+            return Ok(());
+        }
+        let shown = self.nodes[n].clock.shows(self.world.now());
+        for vip in 0..self.plan.vips {
+            let node = &mut self.nodes[n];
+            let settled = node.routers[vip].settled(shown).is_some();
+            if settled && node.is_active(vip) && node.hand_over[vip].is_none() {
+                node.hand_over[vip] = Some(HandOver::Closing);
+                self.world.after(ms(400), Event::HandOver { node: n, vip });
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on_handing_over(&mut self, n: usize, vip: usize) -> Result<(), String> {
+        let shown = self.nodes[n].clock.shows(self.world.now());
+        let node = &mut self.nodes[n];
+        let goes_on =
+            node.runs() && node.is_active(vip) && node.routers[vip].standby(shown).is_some();
+        let (next, input, span) = match node.hand_over[vip] {
+            Some(HandOver::Closing) if goes_on => {
+                let requests_end = self.world.span(ms(20)..ms(700));
+                (HandOver::Refusing, Input::HoldBack(true), requests_end)
+            }
+            Some(HandOver::Refusing) if goes_on => (HandOver::LettingGo, Input::Yield, ms(350)),
+            _ => {
+                node.hand_over[vip] = None;
+                return self.tell_if_it_runs(n, vip, Input::HoldBack(false));
+            }
+        };
+        node.hand_over[vip] = Some(next);
+        self.world.after(span, Event::HandOver { node: n, vip });
+        self.tell_if_it_runs(n, vip, input)
+    }
+
+    fn tell_if_it_runs(&mut self, n: usize, vip: usize, input: Input) -> Result<(), String> {
+        if self.nodes[n].runs() {
+            self.tell(n, vip, input)?;
+            self.attend(n)?;
+        }
+        Ok(())
+    }
+
     fn hear(&mut self, n: usize, from: usize, payload: &[u8]) -> Result<(), String> {
         let source = self.nodes[from].address;
         let endpoints = Endpoints {
@@ -222,22 +329,20 @@ impl Sim {
         };
         let received = wire::decode(payload, endpoints, wire::TTL, self.key.as_ref())
             .map_err(|error| format!("a router's own advertisement is {error}"))?;
-        let advert = received.advert;
+        let message = received.message;
         let stale = received
             .stamp
-            .is_some_and(|stamp| !self.nodes[n].freshness.is_new(source, advert.vrid, stamp));
+            .is_some_and(|stamp| !self.nodes[n].freshness.is_new(source, &message, stamp));
         if stale {
             return Ok(());
         }
-        let vip = usize::from(advert.vrid.get()) - 1;
-        self.tell(
-            n,
-            vip,
-            Input::Heard {
-                from: source,
-                advert,
-            },
-        )
+        let vip = usize::from(message.vrid().get()) - 1;
+        let from = source;
+        let input = match message {
+            Message::Advertisement(advert) => Input::Heard { from, advert },
+            Message::Hello(hello) => Input::HeardHello { from, hello },
+        };
+        self.tell(n, vip, input)
     }
 
     /// Gives a router an input and carries out what it decides.
@@ -258,6 +363,12 @@ impl Sim {
                     self.checks.announces(&self.nodes[n], vip)?;
                     self.announce(n, vip);
                 }
+                Output::SayHello => {
+                    let hello = self.nodes[n].routers[vip].hello(shown);
+                    self.say(n, &Message::Hello(hello));
+                }
+                Output::HoldBack => self.nodes[n].holding_back[vip] = true,
+                Output::PassOn => self.nodes[n].holding_back[vip] = false,
                 Output::Became(role, reason) => self.checks.became(n, vip, role, reason),
             }
         }
@@ -265,30 +376,31 @@ impl Sim {
     }
 
     fn advertise(&mut self, n: usize, vip: usize, priority: gaiola_model::vrrp::Priority) {
-        let node = &mut self.nodes[n];
         let advert = Advertisement {
             vrid: vrid(vip),
             priority,
-            interval: node.routers[vip].settings().interval,
+            interval: self.nodes[n].routers[vip].settings().interval,
             vips: vec![address_of(vip)],
         };
+        self.say(n, &Message::Advertisement(advert));
+    }
+
+    fn say(&mut self, n: usize, message: &Message) {
+        let node = &mut self.nodes[n];
         let endpoints = Endpoints {
             source: node.address,
             destination: wire::GROUP,
         };
         let seal = self.key.as_ref().map(|key| (key, node.freshness.stamp()));
-        let payload = wire::encode(&advert, endpoints, Checksum::default(), seal);
+        let payload = wire::encode(message, endpoints, Checksum::default(), seal);
         for to in (0..self.plan.nodes).filter(|&to| to != n) {
             let payload = payload.clone();
-            self.send(
-                n,
+            let packet = Event::Packet {
                 to,
-                Event::Packet {
-                    to,
-                    from: n,
-                    payload,
-                },
-            );
+                from: n,
+                payload,
+            };
+            self.send(n, to, packet);
         }
     }
 
@@ -298,7 +410,8 @@ impl Sim {
 
     /// Sends a packet over a network that may lose, delay or double it.
     fn send(&mut self, from: usize, to: usize, packet: Event) {
-        if self.cut[from][to] || self.world.chance(self.loss) {
+        let is_deaf = self.deaf.get(to).is_some_and(|deaf| *deaf);
+        if is_deaf || self.cut[from][to] || self.world.chance(self.loss) {
             return;
         }
         let copies = if self.faulty && self.world.chance(30) {
@@ -324,7 +437,7 @@ impl Sim {
         }
         let n = self.world.rng.usize(0..self.plan.nodes);
         let for_a_while = self.world.span(ms(20)..ms(4000));
-        match self.world.rng.u32(0..8) {
+        match self.world.rng.u32(0..10) {
             0 => {
                 self.nodes[n].crash();
                 self.world.after(for_a_while, Event::Start(n));
@@ -341,6 +454,7 @@ impl Sim {
             }
             3 => {
                 self.nodes[n].ready = false;
+                self.nodes[n].serving = false;
                 self.world.after(for_a_while, Event::Ready(n));
                 self.attend(n)?;
             }
@@ -350,7 +464,13 @@ impl Sim {
                 self.world.after(for_a_while, Event::Heal { from: n, to });
             }
             5 => self.isolate(n, for_a_while),
-            6 => self.loss = self.world.rng.u32(0..300),
+            6 => self.loss = self.world.rng.u32(0..600).saturating_sub(300),
+            7 => {
+                self.deaf[n] = true;
+                self.world
+                    .after(for_a_while, Event::Heal { from: n, to: n });
+            }
+            8 => self.mute(n, for_a_while),
             _ => {
                 let vip = self.world.rng.usize(0..self.plan.vips);
                 if self.nodes[n].runs() {
@@ -359,9 +479,17 @@ impl Sim {
                 }
             }
         }
-        let next = self.world.span(ms(10)..ms(1500));
+        let next = self.world.span(ms(10)..self.plan.calm);
         self.world.after(next, Event::Fault);
         Ok(())
+    }
+
+    /// What a node sends reaches nobody.
+    fn mute(&mut self, n: usize, span: Duration) {
+        for to in (0..=self.plan.nodes).filter(|&to| to != n) {
+            self.cut[n][to] = true;
+            self.world.after(span, Event::Heal { from: n, to });
+        }
     }
 
     /// Cuts a node off from everyone, both ways.
@@ -381,6 +509,7 @@ impl Sim {
         self.faulty = false;
         self.loss = 0;
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+        self.deaf.fill(false);
         self.checks.rest(self.world.now());
         let unready = self.world.rng.usize(0..self.plan.nodes * 2);
         for n in 0..self.plan.nodes {
@@ -388,6 +517,7 @@ impl Sim {
             self.start(n)?;
             self.nodes[n].stays_unready = n == unready;
             self.nodes[n].ready = n != unready;
+            self.nodes[n].serving = n != unready;
             self.attend(n)?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Bytes to model values and back. No sockets, no files, no clock.
 
 pub mod arp;
+mod checksum;
 pub mod client_hello;
 pub mod config;
 mod file;
@@ -10,4 +11,5 @@ pub mod http1;
 pub mod peers;
 pub mod proxy_file;
 pub mod proxy_protocol;
+pub mod tcp;
 pub mod vrrp;

@@ -7,6 +7,10 @@
 //! | advertisement (RFC 9568, section 5.2) | stamp, 8 bytes | HMAC-SHA256, 32 bytes |
 //! ```
 //!
+//! A sealed site's routers also say [`Hello`], which has the same form under a type of its own (15, which RFC 9568 has
+//! others discard): the addresses are those of the routers that the sender hears, and the first of the four reserved
+//! bits is set while it stands by.
+//!
 //! The HMAC covers both IPv4 addresses, the advertisement with a checksum of zero, and the stamp. The stamp only
 //! grows ([`Stamp`]), and `core::vrrp::Freshness` refuses one that was seen before. What that does not cover: a
 //! keeper that was just started remembers no stamps, so a recording of a router that is silent now is believed by it.
@@ -17,7 +21,7 @@ mod seal;
 pub use ipv4::{Ipv4Packet, PROTOCOL};
 pub use seal::{Key, KeyError};
 
-use gaiola_model::vrrp::{Advertisement, Priority, Stamp, Vrid};
+use gaiola_model::vrrp::{Advertisement, Hello, Message, Priority, Stamp, Vrid};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -28,8 +32,14 @@ pub const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 /// sent on this network.
 pub const TTL: u8 = 255;
 
-const VERSION_AND_TYPE: u8 = 0x31;
+/// Version 3 in the upper half, the type in the lower.
+const ADVERTISEMENT: u8 = 0x31;
+const HELLO: u8 = 0x3f;
 const HEAD: usize = 8;
+
+/// Among the four bits beside the interval.
+const STANDS_BY: u16 = 0x8000;
+const INTERVAL: u16 = 0x0fff;
 
 /// The two addresses of the IPv4 packet that carries an advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +60,11 @@ pub enum Checksum {
     Plain,
 }
 
-/// A believable advertisement.
+/// A believable message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     /// What was said.
-    pub advert: Advertisement,
+    pub message: Message,
     /// Its place among the sender's sealed ones; `None` without a key.
     pub stamp: Option<Stamp>,
 }
@@ -79,7 +89,7 @@ pub enum Rejected {
     Seal,
 }
 
-/// Writes an advertisement as the payload of an IPv4 packet. An interval is rounded up to hundredths of a second and
+/// Writes a message as the payload of an IPv4 packet. An interval is rounded up to hundredths of a second and
 /// kept within what the field can say.
 ///
 /// # Panics
@@ -87,41 +97,37 @@ pub enum Rejected {
 /// With more than 255 addresses.
 ///
 /// ```
-/// use gaiola_model::vrrp::{Advertisement, Priority, Vrid};
+/// use gaiola_model::vrrp::{Advertisement, Message, Priority, Vrid};
 /// use gaiola_wire::vrrp::{self, Checksum, Endpoints};
 ///
-/// let advert = Advertisement {
+/// let message = Message::Advertisement(Advertisement {
 ///     vrid: Vrid::new(1).unwrap(),
 ///     priority: Priority(200),
 ///     interval: std::time::Duration::from_millis(100),
 ///     vips: vec![[10, 77, 0, 100].into()],
-/// };
+/// });
 /// let endpoints = Endpoints { source: [10, 77, 1, 1].into(), destination: vrrp::GROUP };
-/// let payload = vrrp::encode(&advert, endpoints, Checksum::default(), None);
+/// let payload = vrrp::encode(&message, endpoints, Checksum::default(), None);
 /// let received = vrrp::decode(&payload, endpoints, vrrp::TTL, None).unwrap();
-/// assert_eq!(received.advert, advert);
+/// assert_eq!(received.message, message);
 /// ```
 pub fn encode(
-    advert: &Advertisement,
+    message: &Message,
     endpoints: Endpoints,
     checksum: Checksum,
     seal: Option<(&Key, Stamp)>,
 ) -> Vec<u8> {
-    let count = u8::try_from(advert.vips.len()).expect("at most 255 addresses");
-    let interval = centiseconds(advert.interval).to_be_bytes();
-    let mut payload = vec![
-        VERSION_AND_TYPE,
-        advert.vrid.get(),
-        advert.priority.0,
-        count,
-        interval[0],
-        interval[1],
-        0,
-        0,
-    ];
-    for vip in &advert.vips {
-        payload.extend(vip.octets());
-    }
+    let mut payload = match message {
+        Message::Advertisement(it) => {
+            let interval = centiseconds(it.interval);
+            write(ADVERTISEMENT, it.vrid, it.priority, interval, &it.vips)
+        }
+        Message::Hello(it) => {
+            let stands_by = if it.stands_by { STANDS_BY } else { 0 };
+            let interval = centiseconds(it.interval) | stands_by;
+            write(HELLO, it.vrid, it.priority, interval, &it.hears)
+        }
+    };
     if let Some((key, stamp)) = seal {
         seal::append(&mut payload, endpoints, key, stamp);
     }
@@ -145,7 +151,7 @@ pub fn decode(
         return Err(Rejected::Ttl);
     }
     let head: &[u8; HEAD] = payload.first_chunk().ok_or(Rejected::Malformed)?;
-    if head[0] != VERSION_AND_TYPE {
+    if head[0] != ADVERTISEMENT && head[0] != HELLO {
         return Err(Rejected::Version);
     }
     // A sum that includes its own field is zero where it fits.
@@ -154,30 +160,47 @@ pub fn decode(
         return Err(Rejected::Checksum);
     }
     let end = HEAD + usize::from(head[3]) * 4;
-    let advert = read(head, payload.get(HEAD..end).ok_or(Rejected::Malformed)?)?;
+    let message = read(head, payload.get(HEAD..end).ok_or(Rejected::Malformed)?)?;
     let stamp = match key {
         Some(key) => Some(seal::check(payload, end, endpoints, key).ok_or(Rejected::Seal)?),
         None => None,
     };
-    Ok(Received { advert, stamp })
+    Ok(Received { message, stamp })
 }
 
-fn read(head: &[u8; HEAD], addresses: &[u8]) -> Result<Advertisement, Rejected> {
-    let interval = u16::from_be_bytes([head[4], head[5]]) & 0x0fff;
-    if interval == 0 || addresses.is_empty() {
-        return Err(Rejected::Malformed);
+/// The message with no checksum yet.
+fn write(kind: u8, vrid: Vrid, priority: Priority, interval: u16, them: &[Ipv4Addr]) -> Vec<u8> {
+    let count = u8::try_from(them.len()).expect("at most 255 addresses");
+    let [high, low] = interval.to_be_bytes();
+    let mut payload = vec![kind, vrid.get(), priority.0, count, high, low, 0, 0];
+    payload.extend(them.iter().flat_map(Ipv4Addr::octets));
+    payload
+}
+
+fn read(head: &[u8; HEAD], addresses: &[u8]) -> Result<Message, Rejected> {
+    let field = u16::from_be_bytes([head[4], head[5]]);
+    let vrid = Vrid::new(head[1]).ok_or(Rejected::Malformed)?;
+    let priority = Priority(head[2]);
+    let interval = Duration::from_millis(u64::from(field & INTERVAL) * 10);
+    let addresses = addresses.as_chunks::<4>().0.iter();
+    let addresses: Vec<Ipv4Addr> = addresses.map(|&octets| octets.into()).collect();
+    match head[0] {
+        _ if interval.is_zero() => Err(Rejected::Malformed),
+        HELLO => Ok(Message::Hello(Hello {
+            vrid,
+            priority,
+            interval,
+            stands_by: field & STANDS_BY != 0,
+            hears: addresses,
+        })),
+        _ if addresses.is_empty() => Err(Rejected::Malformed),
+        _ => Ok(Message::Advertisement(Advertisement {
+            vrid,
+            priority,
+            interval,
+            vips: addresses,
+        })),
     }
-    Ok(Advertisement {
-        vrid: Vrid::new(head[1]).ok_or(Rejected::Malformed)?,
-        priority: Priority(head[2]),
-        interval: Duration::from_millis(u64::from(interval) * 10),
-        vips: addresses
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|&octets| octets.into())
-            .collect(),
-    })
 }
 
 fn centiseconds(interval: Duration) -> u16 {

@@ -4,6 +4,8 @@
 //! Words in the file `switches` of its working directory (a release's own) and of SWITCHES/all and SWITCHES/INSTANCE
 //! (which may change while it runs) make it misbehave: `exit`, `hang` (nothing is answered), `sick` (503 from `/up`),
 //! `slow=MS`, `limit=N` (requests a second). SIGTERM ends it once every request in flight has its answer.
+//!
+//! `gaiola-e2e-site probe STOP LIMIT VIP...` is a client instead ([`gaiola_e2e::probe`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,11 @@ struct Site {
 }
 
 fn main() -> std::io::Result<()> {
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some("probe") {
+        gaiola_e2e::probe::run(args);
+        return Ok(());
+    }
     let env = |name: &str| std::env::var(name).unwrap_or_default();
     let site = Rc::new(Site {
         instance: env("INSTANCE"),

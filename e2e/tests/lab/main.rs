@@ -8,3 +8,4 @@ mod full;
 mod lifecycle;
 mod refusals;
 mod tls;
+mod vips;

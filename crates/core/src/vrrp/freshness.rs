@@ -1,6 +1,6 @@
 //! Which sealed advertisements are new, and which were heard before.
 
-use gaiola_model::vrrp::{Stamp, Vrid};
+use gaiola_model::vrrp::{Message, Stamp, Vrid};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -11,18 +11,29 @@ const MOST_SENDERS: usize = 1024;
 ///
 /// ```
 /// use gaiola_core::vrrp::Freshness;
-/// use gaiola_model::vrrp::{Stamp, Vrid};
+/// use gaiola_model::vrrp::{Advertisement, Message, Priority, Stamp, Vrid};
 ///
-/// let vrid = Vrid::new(1).unwrap();
+/// let message = Message::Advertisement(Advertisement {
+///     vrid: Vrid::new(1).unwrap(),
+///     priority: Priority(200),
+///     interval: std::time::Duration::from_millis(100),
+///     vips: vec![[10, 77, 0, 100].into()],
+/// });
 /// let mut freshness = Freshness::new(Stamp(1000));
-/// assert!(freshness.is_new([10, 77, 1, 2].into(), vrid, Stamp(5000)));
-/// assert!(!freshness.is_new([10, 77, 1, 2].into(), vrid, Stamp(5000)));
+/// assert!(freshness.is_new([10, 77, 1, 2].into(), &message, Stamp(5000)));
+/// assert!(!freshness.is_new([10, 77, 1, 2].into(), &message, Stamp(5000)));
 /// assert!(freshness.stamp() > Stamp(5000), "never less than what was heard");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Freshness {
     own: Stamp,
-    heard: BTreeMap<(Ipv4Addr, Vrid), Stamp>,
+    heard: BTreeMap<(Ipv4Addr, Vrid, Kind), Stamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Advertisement,
+    Hello,
 }
 
 impl Freshness {
@@ -40,10 +51,14 @@ impl Freshness {
         self.own
     }
 
-    /// Whether this advertisement of `from` is later than all that were heard of it. Each virtual router counts by
-    /// itself, since the network may swap packets of two.
-    pub fn is_new(&mut self, from: Ipv4Addr, vrid: Vrid, stamp: Stamp) -> bool {
-        let sender = (from, vrid);
+    /// Whether this message of `from` is later than all that were heard of it. Each virtual router and each kind of
+    /// message counts by itself, since the network may swap packets of two.
+    pub fn is_new(&mut self, from: Ipv4Addr, message: &Message, stamp: Stamp) -> bool {
+        let kind = match message {
+            Message::Advertisement(_) => Kind::Advertisement,
+            Message::Hello(_) => Kind::Hello,
+        };
+        let sender = (from, message.vrid(), kind);
         let newest = self.heard.get(&sender).copied();
         let full = newest.is_none() && self.heard.len() >= MOST_SENDERS;
         if full || newest.is_some_and(|newest| stamp <= newest) {
@@ -58,22 +73,30 @@ impl Freshness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_model::vrrp::{Hello, Priority};
+    use std::time::Duration;
 
     const PEER: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
 
-    fn vrid(number: u8) -> Vrid {
-        Vrid::new(number).unwrap()
+    fn hello(number: u8) -> Message {
+        Message::Hello(Hello {
+            vrid: Vrid::new(number).unwrap(),
+            priority: Priority(1),
+            interval: Duration::from_millis(100),
+            stands_by: true,
+            hears: Vec::new(),
+        })
     }
 
     #[test]
     fn what_was_heard_is_not_heard_again() {
         let mut freshness = Freshness::new(Stamp(0));
-        assert!(freshness.is_new(PEER, vrid(1), Stamp(10)));
-        assert!(!freshness.is_new(PEER, vrid(1), Stamp(10)));
-        assert!(!freshness.is_new(PEER, vrid(1), Stamp(9)));
-        assert!(freshness.is_new(PEER, vrid(1), Stamp(11)));
+        assert!(freshness.is_new(PEER, &hello(1), Stamp(10)));
+        assert!(!freshness.is_new(PEER, &hello(1), Stamp(10)));
+        assert!(!freshness.is_new(PEER, &hello(1), Stamp(9)));
+        assert!(freshness.is_new(PEER, &hello(1), Stamp(11)));
         assert!(
-            freshness.is_new(PEER, vrid(2), Stamp(10)),
+            freshness.is_new(PEER, &hello(2), Stamp(10)),
             "swapped by the network"
         );
     }
@@ -82,19 +105,19 @@ mod tests {
     fn a_sender_whose_clock_went_back_is_believed_once_it_has_heard_the_others() {
         let mut survivor = Freshness::new(Stamp(2_000));
         let mut before = Freshness::new(Stamp(9_000));
-        assert!(survivor.is_new(PEER, vrid(1), before.stamp()));
+        assert!(survivor.is_new(PEER, &hello(1), before.stamp()));
 
         let mut after = Freshness::new(Stamp(1));
-        assert!(!survivor.is_new(PEER, vrid(1), after.stamp()));
-        assert!(after.is_new([10, 77, 1, 1].into(), vrid(1), survivor.stamp()));
-        assert!(survivor.is_new(PEER, vrid(1), after.stamp()));
+        assert!(!survivor.is_new(PEER, &hello(1), after.stamp()));
+        assert!(after.is_new([10, 77, 1, 1].into(), &hello(1), survivor.stamp()));
+        assert!(survivor.is_new(PEER, &hello(1), after.stamp()));
     }
 
     #[test]
     fn the_memory_is_bounded() {
         let mut freshness = Freshness::new(Stamp(0));
         for n in 0..5_000u32 {
-            freshness.is_new(Ipv4Addr::from(n), vrid(1), Stamp(1));
+            freshness.is_new(Ipv4Addr::from(n), &hello(1), Stamp(1));
         }
         assert_eq!(freshness.heard.len(), MOST_SENDERS);
     }

@@ -1,9 +1,12 @@
 //! The state machine of one VIP on one server.
 
 use super::held::Held;
-use super::{Input, Output, REFRESH_INTERVAL, Reason, Role, Settings, YIELD_PATIENCE};
+use super::peers::Peers;
+use super::{
+    HOLDING_BACK, Input, Output, REFRESH_INTERVAL, Reason, Role, Settings, YIELD_PATIENCE,
+};
 use gaiola_model::Time;
-use gaiola_model::vrrp::{Advertisement, Priority};
+use gaiola_model::vrrp::{Advertisement, Hello, Priority};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -34,6 +37,17 @@ use std::time::Duration;
 pub struct Router {
     settings: Settings,
     state: State,
+    peers: Peers,
+    greeting: Option<Greeting>,
+    /// Until when SYNs are kept at the longest; `None`: they are not.
+    holding_back_until: Option<Time>,
+}
+
+/// This router says hellos.
+#[derive(Clone, Copy, Debug)]
+struct Greeting {
+    since: Time,
+    next: Time,
 }
 
 #[derive(Clone, Debug)]
@@ -71,6 +85,9 @@ impl Router {
         Self {
             settings,
             state: State::Initialize,
+            peers: Peers::default(),
+            greeting: None,
+            holding_back_until: None,
         }
     }
 
@@ -93,9 +110,50 @@ impl Router {
         matches!(self.state, State::Stopped)
     }
 
+    /// Who would take the VIP if it were let go now: it is heard, it is ready, and it hears us.
+    pub fn standby(&self, now: Time) -> Option<Ipv4Addr> {
+        self.peers.standby(now)
+    }
+
+    /// The higher router that stands by and has done so for long enough that the VIP may go back to it.
+    pub fn settled(&self, now: Time) -> Option<Ipv4Addr> {
+        self.peers.settled_above(now, self.settings.priority)
+    }
+
+    /// Whether the VIP is being handed over: others were told so, and none has taken it yet.
+    pub fn is_yielding(&self) -> bool {
+        matches!(self.state, State::Yielding { .. })
+    }
+
+    /// Whether SYNs are kept.
+    pub fn is_holding_back(&self) -> bool {
+        self.holding_back_until.is_some()
+    }
+
+    /// What this router says of itself.
+    pub fn hello(&self, now: Time) -> Hello {
+        let priority = match self.state {
+            State::Stopped => Priority::RELEASE,
+            _ => self.settings.priority,
+        };
+        Hello {
+            vrid: self.settings.vrid,
+            priority,
+            interval: self.settings.interval,
+            stands_by: matches!(self.state, State::Backup { .. }),
+            hears: self.peers.all(now),
+        }
+    }
+
     /// When to call [`step`](Self::step) with [`Input::Deadline`] if nothing else happens first. What arrived before
     /// that moment must be handed in before it.
     pub fn next_deadline(&self) -> Option<Time> {
+        let hello = self.greeting.map(|greeting| greeting.next);
+        let others = [self.state_deadline(), hello, self.holding_back_until];
+        others.into_iter().flatten().min()
+    }
+
+    fn state_deadline(&self) -> Option<Time> {
         match &self.state {
             State::Initialize | State::Stopped => None,
             State::Resuming {
@@ -112,6 +170,12 @@ impl Router {
     /// Takes one event and returns at once; the shell carries out what was appended to `out`.
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         self.notice_lateness(now, out);
+        self.change(now, input, out);
+        self.hold_back_no_longer(now, out);
+        self.say_hello(now, out);
+    }
+
+    fn change(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         let state = std::mem::replace(&mut self.state, State::Stopped);
         self.state = match (state, input) {
             (State::Stopped, _) => State::Stopped,
@@ -131,8 +195,25 @@ impl Router {
                 self.heard(now, state, from, &advert, out)
             }
             (state, Input::Heard { .. }) => state,
+            (state, Input::HeardHello { from, hello }) => {
+                self.heard_hello(now, from, &hello);
+                state
+            }
+            (state @ (State::Active(_) | State::Yielding { .. }), Input::HoldBack(true)) => {
+                out.push(Output::HoldBack);
+                self.holding_back_until = Some(now + HOLDING_BACK);
+                state
+            }
+            (state, Input::HoldBack(begins)) => {
+                if !begins && self.is_holding_back() {
+                    self.holding_back_until = Some(now);
+                }
+                state
+            }
             (state, Input::Deadline) => self.deadline(now, state, out),
-            (State::Active(held), Input::Yield) => self.let_go(now, held, false, out),
+            (State::Active(held), Input::Yield) if self.may_yield(now) => {
+                self.let_go(now, held, false, out)
+            }
             (state, Input::Yield) => state,
             (State::Active(held), Input::Stop) => self.let_go(now, held, true, out),
             (State::Yielding { held, until, .. }, Input::Stop) => State::Yielding {
@@ -145,6 +226,64 @@ impl Router {
                 stop(out)
             }
         };
+    }
+
+    /// Without hellos nobody knows whether anybody would take the VIP, and it is offered on trust.
+    fn may_yield(&self, now: Time) -> bool {
+        !self.settings.hellos || self.standby(now).is_some()
+    }
+
+    fn hold_back_no_longer(&mut self, now: Time, out: &mut Vec<Output>) {
+        let holds = matches!(self.state, State::Active(_) | State::Yielding { .. });
+        if (self.holding_back_until).is_some_and(|until| !holds || now >= until) {
+            self.holding_back_until = None;
+            out.push(Output::PassOn);
+        }
+    }
+
+    fn say_hello(&mut self, now: Time, out: &mut Vec<Output>) {
+        let speaks = matches!(
+            self.state,
+            State::Backup { .. } | State::Active(_) | State::Yielding { .. }
+        );
+        if !speaks || !self.settings.hellos {
+            let spoke = self.greeting.take().is_some();
+            if spoke && self.is_stopped() {
+                // A farewell: one that leaves in order is not lost.
+                out.push(Output::SayHello);
+            }
+            return;
+        }
+        let greeting = self.greeting.get_or_insert(Greeting {
+            since: now,
+            next: now,
+        });
+        if now >= greeting.next {
+            greeting.next = now + self.settings.interval;
+            out.push(Output::SayHello);
+        }
+    }
+
+    /// Who is heard for the first time, or again, learns at once that it is.
+    fn heard_hello(&mut self, now: Time, from: Ipv4Addr, hello: &Hello) {
+        let own = self.settings.address;
+        let is_news = from != own && self.peers.heard(now, own, from, hello);
+        if let Some(greeting) = self.greeting.as_mut().filter(|_| is_news) {
+            greeting.next = now;
+        }
+    }
+
+    /// Whether another router says that it hears nothing of us, who speak.
+    fn is_deaf(&self, now: Time, from: Ipv4Addr) -> bool {
+        self.greeting.is_some() && self.peers.deaf_since(now, from).is_some()
+    }
+
+    /// And whether it has said so for long enough that what we said must have reached it.
+    fn stays_deaf(&self, now: Time, from: Ipv4Addr) -> bool {
+        let deaf = self.peers.deaf_since(now, from);
+        let spoken = self.greeting.map(|greeting| greeting.since);
+        let since = deaf.zip(spoken).map(|(deaf, spoken)| deaf.max(spoken));
+        since.is_some_and(|since| now - since >= self.settings.interval * 2)
     }
 
     /// A process that slept for longer than the others wait does not know any more who holds the VIP, so it first
@@ -246,7 +385,7 @@ impl Router {
     }
 
     fn heard(
-        &self,
+        &mut self,
         now: Time,
         state: State,
         from: Ipv4Addr,
@@ -266,7 +405,7 @@ impl Router {
                 self.follow(now, from, advert, Reason::Heard, now, out)
             }
             State::Backup { .. } => self.heard_in_backup(now, state, from, advert, out),
-            State::Active(_) if !advert.releases() && beats_us => {
+            State::Active(_) if !advert.releases() && beats_us && !self.is_deaf(now, from) => {
                 out.push(Output::RemoveAddress);
                 // The winner may not have heard us yet: this makes it announce the VIP.
                 out.push(Output::Advertise(self.settings.priority));
@@ -276,9 +415,13 @@ impl Router {
             State::Active(held) => {
                 out.push(Output::Announce);
                 out.push(Output::Advertise(self.settings.priority));
+                if let Some(greeting) = &mut self.greeting {
+                    // The other one learns that it is heard.
+                    greeting.next = now;
+                }
                 State::Active(held.answered(now, self.settings.interval))
             }
-            State::Yielding { .. } if advert.releases() => state,
+            State::Yielding { .. } if advert.releases() || self.is_deaf(now, from) => state,
             State::Yielding { stopping, .. } => {
                 out.push(Output::RemoveAddress);
                 // Whoever holds the VIP now announces it again, after our address is gone.
@@ -314,6 +457,7 @@ impl Router {
         let another_holds = active.is_some_and(|active| active != from);
         match advert.releases() {
             true if another_holds => state,
+            false if another_holds && self.is_deaf(now, from) => state,
             true => {
                 if active.is_some() {
                     let role = Role::Backup { active: None };
@@ -336,13 +480,22 @@ impl Router {
                     let role = Role::Backup { active: Some(from) };
                     out.push(Output::Became(role, Reason::Heard));
                 }
+                if self.stays_deaf(now, from) {
+                    return State::Backup {
+                        active: Some(from),
+                        interval,
+                        take_over_at: take_over_at.min(now + self.settings.skew(interval)),
+                        because: Reason::Deaf,
+                        patient_until,
+                    };
+                }
                 self.backup(now, Some(from), advert.interval)
                     .patient(patient_until)
             }
         }
     }
 
-    fn deadline(&self, now: Time, state: State, out: &mut Vec<Output>) -> State {
+    fn deadline(&mut self, now: Time, state: State, out: &mut Vec<Output>) -> State {
         match state {
             State::Resuming {
                 ready: true,
@@ -358,10 +511,15 @@ impl Router {
                 State::Initialize
             }
             State::Backup {
+                active,
                 take_over_at,
                 because,
                 ..
-            } if now >= take_over_at => self.take_over(now, because, out),
+            } if now >= take_over_at => {
+                let silent = active.filter(|_| because == Reason::Silence);
+                silent.inspect(|silent| self.peers.lost(now, *silent));
+                self.take_over(now, because, out)
+            }
             State::Active(held) => State::Active(self.keep(now, held, self.settings.priority, out)),
             State::Yielding {
                 until, stopping, ..
@@ -370,6 +528,7 @@ impl Router {
                     out.push(Output::RemoveAddress);
                     return stop(out);
                 }
+                self.peers.nobody_took_it(now);
                 self.take_over(now, Reason::NobodyTookIt, out)
             }
             State::Yielding {
@@ -385,10 +544,15 @@ impl Router {
         }
     }
 
-    fn take_over(&self, now: Time, reason: Reason, out: &mut Vec<Output>) -> State {
+    fn take_over(&mut self, now: Time, reason: Reason, out: &mut Vec<Output>) -> State {
         out.push(Output::AddAddress);
         // The neighbours know it before a yielding holder hears it and removes the address.
         out.push(Output::Announce);
+        if let Some(greeting) = &mut self.greeting {
+            // Another holder, if there is one after all, sees first whether we hear it.
+            greeting.next = now + self.settings.interval;
+            out.push(Output::SayHello);
+        }
         out.push(Output::Advertise(self.settings.priority));
         out.push(Output::Became(Role::Active, reason));
         State::Active(Held::new(now, self.settings.interval))

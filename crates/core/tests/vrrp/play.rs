@@ -2,7 +2,7 @@
 
 use gaiola_core::vrrp::{ADDRESS_LIFETIME, Input, Output, Reason, Role, Router, Settings};
 use gaiola_model::Time;
-use gaiola_model::vrrp::{Advertisement, Priority, Vrid};
+use gaiola_model::vrrp::{Advertisement, Hello, Priority, Vrid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -49,15 +49,21 @@ struct Packet {
     arrives: Time,
     to: String,
     from: Ipv4Addr,
-    advert: Advertisement,
+    said: Said,
+}
+
+#[derive(Clone)]
+enum Said {
+    Advertisement(Advertisement),
+    Hello(Hello),
 }
 
 impl World {
-    /// `routers a=250 b=240 [preempt]`
+    /// `routers a=250 b=240 [preempt] [hellos]`
     fn new(line: &str) -> Self {
         let mut words = line.split_whitespace();
         assert_eq!(words.next(), Some("routers"), "{line}");
-        let preempt = line.ends_with(" preempt");
+        let has = |option| line.split_whitespace().any(|word| word == option);
         let routers = words
             .filter_map(|word| word.split_once('='))
             .zip(1..)
@@ -65,7 +71,8 @@ impl World {
                 let address = Ipv4Addr::new(10, 77, 1, number);
                 let priority = Priority(priority.parse().expect("a priority"));
                 let mut settings = Settings::new(vrid(), VIP, address, priority);
-                settings.preempt = preempt;
+                settings.preempt = has("preempt");
+                settings.hellos = has("hellos");
                 let place = Place {
                     settings,
                     router: None,
@@ -90,6 +97,9 @@ impl World {
             ["ready", ref names @ ..] => self.all(names, &Input::Ready),
             ["unready", ref names @ ..] => self.all(names, &Input::NotReady),
             ["yield", ref names @ ..] => self.all(names, &Input::Yield),
+            ["hold_back", name] => self.step(name, Input::HoldBack(true)),
+            ["go_on", name] => self.step(name, Input::HoldBack(false)),
+            ["settled", name] => self.say_who_settled(name),
             ["stop", ref names @ ..] => self.all(names, &Input::Stop),
             ["crash", name] => {
                 self.place(name).router = None;
@@ -107,7 +117,7 @@ impl World {
             ["forge", name, "priority", priority] => {
                 let priority = Priority(priority.parse().expect("a priority"));
                 let forger = Ipv4Addr::new(10, 77, 1, 99);
-                self.send_to(name, forger, priority);
+                self.send_to(name, forger, Said::Advertisement(advert(priority)));
             }
             ["end"] => {}
             _ => panic!("no such command: {words:?}"),
@@ -163,10 +173,12 @@ impl World {
             if waits || self.place(&packet.to).frozen {
                 kept.push(packet);
             } else {
-                let Packet {
-                    to, from, advert, ..
-                } = packet;
-                self.step(&to, Input::Heard { from, advert });
+                let Packet { to, from, said, .. } = packet;
+                let input = match said {
+                    Said::Advertisement(advert) => Input::Heard { from, advert },
+                    Said::Hello(hello) => Input::HeardHello { from, hello },
+                };
+                self.step(&to, input);
             }
         }
         kept.append(&mut self.packets);
@@ -184,8 +196,11 @@ impl World {
         router.step(now, input, &mut out);
         let routine = routine && out.iter().all(is_routine);
         if !routine && !out.is_empty() {
-            let told: Vec<String> = out.iter().map(words).collect();
-            self.tell(name, &told.join(", "));
+            let told = out.iter().filter(|output| **output != Output::SayHello);
+            let told: Vec<String> = told.map(words).collect();
+            if !told.is_empty() {
+                self.tell(name, &told.join(", "));
+            }
         }
         for output in out {
             self.carry_out(name, output);
@@ -199,32 +214,44 @@ impl World {
                 self.place(name).address = Some(now + ADDRESS_LIFETIME);
             }
             Output::RemoveAddress => self.place(name).address = None,
-            Output::Advertise(priority) => {
-                let from = self.place(name).settings.address;
-                for to in self.names() {
-                    let way = (name.to_string(), to.clone());
-                    if to != name && !self.cut.contains(&way) {
-                        self.send_to(&to, from, priority);
-                    }
+            Output::Advertise(priority) => self.send(name, Said::Advertisement(advert(priority))),
+            Output::SayHello => {
+                let place = self.place(name);
+                if let Some(hello) = place.router.as_ref().map(|router| router.hello(now)) {
+                    self.send(name, Said::Hello(hello));
                 }
             }
-            Output::Announce | Output::Became(..) => {}
+            Output::Announce | Output::HoldBack | Output::PassOn | Output::Became(..) => {}
         }
     }
 
-    fn send_to(&mut self, to: &str, from: Ipv4Addr, priority: Priority) {
-        let advert = Advertisement {
-            vrid: vrid(),
-            priority,
-            interval: Duration::from_millis(100),
-            vips: vec![VIP],
-        };
+    fn send(&mut self, name: &str, said: Said) {
+        let from = self.place(name).settings.address;
+        for to in self.names() {
+            let way = (name.to_string(), to.clone());
+            if to != name && !self.cut.contains(&way) {
+                self.send_to(&to, from, said.clone());
+            }
+        }
+    }
+
+    fn send_to(&mut self, to: &str, from: Ipv4Addr, said: Said) {
         self.packets.push(Packet {
             arrives: self.now + DELAY,
             to: to.into(),
             from,
-            advert,
+            said,
         });
+    }
+
+    fn say_who_settled(&mut self, name: &str) {
+        let now = self.now;
+        let router = self.place(name).router.as_ref();
+        let settled = router.and_then(|router| router.settled(now));
+        let mut others = self.routers.iter();
+        let who = others.find(|(_, place)| Some(place.settings.address) == settled);
+        let who = who.map_or("nobody", |(name, _)| name).to_string();
+        self.tell(name, &format!("could give the VIP to {who}"));
     }
 
     fn finish(mut self) -> String {
@@ -257,6 +284,15 @@ impl World {
     }
 }
 
+fn advert(priority: Priority) -> Advertisement {
+    Advertisement {
+        vrid: vrid(),
+        priority,
+        interval: Duration::from_millis(100),
+        vips: vec![VIP],
+    }
+}
+
 fn vrid() -> Vrid {
     Vrid::new(1).expect("not zero")
 }
@@ -264,7 +300,7 @@ fn vrid() -> Vrid {
 fn is_routine(output: &Output) -> bool {
     matches!(
         output,
-        Output::Advertise(_) | Output::RefreshAddress | Output::Announce
+        Output::Advertise(_) | Output::RefreshAddress | Output::Announce | Output::SayHello
     )
 }
 
@@ -276,6 +312,9 @@ fn words(output: &Output) -> String {
         Output::Advertise(Priority::RELEASE) => "lets go".into(),
         Output::Advertise(priority) => format!("advertises {priority}"),
         Output::Announce => "announces".into(),
+        Output::SayHello => "says hello".into(),
+        Output::HoldBack => "keeps SYNs".into(),
+        Output::PassOn => "passes SYNs on".into(),
         Output::Became(became, reason) => format!("{} ({})", role(*became), why(*reason)),
     }
 }

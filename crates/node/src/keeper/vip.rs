@@ -111,7 +111,7 @@ impl Keeper {
         self.workers.read(now);
         let alive = self.workers.verdict(now);
         self.holder.attend(now, alive, self.stopping);
-        self.state.write(now, self.holder.state(&self.config));
+        self.state.write(now, self.holder.state(now, &self.config));
         Ok(self.stopping && self.holder.is_released())
     }
 

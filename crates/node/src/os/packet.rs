@@ -1,6 +1,6 @@
 //! Sockets below TCP and UDP: VRRP over IPv4, and ARP over Ethernet.
 
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -88,6 +88,71 @@ impl FrameSocket {
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         self.socket.send_to(frame, &self.interface).map(drop)
     }
+}
+
+/// Copies of the SYNs that arrive for one IPv4 address, beside what TCP makes of them; they can be sent on.
+pub struct SynSocket {
+    copies: Socket,
+    out: Socket,
+    address: SockAddr,
+}
+
+impl SynSocket {
+    /// Copies what opens a TCP connection to `address`, an address of this server, from now on. Further copies are lost
+    /// once the socket's buffer is full. Needs `CAP_NET_RAW`.
+    pub fn open(interface: &str, address: Ipv4Addr) -> io::Result<Self> {
+        let copies = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP))?;
+        copies.set_nonblocking(true)?;
+        copies.attach_filter(&only_syns())?;
+        copies.bind_device(Some(interface.as_bytes()))?;
+        let address = SocketAddrV4::new(address, 0).into();
+        copies.bind(&address)?;
+        let out = Socket::new(
+            Domain::IPV4,
+            Type::RAW,
+            Some(Protocol::from(libc::IPPROTO_RAW)),
+        )?;
+        out.set_nonblocking(true)?;
+        Ok(Self {
+            copies,
+            out,
+            address,
+        })
+    }
+
+    /// The next IPv4 packet; `None` while there is none.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a mut [u8]>> {
+        match (&self.copies).read(buffer) {
+            Ok(length) => Ok(Some(&mut buffer[..length])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends an IPv4 packet, its header included, to whoever has the address now.
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        self.out.send_to(packet, &self.address).map(drop)
+    }
+}
+
+/// The classic BPF program that passes a TCP segment in an IPv4 packet with SYN and without ACK.
+fn only_syns() -> [SockFilter; 6] {
+    const LOAD_HEADER_LENGTH: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH
+    const LOAD_BYTE_BEHIND: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
+    const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+    const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const FLAGS: u32 = 13; // offset in the TCP header
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    [
+        SockFilter::new(LOAD_HEADER_LENGTH, 0, 0, 0),
+        SockFilter::new(LOAD_BYTE_BEHIND, 0, 0, FLAGS),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
 }
 
 fn link_layer_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {

@@ -146,6 +146,7 @@ impl Server {
                 priority: Priority(priority),
                 preempt: false,
                 yields: 0,
+                holds_back: false,
             }],
             maintenance: false,
         }

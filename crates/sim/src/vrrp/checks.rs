@@ -1,7 +1,7 @@
 //! What must always hold, and what must hold once the faults have stopped.
 
 use super::node::Node;
-use super::{Outcome, Plan, ms};
+use super::{Outcome, Plan, Ways, ms};
 use gaiola_core::vrrp::{Reason, Role};
 use gaiola_model::Time;
 use std::time::Duration;
@@ -16,9 +16,36 @@ const OWNED_WITHIN: Duration = ms(700);
 /// And the neighbours know by whom within this: an announcement at least every two seconds.
 const KNOWN_WITHIN: Duration = ms(2200);
 
+/// While any server could serve, a VIP that nobody answers for is answered again within this after the last change of
+/// what is broken: the lifetime of a frozen keeper's address.
+const ANSWERED_WITHIN: Duration = ms(1200);
+
+/// A router that nobody can hear, or that hears nobody, is known as such within this.
+const KNOWN_UNHEARD_WITHIN: Duration = ms(1000);
+
+/// In good order a VIP is on two servers for no longer than an advertisement takes.
+const LONGEST_OVERLAP: Duration = ms(150);
+
+/// The announcement of a new holder reaches the neighbours within this, where nothing is lost.
+const LONGEST_WAY: Duration = ms(20);
+
+/// After the faults each VIP goes home, and stays.
+const MOST_MOVES: u32 = 1;
+
 pub(super) struct Checks {
     vips: usize,
     preempt: bool,
+    sealed: bool,
+    changed_at: Time,
+    /// Since when each VIP is not answered for, though a server could.
+    unanswered: Vec<Option<Time>>,
+    /// Since when no router that could take a VIP from each node hears it and is heard.
+    alone: Vec<Vec<Option<Time>>>,
+    yielding: Vec<Vec<bool>>,
+    /// How often each VIP has moved since the faults have stopped and all have found each other.
+    moves: Vec<u32>,
+    two_since: Vec<Option<Time>>,
+    moved_at: Vec<Time>,
     resting_since: Option<Time>,
     /// Since when each node's kernel has each VIP without its keeper's will.
     leftover: Vec<Vec<Option<Time>>>,
@@ -36,6 +63,14 @@ impl Checks {
         Self {
             vips: plan.vips,
             preempt: plan.preempt,
+            sealed: plan.sealed,
+            changed_at: Time::ZERO,
+            unanswered: vec![None; plan.vips],
+            alone: vec![vec![None; plan.vips]; plan.nodes],
+            yielding: vec![vec![false; plan.vips]; plan.nodes],
+            moves: vec![0; plan.vips],
+            two_since: vec![None; plan.vips],
+            moved_at: vec![Time::ZERO; plan.vips],
             resting_since: None,
             leftover: vec![vec![None; plan.vips]; plan.nodes],
             neighbours: vec![None; plan.vips],
@@ -73,11 +108,29 @@ impl Checks {
         self.unknown_until = now;
     }
 
-    pub(super) fn after_event(&mut self, now: Time, nodes: &[Node]) -> Result<(), String> {
+    /// Something breaks or is mended.
+    pub(super) fn changed(&mut self, now: Time) {
+        self.changed_at = now;
+    }
+
+    pub(super) fn after_event(
+        &mut self,
+        now: Time,
+        nodes: &[Node],
+        ways: &Ways<'_>,
+        calm: bool,
+    ) -> Result<(), String> {
         for (n, node) in nodes.iter().enumerate() {
             for vip in 0..self.vips {
                 self.check_one(now, n, node, vip)?;
+                self.check_offer(now, n, vip, nodes, ways)?;
             }
+        }
+        if !calm {
+            self.changed(now);
+        }
+        for vip in 0..self.vips {
+            self.check_answers(now, vip, nodes, ways)?;
         }
         match self.resting_since {
             Some(since) => self.check_rest(now - since, now, nodes),
@@ -111,9 +164,94 @@ impl Checks {
         }
     }
 
+    /// A VIP is offered only where somebody is there to take it.
+    fn check_offer(
+        &mut self,
+        now: Time,
+        n: usize,
+        vip: usize,
+        nodes: &[Node],
+        ways: &Ways<'_>,
+    ) -> Result<(), String> {
+        let mut others = (0..nodes.len()).filter(|&other| other != n);
+        let is_there = others.any(|it| nodes[it].stands_by(vip) && ways.are_open(n, it));
+        let alone = &mut self.alone[n][vip];
+        *alone = (!is_there).then(|| alone.unwrap_or(now));
+        let is_yielding = nodes[n].routers[vip].is_yielding();
+        let was_yielding = std::mem::replace(&mut self.yielding[n][vip], is_yielding);
+        let offers = is_yielding && !was_yielding;
+        let nobody = alone.is_some_and(|since| now - since > KNOWN_UNHEARD_WITHIN);
+        match self.sealed && offers && nobody {
+            true => Err(format!("{} offers VIP {vip} to nobody", nodes[n].address)),
+            false => Ok(()),
+        }
+    }
+
+    /// While any server could serve, each VIP is answered for.
+    fn check_answers(
+        &mut self,
+        now: Time,
+        vip: usize,
+        nodes: &[Node],
+        ways: &Ways<'_>,
+    ) -> Result<(), String> {
+        let clients = nodes.len();
+        let answers = |n: usize| nodes[n].answers(vip) && ways.are_open(n, clients);
+        let is_well = |n: usize| {
+            let all = (0..=clients).all(|other| other == n || ways.are_open(n, other));
+            nodes[n].runs() && nodes[n].ready && nodes[n].serving && all
+        };
+        let could = (0..clients).any(is_well);
+        let answered = self.neighbours[vip].is_some_and(answers);
+        let unanswered = &mut self.unanswered[vip];
+        *unanswered = (could && !answered).then(|| unanswered.unwrap_or(now));
+        let since = unanswered.map(|since| since.max(self.changed_at));
+        match since.is_some_and(|since| now - since > ANSWERED_WITHIN) {
+            true if self.sealed && !self.preempt => Err(format!(
+                "nobody answers for VIP {vip} since {since:?}, the neighbours believe {:?}: {}",
+                self.neighbours[vip],
+                picture(nodes, self.vips)
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A hand-over in good order: two have the VIP for a moment, and it moves once.
+    fn check_move(
+        &mut self,
+        rested: Duration,
+        now: Time,
+        vip: usize,
+        nodes: &[Node],
+    ) -> Result<bool, String> {
+        let two = nodes.iter().filter(|node| node.has(vip)).count() > 1;
+        let since = &mut self.two_since[vip];
+        *since = two.then(|| since.unwrap_or(now));
+        if since.is_some_and(|since| rested > OWNED_WITHIN && now - since > LONGEST_OVERLAP) {
+            return Err(format!(
+                "VIP {vip} is on two servers since {since:?}: {}",
+                picture(nodes, self.vips)
+            ));
+        }
+        let taken = nodes.iter().position(|node| node.is_active(vip));
+        let moves = rested > OWNED_WITHIN && !two && taken != self.holders[vip];
+        self.moves[vip] += u32::from(moves);
+        if self.moves[vip] > MOST_MOVES {
+            return Err(format!("VIP {vip} does not come to rest"));
+        }
+        if two || moves {
+            self.moved_at[vip] = now;
+        }
+        Ok(now - self.moved_at[vip] < LONGEST_WAY)
+    }
+
     fn check_rest(&mut self, rested: Duration, now: Time, nodes: &[Node]) -> Result<(), String> {
         for vip in 0..self.vips {
             let holder = holder(nodes, vip);
+            if self.sealed && !self.preempt && self.check_move(rested, now, vip, nodes)? {
+                self.holders[vip] = holder.or(self.holders[vip]);
+                continue;
+            }
             if holder.is_none() || holder != self.holders[vip] {
                 self.holders[vip] = holder;
                 self.unowned_until = now;

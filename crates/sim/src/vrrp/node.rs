@@ -11,6 +11,17 @@ use std::net::Ipv4Addr;
 /// Packets that a socket keeps for a process that does not read; further ones are lost.
 const SOCKET: usize = 256;
 
+/// How far the agent has come with handing a VIP over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HandOver {
+    /// Responses close their connections.
+    Closing,
+    /// The proxy leaves new connections unanswered.
+    Refusing,
+    /// The keeper was asked to yield.
+    LettingGo,
+}
+
 pub(super) struct Node {
     number: usize,
     pub(super) address: Ipv4Addr,
@@ -19,6 +30,12 @@ pub(super) struct Node {
     /// The data plane serves.
     pub(super) ready: bool,
     pub(super) stays_unready: bool,
+    /// The proxy runs; a keeper that was just started learns it later.
+    pub(super) serving: bool,
+    /// The keeper keeps each VIP's SYNs.
+    pub(super) holding_back: Vec<bool>,
+    /// What the agent does about each VIP.
+    pub(super) hand_over: Vec<Option<HandOver>>,
     pub(super) clock: Clock,
     /// Counts how often its timer was set: only the last one counts.
     pub(super) timer: u64,
@@ -42,6 +59,9 @@ impl Node {
             frozen: false,
             ready: false,
             stays_unready: false,
+            serving: true,
+            holding_back: vec![false; plan.vips],
+            hand_over: vec![None; plan.vips],
             clock: Clock::new(Time::ZERO, 0),
             timer: 0,
             routers: Vec::new(),
@@ -64,6 +84,7 @@ impl Node {
         self.clock = Clock::new(now, drift_ppm);
         self.inbox.clear();
         self.told_ready = vec![false; plan.vips];
+        self.holding_back = vec![false; plan.vips];
         // Its time of day may be wrong by a minute.
         let wrong = world.rng.u64(0..120_000_000);
         let micros = u64::try_from(now.since_start().as_micros()).expect("short runs");
@@ -80,6 +101,7 @@ impl Node {
         let priority = Priority(HOME_PRIORITY - rank * PRIORITY_STEP);
         let mut settings = Settings::new(vrid(vip), address_of(vip), self.address, priority);
         settings.preempt = plan.preempt;
+        settings.hellos = plan.sealed;
         settings
     }
 
@@ -154,6 +176,20 @@ impl Node {
     /// Whether the kernel has the VIP.
     pub(super) fn has(&self, vip: usize) -> bool {
         self.addresses[vip].is_some()
+    }
+
+    /// Whether a connection to the VIP that reaches this server is answered, at once or by whom it is passed on to.
+    pub(super) fn answers(&self, vip: usize) -> bool {
+        let refuses = matches!(
+            self.hand_over[vip],
+            Some(HandOver::Refusing | HandOver::LettingGo)
+        );
+        self.has(vip) && self.serving && (!refuses || self.holding_back[vip])
+    }
+
+    /// Whether it could be handed the VIP.
+    pub(super) fn stands_by(&self, vip: usize) -> bool {
+        self.runs() && self.ready && !self.is_active(vip)
     }
 
     /// Whether the process believes to hold the VIP.

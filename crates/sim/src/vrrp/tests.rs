@@ -9,6 +9,7 @@ fn plan(seed: u64) -> Plan {
         vips: chance.usize(1..=nodes),
         preempt: chance.u8(0..4) == 0,
         sealed: chance.bool(),
+        calm: Duration::from_millis(if chance.bool() { 1500 } else { 5000 }),
         faults: Duration::from_secs(20),
         rest: Duration::from_secs(13),
     }

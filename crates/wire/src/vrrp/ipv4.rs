@@ -1,4 +1,4 @@
-//! As much of IPv4 as a raw socket hands over: the header in front of an advertisement, and the Internet checksum.
+//! As much of IPv4 as a raw socket hands over: the header in front of an advertisement, and the checksum.
 
 use super::{Endpoints, Rejected};
 use std::net::Ipv4Addr;
@@ -39,30 +39,8 @@ impl<'a> Ipv4Packet<'a> {
     }
 }
 
-/// The Internet checksum (RFC 1071) of a payload, with the addresses, protocol and length in front where asked for.
+/// The checksum of a payload, with the pseudo-header in front where asked for.
 pub(super) fn checksum(payload: &[u8], pseudo_header: Option<Endpoints>) -> u16 {
-    let mut sum: u64 = 0;
-    if let Some(Endpoints {
-        source,
-        destination,
-    }) = pseudo_header
-    {
-        sum += words(&source.octets()) + words(&destination.octets());
-        sum += u64::from(PROTOCOL) + payload.len() as u64;
-    }
-    sum += words(payload);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).expect("folded to sixteen bits")
-}
-
-fn words(bytes: &[u8]) -> u64 {
-    let (pairs, rest) = bytes.as_chunks::<2>();
-    let whole: u64 = pairs
-        .iter()
-        .map(|&pair| u64::from(u16::from_be_bytes(pair)))
-        .sum();
-    let odd = rest.first().map_or(0, |&byte| u64::from(byte) << 8);
-    whole + odd
+    let addresses = pseudo_header.map(|it| (it.source, it.destination));
+    crate::checksum::internet(payload, addresses.map(|it| (it, PROTOCOL)))
 }

@@ -6,13 +6,23 @@ const ENDPOINTS: Endpoints = Endpoints {
     destination: GROUP,
 };
 
-fn advert() -> Advertisement {
-    Advertisement {
+fn advert() -> Message {
+    Message::Advertisement(Advertisement {
         vrid: Vrid::new(51).unwrap(),
         priority: Priority(100),
         interval: Duration::from_millis(100),
         vips: vec![Ipv4Addr::new(10, 77, 0, 100)],
-    }
+    })
+}
+
+fn hello(hears: Vec<Ipv4Addr>) -> Message {
+    Message::Hello(Hello {
+        vrid: Vrid::new(51).unwrap(),
+        priority: Priority(100),
+        interval: Duration::from_millis(100),
+        stands_by: true,
+        hears,
+    })
 }
 
 fn key(first: u8) -> Key {
@@ -29,11 +39,19 @@ fn an_advertisement_has_the_layout_of_rfc_9568() {
 }
 
 #[test]
+fn a_hello_is_no_advertisement_to_others() {
+    let payload = encode(&hello(vec![]), ENDPOINTS, Checksum::Plain, None);
+    assert_eq!(payload[..6], [0x3f, 51, 100, 0, 0x80, 10]);
+    let read = decode(&payload, ENDPOINTS, TTL, None);
+    assert_eq!(read.unwrap().message, hello(vec![]));
+}
+
+#[test]
 fn both_kinds_of_checksum_are_accepted_and_no_other() {
     for checksum in [Checksum::Plain, Checksum::WithPseudoHeader] {
         let payload = encode(&advert(), ENDPOINTS, checksum, None);
         assert_eq!(
-            decode(&payload, ENDPOINTS, TTL, None).unwrap().advert,
+            decode(&payload, ENDPOINTS, TTL, None).unwrap().message,
             advert()
         );
         let mut spoilt = payload.clone();
@@ -134,23 +152,24 @@ proptest! {
         vrid in 1u8..,
         priority: u8,
         centiseconds in 1u64..0x1000,
-        vips in prop::collection::vec(any::<[u8; 4]>(), 1..=255),
+        addresses in prop::collection::vec(any::<[u8; 4]>(), 0..=255),
         stamp: u64,
-        plain: bool,
-        sealed: bool,
+        [plain, sealed, is_hello, stands_by]: [bool; 4],
     ) {
-        let advert = Advertisement {
-            vrid: Vrid::new(vrid).unwrap(),
-            priority: Priority(priority),
-            interval: Duration::from_millis(centiseconds * 10),
-            vips: vips.into_iter().map(Ipv4Addr::from).collect(),
+        let vrid = Vrid::new(vrid).unwrap();
+        let priority = Priority(priority);
+        let interval = Duration::from_millis(centiseconds * 10);
+        let addresses: Vec<Ipv4Addr> = addresses.into_iter().map(Ipv4Addr::from).collect();
+        let message = match is_hello || addresses.is_empty() {
+            true => Message::Hello(Hello { vrid, priority, interval, stands_by, hears: addresses }),
+            false => Message::Advertisement(Advertisement { vrid, priority, interval, vips: addresses }),
         };
         let key = sealed.then(|| key(9));
         let checksum = if plain { Checksum::Plain } else { Checksum::WithPseudoHeader };
         let seal = key.as_ref().map(|key| (key, Stamp(stamp)));
-        let payload = encode(&advert, ENDPOINTS, checksum, seal);
+        let payload = encode(&message, ENDPOINTS, checksum, seal);
         let received = decode(&payload, ENDPOINTS, TTL, key.as_ref()).unwrap();
-        prop_assert_eq!(received.advert, advert);
+        prop_assert_eq!(received.message, message);
         prop_assert_eq!(received.stamp, sealed.then_some(Stamp(stamp)));
     }
 

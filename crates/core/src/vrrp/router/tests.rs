@@ -40,6 +40,39 @@ impl Bench {
         bench
     }
 
+    /// An Active router of a site whose routers say hellos.
+    fn active_with_hellos() -> Self {
+        let mut settings = Self::new(false).router.settings().clone();
+        settings.hellos = true;
+        let mut bench = Self {
+            router: Router::new(settings),
+            now: Time::ZERO,
+        };
+        bench.step(Input::Start { held: false });
+        bench.step(Input::Ready);
+        bench.run(350);
+        assert_eq!(bench.router.role(), Role::Active);
+        bench
+    }
+
+    /// Hellos of a router that stands by with this priority, for so long.
+    fn hear_hellos(&mut self, priority: u8, hears: &[Ipv4Addr], ms: u64) -> Vec<Output> {
+        let mut out = Vec::new();
+        for _ in 0..ms / 100 {
+            out.extend(self.run(100));
+            let hello = Hello {
+                vrid: Vrid::new(1).unwrap(),
+                priority: Priority(priority),
+                interval: Duration::from_millis(100),
+                stands_by: true,
+                hears: hears.to_vec(),
+            };
+            let from = HIGHER_ADDRESS;
+            out.extend(self.step(Input::HeardHello { from, hello }));
+        }
+        out
+    }
+
     fn step(&mut self, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         self.router.step(self.now, input, &mut out);
@@ -376,4 +409,80 @@ fn a_slower_holder_is_waited_for_at_its_own_pace() {
     bench.step(Input::Heard { from, advert });
     let due = bench.router.next_deadline().unwrap();
     assert_eq!(due.since_start(), Duration::from_millis(3500));
+}
+
+#[test]
+fn a_vip_is_yielded_only_to_one_that_is_heard_and_hears_us() {
+    let mut bench = Bench::active_with_hellos();
+    let yields = |bench: &mut Bench| {
+        bench.step(Input::Yield);
+        bench.router.is_yielding()
+    };
+    assert!(!yields(&mut bench), "nobody was ever heard");
+    bench.hear_hellos(200, &[], 3000);
+    assert!(!yields(&mut bench), "it does not hear us");
+    bench.hear_hellos(200, &[OWN], 3000);
+    assert_eq!(bench.router.settled(bench.now), Some(HIGHER_ADDRESS));
+    bench.run(400);
+    assert!(!yields(&mut bench), "it is silent");
+    assert_eq!(bench.router.settled(bench.now), None);
+    bench.hear_hellos(200, &[OWN], 100);
+    assert!(yields(&mut bench));
+    // It went silent then, and must settle anew, for longer.
+    bench.run(300);
+    assert_eq!(bench.router.role(), Role::Active);
+    bench.hear_hellos(200, &[OWN], 2500);
+    assert_eq!(bench.router.settled(bench.now), None);
+}
+
+#[test]
+fn one_that_hears_nobody_wins_no_duel() {
+    let mut bench = Bench::active_with_hellos();
+    bench.hear_hellos(200, &[], 500);
+    let out = bench.hear(HIGHER_ADDRESS, 200);
+    assert_eq!(out, [Announce, Advertise(PRIORITY), Output::SayHello]);
+    bench.hear_hellos(200, &[OWN], 100);
+    assert!(bench.hear(HIGHER_ADDRESS, 200).contains(&RemoveAddress));
+}
+
+#[test]
+fn a_holder_that_hears_nobody_is_relieved() {
+    let mut bench = Bench::active_with_hellos();
+    bench.hear_hellos(200, &[OWN], 100);
+    bench.hear(HIGHER_ADDRESS, 200);
+    assert_ne!(bench.router.role(), Role::Active);
+    for _ in 0..10 {
+        bench.hear_hellos(200, &[OWN], 100);
+        bench.hear(HIGHER_ADDRESS, 200);
+    }
+    assert_ne!(bench.router.role(), Role::Active);
+    let mut out = Vec::new();
+    for _ in 0..4 {
+        out.extend(bench.hear_hellos(200, &[], 100));
+        out.extend(bench.hear(HIGHER_ADDRESS, 200));
+    }
+    assert!(out.contains(&Became(Role::Active, Reason::Deaf)), "{out:?}");
+}
+
+#[test]
+fn syns_are_kept_for_the_next_holder_and_not_for_long() {
+    let mut bench = Bench::active_with_hellos();
+    bench.hear_hellos(200, &[OWN], 3000);
+    assert_eq!(bench.step(Input::HoldBack(true)), [Output::HoldBack]);
+    bench.step(Input::Yield);
+    let out = bench.hear(HIGHER_ADDRESS, 200);
+    let place = |what| out.iter().position(|it| *it == what);
+    assert!(place(RemoveAddress) < place(Output::PassOn), "{out:?}");
+    assert_eq!(
+        bench.step(Input::HoldBack(true)),
+        [],
+        "it has nothing to keep"
+    );
+
+    let mut bench = Bench::active_with_hellos();
+    bench.step(Input::HoldBack(true));
+    assert_eq!(bench.step(Input::HoldBack(false)), [Output::PassOn]);
+    bench.step(Input::HoldBack(true));
+    assert!(bench.run(1500).contains(&Output::PassOn));
+    assert!(!bench.router.is_holding_back());
 }

@@ -8,7 +8,7 @@ use super::network::Network;
 use gaiola_core::vrrp::{Freshness, Input, Output};
 use gaiola_model::Time;
 use gaiola_model::keeper::{KeeperConfig, KeeperState};
-use gaiola_model::vrrp::{Advertisement, Stamp, Vrid};
+use gaiola_model::vrrp::{Advertisement, Message, Stamp, Vrid};
 use gaiola_wire::vrrp::{Key, Received};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -110,7 +110,7 @@ impl Holder {
     }
 
     /// What is told of it.
-    pub(super) fn state(&self, file: &ConfigFile) -> KeeperState {
+    pub(super) fn state(&self, now: Time, file: &ConfigFile) -> KeeperState {
         KeeperState {
             pid: std::process::id(),
             ready: self.trouble.is_empty(),
@@ -119,7 +119,7 @@ impl Holder {
             vips: self
                 .vips
                 .values()
-                .map(|vip| (vip.virtual_address(), vip.state()))
+                .map(|vip| (vip.virtual_address(), vip.state(now)))
                 .collect(),
             rejected: self.rejected.clone(),
         }
@@ -160,17 +160,21 @@ impl Holder {
     }
 
     fn heard(&mut self, now: Time, from: Ipv4Addr, received: Received) {
-        let Received { advert, stamp } = received;
-        let vrid = advert.vrid;
+        let Received { message, stamp } = received;
+        let vrid = message.vrid();
         if !self.vips.contains_key(&vrid) {
             return;
         }
-        match stamp {
-            Some(stamp) if !self.freshness.is_new(from, vrid, stamp) => {
-                self.count_rejected("heard before");
+        let input = match (message, stamp) {
+            (message, Some(stamp)) if !self.freshness.is_new(from, &message, stamp) => {
+                return self.count_rejected("heard before");
             }
-            _ => self.tell(now, vrid, Input::Heard { from, advert }),
-        }
+            (Message::Advertisement(advert), _) => Input::Heard { from, advert },
+            (Message::Hello(hello), Some(_)) => Input::HeardHello { from, hello },
+            // Only a sealed site says hellos.
+            (Message::Hello(_), None) => return,
+        };
+        self.tell(now, vrid, input);
     }
 
     fn count_rejected(&mut self, reason: &str) {
@@ -246,7 +250,14 @@ impl Holder {
             let Some(network) = &mut self.network else {
                 continue;
             };
-            refused |= !carry_out(network, vip, output, self.key.as_ref(), &mut self.freshness);
+            refused |= !carry_out(
+                now,
+                network,
+                vip,
+                output,
+                self.key.as_ref(),
+                &mut self.freshness,
+            );
         }
         if refused {
             vip.suspend(now);
@@ -261,6 +272,7 @@ impl Holder {
 
 /// `false`: the address could not be added.
 fn carry_out(
+    now: Time,
     network: &mut Network,
     vip: &Vip,
     output: Output,
@@ -289,9 +301,15 @@ fn carry_out(
                 vips: vec![address],
             };
             let seal = key.map(|key| (key, freshness.stamp()));
-            network.advertise(&advert, seal);
+            network.say(&Message::Advertisement(advert), seal);
         }
         Output::Announce => network.announce(address),
+        Output::SayHello => {
+            let seal = key.map(|key| (key, freshness.stamp()));
+            network.say(&Message::Hello(vip.hello(now)), seal);
+        }
+        Output::HoldBack => network.hold_back(address),
+        Output::PassOn => network.pass_on(address),
         Output::Became(role, reason) => {
             tracing::info!(vip = %address, ?role, reason = reason.as_str(), "VIP");
         }

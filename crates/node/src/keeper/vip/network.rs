@@ -1,14 +1,19 @@
 //! The interface: what is heard on it, what is sent, and the addresses it has.
 
 use crate::os::netlink::{Lifetime, LinkWatch, Netlink, NetlinkError};
-use crate::os::packet::{FrameSocket, GroupSocket};
+use crate::os::packet::{FrameSocket, GroupSocket, SynSocket};
 use gaiola_core::vrrp::ADDRESS_LIFETIME;
-use gaiola_model::vrrp::{Advertisement, Stamp};
+use gaiola_model::vrrp::{Message, Stamp};
 use gaiola_wire::arp::{Arp, ETHERTYPE, Mac};
+use gaiola_wire::tcp;
 use gaiola_wire::vrrp::{self, Checksum, Endpoints, Ipv4Packet, Key, Received, Rejected};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
+
+/// Most SYNs that are passed on at once, in the time that an advertisement may be late.
+const MOST_PASSED_ON: usize = 4096;
 
 /// One interface, opened.
 pub(super) struct Network {
@@ -21,6 +26,8 @@ pub(super) struct Network {
     links: LinkWatch,
     adverts: GroupSocket,
     frames: FrameSocket,
+    /// The SYNs that are kept, by VIP.
+    kept: BTreeMap<Ipv4Addr, SynSocket>,
 }
 
 /// The interface cannot be used.
@@ -64,6 +71,7 @@ impl Network {
             links,
             adverts,
             frames,
+            kept: BTreeMap::new(),
         })
     }
 
@@ -104,15 +112,15 @@ impl Network {
         }
     }
 
-    /// Sends an advertisement. One that cannot be sent is lost, as it might be on the way.
-    pub(super) fn advertise(&self, advert: &Advertisement, seal: Option<(&Key, Stamp)>) {
+    /// Sends a message. One that cannot be sent is lost, as it might be on the way.
+    pub(super) fn say(&self, message: &Message, seal: Option<(&Key, Stamp)>) {
         let endpoints = Endpoints {
             source: self.address,
             destination: vrrp::GROUP,
         };
-        let payload = vrrp::encode(advert, endpoints, Checksum::default(), seal);
+        let payload = vrrp::encode(message, endpoints, Checksum::default(), seal);
         if let Err(error) = self.adverts.send(&payload) {
-            tracing::debug!(%error, "cannot advertise");
+            tracing::debug!(%error, "cannot send");
         }
     }
 
@@ -123,6 +131,35 @@ impl Network {
                 tracing::debug!(%error, %vip, "cannot announce");
             }
         }
+    }
+
+    /// Keeps the SYNs that arrive for `vip` from now on. Where that fails their clients send them again by themselves.
+    pub(super) fn hold_back(&mut self, vip: Ipv4Addr) {
+        match SynSocket::open(&self.interface, vip) {
+            Ok(socket) => {
+                self.kept.insert(vip, socket);
+            }
+            Err(error) => tracing::warn!(%error, %vip, "cannot keep new connections"),
+        }
+    }
+
+    /// Sends the kept SYNs to whoever has `vip` now.
+    pub(super) fn pass_on(&mut self, vip: Ipv4Addr) {
+        let Some(kept) = self.kept.remove(&vip) else {
+            return;
+        };
+        let mut passed_on = 0;
+        let mut buffer = [0; 2048];
+        while passed_on < MOST_PASSED_ON
+            && let Ok(Some(packet)) = kept.receive(&mut buffer)
+        {
+            let sent = tcp::fill_in_checksum(packet).map(|()| kept.send(packet));
+            if let Some(Err(error)) = sent {
+                tracing::debug!(%error, %vip, "cannot pass a connection on");
+            }
+            passed_on += 1;
+        }
+        tracing::info!(%vip, connections = passed_on, "passed on");
     }
 
     /// Whether an earlier keeper's lease of the address still runs.

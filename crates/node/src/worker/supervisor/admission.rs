@@ -4,11 +4,11 @@ use super::Supervisor;
 use crate::worker::listen::Listener;
 use gaiola_model::proxy::{Admission, ControlReply};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// After new connections are refused, handshakes on their way still end: a refusal is not answered before.
+/// After new connections are refused, handshakes on their way still end: they are waited for for so long.
 const HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// Between two looks at how many connections are left.
@@ -61,7 +61,8 @@ impl Supervisor {
                 local.is_none_or(|local| listener.serves(local)) && listener.has_waiting()
             });
             let open = self.connections(local) > 0 || local.is_none() && self.is_late();
-            let busy = waiting || open || since.elapsed() < HANDSHAKES;
+            let busy =
+                waiting || open || since.elapsed() < HANDSHAKES && local.is_none_or(has_handshakes);
             // Twice, for one that is being accepted is for a moment in neither place.
             quiet = if busy { 0 } else { quiet + 1 };
             if quiet == 2 {
@@ -92,6 +93,28 @@ impl Supervisor {
     }
 }
 
+/// Whether the handshake of a connection to this local address was begun and has not ended.
+fn has_handshakes(local: IpAddr) -> bool {
+    const TABLE: &str = "/proc/self/net/tcp";
+    let IpAddr::V4(local) = local else {
+        return true;
+    };
+    let table = std::fs::read_to_string(TABLE);
+    // One that cannot be read shows nothing: then all are waited for.
+    table.map_or(true, |table| lists_handshakes(&table, local))
+}
+
+/// The same, by the kernel's table of connections: number, local address, remote address, state.
+fn lists_handshakes(table: &str, local: Ipv4Addr) -> bool {
+    const SYN_RECEIVED: &str = "03";
+    let local = format!("{:08X}:", u32::from_ne_bytes(local.octets()));
+    table.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let is_local = words.next().is_some_and(|it| it.starts_with(&local));
+        is_local && words.nth(1) == Some(SYN_RECEIVED)
+    })
+}
+
 /// Leaves new connections to these local addresses unanswered, on each listener that they come in by.
 ///
 /// # Errors
@@ -109,4 +132,23 @@ pub(super) fn refuse(
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_are_found_in_the_kernels_table() {
+        let vip = Ipv4Addr::new(10, 77, 0, 100);
+        let head = "  sl  local_address rem_address   st tx_queue rx_queue\n";
+        let line = |state| {
+            let local = u32::from_ne_bytes(vip.octets());
+            format!("   1: {local:08X}:0050 0102034D:D8D4 {state} 00000000:00000000\n")
+        };
+        assert!(lists_handshakes(&(head.to_owned() + &line("03")), vip));
+        assert!(!lists_handshakes(&(head.to_owned() + &line("01")), vip));
+        let other = Ipv4Addr::new(10, 77, 0, 101);
+        assert!(!lists_handshakes(&(head.to_owned() + &line("03")), other));
+    }
 }

@@ -3,6 +3,7 @@
 use gaiola_core::vrrp::{Input, Output, Reason, Role, Router, Settings};
 use gaiola_model::Time;
 use gaiola_model::keeper::{KeeperConfig, KeeperVip, VipRole, VipState};
+use gaiola_model::vrrp::Hello;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +19,7 @@ pub(super) struct Vip {
     suspended_until: Option<Time>,
     leaving: bool,
     yields: u64,
+    holds_back: bool,
     since_ms: u64,
     reason: Reason,
     takeovers: BTreeMap<String, u64>,
@@ -32,6 +34,7 @@ impl Vip {
             suspended_until: None,
             leaving: false,
             yields: vip.yields,
+            holds_back: false,
             since_ms: milliseconds_since_1970(),
             reason: Reason::Started,
             takeovers: BTreeMap::new(),
@@ -65,10 +68,13 @@ impl Vip {
         if settings != *self.settings() {
             inputs.push(Input::Configure(settings));
         }
+        if vip.holds_back != self.holds_back {
+            inputs.push(Input::HoldBack(vip.holds_back));
+        }
         if vip.yields > self.yields {
             inputs.push(Input::Yield);
         }
-        self.yields = vip.yields;
+        (self.holds_back, self.yields) = (vip.holds_back, vip.yields);
         inputs
     }
 
@@ -106,7 +112,12 @@ impl Vip {
         out
     }
 
-    pub(super) fn state(&self) -> VipState {
+    /// What the router says of itself.
+    pub(super) fn hello(&self, now: Time) -> Hello {
+        self.router.hello(now)
+    }
+
+    pub(super) fn state(&self, now: Time) -> VipState {
         let (state, owner) = match self.router.role() {
             Role::Initialize => (VipRole::Initialize, None),
             Role::Backup { active } => (VipRole::Backup, active),
@@ -118,6 +129,10 @@ impl Vip {
             since_ms: self.since_ms,
             reason: self.reason.as_str().into(),
             yields: self.yields,
+            is_yielding: self.router.is_yielding(),
+            is_holding_back: self.router.is_holding_back(),
+            standby: self.router.standby(now),
+            settled: self.router.settled(now),
             takeovers: self.takeovers.clone(),
         }
     }
@@ -134,6 +149,7 @@ impl Vip {
 fn settings(config: &KeeperConfig, vip: &KeeperVip) -> Settings {
     let mut settings = Settings::new(vip.vrid, vip.vip, config.address, vip.priority);
     settings.preempt = vip.preempt;
+    settings.hellos = config.key.is_some();
     settings.interval = Duration::from_millis(config.interval_ms.into());
     settings
 }

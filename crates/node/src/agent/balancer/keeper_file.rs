@@ -1,0 +1,61 @@
+//! The files between the agent and the VIP keeper.
+
+use crate::state::{RUN, read_json, write_json};
+use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipState};
+use std::cell::RefCell;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// `keeper.json`, as it was written last.
+#[derive(Clone)]
+pub(super) struct KeeperFile(Rc<RefCell<Option<KeeperConfig>>>);
+
+impl KeeperFile {
+    /// What an earlier agent has told the keeper.
+    pub(super) fn read() -> Self {
+        Self(Rc::new(RefCell::new(read_json(&path()).ok())))
+    }
+
+    /// What the keeper was told of a VIP.
+    pub(super) fn told(&self, vip: Ipv4Addr) -> Option<KeeperVip> {
+        let config = self.0.borrow();
+        let mut vips = config.iter().flat_map(|config| &config.vips);
+        vips.find(|told| told.vip == vip).cloned()
+    }
+
+    /// Tells the keeper where it is something new.
+    pub(super) fn write(&self, config: KeeperConfig) {
+        if self.0.borrow().as_ref() == Some(&config) {
+            return;
+        }
+        match write_json(&path(), &config) {
+            Ok(()) => *self.0.borrow_mut() = Some(config),
+            Err(error) => tracing::error!("cannot tell the keeper: {error}"),
+        }
+    }
+
+    /// Tells the keeper something else of one VIP; gives the number of requests to yield it.
+    pub(super) fn change(&self, vip: Ipv4Addr, change: impl FnOnce(&mut KeeperVip)) -> Option<u64> {
+        let mut config = self.0.borrow().clone()?;
+        let told = config.vips.iter_mut().find(|told| told.vip == vip)?;
+        change(told);
+        let yields = told.yields;
+        self.write(config);
+        Some(yields)
+    }
+}
+
+/// What the keeper says; `None`: nothing yet.
+pub(super) fn state() -> Option<KeeperState> {
+    read_json(&Path::new(RUN).join("keeper-state.json")).ok()
+}
+
+/// What it says of one VIP.
+pub(super) fn state_of(vip: Ipv4Addr) -> Option<VipState> {
+    state().and_then(|mut state| state.vips.remove(&vip))
+}
+
+fn path() -> PathBuf {
+    Path::new(RUN).join("keeper.json")
+}

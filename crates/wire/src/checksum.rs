@@ -1,0 +1,27 @@
+//! The Internet checksum (RFC 1071).
+
+use std::net::Ipv4Addr;
+
+/// The checksum of a payload; with the IPv4 addresses and the protocol's number, of the pseudo-header in front of it too.
+pub(crate) fn internet(payload: &[u8], pseudo_header: Option<((Ipv4Addr, Ipv4Addr), u8)>) -> u16 {
+    let mut sum: u64 = 0;
+    if let Some(((source, destination), protocol)) = pseudo_header {
+        sum += words(&source.octets()) + words(&destination.octets());
+        sum += u64::from(protocol) + payload.len() as u64;
+    }
+    sum += words(payload);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("folded to sixteen bits")
+}
+
+fn words(bytes: &[u8]) -> u64 {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let whole: u64 = pairs
+        .iter()
+        .map(|&pair| u64::from(u16::from_be_bytes(pair)))
+        .sum();
+    let odd = rest.first().map_or(0, |&byte| u64::from(byte) << 8);
+    whole + odd
+}

@@ -1,0 +1,100 @@
+//! What a client of each single VIP sees while balancers come and go.
+
+use gaiola_e2e::{Site, Who};
+use serde_json::json;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+/// Above the two seconds that a home must be well, twice that where it was lost before, and what a start takes.
+const HOME: Duration = Duration::from_secs(40);
+/// Less than until a SYN is sent again: each is answered by one balancer or the other.
+const AT_ONCE: Duration = Duration::from_millis(1000);
+/// Until the second time that it is.
+const AT_LAST: Duration = Duration::from_millis(2900);
+const VIPS: [&str; 2] = ["10.77.0.100", "10.77.0.101"];
+
+fn site(name: &str) -> Site {
+    let site = Site::new(
+        Who::caller(),
+        name,
+        "[balancer]\nservers = 2\n[app]\nservers = 1\ninstances = 2\ngrace = \"1s\"\nrun = \"{run}\"\n",
+    );
+    site.up();
+    until_held(&site, "lb1");
+    site
+}
+
+/// Waits until that balancer holds the first VIP, and lb2 the second.
+#[track_caller]
+fn until_held(site: &Site, by: &str) {
+    site.wait_for(&format!("{by} holds the first VIP"), HOME, || {
+        let holder = |vip: &str| {
+            let holders = ["lb1", "lb2"].into_iter();
+            let held: Vec<_> = holders.filter(|lb| site.holds(lb, vip)).collect();
+            held
+        };
+        VIPS.map(holder) == [vec![by], vec!["lb2"]]
+    });
+}
+
+#[test]
+fn no_connection_fails_while_a_balancer_is_drained_and_comes_back() {
+    let site = site("handover");
+    let ((), probed) = site.probed("app1", &VIPS, AT_ONCE, || {
+        site.gaiola(&["drain", "lb1"]).expect(0, &[]);
+        until_held(&site, "lb2");
+        site.gaiola(&["undrain", "lb1"]).expect(0, &[]);
+        until_held(&site, "lb1");
+    });
+    for (vip, probed) in probed {
+        assert!(probed.answered > 0, "{vip}: {probed:?}");
+        assert!(
+            probed.unconnected.is_empty() && probed.broken.is_empty(),
+            "{vip}: {probed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_lost_balancer_costs_its_vip_one_take_over_and_no_more() {
+    let site = site("lostlb");
+    let ((), probed) = site.probed("app1", &VIPS, AT_LAST, || {
+        site.harm(&json!({ "cut_power": "lb1" }));
+        site.wait_for("lb2 holds both", SOON, || {
+            VIPS.iter().all(|vip| site.holds("lb2", vip))
+        });
+        let taken = site.keeper("lb2");
+        // Longer than a stand-in once waited before it offered the VIP to a home that was off.
+        site.wait_for("lb1 is known to be lost", SOON, || site.status().0 == 4);
+        std::thread::sleep(Duration::from_secs(4));
+        assert_eq!(site.keeper("lb2"), taken, "it offered the VIP to nobody");
+        site.harm(&json!({ "power_on": "lb1" }));
+        until_held(&site, "lb1");
+    });
+    for (vip, probed) in probed {
+        assert!(probed.answered > 0, "{vip}: {probed:?}");
+        assert!(probed.unconnected.is_empty(), "{vip}: {probed:?}");
+    }
+}
+
+#[test]
+fn a_vip_does_not_go_home_while_the_homes_keeper_hangs() {
+    let site = site("hunglb");
+    let ((), probed) = site.probed("app1", &VIPS, AT_LAST, || {
+        let keeper = site.process("lb1", "keeper");
+        keeper.stop();
+        site.wait_for("lb2 holds both", SOON, || {
+            VIPS.iter().all(|vip| site.holds("lb2", vip))
+        });
+        let taken = site.keeper("lb2");
+        // Once it was offered after two seconds, and again every ten.
+        std::thread::sleep(Duration::from_secs(13));
+        assert_eq!(site.keeper("lb2"), taken, "it offered the VIP to nobody");
+        keeper.go_on();
+        until_held(&site, "lb1");
+    });
+    for (vip, probed) in probed {
+        assert!(probed.answered > 0, "{vip}: {probed:?}");
+        assert!(probed.unconnected.is_empty(), "{vip}: {probed:?}");
+    }
+}
