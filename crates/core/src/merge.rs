@@ -138,6 +138,8 @@ fn database(base: &Database, mine: &Database, theirs: &Database) -> Database {
     Database {
         servers: pick(&base.servers, &mine.servers, &theirs.servers),
         strict: pick(&base.strict, &mine.strict, &theirs.strict),
+        maxconn: pick(&base.maxconn, &mine.maxconn, &theirs.maxconn),
+        wait: pick(&base.wait, &mine.wait, &theirs.wait),
     }
 }
 

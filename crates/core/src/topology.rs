@@ -174,6 +174,7 @@ mod tests {
             database: (databases > 0).then_some(Database {
                 servers: databases,
                 strict: false,
+                ..Database::default()
             }),
             drill: None,
         };

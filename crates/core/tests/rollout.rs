@@ -128,6 +128,7 @@ fn set(desired: &mut Desired, word: &str) {
             config.database = (value != "none").then(|| Database {
                 servers: count(),
                 strict: false,
+                ..Database::default()
             });
         }
         "listen" => config.balancer.as_mut().expect("a balancer").listen = vec![count()],

@@ -192,6 +192,18 @@ pub struct Database {
     pub servers: u16,
     /// With `true` writes stop when no synchronous standby is left. Default `false`: they go on unreplicated.
     pub strict: bool,
+    /// Sessions that each application server has with the primary at a time; further ones wait. Default: no limit.
+    #[serde(default)]
+    pub maxconn: Option<u32>,
+    /// Longest wait of a session for the primary: for one of [`Self::maxconn`], or for a primary to be there. Default 5 s.
+    #[serde(default = "Database::default_wait")]
+    pub wait: Duration,
+}
+
+impl Database {
+    const fn default_wait() -> Duration {
+        Duration::from_secs(5)
+    }
 }
 
 impl Default for Database {
@@ -199,6 +211,8 @@ impl Default for Database {
         Self {
             servers: 2,
             strict: false,
+            maxconn: None,
+            wait: Self::default_wait(),
         }
     }
 }

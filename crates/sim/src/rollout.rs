@@ -297,6 +297,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
     let database = Database {
         servers: rng.u16(1..5),
         strict: false,
+        ..Database::default()
     };
     Config {
         site: "sim".parse().expect("a site's name"),

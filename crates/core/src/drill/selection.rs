@@ -156,6 +156,7 @@ mod tests {
             database: Some(Database {
                 servers: 2,
                 strict: false,
+                ..Database::default()
             }),
             drill: None,
         }

@@ -1,6 +1,6 @@
 //! What differs between two configurations, in words: what `gaiola plan` prints, and what needs a `--yes`.
 
-use gaiola_model::config::{App, Balancer, Config};
+use gaiola_model::config::{App, Balancer, Config, Database};
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::{ServerName, Tier};
 use std::fmt;
@@ -113,10 +113,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
             }
             Tier::App => app_changes(&old.app, &new.app, &mut found),
             Tier::Database => {
-                if let (Some(old), Some(new)) = (&old.database, &new.database)
-                    && old.strict != new.strict
-                {
-                    found.push(Change::Strict(new.strict));
+                if let (Some(old), Some(new)) = (&old.database, &new.database) {
+                    database_changes(old, new, &mut found);
                 }
             }
         }
@@ -187,14 +185,25 @@ fn app_changes(old: &App, new: &App, found: &mut Vec<Change>) {
     }
     let app = Tier::App;
     proxies(app, "health", old.health.clone(), new.health.clone(), found);
-    let limit = |app: &App| {
-        app.maxconn
-            .map_or_else(|| "no limit".into(), |n| n.to_string())
-    };
-    proxies(app, "maxconn", limit(old), limit(new), found);
+    let (from, to) = (limit(old.maxconn), limit(new.maxconn));
+    proxies(app, "maxconn", from, to, found);
     if old.grace != new.grace {
         found.push(Change::Grace);
     }
+}
+
+fn database_changes(old: &Database, new: &Database, found: &mut Vec<Change>) {
+    if old.strict != new.strict {
+        found.push(Change::Strict(new.strict));
+    }
+    let (from, to) = (limit(old.maxconn), limit(new.maxconn));
+    proxies(Tier::Database, "maxconn", from, to, found);
+    let wait = |database: &Database| format!("{} ms", database.wait.as_millis());
+    proxies(Tier::Database, "wait", wait(old), wait(new), found);
+}
+
+fn limit(maxconn: Option<u32>) -> String {
+    maxconn.map_or_else(|| "no limit".into(), |number| number.to_string())
 }
 
 fn proxies(tier: Tier, key: &'static str, from: String, to: String, found: &mut Vec<Change>) {

@@ -118,6 +118,8 @@ fn changes_of_values_tell_their_effect() {
         one_change(|new| new.app.maxconn = Some(10)),
         one_change(|new| new.app.grace = Duration::from_secs(1)),
         one_change(|new| new.database.as_mut().unwrap().strict = true),
+        one_change(|new| new.database.as_mut().unwrap().maxconn = Some(4)),
+        one_change(|new| new.database.as_mut().unwrap().wait = Duration::from_millis(500)),
         one_change(|new| new.drill = Some(Drill::default())),
         one_change(|new| {
             new.balancer.as_mut().unwrap().tls = Some(BalancerTls::new(vec!["a.pem".into()]))
@@ -134,6 +136,8 @@ fn changes_of_values_tell_their_effect() {
             "app: maxconn no limit -> 10: the proxies take it over; no connection is lost",
             "app: grace changes: it holds from the next stop on",
             "database: strict is set: writes stop when no synchronous standby is left",
+            "database: maxconn no limit -> 4: the proxies take it over; no connection is lost",
+            "database: wait 5000 ms -> 500 ms: the proxies take it over; no connection is lost",
             "drill: changes: the next drill loads the site so",
             "balancer: tls is set: HTTPS is served on port 443",
         ]
@@ -253,7 +257,7 @@ prop_compose! {
             balancer: balancer.map(|(servers, vips, port)| Balancer { servers, vips, listen: vec![port], tls: None }),
             web: web.map(|(servers, root)| Web { servers, root }),
             app,
-            database: database.map(|(servers, strict)| Database { servers, strict }),
+            database: database.map(|(servers, strict)| Database { servers, strict, ..Database::default() }),
             drill,
         }
     }

@@ -172,11 +172,16 @@ fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>,
         },
         ..Frontend::new(name, vec![bind(port)], mode(name))
     };
-    let primary = Backend {
+    let database = placement.config.database.clone().unwrap_or_default();
+    let mut primary = Backend {
         // The check alone says who is primary. One that is to leave stays the primary until another is.
         servers: database_members(placement, |_| Admin::Ready),
         ..database_backend("primary", "/primary", paths)
     };
+    primary.timeouts.queue = database.wait;
+    for server in &mut primary.servers {
+        server.maxconn = database.maxconn;
+    }
     let standbys = Backend {
         servers: database_members(placement, |server| server_admin(placement, server)),
         fallback: Some("primary".into()),

@@ -27,6 +27,8 @@ grace = "30s"
 [database]
 servers = 3
 strict = true
+maxconn = 4
+wait = '500ms'
 
 [drill]
 rate = 200
@@ -86,6 +88,8 @@ fn every_key_is_read() {
         database: Some(Database {
             servers: 3,
             strict: true,
+            maxconn: Some(4),
+            wait: Duration::from_millis(500),
         }),
         drill: Some(Drill {
             rate: 200,

@@ -36,7 +36,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "grace",
         ],
     ),
-    ("database", &["servers", "strict"]),
+    ("database", &["servers", "strict", "maxconn", "wait"]),
     ("drill", &["rate", "page", "read", "write"]),
     ("drill.write", &["path", "body", "look_up"]),
 ];
@@ -210,6 +210,8 @@ fn database(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Database {
         strict: section
             .boolean("strict", mistakes)
             .unwrap_or(default.strict),
+        maxconn: section.number("maxconn", 1..=1_000_000, mistakes),
+        wait: text(section, "wait", duration, mistakes).unwrap_or(default.wait),
     }
 }
 
