@@ -1,6 +1,7 @@
 //! What is done on each client's connection, for an operator who asks. The connection's task notes it as it goes, and
 //! the worker looks through the notes when it is asked: nobody else pays for it.
 
+use super::orders::Ahead;
 use super::serving::{Backend, Lease, Server, Serving};
 use gaiola_model::proxy::{Address, SessionStat, SessionState};
 use std::cell::{Cell, RefCell};
@@ -55,7 +56,7 @@ enum Doing {
 /// The way of a request, or a TCP session, to a server.
 #[derive(Default)]
 pub(super) struct Way {
-    ahead: Cell<usize>,
+    ahead: Cell<Ahead>,
     session: Option<Rc<Session>>,
 }
 
@@ -218,12 +219,12 @@ impl Way {
     }
 
     /// How many waited for a server already when it last began to.
-    pub(super) fn ahead(&self) -> usize {
+    pub(super) fn ahead(&self) -> Ahead {
         self.ahead.get()
     }
 
     /// It waits for one of the backend's servers, behind so many.
-    pub(super) fn wait(&self, backend: &Rc<Backend>, ahead: usize) {
+    pub(super) fn wait(&self, backend: &Rc<Backend>, ahead: Ahead) {
         self.ahead.set(ahead);
         if let Some(session) = &self.session {
             session.change(|since| Doing::Queue(since, Rc::clone(backend)));
