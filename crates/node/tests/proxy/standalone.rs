@@ -252,3 +252,18 @@ fn what_is_wrong_with_a_named_file_has_the_place_where_it_is_named() {
         assert!(fits, "{told} is not at {place}: {what}");
     }
 }
+
+#[test]
+fn what_is_under_way_has_as_long_as_the_file_says() {
+    let (origin, barrier) = Origin::holding();
+    let bind = free_address();
+    let text = format!("hard_stop_after = '10ms'\n{}", file(bind, origin.address));
+    let mut proxy = serving(&text);
+    let mut client = Client::connect(bind);
+    client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the server has it", || origin.accepted() > 0);
+    proxy.signal(Signal::TERM);
+    assert!(proxy.child.wait().unwrap().success());
+    assert_eq!(client.rest(), b"");
+    drop((origin, barrier));
+}

@@ -150,20 +150,23 @@ impl Supervisor {
             .filter(|(_, admission)| **admission == Admission::Refuse)
             .map(|(&address, _)| address)
             .collect();
-        let mut listeners = Vec::new();
+        let (mut listeners, mut mistakes) = (Vec::new(), Vec::new());
         for bind in binds {
             let kept = orders
                 .listeners
                 .iter()
                 .find(|listener| listener.address == bind.address);
             let listener = match kept {
-                Some(kept) => Arc::clone(kept),
-                None => Arc::new(
-                    Listener::bind(bind, self.seats.len())
-                        .map_err(|error| format!("cannot listen on {}: {error}", bind.address))?,
-                ),
+                Some(kept) => Ok(Arc::clone(kept)),
+                None => Listener::bind(bind, self.seats.len()).map(Arc::new),
             };
-            listeners.push(listener);
+            match listener {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => mistakes.push(format!("cannot listen on {}: {error}", bind.address)),
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes.join("; "));
         }
         refuse(&listeners, &refused)?;
         Ok(listeners)
