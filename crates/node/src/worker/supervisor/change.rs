@@ -48,6 +48,7 @@ impl Supervisor {
         let listeners = self.bind(&config)?;
         let backends = self.watch(&config, &servers);
         first_probes(&backends).await;
+        permit(&config, &listeners)?;
         let config = Arc::new(config);
         let seq = self.take(&config, backends, |orders| {
             orders.listeners = listeners;
@@ -271,6 +272,20 @@ impl Supervisor {
             });
         }
     }
+}
+
+/// Gives the files of Unix sockets their permissions; listeners stand in the order of their binds.
+fn permit(config: &Config, listeners: &[Arc<Listener>]) -> Result<(), String> {
+    let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
+    for (bind, listener) in binds.zip(listeners) {
+        listener.permit(bind.permissions).map_err(|error| {
+            format!(
+                "the permissions of {} cannot be changed: {error}",
+                bind.address
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// The backend's check, with the server's own path where it has one.
