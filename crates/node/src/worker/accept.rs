@@ -47,7 +47,7 @@ pub(super) struct Client {
     pub(super) early: Option<Buffer>,
     /// What is done on it, for who asks.
     pub(super) session: Entered,
-    _open: Open,
+    open: Open,
 }
 
 impl Client {
@@ -58,6 +58,11 @@ impl Client {
 
     /// Whose it is, for the access log.
     pub(super) fn logged(&self, frontend: &proxy::Frontend) -> ClientAt {
+    /// The frontend that it counts for.
+    pub(super) fn share(&self) -> &FrontendShare {
+        &self.open.share
+    }
+
         match (&*self.bind, self.ends) {
             (Address::Unix(_), None) => {
                 let mut binds = frontend.binds.iter();
@@ -172,7 +177,7 @@ fn begin(
         server_name: None,
         early: None,
         session: worker.sessions.enter(peer, bind),
-        _open: open,
+        open,
     });
     tokio::task::spawn_local(talk(Rc::clone(worker), client));
 }

@@ -125,6 +125,7 @@ impl Reload {
             Ok(Err(error)) => {
                 let why = crate::chain(&error);
                 tracing::error!("not reloaded, the former configuration stays: {why}");
+                supervisor.count_reload(false);
                 return;
             }
             Err(_) => return,

@@ -9,6 +9,7 @@ pub(in crate::worker) struct FrontendShare {
     pub(in crate::worker) name: String,
     open: AtomicU32,
     accepted: AtomicU64,
+    refused: AtomicU64,
     /// The second, counted from 1, in which it was last said that it is full.
     told: AtomicU64,
     full: AtomicBool,
@@ -25,6 +26,7 @@ impl FrontendShare {
             told: AtomicU64::new(0),
             full: AtomicBool::new(false),
             closed: Notify::new(),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -99,5 +101,15 @@ mod tests {
         let frontend = FrontendShare::new("site");
         let told = [0, 0, 30, 59, 60, 61, 130].map(|second| frontend.may_tell(second));
         assert_eq!(told, [true, false, false, false, true, false, true]);
+    /// A limit has refused one that was accepted.
+    pub(in crate::worker) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many a limit has refused.
+    pub(in crate::worker) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     }
 }

@@ -3,6 +3,7 @@
 use super::admission::refuse;
 use super::{Supervisor, WatchedBackend};
 use crate::worker::check::Watched;
+use crate::worker::counters::Counters;
 use crate::worker::limits::Limiter;
 use crate::worker::listen::{self, Listener};
 use crate::worker::orders::{FrontendShare, InFlight, Member, Orders};
@@ -33,8 +34,9 @@ impl Supervisor {
                 "revision {revision} is older than {held}, which is in force"
             ));
         }
-        self.put_in_force(config).await?;
-        Ok(revision)
+        let taken = self.put_in_force(config).await;
+        self.count_reload(taken.is_ok());
+        taken.map(|()| revision)
     }
 
     /// Puts a configuration in force that is no older than the one before. One change at a time: `changing` is held.
@@ -60,7 +62,7 @@ impl Supervisor {
         self.applied(seq).await?;
         self.revision.set(revision);
         self.ready.set(true);
-        self.forget_series(&config);
+        self.counters().for_each(Counters::forget_series);
         self.warn_of_descriptors(&config);
         Ok(())
     }
@@ -257,20 +259,6 @@ impl Supervisor {
             all.any(|watched| Arc::ptr_eq(&watched.member, member))
         };
         leaving.retain(|member| !configured(member));
-    }
-
-    /// Numbers of frontends and servers that are gone.
-    fn forget_series(&self, config: &Config) {
-        for counters in self.counters() {
-            counters.retain_series(|[frontend, backend, server]| {
-                config.frontends.iter().any(|known| known.name == *frontend)
-                    && (server == "-"
-                        || config.backends.iter().any(|known| {
-                            known.name == *backend
-                                && known.servers.iter().any(|known| known.name == *server)
-                        }))
-            });
-        }
     }
 }
 
