@@ -440,3 +440,21 @@ fn a_configuration_that_is_refused_is_counted() {
     refused(&proxy, &ControlRequest::Configure(Box::new(config)));
     assert_eq!((count("taken"), count("failed"), successful()), (1, 1, 0));
 }
+
+#[test]
+fn idle_connections_close_for_those_that_wait() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let mut config = config(bind, &[origin.address]);
+    config.frontends[0].maxconn = 3;
+    let proxy = Proxy::serving(&config);
+    let mut idle: Vec<_> = (0..3).map(|_| Client::connect(bind)).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/").status, 200);
+    }
+    for _ in 0..4 {
+        let mut client = Client::connect(bind);
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert!(idle[0].is_closed(), "it was idle for longest");
+    proxy.report();
+}
