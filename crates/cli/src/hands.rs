@@ -208,16 +208,16 @@ pub(crate) fn power(global: &Global, power: &Power) -> anyhow::Result<Exit> {
     };
     let status: Status = lab.get("/status")?;
     if !status.servers.iter().any(|placed| placed.name == server) {
-        eprintln!("gaiola: there is no server {server}; see which there are with: gaiola status");
+        tell!("gaiola: there is no server {server}; see which there are with: gaiola status");
         return Ok(Exit::Usage);
     }
     let _: bool = lab.post("/harm", &harm)?;
     if !global.quiet && !global.json {
         match power.state {
             PowerState::Off => {
-                println!("{server} is off; switch it on with: gaiola power on {server}");
+                say!("{server} is off; switch it on with: gaiola power on {server}");
             }
-            PowerState::On => println!("{server} is switched on"),
+            PowerState::On => say!("{server} is switched on"),
         }
     }
     Ok(Exit::Ok)

@@ -87,6 +87,7 @@ pub(crate) fn proxy(global: &Global, args: Proxy) -> anyhow::Result<Exit> {
         access_log: args.access_log.map(Into::into),
         workers: None,
         reload: None,
+        hard_stop_after: worker::END_LIMIT,
     };
     worker::run(args)?;
     Ok(Exit::Ok)

@@ -242,3 +242,28 @@ fn whoever_closes_standard_output_has_read_enough_and_a_full_disk_is_a_failure()
         "{told}"
     );
 }
+
+#[test]
+fn all_that_keeps_a_proxy_from_starting_is_told_at_once() {
+    let directory = Directory::make("doors");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let file = directory.file("proxy.toml");
+    let text = format!(
+        "admin = '{taken}'\ncontrol = 'nowhere/proxy.sock'\naccess_log = 'nowhere/access.log'\n\
+         [frontend.www]\nbind = '{}'\nbackend = 'app'\n[backend.app.server]\ns = '127.0.0.1:1'\n",
+        free_address()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut command = gaiola(&["proxy", "-f", file.to_str().unwrap()]);
+    let output = command.stderr(Stdio::piped()).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for part in [
+        "nowhere/access.log",
+        "nowhere/proxy.sock",
+        &taken.to_string(),
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+}

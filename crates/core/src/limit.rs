@@ -147,12 +147,43 @@ impl Table {
         (self.newest, self.oldest) = (NONE, NONE);
     }
 
-    /// Forgets what was allowed to this key, here and elsewhere; requests in flight still count.
+    /// Forgets this key, and what was allowed to it here and elsewhere; one with requests in flight is still known by these.
     pub fn clear_key(&mut self, key: u64) {
-        if let Some(number) = self.find(key) {
-            let entry = self.at(number);
+        let Some(number) = self.find(key) else { return };
+        let entry = self.at(number);
+        if entry.held > 0 {
             (entry.own, entry.told, entry.others) = Default::default();
+            return;
         }
+        self.untold.retain(|told| *told != number);
+        self.unlink(number);
+        self.unchain(number);
+        self.fill(number);
+    }
+
+    /// The last entry takes the place of this one, which nothing refers to any more.
+    fn fill(&mut self, number: u32) {
+        let last =
+            u32::try_from(self.entries.len()).expect("no more than the keys it was made for");
+        if number != last {
+            let moved = *self.at(last);
+            *self.before(last) = number;
+            match moved.newer {
+                NONE => self.newest = number,
+                newer => self.at(newer).older = number,
+            }
+            match moved.older {
+                NONE => self.oldest = number,
+                older => self.at(older).newer = number,
+            }
+            let mut untold = self.untold.iter_mut();
+            untold
+                .find(|told| **told == last)
+                .into_iter()
+                .for_each(|told| *told = number);
+            *self.at(number) = moved;
+        }
+        self.entries.pop();
     }
 
     /// What was counted here and not told yet; it is taken to be told now. Counts of a key that was forgotten before are
@@ -242,19 +273,26 @@ impl Table {
         }
         let number = self.oldest;
         self.unlink(number);
-        let Entry { key, chained, .. } = *self.at(number);
-        let chain = self.chain(key);
-        match self.chains[chain] {
-            first if first == number => self.chains[chain] = chained,
-            first => {
-                let mut before = first;
-                while self.at(before).chained != number {
-                    before = self.at(before).chained;
-                }
-                self.at(before).chained = chained;
-            }
-        }
+        self.unchain(number);
         number
+    }
+
+    /// Takes an entry out of its chain.
+    fn unchain(&mut self, number: u32) {
+        *self.before(number) = self.at(number).chained;
+    }
+
+    /// What leads to an entry in its chain.
+    fn before(&mut self, number: u32) -> &mut u32 {
+        let chain = self.chain(self.entries[number as usize - 1].key);
+        let mut before = self.chains[chain];
+        if before == number {
+            return &mut self.chains[chain];
+        }
+        while self.entries[before as usize - 1].chained != number {
+            before = self.entries[before as usize - 1].chained;
+        }
+        &mut self.at(before).chained
     }
 
     fn unlink(&mut self, number: u32) {

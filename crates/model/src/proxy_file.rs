@@ -8,6 +8,7 @@ use crate::ProxyConfig;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,4 +31,6 @@ pub struct Process {
     pub control: Option<PathBuf>,
     /// Where requests are logged.
     pub access_log: Option<AccessLog>,
+    /// How long requests that are in flight have when the process is told to end; `None`: 10 s.
+    pub hard_stop_after: Option<Duration>,
 }

@@ -52,14 +52,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use supervisor::{Seat, Supervisor};
 use thread::Post;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 /// Reports of workers that wait to be taken in; further ones are forgotten.
 const REPORTS_LEN: usize = 1024;
 
-/// Requests that are in flight when the process is told to end have this long.
-const END_LIMIT: Duration = Duration::from_secs(10);
+/// Requests that are in flight when the process is told to end have this long where nobody says otherwise.
+pub const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// At the end the access log has this long to be written.
 const LOG_LIMIT: Duration = Duration::from_secs(2);
@@ -81,6 +82,8 @@ pub struct ProxyArgs {
     pub workers: Option<NonZeroUsize>,
     /// What SIGHUP reads again.
     pub reload: Option<Reload>,
+    /// How long requests that are in flight have when the process is told to end.
+    pub hard_stop_after: Duration,
 }
 
 /// Why a proxy could not start.
@@ -114,12 +117,20 @@ pub enum WorkerError {
         /// Why.
         source: std::io::Error,
     },
+    /// Several of these at once.
+    #[error("{}", in_a_row(.0))]
+    Several(Vec<WorkerError>),
     /// A thread, an event loop or a signal handler cannot be had.
     #[error("the system refused what a proxy needs")]
     System(#[from] std::io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, then ends in good order within ten seconds; a second SIGINT ends it at once. SIGUSR1
+fn in_a_row(errors: &[WorkerError]) -> String {
+    let errors = errors.iter().map(|error| crate::chain(error));
+    errors.collect::<Vec<_>>().join("; ")
+}
+
+/// Serves until SIGTERM or SIGINT, then ends in good order within [`ProxyArgs::hard_stop_after`]; a second SIGINT ends it at once. SIGUSR1
 /// opens the access log anew, SIGHUP reads the configuration's file again.
 ///
 /// # Errors
@@ -131,16 +142,17 @@ pub fn run(args: ProxyArgs) -> Result<(), WorkerError> {
         .enable_io()
         .enable_time()
         .build_local(Default::default())?;
-    let log = args.access_log.as_ref().map(|log| {
-        let started = LogWriter::start(&log.to, log.format);
-        started.map_err(|source| {
-            let to = log.to.clone();
-            WorkerError::AccessLog { to, source }
-        })
-    });
-    let log = log.transpose()?;
+    let Doors {
+        log,
+        control,
+        admin,
+    } = runtime.block_on(Doors::open(&args))?;
     let mut threads = Vec::new();
-    let result = runtime.block_on(supervise(&args, log.as_ref(), &mut threads));
+    let running = supervise(&args, (control, admin), log.as_ref(), &mut threads);
+    let result = runtime.block_on(running);
+    if let Some(path) = &args.control {
+        let _ = std::fs::remove_file(path);
+    }
     // With the supervisor the orders end, and with them the workers.
     drop(runtime);
     join(&threads, Duration::from_millis(500));
@@ -172,17 +184,53 @@ fn join(threads: &[JoinHandle<()>], patience: Duration) {
     }
 }
 
+/// What a proxy has of the world beside the addresses that it serves.
+struct Doors {
+    log: Option<LogWriter>,
+    control: Option<UnixListener>,
+    admin: Option<TcpListener>,
+}
+
+impl Doors {
+    /// Opens all of them.
+    ///
+    /// # Errors
+    /// Each that cannot be had.
+    async fn open(args: &ProxyArgs) -> Result<Self, WorkerError> {
+        let log = args.access_log.as_ref().map(open_log).transpose();
+        let control = args.control.as_deref().map(bind_control).transpose();
+        let admin = match args.admin {
+            Some(address) => bind_admin(address).await.map(Some),
+            None => Ok(None),
+        };
+        match (log, control, admin) {
+            (Ok(log), Ok(control), Ok(admin)) => Ok(Self {
+                log,
+                control,
+                admin,
+            }),
+            (log, control, admin) => {
+                if let (Ok(Some(_)), Some(path)) = (&control, &args.control) {
+                    let _ = std::fs::remove_file(path);
+                }
+                let errors = [log.err(), control.err(), admin.err()];
+                let mut errors: Vec<_> = errors.into_iter().flatten().collect();
+                Err(match errors.len() {
+                    1 => errors.remove(0),
+                    _ => WorkerError::Several(errors),
+                })
+            }
+        }
+    }
+}
+
 async fn supervise(
     args: &ProxyArgs,
+    (control, admin): (Option<UnixListener>, Option<TcpListener>),
     log: Option<&LogWriter>,
     threads: &mut Vec<JoinHandle<()>>,
 ) -> Result<(), WorkerError> {
     let mut signals = Signals::new()?;
-    let control = args.control.as_deref().map(bind_control).transpose()?;
-    let admin = match args.admin {
-        Some(address) => Some(bind_admin(address).await?),
-        None => None,
-    };
     let crew = Crew::start(args, log, threads)?;
     let supervisor = Rc::clone(&crew.supervisor);
     let (health, reports) = (Rc::clone(&supervisor), Rc::clone(&supervisor));
@@ -210,16 +258,14 @@ async fn supervise(
     signals
         .until_told_to_end(&supervisor, log, args.reload.as_ref())
         .await;
-    tracing::info!("ending: open requests have {} s", END_LIMIT.as_secs());
+    let limit = args.hard_stop_after;
+    tracing::info!("ending: open requests have {limit:?}");
     tokio::select! {
-        () = supervisor.end(args.keeper.is_some(), END_LIMIT) => {}
+        () = supervisor.end(args.keeper.is_some(), limit) => {}
         () = signals.until_interrupted() => {}
     }
     tasks.extend(control);
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    if let Some(path) = &args.control {
-        let _ = std::fs::remove_file(path);
-    }
     Ok(())
 }
 
@@ -236,15 +282,22 @@ fn frontends(config: &ProxyConfig) -> String {
     frontends.collect::<Vec<_>>().join(", ")
 }
 
-fn bind_control(path: &Path) -> Result<tokio::net::UnixListener, WorkerError> {
+fn open_log(log: &AccessLog) -> Result<LogWriter, WorkerError> {
+    LogWriter::start(&log.to, log.format).map_err(|source| {
+        let to = log.to.clone();
+        WorkerError::AccessLog { to, source }
+    })
+}
+
+fn bind_control(path: &Path) -> Result<UnixListener, WorkerError> {
     control::bind(path).map_err(|source| WorkerError::Control {
         path: path.to_owned(),
         source,
     })
 }
 
-async fn bind_admin(address: SocketAddr) -> Result<tokio::net::TcpListener, WorkerError> {
-    let bound = tokio::net::TcpListener::bind(address).await;
+async fn bind_admin(address: SocketAddr) -> Result<TcpListener, WorkerError> {
+    let bound = TcpListener::bind(address).await;
     bound.map_err(|source| WorkerError::Admin { address, source })
 }
 

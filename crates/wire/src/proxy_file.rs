@@ -43,6 +43,7 @@ const KEYS: Keys = &[
             "admin",
             "control",
             "access_log",
+            "hard_stop_after",
             "timeouts",
             "frontend",
             "backend",
@@ -352,6 +353,7 @@ impl Reader<'_, '_, '_> {
             admin: self.admin(root),
             control: self.control(root),
             access_log: self.access_log(root),
+            hard_stop_after: text(root, "hard_stop_after", positive, self.mistakes),
         }
     }
 

@@ -15,6 +15,8 @@ use gaiola_wire::proxy_protocol::{self, Carried, Progress};
 use rustix::net::{SocketAddrAny, SocketFlags};
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
+use std::convert::Infallible;
+use std::future::pending;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -47,13 +49,18 @@ pub(super) struct Client {
     pub(super) early: Option<Buffer>,
     /// What is done on it, for who asks.
     pub(super) session: Entered,
-    _open: Open,
+    open: Open,
 }
 
 impl Client {
     /// Where it came from and where it went to, as a server is to be told; `None` on a Unix socket.
     pub(super) fn carried(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.ends.or_else(|| self.stream.ends())
+    }
+
+    /// The frontend that it counts for.
+    pub(super) fn share(&self) -> &FrontendShare {
+        &self.open.share
     }
 
     /// Whose it is, for the access log.
@@ -88,14 +95,46 @@ pub(super) async fn run(worker: Rc<Worker>, socket: OwnedFd, bind: Rc<Address>, 
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%error, %bind, "a listener cannot be watched"),
     };
-    loop {
-        tokio::select! {
-            ready = socket.readable() => {
-                let Ok(mut ready) = ready else { return };
-                accept_all(&worker, socket.get_ref(), &bind).await;
-                ready.clear_ready();
+    let accepting = async {
+        loop {
+            tokio::select! {
+                ready = socket.readable() => {
+                    let Ok(mut ready) = ready else { return };
+                    accept_all(&worker, socket.get_ref(), &bind).await;
+                    ready.clear_ready();
+                }
+                () = done.notified() => return accept_all(&worker, socket.get_ref(), &bind).await,
             }
-            () = done.notified() => return accept_all(&worker, socket.get_ref(), &bind).await,
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        never = make_room(&worker, &bind) => match never {},
+    }
+}
+
+/// Closes idle connections that came in here when others wait for them, on whichever worker, for ever.
+async fn make_room(worker: &Worker, bind: &Rc<Address>) -> Infallible {
+    loop {
+        let serving = worker.serving();
+        let share = serving
+            .frontend(bind)
+            .map(|(frontend, _)| Arc::clone(&serving.of(frontend).0.share));
+        drop(serving);
+        let reconfigured = worker.stir.notified();
+        let crowded = async {
+            match &share {
+                Some(share) => {
+                    let crowded = share.crowded();
+                    worker.sessions.close_idle(bind, || share.grants_wish());
+                    crowded.await;
+                }
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = crowded => {}
+            () = reconfigured => {}
         }
     }
 }
@@ -172,7 +211,7 @@ fn begin(
         server_name: None,
         early: None,
         session: worker.sessions.enter(peer, bind),
-        _open: open,
+        open,
     });
     tokio::task::spawn_local(talk(Rc::clone(worker), client));
 }

@@ -16,6 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+pub(super) use task::HealthCounts;
 use task::{Seen, Watching};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -63,7 +64,7 @@ impl Watched {
         ));
         let seen = Rc::new(Seen {
             health,
-            downs: Cell::new(before.map_or(0, |before| before.seen.downs.get())),
+            counts: Cell::new(before.map_or_else(Default::default, Self::counts)),
             changed_at: Cell::new(before.map_or(clock, |before| before.seen.changed_at.get())),
             up_since: Cell::new(before.and_then(|before| before.seen.up_since.get())),
             proven: watch::Sender::new(check.is_none() || before.is_some()),
@@ -125,9 +126,14 @@ impl Watched {
     pub(super) fn health(&self, slow_start: Option<Duration>) -> orders::Health {
         orders::Health {
             up: self.is_up(),
-            downs: self.seen.downs.get(),
+            downs: self.counts().downs,
             share: self.share(slow_start).0,
         }
+    }
+
+    /// What was counted of its health.
+    pub(super) fn counts(&self) -> HealthCounts {
+        self.seen.counts.get()
     }
 
     /// What part of its weight it takes part with, in sixteenths, and how long until that changes.

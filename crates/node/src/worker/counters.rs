@@ -63,6 +63,7 @@ pub(super) struct Series {
     other_codes: AtomicU64,
     slow: [AtomicU64; BOUNDS.len() + 1 - QUICK],
     retries: AtomicU64,
+    redispatches: AtomicU64,
     sessions: AtomicU64,
 }
 
@@ -146,6 +147,12 @@ impl Series {
     pub(super) fn record_retry(&self) {
         bump(&self.retries, 1);
     }
+
+    /// Counts a request or a session that goes to another server after this one failed. Only the owning thread may call
+    /// it.
+    pub(super) fn record_redispatch(&self) {
+        bump(&self.redispatches, 1);
+    }
 }
 
 /// Several workers' [`Series`] added up.
@@ -159,6 +166,8 @@ pub(super) struct SeriesSum {
     pub(super) nanos: u64,
     /// Requests that were sent once more.
     pub(super) retries: u64,
+    /// Requests and sessions that went on to another server.
+    pub(super) redispatches: u64,
     /// TCP sessions.
     pub(super) sessions: u64,
     /// Bytes from clients and to them.
@@ -185,6 +194,7 @@ impl SeriesSum {
         }
         self.nanos += series.usual.nanos.load(Ordering::Relaxed);
         self.retries += series.retries.load(Ordering::Relaxed);
+        self.redispatches += series.redispatches.load(Ordering::Relaxed);
         self.sessions += series.sessions.load(Ordering::Relaxed);
         let bytes = &series.usual.bytes;
         self.received += bytes.received.load(Ordering::Relaxed);
@@ -251,8 +261,6 @@ impl Unasked {
 pub(super) struct Counters {
     series: Mutex<BTreeMap<SeriesKey, Arc<Series>>>,
     locals: Mutex<BTreeMap<IpAddr, Arc<Apart<Count>>>>,
-    /// Client connections that a limit has refused.
-    pub(super) connections_refused: Count,
     /// Connections that what was written to has not left yet, for want of room, and that may be closed already.
     pub(super) late: Arc<Apart<Count>>,
     /// Lines that found no room in the access log's queue.
@@ -287,10 +295,10 @@ impl Counters {
         }
     }
 
-    /// Forgets series that only this map knows and `keep` does not want.
-    pub(super) fn retain_series(&self, keep: impl Fn(&SeriesKey) -> bool) {
+    /// Forgets series that only this map knows: nothing leads there any more, and no request in flight adds to them.
+    pub(super) fn forget_series(&self) {
         let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|key, series| Arc::strong_count(series) > 1 || keep(key));
+        all.retain(|_, series| Arc::strong_count(series) > 1);
     }
 
     /// Open connections to one local address, or to all.

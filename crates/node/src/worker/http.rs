@@ -188,7 +188,14 @@ impl Connection {
             _ => timeouts.keep_alive,
         };
         let worker = Rc::clone(&self.worker);
-        let deadline = Instant::now() + limit;
+        let since = Instant::now();
+        let deadline = since + limit;
+        let may_close = self.served > 0;
+        let share = self.client.share();
+        let is_crowded = may_close && share.is_crowded();
+        if is_crowded && io::is_quiet(&self.client.stream, false) && share.grants_wish() {
+            return Err(After::Close);
+        }
         loop {
             let mut stirred = worker.stir.notified();
             let is_wanted = is_served && self.is_wanted();
@@ -196,18 +203,28 @@ impl Connection {
                 return Err(After::Close);
             }
             let (stream, timer) = (&self.client.stream, &mut self.client_timer);
+            let session = &self.client.session;
             let over = poll_fn(|cx| {
                 if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
                     return Poll::Ready(Some(ready.map_err(|_| After::Abort)));
                 }
-                if Pin::new(&mut stirred).poll(cx).is_ready() {
+                if Pin::new(&mut stirred).poll(cx).is_ready() || session.is_to_close() {
                     return Poll::Ready(None);
+                }
+                if may_close {
+                    session.park(since, cx.waker());
                 }
                 timer
                     .poll_until(cx, deadline)
                     .map(|()| Some(Err(After::Close)))
             });
-            if let Some(over) = over.await {
+            let over = over.await;
+            let is_to_close = session.is_to_close();
+            session.unpark();
+            if is_to_close && io::is_quiet(&self.client.stream, false) {
+                return Err(After::Close);
+            }
+            if let Some(over) = over {
                 if matches!(over, Err(After::Close)) {
                     self.tell_silent(limit);
                 }

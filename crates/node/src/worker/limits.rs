@@ -274,6 +274,7 @@ mod tests {
         }
         assert_eq!(limiter.known(), 2);
         limiter.clear(Some("192.0.2.1")).unwrap();
+        assert_eq!(limiter.known(), 1);
         assert!(limiter.take(one).is_ok());
         assert!(limiter.take(other).is_err());
         limiter.clear(None).unwrap();

@@ -28,7 +28,7 @@ pub(super) struct Listener {
     /// The workers' own handles, until they take them.
     handles: Vec<Mutex<Option<OwnedFd>>>,
     filtered: AtomicBool,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl Listener {
@@ -55,8 +55,18 @@ impl Listener {
             sockets,
             handles,
             filtered: AtomicBool::new(false),
-            _file: file,
+            file,
         })
+    }
+
+    /// Gives the file of a Unix socket the permissions of this configuration.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) fn permit(&self, permissions: Option<u32>) -> io::Result<()> {
+        self.file
+            .as_ref()
+            .map_or(Ok(()), |file| file.permit(permissions))
     }
 
     /// One worker's socket, which it takes once.

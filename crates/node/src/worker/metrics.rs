@@ -1,5 +1,6 @@
 //! The workers' counters as Prometheus text (exposition format 0.0.4).
 
+use super::check::HealthCounts;
 use super::counters::{BOUNDS, SeriesKey, SeriesSum, Unasked};
 use super::orders::Orders;
 use super::supervisor::Supervisor;
@@ -26,6 +27,7 @@ pub(super) fn render(supervisor: &Supervisor) -> String {
 fn series(supervisor: &Supervisor, out: &mut Text) {
     let mut sums = BTreeMap::new();
     for counters in supervisor.counters() {
+        counters.forget_series();
         counters.add_series(&mut sums);
     }
     out.about(
@@ -51,6 +53,12 @@ fn series(supervisor: &Supervisor, out: &mut Text) {
     );
     for (key, sum) in &sums {
         out.sample("gaiola_retries_total", &labels(key), sum.retries);
+    }
+    let name = "gaiola_redispatches_total";
+    let help = "Requests and sessions that went on to another server after this one had failed.";
+    out.about(name, "counter", help);
+    for (key, sum) in &sums {
+        out.sample(name, &labels(key), sum.redispatches);
     }
     out.about(
         "gaiola_tcp_sessions_total",
@@ -130,12 +138,12 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
     for server in &report.servers {
         let labels = [("backend", &*server.backend), ("server", &*server.server)];
         let configured = members.get(&labels.map(|(_, name)| name));
-        let takes = server.up && configured.is_some_and(|(server, _)| server.is_wanted());
+        let takes = server.up && configured.is_some_and(|server| server.is_wanted());
         out.sample("gaiola_server_up", &labels, u8::from(takes));
     }
     let name = "gaiola_server_state";
     out.about(name, "gauge", "What an operator wants of a server.");
-    for ([backend, server], (configured, _)) in &members {
+    for ([backend, server], configured) in &members {
         let state = match configured.admin {
             Admin::Ready => "ready",
             Admin::Drain => "drain",
@@ -144,16 +152,20 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
         let labels = [("backend", *backend), ("server", *server), ("state", state)];
         out.sample(name, &labels, 1);
     }
-    let downs = "gaiola_server_downs_total";
-    out.about(
+    let downs = "How often a server went down or was ejected.";
+    health(
+        supervisor,
+        "gaiola_server_downs_total",
         downs,
-        "counter",
-        "How often a server went down or was ejected.",
+        out,
+        |counts| counts.downs,
     );
-    for ([backend, server], (_, count)) in &members {
-        let labels = [("backend", *backend), ("server", *server)];
-        out.sample(downs, &labels, *count);
-    }
+    let ejections = "How often traffic that failed, or answers that came late, put a server out.";
+    let name = "gaiola_server_ejections_total";
+    health(supervisor, name, ejections, out, |counts| counts.ejections);
+    let failed = "Checks of a server that failed.";
+    let name = "gaiola_server_checks_failed_total";
+    health(supervisor, name, failed, out, |counts| counts.checks_failed);
     out.about(
         "gaiola_server_in_flight",
         "gauge",
@@ -165,16 +177,27 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
     }
 }
 
-/// The configuration of each server and how often it went down, by the names of backend and server.
-fn members(orders: &Orders) -> BTreeMap<[&str; 2], (&Server, u64)> {
+/// A number of each server's health.
+fn health(
+    supervisor: &Supervisor,
+    name: &str,
+    help: &str,
+    out: &mut Text,
+    number: impl Fn(&HealthCounts) -> u64,
+) {
+    out.about(name, "counter", help);
+    supervisor.each_health(|backend, server, counts| {
+        let labels = [("backend", backend), ("server", server)];
+        out.sample(name, &labels, number(&counts));
+    });
+}
+
+/// The configuration of each server, by the names of backend and server.
+fn members(orders: &Orders) -> BTreeMap<[&str; 2], &Server> {
     let configured = orders.config.iter().flat_map(|config| &config.backends);
-    let backends = configured.zip(&orders.backends);
-    let members = backends.flat_map(|(backend, orders)| {
-        let servers = backend.servers.iter().zip(&orders.members);
-        servers.map(|(server, (_, health))| {
-            let names = [&*backend.name, &*server.name];
-            (names, (server, health.downs))
-        })
+    let members = configured.flat_map(|backend| {
+        let servers = backend.servers.iter();
+        servers.map(|server| ([&*backend.name, &*server.name], server))
     });
     members.collect()
 }
@@ -198,6 +221,16 @@ fn frontends(supervisor: &Supervisor, out: &mut Text) {
             &[("frontend", &*frontend.name)],
             frontend.open(),
         );
+    }
+    let name = "gaiola_connections_refused_total";
+    out.about(
+        name,
+        "counter",
+        "Client connections that a limit has refused.",
+    );
+    for frontend in &orders.frontends {
+        let labels = [("frontend", &*frontend.name)];
+        out.sample(name, &labels, frontend.refused());
     }
     out.about(
         "gaiola_tls_handshakes_total",
@@ -244,13 +277,6 @@ fn process(supervisor: &Supervisor, out: &mut Text) {
         "Lines of the process's own log that could not be written.",
     );
     out.sample(name, &[], crate::stderr::lost());
-    out.about(
-        "gaiola_connections_refused_total",
-        "counter",
-        "Client connections that a limit has refused.",
-    );
-    let refused = supervisor.connections_refused();
-    out.sample("gaiola_connections_refused_total", &[], refused);
     let name = "gaiola_connections_unasked_total";
     out.about(
         name,
@@ -271,6 +297,7 @@ fn process(supervisor: &Supervisor, out: &mut Text) {
         &[],
         supervisor.report().revision.0,
     );
+    reloads(supervisor, out);
     let since = supervisor.started().elapsed().as_secs();
     out.about(
         "gaiola_uptime_seconds",
@@ -278,6 +305,22 @@ fn process(supervisor: &Supervisor, out: &mut Text) {
         "How long the process has run.",
     );
     out.sample("gaiola_uptime_seconds", &[], since);
+}
+
+fn reloads(supervisor: &Supervisor, out: &mut Text) {
+    let reloads = supervisor.reloads();
+    let name = "gaiola_config_reloads_total";
+    let help = "Configurations that were to be put in force, by file or by an agent.";
+    out.about(name, "counter", help);
+    for (result, count) in [("taken", reloads.taken), ("failed", reloads.failed)] {
+        out.sample(name, &[("result", result)], count);
+    }
+    let name = "gaiola_config_last_reload_successful";
+    out.about(name, "gauge", "Whether the last of them is in force.");
+    out.sample(name, &[], u8::from(reloads.last_taken));
+    let name = "gaiola_config_last_reload_success_timestamp_seconds";
+    out.about(name, "gauge", "When the last one was put in force.");
+    out.sample(name, &[], reloads.taken_at);
 }
 
 /// Text in Prometheus' format.

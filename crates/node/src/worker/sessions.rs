@@ -1,12 +1,14 @@
 //! What is done on each client's connection, for an operator who asks. The connection's task notes it as it goes, and
 //! the worker looks through the notes when it is asked: nobody else pays for it.
 
+use super::orders::Ahead;
 use super::serving::{Backend, Lease, Server, Serving};
 use gaiola_model::proxy::{Address, SessionStat, SessionState};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// All connections of a worker, in no order.
@@ -29,6 +31,14 @@ pub(super) struct Session {
     opened: Instant,
     requests: Cell<u64>,
     doing: RefCell<Doing>,
+    idle: RefCell<Option<Parked>>,
+}
+
+/// A connection that waits for its next request.
+struct Parked {
+    since: Instant,
+    /// `None`: it has been told to close.
+    waker: Option<Waker>,
 }
 
 /// A connection as it is shown.
@@ -55,7 +65,7 @@ enum Doing {
 /// The way of a request, or a TCP session, to a server.
 #[derive(Default)]
 pub(super) struct Way {
-    ahead: Cell<usize>,
+    ahead: Cell<Ahead>,
     session: Option<Rc<Session>>,
 }
 
@@ -71,6 +81,7 @@ impl Sessions {
             opened,
             requests: Cell::new(0),
             doing: RefCell::new(Doing::Opening(opened)),
+            idle: RefCell::default(),
         });
         all.push(Rc::clone(&session));
         Entered {
@@ -93,6 +104,23 @@ impl Sessions {
             stat: session.stat(serving),
         });
         (all.len() as u64, shown.collect())
+    }
+
+    /// Has those of this bind close that have been idle for longest, one for each `wish`.
+    pub(super) fn close_idle(&self, bind: &Rc<Address>, wish: impl Fn() -> bool) {
+        let all = self.0.borrow();
+        let idle = all.iter().filter(|session| Rc::ptr_eq(&session.bind, bind));
+        let mut idle: Vec<_> = idle
+            .filter_map(|session| Some((session.idle_since()?, session)))
+            .collect();
+        let mut some = 0;
+        while some < idle.len() && wish() {
+            some += 1;
+        }
+        if some > 0 {
+            idle.select_nth_unstable_by_key(some - 1, |(since, _)| *since);
+        }
+        idle[..some].iter().for_each(|(_, session)| session.close());
     }
 
     /// Whose requests and sessions are under way, and where they came in.
@@ -149,6 +177,44 @@ impl Session {
         if let Doing::Server(since, server) = &*doing {
             *doing = Doing::Tunnel(*since, Rc::clone(server));
         }
+    }
+
+    /// It waits for its next request since then, and is woken if it is to close instead.
+    pub(super) fn park(&self, since: Instant, waker: &Waker) {
+        let mut idle = self.idle.borrow_mut();
+        match &mut *idle {
+            Some(parked) => {
+                if let Some(known) = &mut parked.waker {
+                    known.clone_from(waker);
+                }
+            }
+            None => {
+                let waker = Some(waker.clone());
+                *idle = Some(Parked { since, waker });
+            }
+        }
+    }
+
+    /// It waits no longer.
+    pub(super) fn unpark(&self) {
+        self.idle.take();
+    }
+
+    /// Whether it was told to close.
+    pub(super) fn is_to_close(&self) -> bool {
+        matches!(&*self.idle.borrow(), Some(Parked { waker: None, .. }))
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        let idle = self.idle.borrow();
+        let parked = idle.as_ref().filter(|parked| parked.waker.is_some())?;
+        Some(parked.since)
+    }
+
+    fn close(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let waker = idle.as_mut().and_then(|parked| parked.waker.take());
+        waker.into_iter().for_each(Waker::wake);
     }
 
     fn change(&self, next: impl FnOnce(Instant) -> Doing) {
@@ -218,12 +284,12 @@ impl Way {
     }
 
     /// How many waited for a server already when it last began to.
-    pub(super) fn ahead(&self) -> usize {
+    pub(super) fn ahead(&self) -> Ahead {
         self.ahead.get()
     }
 
     /// It waits for one of the backend's servers, behind so many.
-    pub(super) fn wait(&self, backend: &Rc<Backend>, ahead: usize) {
+    pub(super) fn wait(&self, backend: &Rc<Backend>, ahead: Ahead) {
         self.ahead.set(ahead);
         if let Some(session) = &self.session {
             session.change(|since| Doing::Queue(since, Rc::clone(backend)));
@@ -271,6 +337,28 @@ mod tests {
         assert_eq!(shown(&sessions, 0), (4, vec![]));
         entered[3].rest();
         assert_eq!(shown(&sessions, 1), (4, vec![2]));
+    }
+
+    #[test]
+    fn those_that_were_idle_for_longest_close_for_others() {
+        let sessions = Sessions::default();
+        let bind = Rc::new(Address::from(([127, 0, 0, 1], 80)));
+        let other = Rc::new(Address::clone(&bind));
+        let at = |bind| sessions.enter(([192, 0, 2, 1], 1).into(), bind);
+        let entered = [at(&bind), at(&other), at(&bind), at(&bind), at(&bind)];
+        let since = Instant::now();
+        for (index, after) in [(0, 3), (1, 0), (2, 1), (3, 2)] {
+            entered[index].park(since + Duration::from_millis(after), Waker::noop());
+        }
+        let wishes = Cell::new(2);
+        let wish = || wishes.replace(wishes.get().max(1) - 1) > 0;
+        sessions.close_idle(&bind, wish);
+        let closed = entered.each_ref().map(|session| session.is_to_close());
+        assert_eq!(closed, [false, false, true, true, false]);
+        sessions.close_idle(&bind, || true);
+        assert!(entered[0].is_to_close() && !entered[4].is_to_close());
+        entered[0].unpark();
+        assert!(!entered[0].is_to_close());
     }
 
     #[test]

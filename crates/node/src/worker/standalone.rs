@@ -2,7 +2,7 @@
 
 use super::supervisor::{Supervisor, validate};
 use super::tls::Files;
-use super::{ProxyArgs, WorkerError, rules, run};
+use super::{END_LIMIT, ProxyArgs, WorkerError, rules, run};
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use gaiola_model::{ProxyConfig, Revision};
 use gaiola_wire::proxy_file::{ConfigErrors, Part, Surroundings, load};
@@ -89,6 +89,7 @@ pub fn serve_file(path: &Path, file: ProxyFile) -> Result<(), WorkerError> {
         admin,
         control,
         access_log,
+        hard_stop_after,
     } = file.process.clone();
     run(ProxyArgs {
         control,
@@ -101,6 +102,7 @@ pub fn serve_file(path: &Path, file: ProxyFile) -> Result<(), WorkerError> {
             path: path.to_owned(),
             process: file.process,
         }),
+        hard_stop_after: hard_stop_after.unwrap_or(END_LIMIT),
     })
 }
 
@@ -123,13 +125,14 @@ impl Reload {
             Ok(Err(error)) => {
                 let why = crate::chain(&error);
                 tracing::error!("not reloaded, the former configuration stays: {why}");
+                supervisor.count_reload(false);
                 return;
             }
             Err(_) => return,
         };
         if file.process != self.process {
             tracing::warn!(
-                "workers, admin, control and access_log are taken with the next start only"
+                "workers, admin, control, access_log and hard_stop_after are taken with the next start only"
             );
         }
         let config = ProxyConfig {

@@ -11,10 +11,11 @@ mod stat;
 
 pub(super) use change::validate;
 
-use super::check::Watched;
+use super::check::{HealthCounts, Watched};
 use super::counters::Counters;
 use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
 use super::sessions::Shown;
+use super::thread::seconds;
 use super::tls::{ServerSettings, Servers, Tickets};
 use gaiola_core::health::Input;
 use gaiola_model::Revision;
@@ -80,8 +81,20 @@ pub(super) struct Supervisor {
     /// All frontends' maxconn together.
     maxconn: Cell<u64>,
     ready: Cell<bool>,
+    reloads: Cell<Reloads>,
     health_changed: Rc<Notify>,
     tickets: Arc<Tickets>,
+}
+
+/// How often a configuration was to be put in force.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reloads {
+    pub(super) taken: u64,
+    pub(super) failed: u64,
+    /// Whether the last one was taken.
+    pub(super) last_taken: bool,
+    /// When one was taken last, in seconds since 1970.
+    pub(super) taken_at: u64,
 }
 
 /// A configured backend.
@@ -146,6 +159,7 @@ impl Supervisor {
             revision: Cell::default(),
             maxconn: Cell::default(),
             ready: Cell::new(false),
+            reloads: Cell::default(),
             health_changed: Rc::default(),
             tickets: Arc::new(Tickets::new()),
         })
@@ -256,11 +270,28 @@ impl Supervisor {
         dropped + self.lines_lost.load(Ordering::Relaxed)
     }
 
-    /// Client connections that limits have refused.
-    pub(super) fn connections_refused(&self) -> u64 {
-        self.counters()
-            .map(|counters| counters.connections_refused.get())
-            .sum()
+    /// How often a configuration was to be put in force.
+    pub(super) fn reloads(&self) -> Reloads {
+        self.reloads.get()
+    }
+
+    /// Counts a configuration that was put in force, or could not be.
+    pub(super) fn count_reload(&self, taken: bool) {
+        let mut reloads = self.reloads.get();
+        reloads.last_taken = taken;
+        match taken {
+            true => (reloads.taken, reloads.taken_at) = (reloads.taken + 1, seconds()),
+            false => reloads.failed += 1,
+        }
+        self.reloads.set(reloads);
+    }
+
+    /// What is counted of each server's health, with the names of backend and server.
+    pub(super) fn each_health(&self, mut each: impl FnMut(&str, &str, HealthCounts)) {
+        for watched in self.backends.borrow().iter().flat_map(|all| &all.members) {
+            let member = &watched.member;
+            each(&member.backend, &member.name, watched.counts());
+        }
     }
 
     /// Whether what was written to anybody has not left yet, whoever still has the connection.

@@ -33,8 +33,8 @@ struct Notes {
     /// How it comes to a server, and behind how many.
     way: Way,
     retries: u32,
-    /// Whether one of them went to another server.
-    redispatched: bool,
+    /// Servers that failed, and which another one was tried after.
+    redispatched: Vec<Place>,
     received: u64,
     bytes: u64,
     ending: Ending,
@@ -50,7 +50,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
         connect: Leg::default(),
         way: Way::of(&client.session),
         retries: 0,
-        redispatched: false,
+        redispatched: Vec::new(),
         received: 0,
         bytes: 0,
         ending: GOOD,
@@ -80,6 +80,7 @@ async fn serve_with(
     notes: &mut Notes,
 ) -> Option<bool> {
     notes.place = Place::Nowhere;
+    notes.redispatched.clear();
     let Some((index, _)) = serving.frontend(&client.bind) else {
         (notes.ending, notes.reason) = (*b"PR", "nothing is served here any more".into());
         return Some(false);
@@ -139,6 +140,9 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
     let series = frontend.series(notes.place);
     series.record_session(notes.retries);
     series.record_bytes(notes.received, notes.bytes);
+    for failed in &notes.redispatched {
+        frontend.series(*failed).record_redispatch();
+    }
     let (backend, server) = serving.names(notes.place);
     let id = worker.make_id();
     let request_id = &*String::from_utf8_lossy(&id);
@@ -168,12 +172,12 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
         ending: notes.ending,
         cookie: *b"--",
         load: worker.load(serving, index, notes.place),
-        redispatched: notes.redispatched,
+        redispatched: !notes.redispatched.is_empty(),
         ahead: notes.way.ahead(),
     });
 }
 
-/// Connects to a server, trying one after another, and all again until the queue's time is over.
+/// Connects to a server, trying one after another, and all again: [`MOST_ATTEMPTS`] in all, until the queue's time is over.
 async fn reach(
     worker: &Rc<Worker>,
     client: &Client,
@@ -196,7 +200,9 @@ async fn reach(
             Ok(lease) => {
                 notes.place = Place::Server(index, lease.index);
                 notes.queue.done = true;
-                notes.redispatched |= !tried.is_empty() && !tried.contains(&lease.index);
+                let failed = tried.last().filter(|_| !tried.contains(&lease.index));
+                let failed = failed.map(|&failed| Place::Server(index, failed));
+                notes.redispatched.extend(failed);
                 let began = Instant::now();
                 let connecting = lease.server.connect(client, timeouts.user);
                 let connected = tokio::time::timeout(timeouts.connect, connecting).await;

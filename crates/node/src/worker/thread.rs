@@ -209,7 +209,7 @@ impl Worker {
 
     /// Counts a connection that a limit has refused, and says so.
     pub(super) fn refuse(&self, client: &Client) {
-        self.counters.connections_refused.add(1);
+        client.share().refuse();
         self.tell_closed(
             client.address,
             &client.bind,

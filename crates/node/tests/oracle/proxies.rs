@@ -203,6 +203,7 @@ pub(crate) fn run_gaiola() {
         access_log: None,
         workers: std::num::NonZeroUsize::new(1),
         reload: None,
+        hard_stop_after: gaiola_node::worker::END_LIMIT,
     })
     .unwrap();
 }

@@ -46,6 +46,7 @@ fn proxy_process() {
         access_log: Some(directory.join("access.log").into()),
         workers: std::num::NonZeroUsize::new(2),
         reload: None,
+        hard_stop_after: gaiola_node::worker::END_LIMIT,
     })
     .unwrap();
 }

@@ -366,3 +366,95 @@ fn usr2_ends_nothing() {
     assert_eq!(Client::connect(bind).get("/").status, 200);
     proxy.report();
 }
+
+/// The value of a sample, once the metrics have it.
+fn sample(proxy: &Proxy, name: &str) -> Option<u64> {
+    let metrics = proxy.admin("/metrics");
+    let mut lines = metrics.text().lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map(|value| value.parse().unwrap())
+}
+
+#[test]
+fn series_of_what_is_gone_go_as_well() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let mut config = config(bind, &[origin.address]);
+    let proxy = Proxy::serving(&config);
+    let mut client = Client::connect(bind);
+    assert_eq!(client.get("/").status, 200);
+    let has = |what: &str| proxy.admin("/metrics").text().contains(what);
+    assert!(has("backend=\"app\",server=\"s1\"") && has("backend=\"app\",server=\"-\""));
+    config.revision.0 += 1;
+    config.backends[0].name = "other".into();
+    config.frontends[0] = http_frontend(bind, "other");
+    proxy.configure(&config);
+    eventually("nothing tells of the backend", || !has("backend=\"app\""));
+    assert!(has("backend=\"other\",server=\"s1\""));
+}
+
+#[test]
+fn failed_checks_ejections_and_redispatches_are_counted() {
+    let (origin, nobody, bind) = (Origin::start("s1"), free_address(), free_address());
+    let mut config = config(bind, &[nobody, origin.address]);
+    let [refused, checked] = ["refuses", "checked"];
+    config.backends[0].servers[0].name = refused.into();
+    let mut other = backend(checked, vec![server("s", nobody)]);
+    other.check = Some(patient_check(CheckKind::Tcp));
+    config.backends.push(other);
+    let proxy = Proxy::serving(&config);
+    let of = |name: &str, backend: &str, server: &str| {
+        format!("gaiola_{name}_total{{backend=\"{backend}\",server=\"{server}\"}}")
+    };
+    let ejections = of("server_ejections", "app", refused);
+    assert_eq!(sample(&proxy, &ejections), Some(0));
+    let mut client = Client::connect(bind);
+    eventually("it is put out", || {
+        assert_eq!(client.get("/").status, 200);
+        sample(&proxy, &ejections) == Some(1)
+    });
+    let series = format!("{{frontend=\"site\",backend=\"app\",server=\"{refused}\"}}");
+    let redispatches = sample(&proxy, &format!("gaiola_redispatches_total{series}"));
+    assert!(redispatches.unwrap() >= 3, "{redispatches:?}");
+    let failed = of("server_checks_failed", checked, "s");
+    eventually("a check has failed", || sample(&proxy, &failed) > Some(0));
+}
+
+#[test]
+fn a_configuration_that_is_refused_is_counted() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let mut config = config(bind, &[origin.address]);
+    let proxy = Proxy::serving(&config);
+    let count = |result: &str| {
+        let name = format!("gaiola_config_reloads_total{{result=\"{result}\"}}");
+        sample(&proxy, &name).unwrap()
+    };
+    let successful = || sample(&proxy, "gaiola_config_last_reload_successful").unwrap();
+    assert_eq!((count("taken"), count("failed"), successful()), (1, 0, 1));
+    let since = sample(
+        &proxy,
+        "gaiola_config_last_reload_success_timestamp_seconds",
+    );
+    assert!(since > Some(1_700_000_000));
+    config.revision.0 += 1;
+    config.backends[0].servers[0].weight = 1000;
+    refused(&proxy, &ControlRequest::Configure(Box::new(config)));
+    assert_eq!((count("taken"), count("failed"), successful()), (1, 1, 0));
+}
+
+#[test]
+fn idle_connections_close_for_those_that_wait() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let mut config = config(bind, &[origin.address]);
+    config.frontends[0].maxconn = 3;
+    let proxy = Proxy::serving(&config);
+    let mut idle: Vec<_> = (0..3).map(|_| Client::connect(bind)).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/").status, 200);
+    }
+    for _ in 0..4 {
+        let mut client = Client::connect(bind);
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert!(idle[0].is_closed(), "it was idle for longest");
+    proxy.report();
+}

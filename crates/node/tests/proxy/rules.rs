@@ -554,7 +554,7 @@ fn connections_are_limited_by_client() {
     });
     let metrics = proxy.admin("/metrics");
     let refused = |line: &str| {
-        let count = line.strip_prefix("gaiola_connections_refused_total ");
+        let count = line.strip_prefix("gaiola_connections_refused_total{frontend=\"site\"} ");
         count.is_some_and(|count| count.parse::<u64>().unwrap() >= 1)
     };
     assert!(metrics.text().lines().any(refused));

@@ -252,3 +252,40 @@ fn what_is_wrong_with_a_named_file_has_the_place_where_it_is_named() {
         assert!(fits, "{told} is not at {place}: {what}");
     }
 }
+
+#[test]
+fn a_changed_mode_of_a_unix_socket_is_taken_with_the_file() {
+    let (origin, directory) = (Origin::start("s1"), tempfile::tempdir().unwrap());
+    let socket = directory.path().join("site.sock");
+    let text = |permissions: &str| {
+        format!(
+            "control = 'proxy.sock'\n[frontend.site]\nbackend = 'app'\n\
+             bind = {{ address = 'unix:{}', permissions = '{permissions}' }}\n\
+             [backend.app.server]\ns1 = '{}'\n",
+            socket.display(),
+            origin.address
+        )
+    };
+    let proxy = start(directory, &text("620"));
+    let mode = || std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o620);
+    std::fs::write(proxy.file("proxy.toml"), text("666")).unwrap();
+    proxy.signal(Signal::HUP);
+    eventually("it has the new mode", || mode() == 0o666);
+    assert!(streams::ask(&socket).ends_with("s1 GET /a HTTP/1.1"));
+}
+
+#[test]
+fn what_is_under_way_has_as_long_as_the_file_says() {
+    let (origin, barrier) = Origin::holding();
+    let bind = free_address();
+    let text = format!("hard_stop_after = '10ms'\n{}", file(bind, origin.address));
+    let mut proxy = serving(&text);
+    let mut client = Client::connect(bind);
+    client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the server has it", || origin.accepted() > 0);
+    proxy.signal(Signal::TERM);
+    assert!(proxy.child.wait().unwrap().success());
+    assert_eq!(client.rest(), b"");
+    drop((origin, barrier));
+}

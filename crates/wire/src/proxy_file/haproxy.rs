@@ -25,6 +25,10 @@ pub(super) const WORDS: &[(&str, &str)] = &[
     ),
     // The process.
     ("nbthread", "`workers` at the top of the file"),
+    (
+        "hard-stop-after",
+        "`hard_stop_after` at the top of the file",
+    ),
     ("log", "`access_log` at the top of the file"),
     (
         "option httplog",

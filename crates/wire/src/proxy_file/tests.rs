@@ -15,6 +15,7 @@ workers = 2
 admin = "127.0.0.1:8404"
 control = "proxy.sock"
 access_log = "/var/log/proxy.log"
+hard_stop_after = "30s"
 
 [timeouts]
 client = "20s"
@@ -89,6 +90,7 @@ fn every_key_is_read() {
         admin: Some(([127, 0, 0, 1], 8404).into()),
         control: Some("/etc/gaiola/proxy.sock".into()),
         access_log: Some(PathBuf::from("/var/log/proxy.log").into()),
+        hard_stop_after: Some(Duration::from_secs(30)),
     };
     assert_eq!(file.process, process);
     let client = ClientTimeouts {

@@ -13,13 +13,24 @@ use tokio::sync::{Notify, mpsc, watch};
 /// What is known of a member.
 pub(super) struct Seen {
     pub(super) health: RefCell<Health>,
-    pub(super) downs: Cell<u64>,
+    pub(super) counts: Cell<HealthCounts>,
     /// When it last went up or down, or was first seen.
     pub(super) changed_at: Cell<Instant>,
     /// When it last came up again.
     pub(super) up_since: Cell<Option<Instant>>,
     /// Whether its first probe has ended, or there is none to wait for.
     pub(super) proven: watch::Sender<bool>,
+}
+
+/// What is counted of a member's health.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::worker) struct HealthCounts {
+    /// How often it went down, by its checks or its traffic.
+    pub(in crate::worker) downs: u64,
+    /// How often its traffic put it out.
+    pub(in crate::worker) ejections: u64,
+    /// Checks that failed.
+    pub(in crate::worker) checks_failed: u64,
 }
 
 /// A member's task.
@@ -56,10 +67,7 @@ impl Watching {
                 () = deadline => Input::Deadline,
             };
             let probed = matches!(input, Input::ProbePassed(_) | Input::ProbeFailed(_));
-            self.seen
-                .health
-                .borrow_mut()
-                .step(self.now(), input, &mut outputs);
+            self.step(input, &mut outputs);
             for output in outputs.drain(..) {
                 match output {
                     Output::Probe => asking = self.ask(),
@@ -71,6 +79,17 @@ impl Watching {
                 self.seen.proven.send_replace(true);
             }
         }
+    }
+
+    /// Takes one event, and counts what it comes to.
+    fn step(&self, input: Input, outputs: &mut Vec<Output>) {
+        let mut health = self.seen.health.borrow_mut();
+        let mut counts = self.seen.counts.get();
+        counts.checks_failed += u64::from(matches!(input, Input::ProbeFailed(_)));
+        let was_ejected = health.is_ejected();
+        health.step(self.now(), input, outputs);
+        counts.ejections += u64::from(!was_ejected && health.is_ejected());
+        self.seen.counts.set(counts);
     }
 
     fn now(&self) -> Time {
@@ -91,11 +110,13 @@ impl Watching {
         self.seen.changed_at.set(Instant::now());
         if up {
             tracing::info!(server = self.name, reason, "up");
-            let again = self.seen.downs.get() > 0;
+            let again = self.seen.counts.get().downs > 0;
             self.seen.up_since.set(again.then(Instant::now));
         } else {
             tracing::warn!(server = self.name, reason, "down");
-            self.seen.downs.set(self.seen.downs.get() + 1);
+            let mut counts = self.seen.counts.get();
+            counts.downs += 1;
+            self.seen.counts.set(counts);
         }
         self.changed.notify_one();
     }

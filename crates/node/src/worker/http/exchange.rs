@@ -68,9 +68,14 @@ pub(super) async fn forward(
                 return own(connection, pending, request, record, 503).await;
             }
         };
-        record.place = Place::Server(index, lease.index);
         let member = lease.index;
-        record.redispatched |= !tried.is_empty() && !tried.contains(&member);
+        record.place = Place::Server(index, member);
+        if let Some(&failed) = tried.last().filter(|_| !tried.contains(&member)) {
+            record.redispatched = true;
+            let (frontend, _) = request.serving.of(request.frontend);
+            let failed = Place::Server(index, failed);
+            frontend.series(failed).record_redispatch();
+        }
         set_cookie(pending, record, backend, member, found);
         let failed = match reach(connection, backend, lease, method, fresh, record).await {
             Ok(upstream) => {

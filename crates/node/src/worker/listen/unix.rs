@@ -1,5 +1,6 @@
 //! Listening on a Unix socket: its file comes and goes with the listener.
 
+use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsString;
 use std::fs;
@@ -12,6 +13,29 @@ use std::path::{Path, PathBuf};
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: u64,
+}
+
+impl SocketFile {
+    /// Gives the file these permissions; `None`: those that a new one would have. A file that another socket has put in its
+    /// place is left alone.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) fn permit(&self, permissions: Option<u32>) -> io::Result<()> {
+        let permissions = permissions.unwrap_or_else(|| 0o777 & !umask());
+        let file = fs::symlink_metadata(&self.path)?;
+        if file.ino() != self.inode || file.permissions().mode() & 0o777 == permissions {
+            return Ok(());
+        }
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(permissions))
+    }
+}
+
+/// The process' umask, which can be read by changing it alone.
+fn umask() -> u32 {
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::process::umask(umask);
+    umask.bits()
 }
 
 impl Drop for SocketFile {
@@ -78,6 +102,11 @@ mod tests {
         let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
         UnixStream::connect(&path).unwrap();
+        for (permissions, expected) in [(Some(0o606), 0o606), (None, 0o777 & !umask())] {
+            file.permit(permissions).unwrap();
+            let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, expected);
+        }
         let error = listen(&path, None).map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(file);

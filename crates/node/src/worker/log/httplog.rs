@@ -63,8 +63,8 @@ fn load(entry: &Entry<'_>, out: &mut Vec<u8>) {
     let sign = if entry.redispatched { "+" } else { "" };
     write!(
         out,
-        " {}/{}/{}/{}/{sign}{retries} 0/{ahead}",
-        load.process, load.frontend, load.backend, load.server
+        " {}/{}/{}/{}/{sign}{retries} {}/{}",
+        load.process, load.frontend, load.backend, load.server, ahead.server, ahead.backend
     )
     .expect(MEMORY);
 }
@@ -96,6 +96,7 @@ pub(super) const fn version(version: Version) -> &'static [u8] {
 mod tests {
     use super::super::line::tests::{entry, every_byte, line};
     use super::*;
+    use crate::worker::orders::Ahead;
     use gaiola_model::proxy_file::LogFormat;
 
     const GET: &str = "GET /x?q=1 HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -146,13 +147,16 @@ mod tests {
             connect_ms: Leg::default(),
             response_ms: Leg::default(),
             ending: *b"sQ",
-            ahead: 1,
+            ahead: Ahead {
+                server: 2,
+                backend: 1,
+            },
             ..entry()
         };
         assert_eq!(
             httplog(GET, entry),
             "192.0.2.1:41002 [14/Nov/2023:23:13:20.045] site web/<NOSRV> 0/2045/-1/-1/2045 503 217 - - sQ-- \
-             4/3/2/1/0 0/1 \"GET /x?q=1 HTTP/1.1\"\n"
+             4/3/2/1/0 2/1 \"GET /x?q=1 HTTP/1.1\"\n"
         );
     }
 

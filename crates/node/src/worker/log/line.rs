@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::{combined, httplog};
+use crate::worker::orders::Ahead;
 use gaiola_model::http::RequestHead;
 use gaiola_model::proxy_file::LogFormat;
 use jiff::tz::TimeZone;
@@ -147,7 +148,7 @@ pub(in crate::worker) struct Entry<'a> {
     pub(in crate::worker) redispatched: bool,
     /// How many waited already when it began to wait for a server.
     #[serde(skip)]
-    pub(in crate::worker) ahead: usize,
+    pub(in crate::worker) ahead: Ahead,
 }
 
 fn without_port<S: Serializer>(client: &ClientAt, serializer: S) -> Result<S::Ok, S::Error> {
@@ -234,7 +235,7 @@ pub(super) mod tests {
                 server: 1,
             },
             redispatched: false,
-            ahead: 0,
+            ahead: Ahead::default(),
         }
     }
 

@@ -9,10 +9,14 @@ pub(in crate::worker) struct FrontendShare {
     pub(in crate::worker) name: String,
     open: AtomicU32,
     accepted: AtomicU64,
+    refused: AtomicU64,
     /// The second, counted from 1, in which it was last said that it is full.
     told: AtomicU64,
     full: AtomicBool,
     closed: Notify,
+    /// Idle connections that are to close for others that wait.
+    wishes: AtomicU32,
+    crowded: Notify,
 }
 
 impl FrontendShare {
@@ -22,9 +26,12 @@ impl FrontendShare {
             name: name.into(),
             open: AtomicU32::new(0),
             accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             told: AtomicU64::new(0),
             full: AtomicBool::new(false),
             closed: Notify::new(),
+            wishes: AtomicU32::new(0),
+            crowded: Notify::new(),
         }
     }
 
@@ -41,16 +48,39 @@ impl FrontendShare {
             .is_ok()
     }
 
-    /// Counts a further connection as soon as at most `limit` are then open.
+    /// Counts a further connection as soon as at most `limit` are then open. Idle ones are asked to close meanwhile: some at
+    /// a time where there are many, for each is looked for among all.
     pub(in crate::worker) async fn open_when_room(&self, limit: u32) {
         while !self.try_open(limit) {
             let closed = self.closed.notified();
             self.full.store(true, Ordering::SeqCst);
             if self.try_open(limit) {
-                return;
+                break;
             }
+            let some = (limit / 64).clamp(1, 32);
+            self.wishes.fetch_max(some, Ordering::SeqCst);
+            self.crowded.notify_waiters();
             closed.await;
         }
+        self.wishes.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether others wait for idle connections to close.
+    pub(in crate::worker) fn is_crowded(&self) -> bool {
+        self.wishes.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether an idle connection is to close for another that waits; whoever asks has to close it then.
+    pub(in crate::worker) fn grants_wish(&self) -> bool {
+        let one_less = |wishes: u32| wishes.checked_sub(1);
+        self.wishes
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
+            .is_ok()
+    }
+
+    /// Until idle connections are asked to close, from when this is called.
+    pub(in crate::worker) fn crowded(&self) -> impl Future<Output = ()> {
+        self.crowded.notified()
     }
 
     /// Whether it is to be said again that it is full, in this second: once a minute, by whichever worker comes first.
@@ -69,6 +99,16 @@ impl FrontendShare {
     /// How many connections were accepted.
     pub(in crate::worker) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// A limit has refused one that was accepted.
+    pub(in crate::worker) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many a limit has refused.
+    pub(in crate::worker) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// A connection has closed.
@@ -92,6 +132,23 @@ mod tests {
         assert!(!frontend.try_open(1));
         frontend.close();
         assert!(frontend.try_open(1));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_wishes_for_an_idle_one_to_close() {
+        let frontend = FrontendShare::new("site");
+        assert!(frontend.try_open(1) && !frontend.grants_wish());
+        let waits = async {
+            frontend.open_when_room(1).await;
+            assert!(!frontend.grants_wish());
+        };
+        let closes = async {
+            while !frontend.grants_wish() {
+                tokio::task::yield_now().await;
+            }
+            frontend.close();
+        };
+        tokio::join!(waits, closes);
     }
 
     #[test]

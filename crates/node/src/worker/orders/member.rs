@@ -3,7 +3,7 @@
 use crate::worker::counters::{Apart, Count};
 use gaiola_model::proxy::{Address, ProxyVersion, Server, ServerTls};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// One member of a backend, as all threads know it. It stays the same value as long as backend, name, address and what is
@@ -21,6 +21,8 @@ pub(in crate::worker) struct Member {
     tallies: Arc<[Apart<Tally>]>,
     /// Requests in flight on all workers together, where their number is limited.
     taken: AtomicU32,
+    /// Requests that wait for it and no other.
+    waiting: AtomicUsize,
     /// How often its sessions were ended by an operator.
     ended: AtomicU64,
 }
@@ -36,6 +38,7 @@ impl Member {
             tls: server.tls.clone(),
             tallies: (0..workers).map(|_| Apart::default()).collect(),
             taken: AtomicU32::new(0),
+            waiting: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
         }
     }
@@ -92,6 +95,16 @@ impl Member {
                 (taken < limit).then_some(taken + 1)
             })
             .is_ok()
+    }
+
+    /// One more waits for it alone; how many did before.
+    pub(in crate::worker) fn wait(&self) -> usize {
+        self.waiting.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// One waits for it alone no longer.
+    pub(in crate::worker) fn wait_no_longer(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Gives the place back.

@@ -6,6 +6,7 @@ use super::Member;
 use gaiola_core::admission;
 use gaiola_model::Time;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, oneshot};
@@ -13,6 +14,8 @@ use tokio::sync::{Notify, oneshot};
 /// One backend's queue. It is locked when a server's places are all taken, and when one with a limit gets free.
 pub(in crate::worker) struct Queue {
     waiting: Mutex<admission::Queue<Waiter>>,
+    /// How many of them take a place of one member only.
+    picky: AtomicUsize,
     /// Told when servers have changed.
     changed: Arc<Notify>,
 }
@@ -49,11 +52,21 @@ pub(in crate::worker) struct Place {
     given_back: bool,
 }
 
+/// How many waited before one: as in HAProxy's queues, of which each server has one for those that are sent there alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::worker) struct Ahead {
+    /// For the same server, and no other.
+    pub(in crate::worker) server: usize,
+    /// For any server of the backend.
+    pub(in crate::worker) backend: usize,
+}
+
 /// One that waits. Dropping it leaves the queue.
 pub(in crate::worker) struct Waiting {
     /// How many waited already.
-    pub(in crate::worker) ahead: usize,
+    pub(in crate::worker) ahead: Ahead,
     queue: Arc<Queue>,
+    only: Option<Arc<Member>>,
     ticket: admission::Ticket,
     place: oneshot::Receiver<Place>,
     changed: Pin<Box<OwnedNotified>>,
@@ -63,6 +76,7 @@ impl Default for Queue {
     fn default() -> Self {
         Self {
             waiting: Mutex::new(admission::Queue::new(0)),
+            picky: AtomicUsize::new(0),
             changed: Arc::default(),
         }
     }
@@ -85,11 +99,27 @@ impl Queue {
         let (sender, place) = oneshot::channel();
         let mut waiting = self.lock();
         waiting.resize(size as usize);
-        let ahead = waiting.len();
-        let ticket = waiting.push(Waiter { only, sender }, deadline).ok()?;
+        let all = waiting.len();
+        let waiter = Waiter {
+            only: only.clone(),
+            sender,
+        };
+        let ticket = waiting.push(waiter, deadline).ok()?;
+        let ahead = match &only {
+            Some(only) => {
+                self.picky.fetch_add(1, Ordering::Relaxed);
+                let server = only.wait();
+                Ahead { server, backend: 0 }
+            }
+            None => Ahead {
+                server: 0,
+                backend: all.saturating_sub(self.picky.load(Ordering::Relaxed)),
+            },
+        };
         Some(Waiting {
             ahead,
             queue: Arc::clone(self),
+            only,
             ticket,
             place,
             changed: Box::pin(Arc::clone(&self.changed).notified_owned()),
@@ -139,6 +169,10 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         // A place that was sent meanwhile is dropped with the channel, and so goes to the next.
         self.queue.lock().cancel(self.ticket);
+        if let Some(only) = &self.only {
+            self.queue.picky.fetch_sub(1, Ordering::Relaxed);
+            only.wait_no_longer();
+        }
     }
 }
 
@@ -246,6 +280,22 @@ mod tests {
         };
         place.keep_to_its_own();
         assert_eq!((wanted.taken(), queue.waiting()), (0, 1));
+    }
+
+    #[test]
+    fn each_is_told_how_many_wait_before_it_for_the_same() {
+        let (queue, one, other) = (Arc::<Queue>::default(), member(), member());
+        let join = |only: Option<&Arc<Member>>| queue.join(10, Time::ZERO, only.cloned()).unwrap();
+        let ahead = |server, backend| Ahead { server, backend };
+        let first = join(Some(&one));
+        let second = join(Some(&one));
+        assert_eq!((first.ahead, second.ahead), (ahead(0, 0), ahead(1, 0)));
+        let any = join(None);
+        assert_eq!(any.ahead, ahead(0, 0));
+        assert_eq!(join(None).ahead, ahead(0, 1));
+        assert_eq!(join(Some(&other)).ahead, ahead(0, 0));
+        drop(first);
+        assert_eq!(join(Some(&one)).ahead, ahead(1, 0));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use super::admission::refuse;
 use super::{Supervisor, WatchedBackend};
 use crate::worker::check::Watched;
+use crate::worker::counters::Counters;
 use crate::worker::limits::Limiter;
 use crate::worker::listen::{self, Listener};
 use crate::worker::orders::{FrontendShare, InFlight, Member, Orders};
@@ -33,8 +34,9 @@ impl Supervisor {
                 "revision {revision} is older than {held}, which is in force"
             ));
         }
-        self.put_in_force(config).await?;
-        Ok(revision)
+        let taken = self.put_in_force(config).await;
+        self.count_reload(taken.is_ok());
+        taken.map(|()| revision)
     }
 
     /// Puts a configuration in force that is no older than the one before. One change at a time: `changing` is held.
@@ -48,6 +50,7 @@ impl Supervisor {
         let listeners = self.bind(&config)?;
         let backends = self.watch(&config, &servers);
         first_probes(&backends).await;
+        permit(&config, &listeners)?;
         let config = Arc::new(config);
         let seq = self.take(&config, backends, |orders| {
             orders.listeners = listeners;
@@ -59,7 +62,7 @@ impl Supervisor {
         self.applied(seq).await?;
         self.revision.set(revision);
         self.ready.set(true);
-        self.forget_series(&config);
+        self.counters().for_each(Counters::forget_series);
         self.warn_of_descriptors(&config);
         Ok(())
     }
@@ -150,20 +153,23 @@ impl Supervisor {
             .filter(|(_, admission)| **admission == Admission::Refuse)
             .map(|(&address, _)| address)
             .collect();
-        let mut listeners = Vec::new();
+        let (mut listeners, mut mistakes) = (Vec::new(), Vec::new());
         for bind in binds {
             let kept = orders
                 .listeners
                 .iter()
                 .find(|listener| listener.address == bind.address);
             let listener = match kept {
-                Some(kept) => Arc::clone(kept),
-                None => Arc::new(
-                    Listener::bind(bind, self.seats.len())
-                        .map_err(|error| format!("cannot listen on {}: {error}", bind.address))?,
-                ),
+                Some(kept) => Ok(Arc::clone(kept)),
+                None => Listener::bind(bind, self.seats.len()).map(Arc::new),
             };
-            listeners.push(listener);
+            match listener {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => mistakes.push(format!("cannot listen on {}: {error}", bind.address)),
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes.join("; "));
         }
         refuse(&listeners, &refused)?;
         Ok(listeners)
@@ -254,20 +260,20 @@ impl Supervisor {
         };
         leaving.retain(|member| !configured(member));
     }
+}
 
-    /// Numbers of frontends and servers that are gone.
-    fn forget_series(&self, config: &Config) {
-        for counters in self.counters() {
-            counters.retain_series(|[frontend, backend, server]| {
-                config.frontends.iter().any(|known| known.name == *frontend)
-                    && (server == "-"
-                        || config.backends.iter().any(|known| {
-                            known.name == *backend
-                                && known.servers.iter().any(|known| known.name == *server)
-                        }))
-            });
-        }
+/// Gives the files of Unix sockets their permissions; listeners stand in the order of their binds.
+fn permit(config: &Config, listeners: &[Arc<Listener>]) -> Result<(), String> {
+    let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
+    for (bind, listener) in binds.zip(listeners) {
+        listener.permit(bind.permissions).map_err(|error| {
+            format!(
+                "the permissions of {} cannot be changed: {error}",
+                bind.address
+            )
+        })?;
     }
+    Ok(())
 }
 
 /// The backend's check, with the server's own path where it has one.
