@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Drain(Drain),
     /// Let a server take traffic again.
     Undrain(Drain),
+    /// Exchange instances for new ones of the same release, one at a time; no request is lost.
+    Restart(Restart),
     /// Cut a server's power, or switch it on.
     Power(Power),
     /// Show what the processes wrote.
@@ -151,6 +153,17 @@ pub(crate) struct Drain {
     pub(crate) of: SiteFile,
     /// The server, such as web2.
     pub(crate) server: ServerName,
+}
+
+/// Arguments of `restart`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restart {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// `app`, or one application server, such as app1.
+    #[arg(value_name = "app|SERVER")]
+    pub(crate) what: String,
 }
 
 /// Arguments of `power`.

@@ -1,6 +1,6 @@
 //! The hands: commands that ask the running site something, or change it.
 
-use crate::args::{Drain, Events, Global, Power, PowerState, Scale, SiteFile};
+use crate::args::{Drain, Events, Global, Power, PowerState, Restart, Scale, SiteFile};
 use crate::connect::Lab;
 use crate::output::{self, Exit};
 use crate::up::{change, site_folder};
@@ -196,6 +196,12 @@ pub(crate) fn drain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
 pub(crate) fn undrain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
     let lab = Lab::find(global, &drain.of.file)?;
     change(global, &lab, Change::Undrain(drain.server))
+}
+
+/// `gaiola restart`.
+pub(crate) fn restart(global: &Global, restart: Restart) -> anyhow::Result<Exit> {
+    let lab = Lab::find(global, &restart.of.file)?;
+    change(global, &lab, Change::Restart(restart.what))
 }
 
 /// `gaiola power`.

@@ -66,6 +66,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Scale(scale) => hands::scale(&global, scale),
         Command::Drain(drain) => hands::drain(&global, &drain),
         Command::Undrain(drain) => hands::undrain(&global, &drain),
+        Command::Restart(restart) => hands::restart(&global, restart),
         Command::Power(power) => hands::power(&global, &power),
         Command::Logs(logs) => logs::logs(&global, &logs),
         Command::Exec(exec) => exec::exec(&global, &exec),

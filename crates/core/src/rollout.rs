@@ -21,6 +21,7 @@ mod settled;
 mod view;
 
 pub use facts::Facts;
+pub use servers::{all_drained, may_drain};
 pub use settled::settled;
 pub(crate) use view::View;
 
@@ -96,13 +97,16 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         through_web: config.web.is_some(),
         past_web: config.web.is_none(),
         failed: None,
+        good: None,
     };
     if placement.released.is_some() {
-        let template = instances::Template::of(desired);
+        let template = instances::wanted(desired);
         for server in topology::servers_of(&placement, Tier::App).collect::<Vec<_>>() {
             for number in 1..=config.app.instances {
                 let name = gaiola_model::InstanceName { server, number };
-                placement.instances.insert(name, template.place());
+                placement
+                    .instances
+                    .insert(name, instances::place(&template, desired, server));
             }
         }
     }
@@ -208,7 +212,7 @@ impl<'a> Step<'a> {
         self.plan.vips = topology::homes(&self.plan);
     }
 
-    /// Takes over a new generation. What failed before gets another chance by it.
+    /// Takes over a new generation. A release that was given up gets another chance only where it is asked for again.
     fn adopt(&mut self) {
         if self.plan.generation == self.desired.generation {
             return;
@@ -220,7 +224,11 @@ impl<'a> Step<'a> {
         }
         self.plan.generation = self.desired.generation;
         self.plan.config = config.clone();
-        self.plan.failed = None;
+        let release = self.release_number();
+        let attempt = self.desired.attempt;
+        self.plan
+            .failed
+            .take_if(|failure| (failure.release, failure.attempt) != (release, attempt));
     }
 
     fn finish(self) -> Next {

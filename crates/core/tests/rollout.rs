@@ -57,7 +57,15 @@ impl common::World for Site {
                 rest.iter().for_each(|word| set(desired, word));
                 desired.generation += 1;
             }
-            "drain" | "undrain" => self.drain(*verb == "drain", rest),
+            "retry" | "restart" => {
+                let desired = self.desired.as_mut().expect("begin with `site`");
+                desired.attempt += u64::from(*verb == "retry");
+                for server in servers(rest) {
+                    *desired.restarts.entry(server).or_default() += 1;
+                }
+                desired.generation += 1;
+            }
+            "drain" | "undrain" => return self.drain(*verb == "drain", rest),
             "lose" => self.lost.extend(servers(rest)),
             "return" => self.lost.retain(|server| !servers(rest).contains(server)),
             "mute" => self.mute.extend(servers(rest)),
@@ -170,16 +178,20 @@ impl Site {
         self.lost.insert(server);
     }
 
-    fn drain(&mut self, drained: bool, words: &[&str]) {
-        let desired = self.desired.as_mut().expect("begin with `site`");
+    /// As the lab does: what is never done is refused.
+    fn drain(&mut self, drained: bool, words: &[&str]) -> String {
         for server in servers(words) {
-            if drained {
-                desired.drained.insert(server);
-            } else {
-                desired.drained.remove(&server);
+            let (desired, placement) = self.parts();
+            let may = rollout::may_drain(server, desired, placement, self.at, &self.facts);
+            let desired = self.desired.as_mut().expect("begin with `site`");
+            match may {
+                _ if !drained => _ = desired.drained.remove(&server),
+                Ok(()) => _ = desired.drained.insert(server),
+                Err(why) => return format!("refused: {why}\n"),
             }
+            desired.generation += 1;
         }
-        desired.generation += 1;
+        String::new()
     }
 
     fn parts(&self) -> (&Desired, &Placement) {

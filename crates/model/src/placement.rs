@@ -66,6 +66,12 @@ pub struct Desired {
     pub release: Release,
     /// Servers that the operator took out of traffic.
     pub drained: BTreeSet<ServerName>,
+    /// Raised where `up` asks for a release again that was given up.
+    #[serde(default)]
+    pub attempt: u64,
+    /// How often the operator asked each application server to exchange its instances for new ones.
+    #[serde(default)]
+    pub restarts: BTreeMap<ServerName, u64>,
 }
 
 impl Desired {
@@ -77,6 +83,8 @@ impl Desired {
             config,
             release,
             drained: BTreeSet::new(),
+            attempt: 0,
+            restarts: BTreeMap::new(),
         }
     }
 }
@@ -118,9 +126,26 @@ pub struct Placement {
     /// Balancers know the instances, because they send to them, soon will, or did so until now.
     #[serde(default)]
     pub past_web: bool,
-    /// Why the roll-out of this generation stopped half way. A later generation tries again.
+    /// Why the roll-out of a release stopped half way. Until another release, or this one again, is asked for, the site
+    /// goes on with the last good one.
     #[serde(default)]
     pub failed: Option<Failure>,
+    /// What instances ran when they last all did as wanted.
+    #[serde(default)]
+    pub good: Option<Template>,
+}
+
+/// What an instance is made from. The same template makes the same process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    /// The release it runs from.
+    pub release: ReleaseNumber,
+    /// Its command.
+    pub run: String,
+    /// The path that answers 200 when it is healthy.
+    pub health: String,
+    /// Whether it is given `DATABASE_URL` and `DATABASE_REPLICA_URL`.
+    pub database: bool,
 }
 
 /// An address at which clients come in: a VIP, or a server or instance where the tiers before it are left out.
@@ -151,12 +176,22 @@ pub enum DoorState {
 pub struct Failure {
     /// The generation that failed.
     pub generation: u64,
-    /// The release that was rolled out.
+    /// The release that was rolled out,
     pub release: ReleaseNumber,
+    /// and at which attempt.
+    #[serde(default)]
+    pub attempt: u64,
     /// The new instance that did not become ready; `None`: the `release` command failed.
     pub instance: Option<InstanceName>,
     /// In words.
     pub reason: String,
+}
+
+impl Failure {
+    /// All of it in words.
+    pub fn in_words(&self) -> String {
+        format!("release {} was given up: {}", self.release, self.reason)
+    }
 }
 
 /// A server that exists.
@@ -194,6 +229,9 @@ pub struct PlacedInstance {
     /// Whether it is given `DATABASE_URL` and `DATABASE_REPLICA_URL`.
     #[serde(default)]
     pub database: bool,
+    /// [`Desired::restarts`] of its server when it was started.
+    #[serde(default)]
+    pub restart: u64,
     /// What is wanted of it.
     pub phase: Phase,
     /// The revision of the placement that put it into this phase; 0 until that placement was stored.

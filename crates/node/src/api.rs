@@ -35,6 +35,8 @@ pub enum Change {
     Drain(ServerName),
     /// Let it take traffic again.
     Undrain(ServerName),
+    /// Exchange the instances of `app`, or of one application server, for new ones of the same release.
+    Restart(String),
 }
 
 /// A change, and how long its end is waited for.

@@ -5,43 +5,61 @@
 
 use super::{MAX_CRASHES, READY_DEADLINE, Step};
 use crate::topology::{self, Member};
-use gaiola_model::placement::{InstanceState, Phase, PlacedInstance, ReleaseNumber};
-use gaiola_model::{Desired, InstanceName, Revision, ServerName, Tier};
+use gaiola_model::placement::{InstanceState, Phase, PlacedInstance, Template};
+use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
 
-/// What every instance shall run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Template {
-    release: ReleaseNumber,
-    run: String,
-    health: String,
-    database: bool,
+/// What every instance runs once all that is desired is there.
+pub(super) fn wanted(desired: &Desired) -> Template {
+    Template {
+        release: desired.release.number,
+        run: desired.config.app.run.clone(),
+        health: desired.config.app.health.clone(),
+        database: desired.config.database.is_some(),
+    }
 }
 
-impl Template {
-    pub(super) fn of(desired: &Desired) -> Self {
-        Self {
-            release: desired.release.number,
-            run: desired.config.app.run.clone(),
-            health: desired.config.app.health.clone(),
-            database: desired.config.database.is_some(),
-        }
+/// What every instance is to run now: what is desired, as soon as its release may be started. Until then, and where that
+/// was given up, the last good one.
+pub(super) fn template(desired: &Desired, placement: &Placement) -> Option<Template> {
+    let may_start = placement.released >= Some(desired.release.number);
+    match placement.failed.is_none() && may_start {
+        true => Some(wanted(desired)),
+        false => placement.good.clone(),
     }
+}
 
-    pub(super) fn place(&self) -> PlacedInstance {
-        PlacedInstance {
-            release: self.release,
-            run: self.run.clone(),
-            health: Some(self.health.clone()),
-            database: self.database,
-            phase: Phase::Serve,
-            since: Revision(0),
-        }
+pub(super) fn place(template: &Template, desired: &Desired, server: ServerName) -> PlacedInstance {
+    PlacedInstance {
+        release: template.release,
+        run: template.run.clone(),
+        health: Some(template.health.clone()),
+        database: template.database,
+        restart: restart(desired, server),
+        phase: Phase::Serve,
+        since: Revision(0),
     }
+}
 
-    /// Another health path alone needs no other process.
-    pub(super) fn is_of(&self, placed: &PlacedInstance) -> bool {
-        (placed.release, &placed.run, placed.database) == (self.release, &self.run, self.database)
-    }
+fn restart(desired: &Desired, server: ServerName) -> u64 {
+    desired.restarts.get(&server).copied().unwrap_or_default()
+}
+
+/// Whether an instance runs what the template says, since the last restart that was asked for. Another health path alone
+/// needs no other process.
+pub(super) fn is_of(
+    template: &Template,
+    desired: &Desired,
+    name: InstanceName,
+    placed: &PlacedInstance,
+) -> bool {
+    let Template {
+        release,
+        run,
+        database,
+        ..
+    } = template;
+    (placed.release, &placed.run, placed.database) == (*release, run, *database)
+        && placed.restart >= restart(desired, name.server)
 }
 
 /// The instances of one server that are to serve, by number.
@@ -52,35 +70,58 @@ struct Serving {
 }
 
 impl Step<'_> {
+    /// What every instance is to run now.
+    pub(super) fn plan_template(&self) -> Option<Template> {
+        template(self.desired, &self.plan)
+    }
+
     /// Brings the instances nearer to what is wanted.
     pub(super) fn exchange_instances(&mut self) {
         if let Some(failure) = &self.plan.failed {
-            let reason = failure.reason.clone();
-            return self.wait(
-                None,
-                format!("for another change, since this one failed: {reason}"),
-            );
+            let text = format!("for another release: {}", failure.in_words());
+            self.wait(None, text);
         }
-        if !self.is_released() {
+        let Some(template) = self.plan_template() else {
             return;
-        }
-        self.ask_for_new_health();
+        };
+        self.ask_for_health(&template);
         let rolling = self
             .main_servers()
             .any(|server| !self.serving(server).old.is_empty());
-        if rolling {
-            self.roll();
-        } else {
-            self.count();
+        // While a release is prepared nothing is exchanged, though more may be wanted.
+        let is_current = self.is_released() || self.plan.failed.is_some();
+        match rolling {
+            true if is_current => self.roll(&template),
+            true => self.fill(&template),
+            false => self.count(&template),
         }
+        self.remember_good(template);
     }
 
     /// What runs as wanted is asked for the newest health path; what is still to be exchanged, for its own.
-    fn ask_for_new_health(&mut self) {
-        let template = Template::of(self.desired);
-        let instances = self.plan.instances.values_mut();
-        for placed in instances.filter(|placed| template.is_of(placed)) {
-            placed.health = Some(template.health.clone());
+    fn ask_for_health(&mut self, template: &Template) {
+        for (name, placed) in &mut self.plan.instances {
+            if is_of(template, self.desired, *name, placed) {
+                placed.health = Some(template.health.clone());
+            }
+        }
+    }
+
+    /// Once all instances that take traffic run from one template and serve, that is what can be gone back to.
+    fn remember_good(&mut self, template: Template) {
+        // A release that was given up in this very step is none.
+        if self.plan_template().as_ref() != Some(&template) {
+            return;
+        }
+        let wanted = self.wanted_count();
+        let serves = |name: &InstanceName| self.view.instance_serves(*name).is_ok();
+        let all_serve = |server| {
+            let Serving { new, old } = self.serving(server);
+            old.is_empty() && new.len() >= wanted && new.iter().all(serves)
+        };
+        let servers: Vec<ServerName> = self.main_servers().collect();
+        if !servers.is_empty() && servers.into_iter().all(all_serve) {
+            self.plan.good = Some(template);
         }
     }
 
@@ -100,11 +141,15 @@ impl Step<'_> {
     }
 
     fn serving(&self, server: ServerName) -> Serving {
-        let template = Template::of(self.desired);
+        let template = self.plan_template();
+        let is_new = |name, placed| {
+            let template = template.as_ref();
+            template.is_none_or(|template| is_of(template, self.desired, name, placed))
+        };
         let mut serving = Serving::default();
         for (name, placed) in &self.plan.instances {
             if name.server == server && placed.phase == Phase::Serve {
-                let list = if template.is_of(placed) {
+                let list = if is_new(*name, placed) {
                     &mut serving.new
                 } else {
                     &mut serving.old
@@ -120,18 +165,13 @@ impl Step<'_> {
     }
 
     /// Nothing old takes traffic: start what is missing, drain what is too much.
-    fn count(&mut self) {
+    fn count(&mut self, template: &Template) {
         for server in self.app_servers().collect::<Vec<_>>() {
             let serving = self.serving(server);
             for name in &serving.old {
                 self.drain_instance(*name);
             }
-            // What still runs on a silent server is not known, so no number there is known to be free.
-            if self.view.live(server).is_some() {
-                for _ in serving.new.len()..self.wanted_count() {
-                    self.start_instance(server);
-                }
-            }
+            self.start_missing(server, serving.new.len(), template);
             let mut surplus = serving.new;
             while surplus.len() > self.wanted_count() {
                 let Some(victim) = self.spare(&surplus, &[]) else {
@@ -143,8 +183,25 @@ impl Step<'_> {
         }
     }
 
+    /// Starts what is missing beside what runs, whatever that is.
+    fn fill(&mut self, template: &Template) {
+        for server in self.app_servers().collect::<Vec<_>>() {
+            let Serving { new, old } = self.serving(server);
+            self.start_missing(server, new.len() + old.len(), template);
+        }
+    }
+
+    fn start_missing(&mut self, server: ServerName, there: usize, template: &Template) {
+        // What still runs on a silent server is not known, so no number there is known to be free.
+        if self.view.live(server).is_some() {
+            for _ in there..self.wanted_count() {
+                self.start_instance(server, template);
+            }
+        }
+    }
+
     /// One small step of an exchange, if the step before it is over.
-    fn roll(&mut self) {
+    fn roll(&mut self, template: &Template) {
         if self.plan != *self.view.placement {
             return; // First let this become known.
         }
@@ -166,9 +223,22 @@ impl Step<'_> {
                 };
             }
             if !old.is_empty() || total < self.wanted_count() {
-                return self.start_instance(server);
+                return self.start_instance(server, template);
             }
         }
+    }
+
+    /// Whether what is started now ran well before.
+    fn is_known_good(&self) -> bool {
+        let template = self.plan_template();
+        let same = |good: &Template| {
+            let held = |template: &Template| {
+                (template.release, &template.run, template.database)
+                    == (good.release, &good.run, good.database)
+            };
+            template.as_ref().is_some_and(held)
+        };
+        self.plan.good.as_ref().is_some_and(same)
     }
 
     /// Whether everybody knows the placement as it is and all that was started serves. One that never will ends the
@@ -188,7 +258,10 @@ impl Step<'_> {
                 let Err(why) = self.view.instance_serves(name) else {
                     continue;
                 };
-                if let Some(why) = self.has_failed(name, &why) {
+                // Of a good release there is nothing to go back to.
+                if !self.is_known_good()
+                    && let Some(why) = self.has_failed(name, &why)
+                {
                     self.give_up(name, &why);
                 }
                 return Err((Some(server), format!("{name} {why}")));
@@ -259,7 +332,7 @@ impl Step<'_> {
         let rolling = self
             .main_servers()
             .any(|server| !self.serving(server).old.is_empty());
-        if !rolling || self.plan.failed.is_some() {
+        if !rolling {
             return None;
         }
         let mut started = self
@@ -279,12 +352,11 @@ impl Step<'_> {
         idle.or(highest).copied()
     }
 
-    fn start_instance(&mut self, server: ServerName) {
+    fn start_instance(&mut self, server: ServerName, template: &Template) {
         let name = self.free_name(server);
-        let release = self.release_number();
-        self.plan
-            .instances
-            .insert(name, Template::of(self.desired).place());
+        let release = template.release;
+        let placed = place(template, self.desired, server);
+        self.plan.instances.insert(name, placed);
         self.tell(server, format!("{name} is started from release {release}"));
     }
 

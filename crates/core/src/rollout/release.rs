@@ -165,27 +165,27 @@ impl Step<'_> {
         self.plan.failed = Some(Failure {
             generation: self.desired.generation,
             release: self.release_number(),
+            attempt: self.desired.attempt,
             instance,
             reason,
         });
     }
 
     /// Web servers search the new release as soon as its instances may start, and the old ones until their last is gone.
+    /// Where it was given up, they search the last good one first.
     pub(super) fn publish_web_releases(&mut self) {
-        let newest = self.release_number();
+        let newest = self.plan_template().map(|template| template.release);
         let mut used: BTreeSet<ReleaseNumber> = self
             .plan
             .instances
             .values()
             .map(|placed| placed.release)
             .collect();
-        if self.is_released() && self.plan.failed.is_none() {
-            used.insert(newest);
-        }
+        used.extend(newest);
         if used.is_empty() {
             return;
         }
-        let first = used.take(&newest);
+        let first = newest.and_then(|newest| used.take(&newest));
         self.plan.web_releases = first.into_iter().chain(used.into_iter().rev()).collect();
     }
 }

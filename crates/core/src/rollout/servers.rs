@@ -1,9 +1,65 @@
 //! Servers come at once and leave one by one.
 
-use super::{Step, new_server};
+use super::{Facts, Step, View, dated, new_server};
 use crate::topology;
 use gaiola_model::placement::{DatabaseRole, Phase};
-use gaiola_model::{ServerName, Tier};
+use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
+use std::collections::BTreeSet;
+
+/// Why a server cannot be drained, as the conductor would never do it: it is the last of its tier that serves.
+///
+/// # Errors
+/// The reason, and what to do first.
+pub fn may_drain(
+    server: ServerName,
+    desired: &Desired,
+    placement: &Placement,
+    at: Revision,
+    facts: &Facts,
+) -> Result<(), String> {
+    let (stored, tier) = (dated(placement, at), server.tier);
+    let view = View::new(&stored, at, facts);
+    let others = desired.config.server_names();
+    let mut others = others
+        .filter(|other| other.tier == tier && *other != server)
+        .peekable();
+    let section = tier.section();
+    if others.peek().is_none() {
+        return Err(format!(
+            "{server} is the only {section} server, and what is sent to it has nowhere else to go; \
+             add one first: gaiola scale {section}=2"
+        ));
+    }
+    let why_not = |other: ServerName| match desired.drained.contains(&other) {
+        true => Some(format!("{other} is drained")),
+        false => {
+            let why = view.server_serves(other).err()?;
+            Some(format!("{other} {why}"))
+        }
+    };
+    let mut whys = Vec::new();
+    for other in others {
+        match why_not(other) {
+            Some(why) => whys.push(why),
+            None => return Ok(()),
+        }
+    }
+    Err(format!(
+        "no other {section} server serves ({}), and what is sent to {server} has nowhere else to go; \
+         bring one back first (gaiola undrain, gaiola up), or add one (gaiola scale)",
+        whys.join("; ")
+    ))
+}
+
+/// A tier of which every server is drained, though some are wanted: nothing would serve it.
+pub fn all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Option<Tier> {
+    let is_drained = |tier: &Tier| {
+        let servers = config.server_names();
+        let mut servers = servers.filter(|server| server.tier == *tier).peekable();
+        servers.peek().is_some() && servers.all(|server| drained.contains(&server))
+    };
+    Tier::ALL.into_iter().find(is_drained)
+}
 
 impl Step<'_> {
     /// Adds what is missing, and lets servers serve again that need not leave any more.

@@ -1,10 +1,10 @@
 //! Whether what is wanted is what is there.
 
-use super::instances::Template;
+use super::instances;
 use super::view::View;
 use super::{Facts, dated, doors, store_members};
 use crate::topology;
-use gaiola_model::placement::{DatabaseRole, DoorState, Phase};
+use gaiola_model::placement::{DatabaseRole, DoorState, Phase, Template};
 use gaiola_model::{Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeSet;
 
@@ -52,10 +52,7 @@ impl Check<'_> {
     fn placement(&mut self) {
         let stored = self.view.placement;
         if let Some(failure) = &stored.failed {
-            self.miss(format!(
-                "release {} was given up: {}",
-                failure.release, failure.reason
-            ));
+            self.miss(failure.in_words());
         }
         if stored.generation != self.desired.generation {
             self.miss("the last change is not taken up yet");
@@ -63,7 +60,7 @@ impl Check<'_> {
         if let Some(run) = &stored.release_run {
             self.miss(self.view.run_in_words(run));
         }
-        if stored.released < Some(self.desired.release.number) {
+        if stored.failed.is_none() && stored.released < Some(self.desired.release.number) {
             let number = self.desired.release.number;
             self.miss(format!("release {number} is not prepared yet"));
         }
@@ -86,8 +83,11 @@ impl Check<'_> {
         for server in self.view.facts.store_lost_since.keys() {
             self.miss(format!("{server} has no data of its member of the store"));
         }
-        if stored.web_releases != [self.desired.release.number] && stored.config.web.is_some() {
-            self.miss("web servers do not serve the newest release alone yet");
+        let release = self.template().release;
+        if stored.web_releases != [release] && stored.config.web.is_some() {
+            self.miss(format!(
+                "web servers do not serve release {release} alone yet"
+            ));
         }
     }
 
@@ -145,11 +145,20 @@ impl Check<'_> {
         }
     }
 
+    /// What all instances shall run: where a release was given up, the last good one.
+    fn template(&self) -> Template {
+        let good = || instances::template(self.desired, self.view.placement);
+        let failed = self.view.placement.failed.as_ref();
+        let template = failed.and_then(|_| good());
+        template.unwrap_or_else(|| instances::wanted(self.desired))
+    }
+
     fn instances(&mut self) {
         let stored = self.view.placement;
-        let template = Template::of(self.desired);
+        let template = self.template();
         for (name, placed) in &stored.instances {
-            if placed.phase == Phase::Drain || !template.is_of(placed) {
+            let is_old = !instances::is_of(&template, self.desired, *name, placed);
+            if placed.phase == Phase::Drain || is_old {
                 self.miss(format!(
                     "{name} of release {} is not exchanged yet",
                     placed.release

@@ -16,7 +16,7 @@ use gaiola_model::placement::{
     Desired, InstanceState, ObservedInstance, Placement, Release, ReleaseNumber, Revision,
 };
 use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status};
-use gaiola_model::{Config, InstanceName, ServerName, Time};
+use gaiola_model::{Config, InstanceName, ServerName, Tier, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,9 @@ pub async fn carry_out(lab: &Rc<Lab>, asked: ChangeRequest, steps: &mut Steps) -
         );
     };
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
+    let deploys = matches!(asked.change, Change::Apply { .. });
     match begin(lab, asked.change, deadline, steps).await {
-        Ok(since) => follow(lab, since, deadline, steps).await,
+        Ok(since) => follow(lab, since, deploys, deadline, steps).await,
         Err(outcome) => outcome,
     }
 }
@@ -82,9 +83,11 @@ async fn begin(
                 applied: *config,
                 config: wanted,
                 release,
+                attempt: held.attempt + u64::from(failed),
                 ..held.clone()
             };
-            if new == held && !failed {
+            refuse_all_drained(&new.config, &new.drained)?;
+            if new == held {
                 return Ok(at);
             }
             store_desired(lab, &store, at, new).await
@@ -105,6 +108,7 @@ async fn begin(
             }
             let kept: BTreeSet<ServerName> = config.server_names().collect();
             let drained = held.drained.intersection(&kept).copied().collect();
+            refuse_all_drained(&config, &drained)?;
             store_desired(
                 lab,
                 &store,
@@ -119,6 +123,50 @@ async fn begin(
         }
         Change::Drain(server) => set_drained(lab, server, true, deadline, steps).await,
         Change::Undrain(server) => set_drained(lab, server, false, deadline, steps).await,
+        Change::Restart(what) => {
+            let (store, at, held) = desired(lab, deadline, steps).await?;
+            let mut new = held.clone();
+            for server in to_restart(&what, &held.config).map_err(|why| refused(2, why))? {
+                *new.restarts.entry(server).or_default() += 1;
+            }
+            store_desired(lab, &store, at, new).await
+        }
+    }
+}
+
+/// The application servers that `restart` names.
+fn to_restart(what: &str, config: &Config) -> Result<Vec<ServerName>, String> {
+    let apps = config.server_names();
+    let mut apps = apps.filter(|server| server.tier == Tier::App);
+    if what == Tier::App.section() {
+        return Ok(apps.collect());
+    }
+    let server: ServerName = what.parse().map_err(|_| {
+        format!("{what:?} is neither `app` nor a server; see which there are with: gaiola status")
+    })?;
+    match server.tier {
+        Tier::App if apps.any(|app| app == server) => Ok(vec![server]),
+        Tier::App => Err(no_server(server)),
+        _ => Err(format!(
+            "{server} has no instances of the site's: `restart` takes `app`, or an application server such as app1"
+        )),
+    }
+}
+
+fn no_server(server: ServerName) -> String {
+    format!("there is no server {server}; see which there are with: gaiola status")
+}
+
+/// A tier whose servers are all drained would be waited for in vain.
+fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result<(), Outcome> {
+    match rollout::all_drained(config, drained) {
+        None => Ok(()),
+        Some(tier) => Err(refused(
+            1,
+            format!(
+                "every {tier} server that would be left is drained; let one take traffic first: gaiola undrain"
+            ),
+        )),
     }
 }
 
@@ -362,10 +410,10 @@ async fn set_drained(
 ) -> Result<Revision, Outcome> {
     let (store, at, held) = desired(lab, deadline, steps).await?;
     if !held.config.server_names().any(|name| name == server) {
-        return Err(refused(
-            2,
-            format!("there is no server {server}; see which there are with: gaiola status"),
-        ));
+        return Err(refused(2, no_server(server)));
+    }
+    if drained && !held.drained.contains(&server) {
+        may_drain(lab, server)?;
     }
     let mut new = held.clone();
     let changed = if drained {
@@ -378,6 +426,17 @@ async fn set_drained(
     } else {
         Ok(at)
     }
+}
+
+/// What the conductor would never do is refused at once instead of being waited for.
+fn may_drain(lab: &Lab, server: ServerName) -> Result<(), Outcome> {
+    let view = lab.view.borrow().clone();
+    let mut facts = lab.facts.borrow_mut();
+    let Some((desired, at, placement)) = see(lab, &view, &mut facts) else {
+        return Ok(());
+    };
+    let may = rollout::may_drain(server, &desired, &placement, at, &facts);
+    may.map_err(|why| refused(1, format!("{server} is not drained: {why}")))
 }
 
 fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
@@ -503,7 +562,14 @@ fn see(
 }
 
 /// Follows a change until what is desired is observed, it failed, or time is over.
-async fn follow(lab: &Rc<Lab>, since: Revision, deadline: Instant, steps: &mut Steps) -> Outcome {
+/// `deploys`: it is an error that the release was given up. Any other change goes on with the last good one.
+async fn follow(
+    lab: &Rc<Lab>,
+    since: Revision,
+    deploys: bool,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Outcome {
     let mut told: BTreeMap<ServerName, String> = BTreeMap::new();
     let mut hopes = Hopes::default();
     let mut settled_since = None;
@@ -528,7 +594,7 @@ async fn follow(lab: &Rc<Lab>, since: Revision, deadline: Instant, steps: &mut S
             if let Some(reason) = status
                 .failed
                 .as_ref()
-                .filter(|_| status.generation.desired == status.generation.placed)
+                .filter(|_| deploys && status.generation.desired == status.generation.placed)
             {
                 return outcome(
                     lab,
@@ -542,7 +608,9 @@ async fn follow(lab: &Rc<Lab>, since: Revision, deadline: Instant, steps: &mut S
             if let Some(why) = hopes.given_up(lab) {
                 return outcome(lab, 1, why);
             }
+            let given_up = given_up(lab);
             missing = status.missing;
+            missing.retain(|why| deploys || Some(why) != given_up.as_ref());
         }
         if Instant::now() >= next_sign {
             next_sign = Instant::now() + SIGN_OF_LIFE;
@@ -569,6 +637,13 @@ async fn follow(lab: &Rc<Lab>, since: Revision, deadline: Instant, steps: &mut S
         let look_again = (Instant::now() + LOOK).min(deadline);
         let _ = timeout_at(look_again, views.changed()).await;
     }
+}
+
+/// That a release was given up, in words.
+fn given_up(lab: &Lab) -> Option<String> {
+    let view = lab.view.borrow();
+    let (_, placement) = view.placement.as_ref()?;
+    Some(placement.failed.as_ref()?.in_words())
 }
 
 /// What clients asked for while the change was made, and how much of it failed; empty where nobody asked.

@@ -168,9 +168,19 @@ impl World {
         }
     }
 
-    fn is_old(&self, placed: &PlacedInstance) -> bool {
-        placed.release != self.desired.release.number
-            || placed.database != self.desired.config.database.is_some()
+    /// Whether an instance is not what all shall be: the desired release, or the last good one where that was given up.
+    fn is_old(&self, next: &Placement, name: InstanceName, placed: &PlacedInstance) -> bool {
+        let restart = self.desired.restarts.get(&name.server);
+        let config = &self.desired.config;
+        let wanted = (self.desired.release.number, config.database.is_some());
+        let prepared = next.released >= Some(self.desired.release.number);
+        let good = next
+            .good
+            .as_ref()
+            .filter(|_| next.failed.is_some() || !prepared);
+        let (release, database) = good.map_or(wanted, |good| (good.release, good.database));
+        (placed.release, placed.database) != (release, database)
+            || placed.restart < restart.copied().unwrap_or_default()
     }
 
     /// Servers whose instances are exchanged with care: they stay, take traffic and are not dead.
@@ -188,9 +198,13 @@ impl World {
         let stored = &self.store.placement;
         let careful = self.careful(next);
         let mine = |name: &InstanceName| careful.contains(&name.server);
-        let rolling = stored.instances.iter().any(|(name, placed)| {
-            mine(name) && placed.phase == Phase::Serve && self.is_old(placed)
-        });
+        // While a release is prepared nothing is exchanged: what is started only makes more.
+        let prepared = next.released >= Some(self.desired.release.number);
+        let exchanges = next.failed.is_some() || prepared;
+        let rolling = exchanges
+            && stored.instances.iter().any(|(name, placed)| {
+                mine(name) && placed.phase == Phase::Serve && self.is_old(next, *name, placed)
+            });
         let started = next
             .instances
             .keys()

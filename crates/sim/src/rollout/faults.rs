@@ -105,6 +105,13 @@ impl World {
                 self.desired.drained.extend(name);
             }
             6 => self.desired.drained.clear(),
+            7 if self.rng.bool() => {
+                self.desired.attempt += 1;
+                let servers = self.desired.config.server_names();
+                for server in servers.filter(|server| server.tier == Tier::App) {
+                    *self.desired.restarts.entry(server).or_default() += 1;
+                }
+            }
             _ => self.change_tiers(),
         }
         let wanted: Vec<ServerName> = self.desired.config.server_names().collect();
