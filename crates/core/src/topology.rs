@@ -19,6 +19,8 @@ pub const LAB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const WEB_PORT: u16 = 8000;
 /// Metrics and health of a proxy.
 pub const PROXY_PORT: u16 = 9180;
+/// The backend of an application server's proxy that leads to the database's primary.
+pub const PRIMARY: &str = "primary";
 /// Where PostgreSQL listens, and where an application server leads to the primary.
 pub const PRIMARY_PORT: u16 = 5432;
 /// Where an application server leads to the standbys.

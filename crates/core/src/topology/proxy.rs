@@ -1,8 +1,8 @@
 //! What the proxy of each kind of server serves.
 
 use super::{
-    LAB, Member, PATRONI_PORT, PRIMARY_PORT, PROXY_PORT, STANDBYS_PORT, WEB_PORT, address_of,
-    address_of_instance, servers_of, serves,
+    LAB, Member, PATRONI_PORT, PRIMARY, PRIMARY_PORT, PROXY_PORT, STANDBYS_PORT, WEB_PORT,
+    address_of, address_of_instance, servers_of, serves,
 };
 use gaiola_model::config::BalancerTls;
 use gaiola_model::placement::{Phase, PlacedInstance};
@@ -176,7 +176,7 @@ fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>,
     let mut primary = Backend {
         // The check alone says who is primary. One that is to leave stays the primary until another is.
         servers: database_members(placement, |_| Admin::Ready),
-        ..database_backend("primary", "/primary", paths)
+        ..database_backend(PRIMARY, "/primary", paths)
     };
     primary.timeouts.queue = database.wait;
     for server in &mut primary.servers {
@@ -184,12 +184,12 @@ fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>,
     }
     let standbys = Backend {
         servers: database_members(placement, |server| server_admin(placement, server)),
-        fallback: Some("primary".into()),
+        fallback: Some(PRIMARY.into()),
         ..database_backend("standbys", "/replica", paths)
     };
     (
         vec![
-            frontend("primary", PRIMARY_PORT),
+            frontend(PRIMARY, PRIMARY_PORT),
             frontend("standbys", STANDBYS_PORT),
         ],
         vec![primary, standbys],

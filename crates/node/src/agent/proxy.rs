@@ -1,6 +1,7 @@
 //! The agent's line to the proxy of its server: hands it configurations, asks how it does.
 
 use crate::state::RUN;
+use gaiola_core::topology;
 use gaiola_model::placement::{ObservedProxy, Revision};
 use gaiola_model::proxy::{
     Admission, ControlReply, ControlRequest, ProxyConfig, ProxyReport, TicketKey,
@@ -85,6 +86,8 @@ struct Told {
 pub(super) struct Known {
     /// `None` while it does not answer.
     pub proxy: Option<ObservedProxy>,
+    /// Whether the local port of the primary leads to one.
+    pub reaches_primary: bool,
     /// Why the last configuration was refused; empty when it was taken.
     pub refused: String,
 }
@@ -206,6 +209,10 @@ async fn update(line: &mut Line, wanted: Wanted, told: &mut Told) -> io::Result<
     match line.ask(&ControlRequest::Report, ANSWER_LIMIT).await? {
         ControlReply::Report(report) => Ok(Known {
             proxy: Some(observed(&report)),
+            reaches_primary: report
+                .servers
+                .iter()
+                .any(|server| server.backend == topology::PRIMARY && server.up),
             refused,
         }),
         other => Err(io::Error::other(format!(

@@ -22,11 +22,15 @@ impl Agent {
     }
 
     /// Whether the run may be among what is wanted: it is not to be stopped, has not ended, and no process of it runs
-    /// that nobody watches.
+    /// that nobody watches. It begins once the local port of the primary leads to one.
     pub(super) fn may_run_release(&self, run: &ReleaseRun) -> bool {
         let name = plan::release_run_name(run);
         let watched = self.supervisor.condition(&name).is_some();
-        !run.stop && (watched || (!plan::release_status_file(run).exists() && !runs(&name)))
+        let may_begin = || {
+            let led = self.urls.is_none() || self.proxy_known.borrow().reaches_primary;
+            led && !plan::release_status_file(run).exists() && !runs(&name)
+        };
+        !run.stop && (watched || may_begin())
     }
 
     /// Keeps how a run ended that wrote nothing itself: it was stopped, killed, or could not be started.
