@@ -34,11 +34,23 @@ impl Answer {
 /// # Errors
 /// Where there is no whole answer.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    ask(address, "GET", path)
+}
+
+/// Posts nothing to `path` at `address`.
+///
+/// # Errors
+/// Where there is no whole answer.
+pub fn post(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    ask(address, "POST", path)
+}
+
+fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     )?;
     let mut read = Vec::new();
     stream.read_to_end(&mut read)?;

@@ -10,7 +10,7 @@ mod processes;
 mod site;
 mod who;
 
-pub use http::{Answer, get};
+pub use http::{Answer, get, post};
 pub use load::Figures;
 pub use processes::{Process, namespaces_of, processes};
 pub use site::{Ran, Site, ended};

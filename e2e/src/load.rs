@@ -28,21 +28,13 @@ impl Figures {
     }
 }
 
-/// Does `work` while `rate` requests a second for `page` come in over keep-alive connections.
+/// Does `work` while these requests come in over keep-alive connections.
 pub(crate) fn under_load<T>(
     door: SocketAddr,
-    page: &str,
-    rate: u32,
+    drill: Drill,
     work: impl FnOnce() -> T,
 ) -> (T, Figures) {
-    let course = Course::new(
-        door,
-        Some(Drill {
-            rate,
-            page: page.into(),
-            ..Drill::default()
-        }),
-    );
+    let course = Course::new(door, Some(drill));
     let record = Record::default();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let load = std::thread::spawn({

@@ -4,6 +4,7 @@ use crate::load::{self, Figures};
 use crate::probe::Probed;
 use crate::processes::{Process, family, processes};
 use crate::{Answer, Who, binaries, http};
+use gaiola_model::config::Drill;
 use gaiola_model::keeper::{KeeperState, VipRole};
 use gaiola_node::client::{Client, Request, Target};
 use serde_json::Value;
@@ -255,7 +256,16 @@ impl Site {
 
     /// Does `work` while `rate` requests a second come in.
     pub fn under_load<T>(&self, rate: u32, work: impl FnOnce() -> T) -> (T, Figures) {
-        load::under_load(self.door, "/", rate, work)
+        let drill = Drill {
+            rate,
+            ..Drill::default()
+        };
+        load::under_load(self.door, drill, work)
+    }
+
+    /// Does `work` while pages, reads and writes come in as `drill` says.
+    pub fn under<T>(&self, drill: Drill, work: impl FnOnce() -> T) -> (T, Figures) {
+        load::under_load(self.door, drill, work)
     }
 
     /// Does `work` while a client on a server asks each of these VIPs by itself. Its connections take no longer than

@@ -6,6 +6,7 @@ mod database;
 mod failures;
 mod full;
 mod lifecycle;
+mod python;
 mod refusals;
 mod tls;
 mod vips;
