@@ -119,7 +119,7 @@ pub enum WorkerError {
     },
     /// Several of these at once.
     #[error("{}", in_a_row(.0))]
-    Several(Vec<WorkerError>),
+    Several(Vec<Self>),
     /// A thread, an event loop or a signal handler cannot be had.
     #[error("the system refused what a proxy needs")]
     System(#[from] std::io::Error),
