@@ -11,6 +11,8 @@ use gaiola_model::event::Event;
 use gaiola_model::status::Status;
 use gaiola_node::api::{Change, ChangeRequest, Harm, Planned};
 use gaiola_node::client::Request;
+use gaiola_node::state::State;
+use gaiola_node::{certificates, release};
 use gaiola_wire::config::{ConfigErrors, Mistake};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,6 +65,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
 /// `gaiola check`.
 pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let config = read(&of.file)?;
+    let left_out = check_directory(&config, of)?;
     if global.json {
         say!("{}", serde_json::to_string_pretty(&config)?);
     } else if !global.quiet {
@@ -72,8 +75,36 @@ pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
             config.site,
             config.server_names().count()
         );
+        left_out.iter().for_each(|words| say!("{words}"));
     }
     Ok(Exit::Ok)
+}
+
+/// Refuses what `up` would refuse of the site's directory; tells what it would leave out.
+fn check_directory(config: &Config, of: &SiteFile) -> anyhow::Result<Option<String>> {
+    let (folder, file) = (site_folder(&of.file)?, std::path::absolute(&of.file)?);
+    let tls = config.tls();
+    if let Some(tls) = tls {
+        certificates::read(&folder, tls).map_err(|why| {
+            anyhow::anyhow!("the balancers' certificates cannot be served: {why}")
+        })?;
+    }
+    let apart = tls.map_or_else(Vec::new, |tls| certificates::apart(&folder, tls));
+    let source = release::Source {
+        directory: &folder,
+        file: &file,
+        apart: &apart,
+    };
+    let releases = State::of(&config.site).releases();
+    let look = release::look(source, &releases)?;
+    let commands = [Some(&config.app.run), config.app.release.as_ref()];
+    for command in commands.into_iter().flatten() {
+        let left_out = release::private_program(&look.private, command);
+        if let Some(why) = left_out.or_else(|| release::missing_program(&folder, command)) {
+            bail!("a command of the file cannot be run: {why}");
+        }
+    }
+    Ok(release::left_out_in_words(&look.private))
 }
 
 /// `gaiola plan`.
@@ -83,11 +114,14 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     if !lab.is_running() {
         say!("{} is not up; `gaiola up` would switch on:", config.site);
         config.server_names().for_each(|server| say!("  {server}"));
+        if config.app.release.is_some() {
+            say!("and run the release command, where the directory's contents are a new release");
+        }
         return Ok(Exit::Ok);
     }
     let apply = Change::Apply {
         config: Box::new(config),
-        file: of.file.clone(),
+        file: std::path::absolute(&of.file)?,
         folder: site_folder(&of.file)?,
         yes: false,
     };
@@ -103,7 +137,7 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         return Ok(Exit::Ok);
     }
     if planned.changes.is_empty() {
-        say!("nothing would change, unless the contents of the site's directory did");
+        say!("nothing would change");
     }
     planned.changes.iter().for_each(|change| say!("{change}"));
     planned.kept.iter().for_each(|kept| say!("kept: {kept}"));

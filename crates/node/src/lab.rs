@@ -139,6 +139,8 @@ pub struct Lab {
     pub store: RefCell<Option<Store>>,
     /// Held while a change is under way.
     pub change: tokio::sync::Mutex<()>,
+    /// Held while old releases are removed, beside everything else.
+    pub pruning: tokio::sync::Mutex<()>,
     /// Something is to be done about the hardware.
     pub poke: Notify,
     /// What was seen so far, and since when.
@@ -323,6 +325,7 @@ impl Lab {
             view: watch::Sender::new(View::default()),
             store: RefCell::default(),
             change: tokio::sync::Mutex::new(()),
+            pruning: tokio::sync::Mutex::new(()),
             poke: Notify::new(),
             facts: RefCell::default(),
             events: RefCell::default(),

@@ -9,7 +9,7 @@ mod copy;
 mod digest;
 mod walk;
 
-pub use command::missing_program;
+pub use command::{missing_program, private_program};
 
 use copy::Copy;
 use gaiola_model::placement::{Release, ReleaseNumber};
@@ -40,6 +40,17 @@ pub struct Made {
     pub path: PathBuf,
     /// Whether it is new; `false` where the last one has these contents already.
     pub new: bool,
+    /// Files and directories that were left out since only their owner may use them.
+    pub private: Vec<PathBuf>,
+}
+
+/// What [`look`] found: what [`make`] would make of the site's directory now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The digest that the release would have.
+    pub digest: String,
+    /// Files and directories that would be left out since only their owner may use them.
+    pub private: Vec<PathBuf>,
 }
 
 /// How far [`make`] is, told after each file.
@@ -111,6 +122,18 @@ pub enum ReleaseError {
         /// Where it leads.
         target: PathBuf,
     },
+    /// The interpreter of a Python environment leads out of the site's directory.
+    #[error(
+        "{link} leads out of the site's directory, to {target}: make the environment anew with \
+         `python3 -m venv --copies`, and run what is in it as `bin/python -m NAME`, since its scripts name the \
+         directory that they were made in"
+    )]
+    PythonEnvironment {
+        /// The link.
+        link: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// The directory holds more than a site does.
     #[error(
         "the site's directory holds {files} files of {mib} MiB, more than {most_files} files or {most_mib} MiB; \
@@ -171,14 +194,21 @@ pub fn make(
 
     let site = walk::site(source, releases)?;
     let digest = digest::of(&site.root, &site.entries, Phase::Reading, progress)?;
-    if let Some(same) = last.and_then(|last| unchanged(releases, last, &digest)) {
+    let unchanged = |digest: &str| {
+        let same = last.and_then(|last| unchanged(releases, last, digest));
+        same.map(|same| Made {
+            private: site.private.clone(),
+            ..same
+        })
+    };
+    if let Some(same) = unchanged(&digest) {
         return Ok(same);
     }
 
     let mut copy = Copy::begin(releases)?;
     copy.fill(&site, progress)?;
     let digest = digest::of(copy.path(), &site.entries, Phase::Checking, progress)?;
-    if let Some(same) = last.and_then(|last| unchanged(releases, last, &digest)) {
+    if let Some(same) = unchanged(&digest) {
         return Ok(same);
     }
     let number = match last {
@@ -189,7 +219,42 @@ pub fn make(
         path: copy.keep_as(number)?,
         release: Release { number, digest },
         new: true,
+        private: site.private,
     })
+}
+
+/// Looks at the site's directory as [`make`] would, and refuses what it would. Nothing is written, and `releases` need
+/// not be there.
+///
+/// # Errors
+/// As [`make`].
+pub fn look(source: Source<'_>, releases: &Path) -> Result<Look, ReleaseError> {
+    let site = walk::site(source, releases)?;
+    let digest = digest::of(&site.root, &site.entries, Phase::Reading, &mut |_| {})?;
+    Ok(Look {
+        digest,
+        private: site.private,
+    })
+}
+
+/// What was left out, in words; `None`: nothing.
+pub fn left_out_in_words(private: &[PathBuf]) -> Option<String> {
+    let first = private.first()?.display();
+    let others = match private.len() - 1 {
+        0 => String::new(),
+        others => format!(" (and {others} more)"),
+    };
+    Some(format!(
+        "left out of the release, since only its owner may use it: {first}{others}; what the site needs has to be readable by all"
+    ))
+}
+
+/// The number that the next release would have.
+///
+/// # Errors
+/// Where the releases cannot be listed.
+pub fn next(releases: &Path, last: &Release) -> Result<ReleaseNumber, ReleaseError> {
+    next_number(releases, Some(last))
 }
 
 /// Removes all releases but the newest [`KEPT`] and those in `keep`; tells which went.
@@ -213,6 +278,7 @@ fn unchanged(releases: &Path, last: &Release, digest: &str) -> Option<Made> {
         release: last.clone(),
         path,
         new: false,
+        private: Vec::new(),
     })
 }
 

@@ -172,8 +172,14 @@ fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result
 
 /// What a change would do.
 pub async fn plan(lab: &Lab, change: &Change) -> Planned {
-    let view = lab.view.borrow();
-    let Change::Apply { config, folder, .. } = change else {
+    let view = lab.view.borrow().clone();
+    let Change::Apply {
+        config,
+        folder,
+        file,
+        ..
+    } = change
+    else {
         return Planned::default();
     };
     let Some((_, held)) = &view.desired else {
@@ -189,10 +195,28 @@ pub async fn plan(lab: &Lab, change: &Change) -> Planned {
         }
     };
     let wanted = merge::merge(&held.applied, &held.config, &config);
+    let new = match planned_release(lab, &config, folder, file, &held.release).await {
+        Ok(new) => new,
+        Err(refusal) => {
+            return Planned {
+                refusals: vec![refusal],
+                ..Planned::default()
+            };
+        }
+    };
+    let placement = view.placement.as_ref().map(|(_, placement)| placement);
+    let changes = merge::changes(&held.config, &wanted);
     Planned {
-        changes: merge::changes(&held.config, &wanted)
+        changes: changes
             .iter()
+            .chain(&new)
             .map(ToString::to_string)
+            .chain(planned_run(
+                &wanted,
+                held,
+                new.is_some(),
+                placement.map(|held| &**held),
+            ))
             .collect(),
         kept: merge::kept(&config, &wanted)
             .iter()
@@ -203,6 +227,58 @@ pub async fn plan(lab: &Lab, change: &Change) -> Planned {
             .map(ToString::to_string)
             .collect(),
     }
+}
+
+/// The release that `up` would make, if the site's directory has other contents than the last one.
+async fn planned_release(
+    lab: &Lab,
+    config: &Config,
+    folder: &Path,
+    file: &Path,
+    last: &Release,
+) -> Result<Option<merge::Change>, String> {
+    let apart = config.tls();
+    let apart = apart.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
+    let (folder, file): (PathBuf, PathBuf) = (folder.into(), file.into());
+    let (releases, last) = (lab.state.releases(), last.clone());
+    let looking = tokio::task::spawn_blocking(move || {
+        let source = release::Source {
+            directory: &folder,
+            file: &file,
+            apart: &apart,
+        };
+        let look = release::look(source, &releases)?;
+        if look.digest == last.digest {
+            return Ok(None);
+        }
+        let to = release::next(&releases, &last)?;
+        let from = last.number;
+        Ok(Some(merge::Change::Release { from, to }))
+    });
+    let looked = looking.await.map_err(|error| error.to_string())?;
+    looked.map_err(|error: release::ReleaseError| crate::chain(&error))
+}
+
+/// That the release command would run, and why the last attempt does not count.
+fn planned_run(
+    wanted: &Config,
+    held: &Desired,
+    new_release: bool,
+    placement: Option<&Placement>,
+) -> Vec<String> {
+    let failed = placement.and_then(|placement| placement.failed.as_ref());
+    let failed = failed.filter(|_| !new_release);
+    let released = placement.and_then(|placement| placement.released);
+    let is_released = released >= Some(held.release.number);
+    let mut lines = Vec::new();
+    if let Some(failure) = failed {
+        lines.push(format!("app: {}: it is tried again", failure.in_words()));
+    }
+    let new_database = wanted.database.is_some() && held.config.database.is_none();
+    if wanted.app.release.is_some() && (new_release || !is_released || new_database) {
+        lines.push("app: the release command runs first, once, on one application server".into());
+    }
+    lines
 }
 
 /// Whether no `up` of this site has got as far as the store yet.
@@ -454,6 +530,7 @@ fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
 /// The configuration with the digest of its certificates, of which there is a copy then.
 async fn with_certificates(lab: &Lab, config: Config, folder: &Path) -> Result<Config, Outcome> {
     let (folder, copies) = (folder.to_path_buf(), lab.state.certificates());
+    let _removed = lab.pruning.lock().await;
     let copying = tokio::task::spawn_blocking(move || {
         let (config, read) = known_certificates(config, &folder)?;
         if let Some(read) = read {
@@ -502,6 +579,7 @@ async fn make_release(
         .collect();
     let (folder, file, releases): (PathBuf, PathBuf, PathBuf) =
         (folder.into(), file.into(), lab.state.releases());
+    let _removed = lab.pruning.lock().await;
     let copying = tokio::task::spawn_blocking(move || {
         let source = release::Source {
             directory: &folder,
@@ -515,10 +593,10 @@ async fn make_release(
         .map_err(|error| refused(1, format!("copying the release ended: {error}")))?;
     let made = made.map_err(|error| refused(1, crate::chain(&error)))?;
     let directory = lab.state.release(made.release.number);
-    if let Some(why) = commands
-        .iter()
-        .find_map(|command| release::missing_program(&directory, command))
-    {
+    let left_out = |command| release::private_program(&made.private, command);
+    if let Some(why) = commands.iter().find_map(|command| {
+        left_out(command).or_else(|| release::missing_program(&directory, command))
+    }) {
         return Err(refused(
             1,
             format!("a command of the file cannot be run: {why}"),
@@ -526,6 +604,9 @@ async fn make_release(
     }
     if made.new {
         step(steps, format!("release {} is made", made.release.number)).await;
+    }
+    if let Some(words) = release::left_out_in_words(&made.private) {
+        step(steps, words).await;
     }
     Ok(made.release)
 }
@@ -779,7 +860,9 @@ fn in_words(server: &ServerStatus) -> String {
     words
 }
 
-fn prune_releases(lab: &Lab) {
+/// Removes what is not used any more, on a thread of its own: many files take long, and this one serves the front door,
+/// the page and the control socket.
+fn prune_releases(lab: &Rc<Lab>) {
     let Some((_, placement)) = lab.view.borrow().placement.clone() else {
         return;
     };
@@ -787,17 +870,30 @@ fn prune_releases(lab: &Lab) {
         .instances
         .values()
         .map(|instance| instance.release);
+    let good = placement.good.iter().map(|good| good.release);
     let keep: Vec<_> = instances
         .chain(placement.web_releases.iter().copied())
+        .chain(good)
         .collect();
-    if let Err(error) = release::prune(&lab.state.releases(), &keep) {
-        tracing::warn!("cannot remove old releases: {}", crate::chain(&error));
-    }
     let tls = placement.config.tls();
-    let kept: Vec<&str> = tls.map(|tls| &*tls.contents).into_iter().collect();
-    if let Err(error) = certificates::prune(&lab.state.certificates(), &kept) {
-        tracing::warn!("cannot remove old certificates: {error}");
-    }
+    let kept: Vec<String> = tls.map(|tls| tls.contents.clone()).into_iter().collect();
+    let (releases, copies) = (lab.state.releases(), lab.state.certificates());
+    let lab = Rc::clone(lab);
+    tokio::task::spawn_local(async move {
+        let _held = lab.pruning.lock().await;
+        let removing = tokio::task::spawn_blocking(move || {
+            if let Err(error) = release::prune(&releases, &keep) {
+                tracing::warn!("cannot remove old releases: {}", crate::chain(&error));
+            }
+            let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+            if let Err(error) = certificates::prune(&copies, &kept) {
+                tracing::warn!("cannot remove old certificates: {error}");
+            }
+        });
+        if let Err(error) = removing.await {
+            tracing::warn!("removing what is old ended: {error}");
+        }
+    });
 }
 
 /// Takes a look at the servers, so that one that vanishes while nobody asks is known to have been there.

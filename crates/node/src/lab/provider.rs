@@ -207,8 +207,14 @@ async fn take_away(lab: &Lab, server: ServerName) {
     stop(lab, server).await;
     lab.off.borrow_mut().remove(&server);
     lab.trouble.borrow_mut().remove(&server);
+    // A database's data may be many files: not on the thread that serves.
     let folder = lab.state.server(server);
-    if let Err(error) = fs::remove_dir_all(&folder) {
+    let gone = folder.clone();
+    let removing = tokio::task::spawn_blocking(move || fs::remove_dir_all(&gone));
+    let removed = removing
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)));
+    if let Err(error) = removed {
         tracing::error!("cannot remove {}: {error}", folder.display());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a shell gives a meaning of its own: a command that begins with such a word is not judged.
 const SHELL: &[char] = &[
@@ -28,6 +28,18 @@ pub fn missing_program(directory: &Path, command: &str) -> Option<String> {
         )),
         Ok(_) => None,
     }
+}
+
+/// As [`missing_program`], of a program that was left out since only its owner may use it.
+pub fn private_program(private: &[PathBuf], command: &str) -> Option<String> {
+    let program = Path::new(command.split_whitespace().next()?);
+    let program = program.strip_prefix("./").unwrap_or(program);
+    let path = private.iter().find(|path| program.starts_with(path))?;
+    Some(format!(
+        "{} may be used by its owner alone, and so is no part of the release; `chmod -R go+rX {}` lets others use it",
+        path.display(),
+        path.display()
+    ))
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ impl<'a> Copy<'a> {
             }
             Kind::File { executable, .. } => {
                 fs::copy(&from, &to).map_err(failed(self.releases, "copy", &from))?;
+                keep_time(&from, &to).map_err(failed(self.releases, "set the time of", &to))?;
                 let mode = if *executable { EXECUTABLE } else { READABLE };
                 self.set_mode(&to, mode)?;
                 if sync {
@@ -128,6 +129,19 @@ impl Drop for Copy<'_> {
         // Once it was renamed there is nothing here; what cannot be removed now is removed by the next `make`.
         let _ = remove_tree(&self.path);
     }
+}
+
+/// What is derived from a file goes by when it was changed: compiled Python, `ETag`, `Last-Modified`.
+fn keep_time(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
+    use std::os::unix::fs::MetadataExt as _;
+    let changed = fs::metadata(from)?;
+    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+    let times = Timestamps {
+        last_access: time(0, UTIME_OMIT),
+        last_modification: time(changed.mtime(), changed.mtime_nsec()),
+    };
+    Ok(rustix::fs::utimensat(CWD, to, &times, AtFlags::empty())?)
 }
 
 /// The directory for releases, open to the users that the site's processes run as, whatever the caller's umask.

@@ -392,3 +392,79 @@ fn a_full_disk_is_told_and_nothing_half_made_stays() {
     place.write("public/big", "small");
     assert!(make(source, &releases, None, &mut |_| {}).is_ok());
 }
+
+#[test]
+fn the_time_of_a_file_is_kept() {
+    let place = Place::new();
+    let page = place.site().join("public/index.html");
+    let then = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 7_000);
+    let file = fs::File::options().write(true).open(&page).unwrap();
+    file.set_times(fs::FileTimes::new().set_modified(then))
+        .unwrap();
+    place.set_mode("public/index.html", 0o444);
+    let time = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    let first = place.make(None);
+    assert_eq!(time(&first.path.join("public/index.html")), then);
+    place.write("public/other.html", "new");
+    let second = place.make(Some(&first.release));
+    assert!(second.new);
+    assert_eq!(time(&second.path.join("public/index.html")), then);
+}
+
+#[test]
+fn what_only_its_owner_may_use_is_left_out_and_named() {
+    let place = Place::new();
+    place.write("config/master.key", "secret");
+    place.set_mode("config/master.key", 0o400);
+    place.write("keys/a.pem", "secret");
+    place.set_mode("keys", 0o700);
+    place.write("ignored/b.pem", "secret");
+    place.set_mode("ignored/b.pem", 0o600);
+    place.write(".gaiolaignore", "ignored\n");
+    let made = place.make(None);
+    assert_eq!(
+        made.private,
+        [Path::new("config/master.key"), Path::new("keys")]
+    );
+    for path in ["config/master.key", "keys"] {
+        assert!(!made.path.join(path).exists(), "{path}");
+    }
+    let again = place.make(Some(&made.release));
+    assert!(!again.new);
+    assert_eq!(again.private, made.private);
+    let words = left_out_in_words(&made.private).unwrap();
+    assert!(words.contains("config/master.key (and 1 more)"), "{words}");
+    place.set_mode("bin", 0o700);
+    let private = place.make(None).private;
+    let why = private_program(&private, "bin/run --port 1").unwrap();
+    assert!(why.contains("chmod -R go+rX bin"), "{why}");
+    assert_eq!(private_program(&private, "python3 -m x"), None);
+}
+
+#[test]
+fn a_look_tells_what_up_would_say_and_writes_nothing() {
+    let place = Place::new();
+    let look = || {
+        let (directory, file) = (place.site(), place.site().join("gaiola.toml"));
+        let source = Source {
+            directory: &directory,
+            file: &file,
+            apart: &[],
+        };
+        super::look(source, &place.releases())
+    };
+    let seen = look().unwrap();
+    assert!(!place.releases().exists());
+    assert_eq!(place.make(None).release.digest, seen.digest);
+    assert_eq!(look().unwrap().digest, seen.digest);
+
+    place.write("venv/pyvenv.cfg", "home = /usr/bin");
+    place.write("venv/bin/tool", "");
+    symlink("/bin/sh", place.site().join("venv/bin/python3")).unwrap();
+    let why = look().unwrap_err().to_string();
+    assert!(why.contains("venv --copies"), "{why}");
+    fs::remove_file(place.site().join("venv/bin/python3")).unwrap();
+    symlink("/bin/sh", place.site().join("venv/bin/sh")).unwrap();
+    let why = look().unwrap_err().to_string();
+    assert!(why.contains("put there what it leads to"), "{why}");
+}

@@ -3,7 +3,8 @@
 //! Everything, built programs too, except: the directories of version control, what a `.gaiolaignore` names (in the
 //! language of `.gitignore`), those files themselves, the site's `gaiola.toml`, its certificates, and Gaiola's state. A `.gitignore` is
 //! not read: what it names is mostly what a site was built into. Sockets, pipes, devices and links that lead nowhere
-//! hold nothing and are passed over.
+//! hold nothing and are passed over. What only its owner may use, such as a key, is left out and named: everyone may
+//! read a release.
 
 use super::{ReleaseError, Source};
 use ignore::{DirEntry, WalkBuilder};
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 /// Names things that are no part of the site, in the language of `.gitignore`.
 pub(super) const IGNORE_FILE: &str = ".gaiolaignore";
@@ -27,6 +29,8 @@ pub(super) struct Site {
     pub(super) root: PathBuf,
     /// What belongs to a release, each directory before what is in it.
     pub(super) entries: Vec<Entry>,
+    /// Files and directories that are left out since only their owner may use them, relative to the site's directory.
+    pub(super) private: Vec<PathBuf>,
 }
 
 /// One thing that belongs to a release.
@@ -49,15 +53,30 @@ pub(super) enum Kind {
     Link(PathBuf),
 }
 
-/// Walks the site's directory.
+/// Walks the site's directory. Where `releases` is not there yet, nothing of Gaiola's is left out.
 pub(super) fn site(source: Source<'_>, releases: &Path) -> Result<Site, ReleaseError> {
     let root = real(source.directory)?;
     let left_out = left_out(&root, source, releases)?;
+    let private = Arc::new(Mutex::new(Vec::new()));
+    let note_private = Arc::clone(&private);
+    let is_wanted = move |entry: &DirEntry| {
+        if entry.depth() == 0 {
+            return true;
+        }
+        if is_left_out(entry, &left_out) {
+            return false;
+        }
+        let private = is_private(entry);
+        if private && let Ok(mut noted) = note_private.lock() {
+            noted.push(entry.path().to_path_buf());
+        }
+        !private
+    };
     let walk = WalkBuilder::new(&root)
         .standard_filters(false)
         .follow_links(false)
         .add_custom_ignore_filename(IGNORE_FILE)
-        .filter_entry(move |entry| entry.depth() == 0 || !is_left_out(entry, &left_out))
+        .filter_entry(is_wanted)
         .build();
 
     let failed = |source| ReleaseError::Walk {
@@ -82,7 +101,27 @@ pub(super) fn site(source: Source<'_>, releases: &Path) -> Result<Site, ReleaseE
     }
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     check_size(&entries, MOST_FILES, MOST_BYTES)?;
-    Ok(Site { root, entries })
+    let noted = private.lock().map(|mut noted| std::mem::take(&mut *noted));
+    let below = |path: PathBuf| path.strip_prefix(&root).map(Path::to_path_buf).ok();
+    let mut private: Vec<PathBuf> = noted
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(below)
+        .collect();
+    private.sort();
+    Ok(Site {
+        root,
+        entries,
+        private,
+    })
+}
+
+/// Whether nobody but its owner may do anything with it.
+fn is_private(entry: &DirEntry) -> bool {
+    let is_kind = |kind: fs::FileType| kind.is_file() || kind.is_dir();
+    let counts = entry.file_type().is_some_and(is_kind);
+    let mode = entry.metadata().map(|held| held.permissions().mode());
+    counts && mode.is_ok_and(|mode| mode & 0o077 == 0)
 }
 
 /// Paths that are no part of the site wherever they stand.
@@ -91,14 +130,16 @@ fn left_out(
     source: Source<'_>,
     releases: &Path,
 ) -> Result<Vec<PathBuf>, ReleaseError> {
-    let releases = real(releases)?;
-    let state = releases.parent().unwrap_or(&releases);
-    if state == root {
-        return Err(ReleaseError::StateIsSite(root.to_path_buf()));
-    }
-    let mut paths = vec![releases.clone()];
-    if state.starts_with(root) {
-        paths.push(state.to_path_buf());
+    let mut paths = Vec::new();
+    if let Ok(releases) = fs::canonicalize(releases) {
+        let state = releases.parent().unwrap_or(&releases);
+        if state == root {
+            return Err(ReleaseError::StateIsSite(root.to_path_buf()));
+        }
+        if state.starts_with(root) {
+            paths.push(state.to_path_buf());
+        }
+        paths.push(releases);
     }
     paths.extend(place(source.file)?);
     for apart in source.apart {
@@ -155,12 +196,26 @@ fn link(root: &Path, path: &Path) -> Result<Option<Kind>, ReleaseError> {
         return Ok(None);
     };
     if target.is_absolute() || !end.starts_with(root) {
+        if is_of_python_environment(path) {
+            return Err(ReleaseError::PythonEnvironment {
+                link: path.to_path_buf(),
+                target,
+            });
+        }
         return Err(ReleaseError::LinkOutside {
             link: path.to_path_buf(),
             target,
         });
     }
     Ok(Some(Kind::Link(target)))
+}
+
+/// Whether a link is the interpreter of a virtual environment, `venv/bin/python3` beside `venv/pyvenv.cfg`.
+fn is_of_python_environment(link: &Path) -> bool {
+    let name = link.file_name().and_then(|name| name.to_str());
+    let environment = link.parent().and_then(Path::parent);
+    name.is_some_and(|name| name.starts_with("python"))
+        && environment.is_some_and(|folder| folder.join("pyvenv.cfg").exists())
 }
 
 fn check_size(entries: &[Entry], most_files: u64, most_bytes: u64) -> Result<(), ReleaseError> {
