@@ -1,6 +1,8 @@
 //! The command line, as clap reads it. What is not built yet is not here.
 
+use crate::completion;
 use clap::{Parser, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 use gaiola_model::{ServerName, SiteName, Tier};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -112,12 +114,13 @@ pub(crate) struct Up {
     /// Leave it running and return; `gaiola down` ends it.
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Where the site is reached on this machine.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    pub(crate) front_door: SocketAddr,
-    /// Where the status page is reached on this machine.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
-    pub(crate) page: SocketAddr,
+    /// Where the site is reached on this machine, from when it is brought up until it is brought down
+    /// [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) front_door: Option<SocketAddr>,
+    /// Where the status page is reached on this machine, for as long [default: 127.0.0.1:7070].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) page: Option<SocketAddr>,
 }
 
 /// Arguments of `events`.
@@ -141,7 +144,7 @@ pub(crate) struct Scale {
     #[command(flatten)]
     pub(crate) of: SiteFile,
     /// What to scale: TIER=N counts servers, app=NxM servers and the instances on each.
-    #[arg(required = true, value_name = "TIER=N")]
+    #[arg(required = true, value_name = "TIER=N", add = ArgValueCandidates::new(completion::sizes))]
     pub(crate) to: Vec<String>,
 }
 
@@ -152,6 +155,7 @@ pub(crate) struct Drain {
     #[command(flatten)]
     pub(crate) of: SiteFile,
     /// The server, such as web2.
+    #[arg(add = ArgValueCandidates::new(completion::servers))]
     pub(crate) server: ServerName,
 }
 
@@ -197,7 +201,7 @@ pub(crate) struct Drill {
     /// `cut SERVER[,SERVER]` (from all others), `mute SERVER` (it hears, and nothing that it sends arrives), `deaf SERVER`
     /// (it sends, and hears nothing), `freeze SERVER[/PROCESS]`; or `all`. SERVER may be `primary` or `standby`. PROCESS is
     /// one of proxy, keeper, agent, app, postgres, patroni, etcd.
-    #[arg(required = true, num_args = 1..=2, value_name = "WHAT")]
+    #[arg(required = true, num_args = 1..=2, value_name = "WHAT", add = ArgValueCandidates::new(completion::drills))]
     pub(crate) what: Vec<String>,
     /// How long a fault lasts that is undone while the server runs on.
     #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = span)]
@@ -217,10 +221,10 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// This tier's servers only.
-    #[arg(short, long)]
+    #[arg(short, long, add = ArgValueCandidates::new(completion::tiers))]
     pub(crate) tier: Option<Tier>,
     /// This server only.
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, add = ArgValueCandidates::new(completion::servers))]
     pub(crate) server: Option<ServerName>,
     /// How many of the last lines of each process.
     #[arg(long, default_value_t = 20, value_name = "N")]
@@ -237,6 +241,7 @@ pub(crate) struct Exec {
     #[command(flatten)]
     pub(crate) of: SiteFile,
     /// The server, such as db1.
+    #[arg(add = ArgValueCandidates::new(completion::servers))]
     pub(crate) server: ServerName,
     /// The command and its arguments.
     #[arg(last = true, required = true)]

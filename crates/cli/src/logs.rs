@@ -5,7 +5,7 @@ use crate::connect::{Lab, site};
 use crate::output::{self, Exit};
 use anyhow::{Context as _, bail};
 use gaiola_model::{InstanceName, ServerName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(300);
 pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
     let lab = Lab::of(site(global, &logs.file)?)?;
     let servers = lab.state.folder().join("servers");
+    if let Some(server) = logs.server {
+        is_there(&servers, server)?;
+    }
     let mut read_to: BTreeMap<PathBuf, u64> = BTreeMap::new();
     loop {
         let found = find(&servers, logs)
@@ -39,6 +42,18 @@ pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// A server's directory is made when it is first switched on.
+fn is_there(servers: &Path, server: ServerName) -> anyhow::Result<()> {
+    let entries = std::fs::read_dir(servers).into_iter().flatten().flatten();
+    let named = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let all: BTreeSet<ServerName> = named.collect();
+    if all.is_empty() || all.contains(&server) {
+        return Ok(());
+    }
+    let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+    bail!("there is no {server}; there are {}", names.join(", "))
 }
 
 fn find(servers: &Path, logs: &Logs) -> std::io::Result<Vec<(ServerName, PathBuf)>> {

@@ -6,6 +6,7 @@
 mod output;
 
 mod args;
+mod completion;
 mod connect;
 mod ctl;
 mod drill;
@@ -26,6 +27,7 @@ use std::time::Duration;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    completion::answer();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -71,7 +73,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Logs(logs) => logs::logs(&global, &logs),
         Command::Exec(exec) => exec::exec(&global, &exec),
         Command::Drill(drill) => drill::drill(&global, &drill),
-        Command::Completion(completion) => output::completion(completion.shell),
+        Command::Completion(completion) => completion::completion(completion.shell),
         Command::Lab(lab) => processes::lab(lab),
         Command::Init(init) => processes::init(&init),
         Command::Agent(agent) => processes::agent(&agent),

@@ -1,7 +1,6 @@
-//! What people and programs are told: exit codes, colour, completion scripts.
+//! What people and programs are told: exit codes, colour, what cannot be printed.
 
-use crate::args::{Args, Global};
-use clap::CommandFactory as _;
+use crate::args::Global;
 use gaiola_node::stderr;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -122,12 +121,4 @@ impl From<Exit> for ExitCode {
 /// Whether standard output may be coloured.
 pub(crate) fn color(global: &Global) -> bool {
     !global.no_color && std::env::var_os("NO_COLOR").is_none() && io::stdout().is_terminal()
-}
-
-/// Prints a completion script.
-pub(crate) fn completion(shell: clap_complete::Shell) -> anyhow::Result<Exit> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "gaiola", &mut script);
-    print(&String::from_utf8_lossy(&script));
-    Ok(Exit::Ok)
 }

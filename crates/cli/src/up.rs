@@ -10,6 +10,7 @@ use gaiola_node::api::{Change, ChangeRequest, Outcome, Place, Progress};
 use gaiola_node::client::Request;
 use gaiola_node::{database, store};
 use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,6 +19,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The longest until the lab has stopped every server.
 const DOWN_LIMIT: Duration = Duration::from_secs(120);
+
+/// Where the site is reached unless the command line says otherwise.
+const FRONT_DOOR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Where its status page is.
+const PAGE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
 /// The directory that a site's file stands in: the site.
 pub(crate) fn site_folder(file: &Path) -> anyhow::Result<PathBuf> {
@@ -33,8 +39,11 @@ pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
     let config = hands::read(&up.of.file)?;
     find_programs(&config)?;
     let lab = Lab::of(config.site.clone())?;
-    let started = !lab.is_running();
-    let started = started && start_lab(&lab, up)?;
+    let started = !lab.is_running() && start_lab(&lab, up)?;
+    if !started && let Some(why) = is_elsewhere(&lab.get("/ping")?, up) {
+        bail!("{why}");
+    }
+    let next = try_next(&config);
     let scheme = if config.speaks_tls() { "https" } else { "http" };
     let apply = Change::Apply {
         config: Box::new(config),
@@ -51,7 +60,7 @@ pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
             "  its status    http://{}/  (or: gaiola status)",
             place.page
         );
-        say!("  try next      gaiola drill kill lb1   gaiola scale app=3   gaiola logs -f");
+        say!("  try next      {next}");
     }
     if up.detach || !started {
         return Ok(exit);
@@ -62,6 +71,32 @@ pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
         return Ok(exit);
     }
     stay(global, &lab)
+}
+
+/// Why a site that is up is not reached where it shall be; `None`: it is.
+fn is_elsewhere(place: &Place, up: &Up) -> Option<String> {
+    let asked = [
+        ("the site", "--front-door", place.front_door, up.front_door),
+        ("the status page", "--page", place.page, up.page),
+    ];
+    let differs = |(_, _, is, wanted): &&(_, _, SocketAddr, Option<SocketAddr>)| {
+        wanted.is_some_and(|wanted| wanted != *is)
+    };
+    let (what, option, is, wanted) = asked.iter().find(differs)?;
+    let (site, wanted) = (&place.site, wanted.as_ref()?);
+    Some(format!(
+        "{site} is up, and {what} is at {is}, not at {wanted}: addresses are chosen when a site is brought up; \
+         leave {option} out, or choose anew with: gaiola down, then gaiola up {option} {wanted}"
+    ))
+}
+
+/// Commands that suit the site.
+fn try_next(config: &Config) -> String {
+    let first = config.server_names().next();
+    let drill = first.map(|server| format!("gaiola drill kill {server}   "));
+    let more = config.app.servers.saturating_add(1);
+    let drill = drill.unwrap_or_default();
+    format!("{drill}gaiola scale app={more}   gaiola logs -f")
 }
 
 /// What every server needs is looked for before anything is started.
@@ -125,9 +160,9 @@ fn try_lab(lab: &Lab, up: &Up) -> anyhow::Result<String> {
     command.arg("lab").arg(lab.site.as_str());
     command.args([
         "--front-door",
-        &up.front_door.to_string(),
+        &up.front_door.unwrap_or(FRONT_DOOR).to_string(),
         "--page",
-        &up.page.to_string(),
+        &up.page.unwrap_or(PAGE).to_string(),
     ]);
     command
         .current_dir("/")
@@ -305,4 +340,47 @@ fn stop(lab: &Lab) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn up(args: &[&str]) -> Up {
+        let args = [&["gaiola", "up"], args].concat();
+        match crate::args::Args::parse_from(args).command {
+            crate::args::Command::Up(up) => up,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_site_that_is_up_elsewhere_is_not_moved_and_it_is_said_what_to_do() {
+        let place = Place {
+            site: "shop".parse().unwrap(),
+            front_door: "127.0.0.1:9090".parse().unwrap(),
+            page: PAGE,
+        };
+        assert_eq!(is_elsewhere(&place, &up(&[])), None);
+        let there = up(&["--front-door", "127.0.0.1:9090", "--page", "127.0.0.1:7070"]);
+        assert_eq!(is_elsewhere(&place, &there), None);
+        let why = is_elsewhere(&place, &up(&["--front-door", "127.0.0.1:8080"])).unwrap();
+        assert!(why.starts_with(
+            "shop is up, and the site is at 127.0.0.1:9090, not at 127.0.0.1:8080: "
+        ));
+        assert!(why.ends_with("gaiola down, then gaiola up --front-door 127.0.0.1:8080"));
+        let why = is_elsewhere(&place, &up(&["--page", "127.0.0.1:7071"])).unwrap();
+        assert!(why.contains("the status page is at 127.0.0.1:7070, not at 127.0.0.1:7071"));
+    }
+
+    #[test]
+    fn what_is_tried_next_is_there() {
+        let config = Config::new("shop".parse().unwrap(), gaiola_model::config::App::new("run"));
+        let servers = config.app.servers;
+        assert_eq!(
+            try_next(&config),
+            format!("gaiola drill kill app1   gaiola scale app={}   gaiola logs -f", servers + 1)
+        );
+    }
 }

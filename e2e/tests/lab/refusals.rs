@@ -50,7 +50,11 @@ fn what_cannot_be_scaled_or_drained_is_said() {
     site.gaiola(&["drain", "app9"])
         .expect(2, &["app9", "gaiola status"]);
     site.gaiola(&["exec", "app9", "--", "true"])
-        .expect(1, &["app9"]);
+        .expect(1, &["there is no app9; there are app1"]);
+    site.gaiola(&["logs", "-n", "app9"])
+        .expect(1, &["there is no app9; there are app1"]);
+    site.gaiola(&["up", "-d", "--front-door", "127.0.0.1:9"])
+        .expect(1, &["is up, and the site is at", "gaiola down, then gaiola up"]);
     assert!(site.is_healthy());
 }
 

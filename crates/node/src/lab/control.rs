@@ -86,18 +86,22 @@ async fn control(lab: Rc<Lab>, request: Request<Incoming>) -> Answer {
 
 fn handle_answer(lab: &Lab, server: ServerName) -> Answer {
     let order = lab.order.borrow();
-    let placed = order.as_ref().map(|order| &order.placement.servers);
-    match placed.filter(|placed| !placed.contains_key(&server)) {
+    let placed = order.as_ref().map(|order| order.placement.servers.keys());
+    match placed.and_then(|placed| is_unknown(server, placed)) {
         None => json(&handle(lab, server)),
-        Some(placed) => {
-            let names: Vec<String> = placed.keys().map(ToString::to_string).collect();
-            let there = names.join(", ");
-            text(
-                StatusCode::NOT_FOUND,
-                format!("there is no {server}; there are {there}"),
-            )
-        }
+        Some(why) => text(StatusCode::NOT_FOUND, why),
     }
+}
+
+/// Why there is no such server; `None`: it is one of those that are placed.
+fn is_unknown<'a>(
+    server: ServerName,
+    placed: impl Iterator<Item = &'a ServerName>,
+) -> Option<String> {
+    let placed: Vec<&ServerName> = placed.collect();
+    let names = placed.iter().map(ToString::to_string);
+    let names = names.collect::<Vec<_>>().join(", ");
+    (!placed.contains(&&server)).then(|| format!("there is no {server}; there are {names}"))
 }
 
 fn handle(lab: &Lab, server: ServerName) -> ServerHandle {
@@ -333,5 +337,19 @@ pub fn refused(exit: u8, message: impl Into<String>) -> Outcome {
         exit,
         message: message.into(),
         status: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_there_is_not_is_told_with_those_that_there_are() {
+        let placed: Vec<ServerName> = ["lb1", "app1"].map(|name| name.parse().unwrap()).into();
+        let why = |name: &str| is_unknown(name.parse().unwrap(), placed.iter());
+        assert_eq!(why("app1"), None);
+        let words = "there is no app9; there are lb1, app1";
+        assert_eq!(why("app9").as_deref(), Some(words));
     }
 }
