@@ -98,3 +98,28 @@ fn a_vip_does_not_go_home_while_the_homes_keeper_hangs() {
         assert!(probed.unconnected.is_empty(), "{vip}: {probed:?}");
     }
 }
+
+#[test]
+fn a_drained_balancer_keeps_its_vip_until_another_stands_by() {
+    let site = site("kept");
+    let ((), probed) = site.probed("app1", &VIPS, AT_LAST, || {
+        let keeper = site.process("lb2", "keeper");
+        keeper.stop();
+        site.wait_for("lb1 holds both", SOON, || {
+            VIPS.iter().all(|vip| site.holds("lb1", vip))
+        });
+        let taken = site.keeper("lb1");
+        site.gaiola(&["drain", "lb1", "--timeout", "8s"])
+            .expect(5, &["it still holds"]);
+        assert_eq!(site.keeper("lb1"), taken, "it offered the VIP to nobody");
+        keeper.go_on();
+        site.wait_for("lb2 holds both", SOON, || {
+            VIPS.iter().all(|vip| site.holds("lb2", vip))
+                && VIPS.iter().all(|vip| !site.holds("lb1", vip))
+        });
+    });
+    for (vip, probed) in probed {
+        assert!(probed.answered > 0, "{vip}: {probed:?}");
+        assert!(probed.unconnected.is_empty(), "{vip}: {probed:?}");
+    }
+}

@@ -67,9 +67,16 @@ impl Held {
     pub(super) fn answered(self, now: Time, interval: Duration) -> Self {
         Self {
             advertise_at: now + interval,
+            answers: self.answers + 1,
+            ..self.announced_anew(now)
+        }
+    }
+
+    /// The neighbours were told, and may have been told something else before.
+    pub(super) fn announced_anew(self, now: Time) -> Self {
+        Self {
             announce_at: now + ANNOUNCE_GAPS[0],
             announced: 0,
-            answers: self.answers + 1,
             ..self
         }
     }

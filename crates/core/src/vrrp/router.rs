@@ -196,8 +196,15 @@ impl Router {
             }
             (state, Input::Heard { .. }) => state,
             (state, Input::HeardHello { from, hello }) => {
-                self.heard_hello(now, from, &hello);
-                state
+                let is_news = self.heard_hello(now, from, &hello);
+                match state {
+                    // One that was not heard may have held the VIP meanwhile.
+                    State::Active(held) if is_news => {
+                        out.push(Output::Announce);
+                        State::Active(held.announced_anew(now))
+                    }
+                    state => state,
+                }
             }
             (state @ (State::Active(_) | State::Yielding { .. }), Input::HoldBack(true)) => {
                 out.push(Output::HoldBack);
@@ -264,13 +271,14 @@ impl Router {
         }
     }
 
-    /// Who is heard for the first time, or again, learns at once that it is.
-    fn heard_hello(&mut self, now: Time, from: Ipv4Addr, hello: &Hello) {
+    /// Who is heard for the first time, or again, learns at once that it is; `true`: this one.
+    fn heard_hello(&mut self, now: Time, from: Ipv4Addr, hello: &Hello) -> bool {
         let own = self.settings.address;
         let is_news = from != own && self.peers.heard(now, own, from, hello);
         if let Some(greeting) = self.greeting.as_mut().filter(|_| is_news) {
             greeting.next = now;
         }
+        is_news
     }
 
     /// Whether another router says that it hears nothing of us, who speak.

@@ -71,9 +71,9 @@ impl Balancer {
             return;
         }
         if std::mem::take(&mut self.may_have_left_one_closed) {
-            for vip in self.held() {
+            for vip in self.state.vips.keys() {
                 self.handing_over
-                    .spawn_local(serve_on(vip, self.keeper.clone()));
+                    .spawn_local(serve_on(*vip, self.keeper.clone()));
             }
             return;
         }

@@ -196,7 +196,12 @@ impl Checks {
         ways: &Ways<'_>,
     ) -> Result<(), String> {
         let clients = nodes.len();
-        let answers = |n: usize| nodes[n].answers(vip) && ways.are_open(n, clients);
+        // That clients alone do not reach a holder is something that no balancer can see.
+        let is_reached = |n: usize| {
+            let mut others = (0..clients).filter(|&other| other != n);
+            ways.are_open(n, clients) || others.all(|other| ways.are_open(n, other))
+        };
+        let answers = |n: usize| nodes[n].answers(vip) && is_reached(n);
         let is_well = |n: usize| {
             let all = (0..=clients).all(|other| other == n || ways.are_open(n, other));
             nodes[n].runs() && nodes[n].ready && nodes[n].serving && all

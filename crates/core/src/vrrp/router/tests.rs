@@ -465,6 +465,15 @@ fn a_holder_that_hears_nobody_is_relieved() {
 }
 
 #[test]
+fn the_neighbours_are_told_again_once_a_router_is_heard_again() {
+    let mut bench = Bench::active_with_hellos();
+    bench.run(10_000);
+    assert!(bench.hear_hellos(100, &[OWN], 100).contains(&Announce));
+    assert!(!bench.run(10).contains(&Announce));
+    assert!(bench.run(90).contains(&Announce), "as often as at first");
+}
+
+#[test]
 fn syns_are_kept_for_the_next_holder_and_not_for_long() {
     let mut bench = Bench::active_with_hellos();
     bench.hear_hellos(200, &[OWN], 3000);
