@@ -8,5 +8,6 @@ mod full;
 mod lifecycle;
 mod python;
 mod refusals;
+mod release;
 mod tls;
 mod vips;

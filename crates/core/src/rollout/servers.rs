@@ -287,3 +287,21 @@ impl Step<'_> {
         leaving.map(|server| format!("{server} is being removed"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::config::App;
+
+    #[test]
+    fn a_tier_of_which_all_that_is_left_is_drained_is_named() {
+        let mut config = Config::new("site".parse().unwrap(), App::new("run"));
+        config.app.servers = 2;
+        let drained = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        assert_eq!(all_drained(&config, &drained(&["app1"])), None);
+        let both = drained(&["app1", "app2"]);
+        assert_eq!(all_drained(&config, &both), Some(Tier::App));
+        config.app.servers = 3;
+        assert_eq!(all_drained(&config, &both), None);
+    }
+}

@@ -675,7 +675,8 @@ async fn follow(
             if let Some(reason) = status
                 .failed
                 .as_ref()
-                .filter(|_| deploys && status.generation.desired == status.generation.placed)
+                .filter(|_| deploys || !has_good_release(lab))
+                .filter(|_| status.generation.desired == status.generation.placed)
             {
                 return outcome(
                     lab,
@@ -718,6 +719,13 @@ async fn follow(
         let look_again = (Instant::now() + LOOK).min(deadline);
         let _ = timeout_at(look_again, views.changed()).await;
     }
+}
+
+/// Whether there is a release to go on with where the desired one was given up.
+fn has_good_release(lab: &Lab) -> bool {
+    let view = lab.view.borrow();
+    let placement = view.placement.as_ref();
+    placement.is_some_and(|(_, placement)| placement.good.is_some())
 }
 
 /// That a release was given up, in words.

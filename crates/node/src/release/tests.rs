@@ -93,8 +93,8 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn a_release_is_a_read_only_copy_that_everyone_may_read() {
     let place = Place::new();
-    place.write("secret.key", "x");
-    place.set_mode("secret.key", 0o600);
+    place.write("settings.ini", "x");
+    place.set_mode("settings.ini", 0o640);
     let made = place.make(None);
     assert_eq!(made.release.number, ReleaseNumber(1));
     assert_eq!(made.path, place.releases().join("1"));
@@ -106,13 +106,13 @@ fn a_release_is_a_read_only_copy_that_everyone_may_read() {
             "bin/run",
             "public",
             "public/index.html",
-            "secret.key"
+            "settings.ini"
         ]
     );
     assert_eq!(mode(&made.path), 0o555);
     assert_eq!(mode(&made.path.join("bin/run")), 0o555);
     assert_eq!(mode(&made.path.join("public")), 0o555);
-    assert_eq!(mode(&made.path.join("secret.key")), 0o444);
+    assert_eq!(mode(&made.path.join("settings.ini")), 0o444);
     assert_eq!(
         fs::read_to_string(made.path.join("public/index.html")).unwrap(),
         "hello"
@@ -125,7 +125,7 @@ fn a_new_release_is_made_only_where_contents_changed() {
     let first = place.make(None).release;
     place.write("public/index.html", "hello");
     place.write("gaiola.toml", "site = 'a' # with more servers");
-    place.set_mode("public/index.html", 0o600);
+    place.set_mode("public/index.html", 0o640);
     let again = place.make(Some(&first));
     assert_eq!((again.release, again.new), (first.clone(), false));
     assert_eq!(
