@@ -46,7 +46,10 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn miss(&mut self, text: impl Into<String>) {
-        self.missing.push(text.into());
+        let text = text.into();
+        if !self.missing.contains(&text) {
+            self.missing.push(text);
+        }
     }
 
     fn placement(&mut self) {

@@ -64,7 +64,11 @@ pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
         .iter()
         .filter(|trouble| !before.troubles.contains(trouble))
     {
-        tell(Severity::Error, "server.trouble", trouble.clone());
+        tell(
+            Severity::Error,
+            "server.trouble",
+            format!("reports: {trouble}"),
+        );
     }
     news
 }

@@ -15,6 +15,8 @@ const CLIENTS: f64 = 70.0;
 const BOX: (f64, f64) = (186.0, 74.0);
 /// From one box to the one below it.
 const STEP: f64 = 92.0;
+/// Letters that fit into a line of a box.
+const LINE: usize = 26;
 /// The tiers' names.
 const TOP: f64 = 46.0;
 
@@ -290,6 +292,10 @@ fn short(server: &ServerStatus) -> String {
 }
 
 fn database_line(database: &gaiola_model::placement::ObservedDatabase) -> String {
+    // Before it runs there is no timeline, and what keeps it from running matters more.
+    if database.timeline == 0 {
+        return database.state.chars().take(LINE).collect();
+    }
     let lag = database
         .lag_bytes
         .filter(|_| database.role != DatabaseRole::Primary);

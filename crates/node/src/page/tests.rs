@@ -246,3 +246,20 @@ fn a_site_of_which_nothing_is_known_is_drawn() {
     status.servers.clear();
     assert!(drawn(&status, &Figures::default(), &[]).contains("Not known yet."));
 }
+
+#[test]
+fn an_instance_in_doubt_is_not_drawn_as_ready_and_warnings_need_attention() {
+    let mut status = made_up();
+    let app1 = status
+        .servers
+        .iter_mut()
+        .find(|server| server.name.to_string() == "app1")
+        .unwrap();
+    app1.instances[0].doubted = true;
+    app1.instances[0].reason = "is not found up by web1".into();
+    status.warnings = vec!["db1: the disk is almost full: 1 GB of 50.0 GB are free".into()];
+    let page = drawn(&status, &Figures::default(), &[]);
+    assert!(page.contains("▲</span> in doubt"), "{page}");
+    assert!(page.contains("is not found up by web1"));
+    assert!(page.contains("db1: the disk is almost full"));
+}

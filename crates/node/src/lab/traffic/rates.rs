@@ -356,11 +356,14 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_proxy_loses_its_rates() {
+    fn a_silent_proxy_loses_its_rates_and_has_them_again_where_it_was_silent_for_a_moment() {
         let (mut meter, _) = looked(&[(0, text(1, 0, 0)), (2, text(2, 0, 0))]);
         meter.missed(at(4));
+        assert!(!meter.is_known());
+        meter.look(at(6), Counted::read(&text(3, 0, 0)));
         assert!(meter.is_known());
         meter.missed(at(8));
+        meter.missed(at(12));
         assert!(!meter.is_known() && meter.rates().is_empty());
     }
 
