@@ -259,10 +259,14 @@ async fn copy(
         down,
     )
     .await;
+    drop((server, lease));
     notes.received = end.to_server;
     notes.bytes = end.to_client;
     notes.ending = end.ending;
     notes.reason = end.reason.into();
+    if end.still_sends {
+        io::read_on(&mut client.stream).await;
+    }
 }
 
 async fn refuse(client: &mut Client, refusal: Refusal, limit: Duration) {

@@ -4,6 +4,7 @@ mod admission;
 mod authority;
 mod balance;
 mod configuration;
+mod early;
 mod failures;
 mod files;
 mod flow;

@@ -8,7 +8,7 @@ use super::record::Record;
 use super::request::{Request, Then, own};
 use super::scratch::Parts;
 use super::{Connection, Pending};
-use crate::worker::io::Buffer;
+use crate::worker::io::{self, Buffer};
 use crate::worker::log::{Ending, GOOD};
 use crate::worker::serving::{Backend, Interrupt, NoServer, Place, Want};
 use crate::worker::thread::seconds;
@@ -400,5 +400,9 @@ async fn talk(
     record.bytes += end.to_client;
     record.body_bytes += end.to_server;
     record.fail(end.ending, end.reason);
+    drop((server, upstream));
+    if end.still_sends {
+        io::read_on(&mut connection.client.stream).await;
+    }
     Then::Abort
 }
