@@ -3,6 +3,7 @@
 mod admission;
 mod authority;
 mod balance;
+mod busy;
 mod configuration;
 mod early;
 mod failures;
@@ -14,6 +15,7 @@ mod http;
 mod logs;
 mod mutual_tls;
 mod operate;
+mod passive;
 mod private;
 mod rules;
 mod standalone;
