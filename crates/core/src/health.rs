@@ -1,42 +1,25 @@
 //! Whether a member of a backend takes traffic: what its checks say, and what its traffic shows.
 //!
 //! **Active**: probes, as [`Check`] describes them: `fall` failures in a row take a member down, `rise` successes bring
-//! it up; the first result decides alone. **Passive**: [`Ejection::errors`] attempts in a row that failed put it out
+//! it up; the first result decides alone. **Passive**: [`Ejection::error_limit`] attempts in a row that failed put it out
 //! for a while that doubles each time, whatever its checks say meanwhile; a probe begun after that and answered well
 //! brings it back early. A passive error is an attempt that the server did not answer: no connection, a connection
 //! that ended or a response that did not begin in time. A status of 500 is an answer. A member that answers much later
 //! than the others is put out alike (see [`slow_members`]), but for the whole of its time: a probe may still be quick.
+//!
+//! Down is not dead: one that is busy accepts connections and answers late. What is under way with it goes on; only a
+//! member of which nothing comes back at all is [`Output::Lost`]. What members that are down or out still serve is decided
+//! for all of a backend together, by [`who_serves`].
 
+mod serve;
 mod slow;
 
+pub use serve::{Serving, Standing, who_serves};
 pub use slow::{Answers, Pace, Seen, slow_members};
 
 use crate::backoff::Backoff;
 use gaiola_model::Time;
-use gaiola_model::proxy::Check;
-use std::time::Duration;
-
-/// When a member is ejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ejection {
-    /// Attempts in a row that fail before it is.
-    pub errors: u32,
-    /// For how long: the first time, and at most.
-    pub length: Backoff,
-}
-
-impl Default for Ejection {
-    /// Three errors; 1 s, doubling up to 30 s.
-    fn default() -> Self {
-        Self {
-            errors: 3,
-            length: Backoff {
-                first: Duration::from_secs(1),
-                longest: Duration::from_secs(30),
-            },
-        }
-    }
-}
+use gaiola_model::proxy::{Check, CheckKind, Ejection, Observe};
 
 /// What a member counts as before its first probe was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +27,44 @@ pub enum Unproven {
     /// Up, so that a restarted proxy serves at once; an attempt that fails is repeated elsewhere.
     Up,
     /// Down: where a wrong member would do harm, such as a standby taken for the primary.
+    Down,
+}
+
+/// What a failed probe or attempt has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symptom {
+    /// Nothing came back: no connection in time, or no way there. What is under way there has nobody to answer it.
+    Lost,
+    /// The connection was refused: nothing listens. The connections of a process that died end by themselves; one that
+    /// ends in good order may still answer on them.
+    Refused,
+    /// A connection was accepted and no answer came in time: it is busy, or hangs.
+    Silent,
+    /// It answered badly, or its connection ended.
+    Bad,
+}
+
+/// Why a member's traffic put it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ejected {
+    /// No connection could be made.
+    Unreachable,
+    /// Its connections stand, but requests failed.
+    Errors,
+    /// It answers much later than the others.
+    Slow,
+}
+
+/// What is known of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It takes traffic.
+    Up,
+    /// Its checks let it take traffic; its traffic put it out at this time.
+    Ejected(Ejected, Time),
+    /// Its checks took it out because no answer came, on connections that it accepted.
+    Silent,
+    /// Its checks took it out.
     Down,
 }
 
@@ -55,9 +76,9 @@ pub enum Input {
     /// The probe last asked for was answered well: `HTTP 200 in 2 ms`.
     ProbePassed(String),
     /// The probe last asked for failed: `connection refused`.
-    ProbeFailed(String),
+    ProbeFailed(Symptom, String),
     /// An attempt failed, in words.
-    Errored(String),
+    Errored(Symptom, String),
     /// It answers much later than the others, in words.
     TooSlow(String),
     /// An attempt was answered. Only the first one after an error need be told.
@@ -73,6 +94,8 @@ pub enum Output {
     Up(String),
     /// It takes none from now on, because of this.
     Down(String),
+    /// Nothing comes back from it any more: its connections are closed.
+    Lost,
 }
 
 /// One member's health.
@@ -82,6 +105,8 @@ pub struct Health {
     ejection: Ejection,
     checked: Checked,
     probe: Probe,
+    /// Probes in a row of which nothing came back.
+    lost: u32,
     traffic: Traffic,
     reason: String,
 }
@@ -91,7 +116,7 @@ pub struct Health {
 enum Checked {
     Unproven(Unproven),
     Up { failures: u32 },
-    Down { successes: u32 },
+    Down { successes: u32, symptom: Symptom },
 }
 
 /// The next or present probe.
@@ -110,7 +135,7 @@ enum Probe {
 enum Traffic {
     /// It is sent there. `lately` is the last ejection, which lengthens the next one.
     Sent {
-        errors: u32,
+        errors: Errors,
         lately: Option<Returned>,
     },
     /// None is sent until the given time. `times` counts the ejections in a row, from 0.
@@ -118,9 +143,31 @@ enum Traffic {
         since: Time,
         until: Time,
         times: u32,
-        /// Whether a probe may bring it back before.
-        early: bool,
+        why: Ejected,
+        /// Whether nothing came back of any of the attempts that put it out.
+        lost: bool,
     },
+}
+
+/// Attempts in a row that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Errors {
+    all: u32,
+    /// Those without a connection.
+    unreachable: u32,
+    /// Those of them where nothing came back.
+    lost: u32,
+}
+
+impl Errors {
+    fn add(&mut self, symptom: Symptom) {
+        self.all += 1;
+        match symptom {
+            Symptom::Lost => (self.unreachable, self.lost) = (self.unreachable + 1, self.lost + 1),
+            Symptom::Refused => self.unreachable += 1,
+            Symptom::Silent | Symptom::Bad => {}
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,8 +192,9 @@ impl Health {
             ejection,
             checked,
             probe,
+            lost: 0,
             traffic: Traffic::Sent {
-                errors: 0,
+                errors: Errors::default(),
                 lately: None,
             },
             reason: reason.into(),
@@ -172,16 +220,16 @@ impl Health {
 
     /// Takes one event; what should be done, in order, is appended to `out`.
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
-        let was_up = self.is_up();
+        let (was_up, was_lost) = (self.is_up(), self.is_lost());
         match input {
             Input::Deadline => self.reach(now, out),
-            Input::ProbePassed(reason) => self.conclude(now, true, reason),
-            Input::ProbeFailed(reason) => self.conclude(now, false, reason),
-            Input::Errored(reason) => self.note_error(now, reason),
-            Input::TooSlow(reason) => self.eject(now, reason, false),
+            Input::ProbePassed(reason) => self.conclude(now, None, reason),
+            Input::ProbeFailed(symptom, reason) => self.conclude(now, Some(symptom), reason),
+            Input::Errored(symptom, reason) => self.note_error(now, symptom, reason),
+            Input::TooSlow(reason) => self.eject(now, reason, Ejected::Slow),
             Input::Served => {
                 if let Traffic::Sent { errors, .. } = &mut self.traffic {
-                    *errors = 0;
+                    *errors = Errors::default();
                 }
             }
         }
@@ -189,6 +237,9 @@ impl Health {
             (false, true) => out.push(Output::Up(self.reason.clone())),
             (true, false) => out.push(Output::Down(self.reason.clone())),
             (true, true) | (false, false) => {}
+        }
+        if !was_lost && self.is_lost() {
+            out.push(Output::Lost);
         }
     }
 
@@ -225,6 +276,28 @@ impl Health {
         matches!(self.traffic, Traffic::Ejected { .. })
     }
 
+    /// What is known of it.
+    pub fn condition(&self) -> Condition {
+        match (self.checked, self.traffic) {
+            (Checked::Down { symptom, .. }, _) if self.may_be_busy(symptom) => Condition::Silent,
+            (Checked::Down { .. } | Checked::Unproven(Unproven::Down), _) => Condition::Down,
+            (_, Traffic::Ejected { why, since, .. }) => Condition::Ejected(why, since),
+            (_, Traffic::Sent { .. }) => Condition::Up,
+        }
+    }
+
+    /// Whether it may serve all the same. A check that asks for a role says who may be written to, and is always believed.
+    fn may_be_busy(&self, symptom: Symptom) -> bool {
+        let kind = self.check.as_ref().map(|check| &check.kind);
+        symptom == Symptom::Silent && matches!(kind, Some(CheckKind::Http { .. } | CheckKind::Tls))
+    }
+
+    /// Whether nothing comes back from it: as many probes in a row, or all attempts that put it out.
+    fn is_lost(&self) -> bool {
+        let fall = self.check.as_ref().map_or(1, |check| check.fall.max(1));
+        self.lost >= fall || matches!(self.traffic, Traffic::Ejected { lost: true, .. })
+    }
+
     /// The last result in words.
     pub fn reason(&self) -> &str {
         &self.reason
@@ -247,13 +320,17 @@ impl Health {
     }
 
     /// Takes a probe's result. One that was not asked for is passed over.
-    fn conclude(&mut self, now: Time, passed: bool, reason: String) {
+    fn conclude(&mut self, now: Time, failed: Option<Symptom>, reason: String) {
         let (Some(check), Probe::UnderWay { begun }) = (&self.check, self.probe) else {
             return;
         };
-        self.checked = self.checked.after(passed, check.rise, check.fall);
+        self.lost = match failed {
+            Some(Symptom::Lost) => self.lost.saturating_add(1),
+            Some(_) | None => 0,
+        };
+        self.checked = self.checked.after(failed, check.rise, check.fall);
         let wait = match self.checked {
-            Checked::Up { failures: 0 } | Checked::Down { successes: 0 } => check.interval,
+            Checked::Up { failures: 0 } | Checked::Down { successes: 0, .. } => check.interval,
             Checked::Unproven(_) | Checked::Up { .. } | Checked::Down { .. } => check.fast_interval,
         };
         self.probe = Probe::Due((begun + wait).max(now));
@@ -261,10 +338,10 @@ impl Health {
         if let Traffic::Ejected {
             since,
             times,
-            early: true,
+            why: Ejected::Unreachable | Ejected::Errors,
             ..
         } = self.traffic
-            && passed
+            && failed.is_none()
             && begun > since
         {
             self.traffic = back(now, times);
@@ -272,27 +349,43 @@ impl Health {
     }
 
     /// Counts an attempt that failed; enough of them in a row eject the member, and have it probed soon.
-    fn note_error(&mut self, now: Time, reason: String) {
+    fn note_error(&mut self, now: Time, symptom: Symptom, reason: String) {
+        let counts = match self.ejection.observe {
+            Observe::None => false,
+            Observe::Layer4 => matches!(symptom, Symptom::Lost | Symptom::Refused),
+            Observe::Layer7 => true,
+        };
         let Traffic::Sent { errors, .. } = &mut self.traffic else {
             return;
         };
-        *errors += 1;
-        if *errors < self.ejection.errors {
+        if !counts {
             return;
         }
-        let reason = format!("{errors} errors in a row, the last: {reason}");
-        self.eject(now, reason, true);
+        errors.add(symptom);
+        let errors = *errors;
+        if errors.all < self.ejection.error_limit {
+            return;
+        }
+        let why = match errors.unreachable == errors.all {
+            true => Ejected::Unreachable,
+            false => Ejected::Errors,
+        };
+        let reason = format!("{} errors in a row, the last: {reason}", errors.all);
+        self.eject(now, reason, why);
         if let (Some(check), Probe::Due(at)) = (&self.check, self.probe) {
             self.probe = Probe::Due(at.min(now + check.fast_interval));
         }
     }
 
     /// Puts it out, for longer than the last time unless that is long ago.
-    fn eject(&mut self, now: Time, reason: String, early: bool) {
-        let Traffic::Sent { lately, .. } = self.traffic else {
+    fn eject(&mut self, now: Time, reason: String, why: Ejected) {
+        let Traffic::Sent { lately, errors } = self.traffic else {
             return;
         };
-        let length = self.ejection.length;
+        let length = Backoff {
+            first: self.ejection.time,
+            longest: self.ejection.max_time,
+        };
         let times = match lately {
             Some(last) if now.saturating_since(last.at) < length.longest => {
                 last.times.saturating_add(1)
@@ -304,7 +397,8 @@ impl Health {
             since: now,
             until: now + length.longest_delay(times),
             times,
-            early,
+            why,
+            lost: why == Ejected::Unreachable && errors.lost == errors.all,
         };
     }
 }
@@ -312,27 +406,28 @@ impl Health {
 /// Traffic is sent again.
 fn back(now: Time, times: u32) -> Traffic {
     Traffic::Sent {
-        errors: 0,
+        errors: Errors::default(),
         lately: Some(Returned { at: now, times }),
     }
 }
 
 impl Checked {
     /// The state after one more result.
-    fn after(self, passed: bool, rise: u32, fall: u32) -> Self {
-        match (self, passed) {
-            (Self::Unproven(_), true) => Self::Up { failures: 0 },
-            (Self::Unproven(_), false) => Self::Down { successes: 0 },
-            (Self::Up { .. }, true) => Self::Up { failures: 0 },
-            (Self::Up { failures }, false) if failures + 1 < fall => Self::Up {
+    fn after(self, failed: Option<Symptom>, rise: u32, fall: u32) -> Self {
+        match (self, failed) {
+            (Self::Unproven(_) | Self::Up { .. }, None) => Self::Up { failures: 0 },
+            (Self::Up { failures }, Some(_)) if failures + 1 < fall => Self::Up {
                 failures: failures + 1,
             },
-            (Self::Up { .. }, false) => Self::Down { successes: 0 },
-            (Self::Down { .. }, false) => Self::Down { successes: 0 },
-            (Self::Down { successes }, true) if successes + 1 < rise => Self::Down {
-                successes: successes + 1,
+            (_, Some(symptom)) => Self::Down {
+                successes: 0,
+                symptom,
             },
-            (Self::Down { .. }, true) => Self::Up { failures: 0 },
+            (Self::Down { successes, symptom }, None) if successes + 1 < rise => Self::Down {
+                successes: successes + 1,
+                symptom,
+            },
+            (Self::Down { .. }, None) => Self::Up { failures: 0 },
         }
     }
 }

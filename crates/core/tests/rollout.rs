@@ -381,6 +381,7 @@ impl Site {
             in_flight: held
                 .map(|((_, member), count)| (member.clone(), *count))
                 .collect(),
+            ..ObservedProxy::default()
         })
     }
 

@@ -316,6 +316,9 @@ pub struct ObservedProxy {
     pub in_flight: BTreeMap<String, u64>,
     /// Members that it finds up.
     pub up: BTreeSet<String>,
+    /// Members that it sends to although they are too busy to answer its check, for lack of others.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub busy: BTreeSet<String>,
 }
 
 /// An instance as its agent sees it.

@@ -245,6 +245,9 @@ pub struct Backend {
     /// When a server that answers later than the others is left out. `None`: never.
     #[serde(default)]
     pub slow_ejection: Option<SlowEjection>,
+    /// When a server whose requests fail is left out, whatever its checks say.
+    #[serde(default)]
+    pub ejection: Ejection,
     /// The cookie that keeps a client at its server. HTTP only.
     #[serde(default)]
     pub sticky: Option<Sticky>,
@@ -264,6 +267,7 @@ impl Backend {
             all_spares: false,
             slow_start: None,
             slow_ejection: None,
+            ejection: Ejection::default(),
             sticky: None,
         }
     }
@@ -323,6 +327,48 @@ pub struct SlowEjection {
     pub factor: u16,
     /// For so long without a break.
     pub after: Duration,
+}
+
+/// When a server whose requests fail is left out for a while: passive checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejection {
+    /// What counts as an error.
+    pub observe: Observe,
+    /// Errors in a row that put it out.
+    pub error_limit: u32,
+    /// For how long the first time; each time soon after doubles it.
+    pub time: Duration,
+    /// And at most.
+    pub max_time: Duration,
+    /// Most servers of the backend, in percent, that are out at a time for errors of their requests; one may always be. A
+    /// server that cannot be connected to does not count.
+    pub max_share: u8,
+}
+
+impl Default for Ejection {
+    /// Three errors of any kind; 1 s, doubling up to 30 s; a third of the servers.
+    fn default() -> Self {
+        Self {
+            observe: Observe::default(),
+            error_limit: 3,
+            time: Duration::from_secs(1),
+            max_time: Duration::from_secs(30),
+            max_share: 33,
+        }
+    }
+}
+
+/// What is observed of a server's traffic. A status of 500 is an answer, no error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Observe {
+    /// Nothing.
+    None,
+    /// Connections that cannot be made.
+    Layer4,
+    /// These, and requests that are not answered: their connection ends, or no response begins in time.
+    #[default]
+    Layer7,
 }
 
 /// One member of a backend.
@@ -388,8 +434,8 @@ impl Server {
     }
 
     /// Whether it is to take new traffic while it is up: it is ready, and has a weight.
-    pub fn is_wanted(&self) -> bool {
-        self.admin == Admin::Ready && self.weight > 0
+    pub const fn is_wanted(&self) -> bool {
+        matches!(self.admin, Admin::Ready) && self.weight > 0
     }
 }
 
@@ -413,6 +459,9 @@ pub struct Check {
     pub kind: CheckKind,
     /// Port asked instead of the server's own.
     pub port: Option<u16>,
+    /// `http`: the `Host` that is asked for. `None`: [`Self::HOST`].
+    #[serde(default)]
+    pub host: Option<String>,
     /// Between two probes while nothing changes.
     pub interval: Duration,
     /// Between two probes while up with a failure, or down with a success.
@@ -425,6 +474,11 @@ pub struct Check {
     pub rise: u32,
     /// Failures in a row that take it down.
     pub fall: u32,
+}
+
+impl Check {
+    /// What `http` asks for by itself: a name, for frameworks that answer 400 to an address.
+    pub const HOST: &str = "localhost";
 }
 
 /// What a health check asks.
@@ -646,6 +700,9 @@ pub struct ServerReport {
     pub server: String,
     /// Whether it takes traffic: checked up, and not ejected.
     pub up: bool,
+    /// Whether it serves although its checks took it out: it accepts connections, and there are too few others.
+    #[serde(default)]
+    pub busy: bool,
     /// The last check's result in words: `HTTP 200 in 2 ms`, `connection refused`.
     pub reason: String,
     /// Requests or sessions that were sent to it and have not ended.

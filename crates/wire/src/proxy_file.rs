@@ -140,6 +140,7 @@ const KEYS: Keys = &[
             "all_spares",
             "slow_start",
             "slow_ejection",
+            "ejection",
             "on_marked_down",
             "queue_size",
             "queue_when_down",
@@ -155,6 +156,10 @@ const KEYS: Keys = &[
         &["on", "name", "query", "depth", "bound"],
     ),
     ("backend.NAME.slow_ejection", &["factor", "after"]),
+    (
+        "backend.NAME.ejection",
+        &["observe", "error_limit", "time", "max_time", "max_share"],
+    ),
     (
         "backend.NAME.sticky",
         &[
@@ -176,6 +181,7 @@ const KEYS: Keys = &[
         &[
             "kind",
             "path",
+            "host",
             "user",
             "ca",
             "certificate",

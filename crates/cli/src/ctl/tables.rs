@@ -84,7 +84,8 @@ fn everything(stat: &ProxyStat) -> impl Iterator<Item = ([String; 3], u64, Total
             let now = of(server.in_flight, server.maxconn);
             ((names, now), 0, server.totals)
         });
-        let names = [&*backend.name, "BACKEND", ""];
+        let state = if backend.panic { "PANIC" } else { "" };
+        let names = [&*backend.name, "BACKEND", state];
         let now = backend.in_flight.to_string();
         servers.chain([((names, now), backend.waiting, backend.totals)])
     });
@@ -189,6 +190,7 @@ mod tests {
             address: ([10, 0, 0, 11], 3000).into(),
             state,
             up,
+            busy: false,
             check: check.into(),
             changed_seconds: 7300,
             weight: 10,
@@ -218,6 +220,7 @@ mod tests {
                 name: "app".into(),
                 waiting: 2,
                 in_flight: 6,
+                panic: false,
                 totals: Totals::default(),
             }],
             servers: vec![

@@ -1,6 +1,7 @@
 use super::*;
-use crate::health::{Ejection, Health, Input, Unproven};
+use crate::health::{Health, Input, Symptom, Unproven};
 use gaiola_model::Time;
+use gaiola_model::proxy::Ejection;
 use gaiola_model::proxy::{Algorithm as Kind, Backend, Check, CheckKind, HashKey, Server};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -414,6 +415,7 @@ proptest! {
         let check = Check {
             kind: CheckKind::Tcp,
             port: None,
+            host: None,
             interval: Duration::from_millis(1000),
             fast_interval: Duration::from_millis(200),
             connect: Duration::from_millis(500),
@@ -429,8 +431,8 @@ proptest! {
             now = now + Duration::from_millis(wait);
             let input = match event {
                 0 => Input::ProbePassed("well".into()),
-                1 => Input::ProbeFailed("badly".into()),
-                2 => Input::Errored("refused".into()),
+                1 => Input::ProbeFailed(Symptom::Bad, "badly".into()),
+                2 => Input::Errored(Symptom::Refused, "refused".into()),
                 3 => Input::TooSlow("late".into()),
                 _ => Input::Served,
             };

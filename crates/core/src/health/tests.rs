@@ -1,9 +1,11 @@
 use super::*;
 use gaiola_model::proxy::CheckKind;
+use std::time::Duration;
 
 const CHECK: Check = Check {
     kind: CheckKind::Tcp,
     port: None,
+    host: None,
     interval: Duration::from_millis(1000),
     fast_interval: Duration::from_millis(200),
     connect: Duration::from_millis(500),
@@ -28,24 +30,32 @@ impl Driven {
         }
     }
 
-    /// Waits for the next probe, answers it, and tells when it began, in milliseconds.
-    fn probe(&mut self, passes: bool) -> u128 {
+    /// Waits for the next probe.
+    fn due(&mut self) {
         while !self.out.contains(&Output::Probe) {
             self.now = self.now.max(self.health.next_deadline().unwrap());
             self.health.step(self.now, Input::Deadline, &mut self.out);
         }
         self.out.clear();
+    }
+
+    /// Waits for the next probe, answers it, and tells when it began, in milliseconds.
+    fn probe(&mut self, passes: bool) -> u128 {
+        self.due();
         let result = match passes {
             true => Input::ProbePassed("well".into()),
-            false => Input::ProbeFailed("badly".into()),
+            false => Input::ProbeFailed(Symptom::Bad, "badly".into()),
         };
         self.health.step(self.now, result, &mut self.out);
         self.now.since_start().as_millis()
     }
 
     fn error(&mut self) {
-        self.health
-            .step(self.now, Input::Errored("refused".into()), &mut self.out);
+        self.health.step(
+            self.now,
+            Input::Errored(Symptom::Refused, "refused".into()),
+            &mut self.out,
+        );
     }
 
     fn wait(&mut self, millis: u64) {
@@ -115,7 +125,7 @@ fn a_result_nobody_asked_for_changes_nothing() {
     let before = driven.health.clone();
     driven.health.step(
         driven.now,
-        Input::ProbeFailed("late".into()),
+        Input::ProbeFailed(Symptom::Bad, "late".into()),
         &mut driven.out,
     );
     assert_eq!(driven.health, before);
@@ -214,4 +224,97 @@ fn a_slow_member_stays_out_for_its_time_though_its_probes_pass() {
         driven.probe(true);
     }
     assert!(driven.health.is_up());
+}
+
+/// What is done after these probes.
+fn after(check: Check, symptoms: &[Symptom]) -> (Condition, bool) {
+    let mut driven = Driven::new(Some(check), Unproven::Up);
+    driven.probe(true);
+    let mut was_lost = false;
+    for symptom in symptoms {
+        driven.due();
+        let failed = Input::ProbeFailed(*symptom, "badly".into());
+        driven.health.step(driven.now, failed, &mut driven.out);
+        was_lost |= driven.out.contains(&Output::Lost);
+    }
+    (driven.health.condition(), was_lost)
+}
+
+#[test]
+fn busy_is_not_lost() {
+    use Symptom::{Bad, Lost, Refused, Silent};
+    let http = Check {
+        kind: CheckKind::Http { path: "/up".into() },
+        ..CHECK
+    };
+    assert_eq!(
+        after(http.clone(), &[Silent; 9]),
+        (Condition::Silent, false)
+    );
+    assert_eq!(after(http.clone(), &[Refused; 9]), (Condition::Down, false));
+    assert_eq!(after(http.clone(), &[Bad; 9]), (Condition::Down, false));
+    assert_eq!(after(http.clone(), &[Lost; 2]), (Condition::Up, false));
+    assert_eq!(after(http.clone(), &[Lost; 3]), (Condition::Down, true));
+    // One that was busy loses power.
+    let then = [Silent, Silent, Silent, Lost, Lost, Lost];
+    assert_eq!(after(http.clone(), &then), (Condition::Down, true));
+    assert_eq!(
+        after(http, &[Lost, Lost, Silent]),
+        (Condition::Silent, false)
+    );
+}
+
+#[test]
+fn a_check_for_a_role_is_always_believed() {
+    let role = CheckKind::Https {
+        path: "/primary".into(),
+        ca: "".into(),
+        cert: "".into(),
+        key: "".into(),
+    };
+    for kind in [role, CheckKind::Postgres { user: "u".into() }] {
+        let check = Check { kind, ..CHECK };
+        assert_eq!(after(check, &[Symptom::Silent; 3]).0, Condition::Down);
+    }
+}
+
+fn errors(ejection: Ejection, symptoms: &[Symptom]) -> (Condition, bool) {
+    let mut health = Health::new(None, ejection, Unproven::Up, Time::ZERO);
+    let mut out = Vec::new();
+    for symptom in symptoms {
+        health.step(
+            Time::ZERO,
+            Input::Errored(*symptom, "badly".into()),
+            &mut out,
+        );
+    }
+    (health.condition(), out.contains(&Output::Lost))
+}
+
+#[test]
+fn why_it_was_ejected_shows_in_its_errors() {
+    use Symptom::{Bad, Lost, Refused, Silent};
+    let ejected = |why| Condition::Ejected(why, Time::ZERO);
+    let usual = Ejection::default();
+    let unreachable = ejected(Ejected::Unreachable);
+    assert_eq!(errors(usual, &[Lost; 3]), (unreachable, true));
+    assert_eq!(errors(usual, &[Refused, Lost, Lost]), (unreachable, false));
+    let failed = ejected(Ejected::Errors);
+    assert_eq!(errors(usual, &[Bad, Lost, Silent]), (failed, false));
+}
+
+#[test]
+fn what_counts_as_an_error_is_chosen() {
+    use Symptom::{Bad, Refused};
+    let observing = |observe, error_limit| Ejection {
+        observe,
+        error_limit,
+        ..Ejection::default()
+    };
+    let is_ejected = |ejection, symptoms: &[Symptom]| errors(ejection, symptoms).0 != Condition::Up;
+    assert!(!is_ejected(observing(Observe::None, 1), &[Refused; 9]));
+    assert!(!is_ejected(observing(Observe::Layer4, 1), &[Bad; 9]));
+    assert!(is_ejected(observing(Observe::Layer4, 1), &[Refused]));
+    assert!(!is_ejected(observing(Observe::Layer7, 5), &[Bad; 4]));
+    assert!(is_ejected(observing(Observe::Layer7, 5), &[Bad; 5]));
 }

@@ -139,6 +139,11 @@ impl<'a> View<'a> {
         for sender in self.waited_for(member) {
             let proxy = self.proxy_at(sender, since);
             let proxy = proxy.map_err(|why| format!("waits for {sender}, which {why}"))?;
+            if proxy.busy.contains(&name) {
+                return Err(format!(
+                    "is too busy to answer the check of {sender}, which sends to it all the same, for lack of others"
+                ));
+            }
             if !proxy.up.contains(&name) {
                 return Err(format!("is not found up by {sender}"));
             }

@@ -73,6 +73,9 @@ pub struct BackendStat {
     pub waiting: u64,
     /// Requests and sessions that have not ended.
     pub in_flight: u64,
+    /// Whether servers serve although their checks took them out, for lack of others.
+    #[serde(default)]
+    pub panic: bool,
     /// What has ended, with and without a server.
     pub totals: Totals,
 }
@@ -90,6 +93,9 @@ pub struct ServerStat {
     pub state: Admin,
     /// Whether it is up: checked, and not ejected.
     pub up: bool,
+    /// Whether it serves although its checks took it out: it accepts connections, and there are too few others.
+    #[serde(default)]
+    pub busy: bool,
     /// The last check's result, or why it was ejected, in words.
     pub check: String,
     /// How long ago it last went up or down, or into another `state`.
@@ -107,10 +113,11 @@ pub struct ServerStat {
 }
 
 impl ServerStat {
-    /// What HAProxy calls its state.
+    /// What HAProxy calls its state; it has no word for one that is busy.
     pub const fn word(&self) -> &'static str {
         match (self.state, self.up) {
             (Admin::Maint, _) => "MAINT",
+            (Admin::Ready, false) if self.busy => "BUSY",
             (_, false) => "DOWN",
             (Admin::Drain, true) => "DRAIN",
             (Admin::Ready, true) => "UP",

@@ -223,7 +223,7 @@ async fn update(line: &mut Line, wanted: Wanted, told: &mut Told) -> io::Result<
 
 fn observed(report: &ProxyReport) -> ObservedProxy {
     let mut in_flight = BTreeMap::new();
-    let mut up = BTreeSet::new();
+    let (mut up, mut busy) = (BTreeSet::new(), BTreeSet::new());
     for server in &report.servers {
         if server.in_flight > 0 {
             *in_flight.entry(server.server.clone()).or_default() += server.in_flight;
@@ -231,11 +231,15 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
         if server.up {
             up.insert(server.server.clone());
         }
+        if server.busy {
+            busy.insert(server.server.clone());
+        }
     }
     ObservedProxy {
         revision: report.revision,
         in_flight,
         up,
+        busy,
     }
 }
 

@@ -3,14 +3,14 @@
 mod probe;
 mod task;
 
-pub(super) use probe::in_words;
+pub(super) use probe::{in_words, symptom};
 
 use super::orders::{self, Member};
 use super::tls::ServerSettings;
 use gaiola_core::balance;
-use gaiola_core::health::{Ejection, Health, Input, Pace, Unproven};
+use gaiola_core::health::{Condition, Health, Input, Pace, Unproven};
 use gaiola_model::Time;
-use gaiola_model::proxy::{Admin, Check, CheckKind};
+use gaiola_model::proxy::{Admin, Check, CheckKind, Ejection};
 use probe::Probe;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -24,10 +24,16 @@ use tokio::task::AbortHandle;
 /// Reports of workers about one member that wait to be taken in; further ones are forgotten.
 const INPUTS_LEN: usize = 64;
 
+/// A member that has answered a request within this time is taken to answer.
+const OF_LATE: Duration = Duration::from_secs(5);
+
 /// One member under watch. Dropping it ends its task.
 pub(super) struct Watched {
     pub(super) member: Arc<Member>,
     check: Option<Check>,
+    ejection: Ejection,
+    /// How many requests it had answered when that was looked at last, and when there was one more than before.
+    answers: Cell<(u64, Option<Instant>)>,
     /// What an operator wants of it.
     admin: Cell<Admin>,
     /// How quickly it answers, for the backend to compare.
@@ -49,7 +55,7 @@ impl Watched {
     pub(super) fn start(
         member: Arc<Member>,
         admin: Admin,
-        check: Option<&Check>,
+        (check, ejection): (Option<&Check>, Ejection),
         tls: Option<ServerSettings>,
         before: Option<&Self>,
         changed: &Rc<Notify>,
@@ -58,13 +64,14 @@ impl Watched {
         let clock = Instant::now();
         let health = RefCell::new(Health::new(
             check.clone(),
-            Ejection::default(),
+            ejection,
             unproven(check.as_ref(), before),
             Time::ZERO,
         ));
         let seen = Rc::new(Seen {
             health,
             counts: Cell::new(before.map_or_else(Default::default, Self::counts)),
+            losses: Cell::new(before.map_or(0, |before| before.seen.losses.get())),
             changed_at: Cell::new(before.map_or(clock, |before| before.seen.changed_at.get())),
             up_since: Cell::new(before.and_then(|before| before.seen.up_since.get())),
             proven: watch::Sender::new(check.is_none() || before.is_some()),
@@ -81,8 +88,10 @@ impl Watched {
         };
         let task = tokio::task::spawn_local(watching.run()).abort_handle();
         Self {
+            answers: Cell::new((member.answers().0, None)),
             member,
             check,
+            ejection,
             admin: Cell::new(before.map_or(admin, |before| before.admin.get())),
             pace: RefCell::default(),
             inputs,
@@ -93,9 +102,14 @@ impl Watched {
 
     /// Whether a configuration with this check and `admin` leaves it as it is. Checks over TLS read their certificates
     /// anew with each configuration.
-    pub(super) fn stays_with(&self, admin: Admin, check: Option<&Check>, tls: bool) -> bool {
+    pub(super) fn stays_with(
+        &self,
+        admin: Admin,
+        (check, ejection): (Option<&Check>, Ejection),
+        tls: bool,
+    ) -> bool {
         let check = check.filter(|_| admin != Admin::Maint);
-        self.check.as_ref() == check && !(tls && check.is_some())
+        self.check.as_ref() == check && self.ejection == ejection && !(tls && check.is_some())
     }
 
     /// What an operator wants of it from now on; what changes there begins a new time in its state.
@@ -122,12 +136,30 @@ impl Watched {
             .await;
     }
 
-    /// For the workers.
+    /// Looks whether it has answered requests since the last look.
+    pub(super) fn look_at_answers(&self) {
+        let ((before, at), (count, _)) = (self.answers.get(), self.member.answers());
+        let at = if count == before {
+            at
+        } else {
+            Some(Instant::now())
+        };
+        self.answers.set((count, at));
+    }
+
+    /// Whether it has answered requests of late.
+    pub(super) fn answers(&self) -> bool {
+        let (_, at) = self.answers.get();
+        at.is_some_and(|at| at.elapsed() <= OF_LATE)
+    }
+
+    /// For the workers, but for what is decided for all members of its backend together.
     pub(super) fn health(&self, slow_start: Option<Duration>) -> orders::Health {
         orders::Health {
-            up: self.is_up(),
             downs: self.counts().downs,
+            losses: self.seen.losses.get(),
             share: self.share(slow_start).0,
+            ..orders::Health::default()
         }
     }
 
@@ -154,9 +186,9 @@ impl Watched {
         self.seen.changed_at.get().elapsed()
     }
 
-    /// Whether it would take traffic but for the errors of late.
-    pub(super) fn is_checked_up(&self) -> bool {
-        self.seen.health.borrow().is_checked_up()
+    /// What is known of it.
+    pub(super) fn condition(&self) -> Condition {
+        self.seen.health.borrow().condition()
     }
 
     /// The last result in words.
@@ -189,7 +221,7 @@ mod tests {
             Watched::start(
                 Arc::clone(&member),
                 admin,
-                None,
+                (None, Ejection::default()),
                 None,
                 before,
                 &Rc::default(),

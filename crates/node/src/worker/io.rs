@@ -179,26 +179,39 @@ fn peek(socket: impl AsFd) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Closes so that the other side still gets what was written: says that nothing more comes, then reads and forgets
-/// what it still sends, a second long at most and no more than a megabyte. Closing at once would send a reset that
-/// destroys bytes on their way.
+/// Closes so that the other side still gets what was written: says that nothing more comes, then reads on. Closing at once
+/// would send a reset that destroys bytes on their way.
 pub(super) async fn close_gently(mut stream: Stream) {
-    const SENDING: Duration = Duration::from_secs(30);
-    const PATIENCE: Duration = Duration::from_secs(1);
-    const MOST: usize = 1024 * 1024;
+    const ENDING: Duration = Duration::from_secs(1);
     // It leaves together with what others write.
     tokio::task::yield_now().await;
-    // What is late has its own time, a part of the answer.
+    sent(&mut stream).await;
+    let _ = tokio::time::timeout(ENDING, shutdown(&mut stream)).await;
+    read_on(&mut stream).await;
+}
+
+/// Until what was written has left: what is late has its own time, a part of the answer.
+pub(super) async fn sent(stream: &mut Stream) {
+    const SENDING: Duration = Duration::from_secs(30);
     let _ = tokio::time::timeout(SENDING, poll_fn(|cx| stream.poll_sent(cx))).await;
-    let _ = tokio::time::timeout(PATIENCE, async {
-        shutdown(&mut stream).await?;
-        let mut buffer = Buffer::take();
+}
+
+/// Reads and forgets what the other side still sends, until it ends or is silent for a second: many send all of a body
+/// before they read the answer. It has ten seconds and a quarter of a gigabyte for it.
+pub(super) async fn read_on(stream: &mut Stream) {
+    const SILENCE: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(10);
+    const MOST: usize = 256 * 1024 * 1024;
+    sent(stream).await;
+    let _ = tokio::time::timeout(LONGEST, async {
+        let mut buffer = Buffer::take_long();
         let mut forgotten = 0;
         while forgotten <= MOST {
-            forgotten += read(&mut stream, &mut buffer).await?;
+            let read = tokio::time::timeout(SILENCE, read(stream, &mut buffer)).await;
+            let Ok(Ok(count)) = read else { return };
+            forgotten += count;
             buffer.clear();
         }
-        Ok::<_, Fault>(())
     })
     .await;
 }

@@ -253,13 +253,21 @@ fn frontends(supervisor: &Supervisor, out: &mut Text) {
         "Requests that wait for a server.",
     );
     let names = orders.config.iter().flat_map(|config| &config.backends);
-    for (backend, orders) in names.zip(&orders.backends) {
+    let backends = names.zip(&orders.backends);
+    for (backend, orders) in backends.clone() {
         let waiting = orders.queue.waiting();
         out.sample(
             "gaiola_queue_depth",
             &[("backend", &*backend.name)],
             waiting,
         );
+    }
+    let name = "gaiola_backend_panic";
+    let about = "Whether servers serve although their checks took them out, for lack of others.";
+    out.about(name, "gauge", about);
+    for (backend, orders) in backends {
+        let labels = [("backend", &*backend.name)];
+        out.sample(name, &labels, u8::from(orders.panic));
     }
 }
 

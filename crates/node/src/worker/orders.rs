@@ -64,17 +64,24 @@ pub(super) struct BackendOrders {
     pub(super) in_flight: Arc<InFlight>,
     /// Its members in the configuration's order.
     pub(super) members: Vec<(Arc<Member>, Health)>,
+    /// Whether some serve although their checks took them out: there are no others, or too few.
+    pub(super) panic: bool,
     /// What TLS is spoken with each of them.
     pub(super) tls: Arc<[Option<ServerSettings>]>,
 }
 
-/// A member's health as the checks have it.
+/// A member's health, as checks and traffic have it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Health {
-    /// Whether it takes traffic.
+    /// Whether it takes requests whose cookie names it.
     pub(super) up: bool,
-    /// How often it went down; a worker that sees another number than before closes its connections.
+    /// Whether it takes new ones.
+    pub(super) takes: bool,
+    /// How often it went down; a worker that sees another number than before closes its idle connections, and its sessions
+    /// where that is wanted.
     pub(super) downs: u64,
+    /// How often nothing came back from it any more: what waits for it waits in vain.
+    pub(super) losses: u64,
     /// What part of its weight it takes part with, in sixteenths.
     pub(super) share: u8,
 }

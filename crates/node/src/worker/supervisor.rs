@@ -17,9 +17,9 @@ use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
 use super::sessions::Shown;
 use super::thread::seconds;
 use super::tls::{ServerSettings, Servers, Tickets};
-use gaiola_core::health::Input;
+use gaiola_core::health::{Condition, Ejected, Input, Serving, Standing, who_serves};
 use gaiola_model::Revision;
-use gaiola_model::proxy::{ControlReply, ControlRequest, SlowEjection};
+use gaiola_model::proxy::{ControlReply, ControlRequest, Ejection, SlowEjection};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -102,12 +102,29 @@ struct WatchedBackend {
     name: String,
     slow_start: Option<Duration>,
     slow_ejection: Option<SlowEjection>,
+    ejection: Ejection,
+    /// Whether members that checks found silent serve where no other does.
+    panics: bool,
     queue: Arc<Queue>,
     in_flight: Arc<InFlight>,
     members: Vec<Rc<Watched>>,
     tls: Arc<[Option<ServerSettings>]>,
-    /// Whether each is wanted to take traffic.
-    wanted: Vec<bool>,
+    roles: Vec<Role>,
+}
+
+/// What is said of a member.
+struct Told {
+    up: bool,
+    /// It serves although its checks took it out.
+    busy: bool,
+    reason: String,
+}
+
+/// What is configured of a member, as far as it matters to the others.
+struct Role {
+    /// Whether it is to take new traffic while it is up.
+    wanted: bool,
+    spare: bool,
 }
 
 fn done(result: Result<(), String>) -> ControlReply {
@@ -118,21 +135,62 @@ fn done(result: Result<(), String>) -> ControlReply {
 }
 
 impl WatchedBackend {
-    /// Where no member that is wanted is up, those that only were ejected are better than none.
+    /// Which members serve.
+    fn serving(&self) -> Serving {
+        let members = self.members.iter().zip(&self.roles);
+        let standing = |(watched, role): (&Rc<Watched>, &Role)| Standing {
+            condition: watched.condition(),
+            wanted: role.wanted,
+            spare: role.spare,
+            answers: watched.answers(),
+        };
+        let members: Vec<_> = members.map(standing).collect();
+        who_serves(&members, self.ejection.max_share, self.panics)
+    }
+
+    /// Each member, and what is said of it.
+    fn told(&self) -> impl Iterator<Item = (&Rc<Watched>, Told)> {
+        let serving = self.serving();
+        self.members
+            .iter()
+            .enumerate()
+            .map(move |(index, watched)| {
+                let takes = serving.takes[index];
+                let told = match watched.condition() {
+                    Condition::Silent if takes => Told {
+                        up: false,
+                        busy: true,
+                        reason: format!(
+                            "{}; serves all the same, for lack of others",
+                            watched.reason()
+                        ),
+                    },
+                    condition => Told {
+                        up: condition == Condition::Up
+                            || takes && matches!(condition, Condition::Ejected(Ejected::Errors, _)),
+                        busy: false,
+                        reason: watched.reason(),
+                    },
+                };
+                (watched, told)
+            })
+    }
+
     fn orders(&self) -> BackendOrders {
-        let mut wanted = self.members.iter().zip(&self.wanted);
-        let any_up = wanted.any(|(watched, &wanted)| wanted && watched.is_up());
-        let health = |watched: &Rc<Watched>| Health {
-            up: watched.is_up() || !any_up && watched.is_checked_up(),
+        let serving = self.serving();
+        let health = |(index, watched): (usize, &Rc<Watched>)| Health {
+            up: serving.named[index],
+            takes: serving.takes[index],
             ..watched.health(self.slow_start)
         };
-        let members = self.members.iter();
+        let members = self.members.iter().enumerate();
         BackendOrders {
             queue: Arc::clone(&self.queue),
             in_flight: Arc::clone(&self.in_flight),
             members: members
-                .map(|watched| (Arc::clone(&watched.member), health(watched)))
+                .map(|(index, watched)| (Arc::clone(&watched.member), health((index, watched))))
                 .collect(),
+            panic: serving.panic,
             tls: Arc::clone(&self.tls),
         }
     }

@@ -204,11 +204,11 @@ async fn reach(
                 let failed = failed.map(|&failed| Place::Server(index, failed));
                 notes.redispatched.extend(failed);
                 let began = Instant::now();
-                let connecting = lease.server.connect(client, timeouts.user);
+                let connecting = lease.server.connect(client.carried(), timeouts.user);
                 let connected = tokio::time::timeout(timeouts.connect, connecting).await;
                 notes.connect.span += began.elapsed();
                 notes.connect.done = matches!(connected, Ok(Ok(_)));
-                let reason = match connected {
+                let (symptom, reason) = match connected {
                     Ok(Ok(stream)) => {
                         if lease.server.proved_well() {
                             worker.report(&lease.server.member, Input::Served);
@@ -216,12 +216,16 @@ async fn reach(
                         notes.reason.clear();
                         return Ok((lease, stream));
                     }
-                    Ok(Err(error)) => check::in_words(error),
-                    Err(_) => format!("no connection within {} ms", timeouts.connect.as_millis()),
+                    Ok(Err(error)) => (check::symptom(&error), check::in_words(error)),
+                    Err(_) => {
+                        let limit = timeouts.connect.as_millis();
+                        let words = format!("no connection within {limit} ms");
+                        (lease.server.late_to_connect(), words)
+                    }
                 };
                 notes.reason = format!("{}: {reason}", lease.server.member.name);
                 lease.server.doubt();
-                worker.report(&lease.server.member, Input::Errored(reason));
+                worker.report(&lease.server.member, Input::Errored(symptom, reason));
                 tried.push(lease.index);
                 if notes.retries + 1 == MOST_ATTEMPTS {
                     break;
@@ -259,10 +263,14 @@ async fn copy(
         down,
     )
     .await;
+    drop((server, lease));
     notes.received = end.to_server;
     notes.bytes = end.to_client;
     notes.ending = end.ending;
     notes.reason = end.reason.into();
+    if end.still_sends {
+        io::read_on(&mut client.stream).await;
+    }
 }
 
 async fn refuse(client: &mut Client, refusal: Refusal, limit: Duration) {

@@ -439,6 +439,7 @@ fn a_server_that_came_up_again_starts_with_a_small_share() {
     config.backends[0].check = Some(Check {
         kind: CheckKind::Http { path: "/up".into() },
         port: None,
+        host: None,
         interval: Duration::from_millis(20),
         fast_interval: Duration::from_millis(20),
         connect: LONG,

@@ -12,6 +12,7 @@ fn check() -> Check {
     Check {
         kind: CheckKind::Http { path: "/up".into() },
         port: None,
+        host: None,
         interval: Duration::from_millis(50),
         fast_interval: Duration::from_millis(20),
         connect: Duration::from_millis(500),
@@ -177,47 +178,6 @@ fn checks_take_a_server_out_and_bring_it_back() {
     well.store(true, Ordering::SeqCst);
     eventually("it is up", || Client::connect(bind).get("/").status == 200);
     assert!(proxy.report().servers[0].up);
-}
-
-#[test]
-fn a_get_does_not_wait_for_a_server_that_was_marked_down() {
-    let well = Arc::new(AtomicBool::new(true));
-    let answer = Arc::clone(&well);
-    let hanging = Origin::with(move |connection| {
-        let request = connection.request().unwrap();
-        if request.path() == "/up" && answer.load(Ordering::SeqCst) {
-            connection.answer("up");
-        } else {
-            connection.client.is_closed(); // says nothing until the other side gives up
-        }
-    });
-    let bind = free_address();
-    let mut config = config(bind, &[hanging.address]);
-    config.backends[0].check = Some(Check {
-        timeout: Duration::from_millis(100),
-        ..check()
-    });
-    config.backends[0].timeouts.queue_when_down = true;
-    config.backends[0].timeouts.queue = LONG;
-    config.backends[0].timeouts.connect = LONG; // so that no timer wakes what the interruption must wake
-    let proxy = Proxy::serving(&config);
-    let mut client = Client::connect(bind);
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    eventually("it is in flight", || {
-        proxy.report().servers[0].in_flight == 1
-    });
-    well.store(false, Ordering::SeqCst);
-    eventually("it waits for another", || {
-        let metrics = proxy.admin("/metrics");
-        metrics
-            .text()
-            .contains("gaiola_queue_depth{backend=\"app\"} 1\n")
-    });
-    let other = Origin::start("other");
-    config.revision.0 += 1;
-    config.backends[0].servers.push(server("s2", other.address));
-    proxy.configure(&config);
-    assert_eq!(client.response().text(), "other GET / HTTP/1.1");
 }
 
 #[test]

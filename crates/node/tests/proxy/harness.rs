@@ -184,6 +184,7 @@ pub(crate) fn patient_check(kind: CheckKind) -> Check {
     Check {
         kind,
         port: None,
+        host: None,
         interval: Duration::from_millis(50),
         fast_interval: Duration::from_millis(20),
         connect: Duration::from_secs(5),

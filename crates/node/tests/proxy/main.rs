@@ -3,7 +3,9 @@
 mod admission;
 mod authority;
 mod balance;
+mod busy;
 mod configuration;
+mod early;
 mod failures;
 mod files;
 mod flow;
@@ -13,6 +15,7 @@ mod http;
 mod logs;
 mod mutual_tls;
 mod operate;
+mod passive;
 mod private;
 mod rules;
 mod standalone;

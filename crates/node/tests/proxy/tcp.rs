@@ -135,6 +135,7 @@ fn a_session_waits_for_a_server_that_comes_up() {
     config.backends[0].check = Some(Check {
         kind: CheckKind::Tcp,
         port: None,
+        host: None,
         interval: Duration::from_millis(50),
         fast_interval: Duration::from_millis(20),
         connect: Duration::from_millis(500),
@@ -197,6 +198,7 @@ fn sessions_to_a_server_that_goes_down_are_closed_at_once() {
     config.backends[0].check = Some(Check {
         kind: CheckKind::Tcp,
         port: Some(checks.local_addr().unwrap().port()),
+        host: None,
         interval: Duration::from_millis(50),
         fast_interval: Duration::from_millis(20),
         connect: Duration::from_millis(500),

@@ -47,6 +47,7 @@ impl Reader<'_, '_, '_> {
                 .unwrap_or_default(),
             slow_start: text(section, "slow_start", positive, self.mistakes),
             slow_ejection: self.slow_ejection(section),
+            ejection: self.ejection(section),
             sticky: self.sticky(section),
             ..Backend::new(name, servers)
         };

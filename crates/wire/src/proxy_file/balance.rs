@@ -1,9 +1,9 @@
-//! How a backend chooses a server: `balance`, `hash` and `slow_ejection`.
+//! How a backend chooses a server: `balance`, `hash`, `ejection` and `slow_ejection`.
 
 use super::{Reader, value};
 use crate::file::value::Wrong;
 use crate::file::{Section, text};
-use gaiola_model::proxy::{Algorithm, HashKey, SlowEjection};
+use gaiola_model::proxy::{Algorithm, Ejection, HashKey, Observe, SlowEjection};
 
 /// Most percent that make sense anywhere.
 const MOST_PERCENT: u16 = 10_000;
@@ -79,6 +79,27 @@ impl Reader<'_, '_, '_> {
         Some(bound.unwrap_or(Algorithm::USUAL_BOUND))
     }
 
+    /// Whatever is not said is as by itself.
+    pub(super) fn ejection(&mut self, section: &Section<'_>) -> Ejection {
+        let default = Ejection::default();
+        let Some(section) = section.table("ejection", "backend.NAME.ejection", self.mistakes)
+        else {
+            return default;
+        };
+        let time = self.span(&section, "time", default.time);
+        Ejection {
+            observe: text(&section, "observe", observe, self.mistakes).unwrap_or_default(),
+            error_limit: section
+                .number("error_limit", 1..=1_000_000, self.mistakes)
+                .unwrap_or(default.error_limit),
+            time,
+            max_time: self.span(&section, "max_time", default.max_time.max(time)),
+            max_share: section
+                .number("max_share", 1..=100, self.mistakes)
+                .unwrap_or(default.max_share),
+        }
+    }
+
     pub(super) fn slow_ejection(&mut self, section: &Section<'_>) -> Option<SlowEjection> {
         let kind = "backend.NAME.slow_ejection";
         let section = section.table("slow_ejection", kind, self.mistakes)?;
@@ -91,6 +112,17 @@ impl Reader<'_, '_, '_> {
             after: after?,
         })
     }
+}
+
+fn observe(text: &str) -> Result<Observe, Wrong> {
+    value::one_of(
+        text,
+        &[
+            ("layer7", Observe::Layer7),
+            ("layer4", Observe::Layer4),
+            ("none", Observe::None),
+        ],
+    )
 }
 
 fn on(text: &str) -> Result<On, Wrong> {

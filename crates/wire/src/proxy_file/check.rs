@@ -33,6 +33,7 @@ impl Reader<'_, '_, '_> {
         let interval = self.span(&section, "interval", default.interval);
         Some(Check {
             port: section.number("port", 1..=u16::MAX, self.mistakes),
+            host: text(&section, "host", host, self.mistakes),
             interval,
             fast_interval: self.span(&section, "fast_interval", interval),
             connect: self.span(&section, "connect", default.connect),
@@ -97,7 +98,8 @@ impl Reader<'_, '_, '_> {
 
     fn belongs_to_kinds(&mut self, section: &Section<'_>, kind: Kind) {
         use Kind::{Http, Patroni, Postgres};
-        let keys: [(&str, &[Kind], &str); 5] = [
+        let keys: [(&str, &[Kind], &str); 6] = [
+            ("host", &[Http], "\"http\""),
             ("path", &[Http, Patroni], "\"http\" or \"patroni\""),
             ("user", &[Postgres], "\"postgres\""),
             ("ca", &[Patroni], "\"patroni\""),
@@ -116,6 +118,7 @@ fn check(kind: CheckKind, connect: Duration) -> Check {
     Check {
         kind,
         port: None,
+        host: None,
         interval: INTERVAL,
         fast_interval: INTERVAL,
         connect,
@@ -137,6 +140,18 @@ fn short(text: &str) -> Result<CheckKind, Wrong> {
         _ => "write the path to ask for, such as \"/up\", or \"tcp\" or \"tls\"",
     };
     Err(("is not a check".into(), hint.into()))
+}
+
+/// What a `Host` field may say.
+fn host(text: &str) -> Result<String, Wrong> {
+    let may = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    match !text.is_empty() && text.bytes().all(may) {
+        true => Ok(text.to_owned()),
+        false => Err((
+            "is no host".into(),
+            "write a name, with a port or without: \"www.example.org\"".into(),
+        )),
+    }
 }
 
 fn kind(text: &str) -> Result<Kind, Wrong> {

@@ -169,6 +169,14 @@ pub(super) const WORDS: &[(&str, &str)] = &[
     ),
     ("httpchk", "`check` of [backend.NAME], such as \"/up\""),
     ("http-check", "`check` of [backend.NAME], such as \"/up\""),
+    (
+        "observe",
+        "ejection = { observe = \"layer7\" } of [backend.NAME]",
+    ),
+    (
+        "error-limit",
+        "ejection = { error_limit = 10 } of [backend.NAME]",
+    ),
     ("option tcp-check", "check = \"tcp\" of [backend.NAME]"),
     ("option ssl-hello-chk", "check = \"tls\" of [backend.NAME]"),
     (

@@ -150,6 +150,7 @@ fn every_key_is_read() {
     let check = |kind, connect| Check {
         kind,
         port: None,
+        host: None,
         interval: Duration::from_secs(2),
         fast_interval: Duration::from_secs(2),
         connect,
@@ -188,6 +189,7 @@ fn every_key_is_read() {
         on_marked_down: OnMarkedDown::ShutdownSessions,
         check: Some(Check {
             port: Some(8008),
+            host: None,
             interval: Duration::from_secs(1),
             fast_interval: Duration::from_secs(1),
             timeout: Duration::from_millis(500),

@@ -3,10 +3,11 @@
 use crate::worker::io::{self, Stream};
 use crate::worker::orders::Member;
 use crate::worker::tls::{self, ServerSettings};
+use gaiola_core::health::Symptom;
 use gaiola_model::proxy::{Address, Check, CheckKind, ProxyVersion};
 use std::io::{Error, ErrorKind, Result as IoResult};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Once the status is known, the rest of the answer is awaited so long, so that the server can end in good order.
@@ -25,7 +26,39 @@ pub(super) struct Probe {
 }
 
 /// What a probe found, in words: `HTTP 200 in 2 ms`, or why it failed.
-pub(super) type Finding = Result<String, String>;
+pub(super) type Finding = Result<String, Trouble>;
+
+/// Why a probe failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) symptom: Symptom,
+    pub(super) words: String,
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self {
+            symptom: symptom(&error),
+            words: in_words(error),
+        }
+    }
+}
+
+fn bad(words: String) -> Trouble {
+    let symptom = Symptom::Bad;
+    Trouble { symptom, words }
+}
+
+/// What a connection's failure shows of the server.
+pub(in crate::worker) fn symptom(error: &Error) -> Symptom {
+    match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => Symptom::Refused,
+        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            Symptom::Lost
+        }
+        _ => Symptom::Bad,
+    }
+}
 
 impl Probe {
     /// The check of a member.
@@ -45,57 +78,58 @@ impl Probe {
     /// Asks once.
     pub(super) async fn ask(&self) -> Finding {
         let started = Instant::now();
-        match timeout(self.check.timeout, self.ask_in_time(started)).await {
-            Ok(finding) => finding,
-            Err(_) => Err(format!(
-                "no answer within {} ms",
-                self.check.timeout.as_millis()
-            )),
+        let stream = self.connect().await?;
+        let left = self.check.timeout.saturating_sub(started.elapsed());
+        let asked = timeout(left, self.ask_on(stream, started)).await;
+        asked.unwrap_or_else(|_| {
+            Err(Trouble {
+                symptom: Symptom::Silent,
+                words: format!("no answer within {} ms", self.check.timeout.as_millis()),
+            })
+        })
+    }
+
+    async fn connect(&self) -> Result<Stream, Trouble> {
+        let limit = self.check.connect.min(self.check.timeout);
+        let connecting = io::connect(&self.target, self.check.timeout);
+        match timeout(limit, connecting).await {
+            Ok(connected) => Ok(connected?),
+            Err(_) => Err(Trouble {
+                symptom: Symptom::Lost,
+                words: format!("no connection within {} ms", limit.as_millis()),
+            }),
         }
     }
 
-    async fn ask_in_time(&self, started: Instant) -> Finding {
-        let connecting = io::connect(&self.target, self.check.timeout);
-        let connecting = timeout(self.check.connect, connecting).await;
-        let Ok(connected) = connecting else {
-            let limit = self.check.connect.as_millis();
-            return Err(format!("no connection within {limit} ms"));
-        };
-        let mut stream = connected.map_err(in_words)?;
+    async fn ask_on(&self, mut stream: Stream, started: Instant) -> Finding {
         if let Some(version) = self.send_proxy {
             let header = io::proxy_header(version, None);
-            stream.write_all(&header).await.map_err(in_words)?;
+            stream.write_all(&header).await?;
         }
         if let Some(tls) = &self.tls {
-            stream = tls.encrypt(stream).await.map_err(in_words)?;
+            stream = tls.encrypt(stream).await?;
         }
         match &self.check.kind {
             CheckKind::Tcp => Ok(format!("connected in {} ms", millis(started))),
             CheckKind::Tls => Ok(format!("TLS handshake in {} ms", millis(started))),
             CheckKind::Http { path } => {
-                let status = self.get(stream, path).await.map_err(in_words)?;
+                let status = self.get(stream, path).await?;
                 judge(status, (200..400).contains(&status), started)
             }
             CheckKind::Https { path, .. } => {
-                let status = self.get(stream, path).await.map_err(in_words)?;
+                let status = self.get(stream, path).await?;
                 judge(status, status == 200, started)
             }
             CheckKind::Postgres { user } => {
-                let answer = start(&mut stream, user).await.map_err(in_words)?;
-                goes_on(&answer).map(|()| format!("PostgreSQL in {} ms", millis(started)))
+                let answer = start(&mut stream, user).await?;
+                goes_on(&answer).map_err(bad)?;
+                Ok(format!("PostgreSQL in {} ms", millis(started)))
             }
         }
     }
 
-    async fn get(
-        &self,
-        mut stream: impl AsyncRead + AsyncWrite + Unpin,
-        path: &str,
-    ) -> IoResult<u16> {
-        let host = match &self.target {
-            Address::Tcp(target) => target.to_string(),
-            Address::Unix(_) => "localhost".into(),
-        };
+    async fn get(&self, mut stream: Stream, path: &str) -> IoResult<u16> {
+        let host = self.check.host.as_deref().unwrap_or(Check::HOST);
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: gaiola-check\r\nConnection: close\r\n\r\n"
         );
@@ -104,11 +138,15 @@ impl Probe {
         let mut line = [0; 12]; // "HTTP/1.1 200"
         stream.read_exact(&mut line).await?;
         let status = status(&line).ok_or(ErrorKind::InvalidData)?;
-        let mut rest = [0; 1024];
-        let drained = async { while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {} };
-        let _ = timeout(REST, drained).await;
+        // A server that keeps the connection open has answered all the same.
+        tokio::task::spawn_local(timeout(REST, drain(stream)));
         Ok(status)
     }
+}
+
+async fn drain(mut stream: Stream) {
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
 }
 
 /// Begins a session with PostgreSQL, and returns the first message of its answer: the type, then the contents.
@@ -150,7 +188,7 @@ fn status(line: &[u8; 12]) -> Option<u16> {
 
 fn judge(status: u16, good: bool, started: Instant) -> Finding {
     let words = format!("HTTP {status} in {} ms", millis(started));
-    if good { Ok(words) } else { Err(words) }
+    if good { Ok(words) } else { Err(bad(words)) }
 }
 
 fn millis(started: Instant) -> u128 {

@@ -14,6 +14,8 @@ use tokio::sync::{Notify, mpsc, watch};
 pub(super) struct Seen {
     pub(super) health: RefCell<Health>,
     pub(super) counts: Cell<HealthCounts>,
+    /// How often nothing came back from it any more.
+    pub(super) losses: Cell<u64>,
     /// When it last went up or down, or was first seen.
     pub(super) changed_at: Cell<Instant>,
     /// When it last came up again.
@@ -61,18 +63,19 @@ impl Watching {
                     asking = None;
                     match finding {
                         Ok(words) => Input::ProbePassed(words),
-                        Err(words) => Input::ProbeFailed(words),
+                        Err(trouble) => Input::ProbeFailed(trouble.symptom, trouble.words),
                     }
                 }
                 () = deadline => Input::Deadline,
             };
-            let probed = matches!(input, Input::ProbePassed(_) | Input::ProbeFailed(_));
+            let probed = matches!(input, Input::ProbePassed(_) | Input::ProbeFailed(..));
             self.step(input, &mut outputs);
             for output in outputs.drain(..) {
                 match output {
                     Output::Probe => asking = self.ask(),
                     Output::Up(reason) => self.tell(true, &reason),
                     Output::Down(reason) => self.tell(false, &reason),
+                    Output::Lost => self.lose(),
                 }
             }
             if probed {
@@ -85,7 +88,7 @@ impl Watching {
     fn step(&self, input: Input, outputs: &mut Vec<Output>) {
         let mut health = self.seen.health.borrow_mut();
         let mut counts = self.seen.counts.get();
-        counts.checks_failed += u64::from(matches!(input, Input::ProbeFailed(_)));
+        counts.checks_failed += u64::from(matches!(input, Input::ProbeFailed(..)));
         let was_ejected = health.is_ejected();
         health.step(self.now(), input, outputs);
         counts.ejections += u64::from(!was_ejected && health.is_ejected());
@@ -104,6 +107,16 @@ impl Watching {
     fn ask(&self) -> Option<Asking> {
         let probe = self.probe.clone()?;
         Some(Box::pin(async move { probe.ask().await }))
+    }
+
+    /// Has the workers close its connections.
+    fn lose(&self) {
+        tracing::warn!(
+            server = self.name,
+            "nothing comes back: its connections are closed"
+        );
+        self.seen.losses.set(self.seen.losses.get() + 1);
+        self.changed.notify_one();
     }
 
     fn tell(&self, up: bool, reason: &str) {

@@ -247,12 +247,14 @@ impl Attempt<'_, '_> {
     }
 }
 
-/// A server that went down will hardly answer: what may be asked elsewhere is not left waiting for it.
+/// One that was marked down may be busy with this very request, and sending it elsewhere would make the next one so. Of
+/// one that is lost no answer comes: what may be asked elsewhere is not left waiting for it.
 fn interrupt(stage: &Stage, why: Interrupt, shut: bool, repeatable: bool) -> Option<Outcome> {
     let (letter, reason) = (why.letter(), why.reason());
+    let is_vain = why != Interrupt::Down && repeatable;
     match stage.is_answered() {
         true if shut => Some(Outcome::Broken([letter, b'D'], reason.into())),
-        false if shut || repeatable => Some(Outcome::Failed {
+        false if shut || is_vain => Some(Outcome::Failed {
             failure: Failure::Closed { stale: false },
             ending: [letter, b'H'],
             reason: reason.into(),

@@ -8,14 +8,14 @@ use super::record::Record;
 use super::request::{Request, Then, own};
 use super::scratch::Parts;
 use super::{Connection, Pending};
-use crate::worker::io::Buffer;
+use crate::worker::io::{self, Buffer};
 use crate::worker::log::{Ending, GOOD};
 use crate::worker::serving::{Backend, Interrupt, NoServer, Place, Want};
 use crate::worker::thread::seconds;
 use crate::worker::tunnel::tunnel;
 use gaiola_core::cookie;
 use gaiola_core::forward::{self, Hop};
-use gaiola_core::health::Input;
+use gaiola_core::health::{Input, Symptom};
 use gaiola_core::private;
 use gaiola_core::retry::{self, Failure, MOST_ATTEMPTS, Verdict};
 use gaiola_core::sticky::{Found, Jar};
@@ -77,7 +77,17 @@ pub(super) async fn forward(
             frontend.series(failed).record_redispatch();
         }
         set_cookie(pending, record, backend, member, found);
-        let failed = match reach(connection, backend, lease, method, fresh, record).await {
+        let buffer = &mut pending.buffer;
+        let how = (method, fresh);
+        let reached = reach(connection, buffer, backend, lease, how, record).await;
+        let Some(reached) = reached else {
+            return gone(
+                record,
+                *b"CC",
+                "the client left while a server was connected to",
+            );
+        };
+        let failed = match reached {
             Ok(upstream) => {
                 match once(connection, pending, request, record, backend, upstream).await {
                     Ok(then) => return then,
@@ -337,8 +347,8 @@ async fn once(
             reason,
         } => {
             let ended = ending[0] == Interrupt::Ended.letter();
-            if is_silence(failure) && !ended {
-                note_failure(&connection.worker, &upstream.lease, &reason);
+            if let Some(symptom) = symptom_of(failure).filter(|_| !ended) {
+                note_failure(&connection.worker, &upstream.lease, symptom, &reason);
             }
             if body_held {
                 pending.buffer.keep(0..rest.end);
@@ -370,11 +380,12 @@ fn ends_with_connection(heads: &Parts) -> bool {
     }
 }
 
-/// Whether the server did not answer at all. A connection that was stale tells nothing about it.
-const fn is_silence(failure: Failure) -> bool {
+/// What it shows that the server did not answer at all. A connection that was stale tells nothing about it.
+const fn symptom_of(failure: Failure) -> Option<Symptom> {
     match failure {
-        Failure::Connect | Failure::Closed { stale: false } | Failure::TimedOut => true,
-        Failure::Closed { stale: true } | Failure::BadResponse | Failure::Answered => false,
+        Failure::TimedOut => Some(Symptom::Silent),
+        Failure::Connect | Failure::Closed { stale: false } => Some(Symptom::Bad),
+        Failure::Closed { stale: true } | Failure::BadResponse | Failure::Answered => None,
     }
 }
 
@@ -400,5 +411,9 @@ async fn talk(
     record.bytes += end.to_client;
     record.body_bytes += end.to_server;
     record.fail(end.ending, end.reason);
+    drop((server, upstream));
+    if end.still_sends {
+        io::read_on(&mut connection.client.stream).await;
+    }
     Then::Abort
 }

@@ -19,12 +19,12 @@ struct Held {
     /// Whether it holds state of the client's, so that the next request belongs there; the others only name the client.
     bound: bool,
     /// How often the server's connections had been closed when it was kept.
-    interrupts: u64,
+    closings: u64,
 }
 
 impl Held {
     fn stands(&self) -> bool {
-        self.interrupts == self.server.interrupts() && self.idle.is_quiet(true)
+        self.closings == self.server.closings() && self.idle.is_quiet(true)
     }
 }
 
@@ -39,7 +39,7 @@ impl Private {
             server: Rc::clone(server),
             idle: Idle::new(stream),
             bound,
-            interrupts: server.interrupts(),
+            closings: server.closings(),
         });
     }
 

@@ -60,6 +60,9 @@ pub(in crate::worker) enum NoServer {
     /// None is up.
     #[error("no server is up")]
     NoneUp,
+    /// None is to take new requests.
+    #[error("every server is drained, under maintenance or without a weight")]
+    NoneWanted,
     /// The queue is at its size.
     #[error("the queue is full")]
     QueueFull,
@@ -78,7 +81,7 @@ impl NoServer {
     /// How a request ends that finds none.
     pub(in crate::worker) const fn ending(self) -> Ending {
         match self {
-            Self::AllTried | Self::NoneUp | Self::Superseded => *b"SC",
+            Self::AllTried | Self::NoneUp | Self::NoneWanted | Self::Superseded => *b"SC",
             Self::QueueFull => *b"PQ",
             Self::QueueTimeout | Self::StillDown => *b"sQ",
         }
@@ -169,7 +172,7 @@ impl Backend {
     pub(super) fn take_health(&self, health: &[Health]) {
         let balancer = &mut self.choice.borrow_mut().balancer;
         let share = |(health, config): (&Health, &proxy::Server)| match config.admin {
-            Admin::Ready if health.up => health.share,
+            Admin::Ready if health.takes => health.share,
             Admin::Ready | Admin::Drain | Admin::Maint => 0,
         };
         let shares: Vec<_> = health.iter().zip(&self.config.servers).map(share).collect();
@@ -302,7 +305,14 @@ impl Backend {
         match why {
             _ if self.superseded.get() => Err(NoServer::Superseded),
             NotPicked::AllTried => Err(NoServer::AllTried),
-            NotPicked::NoneUp if !self.config.timeouts.queue_when_down => Err(NoServer::NoneUp),
+            NotPicked::NoneUp if !self.config.timeouts.queue_when_down => {
+                let mut servers = self.config.servers.iter();
+                let is_any_wanted = servers.any(proxy::Server::is_wanted);
+                Err(match is_any_wanted || self.config.servers.is_empty() {
+                    true => NoServer::NoneUp,
+                    false => NoServer::NoneWanted,
+                })
+            }
             NotPicked::NoneUp => Ok(NoServer::StillDown),
             NotPicked::Full => Ok(NoServer::QueueTimeout),
         }

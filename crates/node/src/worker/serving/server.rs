@@ -1,16 +1,17 @@
 //! One worker's part of a backend's member: its idle connections, and what it knows of its health.
 
-use crate::worker::accept::Client;
 use crate::worker::counters::Apart;
 use crate::worker::event::Event;
 use crate::worker::io::{self, Stream};
 use crate::worker::orders::{Health, InFlight, Member, Tally};
 use crate::worker::tls::ServerSettings;
+use gaiola_core::health::Symptom;
 use gaiola_core::retry;
 use gaiola_model::http::Method;
 use gaiola_model::proxy::{Admin, OnMarkedDown};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,22 +34,30 @@ pub(in crate::worker) struct Server {
     usable: Cell<bool>,
     /// Whether it takes requests whose cookie names it: up, configured, and not under maintenance.
     up: Cell<bool>,
-    downs: Cell<u64>,
+    interrupts: Cell<Interrupts>,
     /// An attempt failed, and none was answered since.
     in_doubt: Cell<bool>,
     /// Idle connections; the one used last is taken first, so that the others may grow old.
     pool: RefCell<Vec<Idle>>,
-    /// How often its sessions were ended.
-    ended: Cell<u64>,
     interrupt: Event,
     tls: RefCell<Option<ServerSettings>>,
+}
+
+/// How often each has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Interrupts {
+    downs: u64,
+    losses: u64,
+    ended: u64,
 }
 
 /// Why work with a server is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) enum Interrupt {
-    /// It was marked down.
+    /// It was marked down. It may be busy, and answer what it has.
     Down,
+    /// Nothing comes back from it any more.
+    Lost,
     /// An operator has ended its sessions.
     Ended,
 }
@@ -58,6 +67,7 @@ impl Interrupt {
     pub(in crate::worker) const fn reason(self) -> &'static str {
         match self {
             Self::Down => "the server was marked down",
+            Self::Lost => "the server is lost: nothing comes back from it",
             Self::Ended => "the server's sessions were ended by an operator",
         }
     }
@@ -65,7 +75,7 @@ impl Interrupt {
     /// Who has ended what is interrupted, as the access log has it.
     pub(in crate::worker) const fn letter(self) -> u8 {
         match self {
-            Self::Down => b'D',
+            Self::Down | Self::Lost => b'D',
             Self::Ended => b'K',
         }
     }
@@ -127,10 +137,12 @@ impl Server {
             worker,
             usable: Cell::new(false),
             up: Cell::new(false),
-            downs: Cell::new(0),
+            interrupts: Cell::new(Interrupts {
+                ended: member.ended(),
+                ..Interrupts::default()
+            }),
             in_doubt: Cell::new(false),
             pool: RefCell::default(),
-            ended: Cell::new(member.ended()),
             interrupt: Event::default(),
             tls: RefCell::default(),
             member,
@@ -142,15 +154,15 @@ impl Server {
         self.tls.replace(settings);
     }
 
-    /// A new connection, on which the server has been told whose it is. Bytes that are not acknowledged for `user` end it.
+    /// A new connection, on which the server has been told whose it is, and where that went. Bytes that are not acknowledged for `user` end it.
     pub(in crate::worker) async fn connect(
         &self,
-        client: &Client,
+        carried: Option<(SocketAddr, SocketAddr)>,
         user: Duration,
     ) -> std::io::Result<Stream> {
         let mut stream = io::connect(&self.member.address, user).await?;
         if let Some(version) = self.member.send_proxy {
-            let header = io::proxy_header(version, client.carried());
+            let header = io::proxy_header(version, carried);
             let (header, count) = ([&*header].into_iter(), Cell::new(0));
             let written = io::write_pieces(&mut stream, header, &count).await;
             written.map_err(std::io::Error::other)?;
@@ -162,8 +174,16 @@ impl Server {
         }
     }
 
+    /// What it shows that no connection stood in time: with TLS it may have been accepted.
+    pub(in crate::worker) fn late_to_connect(&self) -> Symptom {
+        match &*self.tls.borrow() {
+            Some(_) => Symptom::Silent,
+            None => Symptom::Lost,
+        }
+    }
+
     /// How often its connections were closed.
-    pub(in crate::worker) const fn interrupts(&self) -> u64 {
+    pub(in crate::worker) const fn closings(&self) -> u64 {
         self.interrupt.times()
     }
 
@@ -178,16 +198,20 @@ impl Server {
     }
 
     /// Takes its health over, what is wanted of it, and whether it takes new requests; tells whether who waits for a
-    /// server must look again. One that went down loses its connections at once.
+    /// server must look again. Of one that went down nothing is kept, and whoever works with it hears of it.
     pub(super) fn take_health(&self, health: Health, admin: Admin, usable: bool) -> bool {
         let up = health.up && admin != Admin::Maint;
         let changed = (self.usable.replace(usable), self.up.replace(up)) != (usable, up);
         if !usable {
             self.pool.borrow_mut().clear();
         }
-        let ended = self.member.ended();
-        let went_down = self.downs.replace(health.downs) < health.downs;
-        if self.ended.replace(ended) != ended || went_down {
+        let interrupts = self.interrupts.get();
+        self.interrupts.set(Interrupts {
+            downs: health.downs,
+            losses: health.losses,
+            ended: self.member.ended(),
+        });
+        if self.interrupts.get() != interrupts {
             self.pool.borrow_mut().clear();
             self.interrupt.notify_all();
         }
@@ -203,11 +227,13 @@ impl Server {
 
     /// Until it is marked down or its sessions are ended; made before the work that is to be interrupted.
     pub(in crate::worker) fn interrupted(&self) -> impl Future<Output = Interrupt> + Unpin {
-        let (ended, mut interrupted) = (self.ended.get(), self.interrupt.notified());
+        let (before, mut interrupted) = (self.interrupts.get(), self.interrupt.notified());
         poll_fn(move |cx| {
-            let why = match self.ended.get() == ended {
-                true => Interrupt::Down,
-                false => Interrupt::Ended,
+            let now = self.interrupts.get();
+            let why = match () {
+                () if now.ended != before.ended => Interrupt::Ended,
+                () if now.losses != before.losses => Interrupt::Lost,
+                () => Interrupt::Down,
             };
             Pin::new(&mut interrupted).poll(cx).map(|()| why)
         })
@@ -221,7 +247,7 @@ impl Server {
         }
         loop {
             match self.interrupted().await {
-                Interrupt::Down if !shut_down => {}
+                Interrupt::Down | Interrupt::Lost if !shut_down => {}
                 interrupt => return interrupt,
             }
         }

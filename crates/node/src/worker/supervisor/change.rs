@@ -1,7 +1,7 @@
 //! Taking a new configuration: everything that can fail is done before the workers hear of it.
 
 use super::admission::refuse;
-use super::{Supervisor, WatchedBackend};
+use super::{Role, Supervisor, WatchedBackend};
 use crate::worker::check::Watched;
 use crate::worker::counters::Counters;
 use crate::worker::limits::Limiter;
@@ -11,7 +11,8 @@ use crate::worker::rules;
 use crate::worker::tls::{Binds, Servers};
 use gaiola_core::sticky;
 use gaiola_model::proxy::{
-    Admission, Algorithm, Backend, Check, CheckKind, ProxyConfig, Server, SlowEjection,
+    Admission, Algorithm, Backend, Check, CheckKind, OnMarkedDown, ProxyConfig, Server,
+    SlowEjection,
 };
 use gaiola_model::{ProxyConfig as Config, Revision};
 use rustix::process::{Resource, getrlimit};
@@ -202,7 +203,7 @@ impl Supervisor {
         let watch = |server: &Server| {
             let old = before.and_then(|before| find(&before.members, server));
             let check = check_of(backend, server);
-            let check = check.as_ref();
+            let check = (check.as_ref(), backend.ejection);
             let tls = servers.check(&backend.name, &server.name);
             let stays = |old: &&Rc<Watched>| old.stays_with(server.admin, check, tls.is_some());
             if let Some(old) = old.filter(stays) {
@@ -232,7 +233,9 @@ impl Supervisor {
             queue,
             in_flight,
             members,
-            wanted: backend.servers.iter().map(Server::is_wanted).collect(),
+            ejection: backend.ejection,
+            panics: panics(backend),
+            roles: backend.servers.iter().map(role).collect(),
         }
     }
 
@@ -274,6 +277,19 @@ fn permit(config: &Config, listeners: &[Arc<Listener>]) -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// Whether members serve that checks found silent, where no other does. Where something else is to be done with a server
+/// that is down, or takes its place, that is done.
+fn panics(backend: &Backend) -> bool {
+    backend.on_marked_down == OnMarkedDown::ClosePooled && backend.fallback.is_none()
+}
+
+const fn role(server: &Server) -> Role {
+    Role {
+        wanted: server.is_wanted(),
+        spare: server.spare,
+    }
 }
 
 /// The backend's check, with the server's own path where it has one.

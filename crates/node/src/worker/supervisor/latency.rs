@@ -1,7 +1,7 @@
 //! Leaving out servers that answer later than the others.
 
 use super::{Supervisor, WatchedBackend};
-use gaiola_core::health::{Answers, Input, Seen, slow_members};
+use gaiola_core::health::{Answers, Condition, Input, Seen, slow_members};
 use gaiola_model::Time;
 use gaiola_model::proxy::SlowEjection;
 use std::time::Duration;
@@ -16,6 +16,10 @@ impl Supervisor {
             tokio::time::sleep(LOOK).await;
             let now = Time::from_start(self.started.elapsed());
             for backend in self.backends.borrow().iter() {
+                backend.look_at_answers();
+                if backend.has_silent() {
+                    self.health_changed.notify_one(); // one that answers requests may serve
+                }
                 if let Some(setting) = &backend.slow_ejection {
                     backend.eject_slow(setting, now);
                 }
@@ -25,6 +29,16 @@ impl Supervisor {
 }
 
 impl WatchedBackend {
+    fn look_at_answers(&self) {
+        let members = self.members.iter();
+        members.for_each(|watched| watched.look_at_answers());
+    }
+
+    fn has_silent(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|watched| watched.condition() == Condition::Silent)
+    }
+
     fn eject_slow(&self, setting: &SlowEjection, now: Time) {
         let mut paces: Vec<_> = self
             .members

@@ -1,6 +1,6 @@
 //! How things stand.
 
-use super::Supervisor;
+use super::{Supervisor, WatchedBackend};
 use gaiola_model::proxy::{ProxyReport, ServerReport};
 
 impl Supervisor {
@@ -12,16 +12,18 @@ impl Supervisor {
             backend: member.backend.clone(),
             server: member.name.clone(),
             up: false,
+            busy: false,
             reason: "no longer configured".into(),
             in_flight: member.in_flight(),
         });
         let backends = self.backends.borrow();
-        let members = backends.iter().flat_map(|backend| &backend.members);
-        let configured = members.map(|watched| ServerReport {
+        let members = backends.iter().flat_map(WatchedBackend::told);
+        let configured = members.map(|(watched, told)| ServerReport {
             backend: watched.member.backend.clone(),
             server: watched.member.name.clone(),
-            up: watched.is_up(),
-            reason: watched.reason(),
+            up: told.up,
+            busy: told.busy,
+            reason: told.reason,
             in_flight: watched.member.in_flight(),
         });
         ProxyReport {

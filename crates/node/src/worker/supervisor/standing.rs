@@ -9,6 +9,8 @@ use std::collections::HashMap;
 enum Standing {
     /// A server that is no spare.
     Served,
+    /// Some of its servers serve although their checks took them out.
+    Panics,
     OnSpares,
     Empty,
 }
@@ -21,6 +23,10 @@ pub(super) fn tell(before: &Orders, after: &Orders) {
         match standing {
             _ if standing == known => {}
             Standing::Served => tracing::info!(backend, "a server takes traffic again"),
+            Standing::Panics => tracing::error!(
+                backend,
+                "checks have taken out so many servers that those which accept connections serve all the same"
+            ),
             Standing::OnSpares => tracing::warn!(backend, "only spare servers take traffic"),
             Standing::Empty => tracing::error!(backend, "no server takes traffic"),
         }
@@ -32,13 +38,17 @@ fn all(orders: &Orders) -> impl Iterator<Item = (&str, Standing)> {
     let all = configured.zip(&orders.backends);
     all.map(|(backend, orders)| {
         let health = orders.members.iter().map(|(_, health)| health);
-        (&*backend.name, standing(backend, health))
+        let standing = match orders.panic {
+            true => Standing::Panics,
+            false => standing(backend, health),
+        };
+        (&*backend.name, standing)
     })
 }
 
 fn standing<'a>(backend: &Backend, health: impl Iterator<Item = &'a Health>) -> Standing {
     let servers = backend.servers.iter().zip(health);
-    let takes = servers.filter(|(server, health)| health.up && server.is_wanted());
+    let takes = servers.filter(|(server, health)| health.takes && server.is_wanted());
     let mut standing = Standing::Empty;
     for (server, _) in takes {
         if !server.spare {
@@ -63,7 +73,7 @@ mod tests {
         };
         let mut backend = Backend::new("app", vec![server("a"), spare]);
         let up = |up| Health {
-            up,
+            takes: up,
             ..Health::default()
         };
         let mut stands = |admin, health: [bool; 2]| {

@@ -1,6 +1,6 @@
 //! All that is counted, for an operator.
 
-use super::Supervisor;
+use super::{Supervisor, Told, WatchedBackend};
 use crate::worker::check::Watched;
 use crate::worker::counters::{SeriesKey, SeriesSum};
 use crate::worker::limits::Limiter;
@@ -44,7 +44,7 @@ impl Supervisor {
 
     fn servers(&self, config: &ProxyConfig, ended: &Ended) -> Vec<ServerStat> {
         let watched = self.backends.borrow();
-        let members = watched.iter().flat_map(|backend| &backend.members);
+        let members = watched.iter().flat_map(WatchedBackend::told);
         let servers = config.backends.iter().flat_map(|backend| {
             let pair = move |server| (&*backend.name, server);
             backend.servers.iter().map(pair)
@@ -53,15 +53,17 @@ impl Supervisor {
         for ([_, backend, server], sum) in ended {
             add(totals.entry((&**backend, &**server)).or_default(), sum);
         }
-        let stat = |((backend, server), watched): ((&str, &Server), &Rc<Watched>)| {
+        type Seen<'a> = ((&'a str, &'a Server), (&'a Rc<Watched>, Told));
+        let stat = |((backend, server), (watched, told)): Seen<'_>| {
             let totals = totals.get(&(backend, &*server.name));
             ServerStat {
                 backend: backend.into(),
                 server: server.name.clone(),
                 address: server.address.clone(),
                 state: server.admin,
-                up: watched.is_up(),
-                check: watched.reason(),
+                up: told.up,
+                busy: told.busy,
+                check: told.reason,
                 changed_seconds: watched.changed().as_secs(),
                 weight: server.weight,
                 spare: server.spare,
@@ -98,6 +100,7 @@ fn backends(config: &ProxyConfig, orders: &Orders, ended: &Ended) -> Vec<Backend
             name: backend.name.clone(),
             waiting: orders.queue.waiting() as u64,
             in_flight: orders.in_flight.total(),
+            panic: orders.panic,
             totals: totals(ended, |[_, name, _]| *name == backend.name),
         })
         .collect()

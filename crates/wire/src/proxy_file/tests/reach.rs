@@ -2,8 +2,8 @@
 
 use super::*;
 use gaiola_model::proxy::{
-    ClientCertificates, HashKey, ProxyVersion, SameSite, Secret, ServerTls, SlowEjection, SniRoute,
-    Sticky, Tls, TlsVersion,
+    ClientCertificates, Ejection, HashKey, Observe, ProxyVersion, SameSite, Secret, ServerTls,
+    SlowEjection, SniRoute, Sticky, Tls, TlsVersion,
 };
 
 const EXAMPLE: &str = include_str!("../../../../../examples/proxy/proxy.toml");
@@ -310,6 +310,8 @@ fn what_a_backend_does_with_its_servers_can_be_written() {
 all_spares = true
 slow_start = "30s"
 slow_ejection = { factor = 300, after = "10s" }
+ejection = { observe = "layer4", error_limit = 10, time = "2s", max_time = "1m", max_share = 50 }
+check = { path = "/up", host = "www.example.org" }
 server = { s = "10.0.0.1:80" }
 [backend.app.sticky]
 cookie = "id"
@@ -331,6 +333,16 @@ max_life = "48h"
         after: Duration::from_secs(10),
     };
     assert_eq!(read.slow_ejection, Some(ejection));
+    let ejection = Ejection {
+        observe: Observe::Layer4,
+        error_limit: 10,
+        time: Duration::from_secs(2),
+        max_time: Duration::from_secs(60),
+        max_share: 50,
+    };
+    assert_eq!(read.ejection, ejection);
+    let host = read.check.unwrap().host;
+    assert_eq!(host.as_deref(), Some("www.example.org"));
     let sticky = Sticky {
         cookie: "id".into(),
         indirect: true,

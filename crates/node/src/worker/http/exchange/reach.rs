@@ -8,7 +8,7 @@ use crate::worker::log::Ending;
 use crate::worker::serving::{Backend, Lease, NoServer, Server, Want};
 use crate::worker::thread::Worker;
 use gaiola_core::backoff::Backoff;
-use gaiola_core::health::Input;
+use gaiola_core::health::{Input, Symptom};
 use gaiola_core::retry::Failure;
 use gaiola_model::http::Method;
 use std::future::poll_fn;
@@ -107,36 +107,36 @@ async fn while_it_stays<T>(
     .await
 }
 
-/// An idle connection to the server, or a new one.
+/// An idle connection to the server, or a new one. `None`: the client has left. What it sends meanwhile gets into `buffer`.
 pub(super) async fn reach(
     connection: &mut Connection,
+    buffer: &mut Buffer,
     backend: &Backend,
     lease: Lease,
-    method: Method,
-    fresh: bool,
+    (method, fresh): (Method, bool),
     record: &mut Record,
-) -> Result<Upstream, Failed> {
+) -> Option<Result<Upstream, Failed>> {
     let timeouts = &backend.config.timeouts;
     let server = &lease.server;
     if !fresh && let Some((stream, bound)) = connection.idle_to(server, method, timeouts.pooled) {
         record.connect.done = true;
-        return Ok(Upstream {
+        return Some(Ok(Upstream {
             lease,
             stream,
             reused: true,
             bound,
-        });
+        }));
     }
     let began = Instant::now();
     // Most requests find a connection, and hold no place for this.
-    let connecting = Box::pin(server.connect(&connection.client, timeouts.user));
-    let connected = connection
-        .server_timer
-        .within(timeouts.connect, connecting)
-        .await;
+    let connecting = Box::pin(server.connect(connection.client.carried(), timeouts.user));
+    let timer = &mut connection.server_timer;
+    let connecting = Box::pin(timer.within(timeouts.connect, connecting));
+    let connected = while_it_stays(&mut connection.client.stream, buffer, connecting).await;
     record.connect.span += began.elapsed();
+    let connected = connected?;
     record.connect.done = connected.is_ok();
-    match connected {
+    Some(match connected {
         Ok(stream) => Ok(Upstream {
             lease,
             stream,
@@ -144,14 +144,15 @@ pub(super) async fn reach(
             bound: false,
         }),
         Err(fault) => {
-            let (ending, reason) = match fault {
-                Fault::Os(error) => (*b"SC", check::in_words(error)),
+            let (ending, symptom, reason) = match fault {
+                Fault::Os(error) => (*b"SC", check::symptom(&error), check::in_words(error)),
                 Fault::Deadline | Fault::Closed => {
                     let limit = timeouts.connect.as_millis();
-                    (*b"sC", format!("no connection within {limit} ms"))
+                    let words = format!("no connection within {limit} ms");
+                    (*b"sC", server.late_to_connect(), words)
                 }
             };
-            note_failure(&connection.worker, &lease, &reason);
+            note_failure(&connection.worker, &lease, symptom, &reason);
             Err(Failed {
                 failure: Failure::Connect,
                 ending,
@@ -160,7 +161,7 @@ pub(super) async fn reach(
                 body_held: true,
             })
         }
-    }
+    })
 }
 
 impl Connection {
@@ -188,7 +189,7 @@ impl Connection {
     }
 }
 
-pub(super) fn note_failure(worker: &Rc<Worker>, lease: &Lease, reason: &str) {
+pub(super) fn note_failure(worker: &Rc<Worker>, lease: &Lease, symptom: Symptom, reason: &str) {
     lease.server.doubt();
-    worker.report(&lease.server.member, Input::Errored(reason.into()));
+    worker.report(&lease.server.member, Input::Errored(symptom, reason.into()));
 }

@@ -1,0 +1,296 @@
+//! Which members of a backend serve, of what is known of each.
+//!
+//! Traffic and checks put members out one by one, for what each has done; whether the others can do without it shows only
+//! when all are seen together. One page that kills whoever answers it, or an application that is too busy for its checks, must
+//! not leave a backend without servers while they would still answer.
+
+use super::{Condition, Ejected};
+use gaiola_model::Time;
+
+/// One member, as far as it matters to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What is known of it.
+    pub condition: Condition,
+    /// Whether it is to take new traffic while it is up.
+    pub wanted: bool,
+    /// Whether it is a spare.
+    pub spare: bool,
+    /// Whether it has answered requests of late, whatever its checks say.
+    pub answers: bool,
+}
+
+/// Who serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Serving {
+    /// Of each member, whether it takes new traffic.
+    pub takes: Vec<bool>,
+    /// Of each, whether it takes requests whose cookie names it: also while only its requests' errors put it out.
+    pub named: Vec<bool>,
+    /// Checks alone have taken out so many that some serve against them.
+    pub panic: bool,
+}
+
+/// Decides who serves. No more than `max_share` percent are out at a time for errors of their requests, and one may always
+/// be; further ones stay in. Where no other serves, before spares do, so do those that only were ejected and can be connected
+/// to; before nobody does, also the others.
+///
+/// With `panics`, members that checks found silent serve where nobody else does; and beside others where more than half of
+/// the members are silent, those of them that have answered requests of late.
+///
+/// ```
+/// use gaiola_core::health::{Condition, Standing, who_serves};
+///
+/// let silent = Standing { condition: Condition::Silent, wanted: true, spare: false, answers: false };
+/// let up = Standing { condition: Condition::Up, ..silent };
+/// assert_eq!(who_serves(&[up, silent], 33, true).takes, [true, false]);
+/// assert_eq!(who_serves(&[silent, silent], 33, true).takes, [true, true]);
+/// ```
+pub fn who_serves(members: &[Standing], max_share: u8, panics: bool) -> Serving {
+    let stays_out = stays_out(members, max_share);
+    let is_up = |index: usize| match members[index].condition {
+        Condition::Up => true,
+        Condition::Ejected(..) => !stays_out[index],
+        Condition::Silent | Condition::Down => false,
+    };
+    let mut takes: Vec<_> = (0..members.len()).map(is_up).collect();
+    let mut named = takes.clone();
+    for (named, member) in named.iter_mut().zip(members) {
+        *named |= is_ejected(member) && is_reachable(member);
+    }
+    let is_regular = |member: &Standing| member.wanted && !member.spare;
+    if !any(members, &takes, is_regular) {
+        add(members, &mut takes, |member| {
+            is_regular(member) && is_ejected(member) && is_reachable(member)
+        });
+    }
+    if !any(members, &takes, |member| member.wanted) {
+        add(members, &mut takes, is_ejected);
+    }
+    let before = takes.clone();
+    if panics && !any(members, &takes, |member| member.wanted) {
+        add(members, &mut takes, is_silent);
+    } else if panics && most_are_silent(members) {
+        add(members, &mut takes, |member| {
+            is_silent(member) && member.answers
+        });
+    }
+    for (named, takes) in named.iter_mut().zip(&takes) {
+        *named |= takes;
+    }
+    Serving {
+        panic: takes != before,
+        takes,
+        named,
+    }
+}
+
+/// Of each member, whether it is out for what its traffic showed and stays so: of those whose requests failed the ones that
+/// have been out for longest, of the others all.
+fn stays_out(members: &[Standing], max_share: u8) -> Vec<bool> {
+    let mut for_errors: Vec<(Time, usize)> = Vec::new();
+    for (index, member) in members.iter().enumerate() {
+        if let Condition::Ejected(Ejected::Errors, since) = member.condition {
+            for_errors.push((since, index));
+        }
+    }
+    for_errors.sort_unstable();
+    let most = ((members.len() * usize::from(max_share) + 50) / 100).max(1);
+    let mut stays: Vec<_> = members.iter().map(is_ejected).collect();
+    for &(_, index) in for_errors.iter().skip(most) {
+        stays[index] = false;
+    }
+    stays
+}
+
+fn is_ejected(member: &Standing) -> bool {
+    matches!(member.condition, Condition::Ejected(..))
+}
+
+fn is_reachable(member: &Standing) -> bool {
+    !matches!(
+        member.condition,
+        Condition::Ejected(Ejected::Unreachable, _)
+    )
+}
+
+fn is_silent(member: &Standing) -> bool {
+    member.condition == Condition::Silent
+}
+
+/// Whether more than half of those that are no spares are silent.
+fn most_are_silent(members: &[Standing]) -> bool {
+    let regular = || {
+        let mut all = members.iter();
+        std::iter::from_fn(move || all.find(|member| member.wanted && !member.spare))
+    };
+    2 * regular().filter(|member| is_silent(member)).count() > regular().count()
+}
+
+fn any(members: &[Standing], takes: &[bool], which: impl Fn(&Standing) -> bool) -> bool {
+    let mut all = members.iter().zip(takes);
+    all.any(|(member, &takes)| takes && which(member))
+}
+
+fn add(members: &[Standing], takes: &mut [bool], which: impl Fn(&Standing) -> bool) {
+    for (takes, member) in takes.iter_mut().zip(members) {
+        *takes |= which(member);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::bool::ANY as BOOL;
+    use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use std::time::Duration;
+
+    const UP: Standing = Standing {
+        condition: Condition::Up,
+        wanted: true,
+        spare: false,
+        answers: false,
+    };
+    const SILENT: Standing = Standing {
+        condition: Condition::Silent,
+        ..UP
+    };
+    const DOWN: Standing = Standing {
+        condition: Condition::Down,
+        ..UP
+    };
+    const SPARE: Standing = Standing { spare: true, ..UP };
+
+    fn ejected(why: Ejected, millis: u64) -> Standing {
+        let since = Time::ZERO + Duration::from_millis(millis);
+        Standing {
+            condition: Condition::Ejected(why, since),
+            ..UP
+        }
+    }
+
+    fn takes<const N: usize>(members: [Standing; N]) -> [bool; N] {
+        let serving = who_serves(&members, 33, true);
+        serving.takes.try_into().unwrap()
+    }
+
+    #[test]
+    fn one_page_puts_no_more_than_a_share_out() {
+        let bad = |millis| ejected(Ejected::Errors, millis);
+        assert_eq!(takes([bad(1), UP]), [false, true]);
+        assert_eq!(takes([bad(2), bad(1)]), [true, false]);
+        assert_eq!(takes([bad(3), bad(1), bad(2)]), [true, false, true]);
+        assert_eq!(takes([bad(0); 6]), [false, false, true, true, true, true]);
+    }
+
+    #[test]
+    fn a_spare_does_not_serve_for_one_that_only_failed_requests() {
+        let bad = ejected(Ejected::Errors, 1);
+        let serving = who_serves(&[bad, SPARE], 33, true);
+        assert_eq!(
+            serving.takes,
+            [true, true],
+            "the balancer passes over the spare"
+        );
+        assert_eq!(
+            takes([ejected(Ejected::Unreachable, 1), SPARE]),
+            [false, true]
+        );
+        assert_eq!(takes([SILENT, SPARE]), [false, true]);
+    }
+
+    #[test]
+    fn who_cannot_be_connected_to_is_better_than_nobody_alone() {
+        let gone = ejected(Ejected::Unreachable, 1);
+        assert_eq!(takes([gone, gone]), [true, true]);
+        assert_eq!(takes([gone, UP]), [false, true]);
+        assert_eq!(takes([gone, ejected(Ejected::Slow, 1)]), [false, true]);
+    }
+
+    #[test]
+    fn a_cookie_leads_to_one_whose_requests_failed_but_not_to_one_that_is_gone() {
+        let named = |member| who_serves(&[member, UP], 33, true).named[0];
+        assert!(named(ejected(Ejected::Errors, 1)));
+        assert!(named(ejected(Ejected::Slow, 1)));
+        for member in [ejected(Ejected::Unreachable, 1), SILENT, DOWN] {
+            assert!(!named(member));
+        }
+    }
+
+    #[test]
+    fn the_silent_serve_where_nobody_else_does() {
+        let serving = who_serves(&[SILENT, SILENT, DOWN], 33, true);
+        assert_eq!(serving.takes, [true, true, false]);
+        assert!(serving.panic);
+        assert_eq!(takes([SILENT, SILENT, UP]), [false, false, true]);
+        let serving = who_serves(&[SILENT, SILENT], 33, false);
+        assert_eq!(
+            serving,
+            Serving {
+                takes: vec![false; 2],
+                named: vec![false; 2],
+                panic: false
+            }
+        );
+        let drained = Standing {
+            wanted: false,
+            ..UP
+        };
+        assert_eq!(takes([SILENT, drained]), [true, true]);
+    }
+
+    #[test]
+    fn where_most_are_silent_those_that_answer_requests_serve_beside_the_others() {
+        let busy = Standing {
+            answers: true,
+            ..SILENT
+        };
+        assert_eq!(takes([busy, SILENT, UP]), [true, false, true]);
+        assert_eq!(takes([busy, UP]), [false, true]);
+        assert_eq!(takes([busy, UP, SPARE]), [false, true, true]);
+    }
+
+    fn any_standing() -> impl Strategy<Value = Standing> {
+        let why = prop_oneof![
+            Just(Ejected::Unreachable),
+            Just(Ejected::Errors),
+            Just(Ejected::Slow)
+        ];
+        let ejected = (why, 0u64..5).prop_map(|(why, at)| ejected(why, at).condition);
+        let condition = prop_oneof![
+            Just(Condition::Up),
+            ejected,
+            Just(Condition::Silent),
+            Just(Condition::Down)
+        ];
+        (condition, BOOL, BOOL, BOOL).prop_map(|(condition, wanted, spare, answers)| Standing {
+            condition,
+            wanted,
+            spare,
+            answers,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn who_is_up_serves_and_who_is_down_does_not(
+            members in proptest::collection::vec(any_standing(), 0..8),
+            panics in BOOL,
+        ) {
+            let serving = who_serves(&members, 33, panics);
+            for (index, member) in members.iter().enumerate() {
+                match member.condition {
+                    Condition::Up => prop_assert!(serving.takes[index]),
+                    Condition::Down => prop_assert!(!serving.named[index]),
+                    Condition::Silent => prop_assert!(panics || !serving.takes[index]),
+                    Condition::Ejected(..) => {}
+                }
+                prop_assert!(serving.named[index] || !serving.takes[index]);
+            }
+            let may = |member: &Standing| member.wanted && member.condition != Condition::Down
+                && (panics || member.condition != Condition::Silent);
+            let any_takes = any(&members, &serving.takes, |member| member.wanted);
+            prop_assert_eq!(any_takes, members.iter().any(may));
+        }
+    }
+}
