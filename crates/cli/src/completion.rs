@@ -114,7 +114,12 @@ impl Known {
     }
 
     fn sizes(&self) -> Vec<String> {
-        let count = |tier| self.servers.iter().filter(|server| server.tier == tier).count();
+        let count = |tier| {
+            self.servers
+                .iter()
+                .filter(|server| server.tier == tier)
+                .count()
+        };
         let mut sizes: Vec<String> = self
             .tiers()
             .map(|tier| format!("{tier}={}", count(tier) + 1))
@@ -136,9 +141,10 @@ impl Known {
             true => &["primary", "standby"][..],
             false => &[],
         };
-        let processes = self.servers.iter().flat_map(|server| {
-            Process::ALL.map(|process| format!("{server}/{process}"))
-        });
+        let processes = self
+            .servers
+            .iter()
+            .flat_map(|server| Process::ALL.map(|process| format!("{server}/{process}")));
         let named = servers.chain(processes).filter(is_drill);
         named.chain(roles.iter().map(ToString::to_string)).collect()
     }
@@ -171,7 +177,9 @@ mod tests {
     fn known() -> Known {
         let config = Config::new("shop".parse().unwrap(), App::new("run"));
         Known {
-            servers: ["lb1", "app1", "db1"].map(|name| name.parse().unwrap()).to_vec(),
+            servers: ["lb1", "app1", "db1"]
+                .map(|name| name.parse().unwrap())
+                .to_vec(),
             config: Some(config),
         }
     }
@@ -206,8 +214,14 @@ mod tests {
     #[test]
     fn the_file_that_is_named_is_the_one_that_is_read() {
         let names = ["-f", "--file"];
-        assert_eq!(value(&words("gaiola exec -f a.toml "), &names), Some("a.toml"));
-        assert_eq!(value(&words("gaiola exec --file=b.toml "), &names), Some("b.toml"));
+        assert_eq!(
+            value(&words("gaiola exec -f a.toml "), &names),
+            Some("a.toml")
+        );
+        assert_eq!(
+            value(&words("gaiola exec --file=b.toml "), &names),
+            Some("b.toml")
+        );
         assert_eq!(value(&words("gaiola exec "), &names), None);
     }
 }

@@ -366,9 +366,11 @@ mod tests {
         let there = up(&["--front-door", "127.0.0.1:9090", "--page", "127.0.0.1:7070"]);
         assert_eq!(is_elsewhere(&place, &there), None);
         let why = is_elsewhere(&place, &up(&["--front-door", "127.0.0.1:8080"])).unwrap();
-        assert!(why.starts_with(
-            "shop is up, and the site is at 127.0.0.1:9090, not at 127.0.0.1:8080: "
-        ));
+        assert!(
+            why.starts_with(
+                "shop is up, and the site is at 127.0.0.1:9090, not at 127.0.0.1:8080: "
+            )
+        );
         assert!(why.ends_with("gaiola down, then gaiola up --front-door 127.0.0.1:8080"));
         let why = is_elsewhere(&place, &up(&["--page", "127.0.0.1:7071"])).unwrap();
         assert!(why.contains("the status page is at 127.0.0.1:7070, not at 127.0.0.1:7071"));
@@ -376,11 +378,17 @@ mod tests {
 
     #[test]
     fn what_is_tried_next_is_there() {
-        let config = Config::new("shop".parse().unwrap(), gaiola_model::config::App::new("run"));
+        let config = Config::new(
+            "shop".parse().unwrap(),
+            gaiola_model::config::App::new("run"),
+        );
         let servers = config.app.servers;
         assert_eq!(
             try_next(&config),
-            format!("gaiola drill kill app1   gaiola scale app={}   gaiola logs -f", servers + 1)
+            format!(
+                "gaiola drill kill app1   gaiola scale app={}   gaiola logs -f",
+                servers + 1
+            )
         );
     }
 }

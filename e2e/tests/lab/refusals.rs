@@ -54,7 +54,10 @@ fn what_cannot_be_scaled_or_drained_is_said() {
     site.gaiola(&["logs", "-n", "app9"])
         .expect(1, &["there is no app9; there are app1"]);
     site.gaiola(&["up", "-d", "--front-door", "127.0.0.1:9"])
-        .expect(1, &["is up, and the site is at", "gaiola down, then gaiola up"]);
+        .expect(
+            1,
+            &["is up, and the site is at", "gaiola down, then gaiola up"],
+        );
     assert!(site.is_healthy());
 }
 
