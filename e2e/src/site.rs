@@ -257,7 +257,7 @@ impl Site {
     /// Does `work` while `rate` requests a second come in.
     pub fn under_load<T>(&self, rate: u32, work: impl FnOnce() -> T) -> (T, Figures) {
         let drill = Drill {
-            rate,
+            rate: Some(rate),
             ..Drill::default()
         };
         load::under_load(self.door, drill, work)

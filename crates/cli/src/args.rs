@@ -84,6 +84,9 @@ pub(crate) enum Command {
     /// The lab: every server as namespaces of this machine.
     #[command(hide = true)]
     Lab(Lab),
+    /// A client of a drill, in the network of a process.
+    #[command(hide = true)]
+    Visit(Visit),
     /// Pid 1 of a lab server.
     #[command(hide = true)]
     Init(Init),
@@ -266,6 +269,19 @@ pub(crate) struct Lab {
     /// Where the status page is reached.
     #[arg(long)]
     pub(crate) page: SocketAddr,
+}
+
+/// Arguments of a client of a drill.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Visit {
+    /// The process whose network is entered.
+    pub(crate) pid: u32,
+    /// Whether it stands in a user namespace.
+    #[arg(long)]
+    pub(crate) rootless: bool,
+    /// A command to run there; without one, the errand that standard input names.
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
 }
 
 /// Arguments of pid 1.

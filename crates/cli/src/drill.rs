@@ -1,23 +1,28 @@
 //! `gaiola drill`: failures rehearsed on purpose, with the result measured.
 
+mod clients;
+
 use crate::args::{Drill, Global};
 use crate::connect::Lab;
 use crate::hands;
 use crate::output::{self, Exit};
 use anyhow::bail;
 use gaiola_core::drill::{
-    DrillReport, Process, Roles, Selection, Target, Verdict, render, render_all,
+    Contents, DrillReport, Process, Roles, Selection, Target, Verdict, Writes, render, render_all,
 };
+use gaiola_core::topology;
 use gaiola_model::event::Subject;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, ServerName, Tier};
 use gaiola_node::api::{Harm as Order, Place, ServerHandle};
 use gaiola_node::client::Request;
-use gaiola_node::drill::{Answer, Course, Harm, Limits, Plan, Sight, run};
+use gaiola_node::drill::witness::Witness;
+use gaiola_node::drill::{Acknowledged, Answer, Course, Harm, Limits, Plan, Record, Sight, run};
 use gaiola_node::lab::processes;
 use gaiola_node::os::process::{Identity, identify, signal};
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 
@@ -38,15 +43,11 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
             tell!("\n[{}/{}] {target}", number + 1, targets.len());
         }
         // Who is the primary may have changed in the drill before.
-        let roles = Roles::of(&lab.get::<Status>("/status")?);
-        let course = Course::new(place.front_door, config.drill.clone());
-        let course = match config.speaks_tls() {
-            true => course.over_tls().map_err(anyhow::Error::msg)?,
-            false => course,
-        };
+        let now: Status = lab.get("/status")?;
+        let course = course(&place, &config, &now)?;
         let plan = Plan {
             site: lab.site.clone(),
-            target: target.named(roles)?,
+            target: target.named(Roles::of(&now))?,
             hold: drill.hold,
             course,
             limits: Limits::default(),
@@ -73,6 +74,28 @@ fn selection(drill: &Drill) -> anyhow::Result<Selection> {
         (Selection::All, true) => Ok(Selection::Faults),
         (_, true) => bail!("--faults belongs to `drill all`"),
         (selection, false) => Ok(selection),
+    }
+}
+
+/// How the site is asked: by the front door, and each VIP by itself.
+fn course(place: &Place, config: &Config, status: &Status) -> anyhow::Result<Course> {
+    let by_proxies = config.balancer.is_some() || config.web.is_some();
+    let probed = match by_proxies {
+        true => topology::PROBE_PATH,
+        false => &config.app.health,
+    };
+    let mut course =
+        Course::new(place.front_door, config.drill.clone()).probing(probed, by_proxies);
+    let doors = clients::doors_of_vips(status).into_iter();
+    course.vips = doors
+        .filter_map(|door| match door.ip() {
+            IpAddr::V4(vip) => Some(vip),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    match config.speaks_tls() {
+        true => course.over_tls().map_err(anyhow::Error::msg),
+        false => Ok(course),
     }
 }
 
@@ -308,5 +331,22 @@ impl Harm for Hands<'_> {
 
     fn status(&self) -> Answer<'_, Sight> {
         Box::pin(self.look())
+    }
+
+    fn witnesses<'a>(
+        &'a self,
+        target: &'a Target,
+        course: &'a Course,
+        record: &'a Record,
+    ) -> Answer<'a, Vec<Witness>> {
+        Box::pin(self.send_witnesses(target, course, record))
+    }
+
+    fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> Answer<'a, Writes> {
+        Box::pin(self.look_in_the_database(writes))
+    }
+
+    fn contents(&self) -> Answer<'_, Contents> {
+        Box::pin(self.compare_members())
     }
 }

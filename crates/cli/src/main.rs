@@ -75,6 +75,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Drill(drill) => drill::drill(&global, &drill),
         Command::Completion(completion) => completion::completion(completion.shell),
         Command::Lab(lab) => processes::lab(lab),
+        Command::Visit(visit) => processes::visit(&visit),
         Command::Init(init) => processes::init(&init),
         Command::Agent(agent) => processes::agent(&agent),
         Command::Keeper(keeper) => processes::keeper(&keeper),

@@ -1,13 +1,18 @@
 //! The processes that Gaiola is made of. People type `gaiola proxy -f FILE` alone.
 
-use crate::args::{Booted, Global, Init, Keeper, KeeperKind, Lab, Proxy};
+use crate::args::{Booted, Global, Init, Keeper, KeeperKind, Lab, Proxy, Visit};
 use crate::hands::{Invalid, told};
 use crate::output::Exit;
+use anyhow::Context as _;
 use gaiola_model::proxy_file::ProxyFile;
+use gaiola_node::drill::witness;
+use gaiola_node::os::namespace;
 use gaiola_node::os::signal::outlive_stray_signals;
 use gaiola_node::worker::FileError;
 use gaiola_node::{agent, init, keeper, lab, stderr, worker};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 
 /// Logs to standard error, which is the process's log file.
 fn log() {
@@ -39,6 +44,21 @@ pub(crate) fn lab(args: Lab) -> anyhow::Result<Exit> {
         front_door: args.front_door,
         page: args.page,
     })?;
+    Ok(Exit::Ok)
+}
+
+/// `gaiola visit`: runs a command, or an errand of a drill, in the network of a process.
+pub(crate) fn visit(visit: &Visit) -> anyhow::Result<Exit> {
+    namespace::join_network(visit.pid, visit.rootless)
+        .with_context(|| format!("cannot enter the network of process {}", visit.pid))?;
+    if let Some((program, args)) = visit.command.split_first() {
+        let error = Command::new(program).args(args).exec();
+        return Err(error).with_context(|| format!("cannot run {program}"));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(witness::carry_out())?;
     Ok(Exit::Ok)
 }
 

@@ -3,6 +3,7 @@
 //! `node::drill` loads the site, does the harm and fills a [`Ledger`]; everything that is concluded from it is
 //! concluded here.
 
+mod contents;
 mod ledger;
 mod process;
 mod render;
@@ -12,10 +13,11 @@ mod target;
 mod template;
 mod whom;
 
+pub use contents::{Contents, Holding, Rows, compare};
 pub use ledger::{Kind, Ledger, Sample};
 pub use process::Process;
 pub use render::{render, render_all};
-pub use report::{DrillReport, KindReport, Marks, SCHEMA, Verdict, Writes};
+pub use report::{DrillReport, Findings, KindReport, Marks, SCHEMA, Verdict, Writes};
 pub use selection::Selection;
 pub use target::{Target, TargetError, Wanted};
 pub use template::{fill_body, fill_path};

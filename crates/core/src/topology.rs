@@ -15,6 +15,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 /// The lab itself: the bridge's address, from which the front door connects.
 pub const LAB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// A client of the lab's that comes straight to a door, and not by the front door.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// Proxies of balancers and web servers answer this path themselves, whatever stands behind them: it costs the site
+/// nothing.
+pub const PROBE_PATH: &str = "/.gaiola/probe";
 /// Where a web server serves.
 pub const WEB_PORT: u16 = 8000;
 /// Metrics and health of a proxy.
@@ -228,7 +233,7 @@ mod tests {
             panic!("two frontends");
         };
         let rules = |frontend: &Frontend| match &frontend.mode {
-            Mode::Http { routes, .. } => routes[0].rules.clone(),
+            Mode::Http { routes, .. } => routes[1].rules.clone(),
             Mode::Tcp { .. } => Vec::new(),
         };
         assert_eq!(rules(plain), [Rule::to_https()]);
@@ -283,7 +288,7 @@ mod tests {
             panic!("HTTP")
         };
         assert_eq!(
-            routes[0].files,
+            routes[1].files,
             [std::path::PathBuf::from("/releases/7/public")]
         );
         assert_eq!(

@@ -219,24 +219,50 @@ impl Default for Database {
 
 /// `[drill]`: how this site is loaded while a failure is rehearsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Drill {
-    /// Requests a second over all kinds. Default 100.
-    pub rate: u32,
+    /// Requests a second over all kinds. `None`: a tenth of what one connection achieves, and no more than 100.
+    pub rate: Option<u32>,
     /// Path of a page. Default `/`.
     pub page: String,
     /// Path of a read. Default: none.
     pub read: Option<String>,
     /// A write and how it is found again. Default: none.
     pub write: Option<DrillWrite>,
+    /// What a drill must not exceed to pass.
+    pub limits: DrillLimits,
+}
+
+/// What a drill must not exceed to pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DrillLimits {
+    /// The longest time that any kind of request may go without a success. Default 30 s: what a lost primary may take.
+    pub max_outage: Duration,
+    /// Requests of the load that may fail. Default: any number.
+    pub max_failed: Option<u64>,
+    /// Acknowledged writes that may be lost. Default 0.
+    pub max_lost: u64,
+}
+
+impl Default for DrillLimits {
+    fn default() -> Self {
+        Self {
+            max_outage: Duration::from_secs(30),
+            max_failed: None,
+            max_lost: 0,
+        }
+    }
 }
 
 impl Default for Drill {
     fn default() -> Self {
         Self {
-            rate: 100,
+            rate: None,
             page: "/".into(),
             read: None,
             write: None,
+            limits: DrillLimits::default(),
         }
     }
 }

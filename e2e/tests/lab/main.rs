@@ -4,6 +4,7 @@ mod badluck;
 mod changes;
 mod database;
 mod failures;
+mod faults;
 mod full;
 mod lifecycle;
 mod python;

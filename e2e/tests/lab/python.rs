@@ -63,7 +63,7 @@ fn pages_and_reads_go_on_while_writes_wait_for_the_database() {
     site.wait_for("it is healthy", SOON, || site.is_healthy());
     let writes = Writes::default();
     let drill = Drill {
-        rate: 20,
+        rate: Some(20),
         page: "/page".into(),
         read: Some("/entries".into()),
         ..Drill::default()

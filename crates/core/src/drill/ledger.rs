@@ -1,40 +1,90 @@
 //! Every request of a drill, and what can be told from them together.
 
-use gaiola_model::Time;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use gaiola_model::{ServerName, Time};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// What a request was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// ```
+/// use gaiola_core::drill::Kind;
+///
+/// let kind: Kind = "vip 10.77.0.100".parse().unwrap();
+/// assert!(kind.is_probe() && kind.is_of_users());
+/// assert_eq!(kind.to_string(), "vip 10.77.0.100");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// The probe: the page over a new connection, every 10 ms, with a limit of 100 ms. It measures the outage.
+    /// The probe: a new connection by the front door, with a limit of 100 ms.
     Probe,
+    /// A new connection straight to this VIP, from the network that clients are in.
+    Vip(Ipv4Addr),
     /// The steady load's page.
     Page,
     /// The steady load's read.
     Read,
     /// The steady load's write.
     Write,
+    /// A write by a client within this server's own network, which the harm may have cut off. It may fail as it likes:
+    /// what is acknowledged must be kept all the same.
+    Inside(ServerName),
 }
 
 impl Kind {
-    /// Its name in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Probe => "probe",
-            Self::Page => "page",
-            Self::Read => "read",
-            Self::Write => "write",
-        }
+    /// Whether it opens a new connection each time and asks for next to nothing.
+    pub const fn is_probe(self) -> bool {
+        matches!(self, Self::Probe | Self::Vip(_))
+    }
+
+    /// Whether what fails of it would have failed for users.
+    pub const fn is_of_users(self) -> bool {
+        !matches!(self, Self::Inside(_))
     }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            Self::Probe => f.write_str("probe"),
+            Self::Vip(address) => write!(f, "vip {address}"),
+            Self::Page => f.write_str("page"),
+            Self::Read => f.write_str("read"),
+            Self::Write => f.write_str("write"),
+            Self::Inside(server) => write!(f, "inside {server}"),
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || format!("{text:?} is no kind of request");
+        match text.split_once(' ') {
+            Some(("vip", address)) => address.parse().map(Self::Vip).map_err(|_| unknown()),
+            Some(("inside", server)) => server.parse().map(Self::Inside).map_err(|_| unknown()),
+            _ => [Self::Probe, Self::Page, Self::Read, Self::Write]
+                .into_iter()
+                .find(|kind| kind.to_string() == text)
+                .ok_or_else(unknown),
+        }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -96,6 +146,19 @@ impl Ledger {
         *self = Self::default();
     }
 
+    /// Takes a request that somebody else has measured.
+    pub fn took(&mut self, sample: Sample, why: Option<&str>) {
+        self.samples.push(sample);
+        if let Some(why) = why {
+            *self.failures.entry((sample.kind, why.into())).or_default() += 1;
+        }
+    }
+
+    /// The kinds that it holds requests of.
+    pub fn kinds(&self) -> BTreeSet<Kind> {
+        self.samples.iter().map(|sample| sample.kind).collect()
+    }
+
     /// Requests of a kind, as they ended.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Sample> {
         self.samples
@@ -113,6 +176,11 @@ impl Ledger {
         self.failures
             .iter()
             .map(|((kind, why), count)| (*kind, why.as_str(), *count))
+    }
+
+    /// How many requests have ended.
+    pub const fn sent_count(&self) -> usize {
+        self.samples.len()
     }
 
     /// How many requests failed.
@@ -243,6 +311,22 @@ mod tests {
             }
         }
         ledger
+    }
+
+    #[test]
+    fn a_kind_is_read_as_it_is_written() {
+        let kinds = [
+            Kind::Probe,
+            Kind::Vip(Ipv4Addr::new(10, 77, 0, 100)),
+            Kind::Page,
+            Kind::Read,
+            Kind::Write,
+            Kind::Inside("db1".parse().unwrap()),
+        ];
+        for kind in kinds {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        assert!("vip db1".parse::<Kind>().is_err() && "".parse::<Kind>().is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reports as tables for people.
 
+use super::contents::Contents;
 use super::ledger::Kind;
 use super::report::{DrillReport, KindReport, Verdict};
 use std::fmt::Write;
@@ -69,9 +70,12 @@ fn whole(report: &DrillReport) -> String {
 
 /// A probe comes every 10 ms: a pause of five times that is the measuring machine's own.
 fn outage(report: &DrillReport) -> String {
-    let meaning = "the longest gap of a new connection every 10 ms";
+    let meaning = format!(
+        "the longest time without a success, of kind {}",
+        report.outage_of
+    );
     match report.longest_pause_ms {
-        0..=50 => meaning.into(),
+        0..=50 => meaning,
         pause => format!("{meaning} (the prober itself was held up for {pause} ms)"),
     }
 }
@@ -80,7 +84,7 @@ fn requests(report: &DrillReport, text: &mut String) {
     line(text, "");
     line(
         text,
-        "               sent   failed   resent  longest gap      p50      p99",
+        "                        sent   failed   resent  longest gap      p50      p99",
     );
     for kind in &report.kinds {
         let KindReport {
@@ -91,14 +95,14 @@ fn requests(report: &DrillReport, text: &mut String) {
             p99_ms,
             ..
         } = kind;
-        let resent = if kind.kind == Kind::Probe {
+        let resent = if kind.kind.is_probe() {
             "-".into()
         } else {
             kind.resent.to_string()
         };
-        let name = kind.kind.name();
+        let name = kind.kind.to_string();
         let row = format!(
-            "  {name:<9} {sent:>7}  {failed:>7}  {resent:>7}  {:>11}  {:>7}  {:>7}",
+            "  {name:<18} {sent:>7}  {failed:>7}  {resent:>7}  {:>11}  {:>7}  {:>7}",
             format!("{longest_gap_ms} ms"),
             format!("{p50_ms} ms"),
             format!("{p99_ms} ms"),
@@ -142,6 +146,25 @@ fn writes(report: &DrillReport, text: &mut String) {
     for lost in &report.lost_examples {
         line(text, &format!("    lost: {lost}"));
     }
+    contents(&report.contents, text);
+}
+
+fn contents(contents: &Contents, text: &mut String) {
+    match contents {
+        Contents::NotAsked => {}
+        Contents::Unknown(why) => line(text, &format!("  members not compared: {why}")),
+        Contents::Same { members, rows } => {
+            let names: Vec<String> = members.iter().map(ToString::to_string).collect();
+            let names = names.join(" and ");
+            line(text, &format!("  {names} hold the same {rows} rows"));
+        }
+        Contents::Different(differences) => {
+            line(text, "  the members differ:");
+            differences
+                .iter()
+                .for_each(|it| line(text, &format!("    {it}")));
+        }
+    }
 }
 
 /// Several drills, one row each, and what they come to together.
@@ -149,15 +172,16 @@ pub fn render_all(reports: &[DrillReport]) -> String {
     let mut text = String::new();
     line(
         &mut text,
-        "drill               verdict      detected  recovered     whole   outage   sent  failed  acknowledged  lost",
+        "drill                   verdict        detected  recovered      whole     outage   sent  failed  acknowledged  lost",
     );
     for report in reports {
         let moment =
             |value: Option<u64>| value.map_or_else(|| "-".to_string(), |ms| format!("{ms} ms"));
-        let load = || report.kinds.iter().filter(|kind| kind.kind != Kind::Probe);
+        let is_load = |kind: &&KindReport| !kind.kind.is_probe() && kind.kind.is_of_users();
+        let load = || report.kinds.iter().filter(is_load);
         let _ = writeln!(
             text,
-            "{:<19} {:<11} {:>9}  {:>9} {:>9} {:>8} {:>6} {:>7} {:>13} {:>5}",
+            "{:<23} {:<13} {:>9}  {:>9} {:>10} {:>10} {:>6} {:>7} {:>13} {:>5}",
             report.target.to_string(),
             report.verdict.words(),
             moment(report.detected_ms),
@@ -165,7 +189,7 @@ pub fn render_all(reports: &[DrillReport]) -> String {
             moment(report.whole_ms),
             format!("{} ms", report.outage_ms),
             load().map(|kind| kind.sent).sum::<u64>(),
-            load().map(|kind| kind.failed).sum::<u64>(),
+            report.failed(),
             report.acknowledged,
             report.lost,
         );
@@ -200,11 +224,11 @@ kill lb1/proxy: passed
   detected       205 ms  after the harm the status showed it
   recovered      506 ms  after the harm all kinds of requests succeeded again
   whole         1005 ms  after the harm nothing was missing
-  outage         510 ms  the longest gap of a new connection every 10 ms
+  outage         510 ms  the longest time without a success, of kind probe
 
-               sent   failed   resent  longest gap      p50      p99
-  probe         400       50        -       510 ms     1 ms     1 ms
-  write         134        0        1        30 ms     5 ms     5 ms
+                        sent   failed   resent  longest gap      p50      p99
+  probe                  400       50        -       510 ms     1 ms     1 ms
+  write                  134        0        1        30 ms     5 ms     5 ms
   probe failed 50 times: connection refused
   resent: a reused connection was closed without a byte of an answer, and the request was
   sent again on a new one, as browsers do
@@ -224,7 +248,10 @@ kill lb1/proxy: passed
         let text = render_all(&[report(Writes::default(), None), report(lost, None)]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 5);
-        assert!(lines[1].starts_with("kill lb1/proxy      passed"), "{text}");
+        assert!(
+            lines[1].starts_with("kill lb1/proxy          passed"),
+            "{text}"
+        );
         assert_eq!(lines[0].len(), lines[2].len(), "{text}");
         assert_eq!(lines[3], "1 of 2 passed");
         assert_eq!(

@@ -1,13 +1,15 @@
 //! What a drill found, for programs; `render` makes a table of it for people.
 
+use super::contents::Contents;
 use super::ledger::{Kind, Ledger};
 use super::target::Target;
 use gaiola_model::Time;
+use gaiola_model::config::DrillLimits;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The schema's number: raised when a program that reads reports would have to change.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What one drill found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +32,10 @@ pub struct DrillReport {
     pub put_back_ms: Option<u64>,
     /// From the harm until the site was healthy with nothing missing.
     pub whole_ms: Option<u64>,
-    /// The longest gap of a probe that opens a new connection every 10 ms with a limit of 100 ms.
+    /// The longest time that a kind of request went without a success: of the kind that fared worst.
     pub outage_ms: u64,
+    /// That kind.
+    pub outage_of: Kind,
     /// The longest time between two begun probes: normally about 10. When it is long, the measuring machine was
     /// itself held up, and the outage may be overstated by it.
     pub longest_pause_ms: u64,
@@ -47,6 +51,8 @@ pub struct DrillReport {
     pub lost_examples: Vec<String>,
     /// Acknowledged writes of which it is not known, as the site did not answer.
     pub unknown: u64,
+    /// Whether all members of the database hold the same.
+    pub contents: Contents,
 }
 
 /// The requests of one kind.
@@ -75,10 +81,16 @@ pub struct KindReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The harm was done, nothing is lost, and the site is whole again.
+    /// The harm was done, nothing is lost, the site is whole again, and it stayed within `[drill]`'s limits.
     Passed,
-    /// Acknowledged writes were not found.
+    /// More acknowledged writes were not found than `[drill]` allows.
     Lost,
+    /// The members of the database do not hold the same.
+    Different,
+    /// Requests of some kind never succeeded again for good.
+    NotRecovered,
+    /// The outage was longer, or more requests failed, than `[drill]` allows.
+    OverLimit,
     /// The site did not recover, or did not become whole, in time.
     NotHealthy,
     /// The site was not healthy, or did not answer cleanly, before the harm: nothing was harmed.
@@ -94,8 +106,8 @@ impl Verdict {
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::Passed => 0,
-            Self::NotDone => 1,
-            Self::Lost | Self::NotHealthy | Self::NotReady => 4,
+            Self::NotDone | Self::NotRecovered | Self::OverLimit => 1,
+            Self::Lost | Self::Different | Self::NotHealthy | Self::NotReady => 4,
             Self::Interrupted => 130,
         }
     }
@@ -110,6 +122,9 @@ impl Verdict {
         match self {
             Self::Passed => "passed",
             Self::Lost => "LOST WRITES",
+            Self::Different => "DIFFERENT",
+            Self::NotRecovered => "NOT RECOVERED",
+            Self::OverLimit => "OVER LIMIT",
             Self::NotHealthy => "NOT HEALTHY",
             Self::NotReady => "not begun",
             Self::NotDone => "not done",
@@ -137,6 +152,15 @@ pub struct Marks {
     pub ended: Time,
 }
 
+/// What was found out when all was over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What became of the writes.
+    pub writes: Writes,
+    /// What the members of the database hold.
+    pub contents: Contents,
+}
+
 /// What became of the writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
@@ -148,11 +172,21 @@ pub struct Writes {
     pub unknown: Vec<String>,
 }
 
+impl Writes {
+    /// Adds others to these.
+    pub fn add(&mut self, others: Self) {
+        self.acknowledged += others.acknowledged;
+        self.lost.extend(others.lost);
+        self.unknown.extend(others.unknown);
+    }
+}
+
 /// How many lost writes a report names.
 const EXAMPLES: usize = 10;
 
 impl DrillReport {
-    /// Adds everything up. `paces` are the kinds in use, each with the usual distance of its successes.
+    /// Adds everything up. `paces` are the kinds in use, each with the usual distance of its successes; `limits` say what
+    /// passes.
     ///
     /// `trouble` says why the drill did not go its way; lost writes are found here.
     pub fn conclude(
@@ -160,57 +194,132 @@ impl DrillReport {
         ledger: &Ledger,
         paces: &[(Kind, Duration)],
         marks: Marks,
-        writes: Writes,
+        findings: Findings,
         trouble: Option<(Verdict, String)>,
+        limits: &DrillLimits,
     ) -> Self {
         let since = |point: Option<Time>| Some(ms(point? - marks.harm?));
-        let (verdict, reason) = verdict(&writes, trouble);
-        Self {
+        let kinds = kind_reports(ledger, paces, marks);
+        let (outage_of, outage_ms) = worst(&kinds);
+        let Findings { writes, contents } = findings;
+        // What was seen meanwhile may have ended in a failure since.
+        let recovered = marks.harm.and_then(|harm| ledger.recovered(paces, harm));
+        let mut report = Self {
             schema: SCHEMA,
             site,
             target,
-            verdict,
-            reason,
+            verdict: Verdict::Passed,
+            reason: String::new(),
             detected_ms: since(marks.detected),
-            recovered_ms: since(marks.recovered),
+            recovered_ms: recovered.map(ms),
             put_back_ms: since(marks.put_back),
             whole_ms: since(marks.whole),
-            outage_ms: ms(ledger.longest_gap(Kind::Probe, marks.begun, marks.ended)),
+            outage_ms,
+            outage_of,
             longest_pause_ms: ms(ledger.longest_pause(marks.begun, marks.ended)),
-            kinds: paces
-                .iter()
-                .map(|(kind, _)| kind_report(ledger, *kind, marks))
-                .collect(),
+            kinds,
             reopened: ledger.reopened_count(),
             acknowledged: writes.acknowledged,
             lost: writes.lost.len() as u64,
             unknown: writes.unknown.len() as u64,
-            lost_examples: writes.lost.into_iter().take(EXAMPLES).collect(),
+            lost_examples: writes.lost.iter().take(EXAMPLES).cloned().collect(),
+            contents,
+        };
+        (report.verdict, report.reason) = report.judge(&writes, trouble, limits);
+        report
+    }
+
+    /// Requests of the steady load that failed: what users would have seen.
+    pub fn failed(&self) -> u64 {
+        let load = self.kinds.iter().filter(|report| !report.kind.is_probe());
+        let of_users = load.filter(|report| report.kind.is_of_users());
+        of_users.map(|report| report.failed).sum()
+    }
+
+    /// The gravest of what can be said. Lost writes weigh most, whatever else went wrong.
+    fn judge(
+        &self,
+        writes: &Writes,
+        trouble: Option<(Verdict, String)>,
+        limits: &DrillLimits,
+    ) -> (Verdict, String) {
+        lost(writes, limits)
+            .or_else(|| different(&self.contents))
+            .or(trouble)
+            .or_else(|| unknown(writes, &self.contents))
+            .or_else(|| self.not_recovered())
+            .or_else(|| self.over_limit(limits))
+            .unwrap_or((Verdict::Passed, String::new()))
+    }
+
+    fn not_recovered(&self) -> Option<(Verdict, String)> {
+        let why = "some kind of request did not succeed again for good";
+        let never = self.recovered_ms.is_none();
+        never.then(|| (Verdict::NotRecovered, why.into()))
+    }
+
+    fn over_limit(&self, limits: &DrillLimits) -> Option<(Verdict, String)> {
+        let (outage, longest) = (self.outage_ms, ms(limits.max_outage));
+        if outage > longest {
+            let why = format!(
+                "no success of kind {} for {outage} ms, and [drill] max_outage is {longest} ms",
+                self.outage_of
+            );
+            return Some((Verdict::OverLimit, why));
         }
+        let (failed, most) = (self.failed(), limits.max_failed?);
+        let why = || format!("{failed} requests failed, and [drill] max_failed is {most}");
+        (failed > most).then(|| (Verdict::OverLimit, why()))
     }
 }
 
-/// Lost writes weigh most, whatever else went wrong.
-fn verdict(writes: &Writes, trouble: Option<(Verdict, String)>) -> (Verdict, String) {
-    let all = writes.acknowledged;
-    match (trouble, writes.lost.len(), writes.unknown.first()) {
-        (_, 1.., _) => (
-            Verdict::Lost,
-            format!(
-                "{} of {all} acknowledged writes were not found",
-                writes.lost.len()
-            ),
-        ),
-        (Some(trouble), ..) => trouble,
-        (None, _, Some(why)) => (
-            Verdict::NotHealthy,
-            format!(
-                "{} of {all} acknowledged writes could not be looked up: {why}",
-                writes.unknown.len()
-            ),
-        ),
-        (None, _, None) => (Verdict::Passed, String::new()),
+fn lost(writes: &Writes, limits: &DrillLimits) -> Option<(Verdict, String)> {
+    let (all, lost) = (writes.acknowledged, writes.lost.len() as u64);
+    let why = || format!("{lost} of {all} acknowledged writes were not found");
+    (lost > limits.max_lost).then(|| (Verdict::Lost, why()))
+}
+
+fn different(contents: &Contents) -> Option<(Verdict, String)> {
+    let Contents::Different(differences) = contents else {
+        return None;
+    };
+    let why = format!(
+        "the members of the database do not hold the same: {}",
+        differences.join("; ")
+    );
+    Some((Verdict::Different, why))
+}
+
+fn unknown(writes: &Writes, contents: &Contents) -> Option<(Verdict, String)> {
+    if let Some(why) = writes.unknown.first() {
+        let (all, unknown) = (writes.acknowledged, writes.unknown.len());
+        let why = format!("{unknown} of {all} acknowledged writes could not be looked up: {why}");
+        return Some((Verdict::NotHealthy, why));
     }
+    let Contents::Unknown(why) = contents else {
+        return None;
+    };
+    let why = format!("the members of the database could not be compared: {why}");
+    Some((Verdict::NotHealthy, why))
+}
+
+/// The kind of users' requests that went without a success for longest.
+fn worst(kinds: &[KindReport]) -> (Kind, u64) {
+    let of_users = kinds.iter().filter(|report| report.kind.is_of_users());
+    let worst = of_users.max_by_key(|report| report.longest_gap_ms);
+    worst.map_or((Kind::Probe, 0), |report| {
+        (report.kind, report.longest_gap_ms)
+    })
+}
+
+/// Those in use first, in their order, then whoever else was measured.
+fn kind_reports(ledger: &Ledger, paces: &[(Kind, Duration)], marks: Marks) -> Vec<KindReport> {
+    let used: Vec<Kind> = paces.iter().map(|(kind, _)| *kind).collect();
+    let others = ledger.kinds().into_iter();
+    let others = others.filter(|kind| !used.contains(kind));
+    let all: Vec<Kind> = used.iter().copied().chain(others).collect();
+    let report = |kind| kind_report(ledger, kind, marks);
+    all.into_iter().map(report).collect()
 }
 
 fn kind_report(ledger: &Ledger, kind: Kind, marks: Marks) -> KindReport {
@@ -294,14 +403,126 @@ pub(super) mod tests {
             (Kind::Write, Duration::from_millis(30)),
         ];
         let target = "kill lb1/proxy".parse().unwrap();
-        DrillReport::conclude(
-            ("guestbook".into(), target),
-            &ledger,
-            &paces,
-            marks,
+        let findings = Findings {
             writes,
-            trouble,
-        )
+            contents: Contents::default(),
+        };
+        let what = ("guestbook".into(), target);
+        let limits = DrillLimits::default();
+        DrillReport::conclude(what, &ledger, &paces, marks, findings, trouble, &limits)
+    }
+
+    /// Pages every 30 ms for ten seconds, with none that succeeds in `away`, and a probe that never stops.
+    fn away(away: std::ops::Range<u64>, limits: &DrillLimits, contents: Contents) -> DrillReport {
+        let mut ledger = Ledger::default();
+        for sent in (0..10_000).step_by(30) {
+            ledger.succeeded(Kind::Probe, at(sent), at(sent + 1), false);
+            match away.contains(&sent) {
+                true => ledger.failed(Kind::Page, at(sent), at(sent + 1), false, "HTTP 503"),
+                false => ledger.succeeded(Kind::Page, at(sent), at(sent + 1), false),
+            }
+        }
+        let marks = Marks {
+            harm: Some(at(1000)),
+            whole: Some(at(9000)),
+            ended: at(10_000),
+            ..Marks::default()
+        };
+        let pace = Duration::from_millis(30);
+        let what = ("guestbook".into(), "mute db1".parse().unwrap());
+        let findings = Findings {
+            contents,
+            ..Findings::default()
+        };
+        let paces = [(Kind::Probe, pace), (Kind::Page, pace)];
+        DrillReport::conclude(what, &ledger, &paces, marks, findings, None, limits)
+    }
+
+    #[test]
+    fn the_outage_is_that_of_the_kind_that_fared_worst() {
+        let report = away(2000..5000, &DrillLimits::default(), Contents::default());
+        assert_eq!(report.outage_of, Kind::Page);
+        assert!((2990..=3060).contains(&report.outage_ms), "{report:?}");
+        assert_eq!((report.verdict, report.failed()), (Verdict::Passed, 100));
+    }
+
+    #[test]
+    fn what_never_recovers_does_not_pass() {
+        let report = away(9500..20_000, &DrillLimits::default(), Contents::default());
+        assert_eq!(
+            (report.verdict, report.recovered_ms),
+            (Verdict::NotRecovered, None)
+        );
+        assert_eq!(report.verdict.exit_code(), 1);
+    }
+
+    #[test]
+    fn what_is_beyond_the_files_limits_does_not_pass() {
+        let judged = |limits: &DrillLimits| away(2000..5000, limits, Contents::default());
+        let short = judged(&DrillLimits {
+            max_outage: Duration::from_secs(2),
+            ..DrillLimits::default()
+        });
+        assert_eq!(
+            (short.verdict, short.verdict.exit_code()),
+            (Verdict::OverLimit, 1)
+        );
+        assert!(
+            short.reason.ends_with("and [drill] max_outage is 2000 ms"),
+            "{}",
+            short.reason
+        );
+        let few = judged(&DrillLimits {
+            max_failed: Some(99),
+            ..DrillLimits::default()
+        });
+        assert_eq!(
+            few.reason,
+            "100 requests failed, and [drill] max_failed is 99"
+        );
+        let enough = judged(&DrillLimits {
+            max_failed: Some(100),
+            ..DrillLimits::default()
+        });
+        assert_eq!(enough.verdict, Verdict::Passed);
+    }
+
+    #[test]
+    fn members_that_hold_different_rows_do_not_pass() {
+        let differences = vec!["entries: db2 has 3 rows, db1 has 4 rows".into()];
+        let limits = DrillLimits::default();
+        let report = away(0..0, &limits, Contents::Different(differences));
+        assert_eq!(
+            (report.verdict, report.verdict.exit_code()),
+            (Verdict::Different, 4)
+        );
+        let unknown = away(0..0, &limits, Contents::Unknown("db1 is away".into()));
+        assert_eq!(unknown.verdict, Verdict::NotHealthy);
+    }
+
+    #[test]
+    fn clients_inside_a_cut_are_reported_and_not_held_against_the_site() {
+        let mut ledger = Ledger::default();
+        let inside = Kind::Inside("db1".parse().unwrap());
+        for sent in (0..4000).step_by(10) {
+            ledger.succeeded(Kind::Probe, at(sent), at(sent + 1), false);
+            ledger.failed(inside, at(sent), at(sent + 1), false, "no answer");
+        }
+        let marks = Marks {
+            harm: Some(at(1000)),
+            ended: at(4000),
+            ..Marks::default()
+        };
+        let what = ("guestbook".into(), "cut db1".parse().unwrap());
+        let paces = [(Kind::Probe, Duration::from_millis(10))];
+        let (findings, limits) = (Findings::default(), DrillLimits::default());
+        let report = DrillReport::conclude(what, &ledger, &paces, marks, findings, None, &limits);
+        assert_eq!((report.verdict, report.failed()), (Verdict::Passed, 0));
+        assert_eq!(
+            (report.kinds[1].kind, report.kinds[1].failed),
+            (inside, 400)
+        );
+        assert_eq!(report.outage_of, Kind::Probe);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What the proxy of each kind of server serves.
 
 use super::{
-    LAB, Member, PATRONI_PORT, PRIMARY, PRIMARY_PORT, PROXY_PORT, STANDBYS_PORT, WEB_PORT,
-    address_of, address_of_instance, servers_of, serves,
+    LAB, Member, PATRONI_PORT, PRIMARY, PRIMARY_PORT, PROBE_PATH, PROXY_PORT, STANDBYS_PORT,
+    WEB_PORT, address_of, address_of_instance, servers_of, serves,
 };
 use gaiola_model::config::BalancerTls;
 use gaiola_model::placement::{Phase, PlacedInstance};
 use gaiola_model::proxy::{
-    Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientTimeouts, Frontend, Mode,
+    Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientTimeouts, Fixed, Frontend, Mode,
     OnMarkedDown, Refusal, Route, Rule, Server, ServerTimeouts, Tls,
 };
 use gaiola_model::{InstanceName, Placement, ProxyConfig, Revision, ServerName, Tier};
@@ -87,7 +87,7 @@ fn balancer(placement: &Placement, paths: &Paths) -> (Vec<Frontend>, Vec<Backend
             ..Route::to(target)
         };
         let mode = Mode::Http {
-            routes: vec![route],
+            routes: vec![probe_route(), route],
             trusted: Vec::new(),
         };
         http_frontend(name, binds, mode)
@@ -145,7 +145,7 @@ fn web(placement: &Placement, server: ServerName, paths: &Paths) -> (Vec<Fronten
         trusted.push(LAB);
     }
     let mode = Mode::Http {
-        routes: vec![route(files, "app")],
+        routes: vec![probe_route(), route(files, "app")],
         trusted: trusted.into_iter().map(host).collect(),
     };
     let address = (address_of(server), WEB_PORT).into();
@@ -331,6 +331,19 @@ fn http_frontend(name: &str, binds: Vec<Bind>, mode: Mode) -> Frontend {
     Frontend {
         maxconn: MAX_CLIENTS,
         ..Frontend::new(name, binds, mode)
+    }
+}
+
+/// What a probe asks for: the proxy answers by itself.
+fn probe_route() -> Route {
+    Route {
+        path_prefix: PROBE_PATH.into(),
+        rules: vec![Rule::Return(Fixed {
+            status: 200,
+            content_type: "text/plain".into(),
+            body: "ok\n".into(),
+        })],
+        ..Route::default()
     }
 }
 

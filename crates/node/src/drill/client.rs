@@ -6,13 +6,13 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
@@ -117,9 +117,8 @@ impl Connection {
     /// Opens one. It waits as long as the kernel does: the caller sets the limit.
     pub(super) async fn open(course: &Course) -> Result<Self, String> {
         let door = course.door;
-        let stream = TcpStream::connect(door)
-            .await
-            .map_err(|error| in_words(&error))?;
+        let stream = connect(door, course.from).await;
+        let stream = stream.map_err(|error| in_words(&error))?;
         stream.set_nodelay(true).map_err(|error| in_words(&error))?;
         let Some(tls) = &course.tls else {
             return Self::over(stream, door).await;
@@ -173,6 +172,15 @@ impl Connection {
             Err(error) => Err(Broken::Torn(describe(error.error()))),
         }
     }
+}
+
+async fn connect(door: SocketAddr, from: Option<Ipv4Addr>) -> std::io::Result<TcpStream> {
+    let Some(from) = from else {
+        return TcpStream::connect(door).await;
+    };
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(door).await
 }
 
 async fn read(response: Response<Incoming>) -> Result<Reply, hyper::Error> {

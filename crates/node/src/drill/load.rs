@@ -5,6 +5,7 @@ use super::client::{Ask, Broken, Connection, Reply};
 use super::{Course, Record};
 use gaiola_core::drill::{Kind, fill_body, fill_path};
 use gaiola_model::config::DrillWrite;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,14 +16,14 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// A request without a complete answer after this long has failed. Longer than the time after which a site gives
 /// up its database.
-const LIMIT: Duration = Duration::from_secs(15);
+pub(super) const LIMIT: Duration = Duration::from_secs(15);
 /// Connections that are used in turn, so that all ways through the site are.
 const CONNECTIONS: usize = 16;
 /// Requests that may be under way; one more counts as failed.
 const UNDER_WAY: usize = 2048;
 
 /// A write that the site has acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
     /// The id that it was written with.
     pub id: String,
@@ -91,7 +92,7 @@ fn hold<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Sets the writes of this load apart from those of every other.
-fn run_id() -> String {
+pub(super) fn run_id() -> String {
     let number = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
     format!("drill-{number:016x}")
 }
@@ -135,7 +136,7 @@ impl Site {
         let drill = &self.course.drill;
         match (kind, &drill.read, &drill.write) {
             (Kind::Read, Some(path), _) => self.send(&Ask::get(path), resent).await?.success(),
-            (Kind::Write, _, Some(write)) => self.write(write, id, resent).await,
+            (Kind::Write | Kind::Inside(_), _, Some(write)) => self.write(write, id, resent).await,
             _ => self.send(&Ask::get(&drill.page), resent).await?.success(),
         }
     }

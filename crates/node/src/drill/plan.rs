@@ -1,7 +1,8 @@
 //! What a drill is told: the target, the patience, and the hands that do the harm.
 
-use super::Course;
-use gaiola_core::drill::Target;
+use super::witness::Witness;
+use super::{Acknowledged, Course, Record};
+use gaiola_core::drill::{Contents, Target, Writes};
 use gaiola_model::SiteName;
 use std::pin::Pin;
 use std::time::Duration;
@@ -25,6 +26,29 @@ pub trait Harm {
 
     /// What the site's status tells now.
     fn status(&self) -> Answer<'_, Sight>;
+
+    /// Sends clients to where they see what the front door does not show: each VIP, and the inside of a cut. They put what
+    /// they see into the record.
+    fn witnesses<'a>(
+        &'a self,
+        target: &'a Target,
+        course: &'a Course,
+        record: &'a Record,
+    ) -> Answer<'a, Vec<Witness>> {
+        let _ = (target, course, record);
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Looks writes up that were made straight into the database, and removes what they were written to.
+    fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> Answer<'a, Writes> {
+        let _ = writes;
+        Box::pin(async { Ok(Writes::default()) })
+    }
+
+    /// Compares what the members of the database hold, once the site is whole.
+    fn contents(&self) -> Answer<'_, Contents> {
+        Box::pin(async { Ok(Contents::NotAsked) })
+    }
 }
 
 /// What the site's status tells.

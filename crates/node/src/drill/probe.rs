@@ -1,15 +1,14 @@
-//! The probe: the page over a new connection, every 10 ms, with a limit of 100 ms.
+//! The probe: next to nothing over a new connection, every 10 ms where our own proxies answer, with a limit of 100 ms.
 
 use super::client::{Ask, Connection};
 use super::{Course, Record};
-use gaiola_core::drill::Kind;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// Between two new connections.
+/// Between two new connections, where nothing speaks against it.
 pub(super) const EVERY: Duration = Duration::from_millis(10);
 /// From the first packet to the end of the answer.
 const LIMIT: Duration = Duration::from_millis(100);
@@ -46,7 +45,7 @@ impl Drop for Probe {
 
 /// Probes are not made up for: a held-up prober shows as a pause in the record.
 async fn drive(course: Arc<Course>, record: Record, mut stopped: oneshot::Receiver<()>) {
-    let mut ticks = interval(EVERY);
+    let mut ticks = interval(course.probed.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut under_way = JoinSet::new();
     loop {
@@ -66,14 +65,14 @@ async fn one(course: Arc<Course>, record: Record) {
     let outcome = timeout(LIMIT, ask(&course))
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {} ms", LIMIT.as_millis())));
-    record.take(Kind::Probe, sent, false, &outcome);
+    record.take(course.probed.kind, sent, false, &outcome);
 }
 
 async fn ask(course: &Course) -> Result<(), String> {
     let mut connection = Connection::open(course).await?;
     let page = Ask {
         last: true,
-        ..Ask::get(&course.drill.page)
+        ..Ask::get(&course.probed.path)
     };
     let reply = connection
         .ask(&page)

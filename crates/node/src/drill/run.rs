@@ -1,7 +1,8 @@
 //! The course of one drill: calm, harm, healing, looking back.
 
-use super::{Acknowledged, Answer, Harm, Load, Plan, Probe, Record, Sight, check_lost};
-use gaiola_core::drill::{DrillReport, Marks, Verdict, Writes};
+use super::witness::Witness;
+use super::{Acknowledged, Answer, Course, Harm, Load, Plan, Probe, Record, Sight, check_lost};
+use gaiola_core::drill::{Contents, DrillReport, Findings, Marks, Verdict, Writes};
 use gaiola_model::Time;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub async fn run(
 ) -> DrillReport {
     let mut drill = Run {
         plan,
+        course: plan.course.clone(),
         harm,
         progress,
         marks: Marks::default(),
@@ -39,21 +41,31 @@ pub async fn run(
     let mut trouble = unless(interrupted.as_mut(), drill.wait_until_ready())
         .await
         .err();
-    let mut writes = Writes::default();
+    let mut findings = Findings::default();
     if trouble.is_none() {
-        let load = Load::start(&plan.course, &drill.record);
-        let probe = Probe::start(&plan.course, &drill.record);
+        drill.course = plan.course.clone().calibrated().await;
+        let load = Load::start(&drill.course, &drill.record);
+        let probe = Probe::start(&drill.course, &drill.record);
+        let witnesses = drill.witnesses().await;
         drill.marks.begun = drill.record.now();
-        trouble = unless(interrupted, drill.rehearse()).await.err();
+        trouble = match &witnesses {
+            Ok(_) => unless(interrupted, drill.rehearse()).await.err(),
+            Err(why) => Some((Verdict::NotReady, why.clone())),
+        };
         let broken_off = matches!(trouble, Some((Verdict::Interrupted, _)));
         if let Err(more) = drill.restore(broken_off).await {
             trouble.get_or_insert(more);
         }
         drill.marks.ended = drill.record.now();
-        let ((), acknowledged) = tokio::join!(probe.stop(), load.stop());
-        writes = drill.look_back(&acknowledged, broken_off).await;
+        let stopped = tokio::join!(
+            probe.stop(),
+            load.stop(),
+            stop(witnesses.unwrap_or_default())
+        );
+        let ((), outside, inside) = stopped;
+        findings = drill.look_back(outside, inside, broken_off).await;
     }
-    drill.conclude(writes, trouble)
+    drill.conclude(findings, trouble)
 }
 
 /// Does the work, unless the operator breaks it off.
@@ -67,6 +79,19 @@ async fn unless(
     }
 }
 
+/// What clients elsewhere had acknowledged: by the site, and by the database itself.
+async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>) {
+    let (mut by_site, mut by_database) = (Vec::new(), Vec::new());
+    for witness in witnesses {
+        let kept = match witness.is_by_sql() {
+            true => &mut by_database,
+            false => &mut by_site,
+        };
+        kept.extend(witness.stop().await);
+    }
+    (by_site, by_database)
+}
+
 /// An answer within a limit.
 async fn within<T>(limit: Duration, answer: Answer<'_, T>) -> Result<T, String> {
     let late = || Err(format!("not done within {} s", limit.as_secs()));
@@ -76,6 +101,8 @@ async fn within<T>(limit: Duration, answer: Answer<'_, T>) -> Result<T, String> 
 /// A drill under way.
 struct Run<'a> {
     plan: &'a Plan,
+    /// The plan's, at a rate that the site can bear.
+    course: Course,
     harm: &'a dyn Harm,
     progress: &'a mut dyn FnMut(&str),
     marks: Marks,
@@ -107,6 +134,15 @@ impl Run<'_> {
         }
     }
 
+    async fn witnesses(&self) -> Result<Vec<Witness>, String> {
+        let sent = self
+            .harm
+            .witnesses(&self.plan.target, &self.course, &self.record);
+        within(self.plan.limits.order, sent)
+            .await
+            .map_err(|why| format!("no client can be sent to where the harm is seen: {why}"))
+    }
+
     async fn rehearse(&mut self) -> Result<(), Trouble> {
         self.calm().await?;
         self.do_harm().await?;
@@ -121,13 +157,7 @@ impl Run<'_> {
     async fn calm(&mut self) -> Result<(), Trouble> {
         let limits = &self.plan.limits;
         let began = self.record.now();
-        let slowest = self
-            .plan
-            .course
-            .paces()
-            .into_iter()
-            .map(|(_, pace)| pace)
-            .max();
+        let slowest = self.course.paces().into_iter().map(|(_, pace)| pace).max();
         let calm = limits.calm.max(slowest.unwrap_or_default() * 3);
         loop {
             self.record.ledger().clear();
@@ -142,13 +172,22 @@ impl Run<'_> {
                 return Ok(());
             }
             if self.record.now() - began > limits.calm_within {
-                return Err((
-                    Verdict::NotReady,
-                    format!("the load fails before any harm is done: {why}"),
-                ));
+                return Err((Verdict::NotReady, self.not_calm(failed, &why)));
             }
             (self.progress)(&format!("not calm yet: {why}"));
         }
+    }
+
+    fn not_calm(&self, failed: u64, why: &str) -> String {
+        let sent: usize = self.record.ledger().sent_count();
+        let kinds: Vec<String> = (self.course.paces().iter())
+            .map(|(kind, pace)| format!("{kind} every {} ms", pace.as_millis()))
+            .collect();
+        format!(
+            "the load fails before any harm is done: {failed} of {sent} requests within the last moments, {why}; asked for \
+             were {}; where that is too much for the site, say less by [drill] rate",
+            kinds.join(", ")
+        )
     }
 
     async fn do_harm(&mut self) -> Result<(), Trouble> {
@@ -215,7 +254,7 @@ impl Run<'_> {
         if settled == self.marks.recovered.is_some() {
             return; // the whole ledger is read only when something has changed
         }
-        let paces = self.plan.course.paces();
+        let paces = self.course.paces();
         let took = self
             .record
             .ledger()
@@ -309,7 +348,7 @@ impl Run<'_> {
     }
 
     fn is_settled(&self, now: Time) -> bool {
-        let paces = self.plan.course.paces();
+        let paces = self.course.paces();
         self.record
             .ledger()
             .is_settled(&paces, now, self.plan.limits.settle)
@@ -333,7 +372,37 @@ impl Run<'_> {
         (ledger.failed_count(), why)
     }
 
-    async fn look_back(&mut self, acknowledged: &[Acknowledged], in_haste: bool) -> Writes {
+    async fn look_back(
+        &mut self,
+        mut acknowledged: Vec<Acknowledged>,
+        (by_site, by_database): (Vec<Acknowledged>, Vec<Acknowledged>),
+        in_haste: bool,
+    ) -> Findings {
+        acknowledged.extend(by_site);
+        let mut writes = self.look_up(&acknowledged, in_haste).await;
+        let (all, looked) = (by_database.len() as u64, self.harm.look_up(&by_database));
+        match within(self.plan.limits.look_up, looked).await {
+            Ok(found) => writes.add(found),
+            Err(why) => writes.add(Writes {
+                acknowledged: all,
+                unknown: by_database
+                    .iter()
+                    .map(|it| format!("{}: {why}", it.id))
+                    .collect(),
+                ..Writes::default()
+            }),
+        }
+        let contents = match self.marks.whole {
+            Some(_) => within(self.plan.limits.look_up, self.harm.contents()).await,
+            None => Ok(Contents::NotAsked),
+        };
+        Findings {
+            writes,
+            contents: contents.unwrap_or_else(Contents::Unknown),
+        }
+    }
+
+    async fn look_up(&mut self, acknowledged: &[Acknowledged], in_haste: bool) -> Writes {
         let limit = if in_haste {
             HASTE
         } else {
@@ -345,13 +414,14 @@ impl Run<'_> {
                 acknowledged.len()
             ));
         }
-        check_lost(&self.plan.course, acknowledged, limit).await
+        check_lost(&self.course, acknowledged, limit).await
     }
 
-    fn conclude(self, writes: Writes, trouble: Option<Trouble>) -> DrillReport {
+    fn conclude(self, findings: Findings, trouble: Option<Trouble>) -> DrillReport {
         let what = (self.plan.site.to_string(), self.plan.target.clone());
-        let paces = self.plan.course.paces();
+        let paces = self.course.paces();
         let ledger = self.record.ledger();
-        DrillReport::conclude(what, &ledger, &paces, self.marks, writes, trouble)
+        let limits = &self.course.drill.limits;
+        DrillReport::conclude(what, &ledger, &paces, self.marks, findings, trouble, limits)
     }
 }

@@ -29,10 +29,11 @@ fn writes() -> DrillWrite {
 
 fn course(door: SocketAddr, write: Option<DrillWrite>) -> Course {
     let drill = Drill {
-        rate: 60,
+        rate: Some(60),
         page: "/".into(),
         read: Some("/entries".into()),
         write,
+        ..Drill::default()
     };
     Course::new(door, Some(drill))
 }
@@ -275,6 +276,62 @@ async fn what_was_taken_away_is_given_back() {
 }
 
 #[tokio::test]
+async fn a_fault_is_undone_after_its_span_and_the_site_has_recovered_only_then() {
+    let site = Site::start().await;
+    let mut plan = plan(&site, "cut lb1");
+    plan.hold = Duration::from_secs(1);
+    let hands = Hands::of(&site);
+    let report = rehearse(&plan, &hands).await;
+    assert_eq!(
+        (report.verdict, report.reason.as_str()),
+        (Verdict::Passed, "")
+    );
+    assert!(report.put_back_ms >= Some(1000), "{report:?}");
+    assert!(report.recovered_ms >= report.put_back_ms, "{report:?}");
+    assert!(report.outage_ms >= 1000, "{report:?}");
+    assert_eq!(hands.put_back.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn an_outage_that_the_file_does_not_allow_does_not_pass() {
+    let site = Site::start().await;
+    let mut plan = plan(&site, "kill lb1/proxy");
+    plan.course.drill.limits.max_outage = Duration::from_millis(200);
+    let report = rehearse(&plan, &Hands::of(&site)).await;
+    assert_eq!(
+        (report.verdict, report.verdict.exit_code()),
+        (Verdict::OverLimit, 1)
+    );
+    assert!(
+        report.reason.contains("[drill] max_outage is 200 ms"),
+        "{}",
+        report.reason
+    );
+}
+
+/// A site that takes its time for a page is not loaded by whoever measures it.
+#[tokio::test]
+async fn a_slow_site_is_probed_and_loaded_below_a_tenth_of_what_it_can_do() {
+    let door = raw(DEADLINE, |_, _| {
+        std::thread::sleep(Duration::from_millis(20));
+        (OK, true)
+    })
+    .await;
+    let course = Course::new(door, None).calibrated().await;
+    for (kind, pace) in course.paces() {
+        assert!(pace >= Duration::from_millis(200), "{kind} every {pace:?}");
+    }
+    let course = Course::new(door, None).probing("/.gaiola/probe", true);
+    let course = course.calibrated().await;
+    let (kind, pace) = course.paces()[0];
+    assert_eq!(
+        (kind, pace),
+        (Kind::Probe, probe::EVERY),
+        "answered by our own proxies"
+    );
+}
+
+#[tokio::test]
 async fn a_site_that_forgets_what_it_acknowledged_is_found_out() {
     let site = Site::start().await;
     let mut hands = Hands::of(&site);
@@ -487,10 +544,10 @@ fn without_a_drill_section_the_page_alone_is_asked_for() {
 
 #[test]
 fn a_report_is_read_as_it_is_written() {
-    let json = r#"{"schema":1,"site":"guestbook","target":"kill db1/postgres","verdict":"not_healthy","reason":"x",
-        "detected_ms":null,"recovered_ms":0,"put_back_ms":null,"whole_ms":7,"outage_ms":12,"longest_pause_ms":11,
+    let json = r#"{"schema":2,"site":"guestbook","target":"kill db1/postgres","verdict":"not_healthy","reason":"x",
+        "detected_ms":null,"recovered_ms":0,"put_back_ms":null,"whole_ms":7,"outage_ms":12,"outage_of":"vip 10.77.0.100","longest_pause_ms":11,
         "kinds":[{"kind":"probe","sent":1,"failed":1,"resent":0,"longest_gap_ms":9,"p50_ms":1,"p99_ms":2,
-        "failures":[["HTTP 503",1]]}],"reopened":0,"acknowledged":1,"lost":0,"lost_examples":[],"unknown":1}"#;
+        "failures":[["HTTP 503",1]]}],"reopened":0,"acknowledged":1,"lost":0,"lost_examples":[],"unknown":1,"contents":{"different":["entries: db2 has 3 rows, db1 has 4 rows"]}}"#;
     let report: DrillReport = serde_json::from_str(json).unwrap();
     let written: serde_json::Value = serde_json::to_value(&report).unwrap();
     assert_eq!(

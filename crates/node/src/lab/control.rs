@@ -68,6 +68,10 @@ async fn control(lab: Rc<Lab>, request: Request<Incoming>) -> Answer {
             Ok(harm) => harm_answer(change::harm(&lab, harm).await),
             Err(refusal) => refusal,
         },
+        (Method::GET, "/lab") => json(&ServerHandle {
+            pid: Some(std::process::id()),
+            rootless: lab.rootless,
+        }),
         (Method::GET, "/faults") => json(&faults::in_force(&lab)),
         (Method::GET, "/events") => stream_events(&lab, request.uri().query().unwrap_or_default()),
         (Method::POST, "/down") => {

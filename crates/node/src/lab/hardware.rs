@@ -4,6 +4,7 @@ use crate::os::namespace::{Pid1, spawn_pid_1};
 use crate::os::netlink::{Lifetime, Netlink, NetlinkError};
 use crate::os::process::{self, Exit, Identity, Process};
 use crate::state::Boot;
+use gaiola_core::topology::CLIENT;
 use gaiola_model::ServerName;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -51,6 +52,9 @@ impl Hardware {
         netlink.create_bridge(BRIDGE).map_err(io::Error::other)?;
         netlink
             .add_address(BRIDGE, LAB_ADDRESS.into(), PREFIX, Lifetime::Forever)
+            .map_err(io::Error::other)?;
+        netlink
+            .add_address(BRIDGE, CLIENT.into(), PREFIX, Lifetime::Forever)
             .map_err(io::Error::other)?;
         netlink.set_up(BRIDGE).map_err(io::Error::other)?;
         Ok(Self {

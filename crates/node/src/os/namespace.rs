@@ -116,12 +116,17 @@ pub fn join(pid: u32, user_namespace: bool) -> io::Result<()> {
     )?)
 }
 
-/// Makes the calling thread enter the network namespace of a process, and no other of its namespaces.
+/// Makes the calling thread enter the network namespace of a process, and no other of its namespaces but, where asked,
+/// the user namespace that gives the right to.
 ///
 /// # Errors
 /// Where the process is gone, or we may not.
-pub fn join_network(pid: u32) -> io::Result<()> {
+pub fn join_network(pid: u32, user_namespace: bool) -> io::Result<()> {
     let pidfd = pidfd(pid)?;
+    if user_namespace {
+        rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)?;
+        keep_capabilities_over_exec()?;
+    }
     let network = ThreadNameSpaceType::NETWORK;
     Ok(rustix::thread::move_into_thread_name_spaces(
         pidfd.as_fd(),

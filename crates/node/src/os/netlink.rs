@@ -75,7 +75,7 @@ impl Netlink {
     /// Opens a handle on the network namespace of a process.
     pub fn open_in(pid: u32) -> Result<Self> {
         let inside = move || {
-            super::namespace::join_network(pid).map_err(|source| NetlinkError {
+            super::namespace::join_network(pid, false).map_err(|source| NetlinkError {
                 tried: format!("enter the network namespace of process {pid}"),
                 source,
             })?;

@@ -86,7 +86,7 @@ fn a_link_drops_what_leaves_by_it_and_still_hears() {
             wait("a carrier", || net.link("here").unwrap().running);
             let near = UdpSocket::bind((ours, 7)).unwrap();
             let far = std::thread::spawn(move || {
-                join_network(other).unwrap();
+                join_network(other, false).unwrap();
                 UdpSocket::bind((theirs, 7)).unwrap()
             });
             let far = far.join().unwrap();

@@ -1,5 +1,7 @@
 use super::*;
-use gaiola_model::config::{App, Balancer, BalancerTls, Database, Drill, DrillWrite, Web};
+use gaiola_model::config::{
+    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, Web,
+};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -34,6 +36,9 @@ wait = '500ms'
 rate = 200
 page = "/index.html"
 read = "/api/entries"
+max_outage = "45s"
+max_failed = 700
+max_lost = 1
 
 [drill.write]
 path = "/api/entries"
@@ -92,7 +97,7 @@ fn every_key_is_read() {
             wait: Duration::from_millis(500),
         }),
         drill: Some(Drill {
-            rate: 200,
+            rate: Some(200),
             page: "/index.html".into(),
             read: Some("/api/entries".into()),
             write: Some(DrillWrite {
@@ -100,6 +105,11 @@ fn every_key_is_read() {
                 body: r#"{"author": "drill", "text": "{id}"}"#.into(),
                 look_up: "/api/entries/{id}".into(),
             }),
+            limits: DrillLimits {
+                max_outage: Duration::from_secs(45),
+                max_failed: Some(700),
+                max_lost: 1,
+            },
         }),
     };
     assert_eq!(load(WHOLE), Ok(expected));

@@ -4,8 +4,8 @@ use super::value;
 use crate::file::value::{Wrong, duration, url_path};
 use crate::file::{At, Mistakes, Section, Words, checked, shown, text};
 use gaiola_model::config::{
-    App, Balancer, BalancerTls, Config, Database, Drill, DrillWrite, MAX_INSTANCES, MAX_SERVERS,
-    Web,
+    App, Balancer, BalancerTls, Config, Database, Drill, DrillLimits, DrillWrite, MAX_INSTANCES,
+    MAX_SERVERS, Web,
 };
 use gaiola_model::{SiteName, Tier};
 use std::collections::BTreeSet;
@@ -37,7 +37,18 @@ const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("database", &["servers", "strict", "maxconn", "wait"]),
-    ("drill", &["rate", "page", "read", "write"]),
+    (
+        "drill",
+        &[
+            "rate",
+            "page",
+            "read",
+            "write",
+            "max_outage",
+            "max_failed",
+            "max_lost",
+        ],
+    ),
     ("drill.write", &["path", "body", "look_up"]),
 ];
 /// Names that PostgreSQL or Patroni need for themselves: the site's name is that of its database and role.
@@ -218,14 +229,25 @@ fn database(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Database {
 fn drill(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Drill {
     let default = Drill::default();
     Drill {
-        rate: section
-            .number("rate", 1..=10_000, mistakes)
-            .unwrap_or(default.rate),
+        rate: section.number("rate", 1..=10_000, mistakes),
         page: text(section, "page", url_path, mistakes).unwrap_or(default.page),
         read: text(section, "read", url_path, mistakes),
         write: section
             .table("write", "drill.write", mistakes)
             .map(|section| drill_write(&section, mistakes)),
+        limits: drill_limits(section, mistakes),
+    }
+}
+
+fn drill_limits(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> DrillLimits {
+    let default = DrillLimits::default();
+    let most = 0..=1_000_000_u32;
+    let failed: Option<u32> = section.number("max_failed", most.clone(), mistakes);
+    let lost: Option<u32> = section.number("max_lost", most, mistakes);
+    DrillLimits {
+        max_outage: text(section, "max_outage", duration, mistakes).unwrap_or(default.max_outage),
+        max_failed: failed.map(u64::from),
+        max_lost: lost.map_or(default.max_lost, u64::from),
     }
 }
 

@@ -1,0 +1,185 @@
+//! Clients of a drill that stand elsewhere than we do: in the lab's network, and in that of a server which is harmed.
+
+use super::Hands;
+use anyhow::Context as _;
+use gaiola_core::drill::{Contents, Holding, Target, Writes, compare};
+use gaiola_core::topology;
+use gaiola_model::status::Status;
+use gaiola_model::{InstanceName, ServerName, Tier};
+use gaiola_node::api::ServerHandle;
+use gaiola_node::client::Request;
+use gaiola_node::database::{Secrets, find_tools};
+use gaiola_node::drill::witness::Witness;
+use gaiola_node::drill::{Acknowledged, Course, Database, Record};
+use gaiola_node::state::read_json;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::process::Command;
+
+/// Until all members hold the same: a standby has everything that was acknowledged, but may still have to replay it.
+const SAME_WITHIN: Duration = Duration::from_secs(20);
+/// Between two comparisons.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// One door of each VIP at which clients are led in.
+pub(super) fn doors_of_vips(status: &Status) -> Vec<SocketAddr> {
+    let vips = status.vips.iter();
+    let door = |vip: &gaiola_model::status::VipStatus| {
+        let mut doors = status.doors.iter().copied();
+        doors.find(|door| door.ip() == vip.address)
+    };
+    vips.filter_map(door).collect()
+}
+
+/// Our own program in the network of a process, where it runs what is appended.
+fn visit(handle: &ServerHandle) -> Result<Command, String> {
+    let pid = handle.pid.ok_or("it is off")?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["visit", &pid.to_string()]);
+    if handle.rootless {
+        command.arg("--rootless");
+    }
+    Ok(command)
+}
+
+impl Hands<'_> {
+    pub(super) async fn send_witnesses(
+        &self,
+        target: &Target,
+        course: &Course,
+        record: &Record,
+    ) -> Result<Vec<Witness>, String> {
+        let status: Status = self.ask(Request::get("/status")).await?;
+        let mut sent = Vec::new();
+        let doors = doors_of_vips(&status);
+        if !doors.is_empty() {
+            let command = visit(&self.ask(Request::get("/lab")).await?)?;
+            sent.push(Witness::of_vips(command, doors, course, record).map_err(in_words)?);
+        }
+        if !target.is_held() {
+            return Ok(sent);
+        }
+        for server in target.servers() {
+            sent.extend(self.inside(server, &status, course, record).await?);
+        }
+        Ok(sent)
+    }
+
+    /// A client in the network of a server that is to be harmed: where there is something to write to.
+    async fn inside(
+        &self,
+        server: ServerName,
+        status: &Status,
+        course: &Course,
+        record: &Record,
+    ) -> Result<Option<Witness>, String> {
+        let handle = || self.ask(Request::get(format!("/servers/{server}")));
+        match server.tier {
+            Tier::App if course.drill.write.is_some() => {
+                let instance = InstanceName { server, number: 1 };
+                let door = topology::address_of_instance(instance);
+                let command = visit(&handle().await?)?;
+                let started = Witness::at_instance(command, server, door, course, record);
+                started.map(Some).map_err(in_words)
+            }
+            Tier::Database if status.primary == Some(server) => {
+                let database = self.database(server)?;
+                database.prepare(self.beside_the_lab().await?).await?;
+                let command = visit(&handle().await?)?;
+                let started = Witness::at_database(command, server, database, record);
+                started.map(Some).map_err(in_words)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Runs what is appended in the lab's network, which reaches every server that is not cut off.
+    async fn beside_the_lab(&self) -> Result<Command, String> {
+        let mut command = visit(&self.ask(Request::get("/lab")).await?)?;
+        command.arg("--");
+        Ok(command)
+    }
+
+    fn database(&self, server: ServerName) -> Result<Database, String> {
+        let read = || {
+            let secrets: Secrets = read_json(&self.lab.state.secrets())
+                .context("cannot read the database's passwords")?;
+            let tools = find_tools()?;
+            anyhow::Ok(Database {
+                psql: tools.postgres_bin.join("psql"),
+                address: topology::address_of(server),
+                name: self.lab.site.sql(),
+                password: secrets.site.reveal().into(),
+            })
+        };
+        read().map_err(|error| format!("{error:#}"))
+    }
+
+    async fn primary(&self) -> Result<Database, String> {
+        let status: Status = self.ask(Request::get("/status")).await?;
+        self.database(status.primary.ok_or("the database has no primary")?)
+    }
+
+    pub(super) async fn look_in_the_database(
+        &self,
+        writes: &[Acknowledged],
+    ) -> Result<Writes, String> {
+        if writes.is_empty() {
+            return Ok(Writes::default());
+        }
+        let primary = self.primary().await?;
+        let found = primary.look_up(self.beside_the_lab().await?, writes).await;
+        Ok(found)
+    }
+
+    /// Compares all members again and again until they hold the same, or differ while nobody writes.
+    pub(super) async fn compare_members(&self) -> Result<Contents, String> {
+        let status: Status = self.ask(Request::get("/status")).await?;
+        let servers = status.servers.iter();
+        let members = servers.filter(|server| server.tier == Tier::Database);
+        let Some(primary) = status.primary else {
+            return Ok(Contents::NotAsked);
+        };
+        let standbys = members.map(|server| server.name);
+        let standbys: Vec<ServerName> = standbys.filter(|server| *server != primary).collect();
+        let ends = Instant::now() + SAME_WITHIN;
+        let compared = loop {
+            let compared = self.compare_once(primary, &standbys).await?;
+            if matches!(compared, Contents::Same { .. }) || Instant::now() > ends {
+                break compared;
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        let database = self.database(primary)?;
+        database.clean_up(self.beside_the_lab().await?).await?;
+        Ok(compared)
+    }
+
+    async fn compare_once(
+        &self,
+        primary: ServerName,
+        standbys: &[ServerName],
+    ) -> Result<Contents, String> {
+        let mut holdings = vec![self.holding(primary).await?];
+        for standby in standbys {
+            holdings.push(self.holding(*standby).await?);
+        }
+        let compared = compare(&holdings);
+        let changes = matches!(compared, Contents::Different(_))
+            && self.holding(primary).await? != holdings[0];
+        Ok(match changes {
+            true => Contents::Unknown("somebody else writes all the while".into()),
+            false => compared,
+        })
+    }
+
+    async fn holding(&self, server: ServerName) -> Result<Holding, String> {
+        let database = self.database(server)?;
+        let enter = self.beside_the_lab().await?;
+        database.holding(enter, server).await
+    }
+}
+
+fn in_words(error: std::io::Error) -> String {
+    format!("cannot start a client: {error}")
+}

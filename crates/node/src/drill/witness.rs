@@ -1,0 +1,324 @@
+//! A client in another network: in that of the lab, where it reaches each VIP by itself, or in that of a server, which the
+//! harm may cut off.
+//!
+//! It is a process of ours that has entered the network there. It is sent an [`Errand`] by standard input, answers with a
+//! [`Line`] for each request, and ends when standard input does.
+
+use super::load::{Acknowledged, Load};
+use super::probe::Probe;
+use super::sql::{self, Database};
+use super::{Course, Record};
+use gaiola_core::drill::{Kind, Sample};
+use gaiola_core::topology;
+use gaiola_model::config::Drill;
+use gaiola_model::{ServerName, Time};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Lines that wait to be written.
+const WAITING: usize = 16 * 1024;
+/// Writes a second by a client within a cut: as many as leave the site its breath.
+const INSIDE_RATE: u32 = 20;
+/// From the end of standard input until a witness has told everything: longer than one request may take.
+const END_LIMIT: Duration = Duration::from_secs(25);
+
+/// What a client elsewhere is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Errand {
+    /// When the record began, on the clock that all processes of a machine share.
+    since: Duration,
+    what: What,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum What {
+    /// Open a new connection to each of these every 10 ms.
+    Probe {
+        doors: Vec<SocketAddr>,
+        path: String,
+        tls: bool,
+    },
+    /// Write as the site's users do, but straight to an instance.
+    Write {
+        server: ServerName,
+        door: SocketAddr,
+        drill: Drill,
+    },
+    /// Write straight into the database.
+    Insert {
+        server: ServerName,
+        database: Database,
+    },
+}
+
+/// What a client elsewhere tells.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Line {
+    /// A request ended.
+    Ended {
+        /// What it was for.
+        kind: Kind,
+        /// When it was begun, on the record's clock.
+        sent: Duration,
+        /// When it ended.
+        done: Duration,
+        /// Whether it was sent a second time.
+        resent: bool,
+        /// Why it failed.
+        why: Option<String>,
+    },
+    /// A write was acknowledged.
+    Acknowledged(Acknowledged),
+}
+
+impl Line {
+    pub(super) fn ended(sample: &Sample, outcome: &Result<(), String>) -> Self {
+        Self::Ended {
+            kind: sample.kind,
+            sent: sample.sent.since_start(),
+            done: sample.done.since_start(),
+            resent: sample.resent,
+            why: outcome.as_ref().err().cloned(),
+        }
+    }
+}
+
+/// Carries an errand out, in the network that this process is in.
+///
+/// # Errors
+/// Where standard input or output are of no use.
+pub async fn carry_out() -> io::Result<()> {
+    let mut first = String::new();
+    io::stdin().read_line(&mut first)?;
+    let errand: Errand = serde_json::from_str(&first).map_err(io::Error::other)?;
+    let (told, mut lines) = mpsc::channel(WAITING);
+    let mut record = Record::since(errand.since);
+    record.told = Some(told.clone());
+    let (stop, stopped) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        // The end of standard input, however it comes about.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drop(stop);
+    });
+    let work = tokio::spawn(work(errand.what, record, told, stopped));
+    while let Some(line) = lines.recv().await {
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        io::stdout().write_all(&text)?;
+    }
+    work.await.map_err(io::Error::other)
+}
+
+async fn work(
+    what: What,
+    record: Record,
+    told: mpsc::Sender<Line>,
+    stopped: oneshot::Receiver<()>,
+) {
+    match what {
+        What::Probe { doors, path, tls } => {
+            let courses = doors.into_iter().map(|door| straight_to(door, &path, tls));
+            let probes: Vec<Probe> = courses.map(|it| Probe::start(&it, &record)).collect();
+            let _ = stopped.await;
+            for probe in probes {
+                probe.stop().await;
+            }
+        }
+        What::Write {
+            server,
+            door,
+            drill,
+        } => {
+            let mut course = Course::new(door, Some(drill));
+            course.drill.rate = Some(INSIDE_RATE);
+            course.only = Some(Kind::Inside(server));
+            let load = Load::start(&course, &record);
+            let _ = stopped.await;
+            tell(load.stop().await, &told).await;
+        }
+        What::Insert { server, database } => {
+            let kind = Kind::Inside(server);
+            let acknowledged = sql::insert(&database, kind, &record, INSIDE_RATE, stopped).await;
+            tell(acknowledged, &told).await;
+        }
+    }
+}
+
+async fn tell(acknowledged: Vec<Acknowledged>, told: &mpsc::Sender<Line>) {
+    for write in acknowledged {
+        let _ = told.send(Line::Acknowledged(write)).await;
+    }
+}
+
+/// A probe of one VIP, by a client whose address is not the front door's.
+fn straight_to(door: SocketAddr, path: &str, tls: bool) -> Course {
+    let course = Course::new(door, None).probing(path, true);
+    let mut course = match tls {
+        true => course.clone().over_tls().unwrap_or(course),
+        false => course,
+    };
+    course.from = Some(topology::CLIENT);
+    if let SocketAddr::V4(door) = door {
+        course.probed.kind = Kind::Vip(*door.ip());
+    }
+    course
+}
+
+/// A client elsewhere. Dropping it ends it at once.
+#[derive(Debug)]
+pub struct Witness {
+    child: Child,
+    input: ChildStdin,
+    reader: JoinHandle<Vec<Acknowledged>>,
+    by_sql: bool,
+}
+
+impl Witness {
+    /// Starts one that probes VIPs, over TLS where the site speaks it. `command` is our own program that has entered the
+    /// lab's network.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn of_vips(
+        command: Command,
+        doors: Vec<SocketAddr>,
+        course: &Course,
+        record: &Record,
+    ) -> io::Result<Self> {
+        let what = What::Probe {
+            doors,
+            path: course.probed.path.clone(),
+            tls: course.tls.is_some(),
+        };
+        Self::start(command, what, record)
+    }
+
+    /// Starts one that writes to an instance from within its server's network.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn at_instance(
+        command: Command,
+        server: ServerName,
+        door: SocketAddr,
+        course: &Course,
+        record: &Record,
+    ) -> io::Result<Self> {
+        let what = What::Write {
+            server,
+            door,
+            drill: course.drill.clone(),
+        };
+        Self::start(command, what, record)
+    }
+
+    /// Starts one that writes into the database from within its server's network.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn at_database(
+        command: Command,
+        server: ServerName,
+        database: Database,
+        record: &Record,
+    ) -> io::Result<Self> {
+        Self::start(command, What::Insert { server, database }, record)
+    }
+
+    fn start(mut command: Command, what: What, record: &Record) -> io::Result<Self> {
+        let by_sql = matches!(what, What::Insert { .. });
+        let errand = Errand {
+            since: record.started,
+            what,
+        };
+        let mut errand = serde_json::to_vec(&errand)?;
+        errand.push(b'\n');
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C is for us: it goes on until it is told to end.
+        command.process_group(0).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let (Some(mut input), Some(output)) = (input, output) else {
+            return Err(io::Error::other("its standard input or output is missing"));
+        };
+        let record = record.clone();
+        let reader = tokio::spawn(async move { read(BufReader::new(output), &record).await });
+        // A pipe holds 64 KiB, which is more than any errand.
+        let sent = std::pin::pin!(input.write_all(&errand));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match sent.poll(&mut context) {
+            std::task::Poll::Ready(Ok(())) => {}
+            _ => return Err(io::Error::other("it does not take its errand")),
+        }
+        Ok(Self {
+            child,
+            input,
+            reader,
+            by_sql,
+        })
+    }
+
+    /// Whether it writes straight into the database, so that its writes are found again there.
+    pub fn is_by_sql(&self) -> bool {
+        self.by_sql
+    }
+
+    /// Begins no more, waits for what is under way, and tells which writes were acknowledged.
+    pub async fn stop(self) -> Vec<Acknowledged> {
+        let Self {
+            mut child,
+            input,
+            reader,
+            ..
+        } = self;
+        drop(input);
+        let told = timeout(END_LIMIT, reader).await;
+        let _ = child.start_kill();
+        let _ = child.wait().await;
+        told.ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+/// Takes every line into the record, until there are no more.
+async fn read(
+    mut lines: BufReader<tokio::process::ChildStdout>,
+    record: &Record,
+) -> Vec<Acknowledged> {
+    let (mut acknowledged, mut text) = (Vec::new(), String::new());
+    while lines
+        .read_line(&mut text)
+        .await
+        .is_ok_and(|count| count > 0)
+    {
+        match serde_json::from_str(&text) {
+            Ok(Line::Acknowledged(write)) => acknowledged.push(write),
+            Ok(Line::Ended {
+                kind,
+                sent,
+                done,
+                resent,
+                why,
+            }) => {
+                let sample = Sample {
+                    kind,
+                    sent: Time::from_start(sent),
+                    done: Time::from_start(done),
+                    ok: why.is_none(),
+                    resent,
+                };
+                record.ledger().took(sample, why.as_deref());
+            }
+            Err(_) => {}
+        }
+        text.clear();
+    }
+    acknowledged
+}

@@ -1,0 +1,125 @@
+//! Faults that leave a server running: what was acknowledged is kept, and all members of the database hold the same.
+
+use gaiola_e2e::{Site, Who};
+use serde_json::Value;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(90);
+/// Long enough for a standby to be promoted: the old primary comes back beside a new one.
+const SPAN: &str = "25s";
+
+/// Every tier, whose application is a shell's: it has pages and no writes, so that the clients inside the cut write.
+fn site(who: Who, name: &str) -> Site {
+    let tiers = "[balancer]\n[web]\n[app]\nservers = 2\nrun = \"{run}\"\n[database]\nservers = 2\n";
+    let limits = "[drill]\nrate = 20\nmax_outage = \"60s\"\n";
+    let site = Site::new(who, name, &format!("{tiers}{limits}"));
+    site.write("public/page.html", "a page\n");
+    site
+}
+
+/// Rehearses a fault; nothing may be lost, and the report must hold what clients inside the cut did.
+#[track_caller]
+fn rehearse(site: &Site, fault: &str, span: &str) -> Value {
+    let words: Vec<&str> = fault.split(' ').collect();
+    let ran = site.gaiola(&["drill", words[0], words[1], "--for", span, "--json"]);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+    let said = format!("{fault}: {report:#} {}", ran.stderr);
+    assert_eq!(report["lost"], 0, "{said}");
+    assert_eq!(report["unknown"], 0, "{said}");
+    assert!(
+        report["contents"]["same"]["rows"].as_u64() > Some(0),
+        "{said}"
+    );
+    assert!(report["acknowledged"].as_u64() > Some(0), "{said}");
+    let kinds = report["kinds"].as_array().cloned().unwrap_or_default();
+    let names: Vec<&str> = kinds
+        .iter()
+        .filter_map(|kind| kind["kind"].as_str())
+        .collect();
+    for kind in [
+        "probe",
+        "vip 10.77.0.100",
+        "vip 10.77.0.101",
+        "page",
+        "inside db",
+    ] {
+        assert!(
+            names.iter().any(|name| name.starts_with(kind)),
+            "{kind}: {said}"
+        );
+    }
+    assert_eq!(
+        (ran.code, report["verdict"].as_str()),
+        (0, Some("passed")),
+        "{said}"
+    );
+    report
+}
+
+fn nothing_is_lost_by(fault: &str, name: &str) {
+    let site = site(Who::caller(), name);
+    site.up();
+    rehearse(&site, fault, SPAN);
+    site.wait_for("it is healthy", SOON, || site.is_healthy());
+}
+
+#[test]
+fn a_primary_that_hears_and_does_not_answer_costs_no_acknowledged_write() {
+    nothing_is_lost_by("mute primary", "muted");
+}
+
+#[test]
+fn a_primary_whose_server_stands_still_costs_no_acknowledged_write() {
+    nothing_is_lost_by("freeze primary", "frozen");
+}
+
+#[test]
+fn a_primary_cut_off_with_a_member_of_the_store_costs_no_acknowledged_write() {
+    nothing_is_lost_by("cut primary,app1", "cutoff");
+}
+
+/// Whether a server reaches another.
+fn reaches(site: &Site, from: &str, to: &str) -> bool {
+    let connect = format!("exec 3<>/dev/tcp/{to}/2379");
+    let ran = site.gaiola(&["exec", from, "--", "timeout", "1", "bash", "-c", &connect]);
+    ran.code == 0
+}
+
+fn a_cut_is_undone_by_the_lab_where_nobody_else_does(who: Who) {
+    if !who.is_here() {
+        return;
+    }
+    let site = Site::app(who, "islands", 3, 1);
+    site.up();
+    let store = "10.77.3.1"; // app1 carries the store
+    assert!(reaches(&site, "app2", store) && reaches(&site, "app3", store));
+    let target = "cut app1,app2";
+    site.harm(&serde_json::json!({ "begin": { "target": target, "for_ms": 8000 } }));
+    assert!(reaches(&site, "app2", store), "they are cut off together");
+    assert!(!reaches(&site, "app3", store));
+    site.wait_for("the cut has ended by itself", SOON, || {
+        reaches(&site, "app3", store)
+    });
+    for (fault, heard) in [
+        ("mute app1", false),
+        ("deaf app1", false),
+        ("freeze app1", true),
+    ] {
+        site.harm(&serde_json::json!({ "begin": { "target": fault, "for_ms": 60_000 } }));
+        // The kernel of a server that stands still goes on, and takes connections.
+        assert_eq!(reaches(&site, "app3", store), heard, "{fault}");
+        site.harm(&serde_json::json!({ "end": fault }));
+        site.wait_for("it is undone", SOON, || reaches(&site, "app3", store));
+    }
+    site.wait_for("it is healthy", SOON, || site.is_healthy());
+}
+
+#[test]
+fn a_cut_is_undone_by_the_lab_where_nobody_else_does_as_root() {
+    a_cut_is_undone_by_the_lab_where_nobody_else_does(Who::Root);
+}
+
+#[test]
+fn a_cut_is_undone_by_the_lab_where_nobody_else_does_rootless() {
+    a_cut_is_undone_by_the_lab_where_nobody_else_does(Who::Rootless);
+}
