@@ -248,6 +248,9 @@ pub struct Backend {
     /// When a server whose requests fail is left out, whatever its checks say.
     #[serde(default)]
     pub ejection: Ejection,
+    /// Whether one server at most may be up, such as a database's primary: while several are, none takes new sessions.
+    #[serde(default)]
+    pub exclusive: bool,
     /// The cookie that keeps a client at its server. HTTP only.
     #[serde(default)]
     pub sticky: Option<Sticky>,
@@ -268,6 +271,7 @@ impl Backend {
             slow_start: None,
             slow_ejection: None,
             ejection: Ejection::default(),
+            exclusive: false,
             sticky: None,
         }
     }

@@ -31,6 +31,25 @@ pub struct Serving {
     pub panic: bool,
 }
 
+impl Serving {
+    /// For members of which one at most may be up, such as a database's primary: while several are, it is not known which of
+    /// them is right, and none takes new traffic.
+    ///
+    /// ```
+    /// use gaiola_core::health::Serving;
+    ///
+    /// let both = Serving { takes: vec![true, true], named: vec![true, true], panic: false };
+    /// assert_eq!(both.one_at_most().takes, [false, false]);
+    /// ```
+    #[must_use]
+    pub fn one_at_most(mut self) -> Self {
+        if self.takes.iter().filter(|&&takes| takes).count() > 1 {
+            self.takes.fill(false);
+        }
+        self
+    }
+}
+
 /// Decides who serves. No more than `max_share` percent are out at a time for errors of their requests, and one may always
 /// be; further ones stay in. Where no other serves, before spares do, so do those that only were ejected and can be connected
 /// to; before nobody does, also the others.

@@ -178,6 +178,7 @@ fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>,
         servers: database_members(placement, |_| Admin::Ready),
         ..database_backend(PRIMARY, "/primary", paths)
     };
+    primary.exclusive = true;
     primary.timeouts.queue = database.wait;
     for server in &mut primary.servers {
         server.maxconn = database.maxconn;

@@ -105,6 +105,7 @@ struct WatchedBackend {
     ejection: Ejection,
     /// Whether members that checks found silent serve where no other does.
     panics: bool,
+    exclusive: bool,
     queue: Arc<Queue>,
     in_flight: Arc<InFlight>,
     members: Vec<Rc<Watched>>,
@@ -145,7 +146,11 @@ impl WatchedBackend {
             answers: watched.answers(),
         };
         let members: Vec<_> = members.map(standing).collect();
-        who_serves(&members, self.ejection.max_share, self.panics)
+        let serving = who_serves(&members, self.ejection.max_share, self.panics);
+        match self.exclusive {
+            true => serving.one_at_most(),
+            false => serving,
+        }
     }
 
     /// Each member, and what is said of it.

@@ -161,6 +161,26 @@ fn a_session_waits_for_a_server_that_comes_up() {
 }
 
 #[test]
+fn where_one_server_at_most_may_be_up_none_of_two_takes_a_session() {
+    let echo = |connection: &mut Accepted| {
+        let line = connection.client.line();
+        connection.say(&line);
+    };
+    let (first, second) = (Origin::with(echo), Origin::with(echo));
+    let bind = free_address();
+    let mut config = tcp_config(bind, &[first.address, second.address], Refusal::Close);
+    config.backends[0].exclusive = true;
+    let proxy = Proxy::serving(&config);
+    assert_eq!(Client::connect(bind).rest(), b"");
+    config.backends[0].servers.pop();
+    config.revision.0 += 1;
+    proxy.configure(&config);
+    let mut client = Client::connect(bind);
+    client.send("hello\r\n");
+    assert_eq!(client.rest(), b"hello");
+}
+
+#[test]
 fn a_session_does_not_wait_for_a_server_that_has_been_down_for_longer() {
     let bind = free_address();
     let mut config = tcp_config(bind, &[free_address()], Refusal::Close);
@@ -169,6 +189,7 @@ fn a_session_does_not_wait_for_a_server_that_has_been_down_for_longer() {
     config.backends[0].check = Some(Check {
         kind: CheckKind::Tcp,
         port: None,
+        host: None,
         interval: Duration::from_millis(50),
         fast_interval: Duration::from_millis(20),
         connect: Duration::from_millis(500),

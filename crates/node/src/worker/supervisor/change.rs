@@ -235,6 +235,7 @@ impl Supervisor {
             members,
             ejection: backend.ejection,
             panics: panics(backend),
+            exclusive: backend.exclusive,
             roles: backend.servers.iter().map(role).collect(),
         }
     }
