@@ -302,6 +302,26 @@ mod tests {
             [("primary", databases.clone()), ("standbys", databases)]
         );
         assert_eq!(app.backends[1].fallback.as_deref(), Some("primary"));
+        assert!(app.backends[0].exclusive && !app.backends[1].exclusive);
+    }
+
+    #[test]
+    fn reads_without_a_standby_are_not_held_up_by_the_limit_of_writes() {
+        let mut placement = site(1, 1, 2);
+        placement.config.database.as_mut().unwrap().maxconn = Some(2);
+        let app = proxy(&placement, "app1");
+        let limits = app.backends.iter().map(|backend| {
+            let limit = backend.servers[0].maxconn;
+            (backend.name.as_str(), limit, backend.fallback.as_deref())
+        });
+        assert_eq!(
+            limits.collect::<Vec<_>>(),
+            [
+                ("primary", Some(2), None),
+                ("standbys", None, Some("reads")),
+                ("reads", None, None)
+            ]
+        );
     }
 
     #[test]

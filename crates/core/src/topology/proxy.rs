@@ -4,7 +4,7 @@ use super::{
     LAB, Member, PATRONI_PORT, PRIMARY, PRIMARY_PORT, PROBE_PATH, PROXY_PORT, STANDBYS_PORT,
     WEB_PORT, address_of, address_of_instance, servers_of, serves,
 };
-use gaiola_model::config::BalancerTls;
+use gaiola_model::config::{BalancerTls, Database};
 use gaiola_model::placement::{Phase, PlacedInstance};
 use gaiola_model::proxy::{
     Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientTimeouts, Fixed, Frontend, Mode,
@@ -173,28 +173,48 @@ fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>,
         ..Frontend::new(name, vec![bind(port)], mode(name))
     };
     let database = placement.config.database.clone().unwrap_or_default();
-    let mut primary = Backend {
-        // The check alone says who is primary. One that is to leave stays the primary until another is.
-        servers: database_members(placement, |_| Admin::Ready),
-        ..database_backend(PRIMARY, "/primary", paths)
-    };
-    primary.exclusive = true;
-    primary.timeouts.queue = database.wait;
-    for server in &mut primary.servers {
-        server.maxconn = database.maxconn;
-    }
+    let limited = primary_backend(PRIMARY, placement, &database, paths);
+    // Reads that find no standby are not held up by the writes that the limit holds.
+    let unlimited = database.maxconn.map(|_| {
+        let without = Database {
+            maxconn: None,
+            ..database.clone()
+        };
+        primary_backend("reads", placement, &without, paths)
+    });
+    let stand_in = unlimited.as_ref().unwrap_or(&limited);
     let standbys = Backend {
         servers: database_members(placement, |server| server_admin(placement, server)),
-        fallback: Some(PRIMARY.into()),
+        fallback: Some(stand_in.name.clone()),
         ..database_backend("standbys", "/replica", paths)
     };
+    let backends = [limited, standbys].into_iter().chain(unlimited);
     (
         vec![
             frontend(PRIMARY, PRIMARY_PORT),
             frontend("standbys", STANDBYS_PORT),
         ],
-        vec![primary, standbys],
+        backends.collect(),
     )
+}
+
+/// Leads to the primary. The check alone says who that is: one that is to leave stays the primary until another is.
+fn primary_backend(
+    name: &str,
+    placement: &Placement,
+    database: &Database,
+    paths: &Paths,
+) -> Backend {
+    let mut backend = Backend {
+        servers: database_members(placement, |_| Admin::Ready),
+        exclusive: true,
+        ..database_backend(name, "/primary", paths)
+    };
+    backend.timeouts.queue = database.wait;
+    for server in &mut backend.servers {
+        server.maxconn = database.maxconn;
+    }
+    backend
 }
 
 fn database_members(placement: &Placement, admin: impl Fn(ServerName) -> Admin) -> Vec<Server> {
