@@ -211,7 +211,12 @@ impl Checks {
         let unanswered = &mut self.unanswered[vip];
         *unanswered = (could && !answered).then(|| unanswered.unwrap_or(now));
         let since = unanswered.map(|since| since.max(self.changed_at));
-        match since.is_some_and(|since| now - since > ANSWERED_WITHIN) {
+        // Where announcements were lost on the way to clients, the next one tells them.
+        let limit = match holder(nodes, vip) == self.neighbours[vip] {
+            true => ANSWERED_WITHIN,
+            false => ANSWERED_WITHIN.max(KNOWN_WITHIN),
+        };
+        match since.is_some_and(|since| now - since > limit) {
             true if self.sealed && !self.preempt => Err(format!(
                 "nobody answers for VIP {vip} since {since:?}, the neighbours believe {:?}: {}",
                 self.neighbours[vip],
