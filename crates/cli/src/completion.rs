@@ -43,6 +43,13 @@ pub(crate) fn servers() -> Vec<CompletionCandidate> {
     candidates(Known::of(&typed()).server_names())
 }
 
+/// The application tier, and each of its servers.
+pub(crate) fn restarts() -> Vec<CompletionCandidate> {
+    let (app, known) = (Tier::App.section(), Known::of(&typed()));
+    let names = known.server_names().filter(|name| name.starts_with(app));
+    candidates(std::iter::once(app.to_string()).chain(names))
+}
+
 /// Every tier of the site.
 pub(crate) fn tiers() -> Vec<CompletionCandidate> {
     candidates(Known::of(&typed()).tiers().map(|tier| tier.to_string()))
@@ -114,7 +121,12 @@ impl Known {
     }
 
     fn sizes(&self) -> Vec<String> {
-        let count = |tier| self.servers.iter().filter(|server| server.tier == tier).count();
+        let count = |tier| {
+            self.servers
+                .iter()
+                .filter(|server| server.tier == tier)
+                .count()
+        };
         let mut sizes: Vec<String> = self
             .tiers()
             .map(|tier| format!("{tier}={}", count(tier) + 1))
@@ -136,9 +148,10 @@ impl Known {
             true => &["primary", "standby"][..],
             false => &[],
         };
-        let processes = self.servers.iter().flat_map(|server| {
-            Process::ALL.map(|process| format!("{server}/{process}"))
-        });
+        let processes = self
+            .servers
+            .iter()
+            .flat_map(|server| Process::ALL.map(|process| format!("{server}/{process}")));
         let named = servers.chain(processes).filter(is_drill);
         named.chain(roles.iter().map(ToString::to_string)).collect()
     }
@@ -171,7 +184,9 @@ mod tests {
     fn known() -> Known {
         let config = Config::new("shop".parse().unwrap(), App::new("run"));
         Known {
-            servers: ["lb1", "app1", "db1"].map(|name| name.parse().unwrap()).to_vec(),
+            servers: ["lb1", "app1", "db1"]
+                .map(|name| name.parse().unwrap())
+                .to_vec(),
             config: Some(config),
         }
     }
@@ -206,8 +221,14 @@ mod tests {
     #[test]
     fn the_file_that_is_named_is_the_one_that_is_read() {
         let names = ["-f", "--file"];
-        assert_eq!(value(&words("gaiola exec -f a.toml "), &names), Some("a.toml"));
-        assert_eq!(value(&words("gaiola exec --file=b.toml "), &names), Some("b.toml"));
+        assert_eq!(
+            value(&words("gaiola exec -f a.toml "), &names),
+            Some("a.toml")
+        );
+        assert_eq!(
+            value(&words("gaiola exec --file=b.toml "), &names),
+            Some("b.toml")
+        );
         assert_eq!(value(&words("gaiola exec "), &names), None);
     }
 }
