@@ -169,7 +169,7 @@ pub(crate) struct Restart {
     #[command(flatten)]
     pub(crate) of: SiteFile,
     /// `app`, or one application server, such as app1.
-    #[arg(value_name = "app|SERVER")]
+    #[arg(value_name = "app|SERVER", add = ArgValueCandidates::new(completion::restarts))]
     pub(crate) what: String,
 }
 
@@ -182,6 +182,7 @@ pub(crate) struct Power {
     /// Off at once, as if its cables were pulled; or on.
     pub(crate) state: PowerState,
     /// The server, such as app1.
+    #[arg(add = ArgValueCandidates::new(completion::servers))]
     pub(crate) server: ServerName,
 }
 

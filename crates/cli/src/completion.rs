@@ -43,6 +43,13 @@ pub(crate) fn servers() -> Vec<CompletionCandidate> {
     candidates(Known::of(&typed()).server_names())
 }
 
+/// The application tier, and each of its servers.
+pub(crate) fn restarts() -> Vec<CompletionCandidate> {
+    let (app, known) = (Tier::App.section(), Known::of(&typed()));
+    let names = known.server_names().filter(|name| name.starts_with(app));
+    candidates(std::iter::once(app.to_string()).chain(names))
+}
+
 /// Every tier of the site.
 pub(crate) fn tiers() -> Vec<CompletionCandidate> {
     candidates(Known::of(&typed()).tiers().map(|tier| tier.to_string()))

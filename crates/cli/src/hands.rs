@@ -136,7 +136,7 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         say!("{}", serde_json::to_string_pretty(&planned)?);
         return Ok(Exit::Ok);
     }
-    if planned.changes.is_empty() {
+    if planned.changes.is_empty() && planned.refusals.is_empty() {
         say!("nothing would change");
     }
     planned.changes.iter().for_each(|change| say!("{change}"));

@@ -163,7 +163,8 @@ async fn step(
     };
     let revision = put_placement(store, keys, term, &new, at).await?;
     let events = Events::new(store.clone(), &keys.site);
-    let severity = if next.failed.is_some() {
+    // What goes on after a release was given up is no error.
+    let severity = if next.failed != placement.failed && next.failed.is_some() {
         Severity::Error
     } else {
         Severity::Info
