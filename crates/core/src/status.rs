@@ -120,7 +120,28 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
             status.missing.push(format!("{} {why}", server.name));
         }
     }
+    let doubted = Tier::ALL
+        .into_iter()
+        .filter_map(|tier| doubt(status, silent, tier));
+    let doubted: Vec<MayFail> = doubted.collect();
+    status.may_fail.extend(doubted);
     status.healthy = status.missing.is_empty();
+}
+
+/// A tier whose silent servers leave at most one that is known to serve, where nothing is told of it yet.
+fn doubt(status: &Status, silent: &BTreeMap<ServerName, Silence>, tier: Tier) -> Option<MayFail> {
+    let of_tier = status.servers.iter().filter(|server| server.tier == tier);
+    let serving = of_tier.filter(|server| server.state == ServerState::Serving);
+    let names = silent.keys().filter(|server| server.tier == tier);
+    let names: Vec<String> = names.map(ToString::to_string).collect();
+    let is_told = status.may_fail.iter().any(|part| part.tier == Some(tier));
+    (!names.is_empty() && !is_told && serving.count() < 2).then(|| MayFail {
+        tier: Some(tier),
+        words: format!(
+            "whether the {tier} tier survives a loss is not known while {} does not answer",
+            names.join(", ")
+        ),
+    })
 }
 
 /// A process that does not answer.

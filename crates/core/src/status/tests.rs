@@ -43,6 +43,13 @@ fn what_a_silent_agent_told_is_shown_as_old() {
     let words = "has not answered for 4 s: what is told of it is as old";
     assert_eq!(status.missing, [format!("app1 {words}")]);
     assert!(!status.healthy && status.servers[0].state == ServerState::Degraded);
+    let told = status.may_fail.len();
+    mark_silent(&mut status, &silent(Silent::Agent, 5));
+    assert_eq!(status.may_fail.len(), told);
+    status.may_fail.clear();
+    mark_silent(&mut status, &silent(Silent::Agent, 4));
+    let doubt = "whether the app tier survives a loss is not known while app1 does not answer";
+    assert_eq!(status.may_fail[0].words, doubt);
     let text = render(&status, false);
     assert!(text.contains("0/1 ready") && text.contains(words), "{text}");
 }
