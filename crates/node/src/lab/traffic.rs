@@ -31,7 +31,7 @@ const AGENT_PORT: u16 = 9181;
 
 /// What is known of the traffic.
 #[derive(Debug, Default)]
-pub struct Traffic(RefCell<Board>);
+pub struct Traffic(RefCell<Board>, tokio::sync::Mutex<()>);
 
 #[derive(Debug, Default)]
 struct Board {
@@ -199,6 +199,9 @@ pub(super) async fn run(lab: Rc<Lab>) {
 
 /// Asks everybody once, so that what is known is of now.
 pub(super) async fn ask_all(lab: &Lab, client: &Client) {
+    // An answer that is taken after a newer one looks as if its proxy had begun anew, and all that it ever counted would be
+    // counted once more: rounds do not overlap.
+    let _one_at_a_time = lab.traffic.1.lock().await;
     let Some(order) = lab.order.borrow().clone() else {
         return;
     };
