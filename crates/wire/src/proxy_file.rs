@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Every key there is. In a section that is not here, keys are names of the user's own.
-const KEYS: Keys = &[
+pub(crate) const KEYS: Keys = &[
     (
         "",
         &[
@@ -223,6 +223,7 @@ static WORDS: Words = Words {
     keys: KEYS,
     foreign: haproxy::WORDS,
     from: "HAProxy",
+    elsewhere: None,
 };
 
 const CA_HINT: &str = "name a PEM file of the CAs' certificates";
