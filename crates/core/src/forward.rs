@@ -5,9 +5,11 @@
 
 mod request;
 mod response;
+mod way;
 
-pub use request::{Hop, client, new_request_id, request, request_id};
+pub use request::{Hop, client, is_https, new_request_id, request, request_id};
 pub use response::{Answer, Sent, response};
+pub use way::{is_loop, max_forwards};
 
 use gaiola_model::http::{Field, FieldName, Span};
 
@@ -25,7 +27,8 @@ pub enum Piece {
 /// How a rule changes a head's fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Edit<'a> {
-    /// Names, in small letters, of the fields that are left out.
+    /// Names, in small letters, of the fields that are left out. Those of a request have no `_`, and fields that differ in
+    /// that only are left out with them: CGI, WSGI and PHP take both for one.
     pub removed: &'a [Box<[u8]>],
     /// Whole lines that are added.
     pub added: &'a [u8],
@@ -37,7 +40,15 @@ impl Edit<'_> {
         let name = || field.name.of(buffer);
         self.removed
             .iter()
-            .any(|removed| name().eq_ignore_ascii_case(removed))
+            .any(|removed| resembles(name(), removed, Match::Whole))
+    }
+
+    /// Whether the field of this name, in small letters, is what rules say, be it nothing.
+    fn speaks_of(&self, name: &[u8]) -> bool {
+        let lines = self.added.split(|&byte| byte == b'\n');
+        let mut names = lines.map(|line| line.split(|&byte| byte == b':').next().unwrap_or(line));
+        self.removed.iter().any(|removed| **removed == *name)
+            || names.any(|added| added.eq_ignore_ascii_case(name))
     }
 
     /// Changes a head of our own, which is whole lines so far.
@@ -163,6 +174,12 @@ fn is_listed(field: &Field, fields: &[Field], buffer: &[u8]) -> bool {
     field.known == FieldName::Other
         && !resembles(name, b"x-forwarded-", Match::Beginning)
         && options(fields, buffer).any(|option| option.eq_ignore_ascii_case(name))
+}
+
+fn line(text: &mut Vec<u8>, name: &[u8], value: &[&[u8]]) {
+    text.extend_from_slice(name);
+    value.iter().for_each(|part| text.extend_from_slice(part));
+    text.extend_from_slice(b"\r\n");
 }
 
 /// How much of a name is compared.

@@ -1,10 +1,14 @@
 //! Which route a request takes.
 
+mod circle;
 mod condition;
 mod index;
 mod path;
+mod shadow;
 
+pub use circle::comes_back;
 pub use path::normal;
+pub use shadow::{name_taken_by, taken_by};
 
 use condition::Test;
 use gaiola_model::http::RequestHead;
@@ -32,12 +36,17 @@ pub struct Asked<'a> {
     pub client: IpAddr,
 }
 
+/// A path that servers read in several ways, and those lead to different routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("servers read its path in several ways, which lead to different routes")]
+pub struct Ambiguous;
+
 /// A frontend's routes, arranged so that many cost about as much as one: by host, then by path.
 ///
 /// A clone searches by itself: threads that share one wait for each other where routes have regular expressions.
 ///
 /// ```
-/// use gaiola_core::route::{Asked, Table};
+/// use gaiola_core::route::{Ambiguous, Asked, Table};
 /// use gaiola_model::http::{RequestHead, Span};
 /// use gaiola_model::proxy::Route;
 ///
@@ -48,9 +57,10 @@ pub struct Asked<'a> {
 ///     let asked = Asked { head: &head, buffer: path.as_bytes(), client: [192, 0, 2, 7].into() };
 ///     table.find(&asked, &mut Vec::new())
 /// };
-/// assert_eq!(find("/api/entries"), Some(0));
-/// assert_eq!(find("/%61pi"), Some(0));
-/// assert_eq!(find("/apis"), Some(1));
+/// assert_eq!(find("/api/entries"), Ok(Some(0)));
+/// assert_eq!(find("/%61pi;v=2"), Ok(Some(0)));
+/// assert_eq!(find("/apis"), Ok(Some(1)));
+/// assert_eq!(find("/api/..;/apis"), Err(Ambiguous));
 /// ```
 #[derive(Clone, Default)]
 pub struct Table {
@@ -114,11 +124,31 @@ impl Table {
     }
 
     /// The first route whose conditions all hold. `scratch` is written to when the path is not as plain as it could be.
-    pub fn find(&self, asked: &Asked<'_>, scratch: &mut Vec<u8>) -> Option<usize> {
-        let path = match self.reads_path {
-            true => normal(asked.head.path(asked.buffer), scratch),
-            false => b"/",
-        };
+    ///
+    /// # Errors
+    /// Servers read the path in several ways, and those lead to different routes.
+    pub fn find(
+        &self,
+        asked: &Asked<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Ambiguous> {
+        if !self.reads_path {
+            return Ok(self.at(b"/", asked));
+        }
+        let sent = asked.head.path(asked.buffer);
+        let path = normal(sent, scratch);
+        let found = self.at(path, asked);
+        if path.as_ptr() == sent.as_ptr() {
+            return Ok(found); // it is plain to every reader
+        }
+        let mut others = path::other_readings(sent, path).into_iter();
+        match others.all(|other| self.at(&other, asked) == found) {
+            true => Ok(found),
+            false => Err(Ambiguous),
+        }
+    }
+
+    fn at(&self, path: &[u8], asked: &Asked<'_>) -> Option<usize> {
         let holds = |route: usize| self.tests[route].holds(path, asked);
         let mut best = usize::MAX;
         self.any_host.search(path, &mut best, &holds);
@@ -186,13 +216,15 @@ fn ways(route: &Route, mistakes: &mut Vec<String>) -> Vec<(Box<[u8]>, How)> {
     let way = |path: &PathMatch| match path {
         PathMatch::Exact(path) => Some((path.as_bytes().into(), How::Exact)),
         PathMatch::Prefix(prefix) => Some(below(prefix)),
-        PathMatch::Regex(pattern) => match regex(pattern) {
-            Ok(regex) => Some((prefix_key(&route.path_prefix), How::Regex(regex))),
-            Err(mistake) => {
-                mistakes.push(mistake);
-                None
+        PathMatch::Regex(pattern) => {
+            match regex(pattern).and_then(|regex| matches_paths(pattern, regex)) {
+                Ok(regex) => Some((prefix_key(&route.path_prefix), How::Regex(regex))),
+                Err(mistake) => {
+                    mistakes.push(mistake);
+                    None
+                }
             }
-        },
+        }
     };
     route.when.paths.iter().filter_map(way).collect()
 }
@@ -231,6 +263,46 @@ pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
             let why = why.trim_start_matches("error: ");
             format!("the regular expression {pattern:?} is not valid: {why}")
         })
+}
+
+/// Refuses an expression that no path can have: it is compared from its slash on, decoded, without query and parameters.
+fn matches_paths(pattern: &str, regex: Regex) -> Result<Regex, String> {
+    let wrong = |why: &str| {
+        Err(format!(
+            "the regular expression {pattern:?} is found in no path: {why}"
+        ))
+    };
+    let mut beginning = pattern.chars();
+    let is_anchored = beginning.next() == Some('^');
+    let begins_otherwise = is_anchored && beginning.next().is_some_and(char::is_alphanumeric);
+    if begins_otherwise && !matches!(beginning.next(), Some('?' | '*' | '{')) {
+        return wrong("a path begins with `/`, so write `^/...`");
+    }
+    if outside_of_classes(pattern, "\\?") {
+        return wrong("the query is not in it; `query` of the route compares that");
+    }
+    if outside_of_classes(pattern, ";") {
+        return wrong("paths are compared without parameters such as `;x=1`");
+    }
+    let is_encoded = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+    let escapes = pattern.as_bytes().windows(3);
+    let mut escapes = escapes.filter(|three| three[0] == b'%' && is_encoded(&three[1..]));
+    match escapes.next() {
+        Some(_) => wrong("paths are compared decoded, so write the character itself"),
+        None => Ok(regex),
+    }
+}
+
+/// Whether a text stands in an expression where it is not within brackets.
+fn outside_of_classes(pattern: &str, text: &str) -> bool {
+    let outside = pattern
+        .split('[')
+        .enumerate()
+        .map(|(place, part)| match place {
+            0 => part,
+            _ => part.split_once(']').map_or("", |(_, behind)| behind),
+        });
+    outside.into_iter().any(|part| part.contains(text))
 }
 
 /// The host that was asked for, without port and closing dot.

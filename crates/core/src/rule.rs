@@ -1,6 +1,7 @@
 //! What a route's rules make of a request.
 
 mod edit;
+mod foreign;
 mod rewrite;
 mod template;
 
@@ -54,6 +55,7 @@ pub struct Redirect {
     /// The answer's status.
     pub status: u16,
     to: Template,
+    to_https: bool,
 }
 
 /// How the path is changed.
@@ -105,7 +107,9 @@ impl Rules {
                 let place = limits.iter().position(|limit| limit.name == *name);
                 Step::Limit(place.ok_or_else(|| format!("there is no limit {name}"))?)
             }
-            Rule::Redirect { status, to } => Step::Redirect(Redirect::new(*status, to)?),
+            Rule::Redirect { status, to } => {
+                Step::Redirect(Redirect::new(*status, to, rule.is_to_https())?)
+            }
             Rule::Return(fixed) => Step::Return(fixed_answer(fixed)?),
             Rule::Rewrite(rewrite) => Step::Rewrite(Rewriting(Rewrite::new(rewrite)?)),
             Rule::Host(host) => {
@@ -116,6 +120,7 @@ impl Rules {
             Rule::ResponseHeader(edit) => {
                 return self.response.add(edit, edit::Direction::Response);
             }
+            Rule::Hsts(value) => return self.response.set_hsts(value),
         };
         self.steps.push(step);
         Ok(())
@@ -166,14 +171,23 @@ impl Rules {
 }
 
 impl Redirect {
-    fn new(status: u16, to: &str) -> Result<Self, String> {
+    fn new(status: u16, to: &str, to_https: bool) -> Result<Self, String> {
         if !matches!(status, 301 | 302 | 303 | 307 | 308) {
             return Err(format!(
                 "{status} is no redirect's status: it is 301, 302, 303, 307 or 308"
             ));
         }
         let to = Template::target(to)?;
-        Ok(Self { status, to })
+        Ok(Self {
+            status,
+            to,
+            to_https,
+        })
+    }
+
+    /// Whether the request goes on, for it is where it would be sent: it would come again, and again.
+    pub fn is_there(&self, known: &Known<'_>) -> bool {
+        self.to_https && known.https
     }
 
     /// Where the client is sent. A target that begins with a slash leads to the same host, whatever the path is: what would

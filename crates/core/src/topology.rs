@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use gaiola_model::config::{App, Balancer, Config, Database, Web};
     use gaiola_model::placement::{Release, ReleaseNumber};
-    use gaiola_model::proxy::{Admin, Frontend, HeaderEdit, Mode, ProxyConfig, Rule};
+    use gaiola_model::proxy::{Admin, Frontend, Mode, ProxyConfig, Rule};
     use gaiola_model::{Desired, Revision};
     use std::collections::BTreeSet;
     use std::path::PathBuf;
@@ -236,7 +236,7 @@ mod tests {
             Mode::Http { routes, .. } => routes[1].rules.clone(),
             Mode::Tcp { .. } => Vec::new(),
         };
-        assert_eq!(rules(plain), [Rule::to_https()]);
+        assert_eq!(rules(plain), [Rule::to_https(308)]);
         assert!(plain.binds.iter().all(|bind| bind.tls.is_none()));
         assert_eq!(secure.binds.len(), 1);
         let served = &secure.binds[0].tls.as_ref().unwrap().certificates;
@@ -244,10 +244,7 @@ mod tests {
             served,
             &["/certificates/d1/0", "/certificates/d1/1"].map(PathBuf::from)
         );
-        let Rule::ResponseHeader(HeaderEdit::Set { value, .. }) = &rules(secure)[0] else {
-            panic!("{:?}", rules(secure));
-        };
-        assert_eq!(value, "max-age=86400");
+        assert_eq!(rules(secure), [Rule::Hsts("max-age=86400".into())]);
         for door in placement.doors.values_mut() {
             door.state = DoorState::Open;
         }

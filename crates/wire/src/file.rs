@@ -12,7 +12,7 @@ pub use mistake::{ConfigErrors, Mistake};
 pub(crate) use mistake::{Mistakes, shown};
 pub(crate) use section::{At, Element, Section, checked, text};
 pub use words::closest;
-pub(crate) use words::{Keys, Words};
+pub(crate) use words::{Elsewhere, Keys, Words};
 
 use toml::de::DeTable;
 

@@ -23,7 +23,9 @@ pub use crate::file::{ConfigErrors, Mistake};
 
 use crate::file::value::duration;
 use crate::file::{self, At, Keys, Mistakes, Section, Words, checked, closest, shown, text};
-use gaiola_model::proxy::{Address, BasicAuth, ClientTimeouts, Limit, Route, ServerTimeouts};
+use gaiola_model::proxy::{
+    Address, BasicAuth, ClientTimeouts, Limit, Route, ServerTimeouts, SniRoute,
+};
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use gaiola_model::{ProxyConfig, Revision};
 use std::collections::BTreeSet;
@@ -34,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Every key there is. In a section that is not here, keys are names of the user's own.
-const KEYS: Keys = &[
+pub(crate) const KEYS: Keys = &[
     (
         "",
         &[
@@ -125,7 +127,7 @@ const KEYS: Keys = &[
     ("users.NAME", &["realm", "user"]),
     (
         "limit.NAME",
-        &["by", "rate", "concurrent", "keys", "shared"],
+        &["by", "rate", "concurrent", "keys", "shared", "ipv6_prefix"],
     ),
     ("peers", &["address", "others"]),
     (
@@ -221,6 +223,7 @@ static WORDS: Words = Words {
     keys: KEYS,
     foreign: haproxy::WORDS,
     from: "HAProxy",
+    elsewhere: None,
 };
 
 const CA_HINT: &str = "name a PEM file of the CAs' certificates";
@@ -241,6 +244,12 @@ pub struct Surroundings<'a> {
 pub enum Part<'a> {
     /// A route with one condition or one rule.
     Route(&'a Route),
+    /// A route, and those before it in their order: whether any request comes to it.
+    Behind(&'a [Route], &'a Route),
+    /// A name that TLS clients ask for, and the routes before it: whether any client comes to it.
+    NameBehind(&'a [SniRoute], &'a str),
+    /// Everything, and the address of a server: whether what is sent there comes back.
+    Server(&'a ProxyConfig, &'a Address),
     /// A page for a status.
     Page(u16, &'a Path),
     /// A file of certificates that a bind serves, or a folder of them.
@@ -283,6 +292,7 @@ pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigEr
             around,
             mistakes,
             bound: BTreeSet::new(),
+            servers: Vec::new(),
             users: Vec::new(),
             limits: Vec::new(),
             only_http: Vec::new(),
@@ -297,6 +307,8 @@ struct Reader<'a, 'm, 't> {
     mistakes: &'m mut Mistakes<'t>,
     /// What is listened on so far.
     bound: BTreeSet<Address>,
+    /// Where servers are, and where that stands.
+    servers: Vec<At<Address>>,
     /// What rules may name.
     users: Vec<(String, BasicAuth)>,
     limits: Vec<Limit>,
@@ -345,6 +357,10 @@ impl Reader<'_, '_, '_> {
             limit_secret: text(root, "limit_secret", value::secret, self.mistakes),
         };
         if self.mistakes.is_empty() {
+            for server in std::mem::take(&mut self.servers) {
+                let hint = "name the server's own address, or let the frontend listen elsewhere";
+                self.ask(&server.span, Part::Server(&config, &server.value), hint);
+            }
             let hint = "docs/proxy.md tells what may stand there";
             self.ask(&(0..0), Part::Whole(&config), hint);
         }

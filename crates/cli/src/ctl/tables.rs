@@ -160,6 +160,7 @@ pub(super) fn limits(stat: &ProxyStat) -> String {
             key,
             most,
             keys,
+            ipv6_prefix: _,
             shared: _,
         } = &limit.limit;
         let key = match key {

@@ -1,11 +1,12 @@
 //! A client's request on its way to a server.
 
-use super::{Edit, Match, Outgoing, is_listed, list, lists_fields, options, resembles};
+use super::way::{limits_forwards, max_forwards};
+use super::{Edit, Match, Outgoing, is_listed, line, list, lists_fields, options, resembles};
 use crate::cookie;
 use gaiola_model::http::{Field, FieldName, Framing, RequestHead, Span, TargetForm, Version};
 use ipnet::IpNet;
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Longest request id that is kept.
 const ID_LIMIT: usize = 128;
@@ -43,21 +44,53 @@ pub fn request_id<'a>(head: &RequestHead, buffer: &'a [u8], trusted: bool) -> Op
     })
 }
 
-/// Whose request it is: the sender's, or as far back as those are trusted who say so in `X-Forwarded-For`.
+/// Whose request it is: the sender's, or as far back as those are trusted who say so in `X-Forwarded-For`. Where the last
+/// of these names no address it is nobody's, 0.0.0.0: its own address opens doors that the client's does not.
 pub fn client(head: &RequestHead, buffer: &[u8], sender: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|known| known.contains(address));
     let fields = head.fields.iter().rev();
     let mut earlier = fields
         .filter(|field| field.known == FieldName::XForwardedFor)
         .flat_map(|field| field.value.of(buffer).rsplit(|&byte| byte == b','))
-        .map(|address| std::str::from_utf8(address.trim_ascii()).ok()?.parse().ok());
+        .map(<[u8]>::trim_ascii)
+        .filter(|address| !address.is_empty());
     let mut client = sender;
-    while is_trusted(&client)
-        && let Some(Some(address)) = earlier.next()
+    while is_trusted(&client.to_canonical())
+        && let Some(earlier) = earlier.next()
     {
-        client = address;
+        match address(earlier) {
+            Some(address) => client = address,
+            None => return IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        }
     }
     client
+}
+
+/// An address as balancers write it: `192.0.2.5`, `192.0.2.5:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:443`.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let bare = match text.strip_prefix('[') {
+        Some(inner) => inner.split_once(']')?.0,
+        None => match text.split_once(':') {
+            Some((v4, port)) if !port.contains(':') => v4,
+            _ => text,
+        },
+    };
+    let (bare, _zone) = bare.split_once('%').unwrap_or((bare, ""));
+    bare.parse().ok()
+}
+
+/// Whether the client came by HTTPS: over TLS, or as a trusted sender says in `X-Forwarded-Proto`.
+pub fn is_https(head: &RequestHead, buffer: &[u8], tls: bool, trusted: bool) -> bool {
+    let told = head.field(FieldName::XForwardedProto, buffer);
+    match told
+        .filter(|_| trusted)
+        .and_then(|value| list(value).next())
+    {
+        Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => true,
+        Some(scheme) if scheme.eq_ignore_ascii_case(b"http") => false,
+        Some(_) | None => tls,
+    }
 }
 
 /// Makes an id: 32 hexadecimal digits.
@@ -85,11 +118,14 @@ pub fn request(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgo
     out.clear();
     request_line(head, hop, out);
     let lists_fields = lists_fields(&head.fields, buffer);
+    let max_forwards = max_forwards(head, buffer);
+    let is_dropped = |field: &Field| {
+        (max_forwards.is_some() && limits_forwards(field, head, buffer))
+            || (lists_fields && is_listed(field, &head.fields, buffer))
+            || hop.edit.removes(field, buffer)
+    };
     for field in &head.fields {
-        if stays(field, head, buffer, hop)
-            && !(lists_fields && is_listed(field, &head.fields, buffer))
-            && !hop.edit.removes(field, buffer)
-        {
+        if stays(field, head, buffer, hop) && !is_dropped(field) {
             match hop
                 .hidden_cookie
                 .filter(|_| field.known == FieldName::Cookie)
@@ -103,6 +139,10 @@ pub fn request(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgo
     }
     if !hop.edit.added.is_empty() {
         out.write(|text| text.extend_from_slice(hop.edit.added));
+    }
+    if let Some(left) = max_forwards {
+        // Writing to a Vec cannot fail.
+        out.write(|text| drop(write!(text, "Max-Forwards: {}\r\n", left.saturating_sub(1))));
     }
     add_host(head, buffer, hop, out);
     add_connection(head, buffer, out);
@@ -185,14 +225,14 @@ fn is_first(field: &Field, head: &RequestHead) -> bool {
         .is_some_and(|first| first.name == field.name)
 }
 
-/// Whether a field could be taken for one that we answer for: names that differ in `_` only, and claims about earlier
-/// hops by a sender who is not trusted.
+/// Whether a field could be taken for one that we answer for: names that differ in `_` only, which no balancer writes and
+/// so its client did, and claims about earlier hops by a sender who is not trusted.
 fn misleads(name: &[u8], trusted: bool) -> bool {
     let is = |wanted: &[u8]| resembles(name, wanted, Match::Whole);
     match name.first().map(u8::to_ascii_lowercase) {
         Some(b'c') => is(b"content-length"),
         Some(b't') => is(b"transfer-encoding"),
-        Some(b'x') if trusted => false,
+        Some(b'x') if trusted && !name.contains(&b'_') => false,
         Some(b'x') => {
             is(b"x-real-ip")
                 || is(b"x-request-id")
@@ -284,12 +324,6 @@ fn write_address(text: &mut Vec<u8>, address: IpAddr) {
         }
         text.push(b'0' + octet % 10);
     }
-}
-
-fn line(text: &mut Vec<u8>, name: &[u8], value: &[&[u8]]) {
-    text.extend_from_slice(name);
-    value.iter().for_each(|part| text.extend_from_slice(part));
-    text.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A server's response on its way to the client.
 
-use super::{Edit, Outgoing, is_listed, lists_fields};
+use super::{Edit, Outgoing, is_listed, line, lists_fields};
 use crate::cookie;
 use gaiola_model::http::{Field, FieldName, Framing, ResponseHead, Span, Version};
 
@@ -15,6 +15,8 @@ pub struct Answer<'a> {
     pub server: &'a str,
     /// How rules change the fields of the final answer.
     pub edit: Edit<'a>,
+    /// The time, as `Date` has it, for a response that says none.
+    pub date: &'a [u8],
     /// Whole lines that are added.
     pub lines: &'a [u8],
     /// The name of a cookie that is ours alone to set.
@@ -34,7 +36,7 @@ pub struct Sent {
 /// Puts the response's head as the client is to get it into `out`, which is cleared first.
 ///
 /// Removed are `Connection` and what it lists, `Keep-Alive`, `Proxy-*`, and `Upgrade` unless it is answered or asked
-/// for; `Via` is added, and whether the connection is closed.
+/// for; `Via` is added, and whether the connection is closed, and `Date` where there is none (RFC 9110, section 6.6.1).
 pub fn response(
     head: &ResponseHead,
     buffer: &[u8],
@@ -69,7 +71,12 @@ pub fn response(
             out.write(|text| text.extend_from_slice(answer.edit.added));
         }
         out.say(connection(head, answer.client, sent));
+        let dates = |field: &Field| field.known == FieldName::Date;
+        let says_date = head.fields.iter().any(dates) || answer.edit.speaks_of(b"date");
         out.write(|text| {
+            if !says_date && head.status >= 200 {
+                line(text, b"Date: ", &[answer.date]);
+            }
             text.extend_from_slice(answer.lines);
             let version = match head.version {
                 Version::Http10 => "1.0 ",

@@ -201,7 +201,73 @@ fn a_client_is_believed_as_far_as_those_who_tell_are_trusted() {
     assert_eq!(client("10.0.0.1", told), "192.0.2.3");
     assert_eq!(client("10.0.0.1", ""), "10.0.0.1");
     let unknown = "X-Forwarded-For: 192.0.2.1, unknown, 10.0.0.2\r\n";
-    assert_eq!(client("10.0.0.1", unknown), "10.0.0.2");
+    assert_eq!(client("10.0.0.1", unknown), "0.0.0.0");
+    assert_eq!(
+        client("::ffff:10.0.0.1", "X-Forwarded-For: 192.0.2.1, ,\r\n"),
+        "192.0.2.1"
+    );
+    for (told, expected) in [
+        ("192.0.2.5:4711", "192.0.2.5"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("192.0.2.5:4711, 10.0.0.2:80", "192.0.2.5"),
+        ("unknown", "0.0.0.0"),
+        ("_hidden:1", "0.0.0.0"),
+        ("[2001:db8::1", "0.0.0.0"),
+    ] {
+        let line = format!("X-Forwarded-For: {told}\r\n");
+        assert_eq!(client("10.0.0.1", &line), expected, "{told}");
+    }
+}
+
+#[test]
+fn a_trusted_sender_says_how_the_client_came() {
+    let https = |line: &str, tls: bool, trusted: bool| {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n");
+        is_https(&request_head(&text), text.as_bytes(), tls, trusted)
+    };
+    for (told, expected) in [
+        ("HTTPS", true),
+        ("https, http", true),
+        ("http", false),
+        ("x", true),
+    ] {
+        let line = format!("X-Forwarded-Proto: {told}\r\n");
+        assert_eq!(https(&line, true, true), expected, "{told}");
+        assert!(!https(&line, false, false), "{told}");
+    }
+    assert!(https("", true, true));
+    assert!(!https("", false, true));
+}
+
+#[test]
+fn what_cgi_takes_for_one_field_is_left_out_with_it() {
+    let removed: Vec<Box<[u8]>> = vec![b"x-secret".as_slice().into()];
+    let hop = Hop {
+        edit: Edit {
+            removed: &removed,
+            added: b"",
+        },
+        ..HOP
+    };
+    let lines = "X-Secret: 1\r\nx_secret: 2\r\nX-Secrets: 3\r\n";
+    assert_eq!(
+        with(lines, &hop),
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX-Secrets: 3\r\n{OURS}")
+    );
+}
+
+#[test]
+fn a_trusted_sender_passes_no_twins_on() {
+    let lines = "X-Real-IP: 192.0.2.1\r\nX_Real_IP: 1\r\nX_Forwarded_For: 2\r\nX-Forwarded_Proto: 3\r\n\
+        X_Request_ID: 4\r\nX_Other: 5\r\n";
+    let sent = with(lines, &TRUSTED);
+    assert_eq!(
+        sent,
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\nX_Other: 5\r\n{OURS}")
+    );
 }
 
 #[test]
@@ -301,7 +367,7 @@ fn a_status_line_without_a_reason_has_its_second_space() {
         ("HTTP/1.1 200 \r\n\r\n", "HTTP/1.1 200 \r\n"),
     ] {
         let (told, _) = answer(text, &response_head(text), Version::Http11, true);
-        assert_eq!(told.split_once("Via").unwrap().0, wanted, "{text:?}");
+        assert_eq!(told.split_once("Date").unwrap().0, wanted, "{text:?}");
     }
 }
 
@@ -312,6 +378,7 @@ fn answer(text: &str, head: &ResponseHead, client: Version, keep_alive: bool) ->
         keep_alive,
         server: "lb1",
         edit: Edit::default(),
+        date: b"now",
         lines: b"",
         own_cookie: None,
     };
@@ -326,7 +393,7 @@ fn a_response_loses_what_concerns_the_hop_and_gains_via() {
     let (written, sent) = answer(text, &response_head(text), Version::Http11, true);
     assert_eq!(
         written,
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nServer: s\r\nVia: 1.1 lb1\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nServer: s\r\nDate: now\r\nVia: 1.1 lb1\r\n\r\n"
     );
     assert_eq!(
         sent,
@@ -352,12 +419,13 @@ fn our_cookie_is_ours_alone() {
         client: Version::Http11,
         keep_alive: true,
         server: "lb1",
+        date: b"now",
         lines: b"Set-Cookie: id=2\r\n",
         own_cookie: Some("id"),
     };
     let mut out = Outgoing::default();
     response(&response_head(text), text.as_bytes(), &ours, &mut out);
-    let wanted = "HTTP/1.1 200 OK\r\nSet-Cookie: c=d\r\nContent-Length: 0\r\nSet-Cookie: id=2\r\nVia: 1.1 lb1\r\n\r\n";
+    let wanted = "HTTP/1.1 200 OK\r\nSet-Cookie: c=d\r\nContent-Length: 0\r\nDate: now\r\nSet-Cookie: id=2\r\nVia: 1.1 lb1\r\n\r\n";
     assert_eq!(written(text, &out), wanted);
 }
 
@@ -381,7 +449,7 @@ fn a_body_without_a_length_closes_the_clients_connection() {
     let (written, sent) = answer(text, &head, Version::Http11, true);
     assert_eq!(
         written,
-        "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\nVia: 1.0 lb1\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\nDate: now\r\nVia: 1.0 lb1\r\n\r\n"
     );
     assert!(!sent.keep_alive);
 }
@@ -396,7 +464,7 @@ fn an_old_client_is_sent_no_chunks() {
     let (written, sent) = answer(text, &head, Version::Http10, true);
     assert_eq!(
         written,
-        "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\nVia: 1.1 lb1\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\nDate: now\r\nVia: 1.1 lb1\r\n\r\n"
     );
     assert_eq!(
         sent,
@@ -439,7 +507,10 @@ fn a_response_without_body_says_no_length() {
         ..response_head(text)
     };
     let (written, _) = answer(text, &head, Version::Http11, true);
-    assert_eq!(written, "HTTP/1.1 204 No Content\r\nVia: 1.1 lb1\r\n\r\n");
+    assert_eq!(
+        written,
+        "HTTP/1.1 204 No Content\r\nDate: now\r\nVia: 1.1 lb1\r\n\r\n"
+    );
 }
 
 proptest! {
@@ -464,5 +535,74 @@ proptest! {
         prop_assert_eq!(count("A: 1"), usize::from(lines.contains("A: 1") && !listed.contains(&"a")));
         prop_assert_eq!(count("Connection: close"), 0);
         prop_assert_eq!(count("\r\n\r\n"), 1);
+    }
+}
+
+#[test]
+fn a_response_without_a_date_gets_one() {
+    for (status, fields, says, dates) in [
+        ("200 OK", "", "", "Date: now\r\n"),
+        ("200 OK", "Date: then\r\n", "", "Date: then\r\n"),
+        ("200 OK", "", "Date: ruled\r\n", "Date: ruled\r\n"),
+        ("101 Switching Protocols", "", "", ""),
+    ] {
+        let text = format!("HTTP/1.1 {status}\r\n{fields}Content-Length: 0\r\n\r\n");
+        let answer = Answer {
+            edit: Edit {
+                removed: &[],
+                added: says.as_bytes(),
+            },
+            client: Version::Http11,
+            keep_alive: true,
+            server: "lb1",
+            date: b"now",
+            lines: b"",
+            own_cookie: None,
+        };
+        let mut out = Outgoing::default();
+        response(&response_head(&text), text.as_bytes(), &answer, &mut out);
+        let sent = written(&text, &out);
+        let found: String = sent
+            .split_inclusive("\r\n")
+            .filter(|line| line.starts_with("Date"))
+            .collect();
+        assert_eq!(found, dates, "{sent}");
+    }
+}
+
+#[test]
+fn a_request_that_was_here_often_goes_round() {
+    let goes_round = |via: &str| {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{via}\r\n");
+        is_loop(&request_head(&text), text.as_bytes(), "lb1")
+    };
+    assert!(goes_round(&"Via: 1.1 lb1\r\n".repeat(5)));
+    assert!(goes_round(
+        "Via: 1.1 lb1, 1.1 x\r\nVia: 1.0 lb1 (a),1.1 lb1, 1.1 lb1,  1.1  lb1\r\n"
+    ));
+    assert!(!goes_round(&"Via: 1.1 lb1\r\n".repeat(4)));
+    assert!(!goes_round(&"Via: 1.1 lb2\r\n".repeat(9)));
+}
+
+#[test]
+fn max_forwards_counts_down_where_it_means_something() {
+    let sent = |method: &str, value: &str| {
+        let text = format!("{method} / HTTP/1.1\r\nHost: a\r\nMax-Forwards: {value}\r\n\r\n");
+        let head = request_head(&text);
+        (
+            max_forwards(&head, text.as_bytes()),
+            sent_on(&text, &head, &HOP),
+        )
+    };
+    for (method, value, left, told) in [
+        ("OPTIONS", "3", Some(3), "Max-Forwards: 2\r\n"),
+        ("TRACE", "0", Some(0), "Max-Forwards: 0\r\n"),
+        ("GET", "3", None, "Max-Forwards: 3\r\n"),
+        ("OPTIONS", "x", None, "Max-Forwards: x\r\n"),
+    ] {
+        let (found, sent) = sent(method, value);
+        assert_eq!(found, left, "{method} {value}");
+        assert_eq!(sent.matches("Max-Forwards").count(), 1, "{sent}");
+        assert!(sent.contains(told), "{sent}");
     }
 }

@@ -1,7 +1,8 @@
 //! Paths as they are compared.
 
-/// The path as a server may understand it, so that no spelling of it passes by a rule: percent-decoded once, empty
-/// segments left out, `.` and `..` resolved. It is written to `scratch` unless it is that already.
+/// The path as a server may understand it, so that no spelling of it passes by a rule: parameters (`;x=1`, RFC 3986,
+/// section 3.3) are left out, it is percent-decoded once, a backslash is a slash, empty segments are left out, `.` and
+/// `..` resolved. It is written to `scratch` unless it is that already.
 ///
 /// ```
 /// use gaiola_core::route::normal;
@@ -9,31 +10,88 @@
 /// let mut scratch = Vec::new();
 /// assert_eq!(normal(b"/a/b", &mut scratch), b"/a/b");
 /// assert_eq!(normal(b"//x/../%61%2Fb/.", &mut scratch), b"/a/b/");
+/// assert_eq!(normal(b"/x/..;/a;b=1/c", &mut scratch), b"/a/c");
 /// assert_eq!(normal(b"/../..", &mut scratch), b"/");
+/// assert_eq!(normal(b"", &mut scratch), b"/");
 /// ```
 pub fn normal<'a>(path: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    if is_normal(path) || path.first() != Some(&b'/') {
-        return path;
+    match path.first() {
+        None => return b"/",
+        Some(b'/') if !is_normal(path) => {}
+        Some(_) => return path,
     }
     scratch.clear();
-    for byte in decode(path) {
-        if byte == b'/' {
-            end_segment(scratch);
+    let segments = path.split(|&byte| byte == b'/').skip(1);
+    let bytes = segments.flat_map(|segment| std::iter::once(b'/').chain(decode(bare(segment))));
+    resolve(servlet(bytes), scratch);
+    scratch
+}
+
+/// What servers that know no parameters, or find them in another order, may read instead of the normal path, where that
+/// is more than a parameter left in its place.
+///
+/// `/a/..;/b` is `/b` to one and lies below `/a` to the other: no rule can be right for both.
+pub(super) fn other_readings(path: &[u8], normal: &[u8]) -> Vec<Vec<u8>> {
+    if path.first() != Some(&b'/') || !decode(path).any(|byte| matches!(byte, b';' | b'\\')) {
+        return Vec::new();
+    }
+    let mut late = Vec::new();
+    resolve(servlet(decode(path)), &mut late);
+    let mut literal = Vec::new();
+    resolve(decode(path), &mut literal);
+    let mut others = vec![late, without_parameters(&literal)];
+    others.retain(|other| other != normal);
+    others
+}
+
+/// A segment without its parameters.
+fn bare(segment: &[u8]) -> &[u8] {
+    let end = segment.iter().position(|&byte| byte == b';');
+    &segment[..end.unwrap_or(segment.len())]
+}
+
+/// Each segment without its parameters, and without those that are empty then.
+fn without_parameters(path: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(path.len());
+    for segment in path.split(|&byte| byte == b'/').map(bare) {
+        if plain.last() != Some(&b'/') {
+            plain.push(b'/');
         }
-        if byte != b'/' || scratch.last() != Some(&b'/') {
-            scratch.push(byte);
+        plain.extend_from_slice(segment);
+    }
+    plain
+}
+
+/// What is left for a reader to whom a backslash is a slash, and what follows a semicolon up to the next one is nothing.
+fn servlet(bytes: impl Iterator<Item = u8>) -> impl Iterator<Item = u8> {
+    let mut is_parameter = false;
+    bytes.filter_map(move |byte| {
+        let byte = if byte == b'\\' { b'/' } else { byte };
+        is_parameter = byte != b'/' && (is_parameter || byte == b';');
+        (!is_parameter).then_some(byte)
+    })
+}
+
+/// Appends the path without empty segments, `.` and `..`.
+fn resolve(bytes: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
+    for byte in bytes {
+        if byte == b'/' {
+            end_segment(out);
+        }
+        if byte != b'/' || out.last() != Some(&b'/') {
+            out.push(byte);
         }
     }
-    end_segment(scratch);
-    scratch
+    end_segment(out);
 }
 
 fn is_normal(path: &[u8]) -> bool {
     let mut before = 0;
     path.iter().all(|&byte| {
-        let plain = byte != b'%' && !(before == b'/' && matches!(byte, b'/' | b'.'));
+        let is_mark = matches!(byte, b'%' | b';' | b'\\');
+        let is_resolved = before == b'/' && matches!(byte, b'/' | b'.');
         before = byte;
-        plain
+        !is_mark && !is_resolved
     })
 }
 

@@ -1,5 +1,6 @@
 //! Other paths for those that are asked for.
 
+use super::foreign;
 use crate::route;
 use gaiola_model::proxy;
 use regex::bytes::Regex;
@@ -27,16 +28,19 @@ impl Rewrite {
                         return Err(format!("the path {path:?} does not begin with a slash"));
                     }
                 }
+                foreign::refuse_in_path(to)?;
                 let bare = |path: &str| path.trim_end_matches('/').as_bytes().to_vec();
                 Ok(Self::Prefix {
                     from: bare(from),
                     to: bare(check(to)?),
                 })
             }
-            proxy::Rewrite::Regex { pattern, to } => Ok(Self::Regex {
-                regex: route::regex(pattern)?,
-                to: check(to)?.as_bytes().to_vec(),
-            }),
+            proxy::Rewrite::Regex { pattern, to } => {
+                let regex = route::regex(pattern)?;
+                foreign::refuse_in_replacement(check(to)?, &regex)?;
+                let to = to.as_bytes().to_vec();
+                Ok(Self::Regex { regex, to })
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Texts with variables.
 
+use super::foreign::{self, Place};
 use crate::route::{self, Asked};
 use gaiola_model::http::RequestHead;
 use std::io::Write as _;
@@ -16,8 +17,8 @@ pub struct Known<'a> {
     pub client: IpAddr,
     /// The address of ours that it came to: its host where it names none.
     pub local: IpAddr,
-    /// Whether it came over TLS.
-    pub tls: bool,
+    /// Whether it came by HTTPS: over TLS, or to a balancer that is trusted and says so.
+    pub https: bool,
     /// Its id.
     pub request_id: &'a [u8],
     /// Our own name.
@@ -35,7 +36,7 @@ enum Part {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Variable {
+pub(super) enum Variable {
     Client,
     Host,
     Path,
@@ -46,7 +47,7 @@ enum Variable {
     Server,
 }
 
-const VARIABLES: [(&str, Variable); 8] = [
+pub(super) const VARIABLES: [(&str, Variable); 8] = [
     ("client", Variable::Client),
     ("host", Variable::Host),
     ("path", Variable::Path),
@@ -63,6 +64,7 @@ impl Template {
         if !is_field_value(text) {
             return Err(format!("{text:?} is no header field's value"));
         }
+        foreign::refuse(text, Place::Value)?;
         Self::parse(text)
     }
 
@@ -73,6 +75,7 @@ impl Template {
                 "{text:?} is no address: it has more than visible ASCII"
             ));
         }
+        foreign::refuse(text, Place::Target)?;
         if !text.starts_with(['/', '{']) && !text.contains("://") {
             return Err(format!(
                 "{text:?} is neither a path nor an address with its scheme"
@@ -83,6 +86,7 @@ impl Template {
 
     /// A host and maybe a port.
     pub(super) fn host(text: &str) -> Result<Self, String> {
+        foreign::refuse(text, Place::Target)?;
         let template = Self::parse(text)?;
         let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
         let fits = template.0.iter().all(|part| match part {
@@ -158,7 +162,7 @@ impl Variable {
             Self::Path => path,
             Self::Query => head.query.of(buffer),
             Self::Method => head.method_name.of(buffer),
-            Self::Scheme if known.tls => b"https",
+            Self::Scheme if known.https => b"https",
             Self::Scheme => b"http",
             Self::RequestId => known.request_id,
             Self::Server => known.server.as_bytes(),

@@ -50,7 +50,7 @@ fn known(head: &RequestHead) -> Known<'_> {
         buffer: BUFFER,
         client: [192, 0, 2, 7].into(),
         local: IpAddr::from([192, 0, 2, 1]),
-        tls: false,
+        https: false,
         request_id: b"id1",
         server: "lb1",
     }
@@ -123,7 +123,7 @@ fn a_request_without_a_host_is_for_the_address_it_came_to() {
             local: local.parse().unwrap(),
             ..known(&head)
         };
-        let Step::Redirect(redirect) = &rules(vec![Rule::to_https()]).unwrap().steps[0] else {
+        let Step::Redirect(redirect) = &rules(vec![Rule::to_https(308)]).unwrap().steps[0] else {
             unreachable!()
         };
         let mut made = Rewritten::default();
@@ -361,9 +361,70 @@ fn all_mistakes_are_told() {
     let right = vec![
         Rule::Limit("some".into()),
         Rule::Deny,
-        Rule::to_https(),
+        Rule::to_https(308),
         fixed(204, ""),
         auth("A b", vec![user("a")]),
     ];
     assert_eq!(rules(right).unwrap().steps.len(), 5);
+}
+
+#[test]
+fn what_came_by_https_is_not_sent_there_once_more() {
+    let (head, ready) = (head(), rules(vec![Rule::to_https(301)]).unwrap());
+    let Step::Redirect(redirect) = &ready.steps[0] else {
+        unreachable!()
+    };
+    let by = |https| Known {
+        https,
+        ..known(&head)
+    };
+    assert!(redirect.is_there(&by(true)));
+    assert!(!redirect.is_there(&by(false)));
+    let elsewhere = Rule::Redirect {
+        status: 301,
+        to: "https://b{path}".into(),
+    };
+    let ready = rules(vec![elsewhere]).unwrap();
+    assert!(matches!(&ready.steps[0], Step::Redirect(redirect) if !redirect.is_there(&by(true))));
+}
+
+#[test]
+fn strict_transport_security_is_said_by_https_alone() {
+    let head = head();
+    let ready = rules(vec![
+        Rule::hsts(std::time::Duration::from_secs(1), ""),
+        Rule::ResponseHeader(set("X-A", "{scheme}")),
+    ]);
+    let ready = ready.unwrap();
+    for (https, said) in [
+        (
+            true,
+            "X-A: https\r\nStrict-Transport-Security: max-age=1\r\n",
+        ),
+        (false, "X-A: http\r\n"),
+    ] {
+        let mut made = Rewritten::default();
+        let known = Known {
+            https,
+            ..known(&head)
+        };
+        ready.say(&known, &mut made);
+        assert_eq!(ready.response_edit(&made).added, said.as_bytes());
+    }
+}
+
+#[test]
+fn a_field_is_set_in_the_place_of_its_twin() {
+    let head = head();
+    let ready = rules(vec![
+        Rule::RequestHeader(set("X_User", "a")),
+        Rule::RequestHeader(set("X-User", "b")),
+        Rule::ResponseHeader(set("X_User", "c")),
+    ]);
+    let (ready, mut made) = (ready.unwrap(), Rewritten::default());
+    ready.say(&known(&head), &mut made);
+    let edit = ready.request_edit(&made);
+    assert_eq!(edit.added, b"X-User: b\r\n");
+    assert!(edit.removed.iter().all(|name| **name == *b"x-user"));
+    assert_eq!(*ready.response_edit(&made).removed[0], *b"x_user");
 }

@@ -92,7 +92,7 @@ fn balancer(placement: &Placement, paths: &Paths) -> (Vec<Frontend>, Vec<Backend
         };
         http_frontend(name, binds, mode)
     };
-    let redirect = tls.filter(|tls| tls.redirect).map(|_| Rule::to_https());
+    let redirect = tls.filter(|tls| tls.redirect).map(|_| Rule::to_https(308));
     let mut frontends = vec![frontend("http", plain, redirect.into_iter().collect())];
     if let Some(tls) = tls {
         let secure = secure.into_iter().map(|bind| Bind {

@@ -120,23 +120,30 @@ pub enum Rule {
     RequestHeader(HeaderEdit),
     /// A field of every answer.
     ResponseHeader(HeaderEdit),
+    /// `Strict-Transport-Security` with this value in every answer to a request that came by HTTPS (RFC 6797, section 7.2).
+    Hsts(String),
 }
 
 impl Rule {
-    /// The same over TLS, for good.
-    pub fn to_https() -> Self {
+    /// Where [`Self::to_https`] sends a client.
+    pub const HTTPS: &str = "https://{host}{path}{query}";
+
+    /// The same over TLS, with this status. A request that came so already is not sent there once more.
+    pub fn to_https(status: u16) -> Self {
         Self::Redirect {
-            status: 308,
-            to: "https://{host}{path}{query}".into(),
+            status,
+            to: Self::HTTPS.into(),
         }
+    }
+
+    /// Whether it is [`Self::to_https`].
+    pub fn is_to_https(&self) -> bool {
+        matches!(self, Self::Redirect { to, .. } if to == Self::HTTPS)
     }
 
     /// Has browsers come by HTTPS only for so long (RFC 6797); `further` directives stand behind, each after a `; `.
     pub fn hsts(max_age: Duration, further: &str) -> Self {
-        Self::ResponseHeader(HeaderEdit::Set {
-            name: "Strict-Transport-Security".into(),
-            value: format!("max-age={}{further}", max_age.as_secs()),
-        })
+        Self::Hsts(format!("max-age={}{further}", max_age.as_secs()))
     }
 }
 
@@ -221,12 +228,17 @@ pub enum HeaderEdit {
 pub struct Allowance {
     /// Most bytes of a request's body; a larger one is answered 413.
     pub body: Option<u64>,
-    /// Most bytes of a request's head; a larger one is answered 431.
+    /// Most bytes of a request's head, up to [`Self::MOST_HEAD`]; a larger one is answered 431.
     pub head: Option<u32>,
     /// Instead of [`super::ServerTimeouts::response`].
     pub response: Option<Duration>,
     /// Instead of [`super::ServerTimeouts::queue`].
     pub queue: Option<Duration>,
+}
+
+impl Allowance {
+    /// Most that [`Self::head`] may be.
+    pub const MOST_HEAD: u32 = 64 * 1024;
 }
 
 /// How much is allowed of those requests that have something in common.
@@ -240,6 +252,9 @@ pub struct Limit {
     pub most: Most,
     /// How many different keys are told apart; beyond them the one that was not seen for longest is forgotten.
     pub keys: u32,
+    /// How many bits of an IPv6 address tell clients apart, 32 to 128: whoever has one address has its whole network.
+    #[serde(default = "ipv6_prefix")]
+    pub ipv6_prefix: u8,
     /// Whether the counts of a rate are told to the proxy's peers and theirs count here.
     #[serde(default)]
     pub shared: bool,
@@ -253,19 +268,25 @@ impl Limit {
             key: LimitKey::Source,
             most,
             keys: 100_000,
+            ipv6_prefix: ipv6_prefix(),
             shared: false,
         }
     }
+}
+
+/// What a customer of most providers has.
+const fn ipv6_prefix() -> u8 {
+    64
 }
 
 /// What requests have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LimitKey {
-    /// The client's address.
+    /// The client's address, of IPv6 the first [`Limit::ipv6_prefix`] bits.
     #[default]
     Source,
-    /// The network of the client's address: 24 bits of IPv4, 64 of IPv6.
+    /// The network of the client's address: 24 bits of IPv4, [`Limit::ipv6_prefix`] of IPv6.
     Network,
     /// The value of this header field; all requests without it are one.
     Header(String),

@@ -18,7 +18,7 @@ use super::counters::Unasked;
 use super::io::{self, Buffer, Fault, Timer};
 use super::log::Ending;
 use super::thread::Worker;
-use gaiola_model::proxy::{Admission, ClientTimeouts};
+use gaiola_model::proxy::{Admission, Allowance, ClientTimeouts, Route};
 use gaiola_wire::http1::{self, Limits, Progress};
 use private::Private;
 use record::Record;
@@ -31,12 +31,19 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// A head leaves room in its buffer for a part of the body.
+/// What a request may have whose route says nothing else. A head leaves room in its buffer for a part of the body.
 const LIMITS: Limits = Limits {
     head: io::BUFFER_LEN - 1024,
     target: 8 * 1024,
     fields: 100,
 };
+
+/// Most that a frontend reads of a head: what the route allows that allows most of all, for it is not known yet.
+pub(super) fn largest_head(routes: &[Route]) -> usize {
+    let allowed = routes.iter().filter_map(|route| route.allowance.head);
+    let most = allowed.max().unwrap_or_default().min(Allowance::MOST_HEAD);
+    LIMITS.head.max(most as usize)
+}
 
 /// A client's connection.
 struct Connection {
@@ -73,6 +80,14 @@ enum After {
     Abort,
 }
 
+/// Whether a head is worth being parsed: of the largest ones not every piece is, or dripping them would cost us much.
+fn may_have_ended(filled: &[u8], looked_at: usize, limit: usize) -> bool {
+    const END: &[u8] = b"\r\n\r\n";
+    let is_usual = filled.len() < LIMITS.head || filled.len() >= limit;
+    let new = &filled[looked_at.saturating_sub(END.len())..];
+    !filled.is_empty() && (is_usual || new.windows(END.len()).any(|four| four == END))
+}
+
 /// Serves a connection until it ends.
 pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     let mut held = client.early.take();
@@ -107,9 +122,10 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
 impl Connection {
     /// Waits for a request, and reads its head. `held` are the first bytes of it.
     async fn next_request(&mut self, held: Option<Buffer>) -> Result<Pending, After> {
-        let timeouts = self.timeouts();
-        let is_served = timeouts.is_some();
-        let timeouts = timeouts.unwrap_or_default();
+        let terms = self.terms();
+        let is_served = terms.is_some();
+        let (timeouts, head) = terms.unwrap_or((ClientTimeouts::default(), LIMITS.head));
+        let limits = Limits { head, ..LIMITS };
         let mut buffer = match held {
             Some(held) => held,
             None => {
@@ -120,9 +136,12 @@ impl Connection {
         let mut heads = Heads::take();
         let begun = Instant::now();
         let mut took = Duration::ZERO;
+        let mut looked_at = 0;
         loop {
-            if !buffer.is_empty() {
-                match http1::parse_request(buffer.filled(), &mut heads.request, &LIMITS) {
+            let is_worth_it = may_have_ended(buffer.filled(), looked_at, head);
+            looked_at = buffer.filled().len();
+            if is_worth_it {
+                match http1::parse_request(buffer.filled(), &mut heads.request, &limits) {
                     Ok(Progress::Done) => {
                         return Ok(Pending {
                             buffer,
@@ -137,6 +156,10 @@ impl Connection {
                         return Err(self.refuse(begun, *b"PR", why, status).await);
                     }
                 }
+            }
+            if buffer.filled().len() >= LIMITS.head && !buffer.make_room() {
+                let why = "too many heads of this size are being read".into();
+                return Err(self.refuse(begun, *b"RR", why, 503).await);
             }
             let goes_on = !buffer.is_empty();
             let left = match goes_on {
@@ -261,8 +284,14 @@ impl Connection {
     }
 
     fn timeouts(&self) -> Option<ClientTimeouts> {
+        self.terms().map(|(timeouts, _)| timeouts)
+    }
+
+    /// How long is waited for the client, and how large a head may be.
+    fn terms(&self) -> Option<(ClientTimeouts, usize)> {
         let serving = self.worker.serving();
         let (frontend, _) = serving.frontend(&self.client.bind)?;
-        Some(serving.of(frontend).1.timeouts.clone())
+        let (frontend, config) = serving.of(frontend);
+        Some((config.timeouts.clone(), frontend.guide.largest_head))
     }
 }

@@ -44,7 +44,8 @@ impl Limiter {
         let share = limit.keys.div_ceil(SHARDS);
         let room = share + share / 16 + 16;
         let hash = Sha256::new_with_prefix(secret);
-        let identity = format!("limit {:?}", (&limit.name, &limit.key, limit.most));
+        let counted = (&limit.name, &limit.key, limit.most, limit.ipv6_prefix);
+        let identity = format!("limit {counted:?}");
         Self {
             limit: limit.clone(),
             secret: secret.to_vec(),
@@ -65,8 +66,7 @@ impl Limiter {
     pub(super) fn key_of(&self, client: IpAddr) -> Option<u64> {
         let mut hash = self.hash.clone();
         match &self.limit.key {
-            LimitKey::Source => octets(client, 128, &mut hash),
-            LimitKey::Network => octets(client, 64, &mut hash),
+            LimitKey::Source | LimitKey::Network => self.add_client(client, &mut hash),
             LimitKey::Path | LimitKey::Header(_) => return None,
         }
         Some(number(hash))
@@ -76,8 +76,7 @@ impl Limiter {
     pub(super) fn key(&self, asked: &Asked<'_>, scratch: &mut Vec<u8>) -> u64 {
         let mut hash = self.hash.clone();
         match &self.limit.key {
-            LimitKey::Source => octets(asked.client, 128, &mut hash),
-            LimitKey::Network => octets(asked.client, 64, &mut hash),
+            LimitKey::Source | LimitKey::Network => self.add_client(asked.client, &mut hash),
             LimitKey::Path => hash.update(normal(asked.head.path(asked.buffer), scratch)),
             LimitKey::Header(name) => {
                 let mut fields = asked.head.fields.iter();
@@ -87,6 +86,21 @@ impl Limiter {
             }
         }
         number(hash)
+    }
+
+    /// Adds what tells clients' addresses apart.
+    fn add_client(&self, client: IpAddr, hash: &mut Sha256) {
+        match client.to_canonical() {
+            IpAddr::V4(address) if self.limit.key == LimitKey::Source => {
+                hash.update(address.octets());
+            }
+            IpAddr::V4(address) => hash.update(&address.octets()[..3]),
+            IpAddr::V6(address) => {
+                let beyond = 128u32.saturating_sub(self.limit.ipv6_prefix.into());
+                let mask = u128::MAX.checked_shl(beyond).unwrap_or_default();
+                hash.update((address.to_bits() & mask).to_be_bytes());
+            }
+        }
     }
 
     /// The key of a client, path or value that an operator names.
@@ -200,15 +214,6 @@ fn number(hash: Sha256) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// The first bits of the address: of IPv4 at most 24 where fewer than all are wanted.
-fn octets(address: IpAddr, bits: usize, hash: &mut Sha256) {
-    match address.to_canonical() {
-        IpAddr::V4(address) if bits == 128 => hash.update(address.octets()),
-        IpAddr::V4(address) => hash.update(&address.octets()[..3]),
-        IpAddr::V6(address) => hash.update(&address.octets()[..bits / 8]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,5 +296,28 @@ mod tests {
         assert_ne!(key(&one, "2001:db8::1"), key(&one, "2001:db8:0:1::1"));
         let one = limiter(LimitKey::Source, Most::Concurrent(1));
         assert_ne!(key(&one, "192.0.2.1"), key(&one, "192.0.2.9"));
+    }
+
+    #[test]
+    fn whoever_has_an_ipv6_network_is_one_client() {
+        let of = |ipv6_prefix| {
+            let limit = Limit {
+                ipv6_prefix,
+                ..Limit::new("some", Most::Concurrent(1))
+            };
+            Limiter::new(&limit, b"secret")
+        };
+        let one = limiter(LimitKey::Source, Most::Concurrent(1));
+        assert_eq!(key(&one, "2001:db8::1"), key(&one, "2001:db8::2:0:0:1"));
+        assert_ne!(key(&one, "2001:db8::1"), key(&one, "2001:db8:0:1::1"));
+        let wide = of(56);
+        assert_eq!(key(&wide, "2001:db8::1"), key(&wide, "2001:db8:0:ff::1"));
+        assert_ne!(key(&wide, "2001:db8::1"), key(&wide, "2001:db8:0:100::1"));
+        let narrow = of(128);
+        assert_ne!(key(&narrow, "2001:db8::1"), key(&narrow, "2001:db8::2"));
+        assert_ne!(
+            narrow.identity, wide.identity,
+            "peers would add up other clients"
+        );
     }
 }

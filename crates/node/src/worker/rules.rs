@@ -1,11 +1,12 @@
 //! What a configuration says about single requests, made ready: routes, rules, pages for errors.
 
 use super::auth;
-use gaiola_core::route::Table;
+use gaiola_core::route::{self, Table};
 use gaiola_core::rule::Rules;
 use gaiola_model::ProxyConfig;
-use gaiola_model::proxy::{Frontend, Limit, LimitKey, Most, Route, Rule};
+use gaiola_model::proxy::{Address, Frontend, Limit, LimitKey, Most, Route, Rule, SniRoute};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(super) struct Guide {
     pub(super) table: Table,
     /// The rules of each route.
     pub(super) rules: Vec<Rules>,
+    /// Most bytes of a request's head that any of its routes takes.
+    pub(super) largest_head: usize,
     /// Which of the configuration's limits counts its connections.
     pub(super) connection_limit: Option<usize>,
     /// What is sent as the body of our own answers, by status.
@@ -71,6 +74,39 @@ pub(super) fn route_mistakes(route: &Route) -> Vec<String> {
     found.chain(rules).chain(hashes(route)).collect()
 }
 
+/// Says whether a route before this one leaves nothing for it.
+pub(super) fn taken_by(before: &[Route], route: &Route) -> Vec<String> {
+    let taken = route::taken_by(before, route);
+    let told = taken.map(|place| {
+        let place = place + 1;
+        format!("no request comes here: the frontend's route {place} takes all of them before")
+    });
+    told.into_iter().collect()
+}
+
+/// Says whether a name before this one leaves nothing for it.
+pub(super) fn name_taken_by(before: &[SniRoute], name: &str) -> Vec<String> {
+    let taken = route::name_taken_by(before, name);
+    let told = taken.map(|place| {
+        let place = place + 1;
+        format!(
+            "no client comes here by {name:?}: the frontend's sni {place} takes all of them before"
+        )
+    });
+    told.into_iter().collect()
+}
+
+/// Says whether what is sent to a server at this address comes back to it.
+pub(super) fn comes_back(config: &ProxyConfig, address: &Address) -> Vec<String> {
+    let is_ours = |address: IpAddr| {
+        address.is_loopback() || address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
+    };
+    let told = route::comes_back(config, address, &is_ours).then(|| {
+        format!("{address} is the proxy itself: what is sent there comes back without end")
+    });
+    told.into_iter().collect()
+}
+
 fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> Guide {
     let routes = super::serving::routes(frontend);
     let at = |index: usize, mistake: String| format!("route {}: {mistake}", index + 1);
@@ -98,6 +134,7 @@ fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> G
         }
     }
     Guide {
+        largest_head: super::http::largest_head(routes),
         table,
         rules,
         connection_limit,

@@ -47,6 +47,9 @@ pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
     let files = Files::default();
     let check = |part: Part<'_>| match part {
         Part::Route(route) => rules::route_mistakes(route),
+        Part::Behind(before, route) => rules::taken_by(before, route),
+        Part::NameBehind(before, name) => rules::name_taken_by(before, name),
+        Part::Server(config, address) => rules::comes_back(config, address),
         Part::Page(status, path) => rules::page(status, path).err().into_iter().collect(),
         Part::Certificates(path) => files.certificates(path),
         Part::ClientCas(path) => files.client_cas(path),

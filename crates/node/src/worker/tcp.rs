@@ -147,11 +147,12 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
     let id = worker.make_id();
     let request_id = &*String::from_utf8_lossy(&id);
     if notes.ending != GOOD {
-        worker.tell_failed(client, 0, request_id, &notes.reason);
+        worker.tell_failed((client.address, &client.bind), 0, request_id, &notes.reason);
     }
     worker.log(&Entry {
         request_id,
         client: client.logged(config),
+        sender: None,
         frontend: &config.name,
         backend,
         server,

@@ -231,9 +231,14 @@ impl Worker {
     }
 
     /// Says why a request or a session failed, where the access log does not.
-    pub(super) fn tell_failed(&self, client: &Client, status: u16, request_id: &str, reason: &str) {
+    pub(super) fn tell_failed(
+        &self,
+        (peer, bind): (IpAddr, &Address),
+        status: u16,
+        request_id: &str,
+        reason: &str,
+    ) {
         if !self.log.has_reasons && self.may_tell() {
-            let (peer, bind) = (client.address, &client.bind);
             tracing::info!(%peer, %bind, status, request_id, reason, "a request failed");
         }
     }

@@ -327,12 +327,25 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "Rules see the path that servers will",
-        why: "It is compared decoded, with dots and doubled slashes resolved, and parameters are decoded: no spelling of a path passes by a rule. In HAProxy `normalize-uri` and `url_dec` do this, where somebody thought of them.",
+        why: "It is compared decoded, without parameters such as `;x=1`, with dots and doubled slashes resolved, and the query's parameters are decoded: no spelling of a path passes by a rule. Where servers read it in several ways (`..;`) that lead to different routes, it is denied. In HAProxy `normalize-uri` and `url_dec` do this, where somebody thought of them.",
         conversations: &[
+            "rules: a denied path behind a parameter alone",
             "rules: a denied path behind dots",
+            "rules: a denied path behind dots with a parameter",
             "rules: a denied path behind two slashes",
+            "rules: a denied path with a parameter",
             "rules: a parameter that is denied, percent-encoded",
         ],
+    },
+    Difference {
+        what: "A field is left out in every spelling",
+        why: "CGI, WSGI and PHP read `X_Set` and `X-Set` as one: a client's would stand beside the one that a rule sets, or in the place of the one that it removes.",
+        conversations: &["edits of the request: spelled with underscores"],
+    },
+    Difference {
+        what: "A request that goes round is ended",
+        why: "One whose `Via` names this very proxy five times is answered 508. HAProxy says nothing in `Via` and sends it round until something is full.",
+        conversations: &["request fields: Via, from itself again and again"],
     },
     Difference {
         what: "The challenge names its character set",

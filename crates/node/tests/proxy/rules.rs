@@ -158,7 +158,7 @@ fn redirects_fixed_answers_and_denials_keep_the_connection() {
         to: to.into(),
     };
     let routes = vec![
-        at("/tls", Rule::to_https()),
+        at("/tls", Rule::to_https(308)),
         at("/to", to("/elsewhere?from={path}")),
         at("/same", to("{path}")),
         at("/fixed", fixed(418, "short and stout")),

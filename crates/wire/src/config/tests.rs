@@ -283,6 +283,36 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
 }
 
 #[test]
+fn what_only_a_proxy_by_itself_can_be_told_is_answered_so() {
+    let file = "of the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)";
+    for (line, place) in [
+        ("[balancer]\ntrust = '10.0.0.0/8'", "[frontend.NAME]"),
+        (
+            "[balancer]\ntimeouts = { client = '5s' }",
+            "the top or [frontend.NAME] or [frontend.NAME.route] or [backend.NAME]",
+        ),
+        ("[balancer]\nqueue-size = 5", "[backend.NAME]"),
+        (
+            "[balancer.tls]\ncertificates = ['a.pem']\nmin_version = '1.3'",
+            "[frontend.NAME.bind.tls]",
+        ),
+        (
+            "[limit.logins]",
+            "the top or [frontend.NAME.route.rule] or [frontend.NAME.rule]",
+        ),
+    ] {
+        let said = said(&format!("site = 'a'\n[app]\nrun = 'x'\n{line}"));
+        assert_eq!(said.len(), 1, "{said:?}");
+        let hint =
+            format!("; a site's balancers cannot be told this yet: it stands in {place} {file}");
+        assert!(
+            said[0].contains("unknown key") && said[0].ends_with(&hint),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
 fn values_of_a_wrong_kind_are_told_with_how_to_write_them() {
     for (written, expected) in [
         (

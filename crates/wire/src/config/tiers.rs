@@ -2,7 +2,7 @@
 
 use super::value;
 use crate::file::value::{Wrong, duration, url_path};
-use crate::file::{At, Mistakes, Section, Words, checked, shown, text};
+use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Config, Database, Drill, DrillLimits, DrillWrite, MAX_INSTANCES,
     MAX_SERVERS, Web,
@@ -17,6 +17,12 @@ pub(super) static WORDS: Words = Words {
     keys: KEYS,
     foreign: &[],
     from: "",
+    elsewhere: Some(Elsewhere {
+        keys: crate::proxy_file::KEYS,
+        kinds: &["", "balancer", "balancer.tls"],
+        answer: "a site's balancers cannot be told this yet",
+        file: "the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)",
+    }),
 };
 
 const KEYS: &[(&str, &[&str])] = &[

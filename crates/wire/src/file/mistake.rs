@@ -144,6 +144,11 @@ impl<'a> Mistakes<'a> {
         self.found.is_empty()
     }
 
+    /// How much is wrong so far.
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
+    }
+
     /// `value` when nothing was wrong.
     pub(crate) fn finish<T>(mut self, value: T) -> Result<T, ConfigErrors> {
         if self.found.is_empty() {

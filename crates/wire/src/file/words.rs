@@ -12,6 +12,19 @@ pub(crate) struct Words {
     pub(crate) foreign: &'static [(&'static str, &'static str)],
     /// Whose words those are.
     pub(crate) from: &'static str,
+    /// What can be said elsewhere only.
+    pub(crate) elsewhere: Option<Elsewhere>,
+}
+
+/// Keys of another file that somebody would look for in this one.
+pub(crate) struct Elsewhere {
+    pub(crate) keys: Keys,
+    /// The sections in which they are looked for.
+    pub(crate) kinds: &'static [&'static str],
+    /// What is said of them here.
+    pub(crate) answer: &'static str,
+    /// What that file is.
+    pub(crate) file: &'static str,
 }
 
 impl Words {
@@ -39,6 +52,9 @@ impl Words {
         if let Some(meant) = closest(key, known) {
             return format!("did you mean `{meant}`?");
         }
+        if let Some(hint) = self.elsewhere(&spelled, kind).filter(|_| places.is_empty()) {
+            return hint;
+        }
         let tier = key.parse::<Tier>().ok();
         if let Some(tier) = tier.filter(|tier| known.contains(&tier.section())) {
             return format!("did you mean `{tier}`?");
@@ -48,6 +64,25 @@ impl Words {
             ["", ..] => format!("`{key}` stands at the top of the file, before every [section]"),
             places => format!("`{key}` belongs in [{}]", places.join("] or [")),
         }
+    }
+
+    /// Where a key can be said, if not here.
+    fn elsewhere(&self, key: &str, kind: &str) -> Option<String> {
+        let Elsewhere {
+            keys,
+            kinds,
+            answer,
+            file,
+        } = self.elsewhere.as_ref()?;
+        let all = keys.iter().filter(|(_, keys)| keys.contains(&key));
+        let places: Vec<_> = all
+            .map(|(section, _)| match *section {
+                "" => "the top".to_owned(),
+                section => format!("[{section}]"),
+            })
+            .collect();
+        let is_there = kinds.contains(&kind) && !places.is_empty();
+        is_there.then(|| format!("{answer}: it stands in {} of {file}", places.join(" or ")))
     }
 
     /// What another program's word is here.

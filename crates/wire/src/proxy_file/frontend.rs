@@ -17,11 +17,12 @@ impl Reader<'_, '_, '_> {
         references: &mut Vec<Reference>,
     ) -> Frontend {
         let is_http = text(section, "mode", value::mode, self.mistakes).unwrap_or(true);
+        let binds = self.binds(section, is_http);
+        let https = section.has("trust") || binds.iter().any(|bind| bind.tls.is_some());
         let mode = match is_http {
-            true => self.http(section, references),
+            true => self.http(section, references, https),
             false => self.tcp(section, references),
         };
-        let binds = self.binds(section, is_http);
         if !is_http && binds.iter().any(|bind| bind.tls.is_some()) {
             let hint = "where a bind has `tls`, the name that the client asks for is not passed on";
             self.has_no_meaning(section, "sni", hint);
@@ -41,12 +42,17 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    fn http(&mut self, section: &Section<'_>, references: &mut Vec<Reference>) -> Mode {
+    fn http(
+        &mut self,
+        section: &Section<'_>,
+        references: &mut Vec<Reference>,
+        https: bool,
+    ) -> Mode {
         for key in ["refusal", "sni"] {
             self.has_no_meaning(section, key, "it belongs to mode = \"tcp\"");
         }
         Mode::Http {
-            routes: self.routes(section, references),
+            routes: self.routes(section, references, https),
             trusted: self.networks(section, "trust"),
         }
     }

@@ -26,8 +26,16 @@ impl Reader<'_, '_, '_> {
         let most = rate.or(concurrent.map(Most::Concurrent));
         // Where it says nothing of use there is a mistake, and nothing comes of it.
         let default = Limit::new(name, most.unwrap_or(Most::Concurrent(1)));
+        let key = text(section, "by", value::limit_key, self.mistakes).unwrap_or(default.key);
+        if matches!(key, LimitKey::Header(_) | LimitKey::Path) {
+            let hint = "it belongs to by = \"source\" or \"network\"";
+            self.has_no_meaning(section, "ipv6_prefix", hint);
+        }
         Limit {
-            key: text(section, "by", value::limit_key, self.mistakes).unwrap_or(default.key),
+            key,
+            ipv6_prefix: section
+                .number("ipv6_prefix", 32..=128, self.mistakes)
+                .unwrap_or(default.ipv6_prefix),
             keys: section
                 .number("keys", 1..=MOST_KEYS, self.mistakes)
                 .unwrap_or(default.keys),

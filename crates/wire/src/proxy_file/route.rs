@@ -31,16 +31,28 @@ pub(super) const KEYS: &[&str] = &[
 pub(super) const REGEX_HINT: &str = "https://docs.rs/regex/#syntax tells how they are written";
 
 impl Reader<'_, '_, '_> {
-    /// The frontend's routes, the last one for what none of them takes. Each begins with the rules of all.
+    /// The frontend's routes, the last one for what none of them takes. Each begins with the rules of all. `https`: some
+    /// requests come by HTTPS, which a redirection there lets pass.
     pub(super) fn routes(
         &mut self,
         section: &Section<'_>,
         references: &mut Vec<Reference>,
+        https: bool,
     ) -> Vec<Route> {
-        let common = self.rules(section, "frontend.NAME.rule");
+        let wrong = self.mistakes.len();
+        let common = self.rules(section, "frontend.NAME.rule", https);
         let written = section.tables("route", "frontend.NAME.route", self.mistakes);
-        let route = |route| self.route(route, &common, references);
-        let mut routes: Vec<_> = written.iter().map(route).collect();
+        let all_answered = always_answer(&common, https);
+        let mut routes = Vec::new();
+        for route in &written {
+            let read = self.route(route, all_answered, references, https);
+            if all_answered {
+                let hint = "leave it out, or write the rule that answers into a route behind it";
+                let what = "no request comes here: a rule of the frontend answers all of them";
+                self.mistakes.add(route.span(), what, hint);
+            }
+            routes.push(read);
+        }
         if let Some(backend) = self.backend_name(section, "backend") {
             routes.push(Route::to(&*backend.value));
             references.push(backend);
@@ -48,34 +60,55 @@ impl Reader<'_, '_, '_> {
             // A request that no route takes goes through them too.
             routes.push(Route::default());
         }
+        // What is wrong with a route may be what keeps it from the others.
+        if self.mistakes.len() == wrong {
+            let own = section.key_span("backend");
+            let spans = written.iter().map(|route| route.span().clone()).chain(own);
+            self.ask_about_order(&routes, &spans.collect::<Vec<_>>());
+        }
         for route in &mut routes {
             route.rules.splice(0..0, common.iter().cloned());
         }
         let leads = ["route", "backend"].iter().any(|key| section.has(key));
-        if !leads && !always_answer(&common) {
+        if !leads && !all_answered {
             let what = format!("[{}] leads nowhere", section.name());
-            let hint = "add backend = \"NAME\", which takes what no [[...route]] takes";
+            let hint = match always_answer(&common, false) {
+                true => {
+                    "add backend = \"NAME\", for requests that came by HTTPS: they are not sent there once more"
+                }
+                false => "add backend = \"NAME\", which takes what no [[...route]] takes",
+            };
             self.mistakes.missing(section.span(), what, hint);
         }
         routes
     }
 
+    /// Reports routes that no request comes to, because one before them takes all of theirs.
+    fn ask_about_order(&mut self, routes: &[Route], spans: &[std::ops::Range<usize>]) {
+        for (place, (route, span)) in routes.iter().zip(spans).enumerate() {
+            let part = Part::Behind(&routes[..place], route);
+            self.ask(span, part, "move it before that one, or leave it out");
+        }
+    }
+
     fn route(
         &mut self,
         section: &Section<'_>,
-        common: &[Rule],
+        all_answered: bool,
         references: &mut Vec<Reference>,
+        https: bool,
     ) -> Route {
-        let rules = self.rules(section, "frontend.NAME.route.rule");
+        let rules = self.rules(section, "frontend.NAME.route.rule", https);
         let backend = self.backend_name(section, "backend");
         let leads = ["backend", "files"].iter().any(|key| section.has(key));
-        if !leads && !always_answer(&rules) && !always_answer(common) {
+        if !leads && !always_answer(&rules, https) && !all_answered {
             let what = format!("a [[{}]] leads nowhere", section.name());
             let hint =
                 "add backend = \"NAME\", files, or a rule that answers: deny, redirect or return";
             self.mistakes.missing(section.span(), what, hint);
         }
         let mut when = self.conditions(section);
+        self.tell_open_paths(section, &when, &rules);
         // One prefix by itself is the route's own, which is found without a search.
         let path_prefix = match &mut *when.paths {
             [PathMatch::Prefix(prefix)] => Some(std::mem::take(prefix)),
@@ -94,6 +127,25 @@ impl Reader<'_, '_, '_> {
         };
         references.extend(backend);
         route
+    }
+
+    /// Reports a path that is closed while what most servers take for the same stays open.
+    fn tell_open_paths(&mut self, section: &Section<'_>, when: &Conditions, rules: &[Rule]) {
+        if !rules
+            .iter()
+            .any(|rule| matches!(rule, Rule::Deny | Rule::Auth(_)))
+        {
+            return;
+        }
+        let open = when.paths.iter().find_map(|path| match path {
+            PathMatch::Prefix(path) => path.strip_suffix('/').filter(|bare| !bare.is_empty()),
+            PathMatch::Exact(_) | PathMatch::Regex(_) => None,
+        });
+        if let (Some(bare), Some(span)) = (open, section.key_span("path")) {
+            let what = format!("`path` \"{bare}/\" leaves \"{bare}\" itself open");
+            let hint = format!("write \"{bare}\", which takes both");
+            self.mistakes.add(&span, what, hint);
+        }
     }
 
     fn directories(&mut self, section: &Section<'_>) -> Vec<PathBuf> {
@@ -247,12 +299,22 @@ impl Reader<'_, '_, '_> {
                 for value in &values {
                     let alone = Wanted::OneOf(vec![value.value.clone()]);
                     reader.ask_about(value, named("x", alone), REGEX_HINT);
+                    if let ValueMatch::Equals(text) = &value.value
+                        && let Some(hint) = value::text_pattern(name, text)
+                    {
+                        reader.tell_pattern(value, text, hint);
+                    }
                 }
                 values.into_iter().map(|value| value.value).collect()
             });
             read.push((name.to_owned(), wanted));
         }
         read
+    }
+
+    fn tell_pattern<T>(&mut self, written: &At<T>, text: &str, hint: String) {
+        let what = format!("{text:?} is a pattern, but would take that very text alone");
+        self.mistakes.add(&written.span, what, hint);
     }
 
     /// `true`: it must be there; `false`: it must not; or its values.
@@ -303,6 +365,9 @@ impl Reader<'_, '_, '_> {
             name: entry.value.to_owned(),
             wanted: self.wanted(&all, entry.value, |reader| {
                 let values = all.one_or_more(entry.value, "\"value\"", reader.mistakes);
+                for value in values.iter().filter(|value| value.value == "*") {
+                    reader.tell_pattern(value, "*", "write true for any value".into());
+                }
                 values.into_iter().map(|value| value.value).collect()
             }),
         };
@@ -310,9 +375,16 @@ impl Reader<'_, '_, '_> {
     }
 }
 
-/// Whether no request gets past them.
-fn always_answer(rules: &[Rule]) -> bool {
-    let answers =
-        |rule: &Rule| matches!(rule, Rule::Deny | Rule::Redirect { .. } | Rule::Return(_));
-    rules.iter().any(answers)
+/// Whether no request gets past them. `https`: some come by HTTPS, and are not sent there once more.
+pub(super) fn always_answer(rules: &[Rule], https: bool) -> bool {
+    rules.iter().any(|rule| answers_all(rule, https))
+}
+
+/// Whether a rule answers whatever comes.
+pub(super) fn answers_all(rule: &Rule, https: bool) -> bool {
+    match rule {
+        Rule::Deny | Rule::Return(_) => true,
+        Rule::Redirect { .. } => !(https && rule.is_to_https()),
+        _ => false,
+    }
 }

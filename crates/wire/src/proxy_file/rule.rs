@@ -1,6 +1,6 @@
 //! `[[...rule]]`: one thing that is done with a request.
 
-use super::route::REGEX_HINT;
+use super::route::{REGEX_HINT, answers_all};
 use super::value::{self, path_prefix};
 use super::{Part, Reader};
 use crate::file::{Section, text};
@@ -49,10 +49,28 @@ const HINT: &str = "docs/proxy.md has the rules and their variables";
 impl Reader<'_, '_, '_> {
     /// Every `[[rule]]` of a section, in the order of the file. In the place of a wrong one stands one that answers, so
     /// that nothing more is said of where it leads.
-    pub(super) fn rules(&mut self, section: &Section<'_>, kind: &'static str) -> Vec<Rule> {
+    pub(super) fn rules(
+        &mut self,
+        section: &Section<'_>,
+        kind: &'static str,
+        https: bool,
+    ) -> Vec<Rule> {
         let written = section.tables("rule", kind, self.mistakes);
-        let rule = |rule| self.rule(rule).unwrap_or(Rule::Deny);
-        written.iter().map(rule).collect()
+        let mut rules = Vec::new();
+        let mut is_answered = false;
+        for section in &written {
+            let wrong = self.mistakes.len();
+            let rule = self.rule(section);
+            let right = rule.as_ref().filter(|_| self.mistakes.len() == wrong);
+            if is_answered && right.is_some_and(is_step) {
+                let what = "no request comes to this rule: one before it answers all of them";
+                let hint = "move it before that one, or leave it out";
+                self.mistakes.add(section.span(), what, hint);
+            }
+            is_answered |= right.is_some_and(|rule| answers_all(rule, https));
+            rules.push(rule.unwrap_or(Rule::Deny));
+        }
+        rules
     }
 
     fn rule(&mut self, section: &Section<'_>) -> Option<Rule> {
@@ -122,11 +140,7 @@ impl Reader<'_, '_, '_> {
                 let to = words(verb)?;
                 let status = section.number("status", 300..=399, self.mistakes);
                 Some(match (&*to, status) {
-                    ("https", None) => Rule::to_https(),
-                    ("https", Some(status)) => Rule::Redirect {
-                        status,
-                        to: "https://{host}{path}{query}".into(),
-                    },
+                    ("https", status) => Rule::to_https(status.unwrap_or(308)),
                     (_, status) => Rule::Redirect {
                         status: status.unwrap_or(302),
                         to,
@@ -201,4 +215,12 @@ impl Reader<'_, '_, '_> {
         };
         Some(Rule::hsts(age, &further))
     }
+}
+
+/// Whether a rule is done in its place, rather than with every answer of the route.
+fn is_step(rule: &Rule) -> bool {
+    !matches!(
+        rule,
+        Rule::Host(_) | Rule::RequestHeader(_) | Rule::ResponseHeader(_) | Rule::Hsts(_)
+    )
 }

@@ -96,6 +96,10 @@ impl Reader<'_, '_, '_> {
             let hint = "TLS is spoken with servers on TCP only";
             self.mistakes.add(&written.span, what, hint);
         }
+        self.servers.push(At {
+            value: address.clone(),
+            span: written.span.clone(),
+        });
         Some(address)
     }
 

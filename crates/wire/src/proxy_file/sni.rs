@@ -1,6 +1,6 @@
 //! `[[frontend.NAME.sni]]`: backends for the names that TLS clients ask for.
 
-use super::{Reader, Reference, value};
+use super::{Part, Reader, Reference, value};
 use crate::file::{Section, checked};
 use gaiola_model::proxy::SniRoute;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ impl Reader<'_, '_, '_> {
         for route in section.tables("sni", "frontend.NAME.sni", self.mistakes) {
             route.need("names", "[\"www.example.org\"]", self.mistakes);
             route.need("backend", "\"NAME\"", self.mistakes);
-            let names = self.server_names(&route, &mut seen);
+            let names = self.server_names(&route, &mut seen, &routes);
             let backend = self.backend_name(&route, "backend");
             routes.extend(backend.as_ref().map(|backend| SniRoute {
                 names,
@@ -27,7 +27,12 @@ impl Reader<'_, '_, '_> {
         routes
     }
 
-    fn server_names(&mut self, route: &Section<'_>, seen: &mut BTreeSet<String>) -> Vec<String> {
+    fn server_names(
+        &mut self,
+        route: &Section<'_>,
+        seen: &mut BTreeSet<String>,
+        before: &[SniRoute],
+    ) -> Vec<String> {
         let written = route.one_or_more("names", "\"www.example.org\"", self.mistakes);
         let mut names = Vec::new();
         for element in &written {
@@ -37,6 +42,9 @@ impl Reader<'_, '_, '_> {
                     let what = format!("the name {name:?} stands here twice");
                     let hint = "leave one of them out: the first one wins";
                     self.mistakes.add(&element.span, what, hint);
+                } else {
+                    let hint = "move its [[...sni]] before that one, or leave it out";
+                    self.ask(&element.span, Part::NameBehind(before, name), hint);
                 }
             }));
         }

@@ -3,8 +3,8 @@
 use super::WORDS;
 use crate::file::value::{Wrong, duration_up_to, measure};
 use gaiola_model::proxy::{
-    Address, Algorithm, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal, SameSite,
-    Server, TlsVersion,
+    Address, Algorithm, Allowance, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal,
+    SameSite, Server, TlsVersion,
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -234,19 +234,101 @@ pub(super) fn route_path(text: &str) -> Result<String, Wrong> {
             return Err(("takes no path at all".into(), hint.into()));
         }
     }
+    if let Some(hint) = pattern(text) {
+        return Err((
+            "is a pattern, but would take that very path alone".into(),
+            hint,
+        ));
+    }
     match text
         .chars()
-        .find(|c| matches!(c, '?' | '%' | '#') || c.is_control())
+        .find(|c| matches!(c, '?' | '%' | '#' | ';') || c.is_control())
     {
         Some('%') => Err((
             "contains `%`".into(),
             "write the character itself: paths are compared decoded".into(),
+        )),
+        Some(';') => Err((
+            "contains `;`".into(),
+            "leave parameters such as `;x=1` out: paths are compared without them".into(),
         )),
         Some(c) => Err((
             format!("contains {c:?}"),
             "write the path alone; `query` compares what follows `?`".into(),
         )),
         None => Ok(text.to_owned()),
+    }
+}
+
+/// What to write for a path that is a pattern of another program.
+fn pattern(text: &str) -> Option<String> {
+    const ENDINGS: [&str; 10] = [
+        "/*", "/**", "/**/*", "/.*", "/.*$", "(.*)", "/(.*)", "(.*)$", "/(.*)$", "(/.*)?",
+    ];
+    if !is_pattern(text) {
+        return None;
+    }
+    let below = ENDINGS
+        .iter()
+        .filter_map(|ending| text.strip_suffix(ending));
+    let plain = below.min_by_key(|prefix| prefix.len());
+    Some(match plain.filter(|prefix| !is_pattern(prefix)) {
+        Some("") => "write path = \"/\", which takes every path, or leave it out".into(),
+        Some(prefix) => format!("write path = \"{prefix}\", which takes all that lies below, too"),
+        None => format!("write path_regex = '{}'", expression(text)),
+    })
+}
+
+fn is_pattern(text: &str) -> bool {
+    let marks = ["*", "^", "|", "\\", ".+", "[0-9]", "[a-z", "[^"];
+    marks.iter().any(|mark| text.contains(mark))
+        || text.ends_with('$')
+        || text.split('/').any(is_placeholder)
+}
+
+/// Whether a segment stands for any: `:id`, `{id}`, `<id>`.
+fn is_placeholder(segment: &str) -> bool {
+    let within = |open, close| segment.starts_with(open) && segment.ends_with(close);
+    let is_named = segment
+        .strip_prefix(':')
+        .is_some_and(|name| name.starts_with(|first: char| first.is_ascii_alphabetic()));
+    is_named || within('{', '}') || within('<', '>')
+}
+
+/// The regular expression that a pattern means.
+fn expression(text: &str) -> String {
+    let is_one = ["(", "|", "^", "\\", ".*", ".+", "["];
+    if is_one.iter().any(|mark| text.contains(mark)) || text.ends_with('$') {
+        return format!("^{text}");
+    }
+    let segment = |segment: &str| match segment {
+        "**" => ".*".to_owned(),
+        _ if is_placeholder(segment) => "[^/]+".to_owned(),
+        _ => segment.replace('.', "[.]").replace('*', "[^/]*"),
+    };
+    let segments: Vec<_> = text.split('/').map(segment).collect();
+    format!("^{}$", segments.join("/"))
+}
+
+/// What to write for a text that a field or cookie should have, but looks like a pattern.
+pub(super) fn text_pattern(name: &str, text: &str) -> Option<String> {
+    let has_stars = ["accept", "if-match", "if-none-match"];
+    let name = name.to_ascii_lowercase();
+    if has_stars.iter().any(|known| name.starts_with(known)) {
+        return None;
+    }
+    let literal = |text: &str| text.replace('.', "[.]").replace('*', ".*");
+    match (text.strip_prefix('*'), text.strip_suffix('*')) {
+        _ if text == "*" => {
+            Some("write true for any value, or { regex = '^[*]$' } for a star itself".into())
+        }
+        (Some(inner), Some(_)) => {
+            let inner = inner.strip_suffix('*').unwrap_or(inner);
+            Some(format!("write {{ regex = '{}' }}", literal(inner)))
+        }
+        (Some(end), None) => Some(format!("write {{ regex = '{}$' }}", literal(end))),
+        (None, Some(beginning)) => Some(format!("write {{ regex = '^{}' }}", literal(beginning))),
+        (None, None) => None,
     }
 }
 
@@ -273,14 +355,20 @@ pub(super) fn size(text: &str) -> Result<u64, Wrong> {
     })
 }
 
-/// The size of a head, of which the proxy takes no more than its buffer holds.
+/// The size of a head.
 pub(super) fn head_size(text: &str) -> Result<u32, Wrong> {
     let size = size(text)?;
-    u32::try_from(size).map_err(|_| ("is larger than any head".into(), "write less".into()))
+    let size = u32::try_from(size).ok();
+    size.filter(|size| *size <= Allowance::MOST_HEAD)
+        .ok_or_else(|| ("is more than is read".into(), "write 64KiB at most".into()))
 }
 
 /// A method. Small letters are almost surely a mistake: they would match none that clients send.
 pub(super) fn method(text: &str) -> Result<String, Wrong> {
+    if text == "*" {
+        let hint = "leave `method` out: then any method will do";
+        return Err(("is no method".into(), hint.into()));
+    }
     match text.bytes().any(|byte| byte.is_ascii_lowercase()) {
         false => plain(text),
         true => {
@@ -366,6 +454,17 @@ pub(super) fn path_prefix(text: &str) -> Result<String, Wrong> {
             "contains `?`".into(),
             "write the path alone; the query does not belong to it".into(),
         )),
+        false if is_pattern(&prefix) => {
+            let plain = prefix.split("/*").next().unwrap_or_default();
+            let hint = match is_pattern(plain) || plain.is_empty() {
+                true => "write rewrite_regex = \"EXPRESSION\"".into(),
+                false => format!("write \"{plain}\": what follows it is kept by itself"),
+            };
+            Err((
+                "is a pattern, but would stand for itself alone".into(),
+                hint,
+            ))
+        }
         false => Ok(prefix),
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Attempt<'a, 'w> {
     pub(super) own_cookie: Option<&'a str>,
     /// Whether the client's connection may be kept, asked when the response begins.
     pub(super) keep_alive: &'a dyn Fn() -> bool,
+    /// The time, as `Date` has it.
+    pub(super) date: &'a dyn Fn() -> [u8; 29],
     pub(super) reused: bool,
     /// Where the response is read into, from its first byte on.
     pub(super) buffer: &'a mut Option<Buffer>,
@@ -194,6 +196,7 @@ impl Attempt<'_, '_> {
             lines,
             own_cookie: self.own_cookie,
             keep_alive: self.keep_alive,
+            date: self.date,
             reused: self.reused,
             stage: &stage,
         };

@@ -23,6 +23,7 @@ use gaiola_model::http::{Framing, Version};
 use gaiola_model::proxy::{Address, Admission, ClientTimeouts, OnMarkedDown};
 use reach::{Failed, Upstream, lease, note_failure, reach};
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// Sends the request on, and its response back.
@@ -37,7 +38,7 @@ pub(super) async fn forward(
         record.fail(*b"LR", "its route leads to no backend");
         return own(connection, pending, request, record, 404).await;
     };
-    let (want, found) = want(connection, pending, record, backend);
+    let (want, found) = want(connection, request.client, pending, record, backend);
     prepare(connection, pending, request, record, backend);
     let method = pending.heads.request.method;
     let mut tried = Vec::new(); // allocates with the first failure only
@@ -142,6 +143,7 @@ const fn status_of(failure: Failure) -> u16 {
 /// What the choice of a server depends on, and what the request's cookie says.
 fn want(
     connection: &Connection,
+    client: IpAddr,
     pending: &Pending,
     record: &mut Record,
     backend: &Backend,
@@ -157,7 +159,7 @@ fn want(
         };
     }
     let want = Want {
-        key: backend.key(connection.client.address, Some((head, buffer))),
+        key: backend.key(client, Some((head, buffer))),
         sticky: match found {
             Some(found) => Some(found.server),
             None => connection.private.preferred(backend.servers()),
@@ -272,6 +274,7 @@ async fn once(
         hop: &request.serving.config().server,
         own_cookie: backend.jar.as_ref().map(Jar::name),
         keep_alive: &keep_alive,
+        date: &|| worker.date(),
         reused: upstream.reused,
         buffer: &mut response,
         record,

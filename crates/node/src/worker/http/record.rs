@@ -1,13 +1,14 @@
 //! What is noted about a request while it is served, for its line in the log and for the metrics.
 
 use super::Connection;
-use crate::worker::log::{Asked, Ending, Entry, GOOD, Leg};
+use crate::worker::log::{Asked, ClientAt, Ending, Entry, GOOD, Leg};
 use crate::worker::serving::{Place, Serving};
 use crate::worker::sessions::Way;
 use crate::worker::thread::Worker;
 use gaiola_core::forward;
 use gaiola_model::http::RequestHead;
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Instant;
 
 /// Longest request id: what `core::forward` lets pass.
@@ -23,6 +24,8 @@ pub(super) struct Record {
     pub(super) response: Leg,
     /// How it comes to a server, and behind how many.
     pub(super) way: Way,
+    /// Whose it is, once that is known: the sender's, or whom a trusted one names.
+    pub(super) client: Option<IpAddr>,
     /// 0: none was sent.
     pub(super) status: u16,
     /// Bytes that were sent to the client.
@@ -59,6 +62,7 @@ impl Record {
             connect: Leg::default(),
             response: Leg::default(),
             way: Way::default(),
+            client: None,
             status: 0,
             bytes: 0,
             head_bytes: 0,
@@ -114,12 +118,14 @@ impl Record {
         series.record_bytes(head_len + self.body_bytes, self.bytes);
         if self.ending != GOOD && !self.reason.is_empty() {
             let id = String::from_utf8_lossy(self.id());
-            worker.tell_failed(client, self.status, &id, &self.reason);
+            let whose = self.client.unwrap_or(client.address);
+            worker.tell_failed((whose, &client.bind), self.status, &id, &self.reason);
         }
         if !worker.logs() {
             return;
         }
         let (backend, server) = serving.names(self.place);
+        let told = self.client.filter(|whose| *whose != client.address);
         let text = |bytes| String::from_utf8_lossy(bytes);
         let (method, path) = match head {
             // Queries often carry what nobody should read.
@@ -128,7 +134,11 @@ impl Record {
         };
         connection.worker.log(&Entry {
             request_id: &text(self.id()),
-            client: connection.client.logged(config),
+            client: match told {
+                Some(told) => ClientAt::Tcp((told, client.port).into()),
+                None => client.logged(config),
+            },
+            sender: told.map(|_| client.address),
             frontend: &config.name,
             backend,
             server,

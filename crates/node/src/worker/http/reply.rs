@@ -53,6 +53,7 @@ pub(super) const fn words(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         507 => "Insufficient Storage",
+        508 => "Loop Detected",
         511 => "Network Authentication Required",
         _ if status < 300 => "Success",
         _ if status < 400 => "Redirection",

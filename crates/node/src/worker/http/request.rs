@@ -13,7 +13,7 @@ use crate::worker::sessions::Way;
 use gaiola_core::forward::{self, Edit};
 use gaiola_core::route::Asked;
 use gaiola_core::rule::{Rewritten, Rules};
-use gaiola_model::http::{Framing, Method, RequestHead};
+use gaiola_model::http::{FieldName, Framing, Method, RequestHead};
 use gaiola_model::proxy::{Admission, Allowance, Mode, Route};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub(super) struct Request<'a> {
     pub(super) client: IpAddr,
     /// Whether the sender is believed about the hops before it.
     pub(super) trusted: bool,
+    /// Whether the client came by HTTPS, as far as is known.
+    pub(super) https: bool,
     /// Whether the connection may be kept, as far as the client and we are concerned.
     pub(super) keep_alive: bool,
     /// The rules of its route, where there are any.
@@ -110,13 +112,23 @@ async fn route(
         buffer: pending.buffer.filled(),
         client: forward::client(head, pending.buffer.filled(), sender, trusted),
     };
-    let found = guide.table.find(&asked, scratch);
+    let (found, ambiguous) = match guide.table.find(&asked, scratch) {
+        Ok(found) => (found, None),
+        Err(ambiguous) => (None, Some(ambiguous)),
+    };
     let none = Allowance::default();
+    let is_trusted = trusted.iter().any(|trusted| trusted.contains(&sender));
     let request = Request {
         serving,
         frontend,
         client: asked.client,
-        trusted: trusted.iter().any(|trusted| trusted.contains(&sender)),
+        trusted: is_trusted,
+        https: forward::is_https(
+            head,
+            asked.buffer,
+            connection.client.stream.tls().is_some(),
+            is_trusted,
+        ),
         keep_alive: head.keep_alive
             && connection.worker.admission(connection.client.local) == Admission::Accept,
         rules: found
@@ -125,14 +137,26 @@ async fn route(
         allowance: found.map_or(&none, |index| &routes[index].allowance),
     };
     record.adopt_id(head, pending.buffer.filled(), request.trusted);
+    record.client = Some(request.client);
+    if forward::is_loop(head, pending.buffer.filled(), &serving.config().server) {
+        record.fail(
+            *b"PR",
+            "it goes round: `Via` has our own name again and again",
+        );
+        return Some(own(connection, pending, &request, record, 508).await);
+    }
     Some(match found {
         Some(index) => {
             let route = (index, &routes[index]);
             follow(connection, pending, &request, record, route).await
         }
         None => {
-            record.fail(*b"PR", "no route matches");
-            own(connection, pending, &request, record, 404).await
+            let (status, why) = match ambiguous {
+                Some(why) => (403, why.to_string()),
+                None => (404, "no route matches".into()),
+            };
+            record.fail(*b"PR", why);
+            own(connection, pending, &request, record, status).await
         }
     })
 }
@@ -159,6 +183,10 @@ async fn follow(
         return answer_with(connection, pending, request, record, &answer).await;
     }
     let head = &pending.heads.request;
+    if forward::max_forwards(head, pending.buffer.filled()) == Some(0) {
+        record.fail(*b"LR", "its Max-Forwards lets it go no further");
+        return end_here(connection, pending, request, record).await;
+    }
     if !route.files.is_empty() && matches!(head.method, Method::Get | Method::Head) {
         let made = &pending.heads.rewritten;
         let path = request.rules.map_or(&b""[..], |_| &made.path);
@@ -210,6 +238,33 @@ async fn answer_with(
         fields: &answer.fields,
         body: fixed.map(|fixed| (&*fixed.content_type, fixed.body.as_bytes())),
         ..Reply::new(answer.status)
+    };
+    tell(connection, pending, request, record, reply).await
+}
+
+/// Answers OPTIONS or TRACE as the last one on its way (RFC 9110, section 7.6.2). Of a traced head it tells the way alone:
+/// other fields may hold what nobody should read.
+async fn end_here(
+    connection: &mut Connection,
+    pending: &Pending,
+    request: &Request<'_>,
+    record: &mut Record,
+) -> Then {
+    let (head, buffer) = (&pending.heads.request, pending.buffer.filled());
+    let mut traced = Vec::new();
+    if head.method == Method::Trace {
+        traced.extend_from_slice(&buffer[..head.target.end as usize]);
+        traced.extend_from_slice(b" HTTP/1.1\r\n");
+        let fields = head.fields.iter();
+        for field in fields.filter(|field| matches!(field.known, FieldName::Host | FieldName::Via))
+        {
+            traced.extend_from_slice(field.line().of(buffer));
+        }
+        traced.extend_from_slice(b"\r\n");
+    }
+    let reply = Reply {
+        body: Some(("message/http", &traced)),
+        ..Reply::new(if traced.is_empty() { 204 } else { 200 })
     };
     tell(connection, pending, request, record, reply).await
 }

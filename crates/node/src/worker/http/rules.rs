@@ -3,7 +3,7 @@
 use super::record::Record;
 use super::request::Request;
 use super::scratch::Parts;
-use super::{Connection, Pending};
+use super::{Connection, LIMITS, Pending};
 use crate::worker::auth::Verdict;
 use crate::worker::limits::{Held, Limiter};
 use crate::worker::log::Ending;
@@ -57,7 +57,8 @@ pub(super) async fn pass(
         record.counted = true;
     }
     let (head, allowance) = (&pending.heads.request, request.allowance);
-    if let Some(most) = allowance.head.filter(|most| head.len > *most as usize) {
+    let most = allowance.head.map_or(LIMITS.head, |most| most as usize);
+    if head.len > most {
         let reason = format!("its head has {} bytes, {most} are allowed", head.len);
         return Err(Answer::new(431, reason));
     }
@@ -89,7 +90,7 @@ async fn go_through(
         buffer: pending.buffer.filled(),
         client: request.client,
         local: connection.client.local,
-        tls: connection.client.stream.tls().is_some(),
+        https: request.https,
         request_id: record.id(),
         server: &request.serving.config().server,
     };
@@ -105,6 +106,7 @@ async fn go_through(
                     held.extend(take(limiter, &known, scratch)?);
                 }
             }
+            Step::Redirect(redirect) if redirect.is_there(&known) => {}
             Step::Redirect(redirect) => return Err(elsewhere(redirect, &known, rewritten)?),
             Step::Return(fixed) => {
                 let mut answer = Answer::new(fixed.status, "answered by a rule");

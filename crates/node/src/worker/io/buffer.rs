@@ -1,7 +1,8 @@
 //! Memory that bytes are read into, held only while there are some.
 
 use crate::worker::spare::Spare;
-use std::cell::RefCell;
+use gaiola_model::proxy::Allowance;
+use std::cell::{Cell, RefCell};
 
 /// Bytes of a buffer: a head must fit, and a body passes in pieces of this size.
 pub(in crate::worker) const BUFFER_LEN: usize = 16 * 1024;
@@ -9,7 +10,13 @@ pub(in crate::worker) const BUFFER_LEN: usize = 16 * 1024;
 /// Bytes of a long buffer: two records of TLS as they are sent, or a head and a body of 16 KiB with room to spare.
 const LONG_LEN: usize = 34 * 1024;
 
-/// A piece of memory of [`BUFFER_LEN`] or [`LONG_LEN`] bytes, of which `start..end` is filled.
+/// Bytes of a buffer for the largest head that a route may allow, with room for a part of the body.
+const LARGEST_LEN: usize = Allowance::MOST_HEAD as usize + 1024;
+
+/// How many of the largest buffers a worker has at a time, so that nobody makes it take memory without end: 16 MiB.
+const MOST_LARGEST: usize = 256;
+
+/// A piece of memory of [`BUFFER_LEN`], [`LONG_LEN`] or [`LARGEST_LEN`] bytes, of which `start..end` is filled.
 pub(in crate::worker) struct Buffer {
     data: Box<[u8]>,
     start: usize,
@@ -21,6 +28,7 @@ type Spares = RefCell<Spare<Box<[u8]>>>;
 thread_local! {
     static SPARE: Spares = const { RefCell::new(Spare::new(1024)) };
     static SPARE_LONG: Spares = const { RefCell::new(Spare::new(256)) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Gives memory back that was not needed of late.
@@ -46,6 +54,25 @@ impl Buffer {
             start: 0,
             end: 0,
         }
+    }
+
+    /// Moves what is filled into a buffer of the largest kind, unless it is in one already. Whether there was one: a
+    /// worker has so many of them only.
+    pub(in crate::worker) fn make_room(&mut self) -> bool {
+        if self.data.len() == LARGEST_LEN {
+            return true;
+        }
+        let used = LARGEST.get();
+        if used == MOST_LARGEST {
+            return false;
+        }
+        LARGEST.set(used + 1);
+        let mut larger = Self::of(None, LARGEST_LEN);
+        let filled = self.filled();
+        larger.data[..filled.len()].copy_from_slice(filled);
+        larger.end = filled.len();
+        *self = larger;
+        true
     }
 
     /// What is filled and not consumed.
@@ -136,6 +163,10 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let data = std::mem::take(&mut self.data);
         let kept = match data.len() {
+            LARGEST_LEN => {
+                let _ = LARGEST.try_with(|used| used.set(used.get() - 1));
+                return;
+            }
             LONG_LEN => &SPARE_LONG,
             _ => &SPARE,
         };

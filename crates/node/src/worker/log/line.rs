@@ -8,7 +8,7 @@ use gaiola_model::proxy_file::LogFormat;
 use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 /// A part of a request's way. In JSON it is written in milliseconds with three places.
@@ -100,6 +100,9 @@ pub(in crate::worker) struct Entry<'a> {
     pub(in crate::worker) request_id: &'a str,
     #[serde(serialize_with = "without_port")]
     pub(in crate::worker) client: ClientAt,
+    /// Who sent it, where that is another one, whom a trusted sender named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::worker) sender: Option<IpAddr>,
     pub(in crate::worker) frontend: &'a str,
     /// `-` where there is none; so is the server.
     pub(in crate::worker) backend: &'a str,
@@ -209,6 +212,7 @@ pub(super) mod tests {
         Entry {
             request_id: "5e1f",
             client: ClientAt::Tcp(([192, 0, 2, 1], 41_002).into()),
+            sender: None,
             frontend: "site",
             backend: "web",
             server: "web1",

@@ -95,6 +95,14 @@ const REQUESTS: &[(&str, &str)] = &[
     ("several cookies", "Cookie: a=b; c=d\r\nCookie: e=f\r\n"),
     ("Authorization", "Authorization: Basic YTpi\r\n"),
     ("Max-Forwards", "Max-Forwards: 0\r\n"),
+    (
+        "Via, from itself a few times",
+        "Via: 1.1 lb1, 1.1 lb1, 1.1 lb1\r\n",
+    ),
+    (
+        "Via, from itself again and again",
+        "Via: 1.1 lb1, 1.1 lb1, 1.1 lb1, 1.1 lb1, 1.1 lb1\r\n",
+    ),
     ("a range", "Range: bytes=0-3\r\n"),
     (
         "conditions",
@@ -227,6 +235,10 @@ fn edits() -> Vec<Conversation> {
         request(
             "in another case",
             "x-set: old\r\nX-SET: old\r\nx-REMOVE: a\r\n",
+        ),
+        request(
+            "spelled with underscores",
+            "X_Set: old\r\nx_remove: a\r\nX_Add: b\r\n",
         ),
         request(
             "names that only begin so",

@@ -33,7 +33,7 @@ const ROUTES: Setup = Setup {
         });
         parts.route(|route| {
             route.path_prefix = "/tls".into();
-            route.rules = vec![Rule::to_https()];
+            route.rules = vec![Rule::to_https(308)];
         });
         parts.route(|route| {
             route.when.paths = exact("/fixed");
@@ -170,6 +170,15 @@ pub(crate) fn all() -> Vec<Conversation> {
         routed("a denied path, percent-encoded", get("/%70rivate/x", "")),
         routed("a denied path behind dots", get("/a/../private/x", "")),
         routed("a denied path behind two slashes", get("//private/x", "")),
+        routed("a denied path with a parameter", get("/private;x=1", "")),
+        routed(
+            "a denied path behind a parameter alone",
+            get("/;/private/x", ""),
+        ),
+        routed(
+            "a denied path behind dots with a parameter",
+            get("/a/..;/private/x", ""),
+        ),
         routed(
             "a POST that is denied, and what follows it",
             post("/private/x", "data"),

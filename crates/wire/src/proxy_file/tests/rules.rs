@@ -22,6 +22,7 @@ keys = 1000
 concurrent = 20
 
 [limit.nets]
+ipv6_prefix = 48
 by = "network"
 rate = "100/10s"
 
@@ -79,7 +80,15 @@ path_exact = "/e"
 files = "public"
 
 [[frontend.www.route]]
-rule = [{ redirect = "https" }, { redirect = "https", status = 301 }, { redirect = "/x" }, { return = 204 }, { return = 503, body = "<p>", content_type = "text/html" }]
+rule = [{ redirect = "https" }]
+[[frontend.www.route]]
+rule = [{ redirect = "https", status = 301 }]
+[[frontend.www.route]]
+rule = [{ redirect = "/x" }]
+[[frontend.www.route]]
+rule = [{ return = 204 }]
+[[frontend.www.route]]
+rule = [{ return = 503, body = "<p>", content_type = "text/html" }]
 
 [frontend.plain]
 bind = ":81"
@@ -116,8 +125,10 @@ fn remove(name: &str) -> HeaderEdit {
 
 /// What every route of `www` begins with.
 fn common() -> Vec<Rule> {
-    let hsts = set("Strict-Transport-Security", "max-age=31536000");
-    vec![Rule::ResponseHeader(hsts), Rule::Limit("each".into())]
+    vec![
+        Rule::Hsts("max-age=31536000".into()),
+        Rule::Limit("each".into()),
+    ]
 }
 
 fn conditions() -> Conditions {
@@ -172,7 +183,7 @@ fn conditions() -> Conditions {
 fn every_condition_and_allowance_is_read() {
     let file = load(WHOLE, &around()).unwrap();
     let routes = routes(&file, 0);
-    assert_eq!(routes.len(), 5);
+    assert_eq!(routes.len(), 9);
     assert_eq!(routes[0].path_prefix, "/b");
     assert_eq!(routes[0].when, conditions());
     assert_eq!(routes[0].backend.as_deref(), Some("app"));
@@ -231,7 +242,7 @@ fn every_rule_is_read_and_those_of_the_frontend_come_first() {
         Rule::ResponseHeader(set("X-C", "c")),
         Rule::ResponseHeader(add("X-C", "d")),
         Rule::ResponseHeader(remove("X-D")),
-        Rule::ResponseHeader(set("Strict-Transport-Security", hsts)),
+        Rule::Hsts(hsts.into()),
     ];
     assert_eq!(routes[0].rules, [&common()[..], &rules].concat());
     assert_eq!(routes[1].rules, [&common()[..], &[Rule::Deny]].concat());
@@ -247,13 +258,15 @@ fn every_rule_is_read_and_those_of_the_frontend_come_first() {
         })
     };
     let answers = [
-        Rule::to_https(),
+        Rule::to_https(308),
         redirect(301, "https://{host}{path}{query}"),
         redirect(302, "/x"),
         fixed(204, "text/plain; charset=utf-8", ""),
         fixed(503, "text/html", "<p>"),
     ];
-    assert_eq!(routes[3].rules, [&common()[..], &answers].concat());
+    for (route, answer) in routes[3..8].iter().zip(answers) {
+        assert_eq!(route.rules, [&common()[..], &[answer]].concat());
+    }
 }
 
 #[test]
@@ -263,8 +276,8 @@ fn what_no_route_takes_goes_through_the_rules_of_all() {
         rules,
         ..Route::default()
     };
-    assert_eq!(routes(&file, 0)[4], rest(common()));
-    assert_eq!(routes(&file, 1), [rest(vec![Rule::to_https()])]);
+    assert_eq!(routes(&file, 0)[8], rest(common()));
+    assert_eq!(routes(&file, 1), [rest(vec![Rule::to_https(308)])]);
 }
 
 #[test]
@@ -284,6 +297,7 @@ fn limits_and_pages_are_read() {
         Limit::new("each", Most::Concurrent(20)),
         Limit {
             key: LimitKey::Network,
+            ipv6_prefix: 48,
             ..Limit::new("nets", rate(100, 10))
         },
         Limit {
@@ -394,7 +408,7 @@ fn what_others_find_in_a_part_has_its_place() {
         check: &check,
         ..around()
     };
-    let text = "[frontend.www]\nbind = ':80'\nerror_pages.503 = 'a'\n[[frontend.www.route]]\nmethod = ['A', 'B']\nrule = [{ deny = true },\n{ strip = '/a' }]";
+    let text = "[frontend.www]\nbind = ':80'\nerror_pages.503 = 'a'\n[[frontend.www.route]]\nmethod = ['A', 'B']\nrule = [{ strip = '/a' },\n{ deny = true }]";
     let errors = load(text, &around).unwrap_err();
     let places = errors.mistakes().iter();
     let places: Vec<_> = places
@@ -425,6 +439,120 @@ proptest! {
             prop_assert!(!errors.mistakes().is_empty());
         }
     }
+}
+
+#[test]
+fn patterns_of_other_programs_are_told_with_what_to_write() {
+    for (path, hint) in [
+        (
+            "/admin/*",
+            "write path = \"/admin\", which takes all that lies below, too",
+        ),
+        ("/admin/**", "write path = \"/admin\""),
+        ("/admin(/.*)?", "write path = \"/admin\""),
+        ("/admin/.*$", "write path = \"/admin\""),
+        ("/*", "write path = \"/\", which takes every path"),
+        ("/adm*", "write path_regex = '^/adm[^/]*$'"),
+        ("/*.php", "write path_regex = '^/[^/]*[.]php$'"),
+        (
+            "/users/:id/posts",
+            "write path_regex = '^/users/[^/]+/posts$'",
+        ),
+        ("/users/{id}", "write path_regex = '^/users/[^/]+$'"),
+        ("/users/<int:id>", "write path_regex = '^/users/[^/]+$'"),
+        ("/(a|b)", "write path_regex = '^/(a|b)'"),
+        ("/admin$", "write path_regex = '^/admin$'"),
+        ("/a;x=1", "leave parameters such as `;x=1` out"),
+        (r"/a\\b", "write path_regex = "),
+    ] {
+        for key in ["path", "path_exact"] {
+            let text = format!("{SITE}[[frontend.a.route]]\n{key} = \"{path}\"\nbackend = 'b'\n");
+            let said = said(&text);
+            assert_eq!(said.len(), 1, "{path} {said:?}");
+            assert!(said[0].contains(hint), "{path} {said:?}");
+        }
+    }
+    for path in [
+        "/wiki/Foo_(bar)",
+        "/c++",
+        "/$metadata",
+        "/[id].js",
+        "/v1/x:batch",
+        "/ä b",
+    ] {
+        let text = format!("{SITE}[[frontend.a.route]]\npath = \"{path}\"\nbackend = 'b'\n");
+        assert!(load(&text, &around()).is_ok(), "{path}");
+    }
+    for (line, told) in [
+        ("method = '*'", "leave `method` out"),
+        ("header = { X-A = '*' }", "write true for any value"),
+        (
+            "header = { User-Agent = 'curl/*' }",
+            "write { regex = '^curl/' }",
+        ),
+        (
+            "header = { User-Agent = ['x', '*bot*'] }",
+            "write { regex = 'bot' }",
+        ),
+        (
+            "cookie = { id = { is = '*.x' } }",
+            "write { regex = '[.]x$' }",
+        ),
+        ("query = { a = '*' }", "write true for any value"),
+        (
+            "rule = [{ strip = '/api/*' }]",
+            "write \"/api\": what follows it is kept",
+        ),
+        ("rule = [{ rewrite = '/a/*', to = '/b' }]", "write \"/a\""),
+    ] {
+        let text = format!("{SITE}[[frontend.a.route]]\npath = '/x'\n{line}\nbackend = 'b'\n");
+        let said = said(&text);
+        assert_eq!(said.len(), 1, "{line} {said:?}");
+        assert!(said[0].contains(told), "{line} {said:?}");
+    }
+    let text =
+        format!("{SITE}[[frontend.a.route]]\nheader = {{ Accept = 'text/*' }}\nbackend = 'b'\n");
+    assert!(load(&text, &around()).is_ok());
+}
+
+const SITE: &str =
+    "[backend.b.server]\nb1 = '10.0.0.1:80'\n[frontend.a]\nbind = ':80'\nbackend = 'b'\n";
+
+#[test]
+fn a_rule_that_leaves_something_open_or_is_never_come_to_is_told() {
+    for (lines, told) in [
+        (
+            "path = '/admin/'\nrule = [{ deny = true }]",
+            "`path` \"/admin/\" leaves \"/admin\" itself open; write \"/admin\", which takes both",
+        ),
+        (
+            "path = '/x'\nrule = [{ redirect = '/y' }, { deny = true }]",
+            "no request comes to this rule: one before it answers all of them",
+        ),
+    ] {
+        let said = said(&format!("{SITE}[[frontend.a.route]]\n{lines}\n"));
+        assert_eq!(said.len(), 1, "{lines} {said:?}");
+        assert!(said[0].contains(told), "{said:?}");
+    }
+    let site = SITE.replace("bind = ':80'", "bind = ':80'\nrule = [{ return = 503 }]");
+    let text = format!("{site}[[frontend.a.route]]\npath = '/x'\nrule = [{{ deny = true }}]\n");
+    let told = said(&text).join("\n");
+    assert!(
+        told.contains("7:1: no request comes here: a rule of the frontend answers all"),
+        "{told}"
+    );
+}
+
+#[test]
+fn what_came_by_https_is_not_sent_there_and_so_needs_a_backend() {
+    let plain = "[frontend.a]\nbind = ':80'\nrule = [{ redirect = 'https' }]\n";
+    assert!(load(plain, &around()).is_ok());
+    let told = said(&format!("{plain}trust = '10.0.0.0/8'\n"));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("add backend = \"NAME\", for requests that came by HTTPS"),
+        "{told:?}"
+    );
 }
 
 #[test]

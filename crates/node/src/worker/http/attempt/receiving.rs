@@ -33,6 +33,7 @@ pub(super) struct Receiving<'a> {
     pub(super) lines: &'a [u8],
     pub(super) own_cookie: Option<&'a str>,
     pub(super) keep_alive: &'a dyn Fn() -> bool,
+    pub(super) date: &'a dyn Fn() -> [u8; 29],
     pub(super) reused: bool,
     pub(super) stage: &'a Stage,
 }
@@ -71,6 +72,7 @@ impl Receiving<'_> {
             keep_alive: (self.keep_alive)() && sent,
             server: self.hop,
             edit: self.edit,
+            date: &(self.date)(),
             lines: self.lines,
             own_cookie: self.own_cookie,
         };
@@ -161,6 +163,7 @@ impl Receiving<'_> {
             keep_alive: true,
             server: self.hop,
             edit: Edit::default(),
+            date: b"",
             lines: &[],
             own_cookie: None,
         };
