@@ -59,3 +59,42 @@ fn fewer_than_two_database_servers_need_a_yes() {
         site.server("db2").is_none()
     });
 }
+
+#[test]
+fn a_primary_whose_disk_is_full_hands_its_role_over() {
+    if !Who::Root.is_here() {
+        return;
+    }
+    let site = site(Who::Root, "fulldisk");
+    let data = |server: &str| {
+        site.base()
+            .join("state/fulldisk/servers")
+            .join(server)
+            .join("postgres")
+    };
+    let small = ["db1", "db2"].map(|server| {
+        let data = data(server).display().to_string();
+        format!(
+            "mkdir -p {data} && mount -t tmpfs -o size=600m,mode=700,uid=$(id -u postgres) tmpfs {data}"
+        )
+    });
+    site.prepared(&small.join(" && "), &["up", "-d"])
+        .expect(0, &[]);
+    let limit = Duration::from_secs(60);
+    let primary = || site.status().1["primary"].as_str().map(String::from);
+    site.wait_for("it is healthy", limit, || site.is_healthy());
+    let full = primary().unwrap();
+    let reserve = data(&full).join("reserve").display().to_string();
+    let is_kept = || site.beside_the_lab(&["test", "-e", &reserve]).code == 0;
+    site.wait_for("room is kept back", limit, is_kept);
+    let filler = data(&full).join("filler").display().to_string();
+    site.beside_the_lab(&["sh", "-c", &format!("cat /dev/zero > {filler}")]);
+    site.wait_for("another server is the primary", limit, || {
+        primary().is_some_and(|now| now != full)
+    });
+    site.beside_the_lab(&["rm", &filler]).expect(0, &[]);
+    site.wait_for("it is whole again", limit, || site.is_healthy());
+    assert_ne!(primary().unwrap(), full);
+    site.down();
+    site.wait_for_nothing();
+}

@@ -13,12 +13,12 @@ use gaiola_core::topology;
 use gaiola_model::config::Drill;
 use gaiola_model::{ServerName, Time};
 use serde::{Deserialize, Serialize};
-use std::io::{self, Write as _};
+use std::io::{self, PipeWriter, Write as _};
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -176,7 +176,8 @@ fn straight_to(door: SocketAddr, path: &str, tls: bool) -> Course {
 #[derive(Debug)]
 pub struct Witness {
     child: Child,
-    input: ChildStdin,
+    /// Its end is what tells it to stop.
+    input: PipeWriter,
     reader: JoinHandle<Vec<Acknowledged>>,
     by_sql: bool,
 }
@@ -241,23 +242,18 @@ impl Witness {
         };
         let mut errand = serde_json::to_vec(&errand)?;
         errand.push(b'\n');
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // The pipe holds 64 KiB, which is more than any errand, so that nobody waits for it to be read.
+        let (first, mut input) = io::pipe()?;
+        input.write_all(&errand)?;
+        command.stdin(first).stdout(Stdio::piped());
         // Ctrl-C is for us: it goes on until it is told to end.
         command.process_group(0).kill_on_drop(true);
         let mut child = command.spawn()?;
-        let (input, output) = (child.stdin.take(), child.stdout.take());
-        let (Some(mut input), Some(output)) = (input, output) else {
-            return Err(io::Error::other("its standard input or output is missing"));
+        let Some(output) = child.stdout.take() else {
+            return Err(io::Error::other("its standard output is missing"));
         };
         let record = record.clone();
         let reader = tokio::spawn(async move { read(BufReader::new(output), &record).await });
-        // A pipe holds 64 KiB, which is more than any errand.
-        let sent = std::pin::pin!(input.write_all(&errand));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match sent.poll(&mut context) {
-            std::task::Poll::Ready(Ok(())) => {}
-            _ => return Err(io::Error::other("it does not take its errand")),
-        }
         Ok(Self {
             child,
             input,

@@ -180,7 +180,9 @@ impl Checks {
         let is_yielding = nodes[n].routers[vip].is_yielding();
         let was_yielding = std::mem::replace(&mut self.yielding[n][vip], is_yielding);
         let offers = is_yielding && !was_yielding;
-        let nobody = alone.is_some_and(|since| now - since > KNOWN_UNHEARD_WITHIN);
+        // One that was frozen first reads what was said long ago.
+        let known = |since: Time| now - since.max(self.changed_at) > KNOWN_UNHEARD_WITHIN;
+        let nobody = alone.is_some_and(known);
         match self.sealed && offers && nobody {
             true => Err(format!("{} offers VIP {vip} to nobody", nodes[n].address)),
             false => Ok(()),
