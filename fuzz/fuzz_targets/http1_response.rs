@@ -40,6 +40,7 @@ fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], asked: Method, clien
         keep_alive: true,
         server: "lb1",
         edit: forward::Edit::default(),
+        date: b"Sun, 06 Nov 1994 08:49:37 GMT",
         lines: b"Set-Cookie: a=b\r\n",
         own_cookie: Some("a"),
     };

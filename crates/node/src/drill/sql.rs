@@ -76,7 +76,7 @@ impl Database {
         Err(said.trim().lines().last().unwrap_or("psql failed").into())
     }
 
-    /// Makes the table that [`insert`] writes to.
+    /// Makes the table that `insert` writes to.
     ///
     /// # Errors
     /// In words.
