@@ -158,6 +158,13 @@ pub fn disk_is_full(observed: &Observed) -> bool {
     disks.any(|disk| matches!(disk.state, DiskState::Full | DiskState::Failing))
 }
 
+/// Whether there is no room where the server's data lies. A disk that refuses or hangs is none of these: it may go on at any
+/// moment, and what is done about a full one would not help it.
+pub fn disk_has_no_room(observed: &Observed) -> bool {
+    let mut disks = observed.resources.disks.iter();
+    disks.any(|disk| disk.state == DiskState::Full)
+}
+
 /// What is needed to be called almost full: a tenth, but no more than [`PLENTY_OF_DISK`].
 fn disk_state(was: Option<DiskState>, seen: &DiskReading, fills_up: bool) -> DiskState {
     let nothing = match seen.holds {

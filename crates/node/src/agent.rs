@@ -282,7 +282,7 @@ impl Agent {
         }
         if let Some(database) = &mut self.database {
             let observed = view.observed.values().map(|(_, seen)| &**seen);
-            database.tick(&order, observed);
+            database.tick(&order, observed, view.silent_since.is_none());
         }
         self.logs.tick();
     }

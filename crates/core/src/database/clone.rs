@@ -8,11 +8,16 @@ use gaiola_model::{ServerName, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a standby may be without any progress while the primary is there. Patroni has rewound one in this time.
-const STUCK: Duration = Duration::from_secs(45);
+/// How long a standby may be without any progress while the primary is there. Patroni waits for the new primary's checkpoint
+/// before it rewinds one, and has done so in this time.
+const STUCK: Duration = Duration::from_secs(120);
+/// How long a PostgreSQL may fail to start, while Patroni tries.
+const FAILS_TO_START: Duration = Duration::from_secs(300);
 /// A standby whose history is another one than the primary's never follows: there is nothing to wait for, but what a look in
 /// the midst of a failover shows.
 const FORKED: Duration = Duration::from_secs(10);
+/// How long a standby that did not follow and is silent now counts as being cloned.
+const BEING_CLONED: Duration = Duration::from_secs(180);
 /// After a clone was begun, before the next one may be.
 const AGAIN: Duration = Duration::from_secs(300);
 /// How long the site must have been whole before what was set aside is removed.
@@ -44,6 +49,8 @@ pub struct Clones {
     forked_since: Option<Time>,
     whole_since: Option<Time>,
     cloned_at: Option<Time>,
+    /// When each other member was last seen not to follow.
+    behind_at: BTreeMap<ServerName, Time>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +74,13 @@ impl Clones {
             (self.seen, self.forked_since) = (None, None);
             return None;
         };
+        let others = all.iter().filter(|(name, _)| **name != me);
+        let behind =
+            others.filter(|(_, member)| is_behind(member, primary) || is_being_made(member));
+        self.behind_at.extend(behind.map(|(name, _)| (*name, now)));
         let why = self.why(now, mine, primary)?;
-        let may = is_first(me, all, primary) && self.cloned_at.is_none_or(|at| now - at >= AGAIN);
+        let is_first = self.is_first(now, me, all, primary);
+        let may = is_first && self.cloned_at.is_none_or(|at| now - at >= AGAIN);
         if !may {
             return None;
         }
@@ -109,9 +121,28 @@ impl Clones {
         self.forked_since = forked.then(|| self.forked_since.unwrap_or(now));
         match self.forked_since {
             Some(since) if now - since >= FORKED => Some(Why::Forked),
+            _ if fails_to_start(mine) && now - since < FAILS_TO_START => None,
             _ if now - since >= STUCK => Some(Why::Stuck(now - since)),
             _ => None,
         }
+    }
+
+    /// One at a time: nobody is being cloned, nobody that may be is silent, and nobody before `me` needs it.
+    fn is_first(
+        &self,
+        now: Time,
+        me: ServerName,
+        all: &BTreeMap<ServerName, ObservedDatabase>,
+        primary: &ObservedDatabase,
+    ) -> bool {
+        let holds_up = |(name, member): (&ServerName, &ObservedDatabase)| {
+            let lately = self.behind_at.get(name);
+            *name != me
+                && (is_being_made(member)
+                    || is_unreachable(member) && lately.is_some_and(|at| now - *at < BEING_CLONED))
+        };
+        let mut behind = all.iter().filter(|(_, member)| is_behind(member, primary));
+        !all.iter().any(holds_up) && behind.next().is_some_and(|(name, _)| *name == me)
     }
 }
 
@@ -133,25 +164,21 @@ fn is_being_made(member: &ObservedDatabase) -> bool {
     member.state.contains("creating") || member.state.contains("initializing")
 }
 
-/// Whether nothing is known of it: its server is lost or cut off.
-fn is_unreachable(member: &ObservedDatabase) -> bool {
-    member.role == DatabaseRole::Unknown && member.timeline == 0 && !is_being_made(member)
+/// Whether its Patroni answers and its PostgreSQL does not start: what a power cut in the midst of a rewind leaves.
+fn fails_to_start(member: &ObservedDatabase) -> bool {
+    matches!(member.state.as_str(), "start failed" | "crashed")
 }
 
-/// One at a time: nobody is being cloned, and nobody before `me` needs it.
-fn is_first(
-    me: ServerName,
-    all: &BTreeMap<ServerName, ObservedDatabase>,
-    primary: &ObservedDatabase,
-) -> bool {
-    let behind = |member: &ObservedDatabase| {
-        !is_same(member, primary) && !is_unreachable(member) && !member.follows(primary)
-    };
-    !all.values().any(is_being_made)
-        && all
-            .iter()
-            .find(|(_, member)| behind(member))
-            .is_some_and(|(name, _)| *name == me)
+/// Whether nothing is known of it: its server is lost or cut off, or its Patroni is being started.
+fn is_unreachable(member: &ObservedDatabase) -> bool {
+    member.role == DatabaseRole::Unknown
+        && member.timeline == 0
+        && !is_being_made(member)
+        && !fails_to_start(member)
+}
+
+fn is_behind(member: &ObservedDatabase, primary: &ObservedDatabase) -> bool {
+    !is_same(member, primary) && !is_unreachable(member) && !member.follows(primary)
 }
 
 #[cfg(test)]
@@ -206,7 +233,7 @@ mod tests {
     #[test]
     fn a_standby_without_progress_is_cloned_after_a_while() {
         let cloned = cloned_at("db2", &[primary(), stuck()]);
-        assert_eq!(cloned, Some((45, Why::Stuck(STUCK))));
+        assert_eq!(cloned, Some((120, Why::Stuck(STUCK))));
     }
 
     #[test]
@@ -215,7 +242,7 @@ mod tests {
         let mut clones = Clones::default();
         for second in 0..300 {
             let mut slow = stuck();
-            slow.replayed = Some(second / 40);
+            slow.replayed = Some(second / 100);
             let all = site(&[primary(), slow]);
             assert_eq!(clones.step(at(second), name("db2"), &all), None);
         }
@@ -252,12 +279,40 @@ mod tests {
     }
 
     #[test]
+    fn one_that_did_not_follow_and_is_silent_now_is_being_cloned() {
+        let gone = member(DatabaseRole::Unknown, "no answer", 0, "");
+        let mut clones = Clones::default();
+        let first = (0..600).find(|second| {
+            let db2 = if *second < 125 { stuck() } else { gone.clone() };
+            let all = site(&[primary(), db2, stuck()]);
+            clones.step(at(*second), name("db3"), &all).is_some()
+        });
+        assert_eq!(first, Some(124 + 180));
+    }
+
+    #[test]
+    fn one_that_does_not_start_is_cloned_after_a_longer_while() {
+        let broken = member(DatabaseRole::Unknown, "start failed", 0, "");
+        let mut all = site(&[primary(), broken.clone()]);
+        let mut clones = Clones::default();
+        let first = (0..600).find(|second| clones.step(at(*second), name("db2"), &all).is_some());
+        assert_eq!(first, Some(300));
+        let starting = ObservedDatabase {
+            state: "starting".into(),
+            ..broken
+        };
+        all.insert(name("db2"), starting);
+        let mut clones = Clones::default();
+        assert!((0..600).all(|second| clones.step(at(second), name("db2"), &all).is_none()));
+    }
+
+    #[test]
     fn a_clone_that_did_not_help_is_not_repeated_at_once() {
         let (mut clones, all) = (Clones::default(), site(&[primary(), stuck()]));
-        let times: Vec<u64> = (0..700)
+        let times: Vec<u64> = (0..800)
             .filter(|second| clones.step(at(*second), name("db2"), &all).is_some())
             .collect();
-        assert_eq!(times, [45, 345, 645]);
+        assert_eq!(times, [120, 420, 720]);
     }
 
     #[test]

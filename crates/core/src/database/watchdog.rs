@@ -17,6 +17,18 @@ const PATRONI_STOPPED: Duration = Duration::from_secs(3);
 /// How long the postmaster may leave new connections without a byte. A machine that is short of everything is slow, too.
 const UNANSWERED: Duration = Duration::from_secs(15);
 
+/// What a new connection to PostgreSQL came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answer {
+    /// Nobody listens, or it was not tried.
+    #[default]
+    NotAsked,
+    /// There was a byte.
+    Answered,
+    /// It was taken and left without a byte.
+    Silence,
+}
+
 /// What one poll found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -24,8 +36,8 @@ pub struct Seen {
     pub patroni_stopped: bool,
     /// Whether a signal has stopped the postmaster.
     pub postmaster_stopped: bool,
-    /// Whether the postmaster left a new connection without an answer.
-    pub unanswered: bool,
+    /// What a new connection came to.
+    pub answer: Answer,
     /// The server that held the leader key without a break while this PostgreSQL took writes.
     pub deposed_by: Option<String>,
 }
@@ -79,6 +91,8 @@ pub struct Watchdog {
     polled_at: Option<Time>,
     patroni_stopped: Since,
     postmaster_stopped: Since,
+    /// Whether it has ever answered: one that is starting up may take its time, which Patroni bounds.
+    has_answered: bool,
     unanswered: Since,
 }
 
@@ -90,12 +104,15 @@ impl Watchdog {
         if held_up {
             *self = Self {
                 polled_at: Some(now),
+                has_answered: self.has_answered,
                 ..Self::default()
             };
         }
         let patroni = self.patroni_stopped.step(now, seen.patroni_stopped);
         let postmaster = self.postmaster_stopped.step(now, seen.postmaster_stopped);
-        let unanswered = self.unanswered.step(now, seen.unanswered);
+        self.has_answered |= seen.answer == Answer::Answered;
+        let silent = self.has_answered && seen.answer == Answer::Silence;
+        let unanswered = self.unanswered.step(now, silent);
         match seen.deposed_by.clone() {
             Some(leader) => Some(Reason::Deposed(leader)),
             None if postmaster >= POSTMASTER_STOPPED => Some(Reason::PostmasterStopped(postmaster)),
@@ -163,21 +180,35 @@ mod tests {
         assert_eq!(ends_at(&seen).unwrap().0, 3);
     }
 
+    fn silence() -> Seen {
+        Seen {
+            answer: Answer::Silence,
+            ..Seen::default()
+        }
+    }
+
     #[test]
     fn a_slow_postmaster_has_time_and_one_answer_starts_it_anew() {
-        let unanswered = Seen {
-            unanswered: true,
+        let answered = Seen {
+            answer: Answer::Answered,
             ..Seen::default()
         };
-        assert_eq!(ends_at(&unanswered).unwrap().0, 15);
         let mut watchdog = Watchdog::default();
         for second in 0..60 {
-            let seen = Seen {
-                unanswered: second % 14 != 0,
-                ..Seen::default()
+            let seen = if second % 14 == 0 {
+                &answered
+            } else {
+                &silence()
             };
-            assert_eq!(watchdog.step(at(second * 1000), &seen), None, "{second}");
+            assert_eq!(watchdog.step(at(second * 1000), seen), None, "{second}");
         }
+        let ended = (60..100).find(|second| watchdog.step(at(second * 1000), &silence()).is_some());
+        assert_eq!(ended, Some(72), "15 s after the first silence at 57");
+    }
+
+    #[test]
+    fn one_that_has_not_answered_yet_is_starting_up() {
+        assert_eq!(ends_at(&silence()), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! over when this server is to leave or its disk is full. A standby that cannot follow is given its data anew. Patroni decides who is the
 //! primary; nothing here promotes.
 
+mod aside;
 mod history;
 mod reserve;
 
@@ -13,7 +14,7 @@ use crate::database::{
 };
 use crate::state::{Boot, Order, RUN, read_json};
 use crate::store::etcd::CLIENT_PORT;
-use gaiola_core::database::clone::{Action, Clones};
+use gaiola_core::database::clone::{Action, Clones, Why};
 use gaiola_core::database::give_way;
 use gaiola_core::{resources, topology};
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase};
@@ -34,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(1000);
 const SWITCHOVER_AGAIN: Duration = Duration::from_secs(5);
 /// How long a primary whose disk was full tries to hand its role over; the reserve has given it room meanwhile.
 const GIVE_WAY: Duration = Duration::from_secs(60);
+/// Longest wait for a disk.
+const DISK_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks at the reserve.
 const RESERVE_AGAIN: Duration = Duration::from_secs(30);
 /// Between two attempts to lay out a server that could not be.
@@ -65,7 +68,14 @@ pub(super) struct Database {
     wanted: watch::Sender<Members>,
     seen: watch::Receiver<Option<ObservedDatabase>>,
     /// How often its data was to be set aside.
-    clones: watch::Receiver<u64>,
+    clones: watch::Receiver<Ordered>,
+}
+
+/// How often the data was to be set aside, and whether the last time because it had forked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ordered {
+    clones: u64,
+    forked: bool,
 }
 
 /// What a server's files depend on.
@@ -73,7 +83,7 @@ pub(super) struct Database {
 struct LaidOut {
     strict: bool,
     store: Vec<ServerName>,
-    clones: u64,
+    ordered: Ordered,
 }
 
 /// What the task that asks Patroni needs to know of the order.
@@ -85,10 +95,12 @@ struct Members {
     /// This server is to leave: it must not be the primary.
     leaving: bool,
     strict: bool,
-    /// Where each member's timeline left the one before, as its agent tells.
-    histories: BTreeMap<ServerName, String>,
+    /// Each member's timeline, and where that left the one before, as its agent tells.
+    histories: BTreeMap<ServerName, (u64, String)>,
     /// Those whose disk is full.
     full: Vec<ServerName>,
+    /// Whether the store answers, so that what the agents tell is of now.
+    current: bool,
 }
 
 impl Database {
@@ -100,7 +112,11 @@ impl Database {
         );
         // An order that stands was given by an agent before this one.
         let order = KeeperDatabase::read(Path::new(RUN)).ok().flatten();
-        let clones = watch::Sender::new(order.map_or(0, |order| order.clones));
+        let ordered = order.map(|order| Ordered {
+            clones: order.clones,
+            forked: order.forked,
+        });
+        let clones = watch::Sender::new(ordered.unwrap_or_default());
         let (seen_reader, clones_reader) = (seen.subscribe(), clones.subscribe());
         let follower = Follower {
             server: boot.server,
@@ -113,6 +129,7 @@ impl Database {
             strict_told: None,
             decided: Clones::default(),
             clones,
+            removing: None,
         };
         tokio::task::spawn_local(follower.follow(wanted.subscribe(), seen));
         Ok(Self {
@@ -126,30 +143,32 @@ impl Database {
         })
     }
 
-    /// Moves the server towards the order. `observed` is what the agents of all servers tell.
+    /// Moves the server towards the order. `observed` is what the agents of all servers tell; `current`: the store answers.
     pub(super) fn tick<'a>(
         &mut self,
         order: &Order,
         observed: impl Iterator<Item = &'a Observed> + Clone,
+        current: bool,
     ) {
         let Some(database) = &order.placement.config.database else {
             return;
         };
         let histories = observed.clone().filter_map(|seen| {
-            let history = seen.database.as_ref()?.history.clone()?;
-            Some((seen.server, history))
+            let database = seen.database.as_ref()?;
+            Some((seen.server, (database.timeline, database.history.clone()?)))
         });
-        let full = observed.filter(|seen| resources::disk_is_full(seen));
+        let full = observed.filter(|seen| resources::disk_has_no_room(seen));
         let members = Members {
             histories: histories.collect(),
             full: full.map(|seen| seen.server).collect(),
+            current,
             ..self.members(order, database.strict)
         };
         super::send_if_new(&self.wanted, members);
         let wanted = LaidOut {
             strict: database.strict,
             store: order.placement.store.clone(),
-            clones: *self.clones.borrow(),
+            ordered: *self.clones.borrow(),
         };
         if self.installed.as_ref() != Some(&wanted) && Instant::now() >= self.install_at {
             self.install_at = Instant::now() + INSTALL_AGAIN;
@@ -220,7 +239,8 @@ impl Database {
             state: self.boot.folder(),
             run: RUN.into(),
             strict: wanted.strict,
-            clones: wanted.clones,
+            clones: wanted.ordered.clones,
+            forked: wanted.ordered.forked,
             owner: self.boot.database_user.map(|user| Owner {
                 uid: user.uid,
                 gid: user.gid,
@@ -263,7 +283,8 @@ struct Follower {
     give_way_until: Option<Instant>,
     strict_told: Option<bool>,
     decided: Clones,
-    clones: watch::Sender<u64>,
+    clones: watch::Sender<Ordered>,
+    removing: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Follower {
@@ -277,10 +298,13 @@ impl Follower {
             if !members.all.is_empty() {
                 let all = self.observe(&members).await;
                 super::send_if_new(&seen, all.get(&self.server).cloned());
-                self.keep_data(&all);
-                self.keep_reserve(&members);
                 let role = all.get(&self.server).map(|seen| seen.role);
-                if role == Some(DatabaseRole::Primary) {
+                let is_primary = role == Some(DatabaseRole::Primary);
+                if members.current {
+                    self.keep_data(&members, &all).await;
+                }
+                self.keep_reserve(&members, is_primary).await;
+                if is_primary {
                     self.lead(&members, &all).await;
                 }
             }
@@ -288,50 +312,81 @@ impl Follower {
         }
     }
 
-    /// How all members do, with the history of each: this one's from its disk, the others' as they tell.
+    /// How all members do, with the history of each: this one's from its disk, the others' as they tell, where that is of the
+    /// timeline they are on.
     async fn observe(&self, members: &Members) -> BTreeMap<ServerName, ObservedDatabase> {
         let mut all = self.api.observe(&members.all).await;
         for (name, seen) in &mut all {
+            let told = members.histories.get(name);
+            let (data, timeline) = (self.data.clone(), seen.timeline);
             seen.history = match *name == self.server {
-                true => history::read(&self.data, seen.timeline),
-                false => members.histories.get(name).cloned(),
+                true => on_disk(move || history::read(&data, timeline))
+                    .await
+                    .flatten(),
+                false => told
+                    .filter(|(of, _)| *of == timeline)
+                    .map(|(_, history)| history.clone()),
             };
         }
         all
     }
 
     /// Has this server's data set aside and cloned anew where it cannot follow, and removes what was set aside at the end.
-    fn keep_data(&mut self, all: &BTreeMap<ServerName, ObservedDatabase>) {
+    async fn keep_data(&mut self, members: &Members, all: &BTreeMap<ServerName, ObservedDatabase>) {
         let now = Time::from_start(self.started.elapsed());
         match self.decided.step(now, self.server, all) {
             None => {}
             Some(Action::Clone(why)) => {
+                let data = self.data.clone();
+                let has_room = on_disk(move || aside::has_room(&data)).await;
+                if members.full.contains(&self.server) || has_room != Some(true) {
+                    tracing::error!(
+                        ?why,
+                        "this standby cannot follow, and there is no room to clone the primary beside its data"
+                    );
+                    return;
+                }
                 tracing::warn!(
                     ?why,
                     "this standby cannot follow: its data is set aside and the primary cloned"
                 );
-                self.clones.send_modify(|clones| *clones += 1);
+                self.clones.send_modify(|ordered| {
+                    ordered.clones += 1;
+                    ordered.forked = why == Why::Forked;
+                });
             }
-            Some(Action::Forget) => remove(self.data.with_extension("aside")),
+            Some(Action::Forget) => {
+                let is_removing = self
+                    .removing
+                    .as_ref()
+                    .is_some_and(|task| !task.is_finished());
+                if !is_removing {
+                    let data = self.data.clone();
+                    self.removing = Some(tokio::task::spawn_blocking(move || aside::forget(&data)));
+                }
+            }
         }
     }
 
-    /// Keeps room back while there is some, and gives it back when the disk is full.
-    fn keep_reserve(&mut self, members: &Members) {
-        let (reserve, now) = (Reserve::beside(&self.data), Instant::now());
-        if members.full.contains(&self.server) {
+    /// Keeps room back while there is some, and gives it back when the disk of a primary is full.
+    async fn keep_reserve(&mut self, members: &Members, is_primary: bool) {
+        let now = Instant::now();
+        let reserve = Reserve::beside(&self.data);
+        if is_primary && members.full.contains(&self.server) {
             self.give_way_until.get_or_insert(now + GIVE_WAY);
-            if reserve.release() {
+            self.reserve_at = now + RESERVE_AGAIN;
+            if on_disk(move || reserve.release()).await == Some(true) {
                 tracing::warn!("the disk is full: gave the room back that was kept for that");
             }
-            self.reserve_at = now + RESERVE_AGAIN;
         } else if now >= self.reserve_at {
             self.reserve_at = now + RESERVE_AGAIN;
-            if let Err(error) = reserve.keep() {
+            if let Some(Err(error)) = on_disk(move || reserve.keep()).await {
                 tracing::warn!(%error, "cannot keep room back on the disk");
             }
         }
-        self.give_way_until = self.give_way_until.filter(|until| now < *until);
+        self.give_way_until = self
+            .give_way_until
+            .filter(|until| is_primary && now < *until);
     }
 
     /// What a primary does: it hands its role over where it is to leave, and keeps what all members share as decided.
@@ -352,22 +407,10 @@ impl Follower {
     }
 }
 
-/// Removes a data directory that is kept no longer; in the background, for it may be large.
-fn remove(aside: PathBuf) {
-    if !aside.exists() {
-        return;
-    }
-    let removed = tokio::task::spawn_blocking(move || {
-        let removed = std::fs::remove_dir_all(&aside);
-        (aside, removed)
-    });
-    tokio::task::spawn_local(async move {
-        match removed.await {
-            Ok((aside, Ok(()))) => tracing::info!("removed {}", aside.display()),
-            Ok((aside, Err(error))) => tracing::warn!("cannot remove {}: {error}", aside.display()),
-            Err(_) => {}
-        }
-    });
+/// Does work with files on a thread of its own; `None` where the disk did not answer in time.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work);
+    tokio::time::timeout(DISK_LIMIT, done).await.ok()?.ok()
 }
 
 async fn switch_over(api: &Api, members: &Members, from: ServerName, to: Option<ServerName>) {

@@ -240,14 +240,19 @@ pub(super) fn release_status_file(run: &ReleaseRun) -> PathBuf {
         .join(format!("{}.exit", release_run_name(run)))
 }
 
+/// Is there from the moment on at which the run has begun.
+pub(super) fn release_begun(run: &ReleaseRun) -> PathBuf {
+    release_status_file(run).with_extension("exit.begun")
+}
+
 pub(super) fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseUrls>) -> Wanted {
     let release = boot.site_state().release(run.release);
     let name = release_run_name(run);
     let mut env = site_env(boot, &run.release.to_string(), urls);
     env.push((super::release::VARIABLE.into(), name.clone().into()));
     // The command is handed over as an argument: nothing in it can end the wrapper early.
-    let script =
-        r#"if [ ! -e "$2" ]; then /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
+    // What has begun does not begin again, also where nobody was left to tell how it ended.
+    let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
     let mut launch = shell(boot, &name, script, release, env);
     launch.args.extend([
         "release".into(),

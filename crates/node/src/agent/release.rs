@@ -28,7 +28,9 @@ impl Agent {
         let watched = self.supervisor.condition(&name).is_some();
         let may_begin = || {
             let led = self.urls.is_none() || self.proxy_known.borrow().reaches_primary;
-            led && !plan::release_status_file(run).exists() && !runs(&name)
+            let begun =
+                plan::release_status_file(run).exists() || plan::release_begun(run).exists();
+            led && !begun && !runs(&name)
         };
         !run.stop && (watched || may_begin())
     }
@@ -42,6 +44,7 @@ impl Agent {
         let why = match self.supervisor.condition(&name) {
             Some(Condition::Down(why)) if !why.is_empty() => why,
             None if run.stop => "was stopped for a later change".to_string(),
+            None if plan::release_begun(run).exists() => "was killed before it ended".to_string(),
             _ => return,
         };
         if file.exists() || runs(&name) {

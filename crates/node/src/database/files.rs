@@ -108,6 +108,7 @@ fn order(settings: &Settings, wanted: Wanted, changed: bool) -> Result<Installed
         log: settings.log(),
         leadership: Some(settings.leadership()),
         clones: settings.clones,
+        forked: settings.forked,
     };
     if !changed && before.as_ref() == Some(&order) {
         return Ok(Installed {

@@ -37,6 +37,9 @@ pub struct KeeperDatabase {
     /// has done sets it aside once.
     #[serde(default)]
     pub clones: u64,
+    /// Whether the data that is set aside may hold writes that are nowhere else: then it is kept until somebody removes it.
+    #[serde(default)]
+    pub forked: bool,
 }
 
 /// Patroni's leader key, and who this server is in it.
@@ -53,15 +56,20 @@ pub struct Leadership {
 impl KeeperDatabase {
     /// The file's name in the run directory.
     pub const FILE: &str = "database.json";
+    /// What the names begin with of data directories that are kept until the site is whole.
+    pub const ASIDE: &str = "data.aside.";
 
     /// The order that stands in a run directory; `None` where there is none yet.
     pub fn read(run: &Path) -> io::Result<Option<Self>> {
         read(&run.join(Self::FILE))
     }
 
-    /// Where a data directory is kept that was set aside.
-    pub fn aside(&self) -> PathBuf {
-        self.data.with_extension("aside")
+    /// What the names begin with of data directories that were set aside: `data.forked.` or `data.aside.`.
+    pub fn aside(&self) -> &'static str {
+        match self.forked {
+            true => "data.forked.",
+            false => Self::ASIDE,
+        }
     }
 
     /// The private directory: configuration, keys, passwords and PostgreSQL's socket.

@@ -43,6 +43,8 @@ pub struct Settings {
     pub secrets: Secrets,
     /// How often the data directory was to be set aside and the primary cloned.
     pub clones: u64,
+    /// Whether the last time because it had forked.
+    pub forked: bool,
 }
 
 impl Settings {
@@ -236,6 +238,9 @@ fn shared_parameters() -> Value {
         "tcp_keepalives_idle": "5s",
         "tcp_keepalives_interval": "1s",
         "tcp_keepalives_count": 3,
+        // The statement of a client that is gone is ended, of a release command that was stopped too. Since version 14;
+        // Patroni leaves out what a PostgreSQL does not know.
+        "client_connection_check_interval": "1s",
         "log_line_prefix": "%m [%p] %q%u@%d ",
     })
 }
@@ -269,6 +274,7 @@ pub(super) mod tests {
             },
             secrets: Secrets::generate().unwrap(),
             clones: 0,
+            forked: false,
         }
     }
 

@@ -93,16 +93,18 @@ struct Keeper {
     start_at: Instant,
     restarts: u32,
     last_end: Option<String>,
-    /// How often the data directory was set aside.
-    clones: u64,
+    /// How often the data directory was set aside; `None`: what an earlier keeper did is not known.
+    clones: Option<u64>,
     reported: Option<KeeperReport>,
 }
 
 impl Keeper {
     fn new(directory: PathBuf) -> Self {
-        let earlier = KeeperReport::read(&directory).ok().flatten();
+        let earlier = KeeperReport::read(&directory);
         Self {
-            clones: earlier.map_or(0, |report| report.clones),
+            clones: earlier.map_or(None, |report| {
+                Some(report.map_or(0, |report| report.clones))
+            }),
             directory,
             order: None,
             running: None,
@@ -165,23 +167,28 @@ impl Keeper {
     }
 
     /// Sets the data directory aside where that was ordered, once. Patroni then clones the primary.
+    ///
+    /// An order may be old by the time it is read: it is carried out only while this is a standby and another server leads.
+    /// What cannot be done is not tried again: what is there is started.
     async fn set_aside(&mut self) {
         let Some(order) = self.order.clone() else {
             return;
         };
-        let is_due = order.clones > self.clones && order.wanted == Wanted::Run;
-        if !is_due || Instant::now() < self.start_at {
+        let done = *self.clones.get_or_insert(order.clones);
+        if order.clones <= done || order.wanted != Wanted::Run {
             return;
         }
-        tracing::warn!(data = %order.data.display(), "setting the data directory aside; the primary is cloned anew");
-        self.stop().await;
-        match aside::set_aside(order.data.clone(), order.aside()).await {
-            Ok(()) => {
-                self.clones = order.clones;
-                self.start_at = Instant::now();
-                self.report(KeeperState::Stopped);
+        self.clones = Some(order.clones);
+        if watch::follows_another(&order).await {
+            tracing::warn!(data = %order.data.display(), "setting the data directory aside; the primary is cloned anew");
+            self.stop().await;
+            if let Err(error) = aside::set_aside(order.data.clone(), order.aside()).await {
+                tracing::error!(%error, "cannot set the data directory aside");
             }
-            Err(error) => self.back_off(format!("cannot set the data directory aside: {error}")),
+            self.start_at = Instant::now();
+            self.report(KeeperState::Stopped);
+        } else {
+            tracing::warn!("the data directory stays: this is no standby of another leader now");
         }
     }
 
@@ -248,15 +255,15 @@ impl Keeper {
             state,
             restarts: self.restarts,
             last_end: self.last_end.clone(),
-            clones: self.clones,
+            clones: self.clones.unwrap_or(0),
         };
         if self.reported.as_ref() == Some(&report) {
             return;
         }
-        if let Err(error) = self.write(&report) {
-            tracing::warn!(%error, "cannot write the report");
+        match self.write(&report) {
+            Ok(()) => self.reported = Some(report),
+            Err(error) => tracing::warn!(%error, "cannot write the report"),
         }
-        self.reported = Some(report);
     }
 
     fn write(&self, report: &KeeperReport) -> io::Result<()> {

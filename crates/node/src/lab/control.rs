@@ -65,7 +65,7 @@ async fn control(lab: Rc<Lab>, request: Request<Incoming>) -> Answer {
             Err(refusal) => refusal,
         },
         (Method::POST, "/harm") => match read_json::<Harm>(request).await {
-            Ok(harm) => harm_answer(change::harm(&lab, harm).await),
+            Ok(harm) => harm_answer(lab, harm).await,
             Err(refusal) => refusal,
         },
         (Method::GET, "/lab") => json(&ServerHandle {
@@ -120,8 +120,13 @@ fn handle(lab: &Lab, server: ServerName) -> ServerHandle {
     }
 }
 
-fn harm_answer(result: io::Result<()>) -> Answer {
-    match result {
+/// Does a harm in whole, also where whoever asked goes away meanwhile: what it has stopped must be known, to be undone.
+async fn harm_answer(lab: Rc<Lab>, harm: Harm) -> Answer {
+    let doing = tokio::task::spawn_local(async move { change::harm(&lab, harm).await });
+    match doing
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+    {
         Ok(()) => json(&true),
         Err(error) => text(StatusCode::CONFLICT, error.to_string()),
     }

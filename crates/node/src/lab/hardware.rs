@@ -198,16 +198,18 @@ impl Hardware {
     /// # Errors
     /// Where the kernel refuses.
     pub fn rejoin(&mut self, island: Island) -> io::Result<()> {
-        for server in island
+        let powered = island
             .servers
             .iter()
-            .filter(|s| self.powered.contains_key(s))
-        {
+            .filter(|s| self.powered.contains_key(s));
+        // One that is dying keeps nobody else cut off.
+        let mut result = Ok(());
+        for server in powered {
             let moved = self.netlink.set_master(&server.to_string(), BRIDGE);
-            moved.map_err(io::Error::other)?;
+            result = result.and(moved.map_err(io::Error::other));
         }
         let removed = self.netlink.delete_link(&island.bridge);
-        removed.map_err(io::Error::other)
+        result.and(removed.map_err(io::Error::other))
     }
 
     /// Drops all that a server sends, or lets it pass again. It is done at the server's own end of the cable.

@@ -96,10 +96,22 @@ pub(super) fn name_taken_by(before: &[SniRoute], name: &str) -> Vec<String> {
     told.into_iter().collect()
 }
 
+/// Whether the machine has this address: then it is also the one that it would use towards it. Binding to it proves nothing
+/// where `net.ipv4.ip_nonlocal_bind` is set. No packet is sent.
+fn leads_back(address: IpAddr) -> std::io::Result<bool> {
+    let any = match address {
+        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((address, 9))?;
+    Ok(socket.local_addr()?.ip() == address)
+}
+
 /// Says whether what is sent to a server at this address comes back to it.
 pub(super) fn comes_back(config: &ProxyConfig, address: &Address) -> Vec<String> {
     let is_ours = |address: IpAddr| {
-        address.is_loopback() || address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
+        address.is_loopback() || address.is_unspecified() || leads_back(address).unwrap_or(false)
     };
     let told = route::comes_back(config, address, &is_ours).then(|| {
         format!("{address} is the proxy itself: what is sent there comes back without end")

@@ -76,6 +76,7 @@ impl Site {
                 tools: tools.clone(),
                 secrets: secrets.clone(),
                 clones: 0,
+                forked: false,
             };
             install(&settings, Wanted::Run).unwrap();
             servers.insert(
@@ -261,7 +262,7 @@ impl Site {
             assert!(start.elapsed() < LIMIT, "{}", self.logs());
             sleep(Duration::from_millis(20)).await;
         }
-        order.aside()
+        order.data.with_file_name(format!("{}1", order.aside()))
     }
 
     /// Waits until all members hold the same rows.

@@ -2,21 +2,21 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Renames `data` to `aside`. Where something was set aside before, that is kept, being older, and `data`, which came from a
-/// clone that did not help, is removed.
-pub(super) async fn set_aside(data: PathBuf, aside: PathBuf) -> io::Result<()> {
+/// Renames `data` to a name of its own beside it, which begins with `prefix`; nothing is ever removed.
+pub(super) async fn set_aside(data: PathBuf, prefix: &'static str) -> io::Result<()> {
     let moved = tokio::task::spawn_blocking(move || {
-        match (data.exists(), aside.exists()) {
-            (false, _) => Ok(()),
-            (true, true) => fs::remove_dir_all(&data),
-            (true, false) => fs::rename(&data, &aside),
-        }?;
-        match data.parent() {
-            Some(parent) => fs::File::open(parent)?.sync_all(),
-            None => Ok(()),
+        if !data.exists() {
+            return Ok(());
         }
+        let parent = data.parent().unwrap_or(Path::new("/"));
+        let mut names = (1..).map(|number| parent.join(format!("{prefix}{number}")));
+        let free = names
+            .find(|name| !name.exists())
+            .expect("numbers do not end");
+        fs::rename(&data, free)?;
+        fs::File::open(parent)?.sync_all()
     });
     moved.await.map_err(io::Error::other)?
 }
@@ -26,19 +26,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_oldest_copy_is_kept() {
+    async fn every_copy_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let (data, aside) = (dir.path().join("data"), dir.path().join("data.aside"));
+        let data = dir.path().join("data");
         for content in ["first", "second"] {
             fs::create_dir(&data).unwrap();
             fs::write(data.join("PG_VERSION"), content).unwrap();
-            set_aside(data.clone(), aside.clone()).await.unwrap();
+            set_aside(data.clone(), "data.aside.").await.unwrap();
             assert!(!data.exists());
-            assert_eq!(
-                fs::read_to_string(aside.join("PG_VERSION")).unwrap(),
-                "first"
-            );
         }
-        set_aside(data, aside).await.unwrap();
+        set_aside(data, "data.aside.").await.unwrap();
+        for (number, content) in [(1, "first"), (2, "second")] {
+            let kept = dir.path().join(format!("data.aside.{number}/PG_VERSION"));
+            assert_eq!(fs::read_to_string(kept).unwrap(), content);
+        }
     }
 }

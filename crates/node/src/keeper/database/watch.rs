@@ -6,7 +6,7 @@ use crate::client::Target;
 use crate::database::{KeeperDatabase, Leadership, POSTGRES_PORT};
 use crate::pki;
 use crate::store::{self, Store};
-use gaiola_core::database::watchdog::{Reason, Seen, Watchdog};
+use gaiola_core::database::watchdog::{Answer, Reason, Seen, Watchdog};
 use gaiola_model::Time;
 use std::fs;
 use std::net::SocketAddr;
@@ -93,46 +93,49 @@ impl Poll {
     }
 
     async fn run(self) -> Seen {
-        let (unanswered, deposed_by) = tokio::join!(self.unanswered(), self.deposed_by());
-        let (patroni_stopped, postmaster_stopped) = self.stopped();
+        let (answer, deposed_by) = tokio::join!(self.answer(), self.deposed_by());
+        let postmaster = self.state_of("postgres");
         Seen {
-            patroni_stopped,
-            postmaster_stopped,
-            unanswered,
+            patroni_stopped: self.state_of("patroni") == Some('T'),
+            postmaster_stopped: postmaster == Some('T'),
+            // One that a debugger holds answers nobody, and somebody does that on purpose.
+            answer: match postmaster {
+                Some('t') => Answer::NotAsked,
+                _ => answer,
+            },
             deposed_by,
         }
     }
 
-    /// Whether Patroni and the postmaster are stopped. Both are children of pid 1: Patroni leaves the postmaster to it.
-    fn stopped(&self) -> (bool, bool) {
-        let Some(pid_1) = self.pid_1 else {
-            return (false, false);
-        };
+    /// The state of Patroni or of the postmaster: `T` where a signal has stopped it. Both are children of pid 1: Patroni
+    /// leaves the postmaster to it.
+    fn state_of(&self, command: &str) -> Option<char> {
+        let pid_1 = self.pid_1?;
         let path = format!("/proc/{pid_1}/task/{pid_1}/children");
-        let children = fs::read_to_string(path).unwrap_or_default();
-        let stats = children
+        let children = fs::read_to_string(path).ok()?;
+        let mut stats = children
             .split_whitespace()
             .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
-        stats.fold(
-            (false, false),
-            |(patroni, postmaster), stat| match stopped_command(&stat) {
-                Some("postgres") => (patroni, true),
-                Some("patroni") => (true, postmaster),
-                _ => (patroni, postmaster),
-            },
-        )
+        stats.find_map(|stat| {
+            let (name, state) = command_and_state(&stat)?;
+            (name == command).then_some(state)
+        })
     }
 
-    /// Whether the postmaster takes connections and leaves them without a byte. Where nobody listens it is not running,
-    /// which Patroni sees to.
-    async fn unanswered(&self) -> bool {
+    /// Whether the postmaster answers a new connection with a byte. Where nobody listens it is not running, which Patroni
+    /// sees to.
+    async fn answer(&self) -> Answer {
         let asked = async {
             let mut stream = UnixStream::connect(&self.socket).await.ok()?;
             stream.write_all(&SSL_REQUEST).await.ok()?;
             let mut answer = [0];
             stream.read(&mut answer).await.ok()
         };
-        timeout(ANSWER_LIMIT, asked).await.is_err()
+        match timeout(ANSWER_LIMIT, asked).await {
+            Ok(Some(1)) => Answer::Answered,
+            Ok(_) => Answer::NotAsked,
+            Err(_) => Answer::Silence,
+        }
     }
 
     /// The server that held the leader key while this PostgreSQL took writes. The key is read before and after, so that a
@@ -178,11 +181,23 @@ fn open_store(order: &KeeperDatabase, leadership: &Leadership) -> Option<Store> 
     }
 }
 
-/// The command of a process that a signal has stopped, from its `/proc/PID/stat`: `7 (postgres) T 1 ...`.
-fn stopped_command(stat: &str) -> Option<&str> {
+/// The command and the state of a process, from its `/proc/PID/stat`: `7 (postgres) T 1 ...`.
+fn command_and_state(stat: &str) -> Option<(&str, char)> {
     let (before, after) = stat.rsplit_once(") ")?;
     let (_, command) = before.split_once(" (")?;
-    after.starts_with('T').then_some(command)
+    Some((command, after.chars().next()?))
+}
+
+/// Whether this server is a standby and the store names another one as the leader.
+pub(super) async fn follows_another(order: &KeeperDatabase) -> bool {
+    let poll = Poll::new(None, order);
+    let Some((store, leadership)) = &poll.leadership else {
+        return false;
+    };
+    let leader = store::leader(store, &leadership.key).await;
+    let another =
+        leader.is_ok_and(|leader| leader.is_some_and(|leader| leader.who != leadership.me));
+    another && poll.standby_signal.exists()
 }
 
 #[cfg(test)]
@@ -190,12 +205,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stopped_process_is_told_from_its_stat() {
-        assert_eq!(stopped_command("7 (postgres) T 1 7 7"), Some("postgres"));
-        assert_eq!(stopped_command("7 (postgres) S 1 7 7"), None);
-        assert_eq!(stopped_command("7 (a) T (b) T 1 7"), Some("a) T (b"));
-        assert_eq!(stopped_command("7 (postgres"), None);
-        // Held by a debugger, which somebody does on purpose.
-        assert_eq!(stopped_command("7 (postgres) t 1 7 7"), None);
+    fn a_process_is_told_by_its_stat() {
+        let told = command_and_state("7 (postgres) T 1 7 7");
+        assert_eq!(told, Some(("postgres", 'T')));
+        assert_eq!(
+            command_and_state("7 (a) T (b) S 1 7"),
+            Some(("a) T (b", 'S'))
+        );
+        assert_eq!(command_and_state("7 (postgres"), None);
     }
 }

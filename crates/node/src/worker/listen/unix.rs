@@ -23,7 +23,11 @@ impl SocketFile {
     /// What the system said.
     pub(super) fn permit(&self, permissions: Option<u32>) -> io::Result<()> {
         let permissions = permissions.unwrap_or_else(|| 0o777 & !umask());
-        let file = fs::symlink_metadata(&self.path)?;
+        let file = match fs::symlink_metadata(&self.path) {
+            // Somebody has removed it: nobody connects by it, and the rest of a configuration does not wait for it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
         if file.ino() != self.inode || file.permissions().mode() & 0o777 == permissions {
             return Ok(());
         }
