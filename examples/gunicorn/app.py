@@ -5,11 +5,14 @@ gaiola.toml lets no more than two of the four workers of a server wait for the p
 """
 
 import os
+import time
 
 import psycopg
 
 PRIMARY = os.environ["DATABASE_URL"]
 STANDBYS = os.environ["DATABASE_REPLICA_URL"]
+# Seconds for which a read is tried again.
+READ_LIMIT = 3
 
 
 def application(environ, start_response):
@@ -39,14 +42,20 @@ def answer(method, path):
 
 
 def count():
-    """Reads from a standby. One that is promoted ends its sessions, so that is tried again, and at last at the primary."""
-    for url in [STANDBYS, STANDBYS, PRIMARY]:
+    """Reads from a standby, or from the primary while there is none: the port leads there by itself.
+
+    A server that is lost or promoted ends its sessions, and it takes a moment until the port leads to another one: a read does no
+    harm when it is tried again.
+    """
+    deadline = time.monotonic() + READ_LIMIT
+    while True:
         try:
-            with psycopg.connect(url, connect_timeout=2) as session:
+            with psycopg.connect(STANDBYS, connect_timeout=2) as session:
                 return session.execute("SELECT count(*) FROM entries").fetchone()[0]
-        except psycopg.OperationalError as error:
-            last = error
-    raise last
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def add():
