@@ -408,9 +408,10 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "Who closes within a request has gone",
-        why: "It is not answered any more. HAProxy says 400 (with `option abortonclose`, whose meaning is Gaiola's; without, it goes on with a whole request).",
+        why: "It is not answered any more, and what was not sent on yet is not sent on. HAProxy says 400 (with `option abortonclose`, whose meaning is Gaiola's; without, it goes on with a whole request).",
         conversations: &[
             "the client sends no more after its request",
+            "the client sends no more within its body",
             "the client sends no more within its head",
         ],
     },
