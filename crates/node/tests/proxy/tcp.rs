@@ -18,6 +18,21 @@ pub(super) fn tcp_config(
     config
 }
 
+/// A check that says at once whether somebody listens.
+fn quick_check() -> Check {
+    Check {
+        kind: CheckKind::Tcp,
+        port: None,
+        host: None,
+        interval: Duration::from_millis(50),
+        fast_interval: Duration::from_millis(20),
+        connect: Duration::from_millis(500),
+        timeout: Duration::from_millis(500),
+        rise: 1,
+        fall: 1,
+    }
+}
+
 #[test]
 fn bytes_pass_both_ways_and_each_side_may_end_first() {
     let origin = Origin::with(|connection| {
@@ -132,17 +147,7 @@ fn a_session_waits_for_a_server_that_comes_up() {
     let mut config = tcp_config(bind, &[address], Refusal::Postgres);
     config.backends[0].timeouts.queue = LONG;
     config.backends[0].timeouts.queue_when_down = true;
-    config.backends[0].check = Some(Check {
-        kind: CheckKind::Tcp,
-        port: None,
-        host: None,
-        interval: Duration::from_millis(50),
-        fast_interval: Duration::from_millis(20),
-        connect: Duration::from_millis(500),
-        timeout: Duration::from_millis(500),
-        rise: 1,
-        fall: 1,
-    });
+    config.backends[0].check = Some(quick_check());
     let proxy = Proxy::serving(&config);
     eventually("it is down", || !proxy.report().servers[0].up);
     let mut client = Client::connect(bind);
@@ -186,17 +191,7 @@ fn a_session_does_not_wait_for_a_server_that_has_been_down_for_longer() {
     let mut config = tcp_config(bind, &[free_address()], Refusal::Close);
     config.backends[0].timeouts.queue = Duration::from_millis(500);
     config.backends[0].timeouts.queue_when_down = true;
-    config.backends[0].check = Some(Check {
-        kind: CheckKind::Tcp,
-        port: None,
-        host: None,
-        interval: Duration::from_millis(50),
-        fast_interval: Duration::from_millis(20),
-        connect: Duration::from_millis(500),
-        timeout: Duration::from_millis(500),
-        rise: 1,
-        fall: 1,
-    });
+    config.backends[0].check = Some(quick_check());
     let proxy = Proxy::serving(&config);
     eventually("it is down", || !proxy.report().servers[0].up);
     // However long this one waits: when it is refused, the queue's time has passed.
