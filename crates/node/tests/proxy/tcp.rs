@@ -212,15 +212,8 @@ fn sessions_to_a_server_that_goes_down_are_closed_at_once() {
     let mut config = tcp_config(bind, &[listener.local_addr().unwrap()], Refusal::Close);
     config.backends[0].on_marked_down = OnMarkedDown::ShutdownSessions;
     config.backends[0].check = Some(Check {
-        kind: CheckKind::Tcp,
         port: Some(checks.local_addr().unwrap().port()),
-        host: None,
-        interval: Duration::from_millis(50),
-        fast_interval: Duration::from_millis(20),
-        connect: Duration::from_millis(500),
-        timeout: Duration::from_millis(500),
-        rise: 1,
-        fall: 1,
+        ..quick_check()
     });
     let proxy = Proxy::serving(&config);
     let mut client = Client::connect(bind);
