@@ -8,7 +8,7 @@
 //! than the others is put out alike (see [`slow_members`]), but for the whole of its time: a probe may still be quick.
 //!
 //! Down is not dead: one that is busy accepts connections and answers late. What is under way with it goes on; only a
-//! member of which nothing comes back at all is [`Output::Lost`]. What members that are down or out still serve is decided
+//! member to which no connection is made is [`Output::Lost`]: it is dead, or so busy that its listen queue is full. What members that are down or out still serve is decided
 //! for all of a backend together, by [`who_serves`].
 
 mod serve;
@@ -94,7 +94,8 @@ pub enum Output {
     Up(String),
     /// It takes none from now on, because of this.
     Down(String),
-    /// Nothing comes back from it any more: its connections are closed.
+    /// No connection is made to it any more, and it may be dead: its idle connections are closed, and whoever waits for an answer
+    /// finds out whether its kernel still acknowledges.
     Lost,
 }
 

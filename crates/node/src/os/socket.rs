@@ -1,7 +1,9 @@
 //! Sockets, where the runtime's own types do not go far enough.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
 /// Registers a listening socket with the event loop, so that its readiness is known without accepting.
@@ -13,4 +15,31 @@ pub fn watch(listener: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // or exclusive reference.
     let watched = unsafe { AsyncFd::register(listener) };
     watched.map_err(io::Error::from)
+}
+
+/// How long ago the peer's kernel last acknowledged anything on this TCP connection, in the steps of the kernel's clock (up
+/// to 10 ms).
+///
+/// # Errors
+/// What the system said.
+pub fn since_last_ack(connection: BorrowedFd<'_>) -> io::Result<Duration> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).expect("a small struct");
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes at most `len` bytes to `info`, which has
+    // that size.
+    let result = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a struct of integers, all of it zero or written by the kernel.
+    let info = unsafe { info.assume_init() };
+    Ok(Duration::from_millis(info.tcpi_last_ack_recv.into()))
 }

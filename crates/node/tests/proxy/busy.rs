@@ -1,11 +1,13 @@
 //! Servers that are too busy for their checks, and those that are gone.
 
 use super::harness::*;
-use gaiola_model::proxy::{Check, CheckKind, ControlReply, ControlRequest, ProxyStat};
+use gaiola_model::proxy::{Check, CheckKind, ControlReply, ControlRequest, ProxyConfig, ProxyStat};
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+use socket2::{SockFilter, SockRef};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Barrier};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 /// A check that is soon tired of waiting.
@@ -184,45 +186,100 @@ impl Vanishing {
     }
 }
 
+/// A server of one frontend whose check finds that no connection is made any more, while a GET is in flight.
+struct Lost {
+    proxy: Proxy,
+    config: ProxyConfig,
+    client: Client,
+    _held: Vec<TcpStream>,
+}
+
+impl Lost {
+    /// `vanish` is called just before the check finds it out.
+    fn start(server: &Origin, vanish: impl FnOnce()) -> Self {
+        let power = Vanishing::start();
+        let accepting = power.accepts();
+        let bind = free_address();
+        let mut config = config(bind, &[server.address]);
+        config.backends[0].check = Some(Check {
+            port: Some(power.address().port()),
+            connect: Duration::from_millis(100),
+            fall: 2,
+            ..patient_check(CheckKind::Tcp)
+        });
+        config.backends[0].timeouts.queue_when_down = true;
+        config.backends[0].timeouts.queue = LONG;
+        config.backends[0].timeouts.connect = LONG; // so that no timer wakes what the interruption must wake
+        let proxy = Proxy::serving(&config);
+        let mut client = Client::connect(bind);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        eventually("it is in flight", || {
+            proxy.report().servers[0].in_flight == 1 && !server.requests().is_empty()
+        });
+        vanish();
+        accepting.send(()).unwrap();
+        let held = power.vanish();
+        eventually("its check has found it out", || {
+            !proxy.report().servers[0].up
+        });
+        Self {
+            proxy,
+            config,
+            client,
+            _held: held,
+        }
+    }
+}
+
+/// From now on its system drops whatever comes on this connection, as one that has lost power.
+fn lose_power(connection: &TcpStream) {
+    const RETURN: u16 = 6;
+    let drop_all = [SockFilter::new(RETURN, 0, 0, 0)];
+    SockRef::from(connection).attach_filter(&drop_all).unwrap();
+}
+
 #[test]
-fn a_get_does_not_wait_for_a_server_that_is_lost() {
-    let hanging = Origin::with(|connection| {
+fn a_get_does_not_wait_for_a_server_that_is_dead() {
+    let (told, power) = channel();
+    let power = Mutex::new(power);
+    let dead = Origin::with(move |connection| {
         connection.request();
-        connection.client.is_closed(); // says nothing until the other side gives up
+        power.lock().unwrap().recv().unwrap();
+        lose_power(&connection.client.stream);
+        std::thread::sleep(2 * LONG); // the connection is not closed
     });
-    let power = Vanishing::start();
-    let accepting = power.accepts();
-    let bind = free_address();
-    let mut config = config(bind, &[hanging.address]);
-    config.backends[0].check = Some(Check {
-        port: Some(power.address().port()),
-        connect: Duration::from_millis(100),
-        fall: 2,
-        ..patient_check(CheckKind::Tcp)
-    });
-    config.backends[0].timeouts.queue_when_down = true;
-    config.backends[0].timeouts.queue = LONG;
-    config.backends[0].timeouts.connect = LONG; // so that no timer wakes what the interruption must wake
-    let proxy = Proxy::serving(&config);
-    let mut client = Client::connect(bind);
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    eventually("it is in flight", || {
-        proxy.report().servers[0].in_flight == 1
-    });
-    accepting.send(()).unwrap();
-    let _held = power.vanish();
+    let mut lost = Lost::start(&dead, || told.send(()).unwrap());
     eventually("it waits for another", || {
-        let metrics = proxy.admin("/metrics");
+        let metrics = lost.proxy.admin("/metrics");
         metrics
             .text()
             .contains("gaiola_queue_depth{backend=\"app\"} 1\n")
     });
     let other = Origin::start("other");
-    config.revision.0 += 1;
-    config.backends[0].check = None;
-    config.backends[0].servers = vec![server("s2", other.address)];
-    proxy.configure(&config);
-    assert_eq!(client.response().text(), "other GET / HTTP/1.1");
+    lost.config.revision.0 += 1;
+    lost.config.backends[0].check = None;
+    lost.config.backends[0].servers = vec![server("s2", other.address)];
+    lost.proxy.configure(&lost.config);
+    assert_eq!(lost.client.response().text(), "other GET / HTTP/1.1");
+}
+
+#[test]
+fn a_get_keeps_its_server_whose_listen_queue_is_full() {
+    let (release, held) = channel();
+    let held = Mutex::new(held);
+    let busy = Origin::with(move |connection| {
+        connection.request();
+        held.lock().unwrap().recv().unwrap();
+        connection.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
+    });
+    let mut lost = Lost::start(&busy, || ());
+    // Longer than its kernel is asked for.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(lost.proxy.report().servers[0].in_flight, 1);
+    release.send(()).unwrap();
+    assert_eq!(lost.client.response().text(), "done");
+    assert_eq!(busy.requests().len(), 1);
+    assert_eq!(lost.proxy.log_lines(1)[0]["retries"], 0);
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Watching {
     fn lose(&self) {
         tracing::warn!(
             server = self.name,
-            "nothing comes back: its connections are closed"
+            "no connection is made: its idle connections are closed"
         );
         self.seen.losses.set(self.seen.losses.get() + 1);
         self.changed.notify_one();

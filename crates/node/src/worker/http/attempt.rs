@@ -205,6 +205,7 @@ impl Attempt<'_, '_> {
         let mut sending = pin!(sending.run());
         let mut receiving = pin!(receiving.run());
         let mut interrupted = self.member.interrupted();
+        let mut dying: Option<Dying> = None;
         let mut is_sending = true;
         let outcome = poll_fn(|cx| {
             if is_sending && let Poll::Ready(stop) = sending.as_mut().poll(cx) {
@@ -216,12 +217,24 @@ impl Attempt<'_, '_> {
             if let Poll::Ready(outcome) = receiving.as_mut().poll(cx) {
                 return Poll::Ready(outcome);
             }
+            // One that was marked down may be busy with this very request, and sending it elsewhere would make the next one so.
+            // Only of one that is dead no answer comes: what may be asked elsewhere is not left waiting for it.
             while let Poll::Ready(why) = Pin::new(&mut interrupted).poll(cx) {
                 let shut = shut_down || why == Interrupt::Ended;
-                if let Some(outcome) = interrupt(&stage, why, shut, repeatable) {
+                if let Some(outcome) = shut.then(|| interrupt(&stage, why)) {
                     return Poll::Ready(outcome);
                 }
+                if let (Interrupt::Lost, Some(carrier)) = (why, carrier.clone()) {
+                    dying = Some(Box::pin(async move { carrier.is_dead().await }));
+                }
                 interrupted = self.member.interrupted();
+            }
+            let is_dead = dying.as_mut().map(|dying| dying.as_mut().poll(cx));
+            if let Some(Poll::Ready(is_dead)) = is_dead {
+                dying = None;
+                if is_dead && repeatable && !stage.is_answered() {
+                    return Poll::Ready(interrupt(&stage, Interrupt::Lost));
+                }
             }
             Poll::Pending
         })
@@ -250,18 +263,18 @@ impl Attempt<'_, '_> {
     }
 }
 
-/// One that was marked down may be busy with this very request, and sending it elsewhere would make the next one so. Of
-/// one that is lost no answer comes: what may be asked elsewhere is not left waiting for it.
-fn interrupt(stage: &Stage, why: Interrupt, shut: bool, repeatable: bool) -> Option<Outcome> {
+/// Whether the server's kernel acknowledges nothing on a connection any more.
+type Dying = Pin<Box<dyn Future<Output = bool>>>;
+
+/// How an attempt ends that is interrupted.
+fn interrupt(stage: &Stage, why: Interrupt) -> Outcome {
     let (letter, reason) = (why.letter(), why.reason());
-    let is_vain = why != Interrupt::Down && repeatable;
-    match stage.is_answered() {
-        true if shut => Some(Outcome::Broken([letter, b'D'], reason.into())),
-        false if shut || is_vain => Some(Outcome::Failed {
-            failure: Failure::Closed { stale: false },
-            ending: [letter, b'H'],
-            reason: reason.into(),
-        }),
-        true | false => None,
+    if stage.is_answered() {
+        return Outcome::Broken([letter, b'D'], reason.into());
+    }
+    Outcome::Failed {
+        failure: Failure::Closed { stale: false },
+        ending: [letter, b'H'],
+        reason: reason.into(),
     }
 }

@@ -1,14 +1,16 @@
 //! A TCP connection. What is written to it in small pieces leaves together with those of others.
 
 use super::outbox::{self, Late};
+use crate::os;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -20,6 +22,18 @@ const PATIENCE: u32 = 30;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The kernel sends a keep-alive probe after this much silence, and then as often: the shortest that it knows.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+
+/// The peer's kernel has this long to acknowledge one.
+const ACK_LIMIT: Duration = Duration::from_millis(300);
+
+/// Between two looks at whether it has.
+const ACK_POLL: Duration = Duration::from_millis(20);
+
+/// The steps of the kernel's clock.
+const TICK: Duration = Duration::from_millis(10);
 
 /// A connection; clones are the same one. It is closed when the last one is dropped and what was written has left. Where
 /// that is not all of it, the peer gets a reset, no good end.
@@ -67,6 +81,31 @@ impl Tcp {
     /// Whether it is this connection.
     pub(super) fn is(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether the peer's kernel acknowledges nothing any more, found out by keep-alive probes within 1.3 s. A process that is
+    /// busy or hangs does not matter: its kernel acknowledges all the same. Probes go on, so that a peer which is lost later
+    /// ends the connection too.
+    pub(in crate::worker) async fn is_dead(&self) -> bool {
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE);
+        let begun = Instant::now();
+        if SockRef::from(&self.0.stream)
+            .set_tcp_keepalive(&keepalive)
+            .is_err()
+        {
+            return true;
+        }
+        while begun.elapsed() < KEEPALIVE + ACK_LIMIT {
+            tokio::time::sleep(ACK_POLL).await;
+            match os::socket::since_last_ack(self.0.stream.as_fd()) {
+                Ok(ago) if ago + TICK < begun.elapsed() => return false,
+                Ok(_) => {}
+                Err(_) => return true,
+            }
+        }
+        true
     }
 
     /// Nothing of what waits leaves any more.
