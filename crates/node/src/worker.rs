@@ -235,12 +235,13 @@ async fn supervise(
     let supervisor = Rc::clone(&crew.supervisor);
     let (health, reports) = (Rc::clone(&supervisor), Rc::clone(&supervisor));
     let tickets = Rc::clone(&supervisor);
-    let latency = Rc::clone(&supervisor);
+    let (latency, hand_overs) = (Rc::clone(&supervisor), Rc::clone(&supervisor));
     let mut tasks = vec![
         tokio::task::spawn_local(async move { health.publish_health().await }),
         tokio::task::spawn_local(async move { reports.take_reports(crew.reports).await }),
         tokio::task::spawn_local(async move { tickets.renew_ticket_keys().await }),
         tokio::task::spawn_local(async move { latency.watch_latency().await }),
+        tokio::task::spawn_local(async move { hand_overs.end_lapsed_hand_overs().await }),
         tokio::task::spawn_local(peers::share(Rc::clone(&supervisor))),
     ];
     if let Some(admin) = admin {

@@ -21,6 +21,7 @@ use gaiola_core::health::{Condition, Ejected, Input, Serving, Standing, who_serv
 use gaiola_model::Revision;
 use gaiola_model::proxy::{ControlReply, ControlRequest, Ejection, SlowEjection};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub(super) struct Supervisor {
     started: Instant,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
+    /// Until when the addresses that are being handed over are served again at the latest.
+    lapses: RefCell<BTreeMap<IpAddr, Instant>>,
     backends: RefCell<Vec<WatchedBackend>>,
     /// How their servers are spoken to.
     servers: RefCell<Rc<Servers>>,
@@ -216,6 +219,7 @@ impl Supervisor {
             limit_secret,
             started: Instant::now(),
             changing: tokio::sync::Mutex::default(),
+            lapses: RefCell::default(),
             backends: RefCell::default(),
             servers: RefCell::default(),
             leaving: RefCell::default(),

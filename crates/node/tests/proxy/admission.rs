@@ -82,6 +82,18 @@ fn other_addresses_go_on() {
     assert!(TcpStream::connect_timeout(&on(7).into(), SOON).is_err());
 }
 
+#[test]
+fn an_address_is_served_again_when_whoever_handed_it_over_has_ended() {
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let proxy = Proxy::serving(&config(bind, &[origin.address]));
+    proxy.admit(bind.ip(), Admission::Refuse, SOON);
+    assert!(TcpStream::connect_timeout(&bind, SOON).is_err());
+    eventually("it is served again", || {
+        TcpStream::connect_timeout(&bind, SOON).is_ok()
+    });
+    assert_eq!(Client::connect(bind).get("/").field("Connection"), None);
+}
+
 /// As a balancer does that gives its address away and gets it back. Clients whose SYN is left unanswered send it again.
 #[test]
 fn a_hand_over_fails_no_request() {

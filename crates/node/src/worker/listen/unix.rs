@@ -1,6 +1,5 @@
 //! Listening on a Unix socket: its file comes and goes with the listener.
 
-use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsString;
 use std::fs;
@@ -22,7 +21,10 @@ impl SocketFile {
     /// # Errors
     /// What the system said.
     pub(super) fn permit(&self, permissions: Option<u32>) -> io::Result<()> {
-        let permissions = permissions.unwrap_or_else(|| 0o777 & !umask());
+        let permissions = match permissions {
+            Some(permissions) => permissions,
+            None => 0o777 & !umask()?,
+        };
         let file = match fs::symlink_metadata(&self.path) {
             // Somebody has removed it: nobody connects by it, and the rest of a configuration does not wait for it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -35,11 +37,14 @@ impl SocketFile {
     }
 }
 
-/// The process' umask, which can be read by changing it alone.
-fn umask() -> u32 {
-    let umask = rustix::process::umask(Mode::from_raw_mode(0o077));
-    rustix::process::umask(umask);
-    umask.bits()
+/// The process' umask. The system call that reads it changes it too, for other threads as well.
+fn umask() -> io::Result<u32> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let mut lines = status.lines();
+    let umask = lines.find_map(|line| line.strip_prefix("Umask:"));
+    umask
+        .and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok())
+        .ok_or_else(|| io::Error::other("/proc/self/status has no umask"))
 }
 
 impl Drop for SocketFile {
@@ -106,7 +111,7 @@ mod tests {
         let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
         UnixStream::connect(&path).unwrap();
-        for (permissions, expected) in [(Some(0o606), 0o606), (None, 0o777 & !umask())] {
+        for (permissions, expected) in [(Some(0o606), 0o606), (None, 0o777 & !umask().unwrap())] {
             file.permit(permissions).unwrap();
             let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, expected);

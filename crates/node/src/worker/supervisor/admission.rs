@@ -14,8 +14,14 @@ const HANDSHAKES: Duration = Duration::from_millis(100);
 /// Between two looks at how many connections are left.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Whoever hands an address over and does not say that it is served again has ended: it is served again after so long.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two looks at whether that is so.
+const LOOK_FOR_LAPSED: Duration = Duration::from_secs(1);
+
 impl Supervisor {
-    /// Changes what happens to connections to one local address.
+    /// Changes what happens to connections to one local address, for [`HAND_OVER_LIMIT`] after `wait` at most.
     pub(super) async fn admit(
         &self,
         local: IpAddr,
@@ -38,6 +44,11 @@ impl Supervisor {
             if let Err(reason) = refuse(&self.orders().listeners, &refused) {
                 return ControlReply::Refused(reason);
             }
+            self.lapses.borrow_mut().remove(&local);
+            if admission != Admission::Accept {
+                let lapse = asked + wait + HAND_OVER_LIMIT;
+                self.lapses.borrow_mut().insert(local, lapse);
+            }
             self.publish(|orders| orders.admissions = Arc::new(admissions))
         };
         if let Err(reason) = self.applied(seq).await {
@@ -48,6 +59,22 @@ impl Supervisor {
         }
         ControlReply::Admitted {
             connections: self.connections(Some(local)),
+        }
+    }
+
+    /// Serves addresses again that nobody hands over any more, for ever.
+    pub(in crate::worker) async fn end_lapsed_hand_overs(&self) {
+        loop {
+            tokio::time::sleep(LOOK_FOR_LAPSED).await;
+            let now = Instant::now();
+            let lapses = self.lapses.borrow().clone();
+            for (local, _) in lapses.into_iter().filter(|(_, lapse)| *lapse <= now) {
+                tracing::warn!("whoever handed {local} over has ended: it is served again");
+                let reply = self.admit(local, Admission::Accept, Duration::ZERO).await;
+                if let ControlReply::Refused(reason) = reply {
+                    tracing::warn!("{local} is not served again: {reason}");
+                }
+            }
         }
     }
 
