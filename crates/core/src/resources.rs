@@ -151,16 +151,9 @@ impl Filling {
     }
 }
 
-/// Whether nothing can be written where the server's data lies: to PostgreSQL's data on a database server. Its own agent
-/// says so within a few seconds; a server that has not told what it has left is not said to be full.
-pub fn disk_is_full(observed: &Observed) -> bool {
-    let mut disks = observed.resources.disks.iter();
-    disks.any(|disk| matches!(disk.state, DiskState::Full | DiskState::Failing))
-}
-
-/// Whether there is no room where the server's data lies. A disk that refuses or hangs is none of these: it may go on at any
+/// Whether there is no room where the server's data lies, as its own agent says within a few seconds. A disk that refuses or hangs is none of these: it may go on at any
 /// moment, and what is done about a full one would not help it.
-pub fn disk_has_no_room(observed: &Observed) -> bool {
+pub fn disk_is_full(observed: &Observed) -> bool {
     let mut disks = observed.resources.disks.iter();
     disks.any(|disk| disk.state == DiskState::Full)
 }

@@ -87,7 +87,7 @@ fn a_refused_write_is_a_fault_however_much_is_free() {
         "the disk with PostgreSQL's data is full: Disk quota exceeded; 30.0 GB of 50.0 GB are free";
     assert_eq!(faults(&quota), [words]);
     let read_only = told(Some(Refused::Other("Read-only file system".into())));
-    assert!(disk_is_full(&observed(read_only.clone())));
+    assert!(!disk_is_full(&observed(read_only.clone())));
     let words = "the disk with PostgreSQL's data refuses what is written: Read-only file system";
     assert_eq!(faults(&read_only), [words]);
     assert_eq!(faults(&told(None)), [""; 0]);

@@ -157,7 +157,7 @@ impl Database {
             let database = seen.database.as_ref()?;
             Some((seen.server, (database.timeline, database.history.clone()?)))
         });
-        let full = observed.filter(|seen| resources::disk_has_no_room(seen));
+        let full = observed.filter(|seen| resources::disk_is_full(seen));
         let members = Members {
             histories: histories.collect(),
             full: full.map(|seen| seen.server).collect(),
