@@ -3,7 +3,7 @@
 use super::Step;
 use super::view::View;
 use crate::topology::{self, Member};
-use gaiola_model::placement::{DatabaseRole, Phase};
+use gaiola_model::placement::{DatabaseRole, DoorState, Phase};
 use gaiola_model::{InstanceName, ServerName, Tier};
 use std::net::SocketAddr;
 
@@ -74,6 +74,10 @@ impl Step<'_> {
             if server.tier == Tier::Database {
                 self.view.another_is_primary(server)?;
             }
+            let mut members = self.view.members_on(server).into_iter();
+            if members.any(|member| self.view.is_led_to(member)) {
+                return Err((server, "no other door is open".into()));
+            }
             return Ok(": it was dead".into());
         }
         if self.is_last_of_given_up_database(server) {
@@ -126,14 +130,20 @@ impl View<'_> {
             return Err((sender, format!("{sender} {why}")));
         }
         let grace = self.placement.config.app.grace;
-        let acknowledged = self.facts.acknowledged_since.get(&member);
-        let graced = acknowledged.is_some_and(|since| self.facts.now - *since >= grace);
+        let acknowledged = self.facts.acknowledged.get(&member);
+        let graced = acknowledged.is_some_and(|known| self.facts.now - known.since >= grace);
         match self.in_flight(member).first() {
             Some((sender, count)) if !graced => {
                 Err((*sender, format!("{sender} has {count} in flight to it")))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether clients are still led to a member directly, by a door that is not closing.
+    pub(super) fn is_led_to(&self, member: Member) -> bool {
+        let door = door_of(member).and_then(|door| self.placement.doors.get(&door));
+        door.is_some_and(|door| door.state == DoorState::Open)
     }
 
     fn holds_no_vip(&self, server: ServerName) -> Result<(), NotYet> {

@@ -32,8 +32,8 @@ pub struct Facts {
     pub store_in_doubt: bool,
     /// Placed servers without a lease.
     pub silent_since: BTreeMap<ServerName, Time>,
-    /// What is drained, and every proxy knows it: from here the grace counts.
-    pub acknowledged_since: BTreeMap<Member, Time>,
+    /// What is drained, and every proxy knows it.
+    pub(super) acknowledged: BTreeMap<Member, Acknowledged>,
     /// Doors to which clients are no longer led.
     pub closing_since: BTreeMap<SocketAddr, Time>,
     /// Instances that should serve and do not, though their server is there.
@@ -42,6 +42,15 @@ pub struct Facts {
     pub store_lost_since: BTreeMap<ServerName, Time>,
     /// Placed servers that once held a lease and lost it.
     vanished_at: BTreeMap<ServerName, Time>,
+}
+
+/// That every proxy knows of a drain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    /// From here the grace counts.
+    pub(super) since: Time,
+    /// Dead servers, which were not asked. One that is back has sent on until now.
+    left_out: BTreeSet<ServerName>,
 }
 
 impl Facts {
@@ -69,9 +78,10 @@ impl Facts {
                 && view.live(name.server).is_some()
                 && view.instance_serves(**name).is_err()
         });
+        let acknowledged = acknowledged.map(|member| (member, self.acknowledge(&view, member)));
         let acknowledged = acknowledged.collect();
         let unready = unready.map(|(name, _)| *name).collect();
-        self.acknowledged_since = since(&self.acknowledged_since, now, acknowledged);
+        self.acknowledged = acknowledged;
         self.unready_since = since(&self.unready_since, now, unready);
         let has_lost = |server: &&ServerName| {
             let observed = self.observed.get(server);
@@ -80,6 +90,16 @@ impl Facts {
         };
         let lost = stored.store.iter().filter(has_lost).copied().collect();
         self.store_lost_since = since(&self.store_lost_since, now, lost);
+    }
+
+    fn acknowledge(&self, view: &View<'_>, member: Member) -> Acknowledged {
+        let left_out: BTreeSet<ServerName> = view.left_out(member).into_iter().collect();
+        let before = self.acknowledged.get(&member);
+        let before = before.filter(|before| before.left_out.is_subset(&left_out));
+        Acknowledged {
+            since: before.map_or(self.now, |before| before.since),
+            left_out,
+        }
     }
 
     fn see_vanished(&mut self, stored: &Placement, observed: BTreeMap<ServerName, Observed>) {
@@ -130,7 +150,7 @@ impl Facts {
     /// When to look again if nothing changes before: the next deadline that could let a step go on.
     pub fn next_deadline(&self, grace: std::time::Duration) -> Option<Time> {
         let silent = self.silent_since.values().map(|since| *since + SILENCE);
-        let acknowledged = self.acknowledged_since.values().map(|since| *since + grace);
+        let acknowledged = self.acknowledged.values().map(|known| known.since + grace);
         let closing = self.closing_since.values().map(|since| *since + grace);
         let unready = self
             .unready_since
