@@ -283,9 +283,10 @@ impl Sim {
         let shown = self.nodes[n].clock.shows(self.world.now());
         for vip in 0..self.plan.vips {
             let node = &mut self.nodes[n];
-            let settled = node.routers[vip].settled(shown).is_some();
-            if settled && node.is_active(vip) && node.hand_over[vip].is_none() {
+            let settled = node.routers[vip].settled(shown);
+            if settled.is_some() && node.is_active(vip) && node.hand_over[vip].is_none() {
                 node.hand_over[vip] = Some(HandOver::Closing);
+                node.heirs[vip] = settled;
                 self.world.after(ms(400), Event::HandOver { node: n, vip });
             }
         }
@@ -295,8 +296,9 @@ impl Sim {
     fn go_on_handing_over(&mut self, n: usize, vip: usize) -> Result<(), String> {
         let shown = self.nodes[n].clock.shows(self.world.now());
         let node = &mut self.nodes[n];
-        let goes_on =
-            node.runs() && node.is_active(vip) && node.routers[vip].standby(shown).is_some();
+        let standby = node.routers[vip].standby(shown);
+        let is_stood_by_for = standby.is_some() && standby == node.heirs[vip];
+        let goes_on = node.runs() && node.is_active(vip) && is_stood_by_for;
         let (next, input, span) = match node.hand_over[vip] {
             Some(HandOver::Closing) if goes_on => {
                 let requests_end = self.world.span(ms(20)..ms(700));

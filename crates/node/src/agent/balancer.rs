@@ -8,7 +8,7 @@ use gaiola_core::topology;
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipRole};
 use gaiola_model::vrrp::{Priority, Vrid};
 use gaiola_model::{Observed, Revision, ServerName};
-use hand_over::{hand_over, serve_on};
+use hand_over::{Heir, hand_over, serve_on};
 use keeper_file::KeeperFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -121,24 +121,25 @@ impl Balancer {
             .collect()
     }
 
-    /// VIPs that are to be let go now: those that must go, where anybody stands by for them, and those whose home is well
-    /// again.
+    /// VIPs that are to be let go now, and who is to take them: those that must go, where anybody stands by for them, and those
+    /// whose home is well again.
     fn leaving(
         &mut self,
         order: &Order,
         others: &BTreeMap<ServerName, (Revision, Rc<Observed>)>,
-    ) -> Vec<Ipv4Addr> {
+    ) -> Vec<(Ipv4Addr, Heir)> {
         let now = Instant::now();
         let held = self.held();
         self.offered
             .retain(|vip, at| held.contains(vip) && now - *at < OFFER_AGAIN);
         let must_go = self.must_go(order);
+        let heir = |vip: Ipv4Addr| match must_go.contains(&vip) && self.has_standby(vip) {
+            true => Some((vip, Heir::Anyone)),
+            false => Some((vip, Heir::Home(self.settled_home(vip, order, others)?))),
+        };
         held.into_iter()
             .filter(|vip| !self.offered.contains_key(vip))
-            .filter(|vip| {
-                must_go.contains(vip) && self.has_standby(*vip)
-                    || self.goes_home(*vip, order, others)
-            })
+            .filter_map(heir)
             .collect()
     }
 
@@ -147,30 +148,30 @@ impl Balancer {
         state.is_some_and(|state| state.standby.is_some())
     }
 
-    /// A VIP goes home when the keepers have heard each other for long enough, and nothing else speaks against it.
-    fn goes_home(
+    /// The balancer that a VIP goes home to: the keepers have heard each other for long enough, and nothing else speaks against
+    /// it.
+    fn settled_home(
         &self,
         vip: Ipv4Addr,
         order: &Order,
         others: &BTreeMap<ServerName, (Revision, Rc<Observed>)>,
-    ) -> bool {
-        let Some(home) = order.placement.vips.get(&vip).copied() else {
-            return false;
-        };
-        let settled = self.state.vips.get(&vip).and_then(|state| state.settled);
-        home != self.boot.server
-            && settled == Some(topology::address_of(home))
+    ) -> Option<Ipv4Addr> {
+        let home = order.placement.vips.get(&vip).copied()?;
+        let settled = self.state.vips.get(&vip)?.settled?;
+        let (_, observed) = others.get(&home)?;
+        let is_well = observed.proxy.is_some() && observed.troubles.is_empty();
+        let goes_home = home != self.boot.server
+            && settled == topology::address_of(home)
             && topology::serves(&order.placement, home)
-            && others.get(&home).is_some_and(|(_, observed)| {
-                observed.proxy.is_some() && observed.troubles.is_empty()
-            })
+            && is_well;
+        goes_home.then_some(settled)
     }
 
-    fn hand_over(&mut self, vips: impl IntoIterator<Item = Ipv4Addr>) {
-        for vip in vips {
+    fn hand_over(&mut self, vips: impl IntoIterator<Item = (Ipv4Addr, Heir)>) {
+        for (vip, heir) in vips {
             self.offered.insert(vip, Instant::now());
             self.handing_over
-                .spawn_local(hand_over(vip, self.keeper.clone()));
+                .spawn_local(hand_over(vip, heir, self.keeper.clone()));
         }
     }
 
@@ -179,7 +180,8 @@ impl Balancer {
         while self.handing_over.join_next().await.is_some() {}
         self.state = keeper_file::state().unwrap_or_default();
         let held = self.held().into_iter();
-        let leaving: Vec<_> = held.filter(|vip| self.has_standby(*vip)).collect();
+        let leaving = held.filter(|vip| self.has_standby(*vip));
+        let leaving: Vec<_> = leaving.map(|vip| (vip, Heir::Anyone)).collect();
         self.hand_over(leaving);
         while self.handing_over.join_next().await.is_some() {}
     }

@@ -198,18 +198,21 @@ impl Checks {
         ways: &Ways<'_>,
     ) -> Result<(), String> {
         let clients = nodes.len();
-        // That clients alone do not reach a holder is something that no balancer can see.
-        let is_reached = |n: usize| {
+        // That clients alone do not reach a holder, or learn of it, is something that no balancer can see.
+        let is_hidden = |n: usize| {
             let mut others = (0..clients).filter(|&other| other != n);
-            ways.are_open(n, clients) || others.all(|other| ways.are_open(n, other))
+            !ways.are_open(n, clients) && others.all(|other| ways.are_open(n, other))
         };
+        let is_reached = |n: usize| ways.are_open(n, clients) || is_hidden(n);
         let answers = |n: usize| nodes[n].answers(vip) && is_reached(n);
         let is_well = |n: usize| {
             let all = (0..=clients).all(|other| other == n || ways.are_open(n, other));
             nodes[n].runs() && nodes[n].ready && nodes[n].serving && all
         };
         let could = (0..clients).any(is_well);
-        let answered = self.neighbours[vip].is_some_and(answers);
+        let hidden = holder(nodes, vip).filter(|&n| is_hidden(n));
+        let mut known = self.neighbours[vip].into_iter().chain(hidden);
+        let answered = known.any(answers);
         let unanswered = &mut self.unanswered[vip];
         *unanswered = (could && !answered).then(|| unanswered.unwrap_or(now));
         let since = unanswered.map(|since| since.max(self.changed_at));

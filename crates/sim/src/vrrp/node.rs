@@ -36,6 +36,8 @@ pub(super) struct Node {
     pub(super) holding_back: Vec<bool>,
     /// What the agent does about each VIP.
     pub(super) hand_over: Vec<Option<HandOver>>,
+    /// And to whom it hands it over.
+    pub(super) heirs: Vec<Option<Ipv4Addr>>,
     pub(super) clock: Clock,
     /// Counts how often its timer was set: only the last one counts.
     pub(super) timer: u64,
@@ -62,6 +64,7 @@ impl Node {
             serving: true,
             holding_back: vec![false; plan.vips],
             hand_over: vec![None; plan.vips],
+            heirs: vec![None; plan.vips],
             clock: Clock::new(Time::ZERO, 0),
             timer: 0,
             routers: Vec::new(),

@@ -5,7 +5,7 @@
 //!    flight has ended.
 //! 3. The keeper lets the VIP go, and serves on until it hears the next holder; then it passes on what it kept.
 //!
-//! Before each step there must be a balancer that stands by for the VIP. Where it is gone, this one serves on.
+//! Before each step the heir must stand by for the VIP. Where it does not, this balancer serves on.
 
 use super::keeper_file::{KeeperFile, state_of};
 use crate::agent::proxy::admit;
@@ -29,15 +29,24 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// And while there is time.
 const LOOK_SOMETIMES: Duration = Duration::from_millis(50);
 
-/// Hands the VIP over if another balancer takes it; in any case it is served when this ends.
-pub(super) async fn hand_over(vip: Ipv4Addr, keeper: KeeperFile) {
+/// Who is to take a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heir {
+    /// Whoever stands by.
+    Anyone,
+    /// This balancer, the VIP's home: where it no longer stands by, the VIP stays rather than move twice.
+    Home(Ipv4Addr),
+}
+
+/// Hands the VIP over if its heir takes it; in any case it is served when this ends.
+pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
     tracing::info!("handing over {vip}");
     tell_proxy(vip, Admission::Close, Duration::ZERO).await;
-    if is_stood_by_for(vip, CLOSING).await {
+    if is_stood_by_for(vip, heir, CLOSING).await {
         keeper.change(vip, |told| told.holds_back = true);
         if reaches(vip, KEEPING, |state| state.is_holding_back).await {
             tell_proxy(vip, Admission::Refuse, REFUSING).await;
-            let_go(vip, &keeper).await;
+            let_go(vip, heir, &keeper).await;
         }
     }
     serve_on(vip, keeper).await;
@@ -50,9 +59,9 @@ pub(super) async fn serve_on(vip: Ipv4Addr, keeper: KeeperFile) {
 }
 
 /// Ends as soon as it is known who has the VIP.
-async fn let_go(vip: Ipv4Addr, keeper: &KeeperFile) {
-    if !has_standby(vip) {
-        tracing::warn!("nobody stands by for {vip} any more");
+async fn let_go(vip: Ipv4Addr, heir: Heir, keeper: &KeeperFile) {
+    if !has_standby(vip, heir) {
+        tracing::warn!("{vip} stays: its heir stands by for it no more");
         return;
     }
     let asked = keeper.change(vip, |told| told.yields += 1);
@@ -60,12 +69,12 @@ async fn let_go(vip: Ipv4Addr, keeper: &KeeperFile) {
     reaches(vip, LETTING_GO, answered).await;
 }
 
-/// Whether another balancer stands by for the VIP all the while.
-async fn is_stood_by_for(vip: Ipv4Addr, span: Duration) -> bool {
+/// Whether the heir stands by for the VIP all the while.
+async fn is_stood_by_for(vip: Ipv4Addr, heir: Heir, span: Duration) -> bool {
     let deadline = Instant::now() + span;
     while Instant::now() < deadline {
-        if !has_standby(vip) {
-            tracing::warn!("{vip} stays: nobody stands by for it any more");
+        if !has_standby(vip, heir) {
+            tracing::warn!("{vip} stays: its heir stands by for it no more");
             return false;
         }
         sleep(LOOK_SOMETIMES).await;
@@ -86,8 +95,9 @@ async fn reaches(vip: Ipv4Addr, limit: Duration, is: impl Fn(&VipState) -> bool)
     false
 }
 
-fn has_standby(vip: Ipv4Addr) -> bool {
-    state_of(vip).is_some_and(|state| state.standby.is_some())
+fn has_standby(vip: Ipv4Addr, heir: Heir) -> bool {
+    let standby = state_of(vip).and_then(|state| state.standby);
+    standby.is_some_and(|standby| heir == Heir::Anyone || heir == Heir::Home(standby))
 }
 
 async fn tell_proxy(vip: Ipv4Addr, admission: Admission, wait: Duration) {
