@@ -297,6 +297,22 @@ fn both_sides_talk_on_after_an_upgrade() {
 }
 
 #[test]
+fn a_client_of_unknown_protocols_is_told_so() {
+    let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
+    let site = authority.issue("site.pem", &["site.test"]);
+    let mut config = tls_config(bind, &[origin.address], &[site]);
+    let tls = config.frontends[0].binds[0].tls.as_mut().unwrap();
+    tls.alpn = vec!["http/1.1".into()];
+    let _proxy = Proxy::serving(&config);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut wants = authority.client(None, &[version]);
+        Arc::make_mut(&mut wants.0).alpn_protocols = vec![b"spdy/1".to_vec()];
+        let error = wants.connect(bind, "site.test").unwrap_err().to_string();
+        assert!(error.contains("NoApplicationProtocol"), "{error}");
+    }
+}
+
+#[test]
 fn an_answer_without_a_length_ends_as_its_server_ended_it() {
     let origin = Origin::with(|connection| {
         connection.request().unwrap();

@@ -275,8 +275,13 @@ impl Session {
         let step = self.advance(into, task);
         if step.is_err() {
             self.failed = true;
-            // This encodes the alert. The session must not be asked again, for it would send another.
-            let _ = self.advance(&mut ReadBuf::new(&mut []), &Task::Nothing);
+            // This encodes the alert, and before it what is left of the handshake. The session must not be asked again after
+            // that, for it would send another.
+            while self.common().wants_write()
+                && self
+                    .advance(&mut ReadBuf::new(&mut []), &Task::Nothing)
+                    .is_ok()
+            {}
         }
         step
     }
