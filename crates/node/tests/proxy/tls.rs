@@ -297,6 +297,42 @@ fn both_sides_talk_on_after_an_upgrade() {
 }
 
 #[test]
+fn an_end_that_came_with_text_is_passed_on() {
+    let origin = Origin::with(|connection| {
+        let all = connection.client.rest();
+        connection.client.stream.write_all(&all).unwrap();
+    });
+    let (authority, bind) = (Authority::new(), free_address());
+    let site = authority.issue("site.pem", &["site.test"]);
+    let mut config = tls_config(bind, &[origin.address], &[site]);
+    config.frontends[0].mode = tcp_frontend(bind, "app", Default::default()).mode;
+    let _proxy = Proxy::serving(&config);
+    let name = ServerName::try_from("site.test").unwrap();
+    let mut client = ClientConnection::new(authority.any().0, name).unwrap();
+    let mut tcp = TcpStream::connect(bind).unwrap();
+    tcp.set_read_timeout(Some(LONG)).unwrap();
+    while client.is_handshaking() {
+        while client.wants_write() {
+            client.write_tls(&mut tcp).unwrap();
+        }
+        client.read_tls(&mut tcp).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    // All in one piece with the end of the handshake, and the connection stays open.
+    client.writer().write_all(b"all").unwrap();
+    client.send_close_notify();
+    let mut bytes = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut bytes).unwrap();
+    }
+    tcp.write_all(&bytes).unwrap();
+    let mut back = String::new();
+    let mut stream = StreamOwned::new(client, tcp);
+    stream.read_to_string(&mut back).unwrap();
+    assert_eq!(back, "all");
+}
+
+#[test]
 fn a_client_of_unknown_protocols_is_told_so() {
     let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
     let site = authority.issue("site.pem", &["site.test"]);
