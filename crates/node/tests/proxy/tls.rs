@@ -333,6 +333,34 @@ fn an_end_that_came_with_text_is_passed_on() {
 }
 
 #[test]
+fn whoever_leaves_before_an_answer_is_told_a_good_end() {
+    let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
+    let site = authority.issue("site.pem", &["site.test"]);
+    let _proxy = Proxy::serving(&tls_config(bind, &[origin.address], &[site]));
+    let wants = authority.any();
+    for said in [
+        "",
+        "GET / HT",
+        "POST / HTTP/1.1\r\nHost: site\r\nContent-Length: 10\r\n\r\nhello",
+    ] {
+        for asked_before in [false, true] {
+            let mut client = wants.connect(bind, "site.test").unwrap();
+            if asked_before {
+                get(&mut client, "/").unwrap();
+            }
+            let stream = client.get_mut();
+            stream.write_all(said.as_bytes()).unwrap();
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
+            // Anything but an end of TLS would be an error.
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).unwrap();
+            assert_eq!(rest, b"", "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_client_of_unknown_protocols_is_told_so() {
     let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
     let site = authority.issue("site.pem", &["site.test"]);
