@@ -2,6 +2,7 @@
 
 use super::peer::LONG;
 use super::setup::Setup;
+use super::tls;
 use gaiola_node::worker::{read_file, serve_file};
 use std::fmt::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -69,10 +70,12 @@ impl Haproxy {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("haproxy.cfg");
         std::fs::write(&file, haproxy_cfg(sites)).unwrap();
+        tls::write_certificates(directory.path());
         let child = command()
             .arg("-db")
             .arg("-f")
             .arg(&file)
+            .current_dir(directory.path())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -154,7 +157,7 @@ const HAPROXY_FRONTEND: &str = "http-request del-header x-forwarded- -m beg
     http-request del-header x-real-ip
     http-request del-header forwarded
     http-request set-header X-Forwarded-For %[src]
-    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
     http-request set-header X-Forwarded-Host %[req.hdr(host)] if { req.hdr(host) -m found }";
 
 /// A request that may have been carried out and is not idempotent is not sent twice.
@@ -171,6 +174,7 @@ impl Gaiola {
     pub(crate) fn start(sites: &[Site<'_>]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join(FILE), proxy_toml(sites)).unwrap();
+        tls::write_certificates(directory.path());
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "proxy_process", "--ignored", "--nocapture"])
             .env(DIRECTORY, directory.path())
