@@ -78,6 +78,8 @@ enum After {
     Finished,
     /// It is closed at once, so that the client notices that something is missing.
     Abort,
+    /// The client has left before an answer began: it is closed at once, and nothing is missing.
+    Left,
 }
 
 /// Whether a head is worth being parsed: of the largest ones not every piece is, or dripping them would cost us much.
@@ -115,6 +117,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
                 return Box::pin(io::close_gently(connection.client.stream)).await;
             }
             After::Abort => return,
+            After::Left => return connection.client.stream.end(),
         }
     }
 }
@@ -185,7 +188,7 @@ impl Connection {
                     } else if let Fault::Os(error) = fault {
                         self.tell_broken(error);
                     }
-                    return Err(After::Abort);
+                    return Err(After::Left);
                 }
             }
         }
@@ -229,7 +232,7 @@ impl Connection {
             let session = &self.client.session;
             let over = poll_fn(|cx| {
                 if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
-                    return Poll::Ready(Some(ready.map_err(|_| After::Abort)));
+                    return Poll::Ready(Some(ready.map_err(|_| After::Left)));
                 }
                 if Pin::new(&mut stirred).poll(cx).is_ready() || session.is_to_close() {
                     return Poll::Ready(None);

@@ -10,6 +10,8 @@ mod rules;
 mod sticky;
 mod streams;
 mod timeouts;
+mod tls;
+mod tls_servers;
 mod upgrades;
 
 use super::conversation::Conversation;
@@ -25,6 +27,8 @@ pub(crate) fn all() -> Vec<Conversation> {
         sticky::all(),
         rules::all(),
         streams::all(),
+        tls::all(),
+        tls_servers::all(),
         bad_requests::all(),
         bad_responses::all(),
     ]

@@ -4,6 +4,7 @@ use super::conversation::Step;
 use super::message::{Facts, Kind, Seen, in_short};
 use super::peer::{End, LONG, Peer};
 use super::play::PAUSE;
+use super::tls::{self, Hello};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -21,12 +22,24 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn connect(bind: SocketAddr) -> Self {
-        Self {
+    pub(crate) fn connect(bind: SocketAddr, hello: Option<&Hello>) -> Self {
+        let mut client = Self {
             proxy: Some(Peer::new(TcpStream::connect_timeout(&bind, LONG).unwrap())),
             lines: Vec::new(),
             last: Facts::default(),
             end: None,
+        };
+        if let Some(hello) = hello {
+            client.handshake(hello);
+        }
+        client
+    }
+
+    fn handshake(&mut self, hello: &Hello) {
+        let Some(proxy) = &mut self.proxy else { return };
+        match proxy.handshake(tls::client(hello)) {
+            Ok(tls) => self.lines.push(tls::described(tls)),
+            Err(end) => self.ended(end),
         }
     }
 
@@ -45,6 +58,7 @@ impl Client {
                 self.lines.push(in_short(&bytes));
                 self.end = read.err();
             }
+            Step::Notify => drop(proxy.notify()),
             Step::Shut => drop(proxy.stream.shutdown(Shutdown::Write)),
             Step::Reset => {
                 proxy.will_reset();
@@ -88,7 +102,7 @@ impl Client {
 
     fn ended(&mut self, end: End) {
         if self.end.is_none() {
-            self.lines.push(end.words().into());
+            self.lines.push(end.words());
             self.end = Some(end);
         }
     }
@@ -101,7 +115,8 @@ impl Client {
         {
             let wait = if self.last.says_close { LONG } else { LOOK };
             let end = proxy.end_within(wait);
-            self.lines.push(end.map_or("kept open", End::words).into());
+            let end = end.map_or_else(|| "kept open".into(), End::words);
+            self.lines.push(end);
         }
         self.lines
     }

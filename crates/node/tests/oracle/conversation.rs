@@ -1,11 +1,15 @@
 //! What a conversation is: what the client does, and what the servers do with each connection.
 
 use super::setup::Setup;
+use super::tls::Hello;
 
 /// A scripted conversation.
+#[derive(Clone)]
 pub(crate) struct Conversation {
     pub(crate) name: String,
     pub(crate) setup: Setup,
+    /// What the client offers where it speaks TLS.
+    pub(crate) hello: Option<Hello>,
     pub(crate) steps: Vec<Step>,
     pub(crate) servers: Vec<Server>,
 }
@@ -26,7 +30,9 @@ pub(crate) enum Step {
     ReadHead,
     /// Reads so many bytes, whatever they are.
     ReadBytes(usize),
-    /// Sends no more.
+    /// Ends TLS by its close_notify, and leaves the connection open.
+    Notify,
+    /// Sends no more; with TLS without a close_notify.
     Shut,
     /// Closes with a reset.
     Reset,
@@ -47,9 +53,13 @@ pub(crate) enum Server {
     Deaf,
 }
 
-/// What a server does next. It closes the connection after the last act.
+/// What a server does next. It closes the connection after the last act, with TLS without a close_notify.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
+    /// Speaks TLS from here on, with the certificate of this name.
+    Tls(&'static str),
+    /// The same, and asks for a certificate.
+    MutualTls(&'static str),
     /// Takes a whole request.
     Take,
     /// Takes a request's head.
@@ -58,7 +68,9 @@ pub(crate) enum Act {
     TakeBytes(usize),
     Say(Vec<u8>),
     Pause,
-    /// Sends no more.
+    /// Ends TLS by its close_notify, and leaves the connection open.
+    Notify,
+    /// Sends no more; with TLS without a close_notify.
     Shut,
     /// Closes with a reset.
     Reset,
@@ -75,6 +87,7 @@ pub(crate) fn conversation(name: impl Into<String>) -> Conversation {
     Conversation {
         name: name.into(),
         setup: Setup::plain(),
+        hello: None,
         steps: Vec::new(),
         servers: vec![serving()],
     }
@@ -119,6 +132,12 @@ pub(crate) fn post(path: &str, body: &str) -> String {
 impl Conversation {
     pub(crate) fn setup(mut self, setup: Setup) -> Self {
         self.setup = setup;
+        self
+    }
+
+    /// The client speaks TLS.
+    pub(crate) fn hello(mut self, hello: Hello) -> Self {
+        self.hello = Some(hello);
         self
     }
 

@@ -389,8 +389,15 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A reset within what ends with its connection is passed on, and nothing else resets",
-        why: "HAProxy passes a server's reset on as an end in good order, so that the client takes a part for the whole; and it resets servers where clients are merely silent.",
+        why: "HAProxy passes a server's reset on as an end in good order, and so an end of TLS without `close_notify`, so that the client takes a part for the whole (RFC 8446, section 6.1); and it resets servers where clients are merely silent. To a client with TLS it is passed on as an end without `close_notify`.",
         conversations: &[
+            "TLS to servers: a response until a reset",
+            "TLS to servers: a response until the end without close_notify",
+            "TLS to servers: bytes, the server ends without close_notify",
+            "TLS: a response that breaks off",
+            "TLS: a response until the end, which is a reset",
+            "TLS: bytes, the client ends without close_notify",
+            "TLS: bytes, the server resets",
             "broken response: a body that ends with a reset",
             "bytes: the server resets",
             "upgrade: the server resets",
@@ -401,6 +408,9 @@ const DIFFERENCES: &[Difference] = &[
         what: "Servers' connections are closed, not reset, when clients leave",
         why: "The server notices either way, and framing tells it that a body is not whole.",
         conversations: &[
+            "TLS: a reset within a body",
+            "TLS: an end without close_notify within a body",
+            "TLS: close_notify within a body",
             "the client resets within its body",
             "reuse: not after a response that the client left",
             "timeouts: the client leaves while the server thinks",
@@ -410,6 +420,10 @@ const DIFFERENCES: &[Difference] = &[
         what: "Who closes within a request has gone",
         why: "It is not answered any more, and what was not sent on yet is not sent on. HAProxy says 400 (with `option abortonclose`, whose meaning is Gaiola's; without, it goes on with a whole request).",
         conversations: &[
+            "TLS: an end without close_notify behind a request",
+            "TLS: an end without close_notify within a head",
+            "TLS: close_notify behind a request",
+            "TLS: close_notify within a head",
             "the client sends no more after its request",
             "the client sends no more within its body",
             "the client sends no more within its head",
@@ -433,6 +447,26 @@ const DIFFERENCES: &[Difference] = &[
         what: "A tunnel has two directions",
         why: "HAProxy ends both with one of them (`option abortonclose`).",
         conversations: &["upgrade: the server sends no more"],
+    },
+    Difference {
+        what: "A client that speaks none of the offered protocols is refused",
+        why: "RFC 7301, section 3.2, demands the alert `no_application_protocol`. HAProxy goes on as if the client had not said what it speaks.",
+        conversations: &["TLS: ALPN of something unknown"],
+    },
+    Difference {
+        what: "The alerts of TLS have other names",
+        why: "They are those of rustls, HAProxy's are those of OpenSSL. Both close the connection. What is no TLS at all is answered with an alert too.",
+        conversations: &[
+            "TLS: a certificate is required, none, version 1.2",
+            "TLS: a plain request",
+            "TLS: garbage",
+            "TLS: version 1.1",
+        ],
+    },
+    Difference {
+        what: "A certificate for another name is a failed connection like any other",
+        why: "The server is tried again, and another one where there is one. HAProxy does so where the certificate comes from nobody known or has expired, and here gives up at once.",
+        conversations: &["TLS to servers: a certificate for another name"],
     },
     Difference {
         what: "A request with a body may ask for another protocol",

@@ -1,5 +1,5 @@
-//! HAProxy as the oracle: scripted conversations go through HAProxy and through Gaiola, set up alike, and what client and
-//! servers saw is compared.
+//! HAProxy as the oracle: scripted conversations go through HAProxy and through Gaiola, each set up alike by its own file, and
+//! what client and servers saw is compared.
 //!
 //! What HAProxy did is kept in `haproxy.txt`, so that Gaiola is held to it where no HAProxy is installed. Wanted
 //! differences are listed with their reasons in `differences.rs`; what Gaiola does then is kept in `gaiola.txt`, and
@@ -17,6 +17,7 @@ mod proxies;
 mod record;
 mod setup;
 mod stage;
+mod tls;
 
 use conversation::Conversation;
 use proxies::{Gaiola, Haproxy};

@@ -241,7 +241,7 @@ const fn manner(length: &Length) -> &'static str {
 fn is_told_of_own(name: &str) -> bool {
     matches!(
         name,
-        "connection" | "location" | "www-authenticate" | "set-cookie"
+        "connection" | "location" | "www-authenticate" | "set-cookie" | "strict-transport-security"
     ) || (name.starts_with("x-") && name != "x-request-id")
 }
 

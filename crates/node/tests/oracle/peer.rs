@@ -1,5 +1,6 @@
 //! A connection of a client's or a server's.
 
+use rustls::{AlertDescription, Connection, Error};
 use socket2::SockRef;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -12,18 +13,27 @@ pub(crate) const LONG: Duration = Duration::from_secs(8);
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
+    /// In order: with TLS by its close_notify.
     Closed,
+    /// With TLS, and without a close_notify.
+    Cut,
+    Alert(AlertDescription),
+    /// What came was no TLS, or this side takes none like it.
+    NotTaken,
     Reset,
     /// It did not, and nothing came.
     Silence,
 }
 
 impl End {
-    pub(crate) const fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> String {
         match self {
-            Self::Closed => "closed",
-            Self::Reset => "reset",
-            Self::Silence => "silent for long",
+            Self::Closed => "closed".into(),
+            Self::Cut => "closed without close_notify".into(),
+            Self::Alert(what) => format!("alert {what:?}"),
+            Self::NotTaken => "not taken".into(),
+            Self::Reset => "reset".into(),
+            Self::Silence => "silent for long".into(),
         }
     }
 }
@@ -31,6 +41,7 @@ impl End {
 /// A connection, and what was read of it beyond the last message.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
+    tls: Option<Connection>,
     held: VecDeque<u8>,
 }
 
@@ -40,13 +51,37 @@ impl Peer {
         stream.set_read_timeout(Some(LONG)).unwrap();
         Self {
             stream,
+            tls: None,
             held: VecDeque::new(),
         }
     }
 
+    /// Speaks TLS from here on.
+    pub(crate) fn handshake(&mut self, tls: Connection) -> Result<&Connection, End> {
+        let tls = self.tls.insert(tls);
+        let _ = flush(tls, &mut self.stream);
+        while tls.is_handshaking() {
+            if receive(tls, &mut self.stream)? == 0 {
+                return Err(End::Closed);
+            }
+        }
+        Ok(tls)
+    }
+
     /// Says it. A peer that has closed already is told of when it is read.
     pub(crate) fn say(&mut self, bytes: &[u8]) -> Option<()> {
-        self.stream.write_all(bytes).ok()
+        let Some(tls) = &mut self.tls else {
+            return self.stream.write_all(bytes).ok();
+        };
+        tls.writer().write_all(bytes).ok()?;
+        flush(tls, &mut self.stream).ok()
+    }
+
+    /// Ends TLS, and leaves the connection open.
+    pub(crate) fn notify(&mut self) -> Option<()> {
+        let tls = self.tls.as_mut()?;
+        tls.send_close_notify();
+        flush(tls, &mut self.stream).ok()
     }
 
     /// Has it end with a reset once it is dropped.
@@ -57,15 +92,14 @@ impl Peer {
 
     fn fill(&mut self) -> Result<(), End> {
         let mut bytes = [0; 16 * 1024];
-        match self.stream.read(&mut bytes) {
-            Ok(0) => Err(End::Closed),
-            Ok(count) => {
-                self.held.extend(&bytes[..count]);
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(End::Silence),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            Err(_) => Err(End::Reset),
+        let count = match &mut self.tls {
+            None => uninterrupted(|| self.stream.read(&mut bytes))?,
+            Some(tls) => decrypted(tls, &mut self.stream, &mut bytes)?,
+        };
+        self.held.extend(&bytes[..count]);
+        match count {
+            0 => Err(End::Closed),
+            _ => Ok(()),
         }
     }
 
@@ -130,4 +164,45 @@ impl Peer {
             }
         }
     }
+}
+
+fn uninterrupted(mut read: impl FnMut() -> std::io::Result<usize>) -> Result<usize, End> {
+    loop {
+        match read().map_err(|error| error.kind()) {
+            Ok(count) => return Ok(count),
+            Err(ErrorKind::Interrupted) => {}
+            Err(ErrorKind::WouldBlock) => return Err(End::Silence),
+            Err(_) => return Err(End::Reset),
+        }
+    }
+}
+
+/// Reads what was said within TLS; 0 after its close_notify.
+fn decrypted(tls: &mut Connection, stream: &mut TcpStream, into: &mut [u8]) -> Result<usize, End> {
+    loop {
+        match tls.reader().read(into) {
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => receive(tls, stream)?,
+            Err(_) => return Err(End::Cut),
+        };
+    }
+}
+
+/// Takes bytes of TLS in, and answers what there is to answer; 0 at the stream's end.
+fn receive(tls: &mut Connection, stream: &mut TcpStream) -> Result<usize, End> {
+    let count = uninterrupted(|| tls.read_tls(stream))?;
+    let taken = tls.process_new_packets();
+    let _ = flush(tls, stream);
+    match taken {
+        Ok(_) => Ok(count),
+        Err(Error::AlertReceived(what)) => Err(End::Alert(what)),
+        Err(_) => Err(End::NotTaken),
+    }
+}
+
+fn flush(tls: &mut Connection, stream: &mut TcpStream) -> std::io::Result<()> {
+    while tls.wants_write() {
+        tls.write_tls(stream)?;
+    }
+    Ok(())
 }

@@ -53,13 +53,13 @@ pub(crate) fn all<P>(conversations: &[Conversation], start: fn(&[Site<'_>]) -> P
 
 fn play(conversation: &Conversation, stage: &Stage, bind: SocketAddr) -> Vec<String> {
     stage.open(&conversation.servers);
-    let mut clients = vec![Client::connect(bind)];
+    let mut clients = vec![Client::connect(bind, conversation.hello.as_ref())];
     let mut at = 0;
     for step in &conversation.steps {
         match step {
             Step::Open => {
                 at = clients.len();
-                clients.push(Client::connect(bind));
+                clients.push(Client::connect(bind, conversation.hello.as_ref()));
             }
             Step::On(number) => at = number - 1,
             Step::Await(events) => stage.wait_for(*events),

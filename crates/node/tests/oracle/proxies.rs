@@ -1,10 +1,9 @@
 //! The two proxies, each one process that serves all conversations: every one has a frontend and a backend of its own.
 
 use super::peer::LONG;
-use super::setup::{Parts, Setup};
-use gaiola_model::Revision;
-use gaiola_model::proxy::{Backend, Bind, Frontend, Mode, ProxyConfig, Refusal, Route, Server};
-use gaiola_node::worker::{ProxyArgs, run};
+use super::setup::Setup;
+use super::tls;
+use gaiola_node::worker::{read_file, serve_file};
 use std::fmt::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -15,8 +14,8 @@ use std::time::{Duration, Instant};
 /// The environment variable that names a proxy process' directory.
 const DIRECTORY: &str = "GAIOLA_TEST_ORACLE_DIRECTORY";
 
-/// Every wait that no setup shortens.
-const PATIENT: Duration = Duration::from_secs(20);
+/// Gaiola's file, in that directory.
+const FILE: &str = "proxy.toml";
 
 /// What a conversation's frontend and backend are to be.
 pub(crate) struct Site<'a> {
@@ -71,10 +70,12 @@ impl Haproxy {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("haproxy.cfg");
         std::fs::write(&file, haproxy_cfg(sites)).unwrap();
+        tls::write_certificates(directory.path());
         let child = command()
             .arg("-db")
             .arg("-f")
             .arg(&file)
+            .current_dir(directory.path())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -156,7 +157,7 @@ const HAPROXY_FRONTEND: &str = "http-request del-header x-forwarded- -m beg
     http-request del-header x-real-ip
     http-request del-header forwarded
     http-request set-header X-Forwarded-For %[src]
-    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
     http-request set-header X-Forwarded-Host %[req.hdr(host)] if { req.hdr(host) -m found }";
 
 /// A request that may have been carried out and is not idempotent is not sent twice.
@@ -172,8 +173,8 @@ pub(crate) struct Gaiola {
 impl Gaiola {
     pub(crate) fn start(sites: &[Site<'_>]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = serde_json::to_vec(&config(sites)).unwrap();
-        std::fs::write(directory.path().join("config.json"), config).unwrap();
+        std::fs::write(directory.path().join(FILE), proxy_toml(sites)).unwrap();
+        tls::write_certificates(directory.path());
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "proxy_process", "--ignored", "--nocapture"])
             .env(DIRECTORY, directory.path())
@@ -194,80 +195,65 @@ pub(crate) fn run_gaiola() {
     let Ok(directory) = std::env::var(DIRECTORY) else {
         return;
     };
-    let config = std::fs::read(Path::new(&directory).join("config.json")).unwrap();
-    run(ProxyArgs {
-        control: None,
-        admin: None,
-        keeper: None,
-        config: Some(serde_json::from_slice(&config).unwrap()),
-        access_log: None,
-        workers: std::num::NonZeroUsize::new(1),
-        reload: None,
-        hard_stop_after: gaiola_node::worker::END_LIMIT,
-    })
-    .unwrap();
+    let path = Path::new(&directory).join(FILE);
+    match read_file(&path) {
+        Ok(file) => serve_file(&path, file).unwrap(),
+        Err(mistakes) => panic!("{mistakes}"),
+    }
 }
 
-fn config(sites: &[Site<'_>]) -> ProxyConfig {
-    let mut config = ProxyConfig {
-        revision: Revision(1),
-        server: "lb1".into(),
-        ..ProxyConfig::default()
-    };
+fn proxy_toml(sites: &[Site<'_>]) -> String {
+    let mut text = String::from(
+        "name = 'lb1'
+workers = 1
+[timeouts]
+http_request = '20s'
+http_keep_alive = '20s'
+client = '20s'
+tunnel = '20s'
+connect = '20s'
+server = '20s'
+queue = '20s'
+tcp_user = '20s'
+pool = '20s'
+",
+    );
     for (index, site) in sites.iter().enumerate() {
-        let mut parts = parts(index, site);
-        (site.setup.gaiola)(&mut parts);
-        if let Mode::Http { routes, .. } = &mut parts.frontend.mode {
-            *routes = parts.routes;
+        let (toml, name) = (site.setup.gaiola, format!("b{index}"));
+        let mode = match site.setup.tcp {
+            true => "tcp",
+            false => "http",
+        };
+        let mut section = format!(
+            "[frontend.f{index}]
+mode = '{mode}'
+bind = {{ {} }}
+backend = 'BACKEND'
+{}
+[backend.BACKEND]
+{}
+[backend.BACKEND.server]
+",
+            keys(site.bind, toml.bind),
+            toml.frontend,
+            toml.backend
+        );
+        for (index, server) in site.servers.iter().enumerate() {
+            let keys = keys(*server, toml.servers[index.min(1)]);
+            writeln!(section, "s{} = {{ {keys} }}", index + 1).unwrap();
         }
-        config.frontends.push(parts.frontend);
-        config.backends.push(parts.backend);
-        config.limits.extend(parts.limits);
+        section.push_str(toml.sections);
+        writeln!(text, "{}", section.replace("BACKEND", &name)).unwrap();
     }
-    config
+    text
 }
 
-fn parts(index: usize, site: &Site<'_>) -> Parts {
-    let name = format!("b{index}");
-    let mode = match site.setup.tcp {
-        true => Mode::Tcp {
-            backend: name.clone(),
-            refusal: Refusal::Close,
-            sni: Vec::new(),
-        },
-        false => Mode::Http {
-            routes: Vec::new(),
-            trusted: Vec::new(),
-        },
-    };
-    let servers = (1..).zip(&site.servers);
-    let servers = servers.map(|(number, address)| Server::new(format!("s{number}"), *address));
-    let mut parts = Parts {
-        routes: vec![Route::to(&*name)],
-        frontend: Frontend::new(format!("f{index}"), vec![Bind::new(site.bind)], mode),
-        backend: Backend::new(name, servers.collect()),
-        limits: Vec::new(),
-    };
-    let client = &mut parts.frontend.timeouts;
-    for wait in [
-        &mut client.request_head,
-        &mut client.keep_alive,
-        &mut client.idle,
-        &mut client.tunnel,
-    ] {
-        *wait = PATIENT;
+/// The keys of a table that begins with its address.
+fn keys(address: SocketAddr, further: &str) -> String {
+    match further {
+        "" => format!("address = '{address}'"),
+        _ => format!("address = '{address}', {further}"),
     }
-    let server = &mut parts.backend.timeouts;
-    for wait in [
-        &mut server.connect,
-        &mut server.queue,
-        &mut server.response,
-        &mut server.user,
-        &mut server.pooled,
-    ] {
-        *wait = PATIENT;
-    }
-    parts
 }
 
 /// Waits until all of them are listened on.

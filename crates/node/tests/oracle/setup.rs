@@ -1,7 +1,4 @@
-//! How both proxies are set up for a conversation: HAProxy's lines, and what says the same to Gaiola.
-
-use gaiola_model::proxy::{Backend, Frontend, Limit, Route, Rule};
-use std::time::Duration;
+//! How both proxies are set up for a conversation: HAProxy's lines, and what says the same in Gaiola's file.
 
 /// One setup in both languages.
 #[derive(Clone, Copy)]
@@ -16,35 +13,22 @@ pub(crate) struct Setup {
     /// HAProxy's words behind the first server, and behind each further one.
     pub(crate) servers: [&'static str; 2],
     /// The same for Gaiola.
-    pub(crate) gaiola: fn(&mut Parts),
+    pub(crate) gaiola: Toml,
 }
 
-/// What Gaiola's side of a setup may change.
-pub(crate) struct Parts {
-    pub(crate) frontend: Frontend,
-    pub(crate) backend: Backend,
-    /// The last one takes all that no other does.
-    pub(crate) routes: Vec<Route>,
-    pub(crate) limits: Vec<Limit>,
+/// Parts of Gaiola's file. `BACKEND` in them becomes the backend's name, which no other conversation has.
+#[derive(Clone, Copy)]
+pub(crate) struct Toml {
+    /// Keys of the bind, in the table where its address stands.
+    pub(crate) bind: &'static str,
+    /// Lines in the frontend's section, and in the backend's.
+    pub(crate) frontend: &'static str,
+    pub(crate) backend: &'static str,
+    /// Keys of the first server, and of each further one.
+    pub(crate) servers: [&'static str; 2],
+    /// Sections of their own.
+    pub(crate) sections: &'static str,
 }
-
-impl Parts {
-    /// Rules of the route for all.
-    pub(crate) fn rules(&mut self, rules: impl Into<Vec<Rule>>) {
-        self.routes.last_mut().expect("there is one").rules = rules.into();
-    }
-
-    /// A route before the others, to the same backend.
-    pub(crate) fn route(&mut self, set: impl FnOnce(&mut Route)) {
-        let mut route = Route::to(&*self.backend.name);
-        set(&mut route);
-        let last = self.routes.len() - 1;
-        self.routes.insert(last, route);
-    }
-}
-
-/// The one wait of a setup that is short.
-pub(crate) const SHORT: Duration = Duration::from_millis(400);
 
 impl Setup {
     /// Nothing but the servers.
@@ -55,7 +39,20 @@ impl Setup {
             frontend: "",
             backend: "",
             servers: ["", ""],
-            gaiola: |_| {},
+            gaiola: Toml::plain(),
+        }
+    }
+}
+
+impl Toml {
+    /// Nothing but the servers.
+    pub(crate) const fn plain() -> Self {
+        Self {
+            bind: "",
+            frontend: "",
+            backend: "",
+            servers: ["", ""],
+            sections: "",
         }
     }
 }

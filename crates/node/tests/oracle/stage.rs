@@ -5,6 +5,8 @@ use super::message::{Facts, Kind, Seen, in_short};
 use super::peer::{LONG, Peer};
 use super::play::PAUSE;
 use super::proxies::Place;
+use super::tls;
+use rustls::Connection;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -149,6 +151,8 @@ impl Accepted {
     /// Does it; `None` when the connection is over.
     fn act(&mut self, act: &Act) -> Option<()> {
         match act {
+            Act::Tls(certificate) => self.handshake(tls::server(certificate, false)),
+            Act::MutualTls(certificate) => self.handshake(tls::server(certificate, true)),
             Act::Take => self.take(Kind::Request).map(drop),
             Act::TakeHead => self.take(Kind::RequestHead).map(drop),
             Act::TakeBytes(count) => {
@@ -162,6 +166,7 @@ impl Accepted {
                 std::thread::sleep(PAUSE);
                 Some(())
             }
+            Act::Notify => self.proxy.notify(),
             Act::Shut => self.proxy.stream.shutdown(Shutdown::Write).ok(),
             Act::Reset => {
                 self.proxy.will_reset();
@@ -171,7 +176,7 @@ impl Accepted {
                 let mut bytes = Vec::new();
                 let end = self.proxy.rest(&mut bytes);
                 self.note(vec![format!("{}, then {}", in_short(&bytes), end.words())]);
-                None
+                Some(())
             }
             Act::Hold => {
                 self.proxy.rest(&mut Vec::new());
@@ -179,6 +184,22 @@ impl Accepted {
             }
             Act::Serve => self.serve(),
         }
+    }
+
+    fn handshake(&mut self, tls: Connection) -> Option<()> {
+        self.proxy
+            .stream
+            .peek(&mut [0])
+            .ok()
+            .filter(|count| *count > 0)?;
+        self.log.lock().unwrap().busy += 1;
+        let done = self.proxy.handshake(tls).map(tls::described);
+        self.log.lock().unwrap().busy -= 1;
+        let stands = done.is_ok();
+        self.note(vec![
+            done.unwrap_or_else(|end| format!("no TLS, {}", end.words())),
+        ]);
+        stands.then_some(())
     }
 
     /// Takes a request, and tells its first line and whether it was HEAD.

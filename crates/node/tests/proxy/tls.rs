@@ -297,6 +297,86 @@ fn both_sides_talk_on_after_an_upgrade() {
 }
 
 #[test]
+fn an_end_that_came_with_text_is_passed_on() {
+    let origin = Origin::with(|connection| {
+        let all = connection.client.rest();
+        connection.client.stream.write_all(&all).unwrap();
+    });
+    let (authority, bind) = (Authority::new(), free_address());
+    let site = authority.issue("site.pem", &["site.test"]);
+    let mut config = tls_config(bind, &[origin.address], &[site]);
+    config.frontends[0].mode = tcp_frontend(bind, "app", Default::default()).mode;
+    let _proxy = Proxy::serving(&config);
+    let name = ServerName::try_from("site.test").unwrap();
+    let mut client = ClientConnection::new(authority.any().0, name).unwrap();
+    let mut tcp = TcpStream::connect(bind).unwrap();
+    tcp.set_read_timeout(Some(LONG)).unwrap();
+    while client.is_handshaking() {
+        while client.wants_write() {
+            client.write_tls(&mut tcp).unwrap();
+        }
+        client.read_tls(&mut tcp).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    // All in one piece with the end of the handshake, and the connection stays open.
+    client.writer().write_all(b"all").unwrap();
+    client.send_close_notify();
+    let mut bytes = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut bytes).unwrap();
+    }
+    tcp.write_all(&bytes).unwrap();
+    let mut back = String::new();
+    let mut stream = StreamOwned::new(client, tcp);
+    stream.read_to_string(&mut back).unwrap();
+    assert_eq!(back, "all");
+}
+
+#[test]
+fn whoever_leaves_before_an_answer_is_told_a_good_end() {
+    let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
+    let site = authority.issue("site.pem", &["site.test"]);
+    let _proxy = Proxy::serving(&tls_config(bind, &[origin.address], &[site]));
+    let wants = authority.any();
+    for said in [
+        "",
+        "GET / HT",
+        "POST / HTTP/1.1\r\nHost: site\r\nContent-Length: 10\r\n\r\nhello",
+    ] {
+        for asked_before in [false, true] {
+            let mut client = wants.connect(bind, "site.test").unwrap();
+            if asked_before {
+                get(&mut client, "/").unwrap();
+            }
+            let stream = client.get_mut();
+            stream.write_all(said.as_bytes()).unwrap();
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
+            // Anything but an end of TLS would be an error.
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).unwrap();
+            assert_eq!(rest, b"", "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_client_of_unknown_protocols_is_told_so() {
+    let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
+    let site = authority.issue("site.pem", &["site.test"]);
+    let mut config = tls_config(bind, &[origin.address], &[site]);
+    let tls = config.frontends[0].binds[0].tls.as_mut().unwrap();
+    tls.alpn = vec!["http/1.1".into()];
+    let _proxy = Proxy::serving(&config);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut wants = authority.client(None, &[version]);
+        Arc::make_mut(&mut wants.0).alpn_protocols = vec![b"spdy/1".to_vec()];
+        let error = wants.connect(bind, "site.test").unwrap_err().to_string();
+        assert!(error.contains("NoApplicationProtocol"), "{error}");
+    }
+}
+
+#[test]
 fn an_answer_without_a_length_ends_as_its_server_ended_it() {
     let origin = Origin::with(|connection| {
         connection.request().unwrap();

@@ -84,6 +84,7 @@ pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) ->
             }
             Then::Close if is_last => After::Finished,
             Then::Close | Then::Again => After::Close,
+            Then::Abort if record.bytes == 0 => After::Left,
             Then::Abort => After::Abort,
         };
     }

@@ -140,6 +140,9 @@ impl TlsStream {
     /// Whether nothing has come that concerns the user: neither text nor an end. Tickets and the like are taken in.
     pub(super) fn is_quiet(&self, known: bool) -> bool {
         let mut session = self.session.borrow_mut();
+        if session.ended {
+            return false;
+        }
         loop {
             match session.step(&mut ReadBuf::new(&mut []), &Task::Nothing) {
                 Ok(Step::Again) if session.text.is_none() && !session.ended => {}
@@ -239,7 +242,8 @@ impl Session {
     }
 
     fn poll_read_ready(&self, cx: &mut Context<'_>, tcp: &Tcp) -> Poll<io::Result<()>> {
-        if self.text.is_some() || self.incoming.is_some() {
+        // An end may have come together with text, and nothing more after it.
+        if self.text.is_some() || self.incoming.is_some() || self.ended {
             return Poll::Ready(Ok(()));
         }
         tcp.stream().poll_read_ready(cx)
@@ -275,8 +279,13 @@ impl Session {
         let step = self.advance(into, task);
         if step.is_err() {
             self.failed = true;
-            // This encodes the alert. The session must not be asked again, for it would send another.
-            let _ = self.advance(&mut ReadBuf::new(&mut []), &Task::Nothing);
+            // This encodes the alert, and before it what is left of the handshake. The session must not be asked again after
+            // that, for it would send another.
+            while self.common().wants_write()
+                && self
+                    .advance(&mut ReadBuf::new(&mut []), &Task::Nothing)
+                    .is_ok()
+            {}
         }
         step
     }

@@ -1,8 +1,7 @@
 //! What becomes of header fields on their way.
 
 use crate::conversation::{Conversation, answer, conversation, get, saying};
-use crate::setup::{Parts, Setup};
-use gaiola_model::proxy::{HeaderEdit, Rule};
+use crate::setup::{Setup, Toml};
 
 pub(crate) fn all() -> Vec<Conversation> {
     let requests = REQUESTS.iter().map(|(name, fields)| {
@@ -156,39 +155,21 @@ const RESPONSES: &[(&str, &str)] = &[
     ("letters beyond ASCII", "X-Text: grün\r\n"),
 ];
 
-fn set(name: &str, value: &str) -> HeaderEdit {
-    HeaderEdit::Set {
-        name: name.into(),
-        value: value.into(),
-    }
-}
-
-fn add(name: &str, value: &str) -> HeaderEdit {
-    HeaderEdit::Add {
-        name: name.into(),
-        value: value.into(),
-    }
-}
-
-fn remove(name: &str) -> HeaderEdit {
-    HeaderEdit::Remove { name: name.into() }
-}
-
 const REQUEST_EDITS: Setup = Setup {
     frontend: "http-request set-header X-Set %[src]
     http-request add-header X-Add more
     http-request del-header X-Remove
     http-request set-header X-Path %[path]
     http-request set-header X-Method %[method]",
-    gaiola: |parts: &mut Parts| {
-        let edits = [
-            set("X-Set", "{client}"),
-            add("X-Add", "more"),
-            remove("X-Remove"),
-            set("X-Path", "{path}"),
-            set("X-Method", "{method}"),
-        ];
-        parts.rules(edits.map(Rule::RequestHeader));
+    gaiola: Toml {
+        frontend: "rule = [
+    { set_header = 'X-Set', value = '{client}' },
+    { add_header = 'X-Add', value = 'more' },
+    { remove_header = 'X-Remove' },
+    { set_header = 'X-Path', value = '{path}' },
+    { set_header = 'X-Method', value = '{method}' },
+]",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
@@ -197,20 +178,23 @@ const RESPONSE_EDITS: Setup = Setup {
     frontend: "http-after-response set-header X-Set fixed
     http-after-response add-header X-Add more
     http-after-response del-header X-Remove",
-    gaiola: |parts: &mut Parts| {
-        let edits = [
-            set("X-Set", "fixed"),
-            add("X-Add", "more"),
-            remove("X-Remove"),
-        ];
-        parts.rules(edits.map(Rule::ResponseHeader));
+    gaiola: Toml {
+        frontend: "rule = [
+    { set_response_header = 'X-Set', value = 'fixed' },
+    { add_response_header = 'X-Add', value = 'more' },
+    { remove_response_header = 'X-Remove' },
+]",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
 
 const HOST: Setup = Setup {
     frontend: "http-request set-header Host inner.example",
-    gaiola: |parts: &mut Parts| parts.rules([Rule::Host("inner.example".into())]),
+    gaiola: Toml {
+        frontend: "rule = [{ host = 'inner.example' }]",
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 

@@ -3,7 +3,7 @@
 use crate::conversation::{
     Act, Conversation, Server, Step, answer, conversation, get, post, say, script, serving,
 };
-use crate::setup::{Parts, SHORT, Setup};
+use crate::setup::{Setup, Toml};
 use Server::Refusing;
 
 /// Reads a request and closes.
@@ -96,28 +96,36 @@ pub(crate) fn all() -> Vec<Conversation> {
 
 const CONNECT: Setup = Setup {
     backend: "timeout connect 400ms",
-    gaiola: |parts: &mut Parts| parts.backend.timeouts.connect = SHORT,
+    gaiola: Toml {
+        backend: "timeouts = { connect = '400ms' }",
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 
 const DISABLED: Setup = Setup {
     servers: ["disabled"; 2],
-    gaiola: |parts: &mut Parts| {
-        for server in &mut parts.backend.servers {
-            server.admin = gaiola_model::proxy::Admin::Maint;
-        }
+    gaiola: Toml {
+        servers: ["disabled = true"; 2],
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
 
 const WEIGHTLESS: Setup = Setup {
     servers: ["weight 0", ""],
-    gaiola: |parts: &mut Parts| parts.backend.servers[0].weight = 0,
+    gaiola: Toml {
+        servers: ["weight = 0", ""],
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 
 const SPARE: Setup = Setup {
     servers: ["", "backup"],
-    gaiola: |parts: &mut Parts| parts.backend.servers[1].spare = true,
+    gaiola: Toml {
+        servers: ["", "spare = true"],
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };

@@ -3,7 +3,7 @@
 use crate::conversation::{
     Act, Conversation, Server, Step, answer, conversation, get, post, say, saying, serving,
 };
-use crate::setup::{Parts, Setup};
+use crate::setup::{Setup, Toml};
 
 /// The first client's connections are of use to the second one.
 pub(crate) fn all() -> Vec<Conversation> {
@@ -188,6 +188,9 @@ fn saying_twice(response: &str) -> Server {
 
 const WEIGHTS: Setup = Setup {
     servers: ["weight 2", "weight 1"],
-    gaiola: |parts: &mut Parts| parts.backend.servers[0].weight = 2,
+    gaiola: Toml {
+        servers: ["weight = 2", "weight = 1"],
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };

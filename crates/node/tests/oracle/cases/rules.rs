@@ -1,12 +1,7 @@
 //! What routes and rules answer.
 
 use crate::conversation::{Conversation, Step, conversation, get, post};
-use crate::setup::{Parts, Setup};
-use gaiola_model::proxy::{
-    BasicAuth, CookieMatch, Fixed, HeaderMatch, Limit, LimitKey, Most, PathMatch, QueryMatch,
-    Rewrite, Rule, User, ValueMatch, Wanted,
-};
-use std::time::Duration;
+use crate::setup::{Setup, Toml};
 
 const ROUTES: Setup = Setup {
     frontend: "http-request deny if { path,url_dec -m beg /private/ } or { path,url_dec /private }
@@ -18,37 +13,19 @@ const ROUTES: Setup = Setup {
     http-request deny if { url_param(kind) -m str evil }
     http-request deny if { req.hdr(host),field(1,:),lower evil.example }
     http-request deny if { path -m reg \\.php$ }",
-    gaiola: |parts: &mut Parts| {
-        let deny = |parts: &mut Parts, set: &dyn Fn(&mut gaiola_model::proxy::Conditions)| {
-            parts.route(|route| {
-                set(&mut route.when);
-                route.rules = vec![Rule::Deny];
-            });
-        };
-        let exact = |path: &str| vec![PathMatch::Exact(path.into())];
-        deny(parts, &|when| when.paths = vec![PathMatch::Prefix("/private".into())]);
-        parts.route(|route| {
-            route.when.paths = exact("/old");
-            route.rules = vec![Rule::Redirect { status: 302, to: "/elsewhere?from={path}".into() }];
-        });
-        parts.route(|route| {
-            route.path_prefix = "/tls".into();
-            route.rules = vec![Rule::to_https(308)];
-        });
-        parts.route(|route| {
-            route.when.paths = exact("/fixed");
-            route.rules = vec![Rule::Return(Fixed {
-                status: 418,
-                content_type: "text/x-fixed".into(),
-                body: "short and stout".into(),
-            })];
-        });
-        deny(parts, &|when| when.methods = vec!["PURGE".into()]);
-        let kind = || ValueMatch::Equals("evil".into());
-        deny(parts, &|when| when.headers = vec![HeaderMatch { name: "X-Kind".into(), wanted: Wanted::OneOf(vec![kind()]) }]);
-        deny(parts, &|when| when.query = vec![QueryMatch { name: "kind".into(), wanted: Wanted::OneOf(vec!["evil".into()]) }]);
-        deny(parts, &|when| when.hosts = vec!["evil.example".into()]);
-        deny(parts, &|when| when.paths = vec![PathMatch::Regex(r"\.php$".into())]);
+    gaiola: Toml {
+        frontend: r"route = [
+    { path = '/private', rule = [{ deny = true }] },
+    { path_exact = '/old', rule = [{ redirect = '/elsewhere?from={path}', status = 302 }] },
+    { path = '/tls', rule = [{ redirect = 'https' }] },
+    { path_exact = '/fixed', rule = [{ return = 418, content_type = 'text/x-fixed', body = 'short and stout' }] },
+    { method = 'PURGE', rule = [{ deny = true }] },
+    { header = { X-Kind = 'evil' }, rule = [{ deny = true }] },
+    { query = { kind = 'evil' }, rule = [{ deny = true }] },
+    { host = 'evil.example', rule = [{ deny = true }] },
+    { path_regex = '\.php$', rule = [{ deny = true }] },
+]",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
@@ -58,53 +35,31 @@ const ABSENT: Setup = Setup {
     frontend: "http-request deny if { path /header } !{ req.hdr(X-Kind) -m found }
     http-request deny if { path /query } !{ url_param(kind) -m found }
     http-request deny if { path /cookie } !{ req.cook(id) -m found }",
-    gaiola: |parts: &mut Parts| {
-        parts.route(|route| {
-            route.path_prefix = "/header".into();
-            route.when.headers = vec![HeaderMatch {
-                name: "X-Kind".into(),
-                wanted: Wanted::Absent,
-            }];
-            route.rules = vec![Rule::Deny];
-        });
-        parts.route(|route| {
-            route.path_prefix = "/query".into();
-            route.when.query = vec![QueryMatch {
-                name: "kind".into(),
-                wanted: Wanted::Absent,
-            }];
-            route.rules = vec![Rule::Deny];
-        });
-        parts.route(|route| {
-            route.path_prefix = "/cookie".into();
-            route.when.cookies = vec![CookieMatch {
-                name: "id".into(),
-                wanted: Wanted::Absent,
-            }];
-            route.rules = vec![Rule::Deny];
-        });
+    gaiola: Toml {
+        frontend: "route = [
+    { path = '/header', header = { X-Kind = false }, rule = [{ deny = true }] },
+    { path = '/query', query = { kind = false }, rule = [{ deny = true }] },
+    { path = '/cookie', cookie = { id = false }, rule = [{ deny = true }] },
+]",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
 
 const STRIP: Setup = Setup {
     frontend: "http-request replace-path ^/api(/.*)?$ /v1\\1 if { path -m reg ^/api(/|$) }",
-    gaiola: |parts: &mut Parts| {
-        parts.rules([Rule::Rewrite(Rewrite::Prefix {
-            from: "/api".into(),
-            to: "/v1".into(),
-        })]);
+    gaiola: Toml {
+        frontend: "rule = [{ rewrite = '/api', to = '/v1' }]",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
 
 const REGEX: Setup = Setup {
     frontend: "http-request replace-path ^/user/([0-9]+)$ /u/\\1",
-    gaiola: |parts: &mut Parts| {
-        parts.rules([Rule::Rewrite(Rewrite::Regex {
-            pattern: "^/user/([0-9]+)$".into(),
-            to: "/u/$1".into(),
-        })]);
+    gaiola: Toml {
+        frontend: "rule = [{ rewrite_regex = '^/user/([0-9]+)$', to = '/u/$1' }]",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
@@ -112,22 +67,23 @@ const REGEX: Setup = Setup {
 const AUTH: Setup = Setup {
     // The line that HAProxy's own lists of users would need stands in no backend.
     frontend: "http-request auth realm area unless { req.hdr(Authorization) -m str \"Basic YWRhOnNlY3JldA==\" }",
-    gaiola: |parts: &mut Parts| {
-        parts.rules([Rule::Auth(BasicAuth {
-            realm: "area".into(),
-            users: vec![User {
-                name: "ada".into(),
-                // `secret`
-                hash: "{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=".into(),
-            }],
-        })]);
+    gaiola: Toml {
+        frontend: "rule = [{ auth = 'BACKEND' }]",
+        // `secret`
+        sections: "[users.BACKEND]
+realm = 'area'
+user = { ada = '{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=' }",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
 
 const BODY: Setup = Setup {
     frontend: "http-request deny deny_status 413 if { req.body_size gt 10 }",
-    gaiola: |parts: &mut Parts| parts.routes[0].allowance.body = Some(10),
+    gaiola: Toml {
+        frontend: "route = [{ method = 'POST', max_body = '10B', backend = 'BACKEND' }]",
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 
@@ -135,17 +91,12 @@ const RATE: Setup = Setup {
     frontend: "stick-table type string len 32 size 1k expire 1h store http_req_rate(1h)
     http-request track-sc0 req.hdr(X-Key)
     http-request deny deny_status 429 if { sc_http_req_rate(0) gt 2 }",
-    gaiola: |parts: &mut Parts| {
-        let name = format!("limit of {}", parts.frontend.name);
-        let most = Most::Rate {
-            requests: 2,
-            window: Duration::from_secs(3600),
-        };
-        parts.limits.push(Limit {
-            key: LimitKey::Header("X-Key".into()),
-            ..Limit::new(name.clone(), most)
-        });
-        parts.rules([Rule::Limit(name)]);
+    gaiola: Toml {
+        frontend: "rule = [{ limit = 'BACKEND' }]",
+        sections: "[limit.BACKEND]
+rate = '2/1h'
+by = 'header:X-Key'",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };

@@ -3,23 +3,18 @@
 use crate::conversation::{
     Act, Conversation, Server, answer, conversation, get, say, script, serving,
 };
-use crate::setup::{Parts, Setup};
-use gaiola_model::proxy::{Algorithm, HashKey, SameSite, Sticky};
-
-fn sticky(parts: &mut Parts) -> &mut Sticky {
-    for (server, name) in parts.backend.servers.iter_mut().zip(["one", "two"]) {
-        server.cookie = Some(name.into());
-    }
-    parts.backend.sticky.insert(Sticky::new("SRV"))
-}
+use crate::setup::{Setup, Toml};
 
 const NAMES: [&str; 2] = ["cookie one", "cookie two"];
+const GAIOLA_NAMES: [&str; 2] = ["cookie = 'one'", "cookie = 'two'"];
 
 const INSERT: Setup = Setup {
     backend: "cookie SRV insert",
     servers: NAMES,
-    gaiola: |parts: &mut Parts| {
-        sticky(parts);
+    gaiola: Toml {
+        backend: "sticky = { cookie = 'SRV' }",
+        servers: GAIOLA_NAMES,
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
@@ -27,17 +22,21 @@ const INSERT: Setup = Setup {
 const INDIRECT: Setup = Setup {
     backend: "cookie SRV insert indirect",
     servers: NAMES,
-    gaiola: |parts: &mut Parts| sticky(parts).indirect = true,
+    gaiola: Toml {
+        backend: "sticky = { cookie = 'SRV', indirect = true }",
+        servers: GAIOLA_NAMES,
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 
 const NO_CACHE: Setup = Setup {
     backend: "cookie SRV insert indirect nocache",
     servers: NAMES,
-    gaiola: |parts: &mut Parts| {
-        let sticky = sticky(parts);
-        sticky.indirect = true;
-        sticky.nocache = true;
+    gaiola: Toml {
+        backend: "sticky = { cookie = 'SRV', indirect = true, nocache = true }",
+        servers: GAIOLA_NAMES,
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
@@ -45,13 +44,10 @@ const NO_CACHE: Setup = Setup {
 const ATTRIBUTES: Setup = Setup {
     backend: "cookie SRV insert indirect httponly secure domain example.org attr SameSite=Lax",
     servers: NAMES,
-    gaiola: |parts: &mut Parts| {
-        let sticky = sticky(parts);
-        sticky.indirect = true;
-        sticky.http_only = true;
-        sticky.secure = true;
-        sticky.domain = Some("example.org".into());
-        sticky.same_site = Some(SameSite::Lax);
+    gaiola: Toml {
+        backend: "sticky = { cookie = 'SRV', indirect = true, http_only = true, secure = true, domain = 'example.org', same_site = 'lax' }",
+        servers: GAIOLA_NAMES,
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
@@ -59,9 +55,10 @@ const ATTRIBUTES: Setup = Setup {
 const DRAINED: Setup = Setup {
     backend: "cookie SRV insert indirect",
     servers: ["cookie one weight 0", "cookie two"],
-    gaiola: |parts: &mut Parts| {
-        sticky(parts).indirect = true;
-        parts.backend.servers[0].weight = 0;
+    gaiola: Toml {
+        backend: "sticky = { cookie = 'SRV', indirect = true }",
+        servers: ["cookie = 'one', weight = 0", "cookie = 'two'"],
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
@@ -69,11 +66,9 @@ const DRAINED: Setup = Setup {
 const BY_HEADER: Setup = Setup {
     backend: "balance hdr(X-Key)
     hash-type consistent",
-    gaiola: |parts: &mut Parts| {
-        parts.backend.algorithm = Algorithm::Hash {
-            key: HashKey::Header("X-Key".into()),
-            bound: None,
-        };
+    gaiola: Toml {
+        backend: "balance = 'hash'\nhash = { on = 'header', name = 'X-Key', bound = 'none' }",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };

@@ -1,8 +1,7 @@
 //! Bytes without HTTP, and the PROXY protocol before them.
 
 use crate::conversation::{Act, Conversation, Server, Step, conversation, get, say, script};
-use crate::setup::{Parts, SHORT, Setup};
-use gaiola_model::proxy::ProxyVersion;
+use crate::setup::{Setup, Toml};
 
 const TCP: Setup = Setup {
     tcp: true,
@@ -13,39 +12,45 @@ const TCP_IDLE: Setup = Setup {
     frontend: "timeout client 400ms",
     backend: "timeout server 400ms
     timeout tunnel 400ms",
-    gaiola: |parts: &mut Parts| parts.frontend.timeouts.tunnel = SHORT,
+    gaiola: Toml {
+        frontend: "timeouts = { tunnel = '400ms' }",
+        ..Toml::plain()
+    },
     ..TCP
 };
 
 /// How long Gaiola tries again; HAProxy does so as often as `retries` says, once a second.
 const TCP_QUEUE: Setup = Setup {
-    gaiola: |parts: &mut Parts| parts.backend.timeouts.queue = SHORT,
+    gaiola: Toml {
+        backend: "timeouts = { queue = '400ms' }",
+        ..Toml::plain()
+    },
     ..TCP
 };
 
 const ACCEPT: Setup = Setup {
     bind: "accept-proxy",
-    gaiola: |parts: &mut Parts| {
-        let loopback = "127.0.0.0/8".parse().expect("a network");
-        parts.frontend.binds[0].proxy_protocol_from = vec![loopback];
+    gaiola: Toml {
+        bind: "accept_proxy = '127.0.0.0/8'",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
 
 const PASS_ON_V1: Setup = Setup {
     servers: ["send-proxy"; 2],
-    gaiola: |parts: &mut Parts| {
-        (ACCEPT.gaiola)(parts);
-        parts.backend.servers[0].send_proxy = Some(ProxyVersion::V1);
+    gaiola: Toml {
+        servers: ["send_proxy = 'v1'"; 2],
+        ..ACCEPT.gaiola
     },
     ..ACCEPT
 };
 
 const PASS_ON_V2: Setup = Setup {
     servers: ["send-proxy-v2"; 2],
-    gaiola: |parts: &mut Parts| {
-        (ACCEPT.gaiola)(parts);
-        parts.backend.servers[0].send_proxy = Some(ProxyVersion::V2);
+    gaiola: Toml {
+        servers: ["send_proxy = 'v2'"; 2],
+        ..ACCEPT.gaiola
     },
     ..ACCEPT
 };

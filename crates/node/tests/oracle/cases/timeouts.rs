@@ -3,19 +3,23 @@
 use crate::conversation::{
     Act, Conversation, Step, answer, conversation, get, say, script, serving,
 };
-use crate::setup::{Parts, SHORT, Setup};
-use gaiola_model::proxy::Algorithm;
-use std::time::Duration;
+use crate::setup::{Setup, Toml};
 
 const HEAD: Setup = Setup {
     frontend: "timeout http-request 400ms",
-    gaiola: |parts: &mut Parts| parts.frontend.timeouts.request_head = SHORT,
+    gaiola: Toml {
+        frontend: "timeouts = { http_request = '400ms' }",
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 
 const KEEP_ALIVE: Setup = Setup {
     frontend: "timeout http-keep-alive 400ms",
-    gaiola: |parts: &mut Parts| parts.frontend.timeouts.keep_alive = SHORT,
+    gaiola: Toml {
+        frontend: "timeouts = { http_keep_alive = '400ms' }",
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 
@@ -23,59 +27,68 @@ const CLIENT: Setup = Setup {
     frontend: "timeout client 400ms",
     // Without it HAProxy waits for the server.
     backend: "timeout server 1s",
-    gaiola: |parts: &mut Parts| {
-        parts.frontend.timeouts.idle = SHORT;
-        parts.backend.timeouts.response = Duration::from_secs(1);
+    gaiola: Toml {
+        frontend: "timeouts = { client = '400ms' }",
+        backend: "timeouts = { server = '1s' }",
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
 
 const SERVER: Setup = Setup {
     backend: "timeout server 400ms",
-    gaiola: |parts: &mut Parts| parts.backend.timeouts.response = SHORT,
+    gaiola: Toml {
+        backend: "timeouts = { server = '400ms' }",
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 
 const QUEUE: Setup = Setup {
     backend: "timeout queue 400ms",
     servers: ["maxconn 1"; 2],
-    gaiola: |parts: &mut Parts| {
-        parts.backend.timeouts.queue = SHORT;
-        for server in &mut parts.backend.servers {
-            server.maxconn = Some(1);
-        }
+    gaiola: Toml {
+        backend: "timeouts = { queue = '400ms' }",
+        servers: ["maxconn = 1"; 2],
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
 
 const ONE_AT_A_TIME: Setup = Setup {
     servers: ["maxconn 1"; 2],
-    gaiola: |parts: &mut Parts| {
-        for server in &mut parts.backend.servers {
-            server.maxconn = Some(1);
-        }
+    gaiola: Toml {
+        servers: ["maxconn = 1"; 2],
+        ..Toml::plain()
     },
     ..Setup::plain()
 };
 
 const LEAST_CONN: Setup = Setup {
     backend: "balance leastconn",
-    gaiola: |parts: &mut Parts| parts.backend.algorithm = Algorithm::LeastConn,
+    gaiola: Toml {
+        backend: "balance = 'leastconn'",
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 
 const FIRST: Setup = Setup {
     backend: "balance first",
-    gaiola: |parts: &mut Parts| {
-        (ONE_AT_A_TIME.gaiola)(parts);
-        parts.backend.algorithm = Algorithm::First;
+    gaiola: Toml {
+        backend: "balance = 'first'",
+        servers: ["maxconn = 1"; 2],
+        ..Toml::plain()
     },
     ..ONE_AT_A_TIME
 };
 
 const TUNNEL: Setup = Setup {
     backend: "timeout tunnel 400ms",
-    gaiola: |parts: &mut Parts| parts.frontend.timeouts.tunnel = SHORT,
+    gaiola: Toml {
+        frontend: "timeouts = { tunnel = '400ms' }",
+        ..Toml::plain()
+    },
     ..Setup::plain()
 };
 
