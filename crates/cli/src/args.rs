@@ -203,8 +203,8 @@ pub(crate) struct Drill {
     pub(crate) of: SiteFile,
     /// `kill SERVER[/PROCESS]`, `power SERVER` (cable and processes), `stop SERVER`; for a span while it runs on:
     /// `cut SERVER[,SERVER]` (from all others), `mute SERVER` (it hears, and nothing that it sends arrives), `deaf SERVER`
-    /// (it sends, and hears nothing), `freeze SERVER[/PROCESS]`; or `all`. SERVER may be `primary` or `standby`. PROCESS is
-    /// one of proxy, keeper, agent, app, postgres, patroni, etcd.
+    /// (it sends, and hears nothing), `freeze SERVER[/PROCESS]`, `fill SERVER` (its disk is full, where it has one of its own);
+    /// or `all`. SERVER may be `primary` or `standby`. PROCESS is one of proxy, keeper, agent, app, postgres, patroni, etcd.
     #[arg(required = true, num_args = 1..=2, value_name = "WHAT", add = ArgValueCandidates::new(completion::drills))]
     pub(crate) what: Vec<String>,
     /// How long a fault lasts that is undone while the server runs on.

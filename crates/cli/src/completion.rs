@@ -16,8 +16,8 @@ use std::path::Path;
 /// By this variable a shell asks.
 const VARIABLE: &str = "COMPLETE";
 /// What drills begin with.
-const DRILLS: [&str; 8] = [
-    "kill", "power", "stop", "cut", "mute", "deaf", "freeze", "all",
+const DRILLS: [&str; 9] = [
+    "kill", "power", "stop", "cut", "mute", "deaf", "freeze", "fill", "all",
 ];
 
 /// Answers where a shell asks, and ends this process then.
@@ -204,6 +204,8 @@ mod tests {
         assert!(!kill.contains(&"app1/postgres".into()));
         let stop = known().drills(&words("gaiola drill stop "));
         assert_eq!(stop, ["lb1", "app1", "db1", "primary", "standby"]);
+        let fill = known().drills(&words("gaiola drill fill "));
+        assert_eq!(fill, stop);
         for word in DRILLS.iter().filter(|word| **word != "all") {
             assert!(format!("{word} db1").parse::<Target>().is_ok(), "{word}");
         }

@@ -32,10 +32,13 @@ const ORDER_LIMIT: Duration = Duration::from_secs(60);
 /// Rehearses what was asked for, and ends with the gravest verdict.
 pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     let lab = Lab::find(global, &drill.of.file)?;
-    let selection = selection(drill)?;
+    let mut selection = selection(drill)?;
     let config = hands::read(&drill.of.file)?;
     let place: Place = lab.get("/ping")?;
     let status: Status = lab.get("/status")?;
+    if let Selection::Faults { disks } = &mut selection {
+        *disks = disks_can_be_filled(&lab, &status)?;
+    }
     let targets = selection.targets(&as_it_is(&config, &status), &status.store);
     let mut reports = Vec::new();
     for (number, target) in targets.iter().enumerate() {
@@ -45,9 +48,15 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
         // Who is the primary may have changed in the drill before.
         let now: Status = lab.get("/status")?;
         let course = course(&place, &config, &now)?;
+        let target = target.named(Roles::of(&now))?;
+        if let Target::Fill(server) = target
+            && let Some(why) = unfillable(&lab, server)?
+        {
+            bail!(why);
+        }
         let plan = Plan {
             site: lab.site.clone(),
-            target: target.named(Roles::of(&now))?,
+            target,
             hold: drill.hold,
             course,
             limits: Limits::default(),
@@ -71,10 +80,30 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
 fn selection(drill: &Drill) -> anyhow::Result<Selection> {
     let selection: Selection = drill.what.join(" ").parse()?;
     match (selection, drill.faults) {
-        (Selection::All, true) => Ok(Selection::Faults),
+        (Selection::All, true) => Ok(Selection::Faults { disks: false }),
         (_, true) => bail!("--faults belongs to `drill all`"),
         (selection, false) => Ok(selection),
     }
+}
+
+/// Whether the disk of each database server can be filled; where that is left out, why.
+fn disks_can_be_filled(lab: &Lab, status: &Status) -> anyhow::Result<bool> {
+    let servers = status.servers.iter().map(|server| server.name);
+    let databases: Vec<ServerName> = servers
+        .filter(|server| server.tier == Tier::Database)
+        .collect();
+    for server in &databases {
+        if let Some(why) = unfillable(lab, *server)? {
+            tell!("fill is left out: {why}");
+            return Ok(false);
+        }
+    }
+    Ok(!databases.is_empty())
+}
+
+fn unfillable(lab: &Lab, server: ServerName) -> anyhow::Result<Option<String>> {
+    let handle: ServerHandle = lab.get(&format!("/servers/{server}"))?;
+    Ok(handle.unfillable)
 }
 
 /// How the site is asked: by the front door, and each VIP by itself.

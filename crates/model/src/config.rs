@@ -231,6 +231,9 @@ pub struct Drill {
     pub write: Option<DrillWrite>,
     /// What a drill must not exceed to pass.
     pub limits: DrillLimits,
+    /// Bytes of the disk that each database server gets which the lab makes from then on, so that a drill can fill it. Default:
+    /// all of them share the machine's.
+    pub disk: Option<u64>,
 }
 
 /// What a drill must not exceed to pass.
@@ -263,6 +266,7 @@ impl Default for Drill {
             read: None,
             write: None,
             limits: DrillLimits::default(),
+            disk: None,
         }
     }
 }

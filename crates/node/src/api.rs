@@ -130,4 +130,7 @@ pub struct ServerHandle {
     pub pid: Option<u32>,
     /// Whether it stands in a user namespace of the lab's.
     pub rootless: bool,
+    /// Why its disk cannot be filled; `None`: it has one of its own.
+    #[serde(default)]
+    pub unfillable: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! `gaiola init`: pid 1 of a lab server. Starts agent and keeper, starts them again at once when they die, reaps orphans.
 
+mod disk;
+
 use crate::os::namespace;
 use crate::os::netlink::{Lifetime, Netlink};
 use crate::os::process::{self, Identity, Launch};
@@ -32,6 +34,7 @@ pub fn run(folder: &Path) -> io::Result<()> {
     let boot = Boot::load(folder)?;
     namespace::set_host_name(&boot.server.to_string())?;
     namespace::mount_server_folders()?;
+    disk::attach(&boot)?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)

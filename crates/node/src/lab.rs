@@ -5,6 +5,7 @@
 
 pub mod change;
 pub mod control;
+pub mod disk;
 pub mod faults;
 pub mod front_door;
 pub mod hardware;

@@ -159,6 +159,9 @@ pub struct Boot {
     pub keeper_key: Option<String>,
     /// PATH for everything that is started.
     pub path: String,
+    /// Bytes of the disk that is made for it where it has no data yet; `None`: none is made.
+    #[serde(default)]
+    pub disk: Option<u64>,
 }
 
 impl Boot {
@@ -182,9 +185,19 @@ impl Boot {
         self.folder().join("log")
     }
 
+    /// What PostgreSQL's data is in, with all that may stand beside it.
+    pub fn postgres(&self) -> PathBuf {
+        self.folder().join("postgres")
+    }
+
     /// PostgreSQL's data, where it has any.
     pub fn postgres_data(&self) -> PathBuf {
-        self.folder().join("postgres").join("data")
+        self.postgres().join("data")
+    }
+
+    /// The disk that is mounted at [`postgres`](Self::postgres), where the server has one of its own.
+    pub fn disk_image(&self) -> PathBuf {
+        self.folder().join("disk.img")
     }
 
     /// Data of the store's member on it.

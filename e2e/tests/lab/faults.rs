@@ -10,9 +10,14 @@ const SPAN: &str = "25s";
 
 /// Every tier, whose application is a shell's: it has pages and no writes, so that the clients inside the cut write.
 fn site(who: Who, name: &str) -> Site {
+    site_with(who, name, "")
+}
+
+/// The same with more in its `[drill]`.
+fn site_with(who: Who, name: &str, drill: &str) -> Site {
     let tiers = "[balancer]\n[web]\n[app]\nservers = 2\nrun = \"{run}\"\n[database]\nservers = 2\n";
     let limits = "[drill]\nrate = 20\nmax_outage = \"60s\"\n";
-    let site = Site::new(who, name, &format!("{tiers}{limits}"));
+    let site = Site::new(who, name, &format!("{tiers}{limits}{drill}"));
     site.write("public/page.html", "a page\n");
     site
 }
@@ -76,6 +81,72 @@ fn a_primary_whose_server_stands_still_costs_no_acknowledged_write() {
 #[test]
 fn a_primary_cut_off_with_a_member_of_the_store_costs_no_acknowledged_write() {
     nothing_is_lost_by("cut primary,app1", "cutoff");
+}
+
+fn primary(site: &Site) -> String {
+    let (_, status) = site.status();
+    status["primary"].as_str().unwrap_or_default().to_string()
+}
+
+/// The disks of its servers that the kernel holds.
+fn disks(site: &Site) -> Vec<String> {
+    let devices = std::fs::read_dir("/sys/block").unwrap().flatten();
+    let files = devices.map(|device| device.path().join("loop/backing_file"));
+    let files = files.filter_map(|path| std::fs::read_to_string(path).ok());
+    let state = site.state().display().to_string();
+    files.filter(|file| file.contains(&state)).collect()
+}
+
+#[test]
+fn a_primary_whose_disk_is_full_costs_no_acknowledged_write_and_leaves_nothing_behind() {
+    if !Who::Root.is_here() {
+        return;
+    }
+    let site = site_with(Who::Root, "filled", "disk = \"700MiB\"\n");
+    site.up();
+    assert_eq!(disks(&site).len(), 2);
+    let before = primary(&site);
+    let report = rehearse(&site, "fill primary", "20s");
+    assert!(report["detected_ms"].is_u64(), "{report:#}");
+    site.wait_for("it is healthy", SOON, || site.is_healthy());
+    let after = primary(&site);
+    assert_ne!(after, before);
+    let standby = format!("fill {before}");
+    site.harm(&serde_json::json!({ "begin": { "target": standby, "for_ms": 15_000 } }));
+    site.wait_for("the full disk is named", SOON, || {
+        let told = site.gaiola(&["status"]).stdout;
+        told.contains(&format!(
+            "{before}: the disk with PostgreSQL's data is full"
+        ))
+    });
+    site.wait_for("there is room again by itself", SOON, || site.is_healthy());
+    site.kill_everything();
+    site.wait_for("no disk is held", SOON, || disks(&site).is_empty());
+    site.up();
+    site.wait_for("all of it is found again", SOON, || site.is_healthy());
+    assert_eq!(disks(&site).len(), 2);
+}
+
+fn a_disk_that_others_share_is_not_filled(who: Who, why: &str) {
+    if !who.is_here() {
+        return;
+    }
+    let site = Site::app(who, "shared", 1, 1);
+    site.edit("[app]", "[drill]\ndisk = \"4GiB\"\n[app]");
+    site.up();
+    site.gaiola(&["drill", "fill", "app1"])
+        .expect(1, &["app1 has no disk of its own", why]);
+    assert!(site.is_healthy());
+}
+
+#[test]
+fn a_disk_that_others_share_is_not_filled_as_root() {
+    a_disk_that_others_share_is_not_filled(Who::Root, "the machine's is not filled");
+}
+
+#[test]
+fn a_disk_that_others_share_is_not_filled_rootless() {
+    a_disk_that_others_share_is_not_filled(Who::Rootless, "without root");
 }
 
 /// Whether a server reaches another.

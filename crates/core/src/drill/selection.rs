@@ -13,8 +13,12 @@ pub enum Selection {
     One(Wanted),
     /// Every server and every kind of process, one after another.
     All,
-    /// Every fault that leaves a server running: cut off, heard and not answering, answering and not heard, frozen.
-    Faults,
+    /// Every fault that leaves a server running: cut off, heard and not answering, answering and not heard, frozen, and of a
+    /// full disk, where each database server has a disk of its own.
+    Faults {
+        /// Whether each has.
+        disks: bool,
+    },
 }
 
 impl Selection {
@@ -23,7 +27,7 @@ impl Selection {
         match self {
             Self::One(target) => vec![target.clone()],
             Self::All => all(config, store),
-            Self::Faults => faults(config, store),
+            Self::Faults { disks } => faults(config, store, *disks),
         }
     }
 }
@@ -65,7 +69,7 @@ const fn kill(server: ServerName, process: Process) -> Wanted {
 
 /// What has cost other clusters acknowledged writes, or has left them with two primaries; without a database, what
 /// leaves a server that is there and is of no use.
-fn faults(config: &Config, store: &[ServerName]) -> Vec<Wanted> {
+fn faults(config: &Config, store: &[ServerName], disks: bool) -> Vec<Wanted> {
     if config.database.is_none() {
         return without_a_database(config);
     }
@@ -82,7 +86,7 @@ fn faults(config: &Config, store: &[ServerName]) -> Vec<Wanted> {
     });
     let mut primary = vec![Whom::Primary];
     primary.extend(beside.map(Whom::Server));
-    vec![
+    let mut all = vec![
         Target::Cut(primary),
         Target::Mute(Whom::Primary),
         Target::Deaf(Whom::Primary),
@@ -92,7 +96,9 @@ fn faults(config: &Config, store: &[ServerName]) -> Vec<Wanted> {
         freeze(Some(Process::Keeper)),
         Target::Cut(vec![Whom::Primary]),
         Target::Cut(vec![Whom::Standby]),
-    ]
+    ];
+    all.extend(disks.then_some(Target::Fill(Whom::Primary)));
+    all
 }
 
 fn without_a_database(config: &Config) -> Vec<Wanted> {
@@ -183,7 +189,7 @@ mod tests {
     #[test]
     fn faults_are_done_to_whoever_is_primary_then() {
         let store = ["lb1", "web1", "app2"].map(|name| name.parse().unwrap());
-        let targets = Selection::Faults.targets(&config(), &store);
+        let faults = |disks| words(&Selection::Faults { disks }.targets(&config(), &store));
         let expected = [
             "cut primary,app2",
             "mute primary",
@@ -195,14 +201,16 @@ mod tests {
             "cut primary",
             "cut standby",
         ];
-        assert_eq!(words(&targets), expected);
+        assert_eq!(faults(false), expected);
+        assert_eq!(faults(true)[..9], expected);
+        assert_eq!(faults(true)[9..], ["fill primary"]);
     }
 
     #[test]
     fn without_a_database_the_first_server_of_each_tier_is_harmed() {
         let mut config = config();
         config.database = None;
-        let targets = words(&Selection::Faults.targets(&config, &[]));
+        let targets = words(&Selection::Faults { disks: true }.targets(&config, &[]));
         assert_eq!(
             targets[..4],
             ["cut lb1", "mute lb1", "deaf lb1", "freeze lb1"]

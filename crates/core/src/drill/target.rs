@@ -43,6 +43,8 @@ pub enum Target<S = ServerName> {
         /// The process; `None`: all of them.
         process: Option<Process>,
     },
+    /// The disk that holds the server's data takes nothing more.
+    Fill(S),
 }
 
 /// A failure as an operator names it, before it is known who the primary is.
@@ -66,7 +68,8 @@ impl<S: Copy> Target<S> {
             | Self::Power(server)
             | Self::Stop(server)
             | Self::Mute(server)
-            | Self::Deaf(server) => vec![*server],
+            | Self::Deaf(server)
+            | Self::Fill(server) => vec![*server],
         }
     }
 
@@ -84,7 +87,9 @@ impl<S: Copy> Target<S> {
     /// Whether it lasts for a span and is undone then, while the servers run on.
     pub const fn is_held(&self) -> bool {
         match self {
-            Self::Cut(_) | Self::Mute(_) | Self::Deaf(_) | Self::Freeze { .. } => true,
+            Self::Cut(_) | Self::Mute(_) | Self::Deaf(_) | Self::Freeze { .. } | Self::Fill(_) => {
+                true
+            }
             Self::Kill { .. } | Self::Power(_) | Self::Stop(_) => false,
         }
     }
@@ -108,6 +113,7 @@ impl<S: Copy> Target<S> {
             Self::Stop(server) => Target::Stop(name(*server)?),
             Self::Mute(server) => Target::Mute(name(*server)?),
             Self::Deaf(server) => Target::Deaf(name(*server)?),
+            Self::Fill(server) => Target::Fill(name(*server)?),
         })
     }
 }
@@ -128,6 +134,7 @@ impl<S: fmt::Display> fmt::Display for Target<S> {
             Self::Stop(server) => write!(f, "stop {server}"),
             Self::Mute(server) => write!(f, "mute {server}"),
             Self::Deaf(server) => write!(f, "deaf {server}"),
+            Self::Fill(server) => write!(f, "fill {server}"),
             Self::Cut(servers) => {
                 let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
                 write!(f, "cut {}", names.join(","))
@@ -153,7 +160,7 @@ fn of(
 pub enum TargetError {
     /// The first word is no harm, or words are missing.
     #[error(
-        "{0:?} is not a drill: kill SERVER[/PROCESS], power SERVER, stop SERVER, cut SERVER[,SERVER], mute SERVER, deaf SERVER, freeze SERVER[/PROCESS] or all"
+        "{0:?} is not a drill: kill SERVER[/PROCESS], power SERVER, stop SERVER, cut SERVER[,SERVER], mute SERVER, deaf SERVER, freeze SERVER[/PROCESS], fill SERVER or all"
     )]
     NotADrill(String),
     /// There can be no such server.
@@ -193,6 +200,7 @@ impl FromStr for Wanted {
             "stop" => Ok(Self::Stop(whom.parse()?)),
             "mute" => Ok(Self::Mute(whom.parse()?)),
             "deaf" => Ok(Self::Deaf(whom.parse()?)),
+            "fill" => Ok(Self::Fill(whom.parse()?)),
             "cut" => several(whom).map(Self::Cut),
             _ => Err(TargetError::NotADrill(text.into())),
         }
@@ -265,10 +273,16 @@ mod tests {
             "deaf lb2",
             "freeze db1",
             "freeze db1/patroni",
+            "fill db1",
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
-        for text in ["cut primary,app1", "freeze primary/patroni", "cut standby"] {
+        for text in [
+            "cut primary,app1",
+            "freeze primary/patroni",
+            "cut standby",
+            "fill primary",
+        ] {
             assert_eq!(text.parse::<Wanted>().unwrap().to_string(), text);
         }
     }
@@ -309,6 +323,7 @@ mod tests {
             "stop lb1",
             "cut lb1",
             "freeze lb1/proxy",
+            "fill db1",
         ] {
             assert!(!text.parse::<Target>().unwrap().heals_itself(), "{text}");
         }

@@ -1,6 +1,6 @@
 //! What differs between two configurations, in words: what `gaiola plan` prints, and what needs a `--yes`.
 
-use gaiola_model::config::{App, Balancer, Config, Database};
+use gaiola_model::config::{App, Balancer, Config, Database, Drill};
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::{ServerName, Tier};
 use std::fmt;
@@ -85,6 +85,8 @@ pub enum Change {
     Strict(bool),
     /// How drills load the site.
     Drill,
+    /// Whether database servers get disks of their own.
+    Disk,
 }
 
 /// Every difference between `old` and `new`, tier by tier; empty when they are the same.
@@ -119,10 +121,26 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
             }
         }
     }
-    if old.drill != new.drill {
+    if disk(old) != disk(new) {
+        found.push(Change::Disk);
+    }
+    if load(old) != load(new) {
         found.push(Change::Drill);
     }
     found
+}
+
+fn disk(config: &Config) -> Option<u64> {
+    config.drill.as_ref()?.disk
+}
+
+/// All of `[drill]` but the disk.
+fn load(config: &Config) -> Option<Drill> {
+    let drill = config.drill.clone()?;
+    Some(Drill {
+        disk: None,
+        ..drill
+    })
 }
 
 fn size_change(tier: Tier, old: &Config, new: &Config) -> Option<Change> {
@@ -273,6 +291,9 @@ impl fmt::Display for Change {
                 "database: strict is unset: writes go on unreplicated when no standby is left",
             ),
             Self::Drill => f.write_str("drill: changes: the next drill loads the site so"),
+            Self::Disk => f.write_str(
+                "drill: disk changes: it holds for database servers that have no data yet",
+            ),
         }
     }
 }

@@ -145,6 +145,25 @@ fn changes_of_values_tell_their_effect() {
 }
 
 #[test]
+fn a_disk_is_no_load() {
+    let mut old = whole();
+    old.drill = Some(Drill::default());
+    let mut new = old.clone();
+    new.drill = Some(Drill {
+        disk: Some(4 << 30),
+        ..Drill::default()
+    });
+    let said: Vec<String> = changes(&old, &new)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        said,
+        ["drill: disk changes: it holds for database servers that have no data yet"]
+    );
+}
+
+#[test]
 fn a_tier_that_comes_or_goes_says_who_leads_where() {
     assert_eq!(
         one_change(|new| new.web = None),

@@ -120,7 +120,7 @@ impl Database {
         let (seen_reader, clones_reader) = (seen.subscribe(), clones.subscribe());
         let follower = Follower {
             server: boot.server,
-            data: boot.folder().join("postgres").join("data"),
+            data: boot.postgres_data(),
             api: Api::new(Client::new(Some(tls))),
             started: Instant::now(),
             switch_at: Instant::now(),

@@ -2,6 +2,7 @@
 
 use super::Lab;
 use super::change;
+use super::disk;
 use super::faults;
 use crate::api::{ChangeRequest, Harm, Outcome, Progress, ServerHandle};
 use crate::events::Events;
@@ -71,6 +72,7 @@ async fn control(lab: Rc<Lab>, request: Request<Incoming>) -> Answer {
         (Method::GET, "/lab") => json(&ServerHandle {
             pid: Some(std::process::id()),
             rootless: lab.rootless,
+            unfillable: None,
         }),
         (Method::GET, "/faults") => json(&faults::in_force(&lab)),
         (Method::GET, "/events") => stream_events(&lab, request.uri().query().unwrap_or_default()),
@@ -117,6 +119,7 @@ fn handle(lab: &Lab, server: ServerName) -> ServerHandle {
     ServerHandle {
         pid,
         rootless: lab.rootless,
+        unfillable: disk::unfillable(lab, server),
     }
 }
 

@@ -1,14 +1,16 @@
-//! Faults that leave a server running: the network is cut, one way of it is, or its processes stand still.
+//! Faults that leave a server running: the network is cut, one way of it is, its processes stand still, or its disk is full.
 //!
 //! Each is undone when that is asked for, and by the lab itself once its span has passed: whoever ordered it may have died.
 
 use super::Lab;
+use super::disk;
 use super::hardware::Island;
 use super::processes;
 use crate::os::process::{Identity, identify, signal};
 use gaiola_core::drill::{Process, Target};
 use gaiola_model::ServerName;
 use rustix::process::Signal;
+use std::fs::File;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,6 +34,7 @@ enum Done {
     Muted(Identity),
     Deafened(ServerName),
     Frozen(Vec<Identity>),
+    Filled(File),
 }
 
 /// The faults in force.
@@ -116,6 +119,10 @@ async fn harm(lab: &Lab, target: &Target) -> io::Result<Done> {
             let first = identity(lab, *server)?;
             freeze(first.pid, *process).await.map(Done::Frozen)
         }
+        Target::Fill(server) => {
+            let first = identity(lab, *server)?;
+            disk::fill(lab, *server, first).await.map(Done::Filled)
+        }
         Target::Kill { .. } | Target::Power(_) | Target::Stop(_) => Err(io::Error::other(format!(
             "{target} is not a fault that is held"
         ))),
@@ -139,6 +146,10 @@ fn undo(lab: &Lab, done: Done) -> io::Result<()> {
         },
         Done::Frozen(victims) => {
             thaw(&victims);
+            Ok(())
+        }
+        Done::Filled(filler) => {
+            disk::free(filler);
             Ok(())
         }
     }

@@ -3,7 +3,7 @@
 use super::Lab;
 use super::hardware;
 use crate::database::Secrets;
-use crate::os::process::User;
+use crate::os::process::{Exit, User};
 use crate::state::{Boot, Order, read_json, write_json};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
@@ -88,6 +88,13 @@ fn take_note(lab: &Lab, server: ServerName, switched: &io::Result<()>) {
     }
 }
 
+/// What a pid 1 that could not set its server up has said of it.
+fn last_words(boot: &Boot) -> Option<String> {
+    let log = fs::read_to_string(boot.logs().join("init.log")).ok()?;
+    let last = log.lines().next_back()?;
+    Some(last.strip_prefix("gaiola: ").unwrap_or(last).to_string())
+}
+
 /// Prepares a server's directory and switches it on.
 fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()> {
     let boot = prepare(lab, order, server)?;
@@ -102,6 +109,10 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()>
     tokio::task::spawn_local(async move {
         let exit = hardware::died(&process).await;
         tracing::info!("{server} is off: pid 1 {exit}");
+        if matches!(exit, Exit::Status(status) if status != 0) {
+            let why = last_words(&boot).unwrap_or_else(|| format!("pid 1 {exit}"));
+            take_note(&lab, server, &Err(io::Error::other(why)));
+        }
         lab.hardware.borrow_mut().forget(server, process.identity());
         lab.over.send_modify(|over| _ = over.insert(server, number));
         lab.off.borrow_mut().insert(server);
@@ -139,6 +150,7 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
             .then(|| keeper_key(lab))
             .transpose()?,
         path: PATH.into(),
+        disk: disk(lab, order, server),
     };
     boot.save()?;
     // A server that was told more than we were keeps what it knows.
@@ -147,6 +159,18 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
         write_json(&boot.order_file(), order)?;
     }
     Ok(boot)
+}
+
+/// The size of the disk that a server is to have for itself. Only root can mount one.
+fn disk(lab: &Lab, order: &Order, server: ServerName) -> Option<u64> {
+    let can_have = !lab.rootless && server.tier == Tier::Database;
+    order
+        .placement
+        .config
+        .drill
+        .as_ref()
+        .filter(|_| can_have)?
+        .disk
 }
 
 fn make_folder(path: &Path, mode: u32, owner: Option<User>) -> io::Result<()> {

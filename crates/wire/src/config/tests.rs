@@ -39,6 +39,7 @@ read = "/api/entries"
 max_outage = "45s"
 max_failed = 700
 max_lost = 1
+disk = "4GiB"
 
 [drill.write]
 path = "/api/entries"
@@ -110,6 +111,7 @@ fn every_key_is_read() {
                 max_failed: Some(700),
                 max_lost: 1,
             },
+            disk: Some(4 << 30),
         }),
     };
     assert_eq!(load(WHOLE), Ok(expected));

@@ -53,6 +53,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "max_outage",
             "max_failed",
             "max_lost",
+            "disk",
         ],
     ),
     ("drill.write", &["path", "body", "look_up"]),
@@ -242,6 +243,7 @@ fn drill(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Drill {
             .table("write", "drill.write", mistakes)
             .map(|section| drill_write(&section, mistakes)),
         limits: drill_limits(section, mistakes),
+        disk: text(section, "disk", value::disk, mistakes),
     }
 }
 

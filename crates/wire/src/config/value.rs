@@ -1,7 +1,7 @@
 //! The values that are written as strings in a `gaiola.toml` alone: ports, VIPs, directories and commands. Each error is
 //! `(what, hint)`.
 
-use crate::file::value::Wrong;
+use crate::file::value::{Wrong, size};
 use std::net::Ipv4Addr;
 use std::path::{Component, Path};
 
@@ -102,6 +102,16 @@ pub(super) fn days(text: &str) -> Result<u16, Wrong> {
     })
 }
 
+/// The size of a disk that holds a PostgreSQL: with less than half a GiB it would be full from the start.
+pub(super) fn disk(text: &str) -> Result<u64, Wrong> {
+    const SIZES: std::ops::RangeInclusive<u64> = 512 << 20..=1 << 40;
+    let size = size(text)?;
+    SIZES.contains(&size).then_some(size).ok_or_else(|| {
+        let hint = "write a size from 512MiB to 1024GiB: \"4GiB\"";
+        ("is not a disk's size here".into(), hint.into())
+    })
+}
+
 /// A command for `sh -c`.
 pub(super) fn command(text: &str) -> Result<String, Wrong> {
     if text.trim().is_empty() {
@@ -159,6 +169,15 @@ mod tests {
             "",
         ] {
             assert!(vip(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_disk_has_room_for_a_database() {
+        assert_eq!(disk("4GiB"), Ok(4 << 30));
+        assert_eq!(disk("512MiB"), Ok(512 << 20));
+        for text in ["511MiB", "0B", "1025GiB", "4", "4G", "-4GiB", ""] {
+            assert!(disk(text).is_err(), "{text}");
         }
     }
 

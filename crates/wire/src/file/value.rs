@@ -26,6 +26,24 @@ pub(crate) fn duration_up_to(longest: Duration, text: &str) -> Result<Duration, 
     }
 }
 
+/// So many bytes: `10MB`, `64KiB`.
+pub(crate) fn size(text: &str) -> Result<u64, Wrong> {
+    let units = [
+        ("B", 1),
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+    ];
+    measure(text, &units).ok_or_else(|| {
+        let hint = "write a number and B, KB, MB, GB, KiB, MiB or GiB: \"10MB\"";
+        ("is not a size".into(), hint.into())
+    })
+}
+
 /// A number and one of these units, each with how much it is.
 pub(crate) fn measure(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

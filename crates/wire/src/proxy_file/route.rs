@@ -1,8 +1,9 @@
 //! `[[frontend.NAME.route]]`: what must hold of a request, and where it goes.
 
-use super::value::{self, head_size, plain, route_path, size};
+use super::value::{self, head_size, plain, route_path};
 use super::{Part, Reader, Reference, positive};
 use crate::file::value::Wrong;
+use crate::file::value::size;
 use crate::file::{At, Section, checked, text};
 use gaiola_model::proxy::{
     Allowance, Conditions, CookieMatch, HeaderMatch, PathMatch, QueryMatch, Route, Rule,

@@ -1,7 +1,7 @@
 //! The values that are written as strings in this file alone. Each error is `(what, hint)`.
 
 use super::WORDS;
-use crate::file::value::{Wrong, duration_up_to, measure};
+use crate::file::value::{Wrong, duration_up_to, measure, size};
 use gaiola_model::proxy::{
     Address, Algorithm, Allowance, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal,
     SameSite, Server, TlsVersion,
@@ -335,24 +335,6 @@ pub(super) fn text_pattern(name: &str, text: &str) -> Option<String> {
 /// A text that is used as it is.
 pub(super) fn plain(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
-}
-
-/// So many bytes: `10MB`, `64KiB`.
-pub(super) fn size(text: &str) -> Result<u64, Wrong> {
-    let units = [
-        ("B", 1),
-        ("kB", 1_000),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-    ];
-    measure(text, &units).ok_or_else(|| {
-        let hint = "write a number and B, KB, MB, GB, KiB, MiB or GiB: \"10MB\"";
-        ("is not a size".into(), hint.into())
-    })
 }
 
 /// The size of a head.
