@@ -8,7 +8,7 @@ use super::record::Record;
 use super::request::{Request, Then, own};
 use super::scratch::Parts;
 use super::{Connection, Pending};
-use crate::worker::io::{self, Buffer};
+use crate::worker::io::Buffer;
 use crate::worker::log::{Ending, GOOD};
 use crate::worker::serving::{Backend, Interrupt, NoServer, Place, Want};
 use crate::worker::thread::seconds;
@@ -338,6 +338,8 @@ async fn once(
                 return Ok(gone(record, ending, reason));
             }
             record.fail(ending, reason);
+            // Its place is free while the client is told.
+            drop(upstream);
             let request = Request {
                 keep_alive: false,
                 ..*request
@@ -415,8 +417,6 @@ async fn talk(
     record.body_bytes += end.to_server;
     record.fail(end.ending, end.reason);
     drop((server, upstream));
-    if end.still_sends {
-        io::read_on(&mut connection.client.stream).await;
-    }
+    end.leave(&mut connection.client.stream).await;
     Then::Abort
 }
