@@ -149,7 +149,7 @@ struct Way {
 /// Its sink takes no more.
 struct Refused;
 
-/// Until nothing more can come either way: both have ended, one has broken, or one has ended that the other's sink said.
+/// Until nothing more can come either way: one has broken, or each has ended or has a sink that takes no more.
 async fn both(
     (up, pump_up): (&Way, impl Future<Output = ()>),
     (down, pump_down): (&Way, impl Future<Output = ()>),
@@ -166,7 +166,7 @@ async fn both(
         }
         let is_over = match (up.state(), down.state()) {
             (State::Broken, _) | (_, State::Broken) => true,
-            (State::Open, _) | (_, State::Open) | (State::Refused, State::Refused) => false,
+            (State::Open, _) | (_, State::Open) => false,
             (State::Refused | State::Ended, State::Refused | State::Ended) => true,
         };
         if is_over {
@@ -319,7 +319,7 @@ mod tests {
     use super::*;
     use rustix::net::SendFlags;
     use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream as Peer};
+    use std::net::{Shutdown, TcpListener, TcpStream as Peer};
     use std::sync::Arc;
     use tokio::net::TcpStream;
 
@@ -398,6 +398,26 @@ mod tests {
             drop(client);
             let end = reading.await.unwrap().unwrap_err();
             assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+        });
+    }
+
+    #[test]
+    fn it_ends_once_neither_side_takes_more() {
+        run(async {
+            let ((mut client, mut one), (mut server, mut other)) = (pair(), pair());
+            // More than the other side has room for, so that its end is not seen before that of the sink.
+            for peer in [&mut one, &mut other] {
+                peer.write_all(&[7; 60_000]).unwrap();
+                peer.shutdown(Shutdown::Write).unwrap();
+            }
+            let leaves = async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                // With much that it has not read, which breaks it.
+                drop((one, other));
+            };
+            let ended = async { tokio::join!(joined(&mut client, &mut server), leaves).0 };
+            let ended = tokio::time::timeout(LONG, ended).await;
+            assert_eq!(ended.expect("it waits for ever").ending[1], b'D');
         });
     }
 
