@@ -244,8 +244,11 @@ impl Connection {
             let over = over.await;
             let is_to_close = session.is_to_close();
             session.unpark();
-            if is_to_close && io::is_quiet(&self.client.stream, false) {
-                return Err(After::Close);
+            if is_to_close {
+                if io::is_quiet(&self.client.stream, false) {
+                    return Err(After::Close);
+                }
+                self.client.share().wish_again();
             }
             if let Some(over) = over {
                 if matches!(over, Err(After::Close)) {
