@@ -464,10 +464,10 @@ fn idle_connections_close_for_those_that_wait() {
 /// Connections are asked to close just as they are sent their next request.
 #[test]
 fn a_client_that_waits_gets_the_place_of_one_that_had_no_time_to_close() {
-    const PLACES: usize = 8;
+    const PLACES: u32 = 8;
     let (origin, bind) = (Origin::start("s1"), free_address());
     let mut config = config(bind, &[origin.address]);
-    config.frontends[0].maxconn = PLACES as u32;
+    config.frontends[0].maxconn = PLACES;
     config.frontends[0].timeouts.keep_alive = 10 * LONG;
     let _proxy = Proxy::serving(&config);
     for _ in 0..40 {
