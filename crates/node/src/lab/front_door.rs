@@ -3,6 +3,7 @@
 //! It never retries and passes resets on, so that what a client sees here is what the site did.
 
 use gaiola_wire::proxy_protocol;
+use rustix::net::RecvFlags;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -28,8 +29,10 @@ const MAXCONN: usize = 8192;
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// A client that is still sending when the site has ended is read from until it is silent for so long, and at most so long.
-const SILENCE: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(10);
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// One that may have more to send, for the site has said something within this time of its last bytes; and for how long.
+const MOMENT: Duration = Duration::from_millis(200);
+const BRIEF: (Duration, Duration) = (MOMENT, Duration::from_secs(1));
 
 /// Serves until the listener fails.
 ///
@@ -93,11 +96,36 @@ async fn join(client: &TcpStream, mut site: TcpStream, proxy_protocol: bool) -> 
     let copy_up = up.copy(client, &site, &down);
     let copy_down = down.copy(&site, client, &up);
     let ended = both((&up, copy_up), (&down, copy_down)).await;
-    if !up.is_over() && !down.is_refused() {
-        // It still sends, and may not have read what it was told.
-        read_on(client).await;
+    if ended.is_err() {
+        reset(&site);
     }
-    ended.inspect_err(|_| reset(&site))
+    drop(site);
+    if let Some(patience) = patience(client, &up, &down) {
+        read_on(client, patience).await;
+    }
+    ended
+}
+
+/// For how long the client is read from before it is closed: it still sends, and may not have read what it was told.
+fn patience(client: &TcpStream, up: &Way, down: &Way) -> Option<(Duration, Duration)> {
+    if up.is_over() || down.is_refused() {
+        return None;
+    }
+    let answered = down.came.get()?;
+    let was_answered =
+        (up.came.get()).is_some_and(|sent| answered >= sent && sent.elapsed() < MOMENT);
+    match up.is_refused() || has_unread(client) {
+        true => Some(PATIENCE),
+        false => was_answered.then_some(BRIEF),
+    }
+}
+
+fn has_unread(stream: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    matches!(
+        rustix::net::recv(stream, &mut [0_u8][..], flags),
+        Ok((1.., _))
+    )
 }
 
 /// Until nothing more can come either way: both have ended, one has broken, or one has ended whose own side takes no more.
@@ -134,6 +162,8 @@ struct Way {
     /// Why its sink takes no more, once it does not. What its source still sends is forgotten.
     refused: Cell<Option<io::ErrorKind>>,
     over: Cell<bool>,
+    /// When the last bytes came.
+    came: Cell<Option<Instant>>,
 }
 
 impl Way {
@@ -155,6 +185,7 @@ impl Way {
                 Ok(0) => break,
                 Ok(_) if self.is_refused() => {}
                 Ok(count) => {
+                    self.came.set(Some(Instant::now()));
                     if let Err(error) = write_all(to, &buffer[..count]).await {
                         self.refused.set(Some(error.kind()));
                     }
@@ -174,11 +205,11 @@ impl Way {
     }
 }
 
-/// Reads and forgets what the client still sends, until it ends or is silent for a second.
-async fn read_on(client: &TcpStream) {
+/// Reads and forgets what the client still sends, until it ends or is silent for too long.
+async fn read_on(client: &TcpStream, (silence, longest): (Duration, Duration)) {
     let all = async {
         let mut buffer = vec![0_u8; 64 * 1024];
-        while tokio::time::timeout(SILENCE, client.readable())
+        while tokio::time::timeout(silence, client.readable())
             .await
             .is_ok()
         {
@@ -189,7 +220,7 @@ async fn read_on(client: &TcpStream) {
             }
         }
     };
-    let _ = tokio::time::timeout(LONGEST, all).await;
+    let _ = tokio::time::timeout(longest, all).await;
 }
 
 async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
@@ -308,6 +339,23 @@ mod tests {
         client.write_all(b"quit").unwrap();
         drop(client);
         assert_eq!(said.recv().unwrap(), b"quit");
+    }
+
+    #[test]
+    fn a_reset_is_passed_on_at_once_to_a_client_that_waits() {
+        let door = before(|mut site| {
+            site.read_exact(&mut [0; 4]).unwrap();
+            socket2::SockRef::from(&site)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+        });
+        let began = Instant::now();
+        for _ in 0..12 {
+            let (_, _, end) = told(door, 4);
+            assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
+        // A second for each would be longer.
+        assert!(began.elapsed() < Duration::from_secs(10));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod attempt;
 mod body;
 mod exchange;
+mod large;
 mod private;
 mod record;
 mod reply;
@@ -18,12 +19,15 @@ use super::counters::Unasked;
 use super::io::{self, Buffer, Fault, Timer};
 use super::log::Ending;
 use super::thread::Worker;
+use gaiola_model::http::RequestHead;
 use gaiola_model::proxy::{Admission, Allowance, ClientTimeouts, Route};
 use gaiola_wire::http1::{self, Limits, Progress};
+use large::Text;
 use private::Private;
 use record::Record;
 use scratch::Heads;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::pin::Pin;
@@ -60,12 +64,62 @@ struct Connection {
 
 /// A request whose head has been read.
 struct Pending {
-    /// Begins with the head; what follows is of the body or of the next request.
+    /// Begins with the head, unless that is elsewhere; what follows is of the body or of the next request.
     buffer: Buffer,
+    /// Where the head is.
+    text: Text,
     heads: Heads,
     begun: Instant,
     /// How long it took until its head was there.
     took: Duration,
+}
+
+impl Pending {
+    /// A request whose head the buffer begins with.
+    fn new(buffer: Buffer, heads: Heads, begun: Instant, took: Duration) -> Self {
+        let (buffer, text) = match buffer.behind(heads.request.len) {
+            Some(behind) => (behind, Text::Large(Rc::new(buffer))),
+            None => (buffer, Text::Front),
+        };
+        Self {
+            buffer,
+            text,
+            heads,
+            begun,
+            took,
+        }
+    }
+
+    /// The head, and its text.
+    fn head(&self) -> (&RequestHead, &[u8]) {
+        let head = &self.heads.request;
+        (head, self.text.of(&self.buffer, head.len))
+    }
+
+    /// Where in the buffer it goes on behind the head.
+    fn base(&self) -> usize {
+        match self.text {
+            Text::Front => self.heads.request.len,
+            Text::Large(_) | Text::Digest(..) => 0,
+        }
+    }
+
+    /// The head is of use no more but for the log.
+    fn give_up_head(&mut self) {
+        let text = RefCell::new(std::mem::replace(&mut self.text, Text::Front));
+        large::give_up(&text, &self.heads.request);
+        self.settle(text.into_inner());
+    }
+
+    /// The head is there, or is no more than a digest from now on.
+    fn settle(&mut self, mut text: Text) {
+        if let Text::Digest(head, _) = &mut text
+            && let Some(head) = head.take()
+        {
+            self.heads.request = *head;
+        }
+        self.text = text;
+    }
 }
 
 /// What follows on a connection.
@@ -146,12 +200,7 @@ impl Connection {
             if is_worth_it {
                 match http1::parse_request(buffer.filled(), &mut heads.request, &limits) {
                     Ok(Progress::Done) => {
-                        return Ok(Pending {
-                            buffer,
-                            heads,
-                            begun,
-                            took,
-                        });
+                        return Ok(Pending::new(buffer, heads, begun, took));
                     }
                     Ok(Progress::Partial) => {}
                     Err(bad) => {
@@ -247,8 +296,11 @@ impl Connection {
             let over = over.await;
             let is_to_close = session.is_to_close();
             session.unpark();
-            if is_to_close && io::is_quiet(&self.client.stream, false) {
-                return Err(After::Close);
+            if is_to_close {
+                if io::is_quiet(&self.client.stream, false) {
+                    return Err(After::Close);
+                }
+                self.client.share().wish_again();
             }
             if let Some(over) = over {
                 if matches!(over, Err(After::Close)) {

@@ -187,7 +187,7 @@ pub(super) async fn close_gently(mut stream: Stream) {
     tokio::task::yield_now().await;
     sent(&mut stream).await;
     let _ = tokio::time::timeout(ENDING, shutdown(&mut stream)).await;
-    read_on(&mut stream).await;
+    read_on(&mut stream, PATIENCE).await;
 }
 
 /// Until what was written has left: what is late has its own time, a part of the answer.
@@ -196,18 +196,31 @@ pub(super) async fn sent(stream: &mut Stream) {
     let _ = tokio::time::timeout(SENDING, poll_fn(|cx| stream.poll_sent(cx))).await;
 }
 
-/// Reads and forgets what the other side still sends, until it ends or is silent for a second: many send all of a body
-/// before they read the answer. It has ten seconds and a quarter of a gigabyte for it.
-pub(super) async fn read_on(stream: &mut Stream) {
-    const SILENCE: Duration = Duration::from_secs(1);
-    const LONGEST: Duration = Duration::from_secs(10);
+/// How long a side that still sends is read from before it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// It is read from until it is silent for so long,
+    pub(super) silence: Duration,
+    /// and no longer than this.
+    pub(super) longest: Duration,
+}
+
+/// Where nothing is known of it: many send all of a body before they read the answer.
+pub(super) const PATIENCE: Patience = Patience {
+    silence: Duration::from_secs(1),
+    longest: Duration::from_secs(10),
+};
+
+/// Reads and forgets what the other side still sends, until it ends: as long as `patience` lets it, and at most a
+/// quarter of a gigabyte.
+pub(super) async fn read_on(stream: &mut Stream, patience: Patience) {
     const MOST: usize = 256 * 1024 * 1024;
     sent(stream).await;
-    let _ = tokio::time::timeout(LONGEST, async {
+    let _ = tokio::time::timeout(patience.longest, async {
         let mut buffer = Buffer::take_long();
         let mut forgotten = 0;
         while forgotten <= MOST {
-            let read = tokio::time::timeout(SILENCE, read(stream, &mut buffer)).await;
+            let read = tokio::time::timeout(patience.silence, read(stream, &mut buffer)).await;
             let Ok(Ok(count)) = read else { return };
             forgotten += count;
             buffer.clear();

@@ -7,6 +7,7 @@ mod httplog;
 mod line;
 mod writer;
 
+pub(super) use combined::FIELDS;
 pub(super) use line::{Asked, ClientAt, Ending, Entry, GOOD, Leg, Load};
 pub(super) use writer::{LogWriter, Signal};
 

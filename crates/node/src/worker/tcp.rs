@@ -269,9 +269,7 @@ async fn copy(
     notes.bytes = end.to_client;
     notes.ending = end.ending;
     notes.reason = end.reason.into();
-    if end.still_sends {
-        io::read_on(&mut client.stream).await;
-    }
+    end.leave(&mut client.stream).await;
 }
 
 async fn refuse(client: &mut Client, refusal: Refusal, limit: Duration) {

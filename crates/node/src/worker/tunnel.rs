@@ -1,6 +1,6 @@
 //! Bytes, copied both ways.
 
-use super::io::{self, BUFFER_LEN, Buffer, Fault, Reader, Stream, Tcp, Writer};
+use super::io::{self, BUFFER_LEN, Buffer, Fault, Patience, Reader, Stream, Tcp, Writer};
 use super::log::{Ending, GOOD};
 use super::serving::Interrupt;
 use rustix::time::{ClockId, clock_gettime};
@@ -22,45 +22,77 @@ pub(super) struct End {
     pub(super) ending: Ending,
     /// And in words; empty when both sides have closed in good order.
     pub(super) reason: &'static str,
-    /// The client still sends, and may not have read what it was told: it is to be read from before it is closed.
-    pub(super) still_sends: bool,
+    /// How the client is left.
+    farewell: Farewell,
+}
+
+/// How a client is left once its server is.
+#[derive(Debug, PartialEq, Eq)]
+struct Farewell {
+    /// For how long it is read from first: it still sends, and a reset would destroy what it has not read yet.
+    reads_on: Option<Patience>,
+    /// Whether one of the two was reset, so that it is too.
+    is_reset: bool,
+}
+
+/// An answer that came so soon after the client's bytes came while the client was sending them.
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// With a client that may have more to send: it is reset late for it where it has not.
+const BRIEF: Patience = Patience {
+    silence: MOMENT,
+    longest: Duration::from_secs(1),
+};
+
+impl End {
+    /// Leaves the client, once it has what was written. That may take long: the server and its place are to be given up first.
+    pub(super) async fn leave(&self, client: &mut Stream) {
+        match self.farewell.reads_on {
+            Some(patience) => io::read_on(client, patience).await,
+            None if self.farewell.is_reset => io::sent(client).await,
+            None => {}
+        }
+        if self.farewell.is_reset {
+            client.reset_when_dropped();
+        }
+    }
 }
 
 /// Copies until both sides have closed, one of them breaks, neither sends for as long as `silence`, or `stop`. Each side
 /// comes with what has been read from it already. A side that only stops sending still gets what the other sends. One that
-/// takes no more has still said something: the other gets it, and what it sends meanwhile is read and forgotten. Where one is
-/// reset, so is the other once it is dropped: what it got may not be all.
+/// takes no more has still said something: the other gets it, and what it sends meanwhile is read and forgotten. Where the
+/// client is reset, so is the server once it is dropped: what it got may not be all. The client is left by [`End::leave`].
 pub(super) async fn tunnel(
     (client, from_client): (&mut Stream, &[u8]),
     (server, from_server): (&mut Stream, &[u8]),
     silence: Duration,
     stop: impl Future<Output = Interrupt>,
 ) -> End {
-    let active = Cell::new(coarse_now());
-    let (up, down) = (Way::new(&active), Way::new(&active));
+    let (up, down) = (Way::new(), Way::new());
     let (client_reader, client_writer) = client.split();
     let (server_reader, server_writer) = server.split();
     let both = both(
         (&up, up.pump(client_reader, server_writer, from_client)),
         (&down, down.pump(server_reader, client_writer, from_server)),
     );
-    let mut still_sends = false;
+    let mut reads_on = None;
     let (ending, reason) = tokio::select! {
         biased;
         why = stop => ([why.letter(), b'D'], why.reason()),
         () = both => {
-            still_sends = matches!(up.state(), State::Open | State::Refused) && down.is_over();
+            if down.is_over() {
+                reads_on = patience(client, &up, &down);
+            }
             match (up.state(), down.state()) {
                 (State::Ended, State::Ended) => (GOOD, ""),
                 (State::Broken, _) | (_, State::Refused) => (*b"CD", "the client broke the connection"),
                 _ => (*b"SD", "the server broke the connection"),
             }
         }
-        () = silent(&active, silence) => (*b"cD", "both sides were silent for too long"),
+        () = silent(&up, &down, silence) => (*b"cD", "both sides were silent for too long"),
     };
-    if up.was_reset.get() || down.was_reset.get() {
-        io::sent(client).await;
-        client.reset_when_dropped();
+    let is_reset = up.was_reset.get() || down.was_reset.get();
+    if is_reset {
         server.reset_when_dropped();
     }
     End {
@@ -68,8 +100,28 @@ pub(super) async fn tunnel(
         to_server: up.count.get(),
         ending,
         reason,
-        still_sends,
+        farewell: Farewell { reads_on, is_reset },
     }
+}
+
+/// For how long the client is read from, now that the server says nothing more.
+fn patience(client: &Stream, up: &Way, down: &Way) -> Option<Patience> {
+    if down.count.get() == 0 {
+        return None; // it has been told nothing
+    }
+    match up.state() {
+        State::Refused => Some(io::PATIENCE),
+        State::Open if !io::is_quiet(client, false) => Some(io::PATIENCE),
+        State::Open => {
+            was_answered_early(coarse_now(), up.active.get(), down.active.get()).then_some(BRIEF)
+        }
+        State::Ended | State::Broken => None,
+    }
+}
+
+/// Whether the server has said something while the client was sending: each at the time when its last bytes came.
+fn was_answered_early(now: Duration, sent: Duration, answered: Duration) -> bool {
+    answered >= sent && now.saturating_sub(sent) < MOMENT
 }
 
 /// How far copying one way is.
@@ -85,8 +137,9 @@ enum State {
 }
 
 /// One way.
-struct Way<'a> {
-    active: &'a Cell<Duration>,
+struct Way {
+    /// When bytes were copied last; 0 where none were.
+    active: Cell<Duration>,
     state: Cell<State>,
     /// Whether its source's end was no good one: a reset, or TLS that was cut off.
     was_reset: Cell<bool>,
@@ -96,10 +149,10 @@ struct Way<'a> {
 /// Its sink takes no more.
 struct Refused;
 
-/// Until nothing more can come either way: both have ended, one has broken, or one has ended that the other's sink said.
+/// Until nothing more can come either way: one has broken, or each has ended or has a sink that takes no more.
 async fn both(
-    (up, pump_up): (&Way<'_>, impl Future<Output = ()>),
-    (down, pump_down): (&Way<'_>, impl Future<Output = ()>),
+    (up, pump_up): (&Way, impl Future<Output = ()>),
+    (down, pump_down): (&Way, impl Future<Output = ()>),
 ) {
     let (mut pump_up, mut pump_down) = (pin!(pump_up), pin!(pump_down));
     poll_fn(|cx| {
@@ -113,7 +166,7 @@ async fn both(
         }
         let is_over = match (up.state(), down.state()) {
             (State::Broken, _) | (_, State::Broken) => true,
-            (State::Open, _) | (_, State::Open) | (State::Refused, State::Refused) => false,
+            (State::Open, _) | (_, State::Open) => false,
             (State::Refused | State::Ended, State::Refused | State::Ended) => true,
         };
         if is_over {
@@ -125,10 +178,10 @@ async fn both(
     .await;
 }
 
-impl<'a> Way<'a> {
-    const fn new(active: &'a Cell<Duration>) -> Self {
+impl Way {
+    const fn new() -> Self {
         Self {
-            active,
+            active: Cell::new(Duration::ZERO),
             state: Cell::new(State::Open),
             was_reset: Cell::new(false),
             count: Cell::new(0),
@@ -243,9 +296,11 @@ impl<'a> Way<'a> {
 }
 
 /// Until nothing has been copied for `limit`.
-async fn silent(active: &Cell<Duration>, limit: Duration) {
+async fn silent(up: &Way, down: &Way, limit: Duration) {
+    let begun = coarse_now();
     loop {
-        let left = limit.saturating_sub(coarse_now().saturating_sub(active.get()));
+        let active = begun.max(up.active.get()).max(down.active.get());
+        let left = limit.saturating_sub(coarse_now().saturating_sub(active));
         if left.is_zero() {
             return;
         }
@@ -257,4 +312,122 @@ async fn silent(active: &Cell<Duration>, limit: Duration) {
 fn coarse_now() -> Duration {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     Duration::try_from(now).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::SendFlags;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream as Peer};
+    use std::sync::Arc;
+    use tokio::net::TcpStream;
+
+    /// Nothing that works takes this long.
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Works as a worker's thread does.
+    fn run(work: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(Default::default())
+            .unwrap()
+            .block_on(async {
+                io::send_together(&Arc::default());
+                work.await;
+                io::send_alone();
+            });
+    }
+
+    /// A connection with little room to write, and its other end.
+    fn pair() -> (Stream, Peer) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&ours, 8 * 1024).unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&peer, 8 * 1024).unwrap();
+        peer.set_read_timeout(Some(LONG)).unwrap();
+        (Stream::Tcp(TcpStream::from_std(ours).unwrap().into()), peer)
+    }
+
+    /// Writes until there is no room for a byte more, and stays none.
+    fn fill(stream: &TcpStream) {
+        let mut full = 0;
+        while full < 5 {
+            match rustix::net::send(stream, &[7], SendFlags::DONTWAIT) {
+                Ok(_) => full = 0,
+                Err(_) => {
+                    full += 1;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+    }
+
+    fn reset(peer: Peer) {
+        rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+        drop(peer);
+    }
+
+    /// A tunnel without bytes, which nothing but its sides ends.
+    async fn joined(client: &mut Stream, server: &mut Stream) -> End {
+        tunnel(
+            (client, &[]),
+            (server, &[]),
+            1000 * LONG,
+            std::future::pending(),
+        )
+        .await
+    }
+
+    #[test]
+    fn a_slow_client_holds_no_place_at_a_server_that_was_reset() {
+        run(async {
+            let ((mut client, mut to_client), (mut server, mut from_server)) = (pair(), pair());
+            fill(client.plain().unwrap().stream());
+            from_server.write_all(&[8; 100]).unwrap();
+            reset(from_server);
+            let ended = tokio::time::timeout(LONG, joined(&mut client, &mut server)).await;
+            drop(server);
+            let ended = ended.expect("it waits for the client");
+            assert_eq!((ended.ending, ended.to_client), (*b"SD", 100));
+            let reading =
+                tokio::task::spawn_blocking(move || to_client.read_to_end(&mut Vec::new()));
+            ended.leave(&mut client).await;
+            drop(client);
+            let end = reading.await.unwrap().unwrap_err();
+            assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+        });
+    }
+
+    #[test]
+    fn it_ends_once_neither_side_takes_more() {
+        run(async {
+            let ((mut client, mut one), (mut server, mut other)) = (pair(), pair());
+            // More than the other side has room for, so that its end is not seen before that of the sink.
+            for peer in [&mut one, &mut other] {
+                peer.write_all(&[7; 60_000]).unwrap();
+                peer.shutdown(Shutdown::Write).unwrap();
+            }
+            let leaves = async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                // With much that it has not read, which breaks it.
+                drop((one, other));
+            };
+            let ended = async { tokio::join!(joined(&mut client, &mut server), leaves).0 };
+            let ended = tokio::time::timeout(LONG, ended).await;
+            assert_eq!(ended.expect("it waits for ever").ending[1], b'D');
+        });
+    }
+
+    #[test]
+    fn a_client_that_was_sending_may_have_an_answer_to_read() {
+        let at = Duration::from_millis;
+        assert!(was_answered_early(at(1100), at(1000), at(1001)));
+        assert!(was_answered_early(at(1100), at(1000), at(1000)));
+        // It has asked again since, or has waited for the answer.
+        assert!(!was_answered_early(at(1100), at(1010), at(1000)));
+        assert!(!was_answered_early(at(1900), at(1000), at(1890)));
+    }
 }

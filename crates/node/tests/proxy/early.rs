@@ -1,10 +1,11 @@
-//! Servers that answer before they have read all, and close: what they have said arrives.
+//! Servers that answer before they have read all, and close: what they have said arrives. So do their resets.
 
 use super::harness::*;
 use super::tcp::tcp_config;
 use gaiola_model::proxy::Refusal;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// More than the system and the proxy hold on the way.
 const BODY: usize = 60 << 20;
@@ -89,4 +90,46 @@ fn what_a_client_says_before_it_leaves_arrives() {
         drop(client);
         assert_eq!(said.recv_timeout(LONG).unwrap(), b"quit");
     }
+}
+
+/// A server that hears a line and resets the connection.
+fn broken() -> Origin {
+    Origin::with(|connection| {
+        connection.client.line();
+        rustix::net::sockopt::set_socket_linger(&connection.client.stream, Some(Duration::ZERO))
+            .unwrap();
+    })
+}
+
+/// Where this many clients are each told a second late, it takes longer than it may.
+const CLIENTS: usize = 12;
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_reset_of_the_servers_reaches_a_client_that_waits_at_once() {
+    let (origin, bind) = (broken(), free_address());
+    let _proxy = Proxy::serving(&tcp_config(bind, &[origin.address], Refusal::Close));
+    let began = Instant::now();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect(bind);
+        client.send("hello\r\n");
+        let end = client.stream.read(&mut [0; 10]).unwrap_err();
+        assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+    }
+    assert!(began.elapsed() < SOON);
+}
+
+#[test]
+fn and_one_that_goes_on_sending() {
+    let (origin, bind) = (broken(), free_address());
+    let _proxy = Proxy::serving(&tcp_config(bind, &[origin.address], Refusal::Close));
+    let began = Instant::now();
+    for _ in 0..2 {
+        let mut client = Client::connect(bind);
+        client.send("hello\r\n");
+        while client.stream.write_all(b"still here\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    assert!(began.elapsed() < SOON);
 }

@@ -599,3 +599,53 @@ fn every_answer_of_our_own_has_its_reason_in_the_log() {
         assert!(noted.1.starts_with(reason), "{request:?}: {noted:?}");
     }
 }
+
+/// More than the workers have of the largest buffers, each with a large head and an answer that does not end.
+#[test]
+fn large_heads_with_long_answers_keep_no_others_out() {
+    many_descriptors();
+    let origin = Origin::with(|connection| {
+        let Some(request) = connection.request() else {
+            return;
+        };
+        if request.field("Upgrade").is_some() {
+            connection.say("HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n");
+            assert_eq!(connection.client.exactly(4), b"more");
+        } else {
+            connection.say("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        }
+        connection.say("hello");
+        // Until the client has left.
+        let _ = connection.client.reader.read(&mut [0]);
+    });
+    let bind = free_address();
+    let mut config = config(bind, &[origin.address]);
+    let Mode::Http { routes, .. } = &mut config.frontends[0].mode else {
+        unreachable!("it is an HTTP frontend");
+    };
+    routes[0].allowance.head = Some(64 * 1024);
+    let proxy = Proxy::serving(&config);
+    let large = "x".repeat(20_000);
+    let asked = |number: usize| {
+        let upgrade = match number % 2 {
+            0 => "",
+            _ => "Connection: upgrade\r\nUpgrade: other\r\n",
+        };
+        let mut client = Client::connect(bind);
+        client.send(&format!(
+            "GET /{number}?q HTTP/1.1\r\nHost: a\r\nX: {large}\r\n{upgrade}\r\nmore"
+        ));
+        let status = client.head().status;
+        assert!(matches!(status, 101 | 200), "{status} to request {number}");
+        assert_eq!(client.exactly(5), b"hello");
+        client
+    };
+    let clients: Vec<_> = (0..700).map(asked).collect();
+    drop(clients);
+    let lines = proxy.log_lines(700);
+    let told = |number: usize| {
+        let path = format!("/{number}");
+        lines.iter().any(|line| line["path"] == path)
+    };
+    assert!(told(0) && told(699));
+}

@@ -6,6 +6,8 @@ use gaiola_model::proxy::{
     Admin, CheckKind, ControlReply, ControlRequest, Frontend, Limit, Mode, Most, OnMarkedDown,
     ProxyStat, Refusal, Rule, ServerOrder, ServerStat, SessionState, SessionsStat,
 };
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 fn stat(proxy: &Proxy) -> ProxyStat {
@@ -457,4 +459,43 @@ fn idle_connections_close_for_those_that_wait() {
     }
     assert!(idle[0].is_closed(), "it was idle for longest");
     proxy.report();
+}
+
+/// Connections are asked to close just as they are sent their next request.
+#[test]
+fn a_client_that_waits_gets_the_place_of_one_that_had_no_time_to_close() {
+    const PLACES: u32 = 8;
+    let (origin, bind) = (Origin::start("s1"), free_address());
+    let mut config = config(bind, &[origin.address]);
+    config.frontends[0].maxconn = PLACES;
+    config.frontends[0].timeouts.keep_alive = 10 * LONG;
+    let _proxy = Proxy::serving(&config);
+    for _ in 0..40 {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..PLACES {
+                let (mut client, over) = (Client::connect(bind), &over);
+                client.get("/");
+                scope.spawn(move || {
+                    let mut goes_on = true;
+                    while goes_on && !over.load(Ordering::Relaxed) {
+                        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+                        goes_on = client.stream.write_all(get).is_ok() && !client.is_closed();
+                        if goes_on {
+                            client.response();
+                        }
+                    }
+                });
+            }
+            let answers: Vec<_> = (0..PLACES / 2)
+                .map(|_| {
+                    let mut client = Client::connect(bind);
+                    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                    !client.is_closed()
+                })
+                .collect();
+            over.store(true, Ordering::Relaxed);
+            assert!(answers.iter().all(|answered| *answered), "{answers:?}");
+        });
+    }
 }

@@ -7,6 +7,7 @@ mod receiving;
 mod sending;
 
 use super::body::Body;
+use super::large::Text;
 use super::record::Record;
 use super::scratch::Parts;
 use crate::worker::io::{Buffer, Stream, Tcp, Timer, Window};
@@ -18,7 +19,7 @@ use gaiola_core::rule::Rules;
 use gaiola_model::proxy::{Allowance, OnMarkedDown, ServerTimeouts};
 use receiving::Receiving;
 use sending::{Pace, Sending};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -26,8 +27,10 @@ use std::time::{Duration, Instant};
 
 /// Everything one attempt needs.
 pub(super) struct Attempt<'a, 'w> {
-    /// The request's head as it came; the spans of `heads.request` and `heads.onward` point into it.
+    /// The request's head as it came, unless `text` has it; the spans of `heads.request` and `heads.onward` point into it.
     pub(super) front: &'a [u8],
+    /// Where the head is. One of the largest buffers is given up as soon as the request cannot be sent once more.
+    pub(super) text: &'a RefCell<Text>,
     pub(super) heads: &'a mut Parts,
     /// What came behind the head.
     pub(super) window: &'a mut Window<'w>,
@@ -164,6 +167,7 @@ impl Attempt<'_, '_> {
             rewritten,
             ..
         } = &mut *self.heads;
+        let request = &*request;
         let edit = self.rules.map(|rules| rules.response_edit(rewritten));
         let (from_client, to_client) = self.client.split();
         let (from_server, to_server) = self.server.split();
@@ -171,6 +175,8 @@ impl Attempt<'_, '_> {
         let mut sending = Sending {
             head: onward,
             front: self.front,
+            text: self.text,
+            request,
             window: self.window,
             body: self.body.clone(),
             from: from_client,
@@ -183,6 +189,7 @@ impl Attempt<'_, '_> {
         };
         let mut receiving = Receiving {
             request,
+            text: self.text,
             response,
             back,
             buffer: self.buffer,

@@ -4,11 +4,12 @@ mod reach;
 
 use super::attempt::{Attempt, Holder, Outcome};
 use super::body::Body;
+use super::large::Text;
 use super::record::Record;
 use super::request::{Request, Then, own};
 use super::scratch::Parts;
 use super::{Connection, Pending};
-use crate::worker::io::{self, Buffer};
+use crate::worker::io::Buffer;
 use crate::worker::log::{Ending, GOOD};
 use crate::worker::serving::{Backend, Interrupt, NoServer, Place, Want};
 use crate::worker::thread::seconds;
@@ -23,6 +24,7 @@ use gaiola_model::http::{Framing, Version};
 use gaiola_model::proxy::{Address, Admission, ClientTimeouts, OnMarkedDown};
 use reach::{Failed, Upstream, lease, note_failure, reach};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -148,7 +150,7 @@ fn want(
     record: &mut Record,
     backend: &Backend,
 ) -> (Want, Option<Found>) {
-    let (head, buffer) = (&pending.heads.request, pending.buffer.filled());
+    let (head, buffer) = pending.head();
     let jar = backend.jar.as_ref();
     let found = jar.and_then(|jar| jar.find(head, buffer, seconds()));
     if let Some(jar) = jar {
@@ -230,7 +232,7 @@ fn prepare(
     };
     forward::request(
         &heads.request,
-        pending.buffer.filled(),
+        pending.text.of(&pending.buffer, heads.request.len),
         &hop,
         &mut heads.onward,
     );
@@ -249,14 +251,18 @@ async fn once(
     let &ClientTimeouts {
         idle, body_rate, ..
     } = &frontend.timeouts;
+    let (head, text) = pending.head();
+    let bound = upstream.bound || private::by_request(head, text);
+    let (base, framing) = (pending.base(), head.framing);
+    let text = RefCell::new(std::mem::replace(&mut pending.text, Text::Front));
     let heads = &mut *pending.heads;
-    let (head_len, framing) = (heads.request.len, heads.request.framing);
-    let (front, mut window) = pending.buffer.split(head_len);
+    let (front, mut window) = pending.buffer.split(base);
     let mut response = None;
     let (worker, local) = (&connection.worker, connection.client.local);
     let keep_alive = || request.keep_alive && worker.admission(local) == Admission::Accept;
     let mut attempt = Attempt {
         front,
+        text: &text,
         heads,
         window: &mut window,
         body: Body::new(framing),
@@ -282,17 +288,15 @@ async fn once(
     let (outcome, sent) = attempt.run().await;
     let body_held = !window.was_overwritten();
     let rest = window.range();
-    let rest = head_len + rest.start..head_len + rest.end;
+    let rest = base + rest.start..base + rest.end;
+    pending.settle(text.into_inner());
     match outcome {
         Outcome::Answered {
             keep_client,
             keep_server,
         } => {
             let Upstream {
-                lease,
-                mut stream,
-                bound,
-                ..
+                lease, mut stream, ..
             } = upstream;
             record.ending = GOOD;
             if lease.server.proved_well() {
@@ -300,8 +304,6 @@ async fn once(
                     .worker
                     .report(&lease.server.member, Input::Served);
             }
-            let (head, front) = (&pending.heads.request, pending.buffer.front(head_len));
-            let bound = bound || private::by_request(head, front);
             match keep_server {
                 Some(holder) => {
                     let bound = bound || holder == Holder::Client;
@@ -338,6 +340,8 @@ async fn once(
                 return Ok(gone(record, ending, reason));
             }
             record.fail(ending, reason);
+            // Its place is free while the client is told.
+            drop(upstream);
             let request = Request {
                 keep_alive: false,
                 ..*request
@@ -415,8 +419,6 @@ async fn talk(
     record.body_bytes += end.to_server;
     record.fail(end.ending, end.reason);
     drop((server, upstream));
-    if end.still_sends {
-        io::read_on(&mut connection.client.stream).await;
-    }
+    end.leave(&mut connection.client.stream).await;
     Then::Abort
 }

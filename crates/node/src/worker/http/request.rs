@@ -6,14 +6,14 @@ use super::reply::{self, Reply};
 use super::scratch::Parts;
 use super::{After, Connection, Pending, exchange, rules};
 use crate::worker::files;
-use crate::worker::io::{Buffer, Fault};
+use crate::worker::io::Fault;
 use crate::worker::log::Leg;
 use crate::worker::serving::{Place, Serving};
 use crate::worker::sessions::Way;
 use gaiola_core::forward::{self, Edit};
 use gaiola_core::route::Asked;
 use gaiola_core::rule::{Rewritten, Rules};
-use gaiola_model::http::{FieldName, Framing, Method, RequestHead};
+use gaiola_model::http::{FieldName, Framing, Method};
 use gaiola_model::proxy::{Admission, Allowance, Mode, Route};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -71,9 +71,8 @@ pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) ->
             record.place = Place::Nowhere; // it was one of the former configuration
             continue;
         }
+        record.finish(connection, &serving, Some(pending.head()));
         let head = &pending.heads.request;
-        let front = pending.buffer.front(head.len);
-        record.finish(connection, &serving, Some((head, front)));
         connection.client.session.rest();
         let is_last = !head.keep_alive && head.framing == Framing::None;
         return match then {
@@ -108,10 +107,11 @@ async fn route(
         scratch,
         ..
     } = &mut *pending.heads;
+    let text = pending.text.of(&pending.buffer, head.len);
     let asked = Asked {
         head,
-        buffer: pending.buffer.filled(),
-        client: forward::client(head, pending.buffer.filled(), sender, trusted),
+        buffer: text,
+        client: forward::client(head, text, sender, trusted),
     };
     let (found, ambiguous) = match guide.table.find(&asked, scratch) {
         Ok(found) => (found, None),
@@ -137,9 +137,9 @@ async fn route(
             .filter(|rules| !rules.is_empty()),
         allowance: found.map_or(&none, |index| &routes[index].allowance),
     };
-    record.adopt_id(head, pending.buffer.filled(), request.trusted);
+    record.adopt_id(head, text, request.trusted);
     record.client = Some(request.client);
-    if forward::is_loop(head, pending.buffer.filled(), &serving.config().server) {
+    if forward::is_loop(head, text, &serving.config().server) {
         record.fail(
             *b"PR",
             "it goes round: `Via` has our own name again and again",
@@ -183,24 +183,25 @@ async fn follow(
         record.fail(answer.ending, answer.reason.clone());
         return answer_with(connection, pending, request, record, &answer).await;
     }
-    let head = &pending.heads.request;
-    if forward::max_forwards(head, pending.buffer.filled()) == Some(0) {
+    let (head, text) = pending.head();
+    if forward::max_forwards(head, text) == Some(0) {
         record.fail(*b"LR", "its Max-Forwards lets it go no further");
         return end_here(connection, pending, request, record).await;
     }
     if !route.files.is_empty() && matches!(head.method, Method::Get | Method::Head) {
         let made = &pending.heads.rewritten;
         let path = request.rules.map_or(&b""[..], |_| &made.path);
-        let asked = files::Asked::new(head, pending.buffer.filled(), path);
+        let asked = files::Asked::new(head, text, path);
         if let Some(found) = files::find(&route.files, &asked) {
             record.place = Place::Files;
             record.ending = *b"LR";
-            let rest = rest_of(head, &pending.buffer);
+            let rest = rest_of(pending);
             let keep_alive = request.keep_alive && rest.is_some();
             let hop = &request.serving.config().server;
             let edit = request.response_edit(made);
             let answer = found.answer(&asked, hop, keep_alive, &edit);
             record.status = answer.status;
+            pending.give_up_head();
             let limit = connection.write_limit();
             let date = connection.worker.date();
             let (stream, timer) = (&mut connection.client.stream, &mut connection.client_timer);
@@ -228,7 +229,7 @@ async fn follow(
 /// Answers as a rule says.
 async fn answer_with(
     connection: &mut Connection,
-    pending: &Pending,
+    pending: &mut Pending,
     request: &Request<'_>,
     record: &mut Record,
     answer: &rules::Answer,
@@ -247,11 +248,11 @@ async fn answer_with(
 /// other fields may hold what nobody should read.
 async fn end_here(
     connection: &mut Connection,
-    pending: &Pending,
+    pending: &mut Pending,
     request: &Request<'_>,
     record: &mut Record,
 ) -> Then {
-    let (head, buffer) = (&pending.heads.request, pending.buffer.filled());
+    let (head, buffer) = pending.head();
     let mut traced = Vec::new();
     if head.method == Method::Trace {
         traced.extend_from_slice(&buffer[..head.target.end as usize]);
@@ -283,16 +284,16 @@ pub(super) async fn own(
 
 async fn tell(
     connection: &mut Connection,
-    pending: &Pending,
+    pending: &mut Pending,
     request: &Request<'_>,
     record: &mut Record,
     reply: Reply<'_>,
 ) -> Then {
-    let head = &pending.heads.request;
-    let rest = rest_of(head, &pending.buffer);
+    pending.give_up_head();
+    let rest = rest_of(pending);
     let keep_alive = request.keep_alive && rest.is_some();
     let reply = Reply {
-        is_head: head.method == Method::Head,
+        is_head: pending.heads.request.method == Method::Head,
         keep_alive,
         edit: request.response_edit(&pending.heads.rewritten),
         ..reply
@@ -306,10 +307,10 @@ async fn tell(
 }
 
 /// What follows a request whose body nobody reads, where all of it is there.
-fn rest_of(head: &RequestHead, buffer: &Buffer) -> Option<std::ops::Range<usize>> {
-    let behind = &buffer.filled()[head.len..];
-    let mut body = Body::new(head.framing);
+fn rest_of(pending: &Pending) -> Option<std::ops::Range<usize>> {
+    let base = pending.base();
+    let behind = &pending.buffer.filled()[base..];
+    let mut body = Body::new(pending.heads.request.framing);
     let taken = body.take(behind).ok()?;
-    body.is_done()
-        .then(|| head.len + taken..head.len + behind.len())
+    body.is_done().then(|| base + taken..base + behind.len())
 }

@@ -87,7 +87,7 @@ async fn go_through(
     } = &mut *pending.heads;
     let known = Known {
         head,
-        buffer: pending.buffer.filled(),
+        buffer: pending.text.of(&pending.buffer, head.len),
         client: request.client,
         local: connection.client.local,
         https: request.https,

@@ -147,9 +147,26 @@ impl Buffer {
         }
     }
 
-    /// Everything behind what is filled, to be read into.
+    /// Everything behind what is filled, to be read into; of the largest kind as much as a buffer of the usual size has, so
+    /// that what comes behind a head fits one.
     pub(in crate::worker) fn space(&mut self) -> &mut [u8] {
-        &mut self.data[self.end..]
+        let end = match self.data.len() {
+            LARGEST_LEN => LARGEST_LEN.min(self.end + BUFFER_LEN),
+            len => len,
+        };
+        &mut self.data[self.end..end]
+    }
+
+    /// What is filled behind the first `count` bytes, in a buffer of the usual size; `None` where this is none of the
+    /// largest kind.
+    pub(in crate::worker) fn behind(&self, count: usize) -> Option<Self> {
+        (self.data.len() == LARGEST_LEN).then(|| {
+            let mut behind = Self::take();
+            let rest = &self.filled()[count..];
+            behind.space()[..rest.len()].copy_from_slice(rest);
+            behind.advance(rest.len());
+            behind
+        })
     }
 
     /// So many bytes of [`Self::space`] have been filled.

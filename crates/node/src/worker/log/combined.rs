@@ -22,13 +22,16 @@ pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out
     }
     let body = entry.bytes.saturating_sub(entry.head_bytes);
     write!(out, "\" {:03} {body} \"", entry.status).expect(MEMORY);
-    field(entry, b"referer", out);
+    field(entry, FIELDS[0], out);
     out.extend_from_slice(b"\" \"");
-    field(entry, b"user-agent", out);
+    field(entry, FIELDS[1], out);
     out.push(b'"');
 }
 
 const MEMORY: &str = "writing to memory";
+
+/// The fields of a request that the log tells of, in lower case.
+pub(in crate::worker) const FIELDS: [&[u8]; 2] = [b"referer", b"user-agent"];
 
 /// The value of the first field of this name, `-` where there is none.
 fn field(entry: &Entry<'_>, name: &[u8], out: &mut Vec<u8>) {

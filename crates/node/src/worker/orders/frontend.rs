@@ -14,7 +14,9 @@ pub(in crate::worker) struct FrontendShare {
     told: AtomicU64,
     full: AtomicBool,
     closed: Notify,
-    /// Idle connections that are to close for others that wait.
+    /// Who waits until a further connection may be opened.
+    waiting: AtomicU32,
+    /// Idle connections that are to close for them; of no meaning where nobody waits.
     wishes: AtomicU32,
     crowded: Notify,
 }
@@ -30,6 +32,7 @@ impl FrontendShare {
             told: AtomicU64::new(0),
             full: AtomicBool::new(false),
             closed: Notify::new(),
+            waiting: AtomicU32::new(0),
             wishes: AtomicU32::new(0),
             crowded: Notify::new(),
         }
@@ -51,31 +54,44 @@ impl FrontendShare {
     /// Counts a further connection as soon as at most `limit` are then open. Idle ones are asked to close meanwhile: some at
     /// a time where there are many, for each is looked for among all.
     pub(in crate::worker) async fn open_when_room(&self, limit: u32) {
+        let _waits = Waits::of(&self.waiting);
         while !self.try_open(limit) {
             let closed = self.closed.notified();
             self.full.store(true, Ordering::SeqCst);
             if self.try_open(limit) {
                 break;
             }
-            let some = (limit / 64).clamp(1, 32);
-            self.wishes.fetch_max(some, Ordering::SeqCst);
-            self.crowded.notify_waiters();
+            self.wish((limit / 64).clamp(1, 32));
             closed.await;
         }
-        self.wishes.store(0, Ordering::SeqCst);
+    }
+
+    /// Wishes for so many idle connections to close, in all.
+    fn wish(&self, some: u32) {
+        self.wishes.fetch_max(some, Ordering::SeqCst);
+        self.crowded.notify_waiters();
     }
 
     /// Whether others wait for idle connections to close.
     pub(in crate::worker) fn is_crowded(&self) -> bool {
-        self.wishes.load(Ordering::Relaxed) > 0
+        self.waiting.load(Ordering::Relaxed) > 0 && self.wishes.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether an idle connection is to close for another that waits; whoever asks has to close it then.
+    /// Whether an idle connection is to close for another that waits; whoever asks has to close it then, or to say that it
+    /// [cannot](Self::wish_again).
     pub(in crate::worker) fn grants_wish(&self) -> bool {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
         let one_less = |wishes: u32| wishes.checked_sub(1);
         self.wishes
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
             .is_ok()
+    }
+
+    /// One that was to close has something to do again: another has to close in its place.
+    pub(in crate::worker) fn wish_again(&self) {
+        self.wish(1);
     }
 
     /// Until idle connections are asked to close, from when this is called.
@@ -121,9 +137,27 @@ impl FrontendShare {
     }
 }
 
+/// Counts one who waits.
+struct Waits<'a>(&'a AtomicU32);
+
+impl<'a> Waits<'a> {
+    fn of(waiting: &'a AtomicU32) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
 
     #[test]
     fn a_full_frontend_opens_nothing_more() {
@@ -149,6 +183,35 @@ mod tests {
             frontend.close();
         };
         tokio::join!(waits, closes);
+    }
+
+    #[test]
+    fn who_finds_room_takes_no_others_wish_along() {
+        let frontend = FrontendShare::new("site");
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(frontend.try_open(1));
+        let mut waits = pin!(frontend.open_when_room(1));
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        assert!(pin!(frontend.open_when_room(2)).poll(&mut cx).is_ready());
+        assert!(frontend.is_crowded() && frontend.grants_wish());
+    }
+
+    #[test]
+    fn a_wish_that_was_granted_in_vain_is_another_connections() {
+        let frontend = FrontendShare::new("site");
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(frontend.try_open(1));
+        {
+            let mut waits = pin!(frontend.open_when_room(1));
+            assert!(waits.as_mut().poll(&mut cx).is_pending());
+            assert!(frontend.grants_wish() && !frontend.grants_wish());
+            let mut crowded = pin!(frontend.crowded());
+            frontend.wish_again();
+            assert!(crowded.as_mut().poll(&mut cx).is_ready());
+            assert!(frontend.grants_wish());
+            frontend.wish_again();
+        }
+        assert!(!frontend.grants_wish(), "nobody waits any more");
     }
 
     #[test]

@@ -4,12 +4,14 @@ use super::{Holder, Outcome, Stage};
 use crate::worker::check::in_words;
 use crate::worker::http::LIMITS;
 use crate::worker::http::body::Body;
+use crate::worker::http::large::{self, Text};
 use crate::worker::io::{self, Buffer, Fault, Pipe, Reader, Timer, Writer};
 use gaiola_core::forward::{self, Answer, Edit, Outgoing};
 use gaiola_core::private;
 use gaiola_core::retry::Failure;
 use gaiola_model::http::{Method, RequestHead, ResponseHead, Version};
 use gaiola_wire::http1::{self, ChunkDecoder, Part, Progress};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::pin::{Pin, pin};
@@ -19,6 +21,7 @@ use std::time::Duration;
 /// The response's way to the client.
 pub(super) struct Receiving<'a> {
     pub(super) request: &'a RequestHead,
+    pub(super) text: &'a RefCell<Text>,
     pub(super) response: &'a mut ResponseHead,
     pub(super) back: &'a mut Outgoing,
     pub(super) buffer: &'a mut Option<Buffer>,
@@ -95,6 +98,7 @@ impl Receiving<'_> {
         let data = if self.response.upgrade { &[] } else { data };
         let pieces = self.back.slices(buffer.filled()).chain([data]);
         self.stage.status.set(self.response.status);
+        large::give_up(self.text, self.request);
         let written = io::write_pieces(&mut self.to, pieces, &self.stage.delivered);
         let written = self.timer.within(self.client_limit, written).await;
         written.map_err(client_gone)?;
@@ -249,6 +253,7 @@ impl Receiving<'_> {
         let mut chunks = ChunkDecoder::default();
         let buffer = self.buffer.as_mut().expect("a head was read into it");
         self.stage.status.set(self.response.status);
+        large::give_up(self.text, self.request);
         let head = self.back.slices(buffer.filled());
         let written = io::write_pieces(&mut self.to, head, &self.stage.delivered);
         self.timer

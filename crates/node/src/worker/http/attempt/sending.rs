@@ -2,9 +2,12 @@
 
 use super::{Outcome, Stage, Stop};
 use crate::worker::http::body::Body;
+use crate::worker::http::large::{self, Text};
 use crate::worker::io::{self, Fault, Reader, Timer, Window, Writer};
 use crate::worker::log::Ending;
 use gaiola_core::forward::Outgoing;
+use gaiola_model::http::RequestHead;
+use std::cell::RefCell;
 use std::future::pending;
 use std::time::{Duration, Instant};
 
@@ -12,6 +15,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Sending<'a, 'b> {
     pub(super) head: &'a Outgoing,
     pub(super) front: &'a [u8],
+    pub(super) text: &'a RefCell<Text>,
+    pub(super) request: &'a RequestHead,
     pub(super) window: &'a mut Window<'b>,
     pub(super) body: Body,
     pub(super) from: Reader<'a>,
@@ -83,12 +88,15 @@ impl Sending<'_, '_> {
         self.pace.received += self.window.filled().len() as u64;
         let part = self.take()?;
         let body = &self.window.filled()[..part];
-        let pieces = self.head.slices(self.front).chain([body]);
+        let large = self.text.borrow().large();
+        let front = large.as_ref().map_or(self.front, |large| large.filled());
+        let pieces = self.head.slices(front).chain([body]);
         let written = io::write_pieces(&mut self.to, pieces, &self.stage.sent);
         self.timer
             .within(self.limit, written)
             .await
             .map_err(|_| Stop::Server)?;
+        drop(large);
         self.window.consume(part);
         while !self.body.is_done() {
             if self.window.filled().is_empty() {
@@ -132,6 +140,8 @@ impl Sending<'_, '_> {
     async fn read(&mut self) -> Result<(), Stop> {
         if self.window.is_full() {
             self.window.reuse();
+            // Without its body it cannot be sent once more.
+            large::give_up(self.text, self.request);
         }
         let left = match self.stage.is_answered() {
             true => Duration::MAX, // it may be a conversation
