@@ -8,8 +8,8 @@
 //! than the others is put out alike (see [`slow_members`]), but for the whole of its time: a probe may still be quick.
 //!
 //! Down is not dead: one that is busy accepts connections and answers late. What is under way with it goes on; only a
-//! member to which no connection is made is [`Output::Lost`]: it is dead, or so busy that its listen queue is full. What members that are down or out still serve is decided
-//! for all of a backend together, by [`who_serves`].
+//! member to which no connection is made is [`Output::Lost`]: it is dead, or so busy that its listen queue is full. What
+//! members that are down or out still serve is decided for all of a backend together, by [`who_serves`].
 
 mod serve;
 mod slow;
@@ -33,7 +33,7 @@ pub enum Unproven {
 /// What a failed probe or attempt has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symptom {
-    /// Nothing came back: no connection in time, or no way there. What is under way there has nobody to answer it.
+    /// Nothing came back: no connection in time, or no way there. It is dead, or its listen queue is full.
     Lost,
     /// The connection was refused: nothing listens. The connections of a process that died end by themselves; one that
     /// ends in good order may still answer on them.

@@ -2,12 +2,14 @@
 //!
 //! It never retries and passes resets on, so that what a client sees here is what the site did.
 
+use crate::os;
 use gaiola_wire::proxy_protocol;
 use rustix::net::RecvFlags;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -33,6 +35,8 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 /// One that may have more to send, for the site has said something within this time of its last bytes; and for how long.
 const MOMENT: Duration = Duration::from_millis(200);
 const BRIEF: (Duration, Duration) = (MOMENT, Duration::from_secs(1));
+/// One to which something is on its way is reset once it has acknowledged that, or nothing more of it for this long.
+const ACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves until the listener fails.
 ///
@@ -100,8 +104,10 @@ async fn join(client: &TcpStream, mut site: TcpStream, proxy_protocol: bool) -> 
         reset(&site);
     }
     drop(site);
-    if let Some(patience) = patience(client, &up, &down) {
-        read_on(client, patience).await;
+    match patience(client, &up, &down) {
+        Some(patience) => read_on(client, patience).await,
+        None if ended.is_err() => os::socket::acknowledged(client.as_fd(), ACK_LIMIT).await,
+        None => {}
     }
     ended
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 
 /// Registers a listening socket with the event loop, so that its readiness is known without accepting.
@@ -42,4 +42,36 @@ pub fn since_last_ack(connection: BorrowedFd<'_>) -> io::Result<Duration> {
     // SAFETY: a struct of integers, all of it zero or written by the kernel.
     let info = unsafe { info.assume_init() };
     Ok(Duration::from_millis(info.tcpi_last_ack_recv.into()))
+}
+
+/// Between two looks at what a peer has acknowledged.
+const ACK_POLL: Duration = Duration::from_millis(10);
+
+/// Until the peer's kernel has acknowledged everything that was written to this TCP connection, or nothing more of it for
+/// `silence`: before a reset, which would destroy what is on its way.
+pub async fn acknowledged(connection: BorrowedFd<'_>, silence: Duration) {
+    let (mut least, mut since) = (usize::MAX, Instant::now());
+    loop {
+        match unacknowledged(connection) {
+            Ok(0) | Err(_) => return,
+            Ok(left) if left < least => (least, since) = (left, Instant::now()),
+            Ok(_) if since.elapsed() >= silence => return,
+            Ok(_) => {}
+        }
+        tokio::time::sleep(ACK_POLL).await;
+    }
+}
+
+/// Bytes that were written to a TCP connection and that its peer has not acknowledged.
+///
+/// # Errors
+/// What the system said.
+fn unacknowledged(connection: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut left: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes one int.
+    let result = unsafe { libc::ioctl(connection.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(left).unwrap_or(0))
 }

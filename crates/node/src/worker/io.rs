@@ -190,10 +190,16 @@ pub(super) async fn close_gently(mut stream: Stream) {
     read_on(&mut stream, PATIENCE).await;
 }
 
-/// Until what was written has left: what is late has its own time, a part of the answer.
+/// Until what was written has arrived, as far as the peer takes it: what is late has its own time, a part of the answer.
 pub(super) async fn sent(stream: &mut Stream) {
     const SENDING: Duration = Duration::from_secs(30);
-    let _ = tokio::time::timeout(SENDING, poll_fn(|cx| stream.poll_sent(cx))).await;
+    let arrives = async {
+        let sent = poll_fn(|cx| stream.poll_sent(cx)).await;
+        if let (Ok(()), Some(tcp)) = (sent, stream.tcp()) {
+            tcp.acknowledged().await;
+        }
+    };
+    let _ = tokio::time::timeout(SENDING, arrives).await;
 }
 
 /// How long a side that still sends is read from before it is closed.

@@ -80,7 +80,7 @@ pub(super) struct Health {
     /// How often it went down; a worker that sees another number than before closes its idle connections, and its sessions
     /// where that is wanted.
     pub(super) downs: u64,
-    /// How often nothing came back from it any more: what waits for it waits in vain.
+    /// How often no connection could be made to it any more: what waits for it may wait in vain.
     pub(super) losses: u64,
     /// What part of its weight it takes part with, in sixteenths.
     pub(super) share: u8,

@@ -9,7 +9,7 @@ use super::log::{Asked, Ending, Entry, GOOD, Leg};
 use super::serving::{Backend, Lease, NoServer, Place, Serving, Want};
 use super::sessions::Way;
 use super::thread::Worker;
-use super::tunnel::tunnel;
+use super::tunnel::{End, tunnel};
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
 use gaiola_core::retry::MOST_ATTEMPTS;
@@ -60,30 +60,38 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     loop {
         let serving = worker.serving();
         let served = serve_with(worker, &mut client, &serving, &mut notes).await;
-        if let Some(served) = served {
-            finish(worker, &client, &serving, &notes);
-            if !served {
-                client.session.rest();
-                io::close_gently(client.stream).await;
-            }
-            return;
-        }
+        let Some(served) = served else {
+            continue;
+        };
+        finish(worker, &client, &serving, &notes);
+        client.session.rest();
+        return match served {
+            Served::ByServer(end) => end.leave(&mut client.stream).await,
+            Served::ByNobody => io::close_gently(client.stream).await,
+        };
     }
 }
 
-/// Serves a session with this configuration, and tells whether a server did; `None` when another configuration has taken
-/// its place before there was one.
+/// How a session was served.
+enum Served {
+    /// A server has ended it, or its client.
+    ByServer(End),
+    /// It came to no server.
+    ByNobody,
+}
+
+/// Serves a session with this configuration; `None` when another configuration has taken its place before there was a server.
 async fn serve_with(
     worker: &Rc<Worker>,
     client: &mut Client,
     serving: &Serving,
     notes: &mut Notes,
-) -> Option<bool> {
+) -> Option<Served> {
     notes.place = Place::Nowhere;
     notes.redispatched.clear();
     let Some((index, _)) = serving.frontend(&client.bind) else {
         (notes.ending, notes.reason) = (*b"PR", "nothing is served here any more".into());
-        return Some(false);
+        return Some(Served::ByNobody);
     };
     let (_, config) = serving.of(index);
     let Mode::Tcp {
@@ -91,14 +99,14 @@ async fn serve_with(
     } = config.mode
     else {
         (notes.ending, notes.reason) = (*b"PR", "no TCP is served here any more".into());
-        return Some(false);
+        return Some(Served::ByNobody);
     };
     let named = client.server_name.as_deref();
     let named = named.and_then(|name| route::find_by_name(sni, name));
     let route = named.map_or(0, |route| route + 1);
     let Some((backend_index, backend)) = serving.backend(index, route) else {
         (notes.ending, notes.reason) = (*b"LR", "its route leads to no backend".into());
-        return Some(false);
+        return Some(Served::ByNobody);
     };
     notes.place = Place::Backend(backend_index);
     let want = Want {
@@ -108,16 +116,9 @@ async fn serve_with(
     };
     match reach(worker, client, (backend_index, backend), want, notes).await {
         Ok((lease, stream)) => {
-            copy(
-                client,
-                backend,
-                lease,
-                stream,
-                config.timeouts.tunnel,
-                notes,
-            )
-            .await;
-            Some(true)
+            let silence = config.timeouts.tunnel;
+            let end = copy(client, backend, lease, stream, silence, notes).await;
+            Some(Served::ByServer(end))
         }
         Err(NoServer::Superseded) => None,
         Err(why) => {
@@ -126,7 +127,7 @@ async fn serve_with(
                 notes.reason = why.to_string();
             }
             refuse(client, refusal, config.timeouts.request_head).await;
-            Some(false)
+            Some(Served::ByNobody)
         }
     }
 }
@@ -252,7 +253,7 @@ async fn copy(
     mut server: Stream,
     silence: Duration,
     notes: &mut Notes,
-) {
+) -> End {
     let down = lease.server.shut(backend.config.on_marked_down);
     client.session.tunnel();
     let early = client.early.take();
@@ -269,7 +270,7 @@ async fn copy(
     notes.bytes = end.to_client;
     notes.ending = end.ending;
     notes.reason = end.reason.into();
-    end.leave(&mut client.stream).await;
+    end
 }
 
 async fn refuse(client: &mut Client, refusal: Refusal, limit: Duration) {

@@ -232,7 +232,10 @@ impl Way {
         to: &mut Writer<'_>,
         first: &[u8],
     ) -> Result<Fault, Refused> {
-        self.write(to, first).await?;
+        if !first.is_empty() {
+            self.active.set(coarse_now());
+            self.write(to, first).await?;
+        }
         loop {
             // No buffer is held while nothing comes.
             if let Err(error) = poll_fn(|cx| from.poll_read_ready(cx)).await {
@@ -392,12 +395,15 @@ mod tests {
             drop(server);
             let ended = ended.expect("it waits for the client");
             assert_eq!((ended.ending, ended.to_client), (*b"SD", 100));
-            let reading =
-                tokio::task::spawn_blocking(move || to_client.read_to_end(&mut Vec::new()));
+            let reading = tokio::task::spawn_blocking(move || {
+                let mut all = Vec::new();
+                (to_client.read_to_end(&mut all).unwrap_err().kind(), all)
+            });
             ended.leave(&mut client).await;
             drop(client);
-            let end = reading.await.unwrap().unwrap_err();
-            assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+            let (end, all) = reading.await.unwrap();
+            assert_eq!(end, ErrorKind::ConnectionReset);
+            assert!(all.ends_with(&[8; 100]), "what was said last is lost");
         });
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 pub(super) struct Seen {
     pub(super) health: RefCell<Health>,
     pub(super) counts: Cell<HealthCounts>,
-    /// How often nothing came back from it any more.
+    /// How often no connection could be made to it any more.
     pub(super) losses: Cell<u64>,
     /// When it last went up or down, or was first seen.
     pub(super) changed_at: Cell<Instant>,

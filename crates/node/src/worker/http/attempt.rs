@@ -231,7 +231,8 @@ impl Attempt<'_, '_> {
                 if let Some(outcome) = shut.then(|| interrupt(&stage, why)) {
                     return Poll::Ready(outcome);
                 }
-                if let (Interrupt::Lost, Some(carrier)) = (why, carrier.clone()) {
+                let may_move = repeatable && !stage.is_answered();
+                if let (Interrupt::Lost, true, Some(carrier)) = (why, may_move, carrier.clone()) {
                     dying = Some(Box::pin(async move { carrier.is_dead().await }));
                 }
                 interrupted = self.member.interrupted();

@@ -84,28 +84,38 @@ impl Tcp {
     }
 
     /// Whether the peer's kernel acknowledges nothing any more, found out by keep-alive probes within 1.3 s. A process that is
-    /// busy or hangs does not matter: its kernel acknowledges all the same. Probes go on, so that a peer which is lost later
-    /// ends the connection too.
+    /// busy or hangs does not matter: its kernel acknowledges all the same.
     pub(in crate::worker) async fn is_dead(&self) -> bool {
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE);
-        let begun = Instant::now();
-        if SockRef::from(&self.0.stream)
-            .set_tcp_keepalive(&keepalive)
-            .is_err()
-        {
+        let connection = SockRef::from(&self.0.stream);
+        let (begun, before) = (Instant::now(), self.since_last_ack());
+        // The interval first: the time of silence may be over already, and then the first probe leaves at once.
+        let often = TcpKeepalive::new().with_interval(KEEPALIVE);
+        let soon = TcpKeepalive::new().with_time(KEEPALIVE);
+        let probing = connection.set_tcp_keepalive(&often);
+        let probing = probing.and_then(|()| connection.set_tcp_keepalive(&soon));
+        let (Some(before), Ok(())) = (before, probing) else {
             return true;
-        }
-        while begun.elapsed() < KEEPALIVE + ACK_LIMIT {
+        };
+        let answered = || {
+            let ago = self.since_last_ack();
+            ago.is_some_and(|ago| ago + TICK < before + begun.elapsed())
+        };
+        while begun.elapsed() < KEEPALIVE + ACK_LIMIT && !answered() {
             tokio::time::sleep(ACK_POLL).await;
-            match os::socket::since_last_ack(self.0.stream.as_fd()) {
-                Ok(ago) if ago + TICK < begun.elapsed() => return false,
-                Ok(_) => {}
-                Err(_) => return true,
-            }
         }
-        true
+        // One probe that gets lost later must not end what is well now.
+        let _ = connection.set_keepalive(false);
+        !answered()
+    }
+
+    /// How long ago the peer's kernel last acknowledged anything; `None`: the connection is no more.
+    fn since_last_ack(&self) -> Option<Duration> {
+        os::socket::since_last_ack(self.0.stream.as_fd()).ok()
+    }
+
+    /// Until the peer's kernel has acknowledged all that has left, or nothing more of it for a second.
+    pub(super) async fn acknowledged(&self) {
+        os::socket::acknowledged(self.0.stream.as_fd(), Duration::from_secs(1)).await;
     }
 
     /// Nothing of what waits leaves any more.

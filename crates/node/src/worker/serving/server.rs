@@ -56,7 +56,7 @@ struct Interrupts {
 pub(in crate::worker) enum Interrupt {
     /// It was marked down. It may be busy, and answer what it has.
     Down,
-    /// Nothing comes back from it any more.
+    /// No connection is made to it any more: it may be dead.
     Lost,
     /// An operator has ended its sessions.
     Ended,
@@ -67,7 +67,7 @@ impl Interrupt {
     pub(in crate::worker) const fn reason(self) -> &'static str {
         match self {
             Self::Down => "the server was marked down",
-            Self::Lost => "the server is lost: nothing comes back from it",
+            Self::Lost => "the server is dead: its system acknowledges nothing",
             Self::Ended => "the server's sessions were ended by an operator",
         }
     }

@@ -29,29 +29,15 @@ impl Supervisor {
         wait: Duration,
     ) -> ControlReply {
         let asked = Instant::now();
-        let seq = {
+        let set = {
             let _changing = self.changing.lock().await;
-            let mut admissions = (*self.orders().admissions).clone();
-            match admission {
-                Admission::Accept => admissions.remove(&local),
-                Admission::Close | Admission::Refuse => admissions.insert(local, admission),
-            };
-            let refused = admissions
-                .iter()
-                .filter(|(_, admission)| **admission == Admission::Refuse)
-                .map(|(&address, _)| address)
-                .collect();
-            if let Err(reason) = refuse(&self.orders().listeners, &refused) {
-                return ControlReply::Refused(reason);
-            }
-            self.lapses.borrow_mut().remove(&local);
-            if admission != Admission::Accept {
-                let lapse = asked + wait + HAND_OVER_LIMIT;
-                self.lapses.borrow_mut().insert(local, lapse);
-            }
-            self.publish(|orders| orders.admissions = Arc::new(admissions))
+            self.set_admission(local, admission, asked + wait + HAND_OVER_LIMIT)
         };
-        if let Err(reason) = self.applied(seq).await {
+        let applied = match set {
+            Ok(seq) => self.applied(seq).await,
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = applied {
             return ControlReply::Refused(reason);
         }
         if admission == Admission::Refuse {
@@ -62,16 +48,46 @@ impl Supervisor {
         }
     }
 
+    /// Publishes it, until `lapse` where the address is handed over; nothing else is changed meanwhile. Returns the number of the
+    /// orders.
+    fn set_admission(
+        &self,
+        local: IpAddr,
+        admission: Admission,
+        lapse: Instant,
+    ) -> Result<u64, String> {
+        let mut admissions = (*self.orders().admissions).clone();
+        match admission {
+            Admission::Accept => admissions.remove(&local),
+            Admission::Close | Admission::Refuse => admissions.insert(local, admission),
+        };
+        let refused = admissions
+            .iter()
+            .filter(|(_, admission)| **admission == Admission::Refuse)
+            .map(|(&address, _)| address)
+            .collect();
+        refuse(&self.orders().listeners, &refused)?;
+        match admission {
+            Admission::Accept => self.lapses.borrow_mut().remove(&local),
+            Admission::Close | Admission::Refuse => self.lapses.borrow_mut().insert(local, lapse),
+        };
+        Ok(self.publish(|orders| orders.admissions = Arc::new(admissions)))
+    }
+
     /// Serves addresses again that nobody hands over any more, for ever.
     pub(in crate::worker) async fn end_lapsed_hand_overs(&self) {
         loop {
             tokio::time::sleep(LOOK_FOR_LAPSED).await;
-            let now = Instant::now();
             let lapses = self.lapses.borrow().clone();
-            for (local, _) in lapses.into_iter().filter(|(_, lapse)| *lapse <= now) {
+            for (local, lapse) in lapses {
+                let _changing = self.changing.lock().await;
+                let now = Instant::now();
+                // It may be handed over once more by now.
+                if lapse > now || self.lapses.borrow().get(&local) != Some(&lapse) {
+                    continue;
+                }
                 tracing::warn!("whoever handed {local} over has ended: it is served again");
-                let reply = self.admit(local, Admission::Accept, Duration::ZERO).await;
-                if let ControlReply::Refused(reason) = reply {
+                if let Err(reason) = self.set_admission(local, Admission::Accept, now) {
                     tracing::warn!("{local} is not served again: {reason}");
                 }
             }
