@@ -23,7 +23,7 @@ mod view;
 pub use facts::Facts;
 pub use servers::{all_drained, may_drain};
 pub use settled::settled;
-pub(crate) use view::View;
+pub(crate) use view::{View, too_busy};
 
 use crate::topology;
 use gaiola_model::placement::{Failure, Phase, PlacedServer, Release, ReleaseNumber};

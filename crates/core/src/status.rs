@@ -103,7 +103,7 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
             }
             Silent::Proxy => format!("has a proxy that has not answered for {seconds} s"),
         };
-        if server.state == ServerState::Serving {
+        if server.state.serves() {
             server.state = ServerState::Degraded;
         }
         if server.state == ServerState::Degraded {
@@ -112,6 +112,7 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
         if silence.of == Silent::Agent {
             for instance in &mut server.instances {
                 instance.doubted = instance.state == Some(InstanceState::Ready);
+                instance.busy = false;
                 instance.reason = format!("is told as it was {seconds} s ago");
             }
         }
@@ -131,7 +132,7 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
 /// A tier whose silent servers leave at most one that is known to serve, where nothing is told of it yet.
 fn doubt(status: &Status, silent: &BTreeMap<ServerName, Silence>, tier: Tier) -> Option<MayFail> {
     let of_tier = status.servers.iter().filter(|server| server.tier == tier);
-    let serving = of_tier.filter(|server| server.state == ServerState::Serving);
+    let serving = of_tier.filter(|server| server.state.serves());
     let names = silent.keys().filter(|server| server.tier == tier);
     let names: Vec<String> = names.map(ToString::to_string).collect();
     let is_told = status.may_fail.iter().any(|part| part.tier == Some(tier));
@@ -226,11 +227,14 @@ fn state(view: &View<'_>, name: ServerName, placed: &PlacedServer) -> (ServerSta
         };
         return (state, "is not heard of".into());
     }
-    match (placed.phase, seen::server(view, name).why()) {
+    match (placed.phase, seen::server(view, name)) {
         (Phase::Drain, _) if view.drained(name).is_ok() => (ServerState::Drained, String::new()),
         (Phase::Drain, _) => (ServerState::Draining, String::new()),
-        (Phase::Serve, None) => (ServerState::Serving, String::new()),
-        (Phase::Serve, Some(why)) => (ServerState::Degraded, why),
+        (Phase::Serve, Seen::Serving) => (ServerState::Serving, String::new()),
+        (Phase::Serve, Seen::Busy(why)) => (ServerState::Busy, why),
+        (Phase::Serve, Seen::Doubted(why) | Seen::Down(why) | Seen::Unknown(why)) => {
+            (ServerState::Degraded, why)
+        }
     }
 }
 
@@ -239,16 +243,19 @@ fn instance_status(view: &View<'_>, name: InstanceName) -> InstanceStatus {
     let seen = view
         .live(name.server)
         .and_then(|observed| observed.instances.get(&name));
-    let reason = match placed.phase {
-        Phase::Drain => "is drained".into(),
-        Phase::Serve => seen::instance(view, name)
-            .why()
-            .or_else(|| seen.map(|seen| seen.reason.clone()))
-            .unwrap_or_default(),
+    let told = || seen.map(|seen| seen.reason.clone());
+    let (busy, reason) = match placed.phase {
+        Phase::Drain => (false, "is drained".into()),
+        Phase::Serve => {
+            let by_senders = seen::instance(view, name);
+            let busy = by_senders.is_busy();
+            (busy, by_senders.why().or_else(told).unwrap_or_default())
+        }
     };
     let is_ready = seen.is_some_and(|seen| seen.state == InstanceState::Ready);
     InstanceStatus {
-        doubted: is_ready && placed.phase == Phase::Serve && !reason.is_empty(),
+        doubted: is_ready && placed.phase == Phase::Serve && !busy && !reason.is_empty(),
+        busy,
         name,
         address: topology::address_of_instance(name),
         release: placed.release,

@@ -40,6 +40,14 @@ struct Site {
     crashing: BTreeSet<u64>,
     hanging: BTreeSet<u64>,
     unpreparable: BTreeSet<u64>,
+    /// Members that answer no proxy's check: accepted connections say that they are there, and they are sent to for lack of
+    /// others.
+    busy: BTreeSet<String>,
+    /// Instances that do not answer their own agent: for a moment, or for long.
+    late: BTreeSet<String>,
+    unanswering: BTreeSet<String>,
+    /// What is told of a PostgreSQL against what is so: `state=running`, `timeline=2`, `history=...`, `role=primary`.
+    told: BTreeMap<ServerName, Vec<String>>,
     /// Releases whose command does not end by itself.
     endless: BTreeSet<u64>,
     /// How often each server was switched off.
@@ -82,6 +90,18 @@ impl common::World for Site {
             "crashing" => drop(self.crashing.insert(number(rest[0]))),
             "hanging" => drop(self.hanging.insert(number(rest[0]))),
             "unpreparable" => drop(self.unpreparable.insert(number(rest[0]))),
+            "busy" => self.busy.extend(words_of(rest)),
+            "late" => self.late.extend(words_of(rest)),
+            "unanswering" => self.unanswering.extend(words_of(rest)),
+            "calm" => {
+                for busy in [&mut self.busy, &mut self.late, &mut self.unanswering] {
+                    busy.clear();
+                }
+            }
+            "tells" => {
+                let server = rest[0].parse().expect("a server");
+                self.told.insert(server, words_of(&rest[1..]).collect());
+            }
             "endless" => drop(self.endless.insert(number(rest[0]))),
             "ending" => self.endless.clear(),
             "off" => servers(rest)
@@ -99,6 +119,10 @@ impl common::World for Site {
 
 fn number(word: &str) -> u64 {
     word.parse().expect("a number")
+}
+
+fn words_of(words: &[&str]) -> impl Iterator<Item = String> {
+    words.iter().map(ToString::to_string)
 }
 
 fn servers(words: &[&str]) -> Vec<ServerName> {
@@ -365,9 +389,10 @@ impl Site {
         let mine = members.filter(|member| topology::senders(placement, *member).contains(&server));
         let up = mine.filter(|member| match member {
             Member::Instance(name) => before.get(&name.server).is_some_and(|seen| {
-                seen.instances
-                    .get(name)
-                    .is_some_and(|seen| seen.state == InstanceState::Ready)
+                let seen = seen.instances.get(name).map(|seen| seen.state);
+                seen == Some(InstanceState::Ready)
+                    || seen == Some(InstanceState::Unhealthy)
+                        && self.busy.contains(&name.to_string())
             }),
             Member::Server(target) => before.contains_key(target),
         });
@@ -375,13 +400,15 @@ impl Site {
             .held
             .iter()
             .filter(|((sender, _), _)| *sender == server);
+        let up = up.map(|member| member.to_string());
+        let (busy, up) = up.partition(|name| self.busy.contains(name));
         Some(ObservedProxy {
             revision: self.at,
-            up: up.map(|member| member.to_string()).collect(),
+            up,
+            busy,
             in_flight: held
                 .map(|((_, member), count)| (member.clone(), *count))
                 .collect(),
-            ..ObservedProxy::default()
         })
     }
 
@@ -405,7 +432,18 @@ impl Site {
                 Some(_) if !self.hanging.contains(&placed.release.0) => InstanceState::Ready,
                 _ => InstanceState::Starting,
             };
+            let text = name.to_string();
+            let state = match state {
+                InstanceState::Ready if self.unanswering.contains(&text) => {
+                    InstanceState::Unhealthy
+                }
+                state => state,
+            };
             let reason = match state {
+                InstanceState::Unhealthy => "GET /up: no answer within 2 s",
+                InstanceState::Ready if self.late.contains(&text) => {
+                    "GET /up: no answer within 2 s"
+                }
                 InstanceState::Crashed => "exit status 1",
                 InstanceState::Starting => "connection refused",
                 _ => "",
@@ -433,7 +471,7 @@ impl Site {
             server if Some(server) == sync => DatabaseRole::SyncStandby,
             _ => DatabaseRole::Standby,
         };
-        ObservedDatabase {
+        let mut database = ObservedDatabase {
             role,
             state: if role == DatabaseRole::Primary {
                 "running"
@@ -444,6 +482,24 @@ impl Site {
             timeline: 1,
             lag_bytes: Some(0),
             ..ObservedDatabase::default()
+        };
+        for word in self.told.get(&server).into_iter().flatten() {
+            tell(&mut database, word);
         }
+        database
+    }
+}
+
+fn tell(database: &mut ObservedDatabase, word: &str) {
+    let (key, value) = word.split_once('=').expect("KEY=VALUE");
+    match key {
+        "state" => database.state = value.replace('_', " "),
+        "timeline" => database.timeline = number(value),
+        "history" => database.history = Some(value.into()),
+        "role" if value == "primary" => database.role = DatabaseRole::Primary,
+        "role" if value == "unknown" => {
+            (database.role, database.lag_bytes) = (DatabaseRole::Unknown, None);
+        }
+        other => panic!("nothing is told by {other:?}"),
     }
 }

@@ -83,7 +83,7 @@ pub struct ServerStatus {
     pub address: Ipv4Addr,
     /// How it does.
     pub state: ServerState,
-    /// Why it is not serving, in words; empty when it is.
+    /// Why it is not serving, or not well, in words; empty when it is.
     pub reason: String,
     /// VIPs that it holds.
     pub vips: Vec<Ipv4Addr>,
@@ -108,6 +108,9 @@ pub enum ServerState {
     Starting,
     /// It does what its tier is there for.
     Serving,
+    /// It serves, and does not answer the checks of those who send to it, or an instance on it does not: they do so for lack
+    /// of others.
+    Busy,
     /// It is there, and something of it does not serve.
     Degraded,
     /// It is on its way out of traffic.
@@ -132,9 +135,12 @@ pub struct InstanceStatus {
     /// It is ready by its own word, and not by that of those who send to it, or was so a while ago: `reason` says which.
     #[serde(default)]
     pub doubted: bool,
+    /// It serves, and does not answer the checks of those who send to it, for lack of others: `reason` says whose.
+    #[serde(default)]
+    pub busy: bool,
     /// How often it ended by itself.
     pub restarts: u32,
-    /// Why it does not serve, in words; empty when it does.
+    /// Why it does not serve, or not well, in words; empty when it does.
     pub reason: String,
 }
 
@@ -171,11 +177,17 @@ impl DatabaseRole {
 }
 
 impl ServerState {
+    /// Whether all of it is used: serving, or busy.
+    pub const fn serves(self) -> bool {
+        matches!(self, Self::Serving | Self::Busy)
+    }
+
     /// The state in a word.
     pub const fn in_words(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Serving => "serving",
+            Self::Busy => "busy",
             Self::Degraded => "degraded",
             Self::Draining => "draining",
             Self::Drained => "drained",

@@ -127,10 +127,26 @@ impl<'a> View<'a> {
         if (seen.release, &seen.run) != (placed.release, &placed.run) {
             return Err("still runs from another release or command".into());
         }
-        if seen.state != InstanceState::Ready {
-            return Err(in_words(seen));
+        match (seen.state, self.sends_to_busy(Member::Instance(name))) {
+            (InstanceState::Ready, _) => Ok(placed.since),
+            (InstanceState::Unhealthy, Some(sender)) => Err(format!(
+                "{}; {sender} sends to it all the same, for lack of others",
+                in_words(seen)
+            )),
+            _ => Err(in_words(seen)),
         }
-        Ok(placed.since)
+    }
+
+    /// Of the proxies that answer, one that sends to a member although its checks took it out.
+    fn sends_to_busy(&self, member: Member) -> Option<ServerName> {
+        let name = member.to_string();
+        let mut senders = topology::senders(self.placement, member).into_iter();
+        senders.find(|sender| {
+            let proxy = self
+                .live(*sender)
+                .and_then(|observed| observed.proxy.as_ref());
+            proxy.is_some_and(|proxy| proxy.busy.contains(&name))
+        })
     }
 
     /// Whether every proxy that sends to a member and is not dead knows it and has found it up.
@@ -140,9 +156,7 @@ impl<'a> View<'a> {
             let proxy = self.proxy_at(sender, since);
             let proxy = proxy.map_err(|why| format!("waits for {sender}, which {why}"))?;
             if proxy.busy.contains(&name) {
-                return Err(format!(
-                    "is too busy to answer the check of {sender}, which sends to it all the same, for lack of others"
-                ));
+                return Err(too_busy(sender));
             }
             if !proxy.up.contains(&name) {
                 return Err(format!("is not found up by {sender}"));
@@ -247,6 +261,9 @@ fn does_not_follow(standby: &ObservedDatabase, primary: &ObservedDatabase) -> Wh
 fn works(database: Option<&ObservedDatabase>) -> Result<(), Why> {
     match database {
         Some(database) if is_healthy(database) => Ok(()),
+        Some(database) if database.state.is_empty() => {
+            Err("has no PostgreSQL that serves, and Patroni does not say why".into())
+        }
         Some(database) => Err(format!("has no PostgreSQL that serves: {}", database.state)),
         None => Err("has no PostgreSQL yet".into()),
     }
@@ -256,6 +273,13 @@ fn works(database: Option<&ObservedDatabase>) -> Result<(), Why> {
 pub(crate) fn is_healthy(database: &ObservedDatabase) -> bool {
     let works = matches!(database.state.as_str(), "running" | "streaming");
     works && database.role != DatabaseRole::Unknown
+}
+
+/// What is said of a member that a proxy sends to although its checks took it out.
+pub(crate) fn too_busy(sender: ServerName) -> Why {
+    format!(
+        "is too busy to answer the check of {sender}, which sends to it all the same, for lack of others"
+    )
 }
 
 fn in_words(seen: &ObservedInstance) -> Why {

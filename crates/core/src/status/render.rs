@@ -64,7 +64,7 @@ fn servers(out: &mut String, status: &Status, color: bool) {
     let widths = [width(0), width(1), width(2)];
     for (server, [name, address, state, rest]) in status.servers.iter().zip(&rows) {
         let state = format!("{state:<0$}", widths[2]);
-        let state = painted(&state, paint_of(server.state), color);
+        let state = painted(&state, paint_of(server), color);
         let line = format!(
             "  {name:<0$}  {address:<1$}  {state}  {rest}",
             widths[0], widths[1]
@@ -87,7 +87,14 @@ fn row(server: &ServerStatus, status: &Status) -> [String; 4] {
     if server.store_member {
         parts.push("store".into());
     }
-    if !server.reason.is_empty() && server.state == ServerState::Degraded {
+    // Where a server does not serve well, its reason names an instance already.
+    if server.state == ServerState::Serving {
+        let doubted = server.instances.iter().filter(|one| one.doubted);
+        parts.extend(doubted.map(|one| format!("{} is in doubt: {}", one.name, one.reason)));
+    }
+    if matches!(server.state, ServerState::Busy | ServerState::Degraded)
+        && !server.reason.is_empty()
+    {
         parts.push(server.reason.clone());
     }
     parts.extend(server.troubles.iter().cloned());
@@ -100,13 +107,18 @@ fn row(server: &ServerStatus, status: &Status) -> [String; 4] {
 }
 
 /// `2/2 ready`, and those of another release or state by name. One that is ready by its own word and not by that of those who
-/// send to it does not count.
+/// send to it does not count. With busy ones `2/2 serve, 1 of them busy`.
 fn instances_in_words(instances: &[InstanceStatus], status: &Status) -> String {
     let is_ready = |instance: &&InstanceStatus| {
-        instance.state == Some(InstanceState::Ready) && !instance.doubted
+        instance.state == Some(InstanceState::Ready) && !instance.doubted && !instance.busy
     };
+    let all = instances.len();
     let ready = instances.iter().filter(is_ready).count();
-    let mut words = format!("{ready}/{} ready", instances.len());
+    let busy = instances.iter().filter(|instance| instance.busy).count();
+    let mut words = match busy {
+        0 => format!("{ready}/{all} ready"),
+        busy => format!("{}/{all} serve, {busy} of them busy", ready + busy),
+    };
     let old = |instance: &&InstanceStatus| instance.release != status.release.desired;
     for instance in instances.iter().filter(old) {
         let _ = write!(words, ", {} of release {}", instance.name, instance.release);
@@ -144,11 +156,13 @@ const RED: u8 = 31;
 const GREEN: u8 = 32;
 const YELLOW: u8 = 33;
 
-const fn paint_of(state: ServerState) -> u8 {
-    match state {
+fn paint_of(server: &ServerStatus) -> u8 {
+    match server.state {
+        ServerState::Serving if server.instances.iter().any(|one| one.doubted) => YELLOW,
         ServerState::Serving => GREEN,
         ServerState::Lost => RED,
         ServerState::Starting
+        | ServerState::Busy
         | ServerState::Degraded
         | ServerState::Draining
         | ServerState::Drained => YELLOW,

@@ -1,9 +1,9 @@
 //! What is seen to serve, by those who answer. The planner waits for every proxy that could send to a server; whether users are
 //! served depends on those that work, and of what a silent one sees nothing is known.
 
-use crate::rollout::View;
+use crate::rollout::{View, too_busy};
 use crate::topology::{self, Member};
-use gaiola_model::placement::{ObservedProxy, Phase};
+use gaiola_model::placement::{InstanceState, ObservedProxy, Phase};
 use gaiola_model::{InstanceName, Revision, ServerName, Tier};
 
 /// What is known of a member.
@@ -11,6 +11,8 @@ use gaiola_model::{InstanceName, Revision, ServerName, Tier};
 pub(super) enum Seen {
     /// Everybody who answers sends to it.
     Serving,
+    /// So they do, some of them although their checks took it out, for lack of others.
+    Busy(String),
     /// Some do.
     Doubted(String),
     /// Nobody does.
@@ -20,17 +22,24 @@ pub(super) enum Seen {
 }
 
 impl Seen {
-    /// Why it does not serve in everybody's eyes; `None`: it does.
+    /// Why it does not serve in everybody's eyes, or not well; `None`: it does.
     pub(super) fn why(self) -> Option<String> {
         match self {
             Self::Serving => None,
-            Self::Doubted(why) | Self::Down(why) | Self::Unknown(why) => Some(why),
+            Self::Busy(why) | Self::Doubted(why) | Self::Down(why) | Self::Unknown(why) => {
+                Some(why)
+            }
         }
     }
 
     /// Whether requests are sent to it.
     pub(super) const fn is_used(&self) -> bool {
-        matches!(self, Self::Serving | Self::Doubted(_))
+        matches!(self, Self::Serving | Self::Busy(_) | Self::Doubted(_))
+    }
+
+    /// Whether requests are sent to it for lack of others.
+    pub(super) const fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy(_))
     }
 
     /// Whether nobody knows.
@@ -71,12 +80,16 @@ fn app_server(view: &View<'_>, name: ServerName) -> Seen {
         return Seen::Down("has no instance yet".into());
     }
     let any_serves = seen.iter().any(|(_, seen)| seen.is_used());
+    let all_serve = seen
+        .iter()
+        .all(|(_, seen)| matches!(seen, Seen::Serving | Seen::Busy(_)));
     let all_unknown = seen.iter().all(|(_, seen)| seen.is_unknown());
     let worst = seen
         .into_iter()
         .find_map(|(name, seen)| Some(format!("has {name}, which {}", seen.why()?)));
     match worst {
         None => Seen::Serving,
+        Some(why) if all_serve => Seen::Busy(why),
         Some(why) if any_serves => Seen::Doubted(why),
         Some(why) if all_unknown => Seen::Unknown(why),
         Some(why) => Seen::Down(why),
@@ -85,10 +98,26 @@ fn app_server(view: &View<'_>, name: ServerName) -> Seen {
 
 /// How an instance does that is to serve.
 pub(super) fn instance(view: &View<'_>, name: InstanceName) -> Seen {
-    match view.instance_is_ready(name) {
-        Ok(since) => member(view, Member::Instance(name), since),
-        Err(why) => Seen::Down(why),
+    let why = match view.instance_is_ready(name) {
+        Ok(since) => return member(view, Member::Instance(name), since),
+        Err(why) => why,
+    };
+    // One that its own agent gets no answer from serves while proxies send to it.
+    match told_unhealthy(view, name) {
+        Some(since) => match member(view, Member::Instance(name), since) {
+            Seen::Busy(_) => Seen::Busy(why),
+            Seen::Serving | Seen::Doubted(_) => Seen::Doubted(why),
+            Seen::Down(_) | Seen::Unknown(_) => Seen::Down(why),
+        },
+        None => Seen::Down(why),
     }
+}
+
+/// Since when an instance is to serve that its own agent gets no answer from.
+fn told_unhealthy(view: &View<'_>, name: InstanceName) -> Option<Revision> {
+    let seen = view.live(name.server)?.instances.get(&name)?;
+    let placed = view.placement.instances.get(&name)?;
+    (seen.state == InstanceState::Unhealthy).then_some(placed.since)
 }
 
 /// What the proxies that send to a member find, of those that answer.
@@ -101,7 +130,9 @@ fn member(view: &View<'_>, member: Member, since: Revision) -> Seen {
     if let ([_, ..], []) = (senders.as_slice(), answering.as_slice()) {
         return Seen::Unknown("is sent to by proxies that do not answer".into());
     }
-    let any_finds_up = answering.iter().any(|(_, proxy)| proxy.up.contains(&name));
+    let is_busy = |proxy: &ObservedProxy| proxy.busy.contains(&name);
+    let is_sent_to = |proxy: &ObservedProxy| proxy.up.contains(&name) || is_busy(proxy);
+    let any_sends = answering.iter().any(|(_, proxy)| is_sent_to(proxy));
     let late = answering
         .iter()
         .find(|(_, proxy)| proxy.revision < since)
@@ -110,11 +141,13 @@ fn member(view: &View<'_>, member: Member, since: Revision) -> Seen {
         });
     let down = answering
         .iter()
-        .find(|(_, proxy)| !proxy.up.contains(&name))
+        .find(|(_, proxy)| !is_sent_to(proxy))
         .map(|(sender, _)| format!("is not found up by {sender}"));
-    match late.or(down) {
-        None => Seen::Serving,
-        Some(why) if any_finds_up => Seen::Doubted(why),
-        Some(why) => Seen::Down(why),
+    let busy = answering.iter().find(|(_, proxy)| is_busy(proxy));
+    match (late.or(down), busy) {
+        (None, None) => Seen::Serving,
+        (None, Some((sender, _))) => Seen::Busy(too_busy(*sender)),
+        (Some(why), _) if any_sends => Seen::Doubted(why),
+        (Some(why), _) => Seen::Down(why),
     }
 }

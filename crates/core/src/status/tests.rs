@@ -21,6 +21,7 @@ fn status_of_app1() -> Status {
         release: ReleaseNumber(1),
         state: Some(InstanceState::Ready),
         doubted: false,
+        busy: false,
         restarts: 0,
         reason: String::new(),
     }];
@@ -67,4 +68,33 @@ fn a_silent_proxy_is_named_and_its_servers_instances_are_not_doubted() {
     status.missing = vec!["app1 has a proxy that does not answer".into()];
     mark_silent(&mut status, &silent(Silent::Proxy, 4));
     assert_eq!(status.missing.len(), 1);
+}
+
+#[test]
+fn a_server_with_an_instance_in_doubt_is_not_green() {
+    let mut status = status_of_app1();
+    let green = |status: &Status| render(status, true).contains("\u{1b}[32mserving");
+    assert!(green(&status));
+    let instance = &mut status.servers[0].instances[0];
+    (instance.doubted, instance.reason) = (true, "GET /up: no answer within 2 s".into());
+    assert!(!green(&status));
+    let words = "0/1 ready; store; app1.1 is in doubt: GET /up: no answer within 2 s";
+    let text = render(&status, false);
+    assert!(text.contains(words), "{text}");
+}
+
+#[test]
+fn a_busy_server_serves_and_is_not_green() {
+    let mut status = status_of_app1();
+    let server = &mut status.servers[0];
+    (server.state, server.reason) = (ServerState::Busy, "has app1.1, which is busy".into());
+    server.instances[0].busy = true;
+    assert!(!render(&status, true).contains("\u{1b}[32mbusy"));
+    let text = render(&status, false);
+    let words = "1/1 serve, 1 of them busy; store; has app1.1, which is busy";
+    assert!(text.contains(words), "{text}");
+    // What its agent told is old: it does not count as serving any more.
+    mark_silent(&mut status, &silent(Silent::Agent, 4));
+    assert!(status.servers[0].state == ServerState::Degraded);
+    assert!(render(&status, false).contains("0/1 ready"));
 }

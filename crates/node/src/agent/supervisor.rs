@@ -522,6 +522,39 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_is_started_later_reads_what_its_file_holds_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let (secret, log) = (folder.path().join("shop.env"), folder.path().join("log"));
+        let script = format!(". {}; echo $KEY; exec sleep 60", secret.display());
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut supervisor =
+                Supervisor::adopt_from(folder.path().join("processes.json"), sender);
+            let says = async |words: &str| {
+                let said = async {
+                    while std::fs::read_to_string(&log).unwrap_or_default() != words {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                tokio::time::timeout(Duration::from_secs(60), said).await
+            };
+            let process = || shell(folder.path(), &script);
+            let old = ("app1.1".to_string(), process());
+            let new = ("app1.2".to_string(), process());
+            std::fs::write(&secret, "KEY=old\n").unwrap();
+            supervisor.reconcile(&BTreeMap::from([old.clone()]));
+            says("old\n").await.unwrap();
+            std::fs::write(&secret, "KEY=new\n").unwrap();
+            supervisor.reconcile(&BTreeMap::from([old, new]));
+            says("old\nnew\n").await.unwrap();
+            supervisor.reconcile(&BTreeMap::new());
+            supervisor.ended(receiver.recv().await.unwrap());
+            supervisor.ended(receiver.recv().await.unwrap());
+            all_ended(&mut supervisor).await;
+        });
+    }
+
+    #[test]
     fn a_process_that_keeps_ending_is_started_less_and_less_often() {
         let waits: Vec<u128> = (0..=8).map(|n| backoff(n).as_millis()).collect();
         assert_eq!(waits, [0, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);

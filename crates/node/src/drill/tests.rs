@@ -375,6 +375,38 @@ async fn a_site_that_is_not_healthy_is_not_harmed() {
 }
 
 #[tokio::test]
+async fn a_load_that_fails_before_the_harm_is_told_with_its_reason() {
+    let site = Site::start().await;
+    let refuse = |_: u32, _: &str| {
+        (
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+            true,
+        )
+    };
+    let mut plan = plan(&site, "power lb1");
+    plan.course = course(raw(DEADLINE, refuse).await, None);
+    plan.limits.calm_within = Duration::ZERO;
+    let hands = Hands::of(&site);
+    let report = rehearse(&plan, &hands).await;
+    assert_eq!(report.verdict, Verdict::NotReady, "{report:?}");
+    for words in [
+        "the load fails before any harm is done: ",
+        " requests within the last moments, ",
+        "503",
+        "asked for were ",
+        "read every ",
+        "[drill] rate",
+    ] {
+        assert!(
+            report.reason.contains(words),
+            "no {words:?}: {}",
+            report.reason
+        );
+    }
+    assert!(!hands.away.load(Ordering::Relaxed), "nothing is harmed");
+}
+
+#[tokio::test]
 async fn a_drill_that_is_broken_off_puts_back_what_it_took() {
     let site = Site::start().await;
     let hands = Hands::of(&site);

@@ -1013,3 +1013,69 @@ fn random_token() -> io::Result<String> {
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::config::{App, Database};
+    use gaiola_model::placement::Failure;
+
+    const RUNS: &str = "app: the release command runs first, once, on one application server";
+
+    /// A site whose release 3 is in force, as it was prepared last.
+    fn site(command: Option<&str>, released: Option<u64>) -> (Desired, Placement) {
+        let app = App {
+            release: command.map(Into::into),
+            ..App::new("run")
+        };
+        let release = Release {
+            number: ReleaseNumber(3),
+            digest: String::new(),
+        };
+        let desired = Desired::first(Config::new("site".parse().unwrap(), app), release);
+        let mut placement = rollout::first(&desired, "a".into());
+        placement.released = released.map(ReleaseNumber);
+        (desired, placement)
+    }
+
+    #[test]
+    fn a_plan_tells_that_the_release_command_runs_where_it_does() {
+        let (held, placement) = site(Some("migrate"), Some(3));
+        let same = &held.config;
+        let nothing = Vec::<String>::new();
+        assert_eq!(planned_run(same, &held, false, Some(&placement)), nothing);
+        assert_eq!(planned_run(same, &held, true, Some(&placement)), [RUNS]);
+        let with_database = Config {
+            database: Some(Database::default()),
+            ..same.clone()
+        };
+        let to_database = planned_run(&with_database, &held, false, Some(&placement));
+        assert_eq!(to_database, [RUNS]);
+        for (_, not_yet) in [site(Some("migrate"), Some(2)), site(Some("migrate"), None)] {
+            assert_eq!(planned_run(same, &held, false, Some(&not_yet)), [RUNS]);
+        }
+        assert_eq!(planned_run(same, &held, false, None), [RUNS]);
+        let (held, placement) = site(None, Some(2));
+        let without = planned_run(&held.config, &held, true, Some(&placement));
+        assert_eq!(without, nothing);
+    }
+
+    #[test]
+    fn a_plan_tells_that_a_release_that_was_given_up_is_tried_again_unless_another_comes() {
+        let (held, mut placement) = site(Some("migrate"), Some(2));
+        placement.failed = Some(Failure {
+            generation: 1,
+            release: ReleaseNumber(3),
+            attempt: 0,
+            instance: None,
+            reason: "exit status 1".into(),
+        });
+        let again = planned_run(&held.config, &held, false, Some(&placement));
+        let given_up = "app: release 3 was given up: exit status 1: it is tried again";
+        assert_eq!(again, [given_up, RUNS]);
+        assert_eq!(
+            planned_run(&held.config, &held, true, Some(&placement)),
+            [RUNS]
+        );
+    }
+}

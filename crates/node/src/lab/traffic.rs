@@ -37,10 +37,13 @@ pub struct Traffic(RefCell<Board>, tokio::sync::Mutex<()>);
 struct Board {
     top: Option<Tier>,
     proxies: BTreeMap<ServerName, Meter>,
-    texts: BTreeMap<(ServerName, Source), Option<String>>,
+    texts: Answers,
     totals: Totals,
     heard: BTreeMap<(ServerName, Source), Time>,
 }
+
+/// Everybody who was asked, and what they told.
+type Answers = BTreeMap<(ServerName, Source), Option<String>>;
 
 /// Who tells metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +66,17 @@ pub struct Figures {
 }
 
 impl Traffic {
+    /// Carries out one round of questions and takes the answers: when, the topmost tier, and what was told.
+    ///
+    /// Rounds do not overlap. An answer that is taken after a newer one looks as if its proxy had begun anew, and all that it
+    /// ever counted would be counted once more.
+    async fn round(&self, asking: impl Future<Output = Option<(Time, Option<Tier>, Answers)>>) {
+        let _one_at_a_time = self.1.lock().await;
+        if let Some((now, top, answers)) = asking.await {
+            self.0.borrow_mut().take(now, top, answers);
+        }
+    }
+
     /// Requests since the lab is up, as the topmost proxies counted them. What a proxy counted between the last question
     /// and its death is missing.
     pub fn totals(&self) -> Totals {
@@ -199,18 +213,13 @@ pub(super) async fn run(lab: Rc<Lab>) {
 
 /// Asks everybody once, so that what is known is of now.
 pub(super) async fn ask_all(lab: &Lab, client: &Client) {
-    // An answer that is taken after a newer one looks as if its proxy had begun anew, and all that it ever counted would be
-    // counted once more: rounds do not overlap.
-    let _one_at_a_time = lab.traffic.1.lock().await;
-    let Some(order) = lab.order.borrow().clone() else {
-        return;
+    let asking = async {
+        let order = lab.order.borrow().clone()?;
+        let answers = ask(client, who_tells(lab, &order.placement)).await;
+        let now = Time::from_start(lab.started.elapsed());
+        Some((now, top(&order.placement.config), answers))
     };
-    let answers = ask(client, who_tells(lab, &order.placement)).await;
-    let now = Time::from_start(lab.started.elapsed());
-    lab.traffic
-        .0
-        .borrow_mut()
-        .take(now, top(&order.placement.config), answers);
+    lab.traffic.round(asking).await;
 }
 
 /// The processes that are asked: all of the placement, on servers that are switched on.
@@ -235,11 +244,8 @@ fn who_tells(lab: &Lab, placement: &Placement) -> Vec<(ServerName, Source)> {
     powered.flat_map(both).flatten().collect()
 }
 
-async fn ask(
-    client: &Client,
-    asked: Vec<(ServerName, Source)>,
-) -> BTreeMap<(ServerName, Source), Option<String>> {
-    let mut answers: BTreeMap<_, _> = asked.iter().map(|who| (*who, None)).collect();
+async fn ask(client: &Client, asked: Vec<(ServerName, Source)>) -> Answers {
+    let mut answers: Answers = asked.iter().map(|who| (*who, None)).collect();
     let mut questions = JoinSet::new();
     for who in asked {
         let client = client.clone();
@@ -351,6 +357,28 @@ mod tests {
         assert_eq!(figures.servers.get(&lb2), None);
         assert_eq!(figures.site.unwrap().requests, 10.0);
         assert!(take(3, text(3)).servers.contains_key(&lb2));
+    }
+
+    #[tokio::test]
+    async fn of_two_rounds_at_the_same_time_nothing_is_counted_twice() {
+        let traffic = Traffic::default();
+        let counted = std::cell::Cell::new(7000);
+        let round = async |later: u64, on_the_way: u32| {
+            let asking = async {
+                counted.set(counted.get() + later);
+                let text = told(&[("web1", "200", counted.get())]);
+                for _ in 0..on_the_way {
+                    tokio::task::yield_now().await;
+                }
+                let answers =
+                    BTreeMap::from([(("lb1".parse().unwrap(), Source::Proxy), Some(text))]);
+                Some((Time::ZERO, Some(Tier::Balancer), answers))
+            };
+            traffic.round(asking).await;
+        };
+        // The answer of the first comes after that of the second.
+        tokio::join!(round(0, 10), round(35, 0));
+        assert_eq!(traffic.totals().requests, 7035);
     }
 
     #[test]

@@ -104,7 +104,9 @@ fn remedy(status: &Status, text: &str) -> Option<String> {
     let server = subject(status, text)?;
     match server.state {
         ServerState::Lost => Some("gaiola up".into()),
-        ServerState::Degraded => Some(format!("gaiola logs -n {}", server.name)),
+        ServerState::Busy | ServerState::Degraded => {
+            Some(format!("gaiola logs -n {}", server.name))
+        }
         ServerState::Starting
         | ServerState::Serving
         | ServerState::Draining

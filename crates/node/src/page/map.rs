@@ -96,7 +96,7 @@ impl<'a> Map<'a> {
     fn in_words(&self) -> String {
         let tier = |tier: &Tier| {
             let serving = of_tier(self.status, *tier)
-                .filter(|server| server.state == ServerState::Serving)
+                .filter(|server| server.state.serves())
                 .count();
             format!(
                 "{serving} of {} {tier} servers serve",
@@ -112,7 +112,7 @@ impl<'a> Map<'a> {
     fn head(&self, column: usize, tier: Tier) -> Markup {
         let middle = left_of(column, self.tiers.len()) + BOX.0 / 2.0;
         let serving = of_tier(self.status, tier)
-            .filter(|server| server.state == ServerState::Serving)
+            .filter(|server| server.state.serves())
             .count();
         let all = of_tier(self.status, tier).count();
         let gap = middle - BOX.0 / 2.0 - gap(self.tiers.len()) / 2.0;
@@ -306,7 +306,7 @@ fn database_line(database: &gaiola_model::placement::ObservedDatabase) -> String
 }
 
 fn instance_box(index: usize, instance: &InstanceStatus) -> Markup {
-    let (word, shape, class) = words::instance(instance.state, instance.doubted);
+    let (word, shape, class) = words::instance(instance);
     let x = 12.0 + number(index) * 20.0;
     html! {
         g class=(format!("instance {class}")) {
@@ -326,7 +326,7 @@ fn of_tier(status: &Status, tier: Tier) -> impl Iterator<Item = &ServerStatus> {
 const fn takes_requests(server: &ServerStatus) -> bool {
     matches!(
         server.state,
-        ServerState::Serving | ServerState::Degraded | ServerState::Draining
+        ServerState::Serving | ServerState::Busy | ServerState::Degraded | ServerState::Draining
     )
 }
 

@@ -73,7 +73,7 @@ fn holds(server: &ServerStatus) -> String {
 }
 
 fn box_of(instance: &InstanceStatus, load: Option<Load>) -> Markup {
-    let (state, shape, class) = words::instance(instance.state, instance.doubted);
+    let (state, shape, class) = words::instance(instance);
     html! {
         li class={ "mark " (class) } {
             b { (instance.name) } " " span.shape aria-hidden="true" { (shape) } " " (state)

@@ -25,6 +25,7 @@ fn server(name: &str) -> ServerStatus {
         release: ReleaseNumber(3),
         state: Some(InstanceState::Ready),
         doubted: false,
+        busy: false,
         restarts: 0,
         reason: String::new(),
     };
@@ -146,6 +147,7 @@ fn a_healthy_site_says_so_in_words() {
 fn every_state_is_told_in_a_word() {
     for state in [
         ServerState::Starting,
+        ServerState::Busy,
         ServerState::Degraded,
         ServerState::Draining,
         ServerState::Drained,
@@ -262,4 +264,20 @@ fn an_instance_in_doubt_is_not_drawn_as_ready_and_warnings_need_attention() {
     assert!(page.contains("▲</span> in doubt"), "{page}");
     assert!(page.contains("is not found up by web1"));
     assert!(page.contains("db1: the disk is almost full"));
+}
+
+#[test]
+fn a_busy_server_counts_as_one_that_serves_and_is_not_drawn_as_ready() {
+    let mut status = made_up();
+    for server in &mut status.servers {
+        if server.tier == Tier::App {
+            (server.state, server.reason) = (ServerState::Busy, "has a busy instance".into());
+            server.instances[0].busy = true;
+            server.instances[0].reason = "is too busy to answer the check of web1".into();
+        }
+    }
+    let page = drawn(&status, &Figures::default(), &[]);
+    assert!(page.contains("2 of 2 app servers serve"), "{page}");
+    assert!(page.contains("▲</span> busy"), "{page}");
+    assert!(page.contains("is too busy to answer the check of web1"));
 }

@@ -2,7 +2,7 @@
 
 use crate::lab::traffic::Load;
 use gaiola_model::placement::{DatabaseRole, InstanceState, ObservedDatabase};
-use gaiola_model::status::ServerState;
+use gaiola_model::status::{InstanceStatus, ServerState};
 use std::fmt::Display;
 
 /// What stands where nothing is known.
@@ -67,7 +67,7 @@ pub(super) const fn shape(state: ServerState) -> &'static str {
     match state {
         ServerState::Starting => "◌",
         ServerState::Serving => "●",
-        ServerState::Degraded => "▲",
+        ServerState::Busy | ServerState::Degraded => "▲",
         ServerState::Draining => "◐",
         ServerState::Drained => "○",
         ServerState::Lost => "✕",
@@ -76,11 +76,11 @@ pub(super) const fn shape(state: ServerState) -> &'static str {
 
 /// An instance's state in a word, its shape, and the class it is drawn in.
 pub(super) const fn instance(
-    state: Option<InstanceState>,
-    doubted: bool,
+    instance: &InstanceStatus,
 ) -> (&'static str, &'static str, &'static str) {
-    match state {
-        Some(InstanceState::Ready) if doubted => ("in doubt", "▲", "degraded"),
+    match instance.state {
+        Some(_) if instance.busy => ("busy", "▲", "degraded"),
+        Some(InstanceState::Ready) if instance.doubted => ("in doubt", "▲", "degraded"),
         None => ("unknown", "✕", "lost"),
         Some(InstanceState::Starting) => ("starting", "◌", "starting"),
         Some(InstanceState::Ready) => ("ready", "●", "serving"),
