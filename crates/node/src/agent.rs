@@ -14,6 +14,7 @@ mod plan;
 mod proxy;
 mod release;
 mod resources;
+mod secrets;
 mod session;
 mod supervisor;
 mod tickets;
@@ -426,7 +427,7 @@ impl Agent {
                     }
                     Condition::Down(why) => (
                         InstanceState::Crashed,
-                        format!("{why}{}", self.logs.cause(&process)),
+                        format!("{why}{}", self.logs.cause(&process, &placed.run)),
                     ),
                     Condition::Stopping => {
                         (InstanceState::Stopping, "is being stopped".to_string())
@@ -468,7 +469,7 @@ impl Agent {
             .condition("etcd")
             .filter(|_| self.supervisor.restarts("etcd") > 2)
         {
-            troubles.push(format!("etcd {why}{}", self.logs.cause("etcd")));
+            troubles.push(format!("etcd {why}{}", self.logs.cause("etcd", "")));
         }
         troubles.extend(
             self.balancer
