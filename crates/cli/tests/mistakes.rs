@@ -93,3 +93,41 @@ fn a_valid_proxys_file_has_no_mistakes_and_none_of_its_secrets_is_shown() {
         json!({ "file": file, "mistakes": [], "frontends": 1, "backends": 1, "servers": 2 });
     assert_eq!((told, output.status.code()), (expected, Some(0)));
 }
+
+/// A program that prints `text`, whatever it is asked.
+fn program(path: PathBuf, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(&path, format!("#!/bin/sh\necho '{text}'\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn up_refuses_an_old_patroni_before_it_starts_anything() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("old-patroni");
+    let state = folder.join("state");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    program(folder.join("patroni"), "patroni 3.0.2");
+    program(folder.join("postgres"), "postgres (PostgreSQL) 15.18");
+    program(folder.join("pg_basebackup"), "pg_basebackup 15.18");
+    let file = folder.join("gaiola.toml");
+    std::fs::write(&file, "site = 'a'\n[app]\nrun = 'a'\n[database]\n").unwrap();
+    // One of our own is hidden.
+    let script = "if [ -d /opt/gaiola ]; then mount -t tmpfs none /opt/gaiola; fi\n\
+                  PATH=$1 exec \"$0\" up -d -f \"$2\"";
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script]);
+    command.args([env!("CARGO_BIN_EXE_gaiola").as_ref(), &*folder, &*file]);
+    let output = command.env("GAIOLA_STATE", &state).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for words in [
+        "no Patroni 4.0.7 or newer",
+        &format!("{} is 3.0.2", folder.join("patroni").display()),
+        "scripts/setup installs one",
+    ] {
+        assert!(told.contains(words), "{words} in {told}");
+    }
+    assert!(!state.exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -1,7 +1,7 @@
 //! Standard error and standard output that take nothing: a closed pipe, one that nobody reads, a full disk.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _, pipe};
+use std::io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _, pipe};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,6 +35,24 @@ fn closed_pipe() -> Stdio {
 fn full_disk() -> Stdio {
     let full = File::options().write(true).open("/dev/full");
     full.unwrap().into()
+}
+
+/// A terminal that has hung up: what shows it is gone.
+fn hung_up() -> Stdio {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let shows = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&shows).unwrap();
+    unlockpt(&shows).unwrap();
+    let name = ptsname(&shows, Vec::new()).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let terminal = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+    drop(shows);
+    assert!(
+        File::from(terminal.try_clone().unwrap())
+            .write(b"x")
+            .is_err()
+    );
+    terminal.into()
 }
 
 /// A directory of one test.
@@ -140,7 +158,11 @@ fn ask(address: SocketAddr, text: &str) -> String {
 
 #[test]
 fn a_log_that_cannot_be_written_ends_no_proxy() {
-    for (name, stderr) in [("closed", closed_pipe()), ("full", full_disk())] {
+    for (name, stderr) in [
+        ("closed", closed_pipe()),
+        ("full", full_disk()),
+        ("hungup", hung_up()),
+    ] {
         let mut proxy = Proxy::start(name, stderr);
         assert!(ask(proxy.bind, "BAD\r\n\r\n").contains(" 400 "));
         assert!(proxy.is_served());
@@ -204,19 +226,132 @@ fn every_process_ends_with_its_own_code_whatever_takes_its_words() {
         &["proxy", "-f", nowhere],
         &["check", "-f", nowhere],
     ] {
-        for stderr in [closed_pipe(), full_disk()] {
+        for stderr in [closed_pipe(), full_disk(), hung_up()] {
             assert_eq!(end(arguments, stderr, &state.0), Some(1), "{arguments:?}");
         }
-        let (read, mut write) = pipe().unwrap();
-        rustix::io::ioctl_fionbio(&write, true).unwrap();
-        while write.write(&[b'\n'; 4096]).is_ok() {}
-        rustix::io::ioctl_fionbio(&write, false).unwrap();
-        assert_eq!(
-            end(arguments, write.into(), &state.0),
-            Some(1),
-            "{arguments:?}"
-        );
-        drop(read);
+        let (_read, write) = full_pipe();
+        assert_eq!(end(arguments, write, &state.0), Some(1), "{arguments:?}");
+    }
+}
+
+/// A pipe that nobody reads and that has no room, and its end for reading.
+fn full_pipe() -> (PipeReader, Stdio) {
+    let (read, mut write) = pipe().unwrap();
+    rustix::io::ioctl_fionbio(&write, true).unwrap();
+    while write.write(&[b'\n'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&write, false).unwrap();
+    (read, write.into())
+}
+
+/// `gaiola keeper`, with a `/run` of its own.
+struct Keeper(Child);
+
+impl Keeper {
+    fn start(kind: &str, stderr: Stdio) -> Self {
+        let script = "mount -t tmpfs none /run && mkdir /run/gaiola && touch /run/gaiola/its-own && \
+                      exec \"$0\" keeper \"$1\" --boot /nowhere";
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", script]);
+        command.args([env!("CARGO_BIN_EXE_gaiola"), kind]);
+        let command = command.stdin(Stdio::null()).env("GAIOLA_LOG", "debug");
+        let keeper = Self(command.stderr(stderr).spawn().unwrap());
+        eventually("it has a directory of its own", || {
+            keeper.file("its-own").exists()
+        });
+        keeper
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/root/run/gaiola/{name}", self.0.id()).into()
+    }
+
+    /// Gives an order.
+    fn write(&self, name: &str, text: &str) {
+        let new = self.file("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.file(name)).unwrap();
+    }
+
+    fn wait_for(&self, name: &str, words: &str) {
+        eventually(&format!("{words} in {name}"), || {
+            let text = std::fs::read_to_string(self.file(name));
+            text.is_ok_and(|text| text.contains(words))
+        });
+    }
+
+    /// Ends it, which it is to do by itself.
+    fn end(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let mut status = None;
+        eventually("the keeper has ended", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        assert_eq!(status.unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// All that standard error can be and take nothing, and what keeps it so.
+fn dead_ends() -> Vec<(Option<PipeReader>, Stdio)> {
+    let (read, full) = full_pipe();
+    vec![
+        (None, closed_pipe()),
+        (None, full_disk()),
+        (None, hung_up()),
+        (Some(read), full),
+    ]
+}
+
+#[test]
+fn a_vip_keeper_goes_on_whatever_takes_its_words() {
+    for (_read, stderr) in dead_ends() {
+        let keeper = Keeper::start("vip", stderr);
+        keeper.wait_for("keeper-state.json", "{");
+        // It warns of this,
+        keeper.write("keeper.json", "no json");
+        keeper.wait_for("keeper-state.json", "expected ident");
+        // and goes on.
+        keeper.write("keeper.json", "{}");
+        keeper.wait_for("keeper-state.json", "missing field");
+        keeper.end();
+    }
+}
+
+#[test]
+fn a_database_keeper_goes_on_whatever_takes_its_words() {
+    let files = Directory::make("keeper");
+    for (_read, stderr) in dead_ends() {
+        let keeper = Keeper::start("database", stderr);
+        let path = |name: &str| files.file(name);
+        for generation in 1..=2 {
+            let order = serde_json::json!({
+                "generation": generation,
+                "wanted": "run",
+                "patroni": path("no-patroni"),
+                "config": path("no-directory/patroni.yml"),
+                "psql": path("no-psql"),
+                "api": "127.0.0.1:1",
+                "pki": path("no-pki"),
+                "owner": null,
+                "data": path("no-data"),
+                "log": "/dev/null/log",
+            });
+            // It warns that this cannot be started,
+            keeper.write("database.json", &order.to_string());
+            // and goes on.
+            let report = format!("\"generation\":{generation}");
+            keeper.wait_for("database-keeper.json", &report);
+            keeper.wait_for("database-keeper.json", "failed");
+        }
+        keeper.end();
     }
 }
 

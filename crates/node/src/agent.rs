@@ -14,6 +14,7 @@ mod plan;
 mod proxy;
 mod release;
 mod resources;
+mod secrets;
 mod session;
 mod supervisor;
 mod tickets;
@@ -36,12 +37,13 @@ use plan::{DatabaseUrls, StoreMember, StoreMemberFacts};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use supervisor::{Condition, Ended, Supervisor, Wanted};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 /// Between two looks when nothing happens.
@@ -105,6 +107,8 @@ struct Agent {
     figures: watch::Sender<Figures>,
     sessions: watch::Sender<resources::Names>,
     left: watch::Receiver<resources::Left>,
+    /// Removes what a member of the store has left here.
+    removing: Option<JoinHandle<()>>,
 }
 
 impl Agent {
@@ -174,6 +178,7 @@ impl Agent {
             proxy_known: proxy_reader,
             asked,
             answers: answers_reader,
+            removing: None,
         })
     }
 
@@ -292,7 +297,8 @@ impl Agent {
             true => plan::wanted(&self.boot, &order.placement, self.urls.as_ref()),
             false => BTreeMap::new(),
         };
-        if let (StoreMember::Run, Ok(program)) = (self.store_member(order), &self.etcd) {
+        let fate = self.store_member(order);
+        if let (StoreMember::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
             let mut member = plan::store_member(&self.boot, order, program);
             if let Some(running) = self.supervisor.running_as("etcd") {
                 plan::keep_join(&mut member.launch, running);
@@ -319,17 +325,21 @@ impl Agent {
         })
     }
 
-    fn forget_store_member(&self, order: &Order) {
-        let data = [self.boot.store_data(), self.boot.store_data_gone()];
-        let left = data.iter().any(|data| data.exists());
+    fn forget_store_member(&mut self, order: &Order) {
+        let [data, gone] = [self.boot.store_data(), self.boot.store_data_gone()];
+        let left = data.exists() || gone.exists();
         let forget = self.store_member(order) == StoreMember::Forget;
-        if forget && left && self.supervisor.condition("etcd").is_none() {
+        let rests = self.supervisor.condition("etcd").is_none();
+        if forget && left && rests && !self.is_removing() {
             tracing::info!("what a member of the store has left here is removed");
-            let [data, gone] = data;
-            if let Err(error) = remove_whole(&data, &gone) {
-                tracing::error!("cannot remove {}: {error}", data.display());
-            }
+            self.removing = Some(remove_in_background(data, gone));
         }
+    }
+
+    /// Whether what a member of the store has left is being removed. None is started meanwhile: it would write there.
+    fn is_removing(&self) -> bool {
+        let removing = self.removing.as_ref();
+        removing.is_some_and(|removing| !removing.is_finished())
     }
 
     fn paths(&self) -> Paths {
@@ -426,7 +436,7 @@ impl Agent {
                     }
                     Condition::Down(why) => (
                         InstanceState::Crashed,
-                        format!("{why}{}", self.logs.cause(&process)),
+                        format!("{why}{}", self.logs.cause(&process, &placed.run)),
                     ),
                     Condition::Stopping => {
                         (InstanceState::Stopping, "is being stopped".to_string())
@@ -468,7 +478,7 @@ impl Agent {
             .condition("etcd")
             .filter(|_| self.supervisor.restarts("etcd") > 2)
         {
-            troubles.push(format!("etcd {why}{}", self.logs.cause("etcd")));
+            troubles.push(format!("etcd {why}{}", self.logs.cause("etcd", "")));
         }
         troubles.extend(
             self.balancer
@@ -518,6 +528,15 @@ fn is_moving(order: &Order) -> bool {
             .any(|instance| instance.phase == Phase::Drain)
 }
 
+/// Removes a directory on a thread of its own: many files take long, and the agent's thread has a lease to keep.
+fn remove_in_background(folder: PathBuf, gone: PathBuf) -> JoinHandle<()> {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = remove_whole(&folder, &gone) {
+            tracing::error!("cannot remove {}: {error}", folder.display());
+        }
+    })
+}
+
 /// Removes a directory by way of another name: a crash leaves all of it or nothing under its own.
 fn remove_whole(folder: &Path, gone: &Path) -> io::Result<()> {
     let unless_missing = |done: io::Result<()>| match done {
@@ -559,4 +578,24 @@ fn open_store(boot: &Boot, order: &Order) -> io::Result<Store> {
     let tls = crate::pki::client_config(&boot.pki()).map_err(io::Error::other)?;
     let endpoints = etcd::endpoints(&order.placement.store);
     Ok(Store::new(Settings::new(endpoints, Some(tls))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_member_of_the_store_has_left_is_removed_while_the_agent_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let [data, gone] = ["member", "member.gone"].map(|name| folder.path().join(name));
+        for file in [data.join("wal/1"), gone.join("snap/1")] {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "votes").unwrap();
+        }
+        let paths = (data.clone(), gone.clone());
+        let removed = async { remove_in_background(paths.0, paths.1).await.is_ok() };
+        let meanwhile = || assert!(data.join("wal/1").exists() && gone.join("snap/1").exists());
+        assert!(crate::slow_disk::carry_out(removed, meanwhile));
+        assert!(!data.exists() && !gone.exists());
+    }
 }

@@ -18,6 +18,8 @@ pub mod pki;
 pub mod release;
 pub(crate) mod room;
 pub(crate) mod serve;
+#[cfg(test)]
+mod slow_disk;
 pub mod state;
 pub mod stderr;
 pub mod store;

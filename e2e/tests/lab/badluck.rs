@@ -53,14 +53,25 @@ fn a_release_that_fails_touches_nothing_of_the_old_one() {
     let site = Site::app(Who::caller(), "release", 2, 1);
     site.edit(
         "servers",
-        "release = \"sh -c 'test -e broken && { echo no such table; exit 9; } || true'\"\nservers",
+        "release = \"PW='two hushhush' sh -c 'test -e broken && { echo no such table: $PW; exit 9; } || true'\"\nservers",
     );
     site.up();
     let pids = |site: &Site| ["app1.1", "app2.1"].map(|name| site.process(&name[..4], name).pid);
     let before = pids(&site);
     site.write("broken", "yes");
     site.gaiola(&["up", "-d"])
-        .expect(1, &["status 9", "no such table", "goes on"]);
+        .expect(1, &["status 9", "no such table: ***", "goes on"]);
+    let page = gaiola_e2e::get(site.page(), "/").unwrap();
+    let shown = [
+        site.gaiola(&["status"]).stdout,
+        site.status().1.to_string(),
+        site.gaiola(&["events"]).stdout,
+        page.body,
+    ];
+    for shown in shown {
+        assert!(shown.contains("no such table: ***"), "{shown}");
+        assert!(!shown.contains("hushhush"), "{shown}");
+    }
     assert_eq!(pids(&site), before);
     assert_eq!(site.get("/").unwrap().field("release"), "1");
     fs::remove_file(site.folder().join("broken")).unwrap();

@@ -1,5 +1,6 @@
 //! The logs of a server's processes: read for reasons, and kept from filling the disk.
 
+use super::secrets;
 use crate::store::etcd;
 use gaiola_core::cause;
 use std::fs::{File, OpenOptions};
@@ -53,9 +54,9 @@ impl Keeper {
         self.trouble.clone()
     }
 
-    /// The line that says why a process ended, as `: LINE`; empty when it wrote none.
-    pub(super) fn cause(&self, process: &str) -> String {
-        let text = self.tail(process);
+    /// The line that says why a process ended, as `: LINE` without the secrets of its command; empty when it wrote none.
+    pub(super) fn cause(&self, process: &str, command: &str) -> String {
+        let text = self.tail(process, command);
         if let Some(words) = etcd::last_words(&text).filter(|_| process == "etcd") {
             return format!(": {words}");
         }
@@ -65,9 +66,9 @@ impl Keeper {
     }
 
     /// The last lines that a process wrote, as `: LINES`, after the one that says why where that stands above them; empty
-    /// when it wrote none.
-    pub(super) fn end(&self, process: &str) -> String {
-        let text = self.tail(process);
+    /// when it wrote none. Without the secrets of its command.
+    pub(super) fn end(&self, process: &str, command: &str) -> String {
+        let text = self.tail(process, command);
         let mut lines: Vec<&str> = text
             .lines()
             .rev()
@@ -86,18 +87,27 @@ impl Keeper {
         }
     }
 
-    fn tail(&self, process: &str) -> String {
-        read_tail(&self.folder.join(format!("{process}.log")), SEARCHED).unwrap_or_default()
+    /// The end of a log. Secrets are hidden before anything is cut out of it: a part of one would not be recognized.
+    fn tail(&self, process: &str, command: &str) -> String {
+        let file = self.folder.join(format!("{process}.log"));
+        let text = read_tail(&file, SEARCHED).unwrap_or_default();
+        secrets::hide(command, &text)
     }
 }
 
+/// The last whole lines of a file.
 fn read_tail(path: &Path, most: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let start = file.metadata()?.len().saturating_sub(most);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let text = String::from_utf8_lossy(&bytes);
+    let whole = match start {
+        0 => &*text,
+        _ => text.split_once('\n').map_or("", |(_, whole)| whole),
+    };
+    Ok(whole.to_string())
 }
 
 fn cut_all(folder: &Path) -> io::Result<()> {
@@ -160,13 +170,48 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("app1.1.log"), "one\nno such table\n\n").unwrap();
         let keeper = Keeper::new(folder.path().into());
-        assert_eq!(keeper.cause("app1.1"), ": no such table");
-        assert_eq!(keeper.cause("app1.2"), "");
+        assert_eq!(keeper.cause("app1.1", ""), ": no such table");
+        assert_eq!(keeper.cause("app1.2", ""), "");
         let steps = "    at step (/app.js:1:1)\n".repeat(200);
         let tail = format!("Error: no database\n{steps}\nNode.js v20.20.2\n");
         std::fs::write(folder.path().join("release-1-1.log"), tail).unwrap();
-        assert_eq!(keeper.cause("release-1-1"), ": Error: no database");
-        let end = keeper.end("release-1-1");
+        assert_eq!(keeper.cause("release-1-1", ""), ": Error: no database");
+        let end = keeper.end("release-1-1", "");
         assert!(end.starts_with(": Error: no database | ") && end.ends_with("| Node.js v20.20.2"));
+    }
+
+    #[test]
+    fn a_secret_is_hidden_before_the_reason_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = Keeper::new(folder.path().into());
+        let command = "PW='two secret words' bin/migrate";
+        let logged = |before: usize| {
+            let text = format!("Error: {}two secret words\n", "x".repeat(before));
+            std::fs::write(folder.path().join("app1.1.log"), text).unwrap();
+            [
+                keeper.cause("app1.1", command),
+                keeper.end("app1.1", command),
+            ]
+        };
+        // Somewhere here the reason's last character is in the midst of the secret.
+        for before in 270..300 {
+            for shown in logged(before) {
+                assert!(shown.starts_with(": Error: x"), "{shown}");
+                assert!(!shown.contains("tw") && !shown.contains("words"), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_line_is_quoted_whose_beginning_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("app1.1.log");
+        let most = usize::try_from(SEARCHED).unwrap();
+        let lines = format!("\n{}\n", "x".repeat(most - 10));
+        std::fs::write(&log, format!("two secret words{lines}")).unwrap();
+        let text = read_tail(&log, SEARCHED).unwrap();
+        assert!(text.bytes().all(|byte| byte == b'x' || byte == b'\n'));
+        std::fs::write(&log, "two\nlines\n").unwrap();
+        assert_eq!(read_tail(&log, SEARCHED).unwrap(), "two\nlines\n");
     }
 }

@@ -868,8 +868,7 @@ fn in_words(server: &ServerStatus) -> String {
     words
 }
 
-/// Removes what is not used any more, on a thread of its own: many files take long, and this one serves the front door,
-/// the page and the control socket.
+/// Removes what is not used any more.
 fn prune_releases(lab: &Rc<Lab>) {
     let Some((_, placement)) = lab.view.borrow().placement.clone() else {
         return;
@@ -879,29 +878,38 @@ fn prune_releases(lab: &Rc<Lab>) {
         .values()
         .map(|instance| instance.release);
     let good = placement.good.iter().map(|good| good.release);
-    let keep: Vec<_> = instances
+    let keep = instances
         .chain(placement.web_releases.iter().copied())
         .chain(good)
         .collect();
     let tls = placement.config.tls();
-    let kept: Vec<String> = tls.map(|tls| tls.contents.clone()).into_iter().collect();
+    let kept = tls.map(|tls| tls.contents.clone()).into_iter().collect();
     let (releases, copies) = (lab.state.releases(), lab.state.certificates());
     let lab = Rc::clone(lab);
     tokio::task::spawn_local(async move {
         let _held = lab.pruning.lock().await;
-        let removing = tokio::task::spawn_blocking(move || {
-            if let Err(error) = release::prune(&releases, &keep) {
-                tracing::warn!("cannot remove old releases: {}", crate::chain(&error));
-            }
-            let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
-            if let Err(error) = certificates::prune(&copies, &kept) {
-                tracing::warn!("cannot remove old certificates: {error}");
-            }
-        });
-        if let Err(error) = removing.await {
-            tracing::warn!("removing what is old ended: {error}");
+        prune((releases, keep), (copies, kept)).await;
+    });
+}
+
+/// Removes all releases and copies of certificates but these, on a thread of its own: many files take long, and this one
+/// serves the front door, the page and the control socket.
+async fn prune(
+    (releases, keep): (PathBuf, Vec<ReleaseNumber>),
+    (copies, kept): (PathBuf, Vec<String>),
+) {
+    let removing = tokio::task::spawn_blocking(move || {
+        if let Err(error) = release::prune(&releases, &keep) {
+            tracing::warn!("cannot remove old releases: {}", crate::chain(&error));
+        }
+        let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+        if let Err(error) = certificates::prune(&copies, &kept) {
+            tracing::warn!("cannot remove old certificates: {error}");
         }
     });
+    if let Err(error) = removing.await {
+        tracing::warn!("removing what is old ended: {error}");
+    }
 }
 
 /// Takes a look at the servers, so that one that vanishes while nobody asks is known to have been there.
@@ -1077,5 +1085,21 @@ mod tests {
             planned_run(&held.config, &held, true, Some(&placement)),
             [RUNS]
         );
+    }
+
+    #[test]
+    fn what_is_old_is_removed_while_the_lab_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let [releases, copies] = ["releases", "certificates"].map(|name| folder.path().join(name));
+        let old = [releases.join("1"), copies.join("old")];
+        let newest = (2..=release::KEPT + 1).map(|number| releases.join(number.to_string()));
+        let kept: Vec<_> = newest.chain([copies.join("new")]).collect();
+        for path in old.iter().chain(&kept) {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let pruned = prune((releases, Vec::new()), (copies, vec!["new".into()]));
+        crate::slow_disk::carry_out(pruned, || assert!(old.iter().all(|path| path.exists())));
+        assert!(!old.iter().any(|path| path.exists()));
+        assert!(kept.iter().all(|path| path.exists()));
     }
 }

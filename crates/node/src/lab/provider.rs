@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -231,16 +231,16 @@ async fn take_away(lab: &Lab, server: ServerName) {
     stop(lab, server).await;
     lab.off.borrow_mut().remove(&server);
     lab.trouble.borrow_mut().remove(&server);
-    // A database's data may be many files: not on the thread that serves.
     let folder = lab.state.server(server);
-    let gone = folder.clone();
-    let removing = tokio::task::spawn_blocking(move || fs::remove_dir_all(&gone));
-    let removed = removing
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)));
-    if let Err(error) = removed {
+    if let Err(error) = remove(folder.clone()).await {
         tracing::error!("cannot remove {}: {error}", folder.display());
     }
+}
+
+/// Removes a directory on a thread of its own: a database's data may be many files, and this one serves.
+async fn remove(folder: PathBuf) -> io::Result<()> {
+    let removing = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder));
+    removing.await.map_err(io::Error::other)?
 }
 
 /// Stops a server gracefully; cuts its power where that takes too long.
@@ -295,4 +295,19 @@ async fn stop_all(lab: &Rc<Lab>, servers: Vec<ServerName>) {
         stops.spawn_local(async move { stop(&lab, server).await });
     }
     while stops.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_had_is_removed_while_the_lab_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = folder.path().join("db1");
+        fs::create_dir_all(server.join("postgres/data")).unwrap();
+        let meanwhile = || assert!(server.join("postgres/data").exists());
+        crate::slow_disk::carry_out(remove(server.clone()), meanwhile).unwrap();
+        assert!(!server.exists());
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::harness::*;
 use gaiola_model::proxy::{
-    Admin, Conditions, Fixed, PathMatch, ProxyConfig, Refusal, Route, Rule, Server,
+    Admin, Conditions, Fixed, PathMatch, ProxyConfig, Refusal, Route, Rule, Server, Sticky,
 };
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, UdpSocket};
@@ -227,6 +227,104 @@ fn a_combined_log_counts_bodies() {
         line.starts_with("127.0.0.1 - - [") && line.ends_with(&end),
         "{line}"
     );
+}
+
+#[test]
+fn every_format_has_the_client_that_a_trusted_sender_names() {
+    for format in ["httplog", "combined"] {
+        let (origin, bind) = (Origin::start("s1"), free_address());
+        let mut config = config(bind, &[origin.address]);
+        let gaiola_model::proxy::Mode::Http { trusted, .. } = &mut config.frontends[0].mode else {
+            unreachable!("it is one of HTTP");
+        };
+        trusted.push("127.0.0.0/8".parse().unwrap());
+        let log = format!("{{ to = 'access.log', format = '{format}' }}");
+        let proxy = logging(&log, &config);
+        let mut client = Client::connect(bind);
+        let port = client.stream.local_addr().unwrap().port();
+        let end = match format {
+            "httplog" => format!(":{port} ["),
+            _ => " - - [".into(),
+        };
+        let named = [
+            ("192.0.2.5:4711", "192.0.2.5"),
+            ("198.51.100.1, 192.0.2.6", "192.0.2.6"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("unknown", "0.0.0.0"),
+        ];
+        for (said, _) in named {
+            client.send(&format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {said}\r\n\r\n"
+            ));
+            assert_eq!(client.response().status, 200);
+        }
+        assert_eq!(client.get("/").status, 200);
+        let read = || std::fs::read_to_string(proxy.file("access.log")).unwrap();
+        eventually("the lines are there", || read().lines().count() == 5);
+        let lines = read();
+        let mut lines = lines.lines();
+        for ((_, is), line) in named.iter().zip(&mut lines) {
+            assert!(line.starts_with(&format!("{is}{end}")), "{line}");
+        }
+        let last = lines.next().unwrap();
+        assert!(last.starts_with(&format!("127.0.0.1{end}")), "{last}");
+    }
+}
+
+#[test]
+fn httplog_tells_how_many_waited_for_the_same_server() {
+    let (origin, held) = Origin::holding();
+    let bind = free_address();
+    let mut config = config(bind, &[origin.address]);
+    config.backends[0].sticky = Some(Sticky::new("at"));
+    config.backends[0].servers[0].cookie = Some("one".into());
+    config.backends[0].servers[0].maxconn = Some(1);
+    let proxy = logging("{ to = 'access.log', format = 'httplog' }", &config);
+    let mut busy = Client::connect(bind);
+    busy.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is in flight", || {
+        proxy.report().servers[0].in_flight == 1
+    });
+    let waits = |fields: &str, depth: usize| {
+        let mut client = Client::connect(bind);
+        client.send(&format!("GET /{depth} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        eventually("it waits", || {
+            let metrics = proxy.admin("/metrics");
+            let depth = format!("gaiola_queue_depth{{backend=\"app\"}} {depth}\n");
+            metrics.text().contains(&depth)
+        });
+        client
+    };
+    let own = "Cookie: at=one\r\n";
+    let waiting = [
+        waits(own, 1),
+        waits(own, 2),
+        waits("", 3),
+        waits("", 4),
+        waits(own, 5),
+    ];
+    held.wait();
+    for mut client in [busy].into_iter().chain(waiting) {
+        assert_eq!(client.response().status, 200);
+    }
+    let read = || std::fs::read_to_string(proxy.file("access.log")).unwrap();
+    eventually("the lines are there", || read().lines().count() == 6);
+    let lines = read();
+    let queues = [
+        ("held", "0/0"),
+        ("1", "0/0"),
+        ("2", "1/0"),
+        ("3", "0/0"),
+        ("4", "0/1"),
+        ("5", "2/0"),
+    ];
+    for (path, queue) in queues {
+        let end = format!(" {queue} \"GET /{path} HTTP/1.1\"");
+        assert!(
+            lines.lines().any(|line| line.ends_with(&end)),
+            "{end} in {lines}"
+        );
+    }
 }
 
 #[test]
