@@ -127,6 +127,7 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()>
             let why = last_words(&log, said_before).unwrap_or_else(|| format!("pid 1 {exit}"));
             take_note(&lab, server, &Err(io::Error::other(why)));
         }
+        super::faults::let_go_of_disk(&lab, server);
         lab.hardware.borrow_mut().forget(server, process.identity());
         lab.over.send_modify(|over| _ = over.insert(server, number));
         lab.off.borrow_mut().insert(server);
@@ -276,7 +277,7 @@ pub async fn stop(lab: &Lab, server: ServerName) {
 /// Brings everything down: the standbys, then the primary, while the store still answers; then the rest at once.
 async fn switch_off(lab: &Rc<Lab>) {
     let started = Instant::now();
-    super::faults::end_all(lab);
+    super::faults::end_all(lab).await;
     let databases: Vec<ServerName> = lab
         .hardware
         .borrow()
