@@ -14,7 +14,7 @@ use gaiola_core::topology;
 use gaiola_model::event::Subject;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, ServerName, Tier};
-use gaiola_node::api::{Harm as Order, Place, ServerHandle};
+use gaiola_node::api::{Disk, Harm as Order, Place, ServerHandle};
 use gaiola_node::client::Request;
 use gaiola_node::drill::witness::Witness;
 use gaiola_node::drill::{Acknowledged, Answer, Course, Harm, Limits, Plan, Record, Sight, run};
@@ -103,7 +103,13 @@ fn disks_can_be_filled(lab: &Lab, status: &Status) -> anyhow::Result<bool> {
 
 fn unfillable(lab: &Lab, server: ServerName) -> anyhow::Result<Option<String>> {
     let handle: ServerHandle = lab.get(&format!("/servers/{server}"))?;
-    Ok(handle.unfillable)
+    Ok(match handle.disk {
+        Disk::Fillable => None,
+        Disk::NotFillable(why) => Some(why),
+        Disk::Unknown => Some(
+            "the site was brought up by an older version, which fills no disks: `gaiola down`, then `gaiola up`".into(),
+        ),
+    })
 }
 
 /// How the site is asked: by the front door, and each VIP by itself.

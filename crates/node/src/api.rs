@@ -130,7 +130,31 @@ pub struct ServerHandle {
     pub pid: Option<u32>,
     /// Whether it stands in a user namespace of the lab's.
     pub rootless: bool,
-    /// Why its disk cannot be filled; `None`: it has one of its own.
+    /// Whether its disk can be filled.
     #[serde(default)]
-    pub unfillable: Option<String>,
+    pub disk: Disk,
+}
+
+/// Whether a server's disk can be filled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disk {
+    /// It is the server's own.
+    Fillable,
+    /// Why not.
+    NotFillable(String),
+    /// Not told, as by a lab of an older version, which fills none.
+    #[default]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_that_does_not_speak_of_disks_has_none_to_fill() {
+        let older: ServerHandle = serde_json::from_str(r#"{"pid":7,"rootless":false}"#).unwrap();
+        assert_eq!(older.disk, Disk::Unknown);
+    }
 }

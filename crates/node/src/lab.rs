@@ -156,6 +156,8 @@ pub struct Lab {
     pub faults: RefCell<Vec<faults::Held>>,
     /// The number of the next fault.
     pub next_fault: Cell<u64>,
+    /// What faults take of the disks.
+    pub room: disk::Room,
     /// What proxies and agents count.
     pub traffic: traffic::Traffic,
     targets: watch::Sender<Targets>,
@@ -334,6 +336,7 @@ impl Lab {
             ending: Cell::new(false),
             faults: RefCell::default(),
             next_fault: Cell::default(),
+            room: disk::Room::default(),
             traffic: traffic::Traffic::default(),
             targets: watch::Sender::new(Targets::default()),
         }))

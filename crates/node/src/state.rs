@@ -185,6 +185,11 @@ impl Boot {
         self.folder().join("log")
     }
 
+    /// Where its pid 1 writes.
+    pub fn init_log(&self) -> PathBuf {
+        self.logs().join("init.log")
+    }
+
     /// What PostgreSQL's data is in, with all that may stand beside it.
     pub fn postgres(&self) -> PathBuf {
         self.folder().join("postgres")

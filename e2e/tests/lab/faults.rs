@@ -120,6 +120,9 @@ fn a_primary_whose_disk_is_full_costs_no_acknowledged_write_and_leaves_nothing_b
         ))
     });
     site.wait_for("there is room again by itself", SOON, || site.is_healthy());
+    site.harm(&serde_json::json!({ "begin": { "target": standby, "for_ms": 600_000 } }));
+    site.gaiola(&["power", "off", &before]).expect(0, &[]);
+    site.wait_for("its disk is let go", SOON, || disks(&site).len() == 1);
     site.kill_everything();
     site.wait_for("no disk is held", SOON, || disks(&site).is_empty());
     site.up();

@@ -92,13 +92,21 @@ impl Facts {
         self.store_lost_since = since(&self.store_lost_since, now, lost);
     }
 
+    /// A server that was left out and is removed has not been back.
     fn acknowledge(&self, view: &View<'_>, member: Member) -> Acknowledged {
-        let left_out: BTreeSet<ServerName> = view.left_out(member).into_iter().collect();
         let before = self.acknowledged.get(&member);
-        let before = before.filter(|before| before.left_out.is_subset(&left_out));
+        let left_out = before.iter().flat_map(|before| &before.left_out).copied();
+        let still_placed = left_out.filter(|server| view.placement.servers.contains_key(server));
+        let still_placed: BTreeSet<ServerName> = still_placed.collect();
+        let one_is_back = still_placed.iter().any(|server| !self.is_dead(*server));
+        let before = before.filter(|_| !one_is_back);
         Acknowledged {
             since: before.map_or(self.now, |before| before.since),
-            left_out,
+            left_out: still_placed
+                .into_iter()
+                .filter(|server| self.is_dead(*server))
+                .chain(view.left_out(member))
+                .collect(),
         }
     }
 
@@ -200,4 +208,68 @@ fn since<K: Ord + Copy>(
 ) -> BTreeMap<K, Time> {
     let dated = |key| (key, before.get(&key).copied().unwrap_or(now));
     keys.into_iter().map(dated).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::config::{App, Balancer, Config};
+    use gaiola_model::placement::{ObservedProxy, Release, ReleaseNumber};
+    use gaiola_model::{Desired, Tier};
+    use std::time::Duration;
+
+    fn placement() -> Placement {
+        let mut config = Config::new("site".parse().unwrap(), App::new("run"));
+        config.balancer = Some(Balancer {
+            servers: 3,
+            vips: None,
+            listen: vec![80],
+            tls: None,
+        });
+        let release = Release {
+            number: ReleaseNumber(1),
+            digest: String::new(),
+        };
+        super::super::first(&Desired::first(config, release), "test".into())
+    }
+
+    /// All placed servers but these, and every proxy knows everything.
+    fn all_but(placement: &Placement, silent: &[ServerName]) -> BTreeMap<ServerName, Observed> {
+        let heard = placement.servers.keys().filter(|s| !silent.contains(s));
+        let observed = |server: &ServerName| Observed {
+            proxy: Some(ObservedProxy {
+                revision: Revision(u64::MAX),
+                in_flight: BTreeMap::new(),
+                up: BTreeSet::new(),
+                busy: BTreeSet::new(),
+            }),
+            ..Observed::nothing_on(*server)
+        };
+        heard.map(|server| (*server, observed(server))).collect()
+    }
+
+    #[test]
+    fn the_grace_begins_anew_for_a_proxy_that_is_back_and_for_none_that_is_removed() {
+        let mut placement = placement();
+        let [first, second] = [1, 2].map(|number| ServerName::new(Tier::Balancer, number));
+        let drained = *placement.instances.keys().next().unwrap();
+        placement.instances.get_mut(&drained).unwrap().phase = Phase::Drain;
+        let member = Member::Instance(drained);
+        assert!(crate::topology::senders(&placement, member).contains(&first));
+
+        let mut facts = Facts::default();
+        let mut look = |seconds, placement: &Placement, silent: &[ServerName]| {
+            let now = Time::from_start(Duration::from_secs(seconds));
+            facts.look(now, placement, Revision(1), all_but(placement, silent));
+            let since = facts.acknowledged.get(&member).map(|known| known.since);
+            since.map(|since| since.since_start().as_secs())
+        };
+        assert_eq!(look(0, &placement, &[first]), None);
+        assert_eq!(look(10, &placement, &[first]), Some(10));
+        assert_eq!(look(11, &placement, &[first, second]), None);
+        assert_eq!(look(21, &placement, &[first, second]), Some(21));
+        placement.servers.remove(&first);
+        assert_eq!(look(22, &placement, &[second]), Some(21));
+        assert_eq!(look(23, &placement, &[]), Some(23));
+    }
 }

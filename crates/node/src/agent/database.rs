@@ -21,6 +21,7 @@ use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase};
 use gaiola_model::{Observed, ServerName, Tier, Time};
 use ipnet::Ipv4Net;
 use reserve::Reserve;
+use rustix::fs::statvfs;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -219,12 +220,14 @@ impl Database {
         let path = self.boot.folder().join("secrets.json");
         let secrets =
             read_json(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        install(&self.settings(wanted, tools, secrets), Wanted::Run)
+        let disk = disk(&self.boot.postgres())
+            .map_err(|error| format!("cannot tell the size of the database's disk: {error}"))?;
+        install(&self.settings(wanted, disk, tools, secrets), Wanted::Run)
             .map_err(|error| crate::chain(&error))?;
         Ok(())
     }
 
-    fn settings(&self, wanted: &LaidOut, tools: Tools, secrets: Secrets) -> Settings {
+    fn settings(&self, wanted: &LaidOut, disk: u64, tools: Tools, secrets: Secrets) -> Settings {
         Settings {
             site: self.boot.site.clone(),
             server: self.boot.server,
@@ -239,6 +242,7 @@ impl Database {
             state: self.boot.folder(),
             run: RUN.into(),
             strict: wanted.strict,
+            disk,
             clones: wanted.ordered.clones,
             forked: wanted.ordered.forked,
             owner: self.boot.database_user.map(|user| Owner {
@@ -405,6 +409,13 @@ impl Follower {
             }
         }
     }
+}
+
+/// The size of the file system that the database's directory is on, or will be once it is made.
+fn disk(folder: &Path) -> io::Result<u64> {
+    let is_there = folder.ancestors().find(|folder| folder.exists());
+    let disk = statvfs(is_there.unwrap_or(Path::new("/")))?;
+    Ok(disk.f_blocks.saturating_mul(disk.f_frsize))
 }
 
 /// Does work with files on a thread of its own; `None` where the disk did not answer in time.

@@ -13,6 +13,14 @@ const NAMESPACE: &str = "/patroni/";
 /// them; 0 could refuse a good standby for ever.
 const MAXIMUM_LAG_ON_FAILOVER: u64 = 1 << 20;
 
+/// The most that is kept of PostgreSQL's log of writes: between two checkpoints, and for a standby that is away. It is less where a
+/// [`WAL_SHARE`]th of the disk is.
+const MOST_WAL: u64 = 1 << 30;
+const MOST_WAL_FOR_STANDBYS: u64 = 2 << 30;
+/// And never less than this, four of its files.
+const LEAST_WAL: u64 = 64 << 20;
+const WAL_SHARE: u64 = 4;
+
 /// What a database server is set up from.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -35,6 +43,8 @@ pub struct Settings {
     pub run: PathBuf,
     /// With `true` writes stop when no synchronous standby is left.
     pub strict: bool,
+    /// The size of the file system that the data is on, in bytes.
+    pub disk: u64,
     /// Who Patroni and PostgreSQL run as; `None`: as we do.
     pub owner: Option<Owner>,
     /// The programs.
@@ -175,9 +185,18 @@ impl Settings {
                 "ssl_key_file": self.key(),
                 // Patroni sets cluster_name to the site's name, so which server answers is told by this one.
                 "gaiola.server": self.server.to_string(),
+                // Here, and not in what all share, since their disks may differ.
+                "max_wal_size": self.wal(MOST_WAL),
+                "max_slot_wal_keep_size": self.wal(MOST_WAL_FOR_STANDBYS),
             },
             "pg_hba": self.who_may_log_in(),
         })
+    }
+
+    /// A share of the disk for the log of writes, as PostgreSQL reads it.
+    fn wal(&self, most: u64) -> String {
+        let bytes = (self.disk / WAL_SHARE).clamp(LEAST_WAL, most);
+        format!("{}MB", bytes >> 20)
     }
 
     /// A role between members, and how its connections make sure of the other side.
@@ -228,7 +247,6 @@ fn shared_parameters() -> Value {
         "max_connections": 200,
         "max_wal_senders": 10,
         "max_replication_slots": 10,
-        "max_slot_wal_keep_size": "2GB",
         "hot_standby_feedback": "on",
         "wal_sender_timeout": "4s",
         "wal_receiver_timeout": "4s",
@@ -265,6 +283,7 @@ pub(super) mod tests {
             state: "/state".into(),
             run: "/run/gaiola".into(),
             strict: false,
+            disk: 100 << 30,
             owner: None,
             tools: Tools {
                 postgres_bin: "/usr/lib/postgresql/15/bin".into(),
@@ -324,6 +343,24 @@ pub(super) mod tests {
             ..settings()
         };
         assert_eq!(strict.shared()["synchronous_mode_strict"], true);
+    }
+
+    #[test]
+    fn what_is_kept_of_the_log_of_writes_never_fills_a_disk() {
+        let kept = |disk: u64| {
+            let config = rendered(&Settings { disk, ..settings() });
+            let local = &config["postgresql"]["parameters"];
+            let kept = ["max_wal_size", "max_slot_wal_keep_size"].map(|key| local[key].clone());
+            // What this server's file says counts for it, whatever the store has.
+            let shared = &config["bootstrap"]["dcs"]["postgresql"]["parameters"];
+            assert_eq!(shared["max_slot_wal_keep_size"], Value::Null);
+            kept.map(|size| size.as_str().unwrap().to_string())
+        };
+        assert_eq!(kept(512 << 20), ["128MB", "128MB"]);
+        assert_eq!(kept((2 << 30) - 12_345), ["511MB", "511MB"]);
+        assert_eq!(kept(6 << 30), ["1024MB", "1536MB"]);
+        assert_eq!(kept(1 << 50), ["1024MB", "2048MB"]);
+        assert_eq!(kept(100 << 20), ["64MB", "64MB"]);
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! are gone nothing of it is left but the file.
 
 use crate::state::Boot;
-use rustix::fs::{FallocateFlags, fallocate};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,9 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(20);
 const MOUNT_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks, and between two attempts to mount.
 const LOOK: Duration = Duration::from_millis(10);
+/// A new disk leaves so much of the machine's free, or a [`SPARE_SHARE`]th of its own size where that is more.
+const SPARE: u64 = 1 << 30;
+const SPARE_SHARE: u64 = 10;
 
 /// Mounts the disk that PostgreSQL's data is on, where the server has one. It is made where one is wanted and there is no data
 /// yet: data stays where it lies.
@@ -29,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Where it cannot be made or mounted; nothing may be started then, as its data would seem to be gone.
 pub(super) fn attach(boot: &Boot) -> io::Result<()> {
     let (image, folder) = (boot.disk_image(), boot.postgres());
+    // One that was not whole yet when whoever made it was killed.
+    remove(&half(&image))?;
     match (image.try_exists()?, is_empty(&folder)?, boot.disk) {
         (true, true, _) => {}
         (true, false, _) => return Err(two_places(&image, &folder)),
@@ -38,7 +43,9 @@ pub(super) fn attach(boot: &Boot) -> io::Result<()> {
     }
     fs::create_dir_all(&folder)?;
     let tried = format!("cannot mount {}", image.display());
-    mount(boot, &image, &folder).map_err(|error| because(&tried, &error))
+    refill(&image)
+        .and_then(|()| mount(boot, &image, &folder))
+        .map_err(|error| because(&tried, &error))
 }
 
 /// As a version leaves it that knows no disks. Whichever was taken, the other might be what was acknowledged.
@@ -60,18 +67,28 @@ fn is_empty(folder: &Path) -> io::Result<bool> {
     }
 }
 
-/// Made under another name until it is whole.
+/// Where a disk is until it is whole.
+fn half(image: &Path) -> PathBuf {
+    image.with_extension("new")
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 fn make(boot: &Boot, image: &Path, bytes: u64) -> io::Result<()> {
-    let half = image.with_extension("new");
+    let half = half(image);
     let made = format(boot, &half, bytes).and_then(|()| fs::rename(&half, image));
     if made.is_err() {
         // It would hold the machine's room for nothing.
-        let _ = fs::remove_file(&half);
+        let _ = remove(&half);
     }
     made
 }
 
-/// All of its room is taken at once: a write that the server's disk has accepted finds room on the machine's too.
 fn format(boot: &Boot, path: &Path, bytes: u64) -> io::Result<()> {
     let file = OpenOptions::new()
         .write(true)
@@ -79,29 +96,79 @@ fn format(boot: &Boot, path: &Path, bytes: u64) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(path)?;
-    fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+    take_room(&file, bytes, SPARE.max(bytes / SPARE_SHARE))?;
     let (uid, gid) = boot
         .database_user
         .map_or((0, 0), |user| (user.uid, user.gid));
-    let with = format!("nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner={uid}:{gid}");
+    // What is zeroed later, by the kernel, would lose its room: a loop device makes holes of it.
+    let with = format!("nodiscard,lazy_itable_init=0,lazy_journal_init=1,root_owner={uid}:{gid}");
     let mut program = program(boot, MKFS);
     program.args(["-q", "-F", "-m", "0", "-E", &with]).arg(path);
     finish(program)?;
     file.sync_all()
 }
 
+/// Takes the room again that the file system's zeroing has given back to the machine's.
+fn refill(image: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(image)?;
+    let bytes = file.metadata()?.len();
+    take_room(&file, bytes, 0)
+}
+
+/// Takes the room for all of a file: a write that the server's disk has accepted is to find room on the machine's too, of which
+/// `spare` bytes are left over for those who are not root.
+fn take_room(file: &File, bytes: u64, spare: u64) -> io::Result<()> {
+    let missing = bytes.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
+    let disk = fstatvfs(file)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let wanted = missing.saturating_add(spare);
+    if missing > 0 && free < wanted {
+        return Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!(
+                "the machine's disk has {} MiB free, {} MiB are needed: {} for this disk, {} to be left over",
+                free >> 20,
+                wanted.div_ceil(1 << 20),
+                missing.div_ceil(1 << 20),
+                spare >> 20
+            ),
+        ));
+    }
+    Ok(fallocate(file, FallocateFlags::empty(), 0, bytes)?)
+}
+
+/// Mounts the image, once the kernel has given back what the server's last life had of it.
 fn mount(boot: &Boot, image: &Path, folder: &Path) -> io::Result<()> {
     let ends = Instant::now() + MOUNT_LIMIT;
     loop {
+        let was_held = is_held(boot, image);
         let mut program = program(boot, "mount");
         // `loop` takes the device again that the file may still have: one file is never two file systems.
-        program.args(["-t", "ext4", "-o", "loop,nosuid,nodev,noatime"]);
+        let options = "loop,nosuid,nodev,noatime,errors=remount-ro";
+        program.args(["-t", "ext4", "-o", options]);
         program.args([image, folder]);
         match finish(program) {
-            Err(_) if Instant::now() < ends => sleep(LOOK * 10),
-            done => return done,
+            Err(error) if Instant::now() < ends && (was_held || is_busy(&error)) => {
+                sleep(LOOK * 10);
+            }
+            done => return done.map(drop),
         }
     }
+}
+
+/// Whether a loop device still has the image.
+fn is_held(boot: &Boot, image: &Path) -> bool {
+    let mut program = program(boot, "losetup");
+    program.stdout(Stdio::piped());
+    program
+        .args(["--noheadings", "--output", "NAME", "--associated"])
+        .arg(image);
+    finish(program).is_ok_and(|devices| !devices.is_empty())
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    let words = error.to_string();
+    words.contains("busy") || words.contains("overlapping loop device")
 }
 
 fn program(boot: &Boot, name: &str) -> Command {
@@ -115,8 +182,8 @@ fn program(boot: &Boot, name: &str) -> Command {
     command
 }
 
-/// Runs it to its end; an error says what it said.
-fn finish(mut command: Command) -> io::Result<()> {
+/// Runs it to its end; gives what it wrote to stdout, where that is piped. An error says what it said.
+fn finish(mut command: Command) -> io::Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if name == MKFS => {
@@ -139,20 +206,20 @@ fn finish(mut command: Command) -> io::Result<()> {
         sleep(LOOK);
     };
     match status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(match said(&mut child) {
-            nothing if nothing.is_empty() => format!("{name}: {status}"),
-            words => format!("{name}: {words}"),
-        })),
+        true => Ok(child.stdout.take().map(said).unwrap_or_default()),
+        false => Err(io::Error::other(
+            match child.stderr.take().map(said).unwrap_or_default() {
+                nothing if nothing.is_empty() => format!("{name}: {status}"),
+                words => format!("{name}: {words}"),
+            },
+        )),
     }
 }
 
-/// What an ended program has written to stderr, on one line.
-fn said(child: &mut Child) -> String {
+/// What an ended program has written, on one line.
+fn said(output: impl Read) -> String {
     let mut text = Vec::new();
-    if let Some(stderr) = child.stderr.take() {
-        let _ = stderr.take(4096).read_to_end(&mut text);
-    }
+    let _ = output.take(4096).read_to_end(&mut text);
     let text = String::from_utf8_lossy(&text);
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -194,6 +261,7 @@ mod tests {
         fs::remove_file(&image).unwrap();
         fs::remove_dir(data.join("data")).unwrap();
         boot.path = folder.path().display().to_string();
+        fs::write(half(&image), "of one that was killed").unwrap();
         let why = attach(&boot).unwrap_err().to_string();
         assert!(why.contains("install e2fsprogs; mkfs.ext4: "), "{why}");
         let left = fs::read_dir(boot.folder()).unwrap().flatten();
@@ -211,5 +279,90 @@ mod tests {
         let magic = fs::read(&image).unwrap()[1024 + 56..][..2].to_vec();
         assert_eq!(magic, [0x53, 0xef]);
         assert!(!image.with_extension("new").exists());
+    }
+
+    #[test]
+    fn room_that_the_machine_needs_is_not_taken() {
+        let file = tempfile::tempfile().unwrap();
+        let disk = fstatvfs(&file).unwrap();
+        let all = disk.f_blocks * disk.f_frsize;
+        let why = take_room(&file, 1 << 20, all).unwrap_err();
+        assert_eq!(why.kind(), io::ErrorKind::StorageFull);
+        assert!(
+            why.to_string().starts_with("the machine's disk has "),
+            "{why}"
+        );
+        assert_eq!(file.metadata().unwrap().blocks(), 0);
+        take_room(&file, 1 << 20, 0).unwrap();
+        // What has its room needs none.
+        take_room(&file, 1 << 20, all).unwrap();
+    }
+
+    #[test]
+    fn room_that_was_given_back_is_taken_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("disk.img");
+        let bytes = 8 << 20;
+        let file = File::create(&image).unwrap();
+        file.set_len(bytes).unwrap();
+        let taken = || file.metadata().unwrap().blocks() * 512;
+        assert!(taken() < bytes);
+        refill(&image).unwrap();
+        assert!(taken() >= bytes);
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&file, hole, 1 << 20, 1 << 20).unwrap();
+        assert!(taken() < bytes);
+        refill(&image).unwrap();
+        assert!(taken() >= bytes && file.metadata().unwrap().len() == bytes);
+    }
+
+    /// A program that does this, and writes its name to `tries` each time.
+    fn stand_in(folder: &Path, name: &str, does: &str) {
+        let script = format!(
+            "#!/bin/sh\necho {name} >>{}/tries\n{does}\n",
+            folder.display()
+        );
+        let path = folder.join(name);
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .mode(0o755)
+            .open(&path)
+            .unwrap();
+        io::Write::write_all(&mut file, script.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn only_what_is_busy_is_mounted_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let mut boot = boot(here);
+        boot.path = here.display().to_string();
+        let mounts = || {
+            let tries = fs::read_to_string(here.join("tries")).unwrap();
+            fs::remove_file(here.join("tries")).unwrap();
+            tries.lines().filter(|line| *line == "mount").count()
+        };
+        stand_in(here, "losetup", "");
+        stand_in(here, "mount", "echo bad superblock >&2; exit 32");
+        let why = mount(&boot, here, here).unwrap_err().to_string();
+        assert_eq!(why, "mount: bad superblock");
+        assert_eq!(mounts(), 1);
+
+        let once = |what: &str| format!("[ -e {0}/{what} ] || {{ : >{0}/{what}; ", here.display());
+        let busy = once("was_busy") + "echo mount point busy >&2; exit 32; }";
+        fs::remove_file(here.join("mount")).unwrap();
+        stand_in(here, "mount", &busy);
+        mount(&boot, here, here).unwrap();
+        assert_eq!(mounts(), 2);
+
+        fs::remove_file(here.join("mount")).unwrap();
+        fs::remove_file(here.join("losetup")).unwrap();
+        stand_in(here, "losetup", &(once("was_held") + "echo /dev/loop7; }"));
+        let gone = once("was_gone") + "echo bad superblock >&2; exit 32; }";
+        stand_in(here, "mount", &gone);
+        mount(&boot, here, here).unwrap();
+        assert_eq!(mounts(), 2);
     }
 }

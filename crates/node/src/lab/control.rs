@@ -4,7 +4,7 @@ use super::Lab;
 use super::change;
 use super::disk;
 use super::faults;
-use crate::api::{ChangeRequest, Harm, Outcome, Progress, ServerHandle};
+use crate::api::{ChangeRequest, Disk, Harm, Outcome, Progress, ServerHandle};
 use crate::events::Events;
 use crate::page;
 use crate::serve::{self, Answer, connection, json, not_found, text};
@@ -72,7 +72,7 @@ async fn control(lab: Rc<Lab>, request: Request<Incoming>) -> Answer {
         (Method::GET, "/lab") => json(&ServerHandle {
             pid: Some(std::process::id()),
             rootless: lab.rootless,
-            unfillable: None,
+            disk: Disk::Unknown,
         }),
         (Method::GET, "/faults") => json(&faults::in_force(&lab)),
         (Method::GET, "/events") => stream_events(&lab, request.uri().query().unwrap_or_default()),
@@ -119,7 +119,7 @@ fn handle(lab: &Lab, server: ServerName) -> ServerHandle {
     ServerHandle {
         pid,
         rootless: lab.rootless,
-        unfillable: disk::unfillable(lab, server),
+        disk: disk::of(lab, server),
     }
 }
 

@@ -10,7 +10,6 @@ use crate::os::process::{Identity, identify, signal};
 use gaiola_core::drill::{Process, Target};
 use gaiola_model::ServerName;
 use rustix::process::Signal;
-use std::fs::File;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,7 +33,7 @@ enum Done {
     Muted(Identity),
     Deafened(ServerName),
     Frozen(Vec<Identity>),
-    Filled(File),
+    Filled(disk::Filler),
 }
 
 /// The faults in force.
@@ -63,9 +62,7 @@ pub async fn begin(lab: &Rc<Lab>, target: Target, span: Duration) -> io::Result<
     let lab = Rc::clone(lab);
     tokio::task::spawn_local(async move {
         sleep(span).await;
-        if let Err(error) = end_those(&lab, |held| held.number == number) {
-            tracing::error!("a fault could not be undone: {error}");
-        }
+        try_to_end(&lab, |held| held.number == number);
     });
     Ok(())
 }
@@ -78,10 +75,22 @@ pub fn end(lab: &Lab, target: &Target) -> io::Result<()> {
     end_those(lab, |held| held.target == *target)
 }
 
-/// Undoes every fault, as far as that goes.
-pub fn end_all(lab: &Lab) {
-    if let Err(error) = end_those(lab, |_| true) {
-        tracing::warn!("a fault could not be undone: {error}");
+/// Undoes every fault, as far as that goes, and waits until there is room on the disks again.
+pub async fn end_all(lab: &Lab) {
+    try_to_end(lab, |_| true);
+    if !lab.room.is_given_back().await {
+        tracing::warn!("a disk that was filled is still full");
+    }
+}
+
+/// Lets go of the disk of a server that has died: as long as we have a file open on it, the kernel keeps it.
+pub fn let_go_of_disk(lab: &Lab, server: ServerName) {
+    try_to_end(lab, |held| held.target == Target::Fill(server));
+}
+
+fn try_to_end(lab: &Lab, which: impl FnMut(&Held) -> bool) {
+    if let Err(error) = end_those(lab, which) {
+        tracing::error!("a fault could not be undone: {error}");
     }
 }
 

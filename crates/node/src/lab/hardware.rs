@@ -72,7 +72,7 @@ impl Hardware {
         if self.powered.contains_key(&boot.server) {
             return Ok(());
         }
-        let log = process::open_log(&boot.logs().join("init.log"), None)?;
+        let log = process::open_log(&boot.init_log(), None)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg("init").arg(boot.folder());
         command

@@ -11,7 +11,7 @@ use gaiola_model::{ServerName, Tier};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -22,6 +22,8 @@ use tokio::time::{Instant, sleep, timeout};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The longest that a server may take to stop before its power is cut.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
+/// So much of the end of a log has the last line in it.
+const LAST_WORDS: u64 = 16 << 10;
 /// Between two attempts to switch a server on that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -88,10 +90,20 @@ fn take_note(lab: &Lab, server: ServerName, switched: &io::Result<()>) {
     }
 }
 
-/// What a pid 1 that could not set its server up has said of it.
-fn last_words(boot: &Boot) -> Option<String> {
-    let log = fs::read_to_string(boot.logs().join("init.log")).ok()?;
-    let last = log.lines().next_back()?;
+/// What a pid 1 that could not set its server up has said of it, behind what was in its log before.
+fn last_words(log: &Path, before: u64) -> Option<String> {
+    let mut log = fs::File::open(log).ok()?;
+    let length = log.metadata().ok()?.len();
+    // Where it was cut meanwhile, all of it is new.
+    let start = if length < before { 0 } else { before };
+    log.seek(SeekFrom::Start(
+        start.max(length.saturating_sub(LAST_WORDS)),
+    ))
+    .ok()?;
+    let mut text = Vec::new();
+    log.take(LAST_WORDS).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let last = text.lines().next_back()?;
     Some(last.strip_prefix("gaiola: ").unwrap_or(last).to_string())
 }
 
@@ -100,6 +112,8 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()>
     let boot = prepare(lab, order, server)?;
     let told = lab.view.borrow().observed.get(&server).map(|(at, _)| *at);
     lab.stale.borrow_mut().extend(told.map(|at| (server, at)));
+    let log = boot.init_log();
+    let said_before = fs::metadata(&log).map_or(0, |log| log.len());
     lab.hardware.borrow_mut().power_on(&boot)?;
     let Some(process) = lab.hardware.borrow().process(server) else {
         return Ok(());
@@ -110,9 +124,10 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()>
         let exit = hardware::died(&process).await;
         tracing::info!("{server} is off: pid 1 {exit}");
         if matches!(exit, Exit::Status(status) if status != 0) {
-            let why = last_words(&boot).unwrap_or_else(|| format!("pid 1 {exit}"));
+            let why = last_words(&log, said_before).unwrap_or_else(|| format!("pid 1 {exit}"));
             take_note(&lab, server, &Err(io::Error::other(why)));
         }
+        super::faults::let_go_of_disk(&lab, server);
         lab.hardware.borrow_mut().forget(server, process.identity());
         lab.over.send_modify(|over| _ = over.insert(server, number));
         lab.off.borrow_mut().insert(server);
@@ -262,7 +277,7 @@ pub async fn stop(lab: &Lab, server: ServerName) {
 /// Brings everything down: the standbys, then the primary, while the store still answers; then the rest at once.
 async fn switch_off(lab: &Rc<Lab>) {
     let started = Instant::now();
-    super::faults::end_all(lab);
+    super::faults::end_all(lab).await;
     let databases: Vec<ServerName> = lab
         .hardware
         .borrow()
@@ -309,5 +324,21 @@ mod tests {
         let meanwhile = || assert!(server.join("postgres/data").exists());
         crate::slow_disk::carry_out(remove(server.clone()), meanwhile).unwrap();
         assert!(!server.exists());
+    }
+
+    #[test]
+    fn a_pid_1_that_says_nothing_is_not_explained_by_an_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("init.log");
+        assert_eq!(last_words(&log, 0), None);
+        let before = "gaiola: cannot mount the disk\n";
+        fs::write(&log, before).unwrap();
+        let length = before.len() as u64;
+        assert_eq!(last_words(&log, length), None);
+        assert_eq!(last_words(&log, 0).unwrap(), "cannot mount the disk");
+        fs::write(&log, format!("{before}one\ngaiola: two\n")).unwrap();
+        assert_eq!(last_words(&log, length).unwrap(), "two");
+        fs::write(&log, "short\n").unwrap();
+        assert_eq!(last_words(&log, length).unwrap(), "short");
     }
 }

@@ -67,6 +67,8 @@ async fn deaths() {
     let first = site.primary().await;
     let other = site.other(first);
     assert_eq!(site.sql(first, "SHOW gaiola.server"), first.to_string());
+    assert_eq!(site.sql(first, "SHOW max_slot_wal_keep_size"), "256MB");
+    assert_eq!(site.sql(first, "SHOW max_wal_size"), "256MB");
     site.sql(first, "CREATE TABLE entries (id bigint PRIMARY KEY)");
     let writer = Writer::start(site.psql.clone());
 

@@ -72,6 +72,7 @@ impl Site {
                 state: dir.path().join(server.to_string()),
                 run: dir.path().join(server.to_string()).join("run"),
                 strict: false,
+                disk: 1 << 30,
                 owner: owner(),
                 tools: tools.clone(),
                 secrets: secrets.clone(),

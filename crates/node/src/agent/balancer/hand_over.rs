@@ -38,6 +38,16 @@ pub(super) enum Heir {
     Home(Ipv4Addr),
 }
 
+impl Heir {
+    /// In words: why a VIP that was to go to it stays.
+    fn is_missing(self) -> &'static str {
+        match self {
+            Self::Anyone => "nobody stands by for it any more",
+            Self::Home(_) => "its home no longer stands by",
+        }
+    }
+}
+
 /// Hands the VIP over if its heir takes it; in any case it is served when this ends.
 pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
     tracing::info!("handing over {vip}");
@@ -61,7 +71,7 @@ pub(super) async fn serve_on(vip: Ipv4Addr, keeper: KeeperFile) {
 /// Ends as soon as it is known who has the VIP.
 async fn let_go(vip: Ipv4Addr, heir: Heir, keeper: &KeeperFile) {
     if !has_standby(vip, heir) {
-        tracing::warn!("{vip} stays: its heir stands by for it no more");
+        tracing::warn!("{vip} stays: {}", heir.is_missing());
         return;
     }
     let asked = keeper.change(vip, |told| told.yields += 1);
@@ -74,7 +84,7 @@ async fn is_stood_by_for(vip: Ipv4Addr, heir: Heir, span: Duration) -> bool {
     let deadline = Instant::now() + span;
     while Instant::now() < deadline {
         if !has_standby(vip, heir) {
-            tracing::warn!("{vip} stays: its heir stands by for it no more");
+            tracing::warn!("{vip} stays: {}", heir.is_missing());
             return false;
         }
         sleep(LOOK_SOMETIMES).await;
