@@ -34,7 +34,7 @@ e2e:
 bench:
 	cd bench && python3 -B -m unittest -q harness.test_verdict
 	scripts/build release
-	cargo build --locked --release -p gaiola-node --example relay
+	cargo build --locked --release -p gaiola-proxy --example relay
 	bench/run $(BENCH)
 
 outside:

@@ -342,7 +342,7 @@ class Floor(Proxy):
     def start(self):
         relay = self.setting.gaiola.parent / "examples" / "relay"
         if not relay.exists():
-            raise NotMeasured("it is not built: cargo build --release -p gaiola-node --example relay")
+            raise NotMeasured("it is not built: cargo build --release -p gaiola-proxy --example relay")
         return Process(self.setting.proxy_cpus, [[relay, *self.text.split()]], self.folder)
 
     def prove(self):

@@ -1,7 +1,7 @@
 //! A steady load beside whatever a test does, and what came of it.
 
+use gaiola_control::drill::{Course, Load, Record};
 use gaiola_model::config::Drill;
-use gaiola_node::drill::{Course, Load, Record};
 use std::net::SocketAddr;
 use std::time::Duration;
 

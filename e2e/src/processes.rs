@@ -57,17 +57,17 @@ impl Process {
 
     /// Sends SIGSTOP.
     pub fn stop(&self) {
-        gaiola_node::os::process::signal(self.pid, rustix::process::Signal::STOP);
+        gaiola_os::process::signal(self.pid, rustix::process::Signal::STOP);
     }
 
     /// Sends SIGCONT.
     pub fn go_on(&self) {
-        gaiola_node::os::process::signal(self.pid, rustix::process::Signal::CONT);
+        gaiola_os::process::signal(self.pid, rustix::process::Signal::CONT);
     }
 
     /// Sends SIGKILL.
     pub fn kill(&self) {
-        gaiola_node::os::process::signal(self.pid, rustix::process::Signal::KILL);
+        gaiola_os::process::signal(self.pid, rustix::process::Signal::KILL);
     }
 
     /// Whether this process is still there.

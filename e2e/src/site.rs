@@ -6,7 +6,7 @@ use crate::processes::{Process, family, processes};
 use crate::{Answer, Who, binaries, http};
 use gaiola_model::config::Drill;
 use gaiola_model::keeper::{KeeperState, VipRole};
-use gaiola_node::client::{Client, Request, Target};
+use gaiola_net::client::{Client, Request, Target};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -513,7 +513,7 @@ fn finish(child: Child, limit: Duration) -> Result<Ran, Ran> {
     });
     let late = waits.recv_timeout(limit).is_err();
     if late {
-        gaiola_node::os::process::signal(pid, rustix::process::Signal::KILL);
+        gaiola_os::process::signal(pid, rustix::process::Signal::KILL);
     }
     let output = reader
         .join()

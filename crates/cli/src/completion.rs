@@ -8,9 +8,9 @@ use clap::CommandFactory as _;
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
 use clap_complete::{CompleteEnv, Shell};
+use gaiola_agent::state::{Order, State, read_json};
 use gaiola_core::drill::{Process, Target};
 use gaiola_model::{Config, ServerName, SiteName, Tier};
-use gaiola_node::state::{Order, State, read_json};
 use std::path::Path;
 
 /// By this variable a shell asks.

@@ -2,9 +2,9 @@
 
 use crate::args::Global;
 use anyhow::{Context as _, bail};
+use gaiola_agent::state::State;
 use gaiola_model::SiteName;
-use gaiola_node::client::{Client, Request, Target};
-use gaiola_node::state::State;
+use gaiola_net::client::{Client, Request, Target};
 use serde::de::DeserializeOwned;
 use std::path::Path;
 use std::time::Duration;

@@ -7,6 +7,10 @@ use crate::connect::Lab;
 use crate::hands;
 use crate::output::{self, Exit};
 use anyhow::bail;
+use gaiola_control::api::{Disk, Harm as Order, Place, ServerHandle};
+use gaiola_control::drill::witness::Witness;
+use gaiola_control::drill::{Acknowledged, Answer, Course, Harm, Limits, Plan, Record, Sight, run};
+use gaiola_control::lab::processes;
 use gaiola_core::drill::{
     Contents, DrillReport, Process, Roles, Selection, Target, Verdict, Writes, render, render_all,
 };
@@ -14,12 +18,8 @@ use gaiola_core::topology;
 use gaiola_model::event::Subject;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, ServerName, Tier};
-use gaiola_node::api::{Disk, Harm as Order, Place, ServerHandle};
-use gaiola_node::client::Request;
-use gaiola_node::drill::witness::Witness;
-use gaiola_node::drill::{Acknowledged, Answer, Course, Harm, Limits, Plan, Record, Sight, run};
-use gaiola_node::lab::processes;
-use gaiola_node::os::process::{Identity, identify, signal};
+use gaiola_net::client::Request;
+use gaiola_os::process::{Identity, identify, signal};
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -223,7 +223,7 @@ impl Hands<'_> {
             .client()
             .request(&self.lab.target(), &request, ORDER_LIMIT)
             .await;
-        let response = response.map_err(|error| gaiola_node::chain(&error))?;
+        let response = response.map_err(|error| gaiola_os::chain(&error))?;
         if response.status != 200 {
             return Err(response.text().trim().to_string());
         }

@@ -4,8 +4,8 @@ use crate::args::{Exec, Global};
 use crate::connect::Lab;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
-use gaiola_node::api::ServerHandle;
-use gaiola_node::os::namespace;
+use gaiola_control::api::ServerHandle;
+use gaiola_os::namespace;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 

@@ -18,7 +18,7 @@ mod up;
 
 use args::{Args, Command};
 use clap::Parser as _;
-use gaiola_node::stderr;
+use gaiola_os::stderr;
 use output::Exit;
 use std::process::ExitCode;
 use std::time::Duration;

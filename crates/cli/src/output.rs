@@ -1,7 +1,7 @@
 //! What people and programs are told: exit codes, colour, what cannot be printed.
 
 use crate::args::Global;
-use gaiola_node::stderr;
+use gaiola_os::stderr;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::OnceLock;

@@ -5,10 +5,11 @@ use crate::connect::Lab;
 use crate::hands;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
+use gaiola_agent::engine as database;
+use gaiola_control::api::{Change, ChangeRequest, Outcome, Place, Progress};
 use gaiola_model::Config;
-use gaiola_node::api::{Change, ChangeRequest, Outcome, Place, Progress};
-use gaiola_node::client::Request;
-use gaiola_node::{database, store};
+use gaiola_net::client::Request;
+use gaiola_store as store;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
@@ -105,13 +106,13 @@ fn find_programs(config: &Config) -> anyhow::Result<()> {
     missing.extend(
         store::etcd::find()
             .err()
-            .map(|error| gaiola_node::chain(&error)),
+            .map(|error| gaiola_os::chain(&error)),
     );
     if config.database.is_some() {
         missing.extend(
             database::find_tools()
                 .err()
-                .map(|error| gaiola_node::chain(&error)),
+                .map(|error| gaiola_os::chain(&error)),
         );
     }
     if missing.is_empty() {
@@ -132,7 +133,7 @@ fn start_lab(lab: &Lab, up: &Up) -> anyhow::Result<bool> {
                 lab.state.lab_log().display()
             ),
             // One that is going down, or is only just coming up.
-            gaiola_node::lab::UP_ALREADY if Instant::now() < deadline => {
+            gaiola_control::lab::UP_ALREADY if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50))
             }
             why => bail!("{why}"),

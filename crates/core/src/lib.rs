@@ -19,5 +19,6 @@ pub mod route;
 pub mod rule;
 pub mod status;
 pub mod sticky;
+pub mod tickets;
 pub mod topology;
 pub mod vrrp;

@@ -16,7 +16,9 @@ pub use stat::{
     SessionState, SessionsStat, Totals,
 };
 pub use sticky::{SameSite, Secret, Sticky, StickyFault};
-pub use tls::{BadTicketKey, ClientCertificates, ServerTls, TicketKey, Tls, TlsVersion};
+pub use tls::{
+    BadTicketKey, ClientCertificates, ServerTls, SharedTickets, TicketKey, Tls, TlsVersion,
+};
 
 use crate::placement::Revision;
 use ipnet::IpNet;

@@ -153,13 +153,13 @@ fn without_its_store_a_site_serves_and_says_that_it_cannot_change() {
     site.up();
     // A stopped etcd is not started again.
     let etcd = site.process("app1", "etcd");
-    gaiola_node::os::process::signal(etcd.pid, rustix::process::Signal::STOP);
+    gaiola_os::process::signal(etcd.pid, rustix::process::Signal::STOP);
     let (ran, figures) =
         site.under_load(50, || site.gaiola(&["scale", "app=3", "--timeout", "8s"]));
     ran.expect(5, &["the store does not answer"]);
     figures.assert_none_failed();
     assert_eq!(site.status().0, 4);
-    gaiola_node::os::process::signal(etcd.pid, rustix::process::Signal::CONT);
+    gaiola_os::process::signal(etcd.pid, rustix::process::Signal::CONT);
     site.wait_for("it is healthy again", SOON, || site.is_healthy());
     site.gaiola(&["scale", "app=3"]).expect(0, &[]);
 }

@@ -116,13 +116,13 @@ fn the_store_survives_a_member_and_traffic_survives_the_store() {
     let site = site(Who::caller(), "stores");
     site.up();
     let stop = |server: &str| {
-        gaiola_node::os::process::signal(
+        gaiola_os::process::signal(
             site.process(server, "etcd").pid,
             rustix::process::Signal::STOP,
         )
     };
     let go_on = |server: &str| {
-        gaiola_node::os::process::signal(
+        gaiola_os::process::signal(
             site.process(server, "etcd").pid,
             rustix::process::Signal::CONT,
         )

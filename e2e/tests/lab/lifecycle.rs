@@ -145,7 +145,7 @@ fn ctrl_c_in_the_foreground_brings_everything_down() {
     site.wait_for("the site answers", Duration::from_secs(30), || {
         site.get("/").is_ok() && site.is_healthy()
     });
-    gaiola_node::os::process::signal(up.id(), rustix::process::Signal::INT);
+    gaiola_os::process::signal(up.id(), rustix::process::Signal::INT);
     gaiola_e2e::ended(up).expect(130, &["bringing front down"]);
     site.wait_for_nothing();
 }

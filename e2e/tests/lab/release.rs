@@ -61,7 +61,7 @@ fn a_release_command_whose_server_is_silent_runs_nowhere_else_until_that_one_is_
     let mut up = site.start(&["up", "-d"]);
     site.wait_for("the command runs", LIMIT, || said().ends_with("begin 2\n"));
     let agent = site.process("app2", "agent").pid;
-    gaiola_node::os::process::signal(agent, rustix::process::Signal::STOP);
+    gaiola_os::process::signal(agent, rustix::process::Signal::STOP);
     let status = || site.status().1.to_string();
     site.wait_for("its server is called lost", LIMIT, || {
         status().contains("is lost: its agent is silent")

@@ -2,16 +2,16 @@
 
 use super::Hands;
 use anyhow::Context as _;
+use gaiola_agent::engine::{Secrets, find_tools};
+use gaiola_agent::state::read_json;
+use gaiola_control::api::ServerHandle;
+use gaiola_control::drill::witness::Witness;
+use gaiola_control::drill::{Acknowledged, Course, Database, Record};
 use gaiola_core::drill::{Contents, Holding, Target, Writes, compare};
 use gaiola_core::topology;
 use gaiola_model::status::Status;
 use gaiola_model::{InstanceName, ServerName, Tier};
-use gaiola_node::api::ServerHandle;
-use gaiola_node::client::Request;
-use gaiola_node::database::{Secrets, find_tools};
-use gaiola_node::drill::witness::Witness;
-use gaiola_node::drill::{Acknowledged, Course, Database, Record};
-use gaiola_node::state::read_json;
+use gaiola_net::client::Request;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::process::Command;

@@ -94,6 +94,15 @@ impl Default for ServerTls {
 #[serde(try_from = "String", into = "String")]
 pub struct TicketKey(pub [u8; 32]);
 
+/// The keys of session tickets as all balancers of a site have them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedTickets {
+    /// The newest first, which seals; all of them open.
+    pub keys: Vec<TicketKey>,
+    /// When the newest was made, in seconds since 1970.
+    pub made: u64,
+}
+
 /// Text that is no [`TicketKey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a ticket key has 64 hexadecimal digits")]

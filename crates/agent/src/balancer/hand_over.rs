@@ -1,0 +1,121 @@
+//! Handing one VIP over: nothing that a client has begun fails, and nothing new is left without an answer.
+//!
+//! 1. Responses say `Connection: close` for a while, so that few connections stand when the address moves.
+//! 2. The keeper keeps the SYNs that arrive from now on, and the proxy leaves them unanswered until its last request in
+//!    flight has ended.
+//! 3. The keeper lets the VIP go, and serves on until it hears the next holder; then it passes on what it kept.
+//!
+//! Before each step the heir must stand by for the VIP. Where it does not, this balancer serves on.
+
+use super::keeper_file::{KeeperFile, state_of};
+use crate::proxy::admit;
+use gaiola_model::keeper::VipState;
+use gaiola_model::proxy::Admission;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Clients are given this long to take their next connection elsewhere, before new ones are held back.
+const CLOSING: Duration = Duration::from_secs(2);
+/// New connections are held back for this long at most, until the last request in flight has ended.
+const REFUSING: Duration = Duration::from_millis(700);
+/// The longest until the keeper has begun to keep SYNs.
+const KEEPING: Duration = Duration::from_millis(500);
+/// The longest until the keeper has let go, or has seen that nobody takes the VIP.
+const LETTING_GO: Duration = Duration::from_secs(1);
+
+/// Between two looks at the keeper while something waits for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// And while there is time.
+const LOOK_SOMETIMES: Duration = Duration::from_millis(50);
+
+/// Who is to take a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heir {
+    /// Whoever stands by.
+    Anyone,
+    /// This balancer, the VIP's home: where it no longer stands by, the VIP stays rather than move twice.
+    Home(Ipv4Addr),
+}
+
+impl Heir {
+    /// In words: why a VIP that was to go to it stays.
+    fn is_missing(self) -> &'static str {
+        match self {
+            Self::Anyone => "nobody stands by for it any more",
+            Self::Home(_) => "its home no longer stands by",
+        }
+    }
+}
+
+/// Hands the VIP over if its heir takes it; in any case it is served when this ends.
+pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
+    tracing::info!("handing over {vip}");
+    tell_proxy(vip, Admission::Close, Duration::ZERO).await;
+    if is_stood_by_for(vip, heir, CLOSING).await {
+        keeper.change(vip, |told| told.holds_back = true);
+        if reaches(vip, KEEPING, |state| state.is_holding_back).await {
+            tell_proxy(vip, Admission::Refuse, REFUSING).await;
+            let_go(vip, heir, &keeper).await;
+        }
+    }
+    serve_on(vip, keeper).await;
+}
+
+/// New connections are answered again, and then those that were held back.
+pub(super) async fn serve_on(vip: Ipv4Addr, keeper: KeeperFile) {
+    tell_proxy(vip, Admission::Accept, Duration::ZERO).await;
+    keeper.change(vip, |told| told.holds_back = false);
+}
+
+/// Ends as soon as it is known who has the VIP.
+async fn let_go(vip: Ipv4Addr, heir: Heir, keeper: &KeeperFile) {
+    if !has_standby(vip, heir) {
+        tracing::warn!("{vip} stays: {}", heir.is_missing());
+        return;
+    }
+    let asked = keeper.change(vip, |told| told.yields += 1);
+    let answered = |state: &VipState| Some(state.yields) == asked && !state.is_yielding;
+    reaches(vip, LETTING_GO, answered).await;
+}
+
+/// Whether the heir stands by for the VIP all the while.
+async fn is_stood_by_for(vip: Ipv4Addr, heir: Heir, span: Duration) -> bool {
+    let deadline = Instant::now() + span;
+    while Instant::now() < deadline {
+        if !has_standby(vip, heir) {
+            tracing::warn!("{vip} stays: {}", heir.is_missing());
+            return false;
+        }
+        sleep(LOOK_SOMETIMES).await;
+    }
+    true
+}
+
+/// Waits until the keeper's state of the VIP is as asked; `false`: not in time.
+async fn reaches(vip: Ipv4Addr, limit: Duration, is: impl Fn(&VipState) -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if state_of(vip).is_some_and(|state| is(&state)) {
+            return true;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    tracing::warn!("the keeper does not answer about {vip}");
+    false
+}
+
+fn has_standby(vip: Ipv4Addr, heir: Heir) -> bool {
+    let standby = state_of(vip).and_then(|state| state.standby);
+    standby.is_some_and(|standby| heir == Heir::Anyone || heir == Heir::Home(standby))
+}
+
+async fn tell_proxy(vip: Ipv4Addr, admission: Admission, wait: Duration) {
+    match admit(vip, admission, wait).await {
+        Ok(left) if left > 0 && admission == Admission::Refuse => {
+            tracing::warn!("{vip} moves with {left} connections still open");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!("the proxy did not take {admission:?} for {vip}: {error}"),
+    }
+}

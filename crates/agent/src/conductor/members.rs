@@ -1,0 +1,247 @@
+//! Moves the store's members to where the site's tiers want them: one learner at a time comes, catches up and votes
+//! before another member goes. The placement names who is to run one, so it follows what the store itself lists.
+
+use gaiola_core::rollout::{self, Facts};
+use gaiola_model::{Observed, Placement, Revision, ServerName};
+use gaiola_net::client::Target;
+use gaiola_store::etcd::{GrowthStep, Member, MembersSeen, next_growth_step};
+use gaiola_store::{MemberInfo, Store, StoreError, Term, leader};
+use std::collections::BTreeSet;
+
+/// What one step came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The members are the wanted ones, and the placement names them.
+    Done,
+    /// Another step follows.
+    Later,
+    /// The placement is to name these.
+    Name(Named),
+}
+
+/// Who carries a member, as the placement names them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    /// All who do, in order.
+    pub members: Vec<ServerName>,
+    /// Whose member does not vote yet.
+    pub joining: Option<ServerName>,
+}
+
+/// Takes one step.
+///
+/// # Errors
+/// Where the term is over, or the store is another one. What etcd refuses (a learner that lags cannot vote yet), and what it
+/// does not answer (it elects a leader), is tried again by the next step.
+pub(super) async fn step(
+    store: &Store,
+    term: &Term,
+    placement: &Placement,
+    at: Revision,
+    facts: &Facts,
+) -> Result<Step, StoreError> {
+    match try_step(store, term, placement, at, facts).await {
+        // A member that has just come counts as unhealthy for a few seconds, and etcd then changes nothing.
+        Err(error @ (StoreError::Refused { .. } | StoreError::Unreachable { .. })) => {
+            let why = gaiola_os::chain(&error);
+            tracing::info!("the store's members must wait: {why}");
+            Ok(Step::Later)
+        }
+        taken => taken,
+    }
+}
+
+async fn try_step(
+    store: &Store,
+    term: &Term,
+    placement: &Placement,
+    at: Revision,
+    facts: &Facts,
+) -> Result<Step, StoreError> {
+    let wanted = rollout::store_members(&placement.config);
+    let wanted: Vec<Member> = wanted.into_iter().map(Member::on).collect();
+    let members = store.member_list().await?;
+    // An earlier step may have been answered too late to be named: nothing else is done before it is.
+    if let Some(step) = name(&members, placement) {
+        return Ok(step);
+    }
+    let seen = look(store, &members, placement, facts).await;
+    let next = next_growth_step(&members, &wanted, &seen);
+    // etcd's membership calls carry no condition: this is as near to one as can be.
+    let leads = leader(store, &term.key).await?;
+    if leads.is_none_or(|leader| leader.term != *term) {
+        return Err(StoreError::Fenced {
+            key: term.key.clone(),
+            term: term.created,
+        });
+    }
+    let members = take(store, &next, members, at, facts).await?;
+    let then = match next {
+        GrowthStep::Done => Step::Done,
+        _ => Step::Later,
+    };
+    Ok(name(&members, placement).unwrap_or(then))
+}
+
+/// What the placement is to name, where that is something else than it names now.
+fn name(members: &[MemberInfo], placement: &Placement) -> Option<Step> {
+    let named = names(members, placement);
+    let is_new = named.members != placement.store || named.joining != placement.store_joining;
+    // A store without members answers nobody.
+    (is_new && !named.members.is_empty()).then_some(Step::Name(named))
+}
+
+/// Does it, and says which members there are then.
+async fn take(
+    store: &Store,
+    next: &GrowthStep,
+    members: Vec<MemberInfo>,
+    at: Revision,
+    facts: &Facts,
+) -> Result<Vec<MemberInfo>, StoreError> {
+    match next {
+        GrowthStep::AddLearner(member) => {
+            let is_there = |server: &&ServerName| server.to_string() == member.name;
+            let server = facts.observed.keys().find(is_there);
+            let observed = server.and_then(|server| facts.observed.get(server));
+            if !observed.is_some_and(|observed| may_come(observed, at)) {
+                return Ok(members);
+            }
+            store.member_add_learner(&member.peer_url()).await
+        }
+        // Its agent does, once the placement names it.
+        GrowthStep::Start(_) | GrowthStep::Done => Ok(members),
+        GrowthStep::Promote(id) if !follows(store, *id, &members).await? => Ok(members),
+        GrowthStep::Promote(id) => store.member_promote(*id).await,
+        GrowthStep::MoveLeader { from, to } => {
+            if let Some(leader) = target_of(*from, &members) {
+                store.move_leader(&leader, *to).await?;
+            }
+            Ok(members)
+        }
+        GrowthStep::Remove(id) => store.member_remove(*id).await,
+    }
+}
+
+/// Whether a new member may come in on a server: its agent knows that it carries none, and nothing is left of an older
+/// one, whose data would make the new one end again and again.
+fn may_come(observed: &Observed, at: Revision) -> bool {
+    observed.revision >= at && observed.store_data == Some(false)
+}
+
+/// Where a member is reached; `None` until it was started.
+fn target_of(id: u64, members: &[MemberInfo]) -> Option<Target> {
+    members.iter().find(|info| info.id == id)?.target()
+}
+
+/// Whether a learner is there and follows a leader. etcd counts only how far it once was, and would let one vote that has
+/// died since: of two voters one that is dead is one too many.
+async fn follows(store: &Store, id: u64, members: &[MemberInfo]) -> Result<bool, StoreError> {
+    let Some(target) = target_of(id, members) else {
+        return Ok(false);
+    };
+    let status = store.status(&target).await?;
+    Ok(status.id == id && status.leader.is_some())
+}
+
+/// What our agents and the members themselves tell. Without a server of ours under it a member is as good as dead.
+async fn look(
+    store: &Store,
+    members: &[MemberInfo],
+    placement: &Placement,
+    facts: &Facts,
+) -> MembersSeen {
+    let is_dead = |info: &&MemberInfo| {
+        let server = server_of(info, placement);
+        server.is_none_or(|server| facts.is_dead(server))
+    };
+    let lost_voters = facts.lost_voters();
+    let has_lost = |info: &&MemberInfo| {
+        let server = server_of(info, placement);
+        !info.learner && server.is_some_and(|server| lost_voters.contains(&server))
+    };
+    let lost = members.iter().filter(has_lost).map(|info| info.id);
+    let (dead, living): (Vec<_>, Vec<_>) = members.iter().partition(is_dead);
+    let mut leader = None;
+    for target in living.into_iter().filter_map(MemberInfo::target) {
+        leader = match store.status(&target).await {
+            Ok(status) => status.leader,
+            Err(_) => None,
+        };
+        if leader.is_some() {
+            break;
+        }
+    }
+    MembersSeen {
+        dead: dead.into_iter().map(|info| info.id).collect(),
+        lost: lost.collect(),
+        leader,
+    }
+}
+
+/// The server that a member is on.
+fn server_of(info: &MemberInfo, placement: &Placement) -> Option<ServerName> {
+    let mut servers = placement.servers.keys().copied();
+    servers.find(|server| info.peer_urls.contains(&Member::on(*server).peer_url()))
+}
+
+/// The servers that the members are on.
+fn names(members: &[MemberInfo], placement: &Placement) -> Named {
+    let servers: BTreeSet<ServerName> = members
+        .iter()
+        .filter_map(|info| server_of(info, placement))
+        .collect();
+    let mut learners = members.iter().filter(|info| info.learner);
+    Named {
+        members: servers.into_iter().collect(),
+        joining: learners.find_map(|info| server_of(info, placement)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placement_names_who_is_in_and_who_does_not_vote_yet() {
+        let servers: [ServerName; 2] = ["app1", "db1"].map(|name| name.parse().unwrap());
+        let info = |server: ServerName, learner| MemberInfo {
+            id: 1,
+            name: String::new(),
+            peer_urls: vec![Member::on(server).peer_url()],
+            client_urls: Vec::new(),
+            learner,
+        };
+        let [app1, db1] = servers;
+        let placement = |store: &[ServerName], store_joining| {
+            let mut placement = crate::state::tests::order("a", 7).placement;
+            let placed = placement.servers[&app1].clone();
+            placement.servers.insert(db1, placed);
+            (placement.store, placement.store_joining) = (store.into(), store_joining);
+            placement
+        };
+        let learning = [info(app1, false), info(db1, true)];
+        let named = |joining| {
+            let members = servers.into();
+            Some(Step::Name(Named { members, joining }))
+        };
+        assert_eq!(name(&learning, &placement(&[app1], None)), named(Some(db1)));
+        assert_eq!(name(&learning, &placement(&servers, Some(db1))), None);
+        let voting = [info(app1, false), info(db1, false)];
+        assert_eq!(name(&voting, &placement(&servers, Some(db1))), named(None));
+        assert_eq!(name(&[], &placement(&servers, None)), None);
+    }
+
+    #[test]
+    fn a_member_comes_only_where_the_agent_knows_and_nothing_is_left_of_an_older_one() {
+        let observed = |revision, store_data| Observed {
+            revision: Revision(revision),
+            store_data,
+            ..Observed::nothing_on("db1".parse().unwrap())
+        };
+        assert!(may_come(&observed(7, Some(false)), Revision(7)));
+        assert!(!may_come(&observed(6, Some(false)), Revision(7)));
+        assert!(!may_come(&observed(7, Some(true)), Revision(7)));
+        assert!(!may_come(&observed(7, None), Revision(7)));
+    }
+}

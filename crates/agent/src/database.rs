@@ -1,0 +1,451 @@
+//! The agent's side of a database server: lays out what its keeper runs, asks Patroni how it does, and asks it to switch
+//! over when this server is to leave or its disk is full. A standby that cannot follow is given its data anew. Patroni decides who is the
+//! primary; nothing here promotes.
+
+mod aside;
+mod history;
+mod reserve;
+
+use super::plan::DatabaseUrls;
+use crate::engine::{
+    Api, KeeperDatabase, KeeperReport, KeeperState, Owner, PATRONI_PORT, Secrets, Settings, Tools,
+    Wanted, find_tools, install,
+};
+use crate::state::{Boot, Order, RUN, read_json};
+use gaiola_core::database::clone::{Action, Clones, Why};
+use gaiola_core::database::give_way;
+use gaiola_core::{resources, topology};
+use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase};
+use gaiola_model::{Observed, ServerName, Tier, Time};
+use gaiola_net::client::Client;
+use gaiola_store::etcd::CLIENT_PORT;
+use ipnet::Ipv4Net;
+use reserve::Reserve;
+use rustix::fs::statvfs;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// Between two looks at all members.
+const LOOK: Duration = Duration::from_millis(1000);
+/// Between two attempts to switch over.
+const SWITCHOVER_AGAIN: Duration = Duration::from_secs(5);
+/// How long a primary whose disk was full tries to hand its role over; the reserve has given it room meanwhile.
+const GIVE_WAY: Duration = Duration::from_secs(60);
+/// Longest wait for a disk.
+const DISK_LIMIT: Duration = Duration::from_secs(2);
+/// Between two looks at the reserve.
+const RESERVE_AGAIN: Duration = Duration::from_secs(30);
+/// Between two attempts to lay out a server that could not be.
+const INSTALL_AGAIN: Duration = Duration::from_secs(5);
+
+/// The addresses of the database as instances on this server are given them; `None` where the site has no database.
+pub(super) fn urls(boot: &Boot) -> Option<DatabaseUrls> {
+    let secrets: Secrets = read_json(&boot.folder().join("secrets.json")).ok()?;
+    let name = boot.site.sql();
+    let url = |port| {
+        format!(
+            "postgres://{name}:{}@127.0.0.1:{port}/{name}",
+            secrets.site.reveal()
+        )
+    };
+    Some(DatabaseUrls {
+        primary: url(5432),
+        standbys: url(5433),
+    })
+}
+
+/// PostgreSQL on this server.
+pub(super) struct Database {
+    boot: Boot,
+    /// What it was laid out for last.
+    installed: Option<LaidOut>,
+    install_at: Instant,
+    trouble: Option<String>,
+    wanted: watch::Sender<Members>,
+    seen: watch::Receiver<Option<ObservedDatabase>>,
+    /// How often its data was to be set aside.
+    clones: watch::Receiver<Ordered>,
+}
+
+/// How often the data was to be set aside, and whether the last time because it had forked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ordered {
+    clones: u64,
+    forked: bool,
+}
+
+/// What a server's files depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct LaidOut {
+    strict: bool,
+    store: Vec<ServerName>,
+    ordered: Ordered,
+}
+
+/// What the task that asks Patroni needs to know of the order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Members {
+    all: BTreeMap<ServerName, SocketAddr>,
+    /// Those that may become the primary.
+    staying: Vec<ServerName>,
+    /// This server is to leave: it must not be the primary.
+    leaving: bool,
+    strict: bool,
+    /// Each member's timeline, and where that left the one before, as its agent tells.
+    histories: BTreeMap<ServerName, (u64, String)>,
+    /// Those whose disk is full.
+    full: Vec<ServerName>,
+    /// Whether the store answers, so that what the agents tell is of now.
+    current: bool,
+}
+
+impl Database {
+    pub(super) fn new(boot: &Boot) -> io::Result<Self> {
+        let tls = gaiola_net::pki::client_config(&boot.pki()).map_err(io::Error::other)?;
+        let (wanted, seen) = (
+            watch::Sender::new(Members::default()),
+            watch::Sender::new(None),
+        );
+        // An order that stands was given by an agent before this one.
+        let order = KeeperDatabase::read(Path::new(RUN)).ok().flatten();
+        let ordered = order.map(|order| Ordered {
+            clones: order.clones,
+            forked: order.forked,
+        });
+        let clones = watch::Sender::new(ordered.unwrap_or_default());
+        let (seen_reader, clones_reader) = (seen.subscribe(), clones.subscribe());
+        let follower = Follower {
+            server: boot.server,
+            data: boot.postgres_data(),
+            api: Api::new(Client::new(Some(tls))),
+            started: Instant::now(),
+            switch_at: Instant::now(),
+            reserve_at: Instant::now(),
+            give_way_until: None,
+            strict_told: None,
+            decided: Clones::default(),
+            clones,
+            removing: None,
+        };
+        tokio::task::spawn_local(follower.follow(wanted.subscribe(), seen));
+        Ok(Self {
+            boot: boot.clone(),
+            installed: None,
+            install_at: Instant::now(),
+            trouble: None,
+            wanted,
+            seen: seen_reader,
+            clones: clones_reader,
+        })
+    }
+
+    /// Moves the server towards the order. `observed` is what the agents of all servers tell; `current`: the store answers.
+    pub(super) fn tick<'a>(
+        &mut self,
+        order: &Order,
+        observed: impl Iterator<Item = &'a Observed> + Clone,
+        current: bool,
+    ) {
+        let Some(database) = &order.placement.config.database else {
+            return;
+        };
+        let histories = observed.clone().filter_map(|seen| {
+            let database = seen.database.as_ref()?;
+            Some((seen.server, (database.timeline, database.history.clone()?)))
+        });
+        let full = observed.filter(|seen| resources::disk_is_full(seen));
+        let members = Members {
+            histories: histories.collect(),
+            full: full.map(|seen| seen.server).collect(),
+            current,
+            ..self.members(order, database.strict)
+        };
+        super::send_if_new(&self.wanted, members);
+        let wanted = LaidOut {
+            strict: database.strict,
+            store: order.placement.store.clone(),
+            ordered: *self.clones.borrow(),
+        };
+        if self.installed.as_ref() != Some(&wanted) && Instant::now() >= self.install_at {
+            self.install_at = Instant::now() + INSTALL_AGAIN;
+            match self.install(&wanted) {
+                Ok(()) => (self.installed, self.trouble) = (Some(wanted), None),
+                Err(why) => self.trouble = Some(why),
+            }
+        }
+    }
+
+    fn members(&self, order: &Order, strict: bool) -> Members {
+        let placed = order
+            .placement
+            .servers
+            .iter()
+            .filter(|(server, _)| server.tier == Tier::Database);
+        let phase = |server: &ServerName| {
+            order
+                .placement
+                .servers
+                .get(server)
+                .map(|placed| placed.phase)
+        };
+        let all: BTreeMap<ServerName, SocketAddr> = placed
+            .map(|(server, placed)| {
+                (
+                    *server,
+                    SocketAddr::new(placed.address.into(), PATRONI_PORT),
+                )
+            })
+            .collect();
+        let staying = all
+            .keys()
+            .copied()
+            .filter(|server| phase(server) == Some(Phase::Serve))
+            .collect();
+        Members {
+            staying,
+            all,
+            leaving: phase(&self.boot.server) == Some(Phase::Drain),
+            strict,
+            ..Members::default()
+        }
+    }
+
+    fn install(&self, wanted: &LaidOut) -> Result<(), String> {
+        let tools = find_tools().map_err(|error| gaiola_os::chain(&error))?;
+        let path = self.boot.folder().join("secrets.json");
+        let secrets =
+            read_json(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let disk = disk(&self.boot.postgres())
+            .map_err(|error| format!("cannot tell the size of the database's disk: {error}"))?;
+        install(&self.settings(wanted, disk, tools, secrets), Wanted::Run)
+            .map_err(|error| gaiola_os::chain(&error))?;
+        Ok(())
+    }
+
+    fn settings(&self, wanted: &LaidOut, disk: u64, tools: Tools, secrets: Secrets) -> Settings {
+        Settings {
+            site: self.boot.site.clone(),
+            server: self.boot.server,
+            address: self.boot.address,
+            network: Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 16),
+            etcd: wanted
+                .store
+                .iter()
+                .map(|server| SocketAddrV4::new(topology::address_of(*server), CLIENT_PORT))
+                .collect(),
+            pki: self.boot.pki(),
+            state: self.boot.folder(),
+            run: RUN.into(),
+            strict: wanted.strict,
+            disk,
+            clones: wanted.ordered.clones,
+            forked: wanted.ordered.forked,
+            owner: self.boot.database_user.map(|user| Owner {
+                uid: user.uid,
+                gid: user.gid,
+            }),
+            tools,
+            secrets,
+        }
+    }
+
+    /// What PostgreSQL on this server is now; `None` before it was asked.
+    pub(super) fn observed(&self) -> Option<ObservedDatabase> {
+        self.seen.borrow().clone().map(without_small_lag)
+    }
+
+    /// Bytes that it is behind the primary; `None` where that is not known.
+    pub(super) fn lag_bytes(&self) -> Option<u64> {
+        self.seen.borrow().as_ref().and_then(|seen| seen.lag_bytes)
+    }
+
+    /// What keeps it from running, in words.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let report = KeeperReport::read(Path::new(RUN)).ok().flatten();
+        let failed = report.and_then(|report| match report.state {
+            KeeperState::Failed(why) => Some(why),
+            KeeperState::Running | KeeperState::Stopping | KeeperState::Stopped => None,
+        });
+        self.trouble.clone().or(failed)
+    }
+}
+
+/// The task that asks every member how it does, and acts for this one.
+struct Follower {
+    server: ServerName,
+    data: PathBuf,
+    api: Api,
+    started: Instant,
+    switch_at: Instant,
+    reserve_at: Instant,
+    /// Until when the role is handed over because the disk was full.
+    give_way_until: Option<Instant>,
+    strict_told: Option<bool>,
+    decided: Clones,
+    clones: watch::Sender<Ordered>,
+    removing: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Follower {
+    async fn follow(
+        mut self,
+        wanted: watch::Receiver<Members>,
+        seen: watch::Sender<Option<ObservedDatabase>>,
+    ) {
+        loop {
+            let members = wanted.borrow().clone();
+            if !members.all.is_empty() {
+                let all = self.observe(&members).await;
+                super::send_if_new(&seen, all.get(&self.server).cloned());
+                let role = all.get(&self.server).map(|seen| seen.role);
+                let is_primary = role == Some(DatabaseRole::Primary);
+                if members.current {
+                    self.keep_data(&members, &all).await;
+                }
+                self.keep_reserve(&members, is_primary).await;
+                if is_primary {
+                    self.lead(&members, &all).await;
+                }
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// How all members do, with the history of each: this one's from its disk, the others' as they tell, where that is of the
+    /// timeline they are on.
+    async fn observe(&self, members: &Members) -> BTreeMap<ServerName, ObservedDatabase> {
+        let mut all = self.api.observe(&members.all).await;
+        for (name, seen) in &mut all {
+            let told = members.histories.get(name);
+            let (data, timeline) = (self.data.clone(), seen.timeline);
+            seen.history = match *name == self.server {
+                true => on_disk(move || history::read(&data, timeline))
+                    .await
+                    .flatten(),
+                false => told
+                    .filter(|(of, _)| *of == timeline)
+                    .map(|(_, history)| history.clone()),
+            };
+        }
+        all
+    }
+
+    /// Has this server's data set aside and cloned anew where it cannot follow, and removes what was set aside at the end.
+    async fn keep_data(&mut self, members: &Members, all: &BTreeMap<ServerName, ObservedDatabase>) {
+        let now = Time::from_start(self.started.elapsed());
+        match self.decided.step(now, self.server, all) {
+            None => {}
+            Some(Action::Clone(why)) => {
+                let data = self.data.clone();
+                let has_room = on_disk(move || aside::has_room(&data)).await;
+                if members.full.contains(&self.server) || has_room != Some(true) {
+                    tracing::error!(
+                        ?why,
+                        "this standby cannot follow, and there is no room to clone the primary beside its data"
+                    );
+                    return;
+                }
+                tracing::warn!(
+                    ?why,
+                    "this standby cannot follow: its data is set aside and the primary cloned"
+                );
+                self.clones.send_modify(|ordered| {
+                    ordered.clones += 1;
+                    ordered.forked = why == Why::Forked;
+                });
+            }
+            Some(Action::Forget) => {
+                let is_removing = self
+                    .removing
+                    .as_ref()
+                    .is_some_and(|task| !task.is_finished());
+                if !is_removing {
+                    let data = self.data.clone();
+                    self.removing = Some(tokio::task::spawn_blocking(move || aside::forget(&data)));
+                }
+            }
+        }
+    }
+
+    /// Keeps room back while there is some, and gives it back when the disk of a primary is full.
+    async fn keep_reserve(&mut self, members: &Members, is_primary: bool) {
+        let now = Instant::now();
+        let reserve = Reserve::beside(&self.data);
+        if is_primary && members.full.contains(&self.server) {
+            self.give_way_until.get_or_insert(now + GIVE_WAY);
+            self.reserve_at = now + RESERVE_AGAIN;
+            if on_disk(move || reserve.release()).await == Some(true) {
+                tracing::warn!("the disk is full: gave the room back that was kept for that");
+            }
+        } else if now >= self.reserve_at {
+            self.reserve_at = now + RESERVE_AGAIN;
+            if let Some(Err(error)) = on_disk(move || reserve.keep()).await {
+                tracing::warn!(%error, "cannot keep room back on the disk");
+            }
+        }
+        self.give_way_until = self
+            .give_way_until
+            .filter(|until| is_primary && now < *until);
+    }
+
+    /// What a primary does: it hands its role over where it is to leave, and keeps what all members share as decided.
+    async fn lead(&mut self, members: &Members, all: &BTreeMap<ServerName, ObservedDatabase>) {
+        let gives_way = members.leaving || self.give_way_until.is_some();
+        if gives_way && Instant::now() >= self.switch_at {
+            self.switch_at = Instant::now() + SWITCHOVER_AGAIN;
+            let next = give_way::successor(self.server, all, &members.staying, &members.full);
+            switch_over(&self.api, members, self.server, next).await;
+        }
+        if self.strict_told != Some(members.strict) {
+            let shared = serde_json::json!({ "synchronous_mode_strict": members.strict });
+            match self.api.configure(members.all[&self.server], &shared).await {
+                Ok(()) => self.strict_told = Some(members.strict),
+                Err(error) => tracing::warn!("{}", gaiola_os::chain(&error)),
+            }
+        }
+    }
+}
+
+/// The size of the file system that the database's directory is on, or will be once it is made.
+fn disk(folder: &Path) -> io::Result<u64> {
+    let is_there = folder.ancestors().find(|folder| folder.exists());
+    let disk = statvfs(is_there.unwrap_or(Path::new("/")))?;
+    Ok(disk.f_blocks.saturating_mul(disk.f_frsize))
+}
+
+/// Does work with files on a thread of its own; `None` where the disk did not answer in time.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work);
+    tokio::time::timeout(DISK_LIMIT, done).await.ok()?.ok()
+}
+
+async fn switch_over(api: &Api, members: &Members, from: ServerName, to: Option<ServerName>) {
+    let Some(to) = to else {
+        tracing::warn!(
+            "{from} is to hand its role over, but no synchronous standby can take over yet"
+        );
+        return;
+    };
+    match api.switchover(members.all[&from], from, to).await {
+        Ok(()) => tracing::info!("switched over from {from} to {to}"),
+        Err(error) => tracing::warn!(
+            "cannot switch over from {from} to {to}: {}",
+            gaiola_os::chain(&error)
+        ),
+    }
+}
+
+/// A standby is always a little behind while writes come in; told only from here on, it does not change all the time.
+fn without_small_lag(mut observed: ObservedDatabase) -> ObservedDatabase {
+    const WORTH_TELLING: u64 = 1 << 20;
+    observed.replayed = None;
+    if observed.lag_bytes.is_some_and(|lag| lag < WORTH_TELLING) {
+        observed.lag_bytes = Some(0);
+    }
+    observed
+}

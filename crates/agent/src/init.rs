@@ -1,0 +1,225 @@
+//! `gaiola init`: pid 1 of a lab server. Starts agent and keeper, starts them again at once when they die, reaps orphans.
+
+mod disk;
+
+use crate::state::{Boot, RUN};
+use gaiola_model::Tier;
+use gaiola_os::namespace;
+use gaiola_os::netlink::{Lifetime, Netlink};
+use gaiola_os::process::{self, Identity, Launch};
+use rustix::process::Signal;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+/// A process that lived this long is started again at once when it dies; one that did not waits for this long.
+const SETTLED: Duration = Duration::from_millis(500);
+/// The longest that a server takes to stop before everything on it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// What is left when agent and keeper have ended is given this long of it.
+const REST_LIMIT: Duration = Duration::from_secs(3);
+/// The longest that the cable may take to be plugged in.
+const CABLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM has stopped everything on this server.
+///
+/// # Errors
+/// Where the server cannot be set up.
+pub fn run(folder: &Path) -> io::Result<()> {
+    let boot = Boot::load(folder)?;
+    namespace::set_host_name(&boot.server.to_string())?;
+    namespace::mount_server_folders()?;
+    disk::attach(&boot)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(RUN)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        configure_network(&boot).await?;
+        supervise(&boot).await
+    })
+}
+
+async fn configure_network(boot: &Boot) -> io::Result<()> {
+    let failed = |error| {
+        io::Error::other(format!(
+            "cannot configure the network of {}: {error}",
+            boot.server
+        ))
+    };
+    let mut netlink = Netlink::open().map_err(failed)?;
+    netlink.set_up("lo").map_err(failed)?;
+    let deadline = Instant::now() + CABLE_LIMIT;
+    while !netlink.link_exists("eth0").map_err(failed)? {
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no cable was plugged into {}", boot.server),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    netlink
+        .add_address("eth0", boot.address.into(), 16, Lifetime::Forever)
+        .map_err(failed)?;
+    netlink.set_up("eth0").map_err(failed)?;
+    namespace::allow_low_ports()
+}
+
+/// A process that pid 1 keeps running.
+struct Kept {
+    name: &'static str,
+    args: &'static [&'static str],
+    running: Option<Identity>,
+    started: Instant,
+    start_at: Instant,
+}
+
+fn kept(tier: Tier) -> Vec<Kept> {
+    let now = Instant::now();
+    let kept = |name, args| Kept {
+        name,
+        args,
+        running: None,
+        started: now,
+        start_at: now,
+    };
+    let mut all = Vec::new();
+    match tier {
+        // The keeper first: it is what the VIPs wait for.
+        Tier::Balancer => all.push(kept("keeper", &["keeper", "vip"])),
+        Tier::Database => all.push(kept("keeper", &["keeper", "database"])),
+        Tier::Web | Tier::App => {}
+    }
+    all.push(kept("agent", &["agent"]));
+    all
+}
+
+async fn supervise(boot: &Boot) -> io::Result<()> {
+    let mut child_ended = signal(SignalKind::child())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut all = kept(boot.server.tier);
+    loop {
+        for kept in &mut all {
+            start_when_due(boot, kept);
+        }
+        let next = all
+            .iter()
+            .filter(|kept| kept.running.is_none())
+            .map(|kept| kept.start_at)
+            .min();
+        tokio::select! {
+            _ = child_ended.recv() => reap(&mut all),
+            _ = terminate.recv() => return stop(boot.server.tier, &all, &mut child_ended).await,
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+        }
+    }
+}
+
+fn start_when_due(boot: &Boot, kept: &mut Kept) {
+    let now = Instant::now();
+    if kept.running.is_some() || now < kept.start_at {
+        return;
+    }
+    kept.started = now;
+    kept.start_at = now + SETTLED;
+    match process::launch(&launch_of(boot, kept)) {
+        Ok(identity) => kept.running = Some(identity),
+        Err(error) => tracing::error!("cannot start {}: {error}", kept.name),
+    }
+}
+
+fn launch_of(boot: &Boot, kept: &Kept) -> Launch {
+    let mut args: Vec<OsString> = kept.args.iter().map(OsString::from).collect();
+    args.push("--boot".into());
+    args.push(boot.folder().into());
+    Launch {
+        program: "/proc/self/exe".into(),
+        args,
+        env: vec![("PATH".into(), boot.path.clone().into())],
+        cwd: "/".into(),
+        log: boot.logs().join(format!("{}.log", kept.name)),
+        user: None,
+        privileged: true,
+    }
+}
+
+fn reap(all: &mut [Kept]) {
+    let now = Instant::now();
+    for pid in process::reap_all() {
+        if let Some(kept) = all
+            .iter_mut()
+            .find(|kept| kept.running.is_some_and(|identity| identity.pid == pid))
+        {
+            kept.running = None;
+            kept.start_at = if now - kept.started >= SETTLED {
+                now
+            } else {
+                kept.started + SETTLED
+            };
+        }
+    }
+}
+
+/// Stops one after another, in the order that loses nothing; what is left in the end dies with us.
+async fn stop(
+    tier: Tier,
+    all: &[Kept],
+    child_ended: &mut tokio::signal::unix::Signal,
+) -> io::Result<()> {
+    let deadline = Instant::now() + STOP_LIMIT;
+    let mut order: Vec<&Kept> = all.iter().collect();
+    if tier == Tier::Balancer {
+        // The agent hands the VIPs over; until then the keeper must hold them.
+        order.reverse();
+    }
+    for identity in order.into_iter().filter_map(|kept| kept.running) {
+        process::signal(identity.pid, Signal::TERM);
+        wait_while(
+            || process::identify(identity.pid).is_ok(),
+            deadline,
+            child_ended,
+        )
+        .await;
+    }
+    // What nobody stopped: a shell of `gaiola exec`, or all that an agent ran which was dead just now.
+    others()
+        .into_iter()
+        .for_each(|pid| process::signal(pid, Signal::TERM));
+    wait_while(
+        || !others().is_empty(),
+        deadline.min(Instant::now() + REST_LIMIT),
+        child_ended,
+    )
+    .await;
+    Ok(())
+}
+
+async fn wait_while(
+    condition: impl Fn() -> bool,
+    deadline: Instant,
+    child_ended: &mut tokio::signal::unix::Signal,
+) {
+    process::reap_all();
+    while condition() && Instant::now() < deadline {
+        let _ = tokio::time::timeout(Duration::from_millis(50), child_ended.recv()).await;
+        process::reap_all();
+    }
+}
+
+/// Every process of this server but ourselves.
+fn others() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != 1)
+        .collect()
+}

@@ -1,0 +1,148 @@
+//! Asks the site's instances on this server how they do.
+
+use gaiola_model::InstanceName;
+use gaiola_model::placement::InstanceState;
+use gaiola_net::client::{Client, Request, Target};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Between two questions to an instance that is ready,
+const CALM: Duration = Duration::from_millis(1000);
+/// and to one that is not yet.
+const WAITING: Duration = Duration::from_millis(100);
+/// An instance that takes longer to answer has failed the question.
+const LIMIT: Duration = Duration::from_millis(2000);
+/// Failures in a row that make a ready instance unhealthy.
+const FALL: u32 = 3;
+
+/// An instance whose process runs, and how to ask it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The path that answers 200.
+    pub path: String,
+    /// Tells one process of that name from the next.
+    pub pid: u32,
+}
+
+/// What an instance last answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// The process that answered.
+    pub pid: u32,
+    /// `Starting`, `Ready` or `Unhealthy`.
+    pub state: InstanceState,
+    /// How the last question failed; empty: it did not.
+    pub reason: String,
+}
+
+/// The newest answers.
+pub(super) type Answers = BTreeMap<InstanceName, Answer>;
+
+struct Probed {
+    answer: Answer,
+    failures: u32,
+    next: Instant,
+}
+
+/// Asks every instance in turn, until the agent ends.
+pub(super) async fn follow(
+    mut asked: watch::Receiver<BTreeMap<InstanceName, Asked>>,
+    answers: watch::Sender<Answers>,
+) {
+    let client = Client::new(None);
+    let mut probed: BTreeMap<InstanceName, Probed> = BTreeMap::new();
+    loop {
+        let all = asked.borrow_and_update().clone();
+        probed.retain(|name, probed| {
+            all.get(name)
+                .is_some_and(|asked| asked.pid == probed.answer.pid)
+        });
+        let now = Instant::now();
+        let mut questions = JoinSet::new();
+        for (name, asked) in all {
+            let fresh = || Probed {
+                answer: starting(asked.pid),
+                failures: 0,
+                next: now,
+            };
+            if probed.entry(name).or_insert_with(fresh).next <= now {
+                let client = client.clone();
+                questions.spawn_local(async move { (name, ask(&client, &asked).await) });
+            }
+        }
+        while let Some(Ok((name, result))) = questions.join_next().await {
+            if let Some(one) = probed.get_mut(&name) {
+                one.take_note(result);
+            }
+        }
+        let new: Answers = probed
+            .iter()
+            .map(|(name, probed)| (*name, probed.answer.clone()))
+            .collect();
+        answers.send_if_modified(|old| {
+            let changed = *old != new;
+            *old = new;
+            changed
+        });
+        let pause = probed
+            .values()
+            .map(|probed| probed.next)
+            .min()
+            .map_or(CALM, |next| next - Instant::now());
+        tokio::select! {
+            changed = asked.changed() => if changed.is_err() { return },
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+fn starting(pid: u32) -> Answer {
+    Answer {
+        pid,
+        state: InstanceState::Starting,
+        reason: "has not answered yet".into(),
+    }
+}
+
+impl Probed {
+    fn take_note(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.failures = 0;
+                self.answer.state = InstanceState::Ready;
+                self.answer.reason.clear();
+            }
+            Err(reason) => {
+                self.failures += 1;
+                if self.answer.state == InstanceState::Ready && self.failures >= FALL {
+                    self.answer.state = InstanceState::Unhealthy;
+                }
+                self.answer.reason = reason;
+            }
+        }
+        let calm = self.answer.state == InstanceState::Ready && self.failures == 0;
+        self.next = Instant::now() + if calm { CALM } else { WAITING };
+    }
+}
+
+async fn ask(client: &Client, asked: &Asked) -> Result<(), String> {
+    let question = Request::get(&asked.path);
+    let target = Target::Tcp(asked.address);
+    let request = client.request(&target, &question, LIMIT);
+    match timeout(LIMIT, request).await {
+        Ok(Ok(response)) if response.status == 200 => Ok(()),
+        Ok(Ok(response)) => Err(format!("GET {}: status {}", asked.path, response.status)),
+        Ok(Err(error)) => Err(format!("GET {}: {error}", asked.path)),
+        Err(_) => Err(format!(
+            "GET {}: no answer within {} s",
+            asked.path,
+            LIMIT.as_secs()
+        )),
+    }
+}

@@ -1,0 +1,71 @@
+//! Finds a primary whose commits wait for a standby that is gone.
+//!
+//! Patroni names a standby in PostgreSQL first and in the store two seconds later. Where the standby goes away in
+//! between, older versions never take the name back (patroni#3468), and every commit waits until that standby returns.
+//! Starting Patroni and PostgreSQL anew clears the name, and loses nothing.
+
+use super::look::Look;
+use super::psql;
+use crate::engine::{Api, MemberRole};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Between two looks. Patroni, left alone, needs no longer than this to take a name back.
+const INTERVAL: Duration = Duration::from_secs(4);
+/// So many looks in a row must find the same before it is believed.
+const LOOKS: u32 = 2;
+
+pub(super) struct Ghost {
+    psql: PathBuf,
+    /// Where the socket and the password are.
+    directory: PathBuf,
+    next: Instant,
+    found: u32,
+    look: Look<Option<String>>,
+}
+
+impl Ghost {
+    pub(super) fn new(now: Instant, psql: &Path, directory: &Path) -> Self {
+        Self {
+            psql: psql.into(),
+            directory: directory.into(),
+            next: now + INTERVAL,
+            found: 0,
+            look: Look::Idle,
+        }
+    }
+
+    /// To be called often; never waits. The name that commits wait for in vain, once that is sure.
+    pub(super) fn step(&mut self, now: Instant, api: &Api, at: SocketAddr) -> Option<String> {
+        let answer = self.look.take();
+        if let Some(found) = &answer {
+            self.found = found.as_ref().map_or(0, |_| self.found + 1);
+        }
+        if now >= self.next && self.look.is_idle() {
+            self.next = now + INTERVAL;
+            let (api, psql, directory) = (api.clone(), self.psql.clone(), self.directory.clone());
+            self.look
+                .ask(async move { look(&api, at, &psql, &directory).await });
+        }
+        answer.flatten().filter(|_| self.found >= LOOKS)
+    }
+}
+
+async fn look(api: &Api, at: SocketAddr, psql: &Path, directory: &Path) -> Option<String> {
+    let report = api.report(at).await.ok()?;
+    if !report.is_primary() || report.is_settled() {
+        return None;
+    }
+    // While the store names a synchronous standby Patroni still sees to it.
+    let members = api.cluster(at).await.ok()?;
+    if members
+        .iter()
+        .any(|member| member.role == MemberRole::SyncStandby)
+    {
+        return None;
+    }
+    // `*` is what strict mode writes while there is no standby: then commits are meant to wait.
+    let names = psql::ask(psql, directory, "SHOW synchronous_standby_names").await?;
+    (!names.is_empty() && names != "*").then_some(names)
+}

@@ -1,0 +1,188 @@
+//! Patroni and PostgreSQL while they run.
+
+use super::ghost::Ghost;
+use super::logs::Logs;
+use super::settle::Settle;
+use super::watch::Watch;
+use crate::engine::{Api, KeeperDatabase};
+use gaiola_net::client::Client;
+use gaiola_net::pki;
+use gaiola_os::pidns::{Event, Exit, Namespace, Step};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+
+/// The namespace, and what is done while it stands.
+pub(super) struct Running {
+    namespace: Namespace,
+    end: AsyncFd<OwnedFd>,
+    events: AsyncFd<OwnedFd>,
+    since: Instant,
+    failed: Option<String>,
+    logs: Logs,
+    /// Patroni's API; without a certificate it is not asked, and everything but what hangs on it goes on.
+    api: Option<Api>,
+    at: SocketAddr,
+    settle: Settle,
+    ghost: Ghost,
+    watch: Watch,
+}
+
+/// The namespace has ended by itself.
+pub(super) struct End {
+    /// Why, in words.
+    pub(super) reason: String,
+    /// How long it stood.
+    pub(super) lived: Duration,
+}
+
+impl Running {
+    pub(super) fn new(
+        namespace: Namespace,
+        logs: Logs,
+        order: &KeeperDatabase,
+    ) -> io::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            end: namespace.watch_end()?,
+            events: namespace.watch_events()?,
+            watch: Watch::new(now, namespace.pid(), order),
+            namespace,
+            since: now,
+            failed: None,
+            logs,
+            api: api(order),
+            at: order.api,
+            settle: Settle::new(now),
+            ghost: Ghost::new(now, &order.psql, order.directory()),
+        })
+    }
+
+    /// Waits for something to happen, but no longer than `tick`, and sees to it; `Some` when everything is over.
+    pub(super) async fn attend(&mut self, tick: Duration) -> Option<End> {
+        let something = async {
+            tokio::select! {
+                _ = self.end.readable() => {}
+                ready = self.events.readable() => {
+                    if let Ok(mut ready) = ready {
+                        ready.clear_ready();
+                    }
+                }
+            }
+        };
+        // Running out of time is the usual case.
+        let _ = timeout(tick, something).await;
+        self.see();
+        self.look_after(Instant::now());
+        self.over()
+    }
+
+    /// Waits until everything is over; `None` when it is not within `limit`.
+    pub(super) async fn ended(&mut self, limit: Duration) -> Option<End> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(end) = self.over() {
+                return Some(end);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let _ = timeout(left, self.end.readable()).await;
+        }
+    }
+
+    /// Asks Patroni to shut PostgreSQL down and to end.
+    pub(super) fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Asks Patroni to read its configuration again.
+    pub(super) fn reload(&mut self, order: &KeeperDatabase) {
+        self.watch.reload(order);
+        self.signal(libc::SIGHUP);
+    }
+
+    fn signal(&self, signal: i32) {
+        if let Err(error) = self.namespace.signal(signal) {
+            tracing::warn!(%error, signal, "cannot signal Patroni");
+        }
+    }
+
+    fn see(&mut self) {
+        for event in self.namespace.events() {
+            match event {
+                // PostgreSQL's first process is nobody's child: this is how its end is seen.
+                Event::OrphanEnded => self.settle.wake(Instant::now(), true),
+                Event::Poked => self.settle.wake(Instant::now(), false),
+                Event::Failed { step, errno } => self.failed = Some(failure(step, errno)),
+            }
+        }
+    }
+
+    fn look_after(&mut self, now: Instant) {
+        self.logs.bound(now);
+        if let Some(reason) = self.watch.step(now) {
+            self.end_for(reason.to_string());
+        }
+        let Some(api) = &self.api else { return };
+        self.settle.step(now, api, self.at);
+        if let Some(name) = self.ghost.step(now, api, self.at) {
+            self.end_for(format!(
+                "commits waited for {name}, which is gone, and Patroni did not see it"
+            ));
+        }
+    }
+
+    /// Ends everything at once, so that it is started anew.
+    fn end_for(&mut self, reason: String) {
+        tracing::warn!(reason, "ending Patroni and PostgreSQL");
+        self.failed = Some(reason);
+        if let Err(error) = self.namespace.kill() {
+            tracing::error!(%error, "cannot end the namespace");
+        }
+    }
+
+    fn over(&mut self) -> Option<End> {
+        let exit = match self.namespace.try_wait() {
+            Ok(exit) => exit?,
+            Err(error) => {
+                tracing::error!(%error, "cannot wait for the namespace");
+                return None;
+            }
+        };
+        self.see();
+        let reason = self.failed.take().unwrap_or_else(|| match exit {
+            Exit::Code(code @ ..128) => {
+                format!("Patroni ended with code {code}; see patroni.log and postgres.log")
+            }
+            Exit::Code(code) => format!("Patroni was killed by signal {}", code - 128),
+            Exit::Killed(signal) => format!("Patroni's namespace was killed by signal {signal}"),
+        });
+        Some(End {
+            reason,
+            lived: self.since.elapsed(),
+        })
+    }
+}
+
+fn api(order: &KeeperDatabase) -> Option<Api> {
+    match pki::client_config(&order.pki) {
+        Ok(tls) => Some(Api::new(Client::new(Some(tls)))),
+        Err(error) => {
+            tracing::warn!(%error, "Patroni's API is not asked: that needs a certificate");
+            None
+        }
+    }
+}
+
+fn failure(step: Step, errno: i32) -> String {
+    let doing = match step {
+        Step::Mount => "mount /proc and /dev/shm in a new namespace",
+        Step::Privileges => "become the user of PostgreSQL",
+        Step::Directory => "enter the directory of Patroni's configuration",
+        Step::Execute => "run patroni",
+        Step::Other => "prepare the namespace",
+    };
+    format!("cannot {doing}: {}", io::Error::from_raw_os_error(errno))
+}

@@ -1,0 +1,69 @@
+//! Hurries Patroni along after something has happened.
+//!
+//! Patroni looks around every 3 s. It need not be that slow to see that PostgreSQL has died, or that a standby has caught
+//! up: for a while after a start, a change of role, or the end of a PostgreSQL, it is woken once a second until there is
+//! nothing left for it to change. Patroni still decides everything; without this it would only decide later.
+
+use super::look::Look;
+use crate::engine::Api;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How long it is hurried at most.
+const WHILE: Duration = Duration::from_secs(30);
+/// What looks settled before this has passed may not be: a standby that is about to be promoted looks so.
+const EARLY: Duration = Duration::from_secs(5);
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) struct Settle {
+    since: Instant,
+    until: Instant,
+    next: Instant,
+    /// Whether to wake it without looking first: it does not know yet that its PostgreSQL has died.
+    unseen: bool,
+    /// Tells whether it had settled.
+    look: Look<bool>,
+}
+
+impl Settle {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            until: now + WHILE,
+            next: now + INTERVAL,
+            unseen: false,
+            look: Look::Idle,
+        }
+    }
+
+    /// Something has happened; `unseen`: PostgreSQL has ended.
+    pub(super) fn wake(&mut self, now: Instant, unseen: bool) {
+        self.since = now;
+        self.until = now + WHILE;
+        self.next = now;
+        self.unseen |= unseen;
+    }
+
+    /// To be called often; never waits.
+    pub(super) fn step(&mut self, now: Instant, api: &Api, at: SocketAddr) {
+        if self.look.take() == Some(true) && now >= self.since + EARLY {
+            self.until = now;
+        }
+        if now >= self.until || now < self.next || !self.look.is_idle() {
+            return;
+        }
+        self.next = now + INTERVAL;
+        let (api, unseen) = (api.clone(), std::mem::take(&mut self.unseen));
+        self.look.ask(async move { look(&api, at, unseen).await });
+    }
+}
+
+async fn look(api: &Api, at: SocketAddr, unseen: bool) -> bool {
+    if !unseen && api.report(at).await.is_ok_and(|report| report.is_settled()) {
+        return true;
+    }
+    // While it starts there is no API yet, and nothing to hurry.
+    let _ = api.nudge(at).await;
+    false
+}

@@ -1,0 +1,151 @@
+//! Starts Patroni, once nothing of an earlier life is left.
+
+use super::logs::Logs;
+use super::running::Running;
+use crate::engine::{KeeperDatabase, POSTGRES_PORT};
+use gaiola_os::pidns::{Command, Namespace};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+use tokio::time::sleep;
+
+/// Longest wait for the processes of a keeper that was killed; the kernel is ending them already.
+const LEFTOVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Patroni could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("cannot {doing} {path}: {source}")]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("cannot make a namespace for Patroni: {0}")]
+    Namespace(io::Error),
+    #[error("processes of an earlier run are still in {path}: {pids:?}")]
+    Leftover { path: PathBuf, pids: Vec<u32> },
+}
+
+pub(super) async fn start(order: &KeeperDatabase) -> Result<Running, StartError> {
+    let directory = order.directory();
+    gone(directory).await?;
+    gone(&order.data).await?;
+    forget_postmaster(order, directory)?;
+    let (logs, output) =
+        Logs::open(&order.log, order.owner).map_err(|source| StartError::File {
+            doing: "write logs in",
+            path: order.log.clone(),
+            source,
+        })?;
+    let command = Command {
+        program: text(order.patroni.as_os_str().as_bytes()),
+        args: vec![text(b"patroni"), text(order.config.as_os_str().as_bytes())],
+        env: environment(directory),
+        dir: text(directory.as_os_str().as_bytes()),
+        output,
+        owner: order.owner.map(|owner| (owner.uid, owner.gid)),
+    };
+    let namespace = Namespace::spawn(&command).map_err(StartError::Namespace)?;
+    Running::new(namespace, logs, order).map_err(StartError::Namespace)
+}
+
+/// Nothing of ours, so that nothing of the keeper's surroundings reaches Patroni. Its temporary files, one of which
+/// holds a password for a moment, stay in the private directory.
+fn environment(directory: &Path) -> Vec<CString> {
+    let directory = directory.display();
+    [
+        "PATH=/usr/local/bin:/usr/bin:/bin".to_string(),
+        "LANG=C.UTF-8".into(),
+        "PYTHONDONTWRITEBYTECODE=1".into(),
+        "PYTHONUNBUFFERED=1".into(),
+        format!("HOME={directory}"),
+        format!("TMPDIR={directory}"),
+    ]
+    .map(|variable| text(variable.as_bytes()))
+    .into()
+}
+
+/// Waits until no process has this as its working directory: PostgreSQL's have their data directory, Patroni has that
+/// of its configuration. Two keepers of one data directory, or PostgreSQL that was started by hand, end here too.
+async fn gone(directory: &Path) -> Result<(), StartError> {
+    let deadline = Instant::now() + LEFTOVER_LIMIT;
+    loop {
+        let pids = inside(directory);
+        if pids.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(StartError::Leftover {
+                path: directory.into(),
+                pids,
+            });
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn inside(directory: &Path) -> Vec<u32> {
+    let identity = |path: &Path| {
+        fs::metadata(path)
+            .map(|found| (found.dev(), found.ino()))
+            .ok()
+    };
+    let Some(wanted) = identity(directory) else {
+        return Vec::new();
+    };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| identity(Path::new(&format!("/proc/{pid}/cwd"))) == Some(wanted))
+        .collect()
+}
+
+/// Removes the files by which a new PostgreSQL looks for the one before it. That one is gone, and its pid may well be
+/// another process's in the new namespace, where pids are small; PostgreSQL would then refuse to start.
+fn forget_postmaster(order: &KeeperDatabase, directory: &Path) -> Result<(), StartError> {
+    let socket = format!(".s.PGSQL.{POSTGRES_PORT}.lock");
+    for path in [order.data.join("postmaster.pid"), directory.join(socket)] {
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(StartError::File {
+                    doing: "remove",
+                    path,
+                    source,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A path or a variable never has a zero in it.
+fn text(bytes: &[u8]) -> CString {
+    CString::new(bytes).expect("no zero byte")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_in_the_directory_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("0.2")
+            .current_dir(dir.path())
+            .spawn()
+            .unwrap();
+        assert_eq!(inside(dir.path()), [child.id()]);
+        // A zombie has no directory any more, so this needs no wait of ours.
+        gone(dir.path()).await.unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+}

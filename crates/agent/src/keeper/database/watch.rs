@@ -1,0 +1,217 @@
+//! Polls what Patroni does not notice of itself and of PostgreSQL; `core::database::watchdog` decides.
+
+use super::look::Look;
+use super::psql;
+use crate::engine::{KeeperDatabase, Leadership, POSTGRES_PORT};
+use gaiola_core::database::watchdog::{Answer, Reason, Seen, Watchdog};
+use gaiola_model::Time;
+use gaiola_net::client::Target;
+use gaiola_net::pki;
+use gaiola_store::{self as store, Store};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// Poll interval.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait for the first byte of PostgreSQL's answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// Longest wait for a member of the store, and for the store.
+const STORE_MEMBER_LIMIT: Duration = Duration::from_millis(700);
+const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// What a client asks a PostgreSQL server for before anything else: whether it speaks TLS. One byte is the answer, and the
+/// session goes no further (PostgreSQL's protocol, SSLRequest).
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+pub(super) struct Watch {
+    watchdog: Watchdog,
+    started: Instant,
+    next: Instant,
+    polled: Poll,
+    look: Look<Seen>,
+}
+
+impl Watch {
+    /// Of the namespace whose pid 1 this is.
+    pub(super) fn new(now: Instant, pid_1: Option<u32>, order: &KeeperDatabase) -> Self {
+        Self {
+            watchdog: Watchdog::default(),
+            started: now,
+            next: now + INTERVAL,
+            polled: Poll::new(pid_1, order),
+            look: Look::Idle,
+        }
+    }
+
+    /// Takes up a changed order: the store may have other members.
+    pub(super) fn reload(&mut self, order: &KeeperDatabase) {
+        self.polled = Poll::new(self.polled.pid_1, order);
+    }
+
+    /// To be called often; never waits. Why everything is to be ended, if it is.
+    pub(super) fn step(&mut self, now: Instant) -> Option<Reason> {
+        let seen = self.look.take();
+        if now >= self.next && self.look.is_idle() {
+            self.next = now + INTERVAL;
+            let poll = self.polled.clone();
+            self.look.ask(async move { poll.run().await });
+        }
+        let now = Time::from_start(now - self.started);
+        seen.and_then(|seen| self.watchdog.step(now, &seen))
+    }
+}
+
+/// What is polled.
+#[derive(Clone)]
+struct Poll {
+    pid_1: Option<u32>,
+    socket: PathBuf,
+    /// Is there while PostgreSQL is a standby.
+    standby_signal: PathBuf,
+    psql: PathBuf,
+    directory: PathBuf,
+    leadership: Option<(Store, Leadership)>,
+}
+
+impl Poll {
+    fn new(pid_1: Option<u32>, order: &KeeperDatabase) -> Self {
+        Self {
+            pid_1,
+            socket: order.directory().join(format!(".s.PGSQL.{POSTGRES_PORT}")),
+            standby_signal: order.data.join("standby.signal"),
+            psql: order.psql.clone(),
+            directory: order.directory().into(),
+            leadership: order.leadership.clone().and_then(|leadership| {
+                let store = open_store(order, &leadership)?;
+                Some((store, leadership))
+            }),
+        }
+    }
+
+    async fn run(self) -> Seen {
+        let (answer, deposed_by) = tokio::join!(self.answer(), self.deposed_by());
+        let postmaster = self.state_of("postgres");
+        Seen {
+            patroni_stopped: self.state_of("patroni") == Some('T'),
+            postmaster_stopped: postmaster == Some('T'),
+            // One that a debugger holds answers nobody, and somebody does that on purpose.
+            answer: match postmaster {
+                Some('t') => Answer::NotAsked,
+                _ => answer,
+            },
+            deposed_by,
+        }
+    }
+
+    /// The state of Patroni or of the postmaster: `T` where a signal has stopped it. Both are children of pid 1: Patroni
+    /// leaves the postmaster to it.
+    fn state_of(&self, command: &str) -> Option<char> {
+        let pid_1 = self.pid_1?;
+        let path = format!("/proc/{pid_1}/task/{pid_1}/children");
+        let children = fs::read_to_string(path).ok()?;
+        let mut stats = children
+            .split_whitespace()
+            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        stats.find_map(|stat| {
+            let (name, state) = command_and_state(&stat)?;
+            (name == command).then_some(state)
+        })
+    }
+
+    /// Whether the postmaster answers a new connection with a byte. Where nobody listens it is not running, which Patroni
+    /// sees to.
+    async fn answer(&self) -> Answer {
+        let asked = async {
+            let mut stream = UnixStream::connect(&self.socket).await.ok()?;
+            stream.write_all(&SSL_REQUEST).await.ok()?;
+            let mut answer = [0];
+            stream.read(&mut answer).await.ok()
+        };
+        match timeout(ANSWER_LIMIT, asked).await {
+            Ok(Some(1)) => Answer::Answered,
+            Ok(_) => Answer::NotAsked,
+            Err(_) => Answer::Silence,
+        }
+    }
+
+    /// The server that held the leader key while this PostgreSQL took writes. The key is read before and after, so that a
+    /// change of roles in between proves nothing.
+    async fn deposed_by(&self) -> Option<String> {
+        let (store, leadership) = self.leadership.as_ref()?;
+        if self.standby_signal.exists() {
+            return None;
+        }
+        let before = store::leader(store, &leadership.key).await.ok()??;
+        if before.who == leadership.me {
+            return None;
+        }
+        let writes = "SELECT NOT pg_is_in_recovery()";
+        if psql::ask(&self.psql, &self.directory, writes)
+            .await
+            .as_deref()
+            != Some("t")
+        {
+            return None;
+        }
+        let after = store::leader(store, &leadership.key).await.ok()??;
+        (after.term == before.term && after.who == before.who).then_some(after.who)
+    }
+}
+
+fn open_store(order: &KeeperDatabase, leadership: &Leadership) -> Option<Store> {
+    if leadership.store.is_empty() {
+        return None;
+    }
+    let members = leadership.store.iter();
+    let members = members.map(|at| Target::tls(SocketAddr::V4(*at))).collect();
+    match pki::client_config(&order.pki) {
+        Ok(tls) => Some(Store::new(store::Settings {
+            request_timeout: STORE_MEMBER_LIMIT,
+            deadline: STORE_LIMIT,
+            ..store::Settings::new(members, Some(tls))
+        })),
+        Err(error) => {
+            tracing::warn!(%error, "the leader key is not read: that needs a certificate");
+            None
+        }
+    }
+}
+
+/// The command and the state of a process, from its `/proc/PID/stat`: `7 (postgres) T 1 ...`.
+fn command_and_state(stat: &str) -> Option<(&str, char)> {
+    let (before, after) = stat.rsplit_once(") ")?;
+    let (_, command) = before.split_once(" (")?;
+    Some((command, after.chars().next()?))
+}
+
+/// Whether this server is a standby and the store names another one as the leader.
+pub(super) async fn follows_another(order: &KeeperDatabase) -> bool {
+    let poll = Poll::new(None, order);
+    let Some((store, leadership)) = &poll.leadership else {
+        return false;
+    };
+    let leader = store::leader(store, &leadership.key).await;
+    let another =
+        leader.is_ok_and(|leader| leader.is_some_and(|leader| leader.who != leadership.me));
+    another && poll.standby_signal.exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_by_its_stat() {
+        let told = command_and_state("7 (postgres) T 1 7 7");
+        assert_eq!(told, Some(("postgres", 'T')));
+        assert_eq!(
+            command_and_state("7 (a) T (b) S 1 7"),
+            Some(("a) T (b", 'S'))
+        );
+        assert_eq!(command_and_state("7 (postgres"), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! `gaiola keeper vip`: holds virtual addresses by VRRP, and lets them go when the data plane dies.
+//!
+//! One thread and no runtime, so that nothing else can hold it up: `ppoll` over a handful of descriptors, real-time
+//! scheduling where it is allowed, and the decisions of [`gaiola_core::vrrp`]. Everything it needs stands in one
+//! directory (`/run/gaiola`):
+//!
+//! - `keeper.json`: [`KeeperConfig`](gaiola_model::keeper::KeeperConfig), written by the agent; a new one is taken at
+//!   once, and VIPs that it does not change are not touched. Without the file the keeper waits; if it goes away, the
+//!   last one stays in force.
+//! - `keeper.sock`: every worker of the proxy holds a connection to it and beats (`beats::Beats`).
+//! - `keeper-state.json`: [`KeeperState`](gaiola_model::keeper::KeeperState), written when something changes.
+
+mod beats;
+mod config_file;
+mod holder;
+mod network;
+mod state_file;
+mod workers;
+
+use config_file::ConfigFile;
+use gaiola_model::Time;
+use gaiola_model::vrrp::Stamp;
+use gaiola_os::{realtime, signal::Termination};
+use holder::Holder;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use state_file::StateFile;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use workers::Workers;
+
+/// How the keeper is started.
+#[derive(Clone, Debug)]
+pub struct VipArgs {
+    /// Where its files and its socket are. Default `/run/gaiola`.
+    pub directory: PathBuf,
+    /// Whether to ask for real-time scheduling and memory that is never paged out. Default `true`; where it is not
+    /// allowed the keeper goes on without.
+    pub realtime: bool,
+}
+
+impl Default for VipArgs {
+    fn default() -> Self {
+        Self {
+            directory: "/run/gaiola".into(),
+            realtime: true,
+        }
+    }
+}
+
+/// The keeper could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+#[error("the VIP keeper cannot {tried}")]
+pub struct KeeperError {
+    tried: String,
+    source: io::Error,
+}
+
+/// Longest sleep: a bound on how long anything that woke nobody stays unseen.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+
+/// Holds VIPs until TERM or INT comes; then hands them over, and returns.
+pub fn run(args: VipArgs) -> Result<(), KeeperError> {
+    let failed = |tried: &str| {
+        let tried = tried.to_owned();
+        move |source| KeeperError { tried, source }
+    };
+    let directory = args.directory.as_path();
+    std::fs::create_dir_all(directory).map_err(failed(&format!(
+        "make the directory {}",
+        directory.display()
+    )))?;
+    let mut keeper = Keeper {
+        started: Instant::now(),
+        termination: Termination::block().map_err(failed("read signals"))?,
+        config: ConfigFile::watch(directory).map_err(failed("watch keeper.json"))?,
+        workers: Workers::listen(directory).map_err(failed("listen on keeper.sock"))?,
+        state: StateFile::new(directory),
+        holder: Holder::new(Stamp(microseconds_since_1970())),
+        stopping: false,
+    };
+    if args.realtime {
+        be_prompt();
+    }
+    while !keeper.turn().map_err(failed("wait for events"))? {}
+    Ok(())
+}
+
+struct Keeper {
+    started: Instant,
+    termination: Termination,
+    config: ConfigFile,
+    workers: Workers,
+    state: StateFile,
+    holder: Holder,
+    stopping: bool,
+}
+
+impl Keeper {
+    /// Sleeps until something happens and deals with it; `true`: all is handed over, the process may end.
+    ///
+    /// What arrived is looked at before deadlines, so that a keeper that was frozen first learns what it missed.
+    fn turn(&mut self) -> io::Result<bool> {
+        self.sleep()?;
+        let now = self.now();
+        self.stopping |= self.termination.came();
+        if let Some(config) = self.config.changed() {
+            self.holder.configure(now, config);
+        }
+        self.workers.read(now);
+        let alive = self.workers.verdict(now);
+        self.holder.attend(now, alive, self.stopping);
+        self.state.write(now, self.holder.state(now, &self.config));
+        Ok(self.stopping && self.holder.is_released())
+    }
+
+    fn sleep(&self) -> io::Result<()> {
+        let now = self.now();
+        let until = [
+            self.holder.next_deadline(),
+            self.workers.next_deadline(now),
+            self.state.next_deadline(),
+        ];
+        let until = until.into_iter().flatten().min();
+        let span = until.map_or(LONGEST_SLEEP, |until| (until - now).min(LONGEST_SLEEP));
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![
+            self.termination.as_fd(),
+            self.config.as_fd(),
+            self.workers.as_fd(),
+        ];
+        self.holder.descriptors(&mut descriptors);
+        let mut waits: Vec<PollFd<'_>> = descriptors
+            .into_iter()
+            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
+            .collect();
+        let span = Timespec::try_from(span).expect("half a second fits");
+        match poll(&mut waits, Some(&span)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_start(self.started.elapsed())
+    }
+}
+
+/// Asks the kernel to run us as soon as there is something to do. None of it is needed for being right.
+fn be_prompt() {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    if let Err(error) = realtime::prefer_realtime() {
+        tracing::debug!(%error, "no real-time scheduling here");
+    }
+    // Not FUTURE: where locked memory is limited, it makes an allocation fail later on.
+    if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT) {
+        tracing::debug!(%error, "memory may be paged out here");
+    }
+}
+
+fn microseconds_since_1970() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,197 @@
+//! The interface: what is heard on it, what is sent, and the addresses it has.
+
+use gaiola_core::vrrp::ADDRESS_LIFETIME;
+use gaiola_model::vrrp::{Message, Stamp};
+use gaiola_os::netlink::{Lifetime, LinkWatch, Netlink, NetlinkError};
+use gaiola_os::packet::{FrameSocket, GroupSocket, SynSocket};
+use gaiola_wire::arp::{Arp, ETHERTYPE, Mac};
+use gaiola_wire::tcp;
+use gaiola_wire::vrrp::{self, Checksum, Endpoints, Ipv4Packet, Key, Received, Rejected};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Most SYNs that are passed on at once, in the time that an advertisement may be late.
+const MOST_PASSED_ON: usize = 4096;
+
+/// One interface, opened.
+pub(super) struct Network {
+    interface: String,
+    address: Ipv4Addr,
+    index: u32,
+    mac: Mac,
+    running: bool,
+    netlink: Netlink,
+    links: LinkWatch,
+    adverts: GroupSocket,
+    frames: FrameSocket,
+    /// The SYNs that are kept, by VIP.
+    kept: BTreeMap<Ipv4Addr, SynSocket>,
+}
+
+/// The interface cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NetworkError {
+    #[error("{0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
+    Netlink(#[from] NetlinkError),
+    #[error("{0} has no Ethernet address")]
+    NotEthernet(String),
+    #[error("cannot open a raw socket on {0}: {1}")]
+    Socket(String, io::Error),
+}
+
+impl Network {
+    /// Opens the interface of this name for a server with this address on it.
+    pub(super) fn open(interface: &str, address: Ipv4Addr) -> Result<Self, NetworkError> {
+        let links = LinkWatch::open()?;
+        let mut netlink = Netlink::open()?;
+        let link = netlink.link(interface)?;
+        let mac = link
+            .mac
+            .ok_or_else(|| NetworkError::NotEthernet(interface.into()))?;
+        let socket = |error| NetworkError::Socket(interface.into(), error);
+        let adverts = GroupSocket::open(
+            interface,
+            link.index,
+            address,
+            vrrp::GROUP,
+            vrrp::PROTOCOL,
+            vrrp::TTL,
+        )
+        .map_err(socket)?;
+        let frames = FrameSocket::open(link.index, ETHERTYPE).map_err(socket)?;
+        Ok(Self {
+            interface: interface.into(),
+            address,
+            index: link.index,
+            mac: Mac(mac),
+            running: link.running,
+            netlink,
+            links,
+            adverts,
+            frames,
+            kept: BTreeMap::new(),
+        })
+    }
+
+    /// Whether this is that interface and that address of ours.
+    pub(super) fn is(&self, interface: &str, address: Ipv4Addr) -> bool {
+        self.interface == interface && self.address == address
+    }
+
+    /// Looks again if a link changed; `Err`: the interface that was opened is gone.
+    pub(super) fn look(&mut self) -> Result<(), NetworkError> {
+        if !self.links.changed() {
+            return Ok(());
+        }
+        let link = self.netlink.link(&self.interface)?;
+        if link.index != self.index || link.mac != Some(self.mac.0) {
+            *self = Self::open(&self.interface, self.address)?;
+        }
+        self.running = link.running;
+        Ok(())
+    }
+
+    /// Why nothing can be held on it, in words.
+    pub(super) fn trouble(&self) -> Option<String> {
+        (!self.running).then(|| format!("{} is down or has no carrier", self.interface))
+    }
+
+    /// The next packet that is there; `None`: no more.
+    pub(super) fn hear(&self, key: Option<&Key>) -> Option<Result<(Ipv4Addr, Received), Rejected>> {
+        let mut buffer = [0; 2048];
+        match self.adverts.receive(&mut buffer) {
+            Ok(None) => None,
+            Ok(Some(packet)) => Some(believe(packet, key)),
+            // Such as the interface going down, which the link watch tells as well.
+            Err(error) => {
+                tracing::debug!(%error, "cannot receive");
+                None
+            }
+        }
+    }
+
+    /// Sends a message. One that cannot be sent is lost, as it might be on the way.
+    pub(super) fn say(&self, message: &Message, seal: Option<(&Key, Stamp)>) {
+        let endpoints = Endpoints {
+            source: self.address,
+            destination: vrrp::GROUP,
+        };
+        let payload = vrrp::encode(message, endpoints, Checksum::default(), seal);
+        if let Err(error) = self.adverts.send(&payload) {
+            tracing::debug!(%error, "cannot send");
+        }
+    }
+
+    /// Tells the neighbours that `vip` is here.
+    pub(super) fn announce(&self, vip: Ipv4Addr) {
+        for arp in Arp::announcements(vip, self.mac) {
+            if let Err(error) = self.frames.send(&arp.encode()) {
+                tracing::debug!(%error, %vip, "cannot announce");
+            }
+        }
+    }
+
+    /// Keeps the SYNs that arrive for `vip` from now on. Where that fails their clients send them again by themselves.
+    pub(super) fn hold_back(&mut self, vip: Ipv4Addr) {
+        match SynSocket::open(&self.interface, vip) {
+            Ok(socket) => {
+                self.kept.insert(vip, socket);
+            }
+            Err(error) => tracing::warn!(%error, %vip, "cannot keep new connections"),
+        }
+    }
+
+    /// Sends the kept SYNs to whoever has `vip` now.
+    pub(super) fn pass_on(&mut self, vip: Ipv4Addr) {
+        let Some(kept) = self.kept.remove(&vip) else {
+            return;
+        };
+        let mut passed_on = 0;
+        let mut buffer = [0; 2048];
+        while passed_on < MOST_PASSED_ON
+            && let Ok(Some(packet)) = kept.receive(&mut buffer)
+        {
+            let sent = tcp::fill_in_checksum(packet).map(|()| kept.send(packet));
+            if let Some(Err(error)) = sent {
+                tracing::debug!(%error, %vip, "cannot pass a connection on");
+            }
+            passed_on += 1;
+        }
+        tracing::info!(%vip, connections = passed_on, "passed on");
+    }
+
+    /// Whether an earlier keeper's lease of the address still runs.
+    pub(super) fn holds(&mut self, vip: Ipv4Addr) -> bool {
+        let addresses = self.netlink.addresses(&self.interface).unwrap_or_default();
+        addresses
+            .iter()
+            .any(|it| it.ip == IpAddr::V4(vip) && it.prefix == 32 && it.expires)
+    }
+
+    /// Adds the address for its lifetime, or begins the lifetime again.
+    pub(super) fn add(&mut self, vip: Ipv4Addr) -> Result<(), NetlinkError> {
+        let lifetime = Lifetime::Only(ADDRESS_LIFETIME);
+        self.netlink
+            .add_address_to(self.index, vip.into(), 32, lifetime)
+    }
+
+    /// Takes the address away, where it is there.
+    pub(super) fn remove(&mut self, vip: Ipv4Addr) -> Result<(), NetlinkError> {
+        self.netlink
+            .remove_address_from(self.index, vip.into(), 32)
+            .map(drop)
+    }
+
+    /// Adds what to wait for.
+    pub(super) fn descriptors<'a>(&'a self, all: &mut Vec<BorrowedFd<'a>>) {
+        all.extend([self.adverts.as_fd(), self.links.as_fd()]);
+    }
+}
+
+fn believe(packet: &[u8], key: Option<&Key>) -> Result<(Ipv4Addr, Received), Rejected> {
+    let packet = Ipv4Packet::decode(packet)?;
+    let received = vrrp::decode(packet.payload, packet.endpoints, packet.ttl, key)?;
+    Ok((packet.endpoints.source, received))
+}

@@ -1,0 +1,609 @@
+//! `gaiola agent`: makes its own server look as the placement says, and tells what it sees.
+//!
+//! It watches the store, looks at what is there, plans and carries out, and repeats that whenever something changes.
+//! What runs does not depend on it: when it dies, traffic goes on, and the next agent adopts every process.
+
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+pub mod engine;
+pub mod init;
+pub mod keeper;
+pub mod state;
+
+#[cfg(test)]
+mod slow_disk;
+
+mod balancer;
+mod conductor;
+mod database;
+mod instances;
+mod logs;
+mod metrics;
+mod news;
+mod plan;
+mod proxy;
+mod release;
+mod resources;
+mod secrets;
+mod session;
+mod supervisor;
+mod tickets;
+
+use crate::state::{Boot, Order, RUN, read_json, write_json};
+use balancer::Balancer;
+use gaiola_core::topology::{self, Paths};
+use gaiola_model::event::{Event, Severity, Subject};
+use gaiola_model::placement::{InstanceState, ObservedInstance, Revision};
+use gaiola_model::{InstanceName, Observed, Tier};
+use gaiola_os::process::reap_all;
+use gaiola_store::events::{self, Events};
+use gaiola_store::view::{self, Keys, View};
+use gaiola_store::{Settings, Store, etcd};
+use instances::{Answers, Asked};
+use metrics::Figures;
+use plan::{DatabaseUrls, StoreMember, StoreMemberFacts};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use supervisor::{Condition, Ended, Supervisor, Wanted};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+/// Between two looks when nothing happens.
+const LOOK: Duration = Duration::from_millis(250);
+/// Events that wait for the store.
+const NEWS: usize = 200;
+/// The longest that stopping takes before what is left is left to pid 1.
+const STOP_LIMIT: Duration = Duration::from_secs(18);
+
+/// Why an agent cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// What it was told when its server was switched on cannot be used.
+    #[error("cannot start the agent of {folder}")]
+    Boot {
+        /// The server's directory.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs the agent of the server whose directory this is, until SIGTERM stops the server.
+///
+/// # Errors
+/// Where the server's directory cannot be used.
+pub fn run(folder: &Path) -> Result<(), AgentError> {
+    let failed = |source| AgentError::Boot {
+        folder: folder.display().to_string(),
+        source,
+    };
+    let boot = Boot::load(folder).map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let tasks = tokio::task::LocalSet::new();
+    tasks
+        .block_on(&runtime, async { Agent::new(boot)?.run().await })
+        .map_err(failed)
+}
+
+struct Agent {
+    boot: Boot,
+    order: Rc<Order>,
+    store: Store,
+    urls: Option<DatabaseUrls>,
+    etcd: Result<etcd::Program, String>,
+    supervisor: Supervisor,
+    ended: mpsc::UnboundedReceiver<Ended>,
+    view: watch::Receiver<View>,
+    observed: watch::Sender<Observed>,
+    proxy_wanted: watch::Sender<proxy::Wanted>,
+    proxy_known: watch::Receiver<proxy::Known>,
+    asked: watch::Sender<BTreeMap<InstanceName, Asked>>,
+    answers: watch::Receiver<Answers>,
+    balancer: Option<Balancer>,
+    database: Option<database::Database>,
+    logs: logs::Keeper,
+    news: mpsc::Sender<Event>,
+    figures: watch::Sender<Figures>,
+    sessions: watch::Sender<resources::Names>,
+    left: watch::Receiver<resources::Left>,
+    /// Removes what a member of the store has left here.
+    removing: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    /// Takes up what runs on this server, and starts the tasks that ask and tell.
+    fn new(boot: Boot) -> io::Result<Self> {
+        make_release_folder(&boot)?;
+        let (ended_sender, ended) = mpsc::unbounded_channel();
+        let supervisor = Supervisor::adopt(ended_sender);
+        // The lab writes it before it switches a server on.
+        let order = Rc::new(read_json::<Order>(&boot.order_file())?);
+        let store = open_store(&boot, &order)?;
+        let view = watch::Sender::new(View::default());
+        let observed = watch::Sender::new(Observed {
+            boot: boot.number,
+            ..Observed::nothing_on(boot.server)
+        });
+        let (news, told) = mpsc::channel(NEWS);
+        let session = session::Session {
+            boot: boot.clone(),
+            store: store.clone(),
+            view: view.subscribe(),
+            observed: observed.subscribe(),
+        };
+        tokio::task::spawn_local(session::tell(Events::new(store.clone(), &boot.site), told));
+        let view_reader = view.subscribe();
+        tokio::task::spawn_local(view::follow(store.clone(), Keys::of(&boot.site), view));
+        tokio::task::spawn_local(session.run());
+        let (proxy_wanted, proxy_known) = (
+            watch::Sender::new(proxy::Wanted::default()),
+            watch::Sender::new(proxy::Known::default()),
+        );
+        let proxy_reader = proxy_known.subscribe();
+        tokio::task::spawn_local(proxy::follow(proxy_wanted.subscribe(), proxy_known));
+        let (asked, answers) = (
+            watch::Sender::new(BTreeMap::new()),
+            watch::Sender::new(Answers::new()),
+        );
+        let answers_reader = answers.subscribe();
+        tokio::task::spawn_local(instances::follow(asked.subscribe(), answers));
+        let (sessions, left) = (
+            watch::Sender::new(resources::Names::new()),
+            watch::Sender::new(resources::Left::default()),
+        );
+        let left_reader = left.subscribe();
+        let reading = resources::follow(boot.clone(), sessions.subscribe(), left);
+        tokio::task::spawn_local(reading);
+        Ok(Self {
+            urls: database::urls(&boot),
+            etcd: etcd::find().map_err(|error| gaiola_os::chain(&error)),
+            balancer: (boot.server.tier == Tier::Balancer).then(|| Balancer::new(boot.clone())),
+            database: (boot.server.tier == Tier::Database)
+                .then(|| database::Database::new(&boot))
+                .transpose()?,
+            logs: logs::Keeper::new(boot.logs()),
+            news,
+            figures: watch::Sender::new(Figures::default()),
+            sessions,
+            left: left_reader,
+            boot,
+            order,
+            store,
+            supervisor,
+            ended,
+            view: view_reader,
+            observed,
+            proxy_wanted,
+            proxy_known: proxy_reader,
+            asked,
+            answers: answers_reader,
+            removing: None,
+        })
+    }
+
+    async fn run(mut self) -> io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::task::spawn_local(metrics::serve(self.boot.address, self.figures.subscribe()));
+        loop {
+            self.take_order();
+            self.carry_out();
+            let seen = self.look();
+            let news = news::between(&self.observed.borrow(), &seen);
+            news.into_iter().for_each(|event| self.tell(event));
+            send_if_new(&self.figures, self.figures(&seen));
+            send_if_new(&self.observed, seen);
+            let look_again = Instant::now() + LOOK;
+            let deadline = self
+                .supervisor
+                .next_deadline()
+                .map_or(look_again, |due| due.min(look_again));
+            tokio::select! {
+                Some(ended) = self.ended.recv() => self.see_ended(ended),
+                _ = self.view.changed() => {}
+                _ = self.proxy_known.changed() => {}
+                _ = self.answers.changed() => {}
+                () = sleep_until(deadline) => {}
+                _ = terminate.recv() => return self.stop().await,
+            }
+        }
+    }
+
+    /// Tells an event; the oldest are kept where the store does not answer and the queue is full.
+    fn tell(&self, event: Event) {
+        tracing::info!("{}", event.text);
+        let _ = self.news.try_send(event);
+    }
+
+    fn see_ended(&mut self, ended: Ended) {
+        let (name, unexpected) = (
+            ended.name().to_string(),
+            self.supervisor.is_unexpected(&ended),
+        );
+        // What becomes of instances is told by comparing what is seen.
+        if unexpected && name.parse::<InstanceName>().is_err() && !name.starts_with("release-") {
+            let text = format!("{name} {}", ended.exit());
+            let subject = Subject::Server(self.boot.server);
+            self.tell(Event {
+                time: events::now(),
+                subject,
+                kind: "process.ended".into(),
+                text,
+                severity: Severity::Warning,
+            });
+        }
+        self.supervisor.ended(ended);
+    }
+
+    /// Takes the newest order, unless it is an older one than we hold or another site's.
+    fn take_order(&mut self) {
+        let seen = self.view.borrow_and_update().placement.clone();
+        let Some((revision, placement)) = seen else {
+            return;
+        };
+        if self.order.revision == revision {
+            return;
+        }
+        let offered = Order {
+            revision,
+            placement: (*placement).clone(),
+        };
+        if !self.order.yields_to(&offered) {
+            let held = self.order.revision;
+            return tracing::warn!("refused an order of revision {revision}: {held} is held");
+        }
+        self.store
+            .set_endpoints(etcd::endpoints(&offered.placement.store));
+        if let Err(error) = write_json(&self.boot.order_file(), &offered) {
+            tracing::error!("cannot keep the order: {error}");
+        }
+        self.order = Rc::new(offered);
+    }
+
+    /// Moves everything on this server towards the order. Repeating it does no harm.
+    fn carry_out(&mut self) {
+        let order = Rc::clone(&self.order);
+        self.supervisor.reconcile(&self.wanted(&order));
+        self.end_release_run(&order);
+        self.forget_store_member(&order);
+        let config = topology::proxy_config(
+            &order.placement,
+            order.revision,
+            self.boot.server,
+            &self.paths(),
+        );
+        let speaks_tls = config.as_ref().is_some_and(proxy::speaks_tls);
+        let tickets = self.view.borrow().tickets.clone();
+        let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
+        let tickets = tickets.map_or_else(Vec::new, |shared| shared.keys.clone());
+        send_if_new(&self.proxy_wanted, proxy::Wanted { config, tickets });
+        send_if_new(&self.asked, self.questions(&order));
+        let sessions = self.supervisor.running();
+        let sessions = sessions.map(|(name, pid)| (pid, name.to_string()));
+        send_if_new(&self.sessions, sessions.collect());
+        let view = self.view.borrow().clone();
+        if let Some(balancer) = &mut self.balancer {
+            balancer.tick(&order, &view.observed);
+        }
+        if let Some(database) = &mut self.database {
+            let observed = view.observed.values().map(|(_, seen)| &**seen);
+            database.tick(&order, observed, view.silent_since.is_none());
+        }
+        self.logs.tick();
+    }
+
+    fn wanted(&self, order: &Order) -> BTreeMap<String, Wanted> {
+        let mut wanted = match order.placement.servers.contains_key(&self.boot.server) {
+            true => plan::wanted(&self.boot, &order.placement, self.urls.as_ref()),
+            false => BTreeMap::new(),
+        };
+        let fate = self.store_member(order);
+        if let (StoreMember::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
+            let mut member = plan::store_member(&self.boot, order, program);
+            if let Some(running) = self.supervisor.running_as("etcd") {
+                plan::keep_join(&mut member.launch, running);
+            }
+            wanted.insert("etcd".to_string(), member);
+        }
+        let run = plan::ordered_run(&self.boot, &order.placement);
+        if let Some(run) = run.filter(|run| self.may_run_release(run)) {
+            let command = plan::release_run(&self.boot, run, self.urls.as_ref());
+            wanted.insert(plan::release_run_name(run), command);
+        }
+        wanted
+    }
+
+    fn store_member(&self, order: &Order) -> StoreMember {
+        let (server, placement) = (self.boot.server, &order.placement);
+        plan::store_member_fate(StoreMemberFacts {
+            named: placement.store.contains(&server),
+            joining: placement.store_joining == Some(server),
+            founding: order.revision == Revision(0),
+            confirmed: is_told(order, &self.view.borrow()),
+            runs: self.supervisor.condition("etcd") == Some(Condition::Running),
+            has_log: self.boot.store_log().exists(),
+        })
+    }
+
+    fn forget_store_member(&mut self, order: &Order) {
+        let [data, gone] = [self.boot.store_data(), self.boot.store_data_gone()];
+        let left = data.exists() || gone.exists();
+        let forget = self.store_member(order) == StoreMember::Forget;
+        let rests = self.supervisor.condition("etcd").is_none();
+        if forget && left && rests && !self.is_removing() {
+            tracing::info!("what a member of the store has left here is removed");
+            self.removing = Some(remove_in_background(data, gone));
+        }
+    }
+
+    /// Whether what a member of the store has left is being removed. None is started meanwhile: it would write there.
+    fn is_removing(&self) -> bool {
+        let removing = self.removing.as_ref();
+        removing.is_some_and(|removing| !removing.is_finished())
+    }
+
+    fn paths(&self) -> Paths {
+        let pki = self.boot.pki();
+        Paths {
+            releases: self.boot.site_state().releases(),
+            ca: pki.join(gaiola_net::pki::CA),
+            cert: pki.join(gaiola_net::pki::CERT),
+            key: pki.join(gaiola_net::pki::KEY),
+            certificates: self.boot.site_state().certificates(),
+        }
+    }
+
+    /// The instances whose process runs, and how to ask them.
+    fn questions(&self, order: &Order) -> BTreeMap<InstanceName, Asked> {
+        let running = self.supervisor.running();
+        let instances =
+            running.filter_map(|(name, pid)| Some((name.parse::<InstanceName>().ok()?, pid)));
+        instances
+            .filter_map(|(name, pid)| {
+                let placed = order.placement.instances.get(&name)?;
+                let address = SocketAddr::new(self.boot.address.into(), name.port());
+                let usual = &order.placement.config.app.health;
+                let path = placed.health.as_ref().unwrap_or(usual).clone();
+                Some((name, Asked { address, path, pid }))
+            })
+            .collect()
+    }
+
+    fn look(&self) -> Observed {
+        let known = self.proxy_known.borrow().clone();
+        let draining = is_moving(&self.order);
+        let mut proxy = known.proxy;
+        if let Some(proxy) = proxy.as_mut().filter(|_| !draining) {
+            // Only a change that waits for requests to end needs these; at rest they would be told all the time.
+            proxy.in_flight.clear();
+        }
+        Observed {
+            server: self.boot.server,
+            boot: self.boot.number,
+            revision: self.order.revision,
+            proxy,
+            vips: self
+                .balancer
+                .as_ref()
+                .map(Balancer::held)
+                .unwrap_or_default(),
+            instances: self.instances(),
+            database: self
+                .database
+                .as_ref()
+                .and_then(database::Database::observed),
+            release_run: self.release_outcome(),
+            store_data: Some(self.boot.store_data().exists()),
+            resources: self.left.borrow().told.clone(),
+            troubles: self.troubles(&known.refused),
+        }
+    }
+
+    fn figures(&self, seen: &Observed) -> Figures {
+        Figures {
+            observed: Some(seen.clone()),
+            keeper: self
+                .balancer
+                .as_ref()
+                .map(|balancer| balancer.state().clone()),
+            left: self.left.borrow().reading.clone(),
+            restarts: self.supervisor.all_restarts(),
+            lag_bytes: self
+                .database
+                .as_ref()
+                .and_then(database::Database::lag_bytes),
+        }
+    }
+
+    fn instances(&self) -> BTreeMap<InstanceName, ObservedInstance> {
+        let answers = self.answers.borrow();
+        let placed = self
+            .order
+            .placement
+            .instances
+            .iter()
+            .filter(|(name, _)| name.server == self.boot.server);
+        placed
+            .filter_map(|(name, placed)| {
+                let process = name.to_string();
+                let (state, reason) = match self.supervisor.condition(&process)? {
+                    Condition::Running => match answers.get(name) {
+                        Some(answer) => (answer.state, answer.reason.clone()),
+                        None => (InstanceState::Starting, "has not answered yet".to_string()),
+                    },
+                    Condition::Down(why) if why.is_empty() => {
+                        (InstanceState::Starting, "is being started".to_string())
+                    }
+                    Condition::Down(why) => (
+                        InstanceState::Crashed,
+                        format!("{why}{}", self.logs.cause(&process, &placed.run)),
+                    ),
+                    Condition::Stopping => {
+                        (InstanceState::Stopping, "is being stopped".to_string())
+                    }
+                };
+                let restarts = self.supervisor.restarts(&process);
+                Some((
+                    *name,
+                    ObservedInstance {
+                        release: placed.release,
+                        run: placed.run.clone(),
+                        state,
+                        restarts,
+                        reason,
+                    },
+                ))
+            })
+            .collect()
+    }
+
+    fn troubles(&self, proxy_refused: &str) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if let (Err(why), StoreMember::Run) = (&self.etcd, self.store_member(&self.order)) {
+            troubles.push(why.clone());
+        }
+        let is_named = self.order.placement.store.contains(&self.boot.server);
+        if is_named && self.store_member(&self.order) == StoreMember::Forget {
+            troubles.push(
+                "the data of its member of the store is lost: it is to be let in anew".into(),
+            );
+        }
+        if !proxy_refused.is_empty() {
+            troubles.push(format!(
+                "the proxy refused its configuration: {proxy_refused}"
+            ));
+        }
+        if let Some(Condition::Down(why)) = self
+            .supervisor
+            .condition("etcd")
+            .filter(|_| self.supervisor.restarts("etcd") > 2)
+        {
+            troubles.push(format!("etcd {why}{}", self.logs.cause("etcd", "")));
+        }
+        troubles.extend(
+            self.balancer
+                .as_ref()
+                .map(|balancer| balancer.state().config_problem.clone())
+                .filter(|problem| !problem.is_empty()),
+        );
+        troubles.extend(self.database.as_ref().and_then(database::Database::trouble));
+        troubles.extend(self.logs.trouble());
+        troubles
+    }
+
+    /// Stops everything on this server: VIPs are handed over first, so that no request is lost.
+    async fn stop(mut self) -> io::Result<()> {
+        if let Some(balancer) = &mut self.balancer {
+            balancer.leave().await;
+        }
+        let deadline = Instant::now() + STOP_LIMIT;
+        self.supervisor.reconcile(&BTreeMap::new());
+        while !self.supervisor.is_empty() && Instant::now() < deadline {
+            let due = self
+                .supervisor
+                .next_deadline()
+                .unwrap_or(deadline)
+                .min(deadline);
+            tokio::select! {
+                Some(ended) = self.ended.recv() => self.supervisor.ended(ended),
+                () = sleep_until(due) => self.supervisor.tick(),
+            }
+        }
+        reap_all();
+        Ok(())
+    }
+}
+
+/// Whether something is on its way out, so that it matters which requests are in flight.
+fn is_moving(order: &Order) -> bool {
+    use gaiola_model::placement::Phase;
+    let placement = &order.placement;
+    placement
+        .servers
+        .values()
+        .any(|server| server.phase == Phase::Drain)
+        || placement
+            .instances
+            .values()
+            .any(|instance| instance.phase == Phase::Drain)
+}
+
+/// Removes a directory on a thread of its own: many files take long, and the agent's thread has a lease to keep.
+fn remove_in_background(folder: PathBuf, gone: PathBuf) -> JoinHandle<()> {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = remove_whole(&folder, &gone) {
+            tracing::error!("cannot remove {}: {error}", folder.display());
+        }
+    })
+}
+
+/// Removes a directory by way of another name: a crash leaves all of it or nothing under its own.
+fn remove_whole(folder: &Path, gone: &Path) -> io::Result<()> {
+    let unless_missing = |done: io::Result<()>| match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    };
+    unless_missing(std::fs::remove_dir_all(gone))?;
+    unless_missing(std::fs::rename(folder, gone))?;
+    unless_missing(std::fs::remove_dir_all(gone))
+}
+
+/// Whether the store told this very order, and members, while this agent lived.
+fn is_told(order: &Order, view: &View) -> bool {
+    view.placement.as_ref().is_some_and(|(revision, told)| {
+        *revision == order.revision
+            && told.incarnation == order.placement.incarnation
+            && !told.store.is_empty()
+    })
+}
+
+fn send_if_new<T: PartialEq>(sender: &watch::Sender<T>, new: T) {
+    sender.send_if_modified(|held| {
+        let changed = *held != new;
+        *held = new;
+        changed
+    });
+}
+
+/// `release` commands run as the site's user and leave their exit status there.
+fn make_release_folder(boot: &Boot) -> io::Result<()> {
+    let folder = Path::new(RUN).join("releases");
+    std::fs::create_dir_all(&folder)?;
+    boot.site_user.map_or(Ok(()), |user| {
+        std::os::unix::fs::chown(&folder, Some(user.uid), Some(user.gid))
+    })
+}
+
+fn open_store(boot: &Boot, order: &Order) -> io::Result<Store> {
+    let tls = gaiola_net::pki::client_config(&boot.pki()).map_err(io::Error::other)?;
+    let endpoints = etcd::endpoints(&order.placement.store);
+    Ok(Store::new(Settings::new(endpoints, Some(tls))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_member_of_the_store_has_left_is_removed_while_the_agent_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let [data, gone] = ["member", "member.gone"].map(|name| folder.path().join(name));
+        for file in [data.join("wal/1"), gone.join("snap/1")] {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "votes").unwrap();
+        }
+        let paths = (data.clone(), gone.clone());
+        let removed = async { remove_in_background(paths.0, paths.1).await.is_ok() };
+        let meanwhile = || assert!(data.join("wal/1").exists() && gone.join("snap/1").exists());
+        assert!(crate::slow_disk::carry_out(removed, meanwhile));
+        assert!(!data.exists() && !gone.exists());
+    }
+}

@@ -1,0 +1,410 @@
+//! What is to run on this server, derived from the placement. Pure: the same placement gives the same processes.
+
+use super::supervisor::Wanted;
+use crate::state::{Boot, Order, RUN};
+use gaiola_model::placement::{PlacedInstance, ReleaseRun};
+use gaiola_model::{InstanceName, Placement, Revision, Tier};
+use gaiola_os::process::Launch;
+use gaiola_store::etcd::{self, Join, Member};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A proxy that is told to stop drains for up to 10 s by itself.
+const PROXY_GRACE: Duration = Duration::from_secs(12);
+/// Port of the proxy's metrics and health.
+pub(super) const PROXY_ADMIN_PORT: u16 = 9180;
+
+/// The addresses of the database that instances are given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DatabaseUrls {
+    /// Leads to the primary.
+    pub primary: String,
+    /// Leads to the standbys.
+    pub standbys: String,
+}
+
+/// Everything that the agent runs on its server besides the store's member.
+pub(super) fn wanted(
+    boot: &Boot,
+    placement: &Placement,
+    urls: Option<&DatabaseUrls>,
+) -> BTreeMap<String, Wanted> {
+    let mut all = BTreeMap::new();
+    if has_proxy(placement, boot.server.tier) {
+        all.insert("proxy".to_string(), proxy(boot));
+    }
+    for (name, instance) in placement
+        .instances
+        .iter()
+        .filter(|(name, _)| name.server == boot.server)
+    {
+        all.insert(
+            name.to_string(),
+            self::instance(boot, placement, *name, instance, urls),
+        );
+    }
+    all
+}
+
+/// What becomes of the store's member on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StoreMember {
+    /// It runs.
+    Run,
+    /// It does not run, and what it wrote stays.
+    Rest,
+    /// It does not run, and what it wrote goes: with it no new member could come in here.
+    Forget,
+}
+
+/// What is known of the store's member on a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct StoreMemberFacts {
+    /// The order names the server,
+    pub named: bool,
+    /// and says that its member is a learner.
+    pub joining: bool,
+    /// No store holds the order yet: the members that it names begin one.
+    pub founding: bool,
+    /// The store itself told this order while this agent lived. One from the disk may be older than what lies beside it.
+    pub confirmed: bool,
+    /// It runs.
+    pub runs: bool,
+    /// Its log lies on the disk: all that it ever voted for.
+    pub has_log: bool,
+}
+
+/// Only the store's own word takes a member out: an order from the disk may be a stale one, and what lies on the disk may
+/// be a vote without which no newer order can come.
+///
+/// And only a learner, or one that founds the store, begins with nothing: a voter that has forgotten what it voted for
+/// could let the store forget it too. It rests until the conductor has taken it out and lets it in anew.
+pub(super) fn store_member_fate(facts: StoreMemberFacts) -> StoreMember {
+    let begins = facts.founding || (facts.joining && facts.confirmed);
+    match (facts.named, facts.confirmed) {
+        (true, _) if facts.has_log || facts.runs || begins => StoreMember::Run,
+        (false, false) if facts.has_log => StoreMember::Run,
+        (_, false) => StoreMember::Rest,
+        (_, true) => StoreMember::Forget,
+    }
+}
+
+/// The store's member on this server. An order that no store holds yet founds the store.
+pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) -> Wanted {
+    let servers = order.placement.store.iter();
+    let own = (!order.placement.store.contains(&boot.server)).then_some(&boot.server);
+    let members = servers
+        .chain(own)
+        .map(|server| Member::on(*server))
+        .collect();
+    let launch = etcd::Launch {
+        member: Member::on(boot.server),
+        data: boot.etcd(),
+        pki: boot.pki(),
+        token: boot.store_token.clone(),
+        join: match order.revision {
+            Revision(0) => Join::Bootstrap(members),
+            _ => Join::Existing(members),
+        },
+    };
+    let command = etcd::command(program, &launch);
+    let launch = Launch {
+        program: command.program,
+        args: command.args,
+        env: command.env,
+        cwd: "/".into(),
+        log: boot.logs().join("etcd.log"),
+        user: boot.database_user,
+        privileged: false,
+    };
+    Wanted {
+        launch,
+        grace: Duration::from_secs(5),
+        restart: true,
+    }
+}
+
+/// How a member came in matters to etcd until it has data, and is no reason to start one anew that runs.
+pub(super) fn keep_join(launch: &mut Launch, running: &Launch) {
+    let flag = |arg: &OsString| {
+        let flag = arg.to_str()?.split('=').next()?.to_string();
+        flag.starts_with("--initial-cluster").then_some(flag)
+    };
+    for arg in &mut launch.args {
+        let Some(name) = flag(arg) else { continue };
+        let mut held = running.args.iter();
+        if let Some(held) = held.find(|held| flag(held).as_ref() == Some(&name)) {
+            arg.clone_from(held);
+        }
+    }
+}
+
+/// Whether servers of this tier run a proxy: application servers do for the database's local ports.
+fn has_proxy(placement: &Placement, tier: Tier) -> bool {
+    match tier {
+        Tier::Balancer | Tier::Web => true,
+        Tier::App => placement.config.database.is_some(),
+        Tier::Database => false,
+    }
+}
+
+fn proxy(boot: &Boot) -> Wanted {
+    let admin = format!("{}:{PROXY_ADMIN_PORT}", boot.address);
+    let mut args: Vec<OsString> = vec![
+        "proxy".into(),
+        "--control".into(),
+        super::proxy::socket().into(),
+    ];
+    args.extend(["--admin".into(), admin.into()]);
+    args.extend(["--access-log".into(), boot.logs().join("access.log").into()]);
+    if boot.server.tier == Tier::Balancer {
+        args.extend(["--keeper".into(), Path::new(RUN).join("keeper.sock").into()]);
+    }
+    Wanted {
+        launch: own(boot, "proxy", args),
+        grace: PROXY_GRACE,
+        restart: true,
+    }
+}
+
+/// A process of this same binary.
+fn own(boot: &Boot, name: &str, args: Vec<OsString>) -> Launch {
+    Launch {
+        program: "/proc/self/exe".into(),
+        args,
+        env: vec![("PATH".into(), boot.path.clone().into())],
+        cwd: "/".into(),
+        log: boot.logs().join(format!("{name}.log")),
+        user: None,
+        privileged: true,
+    }
+}
+
+fn instance(
+    boot: &Boot,
+    placement: &Placement,
+    name: InstanceName,
+    instance: &PlacedInstance,
+    urls: Option<&DatabaseUrls>,
+) -> Wanted {
+    let release = boot.site_state().release(instance.release);
+    let urls = urls.filter(|_| instance.database);
+    let mut env = site_env(boot, &instance.release.to_string(), urls);
+    env.push(("HOST".into(), boot.address.to_string().into()));
+    env.push(("PORT".into(), name.port().to_string().into()));
+    env.push(("INSTANCE".into(), name.to_string().into()));
+    let launch = shell(
+        boot,
+        &name.to_string(),
+        &in_place_of_the_shell(&instance.run),
+        release,
+        env,
+    );
+    Wanted {
+        launch,
+        grace: placement.config.app.grace,
+        restart: true,
+    }
+}
+
+/// A command of one program takes its shell's place, so that signals and limits meet the program itself.
+fn in_place_of_the_shell(run: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_./:=,@%+$".contains(&byte);
+    let first = run.split_ascii_whitespace().next().unwrap_or_default();
+    let is_program = !first.is_empty() && !first.contains('=') && !first.contains('$');
+    const BUILTIN: [&str; 8] = ["exec", "cd", "exit", "export", "set", "source", ".", "eval"];
+    if is_program && run.bytes().all(is_plain) && !BUILTIN.contains(&first) {
+        format!("exec {run}")
+    } else {
+        run.into()
+    }
+}
+
+/// The run of the `release` command that is ordered of this server as it is on now: one of an earlier time is over.
+pub(super) fn ordered_run<'a>(boot: &Boot, placement: &'a Placement) -> Option<&'a ReleaseRun> {
+    let run = placement.release_run.as_ref();
+    run.filter(|run| run.server == boot.server && run.boot == boot.number)
+}
+
+/// The name under which a `release` command runs; another release or command is another run.
+pub(super) fn release_run_name(run: &ReleaseRun) -> String {
+    format!("release-{}-{}", run.release, run.generation)
+}
+
+/// Where a `release` command's exit status is written, so that an agent that was started meanwhile finds it.
+pub(super) fn release_status_file(run: &ReleaseRun) -> PathBuf {
+    Path::new(RUN)
+        .join("releases")
+        .join(format!("{}.exit", release_run_name(run)))
+}
+
+/// Is there from the moment on at which the run has begun.
+pub(super) fn release_begun(run: &ReleaseRun) -> PathBuf {
+    release_status_file(run).with_extension("exit.begun")
+}
+
+pub(super) fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseUrls>) -> Wanted {
+    let release = boot.site_state().release(run.release);
+    let name = release_run_name(run);
+    let mut env = site_env(boot, &run.release.to_string(), urls);
+    env.push((super::release::VARIABLE.into(), name.clone().into()));
+    // The command is handed over as an argument: nothing in it can end the wrapper early.
+    // What has begun does not begin again, also where nobody was left to tell how it ended.
+    let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
+    let mut launch = shell(boot, &name, script, release, env);
+    launch.args.extend([
+        "release".into(),
+        run.command.clone().into(),
+        release_status_file(run).into(),
+    ]);
+    Wanted {
+        launch,
+        grace: Duration::from_secs(10),
+        restart: false,
+    }
+}
+
+fn site_env(boot: &Boot, release: &str, urls: Option<&DatabaseUrls>) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<(OsString, OsString)> = vec![
+        ("PATH".into(), boot.path.clone().into()),
+        ("LANG".into(), "C.UTF-8".into()),
+        ("RELEASE".into(), release.into()),
+        ("SITE".into(), boot.site.as_str().into()),
+    ];
+    if let Some(urls) = urls {
+        env.push(("DATABASE_URL".into(), urls.primary.clone().into()));
+        env.push(("DATABASE_REPLICA_URL".into(), urls.standbys.clone().into()));
+    }
+    env
+}
+
+fn shell(
+    boot: &Boot,
+    name: &str,
+    script: &str,
+    cwd: PathBuf,
+    env: Vec<(OsString, OsString)>,
+) -> Launch {
+    Launch {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), script.into()],
+        env,
+        cwd,
+        log: boot.logs().join(format!("{name}.log")),
+        user: boot.site_user,
+        privileged: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMED: StoreMemberFacts = StoreMemberFacts {
+        named: true,
+        joining: false,
+        founding: false,
+        confirmed: true,
+        runs: false,
+        has_log: true,
+    };
+
+    #[test]
+    fn only_the_stores_own_word_takes_a_member_out() {
+        let out = StoreMemberFacts {
+            named: false,
+            ..NAMED
+        };
+        assert_eq!(store_member_fate(out), StoreMember::Forget);
+        let from_disk = StoreMemberFacts {
+            confirmed: false,
+            ..out
+        };
+        assert_eq!(store_member_fate(from_disk), StoreMember::Run);
+        let nothing_there = StoreMemberFacts {
+            has_log: false,
+            ..from_disk
+        };
+        assert_eq!(store_member_fate(nothing_there), StoreMember::Rest);
+    }
+
+    #[test]
+    fn only_a_learner_or_a_founder_begins_with_nothing() {
+        assert_eq!(store_member_fate(NAMED), StoreMember::Run);
+        let lost = StoreMemberFacts {
+            has_log: false,
+            ..NAMED
+        };
+        assert_eq!(store_member_fate(lost), StoreMember::Forget);
+        let founder = StoreMemberFacts {
+            founding: true,
+            confirmed: false,
+            ..lost
+        };
+        assert_eq!(store_member_fate(founder), StoreMember::Run);
+        let learner = StoreMemberFacts {
+            joining: true,
+            ..lost
+        };
+        assert_eq!(store_member_fate(learner), StoreMember::Run);
+        // It may vote by now.
+        let from_disk = StoreMemberFacts {
+            confirmed: false,
+            ..learner
+        };
+        assert_eq!(store_member_fate(from_disk), StoreMember::Rest);
+        let just_started = StoreMemberFacts { runs: true, ..lost };
+        assert_eq!(store_member_fate(just_started), StoreMember::Run);
+    }
+
+    #[test]
+    fn a_member_that_runs_keeps_how_it_came_in_and_nothing_else() {
+        let launch = |args: [&str; 3]| Launch {
+            program: "etcd".into(),
+            args: args.map(Into::into).into(),
+            env: Vec::new(),
+            cwd: "/".into(),
+            log: "etcd.log".into(),
+            user: None,
+            privileged: false,
+        };
+        let running = launch([
+            "--initial-cluster=a",
+            "--initial-cluster-state=new",
+            "--x=1",
+        ]);
+        let [cluster, state] = ["--initial-cluster=a,b", "--initial-cluster-state=existing"];
+        let mut wanted = launch([cluster, state, "--x=2"]);
+        keep_join(&mut wanted, &running);
+        let kept = [
+            "--initial-cluster=a",
+            "--initial-cluster-state=new",
+            "--x=2",
+        ];
+        assert_eq!(wanted, launch(kept));
+    }
+
+    #[test]
+    fn only_a_command_of_one_program_takes_its_shells_place() {
+        for plain in [
+            "bin/guestbook",
+            "bin/app --port=$PORT",
+            "python3 -m http.server",
+        ] {
+            assert_eq!(in_place_of_the_shell(plain), format!("exec {plain}"));
+        }
+        for shell in [
+            "cd x && bin/app",
+            "A=1 bin/app",
+            "exec bin/app",
+            "bin/a | bin/b",
+            "bin/app; bin/b",
+            "$APP",
+            "bin/a 'x y'",
+        ] {
+            assert_eq!(in_place_of_the_shell(shell), shell);
+        }
+    }
+}

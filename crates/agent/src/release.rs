@@ -1,0 +1,110 @@
+//! The `release` command that is ordered on this server: begun once, watched, stopped, and its end kept.
+//!
+//! How it ended stands in a file in `/run`, which the power takes with it. While that file is there the command is not
+//! begun again, and only from it is an end reported; so an agent that was started meanwhile, perhaps with an older
+//! order, neither repeats a run nor forgets one.
+
+use super::{Agent, plan};
+use crate::state::Order;
+use gaiola_model::placement::{ReleaseOutcome, ReleaseRun};
+use gaiola_os::process;
+use std::io;
+
+use super::supervisor::Condition;
+
+/// Names the run in the environment of everything that it starts.
+pub(super) const VARIABLE: &str = "GAIOLA_RELEASE_RUN";
+
+impl Agent {
+    /// The run that is ordered of this server as it is on now.
+    fn ordered_run<'a>(&self, order: &'a Order) -> Option<&'a ReleaseRun> {
+        plan::ordered_run(&self.boot, &order.placement)
+    }
+
+    /// Whether the run may be among what is wanted: it is not to be stopped, has not ended, and no process of it runs
+    /// that nobody watches. It begins once the local port of the primary leads to one.
+    pub(super) fn may_run_release(&self, run: &ReleaseRun) -> bool {
+        let name = plan::release_run_name(run);
+        let watched = self.supervisor.condition(&name).is_some();
+        let may_begin = || {
+            let led = self.urls.is_none() || self.proxy_known.borrow().reaches_primary;
+            let begun =
+                plan::release_status_file(run).exists() || plan::release_begun(run).exists();
+            led && !begun && !runs(&name)
+        };
+        !run.stop && (watched || may_begin())
+    }
+
+    /// Keeps how a run ended that wrote nothing itself: it was stopped, killed, or could not be started.
+    pub(super) fn end_release_run(&self, order: &Order) {
+        let Some(run) = self.ordered_run(order) else {
+            return;
+        };
+        let (name, file) = (plan::release_run_name(run), plan::release_status_file(run));
+        let why = match self.supervisor.condition(&name) {
+            Some(Condition::Down(why)) if !why.is_empty() => why,
+            None if run.stop => "was stopped for a later change".to_string(),
+            None if plan::release_begun(run).exists() => "was killed before it ended".to_string(),
+            _ => return,
+        };
+        if file.exists() || runs(&name) {
+            return;
+        }
+        let kept = std::fs::write(&file, why);
+        if let Err(error) = kept {
+            tracing::error!("cannot keep how {name} ended: {error}");
+        }
+    }
+
+    /// How the run that is ordered here has ended; `None` while it has not.
+    pub(super) fn release_outcome(&self) -> Option<ReleaseOutcome> {
+        let run = self.ordered_run(&self.order)?;
+        let status = std::fs::read_to_string(plan::release_status_file(run)).ok()?;
+        let end = || self.logs.end(&plan::release_run_name(run), &run.command);
+        let error = match status.trim() {
+            "" => return None,
+            "0" => None,
+            status if status.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(format!("exited with status {status}{}", end()))
+            }
+            words => Some(format!("{words}{}", end())),
+        };
+        Some(ReleaseOutcome {
+            release: run.release,
+            command: run.command.clone(),
+            generation: run.generation,
+            error,
+        })
+    }
+}
+
+/// Whether a process of this run is there. One whose environment cannot be read is none of ours.
+fn runs(name: &str) -> bool {
+    let found = process::with_environment(VARIABLE, name);
+    found.unwrap_or_else(|error: io::Error| {
+        tracing::error!("cannot look for {name} in /proc: {error}");
+        true
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_a_run_is_found_by_its_environment() {
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "sleep 60 & wait"])
+            .env(VARIABLE, "release-7-7")
+            .spawn()
+            .unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !runs("release-7-7") {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        assert!(!runs("release-7-8"));
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}

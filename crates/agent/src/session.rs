@@ -1,0 +1,130 @@
+//! The agent's standing with the store: its lease, what it tells under it, and the conductor's part when it falls to it.
+
+use super::conductor;
+use crate::state::Boot;
+use gaiola_model::Observed;
+use gaiola_model::event::Event;
+use gaiola_store::events::Events;
+use gaiola_store::view::{Keys, View};
+use gaiola_store::{Lease, Store, StoreError, campaign};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+/// A server whose agent is silent for this long has no lease any more.
+const TTL: Duration = Duration::from_secs(5);
+/// Between two attempts to get a lease.
+const RETRY: Duration = Duration::from_millis(500);
+/// Between two attempts to become the conductor while nobody is.
+const CAMPAIGN: Duration = Duration::from_millis(500);
+
+/// Tells events to the store, one after another, for as long as the agent lives.
+pub(super) async fn tell(events: Events, mut told: mpsc::Receiver<Event>) {
+    while let Some(event) = told.recv().await {
+        while let Err(error) = events.append(event.clone()).await {
+            tracing::warn!("an event waits for the store: {}", gaiola_os::chain(&error));
+            sleep(RETRY).await;
+        }
+    }
+}
+
+/// What a session needs.
+pub(super) struct Session {
+    /// This server.
+    pub boot: Boot,
+    /// The store.
+    pub store: Store,
+    /// What it holds.
+    pub view: watch::Receiver<View>,
+    /// What this agent sees.
+    pub observed: watch::Receiver<Observed>,
+}
+
+impl Session {
+    /// Keeps a lease and tells what is seen under it, until the agent ends.
+    pub(super) async fn run(mut self) {
+        loop {
+            let error = match Lease::hold(&self.store, TTL).await {
+                Ok(lease) => self.hold(lease).await,
+                Err(error) => error,
+            };
+            tracing::warn!("the store: {}", gaiola_os::chain(&error));
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn hold(&mut self, lease: Lease) -> StoreError {
+        let keys = Keys::of(&self.boot.site);
+        let (tell, campaigning) = (self.observed.clone(), self.view.clone());
+        let publishing = publish(&self.store, &keys, &self.boot, tell, &lease);
+        let conducting = conduct(&self.store, &keys, &self.boot, campaigning, &lease);
+        let id = lease.id();
+        tokio::select! {
+            error = publishing => error,
+            error = conducting => error,
+            () = expired(&lease) => StoreError::LeaseExpired(id),
+        }
+    }
+}
+
+/// Returns once the lease is known not to stand any more.
+async fn expired(lease: &Lease) {
+    while lease.is_alive() {
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn publish(
+    store: &Store,
+    keys: &Keys,
+    boot: &Boot,
+    mut observed: watch::Receiver<Observed>,
+    lease: &Lease,
+) -> StoreError {
+    let key = keys.observed(boot.server);
+    loop {
+        let seen = observed.borrow_and_update().clone();
+        if let Err(error) = store.put_json(&key, &seen, Some(lease.id())).await {
+            return error;
+        }
+        if observed.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Conducts whenever nobody else does.
+async fn conduct(
+    store: &Store,
+    keys: &Keys,
+    boot: &Boot,
+    mut view: watch::Receiver<View>,
+    lease: &Lease,
+) -> StoreError {
+    loop {
+        if view.borrow_and_update().conductor.is_none() {
+            match campaign(
+                store,
+                &keys.conductor(),
+                &boot.server.to_string(),
+                lease.id(),
+            )
+            .await
+            {
+                Ok(Some(term)) => {
+                    tracing::info!("conducting since revision {}", term.created);
+                    let error = conductor::run(store, keys, boot, &term, view.clone()).await;
+                    tracing::info!("conducting no more");
+                    if !matches!(error, StoreError::Fenced { .. }) {
+                        return error;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => return error,
+            }
+            sleep(CAMPAIGN).await;
+        } else if view.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

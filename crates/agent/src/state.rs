@@ -1,0 +1,341 @@
+//! The state directory: where everything that outlives its processes lies.
+
+use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
+use gaiola_model::{ServerName, SiteName};
+use gaiola_os::process::{User, is_root};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// A site's state directory: `/var/lib/gaiola/SITE` for root, `$XDG_STATE_HOME/gaiola/SITE` for a user;
+/// `GAIOLA_STATE` names another parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    folder: PathBuf,
+}
+
+impl State {
+    /// The site's state directory. Nothing is made.
+    pub fn of(site: &SiteName) -> Self {
+        Self {
+            folder: parent().join(site.as_str()),
+        }
+    }
+
+    /// A state directory by its path.
+    pub fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// The sites that have a state directory.
+    pub fn sites() -> Vec<SiteName> {
+        let entries = fs::read_dir(parent()).into_iter().flatten().flatten();
+        let mut sites: Vec<SiteName> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        sites.sort();
+        sites
+    }
+
+    /// The directory itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the directory and those in it. Others may pass through it (the site's processes run as other users), not list it.
+    ///
+    /// # Errors
+    /// Where one cannot be made.
+    pub fn make(&self) -> io::Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o711);
+        for folder in [self.folder.clone(), self.releases(), self.servers()] {
+            builder.create(folder)?;
+        }
+        Ok(())
+    }
+
+    /// The socket through which everything is changed; mode 0600.
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.join("control.sock")
+    }
+
+    /// Where the lab's own output goes.
+    pub fn lab_log(&self) -> PathBuf {
+        self.folder.join("lab.log")
+    }
+
+    /// Locked by the one lab that runs.
+    pub fn lock(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
+
+    /// The last placement that the lab has seen, so that `up` finds its servers while the store is still down.
+    pub fn placement(&self) -> PathBuf {
+        self.folder.join("placement.json")
+    }
+
+    /// The directory of the site's own CA.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.join("ca")
+    }
+
+    /// The database's passwords.
+    pub fn secrets(&self) -> PathBuf {
+        self.folder.join("secrets.json")
+    }
+
+    /// All releases.
+    pub fn releases(&self) -> PathBuf {
+        self.folder.join("releases")
+    }
+
+    /// One release's copy of the site's directory.
+    pub fn release(&self, number: ReleaseNumber) -> PathBuf {
+        self.releases().join(number.to_string())
+    }
+
+    /// The copies of the certificates that balancers serve.
+    pub fn certificates(&self) -> PathBuf {
+        self.folder.join("certificates")
+    }
+
+    /// What belongs to all servers.
+    pub fn servers(&self) -> PathBuf {
+        self.folder.join("servers")
+    }
+
+    /// What belongs to one server.
+    pub fn server(&self, name: ServerName) -> PathBuf {
+        self.servers().join(name.to_string())
+    }
+
+    /// Where a server keeps its last order, for a start while the store does not answer.
+    pub fn order_file(&self, name: ServerName) -> PathBuf {
+        self.server(name).join("placement.json")
+    }
+}
+
+fn parent() -> PathBuf {
+    if let Some(parent) = std::env::var_os("GAIOLA_STATE") {
+        // Servers have another working directory than whoever brings them up.
+        return std::path::absolute(&parent).unwrap_or_else(|_| parent.into());
+    }
+    if is_root() {
+        return "/var/lib/gaiola".into();
+    }
+    let state_home =
+        std::env::var_os("XDG_STATE_HOME").filter(|home| Path::new(home).is_absolute());
+    let home = || {
+        PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".local/state")
+    };
+    state_home.map_or_else(home, PathBuf::from).join("gaiola")
+}
+
+/// Everything a server is told when it is switched on. It stands in `boot.json` in the server's directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The site.
+    pub site: SiteName,
+    /// The server.
+    pub server: ServerName,
+    /// This time of its being on.
+    #[serde(default)]
+    pub number: BootNumber,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The site's state directory.
+    pub state: PathBuf,
+    /// Random, made when the site was: no member of another store is taken for one of this.
+    pub store_token: String,
+    /// Whom etcd, Patroni and PostgreSQL run as; `None`: as we do (rootless).
+    pub database_user: Option<User>,
+    /// Whom the site's processes run as; `None`: as we do (rootless).
+    pub site_user: Option<User>,
+    /// The secret of the site's VIP keepers in hexadecimal; on balancers only.
+    pub keeper_key: Option<String>,
+    /// PATH for everything that is started.
+    pub path: String,
+    /// Bytes of the disk that is made for it where it has no data yet; `None`: none is made.
+    #[serde(default)]
+    pub disk: Option<u64>,
+}
+
+impl Boot {
+    /// The server's directory.
+    pub fn folder(&self) -> PathBuf {
+        State::at(self.state.clone()).server(self.server)
+    }
+
+    /// The site's state directory.
+    pub fn site_state(&self) -> State {
+        State::at(self.state.clone())
+    }
+
+    /// Where it keeps its last order.
+    pub fn order_file(&self) -> PathBuf {
+        self.site_state().order_file(self.server)
+    }
+
+    /// Where its processes' output goes.
+    pub fn logs(&self) -> PathBuf {
+        self.folder().join("log")
+    }
+
+    /// Where its pid 1 writes.
+    pub fn init_log(&self) -> PathBuf {
+        self.logs().join("init.log")
+    }
+
+    /// What PostgreSQL's data is in, with all that may stand beside it.
+    pub fn postgres(&self) -> PathBuf {
+        self.folder().join("postgres")
+    }
+
+    /// PostgreSQL's data, where it has any.
+    pub fn postgres_data(&self) -> PathBuf {
+        self.postgres().join("data")
+    }
+
+    /// The disk that is mounted at [`postgres`](Self::postgres), where the server has one of its own.
+    pub fn disk_image(&self) -> PathBuf {
+        self.folder().join("disk.img")
+    }
+
+    /// Data of the store's member on it.
+    pub fn etcd(&self) -> PathBuf {
+        self.folder().join("etcd")
+    }
+
+    /// What the store's member on it has written: its log and its snapshots.
+    pub fn store_data(&self) -> PathBuf {
+        self.etcd().join("member")
+    }
+
+    /// The log of the store's member; without it nothing else there is of use.
+    pub fn store_log(&self) -> PathBuf {
+        self.store_data().join("wal")
+    }
+
+    /// The name under which [`store_data`](Self::store_data) is removed.
+    pub fn store_data_gone(&self) -> PathBuf {
+        self.etcd().join("member.gone")
+    }
+
+    /// Its certificate and key.
+    pub fn pki(&self) -> PathBuf {
+        self.folder().join("pki")
+    }
+
+    /// Reads `boot.json`.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is not what we wrote.
+    pub fn load(folder: &Path) -> io::Result<Self> {
+        read_json(&folder.join("boot.json"))
+    }
+
+    /// Writes `boot.json`.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn save(&self) -> io::Result<()> {
+        write_json(&self.folder().join("boot.json"), self)
+    }
+}
+
+/// A placement and the revision that the store gave it; 0 before it was stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// The store's revision.
+    pub revision: Revision,
+    /// The placement.
+    pub placement: Placement,
+}
+
+impl Order {
+    /// Whether `newer` is to be obeyed by one who holds this: another site's order and an older one are refused.
+    pub fn yields_to(&self, newer: &Self) -> bool {
+        self.placement.incarnation == newer.placement.incarnation && self.revision < newer.revision
+    }
+
+    /// Whether `given` is to be written over this one: it is not where it is an older one of the same site.
+    pub fn is_replaced_by(&self, given: &Self) -> bool {
+        !given.yields_to(self)
+    }
+}
+
+/// Where sockets and state files of what runs on a server lie: on a file system that vanishes with it.
+pub const RUN: &str = "/run/gaiola";
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// Where it cannot be read, or is not of this type.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
+    serde_json::from_slice(&fs::read(path)?).map_err(io::Error::from)
+}
+
+/// Writes a JSON file, mode 0600, whole or not at all: a crash leaves the old one.
+///
+/// # Errors
+/// Where it cannot be written, such as on a full disk; the old one stays.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let text = serde_json::to_vec(value)?;
+    let temporary = path.with_extension("new");
+    let write = || {
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use gaiola_model::config::{App, Config};
+    use gaiola_model::placement::{Desired, Release};
+
+    pub(crate) fn order(incarnation: &str, revision: u64) -> Order {
+        let config = Config::new("site".parse().unwrap(), App::new("run"));
+        let release = Release {
+            number: ReleaseNumber(1),
+            digest: String::new(),
+        };
+        let desired = Desired::first(config, release);
+        Order {
+            revision: Revision(revision),
+            placement: gaiola_core::rollout::first(&desired, incarnation.into()),
+        }
+    }
+
+    #[test]
+    fn an_order_is_not_written_over_by_an_older_one_of_the_same_site() {
+        let held = order("a", 7);
+        assert!(held.is_replaced_by(&order("a", 8)));
+        assert!(!held.is_replaced_by(&order("a", 6)));
+        assert!(held.is_replaced_by(&order("b", 6)));
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("value.json");
+        write_json(&path, &1).unwrap();
+        fs::create_dir(path.with_extension("new")).unwrap();
+        assert!(write_json(&path, &2).is_err());
+        assert_eq!(read_json::<u8>(&path).unwrap(), 1);
+    }
+}

@@ -1,0 +1,48 @@
+//! The keys that session tickets are sealed with, the same on all balancers, so that a client resumes its session at
+//! whichever of them it comes to. The conductor makes a new one now and then.
+
+use gaiola_core::tickets;
+use gaiola_model::Placement;
+use gaiola_model::proxy::TicketKey;
+use gaiola_store::view::{Keys, View};
+use gaiola_store::{Expected, Store, StoreError, Term, Txn, to_json};
+use std::time::SystemTime;
+
+/// Has the store hold a key that is young enough, where the site speaks TLS.
+pub(super) async fn renew(
+    store: &Store,
+    keys: &Keys,
+    term: &Term,
+    placement: &Placement,
+    view: &View,
+) -> Result<(), StoreError> {
+    if !placement.config.speaks_tls() {
+        return Ok(());
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs());
+    let Ok(secret) = random() else {
+        return Ok(()); // the next look tries again; until then each balancer has keys of its own
+    };
+    let held = view.tickets.as_ref();
+    let Some(new) = tickets::renewed(held.map(|(_, held)| &**held), now, || secret) else {
+        return Ok(());
+    };
+    let key = keys.tickets();
+    let at = held.map_or(Expected::Absent, |(at, _)| Expected::At(*at));
+    let txn = Txn::new()
+        .within(term)
+        .expect(&key, at)
+        .put(&key, to_json(&key, &new)?, None);
+    match store.commit(&txn).await {
+        // It was renewed before, and is told in a moment.
+        Ok(_) | Err(StoreError::CompareAndSwap { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn random() -> Result<TicketKey, getrandom::Error> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)?;
+    Ok(TicketKey(key))
+}

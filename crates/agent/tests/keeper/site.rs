@@ -1,0 +1,283 @@
+//! Servers with a keeper each, on one bridge: the smallest site that a VIP can move in.
+
+use gaiola_agent::keeper::vip::{VipArgs, run};
+use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipRole};
+use gaiola_model::vrrp::{Priority, Vrid};
+use gaiola_os::netlink::{Lifetime, Netlink};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+
+/// For any state that is waited for: an hour on a machine that is not stuck.
+const LIMIT: Duration = Duration::from_secs(30);
+
+const ROLE: &str = "GAIOLA_TEST_ROLE";
+const DIRECTORY: &str = "GAIOLA_TEST_DIRECTORY";
+const NAME: &str = "GAIOLA_TEST_NAME";
+
+/// This program again, as one of the processes of a server.
+#[test]
+fn process_of_a_server() {
+    let text = |name| std::env::var(name).unwrap_or_default();
+    match text(ROLE).as_str() {
+        "keeper" => run(VipArgs {
+            directory: PathBuf::from(text(DIRECTORY)),
+            realtime: true,
+        })
+        .unwrap(),
+        "server" => answer_with_name(&text(NAME)),
+        _ => {}
+    }
+}
+
+/// Tells every client of port 80 which server it has reached, on whatever address.
+fn answer_with_name(name: &str) {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap();
+    for stream in listener.incoming() {
+        let _ = stream.and_then(|mut stream| stream.write_all(name.as_bytes()));
+    }
+}
+
+/// A bridge, and the servers on it. This process stands on the bridge as 10.77.0.1: the clients' router.
+pub(crate) struct Site {
+    pub(crate) net: Netlink,
+    directory: tempfile::TempDir,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        let mut net = Netlink::open().unwrap();
+        net.create_bridge("br0").unwrap();
+        net.set_up("br0").unwrap();
+        let own = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+        net.add_address("br0", own, 16, Lifetime::Forever).unwrap();
+        Self {
+            net,
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// A server with the address 10.77.1.`number`, that serves and has no keeper yet.
+    pub(crate) fn server(&mut self, number: u8) -> Server {
+        let name = format!("lb{number}");
+        let directory = self.directory.path().join(&name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let this = std::env::current_exe().unwrap();
+        let process = Command::new("unshare")
+            .args(["--net", "--"])
+            .arg(this)
+            .args([
+                "--exact",
+                "site::process_of_a_server",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(ROLE, "server")
+            .env(NAME, &name)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Server {
+            address: Ipv4Addr::new(10, 77, 1, number),
+            port: format!("port{number}"),
+            directory,
+            process,
+            keeper: None,
+            worker: None,
+        };
+        server.wait_for_namespace();
+        self.net
+            .create_veth_to_pid(&server.port, "eth0", server.process.id())
+            .unwrap();
+        self.net.set_master(&server.port, "br0").unwrap();
+        self.net.set_up(&server.port).unwrap();
+        let address = format!("{}/16", server.address);
+        for arguments in [
+            &["link", "set", "lo", "up"][..],
+            &["address", "add", &address, "dev", "eth0"],
+            &["link", "set", "eth0", "up"],
+        ] {
+            let done = server.inside("ip").args(arguments).status().unwrap();
+            assert!(done.success(), "ip {arguments:?}");
+        }
+        server
+    }
+}
+
+/// One balancer.
+pub(crate) struct Server {
+    pub(crate) address: Ipv4Addr,
+    /// Its port of the bridge.
+    pub(crate) port: String,
+    pub(crate) directory: PathBuf,
+    process: Child,
+    keeper: Option<Child>,
+    worker: Option<Arc<AtomicBool>>,
+}
+
+impl Server {
+    /// A command in this server's network.
+    pub(crate) fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{}/ns/net", self.process.id()))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
+    /// The usual configuration: one VIP with this priority.
+    pub(crate) fn config(&self, priority: u8) -> KeeperConfig {
+        KeeperConfig {
+            interface: "eth0".into(),
+            address: self.address,
+            key: None,
+            interval_ms: 100,
+            vips: vec![KeeperVip {
+                vip: VIP,
+                vrid: Vrid::new(1).unwrap(),
+                priority: Priority(priority),
+                preempt: false,
+                yields: 0,
+                holds_back: false,
+            }],
+            maintenance: false,
+        }
+    }
+
+    pub(crate) fn configure(&self, config: &KeeperConfig) {
+        let new = self.directory.join("new");
+        std::fs::write(&new, serde_json::to_string(config).unwrap()).unwrap();
+        std::fs::rename(new, self.directory.join("keeper.json")).unwrap();
+    }
+
+    pub(crate) fn start_keeper(&mut self) {
+        let keeper = self
+            .inside("env")
+            // Inherited by every thread of the test harness, so that the keeper's thread alone gets it.
+            .arg("--block-signal=TERM")
+            .arg(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "site::process_of_a_server",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(ROLE, "keeper")
+            .env(DIRECTORY, &self.directory)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.keeper = Some(keeper);
+    }
+
+    /// A keeper with the usual configuration, and a worker that beats.
+    pub(crate) fn join(&mut self, config: &KeeperConfig) {
+        self.configure(config);
+        self.start_keeper();
+        self.start_worker();
+    }
+
+    /// Beats as a proxy's only worker, connecting again when the keeper went away.
+    pub(crate) fn start_worker(&mut self) {
+        let lives = Arc::new(AtomicBool::new(true));
+        self.worker = Some(lives.clone());
+        let socket = self.directory.join("keeper.sock");
+        std::thread::spawn(move || {
+            while lives.load(Ordering::Relaxed) {
+                beat(&socket, &lives);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+    }
+
+    /// The proxy is gone: its connection closes.
+    pub(crate) fn stop_worker(&mut self) {
+        if let Some(lives) = self.worker.take() {
+            lives.store(false, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn keeper(&mut self) -> &mut Child {
+        self.keeper.as_mut().expect("a keeper was started")
+    }
+
+    pub(crate) fn signal(&mut self, signal: &str) {
+        let pid = self.keeper().id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// What the keeper tells; `None` before it has told anything.
+    pub(crate) fn state(&self) -> Option<KeeperState> {
+        let text = std::fs::read(self.directory.join("keeper-state.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    pub(crate) fn role(&self) -> Option<VipRole> {
+        Some(self.state()?.vips.get(&VIP)?.state)
+    }
+
+    pub(crate) fn wait_for_role(&self, role: VipRole) {
+        wait(&format!("{} to be {role:?}", self.address), || {
+            self.role() == Some(role)
+        });
+    }
+
+    /// Whether the kernel has the VIP on this server's interface.
+    pub(crate) fn has_vip(&self) -> bool {
+        let told = self
+            .inside("ip")
+            .args(["-4", "-o", "address", "show", "dev", "eth0"])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&told.stdout).contains(&format!("{VIP}/32"))
+    }
+
+    fn wait_for_namespace(&self) {
+        let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let pid = self.process.id().to_string();
+        wait("a network namespace", || {
+            network(&pid).is_some() && network(&pid) != network("self")
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_worker();
+        for child in self.keeper.iter_mut().chain([&mut self.process]) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits until something is so.
+pub(crate) fn wait(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < LIMIT, "waited {LIMIT:?} for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    begin.elapsed()
+}
+
+fn beat(socket: &Path, lives: &AtomicBool) {
+    let Ok(mut stream) = UnixStream::connect(socket) else {
+        return;
+    };
+    if stream.write_all(b"worker 0 of 1\n").is_err() {
+        return;
+    }
+    while lives.load(Ordering::Relaxed) && stream.write_all(b".").is_ok() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,150 @@
+//! The rooms of the house: which crate may use which, and what some of them must never touch. ARCHITECTURE.md, "Rooms".
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Each room with the rooms that it may use.
+const ARROWS: [(&str, &[&str]); 12] = [
+    ("model", &[]),
+    ("wire", &["model"]),
+    ("core", &["model"]),
+    ("sim", &["core", "model", "wire"]),
+    ("os", &[]),
+    ("net", &["model", "os"]),
+    ("store", &["core", "model", "net", "os"]),
+    ("proxy", &["core", "model", "os", "wire"]),
+    ("agent", &["core", "model", "net", "os", "store", "wire"]),
+    (
+        "control",
+        &[
+            "agent", "core", "model", "net", "os", "proxy", "store", "wire",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "agent", "control", "core", "model", "net", "os", "proxy", "store", "wire",
+        ],
+    ),
+    ("e2e", &["control", "core", "model", "net", "os"]),
+];
+
+/// Rooms without IO, and what would be IO.
+const PURE: [&str; 3] = ["model", "wire", "core"];
+const IO: [&str; 6] = ["tokio", "rustix", "hyper", "socket2", "libc", "gaiola-os"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn folder(room: &str) -> PathBuf {
+    match room {
+        "e2e" => root().join(room),
+        room => root().join("crates").join(room),
+    }
+}
+
+/// What a room's manifest says that it uses, tests apart.
+fn dependencies(room: &str) -> Vec<String> {
+    let text = fs::read_to_string(folder(room).join("Cargo.toml")).unwrap();
+    let manifest: Table = text.parse().unwrap();
+    let dependencies = manifest.get("dependencies").and_then(Value::as_table);
+    let names = dependencies.into_iter().flat_map(Table::keys);
+    names.cloned().collect()
+}
+
+/// Every Rust file below a path, which may be a file itself, without its tests.
+fn sources(path: &Path) -> Vec<(PathBuf, String)> {
+    let file = path.with_extension("rs");
+    let mut found: Vec<PathBuf> = file.is_file().then_some(file).into_iter().collect();
+    let mut folders = vec![path.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => folders.push(path),
+                Some(ending) if ending == "rs" => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    let text = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+        (path, text[..end].to_string())
+    };
+    found.into_iter().map(text).collect()
+}
+
+/// Lines of these sources that name something forbidden.
+fn naming(sources: &[(PathBuf, String)], forbidden: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (path, text) in sources {
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let found = code.filter(|line| line.contains(forbidden));
+        lines.extend(found.map(|line| format!("{}: {}", path.display(), line.trim())));
+    }
+    lines
+}
+
+#[test]
+fn each_room_uses_only_the_rooms_below_it() {
+    let mut wrong = BTreeMap::new();
+    for (room, allowed) in ARROWS {
+        let used = dependencies(room);
+        let rooms = used.iter().filter_map(|name| name.strip_prefix("gaiola-"));
+        let upwards: Vec<&str> = rooms.filter(|name| !allowed.contains(name)).collect();
+        if !upwards.is_empty() {
+            wrong.insert(room, upwards.join(", "));
+        }
+    }
+    assert!(wrong.is_empty(), "used from the wrong room: {wrong:?}");
+}
+
+#[test]
+fn every_room_is_listed() {
+    let crates = fs::read_dir(root().join("crates")).unwrap();
+    for entry in crates {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(ARROWS.iter().any(|(room, _)| *room == name), "{name}");
+    }
+}
+
+#[test]
+fn decisions_and_decoders_do_no_io() {
+    for room in PURE {
+        let used = dependencies(room);
+        let io: Vec<_> = used.iter().filter(|name| IO.contains(&&***name)).collect();
+        assert!(io.is_empty(), "{room} uses {io:?}");
+        let sources = sources(&folder(room).join("src"));
+        for forbidden in [
+            "std::net::Tcp",
+            "std::net::Udp",
+            "std::fs",
+            "Instant::now",
+            "SystemTime::now",
+        ] {
+            assert_eq!(naming(&sources, forbidden), [""; 0], "{room}");
+        }
+    }
+}
+
+#[test]
+fn the_vip_keeper_has_no_runtime() {
+    let sources = sources(&folder("agent").join("src/keeper/vip"));
+    assert!(!sources.is_empty());
+    assert_eq!(naming(&sources, "tokio"), [""; 0]);
+}
+
+#[test]
+fn only_os_is_unsafe() {
+    for (room, _) in ARROWS.iter().filter(|(room, _)| *room != "os") {
+        let sources = sources(&folder(room).join("src"));
+        assert_eq!(naming(&sources, "unsafe {"), [""; 0], "{room}");
+        assert_eq!(naming(&sources, "allow(unsafe_code)"), [""; 0], "{room}");
+    }
+}

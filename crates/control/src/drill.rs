@@ -1,0 +1,196 @@
+//! Rehearsed failures: loads the site, does the harm, watches it heal, and reports what it cost.
+//!
+//! [`run`] is the whole course; [`Load`] and [`Probe`] also serve whoever wants figures around a roll-out or a
+//! `scale`. What the figures mean is decided in `core::drill`.
+
+mod calibrate;
+mod client;
+mod load;
+mod look_up;
+mod plan;
+mod probe;
+mod run;
+mod sql;
+#[cfg(test)]
+mod tests;
+pub mod witness;
+
+pub use load::{Acknowledged, Load};
+pub use look_up::check_lost;
+pub use plan::{Answer, Harm, Limits, Plan, Sight};
+pub use probe::Probe;
+pub use run::run;
+pub use sql::Database;
+
+use gaiola_core::drill::{Kind, Ledger, Sample};
+use gaiola_model::Time;
+use gaiola_model::config::Drill;
+use rustls::ClientConfig;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// What is asked, and where.
+#[derive(Clone, Debug)]
+pub struct Course {
+    /// The address that the site is reached at: the front door.
+    pub door: SocketAddr,
+    /// `[drill]` of the file.
+    pub drill: Drill,
+    /// VIPs that are probed each by itself, by a client elsewhere.
+    pub vips: Vec<Ipv4Addr>,
+    /// What a new connection asks for.
+    probed: Probed,
+    /// Requests a second where the file does not say.
+    rate: u32,
+    /// The one kind of load, where it is not all that the file names.
+    only: Option<Kind>,
+    /// The address that connections come from; `None`: whichever the kernel takes.
+    from: Option<Ipv4Addr>,
+    /// TLS, where the site speaks it.
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// What a probe asks for, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Probed {
+    kind: Kind,
+    path: String,
+    every: Duration,
+    /// Our own proxies answer it, so that it costs the site nothing.
+    by_proxies: bool,
+}
+
+impl Course {
+    /// As the file says; without a `[drill]`, the page alone.
+    pub fn new(door: SocketAddr, drill: Option<Drill>) -> Self {
+        let drill = drill.unwrap_or_default();
+        Self {
+            door,
+            probed: Probed {
+                kind: Kind::Probe,
+                path: drill.page.clone(),
+                every: probe::EVERY,
+                by_proxies: false,
+            },
+            drill,
+            vips: Vec::new(),
+            rate: RATE,
+            only: None,
+            from: None,
+            tls: None,
+        }
+    }
+
+    /// The same, where a probe asks for `path`. What our own proxies answer may be asked for as often as one likes.
+    pub fn probing(mut self, path: &str, by_proxies: bool) -> Self {
+        self.probed.path = path.into();
+        self.probed.by_proxies = by_proxies;
+        self
+    }
+
+    /// The same over TLS. Whose the certificate is does not matter: it is the site's, which is asked by an address.
+    ///
+    /// # Errors
+    /// Where the cryptography does not fit.
+    pub fn over_tls(self) -> Result<Self, String> {
+        Ok(Self {
+            tls: Some(gaiola_proxy::trusting()?),
+            ..self
+        })
+    }
+
+    /// The kinds in use, each with the usual distance of its requests.
+    pub fn paces(&self) -> Vec<(Kind, Duration)> {
+        let kinds = self.kinds();
+        let each = Duration::from_secs(1) * u32::try_from(kinds.len()).unwrap_or(1) / self.rate();
+        let loaded = kinds.into_iter().map(|kind| (kind, each));
+        let vips = self.vips.iter().map(|vip| (Kind::Vip(*vip), probe::EVERY));
+        [(Kind::Probe, self.probed.every)]
+            .into_iter()
+            .chain(vips)
+            .chain(loaded)
+            .collect()
+    }
+
+    /// The kinds of the steady load, in turn.
+    fn kinds(&self) -> Vec<Kind> {
+        if let Some(only) = self.only {
+            return vec![only];
+        }
+        let read = self.drill.read.as_ref().map(|_| Kind::Read);
+        let write = self.drill.write.as_ref().map(|_| Kind::Write);
+        [Some(Kind::Page), read, write]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Requests a second, within what this measures well.
+    fn rate(&self) -> u32 {
+        self.drill.rate.unwrap_or(self.rate).clamp(1, 10_000)
+    }
+}
+
+/// Requests a second where the file does not say and the site is quick.
+const RATE: u32 = 100;
+
+/// The one ledger and clock that a drill's tasks share.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// On the kernel's monotonic clock, which all processes of a machine share.
+    started: Duration,
+    ledger: Arc<Mutex<Ledger>>,
+    /// Whoever is told each request as well.
+    told: Option<mpsc::Sender<witness::Line>>,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self::since(monotonic())
+    }
+}
+
+/// The kernel's monotonic clock.
+fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
+}
+
+impl Record {
+    fn since(started: Duration) -> Self {
+        Self {
+            started,
+            ledger: Arc::default(),
+            told: None,
+        }
+    }
+
+    /// The time on this record's clock.
+    pub fn now(&self) -> Time {
+        Time::from_start(monotonic().saturating_sub(self.started))
+    }
+
+    /// What was recorded so far. Hold it for a moment only: every request waits for it.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("nothing panics while it is held")
+    }
+
+    fn take(&self, kind: Kind, sent: Time, resent: bool, outcome: &Result<(), String>) {
+        let done = self.now();
+        let sample = Sample {
+            kind,
+            sent,
+            done,
+            ok: outcome.is_ok(),
+            resent,
+        };
+        if let Some(told) = &self.told {
+            // One that is too many is not missed: whoever reads them is stuck or gone.
+            let _ = told.try_send(witness::Line::ended(&sample, outcome));
+        }
+        let why = outcome.as_ref().err().map(String::as_str);
+        self.ledger().took(sample, why);
+    }
+}

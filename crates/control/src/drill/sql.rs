@@ -1,0 +1,239 @@
+//! Writes straight into the database, and what each of its members holds.
+
+use super::Record;
+use super::load::{Acknowledged, LIMIT, run_id};
+use gaiola_core::drill::{Holding, Kind, Rows, Writes};
+use gaiola_model::ServerName;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// The longest that a question to one member may take.
+const ASK_LIMIT: Duration = Duration::from_secs(15);
+
+/// The table that a client writes to which has no instance at hand. It is made before, and removed after.
+const MAKE: &str = "set client_min_messages = error; create schema if not exists gaiola_drill; \
+     create table if not exists gaiola_drill.ledger (id text primary key)";
+const REMOVE: &str = "set client_min_messages = error; drop schema if exists gaiola_drill cascade";
+const LOOK_UP: &str = "select id from gaiola_drill.ledger";
+
+/// Every table of the database with its number of rows and the sum of their digests, which their order does not change.
+const HOLDING: &str = "select format('%I.%I', schemaname, tablename), \
+    (xpath('/row/count/text()', rows))[1]::text, coalesce((xpath('/row/sum/text()', rows))[1]::text, '') \
+    from (select schemaname, tablename, query_to_xml(format( \
+        'select count(*) as count, sum(hashtextextended(t::text, 0)::numeric) as sum from %I.%I t', \
+        schemaname, tablename), false, true, '') as rows \
+    from pg_tables where schemaname not in ('pg_catalog', 'information_schema')) as tables order by 1";
+
+/// How one member of the database is reached, as the site's own role.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Database {
+    /// The program.
+    pub psql: PathBuf,
+    /// The member's address.
+    pub address: Ipv4Addr,
+    /// The name of role and database.
+    pub name: String,
+    /// The role's password.
+    pub password: String,
+}
+
+impl Database {
+    fn psql(&self, mut command: Command) -> Command {
+        command
+            .args(["-X", "-A", "-t", "-q", "-w", "-F", "|"])
+            .env("PGHOST", self.address.to_string())
+            .env("PGPORT", gaiola_agent::engine::POSTGRES_PORT.to_string())
+            .env("PGUSER", &self.name)
+            .env("PGDATABASE", &self.name)
+            .env("PGPASSWORD", &self.password)
+            .env("PGCONNECT_TIMEOUT", "3")
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs one command; `enter` is a command that runs its arguments in a network that reaches the member.
+    async fn run(&self, mut enter: Command, sql: &str) -> Result<String, String> {
+        enter.arg(&self.psql);
+        let mut psql = self.psql(enter);
+        psql.args(["-v", "ON_ERROR_STOP=1", "-c", sql]);
+        psql.stdin(Stdio::null());
+        let output = timeout(ASK_LIMIT, psql.output())
+            .await
+            .map_err(|_| format!("no answer within {} s", ASK_LIMIT.as_secs()))?
+            .map_err(|error| format!("cannot run {}: {error}", self.psql.display()))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(said.trim().lines().last().unwrap_or("psql failed").into())
+    }
+
+    /// Makes the table that `insert` writes to.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn prepare(&self, enter: Command) -> Result<(), String> {
+        self.run(enter, MAKE).await.map(drop)
+    }
+
+    /// Removes it again.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn clean_up(&self, enter: Command) -> Result<(), String> {
+        self.run(enter, REMOVE).await.map(drop)
+    }
+
+    /// Which of the acknowledged writes are there.
+    pub async fn look_up(&self, enter: Command, writes: &[Acknowledged]) -> Writes {
+        let mut found = Writes {
+            acknowledged: writes.len() as u64,
+            ..Writes::default()
+        };
+        match self.run(enter, LOOK_UP).await {
+            Err(why) => {
+                found.unknown = writes
+                    .iter()
+                    .map(|it| format!("{}: {why}", it.id))
+                    .collect()
+            }
+            Ok(text) => {
+                let there: BTreeSet<&str> = text.lines().collect();
+                let lost = writes.iter().filter(|it| !there.contains(it.id.as_str()));
+                found.lost = lost
+                    .map(|it| format!("{}: not in the database", it.id))
+                    .collect();
+            }
+        }
+        found
+    }
+
+    /// What this member holds.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn holding(&self, enter: Command, server: ServerName) -> Result<Holding, String> {
+        let text = self.run(enter, HOLDING).await;
+        let text = text.map_err(|why| format!("{server}: {why}"))?;
+        let tables = text.lines().filter_map(|line| {
+            let mut parts = line.split('|');
+            let (table, count) = (parts.next()?, parts.next()?);
+            let rows = Rows {
+                count: count.parse().ok()?,
+                checksum: parts.next().unwrap_or_default().into(),
+            };
+            Some((table.to_string(), rows))
+        });
+        Ok(Holding {
+            server,
+            tables: tables.collect(),
+        })
+    }
+}
+
+/// A session of psql that is sent one line after another.
+struct Session {
+    _child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Session {
+    fn open(database: &Database) -> std::io::Result<Self> {
+        let mut shell = Command::new("/bin/sh");
+        // What the server warns of must be read before the answer that it belongs to: both come by one pipe.
+        shell
+            .args(["-c", "exec \"$0\" \"$@\" 2>&1"])
+            .arg(&database.psql);
+        let mut psql = database.psql(shell);
+        psql.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = psql.spawn()?;
+        let pipes = (child.stdin.take(), child.stdout.take());
+        let (Some(input), Some(output)) = pipes else {
+            return Err(std::io::Error::other(
+                "its standard input or output is missing",
+            ));
+        };
+        Ok(Self {
+            _child: child,
+            input,
+            output: BufReader::new(output),
+        })
+    }
+
+    /// Acknowledged means: answered with the id, and without a warning. A wait for the standby that was broken off ends
+    /// with a warning and the id.
+    async fn insert(&mut self, id: &str) -> Result<(), String> {
+        let sql = format!("insert into gaiola_drill.ledger values ('{id}') returning id;\n");
+        let gone = |error: std::io::Error| error.kind().to_string();
+        self.input.write_all(sql.as_bytes()).await.map_err(gone)?;
+        let (mut line, mut warning) = (String::new(), None);
+        loop {
+            line.clear();
+            if self.output.read_line(&mut line).await.map_err(gone)? == 0 {
+                return Err(warning.unwrap_or_else(|| "session closed".into()));
+            }
+            match line.trim() {
+                answer if answer == id => return warning.map_or(Ok(()), Err),
+                error if error.starts_with("ERROR:") => return Err(error.into()),
+                "" => {}
+                other => warning = Some(other.to_string()),
+            }
+        }
+    }
+}
+
+/// Inserts one row after another until it is stopped, and tells which were acknowledged.
+pub(super) async fn insert(
+    database: &Database,
+    kind: Kind,
+    record: &Record,
+    rate: u32,
+    mut stopped: oneshot::Receiver<()>,
+) -> Vec<Acknowledged> {
+    let (run, mut acknowledged, mut session) = (run_id(), Vec::new(), None);
+    let mut ticks = interval(Duration::from_secs(1) / rate);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for number in 0_u64.. {
+        tokio::select! {
+            _ = &mut stopped => break,
+            _ = ticks.tick() => {}
+        }
+        let (id, sent) = (format!("{run}-{number}"), record.now());
+        let outcome = insert_one(database, &mut session, &id).await;
+        record.take(kind, sent, false, &outcome);
+        if outcome.is_ok() {
+            let path = Err("it was written straight into the database".into());
+            acknowledged.push(Acknowledged { id, path });
+        }
+    }
+    acknowledged
+}
+
+/// A session that failed is not used again.
+async fn insert_one(
+    database: &Database,
+    session: &mut Option<Session>,
+    id: &str,
+) -> Result<(), String> {
+    let mut open = match session.take() {
+        Some(open) => open,
+        None => Session::open(database).map_err(|error| format!("cannot run psql: {error}"))?,
+    };
+    let late = || Err(format!("no answer within {} s", LIMIT.as_secs()));
+    let outcome = timeout(LIMIT, open.insert(id))
+        .await
+        .unwrap_or_else(|_| late());
+    if outcome.is_ok() {
+        *session = Some(open);
+    }
+    outcome
+}

@@ -1,0 +1,1108 @@
+//! Changes: what is wanted is written to the store, and followed until it is there.
+
+use super::Lab;
+use super::control::{Steps, refused};
+use super::traffic::{self, Totals};
+use crate::api::{Change, ChangeRequest, Harm, Outcome, Planned, Progress};
+use crate::certificates::{self, Certificates};
+use crate::release;
+use gaiola_agent::state::Order;
+use gaiola_core::merge::{self, Scale};
+use gaiola_core::rollout::{self, Facts};
+use gaiola_model::placement::{
+    Desired, InstanceState, ObservedInstance, Placement, Release, ReleaseNumber, Revision,
+};
+use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status};
+use gaiola_model::{Config, InstanceName, ServerName, Tier, Time};
+use gaiola_net::client::Client;
+use gaiola_store::view::{Keys, View};
+use gaiola_store::{Expected, Store, StoreError, Txn, etcd, to_json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// The longest until the store answers, before a change is given up.
+const STORE_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks while a change is under way.
+const LOOK: Duration = Duration::from_millis(200);
+/// While nothing happens, whoever waits is told so this often, and noticed when gone.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// What is desired must have been there for this long.
+const CALM: Duration = Duration::from_millis(500);
+
+/// Carries a change out and tells its steps. One at a time: a second one is refused.
+pub async fn carry_out(lab: &Rc<Lab>, asked: ChangeRequest, steps: &mut Steps) -> Outcome {
+    let Ok(_held) = lab.change.try_lock() else {
+        return refused(
+            7,
+            "another change is under way; wait for it, or look with: gaiola status",
+        );
+    };
+    let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
+    let deploys = matches!(asked.change, Change::Apply { .. });
+    match begin(lab, asked.change, deadline, steps).await {
+        Ok(since) => follow(lab, since, deploys, deadline, steps).await,
+        Err(outcome) => outcome,
+    }
+}
+
+/// Writes what is wanted, and tells since which revision that is desired.
+async fn begin(
+    lab: &Rc<Lab>,
+    change: Change,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Result<Revision, Outcome> {
+    match change {
+        Change::Apply {
+            config,
+            file,
+            folder,
+            yes,
+        } => {
+            lab.off.borrow_mut().clear();
+            lab.poke.notify_one();
+            let config = Box::new(with_certificates(lab, *config, &folder).await?);
+            if is_new(lab, deadline).await? {
+                return found(lab, *config, &file, &folder, deadline, steps).await;
+            }
+            let (store, at, held) = desired(lab, deadline, steps).await?;
+            let wanted = merge::merge(&held.applied, &held.config, &config);
+            refuse(&held.config, &wanted, yes)?;
+            let last = Some(held.release.clone());
+            let release = make_release(lab, &config, &folder, &file, last, steps).await?;
+            let failed = lab
+                .order
+                .borrow()
+                .as_ref()
+                .is_some_and(|order| order.placement.failed.is_some());
+            let new = Desired {
+                applied: *config,
+                config: wanted,
+                release,
+                attempt: held.attempt + u64::from(failed),
+                ..held.clone()
+            };
+            refuse_all_drained(&new.config, &new.drained)?;
+            if new == held {
+                return Ok(at);
+            }
+            store_desired(lab, &store, at, new).await
+        }
+        Change::Scale { to, yes } => {
+            let (store, at, held) = desired(lab, deadline, steps).await?;
+            let mut config = held.config.clone();
+            for text in &to {
+                let scale: Scale = text
+                    .parse()
+                    .map_err(|error: merge::ScaleError| refused(2, error.to_string()))?;
+                config =
+                    merge::scale(&config, &scale).map_err(|error| refused(2, error.to_string()))?;
+            }
+            refuse(&held.config, &config, yes)?;
+            if config == held.config {
+                return Ok(at);
+            }
+            let kept: BTreeSet<ServerName> = config.server_names().collect();
+            let drained = held.drained.intersection(&kept).copied().collect();
+            refuse_all_drained(&config, &drained)?;
+            store_desired(
+                lab,
+                &store,
+                at,
+                Desired {
+                    config,
+                    drained,
+                    ..held
+                },
+            )
+            .await
+        }
+        Change::Drain(server) => set_drained(lab, server, true, deadline, steps).await,
+        Change::Undrain(server) => set_drained(lab, server, false, deadline, steps).await,
+        Change::Restart(what) => {
+            let (store, at, held) = desired(lab, deadline, steps).await?;
+            let mut new = held.clone();
+            for server in to_restart(&what, &held.config).map_err(|why| refused(2, why))? {
+                *new.restarts.entry(server).or_default() += 1;
+            }
+            store_desired(lab, &store, at, new).await
+        }
+    }
+}
+
+/// The application servers that `restart` names.
+fn to_restart(what: &str, config: &Config) -> Result<Vec<ServerName>, String> {
+    let apps = config.server_names();
+    let mut apps = apps.filter(|server| server.tier == Tier::App);
+    if what == Tier::App.section() {
+        return Ok(apps.collect());
+    }
+    let server: ServerName = what.parse().map_err(|_| {
+        format!("{what:?} is neither `app` nor a server; see which there are with: gaiola status")
+    })?;
+    match server.tier {
+        Tier::App if apps.any(|app| app == server) => Ok(vec![server]),
+        Tier::App => Err(no_server(server)),
+        _ => Err(format!(
+            "{server} has no instances of the site's: `restart` takes `app`, or an application server such as app1"
+        )),
+    }
+}
+
+fn no_server(server: ServerName) -> String {
+    format!("there is no server {server}; see which there are with: gaiola status")
+}
+
+/// A tier whose servers are all drained would be waited for in vain.
+fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result<(), Outcome> {
+    match rollout::all_drained(config, drained) {
+        None => Ok(()),
+        Some(tier) => Err(refused(
+            1,
+            format!(
+                "every {tier} server that would be left is drained; let one take traffic first: gaiola undrain"
+            ),
+        )),
+    }
+}
+
+/// What a change would do.
+pub async fn plan(lab: &Lab, change: &Change) -> Planned {
+    let view = lab.view.borrow().clone();
+    let Change::Apply {
+        config,
+        folder,
+        file,
+        ..
+    } = change
+    else {
+        return Planned::default();
+    };
+    let Some((_, held)) = &view.desired else {
+        return Planned::default();
+    };
+    let config = match known_certificates((**config).clone(), folder) {
+        Ok((config, _)) => config,
+        Err(refusal) => {
+            return Planned {
+                refusals: vec![refusal],
+                ..Planned::default()
+            };
+        }
+    };
+    let wanted = merge::merge(&held.applied, &held.config, &config);
+    let new = match planned_release(lab, &config, folder, file, &held.release).await {
+        Ok(new) => new,
+        Err(refusal) => {
+            return Planned {
+                refusals: vec![refusal],
+                ..Planned::default()
+            };
+        }
+    };
+    let placement = view.placement.as_ref().map(|(_, placement)| placement);
+    let changes = merge::changes(&held.config, &wanted);
+    Planned {
+        changes: changes
+            .iter()
+            .chain(&new)
+            .map(ToString::to_string)
+            .chain(planned_run(
+                &wanted,
+                held,
+                new.is_some(),
+                placement.map(|held| &**held),
+            ))
+            .collect(),
+        kept: merge::kept(&config, &wanted)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        refusals: merge::refusals(&held.config, &wanted)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    }
+}
+
+/// The release that `up` would make, if the site's directory has other contents than the last one.
+async fn planned_release(
+    lab: &Lab,
+    config: &Config,
+    folder: &Path,
+    file: &Path,
+    last: &Release,
+) -> Result<Option<merge::Change>, String> {
+    let apart = config.tls();
+    let apart = apart.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
+    let (folder, file): (PathBuf, PathBuf) = (folder.into(), file.into());
+    let (releases, last) = (lab.state.releases(), last.clone());
+    let looking = tokio::task::spawn_blocking(move || {
+        let source = release::Source {
+            directory: &folder,
+            file: &file,
+            apart: &apart,
+        };
+        let look = release::look(source, &releases)?;
+        if look.digest == last.digest {
+            return Ok(None);
+        }
+        let to = release::next(&releases, &last)?;
+        let from = last.number;
+        Ok(Some(merge::Change::Release { from, to }))
+    });
+    let looked = looking.await.map_err(|error| error.to_string())?;
+    looked.map_err(|error: release::ReleaseError| gaiola_os::chain(&error))
+}
+
+/// That the release command would run, and why the last attempt does not count.
+fn planned_run(
+    wanted: &Config,
+    held: &Desired,
+    new_release: bool,
+    placement: Option<&Placement>,
+) -> Vec<String> {
+    let failed = placement.and_then(|placement| placement.failed.as_ref());
+    let failed = failed.filter(|_| !new_release);
+    let released = placement.and_then(|placement| placement.released);
+    let is_released = released >= Some(held.release.number);
+    let mut lines = Vec::new();
+    if let Some(failure) = failed {
+        lines.push(format!("app: {}: it is tried again", failure.in_words()));
+    }
+    let new_database = wanted.database.is_some() && held.config.database.is_none();
+    if wanted.app.release.is_some() && (new_release || !is_released || new_database) {
+        lines.push("app: the release command runs first, once, on one application server".into());
+    }
+    lines
+}
+
+/// Whether no `up` of this site has got as far as the store yet.
+async fn is_new(lab: &Lab, deadline: Instant) -> Result<bool, Outcome> {
+    match lab.order.borrow().as_ref() {
+        None => return Ok(true),
+        Some(order) if order.revision > Revision(0) => return Ok(false),
+        Some(_) => {}
+    }
+    found_store(lab, deadline).await?;
+    let stored = store(lab)
+        .await?
+        .get_json::<Desired>(&Keys::of(&lab.site).desired())
+        .await;
+    stored.map(|stored| stored.is_none()).map_err(|error| {
+        refused(
+            1,
+            format!("cannot read what is desired: {}", gaiola_os::chain(&error)),
+        )
+    })
+}
+
+/// The first `up`: the servers are switched on by a placement of our own, which founds the store. Where an earlier one
+/// did not get as far as the store, the servers it switched on are taken up.
+async fn found(
+    lab: &Rc<Lab>,
+    config: Config,
+    file: &Path,
+    folder: &Path,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Result<Revision, Outcome> {
+    let earlier = lab
+        .order
+        .borrow()
+        .as_ref()
+        .map(|order| order.placement.clone());
+    if earlier
+        .as_ref()
+        .is_some_and(|earlier| earlier.store != rollout::store_members(&config))
+    {
+        let state = lab.state.folder().display();
+        return Err(refused(
+            1,
+            format!(
+                "the store was begun on other servers, and holds nothing yet: end it with `gaiola down`, remove {state}, and try again"
+            ),
+        ));
+    }
+    let release = make_release(lab, &config, folder, file, None, steps).await?;
+    let desired = Desired::first(config, release);
+    let incarnation = match earlier {
+        Some(earlier) => earlier.incarnation,
+        None => random_token().map_err(|error| refused(1, error.to_string()))?,
+    };
+    let placement = rollout::first(&desired, incarnation);
+    let names: Vec<String> = placement.servers.keys().map(ToString::to_string).collect();
+    step(steps, format!("switching on {}", names.join(" "))).await;
+    lab.put_order(Order {
+        revision: Revision(0),
+        placement,
+    });
+    found_store(lab, deadline).await?;
+    let store = store(lab).await?;
+    put_first(lab, &store, Expected::Absent, &desired).await
+}
+
+async fn put_first(
+    lab: &Lab,
+    store: &Store,
+    at: Expected,
+    desired: &Desired,
+) -> Result<Revision, Outcome> {
+    let keys = Keys::of(&lab.site);
+    let Some(order) = lab.order.borrow().clone() else {
+        return Err(refused(1, "the site has no placement"));
+    };
+    let (desired_key, placement_key) = (keys.desired(), keys.placement());
+    let failed = |error: StoreError| {
+        refused(
+            1,
+            format!("cannot write to the store: {}", gaiola_os::chain(&error)),
+        )
+    };
+    let txn = Txn::new()
+        .expect(&desired_key, at)
+        .put(
+            &desired_key,
+            to_json(&desired_key, desired).map_err(failed)?,
+            None,
+        )
+        .put(
+            &placement_key,
+            to_json(&placement_key, &order.placement).map_err(failed)?,
+            None,
+        );
+    store.commit(&txn).await.map_err(failed)
+}
+
+/// Waits until the store that our servers found answers.
+async fn found_store(lab: &Lab, deadline: Instant) -> Result<(), Outcome> {
+    let limit = deadline.min(Instant::now() + STORE_LIMIT);
+    loop {
+        let known = lab.store.borrow().clone();
+        let answer = match known {
+            Some(store) => store
+                .revision()
+                .await
+                .map_err(|error| gaiola_os::chain(&error)),
+            None => Err("its servers are not on".into()),
+        };
+        match answer {
+            Ok(_) => return Ok(()),
+            Err(why) if Instant::now() >= limit => {
+                let (exit, why) = (
+                    if limit == deadline { 5 } else { 1 },
+                    power_trouble(lab)
+                        .or_else(|| etcd_trouble(lab))
+                        .unwrap_or(why),
+                );
+                return Err(refused(
+                    exit,
+                    format!(
+                        "the store does not answer: {why}; see what etcd wrote with: gaiola logs --all"
+                    ),
+                ));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn store(lab: &Lab) -> Result<Store, Outcome> {
+    lab.store
+        .borrow()
+        .clone()
+        .ok_or_else(|| refused(1, "the store is not known yet"))
+}
+
+/// What is desired now, as soon as the store tells.
+async fn desired(
+    lab: &Rc<Lab>,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Result<(Store, Revision, Desired), Outcome> {
+    let mut views = lab.view.subscribe();
+    if !views.borrow().is_current() {
+        step(steps, "waiting for the store".into()).await;
+    }
+    found_store(lab, deadline).await?;
+    let current = timeout(
+        STORE_LIMIT,
+        views.wait_for(|view| view.is_current() && view.desired.is_some()),
+    )
+    .await;
+    let store = store(lab).await?;
+    match current.map(|view| view.map(|view| view.desired.clone())) {
+        Ok(Ok(Some((at, desired)))) => Ok((store, at, (*desired).clone())),
+        _ => match store
+            .get_json::<Desired>(&Keys::of(&lab.site).desired())
+            .await
+        {
+            Ok(Some(stored)) => Ok((store, stored.modified, stored.value)),
+            Ok(None) => Err(refused(
+                1,
+                "the site's first `up` did not get as far as the store; end it with `gaiola down` and try again",
+            )),
+            Err(error) => Err(refused(
+                1,
+                format!("cannot read what is desired: {}", gaiola_os::chain(&error)),
+            )),
+        },
+    }
+}
+
+async fn store_desired(
+    lab: &Lab,
+    store: &Store,
+    at: Revision,
+    new: Desired,
+) -> Result<Revision, Outcome> {
+    let new = Desired {
+        generation: new.generation + 1,
+        ..new
+    };
+    match store
+        .put_json_if(&Keys::of(&lab.site).desired(), Expected::At(at), &new, None)
+        .await
+    {
+        Ok(revision) => Ok(revision),
+        Err(StoreError::CompareAndSwap { .. }) => Err(refused(
+            7,
+            "another change came first; look with `gaiola status` and try again",
+        )),
+        Err(error) => Err(refused(
+            1,
+            format!("cannot write what is desired: {}", gaiola_os::chain(&error)),
+        )),
+    }
+}
+
+async fn set_drained(
+    lab: &Rc<Lab>,
+    server: ServerName,
+    drained: bool,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Result<Revision, Outcome> {
+    let (store, at, held) = desired(lab, deadline, steps).await?;
+    if !held.config.server_names().any(|name| name == server) {
+        return Err(refused(2, no_server(server)));
+    }
+    if drained && !held.drained.contains(&server) {
+        may_drain(lab, server)?;
+    }
+    let mut new = held.clone();
+    let changed = if drained {
+        new.drained.insert(server)
+    } else {
+        new.drained.remove(&server)
+    };
+    if changed {
+        store_desired(lab, &store, at, new).await
+    } else {
+        Ok(at)
+    }
+}
+
+/// What the conductor would never do is refused at once instead of being waited for.
+fn may_drain(lab: &Lab, server: ServerName) -> Result<(), Outcome> {
+    let view = lab.view.borrow().clone();
+    let mut facts = lab.facts.borrow_mut();
+    let Some((desired, at, placement)) = see(lab, &view, &mut facts) else {
+        return Ok(());
+    };
+    let may = rollout::may_drain(server, &desired, &placement, at, &facts);
+    may.map_err(|why| refused(1, format!("{server} is not drained: {why}")))
+}
+
+fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
+    let refusals: Vec<String> = merge::refusals(old, new)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if yes || refusals.is_empty() {
+        Ok(())
+    } else {
+        Err(refused(1, refusals.join("\n")))
+    }
+}
+
+/// The configuration with the digest of its certificates, of which there is a copy then.
+async fn with_certificates(lab: &Lab, config: Config, folder: &Path) -> Result<Config, Outcome> {
+    let (folder, copies) = (folder.to_path_buf(), lab.state.certificates());
+    let _removed = lab.pruning.lock().await;
+    let copying = tokio::task::spawn_blocking(move || {
+        let (config, read) = known_certificates(config, &folder)?;
+        if let Some(read) = read {
+            read.keep(&copies).map_err(|error| {
+                format!(
+                    "cannot keep the certificates in {}: {error}",
+                    copies.display()
+                )
+            })?;
+        }
+        Ok(config)
+    });
+    let copied = copying.await.unwrap_or_else(|error| Err(error.to_string()));
+    copied.map_err(|why: String| refused(1, why))
+}
+
+/// The configuration with the digest of its certificates, and what was read of them.
+fn known_certificates(
+    mut config: Config,
+    folder: &Path,
+) -> Result<(Config, Option<Certificates>), String> {
+    let balancer = config.balancer.as_mut();
+    let Some(tls) = balancer.and_then(|balancer| balancer.tls.as_mut()) else {
+        return Ok((config, None));
+    };
+    let read = certificates::read(folder, tls)
+        .map_err(|why| format!("the balancers' certificates cannot be served: {why}"))?;
+    tls.contents.clone_from(&read.contents);
+    Ok((config, Some(read)))
+}
+
+async fn make_release(
+    lab: &Lab,
+    config: &Config,
+    folder: &Path,
+    file: &Path,
+    last: Option<Release>,
+    steps: &mut Steps,
+) -> Result<Release, Outcome> {
+    let app = &config.app;
+    let tls = config.tls();
+    let apart = tls.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
+    let commands: Vec<&str> = [Some(app.run.as_str()), app.release.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let (folder, file, releases): (PathBuf, PathBuf, PathBuf) =
+        (folder.into(), file.into(), lab.state.releases());
+    let _removed = lab.pruning.lock().await;
+    let copying = tokio::task::spawn_blocking(move || {
+        let source = release::Source {
+            directory: &folder,
+            file: &file,
+            apart: &apart,
+        };
+        release::make(source, &releases, last.as_ref(), &mut |_| {})
+    });
+    let made = copying
+        .await
+        .map_err(|error| refused(1, format!("copying the release ended: {error}")))?;
+    let made = made.map_err(|error| refused(1, gaiola_os::chain(&error)))?;
+    let directory = lab.state.release(made.release.number);
+    let left_out = |command| release::private_program(&made.private, command);
+    if let Some(why) = commands.iter().find_map(|command| {
+        left_out(command).or_else(|| release::missing_program(&directory, command))
+    }) {
+        return Err(refused(
+            1,
+            format!("a command of the file cannot be run: {why}"),
+        ));
+    }
+    if made.new {
+        step(steps, format!("release {} is made", made.release.number)).await;
+    }
+    if let Some(words) = release::left_out_in_words(&made.private) {
+        step(steps, words).await;
+    }
+    Ok(made.release)
+}
+
+async fn step(steps: &mut Steps, text: String) {
+    // Where nobody listens, the change goes on.
+    let _ = steps.say(Progress::Step(text)).await;
+}
+
+/// Takes a look at the whole site.
+fn see(
+    lab: &Lab,
+    view: &View,
+    facts: &mut Facts,
+) -> Option<(Rc<Desired>, Revision, Rc<Placement>)> {
+    let (_, desired) = view.desired.clone()?;
+    let (at, placement) = view.placement.clone()?;
+    let stale = lab.stale.borrow();
+    let observed = view
+        .observed
+        .iter()
+        .filter(|(server, (told, _))| stale.get(server).is_none_or(|stale| told > stale))
+        .map(|(server, (_, observed))| (*server, (**observed).clone()))
+        .collect();
+    facts.over.clone_from(&view.over);
+    facts.look(
+        Time::from_start(lab.started.elapsed()),
+        &placement,
+        at,
+        observed,
+    );
+    facts.store_members = placement.store.iter().copied().collect();
+    Some((desired, at, placement))
+}
+
+/// Follows a change until what is desired is observed, it failed, or time is over.
+/// `deploys`: it is an error that the release was given up. Any other change goes on with the last good one.
+async fn follow(
+    lab: &Rc<Lab>,
+    since: Revision,
+    deploys: bool,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Outcome {
+    let mut told: BTreeMap<ServerName, String> = BTreeMap::new();
+    let mut hopes = Hopes::default();
+    let mut settled_since = None;
+    let mut next_sign = Instant::now() + SIGN_OF_LIFE;
+    let mut views = lab.view.subscribe();
+    // What is known may be seconds old: earlier requests are not counted as this change's.
+    traffic::ask_all(lab, &Client::new(None)).await;
+    let before = lab.traffic.totals();
+    loop {
+        // Nothing is concluded from a view that this change is not in yet.
+        let is_seen = views
+            .borrow_and_update()
+            .desired
+            .as_ref()
+            .is_some_and(|(at, _)| *at >= since);
+        let status = status(lab);
+        let mut missing = vec!["the store has not told this change yet".to_string()];
+        if is_seen {
+            if tell_servers(&status, &mut told, steps).await.is_err() {
+                return refused(1, "nobody waits for this change any more");
+            }
+            if let Some(reason) = status
+                .failed
+                .as_ref()
+                .filter(|_| deploys || !has_good_release(lab))
+                .filter(|_| status.generation.desired == status.generation.placed)
+            {
+                return outcome(
+                    lab,
+                    1,
+                    format!(
+                        "release {} was given up: {reason}; what ran before goes on",
+                        status.release.desired
+                    ),
+                );
+            }
+            if let Some(why) = hopes.given_up(lab) {
+                return outcome(lab, 1, why);
+            }
+            let given_up = given_up(lab);
+            missing = status.missing;
+            missing.retain(|why| deploys || Some(why) != given_up.as_ref());
+        }
+        if Instant::now() >= next_sign {
+            next_sign = Instant::now() + SIGN_OF_LIFE;
+            if steps.say_nothing().await.is_err() {
+                return refused(1, "nobody waits for this change any more");
+            }
+        }
+        settled_since = missing
+            .is_empty()
+            .then(|| settled_since.unwrap_or_else(Instant::now));
+        if settled_since.is_some_and(|since| since.elapsed() >= CALM) {
+            prune_releases(lab);
+            let message = requests_since(lab, before).await;
+            return outcome(lab, 0, message);
+        }
+        if Instant::now() >= deadline {
+            missing.extend(power_trouble(lab));
+            return outcome(
+                lab,
+                waiting_exit(lab),
+                format!("not there yet: {}", missing.join("; ")),
+            );
+        }
+        let look_again = (Instant::now() + LOOK).min(deadline);
+        let _ = timeout_at(look_again, views.changed()).await;
+    }
+}
+
+/// Whether there is a release to go on with where the desired one was given up.
+fn has_good_release(lab: &Lab) -> bool {
+    let view = lab.view.borrow();
+    let placement = view.placement.as_ref();
+    placement.is_some_and(|(_, placement)| placement.good.is_some())
+}
+
+/// That a release was given up, in words.
+fn given_up(lab: &Lab) -> Option<String> {
+    let view = lab.view.borrow();
+    let (_, placement) = view.placement.as_ref()?;
+    Some(placement.failed.as_ref()?.in_words())
+}
+
+/// What clients asked for while the change was made, and how much of it failed; empty where nobody asked.
+async fn requests_since(lab: &Lab, before: Totals) -> String {
+    traffic::ask_all(lab, &Client::new(None)).await;
+    let now = lab.traffic.totals();
+    match (now.requests - before.requests, now.failed - before.failed) {
+        (0, _) => String::new(),
+        (requests, failed) => format!("requests {requests}, failed {failed}"),
+    }
+}
+
+/// New instances where there are no old ones, so that the conductor has nothing to go back to and tries for ever.
+#[derive(Default)]
+struct Hopes {
+    /// Since when each is waited for, and how often it had ended by then.
+    since: BTreeMap<InstanceName, (Instant, u32)>,
+}
+
+impl Hopes {
+    /// Why there is no hope that an instance comes by waiting.
+    fn given_up(&mut self, lab: &Lab) -> Option<String> {
+        let view = lab.view.borrow();
+        let (_, placement) = view.placement.as_ref()?;
+        let newest = placement
+            .instances
+            .values()
+            .map(|placed| placed.release)
+            .max()?;
+        let rolls = placement
+            .instances
+            .values()
+            .any(|placed| placed.release != newest);
+        let seen = view
+            .observed
+            .values()
+            .flat_map(|(_, observed)| &observed.instances);
+        let late: BTreeMap<InstanceName, &ObservedInstance> = seen
+            .filter(|(name, seen)| {
+                !rolls
+                    && placement.instances.contains_key(name)
+                    && seen.state != InstanceState::Ready
+            })
+            .map(|(name, seen)| (*name, seen))
+            .collect();
+        self.since.retain(|name, _| late.contains_key(name));
+        late.into_iter().find_map(|(name, seen)| {
+            let (since, ended) = *self.since.entry(name).or_insert((Instant::now(), seen.restarts));
+            let crashes = seen.state == InstanceState::Crashed && seen.restarts.saturating_sub(ended) >= rollout::MAX_CRASHES;
+            let why = if crashes { "keeps ending" } else { "does not get ready" };
+            (crashes || since.elapsed() >= rollout::READY_DEADLINE)
+                .then(|| format!("{name} {why}: {}; it is tried again and again; see what it wrote with: gaiola logs -n {}", seen.reason, name.server))
+        })
+    }
+}
+
+/// A server that is off will not come by waiting: the site is degraded, not late.
+fn waiting_exit(lab: &Lab) -> u8 {
+    if lab.off.borrow().is_empty() { 5 } else { 4 }
+}
+
+/// Why servers could not be switched on.
+fn power_trouble(lab: &Lab) -> Option<String> {
+    let trouble = lab.trouble.borrow();
+    let words: Vec<String> = trouble
+        .iter()
+        .map(|(server, why)| format!("{server} cannot be switched on: {why}"))
+        .collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+/// The last words of an etcd that ended. While there is no store, no agent can tell them.
+fn etcd_trouble(lab: &Lab) -> Option<String> {
+    let order = lab.order.borrow().clone()?;
+    let last_words = |server: &ServerName| {
+        let log = std::fs::read_to_string(lab.state.server(*server).join("log/etcd.log")).ok()?;
+        Some(format!("etcd on {server}: {}", etcd::last_words(&log)?))
+    };
+    order.placement.store.iter().find_map(last_words)
+}
+
+fn outcome(lab: &Lab, exit: u8, message: String) -> Outcome {
+    Outcome {
+        exit,
+        message,
+        status: Some(Box::new(status(lab))),
+    }
+}
+
+async fn tell_servers(
+    status: &Status,
+    told: &mut BTreeMap<ServerName, String>,
+    steps: &mut Steps,
+) -> Result<(), super::control::Gone> {
+    let mut states: BTreeMap<ServerName, String> = told
+        .keys()
+        .map(|server| (*server, "removed".to_string()))
+        .collect();
+    states.extend(
+        status
+            .servers
+            .iter()
+            .map(|server| (server.name, in_words(server))),
+    );
+    for (name, state) in states {
+        if told.get(&name) != Some(&state) {
+            steps
+                .say(Progress::Server {
+                    name,
+                    state: state.clone(),
+                })
+                .await?;
+            told.insert(name, state);
+        }
+    }
+    Ok(())
+}
+
+fn in_words(server: &ServerStatus) -> String {
+    let mut words = server.state.in_words().to_string();
+    if !server.reason.is_empty() {
+        words.push_str(": ");
+        words.push_str(&server.reason);
+    }
+    if let Some(database) = server
+        .database
+        .as_ref()
+        .filter(|_| server.state == ServerState::Serving)
+    {
+        words.push_str(", ");
+        words.push_str(database.role.in_words());
+    }
+    words
+}
+
+/// Removes what is not used any more.
+fn prune_releases(lab: &Rc<Lab>) {
+    let Some((_, placement)) = lab.view.borrow().placement.clone() else {
+        return;
+    };
+    let instances = placement
+        .instances
+        .values()
+        .map(|instance| instance.release);
+    let good = placement.good.iter().map(|good| good.release);
+    let keep = instances
+        .chain(placement.web_releases.iter().copied())
+        .chain(good)
+        .collect();
+    let tls = placement.config.tls();
+    let kept = tls.map(|tls| tls.contents.clone()).into_iter().collect();
+    let (releases, copies) = (lab.state.releases(), lab.state.certificates());
+    let lab = Rc::clone(lab);
+    tokio::task::spawn_local(async move {
+        let _held = lab.pruning.lock().await;
+        prune((releases, keep), (copies, kept)).await;
+    });
+}
+
+/// Removes all releases and copies of certificates but these, on a thread of its own: many files take long, and this one
+/// serves the front door, the page and the control socket.
+async fn prune(
+    (releases, keep): (PathBuf, Vec<ReleaseNumber>),
+    (copies, kept): (PathBuf, Vec<String>),
+) {
+    let removing = tokio::task::spawn_blocking(move || {
+        if let Err(error) = release::prune(&releases, &keep) {
+            tracing::warn!("cannot remove old releases: {}", gaiola_os::chain(&error));
+        }
+        let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+        if let Err(error) = certificates::prune(&copies, &kept) {
+            tracing::warn!("cannot remove old certificates: {error}");
+        }
+    });
+    if let Err(error) = removing.await {
+        tracing::warn!("removing what is old ended: {error}");
+    }
+}
+
+/// Takes a look at the servers, so that one that vanishes while nobody asks is known to have been there.
+pub fn look(lab: &Lab) {
+    let view = lab.view.borrow().clone();
+    see(lab, &view, &mut lab.facts.borrow_mut());
+}
+
+/// The site as it is now.
+pub fn status(lab: &Lab) -> Status {
+    let view = lab.view.borrow().clone();
+    let mut facts = lab.facts.borrow_mut();
+    let Some((desired, at, placement)) = see(lab, &view, &mut facts) else {
+        return unknown(lab);
+    };
+    let mut status = gaiola_core::status::status(&desired, &placement, at, &facts);
+    if !view.is_current() {
+        let since = view
+            .silent_since
+            .map_or(0, |since| since.elapsed().as_secs());
+        status.missing.push(format!(
+            "the store has not answered for {since} s: {}",
+            view.trouble
+        ));
+    }
+    let now = Time::from_start(lab.started.elapsed());
+    gaiola_core::status::mark_silent(&mut status, &lab.traffic.silent(now));
+    for server in &mut status.servers {
+        if lab.off.borrow().contains(&server.name) {
+            server.state = ServerState::Lost;
+            server.reason = "is switched off".into();
+        }
+    }
+    status.healthy = status.missing.is_empty();
+    status.events = lab.events.borrow().iter().cloned().collect();
+    status
+}
+
+/// Nothing is known of the site but its name.
+fn unknown(lab: &Lab) -> Status {
+    Status {
+        schema: SCHEMA,
+        site: lab.site.clone(),
+        healthy: false,
+        missing: vec!["the store has told nothing yet".into()],
+        warnings: Vec::new(),
+        may_fail: Vec::new(),
+        waiting: Vec::new(),
+        failed: None,
+        generation: Generation {
+            desired: 0,
+            placed: 0,
+            revision: Revision(0),
+        },
+        release: ReleaseStatus {
+            desired: ReleaseNumber(0),
+            released: None,
+            running: Vec::new(),
+        },
+        servers: Vec::new(),
+        vips: Vec::new(),
+        primary: None,
+        store: Vec::new(),
+        doors: Vec::new(),
+        events: Vec::new(),
+    }
+}
+
+/// Does a harm, or takes it back.
+///
+/// # Errors
+/// Where it could not be done.
+pub async fn harm(lab: &Rc<Lab>, harm: Harm) -> io::Result<()> {
+    match harm {
+        Harm::CutPower(server) => {
+            let process = lab
+                .hardware
+                .borrow()
+                .process(server)
+                .ok_or_else(|| is_off(server))?;
+            lab.hardware.borrow_mut().cut_power(server);
+            super::hardware::died(&process).await;
+            Ok(())
+        }
+        Harm::Unplug(server) => lab.hardware.borrow_mut().set_cable(server, false),
+        Harm::Plug(server) => lab.hardware.borrow_mut().set_cable(server, true),
+        Harm::ShutDown(server) => {
+            super::provider::stop(lab, server).await;
+            Ok(())
+        }
+        Harm::PowerOn(server) => {
+            lab.off.borrow_mut().remove(&server);
+            lab.poke.notify_one();
+            Ok(())
+        }
+        Harm::Begin { target, for_ms } => {
+            super::faults::begin(lab, target, Duration::from_millis(for_ms)).await
+        }
+        Harm::End(target) => super::faults::end(lab, &target),
+    }
+}
+
+fn is_off(server: ServerName) -> io::Error {
+    io::Error::other(format!("{server} is off already"))
+}
+
+fn random_token() -> io::Result<String> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::config::{App, Database};
+    use gaiola_model::placement::Failure;
+
+    const RUNS: &str = "app: the release command runs first, once, on one application server";
+
+    /// A site whose release 3 is in force, as it was prepared last.
+    fn site(command: Option<&str>, released: Option<u64>) -> (Desired, Placement) {
+        let app = App {
+            release: command.map(Into::into),
+            ..App::new("run")
+        };
+        let release = Release {
+            number: ReleaseNumber(3),
+            digest: String::new(),
+        };
+        let desired = Desired::first(Config::new("site".parse().unwrap(), app), release);
+        let mut placement = rollout::first(&desired, "a".into());
+        placement.released = released.map(ReleaseNumber);
+        (desired, placement)
+    }
+
+    #[test]
+    fn a_plan_tells_that_the_release_command_runs_where_it_does() {
+        let (held, placement) = site(Some("migrate"), Some(3));
+        let same = &held.config;
+        let nothing = Vec::<String>::new();
+        assert_eq!(planned_run(same, &held, false, Some(&placement)), nothing);
+        assert_eq!(planned_run(same, &held, true, Some(&placement)), [RUNS]);
+        let with_database = Config {
+            database: Some(Database::default()),
+            ..same.clone()
+        };
+        let to_database = planned_run(&with_database, &held, false, Some(&placement));
+        assert_eq!(to_database, [RUNS]);
+        for (_, not_yet) in [site(Some("migrate"), Some(2)), site(Some("migrate"), None)] {
+            assert_eq!(planned_run(same, &held, false, Some(&not_yet)), [RUNS]);
+        }
+        assert_eq!(planned_run(same, &held, false, None), [RUNS]);
+        let (held, placement) = site(None, Some(2));
+        let without = planned_run(&held.config, &held, true, Some(&placement));
+        assert_eq!(without, nothing);
+    }
+
+    #[test]
+    fn a_plan_tells_that_a_release_that_was_given_up_is_tried_again_unless_another_comes() {
+        let (held, mut placement) = site(Some("migrate"), Some(2));
+        placement.failed = Some(Failure {
+            generation: 1,
+            release: ReleaseNumber(3),
+            attempt: 0,
+            instance: None,
+            reason: "exit status 1".into(),
+        });
+        let again = planned_run(&held.config, &held, false, Some(&placement));
+        let given_up = "app: release 3 was given up: exit status 1: it is tried again";
+        assert_eq!(again, [given_up, RUNS]);
+        assert_eq!(
+            planned_run(&held.config, &held, true, Some(&placement)),
+            [RUNS]
+        );
+    }
+
+    #[test]
+    fn what_is_old_is_removed_while_the_lab_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let [releases, copies] = ["releases", "certificates"].map(|name| folder.path().join(name));
+        let old = [releases.join("1"), copies.join("old")];
+        let newest = (2..=release::KEPT + 1).map(|number| releases.join(number.to_string()));
+        let kept: Vec<_> = newest.chain([copies.join("new")]).collect();
+        for path in old.iter().chain(&kept) {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let pruned = prune((releases, Vec::new()), (copies, vec!["new".into()]));
+        crate::slow_disk::carry_out(pruned, || assert!(old.iter().all(|path| path.exists())));
+        assert!(!old.iter().any(|path| path.exists()));
+        assert!(kept.iter().all(|path| path.exists()));
+    }
+}

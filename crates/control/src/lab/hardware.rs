@@ -1,0 +1,252 @@
+//! The lab's hardware: a bridge, and servers that are namespaces with a cable to it. Power and cables can be cut.
+
+use gaiola_agent::state::Boot;
+use gaiola_core::topology::CLIENT;
+use gaiola_model::ServerName;
+use gaiola_os::namespace::{Pid1, spawn_pid_1};
+use gaiola_os::netlink::{Lifetime, Netlink, NetlinkError};
+use gaiola_os::process::{self, Exit, Identity, Process};
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+/// The lab's own address on the bridge.
+pub const LAB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Prefix length of the lab's network.
+pub const PREFIX: u8 = 16;
+const BRIDGE: &str = "gaiola";
+/// The name that a server has for its end of the cable.
+const INSIDE: &str = "eth0";
+
+/// Everything that is plugged in.
+pub struct Hardware {
+    netlink: Netlink,
+    powered: BTreeMap<ServerName, Powered>,
+    islands: u32,
+}
+
+/// A bridge of their own for servers that are cut off from all others.
+#[derive(Debug)]
+pub struct Island {
+    bridge: String,
+    servers: Vec<ServerName>,
+}
+
+/// A server that is on.
+struct Powered {
+    process: Rc<Process>,
+    _first: Pid1,
+}
+
+impl Hardware {
+    /// Puts up the bridge in the network namespace that we are in.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn new() -> io::Result<Self> {
+        let mut netlink = Netlink::open().map_err(io::Error::other)?;
+        netlink.set_up("lo").map_err(io::Error::other)?;
+        netlink.create_bridge(BRIDGE).map_err(io::Error::other)?;
+        netlink
+            .add_address(BRIDGE, LAB_ADDRESS.into(), PREFIX, Lifetime::Forever)
+            .map_err(io::Error::other)?;
+        netlink
+            .add_address(BRIDGE, CLIENT.into(), PREFIX, Lifetime::Forever)
+            .map_err(io::Error::other)?;
+        netlink.set_up(BRIDGE).map_err(io::Error::other)?;
+        Ok(Self {
+            netlink,
+            powered: BTreeMap::new(),
+            islands: 0,
+        })
+    }
+
+    /// Switches a server on and plugs its cable in. One that is on stays as it is.
+    ///
+    /// # Errors
+    /// Where its namespaces or its cable cannot be made.
+    pub fn power_on(&mut self, boot: &Boot) -> io::Result<()> {
+        if self.powered.contains_key(&boot.server) {
+            return Ok(());
+        }
+        let log = process::open_log(&boot.init_log(), None)?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("init").arg(boot.folder());
+        command
+            .env_clear()
+            .env("PATH", &boot.path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let first = spawn_pid_1(command)?;
+        let process = Rc::new(Process::open(process::identify(first.pid())?)?);
+        if let Err(error) = self.plug_in(boot.server, first.pid()) {
+            tokio::task::spawn_local(async move {
+                drop(first);
+                died(&process).await
+            });
+            return Err(error);
+        }
+        self.powered.insert(
+            boot.server,
+            Powered {
+                process,
+                _first: first,
+            },
+        );
+        Ok(())
+    }
+
+    fn plug_in(&mut self, server: ServerName, pid: u32) -> io::Result<()> {
+        let cable = server.to_string();
+        // The cable of a server that has just died may not have been cleared away by the kernel yet.
+        if self.netlink.link_exists(&cable).map_err(io::Error::other)? {
+            self.netlink.delete_link(&cable).map_err(io::Error::other)?;
+        }
+        self.netlink
+            .create_veth_to_pid(&cable, INSIDE, pid)
+            .map_err(io::Error::other)?;
+        self.netlink
+            .set_master(&cable, BRIDGE)
+            .map_err(io::Error::other)?;
+        self.netlink.set_up(&cable).map_err(io::Error::other)
+    }
+
+    /// The servers that are on.
+    pub fn powered(&self) -> impl Iterator<Item = ServerName> {
+        self.powered.keys().copied()
+    }
+
+    /// Pid 1 of a server, as seen from outside.
+    pub fn identity(&self, server: ServerName) -> Option<Identity> {
+        Some(self.powered.get(&server)?.process.identity())
+    }
+
+    /// A handle that tells when the server has died.
+    pub fn process(&self, server: ServerName) -> Option<Rc<Process>> {
+        Some(Rc::clone(&self.powered.get(&server)?.process))
+    }
+
+    /// Cuts a server's power: the cable goes dead first, so that no goodbye leaves it, then everything on it dies.
+    pub fn cut_power(&mut self, server: ServerName) {
+        let _ = self.set_cable(server, false);
+        if let Some(Powered { process, .. }) = self.powered.get(&server) {
+            process.signal(Signal::KILL);
+        }
+    }
+
+    /// Asks a server to stop gracefully.
+    pub fn shut_down(&self, server: ServerName) {
+        if let Some(Powered { process, .. }) = self.powered.get(&server) {
+            process.signal(Signal::TERM);
+        }
+    }
+
+    /// Pulls a server's cable, or plugs it in again.
+    ///
+    /// # Errors
+    /// Where it has none.
+    pub fn set_cable(&mut self, server: ServerName, plugged: bool) -> io::Result<()> {
+        let cable = server.to_string();
+        let set = if plugged {
+            self.netlink.set_up(&cable)
+        } else {
+            self.netlink.set_down(&cable)
+        };
+        set.map_err(io::Error::other)
+    }
+
+    /// Cuts servers off from all others, but not from each other. Their cables keep their carrier, as behind a switch
+    /// that fails.
+    ///
+    /// # Errors
+    /// Where one of them is off; nothing is cut then.
+    pub fn cut_off(&mut self, servers: &[ServerName]) -> io::Result<Island> {
+        if let Some(off) = servers.iter().find(|s| !self.powered.contains_key(s)) {
+            return Err(io::Error::other(format!("{off} is off")));
+        }
+        self.islands += 1;
+        let island = Island {
+            bridge: format!("island{}", self.islands),
+            servers: servers.to_vec(),
+        };
+        let moved = self.move_to(&island);
+        match moved {
+            Ok(()) => Ok(island),
+            Err(error) => {
+                let _ = self.rejoin(island);
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
+    fn move_to(&mut self, island: &Island) -> Result<(), NetlinkError> {
+        self.netlink.create_bridge(&island.bridge)?;
+        self.netlink.set_up(&island.bridge)?;
+        for server in &island.servers {
+            self.netlink
+                .set_master(&server.to_string(), &island.bridge)?;
+        }
+        Ok(())
+    }
+
+    /// Takes servers back that were cut off. One that has died meanwhile is left out.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn rejoin(&mut self, island: Island) -> io::Result<()> {
+        let powered = island
+            .servers
+            .iter()
+            .filter(|s| self.powered.contains_key(s));
+        // One that is dying keeps nobody else cut off.
+        let mut result = Ok(());
+        for server in powered {
+            let moved = self.netlink.set_master(&server.to_string(), BRIDGE);
+            result = result.and(moved.map_err(io::Error::other));
+        }
+        let removed = self.netlink.delete_link(&island.bridge);
+        result.and(removed.map_err(io::Error::other))
+    }
+
+    /// Drops all that a server sends, or lets it pass again. It is done at the server's own end of the cable.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, or the server has died.
+    pub fn set_mute(&mut self, first: Identity, mute: bool) -> io::Result<()> {
+        let mut inside = Netlink::open_in(first.pid).map_err(io::Error::other)?;
+        let set = match mute {
+            true => inside.drop_outgoing(INSIDE),
+            false => inside.pass_outgoing(INSIDE),
+        };
+        set.map_err(io::Error::other)
+    }
+
+    /// Drops all that is sent to a server, or lets it pass again.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_deaf(&mut self, server: ServerName, deaf: bool) -> io::Result<()> {
+        let cable = server.to_string();
+        let set = match deaf {
+            true => self.netlink.drop_outgoing(&cable),
+            false => self.netlink.pass_outgoing(&cable),
+        };
+        set.map_err(io::Error::other)
+    }
+
+    /// Forgets a server that has died.
+    pub fn forget(&mut self, server: ServerName, identity: Identity) {
+        if self.identity(server) == Some(identity) {
+            self.powered.remove(&server);
+        }
+    }
+}
+
+/// Waits until a server has died.
+pub async fn died(process: &Process) -> Exit {
+    process.ended().await.unwrap_or(Exit::Unknown)
+}

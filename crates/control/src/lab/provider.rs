@@ -1,0 +1,344 @@
+//! Provides servers: switches on those that the placement names, takes away those that it does not name any more.
+
+use super::Lab;
+use super::hardware;
+use gaiola_agent::engine::Secrets;
+use gaiola_agent::state::{Boot, Order, read_json, write_json};
+use gaiola_core::topology;
+use gaiola_model::placement::DatabaseRole;
+use gaiola_model::{ServerName, Tier};
+use gaiola_os::process::{Exit, User};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// PATH of everything that runs on a server: nothing is taken from whoever brought the site up.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The longest that a server may take to stop before its power is cut.
+const STOP_LIMIT: Duration = Duration::from_secs(25);
+/// So much of the end of a log has the last line in it.
+const LAST_WORDS: u64 = 16 << 10;
+/// Between two attempts to switch a server on that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Follows the order until the site is brought down; returns when every server is off.
+pub async fn run(lab: Rc<Lab>) {
+    let mut orders = lab.order.subscribe();
+    let leaving = Rc::new(RefCell::new(BTreeSet::new()));
+    while !lab.ending.get() {
+        let order = orders.borrow_and_update().clone();
+        let failed = order
+            .as_ref()
+            .is_some_and(|order| provide(&lab, order, &leaving).is_err());
+        tokio::select! {
+            _ = orders.changed() => {}
+            () = lab.poke.notified() => {}
+            () = sleep(RETRY), if failed => {}
+        }
+    }
+    switch_off(&lab).await;
+}
+
+fn provide(
+    lab: &Rc<Lab>,
+    order: &Order,
+    leaving: &Rc<RefCell<BTreeSet<ServerName>>>,
+) -> io::Result<()> {
+    let mut result = Ok(());
+    let powered: BTreeSet<ServerName> = lab.hardware.borrow().powered().collect();
+    for &server in order.placement.servers.keys() {
+        if !powered.contains(&server)
+            && !lab.off.borrow().contains(&server)
+            && !leaving.borrow().contains(&server)
+        {
+            let switched = switch_on(lab, order, server);
+            take_note(lab, server, &switched);
+            result = switched.and(result);
+        }
+    }
+    for server in powered
+        .into_iter()
+        .filter(|server| !order.placement.servers.contains_key(server))
+    {
+        if leaving.borrow_mut().insert(server) {
+            let (lab, leaving) = (Rc::clone(lab), Rc::clone(leaving));
+            tokio::task::spawn_local(async move {
+                take_away(&lab, server).await;
+                leaving.borrow_mut().remove(&server);
+                lab.poke.notify_one();
+            });
+        }
+    }
+    result
+}
+
+/// Why a server could not be switched on is said once, and kept for whoever waits for it.
+fn take_note(lab: &Lab, server: ServerName, switched: &io::Result<()>) {
+    let why = switched.as_ref().err().map(ToString::to_string);
+    let before = match &why {
+        Some(why) => lab.trouble.borrow_mut().insert(server, why.clone()),
+        None => lab.trouble.borrow_mut().remove(&server),
+    };
+    if let Some(why) = why.filter(|why| before.as_ref() != Some(why)) {
+        tracing::error!("cannot switch {server} on: {why}");
+    }
+}
+
+/// What a pid 1 that could not set its server up has said of it, behind what was in its log before.
+fn last_words(log: &Path, before: u64) -> Option<String> {
+    let mut log = fs::File::open(log).ok()?;
+    let length = log.metadata().ok()?.len();
+    // Where it was cut meanwhile, all of it is new.
+    let start = if length < before { 0 } else { before };
+    log.seek(SeekFrom::Start(
+        start.max(length.saturating_sub(LAST_WORDS)),
+    ))
+    .ok()?;
+    let mut text = Vec::new();
+    log.take(LAST_WORDS).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let last = text.lines().next_back()?;
+    Some(last.strip_prefix("gaiola: ").unwrap_or(last).to_string())
+}
+
+/// Prepares a server's directory and switches it on.
+fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()> {
+    let boot = prepare(lab, order, server)?;
+    let told = lab.view.borrow().observed.get(&server).map(|(at, _)| *at);
+    lab.stale.borrow_mut().extend(told.map(|at| (server, at)));
+    let log = boot.init_log();
+    let said_before = fs::metadata(&log).map_or(0, |log| log.len());
+    lab.hardware.borrow_mut().power_on(&boot)?;
+    let Some(process) = lab.hardware.borrow().process(server) else {
+        return Ok(());
+    };
+    tracing::info!("{server} is on (pid {})", process.identity().pid);
+    let (lab, number) = (Rc::clone(lab), boot.number);
+    tokio::task::spawn_local(async move {
+        let exit = hardware::died(&process).await;
+        tracing::info!("{server} is off: pid 1 {exit}");
+        if matches!(exit, Exit::Status(status) if status != 0) {
+            let why = last_words(&log, said_before).unwrap_or_else(|| format!("pid 1 {exit}"));
+            take_note(&lab, server, &Err(io::Error::other(why)));
+        }
+        super::faults::let_go_of_disk(&lab, server);
+        lab.hardware.borrow_mut().forget(server, process.identity());
+        lab.over.send_modify(|over| _ = over.insert(server, number));
+        lab.off.borrow_mut().insert(server);
+        lab.poke.notify_one();
+    });
+    Ok(())
+}
+
+fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
+    let folder = lab.state.server(server);
+    let database_user = lab.users.database;
+    make_folder(&folder, 0o711, None)?;
+    make_folder(&folder.join("log"), 0o755, None)?;
+    make_folder(&folder.join("etcd"), 0o700, database_user)?;
+    let address = topology::address_of(server);
+    lab.authority
+        .issue(&server.to_string(), &[address.into()], &folder.join("pki"))
+        .map_err(io::Error::other)?;
+    hand_over(&folder.join("pki"), database_user)?;
+    if matches!(server.tier, Tier::App | Tier::Database)
+        && order.placement.config.database.is_some()
+    {
+        write_json(&folder.join("secrets.json"), &secrets(lab)?)?;
+    }
+    let boot = Boot {
+        site: lab.site.clone(),
+        server,
+        number: lab.next_boot(),
+        address,
+        state: lab.state.folder().into(),
+        store_token: order.placement.incarnation.clone(),
+        database_user,
+        site_user: lab.users.site,
+        keeper_key: (server.tier == Tier::Balancer)
+            .then(|| keeper_key(lab))
+            .transpose()?,
+        path: PATH.into(),
+        disk: disk(lab, order, server),
+    };
+    boot.save()?;
+    // A server that was told more than we were keeps what it knows.
+    let held = read_json::<Order>(&boot.order_file());
+    if held.map_or(true, |held| held.is_replaced_by(order)) {
+        write_json(&boot.order_file(), order)?;
+    }
+    Ok(boot)
+}
+
+/// The size of the disk that a server is to have for itself. Only root can mount one.
+fn disk(lab: &Lab, order: &Order, server: ServerName) -> Option<u64> {
+    let can_have = !lab.rootless && server.tier == Tier::Database;
+    order
+        .placement
+        .config
+        .drill
+        .as_ref()
+        .filter(|_| can_have)?
+        .disk
+}
+
+fn make_folder(path: &Path, mode: u32, owner: Option<User>) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    hand_over_one(path, owner)
+}
+
+fn hand_over(folder: &Path, owner: Option<User>) -> io::Result<()> {
+    hand_over_one(folder, owner)?;
+    for entry in fs::read_dir(folder)? {
+        hand_over_one(&entry?.path(), owner)?;
+    }
+    Ok(())
+}
+
+fn hand_over_one(path: &Path, owner: Option<User>) -> io::Result<()> {
+    owner.map_or(Ok(()), |user| {
+        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))
+    })
+}
+
+/// The database's passwords: made once, kept for good.
+fn secrets(lab: &Lab) -> io::Result<Secrets> {
+    kept(&lab.state.secrets(), || {
+        Secrets::generate().map_err(io::Error::other)
+    })
+}
+
+/// The secret that seals the keepers' advertisements, in hexadecimal.
+fn keeper_key(lab: &Lab) -> io::Result<String> {
+    kept(&lab.state.folder().join("keeper-key.json"), || {
+        let mut bytes = [0_u8; 32];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    })
+}
+
+fn kept<T: serde::Serialize + serde::de::DeserializeOwned>(
+    path: &Path,
+    make: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    match read_json(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let made = make()?;
+            write_json(path, &made)?;
+            Ok(made)
+        }
+        found => found,
+    }
+}
+
+/// Stops a server for good. Its directory goes with it: what was on it has been moved or copied before it was taken out.
+async fn take_away(lab: &Lab, server: ServerName) {
+    stop(lab, server).await;
+    lab.off.borrow_mut().remove(&server);
+    lab.trouble.borrow_mut().remove(&server);
+    let folder = lab.state.server(server);
+    if let Err(error) = remove(folder.clone()).await {
+        tracing::error!("cannot remove {}: {error}", folder.display());
+    }
+}
+
+/// Removes a directory on a thread of its own: a database's data may be many files, and this one serves.
+async fn remove(folder: PathBuf) -> io::Result<()> {
+    let removing = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder));
+    removing.await.map_err(io::Error::other)?
+}
+
+/// Stops a server gracefully; cuts its power where that takes too long.
+pub async fn stop(lab: &Lab, server: ServerName) {
+    let Some(process) = lab.hardware.borrow().process(server) else {
+        return;
+    };
+    lab.hardware.borrow().shut_down(server);
+    if timeout(STOP_LIMIT, hardware::died(&process)).await.is_err() {
+        tracing::warn!(
+            "{server} did not stop within {} s: its power is cut",
+            STOP_LIMIT.as_secs()
+        );
+        lab.hardware.borrow_mut().cut_power(server);
+        hardware::died(&process).await;
+    }
+}
+
+/// Brings everything down: the standbys, then the primary, while the store still answers; then the rest at once.
+async fn switch_off(lab: &Rc<Lab>) {
+    let started = Instant::now();
+    super::faults::end_all(lab).await;
+    let databases: Vec<ServerName> = lab
+        .hardware
+        .borrow()
+        .powered()
+        .filter(|server| server.tier == Tier::Database)
+        .collect();
+    let is_primary = |server: &ServerName| {
+        let view = lab.view.borrow();
+        view.observed
+            .get(server)
+            .and_then(|(_, observed)| observed.database.as_ref())
+            .is_some_and(|database| database.role == DatabaseRole::Primary)
+    };
+    let (primary, standbys): (Vec<ServerName>, Vec<ServerName>) =
+        databases.into_iter().partition(is_primary);
+    stop_all(lab, standbys).await;
+    stop_all(lab, primary).await;
+    let rest = lab.hardware.borrow().powered().collect();
+    stop_all(lab, rest).await;
+    tracing::info!(
+        "everything is off after {:.1} s",
+        started.elapsed().as_secs_f32()
+    );
+}
+
+async fn stop_all(lab: &Rc<Lab>, servers: Vec<ServerName>) {
+    let mut stops = tokio::task::JoinSet::new();
+    for server in servers {
+        let lab = Rc::clone(lab);
+        stops.spawn_local(async move { stop(&lab, server).await });
+    }
+    while stops.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_had_is_removed_while_the_lab_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = folder.path().join("db1");
+        fs::create_dir_all(server.join("postgres/data")).unwrap();
+        let meanwhile = || assert!(server.join("postgres/data").exists());
+        crate::slow_disk::carry_out(remove(server.clone()), meanwhile).unwrap();
+        assert!(!server.exists());
+    }
+
+    #[test]
+    fn a_pid_1_that_says_nothing_is_not_explained_by_an_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("init.log");
+        assert_eq!(last_words(&log, 0), None);
+        let before = "gaiola: cannot mount the disk\n";
+        fs::write(&log, before).unwrap();
+        let length = before.len() as u64;
+        assert_eq!(last_words(&log, length), None);
+        assert_eq!(last_words(&log, 0).unwrap(), "cannot mount the disk");
+        fs::write(&log, format!("{before}one\ngaiola: two\n")).unwrap();
+        assert_eq!(last_words(&log, length).unwrap(), "two");
+        fs::write(&log, "short\n").unwrap();
+        assert_eq!(last_words(&log, length).unwrap(), "short");
+    }
+}

@@ -1,0 +1,390 @@
+//! The site's traffic: every proxy and every agent is asked for its metrics now and then, and what they counted becomes
+//! rates for the status page and one text for Prometheus.
+
+mod merged;
+mod pulse;
+mod rates;
+
+pub use rates::{Load, Totals};
+
+use super::Lab;
+use gaiola_core::topology;
+use gaiola_model::{Config, InstanceName, Placement, ServerName, Tier, Time};
+use gaiola_net::client::{Client, Request, Target};
+use merged::Part;
+use rates::{Counted, Meter, Rates};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Between two rounds of questions.
+const EVERY: Duration = Duration::from_secs(2);
+/// The longest until a process has answered.
+const LIMIT: Duration = Duration::from_millis(1500);
+/// What is longer is not read.
+const LONGEST: usize = 1024 * 1024;
+/// Where agents answer.
+const AGENT_PORT: u16 = 9181;
+
+/// What is known of the traffic.
+#[derive(Debug, Default)]
+pub struct Traffic(RefCell<Board>, tokio::sync::Mutex<()>);
+
+#[derive(Debug, Default)]
+struct Board {
+    top: Option<Tier>,
+    proxies: BTreeMap<ServerName, Meter>,
+    texts: Answers,
+    totals: Totals,
+    heard: BTreeMap<(ServerName, Source), Time>,
+}
+
+/// Everybody who was asked, and what they told.
+type Answers = BTreeMap<(ServerName, Source), Option<String>>;
+
+/// Who tells metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Proxy,
+    Agent,
+}
+
+/// The traffic over the last few seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// Of the whole site, as its topmost proxies see it; `None`: it has none, or they have not told yet.
+    pub site: Option<Load>,
+    /// Of each server: balancers and web servers by their own count, app servers by the count of who sends to them.
+    pub servers: BTreeMap<ServerName, Load>,
+    /// Of each instance, by the count of who sends to it.
+    pub instances: BTreeMap<InstanceName, Load>,
+    /// From one server to another.
+    pub ways: BTreeMap<(ServerName, ServerName), Load>,
+}
+
+impl Traffic {
+    /// Carries out one round of questions and takes the answers: when, the topmost tier, and what was told.
+    ///
+    /// Rounds do not overlap. An answer that is taken after a newer one looks as if its proxy had begun anew, and all that it
+    /// ever counted would be counted once more.
+    async fn round(&self, asking: impl Future<Output = Option<(Time, Option<Tier>, Answers)>>) {
+        let _one_at_a_time = self.1.lock().await;
+        if let Some((now, top, answers)) = asking.await {
+            self.0.borrow_mut().take(now, top, answers);
+        }
+    }
+
+    /// Requests since the lab is up, as the topmost proxies counted them. What a proxy counted between the last question
+    /// and its death is missing.
+    pub fn totals(&self) -> Totals {
+        self.0.borrow().totals
+    }
+
+    /// The traffic of now.
+    pub fn figures(&self) -> Figures {
+        self.0.borrow().figures()
+    }
+
+    /// The metrics of the whole cluster.
+    pub fn metrics(&self) -> String {
+        let board = self.0.borrow();
+        let mut parts = Vec::new();
+        for ((server, source), text) in &board.texts {
+            parts.push(Part {
+                host: server.to_string(),
+                source: source.name(),
+                text: text.as_deref(),
+            });
+        }
+        merged::merge(&parts)
+    }
+}
+
+impl Source {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Agent => "agent",
+        }
+    }
+
+    const fn port(self) -> u16 {
+        match self {
+            Self::Proxy => topology::PROXY_PORT,
+            Self::Agent => AGENT_PORT,
+        }
+    }
+}
+
+impl Board {
+    /// Takes one round of answers: those who were asked, and what they told.
+    fn take(
+        &mut self,
+        now: Time,
+        top: Option<Tier>,
+        answers: BTreeMap<(ServerName, Source), Option<String>>,
+    ) {
+        self.top = top;
+        self.proxies
+            .retain(|server, _| answers.contains_key(&(*server, Source::Proxy)));
+        for ((server, source), text) in &answers {
+            if *source != Source::Proxy {
+                continue;
+            }
+            let meter = self.proxies.entry(*server).or_default();
+            let Some(text) = text else {
+                meter.missed(now);
+                continue;
+            };
+            let grown = meter.look(now, Counted::read(text));
+            if Some(server.tier) == top {
+                self.totals.requests += grown.requests;
+                self.totals.failed += grown.failed;
+            }
+        }
+        self.texts = answers;
+    }
+
+    fn figures(&self) -> Figures {
+        let (mut site, mut servers) = (None::<Rates>, BTreeMap::<_, Rates>::new());
+        let (mut instances, mut ways) = (BTreeMap::<_, Rates>::new(), BTreeMap::<_, Rates>::new());
+        let http = self.proxies.iter().filter(|(server, meter)| {
+            matches!(server.tier, Tier::Balancer | Tier::Web) && meter.is_known()
+        });
+        for (proxy, meter) in http {
+            let own = servers.entry(*proxy).or_default();
+            let rates = meter.rates();
+            rates.values().for_each(|rates| own.add(rates));
+            if Some(proxy.tier) == self.top {
+                site.get_or_insert_default().add(own);
+            }
+            for (member, rates) in &rates {
+                if let Ok(instance) = member.parse::<InstanceName>() {
+                    instances.entry(instance).or_default().add(rates);
+                    servers.entry(instance.server).or_default().add(rates);
+                    ways.entry((*proxy, instance.server))
+                        .or_default()
+                        .add(rates);
+                } else if let Ok(server) = member.parse::<ServerName>() {
+                    ways.entry((*proxy, server)).or_default().add(rates);
+                }
+            }
+        }
+        Figures {
+            site: site.map(|rates| rates.load()),
+            servers: loads(servers),
+            instances: loads(instances),
+            ways: loads(ways),
+        }
+    }
+}
+
+fn loads<K: Ord>(rates: BTreeMap<K, Rates>) -> BTreeMap<K, Load> {
+    rates
+        .into_iter()
+        .map(|(key, rates)| (key, rates.load()))
+        .collect()
+}
+
+/// The first tier whose proxies see every request.
+fn top(config: &Config) -> Option<Tier> {
+    match (&config.balancer, &config.web) {
+        (Some(_), _) => Some(Tier::Balancer),
+        (None, Some(_)) => Some(Tier::Web),
+        (None, None) => None,
+    }
+}
+
+/// Asks for ever.
+pub(super) async fn run(lab: Rc<Lab>) {
+    let client = Client::new(None);
+    let mut rounds = tokio::time::interval(EVERY);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::task::spawn_local(pulse::run(Rc::clone(&lab)));
+    loop {
+        rounds.tick().await;
+        super::change::look(&lab);
+        ask_all(&lab, &client).await;
+    }
+}
+
+/// Asks everybody once, so that what is known is of now.
+pub(super) async fn ask_all(lab: &Lab, client: &Client) {
+    let asking = async {
+        let order = lab.order.borrow().clone()?;
+        let answers = ask(client, who_tells(lab, &order.placement)).await;
+        let now = Time::from_start(lab.started.elapsed());
+        Some((now, top(&order.placement.config), answers))
+    };
+    lab.traffic.round(asking).await;
+}
+
+/// The processes that are asked: all of the placement, on servers that are switched on.
+fn who_tells(lab: &Lab, placement: &Placement) -> Vec<(ServerName, Source)> {
+    let has_proxy = |server: &ServerName| match server.tier {
+        Tier::Balancer | Tier::Web => true,
+        Tier::App => placement.config.database.is_some(),
+        Tier::Database => false,
+    };
+    let hardware = lab.hardware.borrow();
+    let powered = placement
+        .servers
+        .keys()
+        .copied()
+        .filter(|server| hardware.identity(*server).is_some());
+    let both = |server: ServerName| {
+        [
+            has_proxy(&server).then_some((server, Source::Proxy)),
+            Some((server, Source::Agent)),
+        ]
+    };
+    powered.flat_map(both).flatten().collect()
+}
+
+async fn ask(client: &Client, asked: Vec<(ServerName, Source)>) -> Answers {
+    let mut answers: Answers = asked.iter().map(|who| (*who, None)).collect();
+    let mut questions = JoinSet::new();
+    for who in asked {
+        let client = client.clone();
+        questions.spawn_local(async move { (who, ask_one(&client, who).await) });
+    }
+    while let Some(answer) = questions.join_next().await {
+        if let Ok((who, text)) = answer {
+            answers.insert(who, text);
+        }
+    }
+    answers
+}
+
+async fn ask_one(client: &Client, (server, source): (ServerName, Source)) -> Option<String> {
+    let target = Target::Tcp(SocketAddr::new(
+        topology::address_of(server).into(),
+        source.port(),
+    ));
+    let answer = client
+        .request(&target, &Request::get("/metrics"), LIMIT)
+        .await
+        .ok()?;
+    let fits = answer.status == 200 && answer.body.len() <= LONGEST;
+    fits.then(|| String::from_utf8(answer.body.into()).ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(requests: &[(&str, &str, u64)]) -> String {
+        let line = |(member, code, count): &(&str, &str, u64)| {
+            format!(
+                "gaiola_http_requests_total{{frontend=\"http\",backend=\"b\",server=\"{member}\",code=\"{code}\"}} {count}\n"
+            )
+        };
+        requests.iter().map(line).collect()
+    }
+
+    fn figures(rounds: &[&[(&str, String)]]) -> (Figures, Totals) {
+        let mut board = Board::default();
+        for (round, answers) in (0..).zip(rounds) {
+            let answers = answers.iter().map(|(server, text)| {
+                ((server.parse().unwrap(), Source::Proxy), Some(text.clone()))
+            });
+            board.take(
+                Time::from_start(EVERY * round),
+                Some(Tier::Balancer),
+                answers.collect(),
+            );
+        }
+        (board.figures(), board.totals)
+    }
+
+    #[test]
+    fn every_server_has_its_share() {
+        let first: [(&str, String); 2] = [("lb1", String::new()), ("web1", String::new())];
+        let balancer = told(&[("web1", "200", 60), ("-", "503", 4)]);
+        let web = told(&[
+            ("-", "200", 20),
+            ("app1.1", "200", 30),
+            ("app1.2", "500", 10),
+        ]);
+        let (figures, totals) = figures(&[&first, &[("lb1", balancer), ("web1", web)]]);
+        let server = |name: &str| figures.servers[&name.parse().unwrap()];
+        assert_eq!((server("lb1").requests, server("lb1").errors), (32.0, 2.0));
+        assert_eq!(
+            (
+                server("web1").requests,
+                server("app1").requests,
+                server("app1").errors
+            ),
+            (30.0, 20.0, 5.0)
+        );
+        assert_eq!(figures.instances[&"app1.2".parse().unwrap()].errors, 5.0);
+        assert_eq!(
+            figures.ways[&("lb1".parse().unwrap(), "web1".parse().unwrap())].requests,
+            30.0
+        );
+        assert_eq!(figures.site.unwrap().requests, 32.0);
+        assert_eq!(
+            totals,
+            Totals {
+                requests: 64,
+                failed: 4
+            }
+        );
+    }
+
+    #[test]
+    fn a_proxy_that_did_not_answer_the_last_question_has_no_figures() {
+        let mut board = Board::default();
+        let mut take = |round: u32, lb2: Option<String>| {
+            let text = told(&[("web1", "200", u64::from(round) * 20)]);
+            let answers = [("lb1", Some(text)), ("lb2", lb2)];
+            let answers =
+                answers.map(|(name, text)| ((name.parse().unwrap(), Source::Proxy), text));
+            let now = Time::from_start(EVERY * round);
+            board.take(now, Some(Tier::Balancer), answers.into());
+            board.figures()
+        };
+        let text = |round: u64| Some(told(&[("web1", "200", round * 40)]));
+        let lb2 = "lb2".parse().unwrap();
+        take(0, text(0));
+        let figures = take(1, text(1));
+        assert_eq!(figures.site.unwrap().requests, 30.0);
+        let figures = take(2, None);
+        assert_eq!(figures.servers.get(&lb2), None);
+        assert_eq!(figures.site.unwrap().requests, 10.0);
+        assert!(take(3, text(3)).servers.contains_key(&lb2));
+    }
+
+    #[tokio::test]
+    async fn of_two_rounds_at_the_same_time_nothing_is_counted_twice() {
+        let traffic = Traffic::default();
+        let counted = std::cell::Cell::new(7000);
+        let round = async |later: u64, on_the_way: u32| {
+            let asking = async {
+                counted.set(counted.get() + later);
+                let text = told(&[("web1", "200", counted.get())]);
+                for _ in 0..on_the_way {
+                    tokio::task::yield_now().await;
+                }
+                let answers =
+                    BTreeMap::from([(("lb1".parse().unwrap(), Source::Proxy), Some(text))]);
+                Some((Time::ZERO, Some(Tier::Balancer), answers))
+            };
+            traffic.round(asking).await;
+        };
+        // The answer of the first comes after that of the second.
+        tokio::join!(round(0, 10), round(35, 0));
+        assert_eq!(traffic.totals().requests, 7035);
+    }
+
+    #[test]
+    fn a_server_that_is_gone_has_no_figures_and_its_requests_stay_counted() {
+        let text = told(&[("web1", "200", 60)]);
+        let (figures, totals) = figures(&[&[("lb1", text.clone())], &[("lb1", text)], &[]]);
+        assert_eq!((figures, totals.requests), (Figures::default(), 60));
+    }
+}

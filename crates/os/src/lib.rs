@@ -1,0 +1,28 @@
+//! The operating system, and what every process has of it: its error output, and a place to be asked how it is. The only crate
+//! where `unsafe` is allowed, each block with its reason.
+#![allow(unsafe_code)]
+
+pub mod namespace;
+pub mod netlink;
+pub mod packet;
+pub mod pidns;
+pub mod process;
+pub mod realtime;
+pub mod resources;
+pub mod room;
+pub mod serve;
+pub mod signal;
+pub mod socket;
+pub mod stderr;
+
+/// An error and all that caused it, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,113 @@
+//! A small HTTP server for people and programs that ask how things are: bounded, plain, and nothing of the data plane.
+
+use crate::room::Room;
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+
+/// The longest that a client may take to send a head.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// Most connections at a time; for a further one the quietest is closed.
+const CONNECTIONS: usize = 64;
+
+/// What is answered with.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// An answer.
+pub type Answer = Response<Body>;
+
+/// Answers every connection of a listener by `answer`, for ever. Runs within a `LocalSet`.
+pub async fn tcp<F>(listener: TcpListener, answer: impl Fn(Request<Incoming>) -> F + 'static)
+where
+    F: Future<Output = Answer> + 'static,
+{
+    let (answer, room) = (Rc::new(answer), Room::new(CONNECTIONS));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let guest = room.enter().await;
+        let answer = Rc::clone(&answer);
+        tokio::task::spawn_local(async move {
+            let served = connection(stream, |request| {
+                guest.work();
+                let answered = answer(request);
+                async {
+                    let answered = answered.await;
+                    guest.rest();
+                    answered
+                }
+            });
+            tokio::select! {
+                () = served => {}
+                () = guest.dismissed() => {}
+            }
+        });
+    }
+}
+
+/// Answers the requests of one connection until either side closes it.
+pub async fn connection<I, F>(stream: I, answer: impl Fn(Request<Incoming>) -> F)
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    F: Future<Output = Answer>,
+{
+    let served = service_fn(|request| {
+        let answered = answer(request);
+        async { Ok::<_, Infallible>(answered.await) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(16 * 1024);
+    // A client that goes away in the middle is no concern of ours.
+    let _ = builder.serve_connection(TokioIo::new(stream), served).await;
+}
+
+/// 200 with a JSON body.
+pub fn json(value: &impl serde::Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => whole(StatusCode::OK, "application/json", body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// A line of plain text.
+pub fn text(status: StatusCode, text: impl Into<String>) -> Answer {
+    whole(status, "text/plain; charset=utf-8", text.into() + "\n")
+}
+
+/// Figures for Prometheus.
+pub fn metrics(text: String) -> Answer {
+    whole(
+        StatusCode::OK,
+        "text/plain; version=0.0.4; charset=utf-8",
+        text,
+    )
+}
+
+/// 404.
+pub fn not_found() -> Answer {
+    text(StatusCode::NOT_FOUND, "no such path")
+}
+
+/// An answer with this body.
+pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::from(body.into()).boxed_unsync());
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}

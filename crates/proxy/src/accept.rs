@@ -1,0 +1,373 @@
+//! From a listening socket to a session.
+
+use super::check::in_words;
+use super::counters::{Apart, Count, Unasked};
+use super::io::{Buffer, Fault, Side, Stream, TlsStream};
+use super::log::ClientAt;
+use super::orders::FrontendShare;
+use super::sessions::Entered;
+use super::thread::Worker;
+use super::{http, io, tcp};
+use gaiola_model::proxy::{self, Address, Mode};
+use gaiola_os as os;
+use gaiola_wire::client_hello;
+use gaiola_wire::proxy_protocol::{self, Carried, Progress};
+use rustix::net::{SocketAddrAny, SocketFlags};
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
+use std::convert::Infallible;
+use std::future::pending;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
+
+/// After the system refused a connection for want of something of its own (file descriptors, memory).
+const BREATH: Duration = Duration::from_millis(50);
+
+/// A client's connection. It is counted as open until this is dropped.
+pub(super) struct Client {
+    /// The connection.
+    pub(super) stream: Stream,
+    /// Whose it is: the peer, or whom its PROXY protocol header names. On a Unix socket 127.0.0.1.
+    pub(super) address: IpAddr,
+    /// The port of `address`; 0 on a Unix socket.
+    pub(super) port: u16,
+    /// Where it came from and where it went to, as its PROXY protocol header has it.
+    ends: Option<(SocketAddr, SocketAddr)>,
+    /// The address of ours that it came to; 0.0.0.0 on a Unix socket.
+    pub(super) local: IpAddr,
+    /// The listening address that it was accepted from, which finds its frontend in each configuration.
+    pub(super) bind: Rc<Address>,
+    /// The server that its TLS ClientHello asks for, where that decides where it goes.
+    pub(super) server_name: Option<String>,
+    /// What was read of it beyond a PROXY protocol header.
+    pub(super) early: Option<Buffer>,
+    /// What is done on it, for who asks.
+    pub(super) session: Entered,
+    open: Open,
+}
+
+impl Client {
+    /// Where it came from and where it went to, as a server is to be told; `None` on a Unix socket.
+    pub(super) fn carried(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.ends.or_else(|| self.stream.ends())
+    }
+
+    /// The frontend that it counts for.
+    pub(super) fn share(&self) -> &FrontendShare {
+        &self.open.share
+    }
+
+    /// Whose it is, for the access log.
+    pub(super) fn logged(&self, frontend: &proxy::Frontend) -> ClientAt {
+        match (&*self.bind, self.ends) {
+            (Address::Unix(_), None) => {
+                let mut binds = frontend.binds.iter();
+                let place = binds.position(|bind| bind.address == *self.bind);
+                ClientAt::Unix(place.map_or(0, |place| place + 1))
+            }
+            _ => ClientAt::Tcp((self.address, self.port).into()),
+        }
+    }
+}
+
+/// Counts a connection.
+struct Open {
+    share: Arc<FrontendShare>,
+    local: Arc<Apart<Count>>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.share.close();
+        self.local.sub(1);
+    }
+}
+
+/// Accepts until `done`, then what still waits.
+pub(super) async fn run(worker: Rc<Worker>, socket: OwnedFd, bind: Rc<Address>, done: Rc<Notify>) {
+    let socket = match os::socket::watch(socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(%error, %bind, "a listener cannot be watched"),
+    };
+    let accepting = async {
+        loop {
+            tokio::select! {
+                ready = socket.readable() => {
+                    let Ok(mut ready) = ready else { return };
+                    accept_all(&worker, socket.get_ref(), &bind).await;
+                    ready.clear_ready();
+                }
+                () = done.notified() => return accept_all(&worker, socket.get_ref(), &bind).await,
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        never = make_room(&worker, &bind) => match never {},
+    }
+}
+
+/// Closes idle connections that came in here when others wait for them, on whichever worker, for ever.
+async fn make_room(worker: &Worker, bind: &Rc<Address>) -> Infallible {
+    loop {
+        let serving = worker.serving();
+        let share = serving
+            .frontend(bind)
+            .map(|(frontend, _)| Arc::clone(&serving.of(frontend).0.share));
+        drop(serving);
+        let reconfigured = worker.stir.notified();
+        let crowded = async {
+            match &share {
+                Some(share) => {
+                    let crowded = share.crowded();
+                    worker.sessions.close_idle(bind, || share.grants_wish());
+                    crowded.await;
+                }
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = crowded => {}
+            () = reconfigured => {}
+        }
+    }
+}
+
+/// Accepts what waits, as far as the frontend may have more connections.
+async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
+    loop {
+        let serving = worker.serving();
+        let (share, limit) = match serving.frontend(bind) {
+            Some((frontend, _)) => {
+                let (frontend, config) = serving.of(frontend);
+                (Arc::clone(&frontend.share), config.maxconn)
+            }
+            // It has just been taken out of the configuration: what waits is refused, as what comes later.
+            None => return,
+        };
+        if !share.try_open(limit) {
+            worker.tell_full(&share, limit);
+            share.open_when_room(limit).await;
+        }
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        match rustix::net::acceptfrom_with(socket, flags) {
+            Ok((socket, peer)) => begin(worker, socket, peer, bind, share),
+            Err(rustix::io::Errno::AGAIN) => return share.close(),
+            Err(error) => {
+                share.close();
+                if !is_the_clients(error) {
+                    worker.tell_unaccepted(bind, error);
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+        }
+    }
+}
+
+/// Errors that concern the one connection only, which has gone already.
+fn is_the_clients(error: rustix::io::Errno) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        error,
+        Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM
+    )
+}
+
+fn begin(
+    worker: &Rc<Worker>,
+    socket: OwnedFd,
+    peer: Option<SocketAddrAny>,
+    bind: &Rc<Address>,
+    share: Arc<FrontendShare>,
+) {
+    let stream = match **bind {
+        Address::Tcp(_) => TcpStream::from_std(socket.into()).map(|tcp| Stream::Tcp(tcp.into())),
+        Address::Unix(_) => UnixStream::from_std(socket.into()).map(Stream::Unix),
+    };
+    let Ok(stream) = stream else {
+        return share.close();
+    };
+    let (peer, local) = addresses(&stream, bind, peer);
+    let count = worker.local(local);
+    count.add(1);
+    share.accept();
+    let open = Open {
+        share,
+        local: count,
+    };
+    let client = Box::new(Client {
+        stream,
+        address: peer.ip(),
+        port: peer.port(),
+        ends: None,
+        local,
+        bind: Rc::clone(bind),
+        server_name: None,
+        early: None,
+        session: worker.sessions.enter(peer, bind),
+        open,
+    });
+    tokio::task::spawn_local(talk(Rc::clone(worker), client));
+}
+
+/// Whose the connection is, and to which address it came.
+fn addresses(stream: &Stream, bind: &Address, peer: Option<SocketAddrAny>) -> (SocketAddr, IpAddr) {
+    let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let (Some(tcp), Address::Tcp(bind)) = (stream.plain(), bind) else {
+        return ((Ipv4Addr::LOCALHOST, 0).into(), none);
+    };
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    let local = match bind.ip().is_unspecified() {
+        true => tcp
+            .stream()
+            .local_addr()
+            .map_or(bind.ip(), |local| local.ip()),
+        false => bind.ip(),
+    };
+    (peer.unwrap_or((none, 0).into()), local)
+}
+
+async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
+    let serving = worker.serving();
+    let Some((index, bind)) = serving.frontend(&client.bind) else {
+        let (peer, bind) = (client.address, &client.bind);
+        return worker.tell_closed(peer, bind, "nothing is served here any more");
+    };
+    let (_, frontend) = serving.of(index);
+    let limit = frontend.timeouts.request_head;
+    let mut senders = bind.proxy_protocol_from.iter();
+    if senders.any(|sender| sender.contains(&client.address)) {
+        let header = tokio::time::timeout(limit, read_header(&mut client)).await;
+        let header = header.unwrap_or_else(|_| Err(late("its PROXY protocol header", limit)));
+        if let Err(reason) = header {
+            return worker.close_unasked(&client, Unasked::Header, &reason);
+        }
+    }
+    let Some(_held) = serving.admit(index, client.address) else {
+        return worker.refuse(&client);
+    };
+    if goes_by_name(frontend) {
+        let named = match tokio::time::timeout(limit, read_name(&mut client)).await {
+            Ok(named) => named.map_err(|fault| format!("no ClientHello: {fault}")),
+            Err(_) => Err(late("its ClientHello", limit)),
+        };
+        if let Err(reason) = named {
+            return worker.close_unasked(&client, Unasked::Name, &reason);
+        }
+    }
+    if let Some(settings) = worker.tls(&client.bind) {
+        // These futures are large; a connection holds the place for one only while it lasts.
+        client = match Box::pin(encrypt(client, settings, limit, &worker)).await {
+            Some(client) => client,
+            None => return,
+        };
+    }
+    let is_http = is_http(frontend);
+    drop(serving);
+    if is_http {
+        client.session.rest();
+        http::serve(&worker, client).await;
+    } else {
+        Box::pin(tcp::serve(&worker, client)).await;
+    }
+}
+
+/// Makes the TLS handshake; `None` when it failed.
+async fn encrypt(
+    client: Box<Client>,
+    settings: Arc<ServerConfig>,
+    limit: Duration,
+    worker: &Worker,
+) -> Option<Box<Client>> {
+    let Stream::Tcp(tcp) = client.stream else {
+        return None; // the supervisor lets no other bind have TLS
+    };
+    let side = UnbufferedServerConnection::new(settings).map(Side::Server);
+    let early = client.early.as_ref().map_or(&[][..], Buffer::filled);
+    let handshake = TlsStream::handshake(tcp, side.ok()?, early);
+    let failed = match tokio::time::timeout(limit, handshake).await {
+        Ok(Ok(stream)) => {
+            worker.handshakes().record(stream.is_resumed());
+            return Some(Box::new(Client {
+                stream: Stream::Tls(stream),
+                early: None,
+                ..*client
+            }));
+        }
+        Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => "the client has left".into(),
+        Ok(Err(error)) => in_words(error),
+        Err(_) => format!("it was not over within {} ms", limit.as_millis()),
+    };
+    worker.handshakes().failed.add(1);
+    let failed = format!("the TLS handshake failed: {failed}");
+    worker.tell_closed(client.address, &client.bind, &failed);
+    None
+}
+
+fn late(what: &str, limit: Duration) -> String {
+    format!("{what} was not there within {} ms", limit.as_millis())
+}
+
+const fn is_http(frontend: &proxy::Frontend) -> bool {
+    matches!(frontend.mode, Mode::Http { .. })
+}
+
+fn goes_by_name(frontend: &proxy::Frontend) -> bool {
+    matches!(&frontend.mode, Mode::Tcp { sni, .. } if !sni.is_empty())
+}
+
+/// Reads as much as tells which server the client asks for. All of it stays to be passed on.
+async fn read_name(client: &mut Client) -> Result<(), Fault> {
+    let mut buffer = client.early.take().unwrap_or_else(Buffer::take);
+    loop {
+        match client_hello::server_name(buffer.filled()) {
+            Ok(client_hello::Progress::Partial) if !buffer.is_full() => {
+                io::read(&mut client.stream, &mut buffer).await?;
+            }
+            Ok(client_hello::Progress::Done(name)) => {
+                client.server_name = name;
+                break;
+            }
+            // Another protocol, or a client whose TLS the server will refuse.
+            Ok(client_hello::Progress::Partial) | Err(_) => break,
+        }
+    }
+    client.early = Some(buffer).filter(|buffer| !buffer.is_empty());
+    Ok(())
+}
+
+/// Reads the PROXY protocol header that must be there.
+async fn read_header(client: &mut Client) -> Result<(), String> {
+    let mut buffer = Buffer::take();
+    loop {
+        let read = io::read(&mut client.stream, &mut buffer).await;
+        read.map_err(|fault| format!("no PROXY protocol header: {fault}"))?;
+        match proxy_protocol::decode(buffer.filled()) {
+            Ok(Progress::Done(header)) => {
+                if let Carried::Proxied {
+                    source,
+                    destination,
+                } = header.carried
+                {
+                    client.address = source.ip();
+                    client.port = source.port();
+                    client.session.is_of(source);
+                    client.ends = Some((source, destination));
+                }
+                buffer.consume(header.len);
+                buffer.compact();
+                client.early = Some(buffer).filter(|rest| !rest.is_empty());
+                return Ok(());
+            }
+            Ok(Progress::Partial) if buffer.is_full() => return Err("an endless header".into()),
+            Ok(Progress::Partial) => {}
+            Err(bad) => return Err(bad.to_string()),
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The port for metrics and health: `/metrics`, `/livez`, `/readyz`.
+
+use super::metrics;
+use super::supervisor::Supervisor;
+use gaiola_os::serve::{self, Answer};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use std::rc::Rc;
+use tokio::net::TcpListener;
+
+/// Answers for ever.
+pub(super) async fn serve(listener: TcpListener, supervisor: Rc<Supervisor>) {
+    serve::tcp(listener, move |request| {
+        let answer = respond(&request, &supervisor);
+        async { answer }
+    })
+    .await;
+}
+
+fn respond(request: &Request<Incoming>, supervisor: &Supervisor) -> Answer {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match request.uri().path() {
+        _ if !is_read => serve::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD"),
+        "/livez" => serve::text(StatusCode::OK, "alive"),
+        "/readyz" if supervisor.is_ready() => serve::text(StatusCode::OK, "ready"),
+        "/readyz" => serve::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no configuration yet, or ending",
+        ),
+        "/metrics" => serve::metrics(metrics::render(supervisor)),
+        _ => serve::text(StatusCode::NOT_FOUND, "see /metrics, /livez, /readyz"),
+    }
+}

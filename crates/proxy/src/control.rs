@@ -1,0 +1,93 @@
+//! The control socket: JSON lines from the agent, each answered by one line.
+
+use super::supervisor::Supervisor;
+use gaiola_model::proxy::{ControlReply, ControlRequest};
+use gaiola_os::room::{Guest, Room};
+use rustix::fs::Mode;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+/// Most connections at a time; for a further one that which has asked nothing for longest is closed.
+const CONNECTIONS: usize = 64;
+
+/// Whoever asks has this long to read the answer.
+const REPLY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest request: a configuration of some ten thousand servers.
+const LINE_LIMIT: u64 = 16 * 1024 * 1024;
+
+/// Binds the socket, which only its owner may use. One that a dead process left is replaced.
+///
+/// # Errors
+/// What the system said; `AddrInUse` when a living process answers on it.
+pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
+    if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    bound
+}
+
+/// Answers for ever.
+pub(super) async fn serve(listener: UnixListener, supervisor: Rc<Supervisor>) {
+    let room = Room::new(CONNECTIONS);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let guest = room.enter().await;
+        let supervisor = Rc::clone(&supervisor);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = answer(stream, &supervisor, &guest).await {
+                tracing::debug!(%error, "a control connection ended");
+            }
+        });
+    }
+}
+
+async fn answer(stream: UnixStream, supervisor: &Rc<Supervisor>, guest: &Guest) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = (&mut reader).take(LINE_LIMIT);
+        let read = tokio::select! {
+            read = limited.read_until(b'\n', &mut line) => read?,
+            () = guest.dismissed() => return Ok(()),
+        };
+        if read == 0 {
+            return Ok(());
+        }
+        guest.work();
+        let too_long = line.len() as u64 == LINE_LIMIT;
+        let reply = match serde_json::from_slice::<ControlRequest>(&line) {
+            Ok(request) => supervisor.handle(request).await,
+            Err(_) if too_long => ControlReply::Refused("the request is too long".into()),
+            Err(error) => ControlReply::Refused(format!(
+                "the request cannot be read: {error}; a request is a line of JSON, which `gaiola proxy ctl` writes"
+            )),
+        };
+        let mut text = serde_json::to_vec(&reply)?;
+        text.push(b'\n');
+        timeout(REPLY_LIMIT, writer.write_all(&text)).await??;
+        guest.rest();
+        if too_long {
+            return Ok(());
+        }
+        // A configuration may have been large.
+        line.shrink_to(64 * 1024);
+    }
+}

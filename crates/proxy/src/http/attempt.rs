@@ -1,0 +1,288 @@
+//! One attempt: the request to one server, and its response back to the client, both at the same time.
+//!
+//! Sending goes on while the response comes, so that a server may answer early and the client may wait for `100
+//! Continue`. Once the request is sent, the same future watches the client, which may go away.
+
+mod receiving;
+mod sending;
+
+use super::body::Body;
+use super::large::Text;
+use super::record::Record;
+use super::scratch::Parts;
+use crate::io::{Buffer, Stream, Tcp, Timer, Window};
+use crate::log::{Ending, Leg};
+use crate::serving::{Interrupt, Server};
+use gaiola_core::forward::Outgoing;
+use gaiola_core::retry::Failure;
+use gaiola_core::rule::Rules;
+use gaiola_model::proxy::{Allowance, OnMarkedDown, ServerTimeouts};
+use receiving::Receiving;
+use sending::{Pace, Sending};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// Everything one attempt needs.
+pub(super) struct Attempt<'a, 'w> {
+    /// The request's head as it came, unless `text` has it; the spans of `heads.request` and `heads.onward` point into it.
+    pub(super) front: &'a [u8],
+    /// Where the head is. One of the largest buffers is given up as soon as the request cannot be sent once more.
+    pub(super) text: &'a RefCell<Text>,
+    pub(super) heads: &'a mut Parts,
+    /// What came behind the head.
+    pub(super) window: &'a mut Window<'w>,
+    pub(super) body: Body,
+    pub(super) client: &'a mut Stream,
+    pub(super) client_timer: &'a mut Timer,
+    pub(super) client_limit: Duration,
+    /// Bytes a second that the body has to come with.
+    pub(super) body_rate: u32,
+    pub(super) server: &'a mut Stream,
+    pub(super) server_timer: &'a mut Timer,
+    pub(super) member: &'a Server,
+    pub(super) timeouts: &'a ServerTimeouts,
+    /// What the route does to the answer, and what it allows.
+    pub(super) rules: Option<&'a Rules>,
+    pub(super) allowance: &'a Allowance,
+    pub(super) on_marked_down: OnMarkedDown,
+    /// Our own name.
+    pub(super) hop: &'a str,
+    /// The name of a cookie that only we set.
+    pub(super) own_cookie: Option<&'a str>,
+    /// Whether the client's connection may be kept, asked when the response begins.
+    pub(super) keep_alive: &'a dyn Fn() -> bool,
+    /// The time, as `Date` has it.
+    pub(super) date: &'a dyn Fn() -> [u8; 29],
+    pub(super) reused: bool,
+    /// Where the response is read into, from its first byte on.
+    pub(super) buffer: &'a mut Option<Buffer>,
+    pub(super) record: &'a mut Record,
+}
+
+/// Who may send further requests on a connection to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    Anyone,
+    /// The client whose request it carried: it holds state of that client's.
+    Client,
+}
+
+/// How it ended.
+pub(super) enum Outcome {
+    /// The client has the whole response.
+    Answered {
+        keep_client: bool,
+        /// For whom the server's connection is kept.
+        keep_server: Option<Holder>,
+    },
+    /// The client has been told that the protocol changes.
+    Upgraded,
+    /// No byte of a response has been passed on.
+    Failed {
+        failure: Failure,
+        ending: Ending,
+        reason: String,
+    },
+    /// A part of the response has been passed on.
+    Broken(Ending, String),
+    /// The client is at fault; 499: it has gone.
+    Client {
+        status: u16,
+        ending: Ending,
+        reason: String,
+    },
+}
+
+impl Outcome {
+    fn failed(failure: Failure, reason: String) -> Self {
+        let ending = match failure {
+            Failure::Connect => *b"SC",
+            Failure::Closed { .. } => *b"SH",
+            Failure::TimedOut => *b"sH",
+            Failure::BadResponse => *b"PH",
+            Failure::Answered => *b"SD",
+        };
+        Self::Failed {
+            failure,
+            ending,
+            reason,
+        }
+    }
+}
+
+/// How far it is.
+#[derive(Default)]
+struct Stage {
+    /// Bytes of the request that were written.
+    sent: Cell<u64>,
+    /// When the last of them was, or it was given up.
+    sent_at: Cell<Option<Instant>>,
+    /// Whether the whole request was written. Otherwise neither connection may carry another one.
+    is_sent: Cell<bool>,
+    /// How long after that the final response began.
+    began_after: Cell<Option<Duration>>,
+    /// The final response's status, once a byte of it may have been passed on; 0 before.
+    status: Cell<u16>,
+    /// Bytes that were written to the client, and those of heads that were to be.
+    delivered: Cell<u64>,
+    heads: Cell<u64>,
+}
+
+impl Stage {
+    /// A head is about to be written to the client.
+    fn count_head(&self, head: &Outgoing) {
+        self.heads.set(self.heads.get() + head.len() as u64);
+    }
+
+    /// Whether a byte of the final response may have been passed on.
+    const fn is_answered(&self) -> bool {
+        self.status.get() != 0
+    }
+}
+
+/// Why sending ended.
+enum Stop {
+    /// The client is at fault.
+    Client(Outcome),
+    /// The server takes no more; it may have answered.
+    Server,
+}
+
+impl Attempt<'_, '_> {
+    /// Makes the attempt; also tells how many bytes of the request were sent. Called once, as its halves.
+    pub(super) async fn run(&mut self) -> (Outcome, u64) {
+        let stage = Stage::default();
+        let carrier = self.server.tcp().cloned();
+        let left = || carrier.as_ref().map(Tcp::left);
+        let before = left();
+        let Parts {
+            request,
+            onward,
+            response,
+            back,
+            lines,
+            rewritten,
+            ..
+        } = &mut *self.heads;
+        let request = &*request;
+        let edit = self.rules.map(|rules| rules.response_edit(rewritten));
+        let (from_client, to_client) = self.client.split();
+        let (from_server, to_server) = self.server.split();
+        let head_len = onward.len() as u64;
+        let mut sending = Sending {
+            head: onward,
+            front: self.front,
+            text: self.text,
+            request,
+            window: self.window,
+            body: self.body.clone(),
+            from: from_client,
+            to: to_server,
+            timer: self.client_timer,
+            limit: self.client_limit,
+            most: self.allowance.body,
+            pace: Pace::new(self.client_limit, self.body_rate),
+            stage: &stage,
+        };
+        let mut receiving = Receiving {
+            request,
+            text: self.text,
+            response,
+            back,
+            buffer: self.buffer,
+            from: from_server,
+            to: to_client,
+            timer: self.server_timer,
+            client_limit: self.client_limit,
+            limit: self.allowance.response.unwrap_or(self.timeouts.response),
+            edit: edit.unwrap_or_default(),
+            hop: self.hop,
+            lines,
+            own_cookie: self.own_cookie,
+            keep_alive: self.keep_alive,
+            date: self.date,
+            reused: self.reused,
+            stage: &stage,
+        };
+        let repeatable = request.method.is_idempotent();
+        let shut_down = self.on_marked_down == OnMarkedDown::ShutdownSessions;
+        let mut sending = pin!(sending.run());
+        let mut receiving = pin!(receiving.run());
+        let mut interrupted = self.member.interrupted();
+        let mut dying: Option<Dying> = None;
+        let mut is_sending = true;
+        let outcome = poll_fn(|cx| {
+            if is_sending && let Poll::Ready(stop) = sending.as_mut().poll(cx) {
+                match stop {
+                    Stop::Client(outcome) => return Poll::Ready(outcome),
+                    Stop::Server => is_sending = false,
+                }
+            }
+            if let Poll::Ready(outcome) = receiving.as_mut().poll(cx) {
+                return Poll::Ready(outcome);
+            }
+            // One that was marked down may be busy with this very request, and sending it elsewhere would make the next one so.
+            // Only of one that is dead no answer comes: what may be asked elsewhere is not left waiting for it.
+            while let Poll::Ready(why) = Pin::new(&mut interrupted).poll(cx) {
+                let shut = shut_down || why == Interrupt::Ended;
+                if let Some(outcome) = shut.then(|| interrupt(&stage, why)) {
+                    return Poll::Ready(outcome);
+                }
+                let may_move = repeatable && !stage.is_answered();
+                if let (Interrupt::Lost, true, Some(carrier)) = (why, may_move, carrier.clone()) {
+                    dying = Some(Box::pin(async move { carrier.is_dead().await }));
+                }
+                interrupted = self.member.interrupted();
+            }
+            let is_dead = dying.as_mut().map(|dying| dying.as_mut().poll(cx));
+            if let Some(Poll::Ready(is_dead)) = is_dead {
+                dying = None;
+                if is_dead && repeatable && !stage.is_answered() {
+                    return Poll::Ready(interrupt(&stage, Interrupt::Lost));
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        let record = &mut *self.record;
+        record.bytes += stage.delivered.get();
+        record.head_bytes += stage.heads.get();
+        record.body_bytes = stage.sent.get().saturating_sub(head_len);
+        if stage.is_answered() {
+            record.status = stage.status.get();
+        }
+        match (stage.began_after.get(), stage.sent_at.get()) {
+            (Some(after), _) => {
+                record.response = Leg::of(after);
+                self.member.answered(after);
+            }
+            (None, Some(sent_at)) => record.response.span = sent_at.elapsed(),
+            (None, None) => {}
+        }
+        // What was written waits for others, and may never have left.
+        let has_left = before.is_none() || left() != before;
+        if let (false, Outcome::Failed { .. }, Some(carrier)) = (has_left, &outcome, &carrier) {
+            carrier.abandon();
+        }
+        (outcome, if has_left { stage.sent.get() } else { 0 })
+    }
+}
+
+/// Whether the server's kernel acknowledges nothing on a connection any more.
+type Dying = Pin<Box<dyn Future<Output = bool>>>;
+
+/// How an attempt ends that is interrupted.
+fn interrupt(stage: &Stage, why: Interrupt) -> Outcome {
+    let (letter, reason) = (why.letter(), why.reason());
+    if stage.is_answered() {
+        return Outcome::Broken([letter, b'D'], reason.into());
+    }
+    Outcome::Failed {
+        failure: Failure::Closed { stale: false },
+        ending: [letter, b'H'],
+        reason: reason.into(),
+    }
+}

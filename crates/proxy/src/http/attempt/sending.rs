@@ -1,0 +1,183 @@
+//! The request's half of an attempt.
+
+use super::{Outcome, Stage, Stop};
+use crate::http::body::Body;
+use crate::http::large::{self, Text};
+use crate::io::{self, Fault, Reader, Timer, Window, Writer};
+use crate::log::Ending;
+use gaiola_core::forward::Outgoing;
+use gaiola_model::http::RequestHead;
+use std::cell::RefCell;
+use std::future::pending;
+use std::time::{Duration, Instant};
+
+/// The request's way to the server.
+pub(super) struct Sending<'a, 'b> {
+    pub(super) head: &'a Outgoing,
+    pub(super) front: &'a [u8],
+    pub(super) text: &'a RefCell<Text>,
+    pub(super) request: &'a RequestHead,
+    pub(super) window: &'a mut Window<'b>,
+    pub(super) body: Body,
+    pub(super) from: Reader<'a>,
+    pub(super) to: Writer<'a>,
+    pub(super) timer: &'a mut Timer,
+    pub(super) limit: Duration,
+    /// Most bytes that the body may have.
+    pub(super) most: Option<u64>,
+    pub(super) pace: Pace,
+    pub(super) stage: &'a Stage,
+}
+
+/// How fast a body comes, while it is waited for.
+pub(super) struct Pace {
+    /// What the client may take besides.
+    grace: Duration,
+    /// Bytes a second; 0: any.
+    rate: u32,
+    waited: Duration,
+    received: u64,
+}
+
+impl Pace {
+    pub(super) const fn new(grace: Duration, rate: u32) -> Self {
+        Self {
+            grace,
+            rate,
+            waited: Duration::ZERO,
+            received: 0,
+        }
+    }
+
+    /// How long the next bytes may take.
+    fn left(&self) -> Duration {
+        let millis = self
+            .received
+            .saturating_mul(1000)
+            .checked_div(self.rate.into());
+        let earned = millis.map_or(Duration::MAX, Duration::from_millis);
+        let all = self.grace.saturating_add(earned);
+        all.saturating_sub(self.waited)
+    }
+
+    /// So many bytes took so long.
+    fn add(&mut self, received: usize, waited: Duration) {
+        self.received += received as u64;
+        self.waited += waited;
+    }
+}
+
+impl Sending<'_, '_> {
+    /// Until it is over. Called once; taken by value its future would hold it twice.
+    pub(super) async fn run(&mut self) -> Stop {
+        match self.send().await {
+            Ok(()) => {
+                self.stage.sent_at.set(Some(Instant::now()));
+                self.stage.is_sent.set(true);
+            }
+            Err(stop) => {
+                // The response, if there is one, is there already.
+                self.stage.sent_at.set(Some(Instant::now()));
+                return stop;
+            }
+        }
+        self.watch().await
+    }
+
+    async fn send(&mut self) -> Result<(), Stop> {
+        self.pace.received += self.window.filled().len() as u64;
+        let part = self.take()?;
+        let body = &self.window.filled()[..part];
+        let large = self.text.borrow().large();
+        let front = large.as_ref().map_or(self.front, |large| large.filled());
+        let pieces = self.head.slices(front).chain([body]);
+        let written = io::write_pieces(&mut self.to, pieces, &self.stage.sent);
+        self.timer
+            .within(self.limit, written)
+            .await
+            .map_err(|_| Stop::Server)?;
+        drop(large);
+        self.window.consume(part);
+        while !self.body.is_done() {
+            if self.window.filled().is_empty() {
+                self.read().await?;
+            }
+            let part = self.take()?;
+            let body = &self.window.filled()[..part];
+            let written = io::write_pieces(&mut self.to, [body].into_iter(), &self.stage.sent);
+            self.timer
+                .within(self.limit, written)
+                .await
+                .map_err(|_| Stop::Server)?;
+            self.window.consume(part);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<usize, Stop> {
+        let taken = self.body.take(self.window.filled());
+        let taken = taken.map_err(|bad| self.stop(400, *b"PD", bad.to_string()))?;
+        match (&self.body, self.most) {
+            (Body::Chunked(chunks), Some(most)) if chunks.data_taken() > most => {
+                Err(self.stop(413, *b"PD", format!("its body has more than {most} bytes")))
+            }
+            _ => Ok(taken),
+        }
+    }
+
+    /// The client is at fault; `broken` is how it has ended where an answer has begun.
+    fn stop(&self, status: u16, broken: Ending, reason: String) -> Stop {
+        Stop::Client(match self.stage.is_answered() {
+            true => Outcome::Broken(broken, reason),
+            false => Outcome::Client {
+                status,
+                ending: [broken[0], b'H'],
+                reason,
+            },
+        })
+    }
+
+    async fn read(&mut self) -> Result<(), Stop> {
+        if self.window.is_full() {
+            self.window.reuse();
+            // Without its body it cannot be sent once more.
+            large::give_up(self.text, self.request);
+        }
+        let left = match self.stage.is_answered() {
+            true => Duration::MAX, // it may be a conversation
+            false => self.pace.left(),
+        };
+        let began = Instant::now();
+        let read = io::read(&mut self.from, self.window);
+        let fault = match self.timer.within(self.limit.min(left), read).await {
+            Ok(count) => {
+                self.pace.add(count, began.elapsed());
+                return Ok(());
+            }
+            Err(fault) => fault,
+        };
+        Err(match fault {
+            Fault::Deadline if left < self.limit => {
+                let rate = self.pace.rate;
+                let why = format!("the client sent its request at less than {rate} bytes a second");
+                self.stop(408, *b"cD", why)
+            }
+            Fault::Deadline => {
+                self.stop(408, *b"cD", "the client stopped sending its request".into())
+            }
+            Fault::Closed | Fault::Os(_) => {
+                self.stop(499, *b"CD", "the client left within its request".into())
+            }
+        })
+    }
+
+    /// Reads ahead, as far as there is room, and notices when the client leaves.
+    async fn watch(&mut self) -> Stop {
+        while !self.window.is_full() {
+            if io::read(&mut self.from, self.window).await.is_err() {
+                return self.stop(499, *b"CD", "the client left".into());
+            }
+        }
+        pending().await
+    }
+}

@@ -1,0 +1,128 @@
+//! Heads in the largest buffers. A worker has few of those, so each is given back once its head has been sent and cannot be
+//! needed again, however long the answer takes after that.
+
+use super::LIMITS;
+use crate::io::Buffer;
+use crate::log;
+use gaiola_model::http::{Field, RequestHead, Span};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Where the text of a request's head is.
+pub(super) enum Text {
+    /// At the beginning of the request's buffer.
+    Front,
+    /// In one of the largest buffers; the request's own buffer begins behind it.
+    Large(Rc<Buffer>),
+    /// Given up, but for what the log tells of it. The head is of this text; `None` once it stands for the request's.
+    Digest(Option<Box<RequestHead>>, Vec<u8>),
+}
+
+impl Text {
+    /// The text that the request's head refers to, of so many bytes where it is in the request's buffer.
+    pub(super) fn of<'a>(&'a self, buffer: &'a Buffer, len: usize) -> &'a [u8] {
+        match self {
+            Self::Front => buffer.front(len),
+            Self::Large(text) => text.filled(),
+            Self::Digest(_, text) => text,
+        }
+    }
+
+    /// The head's buffer, where it is one of the largest.
+    pub(super) fn large(&self) -> Option<Rc<Buffer>> {
+        match self {
+            Self::Large(text) => Some(Rc::clone(text)),
+            Self::Front | Self::Digest(..) => None,
+        }
+    }
+}
+
+/// Gives up one of the largest buffers: the head in it is needed no more.
+pub(super) fn give_up(text: &RefCell<Text>, head: &RequestHead) {
+    let large = text.borrow().large();
+    if let Some(large) = large {
+        let (head, rest) = digest(head, large.filled());
+        text.replace(Text::Digest(Some(Box::new(head)), rest));
+    }
+}
+
+/// What the log tells of a head. It is no longer than a head of the usual size: what has no room is cut off.
+fn digest(head: &RequestHead, text: &[u8]) -> (RequestHead, Vec<u8>) {
+    let mut rest = Vec::new();
+    let mut keep = |span: Span| {
+        let start = rest.len();
+        let room = LIMITS.head - start;
+        rest.extend_from_slice(&span.of(text)[..span.len().min(room)]);
+        Span::new(start, rest.len())
+    };
+    let target = keep(head.target);
+    let method_name = keep(head.method_name);
+    let told = |field: &&Field| {
+        let name = field.name.of(text);
+        log::FIELDS
+            .iter()
+            .any(|told| name.eq_ignore_ascii_case(told))
+    };
+    let fields = head.fields.iter().filter(told).map(|field| {
+        let (name, value) = (keep(field.name), keep(field.value));
+        Field {
+            name,
+            value,
+            line_end: value.end,
+            ..*field
+        }
+    });
+    let fields = fields.collect();
+    let path = match head.path.is_empty() {
+        true => Span::default(),
+        false => {
+            let start = (head.path.start - head.target.start) as usize;
+            Span::new(start, (start + head.path.len()).min(target.len()))
+        }
+    };
+    let head = RequestHead {
+        method_name,
+        target,
+        path,
+        query: Span::default(),
+        host: None,
+        fields,
+        ..*head
+    };
+    (head, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_wire::http1::{Limits, Progress, parse_request};
+
+    #[test]
+    fn of_a_head_that_was_given_up_the_log_still_knows_what_it_tells() {
+        let long = "x".repeat(40_000);
+        for (target, path) in [
+            ("/a/b?c", "/a/b"),
+            ("http://a", "/"),
+            ("http://a/b?c", "/b"),
+        ] {
+            let text = format!(
+                "GET {target} HTTP/1.1\r\nHost: a\r\nX: {long}\r\nreferer: r\r\nUser-Agent: {long}\r\n\r\n"
+            );
+            let mut head = RequestHead::default();
+            let limits = Limits {
+                head: 100_000,
+                ..LIMITS
+            };
+            let parsed = parse_request(text.as_bytes(), &mut head, &limits);
+            assert_eq!(parsed, Ok(Progress::Done));
+            let (told, rest) = digest(&head, text.as_bytes());
+            assert_eq!(told.method_name.of(&rest), b"GET");
+            assert_eq!(told.target.of(&rest), target.as_bytes());
+            assert_eq!(told.path(&rest), path.as_bytes());
+            assert_eq!((told.len, told.version), (head.len, head.version));
+            assert_eq!(told.fields[0].value.of(&rest), b"r");
+            assert!(!told.fields[1].value.is_empty());
+            assert_eq!(rest.len(), LIMITS.head);
+        }
+    }
+}

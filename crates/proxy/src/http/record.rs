@@ -1,0 +1,168 @@
+//! What is noted about a request while it is served, for its line in the log and for the metrics.
+
+use super::Connection;
+use crate::log::{Asked, ClientAt, Ending, Entry, GOOD, Leg};
+use crate::serving::{Place, Serving};
+use crate::sessions::Way;
+use crate::thread::Worker;
+use gaiola_core::forward;
+use gaiola_model::http::RequestHead;
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// Longest request id: what `core::forward` lets pass.
+const ID_LIMIT: usize = 128;
+
+/// Notes about one request.
+pub(super) struct Record {
+    pub(super) begun: Instant,
+    /// Until its head was there, and on its way to a server and back.
+    pub(super) head: Leg,
+    pub(super) queue: Leg,
+    pub(super) connect: Leg,
+    pub(super) response: Leg,
+    /// How it comes to a server, and behind how many.
+    pub(super) way: Way,
+    /// Whose it is, once that is known: the sender's, or whom a trusted one names.
+    pub(super) client: Option<IpAddr>,
+    /// 0: none was sent.
+    pub(super) status: u16,
+    /// Bytes that were sent to the client.
+    pub(super) bytes: u64,
+    /// Of these, the bytes of heads.
+    pub(super) head_bytes: u64,
+    /// Bytes of the request's body that were passed on.
+    pub(super) body_bytes: u64,
+    pub(super) retries: u32,
+    /// Whether one of them went to another server.
+    pub(super) redispatched: bool,
+    /// What its cookie said, and what was done with it.
+    pub(super) cookie: [u8; 2],
+    pub(super) ending: Ending,
+    pub(super) place: Place,
+    /// Whether it has been counted by limits of rate.
+    pub(super) counted: bool,
+    /// What went wrong.
+    pub(super) reason: Cow<'static, str>,
+    id: [u8; ID_LIMIT],
+    id_len: usize,
+}
+
+impl Record {
+    /// A request that has just begun, with an id of our own.
+    pub(super) fn new(worker: &Worker, begun: Instant) -> Self {
+        let mut id = [0; ID_LIMIT];
+        let made = worker.make_id();
+        id[..made.len()].copy_from_slice(&made);
+        Self {
+            begun,
+            head: Leg::default(),
+            queue: Leg::default(),
+            connect: Leg::default(),
+            response: Leg::default(),
+            way: Way::default(),
+            client: None,
+            status: 0,
+            bytes: 0,
+            head_bytes: 0,
+            body_bytes: 0,
+            retries: 0,
+            redispatched: false,
+            cookie: *b"--",
+            ending: GOOD,
+            place: Place::Nowhere,
+            counted: false,
+            reason: Cow::Borrowed(""),
+            id,
+            id_len: made.len(),
+        }
+    }
+
+    /// Takes the id that a trusted sender gave.
+    pub(super) fn adopt_id(&mut self, head: &RequestHead, buffer: &[u8], trusted: bool) {
+        if let Some(id) = forward::request_id(head, buffer, trusted) {
+            self.id[..id.len()].copy_from_slice(id);
+            self.id_len = id.len();
+        }
+    }
+
+    /// Notes what went wrong, in words and letters.
+    pub(super) fn fail(&mut self, ending: Ending, reason: impl Into<Cow<'static, str>>) {
+        self.ending = ending;
+        self.reason = reason.into();
+    }
+
+    /// The request's id.
+    pub(super) fn id(&self) -> &[u8] {
+        &self.id[..self.id_len]
+    }
+
+    /// Counts the request, and writes its line. `head` is its head and the buffer that begins with it, where it could
+    /// be read.
+    pub(super) fn finish(
+        &self,
+        connection: &Connection,
+        serving: &Serving,
+        head: Option<(&RequestHead, &[u8])>,
+    ) {
+        let (worker, client) = (&connection.worker, &connection.client);
+        let Some((index, _)) = serving.frontend(&client.bind) else {
+            return worker.tell_closed(client.address, &client.bind, &self.reason);
+        };
+        let (frontend, config) = serving.of(index);
+        let total = self.begun.elapsed();
+        let series = frontend.series(self.place);
+        series.record(self.status, total);
+        let head_len = head.map_or(0, |(head, _)| head.len as u64);
+        series.record_bytes(head_len + self.body_bytes, self.bytes);
+        if self.ending != GOOD && !self.reason.is_empty() {
+            let id = String::from_utf8_lossy(self.id());
+            let whose = self.client.unwrap_or(client.address);
+            worker.tell_failed((whose, &client.bind), self.status, &id, &self.reason);
+        }
+        if !worker.logs() {
+            return;
+        }
+        let (backend, server) = serving.names(self.place);
+        let told = self.client.filter(|whose| *whose != client.address);
+        let text = |bytes| String::from_utf8_lossy(bytes);
+        let (method, path) = match head {
+            // Queries often carry what nobody should read.
+            Some((head, buffer)) => (text(head.method_name.of(buffer)), text(head.path(buffer))),
+            None => (Cow::Borrowed(""), Cow::Borrowed("")),
+        };
+        connection.worker.log(&Entry {
+            request_id: &text(self.id()),
+            client: match told {
+                Some(told) => ClientAt::Tcp((told, client.port).into()),
+                None => client.logged(config),
+            },
+            sender: told.map(|_| client.address),
+            frontend: &config.name,
+            backend,
+            server,
+            method: &method,
+            path: &path,
+            status: self.status,
+            bytes: self.bytes,
+            queue_ms: self.queue,
+            connect_ms: self.connect,
+            response_ms: self.response,
+            total_ms: Leg::of(total),
+            retries: self.retries,
+            reason: &self.reason,
+            asked: head.map_or(Asked::Unreadable, |(head, buffer)| {
+                Asked::Request(head, buffer)
+            }),
+            head: self.head,
+            head_bytes: self.head_bytes,
+            tls: connection.client.stream.tls().is_some(),
+            ending: self.ending,
+            cookie: self.cookie,
+            load: connection.worker.load(serving, index, self.place),
+            redispatched: self.redispatched,
+            ahead: self.way.ahead(),
+        });
+    }
+}

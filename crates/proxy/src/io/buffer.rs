@@ -1,0 +1,264 @@
+//! Memory that bytes are read into, held only while there are some.
+
+use crate::spare::Spare;
+use gaiola_model::proxy::Allowance;
+use std::cell::{Cell, RefCell};
+
+/// Bytes of a buffer: a head must fit, and a body passes in pieces of this size.
+pub(crate) const BUFFER_LEN: usize = 16 * 1024;
+
+/// Bytes of a long buffer: two records of TLS as they are sent, or a head and a body of 16 KiB with room to spare.
+const LONG_LEN: usize = 34 * 1024;
+
+/// Bytes of a buffer for the largest head that a route may allow, with room for a part of the body.
+const LARGEST_LEN: usize = Allowance::MOST_HEAD as usize + 1024;
+
+/// How many of the largest buffers a worker has at a time, so that nobody makes it take memory without end: 16 MiB.
+const MOST_LARGEST: usize = 256;
+
+/// A piece of memory of [`BUFFER_LEN`], [`LONG_LEN`] or [`LARGEST_LEN`] bytes, of which `start..end` is filled.
+pub(crate) struct Buffer {
+    data: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+type Spares = RefCell<Spare<Box<[u8]>>>;
+
+thread_local! {
+    static SPARE: Spares = const { RefCell::new(Spare::new(1024)) };
+    static SPARE_LONG: Spares = const { RefCell::new(Spare::new(256)) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Gives memory back that was not needed of late.
+pub(crate) fn trim() {
+    SPARE.with_borrow_mut(Spare::trim);
+    SPARE_LONG.with_borrow_mut(Spare::trim);
+}
+
+impl Buffer {
+    /// An empty buffer, out of the worker's spare ones where there are some.
+    pub(crate) fn take() -> Self {
+        Self::of(SPARE.with_borrow_mut(Spare::take), BUFFER_LEN)
+    }
+
+    /// An empty long buffer, for records of TLS and for responses.
+    pub(crate) fn take_long() -> Self {
+        Self::of(SPARE_LONG.with_borrow_mut(Spare::take), LONG_LEN)
+    }
+
+    fn of(spare: Option<Box<[u8]>>, len: usize) -> Self {
+        Self {
+            data: spare.unwrap_or_else(|| vec![0; len].into_boxed_slice()),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Moves what is filled into a buffer of the largest kind, unless it is in one already. Whether there was one: a
+    /// worker has so many of them only.
+    pub(crate) fn make_room(&mut self) -> bool {
+        if self.data.len() == LARGEST_LEN {
+            return true;
+        }
+        let used = LARGEST.get();
+        if used == MOST_LARGEST {
+            return false;
+        }
+        LARGEST.set(used + 1);
+        let mut larger = Self::of(None, LARGEST_LEN);
+        let filled = self.filled();
+        larger.data[..filled.len()].copy_from_slice(filled);
+        larger.end = filled.len();
+        *self = larger;
+        true
+    }
+
+    /// What is filled and not consumed.
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// As [`Self::filled`], to be deciphered in its place.
+    pub(super) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..self.end]
+    }
+
+    /// Whether nothing is filled.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether no byte more fits without moving what is there.
+    pub(crate) fn is_full(&self) -> bool {
+        self.end == self.data.len()
+    }
+
+    /// The first `count` filled bytes are no longer needed.
+    pub(crate) fn consume(&mut self, count: usize) {
+        assert!(count <= self.end - self.start, "consumed more than filled");
+        self.start += count;
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Nothing in it is needed any more.
+    pub(crate) const fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Moves what is filled to the front.
+    pub(crate) fn compact(&mut self) {
+        if self.start > 0 {
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// Splits off the first `count` filled bytes: they stay as they are while the rest is used as a buffer. What is
+    /// filled afterwards must be told by [`Self::keep`].
+    pub(crate) fn split(&mut self, count: usize) -> (&[u8], Window<'_>) {
+        assert_eq!(self.start, 0, "only a compact buffer is split");
+        let (head, rest) = self.data.split_at_mut(count);
+        let end = self.end - count;
+        let window = Window {
+            data: rest,
+            start: 0,
+            end,
+            overwritten: false,
+        };
+        (head, window)
+    }
+
+    /// Its first `count` bytes, consumed or not.
+    pub(crate) fn front(&self, count: usize) -> &[u8] {
+        &self.data[..count]
+    }
+
+    /// What is filled from now on, as offsets from the buffer's beginning.
+    pub(crate) fn keep(&mut self, range: std::ops::Range<usize>) {
+        assert!(range.end <= self.data.len(), "kept more than there is");
+        (self.start, self.end) = (range.start, range.end);
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Everything behind what is filled, to be read into; of the largest kind as much as a buffer of the usual size has, so
+    /// that what comes behind a head fits one.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        let end = match self.data.len() {
+            LARGEST_LEN => LARGEST_LEN.min(self.end + BUFFER_LEN),
+            len => len,
+        };
+        &mut self.data[self.end..end]
+    }
+
+    /// What is filled behind the first `count` bytes, in a buffer of the usual size; `None` where this is none of the
+    /// largest kind.
+    pub(crate) fn behind(&self, count: usize) -> Option<Self> {
+        (self.data.len() == LARGEST_LEN).then(|| {
+            let mut behind = Self::take();
+            let rest = &self.filled()[count..];
+            behind.space()[..rest.len()].copy_from_slice(rest);
+            behind.advance(rest.len());
+            behind
+        })
+    }
+
+    /// So many bytes of [`Self::space`] have been filled.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.end += count;
+        assert!(self.end <= self.data.len(), "filled more than there is");
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let data = std::mem::take(&mut self.data);
+        let kept = match data.len() {
+            LARGEST_LEN => {
+                let _ = LARGEST.try_with(|used| used.set(used.get() - 1));
+                return;
+            }
+            LONG_LEN => &SPARE_LONG,
+            _ => &SPARE,
+        };
+        // At a thread's end the spare ones may be gone already.
+        let _ = kept.try_with(|spare| spare.borrow_mut().give(data));
+    }
+}
+
+/// The part of a [`Buffer`] behind a head that must not move.
+pub(crate) struct Window<'a> {
+    data: &'a mut [u8],
+    start: usize,
+    end: usize,
+    overwritten: bool,
+}
+
+impl Window<'_> {
+    /// What is filled and not consumed.
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// What is filled, as offsets behind the head.
+    pub(crate) const fn range(&self) -> std::ops::Range<usize> {
+        self.start..self.end
+    }
+
+    /// Whether bytes that were consumed have been written over: then the body cannot be sent again.
+    pub(crate) const fn was_overwritten(&self) -> bool {
+        self.overwritten
+    }
+
+    /// The first `count` filled bytes have been used.
+    pub(crate) fn consume(&mut self, count: usize) {
+        assert!(count <= self.end - self.start, "consumed more than filled");
+        self.start += count;
+    }
+
+    /// Whether no byte can be read without writing over consumed ones.
+    pub(crate) fn is_full(&self) -> bool {
+        self.end == self.data.len()
+    }
+
+    /// Gives up what was consumed, so that there is room again. Nothing may be filled.
+    pub(crate) fn reuse(&mut self) {
+        assert_eq!(self.start, self.end, "bytes would be lost");
+        self.overwritten |= self.start > 0;
+        (self.start, self.end) = (0, 0);
+    }
+}
+
+/// Something that bytes are read into.
+pub(crate) trait Sink {
+    /// The free part; never empty when it is read into.
+    fn space(&mut self) -> &mut [u8];
+    /// So many bytes of it have been filled.
+    fn advance(&mut self, count: usize);
+}
+
+impl Sink for Buffer {
+    fn space(&mut self) -> &mut [u8] {
+        Self::space(self)
+    }
+
+    fn advance(&mut self, count: usize) {
+        Self::advance(self, count);
+    }
+}
+
+impl Sink for Window<'_> {
+    fn space(&mut self) -> &mut [u8] {
+        &mut self.data[self.end..]
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.end += count;
+    }
+}

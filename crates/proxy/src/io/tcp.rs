@@ -1,0 +1,582 @@
+//! A TCP connection. What is written to it in small pieces leaves together with those of others.
+
+use super::outbox::{self, Late};
+use gaiola_os as os;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use socket2::{SockRef, TcpKeepalive};
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes of one connection that wait at most: more is sent at once, and written no faster than it is taken.
+const WAITING: usize = 16 * 1024;
+
+/// Where nobody has the connection any more, its peer may take nothing of what is late for so many looks in a row.
+const PATIENCE: u32 = 30;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The kernel sends a keep-alive probe after this much silence, and then as often: the shortest that it knows.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+
+/// The peer's kernel has this long to acknowledge one.
+const ACK_LIMIT: Duration = Duration::from_millis(300);
+
+/// Between two looks at whether it has.
+const ACK_POLL: Duration = Duration::from_millis(20);
+
+/// The steps of the kernel's clock.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A connection; clones are the same one. It is closed when the last one is dropped and what was written has left. Where
+/// that is not all of it, the peer gets a reset, no good end.
+#[derive(Clone)]
+pub(crate) struct Tcp(Rc<Inner>);
+
+struct Inner {
+    stream: TcpStream,
+    sending: RefCell<Sending>,
+    /// Bytes that have left.
+    left: Cell<u64>,
+    /// Whether a task of its own sends what is late.
+    has_task: Cell<bool>,
+}
+
+/// What has become of what was written.
+enum Sending {
+    /// It has left.
+    Done,
+    /// So many bytes of it wait in the outbox, all of them until they are sent one message after the other.
+    Waits(usize),
+    /// There was no room for this rest of it.
+    Late(Vec<u8>),
+    /// Nothing more can be sent.
+    Broken(Errno),
+}
+
+impl From<TcpStream> for Tcp {
+    fn from(stream: TcpStream) -> Self {
+        Self(Rc::new(Inner {
+            stream,
+            sending: RefCell::new(Sending::Done),
+            left: Cell::new(0),
+            has_task: Cell::new(false),
+        }))
+    }
+}
+
+impl Tcp {
+    /// The connection as the system has it: to be read from, and asked about.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.0.stream
+    }
+
+    /// Whether it is this connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether the peer's kernel acknowledges nothing any more, found out by keep-alive probes within 1.3 s. A process that is
+    /// busy or hangs does not matter: its kernel acknowledges all the same.
+    pub(crate) async fn is_dead(&self) -> bool {
+        let connection = SockRef::from(&self.0.stream);
+        let (begun, before) = (Instant::now(), self.since_last_ack());
+        // The interval first: the time of silence may be over already, and then the first probe leaves at once.
+        let often = TcpKeepalive::new().with_interval(KEEPALIVE);
+        let soon = TcpKeepalive::new().with_time(KEEPALIVE);
+        let probing = connection.set_tcp_keepalive(&often);
+        let probing = probing.and_then(|()| connection.set_tcp_keepalive(&soon));
+        let (Some(before), Ok(())) = (before, probing) else {
+            return true;
+        };
+        let answered = || {
+            let ago = self.since_last_ack();
+            ago.is_some_and(|ago| ago + TICK < before + begun.elapsed())
+        };
+        while begun.elapsed() < KEEPALIVE + ACK_LIMIT && !answered() {
+            tokio::time::sleep(ACK_POLL).await;
+        }
+        // One probe that gets lost later must not end what is well now.
+        let _ = connection.set_keepalive(false);
+        !answered()
+    }
+
+    /// How long ago the peer's kernel last acknowledged anything; `None`: the connection is no more.
+    fn since_last_ack(&self) -> Option<Duration> {
+        os::socket::since_last_ack(self.0.stream.as_fd()).ok()
+    }
+
+    /// Until the peer's kernel has acknowledged all that has left, or nothing more of it for a second.
+    pub(super) async fn acknowledged(&self) {
+        os::socket::acknowledged(self.0.stream.as_fd(), Duration::from_secs(1)).await;
+    }
+
+    /// Nothing of what waits leaves any more.
+    pub(crate) fn abandon(&self) {
+        let mut sending = self.0.sending.borrow_mut();
+        if matches!(*sending, Sending::Waits(_) | Sending::Late(_)) {
+            *sending = Sending::Broken(Errno::CONNRESET);
+        }
+    }
+
+    /// How many of the bytes that were written have left, but for what the kernel moved by itself.
+    pub(crate) fn left(&self) -> u64 {
+        self.0.left.get()
+    }
+
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.stream.poll_read_ready(cx))?;
+            match self.try_read(into.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(count) => {
+                    into.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Reads what there is without waiting for it; the system is not asked unless the event loop has heard of something.
+    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let stream = &self.0.stream;
+        let wanted = into.len();
+        let receive = || Ok(rustix::net::recv(stream, into, RecvFlags::empty())?.0);
+        let count = stream.try_io(Interest::READABLE, receive)?;
+        match count {
+            // The system tells an error once, and afterwards of a good end.
+            0 => {
+                if let Some(error) = self.broken().filter(|error| *error != Errno::PIPE) {
+                    return Err(error.into());
+                }
+            }
+            _ if count < wanted => spent(stream, Interest::READABLE),
+            _ => {}
+        }
+        Ok(count)
+    }
+
+    /// Writes some of the pieces. Small ones leave together with others, in the same turn of the event loop.
+    pub(super) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.when_there_is_room(cx, || self.try_write(pieces))
+    }
+
+    /// As [`Self::poll_write`], without waiting.
+    pub(super) fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.send_late()?;
+        let len = pieces.iter().map(|piece| piece.len()).sum();
+        if outbox::add(self, pieces, len) {
+            return Ok(len);
+        }
+        self.leave()?;
+        let stream = &self.0.stream;
+        let written = stream.try_io(Interest::WRITABLE, || match pieces {
+            [piece] => Ok(rustix::net::send(stream, piece, SendFlags::NOSIGNAL)?),
+            pieces => Ok(rustix::io::writev(stream, pieces)?),
+        });
+        let written = written.map_err(|error| self.broke(error))?;
+        self.0.count(written);
+        if written < len {
+            spent(stream, Interest::WRITABLE);
+        }
+        Ok(written)
+    }
+
+    /// Has the peer notice that this is no good end, as far as the kernel can: what happens without is an end like others.
+    pub(super) fn reset_when_dropped(&self) {
+        // Once it is dropped an end would leave with what was written.
+        let _ = self.leave();
+        self.abandon();
+        let _ = SockRef::from(&self.0.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Ready when all that was written has left: before anything is sent in other ways.
+    pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.when_there_is_room(cx, || self.leave())
+    }
+
+    /// Ready when nothing is late.
+    pub(super) fn poll_late(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.when_there_is_room(cx, || self.0.send_late())
+    }
+
+    /// Attempts it until it has the room that it needs.
+    fn when_there_is_room<T>(
+        &self,
+        cx: &mut Context<'_>,
+        attempt: impl Fn() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            match attempt() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.0.stream.poll_write_ready(cx))?;
+                }
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Sends what was written, as far as there is room.
+    fn leave(&self) -> io::Result<()> {
+        if matches!(*self.0.sending.borrow(), Sending::Waits(_)) {
+            outbox::flush();
+        }
+        self.0.send_late()
+    }
+
+    /// Tells the other side that nothing more comes.
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_sent(cx))?;
+        match rustix::net::shutdown(&self.0.stream, Shutdown::Write) {
+            // There may still be something to be read from a connection that is no more.
+            Ok(()) | Err(Errno::NOTCONN) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    /// So many bytes more wait in the outbox; `false` where these are too many.
+    pub(super) fn wait(&self, len: usize) -> bool {
+        let mut sending = self.0.sending.borrow_mut();
+        let before = match *sending {
+            Sending::Waits(before) => before,
+            Sending::Done | Sending::Late(_) | Sending::Broken(_) => 0,
+        };
+        let fits = before + len <= WAITING;
+        if fits {
+            *sending = Sending::Waits(before + len);
+        }
+        fits
+    }
+
+    /// Remembers why nothing more can be sent: the system tells it once.
+    pub(super) fn broke(&self, error: io::Error) -> io::Error {
+        if error.kind() != io::ErrorKind::WouldBlock
+            && let Some(errno) = Errno::from_io_error(&error)
+        {
+            *self.0.sending.borrow_mut() = Sending::Broken(errno);
+        }
+        error
+    }
+
+    /// Sends a message out of the outbox. What has no room leaves as soon as it has.
+    pub(super) fn send_now(self, message: &[u8]) {
+        // Where nobody has the connection any more, its end leaves with the last of what was written.
+        let is_last = Rc::strong_count(&self.0) == 1;
+        let flags = if is_last {
+            SendFlags::MORE
+        } else {
+            SendFlags::empty()
+        };
+        let mut sending = self.0.sending.borrow_mut();
+        let rest = match &mut *sending {
+            Sending::Broken(_) => return,
+            Sending::Late(rest) => return rest.extend_from_slice(message),
+            Sending::Done | Sending::Waits(_) => match self.0.send(message, flags) {
+                Ok(count) => &message[count..],
+                Err(error) => return *sending = Sending::Broken(error),
+            },
+        };
+        if rest.is_empty() {
+            *sending = Sending::Done;
+            if is_last {
+                let _ = rustix::net::shutdown(&self.0.stream, Shutdown::Write);
+            }
+        } else {
+            *sending = Sending::Late(rest.to_vec());
+            drop(sending);
+            if !self.0.has_task.replace(true) {
+                tokio::task::spawn_local(self.send_rest());
+            }
+        }
+    }
+
+    /// Sends what is late, whether or not anybody still has the connection. Who has it keeps the time.
+    async fn send_rest(self) {
+        let _counted = Late::new();
+        let mut idle = 0;
+        loop {
+            let before = self.0.late();
+            if before == 0 || idle == PATIENCE {
+                return self.0.has_task.set(false);
+            }
+            let all = (self.0.stream).async_io(Interest::WRITABLE, || self.0.send_more());
+            // Whether it is over is seen by what is late.
+            if tokio::time::timeout(LOOK, all).await.is_err() {
+                // The event loop hears of room only once there is much of it.
+                let _ = self.0.send_more();
+            }
+            let is_alone = Rc::strong_count(&self.0) == 1;
+            idle = if is_alone && self.0.late() == before {
+                idle + 1
+            } else {
+                0
+            };
+        }
+    }
+
+    fn broken(&self) -> Option<Errno> {
+        match *self.0.sending.borrow() {
+            Sending::Broken(error) => Some(error),
+            Sending::Done | Sending::Waits(_) | Sending::Late(_) => None,
+        }
+    }
+}
+
+impl Inner {
+    /// Bytes that are late.
+    fn late(&self) -> usize {
+        match &*self.sending.borrow() {
+            Sending::Late(rest) => rest.len(),
+            Sending::Done | Sending::Waits(_) | Sending::Broken(_) => 0,
+        }
+    }
+
+    fn send(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
+        match rustix::net::send(&self.stream, bytes, flags | SendFlags::NOSIGNAL) {
+            Ok(count) => {
+                self.count(count);
+                Ok(count)
+            }
+            Err(Errno::AGAIN) => Ok(0),
+            error => error,
+        }
+    }
+
+    fn count(&self, left: usize) {
+        self.left.set(self.left.get() + left as u64);
+    }
+
+    /// Sends what is late, if the event loop has heard of room.
+    fn send_late(&self) -> io::Result<()> {
+        match *self.sending.borrow() {
+            Sending::Done | Sending::Waits(_) => return Ok(()),
+            Sending::Broken(error) => return Err(error.into()),
+            Sending::Late(_) => {}
+        }
+        self.stream.try_io(Interest::WRITABLE, || self.send_more())
+    }
+
+    /// Sends what is late, until all of it has left.
+    fn send_more(&self) -> io::Result<()> {
+        let mut sending = self.sending.borrow_mut();
+        while let Sending::Late(rest) = &mut *sending {
+            match self.send(rest, SendFlags::empty()) {
+                Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
+                Ok(count) if count < rest.len() => drop(rest.drain(..count)),
+                Ok(_) => *sending = Sending::Done,
+                Err(error) => {
+                    *sending = Sending::Broken(error);
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if matches!(self.sending.get_mut(), Sending::Waits(_) | Sending::Late(_)) {
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// Nothing is left to be read, or no room to write: the system is asked again once the event loop has heard of some.
+fn spent(stream: &TcpStream, interest: Interest) {
+    let _ = stream.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::{Apart, Count};
+    use std::future::poll_fn;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream as Peer};
+    use std::sync::Arc;
+
+    /// Works as a worker's thread does.
+    fn run(work: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(Default::default())
+            .unwrap()
+            .block_on(async {
+                outbox::begin(&Arc::default());
+                work.await;
+                outbox::end();
+            });
+    }
+
+    /// A connection with little room, and its other end.
+    fn pair() -> (Tcp, Peer) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&ours, 8 * 1024).unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&peer, 8 * 1024).unwrap();
+        (TcpStream::from_std(ours).unwrap().into(), peer)
+    }
+
+    async fn write(tcp: &Tcp, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let pieces = [IoSlice::new(bytes)];
+            let count = poll_fn(|cx| tcp.poll_write(cx, &pieces)).await.unwrap();
+            bytes = &bytes[count..];
+        }
+    }
+
+    /// What arrives until the end, taken slowly.
+    fn all_of(mut peer: Peer) -> Vec<u8> {
+        let (mut all, mut piece) = (Vec::new(), [0; 3000]);
+        loop {
+            std::thread::sleep(Duration::from_micros(50));
+            match peer.read(&mut piece).unwrap() {
+                0 => return all,
+                count => all.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+
+    fn numbers(count: u32) -> Vec<u8> {
+        (0..count).flat_map(u32::to_le_bytes).collect()
+    }
+
+    #[test]
+    fn small_messages_leave_behind_what_is_ready() {
+        run(async {
+            let (tcp, mut peer) = pair();
+            write(&tcp, b"one").await;
+            write(&tcp, b"two").await;
+            peer.set_nonblocking(true).unwrap();
+            let mut got = [0; 6];
+            let nothing = peer.read(&mut got).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            tokio::task::yield_now().await;
+            peer.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"onetwo");
+            assert_eq!(tcp.left(), 6);
+        });
+    }
+
+    #[test]
+    fn small_and_large_pieces_arrive_in_order_however_slowly_they_are_taken() {
+        run(async {
+            let (tcp, peer) = pair();
+            let taking = std::thread::spawn(move || all_of(peer));
+            let sent = numbers(50_000);
+            let mut rng = fastrand::Rng::with_seed(3);
+            let mut rest = &sent[..];
+            while !rest.is_empty() {
+                let longest = [10, 1000, 20_000][rng.usize(0..3)];
+                let (piece, others) = rest.split_at(rng.usize(1..=longest).min(rest.len()));
+                write(&tcp, piece).await;
+                rest = others;
+                if rng.u8(0..8) == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            poll_fn(|cx| tcp.poll_shutdown(cx)).await.unwrap();
+            assert!(taking.join().unwrap() == sent);
+        });
+    }
+
+    #[test]
+    fn what_is_late_arrives_though_nobody_has_the_connection_any_more() {
+        run(async {
+            let late: Arc<Apart<Count>> = Arc::default();
+            outbox::begin(&late);
+            let (tcp, peer) = pair();
+            let sent = numbers(1_000_000);
+            let mut count = 0;
+            while !matches!(*tcp.0.sending.borrow(), Sending::Late(_)) {
+                write(&tcp, &sent[count..count + 1000]).await;
+                count += 1000;
+                outbox::flush();
+            }
+            drop(tcp);
+            tokio::task::yield_now().await;
+            assert_eq!(late.get(), 1);
+            let taking = tokio::task::spawn_blocking(move || all_of(peer));
+            assert!(taking.await.unwrap() == sent[..count]);
+            assert_eq!(late.get(), 0);
+        });
+    }
+
+    #[test]
+    fn a_reset_that_was_met_in_sending_is_told_to_whoever_reads() {
+        run(async {
+            let (tcp, peer) = pair();
+            rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+            drop(peer);
+            write(&tcp, b"too late").await;
+            outbox::flush();
+            let read = poll_fn(|cx| tcp.poll_read(cx, &mut ReadBuf::new(&mut [0; 10]))).await;
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(tcp.left(), 0);
+        });
+    }
+
+    #[test]
+    fn who_reads_nothing_has_no_more_written_than_there_is_room_for() {
+        run(async {
+            let (tcp, _peer) = pair();
+            let mut written = 0;
+            let pieces = [IoSlice::new(&[7; 1000])];
+            while let Ok(count) = tcp.try_write(&pieces) {
+                written += count;
+                assert!(written < 4_000_000, "there is no end of it");
+            }
+            assert!(tcp.0.late() <= WAITING);
+        });
+    }
+
+    #[test]
+    fn what_is_abandoned_never_leaves() {
+        run(async {
+            let (tcp, peer) = pair();
+            write(&tcp, b"never").await;
+            tcp.abandon();
+            drop(tcp);
+            outbox::flush();
+            assert_eq!(all_of(peer), b"");
+        });
+    }
+
+    #[test]
+    fn what_never_left_is_followed_by_a_reset() {
+        run(async {
+            let (tcp, mut peer) = pair();
+            while tcp.0.late() == 0 {
+                write(&tcp, &[7; 1000]).await;
+                outbox::flush();
+            }
+            tcp.reset_when_dropped();
+            drop(tcp);
+            let reading = tokio::task::spawn_blocking(move || {
+                let mut all = Vec::new();
+                peer.read_to_end(&mut all)
+            });
+            let error = reading.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+}

@@ -1,0 +1,320 @@
+//! One line of the access log, in each of its formats.
+
+use super::clock::Clock;
+use super::{combined, httplog};
+use crate::orders::Ahead;
+use gaiola_model::http::RequestHead;
+use gaiola_model::proxy_file::LogFormat;
+use jiff::tz::TimeZone;
+use serde::{Serialize, Serializer};
+use std::fmt::{self, Display};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+/// A part of a request's way. In JSON it is written in milliseconds with three places.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leg {
+    /// How long it took, up to where it failed if it did.
+    pub(crate) span: Duration,
+    /// Whether it came to its end.
+    pub(crate) done: bool,
+}
+
+impl Leg {
+    /// One that came to its end.
+    pub(crate) const fn of(span: Duration) -> Self {
+        Self { span, done: true }
+    }
+}
+
+impl Serialize for Leg {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let micros = u32::try_from(self.span.as_micros()).unwrap_or(u32::MAX);
+        serializer.serialize_f64(f64::from(micros) / 1000.0)
+    }
+}
+
+/// How a request or session ended, in HAProxy's two letters. First who ended it: `C` the client or `c` its silence, `S` the
+/// server or `s` its silence, `P` the proxy as a rule or the protocol wants it, `L` the proxy with an answer of its own,
+/// `D` a server that was marked down, `K` the operator. Then what it was doing: `R` reading the request, `Q` waiting for
+/// a server, `C` connecting to it, `H` waiting for its answer, `D` passing bytes on.
+pub(crate) type Ending = [u8; 2];
+
+/// As it should be.
+pub(crate) const GOOD: Ending = *b"--";
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) enum Asked<'a> {
+    /// Nothing: it is a TCP session.
+    Session,
+    /// Something that could not be read.
+    Unreadable,
+    /// A request: its head, and the buffer that begins with it.
+    Request(&'a RequestHead, &'a [u8]),
+}
+
+/// Where the client is whose request or session it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ClientAt {
+    /// At this address.
+    Tcp(SocketAddr),
+    /// On this machine, at a Unix socket: which of the frontend's binds that is, counted from 1.
+    Unix(usize),
+}
+
+impl ClientAt {
+    /// Its address without the port.
+    pub(super) fn address(self) -> impl Display {
+        fmt::from_fn(move |f| match self {
+            Self::Tcp(address) => address.ip().fmt(f),
+            Self::Unix(_) => self.fmt(f),
+        })
+    }
+}
+
+/// As HAProxy has it: `192.0.2.1:41002`, IPv6 without brackets, or `unix:1`.
+impl Display for ClientAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{}:{}", address.ip(), address.port()),
+            Self::Unix(bind) => write!(f, "unix:{bind}"),
+        }
+    }
+}
+
+/// How much was going on when the line was written; only HAProxy's format has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    /// Connections of the process and of the frontend.
+    pub(crate) process: u64,
+    pub(crate) frontend: u64,
+    /// Requests and sessions of the backend and of the server.
+    pub(crate) backend: u64,
+    pub(crate) server: u64,
+}
+
+/// What is told of a request or session.
+#[derive(Debug, Serialize)]
+pub(crate) struct Entry<'a> {
+    pub(crate) request_id: &'a str,
+    #[serde(serialize_with = "without_port")]
+    pub(crate) client: ClientAt,
+    /// Who sent it, where that is another one, whom a trusted sender named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sender: Option<IpAddr>,
+    pub(crate) frontend: &'a str,
+    /// `-` where there is none; so is the server.
+    pub(crate) backend: &'a str,
+    pub(crate) server: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) method: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) path: &'a str,
+    /// 0: none was sent.
+    pub(crate) status: u16,
+    /// Bytes that were sent to the client.
+    pub(crate) bytes: u64,
+    /// Waiting for a server.
+    pub(crate) queue_ms: Leg,
+    /// Until a connection to it stood.
+    pub(crate) connect_ms: Leg,
+    /// From then to the head of its response.
+    pub(crate) response_ms: Leg,
+    /// From the request's first byte to the last one of the response.
+    pub(crate) total_ms: Leg,
+    /// How often it was sent once more.
+    pub(crate) retries: u32,
+    /// What went wrong, in words.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) reason: &'a str,
+    #[serde(skip)]
+    pub(crate) asked: Asked<'a>,
+    /// Until the request's head was there.
+    #[serde(skip)]
+    pub(crate) head: Leg,
+    /// Of `bytes`, those of heads.
+    #[serde(skip)]
+    pub(crate) head_bytes: u64,
+    /// Whether TLS was spoken with the client.
+    #[serde(skip)]
+    pub(crate) tls: bool,
+    #[serde(skip)]
+    pub(crate) ending: Ending,
+    /// What the client's cookie said, and what was done with it, in HAProxy's letters.
+    #[serde(skip)]
+    pub(crate) cookie: [u8; 2],
+    #[serde(skip)]
+    pub(crate) load: Load,
+    /// Whether a retry went to another server.
+    #[serde(skip)]
+    pub(crate) redispatched: bool,
+    /// How many waited already when it began to wait for a server.
+    #[serde(skip)]
+    pub(crate) ahead: Ahead,
+}
+
+fn without_port<S: Serializer>(client: &ClientAt, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&client.address())
+}
+
+/// Writes lines of one format.
+pub(super) struct Scribe {
+    format: LogFormat,
+    clock: Clock,
+}
+
+impl Scribe {
+    /// Local times are of this zone.
+    pub(super) fn new(format: LogFormat, zone: TimeZone) -> Self {
+        let clock = match format {
+            LogFormat::Json => Clock::new("%Y-%m-%dT%H:%M:%S", TimeZone::UTC),
+            LogFormat::Httplog => Clock::new("%d/%b/%Y:%H:%M:%S", zone),
+            LogFormat::Combined => Clock::new("%d/%b/%Y:%H:%M:%S %z", zone),
+        };
+        Self { format, clock }
+    }
+
+    /// Appends the line of what ended `now`.
+    pub(super) fn write(&mut self, entry: &Entry<'_>, now: SystemTime, out: &mut Vec<u8>) {
+        let begun = now.checked_sub(entry.total_ms.span).unwrap_or(now);
+        match self.format {
+            LogFormat::Json => json(entry, &mut self.clock, now, out),
+            LogFormat::Httplog => httplog::write(entry, &mut self.clock, begun, out),
+            LogFormat::Combined => combined::write(entry, &mut self.clock, begun, out),
+        }
+        out.push(b'\n');
+    }
+}
+
+/// One object, which begins with the time.
+fn json(entry: &Entry<'_>, clock: &mut Clock, now: SystemTime, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    clock.write_millis(now, out);
+    out.extend_from_slice(b"Z\",");
+    let object = out.len() - 1;
+    // The comma's place is where the object's brace would stand.
+    serde_json::to_writer(&mut *out, entry).expect("writing to memory");
+    out.copy_within(object + 2.., object + 1);
+    out.pop();
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use gaiola_model::http::Span;
+    use gaiola_wire::http1::{Limits, Progress, parse_request};
+    use std::time::UNIX_EPOCH;
+
+    /// An entry of a request that a server answered.
+    pub(in super::super) fn entry<'a>() -> Entry<'a> {
+        let millis = |millis| Leg::of(Duration::from_millis(millis));
+        Entry {
+            request_id: "5e1f",
+            client: ClientAt::Tcp(([192, 0, 2, 1], 41_002).into()),
+            sender: None,
+            frontend: "site",
+            backend: "web",
+            server: "web1",
+            method: "GET",
+            path: "/a\"b\n",
+            status: 200,
+            bytes: 54,
+            queue_ms: millis(1),
+            connect_ms: Leg::of(Duration::from_micros(1250)),
+            response_ms: millis(3),
+            total_ms: millis(2045),
+            retries: 1,
+            reason: "",
+            asked: Asked::Unreadable,
+            head: millis(0),
+            head_bytes: 49,
+            tls: false,
+            ending: GOOD,
+            cookie: *b"--",
+            load: Load {
+                process: 4,
+                frontend: 3,
+                backend: 2,
+                server: 1,
+            },
+            redispatched: false,
+            ahead: Ahead::default(),
+        }
+    }
+
+    /// The line of a request with every byte that there is in its target, all on one line and within its quotes.
+    pub(in super::super) fn every_byte(format: LogFormat) -> String {
+        let buffer: Vec<u8> = (0..=u8::MAX).collect();
+        let head = RequestHead {
+            target: Span::new(0, buffer.len()),
+            ..RequestHead::default()
+        };
+        let entry = Entry {
+            asked: Asked::Request(&head, &buffer),
+            ..entry()
+        };
+        let mut out = Vec::new();
+        Scribe::new(format, TimeZone::UTC).write(&entry, UNIX_EPOCH, &mut out);
+        let line = String::from_utf8(out).unwrap();
+        let (line, rest) = line.split_once('\n').unwrap();
+        assert_eq!(rest, "");
+        let quotes = if format == LogFormat::Combined { 6 } else { 2 };
+        assert_eq!(line.matches('"').count(), quotes, "{line}");
+        assert!(
+            line.bytes()
+                .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+        );
+        line.to_owned()
+    }
+
+    /// The line of an entry for this request, which ended 2,045 ms after 2023-11-14 22:13:20.045 UTC.
+    pub(in super::super) fn line(format: LogFormat, head: &str, entry: Entry<'_>) -> String {
+        let mut parsed = RequestHead::default();
+        let limits = Limits {
+            head: 8192,
+            target: 8192,
+            fields: 100,
+        };
+        let read = parse_request(head.as_bytes(), &mut parsed, &limits);
+        let entry = match read {
+            Ok(Progress::Done) => Entry {
+                asked: Asked::Request(&parsed, head.as_bytes()),
+                ..entry
+            },
+            Ok(Progress::Partial) | Err(_) => entry,
+        };
+        let mut out = Vec::new();
+        let now = UNIX_EPOCH + Duration::from_millis(1_700_000_002_090);
+        let zone = TimeZone::fixed(jiff::tz::offset(1));
+        Scribe::new(format, zone).write(&entry, now, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_client_on_a_unix_socket_has_its_number() {
+        let written = |format, beginning: &str| {
+            let entry = Entry {
+                client: ClientAt::Unix(2),
+                ..entry()
+            };
+            let line = line(format, "GET / HTTP/1.1\r\n\r\n", entry);
+            assert!(line.contains(beginning), "{line}");
+        };
+        written(LogFormat::Json, "\"client\":\"unix:2\",");
+        written(LogFormat::Httplog, "unix:2 [14/Nov/2023:");
+        written(LogFormat::Combined, "unix:2 - - [14/Nov/2023:");
+    }
+
+    #[test]
+    fn a_line_is_one_json_object_with_its_time_first() {
+        let line = line(LogFormat::Json, "", entry());
+        assert!(line.starts_with("{\"time\":\"2023-11-14T22:13:22.090Z\","));
+        assert_eq!(line.matches('\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["client"], "192.0.2.1");
+        assert_eq!(value["connect_ms"], 1.25);
+        assert_eq!(value["path"], "/a\"b\n");
+        assert_eq!(value.get("reason"), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! A frontend as all threads know it: how many connections it has.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use tokio::sync::Notify;
+
+/// A frontend's connections on all workers. It stays the same value as long as the frontend's name does.
+pub(crate) struct FrontendShare {
+    /// The frontend's name.
+    pub(crate) name: String,
+    open: AtomicU32,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    /// The second, counted from 1, in which it was last said that it is full.
+    told: AtomicU64,
+    full: AtomicBool,
+    closed: Notify,
+    /// Who waits until a further connection may be opened.
+    waiting: AtomicU32,
+    /// Idle connections that are to close for them; of no meaning where nobody waits.
+    wishes: AtomicU32,
+    crowded: Notify,
+}
+
+impl FrontendShare {
+    /// A frontend without connections.
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            open: AtomicU32::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            closed: Notify::new(),
+            waiting: AtomicU32::new(0),
+            wishes: AtomicU32::new(0),
+            crowded: Notify::new(),
+        }
+    }
+
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> u32 {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Counts a further connection if at most `limit` are then open.
+    pub(crate) fn try_open(&self, limit: u32) -> bool {
+        let fits = |open| (open < limit).then_some(open + 1);
+        self.open
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits)
+            .is_ok()
+    }
+
+    /// Counts a further connection as soon as at most `limit` are then open. Idle ones are asked to close meanwhile: some at
+    /// a time where there are many, for each is looked for among all.
+    pub(crate) async fn open_when_room(&self, limit: u32) {
+        let _waits = Waits::of(&self.waiting);
+        while !self.try_open(limit) {
+            let closed = self.closed.notified();
+            self.full.store(true, Ordering::SeqCst);
+            if self.try_open(limit) {
+                break;
+            }
+            self.wish((limit / 64).clamp(1, 32));
+            closed.await;
+        }
+    }
+
+    /// Wishes for so many idle connections to close, in all.
+    fn wish(&self, some: u32) {
+        self.wishes.fetch_max(some, Ordering::SeqCst);
+        self.crowded.notify_waiters();
+    }
+
+    /// Whether others wait for idle connections to close.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0 && self.wishes.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether an idle connection is to close for another that waits; whoever asks has to close it then, or to say that it
+    /// [cannot](Self::wish_again).
+    pub(crate) fn grants_wish(&self) -> bool {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        let one_less = |wishes: u32| wishes.checked_sub(1);
+        self.wishes
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
+            .is_ok()
+    }
+
+    /// One that was to close has something to do again: another has to close in its place.
+    pub(crate) fn wish_again(&self) {
+        self.wish(1);
+    }
+
+    /// Until idle connections are asked to close, from when this is called.
+    pub(crate) fn crowded(&self) -> impl Future<Output = ()> {
+        self.crowded.notified()
+    }
+
+    /// Whether it is to be said again that it is full, in this second: once a minute, by whichever worker comes first.
+    pub(crate) fn may_tell(&self, second: u64) -> bool {
+        let due = |told| (told == 0 || told + 60 <= second + 1).then_some(second + 1);
+        self.told
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, due)
+            .is_ok()
+    }
+
+    /// One that was counted has been accepted.
+    pub(crate) fn accept(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections were accepted.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// A limit has refused one that was accepted.
+    pub(crate) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many a limit has refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// A connection has closed.
+    pub(crate) fn close(&self) {
+        let before = self.open.fetch_sub(1, Ordering::SeqCst);
+        assert!(before > 0, "a connection closed twice");
+        if self.full.swap(false, Ordering::SeqCst) {
+            self.closed.notify_waiters();
+        }
+    }
+}
+
+/// Counts one who waits.
+struct Waits<'a>(&'a AtomicU32);
+
+impl<'a> Waits<'a> {
+    fn of(waiting: &'a AtomicU32) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    #[test]
+    fn a_full_frontend_opens_nothing_more() {
+        let frontend = FrontendShare::new("site");
+        assert!(frontend.try_open(1));
+        assert!(!frontend.try_open(1));
+        frontend.close();
+        assert!(frontend.try_open(1));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_wishes_for_an_idle_one_to_close() {
+        let frontend = FrontendShare::new("site");
+        assert!(frontend.try_open(1) && !frontend.grants_wish());
+        let waits = async {
+            frontend.open_when_room(1).await;
+            assert!(!frontend.grants_wish());
+        };
+        let closes = async {
+            while !frontend.grants_wish() {
+                tokio::task::yield_now().await;
+            }
+            frontend.close();
+        };
+        tokio::join!(waits, closes);
+    }
+
+    #[test]
+    fn who_finds_room_takes_no_others_wish_along() {
+        let frontend = FrontendShare::new("site");
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(frontend.try_open(1));
+        let mut waits = pin!(frontend.open_when_room(1));
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        assert!(pin!(frontend.open_when_room(2)).poll(&mut cx).is_ready());
+        assert!(frontend.is_crowded() && frontend.grants_wish());
+    }
+
+    #[test]
+    fn a_wish_that_was_granted_in_vain_is_another_connections() {
+        let frontend = FrontendShare::new("site");
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(frontend.try_open(1));
+        {
+            let mut waits = pin!(frontend.open_when_room(1));
+            assert!(waits.as_mut().poll(&mut cx).is_pending());
+            assert!(frontend.grants_wish() && !frontend.grants_wish());
+            let mut crowded = pin!(frontend.crowded());
+            frontend.wish_again();
+            assert!(crowded.as_mut().poll(&mut cx).is_ready());
+            assert!(frontend.grants_wish());
+            frontend.wish_again();
+        }
+        assert!(!frontend.grants_wish(), "nobody waits any more");
+    }
+
+    #[test]
+    fn that_it_is_full_is_said_once_a_minute() {
+        let frontend = FrontendShare::new("site");
+        let told = [0, 0, 30, 59, 60, 61, 130].map(|second| frontend.may_tell(second));
+        assert_eq!(told, [true, false, false, false, true, false, true]);
+    }
+}

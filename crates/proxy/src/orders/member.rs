@@ -1,0 +1,168 @@
+//! A backend's member as all threads know it.
+
+use crate::counters::{Apart, Count};
+use gaiola_model::proxy::{Address, ProxyVersion, Server, ServerTls};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// One member of a backend, as all threads know it. It stays the same value as long as backend, name, address and what is
+/// spoken on a connection do.
+pub(crate) struct Member {
+    /// The backend's name.
+    pub(crate) backend: String,
+    /// The member's name.
+    pub(crate) name: String,
+    /// Where it listens.
+    pub(crate) address: Address,
+    /// Whether each connection begins with a header that names the client.
+    pub(crate) send_proxy: Option<ProxyVersion>,
+    tls: Option<ServerTls>,
+    tallies: Arc<[Apart<Tally>]>,
+    /// Requests in flight on all workers together, where their number is limited.
+    taken: AtomicU32,
+    /// Requests that wait for it and no other.
+    waiting: AtomicUsize,
+    /// How often its sessions were ended by an operator.
+    ended: AtomicU64,
+}
+
+impl Member {
+    /// A member without requests, in a process of so many workers.
+    pub(crate) fn new(backend: &str, server: &Server, workers: usize) -> Self {
+        Self {
+            backend: backend.into(),
+            name: server.name.clone(),
+            address: server.address.clone(),
+            send_proxy: server.send_proxy,
+            tls: server.tls.clone(),
+            tallies: (0..workers).map(|_| Apart::default()).collect(),
+            taken: AtomicU32::new(0),
+            waiting: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it is this server of its backend.
+    pub(crate) fn is(&self, server: &Server) -> bool {
+        self.name == server.name
+            && self.address == server.address
+            && self.send_proxy == server.send_proxy
+            && self.tls == server.tls
+    }
+
+    /// Its sessions are to end. Workers see it with the next orders.
+    pub(crate) fn end_sessions(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often its sessions were to end; a worker that sees another number than before ends them.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Requests and sessions that were sent to it and have not ended.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let tallies = self.tallies.iter();
+        tallies.map(|tally| tally.in_flight.get()).sum()
+    }
+
+    /// What each worker counts for itself.
+    pub(crate) const fn tallies(&self) -> &Arc<[Apart<Tally>]> {
+        &self.tallies
+    }
+
+    /// How many responses have begun, and how long they took to begin together, in nanoseconds.
+    pub(crate) fn answers(&self) -> (u64, u64) {
+        let add = |(count, nanos): (u64, u64), tally: &Apart<Tally>| {
+            (
+                count.wrapping_add(tally.answers.get()),
+                nanos.wrapping_add(tally.nanos.get()),
+            )
+        };
+        self.tallies.iter().fold((0, 0), add)
+    }
+
+    /// How many of a limited number of places are taken.
+    pub(crate) fn taken(&self) -> u32 {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    /// Takes one of `limit` places; `false` when another worker has just taken the last.
+    pub(crate) fn take_place(&self, limit: u32) -> bool {
+        self.taken
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| {
+                (taken < limit).then_some(taken + 1)
+            })
+            .is_ok()
+    }
+
+    /// One more waits for it alone; how many did before.
+    pub(crate) fn wait(&self) -> usize {
+        self.waiting.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// One waits for it alone no longer.
+    pub(crate) fn wait_no_longer(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Gives the place back.
+    pub(crate) fn give_place(&self) {
+        let before = self.taken.fetch_sub(1, Ordering::SeqCst);
+        assert!(before > 0, "a place was given back twice");
+    }
+}
+
+/// Requests in flight, counted by each worker for itself.
+pub(crate) struct InFlight(Box<[Apart<Count>]>);
+
+impl InFlight {
+    /// None, in a process of so many workers.
+    pub(crate) fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Apart::default()).collect())
+    }
+
+    /// Of all workers.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().map(|count| count.get()).sum()
+    }
+
+    /// One worker's part, which only that worker may change.
+    pub(crate) fn of(&self, worker: usize) -> &Count {
+        &self.0[worker]
+    }
+}
+
+/// What one worker counts of a member, which only that worker may change.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// Requests that were sent to it and have not ended.
+    pub(crate) in_flight: Count,
+    /// Responses that have begun, and how long they took to begin together.
+    answers: Count,
+    nanos: Count,
+}
+
+impl Tally {
+    /// Counts a response that began so long after its request was sent.
+    pub(crate) fn answered(&self, after: Duration) {
+        self.answers.add(1);
+        let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.add(nanos);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_never_has_more_requests_than_its_limit() {
+        let member = Member::new("app", &Server::new("app1.1", ([127, 0, 0, 1], 3001)), 1);
+        assert!(member.take_place(1));
+        assert!(!member.take_place(1));
+        member.give_place();
+        assert!(member.take_place(1));
+    }
+}

@@ -1,0 +1,424 @@
+//! A backend as one worker sees it: choosing a server, and waiting for one.
+
+use super::Server;
+use crate::log::Ending;
+use crate::orders::{BackendOrders, Health, InFlight, Place, Queue, Turn};
+use crate::sessions::Way;
+use gaiola_core::balance::{self, Ask, Balancer, NotPicked};
+use gaiola_core::sticky::Jar;
+use gaiola_model::Time;
+use gaiola_model::http::RequestHead;
+use gaiola_model::proxy::{self, Admin, Algorithm};
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A backend.
+pub(crate) struct Backend {
+    /// Its configuration.
+    pub(crate) config: proxy::Backend,
+    /// Its cookie, where it has one.
+    pub(crate) jar: Option<Jar>,
+    servers: Vec<Rc<Server>>,
+    /// The maxconn of each, close together.
+    limits: Vec<Option<u32>>,
+    queue: Arc<Queue>,
+    in_flight: Arc<InFlight>,
+    choice: RefCell<Choice>,
+    /// Whether any of its servers takes traffic.
+    any_usable: Cell<bool>,
+    /// Since when no server has taken traffic; `None`: one does.
+    down_since: Cell<Option<Instant>>,
+    /// Whether another configuration has taken its place.
+    superseded: Cell<bool>,
+}
+
+struct Choice {
+    balancer: Balancer,
+    rng: fastrand::Rng,
+}
+
+/// What a choice depends on, of the request.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Want {
+    /// What is hashed.
+    pub(crate) key: Option<u64>,
+    /// The index of the server that its cookie names.
+    pub(crate) sticky: Option<usize>,
+    /// No further attempt is made: a spare is better than what has failed.
+    pub(crate) last: bool,
+}
+
+/// Why no server could be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoServer {
+    /// All were tried by this request.
+    #[error("every server that is up was tried")]
+    AllTried,
+    /// None is up.
+    #[error("no server is up")]
+    NoneUp,
+    /// None is to take new requests.
+    #[error("every server is drained, under maintenance or without a weight")]
+    NoneWanted,
+    /// The queue is at its size.
+    #[error("the queue is full")]
+    QueueFull,
+    /// None had room in time.
+    #[error("no server had room within the queue's time")]
+    QueueTimeout,
+    /// There is a new configuration: look for the backend there.
+    #[error("the configuration has changed")]
+    Superseded,
+    /// None came up in time.
+    #[error("no server came up within the queue's time")]
+    StillDown,
+}
+
+impl NoServer {
+    /// How a request ends that finds none.
+    pub(crate) const fn ending(self) -> Ending {
+        match self {
+            Self::AllTried | Self::NoneUp | Self::NoneWanted | Self::Superseded => *b"SC",
+            Self::QueueFull => *b"PQ",
+            Self::QueueTimeout | Self::StillDown => *b"sQ",
+        }
+    }
+}
+
+/// A server that was chosen for one request; the request counts as in flight until this is dropped.
+pub(crate) struct Lease {
+    /// The server.
+    pub(crate) server: Rc<Server>,
+    /// Its index in the backend.
+    pub(crate) index: usize,
+    place: Option<Place>,
+    backend: Rc<Backend>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.server.leave();
+        self.backend.lighten(self.index);
+        let Some(place) = self.place.take() else {
+            return;
+        };
+        let limit = self.backend.limits[self.index];
+        let too_many = limit.is_some_and(|limit| place.member.taken() > limit);
+        match (self.server.is_usable(), self.server.is_up()) {
+            _ if too_many => place.give_back(),
+            (true, _) => drop(place),
+            (false, true) => place.keep_to_its_own(),
+            (false, false) => place.give_back(),
+        }
+    }
+}
+
+impl Backend {
+    /// The backend of this configuration, whose servers take nothing yet; `before` is that of the last one.
+    pub(super) fn new(
+        config: &proxy::Backend,
+        servers: Vec<Rc<Server>>,
+        orders: &BackendOrders,
+        before: Option<&Self>,
+        rng: fastrand::Rng,
+    ) -> Self {
+        let balancer = match before {
+            Some(before) => Balancer::after(&before.choice.borrow().balancer, config),
+            None => Balancer::new(config),
+        };
+        Self {
+            choice: RefCell::new(Choice { balancer, rng }),
+            config: config.clone(),
+            jar: Jar::new(config),
+            servers,
+            limits: config.servers.iter().map(|server| server.maxconn).collect(),
+            queue: Arc::clone(&orders.queue),
+            in_flight: Arc::clone(&orders.in_flight),
+            any_usable: Cell::new(false),
+            down_since: Cell::new(match before {
+                Some(before) if before.any_usable() => Some(Instant::now()),
+                Some(before) => before.down_since.get(),
+                None => Some(Instant::now()),
+            }),
+            superseded: Cell::new(false),
+        }
+    }
+
+    /// Another configuration takes its place; whoever waits looks there.
+    pub(super) fn supersede(&self) {
+        self.superseded.set(true);
+        self.queue.servers_changed();
+    }
+
+    /// Whether any of its servers takes traffic.
+    pub(super) fn any_usable(&self) -> bool {
+        self.any_usable.get()
+    }
+
+    /// How many requests of all workers wait for its servers, or are in flight to them.
+    pub(super) fn load(&self) -> u64 {
+        self.in_flight.total() + self.queue.waiting() as u64
+    }
+
+    /// Its servers, in the configuration's order.
+    pub(crate) fn servers(&self) -> &[Rc<Server>] {
+        &self.servers
+    }
+
+    /// Takes its servers' health over; whoever waits for one looks again.
+    pub(super) fn take_health(&self, health: &[Health]) {
+        let balancer = &mut self.choice.borrow_mut().balancer;
+        let share = |(health, config): (&Health, &proxy::Server)| match config.admin {
+            Admin::Ready if health.takes => health.share,
+            Admin::Ready | Admin::Drain | Admin::Maint => 0,
+        };
+        let shares: Vec<_> = health.iter().zip(&self.config.servers).map(share).collect();
+        balancer.set_shares(&shares);
+        let mut changed = false;
+        for (index, health) in health.iter().enumerate() {
+            let admin = self.config.servers[index].admin;
+            let usable = balancer.takes_traffic(index);
+            changed |= self.servers[index].take_health(*health, admin, usable);
+        }
+        let any_usable = self.servers.iter().any(|server| server.is_usable());
+        self.any_usable.set(any_usable);
+        let down_since = self.down_since.get().unwrap_or_else(Instant::now);
+        self.down_since.set((!any_usable).then_some(down_since));
+        if changed {
+            self.queue.servers_changed();
+        }
+    }
+
+    /// What is hashed of a request, where that is how servers are chosen.
+    pub(crate) fn key(
+        &self,
+        client: IpAddr,
+        request: Option<(&RequestHead, &[u8])>,
+    ) -> Option<u64> {
+        match &self.config.algorithm {
+            Algorithm::Hash { key, .. } => balance::key(key, client, request),
+            Algorithm::RoundRobin | Algorithm::LeastConn | Algorithm::Random | Algorithm::First => {
+                None
+            }
+        }
+    }
+
+    /// As [`Self::lease`], where that need not wait. Why it must otherwise is for [`Self::lease_later`].
+    pub(crate) fn lease_now(
+        self: &Rc<Self>,
+        want: Want,
+        tried: &[usize],
+        way: &Way,
+    ) -> Result<Lease, NotPicked> {
+        self.choose(want, tried).map(|lease| way.lead_to(lease))
+    }
+
+    /// Chooses a server, waiting in the queue for at most `limit` where it must. The one that a cookie names is taken
+    /// while it is up, even if it drains, and waited for while it is full; a hashed request goes on to the next server
+    /// instead, as it does beyond the bound. How it goes is noted on its `way`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn lease(
+        self: &Rc<Self>,
+        want: Want,
+        tried: &[usize],
+        now: Time,
+        limit: Duration,
+        way: &Way,
+    ) -> Result<Lease, NoServer> {
+        match self.lease_now(want, tried, way) {
+            Ok(lease) => Ok(lease),
+            Err(why) => self.lease_later(why, want, tried, now, limit, way).await,
+        }
+    }
+
+    /// As [`Self::lease`], after [`Self::lease_now`] has told why there was none.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn lease_later(
+        self: &Rc<Self>,
+        why: NotPicked,
+        want: Want,
+        tried: &[usize],
+        now: Time,
+        limit: Duration,
+        way: &Way,
+    ) -> Result<Lease, NoServer> {
+        let late = self.worth_waiting(why)?;
+        let limit = self.patience(why, limit);
+        if limit.is_zero() {
+            return Err(late);
+        }
+        let waiting = self.wait(want, tried, now + limit, way);
+        tokio::time::timeout(limit, waiting)
+            .await
+            .unwrap_or(Err(late))
+            .map(|lease| way.lead_to(lease))
+    }
+
+    /// How long it is worth to wait. For a server that comes up, no longer than since the last one went down: a short
+    /// outage is waited out, and in a long one nobody's threads are held up.
+    fn patience(&self, why: NotPicked, limit: Duration) -> Duration {
+        match (why, self.down_since.get()) {
+            (NotPicked::NoneUp, Some(since)) => limit.saturating_sub(since.elapsed()),
+            (NotPicked::NoneUp | NotPicked::Full | NotPicked::AllTried, _) => limit,
+        }
+    }
+
+    async fn wait(
+        self: &Rc<Self>,
+        want: Want,
+        tried: &[usize],
+        deadline: Time,
+        way: &Way,
+    ) -> Result<Lease, NoServer> {
+        let size = self.config.timeouts.queue_size;
+        loop {
+            let named = self.named(want, tried);
+            let only = named.map(|index| Arc::clone(&self.servers[index].member));
+            let joined = self.queue.join(size, deadline, only);
+            let mut waiting = joined.ok_or(NoServer::QueueFull)?;
+            way.wait(self, waiting.ahead);
+            while self.named(want, tried) == named {
+                // A place may have been given back before this joined.
+                match self.choose(want, tried) {
+                    Ok(lease) => return Ok(lease),
+                    Err(why) => self.worth_waiting(why)?,
+                };
+                if let Turn::Place(place) = waiting.turn().await {
+                    match self.accept(place, want, tried) {
+                        Some(lease) => return Ok(lease),
+                        None => break,
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to say when waiting was in vain.
+    fn worth_waiting(&self, why: NotPicked) -> Result<NoServer, NoServer> {
+        match why {
+            _ if self.superseded.get() => Err(NoServer::Superseded),
+            NotPicked::AllTried => Err(NoServer::AllTried),
+            NotPicked::NoneUp if !self.config.timeouts.queue_when_down => {
+                let mut servers = self.config.servers.iter();
+                let is_any_wanted = servers.any(proxy::Server::is_wanted);
+                Err(match is_any_wanted || self.config.servers.is_empty() {
+                    true => NoServer::NoneUp,
+                    false => NoServer::NoneWanted,
+                })
+            }
+            NotPicked::NoneUp => Ok(NoServer::StillDown),
+            NotPicked::Full => Ok(NoServer::QueueTimeout),
+        }
+    }
+
+    /// The server that the request's cookie names, as long as it may be sent there.
+    fn named(&self, want: Want, tried: &[usize]) -> Option<usize> {
+        want.sticky
+            .filter(|&index| self.servers[index].is_up() && !tried.contains(&index))
+    }
+
+    /// Takes a place that was handed over, if its server may still be used.
+    fn accept(self: &Rc<Self>, place: Place, want: Want, tried: &[usize]) -> Option<Lease> {
+        let is_its = |server: &Rc<Server>| Arc::ptr_eq(&server.member, &place.member);
+        let named = self.named(want, tried);
+        let may = |index: usize| match named {
+            Some(named) => named == index,
+            None => self.servers[index].is_usable() && !tried.contains(&index),
+        };
+        match self.servers.iter().position(is_its) {
+            Some(index) if may(index) => Some(self.lend(index, Some(place))),
+            // Another one that waits may take it.
+            Some(index) if self.servers[index].is_usable() => None,
+            Some(_) | None => {
+                place.give_back();
+                None
+            }
+        }
+    }
+
+    fn choose(self: &Rc<Self>, want: Want, tried: &[usize]) -> Result<Lease, NotPicked> {
+        if want.last
+            && let Some(lease) = self.take_waiting_spare(tried)
+        {
+            return Ok(lease);
+        }
+        if let Some(index) = self.named(want, tried) {
+            return self.take(index).ok_or(NotPicked::Full);
+        }
+        let Choice { balancer, rng } = &mut *self.choice.borrow_mut();
+        let counts_all = balancer.counts_all();
+        loop {
+            let ask = Ask {
+                key: want.key,
+                tried,
+                in_flight: if counts_all {
+                    self.in_flight.total()
+                } else {
+                    0
+                },
+            };
+            let index = balancer.pick(&ask, |index| self.in_flight_of(index), rng)?;
+            // Another worker may have taken the last place.
+            if let Some(lease) = self.take(index) {
+                return Ok(lease);
+            }
+        }
+    }
+
+    fn take_waiting_spare(self: &Rc<Self>, tried: &[usize]) -> Option<Lease> {
+        let in_flight = |index| self.in_flight_of(index);
+        let balancer = &self.choice.borrow().balancer;
+        let spare = balancer.waiting_spare(tried, in_flight)?;
+        self.take(spare)
+    }
+
+    /// Takes a server, if it has room.
+    fn take(self: &Rc<Self>, index: usize) -> Option<Lease> {
+        match self.limits[index] {
+            None => Some(self.lend(index, None)),
+            Some(limit) => {
+                let place = self.queue.place(&self.servers[index].member, limit)?;
+                Some(self.lend(index, Some(place)))
+            }
+        }
+    }
+
+    fn in_flight_of(&self, index: usize) -> u32 {
+        let member = &self.servers[index].member;
+        match self.limits[index] {
+            Some(_) => member.taken(),
+            None => u32::try_from(member.in_flight()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn lighten(&self, index: usize) {
+        let balancer = &mut self.choice.borrow_mut().balancer;
+        balancer.lighten(index, || self.in_flight_of(index));
+    }
+
+    fn lend(self: &Rc<Self>, index: usize, place: Option<Place>) -> Lease {
+        let server = Rc::clone(&self.servers[index]);
+        server.enter();
+        Lease {
+            server,
+            index,
+            place,
+            backend: Rc::clone(self),
+        }
+    }
+
+    /// Closes idle connections that are too old or were closed by their server.
+    pub(crate) fn sweep(&self) {
+        let longest: Duration = self.config.timeouts.pooled;
+        for server in &self.servers {
+            server.sweep(longest);
+        }
+    }
+}

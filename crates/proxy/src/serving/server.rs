@@ -1,0 +1,322 @@
+//! One worker's part of a backend's member: its idle connections, and what it knows of its health.
+
+use crate::counters::Apart;
+use crate::event::Event;
+use crate::io::{self, Stream};
+use crate::orders::{Health, InFlight, Member, Tally};
+use crate::tls::ServerSettings;
+use gaiola_core::health::Symptom;
+use gaiola_core::retry;
+use gaiola_model::http::Method;
+use gaiola_model::proxy::{Admin, OnMarkedDown};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Most idle connections to one server; the one that was idle longest makes room.
+const POOL_LEN: usize = 1024;
+
+/// A member as one worker sees it.
+pub(crate) struct Server {
+    /// What all threads know.
+    pub(crate) member: Arc<Member>,
+    /// Of the member, what a request needs: the member itself is not touched for one.
+    tallies: Arc<[Apart<Tally>]>,
+    /// Whether each connection carries one client only, whom the server was told of.
+    pub(crate) tells_client: bool,
+    /// Requests to all members of its backend.
+    all: Arc<InFlight>,
+    worker: usize,
+    /// Whether it takes new requests: up, ready, with a weight, configured, and no spare that is not needed.
+    usable: Cell<bool>,
+    /// Whether it takes requests whose cookie names it: up, configured, and not under maintenance.
+    up: Cell<bool>,
+    interrupts: Cell<Interrupts>,
+    /// An attempt failed, and none was answered since.
+    in_doubt: Cell<bool>,
+    /// Idle connections; the one used last is taken first, so that the others may grow old.
+    pool: RefCell<Vec<Idle>>,
+    interrupt: Event,
+    tls: RefCell<Option<ServerSettings>>,
+}
+
+/// How often each has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Interrupts {
+    downs: u64,
+    losses: u64,
+    ended: u64,
+}
+
+/// Why work with a server is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// It was marked down. It may be busy, and answer what it has.
+    Down,
+    /// No connection is made to it any more: it may be dead.
+    Lost,
+    /// An operator has ended its sessions.
+    Ended,
+}
+
+impl Interrupt {
+    /// In words.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Down => "the server was marked down",
+            Self::Lost => "the server is dead: its system acknowledges nothing",
+            Self::Ended => "the server's sessions were ended by an operator",
+        }
+    }
+
+    /// Who has ended what is interrupted, as the access log has it.
+    pub(crate) const fn letter(self) -> u8 {
+        match self {
+            Self::Down | Self::Lost => b'D',
+            Self::Ended => b'K',
+        }
+    }
+}
+
+/// A connection that nothing is asked on now.
+pub(crate) struct Idle {
+    /// Until it is reused.
+    stream: Option<Stream>,
+    since: Instant,
+}
+
+impl Idle {
+    /// From now on.
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self {
+            stream: Some(stream),
+            since: Instant::now(),
+        }
+    }
+
+    /// The connection, if it still stands and may carry a request of this method.
+    pub(crate) fn reuse(self, method: Method, longest: Duration) -> Option<Stream> {
+        let age = self.since.elapsed();
+        if age > longest || !retry::may_reuse(method, age) {
+            return None;
+        }
+        self.unless_stirred(method)
+    }
+
+    /// The connection, if nothing has come on it.
+    pub(crate) fn unless_stirred(mut self, method: Method) -> Option<Stream> {
+        let is_quiet = self.is_quiet(method.is_idempotent());
+        self.stream.take_if(|_| is_quiet)
+    }
+
+    /// Whether nothing has come on it; with `known` as far as the event loop has heard.
+    pub(crate) fn is_quiet(&self, known: bool) -> bool {
+        let stream = self.stream.as_ref();
+        stream.is_some_and(|stream| io::is_quiet(stream, known))
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.end();
+        }
+    }
+}
+
+impl Server {
+    /// A server without connections, that takes no request yet.
+    pub(super) fn new(member: Arc<Member>, all: Arc<InFlight>, worker: usize) -> Self {
+        Self {
+            tallies: Arc::clone(member.tallies()),
+            tells_client: member.send_proxy.is_some(),
+            all,
+            worker,
+            usable: Cell::new(false),
+            up: Cell::new(false),
+            interrupts: Cell::new(Interrupts {
+                ended: member.ended(),
+                ..Interrupts::default()
+            }),
+            in_doubt: Cell::new(false),
+            pool: RefCell::default(),
+            interrupt: Event::default(),
+            tls: RefCell::default(),
+            member,
+        }
+    }
+
+    /// What TLS is spoken on connections from now on.
+    pub(super) fn set_tls(&self, settings: Option<ServerSettings>) {
+        self.tls.replace(settings);
+    }
+
+    /// A new connection, on which the server has been told whose it is, and where that went. Bytes that are not acknowledged for `user` end it.
+    pub(crate) async fn connect(
+        &self,
+        carried: Option<(SocketAddr, SocketAddr)>,
+        user: Duration,
+    ) -> std::io::Result<Stream> {
+        let mut stream = io::connect(&self.member.address, user).await?;
+        if let Some(version) = self.member.send_proxy {
+            let header = io::proxy_header(version, carried);
+            let (header, count) = ([&*header].into_iter(), Cell::new(0));
+            let written = io::write_pieces(&mut stream, header, &count).await;
+            written.map_err(std::io::Error::other)?;
+        }
+        let settings = self.tls.borrow().clone();
+        match settings {
+            Some(settings) => settings.encrypt(stream).await,
+            None => Ok(stream),
+        }
+    }
+
+    /// What it shows that no connection stood in time: with TLS it may have been accepted.
+    pub(crate) fn late_to_connect(&self) -> Symptom {
+        match &*self.tls.borrow() {
+            Some(_) => Symptom::Silent,
+            None => Symptom::Lost,
+        }
+    }
+
+    /// How often its connections were closed.
+    pub(crate) const fn closings(&self) -> u64 {
+        self.interrupt.times()
+    }
+
+    /// Whether it takes new requests.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.usable.get()
+    }
+
+    /// Whether it takes requests whose cookie names it.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.get()
+    }
+
+    /// Takes its health over, what is wanted of it, and whether it takes new requests; tells whether who waits for a
+    /// server must look again. Of one that went down nothing is kept, and whoever works with it hears of it.
+    pub(super) fn take_health(&self, health: Health, admin: Admin, usable: bool) -> bool {
+        let up = health.up && admin != Admin::Maint;
+        let changed = (self.usable.replace(usable), self.up.replace(up)) != (usable, up);
+        if !usable {
+            self.pool.borrow_mut().clear();
+        }
+        let interrupts = self.interrupts.get();
+        self.interrupts.set(Interrupts {
+            downs: health.downs,
+            losses: health.losses,
+            ended: self.member.ended(),
+        });
+        if self.interrupts.get() != interrupts {
+            self.pool.borrow_mut().clear();
+            self.interrupt.notify_all();
+        }
+        changed
+    }
+
+    /// It is no longer configured.
+    pub(super) fn retire(&self) {
+        self.usable.set(false);
+        self.up.set(false);
+        self.pool.borrow_mut().clear();
+    }
+
+    /// Until it is marked down or its sessions are ended; made before the work that is to be interrupted.
+    pub(crate) fn interrupted(&self) -> impl Future<Output = Interrupt> + Unpin {
+        let (before, mut interrupted) = (self.interrupts.get(), self.interrupt.notified());
+        poll_fn(move |cx| {
+            let now = self.interrupts.get();
+            let why = match () {
+                () if now.ended != before.ended => Interrupt::Ended,
+                () if now.losses != before.losses => Interrupt::Lost,
+                () => Interrupt::Down,
+            };
+            Pin::new(&mut interrupted).poll(cx).map(|()| why)
+        })
+    }
+
+    /// Until a session with it is to be shut. Where that is wanted of one that is not up any more, it is at once.
+    pub(crate) async fn shut(&self, on_marked_down: OnMarkedDown) -> Interrupt {
+        let shut_down = on_marked_down == OnMarkedDown::ShutdownSessions;
+        if shut_down && !self.is_up() {
+            return Interrupt::Down;
+        }
+        loop {
+            match self.interrupted().await {
+                Interrupt::Down | Interrupt::Lost if !shut_down => {}
+                interrupt => return interrupt,
+            }
+        }
+    }
+
+    /// An idle connection that still stands and may carry a request of this method.
+    pub(crate) fn take_pooled(&self, method: Method, longest: Duration) -> Option<Stream> {
+        let mut pool = self.pool.borrow_mut();
+        while let Some(idle) = pool.pop() {
+            let age = idle.since.elapsed();
+            if age > longest {
+                pool.clear(); // the others are older
+            } else if !retry::may_reuse(method, age) {
+                pool.push(idle);
+                return None;
+            } else if let Some(stream) = idle.unless_stirred(method) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request.
+    pub(crate) fn pool(&self, stream: Stream) {
+        if !self.usable.get() {
+            return;
+        }
+        let mut pool = self.pool.borrow_mut();
+        if pool.len() >= POOL_LEN {
+            pool.remove(0);
+        }
+        pool.push(Idle::new(stream));
+    }
+
+    /// Closes connections that were idle for longer than `longest`, or that the server has closed.
+    pub(crate) fn sweep(&self, longest: Duration) {
+        self.pool
+            .borrow_mut()
+            .retain(|idle| idle.since.elapsed() <= longest && idle.is_quiet(true));
+    }
+
+    /// Notes that an attempt failed.
+    pub(crate) fn doubt(&self) {
+        self.in_doubt.set(true);
+    }
+
+    /// Notes that it answered. `true`: that is news, for an attempt had failed before.
+    pub(crate) fn proved_well(&self) -> bool {
+        self.in_doubt.replace(false)
+    }
+
+    /// A response began so long after its request was sent.
+    pub(crate) fn answered(&self, after: Duration) {
+        self.tally().answered(after);
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.tallies[self.worker]
+    }
+
+    /// A request is sent to it.
+    pub(super) fn enter(&self) {
+        self.tally().in_flight.add(1);
+        self.all.of(self.worker).add(1);
+    }
+
+    /// A request to it has ended.
+    pub(super) fn leave(&self) {
+        self.tally().in_flight.sub(1);
+        self.all.of(self.worker).sub(1);
+    }
+}

@@ -1,0 +1,197 @@
+//! Letting connections go: of one address that is handed over, or of all when the process ends.
+
+use super::Supervisor;
+use crate::listen::Listener;
+use gaiola_model::proxy::{Admission, ControlReply};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// After new connections are refused, handshakes on their way still end: they are waited for for so long.
+const HANDSHAKES: Duration = Duration::from_millis(100);
+
+/// Between two looks at how many connections are left.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Whoever hands an address over and does not say that it is served again has ended: it is served again after so long.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two looks at whether that is so.
+const LOOK_FOR_LAPSED: Duration = Duration::from_secs(1);
+
+impl Supervisor {
+    /// Changes what happens to connections to one local address, for [`HAND_OVER_LIMIT`] after `wait` at most.
+    pub(super) async fn admit(
+        &self,
+        local: IpAddr,
+        admission: Admission,
+        wait: Duration,
+    ) -> ControlReply {
+        let asked = Instant::now();
+        let set = {
+            let _changing = self.changing.lock().await;
+            self.set_admission(local, admission, asked + wait + HAND_OVER_LIMIT)
+        };
+        let applied = match set {
+            Ok(seq) => self.applied(seq).await,
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = applied {
+            return ControlReply::Refused(reason);
+        }
+        if admission == Admission::Refuse {
+            self.until_none_is_left(Some(local), asked, wait).await;
+        }
+        ControlReply::Admitted {
+            connections: self.connections(Some(local)),
+        }
+    }
+
+    /// Publishes it, until `lapse` where the address is handed over; nothing else is changed meanwhile. Returns the number of the
+    /// orders.
+    fn set_admission(
+        &self,
+        local: IpAddr,
+        admission: Admission,
+        lapse: Instant,
+    ) -> Result<u64, String> {
+        let mut admissions = (*self.orders().admissions).clone();
+        match admission {
+            Admission::Accept => admissions.remove(&local),
+            Admission::Close | Admission::Refuse => admissions.insert(local, admission),
+        };
+        let refused = admissions
+            .iter()
+            .filter(|(_, admission)| **admission == Admission::Refuse)
+            .map(|(&address, _)| address)
+            .collect();
+        refuse(&self.orders().listeners, &refused)?;
+        match admission {
+            Admission::Accept => self.lapses.borrow_mut().remove(&local),
+            Admission::Close | Admission::Refuse => self.lapses.borrow_mut().insert(local, lapse),
+        };
+        Ok(self.publish(|orders| orders.admissions = Arc::new(admissions)))
+    }
+
+    /// Serves addresses again that nobody hands over any more, for ever.
+    pub(crate) async fn end_lapsed_hand_overs(&self) {
+        loop {
+            tokio::time::sleep(LOOK_FOR_LAPSED).await;
+            let lapses = self.lapses.borrow().clone();
+            for (local, lapse) in lapses {
+                let _changing = self.changing.lock().await;
+                let now = Instant::now();
+                // It may be handed over once more by now.
+                if lapse > now || self.lapses.borrow().get(&local) != Some(&lapse) {
+                    continue;
+                }
+                tracing::warn!("whoever handed {local} over has ended: it is served again");
+                if let Err(reason) = self.set_admission(local, Admission::Accept, now) {
+                    tracing::warn!("{local} is not served again: {reason}");
+                }
+            }
+        }
+    }
+
+    /// Waits until no connection is left: neither open nor waiting to be accepted, nor about to be.
+    async fn until_none_is_left(&self, local: Option<IpAddr>, since: Instant, limit: Duration) {
+        let mut quiet = 0;
+        while since.elapsed() < limit {
+            let orders = self.orders();
+            let mut listeners = orders.listeners.iter();
+            let waiting = listeners.any(|listener| {
+                local.is_none_or(|local| listener.serves(local)) && listener.has_waiting()
+            });
+            let open = self.connections(local) > 0 || local.is_none() && self.is_late();
+            let busy =
+                waiting || open || since.elapsed() < HANDSHAKES && local.is_none_or(has_handshakes);
+            // Twice, for one that is being accepted is for a moment in neither place.
+            quiet = if busy { 0 } else { quiet + 1 };
+            if quiet == 2 {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Ends in good order: with `filter` new connections are left unanswered, so that clients try elsewhere, else they
+    /// are refused; what is open is served. Takes `limit` at most.
+    pub(crate) async fn end(&self, filter: bool, limit: Duration) {
+        let asked = Instant::now();
+        self.publish(|orders| {
+            orders.ending = true;
+            if !filter {
+                orders.listeners.clear();
+            }
+        });
+        if filter {
+            for listener in &self.orders().listeners {
+                if let Err(error) = listener.refuse_all() {
+                    tracing::warn!(%error, "new connections cannot be left unanswered");
+                }
+            }
+        }
+        self.until_none_is_left(None, asked, limit).await;
+    }
+}
+
+/// Whether the handshake of a connection to this local address was begun and has not ended.
+fn has_handshakes(local: IpAddr) -> bool {
+    const TABLE: &str = "/proc/self/net/tcp";
+    let IpAddr::V4(local) = local else {
+        return true;
+    };
+    let table = std::fs::read_to_string(TABLE);
+    // One that cannot be read shows nothing: then all are waited for.
+    table.map_or(true, |table| lists_handshakes(&table, local))
+}
+
+/// The same, by the kernel's table of connections: number, local address, remote address, state.
+fn lists_handshakes(table: &str, local: Ipv4Addr) -> bool {
+    const SYN_RECEIVED: &str = "03";
+    let local = format!("{:08X}:", u32::from_ne_bytes(local.octets()));
+    table.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let is_local = words.next().is_some_and(|it| it.starts_with(&local));
+        is_local && words.nth(1) == Some(SYN_RECEIVED)
+    })
+}
+
+/// Leaves new connections to these local addresses unanswered, on each listener that they come in by.
+///
+/// # Errors
+/// The listener, and what the system said.
+pub(super) fn refuse(
+    listeners: &[Arc<Listener>],
+    refused: &BTreeSet<IpAddr>,
+) -> Result<(), String> {
+    for listener in listeners {
+        listener.refuse(refused).map_err(|error| {
+            format!(
+                "the filter on {} cannot be changed: {error}",
+                listener.address
+            )
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_are_found_in_the_kernels_table() {
+        let vip = Ipv4Addr::new(10, 77, 0, 100);
+        let head = "  sl  local_address rem_address   st tx_queue rx_queue\n";
+        let line = |state| {
+            let local = u32::from_ne_bytes(vip.octets());
+            format!("   1: {local:08X}:0050 0102034D:D8D4 {state} 00000000:00000000\n")
+        };
+        assert!(lists_handshakes(&(head.to_owned() + &line("03")), vip));
+        assert!(!lists_handshakes(&(head.to_owned() + &line("01")), vip));
+        let other = Ipv4Addr::new(10, 77, 0, 101);
+        assert!(!lists_handshakes(&(head.to_owned() + &line("03")), other));
+    }
+}

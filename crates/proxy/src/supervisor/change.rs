@@ -1,0 +1,401 @@
+//! Taking a new configuration: everything that can fail is done before the workers hear of it.
+
+use super::admission::refuse;
+use super::{Role, Supervisor, WatchedBackend};
+use crate::check::Watched;
+use crate::counters::Counters;
+use crate::limits::Limiter;
+use crate::listen::{self, Listener};
+use crate::orders::{FrontendShare, InFlight, Member, Orders};
+use crate::rules;
+use crate::tls::{Binds, Servers};
+use gaiola_core::sticky;
+use gaiola_model::proxy::{
+    Admission, Algorithm, Backend, Check, CheckKind, OnMarkedDown, ProxyConfig, Server,
+    SlowEjection,
+};
+use gaiola_model::{ProxyConfig as Config, Revision};
+use rustix::process::{Resource, getrlimit};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// First probes are awaited so long before a configuration is put in force.
+const FIRST_PROBES: Duration = Duration::from_secs(1);
+
+impl Supervisor {
+    /// Puts a configuration in force, and returns once every worker has it.
+    pub(crate) async fn configure(&self, config: Config) -> Result<Revision, String> {
+        let _changing = self.changing.lock().await;
+        let revision = config.revision;
+        if revision < self.revision.get() {
+            let held = self.revision.get();
+            return Err(format!(
+                "revision {revision} is older than {held}, which is in force"
+            ));
+        }
+        let taken = self.put_in_force(config).await;
+        self.count_reload(taken.is_ok());
+        taken.map(|()| revision)
+    }
+
+    /// Puts a configuration in force that is no older than the one before. One change at a time: `changing` is held.
+    pub(super) async fn put_in_force(&self, config: Config) -> Result<(), String> {
+        validate(&config)?;
+        let revision = config.revision;
+        let servers = Servers::read(&config)?;
+        let tls = Binds::read(&config, &self.tickets)?;
+        let guides = rules::guides(&config)?;
+        let limits = self.limits(&config);
+        let listeners = self.bind(&config)?;
+        let backends = self.watch(&config, &servers);
+        first_probes(&backends).await;
+        permit(&config, &listeners)?;
+        let config = Arc::new(config);
+        let seq = self.take(&config, backends, |orders| {
+            orders.listeners = listeners;
+            orders.tls = Arc::new(tls);
+            orders.guides = guides;
+            orders.limits = limits;
+        });
+        self.servers.replace(Rc::new(servers));
+        self.applied(seq).await?;
+        self.revision.set(revision);
+        self.ready.set(true);
+        self.counters().for_each(Counters::forget_series);
+        self.warn_of_descriptors(&config);
+        Ok(())
+    }
+
+    /// A session is two connections, and splicing takes two descriptors more; whoever sets `maxconn` relies on it.
+    fn warn_of_descriptors(&self, config: &Config) {
+        let all: u64 = config
+            .frontends
+            .iter()
+            .map(|frontend| u64::from(frontend.maxconn))
+            .sum();
+        let Some(limit) = getrlimit(Resource::Nofile).current else {
+            return;
+        };
+        if self.maxconn.replace(all) != all && 2 * all > limit {
+            tracing::warn!(
+                limit,
+                maxconn = all,
+                "the frontends' maxconn is more than the limit of descriptors (LimitNOFILE) allows: two a connection"
+            );
+        }
+    }
+
+    /// Puts a configuration in force in which only weights and states of servers differ from the one before. No file is read
+    /// again. `changing` is held.
+    pub(super) async fn change_servers(&self, config: Config) -> Result<(), String> {
+        validate(&config)?;
+        let servers = Rc::clone(&self.servers.borrow());
+        let backends = self.watch(&config, &servers);
+        first_probes(&backends).await;
+        let seq = self.take(&Arc::new(config), backends, |_| {});
+        self.applied(seq).await
+    }
+
+    /// Tells the workers of a configuration and its backends, and of what else is new.
+    fn take(
+        &self,
+        config: &Arc<Config>,
+        backends: Vec<WatchedBackend>,
+        also: impl FnOnce(&mut Orders),
+    ) -> u64 {
+        for (backend, watched) in config.backends.iter().zip(&backends) {
+            for (server, watched) in backend.servers.iter().zip(&watched.members) {
+                watched.set_admin(server.admin);
+            }
+        }
+        let replaced = self.backends.replace(backends);
+        let seq = self.publish(|orders| {
+            orders.frontends = shares(config, &orders.frontends);
+            orders.backends = self.backend_orders();
+            orders.config = Some(Arc::clone(config));
+            also(orders);
+        });
+        self.health_changed.notify_one(); // shares may grow from now on
+        self.keep_leaving(replaced);
+        seq
+    }
+
+    /// The configuration in force, and what it counts.
+    pub(crate) fn limits_in_force(&self) -> (Option<Arc<Config>>, Vec<Arc<Limiter>>) {
+        let orders = self.orders();
+        (orders.config.clone(), orders.limits.clone())
+    }
+
+    /// Limits of which nothing changed go on with their counts.
+    fn limits(&self, config: &Config) -> Vec<Arc<Limiter>> {
+        let orders = self.orders();
+        let secret = match &config.limit_secret {
+            Some(secret) => secret.as_bytes(),
+            None => &self.limit_secret,
+        };
+        let limiter = |limit| {
+            let mut old = orders.limits.iter();
+            old.find(|old| old.is_for(limit, secret))
+                .cloned()
+                .unwrap_or_else(|| Arc::new(Limiter::new(limit, secret)))
+        };
+        config.limits.iter().map(limiter).collect()
+    }
+
+    /// Listeners that stay, and new ones. Those that go are closed once no worker has them.
+    fn bind(&self, config: &Config) -> Result<Vec<Arc<Listener>>, String> {
+        let orders = self.orders();
+        let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
+        let refused: BTreeSet<_> = orders
+            .admissions
+            .iter()
+            .filter(|(_, admission)| **admission == Admission::Refuse)
+            .map(|(&address, _)| address)
+            .collect();
+        let (mut listeners, mut mistakes) = (Vec::new(), Vec::new());
+        for bind in binds {
+            let kept = orders
+                .listeners
+                .iter()
+                .find(|listener| listener.address == bind.address);
+            let listener = match kept {
+                Some(kept) => Ok(Arc::clone(kept)),
+                None => Listener::bind(bind, self.seats.len()).map(Arc::new),
+            };
+            match listener {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => mistakes.push(format!("cannot listen on {}: {error}", bind.address)),
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes.join("; "));
+        }
+        refuse(&listeners, &refused)?;
+        Ok(listeners)
+    }
+
+    fn watch(&self, config: &Config, servers: &Servers) -> Vec<WatchedBackend> {
+        let old = self.backends.borrow();
+        config
+            .backends
+            .iter()
+            .map(|backend| {
+                let before = old.iter().find(|before| before.name == backend.name);
+                self.watch_backend(backend, servers, before)
+            })
+            .collect()
+    }
+
+    /// Members of which nothing changed are taken over, the others are watched anew.
+    fn watch_backend(
+        &self,
+        backend: &Backend,
+        servers: &Servers,
+        before: Option<&WatchedBackend>,
+    ) -> WatchedBackend {
+        let queue = before.map_or_else(Arc::default, |before| Arc::clone(&before.queue));
+        let in_flight = match before {
+            Some(before) => Arc::clone(&before.in_flight),
+            None => Arc::new(InFlight::new(self.seats.len())),
+        };
+        let watch = |server: &Server| {
+            let old = before.and_then(|before| find(&before.members, server));
+            let check = check_of(backend, server);
+            let check = (check.as_ref(), backend.ejection);
+            let tls = servers.check(&backend.name, &server.name);
+            let stays = |old: &&Rc<Watched>| old.stays_with(server.admin, check, tls.is_some());
+            if let Some(old) = old.filter(stays) {
+                return Rc::clone(old);
+            }
+            let member = match old {
+                Some(old) => Arc::clone(&old.member),
+                None => self.member(backend, server),
+            };
+            let (old, changed) = (old.map(|old| &**old), &self.health_changed);
+            Rc::new(Watched::start(
+                member,
+                server.admin,
+                check,
+                tls,
+                old,
+                changed,
+            ))
+        };
+        let members = backend.servers.iter().map(watch).collect();
+        let tls = |server: &Server| servers.of(&backend.name, &server.name);
+        WatchedBackend {
+            tls: backend.servers.iter().map(tls).collect(),
+            name: backend.name.clone(),
+            slow_start: backend.slow_start,
+            slow_ejection: backend.slow_ejection,
+            queue,
+            in_flight,
+            members,
+            ejection: backend.ejection,
+            panics: panics(backend),
+            exclusive: backend.exclusive,
+            roles: backend.servers.iter().map(role).collect(),
+        }
+    }
+
+    /// One that comes back while its last requests are still in flight is the same as before.
+    fn member(&self, backend: &Backend, server: &Server) -> Arc<Member> {
+        let leaving = self.leaving.borrow();
+        let same = leaving
+            .iter()
+            .find(|member| member.backend == backend.name && member.is(server));
+        match same {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(Member::new(&backend.name, server, self.seats.len())),
+        }
+    }
+
+    /// Those that were not taken over are reported until nothing is in flight to them.
+    fn keep_leaving(&self, replaced: Vec<WatchedBackend>) {
+        let gone = replaced.into_iter().flat_map(|backend| backend.members);
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.extend(gone.map(|watched| Arc::clone(&watched.member)));
+        let backends = self.backends.borrow();
+        let configured = |member: &Arc<Member>| {
+            let mut all = backends.iter().flat_map(|backend| &backend.members);
+            all.any(|watched| Arc::ptr_eq(&watched.member, member))
+        };
+        leaving.retain(|member| !configured(member));
+    }
+}
+
+/// Gives the files of Unix sockets their permissions; listeners stand in the order of their binds.
+fn permit(config: &Config, listeners: &[Arc<Listener>]) -> Result<(), String> {
+    let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
+    for (bind, listener) in binds.zip(listeners) {
+        listener.permit(bind.permissions).map_err(|error| {
+            format!(
+                "the permissions of {} cannot be changed: {error}",
+                bind.address
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether members serve that checks found silent, where no other does. Where something else is to be done with a server
+/// that is down, or takes its place, that is done.
+fn panics(backend: &Backend) -> bool {
+    backend.on_marked_down == OnMarkedDown::ClosePooled && backend.fallback.is_none()
+}
+
+const fn role(server: &Server) -> Role {
+    Role {
+        wanted: server.is_wanted(),
+        spare: server.spare,
+    }
+}
+
+/// The backend's check, with the server's own path where it has one.
+fn check_of(backend: &Backend, server: &Server) -> Option<Check> {
+    let mut check = backend.check.clone()?;
+    if let Some(own) = &server.check_path {
+        match &mut check.kind {
+            CheckKind::Http { path } | CheckKind::Https { path, .. } => path.clone_from(own),
+            CheckKind::Tcp | CheckKind::Tls | CheckKind::Postgres { .. } => {}
+        }
+    }
+    Some(check)
+}
+
+fn find<'a>(members: &'a [Rc<Watched>], server: &Server) -> Option<&'a Rc<Watched>> {
+    members.iter().find(|watched| watched.member.is(server))
+}
+
+async fn first_probes(backends: &[WatchedBackend]) {
+    let all = async {
+        for watched in backends.iter().flat_map(|backend| &backend.members) {
+            watched.proven().await;
+        }
+    };
+    // Those that are slower count as `core::health` has it.
+    let _ = tokio::time::timeout(FIRST_PROBES, all).await;
+}
+
+fn shares(config: &Config, before: &[Arc<FrontendShare>]) -> Vec<Arc<FrontendShare>> {
+    let share = |name: &str| match before.iter().find(|share| share.name == name) {
+        Some(same) => Arc::clone(same),
+        None => Arc::new(FrontendShare::new(name)),
+    };
+    config
+        .frontends
+        .iter()
+        .map(|frontend| share(&frontend.name))
+        .collect()
+}
+
+/// Names what a configuration refers to and does not have, or has twice.
+///
+/// # Errors
+/// The first mistake.
+pub(crate) fn validate(config: &ProxyConfig) -> Result<(), String> {
+    let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
+    listen::addresses(binds).map_err(|twice| format!("{twice} is bound twice"))?;
+    if config.peers.is_some() && config.limit_secret.is_none() {
+        return Err("peers share limits with a limit_secret only".into());
+    }
+    unique(
+        "frontend",
+        config.frontends.iter().map(|frontend| &*frontend.name),
+    )?;
+    unique(
+        "backend",
+        config.backends.iter().map(|backend| &*backend.name),
+    )?;
+    for backend in &config.backends {
+        unique("server", backend.servers.iter().map(|server| &*server.name))
+            .map_err(|error| format!("backend {}: {error}", backend.name))?;
+        if let Some(fault) = fault(backend) {
+            return Err(format!("backend {}: {fault}", backend.name));
+        }
+    }
+    for frontend in &config.frontends {
+        for name in frontend.mode.backends().into_iter().flatten() {
+            if !config.backends.iter().any(|backend| backend.name == name) {
+                return Err(format!(
+                    "frontend {}: there is no backend {name}",
+                    frontend.name
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with how a backend's servers are chosen.
+fn fault(backend: &Backend) -> Option<String> {
+    let most = Server::MOST_WEIGHT;
+    if let Some(server) = backend.servers.iter().find(|server| server.weight > most) {
+        return Some(format!(
+            "server {}: its weight is above {most}",
+            server.name
+        ));
+    }
+    if let Algorithm::Hash {
+        bound: Some(..100), ..
+    } = backend.algorithm
+    {
+        return Some("the bound of its hash is below 100 percent".into());
+    }
+    if let Some(SlowEjection { factor: ..=100, .. }) = backend.slow_ejection {
+        return Some("the factor of its slow ejection is not above 100 percent".into());
+    }
+    sticky::fault(backend)
+}
+
+fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(format!("there are two {what}s named {name}"));
+        }
+    }
+    Ok(())
+}

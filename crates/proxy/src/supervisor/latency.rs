@@ -1,0 +1,63 @@
+//! Leaving out servers that answer later than the others.
+
+use super::{Supervisor, WatchedBackend};
+use gaiola_core::health::{Answers, Condition, Input, Seen, slow_members};
+use gaiola_model::Time;
+use gaiola_model::proxy::SlowEjection;
+use std::time::Duration;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Supervisor {
+    /// Compares how quickly servers answer, and ejects those that lag behind, for ever.
+    pub(crate) async fn watch_latency(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = Time::from_start(self.started.elapsed());
+            for backend in self.backends.borrow().iter() {
+                backend.look_at_answers();
+                if backend.has_silent() {
+                    self.health_changed.notify_one(); // one that answers requests may serve
+                }
+                if let Some(setting) = &backend.slow_ejection {
+                    backend.eject_slow(setting, now);
+                }
+            }
+        }
+    }
+}
+
+impl WatchedBackend {
+    fn look_at_answers(&self) {
+        let members = self.members.iter();
+        members.for_each(|watched| watched.look_at_answers());
+    }
+
+    fn has_silent(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|watched| watched.condition() == Condition::Silent)
+    }
+
+    fn eject_slow(&self, setting: &SlowEjection, now: Time) {
+        let mut paces: Vec<_> = self
+            .members
+            .iter()
+            .map(|watched| watched.pace.borrow_mut())
+            .collect();
+        let pairs = paces.iter_mut().zip(&self.members);
+        let mut members: Vec<_> = pairs
+            .map(|(pace, watched)| {
+                let (count, nanos) = watched.member.answers();
+                Seen {
+                    pace,
+                    answers: Answers { count, nanos },
+                    up: watched.is_up(),
+                }
+            })
+            .collect();
+        for (index, reason) in slow_members(setting, now, &mut members) {
+            self.members[index].report(Input::TooSlow(reason));
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! How things stand.
+
+use super::{Supervisor, WatchedBackend};
+use gaiola_model::proxy::{ProxyReport, ServerReport};
+
+impl Supervisor {
+    /// How things stand.
+    pub(crate) fn report(&self) -> ProxyReport {
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.retain(|member| member.in_flight() > 0);
+        let gone = leaving.iter().map(|member| ServerReport {
+            backend: member.backend.clone(),
+            server: member.name.clone(),
+            up: false,
+            busy: false,
+            reason: "no longer configured".into(),
+            in_flight: member.in_flight(),
+        });
+        let backends = self.backends.borrow();
+        let members = backends.iter().flat_map(WatchedBackend::told);
+        let configured = members.map(|(watched, told)| ServerReport {
+            backend: watched.member.backend.clone(),
+            server: watched.member.name.clone(),
+            up: told.up,
+            busy: told.busy,
+            reason: told.reason,
+            in_flight: watched.member.in_flight(),
+        });
+        ProxyReport {
+            revision: self.revision.get(),
+            connections: self.connections(None),
+            servers: configured.chain(gone).collect(),
+        }
+    }
+}

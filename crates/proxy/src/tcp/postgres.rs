@@ -1,0 +1,113 @@
+//! Telling a PostgreSQL client, in its own protocol, that there is no server now.
+
+use crate::accept::Client;
+use crate::io::{self, Buffer, Fault};
+use std::cell::Cell;
+
+/// Requests that a client may make before its startup message: encryption by TLS, by GSSAPI.
+const SSL_REQUEST: u32 = 80_877_103;
+const GSS_REQUEST: u32 = 80_877_104;
+const CANCEL_REQUEST: u32 = 80_877_102;
+
+/// Longest startup message.
+const LONGEST: usize = 10_000;
+
+/// What a client begins with.
+#[derive(Debug, PartialEq, Eq)]
+enum First {
+    /// So many bytes ask for encryption.
+    Encryption(usize),
+    /// A startup message: the client waits for what we say.
+    Startup,
+    /// Somebody else, or a request to cancel, which is never answered.
+    Other,
+}
+
+/// Waits for the client's startup message and answers it with the error 57P03 (`cannot_connect_now`).
+pub(super) async fn refuse(client: &mut Client) -> Result<(), Fault> {
+    let mut buffer = client.early.take().unwrap_or_else(Buffer::take);
+    loop {
+        match first(buffer.filled()) {
+            None => {
+                io::read(&mut client.stream, &mut buffer).await?;
+            }
+            Some(First::Encryption(len)) => {
+                buffer.consume(len);
+                buffer.compact();
+                say(client, b"N").await?;
+            }
+            Some(First::Startup) => return say(client, &error()).await,
+            Some(First::Other) => return Ok(()),
+        }
+    }
+}
+
+async fn say(client: &mut Client, bytes: &[u8]) -> Result<(), Fault> {
+    io::write_pieces(&mut client.stream, [bytes].into_iter(), &Cell::new(0)).await
+}
+
+/// What the bytes begin with; `None` while that cannot be told.
+fn first(bytes: &[u8]) -> Option<First> {
+    let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let len = usize::try_from(word(0)?).unwrap_or(usize::MAX);
+    if !(8..=LONGEST).contains(&len) {
+        return Some(First::Other);
+    }
+    match word(4)? {
+        SSL_REQUEST | GSS_REQUEST if len == 8 => Some(First::Encryption(len)),
+        CANCEL_REQUEST => Some(First::Other),
+        _ if bytes.len() >= len => Some(First::Startup),
+        _ => None,
+    }
+}
+
+/// An ErrorResponse: severity twice (localized and not), code, message, hint.
+fn error() -> Vec<u8> {
+    let mut fields = Vec::new();
+    for (kind, text) in [
+        (b'S', "FATAL"),
+        (b'V', "FATAL"),
+        (b'C', "57P03"),
+        (b'M', "no database server can take this connection now"),
+        (
+            b'H',
+            "A standby may be taking over. Try again in a few seconds.",
+        ),
+    ] {
+        fields.push(kind);
+        fields.extend_from_slice(text.as_bytes());
+        fields.push(0);
+    }
+    fields.push(0);
+    let len = u32::try_from(fields.len() + 4).expect("a short message");
+    let mut message = vec![b'E'];
+    message.extend_from_slice(&len.to_be_bytes());
+    message.extend_from_slice(&fields);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_startup_message_is_told_from_what_comes_before_it() {
+        let ssl = [0, 0, 0, 8, 4, 210, 22, 47];
+        assert_eq!(first(&ssl), Some(First::Encryption(8)));
+        assert_eq!(first(&ssl[..7]), None);
+        let startup = [0, 0, 0, 9, 0, 3, 0, 0, 0];
+        assert_eq!(first(&startup), Some(First::Startup));
+        assert_eq!(first(&startup[..8]), None);
+        assert_eq!(first(b"GET / HTTP/1.1\r\n"), Some(First::Other));
+        assert_eq!(first(&[0, 0, 0, 16, 4, 210, 22, 46]), Some(First::Other));
+    }
+
+    #[test]
+    fn the_error_is_well_formed() {
+        let message = error();
+        assert_eq!(message[0], b'E');
+        let len = u32::from_be_bytes(message[1..5].try_into().unwrap());
+        assert_eq!(len as usize, message.len() - 1);
+        assert!(message.ends_with(&[0, 0]));
+    }
+}

@@ -1,0 +1,156 @@
+//! TLS: what each bind and each server speaks, read from files and checked before it is put in force.
+
+mod beside;
+mod certificates;
+mod files;
+mod pem;
+mod servers;
+mod staple;
+mod tickets;
+mod words;
+
+pub use beside::all as beside;
+pub(super) use files::Files;
+pub use servers::trusting;
+pub(super) use servers::{ServerSettings, Servers};
+pub(super) use tickets::Tickets;
+pub(super) use words::in_words;
+
+use certificates::Certificates;
+use gaiola_model::proxy::{Address, Bind, ClientCertificates, ProxyConfig, Tls, TlsVersion};
+use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tickets::FrontendTickets;
+
+/// What each bind with TLS speaks.
+#[derive(Default)]
+pub(super) struct Binds(BTreeMap<Address, Arc<ServerConfig>>);
+
+impl Binds {
+    /// Reads all files that `config` names.
+    ///
+    /// # Errors
+    /// Every mistake: the file, what is wrong with it, and what to do.
+    pub(super) fn read(config: &ProxyConfig, tickets: &Arc<Tickets>) -> Result<Self, String> {
+        let (mut all, mut mistakes) = (BTreeMap::new(), Vec::new());
+        for frontend in &config.frontends {
+            for bind in &frontend.binds {
+                let Some(tls) = &bind.tls else { continue };
+                if let Some(settings) = read(&frontend.name, bind, tls, tickets, &mut mistakes) {
+                    all.insert(bind.address.clone(), Arc::new(settings));
+                }
+            }
+        }
+        match mistakes.is_empty() {
+            true => Ok(Self(all)),
+            false => Err(mistakes.join("; ")),
+        }
+    }
+
+    /// What is spoken on this bind; `None`: no TLS.
+    pub(super) fn of(&self, bind: &Address) -> Option<Arc<ServerConfig>> {
+        self.0.get(bind).cloned()
+    }
+}
+
+/// What one bind speaks; `None` after a mistake.
+fn read(
+    frontend: &str,
+    bind: &Bind,
+    tls: &Tls,
+    tickets: &Arc<Tickets>,
+    mistakes: &mut Vec<String>,
+) -> Option<ServerConfig> {
+    if bind.address.tcp().is_none() {
+        mistakes.push(format!("{}: TLS is served on TCP only", bind.address));
+    }
+    let before = mistakes.len();
+    let provider = provider();
+    let certificates = Certificates::read(&tls.certificates, &provider, mistakes);
+    if certificates.is_none() && mistakes.len() == before {
+        mistakes.push(format!("{}: TLS needs a certificate", bind.address));
+    }
+    let clients = match &tls.client {
+        None => Ok((WebPkiClientVerifier::no_client_auth(), Sha256::new())),
+        Some(ClientCertificates { ca, required }) => verifier_of(ca, *required, &provider),
+    };
+    let clients = clients.map_err(|mistake| mistakes.push(mistake)).ok();
+    let (certificates, (verifier, digest)) = (certificates?, clients?);
+    certificates.warn();
+    let context = digest.chain_update(frontend).finalize();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions(tls.min_version))
+        .map_err(|error| mistakes.push(format!("{}: {}", bind.address, in_words(&error))))
+        .ok()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(certificates));
+    config.ticketer = Arc::new(FrontendTickets::new(tickets, context.into()));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.alpn_protocols = tls.alpn.iter().map(|name| name.clone().into()).collect();
+    Some(config)
+}
+
+/// Reads certificates as a bind does.
+///
+/// # Errors
+/// Every mistake: the file, what is wrong with it, and what to do.
+pub fn check_certificates(paths: &[PathBuf]) -> Result<(), String> {
+    let mut mistakes = Vec::new();
+    let found = Certificates::read(paths, &provider(), &mut mistakes);
+    match (found, mistakes.is_empty()) {
+        (Some(_), true) => Ok(()),
+        (None, true) => Err("there is no certificate".into()),
+        (_, false) => Err(mistakes.join("; ")),
+    }
+}
+
+/// The cryptography.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match oldest {
+        TlsVersion::Tls12 => &BOTH,
+        TlsVersion::Tls13 => &BOTH[..1],
+    }
+}
+
+/// What checks the clients' certificates, and a digest of what it demands: a session that was opened under other demands is
+/// not resumed under these.
+fn verifier_of(
+    ca: &Path,
+    required: bool,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(Arc<dyn ClientCertVerifier>, Sha256), String> {
+    let mut digest = Sha256::new_with_prefix([u8::from(required), 1]);
+    let roots = roots(ca, &mut digest)?;
+    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
+    let builder = match required {
+        true => builder,
+        false => builder.allow_unauthenticated(),
+    };
+    let verifier = builder.build();
+    let verifier = verifier.map_err(|error| pem::unusable(ca, error))?;
+    Ok((verifier, digest))
+}
+
+/// The CAs of a file, which are added to the digest.
+fn roots(path: &Path, digest: &mut Sha256) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for root in pem::certificates(path)? {
+        digest.update(&root);
+        roots
+            .add(root)
+            .map_err(|_| pem::unusable(path, pem::NO_CA))?;
+    }
+    Ok(roots)
+}

@@ -1,0 +1,325 @@
+//! The certificates of a bind, and which of them a client gets.
+
+use super::beside::{self, OCSP};
+use super::pem;
+use super::staple;
+use crate::thread::since_epoch;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use x509_parser::extensions::GeneralName;
+
+/// Certificates by the names that they are for.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    /// Those of the first file.
+    default: Arc<Held>,
+    /// By name in lower case, `*.example.org` with its star. Several for one name differ in the kind of their key.
+    named: HashMap<String, Vec<Arc<Held>>>,
+    /// What clients may not like, in words.
+    warnings: Vec<String>,
+}
+
+/// A certificate as clients get it.
+#[derive(Debug)]
+struct Held {
+    plain: Arc<CertifiedKey>,
+    /// With what its authority says of it, and until when since 1970 that holds.
+    stapled: Option<(Arc<CertifiedKey>, Option<Duration>)>,
+}
+
+impl Held {
+    fn now(&self) -> &Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((stapled, None)) => stapled,
+            Some((stapled, Some(until))) if since_epoch() < *until => stapled,
+            Some(_) | None => &self.plain,
+        }
+    }
+}
+
+/// A certificate with its chain and key.
+struct Read {
+    held: Held,
+    names: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Certificates {
+    /// Reads files and folders in their order, folders by their files' names. What is wrong is added to `mistakes`; `None`
+    /// when there is no certificate at all.
+    pub(super) fn read(
+        paths: &[PathBuf],
+        provider: &CryptoProvider,
+        mistakes: &mut Vec<String>,
+    ) -> Option<Self> {
+        let mut all: Option<Self> = None;
+        for path in paths {
+            let files = files(path).unwrap_or_else(|mistake| {
+                mistakes.push(mistake);
+                Vec::new()
+            });
+            for file in files {
+                match read(&file, provider) {
+                    Ok(read) => {
+                        let certificate = Arc::new(read.held);
+                        let all = all.get_or_insert_with(|| Self {
+                            default: Arc::clone(&certificate),
+                            named: HashMap::new(),
+                            warnings: Vec::new(),
+                        });
+                        all.warnings.extend(read.warnings);
+                        for name in read.names {
+                            let named = all.named.entry(name).or_default();
+                            named.push(Arc::clone(&certificate));
+                        }
+                    }
+                    Err(mistake) => mistakes.push(mistake),
+                }
+            }
+        }
+        all
+    }
+
+    /// Warns of those that are not valid now: what they are worth is for clients to say.
+    pub(super) fn warn(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    /// The certificates for a name: its own, else those for all names beside it.
+    fn of(&self, name: &str) -> Option<&[Arc<Held>]> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let beside = || Some(format!("*.{}", name.split_once('.')?.1));
+        let found = self.named.get(&name);
+        found
+            .or_else(|| self.named.get(&beside()?))
+            .map(|found| &**found)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = hello.server_name().and_then(|name| self.of(name));
+        let found = found.unwrap_or(std::slice::from_ref(&self.default));
+        let fits = |held: &&Arc<Held>| {
+            let schemes = hello.signature_schemes();
+            held.plain.key.choose_scheme(schemes).is_some()
+        };
+        // Where none fits, the handshake says why.
+        let chosen = found.iter().find(fits).or(found.first())?;
+        Some(Arc::clone(chosen.now()))
+    }
+}
+
+/// The file itself, or the certificates' files of a folder.
+fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.into()]);
+    }
+    let entries = path.read_dir().and_then(Iterator::collect);
+    let entries: Vec<_> = entries.map_err(|error| pem::unusable(path, error))?;
+    let mut files: Vec<_> = entries
+        .iter()
+        .map(std::fs::DirEntry::path)
+        .filter(|file| file.is_file() && !beside::is_none_itself(file))
+        .collect();
+    files.sort();
+    match files.is_empty() {
+        false => Ok(files),
+        true => Err(pem::unusable(
+            path,
+            "there is no certificate's file in it; folders in it are named by themselves",
+        )),
+    }
+}
+
+/// The certificate of a file, with what stands beside it.
+fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
+    let chain = pem::certificates(path)?;
+    let key = match pem::key(path)? {
+        Some(key) => key,
+        None => key_beside(path)?,
+    };
+    let Told {
+        names,
+        serial,
+        not_valid,
+    } = told(&chain[0]).ok_or_else(|| pem::unusable(path, "it is no X.509 certificate"))?;
+    let certificate = pem::certified(path, chain, key, provider)?;
+    let mut warnings = Vec::from_iter(not_valid.map(|why| format!("{}: {why}", path.display())));
+    let staple = beside::with_ending(path, OCSP);
+    let stapled = match staple.is_file() {
+        true => Some(stapled(&staple, &certificate, &serial)?),
+        false => None,
+    };
+    if let Some((_, Some(until))) = stapled
+        && until <= since_epoch()
+    {
+        let file = staple.display();
+        warnings.push(format!("{file}: it holds no longer, and is left out"));
+    }
+    Ok(Read {
+        held: Held {
+            plain: Arc::new(certificate),
+            stapled,
+        },
+        names,
+        warnings,
+    })
+}
+
+/// The certificate with the OCSP response of a file, and until when that holds.
+fn stapled(
+    file: &Path,
+    certificate: &CertifiedKey,
+    serial: &[u8],
+) -> Result<(Arc<CertifiedKey>, Option<Duration>), String> {
+    let response = std::fs::read(file).map_err(|error| pem::unusable(file, error))?;
+    let until = staple::until(&response, serial).map_err(|why| pem::unusable(file, why))?;
+    let mut certificate = certificate.clone();
+    certificate.ocsp = Some(response);
+    Ok((Arc::new(certificate), until))
+}
+
+fn key_beside(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, String> {
+    let may_be = beside::keys(path);
+    if let Some(file) = may_be.iter().find(|file| file.is_file()) {
+        return pem::needed_key(file);
+    }
+    let names: Vec<_> = may_be
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    let names = names.join(" or ");
+    let why = format!("there is no private key in it, and no file {names} beside it");
+    Err(pem::unusable(path, why))
+}
+
+/// What a certificate tells of itself.
+struct Told {
+    /// Its DNS names in lower case; its common name where it has no list of names.
+    names: Vec<String>,
+    serial: Vec<u8>,
+    /// Why it is not valid now, in words.
+    not_valid: Option<String>,
+}
+
+fn told(certificate: &[u8]) -> Option<Told> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let validity = parsed.validity();
+    let not_valid = (!validity.is_valid()).then(|| {
+        let (subject, from, to) = (parsed.subject(), validity.not_before, validity.not_after);
+        format!("the certificate of {subject} is not valid now, but from {from} to {to}")
+    });
+    let names = match parsed.subject_alternative_name() {
+        Ok(Some(list)) => {
+            let names = list.value.general_names.iter();
+            let dns = |name: &GeneralName<'_>| match name {
+                GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+                _ => None,
+            };
+            names.filter_map(dns).collect()
+        }
+        Ok(None) | Err(_) => {
+            let names = parsed.subject().iter_common_name();
+            names
+                .filter_map(|name| name.as_str().ok())
+                .map(str::to_ascii_lowercase)
+                .collect()
+        }
+    };
+    Some(Told {
+        names,
+        serial: parsed.raw_serial().to_vec(),
+        not_valid,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::provider;
+    use super::*;
+    use std::fs;
+
+    /// Names that are served from this path, or what is wrong with it.
+    fn served(path: &Path) -> Result<Vec<String>, String> {
+        let mut mistakes = Vec::new();
+        let all = Certificates::read(&[path.into()], &provider(), &mut mistakes);
+        match mistakes.is_empty() {
+            true => Ok(all
+                .into_iter()
+                .flat_map(|all| all.named.into_keys())
+                .collect()),
+            false => Err(mistakes.join("; ")),
+        }
+    }
+
+    /// A certificate and its key, in PEM.
+    fn issue() -> [String; 2] {
+        let issued = rcgen::generate_simple_self_signed(["a.test".into()]).unwrap();
+        [issued.cert.pem(), issued.signing_key.serialize_pem()]
+    }
+
+    #[test]
+    fn what_certbot_writes_is_served_as_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = issue();
+        for (name, text) in [
+            (
+                "README",
+                "This directory contains your keys and certificates.",
+            ),
+            ("fullchain.pem", &certificate),
+            ("cert.pem", &certificate),
+            ("chain.pem", &certificate),
+            ("privkey.pem", &key),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let names = Ok(vec!["a.test".to_owned()]);
+        assert_eq!(served(folder.path()), names);
+        for name in ["fullchain.pem", "cert.pem"] {
+            assert_eq!(served(&folder.path().join(name)), names, "{name}");
+        }
+        fs::remove_file(folder.path().join("privkey.pem")).unwrap();
+        let why = served(folder.path()).unwrap_err();
+        assert!(
+            why.contains("fullchain.pem.key or ") && why.contains("privkey.pem beside it"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site");
+        let text = issue().concat();
+        fs::write(&path, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+        assert_eq!(served(&path), Ok(vec!["a.test".to_owned()]));
+        let wide: Vec<u8> = text.bytes().flat_map(|byte| [byte, 0]).collect();
+        fs::write(&path, [b"\xff\xfe", &wide[..]].concat()).unwrap();
+        assert!(served(&path).unwrap_err().ends_with("save it as UTF-8"));
+    }
+
+    #[test]
+    fn a_key_with_a_passphrase_is_named_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site");
+        let [certificate, _] = issue();
+        for key in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n\
+             MIIB\n-----END RSA PRIVATE KEY-----\n",
+        ] {
+            fs::write(&path, format!("{certificate}{key}")).unwrap();
+            let why = served(&path).unwrap_err();
+            assert!(why.contains("its private key is encrypted"), "{why}");
+        }
+    }
+}

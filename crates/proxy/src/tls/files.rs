@@ -1,0 +1,39 @@
+//! The files that a configuration names, looked at one by one: what is wrong with one is told where it is named.
+
+use super::certificates::Certificates;
+use super::servers::Reading;
+use super::{provider, verifier_of};
+use std::cell::RefCell;
+use std::path::Path;
+
+/// What is known of the files while a configuration is read.
+#[derive(Default)]
+pub(crate) struct Files(RefCell<Reading>);
+
+impl Files {
+    /// Every mistake in a file or folder of certificates that a bind serves.
+    pub(crate) fn certificates(&self, path: &Path) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        Certificates::read(&[path.into()], &provider(), &mut mistakes);
+        mistakes
+    }
+
+    /// What is wrong with a file of CAs that clients' certificates must come from.
+    pub(crate) fn client_cas(&self, path: &Path) -> Vec<String> {
+        mistake(verifier_of(path, true, &provider()))
+    }
+
+    /// What is wrong with a file of CAs that servers' certificates must come from, or with the system's.
+    pub(crate) fn server_cas(&self, path: Option<&Path>) -> Vec<String> {
+        mistake(self.0.borrow_mut().verifier(path))
+    }
+
+    /// What is wrong with a certificate of our own, and its key.
+    pub(crate) fn identity(&self, certificate: &Path, key: &Path) -> Vec<String> {
+        mistake(self.0.borrow().identity(certificate, key))
+    }
+}
+
+fn mistake<T>(result: Result<T, String>) -> Vec<String> {
+    result.err().into_iter().collect()
+}

@@ -1,0 +1,325 @@
+//! TLS with servers: what each speaks, read from its files and checked before it is put in force.
+
+use super::pem;
+use crate::io::{Side, Stream, TlsStream};
+use gaiola_model::proxy::{Address, Backend, CheckKind, ProxyConfig, Server, ServerTls};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where systems have the CAs that they trust.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Sessions with one server that are kept to be resumed.
+const SESSIONS: usize = 64;
+
+/// What is spoken with one server. Sessions are resumed, which spares both sides most of a handshake.
+#[derive(Clone)]
+pub(crate) struct ServerSettings {
+    config: Arc<ClientConfig>,
+    /// Asked for, and checked where nothing else is said.
+    name: ServerName<'static>,
+}
+
+impl ServerSettings {
+    /// TLS over a connection that stands.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn encrypt(&self, stream: Stream) -> io::Result<Stream> {
+        let Stream::Tcp(tcp) = stream else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let side = UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone());
+        let side = Side::Client(side.map_err(io::Error::other)?);
+        // Its future is large; a request holds the place for it only while it lasts.
+        let stream = Box::pin(TlsStream::handshake(tcp, side, &[])).await?;
+        Ok(Stream::Tls(stream))
+    }
+}
+
+/// What is spoken with the servers of a configuration, by backend and server, and with them in their checks.
+#[derive(Default)]
+pub(crate) struct Servers {
+    traffic: BTreeMap<(String, String), ServerSettings>,
+    checks: BTreeMap<(String, String), ServerSettings>,
+}
+
+impl Servers {
+    /// Reads all files that `config` names.
+    ///
+    /// # Errors
+    /// Every mistake: the file, what is wrong with it, and what to do.
+    pub(crate) fn read(config: &ProxyConfig) -> Result<Self, String> {
+        let (mut all, mut mistakes) = (Self::default(), Vec::new());
+        let mut reading = Reading::default();
+        for backend in &config.backends {
+            for server in &backend.servers {
+                if let Err(mistake) = all.add(backend, server, &mut reading)
+                    && !mistakes.contains(&mistake)
+                {
+                    mistakes.push(mistake);
+                }
+            }
+        }
+        match mistakes.is_empty() {
+            true => Ok(all),
+            false => Err(mistakes.join("; ")),
+        }
+    }
+
+    fn add(
+        &mut self,
+        backend: &Backend,
+        server: &Server,
+        reading: &mut Reading,
+    ) -> Result<(), String> {
+        let key = || (backend.name.clone(), server.name.clone());
+        let settings = server.tls.as_ref();
+        let settings = settings.map(|tls| reading.server(tls, &server.address));
+        let settings = settings.transpose()?;
+        let check = match &backend.check {
+            Some(check) => reading.check(&check.kind, check.port.is_some(), server, &settings)?,
+            None => None,
+        };
+        if let Some(settings) = settings {
+            self.traffic.insert(key(), settings);
+        }
+        if let Some(check) = check {
+            self.checks.insert(key(), check);
+        }
+        Ok(())
+    }
+
+    /// What is spoken with a server; `None`: no TLS.
+    pub(crate) fn of(&self, backend: &str, server: &str) -> Option<ServerSettings> {
+        self.traffic.get(&(backend.into(), server.into())).cloned()
+    }
+
+    /// As [`Self::of`], in its check.
+    pub(crate) fn check(&self, backend: &str, server: &str) -> Option<ServerSettings> {
+        self.checks.get(&(backend.into(), server.into())).cloned()
+    }
+}
+
+/// What a client speaks that takes every server for the one it means: for measurements, never for what matters.
+///
+/// # Errors
+/// Where the cryptography does not fit.
+pub fn trusting() -> Result<Arc<ClientConfig>, String> {
+    let reading = Reading::default();
+    let verifier = Verifier::new(None, None, &reading.provider);
+    let any = std::net::IpAddr::from([127, 0, 0, 1]);
+    Ok(reading.settings(verifier, None, any.into())?.config)
+}
+
+/// What several servers share while their files are read.
+pub(super) struct Reading {
+    provider: Arc<CryptoProvider>,
+    verifiers: BTreeMap<PathBuf, Arc<WebPkiServerVerifier>>,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            provider: super::provider(),
+            verifiers: BTreeMap::new(),
+        }
+    }
+}
+
+impl Reading {
+    fn server(&mut self, tls: &ServerTls, address: &Address) -> Result<ServerSettings, String> {
+        let Some(ip) = address.ip() else {
+            return Err(format!("{address}: TLS is spoken with servers on TCP only"));
+        };
+        let names = [&tls.sni, &tls.host].map(|name| name.as_deref().map(parse).transpose());
+        let [sni, host] = names;
+        let (sni, host) = (sni?, host?);
+        let name = sni.or(host.clone());
+        let verifier = match tls.verify {
+            true => Some(self.verifier(tls.ca.as_deref())?),
+            false => None,
+        };
+        let own = tls.certificate.as_deref();
+        let identity = own.map(|own| self.identity(own, own)).transpose()?;
+        let verifier = Verifier::new(verifier, host, &self.provider);
+        self.settings(verifier, identity, name.unwrap_or(ip.into()))
+    }
+
+    fn check(
+        &mut self,
+        kind: &CheckKind,
+        has_port: bool,
+        server: &Server,
+        settings: &Option<ServerSettings>,
+    ) -> Result<Option<ServerSettings>, String> {
+        match kind {
+            CheckKind::Https { ca, cert, key, .. } => {
+                let Some(ip) = server.address.ip() else {
+                    return Err(format!("{}: TLS is spoken on TCP only", server.address));
+                };
+                let verifier = Some(self.verifier(Some(ca))?);
+                let identity = self.identity(cert, key)?;
+                let verifier = Verifier::new(verifier, None, &self.provider);
+                self.settings(verifier, Some(identity), ip.into()).map(Some)
+            }
+            CheckKind::Tls if settings.is_none() => {
+                let any = ServerTls {
+                    verify: false,
+                    ..ServerTls::default()
+                };
+                self.server(&any, &server.address).map(Some)
+            }
+            CheckKind::Tls => Ok(settings.clone()),
+            CheckKind::Tcp | CheckKind::Http { .. } | CheckKind::Postgres { .. } => {
+                Ok(settings.clone().filter(|_| !has_port))
+            }
+        }
+    }
+
+    fn settings(
+        &self,
+        verifier: Verifier,
+        identity: Option<CertifiedKey>,
+        name: ServerName<'static>,
+    ) -> Result<ServerSettings, String> {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
+        };
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok(ServerSettings {
+            config: Arc::new(config),
+            name,
+        })
+    }
+
+    /// Our own certificate and its key.
+    ///
+    /// # Errors
+    /// The file, and what is wrong with it.
+    pub(super) fn identity(&self, certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
+        let chain = pem::certificates(certificate)?;
+        pem::certified(certificate, chain, pem::needed_key(key)?, &self.provider)
+    }
+
+    /// What checks certificates by the CAs of a file, or by the system's.
+    ///
+    /// # Errors
+    /// The file, and what is wrong with it.
+    pub(super) fn verifier(
+        &mut self,
+        ca: Option<&Path>,
+    ) -> Result<Arc<WebPkiServerVerifier>, String> {
+        let path = ca.map_or_else(system_roots, |ca| Ok(ca.into()))?;
+        if let Some(known) = self.verifiers.get(&path) {
+            return Ok(Arc::clone(known));
+        }
+        let mut roots = RootCertStore::empty();
+        let (added, ignored) = roots.add_parsable_certificates(pem::certificates(&path)?);
+        if added == 0 || ignored > 0 && ca.is_some() {
+            return Err(pem::unusable(&path, pem::NO_CA));
+        }
+        let provider = Arc::clone(&self.provider);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build();
+        let verifier = verifier.map_err(|error| pem::unusable(&path, error))?;
+        self.verifiers.insert(path, Arc::clone(&verifier));
+        Ok(verifier)
+    }
+}
+
+fn parse(name: &str) -> Result<ServerName<'static>, String> {
+    let parsed = ServerName::try_from(name.to_owned());
+    parsed.map_err(|_| format!("{name:?} is neither a host name nor an IP address"))
+}
+
+fn system_roots() -> Result<PathBuf, String> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let usual = || SYSTEM_ROOTS.iter().map(PathBuf::from);
+    named
+        .or_else(|| usual().find(|path| path.is_file()))
+        .ok_or_else(|| "the system has no CAs where they usually are; name a file of CAs".into())
+}
+
+/// Checks a server's certificate, unless it is not to be checked.
+#[derive(Debug)]
+struct Verifier {
+    inner: Option<Arc<WebPkiServerVerifier>>,
+    /// What it must be for, where that is not the name that was asked for.
+    host: Option<ServerName<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn new(
+        inner: Option<Arc<WebPkiServerVerifier>>,
+        host: Option<ServerName<'static>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Self {
+        Self {
+            inner,
+            host,
+            provider: Arc::clone(provider),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let name = self.host.as_ref().unwrap_or(name);
+        match &self.inner {
+            Some(inner) => inner.verify_server_cert(certificate, chain, name, ocsp, now),
+            None => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let known = &self.provider.signature_verification_algorithms;
+        known.supported_schemes()
+    }
+}

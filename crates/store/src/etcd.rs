@@ -1,0 +1,254 @@
+//! The members themselves: which etcd is installed, how a member is started, and how one grows into three.
+
+mod growth;
+mod program;
+
+pub use growth::{GrowthStep, MembersSeen, next_growth_step};
+pub use program::{Program, ProgramError, Version, find};
+
+use gaiola_core::topology;
+use gaiola_model::ServerName;
+use gaiola_net::client::Target;
+use gaiola_net::pki;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Port on which clients are served.
+pub const CLIENT_PORT: u16 = 2379;
+/// Port on which members speak with each other.
+pub const PEER_PORT: u16 = 2380;
+/// Bytes after which etcd takes no more writes and raises NOSPACE: 1 GiB.
+const QUOTA: u64 = 1 << 30;
+
+/// A member: where it is and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Unique; the name of its server.
+    pub name: String,
+    /// Its server's address, which its certificate names.
+    pub address: IpAddr,
+    /// Default [`CLIENT_PORT`].
+    pub client_port: u16,
+    /// Default [`PEER_PORT`].
+    pub peer_port: u16,
+}
+
+impl Member {
+    /// The member on the server `name` at `address`, with the default ports.
+    pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            client_port: CLIENT_PORT,
+            peer_port: PEER_PORT,
+        }
+    }
+
+    /// The member on this server.
+    pub fn on(server: ServerName) -> Self {
+        Self::new(server.to_string(), topology::address_of(server).into())
+    }
+
+    /// Where clients reach it.
+    pub fn client_url(&self) -> String {
+        format!(
+            "https://{}",
+            SocketAddr::new(self.address, self.client_port)
+        )
+    }
+
+    /// Where its peers reach it.
+    pub fn peer_url(&self) -> String {
+        format!("https://{}", SocketAddr::new(self.address, self.peer_port))
+    }
+
+    /// Where [`super::Store`] reaches it.
+    pub fn target(&self) -> Target {
+        Target::tls(SocketAddr::new(self.address, self.client_port))
+    }
+}
+
+/// Where the members on these servers are reached.
+pub fn endpoints(servers: &[ServerName]) -> Vec<Target> {
+    let members = servers.iter().map(|server| Member::on(*server));
+    members.map(|member| member.target()).collect()
+}
+
+/// How a member comes into its cluster. Ignored by etcd once it has data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// These members, itself among them, begin a new store together.
+    Bootstrap(Vec<Member>),
+    /// It was added to these members, itself among them (see [`super::Store::member_add_learner`]).
+    Existing(Vec<Member>),
+}
+
+/// All that starts a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Itself.
+    pub member: Member,
+    /// Its data; mode 0700, owned by the user it runs as.
+    pub data: PathBuf,
+    /// The directory of its `ca.pem`, `cert.pem` and `key.pem`, readable by the user it runs as.
+    pub pki: PathBuf,
+    /// Random, new for each bootstrap, the same for all members: the cluster id comes from it.
+    pub token: String,
+    /// How it comes into its cluster.
+    pub join: Join,
+}
+
+/// A command to be started; nothing of the caller's own environment belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments; no secret among them.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+/// The command of a member. It stays in the foreground, logs to stderr, and ends cleanly on SIGTERM.
+pub fn command(program: &Program, launch: &Launch) -> Command {
+    let (state, members) = match &launch.join {
+        Join::Bootstrap(members) => ("new", members),
+        Join::Existing(members) => ("existing", members),
+    };
+    let member = &launch.member;
+    let (client, peer) = (member.client_url(), member.peer_url());
+    let mut args = Args(Vec::new());
+    args.flag("name", &member.name);
+    args.path("data-dir", &launch.data);
+    args.flag("listen-client-urls", &client);
+    args.flag("advertise-client-urls", &client);
+    args.flag("listen-peer-urls", &peer);
+    args.flag("initial-advertise-peer-urls", &peer);
+    args.flag("initial-cluster", &initial_cluster(members));
+    args.flag("initial-cluster-state", state);
+    args.flag("initial-cluster-token", &launch.token);
+    for side in ["", "peer-"] {
+        args.path(&format!("{side}trusted-ca-file"), &launch.pki.join(pki::CA));
+        args.path(&format!("{side}cert-file"), &launch.pki.join(pki::CERT));
+        args.path(&format!("{side}key-file"), &launch.pki.join(pki::KEY));
+        args.flag(&format!("{side}client-cert-auth"), "true");
+    }
+    args.flag("heartbeat-interval", "100");
+    args.flag("election-timeout", "1000");
+    args.flag("auto-compaction-mode", "periodic");
+    args.flag("auto-compaction-retention", "1h");
+    args.flag("quota-backend-bytes", &QUOTA.to_string());
+    // The default of 100,000 keeps that many entries in memory before 3.6.
+    args.flag("snapshot-count", "10000");
+    args.flag("strict-reconfig-check", "true");
+    args.flag("logger", "zap");
+    args.flag("log-level", "warn");
+    args.flag("log-outputs", "stderr");
+    Command {
+        program: program.path.clone(),
+        args: args.0,
+        env: environment(program),
+    }
+}
+
+/// Why a member ended, as the end of its log tells; the lines behind it are a stack of no use to an operator.
+pub fn last_words(log: &str) -> Option<String> {
+    let lines = log
+        .lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let bad = |line: &serde_json::Value| {
+        matches!(line["level"].as_str(), Some("error" | "fatal" | "panic"))
+    };
+    let line = lines.into_iter().find(bad)?;
+    let part = |name: &str| line[name].as_str().filter(|text| !text.is_empty());
+    let parts: Vec<&str> = [part("msg"), part("error")].into_iter().flatten().collect();
+    Some(parts.join(": "))
+}
+
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn flag(&mut self, name: &str, value: &str) {
+        self.0.push(format!("--{name}={value}").into());
+    }
+
+    fn path(&mut self, name: &str, path: &Path) {
+        let mut flag = OsString::from(format!("--{name}="));
+        flag.push(path);
+        self.0.push(flag);
+    }
+}
+
+fn initial_cluster(members: &[Member]) -> String {
+    let mut text = String::new();
+    for member in members {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{}={}", member.name, member.peer_url());
+    }
+    text
+}
+
+/// One thread runs Go code at a time, which is plenty for a site's few writes: with more, an idle member spends most of
+/// its time waking threads that find nothing to do. etcd 3.4 starts on no other architecture than amd64 unless it is
+/// told to.
+fn environment(program: &Program) -> Vec<(OsString, OsString)> {
+    let mut environment = vec![("GOMAXPROCS".into(), "1".into())];
+    if cfg!(target_arch = "aarch64") && program.version < Version::new(3, 5, 0) {
+        environment.push(("ETCD_UNSUPPORTED_ARCH".into(), "arm64".into()));
+    }
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_member_are_its_own_and_not_its_stack() {
+        let log = concat!(
+            r#"{"level":"warn","msg":"failed to preallocate","error":"no space left on device"}"#,
+            "\n",
+            r#"{"level":"panic","msg":"failed to create WAL","error":"no space left on device"}"#,
+            "\npanic: failed to create WAL\n\tgo.etcd.io/etcd/main.go:28 +0x17\n",
+        );
+        let words = last_words(log).unwrap();
+        assert_eq!(words, "failed to create WAL: no space left on device");
+        assert_eq!(last_words("go.etcd.io/etcd/main.go:28 +0x17\n"), None);
+    }
+
+    #[test]
+    fn a_command_names_the_servers_own_address_and_no_secret() {
+        let members = [1, 2].map(|n| Member::new(format!("app{n}"), [10, 77, 3, n].into()));
+        let program = Program {
+            path: "/usr/bin/etcd".into(),
+            version: Version::new(3, 4, 23),
+        };
+        let launch = Launch {
+            member: members[1].clone(),
+            data: "/s/etcd".into(),
+            pki: "/s/pki".into(),
+            token: "t1".into(),
+            join: Join::Bootstrap(members.into()),
+        };
+        let command = command(&program, &launch);
+        let args: Vec<_> = command
+            .args
+            .iter()
+            .map(|arg| arg.to_str().unwrap())
+            .collect();
+        for wanted in [
+            "--name=app2",
+            "--listen-client-urls=https://10.77.3.2:2379",
+            "--initial-cluster=app1=https://10.77.3.1:2380,app2=https://10.77.3.2:2380",
+            "--initial-cluster-state=new",
+            "--peer-key-file=/s/pki/key.pem",
+            "--peer-client-cert-auth=true",
+            "--client-cert-auth=true",
+        ] {
+            assert!(args.contains(&wanted), "{wanted}");
+        }
+    }
+}

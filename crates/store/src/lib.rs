@@ -1,0 +1,184 @@
+//! The site's store: etcd 3.4 to 3.6 through its v3 JSON gateway.
+//!
+//! A [`Store`] knows several members and turns to another one when the one it talks to is lost, hung or cut off; that
+//! costs one request timeout at most. Everything that changes a key is a transaction that compares first. Reads are
+//! linearizable. The store's lifetime is watched: an answer of another cluster, or one whose revision went back, is
+//! [`StoreError::Gone`] and never an empty result. etcd's own locks and elections are not used.
+
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+mod call;
+mod election;
+mod error;
+pub mod etcd;
+pub mod events;
+mod gateway;
+mod lease;
+mod maintenance;
+mod range;
+mod txn;
+pub mod view;
+mod watch;
+
+pub use election::{Leader, Term, campaign, leader};
+pub use error::StoreError;
+pub use gaiola_model::Revision;
+pub use lease::{Lease, LeaseId};
+pub use maintenance::{Alarm, MemberInfo, MemberStatus};
+pub use range::{Item, Listing, Order};
+pub use txn::{Expected, Txn};
+pub use watch::{Change, Update, Watch};
+
+use gaiola_net::client::{Client, Target};
+use rustls::ClientConfig;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How a store is reached.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its members; the first is asked first until it fails.
+    pub endpoints: Vec<Target>,
+    /// TLS by the site's authority.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Longest wait for one member's answer. Default 1 s.
+    pub request_timeout: Duration,
+    /// Time after which a call that failed is not tried on another member. Default 5 s.
+    pub deadline: Duration,
+    /// What an earlier process knew of this store; `None` trusts the first answer.
+    pub known: Option<Known>,
+}
+
+impl Settings {
+    /// Settings with the default limits.
+    pub fn new(endpoints: Vec<Target>, tls: Option<Arc<ClientConfig>>) -> Self {
+        Self {
+            endpoints,
+            tls,
+            request_timeout: Duration::from_secs(1),
+            deadline: Duration::from_secs(5),
+            known: None,
+        }
+    }
+}
+
+/// What is known of a store's lifetime. Kept on disk, it lets the next process see that the store is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Known {
+    /// etcd's cluster id. It is another one for each bootstrap, because each has a new random token.
+    pub cluster_id: u64,
+    /// The highest revision that was seen.
+    pub revision: Revision,
+}
+
+impl Known {
+    /// The name of this lifetime: the cluster id in hexadecimal.
+    pub fn incarnation(&self) -> String {
+        format!("{:016x}", self.cluster_id)
+    }
+}
+
+/// A store. Cloning is cheap; clones share connections and what is known.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    request_timeout: Duration,
+    deadline: Duration,
+    /// In the order in which they are asked.
+    endpoints: Mutex<Vec<Target>>,
+    /// 0 until the first answer.
+    cluster_id: AtomicU64,
+    revision: AtomicU64,
+}
+
+impl Store {
+    /// A store that is reached by `settings`. Nothing is sent yet.
+    ///
+    /// # Panics
+    /// Without endpoints.
+    pub fn new(settings: Settings) -> Self {
+        assert!(!settings.endpoints.is_empty(), "a store has a member");
+        let known = settings.known;
+        Self(Arc::new(Inner {
+            client: Client::new(settings.tls),
+            request_timeout: settings.request_timeout,
+            deadline: settings.deadline,
+            endpoints: Mutex::new(settings.endpoints),
+            cluster_id: AtomicU64::new(known.map_or(0, |known| known.cluster_id)),
+            revision: AtomicU64::new(known.map_or(0, |known| known.revision.0)),
+        }))
+    }
+
+    /// The members in the order in which they are asked now.
+    pub fn endpoints(&self) -> Vec<Target> {
+        let endpoints = self.0.endpoints.lock();
+        endpoints.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes another set of members, after growth. Those that stay keep their order; an empty set is not taken.
+    pub fn set_endpoints(&self, mut endpoints: Vec<Target>) {
+        if endpoints.is_empty() {
+            return;
+        }
+        let held = self.0.endpoints.lock();
+        let mut held = held.unwrap_or_else(PoisonError::into_inner);
+        held.retain(|target| endpoints.contains(target));
+        endpoints.retain(|target| !held.contains(target));
+        held.extend(endpoints);
+    }
+
+    /// Reads `key` as `T`.
+    pub async fn get_json<T: DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<Stored<T>>, StoreError> {
+        self.get(key).await?.map(|item| item.json()).transpose()
+    }
+
+    /// Writes `value` as JSON if the key is as `expected`.
+    pub async fn put_json_if(
+        &self,
+        key: &str,
+        expected: Expected,
+        value: &impl Serialize,
+        lease: Option<LeaseId>,
+    ) -> Result<Revision, StoreError> {
+        self.put_if(key, expected, to_json(key, value)?, lease)
+            .await
+    }
+
+    /// Writes `value` as JSON whatever stands there: for a key that has one writer.
+    pub async fn put_json(
+        &self,
+        key: &str,
+        value: &impl Serialize,
+        lease: Option<LeaseId>,
+    ) -> Result<Revision, StoreError> {
+        self.put(key, to_json(key, value)?, lease).await
+    }
+}
+
+/// A value and where it stands in the store's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored<T> {
+    /// The value.
+    pub value: T,
+    /// When its key was last changed; what the next compare-and-swap expects.
+    pub modified: Revision,
+    /// When its key was created.
+    pub created: Revision,
+}
+
+/// `value` as JSON for `key`; for use with [`Txn::put`].
+pub fn to_json(key: &str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|source| StoreError::Json {
+        key: key.into(),
+        source,
+    })
+}

@@ -1,0 +1,211 @@
+//! The site's documents as the store has them, mirrored in memory and kept up to date by a watch.
+
+use crate::{Change, Item, Store, StoreError, Update};
+use gaiola_model::placement::{BootNumber, Desired, Observed, Placement, Revision};
+use gaiola_model::proxy::SharedTickets;
+use gaiola_model::{ServerName, SiteName};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The keys of one site.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The site.
+    pub site: SiteName,
+    prefix: String,
+}
+
+impl Keys {
+    /// The keys of `site`.
+    pub fn of(site: &SiteName) -> Self {
+        Self {
+            site: site.clone(),
+            prefix: format!("/gaiola/{site}/site/"),
+        }
+    }
+
+    /// What every document's key begins with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The key of [`Desired`].
+    pub fn desired(&self) -> String {
+        format!("{}desired", self.prefix)
+    }
+
+    /// The key of [`Placement`].
+    pub fn placement(&self) -> String {
+        format!("{}placement", self.prefix)
+    }
+
+    /// The key of one server's [`Observed`].
+    pub fn observed(&self, server: ServerName) -> String {
+        format!("{}observed/{server}", self.prefix)
+    }
+
+    /// The key of the last boot of a server that is over: whoever gives power writes it.
+    pub fn over(&self, server: ServerName) -> String {
+        format!("{}over/{server}", self.prefix)
+    }
+
+    /// The key of [`SharedTickets`].
+    pub fn tickets(&self) -> String {
+        format!("{}tickets", self.prefix)
+    }
+
+    /// The key that the conductor holds.
+    pub fn conductor(&self) -> String {
+        format!("{}conductor", self.prefix)
+    }
+}
+
+/// What the store held when it last answered.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The operator's wish, and when it was last changed.
+    pub desired: Option<(Revision, Rc<Desired>)>,
+    /// The conductor's decision, and when it was last changed.
+    pub placement: Option<(Revision, Rc<Placement>)>,
+    /// What the agents see, and when each last told it; a server whose agent holds no lease is not here.
+    pub observed: BTreeMap<ServerName, (Revision, Rc<Observed>)>,
+    /// Up to which boot each server was switched off.
+    pub over: BTreeMap<ServerName, BootNumber>,
+    /// What session tickets are sealed with.
+    pub tickets: Option<(Revision, Rc<SharedTickets>)>,
+    /// The conductor's name.
+    pub conductor: Option<String>,
+    /// The store's lifetime.
+    pub incarnation: String,
+    /// Since when the store has not answered; `None`: it does.
+    pub silent_since: Option<Instant>,
+    /// Why it does not, in words.
+    pub trouble: String,
+}
+
+impl View {
+    /// Whether this is what the store holds now.
+    pub fn is_current(&self) -> bool {
+        self.silent_since.is_none() && !self.incarnation.is_empty()
+    }
+}
+
+/// Between two attempts to follow a store that is gone.
+const RETRY: Duration = Duration::from_secs(1);
+/// Between two questions whether the store answers.
+const ASK: Duration = Duration::from_secs(2);
+
+/// Mirrors the store until `sender` has no reader left. While the store does not answer, or is another one than it
+/// was, the last view stays: a lost store is never an empty site.
+pub async fn follow(store: Store, keys: Keys, sender: watch::Sender<View>) {
+    let asking = tokio::task::spawn_local(ask(store.clone(), sender.clone()));
+    while !sender.is_closed() {
+        let Err(error) = mirror(&store, &keys, &sender).await else {
+            break;
+        };
+        silent(&sender, &error);
+        tokio::time::sleep(RETRY).await;
+    }
+    asking.abort();
+}
+
+async fn mirror(
+    store: &Store,
+    keys: &Keys,
+    sender: &watch::Sender<View>,
+) -> Result<(), StoreError> {
+    let mut watch = store.follow(keys.prefix());
+    loop {
+        tokio::select! {
+            update = watch.next() => match update? {
+                Update::Snapshot(listing) => {
+                    let mut view = View { incarnation: store.known().map(|known| known.incarnation()).unwrap_or_default(), ..View::default() };
+                    for item in &listing.items {
+                        take(&mut view, keys, &item.key, Some(item));
+                    }
+                    sender.send_replace(view);
+                }
+                Update::Changed(changes) => sender.send_modify(|view| {
+                    for change in &changes {
+                        match change {
+                            Change::Put(item) => take(view, keys, &item.key, Some(item)),
+                            Change::Deleted { key, .. } => take(view, keys, key, None),
+                        }
+                    }
+                }),
+            },
+            () = sender.closed() => return Ok(()),
+        }
+    }
+}
+
+/// A watch is silent both when nothing happens and when nobody is there, so the store is asked now and then.
+async fn ask(store: Store, sender: watch::Sender<View>) {
+    loop {
+        tokio::time::sleep(ASK).await;
+        match store.revision().await {
+            Err(error) => silent(&sender, &error),
+            Ok(_) => {
+                sender.send_if_modified(|view| {
+                    view.trouble.clear();
+                    view.silent_since.take().is_some()
+                });
+            }
+        }
+    }
+}
+
+fn silent(sender: &watch::Sender<View>, error: &StoreError) {
+    sender.send_if_modified(|view| {
+        view.trouble = gaiola_os::chain(error);
+        view.silent_since
+            .replace(view.silent_since.unwrap_or_else(Instant::now))
+            .is_none()
+    });
+}
+
+/// Puts one key's new value into the view; `None`: it is gone.
+fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
+    let Some(name) = key.strip_prefix(keys.prefix()) else {
+        return;
+    };
+    match name {
+        "desired" => view.desired = item.and_then(parse).or(view.desired.take()),
+        "placement" => view.placement = item.and_then(parse).or(view.placement.take()),
+        "tickets" => view.tickets = item.and_then(parse),
+        "conductor" => {
+            view.conductor = item.map(|item| String::from_utf8_lossy(&item.value).into_owned())
+        }
+        _ if name.starts_with("over/") => {
+            let server = name.strip_prefix("over/").map(str::parse);
+            let told = item.and_then(parse::<BootNumber>);
+            if let (Some(Ok(server)), Some((_, boot))) = (server, told) {
+                view.over.insert(server, *boot);
+            }
+        }
+        _ => {
+            let server = name
+                .strip_prefix("observed/")
+                .and_then(|server| server.parse().ok());
+            let Some(server) = server else { return };
+            match item.and_then(parse) {
+                Some(told) => drop(view.observed.insert(server, told)),
+                None => drop(view.observed.remove(&server)),
+            }
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(item: &Item) -> Option<(Revision, Rc<T>)> {
+    let parsed = item.json::<T>();
+    if let Err(error) = &parsed {
+        tracing::error!("{}", gaiola_os::chain(error));
+    }
+    parsed
+        .ok()
+        .map(|stored| (stored.modified, Rc::new(stored.value)))
+}
