@@ -10,7 +10,7 @@ use anyhow::bail;
 use gaiola_control::api::{Disk, Harm as Order, Place, ServerHandle};
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{Acknowledged, Answer, Course, Harm, Limits, Plan, Record, Sight, run};
-use gaiola_control::lab::processes;
+use gaiola_control::provider::lab::processes;
 use gaiola_core::drill::{
     Contents, DrillReport, Process, Roles, Selection, Target, Verdict, Writes, render, render_all,
 };

@@ -6,7 +6,7 @@ use crate::output::Exit;
 use anyhow::Context as _;
 use gaiola_agent::{self as agent, init, keeper};
 use gaiola_control::drill::witness;
-use gaiola_control::lab;
+use gaiola_control::process as lab;
 use gaiola_model::proxy_file::ProxyFile;
 use gaiola_os::namespace;
 use gaiola_os::signal::outlive_stray_signals;

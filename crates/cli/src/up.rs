@@ -133,7 +133,7 @@ fn start_lab(lab: &Lab, up: &Up) -> anyhow::Result<bool> {
                 lab.state.lab_log().display()
             ),
             // One that is going down, or is only just coming up.
-            gaiola_control::lab::UP_ALREADY if Instant::now() < deadline => {
+            gaiola_control::process::UP_ALREADY if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50))
             }
             why => bail!("{why}"),

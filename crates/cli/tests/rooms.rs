@@ -141,6 +141,15 @@ fn the_vip_keeper_has_no_runtime() {
 }
 
 #[test]
+fn only_the_provider_knows_the_lab() {
+    for module in ["api", "change", "drill", "monitor", "release", "site"] {
+        let sources = sources(&folder("control").join("src").join(module));
+        assert!(!sources.is_empty(), "{module}");
+        assert_eq!(naming(&sources, "provider::lab"), [""; 0], "{module}");
+    }
+}
+
+#[test]
 fn only_os_is_unsafe() {
     for (room, _) in ARROWS.iter().filter(|(room, _)| *room != "os") {
         let sources = sources(&folder(room).join("src"));

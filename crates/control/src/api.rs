@@ -2,6 +2,9 @@
 //!
 //! A change is answered by a stream of JSON lines, one [`Progress`] each, the last of which is `Done`.
 
+pub mod socket;
+pub mod steps;
+
 use gaiola_core::drill::Target;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, ServerName, SiteName};
@@ -74,6 +77,15 @@ pub struct Outcome {
     pub message: String,
     /// The site at the end, where it could be asked.
     pub status: Option<Box<Status>>,
+}
+
+/// The end of a change that could not be begun.
+pub fn refused(exit: u8, message: impl Into<String>) -> Outcome {
+    Outcome {
+        exit,
+        message: message.into(),
+        status: None,
+    }
 }
 
 /// What a change would do, in words.

@@ -4,10 +4,13 @@
 
 pub mod api;
 pub mod certificates;
+pub mod change;
 pub mod drill;
-pub mod lab;
-pub mod page;
+pub mod monitor;
+pub mod process;
+pub mod provider;
 pub mod release;
+pub mod site;
 #[cfg(test)]
 #[path = "../../agent/src/slow_disk.rs"]
 mod slow_disk;

@@ -1,22 +1,23 @@
 //! Changes: what is wanted is written to the store, and followed until it is there.
 
-use super::Lab;
-use super::control::{Steps, refused};
-use super::traffic::{self, Totals};
-use crate::api::{Change, ChangeRequest, Harm, Outcome, Planned, Progress};
+use crate::api::steps::{Gone, Steps};
+use crate::api::{Change, ChangeRequest, Outcome, Planned, Progress, refused};
 use crate::certificates::{self, Certificates};
+use crate::monitor::status::{see, status};
+use crate::monitor::traffic::{self, Totals};
 use crate::release;
+use crate::site::Site;
 use gaiola_agent::state::Order;
 use gaiola_core::merge::{self, Scale};
-use gaiola_core::rollout::{self, Facts};
+use gaiola_core::rollout;
 use gaiola_model::placement::{
     Desired, InstanceState, ObservedInstance, Placement, Release, ReleaseNumber, Revision,
 };
-use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, ServerState, ServerStatus, Status};
-use gaiola_model::{Config, InstanceName, ServerName, Tier, Time};
+use gaiola_model::status::{ServerState, ServerStatus, Status};
+use gaiola_model::{Config, InstanceName, ServerName, Tier};
 use gaiola_net::client::Client;
-use gaiola_store::view::{Keys, View};
-use gaiola_store::{Expected, Store, StoreError, Txn, etcd, to_json};
+use gaiola_store::view::Keys;
+use gaiola_store::{Expected, Store, StoreError, Txn, to_json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,8 +35,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_millis(500);
 
 /// Carries a change out and tells its steps. One at a time: a second one is refused.
-pub async fn carry_out(lab: &Rc<Lab>, asked: ChangeRequest, steps: &mut Steps) -> Outcome {
-    let Ok(_held) = lab.change.try_lock() else {
+pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps) -> Outcome {
+    let Ok(_held) = site.change.try_lock() else {
         return refused(
             7,
             "another change is under way; wait for it, or look with: gaiola status",
@@ -43,15 +44,15 @@ pub async fn carry_out(lab: &Rc<Lab>, asked: ChangeRequest, steps: &mut Steps) -
     };
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
     let deploys = matches!(asked.change, Change::Apply { .. });
-    match begin(lab, asked.change, deadline, steps).await {
-        Ok(since) => follow(lab, since, deploys, deadline, steps).await,
+    match begin(site, asked.change, deadline, steps).await {
+        Ok(since) => follow(site, since, deploys, deadline, steps).await,
         Err(outcome) => outcome,
     }
 }
 
 /// Writes what is wanted, and tells since which revision that is desired.
 async fn begin(
-    lab: &Rc<Lab>,
+    site: &Rc<Site>,
     change: Change,
     deadline: Instant,
     steps: &mut Steps,
@@ -63,18 +64,17 @@ async fn begin(
             folder,
             yes,
         } => {
-            lab.off.borrow_mut().clear();
-            lab.poke.notify_one();
-            let config = Box::new(with_certificates(lab, *config, &folder).await?);
-            if is_new(lab, deadline).await? {
-                return found(lab, *config, &file, &folder, deadline, steps).await;
+            site.provider.retry();
+            let config = Box::new(with_certificates(site, *config, &folder).await?);
+            if is_new(site, deadline).await? {
+                return found(site, *config, &file, &folder, deadline, steps).await;
             }
-            let (store, at, held) = desired(lab, deadline, steps).await?;
+            let (store, at, held) = desired(site, deadline, steps).await?;
             let wanted = merge::merge(&held.applied, &held.config, &config);
             refuse(&held.config, &wanted, yes)?;
             let last = Some(held.release.clone());
-            let release = make_release(lab, &config, &folder, &file, last, steps).await?;
-            let failed = lab
+            let release = make_release(site, &config, &folder, &file, last, steps).await?;
+            let failed = site
                 .order
                 .borrow()
                 .as_ref()
@@ -90,10 +90,10 @@ async fn begin(
             if new == held {
                 return Ok(at);
             }
-            store_desired(lab, &store, at, new).await
+            store_desired(site, &store, at, new).await
         }
         Change::Scale { to, yes } => {
-            let (store, at, held) = desired(lab, deadline, steps).await?;
+            let (store, at, held) = desired(site, deadline, steps).await?;
             let mut config = held.config.clone();
             for text in &to {
                 let scale: Scale = text
@@ -110,7 +110,7 @@ async fn begin(
             let drained = held.drained.intersection(&kept).copied().collect();
             refuse_all_drained(&config, &drained)?;
             store_desired(
-                lab,
+                site,
                 &store,
                 at,
                 Desired {
@@ -121,15 +121,15 @@ async fn begin(
             )
             .await
         }
-        Change::Drain(server) => set_drained(lab, server, true, deadline, steps).await,
-        Change::Undrain(server) => set_drained(lab, server, false, deadline, steps).await,
+        Change::Drain(server) => set_drained(site, server, true, deadline, steps).await,
+        Change::Undrain(server) => set_drained(site, server, false, deadline, steps).await,
         Change::Restart(what) => {
-            let (store, at, held) = desired(lab, deadline, steps).await?;
+            let (store, at, held) = desired(site, deadline, steps).await?;
             let mut new = held.clone();
             for server in to_restart(&what, &held.config).map_err(|why| refused(2, why))? {
                 *new.restarts.entry(server).or_default() += 1;
             }
-            store_desired(lab, &store, at, new).await
+            store_desired(site, &store, at, new).await
         }
     }
 }
@@ -171,8 +171,8 @@ fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result
 }
 
 /// What a change would do.
-pub async fn plan(lab: &Lab, change: &Change) -> Planned {
-    let view = lab.view.borrow().clone();
+pub async fn plan(site: &Site, change: &Change) -> Planned {
+    let view = site.view.borrow().clone();
     let Change::Apply {
         config,
         folder,
@@ -195,7 +195,7 @@ pub async fn plan(lab: &Lab, change: &Change) -> Planned {
         }
     };
     let wanted = merge::merge(&held.applied, &held.config, &config);
-    let new = match planned_release(lab, &config, folder, file, &held.release).await {
+    let new = match planned_release(site, &config, folder, file, &held.release).await {
         Ok(new) => new,
         Err(refusal) => {
             return Planned {
@@ -231,7 +231,7 @@ pub async fn plan(lab: &Lab, change: &Change) -> Planned {
 
 /// The release that `up` would make, if the site's directory has other contents than the last one.
 async fn planned_release(
-    lab: &Lab,
+    site: &Site,
     config: &Config,
     folder: &Path,
     file: &Path,
@@ -240,7 +240,7 @@ async fn planned_release(
     let apart = config.tls();
     let apart = apart.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
     let (folder, file): (PathBuf, PathBuf) = (folder.into(), file.into());
-    let (releases, last) = (lab.state.releases(), last.clone());
+    let (releases, last) = (site.state.releases(), last.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let source = release::Source {
             directory: &folder,
@@ -282,16 +282,16 @@ fn planned_run(
 }
 
 /// Whether no `up` of this site has got as far as the store yet.
-async fn is_new(lab: &Lab, deadline: Instant) -> Result<bool, Outcome> {
-    match lab.order.borrow().as_ref() {
+async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outcome> {
+    match site.order.borrow().as_ref() {
         None => return Ok(true),
         Some(order) if order.revision > Revision(0) => return Ok(false),
         Some(_) => {}
     }
-    found_store(lab, deadline).await?;
-    let stored = store(lab)
+    found_store(site, deadline).await?;
+    let stored = store(site)
         .await?
-        .get_json::<Desired>(&Keys::of(&lab.site).desired())
+        .get_json::<Desired>(&Keys::of(&site.name).desired())
         .await;
     stored.map(|stored| stored.is_none()).map_err(|error| {
         refused(
@@ -304,14 +304,14 @@ async fn is_new(lab: &Lab, deadline: Instant) -> Result<bool, Outcome> {
 /// The first `up`: the servers are switched on by a placement of our own, which founds the store. Where an earlier one
 /// did not get as far as the store, the servers it switched on are taken up.
 async fn found(
-    lab: &Rc<Lab>,
+    site: &Rc<Site>,
     config: Config,
     file: &Path,
     folder: &Path,
     deadline: Instant,
     steps: &mut Steps,
 ) -> Result<Revision, Outcome> {
-    let earlier = lab
+    let earlier = site
         .order
         .borrow()
         .as_ref()
@@ -320,7 +320,7 @@ async fn found(
         .as_ref()
         .is_some_and(|earlier| earlier.store != rollout::store_members(&config))
     {
-        let state = lab.state.folder().display();
+        let state = site.state.folder().display();
         return Err(refused(
             1,
             format!(
@@ -328,7 +328,7 @@ async fn found(
             ),
         ));
     }
-    let release = make_release(lab, &config, folder, file, None, steps).await?;
+    let release = make_release(site, &config, folder, file, None, steps).await?;
     let desired = Desired::first(config, release);
     let incarnation = match earlier {
         Some(earlier) => earlier.incarnation,
@@ -337,23 +337,23 @@ async fn found(
     let placement = rollout::first(&desired, incarnation);
     let names: Vec<String> = placement.servers.keys().map(ToString::to_string).collect();
     step(steps, format!("switching on {}", names.join(" "))).await;
-    lab.put_order(Order {
+    site.put_order(Order {
         revision: Revision(0),
         placement,
     });
-    found_store(lab, deadline).await?;
-    let store = store(lab).await?;
-    put_first(lab, &store, Expected::Absent, &desired).await
+    found_store(site, deadline).await?;
+    let store = store(site).await?;
+    put_first(site, &store, Expected::Absent, &desired).await
 }
 
 async fn put_first(
-    lab: &Lab,
+    site: &Site,
     store: &Store,
     at: Expected,
     desired: &Desired,
 ) -> Result<Revision, Outcome> {
-    let keys = Keys::of(&lab.site);
-    let Some(order) = lab.order.borrow().clone() else {
+    let keys = Keys::of(&site.name);
+    let Some(order) = site.order.borrow().clone() else {
         return Err(refused(1, "the site has no placement"));
     };
     let (desired_key, placement_key) = (keys.desired(), keys.placement());
@@ -379,10 +379,10 @@ async fn put_first(
 }
 
 /// Waits until the store that our servers found answers.
-async fn found_store(lab: &Lab, deadline: Instant) -> Result<(), Outcome> {
+async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
     let limit = deadline.min(Instant::now() + STORE_LIMIT);
     loop {
-        let known = lab.store.borrow().clone();
+        let known = site.store.borrow().clone();
         let answer = match known {
             Some(store) => store
                 .revision()
@@ -395,8 +395,8 @@ async fn found_store(lab: &Lab, deadline: Instant) -> Result<(), Outcome> {
             Err(why) if Instant::now() >= limit => {
                 let (exit, why) = (
                     if limit == deadline { 5 } else { 1 },
-                    power_trouble(lab)
-                        .or_else(|| etcd_trouble(lab))
+                    power_trouble(site)
+                        .or_else(|| store_trouble(site))
                         .unwrap_or(why),
                 );
                 return Err(refused(
@@ -411,8 +411,8 @@ async fn found_store(lab: &Lab, deadline: Instant) -> Result<(), Outcome> {
     }
 }
 
-async fn store(lab: &Lab) -> Result<Store, Outcome> {
-    lab.store
+async fn store(site: &Site) -> Result<Store, Outcome> {
+    site.store
         .borrow()
         .clone()
         .ok_or_else(|| refused(1, "the store is not known yet"))
@@ -420,25 +420,25 @@ async fn store(lab: &Lab) -> Result<Store, Outcome> {
 
 /// What is desired now, as soon as the store tells.
 async fn desired(
-    lab: &Rc<Lab>,
+    site: &Rc<Site>,
     deadline: Instant,
     steps: &mut Steps,
 ) -> Result<(Store, Revision, Desired), Outcome> {
-    let mut views = lab.view.subscribe();
+    let mut views = site.view.subscribe();
     if !views.borrow().is_current() {
         step(steps, "waiting for the store".into()).await;
     }
-    found_store(lab, deadline).await?;
+    found_store(site, deadline).await?;
     let current = timeout(
         STORE_LIMIT,
         views.wait_for(|view| view.is_current() && view.desired.is_some()),
     )
     .await;
-    let store = store(lab).await?;
+    let store = store(site).await?;
     match current.map(|view| view.map(|view| view.desired.clone())) {
         Ok(Ok(Some((at, desired)))) => Ok((store, at, (*desired).clone())),
         _ => match store
-            .get_json::<Desired>(&Keys::of(&lab.site).desired())
+            .get_json::<Desired>(&Keys::of(&site.name).desired())
             .await
         {
             Ok(Some(stored)) => Ok((store, stored.modified, stored.value)),
@@ -455,7 +455,7 @@ async fn desired(
 }
 
 async fn store_desired(
-    lab: &Lab,
+    site: &Site,
     store: &Store,
     at: Revision,
     new: Desired,
@@ -465,7 +465,12 @@ async fn store_desired(
         ..new
     };
     match store
-        .put_json_if(&Keys::of(&lab.site).desired(), Expected::At(at), &new, None)
+        .put_json_if(
+            &Keys::of(&site.name).desired(),
+            Expected::At(at),
+            &new,
+            None,
+        )
         .await
     {
         Ok(revision) => Ok(revision),
@@ -481,18 +486,18 @@ async fn store_desired(
 }
 
 async fn set_drained(
-    lab: &Rc<Lab>,
+    site: &Rc<Site>,
     server: ServerName,
     drained: bool,
     deadline: Instant,
     steps: &mut Steps,
 ) -> Result<Revision, Outcome> {
-    let (store, at, held) = desired(lab, deadline, steps).await?;
+    let (store, at, held) = desired(site, deadline, steps).await?;
     if !held.config.server_names().any(|name| name == server) {
         return Err(refused(2, no_server(server)));
     }
     if drained && !held.drained.contains(&server) {
-        may_drain(lab, server)?;
+        may_drain(site, server)?;
     }
     let mut new = held.clone();
     let changed = if drained {
@@ -501,17 +506,17 @@ async fn set_drained(
         new.drained.remove(&server)
     };
     if changed {
-        store_desired(lab, &store, at, new).await
+        store_desired(site, &store, at, new).await
     } else {
         Ok(at)
     }
 }
 
 /// What the conductor would never do is refused at once instead of being waited for.
-fn may_drain(lab: &Lab, server: ServerName) -> Result<(), Outcome> {
-    let view = lab.view.borrow().clone();
-    let mut facts = lab.facts.borrow_mut();
-    let Some((desired, at, placement)) = see(lab, &view, &mut facts) else {
+fn may_drain(site: &Site, server: ServerName) -> Result<(), Outcome> {
+    let view = site.view.borrow().clone();
+    let mut facts = site.facts.borrow_mut();
+    let Some((desired, at, placement)) = see(site, &view, &mut facts) else {
         return Ok(());
     };
     let may = rollout::may_drain(server, &desired, &placement, at, &facts);
@@ -531,9 +536,9 @@ fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
 }
 
 /// The configuration with the digest of its certificates, of which there is a copy then.
-async fn with_certificates(lab: &Lab, config: Config, folder: &Path) -> Result<Config, Outcome> {
-    let (folder, copies) = (folder.to_path_buf(), lab.state.certificates());
-    let _removed = lab.pruning.lock().await;
+async fn with_certificates(site: &Site, config: Config, folder: &Path) -> Result<Config, Outcome> {
+    let (folder, copies) = (folder.to_path_buf(), site.state.certificates());
+    let _removed = site.pruning.lock().await;
     let copying = tokio::task::spawn_blocking(move || {
         let (config, read) = known_certificates(config, &folder)?;
         if let Some(read) = read {
@@ -566,7 +571,7 @@ fn known_certificates(
 }
 
 async fn make_release(
-    lab: &Lab,
+    site: &Site,
     config: &Config,
     folder: &Path,
     file: &Path,
@@ -581,8 +586,8 @@ async fn make_release(
         .flatten()
         .collect();
     let (folder, file, releases): (PathBuf, PathBuf, PathBuf) =
-        (folder.into(), file.into(), lab.state.releases());
-    let _removed = lab.pruning.lock().await;
+        (folder.into(), file.into(), site.state.releases());
+    let _removed = site.pruning.lock().await;
     let copying = tokio::task::spawn_blocking(move || {
         let source = release::Source {
             directory: &folder,
@@ -595,7 +600,7 @@ async fn make_release(
         .await
         .map_err(|error| refused(1, format!("copying the release ended: {error}")))?;
     let made = made.map_err(|error| refused(1, gaiola_os::chain(&error)))?;
-    let directory = lab.state.release(made.release.number);
+    let directory = site.state.release(made.release.number);
     let left_out = |command| release::private_program(&made.private, command);
     if let Some(why) = commands.iter().find_map(|command| {
         left_out(command).or_else(|| release::missing_program(&directory, command))
@@ -619,36 +624,10 @@ async fn step(steps: &mut Steps, text: String) {
     let _ = steps.say(Progress::Step(text)).await;
 }
 
-/// Takes a look at the whole site.
-fn see(
-    lab: &Lab,
-    view: &View,
-    facts: &mut Facts,
-) -> Option<(Rc<Desired>, Revision, Rc<Placement>)> {
-    let (_, desired) = view.desired.clone()?;
-    let (at, placement) = view.placement.clone()?;
-    let stale = lab.stale.borrow();
-    let observed = view
-        .observed
-        .iter()
-        .filter(|(server, (told, _))| stale.get(server).is_none_or(|stale| told > stale))
-        .map(|(server, (_, observed))| (*server, (**observed).clone()))
-        .collect();
-    facts.over.clone_from(&view.over);
-    facts.look(
-        Time::from_start(lab.started.elapsed()),
-        &placement,
-        at,
-        observed,
-    );
-    facts.store_members = placement.store.iter().copied().collect();
-    Some((desired, at, placement))
-}
-
 /// Follows a change until what is desired is observed, it failed, or time is over.
 /// `deploys`: it is an error that the release was given up. Any other change goes on with the last good one.
 async fn follow(
-    lab: &Rc<Lab>,
+    site: &Rc<Site>,
     since: Revision,
     deploys: bool,
     deadline: Instant,
@@ -658,10 +637,10 @@ async fn follow(
     let mut hopes = Hopes::default();
     let mut settled_since = None;
     let mut next_sign = Instant::now() + SIGN_OF_LIFE;
-    let mut views = lab.view.subscribe();
+    let mut views = site.view.subscribe();
     // What is known may be seconds old: earlier requests are not counted as this change's.
-    traffic::ask_all(lab, &Client::new(None)).await;
-    let before = lab.traffic.totals();
+    traffic::ask_all(site, &Client::new(None)).await;
+    let before = site.traffic.totals();
     loop {
         // Nothing is concluded from a view that this change is not in yet.
         let is_seen = views
@@ -669,7 +648,7 @@ async fn follow(
             .desired
             .as_ref()
             .is_some_and(|(at, _)| *at >= since);
-        let status = status(lab);
+        let status = status(site);
         let mut missing = vec!["the store has not told this change yet".to_string()];
         if is_seen {
             if tell_servers(&status, &mut told, steps).await.is_err() {
@@ -678,11 +657,11 @@ async fn follow(
             if let Some(reason) = status
                 .failed
                 .as_ref()
-                .filter(|_| deploys || !has_good_release(lab))
+                .filter(|_| deploys || !has_good_release(site))
                 .filter(|_| status.generation.desired == status.generation.placed)
             {
                 return outcome(
-                    lab,
+                    site,
                     1,
                     format!(
                         "release {} was given up: {reason}; what ran before goes on",
@@ -690,10 +669,10 @@ async fn follow(
                     ),
                 );
             }
-            if let Some(why) = hopes.given_up(lab) {
-                return outcome(lab, 1, why);
+            if let Some(why) = hopes.given_up(site) {
+                return outcome(site, 1, why);
             }
-            let given_up = given_up(lab);
+            let given_up = given_up(site);
             missing = status.missing;
             missing.retain(|why| deploys || Some(why) != given_up.as_ref());
         }
@@ -707,15 +686,15 @@ async fn follow(
             .is_empty()
             .then(|| settled_since.unwrap_or_else(Instant::now));
         if settled_since.is_some_and(|since| since.elapsed() >= CALM) {
-            prune_releases(lab);
-            let message = requests_since(lab, before).await;
-            return outcome(lab, 0, message);
+            prune_releases(site);
+            let message = requests_since(site, before).await;
+            return outcome(site, 0, message);
         }
         if Instant::now() >= deadline {
-            missing.extend(power_trouble(lab));
+            missing.extend(power_trouble(site));
             return outcome(
-                lab,
-                waiting_exit(lab),
+                site,
+                waiting_exit(site),
                 format!("not there yet: {}", missing.join("; ")),
             );
         }
@@ -725,23 +704,23 @@ async fn follow(
 }
 
 /// Whether there is a release to go on with where the desired one was given up.
-fn has_good_release(lab: &Lab) -> bool {
-    let view = lab.view.borrow();
+fn has_good_release(site: &Site) -> bool {
+    let view = site.view.borrow();
     let placement = view.placement.as_ref();
     placement.is_some_and(|(_, placement)| placement.good.is_some())
 }
 
 /// That a release was given up, in words.
-fn given_up(lab: &Lab) -> Option<String> {
-    let view = lab.view.borrow();
+fn given_up(site: &Site) -> Option<String> {
+    let view = site.view.borrow();
     let (_, placement) = view.placement.as_ref()?;
     Some(placement.failed.as_ref()?.in_words())
 }
 
 /// What clients asked for while the change was made, and how much of it failed; empty where nobody asked.
-async fn requests_since(lab: &Lab, before: Totals) -> String {
-    traffic::ask_all(lab, &Client::new(None)).await;
-    let now = lab.traffic.totals();
+async fn requests_since(site: &Site, before: Totals) -> String {
+    traffic::ask_all(site, &Client::new(None)).await;
+    let now = site.traffic.totals();
     match (now.requests - before.requests, now.failed - before.failed) {
         (0, _) => String::new(),
         (requests, failed) => format!("requests {requests}, failed {failed}"),
@@ -757,8 +736,8 @@ struct Hopes {
 
 impl Hopes {
     /// Why there is no hope that an instance comes by waiting.
-    fn given_up(&mut self, lab: &Lab) -> Option<String> {
-        let view = lab.view.borrow();
+    fn given_up(&mut self, site: &Site) -> Option<String> {
+        let view = site.view.borrow();
         let (_, placement) = view.placement.as_ref()?;
         let newest = placement
             .instances
@@ -793,13 +772,13 @@ impl Hopes {
 }
 
 /// A server that is off will not come by waiting: the site is degraded, not late.
-fn waiting_exit(lab: &Lab) -> u8 {
-    if lab.off.borrow().is_empty() { 5 } else { 4 }
+fn waiting_exit(site: &Site) -> u8 {
+    if site.provider.off().is_empty() { 5 } else { 4 }
 }
 
 /// Why servers could not be switched on.
-fn power_trouble(lab: &Lab) -> Option<String> {
-    let trouble = lab.trouble.borrow();
+fn power_trouble(site: &Site) -> Option<String> {
+    let trouble = site.provider.trouble();
     let words: Vec<String> = trouble
         .iter()
         .map(|(server, why)| format!("{server} cannot be switched on: {why}"))
@@ -807,21 +786,17 @@ fn power_trouble(lab: &Lab) -> Option<String> {
     (!words.is_empty()).then(|| words.join("; "))
 }
 
-/// The last words of an etcd that ended. While there is no store, no agent can tell them.
-fn etcd_trouble(lab: &Lab) -> Option<String> {
-    let order = lab.order.borrow().clone()?;
-    let last_words = |server: &ServerName| {
-        let log = std::fs::read_to_string(lab.state.server(*server).join("log/etcd.log")).ok()?;
-        Some(format!("etcd on {server}: {}", etcd::last_words(&log)?))
-    };
-    order.placement.store.iter().find_map(last_words)
+/// Why the store does not come, as far as its servers show it.
+fn store_trouble(site: &Site) -> Option<String> {
+    let order = site.order.borrow().clone()?;
+    site.provider.store_trouble(&order.placement)
 }
 
-fn outcome(lab: &Lab, exit: u8, message: String) -> Outcome {
+fn outcome(site: &Site, exit: u8, message: String) -> Outcome {
     Outcome {
         exit,
         message,
-        status: Some(Box::new(status(lab))),
+        status: Some(Box::new(status(site))),
     }
 }
 
@@ -829,7 +804,7 @@ async fn tell_servers(
     status: &Status,
     told: &mut BTreeMap<ServerName, String>,
     steps: &mut Steps,
-) -> Result<(), super::control::Gone> {
+) -> Result<(), Gone> {
     let mut states: BTreeMap<ServerName, String> = told
         .keys()
         .map(|server| (*server, "removed".to_string()))
@@ -872,8 +847,8 @@ fn in_words(server: &ServerStatus) -> String {
 }
 
 /// Removes what is not used any more.
-fn prune_releases(lab: &Rc<Lab>) {
-    let Some((_, placement)) = lab.view.borrow().placement.clone() else {
+fn prune_releases(site: &Rc<Site>) {
+    let Some((_, placement)) = site.view.borrow().placement.clone() else {
         return;
     };
     let instances = placement
@@ -887,10 +862,10 @@ fn prune_releases(lab: &Rc<Lab>) {
         .collect();
     let tls = placement.config.tls();
     let kept = tls.map(|tls| tls.contents.clone()).into_iter().collect();
-    let (releases, copies) = (lab.state.releases(), lab.state.certificates());
-    let lab = Rc::clone(lab);
+    let (releases, copies) = (site.state.releases(), site.state.certificates());
+    let site = Rc::clone(site);
     tokio::task::spawn_local(async move {
-        let _held = lab.pruning.lock().await;
+        let _held = site.pruning.lock().await;
         prune((releases, keep), (copies, kept)).await;
     });
 }
@@ -913,110 +888,6 @@ async fn prune(
     if let Err(error) = removing.await {
         tracing::warn!("removing what is old ended: {error}");
     }
-}
-
-/// Takes a look at the servers, so that one that vanishes while nobody asks is known to have been there.
-pub fn look(lab: &Lab) {
-    let view = lab.view.borrow().clone();
-    see(lab, &view, &mut lab.facts.borrow_mut());
-}
-
-/// The site as it is now.
-pub fn status(lab: &Lab) -> Status {
-    let view = lab.view.borrow().clone();
-    let mut facts = lab.facts.borrow_mut();
-    let Some((desired, at, placement)) = see(lab, &view, &mut facts) else {
-        return unknown(lab);
-    };
-    let mut status = gaiola_core::status::status(&desired, &placement, at, &facts);
-    if !view.is_current() {
-        let since = view
-            .silent_since
-            .map_or(0, |since| since.elapsed().as_secs());
-        status.missing.push(format!(
-            "the store has not answered for {since} s: {}",
-            view.trouble
-        ));
-    }
-    let now = Time::from_start(lab.started.elapsed());
-    gaiola_core::status::mark_silent(&mut status, &lab.traffic.silent(now));
-    for server in &mut status.servers {
-        if lab.off.borrow().contains(&server.name) {
-            server.state = ServerState::Lost;
-            server.reason = "is switched off".into();
-        }
-    }
-    status.healthy = status.missing.is_empty();
-    status.events = lab.events.borrow().iter().cloned().collect();
-    status
-}
-
-/// Nothing is known of the site but its name.
-fn unknown(lab: &Lab) -> Status {
-    Status {
-        schema: SCHEMA,
-        site: lab.site.clone(),
-        healthy: false,
-        missing: vec!["the store has told nothing yet".into()],
-        warnings: Vec::new(),
-        may_fail: Vec::new(),
-        waiting: Vec::new(),
-        failed: None,
-        generation: Generation {
-            desired: 0,
-            placed: 0,
-            revision: Revision(0),
-        },
-        release: ReleaseStatus {
-            desired: ReleaseNumber(0),
-            released: None,
-            running: Vec::new(),
-        },
-        servers: Vec::new(),
-        vips: Vec::new(),
-        primary: None,
-        store: Vec::new(),
-        doors: Vec::new(),
-        events: Vec::new(),
-    }
-}
-
-/// Does a harm, or takes it back.
-///
-/// # Errors
-/// Where it could not be done.
-pub async fn harm(lab: &Rc<Lab>, harm: Harm) -> io::Result<()> {
-    match harm {
-        Harm::CutPower(server) => {
-            let process = lab
-                .hardware
-                .borrow()
-                .process(server)
-                .ok_or_else(|| is_off(server))?;
-            lab.hardware.borrow_mut().cut_power(server);
-            super::hardware::died(&process).await;
-            Ok(())
-        }
-        Harm::Unplug(server) => lab.hardware.borrow_mut().set_cable(server, false),
-        Harm::Plug(server) => lab.hardware.borrow_mut().set_cable(server, true),
-        Harm::ShutDown(server) => {
-            super::provider::stop(lab, server).await;
-            Ok(())
-        }
-        Harm::PowerOn(server) => {
-            lab.off.borrow_mut().remove(&server);
-            lab.poke.notify_one();
-            Ok(())
-        }
-        Harm::Begin { target, for_ms } => {
-            super::faults::begin(lab, target, Duration::from_millis(for_ms)).await
-        }
-        Harm::End(target) => super::faults::end(lab, &target),
-    }
-}
-
-fn is_off(server: ServerName) -> io::Error {
-    io::Error::other(format!("{server} is off already"))
 }
 
 fn random_token() -> io::Result<String> {

@@ -7,7 +7,7 @@ mod map;
 mod table;
 mod words;
 
-use crate::lab::traffic::Figures;
+use crate::monitor::traffic::Figures;
 use gaiola_model::SiteName;
 use gaiola_model::event::{Event, Severity};
 use gaiola_model::status::{MayFail, Status};

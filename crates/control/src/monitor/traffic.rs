@@ -7,7 +7,8 @@ mod rates;
 
 pub use rates::{Load, Totals};
 
-use super::Lab;
+use super::status;
+use crate::site::Site;
 use gaiola_core::topology;
 use gaiola_model::{Config, InstanceName, Placement, ServerName, Tier, Time};
 use gaiola_net::client::{Client, Request, Target};
@@ -199,42 +200,41 @@ fn top(config: &Config) -> Option<Tier> {
 }
 
 /// Asks for ever.
-pub(super) async fn run(lab: Rc<Lab>) {
+pub async fn run(site: Rc<Site>) {
     let client = Client::new(None);
     let mut rounds = tokio::time::interval(EVERY);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    tokio::task::spawn_local(pulse::run(Rc::clone(&lab)));
+    tokio::task::spawn_local(pulse::run(Rc::clone(&site)));
     loop {
         rounds.tick().await;
-        super::change::look(&lab);
-        ask_all(&lab, &client).await;
+        status::look(&site);
+        ask_all(&site, &client).await;
     }
 }
 
 /// Asks everybody once, so that what is known is of now.
-pub(super) async fn ask_all(lab: &Lab, client: &Client) {
+pub async fn ask_all(site: &Site, client: &Client) {
     let asking = async {
-        let order = lab.order.borrow().clone()?;
-        let answers = ask(client, who_tells(lab, &order.placement)).await;
-        let now = Time::from_start(lab.started.elapsed());
+        let order = site.order.borrow().clone()?;
+        let answers = ask(client, who_tells(site, &order.placement)).await;
+        let now = site.now();
         Some((now, top(&order.placement.config), answers))
     };
-    lab.traffic.round(asking).await;
+    site.traffic.round(asking).await;
 }
 
 /// The processes that are asked: all of the placement, on servers that are switched on.
-fn who_tells(lab: &Lab, placement: &Placement) -> Vec<(ServerName, Source)> {
+fn who_tells(site: &Site, placement: &Placement) -> Vec<(ServerName, Source)> {
     let has_proxy = |server: &ServerName| match server.tier {
         Tier::Balancer | Tier::Web => true,
         Tier::App => placement.config.database.is_some(),
         Tier::Database => false,
     };
-    let hardware = lab.hardware.borrow();
     let powered = placement
         .servers
         .keys()
         .copied()
-        .filter(|server| hardware.identity(*server).is_some());
+        .filter(|server| site.provider.is_on(*server));
     let both = |server: ServerName| {
         [
             has_proxy(&server).then_some((server, Source::Proxy)),

@@ -128,7 +128,7 @@ pub(super) fn more_servers(status: &Status, part: &MayFail) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::tests::made_up;
+    use crate::monitor::page::tests::made_up;
 
     #[test]
     fn a_lost_server_is_told_once_and_how_to_switch_it_on() {

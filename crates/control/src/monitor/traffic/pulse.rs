@@ -1,7 +1,7 @@
 //! Asks every process whether it is there, more often than for what it has counted: what a silent one told is old.
 
 use super::{Source, Traffic, who_tells};
-use crate::lab::Lab;
+use crate::site::Site;
 use gaiola_core::status::{Silence, Silent};
 use gaiola_core::topology;
 use gaiola_model::{Placement, ServerName, Time};
@@ -20,15 +20,15 @@ const LIMIT: Duration = Duration::from_secs(1);
 const SILENT: Duration = Duration::from_millis(2500);
 
 /// Asks for ever.
-pub(super) async fn run(lab: Rc<Lab>) {
+pub(super) async fn run(site: Rc<Site>) {
     let client = Client::new(None);
     loop {
-        let order = lab.order.borrow().clone();
+        let order = site.order.borrow().clone();
         if let Some(order) = order {
-            let asked = who_tells(&lab, &order.placement);
+            let asked = who_tells(&site, &order.placement);
             let answering = ask_all(&client, &asked).await;
-            let now = Time::from_start(lab.started.elapsed());
-            let heard = &mut lab.traffic.0.borrow_mut().heard;
+            let now = site.now();
+            let heard = &mut site.traffic.0.borrow_mut().heard;
             take(heard, &order.placement, now, &asked, answering);
         }
         tokio::time::sleep(EVERY).await;
@@ -56,7 +56,7 @@ async fn ask_all(client: &Client, asked: &[(ServerName, Source)]) -> Vec<(Server
 
 impl Traffic {
     /// Servers whose agent or proxy has answered before, and does not any more; those that are switched off are too.
-    pub(in crate::lab) fn silent(&self, now: Time) -> BTreeMap<ServerName, Silence> {
+    pub(crate) fn silent(&self, now: Time) -> BTreeMap<ServerName, Silence> {
         silent(&self.0.borrow().heard, now)
     }
 }

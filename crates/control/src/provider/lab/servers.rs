@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Follows the order until the site is brought down; returns when every server is off.
 pub async fn run(lab: Rc<Lab>) {
-    let mut orders = lab.order.subscribe();
+    let mut orders = lab.order.clone();
     let leaving = Rc::new(RefCell::new(BTreeSet::new()));
     while !lab.ending.get() {
         let order = orders.borrow_and_update().clone();

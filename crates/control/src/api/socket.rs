@@ -1,0 +1,222 @@
+//! The control socket: HTTP over a Unix socket that only its owner may connect to.
+
+use super::steps::Steps;
+use super::{ChangeRequest, Harm, Progress};
+use crate::change;
+use crate::monitor::status::status;
+use crate::site::Site;
+use bytes::Bytes;
+use gaiola_model::{Revision, ServerName};
+use gaiola_os::serve::{Answer, connection, json, not_found, text};
+use gaiola_store::StoreError;
+use gaiola_store::events::Events;
+use http_body_util::channel::{Channel, Sender};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response, StatusCode};
+use std::convert::Infallible;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+
+/// The largest request that is read: a site's file.
+const LARGEST_REQUEST: usize = 1024 * 1024;
+/// A stream of events says an empty line after this long, so that a reader who went away is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Answers the control socket.
+pub async fn serve(listener: UnixListener, site: Rc<Site>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let ours = rustix::process::geteuid().as_raw();
+        let peer = stream.peer_cred().map(|peer| peer.uid());
+        if !peer.is_ok_and(|uid| uid == ours || uid == 0) {
+            tracing::warn!("a stranger knocked at the control socket");
+            continue;
+        }
+        let site = Rc::clone(&site);
+        tokio::task::spawn_local(connection(stream, move |request| {
+            let site = Rc::clone(&site);
+            async move { control(site, request).await }
+        }));
+    }
+}
+
+async fn control(site: Rc<Site>, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_string();
+    match (request.method().clone(), path.as_str()) {
+        (Method::GET, "/ping") if site.provider.is_ending() => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{} is going down", site.name),
+        ),
+        (Method::GET, "/ping") => json(&site.place),
+        (Method::GET, "/status") => json(&status(&site)),
+        (Method::POST, "/change") => match read_json::<ChangeRequest>(request).await {
+            Ok(asked) => stream_change(site, asked),
+            Err(refusal) => refusal,
+        },
+        (Method::POST, "/plan") => match read_json::<ChangeRequest>(request).await {
+            Ok(asked) => json(&change::plan(&site, &asked.change).await),
+            Err(refusal) => refusal,
+        },
+        (Method::POST, "/harm") => match read_json::<Harm>(request).await {
+            Ok(harm) => harm_answer(site, harm).await,
+            Err(refusal) => refusal,
+        },
+        (Method::GET, "/lab") => json(&site.provider.itself()),
+        (Method::GET, "/faults") => json(&site.provider.faults()),
+        (Method::GET, "/events") => stream_events(&site, request.uri().query().unwrap_or_default()),
+        (Method::POST, "/down") => {
+            site.provider.end();
+            json(&true)
+        }
+        (Method::GET, path) => match path.strip_prefix("/servers/").map(str::parse) {
+            Some(Ok(server)) => handle_answer(&site, server),
+            Some(Err(error)) => text(StatusCode::NOT_FOUND, error.to_string()),
+            None => not_found(),
+        },
+        _ => not_found(),
+    }
+}
+
+fn handle_answer(site: &Site, server: ServerName) -> Answer {
+    let order = site.order.borrow();
+    let placed = order.as_ref().map(|order| order.placement.servers.keys());
+    match placed.and_then(|placed| is_unknown(server, placed)) {
+        None => json(&site.provider.server(server)),
+        Some(why) => text(StatusCode::NOT_FOUND, why),
+    }
+}
+
+/// Why there is no such server; `None`: it is one of those that are placed.
+fn is_unknown<'a>(
+    server: ServerName,
+    placed: impl Iterator<Item = &'a ServerName>,
+) -> Option<String> {
+    let placed: Vec<&ServerName> = placed.collect();
+    let names = placed.iter().map(ToString::to_string);
+    let names = names.collect::<Vec<_>>().join(", ");
+    (!placed.contains(&&server)).then(|| format!("there is no {server}; there are {names}"))
+}
+
+/// Does a harm in whole, also where whoever asked goes away meanwhile: what it has stopped must be known, to be undone.
+async fn harm_answer(site: Rc<Site>, harm: Harm) -> Answer {
+    let doing = tokio::task::spawn_local(async move { site.provider.harm(harm).await });
+    match doing
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+    {
+        Ok(()) => json(&true),
+        Err(error) => text(StatusCode::CONFLICT, error.to_string()),
+    }
+}
+
+/// Answers with one line of JSON for each step; where the client goes away the change goes on, and nobody waits for it.
+fn stream_change(site: Rc<Site>, asked: ChangeRequest) -> Answer {
+    let (sender, body) = Channel::new(64);
+    tokio::task::spawn_local(async move {
+        let mut steps = Steps::new(sender);
+        let outcome = change::carry_out(&site, asked, &mut steps).await;
+        let _ = steps.say(Progress::Done(Box::new(outcome))).await;
+    });
+    let mut answer = Response::new(body.boxed_unsync());
+    answer.headers_mut().insert(
+        "content-type",
+        HeaderValue::from_static("application/x-ndjson"),
+    );
+    answer
+}
+
+/// Answers with one line of JSON for each event: the last ones, then, where asked, each as it happens.
+fn stream_events(site: &Site, query: &str) -> Answer {
+    let value = |key: &str| {
+        query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+    };
+    let last: usize = value("last")
+        .and_then(|last| last.parse().ok())
+        .unwrap_or(20);
+    let follow = value("follow") == Some("true");
+    let Some(store) = site.store.borrow().clone() else {
+        return text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the store is not known yet",
+        );
+    };
+    let events = Events::new(store, &site.name);
+    let (sender, body) = Channel::new(64);
+    tokio::task::spawn_local(async move {
+        // It ends when the reader goes away, or the store does.
+        let _ = tell_events(&events, last, follow, sender).await;
+    });
+    Response::new(body.boxed_unsync())
+}
+
+async fn tell_events(
+    events: &Events,
+    last: usize,
+    follow: bool,
+    sender: Sender<Bytes, Infallible>,
+) -> Result<(), StoreError> {
+    let mut lines = Steps::new(sender);
+    let mut after = Revision(0);
+    for logged in events.last(last.max(1)).await? {
+        after = logged.revision;
+        if last > 0 && lines.line(&logged.event).await.is_err() {
+            return Ok(());
+        }
+    }
+    let mut following = events.follow(after);
+    if !follow {
+        return Ok(());
+    }
+    loop {
+        let told = match tokio::time::timeout(KEEP_ALIVE, following.next()).await {
+            Ok(logged) => lines.line(&logged?.event).await,
+            Err(_) => lines.say_nothing().await,
+        };
+        if told.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn read_json<T: serde::de::DeserializeOwned>(
+    request: Request<Incoming>,
+) -> Result<T, Answer> {
+    let body = Limited::new(request.into_body(), LARGEST_REQUEST)
+        .collect()
+        .await;
+    let body = body.map_err(|error| {
+        text(
+            StatusCode::BAD_REQUEST,
+            format!("cannot read the request: {error}"),
+        )
+    })?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+        text(
+            StatusCode::BAD_REQUEST,
+            format!("the request is not what it should be: {error}"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_there_is_not_is_told_with_those_that_there_are() {
+        let placed: Vec<ServerName> = ["lb1", "app1"].map(|name| name.parse().unwrap()).into();
+        let why = |name: &str| is_unknown(name.parse().unwrap(), placed.iter());
+        assert_eq!(why("app1"), None);
+        let words = "there is no app9; there are lb1, app1";
+        assert_eq!(why("app9").as_deref(), Some(words));
+    }
+}

@@ -1,0 +1,51 @@
+//! What is told of a change while it is under way: lines of JSON.
+
+use super::Progress;
+use bytes::Bytes;
+use http_body_util::channel::Sender;
+use std::convert::Infallible;
+
+/// Where the steps of a change are told.
+pub struct Steps {
+    sender: Sender<Bytes, Infallible>,
+}
+
+/// Whoever asked for the change is not listening any more.
+#[derive(Debug)]
+pub struct Gone;
+
+impl Steps {
+    /// Tells them to the other end of this channel.
+    pub const fn new(sender: Sender<Bytes, Infallible>) -> Self {
+        Self { sender }
+    }
+
+    /// Tells one step.
+    ///
+    /// # Errors
+    /// Where nobody listens any more.
+    pub async fn say(&mut self, progress: Progress) -> Result<(), Gone> {
+        self.line(&progress).await
+    }
+
+    /// Sends an empty line, which means nothing.
+    ///
+    /// # Errors
+    /// Where nobody listens any more.
+    pub async fn say_nothing(&mut self) -> Result<(), Gone> {
+        self.sender
+            .send_data(Bytes::from_static(b"\n"))
+            .await
+            .map_err(|_| Gone)
+    }
+
+    /// Tells anything, as a line of JSON.
+    ///
+    /// # Errors
+    /// Where nobody listens any more.
+    pub async fn line(&mut self, value: &impl serde::Serialize) -> Result<(), Gone> {
+        let mut line = serde_json::to_vec(value).unwrap_or_default();
+        line.push(b'\n');
+        self.sender.send_data(line.into()).await.map_err(|_| Gone)
+    }
+}

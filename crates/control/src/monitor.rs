@@ -1,0 +1,6 @@
+//! How the site is: what its processes count, its state in words, and the page that shows both.
+
+pub mod page;
+pub mod serve;
+pub mod status;
+pub mod traffic;

@@ -1,0 +1,92 @@
+//! The status page's port: reading only.
+
+use super::page;
+use super::status::status;
+use crate::site::Site;
+use gaiola_os::serve::{self, Answer, json, not_found, text};
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, StatusCode};
+use std::rc::Rc;
+use tokio::net::TcpListener;
+
+/// Answers the status page's port: reading only, and only when asked by the name of this machine.
+pub async fn page(listener: TcpListener, site: Rc<Site>) {
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    serve::tcp(listener, move |request| {
+        let answer = answer_page(&site, &request, port);
+        async { answer }
+    })
+    .await;
+}
+
+fn answer_page(site: &Site, request: &Request<Incoming>, port: u16) -> Answer {
+    let mut answer = look_up(site, request, port);
+    let headers = [
+        ("cache-control", "no-store"),
+        ("content-security-policy", page::POLICY),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+    ];
+    for (name, value) in headers {
+        answer
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+fn look_up(site: &Site, request: &Request<Incoming>, port: u16) -> Answer {
+    if !is_local_host(request, port) {
+        return text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this page answers to localhost only",
+        );
+    }
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/") => status_page(site),
+        (&Method::GET, "/style.css") => {
+            serve::whole(StatusCode::OK, "text/css; charset=utf-8", page::STYLE)
+        }
+        (&Method::GET, "/refresh.js") => serve::whole(
+            StatusCode::OK,
+            "text/javascript; charset=utf-8",
+            page::SCRIPT,
+        ),
+        (&Method::GET, "/metrics") => serve::metrics(site.traffic.metrics()),
+        (&Method::GET, "/status.json") => json(&status(site)),
+        (&Method::GET, _) => not_found(),
+        _ => text(StatusCode::METHOD_NOT_ALLOWED, "this page is read-only"),
+    }
+}
+
+fn status_page(site: &Site) -> Answer {
+    let (status, figures) = (status(site), site.traffic.figures());
+    // Generation 0: the store has told nothing yet.
+    let known = Some(&status).filter(|status| status.generation.desired > 0);
+    let now = jiff::Timestamp::now()
+        .strftime("%Y-%m-%d %H:%M:%S UTC")
+        .to_string();
+    let sight = page::Sight {
+        site: &site.name,
+        status: known,
+        figures: &figures,
+        now: &now,
+    };
+    serve::whole(
+        StatusCode::OK,
+        "text/html; charset=utf-8",
+        page::render(sight),
+    )
+}
+
+/// A foreign name in `Host` means that some web page makes a browser ask us (DNS rebinding).
+fn is_local_host(request: &Request<Incoming>, port: u16) -> bool {
+    let host = request
+        .headers()
+        .get("host")
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    let name = host.strip_suffix(&format!(":{port}")).unwrap_or(host);
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+}

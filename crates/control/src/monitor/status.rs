@@ -1,0 +1,100 @@
+//! The site as it is now.
+
+use crate::site::Site;
+use gaiola_core::rollout::Facts;
+use gaiola_model::Revision;
+use gaiola_model::placement::{Desired, Placement, ReleaseNumber};
+use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, ServerState, Status};
+use gaiola_store::view::View;
+use std::rc::Rc;
+
+/// Takes a look at the whole site.
+pub fn see(
+    site: &Site,
+    view: &View,
+    facts: &mut Facts,
+) -> Option<(Rc<Desired>, Revision, Rc<Placement>)> {
+    let (_, desired) = view.desired.clone()?;
+    let (at, placement) = view.placement.clone()?;
+    let observed = view
+        .observed
+        .iter()
+        .filter(|(server, (told, _))| {
+            site.provider
+                .outdated(**server)
+                .is_none_or(|outdated| *told > outdated)
+        })
+        .map(|(server, (_, observed))| (*server, (**observed).clone()))
+        .collect();
+    facts.over.clone_from(&view.over);
+    facts.look(site.now(), &placement, at, observed);
+    facts.store_members = placement.store.iter().copied().collect();
+    Some((desired, at, placement))
+}
+
+/// Takes a look at the servers, so that one that vanishes while nobody asks is known to have been there.
+pub fn look(site: &Site) {
+    let view = site.view.borrow().clone();
+    see(site, &view, &mut site.facts.borrow_mut());
+}
+
+/// The site as it is now.
+pub fn status(site: &Site) -> Status {
+    let view = site.view.borrow().clone();
+    let mut facts = site.facts.borrow_mut();
+    let Some((desired, at, placement)) = see(site, &view, &mut facts) else {
+        return unknown(site);
+    };
+    let mut status = gaiola_core::status::status(&desired, &placement, at, &facts);
+    if !view.is_current() {
+        let since = view
+            .silent_since
+            .map_or(0, |since| since.elapsed().as_secs());
+        status.missing.push(format!(
+            "the store has not answered for {since} s: {}",
+            view.trouble
+        ));
+    }
+    let now = site.now();
+    gaiola_core::status::mark_silent(&mut status, &site.traffic.silent(now));
+    let off = site.provider.off();
+    for server in &mut status.servers {
+        if off.contains(&server.name) {
+            server.state = ServerState::Lost;
+            server.reason = "is switched off".into();
+        }
+    }
+    status.healthy = status.missing.is_empty();
+    status.events = site.events.borrow().iter().cloned().collect();
+    status
+}
+
+/// Nothing is known of the site but its name.
+fn unknown(site: &Site) -> Status {
+    Status {
+        schema: SCHEMA,
+        site: site.name.clone(),
+        healthy: false,
+        missing: vec!["the store has told nothing yet".into()],
+        warnings: Vec::new(),
+        may_fail: Vec::new(),
+        waiting: Vec::new(),
+        failed: None,
+        generation: Generation {
+            desired: 0,
+            placed: 0,
+            revision: Revision(0),
+        },
+        release: ReleaseStatus {
+            desired: ReleaseNumber(0),
+            released: None,
+            running: Vec::new(),
+        },
+        servers: Vec::new(),
+        vips: Vec::new(),
+        primary: None,
+        store: Vec::new(),
+        doors: Vec::new(),
+        events: Vec::new(),
+    }
+}

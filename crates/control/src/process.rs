@@ -1,0 +1,191 @@
+//! The process `gaiola lab`: the servers of one site, and whoever answers its operators.
+
+use crate::api::{Place, socket};
+use crate::monitor::{serve, traffic};
+use crate::provider::Provider;
+use crate::provider::lab::{Lab, LabError, front_door, last_order, newest_order, servers, system};
+use crate::site::Site;
+use gaiola_agent::state::State;
+use gaiola_model::SiteName;
+use gaiola_store::view::View;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use tokio::sync::watch;
+
+/// What the lab process is started with.
+#[derive(Clone, Debug)]
+pub struct LabArgs {
+    /// The site.
+    pub site: SiteName,
+    /// Where the site is reached.
+    pub front_door: SocketAddr,
+    /// Where the status page is reached.
+    pub page: SocketAddr,
+}
+
+/// What [`run`] says where another lab of the site runs.
+pub const UP_ALREADY: &str = "up already";
+
+/// Runs the lab of one site until it is brought down. Says `ready` or why not on standard output first.
+///
+/// # Errors
+/// Where it cannot stand.
+pub fn run(args: LabArgs) -> Result<(), LabError> {
+    let started = Sockets::open(&args).and_then(|sockets| Ok((stand(args)?, sockets)));
+    match started {
+        Ok(((lab, site), sockets)) => {
+            gaiola_os::stderr::start();
+            say("ready");
+            serve_all(lab, site, sockets)
+        }
+        Err(error @ LabError::AlreadyUp(_)) => {
+            say(UP_ALREADY);
+            Err(error)
+        }
+        Err(error) => {
+            say(&error.to_string());
+            Err(error)
+        }
+    }
+}
+
+fn stand(args: LabArgs) -> Result<(Rc<Lab>, Rc<Site>), LabError> {
+    let state = State::of(&args.site);
+    let order = last_order(&state)?.map(|own| Rc::new(newest_order(&state, own)));
+    let (order, view) = (
+        watch::Sender::new(order),
+        watch::Sender::new(View::default()),
+    );
+    let lab = Lab::new(args.site.clone(), order.subscribe(), view.subscribe())?;
+    let place = Place {
+        site: args.site,
+        front_door: args.front_door,
+        page: args.page,
+    };
+    let provider = Provider::Lab(Rc::clone(&lab));
+    Ok((lab, Rc::new(Site::new(place, state, provider, order, view))))
+}
+
+fn serve_all(lab: Rc<Lab>, site: Rc<Site>, sockets: Sockets) -> Result<(), LabError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start"))?;
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, async {
+        let front_door = tokio::net::TcpListener::from_std(sockets.front_door)
+            .map_err(system("open the front door"))?;
+        let page = tokio::net::TcpListener::from_std(sockets.page)
+            .map_err(system("open the status page"))?;
+        let control = tokio::net::UnixListener::from_std(sockets.control)
+            .map_err(system("open the control socket"))?;
+        tokio::task::spawn_local(front_door::run(front_door, lab.targets()));
+        tokio::task::spawn_local(Rc::clone(&lab).lead());
+        tokio::task::spawn_local(socket::serve(control, Rc::clone(&site)));
+        tokio::task::spawn_local(serve::page(page, Rc::clone(&site)));
+        tokio::task::spawn_local(follow(Rc::clone(&lab), Rc::clone(&site)));
+        tokio::task::spawn_local(traffic::run(Rc::clone(&site)));
+        servers::run(lab).await;
+        let _ = std::fs::remove_file(site.state.control_socket());
+        Ok(())
+    })
+}
+
+/// Follows the store, and tells it which boots are over.
+async fn follow(lab: Rc<Lab>, site: Rc<Site>) {
+    let opens = Rc::clone(&lab);
+    let open = move |placement: &_| {
+        let store = opens.open_store(placement)?;
+        tokio::task::spawn_local(opens.tell_over(store.clone()));
+        Ok(store)
+    };
+    site.follow_store(open).await;
+}
+
+/// Tells whoever started us, if they still listen.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// What is opened in the host's network namespace, before we leave it.
+struct Sockets {
+    _lock: File,
+    front_door: TcpListener,
+    page: TcpListener,
+    control: UnixListener,
+}
+
+impl Sockets {
+    fn open(args: &LabArgs) -> Result<Self, LabError> {
+        let state = State::of(&args.site);
+        state
+            .make()
+            .map_err(system(format!("make {}", state.folder().display())))?;
+        let lock = lock(&state, &args.site)?;
+        let front_door = listen("the front door", args.front_door, "--front-door")?;
+        let page = listen("the status page", args.page, "--page")?;
+        let control = control_socket(&state).map_err(system("open the control socket"))?;
+        Ok(Self {
+            _lock: lock,
+            front_door,
+            page,
+            control,
+        })
+    }
+}
+
+fn lock(state: &State, site: &SiteName) -> Result<File, LabError> {
+    let path = state.lock();
+    let lock = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(system(format!("open {}", path.display())))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| LabError::AlreadyUp(site.clone()))?;
+    Ok(lock)
+}
+
+fn listen(
+    what: &'static str,
+    address: SocketAddr,
+    option: &'static str,
+) -> Result<TcpListener, LabError> {
+    let failed = |source| LabError::Listen {
+        what,
+        address,
+        option,
+        source,
+    };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Only we may connect: the socket's folder is entered by name alone, the socket itself is mode 0600, and each peer is checked.
+fn control_socket(state: &State) -> io::Result<UnixListener> {
+    let path = state.control_socket();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let folder = File::open(state.folder())?;
+    // A long path does not fit into a socket's address; by way of the open folder it is short.
+    let short = format!(
+        "/proc/self/fd/{}/control.sock",
+        std::os::fd::AsRawFd::as_raw_fd(&folder)
+    );
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(short);
+    rustix::process::umask(before);
+    let listener = listener?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

@@ -1,0 +1,95 @@
+//! Power over a site's servers, whatever they are.
+
+pub mod lab;
+
+use crate::api::{Harm, ServerHandle};
+use gaiola_core::drill::Target;
+use gaiola_model::ServerName;
+use gaiola_model::placement::{Placement, Revision};
+use lab::{Lab, faults};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::rc::Rc;
+
+/// Who provides servers.
+pub enum Provider {
+    /// Namespaces of one machine.
+    Lab(Rc<Lab>),
+}
+
+impl Provider {
+    /// Whether a server has power.
+    pub fn is_on(&self, server: ServerName) -> bool {
+        let Self::Lab(lab) = self;
+        lab.is_on(server)
+    }
+
+    /// Servers that died or were switched off, and stay off.
+    pub fn off(&self) -> BTreeSet<ServerName> {
+        let Self::Lab(lab) = self;
+        lab.off()
+    }
+
+    /// Lets servers that are off be switched on again.
+    pub fn retry(&self) {
+        let Self::Lab(lab) = self;
+        lab.retry();
+    }
+
+    /// Servers that could not be switched on, and why.
+    pub fn trouble(&self) -> BTreeMap<ServerName, String> {
+        let Self::Lab(lab) = self;
+        lab.trouble()
+    }
+
+    /// Up to which revision what a server has told is of an earlier boot: its agent is dead, but its lease may still stand.
+    pub fn outdated(&self, server: ServerName) -> Option<Revision> {
+        let Self::Lab(lab) = self;
+        lab.outdated(server)
+    }
+
+    /// Why the store does not come, as far as its servers show it.
+    pub fn store_trouble(&self, placement: &Placement) -> Option<String> {
+        let Self::Lab(lab) = self;
+        lab.store_trouble(placement)
+    }
+
+    /// How a server's processes are reached.
+    pub fn server(&self, server: ServerName) -> ServerHandle {
+        let Self::Lab(lab) = self;
+        lab.server(server)
+    }
+
+    /// How the provider's own process is reached.
+    pub fn itself(&self) -> ServerHandle {
+        let Self::Lab(lab) = self;
+        lab.itself()
+    }
+
+    /// Does a harm, or takes it back.
+    ///
+    /// # Errors
+    /// Where it could not be done.
+    pub async fn harm(&self, harm: Harm) -> io::Result<()> {
+        let Self::Lab(lab) = self;
+        lab.harm(harm).await
+    }
+
+    /// The faults in force.
+    pub fn faults(&self) -> Vec<Target> {
+        let Self::Lab(lab) = self;
+        faults::in_force(lab)
+    }
+
+    /// Whether everything is to end.
+    pub fn is_ending(&self) -> bool {
+        let Self::Lab(lab) = self;
+        lab.is_ending()
+    }
+
+    /// Brings everything down.
+    pub fn end(&self) {
+        let Self::Lab(lab) = self;
+        lab.end();
+    }
+}

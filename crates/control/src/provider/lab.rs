@@ -1,0 +1,467 @@
+//! The lab: every server of a site as namespaces of one machine.
+//!
+//! One process holds a network namespace with a bridge in it, switches servers on and off as the placement says, and leads in by
+//! the front door. When it dies, all of it is gone but the data.
+
+pub mod disk;
+pub mod faults;
+pub mod front_door;
+pub mod hardware;
+pub mod processes;
+pub mod servers;
+
+use crate::api::{Disk, Harm, ServerHandle};
+use front_door::Targets;
+use gaiola_agent::state::{Order, State, read_json};
+use gaiola_core::topology;
+use gaiola_model::placement::{BootNumber, Placement, Revision};
+use gaiola_model::{ServerName, SiteName};
+use gaiola_net::pki::Authority;
+use gaiola_os::namespace;
+use gaiola_os::process::{self, User, is_root};
+use gaiola_store::view::{Keys, View};
+use gaiola_store::{Settings, Store, etcd};
+use hardware::Hardware;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// Why the lab cannot stand.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// Another lab of the same site runs.
+    #[error("the site {0} is up already")]
+    AlreadyUp(SiteName),
+    /// A port of the host is taken.
+    #[error(
+        "cannot listen on {address} for {what}: {source}; is another program or site there? choose another with {option}"
+    )]
+    Listen {
+        /// What would have been there.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// How to choose another.
+        option: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Namespaces are refused.
+    #[error("cannot make the lab's namespaces: {0}; run it as root, or allow user namespaces")]
+    Namespaces(String),
+    /// A user that processes are to run as is missing.
+    #[error(
+        "there is no user {0} on this machine, whom PostgreSQL and the site's processes are to run as; install PostgreSQL by its package"
+    )]
+    NoUser(&'static str),
+    /// Anything else of the system.
+    #[error("cannot {tried}: {source}")]
+    System {
+        /// What was tried.
+        tried: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+pub(crate) fn system(tried: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
+    let tried = tried.into();
+    move |source| LabError::System { tried, source }
+}
+
+/// Whom the servers' processes run as.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Users {
+    /// etcd, Patroni and PostgreSQL.
+    pub database: Option<User>,
+    /// The site's own processes.
+    pub site: Option<User>,
+}
+
+/// Power over the servers. All that use it run on one thread.
+pub struct Lab {
+    site: SiteName,
+    state: State,
+    /// The site's certificate authority.
+    authority: Authority,
+    /// Whom processes run as.
+    users: Users,
+    /// Whether we stand in a user namespace of our own.
+    rootless: bool,
+    /// The servers and their cables.
+    hardware: RefCell<Hardware>,
+    /// Servers that died, or were switched off by hand: they stay off until they are switched on again.
+    off: RefCell<BTreeSet<ServerName>>,
+    /// The last that was told of a server before it was switched on: its agent is dead, but its lease may still stand.
+    stale: RefCell<BTreeMap<ServerName, Revision>>,
+    /// The last boot of each server that is over; the store is told.
+    over: watch::Sender<BTreeMap<ServerName, BootNumber>>,
+    /// The last boot of any server.
+    last_boot: Cell<BootNumber>,
+    /// Servers that are to be on and could not be switched on, and why.
+    trouble: RefCell<BTreeMap<ServerName, String>>,
+    /// What is followed.
+    order: watch::Receiver<Option<Rc<Order>>>,
+    /// What the store holds.
+    view: watch::Receiver<View>,
+    /// Something is to be done about the servers.
+    poke: Notify,
+    /// Set once everything is to end.
+    ending: Cell<bool>,
+    /// Faults in force, the oldest first.
+    faults: RefCell<Vec<faults::Held>>,
+    /// The number of the next fault.
+    next_fault: Cell<u64>,
+    /// What faults take of the disks.
+    room: disk::Room,
+    targets: watch::Sender<Targets>,
+}
+
+impl Lab {
+    /// Enters namespaces of the lab's own and puts up its network. Of the order nothing is followed yet.
+    ///
+    /// # Errors
+    /// Where it cannot stand.
+    pub fn new(
+        site: SiteName,
+        order: watch::Receiver<Option<Rc<Order>>>,
+        view: watch::Receiver<View>,
+    ) -> Result<Rc<Self>, LabError> {
+        let rootless = !is_root();
+        let users = users(rootless)?;
+        if rootless {
+            namespace::user_namespaces_allowed().map_err(LabError::Namespaces)?;
+            namespace::enter_user_namespace()
+                .map_err(|error| LabError::Namespaces(error.to_string()))?;
+        }
+        namespace::enter_network_namespace()
+            .map_err(|error| LabError::Namespaces(error.to_string()))?;
+        let state = State::of(&site);
+        let authority =
+            Authority::create_or_load(&state.authority()).map_err(|error| LabError::System {
+                tried: "make the site's certificate authority".into(),
+                source: io::Error::other(error),
+            })?;
+        // No server outlives its lab: whatever was on before this one is off.
+        let now = boot_number(BootNumber(0));
+        let servers_of = |order: &Rc<Order>| {
+            let run = order.placement.release_run.as_ref().map(|run| run.server);
+            let servers = order.placement.servers.keys().copied();
+            servers.chain(run).collect::<Vec<_>>()
+        };
+        let servers = order
+            .borrow()
+            .iter()
+            .flat_map(servers_of)
+            .collect::<Vec<_>>();
+        let over = servers.into_iter().map(|server| (server, now)).collect();
+        // The pidfds of the servers are polled by a runtime, which is entered later.
+        let hardware = Hardware::new().map_err(system("put up the lab's network"))?;
+        Ok(Rc::new(Self {
+            site,
+            state,
+            authority,
+            users,
+            rootless,
+            hardware: RefCell::new(hardware),
+            off: RefCell::default(),
+            stale: RefCell::default(),
+            over: watch::Sender::new(over),
+            last_boot: Cell::new(now),
+            trouble: RefCell::default(),
+            order,
+            view,
+            poke: Notify::new(),
+            ending: Cell::new(false),
+            faults: RefCell::default(),
+            next_fault: Cell::default(),
+            room: disk::Room::default(),
+            targets: watch::Sender::new(Targets::default()),
+        }))
+    }
+
+    /// Where the front door leads to.
+    pub fn targets(&self) -> watch::Receiver<Targets> {
+        self.targets.subscribe()
+    }
+
+    /// Leads the front door to where the order says, until the order is no more.
+    pub async fn lead(self: Rc<Self>) {
+        let mut orders = self.order.clone();
+        loop {
+            if let Some(order) = &*orders.borrow_and_update() {
+                self.lead_to(&order.placement);
+            }
+            if orders.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The number of a server's next boot.
+    fn next_boot(&self) -> BootNumber {
+        let next = boot_number(self.last_boot.get());
+        self.last_boot.set(next);
+        next
+    }
+
+    /// Tells the store which boots are over: nothing of them runs any more. What it does not take is told again.
+    pub async fn tell_over(self: Rc<Self>, store: Store) {
+        let (keys, mut told) = (Keys::of(&self.site), BTreeMap::new());
+        let mut over = self.over.subscribe();
+        loop {
+            let wanted = over.borrow_and_update().clone();
+            for (server, boot) in wanted {
+                if told.get(&server) == Some(&boot) {
+                    continue;
+                }
+                match store.put_json(&keys.over(server), &boot, None).await {
+                    Ok(_) => _ = told.insert(server, boot),
+                    Err(error) => tracing::warn!("the store: {}", gaiola_os::chain(&error)),
+                }
+            }
+            let all = over.borrow().clone() == told;
+            tokio::select! {
+                changed = over.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(Duration::from_secs(1)), if !all => {}
+            }
+        }
+    }
+
+    fn lead_to(&self, placement: &Placement) {
+        let doors = topology::front_door(placement).into_iter();
+        let addresses = doors.map(|door| (door, topology::speaks_proxy_protocol(placement, door)));
+        let targets = Targets {
+            addresses: addresses.collect(),
+        };
+        self.targets.send_if_modified(|held| {
+            let changed = *held != targets;
+            *held = targets;
+            changed
+        });
+    }
+
+    /// The site's store, as the lab reaches it.
+    ///
+    /// # Errors
+    /// Where the lab cannot have a certificate.
+    pub fn open_store(&self, placement: &Placement) -> io::Result<Store> {
+        let folder = self.state.folder().join("pki");
+        let address = hardware::LAB_ADDRESS.into();
+        self.authority
+            .issue("lab", &[address], &folder)
+            .map_err(io::Error::other)?;
+        let tls = gaiola_net::pki::client_config(&folder).map_err(io::Error::other)?;
+        Ok(Store::new(Settings::new(
+            gaiola_store::etcd::endpoints(&placement.store),
+            Some(tls),
+        )))
+    }
+
+    /// Whether a server has power.
+    pub fn is_on(&self, server: ServerName) -> bool {
+        self.hardware.borrow().identity(server).is_some()
+    }
+
+    /// Servers that died or were switched off, and stay off.
+    pub fn off(&self) -> BTreeSet<ServerName> {
+        self.off.borrow().clone()
+    }
+
+    /// Lets servers that are off be switched on again.
+    pub fn retry(&self) {
+        self.off.borrow_mut().clear();
+        self.poke.notify_one();
+    }
+
+    /// Servers that could not be switched on, and why.
+    pub fn trouble(&self) -> BTreeMap<ServerName, String> {
+        self.trouble.borrow().clone()
+    }
+
+    /// Up to which revision what a server has told is of an earlier boot.
+    pub fn outdated(&self, server: ServerName) -> Option<Revision> {
+        self.stale.borrow().get(&server).copied()
+    }
+
+    /// The last words of an etcd that ended. While there is no store, no agent can tell them.
+    pub fn store_trouble(&self, placement: &Placement) -> Option<String> {
+        let last_words = |server: &ServerName| {
+            let log = self.state.server(*server).join("log/etcd.log");
+            let log = std::fs::read_to_string(log).ok()?;
+            Some(format!("etcd on {server}: {}", etcd::last_words(&log)?))
+        };
+        placement.store.iter().find_map(last_words)
+    }
+
+    /// A server's processes, and its disk.
+    pub fn server(&self, server: ServerName) -> ServerHandle {
+        let identity = self.hardware.borrow().identity(server);
+        ServerHandle {
+            pid: identity.map(|identity| identity.pid),
+            rootless: self.rootless,
+            disk: disk::of(self, server),
+        }
+    }
+
+    /// How the lab's own process is reached.
+    pub fn itself(&self) -> ServerHandle {
+        ServerHandle {
+            pid: Some(std::process::id()),
+            rootless: self.rootless,
+            disk: Disk::Unknown,
+        }
+    }
+
+    /// Whether everything is to end.
+    pub fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    /// Brings everything down.
+    pub fn end(&self) {
+        self.ending.set(true);
+        self.poke.notify_one();
+    }
+
+    /// Does a harm, or takes it back.
+    ///
+    /// # Errors
+    /// Where it could not be done.
+    pub async fn harm(self: &Rc<Self>, harm: Harm) -> io::Result<()> {
+        match harm {
+            Harm::CutPower(server) => {
+                let process = self.hardware.borrow().process(server);
+                let process = process.ok_or_else(|| is_off(server))?;
+                self.hardware.borrow_mut().cut_power(server);
+                hardware::died(&process).await;
+                Ok(())
+            }
+            Harm::Unplug(server) => self.hardware.borrow_mut().set_cable(server, false),
+            Harm::Plug(server) => self.hardware.borrow_mut().set_cable(server, true),
+            Harm::ShutDown(server) => {
+                servers::stop(self, server).await;
+                Ok(())
+            }
+            Harm::PowerOn(server) => {
+                self.off.borrow_mut().remove(&server);
+                self.poke.notify_one();
+                Ok(())
+            }
+            Harm::Begin { target, for_ms } => {
+                faults::begin(self, target, Duration::from_millis(for_ms)).await
+            }
+            Harm::End(target) => faults::end(self, &target),
+        }
+    }
+}
+
+fn is_off(server: ServerName) -> io::Error {
+    io::Error::other(format!("{server} is off already"))
+}
+
+/// A number above `last`, and above those that an earlier lab gave: the time, in milliseconds.
+fn boot_number(last: BootNumber) -> BootNumber {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.map_or(0, |span| {
+        u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+    });
+    BootNumber(now.max(last.0 + 1))
+}
+
+/// The order that the lab knew last; `None` on a new site. One that cannot be read is no new site: its data lies there.
+pub fn last_order(state: &State) -> Result<Option<Order>, LabError> {
+    let path = state.placement();
+    match read_json(&path) {
+        Ok(order) => Ok(Some(order)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(system(format!(
+            "read {}, which another version may have written (use that version, or remove {} to begin the site anew)",
+            path.display(),
+            state.folder().display()
+        ))(source)),
+    }
+}
+
+/// The newest of the lab's own order and of those that its servers hold. By an older one of ours a server might stay off
+/// whose vote the store needs before it can tell a newer one.
+pub fn newest_order(state: &State, own: Order) -> Order {
+    let servers = std::fs::read_dir(state.servers()).into_iter().flatten();
+    let orders = servers.flatten().filter_map(|server| {
+        let name = server.file_name().to_str()?.parse::<ServerName>().ok()?;
+        read_json::<Order>(&state.order_file(name)).ok()
+    });
+    orders.fold(own, |held, order| match held.yields_to(&order) {
+        true => order,
+        false => held,
+    })
+}
+
+fn users(rootless: bool) -> Result<Users, LabError> {
+    if rootless {
+        return Ok(Users::default());
+    }
+    let find = |name| process::find_user(name).ok_or(LabError::NoUser(name));
+    Ok(Users {
+        database: Some(find("postgres")?),
+        site: Some(find("nobody")?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_agent::state::write_json;
+    use gaiola_model::config::{App, Config};
+    use gaiola_model::placement::{Desired, Release, ReleaseNumber};
+
+    fn order(incarnation: &str, revision: u64) -> Order {
+        let config = Config::new("site".parse().unwrap(), App::new("run"));
+        let release = Release {
+            number: ReleaseNumber(1),
+            digest: String::new(),
+        };
+        let desired = Desired::first(config, release);
+        Order {
+            revision: Revision(revision),
+            placement: gaiola_core::rollout::first(&desired, incarnation.into()),
+        }
+    }
+
+    #[test]
+    fn a_site_whose_order_cannot_be_read_is_not_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::at(folder.path().into());
+        assert_eq!(last_order(&state).unwrap(), None);
+        std::fs::write(state.placement(), "{}").unwrap();
+        let why = last_order(&state).unwrap_err().to_string();
+        assert!(
+            why.contains("placement.json") && why.contains("begin the site anew"),
+            "{why}"
+        );
+        let order = order("a", 7);
+        write_json(&state.placement(), &order).unwrap();
+        assert_eq!(last_order(&state).unwrap(), Some(order));
+    }
+
+    #[test]
+    fn a_server_that_was_told_more_than_the_lab_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::at(folder.path().into());
+        for (server, order) in [
+            ("app1", order("a", 6)),
+            ("app2", order("a", 8)),
+            ("web1", order("b", 9)),
+        ] {
+            let server = server.parse().unwrap();
+            std::fs::create_dir_all(state.server(server)).unwrap();
+            write_json(&state.order_file(server), &order).unwrap();
+        }
+        assert_eq!(newest_order(&state, order("a", 7)), order("a", 8));
+        assert_eq!(newest_order(&state, order("a", 9)), order("a", 9));
+    }
+}

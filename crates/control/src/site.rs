@@ -1,0 +1,166 @@
+//! What is known of a site by whoever answers its operators: its documents in the store, its events, and what its processes
+//! count. And who has power over its servers.
+
+use crate::api::Place;
+use crate::monitor::traffic::Traffic;
+use crate::provider::Provider;
+use gaiola_agent::state::{Order, State, write_json};
+use gaiola_core::rollout::Facts;
+use gaiola_model::event::Event;
+use gaiola_model::placement::{Placement, Revision};
+use gaiola_model::{SiteName, Time};
+use gaiola_store::events::Events;
+use gaiola_store::view::{self, Keys, View};
+use gaiola_store::{Store, etcd};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Events that are kept at hand.
+const EVENTS: usize = 40;
+
+/// A site. All that use it run on one thread.
+pub struct Site {
+    /// Its name.
+    pub name: SiteName,
+    /// Where it is reached.
+    pub place: Place,
+    /// Its state directory.
+    pub state: State,
+    /// Who has power over its servers.
+    pub provider: Provider,
+    /// The newest placement that is known; the provider follows it.
+    pub order: watch::Sender<Option<Rc<Order>>>,
+    /// What the store holds.
+    pub view: watch::Sender<View>,
+    /// The store, as soon as it is known where it is.
+    pub store: RefCell<Option<Store>>,
+    /// What was seen so far, and since when.
+    pub facts: RefCell<Facts>,
+    /// The last events, the newest last.
+    pub events: RefCell<VecDeque<Event>>,
+    /// What proxies and agents count.
+    pub traffic: Traffic,
+    /// Held while a change is under way.
+    pub change: tokio::sync::Mutex<()>,
+    /// Held while old releases are removed, beside everything else.
+    pub pruning: tokio::sync::Mutex<()>,
+    started: Instant,
+}
+
+impl Site {
+    /// A site of which nothing is known but this. The provider follows the same `order`, and looks at the same `view`.
+    pub fn new(
+        place: Place,
+        state: State,
+        provider: Provider,
+        order: watch::Sender<Option<Rc<Order>>>,
+        view: watch::Sender<View>,
+    ) -> Self {
+        Self {
+            name: place.site.clone(),
+            place,
+            state,
+            provider,
+            order,
+            view,
+            store: RefCell::default(),
+            facts: RefCell::default(),
+            events: RefCell::default(),
+            traffic: Traffic::default(),
+            change: tokio::sync::Mutex::new(()),
+            pruning: tokio::sync::Mutex::new(()),
+            started: Instant::now(),
+        }
+    }
+
+    /// The time since this was made.
+    pub fn now(&self) -> Time {
+        Time::from_start(self.started.elapsed())
+    }
+
+    /// Takes a new order: the provider and the copy on disk follow it.
+    pub fn take_order(&self, order: Order) {
+        if self
+            .order
+            .borrow()
+            .as_ref()
+            .is_some_and(|held| !held.yields_to(&order))
+        {
+            return;
+        }
+        self.put_order(order);
+    }
+
+    /// As [`take_order`](Self::take_order), whatever was held before.
+    pub fn put_order(&self, order: Order) {
+        if let Err(error) = write_json(&self.state.placement(), &order) {
+            tracing::error!(
+                "cannot keep the placement in {}: {error}",
+                self.state.placement().display()
+            );
+        }
+        self.order.send_replace(Some(Rc::new(order)));
+    }
+
+    /// Finds the store by the order that is known, and follows it from then on.
+    pub async fn follow_store(self: Rc<Self>, open: impl FnOnce(&Placement) -> io::Result<Store>) {
+        let mut orders = self.order.subscribe();
+        let known = orders.wait_for(Option::is_some).await;
+        let Ok(Some(order)) = known.map(|order| order.clone()) else {
+            return;
+        };
+        let store = match open(&order.placement) {
+            Ok(store) => store,
+            Err(error) => {
+                tracing::error!("cannot reach the store: {error}");
+                return;
+            }
+        };
+        *self.store.borrow_mut() = Some(store.clone());
+        let events = Events::new(store.clone(), &self.name);
+        tokio::task::spawn_local(Rc::clone(&self).follow_events(events));
+        let (keys, view) = (Keys::of(&self.name), self.view.clone());
+        tokio::task::spawn_local(view::follow(store.clone(), keys, view));
+        let mut views = self.view.subscribe();
+        loop {
+            let seen = views.borrow_and_update().placement.clone();
+            if let Some((revision, placement)) = seen {
+                self.take_order(Order {
+                    revision,
+                    placement: (*placement).clone(),
+                });
+            }
+            if let Some(order) = &*self.order.borrow() {
+                store.set_endpoints(etcd::endpoints(&order.placement.store));
+            }
+            if views.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the last events at hand, so that to show them asks nobody.
+    async fn follow_events(self: Rc<Self>, events: Events) {
+        loop {
+            let Ok(last) = events.last(EVENTS).await else {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            let after = last.last().map_or(Revision(0), |logged| logged.revision);
+            self.events
+                .replace(last.into_iter().map(|logged| logged.event).collect());
+            let mut following = events.follow(after);
+            while let Ok(logged) = following.next().await {
+                let mut held = self.events.borrow_mut();
+                held.push_back(logged.event);
+                let surplus = held.len().saturating_sub(EVENTS);
+                held.drain(..surplus);
+            }
+        }
+    }
+}
