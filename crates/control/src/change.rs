@@ -3,8 +3,9 @@
 use crate::api::steps::{Gone, Steps};
 use crate::api::{Change, ChangeRequest, Outcome, Planned, Progress, refused};
 use crate::certificates::{self, Certificates};
+use crate::monitor::poll;
 use crate::monitor::status::{see, status};
-use crate::monitor::traffic::{self, Totals};
+use crate::monitor::traffic::Totals;
 use crate::release;
 use crate::site::Site;
 use gaiola_agent::state::Order;
@@ -639,7 +640,7 @@ async fn follow(
     let mut next_sign = Instant::now() + SIGN_OF_LIFE;
     let mut views = site.view.subscribe();
     // What is known may be seconds old: earlier requests are not counted as this change's.
-    traffic::ask_all(site, &Client::new(None)).await;
+    poll::ask_all(site, &Client::new(None)).await;
     let before = site.traffic.totals();
     loop {
         // Nothing is concluded from a view that this change is not in yet.
@@ -719,7 +720,7 @@ fn given_up(site: &Site) -> Option<String> {
 
 /// What clients asked for while the change was made, and how much of it failed; empty where nobody asked.
 async fn requests_since(site: &Site, before: Totals) -> String {
-    traffic::ask_all(site, &Client::new(None)).await;
+    poll::ask_all(site, &Client::new(None)).await;
     let now = site.traffic.totals();
     match (now.requests - before.requests, now.failed - before.failed) {
         (0, _) => String::new(),

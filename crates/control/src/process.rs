@@ -1,7 +1,7 @@
 //! The process `gaiola lab`: the servers of one site, and whoever answers its operators.
 
 use crate::api::{Place, socket};
-use crate::monitor::{serve, traffic};
+use crate::monitor::{poll, serve};
 use crate::provider::Provider;
 use crate::provider::lab::{Lab, LabError, front_door, last_order, newest_order, servers, system};
 use crate::site::Site;
@@ -88,7 +88,7 @@ fn serve_all(lab: Rc<Lab>, site: Rc<Site>, sockets: Sockets) -> Result<(), LabEr
         tokio::task::spawn_local(socket::serve(control, Rc::clone(&site)));
         tokio::task::spawn_local(serve::page(page, Rc::clone(&site)));
         tokio::task::spawn_local(follow(Rc::clone(&lab), Rc::clone(&site)));
-        tokio::task::spawn_local(traffic::run(Rc::clone(&site)));
+        tokio::task::spawn_local(poll::run(Rc::clone(&site)));
         servers::run(lab).await;
         let _ = std::fs::remove_file(site.state.control_socket());
         Ok(())

@@ -13,14 +13,15 @@ mod scratch;
 
 pub(super) use scratch::trim;
 
-use super::accept::Client;
 use super::check::in_words;
+use super::client::Client;
 use super::counters::Unasked;
 use super::io::{self, Buffer, Fault, Timer};
 use super::log::Ending;
-use super::thread::Worker;
+use super::rules::LIMITS;
+use super::worker::Worker;
 use gaiola_model::http::RequestHead;
-use gaiola_model::proxy::{Admission, Allowance, ClientTimeouts, Route};
+use gaiola_model::proxy::{Admission, ClientTimeouts};
 use gaiola_wire::http1::{self, Limits, Progress};
 use large::Text;
 use private::Private;
@@ -34,20 +35,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-
-/// What a request may have whose route says nothing else. A head leaves room in its buffer for a part of the body.
-const LIMITS: Limits = Limits {
-    head: io::BUFFER_LEN - 1024,
-    target: 8 * 1024,
-    fields: 100,
-};
-
-/// Most that a frontend reads of a head: what the route allows that allows most of all, for it is not known yet.
-pub(super) fn largest_head(routes: &[Route]) -> usize {
-    let allowed = routes.iter().filter_map(|route| route.allowance.head);
-    let most = allowed.max().unwrap_or_default().min(Allowance::MOST_HEAD);
-    LIMITS.head.max(most as usize)
-}
 
 /// A client's connection.
 struct Connection {

@@ -3,7 +3,7 @@
 //! A limit's counts are split by key into shards with a lock each: it is held for some tens of nanoseconds, so two workers
 //! seldom meet there.
 
-use super::thread::since_epoch;
+use super::clock::since_epoch;
 use gaiola_core::limit::Table;
 use gaiola_core::route::{Asked, normal};
 use gaiola_model::proxy::{Count, Limit, LimitKey, Most};

@@ -1,8 +1,8 @@
 //! Shared limits: each proxy tells its peers what it has counted, and takes in what they tell.
 
+use super::clock::since_epoch;
 use super::limits::Limiter;
 use super::supervisor::Supervisor;
-use super::thread::since_epoch;
 use gaiola_model::proxy::{Most, Peers};
 use gaiola_wire::peers::{MOST, Told, decode, encode};
 use std::collections::BTreeMap;

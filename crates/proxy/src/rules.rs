@@ -1,15 +1,25 @@
 //! What a configuration says about single requests, made ready: routes, rules, pages for errors.
 
-use super::auth;
+use super::{auth, io};
 use gaiola_core::route::{self, Table};
 use gaiola_core::rule::Rules;
 use gaiola_model::ProxyConfig;
-use gaiola_model::proxy::{Address, Frontend, Limit, LimitKey, Most, Route, Rule, SniRoute};
+use gaiola_model::proxy::{
+    Address, Allowance, Frontend, Limit, LimitKey, Mode, Most, Route, Rule, SniRoute,
+};
+use gaiola_wire::http1::Limits;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What a request may have whose route says nothing else. A head leaves room in its buffer for a part of the body.
+pub(super) const LIMITS: Limits = Limits {
+    head: io::BUFFER_LEN - 1024,
+    target: 8 * 1024,
+    fields: 100,
+};
 
 /// Largest page for an error.
 const PAGE_LIMIT: usize = 256 * 1024;
@@ -40,6 +50,21 @@ pub(super) struct Guide {
 pub(super) struct Page {
     pub(super) content_type: String,
     pub(super) body: Vec<u8>,
+}
+
+/// The routes of a frontend, of which one in TCP mode has none.
+pub(super) fn routes(frontend: &Frontend) -> &[Route] {
+    match &frontend.mode {
+        Mode::Http { routes, .. } => routes,
+        Mode::Tcp { .. } => &[],
+    }
+}
+
+/// Most that a frontend reads of a head: what the route allows that allows most of all, for it is not known yet.
+pub(super) fn largest_head(routes: &[Route]) -> usize {
+    let allowed = routes.iter().filter_map(|route| route.allowance.head);
+    let most = allowed.max().unwrap_or_default().min(Allowance::MOST_HEAD);
+    LIMITS.head.max(most as usize)
 }
 
 /// Makes the guides of all frontends; one in TCP mode has no routes.
@@ -120,7 +145,7 @@ pub(super) fn comes_back(config: &ProxyConfig, address: &Address) -> Vec<String>
 }
 
 fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> Guide {
-    let routes = super::serving::routes(frontend);
+    let routes = routes(frontend);
     let at = |index: usize, mistake: String| format!("route {}: {mistake}", index + 1);
     let table = Table::new(routes).unwrap_or_else(|found| {
         mistakes.extend(found.into_iter().map(|(index, mistake)| at(index, mistake)));
@@ -146,7 +171,7 @@ fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> G
         }
     }
     Guide {
-        largest_head: super::http::largest_head(routes),
+        largest_head: largest_head(routes),
         table,
         rules,
         connection_limit,

@@ -12,7 +12,7 @@ use super::log::Load;
 use super::orders::{FrontendShare, Orders};
 use super::rules::{Guide, Page};
 use gaiola_model::ProxyConfig;
-use gaiola_model::proxy::{self, Address, Bind, Mode, Route};
+use gaiola_model::proxy::{self, Address, Bind, Mode};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -253,14 +253,6 @@ impl Serving {
                 (&backend.name, &backend.servers[server].name)
             }
         }
-    }
-}
-
-/// The routes of a frontend, of which one in TCP mode has none.
-pub(super) fn routes(frontend: &proxy::Frontend) -> &[Route] {
-    match &frontend.mode {
-        Mode::Http { routes, .. } => routes,
-        Mode::Tcp { .. } => &[],
     }
 }
 

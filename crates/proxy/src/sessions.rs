@@ -2,7 +2,6 @@
 //! the worker looks through the notes when it is asked: nobody else pays for it.
 
 use super::orders::Ahead;
-use super::serving::{Backend, Lease, Server, Serving};
 use gaiola_model::proxy::{Address, SessionStat, SessionState};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -51,15 +50,24 @@ pub(super) struct Shown {
 /// Whether nothing is under way, and since when.
 pub(super) type Rank = (bool, Instant);
 
+/// What a request waits for, or is carried out by.
+pub(super) trait Named {
+    /// The names of the backend and of the server, which is empty for the backend as a whole.
+    fn names(&self) -> (&str, &str);
+}
+
+/// The name of the frontend that a bind belongs to.
+type FrontendOf<'a> = &'a dyn Fn(&Rc<Address>) -> Option<String>;
+
 /// What is done now, and since when.
 enum Doing {
     /// It is not known yet what is wanted.
     Opening(Instant),
     Idle,
     Request(Instant),
-    Queue(Instant, Rc<Backend>),
-    Server(Instant, Rc<Server>),
-    Tunnel(Instant, Rc<Server>),
+    Queue(Instant, Rc<dyn Named>),
+    Server(Instant, Rc<dyn Named>),
+    Tunnel(Instant, Rc<dyn Named>),
 }
 
 /// The way of a request, or a TCP session, to a server.
@@ -91,7 +99,7 @@ impl Sessions {
     }
 
     /// How many there are, and at most so many of them by their rank.
-    pub(super) fn show(&self, most: usize, serving: &Serving) -> (u64, Vec<Shown>) {
+    pub(super) fn show(&self, most: usize, frontend: FrontendOf<'_>) -> (u64, Vec<Shown>) {
         let all = self.0.borrow();
         let mut chosen: Vec<_> = all.iter().collect();
         if let Some(last) = most.checked_sub(1).filter(|last| *last < chosen.len()) {
@@ -101,7 +109,7 @@ impl Sessions {
         chosen.sort_unstable_by_key(|session| session.rank());
         let shown = chosen.iter().map(|session| Shown {
             rank: session.rank(),
-            stat: session.stat(serving),
+            stat: session.stat(frontend),
         });
         (all.len() as u64, shown.collect())
     }
@@ -228,17 +236,13 @@ impl Session {
         (since.is_none(), since.unwrap_or(self.opened))
     }
 
-    fn stat(&self, serving: &Serving) -> SessionStat {
+    fn stat(&self, frontend: FrontendOf<'_>) -> SessionStat {
         let doing = self.doing.borrow();
         let (backend, server) = match &*doing {
             Doing::Opening(_) | Doing::Idle | Doing::Request(_) => ("", ""),
-            Doing::Queue(_, backend) => (&*backend.config.name, ""),
-            Doing::Server(_, server) | Doing::Tunnel(_, server) => {
-                (&*server.member.backend, &*server.member.name)
-            }
+            Doing::Queue(_, at) | Doing::Server(_, at) | Doing::Tunnel(_, at) => at.names(),
         };
-        let frontend = serving.frontend(&self.bind);
-        let frontend = frontend.map(|(index, _)| serving.of(index).1.name.clone());
+        let frontend = frontend(&self.bind);
         let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         SessionStat {
             client: self.client.get(),
@@ -289,19 +293,18 @@ impl Way {
     }
 
     /// It waits for one of the backend's servers, behind so many.
-    pub(super) fn wait(&self, backend: &Rc<Backend>, ahead: Ahead) {
+    pub(super) fn wait(&self, backend: Rc<dyn Named>, ahead: Ahead) {
         self.ahead.set(ahead);
         if let Some(session) = &self.session {
-            session.change(|since| Doing::Queue(since, Rc::clone(backend)));
+            session.change(|since| Doing::Queue(since, backend));
         }
     }
 
     /// It has come to a server.
-    pub(super) fn lead_to(&self, lease: Lease) -> Lease {
+    pub(super) fn lead_to(&self, server: Rc<dyn Named>) {
         if let Some(session) = &self.session {
-            session.change(|since| Doing::Server(since, Rc::clone(&lease.server)));
+            session.change(|since| Doing::Server(since, server));
         }
-        lease
     }
 }
 
@@ -314,7 +317,7 @@ mod tests {
     use super::*;
 
     fn shown(sessions: &Sessions, most: usize) -> (u64, Vec<u16>) {
-        let (total, shown) = sessions.show(most, &Serving::default());
+        let (total, shown) = sessions.show(most, &|_| None);
         (
             total,
             shown.iter().map(|it| it.stat.client.port()).collect(),

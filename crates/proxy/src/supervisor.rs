@@ -12,12 +12,12 @@ mod stat;
 pub(super) use change::validate;
 
 use super::check::{HealthCounts, Watched};
+use super::clock::seconds;
 use super::counters::Counters;
 use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
-use super::sessions::Shown;
-use super::thread::seconds;
+use super::reports::{Look, MemberReport};
 use super::tls::{ServerSettings, Servers, Tickets};
-use gaiola_core::health::{Condition, Ejected, Input, Serving, Standing, who_serves};
+use gaiola_core::health::{Condition, Ejected, Serving, Standing, who_serves};
 use gaiola_model::Revision;
 use gaiola_model::proxy::{ControlReply, ControlRequest, Ejection, SlowEjection};
 use std::cell::{Cell, RefCell};
@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// A worker that has not taken new orders in for this long hangs.
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);
@@ -45,22 +45,6 @@ pub(super) struct Seat {
     pub(super) looks: mpsc::Sender<Look>,
     /// What it counts.
     pub(super) counters: Arc<Counters>,
-}
-
-/// Somebody wants to see a worker's connections.
-pub(super) struct Look {
-    /// At most so many of them.
-    pub(super) most: usize,
-    /// Is told them, and how many there are in all.
-    pub(super) shown: oneshot::Sender<(u64, Vec<Shown>)>,
-}
-
-/// What a worker tells about a member.
-pub(super) struct MemberReport {
-    /// The member.
-    pub(super) member: Arc<Member>,
-    /// What was seen.
-    pub(super) input: Input,
 }
 
 /// The supervisor.

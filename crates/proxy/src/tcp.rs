@@ -2,14 +2,14 @@
 
 mod postgres;
 
-use super::accept::Client;
 use super::check;
+use super::client::Client;
 use super::io::{self, Stream};
 use super::log::{Asked, Ending, Entry, GOOD, Leg};
 use super::serving::{Backend, Lease, NoServer, Place, Serving, Want};
 use super::sessions::Way;
-use super::thread::Worker;
 use super::tunnel::{End, tunnel};
+use super::worker::Worker;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
 use gaiola_core::retry::MOST_ATTEMPTS;

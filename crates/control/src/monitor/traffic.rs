@@ -1,34 +1,17 @@
-//! The site's traffic: every proxy and every agent is asked for its metrics now and then, and what they counted becomes
-//! rates for the status page and one text for Prometheus.
+//! The site's traffic: what every proxy and every agent counted becomes rates for the status page and one text for Prometheus.
 
 mod merged;
-mod pulse;
 mod rates;
+mod silence;
 
 pub use rates::{Load, Totals};
 
-use super::status;
-use crate::site::Site;
 use gaiola_core::topology;
-use gaiola_model::{Config, InstanceName, Placement, ServerName, Tier, Time};
-use gaiola_net::client::{Client, Request, Target};
+use gaiola_model::{InstanceName, ServerName, Tier, Time};
 use merged::Part;
 use rates::{Counted, Meter, Rates};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::rc::Rc;
-use std::time::Duration;
-use tokio::task::JoinSet;
-
-/// Between two rounds of questions.
-const EVERY: Duration = Duration::from_secs(2);
-/// The longest until a process has answered.
-const LIMIT: Duration = Duration::from_millis(1500);
-/// What is longer is not read.
-const LONGEST: usize = 1024 * 1024;
-/// Where agents answer.
-const AGENT_PORT: u16 = 9181;
 
 /// What is known of the traffic.
 #[derive(Debug, Default)]
@@ -43,12 +26,15 @@ struct Board {
     heard: BTreeMap<(ServerName, Source), Time>,
 }
 
+/// Where agents answer.
+const AGENT_PORT: u16 = 9181;
+
 /// Everybody who was asked, and what they told.
-type Answers = BTreeMap<(ServerName, Source), Option<String>>;
+pub(super) type Answers = BTreeMap<(ServerName, Source), Option<String>>;
 
 /// Who tells metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
+pub(super) enum Source {
     Proxy,
     Agent,
 }
@@ -71,7 +57,10 @@ impl Traffic {
     ///
     /// Rounds do not overlap. An answer that is taken after a newer one looks as if its proxy had begun anew, and all that it
     /// ever counted would be counted once more.
-    async fn round(&self, asking: impl Future<Output = Option<(Time, Option<Tier>, Answers)>>) {
+    pub(super) async fn round(
+        &self,
+        asking: impl Future<Output = Option<(Time, Option<Tier>, Answers)>>,
+    ) {
         let _one_at_a_time = self.1.lock().await;
         if let Some((now, top, answers)) = asking.await {
             self.0.borrow_mut().take(now, top, answers);
@@ -112,7 +101,7 @@ impl Source {
         }
     }
 
-    const fn port(self) -> u16 {
+    pub(super) const fn port(self) -> u16 {
         match self {
             Self::Proxy => topology::PROXY_PORT,
             Self::Agent => AGENT_PORT,
@@ -190,92 +179,12 @@ fn loads<K: Ord>(rates: BTreeMap<K, Rates>) -> BTreeMap<K, Load> {
         .collect()
 }
 
-/// The first tier whose proxies see every request.
-fn top(config: &Config) -> Option<Tier> {
-    match (&config.balancer, &config.web) {
-        (Some(_), _) => Some(Tier::Balancer),
-        (None, Some(_)) => Some(Tier::Web),
-        (None, None) => None,
-    }
-}
-
-/// Asks for ever.
-pub async fn run(site: Rc<Site>) {
-    let client = Client::new(None);
-    let mut rounds = tokio::time::interval(EVERY);
-    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    tokio::task::spawn_local(pulse::run(Rc::clone(&site)));
-    loop {
-        rounds.tick().await;
-        status::look(&site);
-        ask_all(&site, &client).await;
-    }
-}
-
-/// Asks everybody once, so that what is known is of now.
-pub async fn ask_all(site: &Site, client: &Client) {
-    let asking = async {
-        let order = site.order.borrow().clone()?;
-        let answers = ask(client, who_tells(site, &order.placement)).await;
-        let now = site.now();
-        Some((now, top(&order.placement.config), answers))
-    };
-    site.traffic.round(asking).await;
-}
-
-/// The processes that are asked: all of the placement, on servers that are switched on.
-fn who_tells(site: &Site, placement: &Placement) -> Vec<(ServerName, Source)> {
-    let has_proxy = |server: &ServerName| match server.tier {
-        Tier::Balancer | Tier::Web => true,
-        Tier::App => placement.config.database.is_some(),
-        Tier::Database => false,
-    };
-    let powered = placement
-        .servers
-        .keys()
-        .copied()
-        .filter(|server| site.provider.is_on(*server));
-    let both = |server: ServerName| {
-        [
-            has_proxy(&server).then_some((server, Source::Proxy)),
-            Some((server, Source::Agent)),
-        ]
-    };
-    powered.flat_map(both).flatten().collect()
-}
-
-async fn ask(client: &Client, asked: Vec<(ServerName, Source)>) -> Answers {
-    let mut answers: Answers = asked.iter().map(|who| (*who, None)).collect();
-    let mut questions = JoinSet::new();
-    for who in asked {
-        let client = client.clone();
-        questions.spawn_local(async move { (who, ask_one(&client, who).await) });
-    }
-    while let Some(answer) = questions.join_next().await {
-        if let Ok((who, text)) = answer {
-            answers.insert(who, text);
-        }
-    }
-    answers
-}
-
-async fn ask_one(client: &Client, (server, source): (ServerName, Source)) -> Option<String> {
-    let target = Target::Tcp(SocketAddr::new(
-        topology::address_of(server).into(),
-        source.port(),
-    ));
-    let answer = client
-        .request(&target, &Request::get("/metrics"), LIMIT)
-        .await
-        .ok()?;
-    let fits = answer.status == 200 && answer.body.len() <= LONGEST;
-    fits.then(|| String::from_utf8(answer.body.into()).ok())
-        .flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    const EVERY: Duration = Duration::from_secs(2);
 
     fn told(requests: &[(&str, &str, u64)]) -> String {
         let line = |(member, code, count): &(&str, &str, u64)| {

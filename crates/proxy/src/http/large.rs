@@ -1,9 +1,9 @@
 //! Heads in the largest buffers. A worker has few of those, so each is given back once its head has been sent and cannot be
 //! needed again, however long the answer takes after that.
 
-use super::LIMITS;
 use crate::io::Buffer;
 use crate::log;
+use crate::rules::LIMITS;
 use gaiola_model::http::{Field, RequestHead, Span};
 use std::cell::RefCell;
 use std::rc::Rc;

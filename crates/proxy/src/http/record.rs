@@ -4,7 +4,7 @@ use super::Connection;
 use crate::log::{Asked, ClientAt, Ending, Entry, GOOD, Leg};
 use crate::serving::{Place, Serving};
 use crate::sessions::Way;
-use crate::thread::Worker;
+use crate::worker::Worker;
 use gaiola_core::forward;
 use gaiola_model::http::RequestHead;
 use std::borrow::Cow;

@@ -3,10 +3,11 @@
 use super::record::Record;
 use super::request::Request;
 use super::scratch::Parts;
-use super::{Connection, LIMITS, Pending};
+use super::{Connection, Pending};
 use crate::auth::Verdict;
 use crate::limits::{Held, Limiter};
 use crate::log::Ending;
+use crate::rules::LIMITS;
 use gaiola_core::route::Asked;
 use gaiola_core::rule::{Known, Redirect, Rewritten, Rules, Step, TooLong};
 use gaiola_model::http::Framing;

@@ -3,7 +3,7 @@
 use super::Server;
 use crate::log::Ending;
 use crate::orders::{BackendOrders, Health, InFlight, Place, Queue, Turn};
-use crate::sessions::Way;
+use crate::sessions::{Named, Way};
 use gaiola_core::balance::{self, Ask, Balancer, NotPicked};
 use gaiola_core::sticky::Jar;
 use gaiola_model::Time;
@@ -116,6 +116,12 @@ impl Drop for Lease {
     }
 }
 
+impl Named for Backend {
+    fn names(&self) -> (&str, &str) {
+        (&self.config.name, "")
+    }
+}
+
 impl Backend {
     /// The backend of this configuration, whose servers take nothing yet; `before` is that of the last one.
     pub(super) fn new(
@@ -213,7 +219,9 @@ impl Backend {
         tried: &[usize],
         way: &Way,
     ) -> Result<Lease, NotPicked> {
-        self.choose(want, tried).map(|lease| way.lead_to(lease))
+        let lease = self.choose(want, tried)?;
+        way.lead_to(lease.server.clone());
+        Ok(lease)
     }
 
     /// Chooses a server, waiting in the queue for at most `limit` where it must. The one that a cookie names is taken
@@ -258,7 +266,7 @@ impl Backend {
         tokio::time::timeout(limit, waiting)
             .await
             .unwrap_or(Err(late))
-            .map(|lease| way.lead_to(lease))
+            .inspect(|lease| way.lead_to(lease.server.clone()))
     }
 
     /// How long it is worth to wait. For a server that comes up, no longer than since the last one went down: a short
@@ -283,7 +291,7 @@ impl Backend {
             let only = named.map(|index| Arc::clone(&self.servers[index].member));
             let joined = self.queue.join(size, deadline, only);
             let mut waiting = joined.ok_or(NoServer::QueueFull)?;
-            way.wait(self, waiting.ahead);
+            way.wait(self.clone(), waiting.ahead);
             while self.named(want, tried) == named {
                 // A place may have been given back before this joined.
                 match self.choose(want, tried) {

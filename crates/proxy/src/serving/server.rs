@@ -4,6 +4,7 @@ use crate::counters::Apart;
 use crate::event::Event;
 use crate::io::{self, Stream};
 use crate::orders::{Health, InFlight, Member, Tally};
+use crate::sessions::Named;
 use crate::tls::ServerSettings;
 use gaiola_core::health::Symptom;
 use gaiola_core::retry;
@@ -124,6 +125,12 @@ impl Drop for Idle {
         if let Some(stream) = &mut self.stream {
             stream.end();
         }
+    }
+}
+
+impl Named for Server {
+    fn names(&self) -> (&str, &str) {
+        (&self.member.backend, &self.member.name)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Telling a PostgreSQL client, in its own protocol, that there is no server now.
 
-use crate::accept::Client;
+use crate::client::Client;
 use crate::io::{self, Buffer, Fault};
 use std::cell::Cell;
 

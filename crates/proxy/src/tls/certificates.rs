@@ -3,7 +3,7 @@
 use super::beside::{self, OCSP};
 use super::pem;
 use super::staple;
-use crate::thread::since_epoch;
+use crate::clock::since_epoch;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;

@@ -2,10 +2,10 @@
 
 use super::{Holder, Outcome, Stage};
 use crate::check::in_words;
-use crate::http::LIMITS;
 use crate::http::body::Body;
 use crate::http::large::{self, Text};
 use crate::io::{self, Buffer, Fault, Pipe, Reader, Timer, Writer};
+use crate::rules::LIMITS;
 use gaiola_core::forward::{self, Answer, Edit, Outgoing};
 use gaiola_core::private;
 use gaiola_core::retry::Failure;

@@ -6,7 +6,7 @@ use crate::http::record::Record;
 use crate::io::{self, Buffer, Fault, Stream};
 use crate::log::Ending;
 use crate::serving::{Backend, Lease, NoServer, Server, Want};
-use crate::thread::Worker;
+use crate::worker::Worker;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::{Input, Symptom};
 use gaiola_core::retry::Failure;

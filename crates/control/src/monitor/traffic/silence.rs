@@ -1,60 +1,32 @@
-//! Asks every process whether it is there, more often than for what it has counted: what a silent one told is old.
+//! Who is silent: a process that has answered before and does not any more. What it told is old.
 
-use super::{Source, Traffic, who_tells};
-use crate::site::Site;
+use super::{Source, Traffic};
 use gaiola_core::status::{Silence, Silent};
-use gaiola_core::topology;
 use gaiola_model::{Placement, ServerName, Time};
-use gaiola_net::client::{Client, Request, Target};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
-use tokio::task::JoinSet;
 
-/// Between two questions.
-const EVERY: Duration = Duration::from_millis(500);
-/// The longest until one is answered.
-const LIMIT: Duration = Duration::from_secs(1);
 /// One that has not answered for so long is silent: two questions in a row.
 const SILENT: Duration = Duration::from_millis(2500);
 
-/// Asks for ever.
-pub(super) async fn run(site: Rc<Site>) {
-    let client = Client::new(None);
-    loop {
-        let order = site.order.borrow().clone();
-        if let Some(order) = order {
-            let asked = who_tells(&site, &order.placement);
-            let answering = ask_all(&client, &asked).await;
-            let now = site.now();
-            let heard = &mut site.traffic.0.borrow_mut().heard;
-            take(heard, &order.placement, now, &asked, answering);
-        }
-        tokio::time::sleep(EVERY).await;
-    }
-}
-
-/// Those who answer.
-async fn ask_all(client: &Client, asked: &[(ServerName, Source)]) -> Vec<(ServerName, Source)> {
-    let mut questions = JoinSet::new();
-    for (server, source) in asked.iter().copied() {
-        let client = client.clone();
-        let address = SocketAddr::new(topology::address_of(server).into(), source.port());
-        questions.spawn_local(async move {
-            let (target, question) = (Target::Tcp(address), Request::get("/livez"));
-            let answer = client.request(&target, &question, LIMIT).await;
-            answer.is_ok().then_some((server, source))
-        });
-    }
-    let mut answering = Vec::new();
-    while let Some(answer) = questions.join_next().await {
-        answering.extend(answer.ok().flatten());
-    }
-    answering
-}
-
 impl Traffic {
+    /// Takes note of who answered the last question.
+    pub(in crate::monitor) fn heard(
+        &self,
+        placement: &Placement,
+        now: Time,
+        asked: &[(ServerName, Source)],
+        answering: Vec<(ServerName, Source)>,
+    ) {
+        take(
+            &mut self.0.borrow_mut().heard,
+            placement,
+            now,
+            asked,
+            answering,
+        );
+    }
+
     /// Servers whose agent or proxy has answered before, and does not any more; those that are switched off are too.
     pub(crate) fn silent(&self, now: Time) -> BTreeMap<ServerName, Silence> {
         silent(&self.0.borrow().heard, now)

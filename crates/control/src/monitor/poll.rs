@@ -1,0 +1,104 @@
+//! Asks every proxy and every agent for its metrics, and whether it is there.
+
+mod pulse;
+
+use super::status;
+use super::traffic::{Answers, Source};
+use crate::site::Site;
+use gaiola_core::topology;
+use gaiola_model::{Config, Placement, ServerName, Tier};
+use gaiola_net::client::{Client, Request, Target};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Between two rounds of questions.
+const EVERY: Duration = Duration::from_secs(2);
+/// The longest until a process has answered.
+const LIMIT: Duration = Duration::from_millis(1500);
+/// What is longer is not read.
+const LONGEST: usize = 1024 * 1024;
+
+/// The first tier whose proxies see every request.
+fn top(config: &Config) -> Option<Tier> {
+    match (&config.balancer, &config.web) {
+        (Some(_), _) => Some(Tier::Balancer),
+        (None, Some(_)) => Some(Tier::Web),
+        (None, None) => None,
+    }
+}
+
+/// Asks for ever.
+pub async fn run(site: Rc<Site>) {
+    let client = Client::new(None);
+    let mut rounds = tokio::time::interval(EVERY);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::task::spawn_local(pulse::run(Rc::clone(&site)));
+    loop {
+        rounds.tick().await;
+        status::look(&site);
+        ask_all(&site, &client).await;
+    }
+}
+
+/// Asks everybody once, so that what is known is of now.
+pub async fn ask_all(site: &Site, client: &Client) {
+    let asking = async {
+        let order = site.order.borrow().clone()?;
+        let answers = ask(client, who_tells(site, &order.placement)).await;
+        let now = site.now();
+        Some((now, top(&order.placement.config), answers))
+    };
+    site.traffic.round(asking).await;
+}
+
+/// The processes that are asked: all of the placement, on servers that are switched on.
+fn who_tells(site: &Site, placement: &Placement) -> Vec<(ServerName, Source)> {
+    let has_proxy = |server: &ServerName| match server.tier {
+        Tier::Balancer | Tier::Web => true,
+        Tier::App => placement.config.database.is_some(),
+        Tier::Database => false,
+    };
+    let powered = placement
+        .servers
+        .keys()
+        .copied()
+        .filter(|server| site.provider.is_on(*server));
+    let both = |server: ServerName| {
+        [
+            has_proxy(&server).then_some((server, Source::Proxy)),
+            Some((server, Source::Agent)),
+        ]
+    };
+    powered.flat_map(both).flatten().collect()
+}
+
+async fn ask(client: &Client, asked: Vec<(ServerName, Source)>) -> Answers {
+    let mut answers: Answers = asked.iter().map(|who| (*who, None)).collect();
+    let mut questions = JoinSet::new();
+    for who in asked {
+        let client = client.clone();
+        questions.spawn_local(async move { (who, ask_one(&client, who).await) });
+    }
+    while let Some(answer) = questions.join_next().await {
+        if let Ok((who, text)) = answer {
+            answers.insert(who, text);
+        }
+    }
+    answers
+}
+
+async fn ask_one(client: &Client, (server, source): (ServerName, Source)) -> Option<String> {
+    let target = Target::Tcp(SocketAddr::new(
+        topology::address_of(server).into(),
+        source.port(),
+    ));
+    let answer = client
+        .request(&target, &Request::get("/metrics"), LIMIT)
+        .await
+        .ok()?;
+    let fits = answer.status == 200 && answer.body.len() <= LONGEST;
+    fits.then(|| String::from_utf8(answer.body.into()).ok())
+        .flatten()
+}

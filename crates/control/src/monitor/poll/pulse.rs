@@ -1,0 +1,49 @@
+//! Asks every process whether it is there, more often than for what it has counted.
+
+use super::{Source, who_tells};
+use crate::site::Site;
+use gaiola_core::topology;
+use gaiola_model::ServerName;
+use gaiola_net::client::{Client, Request, Target};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Between two questions.
+const EVERY: Duration = Duration::from_millis(500);
+/// The longest until one is answered.
+const LIMIT: Duration = Duration::from_secs(1);
+/// Asks for ever.
+pub(super) async fn run(site: Rc<Site>) {
+    let client = Client::new(None);
+    loop {
+        let order = site.order.borrow().clone();
+        if let Some(order) = order {
+            let asked = who_tells(&site, &order.placement);
+            let answering = ask_all(&client, &asked).await;
+            let traffic = &site.traffic;
+            traffic.heard(&order.placement, site.now(), &asked, answering);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Those who answer.
+async fn ask_all(client: &Client, asked: &[(ServerName, Source)]) -> Vec<(ServerName, Source)> {
+    let mut questions = JoinSet::new();
+    for (server, source) in asked.iter().copied() {
+        let client = client.clone();
+        let address = SocketAddr::new(topology::address_of(server).into(), source.port());
+        questions.spawn_local(async move {
+            let (target, question) = (Target::Tcp(address), Request::get("/livez"));
+            let answer = client.request(&target, &question, LIMIT).await;
+            answer.is_ok().then_some((server, source))
+        });
+    }
+    let mut answering = Vec::new();
+    while let Some(answer) = questions.join_next().await {
+        answering.extend(answer.ok().flatten());
+    }
+    answering
+}

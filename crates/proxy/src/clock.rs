@@ -1,0 +1,14 @@
+//! The time of day.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Now, in seconds since 1970.
+pub(super) fn seconds() -> u64 {
+    since_epoch().as_secs()
+}
+
+/// Now, as the time since 1970.
+pub(super) fn since_epoch() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default()
+}

@@ -1,0 +1,385 @@
+//! The process: its threads, its sockets and its signals.
+
+use super::auth::Verifier;
+use super::counters::Counters;
+use super::log::LogWriter;
+use super::orders::Orders;
+use super::reload::Reload;
+use super::reports::MemberReport;
+use super::supervisor::{Seat, Supervisor};
+use super::worker::Post;
+use super::{admin, control, peers, thread};
+use gaiola_model::ProxyConfig;
+use gaiola_model::proxy_file::{AccessLog, LogTarget};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// Reports of workers that wait to be taken in; further ones are forgotten.
+const REPORTS_LEN: usize = 1024;
+
+/// Requests that are in flight when the process is told to end have this long where nobody says otherwise.
+pub const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// At the end the access log has this long to be written.
+const LOG_LIMIT: Duration = Duration::from_secs(2);
+
+/// How a proxy is started.
+#[derive(Clone, Debug)]
+pub struct ProxyArgs {
+    /// Unix socket for the agent's requests, where there is one. A stale one is replaced.
+    pub control: Option<PathBuf>,
+    /// Where `/metrics`, `/livez` and `/readyz` are answered.
+    pub admin: Option<SocketAddr>,
+    /// Unix socket of the VIP keeper, where there is one.
+    pub keeper: Option<PathBuf>,
+    /// What is served until the control socket gives another configuration.
+    pub config: Option<ProxyConfig>,
+    /// Where requests are logged; nowhere without it.
+    pub access_log: Option<AccessLog>,
+    /// Worker threads; `None`: one a CPU.
+    pub workers: Option<NonZeroUsize>,
+    /// What SIGHUP reads again.
+    pub reload: Option<Reload>,
+    /// How long requests that are in flight have when the process is told to end.
+    pub hard_stop_after: Duration,
+}
+
+/// Why a proxy could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The configuration was refused.
+    #[error("the configuration was refused: {0}")]
+    Refused(String),
+    /// The control socket cannot be bound.
+    #[error("cannot listen on the control socket {path}")]
+    Control {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The admin port cannot be bound.
+    #[error("cannot listen on {address} for metrics and health")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("cannot open the access log {to}")]
+    AccessLog {
+        /// Where it was to be written.
+        to: LogTarget,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Several of these at once.
+    #[error("{}", in_a_row(.0))]
+    Several(Vec<Self>),
+    /// A thread, an event loop or a signal handler cannot be had.
+    #[error("the system refused what a proxy needs")]
+    System(#[from] std::io::Error),
+}
+
+fn in_a_row(errors: &[WorkerError]) -> String {
+    let errors = errors.iter().map(|error| gaiola_os::chain(error));
+    errors.collect::<Vec<_>>().join("; ")
+}
+
+/// Serves until SIGTERM or SIGINT, then ends in good order within [`ProxyArgs::hard_stop_after`]; a second SIGINT ends it at once. SIGUSR1
+/// opens the access log anew, SIGHUP reads the configuration's file again.
+///
+/// # Errors
+/// What kept it from starting.
+pub fn run(args: ProxyArgs) -> Result<(), WorkerError> {
+    lift_descriptor_limit();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder
+        .enable_io()
+        .enable_time()
+        .build_local(Default::default())?;
+    let Doors {
+        log,
+        control,
+        admin,
+    } = runtime.block_on(Doors::open(&args))?;
+    let mut threads = Vec::new();
+    let running = supervise(&args, (control, admin), log.as_ref(), &mut threads);
+    let result = runtime.block_on(running);
+    if let Some(path) = &args.control {
+        let _ = std::fs::remove_file(path);
+    }
+    // With the supervisor the orders end, and with them the workers.
+    drop(runtime);
+    join(&threads, Duration::from_millis(500));
+    if let Some(log) = log {
+        join(&[log.end()], LOG_LIMIT);
+    }
+    result
+}
+
+/// A connection is two descriptors. Most systems give a process 1024 and let it ask for many more.
+fn lift_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let lifted = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, lifted) {
+        tracing::warn!(%error, "the limit of descriptors stays {:?}", limit.current);
+    }
+}
+
+/// Lets threads hand over, or write, their last lines. One that hangs is not waited for.
+fn join(threads: &[JoinHandle<()>], patience: Duration) {
+    const STEP: Duration = Duration::from_millis(5);
+    let mut waited = Duration::ZERO;
+    while waited < patience && !threads.iter().all(JoinHandle::is_finished) {
+        std::thread::sleep(STEP);
+        waited += STEP;
+    }
+}
+
+/// What a proxy has of the world beside the addresses that it serves.
+struct Doors {
+    log: Option<LogWriter>,
+    control: Option<UnixListener>,
+    admin: Option<TcpListener>,
+}
+
+impl Doors {
+    /// Opens all of them.
+    ///
+    /// # Errors
+    /// Each that cannot be had.
+    async fn open(args: &ProxyArgs) -> Result<Self, WorkerError> {
+        let log = args.access_log.as_ref().map(open_log).transpose();
+        let control = args.control.as_deref().map(bind_control).transpose();
+        let admin = match args.admin {
+            Some(address) => bind_admin(address).await.map(Some),
+            None => Ok(None),
+        };
+        match (log, control, admin) {
+            (Ok(log), Ok(control), Ok(admin)) => Ok(Self {
+                log,
+                control,
+                admin,
+            }),
+            (log, control, admin) => {
+                if let (Ok(Some(_)), Some(path)) = (&control, &args.control) {
+                    let _ = std::fs::remove_file(path);
+                }
+                let errors = [log.err(), control.err(), admin.err()];
+                let mut errors: Vec<_> = errors.into_iter().flatten().collect();
+                Err(match errors.len() {
+                    1 => errors.remove(0),
+                    _ => WorkerError::Several(errors),
+                })
+            }
+        }
+    }
+}
+
+async fn supervise(
+    args: &ProxyArgs,
+    (control, admin): (Option<UnixListener>, Option<TcpListener>),
+    log: Option<&LogWriter>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> Result<(), WorkerError> {
+    let mut signals = Signals::new()?;
+    let crew = Crew::start(args, log, threads)?;
+    let supervisor = Rc::clone(&crew.supervisor);
+    let (health, reports) = (Rc::clone(&supervisor), Rc::clone(&supervisor));
+    let tickets = Rc::clone(&supervisor);
+    let (latency, hand_overs) = (Rc::clone(&supervisor), Rc::clone(&supervisor));
+    let mut tasks = vec![
+        tokio::task::spawn_local(async move { health.publish_health().await }),
+        tokio::task::spawn_local(async move { reports.take_reports(crew.reports).await }),
+        tokio::task::spawn_local(async move { tickets.renew_ticket_keys().await }),
+        tokio::task::spawn_local(async move { latency.watch_latency().await }),
+        tokio::task::spawn_local(async move { hand_overs.end_lapsed_hand_overs().await }),
+        tokio::task::spawn_local(peers::share(Rc::clone(&supervisor))),
+    ];
+    if let Some(admin) = admin {
+        let served = admin::serve(admin, Rc::clone(&supervisor));
+        tasks.push(tokio::task::spawn_local(served));
+    }
+    if let Some(config) = args.config.clone() {
+        let serving = frontends(&config);
+        let configured = supervisor.configure(config).await;
+        configured.map_err(WorkerError::Refused)?;
+        tracing::info!("serving {serving}");
+    }
+    let control = control
+        .map(|control| tokio::task::spawn_local(control::serve(control, Rc::clone(&supervisor))));
+    signals
+        .until_told_to_end(&supervisor, log, args.reload.as_ref())
+        .await;
+    let limit = args.hard_stop_after;
+    tracing::info!("ending: open requests have {limit:?}");
+    tokio::select! {
+        () = supervisor.end(args.keeper.is_some(), limit) => {}
+        () = signals.until_interrupted() => {}
+    }
+    tasks.extend(control);
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    Ok(())
+}
+
+/// Where each frontend listens.
+fn frontends(config: &ProxyConfig) -> String {
+    let frontends = config.frontends.iter().map(|frontend| {
+        let binds = frontend.binds.iter().map(|bind| bind.address.to_string());
+        format!(
+            "{} on {}",
+            frontend.name,
+            binds.collect::<Vec<_>>().join(" and ")
+        )
+    });
+    frontends.collect::<Vec<_>>().join(", ")
+}
+
+fn open_log(log: &AccessLog) -> Result<LogWriter, WorkerError> {
+    LogWriter::start(&log.to, log.format).map_err(|source| {
+        let to = log.to.clone();
+        WorkerError::AccessLog { to, source }
+    })
+}
+
+fn bind_control(path: &Path) -> Result<UnixListener, WorkerError> {
+    control::bind(path).map_err(|source| WorkerError::Control {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+async fn bind_admin(address: SocketAddr) -> Result<TcpListener, WorkerError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| WorkerError::Admin { address, source })
+}
+
+/// The workers, and who supervises them.
+struct Crew {
+    supervisor: Rc<Supervisor>,
+    reports: mpsc::Receiver<MemberReport>,
+}
+
+impl Crew {
+    /// Starts a thread for each worker. They end when the supervisor is dropped.
+    fn start(
+        args: &ProxyArgs,
+        log: Option<&LogWriter>,
+        threads: &mut Vec<JoinHandle<()>>,
+    ) -> Result<Self, WorkerError> {
+        let count = match args.workers {
+            Some(count) => count.get(),
+            None => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        };
+        let (orders, _) = watch::channel(Arc::new(Orders::default()));
+        let (sender, reports) = mpsc::channel(REPORTS_LEN);
+        let verifier = Arc::new(Verifier::new(secret()?));
+        let mut seats = Vec::new();
+        for index in 0..count {
+            let (applied, seen) = watch::channel(0);
+            let (looker, looks) = mpsc::channel(1);
+            let counters = Arc::new(Counters::default());
+            let post = Post {
+                index,
+                count,
+                orders: orders.subscribe(),
+                applied,
+                looks,
+                counters: Arc::clone(&counters),
+                log: log.map(LogWriter::queue),
+                log_format: log.map(LogWriter::format).unwrap_or_default(),
+                reports: sender.clone(),
+                keeper: args.keeper.clone(),
+                verifier: Arc::clone(&verifier),
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            threads.push(thread.spawn(move || thread::run(post))?);
+            seats.push(Seat {
+                applied: seen,
+                looks: looker,
+                counters,
+            });
+        }
+        let lost = log.map(LogWriter::lost).unwrap_or_default();
+        Ok(Self {
+            supervisor: Supervisor::new(orders, seats, lost, secret()?),
+            reports,
+        })
+    }
+}
+
+/// Bytes that nobody can guess.
+fn secret() -> std::io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| std::io::Error::other(error.to_string()))?;
+    Ok(secret)
+}
+
+/// The signals that a proxy listens to.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    reopen: tokio::signal::unix::Signal,
+    reload: tokio::signal::unix::Signal,
+    /// HAProxy's master reloads by it.
+    others: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            reload: signal(SignalKind::hangup())?,
+            others: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn until_told_to_end(
+        &mut self,
+        supervisor: &Supervisor,
+        log: Option<&LogWriter>,
+        reload: Option<&Reload>,
+    ) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.reopen.recv() => if let Some(log) = log {
+                    log.reopen();
+                },
+                _ = self.reload.recv() => match reload {
+                    Some(reload) => tokio::select! {
+                        () = reload.again(supervisor) => {}
+                        _ = self.terminate.recv() => return,
+                        _ = self.interrupt.recv() => return,
+                    },
+                    None => tracing::info!("there is no file to read again"),
+                },
+                _ = self.others.recv() => {
+                    tracing::warn!("USR2 does nothing here: HUP reads the file again");
+                }
+            }
+        }
+    }
+
+    async fn until_interrupted(&mut self) {
+        self.interrupt.recv().await;
+    }
+}

@@ -1,0 +1,125 @@
+//! The file of a proxy by itself, which is read again when SIGHUP comes.
+
+use super::rules;
+use super::supervisor::{Supervisor, validate};
+use super::tls::Files;
+use gaiola_model::proxy_file::{Process, ProxyFile};
+use gaiola_model::{ProxyConfig, Revision};
+use gaiola_wire::proxy_file::{ConfigErrors, Part, Surroundings, load};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+/// Why a file cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is wrong with it: `FILE:LINE:COLUMN: what; hint`, one line for each mistake.
+    #[error("{}", errors.in_file(&path.display().to_string()))]
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// Every mistake.
+        errors: ConfigErrors,
+    },
+}
+
+/// Reads a file of `gaiola proxy -f FILE` and all certificates, keys and pages that it names, and looks the names in it up.
+///
+/// # Errors
+/// Why it cannot be read, or every mistake in it and in what it names.
+pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
+    let refused = |source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let text = std::fs::read_to_string(path).map_err(refused)?;
+    let whole = std::path::absolute(path).map_err(refused)?;
+    let host = rustix::system::uname();
+    let files = Files::default();
+    let check = |part: Part<'_>| match part {
+        Part::Route(route) => rules::route_mistakes(route),
+        Part::Behind(before, route) => rules::taken_by(before, route),
+        Part::NameBehind(before, name) => rules::name_taken_by(before, name),
+        Part::Server(config, address) => rules::comes_back(config, address),
+        Part::Page(status, path) => rules::page(status, path).err().into_iter().collect(),
+        Part::Certificates(path) => files.certificates(path),
+        Part::ClientCas(path) => files.client_cas(path),
+        Part::ServerCas(path) => files.server_cas(path),
+        Part::Identity { certificate, key } => files.identity(certificate, key),
+        Part::Whole(config) => validate(config).err().into_iter().collect(),
+    };
+    let around = Surroundings {
+        directory: whole.parent().unwrap_or(&whole),
+        host: &host.nodename().to_string_lossy(),
+        resolve: &resolve,
+        check: &check,
+    };
+    load(&text, &around).map_err(|errors| FileError::Mistakes {
+        path: path.to_owned(),
+        errors,
+    })
+}
+
+/// The first address of a name, of IPv4 where it has one.
+fn resolve(name: &str) -> Result<SocketAddr, String> {
+    let all: Vec<_> = name
+        .to_socket_addrs()
+        .map_err(|error| error.to_string())?
+        .collect();
+    let first = all.iter().find(|address| address.is_ipv4());
+    first
+        .or(all.first())
+        .copied()
+        .ok_or_else(|| "it has no address".into())
+}
+
+/// Where a configuration is read again.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    pub(super) path: PathBuf,
+    /// What the process was started with.
+    pub(super) process: Process,
+}
+
+impl Reload {
+    /// Reads the file again and serves what it says now. What is wrong is told, and what was served stays.
+    pub(super) async fn again(&self, supervisor: &Supervisor) {
+        let path = self.path.clone();
+        // Looking names up and reading certificates may take its time, and health is checked meanwhile.
+        let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
+        let file = match read {
+            Ok(Ok(file)) => file,
+            Ok(Err(error)) => {
+                let why = gaiola_os::chain(&error);
+                tracing::error!("not reloaded, the former configuration stays: {why}");
+                supervisor.count_reload(false);
+                return;
+            }
+            Err(_) => return,
+        };
+        if file.process != self.process {
+            tracing::warn!(
+                "workers, admin, control, access_log and hard_stop_after are taken with the next start only"
+            );
+        }
+        let config = ProxyConfig {
+            revision: Revision(supervisor.revision().0 + 1),
+            ..file.config
+        };
+        match supervisor.configure(config).await {
+            Ok(revision) => tracing::info!(%revision, file = %self.path.display(), "reloaded"),
+            Err(reason) => {
+                tracing::error!("not reloaded, the former configuration stays: {reason}");
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! A worker, as its tasks may use it. Nothing here is shared with other threads but counters and the queues of servers with a
+//! limit.
+
+use super::auth::Verifier;
+use super::client::Client;
+use super::clock::seconds;
+use super::counters::{Apart, Count, Counters, Handshakes, Unasked};
+use super::event::Event;
+use super::listen::Listener;
+use super::log::{Entry, Load, Log, Signal};
+use super::orders::{FrontendShare, Member, Orders};
+use super::reports::{Look, MemberReport};
+use super::serving::{Place, Serving};
+use super::sessions::{Sessions, Shown};
+use gaiola_core::forward;
+use gaiola_core::health::Input;
+use gaiola_core::retry::Budget;
+use gaiola_model::Time;
+use gaiola_model::proxy::{Address, Admission};
+use gaiola_model::proxy_file::LogFormat;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::AbortHandle;
+
+/// Lines on connections and requests that failed, in a second.
+const TOLD: u32 = 10;
+
+/// What a worker is given when it starts.
+pub(super) struct Post {
+    /// Its number, from 0, and how many there are.
+    pub(super) index: usize,
+    pub(super) count: usize,
+    /// What is wanted of it, and how far it has come.
+    pub(super) orders: watch::Receiver<Arc<Orders>>,
+    pub(super) applied: watch::Sender<u64>,
+    /// Who wants to see its clients' connections.
+    pub(super) looks: mpsc::Receiver<Look>,
+    /// Where it tells what it sees.
+    pub(super) counters: Arc<Counters>,
+    pub(super) log: Option<SyncSender<Signal>>,
+    pub(super) log_format: LogFormat,
+    pub(super) reports: mpsc::Sender<MemberReport>,
+    /// The VIP keeper's socket.
+    pub(super) keeper: Option<PathBuf>,
+    /// Who compares passwords.
+    pub(super) verifier: Arc<Verifier>,
+}
+
+/// A worker.
+pub(super) struct Worker {
+    /// Its number, from 0.
+    pub(super) index: usize,
+    /// The retries that it may make.
+    pub(super) budget: RefCell<Budget>,
+    /// Chance.
+    pub(super) rng: RefCell<fastrand::Rng>,
+    /// Told when connections that wait for a request must look whether they are still wanted.
+    pub(super) stir: Event,
+    /// Who compares passwords.
+    pub(super) verifier: Arc<Verifier>,
+    /// Its clients' connections.
+    pub(super) sessions: Sessions,
+    started: Instant,
+    pub(super) orders: RefCell<Arc<Orders>>,
+    pub(super) serving: RefCell<Rc<Serving>>,
+    pub(super) counters: Arc<Counters>,
+    locals: RefCell<HashMap<IpAddr, Arc<Apart<Count>>>>,
+    pub(super) log: Log,
+    reports: mpsc::Sender<MemberReport>,
+    pub(super) accepting: RefCell<Vec<Accepting>>,
+    pub(super) beat: RefCell<Option<AbortHandle>>,
+    date: RefCell<(u64, [u8; 29])>,
+    /// A second, and how many connections and requests failed in it.
+    told: Cell<(u64, u32)>,
+    /// Whether it was said in this second that connections cannot be accepted.
+    pub(super) unaccepted: Cell<bool>,
+}
+
+/// A listener that connections are accepted from.
+pub(super) struct Accepting {
+    pub(super) listener: Arc<Listener>,
+    /// Told when it is no longer wanted.
+    pub(super) done: Rc<Notify>,
+}
+
+impl Worker {
+    /// A worker that serves nothing yet.
+    pub(super) fn new(post: &Post) -> Self {
+        let mut seed = [0; 8];
+        // Without the system's randomness the workers of one process still differ.
+        if getrandom::fill(&mut seed).is_err() {
+            seed[0] = u8::try_from(post.index).unwrap_or(u8::MAX);
+        }
+        Self {
+            index: post.index,
+            budget: RefCell::new(Budget::new(Time::ZERO)),
+            rng: RefCell::new(fastrand::Rng::with_seed(u64::from_ne_bytes(seed))),
+            stir: Event::default(),
+            verifier: Arc::clone(&post.verifier),
+            sessions: Sessions::default(),
+            started: Instant::now(),
+            orders: RefCell::default(),
+            serving: RefCell::default(),
+            counters: Arc::clone(&post.counters),
+            locals: RefCell::default(),
+            log: Log::new(
+                post.log.clone(),
+                post.log_format,
+                Arc::clone(&post.counters),
+            ),
+            reports: post.reports.clone(),
+            accepting: RefCell::default(),
+            beat: RefCell::default(),
+            date: RefCell::new((0, [b' '; 29])),
+            told: Cell::default(),
+            unaccepted: Cell::default(),
+        }
+    }
+
+    /// What is served now. A request keeps what it began with.
+    pub(super) fn serving(&self) -> Rc<Serving> {
+        Rc::clone(&self.serving.borrow())
+    }
+
+    /// How many connections there are, and at most so many of them, for who asks.
+    pub(super) fn shown(&self, most: usize) -> (u64, Vec<Shown>) {
+        let serving = self.serving();
+        let frontend = |bind: &Rc<Address>| {
+            let (index, _) = serving.frontend(bind)?;
+            Some(serving.of(index).1.name.clone())
+        };
+        self.sessions.show(most, &frontend)
+    }
+
+    /// What is wanted of connections to this local address now.
+    pub(super) fn admission(&self, local: IpAddr) -> Admission {
+        self.orders.borrow().admission(local)
+    }
+
+    /// What TLS is spoken with clients of this bind.
+    pub(super) fn tls(&self, bind: &Address) -> Option<Arc<rustls::ServerConfig>> {
+        self.orders.borrow().tls.of(bind)
+    }
+
+    /// The count of TLS handshakes with clients.
+    pub(super) fn handshakes(&self) -> &Handshakes {
+        &self.counters.handshakes
+    }
+
+    /// Now, for decisions.
+    pub(super) fn now(&self) -> Time {
+        Time::from_start(self.started.elapsed())
+    }
+
+    /// How many connections to this local address are open on this worker.
+    pub(super) fn local(&self, local: IpAddr) -> Arc<Apart<Count>> {
+        let mut locals = self.locals.borrow_mut();
+        let count = locals
+            .entry(local)
+            .or_insert_with(|| self.counters.local(local));
+        Arc::clone(count)
+    }
+
+    /// Counts a connection that a limit has refused, and says so.
+    pub(super) fn refuse(&self, client: &Client) {
+        client.share().refuse();
+        self.tell_closed(
+            client.address,
+            &client.bind,
+            "its limit of connections is reached",
+        );
+    }
+
+    /// Counts a connection that is closed before anything was asked on it, and says why.
+    pub(super) fn close_unasked(&self, client: &Client, why: Unasked, reason: &str) {
+        self.counters.unasked(why).add(1);
+        self.tell_closed(client.address, &client.bind, reason);
+    }
+
+    /// Says why a connection is closed.
+    pub(super) fn tell_closed(&self, peer: IpAddr, bind: &Address, reason: &str) {
+        if self.may_tell() {
+            tracing::info!(%peer, %bind, reason, "a connection is closed");
+        }
+    }
+
+    /// Says why a request or a session failed, where the access log does not.
+    pub(super) fn tell_failed(
+        &self,
+        (peer, bind): (IpAddr, &Address),
+        status: u16,
+        request_id: &str,
+        reason: &str,
+    ) {
+        if !self.log.has_reasons && self.may_tell() {
+            tracing::info!(%peer, %bind, status, request_id, reason, "a request failed");
+        }
+    }
+
+    /// Says why the system has no connection for us, though clients wait.
+    pub(super) fn tell_unaccepted(&self, bind: &Address, error: rustix::io::Errno) {
+        if !self.unaccepted.replace(true) {
+            tracing::warn!(%bind, %error, "connections cannot be accepted");
+        }
+    }
+
+    /// Says that a frontend has as many connections as it may, once in a while.
+    pub(super) fn tell_full(&self, frontend: &FrontendShare, maxconn: u32) {
+        if frontend.may_tell(self.started.elapsed().as_secs()) {
+            let frontend = &*frontend.name;
+            tracing::warn!(
+                frontend,
+                maxconn,
+                "it has its maxconn: further connections wait"
+            );
+        }
+    }
+
+    /// Says which requests and sessions come to no good end, for this worker ends.
+    pub(super) fn tell_cut_off(&self) {
+        let busy = self.sessions.busy();
+        for (peer, bind) in busy.iter().take(100) {
+            tracing::warn!(%peer, %bind, "cut off: the proxy has ended");
+        }
+        if !busy.is_empty() {
+            let count = busy.len();
+            tracing::warn!(count, "requests and sessions were cut off");
+        }
+    }
+
+    /// Whether one line more may be written in this second. These are written by the worker itself: of a flood only some
+    /// are, and the others are counted.
+    fn may_tell(&self) -> bool {
+        self.tell_rest();
+        let (second, count) = self.told.get();
+        self.told.set((second, count + 1));
+        count < TOLD
+    }
+
+    /// Says how many lines were left out in a second that is over.
+    pub(super) fn tell_rest(&self) {
+        let (now, (second, count)) = (seconds(), self.told.get());
+        if now == second {
+            return;
+        }
+        self.told.set((now, 0));
+        if let Some(count) = count.checked_sub(TOLD).filter(|count| *count > 0) {
+            tracing::info!(count, "as many further connections and requests failed");
+        }
+    }
+
+    /// An id for a request that has none.
+    pub(super) fn make_id(&self) -> [u8; 32] {
+        forward::new_request_id(&mut self.rng.borrow_mut())
+    }
+
+    /// Now, as the `Date` field has it.
+    pub(super) fn date(&self) -> [u8; 29] {
+        let now = seconds();
+        let mut date = self.date.borrow_mut();
+        if date.0 != now {
+            date.0 = now;
+            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
+            if let Ok(text) = text.as_bytes().try_into() {
+                date.1 = text;
+            }
+        }
+        date.1
+    }
+
+    /// How much is going on where a request was answered, if the access log tells of it.
+    pub(super) fn load(&self, serving: &Serving, frontend: usize, place: Place) -> Load {
+        match self.log.wants_load {
+            true => serving.load(frontend, place),
+            false => Load::default(),
+        }
+    }
+
+    /// Whether requests are logged.
+    pub(super) const fn logs(&self) -> bool {
+        self.log.is_on()
+    }
+
+    /// Writes a line to the access log.
+    pub(super) fn log(self: &Rc<Self>, entry: &Entry<'_>) {
+        if self.log.add(entry) {
+            let worker = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(Log::PATIENCE).await;
+                worker.log.flush();
+            });
+        }
+    }
+
+    /// Tells the checks what an attempt has shown. When they cannot follow, they know enough.
+    pub(super) fn report(&self, member: &Arc<Member>, input: Input) {
+        let member = Arc::clone(member);
+        let _ = self.reports.try_send(MemberReport { member, input });
+    }
+}
