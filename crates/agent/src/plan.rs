@@ -11,6 +11,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Names the run in the environment of everything that it starts.
+pub(super) const RELEASE_RUN: &str = "GAIOLA_RELEASE_RUN";
+
 /// A proxy that is told to stop drains for up to 10 s by itself.
 const PROXY_GRACE: Duration = Duration::from_secs(12);
 /// Port of the proxy's metrics and health.
@@ -249,7 +252,7 @@ pub(super) fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseU
     let release = boot.site_state().release(run.release);
     let name = release_run_name(run);
     let mut env = site_env(boot, &run.release.to_string(), urls);
-    env.push((super::release::VARIABLE.into(), name.clone().into()));
+    env.push((RELEASE_RUN.into(), name.clone().into()));
     // The command is handed over as an argument: nothing in it can end the wrapper early.
     // What has begun does not begin again, also where nobody was left to tell how it ended.
     let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;

@@ -4,16 +4,14 @@
 //! begun again, and only from it is an end reported; so an agent that was started meanwhile, perhaps with an older
 //! order, neither repeats a run nor forgets one.
 
-use super::{Agent, plan};
+use super::Agent;
+use super::plan::{self, RELEASE_RUN};
 use crate::state::Order;
 use gaiola_model::placement::{ReleaseOutcome, ReleaseRun};
 use gaiola_os::process;
 use std::io;
 
 use super::supervisor::Condition;
-
-/// Names the run in the environment of everything that it starts.
-pub(super) const VARIABLE: &str = "GAIOLA_RELEASE_RUN";
 
 impl Agent {
     /// The run that is ordered of this server as it is on now.
@@ -80,7 +78,7 @@ impl Agent {
 
 /// Whether a process of this run is there. One whose environment cannot be read is none of ours.
 fn runs(name: &str) -> bool {
-    let found = process::with_environment(VARIABLE, name);
+    let found = process::with_environment(RELEASE_RUN, name);
     found.unwrap_or_else(|error: io::Error| {
         tracing::error!("cannot look for {name} in /proc: {error}");
         true
@@ -95,7 +93,7 @@ mod tests {
     fn a_process_of_a_run_is_found_by_its_environment() {
         let mut child = std::process::Command::new("/bin/sh")
             .args(["-c", "sleep 60 & wait"])
-            .env(VARIABLE, "release-7-7")
+            .env(RELEASE_RUN, "release-7-7")
             .spawn()
             .unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);

@@ -1,12 +1,28 @@
 //! The command line, as clap reads it. What is not built yet is not here.
 
-use crate::completion;
+use crate::candidates;
 use clap::{Parser, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 use gaiola_model::{ServerName, SiteName, Tier};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What an order may be.
+pub(crate) const CTL_HELP: &str = "\
+Orders:
+  show servers                              state, weight, sessions and check of each server
+  show stat                                 what frontends, backends and servers have done
+  show sessions                             clients' connections, and what is done on them
+  show limits                               limits of rate and number
+  set weight BACKEND/SERVER N               0 to 256
+  drain BACKEND/SERVER                      no new sessions but those of its cookie
+  ready BACKEND/SERVER                      it takes traffic again
+  maint BACKEND/SERVER                      it takes nothing and is not checked
+  shutdown sessions server BACKEND/SERVER   end them at once
+  clear limit NAME [KEY]                    forget what was counted, of an address, path or value
+As in HAProxy: enable server B/S, disable server B/S, set server B/S state ready|drain|maint,
+set server B/S weight N.";
 
 /// From one server to a fault-tolerant infrastructure: balancers, web, app and database tiers from one file.
 ///
@@ -147,7 +163,7 @@ pub(crate) struct Scale {
     #[command(flatten)]
     pub(crate) of: SiteFile,
     /// What to scale: TIER=N counts servers, app=NxM servers and the instances on each.
-    #[arg(required = true, value_name = "TIER=N", add = ArgValueCandidates::new(completion::sizes))]
+    #[arg(required = true, value_name = "TIER=N", add = ArgValueCandidates::new(candidates::sizes))]
     pub(crate) to: Vec<String>,
 }
 
@@ -158,7 +174,7 @@ pub(crate) struct Drain {
     #[command(flatten)]
     pub(crate) of: SiteFile,
     /// The server, such as web2.
-    #[arg(add = ArgValueCandidates::new(completion::servers))]
+    #[arg(add = ArgValueCandidates::new(candidates::servers))]
     pub(crate) server: ServerName,
 }
 
@@ -169,7 +185,7 @@ pub(crate) struct Restart {
     #[command(flatten)]
     pub(crate) of: SiteFile,
     /// `app`, or one application server, such as app1.
-    #[arg(value_name = "app|SERVER", add = ArgValueCandidates::new(completion::restarts))]
+    #[arg(value_name = "app|SERVER", add = ArgValueCandidates::new(candidates::restarts))]
     pub(crate) what: String,
 }
 
@@ -182,7 +198,7 @@ pub(crate) struct Power {
     /// Off at once, as if its cables were pulled; or on.
     pub(crate) state: PowerState,
     /// The server, such as app1.
-    #[arg(add = ArgValueCandidates::new(completion::servers))]
+    #[arg(add = ArgValueCandidates::new(candidates::servers))]
     pub(crate) server: ServerName,
 }
 
@@ -205,7 +221,7 @@ pub(crate) struct Drill {
     /// `cut SERVER[,SERVER]` (from all others), `mute SERVER` (it hears, and nothing that it sends arrives), `deaf SERVER`
     /// (it sends, and hears nothing), `freeze SERVER[/PROCESS]`, `fill SERVER` (its disk is full, where it has one of its own);
     /// or `all`. SERVER may be `primary` or `standby`. PROCESS is one of proxy, keeper, agent, app, postgres, patroni, etcd.
-    #[arg(required = true, num_args = 1..=2, value_name = "WHAT", add = ArgValueCandidates::new(completion::drills))]
+    #[arg(required = true, num_args = 1..=2, value_name = "WHAT", add = ArgValueCandidates::new(candidates::drills))]
     pub(crate) what: Vec<String>,
     /// How long a fault lasts that is undone while the server runs on.
     #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = span)]
@@ -225,10 +241,10 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// This tier's servers only.
-    #[arg(short, long, add = ArgValueCandidates::new(completion::tiers))]
+    #[arg(short, long, add = ArgValueCandidates::new(candidates::tiers))]
     pub(crate) tier: Option<Tier>,
     /// This server only.
-    #[arg(short = 'n', long, add = ArgValueCandidates::new(completion::servers))]
+    #[arg(short = 'n', long, add = ArgValueCandidates::new(candidates::servers))]
     pub(crate) server: Option<ServerName>,
     /// How many of the last lines of each process.
     #[arg(long, default_value_t = 20, value_name = "N")]
@@ -245,7 +261,7 @@ pub(crate) struct Exec {
     #[command(flatten)]
     pub(crate) of: SiteFile,
     /// The server, such as db1.
-    #[arg(add = ArgValueCandidates::new(completion::servers))]
+    #[arg(add = ArgValueCandidates::new(candidates::servers))]
     pub(crate) server: ServerName,
     /// The command and its arguments.
     #[arg(last = true, required = true)]
@@ -356,7 +372,7 @@ pub(crate) enum ProxyCommand {
 
 /// Arguments of `proxy ctl`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = crate::ctl::HELP)]
+#[command(after_help = CTL_HELP)]
 pub(crate) struct Ctl {
     /// The proxy's control socket: `control` of its file, or /run/gaiola/proxy.sock of a cluster's server.
     #[arg(long, value_name = "PATH", env = "GAIOLA_PROXY_SOCKET")]

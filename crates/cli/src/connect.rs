@@ -117,7 +117,7 @@ pub(crate) fn site(global: &Global, file: &Path) -> anyhow::Result<SiteName> {
     if file.exists() {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read {}", file.display()))?;
-        return Ok(crate::hands::load(file, &text)?.site);
+        return Ok(crate::file::load(file, &text)?.site);
     }
     match State::sites().as_slice() {
         [only] => Ok(only.clone()),

@@ -2,7 +2,7 @@
 
 mod tables;
 
-use crate::args::{Ctl, Global};
+use crate::args::{CTL_HELP, Ctl, Global};
 use crate::output::{self, Exit};
 use anyhow::{Context as _, anyhow, bail};
 use gaiola_model::proxy::{Admin, ControlReply, ControlRequest, ProxyStat, ServerOrder};
@@ -10,22 +10,6 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
-
-/// What an order may be.
-pub(crate) const HELP: &str = "\
-Orders:
-  show servers                              state, weight, sessions and check of each server
-  show stat                                 what frontends, backends and servers have done
-  show sessions                             clients' connections, and what is done on them
-  show limits                               limits of rate and number
-  set weight BACKEND/SERVER N               0 to 256
-  drain BACKEND/SERVER                      no new sessions but those of its cookie
-  ready BACKEND/SERVER                      it takes traffic again
-  maint BACKEND/SERVER                      it takes nothing and is not checked
-  shutdown sessions server BACKEND/SERVER   end them at once
-  clear limit NAME [KEY]                    forget what was counted, of an address, path or value
-As in HAProxy: enable server B/S, disable server B/S, set server B/S state ready|drain|maint,
-set server B/S weight N.";
 
 /// Said where the connection ended instead of an answer.
 const CLOSED: &str = "it closed the connection without an answer; is it about to end?";
@@ -47,7 +31,7 @@ pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
     let order = match parse(&words) {
         Ok(order) => order,
         Err(wrong) => {
-            tell!("gaiola: {wrong}\n\n{HELP}");
+            tell!("gaiola: {wrong}\n\n{CTL_HELP}");
             return Ok(Exit::Usage);
         }
     };

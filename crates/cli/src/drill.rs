@@ -4,7 +4,7 @@ mod clients;
 
 use crate::args::{Drill, Global};
 use crate::connect::Lab;
-use crate::hands;
+use crate::file;
 use crate::output::{self, Exit};
 use anyhow::bail;
 use gaiola_control::api::{Disk, Harm as Order, Place, ServerHandle};
@@ -33,7 +33,7 @@ const ORDER_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     let lab = Lab::find(global, &drill.of.file)?;
     let mut selection = selection(drill)?;
-    let config = hands::read(&drill.of.file)?;
+    let config = file::read(&drill.of.file)?;
     let place: Place = lab.get("/ping")?;
     let status: Status = lab.get("/status")?;
     if let Selection::Faults { disks } = &mut selection {

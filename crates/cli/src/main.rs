@@ -6,13 +6,16 @@
 mod output;
 
 mod args;
+mod candidates;
+mod change;
 mod completion;
 mod connect;
 mod ctl;
 mod drill;
 mod exec;
-mod hands;
+mod file;
 mod logs;
+mod operate;
 mod processes;
 mod up;
 
@@ -48,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn tell_why(error: &anyhow::Error, json: bool) -> Exit {
-    if let Some(invalid) = error.downcast_ref::<hands::Invalid>() {
+    if let Some(invalid) = error.downcast_ref::<file::Invalid>() {
         invalid.print(json);
         return Exit::FileInvalid;
     }
@@ -59,17 +62,17 @@ fn tell_why(error: &anyhow::Error, json: bool) -> Exit {
 fn run(args: Args) -> anyhow::Result<Exit> {
     let global = args.global;
     match args.command {
-        Command::Check(of) => hands::check(&global, &of),
-        Command::Plan(of) => hands::plan(&global, &of),
+        Command::Check(of) => operate::check(&global, &of),
+        Command::Plan(of) => operate::plan(&global, &of),
         Command::Up(up) => up::up(&global, &up),
         Command::Down(of) => up::down(&global, &of),
-        Command::Status(of) => hands::status(&global, &of),
-        Command::Events(events) => hands::events(&global, &events),
-        Command::Scale(scale) => hands::scale(&global, scale),
-        Command::Drain(drain) => hands::drain(&global, &drain),
-        Command::Undrain(drain) => hands::undrain(&global, &drain),
-        Command::Restart(restart) => hands::restart(&global, restart),
-        Command::Power(power) => hands::power(&global, &power),
+        Command::Status(of) => operate::status(&global, &of),
+        Command::Events(events) => operate::events(&global, &events),
+        Command::Scale(scale) => operate::scale(&global, scale),
+        Command::Drain(drain) => operate::drain(&global, &drain),
+        Command::Undrain(drain) => operate::undrain(&global, &drain),
+        Command::Restart(restart) => operate::restart(&global, restart),
+        Command::Power(power) => operate::power(&global, &power),
         Command::Logs(logs) => logs::logs(&global, &logs),
         Command::Exec(exec) => exec::exec(&global, &exec),
         Command::Drill(drill) => drill::drill(&global, &drill),

@@ -1,6 +1,5 @@
 //! What people and programs are told: exit codes, colour, what cannot be printed.
 
-use crate::args::Global;
 use gaiola_os::stderr;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -118,7 +117,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Whether standard output may be coloured.
-pub(crate) fn color(global: &Global) -> bool {
-    !global.no_color && std::env::var_os("NO_COLOR").is_none() && io::stdout().is_terminal()
+/// Whether standard output may be coloured; `refused`: not by the command line.
+pub(crate) fn color(refused: bool) -> bool {
+    !refused && std::env::var_os("NO_COLOR").is_none() && io::stdout().is_terminal()
 }

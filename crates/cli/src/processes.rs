@@ -1,7 +1,7 @@
 //! The processes that Gaiola is made of. People type `gaiola proxy -f FILE` alone.
 
 use crate::args::{Booted, Global, Init, Keeper, KeeperKind, Lab, Proxy, Visit};
-use crate::hands::{Invalid, told};
+use crate::file::{Invalid, told};
 use crate::output::Exit;
 use anyhow::Context as _;
 use gaiola_agent::{self as agent, init, keeper};

@@ -1,19 +1,19 @@
-//! `gaiola up` and `gaiola down`, and how every change is followed.
+//! `gaiola up` and `gaiola down`.
 
 use crate::args::{Global, SiteFile, Up};
+use crate::change::change;
 use crate::connect::Lab;
-use crate::hands;
+use crate::file::{self, site_folder};
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
 use gaiola_agent::engine as database;
-use gaiola_control::api::{Change, ChangeRequest, Outcome, Place, Progress};
+use gaiola_control::api::{Change, Place};
 use gaiola_model::Config;
 use gaiola_net::client::Request;
 use gaiola_store as store;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,18 +26,9 @@ const FRONT_DOOR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 /// Where its status page is.
 const PAGE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
-/// The directory that a site's file stands in: the site.
-pub(crate) fn site_folder(file: &Path) -> anyhow::Result<PathBuf> {
-    let whole = std::path::absolute(file)?;
-    Ok(whole
-        .parent()
-        .map(Path::to_path_buf)
-        .unwrap_or_else(|| "/".into()))
-}
-
 /// `gaiola up`.
 pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
-    let config = hands::read(&up.of.file)?;
+    let config = file::read(&up.of.file)?;
     find_programs(&config)?;
     let lab = Lab::of(config.site.clone())?;
     let started = !lab.is_running() && start_lab(&lab, up)?;
@@ -179,88 +170,6 @@ fn try_lab(lab: &Lab, up: &Up) -> anyhow::Result<String> {
         child.wait().context("cannot wait for the lab")?;
     }
     Ok(said.trim().to_string())
-}
-
-/// Asks for a change, shows its steps, and ends as it ends.
-pub(crate) fn change(global: &Global, lab: &Lab, change: Change) -> anyhow::Result<Exit> {
-    let timeout_ms = u64::try_from(global.timeout.as_millis()).unwrap_or(u64::MAX);
-    let request = Request::post(
-        "/change",
-        serde_json::to_vec(&ChangeRequest { change, timeout_ms })?,
-    );
-    let started = Instant::now();
-    let outcome = lab.runtime.block_on(async {
-        let mut interrupted = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            outcome = follow(global, lab, &request, started) => outcome.map(Some),
-            _ = interrupted.recv() => Ok(None),
-        }
-    })?;
-    let Some(outcome) = outcome else {
-        return Ok(Exit::Interrupted);
-    };
-    if global.json {
-        say!("{}", serde_json::to_string_pretty(&outcome)?);
-    } else if outcome.exit == 0 {
-        if !global.quiet {
-            tell!(
-                "{:>6.1} s  done{}",
-                started.elapsed().as_secs_f32(),
-                said(&outcome.message)
-            );
-        }
-    } else {
-        tell!("gaiola: {}", outcome.message);
-    }
-    Ok(Exit::of(outcome.exit))
-}
-
-fn said(message: &str) -> String {
-    if message.is_empty() {
-        String::new()
-    } else {
-        format!(": {message}")
-    }
-}
-
-async fn follow(
-    global: &Global,
-    lab: &Lab,
-    request: &Request,
-    started: Instant,
-) -> anyhow::Result<Outcome> {
-    let limit = global.timeout + Duration::from_secs(60);
-    let mut stream = lab
-        .client()
-        .stream(&lab.target(), request, Duration::from_secs(30))
-        .await?;
-    while let Some(line) = stream.next_line(limit).await? {
-        // An empty line says that the lab is still there.
-        if line.is_empty() {
-            continue;
-        }
-        let progress: Progress = serde_json::from_slice(&line).context(
-            "the lab answered with something else than was asked for; is it of another version?",
-        )?;
-        match progress {
-            Progress::Done(outcome) => return Ok(*outcome),
-            Progress::Step(text) if !global.quiet => {
-                tell!("{:>6.1} s  {text}", started.elapsed().as_secs_f32())
-            }
-            Progress::Server { name, state } if !global.quiet => {
-                tell!(
-                    "{:>6.1} s  {:<5} {state}",
-                    started.elapsed().as_secs_f32(),
-                    name.to_string()
-                );
-            }
-            Progress::Step(_) | Progress::Server { .. } => {}
-        }
-    }
-    bail!(
-        "the lab ended in the middle of the change; see {}",
-        lab.state.lab_log().display()
-    )
 }
 
 /// Stays in the foreground with the events, until an interrupt brings everything down.

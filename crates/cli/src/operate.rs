@@ -1,10 +1,11 @@
-//! The hands: commands that ask the running site something, or change it.
+//! Commands that ask the running site something, or change it.
 
 use crate::args::{Drain, Events, Global, Power, PowerState, Restart, Scale, SiteFile};
+use crate::change::change;
 use crate::connect::Lab;
+use crate::file::{read, site_folder};
 use crate::output::{self, Exit};
-use crate::up::{change, site_folder};
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use gaiola_agent::state::State;
 use gaiola_control::api::{Change, ChangeRequest, Harm, Planned};
 use gaiola_control::{certificates, release};
@@ -13,54 +14,7 @@ use gaiola_model::Config;
 use gaiola_model::event::Event;
 use gaiola_model::status::Status;
 use gaiola_net::client::Request;
-use gaiola_wire::config::{ConfigErrors, Mistake};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// A file is invalid.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", errors.in_file(&path.display().to_string()))]
-pub(crate) struct Invalid {
-    pub(crate) path: PathBuf,
-    pub(crate) errors: ConfigErrors,
-}
-
-impl Invalid {
-    /// Every mistake: for programs on standard output, where they read whatever a command answers.
-    pub(crate) fn print(&self, json: bool) {
-        match json {
-            true => say!("{:#}", told(&self.path, self.errors.mistakes())),
-            false => tell!("{self}"),
-        }
-    }
-}
-
-/// A file and its mistakes, for programs. JSON is UTF-8, which a path need not be.
-pub(crate) fn told(path: &Path, mistakes: &[Mistake]) -> serde_json::Value {
-    serde_json::json!({ "file": path.display().to_string(), "mistakes": mistakes })
-}
-
-/// Reads a site's file.
-pub(crate) fn load(path: &Path, text: &str) -> anyhow::Result<Config> {
-    let folder = site_folder(path)?;
-    let name = folder.file_name().and_then(|name| name.to_str());
-    let config = gaiola_wire::config::load_in(text, name);
-    config.map_err(|errors| {
-        let path = path.to_owned();
-        Invalid { path, errors }.into()
-    })
-}
-
-/// Reads a site's file from disk.
-pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| {
-        format!(
-            "cannot read the site's file {}; name another with -f",
-            path.display()
-        )
-    })?;
-    load(path, &text)
-}
 
 /// `gaiola check`.
 pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
@@ -164,7 +118,7 @@ pub(crate) fn print_status(global: &Global, status: &Status) -> anyhow::Result<(
     if global.json {
         say!("{}", serde_json::to_string_pretty(status)?);
     } else {
-        output::print(&status::render(status, output::color(global)));
+        output::print(&status::render(status, output::color(global.no_color)));
     }
     Ok(())
 }
@@ -261,17 +215,4 @@ pub(crate) fn power(global: &Global, power: &Power) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Ok)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt as _;
-
-    #[test]
-    fn a_path_that_is_not_utf_8_is_told() {
-        let path = Path::new(OsStr::from_bytes(b"p\xff.toml"));
-        assert_eq!(told(path, &[])["file"], "p\u{fffd}.toml");
-    }
 }

@@ -1,0 +1,211 @@
+//! What a shell offers while somebody types, beyond what clap knows: servers, tiers and drills of the site that is meant, the
+//! running one or else that of the file.
+
+use crate::file;
+use clap_complete::engine::CompletionCandidate;
+use gaiola_agent::state::{Order, State, read_json};
+use gaiola_core::drill::{Process, Target};
+use gaiola_model::{Config, ServerName, SiteName, Tier};
+use std::path::Path;
+
+/// What drills begin with.
+const DRILLS: [&str; 9] = [
+    "kill", "power", "stop", "cut", "mute", "deaf", "freeze", "fill", "all",
+];
+
+/// Every server of the site.
+pub(crate) fn servers() -> Vec<CompletionCandidate> {
+    candidates(Known::of(&typed()).server_names())
+}
+
+/// The application tier, and each of its servers.
+pub(crate) fn restarts() -> Vec<CompletionCandidate> {
+    let (app, known) = (Tier::App.section(), Known::of(&typed()));
+    let names = known.server_names().filter(|name| name.starts_with(app));
+    candidates(std::iter::once(app.to_string()).chain(names))
+}
+
+/// Every tier of the site.
+pub(crate) fn tiers() -> Vec<CompletionCandidate> {
+    candidates(Known::of(&typed()).tiers().map(|tier| tier.to_string()))
+}
+
+/// One server more of each tier.
+pub(crate) fn sizes() -> Vec<CompletionCandidate> {
+    candidates(Known::of(&typed()).sizes())
+}
+
+/// What a drill begins with, and behind that whom it may harm.
+pub(crate) fn drills() -> Vec<CompletionCandidate> {
+    let typed = typed();
+    candidates(Known::of(&typed).drills(&typed))
+}
+
+fn candidates(words: impl IntoIterator<Item = String>) -> Vec<CompletionCandidate> {
+    words.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// The words of the command line that is being typed; shells hand them over behind `--`.
+fn typed() -> Vec<String> {
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    words.skip_while(|word| word != "--").skip(1).collect()
+}
+
+/// What is known of the site that is meant.
+#[derive(Debug, Default)]
+struct Known {
+    servers: Vec<ServerName>,
+    config: Option<Config>,
+}
+
+impl Known {
+    /// What the lab saw last of the site, or else what its file says; nothing where neither can be read.
+    fn of(typed: &[String]) -> Self {
+        let file = value(typed, &["-f", "--file"]).unwrap_or("gaiola.toml");
+        let config = std::fs::read_to_string(file)
+            .ok()
+            .and_then(|text| file::load(Path::new(file), &text).ok());
+        let named = value(typed, &["--site"]).and_then(|site| site.parse().ok());
+        let of_file = || config.as_ref().map(|config| config.site.clone());
+        match named.or_else(of_file).or_else(only_site) {
+            Some(site) => Self::of_site(&site).unwrap_or_else(|| Self::of_config(config)),
+            None => Self::default(),
+        }
+    }
+
+    fn of_site(site: &SiteName) -> Option<Self> {
+        let order: Order = read_json(&State::of(site).placement()).ok()?;
+        Some(Self {
+            servers: order.placement.servers.keys().copied().collect(),
+            config: Some(order.placement.config),
+        })
+    }
+
+    fn of_config(config: Option<Config>) -> Self {
+        let servers = config.iter().flat_map(Config::server_names).collect();
+        Self { servers, config }
+    }
+
+    fn server_names(&self) -> impl Iterator<Item = String> {
+        self.servers.iter().map(ToString::to_string)
+    }
+
+    fn tiers(&self) -> impl Iterator<Item = Tier> {
+        let has = |tier: &Tier| self.servers.iter().any(|server| server.tier == *tier);
+        Tier::ALL.into_iter().filter(has)
+    }
+
+    fn sizes(&self) -> Vec<String> {
+        let count = |tier| {
+            self.servers
+                .iter()
+                .filter(|server| server.tier == tier)
+                .count()
+        };
+        let mut sizes: Vec<String> = self
+            .tiers()
+            .map(|tier| format!("{tier}={}", count(tier) + 1))
+            .collect();
+        if let Some(config) = &self.config {
+            let (servers, instances) = (config.app.servers, config.app.instances);
+            sizes.push(format!("app={servers}x{}", instances.saturating_add(1)));
+        }
+        sizes
+    }
+
+    fn drills(&self, typed: &[String]) -> Vec<String> {
+        let Some(harm) = typed.iter().find(|word| DRILLS.contains(&word.as_str())) else {
+            return DRILLS.map(Into::into).to_vec();
+        };
+        let is_drill = |whom: &String| format!("{harm} {whom}").parse::<Target>().is_ok();
+        let servers = self.server_names();
+        let roles = match self.tiers().any(|tier| tier == Tier::Database) {
+            true => &["primary", "standby"][..],
+            false => &[],
+        };
+        let processes = self
+            .servers
+            .iter()
+            .flat_map(|server| Process::ALL.map(|process| format!("{server}/{process}")));
+        let named = servers.chain(processes).filter(is_drill);
+        named.chain(roles.iter().map(ToString::to_string)).collect()
+    }
+}
+
+/// The value of an option, as `--name value` or `--name=value`.
+fn value<'a>(typed: &'a [String], names: &[&str]) -> Option<&'a str> {
+    let mut words = typed.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let (name, value) = word.split_once('=').unzip();
+        if names.contains(&name.unwrap_or(word)) {
+            return value.or_else(|| words.next());
+        }
+    }
+    None
+}
+
+fn only_site() -> Option<SiteName> {
+    match State::sites().as_slice() {
+        [only] => Some(only.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::config::App;
+
+    fn known() -> Known {
+        let config = Config::new("shop".parse().unwrap(), App::new("run"));
+        Known {
+            servers: ["lb1", "app1", "db1"]
+                .map(|name| name.parse().unwrap())
+                .to_vec(),
+            config: Some(config),
+        }
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(Into::into).collect()
+    }
+
+    #[test]
+    fn drills_are_offered_that_there_can_be() {
+        assert_eq!(known().drills(&words("gaiola drill ")), DRILLS);
+        let kill = known().drills(&words("gaiola drill kill "));
+        assert_eq!(kill[..3], ["lb1", "app1", "db1"]);
+        assert!(kill.contains(&"db1/postgres".into()) && kill.contains(&"lb1/keeper".into()));
+        assert!(!kill.contains(&"app1/postgres".into()));
+        let stop = known().drills(&words("gaiola drill stop "));
+        assert_eq!(stop, ["lb1", "app1", "db1", "primary", "standby"]);
+        let fill = known().drills(&words("gaiola drill fill "));
+        assert_eq!(fill, stop);
+        for word in DRILLS.iter().filter(|word| **word != "all") {
+            assert!(format!("{word} db1").parse::<Target>().is_ok(), "{word}");
+        }
+    }
+
+    #[test]
+    fn tiers_are_offered_with_one_server_more() {
+        let config = known().config.unwrap();
+        let instances = format!("app={}x{}", config.app.servers, config.app.instances + 1);
+        let sizes = known().sizes();
+        assert_eq!(sizes[..3], ["balancer=2", "app=2", "database=2"]);
+        assert_eq!(sizes[3], instances);
+    }
+
+    #[test]
+    fn the_file_that_is_named_is_the_one_that_is_read() {
+        let names = ["-f", "--file"];
+        assert_eq!(
+            value(&words("gaiola exec -f a.toml "), &names),
+            Some("a.toml")
+        );
+        assert_eq!(
+            value(&words("gaiola exec --file=b.toml "), &names),
+            Some("b.toml")
+        );
+        assert_eq!(value(&words("gaiola exec "), &names), None);
+    }
+}

@@ -1,0 +1,73 @@
+//! The site's file, as commands read it.
+
+use anyhow::Context as _;
+use gaiola_model::Config;
+use gaiola_wire::config::{ConfigErrors, Mistake};
+use std::path::{Path, PathBuf};
+
+/// A file is invalid.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", errors.in_file(&path.display().to_string()))]
+pub(crate) struct Invalid {
+    pub(crate) path: PathBuf,
+    pub(crate) errors: ConfigErrors,
+}
+
+impl Invalid {
+    /// Every mistake: for programs on standard output, where they read whatever a command answers.
+    pub(crate) fn print(&self, json: bool) {
+        match json {
+            true => say!("{:#}", told(&self.path, self.errors.mistakes())),
+            false => tell!("{self}"),
+        }
+    }
+}
+
+/// A file and its mistakes, for programs. JSON is UTF-8, which a path need not be.
+pub(crate) fn told(path: &Path, mistakes: &[Mistake]) -> serde_json::Value {
+    serde_json::json!({ "file": path.display().to_string(), "mistakes": mistakes })
+}
+
+/// Reads a site's file.
+pub(crate) fn load(path: &Path, text: &str) -> anyhow::Result<Config> {
+    let folder = site_folder(path)?;
+    let name = folder.file_name().and_then(|name| name.to_str());
+    let config = gaiola_wire::config::load_in(text, name);
+    config.map_err(|errors| {
+        let path = path.to_owned();
+        Invalid { path, errors }.into()
+    })
+}
+
+/// Reads a site's file from disk.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "cannot read the site's file {}; name another with -f",
+            path.display()
+        )
+    })?;
+    load(path, &text)
+}
+
+/// The directory that a site's file stands in: the site.
+pub(crate) fn site_folder(file: &Path) -> anyhow::Result<PathBuf> {
+    let whole = std::path::absolute(file)?;
+    Ok(whole
+        .parent()
+        .map(Path::to_path_buf)
+        .unwrap_or_else(|| "/".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    #[test]
+    fn a_path_that_is_not_utf_8_is_told() {
+        let path = Path::new(OsStr::from_bytes(b"p\xff.toml"));
+        assert_eq!(told(path, &[])["file"], "p\u{fffd}.toml");
+    }
+}
