@@ -29,7 +29,7 @@ pub(crate) fn change(global: &Global, lab: &Lab, change: Change) -> anyhow::Resu
     };
     if global.json {
         say!("{}", serde_json::to_string_pretty(&outcome)?);
-    } else if outcome.exit == 0 {
+    } else if outcome.exit == Exit::Ok {
         if !global.quiet {
             tell!(
                 "{:>6.1} s  done{}",
@@ -40,7 +40,7 @@ pub(crate) fn change(global: &Global, lab: &Lab, change: Change) -> anyhow::Resu
     } else {
         tell!("gaiola: {}", outcome.message);
     }
-    Ok(Exit::of(outcome.exit))
+    Ok(outcome.exit)
 }
 
 fn said(message: &str) -> String {

@@ -72,9 +72,8 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     if targets.len() > 1 && !global.json {
         output::print(&format!("\n{}", render_all(&reports)));
     }
-    Ok(Exit::of(Verdict::exit_code_of_all(
-        reports.iter().map(|report| report.verdict),
-    )))
+    let verdicts = reports.iter().map(|report| report.verdict);
+    Ok(Verdict::exit_of_all(verdicts))
 }
 
 fn selection(drill: &Drill) -> anyhow::Result<Selection> {

@@ -29,5 +29,5 @@ pub(crate) fn exec(global: &Global, exec: &Exec) -> anyhow::Result<Exit> {
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(1);
-    Ok(Exit::of(u8::try_from(code).unwrap_or(1)))
+    Ok(Exit::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -36,9 +36,9 @@ fn main() -> ExitCode {
         Err(error) => {
             let _ = error.print();
             return if error.use_stderr() {
-                Exit::Usage.into()
+                Exit::Usage.code().into()
             } else {
-                Exit::Ok.into()
+                Exit::Ok.code().into()
             };
         }
     };
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let exit = run(args).unwrap_or_else(|error| tell_why(&error, json));
     let exit = output::settle(exit);
     stderr::flush(LAST_LINES);
-    exit.into()
+    exit.code().into()
 }
 
 fn tell_why(error: &anyhow::Error, json: bool) -> Exit {

@@ -7,7 +7,7 @@ pub mod steps;
 
 use gaiola_core::drill::Target;
 use gaiola_model::status::Status;
-use gaiola_model::{Config, ServerName, SiteName};
+use gaiola_model::{Config, Exit, ServerName, SiteName};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,8 +71,8 @@ pub enum Progress {
 /// How a change ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The exit code: 0 ok, 1 failed, 2 usage, 3 file invalid, 4 degraded, 5 timeout, 7 another change under way.
-    pub exit: u8,
+    /// What the command ends with.
+    pub exit: Exit,
     /// In words; empty when there is nothing to say.
     pub message: String,
     /// The site at the end, where it could be asked.
@@ -80,7 +80,7 @@ pub struct Outcome {
 }
 
 /// The end of a change that could not be begun.
-pub fn refused(exit: u8, message: impl Into<String>) -> Outcome {
+pub fn refused(exit: Exit, message: impl Into<String>) -> Outcome {
     Outcome {
         exit,
         message: message.into(),

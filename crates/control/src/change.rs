@@ -9,13 +9,12 @@ use crate::monitor::traffic::Totals;
 use crate::release;
 use crate::site::Site;
 use gaiola_agent::state::Order;
+use gaiola_core::follow::{Follow, Next, Sight};
 use gaiola_core::merge::{self, Scale};
 use gaiola_core::rollout;
-use gaiola_model::placement::{
-    Desired, InstanceState, ObservedInstance, Placement, Release, ReleaseNumber, Revision,
-};
+use gaiola_model::placement::{Desired, Placement, Release, ReleaseNumber, Revision};
 use gaiola_model::status::{ServerState, ServerStatus, Status};
-use gaiola_model::{Config, InstanceName, ServerName, Tier};
+use gaiola_model::{Config, Exit, Observed, ServerName, Tier};
 use gaiola_net::client::Client;
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError, Txn, to_json};
@@ -32,14 +31,12 @@ const STORE_LIMIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(200);
 /// While nothing happens, whoever waits is told so this often, and noticed when gone.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
-/// What is desired must have been there for this long.
-const CALM: Duration = Duration::from_millis(500);
 
 /// Carries a change out and tells its steps. One at a time: a second one is refused.
 pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps) -> Outcome {
     let Ok(_held) = site.change.try_lock() else {
         return refused(
-            7,
+            Exit::ChangeUnderWay,
             "another change is under way; wait for it, or look with: gaiola status",
         );
     };
@@ -99,9 +96,9 @@ async fn begin(
             for text in &to {
                 let scale: Scale = text
                     .parse()
-                    .map_err(|error: merge::ScaleError| refused(2, error.to_string()))?;
-                config =
-                    merge::scale(&config, &scale).map_err(|error| refused(2, error.to_string()))?;
+                    .map_err(|error: merge::ScaleError| refused(Exit::Usage, error.to_string()))?;
+                config = merge::scale(&config, &scale)
+                    .map_err(|error| refused(Exit::Usage, error.to_string()))?;
             }
             refuse(&held.config, &config, yes)?;
             if config == held.config {
@@ -127,7 +124,9 @@ async fn begin(
         Change::Restart(what) => {
             let (store, at, held) = desired(site, deadline, steps).await?;
             let mut new = held.clone();
-            for server in to_restart(&what, &held.config).map_err(|why| refused(2, why))? {
+            for server in
+                to_restart(&what, &held.config).map_err(|why| refused(Exit::Usage, why))?
+            {
                 *new.restarts.entry(server).or_default() += 1;
             }
             store_desired(site, &store, at, new).await
@@ -163,7 +162,7 @@ fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result
     match rollout::all_drained(config, drained) {
         None => Ok(()),
         Some(tier) => Err(refused(
-            1,
+            Exit::Failed,
             format!(
                 "every {tier} server that would be left is drained; let one take traffic first: gaiola undrain"
             ),
@@ -296,7 +295,7 @@ async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outcome> {
         .await;
     stored.map(|stored| stored.is_none()).map_err(|error| {
         refused(
-            1,
+            Exit::Failed,
             format!("cannot read what is desired: {}", gaiola_os::chain(&error)),
         )
     })
@@ -323,7 +322,7 @@ async fn found(
     {
         let state = site.state.folder().display();
         return Err(refused(
-            1,
+            Exit::Failed,
             format!(
                 "the store was begun on other servers, and holds nothing yet: end it with `gaiola down`, remove {state}, and try again"
             ),
@@ -333,7 +332,7 @@ async fn found(
     let desired = Desired::first(config, release);
     let incarnation = match earlier {
         Some(earlier) => earlier.incarnation,
-        None => random_token().map_err(|error| refused(1, error.to_string()))?,
+        None => random_token().map_err(|error| refused(Exit::Failed, error.to_string()))?,
     };
     let placement = rollout::first(&desired, incarnation);
     let names: Vec<String> = placement.servers.keys().map(ToString::to_string).collect();
@@ -355,12 +354,12 @@ async fn put_first(
 ) -> Result<Revision, Outcome> {
     let keys = Keys::of(&site.name);
     let Some(order) = site.order.borrow().clone() else {
-        return Err(refused(1, "the site has no placement"));
+        return Err(refused(Exit::Failed, "the site has no placement"));
     };
     let (desired_key, placement_key) = (keys.desired(), keys.placement());
     let failed = |error: StoreError| {
         refused(
-            1,
+            Exit::Failed,
             format!("cannot write to the store: {}", gaiola_os::chain(&error)),
         )
     };
@@ -395,7 +394,11 @@ async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
             Ok(_) => return Ok(()),
             Err(why) if Instant::now() >= limit => {
                 let (exit, why) = (
-                    if limit == deadline { 5 } else { 1 },
+                    if limit == deadline {
+                        Exit::Timeout
+                    } else {
+                        Exit::Failed
+                    },
                     power_trouble(site)
                         .or_else(|| store_trouble(site))
                         .unwrap_or(why),
@@ -416,7 +419,7 @@ async fn store(site: &Site) -> Result<Store, Outcome> {
     site.store
         .borrow()
         .clone()
-        .ok_or_else(|| refused(1, "the store is not known yet"))
+        .ok_or_else(|| refused(Exit::Failed, "the store is not known yet"))
 }
 
 /// What is desired now, as soon as the store tells.
@@ -444,11 +447,11 @@ async fn desired(
         {
             Ok(Some(stored)) => Ok((store, stored.modified, stored.value)),
             Ok(None) => Err(refused(
-                1,
+                Exit::Failed,
                 "the site's first `up` did not get as far as the store; end it with `gaiola down` and try again",
             )),
             Err(error) => Err(refused(
-                1,
+                Exit::Failed,
                 format!("cannot read what is desired: {}", gaiola_os::chain(&error)),
             )),
         },
@@ -476,11 +479,11 @@ async fn store_desired(
     {
         Ok(revision) => Ok(revision),
         Err(StoreError::CompareAndSwap { .. }) => Err(refused(
-            7,
+            Exit::ChangeUnderWay,
             "another change came first; look with `gaiola status` and try again",
         )),
         Err(error) => Err(refused(
-            1,
+            Exit::Failed,
             format!("cannot write what is desired: {}", gaiola_os::chain(&error)),
         )),
     }
@@ -495,7 +498,7 @@ async fn set_drained(
 ) -> Result<Revision, Outcome> {
     let (store, at, held) = desired(site, deadline, steps).await?;
     if !held.config.server_names().any(|name| name == server) {
-        return Err(refused(2, no_server(server)));
+        return Err(refused(Exit::Usage, no_server(server)));
     }
     if drained && !held.drained.contains(&server) {
         may_drain(site, server)?;
@@ -521,7 +524,7 @@ fn may_drain(site: &Site, server: ServerName) -> Result<(), Outcome> {
         return Ok(());
     };
     let may = rollout::may_drain(server, &desired, &placement, at, &facts);
-    may.map_err(|why| refused(1, format!("{server} is not drained: {why}")))
+    may.map_err(|why| refused(Exit::Failed, format!("{server} is not drained: {why}")))
 }
 
 fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
@@ -532,7 +535,7 @@ fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
     if yes || refusals.is_empty() {
         Ok(())
     } else {
-        Err(refused(1, refusals.join("\n")))
+        Err(refused(Exit::Failed, refusals.join("\n")))
     }
 }
 
@@ -553,7 +556,7 @@ async fn with_certificates(site: &Site, config: Config, folder: &Path) -> Result
         Ok(config)
     });
     let copied = copying.await.unwrap_or_else(|error| Err(error.to_string()));
-    copied.map_err(|why: String| refused(1, why))
+    copied.map_err(|why: String| refused(Exit::Failed, why))
 }
 
 /// The configuration with the digest of its certificates, and what was read of them.
@@ -599,15 +602,15 @@ async fn make_release(
     });
     let made = copying
         .await
-        .map_err(|error| refused(1, format!("copying the release ended: {error}")))?;
-    let made = made.map_err(|error| refused(1, gaiola_os::chain(&error)))?;
+        .map_err(|error| refused(Exit::Failed, format!("copying the release ended: {error}")))?;
+    let made = made.map_err(|error| refused(Exit::Failed, gaiola_os::chain(&error)))?;
     let directory = site.state.release(made.release.number);
     let left_out = |command| release::private_program(&made.private, command);
     if let Some(why) = commands.iter().find_map(|command| {
         left_out(command).or_else(|| release::missing_program(&directory, command))
     }) {
         return Err(refused(
-            1,
+            Exit::Failed,
             format!("a command of the file cannot be run: {why}"),
         ));
     }
@@ -625,8 +628,7 @@ async fn step(steps: &mut Steps, text: String) {
     let _ = steps.say(Progress::Step(text)).await;
 }
 
-/// Follows a change until what is desired is observed, it failed, or time is over.
-/// `deploys`: it is an error that the release was given up. Any other change goes on with the last good one.
+/// Follows a change to its end; `deploys` as [`Follow::new`] has it.
 async fn follow(
     site: &Rc<Site>,
     since: Revision,
@@ -634,88 +636,52 @@ async fn follow(
     deadline: Instant,
     steps: &mut Steps,
 ) -> Outcome {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut following = Follow::new(deploys, site.now() + left);
     let mut told: BTreeMap<ServerName, String> = BTreeMap::new();
-    let mut hopes = Hopes::default();
-    let mut settled_since = None;
     let mut next_sign = Instant::now() + SIGN_OF_LIFE;
     let mut views = site.view.subscribe();
     // What is known may be seconds old: earlier requests are not counted as this change's.
     poll::ask_all(site, &Client::new(None)).await;
     let before = site.traffic.totals();
     loop {
-        // Nothing is concluded from a view that this change is not in yet.
-        let is_seen = views
-            .borrow_and_update()
-            .desired
-            .as_ref()
-            .is_some_and(|(at, _)| *at >= since);
+        let view = views.borrow_and_update().clone();
+        let is_seen = view.desired.as_ref().is_some_and(|(at, _)| *at >= since);
         let status = status(site);
-        let mut missing = vec!["the store has not told this change yet".to_string()];
+        let mut listens = true;
         if is_seen {
-            if tell_servers(&status, &mut told, steps).await.is_err() {
-                return refused(1, "nobody waits for this change any more");
-            }
-            if let Some(reason) = status
-                .failed
-                .as_ref()
-                .filter(|_| deploys || !has_good_release(site))
-                .filter(|_| status.generation.desired == status.generation.placed)
-            {
-                return outcome(
-                    site,
-                    1,
-                    format!(
-                        "release {} was given up: {reason}; what ran before goes on",
-                        status.release.desired
-                    ),
-                );
-            }
-            if let Some(why) = hopes.given_up(site) {
-                return outcome(site, 1, why);
-            }
-            let given_up = given_up(site);
-            missing = status.missing;
-            missing.retain(|why| deploys || Some(why) != given_up.as_ref());
+            listens = tell_servers(&status, &mut told, steps).await.is_ok();
         }
         if Instant::now() >= next_sign {
             next_sign = Instant::now() + SIGN_OF_LIFE;
-            if steps.say_nothing().await.is_err() {
-                return refused(1, "nobody waits for this change any more");
+            listens &= steps.say_nothing().await.is_ok();
+        }
+        if !listens {
+            return refused(Exit::Failed, "nobody waits for this change any more");
+        }
+        let observed: Vec<&Observed> = view.observed.values().map(|(_, seen)| &**seen).collect();
+        let sight = is_seen.then_some(Sight {
+            status: &status,
+            placement: view.placement.as_ref().map(|(_, placement)| &**placement),
+            observed: &observed,
+        });
+        match following.step(site.now(), sight) {
+            Next::Wait => {}
+            Next::Failed(why) => return outcome(site, Exit::Failed, why),
+            Next::Done => {
+                prune_releases(site);
+                let message = requests_since(site, before).await;
+                return outcome(site, Exit::Ok, message);
             }
-        }
-        settled_since = missing
-            .is_empty()
-            .then(|| settled_since.unwrap_or_else(Instant::now));
-        if settled_since.is_some_and(|since| since.elapsed() >= CALM) {
-            prune_releases(site);
-            let message = requests_since(site, before).await;
-            return outcome(site, 0, message);
-        }
-        if Instant::now() >= deadline {
-            missing.extend(power_trouble(site));
-            return outcome(
-                site,
-                waiting_exit(site),
-                format!("not there yet: {}", missing.join("; ")),
-            );
+            Next::Late(mut missing) => {
+                missing.extend(power_trouble(site));
+                let message = format!("not there yet: {}", missing.join("; "));
+                return outcome(site, waiting_exit(site), message);
+            }
         }
         let look_again = (Instant::now() + LOOK).min(deadline);
         let _ = timeout_at(look_again, views.changed()).await;
     }
-}
-
-/// Whether there is a release to go on with where the desired one was given up.
-fn has_good_release(site: &Site) -> bool {
-    let view = site.view.borrow();
-    let placement = view.placement.as_ref();
-    placement.is_some_and(|(_, placement)| placement.good.is_some())
-}
-
-/// That a release was given up, in words.
-fn given_up(site: &Site) -> Option<String> {
-    let view = site.view.borrow();
-    let (_, placement) = view.placement.as_ref()?;
-    Some(placement.failed.as_ref()?.in_words())
 }
 
 /// What clients asked for while the change was made, and how much of it failed; empty where nobody asked.
@@ -728,53 +694,12 @@ async fn requests_since(site: &Site, before: Totals) -> String {
     }
 }
 
-/// New instances where there are no old ones, so that the conductor has nothing to go back to and tries for ever.
-#[derive(Default)]
-struct Hopes {
-    /// Since when each is waited for, and how often it had ended by then.
-    since: BTreeMap<InstanceName, (Instant, u32)>,
-}
-
-impl Hopes {
-    /// Why there is no hope that an instance comes by waiting.
-    fn given_up(&mut self, site: &Site) -> Option<String> {
-        let view = site.view.borrow();
-        let (_, placement) = view.placement.as_ref()?;
-        let newest = placement
-            .instances
-            .values()
-            .map(|placed| placed.release)
-            .max()?;
-        let rolls = placement
-            .instances
-            .values()
-            .any(|placed| placed.release != newest);
-        let seen = view
-            .observed
-            .values()
-            .flat_map(|(_, observed)| &observed.instances);
-        let late: BTreeMap<InstanceName, &ObservedInstance> = seen
-            .filter(|(name, seen)| {
-                !rolls
-                    && placement.instances.contains_key(name)
-                    && seen.state != InstanceState::Ready
-            })
-            .map(|(name, seen)| (*name, seen))
-            .collect();
-        self.since.retain(|name, _| late.contains_key(name));
-        late.into_iter().find_map(|(name, seen)| {
-            let (since, ended) = *self.since.entry(name).or_insert((Instant::now(), seen.restarts));
-            let crashes = seen.state == InstanceState::Crashed && seen.restarts.saturating_sub(ended) >= rollout::MAX_CRASHES;
-            let why = if crashes { "keeps ending" } else { "does not get ready" };
-            (crashes || since.elapsed() >= rollout::READY_DEADLINE)
-                .then(|| format!("{name} {why}: {}; it is tried again and again; see what it wrote with: gaiola logs -n {}", seen.reason, name.server))
-        })
-    }
-}
-
 /// A server that is off will not come by waiting: the site is degraded, not late.
-fn waiting_exit(site: &Site) -> u8 {
-    if site.provider.off().is_empty() { 5 } else { 4 }
+fn waiting_exit(site: &Site) -> Exit {
+    match site.provider.off().is_empty() {
+        true => Exit::Timeout,
+        false => Exit::Degraded,
+    }
 }
 
 /// Why servers could not be switched on.
@@ -793,7 +718,7 @@ fn store_trouble(site: &Site) -> Option<String> {
     site.provider.store_trouble(&order.placement)
 }
 
-fn outcome(site: &Site, exit: u8, message: String) -> Outcome {
+fn outcome(site: &Site, exit: Exit, message: String) -> Outcome {
     Outcome {
         exit,
         message,

@@ -7,6 +7,7 @@ pub mod cause;
 pub mod cookie;
 pub mod database;
 pub mod drill;
+pub mod follow;
 pub mod forward;
 pub mod health;
 pub mod limit;

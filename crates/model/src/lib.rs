@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod event;
+pub mod exit;
 pub mod http;
 pub mod id;
 pub mod keeper;
@@ -18,6 +19,7 @@ pub mod vrrp;
 
 pub use config::Config;
 pub use event::Event;
+pub use exit::Exit;
 pub use id::{InstanceName, ServerName, SiteName, Tier};
 pub use placement::{Desired, Observed, Placement, Revision};
 pub use proxy::ProxyConfig;

@@ -299,7 +299,7 @@ async fn an_outage_that_the_file_does_not_allow_does_not_pass() {
     plan.course.drill.limits.max_outage = Duration::from_millis(200);
     let report = rehearse(&plan, &Hands::of(&site)).await;
     assert_eq!(
-        (report.verdict, report.verdict.exit_code()),
+        (report.verdict, report.verdict.exit().code()),
         (Verdict::OverLimit, 1)
     );
     assert!(
@@ -338,7 +338,7 @@ async fn a_site_that_forgets_what_it_acknowledged_is_found_out() {
     hands.forget = true;
     let report = rehearse(&plan(&site, "kill lb1/proxy"), &hands).await;
     assert_eq!(
-        (report.verdict, report.verdict.exit_code()),
+        (report.verdict, report.verdict.exit().code()),
         (Verdict::Lost, 4),
         "{report:?}"
     );
@@ -418,7 +418,7 @@ async fn a_drill_that_is_broken_off_puts_back_what_it_took() {
     };
     let report = run(&plan(&site, "stop lb1"), &hands, interrupted, &mut |_| ()).await;
     assert_eq!(
-        (report.verdict, report.verdict.exit_code()),
+        (report.verdict, report.verdict.exit().code()),
         (Verdict::Interrupted, 130)
     );
     assert!(*site.serving.borrow() && hands.put_back.load(Ordering::Relaxed) == 1);

@@ -3,8 +3,8 @@
 use super::contents::Contents;
 use super::ledger::{Kind, Ledger};
 use super::target::Target;
-use gaiola_model::Time;
 use gaiola_model::config::DrillLimits;
+use gaiola_model::{Exit, Time};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -103,18 +103,19 @@ pub enum Verdict {
 
 impl Verdict {
     /// What `gaiola drill` ends with.
-    pub const fn exit_code(self) -> u8 {
+    pub const fn exit(self) -> Exit {
         match self {
-            Self::Passed => 0,
-            Self::NotDone | Self::NotRecovered | Self::OverLimit => 1,
-            Self::Lost | Self::Different | Self::NotHealthy | Self::NotReady => 4,
-            Self::Interrupted => 130,
+            Self::Passed => Exit::Ok,
+            Self::NotDone | Self::NotRecovered | Self::OverLimit => Exit::Failed,
+            Self::Lost | Self::Different | Self::NotHealthy | Self::NotReady => Exit::Degraded,
+            Self::Interrupted => Exit::Interrupted,
         }
     }
 
     /// What several drills end with: broken off before degraded before failed before passed.
-    pub fn exit_code_of_all(verdicts: impl IntoIterator<Item = Self>) -> u8 {
-        verdicts.into_iter().map(Self::exit_code).max().unwrap_or(0)
+    pub fn exit_of_all(verdicts: impl IntoIterator<Item = Self>) -> Exit {
+        let exits = verdicts.into_iter().map(Self::exit);
+        exits.max_by_key(|exit| exit.code()).unwrap_or(Exit::Ok)
     }
 
     /// For people.
@@ -453,7 +454,7 @@ pub(super) mod tests {
             (report.verdict, report.recovered_ms),
             (Verdict::NotRecovered, None)
         );
-        assert_eq!(report.verdict.exit_code(), 1);
+        assert_eq!(report.verdict.exit().code(), 1);
     }
 
     #[test]
@@ -464,7 +465,7 @@ pub(super) mod tests {
             ..DrillLimits::default()
         });
         assert_eq!(
-            (short.verdict, short.verdict.exit_code()),
+            (short.verdict, short.verdict.exit().code()),
             (Verdict::OverLimit, 1)
         );
         assert!(
@@ -493,7 +494,7 @@ pub(super) mod tests {
         let limits = DrillLimits::default();
         let report = away(0..0, &limits, Contents::Different(differences));
         assert_eq!(
-            (report.verdict, report.verdict.exit_code()),
+            (report.verdict, report.verdict.exit().code()),
             (Verdict::Different, 4)
         );
         let unknown = away(0..0, &limits, Contents::Unknown("db1 is away".into()));
@@ -562,7 +563,7 @@ pub(super) mod tests {
         let report = report(writes, trouble);
         assert_eq!((report.verdict, report.lost), (Verdict::Lost, 1));
         assert_eq!(report.reason, "1 of 3 acknowledged writes were not found");
-        assert_eq!(report.verdict.exit_code(), 4);
+        assert_eq!(report.verdict.exit().code(), 4);
     }
 
     #[test]
@@ -585,14 +586,14 @@ pub(super) mod tests {
 
     #[test]
     fn the_worst_verdict_is_the_end_of_all() {
-        assert_eq!(Verdict::exit_code_of_all([]), 0);
+        assert_eq!(Verdict::exit_of_all([]), Exit::Ok);
         assert_eq!(
-            Verdict::exit_code_of_all([Verdict::Passed, Verdict::NotDone]),
-            1
+            Verdict::exit_of_all([Verdict::Passed, Verdict::NotDone]),
+            Exit::Failed
         );
         assert_eq!(
-            Verdict::exit_code_of_all([Verdict::NotHealthy, Verdict::NotDone]),
-            4
+            Verdict::exit_of_all([Verdict::NotHealthy, Verdict::NotDone]),
+            Exit::Degraded
         );
     }
 
