@@ -8,8 +8,8 @@ mod reserve;
 
 use super::plan::DatabaseUrls;
 use crate::engine::{
-    Api, KeeperDatabase, KeeperReport, KeeperState, Owner, PATRONI_PORT, Secrets, Settings, Tools,
-    Wanted, find_tools, install,
+    Api, KeeperDatabase, KeeperReport, KeeperState, Owner, Secrets, Settings, Tools, Wanted,
+    find_tools, install,
 };
 use crate::state::{Boot, Order, RUN, read_json};
 use gaiola_core::database::clone::{Action, Clones, Why};
@@ -197,7 +197,7 @@ impl Database {
             .map(|(server, placed)| {
                 (
                     *server,
-                    SocketAddr::new(placed.address.into(), PATRONI_PORT),
+                    SocketAddr::new(placed.address.into(), topology::PATRONI_PORT),
                 )
             })
             .collect();

@@ -21,5 +21,3 @@ pub use tools::{Tools, ToolsError, find_tools};
 
 /// The port PostgreSQL listens on, at the server's own address.
 pub const POSTGRES_PORT: u16 = 5432;
-/// The port of Patroni's REST API, at the server's own address, over mutual TLS.
-pub const PATRONI_PORT: u16 = 8008;

@@ -1,6 +1,7 @@
 //! The agent's figures, for Prometheus.
 
 use gaiola_core::resources::{DiskReading, Reading};
+use gaiola_core::topology::AGENT_PORT;
 use gaiola_model::Observed;
 use gaiola_model::keeper::KeeperState;
 use gaiola_model::placement::{DatabaseRole, InstanceState};
@@ -11,9 +12,6 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-
-/// The port of the agent's metrics and health.
-pub(super) const PORT: u16 = 9181;
 
 /// What the figures are made of.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,10 +30,10 @@ pub(super) struct Figures {
 
 /// Answers for ever; where the port cannot be had, says so and gives up.
 pub(super) async fn serve(address: Ipv4Addr, figures: watch::Receiver<Figures>) {
-    let listener = match TcpListener::bind(SocketAddr::new(address.into(), PORT)).await {
+    let listener = match TcpListener::bind(SocketAddr::new(address.into(), AGENT_PORT)).await {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!("no metrics: cannot listen on {address}:{PORT}: {error}");
+            tracing::error!("no metrics: cannot listen on {address}:{AGENT_PORT}: {error}");
             return;
         }
     };

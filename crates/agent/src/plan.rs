@@ -2,6 +2,7 @@
 
 use super::supervisor::Wanted;
 use crate::state::{Boot, Order, RUN};
+use gaiola_core::topology;
 use gaiola_model::placement::{PlacedInstance, ReleaseRun};
 use gaiola_model::{InstanceName, Placement, Revision, Tier};
 use gaiola_os::process::Launch;
@@ -16,8 +17,6 @@ pub(super) const RELEASE_RUN: &str = "GAIOLA_RELEASE_RUN";
 
 /// A proxy that is told to stop drains for up to 10 s by itself.
 const PROXY_GRACE: Duration = Duration::from_secs(12);
-/// Port of the proxy's metrics and health.
-pub(super) const PROXY_ADMIN_PORT: u16 = 9180;
 
 /// The addresses of the database that instances are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +153,7 @@ fn has_proxy(placement: &Placement, tier: Tier) -> bool {
 }
 
 fn proxy(boot: &Boot) -> Wanted {
-    let admin = format!("{}:{PROXY_ADMIN_PORT}", boot.address);
+    let admin = format!("{}:{}", boot.address, topology::PROXY_PORT);
     let mut args: Vec<OsString> = vec![
         "proxy".into(),
         "--control".into(),

@@ -6,12 +6,11 @@ use crate::output::Exit;
 use anyhow::Context as _;
 use gaiola_agent::{self as agent, init, keeper};
 use gaiola_control::drill::witness;
-use gaiola_control::process as lab;
+use gaiola_control::process;
 use gaiola_model::proxy_file::ProxyFile;
 use gaiola_os::namespace;
 use gaiola_os::signal::outlive_stray_signals;
 use gaiola_os::stderr;
-use gaiola_proxy as worker;
 use gaiola_proxy::FileError;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -42,7 +41,7 @@ fn log_later() {
 /// `gaiola lab`.
 pub(crate) fn lab(args: Lab) -> anyhow::Result<Exit> {
     log_later();
-    lab::run(lab::LabArgs {
+    process::run(process::LabArgs {
         site: args.name,
         front_door: args.front_door,
         page: args.page,
@@ -92,17 +91,17 @@ pub(crate) fn keeper(args: &Keeper) -> anyhow::Result<Exit> {
 /// `gaiola proxy`.
 pub(crate) fn proxy(global: &Global, args: Proxy) -> anyhow::Result<Exit> {
     if let Some(path) = &args.file {
-        let file = worker::read_file(path).map_err(invalid)?;
+        let file = gaiola_proxy::read_file(path).map_err(invalid)?;
         if args.check {
             say_valid(global, path, &file);
             return Ok(Exit::Ok);
         }
         log();
-        worker::serve_file(path, file)?;
+        gaiola_proxy::serve_file(path, file)?;
         return Ok(Exit::Ok);
     }
     log();
-    let args = worker::ProxyArgs {
+    let args = gaiola_proxy::ProxyArgs {
         control: args.control,
         admin: args.admin,
         keeper: args.keeper,
@@ -110,9 +109,9 @@ pub(crate) fn proxy(global: &Global, args: Proxy) -> anyhow::Result<Exit> {
         access_log: args.access_log.map(Into::into),
         workers: None,
         reload: None,
-        hard_stop_after: worker::END_LIMIT,
+        hard_stop_after: gaiola_proxy::END_LIMIT,
     };
-    worker::run(args)?;
+    gaiola_proxy::run(args)?;
     Ok(Exit::Ok)
 }
 

@@ -6,7 +6,7 @@ use crate::connect::Lab;
 use crate::file::{self, site_folder};
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
-use gaiola_agent::engine as database;
+use gaiola_agent::engine;
 use gaiola_control::api::{Change, Place};
 use gaiola_model::Config;
 use gaiola_net::client::Request;
@@ -101,7 +101,7 @@ fn find_programs(config: &Config) -> anyhow::Result<()> {
     );
     if config.database.is_some() {
         missing.extend(
-            database::find_tools()
+            engine::find_tools()
                 .err()
                 .map(|error| gaiola_os::chain(&error)),
         );

@@ -4,7 +4,6 @@
 //! A copy is named by the digest of what is in it: changed certificates are another one, which the proxies take over.
 
 use gaiola_model::config::BalancerTls;
-use gaiola_proxy as worker;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -34,7 +33,7 @@ pub fn read(folder: &Path, tls: &BalancerTls) -> Result<Certificates, String> {
         .iter()
         .map(|path| folder.join(path))
         .collect();
-    worker::check_certificates(&paths)?;
+    gaiola_proxy::check_certificates(&paths)?;
     let mut files = Vec::new();
     for (number, path) in paths.iter().enumerate() {
         let found = of(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
@@ -77,7 +76,7 @@ pub fn apart(folder: &Path, tls: &BalancerTls) -> Vec<PathBuf> {
 
 fn with_beside(path: &Path) -> Vec<PathBuf> {
     let mut all = vec![path.to_path_buf()];
-    all.extend(worker::beside(path));
+    all.extend(gaiola_proxy::beside(path));
     all
 }
 
@@ -139,7 +138,7 @@ impl Certificates {
         // They may have been exchanged while they were read: what is kept fits together.
         let folders = fs::read_dir(&new)?.map(|folder| folder.map(|folder| folder.path()));
         let folders = folders.collect::<io::Result<Vec<_>>>()?;
-        worker::check_certificates(&folders).map_err(io::Error::other)?;
+        gaiola_proxy::check_certificates(&folders).map_err(io::Error::other)?;
         fs::rename(&new, &place)
     }
 }
@@ -193,7 +192,7 @@ mod tests {
             read.keep(copies.path()).unwrap();
         }
         let copy = copies.path().join(&read.contents);
-        worker::check_certificates(&[copy.join("0")]).unwrap();
+        gaiola_proxy::check_certificates(&[copy.join("0")]).unwrap();
         let key = fs::metadata(copy.join("0/a.pem.key")).unwrap();
         assert_eq!(key.permissions().mode() & 0o777, 0o600);
         prune(copies.path(), &[&read.contents]).unwrap();

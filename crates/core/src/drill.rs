@@ -1,6 +1,6 @@
 //! A rehearsed failure: what is done to whom, what was seen meanwhile, and what that means.
 //!
-//! `node::drill` loads the site, does the harm and fills a [`Ledger`]; everything that is concluded from it is
+//! `control::drill` loads the site, does the harm and fills a [`Ledger`]; everything that is concluded from it is
 //! concluded here.
 
 mod contents;

@@ -24,6 +24,8 @@ pub const PROBE_PATH: &str = "/.gaiola/probe";
 pub const WEB_PORT: u16 = 8000;
 /// Metrics and health of a proxy.
 pub const PROXY_PORT: u16 = 9180;
+/// Metrics and health of an agent.
+pub const AGENT_PORT: u16 = 9181;
 /// The backend of an application server's proxy that leads to the database's primary.
 pub const PRIMARY: &str = "primary";
 /// Where PostgreSQL listens, and where an application server leads to the primary.

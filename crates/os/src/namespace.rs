@@ -35,15 +35,6 @@ pub fn enter_network_namespace() -> io::Result<()> {
     unshare(UnshareFlags::NEWNET)
 }
 
-/// Enters a mount namespace of our own that tells no other of its mounts.
-///
-/// # Errors
-/// Where we may not.
-pub fn enter_mount_namespace() -> io::Result<()> {
-    unshare(UnshareFlags::NEWNS)?;
-    make_mounts_private()
-}
-
 /// Pid 1 of a set of namespaces. It and everything in them dies when this is dropped, and with our process.
 #[derive(Debug)]
 pub struct Pid1 {

@@ -40,7 +40,7 @@ mod tls;
 mod tunnel;
 mod worker;
 
-pub use process::{END_LIMIT, ProxyArgs, WorkerError, run};
+pub use process::{END_LIMIT, ProxyArgs, ProxyError, run};
 pub use reload::{FileError, Reload, read_file};
 pub use standalone::serve_file;
 pub use tls::beside;

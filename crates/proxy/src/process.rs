@@ -56,7 +56,7 @@ pub struct ProxyArgs {
 /// Why a proxy could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum WorkerError {
+pub enum ProxyError {
     /// The configuration was refused.
     #[error("the configuration was refused: {0}")]
     Refused(String),
@@ -92,7 +92,7 @@ pub enum WorkerError {
     System(#[from] std::io::Error),
 }
 
-fn in_a_row(errors: &[WorkerError]) -> String {
+fn in_a_row(errors: &[ProxyError]) -> String {
     let errors = errors.iter().map(|error| gaiola_os::chain(error));
     errors.collect::<Vec<_>>().join("; ")
 }
@@ -102,7 +102,7 @@ fn in_a_row(errors: &[WorkerError]) -> String {
 ///
 /// # Errors
 /// What kept it from starting.
-pub fn run(args: ProxyArgs) -> Result<(), WorkerError> {
+pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
     lift_descriptor_limit();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder
@@ -163,7 +163,7 @@ impl Doors {
     ///
     /// # Errors
     /// Each that cannot be had.
-    async fn open(args: &ProxyArgs) -> Result<Self, WorkerError> {
+    async fn open(args: &ProxyArgs) -> Result<Self, ProxyError> {
         let log = args.access_log.as_ref().map(open_log).transpose();
         let control = args.control.as_deref().map(bind_control).transpose();
         let admin = match args.admin {
@@ -184,7 +184,7 @@ impl Doors {
                 let mut errors: Vec<_> = errors.into_iter().flatten().collect();
                 Err(match errors.len() {
                     1 => errors.remove(0),
-                    _ => WorkerError::Several(errors),
+                    _ => ProxyError::Several(errors),
                 })
             }
         }
@@ -196,7 +196,7 @@ async fn supervise(
     (control, admin): (Option<UnixListener>, Option<TcpListener>),
     log: Option<&LogWriter>,
     threads: &mut Vec<JoinHandle<()>>,
-) -> Result<(), WorkerError> {
+) -> Result<(), ProxyError> {
     let mut signals = Signals::new()?;
     let crew = Crew::start(args, log, threads)?;
     let supervisor = Rc::clone(&crew.supervisor);
@@ -218,7 +218,7 @@ async fn supervise(
     if let Some(config) = args.config.clone() {
         let serving = frontends(&config);
         let configured = supervisor.configure(config).await;
-        configured.map_err(WorkerError::Refused)?;
+        configured.map_err(ProxyError::Refused)?;
         tracing::info!("serving {serving}");
     }
     let control = control
@@ -250,23 +250,23 @@ fn frontends(config: &ProxyConfig) -> String {
     frontends.collect::<Vec<_>>().join(", ")
 }
 
-fn open_log(log: &AccessLog) -> Result<LogWriter, WorkerError> {
+fn open_log(log: &AccessLog) -> Result<LogWriter, ProxyError> {
     LogWriter::start(&log.to, log.format).map_err(|source| {
         let to = log.to.clone();
-        WorkerError::AccessLog { to, source }
+        ProxyError::AccessLog { to, source }
     })
 }
 
-fn bind_control(path: &Path) -> Result<UnixListener, WorkerError> {
-    control::bind(path).map_err(|source| WorkerError::Control {
+fn bind_control(path: &Path) -> Result<UnixListener, ProxyError> {
+    control::bind(path).map_err(|source| ProxyError::Control {
         path: path.to_owned(),
         source,
     })
 }
 
-async fn bind_admin(address: SocketAddr) -> Result<TcpListener, WorkerError> {
+async fn bind_admin(address: SocketAddr) -> Result<TcpListener, ProxyError> {
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| WorkerError::Admin { address, source })
+    bound.map_err(|source| ProxyError::Admin { address, source })
 }
 
 /// The workers, and who supervises them.
@@ -281,7 +281,7 @@ impl Crew {
         args: &ProxyArgs,
         log: Option<&LogWriter>,
         threads: &mut Vec<JoinHandle<()>>,
-    ) -> Result<Self, WorkerError> {
+    ) -> Result<Self, ProxyError> {
         let count = match args.workers {
             Some(count) => count.get(),
             None => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),

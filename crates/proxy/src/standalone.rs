@@ -1,6 +1,6 @@
 //! A proxy by itself: what it serves stands in a file.
 
-use super::process::{END_LIMIT, ProxyArgs, WorkerError, run};
+use super::process::{END_LIMIT, ProxyArgs, ProxyError, run};
 use super::reload::Reload;
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// What kept it from starting.
-pub fn serve_file(path: &Path, file: ProxyFile) -> Result<(), WorkerError> {
+pub fn serve_file(path: &Path, file: ProxyFile) -> Result<(), ProxyError> {
     let Process {
         workers,
         admin,

@@ -1,7 +1,7 @@
 //! Balancers and VIPs under faults: the real `core::vrrp` and `wire::vrrp` over a network that loses, delays, doubles
 //! and swaps packets and is cut one way, on servers that crash, restart, freeze and have clocks that drift.
 //!
-//! Beside each keeper an agent hands VIPs back to their homes, as `node::agent::balancer` does it.
+//! Beside each keeper an agent hands VIPs back to their homes, as `agent::balancer` does it.
 //!
 //! After each event the `checks` look at what must always hold. Then the faults stop, and the VIPs must come to rest:
 //! each held once, the neighbours knowing by whom.
@@ -247,7 +247,7 @@ impl Sim {
         self.attend(n)
     }
 
-    /// One turn of a keeper: what arrived, then the data plane, then deadlines, as `node::keeper::vip` does it.
+    /// One turn of a keeper: what arrived, then the data plane, then deadlines, as `agent::keeper::vip` does it.
     fn attend(&mut self, n: usize) -> Result<(), String> {
         if !self.nodes[n].runs() {
             return Ok(());

@@ -66,13 +66,6 @@ pub enum StoreError {
     },
 }
 
-impl StoreError {
-    /// Whether etcd refused because its quota is used up (alarm NOSPACE).
-    pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Refused { message, .. } if message.contains("database space exceeded"))
-    }
-}
-
 /// Whether these are etcd's words of a learner that was asked what only voters do. Nothing of it was done.
 pub(super) fn is_learners(message: &str) -> bool {
     message.contains("not supported for learner")

@@ -1,6 +1,7 @@
 //! Patroni's configuration, and with it PostgreSQL's. `docs/database.md` says why each setting is what it is.
 
-use super::{Leadership, Owner, PATRONI_PORT, POSTGRES_PORT, Secrets, Tools};
+use super::{Leadership, Owner, POSTGRES_PORT, Secrets, Tools};
+use gaiola_core::topology::PATRONI_PORT;
 use gaiola_model::{ServerName, SiteName};
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};

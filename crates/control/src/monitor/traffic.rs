@@ -26,9 +26,6 @@ struct Board {
     heard: BTreeMap<(ServerName, Source), Time>,
 }
 
-/// Where agents answer.
-const AGENT_PORT: u16 = 9181;
-
 /// Everybody who was asked, and what they told.
 pub(super) type Answers = BTreeMap<(ServerName, Source), Option<String>>;
 
@@ -104,7 +101,7 @@ impl Source {
     pub(super) const fn port(self) -> u16 {
         match self {
             Self::Proxy => topology::PROXY_PORT,
-            Self::Agent => AGENT_PORT,
+            Self::Agent => topology::AGENT_PORT,
         }
     }
 }

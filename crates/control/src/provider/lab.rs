@@ -251,7 +251,7 @@ impl Lab {
     /// Where the lab cannot have a certificate.
     pub fn open_store(&self, placement: &Placement) -> io::Result<Store> {
         let folder = self.state.folder().join("pki");
-        let address = hardware::LAB_ADDRESS.into();
+        let address = topology::LAB.into();
         self.authority
             .issue("lab", &[address], &folder)
             .map_err(io::Error::other)?;

@@ -519,7 +519,7 @@ pub(crate) fn listed(gaiola: &Transcripts) -> Transcripts {
 pub(crate) fn document(haproxy: &Transcripts, gaiola: &Transcripts) -> String {
     let mut text = format!(
         "# Where Gaiola does otherwise than HAProxy\n\n\
-         The same {} conversations go through HAProxy {} and through Gaiola, set up alike (`crates/node/tests/oracle`). In {} of them\n\
+         The same {} conversations go through HAProxy {} and through Gaiola, set up alike (`crates/proxy/tests/oracle`). In {} of them\n\
          client or servers see something else. Here they are, each with the reason; what exactly was seen stands in `haproxy.txt` and\n\
          `gaiola.txt` there. The tests make this page, and fail when it is not what they see. Not compared is what is a matter of taste: the\n\
          words of answers that a proxy makes itself, `Date`, `Via` and `X-Request-ID`, the case and the order of field names, and how a\n\

@@ -13,8 +13,6 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
-/// The lab's own address on the bridge.
-pub const LAB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// Prefix length of the lab's network.
 pub const PREFIX: u8 = 16;
 const BRIDGE: &str = "gaiola";
@@ -51,7 +49,7 @@ impl Hardware {
         netlink.set_up("lo").map_err(io::Error::other)?;
         netlink.create_bridge(BRIDGE).map_err(io::Error::other)?;
         netlink
-            .add_address(BRIDGE, LAB_ADDRESS.into(), PREFIX, Lifetime::Forever)
+            .add_address(BRIDGE, topology::LAB.into(), PREFIX, Lifetime::Forever)
             .map_err(io::Error::other)?;
         netlink
             .add_address(BRIDGE, CLIENT.into(), PREFIX, Lifetime::Forever)
