@@ -1,6 +1,7 @@
 //! The lab's hardware: a bridge, and servers that are namespaces with a cable to it. Power and cables can be cut.
 
 use gaiola_agent::state::Boot;
+use gaiola_core::topology;
 use gaiola_core::topology::CLIENT;
 use gaiola_model::ServerName;
 use gaiola_os::namespace::{Pid1, spawn_pid_1};
@@ -9,7 +10,6 @@ use gaiola_os::process::{self, Exit, Identity, Process};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 

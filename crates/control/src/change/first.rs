@@ -1,0 +1,120 @@
+//! The first `up`: the servers are switched on by a placement of our own, which founds the store.
+
+use super::release::make_release;
+use super::{found_store, step, store};
+use crate::api::steps::Steps;
+use crate::api::{Outcome, refused};
+use crate::site::Site;
+use gaiola_agent::state::Order;
+use gaiola_core::rollout;
+use gaiola_model::placement::{Desired, Revision};
+use gaiola_model::{Config, Exit};
+use gaiola_store::view::Keys;
+use gaiola_store::{Expected, Store, StoreError, Txn, to_json};
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use tokio::time::Instant;
+
+/// Whether no `up` of this site has got as far as the store yet.
+pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outcome> {
+    match site.order.borrow().as_ref() {
+        None => return Ok(true),
+        Some(order) if order.revision > Revision(0) => return Ok(false),
+        Some(_) => {}
+    }
+    found_store(site, deadline).await?;
+    let stored = store(site)
+        .await?
+        .get_json::<Desired>(&Keys::of(&site.name).desired())
+        .await;
+    stored.map(|stored| stored.is_none()).map_err(|error| {
+        refused(
+            Exit::Failed,
+            format!("cannot read what is desired: {}", gaiola_os::chain(&error)),
+        )
+    })
+}
+
+/// The first `up`: the servers are switched on by a placement of our own, which founds the store. Where an earlier one
+/// did not get as far as the store, the servers it switched on are taken up.
+pub(super) async fn found(
+    site: &Rc<Site>,
+    config: Config,
+    file: &Path,
+    folder: &Path,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Result<Revision, Outcome> {
+    let earlier = site
+        .order
+        .borrow()
+        .as_ref()
+        .map(|order| order.placement.clone());
+    if earlier
+        .as_ref()
+        .is_some_and(|earlier| earlier.store != rollout::store_members(&config))
+    {
+        let state = site.state.folder().display();
+        return Err(refused(
+            Exit::Failed,
+            format!(
+                "the store was begun on other servers, and holds nothing yet: end it with `gaiola down`, remove {state}, and try again"
+            ),
+        ));
+    }
+    let release = make_release(site, &config, folder, file, None, steps).await?;
+    let desired = Desired::first(config, release);
+    let incarnation = match earlier {
+        Some(earlier) => earlier.incarnation,
+        None => random_token().map_err(|error| refused(Exit::Failed, error.to_string()))?,
+    };
+    let placement = rollout::first(&desired, incarnation);
+    let names: Vec<String> = placement.servers.keys().map(ToString::to_string).collect();
+    step(steps, format!("switching on {}", names.join(" "))).await;
+    site.put_order(Order {
+        revision: Revision(0),
+        placement,
+    });
+    found_store(site, deadline).await?;
+    let store = store(site).await?;
+    put_first(site, &store, Expected::Absent, &desired).await
+}
+
+pub(super) async fn put_first(
+    site: &Site,
+    store: &Store,
+    at: Expected,
+    desired: &Desired,
+) -> Result<Revision, Outcome> {
+    let keys = Keys::of(&site.name);
+    let Some(order) = site.order.borrow().clone() else {
+        return Err(refused(Exit::Failed, "the site has no placement"));
+    };
+    let (desired_key, placement_key) = (keys.desired(), keys.placement());
+    let failed = |error: StoreError| {
+        refused(
+            Exit::Failed,
+            format!("cannot write to the store: {}", gaiola_os::chain(&error)),
+        )
+    };
+    let txn = Txn::new()
+        .expect(&desired_key, at)
+        .put(
+            &desired_key,
+            to_json(&desired_key, desired).map_err(failed)?,
+            None,
+        )
+        .put(
+            &placement_key,
+            to_json(&placement_key, &order.placement).map_err(failed)?,
+            None,
+        );
+    store.commit(&txn).await.map_err(failed)
+}
+
+fn random_token() -> io::Result<String> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,152 @@
+//! Following a change to its end.
+
+use super::power_trouble;
+use super::release::prune_releases;
+use crate::api::steps::{Gone, Steps};
+use crate::api::{Outcome, Progress, refused};
+use crate::monitor::poll;
+use crate::monitor::status::status;
+use crate::monitor::traffic::Totals;
+use crate::site::Site;
+use gaiola_core::follow::{Follow, Next, Sight};
+use gaiola_model::placement::Revision;
+use gaiola_model::status::{ServerState, ServerStatus, Status};
+use gaiola_model::{Exit, Observed, ServerName};
+use gaiola_net::client::Client;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Poll interval while a change is under way.
+const POLL: Duration = Duration::from_millis(200);
+/// Keep-alive interval: a failed write shows that the client has gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// Follows a change to its end; `deploys` as [`Follow::new`] has it.
+pub(super) async fn follow(
+    site: &Rc<Site>,
+    since: Revision,
+    deploys: bool,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Outcome {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut following = Follow::new(deploys, site.now() + left);
+    let mut told: BTreeMap<ServerName, String> = BTreeMap::new();
+    let mut next_sign = Instant::now() + KEEP_ALIVE;
+    let mut views = site.view.subscribe();
+    // What is known may be seconds old: earlier requests are not counted as this change's.
+    poll::ask_all(site, &Client::new(None)).await;
+    let before = site.traffic.totals();
+    loop {
+        let view = views.borrow_and_update().clone();
+        let is_seen = view.desired.as_ref().is_some_and(|(at, _)| *at >= since);
+        let status = status(site);
+        let mut listens = true;
+        if is_seen {
+            listens = tell_servers(&status, &mut told, steps).await.is_ok();
+        }
+        if Instant::now() >= next_sign {
+            next_sign = Instant::now() + KEEP_ALIVE;
+            listens &= steps.say_nothing().await.is_ok();
+        }
+        if !listens {
+            return refused(Exit::Failed, "nobody waits for this change any more");
+        }
+        let observed: Vec<&Observed> = view.observed.values().map(|(_, seen)| &**seen).collect();
+        let sight = is_seen.then_some(Sight {
+            status: &status,
+            placement: view.placement.as_ref().map(|(_, placement)| &**placement),
+            observed: &observed,
+        });
+        match following.step(site.now(), sight) {
+            Next::Wait => {}
+            Next::Failed(why) => return outcome(site, Exit::Failed, why),
+            Next::Done => {
+                prune_releases(site);
+                let message = requests_since(site, before).await;
+                return outcome(site, Exit::Ok, message);
+            }
+            Next::Late(mut missing) => {
+                missing.extend(power_trouble(site));
+                let message = format!("not there yet: {}", missing.join("; "));
+                return outcome(site, waiting_exit(site), message);
+            }
+        }
+        let look_again = (Instant::now() + POLL).min(deadline);
+        let _ = timeout_at(look_again, views.changed()).await;
+    }
+}
+
+/// What clients asked for while the change was made, and how much of it failed; empty where nobody asked.
+pub(super) async fn requests_since(site: &Site, before: Totals) -> String {
+    poll::ask_all(site, &Client::new(None)).await;
+    let now = site.traffic.totals();
+    match (now.requests - before.requests, now.failed - before.failed) {
+        (0, _) => String::new(),
+        (requests, failed) => format!("requests {requests}, failed {failed}"),
+    }
+}
+
+/// A server that is off will not come by waiting: the site is degraded, not late.
+pub(super) fn waiting_exit(site: &Site) -> Exit {
+    match site.provider.off().is_empty() {
+        true => Exit::Timeout,
+        false => Exit::Degraded,
+    }
+}
+
+fn outcome(site: &Site, exit: Exit, message: String) -> Outcome {
+    Outcome {
+        exit,
+        message,
+        status: Some(Box::new(status(site))),
+    }
+}
+
+async fn tell_servers(
+    status: &Status,
+    told: &mut BTreeMap<ServerName, String>,
+    steps: &mut Steps,
+) -> Result<(), Gone> {
+    let mut states: BTreeMap<ServerName, String> = told
+        .keys()
+        .map(|server| (*server, "removed".to_string()))
+        .collect();
+    states.extend(
+        status
+            .servers
+            .iter()
+            .map(|server| (server.name, in_words(server))),
+    );
+    for (name, state) in states {
+        if told.get(&name) != Some(&state) {
+            steps
+                .say(Progress::Server {
+                    name,
+                    state: state.clone(),
+                })
+                .await?;
+            told.insert(name, state);
+        }
+    }
+    Ok(())
+}
+
+fn in_words(server: &ServerStatus) -> String {
+    let mut words = server.state.in_words().to_string();
+    if !server.reason.is_empty() {
+        words.push_str(": ");
+        words.push_str(&server.reason);
+    }
+    if let Some(database) = server
+        .database
+        .as_ref()
+        .filter(|_| server.state == ServerState::Serving)
+    {
+        words.push_str(", ");
+        words.push_str(database.role.in_words());
+    }
+    words
+}
