@@ -1,6 +1,6 @@
 //! The rooms of the house: which crate may use which, and what some of them must never touch. ARCHITECTURE.md, "Rooms".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -142,7 +142,9 @@ fn the_vip_keeper_has_no_runtime() {
 
 #[test]
 fn only_the_provider_knows_the_lab() {
-    for module in ["api", "change", "drill", "monitor", "release", "site"] {
+    for module in [
+        "api", "change", "drill", "monitor", "release", "site", "socket", "traffic",
+    ] {
         let sources = sources(&folder("control").join("src").join(module));
         assert!(!sources.is_empty(), "{module}");
         assert_eq!(naming(&sources, "provider::lab"), [""; 0], "{module}");
@@ -156,4 +158,119 @@ fn only_os_is_unsafe() {
         assert_eq!(naming(&sources, "unsafe {"), [""; 0], "{room}");
         assert_eq!(naming(&sources, "allow(unsafe_code)"), [""; 0], "{room}");
     }
+}
+
+/// The paths of a `use` statement, one by one: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn paths(tree: &str) -> Vec<String> {
+    let tree = tree.trim();
+    let Some((before, inside)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap_or(tree);
+        return vec![path.trim().to_string()];
+    };
+    let inside = inside.trim_end().strip_suffix('}').unwrap_or(inside);
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for letter in inside.chars() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        match letter {
+            ',' if depth == 0 => parts.push(String::new()),
+            letter => parts.last_mut().unwrap().push(letter),
+        }
+    }
+    let parts = parts.iter().filter(|part| !part.trim().is_empty());
+    let each = parts.flat_map(|part| paths(part));
+    each.map(|path| format!("{}{path}", before.trim()))
+        .collect()
+}
+
+/// The folder of the crate that a path leads to from a file, where it leads to another one.
+fn folder_of(module: &[&str], path: &str) -> Option<String> {
+    let mut words = path.split("::").peekable();
+    let mut depth = module.len();
+    match words.peek() {
+        Some(&"crate") => (depth, _) = (0, words.next()),
+        Some(&"super" | &"self") => {}
+        _ => return None,
+    }
+    while let Some(&word) = words.peek() {
+        match word {
+            "super" => depth -= 1,
+            "self" => {}
+            word if depth == 0 => return Some(word.to_string()),
+            _ => return None,
+        }
+        words.next();
+    }
+    None
+}
+
+/// From each top folder of a crate (a file with its children) to those that it uses.
+fn arrows(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in sources(src) {
+        let place = path.strip_prefix(src).unwrap().with_extension("");
+        let module: Vec<&str> = place.iter().filter_map(|word| word.to_str()).collect();
+        let [top, ..] = *module else { continue };
+        if ["lib", "main"].contains(&top) || module.contains(&"tests") {
+            continue;
+        }
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let code = code.collect::<Vec<_>>().join(" ");
+        let uses = code
+            .split("use ")
+            .skip(1)
+            .filter_map(|rest| rest.split(';').next());
+        let found = uses
+            .flat_map(paths)
+            .filter_map(|path| folder_of(&module, &path));
+        arrows.entry(top.to_string()).or_default().extend(found);
+    }
+    let folders: BTreeSet<String> = arrows.keys().cloned().collect();
+    for (from, to) in &mut arrows {
+        to.retain(|name| name != from && folders.contains(name));
+    }
+    arrows
+}
+
+#[test]
+fn no_circle_of_files_is_larger_than_a_folder_with_its_children() {
+    for (room, _) in ARROWS.iter().filter(|(room, _)| *room != "e2e") {
+        let mut arrows = arrows(&folder(room).join("src"));
+        // Whatever uses nothing any more is taken out, until only circles are left.
+        while let Some(leaf) = arrows
+            .iter()
+            .find_map(|(name, to)| to.is_empty().then(|| name.clone()))
+        {
+            arrows.remove(&leaf);
+            arrows.values_mut().for_each(|to| _ = to.remove(&leaf));
+        }
+        assert!(arrows.is_empty(), "{room}: a circle is among {arrows:?}");
+    }
+}
+
+#[test]
+fn the_paths_of_a_use_statement_are_found() {
+    assert_eq!(
+        paths("super::a::{self, b::{C, d}, E as F}"),
+        [
+            "super::a::self",
+            "super::a::b::C",
+            "super::a::b::d",
+            "super::a::E"
+        ]
+    );
+    assert_eq!(
+        folder_of(&["http", "body"], "super::super::io::Buffer").as_deref(),
+        Some("io")
+    );
+    assert_eq!(folder_of(&["http", "body"], "super::record"), None);
+    assert_eq!(
+        folder_of(&["http"], "crate::log::Leg").as_deref(),
+        Some("log")
+    );
 }

@@ -2,7 +2,6 @@
 //!
 //! A change is answered by a stream of JSON lines, one [`Progress`] each, the last of which is `Done`.
 
-pub mod socket;
 pub mod steps;
 
 use gaiola_core::drill::Target;

@@ -14,3 +14,5 @@ pub mod site;
 #[cfg(test)]
 #[path = "../../agent/src/slow_disk.rs"]
 mod slow_disk;
+pub mod socket;
+pub mod traffic;

@@ -1,7 +1,6 @@
-//! How the site is: what its processes count, its state in words, and the page that shows both.
+//! How the site is: its processes are polled, its state is put in words, and a page shows both.
 
 pub mod page;
 pub mod poll;
 pub mod serve;
 pub mod status;
-pub mod traffic;

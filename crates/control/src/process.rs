@@ -1,10 +1,11 @@
 //! The process `gaiola lab`: the servers of one site, and whoever answers its operators.
 
-use crate::api::{Place, socket};
+use crate::api::Place;
 use crate::monitor::{poll, serve};
 use crate::provider::Provider;
 use crate::provider::lab::{Lab, LabError, front_door, last_order, newest_order, servers, system};
 use crate::site::Site;
+use crate::socket;
 use gaiola_agent::state::State;
 use gaiola_model::SiteName;
 use gaiola_store::view::View;

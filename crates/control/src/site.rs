@@ -2,8 +2,8 @@
 //! count. And who has power over its servers.
 
 use crate::api::Place;
-use crate::monitor::traffic::Traffic;
 use crate::provider::Provider;
+use crate::traffic::Traffic;
 use gaiola_agent::state::{Order, State, write_json};
 use gaiola_core::rollout::Facts;
 use gaiola_model::event::Event;

@@ -7,7 +7,7 @@ mod map;
 mod table;
 mod words;
 
-use crate::monitor::traffic::Figures;
+use crate::traffic::Figures;
 use gaiola_model::SiteName;
 use gaiola_model::event::{Event, Severity};
 use gaiola_model::status::{MayFail, Status};

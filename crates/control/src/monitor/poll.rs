@@ -3,8 +3,8 @@
 mod pulse;
 
 use super::status;
-use super::traffic::{Answers, Source};
 use crate::site::Site;
+use crate::traffic::{Answers, Source};
 use gaiola_core::topology;
 use gaiola_model::{Config, Placement, ServerName, Tier};
 use gaiola_net::client::{Client, Request, Target};

@@ -1,7 +1,7 @@
 //! The site drawn: tiers side by side, servers in them, and between them the ways that requests take.
 
 use super::words;
-use crate::monitor::traffic::{Figures, Load};
+use crate::traffic::{Figures, Load};
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::status::{InstanceStatus, ServerState, ServerStatus, Status};
 use gaiola_model::{ServerName, Tier};

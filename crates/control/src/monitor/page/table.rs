@@ -1,7 +1,7 @@
 //! Every server in a row of its own, tier by tier: the picture in words and numbers.
 
 use super::words;
-use crate::monitor::traffic::{Figures, Load};
+use crate::traffic::{Figures, Load};
 use gaiola_model::Tier;
 use gaiola_model::status::{InstanceStatus, ServerStatus, Status};
 use maud::{Markup, html};

@@ -1,7 +1,7 @@
 //! A made-up site, drawn.
 
 use super::{Sight, render};
-use crate::monitor::traffic::{Figures, Load};
+use crate::traffic::{Figures, Load};
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::placement::{
     DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision,

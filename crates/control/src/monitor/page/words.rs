@@ -1,6 +1,6 @@
 //! Numbers and states as people read them.
 
-use crate::monitor::traffic::Load;
+use crate::traffic::Load;
 use gaiola_model::placement::{DatabaseRole, InstanceState, ObservedDatabase};
 use gaiola_model::status::{InstanceStatus, ServerState};
 use std::fmt::Display;

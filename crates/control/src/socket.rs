@@ -1,7 +1,7 @@
 //! The control socket: HTTP over a Unix socket that only its owner may connect to.
 
-use super::steps::Steps;
-use super::{ChangeRequest, Harm, Progress};
+use crate::api::steps::Steps;
+use crate::api::{ChangeRequest, Harm, Progress};
 use crate::change;
 use crate::monitor::status::status;
 use crate::site::Site;

@@ -27,11 +27,11 @@ struct Board {
 }
 
 /// Everybody who was asked, and what they told.
-pub(super) type Answers = BTreeMap<(ServerName, Source), Option<String>>;
+pub(crate) type Answers = BTreeMap<(ServerName, Source), Option<String>>;
 
 /// Who tells metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(crate) enum Source {
     Proxy,
     Agent,
 }
@@ -54,7 +54,7 @@ impl Traffic {
     ///
     /// Rounds do not overlap. An answer that is taken after a newer one looks as if its proxy had begun anew, and all that it
     /// ever counted would be counted once more.
-    pub(super) async fn round(
+    pub(crate) async fn round(
         &self,
         asking: impl Future<Output = Option<(Time, Option<Tier>, Answers)>>,
     ) {
@@ -98,7 +98,7 @@ impl Source {
         }
     }
 
-    pub(super) const fn port(self) -> u16 {
+    pub(crate) const fn port(self) -> u16 {
         match self {
             Self::Proxy => topology::PROXY_PORT,
             Self::Agent => topology::AGENT_PORT,

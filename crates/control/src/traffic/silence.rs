@@ -11,7 +11,7 @@ const SILENT: Duration = Duration::from_millis(2500);
 
 impl Traffic {
     /// Takes note of who answered the last question.
-    pub(in crate::monitor) fn heard(
+    pub(crate) fn heard(
         &self,
         placement: &Placement,
         now: Time,
