@@ -346,13 +346,13 @@ impl Follower {
                 if members.full.contains(&self.server) || has_room != Some(true) {
                     tracing::error!(
                         ?why,
-                        "this standby cannot follow, and there is no room to clone the primary beside its data"
+                        "this standby cannot follow the primary, and there is no room for a clone beside its data"
                     );
                     return;
                 }
                 tracing::warn!(
                     ?why,
-                    "this standby cannot follow: its data is set aside and the primary cloned"
+                    "this standby cannot follow the primary: setting its data aside and cloning the primary"
                 );
                 self.clones.send_modify(|ordered| {
                     ordered.clones += 1;
@@ -380,12 +380,12 @@ impl Follower {
             self.give_way_until.get_or_insert(now + GIVE_WAY);
             self.reserve_at = now + RESERVE_AGAIN;
             if on_disk(move || reserve.release()).await == Some(true) {
-                tracing::warn!("the disk is full: gave the room back that was kept for that");
+                tracing::warn!("the disk is full: released the reserve");
             }
         } else if now >= self.reserve_at {
             self.reserve_at = now + RESERVE_AGAIN;
             if let Some(Err(error)) = on_disk(move || reserve.keep()).await {
-                tracing::warn!(%error, "cannot keep room back on the disk");
+                tracing::warn!(%error, "cannot reserve room on the disk");
             }
         }
         self.give_way_until = self
@@ -427,7 +427,7 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 async fn switch_over(api: &Api, members: &Members, from: ServerName, to: Option<ServerName>) {
     let Some(to) = to else {
         tracing::warn!(
-            "{from} is to hand its role over, but no synchronous standby can take over yet"
+            "{from} should hand over its role, but no synchronous standby can take it yet"
         );
         return;
     };

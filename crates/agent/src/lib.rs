@@ -258,12 +258,14 @@ impl Agent {
         };
         if !self.order.yields_to(&offered) {
             let held = self.order.revision;
-            return tracing::warn!("refused an order of revision {revision}: {held} is held");
+            return tracing::warn!(
+                "rejected the order of revision {revision}: revision {held} is newer"
+            );
         }
         self.store
             .set_endpoints(etcd::endpoints(&offered.placement.store));
         if let Err(error) = write_json(&self.boot.order_file(), &offered) {
-            tracing::error!("cannot keep the order: {error}");
+            tracing::error!("cannot save the order: {error}");
         }
         self.order = Rc::new(offered);
     }
@@ -339,7 +341,7 @@ impl Agent {
         let forget = self.store_member(order) == StoreMember::Forget;
         let rests = self.supervisor.condition("etcd").is_none();
         if forget && left && rests && !self.is_removing() {
-            tracing::info!("what a member of the store has left here is removed");
+            tracing::info!("removing the data of a store member that has left");
             self.removing = Some(remove_in_background(data, gone));
         }
     }

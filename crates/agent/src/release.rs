@@ -50,7 +50,7 @@ impl Agent {
         }
         let kept = std::fs::write(&file, why);
         if let Err(error) = kept {
-            tracing::error!("cannot keep how {name} ended: {error}");
+            tracing::error!("cannot save how {name} ended: {error}");
         }
     }
 

@@ -22,7 +22,7 @@ const CAMPAIGN: Duration = Duration::from_millis(500);
 pub(super) async fn tell(events: Events, mut told: mpsc::Receiver<Event>) {
     while let Some(event) = told.recv().await {
         while let Err(error) = events.append(event.clone()).await {
-            tracing::warn!("an event waits for the store: {}", gaiola_os::chain(&error));
+            tracing::warn!("cannot store an event yet: {}", gaiola_os::chain(&error));
             sleep(RETRY).await;
         }
     }
@@ -112,9 +112,9 @@ async fn conduct(
             .await
             {
                 Ok(Some(term)) => {
-                    tracing::info!("conducting since revision {}", term.created);
+                    tracing::info!("conductor since revision {}", term.created);
                     let error = conductor::run(store, keys, boot, &term, view.clone()).await;
-                    tracing::info!("conducting no more");
+                    tracing::info!("no longer the conductor");
                     if !matches!(error, StoreError::Fenced { .. }) {
                         return error;
                     }

@@ -134,7 +134,10 @@ pub(crate) fn events(global: &Global, events: &Events) -> anyhow::Result<Exit> {
             .stream(&lab.target(), &Request::get(path), limit)
             .await?;
         if stream.status != 200 {
-            bail!("the lab did not tell its events (status {})", stream.status);
+            bail!(
+                "the lab did not return its events (status {})",
+                stream.status
+            );
         }
         let forever = Duration::from_secs(365 * 86_400);
         while let Some(line) = stream.next_line(forever).await? {

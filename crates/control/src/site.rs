@@ -100,7 +100,7 @@ impl Site {
     pub fn put_order(&self, order: Order) {
         if let Err(error) = write_json(&self.state.placement(), &order) {
             tracing::error!(
-                "cannot keep the placement in {}: {error}",
+                "cannot save the placement in {}: {error}",
                 self.state.placement().display()
             );
         }

@@ -34,9 +34,10 @@ pub async fn serve(listener: UnixListener, site: Rc<Site>) {
             continue;
         };
         let ours = rustix::process::geteuid().as_raw();
-        let peer = stream.peer_cred().map(|peer| peer.uid());
-        if !peer.is_ok_and(|uid| uid == ours || uid == 0) {
-            tracing::warn!("a stranger knocked at the control socket");
+        let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
+        if !peer.is_some_and(|uid| uid == ours || uid == 0) {
+            let uid = peer.map_or("unknown".into(), |uid| uid.to_string());
+            tracing::warn!("rejected a control connection from uid {uid}");
             continue;
         }
         let site = Rc::clone(&site);

@@ -60,7 +60,7 @@ impl Follow {
     /// Takes a look. `None`: the store has not reported the change yet, and nothing is concluded.
     pub fn step(&mut self, now: Time, sight: Option<Sight<'_>>) -> Next {
         let missing = match sight {
-            None => vec!["the store has not told this change yet".into()],
+            None => vec!["the store has not reported this change yet".into()],
             Some(sight) => match self.failed(now, sight) {
                 Some(why) => return Next::Failed(why),
                 None => self.missing(sight),

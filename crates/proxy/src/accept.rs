@@ -32,7 +32,7 @@ const BREATH: Duration = Duration::from_millis(50);
 pub(super) async fn run(worker: Rc<Worker>, socket: OwnedFd, bind: Rc<Address>, done: Rc<Notify>) {
     let socket = match os::socket::watch(socket) {
         Ok(socket) => socket,
-        Err(error) => return tracing::error!(%error, %bind, "a listener cannot be watched"),
+        Err(error) => return tracing::error!(%error, %bind, "cannot poll a listener"),
     };
     let accepting = async {
         loop {

@@ -28,7 +28,7 @@ impl Beater<'_> {
                 while beat_once(&stream).is_ok() {
                     tokio::time::sleep(INTERVAL).await;
                 }
-                tracing::warn!("the keeper has gone; trying again");
+                tracing::warn!("lost the VIP keeper; reconnecting");
             }
             tokio::time::sleep(RECONNECT).await;
         }

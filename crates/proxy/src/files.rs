@@ -129,7 +129,7 @@ pub(super) fn find(roots: &[PathBuf], asked: &Asked<'_>) -> Option<Found> {
             Err(Errno::NOENT | Errno::NOTDIR) => None,
             Err(error) => {
                 let name = String::from_utf8_lossy(name);
-                tracing::debug!(%error, root = %root.display(), %name, "a file is not served");
+                tracing::debug!(%error, root = %root.display(), %name, "cannot serve a file");
                 None
             }
         })

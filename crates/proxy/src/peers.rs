@@ -151,7 +151,7 @@ impl Trouble {
     fn tell(&mut self, what: &str) {
         if self.0.is_none_or(|at| at.elapsed() > SELDOM) {
             self.0 = Some(Instant::now());
-            tracing::warn!("limits are not shared: {what}");
+            tracing::warn!("not sharing limits with peers: {what}");
         }
     }
 }

@@ -137,7 +137,7 @@ fn lift_descriptor_limit() {
         ..limit
     };
     if let Err(error) = setrlimit(Resource::Nofile, lifted) {
-        tracing::warn!(%error, "the limit of descriptors stays {:?}", limit.current);
+        tracing::warn!(%error, "cannot raise the limit of descriptors: it stays {:?}", limit.current);
     }
 }
 
@@ -227,7 +227,7 @@ async fn supervise(
         .until_told_to_end(&supervisor, log, args.reload.as_ref())
         .await;
     let limit = args.hard_stop_after;
-    tracing::info!("ending: open requests have {limit:?}");
+    tracing::info!("shutting down: requests in flight have {limit:?}");
     tokio::select! {
         () = supervisor.end(args.keeper.is_some(), limit) => {}
         () = signals.until_interrupted() => {}
@@ -370,10 +370,10 @@ impl Signals {
                         _ = self.terminate.recv() => return,
                         _ = self.interrupt.recv() => return,
                     },
-                    None => tracing::info!("there is no file to read again"),
+                    None => tracing::info!("SIGHUP ignored: there is no file to reload"),
                 },
                 _ = self.others.recv() => {
-                    tracing::warn!("USR2 does nothing here: HUP reads the file again");
+                    tracing::warn!("SIGUSR2 ignored: SIGHUP reloads the file");
                 }
             }
         }

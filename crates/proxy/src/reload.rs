@@ -100,7 +100,7 @@ impl Reload {
             Ok(Ok(file)) => file,
             Ok(Err(error)) => {
                 let why = gaiola_os::chain(&error);
-                tracing::error!("not reloaded, the former configuration stays: {why}");
+                tracing::error!("not reloaded, the previous configuration stays: {why}");
                 supervisor.count_reload(false);
                 return;
             }
@@ -108,7 +108,7 @@ impl Reload {
         };
         if file.process != self.process {
             tracing::warn!(
-                "workers, admin, control, access_log and hard_stop_after are taken with the next start only"
+                "workers, admin, control, access_log and hard_stop_after take effect at the next start only"
             );
         }
         let config = ProxyConfig {
@@ -118,7 +118,7 @@ impl Reload {
         match supervisor.configure(config).await {
             Ok(revision) => tracing::info!(%revision, file = %self.path.display(), "reloaded"),
             Err(reason) => {
-                tracing::error!("not reloaded, the former configuration stays: {reason}");
+                tracing::error!("not reloaded, the previous configuration stays: {reason}");
             }
         }
     }

@@ -79,7 +79,7 @@ pub(super) struct Worker {
     date: RefCell<(u64, [u8; 29])>,
     /// A second, and how many connections and requests failed in it.
     told: Cell<(u64, u32)>,
-    /// Whether it was said in this second that connections cannot be accepted.
+    /// Whether it was said in this second that cannot accept connections.
     pub(super) unaccepted: Cell<bool>,
 }
 
@@ -171,11 +171,7 @@ impl Worker {
     /// Counts a connection that a limit has refused, and says so.
     pub(super) fn refuse(&self, client: &Client) {
         client.share().refuse();
-        self.tell_closed(
-            client.address,
-            &client.bind,
-            "its limit of connections is reached",
-        );
+        self.tell_closed(client.address, &client.bind, "connection limit reached");
     }
 
     /// Counts a connection that is closed before anything was asked on it, and says why.
@@ -187,7 +183,7 @@ impl Worker {
     /// Says why a connection is closed.
     pub(super) fn tell_closed(&self, peer: IpAddr, bind: &Address, reason: &str) {
         if self.may_tell() {
-            tracing::info!(%peer, %bind, reason, "a connection is closed");
+            tracing::info!(%peer, %bind, reason, "connection closed");
         }
     }
 
@@ -200,14 +196,14 @@ impl Worker {
         reason: &str,
     ) {
         if !self.log.has_reasons && self.may_tell() {
-            tracing::info!(%peer, %bind, status, request_id, reason, "a request failed");
+            tracing::info!(%peer, %bind, status, request_id, reason, "request failed");
         }
     }
 
     /// Says why the system has no connection for us, though clients wait.
     pub(super) fn tell_unaccepted(&self, bind: &Address, error: rustix::io::Errno) {
         if !self.unaccepted.replace(true) {
-            tracing::warn!(%bind, %error, "connections cannot be accepted");
+            tracing::warn!(%bind, %error, "cannot accept connections");
         }
     }
 
@@ -215,11 +211,7 @@ impl Worker {
     pub(super) fn tell_full(&self, frontend: &FrontendShare, maxconn: u32) {
         if frontend.may_tell(self.started.elapsed().as_secs()) {
             let frontend = &*frontend.name;
-            tracing::warn!(
-                frontend,
-                maxconn,
-                "it has its maxconn: further connections wait"
-            );
+            tracing::warn!(frontend, maxconn, "maxconn reached: new connections wait");
         }
     }
 
@@ -227,7 +219,7 @@ impl Worker {
     pub(super) fn tell_cut_off(&self) {
         let busy = self.sessions.busy();
         for (peer, bind) in busy.iter().take(100) {
-            tracing::warn!(%peer, %bind, "cut off: the proxy has ended");
+            tracing::warn!(%peer, %bind, "cut off: the proxy has shut down");
         }
         if !busy.is_empty() {
             let count = busy.len();
@@ -252,7 +244,7 @@ impl Worker {
         }
         self.told.set((now, 0));
         if let Some(count) = count.checked_sub(TOLD).filter(|count| *count > 0) {
-            tracing::info!(count, "as many further connections and requests failed");
+            tracing::info!(count, "suppressed similar messages");
         }
     }
 

@@ -101,7 +101,7 @@ async fn reaches(vip: Ipv4Addr, limit: Duration, is: impl Fn(&VipState) -> bool)
         }
         sleep(LOOK_AGAIN).await;
     }
-    tracing::warn!("the keeper does not answer about {vip}");
+    tracing::warn!("the keeper does not report on {vip}");
     false
 }
 

@@ -31,7 +31,7 @@ impl KeeperFile {
         }
         match write_json(&path(), &config) {
             Ok(()) => *self.0.borrow_mut() = Some(config),
-            Err(error) => tracing::error!("cannot tell the keeper: {error}"),
+            Err(error) => tracing::error!("cannot write the keeper's configuration: {error}"),
         }
     }
 

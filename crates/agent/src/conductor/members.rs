@@ -44,7 +44,7 @@ pub(super) async fn step(
         // A member that has just come counts as unhealthy for a few seconds, and etcd then changes nothing.
         Err(error @ (StoreError::Refused { .. } | StoreError::Unreachable { .. })) => {
             let why = gaiola_os::chain(&error);
-            tracing::info!("the store's members must wait: {why}");
+            tracing::info!("store membership unchanged for now: {why}");
             Ok(Step::Later)
         }
         taken => taken,

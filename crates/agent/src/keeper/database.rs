@@ -145,7 +145,7 @@ impl Keeper {
             Ok(Some(order)) => order,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(%error, "cannot read the order; the last one stays in force");
+                tracing::warn!(%error, "cannot read the order; the previous one stays in force");
                 return;
             }
         };
@@ -180,7 +180,7 @@ impl Keeper {
         }
         self.clones = Some(order.clones);
         if watch::follows_another(&order).await {
-            tracing::warn!(data = %order.data.display(), "setting the data directory aside; the primary is cloned anew");
+            tracing::warn!(data = %order.data.display(), "setting the data directory aside; the primary will be cloned");
             self.stop().await;
             if let Err(error) = aside::set_aside(order.data.clone(), order.aside()).await {
                 tracing::error!(%error, "cannot set the data directory aside");
@@ -227,7 +227,7 @@ impl Keeper {
         tracing::warn!(
             reason,
             ?delay,
-            "Patroni and PostgreSQL do not run; they are started again after the delay"
+            "Patroni and PostgreSQL have ended; restarting them after the delay"
         );
         self.report(KeeperState::Failed(reason));
     }

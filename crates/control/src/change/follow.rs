@@ -52,7 +52,7 @@ pub(super) async fn follow(
             listens &= steps.say_nothing().await.is_ok();
         }
         if !listens {
-            return refused(Exit::Failed, "nobody waits for this change any more");
+            return refused(Exit::Failed, "the client of this change has gone");
         }
         let observed: Vec<&Observed> = view.observed.values().map(|(_, seen)| &**seen).collect();
         let sight = is_seen.then_some(Sight {

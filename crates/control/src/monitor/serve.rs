@@ -62,7 +62,7 @@ fn look_up(site: &Site, request: &Request<Incoming>, port: u16) -> Answer {
 
 fn status_page(site: &Site) -> Answer {
     let (status, figures) = (status(site), site.traffic.figures());
-    // Generation 0: the store has told nothing yet.
+    // Generation 0: nothing has been read from the store yet.
     let known = Some(&status).filter(|status| status.generation.desired > 0);
     let now = jiff::Timestamp::now()
         .strftime("%Y-%m-%d %H:%M:%S UTC")

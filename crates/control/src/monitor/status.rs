@@ -75,7 +75,7 @@ fn unknown(site: &Site) -> Status {
         schema: SCHEMA,
         site: site.name.clone(),
         healthy: false,
-        missing: vec!["the store has told nothing yet".into()],
+        missing: vec!["nothing has been read from the store yet".into()],
         warnings: Vec::new(),
         may_fail: Vec::new(),
         waiting: Vec::new(),

@@ -131,7 +131,7 @@ fn nothing_is_concluded_before_the_store_has_reported_the_change() {
     let Next::Late(missing) = follow.step(Time::ZERO + LIMIT, None) else {
         panic!("it waits for ever");
     };
-    assert_eq!(missing, ["the store has not told this change yet"]);
+    assert_eq!(missing, ["the store has not reported this change yet"]);
 }
 
 #[test]

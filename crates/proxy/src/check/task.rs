@@ -113,7 +113,7 @@ impl Watching {
     fn lose(&self) {
         tracing::warn!(
             server = self.name,
-            "no connection is made: its idle connections are closed"
+            "cannot connect: closing its idle connections"
         );
         self.seen.losses.set(self.seen.losses.get() + 1);
         self.changed.notify_one();

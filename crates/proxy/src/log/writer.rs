@@ -133,7 +133,7 @@ impl Writer {
         match self.sink.write(batch) {
             Ok(()) if self.missing > 0 => {
                 let lost = std::mem::take(&mut self.missing);
-                tracing::info!(lost, "the access log is written again");
+                tracing::info!(lost, "the access log can be written again");
             }
             Ok(()) => {}
             Err((lost, error)) => {
@@ -241,7 +241,7 @@ impl LogFile {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
             if let Err(error) = std::fs::rename(&self.path, old) {
-                tracing::warn!(%error, "the access log cannot be moved");
+                tracing::warn!(%error, "cannot rotate the access log");
             }
             self.again();
         } else {
@@ -252,7 +252,7 @@ impl LogFile {
     /// Opens what has the name now; what was open stays where that fails.
     fn again(&mut self) {
         if let Err(error) = self.reopen() {
-            tracing::warn!(%error, "the access log cannot be opened");
+            tracing::warn!(%error, "cannot open the access log");
         }
     }
 

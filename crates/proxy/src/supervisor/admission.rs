@@ -86,9 +86,9 @@ impl Supervisor {
                 if lapse > now || self.lapses.borrow().get(&local) != Some(&lapse) {
                     continue;
                 }
-                tracing::warn!("whoever handed {local} over has ended: it is served again");
+                tracing::warn!("the hand-over of {local} was not finished: serving it again");
                 if let Err(reason) = self.set_admission(local, Admission::Accept, now) {
-                    tracing::warn!("{local} is not served again: {reason}");
+                    tracing::warn!("cannot serve {local} again: {reason}");
                 }
             }
         }
@@ -128,7 +128,7 @@ impl Supervisor {
         if filter {
             for listener in &self.orders().listeners {
                 if let Err(error) = listener.refuse_all() {
-                    tracing::warn!(%error, "new connections cannot be left unanswered");
+                    tracing::warn!(%error, "cannot hold back new connections");
                 }
             }
         }

@@ -33,7 +33,7 @@ impl Supervisor {
                 member.end_sessions();
             }
         }
-        tracing::info!(backend, server, "its sessions are ended by an operator");
+        tracing::info!(backend, server, "sessions ended by an operator");
         let seq = self.publish(|_| {});
         self.applied(seq).await
     }

@@ -25,7 +25,7 @@ pub(super) fn tell(before: &Orders, after: &Orders) {
             Standing::Served => tracing::info!(backend, "a server takes traffic again"),
             Standing::Panics => tracing::error!(
                 backend,
-                "checks have taken out so many servers that those which accept connections serve all the same"
+                "checks failed for so many servers that those which still accept connections keep serving"
             ),
             Standing::OnSpares => tracing::warn!(backend, "only spare servers take traffic"),
             Standing::Empty => tracing::error!(backend, "no server takes traffic"),

@@ -44,7 +44,7 @@ impl Logs {
         self.next = now + INTERVAL;
         for path in &self.paths {
             if let Err(error) = cut(path, LIMIT) {
-                tracing::warn!(%error, path = %path.display(), "cannot bound a log");
+                tracing::warn!(%error, path = %path.display(), "cannot rotate a log");
             }
         }
     }

@@ -170,7 +170,7 @@ fn api(order: &KeeperDatabase) -> Option<Api> {
     match pki::client_config(&order.pki) {
         Ok(tls) => Some(Api::new(Client::new(Some(tls)))),
         Err(error) => {
-            tracing::warn!(%error, "Patroni's API is not asked: that needs a certificate");
+            tracing::warn!(%error, "not polling Patroni's API: no certificate");
             None
         }
     }

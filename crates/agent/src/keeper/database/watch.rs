@@ -175,7 +175,7 @@ fn open_store(order: &KeeperDatabase, leadership: &Leadership) -> Option<Store> 
             ..store::Settings::new(members, Some(tls))
         })),
         Err(error) => {
-            tracing::warn!(%error, "the leader key is not read: that needs a certificate");
+            tracing::warn!(%error, "not reading the leader key: no certificate");
             None
         }
     }

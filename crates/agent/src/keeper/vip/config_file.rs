@@ -52,7 +52,7 @@ impl ConfigFile {
         self.text = Some(text);
         self.problem = config.as_ref().err().cloned().unwrap_or_default();
         if !self.problem.is_empty() {
-            tracing::warn!(problem = self.problem, "keeper.json is not used");
+            tracing::warn!(problem = self.problem, "ignored keeper.json");
         }
         config.ok()
     }

@@ -139,7 +139,7 @@ impl Network {
             Ok(socket) => {
                 self.kept.insert(vip, socket);
             }
-            Err(error) => tracing::warn!(%error, %vip, "cannot keep new connections"),
+            Err(error) => tracing::warn!(%error, %vip, "cannot hold back new connections"),
         }
     }
 
@@ -155,11 +155,11 @@ impl Network {
         {
             let sent = tcp::fill_in_checksum(packet).map(|()| kept.send(packet));
             if let Some(Err(error)) = sent {
-                tracing::debug!(%error, %vip, "cannot pass a connection on");
+                tracing::debug!(%error, %vip, "cannot forward a connection");
             }
             passed_on += 1;
         }
-        tracing::info!(%vip, connections = passed_on, "passed on");
+        tracing::info!(%vip, connections = passed_on, "forwarded held connections");
     }
 
     /// Whether an earlier keeper's lease of the address still runs.

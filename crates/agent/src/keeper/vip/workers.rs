@@ -96,7 +96,7 @@ impl Workers {
         match epoll::wait(&self.ready, spare_capacity(&mut events), Some(&at_once)) {
             Ok(_) => events.iter().map(|event| event.data.u64()).collect(),
             Err(error) => {
-                tracing::debug!(%error, "cannot tell which worker beats");
+                tracing::debug!(%error, "cannot identify the worker of a heartbeat");
                 Vec::new()
             }
         }

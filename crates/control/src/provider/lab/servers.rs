@@ -266,7 +266,7 @@ pub async fn stop(lab: &Lab, server: ServerName) {
     lab.hardware.borrow().shut_down(server);
     if timeout(STOP_LIMIT, hardware::died(&process)).await.is_err() {
         tracing::warn!(
-            "{server} did not stop within {} s: its power is cut",
+            "{server} did not stop within {} s: cutting its power",
             STOP_LIMIT.as_secs()
         );
         lab.hardware.borrow_mut().cut_power(server);
