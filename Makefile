@@ -2,7 +2,7 @@
 # test runner, such as a filter), SEED and SEEDS (of the simulation), TARGET and TIME (of the fuzzers, in seconds), BENCH (more arguments of
 # bench/run), MINUTES (of the soak).
 
-.PHONY: up test check sim fuzz e2e bench outside soak
+.PHONY: up test check sim fuzz e2e bench outside soak nightly
 
 # A toolchain that rustup has just installed is found, and binaries are where the lines below look for them.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -28,8 +28,16 @@ fuzz:
 
 e2e:
 	scripts/setup test
-	scripts/build release
+	scripts/build quick
 	scripts/e2e
+
+# What takes too long for each change, in under an hour: simulation, fuzzers, a soak, other programs' clients, every drill.
+nightly:
+	$(MAKE) sim SEEDS=10000
+	$(MAKE) fuzz TIME=30
+	$(MAKE) soak MINUTES=10
+	$(MAKE) outside
+	$(MAKE) e2e
 
 bench:
 	cd bench && python3 -B -m unittest -q harness.test_verdict

@@ -12,6 +12,7 @@ pub mod resources;
 pub mod room;
 pub mod serve;
 pub mod signal;
+pub mod skip;
 pub mod socket;
 pub mod stderr;
 

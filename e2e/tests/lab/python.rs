@@ -55,7 +55,10 @@ impl Writes {
 #[test]
 fn pages_and_reads_go_on_while_writes_wait_for_the_database() {
     if !Path::new(GUNICORN).exists() {
-        println!("SKIPPED: no {GUNICORN}; scripts/setup test installs it");
+        gaiola_os::skip::skipped(
+            "pages_and_reads_go_on_while_writes_wait_for_the_database",
+            &format!("no {GUNICORN}; scripts/setup test installs it"),
+        );
         return;
     }
     let site = site();

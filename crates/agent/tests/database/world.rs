@@ -2,6 +2,7 @@
 
 use crate::INSIDE;
 use gaiola_agent::engine::find_tools;
+use gaiola_os::skip::skipped;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -10,11 +11,11 @@ use std::{env, fs};
 /// Runs one test of this binary anew in namespaces of its own, and fails with it.
 pub(crate) fn enter(test: &str) {
     if let Err(missing) = find_tools() {
-        println!("SKIPPED: {missing}");
+        skipped(test, &missing.to_string());
         return;
     }
     if Command::new("etcd").arg("--version").output().is_err() {
-        println!("SKIPPED: no etcd in PATH");
+        skipped(test, "no etcd in PATH");
         return;
     }
     if !unshare()
@@ -22,7 +23,7 @@ pub(crate) fn enter(test: &str) {
         .status()
         .is_ok_and(|status| status.success())
     {
-        println!("SKIPPED: no right to make namespaces here");
+        skipped(test, "no right to make namespaces here");
         return;
     }
     let status = unshare()

@@ -56,8 +56,9 @@ fn ownership_passes_to_keepalived_and_back() {
         .output()
         .is_err()
     {
-        eprintln!(
-            "SKIPPED keepalived::ownership_passes_to_keepalived_and_back: keepalived is not installed"
+        gaiola_os::skip::skipped(
+            "keepalived::ownership_passes_to_keepalived_and_back",
+            "keepalived is not installed",
         );
         return;
     }

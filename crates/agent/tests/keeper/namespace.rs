@@ -1,5 +1,6 @@
 //! Runs a test in namespaces of its own: nothing it does to the network, and no process it starts, outlives it.
 
+use gaiola_os::skip::skipped;
 use std::process::Command;
 
 const INSIDE: &str = "GAIOLA_TEST_INSIDE_NAMESPACE";
@@ -11,7 +12,10 @@ pub(crate) fn isolated(test: &str, body: impl FnOnce()) {
         return body();
     }
     if !unshare().arg("true").status().is_ok_and(|it| it.success()) {
-        eprintln!("SKIPPED {test}: no right to make user and network namespaces with unshare(1)");
+        skipped(
+            test,
+            "no right to make user and network namespaces with unshare(1)",
+        );
         return;
     }
     let status = unshare()

@@ -72,9 +72,9 @@ fn gaiola_does_what_haproxy_did() {
 #[test]
 fn haproxy_does_what_was_recorded() {
     let Some(version) = Haproxy::version() else {
-        println!(
-            "SKIPPED: there is no haproxy here, so that nobody looked whether haproxy.txt is what HAProxy does. \
-             `scripts/setup test` installs it."
+        gaiola_os::skip::skipped(
+            "haproxy_does_what_was_recorded",
+            "no haproxy here: `scripts/setup test` installs it",
         );
         return;
     };

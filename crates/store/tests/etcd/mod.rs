@@ -20,7 +20,7 @@ pub(crate) fn installed(test: &str) -> Option<Program> {
     match etcd::find() {
         Ok(program) => Some(program),
         Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
+            gaiola_os::skip::skipped(test, &error.to_string());
             None
         }
     }
