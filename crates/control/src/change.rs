@@ -21,6 +21,7 @@ use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError};
 use release::{make_release, with_certificates};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -44,88 +45,132 @@ pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps)
     }
 }
 
-/// Writes what is wanted, and tells since which revision that is desired.
+/// What a change is carried out with.
+struct Work<'a> {
+    site: &'a Rc<Site>,
+    deadline: Instant,
+    steps: &'a mut Steps,
+}
+
+/// Writes what is wanted, and returns the revision since which that is desired.
 async fn begin(
     site: &Rc<Site>,
     change: Change,
     deadline: Instant,
     steps: &mut Steps,
 ) -> Result<Revision, Outcome> {
+    let mut work = Work {
+        site,
+        deadline,
+        steps,
+    };
     match change {
         Change::Apply {
             config,
             file,
             folder,
             yes,
-        } => {
-            site.provider.retry();
-            let config = Box::new(with_certificates(site, *config, &folder).await?);
-            if is_new(site, deadline).await? {
-                return found(site, *config, &file, &folder, deadline, steps).await;
-            }
-            let (store, at, held) = desired(site, deadline, steps).await?;
-            let wanted = merge::merge(&held.applied, &held.config, &config);
-            refuse(&held.config, &wanted, yes)?;
-            let last = Some(held.release.clone());
-            let release = make_release(site, &config, &folder, &file, last, steps).await?;
-            let failed = site
-                .order
-                .borrow()
-                .as_ref()
-                .is_some_and(|order| order.placement.failed.is_some());
-            let new = Desired {
-                applied: *config,
-                config: wanted,
-                release,
-                attempt: held.attempt + u64::from(failed),
-                ..held.clone()
-            };
-            refuse_all_drained(&new.config, &new.drained)?;
-            if new == held {
-                return Ok(at);
-            }
-            store_desired(site, &store, at, new).await
+        } => work.apply(*config, &file, &folder, yes).await,
+        Change::Scale { to, yes } => work.scale(&to, yes).await,
+        Change::Drain(server) => work.set_drained(server, true).await,
+        Change::Undrain(server) => work.set_drained(server, false).await,
+        Change::Restart(what) => work.restart(&what).await,
+    }
+}
+
+impl Work<'_> {
+    /// What is desired now, as soon as the store reports it.
+    async fn desired(&mut self) -> Result<(Store, Revision, Desired), Outcome> {
+        desired(self.site, self.deadline, self.steps).await
+    }
+
+    async fn apply(
+        &mut self,
+        config: Config,
+        file: &Path,
+        folder: &Path,
+        yes: bool,
+    ) -> Result<Revision, Outcome> {
+        let site = self.site;
+        site.provider.retry();
+        let config = with_certificates(site, config, folder).await?;
+        if is_new(site, self.deadline).await? {
+            return found(site, config, file, folder, self.deadline, self.steps).await;
         }
-        Change::Scale { to, yes } => {
-            let (store, at, held) = desired(site, deadline, steps).await?;
-            let mut config = held.config.clone();
-            for text in &to {
-                let scale: Scale = text
-                    .parse()
-                    .map_err(|error: merge::ScaleError| refused(Exit::Usage, error.to_string()))?;
-                config = merge::scale(&config, &scale)
-                    .map_err(|error| refused(Exit::Usage, error.to_string()))?;
-            }
-            refuse(&held.config, &config, yes)?;
-            if config == held.config {
-                return Ok(at);
-            }
-            let kept: BTreeSet<ServerName> = config.server_names().collect();
-            let drained = held.drained.intersection(&kept).copied().collect();
-            refuse_all_drained(&config, &drained)?;
-            store_desired(
-                site,
-                &store,
-                at,
-                Desired {
-                    config,
-                    drained,
-                    ..held
-                },
-            )
-            .await
+        let (store, at, held) = self.desired().await?;
+        let wanted = merge::merge(&held.applied, &held.config, &config);
+        refuse(&held.config, &wanted, yes)?;
+        let last = Some(held.release.clone());
+        let release = make_release(site, &config, folder, file, last, self.steps).await?;
+        let order = site.order.borrow().clone();
+        let failed = order.is_some_and(|order| order.placement.failed.is_some());
+        let new = Desired {
+            applied: config,
+            config: wanted,
+            release,
+            attempt: held.attempt + u64::from(failed),
+            ..held.clone()
+        };
+        refuse_all_drained(&new.config, &new.drained)?;
+        match new == held {
+            true => Ok(at),
+            false => store_desired(site, &store, at, new).await,
         }
-        Change::Drain(server) => set_drained(site, server, true, deadline, steps).await,
-        Change::Undrain(server) => set_drained(site, server, false, deadline, steps).await,
-        Change::Restart(what) => {
-            let (store, at, held) = desired(site, deadline, steps).await?;
-            let mut new = held.clone();
-            for server in
-                to_restart(&what, &held.config).map_err(|why| refused(Exit::Usage, why))?
-            {
-                *new.restarts.entry(server).or_default() += 1;
-            }
-            store_desired(site, &store, at, new).await
+    }
+
+    async fn scale(&mut self, to: &[String], yes: bool) -> Result<Revision, Outcome> {
+        let (store, at, held) = self.desired().await?;
+        let mut config = held.config.clone();
+        for text in to {
+            let scale: Result<Scale, merge::ScaleError> = text.parse();
+            let scaled = scale.and_then(|scale| merge::scale(&config, &scale));
+            config = scaled.map_err(|error| refused(Exit::Usage, error.to_string()))?;
+        }
+        refuse(&held.config, &config, yes)?;
+        if config == held.config {
+            return Ok(at);
+        }
+        let kept: BTreeSet<ServerName> = config.server_names().collect();
+        let drained = held.drained.intersection(&kept).copied().collect();
+        refuse_all_drained(&config, &drained)?;
+        let new = Desired {
+            config,
+            drained,
+            ..held
+        };
+        store_desired(self.site, &store, at, new).await
+    }
+
+    async fn restart(&mut self, what: &str) -> Result<Revision, Outcome> {
+        let (store, at, held) = self.desired().await?;
+        let servers = to_restart(what, &held.config);
+        let mut new = held;
+        for server in servers.map_err(|why| refused(Exit::Usage, why))? {
+            *new.restarts.entry(server).or_default() += 1;
+        }
+        store_desired(self.site, &store, at, new).await
+    }
+
+    async fn set_drained(
+        &mut self,
+        server: ServerName,
+        drained: bool,
+    ) -> Result<Revision, Outcome> {
+        let (store, at, held) = self.desired().await?;
+        if !held.config.server_names().any(|name| name == server) {
+            return Err(refused(Exit::Usage, no_server(server)));
+        }
+        if drained && !held.drained.contains(&server) {
+            may_drain(self.site, server)?;
+        }
+        let mut new = held;
+        let changed = match drained {
+            true => new.drained.insert(server),
+            false => new.drained.remove(&server),
+        };
+        match changed {
+            true => store_desired(self.site, &store, at, new).await,
+            false => Ok(at),
         }
     }
 }
@@ -237,33 +282,6 @@ async fn store_desired(
             Exit::Failed,
             format!("cannot write what is desired: {}", gaiola_os::chain(&error)),
         )),
-    }
-}
-
-async fn set_drained(
-    site: &Rc<Site>,
-    server: ServerName,
-    drained: bool,
-    deadline: Instant,
-    steps: &mut Steps,
-) -> Result<Revision, Outcome> {
-    let (store, at, held) = desired(site, deadline, steps).await?;
-    if !held.config.server_names().any(|name| name == server) {
-        return Err(refused(Exit::Usage, no_server(server)));
-    }
-    if drained && !held.drained.contains(&server) {
-        may_drain(site, server)?;
-    }
-    let mut new = held.clone();
-    let changed = if drained {
-        new.drained.insert(server)
-    } else {
-        new.drained.remove(&server)
-    };
-    if changed {
-        store_desired(site, &store, at, new).await
-    } else {
-        Ok(at)
     }
 }
 
