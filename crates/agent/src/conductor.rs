@@ -8,7 +8,7 @@ use crate::state::Boot;
 use gaiola_core::rollout::{self, Facts};
 use gaiola_model::event::{Severity, Subject};
 use gaiola_model::placement::{Desired, Placement, Revision};
-use gaiola_model::{ServerName, Time};
+use gaiola_model::{Config, ServerName, Time};
 use gaiola_store::events::Events;
 use gaiola_store::view::{Keys, View};
 use gaiola_store::{Expected, Store, StoreError, Term, Txn, to_json};
@@ -17,14 +17,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-/// The longest between two looks.
-const LOOK: Duration = Duration::from_secs(5);
-/// Between two steps of the store's members.
-const MEMBERS_LATER: Duration = Duration::from_millis(500);
-/// The shortest wait between two looks.
+/// The longest poll interval: whatever changes in the store is seen at once.
+const POLL: Duration = Duration::from_secs(5);
+/// The shortest one.
 const SHORTEST: Duration = Duration::from_millis(50);
-/// The longest between two looks at the store's members: a change by a conductor whose term was over is seen by the next look.
-const MEMBERS_LOOK: Duration = Duration::from_secs(60);
+/// Between two steps of the store's membership.
+const MEMBERS_STEP: Duration = Duration::from_millis(500);
+/// Poll interval for the store's members: it finds changes by a conductor whose term was over.
+const MEMBERS_POLL: Duration = Duration::from_secs(60);
+/// How often old events are pruned.
+const PRUNE: Duration = Duration::from_secs(60);
 
 /// Conducts until the term is over or the store does not answer.
 pub(super) async fn run(
@@ -34,149 +36,184 @@ pub(super) async fn run(
     term: &Term,
     mut view: watch::Receiver<View>,
 ) -> StoreError {
-    let started = Instant::now();
-    let mut facts = Facts::default();
-    let mut waiting = String::new();
-    let mut stored = Revision(0);
-    let mut pruned = None;
-    let mut lost = BTreeSet::new();
-    // The file's wish, the placement and the lost voters for which the store's members are as they should be.
-    let mut members_done = None;
-    let mut members_at = Instant::now();
-    let events = Events::new(store.clone(), &boot.site);
+    let mut conductor = Conductor {
+        store,
+        keys,
+        term,
+        events: Events::new(store.clone(), &boot.site),
+        started: Instant::now(),
+        facts: Facts::default(),
+        waiting: String::new(),
+        stored: Revision(0),
+        pruned: None,
+        lost: BTreeSet::new(),
+        members: Membership {
+            settled: None,
+            due: Instant::now(),
+        },
+    };
     loop {
         let seen = view.borrow_and_update().clone();
-        let mut deadline = LOOK;
-        if let (Some((_, desired)), Some((at, placement))) = (&seen.desired, &seen.placement) {
-            let now = Time::from_start(started.elapsed());
-            // After a write, nothing is decided until that write has come back by the watch.
-            if seen.is_current() && *at >= stored {
-                let observed = seen
-                    .observed
-                    .iter()
-                    .map(|(server, (_, observed))| (*server, (**observed).clone()))
-                    .collect();
-                facts.over.clone_from(&seen.over);
-                facts.look(now, placement, *at, observed);
-                if let Err(error) = tell_losses(&events, placement, &facts, &mut lost).await {
-                    return error;
-                }
-                facts.store_members = placement.store.iter().copied().collect();
-                match step(
-                    store,
-                    keys,
-                    term,
-                    desired,
-                    placement,
-                    *at,
-                    &facts,
-                    &mut waiting,
-                )
-                .await
-                {
-                    Ok(revision) => stored = stored.max(revision),
-                    // Another placement stands, and is told in a moment.
-                    Err(StoreError::CompareAndSwap { .. }) => {
-                        stored = stored.max(Revision(at.0 + 1))
-                    }
-                    Err(error) => return error,
-                }
-                let next = facts.next_deadline(placement.config.app.grace);
-                deadline = next.map_or(LOOK, |next| next - now).clamp(SHORTEST, LOOK);
-                let (config, members) = (placement.config.clone(), placement.store.clone());
-                let members_for = Some((config, members, facts.lost_voters()));
-                if members_done != members_for {
-                    members_at = members_at.min(Instant::now() + MEMBERS_LATER);
-                }
-                let may_move = stored <= *at && !facts.store_in_doubt;
-                if may_move && Instant::now() >= members_at {
-                    let moved = move_members(store, keys, term, placement, *at, &facts).await;
-                    (members_done, members_at) = (None, Instant::now() + MEMBERS_LATER);
-                    match moved {
-                        Ok(Moved::Done) => {
-                            members_done = members_for;
-                            members_at = Instant::now() + MEMBERS_LOOK;
-                        }
-                        Ok(Moved::Later) => {}
-                        Ok(Moved::Named(revision)) => stored = revision,
-                        Err(StoreError::CompareAndSwap { .. }) => {}
-                        Err(error) => return error,
-                    }
-                }
-                if may_move {
-                    let due = members_at.saturating_duration_since(Instant::now());
-                    deadline = deadline.min(due).max(SHORTEST);
-                }
-            }
-        }
-        if let Some((_, placement)) = seen.placement.as_ref().filter(|_| seen.is_current())
-            && let Err(error) = tickets::renew(store, keys, term, placement, &seen).await
-        {
-            return error;
-        }
-        if pruned.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(60)) {
-            pruned = Some(Instant::now());
-            if let Err(error) = events.prune().await {
-                return error;
-            }
-        }
-        if let Ok(Err(_)) = timeout(deadline, view.changed()).await {
+        let pause = match conductor.turn(&seen).await {
+            Ok(pause) => pause,
+            Err(error) => return error,
+        };
+        if let Ok(Err(_)) = timeout(pause, view.changed()).await {
             std::future::pending::<()>().await;
         }
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one step of the loop above, kept apart so that both can be read"
-)]
-async fn step(
-    store: &Store,
-    keys: &Keys,
-    term: &Term,
-    desired: &Desired,
-    placement: &Placement,
-    at: Revision,
-    facts: &Facts,
-    waiting: &mut String,
-) -> Result<Revision, StoreError> {
-    let next = rollout::next(desired, placement, at, facts);
-    let words: Vec<&str> = next
-        .waiting
-        .iter()
-        .map(|waiting| waiting.text.as_str())
-        .collect();
-    let words = words.join("; ");
-    if *waiting != words {
-        tracing::info!(
-            "waiting: {}",
-            if words.is_empty() {
-                "for nothing"
-            } else {
-                &words
+/// One agent's term as conductor.
+struct Conductor<'a> {
+    store: &'a Store,
+    keys: &'a Keys,
+    term: &'a Term,
+    events: Events,
+    started: Instant,
+    facts: Facts,
+    /// What the last step waited for, in words.
+    waiting: String,
+    /// The last placement of its own: nothing is decided until it has come back by the watch.
+    stored: Revision,
+    /// When old events were last pruned.
+    pruned: Option<Instant>,
+    /// Servers that were reported lost.
+    lost: BTreeSet<ServerName>,
+    members: Membership,
+}
+
+/// The store's members, as far as the conductor has moved them.
+struct Membership {
+    /// For which configuration, members and lost voters they are as they should be.
+    settled: Option<(Config, Vec<ServerName>, BTreeSet<ServerName>)>,
+    /// When they are looked at next.
+    due: Instant,
+}
+
+impl Conductor<'_> {
+    /// Does what there is to do, and returns how long to wait unless the store changes.
+    async fn turn(&mut self, seen: &View) -> Result<Duration, StoreError> {
+        let mut pause = POLL;
+        if let (Some((_, desired)), Some((at, placement))) = (&seen.desired, &seen.placement)
+            && seen.is_current()
+            && *at >= self.stored
+        {
+            pause = self.conduct(seen, desired, placement, *at).await?;
+        }
+        if let Some((_, placement)) = seen.placement.as_ref().filter(|_| seen.is_current()) {
+            tickets::renew(self.store, self.keys, self.term, placement, seen).await?;
+        }
+        if self.pruned.is_none_or(|at| at.elapsed() > PRUNE) {
+            self.pruned = Some(Instant::now());
+            self.events.prune().await?;
+        }
+        Ok(pause)
+    }
+
+    async fn conduct(
+        &mut self,
+        seen: &View,
+        desired: &Desired,
+        placement: &Placement,
+        at: Revision,
+    ) -> Result<Duration, StoreError> {
+        let now = Time::from_start(self.started.elapsed());
+        let observed = seen.observed.iter();
+        let observed = observed.map(|(server, (_, observed))| (*server, (**observed).clone()));
+        self.facts.over.clone_from(&seen.over);
+        self.facts.look(now, placement, at, observed.collect());
+        report_losses(&self.events, placement, &self.facts, &mut self.lost).await?;
+        self.facts.store_members = placement.store.iter().copied().collect();
+        match self.step(desired, placement, at).await {
+            Ok(revision) => self.stored = self.stored.max(revision),
+            // Another placement stands, and comes by the watch in a moment.
+            Err(StoreError::CompareAndSwap { .. }) => {
+                self.stored = self.stored.max(Revision(at.0 + 1));
             }
-        );
-        *waiting = words;
+            Err(error) => return Err(error),
+        }
+        let next = self.facts.next_deadline(placement.config.app.grace);
+        let pause = next.map_or(POLL, |next| next - now).clamp(SHORTEST, POLL);
+        match self.stored <= at && !self.facts.store_in_doubt {
+            true => {
+                self.attend_members(placement, at).await?;
+                let due = self.members.due.saturating_duration_since(Instant::now());
+                Ok(pause.min(due).max(SHORTEST))
+            }
+            false => Ok(pause),
+        }
     }
-    let Some(new) = next.placement else {
-        return Ok(Revision(0));
-    };
-    let revision = put_placement(store, keys, term, &new, at).await?;
-    let events = Events::new(store.clone(), &keys.site);
-    // What goes on after a release was given up is no error.
-    let severity = if next.failed != placement.failed && next.failed.is_some() {
-        Severity::Error
-    } else {
-        Severity::Info
-    };
-    for happened in next.events {
-        tracing::info!("{}", happened.text);
-        let (subject, text) = tell_apart(happened);
-        events
-            .tell(subject, severity, "roll_out.step", text)
-            .await?;
+
+    /// Moves the store's members where that is due.
+    async fn attend_members(
+        &mut self,
+        placement: &Placement,
+        at: Revision,
+    ) -> Result<(), StoreError> {
+        let lost = self.facts.lost_voters();
+        let wanted = Some((placement.config.clone(), placement.store.clone(), lost));
+        if self.members.settled != wanted {
+            self.members.due = self.members.due.min(Instant::now() + MEMBERS_STEP);
+        }
+        if Instant::now() < self.members.due {
+            return Ok(());
+        }
+        let moved = move_members(self.store, self.keys, self.term, placement, at, &self.facts);
+        let moved = moved.await;
+        self.members.settled = None;
+        self.members.due = Instant::now() + MEMBERS_STEP;
+        match moved {
+            Ok(Moved::Done) => {
+                self.members.settled = wanted;
+                self.members.due = Instant::now() + MEMBERS_POLL;
+            }
+            Ok(Moved::Named(revision)) => self.stored = revision,
+            Ok(Moved::Later) | Err(StoreError::CompareAndSwap { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
-    Ok(revision)
+
+    /// One step of the roll-out. Returns the revision of the placement that it has written; 0: none.
+    async fn step(
+        &mut self,
+        desired: &Desired,
+        placement: &Placement,
+        at: Revision,
+    ) -> Result<Revision, StoreError> {
+        let next = rollout::next(desired, placement, at, &self.facts);
+        self.log_waiting(&next.waiting);
+        let Some(new) = next.placement else {
+            return Ok(Revision(0));
+        };
+        let revision = put_placement(self.store, self.keys, self.term, &new, at).await?;
+        // What goes on after a release was given up is no error.
+        let severity = match next.failed != placement.failed && next.failed.is_some() {
+            true => Severity::Error,
+            false => Severity::Info,
+        };
+        for happened in next.events {
+            tracing::info!("{}", happened.text);
+            let (subject, text) = subject_and_text(happened);
+            let reported = self.events.tell(subject, severity, "roll_out.step", text);
+            reported.await?;
+        }
+        Ok(revision)
+    }
+
+    /// Logs what the roll-out waits for, when that changes.
+    fn log_waiting(&mut self, waiting: &[rollout::Waiting]) {
+        let words: Vec<&str> = waiting.iter().map(|waiting| &*waiting.text).collect();
+        let words = words.join("; ");
+        if self.waiting != words {
+            match words.is_empty() {
+                true => tracing::info!("waiting for nothing"),
+                false => tracing::info!("waiting: {words}"),
+            }
+            self.waiting = words;
+        }
+    }
 }
 
 /// How far the store's members are.
@@ -244,8 +281,8 @@ async fn put_placement(
     store.commit(&txn).await
 }
 
-/// Tells which servers have been silent for too long, and which of those are back.
-async fn tell_losses(
+/// Reports which servers have been silent for too long, and which of those are back.
+async fn report_losses(
     events: &Events,
     placement: &Placement,
     facts: &Facts,
@@ -269,8 +306,8 @@ async fn tell_losses(
     Ok(())
 }
 
-/// The log names the subject itself.
-fn tell_apart(happened: rollout::Event) -> (Subject, String) {
+/// Whom an event is about, and its text without that name, which the log has itself.
+fn subject_and_text(happened: rollout::Event) -> (Subject, String) {
     match happened.server {
         Some(server) => {
             let named = happened
