@@ -133,7 +133,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Whether the backlog has connections.
+    /// Whether connections wait in the backlog.
     pub(super) fn has_waiting(&self) -> bool {
         self.sockets.iter().any(|socket| {
             let mut fds = [PollFd::new(socket, PollFlags::IN)];
@@ -158,17 +158,17 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
             socket.set_freebind_v6(true)?;
         }
     }
-    // Accepted connections inherit it, which saves a call for each.
+    // Accepted connections inherit it, which saves a system call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
-/// All addresses of `binds`, which must not name one twice.
+/// All addresses of `binds`, which must be distinct.
 ///
 /// # Errors
-/// The address that is named twice.
+/// The address that occurs twice.
 pub(super) fn addresses<'a>(
     binds: impl Iterator<Item = &'a Bind>,
 ) -> Result<BTreeSet<&'a Address>, &'a Address> {
@@ -181,8 +181,8 @@ pub(super) fn addresses<'a>(
     Ok(all)
 }
 
-/// The classic BPF program that a listening socket runs over each segment, beginning with its TCP header: those with SYN
-/// and without ACK are dropped, if their destination is one of `locals` or `locals` is empty.
+/// The classic BPF program that a listening socket runs on each segment, starting at its TCP header: it drops those
+/// with SYN and without ACK if their destination is one of `locals`, or if `locals` is empty.
 fn program(locals: &[IpAddr]) -> Vec<SockFilter> {
     const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
     const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -207,7 +207,7 @@ fn program(locals: &[IpAddr]) -> Vec<SockFilter> {
             IpAddr::V4(local) => (16, vec![u32::from(*local)]),
             IpAddr::V6(local) => (24, words(*local)),
         };
-        // Each word that differs jumps behind this address' `drop`.
+        // Each word that differs jumps past this address' `drop`.
         let mut left = u8::try_from(words.len() * 2).expect("at most four words");
         for (index, word) in (0..).zip(words) {
             program.push(SockFilter::new(
@@ -243,7 +243,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(200);
 
     fn bound(ip: &str) -> (Listener, SocketAddr) {
-        // A free port is found by binding once without sharing it.
+        // Binding once without sharing finds a free port.
         let address = SocketAddr::new(ip.parse().unwrap(), 0);
         let free = std::net::TcpListener::bind(address).unwrap();
         let address = free.local_addr().unwrap();
