@@ -1,5 +1,6 @@
-//! Small messages that leave together. If each left as soon as one request was done, it would wake its receiver; sent
-//! back to back, many of them wake it only once, and waking costs more than anything else that a small request needs.
+//! Small messages that leave together. Sent between the work on one request and on the next, each would wake its
+//! receiver; sent back to back, many of them wake it only once, and waking costs more than anything else that a small
+//! request needs.
 
 use super::tcp::Tcp;
 use crate::counters::{Apart, Count};

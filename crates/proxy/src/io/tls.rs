@@ -115,7 +115,7 @@ impl TlsStream {
     pub(super) fn end(&mut self) {
         let session = self.session.get_mut();
         if session.carry_out(&Task::Close).is_ok() {
-            // A client without room for it, or that has left, does without.
+            // A peer without room for it, or that has left, does without.
             let _ = session.send_now(&self.tcp);
         }
     }
