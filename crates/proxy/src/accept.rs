@@ -25,10 +25,10 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
-/// After the system refused a connection for want of something of its own (file descriptors, memory).
+/// Pause after accept failed for lack of the system's own resources (file descriptors, memory).
 const BREATH: Duration = Duration::from_millis(50);
 
-/// Accepts until `done`, then what still waits.
+/// Accepts until `done`, then whatever is still in the backlog.
 pub(super) async fn run(worker: Rc<Worker>, socket: OwnedFd, bind: Rc<Address>, done: Rc<Notify>) {
     let socket = match os::socket::watch(socket) {
         Ok(socket) => socket,
@@ -52,7 +52,7 @@ pub(super) async fn run(worker: Rc<Worker>, socket: OwnedFd, bind: Rc<Address>, 
     }
 }
 
-/// Closes idle connections that came in here when others wait for them, on whichever worker, for ever.
+/// Closes idle connections of this bind when others wait for room, on whichever worker. Never returns.
 async fn make_room(worker: &Worker, bind: &Rc<Address>) -> Infallible {
     loop {
         let serving = worker.serving();
@@ -78,7 +78,7 @@ async fn make_room(worker: &Worker, bind: &Rc<Address>) -> Infallible {
     }
 }
 
-/// Accepts what waits, as far as the frontend may have more connections.
+/// Accepts what is in the backlog, as far as the frontend's maxconn allows.
 async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
     loop {
         let serving = worker.serving();
@@ -87,7 +87,7 @@ async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
                 let (frontend, config) = serving.of(frontend);
                 (Arc::clone(&frontend.share), config.maxconn)
             }
-            // It has just been taken out of the configuration: what waits is refused, as what comes later.
+            // The frontend has just been removed: what is in the backlog is refused, like later connections.
             None => return,
         };
         if !share.try_open(limit) {
@@ -109,7 +109,7 @@ async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
     }
 }
 
-/// Errors that concern the one connection only, which has gone already.
+/// Errors of that one connection, which has already gone.
 fn is_the_clients(error: rustix::io::Errno) -> bool {
     use rustix::io::Errno;
     matches!(
@@ -155,7 +155,7 @@ fn begin(
     tokio::task::spawn_local(talk(Rc::clone(worker), client));
 }
 
-/// Whose the connection is, and to which address it came.
+/// The client's address, and the local address it connected to.
 fn addresses(stream: &Stream, bind: &Address, peer: Option<SocketAddrAny>) -> (SocketAddr, IpAddr) {
     let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let (Some(tcp), Address::Tcp(bind)) = (stream.plain(), bind) else {
@@ -201,7 +201,7 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
         }
     }
     if let Some(settings) = worker.tls(&client.bind) {
-        // These futures are large; a connection holds the place for one only while it lasts.
+        // These futures are large; a connection should hold memory for one only while it runs.
         client = match Box::pin(encrypt(client, settings, limit, &worker)).await {
             Some(client) => client,
             None => return,
@@ -217,7 +217,7 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
     }
 }
 
-/// Makes the TLS handshake; `None` when it failed.
+/// Performs the TLS handshake; `None` if it failed.
 async fn encrypt(
     client: Box<Client>,
     settings: Arc<ServerConfig>,
@@ -261,7 +261,7 @@ fn goes_by_name(frontend: &proxy::Frontend) -> bool {
     matches!(&frontend.mode, Mode::Tcp { sni, .. } if !sni.is_empty())
 }
 
-/// Reads as much as tells which server the client asks for. All of it stays to be passed on.
+/// Reads enough to learn the server name. All of it is kept and forwarded.
 async fn read_name(client: &mut Client) -> Result<(), Fault> {
     let mut buffer = client.early.take().unwrap_or_else(Buffer::take);
     loop {
@@ -273,7 +273,7 @@ async fn read_name(client: &mut Client) -> Result<(), Fault> {
                 client.server_name = name;
                 break;
             }
-            // Another protocol, or a client whose TLS the server will refuse.
+            // Another protocol, or a client whose TLS the server will reject.
             Ok(client_hello::Progress::Partial) | Err(_) => break,
         }
     }
@@ -281,7 +281,7 @@ async fn read_name(client: &mut Client) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Reads the PROXY protocol header that must be there.
+/// Reads the mandatory PROXY header.
 async fn read_header(client: &mut Client) -> Result<(), String> {
     let mut buffer = Buffer::take();
     loop {

@@ -8,7 +8,7 @@ use hyper::{Method, Request, StatusCode};
 use std::rc::Rc;
 use tokio::net::TcpListener;
 
-/// Answers for ever.
+/// Serves requests. Never returns.
 pub(super) async fn serve(listener: TcpListener, supervisor: Rc<Supervisor>) {
     serve::tcp(listener, move |request| {
         let answer = respond(&request, &supervisor);

@@ -1,7 +1,7 @@
-//! Names and passwords (RFC 7617).
+//! User names and passwords (RFC 7617).
 //!
-//! Comparing a password with a good hash takes tens of milliseconds on purpose. That is done on threads beside the
-//! workers, few at a time, and what came out is remembered: by a keyed digest, so that no password is kept.
+//! Comparing a password with a good hash takes tens of milliseconds by design. A few threads beside the workers do
+//! this, and the results are cached by a keyed digest, so that no password is kept.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,44 +13,44 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Longest `Authorization` that is looked at.
+/// Longest `Authorization` value that is examined.
 const FIELD_LIMIT: usize = 1024;
 
 /// Highest cost of bcrypt, and most rounds of SHA-crypt: about a second.
 const COST_LIMIT: u32 = 14;
 const ROUNDS_LIMIT: u32 = 1_000_000;
 
-/// Requests that wait for a comparison, those that are compared among them; a further one is told to come again.
+/// Requests waiting for a comparison, including those being compared; further ones are asked to retry.
 const WAITING_LIMIT: usize = 64;
 
-/// As long as one waits for its turn.
+/// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Results that are remembered, right and wrong ones apart; at most twice as many.
+/// Cached results, right and wrong ones apart; up to twice as many.
 const REMEMBERED: usize = 1024;
 
-/// What a request's name and password are worth.
+/// The verdict on a request's name and password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// They are a user's.
+    /// They belong to a user.
     Right,
-    /// They are not, or there are none.
+    /// They do not, or are missing.
     Wrong(&'static str),
-    /// Too many wait for an answer.
+    /// Too many requests wait for a comparison.
     Busy,
 }
 
-/// Compares passwords, for all workers of a process.
+/// Verifies passwords, for all workers of a process.
 pub(super) struct Verifier {
     secret: [u8; 32],
     right: Mutex<Memory>,
     wrong: Mutex<Memory>,
-    /// Room to wait, and room to compare.
+    /// Permits to wait, and permits to compare.
     waiting: Semaphore,
     comparing: Semaphore,
 }
 
-/// Digests, in two generations: when the younger is full it takes the place of the elder.
+/// Digests, in two generations: when the younger one is full, it replaces the older.
 #[derive(Default)]
 struct Memory {
     young: HashMap<[u8; 32], ()>,
@@ -76,7 +76,7 @@ impl Memory {
 }
 
 impl Verifier {
-    /// One that remembers nothing; `secret` is known to nobody else.
+    /// A verifier with an empty cache; `secret` must be known to nobody else.
     pub(super) fn new(secret: [u8; 32]) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -88,7 +88,7 @@ impl Verifier {
         }
     }
 
-    /// Judges what a request's `Authorization` says.
+    /// Verifies a request's `Authorization` field.
     pub(super) async fn verify(&self, auth: &BasicAuth, field: Option<&[u8]>) -> Verdict {
         let Some(field) = field else {
             return Verdict::Wrong("it has no name and password");
@@ -97,7 +97,7 @@ impl Verifier {
             return Verdict::Wrong("its authorization is malformed");
         };
         let known = auth.users.iter().find(|user| user.name.as_bytes() == name);
-        // Whether a name exists is not to be told by the time that the answer takes.
+        // The response time must not reveal whether a name exists.
         let Some(user) = known.or(auth.users.first()) else {
             return Verdict::Wrong("there are no users");
         };
@@ -108,7 +108,7 @@ impl Verifier {
         }
     }
 
-    /// Whether the password is the one of the hash; `None` when that cannot be found out in time.
+    /// Whether the password matches the hash; `None` if that cannot be determined in time.
     async fn compare(&self, hash: &str, password: &[u8]) -> Option<bool> {
         if let Some(digest) = hash.strip_prefix(PLAIN) {
             return Some(is_digest(digest, password));
@@ -120,7 +120,7 @@ impl Verifier {
         let _waiting = self.waiting.try_acquire().ok()?;
         let turn = tokio::time::timeout(PATIENCE, self.comparing.acquire()).await;
         let _turn = turn.ok()?.ok()?;
-        // Another request may have asked the same meanwhile.
+        // Another request may have had the same compared meanwhile.
         if let Some(known) = self.recall(&digest) {
             return Some(known);
         }
@@ -156,7 +156,7 @@ impl Verifier {
     }
 }
 
-/// Name and password of `Basic` and base64.
+/// Decodes name and password of the `Basic` scheme.
 fn parse(field: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     if field.len() > FIELD_LIMIT {
         return None;
@@ -179,7 +179,7 @@ fn is_digest(base64: &str, password: &[u8]) -> bool {
         return false;
     };
     let digest = Sha256::digest(password);
-    // All bytes are looked at, so that time tells nothing.
+    // All bytes are compared, so that the time reveals nothing.
     let differing = digest
         .iter()
         .zip(&wanted)
@@ -194,10 +194,10 @@ fn is_password(hash: &str, password: &[u8]) -> bool {
     }
 }
 
-/// Whether a password could be compared with this.
+/// Checks that a password could be compared with this hash.
 ///
 /// # Errors
-/// What is wrong with it; the hash itself is not told.
+/// What is wrong with it, without the hash itself.
 pub(super) fn check_hash(hash: &str) -> Result<(), String> {
     if let Some(digest) = hash.strip_prefix(PLAIN) {
         return match STANDARD.decode(digest) {
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use gaiola_model::proxy::User;
 
-    /// Each of `secret`, as other programs made them.
+    /// Hashes of `secret`, as made by other programs.
     const HASHES: [&str; 5] = [
         "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW",
         "$5$saltsalt$0IyaXrmV7.sGNS6tirgqHLqX/G.FBvgkYA.lpPdS5sA",

@@ -1,4 +1,4 @@
-//! The sign of life that each worker gives the VIP keeper. It comes from the worker's own event loop, so that a worker
+//! The heartbeat that each worker sends to the VIP keeper. It runs on the worker's own event loop, so that a worker
 //! that hangs falls silent.
 
 use std::io;
@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::net::UnixStream;
 
-/// Between two signs of life, and before trying again to reach a keeper that is not there.
+/// Interval of heartbeats, and of attempts to reach a keeper that is absent.
 const INTERVAL: Duration = Duration::from_millis(50);
 const RECONNECT: Duration = Duration::from_millis(100);
 
-/// Which worker speaks.
+/// The worker that sends heartbeats.
 pub(super) struct Beater<'a> {
     /// The keeper's socket.
     pub(super) keeper: &'a Path,
@@ -21,7 +21,7 @@ pub(super) struct Beater<'a> {
 }
 
 impl Beater<'_> {
-    /// Beats for ever. Dropping it closes the connection, which tells the keeper at once.
+    /// Sends heartbeats. Never returns; dropping it closes the connection, which the keeper notices at once.
     pub(super) async fn beat(self) {
         loop {
             if let Ok(stream) = self.connect().await {
@@ -46,7 +46,7 @@ impl Beater<'_> {
     }
 }
 
-/// A keeper that does not read for a while is no fault: what it has not read is sign enough.
+/// A keeper that does not read for a while is no error: what it has yet to read is heartbeat enough.
 fn beat_once(stream: &UnixStream) -> io::Result<()> {
     match stream.try_write(b".") {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),

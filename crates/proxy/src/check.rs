@@ -1,4 +1,4 @@
-//! Health checks, once a process: a task a member asks when `core::health` says so, and tells what came of it.
+//! Health checks, once per process: a task per member probes it when `core::health` says so, and reports the result.
 
 mod probe;
 mod task;
@@ -21,22 +21,22 @@ use task::{Seen, Watching};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
-/// Reports of workers about one member that wait to be taken in; further ones are forgotten.
+/// Worker reports on one member that are queued; further ones are dropped.
 const INPUTS_LEN: usize = 64;
 
-/// A member that has answered a request within this time is taken to answer.
+/// A member that has answered a request within this time counts as answering.
 const OF_LATE: Duration = Duration::from_secs(5);
 
-/// One member under watch. Dropping it ends its task.
+/// A watched member. Dropping this ends its task.
 pub(super) struct Watched {
     pub(super) member: Arc<Member>,
     check: Option<Check>,
     ejection: Ejection,
-    /// How many requests it had answered when that was looked at last, and when there was one more than before.
+    /// Requests answered as of the last poll, and when the number last rose.
     answers: Cell<(u64, Option<Instant>)>,
-    /// What an operator wants of it.
+    /// The state set by the operator.
     admin: Cell<Admin>,
-    /// How quickly it answers, for the backend to compare.
+    /// Its response times, for the backend to compare.
     pub(super) pace: RefCell<Pace>,
     inputs: mpsc::Sender<Input>,
     seen: Rc<Seen>,
@@ -50,8 +50,8 @@ impl Drop for Watched {
 }
 
 impl Watched {
-    /// Watches a member from now on. `before` is what was known of it until now, which it has at first, the operator's state
-    /// with its time too: [`Self::set_admin`] is called when it is taken over. `changed` is told when it goes up or down.
+    /// Starts watching a member. At first it has what was known from `before`, including the operator's state and its
+    /// age: call [`Self::set_admin`] when it takes over. `changed` is notified when it goes up or down.
     pub(super) fn start(
         member: Arc<Member>,
         admin: Admin,
@@ -100,8 +100,8 @@ impl Watched {
         }
     }
 
-    /// Whether a configuration with this check and `admin` leaves it as it is. Checks over TLS read their certificates
-    /// anew with each configuration.
+    /// Whether a configuration with this check and `admin` leaves it unchanged. Checks over TLS re-read their
+    /// certificates with each configuration.
     pub(super) fn stays_with(
         &self,
         admin: Admin,
@@ -112,20 +112,20 @@ impl Watched {
         self.check.as_ref() == check && self.ejection == ejection && !(tls && check.is_some())
     }
 
-    /// What an operator wants of it from now on; what changes there begins a new time in its state.
+    /// Sets the operator's state; a change restarts the time in that state.
     pub(super) fn set_admin(&self, admin: Admin) {
         if self.admin.replace(admin) != admin {
             self.seen.changed_at.set(Instant::now());
         }
     }
 
-    /// A worker's report.
+    /// Forwards a worker's report.
     pub(super) fn report(&self, input: Input) {
-        // A full queue says the same many times already.
+        // A full queue already has many of the same.
         let _ = self.inputs.try_send(input);
     }
 
-    /// Until the first probe has ended.
+    /// Waits until the first probe has ended.
     pub(super) async fn proven(&self) {
         // The sender lives as long as `self`.
         let _ = self
@@ -136,7 +136,7 @@ impl Watched {
             .await;
     }
 
-    /// Looks whether it has answered requests since the last look.
+    /// Polls whether it has answered requests since the last poll.
     pub(super) fn look_at_answers(&self) {
         let ((before, at), (count, _)) = (self.answers.get(), self.member.answers());
         let at = if count == before {
@@ -147,13 +147,13 @@ impl Watched {
         self.answers.set((count, at));
     }
 
-    /// Whether it has answered requests of late.
+    /// Whether it has answered requests recently.
     pub(super) fn answers(&self) -> bool {
         let (_, at) = self.answers.get();
         at.is_some_and(|at| at.elapsed() <= OF_LATE)
     }
 
-    /// For the workers, but for what is decided for all members of its backend together.
+    /// Its health for the workers, without what is decided for the whole backend.
     pub(super) fn health(&self, slow_start: Option<Duration>) -> orders::Health {
         orders::Health {
             downs: self.counts().downs,
@@ -163,12 +163,12 @@ impl Watched {
         }
     }
 
-    /// What was counted of its health.
+    /// Its health counters.
     pub(super) fn counts(&self) -> HealthCounts {
         self.seen.counts.get()
     }
 
-    /// What part of its weight it takes part with, in sixteenths, and how long until that changes.
+    /// Its current share of its weight, in sixteenths, and the time until that changes.
     pub(super) fn share(&self, slow_start: Option<Duration>) -> (u8, Option<Duration>) {
         match (slow_start, self.seen.up_since.get()) {
             (Some(whole), Some(since)) => balance::slow_start(since.elapsed(), whole),
@@ -181,7 +181,7 @@ impl Watched {
         self.seen.health.borrow().is_up()
     }
 
-    /// How long ago it last went up or down, or into another state of the operator's.
+    /// Time since it last went up or down, or the operator changed its state.
     pub(super) fn changed(&self) -> Duration {
         self.seen.changed_at.get().elapsed()
     }
@@ -191,7 +191,7 @@ impl Watched {
         self.seen.health.borrow().condition()
     }
 
-    /// The last result in words.
+    /// The last result, as text.
     pub(super) fn reason(&self) -> String {
         self.seen.health.borrow().reason().into()
     }

@@ -10,41 +10,41 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A client's connection. It is counted as open until this is dropped.
+/// A client's connection, counted as open until dropped.
 pub(super) struct Client {
     /// The connection.
     pub(super) stream: Stream,
-    /// Whose it is: the peer, or whom its PROXY protocol header names. On a Unix socket 127.0.0.1.
+    /// Client address: the socket's peer, or the source in its PROXY header. 127.0.0.1 on a Unix socket.
     pub(super) address: IpAddr,
     /// The port of `address`; 0 on a Unix socket.
     pub(super) port: u16,
-    /// Where it came from and where it went to, as its PROXY protocol header has it.
+    /// Source and destination from its PROXY header.
     pub(super) ends: Option<(SocketAddr, SocketAddr)>,
-    /// The address of ours that it came to; 0.0.0.0 on a Unix socket.
+    /// Local address it connected to; 0.0.0.0 on a Unix socket.
     pub(super) local: IpAddr,
-    /// The listening address that it was accepted from, which finds its frontend in each configuration.
+    /// Listening address that accepted it, by which its frontend is found in each configuration.
     pub(super) bind: Rc<Address>,
-    /// The server that its TLS ClientHello asks for, where that decides where it goes.
+    /// Server name from its TLS ClientHello, where routing depends on it.
     pub(super) server_name: Option<String>,
-    /// What was read of it beyond a PROXY protocol header.
+    /// Bytes already read beyond any PROXY header.
     pub(super) early: Option<Buffer>,
-    /// What is done on it, for who asks.
+    /// Its entry for session listings.
     pub(super) session: Entered,
     pub(super) open: Open,
 }
 
 impl Client {
-    /// Where it came from and where it went to, as a server is to be told; `None` on a Unix socket.
+    /// Source and destination to pass on to a server; `None` on a Unix socket.
     pub(super) fn carried(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.ends.or_else(|| self.stream.ends())
     }
 
-    /// The frontend that it counts for.
+    /// The frontend whose connections it counts among.
     pub(super) fn share(&self) -> &FrontendShare {
         &self.open.share
     }
 
-    /// Whose it is, for the access log.
+    /// Client address for the access log.
     pub(super) fn logged(&self, frontend: &proxy::Frontend) -> ClientAt {
         match (&*self.bind, self.ends) {
             (Address::Unix(_), None) => {
@@ -57,7 +57,7 @@ impl Client {
     }
 }
 
-/// Counts a connection.
+/// Counts an open connection.
 pub(super) struct Open {
     pub(super) share: Arc<FrontendShare>,
     pub(super) local: Arc<Apart<Count>>,

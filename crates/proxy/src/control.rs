@@ -13,19 +13,19 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-/// Most connections at a time; for a further one that which has asked nothing for longest is closed.
+/// Most connections at a time; beyond it, the one that has been idle longest is closed.
 const CONNECTIONS: usize = 64;
 
-/// Whoever asks has this long to read the answer.
+/// How long a client has to read its reply.
 const REPLY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Longest request: a configuration of some ten thousand servers.
 const LINE_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// Binds the socket, which only its owner may use. One that a dead process left is replaced.
+/// Binds the socket, which only its owner may use. A stale one of a dead process is replaced.
 ///
 /// # Errors
-/// What the system said; `AddrInUse` when a living process answers on it.
+/// The system's error; `AddrInUse` if a living process answers on it.
 pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
     if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -39,7 +39,7 @@ pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
     bound
 }
 
-/// Answers for ever.
+/// Serves requests. Never returns.
 pub(super) async fn serve(listener: UnixListener, supervisor: Rc<Supervisor>) {
     let room = Room::new(CONNECTIONS);
     loop {
@@ -87,7 +87,7 @@ async fn answer(stream: UnixStream, supervisor: &Rc<Supervisor>, guest: &Guest) 
         if too_long {
             return Ok(());
         }
-        // A configuration may have been large.
+        // Frees the memory of a large configuration.
         line.shrink_to(64 * 1024);
     }
 }

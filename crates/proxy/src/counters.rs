@@ -1,5 +1,5 @@
-//! Numbers that a worker counts and others read. Each is written by one thread only, so that counting is an ordinary
-//! addition; readers add the workers' numbers up.
+//! Counters of a worker that other threads read. Each is written by one thread only, so that counting is an ordinary
+//! addition; readers sum over the workers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A number that one thread changes and all may read.
+/// A number that one thread changes and all threads may read.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
 
-/// Numbers in a cache line of their own, apart from what other threads change.
+/// Values in a cache line of their own, apart from what other threads change.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Apart<T>(T);
@@ -32,13 +32,13 @@ impl Count {
         self.0.store(now.wrapping_add(by), Ordering::Release);
     }
 
-    /// Takes `by` away. Only the owning thread may call it.
+    /// Subtracts `by`. Only the owning thread may call it.
     pub(super) fn sub(&self, by: u64) {
         let now = self.0.load(Ordering::Relaxed);
         self.0.store(now.wrapping_sub(by), Ordering::Release);
     }
 
-    /// The number now.
+    /// The current value.
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
@@ -49,13 +49,13 @@ pub(super) const BOUNDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// How many different status codes are counted by themselves; further ones are counted as 0.
+/// How many different status codes are counted individually; further ones are counted as 0.
 const CODES: usize = 24;
 
-/// Buckets, the first ones, that most requests fall into.
+/// The first buckets, which most requests fall into.
 const QUICK: usize = 3;
 
-/// What is counted for requests of one frontend that one server of one backend answered.
+/// Counters of one frontend's requests answered by one server of one backend.
 #[derive(Debug, Default)]
 pub(super) struct Series {
     usual: Apart<Usual>,
@@ -67,7 +67,7 @@ pub(super) struct Series {
     sessions: AtomicU64,
 }
 
-/// What most requests change: one cache line, for with thousands of servers each waits for memory.
+/// What most requests change, in one cache line: with thousands of servers, each line is a cache miss.
 #[derive(Debug, Default)]
 struct Usual {
     code: Code,
@@ -76,7 +76,7 @@ struct Usual {
     bytes: Bytes,
 }
 
-/// Bytes from clients and to them.
+/// Bytes from clients and to clients.
 #[derive(Debug, Default)]
 struct Bytes {
     received: AtomicU64,
@@ -90,7 +90,7 @@ struct Code {
     count: AtomicU64,
 }
 
-/// One thread's addition: no other thread writes.
+/// Addition by the only thread that writes.
 fn bump(number: &AtomicU64, by: u64) {
     number.store(
         number.load(Ordering::Relaxed).wrapping_add(by),
@@ -99,10 +99,10 @@ fn bump(number: &AtomicU64, by: u64) {
 }
 
 impl Series {
-    /// Counts a request that ended with this status after this long. Only the owning thread may call it.
+    /// Counts a request that ended with this status after this time. Only the owning thread may call it.
     pub(super) fn record(&self, status: u16, took: Duration) {
         let status = u64::from(status);
-        // 0 marks a free slot, so a request without an answer is counted apart.
+        // 0 marks a free slot, so a request without a response is counted separately.
         let mut codes = self.codes().filter(|_| status != 0);
         let code = codes.find(|code| {
             let known = code.status.load(Ordering::Relaxed);
@@ -131,46 +131,46 @@ impl Series {
         self.usual.quick.iter().chain(&self.slow)
     }
 
-    /// Counts what came from a client and went to it. Only the owning thread may call it.
+    /// Counts bytes received from a client and sent to it. Only the owning thread may call it.
     pub(super) fn record_bytes(&self, received: u64, sent: u64) {
         bump(&self.usual.bytes.received, received);
         bump(&self.usual.bytes.sent, sent);
     }
 
-    /// Counts a TCP session that has ended, and how often another server was tried. Only the owning thread may call it.
+    /// Counts a TCP session that has ended, and its attempts at further servers. Only the owning thread may call it.
     pub(super) fn record_session(&self, retries: u32) {
         bump(&self.sessions, 1);
         bump(&self.retries, retries.into());
     }
 
-    /// Counts a request that is sent once more. Only the owning thread may call it.
+    /// Counts a retry of a request. Only the owning thread may call it.
     pub(super) fn record_retry(&self) {
         bump(&self.retries, 1);
     }
 
-    /// Counts a request or a session that goes to another server after this one failed. Only the owning thread may call
+    /// Counts a request or session that moves to another server after this one failed. Only the owning thread may call
     /// it.
     pub(super) fn record_redispatch(&self) {
         bump(&self.redispatches, 1);
     }
 }
 
-/// Several workers' [`Series`] added up.
+/// Sum of several workers' [`Series`].
 #[derive(Debug, Default)]
 pub(super) struct SeriesSum {
-    /// Requests by status; 0 where there were too many different ones.
+    /// Requests by status; 0 for those beyond the limit of different ones.
     pub(super) codes: BTreeMap<u64, u64>,
-    /// Requests by duration, one more than there are [`BOUNDS`]; not cumulated.
+    /// Requests by duration, one bucket more than there are [`BOUNDS`]; not cumulative.
     pub(super) buckets: [u64; BOUNDS.len() + 1],
-    /// All durations together, in nanoseconds.
+    /// Sum of all durations, in nanoseconds.
     pub(super) nanos: u64,
-    /// Requests that were sent once more.
+    /// Retries of requests.
     pub(super) retries: u64,
-    /// Requests and sessions that went on to another server.
+    /// Requests and sessions that moved to another server.
     pub(super) redispatches: u64,
     /// TCP sessions.
     pub(super) sessions: u64,
-    /// Bytes from clients and to them.
+    /// Bytes from clients and to clients.
     pub(super) received: u64,
     pub(super) sent: u64,
 }
@@ -208,16 +208,16 @@ pub(super) type SeriesKey = [String; 3];
 /// TLS handshakes with clients.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
-    /// From the beginning.
+    /// Full handshakes.
     full: Count,
-    /// Of a session that was known.
+    /// Resumed sessions.
     resumed: Count,
-    /// That came to nothing.
+    /// Failed handshakes.
     pub(super) failed: Count,
 }
 
 impl Handshakes {
-    /// Counts one that led to a session. Only the owning thread may call it.
+    /// Counts a successful handshake. Only the owning thread may call it.
     pub(super) fn record(&self, resumed: bool) {
         if resumed {
             self.resumed.add(1);
@@ -226,7 +226,7 @@ impl Handshakes {
         }
     }
 
-    /// Each number by its name.
+    /// Each counter with its name.
     pub(super) fn get(&self) -> [(&'static str, u64); 3] {
         [
             ("full", self.full.get()),
@@ -236,19 +236,19 @@ impl Handshakes {
     }
 }
 
-/// Why a client's connection is closed before anything was asked on it.
+/// Why a client's connection is closed before its first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unasked {
-    /// Nothing came in time.
+    /// Nothing arrived before the timeout.
     Silent,
-    /// It does not begin with the PROXY protocol header that it must.
+    /// It lacks the mandatory PROXY header.
     Header,
-    /// It does not say which server it asks for, where that decides where it goes.
+    /// It names no server, although routing depends on that.
     Name,
 }
 
 impl Unasked {
-    /// Each with its name in metrics, in the order of the counts.
+    /// Each with its name in metrics, in the order of the counters.
     pub(super) const ALL: [(Self, &'static str); 3] = [
         (Self::Silent, "silent"),
         (Self::Header, "header"),
@@ -256,38 +256,38 @@ impl Unasked {
     ];
 }
 
-/// Everything one worker counts. The maps are locked when something new is counted and by readers, never for a request.
+/// All counters of one worker. The maps are locked for new entries and by readers, never for a request.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     series: Mutex<BTreeMap<SeriesKey, Arc<Series>>>,
     locals: Mutex<BTreeMap<IpAddr, Arc<Apart<Count>>>>,
-    /// Connections that what was written to has not left yet, for want of room, and that may be closed already.
+    /// Connections, possibly closed already, with written data that has not left for want of room.
     pub(super) late: Arc<Apart<Count>>,
-    /// Lines that found no room in the access log's queue.
+    /// Lines that did not fit into the access log's queue.
     pub(super) lines_dropped: Count,
     pub(super) handshakes: Handshakes,
     unasked: [Count; Unasked::ALL.len()],
 }
 
 impl Counters {
-    /// The count of connections that were closed for this reason before anything was asked.
+    /// The count of connections closed for this reason before their first request.
     pub(super) fn unasked(&self, why: Unasked) -> &Count {
         &self.unasked[why as usize]
     }
 
-    /// The numbers of `key`, made when there are none yet.
+    /// The counters of `key`, created if necessary.
     pub(super) fn series(&self, key: [&str; 3]) -> Arc<Series> {
         let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(key.map(String::from)).or_default())
     }
 
-    /// How many connections to the local address are open on this worker.
+    /// This worker's count of open connections to the local address.
     pub(super) fn local(&self, address: IpAddr) -> Arc<Apart<Count>> {
         let mut all = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(address).or_default())
     }
 
-    /// Adds all series up into `sums`.
+    /// Adds all series to `sums`.
     pub(super) fn add_series(&self, sums: &mut BTreeMap<SeriesKey, SeriesSum>) {
         let all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, series) in all.iter() {
@@ -295,7 +295,7 @@ impl Counters {
         }
     }
 
-    /// Forgets series that only this map knows: nothing leads there any more, and no request in flight adds to them.
+    /// Removes series that only this map holds: nothing leads there any more, and no request in flight adds to them.
     pub(super) fn forget_series(&self) {
         let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, series| Arc::strong_count(series) > 1);

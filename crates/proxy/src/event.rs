@@ -1,21 +1,21 @@
-//! Something that happens now and then, for which many wait while they do other things.
+//! A rare event that many tasks await while they do other work.
 //!
-//! To begin and to stop waiting costs a few instructions and, unlike with the lists of `tokio::sync::Notify`, touches nobody
-//! else who waits: with thousands of connections that was a part of each request's cost.
+//! To begin and to stop waiting costs a few instructions and, unlike with the lists of `tokio::sync::Notify`, touches
+//! no other waiter: with thousands of connections that was a part of each request's cost.
 
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// What happens, on one thread.
+/// The event, on one thread.
 #[derive(Default)]
 pub(super) struct Event {
     times: Cell<u64>,
     waiting: RefCell<Slab<Waker>>,
 }
 
-/// Ready once the event has happened since this was made.
+/// Ready once the event has happened after this was created.
 pub(super) struct Notified<'a> {
     event: &'a Event,
     seen: u64,
@@ -23,7 +23,7 @@ pub(super) struct Notified<'a> {
 }
 
 impl Event {
-    /// Waits from now on, also before it is polled.
+    /// Waits for events from now on, even before its first poll.
     pub(super) const fn notified(&self) -> Notified<'_> {
         Notified {
             event: self,
@@ -37,7 +37,7 @@ impl Event {
         self.times.get()
     }
 
-    /// It happens: everyone who waits is woken.
+    /// Wakes all waiters.
     pub(super) fn notify_all(&self) {
         self.times.set(self.times.get() + 1);
         let mut waiting = self.waiting.borrow_mut();
@@ -94,7 +94,7 @@ mod tests {
         assert!(!is_ready(&mut event.notified()));
     }
 
-    /// One that was made before the event, and not polled until after it.
+    /// Created before the event, and not polled until after it.
     fn event_before(event: &Event) -> Notified<'_> {
         let notified = event.notified();
         event.notify_all();

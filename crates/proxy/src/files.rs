@@ -1,11 +1,11 @@
-//! Static files out of directories, as one more place that answers requests.
+//! Static files from directories, as another place that answers requests.
 //!
-//! A path is decoded and then resolved by the kernel beneath the directory (`openat2`): neither `..`, nor an encoding of
-//! it, nor a symbolic link leads outside. Names that begin with a dot are not served, `.well-known` aside. What cannot
-//! be opened is not there, and the request goes on to the next directory and in the end to the backend.
+//! A path is decoded and then resolved by the kernel beneath the directory (`openat2`): neither `..`, nor an encoding
+//! of it, nor a symbolic link leads outside. Names that begin with a dot are not served, except `.well-known`. What
+//! cannot be opened counts as missing: the request goes to the next directory, and finally to the backend.
 //!
-//! The ETag is strong, made of size and time of change in nanoseconds: files of a release never change in place. Files
-//! are read as the kernel has them; one that is not in memory holds the worker up while the disk is read.
+//! The ETag is strong, made of size and modification time in nanoseconds: files of a release never change in place.
+//! Files are read through the page cache; one that is not cached blocks the worker while the disk is read.
 
 mod answer;
 mod range;
@@ -16,24 +16,24 @@ use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// What a request asks for, as far as files depend on it.
+/// The parts of a request that matter for files.
 pub(super) struct Asked<'a> {
     head: &'a RequestHead,
     buffer: &'a [u8],
     path: &'a [u8],
-    /// Below the directory, decoded and without empty segments; `None`: no file can have such a name.
+    /// Relative to the directory, decoded and without empty segments; `None`: no file can have such a name.
     name: Option<Vec<u8>>,
 }
 
-/// A file, or that a slash is missing after a directory's name.
+/// A file, or a directory requested without its trailing slash.
 pub(super) enum Found {
     /// A regular file.
     File(File),
-    /// The directory that was asked for has an index.
+    /// The requested directory has an index.
     Directory,
 }
 
-/// A regular file that is open.
+/// An open regular file.
 pub(super) struct File {
     fd: OwnedFd,
     size: u64,
@@ -44,8 +44,7 @@ pub(super) struct File {
 }
 
 impl<'a> Asked<'a> {
-    /// What the request `head` at the beginning of `buffer` asks for; `rewritten` is a path to look for instead of its
-    /// own, where it is not empty.
+    /// What the request `head` at the start of `buffer` asks for; `rewritten`, if not empty, replaces its path.
     pub(super) fn new(head: &'a RequestHead, buffer: &'a [u8], rewritten: &'a [u8]) -> Self {
         let path = match rewritten {
             b"" => head.path(buffer),
@@ -98,7 +97,7 @@ fn name(path: &[u8]) -> Option<Vec<u8>> {
     Some(name)
 }
 
-/// Percent-decodes once; `None` for what is malformed, or has a NUL.
+/// Percent-decodes once; `None` if the text is malformed, or contains a NUL.
 fn decode(path: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut bytes = path.iter();
@@ -119,7 +118,7 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// The file that the first of these directories has.
+/// The file from the first of these directories that has it.
 pub(super) fn find(roots: &[PathBuf], asked: &Asked<'_>) -> Option<Found> {
     let name = asked.name.as_deref()?;
     roots
@@ -165,13 +164,13 @@ fn find_in(root: &Path, name: &[u8], asked: &Asked<'_>) -> Result<Option<Found>,
 }
 
 fn open_beneath(root: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    // Without NONBLOCK a FIFO would hold the worker up.
+    // Without NONBLOCK, opening a FIFO would block the worker.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     openat2(root, name, flags, Mode::empty(), resolve)
 }
 
-/// By the name's ending; text is UTF-8.
+/// By file extension; text is UTF-8.
 fn content_type(name: &[u8]) -> (&'static str, bool) {
     let name = String::from_utf8_lossy(name);
     let guessed = mime_guess::from_path(&*name).first_raw();

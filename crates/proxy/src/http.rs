@@ -1,4 +1,4 @@
-//! HTTP/1.1 with a client: one request after another, as they come.
+//! HTTP/1.1 with a client: its requests, one after another.
 
 mod attempt;
 mod body;
@@ -40,24 +40,24 @@ use std::time::{Duration, Instant};
 struct Connection {
     worker: Rc<Worker>,
     client: Box<Client>,
-    /// For what the client does, and for what the server does.
+    /// Timers for what the client does, and for what the server does.
     client_timer: Timer,
     server_timer: Timer,
-    /// Requests so far.
+    /// Number of requests so far.
     served: u64,
-    /// Idle connections to servers that are this client's alone.
+    /// Idle connections to servers that are reserved for this client.
     private: Private,
 }
 
 /// A request whose head has been read.
 struct Pending {
-    /// Begins with the head, unless that is elsewhere; what follows is of the body or of the next request.
+    /// Begins with the head, unless that is elsewhere; then bytes of the body or of the next request.
     buffer: Buffer,
     /// Where the head is.
     text: Text,
     heads: Heads,
     begun: Instant,
-    /// How long it took until its head was there.
+    /// Time until the head was complete.
     took: Duration,
 }
 
@@ -77,13 +77,13 @@ impl Pending {
         }
     }
 
-    /// The head, and its text.
+    /// The head, and the text it refers to.
     fn head(&self) -> (&RequestHead, &[u8]) {
         let head = &self.heads.request;
         (head, self.text.of(&self.buffer, head.len))
     }
 
-    /// Where in the buffer it goes on behind the head.
+    /// Offset in the buffer of what follows the head.
     fn base(&self) -> usize {
         match self.text {
             Text::Front => self.heads.request.len,
@@ -91,14 +91,14 @@ impl Pending {
         }
     }
 
-    /// The head is of use no more but for the log.
+    /// The head is needed for the log only.
     fn give_up_head(&mut self) {
         let text = RefCell::new(std::mem::replace(&mut self.text, Text::Front));
         large::give_up(&text, &self.heads.request);
         self.settle(text.into_inner());
     }
 
-    /// The head is there, or is no more than a digest from now on.
+    /// Sets where the text of the head is; a digest replaces the head, too.
     fn settle(&mut self, mut text: Text) {
         if let Text::Digest(head, _) = &mut text
             && let Some(head) = head.take()
@@ -109,21 +109,22 @@ impl Pending {
     }
 }
 
-/// What follows on a connection.
+/// What follows a request on its connection.
 enum After {
-    /// Another request, of which these bytes are there already.
+    /// Another request, whose first bytes are in this buffer.
     Request(Buffer),
-    /// It is closed once the client has what was written.
+    /// Closes once the client has received what was written.
     Close,
-    /// As `Close`, but the client has said that it sends nothing more.
+    /// As `Close`, but the client has announced that it sends nothing more.
     Finished,
-    /// It is closed at once, so that the client notices that something is missing.
+    /// Closes at once, so that the client notices that something is missing.
     Abort,
-    /// The client has left before an answer began: it is closed at once, and nothing is missing.
+    /// The client left before a response began: closes at once, with nothing missing.
     Left,
 }
 
-/// Whether a head is worth being parsed: of the largest ones not every piece is, or dripping them would cost us much.
+/// Whether to parse the head. Of the largest heads not every piece is parsed, or a client that drips one would cost us
+/// much.
 fn may_have_ended(filled: &[u8], looked_at: usize, limit: usize) -> bool {
     const END: &[u8] = b"\r\n\r\n";
     let is_usual = filled.len() < LIMITS.head || filled.len() >= limit;
@@ -144,7 +145,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     };
     loop {
         let after = match connection.next_request(held.take()).await {
-            // Its future is large; a connection holds the place for it only while there is a request.
+            // The future is large; a connection should hold memory for it only during a request.
             Ok(pending) => Box::pin(request::answer(&mut connection, pending)).await,
             Err(after) => after,
         };
@@ -164,7 +165,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
 }
 
 impl Connection {
-    /// Waits for a request, and reads its head. `held` are the first bytes of it.
+    /// Waits for a request and reads its head. `held` are its first bytes.
     async fn next_request(&mut self, held: Option<Buffer>) -> Result<Pending, After> {
         let terms = self.terms();
         let is_served = terms.is_some();
@@ -213,7 +214,7 @@ impl Connection {
                     let why = "the request's head did not end in time".into();
                     return Err(self.refuse(begun, *b"cR", why, 408).await);
                 }
-                // Of TLS, a part of a record came.
+                // A partial TLS record has arrived.
                 Err(Fault::Deadline) => {
                     self.tell_silent(timeouts.request_head);
                     return Err(After::Close);
@@ -230,7 +231,7 @@ impl Connection {
         }
     }
 
-    /// Answers a request whose head could not be read. A connection holds no place for what this needs.
+    /// Answers a request whose head could not be read. Boxed, so that connections reserve no memory for it.
     fn refuse(
         &mut self,
         begun: Instant,
@@ -243,7 +244,8 @@ impl Connection {
         Box::pin(reply::refuse(self, record, status))
     }
 
-    /// Waits for a request's first byte, without holding a buffer. `is_served`: there is a frontend, as far as is known.
+    /// Waits for a request's first byte, without holding a buffer. `is_served`: whether a frontend exists, as far as is
+    /// known.
     async fn idle(&mut self, timeouts: &ClientTimeouts, mut is_served: bool) -> Result<(), After> {
         let limit = match self.served {
             0 => timeouts.request_head,
@@ -299,13 +301,13 @@ impl Connection {
         }
     }
 
-    /// Whether the connection is to be kept by its frontend while nothing is asked. A new one always has its first request
-    /// served: the client has just sent it, or is about to.
+    /// Whether the frontend keeps the connection while idle. A new one always gets its first request served: the client
+    /// has just sent it, or is about to.
     fn is_wanted(&self) -> bool {
         self.served == 0 || self.worker.admission(self.client.local) != Admission::Refuse
     }
 
-    /// Counts a connection on which nothing was ever asked, and says so.
+    /// Counts and logs a connection that never sent a request.
     fn tell_silent(&self, limit: Duration) {
         if self.served == 0 {
             let reason = format!("nothing came within {} ms", limit.as_millis());
@@ -314,7 +316,7 @@ impl Connection {
         }
     }
 
-    /// Says why a connection broke between two requests, where it is not that the client has gone.
+    /// Logs why a connection broke between two requests, unless the client simply left.
     fn tell_broken(&self, error: std::io::Error) {
         if !matches!(
             error.kind(),
@@ -329,7 +331,7 @@ impl Connection {
         self.terms().map(|(timeouts, _)| timeouts)
     }
 
-    /// How long is waited for the client, and how large a head may be.
+    /// Timeouts for the client, and the size limit of a head.
     fn terms(&self) -> Option<(ClientTimeouts, usize)> {
         let serving = self.worker.serving();
         let (frontend, _) = serving.frontend(&self.client.bind)?;

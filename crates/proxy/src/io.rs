@@ -1,5 +1,5 @@
-//! Sockets and timers as the worker uses them. Everything else in `worker` reaches them through here only, so that
-//! another event loop can take the runtime's place.
+//! Sockets and timers as the worker uses them. Everything else in `worker` reaches them only through here, so that
+//! another event loop can replace the runtime.
 
 mod buffer;
 mod outbox;
@@ -31,21 +31,21 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpSocket, UnixStream};
 
-/// Why a read, a write or a connect did not do what was asked.
+/// Why a read, a write or a connect failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
-    /// It took longer than it may.
+    /// The timeout expired.
     #[error("timed out")]
     Deadline,
     /// The other side has closed.
     #[error("connection closed")]
     Closed,
-    /// The system says why.
+    /// An error of the system.
     #[error(transparent)]
     Os(#[from] io::Error),
 }
 
-/// Reads what there is, at least one byte, into the free part of `sink`.
+/// Reads what is available, at least one byte, into the free part of `sink`.
 pub(super) fn read(
     reader: &mut (impl AsyncRead + Unpin),
     sink: &mut impl Sink,
@@ -63,7 +63,7 @@ pub(super) fn read(
     })
 }
 
-/// Writes all pieces, in order. How many bytes have been written is added to `written` as it goes.
+/// Writes all pieces in order, adding the number of bytes to `written` as it proceeds.
 pub(super) fn write_pieces<'a>(
     writer: &mut (impl AsyncWrite + Unpin),
     pieces: impl Iterator<Item = &'a [u8]> + Clone + Unpin,
@@ -84,10 +84,10 @@ pub(super) fn write_pieces<'a>(
     })
 }
 
-/// Pieces that are written with one call.
+/// Most pieces per write call.
 const PIECES: usize = 16;
 
-/// Writes what there is behind the first `done` bytes. Tells how much was written, and of how much, where that was all.
+/// Writes what follows the first `done` bytes. Returns how much was written, and out of how much if that was all.
 fn poll_write<'a>(
     cx: &mut Context<'_>,
     writer: &mut (impl AsyncWrite + Unpin),
@@ -118,12 +118,12 @@ fn poll_write<'a>(
     written.map_ok(|written| (written, all))
 }
 
-/// Tells the other side that nothing more will be sent.
+/// Shuts down the sending direction.
 pub(super) async fn shutdown(writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     poll_fn(|cx| Pin::new(&mut *writer).poll_shutdown(cx)).await
 }
 
-/// Connects to `address`. Bytes that are not acknowledged for `user` end the connection.
+/// Connects to `address`. Data unacknowledged for `user` ends the connection.
 pub(super) async fn connect(address: &Address, user: Duration) -> io::Result<Stream> {
     let address = match address {
         Address::Tcp(address) => *address,
@@ -140,8 +140,8 @@ pub(super) async fn connect(address: &Address, user: Duration) -> io::Result<Str
     Ok(Stream::Tcp(stream.into()))
 }
 
-/// The header that a connection to a server begins with: whose connection it carries and where that went, `None` for our
-/// own.
+/// The header at the start of a connection to a server: source and destination of the connection it carries, `None` for
+/// our own.
 pub(super) fn proxy_header(
     version: ProxyVersion,
     carried: Option<(SocketAddr, SocketAddr)>,
@@ -156,8 +156,8 @@ pub(super) fn proxy_header(
     header
 }
 
-/// Whether an idle connection can be used: nothing has come, neither bytes nor an end. With `known` only what the event
-/// loop has heard counts, which costs no system call; otherwise the system is asked.
+/// Whether an idle connection can be used: neither data nor an end has arrived. With `known`, only what the event loop
+/// has reported counts, which costs no system call; otherwise the system is asked.
 pub(super) fn is_quiet(stream: &Stream, known: bool) -> bool {
     let mut byte = [0];
     match stream {
@@ -179,18 +179,19 @@ fn peek(socket: impl AsFd) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Closes so that the other side still gets what was written: says that nothing more comes, then reads on. Closing at once
-/// would send a reset that destroys bytes on their way.
+/// Closes so that the peer still receives what was written: shuts down sending, then keeps reading. Closing at once
+/// would send a reset that destroys data in flight.
 pub(super) async fn close_gently(mut stream: Stream) {
     const ENDING: Duration = Duration::from_secs(1);
-    // It leaves together with what others write.
+    // The end leaves together with other connections' writes.
     tokio::task::yield_now().await;
     sent(&mut stream).await;
     let _ = tokio::time::timeout(ENDING, shutdown(&mut stream)).await;
     read_on(&mut stream, PATIENCE).await;
 }
 
-/// Until what was written has arrived, as far as the peer takes it: what is late has its own time, a part of the answer.
+/// Waits until what was written has arrived, as far as the peer accepts it. Late data is part of the response, and has
+/// its own time limit here.
 pub(super) async fn sent(stream: &mut Stream) {
     const SENDING: Duration = Duration::from_secs(30);
     let arrives = async {
@@ -202,23 +203,22 @@ pub(super) async fn sent(stream: &mut Stream) {
     let _ = tokio::time::timeout(SENDING, arrives).await;
 }
 
-/// How long a side that still sends is read from before it is closed.
+/// How long to keep reading from a side that still sends, before it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Patience {
-    /// It is read from until it is silent for so long,
+    /// Until it has been silent for this long,
     pub(super) silence: Duration,
-    /// and no longer than this.
+    /// and never longer than this.
     pub(super) longest: Duration,
 }
 
-/// Where nothing is known of it: many send all of a body before they read the answer.
+/// When nothing is known of the client: many send a whole body before they read the response.
 pub(super) const PATIENCE: Patience = Patience {
     silence: Duration::from_secs(1),
     longest: Duration::from_secs(10),
 };
 
-/// Reads and forgets what the other side still sends, until it ends: as long as `patience` lets it, and at most a
-/// quarter of a gigabyte.
+/// Reads and discards what the other side still sends, until it ends, within `patience` and a quarter of a gigabyte.
 pub(super) async fn read_on(stream: &mut Stream, patience: Patience) {
     const MOST: usize = 256 * 1024 * 1024;
     sent(stream).await;
@@ -235,10 +235,10 @@ pub(super) async fn read_on(stream: &mut Stream, patience: Patience) {
     .await;
 }
 
-/// Sends a part of a file, at most a megabyte, and tells how much.
+/// Sends part of a file, at most a megabyte, and returns how much.
 ///
 /// # Errors
-/// `Closed` when the file has become shorter than it was.
+/// `Closed` if the file has become shorter.
 pub(super) async fn send_file(
     stream: &mut Stream,
     file: impl AsFd,
@@ -269,7 +269,7 @@ pub(super) async fn send_file(
     Ok(sent as u64)
 }
 
-/// As [`send_file`], a buffer at most, where the kernel cannot do it alone.
+/// As [`send_file`], at most one buffer, when the kernel cannot do it alone.
 async fn copy_file(
     stream: &mut Stream,
     file: impl AsFd,
@@ -285,7 +285,7 @@ async fn copy_file(
     Ok(count.get())
 }
 
-/// Reads as much of a part of a file as fits.
+/// Reads part of a file, as much as fits.
 pub(super) fn read_file(
     file: impl AsFd,
     range: &std::ops::Range<u64>,
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
     use std::task::Waker;
 
-    /// Takes a part of what it is given, now and then nothing.
+    /// Accepts part of what it is given, sometimes nothing.
     struct Slow {
         taken: Vec<u8>,
         rng: fastrand::Rng,

@@ -1,8 +1,8 @@
 //! The data plane: the process `gaiola proxy`.
 //!
-//! One thread supervises: control socket, admin port, health checks, signals. One thread a CPU works: it accepts, and
-//! serves what it has accepted to the end. What is wanted reaches the workers as one immutable value
-//! (`Orders`); what they see goes back as counters and reports.
+//! One thread supervises: control socket, admin port, health checks, signals. One worker thread per CPU accepts
+//! connections and serves them to the end. The workers receive their orders as one immutable value (`Orders`); they
+//! publish counters and reports.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 

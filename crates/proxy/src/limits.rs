@@ -1,7 +1,7 @@
-//! Limits of rate and number as all workers of a process keep them together.
+//! Rate and concurrency limits, shared by all workers of a process.
 //!
-//! A limit's counts are split by key into shards with a lock each: it is held for some tens of nanoseconds, so two workers
-//! seldom meet there.
+//! A limit's counts are split by key into shards with one lock each: it is held for some tens of nanoseconds, so two
+//! workers seldom contend.
 
 use super::clock::since_epoch;
 use gaiola_core::limit::Table;
@@ -17,12 +17,12 @@ const SHARDS: u32 = 16;
 
 /// One limit.
 pub(super) struct Limiter {
-    /// What it was made for.
+    /// Its configuration.
     pub(super) limit: Limit,
     secret: Vec<u8>,
-    /// Begun with the secret.
+    /// Hash state that starts with the secret.
     hash: Sha256,
-    /// Tells it apart from limits that count something else.
+    /// Distinguishes it from limits that count something else.
     pub(super) identity: u64,
     shards: Vec<Mutex<Table>>,
 }
@@ -40,7 +40,7 @@ impl Limiter {
             Most::Rate { window, .. } => window,
             Most::Concurrent(_) => Duration::MAX,
         };
-        // Keys fall into shards by chance: room for some more than their share.
+        // Keys are distributed over the shards at random: each gets room for somewhat more than its share.
         let share = limit.keys.div_ceil(SHARDS);
         let room = share + share / 16 + 16;
         let hash = Sha256::new_with_prefix(secret);
@@ -57,12 +57,12 @@ impl Limiter {
         }
     }
 
-    /// Whether it counts what this limit asks for.
+    /// Whether it counts what this limit requires.
     pub(super) fn is_for(&self, limit: &Limit, secret: &[u8]) -> bool {
         self.limit == *limit && self.secret == secret
     }
 
-    /// What clients at this address have in common, where the limit is by that.
+    /// The key of a client address, if the limit is by that.
     pub(super) fn key_of(&self, client: IpAddr) -> Option<u64> {
         let mut hash = self.hash.clone();
         match &self.limit.key {
@@ -72,7 +72,7 @@ impl Limiter {
         Some(number(hash))
     }
 
-    /// What this request has in common with others.
+    /// The key of this request.
     pub(super) fn key(&self, asked: &Asked<'_>, scratch: &mut Vec<u8>) -> u64 {
         let mut hash = self.hash.clone();
         match &self.limit.key {
@@ -88,7 +88,7 @@ impl Limiter {
         number(hash)
     }
 
-    /// Adds what tells clients' addresses apart.
+    /// Adds the part that distinguishes client addresses.
     fn add_client(&self, client: IpAddr, hash: &mut Sha256) {
         match client.to_canonical() {
             IpAddr::V4(address) if self.limit.key == LimitKey::Source => {
@@ -103,10 +103,10 @@ impl Limiter {
         }
     }
 
-    /// The key of a client, path or value that an operator names.
+    /// The key of a client, path or value named by an operator.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why it is not one.
     fn named(&self, text: &str) -> Result<u64, String> {
         let mut hash = self.hash.clone();
         match &self.limit.key {
@@ -124,10 +124,10 @@ impl Limiter {
         Ok(number(hash))
     }
 
-    /// Forgets what was counted, of one key or of all.
+    /// Clears the counts, of one key or of all.
     ///
     /// # Errors
-    /// Why that cannot be.
+    /// Why that is not possible.
     pub(super) fn clear(&self, key: Option<&str>) -> Result<(), String> {
         if let Most::Concurrent(_) = self.limit.most {
             return Err(format!(
@@ -142,17 +142,17 @@ impl Limiter {
         Ok(())
     }
 
-    /// How many keys it knows.
+    /// How many keys it holds.
     pub(super) fn known(&self) -> usize {
         (0..SHARDS.into())
             .map(|shard| self.shard(shard).len())
             .sum()
     }
 
-    /// Takes a request, which is in flight as long as the result is kept.
+    /// Admits a request, which is in flight while the result is kept.
     ///
     /// # Errors
-    /// The limit is reached; how long it will take until one is allowed.
+    /// The limit is reached; the time until another request is allowed.
     pub(super) fn take(self: &Arc<Self>, key: u64) -> Result<Option<Held>, Duration> {
         match self.limit.most {
             Most::Rate { requests, .. } => self
@@ -169,7 +169,7 @@ impl Limiter {
         }
     }
 
-    /// Why a request was refused, in words.
+    /// Why a request was rejected, as text.
     pub(super) fn reason(&self) -> String {
         let name = &self.limit.name;
         match self.limit.most {
@@ -183,12 +183,12 @@ impl Limiter {
         }
     }
 
-    /// What was counted here and not told yet.
+    /// What was counted here since the last export.
     pub(super) fn export(&self, out: &mut Vec<Count>) {
         (0..SHARDS.into()).for_each(|shard| self.shard(shard).export(out));
     }
 
-    /// Takes in what another proxy has counted.
+    /// Adds what another proxy has counted.
     pub(super) fn import(&self, counts: &[Count], now: Duration) {
         for count in counts {
             self.shard(count.key)

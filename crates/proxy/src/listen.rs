@@ -1,8 +1,8 @@
-//! Listening sockets: one a worker for each address, and the filter that leaves new connections unanswered.
+//! Listening sockets: one per worker for each address, and the filter that leaves new connections unanswered.
 //!
-//! A balancer hands a VIP over without a failed request in this order: the filter drops what opens a connection (SYN),
-//! so that clients try again and reach the next owner; what was already on its way is still accepted and served. A
-//! handshake's last ACK passes the filter, and with it everything of a connection that stands.
+//! A balancer hands a VIP over without a failed request in this order: the filter drops connection requests (SYN), so
+//! that clients retry and reach the next owner; connections already in progress are still accepted and served. The last
+//! ACK of a handshake passes the filter, and so does everything of an established connection.
 
 mod unix;
 
@@ -17,25 +17,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use unix::SocketFile;
 
-/// Connections that wait to be accepted, of one worker; the kernel's `somaxconn` may allow fewer.
+/// Backlog of one worker; the kernel's `somaxconn` may lower it.
 const BACKLOG: i32 = 4096;
 
-/// One address, listened on by every worker with a socket of its own.
+/// One address, on which every worker listens with a socket of its own.
 pub(super) struct Listener {
     /// The address.
     pub(super) address: Address,
     sockets: Vec<Socket>,
-    /// The workers' own handles, until they take them.
+    /// The workers' sockets, until they take them.
     handles: Vec<Mutex<Option<OwnedFd>>>,
     filtered: AtomicBool,
     file: Option<SocketFile>,
 }
 
 impl Listener {
-    /// Binds the address, a TCP port once for each worker. It need not be an address that this server holds.
+    /// Binds the address, for TCP once per worker. This server need not hold the address yet.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub(super) fn bind(bind: &Bind, workers: usize) -> io::Result<Self> {
         let (sockets, file) = match &bind.address {
             Address::Tcp(address) => {
@@ -59,17 +59,17 @@ impl Listener {
         })
     }
 
-    /// Gives the file of a Unix socket the permissions of this configuration.
+    /// Sets the permissions of a Unix socket's file.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub(super) fn permit(&self, permissions: Option<u32>) -> io::Result<()> {
         self.file
             .as_ref()
             .map_or(Ok(()), |file| file.permit(permissions))
     }
 
-    /// One worker's socket, which it takes once.
+    /// Takes one worker's socket; `None` the second time.
     pub(super) fn take(&self, worker: usize) -> Option<OwnedFd> {
         self.handles[worker]
             .lock()
@@ -77,7 +77,7 @@ impl Listener {
             .take()
     }
 
-    /// Whether connections to this local address may come in here.
+    /// Whether connections to this local address may arrive here.
     pub(super) fn serves(&self, local: IpAddr) -> bool {
         let Some(bound) = self.address.ip() else {
             return false;
@@ -85,10 +85,10 @@ impl Listener {
         bound == local || bound.is_unspecified() && bound.is_ipv4() == local.is_ipv4()
     }
 
-    /// From now on nothing that opens a connection to one of these local addresses is answered.
+    /// From now on, leaves connection requests to these local addresses unanswered.
     ///
     /// # Errors
-    /// What the system said; the sockets may then differ from each other until the next call.
+    /// The system's error; the sockets may then differ from each other until the next call.
     pub(super) fn refuse(&self, locals: &BTreeSet<IpAddr>) -> io::Result<()> {
         let mine: Vec<_> = locals
             .iter()
@@ -105,7 +105,7 @@ impl Listener {
         }
     }
 
-    /// From now on nothing that opens a connection is answered; a Unix socket goes on accepting.
+    /// From now on, leaves all connection requests unanswered; a Unix socket still accepts.
     ///
     /// # Errors
     /// As [`Self::refuse`].
@@ -133,7 +133,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Whether connections wait to be accepted.
+    /// Whether connections wait in the backlog.
     pub(super) fn has_waiting(&self) -> bool {
         self.sockets.iter().any(|socket| {
             let mut fds = [PollFd::new(socket, PollFlags::IN)];
@@ -158,17 +158,17 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
             socket.set_freebind_v6(true)?;
         }
     }
-    // Accepted connections inherit it, which saves a call for each.
+    // Accepted connections inherit it, which saves a system call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
-/// All addresses of `binds`, which must not name one twice.
+/// All addresses of `binds`, which must be distinct.
 ///
 /// # Errors
-/// The address that is named twice.
+/// The address that occurs twice.
 pub(super) fn addresses<'a>(
     binds: impl Iterator<Item = &'a Bind>,
 ) -> Result<BTreeSet<&'a Address>, &'a Address> {
@@ -181,8 +181,8 @@ pub(super) fn addresses<'a>(
     Ok(all)
 }
 
-/// The classic BPF program that a listening socket runs over each segment, beginning with its TCP header: those with SYN
-/// and without ACK are dropped, if their destination is one of `locals` or `locals` is empty.
+/// The classic BPF program that a listening socket runs on each segment, starting at its TCP header: it drops those
+/// with SYN and without ACK if their destination is one of `locals`, or if `locals` is empty.
 fn program(locals: &[IpAddr]) -> Vec<SockFilter> {
     const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
     const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -207,7 +207,7 @@ fn program(locals: &[IpAddr]) -> Vec<SockFilter> {
             IpAddr::V4(local) => (16, vec![u32::from(*local)]),
             IpAddr::V6(local) => (24, words(*local)),
         };
-        // Each word that differs jumps behind this address' `drop`.
+        // Each word that differs jumps past this address' `drop`.
         let mut left = u8::try_from(words.len() * 2).expect("at most four words");
         for (index, word) in (0..).zip(words) {
             program.push(SockFilter::new(
@@ -243,7 +243,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(200);
 
     fn bound(ip: &str) -> (Listener, SocketAddr) {
-        // A free port is found by binding once without sharing it.
+        // Binding once without sharing finds a free port.
         let address = SocketAddr::new(ip.parse().unwrap(), 0);
         let free = std::net::TcpListener::bind(address).unwrap();
         let address = free.local_addr().unwrap();

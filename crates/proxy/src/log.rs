@@ -1,5 +1,5 @@
-//! The access log: one line a request. It never holds traffic up: workers hand full batches to a writer's thread
-//! through a bounded queue, and what finds no room is counted and forgotten.
+//! The access log: one line per request. It never blocks traffic: workers send full batches to a writer thread through
+//! a bounded queue; what does not fit is counted and dropped.
 
 mod clock;
 mod combined;
@@ -20,32 +20,32 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime};
 
-/// A batch of this size is handed over at once.
+/// A batch of this size is sent at once.
 const BATCH_LEN: usize = 64 * 1024;
 
-/// A line waits no longer than this.
+/// Longest time a line waits in its batch.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Lines, and how many.
+/// Lines, and their number.
 pub(super) struct Batch {
     bytes: Vec<u8>,
     lines: u64,
 }
 
-/// A worker's end of the log.
+/// A worker's access to the log.
 pub(super) struct Log {
     writer: Option<SyncSender<Signal>>,
     counters: Arc<Counters>,
     batch: RefCell<Batch>,
     scribe: RefCell<Scribe>,
-    /// Whether lines tell how much is going on.
+    /// Whether lines include the concurrent connections and requests.
     pub(super) wants_load: bool,
-    /// Whether lines say in words what went wrong.
+    /// Whether lines include the reason of a failure.
     pub(super) has_reasons: bool,
 }
 
 impl Log {
-    /// Lines of this format go to `writer`; nowhere without one.
+    /// Sends lines of this format to `writer`; `None`: nowhere.
     pub(super) fn new(
         writer: Option<SyncSender<Signal>>,
         format: LogFormat,
@@ -64,7 +64,7 @@ impl Log {
         }
     }
 
-    /// Whether lines go anywhere.
+    /// Whether lines are written at all.
     pub(super) const fn is_on(&self) -> bool {
         self.writer.is_some()
     }
@@ -86,10 +86,10 @@ impl Log {
         first && !full
     }
 
-    /// Between a batch's first line and its hand-over.
+    /// Longest time between a batch's first line and its flush.
     pub(super) const PATIENCE: Duration = PATIENCE;
 
-    /// Hands over what there is.
+    /// Sends the current batch to the writer.
     pub(super) fn flush(&self) {
         let Some(writer) = &self.writer else { return };
         let mut batch = self.batch.borrow_mut();

@@ -177,7 +177,7 @@ fn servers(supervisor: &Supervisor, out: &mut Text) {
     }
 }
 
-/// A number of each server's health.
+/// One metric of each server's health.
 fn health(
     supervisor: &Supervisor,
     name: &str,
@@ -192,7 +192,7 @@ fn health(
     });
 }
 
-/// The configuration of each server, by the names of backend and server.
+/// The configuration of each server, keyed by backend and server name.
 fn members(orders: &Orders) -> BTreeMap<[&str; 2], &Server> {
     let configured = orders.config.iter().flat_map(|config| &config.backends);
     let members = configured.flat_map(|backend| {
@@ -331,7 +331,7 @@ fn reloads(supervisor: &Supervisor, out: &mut Text) {
     out.sample(name, &[], reloads.taken_at);
 }
 
-/// Text in Prometheus' format.
+/// Text in the Prometheus format.
 struct Text(String);
 
 impl Text {
@@ -355,7 +355,7 @@ impl Text {
     }
 }
 
-/// Backslash, quote and line feed are written with a backslash.
+/// Escapes backslash, quote and line feed with a backslash.
 fn escape(letter: char) -> impl Iterator<Item = char> {
     let (first, second) = match letter {
         '\n' => ('\\', Some('n')),

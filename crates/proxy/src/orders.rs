@@ -1,5 +1,5 @@
-//! What the supervisor wants of every worker: one immutable value, published as a whole. A worker that was busy sees the
-//! newest only; nothing in it depends on having seen the ones between.
+//! What the supervisor wants of every worker: one immutable value, published as a whole. A worker that was busy sees
+//! only the newest; none depends on the ones before it.
 
 mod frontend;
 mod member;
@@ -22,30 +22,30 @@ use std::sync::Arc;
 /// What is wanted now.
 #[derive(Clone, Default)]
 pub(super) struct Orders {
-    /// Raised with every change; a worker acknowledges it.
+    /// Incremented with every change; a worker acknowledges it.
     pub(super) seq: u64,
-    /// What is served; `None` until the first configuration.
+    /// The configuration; `None` until the first.
     pub(super) config: Option<Arc<ProxyConfig>>,
     /// TLS with clients.
     pub(super) tls: Arc<Binds>,
-    /// What is listened on.
+    /// The bound sockets.
     pub(super) listeners: Vec<Arc<Listener>>,
     /// Open connections of each of the configuration's frontends.
     pub(super) frontends: Vec<Arc<FrontendShare>>,
-    /// Of each of the configuration's frontends, what it says about single requests.
+    /// The per-request settings of each of the configuration's frontends.
     pub(super) guides: Vec<Arc<Guide>>,
     /// The configuration's limits.
     pub(super) limits: Vec<Arc<Limiter>>,
-    /// Of each of the configuration's backends, in the same order.
+    /// One for each of the configuration's backends, in the same order.
     pub(super) backends: Vec<BackendOrders>,
-    /// Local addresses whose connections are not simply accepted.
+    /// Local addresses whose admission is not `Accept`.
     pub(super) admissions: Arc<BTreeMap<IpAddr, Admission>>,
-    /// The process is to end: what is queued is served, and each connection closed after its response.
+    /// The process is stopping: queued requests are served, and each connection closes after its response.
     pub(super) ending: bool,
 }
 
 impl Orders {
-    /// What is wanted of connections to this local address.
+    /// The admission of connections to this local address.
     pub(super) fn admission(&self, local: IpAddr) -> Admission {
         match self.admissions.get(&local) {
             _ if self.ending => Admission::Refuse,
@@ -60,29 +60,29 @@ impl Orders {
 pub(super) struct BackendOrders {
     /// Requests of all workers that wait for one of its servers.
     pub(super) queue: Arc<Queue>,
-    /// Requests to all members that have not ended.
+    /// Requests in flight to all members.
     pub(super) in_flight: Arc<InFlight>,
     /// Its members in the configuration's order.
     pub(super) members: Vec<(Arc<Member>, Health)>,
-    /// Whether some serve although their checks took them out: there are no others, or too few.
+    /// Whether members serve although their checks took them out, since no others or too few are left.
     pub(super) panic: bool,
-    /// What TLS is spoken with each of them.
+    /// TLS settings for each of them.
     pub(super) tls: Arc<[Option<ServerSettings>]>,
 }
 
-/// A member's health, as checks and traffic have it.
+/// A member's health according to checks and traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Health {
     /// Whether it takes requests whose cookie names it.
     pub(super) up: bool,
-    /// Whether it takes new ones.
+    /// Whether it takes new requests.
     pub(super) takes: bool,
-    /// How often it went down; a worker that sees another number than before closes its idle connections, and its sessions
-    /// where that is wanted.
+    /// How often it went down. When this changes, a worker closes its idle connections to it, and its sessions where
+    /// configured.
     pub(super) downs: u64,
-    /// How often no connection could be made to it any more: what waits for it may wait in vain.
+    /// How often it became unreachable: what is queued for it may wait in vain.
     pub(super) losses: u64,
-    /// What part of its weight it takes part with, in sixteenths.
+    /// Its current share of its weight, in sixteenths.
     pub(super) share: u8,
 }
 

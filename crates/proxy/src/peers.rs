@@ -1,4 +1,4 @@
-//! Shared limits: each proxy tells its peers what it has counted, and takes in what they tell.
+//! Shared limits: each proxy sends its counts to its peers, and adds the counts it receives.
 
 use super::clock::since_epoch;
 use super::limits::Limiter;
@@ -13,18 +13,18 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 
-/// Between two times that counts are told.
+/// Interval at which counts are sent.
 const EVERY: Duration = Duration::from_millis(250);
-/// A datagram that says it is older, or younger, is passed over.
+/// Datagrams with a time further off than this, in the past or future, are ignored.
 const AGE: Duration = Duration::from_secs(10);
-/// After the system refused to hear.
+/// Pause after receiving failed.
 const BREATH: Duration = Duration::from_millis(10);
-/// No datagram is longer.
+/// Longest datagram.
 const LONGEST: usize = 1500;
-/// Between two lines of the log on the same trouble.
+/// Interval between two log lines about the same trouble.
 const SELDOM: Duration = Duration::from_secs(60);
 
-/// Shares for ever, with whom the configuration in force says.
+/// Exchanges counts with the peers of the current configuration. Never returns.
 pub(super) async fn share(supervisor: Rc<Supervisor>) {
     let mut line: Option<Line> = None;
     let mut trouble = Trouble::default();
@@ -66,14 +66,14 @@ fn is_shared(limiter: &Arc<Limiter>) -> bool {
     limiter.limit.shared && matches!(limiter.limit.most, Most::Rate { .. })
 }
 
-/// A socket that peers are heard at.
+/// The socket for exchanging datagrams with peers.
 struct Line {
     peers: Peers,
     secret: String,
     socket: UdpSocket,
-    /// Of what was sent last.
+    /// The stamp sent last.
     stamp: u64,
-    /// Of what each peer sent last.
+    /// The stamp last received from each peer.
     stamps: BTreeMap<SocketAddr, u64>,
 }
 
@@ -88,8 +88,7 @@ impl Line {
         })
     }
 
-    /// Tells what was counted since the last time. What a peer does not get is lost: limits are let through rather than
-    /// closed.
+    /// Sends what was counted since the last time. What a peer misses is lost: limits err on the side of admitting.
     async fn tell(&mut self, limiter: &Limiter) {
         let mut counts = Vec::new();
         limiter.export(&mut counts);
@@ -108,11 +107,11 @@ impl Line {
         }
     }
 
-    /// Takes in what peers tell, for ever.
+    /// Adds the counts that peers send. Never returns.
     async fn hear(&mut self, shared: &[Arc<Limiter>], trouble: &mut Trouble) {
         let mut buffer = [0; LONGEST];
         loop {
-            // An error is one of an earlier datagram, of which a peer's system said that nobody is there.
+            // An error belongs to an earlier datagram: the peer's system reported that nothing listens there.
             let Ok((length, from)) = self.socket.recv_from(&mut buffer).await else {
                 tokio::time::sleep(BREATH).await;
                 continue;
@@ -143,7 +142,7 @@ impl Line {
     }
 }
 
-/// What is told in the log now and then only.
+/// Trouble that is logged only now and then.
 #[derive(Default)]
 struct Trouble(Option<Instant>);
 

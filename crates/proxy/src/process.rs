@@ -23,13 +23,13 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-/// Reports of workers that wait to be taken in; further ones are forgotten.
+/// Worker reports queued for the supervisor; further ones are dropped.
 const REPORTS_LEN: usize = 1024;
 
-/// Requests that are in flight when the process is told to end have this long where nobody says otherwise.
+/// How long requests in flight have after the signal to stop, by default.
 pub const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// At the end the access log has this long to be written.
+/// How long the access log has to flush at the end.
 const LOG_LIMIT: Duration = Duration::from_secs(2);
 
 /// How a proxy is started.
@@ -37,19 +37,19 @@ const LOG_LIMIT: Duration = Duration::from_secs(2);
 pub struct ProxyArgs {
     /// Unix socket for the agent's requests, where there is one. A stale one is replaced.
     pub control: Option<PathBuf>,
-    /// Where `/metrics`, `/livez` and `/readyz` are answered.
+    /// Address that serves `/metrics`, `/livez` and `/readyz`.
     pub admin: Option<SocketAddr>,
     /// Unix socket of the VIP keeper, where there is one.
     pub keeper: Option<PathBuf>,
-    /// What is served until the control socket gives another configuration.
+    /// Configuration until the control socket gives another.
     pub config: Option<ProxyConfig>,
-    /// Where requests are logged; nowhere without it.
+    /// Access log; `None`: requests are not logged.
     pub access_log: Option<AccessLog>,
-    /// Worker threads; `None`: one a CPU.
+    /// Worker threads; `None`: one per CPU.
     pub workers: Option<NonZeroUsize>,
-    /// What SIGHUP reads again.
+    /// Where SIGHUP reloads the configuration from.
     pub reload: Option<Reload>,
-    /// How long requests that are in flight have when the process is told to end.
+    /// How long requests in flight have after the signal to stop.
     pub hard_stop_after: Duration,
 }
 
@@ -57,7 +57,7 @@ pub struct ProxyArgs {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// The configuration was refused.
+    /// The configuration was rejected.
     #[error("the configuration was refused: {0}")]
     Refused(String),
     /// The control socket cannot be bound.
@@ -79,7 +79,7 @@ pub enum ProxyError {
     /// The access log cannot be opened.
     #[error("cannot open the access log {to}")]
     AccessLog {
-        /// Where it was to be written.
+        /// Where it should have been written.
         to: LogTarget,
         /// Why.
         source: std::io::Error,
@@ -87,7 +87,7 @@ pub enum ProxyError {
     /// Several of these at once.
     #[error("{}", in_a_row(.0))]
     Several(Vec<Self>),
-    /// A thread, an event loop or a signal handler cannot be had.
+    /// A thread, an event loop or a signal handler could not be created.
     #[error("the system refused what a proxy needs")]
     System(#[from] std::io::Error),
 }
@@ -97,11 +97,11 @@ fn in_a_row(errors: &[ProxyError]) -> String {
     errors.collect::<Vec<_>>().join("; ")
 }
 
-/// Serves until SIGTERM or SIGINT, then ends in good order within [`ProxyArgs::hard_stop_after`]; a second SIGINT ends it at once. SIGUSR1
-/// opens the access log anew, SIGHUP reads the configuration's file again.
+/// Serves until SIGTERM or SIGINT, then stops gracefully within [`ProxyArgs::hard_stop_after`]; a second SIGINT stops
+/// it at once. SIGUSR1 reopens the access log, SIGHUP reloads the configuration file.
 ///
 /// # Errors
-/// What kept it from starting.
+/// Why it could not start.
 pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
     lift_descriptor_limit();
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -120,7 +120,7 @@ pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
     if let Some(path) = &args.control {
         let _ = std::fs::remove_file(path);
     }
-    // With the supervisor the orders end, and with them the workers.
+    // Dropping the supervisor closes the channel of orders, which ends the workers.
     drop(runtime);
     join(&threads, Duration::from_millis(500));
     if let Some(log) = log {
@@ -129,7 +129,7 @@ pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
     result
 }
 
-/// A connection is two descriptors. Most systems give a process 1024 and let it ask for many more.
+/// A proxied connection takes two descriptors. Most systems start a process with 1024 and let it ask for many more.
 fn lift_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let lifted = Rlimit {
@@ -141,7 +141,7 @@ fn lift_descriptor_limit() {
     }
 }
 
-/// Lets threads hand over, or write, their last lines. One that hangs is not waited for.
+/// Waits for threads to hand over or write their last lines, but not for one that hangs.
 fn join(threads: &[JoinHandle<()>], patience: Duration) {
     const STEP: Duration = Duration::from_millis(5);
     let mut waited = Duration::ZERO;
@@ -151,7 +151,7 @@ fn join(threads: &[JoinHandle<()>], patience: Duration) {
     }
 }
 
-/// What a proxy has of the world beside the addresses that it serves.
+/// The proxy's endpoints besides its listeners.
 struct Doors {
     log: Option<LogWriter>,
     control: Option<UnixListener>,
@@ -162,7 +162,7 @@ impl Doors {
     /// Opens all of them.
     ///
     /// # Errors
-    /// Each that cannot be had.
+    /// Each one that cannot be opened.
     async fn open(args: &ProxyArgs) -> Result<Self, ProxyError> {
         let log = args.access_log.as_ref().map(open_log).transpose();
         let control = args.control.as_deref().map(bind_control).transpose();
@@ -237,7 +237,7 @@ async fn supervise(
     Ok(())
 }
 
-/// Where each frontend listens.
+/// Lists each frontend with its listening addresses.
 fn frontends(config: &ProxyConfig) -> String {
     let frontends = config.frontends.iter().map(|frontend| {
         let binds = frontend.binds.iter().map(|bind| bind.address.to_string());
@@ -269,7 +269,7 @@ async fn bind_admin(address: SocketAddr) -> Result<TcpListener, ProxyError> {
     bound.map_err(|source| ProxyError::Admin { address, source })
 }
 
-/// The workers, and who supervises them.
+/// The supervisor of the workers, and their reports.
 struct Crew {
     supervisor: Rc<Supervisor>,
     reports: mpsc::Receiver<MemberReport>,
@@ -323,20 +323,20 @@ impl Crew {
     }
 }
 
-/// Bytes that nobody can guess.
+/// Unpredictable bytes.
 fn secret() -> std::io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| std::io::Error::other(error.to_string()))?;
     Ok(secret)
 }
 
-/// The signals that a proxy listens to.
+/// The signals that a proxy handles.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     reopen: tokio::signal::unix::Signal,
     reload: tokio::signal::unix::Signal,
-    /// HAProxy's master reloads by it.
+    /// SIGUSR2: HAProxy's master process reloads on it.
     others: tokio::signal::unix::Signal,
 }
 

@@ -1,4 +1,4 @@
-//! The file of a proxy by itself, which is read again when SIGHUP comes.
+//! The file of a standalone proxy, which SIGHUP reloads.
 
 use super::rules;
 use super::supervisor::{Supervisor, validate};
@@ -10,7 +10,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-/// Why a file cannot be served.
+/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
@@ -22,7 +22,7 @@ pub enum FileError {
         /// Why.
         source: io::Error,
     },
-    /// What is wrong with it: `FILE:LINE:COLUMN: what; hint`, one line for each mistake.
+    /// Mistakes in it: `FILE:LINE:COLUMN: what; hint`, one line for each.
     #[error("{}", errors.in_file(&path.display().to_string()))]
     Mistakes {
         /// The file.
@@ -32,7 +32,8 @@ pub enum FileError {
     },
 }
 
-/// Reads a file of `gaiola proxy -f FILE` and all certificates, keys and pages that it names, and looks the names in it up.
+/// Reads a file of `gaiola proxy -f FILE` with all certificates, keys and pages that it names, and resolves its host
+/// names.
 ///
 /// # Errors
 /// Why it cannot be read, or every mistake in it and in what it names.
@@ -69,7 +70,7 @@ pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
     })
 }
 
-/// The first address of a name, of IPv4 where it has one.
+/// The first address of a host name, IPv4 if it has one.
 fn resolve(name: &str) -> Result<SocketAddr, String> {
     let all: Vec<_> = name
         .to_socket_addrs()
@@ -82,19 +83,19 @@ fn resolve(name: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| "it has no address".into())
 }
 
-/// Where a configuration is read again.
+/// Where a configuration is reloaded from.
 #[derive(Clone, Debug)]
 pub struct Reload {
     pub(super) path: PathBuf,
-    /// What the process was started with.
+    /// The process settings at start.
     pub(super) process: Process,
 }
 
 impl Reload {
-    /// Reads the file again and serves what it says now. What is wrong is told, and what was served stays.
+    /// Reloads the file and applies it. Mistakes are logged, and the current configuration stays.
     pub(super) async fn again(&self, supervisor: &Supervisor) {
         let path = self.path.clone();
-        // Looking names up and reading certificates may take its time, and health is checked meanwhile.
+        // Resolving names and reading certificates may take a while; health checks continue meanwhile.
         let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
         let file = match read {
             Ok(Ok(file)) => file,

@@ -1,4 +1,4 @@
-//! What workers and the supervisor say to each other, apart from [`Orders`](crate::orders::Orders) and counters.
+//! Messages between workers and supervisor, besides [`Orders`](crate::orders::Orders) and counters.
 
 use super::orders::Member;
 use super::sessions::Shown;
@@ -6,18 +6,18 @@ use gaiola_core::health::Input;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Somebody wants to see a worker's connections.
+/// A request to list a worker's connections.
 pub(super) struct Look {
-    /// At most so many of them.
+    /// At most this many of them.
     pub(super) most: usize,
-    /// Is told them, and how many there are in all.
+    /// Receives the number of connections, and those listed.
     pub(super) shown: oneshot::Sender<(u64, Vec<Shown>)>,
 }
 
-/// What a worker tells about a member.
+/// A worker's report on a member.
 pub(super) struct MemberReport {
     /// The member.
     pub(super) member: Arc<Member>,
-    /// What was seen.
+    /// What was observed.
     pub(super) input: Input,
 }

@@ -1,4 +1,4 @@
-//! What a configuration says about single requests, made ready: routes, rules, pages for errors.
+//! What a configuration says about single requests, prepared for use: routes, rules, error pages.
 
 use super::{auth, io};
 use gaiola_core::route::{self, Table};
@@ -14,45 +14,45 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a request may have whose route says nothing else. A head leaves room in its buffer for a part of the body.
+/// Limits of a request whose route sets none. A head leaves room in its buffer for part of the body.
 pub(super) const LIMITS: Limits = Limits {
     head: io::BUFFER_LEN - 1024,
     target: 8 * 1024,
     fields: 100,
 };
 
-/// Largest page for an error.
+/// Largest error page.
 const PAGE_LIMIT: usize = 256 * 1024;
 
 /// Windows of rates.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// Most keys that one limit may tell apart: 64 MiB.
+/// Most keys that one limit may hold: 64 MiB.
 const KEYS_LIMIT: u32 = 1_000_000;
 
-/// One frontend's part. Each worker has a clone, so that none waits for another's searches.
+/// The per-request settings of one frontend. Each worker has a clone, so that none contends for another's search state.
 #[derive(Clone, Default)]
 pub(super) struct Guide {
     /// Its routes.
     pub(super) table: Table,
     /// The rules of each route.
     pub(super) rules: Vec<Rules>,
-    /// Most bytes of a request's head that any of its routes takes.
+    /// Largest head that any of its routes accepts, in bytes.
     pub(super) largest_head: usize,
-    /// Which of the configuration's limits counts its connections.
+    /// Index of the configuration's limit for its connections.
     pub(super) connection_limit: Option<usize>,
-    /// What is sent as the body of our own answers, by status.
+    /// Bodies of our own responses, by status.
     pub(super) pages: Arc<BTreeMap<u16, Page>>,
 }
 
-/// The body of an answer.
+/// The body of a response.
 pub(super) struct Page {
     pub(super) content_type: String,
     pub(super) body: Vec<u8>,
 }
 
-/// The routes of a frontend, of which one in TCP mode has none.
+/// The routes of a frontend; none in TCP mode.
 pub(super) fn routes(frontend: &Frontend) -> &[Route] {
     match &frontend.mode {
         Mode::Http { routes, .. } => routes,
@@ -60,14 +60,14 @@ pub(super) fn routes(frontend: &Frontend) -> &[Route] {
     }
 }
 
-/// Most that a frontend reads of a head: what the route allows that allows most of all, for it is not known yet.
+/// Largest head that a frontend reads: the maximum over its routes, since the route is not known yet.
 pub(super) fn largest_head(routes: &[Route]) -> usize {
     let allowed = routes.iter().filter_map(|route| route.allowance.head);
     let most = allowed.max().unwrap_or_default().min(Allowance::MOST_HEAD);
     LIMITS.head.max(most as usize)
 }
 
-/// Makes the guides of all frontends; one in TCP mode has no routes.
+/// Builds the guides of all frontends; one in TCP mode has no routes.
 ///
 /// # Errors
 /// Every mistake in routes, rules and limits.
@@ -91,7 +91,7 @@ pub(super) fn guides(config: &ProxyConfig) -> Result<Vec<Arc<Guide>>, String> {
     }
 }
 
-/// Every mistake in a route, whatever the limits are that it names.
+/// Every mistake in a route, apart from the limits that it names.
 pub(super) fn route_mistakes(route: &Route) -> Vec<String> {
     let found = Table::new(std::slice::from_ref(route)).err();
     let found = found.into_iter().flatten().map(|(_, mistake)| mistake);
@@ -99,7 +99,7 @@ pub(super) fn route_mistakes(route: &Route) -> Vec<String> {
     found.chain(rules).chain(hashes(route)).collect()
 }
 
-/// Says whether a route before this one leaves nothing for it.
+/// Reports whether an earlier route leaves nothing for this one.
 pub(super) fn taken_by(before: &[Route], route: &Route) -> Vec<String> {
     let taken = route::taken_by(before, route);
     let told = taken.map(|place| {
@@ -109,7 +109,7 @@ pub(super) fn taken_by(before: &[Route], route: &Route) -> Vec<String> {
     told.into_iter().collect()
 }
 
-/// Says whether a name before this one leaves nothing for it.
+/// Reports whether an earlier name leaves nothing for this one.
 pub(super) fn name_taken_by(before: &[SniRoute], name: &str) -> Vec<String> {
     let taken = route::name_taken_by(before, name);
     let told = taken.map(|place| {
@@ -121,8 +121,8 @@ pub(super) fn name_taken_by(before: &[SniRoute], name: &str) -> Vec<String> {
     told.into_iter().collect()
 }
 
-/// Whether the machine has this address: then it is also the one that it would use towards it. Binding to it proves nothing
-/// where `net.ipv4.ip_nonlocal_bind` is set. No packet is sent.
+/// Whether this machine has the address: then it is also the source it would use towards it. Binding to it proves
+/// nothing if `net.ipv4.ip_nonlocal_bind` is set. No packet is sent.
 fn leads_back(address: IpAddr) -> std::io::Result<bool> {
     let any = match address {
         IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
@@ -133,7 +133,7 @@ fn leads_back(address: IpAddr) -> std::io::Result<bool> {
     Ok(socket.local_addr()?.ip() == address)
 }
 
-/// Says whether what is sent to a server at this address comes back to it.
+/// Reports whether what is sent to a server at this address comes back to this proxy.
 pub(super) fn comes_back(config: &ProxyConfig, address: &Address) -> Vec<String> {
     let is_ours = |address: IpAddr| {
         address.is_loopback() || address.is_unspecified() || leads_back(address).unwrap_or(false)
@@ -193,7 +193,7 @@ fn connection_limit(frontend: &Frontend, limits: &[Limit]) -> Result<Option<usiz
     }
 }
 
-/// Hashes of passwords that nothing could be compared with.
+/// Password hashes that cannot be used for comparison.
 fn hashes(route: &Route) -> impl Iterator<Item = String> {
     let users = route.rules.iter().filter_map(|rule| match rule {
         Rule::Auth(auth) => Some(&auth.users),
@@ -205,7 +205,7 @@ fn hashes(route: &Route) -> impl Iterator<Item = String> {
     })
 }
 
-/// A page for a status.
+/// Reads a page for a status.
 ///
 /// # Errors
 /// What is wrong with it.

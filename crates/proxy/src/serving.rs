@@ -1,4 +1,4 @@
-//! What one worker serves: the configuration and its part of every member's state, put together for quick use.
+//! What one worker serves: the configuration joined with its part of every member's state, for fast access.
 
 mod backend;
 mod server;
@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A configuration in force on one worker. It never changes, but for the health of its servers.
+/// A configuration in force on one worker. It is immutable, except for the health of its servers.
 #[derive(Default)]
 pub(super) struct Serving {
     config: Arc<ProxyConfig>,
@@ -31,13 +31,14 @@ pub(super) struct Serving {
 pub(super) struct Frontend {
     /// Its connections on all workers.
     pub(super) share: Arc<FrontendShare>,
-    /// What its configuration says about single requests.
+    /// Its per-request settings.
     pub(super) guide: Guide,
-    /// The backends that its mode leads to.
+    /// The backends that its mode refers to.
     backends: Vec<Option<usize>>,
-    /// Requests by backend and server, as the indices in the configuration; last the ones without a server.
+    /// Counters by backend and server, indexed as in the configuration; last in each backend, requests without a
+    /// server.
     series: Vec<Vec<Arc<Series>>>,
-    /// Requests that were answered with files, and those that led nowhere.
+    /// Counters of requests answered with files, and of those without a backend.
     files: Arc<Series>,
     nowhere: Arc<Series>,
 }
@@ -49,14 +50,14 @@ pub(super) enum Place {
     Nowhere,
     /// With a file.
     Files,
-    /// By the worker on behalf of a backend, of which no server could be had.
+    /// By the worker on behalf of a backend that had no server available.
     Backend(usize),
     /// By a server of a backend.
     Server(usize, usize),
 }
 
 impl Serving {
-    /// What `orders` want, with those servers of `before` that stay.
+    /// Builds what `orders` describe, reusing the servers of `before` that stay.
     pub(super) fn new(
         orders: &Orders,
         before: &Self,
@@ -117,7 +118,7 @@ impl Serving {
         serving
     }
 
-    /// Takes the servers' health over.
+    /// Applies the servers' health.
     pub(super) fn take_health(&self, orders: &Orders) {
         for (backend, orders) in self.backends.iter().zip(&orders.backends) {
             let health: Vec<_> = orders.members.iter().map(|(_, health)| *health).collect();
@@ -125,7 +126,7 @@ impl Serving {
         }
     }
 
-    /// `next` takes its place: servers that it has no more take no traffic from now on.
+    /// `next` replaces it: servers that `next` lacks take no more traffic.
     pub(super) fn supersede(&self, next: &Self) {
         let stay: HashSet<_> = next.servers().map(Rc::as_ptr).collect();
         for server in self.servers() {
@@ -158,16 +159,16 @@ impl Serving {
             })
     }
 
-    /// A frontend and its configuration.
+    /// A frontend with its configuration.
     pub(super) fn of(&self, frontend: usize) -> (&Frontend, &proxy::Frontend) {
         (&self.frontends[frontend], &self.config.frontends[frontend])
     }
 
-    /// The backend of a frontend's route, in TCP mode 0 or one more than the route for a name, with its index and
-    /// configuration; where none of its servers is up, the one that it falls back to. `None`: the route has none.
+    /// The backend of a frontend's route, in TCP mode 0 or one more than the route for a name, with its index; if none
+    /// of its servers is up, its fallback. `None`: the route has none.
     pub(super) fn backend(&self, frontend: usize, route: usize) -> Option<(usize, &Rc<Backend>)> {
         let mut index = self.frontends[frontend].backends[route]?;
-        // A configuration may fall back in a circle: as many steps as there are backends reach every one.
+        // Fallbacks may form a cycle: as many steps as there are backends reach every one.
         for _ in 0..self.backends.len() {
             let backend = &self.backends[index];
             let fallback = backend
@@ -188,7 +189,7 @@ impl Serving {
         Some((index, &self.backends[index]))
     }
 
-    /// How much is going on: in the process, and where a request of this frontend was answered.
+    /// Concurrent connections and requests: of the process, and where a request of this frontend was answered.
     pub(super) fn load(&self, frontend: usize, place: Place) -> Load {
         let open = |frontend: &Frontend| u64::from(frontend.share.open());
         let (backend, server) = match place {
@@ -213,7 +214,7 @@ impl Serving {
         &self.limits[index]
     }
 
-    /// Counts a connection of this client, as long as the result is kept; `None` when it is one too many.
+    /// Counts a connection of this client while the result is kept; `None` if it exceeds the limit.
     pub(super) fn admit(&self, frontend: usize, client: IpAddr) -> Option<Option<Held>> {
         let Some(limit) = self.frontends[frontend].guide.connection_limit else {
             return Some(None);
@@ -225,7 +226,7 @@ impl Serving {
         }
     }
 
-    /// The page for answers of our own with this status.
+    /// The page for our own responses with this status.
     pub(super) fn page(&self, bind: &Address, status: u16) -> Option<&Page> {
         let (frontend, _) = self.frontend(bind)?;
         self.frontends[frontend].guide.pages.get(&status)
@@ -242,7 +243,7 @@ impl Serving {
         frontends.any(|frontend| matches!(frontend.mode, Mode::Http { .. }))
     }
 
-    /// Names of backend and server of a place, `-` where there is none.
+    /// Names of the backend and server of a place, `-` for none.
     pub(super) fn names(&self, place: Place) -> (&str, &str) {
         match place {
             Place::Nowhere => ("-", "-"),
@@ -256,7 +257,7 @@ impl Serving {
     }
 }
 
-/// These backends and all that they may fall back to.
+/// These backends and all their fallbacks.
 fn with_fallbacks(backends: &[Option<usize>], config: &ProxyConfig) -> BTreeSet<usize> {
     let mut reached = BTreeSet::new();
     let mut next: Vec<_> = backends.iter().copied().flatten().collect();
@@ -284,7 +285,7 @@ impl Frontend {
             let mut all = config.backends.iter();
             all.position(|backend| backend.name == name)
         };
-        // The supervisor has checked that each that is named is there.
+        // The supervisor has checked that every named backend exists.
         let backends = names.into_iter().map(|name| name.and_then(index));
         let backends: Vec<_> = backends.collect();
         let reached = with_fallbacks(&backends, config);
@@ -308,7 +309,7 @@ impl Frontend {
         }
     }
 
-    /// Where requests that were answered in this place are counted.
+    /// The counters for requests answered in this place.
     pub(super) fn series(&self, place: Place) -> &Series {
         match place {
             Place::Nowhere => &self.nowhere,

@@ -1,5 +1,5 @@
-//! What is done on each client's connection, for an operator who asks. The connection's task notes it as it goes, and
-//! the worker looks through the notes when it is asked: nobody else pays for it.
+//! What each client connection is doing, for session listings. The connection's task records its state as it changes,
+//! and the worker reads the records only when asked: nothing else pays for it.
 
 use super::orders::Ahead;
 use gaiola_model::proxy::{Address, SessionStat, SessionState};
@@ -10,22 +10,22 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// All connections of a worker, in no order.
+/// All connections of a worker, unordered.
 #[derive(Clone, Default)]
 pub(super) struct Sessions(Rc<RefCell<Vec<Rc<Session>>>>);
 
-/// A connection that is among them as long as this is kept.
+/// A connection's entry in the list, which drop removes.
 pub(super) struct Entered {
     session: Rc<Session>,
     all: Sessions,
 }
 
-/// The notes on one connection.
+/// The recorded state of one connection.
 pub(super) struct Session {
-    /// Its place among all.
+    /// Its index in the list.
     index: Cell<usize>,
     client: Cell<SocketAddr>,
-    /// Where it was accepted, which finds its frontend.
+    /// Where it was accepted; finds its frontend.
     bind: Rc<Address>,
     opened: Instant,
     requests: Cell<u64>,
@@ -36,32 +36,32 @@ pub(super) struct Session {
 /// A connection that waits for its next request.
 struct Parked {
     since: Instant,
-    /// `None`: it has been told to close.
+    /// `None`: it was asked to close.
     waker: Option<Waker>,
 }
 
-/// A connection as it is shown.
+/// A connection as listed.
 pub(super) struct Shown {
-    /// What is shown first: where something is under way, then the others, each the longest first.
+    /// Sort key: busy connections first, then idle ones, each longest first.
     pub(super) rank: Rank,
     pub(super) stat: SessionStat,
 }
 
-/// Whether nothing is under way, and since when.
+/// Whether it is idle; since when it is busy, or for an idle one, open.
 pub(super) type Rank = (bool, Instant);
 
-/// What a request waits for, or is carried out by.
+/// What a request waits for, or is served by.
 pub(super) trait Named {
-    /// The names of the backend and of the server, which is empty for the backend as a whole.
+    /// Names of the backend and the server; the latter is empty for the backend as a whole.
     fn names(&self) -> (&str, &str);
 }
 
 /// The name of the frontend that a bind belongs to.
 type FrontendOf<'a> = &'a dyn Fn(&Rc<Address>) -> Option<String>;
 
-/// What is done now, and since when.
+/// The current state, and since when.
 enum Doing {
-    /// It is not known yet what is wanted.
+    /// Nothing has been requested yet.
     Opening(Instant),
     Idle,
     Request(Instant),
@@ -70,7 +70,7 @@ enum Doing {
     Tunnel(Instant, Rc<dyn Named>),
 }
 
-/// The way of a request, or a TCP session, to a server.
+/// Tracks a request or TCP session on its way to a server.
 #[derive(Default)]
 pub(super) struct Way {
     ahead: Cell<Ahead>,
@@ -78,7 +78,7 @@ pub(super) struct Way {
 }
 
 impl Sessions {
-    /// A connection has been accepted.
+    /// Adds an accepted connection.
     pub(super) fn enter(&self, client: SocketAddr, bind: &Rc<Address>) -> Entered {
         let mut all = self.0.borrow_mut();
         let opened = Instant::now();
@@ -98,7 +98,7 @@ impl Sessions {
         }
     }
 
-    /// How many there are, and at most so many of them by their rank.
+    /// The number of connections, and the first `most` of them by rank.
     pub(super) fn show(&self, most: usize, frontend: FrontendOf<'_>) -> (u64, Vec<Shown>) {
         let all = self.0.borrow();
         let mut chosen: Vec<_> = all.iter().collect();
@@ -114,7 +114,7 @@ impl Sessions {
         (all.len() as u64, shown.collect())
     }
 
-    /// Has those of this bind close that have been idle for longest, one for each `wish`.
+    /// Closes the connections of this bind that have been idle longest, one per granted `wish`.
     pub(super) fn close_idle(&self, bind: &Rc<Address>, wish: impl Fn() -> bool) {
         let all = self.0.borrow();
         let idle = all.iter().filter(|session| Rc::ptr_eq(&session.bind, bind));
@@ -131,7 +131,7 @@ impl Sessions {
         idle[..some].iter().for_each(|(_, session)| session.close());
     }
 
-    /// Whose requests and sessions are under way, and where they came in.
+    /// Clients with a request or session in progress, and where they connected.
     pub(super) fn busy(&self) -> Vec<(SocketAddr, Rc<Address>)> {
         let all = self.0.borrow();
         let busy = all.iter().filter(|session| {
@@ -163,23 +163,23 @@ impl Drop for Entered {
 }
 
 impl Session {
-    /// Whose it is, as a PROXY protocol header says.
+    /// Sets the client address from its PROXY header.
     pub(super) fn is_of(&self, client: SocketAddr) {
         self.client.set(client);
     }
 
-    /// Nothing is asked now.
+    /// No request is in progress.
     pub(super) fn rest(&self) {
         self.doing.replace(Doing::Idle);
     }
 
-    /// A request, or what a TCP client wants, has begun then.
+    /// A request or TCP session began at `begun`.
     pub(super) fn begin(&self, begun: Instant) {
         self.requests.set(self.requests.get() + 1);
         self.doing.replace(Doing::Request(begun));
     }
 
-    /// Bytes are copied from now on.
+    /// Bytes are copied in both directions from now on.
     pub(super) fn tunnel(&self) {
         let mut doing = self.doing.borrow_mut();
         if let Doing::Server(since, server) = &*doing {
@@ -187,7 +187,7 @@ impl Session {
         }
     }
 
-    /// It waits for its next request since then, and is woken if it is to close instead.
+    /// Idle since then; `waker` wakes it if it should close.
     pub(super) fn park(&self, since: Instant, waker: &Waker) {
         let mut idle = self.idle.borrow_mut();
         match &mut *idle {
@@ -203,12 +203,12 @@ impl Session {
         }
     }
 
-    /// It waits no longer.
+    /// No longer idle.
     pub(super) fn unpark(&self) {
         self.idle.take();
     }
 
-    /// Whether it was told to close.
+    /// Whether it was asked to close.
     pub(super) fn is_to_close(&self) -> bool {
         matches!(&*self.idle.borrow(), Some(Parked { waker: None, .. }))
     }
@@ -265,7 +265,7 @@ impl Session {
 }
 
 impl Doing {
-    /// Since when something is under way.
+    /// Since when it is busy.
     const fn since(&self) -> Option<Instant> {
         match self {
             Self::Idle => None,
@@ -279,7 +279,7 @@ impl Doing {
 }
 
 impl Way {
-    /// The way of what is asked on this connection.
+    /// For the next request on this connection.
     pub(super) fn of(session: &Rc<Session>) -> Self {
         Self {
             ahead: Cell::default(),
@@ -287,12 +287,12 @@ impl Way {
         }
     }
 
-    /// How many waited for a server already when it last began to.
+    /// How many were queued ahead of it when it last joined a queue.
     pub(super) fn ahead(&self) -> Ahead {
         self.ahead.get()
     }
 
-    /// It waits for one of the backend's servers, behind so many.
+    /// It joins the backend's queue behind `ahead` others.
     pub(super) fn wait(&self, backend: Rc<dyn Named>, ahead: Ahead) {
         self.ahead.set(ahead);
         if let Some(session) = &self.session {
@@ -300,7 +300,7 @@ impl Way {
         }
     }
 
-    /// It has come to a server.
+    /// It was assigned a server.
     pub(super) fn lead_to(&self, server: Rc<dyn Named>) {
         if let Some(session) = &self.session {
             session.change(|since| Doing::Server(since, server));

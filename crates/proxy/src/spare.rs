@@ -1,16 +1,16 @@
-//! Things that are used again and again, kept for the next who needs one.
+//! Free lists of objects for reuse.
 
-/// Things that nobody uses now. As many are kept as were used of late: see [`Self::trim`].
+/// A free list. It keeps as many objects as were used recently: see [`Self::trim`].
 pub(super) struct Spare<T> {
     free: Vec<T>,
-    /// The fewest that were free since the last trim.
+    /// The fewest on the list since the last trim.
     fewest: usize,
     /// The most that are kept.
     most: usize,
 }
 
 impl<T> Spare<T> {
-    /// None yet; at most `most`.
+    /// An empty list for at most `most`.
     pub(super) const fn new(most: usize) -> Self {
         Self {
             free: Vec::new(),
@@ -19,21 +19,21 @@ impl<T> Spare<T> {
         }
     }
 
-    /// The one that was given back last, which the processor still has at hand.
+    /// Takes the object returned last, which is most likely still in the CPU's cache.
     pub(super) fn take(&mut self) -> Option<T> {
         let taken = self.free.pop();
         self.fewest = self.fewest.min(self.free.len());
         taken
     }
 
-    /// Keeps it, where there is room.
+    /// Returns an object, which is kept if there is room.
     pub(super) fn give(&mut self, thing: T) {
         if self.free.len() < self.most {
             self.free.push(thing);
         }
     }
 
-    /// Drops those that nobody has needed since the last time.
+    /// Drops the objects that were not needed since the last call.
     pub(super) fn trim(&mut self) {
         self.free.drain(..self.fewest);
         self.fewest = self.free.len();

@@ -1,14 +1,14 @@
-//! A proxy by itself: what it serves stands in a file.
+//! A standalone proxy, configured by a file.
 
 use super::process::{END_LIMIT, ProxyArgs, ProxyError, run};
 use super::reload::Reload;
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use std::path::Path;
 
-/// Serves what a file says until SIGTERM or SIGINT; SIGHUP has it read again.
+/// Serves a file's configuration until SIGTERM or SIGINT; SIGHUP reloads it.
 ///
 /// # Errors
-/// What kept it from starting.
+/// Why it could not start.
 pub fn serve_file(path: &Path, file: ProxyFile) -> Result<(), ProxyError> {
     let Process {
         workers,

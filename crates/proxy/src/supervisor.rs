@@ -1,4 +1,4 @@
-//! The supervisor's thread: it turns control requests and health into [`Orders`], and tells how things stand.
+//! The supervisor's thread: it turns control requests and health into [`Orders`], and reports the state.
 
 mod admission;
 mod change;
@@ -29,21 +29,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 
-/// A worker that has not taken new orders in for this long hangs.
+/// A worker that has not applied new orders for this long hangs.
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whoever awaits a change is answered after this long at the latest.
+/// Longest time that a request may wait for a change.
 const LONGEST_AWAIT: Duration = Duration::from_secs(60);
-/// The shares of servers that start slowly are not told more often.
+/// Minimum interval between updates of slow-start shares.
 const SHARE_STEP: Duration = Duration::from_millis(50);
 
 /// A worker as the supervisor sees it.
 pub(super) struct Seat {
-    /// The last orders that it has carried out.
+    /// The newest orders that it has applied.
     pub(super) applied: watch::Receiver<u64>,
-    /// Where it is asked for its connections.
+    /// Requests to list its connections.
     pub(super) looks: mpsc::Sender<Look>,
-    /// What it counts.
+    /// Its counters.
     pub(super) counters: Arc<Counters>,
 }
 
@@ -52,20 +52,20 @@ pub(super) struct Supervisor {
     orders: watch::Sender<Arc<Orders>>,
     seats: Vec<Seat>,
     lines_lost: Arc<AtomicU64>,
-    /// What keys of limits are hashed with where the configuration has nothing.
+    /// Secret for hashing limit keys, unless the configuration has one.
     limit_secret: [u8; 32],
     started: Instant,
-    /// One change at a time.
+    /// Serializes changes.
     changing: tokio::sync::Mutex<()>,
-    /// Until when the addresses that are being handed over are served again at the latest.
+    /// When addresses being handed over are served again at the latest.
     lapses: RefCell<BTreeMap<IpAddr, Instant>>,
     backends: RefCell<Vec<WatchedBackend>>,
-    /// How their servers are spoken to.
+    /// TLS settings for servers.
     servers: RefCell<Rc<Servers>>,
-    /// Members that are no longer configured and still have requests in flight.
+    /// Removed members that still have requests in flight.
     leaving: RefCell<Vec<Arc<Member>>>,
     revision: Cell<Revision>,
-    /// All frontends' maxconn together.
+    /// Sum of all frontends' maxconn.
     maxconn: Cell<u64>,
     ready: Cell<bool>,
     reloads: Cell<Reloads>,
@@ -73,14 +73,14 @@ pub(super) struct Supervisor {
     tickets: Arc<Tickets>,
 }
 
-/// How often a configuration was to be put in force.
+/// Counters of attempts to apply a configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reloads {
     pub(super) taken: u64,
     pub(super) failed: u64,
-    /// Whether the last one was taken.
+    /// Whether the last one was accepted.
     pub(super) last_taken: bool,
-    /// When one was taken last, in seconds since 1970.
+    /// When one was last accepted, in seconds since 1970.
     pub(super) taken_at: u64,
 }
 
@@ -90,7 +90,7 @@ struct WatchedBackend {
     slow_start: Option<Duration>,
     slow_ejection: Option<SlowEjection>,
     ejection: Ejection,
-    /// Whether members that checks found silent serve where no other does.
+    /// Whether members that failed their checks by silence serve when no others do.
     panics: bool,
     exclusive: bool,
     queue: Arc<Queue>,
@@ -100,17 +100,17 @@ struct WatchedBackend {
     roles: Vec<Role>,
 }
 
-/// What is said of a member.
+/// The reported state of a member.
 struct Told {
     up: bool,
-    /// It serves although its checks took it out.
+    /// Whether it serves although its checks took it out.
     busy: bool,
     reason: String,
 }
 
-/// What is configured of a member, as far as it matters to the others.
+/// The part of a member's configuration that concerns the others.
 struct Role {
-    /// Whether it is to take new traffic while it is up.
+    /// Whether it should take new traffic while it is up.
     wanted: bool,
     spare: bool,
 }
@@ -140,7 +140,7 @@ impl WatchedBackend {
         }
     }
 
-    /// Each member, and what is said of it.
+    /// Each member with its reported state.
     fn told(&self) -> impl Iterator<Item = (&Rc<Watched>, Told)> {
         let serving = self.serving();
         self.members
@@ -189,7 +189,7 @@ impl WatchedBackend {
 }
 
 impl Supervisor {
-    /// A supervisor of these workers, which are given nothing to do yet.
+    /// A supervisor of these workers, with no orders yet.
     pub(super) fn new(
         orders: watch::Sender<Arc<Orders>>,
         seats: Vec<Seat>,
@@ -216,7 +216,7 @@ impl Supervisor {
         })
     }
 
-    /// Carries out one control request.
+    /// Executes one control request.
     pub(super) async fn handle(&self, request: ControlRequest) -> ControlReply {
         match request {
             ControlRequest::Configure(config) => match self.configure(*config).await {
@@ -240,7 +240,7 @@ impl Supervisor {
                 let mut orders = self.orders.subscribe();
                 let changed = orders.wait_for(|orders| orders.seq != after);
                 let limit = Duration::from_millis(wait_ms).min(LONGEST_AWAIT);
-                // Without a change the number is the one that was told.
+                // Without a change, the reply has the number that was given.
                 let _ = tokio::time::timeout(limit, changed).await;
                 ControlReply::Changed(self.orders().seq)
             }
@@ -260,7 +260,7 @@ impl Supervisor {
         }
     }
 
-    /// Passes health on to the workers, and shares that grow, for ever.
+    /// Publishes health and growing slow-start shares to the workers. Never returns.
     pub(super) async fn publish_health(&self) {
         loop {
             tokio::select! {
@@ -271,7 +271,7 @@ impl Supervisor {
         }
     }
 
-    /// Passes the workers' reports on to the members' checks, for ever.
+    /// Forwards the workers' reports to the members' checks, until all workers have ended.
     pub(super) async fn take_reports(&self, mut reports: mpsc::Receiver<MemberReport>) {
         while let Some(MemberReport { member, input }) = reports.recv().await {
             let backends = self.backends.borrow();
@@ -282,12 +282,12 @@ impl Supervisor {
         }
     }
 
-    /// Makes new ticket keys from time to time, as long as none are given.
+    /// Renews ticket keys periodically, unless keys are configured.
     pub(super) async fn renew_ticket_keys(&self) {
         self.tickets.renew().await;
     }
 
-    /// Whether every worker has a configuration, and the process is not about to end.
+    /// Whether every worker has a configuration, and the process is not stopping.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.get() && !self.orders.borrow().ending
     }
@@ -297,22 +297,22 @@ impl Supervisor {
         self.revision.get()
     }
 
-    /// What is wanted of the workers now.
+    /// The current orders.
     pub(super) fn orders(&self) -> Arc<Orders> {
         Arc::clone(&self.orders.borrow())
     }
 
-    /// What each worker counts.
+    /// The counters of each worker.
     pub(super) fn counters(&self) -> impl Iterator<Item = &Counters> {
         self.seats.iter().map(|seat| &*seat.counters)
     }
 
-    /// When the process began.
+    /// When the process started.
     pub(super) const fn started(&self) -> Instant {
         self.started
     }
 
-    /// Lines that are missing in the access log.
+    /// Lines lost from the access log.
     pub(super) fn lines_lost(&self) -> u64 {
         let dropped: u64 = self
             .counters()
@@ -321,12 +321,12 @@ impl Supervisor {
         dropped + self.lines_lost.load(Ordering::Relaxed)
     }
 
-    /// How often a configuration was to be put in force.
+    /// Counters of attempts to apply a configuration.
     pub(super) fn reloads(&self) -> Reloads {
         self.reloads.get()
     }
 
-    /// Counts a configuration that was put in force, or could not be.
+    /// Counts a configuration that was accepted or rejected.
     pub(super) fn count_reload(&self, taken: bool) {
         let mut reloads = self.reloads.get();
         reloads.last_taken = taken;
@@ -337,7 +337,7 @@ impl Supervisor {
         self.reloads.set(reloads);
     }
 
-    /// What is counted of each server's health, with the names of backend and server.
+    /// Calls `each` with the health counters of every server, by the names of backend and server.
     pub(super) fn each_health(&self, mut each: impl FnMut(&str, &str, HealthCounts)) {
         for watched in self.backends.borrow().iter().flat_map(|all| &all.members) {
             let member = &watched.member;
@@ -345,7 +345,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether what was written to anybody has not left yet, whoever still has the connection.
+    /// Whether any data written has not left yet, even on a connection without an owner.
     fn is_late(&self) -> bool {
         self.counters().any(|counters| counters.late.get() > 0)
     }
@@ -356,7 +356,7 @@ impl Supervisor {
             .sum()
     }
 
-    /// Until a server that starts slowly gets a greater share.
+    /// Waits until a slow-starting server is due a larger share.
     async fn next_share(&self) {
         let wait = {
             let backends = self.backends.borrow();
@@ -381,7 +381,7 @@ impl Supervisor {
             .collect()
     }
 
-    /// Publishes changed orders, and tells their number.
+    /// Publishes changed orders, and returns their number.
     fn publish(&self, change: impl FnOnce(&mut Orders)) -> u64 {
         let before = self.orders();
         let mut orders = Orders::clone(&before);
@@ -393,7 +393,7 @@ impl Supervisor {
         seq
     }
 
-    /// Until every worker has carried out these orders.
+    /// Waits until every worker has applied these orders.
     async fn applied(&self, seq: u64) -> Result<(), String> {
         for (index, seat) in self.seats.iter().enumerate() {
             let mut applied = seat.applied.clone();

@@ -1,4 +1,4 @@
-//! Sessions of a TCP frontend: a server is chosen once, then bytes are copied.
+//! Sessions of a TCP frontend: choose a server once, then copy bytes.
 
 mod postgres;
 
@@ -18,22 +18,23 @@ use gaiola_model::proxy::{Mode, Refusal};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Before all servers are tried again: checks have time to see what is wrong, and a server to start again.
+/// Delay before all servers are tried again: it gives checks time to notice a failure, and a server time to start
+/// again.
 const NEXT_ROUND: Backoff = Backoff {
     first: Duration::from_millis(250),
     longest: Duration::from_secs(1),
 };
 
-/// Notes about one session.
+/// What is recorded about a session.
 struct Notes {
     begun: Instant,
     place: Place,
     queue: Leg,
     connect: Leg,
-    /// How it comes to a server, and behind how many.
+    /// Its way to a server, and its position in the queue.
     way: Way,
     retries: u32,
-    /// Servers that failed, and which another one was tried after.
+    /// Servers that failed and were followed by an attempt at another one.
     redispatched: Vec<Place>,
     received: u64,
     bytes: u64,
@@ -72,15 +73,15 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     }
 }
 
-/// How a session was served.
+/// How a session ended.
 enum Served {
-    /// A server has ended it, or its client.
+    /// A server or its client ended it.
     ByServer(End),
-    /// It came to no server.
+    /// It reached no server.
     ByNobody,
 }
 
-/// Serves a session with this configuration; `None` when another configuration has taken its place before there was a server.
+/// Serves a session with this configuration; `None` if another configuration replaced it before there was a server.
 async fn serve_with(
     worker: &Rc<Worker>,
     client: &mut Client,
@@ -132,7 +133,7 @@ async fn serve_with(
     }
 }
 
-/// Counts the session, and writes its line.
+/// Counts the session, and logs it.
 fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes) {
     let Some((index, _)) = serving.frontend(&client.bind) else {
         return worker.tell_closed(client.address, &client.bind, &notes.reason);
@@ -179,7 +180,8 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
     });
 }
 
-/// Connects to a server, trying one after another, and all again: [`MOST_ATTEMPTS`] in all, until the queue's time is over.
+/// Connects to a server, trying one after another and then all again: at most [`MOST_ATTEMPTS`] in all, within the
+/// queue timeout.
 async fn reach(
     worker: &Rc<Worker>,
     client: &Client,
@@ -277,7 +279,7 @@ async fn refuse(client: &mut Client, refusal: Refusal, limit: Duration) {
     match refusal {
         Refusal::Close => {}
         Refusal::Postgres => {
-            // A client that says nothing is owed nothing.
+            // A silent client gets no answer.
             let _ = tokio::time::timeout(limit, postgres::refuse(client)).await;
         }
     }

@@ -1,4 +1,4 @@
-//! A worker's thread: a runtime of its own, and the loop that takes what is wanted of it.
+//! A worker's thread: its own runtime, and the loop that applies new orders.
 
 use super::accept;
 use super::beat::Beater;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::sync::watch::error::RecvError;
 use tokio::task::AbortHandle;
 
-/// Between two looks for idle connections that are too old.
+/// Interval between sweeps for idle connections that are too old.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Works until the supervisor ends.
@@ -27,7 +27,7 @@ pub(super) fn run(post: Post) {
         .build_local(Default::default());
     match runtime {
         Ok(runtime) => runtime.block_on(work(post)),
-        // The supervisor finds that the worker has ended.
+        // The supervisor notices that the worker has ended.
         Err(error) => tracing::error!(%error, worker = post.index, "no event loop"),
     }
 }
@@ -50,13 +50,13 @@ async fn work(mut post: Post) {
     }
 }
 
-/// Until there are other orders. Meanwhile the connections are shown to who wants to see them.
+/// Waits for new orders, answering session listings meanwhile.
 async fn other_orders(worker: &Worker, post: &mut Post) -> Result<(), RecvError> {
     loop {
         tokio::select! {
             changed = post.orders.changed() => return changed,
             Some(Look { most, shown }) = post.looks.recv() => {
-                // Whoever asked may have gone.
+                // The requester may have gone.
                 let _ = shown.send(worker.shown(most));
             }
         }
@@ -77,7 +77,7 @@ impl Worker {
         }
         self.listen(&orders.listeners);
         self.beat(post, orders);
-        // Health concerns those that wait for a request no more than it did before.
+        // A mere change of health does not concern idle connections.
         let same_config = same(&before.config, &orders.config);
         let same_admissions = Arc::ptr_eq(&before.admissions, &orders.admissions);
         if !same_config || !same_admissions || before.ending != orders.ending {
@@ -85,7 +85,7 @@ impl Worker {
         }
     }
 
-    /// Listeners that are new are accepted from, those that are gone are let go.
+    /// Starts accepting from new listeners and stops with those that are gone.
     fn listen(self: &Rc<Self>, wanted: &[Arc<Listener>]) {
         let mut accepting = self.accepting.borrow_mut();
         accepting.retain(|held| {
@@ -118,7 +118,7 @@ impl Worker {
         }
     }
 
-    /// Gives signs of life as long as clients can be served.
+    /// Sends heartbeats to the keeper while clients can be served.
     fn beat(&self, post: &Post, orders: &Orders) {
         let wanted = self.serving().serves_http() && !orders.ending;
         let mut beat = self.beat.borrow_mut();

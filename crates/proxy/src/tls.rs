@@ -1,4 +1,4 @@
-//! TLS: what each bind and each server speaks, read from files and checked before it is put in force.
+//! TLS settings of each bind and each server, read from files and checked before they take effect.
 
 mod beside;
 mod certificates;
@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tickets::FrontendTickets;
 
-/// What each bind with TLS speaks.
+/// Settings of each bind with TLS.
 #[derive(Default)]
 pub(super) struct Binds(BTreeMap<Address, Arc<ServerConfig>>);
 
@@ -54,13 +54,13 @@ impl Binds {
         }
     }
 
-    /// What is spoken on this bind; `None`: no TLS.
+    /// Settings of this bind; `None`: no TLS.
     pub(super) fn of(&self, bind: &Address) -> Option<Arc<ServerConfig>> {
         self.0.get(bind).cloned()
     }
 }
 
-/// What one bind speaks; `None` after a mistake.
+/// Settings of one bind; `None` after a mistake.
 fn read(
     frontend: &str,
     bind: &Bind,
@@ -111,7 +111,7 @@ pub fn check_certificates(paths: &[PathBuf]) -> Result<(), String> {
     }
 }
 
-/// The cryptography.
+/// The cryptography provider.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
@@ -124,8 +124,8 @@ fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] 
     }
 }
 
-/// What checks the clients' certificates, and a digest of what it demands: a session that was opened under other demands is
-/// not resumed under these.
+/// The verifier of client certificates, and a digest of its requirements: a session established under other
+/// requirements is not resumed under these.
 fn verifier_of(
     ca: &Path,
     required: bool,
@@ -143,7 +143,7 @@ fn verifier_of(
     Ok((verifier, digest))
 }
 
-/// The CAs of a file, which are added to the digest.
+/// The CAs in a file, which are added to the digest.
 fn roots(path: &Path, digest: &mut Sha256) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for root in pem::certificates(path)? {

@@ -1,4 +1,4 @@
-//! Bytes, copied both ways.
+//! Copies bytes in both directions.
 
 use super::io::{self, BUFFER_LEN, Buffer, Fault, Patience, Reader, Stream, Tcp, Writer};
 use super::log::{Ending, GOOD};
@@ -14,38 +14,39 @@ use std::time::Duration;
 /// How a tunnel ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct End {
-    /// Bytes that the client got.
+    /// Bytes delivered to the client.
     pub(super) to_client: u64,
-    /// Bytes that the server got.
+    /// Bytes delivered to the server.
     pub(super) to_server: u64,
-    /// What went wrong, in letters.
+    /// The termination state,
     pub(super) ending: Ending,
-    /// And in words; empty when both sides have closed in good order.
+    /// and the reason; empty when both sides closed properly.
     pub(super) reason: &'static str,
-    /// How the client is left.
+    /// How to close the client's connection.
     farewell: Farewell,
 }
 
-/// How a client is left once its server is.
+/// How to close the client's connection once the server's is closed.
 #[derive(Debug, PartialEq, Eq)]
 struct Farewell {
-    /// For how long it is read from first: it still sends, and a reset would destroy what it has not read yet.
+    /// How long to keep reading first: the client still sends, and a reset would destroy what it has not read yet.
     reads_on: Option<Patience>,
-    /// Whether one of the two was reset, so that it is too.
+    /// Whether to reset it, since one of the two connections was reset.
     is_reset: bool,
 }
 
-/// An answer that came so soon after the client's bytes came while the client was sending them.
+/// A response within this time after the client's last bytes counts as sent while the client was still sending.
 const MOMENT: Duration = Duration::from_millis(200);
 
-/// With a client that may have more to send: it is reset late for it where it has not.
+/// For a client that may have more to send; if it has not, it is only reset a little later.
 const BRIEF: Patience = Patience {
     silence: MOMENT,
     longest: Duration::from_secs(1),
 };
 
 impl End {
-    /// Leaves the client, once it has what was written. That may take long: the server and its place are to be given up first.
+    /// Closes the client's connection once it has received what was written. That may take long: give up the server and
+    /// its place first.
     pub(super) async fn leave(&self, client: &mut Stream) {
         match self.farewell.reads_on {
             Some(patience) => io::read_on(client, patience).await,
@@ -58,10 +59,11 @@ impl End {
     }
 }
 
-/// Copies until both sides have closed, one of them breaks, neither sends for as long as `silence`, or `stop`. Each side
-/// comes with what has been read from it already. A side that only stops sending still gets what the other sends. One that
-/// takes no more has still said something: the other gets it, and what it sends meanwhile is read and forgotten. Where the
-/// client is reset, so is the server once it is dropped: what it got may not be all. The client is left by [`End::leave`].
+/// Copies until both sides have closed, one of them breaks, neither sends for `silence`, or `stop`. Each side comes
+/// with the bytes already read from it. A side that only stops sending still receives what the other sends. One that
+/// accepts no more may have sent something: the other receives that, and what the other still sends is read and
+/// discarded. If the client was reset, so is the server once dropped, since what it received may be incomplete.
+/// [`End::leave`] closes the client's connection.
 pub(super) async fn tunnel(
     (client, from_client): (&mut Stream, &[u8]),
     (server, from_server): (&mut Stream, &[u8]),
@@ -104,7 +106,7 @@ pub(super) async fn tunnel(
     }
 }
 
-/// For how long the client is read from, now that the server says nothing more.
+/// How long to keep reading from the client after the server has stopped sending.
 fn patience(client: &Stream, up: &Way, down: &Way) -> Option<Patience> {
     if down.count.get() == 0 {
         return None; // it has been told nothing
@@ -119,37 +121,38 @@ fn patience(client: &Stream, up: &Way, down: &Way) -> Option<Patience> {
     }
 }
 
-/// Whether the server has said something while the client was sending: each at the time when its last bytes came.
+/// Whether the server sent while the client was still sending: each given by the time of its last bytes.
 fn was_answered_early(now: Duration, sent: Duration, answered: Duration) -> bool {
     answered >= sent && now.saturating_sub(sent) < MOMENT
 }
 
-/// How far copying one way is.
+/// State of copying in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Its sink takes no more; what its source still sends is forgotten.
+    /// Its sink accepts no more; what its source still sends is discarded.
     Refused,
-    /// Its source has ended in good order, and its sink was told so.
+    /// Its source ended properly, and its sink was shut down.
     Ended,
     /// Its source broke.
     Broken,
 }
 
-/// One way.
+/// One direction.
 struct Way {
-    /// When bytes were copied last; 0 where none were.
+    /// When bytes were last copied; 0 if never.
     active: Cell<Duration>,
     state: Cell<State>,
-    /// Whether its source's end was no good one: a reset, or TLS that was cut off.
+    /// Whether its source ended badly: by a reset, or by truncated TLS.
     was_reset: Cell<bool>,
     count: Cell<u64>,
 }
 
-/// Its sink takes no more.
+/// Its sink accepts no more.
 struct Refused;
 
-/// Until nothing more can come either way: one has broken, or each has ended or has a sink that takes no more.
+/// Runs until nothing more can come in either direction: one has broken, or each has ended or has a sink that accepts
+/// no more.
 async fn both(
     (up, pump_up): (&Way, impl Future<Output = ()>),
     (down, pump_down): (&Way, impl Future<Output = ()>),
@@ -192,12 +195,12 @@ impl Way {
         self.state.get()
     }
 
-    /// Whether nothing more comes from its source.
+    /// Whether its source sends nothing more.
     fn is_over(&self) -> bool {
         matches!(self.state(), State::Ended | State::Broken)
     }
 
-    /// Copies until the source ends, and passes the end on.
+    /// Copies until the source ends, and then shuts down the sink.
     async fn pump(&self, mut from: Reader<'_>, mut to: Writer<'_>, first: &[u8]) {
         let end = match self.copy(&mut from, &mut to, first).await {
             Ok(end) => end,
@@ -213,7 +216,7 @@ impl Way {
         }
         match is_good {
             false => self.state.set(State::Broken),
-            // Who takes no more need not be told.
+            // A sink that accepts no more need not be shut down.
             true if self.state() == State::Refused => pending().await,
             true => match io::shutdown(&mut to).await {
                 Ok(()) => self.state.set(State::Ended),
@@ -225,7 +228,7 @@ impl Way {
         }
     }
 
-    /// Copies until the source ends, which is returned, or its sink takes no more.
+    /// Copies until the source ends, returning how, or until its sink accepts no more.
     async fn copy(
         &self,
         from: &mut Reader<'_>,
@@ -237,7 +240,7 @@ impl Way {
             self.write(to, first).await?;
         }
         loop {
-            // No buffer is held while nothing comes.
+            // No buffer is held while nothing arrives.
             if let Err(error) = poll_fn(|cx| from.poll_read_ready(cx)).await {
                 return Ok(error.into());
             }
@@ -264,9 +267,9 @@ impl Way {
         written.map_err(|_| Refused)
     }
 
-    /// Lets the kernel alone move what comes, as long as it comes in bulk. Returns how the source broke, where it did.
+    /// Lets the kernel move the data alone, as long as it comes in bulk. Returns how the source broke, if it did.
     async fn splice(&self, from: &Tcp, to: &Tcp) -> Result<Option<Fault>, Refused> {
-        // Where there is no pipe, copying goes on.
+        // Without a pipe, copying continues.
         let Ok(mut pipe) = io::Pipe::take() else {
             return Ok(None);
         };
@@ -286,7 +289,8 @@ impl Way {
         }
     }
 
-    /// Reads on until the source ends: one whose bytes nobody reads would wait, and not read what it is told.
+    /// Reads and discards until the source ends: if nobody read its bytes, it would block, and not read what it is
+    /// sent.
     async fn forget(&self, from: &mut Reader<'_>) -> Fault {
         let mut buffer = Buffer::take();
         loop {
@@ -298,7 +302,7 @@ impl Way {
     }
 }
 
-/// Until nothing has been copied for `limit`.
+/// Completes when nothing has been copied for `limit`.
 async fn silent(up: &Way, down: &Way, limit: Duration) {
     let begun = coarse_now();
     loop {
@@ -311,7 +315,7 @@ async fn silent(up: &Way, down: &Way, limit: Duration) {
     }
 }
 
-/// Now, a few milliseconds late at most: told for each message, and cheaper than the exact time.
+/// The time, at most a few milliseconds late: read for each message, and cheaper than the exact time.
 fn coarse_now() -> Duration {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     Duration::try_from(now).unwrap_or_default()
@@ -326,10 +330,10 @@ mod tests {
     use std::sync::Arc;
     use tokio::net::TcpStream;
 
-    /// Nothing that works takes this long.
+    /// Longer than any test that works.
     const LONG: Duration = Duration::from_secs(20);
 
-    /// Works as a worker's thread does.
+    /// Runs on a runtime like a worker's.
     fn run(work: impl Future<Output = ()>) {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -342,7 +346,7 @@ mod tests {
             });
     }
 
-    /// A connection with little room to write, and its other end.
+    /// A connection with small socket buffers, and its other end.
     fn pair() -> (Stream, Peer) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
@@ -354,7 +358,7 @@ mod tests {
         (Stream::Tcp(TcpStream::from_std(ours).unwrap().into()), peer)
     }
 
-    /// Writes until there is no room for a byte more, and stays none.
+    /// Writes until there is no room for another byte, and none appears.
     fn fill(stream: &TcpStream) {
         let mut full = 0;
         while full < 5 {
@@ -373,7 +377,7 @@ mod tests {
         drop(peer);
     }
 
-    /// A tunnel without bytes, which nothing but its sides ends.
+    /// A tunnel without bytes, which only its sides end.
     async fn joined(client: &mut Stream, server: &mut Stream) -> End {
         tunnel(
             (client, &[]),
@@ -411,14 +415,14 @@ mod tests {
     fn it_ends_once_neither_side_takes_more() {
         run(async {
             let ((mut client, mut one), (mut server, mut other)) = (pair(), pair());
-            // More than the other side has room for, so that its end is not seen before that of the sink.
+            // More than the other side's buffers hold, so that its end is not seen before that of the sink.
             for peer in [&mut one, &mut other] {
                 peer.write_all(&[7; 60_000]).unwrap();
                 peer.shutdown(Shutdown::Write).unwrap();
             }
             let leaves = async {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                // With much that it has not read, which breaks it.
+                // With much unread data, which resets it.
                 drop((one, other));
             };
             let ended = async { tokio::join!(joined(&mut client, &mut server), leaves).0 };
@@ -432,7 +436,7 @@ mod tests {
         let at = Duration::from_millis;
         assert!(was_answered_early(at(1100), at(1000), at(1001)));
         assert!(was_answered_early(at(1100), at(1000), at(1000)));
-        // It has asked again since, or has waited for the answer.
+        // It has sent again since, or has waited for the response.
         assert!(!was_answered_early(at(1100), at(1010), at(1000)));
         assert!(!was_answered_early(at(1900), at(1000), at(1890)));
     }

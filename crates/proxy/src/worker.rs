@@ -1,5 +1,4 @@
-//! A worker, as its tasks may use it. Nothing here is shared with other threads but counters and the queues of servers with a
-//! limit.
+//! A worker's state, shared by its tasks. Other threads share only the counters and the queues of servers with a limit.
 
 use super::auth::Verifier;
 use super::client::Client;
@@ -29,27 +28,27 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
-/// Lines on connections and requests that failed, in a second.
+/// Log lines per second about failed connections and requests.
 const TOLD: u32 = 10;
 
-/// What a worker is given when it starts.
+/// What a worker receives when it starts.
 pub(super) struct Post {
-    /// Its number, from 0, and how many there are.
+    /// Its number, from 0, and the number of workers.
     pub(super) index: usize,
     pub(super) count: usize,
-    /// What is wanted of it, and how far it has come.
+    /// Its orders, and the newest that it has applied.
     pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) applied: watch::Sender<u64>,
-    /// Who wants to see its clients' connections.
+    /// Requests to list its clients' connections.
     pub(super) looks: mpsc::Receiver<Look>,
-    /// Where it tells what it sees.
+    /// Where it publishes what it observes.
     pub(super) counters: Arc<Counters>,
     pub(super) log: Option<SyncSender<Signal>>,
     pub(super) log_format: LogFormat,
     pub(super) reports: mpsc::Sender<MemberReport>,
     /// The VIP keeper's socket.
     pub(super) keeper: Option<PathBuf>,
-    /// Who compares passwords.
+    /// Verifies passwords.
     pub(super) verifier: Arc<Verifier>,
 }
 
@@ -57,13 +56,13 @@ pub(super) struct Post {
 pub(super) struct Worker {
     /// Its number, from 0.
     pub(super) index: usize,
-    /// The retries that it may make.
+    /// Its retry budget.
     pub(super) budget: RefCell<Budget>,
-    /// Chance.
+    /// Random numbers.
     pub(super) rng: RefCell<fastrand::Rng>,
-    /// Told when connections that wait for a request must look whether they are still wanted.
+    /// Wakes idle connections to re-check whether they should close.
     pub(super) stir: Event,
-    /// Who compares passwords.
+    /// Verifies passwords.
     pub(super) verifier: Arc<Verifier>,
     /// Its clients' connections.
     pub(super) sessions: Sessions,
@@ -79,14 +78,14 @@ pub(super) struct Worker {
     date: RefCell<(u64, [u8; 29])>,
     /// A second, and how many connections and requests failed in it.
     told: Cell<(u64, u32)>,
-    /// Whether it was said in this second that cannot accept connections.
+    /// Whether this second already has a log line about a failure to accept.
     pub(super) unaccepted: Cell<bool>,
 }
 
-/// A listener that connections are accepted from.
+/// A listener being accepted from.
 pub(super) struct Accepting {
     pub(super) listener: Arc<Listener>,
-    /// Told when it is no longer wanted.
+    /// Notified when it is no longer wanted.
     pub(super) done: Rc<Notify>,
 }
 
@@ -94,7 +93,7 @@ impl Worker {
     /// A worker that serves nothing yet.
     pub(super) fn new(post: &Post) -> Self {
         let mut seed = [0; 8];
-        // Without the system's randomness the workers of one process still differ.
+        // Without the system's randomness, the workers of one process still get different seeds.
         if getrandom::fill(&mut seed).is_err() {
             seed[0] = u8::try_from(post.index).unwrap_or(u8::MAX);
         }
@@ -124,12 +123,12 @@ impl Worker {
         }
     }
 
-    /// What is served now. A request keeps what it began with.
+    /// The current configuration. A request keeps the one it started with.
     pub(super) fn serving(&self) -> Rc<Serving> {
         Rc::clone(&self.serving.borrow())
     }
 
-    /// How many connections there are, and at most so many of them, for who asks.
+    /// The number of connections, and up to `most` of them for a session listing.
     pub(super) fn shown(&self, most: usize) -> (u64, Vec<Shown>) {
         let serving = self.serving();
         let frontend = |bind: &Rc<Address>| {
@@ -139,27 +138,27 @@ impl Worker {
         self.sessions.show(most, &frontend)
     }
 
-    /// What is wanted of connections to this local address now.
+    /// The current admission of connections to this local address.
     pub(super) fn admission(&self, local: IpAddr) -> Admission {
         self.orders.borrow().admission(local)
     }
 
-    /// What TLS is spoken with clients of this bind.
+    /// TLS settings for clients of this bind.
     pub(super) fn tls(&self, bind: &Address) -> Option<Arc<rustls::ServerConfig>> {
         self.orders.borrow().tls.of(bind)
     }
 
-    /// The count of TLS handshakes with clients.
+    /// Counters of TLS handshakes with clients.
     pub(super) fn handshakes(&self) -> &Handshakes {
         &self.counters.handshakes
     }
 
-    /// Now, for decisions.
+    /// The current time, for decisions.
     pub(super) fn now(&self) -> Time {
         Time::from_start(self.started.elapsed())
     }
 
-    /// How many connections to this local address are open on this worker.
+    /// This worker's count of open connections to this local address.
     pub(super) fn local(&self, local: IpAddr) -> Arc<Apart<Count>> {
         let mut locals = self.locals.borrow_mut();
         let count = locals
@@ -168,26 +167,26 @@ impl Worker {
         Arc::clone(count)
     }
 
-    /// Counts a connection that a limit has refused, and says so.
+    /// Counts and logs a connection rejected by a limit.
     pub(super) fn refuse(&self, client: &Client) {
         client.share().refuse();
         self.tell_closed(client.address, &client.bind, "connection limit reached");
     }
 
-    /// Counts a connection that is closed before anything was asked on it, and says why.
+    /// Counts and logs a connection that closes before its first request.
     pub(super) fn close_unasked(&self, client: &Client, why: Unasked, reason: &str) {
         self.counters.unasked(why).add(1);
         self.tell_closed(client.address, &client.bind, reason);
     }
 
-    /// Says why a connection is closed.
+    /// Logs why a connection closes.
     pub(super) fn tell_closed(&self, peer: IpAddr, bind: &Address, reason: &str) {
         if self.may_tell() {
             tracing::info!(%peer, %bind, reason, "connection closed");
         }
     }
 
-    /// Says why a request or a session failed, where the access log does not.
+    /// Logs why a request or a session failed, unless the access log does.
     pub(super) fn tell_failed(
         &self,
         (peer, bind): (IpAddr, &Address),
@@ -200,14 +199,14 @@ impl Worker {
         }
     }
 
-    /// Says why the system has no connection for us, though clients wait.
+    /// Logs why the system cannot give us a connection although clients wait.
     pub(super) fn tell_unaccepted(&self, bind: &Address, error: rustix::io::Errno) {
         if !self.unaccepted.replace(true) {
             tracing::warn!(%bind, %error, "cannot accept connections");
         }
     }
 
-    /// Says that a frontend has as many connections as it may, once in a while.
+    /// Logs that a frontend has reached its maxconn, at most once in a while.
     pub(super) fn tell_full(&self, frontend: &FrontendShare, maxconn: u32) {
         if frontend.may_tell(self.started.elapsed().as_secs()) {
             let frontend = &*frontend.name;
@@ -215,7 +214,7 @@ impl Worker {
         }
     }
 
-    /// Says which requests and sessions come to no good end, for this worker ends.
+    /// Logs which requests and sessions are cut off because this worker ends.
     pub(super) fn tell_cut_off(&self) {
         let busy = self.sessions.busy();
         for (peer, bind) in busy.iter().take(100) {
@@ -227,8 +226,8 @@ impl Worker {
         }
     }
 
-    /// Whether one line more may be written in this second. These are written by the worker itself: of a flood only some
-    /// are, and the others are counted.
+    /// Whether another line may be logged in this second. The worker writes these lines itself: in a flood it writes
+    /// only some and counts the rest.
     fn may_tell(&self) -> bool {
         self.tell_rest();
         let (second, count) = self.told.get();
@@ -236,7 +235,7 @@ impl Worker {
         count < TOLD
     }
 
-    /// Says how many lines were left out in a second that is over.
+    /// Logs how many lines were suppressed in a second that is over.
     pub(super) fn tell_rest(&self) {
         let (now, (second, count)) = (seconds(), self.told.get());
         if now == second {
@@ -248,12 +247,12 @@ impl Worker {
         }
     }
 
-    /// An id for a request that has none.
+    /// Generates an id for a request without one.
     pub(super) fn make_id(&self) -> [u8; 32] {
         forward::new_request_id(&mut self.rng.borrow_mut())
     }
 
-    /// Now, as the `Date` field has it.
+    /// The current time as a `Date` field value.
     pub(super) fn date(&self) -> [u8; 29] {
         let now = seconds();
         let mut date = self.date.borrow_mut();
@@ -267,7 +266,7 @@ impl Worker {
         date.1
     }
 
-    /// How much is going on where a request was answered, if the access log tells of it.
+    /// Concurrent connections and requests where a request was answered, if the access log includes them.
     pub(super) fn load(&self, serving: &Serving, frontend: usize, place: Place) -> Load {
         match self.log.wants_load {
             true => serving.load(frontend, place),
@@ -291,7 +290,8 @@ impl Worker {
         }
     }
 
-    /// Tells the checks what an attempt has shown. When they cannot follow, they know enough.
+    /// Reports the outcome of an attempt to the health checks. If their queue is full, they have enough reports
+    /// already.
     pub(super) fn report(&self, member: &Arc<Member>, input: Input) {
         let member = Arc::clone(member);
         let _ = self.reports.try_send(MemberReport { member, input });

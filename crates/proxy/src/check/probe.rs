@@ -1,4 +1,4 @@
-//! One look at a server: a connection, a handshake, or a request.
+//! One probe of a server: a connection, a handshake, or a request.
 
 use crate::io::{self, Stream};
 use crate::orders::Member;
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Once the status is known, the rest of the answer is awaited so long, so that the server can end in good order.
+/// How long to wait for the rest of the response once the status is known, so that the server can finish properly.
 const REST: Duration = Duration::from_millis(100);
 
-/// Longest answer of a PostgreSQL server that is read.
+/// Longest response of a PostgreSQL server that is read.
 const LONGEST_ANSWER: usize = 4096;
 
-/// What is asked, ready to be asked again and again.
+/// A reusable probe.
 #[derive(Clone)]
 pub(super) struct Probe {
     check: Check,
@@ -25,7 +25,7 @@ pub(super) struct Probe {
     tls: Option<ServerSettings>,
 }
 
-/// What a probe found, in words: `HTTP 200 in 2 ms`, or why it failed.
+/// Result of a probe as text: `HTTP 200 in 2 ms`, or why it failed.
 pub(super) type Finding = Result<String, Trouble>;
 
 /// Why a probe failed.
@@ -49,7 +49,7 @@ fn bad(words: String) -> Trouble {
     Trouble { symptom, words }
 }
 
-/// What a connection's failure shows of the server.
+/// The symptom behind a failed connection.
 pub(crate) fn symptom(error: &Error) -> Symptom {
     match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => Symptom::Refused,
@@ -61,7 +61,7 @@ pub(crate) fn symptom(error: &Error) -> Symptom {
 }
 
 impl Probe {
-    /// The check of a member.
+    /// Creates the check of a member.
     pub(super) fn new(check: &Check, member: &Member, tls: Option<ServerSettings>) -> Self {
         let target = match (member.address.ip(), check.port) {
             (Some(ip), Some(port)) => (ip, port).into(),
@@ -75,7 +75,7 @@ impl Probe {
         }
     }
 
-    /// Asks once.
+    /// Runs the probe once.
     pub(super) async fn ask(&self) -> Finding {
         let started = Instant::now();
         let stream = self.connect().await?;
@@ -138,7 +138,7 @@ impl Probe {
         let mut line = [0; 12]; // "HTTP/1.1 200"
         stream.read_exact(&mut line).await?;
         let status = status(&line).ok_or(ErrorKind::InvalidData)?;
-        // A server that keeps the connection open has answered all the same.
+        // A server that keeps the connection open has responded all the same.
         tokio::task::spawn_local(timeout(REST, drain(stream)));
         Ok(status)
     }
@@ -149,7 +149,7 @@ async fn drain(mut stream: Stream) {
     while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
 }
 
-/// Begins a session with PostgreSQL, and returns the first message of its answer: the type, then the contents.
+/// Starts a PostgreSQL session, and returns the first message of the response: its type, then its contents.
 async fn start(stream: &mut Stream, user: &str) -> IoResult<Vec<u8>> {
     let body = [b"\0\x03\0\0user\0", user.as_bytes(), b"\0\0"].concat();
     let len = u32::try_from(body.len() + 4).map_err(Error::other)?;
@@ -165,7 +165,7 @@ async fn start(stream: &mut Stream, user: &str) -> IoResult<Vec<u8>> {
     Ok(message)
 }
 
-/// Whether PostgreSQL goes on with a session, or what it says against it.
+/// Whether PostgreSQL accepts the session, or why not.
 fn goes_on(message: &[u8]) -> Result<(), String> {
     match message {
         [b'R', ..] => Ok(()),
@@ -195,7 +195,7 @@ fn millis(started: Instant) -> u128 {
     started.elapsed().as_millis()
 }
 
-/// The usual failures by their names, without the system's numbers.
+/// The usual failures by name, without the system's error numbers.
 pub(crate) fn in_words(error: Error) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused".into(),

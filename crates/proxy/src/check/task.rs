@@ -1,4 +1,4 @@
-//! The task that asks one member, and tells when it goes up or down.
+//! The task that probes one member, and reports when it goes up or down.
 
 use super::probe::{Finding, Probe};
 use gaiola_core::health::{Health, Input, Output};
@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 pub(super) struct Seen {
     pub(super) health: RefCell<Health>,
     pub(super) counts: Cell<HealthCounts>,
-    /// How often no connection could be made to it any more.
+    /// How often it became unreachable.
     pub(super) losses: Cell<u64>,
     /// When it last went up or down, or was first seen.
     pub(super) changed_at: Cell<Instant>,
@@ -24,12 +24,12 @@ pub(super) struct Seen {
     pub(super) proven: watch::Sender<bool>,
 }
 
-/// What is counted of a member's health.
+/// Health counters of a member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HealthCounts {
     /// How often it went down, by its checks or its traffic.
     pub(crate) downs: u64,
-    /// How often its traffic put it out.
+    /// How often its traffic got it ejected.
     pub(crate) ejections: u64,
     /// Checks that failed.
     pub(crate) checks_failed: u64,
@@ -48,7 +48,7 @@ pub(super) struct Watching {
 type Asking = Pin<Box<dyn Future<Output = Finding>>>;
 
 impl Watching {
-    /// Asks when it is due, for ever.
+    /// Probes whenever it is due. Never returns.
     pub(super) async fn run(mut self) {
         let mut asking: Option<Asking> = None;
         let mut outputs = Vec::new();
@@ -84,7 +84,7 @@ impl Watching {
         }
     }
 
-    /// Takes one event, and counts what it comes to.
+    /// Applies one event, and counts its consequences.
     fn step(&self, input: Input, outputs: &mut Vec<Output>) {
         let mut health = self.seen.health.borrow_mut();
         let mut counts = self.seen.counts.get();
@@ -109,7 +109,7 @@ impl Watching {
         Some(Box::pin(async move { probe.ask().await }))
     }
 
-    /// Has the workers close its connections.
+    /// Makes the workers close its connections.
     fn lose(&self) {
         tracing::warn!(
             server = self.name,
@@ -142,7 +142,7 @@ async fn deadline(after: Option<Duration>) {
     }
 }
 
-/// The probe that is under way; never ready when there is none.
+/// The result of the running probe; never ready without one.
 async fn answer(asking: &mut Option<Asking>) -> Finding {
     match asking {
         Some(asking) => asking.await,

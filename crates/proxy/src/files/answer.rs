@@ -1,4 +1,4 @@
-//! The response that a file makes.
+//! The response for a file.
 
 use super::range::{self, Range};
 use super::{Asked, File, Found};
@@ -11,17 +11,17 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A response, ready to be sent.
+/// A response, ready to send.
 pub(crate) struct Answer<'a> {
     /// Its status.
     pub(crate) status: u16,
-    /// Its head, but for the date and the blank line.
+    /// Its head without the date and the blank line.
     head: String,
     body: Option<(&'a OwnedFd, std::ops::Range<u64>)>,
 }
 
 impl Found {
-    /// The response to what was asked; `hop` is our own name, `edit` what rules change.
+    /// The response to the request; `hop` is our own name, `edit` what rules change.
     pub(crate) fn answer(
         &self,
         asked: &Asked<'_>,
@@ -42,12 +42,12 @@ impl Found {
     }
 }
 
-/// To the same path with a slash.
+/// Redirects to the same path with a trailing slash.
 fn redirect<'a>(asked: &Asked<'_>) -> Answer<'a> {
     let text = |bytes| String::from_utf8_lossy(bytes);
     let path = text(asked.head.path(asked.buffer));
     let query = text(asked.head.query.of(asked.buffer));
-    // Two slashes at the beginning would name another host; browsers take the other kind for one as well.
+    // Two slashes at the start would name another host; browsers treat backslashes as slashes.
     let path = path.trim_start_matches(['/', '\\']);
     let location = format!("Location: /{path}/{query}\r\nContent-Length: 0\r\n");
     Answer {
@@ -117,7 +117,7 @@ fn outside<'a>(size: u64) -> Answer<'a> {
     }
 }
 
-/// Whether the client has this very file (RFC 9110, section 13.2.2).
+/// Whether the client already has this version of the file (RFC 9110, section 13.2.2).
 fn is_fresh(asked: &Asked<'_>, etag: &str, changed: SystemTime) -> bool {
     if let Some(tags) = asked.field(FieldName::IfNoneMatch) {
         let weak = |tag: &str| tag.trim().strip_prefix("W/").unwrap_or(tag.trim()) == etag;
@@ -129,7 +129,7 @@ fn is_fresh(asked: &Asked<'_>, etag: &str, changed: SystemTime) -> bool {
         .is_some_and(|since| changed <= since)
 }
 
-/// The range that is to be sent. With `If-Range` only if the file is still the one that the client has a part of.
+/// The range to send. With `If-Range`, only if the file is still the version that the client has a part of.
 fn wanted(asked: &Asked<'_>, etag: &str, changed: SystemTime, size: u64) -> Range {
     let Some(range) = asked.field(FieldName::Range).filter(|_| !asked.is_head()) else {
         return Range::Whole;
@@ -145,13 +145,13 @@ fn wanted(asked: &Asked<'_>, etag: &str, changed: SystemTime, size: u64) -> Rang
 }
 
 impl Answer<'_> {
-    /// How many bytes its head has.
+    /// Length of the head in bytes.
     pub(crate) fn head_len(&self) -> u64 {
         const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
         (self.head.len() + DATE.len()) as u64
     }
 
-    /// Sends it. No wait for the client is longer than `limit`; bytes are added to `count` as they go.
+    /// Sends it. No wait for the client exceeds `limit`; bytes sent are added to `count` as it proceeds.
     pub(crate) async fn send(
         &self,
         stream: &mut Stream,

@@ -1,17 +1,17 @@
 //! `Range` (RFC 9110, section 14): one range of bytes.
 
-/// What a `Range` field asks of a file.
+/// What a `Range` field requests of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Range {
-    /// All of it: there is no range, several, or one that cannot be read.
+    /// The whole file: there is no range, several, or an unreadable one.
     Whole,
-    /// From `start` up to and with `end`.
+    /// From `start` to `end`, inclusive.
     Part { start: u64, end: u64 },
-    /// Nothing that the file has.
+    /// Nothing within the file.
     Outside,
 }
 
-/// Reads the field's value for a file of `size` bytes.
+/// Parses the field value for a file of `size` bytes.
 pub(super) fn parse(value: &str, size: u64) -> Range {
     let ends = |range: &str| {
         let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;

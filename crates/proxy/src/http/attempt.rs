@@ -1,7 +1,7 @@
-//! One attempt: the request to one server, and its response back to the client, both at the same time.
+//! One attempt: the request to one server and its response to the client, concurrently.
 //!
-//! Sending goes on while the response comes, so that a server may answer early and the client may wait for `100
-//! Continue`. Once the request is sent, the same future watches the client, which may go away.
+//! Sending continues while the response arrives, so that a server may answer early and the client may wait for `100
+//! Continue`. Once the request is sent, the same future watches whether the client leaves.
 
 mod receiving;
 mod sending;
@@ -27,37 +27,38 @@ use std::time::{Duration, Instant};
 
 /// Everything one attempt needs.
 pub(super) struct Attempt<'a, 'w> {
-    /// The request's head as it came, unless `text` has it; the spans of `heads.request` and `heads.onward` point into it.
+    /// The request's head as received, unless `text` has it; the spans of `heads.request` and `heads.onward` point into
+    /// it.
     pub(super) front: &'a [u8],
-    /// Where the head is. One of the largest buffers is given up as soon as the request cannot be sent once more.
+    /// Where the head is. A buffer of the largest kind is released as soon as the request cannot be sent again.
     pub(super) text: &'a RefCell<Text>,
     pub(super) heads: &'a mut Parts,
-    /// What came behind the head.
+    /// What was received after the head.
     pub(super) window: &'a mut Window<'w>,
     pub(super) body: Body,
     pub(super) client: &'a mut Stream,
     pub(super) client_timer: &'a mut Timer,
     pub(super) client_limit: Duration,
-    /// Bytes a second that the body has to come with.
+    /// Minimum rate of the body, in bytes per second.
     pub(super) body_rate: u32,
     pub(super) server: &'a mut Stream,
     pub(super) server_timer: &'a mut Timer,
     pub(super) member: &'a Server,
     pub(super) timeouts: &'a ServerTimeouts,
-    /// What the route does to the answer, and what it allows.
+    /// What the route does to the response, and what it allows.
     pub(super) rules: Option<&'a Rules>,
     pub(super) allowance: &'a Allowance,
     pub(super) on_marked_down: OnMarkedDown,
-    /// Our own name.
+    /// Our own name, as one hop.
     pub(super) hop: &'a str,
-    /// The name of a cookie that only we set.
+    /// Name of the cookie that only we set.
     pub(super) own_cookie: Option<&'a str>,
-    /// Whether the client's connection may be kept, asked when the response begins.
+    /// Whether the client's connection may be kept alive, asked when the response begins.
     pub(super) keep_alive: &'a dyn Fn() -> bool,
-    /// The time, as `Date` has it.
+    /// The time, as a `Date` field value.
     pub(super) date: &'a dyn Fn() -> [u8; 29],
     pub(super) reused: bool,
-    /// Where the response is read into, from its first byte on.
+    /// Buffer for the response, taken at its first byte.
     pub(super) buffer: &'a mut Option<Buffer>,
     pub(super) record: &'a mut Record,
 }
@@ -66,29 +67,29 @@ pub(super) struct Attempt<'a, 'w> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
     Anyone,
-    /// The client whose request it carried: it holds state of that client's.
+    /// The client whose request it carried: the connection holds that client's state.
     Client,
 }
 
-/// How it ended.
+/// How an attempt ended.
 pub(super) enum Outcome {
-    /// The client has the whole response.
+    /// The client has received the whole response.
     Answered {
         keep_client: bool,
-        /// For whom the server's connection is kept.
+        /// Who may reuse the server's connection, if it is kept.
         keep_server: Option<Holder>,
     },
-    /// The client has been told that the protocol changes.
+    /// The client has received the response that switches protocols.
     Upgraded,
-    /// No byte of a response has been passed on.
+    /// No byte of a response has been forwarded.
     Failed {
         failure: Failure,
         ending: Ending,
         reason: String,
     },
-    /// A part of the response has been passed on.
+    /// Part of the response has been forwarded.
     Broken(Ending, String),
-    /// The client is at fault; 499: it has gone.
+    /// The client is at fault; 499: it has left.
     Client {
         status: u16,
         ending: Ending,
@@ -113,31 +114,31 @@ impl Outcome {
     }
 }
 
-/// How far it is.
+/// Progress of an attempt.
 #[derive(Default)]
 struct Stage {
-    /// Bytes of the request that were written.
+    /// Bytes of the request written so far.
     sent: Cell<u64>,
-    /// When the last of them was, or it was given up.
+    /// When the last of them was written, or sending was given up.
     sent_at: Cell<Option<Instant>>,
     /// Whether the whole request was written. Otherwise neither connection may carry another one.
     is_sent: Cell<bool>,
-    /// How long after that the final response began.
+    /// Time from there until the final response began.
     began_after: Cell<Option<Duration>>,
-    /// The final response's status, once a byte of it may have been passed on; 0 before.
+    /// The final response's status, once a byte of it may have been forwarded; 0 before.
     status: Cell<u16>,
-    /// Bytes that were written to the client, and those of heads that were to be.
+    /// Bytes written to the client, and those of heads due to be written.
     delivered: Cell<u64>,
     heads: Cell<u64>,
 }
 
 impl Stage {
-    /// A head is about to be written to the client.
+    /// Counts a head about to be written to the client.
     fn count_head(&self, head: &Outgoing) {
         self.heads.set(self.heads.get() + head.len() as u64);
     }
 
-    /// Whether a byte of the final response may have been passed on.
+    /// Whether a byte of the final response may have been forwarded.
     const fn is_answered(&self) -> bool {
         self.status.get() != 0
     }
@@ -147,12 +148,12 @@ impl Stage {
 enum Stop {
     /// The client is at fault.
     Client(Outcome),
-    /// The server takes no more; it may have answered.
+    /// The server accepts no more; it may have responded.
     Server,
 }
 
 impl Attempt<'_, '_> {
-    /// Makes the attempt; also tells how many bytes of the request were sent. Called once, as its halves.
+    /// Makes the attempt; also returns how many bytes of the request were sent. Called once, like its halves.
     pub(super) async fn run(&mut self) -> (Outcome, u64) {
         let stage = Stage::default();
         let carrier = self.server.tcp().cloned();
@@ -224,8 +225,8 @@ impl Attempt<'_, '_> {
             if let Poll::Ready(outcome) = receiving.as_mut().poll(cx) {
                 return Poll::Ready(outcome);
             }
-            // One that was marked down may be busy with this very request, and sending it elsewhere would make the next one so.
-            // Only of one that is dead no answer comes: what may be asked elsewhere is not left waiting for it.
+            // A server that was marked down may be busy with this very request, and sending it elsewhere would overload
+            // the next one. Only a dead server will never answer: a request that may be retried does not wait for it.
             while let Poll::Ready(why) = Pin::new(&mut interrupted).poll(cx) {
                 let shut = shut_down || why == Interrupt::Ended;
                 if let Some(outcome) = shut.then(|| interrupt(&stage, why)) {
@@ -262,7 +263,7 @@ impl Attempt<'_, '_> {
             (None, Some(sent_at)) => record.response.span = sent_at.elapsed(),
             (None, None) => {}
         }
-        // What was written waits for others, and may never have left.
+        // What was written waits in the outbox, and may never have left.
         let has_left = before.is_none() || left() != before;
         if let (false, Outcome::Failed { .. }, Some(carrier)) = (has_left, &outcome, &carrier) {
             carrier.abandon();
@@ -271,10 +272,10 @@ impl Attempt<'_, '_> {
     }
 }
 
-/// Whether the server's kernel acknowledges nothing on a connection any more.
+/// Whether the server's kernel has stopped acknowledging on a connection.
 type Dying = Pin<Box<dyn Future<Output = bool>>>;
 
-/// How an attempt ends that is interrupted.
+/// How an interrupted attempt ends.
 fn interrupt(stage: &Stage, why: Interrupt) -> Outcome {
     let (letter, reason) = (why.letter(), why.reason());
     if stage.is_answered() {

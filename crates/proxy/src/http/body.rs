@@ -1,4 +1,4 @@
-//! Where a body ends.
+//! Finds the end of a body.
 
 use gaiola_model::http::Framing;
 use gaiola_wire::http1::{BadChunk, ChunkDecoder};
@@ -6,16 +6,16 @@ use gaiola_wire::http1::{BadChunk, ChunkDecoder};
 /// The rest of a body.
 #[derive(Clone, Debug)]
 pub(super) enum Body {
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// Chunks.
     Chunked(ChunkDecoder),
-    /// All up to the connection's end.
+    /// Everything up to the end of the connection.
     UntilClose,
 }
 
 impl Body {
-    /// A body from its first byte.
+    /// A body before its first byte.
     pub(super) fn new(framing: Framing) -> Self {
         match framing {
             Framing::None => Self::Length(0),
@@ -25,7 +25,7 @@ impl Body {
         }
     }
 
-    /// Whether it has ended. One that ends with its connection never has.
+    /// Whether it has ended. One that ends with its connection never does.
     pub(super) fn is_done(&self) -> bool {
         match self {
             Self::Length(left) => *left == 0,
@@ -34,7 +34,7 @@ impl Body {
         }
     }
 
-    /// How many of these bytes belong to it.
+    /// How many of these bytes belong to the body.
     ///
     /// # Errors
     /// The chunks are malformed.

@@ -1,4 +1,4 @@
-//! A request that a server answers: choosing one, reaching it, and trying again where that is right.
+//! A request for a server: choosing one, connecting to it, and retrying where allowed.
 
 mod reach;
 
@@ -28,7 +28,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-/// Sends the request on, and its response back.
+/// Forwards the request, and its response to the client.
 pub(super) async fn forward(
     connection: &mut Connection,
     pending: &mut Pending,
@@ -122,7 +122,7 @@ pub(super) async fn forward(
             Verdict::GiveUp(why) => {
                 record.reason = format!("{}; not repeated: {why}", record.reason).into();
                 let request = Request {
-                    // What the client still sends of its body cannot be told from a request.
+                    // The remaining body bytes from the client could not be told apart from a request.
                     keep_alive: request.keep_alive && failed.body_held,
                     ..*request
                 };
@@ -142,7 +142,7 @@ const fn status_of(failure: Failure) -> u16 {
     }
 }
 
-/// What the choice of a server depends on, and what the request's cookie says.
+/// What the choice of a server depends on, and the server named by the request's cookie.
 fn want(
     connection: &Connection,
     client: IpAddr,
@@ -171,7 +171,7 @@ fn want(
     (want, found)
 }
 
-/// Has the response name this server to the client, where its cookie does not yet.
+/// Adds a cookie that names this server to the response, unless the client has it.
 fn set_cookie(
     pending: &mut Pending,
     record: &mut Record,
@@ -181,7 +181,7 @@ fn set_cookie(
 ) {
     let lines = &mut pending.heads.lines;
     lines.clear();
-    // Who came to a spare because others failed just then is not kept there.
+    // A client that reached a spare only because others just failed is not kept there.
     let stays =
         backend.servers()[server].is_usable() || found.is_some_and(|it| it.server == server);
     if let Some(jar) = backend.jar.as_ref().filter(|_| stays) {
@@ -195,7 +195,7 @@ fn set_cookie(
     }
 }
 
-/// Writes the head as the server is to get it.
+/// Writes the head to send to the server.
 fn prepare(
     connection: &Connection,
     pending: &mut Pending,
@@ -321,7 +321,7 @@ async fn once(
             pending.buffer.keep(rest);
             let down = backend.config.on_marked_down;
             let tunnel = (response, down);
-            // Its future is large, and most requests do not come here.
+            // The future is large, and most requests do not need it.
             Ok(Box::pin(talk(connection, pending, request, record, upstream, tunnel)).await)
         }
         Outcome::Broken(ending, reason) => {
@@ -340,7 +340,7 @@ async fn once(
                 return Ok(gone(record, ending, reason));
             }
             record.fail(ending, reason);
-            // Its place is free while the client is told.
+            // Its place is released before the client is answered.
             drop(upstream);
             let request = Request {
                 keep_alive: false,
@@ -371,14 +371,14 @@ async fn once(
     }
 }
 
-/// There is nobody to be answered.
+/// No client is left to answer.
 fn gone(record: &mut Record, ending: Ending, reason: impl Into<Cow<'static, str>>) -> Then {
     record.fail(ending, reason);
     record.status = 499;
     Then::Abort
 }
 
-/// Whether a part of the response's body looks like all of it where the connection ends well.
+/// Whether a truncated response body looks complete when the connection closes properly.
 fn ends_with_connection(heads: &Parts) -> bool {
     match heads.response.framing {
         Framing::UntilClose => true,
@@ -387,7 +387,7 @@ fn ends_with_connection(heads: &Parts) -> bool {
     }
 }
 
-/// What it shows that the server did not answer at all. A connection that was stale tells nothing about it.
+/// The symptom of a server that did not respond. A stale connection says nothing about the server.
 const fn symptom_of(failure: Failure) -> Option<Symptom> {
     match failure {
         Failure::TimedOut => Some(Symptom::Silent),
@@ -396,7 +396,7 @@ const fn symptom_of(failure: Failure) -> Option<Symptom> {
     }
 }
 
-/// Both sides have changed to another protocol.
+/// Both sides have switched to another protocol.
 async fn talk(
     connection: &mut Connection,
     pending: &Pending,

@@ -1,5 +1,5 @@
-//! Heads in the largest buffers. A worker has few of those, so each is given back once its head has been sent and cannot be
-//! needed again, however long the answer takes after that.
+//! Request heads in buffers of the largest kind. A worker has few of those, so each is returned once its head has been
+//! sent and cannot be needed again, however long the response takes.
 
 use crate::io::Buffer;
 use crate::log;
@@ -12,14 +12,15 @@ use std::rc::Rc;
 pub(super) enum Text {
     /// At the beginning of the request's buffer.
     Front,
-    /// In one of the largest buffers; the request's own buffer begins behind it.
+    /// In a buffer of the largest kind; the request's own buffer begins after it.
     Large(Rc<Buffer>),
-    /// Given up, but for what the log tells of it. The head is of this text; `None` once it stands for the request's.
+    /// Released, except for what the log needs. The head refers to this text; `None` once it has become the request's
+    /// own.
     Digest(Option<Box<RequestHead>>, Vec<u8>),
 }
 
 impl Text {
-    /// The text that the request's head refers to, of so many bytes where it is in the request's buffer.
+    /// The text that the request's head refers to, `len` bytes if it is in the request's buffer.
     pub(super) fn of<'a>(&'a self, buffer: &'a Buffer, len: usize) -> &'a [u8] {
         match self {
             Self::Front => buffer.front(len),
@@ -28,7 +29,7 @@ impl Text {
         }
     }
 
-    /// The head's buffer, where it is one of the largest.
+    /// The head's buffer, if it is of the largest kind.
     pub(super) fn large(&self) -> Option<Rc<Buffer>> {
         match self {
             Self::Large(text) => Some(Rc::clone(text)),
@@ -37,7 +38,7 @@ impl Text {
     }
 }
 
-/// Gives up one of the largest buffers: the head in it is needed no more.
+/// Releases a buffer of the largest kind: the head in it is no longer needed.
 pub(super) fn give_up(text: &RefCell<Text>, head: &RequestHead) {
     let large = text.borrow().large();
     if let Some(large) = large {
@@ -46,7 +47,7 @@ pub(super) fn give_up(text: &RefCell<Text>, head: &RequestHead) {
     }
 }
 
-/// What the log tells of a head. It is no longer than a head of the usual size: what has no room is cut off.
+/// The parts of a head that the log needs, limited to the usual size of a head: what exceeds it is cut off.
 fn digest(head: &RequestHead, text: &[u8]) -> (RequestHead, Vec<u8>) {
     let mut rest = Vec::new();
     let mut keep = |span: Span| {

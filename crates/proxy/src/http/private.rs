@@ -1,4 +1,5 @@
-//! Connections to servers that carry one client's requests only (HAProxy: private). They last no longer than the client's.
+//! Connections to servers that carry one client's requests only (HAProxy: private). They last no longer than the
+//! client's.
 
 use crate::io::Stream;
 use crate::serving::{Idle, Server};
@@ -6,19 +7,20 @@ use gaiola_model::http::Method;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Most that one client holds; the one that was used longest ago makes room.
+/// Most per client; beyond it, the least recently used is closed.
 const MOST: usize = 5;
 
-/// A client's connections to servers on which nothing is asked now, the one used last at the end.
+/// A client's idle connections to servers, the most recently used last.
 #[derive(Default)]
 pub(super) struct Private(Vec<Held>);
 
 struct Held {
     server: Rc<Server>,
     idle: Idle,
-    /// Whether it holds state of the client's, so that the next request belongs there; the others only name the client.
+    /// Whether it holds the client's state, so that the next request belongs there; the others were only announced in a
+    /// PROXY header.
     bound: bool,
-    /// How often the server's connections had been closed when it was kept.
+    /// The server's count of closings when it was kept.
     closings: u64,
 }
 
@@ -29,7 +31,7 @@ impl Held {
 }
 
 impl Private {
-    /// Keeps one for the client's next request.
+    /// Keeps a connection for the client's next request.
     pub(super) fn keep(&mut self, server: &Rc<Server>, stream: Stream, bound: bool) {
         self.0.retain(Held::stands);
         if self.0.len() >= MOST {
@@ -43,8 +45,8 @@ impl Private {
         });
     }
 
-    /// The one to this server, if it still stands and may carry a request of this method; and whether it holds state. Such a
-    /// one has no age: another would have the client prove itself anew.
+    /// The one to this server, if it is still open and may carry a request of this method; and whether it holds state.
+    /// One with state has no age limit: on another the client would have to authenticate again.
     pub(super) fn take(
         &mut self,
         server: &Rc<Server>,
@@ -64,7 +66,7 @@ impl Private {
         stream.map(|stream| (stream, held.bound))
     }
 
-    /// Which of these servers holds state of the client's and takes requests, by index.
+    /// Index of a server that holds the client's state and takes requests, the most recently used first.
     pub(super) fn preferred(&self, servers: &[Rc<Server>]) -> Option<usize> {
         let held = self.0.iter().rev().filter(|held| held.bound);
         let mut held = held.filter(|held| held.server.is_usable() && held.stands());

@@ -1,4 +1,4 @@
-//! What is noted about a request while it is served, for its line in the log and for the metrics.
+//! What is recorded about a request while it is served, for the access log and the metrics.
 
 use super::Connection;
 use crate::log::{Asked, ClientAt, Ending, Entry, GOOD, Leg};
@@ -14,34 +14,34 @@ use std::time::Instant;
 /// Longest request id: what `core::forward` lets pass.
 const ID_LIMIT: usize = 128;
 
-/// Notes about one request.
+/// The record of one request.
 pub(super) struct Record {
     pub(super) begun: Instant,
-    /// Until its head was there, and on its way to a server and back.
+    /// Timings until the head was complete, and on the way to a server and back.
     pub(super) head: Leg,
     pub(super) queue: Leg,
     pub(super) connect: Leg,
     pub(super) response: Leg,
-    /// How it comes to a server, and behind how many.
+    /// Its way to a server, and its position in the queue.
     pub(super) way: Way,
-    /// Whose it is, once that is known: the sender's, or whom a trusted one names.
+    /// Client address, once known: the sender's, or the one a trusted sender names.
     pub(super) client: Option<IpAddr>,
-    /// 0: none was sent.
+    /// Status sent; 0: none.
     pub(super) status: u16,
     /// Bytes that were sent to the client.
     pub(super) bytes: u64,
     /// Of these, the bytes of heads.
     pub(super) head_bytes: u64,
-    /// Bytes of the request's body that were passed on.
+    /// Bytes of the request's body forwarded.
     pub(super) body_bytes: u64,
     pub(super) retries: u32,
     /// Whether one of them went to another server.
     pub(super) redispatched: bool,
-    /// What its cookie said, and what was done with it.
+    /// What its cookie contained, and what was done with it.
     pub(super) cookie: [u8; 2],
     pub(super) ending: Ending,
     pub(super) place: Place,
-    /// Whether it has been counted by limits of rate.
+    /// Whether rate limits have counted it.
     pub(super) counted: bool,
     /// What went wrong.
     pub(super) reason: Cow<'static, str>,
@@ -50,7 +50,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// A request that has just begun, with an id of our own.
+    /// A request that has just begun, with a generated id.
     pub(super) fn new(worker: &Worker, begun: Instant) -> Self {
         let mut id = [0; ID_LIMIT];
         let made = worker.make_id();
@@ -79,7 +79,7 @@ impl Record {
         }
     }
 
-    /// Takes the id that a trusted sender gave.
+    /// Adopts the id from a trusted sender.
     pub(super) fn adopt_id(&mut self, head: &RequestHead, buffer: &[u8], trusted: bool) {
         if let Some(id) = forward::request_id(head, buffer, trusted) {
             self.id[..id.len()].copy_from_slice(id);
@@ -87,7 +87,7 @@ impl Record {
         }
     }
 
-    /// Notes what went wrong, in words and letters.
+    /// Records what went wrong: termination state and reason.
     pub(super) fn fail(&mut self, ending: Ending, reason: impl Into<Cow<'static, str>>) {
         self.ending = ending;
         self.reason = reason.into();
@@ -98,8 +98,7 @@ impl Record {
         &self.id[..self.id_len]
     }
 
-    /// Counts the request, and writes its line. `head` is its head and the buffer that begins with it, where it could
-    /// be read.
+    /// Counts the request, and logs it. `head` is its head with the buffer that begins with it, if it could be read.
     pub(super) fn finish(
         &self,
         connection: &Connection,
@@ -128,7 +127,7 @@ impl Record {
         let told = self.client.filter(|whose| *whose != client.address);
         let text = |bytes| String::from_utf8_lossy(bytes);
         let (method, path) = match head {
-            // Queries often carry what nobody should read.
+            // Queries often contain secrets.
             Some((head, buffer)) => (text(head.method_name.of(buffer)), text(head.path(buffer))),
             None => (Cow::Borrowed(""), Cow::Borrowed("")),
         };

@@ -1,4 +1,4 @@
-//! One request: which route it takes, and what becomes of the connection afterwards.
+//! One request: which route it takes, and what follows on the connection.
 
 use super::body::Body;
 use super::record::Record;
@@ -18,27 +18,27 @@ use gaiola_model::proxy::{Admission, Allowance, Mode, Route};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What is known of a request before anything is done for it.
+/// What is known of a request before it is processed.
 pub(super) struct Request<'a> {
     pub(super) serving: &'a Serving,
     /// The frontend's index.
     pub(super) frontend: usize,
-    /// Whose it is, for conditions, rules and limits.
+    /// Client address, for conditions, rules and limits.
     pub(super) client: IpAddr,
-    /// Whether the sender is believed about the hops before it.
+    /// Whether the sender is trusted about earlier hops.
     pub(super) trusted: bool,
-    /// Whether the client came by HTTPS, as far as is known.
+    /// Whether the client used HTTPS, as far as is known.
     pub(super) https: bool,
-    /// Whether the connection may be kept, as far as the client and we are concerned.
+    /// Whether the connection may be kept alive, as far as client and proxy are concerned.
     pub(super) keep_alive: bool,
-    /// The rules of its route, where there are any.
+    /// The rules of its route, if any.
     pub(super) rules: Option<&'a Rules>,
-    /// What its route allows it.
+    /// The limits its route sets for it.
     pub(super) allowance: &'a Allowance,
 }
 
 impl<'a> Request<'a> {
-    /// How rules change the fields of every answer.
+    /// How rules change the fields of every response.
     pub(super) fn response_edit(&self, made: &'a Rewritten) -> Edit<'a> {
         self.rules
             .map(|rules| rules.response_edit(made))
@@ -47,13 +47,13 @@ impl<'a> Request<'a> {
 }
 
 impl Connection {
-    /// The longest silence of a client that should take bytes.
+    /// How long a client may stall when it should take bytes.
     pub(super) fn write_limit(&self) -> Duration {
         self.timeouts().unwrap_or_default().idle
     }
 }
 
-/// Answers one request. One that waits for a server while the configuration changes is answered by the new one.
+/// Answers one request. One that waits for a server while the configuration changes moves to the new one.
 pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) -> After {
     let mut record = Record::new(&connection.worker, pending.begun);
     record.head = Leg::of(pending.took);
@@ -89,7 +89,7 @@ pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) ->
     }
 }
 
-/// Finds the request's route and follows it; `None` when the frontend is no longer there.
+/// Finds the request's route and follows it; `None` if the frontend is gone.
 async fn route(
     connection: &mut Connection,
     pending: &mut Pending,
@@ -162,12 +162,12 @@ async fn route(
     })
 }
 
-/// As [`After`], with the next request's bytes as offsets into the buffer.
+/// As [`After`], with the next request's bytes as a range of the buffer.
 pub(super) enum Then {
     Request(std::ops::Range<usize>),
     Close,
     Abort,
-    /// Nothing has been done, for there is a new configuration.
+    /// Nothing has been done yet: start over with the new configuration.
     Again,
 }
 
@@ -226,7 +226,7 @@ async fn follow(
     exchange::forward(connection, pending, request, record, index).await
 }
 
-/// Answers as a rule says.
+/// Sends a rule's response.
 async fn answer_with(
     connection: &mut Connection,
     pending: &mut Pending,
@@ -244,8 +244,8 @@ async fn answer_with(
     tell(connection, pending, request, record, reply).await
 }
 
-/// Answers OPTIONS or TRACE as the last one on its way (RFC 9110, section 7.6.2). Of a traced head it tells the way alone:
-/// other fields may hold what nobody should read.
+/// Answers OPTIONS or TRACE as the final recipient (RFC 9110, section 7.6.2). A traced head is reduced to its request
+/// line, Host and Via: other fields may hold secrets.
 async fn end_here(
     connection: &mut Connection,
     pending: &mut Pending,
@@ -306,7 +306,7 @@ async fn tell(
     }
 }
 
-/// What follows a request whose body nobody reads, where all of it is there.
+/// Range of what follows a request whose body is unread, if all of the body has arrived.
 fn rest_of(pending: &Pending) -> Option<std::ops::Range<usize>> {
     let base = pending.base();
     let behind = &pending.buffer.filled()[base..];

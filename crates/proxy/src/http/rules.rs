@@ -1,4 +1,4 @@
-//! A request goes through its route's rules.
+//! Applies a route's rules to a request.
 
 use super::record::Record;
 use super::request::Request;
@@ -15,13 +15,13 @@ use gaiola_model::proxy::{BasicAuth, Fixed, Most};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// What a rule answers instead of a server.
+/// What a rule responds with, in place of a server.
 pub(super) struct Answer {
     pub(super) status: u16,
     /// Lines of its head.
     pub(super) fields: String,
     pub(super) fixed: Option<Arc<Fixed>>,
-    /// Why, in letters and in words.
+    /// Termination state and reason.
     pub(super) ending: Ending,
     pub(super) reason: Cow<'static, str>,
 }
@@ -44,8 +44,8 @@ impl From<TooLong> for Answer {
     }
 }
 
-/// Holds the request against what its route allows, and goes through the rules until one answers. What they make of
-/// the request stands in its heads then; `held` is what counts as in flight with it.
+/// Checks the request against its route's limits and applies the rules until one answers. Changes to the request end up
+/// in its heads; `held` collects what counts as in flight with it.
 pub(super) async fn pass(
     connection: &Connection,
     pending: &mut Pending,

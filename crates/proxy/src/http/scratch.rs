@@ -1,4 +1,4 @@
-//! What a request needs while it is served, kept for the next one.
+//! What a request needs while it is served, reused for the next one.
 
 use crate::spare::Spare;
 use gaiola_core::forward::Outgoing;
@@ -11,23 +11,23 @@ thread_local! {
     static KEPT: RefCell<Spare<Box<Parts>>> = const { RefCell::new(Spare::new(1024)) };
 }
 
-/// Gives memory back that was not needed of late.
+/// Frees memory that was not needed recently.
 pub(crate) fn trim() {
     KEPT.with_borrow_mut(Spare::trim);
 }
 
-/// The heads of a request and its response, as they came and as they are sent on.
+/// The heads of a request and its response, as received and as forwarded.
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) request: RequestHead,
     pub(super) onward: Outgoing,
     pub(super) response: ResponseHead,
     pub(super) back: Outgoing,
-    /// What rules make of the request; of use only where its route has some.
+    /// What rules changed of the request; meaningful only if its route has rules.
     pub(super) rewritten: Rewritten,
-    /// Written over by whoever needs some memory for a moment.
+    /// Temporary memory, which any user overwrites.
     pub(super) scratch: Vec<u8>,
-    /// Lines that the response gets besides.
+    /// Lines to add to the response.
     pub(super) lines: Vec<u8>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Parts {
 pub(super) struct Heads(Option<Box<Parts>>);
 
 impl Heads {
-    /// Parts that hold nothing of use.
+    /// Parts with no meaningful content.
     pub(super) fn take() -> Self {
         Self(Some(KEPT.with_borrow_mut(Spare::take).unwrap_or_default()))
     }
@@ -58,7 +58,7 @@ impl DerefMut for Heads {
 impl Drop for Heads {
     fn drop(&mut self) {
         if let Some(parts) = self.0.take() {
-            // At a thread's end they may be gone already.
+            // At the end of a thread it may be gone already.
             let _ = KEPT.try_with(|kept| kept.borrow_mut().give(parts));
         }
     }

@@ -1,22 +1,22 @@
-//! Memory that bytes are read into, held only while there are some.
+//! Read buffers, held only while they contain something.
 
 use crate::spare::Spare;
 use gaiola_model::proxy::Allowance;
 use std::cell::{Cell, RefCell};
 
-/// Bytes of a buffer: a head must fit, and a body passes in pieces of this size.
+/// Size of a buffer: fits a head of the usual size; bodies pass in pieces of this size.
 pub(crate) const BUFFER_LEN: usize = 16 * 1024;
 
-/// Bytes of a long buffer: two records of TLS as they are sent, or a head and a body of 16 KiB with room to spare.
+/// Size of a long buffer: two TLS records as sent, or a head and a body of 16 KiB with room to spare.
 const LONG_LEN: usize = 34 * 1024;
 
-/// Bytes of a buffer for the largest head that a route may allow, with room for a part of the body.
+/// Size of a buffer for the largest head that a route may allow, with room for part of the body.
 const LARGEST_LEN: usize = Allowance::MOST_HEAD as usize + 1024;
 
-/// How many of the largest buffers a worker has at a time, so that nobody makes it take memory without end: 16 MiB.
+/// Most buffers of the largest kind per worker, so that clients cannot make it use unbounded memory: 16 MiB.
 const MOST_LARGEST: usize = 256;
 
-/// A piece of memory of [`BUFFER_LEN`], [`LONG_LEN`] or [`LARGEST_LEN`] bytes, of which `start..end` is filled.
+/// Memory of [`BUFFER_LEN`], [`LONG_LEN`] or [`LARGEST_LEN`] bytes, of which `start..end` is filled.
 pub(crate) struct Buffer {
     data: Box<[u8]>,
     start: usize,
@@ -31,19 +31,19 @@ thread_local! {
     static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Gives memory back that was not needed of late.
+/// Frees memory that was not needed recently.
 pub(crate) fn trim() {
     SPARE.with_borrow_mut(Spare::trim);
     SPARE_LONG.with_borrow_mut(Spare::trim);
 }
 
 impl Buffer {
-    /// An empty buffer, out of the worker's spare ones where there are some.
+    /// An empty buffer, from the worker's free list if possible.
     pub(crate) fn take() -> Self {
         Self::of(SPARE.with_borrow_mut(Spare::take), BUFFER_LEN)
     }
 
-    /// An empty long buffer, for records of TLS and for responses.
+    /// An empty long buffer, for TLS records and for responses.
     pub(crate) fn take_long() -> Self {
         Self::of(SPARE_LONG.with_borrow_mut(Spare::take), LONG_LEN)
     }
@@ -56,8 +56,8 @@ impl Buffer {
         }
     }
 
-    /// Moves what is filled into a buffer of the largest kind, unless it is in one already. Whether there was one: a
-    /// worker has so many of them only.
+    /// Moves the contents into a buffer of the largest kind, unless they are in one already. `false`: the worker has no
+    /// more of those.
     pub(crate) fn make_room(&mut self) -> bool {
         if self.data.len() == LARGEST_LEN {
             return true;
@@ -75,12 +75,12 @@ impl Buffer {
         true
     }
 
-    /// What is filled and not consumed.
+    /// The bytes filled and not consumed.
     pub(crate) fn filled(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
 
-    /// As [`Self::filled`], to be deciphered in its place.
+    /// As [`Self::filled`], for decryption in place.
     pub(super) fn filled_mut(&mut self) -> &mut [u8] {
         &mut self.data[self.start..self.end]
     }
@@ -90,7 +90,7 @@ impl Buffer {
         self.start == self.end
     }
 
-    /// Whether no byte more fits without moving what is there.
+    /// Whether no further byte fits without moving the contents.
     pub(crate) fn is_full(&self) -> bool {
         self.end == self.data.len()
     }
@@ -104,12 +104,12 @@ impl Buffer {
         }
     }
 
-    /// Nothing in it is needed any more.
+    /// Discards the contents.
     pub(crate) const fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
     }
 
-    /// Moves what is filled to the front.
+    /// Moves the contents to the front.
     pub(crate) fn compact(&mut self) {
         if self.start > 0 {
             self.data.copy_within(self.start..self.end, 0);
@@ -118,8 +118,8 @@ impl Buffer {
         }
     }
 
-    /// Splits off the first `count` filled bytes: they stay as they are while the rest is used as a buffer. What is
-    /// filled afterwards must be told by [`Self::keep`].
+    /// Splits off the first `count` filled bytes: they stay unchanged while the rest serves as a buffer. Report what is
+    /// filled afterwards to [`Self::keep`].
     pub(crate) fn split(&mut self, count: usize) -> (&[u8], Window<'_>) {
         assert_eq!(self.start, 0, "only a compact buffer is split");
         let (head, rest) = self.data.split_at_mut(count);
@@ -138,7 +138,7 @@ impl Buffer {
         &self.data[..count]
     }
 
-    /// What is filled from now on, as offsets from the buffer's beginning.
+    /// Sets what is filled from now on, as offsets from the start of the buffer.
     pub(crate) fn keep(&mut self, range: std::ops::Range<usize>) {
         assert!(range.end <= self.data.len(), "kept more than there is");
         (self.start, self.end) = (range.start, range.end);
@@ -147,8 +147,8 @@ impl Buffer {
         }
     }
 
-    /// Everything behind what is filled, to be read into; of the largest kind as much as a buffer of the usual size has, so
-    /// that what comes behind a head fits one.
+    /// The free part after the contents; in the largest kind, only as much as a buffer of the usual size, so that what
+    /// follows a head fits into one.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         let end = match self.data.len() {
             LARGEST_LEN => LARGEST_LEN.min(self.end + BUFFER_LEN),
@@ -157,7 +157,7 @@ impl Buffer {
         &mut self.data[self.end..end]
     }
 
-    /// What is filled behind the first `count` bytes, in a buffer of the usual size; `None` where this is none of the
+    /// Copies what is filled after the first `count` bytes to a buffer of the usual size; `None` if this is not of the
     /// largest kind.
     pub(crate) fn behind(&self, count: usize) -> Option<Self> {
         (self.data.len() == LARGEST_LEN).then(|| {
@@ -169,7 +169,7 @@ impl Buffer {
         })
     }
 
-    /// So many bytes of [`Self::space`] have been filled.
+    /// `count` bytes of [`Self::space`] have been filled.
     pub(crate) fn advance(&mut self, count: usize) {
         self.end += count;
         assert!(self.end <= self.data.len(), "filled more than there is");
@@ -187,12 +187,12 @@ impl Drop for Buffer {
             LONG_LEN => &SPARE_LONG,
             _ => &SPARE,
         };
-        // At a thread's end the spare ones may be gone already.
+        // At the end of a thread the free list may be gone already.
         let _ = kept.try_with(|spare| spare.borrow_mut().give(data));
     }
 }
 
-/// The part of a [`Buffer`] behind a head that must not move.
+/// The part of a [`Buffer`] after a head that must not move.
 pub(crate) struct Window<'a> {
     data: &'a mut [u8],
     start: usize,
@@ -201,33 +201,33 @@ pub(crate) struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// What is filled and not consumed.
+    /// The bytes filled and not consumed.
     pub(crate) fn filled(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
 
-    /// What is filled, as offsets behind the head.
+    /// What is filled, as offsets from the end of the head.
     pub(crate) const fn range(&self) -> std::ops::Range<usize> {
         self.start..self.end
     }
 
-    /// Whether bytes that were consumed have been written over: then the body cannot be sent again.
+    /// Whether consumed bytes have been overwritten: then the body cannot be sent again.
     pub(crate) const fn was_overwritten(&self) -> bool {
         self.overwritten
     }
 
-    /// The first `count` filled bytes have been used.
+    /// Consumes the first `count` filled bytes.
     pub(crate) fn consume(&mut self, count: usize) {
         assert!(count <= self.end - self.start, "consumed more than filled");
         self.start += count;
     }
 
-    /// Whether no byte can be read without writing over consumed ones.
+    /// Whether nothing can be read without overwriting consumed bytes.
     pub(crate) fn is_full(&self) -> bool {
         self.end == self.data.len()
     }
 
-    /// Gives up what was consumed, so that there is room again. Nothing may be filled.
+    /// Discards the consumed bytes to make room. Nothing may be filled.
     pub(crate) fn reuse(&mut self) {
         assert_eq!(self.start, self.end, "bytes would be lost");
         self.overwritten |= self.start > 0;
@@ -235,11 +235,11 @@ impl Window<'_> {
     }
 }
 
-/// Something that bytes are read into.
+/// Something to read bytes into.
 pub(crate) trait Sink {
-    /// The free part; never empty when it is read into.
+    /// The free part; not empty when it is read into.
     fn space(&mut self) -> &mut [u8];
-    /// So many bytes of it have been filled.
+    /// `count` bytes of it have been filled.
     fn advance(&mut self, count: usize);
 }
 

@@ -1,5 +1,5 @@
-//! Small messages that leave together. Between the work on one request and on the next each of them would wake its
-//! receiver; one after the other they wake it once for many, and waking costs more than anything else that a small
+//! Small messages that leave together. Sent between the work on one request and on the next, each would wake its
+//! receiver; sent back to back, many of them wake it only once, and waking costs more than anything else that a small
 //! request needs.
 
 use super::tcp::Tcp;
@@ -10,24 +10,24 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-/// Up to so many bytes wait for others.
+/// Messages up to this size wait for others.
 const SMALL: usize = 4 * 1024;
 
-/// Messages that wait at most.
+/// Most messages that wait.
 const MOST: usize = 256;
 
-/// Messages of one thread, in the order in which they were written.
+/// One thread's messages, in the order they were written.
 struct Outbox {
-    /// Who sends them: a task, behind all that are ready.
+    /// Wakes the task that sends them, which runs after all tasks that are ready.
     sender: Waker,
-    /// Whose each is, and of how many bytes.
+    /// Each message's connection and length.
     messages: Vec<(Tcp, usize)>,
     bytes: Vec<u8>,
-    /// Connections that had no room for all.
+    /// Counts connections whose data did not fit.
     late: Arc<Apart<Count>>,
 }
 
-/// A connection that had no room for all; it is counted until this is dropped.
+/// A connection whose data did not all fit; counted until this is dropped.
 pub(super) struct Late(Arc<Apart<Count>>);
 
 impl Late {
@@ -49,12 +49,12 @@ impl Drop for Late {
 }
 
 thread_local! {
-    /// `None` where messages leave at once.
+    /// `None`: messages leave at once.
     static OUTBOX: RefCell<Option<Outbox>> = const { RefCell::new(None) };
 }
 
-/// From now on this thread's small messages wait until all tasks that are ready have run. Connections that then have no
-/// room for them are counted as `late` until they had.
+/// From now on, this thread's small messages wait until all ready tasks have run. Connections without room for them
+/// count as `late` until they have some.
 pub(crate) fn begin(late: &Arc<Apart<Count>>) {
     OUTBOX.set(Some(Outbox {
         sender: Waker::noop().clone(),
@@ -73,7 +73,7 @@ pub(crate) fn begin(late: &Arc<Apart<Count>>) {
     }));
 }
 
-/// Sends what waits. What is written from now on leaves at once.
+/// Sends what waits. Later messages leave at once.
 pub(crate) fn end() {
     flush();
     OUTBOX.set(None);
@@ -91,7 +91,7 @@ pub(super) fn flush() {
         let mut rest = &bytes[..];
         let mut messages = messages.drain(..).peekable();
         while let Some((tcp, mut len)) = messages.next() {
-            // Neighbours are of one connection where it is written in pieces.
+            // Messages of one connection written in pieces are adjacent.
             while let Some((_, more)) = messages.next_if(|(next, _)| next.is(&tcp)) {
                 len += more;
             }
@@ -103,7 +103,7 @@ pub(super) fn flush() {
     });
 }
 
-/// Takes a message of `len` bytes, if it is small; `false` where it has to be sent otherwise.
+/// Takes a message of `len` bytes if it is small; `false`: the caller has to send it.
 pub(super) fn add(tcp: &Tcp, pieces: &[IoSlice<'_>], len: usize) -> bool {
     let count = OUTBOX.with_borrow_mut(|outbox| match outbox {
         Some(Outbox {

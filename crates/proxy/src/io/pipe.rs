@@ -1,4 +1,4 @@
-//! Bytes that go from one connection to another without passing through our memory.
+//! Moves bytes from one connection to another within the kernel.
 
 use super::{Fault, Tcp};
 use crate::spare::Spare;
@@ -9,13 +9,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 
-/// From so many bytes on, a body is moved by the kernel alone.
+/// Bodies from this size on are moved by the kernel alone.
 pub(crate) const SPLICE_FROM: u64 = 64 * 1024;
 
-/// Bytes that a pipe should hold.
+/// Desired capacity of a pipe.
 const PIPE_LEN: usize = 1024 * 1024;
 
-/// Pipes that a worker keeps for the next body.
+/// Pipes that a worker keeps on its free list.
 const SPARE_PIPES: usize = 16;
 
 thread_local! {
@@ -27,24 +27,24 @@ struct Ends {
     write: OwnedFd,
 }
 
-/// A pipe between two connections, through which bytes pass without being copied into our memory.
+/// A pipe between two connections, through which bytes pass without a copy in our memory.
 pub(crate) struct Pipe {
     ends: Option<Ends>,
     held: u64,
 }
 
 impl Pipe {
-    /// An empty pipe, out of the worker's spare ones where there are some.
+    /// Takes an empty pipe, from the worker's free list if possible.
     ///
     /// # Errors
-    /// What the system said: no file descriptor is left.
+    /// The system's error: no file descriptor is left.
     pub(crate) fn take() -> io::Result<Self> {
         let ends = match PIPES.with_borrow_mut(Spare::take) {
             Some(ends) => ends,
             None => {
                 let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
                 let (read, write) = rustix::pipe::pipe_with(flags)?;
-                // A smaller one serves as well, only slower.
+                // A smaller one works too, only slower.
                 let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_LEN);
                 Ends { read, write }
             }
@@ -60,7 +60,7 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Moves at most `most` bytes from a connection into the empty pipe, at least one, and tells how many.
+    /// Moves at most `most` bytes, and at least one, from a connection into the empty pipe; returns how many.
     pub(crate) async fn fill(&mut self, from: &Tcp, most: u64) -> Result<u64, Fault> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let write = &self.ends().write;
@@ -75,7 +75,7 @@ impl Pipe {
         }
     }
 
-    /// As [`Self::fill`], without waiting, as much as fits: 0 when nothing is there, or nothing more comes.
+    /// As [`Self::fill`], as much as fits without waiting: 0 when nothing is available, or nothing more will come.
     pub(crate) fn fill_now(&mut self, from: &Tcp) -> io::Result<u64> {
         let write = &self.ends().write;
         let from = from.stream();
@@ -88,7 +88,7 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Moves bytes from the pipe, which is not empty, to a connection, and tells how many.
+    /// Moves bytes from the non-empty pipe to a connection, and returns how many.
     pub(crate) async fn drain(&mut self, to: &Tcp) -> Result<u64, Fault> {
         let held = usize::try_from(self.held).unwrap_or(usize::MAX);
         let read = &self.ends().read;
@@ -120,7 +120,7 @@ impl Drop for Pipe {
             return; // another body's bytes must not come out of it
         }
         if let Some(ends) = self.ends.take() {
-            // At a thread's end the spare ones may be gone already.
+            // At the end of a thread the free list may be gone already.
             let _ = PIPES.try_with(|pipes| pipes.borrow_mut().give(ends));
         }
     }

@@ -1,4 +1,4 @@
-//! A connection, whatever carries it. Bytes of plain TCP pass at the cost of one comparison.
+//! A connection over any transport. For plain TCP the overhead is one comparison.
 
 use super::tcp::Tcp;
 use super::tls::{self, TlsStream};
@@ -11,7 +11,7 @@ use tokio::net::{UnixStream, unix};
 
 /// A connection.
 pub(crate) enum Stream {
-    /// TCP, as it is.
+    /// Plain TCP.
     Tcp(Tcp),
     /// A Unix socket.
     Unix(UnixStream),
@@ -19,15 +19,15 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream>),
 }
 
-/// The half of a [`Stream`] that is read from.
+/// The reading half of a [`Stream`].
 pub(crate) enum Reader<'a> {
     Tcp(&'a Tcp),
     Unix(unix::ReadHalf<'a>),
     Tls(tls::Reader<'a>),
 }
 
-/// The half of a [`Stream`] that is written to. What was flushed leaves in the same turn of the event loop, unless it is
-/// seen only then that the other side takes no more.
+/// The writing half of a [`Stream`]. Flushed data leaves in the same turn of the event loop, unless the peer then turns
+/// out to accept no more.
 pub(crate) enum Writer<'a> {
     Tcp(&'a Tcp),
     Unix(unix::WriteHalf<'a>),
@@ -50,7 +50,7 @@ impl Stream {
         }
     }
 
-    /// The connection, where bytes pass it unchanged and the kernel can move them alone.
+    /// The connection, if bytes pass it unchanged, so that the kernel can move them alone.
     pub(crate) const fn plain(&self) -> Option<&Tcp> {
         match self {
             Self::Tcp(stream) => Some(stream),
@@ -58,7 +58,7 @@ impl Stream {
         }
     }
 
-    /// The connection that carries it, where that is TCP.
+    /// The TCP connection underneath, if any.
     pub(crate) const fn tcp(&self) -> Option<&Tcp> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
@@ -67,7 +67,7 @@ impl Stream {
         }
     }
 
-    /// The session, where it is TLS.
+    /// The TLS session, if any.
     pub(crate) const fn tls(&self) -> Option<&TlsStream> {
         match self {
             Self::Tls(stream) => Some(stream),
@@ -75,20 +75,20 @@ impl Stream {
         }
     }
 
-    /// The addresses of the peer and of ourselves; `None` without TCP.
+    /// The peer's and the local address; `None` without TCP.
     pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         let tcp = self.tcp()?.stream();
         Some((tcp.peer_addr().ok()?, tcp.local_addr().ok()?))
     }
 
-    /// Tells a peer with TLS that this is a good end, as far as that needs no waiting.
+    /// Sends a TLS close_notify, as far as possible without waiting.
     pub(crate) fn end(&mut self) {
         if let Self::Tls(stream) = self {
             stream.end();
         }
     }
 
-    /// Has the peer of plain TCP notice that this is no good end.
+    /// Makes a plain TCP connection end with a reset, as far as possible.
     pub(crate) fn reset_when_dropped(&self) {
         if let Self::Tcp(tcp) = self {
             tcp.reset_when_dropped();

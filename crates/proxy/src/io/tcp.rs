@@ -1,4 +1,4 @@
-//! A TCP connection. What is written to it in small pieces leaves together with those of others.
+//! A TCP connection. Small writes leave together with those of other connections.
 
 use super::outbox::{self, Late};
 use gaiola_os as os;
@@ -14,48 +14,49 @@ use std::time::{Duration, Instant};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes of one connection that wait at most: more is sent at once, and written no faster than it is taken.
+/// Most bytes of one connection that wait in the outbox: more is sent at once, and accepted no faster than the peer
+/// reads.
 const WAITING: usize = 16 * 1024;
 
-/// Where nobody has the connection any more, its peer may take nothing of what is late for so many looks in a row.
+/// After the owner has dropped a connection, the peer may accept no late data for this many polls in a row.
 const PATIENCE: u32 = 30;
 
-/// Between two looks.
+/// Poll interval.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The kernel sends a keep-alive probe after this much silence, and then as often: the shortest that it knows.
+/// Silence before the kernel sends a keep-alive probe, and interval of further probes: the shortest that it supports.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 
-/// The peer's kernel has this long to acknowledge one.
+/// Time the peer's kernel has to acknowledge a probe.
 const ACK_LIMIT: Duration = Duration::from_millis(300);
 
-/// Between two looks at whether it has.
+/// Poll interval for the acknowledgement.
 const ACK_POLL: Duration = Duration::from_millis(20);
 
-/// The steps of the kernel's clock.
+/// Resolution of the kernel's clock.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A connection; clones are the same one. It is closed when the last one is dropped and what was written has left. Where
-/// that is not all of it, the peer gets a reset, no good end.
+/// A connection; clones share it. It closes when the last one is dropped and what was written has left. If some of that
+/// cannot leave, the peer gets a reset instead of a proper end.
 #[derive(Clone)]
 pub(crate) struct Tcp(Rc<Inner>);
 
 struct Inner {
     stream: TcpStream,
     sending: RefCell<Sending>,
-    /// Bytes that have left.
+    /// Number of bytes that have left.
     left: Cell<u64>,
-    /// Whether a task of its own sends what is late.
+    /// Whether a separate task sends the late data.
     has_task: Cell<bool>,
 }
 
-/// What has become of what was written.
+/// State of the data written.
 enum Sending {
-    /// It has left.
+    /// All of it has left.
     Done,
-    /// So many bytes of it wait in the outbox, all of them until they are sent one message after the other.
+    /// This many bytes wait in the outbox: all of it, until the outbox sends one message after the other.
     Waits(usize),
-    /// There was no room for this rest of it.
+    /// The rest, for which there was no room.
     Late(Vec<u8>),
     /// Nothing more can be sent.
     Broken(Errno),
@@ -73,22 +74,23 @@ impl From<TcpStream> for Tcp {
 }
 
 impl Tcp {
-    /// The connection as the system has it: to be read from, and asked about.
+    /// The underlying socket, for reading and for queries.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.0.stream
     }
 
-    /// Whether it is this connection.
+    /// Whether both are the same connection.
     pub(super) fn is(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether the peer's kernel acknowledges nothing any more, found out by keep-alive probes within 1.3 s. A process that is
-    /// busy or hangs does not matter: its kernel acknowledges all the same.
+    /// Whether the peer's kernel has stopped acknowledging, detected by keep-alive probes within 1.3 s. A busy or
+    /// hanging process does not matter: its kernel still acknowledges.
     pub(crate) async fn is_dead(&self) -> bool {
         let connection = SockRef::from(&self.0.stream);
         let (begun, before) = (Instant::now(), self.since_last_ack());
-        // The interval first: the time of silence may be over already, and then the first probe leaves at once.
+        // The interval first: the connection may have been silent long enough already, and then the first probe leaves
+        // at once.
         let often = TcpKeepalive::new().with_interval(KEEPALIVE);
         let soon = TcpKeepalive::new().with_time(KEEPALIVE);
         let probing = connection.set_tcp_keepalive(&often);
@@ -103,22 +105,22 @@ impl Tcp {
         while begun.elapsed() < KEEPALIVE + ACK_LIMIT && !answered() {
             tokio::time::sleep(ACK_POLL).await;
         }
-        // One probe that gets lost later must not end what is well now.
+        // A later lost probe must not end a connection that works.
         let _ = connection.set_keepalive(false);
         !answered()
     }
 
-    /// How long ago the peer's kernel last acknowledged anything; `None`: the connection is no more.
+    /// Time since the peer's kernel last acknowledged anything; `None`: the connection is gone.
     fn since_last_ack(&self) -> Option<Duration> {
         os::socket::since_last_ack(self.0.stream.as_fd()).ok()
     }
 
-    /// Until the peer's kernel has acknowledged all that has left, or nothing more of it for a second.
+    /// Waits until the peer's kernel has acknowledged all that has left, or has acknowledged nothing more for a second.
     pub(super) async fn acknowledged(&self) {
         os::socket::acknowledged(self.0.stream.as_fd(), Duration::from_secs(1)).await;
     }
 
-    /// Nothing of what waits leaves any more.
+    /// Discards what still waits to leave.
     pub(crate) fn abandon(&self) {
         let mut sending = self.0.sending.borrow_mut();
         if matches!(*sending, Sending::Waits(_) | Sending::Late(_)) {
@@ -126,7 +128,7 @@ impl Tcp {
         }
     }
 
-    /// How many of the bytes that were written have left, but for what the kernel moved by itself.
+    /// How many written bytes have left, not counting what the kernel moved by itself.
     pub(crate) fn left(&self) -> u64 {
         self.0.left.get()
     }
@@ -149,14 +151,14 @@ impl Tcp {
         }
     }
 
-    /// Reads what there is without waiting for it; the system is not asked unless the event loop has heard of something.
+    /// Reads what is available without waiting; makes no system call unless the event loop has reported data.
     pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         let stream = &self.0.stream;
         let wanted = into.len();
         let receive = || Ok(rustix::net::recv(stream, into, RecvFlags::empty())?.0);
         let count = stream.try_io(Interest::READABLE, receive)?;
         match count {
-            // The system tells an error once, and afterwards of a good end.
+            // The system reports an error once, and then a proper end.
             0 => {
                 if let Some(error) = self.broken().filter(|error| *error != Errno::PIPE) {
                     return Err(error.into());
@@ -168,7 +170,7 @@ impl Tcp {
         Ok(count)
     }
 
-    /// Writes some of the pieces. Small ones leave together with others, in the same turn of the event loop.
+    /// Writes some of the pieces. Small ones leave together with others in the same turn of the event loop.
     pub(super) fn poll_write(
         &self,
         cx: &mut Context<'_>,
@@ -198,25 +200,25 @@ impl Tcp {
         Ok(written)
     }
 
-    /// Has the peer notice that this is no good end, as far as the kernel can: what happens without is an end like others.
+    /// Makes the peer notice a bad end, as far as the kernel can: by itself, dropping looks like a proper end.
     pub(super) fn reset_when_dropped(&self) {
-        // Once it is dropped an end would leave with what was written.
+        // Otherwise, on drop, an end would leave with what was written.
         let _ = self.leave();
         self.abandon();
         let _ = SockRef::from(&self.0.stream).set_linger(Some(Duration::ZERO));
     }
 
-    /// Ready when all that was written has left: before anything is sent in other ways.
+    /// Ready when all that was written has left: required before sending in any other way.
     pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.when_there_is_room(cx, || self.leave())
     }
 
-    /// Ready when nothing is late.
+    /// Ready when no data is late.
     pub(super) fn poll_late(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.when_there_is_room(cx, || self.0.send_late())
     }
 
-    /// Attempts it until it has the room that it needs.
+    /// Retries the write until it has the room it needs.
     fn when_there_is_room<T>(
         &self,
         cx: &mut Context<'_>,
@@ -240,17 +242,17 @@ impl Tcp {
         self.0.send_late()
     }
 
-    /// Tells the other side that nothing more comes.
+    /// Shuts down the sending direction.
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_sent(cx))?;
         match rustix::net::shutdown(&self.0.stream, Shutdown::Write) {
-            // There may still be something to be read from a connection that is no more.
+            // A connection that is gone may still have data to read.
             Ok(()) | Err(Errno::NOTCONN) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error.into())),
         }
     }
 
-    /// So many bytes more wait in the outbox; `false` where these are too many.
+    /// Adds `len` bytes to those in the outbox; `false` if that is too much.
     pub(super) fn wait(&self, len: usize) -> bool {
         let mut sending = self.0.sending.borrow_mut();
         let before = match *sending {
@@ -264,7 +266,7 @@ impl Tcp {
         fits
     }
 
-    /// Remembers why nothing more can be sent: the system tells it once.
+    /// Remembers why nothing more can be sent: the system reports it only once.
     pub(super) fn broke(&self, error: io::Error) -> io::Error {
         if error.kind() != io::ErrorKind::WouldBlock
             && let Some(errno) = Errno::from_io_error(&error)
@@ -274,9 +276,9 @@ impl Tcp {
         error
     }
 
-    /// Sends a message out of the outbox. What has no room leaves as soon as it has.
+    /// Sends a message from the outbox. What does not fit leaves as soon as there is room.
     pub(super) fn send_now(self, message: &[u8]) {
-        // Where nobody has the connection any more, its end leaves with the last of what was written.
+        // If the owner has dropped the connection, its end leaves with the last of what was written.
         let is_last = Rc::strong_count(&self.0) == 1;
         let flags = if is_last {
             SendFlags::MORE
@@ -306,7 +308,7 @@ impl Tcp {
         }
     }
 
-    /// Sends what is late, whether or not anybody still has the connection. Who has it keeps the time.
+    /// Sends late data, whether or not the connection has an owner. An owner keeps its own timeout.
     async fn send_rest(self) {
         let _counted = Late::new();
         let mut idle = 0;
@@ -316,9 +318,9 @@ impl Tcp {
                 return self.0.has_task.set(false);
             }
             let all = (self.0.stream).async_io(Interest::WRITABLE, || self.0.send_more());
-            // Whether it is over is seen by what is late.
+            // The amount of late data shows whether it is done.
             if tokio::time::timeout(LOOK, all).await.is_err() {
-                // The event loop hears of room only once there is much of it.
+                // The event loop reports room only when there is much of it.
                 let _ = self.0.send_more();
             }
             let is_alone = Rc::strong_count(&self.0) == 1;
@@ -339,7 +341,7 @@ impl Tcp {
 }
 
 impl Inner {
-    /// Bytes that are late.
+    /// Number of late bytes.
     fn late(&self) -> usize {
         match &*self.sending.borrow() {
             Sending::Late(rest) => rest.len(),
@@ -362,7 +364,7 @@ impl Inner {
         self.left.set(self.left.get() + left as u64);
     }
 
-    /// Sends what is late, if the event loop has heard of room.
+    /// Sends late data, if the event loop has reported room.
     fn send_late(&self) -> io::Result<()> {
         match *self.sending.borrow() {
             Sending::Done | Sending::Waits(_) => return Ok(()),
@@ -372,7 +374,7 @@ impl Inner {
         self.stream.try_io(Interest::WRITABLE, || self.send_more())
     }
 
-    /// Sends what is late, until all of it has left.
+    /// Sends late data until all of it has left.
     fn send_more(&self) -> io::Result<()> {
         let mut sending = self.sending.borrow_mut();
         while let Sending::Late(rest) = &mut *sending {
@@ -398,7 +400,7 @@ impl Drop for Inner {
     }
 }
 
-/// Nothing is left to be read, or no room to write: the system is asked again once the event loop has heard of some.
+/// No more to read, or no room to write: the system is asked again only after the event loop has reported some.
 fn spent(stream: &TcpStream, interest: Interest) {
     let _ = stream.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
 }
@@ -412,7 +414,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream as Peer};
     use std::sync::Arc;
 
-    /// Works as a worker's thread does.
+    /// Runs on a runtime like a worker's.
     fn run(work: impl Future<Output = ()>) {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -425,7 +427,7 @@ mod tests {
             });
     }
 
-    /// A connection with little room, and its other end.
+    /// A connection with small socket buffers, and its other end.
     fn pair() -> (Tcp, Peer) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
@@ -444,7 +446,7 @@ mod tests {
         }
     }
 
-    /// What arrives until the end, taken slowly.
+    /// Reads slowly until the end.
     fn all_of(mut peer: Peer) -> Vec<u8> {
         let (mut all, mut piece) = (Vec::new(), [0; 3000]);
         loop {

@@ -6,15 +6,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// One deadline at a time, for one connection. Moving the deadline later costs nothing: the timer is armed again when it
-/// fires too early.
+/// One deadline at a time, for one connection. Moving the deadline later costs nothing: a timer that fires too early is
+/// armed again.
 #[derive(Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Timer {
-    /// Waits for `work`, at most for `limit`.
+    /// Waits for `work`, for at most `limit`.
     pub(crate) fn within<T, E: Into<Fault>>(
         &mut self,
         limit: Duration,

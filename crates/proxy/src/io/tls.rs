@@ -1,5 +1,5 @@
 //! TLS over a TCP connection. The session and both halves belong to one thread; no memory for records is held while
-//! nothing is on its way.
+//! nothing is in transit.
 
 use super::tcp::Tcp;
 use super::{Buffer, outbox};
@@ -16,31 +16,31 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 use tokio::io::ReadBuf;
 
-/// Bytes of text in one record.
+/// Plaintext bytes in one record.
 const RECORD_LEN: usize = 16 * 1024;
 
-/// What a record needs besides its text, and what may have to be sent before it (an update of keys).
+/// Size of a record beyond its plaintext, including a key update that may have to precede it.
 const OVERHEAD: usize = 256;
 
-/// A connection whose handshake is over.
+/// A connection after its handshake.
 pub(crate) struct TlsStream {
     tcp: Tcp,
     session: RefCell<Session>,
 }
 
-/// The half that is read from.
+/// The reading half.
 pub(crate) struct Reader<'a> {
     tcp: &'a Tcp,
     session: &'a RefCell<Session>,
 }
 
-/// The half that is written to.
+/// The writing half.
 pub(crate) struct Writer<'a> {
     tcp: &'a Tcp,
     session: &'a RefCell<Session>,
 }
 
-/// The side of a session that is ours.
+/// Our side of a session.
 pub(crate) enum Side {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
@@ -48,43 +48,43 @@ pub(crate) enum Side {
 
 struct Session {
     side: Side,
-    /// What was received and could not be deciphered yet.
+    /// Received, but not yet decrypted.
     incoming: Option<Buffer>,
-    /// What was deciphered and not read yet.
+    /// Decrypted, but not yet read.
     text: Option<Buffer>,
-    /// What was enciphered and not sent yet.
+    /// Encrypted, but not yet sent.
     outgoing: Option<Buffer>,
-    /// The other side has said that nothing more comes.
+    /// The peer has sent close_notify.
     ended: bool,
-    /// We have said so.
+    /// We have sent close_notify.
     closed: bool,
-    /// The other side broke the rules; nothing more can be done.
+    /// The peer violated the protocol; the session is unusable.
     failed: bool,
 }
 
-/// What is to be done as soon as the session allows it.
+/// What to do as soon as the session allows it.
 enum Task<'a, 'p> {
     Nothing,
-    /// Enciphers as much as there is room for.
+    /// Encrypts as much as there is room for.
     Write(&'a [IoSlice<'p>]),
     Close,
 }
 
-/// How far the session came.
+/// Result of one step of the session.
 enum Step {
-    /// Something was done; there may be more.
+    /// Some progress; there may be more.
     Again,
-    /// More must be received first.
+    /// More data must be received first.
     Blocked,
-    /// The task is done; so many bytes were written.
+    /// The task is done, and this many bytes were written.
     Done(usize),
 }
 
 impl TlsStream {
-    /// Makes the handshake. `early` are bytes that were received already.
+    /// Performs the handshake. `early` are bytes already received.
     ///
     /// # Errors
-    /// Why there is no session. The other side has been told, as far as it can be.
+    /// Why there is no session. An alert has been sent to the peer, if possible.
     pub(crate) async fn handshake(tcp: Tcp, side: Side, early: &[u8]) -> io::Result<Box<Self>> {
         let mut session = Session::new(side, early)?;
         loop {
@@ -106,7 +106,7 @@ impl TlsStream {
         }))
     }
 
-    /// Both halves.
+    /// Splits it into both halves.
     pub(super) fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
         let (tcp, session) = (&self.tcp, &self.session);
         (Reader { tcp, session }, Writer { tcp, session })
@@ -115,7 +115,7 @@ impl TlsStream {
     pub(super) fn end(&mut self) {
         let session = self.session.get_mut();
         if session.carry_out(&Task::Close).is_ok() {
-            // Whoever has no room for it, or has gone, does without.
+            // A peer without room for it, or that has left, does without.
             let _ = session.send_now(&self.tcp);
         }
     }
@@ -124,7 +124,7 @@ impl TlsStream {
         &self.tcp
     }
 
-    /// Whether the handshake was a short one, for the other side knew an earlier session.
+    /// Whether the handshake resumed an earlier session.
     pub(crate) fn is_resumed(&self) -> bool {
         self.session.borrow().common().handshake_kind() == Some(HandshakeKind::Resumed)
     }
@@ -133,7 +133,7 @@ impl TlsStream {
         self.session.borrow().poll_read_ready(cx, &self.tcp)
     }
 
-    /// Whether nothing has come that concerns the user: neither text nor an end. Tickets and the like are taken in.
+    /// Whether nothing has arrived for the user: neither plaintext nor an end. Tickets and the like are processed.
     pub(super) fn is_quiet(&self, known: bool) -> bool {
         let mut session = self.session.borrow_mut();
         if session.ended {
@@ -167,7 +167,7 @@ impl Reader<'_> {
                 return Poll::Ready(Ok(()));
             }
             let step = session.step(into, &Task::Nothing);
-            // An answer to an update of keys, or an alert. Where there is no room, it leaves with what is written next.
+            // The answer to a key update, or an alert. If there is no room, it leaves with the next write.
             session.send_now(self.tcp)?;
             if let Step::Blocked = step? {
                 ready!(session.poll_receive(cx, self.tcp))?;
@@ -190,7 +190,7 @@ impl Writer<'_> {
         let mut session = self.session.borrow_mut();
         ready!(session.poll_send(cx, self.tcp))?;
         let written = session.carry_out(&Task::Write(pieces))?;
-        // What does not leave now does with the next call.
+        // What does not leave now leaves with the next call.
         match session.poll_send(cx, self.tcp) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(written)),
@@ -202,7 +202,7 @@ impl Writer<'_> {
         self.tcp.poll_late(cx)
     }
 
-    /// Says that nothing more comes, within TLS and below it.
+    /// Ends the sending direction of TLS and of TCP.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut session = self.session.borrow_mut();
         ready!(session.poll_send(cx, self.tcp))?;
@@ -238,14 +238,14 @@ impl Session {
     }
 
     fn poll_read_ready(&self, cx: &mut Context<'_>, tcp: &Tcp) -> Poll<io::Result<()>> {
-        // An end may have come together with text, and nothing more after it.
+        // An end may have arrived together with text, and nothing more after it.
         if self.text.is_some() || self.incoming.is_some() || self.ended {
             return Poll::Ready(Ok(()));
         }
         tcp.stream().poll_read_ready(cx)
     }
 
-    /// Hands over text that was deciphered before.
+    /// Delivers text decrypted earlier.
     fn deliver(&mut self, into: &mut ReadBuf<'_>) {
         if let Some(text) = &mut self.text {
             let count = text.filled().len().min(into.remaining());
@@ -255,7 +255,7 @@ impl Session {
         }
     }
 
-    /// Does the task, and before it all that must come first.
+    /// Runs the task, after everything that must precede it.
     fn carry_out(&mut self, task: &Task<'_, '_>) -> io::Result<usize> {
         loop {
             match self.step(&mut ReadBuf::new(&mut []), task)? {
@@ -266,8 +266,8 @@ impl Session {
         }
     }
 
-    /// One step of the session. Text goes to `into`, and what has no room there is kept. After a failure there is an alert
-    /// to be sent.
+    /// One step of the session. Text goes to `into`, and the part that does not fit is kept. After a failure there is
+    /// an alert to send.
     fn step(&mut self, into: &mut ReadBuf<'_>, task: &Task<'_, '_>) -> io::Result<Step> {
         if self.failed {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -275,8 +275,8 @@ impl Session {
         let step = self.advance(into, task);
         if step.is_err() {
             self.failed = true;
-            // This encodes the alert, and before it what is left of the handshake. The session must not be asked again after
-            // that, for it would send another.
+            // This encodes the alert, after the rest of the handshake. Do not query the session again after that: it
+            // would produce another alert.
             while self.common().wants_write()
                 && self
                     .advance(&mut ReadBuf::new(&mut []), &Task::Nothing)
@@ -308,14 +308,14 @@ impl Session {
         step
     }
 
-    /// Receives what there is, at least one byte.
+    /// Receives what is available, at least one byte.
     fn poll_receive(&mut self, cx: &mut Context<'_>, tcp: &Tcp) -> Poll<io::Result<()>> {
         let mut incoming = self.room()?;
         let mut into = ReadBuf::new(incoming.space());
         let polled = tcp.poll_read(cx, &mut into);
         let count = into.filled().len();
         incoming.advance(count);
-        // No buffer is held while nothing comes.
+        // No buffer is held while nothing arrives.
         self.incoming = Some(incoming).filter(|incoming| !incoming.is_empty());
         ready!(polled)?;
         Poll::Ready(match count {
@@ -324,8 +324,8 @@ impl Session {
         })
     }
 
-    /// Receives what there is, which may be nothing. With `known` the system is not asked unless the event loop has
-    /// heard of something.
+    /// Receives what is available, possibly nothing. With `known`, makes no system call unless the event loop has
+    /// reported data.
     fn receive_now(&mut self, tcp: &Tcp, known: bool) -> io::Result<usize> {
         let mut incoming = self.room()?;
         let received = match known {
@@ -343,7 +343,7 @@ impl Session {
         }
     }
 
-    /// What was received, with room behind it.
+    /// The received data, with room after it.
     fn room(&mut self) -> io::Result<Buffer> {
         let mut incoming = self.incoming.take().unwrap_or_else(Buffer::take_long);
         incoming.compact();
@@ -377,7 +377,7 @@ impl Session {
     }
 }
 
-/// Where a step puts what comes of it.
+/// Where a step puts its results.
 struct Hands<'a, 'b> {
     into: &'a mut ReadBuf<'b>,
     text: &'a mut Option<Buffer>,
@@ -386,7 +386,7 @@ struct Hands<'a, 'b> {
 }
 
 impl Hands<'_, '_> {
-    /// Does what the session asks for. Also tells how many of the received bytes are used up.
+    /// Does what the session asks for. Also returns how many received bytes were used.
     fn take<D>(
         &mut self,
         status: UnbufferedStatus<'_, '_, D>,
@@ -423,7 +423,7 @@ impl Hands<'_, '_> {
     }
 
     fn keep(&mut self, text: &[u8]) -> io::Result<()> {
-        // What came before is read before.
+        // Earlier text is read first.
         let room = match self.text {
             Some(_) => 0,
             None => text.len().min(self.into.remaining()),
@@ -467,7 +467,7 @@ impl Hands<'_, '_> {
     }
 }
 
-/// Enciphers as much of the pieces as there is room for, in as few records as it can, and tells how many bytes that were.
+/// Encrypts as much of the pieces as there is room for, in as few records as possible, and returns the number of bytes.
 fn encipher(
     pieces: &[IoSlice<'_>],
     outgoing: &mut Buffer,
@@ -501,7 +501,7 @@ fn encipher(
     Ok(written)
 }
 
-/// Fills the buffer with the rest of a piece and with those that follow it.
+/// Fills the buffer with the rest of a piece and with the pieces after it.
 fn gather<'a>(
     piece: &mut &'a [u8],
     pieces: &mut impl Iterator<Item = &'a [u8]>,
@@ -519,7 +519,7 @@ fn gather<'a>(
             Some(next) => *piece = next,
             None => return,
         }
-        // A long piece that would be cut anyway goes into a record of its own, uncopied.
+        // A long piece that would be split anyway gets a record of its own, without a copy.
         if piece.len() >= RECORD_LEN / 2 && piece.len() > buffer.space().len() {
             return;
         }
@@ -538,7 +538,7 @@ fn append(buffer: &mut Option<Buffer>, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The connection ended where TLS did not.
+/// The error for a connection that ended without close_notify.
 fn truncated() -> io::Error {
     let words = "the connection was cut off without an end of TLS";
     io::Error::new(io::ErrorKind::UnexpectedEof, words)
@@ -587,7 +587,7 @@ mod tests {
             });
             assert_eq!(written.unwrap(), text.len());
             assert!(all.starts_with(&text));
-            // Nothing is left but for want of room, and no record is small for no reason.
+            // Only lack of room leaves anything over, and no record is needlessly small.
             assert!(text.len() == all.len() || outgoing.space().len() < RECORD_LEN + OVERHEAD);
             assert!(records <= 1 + 2 * text.len() / (RECORD_LEN / 2));
         }

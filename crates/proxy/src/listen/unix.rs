@@ -1,4 +1,4 @@
-//! Listening on a Unix socket: its file comes and goes with the listener.
+//! Listening on a Unix socket, whose file lives as long as the listener.
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsString;
@@ -8,25 +8,26 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// The file of a socket, which is removed when this is dropped, unless another socket has taken its place.
+/// A socket's file, removed when this is dropped, unless another socket has replaced it.
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: u64,
 }
 
 impl SocketFile {
-    /// Gives the file these permissions; `None`: those that a new one would have. A file that another socket has put in its
-    /// place is left alone.
+    /// Sets the permissions of the file; `None`: those of a newly created one. A file that another socket has put in
+    /// its place is left alone.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub(super) fn permit(&self, permissions: Option<u32>) -> io::Result<()> {
         let permissions = match permissions {
             Some(permissions) => permissions,
             None => 0o777 & !umask()?,
         };
         let file = match fs::symlink_metadata(&self.path) {
-            // Somebody has removed it: nobody connects by it, and the rest of a configuration does not wait for it.
+            // The file has been removed: nobody can connect through it, and that must not hold up the rest of a
+            // configuration.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             found => found?,
         };
@@ -37,7 +38,7 @@ impl SocketFile {
     }
 }
 
-/// The process' umask. The system call that reads it changes it too, for other threads as well.
+/// The process' umask. The system call that reads it also changes it, for other threads too.
 fn umask() -> io::Result<u32> {
     let status = fs::read_to_string("/proc/self/status")?;
     let mut lines = status.lines();
@@ -50,23 +51,23 @@ fn umask() -> io::Result<u32> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
-            // Where it cannot be removed, the next listener replaces it.
+            // If it cannot be removed, the next listener replaces it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Listens on a socket of this path. A file that a dead process left is replaced.
+/// Listens on a socket at this path. A stale file of a dead process is replaced.
 ///
 /// # Errors
-/// What the system said; `AddrInUse` when a living process answers on it or the file is no socket.
+/// The system's error; `AddrInUse` if a living process answers on it or the file is no socket.
 pub(super) fn listen(path: &Path, permissions: Option<u32>) -> io::Result<(Socket, SocketFile)> {
     if let Ok(file) = fs::symlink_metadata(path)
         && (!file.file_type().is_socket() || UnixStream::connect(path).is_ok())
     {
         return Err(io::ErrorKind::AddrInUse.into());
     }
-    // Clients find the old socket or the new one with its permissions, never something between.
+    // Clients find either the old socket or the new one with its permissions, never something in between.
     let mut fresh = OsString::from(path);
     fresh.push(".new");
     let _ = fs::remove_file(&fresh);

@@ -1,4 +1,4 @@
-//! Times as text.
+//! Formats times.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Writes times; what changes once a second is kept.
+/// Writes times, caching what changes only once per second.
 pub(super) struct Clock {
     pattern: &'static str,
     zone: TimeZone,
@@ -15,7 +15,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Times of this zone, by a pattern as `strftime` knows them.
+    /// Formats times of this zone by a `strftime` pattern.
     pub(super) fn new(pattern: &'static str, zone: TimeZone) -> Self {
         Self {
             pattern,
@@ -25,20 +25,20 @@ impl Clock {
         }
     }
 
-    /// The time.
+    /// Appends the time.
     pub(super) fn write(&mut self, time: SystemTime, out: &mut Vec<u8>) {
         self.turn(time);
         out.extend_from_slice(self.text.as_bytes());
     }
 
-    /// The time, and behind it a dot and its milliseconds.
+    /// Appends the time, a dot and its milliseconds.
     pub(super) fn write_millis(&mut self, time: SystemTime, out: &mut Vec<u8>) {
         let millis = self.turn(time);
         out.extend_from_slice(self.text.as_bytes());
         write!(out, ".{millis:03}").expect("writing to memory");
     }
 
-    /// Makes the text that of `time`, and tells the milliseconds of its second.
+    /// Updates the cached text to `time`, and returns the milliseconds within its second.
     fn turn(&mut self, time: SystemTime) -> u32 {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.second != since.as_secs() || self.text.is_empty() {

@@ -6,7 +6,7 @@ use super::line::{Asked, Entry};
 use std::io::Write as _;
 use std::time::SystemTime;
 
-/// Appends the line of what began then, without its end. A TCP session has no request, and status 000.
+/// Appends the line of what began at `begun`, without a line end. A TCP session has no request, and status 000.
 pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out: &mut Vec<u8>) {
     write!(out, "{} - - [", entry.client.address()).expect(MEMORY);
     clock.write(begun, out);
@@ -30,10 +30,10 @@ pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out
 
 const MEMORY: &str = "writing to memory";
 
-/// The fields of a request that the log tells of, in lower case.
+/// The request fields in a log line, in lower case.
 pub(crate) const FIELDS: [&[u8]; 2] = [b"referer", b"user-agent"];
 
-/// The value of the first field of this name, `-` where there is none.
+/// The value of the first field of this name, `-` if there is none.
 fn field(entry: &Entry<'_>, name: &[u8], out: &mut Vec<u8>) {
     let Asked::Request(head, buffer) = entry.asked else {
         return out.push(b'-');
@@ -45,7 +45,7 @@ fn field(entry: &Entry<'_>, name: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Text within quotes.
+/// Appends text to go within quotes, escaped.
 fn quoted(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
         match byte {

@@ -1,4 +1,4 @@
-//! HAProxy's own line: `option httplog`, and `option tcplog` for TCP sessions, but for the syslog header before it.
+//! HAProxy's own format: `option httplog`, and `option tcplog` for TCP sessions, without the preceding syslog header.
 //!
 //! The tests' lines are what HAProxy 2.6 writes in the same case, with other numbers and names.
 
@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::time::SystemTime;
 
-/// Appends the line of what began then, without its end.
+/// Appends the line of what began at `begun`, without a line end.
 pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out: &mut Vec<u8>) {
     write!(out, "{} [", entry.client).expect(MEMORY);
     clock.write_millis(begun, out);
@@ -46,7 +46,7 @@ fn named(name: &str) -> Option<&str> {
     (name != "-").then_some(name)
 }
 
-/// Milliseconds, -1 for what did not come to its end.
+/// Milliseconds, -1 for what was not completed.
 struct Millis(Leg);
 
 impl fmt::Display for Millis {

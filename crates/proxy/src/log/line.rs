@@ -11,17 +11,17 @@ use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-/// A part of a request's way. In JSON it is written in milliseconds with three places.
+/// One phase of a request. In JSON it is written in milliseconds with three decimals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Leg {
-    /// How long it took, up to where it failed if it did.
+    /// Its duration, up to the failure if it failed.
     pub(crate) span: Duration,
-    /// Whether it came to its end.
+    /// Whether it was completed.
     pub(crate) done: bool,
 }
 
 impl Leg {
-    /// One that came to its end.
+    /// A completed one.
     pub(crate) const fn of(span: Duration) -> Self {
         Self { span, done: true }
     }
@@ -34,32 +34,32 @@ impl Serialize for Leg {
     }
 }
 
-/// How a request or session ended, in HAProxy's two letters. First who ended it: `C` the client or `c` its silence, `S` the
-/// server or `s` its silence, `P` the proxy as a rule or the protocol wants it, `L` the proxy with an answer of its own,
-/// `D` a server that was marked down, `K` the operator. Then what it was doing: `R` reading the request, `Q` waiting for
-/// a server, `C` connecting to it, `H` waiting for its answer, `D` passing bytes on.
+/// How a request or session ended, in HAProxy's two letters. First, who ended it: `C` the client or `c` its timeout,
+/// `S` the server or `s` its timeout, `P` the proxy because of a rule or the protocol, `L` the proxy with a response of
+/// its own, `D` a server that was marked down, `K` the operator. Then, during what: `R` reading the request, `Q`
+/// waiting for a server, `C` connecting to it, `H` waiting for its response, `D` forwarding data.
 pub(crate) type Ending = [u8; 2];
 
-/// As it should be.
+/// A normal ending.
 pub(crate) const GOOD: Ending = *b"--";
 
-/// What was asked for.
+/// What the client requested.
 #[derive(Debug)]
 pub(crate) enum Asked<'a> {
     /// Nothing: it is a TCP session.
     Session,
-    /// Something that could not be read.
+    /// An unreadable request.
     Unreadable,
     /// A request: its head, and the buffer that begins with it.
     Request(&'a RequestHead, &'a [u8]),
 }
 
-/// Where the client is whose request or session it is.
+/// Where the client of a request or session is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ClientAt {
     /// At this address.
     Tcp(SocketAddr),
-    /// On this machine, at a Unix socket: which of the frontend's binds that is, counted from 1.
+    /// On this machine, through a Unix socket: the index of that bind within the frontend, from 1.
     Unix(usize),
 }
 
@@ -73,7 +73,7 @@ impl ClientAt {
     }
 }
 
-/// As HAProxy has it: `192.0.2.1:41002`, IPv6 without brackets, or `unix:1`.
+/// In HAProxy's form: `192.0.2.1:41002`, IPv6 without brackets, or `unix:1`.
 impl Display for ClientAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -83,7 +83,7 @@ impl Display for ClientAt {
     }
 }
 
-/// How much was going on when the line was written; only HAProxy's format has it.
+/// Concurrent connections and requests when the line was written; only in HAProxy's format.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Load {
     /// Connections of the process and of the frontend.
@@ -94,54 +94,54 @@ pub(crate) struct Load {
     pub(crate) server: u64,
 }
 
-/// What is told of a request or session.
+/// What is logged of a request or session.
 #[derive(Debug, Serialize)]
 pub(crate) struct Entry<'a> {
     pub(crate) request_id: &'a str,
     #[serde(serialize_with = "without_port")]
     pub(crate) client: ClientAt,
-    /// Who sent it, where that is another one, whom a trusted sender named.
+    /// The sender, if a trusted one named another client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sender: Option<IpAddr>,
     pub(crate) frontend: &'a str,
-    /// `-` where there is none; so is the server.
+    /// `-` if there is none; likewise the server.
     pub(crate) backend: &'a str,
     pub(crate) server: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) method: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) path: &'a str,
-    /// 0: none was sent.
+    /// Status sent; 0: none.
     pub(crate) status: u16,
-    /// Bytes that were sent to the client.
+    /// Bytes sent to the client.
     pub(crate) bytes: u64,
-    /// Waiting for a server.
+    /// Time waiting for a server.
     pub(crate) queue_ms: Leg,
-    /// Until a connection to it stood.
+    /// Time until a connection to it was established.
     pub(crate) connect_ms: Leg,
-    /// From then to the head of its response.
+    /// Time from then to the head of its response.
     pub(crate) response_ms: Leg,
-    /// From the request's first byte to the last one of the response.
+    /// Time from the first byte of the request to the last of the response.
     pub(crate) total_ms: Leg,
-    /// How often it was sent once more.
+    /// Number of retries.
     pub(crate) retries: u32,
-    /// What went wrong, in words.
+    /// What went wrong, as text.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) reason: &'a str,
     #[serde(skip)]
     pub(crate) asked: Asked<'a>,
-    /// Until the request's head was there.
+    /// Time until the request's head was complete.
     #[serde(skip)]
     pub(crate) head: Leg,
-    /// Of `bytes`, those of heads.
+    /// The part of `bytes` that heads took.
     #[serde(skip)]
     pub(crate) head_bytes: u64,
-    /// Whether TLS was spoken with the client.
+    /// Whether the client used TLS.
     #[serde(skip)]
     pub(crate) tls: bool,
     #[serde(skip)]
     pub(crate) ending: Ending,
-    /// What the client's cookie said, and what was done with it, in HAProxy's letters.
+    /// What the client's cookie contained, and what was done with it, in HAProxy's letters.
     #[serde(skip)]
     pub(crate) cookie: [u8; 2],
     #[serde(skip)]
@@ -149,7 +149,7 @@ pub(crate) struct Entry<'a> {
     /// Whether a retry went to another server.
     #[serde(skip)]
     pub(crate) redispatched: bool,
-    /// How many waited already when it began to wait for a server.
+    /// How many were queued ahead when it began to wait for a server.
     #[serde(skip)]
     pub(crate) ahead: Ahead,
 }
@@ -165,7 +165,7 @@ pub(super) struct Scribe {
 }
 
 impl Scribe {
-    /// Local times are of this zone.
+    /// Writes local times in this zone.
     pub(super) fn new(format: LogFormat, zone: TimeZone) -> Self {
         let clock = match format {
             LogFormat::Json => Clock::new("%Y-%m-%dT%H:%M:%S", TimeZone::UTC),
@@ -175,7 +175,7 @@ impl Scribe {
         Self { format, clock }
     }
 
-    /// Appends the line of what ended `now`.
+    /// Appends the line of what ended at `now`.
     pub(super) fn write(&mut self, entry: &Entry<'_>, now: SystemTime, out: &mut Vec<u8>) {
         let begun = now.checked_sub(entry.total_ms.span).unwrap_or(now);
         match self.format {
@@ -193,7 +193,7 @@ fn json(entry: &Entry<'_>, clock: &mut Clock, now: SystemTime, out: &mut Vec<u8>
     clock.write_millis(now, out);
     out.extend_from_slice(b"Z\",");
     let object = out.len() - 1;
-    // The comma's place is where the object's brace would stand.
+    // The comma overwrites the object's opening brace.
     serde_json::to_writer(&mut *out, entry).expect("writing to memory");
     out.copy_within(object + 2.., object + 1);
     out.pop();
@@ -243,7 +243,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The line of a request with every byte that there is in its target, all on one line and within its quotes.
+    /// The line of a request with every possible byte in its target: one line, and quoted as a whole.
     pub(in super::super) fn every_byte(format: LogFormat) -> String {
         let buffer: Vec<u8> = (0..=u8::MAX).collect();
         let head = RequestHead {

@@ -19,30 +19,30 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-/// Batches that wait to be written; the next one is dropped.
+/// Batches in the queue; the next one is dropped.
 const QUEUE_LEN: usize = 64;
 
-/// The file is moved to `FILE.1` when it has grown to this.
+/// Size at which the file is renamed to `FILE.1`.
 const FILE_LIMIT: u64 = 64 * 1024 * 1024;
 
-/// A message to syslog is cut to this, which its servers take.
+/// Length at which a syslog message is cut; servers accept this much.
 const MESSAGE_LIMIT: usize = 8 * 1024;
 
-/// A syslog server that takes nothing for this long loses the rest of the batch.
+/// A syslog server that accepts nothing for this long loses the rest of the batch.
 const SEND_LIMIT: Duration = Duration::from_millis(100);
 
 /// Informational (RFC 3164, section 4.1.1).
 const SEVERITY: u8 = 6;
 
-/// What the writer's thread is told.
+/// A message to the writer thread.
 pub(crate) enum Signal {
-    /// Lines to be written.
+    /// Lines to write.
     Lines(Batch),
-    /// The file was moved. Whoever says so has noted it elsewhere: this may find no room.
+    /// The file was moved. The sender also records this elsewhere, since the queue may be full.
     Moved,
 }
 
-/// The writer, seen from outside its thread.
+/// Handle of the writer thread.
 pub(crate) struct LogWriter {
     queue: SyncSender<Signal>,
     format: LogFormat,
@@ -52,10 +52,10 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Opens what lines of this format are written to.
+    /// Opens the target for lines of this format.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub(crate) fn start(to: &LogTarget, format: LogFormat) -> io::Result<Self> {
         let (queue, batches) = sync_channel(QUEUE_LEN);
         let lost: Arc<AtomicU64> = Arc::default();
@@ -79,29 +79,29 @@ impl LogWriter {
         })
     }
 
-    /// Where workers hand their batches to.
+    /// The queue for the workers' batches.
     pub(crate) fn queue(&self) -> SyncSender<Signal> {
         self.queue.clone()
     }
 
-    /// The file was moved: what is written from now on goes to a new one.
+    /// The file was moved: further lines go to a new one.
     pub(crate) fn reopen(&self) {
         self.moved.store(true, Ordering::SeqCst);
-        // A full queue has a batch that comes next.
+        // A full queue means that another batch follows.
         let _ = self.queue.try_send(Signal::Moved);
     }
 
-    /// What stands in the lines.
+    /// The format of the lines.
     pub(crate) const fn format(&self) -> LogFormat {
         self.format
     }
 
-    /// Lines that could not be written: the disk is full, or nobody listens.
+    /// Lines that could not be written: the disk is full, or there is no reader.
     pub(crate) fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
     }
 
-    /// The thread, which ends once it has written what was handed over. Nothing more is.
+    /// Returns the thread, which ends once all senders are gone and what they sent is written.
     pub(crate) fn end(self) -> JoinHandle<()> {
         self.thread
     }
@@ -109,7 +109,7 @@ impl LogWriter {
 
 struct Writer {
     sink: Sink,
-    /// Lines that could not be written since the last one that could.
+    /// Lines that failed since the last one written.
     missing: u64,
     lost: Arc<AtomicU64>,
     /// Whether the file was moved since it was opened.
@@ -117,7 +117,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Until nobody is left who may hand lines over.
+    /// Runs until all senders are gone.
     fn run(mut self, batches: &Receiver<Signal>) {
         while let Ok(signal) = batches.recv() {
             if self.moved.swap(false, Ordering::SeqCst) {
@@ -147,7 +147,7 @@ impl Writer {
     }
 }
 
-/// What takes the lines.
+/// Where the lines go.
 enum Sink {
     File(LogFile),
     Stdout(stderr::Sink<File>),
@@ -190,17 +190,17 @@ impl Sink {
     }
 
     fn reopen(&mut self) {
-        // Each message names its server anew.
+        // Each syslog message names its server, so only a file is reopened.
         if let Self::File(file) = self {
             file.again();
         }
     }
 }
 
-/// A file that has a name. It may be a FIFO, a device or a link as well: these are written to and never moved.
+/// A named file. It may also be a FIFO, a device or a link: these are written to but never renamed.
 struct LogFile {
     path: PathBuf,
-    /// `None`: a FIFO that nobody reads yet, or what could not be opened again.
+    /// `None`: a FIFO without a reader, or a file that could not be reopened.
     file: Option<stderr::Sink<File>>,
     len: u64,
     limit: u64,
@@ -234,7 +234,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Keeps one old file. What only has its name here, or is no file at all, stays.
+    /// Renames the file, keeping one old one. A link, or anything but a regular file, stays.
     fn rotate(&mut self) {
         let is_file = std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_file());
         if is_file {
@@ -249,7 +249,7 @@ impl LogFile {
         }
     }
 
-    /// Opens what has the name now; what was open stays where that fails.
+    /// Reopens the file by its name; on failure, the open one stays.
     fn again(&mut self) {
         if let Err(error) = self.reopen() {
             tracing::warn!(%error, "cannot open the access log");
@@ -263,7 +263,7 @@ impl LogFile {
     }
 }
 
-/// Opens a file to append to it. A FIFO that nobody reads is not waited for: that is an error.
+/// Opens a file to append to it. A FIFO without a reader is an error, and not waited for.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = OpenOptions::new()
         .create(true)
@@ -271,27 +271,27 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
         .mode(0o640)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)?;
-    // What is open may take its time: the writer has a thread of its own.
+    // Blocking writes are fine: the writer has a thread of its own.
     rustix::io::ioctl_fionbio(&file, false)?;
     let len = file.metadata()?.len();
     Ok((file, len))
 }
 
-/// Whether this says that nobody reads a FIFO.
+/// Whether the error means that a FIFO has no reader.
 fn is_unread(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error())
 }
 
-/// A syslog server, to which each line is a message as HAProxy sends it: RFC 3164 without a host's name.
+/// A syslog server. Each line becomes a message as HAProxy sends it: RFC 3164 without a host name.
 struct Syslog {
     line: Line,
     priority: u8,
     clock: Clock,
-    /// The message that is being made.
+    /// The message being built.
     message: Vec<u8>,
 }
 
-/// How messages reach it. It may be started again: none is bound to one that was there.
+/// How messages reach the server, which may restart: the sockets are not connected to it.
 enum Line {
     Udp(UdpSocket, SocketAddr),
     Unix(UnixDatagram, PathBuf),
@@ -320,7 +320,7 @@ impl Syslog {
         Ok(())
     }
 
-    /// Makes the message of a line.
+    /// Builds the message of a line.
     fn frame(&mut self, line: &[u8], now: SystemTime) {
         let Self {
             priority, message, ..

@@ -1,22 +1,22 @@
-//! A frontend as all threads know it: how many connections it has.
+//! A frontend as all threads see it: its connection counts.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
-/// A frontend's connections on all workers. It stays the same value as long as the frontend's name does.
+/// A frontend's connections on all workers. The value is kept for as long as the frontend keeps its name.
 pub(crate) struct FrontendShare {
     /// The frontend's name.
     pub(crate) name: String,
     open: AtomicU32,
     accepted: AtomicU64,
     refused: AtomicU64,
-    /// The second, counted from 1, in which it was last said that it is full.
+    /// The second, counted from 1, in which it was last logged as full.
     told: AtomicU64,
     full: AtomicBool,
     closed: Notify,
-    /// Who waits until a further connection may be opened.
+    /// Tasks that wait to open another connection.
     waiting: AtomicU32,
-    /// Idle connections that are to close for them; of no meaning where nobody waits.
+    /// How many idle connections should close for them; meaningless while nobody waits.
     wishes: AtomicU32,
     crowded: Notify,
 }
@@ -43,7 +43,7 @@ impl FrontendShare {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Counts a further connection if at most `limit` are then open.
+    /// Counts another connection unless `limit` are open already.
     pub(crate) fn try_open(&self, limit: u32) -> bool {
         let fits = |open| (open < limit).then_some(open + 1);
         self.open
@@ -51,8 +51,8 @@ impl FrontendShare {
             .is_ok()
     }
 
-    /// Counts a further connection as soon as at most `limit` are then open. Idle ones are asked to close meanwhile: some at
-    /// a time where there are many, for each is looked for among all.
+    /// Counts another connection as soon as fewer than `limit` are open. Meanwhile it asks idle ones to close: several
+    /// at a time under a high limit, since finding one means searching all.
     pub(crate) async fn open_when_room(&self, limit: u32) {
         let _waits = Waits::of(&self.waiting);
         while !self.try_open(limit) {
@@ -66,18 +66,18 @@ impl FrontendShare {
         }
     }
 
-    /// Wishes for so many idle connections to close, in all.
+    /// Asks for this many idle connections to close, in total.
     fn wish(&self, some: u32) {
         self.wishes.fetch_max(some, Ordering::SeqCst);
         self.crowded.notify_waiters();
     }
 
-    /// Whether others wait for idle connections to close.
+    /// Whether new connections wait for idle ones to close.
     pub(crate) fn is_crowded(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0 && self.wishes.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether an idle connection is to close for another that waits; whoever asks has to close it then, or to say that it
+    /// Whether an idle connection should close for one that waits; the caller must then close one, or report that it
     /// [cannot](Self::wish_again).
     pub(crate) fn grants_wish(&self) -> bool {
         if self.waiting.load(Ordering::SeqCst) == 0 {
@@ -89,17 +89,17 @@ impl FrontendShare {
             .is_ok()
     }
 
-    /// One that was to close has something to do again: another has to close in its place.
+    /// A connection chosen to close is busy again: another must close in its place.
     pub(crate) fn wish_again(&self) {
         self.wish(1);
     }
 
-    /// Until idle connections are asked to close, from when this is called.
+    /// Completes when idle connections are next asked to close, counted from this call.
     pub(crate) fn crowded(&self) -> impl Future<Output = ()> {
         self.crowded.notified()
     }
 
-    /// Whether it is to be said again that it is full, in this second: once a minute, by whichever worker comes first.
+    /// Whether to log in this second that it is full: once a minute, by whichever worker comes first.
     pub(crate) fn may_tell(&self, second: u64) -> bool {
         let due = |told| (told == 0 || told + 60 <= second + 1).then_some(second + 1);
         self.told
@@ -107,7 +107,7 @@ impl FrontendShare {
             .is_ok()
     }
 
-    /// One that was counted has been accepted.
+    /// A counted connection has been accepted.
     pub(crate) fn accept(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
@@ -117,12 +117,12 @@ impl FrontendShare {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// A limit has refused one that was accepted.
+    /// A limit rejected an accepted connection.
     pub(crate) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many a limit has refused.
+    /// How many connections a limit rejected.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -137,7 +137,7 @@ impl FrontendShare {
     }
 }
 
-/// Counts one who waits.
+/// Counts a waiting task.
 struct Waits<'a>(&'a AtomicU32);
 
 impl<'a> Waits<'a> {

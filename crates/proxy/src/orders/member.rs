@@ -1,4 +1,4 @@
-//! A backend's member as all threads know it.
+//! A backend's member as all threads see it.
 
 use crate::counters::{Apart, Count};
 use gaiola_model::proxy::{Address, ProxyVersion, Server, ServerTls};
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// One member of a backend, as all threads know it. It stays the same value as long as backend, name, address and what is
-/// spoken on a connection do.
+/// One member of a backend, shared by all threads. The value is kept for as long as backend, name, address and
+/// connection settings stay the same.
 pub(crate) struct Member {
     /// The backend's name.
     pub(crate) backend: String,
@@ -15,20 +15,20 @@ pub(crate) struct Member {
     pub(crate) name: String,
     /// Where it listens.
     pub(crate) address: Address,
-    /// Whether each connection begins with a header that names the client.
+    /// Version of the PROXY header sent at the start of each connection, if any.
     pub(crate) send_proxy: Option<ProxyVersion>,
     tls: Option<ServerTls>,
     tallies: Arc<[Apart<Tally>]>,
-    /// Requests in flight on all workers together, where their number is limited.
+    /// Requests in flight on all workers, where their number is limited.
     taken: AtomicU32,
-    /// Requests that wait for it and no other.
+    /// Requests that wait for this member only.
     waiting: AtomicUsize,
-    /// How often its sessions were ended by an operator.
+    /// How often an operator ended its sessions.
     ended: AtomicU64,
 }
 
 impl Member {
-    /// A member without requests, in a process of so many workers.
+    /// A member without requests, in a process with this many workers.
     pub(crate) fn new(backend: &str, server: &Server, workers: usize) -> Self {
         Self {
             backend: backend.into(),
@@ -43,7 +43,7 @@ impl Member {
         }
     }
 
-    /// Whether it is this server of its backend.
+    /// Whether it is still the same as this server of its backend.
     pub(crate) fn is(&self, server: &Server) -> bool {
         self.name == server.name
             && self.address == server.address
@@ -51,28 +51,28 @@ impl Member {
             && self.tls == server.tls
     }
 
-    /// Its sessions are to end. Workers see it with the next orders.
+    /// Ends its sessions. Workers see it with the next orders.
     pub(crate) fn end_sessions(&self) {
         self.ended.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How often its sessions were to end; a worker that sees another number than before ends them.
+    /// How often its sessions were ended; when this changes, a worker ends its own.
     pub(crate) fn ended(&self) -> u64 {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Requests and sessions that were sent to it and have not ended.
+    /// Requests and sessions in flight.
     pub(crate) fn in_flight(&self) -> u64 {
         let tallies = self.tallies.iter();
         tallies.map(|tally| tally.in_flight.get()).sum()
     }
 
-    /// What each worker counts for itself.
+    /// Counters of each worker.
     pub(crate) const fn tallies(&self) -> &Arc<[Apart<Tally>]> {
         &self.tallies
     }
 
-    /// How many responses have begun, and how long they took to begin together, in nanoseconds.
+    /// Number of responses that have begun, and the sum of the times until they did, in nanoseconds.
     pub(crate) fn answers(&self) -> (u64, u64) {
         let add = |(count, nanos): (u64, u64), tally: &Apart<Tally>| {
             (
@@ -83,7 +83,7 @@ impl Member {
         self.tallies.iter().fold((0, 0), add)
     }
 
-    /// How many of a limited number of places are taken.
+    /// How many of its limited places are taken.
     pub(crate) fn taken(&self) -> u32 {
         self.taken.load(Ordering::SeqCst)
     }
@@ -97,55 +97,55 @@ impl Member {
             .is_ok()
     }
 
-    /// One more waits for it alone; how many did before.
+    /// One more request waits for this member only; returns how many did before.
     pub(crate) fn wait(&self) -> usize {
         self.waiting.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// One waits for it alone no longer.
+    /// One request no longer waits for this member only.
     pub(crate) fn wait_no_longer(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Gives the place back.
+    /// Gives a place back.
     pub(crate) fn give_place(&self) {
         let before = self.taken.fetch_sub(1, Ordering::SeqCst);
         assert!(before > 0, "a place was given back twice");
     }
 }
 
-/// Requests in flight, counted by each worker for itself.
+/// Requests in flight, counted per worker.
 pub(crate) struct InFlight(Box<[Apart<Count>]>);
 
 impl InFlight {
-    /// None, in a process of so many workers.
+    /// None, in a process with this many workers.
     pub(crate) fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| Apart::default()).collect())
     }
 
-    /// Of all workers.
+    /// The sum over all workers.
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(|count| count.get()).sum()
     }
 
-    /// One worker's part, which only that worker may change.
+    /// One worker's count, which only that worker may change.
     pub(crate) fn of(&self, worker: usize) -> &Count {
         &self.0[worker]
     }
 }
 
-/// What one worker counts of a member, which only that worker may change.
+/// One worker's counters of a member, which only that worker may change.
 #[derive(Default)]
 pub(crate) struct Tally {
-    /// Requests that were sent to it and have not ended.
+    /// Requests in flight.
     pub(crate) in_flight: Count,
-    /// Responses that have begun, and how long they took to begin together.
+    /// Responses that have begun, and the sum of the times until they did.
     answers: Count,
     nanos: Count,
 }
 
 impl Tally {
-    /// Counts a response that began so long after its request was sent.
+    /// Counts a response that began this long after its request was sent.
     pub(crate) fn answered(&self, after: Duration) {
         self.answers.add(1);
         let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);

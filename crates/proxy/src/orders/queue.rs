@@ -1,6 +1,6 @@
-//! Requests of all workers that wait for a backend's server: first come, first served.
+//! Requests of all workers queued for a backend's servers, first in, first out.
 //!
-//! A place that becomes free is handed to the first that waits, so that no request that comes later can take it away.
+//! A place that becomes free is handed to the first waiter, so that no later request can take it.
 
 use super::Member;
 use gaiola_core::admission;
@@ -11,24 +11,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, oneshot};
 
-/// One backend's queue. It is locked when a server's places are all taken, and when one with a limit gets free.
+/// One backend's queue. It is locked when a server has no place left, and when a server with a limit frees one.
 pub(crate) struct Queue {
     waiting: Mutex<admission::Queue<Waiter>>,
-    /// How many of them take a place of one member only.
+    /// How many of them accept a place of one member only.
     picky: AtomicUsize,
-    /// Told when servers have changed.
+    /// Notified when servers have changed.
     changed: Arc<Notify>,
 }
 
-/// One that waits, as the queue has it.
+/// A queued request.
 struct Waiter {
-    /// The only member that it takes a place of.
+    /// The only member whose place it accepts.
     only: Option<Arc<Member>>,
     sender: oneshot::Sender<Place>,
 }
 
 impl Waiter {
-    /// Whether it takes this member's place. One that is for `its_own` goes to those that take no other.
+    /// Whether it accepts this member's place. One reserved for `its_own` goes only to those that accept no other.
     fn takes(&self, member: &Arc<Member>, its_own: bool) -> bool {
         match &self.only {
             Some(only) => Arc::ptr_eq(only, member),
@@ -37,33 +37,34 @@ impl Waiter {
     }
 }
 
-/// What one that waits is told.
+/// What a waiter receives.
 pub(crate) enum Turn {
-    /// This place is yours, and you have left the queue.
+    /// It has left the queue with this place.
     Place(Place),
-    /// Servers have changed: look whether one is usable now. Your place in the queue stays yours.
+    /// Servers have changed: check whether one is usable now. The waiter keeps its position in the queue.
     Look,
 }
 
-/// One of a member's limited places. It goes to the next that waits when it is dropped.
+/// One of a member's limited places. When dropped, it goes to the next waiter.
 pub(crate) struct Place {
     pub(crate) member: Arc<Member>,
     queue: Arc<Queue>,
     given_back: bool,
 }
 
-/// How many waited before one: as in HAProxy's queues, of which each server has one for those that are sent there alone.
+/// How many waited ahead of a request. As in HAProxy, each server has a queue of its own for requests that accept no
+/// other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ahead {
-    /// For the same server, and no other.
+    /// For the same server only.
     pub(crate) server: usize,
     /// For any server of the backend.
     pub(crate) backend: usize,
 }
 
-/// One that waits. Dropping it leaves the queue.
+/// A request's position in the queue. Dropping it leaves the queue.
 pub(crate) struct Waiting {
-    /// How many waited already.
+    /// How many were queued ahead.
     pub(crate) ahead: Ahead,
     queue: Arc<Queue>,
     only: Option<Arc<Member>>,
@@ -83,13 +84,13 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// How many wait.
+    /// How many are queued.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().len()
     }
 
-    /// Joins unless so many wait already, for a place of any member or of `only` one. Look for a server once more
-    /// afterwards: a place that was given back before is told to nobody.
+    /// Joins unless `size` requests are queued already, for a place of any member or of `only` one. Try to choose a
+    /// server once more afterwards: a place given back before the join is not announced.
     pub(crate) fn join(
         self: &Arc<Self>,
         size: u32,
@@ -126,7 +127,7 @@ impl Queue {
         })
     }
 
-    /// Takes one of the member's places.
+    /// Takes one of the member's places, if it has one left.
     pub(crate) fn place(self: &Arc<Self>, member: &Arc<Member>, limit: u32) -> Option<Place> {
         member.take_place(limit).then(|| Place {
             member: Arc::clone(member),
@@ -135,7 +136,7 @@ impl Queue {
         })
     }
 
-    /// Servers have changed: all that wait look again, in their order.
+    /// Servers have changed: all waiters check again, in their order.
     pub(crate) fn servers_changed(&self) {
         self.changed.notify_waiters();
     }
@@ -146,11 +147,11 @@ impl Queue {
 }
 
 impl Waiting {
-    /// Until there is something to be told.
+    /// Waits for the next event.
     pub(crate) async fn turn(&mut self) -> Turn {
         tokio::select! {
             biased;
-            // A queue never forgets one that waits without telling it.
+            // A queue never drops a waiter without sending to it.
             place = &mut self.place => place.map_or(Turn::Look, Turn::Place),
             () = &mut self.changed => {
                 let changed = Arc::clone(&self.queue.changed).notified_owned();
@@ -163,7 +164,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // A place that was sent meanwhile is dropped with the channel, and so goes to the next.
+        // A place sent meanwhile is dropped with the channel, and so goes to the next waiter.
         self.queue.lock().cancel(self.ticket);
         if let Some(only) = &self.only {
             self.queue.picky.fetch_sub(1, Ordering::Relaxed);
@@ -173,21 +174,21 @@ impl Drop for Waiting {
 }
 
 impl Place {
-    /// Gives the place back without offering it to those that wait: the member takes no traffic now, or has more
-    /// requests than it may.
+    /// Gives the place back without offering it to the queue: the member takes no traffic now, or has more requests
+    /// than it may.
     pub(crate) fn give_back(mut self) {
         self.given_back = true;
         self.member.give_place();
     }
 
-    /// Hands the place to the first that waits for this very member: it takes no other traffic now.
+    /// Hands the place to the first waiter for this very member, which takes no other traffic now.
     pub(crate) fn keep_to_its_own(mut self) {
         self.pass_on(true);
     }
 
     fn pass_on(&mut self, its_own: bool) {
         self.given_back = true;
-        // The lock is held until the place is given back, so that one who joins meanwhile finds it free.
+        // The lock is held until the place is given back, so that a request that joins meanwhile finds it free.
         let mut waiting = self.queue.lock();
         while let Some(waiter) = waiting.pop(|waiter| waiter.takes(&self.member, its_own)) {
             let place = Self {

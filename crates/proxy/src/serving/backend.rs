@@ -1,4 +1,4 @@
-//! A backend as one worker sees it: choosing a server, and waiting for one.
+//! A backend as one worker sees it: how a server is chosen, and waited for.
 
 use super::Server;
 use crate::log::Ending;
@@ -19,19 +19,19 @@ use std::time::{Duration, Instant};
 pub(crate) struct Backend {
     /// Its configuration.
     pub(crate) config: proxy::Backend,
-    /// Its cookie, where it has one.
+    /// Its cookie, if it has one.
     pub(crate) jar: Option<Jar>,
     servers: Vec<Rc<Server>>,
-    /// The maxconn of each, close together.
+    /// The maxconn of each server, contiguous in memory.
     limits: Vec<Option<u32>>,
     queue: Arc<Queue>,
     in_flight: Arc<InFlight>,
     choice: RefCell<Choice>,
     /// Whether any of its servers takes traffic.
     any_usable: Cell<bool>,
-    /// Since when no server has taken traffic; `None`: one does.
+    /// Since when no server has taken traffic; `None` while one does.
     down_since: Cell<Option<Instant>>,
-    /// Whether another configuration has taken its place.
+    /// Whether another configuration has replaced it.
     superseded: Cell<bool>,
 }
 
@@ -40,45 +40,45 @@ struct Choice {
     rng: fastrand::Rng,
 }
 
-/// What a choice depends on, of the request.
+/// What the choice of a server depends on, of a request.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Want {
-    /// What is hashed.
+    /// The hash key.
     pub(crate) key: Option<u64>,
-    /// The index of the server that its cookie names.
+    /// Index of the server that its cookie names.
     pub(crate) sticky: Option<usize>,
-    /// No further attempt is made: a spare is better than what has failed.
+    /// This is the last attempt: a spare is better than a server that has failed.
     pub(crate) last: bool,
 }
 
-/// Why no server could be had.
+/// Why no server was available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoServer {
-    /// All were tried by this request.
+    /// The request has tried all of them.
     #[error("every server that is up was tried")]
     AllTried,
     /// None is up.
     #[error("no server is up")]
     NoneUp,
-    /// None is to take new requests.
+    /// The operator wants none to take new requests.
     #[error("every server is drained, under maintenance or without a weight")]
     NoneWanted,
-    /// The queue is at its size.
+    /// The queue is full.
     #[error("the queue is full")]
     QueueFull,
-    /// None had room in time.
+    /// None had room before the timeout.
     #[error("no server had room within the queue's time")]
     QueueTimeout,
-    /// There is a new configuration: look for the backend there.
+    /// The configuration was replaced: use the new one's backend.
     #[error("the configuration has changed")]
     Superseded,
-    /// None came up in time.
+    /// None came up before the timeout.
     #[error("no server came up within the queue's time")]
     StillDown,
 }
 
 impl NoServer {
-    /// How a request ends that finds none.
+    /// The termination state logged for a request that finds no server.
     pub(crate) const fn ending(self) -> Ending {
         match self {
             Self::AllTried | Self::NoneUp | Self::NoneWanted | Self::Superseded => *b"SC",
@@ -88,7 +88,7 @@ impl NoServer {
     }
 }
 
-/// A server that was chosen for one request; the request counts as in flight until this is dropped.
+/// A server chosen for one request, which counts as in flight until this is dropped.
 pub(crate) struct Lease {
     /// The server.
     pub(crate) server: Rc<Server>,
@@ -123,7 +123,7 @@ impl Named for Backend {
 }
 
 impl Backend {
-    /// The backend of this configuration, whose servers take nothing yet; `before` is that of the last one.
+    /// The backend of this configuration, whose servers take no traffic yet; `before` is its predecessor.
     pub(super) fn new(
         config: &proxy::Backend,
         servers: Vec<Rc<Server>>,
@@ -153,7 +153,7 @@ impl Backend {
         }
     }
 
-    /// Another configuration takes its place; whoever waits looks there.
+    /// Another configuration replaces it; waiters move to that one.
     pub(super) fn supersede(&self) {
         self.superseded.set(true);
         self.queue.servers_changed();
@@ -164,7 +164,7 @@ impl Backend {
         self.any_usable.get()
     }
 
-    /// How many requests of all workers wait for its servers, or are in flight to them.
+    /// How many requests of all workers are queued for its servers, or in flight to them.
     pub(super) fn load(&self) -> u64 {
         self.in_flight.total() + self.queue.waiting() as u64
     }
@@ -174,7 +174,7 @@ impl Backend {
         &self.servers
     }
 
-    /// Takes its servers' health over; whoever waits for one looks again.
+    /// Applies its servers' health; waiters check again.
     pub(super) fn take_health(&self, health: &[Health]) {
         let balancer = &mut self.choice.borrow_mut().balancer;
         let share = |(health, config): (&Health, &proxy::Server)| match config.admin {
@@ -198,7 +198,7 @@ impl Backend {
         }
     }
 
-    /// What is hashed of a request, where that is how servers are chosen.
+    /// The hash key of a request, if servers are chosen by hash.
     pub(crate) fn key(
         &self,
         client: IpAddr,
@@ -212,7 +212,7 @@ impl Backend {
         }
     }
 
-    /// As [`Self::lease`], where that need not wait. Why it must otherwise is for [`Self::lease_later`].
+    /// As [`Self::lease`], without waiting. The error is the reason to wait, for [`Self::lease_later`].
     pub(crate) fn lease_now(
         self: &Rc<Self>,
         want: Want,
@@ -224,9 +224,9 @@ impl Backend {
         Ok(lease)
     }
 
-    /// Chooses a server, waiting in the queue for at most `limit` where it must. The one that a cookie names is taken
-    /// while it is up, even if it drains, and waited for while it is full; a hashed request goes on to the next server
-    /// instead, as it does beyond the bound. How it goes is noted on its `way`.
+    /// Chooses a server, queueing for at most `limit` if necessary. The server named by a cookie is used while it is
+    /// up, even if it drains, and waited for while it is full; a hashed request instead moves to the next server, as it
+    /// does beyond the bound. Progress is recorded on its `way`.
     ///
     /// # Errors
     /// Why there is none.
@@ -244,7 +244,7 @@ impl Backend {
         }
     }
 
-    /// As [`Self::lease`], after [`Self::lease_now`] has told why there was none.
+    /// As [`Self::lease`], after [`Self::lease_now`] has returned why there was none.
     ///
     /// # Errors
     /// Why there is none.
@@ -269,8 +269,8 @@ impl Backend {
             .inspect(|lease| way.lead_to(lease.server.clone()))
     }
 
-    /// How long it is worth to wait. For a server that comes up, no longer than since the last one went down: a short
-    /// outage is waited out, and in a long one nobody's threads are held up.
+    /// How long to wait. For a server to come up, no longer than since the last one went down: requests wait out a
+    /// short outage, and during a long one no client is held up.
     fn patience(&self, why: NotPicked, limit: Duration) -> Duration {
         match (why, self.down_since.get()) {
             (NotPicked::NoneUp, Some(since)) => limit.saturating_sub(since.elapsed()),
@@ -293,7 +293,7 @@ impl Backend {
             let mut waiting = joined.ok_or(NoServer::QueueFull)?;
             way.wait(self.clone(), waiting.ahead);
             while self.named(want, tried) == named {
-                // A place may have been given back before this joined.
+                // A place may have been given back before the join.
                 match self.choose(want, tried) {
                     Ok(lease) => return Ok(lease),
                     Err(why) => self.worth_waiting(why)?,
@@ -308,7 +308,7 @@ impl Backend {
         }
     }
 
-    /// What to say when waiting was in vain.
+    /// The error if waiting turns out in vain; `Err`: waiting is pointless.
     fn worth_waiting(&self, why: NotPicked) -> Result<NoServer, NoServer> {
         match why {
             _ if self.superseded.get() => Err(NoServer::Superseded),
@@ -326,13 +326,13 @@ impl Backend {
         }
     }
 
-    /// The server that the request's cookie names, as long as it may be sent there.
+    /// The server named by the request's cookie, as long as it may be used.
     fn named(&self, want: Want, tried: &[usize]) -> Option<usize> {
         want.sticky
             .filter(|&index| self.servers[index].is_up() && !tried.contains(&index))
     }
 
-    /// Takes a place that was handed over, if its server may still be used.
+    /// Takes a place handed over, if its server may still be used.
     fn accept(self: &Rc<Self>, place: Place, want: Want, tried: &[usize]) -> Option<Lease> {
         let is_its = |server: &Rc<Server>| Arc::ptr_eq(&server.member, &place.member);
         let named = self.named(want, tried);
@@ -342,7 +342,7 @@ impl Backend {
         };
         match self.servers.iter().position(is_its) {
             Some(index) if may(index) => Some(self.lend(index, Some(place))),
-            // Another one that waits may take it.
+            // Another waiter may take it.
             Some(index) if self.servers[index].is_usable() => None,
             Some(_) | None => {
                 place.give_back();

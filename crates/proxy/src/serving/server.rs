@@ -1,4 +1,4 @@
-//! One worker's part of a backend's member: its idle connections, and what it knows of its health.
+//! One worker's part of a backend's member: its pool of idle connections, and its known health.
 
 use crate::counters::Apart;
 use crate::event::Event;
@@ -17,34 +17,34 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Most idle connections to one server; the one that was idle longest makes room.
+/// Most idle connections to one server; beyond it, the one idle longest is closed.
 const POOL_LEN: usize = 1024;
 
 /// A member as one worker sees it.
 pub(crate) struct Server {
-    /// What all threads know.
+    /// The state shared by all threads.
     pub(crate) member: Arc<Member>,
-    /// Of the member, what a request needs: the member itself is not touched for one.
+    /// The member's counters; requests update these without touching the member itself.
     tallies: Arc<[Apart<Tally>]>,
-    /// Whether each connection carries one client only, whom the server was told of.
+    /// Whether each connection carries a single client, announced in a PROXY header.
     pub(crate) tells_client: bool,
-    /// Requests to all members of its backend.
+    /// Requests in flight to all members of its backend.
     all: Arc<InFlight>,
     worker: usize,
-    /// Whether it takes new requests: up, ready, with a weight, configured, and no spare that is not needed.
+    /// Whether it takes new requests: up, ready, with a weight, configured, and not a spare while others suffice.
     usable: Cell<bool>,
     /// Whether it takes requests whose cookie names it: up, configured, and not under maintenance.
     up: Cell<bool>,
     interrupts: Cell<Interrupts>,
-    /// An attempt failed, and none was answered since.
+    /// Whether an attempt has failed since the last response.
     in_doubt: Cell<bool>,
-    /// Idle connections; the one used last is taken first, so that the others may grow old.
+    /// Idle connections, reused last in, first out, so that surplus ones can age.
     pool: RefCell<Vec<Idle>>,
     interrupt: Event,
     tls: RefCell<Option<ServerSettings>>,
 }
 
-/// How often each has happened.
+/// How often each interrupt has happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Interrupts {
     downs: u64,
@@ -55,16 +55,16 @@ struct Interrupts {
 /// Why work with a server is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interrupt {
-    /// It was marked down. It may be busy, and answer what it has.
+    /// It was marked down. It may be busy, and still answer its requests.
     Down,
-    /// No connection is made to it any more: it may be dead.
+    /// Connections to it can no longer be made: it may be dead.
     Lost,
     /// An operator has ended its sessions.
     Ended,
 }
 
 impl Interrupt {
-    /// In words.
+    /// For logs.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Down => "the server was marked down",
@@ -73,7 +73,7 @@ impl Interrupt {
         }
     }
 
-    /// Who has ended what is interrupted, as the access log has it.
+    /// The access log's letter for what caused the interrupt.
     pub(crate) const fn letter(self) -> u8 {
         match self {
             Self::Down | Self::Lost => b'D',
@@ -82,15 +82,15 @@ impl Interrupt {
     }
 }
 
-/// A connection that nothing is asked on now.
+/// An idle connection.
 pub(crate) struct Idle {
-    /// Until it is reused.
+    /// `None` once it is reused.
     stream: Option<Stream>,
     since: Instant,
 }
 
 impl Idle {
-    /// From now on.
+    /// Idle from now on.
     pub(crate) fn new(stream: Stream) -> Self {
         Self {
             stream: Some(stream),
@@ -98,7 +98,7 @@ impl Idle {
         }
     }
 
-    /// The connection, if it still stands and may carry a request of this method.
+    /// The connection, if it is still open and may carry a request of this method.
     pub(crate) fn reuse(self, method: Method, longest: Duration) -> Option<Stream> {
         let age = self.since.elapsed();
         if age > longest || !retry::may_reuse(method, age) {
@@ -107,13 +107,13 @@ impl Idle {
         self.unless_stirred(method)
     }
 
-    /// The connection, if nothing has come on it.
+    /// The connection, if no data or close has arrived on it.
     pub(crate) fn unless_stirred(mut self, method: Method) -> Option<Stream> {
         let is_quiet = self.is_quiet(method.is_idempotent());
         self.stream.take_if(|_| is_quiet)
     }
 
-    /// Whether nothing has come on it; with `known` as far as the event loop has heard.
+    /// Whether nothing has arrived on it; with `known`, as far as the event loop has noticed.
     pub(crate) fn is_quiet(&self, known: bool) -> bool {
         let stream = self.stream.as_ref();
         stream.is_some_and(|stream| io::is_quiet(stream, known))
@@ -135,7 +135,7 @@ impl Named for Server {
 }
 
 impl Server {
-    /// A server without connections, that takes no request yet.
+    /// A server without connections, which takes no requests yet.
     pub(super) fn new(member: Arc<Member>, all: Arc<InFlight>, worker: usize) -> Self {
         Self {
             tallies: Arc::clone(member.tallies()),
@@ -156,12 +156,13 @@ impl Server {
         }
     }
 
-    /// What TLS is spoken on connections from now on.
+    /// Sets the TLS settings of new connections.
     pub(super) fn set_tls(&self, settings: Option<ServerSettings>) {
         self.tls.replace(settings);
     }
 
-    /// A new connection, on which the server has been told whose it is, and where that went. Bytes that are not acknowledged for `user` end it.
+    /// Opens a connection, announces the client and its destination in a PROXY header where configured, and encrypts it
+    /// where configured. Data unacknowledged for `user` ends the connection.
     pub(crate) async fn connect(
         &self,
         carried: Option<(SocketAddr, SocketAddr)>,
@@ -181,7 +182,7 @@ impl Server {
         }
     }
 
-    /// What it shows that no connection stood in time: with TLS it may have been accepted.
+    /// The symptom when no connection stands in time: with TLS, the server may have accepted the TCP connection.
     pub(crate) fn late_to_connect(&self) -> Symptom {
         match &*self.tls.borrow() {
             Some(_) => Symptom::Silent,
@@ -189,7 +190,7 @@ impl Server {
         }
     }
 
-    /// How often its connections were closed.
+    /// How often its connections were interrupted.
     pub(crate) const fn closings(&self) -> u64 {
         self.interrupt.times()
     }
@@ -204,8 +205,8 @@ impl Server {
         self.up.get()
     }
 
-    /// Takes its health over, what is wanted of it, and whether it takes new requests; tells whether who waits for a
-    /// server must look again. Of one that went down nothing is kept, and whoever works with it hears of it.
+    /// Applies its health, the operator's setting, and whether it takes new requests. Returns whether waiters for a
+    /// server must check again. When it goes down, its idle connections are closed and requests to it are interrupted.
     pub(super) fn take_health(&self, health: Health, admin: Admin, usable: bool) -> bool {
         let up = health.up && admin != Admin::Maint;
         let changed = (self.usable.replace(usable), self.up.replace(up)) != (usable, up);
@@ -225,14 +226,14 @@ impl Server {
         changed
     }
 
-    /// It is no longer configured.
+    /// It was removed from the configuration.
     pub(super) fn retire(&self) {
         self.usable.set(false);
         self.up.set(false);
         self.pool.borrow_mut().clear();
     }
 
-    /// Until it is marked down or its sessions are ended; made before the work that is to be interrupted.
+    /// Completes when it is marked down or its sessions are ended; create it before the work to be interrupted.
     pub(crate) fn interrupted(&self) -> impl Future<Output = Interrupt> + Unpin {
         let (before, mut interrupted) = (self.interrupts.get(), self.interrupt.notified());
         poll_fn(move |cx| {
@@ -246,7 +247,7 @@ impl Server {
         })
     }
 
-    /// Until a session with it is to be shut. Where that is wanted of one that is not up any more, it is at once.
+    /// Completes when a session with it must be shut: at once if it is not up and sessions are shut down on that.
     pub(crate) async fn shut(&self, on_marked_down: OnMarkedDown) -> Interrupt {
         let shut_down = on_marked_down == OnMarkedDown::ShutdownSessions;
         if shut_down && !self.is_up() {
@@ -260,7 +261,7 @@ impl Server {
         }
     }
 
-    /// An idle connection that still stands and may carry a request of this method.
+    /// An idle connection that is still open and may carry a request of this method.
     pub(crate) fn take_pooled(&self, method: Method, longest: Duration) -> Option<Stream> {
         let mut pool = self.pool.borrow_mut();
         while let Some(idle) = pool.pop() {
@@ -277,7 +278,7 @@ impl Server {
         None
     }
 
-    /// Keeps a connection for the next request.
+    /// Keeps a connection for a later request.
     pub(crate) fn pool(&self, stream: Stream) {
         if !self.usable.get() {
             return;
@@ -289,24 +290,24 @@ impl Server {
         pool.push(Idle::new(stream));
     }
 
-    /// Closes connections that were idle for longer than `longest`, or that the server has closed.
+    /// Closes connections idle for longer than `longest`, or closed by the server.
     pub(crate) fn sweep(&self, longest: Duration) {
         self.pool
             .borrow_mut()
             .retain(|idle| idle.since.elapsed() <= longest && idle.is_quiet(true));
     }
 
-    /// Notes that an attempt failed.
+    /// Records a failed attempt.
     pub(crate) fn doubt(&self) {
         self.in_doubt.set(true);
     }
 
-    /// Notes that it answered. `true`: that is news, for an attempt had failed before.
+    /// Records that it answered. `true` if an attempt had failed before.
     pub(crate) fn proved_well(&self) -> bool {
         self.in_doubt.replace(false)
     }
 
-    /// A response began so long after its request was sent.
+    /// Records a response that began this long after its request was sent.
     pub(crate) fn answered(&self, after: Duration) {
         self.tally().answered(after);
     }

@@ -1,4 +1,4 @@
-//! Letting connections go: of one address that is handed over, or of all when the process ends.
+//! Draining connections: of one address being handed over, or of all when the process stops.
 
 use super::Supervisor;
 use crate::listen::Listener;
@@ -8,20 +8,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// After new connections are refused, handshakes on their way still end: they are waited for for so long.
+/// Handshakes in progress still complete after new connections are refused: they get this long.
 const HANDSHAKES: Duration = Duration::from_millis(100);
 
-/// Between two looks at how many connections are left.
+/// Interval between polls of the remaining connections.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Whoever hands an address over and does not say that it is served again has ended: it is served again after so long.
+/// If a hand-over is not ended within this time, its requester has died: the address is served again.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Between two looks at whether that is so.
+/// Poll interval for such addresses.
 const LOOK_FOR_LAPSED: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Changes what happens to connections to one local address, for [`HAND_OVER_LIMIT`] after `wait` at most.
+    /// Sets the admission of connections to one local address, at most until [`HAND_OVER_LIMIT`] after `wait`.
     pub(super) async fn admit(
         &self,
         local: IpAddr,
@@ -48,8 +48,8 @@ impl Supervisor {
         }
     }
 
-    /// Publishes it, until `lapse` where the address is handed over; nothing else is changed meanwhile. Returns the number of the
-    /// orders.
+    /// Publishes the admission, until `lapse` if the address is being handed over. The caller excludes other changes.
+    /// Returns the number of the orders.
     fn set_admission(
         &self,
         local: IpAddr,
@@ -74,7 +74,7 @@ impl Supervisor {
         Ok(self.publish(|orders| orders.admissions = Arc::new(admissions)))
     }
 
-    /// Serves addresses again that nobody hands over any more, for ever.
+    /// Serves addresses again whose hand-over has lapsed. Never returns.
     pub(crate) async fn end_lapsed_hand_overs(&self) {
         loop {
             tokio::time::sleep(LOOK_FOR_LAPSED).await;
@@ -82,7 +82,7 @@ impl Supervisor {
             for (local, lapse) in lapses {
                 let _changing = self.changing.lock().await;
                 let now = Instant::now();
-                // It may be handed over once more by now.
+                // Another hand-over may have begun meanwhile.
                 if lapse > now || self.lapses.borrow().get(&local) != Some(&lapse) {
                     continue;
                 }
@@ -94,7 +94,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until no connection is left: neither open nor waiting to be accepted, nor about to be.
+    /// Waits until no connection is left: none open, in a backlog, or in its handshake.
     async fn until_none_is_left(&self, local: Option<IpAddr>, since: Instant, limit: Duration) {
         let mut quiet = 0;
         while since.elapsed() < limit {
@@ -106,7 +106,7 @@ impl Supervisor {
             let open = self.connections(local) > 0 || local.is_none() && self.is_late();
             let busy =
                 waiting || open || since.elapsed() < HANDSHAKES && local.is_none_or(has_handshakes);
-            // Twice, for one that is being accepted is for a moment in neither place.
+            // Twice, since a connection being accepted is briefly in neither place.
             quiet = if busy { 0 } else { quiet + 1 };
             if quiet == 2 {
                 return;
@@ -115,8 +115,8 @@ impl Supervisor {
         }
     }
 
-    /// Ends in good order: with `filter` new connections are left unanswered, so that clients try elsewhere, else they
-    /// are refused; what is open is served. Takes `limit` at most.
+    /// Stops gracefully: with `filter`, new connections are left unanswered, so that clients try elsewhere, otherwise
+    /// they are refused; open connections are served. Takes at most `limit`.
     pub(crate) async fn end(&self, filter: bool, limit: Duration) {
         let asked = Instant::now();
         self.publish(|orders| {
@@ -136,18 +136,18 @@ impl Supervisor {
     }
 }
 
-/// Whether the handshake of a connection to this local address was begun and has not ended.
+/// Whether a connection to this local address is in its handshake.
 fn has_handshakes(local: IpAddr) -> bool {
     const TABLE: &str = "/proc/self/net/tcp";
     let IpAddr::V4(local) = local else {
         return true;
     };
     let table = std::fs::read_to_string(TABLE);
-    // One that cannot be read shows nothing: then all are waited for.
+    // An unreadable table proves nothing: then assume that there are some.
     table.map_or(true, |table| lists_handshakes(&table, local))
 }
 
-/// The same, by the kernel's table of connections: number, local address, remote address, state.
+/// The same, from the kernel's table of connections: number, local address, remote address, state.
 fn lists_handshakes(table: &str, local: Ipv4Addr) -> bool {
     const SYN_RECEIVED: &str = "03";
     let local = format!("{:08X}:", u32::from_ne_bytes(local.octets()));
@@ -158,10 +158,10 @@ fn lists_handshakes(table: &str, local: Ipv4Addr) -> bool {
     })
 }
 
-/// Leaves new connections to these local addresses unanswered, on each listener that they come in by.
+/// Leaves new connections to these local addresses unanswered, on each listener that serves them.
 ///
 /// # Errors
-/// The listener, and what the system said.
+/// The listener, and the system's error.
 pub(super) fn refuse(
     listeners: &[Arc<Listener>],
     refused: &BTreeSet<IpAddr>,

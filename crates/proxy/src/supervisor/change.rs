@@ -1,4 +1,4 @@
-//! Taking a new configuration: everything that can fail is done before the workers hear of it.
+//! Applying a new configuration: everything that can fail is done before the workers receive it.
 
 use super::admission::refuse;
 use super::{Role, Supervisor, WatchedBackend};
@@ -21,11 +21,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// First probes are awaited so long before a configuration is put in force.
+/// How long to wait for first probes before a configuration takes effect.
 const FIRST_PROBES: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Puts a configuration in force, and returns once every worker has it.
+    /// Applies a configuration, and returns once every worker has it.
     pub(crate) async fn configure(&self, config: Config) -> Result<Revision, String> {
         let _changing = self.changing.lock().await;
         let revision = config.revision;
@@ -40,7 +40,8 @@ impl Supervisor {
         taken.map(|()| revision)
     }
 
-    /// Puts a configuration in force that is no older than the one before. One change at a time: `changing` is held.
+    /// Applies a configuration no older than the current one. The caller holds `changing`, so that changes are
+    /// serialized.
     pub(super) async fn put_in_force(&self, config: Config) -> Result<(), String> {
         validate(&config)?;
         let revision = config.revision;
@@ -68,7 +69,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A session is two connections, and splicing takes two descriptors more; whoever sets `maxconn` relies on it.
+    /// A session takes two connections, and splicing two more descriptors; users of `maxconn` rely on having them.
     fn warn_of_descriptors(&self, config: &Config) {
         let all: u64 = config
             .frontends
@@ -87,8 +88,8 @@ impl Supervisor {
         }
     }
 
-    /// Puts a configuration in force in which only weights and states of servers differ from the one before. No file is read
-    /// again. `changing` is held.
+    /// Applies a configuration that differs from the current one only in weights and states of servers. No file is read
+    /// again. The caller holds `changing`.
     pub(super) async fn change_servers(&self, config: Config) -> Result<(), String> {
         validate(&config)?;
         let servers = Rc::clone(&self.servers.borrow());
@@ -98,7 +99,7 @@ impl Supervisor {
         self.applied(seq).await
     }
 
-    /// Tells the workers of a configuration and its backends, and of what else is new.
+    /// Publishes a configuration and its backends, and further changes with them.
     fn take(
         &self,
         config: &Arc<Config>,
@@ -122,13 +123,13 @@ impl Supervisor {
         seq
     }
 
-    /// The configuration in force, and what it counts.
+    /// The current configuration, and its limits with their counts.
     pub(crate) fn limits_in_force(&self) -> (Option<Arc<Config>>, Vec<Arc<Limiter>>) {
         let orders = self.orders();
         (orders.config.clone(), orders.limits.clone())
     }
 
-    /// Limits of which nothing changed go on with their counts.
+    /// Unchanged limits keep their counts.
     fn limits(&self, config: &Config) -> Vec<Arc<Limiter>> {
         let orders = self.orders();
         let secret = match &config.limit_secret {
@@ -144,7 +145,7 @@ impl Supervisor {
         config.limits.iter().map(limiter).collect()
     }
 
-    /// Listeners that stay, and new ones. Those that go are closed once no worker has them.
+    /// Kept and new listeners. Removed ones close once no worker has them.
     fn bind(&self, config: &Config) -> Result<Vec<Arc<Listener>>, String> {
         let orders = self.orders();
         let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
@@ -188,7 +189,7 @@ impl Supervisor {
             .collect()
     }
 
-    /// Members of which nothing changed are taken over, the others are watched anew.
+    /// Keeps unchanged members, and starts watching the others.
     fn watch_backend(
         &self,
         backend: &Backend,
@@ -240,7 +241,7 @@ impl Supervisor {
         }
     }
 
-    /// One that comes back while its last requests are still in flight is the same as before.
+    /// A member that returns while its last requests are still in flight is the same value as before.
     fn member(&self, backend: &Backend, server: &Server) -> Arc<Member> {
         let leaving = self.leaving.borrow();
         let same = leaving
@@ -252,7 +253,7 @@ impl Supervisor {
         }
     }
 
-    /// Those that were not taken over are reported until nothing is in flight to them.
+    /// Members that were not kept are reported until they have no requests in flight.
     fn keep_leaving(&self, replaced: Vec<WatchedBackend>) {
         let gone = replaced.into_iter().flat_map(|backend| backend.members);
         let mut leaving = self.leaving.borrow_mut();
@@ -266,7 +267,7 @@ impl Supervisor {
     }
 }
 
-/// Gives the files of Unix sockets their permissions; listeners stand in the order of their binds.
+/// Sets the permissions of Unix socket files; listeners are in the order of their binds.
 fn permit(config: &Config, listeners: &[Arc<Listener>]) -> Result<(), String> {
     let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
     for (bind, listener) in binds.zip(listeners) {
@@ -280,8 +281,8 @@ fn permit(config: &Config, listeners: &[Arc<Listener>]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether members serve that checks found silent, where no other does. Where something else is to be done with a server
-/// that is down, or takes its place, that is done.
+/// Whether members that failed their checks by silence serve when no others do: not if there is a fallback, or if
+/// sessions are shut down on `down`.
 fn panics(backend: &Backend) -> bool {
     backend.on_marked_down == OnMarkedDown::ClosePooled && backend.fallback.is_none()
 }
@@ -293,7 +294,7 @@ const fn role(server: &Server) -> Role {
     }
 }
 
-/// The backend's check, with the server's own path where it has one.
+/// The backend's check, with the server's own path if it has one.
 fn check_of(backend: &Backend, server: &Server) -> Option<Check> {
     let mut check = backend.check.clone()?;
     if let Some(own) = &server.check_path {
@@ -315,7 +316,7 @@ async fn first_probes(backends: &[WatchedBackend]) {
             watched.proven().await;
         }
     };
-    // Those that are slower count as `core::health` has it.
+    // Slower ones count as `core::health` decides.
     let _ = tokio::time::timeout(FIRST_PROBES, all).await;
 }
 
@@ -331,7 +332,7 @@ fn shares(config: &Config, before: &[Arc<FrontendShare>]) -> Vec<Arc<FrontendSha
         .collect()
 }
 
-/// Names what a configuration refers to and does not have, or has twice.
+/// Reports references to undefined names, and duplicates.
 ///
 /// # Errors
 /// The first mistake.
@@ -369,7 +370,7 @@ pub(crate) fn validate(config: &ProxyConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// What is wrong with how a backend's servers are chosen.
+/// The mistake in how a backend's servers are chosen, if any.
 fn fault(backend: &Backend) -> Option<String> {
     let most = Server::MOST_WEIGHT;
     if let Some(server) = backend.servers.iter().find(|server| server.weight > most) {

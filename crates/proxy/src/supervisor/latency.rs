@@ -1,4 +1,4 @@
-//! Leaving out servers that answer later than the others.
+//! Ejects servers that respond more slowly than the others.
 
 use super::{Supervisor, WatchedBackend};
 use gaiola_core::health::{Answers, Condition, Input, Seen, slow_members};
@@ -6,11 +6,11 @@ use gaiola_model::Time;
 use gaiola_model::proxy::SlowEjection;
 use std::time::Duration;
 
-/// Between two looks.
+/// Poll interval.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Compares how quickly servers answer, and ejects those that lag behind, for ever.
+    /// Compares the servers' response times, and ejects slow ones. Never returns.
     pub(crate) async fn watch_latency(&self) {
         loop {
             tokio::time::sleep(LOOK).await;

@@ -1,4 +1,4 @@
-//! What an operator changes by hand.
+//! Changes that an operator makes at run time.
 
 use super::Supervisor;
 use gaiola_model::ProxyConfig;
@@ -38,7 +38,7 @@ impl Supervisor {
         self.applied(seq).await
     }
 
-    /// Forgets what a limit has counted.
+    /// Clears the counts of a limit.
     pub(super) fn clear_limit(&self, name: &str, key: Option<&str>) -> Result<(), String> {
         let orders = self.orders();
         let limits = orders.limits.iter();
@@ -74,9 +74,9 @@ fn find<'c>(
     }
 }
 
-/// Says that there is no such thing, and what there is.
+/// The error for an unknown name, with the known ones.
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    /// More names than these are not told.
+    /// Most names listed.
     const MOST: usize = 20;
     let known: Vec<_> = known.collect();
     let there_are = match (closest(name, &known), &known[..]) {

@@ -1,10 +1,10 @@
-//! How things stand.
+//! The state of the proxy.
 
 use super::{Supervisor, WatchedBackend};
 use gaiola_model::proxy::{ProxyReport, ServerReport};
 
 impl Supervisor {
-    /// How things stand.
+    /// The state of the proxy.
     pub(crate) fn report(&self) -> ProxyReport {
         let mut leaving = self.leaving.borrow_mut();
         leaving.retain(|member| member.in_flight() > 0);

@@ -1,14 +1,14 @@
-//! What is done on clients' connections, for an operator.
+//! Listing clients' connections, for an operator.
 
 use super::{Look, Supervisor, WORKER_PATIENCE};
 use gaiola_model::proxy::SessionsStat;
 use tokio::sync::oneshot;
 
-/// Most connections that are shown at a time.
+/// Most connections listed at a time.
 const MOST: usize = 1000;
 
 impl Supervisor {
-    /// The connections of all workers; of many, those where something is under way for longest.
+    /// The connections of all workers; if there are many, those busy longest.
     pub(super) async fn sessions(&self) -> Result<SessionsStat, String> {
         let (mut sum, mut shown) = (0, Vec::new());
         for (index, seat) in self.seats.iter().enumerate() {
@@ -28,7 +28,7 @@ impl Supervisor {
             sum += total;
             shown.extend(sessions);
         }
-        // By when, not by how long: each worker was asked at another time.
+        // By start, not by duration: the workers were asked at different times.
         shown.sort_by_key(|shown| shown.rank);
         let sessions = shown.into_iter().map(|shown| shown.stat);
         Ok(SessionsStat {

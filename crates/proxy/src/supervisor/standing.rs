@@ -1,21 +1,21 @@
-//! Saying when a backend has lost its servers, and when it has some again.
+//! Logs when a backend has lost its servers, and when it has some again.
 
 use crate::orders::{Health, Orders};
 use gaiola_model::proxy::Backend;
 use std::collections::HashMap;
 
-/// What a backend has.
+/// What serves a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// A server that is no spare.
     Served,
-    /// Some of its servers serve although their checks took them out.
+    /// Members that serve although their checks took them out.
     Panics,
     OnSpares,
     Empty,
 }
 
-/// Says which backends stand otherwise than before. One that is new is said of only where something is wrong.
+/// Logs the backends whose standing has changed. A new one is logged only if something is wrong.
 pub(super) fn tell(before: &Orders, after: &Orders) {
     let known: HashMap<_, _> = all(before).collect();
     for (backend, standing) in all(after) {

@@ -1,4 +1,4 @@
-//! All that is counted, for an operator.
+//! All counters, for an operator.
 
 use super::{Supervisor, Told, WatchedBackend};
 use crate::check::Watched;
@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What has ended, by frontend, backend and server.
+/// Finished requests, by frontend, backend and server.
 type Ended = BTreeMap<SeriesKey, SeriesSum>;
 
 impl Supervisor {
-    /// All that is counted.
+    /// All counters.
     pub(super) fn stat(&self) -> ProxyStat {
         let orders = self.orders();
         let Some(config) = &orders.config else {

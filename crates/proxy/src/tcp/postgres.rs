@@ -1,10 +1,10 @@
-//! Telling a PostgreSQL client, in its own protocol, that there is no server now.
+//! Notifies a PostgreSQL client, in its own protocol, that no server is available.
 
 use crate::client::Client;
 use crate::io::{self, Buffer, Fault};
 use std::cell::Cell;
 
-/// Requests that a client may make before its startup message: encryption by TLS, by GSSAPI.
+/// Requests that may precede a client's startup message: encryption by TLS, by GSSAPI.
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const CANCEL_REQUEST: u32 = 80_877_102;
@@ -12,14 +12,14 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 /// Longest startup message.
 const LONGEST: usize = 10_000;
 
-/// What a client begins with.
+/// What a client sends first.
 #[derive(Debug, PartialEq, Eq)]
 enum First {
-    /// So many bytes ask for encryption.
+    /// A request for encryption, of this many bytes.
     Encryption(usize),
-    /// A startup message: the client waits for what we say.
+    /// A startup message: the client waits for our answer.
     Startup,
-    /// Somebody else, or a request to cancel, which is never answered.
+    /// Another protocol, or a cancel request, which is never answered.
     Other,
 }
 
@@ -46,7 +46,7 @@ async fn say(client: &mut Client, bytes: &[u8]) -> Result<(), Fault> {
     io::write_pieces(&mut client.stream, [bytes].into_iter(), &Cell::new(0)).await
 }
 
-/// What the bytes begin with; `None` while that cannot be told.
+/// Classifies the first bytes; `None` while there are too few.
 fn first(bytes: &[u8]) -> Option<First> {
     let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let len = usize::try_from(word(0)?).unwrap_or(usize::MAX);

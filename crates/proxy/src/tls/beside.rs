@@ -1,4 +1,4 @@
-//! What stands beside a certificate's file: its key, and what its authority says of it.
+//! Files beside a certificate file: its key, and its authority's OCSP response.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const KEY: &str = "key";
 pub(super) const OCSP: &str = "ocsp";
 
-/// Where the key of a certificate's file may stand that has none in it: `FILE.key`, and certbot's `privkey.pem` beside its
+/// Where the key may be if a certificate file contains none: `FILE.key`, and certbot's `privkey.pem` beside its
 /// `fullchain.pem` or `cert.pem`.
 pub(super) fn keys(file: &Path) -> Vec<PathBuf> {
     let mut keys = vec![with_ending(file, KEY)];
@@ -16,7 +16,7 @@ pub(super) fn keys(file: &Path) -> Vec<PathBuf> {
     keys
 }
 
-/// Every file that belongs to a certificate's, whether it is there or not.
+/// Every file that belongs to a certificate file, whether it exists or not.
 pub fn all(file: &Path) -> Vec<PathBuf> {
     let mut all = keys(file);
     all.push(with_ending(file, OCSP));
@@ -31,8 +31,8 @@ pub(super) fn with_ending(file: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Whether a file in a folder of certificates is no certificate to be served: it is hidden, stands beside another one, is
-/// certbot's `README`, or is a part of what its `fullchain.pem` has whole.
+/// Whether a file in a certificate folder is not a certificate to serve: it is hidden, belongs to another one, is
+/// certbot's `README`, or is a part of what `fullchain.pem` has whole.
 pub(super) fn is_none_itself(file: &Path) -> bool {
     let is_ending = |ending| file.extension().is_some_and(|found| found == ending);
     let Some(name) = file.file_name() else {
@@ -54,7 +54,7 @@ fn is_in_another(file: &Path, part: Part, number: &str) -> bool {
     }
 }
 
-/// What certbot writes, each to a file of its own.
+/// The files that certbot writes.
 #[derive(Clone, Copy)]
 enum Part {
     /// The certificate with its chain.
@@ -64,7 +64,8 @@ enum Part {
     Key,
 }
 
-/// Which of them a file is by its name, and the number in it: `fullchain.pem`, or `fullchain7.pem` of its archive.
+/// Which of them a file is by its name, and the number in the name: `fullchain.pem`, or `fullchain7.pem` in certbot's
+/// archive.
 fn part(file: &Path) -> Option<(Part, &str)> {
     let stem = file.file_name()?.to_str()?.strip_suffix(".pem")?;
     let name = stem.trim_end_matches(|c: char| c.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! The certificates of a bind, and which of them a client gets.
+//! The certificates of a bind, and the choice among them for a client.
 
 use super::beside::{self, OCSP};
 use super::pem;
@@ -13,22 +13,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use x509_parser::extensions::GeneralName;
 
-/// Certificates by the names that they are for.
+/// Certificates by server name.
 #[derive(Debug)]
 pub(super) struct Certificates {
     /// Those of the first file.
     default: Arc<Held>,
-    /// By name in lower case, `*.example.org` with its star. Several for one name differ in the kind of their key.
+    /// By name in lower case, `*.example.org` with its star. Several for one name differ in key type.
     named: HashMap<String, Vec<Arc<Held>>>,
-    /// What clients may not like, in words.
+    /// What clients may object to, as text.
     warnings: Vec<String>,
 }
 
-/// A certificate as clients get it.
+/// A certificate as sent to clients.
 #[derive(Debug)]
 struct Held {
     plain: Arc<CertifiedKey>,
-    /// With what its authority says of it, and until when since 1970 that holds.
+    /// With its OCSP response, and the end of that response's validity since 1970.
     stapled: Option<(Arc<CertifiedKey>, Option<Duration>)>,
 }
 
@@ -50,8 +50,8 @@ struct Read {
 }
 
 impl Certificates {
-    /// Reads files and folders in their order, folders by their files' names. What is wrong is added to `mistakes`; `None`
-    /// when there is no certificate at all.
+    /// Reads files and folders in order, folders by file name. Mistakes are added to `mistakes`; `None` if there is no
+    /// certificate at all.
     pub(super) fn read(
         paths: &[PathBuf],
         provider: &CryptoProvider,
@@ -85,14 +85,14 @@ impl Certificates {
         all
     }
 
-    /// Warns of those that are not valid now: what they are worth is for clients to say.
+    /// Warns of those that are not valid now: clients decide whether to accept them.
     pub(super) fn warn(&self) {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
         }
     }
 
-    /// The certificates for a name: its own, else those for all names beside it.
+    /// The certificates for a name: its own, or else those of the wildcard that covers it.
     fn of(&self, name: &str) -> Option<&[Arc<Held>]> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let beside = || Some(format!("*.{}", name.split_once('.')?.1));
@@ -111,13 +111,13 @@ impl ResolvesServerCert for Certificates {
             let schemes = hello.signature_schemes();
             held.plain.key.choose_scheme(schemes).is_some()
         };
-        // Where none fits, the handshake says why.
+        // If none fits, the handshake reports why.
         let chosen = found.iter().find(fits).or(found.first())?;
         Some(Arc::clone(chosen.now()))
     }
 }
 
-/// The file itself, or the certificates' files of a folder.
+/// The file itself, or the certificate files of a folder.
 fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     if !path.is_dir() {
         return Ok(vec![path.into()]);
@@ -139,7 +139,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     }
 }
 
-/// The certificate of a file, with what stands beside it.
+/// Reads the certificate of a file, with the files beside it.
 fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
     let chain = pem::certificates(path)?;
     let key = match pem::key(path)? {
@@ -174,7 +174,7 @@ fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
     })
 }
 
-/// The certificate with the OCSP response of a file, and until when that holds.
+/// The certificate with the OCSP response of a file, and the end of the response's validity.
 fn stapled(
     file: &Path,
     certificate: &CertifiedKey,
@@ -201,12 +201,12 @@ fn key_beside(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, 
     Err(pem::unusable(path, why))
 }
 
-/// What a certificate tells of itself.
+/// What a certificate says about itself.
 struct Told {
-    /// Its DNS names in lower case; its common name where it has no list of names.
+    /// Its DNS names in lower case; its common name if it lists no names.
     names: Vec<String>,
     serial: Vec<u8>,
-    /// Why it is not valid now, in words.
+    /// Why it is not valid now, as text.
     not_valid: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The files that a configuration names, looked at one by one: what is wrong with one is told where it is named.
+//! Checks the files that a configuration names one by one, so that a mistake is reported where the file is named.
 
 use super::certificates::Certificates;
 use super::servers::Reading;
@@ -18,17 +18,17 @@ impl Files {
         mistakes
     }
 
-    /// What is wrong with a file of CAs that clients' certificates must come from.
+    /// Mistakes in a file of CAs for client certificates.
     pub(crate) fn client_cas(&self, path: &Path) -> Vec<String> {
         mistake(verifier_of(path, true, &provider()))
     }
 
-    /// What is wrong with a file of CAs that servers' certificates must come from, or with the system's.
+    /// Mistakes in a file of CAs for server certificates, or in the system's.
     pub(crate) fn server_cas(&self, path: Option<&Path>) -> Vec<String> {
         mistake(self.0.borrow_mut().verifier(path))
     }
 
-    /// What is wrong with a certificate of our own, and its key.
+    /// Mistakes in a certificate of our own, and its key.
     pub(crate) fn identity(&self, certificate: &Path, key: &Path) -> Vec<String> {
         mistake(self.0.borrow().identity(certificate, key))
     }

@@ -9,14 +9,14 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Said of a file that is to have CAs.
+/// Reported of a file that should contain CAs.
 pub(super) const NO_CA: &str = "a certificate in it cannot be read as that of a CA";
 
-/// Said of a key that only a passphrase opens: nobody is there to type it when the proxy starts.
+/// Reported of an encrypted key: nobody can type a passphrase when the proxy starts.
 const ENCRYPTED: &str =
     "its private key is encrypted; write it without a passphrase: openssl pkey -in KEY -out NEW";
 
-/// What a byte order mark is in UTF-8, and in UTF-16.
+/// The byte order mark in UTF-8, and in UTF-16.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 const WIDE_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
@@ -40,7 +40,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(all)
 }
 
-/// The private key of a file; `None` where there is none in it.
+/// The private key of a file; `None` if it contains none.
 ///
 /// # Errors
 /// As [`certificates`].
@@ -56,7 +56,7 @@ pub(super) fn key(path: &Path) -> Result<Option<PrivateKeyDer<'static>>, String>
     }
 }
 
-/// The private key of a file that must have one.
+/// The private key of a file that must contain one.
 ///
 /// # Errors
 /// As [`certificates`].
@@ -89,7 +89,7 @@ pub(super) fn certified(
     })
 }
 
-/// The text of a file, without a byte order mark.
+/// The contents of a file, without a byte order mark.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut text = std::fs::read(path).map_err(|error| unusable(path, refused(error)))?;
     if WIDE_MARKS.iter().any(|mark| text.starts_with(mark)) {
@@ -101,13 +101,13 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// Whether it has a key with a passphrase, of PKCS #8 or of OpenSSL's older kind.
+/// Whether it contains a key with a passphrase, in PKCS #8 or OpenSSL's older format.
 fn is_encrypted(text: &[u8]) -> bool {
     let has = |words: &[u8]| text.windows(words.len()).any(|found| found == words);
     has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"\nProc-Type: 4,ENCRYPTED")
 }
 
-/// What is wrong with a file.
+/// The error for an unusable file.
 pub(super) fn unusable(path: &Path, error: impl Display) -> String {
     format!("{} cannot be used: {error}", path.display())
 }

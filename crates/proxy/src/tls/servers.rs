@@ -1,4 +1,4 @@
-//! TLS with servers: what each speaks, read from its files and checked before it is put in force.
+//! TLS settings for servers, read from files and checked before they take effect.
 
 use super::pem;
 use crate::io::{Side, Stream, TlsStream};
@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where systems have the CAs that they trust.
+/// Where systems keep the CAs that they trust.
 const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -22,35 +22,35 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Sessions with one server that are kept to be resumed.
+/// Sessions per server that are kept for resumption.
 const SESSIONS: usize = 64;
 
-/// What is spoken with one server. Sessions are resumed, which spares both sides most of a handshake.
+/// TLS settings for one server. Sessions are resumed, which spares both sides most of a handshake.
 #[derive(Clone)]
 pub(crate) struct ServerSettings {
     config: Arc<ClientConfig>,
-    /// Asked for, and checked where nothing else is said.
+    /// Sent as SNI, and verified unless another name is configured.
     name: ServerName<'static>,
 }
 
 impl ServerSettings {
-    /// TLS over a connection that stands.
+    /// Starts TLS over an established connection.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why it failed.
     pub(crate) async fn encrypt(&self, stream: Stream) -> io::Result<Stream> {
         let Stream::Tcp(tcp) = stream else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let side = UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone());
         let side = Side::Client(side.map_err(io::Error::other)?);
-        // Its future is large; a request holds the place for it only while it lasts.
+        // The future is large; a request should hold memory for it only while it runs.
         let stream = Box::pin(TlsStream::handshake(tcp, side, &[])).await?;
         Ok(Stream::Tls(stream))
     }
 }
 
-/// What is spoken with the servers of a configuration, by backend and server, and with them in their checks.
+/// TLS settings for the servers of a configuration and for their checks, by backend and server.
 #[derive(Default)]
 pub(crate) struct Servers {
     traffic: BTreeMap<(String, String), ServerSettings>,
@@ -103,21 +103,21 @@ impl Servers {
         Ok(())
     }
 
-    /// What is spoken with a server; `None`: no TLS.
+    /// Settings for a server; `None`: no TLS.
     pub(crate) fn of(&self, backend: &str, server: &str) -> Option<ServerSettings> {
         self.traffic.get(&(backend.into(), server.into())).cloned()
     }
 
-    /// As [`Self::of`], in its check.
+    /// As [`Self::of`], for its check.
     pub(crate) fn check(&self, backend: &str, server: &str) -> Option<ServerSettings> {
         self.checks.get(&(backend.into(), server.into())).cloned()
     }
 }
 
-/// What a client speaks that takes every server for the one it means: for measurements, never for what matters.
+/// Client settings that accept any server certificate: for measurements, never for anything that matters.
 ///
 /// # Errors
-/// Where the cryptography does not fit.
+/// The cryptography is unsuitable.
 pub fn trusting() -> Result<Arc<ClientConfig>, String> {
     let reading = Reading::default();
     let verifier = Verifier::new(None, None, &reading.provider);
@@ -125,7 +125,7 @@ pub fn trusting() -> Result<Arc<ClientConfig>, String> {
     Ok(reading.settings(verifier, None, any.into())?.config)
 }
 
-/// What several servers share while their files are read.
+/// What servers share while their files are read.
 pub(super) struct Reading {
     provider: Arc<CryptoProvider>,
     verifiers: BTreeMap<PathBuf, Arc<WebPkiServerVerifier>>,
@@ -212,7 +212,7 @@ impl Reading {
         })
     }
 
-    /// Our own certificate and its key.
+    /// Reads our own certificate and its key.
     ///
     /// # Errors
     /// The file, and what is wrong with it.
@@ -221,7 +221,7 @@ impl Reading {
         pem::certified(certificate, chain, pem::needed_key(key)?, &self.provider)
     }
 
-    /// What checks certificates by the CAs of a file, or by the system's.
+    /// A verifier for certificates issued by the CAs of a file, or by the system's.
     ///
     /// # Errors
     /// The file, and what is wrong with it.
@@ -259,11 +259,11 @@ fn system_roots() -> Result<PathBuf, String> {
         .ok_or_else(|| "the system has no CAs where they usually are; name a file of CAs".into())
 }
 
-/// Checks a server's certificate, unless it is not to be checked.
+/// Verifies a server's certificate, unless verification is off.
 #[derive(Debug)]
 struct Verifier {
     inner: Option<Arc<WebPkiServerVerifier>>,
-    /// What it must be for, where that is not the name that was asked for.
+    /// The name it must be for, if not the one sent as SNI.
     host: Option<ServerName<'static>>,
     provider: Arc<CryptoProvider>,
 }

@@ -1,10 +1,10 @@
-//! What a certificate's authority says of it today (OCSP, RFC 6960), to be handed to clients with it.
+//! OCSP responses (RFC 6960): what an authority says of a certificate today, stapled to it for clients.
 
 use der::Decode;
 use std::time::Duration;
 use x509_ocsp::{BasicOcspResponse, OcspResponse, OcspResponseStatus};
 
-/// Why a response is of no use.
+/// Why a response is unusable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadStaple {
     #[error("it is no OCSP response in DER ({0})")]
@@ -15,11 +15,11 @@ pub(super) enum BadStaple {
     OfAnother,
 }
 
-/// Looks whether a response is of the certificate with this serial number, and tells until when it holds, since 1970;
-/// `None`: no end is named. Its signature is for clients to check.
+/// Checks that a response is for the certificate with this serial number, and returns the end of its validity since
+/// 1970; `None`: it has no end. Clients verify its signature.
 ///
 /// # Errors
-/// Why it is of no use.
+/// Why it is unusable.
 pub(super) fn until(response: &[u8], serial: &[u8]) -> Result<Option<Duration>, BadStaple> {
     let response = OcspResponse::from_der(response).map_err(BadStaple::Malformed)?;
     let bytes = match (response.response_status, response.response_bytes) {
@@ -34,7 +34,7 @@ pub(super) fn until(response: &[u8], serial: &[u8]) -> Result<Option<Duration>, 
     Ok(found.next_update.map(|end| end.0.to_unix_duration()))
 }
 
-/// A number without the zeros in front, which encoders may add.
+/// A number without leading zeros, which encoders may add.
 fn trimmed(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     &number[zeros..]

@@ -1,8 +1,8 @@
-//! Why TLS failed, in words: what the other side did, and what to look at.
+//! Why TLS failed, as text: what the peer did, and what to check.
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
-/// Why there is no TLS with the other side, a client or a server, whom the words call "it".
+/// Why there is no TLS with the peer, a client or a server, which the text calls "it".
 pub(crate) fn in_words(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(why) => certificate(why),
@@ -50,8 +50,8 @@ fn certificate(why: &CertificateError) -> String {
         }
         Why::Revoked => "its certificate has been revoked".into(),
         Why::BadEncoding => "its certificate cannot be read".into(),
-        // An authority that was made anew has its former name, and another key; a peer whose key is not its certificate's
-        // is reported as the same.
+        // A CA that was recreated has the same name but another key; a peer whose key is not its certificate's is
+        // reported as the same.
         Why::BadSignature => "its certificate is signed with another key than that of the \
                               authority of this name that is trusted here (ca, client_ca), or \
                               the key that it uses is not its certificate's"
@@ -60,7 +60,7 @@ fn certificate(why: &CertificateError) -> String {
     }
 }
 
-/// What the other side says with the alert that it ends with (RFC 8446, section 6.2).
+/// The meaning of the alert that the peer ends with (RFC 8446, section 6.2).
 fn refused(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     match alert {

@@ -1,4 +1,4 @@
-//! The response's half of an attempt.
+//! The response half of an attempt.
 
 use super::{Holder, Outcome, Stage};
 use crate::check::in_words;
@@ -18,7 +18,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-/// The response's way to the client.
+/// Forwards the response to the client.
 pub(super) struct Receiving<'a> {
     pub(super) request: &'a RequestHead,
     pub(super) text: &'a RefCell<Text>,
@@ -32,7 +32,7 @@ pub(super) struct Receiving<'a> {
     pub(super) limit: Duration,
     pub(super) edit: Edit<'a>,
     pub(super) hop: &'a str,
-    /// Whole lines that the final response gets.
+    /// Complete field lines to add to the final response.
     pub(super) lines: &'a [u8],
     pub(super) own_cookie: Option<&'a str>,
     pub(super) keep_alive: &'a dyn Fn() -> bool,
@@ -42,7 +42,7 @@ pub(super) struct Receiving<'a> {
 }
 
 impl Receiving<'_> {
-    /// Until it is over. Called once; taken by value its future would hold it twice.
+    /// Runs to the end. Called once; by value, the future would hold `self` twice.
     pub(super) async fn run(&mut self) -> Outcome {
         match self.receive().await {
             Ok(outcome) | Err(outcome) => outcome,
@@ -119,7 +119,7 @@ impl Receiving<'_> {
     /// Reads a head.
     async fn head(&mut self) -> Result<(), Outcome> {
         if self.buffer.is_none() {
-            // No buffer is held while the server thinks.
+            // No buffer is held while waiting for the server.
             let readable = poll_fn(|cx| self.from.poll_read_ready(cx).map_err(Fault::Os));
             let readable = until_late(readable, self.timer, self.stage, self.limit).await;
             readable.map_err(|fault| self.no_head(fault))?;
@@ -181,7 +181,7 @@ impl Receiving<'_> {
             .map_err(client_gone)
     }
 
-    /// Passes the rest of the body on.
+    /// Forwards the rest of the body.
     async fn body(&mut self, body: &mut Body) -> Result<(), Outcome> {
         let mut splices = true;
         while !body.is_done() {
@@ -218,7 +218,7 @@ impl Receiving<'_> {
         Ok(())
     }
 
-    /// Moves at most `left` bytes of the body without looking at them, and tells how many.
+    /// Moves at most `left` bytes of the body within the kernel, and returns how many.
     async fn splice(&mut self, mut pipe: Pipe, left: u64) -> Result<u64, Outcome> {
         let (Some(from), Some(to)) = (self.from.plain(), self.to.plain()) else {
             unreachable!("only plain connections are spliced");
@@ -248,7 +248,7 @@ impl Receiving<'_> {
         }
     }
 
-    /// Passes on the data of chunks to a client that knows none (HTTP/1.0).
+    /// Forwards the data of chunks to a client that knows no chunked coding (HTTP/1.0).
     async fn unchunked(&mut self) -> Result<Outcome, Outcome> {
         let mut chunks = ChunkDecoder::default();
         let buffer = self.buffer.as_mut().expect("a head was read into it");
@@ -292,7 +292,7 @@ fn server_stopped(fault: Fault) -> Outcome {
     match fault {
         Fault::Deadline => Outcome::Broken(*b"sD", "the server stopped within its response".into()),
         Fault::Closed => Outcome::Broken(*b"SD", "the server closed within its response".into()),
-        // TLS that has no end.
+        // TLS without a proper close.
         Fault::Os(error) if error.kind() == ErrorKind::UnexpectedEof => {
             Outcome::Broken(*b"SD", "the server's response was cut off".into())
         }
@@ -309,7 +309,7 @@ fn client_gone(fault: Fault) -> Outcome {
     }
 }
 
-/// Waits for `work`, and from the moment the request was sent no longer than `limit`.
+/// Waits for `work`, for at most `limit` from the moment the request was sent.
 fn until_late<T>(
     mut work: impl Future<Output = Result<T, Fault>> + Unpin,
     timer: &mut Timer,

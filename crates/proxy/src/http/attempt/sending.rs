@@ -1,4 +1,4 @@
-//! The request's half of an attempt.
+//! The request half of an attempt.
 
 use super::{Outcome, Stage, Stop};
 use crate::http::body::Body;
@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-/// The request's way to the server.
+/// Forwards the request to the server.
 pub(super) struct Sending<'a, 'b> {
     pub(super) head: &'a Outgoing,
     pub(super) front: &'a [u8],
@@ -23,17 +23,17 @@ pub(super) struct Sending<'a, 'b> {
     pub(super) to: Writer<'a>,
     pub(super) timer: &'a mut Timer,
     pub(super) limit: Duration,
-    /// Most bytes that the body may have.
+    /// Size limit of the body.
     pub(super) most: Option<u64>,
     pub(super) pace: Pace,
     pub(super) stage: &'a Stage,
 }
 
-/// How fast a body comes, while it is waited for.
+/// How fast a body arrives, counting only time spent waiting for it.
 pub(super) struct Pace {
-    /// What the client may take besides.
+    /// Time allowed in addition to what the rate gives.
     grace: Duration,
-    /// Bytes a second; 0: any.
+    /// Minimum rate in bytes per second; 0: none.
     rate: u32,
     waited: Duration,
     received: u64,
@@ -60,7 +60,7 @@ impl Pace {
         all.saturating_sub(self.waited)
     }
 
-    /// So many bytes took so long.
+    /// Adds bytes received and the time waited for them.
     fn add(&mut self, received: usize, waited: Duration) {
         self.received += received as u64;
         self.waited += waited;
@@ -68,7 +68,7 @@ impl Pace {
 }
 
 impl Sending<'_, '_> {
-    /// Until it is over. Called once; taken by value its future would hold it twice.
+    /// Runs to the end. Called once; by value, the future would hold `self` twice.
     pub(super) async fn run(&mut self) -> Stop {
         match self.send().await {
             Ok(()) => {
@@ -76,7 +76,7 @@ impl Sending<'_, '_> {
                 self.stage.is_sent.set(true);
             }
             Err(stop) => {
-                // The response, if there is one, is there already.
+                // The response, if any, has already arrived.
                 self.stage.sent_at.set(Some(Instant::now()));
                 return stop;
             }
@@ -125,7 +125,7 @@ impl Sending<'_, '_> {
         }
     }
 
-    /// The client is at fault; `broken` is how it has ended where an answer has begun.
+    /// The client is at fault; `broken` is the ending if a response has begun.
     fn stop(&self, status: u16, broken: Ending, reason: String) -> Stop {
         Stop::Client(match self.stage.is_answered() {
             true => Outcome::Broken(broken, reason),
@@ -140,7 +140,7 @@ impl Sending<'_, '_> {
     async fn read(&mut self) -> Result<(), Stop> {
         if self.window.is_full() {
             self.window.reuse();
-            // Without its body it cannot be sent once more.
+            // Without its body it cannot be sent again.
             large::give_up(self.text, self.request);
         }
         let left = match self.stage.is_answered() {
@@ -171,7 +171,7 @@ impl Sending<'_, '_> {
         })
     }
 
-    /// Reads ahead, as far as there is room, and notices when the client leaves.
+    /// Reads ahead while there is room, and notices when the client leaves.
     async fn watch(&mut self) -> Stop {
         while !self.window.is_full() {
             if io::read(&mut self.from, self.window).await.is_err() {

@@ -1,4 +1,4 @@
-//! A server for a request, and a connection to it.
+//! Getting a server for a request, and a connection to it.
 
 use crate::check;
 use crate::http::Connection;
@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-/// Before all servers are tried a second time.
+/// Delay before all servers are tried a second time.
 const SECOND_ROUND: Backoff = Backoff {
     first: Duration::from_millis(50),
     longest: Duration::from_millis(500),
@@ -27,9 +27,9 @@ const SECOND_ROUND: Backoff = Backoff {
 pub(super) struct Upstream {
     pub(super) lease: Lease,
     pub(super) stream: Stream,
-    /// It has served a request before.
+    /// Whether it has served a request before.
     pub(super) reused: bool,
-    /// It holds state of the client's.
+    /// Whether it holds the client's state.
     pub(super) bound: bool,
 }
 
@@ -42,8 +42,8 @@ pub(super) struct Failed {
     pub(super) body_held: bool,
 }
 
-/// Chooses a server; when all have failed, again from the beginning after a while. `queue` is how long the route lets
-/// it wait, if not as long as the backend does. `None`: the client has left. What it sends meanwhile gets into `buffer`.
+/// Chooses a server; when all have failed, starts over after a delay. `queue` is the route's queue timeout, if it has
+/// one instead of the backend's. `None`: the client has left. What it sends meanwhile goes to `buffer`.
 pub(super) async fn lease(
     connection: &mut Connection,
     buffer: &mut Buffer,
@@ -65,7 +65,7 @@ pub(super) async fn lease(
     let limit = queue.unwrap_or(backend.config.timeouts.queue);
     let limit = limit.saturating_sub(record.queue.span);
     let way = &record.way;
-    // Most requests find a server at once, and hold no place for this.
+    // Most requests get a server at once, and reserve no memory for this.
     let later = Box::pin(async {
         let later = backend.lease_later(why, want, tried, worker.now(), limit, way);
         match later.await {
@@ -87,7 +87,7 @@ pub(super) async fn lease(
     lease
 }
 
-/// Does this as long as the client is there; `None`: it has left. What it sends gets into `buffer`, while there is room.
+/// Runs this while the client stays; `None`: it has left. What it sends goes to `buffer`, while there is room.
 async fn while_it_stays<T>(
     client: &mut Stream,
     buffer: &mut Buffer,
@@ -107,7 +107,8 @@ async fn while_it_stays<T>(
     .await
 }
 
-/// An idle connection to the server, or a new one. `None`: the client has left. What it sends meanwhile gets into `buffer`.
+/// An idle connection to the server, or a new one. `None`: the client has left. What it sends meanwhile goes to
+/// `buffer`.
 pub(super) async fn reach(
     connection: &mut Connection,
     buffer: &mut Buffer,
@@ -128,7 +129,7 @@ pub(super) async fn reach(
         }));
     }
     let began = Instant::now();
-    // Most requests find a connection, and hold no place for this.
+    // Most requests find an idle connection, and reserve no memory for this.
     let connecting = Box::pin(server.connect(connection.client.carried(), timeouts.user));
     let timer = &mut connection.server_timer;
     let connecting = Box::pin(timer.within(timeouts.connect, connecting));
@@ -165,7 +166,7 @@ pub(super) async fn reach(
 }
 
 impl Connection {
-    /// An idle connection to the server that may carry this client's request, and whether it holds state of the client's.
+    /// An idle connection to the server that may carry this client's request, and whether it holds the client's state.
     fn idle_to(
         &mut self,
         server: &Rc<Server>,
@@ -179,8 +180,8 @@ impl Connection {
         })
     }
 
-    /// Keeps a connection for the next request: of anybody, or of this client alone where it is `bound` to it, or where the
-    /// server was told its name.
+    /// Keeps a connection for another request: any client's, or only this client's if the connection is `bound` to it
+    /// or announced it in a PROXY header.
     pub(super) fn keep(&mut self, server: &Rc<Server>, stream: Stream, bound: bool) {
         match bound || server.tells_client {
             true => self.private.keep(server, stream, bound),
