@@ -1,5 +1,5 @@
-//! The conductor: one agent at a time turns what is wanted into the next placement. It decides nothing itself:
-//! `core::rollout` does; a write of a conductor whose term is over is refused by the store.
+//! The conductor: one agent at a time turns the desired state into the next placement. It decides nothing itself:
+//! `core::rollout` does. The store rejects writes of a conductor whose term is over.
 
 mod members;
 
@@ -17,13 +17,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-/// The longest between two looks.
+/// Longest poll interval.
 const LOOK: Duration = Duration::from_secs(5);
-/// Between two steps of the store's members.
+/// Interval between two steps of a membership change.
 const MEMBERS_LATER: Duration = Duration::from_millis(500);
-/// The shortest wait between two looks.
+/// Shortest poll interval.
 const SHORTEST: Duration = Duration::from_millis(50);
-/// The longest between two looks at the store's members: a change by a conductor whose term was over is seen by the next look.
+/// Longest interval between two checks of the store's members: finds a change by a conductor whose term was over.
 const MEMBERS_LOOK: Duration = Duration::from_secs(60);
 
 /// Conducts until the term is over or the store does not answer.
@@ -40,7 +40,7 @@ pub(super) async fn run(
     let mut stored = Revision(0);
     let mut pruned = None;
     let mut lost = BTreeSet::new();
-    // The file's wish, the placement and the lost voters for which the store's members are as they should be.
+    // The desired revision, the placement and the lost voters for which the store's members are as they should be.
     let mut members_done = None;
     let mut members_at = Instant::now();
     let events = Events::new(store.clone(), &boot.site);
@@ -49,7 +49,7 @@ pub(super) async fn run(
         let mut deadline = LOOK;
         if let (Some((_, desired)), Some((at, placement))) = (&seen.desired, &seen.placement) {
             let now = Time::from_start(started.elapsed());
-            // After a write, nothing is decided until that write has come back by the watch.
+            // After a write, decide nothing until the watch has delivered that write.
             if seen.is_current() && *at >= stored {
                 let observed = seen
                     .observed
@@ -75,7 +75,7 @@ pub(super) async fn run(
                 .await
                 {
                     Ok(revision) => stored = stored.max(revision),
-                    // Another placement stands, and is told in a moment.
+                    // Another placement is stored; the watch delivers it shortly.
                     Err(StoreError::CompareAndSwap { .. }) => {
                         stored = stored.max(Revision(at.0 + 1))
                     }
@@ -163,7 +163,7 @@ async fn step(
     };
     let revision = put_placement(store, keys, term, &new, at).await?;
     let events = Events::new(store.clone(), &keys.site);
-    // What goes on after a release was given up is no error.
+    // Progress after a release was given up is no error.
     let severity = if next.failed != placement.failed && next.failed.is_some() {
         Severity::Error
     } else {
@@ -179,14 +179,14 @@ async fn step(
     Ok(revision)
 }
 
-/// How far the store's members are.
+/// Progress of a membership change.
 enum Moved {
     Done,
     Later,
     Named(Revision),
 }
 
-/// Moves the store's members one step, and lets the placement name those there are.
+/// Moves the store's members one step, and names the actual ones in the placement.
 async fn move_members(
     store: &Store,
     keys: &Keys,
@@ -214,7 +214,7 @@ async fn move_members(
     Ok(Moved::Named(revision))
 }
 
-/// On which servers a member came or went, in words.
+/// The servers on which a member was added or removed, in words.
 fn members_moved(old: &Placement, new: &Placement) -> Vec<(ServerName, &'static str)> {
     let came = new.store.iter().filter(|one| !old.store.contains(one));
     let came = came.map(|server| (*server, "is to carry a member of the store"));
@@ -244,7 +244,7 @@ async fn put_placement(
     store.commit(&txn).await
 }
 
-/// Tells which servers have been silent for too long, and which of those are back.
+/// Reports servers that have been silent for too long, and those that are back.
 async fn tell_losses(
     events: &Events,
     placement: &Placement,
