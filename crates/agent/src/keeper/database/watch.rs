@@ -107,8 +107,8 @@ impl Poll {
         }
     }
 
-    /// State of Patroni or of the postmaster: `T` where a signal has stopped it. Both are children of pid 1, the postmaster as an
-    /// orphan of Patroni.
+    /// State of Patroni or of the postmaster: `T` where a signal has stopped it. Both are children of pid 1, the postmaster
+    /// as an orphan of Patroni.
     fn state_of(&self, command: &str) -> Option<char> {
         let pid_1 = self.pid_1?;
         let path = format!("/proc/{pid_1}/task/{pid_1}/children");
