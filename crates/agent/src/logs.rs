@@ -54,7 +54,8 @@ impl Keeper {
         self.trouble.clone()
     }
 
-    /// The line that gives the reason why a process ended, as `: LINE` without the secrets of its command; empty without output.
+    /// The line that gives the reason why a process ended, as `: LINE` without the secrets of its command; empty without
+    /// output.
     pub(super) fn cause(&self, process: &str, command: &str) -> String {
         let text = self.tail(process, command);
         if let Some(words) = etcd::last_words(&text).filter(|_| process == "etcd") {
@@ -65,8 +66,8 @@ impl Keeper {
             .unwrap_or_default()
     }
 
-    /// The last lines that a process wrote, as `: LINES`, preceded by the one that gives the reason if that is further up; empty
-    /// without output. The secrets of its command are hidden.
+    /// The last lines that a process wrote, as `: LINES`, preceded by the one that gives the reason if that is further up;
+    /// empty without output. The secrets of its command are hidden.
     pub(super) fn end(&self, process: &str, command: &str) -> String {
         let text = self.tail(process, command);
         let mut lines: Vec<&str> = text
