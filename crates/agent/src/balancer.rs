@@ -1,4 +1,4 @@
-//! The agent's side of the VIPs: tells the keeper what it may hold, and hands a VIP over without losing a request.
+//! The agent's side of the VIPs: configures the VIP keeper, and hands a VIP over without losing a request.
 
 mod hand_over;
 mod keeper_file;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// A VIP that nobody else took is offered again after this long.
+/// Wait before a VIP that no other balancer took is offered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(10);
 
 /// The VIPs of one balancer.
@@ -27,12 +27,12 @@ pub(super) struct Balancer {
     state: KeeperState,
     handing_over: JoinSet<()>,
     offered: BTreeMap<Ipv4Addr, Instant>,
-    /// An earlier agent may have ended while it handed a VIP over.
+    /// An earlier agent may have ended in the middle of a hand-over.
     may_have_left_one_closed: bool,
 }
 
 impl Balancer {
-    /// Takes up what an earlier agent has told the keeper.
+    /// Adopts the configuration that an earlier agent wrote for the keeper.
     pub(super) fn new(boot: Boot) -> Self {
         Self {
             boot,
@@ -57,7 +57,7 @@ impl Balancer {
         self.state.vips.iter().filter_map(active).collect()
     }
 
-    /// Looks at the keeper, and moves it towards the order.
+    /// Reads the keeper's state, and moves the keeper towards the order.
     pub(super) fn tick(
         &mut self,
         order: &Order,
@@ -85,7 +85,7 @@ impl Balancer {
         }
     }
 
-    /// What this server is to hold by the order, and what it holds until another takes it.
+    /// The VIPs this server should hold by the order, and those it holds until another balancer takes them.
     fn wanted(&self, order: &Order) -> KeeperConfig {
         let routers = topology::vip_priorities(&order.placement, self.boot.server);
         let vips = routers.iter().filter_map(|router| {
@@ -112,7 +112,7 @@ impl Balancer {
         }
     }
 
-    /// VIPs of the site that are held here and should be held elsewhere: by a balancer that is drained, for example.
+    /// VIPs of the site that are held here and belong elsewhere, for example because this balancer is drained.
     fn must_go(&self, order: &Order) -> Vec<Ipv4Addr> {
         let routers = topology::vip_priorities(&order.placement, self.boot.server);
         let may_stay = |vip: &Ipv4Addr| routers.iter().any(|router| router.vip == *vip);
@@ -121,8 +121,8 @@ impl Balancer {
             .collect()
     }
 
-    /// VIPs that are to be let go now, and who is to take them: those that must go, where anybody stands by for them, and those
-    /// whose home is well again.
+    /// VIPs to release now, each with its heir: those that must go, where any balancer stands by for them, and those whose home
+    /// is healthy again.
     fn leaving(
         &mut self,
         order: &Order,
@@ -148,8 +148,7 @@ impl Balancer {
         state.is_some_and(|state| state.standby.is_some())
     }
 
-    /// The balancer that a VIP goes home to: the keepers have heard each other for long enough, and nothing else speaks against
-    /// it.
+    /// The balancer that a VIP returns to: the keepers have heard each other for long enough, and nothing else blocks the move.
     fn settled_home(
         &self,
         vip: Ipv4Addr,
@@ -175,7 +174,7 @@ impl Balancer {
         }
     }
 
-    /// Hands over all that this server holds and another would take; before it stops.
+    /// Before the server stops, hands over every held VIP that another balancer would take.
     pub(super) async fn leave(&mut self) {
         while self.handing_over.join_next().await.is_some() {}
         self.state = keeper_file::state().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! The agent's side of a database server: lays out what its keeper runs, asks Patroni how it does, and asks it to switch
-//! over when this server is to leave or its disk is full. A standby that cannot follow is given its data anew. Patroni decides who is the
-//! primary; nothing here promotes.
+//! The agent's side of a database server: writes the files its keeper runs from, polls Patroni, and requests a switchover when
+//! this server is to leave or its disk is full. A standby that cannot follow is cloned again. Patroni decides which server is
+//! the primary; nothing here promotes.
 
 mod aside;
 mod history;
@@ -30,20 +30,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-/// Between two looks at all members.
+/// Poll interval for all members.
 const LOOK: Duration = Duration::from_millis(1000);
-/// Between two attempts to switch over.
+/// Interval between two attempts to switch over.
 const SWITCHOVER_AGAIN: Duration = Duration::from_secs(5);
-/// How long a primary whose disk was full tries to hand its role over; the reserve has given it room meanwhile.
+/// How long a primary whose disk was full tries to hand its role over, in the room that the released reserve has given it.
 const GIVE_WAY: Duration = Duration::from_secs(60);
-/// Longest wait for a disk.
+/// Timeout for the disk.
 const DISK_LIMIT: Duration = Duration::from_secs(2);
-/// Between two looks at the reserve.
+/// Interval between two checks of the reserve.
 const RESERVE_AGAIN: Duration = Duration::from_secs(30);
-/// Between two attempts to lay out a server that could not be.
+/// Wait before a failed installation is retried.
 const INSTALL_AGAIN: Duration = Duration::from_secs(5);
 
-/// The addresses of the database as instances on this server are given them; `None` where the site has no database.
+/// The database URLs that instances on this server get; `None` where the site has no database.
 pub(super) fn urls(boot: &Boot) -> Option<DatabaseUrls> {
     let secrets: Secrets = read_json(&boot.folder().join("secrets.json")).ok()?;
     let name = boot.site.sql();
@@ -62,17 +62,17 @@ pub(super) fn urls(boot: &Boot) -> Option<DatabaseUrls> {
 /// PostgreSQL on this server.
 pub(super) struct Database {
     boot: Boot,
-    /// What it was laid out for last.
+    /// What the files were last written for.
     installed: Option<LaidOut>,
     install_at: Instant,
     trouble: Option<String>,
     wanted: watch::Sender<Members>,
     seen: watch::Receiver<Option<ObservedDatabase>>,
-    /// How often its data was to be set aside.
+    /// How often its data was ordered to be set aside.
     clones: watch::Receiver<Ordered>,
 }
 
-/// How often the data was to be set aside, and whether the last time because it had forked.
+/// How often the data was ordered to be set aside, and whether the last time because it had forked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Ordered {
     clones: u64,
@@ -87,20 +87,20 @@ struct LaidOut {
     ordered: Ordered,
 }
 
-/// What the task that asks Patroni needs to know of the order.
+/// The part of the order that the task polling Patroni needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Members {
     all: BTreeMap<ServerName, SocketAddr>,
-    /// Those that may become the primary.
+    /// Members that may become the primary.
     staying: Vec<ServerName>,
-    /// This server is to leave: it must not be the primary.
+    /// This server should leave: it must not be the primary.
     leaving: bool,
     strict: bool,
-    /// Each member's timeline, and where that left the one before, as its agent tells.
+    /// Each member's timeline, and where it left the one before, as its agent reports.
     histories: BTreeMap<ServerName, (u64, String)>,
-    /// Those whose disk is full.
+    /// Members whose disk is full.
     full: Vec<ServerName>,
-    /// Whether the store answers, so that what the agents tell is of now.
+    /// Whether the store answers, so that the agents' reports are current.
     current: bool,
 }
 
@@ -111,7 +111,7 @@ impl Database {
             watch::Sender::new(Members::default()),
             watch::Sender::new(None),
         );
-        // An order that stands was given by an agent before this one.
+        // The order in force was written by an earlier agent.
         let order = KeeperDatabase::read(Path::new(RUN)).ok().flatten();
         let ordered = order.map(|order| Ordered {
             clones: order.clones,
@@ -144,7 +144,7 @@ impl Database {
         })
     }
 
-    /// Moves the server towards the order. `observed` is what the agents of all servers tell; `current`: the store answers.
+    /// Moves the server towards the order. `observed`: the reports of all servers' agents; `current`: the store answers.
     pub(super) fn tick<'a>(
         &mut self,
         order: &Order,
@@ -254,17 +254,17 @@ impl Database {
         }
     }
 
-    /// What PostgreSQL on this server is now; `None` before it was asked.
+    /// State of PostgreSQL on this server; `None` before the first poll.
     pub(super) fn observed(&self) -> Option<ObservedDatabase> {
         self.seen.borrow().clone().map(without_small_lag)
     }
 
-    /// Bytes that it is behind the primary; `None` where that is not known.
+    /// Bytes behind the primary; `None` where that is not known.
     pub(super) fn lag_bytes(&self) -> Option<u64> {
         self.seen.borrow().as_ref().and_then(|seen| seen.lag_bytes)
     }
 
-    /// What keeps it from running, in words.
+    /// What keeps PostgreSQL from running, in words.
     pub(super) fn trouble(&self) -> Option<String> {
         let report = KeeperReport::read(Path::new(RUN)).ok().flatten();
         let failed = report.and_then(|report| match report.state {
@@ -275,7 +275,7 @@ impl Database {
     }
 }
 
-/// The task that asks every member how it does, and acts for this one.
+/// The task that polls every member, and acts for this one.
 struct Follower {
     server: ServerName,
     data: PathBuf,
@@ -283,7 +283,7 @@ struct Follower {
     started: Instant,
     switch_at: Instant,
     reserve_at: Instant,
-    /// Until when the role is handed over because the disk was full.
+    /// Deadline for handing the role over after the disk was full.
     give_way_until: Option<Instant>,
     strict_told: Option<bool>,
     decided: Clones,
@@ -316,8 +316,8 @@ impl Follower {
         }
     }
 
-    /// How all members do, with the history of each: this one's from its disk, the others' as they tell, where that is of the
-    /// timeline they are on.
+    /// State of all members, with the history of each: this one's from its disk, the others' from their reports, where these
+    /// are of the timeline they are on.
     async fn observe(&self, members: &Members) -> BTreeMap<ServerName, ObservedDatabase> {
         let mut all = self.api.observe(&members.all).await;
         for (name, seen) in &mut all {
@@ -335,7 +335,7 @@ impl Follower {
         all
     }
 
-    /// Has this server's data set aside and cloned anew where it cannot follow, and removes what was set aside at the end.
+    /// Has this server's data set aside and cloned again where it cannot follow, and finally removes what was set aside.
     async fn keep_data(&mut self, members: &Members, all: &BTreeMap<ServerName, ObservedDatabase>) {
         let now = Time::from_start(self.started.elapsed());
         match self.decided.step(now, self.server, all) {
@@ -372,7 +372,7 @@ impl Follower {
         }
     }
 
-    /// Keeps room back while there is some, and gives it back when the disk of a primary is full.
+    /// Keeps the reserve while there is room, and releases it when the disk of a primary is full.
     async fn keep_reserve(&mut self, members: &Members, is_primary: bool) {
         let now = Instant::now();
         let reserve = Reserve::beside(&self.data);
@@ -393,7 +393,7 @@ impl Follower {
             .filter(|until| is_primary && now < *until);
     }
 
-    /// What a primary does: it hands its role over where it is to leave, and keeps what all members share as decided.
+    /// The primary's duties: hands its role over where it should leave, and keeps the shared configuration as decided.
     async fn lead(&mut self, members: &Members, all: &BTreeMap<ServerName, ObservedDatabase>) {
         let gives_way = members.leaving || self.give_way_until.is_some();
         if gives_way && Instant::now() >= self.switch_at {
@@ -411,14 +411,14 @@ impl Follower {
     }
 }
 
-/// The size of the file system that the database's directory is on, or will be once it is made.
+/// Size of the file system that holds the database's directory, or will hold it.
 fn disk(folder: &Path) -> io::Result<u64> {
     let is_there = folder.ancestors().find(|folder| folder.exists());
     let disk = statvfs(is_there.unwrap_or(Path::new("/")))?;
     Ok(disk.f_blocks.saturating_mul(disk.f_frsize))
 }
 
-/// Does work with files on a thread of its own; `None` where the disk did not answer in time.
+/// Runs file work on a thread of its own; `None` where the disk did not answer in time.
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let done = tokio::task::spawn_blocking(work);
     tokio::time::timeout(DISK_LIMIT, done).await.ok()?.ok()
@@ -440,7 +440,7 @@ async fn switch_over(api: &Api, members: &Members, from: ServerName, to: Option<
     }
 }
 
-/// A standby is always a little behind while writes come in; told only from here on, it does not change all the time.
+/// A standby always lags a little while writes come in; with small lags hidden, the report does not change all the time.
 fn without_small_lag(mut observed: ObservedDatabase) -> ObservedDatabase {
     const WORTH_TELLING: u64 = 1 << 20;
     observed.replayed = None;

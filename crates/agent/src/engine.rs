@@ -1,7 +1,7 @@
-//! The database tier: what Patroni and PostgreSQL are told, and what they are asked.
+//! The database tier: how Patroni and PostgreSQL are configured and queried.
 //!
-//! Patroni decides who is the primary; nothing here promotes or demotes. [`install`] lays out what a database server
-//! needs, `keeper::database` runs Patroni there, and [`Api`] speaks with it.
+//! Patroni decides which server is the primary; nothing here promotes or demotes. [`install`] lays out what a database server
+//! needs, `keeper::database` runs Patroni there, and [`Api`] calls its REST API.
 
 mod api;
 mod files;

@@ -1,4 +1,4 @@
-//! `gaiola init`: pid 1 of a lab server. Starts agent and keeper, starts them again at once when they die, reaps orphans.
+//! `gaiola init`: pid 1 of a lab server. Starts agent and keeper, restarts them at once when they die, reaps orphans.
 
 mod disk;
 
@@ -17,13 +17,13 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-/// A process that lived this long is started again at once when it dies; one that did not waits for this long.
+/// A process that lived this long is restarted at once when it dies; otherwise it is restarted after this delay.
 const SETTLED: Duration = Duration::from_millis(500);
-/// The longest that a server takes to stop before everything on it is killed.
+/// Stop timeout; then every process on the server is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// What is left when agent and keeper have ended is given this long of it.
+/// The part of it that remaining processes get after agent and keeper have ended.
 const REST_LIMIT: Duration = Duration::from_secs(3);
-/// The longest that the cable may take to be plugged in.
+/// Timeout for the cable to be plugged in.
 const CABLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM has stopped everything on this server.
@@ -94,7 +94,7 @@ fn kept(tier: Tier) -> Vec<Kept> {
     };
     let mut all = Vec::new();
     match tier {
-        // The keeper first: it is what the VIPs wait for.
+        // The keeper first: the VIPs depend on it.
         Tier::Balancer => all.push(kept("keeper", &["keeper", "vip"])),
         Tier::Database => all.push(kept("keeper", &["keeper", "database"])),
         Tier::Web | Tier::App => {}
@@ -169,7 +169,7 @@ fn reap(all: &mut [Kept]) {
     }
 }
 
-/// Stops one after another, in the order that loses nothing; what is left in the end dies with us.
+/// Stops the processes one after another, in an order that loses nothing; what is left in the end dies with pid 1.
 async fn stop(
     tier: Tier,
     all: &[Kept],
@@ -178,7 +178,7 @@ async fn stop(
     let deadline = Instant::now() + STOP_LIMIT;
     let mut order: Vec<&Kept> = all.iter().collect();
     if tier == Tier::Balancer {
-        // The agent hands the VIPs over; until then the keeper must hold them.
+        // The agent hands the VIPs over, and the keeper must hold them until then.
         order.reverse();
     }
     for identity in order.into_iter().filter_map(|kept| kept.running) {
@@ -190,7 +190,7 @@ async fn stop(
         )
         .await;
     }
-    // What nobody stopped: a shell of `gaiola exec`, or all that an agent ran which was dead just now.
+    // Processes that nobody has stopped: a shell of `gaiola exec`, or those of an agent that was dead just then.
     others()
         .into_iter()
         .for_each(|pid| process::signal(pid, Signal::TERM));
@@ -215,7 +215,7 @@ async fn wait_while(
     }
 }
 
-/// Every process of this server but ourselves.
+/// Every process of this server except this one.
 fn others() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries

@@ -1,4 +1,4 @@
-//! Asks the site's instances on this server how they do.
+//! Polls the health of the site's instances on this server.
 
 use gaiola_model::InstanceName;
 use gaiola_model::placement::InstanceState;
@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Between two questions to an instance that is ready,
+/// Poll interval of an instance that is ready,
 const CALM: Duration = Duration::from_millis(1000);
-/// and to one that is not yet.
+/// and of one that is not ready yet.
 const WAITING: Duration = Duration::from_millis(100);
-/// An instance that takes longer to answer has failed the question.
+/// Timeout of one poll; a slower answer counts as a failure.
 const LIMIT: Duration = Duration::from_millis(2000);
 /// Failures in a row that make a ready instance unhealthy.
 const FALL: u32 = 3;
@@ -37,11 +37,11 @@ pub(super) struct Answer {
     pub pid: u32,
     /// `Starting`, `Ready` or `Unhealthy`.
     pub state: InstanceState,
-    /// How the last question failed; empty: it did not.
+    /// How the last poll failed; empty after a success.
     pub reason: String,
 }
 
-/// The newest answers.
+/// The latest answers.
 pub(super) type Answers = BTreeMap<InstanceName, Answer>;
 
 struct Probed {
@@ -50,7 +50,7 @@ struct Probed {
     next: Instant,
 }
 
-/// Asks every instance in turn, until the agent ends.
+/// Polls the instances until the agent ends.
 pub(super) async fn follow(
     mut asked: watch::Receiver<BTreeMap<InstanceName, Asked>>,
     answers: watch::Sender<Answers>,

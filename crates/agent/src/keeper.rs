@@ -1,4 +1,4 @@
-//! The keepers: small processes that hold what must be let go when something dies.
+//! The keepers: small processes that hold resources which must be released when something dies.
 
 pub mod database;
 pub mod vip;

@@ -1,7 +1,7 @@
-//! `gaiola agent`: makes its own server look as the placement says, and tells what it sees.
+//! `gaiola agent`: makes its own server match the placement, and reports the server's state.
 //!
-//! It watches the store, looks at what is there, plans and carries out, and repeats that whenever something changes.
-//! What runs does not depend on it: when it dies, traffic goes on, and the next agent adopts every process.
+//! It watches the store, inspects the server, plans and carries out, and repeats that on every change. What runs does not
+//! depend on it: when it dies, traffic continues, and the next agent adopts every process.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
@@ -54,17 +54,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-/// Between two looks when nothing happens.
+/// Poll interval without any events.
 const LOOK: Duration = Duration::from_millis(250);
-/// Events that wait for the store.
+/// Capacity of the queue of events for the store.
 const NEWS: usize = 200;
-/// The longest that stopping takes before what is left is left to pid 1.
+/// Stop timeout; then pid 1 handles the remaining processes.
 const STOP_LIMIT: Duration = Duration::from_secs(18);
 
-/// Why an agent cannot work.
+/// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// What it was told when its server was switched on cannot be used.
+    /// The boot information that its server was switched on with cannot be used.
     #[error("cannot start the agent of {folder}")]
     Boot {
         /// The server's directory.
@@ -74,7 +74,7 @@ pub enum AgentError {
     },
 }
 
-/// Runs the agent of the server whose directory this is, until SIGTERM stops the server.
+/// Runs the agent of the server with this directory, until SIGTERM stops the server.
 ///
 /// # Errors
 /// Where the server's directory cannot be used.
@@ -115,17 +115,17 @@ struct Agent {
     figures: watch::Sender<Figures>,
     sessions: watch::Sender<resources::Names>,
     left: watch::Receiver<resources::Left>,
-    /// Removes what a member of the store has left here.
+    /// Removes the data of a former member of the store.
     removing: Option<JoinHandle<()>>,
 }
 
 impl Agent {
-    /// Takes up what runs on this server, and starts the tasks that ask and tell.
+    /// Adopts what runs on this server, and starts the tasks that poll and report.
     fn new(boot: Boot) -> io::Result<Self> {
         make_release_folder(&boot)?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let supervisor = Supervisor::adopt(ended_sender);
-        // The lab writes it before it switches a server on.
+        // The lab writes this file before it switches a server on.
         let order = Rc::new(read_json::<Order>(&boot.order_file())?);
         let store = open_store(&boot, &order)?;
         let view = watch::Sender::new(View::default());
@@ -217,7 +217,7 @@ impl Agent {
         }
     }
 
-    /// Tells an event; the oldest are kept where the store does not answer and the queue is full.
+    /// Reports an event; when the store does not answer and the queue is full, newer events are dropped.
     fn tell(&self, event: Event) {
         tracing::info!("{}", event.text);
         let _ = self.news.try_send(event);
@@ -228,7 +228,7 @@ impl Agent {
             ended.name().to_string(),
             self.supervisor.is_unexpected(&ended),
         );
-        // What becomes of instances is told by comparing what is seen.
+        // Events of instances come from comparing observations.
         if unexpected && name.parse::<InstanceName>().is_err() && !name.starts_with("release-") {
             let text = format!("{name} {}", ended.exit());
             let subject = Subject::Server(self.boot.server);
@@ -243,7 +243,7 @@ impl Agent {
         self.supervisor.ended(ended);
     }
 
-    /// Takes the newest order, unless it is an older one than we hold or another site's.
+    /// Takes the newest order, unless it is older than the one we hold or another site's.
     fn take_order(&mut self) {
         let seen = self.view.borrow_and_update().placement.clone();
         let Some((revision, placement)) = seen else {
@@ -346,7 +346,7 @@ impl Agent {
         }
     }
 
-    /// Whether what a member of the store has left is being removed. None is started meanwhile: it would write there.
+    /// Whether the data of a former member of the store is being removed. No member is started meanwhile: it would write there.
     fn is_removing(&self) -> bool {
         let removing = self.removing.as_ref();
         removing.is_some_and(|removing| !removing.is_finished())
@@ -363,7 +363,7 @@ impl Agent {
         }
     }
 
-    /// The instances whose process runs, and how to ask them.
+    /// The instances with a running process, and how to poll them.
     fn questions(&self, order: &Order) -> BTreeMap<InstanceName, Asked> {
         let running = self.supervisor.running();
         let instances =
@@ -384,7 +384,7 @@ impl Agent {
         let draining = is_moving(&self.order);
         let mut proxy = known.proxy;
         if let Some(proxy) = proxy.as_mut().filter(|_| !draining) {
-            // Only a change that waits for requests to end needs these; at rest they would be told all the time.
+            // Only a change that waits for requests to end needs these; otherwise each count would change the report.
             proxy.in_flight.clear();
         }
         Observed {
@@ -501,7 +501,7 @@ impl Agent {
         troubles
     }
 
-    /// Stops everything on this server: VIPs are handed over first, so that no request is lost.
+    /// Stops everything on this server: first hands over the VIPs, so that no request is lost.
     async fn stop(mut self) -> io::Result<()> {
         if let Some(balancer) = &mut self.balancer {
             balancer.leave().await;
@@ -524,7 +524,7 @@ impl Agent {
     }
 }
 
-/// Whether something is on its way out, so that it matters which requests are in flight.
+/// Whether anything is draining, so that the requests in flight matter.
 fn is_moving(order: &Order) -> bool {
     use gaiola_model::placement::Phase;
     let placement = &order.placement;
@@ -538,7 +538,7 @@ fn is_moving(order: &Order) -> bool {
             .any(|instance| instance.phase == Phase::Drain)
 }
 
-/// Removes a directory on a thread of its own: many files take long, and the agent's thread has a lease to keep.
+/// Removes a directory on a thread of its own: many files take long, and the agent's thread has a lease to renew.
 fn remove_in_background(folder: PathBuf, gone: PathBuf) -> JoinHandle<()> {
     tokio::task::spawn_blocking(move || {
         if let Err(error) = remove_whole(&folder, &gone) {
@@ -547,7 +547,7 @@ fn remove_in_background(folder: PathBuf, gone: PathBuf) -> JoinHandle<()> {
     })
 }
 
-/// Removes a directory by way of another name: a crash leaves all of it or nothing under its own.
+/// Renames a directory and then removes it: a crash leaves all of it or nothing under its own name.
 fn remove_whole(folder: &Path, gone: &Path) -> io::Result<()> {
     let unless_missing = |done: io::Result<()>| match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -558,7 +558,7 @@ fn remove_whole(folder: &Path, gone: &Path) -> io::Result<()> {
     unless_missing(std::fs::remove_dir_all(gone))
 }
 
-/// Whether the store told this very order, and members, while this agent lived.
+/// Whether the store delivered this very order, naming members, since this agent started.
 fn is_told(order: &Order, view: &View) -> bool {
     view.placement.as_ref().is_some_and(|(revision, told)| {
         *revision == order.revision

@@ -1,4 +1,4 @@
-//! The logs of a server's processes: read for reasons, and kept from filling the disk.
+//! The logs of a server's processes: searched for reasons, and kept from filling the disk.
 
 use super::secrets;
 use gaiola_core::cause;
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A log that has grown past this is cut.
+/// A log that grows past this is cut.
 const LARGEST: u64 = 8 * 1024 * 1024;
-/// What is kept of it, in a file of its own with `.1` behind its name.
+/// Bytes kept of it, in a file with `.1` appended to its name.
 const KEPT: u64 = 4 * 1024 * 1024;
-/// Between two looks at their sizes.
+/// Interval between two checks of their sizes.
 const LOOK: Duration = Duration::from_secs(10);
-/// So much of a log's end is searched for a reason: a stack of some hundred steps.
+/// How much of a log's end is searched for a reason: enough for a stack of some hundred frames.
 const SEARCHED: u64 = 16 * 1024;
 
 /// The logs in one directory.
@@ -35,7 +35,7 @@ impl Keeper {
         }
     }
 
-    /// Cuts what has grown too long, now and then.
+    /// Cuts logs that have grown too long, at intervals.
     pub(super) fn tick(&mut self) {
         if Instant::now() < self.next {
             return;
@@ -54,7 +54,8 @@ impl Keeper {
         self.trouble.clone()
     }
 
-    /// The line that says why a process ended, as `: LINE` without the secrets of its command; empty when it wrote none.
+    /// The line that gives the reason why a process ended, as `: LINE` without the secrets of its command; empty without
+    /// output.
     pub(super) fn cause(&self, process: &str, command: &str) -> String {
         let text = self.tail(process, command);
         if let Some(words) = etcd::last_words(&text).filter(|_| process == "etcd") {
@@ -65,8 +66,8 @@ impl Keeper {
             .unwrap_or_default()
     }
 
-    /// The last lines that a process wrote, as `: LINES`, after the one that says why where that stands above them; empty
-    /// when it wrote none. Without the secrets of its command.
+    /// The last lines that a process wrote, as `: LINES`, preceded by the one that gives the reason if that is further up;
+    /// empty without output. The secrets of its command are hidden.
     pub(super) fn end(&self, process: &str, command: &str) -> String {
         let text = self.tail(process, command);
         let mut lines: Vec<&str> = text
@@ -87,7 +88,7 @@ impl Keeper {
         }
     }
 
-    /// The end of a log. Secrets are hidden before anything is cut out of it: a part of one would not be recognized.
+    /// The end of a log. Secrets are hidden before anything is cut out of it, since a part of one would not be recognized.
     fn tail(&self, process: &str, command: &str) -> String {
         let file = self.folder.join(format!("{process}.log"));
         let text = read_tail(&file, SEARCHED).unwrap_or_default();
@@ -125,7 +126,7 @@ fn cut_all(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps the end of a log elsewhere and empties it. Whoever writes it appends, and so goes on at its start.
+/// Copies the end of a log to another file and truncates it. Writers append, and so continue at its start.
 fn cut(path: &Path) -> io::Result<()> {
     let mut log = OpenOptions::new().read(true).write(true).open(path)?;
     let length = log.metadata()?.len();
@@ -193,7 +194,7 @@ mod tests {
                 keeper.end("app1.1", command),
             ]
         };
-        // Somewhere here the reason's last character is in the midst of the secret.
+        // At one of these lengths the reason's last character falls inside the secret.
         for before in 270..300 {
             for shown in logged(before) {
                 assert!(shown.starts_with(": Error: x"), "{shown}");

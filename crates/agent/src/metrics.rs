@@ -1,4 +1,4 @@
-//! The agent's figures, for Prometheus.
+//! The agent's metrics, for Prometheus.
 
 use gaiola_core::resources::{DiskReading, Reading};
 use gaiola_core::topology::AGENT_PORT;
@@ -16,19 +16,19 @@ use tokio::sync::watch;
 /// What the figures are made of.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Figures {
-    /// What the agent sees.
+    /// The agent's own report.
     pub(super) observed: Option<Observed>,
-    /// What the VIP keeper tells; `None` on servers without one.
+    /// The VIP keeper's report; `None` on servers without one.
     pub(super) keeper: Option<KeeperState>,
-    /// What the server has left.
+    /// The server's free resources.
     pub(super) left: Reading,
-    /// How often processes ended by themselves.
+    /// How often each process ended by itself.
     pub(super) restarts: Vec<(String, u32)>,
-    /// Bytes that PostgreSQL here is behind.
+    /// Bytes that the local PostgreSQL is behind the primary.
     pub(super) lag_bytes: Option<u64>,
 }
 
-/// Answers for ever; where the port cannot be had, says so and gives up.
+/// Serves until the agent ends; logs an error and gives up where the port is not available.
 pub(super) async fn serve(address: Ipv4Addr, figures: watch::Receiver<Figures>) {
     let listener = match TcpListener::bind(SocketAddr::new(address.into(), AGENT_PORT)).await {
         Ok(listener) => listener,
@@ -163,10 +163,10 @@ fn render(figures: &Figures) -> String {
     out
 }
 
-/// A family's samples: their labels and values.
+/// The samples of a metric family: their labels and values.
 type Samples = Vec<(String, u64)>;
 
-/// What the server has left.
+/// Metrics of the server's free resources.
 fn resources(out: &mut String, figures: &Figures) {
     disks(out, figures);
     let left = &figures.left;
@@ -230,7 +230,7 @@ fn disks(out: &mut String, figures: &Figures) {
     }
 }
 
-/// A label's value; programs may be called as they like.
+/// A label's value, escaped: programs may have any name.
 fn escaped(value: &str) -> String {
     value
         .replace('\\', "\\\\")

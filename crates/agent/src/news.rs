@@ -1,4 +1,4 @@
-//! What is worth telling to people: found by comparing what was seen with what is seen now.
+//! Events worth reporting, found by comparing the last observation with the current one.
 
 use gaiola_core::resources;
 use gaiola_model::event::{Event, Severity, Subject};
@@ -6,7 +6,7 @@ use gaiola_model::placement::{DatabaseRole, InstanceState, ObservedInstance};
 use gaiola_model::resources::{Descriptors, Disk, DiskState, Resources};
 use gaiola_model::{InstanceName, Observed};
 
-/// Events between two looks at one server, in the order in which they are told.
+/// Events between two observations of one server, in reporting order.
 pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
     let mut news = Vec::new();
     let mut tell = |severity, kind: &str, text: String| {
@@ -73,7 +73,7 @@ pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
     news
 }
 
-/// A disk, memory or descriptors that became scarce, and what is so no more.
+/// A disk, memory or descriptors that became scarce, or recovered.
 fn of_resources(
     before: &Resources,
     now: &Resources,
@@ -123,7 +123,7 @@ fn of_disk(was: DiskState, disk: &Disk) -> Option<(Severity, &'static str, Strin
     }
 }
 
-/// The sentence behind the server's name in an event.
+/// The sentence that follows the server's name in an event.
 fn found(scarce: &Resources) -> String {
     let mut all = resources::faults(scarce);
     all.extend(resources::warnings(scarce));

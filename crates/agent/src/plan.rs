@@ -1,4 +1,4 @@
-//! What is to run on this server, derived from the placement. Pure: the same placement gives the same processes.
+//! What should run on this server, derived from the placement. Pure: the same placement gives the same processes.
 
 use super::supervisor::Wanted;
 use crate::state::{Boot, Order, RUN};
@@ -12,13 +12,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Names the run in the environment of everything that it starts.
+/// Environment variable that names the run in every process it starts.
 pub(super) const RELEASE_RUN: &str = "GAIOLA_RELEASE_RUN";
 
-/// A proxy that is told to stop drains for up to 10 s by itself.
+/// Grace of the proxy, which drains for up to 10 s after SIGTERM.
 const PROXY_GRACE: Duration = Duration::from_secs(12);
 
-/// The addresses of the database that instances are given.
+/// The database URLs that instances get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DatabaseUrls {
     /// Leads to the primary.
@@ -27,7 +27,7 @@ pub(super) struct DatabaseUrls {
     pub standbys: String,
 }
 
-/// Everything that the agent runs on its server besides the store's member.
+/// Every process that the agent runs on its server, except the store's member.
 pub(super) fn wanted(
     boot: &Boot,
     placement: &Placement,
@@ -50,18 +50,18 @@ pub(super) fn wanted(
     all
 }
 
-/// What becomes of the store's member on a server.
+/// What should happen to the store's member on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StoreMember {
     /// It runs.
     Run,
-    /// It does not run, and what it wrote stays.
+    /// It does not run, and its data stays.
     Rest,
-    /// It does not run, and what it wrote goes: with it no new member could come in here.
+    /// It does not run, and its data is removed: no new member could be added here with it.
     Forget,
 }
 
-/// What is known of the store's member on a server.
+/// Facts about the store's member on a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StoreMemberFacts {
     /// The order names the server,
@@ -70,19 +70,19 @@ pub(super) struct StoreMemberFacts {
     pub joining: bool,
     /// No store holds the order yet: the members that it names begin one.
     pub founding: bool,
-    /// The store itself told this order while this agent lived. One from the disk may be older than what lies beside it.
+    /// The store delivered this order since this agent started. An order from the disk may be older than the data beside it.
     pub confirmed: bool,
     /// It runs.
     pub runs: bool,
-    /// Its log lies on the disk: all that it ever voted for.
+    /// Its log is on the disk, and in it everything it ever voted for.
     pub has_log: bool,
 }
 
-/// Only the store's own word takes a member out: an order from the disk may be a stale one, and what lies on the disk may
-/// be a vote without which no newer order can come.
+/// Only the store itself takes a member out: an order from the disk may be stale, and the data on the disk may hold a vote
+/// without which no newer order can come.
 ///
-/// And only a learner, or one that founds the store, begins with nothing: a voter that has forgotten what it voted for
-/// could let the store forget it too. It rests until the conductor has taken it out and lets it in anew.
+/// And only a learner, or a founder of the store, starts without data: a voter that has lost its votes could make the store
+/// lose them too. It rests until the conductor has removed it and adds it again.
 pub(super) fn store_member_fate(facts: StoreMemberFacts) -> StoreMember {
     let begins = facts.founding || (facts.joining && facts.confirmed);
     match (facts.named, facts.confirmed) {
@@ -128,7 +128,7 @@ pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) 
     }
 }
 
-/// How a member came in matters to etcd until it has data, and is no reason to start one anew that runs.
+/// How a member joined matters to etcd only until it has data, and is no reason to restart one that runs.
 pub(super) fn keep_join(launch: &mut Launch, running: &Launch) {
     let flag = |arg: &OsString| {
         let flag = arg.to_str()?.split('=').next()?.to_string();
@@ -143,7 +143,7 @@ pub(super) fn keep_join(launch: &mut Launch, running: &Launch) {
     }
 }
 
-/// Whether servers of this tier run a proxy: application servers do for the database's local ports.
+/// Whether servers of this tier run a proxy: application servers do, for the database's local ports.
 fn has_proxy(placement: &Placement, tier: Tier) -> bool {
     match tier {
         Tier::Balancer | Tier::Web => true,
@@ -211,7 +211,7 @@ fn instance(
     }
 }
 
-/// A command of one program takes its shell's place, so that signals and limits meet the program itself.
+/// A single program replaces its shell, so that signals and limits reach the program itself.
 fn in_place_of_the_shell(run: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_./:=,@%+$".contains(&byte);
     let first = run.split_ascii_whitespace().next().unwrap_or_default();
@@ -224,7 +224,7 @@ fn in_place_of_the_shell(run: &str) -> String {
     }
 }
 
-/// The run of the `release` command that is ordered of this server as it is on now: one of an earlier time is over.
+/// The run of the `release` command that is ordered for this server's current boot; a run of an earlier boot is over.
 pub(super) fn ordered_run<'a>(boot: &Boot, placement: &'a Placement) -> Option<&'a ReleaseRun> {
     let run = placement.release_run.as_ref();
     run.filter(|run| run.server == boot.server && run.boot == boot.number)
@@ -235,14 +235,14 @@ pub(super) fn release_run_name(run: &ReleaseRun) -> String {
     format!("release-{}-{}", run.release, run.generation)
 }
 
-/// Where a `release` command's exit status is written, so that an agent that was started meanwhile finds it.
+/// Where a `release` command's exit status is written, so that an agent that starts meanwhile finds it.
 pub(super) fn release_status_file(run: &ReleaseRun) -> PathBuf {
     Path::new(RUN)
         .join("releases")
         .join(format!("{}.exit", release_run_name(run)))
 }
 
-/// Is there from the moment on at which the run has begun.
+/// Exists as soon as the run has begun.
 pub(super) fn release_begun(run: &ReleaseRun) -> PathBuf {
     release_status_file(run).with_extension("exit.begun")
 }
@@ -252,8 +252,8 @@ pub(super) fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseU
     let name = release_run_name(run);
     let mut env = site_env(boot, &run.release.to_string(), urls);
     env.push((RELEASE_RUN.into(), name.clone().into()));
-    // The command is handed over as an argument: nothing in it can end the wrapper early.
-    // What has begun does not begin again, also where nobody was left to tell how it ended.
+    // The command is passed as an argument: nothing in it can end the wrapper early.
+    // A run that has begun never begins again, even if no process was left to report its end.
     let script = r#"if [ ! -e "$2" ] && mkdir "$2.begun"; then /bin/sh -c "$1"; echo $? >"$2.new" && mv "$2.new" "$2"; fi"#;
     let mut launch = shell(boot, &name, script, release, env);
     launch.args.extend([
@@ -351,7 +351,7 @@ mod tests {
             ..lost
         };
         assert_eq!(store_member_fate(learner), StoreMember::Run);
-        // It may vote by now.
+        // It may be a voter by now.
         let from_disk = StoreMemberFacts {
             confirmed: false,
             ..learner

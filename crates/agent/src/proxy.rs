@@ -1,4 +1,4 @@
-//! The agent's line to the proxy of its server: hands it configurations, asks how it does.
+//! The agent's control connection to its server's proxy: sends configurations, polls reports.
 
 use crate::state::RUN;
 use gaiola_core::topology;
@@ -16,16 +16,16 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-/// A proxy that does not answer for this long is taken for hung; the agent asks again.
+/// A proxy that does not answer within this time counts as hung; the agent retries.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Between two reports: this long while the proxy tells of no change and nothing is drained,
+/// Poll interval for reports while the proxy signals no change and nothing drains,
 const CALM: Duration = Duration::from_secs(1);
-/// and this long while a change waits for requests in flight to end.
+/// and while a change waits for requests in flight to end.
 const BUSY: Duration = Duration::from_millis(100);
-/// A question for changes is left open for so long.
+/// Timeout of a long poll for changes.
 const AWAIT: Duration = Duration::from_secs(10);
 
-/// Where the proxy of a server listens for its agent.
+/// The proxy's control socket on a server.
 pub(super) fn socket() -> PathBuf {
     Path::new(RUN).join("proxy.sock")
 }
@@ -59,12 +59,12 @@ impl Line {
     }
 }
 
-/// What the proxy is to serve.
+/// What the proxy should serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// `None`: nothing.
     pub config: Option<ProxyConfig>,
-    /// What session tickets are sealed with; none: keys of its own.
+    /// Keys for session tickets; empty: the proxy uses keys of its own.
     pub tickets: Vec<TicketKey>,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn speaks_tls(config: &ProxyConfig) -> bool {
     binds.any(|bind| bind.tls.is_some())
 }
 
-/// What the proxy was told over this line.
+/// What was sent over this connection.
 #[derive(Default)]
 struct Told {
     config: Option<Result<Revision, (Revision, String)>>,
@@ -86,13 +86,13 @@ struct Told {
 pub(super) struct Known {
     /// `None` while it does not answer.
     pub proxy: Option<ObservedProxy>,
-    /// Whether the local port of the primary leads to one.
+    /// Whether the local port of the primary has a backend server that is up.
     pub reaches_primary: bool,
-    /// Why the last configuration was refused; empty when it was taken.
+    /// Why the last configuration was rejected; empty when it was accepted.
     pub refused: String,
 }
 
-/// Keeps the proxy at the newest configuration and its report up to date, until the agent ends.
+/// Keeps the proxy on the newest configuration and its report up to date, until the agent ends.
 pub(super) async fn follow(wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>) {
     let news = Notify::new();
     tokio::select! {
@@ -136,7 +136,7 @@ async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, 
     }
 }
 
-/// Tells of every change in the proxy at once, over a line of its own, for ever.
+/// Long-polls for changes in the proxy, over a connection of its own, and notifies of each at once.
 async fn listen(news: &Notify) {
     loop {
         if let Ok(mut line) = Line::open().await {
@@ -243,7 +243,7 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
     }
 }
 
-/// Says what happens to connections to one VIP, and tells how many are left.
+/// Sets what happens to connections to one VIP, and returns how many are left.
 ///
 /// # Errors
 /// Where the proxy does not answer.

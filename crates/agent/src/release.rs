@@ -1,8 +1,8 @@
-//! The `release` command that is ordered on this server: begun once, watched, stopped, and its end kept.
+//! The `release` command that is ordered on this server: begun once, supervised, stopped, and its result kept.
 //!
-//! How it ended stands in a file in `/run`, which the power takes with it. While that file is there the command is not
-//! begun again, and only from it is an end reported; so an agent that was started meanwhile, perhaps with an older
-//! order, neither repeats a run nor forgets one.
+//! The result is a file in `/run`, which a power cycle clears. While that file exists the command is not begun again, and
+//! only this file is reported; so an agent that starts meanwhile, perhaps with an older order, neither repeats a run nor
+//! forgets one.
 
 use super::Agent;
 use super::plan::{self, RELEASE_RUN};
@@ -14,13 +14,13 @@ use std::io;
 use super::supervisor::Condition;
 
 impl Agent {
-    /// The run that is ordered of this server as it is on now.
+    /// The run that is ordered for this server's current boot.
     fn ordered_run<'a>(&self, order: &'a Order) -> Option<&'a ReleaseRun> {
         plan::ordered_run(&self.boot, &order.placement)
     }
 
-    /// Whether the run may be among what is wanted: it is not to be stopped, has not ended, and no process of it runs
-    /// that nobody watches. It begins once the local port of the primary leads to one.
+    /// Whether the run may be among the wanted processes: it should not be stopped, has not ended, and has no unsupervised
+    /// process. It begins once the local port of the primary leads to one.
     pub(super) fn may_run_release(&self, run: &ReleaseRun) -> bool {
         let name = plan::release_run_name(run);
         let watched = self.supervisor.condition(&name).is_some();
@@ -33,7 +33,7 @@ impl Agent {
         !run.stop && (watched || may_begin())
     }
 
-    /// Keeps how a run ended that wrote nothing itself: it was stopped, killed, or could not be started.
+    /// Records the result of a run that wrote none itself: it was stopped, killed, or could not be started.
     pub(super) fn end_release_run(&self, order: &Order) {
         let Some(run) = self.ordered_run(order) else {
             return;
@@ -54,7 +54,7 @@ impl Agent {
         }
     }
 
-    /// How the run that is ordered here has ended; `None` while it has not.
+    /// The result of the run that is ordered here; `None` until it has ended.
     pub(super) fn release_outcome(&self) -> Option<ReleaseOutcome> {
         let run = self.ordered_run(&self.order)?;
         let status = std::fs::read_to_string(plan::release_status_file(run)).ok()?;
@@ -76,7 +76,7 @@ impl Agent {
     }
 }
 
-/// Whether a process of this run is there. One whose environment cannot be read is none of ours.
+/// Whether a process of this run exists. One with an unreadable environment is not ours.
 fn runs(name: &str) -> bool {
     let found = process::with_environment(RELEASE_RUN, name);
     found.unwrap_or_else(|error: io::Error| {

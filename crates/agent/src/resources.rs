@@ -1,4 +1,4 @@
-//! Reads what this server has left, now and then, on a thread of its own: a disk that hangs holds up nobody.
+//! Reads this server's free resources at intervals, on a thread of its own: a disk that hangs blocks nothing else.
 
 use crate::state::Boot;
 use gaiola_core::resources::{DiskReading, Reading, Refused, Watch};
@@ -13,34 +13,34 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Between two looks at the disks.
+/// Poll interval of the disks.
 const LOOK: Duration = Duration::from_secs(1);
-/// All processes are looked at each so many looks.
+/// Processes are read in every n-th poll.
 const PROCESSES_EACH: u32 = 5;
-/// A disk that takes longer to answer hangs.
+/// A disk that takes longer to answer counts as hung.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// Processes that the agent has started: the pids of their sessions, and their names.
+/// Processes that the agent has started: their session ids, and their names.
 pub(super) type Names = BTreeMap<u32, String>;
 
-/// What is known of this server.
+/// The state of this server's resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Left {
-    /// What was read last.
+    /// The last reading.
     pub(super) reading: Reading,
-    /// What is told.
+    /// What is reported.
     pub(super) told: Resources,
 }
 
-/// The places whose file systems are looked at.
+/// The directories whose file systems are polled.
 #[derive(Clone, Debug)]
 struct Places {
     state: PathBuf,
-    /// PostgreSQL's data; on other servers there is none.
+    /// PostgreSQL's data; does not exist on other servers.
     data: PathBuf,
 }
 
-/// Reads for ever, until the agent ends.
+/// Polls until the agent ends.
 pub(super) async fn follow(boot: Boot, names: watch::Receiver<Names>, left: watch::Sender<Left>) {
     let places = Places {
         state: boot.folder(),
@@ -81,7 +81,7 @@ fn publish(left: &watch::Sender<Left>, started: Instant, watch: &mut Watch, read
     super::send_if_new(left, Left { reading, told });
 }
 
-/// What was read of the disks last is old: none of them answers.
+/// The last reading of the disks is stale: mark all of them as not answering.
 fn hangs(reading: &mut Reading) {
     for disk in &mut reading.disks {
         let seconds = LIMIT.as_secs();
@@ -113,7 +113,7 @@ impl Places {
     }
 }
 
-/// Why a file system took nothing; `None`: what failed says nothing about it, such as a folder that is being exchanged.
+/// Why a file system rejected a write; `None`: the error says nothing about it, for example while a directory is replaced.
 fn refused(error: &io::Error) -> Option<Refused> {
     let errno = Errno::from_io_error(error)?;
     let words = error.to_string();
@@ -125,7 +125,7 @@ fn refused(error: &io::Error) -> Option<Refused> {
     }
 }
 
-/// The memory that all processes have for themselves, and who is nearest to its limit of descriptors.
+/// The private memory of all processes, and those nearest to their limit of descriptors.
 fn of_processes(names: &Names) -> (u64, Vec<Descriptors>) {
     let all = processes().unwrap_or_default();
     let used = all.iter().map(|process| process.private).sum();

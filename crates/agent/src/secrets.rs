@@ -1,14 +1,14 @@
-//! What a command sets in the environment, such as a password, is not quoted to others.
+//! Hides values that a command sets in the environment, such as a password, from what is quoted to others.
 
 use std::cmp::Reverse;
 
-/// Stands for a value that is not shown.
+/// Replaces a hidden value.
 const HIDDEN: &str = "***";
-/// A value of fewer characters is hidden only where it is a word of its own: it may be a part of any other.
+/// A value of fewer characters is hidden only as a word of its own: it may be a part of any other.
 const SHORT: usize = 3;
 
 /// `text` without the values that a shell command sets, as `PASSWORD='two words' bin/migrate` does: neither as the shell
-/// reads them nor as they are written. Call it before text is cut: a part of a value is not recognized.
+/// reads them nor as written. Call it before text is cut: a part of a value is not recognized.
 pub(super) fn hide(command: &str, text: &str) -> String {
     let values = values(command);
     let mut shown = String::with_capacity(text.len());
@@ -36,7 +36,7 @@ fn stands(value: &str, before: &str, rest: &str) -> bool {
         .is_some_and(|after| is_long || is_whole(after))
 }
 
-/// Values of all words that look like `NAME=value`, wherever they stand, the longest first: `export` and `env` set some too.
+/// Values of all words of the form `NAME=value`, in any position, since `export` and `env` set some too; the longest first.
 fn values(command: &str) -> Vec<String> {
     let mut values = Vec::new();
     let mut commands = vec![command.to_string()];
@@ -50,7 +50,7 @@ fn values(command: &str) -> Vec<String> {
                         .map(str::to_string),
                 );
             }
-            // What is quoted may be a command as well: sh -c 'PASSWORD=... bin/migrate'.
+            // A quoted word may itself be a command: sh -c 'PASSWORD=... bin/migrate'.
             if word.read.len() < word.written.len() {
                 commands.push(word.read);
             }
@@ -75,7 +75,7 @@ struct Word {
     read: String,
 }
 
-/// The words of a shell command (POSIX, section 2.2, Quoting). One whose quotes do not end goes up to the command's end.
+/// The words of a shell command (POSIX, section 2.2, Quoting). An unterminated quote extends to the command's end.
 fn words(command: &str) -> Vec<Word> {
     let mut words = Vec::new();
     let mut word = Word::default();
@@ -102,7 +102,7 @@ fn words(command: &str) -> Vec<Word> {
     words
 }
 
-/// What a backslash and a character mean; in double quotes it stays before most.
+/// What a backslash and a character mean; in double quotes most backslashes stay.
 fn unescaped(escaped: Option<char>, quoted: bool) -> impl Iterator<Item = char> {
     let stays = quoted && !escaped.is_some_and(|next| "$`\"\\\n".contains(next));
     let backslash = stays.then_some('\\');

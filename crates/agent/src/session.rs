@@ -1,4 +1,4 @@
-//! The agent's standing with the store: its lease, what it tells under it, and the conductor's part when it falls to it.
+//! The agent's session with the store: its lease, its report under that lease, and its turns as the conductor.
 
 use super::conductor;
 use crate::state::Boot;
@@ -11,14 +11,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-/// A server whose agent is silent for this long has no lease any more.
+/// Lease TTL: how long a silent agent keeps its lease.
 const TTL: Duration = Duration::from_secs(5);
-/// Between two attempts to get a lease.
+/// Interval between two attempts to get a lease.
 const RETRY: Duration = Duration::from_millis(500);
-/// Between two attempts to become the conductor while nobody is.
+/// Interval between two attempts to become the conductor while there is none.
 const CAMPAIGN: Duration = Duration::from_millis(500);
 
-/// Tells events to the store, one after another, for as long as the agent lives.
+/// Sends events to the store, one after another, for as long as the agent lives.
 pub(super) async fn tell(events: Events, mut told: mpsc::Receiver<Event>) {
     while let Some(event) = told.recv().await {
         while let Err(error) = events.append(event.clone()).await {
@@ -28,20 +28,20 @@ pub(super) async fn tell(events: Events, mut told: mpsc::Receiver<Event>) {
     }
 }
 
-/// What a session needs.
+/// What a session works with.
 pub(super) struct Session {
     /// This server.
     pub boot: Boot,
     /// The store.
     pub store: Store,
-    /// What it holds.
+    /// The store's current content.
     pub view: watch::Receiver<View>,
-    /// What this agent sees.
+    /// This agent's report.
     pub observed: watch::Receiver<Observed>,
 }
 
 impl Session {
-    /// Keeps a lease and tells what is seen under it, until the agent ends.
+    /// Keeps a lease and reports under it, until the agent ends.
     pub(super) async fn run(mut self) {
         loop {
             let error = match Lease::hold(&self.store, TTL).await {
@@ -67,7 +67,7 @@ impl Session {
     }
 }
 
-/// Returns once the lease is known not to stand any more.
+/// Returns once the lease is known to have ended.
 async fn expired(lease: &Lease) {
     while lease.is_alive() {
         sleep(Duration::from_millis(200)).await;
@@ -93,7 +93,7 @@ async fn publish(
     }
 }
 
-/// Conducts whenever nobody else does.
+/// Becomes the conductor whenever there is none.
 async fn conduct(
     store: &Store,
     keys: &Keys,

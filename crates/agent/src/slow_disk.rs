@@ -1,4 +1,4 @@
-//! For tests: a disk that does not answer, below a thread that serves others.
+//! For tests: a disk that does not answer, used by a thread that serves others.
 
 use std::future::Future;
 use std::sync::mpsc;
@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Carries `work` out. While the disk does not answer its thread must go on with other tasks, and `meanwhile` is called;
-/// work that is done on that thread is finished by then, which is a failure.
+/// Carries `work` out. While the disk does not answer, the thread must run other tasks, and `meanwhile` is called; work done
+/// on the thread itself has finished by then, which is a failure.
 pub(crate) fn carry_out<T: 'static>(
     work: impl Future<Output = T> + 'static,
     meanwhile: impl FnOnce(),
@@ -23,7 +23,7 @@ pub(crate) fn carry_out<T: 'static>(
         .unwrap();
     LocalSet::new().block_on(&runtime, async {
         let (answers, waits) = mpsc::channel::<()>();
-        // The only thread for work with files waits until the sender is dropped.
+        // The only blocking thread waits until the sender is dropped.
         spawn_blocking(move || waits.recv().is_ok());
         let work = spawn_local(work);
         for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! The state directory: where everything that outlives its processes lies.
+//! The state directory: everything that outlives its processes.
 
 use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
 use gaiola_model::{ServerName, SiteName};
@@ -45,7 +45,7 @@ impl State {
         &self.folder
     }
 
-    /// Makes the directory and those in it. Others may pass through it (the site's processes run as other users), not list it.
+    /// Makes the directory and those in it. Others may traverse it (the site's processes run as other users), not list it.
     ///
     /// # Errors
     /// Where one cannot be made.
@@ -58,7 +58,7 @@ impl State {
         Ok(())
     }
 
-    /// The socket through which everything is changed; mode 0600.
+    /// The control socket, by which everything is changed; mode 0600.
     pub fn control_socket(&self) -> PathBuf {
         self.folder.join("control.sock")
     }
@@ -68,12 +68,12 @@ impl State {
         self.folder.join("lab.log")
     }
 
-    /// Locked by the one lab that runs.
+    /// Lock file of the one running lab.
     pub fn lock(&self) -> PathBuf {
         self.folder.join("lock")
     }
 
-    /// The last placement that the lab has seen, so that `up` finds its servers while the store is still down.
+    /// The last placement that the lab has seen, so that `up` knows the servers while the store is still down.
     pub fn placement(&self) -> PathBuf {
         self.folder.join("placement.json")
     }
@@ -103,12 +103,12 @@ impl State {
         self.folder.join("certificates")
     }
 
-    /// What belongs to all servers.
+    /// The parent of all server directories.
     pub fn servers(&self) -> PathBuf {
         self.folder.join("servers")
     }
 
-    /// What belongs to one server.
+    /// The directory of one server.
     pub fn server(&self, name: ServerName) -> PathBuf {
         self.servers().join(name.to_string())
     }
@@ -121,7 +121,7 @@ impl State {
 
 fn parent() -> PathBuf {
     if let Some(parent) = std::env::var_os("GAIOLA_STATE") {
-        // Servers have another working directory than whoever brings them up.
+        // Servers have another working directory than the process that brings them up.
         return std::path::absolute(&parent).unwrap_or_else(|_| parent.into());
     }
     if is_root() {
@@ -135,31 +135,31 @@ fn parent() -> PathBuf {
     state_home.map_or_else(home, PathBuf::from).join("gaiola")
 }
 
-/// Everything a server is told when it is switched on. It stands in `boot.json` in the server's directory.
+/// A server's boot information: everything it gets when it is switched on. Stored as `boot.json` in the server's directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
     /// The site.
     pub site: SiteName,
     /// The server.
     pub server: ServerName,
-    /// This time of its being on.
+    /// The number of this boot.
     #[serde(default)]
     pub number: BootNumber,
     /// Its address.
     pub address: Ipv4Addr,
     /// The site's state directory.
     pub state: PathBuf,
-    /// Random, made when the site was: no member of another store is taken for one of this.
+    /// Random, generated with the site: keeps members of another store from joining this one.
     pub store_token: String,
-    /// Whom etcd, Patroni and PostgreSQL run as; `None`: as we do (rootless).
+    /// User that etcd, Patroni and PostgreSQL run as; `None`: the current one (rootless).
     pub database_user: Option<User>,
-    /// Whom the site's processes run as; `None`: as we do (rootless).
+    /// User that the site's processes run as; `None`: the current one (rootless).
     pub site_user: Option<User>,
     /// The secret of the site's VIP keepers in hexadecimal; on balancers only.
     pub keeper_key: Option<String>,
-    /// PATH for everything that is started.
+    /// PATH of every process that is started.
     pub path: String,
-    /// Bytes of the disk that is made for it where it has no data yet; `None`: none is made.
+    /// Size of the disk to make where there is no data yet, in bytes; `None`: no disk is made.
     #[serde(default)]
     pub disk: Option<u64>,
 }
@@ -175,7 +175,7 @@ impl Boot {
         State::at(self.state.clone())
     }
 
-    /// Where it keeps its last order.
+    /// Where the server keeps its last order.
     pub fn order_file(&self) -> PathBuf {
         self.site_state().order_file(self.server)
     }
@@ -185,17 +185,17 @@ impl Boot {
         self.folder().join("log")
     }
 
-    /// Where its pid 1 writes.
+    /// Where its pid 1 logs.
     pub fn init_log(&self) -> PathBuf {
         self.logs().join("init.log")
     }
 
-    /// What PostgreSQL's data is in, with all that may stand beside it.
+    /// The parent of PostgreSQL's data directory and of what may be beside it.
     pub fn postgres(&self) -> PathBuf {
         self.folder().join("postgres")
     }
 
-    /// PostgreSQL's data, where it has any.
+    /// PostgreSQL's data, if there is any.
     pub fn postgres_data(&self) -> PathBuf {
         self.postgres().join("data")
     }
@@ -205,17 +205,17 @@ impl Boot {
         self.folder().join("disk.img")
     }
 
-    /// Data of the store's member on it.
+    /// The directory of the store's member.
     pub fn etcd(&self) -> PathBuf {
         self.folder().join("etcd")
     }
 
-    /// What the store's member on it has written: its log and its snapshots.
+    /// The data of the store's member: its log and its snapshots.
     pub fn store_data(&self) -> PathBuf {
         self.etcd().join("member")
     }
 
-    /// The log of the store's member; without it nothing else there is of use.
+    /// The log of the store's member; without it the rest of the data is useless.
     pub fn store_log(&self) -> PathBuf {
         self.store_data().join("wal")
     }
@@ -247,7 +247,7 @@ impl Boot {
     }
 }
 
-/// A placement and the revision that the store gave it; 0 before it was stored.
+/// A placement and its revision in the store; 0 before it was stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// The store's revision.
@@ -257,18 +257,18 @@ pub struct Order {
 }
 
 impl Order {
-    /// Whether `newer` is to be obeyed by one who holds this: another site's order and an older one are refused.
+    /// Whether a holder of this order takes `newer`: orders that are older or of another site are rejected.
     pub fn yields_to(&self, newer: &Self) -> bool {
         self.placement.incarnation == newer.placement.incarnation && self.revision < newer.revision
     }
 
-    /// Whether `given` is to be written over this one: it is not where it is an older one of the same site.
+    /// Whether `given` may overwrite this one: it may not where it is an older one of the same site.
     pub fn is_replaced_by(&self, given: &Self) -> bool {
         !given.yields_to(self)
     }
 }
 
-/// Where sockets and state files of what runs on a server lie: on a file system that vanishes with it.
+/// Directory of the sockets and state files of a server's processes, on a file system that is gone when the server is off.
 pub const RUN: &str = "/run/gaiola";
 
 /// Reads a JSON file.

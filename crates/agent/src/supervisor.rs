@@ -1,4 +1,4 @@
-//! Keeps the processes of a server as they are wanted: starts, adopts, starts again with back-off, stops.
+//! Keeps the wanted processes of a server running: starts, adopts, restarts with back-off, stops.
 
 use crate::state::{RUN, read_json, write_json};
 use gaiola_os::process::{self, Exit, Identity, Launch, Process};
@@ -11,12 +11,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// The longest wait before a process that keeps ending is started again.
+/// Longest wait before a process that keeps exiting is restarted.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-/// A process that ran this long is started again at once.
+/// A process that ran this long is restarted at once.
 const SETTLED: Duration = Duration::from_secs(5);
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(200);
-/// Between two looks whether what a process has started has ended too.
+/// Poll interval for the end of a stopped process's descendants.
 const GROUP_LOOK: Duration = Duration::from_millis(20);
 
 /// A process that is wanted.
@@ -24,13 +24,13 @@ const GROUP_LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Wanted {
     /// How it is started.
     pub launch: Launch,
-    /// Between SIGTERM and SIGKILL.
+    /// Time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// Whether it is started again when it ends by itself.
+    /// Whether it is restarted when it exits by itself.
     pub restart: bool,
 }
 
-/// A process that ended; sent to the agent's loop, which hands it to [`Supervisor::ended`].
+/// A process that ended; sent to the agent's loop, which passes it to [`Supervisor::ended`].
 #[derive(Debug)]
 pub(super) struct Ended {
     name: String,
@@ -50,23 +50,23 @@ impl Ended {
     }
 }
 
-/// How one process does.
+/// The state of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     /// It runs.
     Running,
-    /// It ended by itself, this is how; it may be started again.
+    /// It exited by itself, in this way; it may be restarted.
     Down(String),
-    /// It was told to stop and has not ended.
+    /// It was sent SIGTERM and has not ended.
     Stopping,
 }
 
 struct Supervised {
     wanted: Wanted,
     state: State,
-    /// How often it ended by itself since it was first wanted,
+    /// How often it exited by itself since it was first wanted,
     restarts: u32,
-    /// and how often of late without having run for long.
+    /// and how often in a row after a short run.
     quick: u32,
 }
 
@@ -79,7 +79,7 @@ enum State {
         start_at: Option<Instant>,
         why: String,
     },
-    /// `leads`: the process itself still lives, and not only what it has started.
+    /// `leads`: the process itself is still alive, not only its descendants.
     Stopping {
         process: Rc<Process>,
         kill_at: Instant,
@@ -87,7 +87,7 @@ enum State {
     },
 }
 
-/// What is written to disk, so that the next agent adopts what runs.
+/// What is written to disk, so that the next agent can adopt the processes.
 #[derive(Serialize, Deserialize)]
 struct Record {
     identity: Identity,
@@ -102,7 +102,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Adopts what an earlier agent on this server has left running.
+    /// Adopts the processes that an earlier agent on this server has left running.
     pub(super) fn adopt(ended: mpsc::UnboundedSender<Ended>) -> Self {
         Self::adopt_from(Path::new(RUN).join("processes.json"), ended)
     }
@@ -132,7 +132,7 @@ impl Supervisor {
         supervisor
     }
 
-    /// Makes the processes what is wanted: starts the missing, stops the rest. Repeating it does no harm.
+    /// Moves the processes towards `wanted`: starts the missing, stops the rest. Repeating it does no harm.
     pub(super) fn reconcile(&mut self, wanted: &BTreeMap<String, Wanted>) {
         let now = Instant::now();
         let names: Vec<String> = self.processes.keys().cloned().collect();
@@ -164,7 +164,7 @@ impl Supervisor {
         self.tick();
     }
 
-    /// How a process is treated may change while it runs; how it was started may not.
+    /// The handling of a process may change while it runs; its launch may not.
     fn take_over(&mut self, name: &str, wanted: &Wanted) {
         if let Some(supervised) = self.processes.get_mut(name) {
             supervised.wanted = wanted.clone();
@@ -193,7 +193,7 @@ impl Supervisor {
         }
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// When [`tick`](Self::tick) is due next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.processes
             .values()
@@ -206,13 +206,13 @@ impl Supervisor {
             .min()
     }
 
-    /// Whether a process ended that nobody told to.
+    /// Whether a process exited without having been stopped.
     pub(super) fn is_unexpected(&self, ended: &Ended) -> bool {
         let supervised = self.processes.get(&ended.name);
         supervised.is_some_and(|supervised| matches!(&supervised.state, State::Running { process, .. } if process.identity() == ended.identity))
     }
 
-    /// Takes note of a process that has ended.
+    /// Records that a process has ended.
     pub(super) fn ended(&mut self, ended: Ended) {
         let Some(supervised) = self.processes.get_mut(&ended.name) else {
             return;
@@ -236,7 +236,7 @@ impl Supervisor {
                     why: ended.exit.to_string(),
                 };
             }
-            // A shell that was told to stop is gone at once; what it runs may still have requests to end.
+            // A shell ends at once on SIGTERM; its children may still have requests in flight.
             State::Stopping {
                 process, kill_at, ..
             } if process.identity() == ended.identity => {
@@ -252,7 +252,7 @@ impl Supervisor {
         self.record();
     }
 
-    /// How a process does; `None` where it is neither wanted nor running.
+    /// The state of a process; `None` where it is neither wanted nor running.
     pub(super) fn condition(&self, name: &str) -> Option<Condition> {
         Some(match &self.processes.get(name)?.state {
             State::Running { .. } => Condition::Running,
@@ -261,21 +261,21 @@ impl Supervisor {
         })
     }
 
-    /// How a process was started that runs and was not told to stop.
+    /// How a running process was started, unless it is being stopped.
     pub(super) fn running_as(&self, name: &str) -> Option<&Launch> {
         let supervised = self.processes.get(name)?;
         let runs = matches!(supervised.state, State::Running { .. });
         runs.then_some(&supervised.wanted.launch)
     }
 
-    /// How often a process ended by itself since it was first wanted.
+    /// How often a process exited by itself since it was first wanted.
     pub(super) fn restarts(&self, name: &str) -> u32 {
         self.processes
             .get(name)
             .map_or(0, |supervised| supervised.restarts)
     }
 
-    /// How often each process ended by itself.
+    /// How often each process exited by itself.
     pub(super) fn all_restarts(&self) -> Vec<(String, u32)> {
         self.processes
             .iter()
@@ -283,7 +283,7 @@ impl Supervisor {
             .collect()
     }
 
-    /// Names and pids of what runs.
+    /// Names and pids of the running processes.
     pub(super) fn running(&self) -> impl Iterator<Item = (&str, u32)> {
         self.processes
             .iter()
@@ -295,7 +295,7 @@ impl Supervisor {
             })
     }
 
-    /// Whether nothing runs any more.
+    /// Whether no process runs any more.
     pub(super) fn is_empty(&self) -> bool {
         self.running().next().is_none()
     }
@@ -325,7 +325,7 @@ impl Supervisor {
         let (ended, watched, name) = (self.ended.clone(), Rc::clone(&process), name.to_string());
         tokio::task::spawn_local(async move {
             let exit = watched.ended().await.unwrap_or(Exit::Unknown);
-            // The agent's loop is gone only when the agent ends.
+            // The receiver, the agent's loop, is gone only when the agent ends.
             let _ = ended.send(Ended {
                 name,
                 identity: watched.identity(),
@@ -359,7 +359,7 @@ impl Supervisor {
         }
     }
 
-    /// Writes down what runs. Where that fails the next agent starts what it cannot adopt, and says so.
+    /// Writes the running processes to disk. On a failure the next agent starts what it cannot adopt, and reports it.
     fn record(&self) {
         let records: BTreeMap<&str, Record> = self
             .processes
@@ -381,7 +381,7 @@ impl Supervisor {
     }
 }
 
-/// `quick`: how often in a row a process ended without having run for long.
+/// `quick`: how often in a row a process exited after a short run.
 fn backoff(quick: u32) -> Duration {
     match quick {
         0 => Duration::ZERO,

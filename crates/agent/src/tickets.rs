@@ -1,5 +1,5 @@
-//! The keys that session tickets are sealed with, the same on all balancers, so that a client resumes its session at
-//! whichever of them it comes to. The conductor makes a new one now and then.
+//! The keys of session tickets, the same on all balancers, so that a client can resume its session at any of them. The
+//! conductor makes a new one at intervals.
 
 use gaiola_core::tickets;
 use gaiola_model::Placement;
@@ -8,7 +8,7 @@ use gaiola_store::view::{Keys, View};
 use gaiola_store::{Expected, Store, StoreError, Term, Txn, to_json};
 use std::time::SystemTime;
 
-/// Has the store hold a key that is young enough, where the site speaks TLS.
+/// Renews the key in the store when it is too old, where the site speaks TLS.
 pub(super) async fn renew(
     store: &Store,
     keys: &Keys,
@@ -35,7 +35,7 @@ pub(super) async fn renew(
         .expect(&key, at)
         .put(&key, to_json(&key, &new)?, None);
     match store.commit(&txn).await {
-        // It was renewed before, and is told in a moment.
+        // Another conductor renewed it; the watch delivers it shortly.
         Ok(_) | Err(StoreError::CompareAndSwap { .. }) => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,6 +1,6 @@
-//! A small HTTP/1.1 client for our own side of the house: etcd, Patroni, agents and control sockets.
+//! A small HTTP/1.1 client for the site's own services: etcd, Patroni, agents and control sockets.
 //!
-//! Not for the data plane. Every wait has a deadline, every body a bound, and one idle connection an address is kept.
+//! Not for the data plane. Every wait has a deadline, every body a limit, and one idle connection per address is kept.
 
 mod connection;
 mod error;
@@ -25,11 +25,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most bytes of an answer's body, and of one line of a stream.
+/// Longest response body, and longest line of a stream, in bytes.
 pub const MAX_BODY: usize = 16 << 20;
-/// Most idle connections over all targets; the one that was idle longest goes first.
+/// The most idle connections over all targets; beyond that the one that was idle longest is closed.
 const MAX_IDLE: usize = 64;
-/// An idle connection that was not used for this long is not used again.
+/// An idle connection that was unused for this long is not reused.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Where a request goes.
@@ -68,7 +68,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// What is asked.
+/// An HTTP request.
 #[derive(Clone, Debug)]
 pub struct Request {
     method: Method,
@@ -105,7 +105,7 @@ impl Request {
         self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
-    /// The same with one header more.
+    /// The same with one more header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -134,7 +134,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.
@@ -144,7 +144,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// The body as text, for people; what is not UTF-8 is replaced.
+    /// The body as text for people; invalid UTF-8 is replaced.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -171,7 +171,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client that speaks TLS by `tls`; without one it refuses [`Target::Tls`].
+    /// A client that speaks TLS with `tls`; without it, it rejects [`Target::Tls`].
     pub fn new(tls: Option<Arc<ClientConfig>>) -> Self {
         Self {
             tls,
@@ -179,10 +179,10 @@ impl Client {
         }
     }
 
-    /// Sends `request` and reads the whole answer, whatever its status; all within `timeout`.
+    /// Sends `request` and reads the whole response, whatever its status; all within `timeout`.
     ///
-    /// It is sent once. Only where the server has closed an idle connection before anything was written to it, a new
-    /// connection is tried.
+    /// It is sent once. Only where the server closed an idle connection before anything was written to it, a new connection is
+    /// tried.
     pub async fn request(
         &self,
         target: &Target,
@@ -203,7 +203,7 @@ impl Client {
         }
     }
 
-    /// Sends `request` and hands over its body as it comes; `timeout` is for the answer's head alone.
+    /// Sends `request` and streams the response's body; `timeout` is for its head alone.
     pub async fn stream(
         &self,
         target: &Target,
@@ -228,7 +228,7 @@ impl Client {
         }
     }
 
-    /// The head of the answer, over an idle connection where there is one.
+    /// Sends the request and reads the response's head, over an idle connection where there is one.
     async fn send(
         &self,
         target: &Target,

@@ -1,7 +1,7 @@
-//! The site's own certificate authority, and TLS in both directions by it alone.
+//! The site's own certificate authority, and mutual TLS with it alone.
 //!
 //! Every server has one directory with `ca.pem`, `cert.pem` and `key.pem`; etcd, Patroni, libpq and our own processes
-//! all read these three files. One certificate serves both as a server's and as a client's.
+//! all read these three files. One certificate is both the server and the client certificate.
 
 mod certificate;
 mod files;
@@ -33,14 +33,14 @@ pub enum PkiError {
     /// A file could not be read or written.
     #[error("cannot {doing} {}", path.display())]
     File {
-        /// `read`, `write`.
+        /// `read` or `write`.
         doing: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
-    /// The authority's certificate is there and its key is not, so nothing can be issued that servers would trust.
+    /// The authority's certificate exists without its key, so no certificate that servers trust can be issued.
     #[error("{} is there, but its key {} is not: restore it, or remove both and start anew", cert.display(), key.display())]
     KeyLost {
         /// The certificate.
@@ -48,15 +48,15 @@ pub enum PkiError {
         /// The key.
         key: PathBuf,
     },
-    /// A key or certificate could not be made or understood.
+    /// A key or certificate could not be generated or parsed.
     #[error("cannot make or read the certificate of {name}")]
     Certificate {
-        /// Whose.
+        /// The name of its owner.
         name: String,
         /// Why.
         source: rcgen::Error,
     },
-    /// A PEM file holds no such thing.
+    /// A PEM file does not contain the expected item.
     #[error("{} is not a PEM file of what it should hold", path.display())]
     Pem {
         /// The file.
@@ -64,7 +64,7 @@ pub enum PkiError {
         /// Why.
         source: rustls::pki_types::pem::Error,
     },
-    /// The files of a directory do not make a TLS configuration.
+    /// The files of a directory are no valid TLS configuration.
     #[error("the certificates in {} cannot be used", dir.display())]
     Tls {
         /// The directory.
@@ -77,9 +77,9 @@ pub enum PkiError {
 /// What [`Authority::issue`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Issued {
-    /// New files stand, owned by the calling user.
+    /// New files were written, owned by the calling user.
     Anew,
-    /// What was there is good and was left as it was.
+    /// The existing files are good and were kept.
     Kept,
 }
 
@@ -91,22 +91,22 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// The authority that stands in `dir`, which is made with mode 0700 where it is missing.
+    /// The authority in `dir`, a directory that is made with mode 0700 where it is missing.
     pub fn create_or_load(dir: &Path) -> Result<Self, PkiError> {
         let (cert, key) = (dir.join(CA), dir.join(CA_KEY));
         match (cert.exists(), key.exists()) {
             (true, true) => Self::load(&cert, &key),
             (true, false) => Err(PkiError::KeyLost { cert, key }),
-            // The certificate is written last: a key alone is what a crash has left.
+            // The certificate is written last: a key alone is left over from a crash.
             (false, _) => Self::create(dir),
         }
     }
 
     /// Writes `ca.pem`, `cert.pem` and `key.pem` (mode 0600) of the server `name` into `dir`.
     ///
-    /// The certificate is for `addresses` and 127.0.0.1, with `name` as its common name. There is no DNS name in it:
-    /// nothing here goes by one, and Patroni's HTTP library needs one module more to read it. Files that are whole, by
-    /// this authority, for these names, and not about to expire are left alone, so it may be called at every start.
+    /// The certificate is for `addresses` and 127.0.0.1, with `name` as its common name. It has no DNS name: nothing here uses
+    /// one, and Patroni's HTTP library would need another module to read it. Files that are complete, from this authority, for
+    /// these names, and not about to expire are left alone, so this may be called at every start.
     pub fn issue(&self, name: &str, addresses: &[IpAddr], dir: &Path) -> Result<Issued, PkiError> {
         let wanted = Names::new(name, addresses);
         if self.is_good(&wanted, dir) {
@@ -159,7 +159,7 @@ impl Authority {
         })
     }
 
-    /// Whether the files in `dir` are by this authority, belong together, and will do for another while.
+    /// Whether the files in `dir` are from this authority, match each other, and will be valid for a while.
     fn is_good(&self, wanted: &Names, dir: &Path) -> bool {
         read(&dir.join(CA)).is_ok_and(|ca| ca == self.certificate)
             && client_config(dir).is_ok()
@@ -170,7 +170,7 @@ impl Authority {
     }
 }
 
-/// TLS of a client that shows the certificate in `dir` and trusts servers of its authority only. Speaks HTTP/1.1.
+/// TLS of a client that presents the certificate in `dir` and trusts only servers of its authority. Speaks HTTP/1.1.
 pub fn client_config(dir: &Path) -> Result<Arc<ClientConfig>, PkiError> {
     let failed = |source| PkiError::Tls {
         dir: dir.into(),
@@ -186,7 +186,7 @@ pub fn client_config(dir: &Path) -> Result<Arc<ClientConfig>, PkiError> {
     Ok(Arc::new(config))
 }
 
-/// TLS of a server that shows the certificate in `dir` and turns away clients that show none of its authority.
+/// TLS of a server that presents the certificate in `dir` and rejects clients without one of its authority.
 pub fn server_config(dir: &Path) -> Result<Arc<ServerConfig>, PkiError> {
     let failed = |source| PkiError::Tls {
         dir: dir.into(),

@@ -1,5 +1,5 @@
-//! The operating system, and what every process has of it: its error output, and a place to be asked how it is. The only crate
-//! where `unsafe` is allowed, each block with its reason.
+//! The operating system, and what every process needs of it: its error output, and a server for status requests. The only
+//! crate where `unsafe` is allowed, each block with its reason.
 #![allow(unsafe_code)]
 
 pub mod namespace;
@@ -16,7 +16,7 @@ pub mod skip;
 pub mod socket;
 pub mod stderr;
 
-/// An error and all that caused it, on one line.
+/// An error and its causes, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! Namespaces: held by processes only, so that nothing stays when they are gone.
+//! Namespaces, held by processes only: when the processes are gone, nothing remains.
 
 use super::process::{die_with_parent, keep_capabilities_over_exec};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
@@ -12,9 +12,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 
-/// Enters a user namespace in which our own uid is mapped to itself and we hold every capability, also over `exec`.
+/// Enters a user namespace that maps our uid to itself and gives us every capability, also after `exec`.
 ///
-/// The process must have one thread only.
+/// The process must be single-threaded.
 ///
 /// # Errors
 /// Where the kernel refuses user namespaces.
@@ -27,10 +27,10 @@ pub fn enter_user_namespace() -> io::Result<()> {
     keep_capabilities_over_exec()
 }
 
-/// Enters a network namespace of our own. Sockets that were opened before stay where they were.
+/// Enters a new network namespace. Sockets opened before stay in the old one.
 ///
 /// # Errors
-/// Where we may not.
+/// Where that is not permitted.
 pub fn enter_network_namespace() -> io::Result<()> {
     unshare(UnshareFlags::NEWNET)
 }
@@ -43,7 +43,7 @@ pub struct Pid1 {
 }
 
 impl Pid1 {
-    /// Its pid as we see it.
+    /// Its pid in our namespace.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -70,8 +70,8 @@ pub fn spawn_pid_1(mut command: Command) -> io::Result<Pid1> {
     }
     let (alive, dropped) = mpsc::channel::<Infallible>();
     let (started, start) = mpsc::channel();
-    // A thread of its own, since there is no way back into the PID namespace of before without privilege over it: the
-    // next child of this thread would stand inside the server. The server dies with the thread that started it.
+    // A thread of its own: without privilege over the old PID namespace there is no way back into it, and this thread's next
+    // child would be inside the server. The server dies with the thread that started it.
     std::thread::Builder::new()
         .name("server".into())
         .spawn(move || {
@@ -86,10 +86,10 @@ pub fn spawn_pid_1(mut command: Command) -> io::Result<Pid1> {
     Ok(Pid1 { pid, _alive: alive })
 }
 
-/// Makes the calling thread enter all namespaces of a process; its children are then in that PID namespace.
+/// Moves the calling thread into all namespaces of a process; its children are then in that PID namespace.
 ///
 /// # Errors
-/// Where the process is gone, or we may not.
+/// Where the process is gone, or it is not permitted.
 pub fn join(pid: u32, user_namespace: bool) -> io::Result<()> {
     let pidfd = pidfd(pid)?;
     if user_namespace {
@@ -107,11 +107,11 @@ pub fn join(pid: u32, user_namespace: bool) -> io::Result<()> {
     )?)
 }
 
-/// Makes the calling thread enter the network namespace of a process, and no other of its namespaces but, where asked,
-/// the user namespace that gives the right to.
+/// Moves the calling thread into the network namespace of a process, and into no other but, on request, the user namespace
+/// that permits it.
 ///
 /// # Errors
-/// Where the process is gone, or we may not.
+/// Where the process is gone, or it is not permitted.
 pub fn join_network(pid: u32, user_namespace: bool) -> io::Result<()> {
     let pidfd = pidfd(pid)?;
     if user_namespace {
@@ -134,10 +134,10 @@ fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(pid, flags)?)
 }
 
-/// Within a new server: its own `/proc` and an empty `/run` that vanishes with it.
+/// Within a new server: mounts its own `/proc`, and an empty `/run` that is gone when the server is.
 ///
 /// # Errors
-/// Where a mount is refused.
+/// Where the kernel rejects a mount.
 pub fn mount_server_folders() -> io::Result<()> {
     make_mounts_private()?;
     mount_proc()?;
@@ -151,10 +151,10 @@ pub fn mount_server_folders() -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts the `/proc` of the PID namespace that we are pid 1 of.
+/// Mounts the `/proc` of the PID namespace in which we are pid 1.
 ///
 /// # Errors
-/// Where the mount is refused.
+/// Where the kernel rejects the mount.
 pub fn mount_proc() -> io::Result<()> {
     Ok(mount(
         "proc",
@@ -172,15 +172,15 @@ fn make_mounts_private() -> io::Result<()> {
     )?)
 }
 
-/// Names the host within its UTS namespace.
+/// Sets the host name of the UTS namespace.
 ///
 /// # Errors
-/// Where we may not.
+/// Where that is not permitted.
 pub fn set_host_name(name: &str) -> io::Result<()> {
     Ok(rustix::system::sethostname(name.as_bytes())?)
 }
 
-/// Lets everybody in this network namespace bind every port.
+/// Lets every user in this network namespace bind every port.
 ///
 /// # Errors
 /// Where the kernel has no such setting.
@@ -188,10 +188,10 @@ pub fn allow_low_ports() -> io::Result<()> {
     std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
 }
 
-/// Whether user namespaces can be had; the reason in words where they cannot.
+/// Whether user namespaces are available.
 ///
 /// # Errors
-/// Says which setting forbids them.
+/// Names the setting that forbids them, in words.
 pub fn user_namespaces_allowed() -> Result<(), String> {
     let refuses = |path: &str, refusal: &str| {
         std::fs::read_to_string(path).is_ok_and(|text| text.trim() == refusal)
@@ -215,6 +215,6 @@ pub fn user_namespaces_allowed() -> Result<(), String> {
 }
 
 fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: unsharing is unsound only with FILES, which closes descriptors that Rust believes open; it is never asked for here.
+    // SAFETY: unsharing is unsound only with FILES, which closes descriptors that Rust believes open; no caller passes it.
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }

@@ -1,7 +1,7 @@
 //! Links, addresses and routes of the network namespace that the calling thread is in.
 //!
 //! A [`Netlink`] is a synchronous handle: every call waits for the kernel's answer, at most [`ANSWER_TIMEOUT`], and
-//! an error says what was tried. A handle goes on speaking for the namespace in which it was opened.
+//! an error says what was tried. A handle stays in the namespace in which it was opened.
 
 mod addresses;
 mod links;
@@ -21,10 +21,10 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::io;
 use std::time::Duration;
 
-/// The longest wait for the kernel's answer. It answers within microseconds unless its locks are held.
+/// Timeout of the kernel's answer. It answers within microseconds unless its locks are held.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Something could not be done; the source says why.
+/// An operation failed; the source says why.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {tried}")]
 pub struct NetlinkError {
@@ -81,12 +81,12 @@ impl Netlink {
             })?;
             Self::open()
         };
-        // The thread that entered it goes no further: ours stays where it is.
+        // The spawned thread enters it and ends; the calling thread stays where it is.
         let thread = std::thread::spawn(inside);
         thread.join().expect("nothing in it panics")
     }
 
-    /// Asks for a change and waits until it is done.
+    /// Requests a change and waits until it is done.
     fn change(
         &mut self,
         tried: impl FnOnce() -> String,
@@ -100,7 +100,7 @@ impl Netlink {
             })
     }
 
-    /// Asks for all objects of a kind; `take` gets each.
+    /// Lists all objects of a kind; `take` gets each.
     fn list(
         &mut self,
         tried: impl FnOnce() -> String,
@@ -126,7 +126,7 @@ impl Netlink {
             let datagram = self.receive()?;
             for answer in messages(&datagram) {
                 let (header, payload) = answer?.into_parts();
-                // An answer to an earlier request whose wait had ended.
+                // A late answer to an earlier request that has timed out.
                 if header.sequence_number != self.sequence {
                     continue;
                 }
@@ -173,7 +173,7 @@ impl Netlink {
     }
 }
 
-/// The messages of one datagram; each begins at a multiple of four.
+/// The messages of one datagram; each is aligned to four bytes.
 fn messages(
     datagram: &[u8],
 ) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> + '_ {

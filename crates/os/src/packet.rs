@@ -15,8 +15,8 @@ pub struct GroupSocket {
 }
 
 impl GroupSocket {
-    /// Opens a socket for the IPv4 `protocol` on the interface of this name and number. What it sends comes from
-    /// `source`, reaches `group` only, and carries `ttl`; it does not receive what it sends. Needs `CAP_NET_RAW`.
+    /// Opens a socket for the IPv4 `protocol` on the interface of this name and index. It sends from `source` to `group` only,
+    /// with `ttl`; it does not receive its own packets. Needs `CAP_NET_RAW`.
     pub fn open(
         interface: &str,
         index: u32,
@@ -50,7 +50,7 @@ impl GroupSocket {
         self.socket.send_to(payload, &self.group).map(drop)
     }
 
-    /// The next IPv4 packet, header included; `None` while there is none. What does not fit is cut off.
+    /// The next IPv4 packet, header included; `None` while there is none. A packet larger than the buffer is truncated.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
         match (&self.socket).read(buffer) {
             Ok(length) => Ok(Some(&buffer[..length])),
@@ -73,9 +73,9 @@ pub struct FrameSocket {
 }
 
 impl FrameSocket {
-    /// Opens a socket for frames of this EtherType on the interface of this number. Needs `CAP_NET_RAW`.
+    /// Opens a socket for frames of this EtherType on the interface of this index. Needs `CAP_NET_RAW`.
     pub fn open(index: u32, ethertype: u16) -> io::Result<Self> {
-        // Protocol 0: nothing that arrives is queued for us.
+        // Protocol 0: the socket receives nothing.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
         Ok(Self {
@@ -90,7 +90,7 @@ impl FrameSocket {
     }
 }
 
-/// Copies of the SYNs that arrive for one IPv4 address, beside what TCP makes of them; they can be sent on.
+/// Copies of the SYNs that arrive for one IPv4 address, independent of TCP's own handling; they can be forwarded.
 pub struct SynSocket {
     copies: Socket,
     out: Socket,
@@ -98,8 +98,8 @@ pub struct SynSocket {
 }
 
 impl SynSocket {
-    /// Copies what opens a TCP connection to `address`, an address of this server, from now on. Further copies are lost
-    /// once the socket's buffer is full. Needs `CAP_NET_RAW`.
+    /// From now on copies the SYNs of TCP connections to `address`, an address of this server. Once the socket's buffer is
+    /// full, further copies are lost. Needs `CAP_NET_RAW`.
     pub fn open(interface: &str, address: Ipv4Addr) -> io::Result<Self> {
         let copies = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP))?;
         copies.set_nonblocking(true)?;
@@ -129,7 +129,7 @@ impl SynSocket {
         }
     }
 
-    /// Sends an IPv4 packet, its header included, to whoever has the address now.
+    /// Sends an IPv4 packet, its header included, to the host that has the address now.
     pub fn send(&self, packet: &[u8]) -> io::Result<()> {
         self.out.send_to(packet, &self.address).map(drop)
     }

@@ -1,7 +1,7 @@
 //! A command in a PID namespace of its own, whose end, whatever its cause, ends every process in it at once.
 //!
 //! Pid 1 of the namespace is a fork of the caller that never returns to its code: it gives the command fresh `/proc`
-//! and `/dev/shm`, drops every privilege, starts it, reaps orphans and tells of them. It dies with the caller, by
+//! and `/dev/shm`, drops every privilege, starts it, reaps orphans and reports them. It dies with the caller, by
 //! `PR_SET_PDEATHSIG` and by the end of a pipe; the kernel then ends the rest.
 
 mod init;
@@ -14,35 +14,35 @@ use std::ptr;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// What is run.
+/// The command to run.
 #[derive(Debug)]
 pub struct Command {
     /// The program's path.
     pub program: CString,
-    /// Its arguments, its own name first.
+    /// Its arguments, with argv[0] first.
     pub args: Vec<CString>,
     /// The whole environment, `NAME=value`.
     pub env: Vec<CString>,
-    /// The directory it starts in.
+    /// Its working directory.
     pub dir: CString,
     /// Its standard output and error.
     pub output: File,
-    /// User and group it runs as, with no further group; `None`: as the caller. Capabilities are dropped either way.
+    /// User and group it runs as, without supplementary groups; `None`: the caller's. Capabilities are dropped either way.
     pub owner: Option<(u32, u32)>,
 }
 
-/// Something that pid 1 tells.
+/// An event that pid 1 reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A process that is not the command, but ended up as pid 1's child, has ended.
+    /// An orphan, reparented to pid 1, has ended.
     OrphanEnded,
     /// A process inside sent pid 1 SIGUSR1.
     Poked,
     /// The command could not be started.
     Failed {
-        /// At what.
+        /// The step that failed.
         step: Step,
-        /// The system's error number.
+        /// Its error number.
         errno: i32,
     },
 }
@@ -66,7 +66,7 @@ pub enum Step {
 /// How the command ended, and with it the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this code; 128 and more: by this signal.
+    /// With this exit code; after a signal, 128 plus its number.
     Code(i32),
     /// Pid 1 was killed by this signal.
     Killed(i32),
@@ -85,7 +85,7 @@ pub struct Namespace {
 impl Namespace {
     /// Starts `command`. Needs CAP_SYS_ADMIN in the caller's user namespace.
     ///
-    /// The thread that calls must live as long as the namespace shall.
+    /// The calling thread must live as long as the namespace should.
     pub fn spawn(command: &Command) -> io::Result<Self> {
         let (alive_here, alive_there) = pipe()?;
         let (events_here, events_there) = pipe()?;
@@ -106,7 +106,7 @@ impl Namespace {
         };
         let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
         match init::clone(namespaces)? {
-            // The child has a copy of all that `plan` points to, and only its own thread.
+            // The child has a copy of everything that `plan` points to, and a single thread.
             init::Cloned::Child => init::run(&plan),
             init::Cloned::Parent { pidfd } => Ok(Self {
                 pidfd,
@@ -117,7 +117,7 @@ impl Namespace {
         }
     }
 
-    /// Pid 1 as we number it; `None` once it is gone.
+    /// The pid of pid 1 in our namespace; `None` once it is gone.
     pub fn pid(&self) -> Option<u32> {
         let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
         let text = std::fs::read_to_string(path).ok()?;
@@ -125,7 +125,7 @@ impl Namespace {
         pid.trim().parse().ok()
     }
 
-    /// Sends a signal to pid 1, which hands TERM, INT and HUP on to the command. Nothing happens when it has ended.
+    /// Sends a signal to pid 1, which forwards TERM, INT and HUP to the command. No effect when it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         // SAFETY: the descriptor is ours; there is no siginfo and there are no flags.
         let sent = unsafe {
@@ -146,12 +146,12 @@ impl Namespace {
         }
     }
 
-    /// Ends everything in it at once.
+    /// Kills every process in it at once.
     pub fn kill(&self) -> io::Result<()> {
         self.signal(libc::SIGKILL)
     }
 
-    /// How it ended; `None` while it runs. When this tells an end, no process of the namespace is left.
+    /// How it ended; `None` while it runs. Once it returns an exit, no process of the namespace is left.
     pub fn try_wait(&mut self) -> io::Result<Option<Exit>> {
         if self.ended.is_none() {
             self.ended = self.wait(libc::WNOHANG)?;
@@ -159,10 +159,10 @@ impl Namespace {
         Ok(self.ended)
     }
 
-    /// What pid 1 has told since the last call, without waiting.
+    /// The events that pid 1 reported since the last call; never waits.
     pub fn events(&mut self) -> Vec<Event> {
         let mut bytes = [0; 256];
-        // Nothing to read, or nobody left to tell anything: both are no events.
+        // Nothing to read, and a pipe that is closed, both mean no events.
         let length = self.events.read(&mut bytes).unwrap_or(0);
         decode(&bytes[..length])
     }
@@ -199,7 +199,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         if self.ended.is_none() && self.kill().is_ok() {
-            // Killed, so this wait is short; it leaves no zombie.
+            // It has been killed, so this wait is short; it leaves no zombie.
             let _ = self.wait(0);
         }
     }
@@ -243,7 +243,7 @@ fn decode(mut bytes: &[u8]) -> Vec<Event> {
     }
 }
 
-/// Both ends are closed when a program is executed.
+/// Both ends are close-on-exec.
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: `ends` has room for the two descriptors.
@@ -254,7 +254,7 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
-/// A list for execve, ended by null; it is good for as long as `strings`.
+/// A null-terminated list for execve; valid for as long as `strings`.
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     let all = strings.iter().map(|string| string.as_ptr());
     all.chain([ptr::null()]).collect()
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, Instant};
 
-    /// Whether namespaces can be made here; says so where not.
+    /// Whether namespaces are allowed here; prints a note if not.
     fn allowed() -> bool {
         let allowed = Namespace::spawn(&command("true")).is_ok();
         if !allowed {
@@ -355,7 +355,7 @@ mod tests {
         if !allowed() {
             return;
         }
-        // The first sleep is left to pid 1; the second is the command's own child.
+        // The first sleep becomes an orphan of pid 1; the second is the command's own child.
         let mut namespace = Namespace::spawn(&command("(sleep 0.05 &); sleep 0.4")).unwrap();
         assert_eq!(wait(&mut namespace), Exit::Code(0));
         assert_eq!(namespace.events(), [Event::OrphanEnded]);
@@ -383,7 +383,7 @@ mod tests {
             return;
         }
         let file = tempfile::NamedTempFile::new().unwrap();
-        // Own sessions, deaf to polite signals: the lock falls only when all of them are dead.
+        // Sessions of their own that ignore TERM and HUP: the lock is free only when all of them are dead.
         let script = "trap '' TERM HUP; flock 1; for i in 1 2 3; do setsid sleep 600 & done; echo ready; wait";
         let command = command_to(script, file.reopen().unwrap());
         let namespace = Namespace::spawn(&command).unwrap();

@@ -1,4 +1,4 @@
-//! Processes: started so that they outlive us where they should, found again by pid and start time, watched by pidfd.
+//! Processes: started so that they outlive us where they should, identified by pid and start time, watched by pidfd.
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tokio::io::unix::AsyncFd;
 
-/// A process that cannot be mistaken for another: pids are used again, a pid with its start time is not.
+/// Identifies a process uniquely: pids are reused, a pid with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its pid in our PID namespace.
@@ -21,7 +21,7 @@ pub struct Identity {
     pub start_time: u64,
 }
 
-/// Whom a process runs as.
+/// The user that a process runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// User id.
@@ -30,22 +30,22 @@ pub struct User {
     pub gid: u32,
 }
 
-/// What to start, and how.
+/// A program to start, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// The program; looked up in PATH when it has no slash.
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// Its whole environment: nothing of ours is handed on.
+    /// Its whole environment: nothing is inherited.
     pub env: Vec<(OsString, OsString)>,
     /// Its working directory.
     pub cwd: PathBuf,
-    /// Where its output is appended.
+    /// The log that its output is appended to.
     pub log: PathBuf,
-    /// Whom it runs as; `None`: as we do.
+    /// User it runs as; `None`: the current one.
     pub user: Option<User>,
-    /// Whether it keeps our capabilities. Without, it has none in a user namespace either.
+    /// Whether it keeps our capabilities. Otherwise it has none, even in a user namespace.
     pub privileged: bool,
 }
 
@@ -79,14 +79,14 @@ pub fn launch(launch: &Launch) -> io::Result<Identity> {
         });
     }
     let child = command.spawn()?;
-    // The handle is let go on purpose: the process is watched by pidfd, and reaped by `reap`.
+    // The handle is dropped on purpose: the process is watched by pidfd, and reaped by `reap`.
     identify(child.id())
 }
 
-/// Opens a log for appending, owned by `user`. Parents must exist.
+/// Opens a log for appending, owned by `user`. Its parent directories must exist.
 ///
 /// # Errors
-/// Where it cannot be opened or handed over.
+/// Where it cannot be opened or its owner changed.
 pub fn open_log(path: &Path, user: Option<User>) -> io::Result<File> {
     let log = OpenOptions::new()
         .create(true)
@@ -99,7 +99,7 @@ pub fn open_log(path: &Path, user: Option<User>) -> io::Result<File> {
     Ok(log)
 }
 
-/// Takes the ambient capabilities away, so that the next `exec` has none.
+/// Drops the ambient capabilities, so that the next `exec` has none.
 ///
 /// # Errors
 /// Where the kernel refuses.
@@ -107,7 +107,7 @@ pub fn drop_ambient_capabilities() -> io::Result<()> {
     Ok(rustix::thread::clear_ambient_capability_set()?)
 }
 
-/// Makes every capability we hold survive `exec` (in a user namespace our uid is not 0, so it would not).
+/// Makes our capabilities survive `exec` (in a user namespace our uid is not 0, so they would not).
 ///
 /// # Errors
 /// Where the kernel refuses.
@@ -135,7 +135,7 @@ pub fn die_with_parent() -> io::Result<()> {
     ))?)
 }
 
-/// The identity of a pid that lives now.
+/// The identity of a running process.
 ///
 /// # Errors
 /// `NotFound` where there is no such process.
@@ -146,13 +146,13 @@ pub fn identify(pid: u32) -> io::Result<Identity> {
     Ok(Identity { pid, start_time })
 }
 
-/// Field 22; the name in field 2 may hold blanks and parentheses, so counting begins behind its last one.
+/// Field 22; the name in field 2 may contain blanks and parentheses, so counting starts after the last parenthesis.
 fn start_time(stat: &str) -> Option<u64> {
     let after_name = &stat[stat.rfind(')')? + 1..];
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// A living process that can be signalled and waited for without a race.
+/// A running process that can be signalled and waited for without a race.
 #[derive(Debug)]
 pub struct Process {
     identity: Identity,
@@ -166,7 +166,7 @@ pub enum Exit {
     Status(i32),
     /// By this signal.
     Signal(i32),
-    /// Somebody else reaped it (it was adopted).
+    /// Another process reaped it (it was adopted).
     Unknown,
 }
 
@@ -181,7 +181,7 @@ impl std::fmt::Display for Exit {
 }
 
 impl Process {
-    /// Takes hold of a process; `NotFound` when it is gone or its pid belongs to another one now.
+    /// Opens a process; `NotFound` when it is gone or its pid was reused.
     ///
     /// Must be called within a tokio runtime.
     ///
@@ -203,26 +203,26 @@ impl Process {
         self.identity
     }
 
-    /// Sends a signal; a process that has ended is no error.
+    /// Sends a signal; no error if the process has ended.
     pub fn signal(&self, signal: Signal) {
         let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal);
     }
 
-    /// Sends a signal to its whole process group (it leads one: see [`launch`]), the descendants included.
+    /// Sends a signal to its whole process group, the descendants included (it leads one: see [`launch`]).
     pub fn signal_group(&self, signal: Signal) {
         if let Ok(pid) = to_pid(self.identity.pid) {
             let _ = rustix::process::kill_process_group(pid, signal);
         }
     }
 
-    /// Whether nobody is left of its process group. Meant for a process that has ended itself.
+    /// Whether its process group is empty. Meant for a process that has ended.
     pub fn group_is_empty(&self) -> bool {
         to_pid(self.identity.pid).is_ok_and(|pid| {
             rustix::process::test_kill_process_group(pid) == Err(rustix::io::Errno::SRCH)
         })
     }
 
-    /// Waits until it has ended, and reaps it where it is our child.
+    /// Waits until it has ended, and reaps it if it is our child.
     ///
     /// # Errors
     /// Where the pidfd cannot be polled.
@@ -249,7 +249,7 @@ impl Process {
     }
 }
 
-/// Whether a process of this PID namespace was started with this variable. Those that we may not look into do not count.
+/// Whether a process of this PID namespace was started with this variable. Processes that we may not inspect do not count.
 ///
 /// # Errors
 /// Where `/proc` cannot be read.
@@ -272,7 +272,7 @@ pub fn with_environment(name: &str, value: &str) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Signals a process by pid; one that is gone is no error.
+/// Signals a process by pid; no error if it is gone.
 pub fn signal(pid: u32, signal: Signal) {
     if let Ok(pid) = to_pid(pid) {
         let _ = rustix::process::kill_process(pid, signal);
@@ -286,7 +286,7 @@ fn to_pid(pid: u32) -> io::Result<Pid> {
         .ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Reaps every child that has ended, and tells which; for pid 1.
+/// Reaps every child that has ended, and returns their pids; for pid 1.
 pub fn reap_all() -> Vec<u32> {
     let mut ended = Vec::new();
     while let Ok(Some((pid, _))) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {

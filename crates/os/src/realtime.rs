@@ -1,9 +1,9 @@
-//! Being scheduled in time, where that is allowed.
+//! Real-time scheduling, where it is allowed.
 
 use std::io;
 
-/// Asks for real-time scheduling (SCHED_RR, the lowest priority) of the calling thread; threads and processes that it
-/// starts do not inherit it. `Err`: it is not allowed here, and everything goes on without.
+/// Requests real-time scheduling (SCHED_RR, the lowest priority) for the calling thread; threads and processes that it
+/// starts do not inherit it. `Err`: it is not allowed here, and everything works without.
 pub fn prefer_realtime() -> io::Result<()> {
     let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
     let parameters = libc::sched_param { sched_priority: 1 };

@@ -1,4 +1,4 @@
-//! What the system has left: room on file systems, memory, descriptors. Everything is read, and nothing is judged here.
+//! The system's free resources: room on file systems, memory, descriptors. Everything is only read; nothing is judged here.
 
 use rustix::fs::{CWD, Mode, OFlags};
 use std::collections::BTreeMap;
@@ -10,11 +10,11 @@ use std::path::Path;
 /// A file system's room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Tells it from others.
+    /// Its device number.
     pub device: u64,
     /// Its size in bytes.
     pub total: u64,
-    /// Bytes that those who are not root may still write.
+    /// Bytes that users other than root may still write.
     pub free: u64,
 }
 
@@ -25,18 +25,18 @@ pub struct Process {
     pub pid: u32,
     /// The pid of its session's leader.
     pub session: u32,
-    /// The name of its program, or of its command where it is one of ours.
+    /// The name of its program, or of its subcommand if it is one of our processes.
     pub name: String,
-    /// Bytes that it has for itself.
+    /// Its private memory in bytes.
     pub private: u64,
-    /// How many descriptors it has open, and how many it may; `None`: it may not be known.
+    /// Its open descriptors, and their limit; `None`: not readable.
     pub descriptors: Option<(u64, u64)>,
 }
 
 /// The room of the file system that a path is on.
 ///
 /// # Errors
-/// Where there is no such path, or it cannot be looked at.
+/// Where there is no such path, or it cannot be read.
 pub fn room(path: &Path) -> io::Result<Room> {
     let device = fs::metadata(path)?.dev();
     let all = rustix::fs::statvfs(path)?;
@@ -47,11 +47,10 @@ pub fn room(path: &Path) -> io::Result<Room> {
     })
 }
 
-/// Writes a page to a file in `folder` that has no name and is gone at once. Where a file system has no such files nothing is
-/// tried.
+/// Writes a page to an unnamed file in `folder` that is gone at once. Does nothing where the file system has no unnamed files.
 ///
 /// # Errors
-/// Where it is refused.
+/// Where the write fails.
 pub fn try_to_write(folder: &Path) -> io::Result<()> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR) {
@@ -62,7 +61,7 @@ pub fn try_to_write(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// All memory and what can be had of it, in bytes: the machine's, or our cgroup's where that allows less.
+/// Total and available memory in bytes: the machine's, or our cgroup's where that is less.
 ///
 /// # Errors
 /// Where it cannot be read.
@@ -86,7 +85,7 @@ fn meminfo(text: &str) -> Option<(u64, u64)> {
     ))
 }
 
-/// What our cgroup may use, and what it does without files that can be read again; `None`: there is no limit.
+/// Our cgroup's limit, and its usage without reclaimable file cache; `None`: there is no limit.
 fn cgroup_memory() -> Option<(u64, u64)> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -122,7 +121,7 @@ pub fn system_files() -> io::Result<(u64, u64)> {
 pub fn processes() -> io::Result<Vec<Process>> {
     let entries = fs::read_dir("/proc")?.flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    // One that has ended meanwhile is none.
+    // A process that has ended meanwhile is skipped.
     Ok(pids.filter_map(process).collect())
 }
 
@@ -140,7 +139,7 @@ fn process(pid: u32) -> Option<Process> {
     })
 }
 
-/// Fields 2 and 6 of `/proc/PID/stat`; the name may hold blanks and parentheses.
+/// Fields 2 and 6 of `/proc/PID/stat`; the name may contain blanks and parentheses.
 fn comm_and_session(stat: &str) -> Option<(String, u32)> {
     let (_, named) = stat.split_once('(')?;
     let (comm, rest) = named.rsplit_once(')')?;
@@ -148,7 +147,7 @@ fn comm_and_session(stat: &str) -> Option<(String, u32)> {
     Some((comm.to_string(), session))
 }
 
-/// Resident memory that is neither a file's nor shared; a process without any, such as one that has ended, tells nothing.
+/// Resident memory that is neither of files nor shared; 0 for a process without any, such as one that has ended.
 fn private_bytes(status: &str) -> u64 {
     let mut lines = status.lines();
     let anonymous = lines.find_map(|line| line.strip_prefix("RssAnon:"));
@@ -156,7 +155,7 @@ fn private_bytes(status: &str) -> u64 {
     kilobytes.unwrap_or(0_u64) * 1024
 }
 
-/// The command of a process of this binary: all of them are called alike.
+/// The subcommand of a process of this binary: all of them have the same program name.
 fn own_name(cmdline: &str) -> Option<String> {
     let mut args = cmdline.split('\0');
     let program = args.next()?.rsplit('/').next()?;
@@ -171,7 +170,7 @@ fn open_files_limit(limits: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// Newer systems tell the number as the directory's size.
+/// Newer kernels report the number as the directory's size.
 fn open_descriptors(folder: &Path) -> Option<u64> {
     match fs::metadata(folder).ok()?.size() {
         0 => u64::try_from(fs::read_dir(folder).ok()?.count()).ok(),
@@ -179,7 +178,7 @@ fn open_descriptors(folder: &Path) -> Option<u64> {
     }
 }
 
-/// Of the processes of each name the one that is nearest to its limit; `names` are those of sessions.
+/// For each name, the process that is nearest to its limit; `names` has the names of sessions.
 pub fn nearest_to_limit(
     processes: &[Process],
     names: &BTreeMap<u32, String>,
@@ -191,7 +190,7 @@ pub fn nearest_to_limit(
         };
         let name = names.get(&process.session).unwrap_or(&process.name);
         let (most, of) = nearest.entry(name.clone()).or_insert((open, limit));
-        // Compared as shares.
+        // Compared as fractions of the limit.
         if u128::from(open) * u128::from(*of) > u128::from(*most) * u128::from(limit) {
             (*most, *of) = (open, limit);
         }

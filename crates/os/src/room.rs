@@ -1,39 +1,38 @@
-//! Room for so many connections at a time, where somebody asks how things are or gives orders.
+//! A limit on the connections of a status or control socket.
 //!
-//! Whoever says nothing holds nobody up: when the room is full, the connection that has been quiet for longest is closed
-//! for the one that comes.
+//! Silent clients block nobody: at the limit, the connection that has been idle for longest is closed to admit a new one.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 use tokio::sync::Notify;
 
-/// A room.
+/// Connections up to a limit.
 pub struct Room {
     most: usize,
     inside: RefCell<Vec<Rc<Seat>>>,
-    /// Somebody has left, or is quiet from now on.
+    /// A connection has closed or become idle.
     changed: Notify,
 }
 
-/// A connection, as the room knows it.
+/// State of one connection.
 #[derive(Default)]
 struct Seat {
-    /// `None`: something is done for it, or it has been told to leave.
+    /// `None`: it is being served, or was asked to close.
     quiet_since: Cell<Option<Instant>>,
-    /// Whether it has been told to leave, and is about to.
+    /// Whether it was asked to close and has not closed yet.
     leaves: Cell<bool>,
     leave: Notify,
 }
 
-/// A connection that is inside as long as this is kept.
+/// A connection that counts as open until this is dropped.
 pub struct Guest {
     seat: Rc<Seat>,
     room: Rc<Room>,
 }
 
 impl Room {
-    /// Room for so many.
+    /// Sets the limit.
     pub fn new(most: usize) -> Rc<Self> {
         Rc::new(Self {
             most,
@@ -42,7 +41,7 @@ impl Room {
         })
     }
 
-    /// Lets a connection in, which is quiet at first. Waits only while something is done for all that are inside.
+    /// Admits a connection, which starts idle. Waits only while all open connections are being served.
     pub async fn enter(self: &Rc<Self>) -> Guest {
         while self.inside.borrow().len() >= self.most {
             self.dismiss_quietest();
@@ -74,19 +73,19 @@ impl Room {
 }
 
 impl Guest {
-    /// Something is done for it from now on.
+    /// Marks it as being served.
     pub fn work(&self) {
         self.seat.quiet_since.set(None);
         self.seat.leaves.set(false);
     }
 
-    /// Nothing is done for it any more: it is its turn to say something, or to leave.
+    /// Marks it as idle: the next move is the client's.
     pub fn rest(&self) {
         self.seat.quiet_since.set(Some(Instant::now()));
         self.room.changed.notify_one();
     }
 
-    /// Until it is to leave for another one.
+    /// Returns when it should close for another one.
     pub async fn dismissed(&self) {
         self.seat.leave.notified().await;
     }

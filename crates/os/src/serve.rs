@@ -1,4 +1,4 @@
-//! A small HTTP server for people and programs that ask how things are: bounded, plain, and nothing of the data plane.
+//! A small HTTP server for status requests of people and programs: bounded, plain, and not for the data plane.
 
 use crate::room::Room;
 use bytes::Bytes;
@@ -15,17 +15,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
-/// The longest that a client may take to send a head.
+/// Timeout of a request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
-/// Most connections at a time; for a further one the quietest is closed.
+/// The most connections at a time; for a further one, the longest idle one is closed.
 const CONNECTIONS: usize = 64;
 
-/// What is answered with.
+/// A response's body.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
-/// An answer.
+/// A response.
 pub type Answer = Response<Body>;
 
-/// Answers every connection of a listener by `answer`, for ever. Runs within a `LocalSet`.
+/// Serves every connection of a listener with `answer`, without end. Runs within a `LocalSet`.
 pub async fn tcp<F>(listener: TcpListener, answer: impl Fn(Request<Incoming>) -> F + 'static)
 where
     F: Future<Output = Answer> + 'static,
@@ -56,7 +56,7 @@ where
     }
 }
 
-/// Answers the requests of one connection until either side closes it.
+/// Serves the requests of one connection until either side closes it.
 pub async fn connection<I, F>(stream: I, answer: impl Fn(Request<Incoming>) -> F)
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -71,7 +71,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(16 * 1024);
-    // A client that goes away in the middle is no concern of ours.
+    // A client that disconnects midway is no error.
     let _ = builder.serve_connection(TokioIo::new(stream), served).await;
 }
 
@@ -88,7 +88,7 @@ pub fn text(status: StatusCode, text: impl Into<String>) -> Answer {
     whole(status, "text/plain; charset=utf-8", text.into() + "\n")
 }
 
-/// Figures for Prometheus.
+/// Metrics for Prometheus.
 pub fn metrics(text: String) -> Answer {
     whole(
         StatusCode::OK,
@@ -102,7 +102,7 @@ pub fn not_found() -> Answer {
     text(StatusCode::NOT_FOUND, "no such path")
 }
 
-/// An answer with this body.
+/// A response with this body.
 pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::from(body.into()).boxed_unsync());
     *answer.status_mut() = status;

@@ -1,4 +1,4 @@
-//! Signals as something to be read, for loops that have no runtime.
+//! Signals read from a descriptor, for loops without a runtime.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,8 +10,8 @@ pub struct Termination {
 }
 
 impl Termination {
-    /// Blocks TERM and INT for the calling thread and those it starts from now on, and opens the descriptor that
-    /// becomes readable when one of them comes.
+    /// Blocks TERM and INT for the calling thread and those it starts from now on, and opens the descriptor that becomes
+    /// readable when one of them arrives.
     pub fn block() -> io::Result<Self> {
         let set = termination_set();
         // SAFETY: `set` is initialised, and the old mask is not asked for.
@@ -31,7 +31,7 @@ impl Termination {
         Ok(Self { descriptor })
     }
 
-    /// Whether a signal came since the last call.
+    /// Whether a signal has arrived since the last call.
     pub fn came(&self) -> bool {
         let mut buffer = [0u8; size_of::<libc::signalfd_siginfo>()];
         matches!(rustix::io::read(&self.descriptor, &mut buffer), Ok(1..))
@@ -44,10 +44,10 @@ impl AsFd for Termination {
     }
 }
 
-/// Starts a thread that no signal of the process is delivered to: whoever blocks or handles one does so for the others.
+/// Starts a thread that receives none of the process's signals: a thread that blocks or handles one does so for the others.
 ///
 /// # Errors
-/// Where no thread can be had.
+/// Where no thread can be started.
 pub fn spawn_undisturbed(
     thread: std::thread::Builder,
     run: impl FnOnce() + Send + 'static,
@@ -68,8 +68,8 @@ pub fn spawn_undisturbed(
     spawned
 }
 
-/// Has USR1, USR2 and SIGXFSZ do nothing, which would end the process otherwise: the first two are sent by hand or by whoever
-/// rotates logs, the third by the kernel when a file has grown to the process' limit; writing then fails. Processes that
+/// Makes USR1, USR2 and SIGXFSZ harmless, which would end the process otherwise: the first two are sent by hand or by log
+/// rotation, the third by the kernel when a file has reached the process's size limit; the write then fails. Programs that
 /// are started do not inherit it.
 pub fn outlive_stray_signals() {
     extern "C" fn nothing(_: libc::c_int) {}

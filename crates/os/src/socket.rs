@@ -1,4 +1,4 @@
-//! Sockets, where the runtime's own types do not go far enough.
+//! Sockets, beyond what the runtime's own types offer.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -6,10 +6,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 
-/// Registers a listening socket with the event loop, so that its readiness is known without accepting.
+/// Registers a listening socket with the event loop, so that its readiness is known without an accept.
 ///
 /// # Errors
-/// What the system said.
+/// The system's error.
 pub fn watch(listener: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd stays the same file descriptor and open until it is dropped; nothing changes it through a shared
     // or exclusive reference.
@@ -17,11 +17,11 @@ pub fn watch(listener: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     watched.map_err(io::Error::from)
 }
 
-/// How long ago the peer's kernel last acknowledged anything on this TCP connection, in the steps of the kernel's clock (up
-/// to 10 ms).
+/// Time since the peer's kernel last acknowledged anything on this TCP connection, in ticks of the kernel's clock (up to
+/// 10 ms).
 ///
 /// # Errors
-/// What the system said.
+/// The system's error.
 pub fn since_last_ack(connection: BorrowedFd<'_>) -> io::Result<Duration> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut len = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).expect("a small struct");
@@ -44,11 +44,11 @@ pub fn since_last_ack(connection: BorrowedFd<'_>) -> io::Result<Duration> {
     Ok(Duration::from_millis(info.tcpi_last_ack_recv.into()))
 }
 
-/// Between two looks at what a peer has acknowledged.
+/// Poll interval for the peer's acknowledgements.
 const ACK_POLL: Duration = Duration::from_millis(10);
 
-/// Until the peer's kernel has acknowledged everything that was written to this TCP connection, or nothing more of it for
-/// `silence`: before a reset, which would destroy what is on its way.
+/// Waits until the peer's kernel has acknowledged everything written to this TCP connection, or nothing more of it for
+/// `silence`: call it before a reset, which would discard data in flight.
 pub async fn acknowledged(connection: BorrowedFd<'_>, silence: Duration) {
     let (mut least, mut since) = (usize::MAX, Instant::now());
     loop {
@@ -62,10 +62,10 @@ pub async fn acknowledged(connection: BorrowedFd<'_>, silence: Duration) {
     }
 }
 
-/// Bytes that were written to a TCP connection and that its peer has not acknowledged.
+/// Bytes written to a TCP connection that its peer has not acknowledged.
 ///
 /// # Errors
-/// What the system said.
+/// The system's error.
 fn unacknowledged(connection: BorrowedFd<'_>) -> io::Result<usize> {
     let mut left: libc::c_int = 0;
     // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes one int.

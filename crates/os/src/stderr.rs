@@ -1,8 +1,8 @@
 //! Standard error, which is the log of a process.
 //!
-//! Lines are handed over and written by a thread of their own: a pipe that nobody reads, a terminal that has hung up or
-//! a full disk neither ends nor stops whoever has something to say. What cannot be written, or finds no room, is counted
-//! and dropped; how much is said once writing works again.
+//! A thread of its own writes the lines: a pipe without a reader, a terminal that has hung up or a full disk neither ends nor
+//! blocks the thread that logs. Lines that cannot be written, or do not fit the queue, are counted and dropped; their number
+//! is logged once writing works again.
 
 use crate::signal::spawn_undisturbed;
 use std::io::{self, Write};
@@ -11,28 +11,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes that wait to be written; a line that finds no room is dropped.
+/// Size of the queue, in bytes; a line that does not fit is dropped.
 const ROOM: usize = 256 * 1024;
 
-/// Between two tries to say how much was lost.
+/// Interval between two attempts to log how many lines were lost.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// A process that panics has this long to say why.
+/// Timeout for a panic's message.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 static LINES: Lines = Lines::new();
 
-/// Hands a line over. It never waits; nothing is written before [`start`] or [`flush`] is called.
+/// Queues a line, without waiting; nothing is written before [`start`] or [`flush`] is called.
 pub fn line(text: &str) {
     LINES.push(text.as_bytes());
 }
 
-/// Starts the thread that writes, unless it runs. A process that enters a user namespace does so before.
+/// Starts the writer thread, unless it runs. A user namespace must be entered before, while the process has one thread.
 pub fn start() {
     LINES.start();
 }
 
-/// Waits until everything that was handed over is written or dropped, but no longer than this.
+/// Waits until every queued line is written or dropped, but no longer than `limit`.
 pub fn flush(limit: Duration) {
     LINES.start();
     LINES.flush(limit);
@@ -43,7 +43,7 @@ pub fn lost() -> u64 {
     LINES.lost.load(Ordering::Relaxed)
 }
 
-/// Has panics say why by the same way: the standard library's own words would wait for whoever reads them.
+/// Logs panics through the queue: the standard library's own hook would block on the reader.
 pub fn take_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = std::backtrace::Backtrace::capture();
@@ -57,7 +57,7 @@ pub fn take_panics() {
     }));
 }
 
-/// Takes what a formatter writes: a whole line with each call.
+/// Target of a formatter: each write must be a whole line.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Writer;
 
@@ -72,12 +72,12 @@ impl Write for Writer {
     }
 }
 
-/// Lines on their way.
+/// The queue of lines.
 struct Lines {
     pending: Mutex<Pending>,
-    /// Something waits to be written.
+    /// Signals that the queue is not empty.
     some: Condvar,
-    /// Everything is written.
+    /// Signals that everything is written.
     none: Condvar,
     lost: AtomicU64,
 }
@@ -85,11 +85,11 @@ struct Lines {
 #[derive(Default)]
 struct Pending {
     bytes: Vec<u8>,
-    /// Whether the thread runs.
+    /// Whether the writer thread runs.
     started: bool,
-    /// Whether the thread writes, or is about to say what was lost.
+    /// Whether the writer thread is writing, or about to log what was lost.
     busy: bool,
-    /// Lines that were dropped and not told of yet.
+    /// Dropped lines that were not reported yet.
     untold: u64,
 }
 
@@ -166,7 +166,7 @@ impl Lines {
         }
     }
 
-    /// Waits for lines, or until it is time to say how many were lost: what is to be written, and that number.
+    /// Waits for lines, or until the next report of lost lines is due; returns the bytes to write, and the number lost.
     fn next(&self, failing: bool) -> (Vec<u8>, u64) {
         let mut pending = self.lock();
         pending.busy = false;
@@ -193,17 +193,17 @@ fn count(lines: &[u8]) -> u64 {
     lines.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// Where lines are written.
+/// The destination of the lines.
 pub struct Sink<W> {
     out: W,
     /// Whether the last lines could not be written.
     failing: bool,
-    /// Whether a line was begun and not ended.
+    /// Whether the last line written is incomplete.
     torn: bool,
 }
 
 impl<W: Write> Sink<W> {
-    /// Writes to `out`, which may wait.
+    /// Writes to `out`, which may block.
     pub const fn new(out: W) -> Self {
         Self {
             out,
@@ -217,10 +217,10 @@ impl<W: Write> Sink<W> {
         self.failing
     }
 
-    /// Writes lines. One that was torn before is ended first.
+    /// Writes lines. A line left incomplete before is ended first.
     ///
     /// # Errors
-    /// How many lines were not written whole, and why.
+    /// The number of lines that were not written whole, and why.
     pub fn write(&mut self, lines: &[u8]) -> Result<(), (u64, io::Error)> {
         let mut rest = lines;
         let written = self.end_torn().and_then(|()| self.write_some(&mut rest));
@@ -238,14 +238,14 @@ impl<W: Write> Sink<W> {
         Ok(())
     }
 
-    /// Writes until nothing is left, or no more can be.
+    /// Writes until nothing is left, or no more can be written.
     fn write_some(&mut self, rest: &mut &[u8]) -> io::Result<()> {
         while !rest.is_empty() {
             match self.out.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => *rest = &rest[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Somebody who shares the descriptor does not want to wait; this thread may.
+                // Another holder of the descriptor made it non-blocking; this thread may wait.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     std::thread::sleep(Duration::from_millis(10));
                 }
@@ -262,7 +262,7 @@ mod tests {
     use std::fs::File;
     use std::io::{BufRead as _, BufReader};
 
-    /// A disk with room for so many bytes.
+    /// A disk with a limited number of free bytes.
     struct Disk {
         room: usize,
         written: Vec<u8>,
@@ -303,7 +303,7 @@ mod tests {
         let out = File::from(std::os::fd::OwnedFd::from(write));
         std::thread::spawn(move || LINES.write_for_ever(out));
         let line = [&[b'a'; 1023][..], b"\n"].concat();
-        // Nobody reads, and nobody waits.
+        // Without a reader, no call may block.
         (0..1000).for_each(|_| LINES.push(&line));
         let lost = LINES.lost.load(Ordering::Relaxed);
         assert!(lost > 0);

@@ -1,4 +1,4 @@
-//! One call over several members: who is asked, for how long, and whether the answer is of the store we know.
+//! One call over several members: which one is called, for how long, and whether its answer is from the store we know.
 
 use super::error::MemberError;
 use super::gateway::{Header, Line, Refusal, Reply, code};
@@ -10,39 +10,39 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Pause after every member was asked in vain.
+/// Pause after all members have failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Something to be asked of any member.
+/// A call that any member can answer.
 pub(super) struct Call<'a> {
     /// The gateway's path.
     pub(super) path: &'static str,
-    /// What it is about, for messages: a key, a lease, a member.
+    /// Subject of the call, for messages: a key, a lease, a member.
     pub(super) about: &'a str,
     pub(super) body: Value,
     pub(super) repeat: Repeat,
     pub(super) order: Answers,
 }
 
-/// What may be done when a member may have carried out a call whose answer was lost.
+/// What to do when a member may have carried out a call whose answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// Ask another one: twice is the same as once, or the caller can tell.
+    /// Retry on another member: repeating it changes nothing, or the caller can detect it.
     Freely,
-    /// Give up: twice would be another thing than once.
+    /// Give up: repeating it would change the result.
     OnlyUnsent,
 }
 
-/// Which history an answer may come from.
+/// Which state an answer may be from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answers {
-    /// It knows of everything that was answered before it was asked.
+    /// It includes every write that was acknowledged before the call.
     Linearizable,
     /// One member's own view, which may lag.
     Local,
 }
 
-/// An answer of the store.
+/// A member's answer.
 pub(super) struct Answered<T> {
     pub(super) reply: T,
     /// With `true` an earlier attempt may have been carried out too.
@@ -50,9 +50,9 @@ pub(super) struct Answered<T> {
 }
 
 enum Failure {
-    /// The store has decided.
+    /// The store has decided: no other member is tried.
     Final(StoreError),
-    /// Another member may do.
+    /// This member failed; another one may answer.
     Member(MemberError),
 }
 
@@ -66,7 +66,7 @@ impl Store {
         })
     }
 
-    /// Asks members until one answers; the last one is asked before [`super::Settings::deadline`] is over.
+    /// Tries members until one answers; the last try begins before [`super::Settings::deadline`] has passed.
     pub(super) async fn call<T: Reply>(&self, call: &Call<'_>) -> Result<Answered<T>, StoreError> {
         let begun = Instant::now();
         let seen = self.0.revision.load(Ordering::Relaxed);
@@ -109,7 +109,7 @@ impl Store {
         }
     }
 
-    /// Asks one member once.
+    /// Calls one member once.
     pub(super) async fn ask_member<T: Reply>(
         &self,
         target: &Target,
@@ -130,8 +130,8 @@ impl Store {
         }
     }
 
-    /// Refuses an answer of another store, or of an older state of this one. `seen` is the revision that was known
-    /// before the call was sent.
+    /// Rejects an answer of another store, or of an older state of this one. `seen` is the highest revision known before the
+    /// call was sent.
     pub(super) fn check(
         &self,
         header: &Header,
@@ -155,7 +155,7 @@ impl Store {
                 "it was cluster {was:016x}, and cluster {is:016x} answers now"
             )));
         }
-        // The answers of membership calls carry no revision.
+        // The answers of membership calls may have no revision.
         if answers == Answers::Linearizable && header.revision != 0 && header.revision < seen {
             let is = header.revision;
             return Err(StoreError::Gone(format!(
@@ -168,7 +168,7 @@ impl Store {
         Ok(())
     }
 
-    /// Asks the others first from now on.
+    /// Moves this member to the end of the order.
     pub(super) fn put_last(&self, target: &Target) {
         let mut endpoints = self
             .0
@@ -180,7 +180,7 @@ impl Store {
         }
     }
 
-    /// Asks this member first from now on. Those before it have just failed; they keep their order, at the end.
+    /// Moves this member to the front of the order. Those before it have just failed; they keep their order, at the end.
     fn prefer(&self, target: &Target) {
         let mut endpoints = self
             .0
@@ -219,7 +219,7 @@ impl Store {
     }
 }
 
-/// Reads an answer with status 200: the reply itself, or that of a stream's only line, or an error all the same.
+/// Reads an answer with status 200: the reply itself, that of a stream's only line, or an error despite the status.
 fn read<T: Reply>(body: &[u8]) -> Result<Line<T>, serde_json::Error> {
     #[derive(serde::Deserialize)]
     struct Peek {

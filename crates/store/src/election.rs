@@ -1,10 +1,10 @@
-//! One leader at a time: a key under a lease, taken by compare-and-swap, whose creation fences what its holder writes.
+//! One leader at a time: a key under a lease, acquired by compare-and-swap, whose creation revision fences the holder's writes.
 
 use super::{Expected, LeaseId, Revision, Store, StoreError};
 
 /// The time during which one candidate leads.
 ///
-/// A lease is no proof of being alone: only a write through [`super::Txn::within`] is refused once the term is over.
+/// A lease does not prove exclusiveness: only a write through [`super::Txn::within`] is rejected once the term is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
     /// The key of the election.
@@ -13,10 +13,10 @@ pub struct Term {
     pub created: Revision,
 }
 
-/// Who leads.
+/// The current leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leader {
-    /// What the candidate calls itself.
+    /// The candidate's name.
     pub who: String,
     /// Its lease.
     pub lease: Option<LeaseId>,
@@ -24,9 +24,9 @@ pub struct Leader {
     pub term: Term,
 }
 
-/// Takes the key `key` for `who` if nobody has it. `None`: somebody else leads.
+/// Acquires the key `key` for `who` if it is free. `None`: another candidate leads.
 ///
-/// Calling it again during the own term (the same `who` and `lease`) gives the same term.
+/// Repeating the call during one's own term (the same `who` and `lease`) returns the same term.
 pub async fn campaign(
     store: &Store,
     key: &str,
@@ -48,7 +48,7 @@ pub async fn campaign(
     }
 }
 
-/// Who leads now; `None`: nobody.
+/// The current leader; `None` if there is none.
 pub async fn leader(store: &Store, key: &str) -> Result<Option<Leader>, StoreError> {
     Ok(store.get(key).await?.map(|item| Leader {
         who: String::from_utf8_lossy(&item.value).into_owned(),

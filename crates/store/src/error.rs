@@ -1,23 +1,23 @@
-//! What can go wrong with the store, in words of the store.
+//! Errors of the store, in the store's terms.
 
 use super::{Expected, LeaseId, Revision};
 use gaiola_net::client::ClientError;
 use std::time::Duration;
 
-/// Why the store did not do it.
+/// Why the store did not carry out an operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else changed a key in between: read it again and decide again.
+    /// Another writer changed a key in between: read it again and decide again.
     #[error("cannot change {key}, which was to be {expected} and is {}", Expected::from(*found))]
     CompareAndSwap {
         /// The key.
         key: String,
-        /// How it was to be.
+        /// The expected state.
         expected: Expected,
         /// When it was last changed; `None`: it does not exist.
         found: Option<Revision>,
     },
-    /// The writer is not the leader any more.
+    /// The writer is no longer the leader.
     #[error("the term that began at revision {term} under {key} is over")]
     Fenced {
         /// The key of the election.
@@ -31,32 +31,32 @@ pub enum StoreError {
     /// No member answered in time: no quorum, no network, or every member is down.
     #[error("no member of the store carried out {what} within {waited:?}")]
     Unreachable {
-        /// What was tried.
+        /// The attempted operation.
         what: String,
-        /// For how long.
+        /// How long it was tried.
         waited: Duration,
-        /// With `true` it may have been carried out all the same, or may yet be.
+        /// With `true` it may have been carried out nevertheless, or may still be.
         maybe_done: bool,
-        /// What the last member said or did.
+        /// The last member's error.
         source: Box<MemberError>,
     },
-    /// It is another store than before, or an older state of it. Not an empty store: nothing may be concluded from it.
+    /// It is another store than before, or an older state of it. Not an empty store: this says nothing about the data.
     #[error("the store is gone: {0}")]
     Gone(String),
-    /// etcd understood and refused.
+    /// etcd understood the request and rejected it.
     #[error("the store refused {what}: {message}")]
     Refused {
-        /// What was tried.
+        /// The attempted operation.
         what: String,
         /// etcd's words.
         message: String,
         /// gRPC's code.
         code: u32,
     },
-    /// The revision asked for was compacted away.
+    /// The requested revision was compacted.
     #[error("revision {0} of the store was compacted")]
     Compacted(Revision),
-    /// A value is not the JSON that it should be.
+    /// A value is not the expected JSON.
     #[error("the value of {key} is not what it should be")]
     Json {
         /// Its key.
@@ -66,18 +66,18 @@ pub enum StoreError {
     },
 }
 
-/// Whether these are etcd's words of a learner that was asked what only voters do. Nothing of it was done.
+/// Whether this is etcd's message of a learner that got a request for voters. Nothing of it was carried out.
 pub(super) fn is_learners(message: &str) -> bool {
     message.contains("not supported for learner")
 }
 
-/// Why one member did not do it. Another one may.
+/// Why one member did not carry out a call. Another one may.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
-    /// It could not be asked, or did not answer.
+    /// The request failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// It cannot now: it has no leader, is a learner, or gave up waiting.
+    /// It cannot at the moment: it has no leader, is a learner, or timed out.
     #[error("{member} cannot: {message}")]
     Unavailable {
         /// The member.
@@ -85,12 +85,12 @@ pub enum MemberError {
         /// etcd's words.
         message: String,
     },
-    /// It answered what etcd does not answer.
+    /// Its response is not etcd's.
     #[error("{member} answered what cannot be understood: {text}")]
     Malformed {
         /// The member.
         member: String,
-        /// The answer's beginning.
+        /// The beginning of the response.
         text: String,
         /// Why.
         source: serde_json::Error,
@@ -98,7 +98,7 @@ pub enum MemberError {
 }
 
 impl MemberError {
-    /// Whether the member may have done it all the same.
+    /// Whether the member may have carried it out nevertheless.
     pub(super) fn maybe_done(&self) -> bool {
         match self {
             Self::Client(error) => error.was_sent(),

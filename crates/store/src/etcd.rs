@@ -1,4 +1,4 @@
-//! The members themselves: which etcd is installed, how a member is started, and how one grows into three.
+//! The members themselves: which etcd is installed, how a member is started, and how one member grows into three.
 
 mod growth;
 mod program;
@@ -15,14 +15,14 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// Port on which clients are served.
+/// Port for clients.
 pub const CLIENT_PORT: u16 = 2379;
-/// Port on which members speak with each other.
+/// Port for the other members.
 pub const PEER_PORT: u16 = 2380;
-/// Bytes after which etcd takes no more writes and raises NOSPACE: 1 GiB.
+/// Database size at which etcd rejects writes and raises NOSPACE: 1 GiB.
 const QUOTA: u64 = 1 << 30;
 
-/// A member: where it is and what it is called.
+/// A member: its name and address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Unique; the name of its server.
@@ -70,37 +70,37 @@ impl Member {
     }
 }
 
-/// Where the members on these servers are reached.
+/// The client addresses of the members on these servers.
 pub fn endpoints(servers: &[ServerName]) -> Vec<Target> {
     let members = servers.iter().map(|server| Member::on(*server));
     members.map(|member| member.target()).collect()
 }
 
-/// How a member comes into its cluster. Ignored by etcd once it has data.
+/// How a member joins its cluster. Ignored by etcd once it has data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Join {
-    /// These members, itself among them, begin a new store together.
+    /// These members, including this one, found a new store together.
     Bootstrap(Vec<Member>),
-    /// It was added to these members, itself among them (see [`super::Store::member_add_learner`]).
+    /// It was added to these members, this one included (see [`super::Store::member_add_learner`]).
     Existing(Vec<Member>),
 }
 
-/// All that starts a member.
+/// Everything needed to start a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Itself.
+    /// The member.
     pub member: Member,
-    /// Its data; mode 0700, owned by the user it runs as.
+    /// Its data directory; mode 0700, owned by the user it runs as.
     pub data: PathBuf,
     /// The directory of its `ca.pem`, `cert.pem` and `key.pem`, readable by the user it runs as.
     pub pki: PathBuf,
-    /// Random, new for each bootstrap, the same for all members: the cluster id comes from it.
+    /// Random, new for each bootstrap, the same for all members: the cluster id derives from it.
     pub token: String,
-    /// How it comes into its cluster.
+    /// How it joins its cluster.
     pub join: Join,
 }
 
-/// A command to be started; nothing of the caller's own environment belongs to it.
+/// A command to start; it inherits nothing of the caller's environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// The program.
@@ -111,7 +111,7 @@ pub struct Command {
     pub env: Vec<(OsString, OsString)>,
 }
 
-/// The command of a member. It stays in the foreground, logs to stderr, and ends cleanly on SIGTERM.
+/// The command of a member. It stays in the foreground, logs to stderr, and exits cleanly on SIGTERM.
 pub fn command(program: &Program, launch: &Launch) -> Command {
     let (state, members) = match &launch.join {
         Join::Bootstrap(members) => ("new", members),
@@ -153,7 +153,7 @@ pub fn command(program: &Program, launch: &Launch) -> Command {
     }
 }
 
-/// Why a member ended, as the end of its log tells; the lines behind it are a stack of no use to an operator.
+/// Why a member ended, from the end of its log; the lines after it are a stack trace of no use to an operator.
 pub fn last_words(log: &str) -> Option<String> {
     let lines = log
         .lines()
@@ -192,8 +192,7 @@ fn initial_cluster(members: &[Member]) -> String {
 }
 
 /// One thread runs Go code at a time, which is plenty for a site's few writes: with more, an idle member spends most of
-/// its time waking threads that find nothing to do. etcd 3.4 starts on no other architecture than amd64 unless it is
-/// told to.
+/// its time waking threads that find nothing to do. etcd 3.4 starts on no other architecture than amd64 unless configured to.
 fn environment(program: &Program) -> Vec<(OsString, OsString)> {
     let mut environment = vec![("GOMAXPROCS".into(), "1".into())];
     if cfg!(target_arch = "aarch64") && program.version < Version::new(3, 5, 0) {

@@ -1,17 +1,17 @@
-//! The site's event log, in the store: what happened, on which server, in the order in which the store was told.
+//! The site's event log, in the store: what happened, on which server, in the order in which it reached the store.
 
 use crate::{Change, Item, Order, Revision, Store, StoreError, Txn, Update, Watch};
 use gaiola_model::SiteName;
 use gaiola_model::event::{Event, Severity, Subject};
 use std::collections::VecDeque;
 
-/// Events that are kept; the conductor prunes the older ones.
+/// How many events are kept; the conductor prunes the older ones.
 pub const KEPT: usize = 1000;
-/// Deletions in one transaction; etcd takes 128.
+/// Deletions in one transaction; etcd allows 128.
 const BATCH: usize = 100;
-/// Keys that are looked at in one round of pruning.
+/// Keys read in one round of pruning.
 const LOOKED_AT: usize = 4 * KEPT;
-/// Bytes of an event's text; what is longer is cut.
+/// Longest text of an event, in bytes; the rest is cut off.
 const MAX_TEXT: usize = 2000;
 
 /// The event log of a site.
@@ -21,7 +21,7 @@ pub struct Events {
     prefix: String,
 }
 
-/// An event and when the store was told.
+/// An event and its place in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logged {
     /// Orders the events.
@@ -39,7 +39,7 @@ impl Events {
         }
     }
 
-    /// Tells that something happened now.
+    /// Logs that something happened now.
     pub async fn tell(
         &self,
         subject: Subject,
@@ -57,7 +57,7 @@ impl Events {
         self.append(event).await
     }
 
-    /// Appends an event. It is told once, even where an answer of the store was lost.
+    /// Appends an event. It is logged once, even where an answer of the store was lost.
     pub async fn append(&self, mut event: Event) -> Result<Revision, StoreError> {
         event
             .text
@@ -89,7 +89,7 @@ impl Events {
         }
     }
 
-    /// Deletes all but the last [`KEPT`]; says how many. For the conductor, now and then.
+    /// Deletes all but the last [`KEPT`]; returns how many. The conductor calls it at intervals.
     pub async fn prune(&self) -> Result<usize, StoreError> {
         let listing = self
             .store
@@ -105,7 +105,7 @@ impl Events {
         Ok(old.len())
     }
 
-    /// A key that no other event has; its time is for whoever reads the store by hand.
+    /// A key that no other event has; its time is for people who read the store by hand.
     fn new_key(&self, event: &Event) -> String {
         format!("{}{}-{:016x}", self.prefix, event.time, fastrand::u64(..))
     }
@@ -120,7 +120,7 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// The next event. While no member of the store answers there is none; an error is the end.
+    /// The next event. While no member of the store answers it waits; an error ends the log.
     ///
     /// May be dropped and called again; nothing is lost.
     pub async fn next(&mut self) -> Result<Logged, StoreError> {
@@ -135,7 +135,7 @@ impl Follow {
     }
 }
 
-/// The events of an update that came after `told`, in order.
+/// The events of an update after revision `told`, in order.
 fn news(update: Update, told: Revision) -> Vec<Logged> {
     let items = match update {
         Update::Snapshot(listing) => listing.items,
@@ -153,7 +153,7 @@ fn news(update: Update, told: Revision) -> Vec<Logged> {
     news
 }
 
-/// What was written by a later version, and cannot be read, is left out.
+/// Skips what a later version wrote and this one cannot read.
 fn read(item: &Item) -> Option<Logged> {
     let stored = item.json().ok()?;
     Some(Logged {

@@ -1,4 +1,4 @@
-//! The JSON of etcd's gateway: bytes in base64, 64-bit numbers as text, what is zero or empty left out.
+//! The JSON of etcd's gateway: bytes in base64, 64-bit numbers as text, zero and empty fields left out.
 
 use super::error::is_learners;
 use super::{Item, LeaseId, Revision};
@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserializer, Error, Unexpected};
 use serde::{Deserialize, Serialize};
 
-/// gRPC's codes that a caller tells apart.
+/// gRPC codes that callers distinguish.
 pub(super) mod code {
     pub(in super::super) const UNKNOWN: u32 = 2;
     pub(in super::super) const DEADLINE_EXCEEDED: u32 = 4;
@@ -18,7 +18,7 @@ pub(super) mod code {
     pub(in super::super) const UNAVAILABLE: u32 = 14;
 }
 
-/// What stands at the head of every answer, apart from alarms.
+/// The header of every answer, apart from alarms.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Header {
@@ -35,7 +35,7 @@ pub(super) trait Reply: for<'de> Deserialize<'de> {
     fn header(&self) -> &Header;
 }
 
-/// Declares answers: each has a header, and every field may be left out.
+/// Declares answers: each has a header, and every field is optional.
 macro_rules! replies {
     ($($name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* })*) => {$(
         #[derive(Debug, Default, Deserialize)]
@@ -87,7 +87,7 @@ replies! {
     }
 }
 
-/// The answer of one operation in a transaction.
+/// The result of one operation in a transaction.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct TxnResponse {
@@ -122,7 +122,7 @@ impl From<KeyValue> for Item {
     }
 }
 
-/// One change that a watch tells.
+/// One event of a watch.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct EventValue {
@@ -155,7 +155,7 @@ pub(super) struct AlarmValue {
     pub(super) alarm: String,
 }
 
-/// One line of a stream, or the answer to a call that is a stream underneath.
+/// One line of a stream, or the answer to a call that is a stream internally.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Line<T> {
@@ -174,7 +174,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Reads the body of an answer that is a refusal.
+    /// Reads the body of a refusal.
     pub(super) fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         let refusal: Self = serde_json::from_slice(body)?;
         match refusal.error {
@@ -183,11 +183,11 @@ impl Refusal {
         }
     }
 
-    /// Whether another member, or the same one later, may well do it.
+    /// Whether another member, or the same one later, may succeed.
     pub(super) fn is_passing(&self) -> bool {
         use code::{CANCELED, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, UNKNOWN};
-        // "too many requests" comes with the code of a full database, and a learner of etcd 3.6 refuses with that of a
-        // failed condition.
+        // "too many requests" has the code of a full database, and a learner of etcd 3.6 answers with that of a failed
+        // precondition.
         matches!(
             self.code,
             CANCELED | UNKNOWN | DEADLINE_EXCEEDED | INTERNAL | UNAVAILABLE
@@ -196,7 +196,7 @@ impl Refusal {
     }
 }
 
-/// Bytes as the gateway wants them.
+/// Encodes bytes for the gateway.
 pub(super) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
@@ -211,7 +211,7 @@ pub(super) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     end
 }
 
-/// A key of ours is UTF-8; one that is not was put there by somebody else, and is shown as well as it can be.
+/// Our keys are UTF-8; another one was written by somebody else, and is converted as well as possible.
 pub(super) fn text(key: Vec<u8>) -> String {
     String::from_utf8(key).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into())
 }

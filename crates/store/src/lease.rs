@@ -1,4 +1,4 @@
-//! Leases: keys that go when nobody speaks for them.
+//! Leases: keys that are deleted when their owner falls silent.
 
 use super::call::{Answers, Call, Repeat};
 use super::gateway::{LeaseReply, code};
@@ -23,14 +23,14 @@ impl fmt::Display for LeaseId {
 impl std::str::FromStr for LeaseId {
     type Err = std::num::ParseIntError;
 
-    /// Reads the decimal digits of the gateway.
+    /// Parses the gateway's decimal digits.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
     }
 }
 
 impl Store {
-    /// A new lease of `ttl`, in whole seconds and at least two. It can outlive that by an election of the store.
+    /// Grants a lease of `ttl`, in whole seconds and at least two. An election of the store can extend it.
     pub async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         let seconds = ttl.as_secs().max(2);
         let call = Call {
@@ -43,7 +43,7 @@ impl Store {
         Ok(self.call::<LeaseReply>(&call).await?.reply.id)
     }
 
-    /// Makes the lease last for its whole length from now; [`StoreError::LeaseExpired`] when there is none.
+    /// Renews the lease for its whole TTL; [`StoreError::LeaseExpired`] when there is none.
     pub async fn lease_keepalive(&self, lease: LeaseId) -> Result<Duration, StoreError> {
         let call = Call {
             path: "/v3/lease/keepalive",
@@ -59,7 +59,7 @@ impl Store {
         }
     }
 
-    /// Ends the lease and deletes its keys. One that has ended already is no error.
+    /// Ends the lease and deletes its keys. A lease that has ended already is no error.
     pub async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
         let call = Call {
             path: "/v3/lease/revoke",
@@ -76,7 +76,7 @@ impl Store {
     }
 }
 
-/// A lease that is kept alive by a task of its own until this is dropped; then it ends by itself.
+/// A lease that a task of its own keeps alive until this is dropped; then it expires.
 #[derive(Debug)]
 pub struct Lease {
     id: LeaseId,
@@ -85,7 +85,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes a lease of `ttl` and renews it four times within each `ttl`.
+    /// Grants a lease of `ttl` and renews it four times within each `ttl`.
     pub async fn hold(store: &Store, ttl: Duration) -> Result<Self, StoreError> {
         let asked = Instant::now();
         let id = store.lease_grant(ttl).await?;
@@ -103,12 +103,12 @@ impl Lease {
         self.id
     }
 
-    /// Whether it stands, as far as can be known here: it was renewed within its length by our own clock.
+    /// Whether it is alive, as far as known here: it was renewed within its TTL by the local clock.
     pub fn is_alive(&self) -> bool {
         *self.alive.borrow()
     }
 
-    /// Returns once it does not stand any more. May be dropped and called again.
+    /// Returns once it is no longer alive. May be dropped and called again.
     pub async fn expired(&mut self) {
         drop(self.alive.wait_for(|alive| !alive).await);
     }
@@ -120,7 +120,7 @@ impl Drop for Lease {
     }
 }
 
-/// Renews until the lease is known to be gone, or could not be renewed for its whole length.
+/// Renews until the lease is known to have ended, or could not be renewed for its whole TTL.
 async fn keep(store: &Store, id: LeaseId, ttl: Duration, mut renewed: Instant) {
     let ttl = Duration::from_secs(ttl.as_secs().max(2));
     let mut next = renewed + ttl / 4;

@@ -1,8 +1,8 @@
 //! The site's store: etcd 3.4 to 3.6 through its v3 JSON gateway.
 //!
-//! A [`Store`] knows several members and turns to another one when the one it talks to is lost, hung or cut off; that
-//! costs one request timeout at most. Everything that changes a key is a transaction that compares first. Reads are
-//! linearizable. The store's lifetime is watched: an answer of another cluster, or one whose revision went back, is
+//! A [`Store`] knows several members and switches to another one when the current one is lost, hung or cut off; that
+//! costs one request timeout at most. Every change of a key is a transaction that compares first. Reads are linearizable.
+//! The store's lifetime is checked: an answer of another cluster, or one whose revision went back, is
 //! [`StoreError::Gone`] and never an empty result. etcd's own locks and elections are not used.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
@@ -40,13 +40,13 @@ use std::time::Duration;
 /// How a store is reached.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its members; the first is asked first until it fails.
+    /// Its members; the first is used until it fails.
     pub endpoints: Vec<Target>,
-    /// TLS by the site's authority.
+    /// TLS with the site's authority.
     pub tls: Option<Arc<ClientConfig>>,
-    /// Longest wait for one member's answer. Default 1 s.
+    /// Timeout of one member's answer. Default 1 s.
     pub request_timeout: Duration,
-    /// Time after which a call that failed is not tried on another member. Default 5 s.
+    /// Time after which a failed call is not retried on another member. Default 5 s.
     pub deadline: Duration,
     /// What an earlier process knew of this store; `None` trusts the first answer.
     pub known: Option<Known>,
@@ -65,12 +65,12 @@ impl Settings {
     }
 }
 
-/// What is known of a store's lifetime. Kept on disk, it lets the next process see that the store is another one.
+/// What is known of a store's lifetime. Kept on disk, it lets the next process detect that the store is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Known {
-    /// etcd's cluster id. It is another one for each bootstrap, because each has a new random token.
+    /// etcd's cluster id. It differs for each bootstrap, because each has a new random token.
     pub cluster_id: u64,
-    /// The highest revision that was seen.
+    /// The highest revision seen.
     pub revision: Revision,
 }
 
@@ -90,7 +90,7 @@ struct Inner {
     client: Client,
     request_timeout: Duration,
     deadline: Duration,
-    /// In the order in which they are asked.
+    /// In the order in which they are tried.
     endpoints: Mutex<Vec<Target>>,
     /// 0 until the first answer.
     cluster_id: AtomicU64,
@@ -98,7 +98,7 @@ struct Inner {
 }
 
 impl Store {
-    /// A store that is reached by `settings`. Nothing is sent yet.
+    /// A store with these settings. Nothing is sent yet.
     ///
     /// # Panics
     /// Without endpoints.
@@ -115,13 +115,13 @@ impl Store {
         }))
     }
 
-    /// The members in the order in which they are asked now.
+    /// The members in the order in which they are tried now.
     pub fn endpoints(&self) -> Vec<Target> {
         let endpoints = self.0.endpoints.lock();
         endpoints.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes another set of members, after growth. Those that stay keep their order; an empty set is not taken.
+    /// Replaces the set of members, after growth. Those that stay keep their order; an empty set is ignored.
     pub fn set_endpoints(&self, mut endpoints: Vec<Target>) {
         if endpoints.is_empty() {
             return;
@@ -153,7 +153,7 @@ impl Store {
             .await
     }
 
-    /// Writes `value` as JSON whatever stands there: for a key that has one writer.
+    /// Writes `value` as JSON unconditionally: for a key with one writer.
     pub async fn put_json(
         &self,
         key: &str,
@@ -164,7 +164,7 @@ impl Store {
     }
 }
 
-/// A value and where it stands in the store's history.
+/// A value and its revisions in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored<T> {
     /// The value.

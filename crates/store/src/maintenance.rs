@@ -1,4 +1,4 @@
-//! The members, how they do, and how they become more or fewer.
+//! The members, their status, and changes of membership.
 
 use super::call::{Answers, Call, Repeat};
 use super::gateway::{
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 /// A member as etcd lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberInfo {
-    /// etcd's id of it.
+    /// etcd's id.
     pub id: u64,
     /// Its name; empty until it was started.
     pub name: String,
@@ -32,22 +32,22 @@ impl MemberInfo {
     }
 }
 
-/// How one member does, by its own word.
+/// A member's own status report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberStatus {
-    /// etcd's id of it.
+    /// etcd's id.
     pub id: u64,
     /// etcd's version, `3.4.23`.
     pub version: String,
-    /// The id of the member it follows; `None`: it knows of none, and can change nothing.
+    /// The id of its leader; `None`: it has none, and cannot write.
     pub leader: Option<u64>,
     /// Whether it does not vote.
     pub learner: bool,
     /// Bytes of its database file, which counts against the quota.
     pub db_size: u64,
-    /// Bytes of it that are in use.
+    /// Bytes in use within that file.
     pub db_size_in_use: u64,
-    /// What etcd finds wrong with it.
+    /// Problems that etcd reports.
     pub errors: Vec<String>,
 }
 
@@ -67,9 +67,9 @@ pub enum Alarm {
 }
 
 impl Store {
-    /// All members, as they are after every change that was answered before.
+    /// All members, after every change that was acknowledged before.
     ///
-    /// A member lists from its own memory, which may lag; it catches up by a linearizable read, so it is asked for one first.
+    /// A member lists from its own memory, which may lag; a linearizable read makes it catch up first.
     pub async fn member_list(&self) -> Result<Vec<MemberInfo>, StoreError> {
         let call = membership(
             "/v3/cluster/member/list",
@@ -91,16 +91,16 @@ impl Store {
         Err(failed.expect("a store has a member"))
     }
 
-    /// Adds a member that follows and does not vote yet; start it only after this. One learner at a time.
+    /// Adds a member as a learner; start it only after this. One learner at a time.
     ///
-    /// Returns all members. On an error that is `maybe_done`, look at [`Self::member_list`] first.
+    /// Returns all members. After an error that is `maybe_done`, check [`Self::member_list`] first.
     pub async fn member_add_learner(&self, peer_url: &str) -> Result<Vec<MemberInfo>, StoreError> {
         let body = json!({ "peerURLs": [peer_url], "isLearner": true });
         let call = membership("/v3/cluster/member/add", peer_url, body, Repeat::OnlyUnsent);
         self.members(&call).await
     }
 
-    /// Lets a learner vote. etcd refuses while it is behind: try again later.
+    /// Promotes a learner to a voter. etcd rejects it while the learner is behind: retry later.
     pub async fn member_promote(&self, id: u64) -> Result<Vec<MemberInfo>, StoreError> {
         let body = json!({ "ID": digits(id) });
         let about = format!("{id:016x}");
@@ -113,7 +113,7 @@ impl Store {
         self.members(&call).await
     }
 
-    /// Takes a member out. etcd refuses where that would cost the quorum.
+    /// Removes a member. etcd rejects it where that would cost the quorum.
     pub async fn member_remove(&self, id: u64) -> Result<Vec<MemberInfo>, StoreError> {
         let body = json!({ "ID": digits(id) });
         let about = format!("{id:016x}");
@@ -126,7 +126,7 @@ impl Store {
         self.members(&call).await
     }
 
-    /// Lets another voter lead; asked of the one that leads, which alone can do it.
+    /// Transfers leadership to another voter; sent to the current leader, which alone can do it.
     pub async fn move_leader(&self, leader: &Target, to: u64) -> Result<(), StoreError> {
         let about = format!("{to:016x}");
         let call = membership(
@@ -138,7 +138,7 @@ impl Store {
         self.ask_member::<PutReply>(leader, &call).await.map(drop)
     }
 
-    /// How one member does; asked of that member alone.
+    /// The status of one member; sent to that member only.
     pub async fn status(&self, target: &Target) -> Result<MemberStatus, StoreError> {
         let about = target.to_string();
         let call = Call {
@@ -160,7 +160,7 @@ impl Store {
         })
     }
 
-    /// How every member does, asked all at once; in the order of their addresses as text.
+    /// The status of every member, all polled at once; in the order of their addresses as text.
     pub async fn statuses(&self) -> Vec<(Target, Result<MemberStatus, StoreError>)> {
         let mut asked = JoinSet::new();
         for target in self.endpoints() {
@@ -175,7 +175,7 @@ impl Store {
         statuses
     }
 
-    /// Alarms that stand.
+    /// Active alarms.
     pub async fn alarms(&self) -> Result<Vec<Alarm>, StoreError> {
         let body = json!({ "action": "GET" });
         let call = membership("/v3/maintenance/alarm", "alarms", body, Repeat::Freely);

@@ -7,10 +7,10 @@ use gaiola_net::client::Target;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Keys that are asked for at a time.
+/// Keys per request.
 const PAGE: usize = 500;
 
-/// A key, its value, and where it stands in the store's history.
+/// A key, its value, and its revisions in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// The key.
@@ -21,7 +21,7 @@ pub struct Item {
     pub created: Revision,
     /// When it was last changed.
     pub modified: Revision,
-    /// The lease that it goes with.
+    /// The lease that it is attached to.
     pub lease: Option<LeaseId>,
 }
 
@@ -43,9 +43,9 @@ impl Item {
 /// All keys under a prefix at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// The keys, in their own order unless another one was asked for.
+    /// The keys, in their own order unless another one was requested.
     pub items: Vec<Item>,
-    /// The revision at which this was true; a watch goes on from the next one.
+    /// The revision of this listing; a watch continues from the next one.
     pub revision: Revision,
 }
 
@@ -120,14 +120,14 @@ impl Store {
         })
     }
 
-    /// The store's newest revision. As every linearizable read it needs a quorum, so it tells whether there is one.
+    /// The store's newest revision. Like every linearizable read it needs a quorum, so it shows whether there is one.
     pub async fn revision(&self) -> Result<Revision, StoreError> {
         let body = json!({ "key": base64(b"/"), "count_only": true });
         let reply = self.range("/", body).await?;
         Ok(Revision(reply.header().revision))
     }
 
-    /// Lets one member take in everything that was answered before.
+    /// Makes one member catch up with everything that was acknowledged before.
     pub(super) async fn catch_up(&self, target: &Target) -> Result<(), StoreError> {
         let call = Call {
             path: "/v3/kv/range",

@@ -1,4 +1,4 @@
-//! Writing: what must be so, and what is then changed, all or nothing.
+//! Writing: conditions and the changes made if they hold, all or nothing.
 
 use super::call::{Answered, Answers, Call, Repeat};
 use super::election::Term;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// How a key must be for a write to happen.
+/// Condition on a key for a write to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// It does not exist.
@@ -32,7 +32,7 @@ impl fmt::Display for Expected {
     }
 }
 
-/// Several comparisons and writes that happen together or not at all. At most 120 of each, each key written once.
+/// Several comparisons and writes, all or nothing. At most 120 of each, each key written once.
 #[derive(Clone, Debug, Default)]
 pub struct Txn {
     compares: Vec<(String, Compare)>,
@@ -52,7 +52,7 @@ enum Write {
 }
 
 impl Txn {
-    /// Nothing yet.
+    /// An empty transaction.
     pub fn new() -> Self {
         Self::default()
     }
@@ -65,7 +65,7 @@ impl Txn {
         self
     }
 
-    /// The writer's term must not be over; else the transaction ends with [`StoreError::Fenced`].
+    /// The writer's term must not be over; otherwise the transaction ends with [`StoreError::Fenced`].
     #[must_use]
     pub fn within(mut self, term: &Term) -> Self {
         let compare = Compare::Created(term.created);
@@ -73,7 +73,7 @@ impl Txn {
         self
     }
 
-    /// Then `key` has this value, and goes when `lease` ends.
+    /// Sets `key` to this value; it is deleted when `lease` ends.
     #[must_use]
     pub fn put(mut self, key: &str, value: impl Into<Vec<u8>>, lease: Option<LeaseId>) -> Self {
         self.writes
@@ -81,7 +81,7 @@ impl Txn {
         self
     }
 
-    /// Then `key` does not exist.
+    /// Deletes `key`.
     #[must_use]
     pub fn delete(mut self, key: &str) -> Self {
         self.writes.push((key.into(), Write::Delete));
@@ -105,7 +105,7 @@ impl Txn {
         })
     }
 
-    /// Every key it speaks of, once.
+    /// Every key in it, once.
     fn keys(&self) -> Vec<&str> {
         let compared = self.compares.iter().map(|(key, _)| key.as_str());
         let written = self.writes.iter().map(|(key, _)| key.as_str());
@@ -113,8 +113,8 @@ impl Txn {
         keys.into_iter().collect()
     }
 
-    /// Whether what stands there is what this transaction would have left behind: an earlier attempt, whose answer was
-    /// lost, has been carried out.
+    /// Whether the keys are as this transaction would have left them: then an earlier attempt, whose answer was lost, has been
+    /// carried out.
     fn has_happened(&self, found: &BTreeMap<String, Item>, now: Revision) -> Option<Revision> {
         let mut at = None;
         for (key, write) in &self.writes {
@@ -133,7 +133,7 @@ impl Txn {
         (!self.writes.is_empty()).then(|| at.unwrap_or(now))
     }
 
-    /// Why it did not happen.
+    /// Which condition failed.
     fn refusal(&self, found: &BTreeMap<String, Item>) -> StoreError {
         for (key, compare) in &self.compares {
             let item = found.get(key);
@@ -191,7 +191,7 @@ impl Write {
 impl Store {
     /// Writes `value` if `key` is as `expected`; the revision is what the next change of the key expects.
     ///
-    /// When an answer was lost the write is tried again, and its own earlier success is recognised by value and lease.
+    /// When an answer was lost the write is retried, and an earlier success is recognised by value and lease.
     pub async fn put_if(
         &self,
         key: &str,
@@ -209,7 +209,7 @@ impl Store {
         self.commit(&txn).await
     }
 
-    /// Writes `value` whatever stands there: for a key that has one writer.
+    /// Writes `value` unconditionally: for a key with one writer.
     pub async fn put(
         &self,
         key: &str,
@@ -229,7 +229,7 @@ impl Store {
         }
     }
 
-    /// Carries out a transaction; the revision is the one at which it happened.
+    /// Carries out a transaction; returns its revision.
     pub async fn commit(&self, txn: &Txn) -> Result<Revision, StoreError> {
         let call = Call {
             path: "/v3/kv/txn",
@@ -275,7 +275,7 @@ fn put_body(key: &str, value: &[u8], lease: Option<LeaseId>) -> Value {
     })
 }
 
-/// etcd refuses a write under a lease that has expired.
+/// etcd rejects a write under a lease that has expired.
 fn lease_gone(error: StoreError, lease: Option<LeaseId>) -> StoreError {
     match lease {
         Some(lease) if error.is_not_found() => StoreError::LeaseExpired(lease),

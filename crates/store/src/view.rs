@@ -1,4 +1,4 @@
-//! The site's documents as the store has them, mirrored in memory and kept up to date by a watch.
+//! The site's documents in the store, mirrored in memory and kept up to date by a watch.
 
 use crate::{Change, Item, Store, StoreError, Update};
 use gaiola_model::placement::{BootNumber, Desired, Observed, Placement, Revision};
@@ -28,7 +28,7 @@ impl Keys {
         }
     }
 
-    /// What every document's key begins with.
+    /// Common prefix of all keys.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -48,7 +48,7 @@ impl Keys {
         format!("{}observed/{server}", self.prefix)
     }
 
-    /// The key of the last boot of a server that is over: whoever gives power writes it.
+    /// The key of a server's last boot that is over: written by the process that powers it.
     pub fn over(&self, server: ServerName) -> String {
         format!("{}over/{server}", self.prefix)
     }
@@ -58,49 +58,49 @@ impl Keys {
         format!("{}tickets", self.prefix)
     }
 
-    /// The key that the conductor holds.
+    /// The key that the conductor acquires.
     pub fn conductor(&self) -> String {
         format!("{}conductor", self.prefix)
     }
 }
 
-/// What the store held when it last answered.
+/// The store's content when it last answered.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// The operator's wish, and when it was last changed.
+    /// The operator's desired state, and its last change.
     pub desired: Option<(Revision, Rc<Desired>)>,
-    /// The conductor's decision, and when it was last changed.
+    /// The conductor's decision, and its last change.
     pub placement: Option<(Revision, Rc<Placement>)>,
-    /// What the agents see, and when each last told it; a server whose agent holds no lease is not here.
+    /// The agents' reports, and the revision of each; servers whose agent holds no lease are missing.
     pub observed: BTreeMap<ServerName, (Revision, Rc<Observed>)>,
-    /// Up to which boot each server was switched off.
+    /// The last boot of each server that is over.
     pub over: BTreeMap<ServerName, BootNumber>,
-    /// What session tickets are sealed with.
+    /// The keys of session tickets.
     pub tickets: Option<(Revision, Rc<SharedTickets>)>,
     /// The conductor's name.
     pub conductor: Option<String>,
     /// The store's lifetime.
     pub incarnation: String,
-    /// Since when the store has not answered; `None`: it does.
+    /// Since when the store has not answered; `None` while it does.
     pub silent_since: Option<Instant>,
-    /// Why it does not, in words.
+    /// Why it does not answer, in words.
     pub trouble: String,
 }
 
 impl View {
-    /// Whether this is what the store holds now.
+    /// Whether this is the store's current content.
     pub fn is_current(&self) -> bool {
         self.silent_since.is_none() && !self.incarnation.is_empty()
     }
 }
 
-/// Between two attempts to follow a store that is gone.
+/// Interval between two attempts to follow a store that is gone.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between two questions whether the store answers.
+/// Interval between two checks that the store answers.
 const ASK: Duration = Duration::from_secs(2);
 
-/// Mirrors the store until `sender` has no reader left. While the store does not answer, or is another one than it
-/// was, the last view stays: a lost store is never an empty site.
+/// Mirrors the store until `sender` has no reader left. While the store does not answer, or is another one than before,
+/// the last view stays: a lost store is never an empty site.
 pub async fn follow(store: Store, keys: Keys, sender: watch::Sender<View>) {
     let asking = tokio::task::spawn_local(ask(store.clone(), sender.clone()));
     while !sender.is_closed() {
@@ -143,7 +143,7 @@ async fn mirror(
     }
 }
 
-/// A watch is silent both when nothing happens and when nobody is there, so the store is asked now and then.
+/// A watch is silent both when nothing happens and when the store is down, so the store is polled.
 async fn ask(store: Store, sender: watch::Sender<View>) {
     loop {
         tokio::time::sleep(ASK).await;
@@ -168,7 +168,7 @@ fn silent(sender: &watch::Sender<View>, error: &StoreError) {
     });
 }
 
-/// Puts one key's new value into the view; `None`: it is gone.
+/// Updates one key in the view; `None`: it was deleted.
 fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
     let Some(name) = key.strip_prefix(keys.prefix()) else {
         return;

@@ -1,7 +1,7 @@
-//! Following a prefix: every change once and in order, whatever happens to the members meanwhile.
+//! Following a prefix: every change once and in order, even while members fail.
 //!
-//! A watch goes on at the next revision when its member is lost, hung or cut off from the others. Where that revision
-//! was compacted away, what stands under the prefix now is told as a whole.
+//! When its member is lost, hung or cut off from the others, a watch continues at the next revision. Where that revision
+//! was compacted, it delivers everything under the prefix as a snapshot.
 
 use super::call::Answers;
 use super::gateway::{EventValue, Line, Reply, WatchReply, base64, digits, prefix_end, text};
@@ -14,19 +14,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Updates that wait for a slow reader; then the member waits.
+/// Updates queued for a slow reader; then the watch stops reading.
 const QUEUE: usize = 64;
-/// Silence after which the member is asked whether it is there.
+/// Silence after which the member's status is checked.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Silence after which the watch is begun anew: the member is well, but the watch itself might not be.
+/// Silence after which the watch is restarted: the member is healthy, but the watch itself might not be.
 const STALE: Duration = Duration::from_secs(60);
 /// Pause when no member answers.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What a watch tells.
+/// What a watch delivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// All that stands under the prefix: what is not in it does not exist. First in [`Store::follow`], and after a
+    /// Everything under the prefix: a key that is not in it does not exist. Comes first in [`Store::follow`], and after a
     /// compaction.
     Snapshot(Listing),
     /// Changes of one or more revisions, in order.
@@ -47,7 +47,7 @@ pub enum Change {
     },
 }
 
-/// Changes under a prefix as they happen. A task of its own reads them; dropping this ends it.
+/// Changes under a prefix as they happen. A task of its own reads them; dropping this stops it.
 #[derive(Debug)]
 pub struct Watch {
     updates: mpsc::Receiver<Result<Update, StoreError>>,
@@ -55,9 +55,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next update. While no member answers there is none, and no error either.
+    /// The next update. While no member answers it waits, without an error.
     ///
-    /// An error ([`StoreError::Gone`]) is the end of the watch. May be dropped and called again; nothing is lost.
+    /// An error ([`StoreError::Gone`]) ends the watch. May be dropped and called again; nothing is lost.
     pub async fn next(&mut self) -> Result<Update, StoreError> {
         let ended = || Err(StoreError::Gone("the watch has ended".into()));
         self.updates.recv().await.unwrap_or_else(ended)
@@ -76,7 +76,7 @@ impl Store {
         self.start(prefix, Some(after))
     }
 
-    /// What stands under `prefix`, and then every change.
+    /// Everything under `prefix`, and then every change.
     pub fn follow(&self, prefix: &str) -> Watch {
         self.start(prefix, None)
     }
@@ -99,23 +99,23 @@ impl Store {
 struct Follower {
     store: Store,
     prefix: String,
-    /// Everything up to this revision was told.
+    /// Everything up to this revision was delivered.
     after: Revision,
     needs_snapshot: bool,
     out: mpsc::Sender<Result<Update, StoreError>>,
 }
 
-/// Why a stream is not read any more.
+/// Why a stream is no longer read.
 enum End {
-    /// Another member is to be asked.
+    /// Switch to another member.
     Lost,
-    /// The same may be asked again.
+    /// The same member may be used again.
     Stale,
-    /// The next revision was compacted away.
+    /// The next revision was compacted.
     Compacted,
-    /// It is another store.
+    /// It is another store, or an older state of it.
     Gone(StoreError),
-    /// Nobody listens.
+    /// The reader is gone.
     Unwanted,
 }
 
@@ -136,7 +136,7 @@ impl Follower {
         }
     }
 
-    /// Makes sure that the member asked first answers, and that it is still the same store.
+    /// Checks that a member answers, and that it is still the same store.
     async fn begin(&mut self) -> Result<(), End> {
         if !self.needs_snapshot {
             return self.store.revision().await.map(drop).map_err(End::from);
@@ -212,7 +212,7 @@ impl Follower {
         }
         let told = self.after;
         let news = reply.events.iter().map(|event| event.kv.mod_revision).max();
-        // Without events it is a progress report, apart from the first answer.
+        // Without events it is a progress report, unless it is the first answer.
         let progress = (!reply.created && news.is_none()).then_some(reply.header().revision);
         if let Some(revision) = news.or(progress) {
             self.after = told.max(Revision(revision));
@@ -230,7 +230,7 @@ impl Follower {
         }
     }
 
-    /// Asks a silent member whether it is there and has a leader.
+    /// Checks that a silent member is alive and has a leader.
     async fn make_sure_of(&self, member: &Target) -> Result<(), End> {
         let status = self.store.status(member).await?;
         status.leader.map(drop).ok_or(End::Lost)

@@ -1,11 +1,11 @@
-//! Handing one VIP over: nothing that a client has begun fails, and nothing new is left without an answer.
+//! Hands one VIP over: no request that a client has begun fails, and no new connection stays unanswered.
 //!
-//! 1. Responses say `Connection: close` for a while, so that few connections stand when the address moves.
-//! 2. The keeper keeps the SYNs that arrive from now on, and the proxy leaves them unanswered until its last request in
-//!    flight has ended.
-//! 3. The keeper lets the VIP go, and serves on until it hears the next holder; then it passes on what it kept.
+//! 1. Responses carry `Connection: close` for a while, so that few connections are open when the address moves.
+//! 2. From then on the keeper captures incoming SYNs, and the proxy leaves them unanswered until its last request in flight
+//!    has ended.
+//! 3. The keeper releases the VIP, but keeps serving until it hears the next holder; then it forwards the captured SYNs.
 //!
-//! Before each step the heir must stand by for the VIP. Where it does not, this balancer serves on.
+//! Before each step the heir must stand by for the VIP. If it does not, this balancer keeps serving.
 
 use super::keeper_file::{KeeperFile, state_of};
 use crate::proxy::admit;
@@ -15,31 +15,31 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Clients are given this long to take their next connection elsewhere, before new ones are held back.
+/// How long clients get to open their next connection elsewhere before new ones are held back.
 const CLOSING: Duration = Duration::from_secs(2);
-/// New connections are held back for this long at most, until the last request in flight has ended.
+/// The longest that new connections are held back while the last requests in flight end.
 const REFUSING: Duration = Duration::from_millis(700);
-/// The longest until the keeper has begun to keep SYNs.
+/// Timeout for the keeper to begin capturing SYNs.
 const KEEPING: Duration = Duration::from_millis(500);
-/// The longest until the keeper has let go, or has seen that nobody takes the VIP.
+/// Timeout for the keeper to release the VIP, or to find that no balancer takes it.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
-/// Between two looks at the keeper while something waits for it.
+/// Poll interval for the keeper's state while clients wait for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// And while there is time.
+/// Poll interval while no client waits.
 const LOOK_SOMETIMES: Duration = Duration::from_millis(50);
 
-/// Who is to take a VIP.
+/// The balancer that should take a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heir {
-    /// Whoever stands by.
+    /// Any balancer that stands by.
     Anyone,
     /// This balancer, the VIP's home: where it no longer stands by, the VIP stays rather than move twice.
     Home(Ipv4Addr),
 }
 
 impl Heir {
-    /// In words: why a VIP that was to go to it stays.
+    /// Why a VIP that was to go to this heir stays, in words.
     fn is_missing(self) -> &'static str {
         match self {
             Self::Anyone => "nobody stands by for it any more",
@@ -48,7 +48,7 @@ impl Heir {
     }
 }
 
-/// Hands the VIP over if its heir takes it; in any case it is served when this ends.
+/// Hands the VIP over if its heir takes it; either way the VIP is served when this ends.
 pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
     tracing::info!("handing over {vip}");
     tell_proxy(vip, Admission::Close, Duration::ZERO).await;
@@ -62,13 +62,13 @@ pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
     serve_on(vip, keeper).await;
 }
 
-/// New connections are answered again, and then those that were held back.
+/// Answers new connections again, and then those that were held back.
 pub(super) async fn serve_on(vip: Ipv4Addr, keeper: KeeperFile) {
     tell_proxy(vip, Admission::Accept, Duration::ZERO).await;
     keeper.change(vip, |told| told.holds_back = false);
 }
 
-/// Ends as soon as it is known who has the VIP.
+/// Returns as soon as it is known which balancer holds the VIP.
 async fn let_go(vip: Ipv4Addr, heir: Heir, keeper: &KeeperFile) {
     if !has_standby(vip, heir) {
         tracing::warn!("{vip} stays: {}", heir.is_missing());
@@ -79,7 +79,7 @@ async fn let_go(vip: Ipv4Addr, heir: Heir, keeper: &KeeperFile) {
     reaches(vip, LETTING_GO, answered).await;
 }
 
-/// Whether the heir stands by for the VIP all the while.
+/// Whether the heir stands by for the VIP during the whole span.
 async fn is_stood_by_for(vip: Ipv4Addr, heir: Heir, span: Duration) -> bool {
     let deadline = Instant::now() + span;
     while Instant::now() < deadline {
@@ -92,7 +92,7 @@ async fn is_stood_by_for(vip: Ipv4Addr, heir: Heir, span: Duration) -> bool {
     true
 }
 
-/// Waits until the keeper's state of the VIP is as asked; `false`: not in time.
+/// Waits until the keeper's state of the VIP meets the condition; `false` on timeout.
 async fn reaches(vip: Ipv4Addr, limit: Duration, is: impl Fn(&VipState) -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {

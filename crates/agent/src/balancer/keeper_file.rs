@@ -7,24 +7,24 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// `keeper.json`, as it was written last.
+/// `keeper.json` as last written.
 #[derive(Clone)]
 pub(super) struct KeeperFile(Rc<RefCell<Option<KeeperConfig>>>);
 
 impl KeeperFile {
-    /// What an earlier agent has told the keeper.
+    /// Reads the configuration that an earlier agent wrote.
     pub(super) fn read() -> Self {
         Self(Rc::new(RefCell::new(read_json(&path()).ok())))
     }
 
-    /// What the keeper was told of a VIP.
+    /// The keeper's configuration of one VIP.
     pub(super) fn told(&self, vip: Ipv4Addr) -> Option<KeeperVip> {
         let config = self.0.borrow();
         let mut vips = config.iter().flat_map(|config| &config.vips);
         vips.find(|told| told.vip == vip).cloned()
     }
 
-    /// Tells the keeper where it is something new.
+    /// Writes the configuration if it differs from the last one.
     pub(super) fn write(&self, config: KeeperConfig) {
         if self.0.borrow().as_ref() == Some(&config) {
             return;
@@ -35,7 +35,7 @@ impl KeeperFile {
         }
     }
 
-    /// Tells the keeper something else of one VIP; gives the number of requests to yield it.
+    /// Changes the configuration of one VIP; returns its number of yield requests.
     pub(super) fn change(&self, vip: Ipv4Addr, change: impl FnOnce(&mut KeeperVip)) -> Option<u64> {
         let mut config = self.0.borrow().clone()?;
         let told = config.vips.iter_mut().find(|told| told.vip == vip)?;
@@ -46,12 +46,12 @@ impl KeeperFile {
     }
 }
 
-/// What the keeper says; `None`: nothing yet.
+/// The state that the keeper reports; `None` before its first report.
 pub(super) fn state() -> Option<KeeperState> {
     read_json(&Path::new(RUN).join("keeper-state.json")).ok()
 }
 
-/// What it says of one VIP.
+/// The keeper's state of one VIP.
 pub(super) fn state_of(vip: Ipv4Addr) -> Option<VipState> {
     state().and_then(|mut state| state.vips.remove(&vip))
 }

@@ -1,5 +1,5 @@
-//! Moves the store's members to where the site's tiers want them: one learner at a time comes, catches up and votes
-//! before another member goes. The placement names who is to run one, so it follows what the store itself lists.
+//! Moves the store's members to where the site's tiers want them, one at a time: a learner is added, catches up and votes
+//! before another member is removed. The placement names the servers that run one, so it follows the store's own list.
 
 use gaiola_core::rollout::{self, Facts};
 use gaiola_model::{Observed, Placement, Revision, ServerName};
@@ -8,31 +8,31 @@ use gaiola_store::etcd::{GrowthStep, Member, MembersSeen, next_growth_step};
 use gaiola_store::{MemberInfo, Store, StoreError, Term, leader};
 use std::collections::BTreeSet;
 
-/// What one step came to.
+/// The result of one step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The members are the wanted ones, and the placement names them.
     Done,
     /// Another step follows.
     Later,
-    /// The placement is to name these.
+    /// The placement must name these.
     Name(Named),
 }
 
-/// Who carries a member, as the placement names them.
+/// The servers that carry a member, as the placement names them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Named {
-    /// All who do, in order.
+    /// All of them, in order.
     pub members: Vec<ServerName>,
-    /// Whose member does not vote yet.
+    /// The one whose member does not vote yet.
     pub joining: Option<ServerName>,
 }
 
 /// Takes one step.
 ///
 /// # Errors
-/// Where the term is over, or the store is another one. What etcd refuses (a learner that lags cannot vote yet), and what it
-/// does not answer (it elects a leader), is tried again by the next step.
+/// Where the term is over, or the store is another one. What etcd rejects (a lagging learner cannot vote yet) or does not
+/// answer (it elects a leader) is retried by the next step.
 pub(super) async fn step(
     store: &Store,
     term: &Term,
@@ -41,7 +41,7 @@ pub(super) async fn step(
     facts: &Facts,
 ) -> Result<Step, StoreError> {
     match try_step(store, term, placement, at, facts).await {
-        // A member that has just come counts as unhealthy for a few seconds, and etcd then changes nothing.
+        // For a few seconds a new member counts as unhealthy, and etcd then changes nothing.
         Err(error @ (StoreError::Refused { .. } | StoreError::Unreachable { .. })) => {
             let why = gaiola_os::chain(&error);
             tracing::info!("store membership unchanged for now: {why}");
@@ -61,13 +61,13 @@ async fn try_step(
     let wanted = rollout::store_members(&placement.config);
     let wanted: Vec<Member> = wanted.into_iter().map(Member::on).collect();
     let members = store.member_list().await?;
-    // An earlier step may have been answered too late to be named: nothing else is done before it is.
+    // The answer to an earlier step may have come too late for the placement: name its result before anything else.
     if let Some(step) = name(&members, placement) {
         return Ok(step);
     }
     let seen = look(store, &members, placement, facts).await;
     let next = next_growth_step(&members, &wanted, &seen);
-    // etcd's membership calls carry no condition: this is as near to one as can be.
+    // etcd's membership calls take no condition: this check comes as close as possible.
     let leads = leader(store, &term.key).await?;
     if leads.is_none_or(|leader| leader.term != *term) {
         return Err(StoreError::Fenced {
@@ -83,15 +83,15 @@ async fn try_step(
     Ok(name(&members, placement).unwrap_or(then))
 }
 
-/// What the placement is to name, where that is something else than it names now.
+/// The members that the placement should name, if it names others now.
 fn name(members: &[MemberInfo], placement: &Placement) -> Option<Step> {
     let named = names(members, placement);
     let is_new = named.members != placement.store || named.joining != placement.store_joining;
-    // A store without members answers nobody.
+    // A store without members serves no reads or writes.
     (is_new && !named.members.is_empty()).then_some(Step::Name(named))
 }
 
-/// Does it, and says which members there are then.
+/// Carries the step out, and returns the members there are afterwards.
 async fn take(
     store: &Store,
     next: &GrowthStep,
@@ -109,7 +109,7 @@ async fn take(
             }
             store.member_add_learner(&member.peer_url()).await
         }
-        // Its agent does, once the placement names it.
+        // Its agent starts it once the placement names it.
         GrowthStep::Start(_) | GrowthStep::Done => Ok(members),
         GrowthStep::Promote(id) if !follows(store, *id, &members).await? => Ok(members),
         GrowthStep::Promote(id) => store.member_promote(*id).await,
@@ -123,19 +123,19 @@ async fn take(
     }
 }
 
-/// Whether a new member may come in on a server: its agent knows that it carries none, and nothing is left of an older
-/// one, whose data would make the new one end again and again.
+/// Whether a new member may be added on a server: its agent knows that it runs none, and no data of an older one is left,
+/// which would make the new one exit again and again.
 fn may_come(observed: &Observed, at: Revision) -> bool {
     observed.revision >= at && observed.store_data == Some(false)
 }
 
-/// Where a member is reached; `None` until it was started.
+/// The client address of a member; `None` until it was started.
 fn target_of(id: u64, members: &[MemberInfo]) -> Option<Target> {
     members.iter().find(|info| info.id == id)?.target()
 }
 
-/// Whether a learner is there and follows a leader. etcd counts only how far it once was, and would let one vote that has
-/// died since: of two voters one that is dead is one too many.
+/// Whether a learner is alive and follows a leader. etcd only checks how far it once was, and would promote one that has died
+/// since: one dead voter out of two costs the quorum.
 async fn follows(store: &Store, id: u64, members: &[MemberInfo]) -> Result<bool, StoreError> {
     let Some(target) = target_of(id, members) else {
         return Ok(false);
@@ -144,7 +144,7 @@ async fn follows(store: &Store, id: u64, members: &[MemberInfo]) -> Result<bool,
     Ok(status.id == id && status.leader.is_some())
 }
 
-/// What our agents and the members themselves tell. Without a server of ours under it a member is as good as dead.
+/// What the agents and the members report. A member on no server of the site counts as dead.
 async fn look(
     store: &Store,
     members: &[MemberInfo],
@@ -179,13 +179,13 @@ async fn look(
     }
 }
 
-/// The server that a member is on.
+/// The server that runs a member.
 fn server_of(info: &MemberInfo, placement: &Placement) -> Option<ServerName> {
     let mut servers = placement.servers.keys().copied();
     servers.find(|server| info.peer_urls.contains(&Member::on(*server).peer_url()))
 }
 
-/// The servers that the members are on.
+/// The servers that run the members.
 fn names(members: &[MemberInfo], placement: &Placement) -> Named {
     let servers: BTreeSet<ServerName> = members
         .iter()

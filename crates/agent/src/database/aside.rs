@@ -1,13 +1,13 @@
-//! Data directories that were set aside: whether there is room for one more, and when they go.
+//! Data directories that were set aside: whether there is room for one more, and when they are removed.
 
 use crate::engine::KeeperDatabase;
 use rustix::fs::statvfs;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// No more than so many are kept: then nothing more is set aside.
+/// How many are kept at most; beyond that nothing is set aside.
 const MOST: usize = 2;
-/// What a directory is called while it is removed.
+/// The name of a directory while it is being removed.
 const GONE: &str = "data.gone";
 
 /// Whether the data may be set aside: a clone of its size fits beside it, and not too many are kept already.
@@ -20,7 +20,7 @@ pub(super) fn has_room(data: &Path) -> bool {
     statvfs(parent).is_ok_and(|disk| kept < MOST && disk.f_bavail * disk.f_frsize > size)
 }
 
-/// Removes what was kept until the site was whole. What had forked stays: it may hold writes that are nowhere else.
+/// Removes what was kept until the site was whole. Forked data stays: it may hold writes that are nowhere else.
 pub(super) fn forget(data: &Path) {
     let Some(parent) = data.parent() else { return };
     let gone = parent.join(GONE);
@@ -32,7 +32,7 @@ pub(super) fn forget(data: &Path) {
     }
 }
 
-/// Half of a directory is never found under the name of a whole one.
+/// Renames first: a half-removed directory is never found under the name of a whole one.
 fn remove(aside: &Path, gone: &Path) -> io::Result<()> {
     if gone.exists() {
         fs::remove_dir_all(gone)?;
@@ -53,7 +53,7 @@ fn kept(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     paths.filter(named).collect()
 }
 
-/// Bytes that a directory takes on the disk.
+/// Disk usage of a directory, in bytes.
 fn size(directory: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = fs::read_dir(directory) else {

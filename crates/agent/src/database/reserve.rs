@@ -1,7 +1,7 @@
-//! Room that is kept back on a database server's disk.
+//! Room reserved on a database server's disk.
 //!
-//! A PostgreSQL whose disk is full cannot even shut down in order, so a primary could not hand its role over. The reserve is
-//! a file with blocks of its own; it is removed when the disk is full, and made again once there is room.
+//! A PostgreSQL whose disk is full cannot even shut down cleanly, so a primary could not hand its role over. The reserve is a
+//! file with allocated blocks; it is removed when the disk is full, and made again once there is room.
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::fs::{self, OpenOptions};
@@ -9,20 +9,20 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Two files of PostgreSQL's log are enough to shut down; four leave something for others that write.
+/// Two WAL segments are enough to shut down; four leave some room for other writers.
 const LARGEST: u64 = 64 << 20;
-/// The reserve's share of a small disk, and of the room that must be left beside it.
+/// The reserve of a small disk is this fraction of it.
 const SHARE: u64 = 16;
 
 pub(super) struct Reserve(PathBuf);
 
 impl Reserve {
-    /// In the directory that holds PostgreSQL's data directory.
+    /// The reserve in the directory that holds PostgreSQL's data directory.
     pub(super) fn beside(data: &Path) -> Self {
         Self(data.with_file_name("reserve"))
     }
 
-    /// Makes it where it is missing and there is room for it four times over.
+    /// Makes the reserve where it is missing and four times its size is free.
     pub(super) fn keep(&self) -> io::Result<()> {
         let Some(directory) = self.0.parent().filter(|parent| parent.exists()) else {
             return Ok(());
@@ -37,7 +37,7 @@ impl Reserve {
         }
         let made = self.make(size);
         if made.is_err() {
-            // Half a reserve is none.
+            // Half a reserve is useless.
             let _ = fs::remove_file(&self.0);
         }
         made
@@ -52,7 +52,7 @@ impl Reserve {
         Ok(fallocate(&file, FallocateFlags::empty(), 0, size)?)
     }
 
-    /// Gives the room back; whether there was any.
+    /// Releases the room; `true` if there was any.
     pub(super) fn release(&self) -> bool {
         fs::remove_file(&self.0).is_ok()
     }

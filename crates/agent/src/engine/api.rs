@@ -1,4 +1,4 @@
-//! Speaks with Patroni's REST API over mutual TLS.
+//! Client of Patroni's REST API, over mutual TLS.
 
 mod report;
 
@@ -15,98 +15,98 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Longest wait for an answer that Patroni has at hand.
+/// Timeout of calls that Patroni answers at once.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Longest wait for a switchover: Patroni itself gives up after 20 s.
+/// Timeout of a switchover: Patroni itself gives up after 20 s.
 const SWITCHOVER_LIMIT: Duration = Duration::from_secs(25);
-/// Longest wait for a restart of PostgreSQL.
+/// Timeout of a restart of PostgreSQL.
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
-/// Most bytes of an answer that go into an error.
+/// The most bytes of a response that an error quotes.
 const MAX_SAID: usize = 300;
 
-/// Patroni did not do what was asked.
+/// Patroni did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// It gave no answer.
+    /// It did not answer.
     #[error("cannot ask Patroni for {what}")]
     Unanswered {
-        /// What was asked.
+        /// The request.
         what: &'static str,
         /// Why it failed.
         source: ClientError,
     },
-    /// It refused, or tried and failed.
+    /// It rejected the request, or tried and failed.
     #[error("Patroni at {at} refused {what}: {said} (HTTP {status})")]
     Refused {
-        /// Who was asked.
+        /// The member's API.
         at: SocketAddr,
-        /// What was asked.
+        /// The request.
         what: &'static str,
         /// The status code.
         status: u16,
-        /// The answer in its own words.
+        /// The response's own words.
         said: String,
     },
-    /// Its answer could not be read.
+    /// Its response could not be read.
     #[error("Patroni at {at} answered {what} with something else")]
     Unreadable {
-        /// Who was asked.
+        /// The member's API.
         at: SocketAddr,
-        /// What was asked.
+        /// The request.
         what: &'static str,
         /// Why it could not be read.
         source: serde_json::Error,
     },
 }
 
-/// One member as the store knows it.
+/// A member as the store lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Member {
     /// The server.
     pub name: ServerName,
-    /// What it is.
+    /// Its role.
     pub role: MemberRole,
     /// Patroni's word for its state.
     #[serde(default)]
     pub state: String,
-    /// Its timeline, where it is known.
+    /// Its timeline, if known.
     pub timeline: Option<u64>,
 }
 
-/// What a member is, in Patroni's words.
+/// A member's role, in Patroni's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemberRole {
     /// Holds the leader key.
     Leader,
-    /// May be promoted: it holds every acknowledged write.
+    /// Eligible for promotion: it holds every acknowledged write.
     SyncStandby,
-    /// Follows.
+    /// Follows the primary.
     #[serde(other)]
     Replica,
 }
 
-/// Patroni's REST API, on whichever member it is asked. Each call says where.
+/// Patroni's REST API; each call names the member it goes to.
 #[derive(Clone, Debug)]
 pub struct Api {
     client: Client,
 }
 
 impl Api {
-    /// By a client with the TLS of `pki::client_config`.
+    /// Uses a client with the TLS of `pki::client_config`.
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// How one member does, as it tells itself.
+    /// A member's report of itself.
     pub async fn report(&self, at: SocketAddr) -> Result<Report, ApiError> {
         let what = "its state";
         let answer = self.ask(at, what, &Request::get("/patroni"), LIMIT).await?;
         read(at, what, &answer)
     }
 
-    /// Asks all members at the same time and puts together how each does: a standby's lag and whether it streams is known
-    /// by the primary only. A member that gives no answer is [`DatabaseRole::Unknown`].
+    /// Polls all members at the same time and combines their reports: only the primary knows a standby's lag and whether it
+    /// streams. A member that does not answer is [`DatabaseRole::Unknown`].
     ///
     /// [`DatabaseRole::Unknown`]: gaiola_model::placement::DatabaseRole::Unknown
     pub async fn observe(
@@ -129,7 +129,7 @@ impl Api {
         observe(&reports)
     }
 
-    /// All members that the store knows; one that has been gone for 20 s is not among them.
+    /// All members that the store lists; one that has been gone for 20 s is not among them.
     pub async fn cluster(&self, at: SocketAddr) -> Result<Vec<Member>, ApiError> {
         #[derive(Deserialize)]
         struct Cluster {
@@ -140,8 +140,8 @@ impl Api {
         read::<Cluster>(at, what, &answer).map(|cluster| cluster.members)
     }
 
-    /// Makes `candidate` the primary in place of `leader` and waits until it is. Refused unless `candidate` is a
-    /// synchronous standby; then nothing has changed.
+    /// Makes `candidate` the primary in place of `leader` and waits until it is. Rejected without any change unless `candidate`
+    /// is a synchronous standby.
     pub async fn switchover(
         &self,
         at: SocketAddr,
@@ -159,14 +159,14 @@ impl Api {
             .await
     }
 
-    /// Throws this standby's data away and clones the primary anew; answered as soon as it has begun.
+    /// Discards this standby's data and clones the primary again; returns as soon as the clone has begun.
     pub async fn reinitialize(&self, at: SocketAddr) -> Result<(), ApiError> {
         let body = json!({ "force": true });
         self.post(at, "a new clone", "/reinitialize", &body, LIMIT)
             .await
     }
 
-    /// Makes what all members share like `shared`; what it does not name stays. Any member may be asked.
+    /// Patches the configuration that all members share with `shared`; keys it does not name stay. Any member will do.
     pub async fn configure(&self, at: SocketAddr, shared: &Value) -> Result<(), ApiError> {
         let request = Request::new(Method::PATCH, "/config").json(shared.to_string());
         self.ask(at, "a changed configuration", &request, LIMIT)
@@ -174,8 +174,8 @@ impl Api {
             .map(drop)
     }
 
-    /// Wakes this member's loop, which otherwise looks around every 3 s, and changes nothing: it is asked to remove a
-    /// key from the shared configuration that is not there.
+    /// Wakes this member's loop, which otherwise runs every 3 s, and changes nothing: the request removes a key from the shared
+    /// configuration that does not exist.
     pub async fn nudge(&self, at: SocketAddr) -> Result<(), ApiError> {
         self.configure(at, &json!({ "gaiola": null })).await
     }

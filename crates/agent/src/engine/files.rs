@@ -1,4 +1,4 @@
-//! Lays out what a database server needs: directories, configuration, keys and passwords, each for its owner only.
+//! Lays out the files of a database server: directories, configuration, keys and passwords, accessible to their owner only.
 
 use super::{KeeperDatabase, Owner, Settings, Wanted};
 use gaiola_net::pki::{CA, CERT, KEY};
@@ -13,9 +13,9 @@ const MAX_SOCKET_PATH: usize = 107;
 /// What [`install`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// The order that now stands.
+    /// The order now in force.
     pub order: KeeperDatabase,
-    /// Whether anything differed from what stood before.
+    /// Whether anything differs from before.
     pub changed: bool,
 }
 
@@ -25,9 +25,9 @@ pub enum InstallError {
     /// A file or directory.
     #[error("cannot {doing} {path}")]
     File {
-        /// What was tried.
+        /// The attempted operation.
         doing: &'static str,
-        /// With what.
+        /// The file or directory.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
@@ -57,8 +57,8 @@ pub enum InstallError {
     },
 }
 
-/// Makes the server's files what `settings` say and orders its keeper to run or stop; the order's generation rises when
-/// anything differs from before. It may be called as often as one likes.
+/// Writes the server's files from `settings` and orders its keeper to run or stop; the order's generation rises when
+/// anything differs from before. Idempotent.
 ///
 /// The keeper reads the order from `database.json` in the run directory.
 pub fn install(settings: &Settings, wanted: Wanted) -> Result<Installed, InstallError> {
@@ -90,7 +90,7 @@ pub fn install(settings: &Settings, wanted: Wanted) -> Result<Installed, Install
     order(settings, wanted, changed)
 }
 
-/// Writes the order where it, or what it speaks of, has changed.
+/// Writes the order if it or a file it refers to has changed.
 fn order(settings: &Settings, wanted: Wanted, changed: bool) -> Result<Installed, InstallError> {
     let path = settings.run.join(KeeperDatabase::FILE);
     let before = KeeperDatabase::read(&settings.run).ok().flatten();
@@ -145,7 +145,7 @@ fn check(settings: &Settings) -> Result<(), InstallError> {
     }
 }
 
-/// Whether the owner may pass through every directory from the root to `dir`. Directories not yet there will be.
+/// Whether the owner may pass through every directory from the root to `dir`. Directories that do not exist yet pass.
 fn reachable(dir: &Path, owner: Owner) -> Result<(), InstallError> {
     for path in dir.ancestors() {
         let Ok(found) = fs::metadata(path) else {
@@ -179,7 +179,7 @@ fn directory(path: &Path, mode: u32, owner: Option<Owner>) -> Result<(), Install
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(&failed)
 }
 
-/// Puts a whole file of mode 0600 in place of what was there; tells whether it differs.
+/// Replaces a file with a whole new one of mode 0600; returns whether it differs.
 pub(crate) fn put(path: &Path, text: &[u8], owner: Option<Owner>) -> Result<bool, InstallError> {
     if fs::read(path).is_ok_and(|before| before == text) {
         return Ok(false);
@@ -223,7 +223,7 @@ mod tests {
     use super::super::patroni::tests::settings;
     use super::*;
 
-    /// A server below a directory of its own; as root its files belong to user 1.
+    /// A server in a directory of its own; as root, its files belong to user 1.
     fn server() -> (tempfile::TempDir, Settings) {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

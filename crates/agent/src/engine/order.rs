@@ -1,4 +1,4 @@
-//! What the agent wants of a database server's keeper, and what the keeper tells back: two JSON files in the run directory.
+//! The agent's order to a database server's keeper, and the keeper's report: two JSON files in the run directory.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -6,13 +6,13 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The agent's order, `database.json` in the run directory. It is put in place whole, by a rename.
+/// The agent's order, `database.json` in the run directory. A rename replaces it as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperDatabase {
-    /// Raised by one with each change. While Patroni runs, a higher one makes it read its configuration again; an order
-    /// with a lower one than the last is ignored.
+    /// Incremented with each change. While Patroni runs, a higher one makes it reload its configuration; an order with a lower
+    /// one than the last is ignored.
     pub generation: u64,
-    /// What is wanted.
+    /// Whether Patroni should run.
     pub wanted: Wanted,
     /// The program `patroni`.
     pub patroni: PathBuf,
@@ -22,49 +22,49 @@ pub struct KeeperDatabase {
     pub psql: PathBuf,
     /// Where Patroni's REST API listens.
     pub api: SocketAddr,
-    /// Our own `ca.pem`, `cert.pem` and `key.pem`.
+    /// The directory of this server's `ca.pem`, `cert.pem` and `key.pem`.
     pub pki: PathBuf,
-    /// Who Patroni and PostgreSQL run as; `None`: as the keeper does.
+    /// User that Patroni and PostgreSQL run as; `None`: the keeper's.
     pub owner: Option<Owner>,
     /// PostgreSQL's data directory.
     pub data: PathBuf,
     /// Where `patroni.log` and `postgres.log` are written.
     pub log: PathBuf,
-    /// Where Patroni keeps who leads; `None`: the keeper believes Patroni.
+    /// Where Patroni stores the leader; `None`: the keeper trusts Patroni.
     #[serde(default)]
     pub leadership: Option<Leadership>,
-    /// How often the data directory was to be set aside, so that Patroni clones the primary. A higher number than the keeper
-    /// has done sets it aside once.
+    /// How often the data directory was ordered to be set aside, so that Patroni clones the primary. A number above the one
+    /// that the keeper has carried out sets it aside once.
     #[serde(default)]
     pub clones: u64,
-    /// Whether the data that is set aside may hold writes that are nowhere else: then it is kept until somebody removes it.
+    /// Whether the set-aside data may hold writes that are nowhere else: then it is kept until an operator removes it.
     #[serde(default)]
     pub forked: bool,
 }
 
-/// Patroni's leader key, and who this server is in it.
+/// Patroni's leader key, and this server's name in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leadership {
     /// The store's members.
     pub store: Vec<SocketAddrV4>,
     /// The key, such as `/patroni/guestbook/leader`.
     pub key: String,
-    /// The name that stands there while this server leads.
+    /// The key's value while this server leads.
     pub me: String,
 }
 
 impl KeeperDatabase {
     /// The file's name in the run directory.
     pub const FILE: &str = "database.json";
-    /// What the names begin with of data directories that are kept until the site is whole.
+    /// Name prefix of data directories that are kept until the site is whole.
     pub const ASIDE: &str = "data.aside.";
 
-    /// The order that stands in a run directory; `None` where there is none yet.
+    /// The order in a run directory; `None` where there is none yet.
     pub fn read(run: &Path) -> io::Result<Option<Self>> {
         read(&run.join(Self::FILE))
     }
 
-    /// What the names begin with of data directories that were set aside: `data.forked.` or `data.aside.`.
+    /// Name prefix for data directories that this order sets aside: `data.forked.` or `data.aside.`.
     pub fn aside(&self) -> &'static str {
         match self.forked {
             true => "data.forked.",
@@ -82,7 +82,7 @@ impl KeeperReport {
     /// The file's name in the run directory.
     pub const FILE: &str = "database-keeper.json";
 
-    /// What the keeper last told; `None` where it has told nothing yet.
+    /// The keeper's last report; `None` before the first.
     pub fn read(run: &Path) -> io::Result<Option<Self>> {
         read(&run.join(Self::FILE))
     }
@@ -96,13 +96,13 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// What is wanted of Patroni and PostgreSQL.
+/// Whether Patroni and PostgreSQL should run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wanted {
-    /// They run, and are started again when they end.
+    /// They run, and are restarted when they exit.
     Run,
-    /// They are shut down in order.
+    /// They are shut down cleanly.
     Stop,
 }
 
@@ -111,37 +111,37 @@ pub enum Wanted {
 pub struct Owner {
     /// User id.
     pub uid: u32,
-    /// Group id; there are no further groups.
+    /// Group id; there are no supplementary groups.
     pub gid: u32,
 }
 
-/// What the keeper tells, `database-keeper.json` in the run directory.
+/// The keeper's report, `database-keeper.json` in the run directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperReport {
-    /// The generation of the order that is being followed.
+    /// Generation of the order being followed.
     pub generation: u64,
-    /// How it goes.
+    /// State of Patroni and PostgreSQL.
     pub state: KeeperState,
-    /// How often Patroni ended by itself since the keeper was started.
+    /// How often Patroni has exited unordered since the keeper was started.
     pub restarts: u32,
-    /// Why Patroni and PostgreSQL ended last without an order, in words.
+    /// Why Patroni and PostgreSQL last ended without an order, in words.
     #[serde(default)]
     pub last_end: Option<String>,
-    /// [`KeeperDatabase::clones`] that was carried out.
+    /// The last [`KeeperDatabase::clones`] that was carried out.
     #[serde(default)]
     pub clones: u64,
 }
 
-/// How it goes.
+/// State of Patroni and PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeeperState {
-    /// Patroni runs. Ask its API how PostgreSQL does.
+    /// Patroni runs; its API reports PostgreSQL's state.
     Running,
     /// Patroni and PostgreSQL are being shut down.
     Stopping,
-    /// Nothing of them runs, as was ordered.
+    /// Neither runs, as ordered.
     Stopped,
-    /// Nothing of them runs; it is tried again. Why, in words.
+    /// Neither runs, for this reason in words; the keeper will retry.
     Failed(String),
 }

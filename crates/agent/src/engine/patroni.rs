@@ -8,21 +8,21 @@ use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
-/// Below which key of the store Patroni keeps its own. The site's name follows.
+/// Key prefix of Patroni's keys in the store. The site's name follows.
 const NAMESPACE: &str = "/patroni/";
 /// Bytes a standby may be behind and still be promoted. With synchronous replication no acknowledged write is among
-/// them; 0 could refuse a good standby for ever.
+/// them; 0 could rule out a good standby permanently.
 const MAXIMUM_LAG_ON_FAILOVER: u64 = 1 << 20;
 
-/// The most that is kept of PostgreSQL's log of writes: between two checkpoints, and for a standby that is away. It is less where a
-/// [`WAL_SHARE`]th of the disk is.
+/// The most WAL that PostgreSQL keeps, between two checkpoints and for a standby that is away. Less where a [`WAL_SHARE`]th of
+/// the disk is less.
 const MOST_WAL: u64 = 1 << 30;
 const MOST_WAL_FOR_STANDBYS: u64 = 2 << 30;
-/// And never less than this, four of its files.
+/// The least WAL it keeps: four segments.
 const LEAST_WAL: u64 = 64 << 20;
 const WAL_SHARE: u64 = 4;
 
-/// What a database server is set up from.
+/// What a database server's files are generated from.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The site.
@@ -31,28 +31,27 @@ pub struct Settings {
     pub server: ServerName,
     /// Its address; PostgreSQL and Patroni listen there and nowhere else.
     pub address: Ipv4Addr,
-    /// The addresses that may log in.
+    /// The network whose addresses may log in.
     pub network: Ipv4Net,
-    /// The store's members, each at its client port.
+    /// The store's members, each with its client port.
     pub etcd: Vec<SocketAddrV4>,
     /// The server's `ca.pem`, `cert.pem` and `key.pem`.
     pub pki: PathBuf,
-    /// The server's directory that lasts: data goes into `postgres/`, logs into `log/` below it.
+    /// The server's persistent directory: data goes into `postgres/`, logs into `log/` below it.
     pub state: PathBuf,
-    /// The server's directory that does not last, such as `/run/gaiola`. Short: a Unix socket's path below it must fit
-    /// into 107 bytes.
+    /// The server's volatile directory, such as `/run/gaiola`. Short: a Unix socket's path below it must fit into 107 bytes.
     pub run: PathBuf,
-    /// With `true` writes stop when no synchronous standby is left.
+    /// With `true` writes block when no synchronous standby is left.
     pub strict: bool,
     /// The size of the file system that the data is on, in bytes.
     pub disk: u64,
-    /// Who Patroni and PostgreSQL run as; `None`: as we do.
+    /// User that Patroni and PostgreSQL run as; `None`: the current one.
     pub owner: Option<Owner>,
     /// The programs.
     pub tools: Tools,
     /// The passwords.
     pub secrets: Secrets,
-    /// How often the data directory was to be set aside and the primary cloned.
+    /// How often the data directory was ordered to be set aside and the primary cloned.
     pub clones: u64,
     /// Whether the last time because it had forked.
     pub forked: bool,
@@ -69,12 +68,12 @@ impl Settings {
         self.state.join("log")
     }
 
-    /// Where configuration, keys, passwords and PostgreSQL's Unix socket are; only the owner may enter it.
+    /// The directory of configuration, keys, passwords and PostgreSQL's Unix socket; only the owner may enter it.
     pub fn private(&self) -> PathBuf {
         self.run.join("database")
     }
 
-    /// Where Patroni keeps who leads.
+    /// Where Patroni stores the leader.
     pub fn leadership(&self) -> Leadership {
         Leadership {
             store: self.etcd.clone(),
@@ -88,8 +87,8 @@ impl Settings {
         SocketAddr::from((self.address, PATRONI_PORT))
     }
 
-    /// What all members share: Patroni keeps it in the store, where the first member puts it. To change it later, hand
-    /// it to `Api::configure`.
+    /// The configuration that all members share: the first member puts it into the store, where Patroni keeps it. Change it
+    /// later with `Api::configure`.
     pub fn shared(&self) -> Value {
         json!({
             "ttl": 20,
@@ -117,7 +116,7 @@ impl Settings {
             "scope": self.site.as_str(),
             "namespace": NAMESPACE,
             "name": self.server.to_string(),
-            // The keeper bounds the file; see keeper::database.
+            // The keeper bounds the file's size; see keeper::database.
             "log": { "level": "INFO", "dir": self.log(), "file_size": 0, "file_num": 0 },
             "restapi": self.restapi(),
             "ctl": {
@@ -141,7 +140,7 @@ impl Settings {
                     { "locale": "C.UTF-8" },
                     { "auth": "scram-sha-256" },
                 ],
-                // Patroni adds where to connect as the last argument; the password goes by PGPASSFILE.
+                // Patroni appends the connection string as the last argument; the password goes by PGPASSFILE.
                 "post_bootstrap": format!("{psql} -X -q -v ON_ERROR_STOP=1 -f {site}"),
             },
             "postgresql": self.postgresql(),
@@ -176,7 +175,7 @@ impl Settings {
                 "rewind": self.login("rewinder", self.secrets.rewind.reveal()),
             },
             "basebackup": [{ "checkpoint": "fast" }],
-            // Tells the keeper that a role has changed; see keeper::database.
+            // Signals the keeper that a role has changed; see keeper::database.
             "callbacks": { "on_role_change": "/bin/sh -c 'kill -USR1 1'" },
             "parameters": {
                 "unix_socket_directories": self.private(),
@@ -184,9 +183,9 @@ impl Settings {
                 "ssl_ca_file": self.ca(),
                 "ssl_cert_file": self.cert(),
                 "ssl_key_file": self.key(),
-                // Patroni sets cluster_name to the site's name, so which server answers is told by this one.
+                // Patroni sets cluster_name to the site's name, so this setting names the server that answers.
                 "gaiola.server": self.server.to_string(),
-                // Here, and not in what all share, since their disks may differ.
+                // Set here rather than for all members, whose disks may differ.
                 "max_wal_size": self.wal(MOST_WAL),
                 "max_slot_wal_keep_size": self.wal(MOST_WAL_FOR_STANDBYS),
             },
@@ -194,13 +193,13 @@ impl Settings {
         })
     }
 
-    /// A share of the disk for the log of writes, as PostgreSQL reads it.
+    /// A share of the disk for WAL, in PostgreSQL's notation.
     fn wal(&self, most: u64) -> String {
         let bytes = (self.disk / WAL_SHARE).clamp(LEAST_WAL, most);
         format!("{}MB", bytes >> 20)
     }
 
-    /// A role between members, and how its connections make sure of the other side.
+    /// A role that members log in with, and how its connections verify the server.
     fn login(&self, role: &str, password: &str) -> Value {
         json!({
             "username": role,
@@ -210,7 +209,7 @@ impl Settings {
         })
     }
 
-    /// `pg_hba.conf`. Members must use TLS among themselves; the site's own role is offered it.
+    /// `pg_hba.conf`. TLS is required among members, and optional for the site's own role.
     fn who_may_log_in(&self) -> Vec<String> {
         let (network, role) = (self.network, self.site.sql());
         vec![
@@ -234,7 +233,7 @@ impl Settings {
     }
 }
 
-/// What must be the same on every member, or is best so.
+/// Parameters that must, or should, be the same on every member.
 fn shared_parameters() -> Value {
     json!({
         "wal_level": "replica",
@@ -257,8 +256,8 @@ fn shared_parameters() -> Value {
         "tcp_keepalives_idle": "5s",
         "tcp_keepalives_interval": "1s",
         "tcp_keepalives_count": 3,
-        // The statement of a client that is gone is ended, of a release command that was stopped too. Since version 14;
-        // Patroni leaves out what a PostgreSQL does not know.
+        // PostgreSQL cancels the statement of a client that has disconnected, such as a release command that was stopped. Since
+        // version 14; Patroni leaves out parameters that a PostgreSQL does not know.
         "client_connection_check_interval": "1s",
         "log_line_prefix": "%m [%p] %q%u@%d ",
     })
@@ -333,7 +332,7 @@ pub(super) mod tests {
         assert_eq!(shared["failsafe_mode"], true);
         assert_eq!(shared["check_timeline"], true);
         assert!(shared["maximum_lag_on_failover"].as_u64().unwrap() >= 1 << 20);
-        // Patroni wants the time to live to outlast a loop and two tries.
+        // Patroni requires the TTL to outlast one loop and two retries.
         let span = |key: &str| shared[key].as_u64().unwrap();
         assert!(span("loop_wait") + 2 * span("retry_timeout") <= span("ttl"));
         for key in ["fsync", "full_page_writes", "synchronous_commit"] {
@@ -352,7 +351,7 @@ pub(super) mod tests {
             let config = rendered(&Settings { disk, ..settings() });
             let local = &config["postgresql"]["parameters"];
             let kept = ["max_wal_size", "max_slot_wal_keep_size"].map(|key| local[key].clone());
-            // What this server's file says counts for it, whatever the store has.
+            // This server's file overrides whatever the store has.
             let shared = &config["bootstrap"]["dcs"]["postgresql"]["parameters"];
             assert_eq!(shared["max_slot_wal_keep_size"], Value::Null);
             kept.map(|size| size.as_str().unwrap().to_string())

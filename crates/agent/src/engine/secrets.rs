@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A password. Printing it shows nothing; it is written to files of mode 0600 and to the store only.
+/// A password. Its `Debug` output hides it; it is written only to files of mode 0600 and to the store.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// 192 random bits of the kernel's, as letters and digits that need no quoting anywhere.
+    /// 192 random bits from the kernel, as letters and digits that need no quoting anywhere.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 24];
         getrandom::fill(&mut bytes)?;
@@ -36,10 +36,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Every password of a site's database, made once with the site and the same on all its servers.
+/// Every password of a site's database, generated once with the site and the same on all its servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secrets {
-    /// Of the role `postgres`, for Patroni and for us.
+    /// Of the role `postgres`, for Patroni and for our own queries.
     pub superuser: Secret,
     /// Of the role `replicator`, for standbys that stream and clone.
     pub replication: Secret,
@@ -50,7 +50,7 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// New ones, each drawn by itself.
+    /// New passwords, each drawn independently.
     pub fn generate() -> Result<Self, getrandom::Error> {
         Ok(Self {
             superuser: Secret::generate()?,

@@ -1,4 +1,4 @@
-//! The site's own role and database: made when the primary is, and made sure of afterwards.
+//! The site's own role and database: created with the primary, and ensured afterwards.
 
 use super::Settings;
 use std::process::Stdio;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// Longest wait for psql: longer than a standby that is lost holds a write.
+/// Timeout of psql: longer than a lost standby blocks a write.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The site's role and database could not be made sure of.
+/// The site's role and database could not be ensured.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
     /// psql could not be run.
@@ -23,7 +23,7 @@ pub enum SiteError {
     /// psql failed.
     #[error("cannot make the role and database {name}: psql said {said:?}")]
     Refused {
-        /// The name of both.
+        /// The name of role and database.
         name: String,
         /// The last line psql wrote; it never holds a password.
         said: String,
@@ -31,17 +31,16 @@ pub enum SiteError {
     /// psql took too long.
     #[error("cannot make the role and database {name}: psql gave no answer within {} s", LIMIT.as_secs())]
     Slow {
-        /// The name of both.
+        /// The name of role and database.
         name: String,
     },
 }
 
 impl Settings {
-    /// SQL that makes the site's role, which is no superuser, and its database. Running it again does no harm, and sets
-    /// the password anew.
+    /// SQL that creates the site's role, which is no superuser, and its database. Idempotent; each run sets the password again.
     pub(super) fn site_sql(&self) -> String {
         let (name, password) = (self.site.sql(), self.secrets.site.reveal());
-        // A failing statement would be logged as it was written, the password with it.
+        // A failing statement would be logged as written, with the password in it.
         format!(
             r#"SET log_min_error_statement = panic;
 SET log_statement = none;
@@ -54,16 +53,16 @@ REVOKE CONNECT, TEMPORARY ON DATABASE "{name}" FROM PUBLIC;
         )
     }
 
-    /// `pgpass` for our own psql: `localhost` is what it looks for when it connects by a Unix socket.
+    /// `pgpass` for our own psql: with a Unix socket it looks up `localhost`.
     pub(super) fn pgpass(&self) -> String {
         format!("*:*:*:postgres:{}\n", self.secrets.superuser.reveal())
     }
 }
 
-/// Makes sure that the site's role and database are there. To be called on the primary; on a standby it is refused.
+/// Ensures that the site's role and database exist. Call it on the primary; a standby rejects it.
 ///
-/// The primary has both before it takes its first connection, so this is for what came later: another password, or a
-/// role that somebody removed.
+/// The primary has both before it accepts its first connection, so this is for later changes: another password, or a role
+/// that an operator removed.
 pub async fn ensure_site(settings: &Settings) -> Result<(), SiteError> {
     let name = settings.site.sql();
     let program = settings.tools.postgres_bin.join("psql");
@@ -87,7 +86,7 @@ pub async fn ensure_site(settings: &Settings) -> Result<(), SiteError> {
     let mut stdin = child.stdin.take().expect("piped");
     let sql = settings.site_sql();
     let whole = async {
-        // Where psql has ended before it read everything, what it said is the better error.
+        // If psql exited before it read everything, its own message is the better error.
         let _ = stdin.write_all(sql.as_bytes()).await;
         drop(stdin);
         child.wait_with_output().await

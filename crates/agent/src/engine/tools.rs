@@ -1,15 +1,15 @@
-//! Finds PostgreSQL and Patroni on this machine.
+//! Finds the installed PostgreSQL and Patroni.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
-/// The oldest PostgreSQL that serves: `wal_keep_size` and pg_rewind's own crash recovery came with it.
+/// The oldest supported PostgreSQL: `wal_keep_size` and pg_rewind's own crash recovery came with it.
 const POSTGRES_MIN: u32 = 13;
-/// The oldest Patroni that lost no acknowledged write in the drills of faults (`docs/database.md`). `scripts/setup` has the
-/// same number.
+/// The oldest Patroni that lost no acknowledged write in the fault drills (`docs/database.md`). `scripts/setup` has the same
+/// number.
 const PATRONI_MIN: Version = (4, 0, 7);
-/// Where `scripts/setup` puts a Patroni of Gaiola's own when the system's is too old.
+/// Where `scripts/setup` installs Gaiola's own Patroni when the system's is too old.
 const OWN_PATRONI: &str = "/opt/gaiola/patroni/bin/patroni";
 /// Where distributions put the server's programs, below a directory for each version.
 const ROOTS: [&str; 2] = ["/usr/lib/postgresql", "/usr/local/lib/postgresql"];
@@ -30,20 +30,20 @@ pub struct Tools {
     pub patroni_version: (u32, u32, u32),
 }
 
-/// A program is missing or will not do.
+/// A program is missing or unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolsError {
-    /// No PostgreSQL server of a version that serves.
+    /// No PostgreSQL server of a supported version.
     #[error(
         "no PostgreSQL {POSTGRES_MIN} or newer: {found}; looked in {looked}; install the package postgresql"
     )]
     Postgres {
         /// What was found instead.
         found: String,
-        /// Where it was looked for.
+        /// The directories that were searched.
         looked: String,
     },
-    /// No Patroni of a version that serves.
+    /// No Patroni of a supported version.
     #[error(
         "no Patroni {}.{}.{} or newer: {found}; looked for {OWN_PATRONI} and in PATH ({path}); scripts/setup installs one beside \
          that of the system (older ones have lost acknowledged writes)",
@@ -60,17 +60,17 @@ pub enum ToolsError {
     Broken {
         /// The program.
         program: PathBuf,
-        /// What it said.
+        /// Its error output.
         detail: String,
         /// Why.
         source: Option<io::Error>,
     },
 }
 
-/// Looks for the newest PostgreSQL and for Patroni, and asks both for their versions.
+/// Finds the newest PostgreSQL and a Patroni, and runs both for their versions.
 ///
-/// PostgreSQL is looked for in the directories of distributions, then in PATH; Patroni in Gaiola's own environment, then in
-/// PATH, and the first that is new enough is taken.
+/// PostgreSQL is searched for in the distributions' directories, then in PATH; Patroni in Gaiola's own environment, then in
+/// PATH, and the first that is new enough wins.
 pub fn find_tools() -> Result<Tools, ToolsError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -114,13 +114,13 @@ fn find_postgres(roots: &[PathBuf], in_path: &[PathBuf]) -> Result<(PathBuf, u32
     }
 }
 
-/// The major version that `postgres --version` tells.
+/// The major version that `postgres --version` prints.
 fn postgres_version(program: &Path) -> Result<u32, ToolsError> {
     let text = version_text(program)?;
     parse_postgres(&text).ok_or_else(|| unreadable(program, &text))
 }
 
-/// The first that is new enough. One that is broken does not stand in the way of a good one behind it.
+/// The first that is new enough; a broken one before it is skipped.
 fn find_patroni(
     programs: impl Iterator<Item = PathBuf>,
     path: &str,
@@ -185,7 +185,7 @@ fn version_text(program: &Path) -> Result<String, ToolsError> {
     if output.status.success() {
         return Ok(text);
     }
-    // A Python program that lacks a module says which in its last line.
+    // A Python program that lacks a module names it in its last line.
     let said = String::from_utf8_lossy(&output.stderr);
     Err(unreadable(
         program,
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// A program that prints `text` when asked for its version.
+    /// A program that prints `text` when run for its version.
     fn program(path: &Path, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, format!("#!/bin/sh\necho '{text}'\n")).unwrap();

@@ -1,7 +1,8 @@
-//! A database server's own disk: an ext4 file system in a file beside its data, so that it can be full while the machine's is not.
+//! A database server's own disk: an ext4 file system in a file beside its data, so that it can fill up while the machine's disk
+//! does not.
 //!
-//! It is mounted within the server alone, by a loop device that the kernel gives back with the mount: when the server's processes
-//! are gone nothing of it is left but the file.
+//! It is mounted within the server only, by a loop device that the kernel releases with the mount: when the server's processes
+//! are gone, nothing but the file is left.
 
 use crate::state::Boot;
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
@@ -15,24 +16,24 @@ use std::time::{Duration, Instant};
 
 /// The program that makes a disk's file system.
 const MKFS: &str = "mkfs.ext4";
-/// The longest that one program may take.
+/// Timeout of one program.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(20);
-/// The kernel may still be giving back what the server's last life had mounted.
+/// Timeout of the mount: the kernel may still be releasing the mount of the server's last life.
 const MOUNT_LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks, and between two attempts to mount.
+/// Poll interval; a tenth of the interval between two attempts to mount.
 const LOOK: Duration = Duration::from_millis(10);
-/// A new disk leaves so much of the machine's free, or a [`SPARE_SHARE`]th of its own size where that is more.
+/// A new disk leaves this many bytes of the machine's free, or a [`SPARE_SHARE`]th of its own size where that is more.
 const SPARE: u64 = 1 << 30;
 const SPARE_SHARE: u64 = 10;
 
-/// Mounts the disk that PostgreSQL's data is on, where the server has one. It is made where one is wanted and there is no data
-/// yet: data stays where it lies.
+/// Mounts the disk for PostgreSQL's data, where the server has one. A wanted disk is made only while there is no data yet:
+/// existing data stays in place.
 ///
 /// # Errors
-/// Where it cannot be made or mounted; nothing may be started then, as its data would seem to be gone.
+/// Where it cannot be made or mounted; then nothing may be started, as the data would seem to be gone.
 pub(super) fn attach(boot: &Boot) -> io::Result<()> {
     let (image, folder) = (boot.disk_image(), boot.postgres());
-    // One that was not whole yet when whoever made it was killed.
+    // An incomplete image, left by a process that was killed.
     remove(&half(&image))?;
     match (image.try_exists()?, is_empty(&folder)?, boot.disk) {
         (true, true, _) => {}
@@ -48,7 +49,7 @@ pub(super) fn attach(boot: &Boot) -> io::Result<()> {
         .map_err(|error| because(&tried, &error))
 }
 
-/// As a version leaves it that knows no disks. Whichever was taken, the other might be what was acknowledged.
+/// Data in both places, as left by a version without disks. Either of the two may hold the acknowledged writes.
 fn two_places(image: &Path, folder: &Path) -> io::Error {
     let (image, folder) = (image.display(), folder.display());
     io::Error::other(format!(
@@ -67,7 +68,7 @@ fn is_empty(folder: &Path) -> io::Result<bool> {
     }
 }
 
-/// Where a disk is until it is whole.
+/// The path of a disk image until it is complete.
 fn half(image: &Path) -> PathBuf {
     image.with_extension("new")
 }
@@ -83,7 +84,7 @@ fn make(boot: &Boot, image: &Path, bytes: u64) -> io::Result<()> {
     let half = half(image);
     let made = format(boot, &half, bytes).and_then(|()| fs::rename(&half, image));
     if made.is_err() {
-        // It would hold the machine's room for nothing.
+        // It would take up the machine's room for nothing.
         let _ = remove(&half);
     }
     made
@@ -100,7 +101,7 @@ fn format(boot: &Boot, path: &Path, bytes: u64) -> io::Result<()> {
     let (uid, gid) = boot
         .database_user
         .map_or((0, 0), |user| (user.uid, user.gid));
-    // What is zeroed later, by the kernel, would lose its room: a loop device makes holes of it.
+    // With lazy zeroing the kernel would free the blocks later: a loop device turns zeroed ranges into holes.
     let with = format!("nodiscard,lazy_itable_init=0,lazy_journal_init=1,root_owner={uid}:{gid}");
     let mut program = program(boot, MKFS);
     program.args(["-q", "-F", "-m", "0", "-E", &with]).arg(path);
@@ -108,15 +109,15 @@ fn format(boot: &Boot, path: &Path, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Takes the room again that the file system's zeroing has given back to the machine's.
+/// Reallocates the blocks that the file system's zeroing has turned into holes.
 fn refill(image: &Path) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(image)?;
     let bytes = file.metadata()?.len();
     take_room(&file, bytes, 0)
 }
 
-/// Takes the room for all of a file: a write that the server's disk has accepted is to find room on the machine's too, of which
-/// `spare` bytes are left over for those who are not root.
+/// Allocates all blocks of a file: a write that the server's disk has accepted must find room on the machine's too. `spare`
+/// bytes of the machine's must stay free for users other than root.
 fn take_room(file: &File, bytes: u64, spare: u64) -> io::Result<()> {
     let missing = bytes.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
     let disk = fstatvfs(file)?;
@@ -137,13 +138,13 @@ fn take_room(file: &File, bytes: u64, spare: u64) -> io::Result<()> {
     Ok(fallocate(file, FallocateFlags::empty(), 0, bytes)?)
 }
 
-/// Mounts the image, once the kernel has given back what the server's last life had of it.
+/// Mounts the image, once the kernel has released the mount of the server's last life.
 fn mount(boot: &Boot, image: &Path, folder: &Path) -> io::Result<()> {
     let ends = Instant::now() + MOUNT_LIMIT;
     loop {
         let was_held = is_held(boot, image);
         let mut program = program(boot, "mount");
-        // `loop` takes the device again that the file may still have: one file is never two file systems.
+        // `loop` reuses a device that the file may still have: one file is never mounted as two file systems.
         let options = "loop,nosuid,nodev,noatime,errors=remount-ro";
         program.args(["-t", "ext4", "-o", options]);
         program.args([image, folder]);
@@ -156,7 +157,7 @@ fn mount(boot: &Boot, image: &Path, folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a loop device still has the image.
+/// Whether a loop device is still attached to the image.
 fn is_held(boot: &Boot, image: &Path) -> bool {
     let mut program = program(boot, "losetup");
     program.stdout(Stdio::piped());
@@ -182,7 +183,7 @@ fn program(boot: &Boot, name: &str) -> Command {
     command
 }
 
-/// Runs it to its end; gives what it wrote to stdout, where that is piped. An error says what it said.
+/// Runs a program to its end and returns its stdout, if piped. An error quotes its stderr.
 fn finish(mut command: Command) -> io::Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command.spawn().map_err(|error| match error.kind() {
@@ -216,7 +217,7 @@ fn finish(mut command: Command) -> io::Result<String> {
     }
 }
 
-/// What an ended program has written, on one line.
+/// A program's output, on one line.
 fn said(output: impl Read) -> String {
     let mut text = Vec::new();
     let _ = output.take(4096).read_to_end(&mut text);
@@ -294,7 +295,7 @@ mod tests {
         );
         assert_eq!(file.metadata().unwrap().blocks(), 0);
         take_room(&file, 1 << 20, 0).unwrap();
-        // What has its room needs none.
+        // A file with all its blocks needs no more.
         take_room(&file, 1 << 20, all).unwrap();
     }
 

@@ -1,12 +1,12 @@
-//! `gaiola keeper database`: parent of the PID namespace in which Patroni and PostgreSQL of a server run.
+//! `gaiola keeper database`: parent of the PID namespace in which a server's Patroni and PostgreSQL run.
 //!
-//! Patroni and PostgreSQL live and die together. When Patroni ends by itself, or this keeper is killed, the kernel ends
-//! every process of the namespace at once, so that no PostgreSQL goes on as a primary that nobody watches; then
-//! everything is started again. Everything the keeper needs stands in one directory (`/run/gaiola`):
+//! Patroni and PostgreSQL live and die together. When Patroni exits by itself, or this keeper is killed, the kernel ends
+//! every process of the namespace at once, so that no PostgreSQL keeps running as an unsupervised primary; then everything
+//! is restarted. All of the keeper's files are in one directory (`/run/gaiola`):
 //!
-//! - `database.json`: [`KeeperDatabase`], written by the agent. Without the file the keeper waits; if it goes away or
-//!   cannot be read, the last one stays in force.
-//! - `database-keeper.json`: [`KeeperReport`], written when something changes.
+//! - `database.json`: [`KeeperDatabase`], written by the agent. Without the file the keeper waits; if it disappears or
+//!   cannot be read, the last order stays in force.
+//! - `database-keeper.json`: [`KeeperReport`], written on every change.
 
 mod aside;
 mod ghost;
@@ -27,11 +27,11 @@ use std::{fs, io};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-/// Between two looks at the order.
+/// Poll interval for the order.
 const TICK: Duration = Duration::from_millis(250);
-/// Longest wait for PostgreSQL to shut down in order; then it is killed, which costs a recovery and loses nothing.
+/// Timeout of PostgreSQL's clean shutdown; then it is killed, which costs a recovery and loses nothing.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// The wait before Patroni is started again, doubled with each end until it has lived for [`STEADY`].
+/// Initial restart delay of Patroni, doubled with each exit until it has lived for [`STEADY`].
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 const STEADY: Duration = Duration::from_secs(30);
@@ -59,7 +59,7 @@ pub struct KeeperError {
     source: io::Error,
 }
 
-/// Does what the order says until SIGTERM or SIGINT, then shuts Patroni and PostgreSQL down and returns.
+/// Follows the order until SIGTERM or SIGINT, then shuts Patroni and PostgreSQL down and returns.
 ///
 /// It makes a runtime of its own on this thread, which must be the process's last.
 pub fn run(args: &DatabaseArgs) -> Result<(), KeeperError> {
@@ -87,13 +87,13 @@ struct Keeper {
     directory: PathBuf,
     order: Option<KeeperDatabase>,
     running: Option<Running>,
-    /// Ends in a row before Patroni had lived for [`STEADY`].
+    /// Exits in a row before Patroni had lived for [`STEADY`].
     short_lives: u32,
-    /// Not started again before this.
+    /// Earliest time of the next start.
     start_at: Instant,
     restarts: u32,
     last_end: Option<String>,
-    /// How often the data directory was set aside; `None`: what an earlier keeper did is not known.
+    /// The [`KeeperDatabase::clones`] that was carried out; `None`: what an earlier keeper did is unknown.
     clones: Option<u64>,
     reported: Option<KeeperReport>,
 }
@@ -116,7 +116,7 @@ impl Keeper {
         }
     }
 
-    /// May be dropped at any wait: what runs stays in `self.running`.
+    /// May be dropped at any await: what runs stays in `self.running`.
     async fn attend(&mut self) -> Infallible {
         loop {
             self.take_order();
@@ -166,10 +166,10 @@ impl Keeper {
         }
     }
 
-    /// Sets the data directory aside where that was ordered, once. Patroni then clones the primary.
+    /// Sets the data directory aside if ordered, once. Patroni then clones the primary.
     ///
-    /// An order may be old by the time it is read: it is carried out only while this is a standby and another server leads.
-    /// What cannot be done is not tried again: what is there is started.
+    /// The order may be stale by now: it is carried out only while this is a standby and another server leads. A failure is not
+    /// retried: Patroni starts with the data as it is.
     async fn set_aside(&mut self) {
         let Some(order) = self.order.clone() else {
             return;
@@ -208,7 +208,7 @@ impl Keeper {
         }
     }
 
-    /// Everything of the namespace is gone.
+    /// Every process of the namespace has ended.
     fn ended(&mut self, end: End) {
         self.running = None;
         self.restarts += 1;
@@ -232,7 +232,7 @@ impl Keeper {
         self.report(KeeperState::Failed(reason));
     }
 
-    /// Shuts down in order, within a limit.
+    /// Shuts down cleanly, within a limit.
     async fn stop(&mut self) {
         if let Some(running) = &mut self.running {
             running.terminate();

@@ -1,14 +1,14 @@
-//! `gaiola keeper vip`: holds virtual addresses by VRRP, and lets them go when the data plane dies.
+//! `gaiola keeper vip`: holds virtual addresses by VRRP, and releases them when the data plane dies.
 //!
-//! One thread and no runtime, so that nothing else can hold it up: `ppoll` over a handful of descriptors, real-time
-//! scheduling where it is allowed, and the decisions of [`gaiola_core::vrrp`]. Everything it needs stands in one
-//! directory (`/run/gaiola`):
+//! One thread and no runtime, so that nothing else can block it: `ppoll` over a handful of descriptors, real-time
+//! scheduling where it is allowed, and the decisions of [`gaiola_core::vrrp`]. All of its files are in one directory
+//! (`/run/gaiola`):
 //!
-//! - `keeper.json`: [`KeeperConfig`](gaiola_model::keeper::KeeperConfig), written by the agent; a new one is taken at
-//!   once, and VIPs that it does not change are not touched. Without the file the keeper waits; if it goes away, the
+//! - `keeper.json`: [`KeeperConfig`](gaiola_model::keeper::KeeperConfig), written by the agent; a new one is applied at
+//!   once, and VIPs that it does not change are not touched. Without the file the keeper waits; if it disappears, the
 //!   last one stays in force.
-//! - `keeper.sock`: every worker of the proxy holds a connection to it and beats (`beats::Beats`).
-//! - `keeper-state.json`: [`KeeperState`](gaiola_model::keeper::KeeperState), written when something changes.
+//! - `keeper.sock`: every worker of the proxy holds a connection to it and sends heartbeats (`beats::Beats`).
+//! - `keeper-state.json`: [`KeeperState`](gaiola_model::keeper::KeeperState), written on every change.
 
 mod beats;
 mod config_file;
@@ -35,8 +35,8 @@ use workers::Workers;
 pub struct VipArgs {
     /// Where its files and its socket are. Default `/run/gaiola`.
     pub directory: PathBuf,
-    /// Whether to ask for real-time scheduling and memory that is never paged out. Default `true`; where it is not
-    /// allowed the keeper goes on without.
+    /// Whether to request real-time scheduling and memory that is never paged out. Default `true`; where it is not allowed the
+    /// keeper runs without.
     pub realtime: bool,
 }
 
@@ -49,7 +49,7 @@ impl Default for VipArgs {
     }
 }
 
-/// The keeper could not start, or could not go on.
+/// The keeper could not start, or could not continue.
 #[derive(Debug, thiserror::Error)]
 #[error("the VIP keeper cannot {tried}")]
 pub struct KeeperError {
@@ -57,10 +57,10 @@ pub struct KeeperError {
     source: io::Error,
 }
 
-/// Longest sleep: a bound on how long anything that woke nobody stays unseen.
+/// Longest sleep: bounds how long a change that wakes no descriptor goes unnoticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
-/// Holds VIPs until TERM or INT comes; then hands them over, and returns.
+/// Holds VIPs until SIGTERM or SIGINT; then hands them over, and returns.
 pub fn run(args: VipArgs) -> Result<(), KeeperError> {
     let failed = |tried: &str| {
         let tried = tried.to_owned();
@@ -98,9 +98,9 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Sleeps until something happens and deals with it; `true`: all is handed over, the process may end.
+    /// Sleeps until something happens and handles it; `true`: every VIP is handed over, the process may exit.
     ///
-    /// What arrived is looked at before deadlines, so that a keeper that was frozen first learns what it missed.
+    /// Input is handled before deadlines, so that a keeper that was frozen first reads what it missed.
     fn turn(&mut self) -> io::Result<bool> {
         self.sleep()?;
         let now = self.now();
@@ -146,13 +146,13 @@ impl Keeper {
     }
 }
 
-/// Asks the kernel to run us as soon as there is something to do. None of it is needed for being right.
+/// Asks the kernel for prompt scheduling. Correctness depends on none of it.
 fn be_prompt() {
     use rustix::mm::{MlockAllFlags, mlockall};
     if let Err(error) = realtime::prefer_realtime() {
         tracing::debug!(%error, "no real-time scheduling here");
     }
-    // Not FUTURE: where locked memory is limited, it makes an allocation fail later on.
+    // Not FUTURE: where locked memory is limited, a later allocation would fail.
     if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT) {
         tracing::debug!(%error, "memory may be paged out here");
     }

@@ -17,9 +17,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-/// Silence after which the kernel asks a peer whether it is there, and then between two questions.
+/// TCP keepalive: silence before the first probe, and the interval between two probes.
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// Bytes that a peer does not acknowledge for this long end the connection.
+/// TCP user timeout: data that the peer does not acknowledge for this long ends the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An open connection; dropping it closes it at once.
@@ -28,9 +28,9 @@ pub(super) struct Connection {
     task: JoinHandle<()>,
 }
 
-/// A request that got no answer.
+/// A request without a response.
 pub(super) struct Refused {
-    /// The request, where none of it was written.
+    /// The request, if none of it was written.
     pub(super) unsent: Option<hyper::Request<Full<Bytes>>>,
     pub(super) source: hyper::Error,
 }
@@ -49,7 +49,7 @@ impl Connection {
         }
     }
 
-    /// Whether it can take a request now. Never waits for the peer.
+    /// Whether it can take a request now. Never blocks on the peer.
     pub(super) async fn is_ready(&mut self) -> bool {
         self.sender.ready().await.is_ok()
     }
@@ -73,7 +73,7 @@ impl Connection {
         let (sender, connection) = http1::handshake(TokioIo::new(io))
             .await
             .map_err(io::Error::other)?;
-        // What ends the connection reaches whoever waits for an answer; here it says nothing new.
+        // The request that waits for a response gets this error too; here it adds nothing.
         let task = tokio::spawn(async move { drop(connection.await) });
         Ok(Self { sender, task })
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with a request, and how far it had come.
+//! Why a request fails, and how far it got.
 
 use super::{MAX_BODY, Request, Target};
 use http_body_util::Full;
@@ -7,25 +7,25 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Why there is no answer. Each says what was tried, and its source why it failed.
+/// Why there is no response. Each variant says what was tried; its source says why it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// There is no connection.
+    /// The connection could not be opened.
     #[error("cannot connect to {target}")]
     Connect {
-        /// Where to.
+        /// The target.
         target: String,
         /// Why.
         source: io::Error,
     },
-    /// Time was up.
+    /// The timeout was exceeded.
     #[error("no answer from {target} to {request} within {timeout:?}")]
     Timeout {
-        /// Who was asked.
+        /// The target.
         target: String,
-        /// What was asked.
+        /// The request.
         request: String,
-        /// How long was waited.
+        /// The timeout.
         timeout: Duration,
         /// Whether any of it may have been sent.
         sent: bool,
@@ -33,25 +33,25 @@ pub enum ClientError {
     /// The connection broke.
     #[error("{target} broke off {request}")]
     Broken {
-        /// Who was asked.
+        /// The target.
         target: String,
-        /// What was asked.
+        /// The request.
         request: String,
         /// Why.
         source: hyper::Error,
     },
-    /// The answer, or one line of a stream, is larger than it may be.
+    /// The response, or one line of a stream, exceeds the limit.
     #[error("the answer of {target} to {request} is larger than {MAX_BODY} bytes")]
     TooLarge {
-        /// Who was asked.
+        /// The target.
         target: String,
-        /// What was asked.
+        /// The request.
         request: String,
     },
-    /// It is no request: a bad path or header.
+    /// The request is malformed: a bad path or header.
     #[error("{request} cannot be sent")]
     Malformed {
-        /// What was to be asked.
+        /// The request.
         request: String,
         /// Why.
         source: hyper::http::Error,
@@ -59,7 +59,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether the server may have got the request, and done what it asks.
+    /// Whether the server may have received the request and carried it out.
     pub fn was_sent(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Malformed { .. } => false,
@@ -69,7 +69,7 @@ impl ClientError {
     }
 }
 
-/// One request under way; knows what to say when it fails.
+/// One request under way; builds its errors.
 pub(super) struct Attempt<'a> {
     target: &'a Target,
     request: &'a Request,

@@ -1,4 +1,4 @@
-//! An answer that does not end: its lines as they come.
+//! A response without an end, read line by line.
 
 use super::connection::Connection;
 use super::{Attempt, ClientError, MAX_BODY, Request, Target};
@@ -7,16 +7,16 @@ use hyper::Response;
 use hyper::body::Incoming;
 use std::time::Duration;
 
-/// The body of an answer, line by line. Dropping it closes its connection.
+/// The body of a response, line by line. Dropping it closes its connection.
 pub struct Stream {
     /// The status code.
     pub status: u16,
     target: Target,
     request: Request,
     body: Incoming,
-    /// Bytes that no line has taken; never more than [`MAX_BODY`] and one frame.
+    /// Bytes not yet returned in a line; never more than [`MAX_BODY`] and one frame.
     pending: Vec<u8>,
-    /// Bytes of `pending` that are known to hold no line's end.
+    /// Bytes of `pending` that are known to hold no line end.
     searched: usize,
     ended: bool,
     _connection: Connection,
@@ -50,10 +50,9 @@ impl Stream {
         }
     }
 
-    /// The next line without its end; `None` when the stream has ended. What stands before the stream's end is a line.
+    /// The next line without its line end; `None` when the stream has ended. The rest before the stream's end counts as a line.
     ///
-    /// An error of kind [`ClientError::Timeout`] takes nothing away: it may be called again. So may it be when its
-    /// future was dropped.
+    /// An error of kind [`ClientError::Timeout`] loses nothing: call it again. The same holds if its future was dropped.
     pub async fn next_line(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>, ClientError> {
         let (target, request) = (self.target.clone(), self.request.clone());
         let attempt = Attempt::new(&target, &request, timeout);

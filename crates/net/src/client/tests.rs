@@ -168,7 +168,7 @@ async fn only_the_sites_own_authority_is_trusted_in_both_directions() {
     assert_eq!(ask(&lb).await.unwrap().status, 204);
     ask(&alien).await.unwrap_err();
 
-    // A client that trusts the server and shows a certificate that the server does not trust.
+    // A client that trusts the server, but presents a certificate that the server does not trust.
     std::fs::copy(lb.join(pki::CA), alien.join(pki::CA)).unwrap();
     ask(&alien).await.unwrap_err();
 }

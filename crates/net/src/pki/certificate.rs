@@ -1,4 +1,4 @@
-//! What our certificates say: for whom they are, what for, and for how long.
+//! The contents of our certificates: names, usage and validity.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use x509_parser::extensions::GeneralName;
 
-/// Years for which the authority is valid.
+/// Validity of the authority, in years.
 const CA_YEARS: i16 = 30;
-/// Years for which a server's certificate is valid.
+/// Validity of a server's certificate, in years.
 const CERT_YEARS: i16 = 5;
-/// A certificate that ends within so many days is issued anew.
+/// A certificate with fewer days left is issued again.
 const RENEW_DAYS: i64 = 365;
 
-/// What a server's certificate is good for.
+/// What a server's certificate is valid for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Names {
     name: String,
@@ -32,7 +32,7 @@ impl Names {
         }
     }
 
-    /// The names in a certificate that is valid now and for a while yet.
+    /// The names in a certificate that is valid now and will be for a while.
     pub(super) fn of_lasting(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
         let now = jiff::Timestamp::now().as_second();
@@ -94,7 +94,7 @@ pub(super) fn common_name(name: &str) -> DistinguishedName {
     distinguished
 }
 
-/// Valid from two days ago, so that a server whose clock is behind accepts it too.
+/// Valid from two days ago, so that a server with a slow clock accepts it too.
 pub(super) fn valid_for(params: &mut CertificateParams, years: i16) {
     let now = jiff::tz::TimeZone::UTC.to_datetime(jiff::Timestamp::now());
     let from = now.date() - jiff::Span::new().days(2);

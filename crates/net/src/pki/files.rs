@@ -1,4 +1,4 @@
-//! Small files, read and replaced whole.
+//! Small files, read and replaced as a whole.
 
 use super::PkiError;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -26,11 +26,11 @@ pub(super) fn make_directory(dir: &Path) -> Result<(), PkiError> {
         })
 }
 
-/// Puts a whole file in place of what was there: a reader, or a crash, never sees half of it.
+/// Replaces a file as a whole: a reader never sees half of it, even after a crash.
 pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), PkiError> {
     let fresh = path.with_extension("pem.new");
     let attempt = || -> io::Result<()> {
-        // One left by a crash might have another mode.
+        // A file left by a crash might have another mode.
         match fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -18,11 +18,11 @@ use std::time::Duration;
 pub enum Lifetime {
     /// Until it is removed.
     Forever,
-    /// Unless it is added again within this span, which the kernel counts in whole seconds; rounded up.
+    /// Until this span has passed without the address being added again; in whole seconds, rounded up.
     Only(Duration),
 }
 
-/// An address of a link, as the kernel tells it.
+/// An address of a link, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The address.
@@ -36,8 +36,8 @@ pub struct Address {
 const FOREVER: u32 = u32::MAX;
 
 impl Netlink {
-    /// Gives a link an address; where it has it already, the lifetime begins again. IPv6 addresses are used without
-    /// asking first whether somebody else has them (nodad): whoever adds a VIP knows that it is theirs.
+    /// Adds an address to a link; if it is there already, its lifetime is renewed. IPv6 addresses are used without duplicate
+    /// address detection (nodad): the caller that adds a VIP knows that it owns it.
     pub fn add_address(
         &mut self,
         name: &str,
@@ -53,7 +53,7 @@ impl Netlink {
             })
     }
 
-    /// [`add_address`](Self::add_address) for a link whose number is known already.
+    /// [`add_address`](Self::add_address) by the link's index.
     pub fn add_address_to(
         &mut self,
         index: u32,
@@ -81,7 +81,7 @@ impl Netlink {
         )
     }
 
-    /// Takes an address from a link. `Ok(false)`: the link did not have it.
+    /// Removes an address from a link. `Ok(false)`: the link did not have it.
     pub fn remove_address(&mut self, name: &str, ip: IpAddr, prefix: u8) -> Result<bool> {
         let index = self.link_index(name)?;
         self.remove_address_from(index, ip, prefix)
@@ -91,7 +91,7 @@ impl Netlink {
             })
     }
 
-    /// [`remove_address`](Self::remove_address) for a link whose number is known already.
+    /// [`remove_address`](Self::remove_address) by the link's index.
     pub fn remove_address_from(&mut self, index: u32, ip: IpAddr, prefix: u8) -> Result<bool> {
         let removed = self.change(
             || format!("remove the address {ip}/{prefix} from link {index}"),
@@ -123,7 +123,7 @@ impl Netlink {
         Ok(found)
     }
 
-    /// Sends what no other route matches to `via`, which must be on a connected network.
+    /// Adds the default route, by the gateway `via`, which must be on a connected network.
     pub fn add_default_route(&mut self, via: IpAddr) -> Result<()> {
         let mut route = RouteMessage::default();
         route.header.address_family = family(via);

@@ -9,19 +9,19 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
 
-/// Address of every bridge we make: locally administered. Without one of its own a bridge takes its lowest port's,
-/// and changes it whenever that port comes or goes.
+/// Address of every bridge we make: locally administered. A bridge without its own takes the lowest one of its ports, and
+/// changes it whenever that port comes or goes.
 const BRIDGE_MAC: [u8; 6] = [0x02, b'g', b'a', b'i', b'o', b'l'];
 
-/// What is said of a bridge's port, and its values (`linux/if_link.h`, `linux/if_bridge.h`).
+/// Attribute of a bridge's port, and its values (`linux/if_link.h`, `linux/if_bridge.h`).
 const IFLA_BRPORT_STATE: u16 = 1;
 const BR_STATE_DISABLED: u8 = 0;
 const BR_STATE_FORWARDING: u8 = 3;
 
-/// A link, as the kernel tells it.
+/// A link, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's number of it.
+    /// Its index.
     pub index: u32,
     /// Its Ethernet address; `None` where it has none.
     pub mac: Option<[u8; 6]>,
@@ -30,7 +30,7 @@ pub struct Link {
 }
 
 impl Netlink {
-    /// Makes a bridge. It is down, and has an Ethernet address that stays when ports come and go.
+    /// Creates a bridge. It is down, and its Ethernet address stays the same when ports come and go.
     pub fn create_bridge(&mut self, name: &str) -> Result<()> {
         let mut link = named(name);
         link.attributes
@@ -42,8 +42,7 @@ impl Netlink {
         self.create(|| format!("create the bridge {name}"), link)
     }
 
-    /// Makes a pair of linked interfaces: `host_name` here, and `peer_name` in the network namespace of process `pid`.
-    /// Both are down.
+    /// Creates a veth pair: `host_name` here, and `peer_name` in the network namespace of process `pid`. Both are down.
     pub fn create_veth_to_pid(&mut self, host_name: &str, peer_name: &str, pid: u32) -> Result<()> {
         let mut peer = named(peer_name);
         peer.attributes.push(LinkAttribute::NetNsPid(pid));
@@ -82,8 +81,8 @@ impl Netlink {
         self.set_flag(name, LinkFlags::empty(), "down")
     }
 
-    /// Lets a bridge's port pass frames, or drop all of them while its carrier stays: a partition. A port without a
-    /// carrier cannot be set to forward, and does so by itself once it has one.
+    /// Makes a bridge's port forward frames, or drop all of them while its carrier stays: a partition. A port without a
+    /// carrier cannot be set to forward, and forwards by itself once it has one.
     pub fn set_port_forwarding(&mut self, name: &str, forwarding: bool) -> Result<()> {
         let (state, word) = match forwarding {
             true => (BR_STATE_FORWARDING, "forwarding"),
@@ -102,7 +101,7 @@ impl Netlink {
         )
     }
 
-    /// Removes a link, and with a veth its peer as well.
+    /// Deletes a link, and with a veth its peer as well.
     pub fn delete_link(&mut self, name: &str) -> Result<()> {
         self.change(
             || format!("delete the link {name}"),
@@ -111,7 +110,7 @@ impl Netlink {
         )
     }
 
-    /// A link as it is now; an error of kind `NotFound` where there is none of that name.
+    /// The current state of a link; an error of kind `NotFound` where there is none of that name.
     pub fn link(&mut self, name: &str) -> Result<Link> {
         let tried = || format!("find the link {name}");
         let mut found = None;
@@ -132,7 +131,7 @@ impl Netlink {
         })
     }
 
-    /// The kernel's number of a link; an error of kind `NotFound` where there is none of that name.
+    /// A link's index; an error of kind `NotFound` where there is none of that name.
     pub fn link_index(&mut self, name: &str) -> Result<u32> {
         self.link(name).map(|link| link.index)
     }

@@ -1,4 +1,4 @@
-//! What a link does with the frames that are to leave by it.
+//! Queueing of a link's outgoing frames.
 
 use super::{Netlink, NetlinkError, Result};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
@@ -7,7 +7,7 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use std::io;
 
 impl Netlink {
-    /// Drops every frame that is to leave by this link, while those that arrive are taken: whoever sends notices nothing.
+    /// Drops every outgoing frame of this link, but accepts incoming ones: senders see no error.
     pub fn drop_outgoing(&mut self, name: &str) -> Result<()> {
         let mut message = self.root_queue(name)?;
         message
@@ -20,7 +20,7 @@ impl Netlink {
         )
     }
 
-    /// Lets frames leave by this link again; no error where nothing held them.
+    /// Lets outgoing frames of this link pass again; no error where nothing dropped them.
     pub fn pass_outgoing(&mut self, name: &str) -> Result<()> {
         let message = self.root_queue(name)?;
         let passed = self.change(

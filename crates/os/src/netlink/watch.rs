@@ -1,14 +1,14 @@
-//! Being told when a link changes.
+//! Notification of changes of links.
 
 use super::{NetlinkError, Result};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// The kernel's multicast group for changes of links.
+/// The kernel's multicast group for link changes.
 const RTNLGRP_LINK: u32 = 1;
 
-/// Becomes readable when any link of its network namespace changes. It says that something changed, not what: whoever
-/// wants to know asks [`Netlink::link`](super::Netlink::link).
+/// Becomes readable when any link of its network namespace changes. It reports that something changed, not what: call
+/// [`Netlink::link`](super::Netlink::link) for that.
 pub struct LinkWatch {
     socket: Socket,
 }
@@ -38,7 +38,7 @@ impl LinkWatch {
             match self.socket.recv(&mut buffer.as_mut_slice(), 0) {
                 Ok(_) => changed = true,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return changed,
-                // More happened than fits the queue (ENOBUFS), which empties it.
+                // The queue overflowed (ENOBUFS), which empties it.
                 Err(_) => return true,
             }
         }

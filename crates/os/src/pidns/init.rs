@@ -1,11 +1,11 @@
-//! Pid 1 of the namespace. From the clone on it is a copy of one thread of a process that may have had others, so it
-//! calls the system only: nothing here allocates, locks, or runs code that does.
+//! Pid 1 of the namespace. After the clone it is a copy of one thread of a process that may have had others, so it only makes
+//! system calls: nothing here allocates, locks, or runs code that does.
 
 use super::Step;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::{io, mem, ptr};
 
-/// What pid 1 needs, all of it prepared before the clone.
+/// Everything that pid 1 needs, prepared before the clone.
 pub(super) struct Plan {
     pub(super) program: *const libc::c_char,
     pub(super) args: *const *const libc::c_char,
@@ -13,7 +13,7 @@ pub(super) struct Plan {
     pub(super) dir: *const libc::c_char,
     pub(super) input: RawFd,
     pub(super) output: RawFd,
-    /// Read end of a pipe that nobody writes to: at its end the caller is dead.
+    /// Read end of a pipe that is never written to: end of file means that the caller is dead.
     pub(super) alive: RawFd,
     /// Write end of the pipe of events.
     pub(super) events: RawFd,
@@ -25,7 +25,7 @@ pub(super) enum Cloned {
     Child,
 }
 
-/// Forks, with the given namespaces new. glibc's own `fork` would run handlers that take locks.
+/// Forks into the given new namespaces. glibc's own `fork` would run handlers that take locks.
 pub(super) fn clone(namespaces: i32) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     match raw_clone(namespaces | libc::CLONE_PIDFD, &mut pidfd) {
@@ -45,7 +45,7 @@ fn raw_clone(flags: i32, pidfd: &mut RawFd) -> libc::c_long {
     args.flags = u64::from(flags.cast_unsigned());
     args.pidfd = ptr::from_mut(pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    // SAFETY: without CLONE_VM the child has its own copy of this memory and goes on at this stack.
+    // SAFETY: without CLONE_VM the child has its own copy of this memory and continues on this stack.
     unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -72,7 +72,7 @@ pub(super) fn run(plan: &Plan) -> ! {
     if signals < 0 {
         fail(plan, Step::Other);
     }
-    // The caller may have died before PR_SET_PDEATHSIG was set; then nobody would tell us.
+    // The caller may have died before PR_SET_PDEATHSIG was set; then no signal would come.
     if poll(plan.alive, -1, 0).0 {
         exit(1);
     }
@@ -83,7 +83,7 @@ pub(super) fn run(plan: &Plan) -> ! {
     }
 }
 
-/// Waits for signals and for the caller's end, until the command has ended.
+/// Waits for signals and for the caller's death, until the command has ended.
 fn attend(plan: &Plan, signals: RawFd, command: libc::c_long) -> ! {
     let command = libc::pid_t::try_from(command).unwrap_or(0);
     loop {
@@ -109,7 +109,7 @@ fn attend(plan: &Plan, signals: RawFd, command: libc::c_long) -> ! {
     }
 }
 
-/// Waits for all children that have ended. With the command pid 1 ends, and the kernel ends the rest.
+/// Reaps all children that have ended. When the command has, pid 1 exits, and the kernel ends the rest.
 fn reap(plan: &Plan, command: libc::pid_t) {
     loop {
         let mut status = 0;
@@ -123,14 +123,14 @@ fn reap(plan: &Plan, command: libc::pid_t) {
     }
 }
 
-/// The command's own process, up to its program.
+/// The command's process, up to its exec.
 fn execute(plan: &Plan) -> ! {
     // SAFETY: the descriptors are open, the strings and lists were prepared to outlive this, the mask is valid.
     unsafe {
         let mut none: libc::sigset_t = mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
-        // Rust ignores SIGPIPE, and what is ignored stays so.
+        // Rust ignores SIGPIPE, and exec keeps ignored signals ignored.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::setsid();
         if libc::dup2(plan.input, 0) < 0
@@ -147,7 +147,7 @@ fn execute(plan: &Plan) -> ! {
     fail(plan, Step::Execute)
 }
 
-/// Blocks the signals that are read from a descriptor: a blocked signal reaches pid 1 whoever sends it.
+/// Blocks the signals that are read from a descriptor: pid 1 receives a blocked signal whoever sends it.
 fn block_signals() -> libc::sigset_t {
     // SAFETY: the set is made empty before it is used, and all signals are valid ones.
     unsafe {
@@ -167,7 +167,7 @@ fn block_signals() -> libc::sigset_t {
     }
 }
 
-/// `/proc` shows the new namespace's processes, and shared memory goes with it. Nobody outside sees these mounts.
+/// `/proc` shows the new namespace's processes, and shared memory is gone when it is. These mounts are not visible outside.
 fn mount(plan: &Plan) {
     let safe = libc::MS_NOSUID | libc::MS_NODEV;
     // SAFETY: all strings are constants ended by zero, or null where the call allows it.
@@ -199,9 +199,9 @@ fn mount(plan: &Plan) {
     }
 }
 
-/// Becomes the owner, without any capability or the way to one, and dies with the caller.
+/// Switches to the owner, without any capability or a way to gain one, and dies with the caller.
 ///
-/// By the system's own calls: glibc's would tell all threads that the caller had.
+/// By raw system calls: glibc's wrappers would signal all threads that the caller had.
 fn drop_privileges(plan: &Plan) {
     #[repr(C)]
     struct CapHeader {
@@ -224,7 +224,7 @@ fn drop_privileges(plan: &Plan) {
         }
     };
     let owned = plan.owner.is_none_or(own);
-    // SAFETY: plain numbers, and structures as the kernel defines them. The last: changing the user has reset it.
+    // SAFETY: plain numbers, and structures as the kernel defines them. The last call: changing the user has reset it.
     let dropped = unsafe {
         libc::prctl(
             libc::PR_CAP_AMBIENT,
@@ -242,7 +242,7 @@ fn drop_privileges(plan: &Plan) {
     }
 }
 
-/// Closes every descriptor above 2 but these: above all our copy of the pipe's end that tells of the caller's death.
+/// Closes every descriptor above 2 but these: above all our copy of the pipe's write end, which must close with the caller.
 fn keep_only(kept: &[RawFd; 4]) {
     let mut kept = *kept;
     kept.sort_unstable();
@@ -256,7 +256,7 @@ fn keep_only(kept: &[RawFd; 4]) {
     }
 }
 
-/// Whether the first descriptor is at its end, and whether the second is readable. Waits without end for -1.
+/// Whether the first descriptor is at its end, and whether the second is readable. Timeout -1 waits without limit.
 fn poll(alive: RawFd, signals: RawFd, timeout: i32) -> (bool, bool) {
     let wanted = |fd| libc::pollfd {
         fd,
@@ -270,7 +270,7 @@ fn poll(alive: RawFd, signals: RawFd, timeout: i32) -> (bool, bool) {
 }
 
 fn fail(plan: &Plan, step: Step) -> ! {
-    // SAFETY: the address of this thread's own error number.
+    // SAFETY: the address of this thread's own errno.
     let errno = unsafe { *libc::__errno_location() }.to_le_bytes();
     tell(
         plan,
@@ -279,7 +279,7 @@ fn fail(plan: &Plan, step: Step) -> ! {
     exit(127)
 }
 
-/// Fewer bytes than PIPE_BUF are written whole or not at all; a caller that reads nothing for long misses some.
+/// Writes of fewer bytes than PIPE_BUF are atomic; a caller that does not read for long misses events.
 fn tell(plan: &Plan, bytes: &[u8]) {
     let size = bytes.len();
     // SAFETY: the bytes are valid for their length.

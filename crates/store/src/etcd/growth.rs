@@ -1,49 +1,48 @@
-//! From the members that are to the members that are wanted, one careful step at a time.
+//! From the actual members to the wanted ones, one careful step at a time.
 
 use super::Member;
 use crate::MemberInfo;
 use std::collections::BTreeSet;
 
-/// What is to be done next.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrowthStep {
     /// Add this member as a learner, and then start it.
     AddLearner(Member),
-    /// Make sure that this member runs: it was added and was never started.
+    /// Ensure that this member runs: it was added and never started.
     Start(Member),
-    /// Let this learner vote; etcd refuses until it has caught up, so try again.
+    /// Promote this learner to a voter; etcd rejects it until the learner has caught up, so retry.
     Promote(u64),
-    /// Let another member lead: the one that leads now is to be taken out, and would leave the store without a leader.
+    /// Transfer leadership: the current leader is to be removed, and would leave the store without a leader.
     MoveLeader {
-        /// Who leads.
+        /// The current leader.
         from: u64,
-        /// Who is to lead.
+        /// The next leader.
         to: u64,
     },
-    /// Take this member out, and then stop it.
+    /// Remove this member, and then stop it.
     Remove(u64),
-    /// The members are the wanted ones.
+    /// The members are as wanted.
     Done,
 }
 
-/// What is known of the members besides the list, by their ids.
+/// Facts about the members beyond the list, by their ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MembersSeen {
-    /// Members whose server is silent, or is none of the site's: nobody waits for them.
+    /// Members whose server is silent, or not one of the site's: no step waits for them.
     pub dead: BTreeSet<u64>,
-    /// Voters whose server is there and has no data of theirs any more.
+    /// Voters whose server is up but has lost their data.
     pub lost: BTreeSet<u64>,
-    /// Who leads, where it is known.
+    /// The leader, if known.
     pub leader: Option<u64>,
 }
 
-/// The next step from `members` to `wanted`; members are known by their peer address.
+/// The next step from `members` to `wanted`; members are matched by their peer address.
 ///
-/// Never more than one change is under way: who was added votes before anything else happens, and who is not wanted goes
-/// last, when all who are wanted vote. Only the dead go before: while a voter is down etcd adds nobody, and takes out no
-/// living member whom the quorum needs; and a learner that is dead does not keep its place. Nor does a
-/// voter that has lost its data: with an empty log it must not vote, so it is taken out, and comes again as a learner.
-/// Who leads goes last.
+/// Never more than one change is under way: an added member is promoted before anything else happens, and unwanted members
+/// are removed last, when all wanted ones vote. Only the dead go first: while a voter is down, etcd adds no member and removes
+/// no living one that the quorum needs; and a dead learner does not keep its place. Nor does a voter that has lost its data:
+/// with an empty log it must not vote, so it is removed, and added again as a learner. The leader is removed last.
 pub fn next_growth_step(
     members: &[MemberInfo],
     wanted: &[Member],
@@ -142,7 +141,7 @@ mod tests {
         }
     }
 
-    /// Carries steps out as etcd would, and says how many there were.
+    /// Carries steps out as etcd would, and counts them.
     fn carry_out(members: &mut Vec<MemberInfo>, wanted: &[Member]) -> usize {
         for steps in 0..20 {
             match next(members, wanted) {
@@ -234,7 +233,7 @@ mod tests {
         let left = [members[0].clone(), members[2].clone()];
         let step = next_growth_step(&left, &wanted, &lost);
         assert_eq!(step, GrowthStep::AddLearner(web1));
-        // The last one keeps what there is of a store.
+        // The last member keeps what is left of a store.
         let step = next_growth_step(&members[1..2], &wanted[1..2], &lost);
         assert_eq!(step, GrowthStep::Done);
     }
@@ -271,7 +270,7 @@ mod tests {
         assert_eq!(step, GrowthStep::Remove(2));
     }
 
-    /// The rules by which etcd lets members come and go (`--strict-reconfig-check`), and who leads.
+    /// etcd's rules for adding and removing members (`--strict-reconfig-check`), and the current leader.
     struct Rules {
         members: Vec<MemberInfo>,
         leader: u64,
@@ -287,14 +286,14 @@ mod tests {
             on.is_some_and(|member| info.peer_urls.contains(&member.peer_url()))
         }
 
-        /// Voters, and those of them who are there.
+        /// The number of voters, and of those that are up.
         fn voters(&self) -> (usize, usize) {
             let voters = self.members.iter().filter(|info| !info.learner);
             let (dead, live): (Vec<_>, Vec<_>) = voters.partition(|info| self.is_dead(info));
             (dead.len() + live.len(), live.len())
         }
 
-        /// `false`: it is refused, or its server is not there.
+        /// `false`: etcd rejects it, or the server is down.
         fn carry_out(&mut self, step: GrowthStep, id: u64) -> bool {
             let (voters, live) = self.voters();
             let find = |id| self.members.iter().position(|info| info.id == id).unwrap();
@@ -337,7 +336,7 @@ mod tests {
         }
     }
 
-    /// Every way from one site's members to another's, whoever of them leads and whichever server is dead.
+    /// Every change from one site's members to another's, with each of them as leader and each server dead.
     #[test]
     fn members_move_as_etcd_allows_and_wait_only_for_a_dead_server_that_is_wanted() {
         let [lb1, web1, app1, db1] = usual();

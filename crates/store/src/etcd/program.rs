@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longest wait for `etcd --version`.
+/// Timeout of `etcd --version`.
 const LIMIT: Duration = Duration::from_secs(10);
-/// The oldest version that is enough: learners came with it.
+/// The oldest supported version: the first with learners.
 const OLDEST: Version = Version::new(3, 4, 0);
-/// The first version that is too new.
+/// The first unsupported newer version.
 const TOO_NEW: Version = Version::new(4, 0, 0);
-/// Where it is looked for after PATH.
+/// Where etcd is searched for after PATH.
 const USUAL: &str = "/usr/bin:/usr/local/bin:/usr/sbin:/opt/etcd";
 
-/// An etcd that can be started.
+/// An installed etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Which it is.
+    /// Its version.
     pub version: Version,
 }
 
@@ -42,7 +42,7 @@ impl Version {
         }
     }
 
-    /// Reads what `etcd --version` prints; `None` where it names no version.
+    /// Parses the output of `etcd --version`; `None` where it names no version.
     fn read(printed: &str) -> Option<Self> {
         let text = printed
             .lines()
@@ -60,7 +60,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Why there is no etcd to be started.
+/// Why no etcd can be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     /// It is not installed.
@@ -71,25 +71,25 @@ pub enum ProgramError {
         /// Directories that were searched.
         looked: String,
     },
-    /// It is not one of the versions that serve.
+    /// Its version is not supported.
     #[error("{} is etcd {version}, and 3.4 to 3.6 is needed: install another one", path.display())]
     Unfit {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// Which it is.
+        /// Its version.
         version: Version,
     },
-    /// It does not tell its version.
+    /// Its version could not be read.
     #[error("{} --version did not tell a version", path.display())]
     Unknown {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
 }
 
-/// The etcd of PATH, or of the usual places. Blocks for as long as `etcd --version` takes.
+/// The etcd of PATH, or of the usual places. Blocks while `etcd --version` runs.
 pub fn find() -> Result<Program, ProgramError> {
     let path = std::env::var("PATH").unwrap_or_default();
     find_in(&format!("{path}:{USUAL}"))
@@ -121,7 +121,7 @@ fn find_in(looked: &str) -> Result<Program, ProgramError> {
     }
 }
 
-/// What `path --version` prints, 4 KiB at most.
+/// The output of `path --version`, 4 KiB at most.
 fn printed(path: &Path) -> io::Result<String> {
     let mut child = Command::new(path)
         .arg("--version")

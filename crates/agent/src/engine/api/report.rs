@@ -1,4 +1,4 @@
-//! What members tell of themselves, put together into what each of them is.
+//! The members' reports, and each member's role derived from all of them.
 
 use gaiola_model::ServerName;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase};
@@ -20,15 +20,15 @@ pub struct Report {
     /// Whether the store names it as a synchronous standby.
     #[serde(default)]
     pub sync_standby: bool,
-    /// How far its log goes.
+    /// Its positions in the write-ahead log.
     #[serde(default)]
     pub xlog: Xlog,
-    /// On the primary: who receives the log from it.
+    /// On the primary: the receivers of its log.
     #[serde(default)]
     pub replication: Vec<Sender>,
 }
 
-/// Places in PostgreSQL's write-ahead log, in bytes.
+/// Positions in PostgreSQL's write-ahead log, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Xlog {
     /// Written, on the primary.
@@ -42,10 +42,10 @@ pub struct Xlog {
     pub replayed_location: Option<u64>,
 }
 
-/// A receiver of the primary's log.
+/// A receiver of the primary's log, from `pg_stat_replication`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Sender {
-    /// The member's name; a program that makes a backup has another.
+    /// The member's name; a backup program has another.
     #[serde(default)]
     pub application_name: String,
     /// `streaming` once it has caught up.
@@ -69,8 +69,8 @@ impl Report {
         self.state == "running" && matches!(self.role.as_str(), "master" | "primary")
     }
 
-    /// Whether there is nothing that Patroni's loop will change when it looks next: a standby that runs, or a primary
-    /// whose commits wait for a standby.
+    /// Whether the next run of Patroni's loop will change nothing: a standby that runs, or a primary whose commits wait for a
+    /// standby.
     pub fn is_settled(&self) -> bool {
         self.state == "running"
             && (!self.is_primary() || self.replication.iter().any(Sender::is_waited_for))
@@ -92,9 +92,9 @@ impl Report {
     }
 }
 
-/// What each member is, from what all of them tell; those that told nothing have the reason in words.
+/// Each member's role, from all reports; a member without a report has the reason in words.
 ///
-/// Where two call themselves primary, the one on the newer timeline says who streams.
+/// Where two report themselves primary, the one on the newer timeline decides which standbys stream.
 pub(super) fn observe(
     reports: &BTreeMap<ServerName, Result<Report, String>>,
 ) -> BTreeMap<ServerName, ObservedDatabase> {
@@ -125,7 +125,7 @@ fn member(
     };
     let sender = primary.and_then(|primary| primary.sender(name));
     let role = match report.role() {
-        // The store may still say so of a primary that has just been started again and waits for nobody yet.
+        // The store may still list one for a primary that has just been restarted and waits for no standby yet.
         DatabaseRole::SyncStandby
             if primary.is_some() && !sender.is_some_and(Sender::is_waited_for) =>
         {
@@ -153,7 +153,7 @@ fn member(
             DatabaseRole::Unknown => None,
         },
         replayed: report.xlog.replayed_location,
-        // Patroni does not tell it; whoever has the files adds it.
+        // Patroni does not report it; whoever has the files adds it.
         history: None,
     }
 }

@@ -1,10 +1,10 @@
-//! Keeps a data directory that a standby cannot go on with: it may be the only other copy until the site is whole.
+//! Sets aside a data directory that a standby cannot follow with: it may be the only other copy until the site is whole.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Renames `data` to a name of its own beside it, which begins with `prefix`; nothing is ever removed.
+/// Renames `data` to a new name beside it, which begins with `prefix`; nothing is ever removed.
 pub(super) async fn set_aside(data: PathBuf, prefix: &'static str) -> io::Result<()> {
     let moved = tokio::task::spawn_blocking(move || {
         if !data.exists() {

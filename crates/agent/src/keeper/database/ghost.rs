@@ -1,8 +1,8 @@
-//! Finds a primary whose commits wait for a standby that is gone.
+//! Detects a primary whose commits wait for a standby that is gone.
 //!
-//! Patroni names a standby in PostgreSQL first and in the store two seconds later. Where the standby goes away in
-//! between, older versions never take the name back (patroni#3468), and every commit waits until that standby returns.
-//! Starting Patroni and PostgreSQL anew clears the name, and loses nothing.
+//! Patroni names a standby in PostgreSQL first and in the store two seconds later. If the standby disappears in between,
+//! older versions never remove the name (patroni#3468), and every commit waits until that standby returns. Restarting
+//! Patroni and PostgreSQL clears the name, and loses nothing.
 
 use super::look::Look;
 use super::psql;
@@ -11,9 +11,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Between two looks. Patroni, left alone, needs no longer than this to take a name back.
+/// Poll interval. A healthy Patroni removes a name within this time.
 const INTERVAL: Duration = Duration::from_secs(4);
-/// So many looks in a row must find the same before it is believed.
+/// Polls in a row that must find the same before it is acted on.
 const LOOKS: u32 = 2;
 
 pub(super) struct Ghost {
@@ -36,7 +36,7 @@ impl Ghost {
         }
     }
 
-    /// To be called often; never waits. The name that commits wait for in vain, once that is sure.
+    /// Call it often; it never waits. Returns the standby that commits wait for in vain, once that is certain.
     pub(super) fn step(&mut self, now: Instant, api: &Api, at: SocketAddr) -> Option<String> {
         let answer = self.look.take();
         if let Some(found) = &answer {
@@ -57,7 +57,7 @@ async fn look(api: &Api, at: SocketAddr, psql: &Path, directory: &Path) -> Optio
     if !report.is_primary() || report.is_settled() {
         return None;
     }
-    // While the store names a synchronous standby Patroni still sees to it.
+    // While the store names a synchronous standby, Patroni itself still handles it.
     let members = api.cluster(at).await.ok()?;
     if members
         .iter()

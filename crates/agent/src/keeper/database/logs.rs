@@ -1,4 +1,4 @@
-//! The two logs, bounded on disk. Patroni writes one by itself; the other is everybody's standard error.
+//! The two logs, bounded on disk. Patroni writes one; the other is the standard error of all processes.
 
 use crate::engine::Owner;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -7,9 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A log that has grown beyond this becomes `.1`, in place of an older one.
+/// A log that grows beyond this is moved to `.1`, replacing an older one.
 const LIMIT: u64 = 8 << 20;
-/// Between two looks at their sizes.
+/// Interval between two checks of their sizes.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) struct Logs {
@@ -18,7 +18,7 @@ pub(super) struct Logs {
 }
 
 impl Logs {
-    /// Makes both files where they are missing and hands out the one for standard output and error.
+    /// Creates both files where they are missing and returns the one for standard output and error.
     pub(super) fn open(directory: &Path, owner: Option<Owner>) -> io::Result<(Self, File)> {
         DirBuilder::new()
             .recursive(true)
@@ -36,7 +36,7 @@ impl Logs {
         ))
     }
 
-    /// Cuts what has grown too large, now and then.
+    /// Cuts logs that have grown too large, at intervals.
     pub(super) fn bound(&mut self, now: Instant) {
         if now < self.next {
             return;
@@ -50,7 +50,7 @@ impl Logs {
     }
 }
 
-/// Writers append wherever the end is, so the file can be emptied under them.
+/// Opened for appending: the file can be truncated while others write to it.
 fn open(path: &Path, owner: Option<Owner>) -> io::Result<File> {
     let file = OpenOptions::new()
         .create(true)
@@ -64,7 +64,7 @@ fn open(path: &Path, owner: Option<Owner>) -> io::Result<File> {
     Ok(file)
 }
 
-/// Copies and empties: the writers keep their file. A line written in between is lost.
+/// Copies and truncates: the writers keep their descriptor. A line written in between is lost.
 fn cut(path: &Path, limit: u64) -> io::Result<()> {
     if fs::metadata(path)?.len() <= limit {
         return Ok(());

@@ -1,4 +1,4 @@
-//! A question that is asked in the background, one at a time, while its asker goes on.
+//! A query that runs in the background, one at a time, while the caller does other work.
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
@@ -14,18 +14,18 @@ impl<T: Send + 'static> Look<T> {
         matches!(self, Self::Idle)
     }
 
-    /// Asks. To be called only while idle, within a runtime.
+    /// Starts a query. Call it only while idle, within a runtime.
     pub(super) fn ask(&mut self, question: impl Future<Output = T> + Send + 'static) {
         debug_assert!(self.is_idle());
         let (tell, told) = oneshot::channel();
         *self = Self::Asked(told);
         tokio::spawn(async move {
-            // Nobody may be listening any more.
+            // The receiver may be gone.
             let _ = tell.send(question.await);
         });
     }
 
-    /// The answer, once.
+    /// The answer, returned once.
     pub(super) fn take(&mut self) -> Option<T> {
         let Self::Asked(told) = self else { return None };
         match told.try_recv() {

@@ -1,4 +1,4 @@
-//! Asks the PostgreSQL of this server, by its Unix socket.
+//! Queries this server's PostgreSQL by its Unix socket.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// The answer to a question of one value; `None` where there was none in time. `directory` has the socket and the password.
+/// The single value that a query returns; `None` without one in time. `directory` has the socket and the password.
 pub(super) async fn ask(psql: &Path, directory: &Path, sql: &str) -> Option<String> {
     let mut command = Command::new(psql);
     command

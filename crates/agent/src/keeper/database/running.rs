@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
-/// The namespace, and what is done while it stands.
+/// The namespace, and the checks made while it runs.
 pub(super) struct Running {
     namespace: Namespace,
     end: AsyncFd<OwnedFd>,
@@ -23,7 +23,7 @@ pub(super) struct Running {
     since: Instant,
     failed: Option<String>,
     logs: Logs,
-    /// Patroni's API; without a certificate it is not asked, and everything but what hangs on it goes on.
+    /// Patroni's API; without a certificate it is not called, and only the checks that need it are off.
     api: Option<Api>,
     at: SocketAddr,
     settle: Settle,
@@ -31,11 +31,11 @@ pub(super) struct Running {
     watch: Watch,
 }
 
-/// The namespace has ended by itself.
+/// The namespace has ended unordered.
 pub(super) struct End {
     /// Why, in words.
     pub(super) reason: String,
-    /// How long it stood.
+    /// How long it ran.
     pub(super) lived: Duration,
 }
 
@@ -61,7 +61,7 @@ impl Running {
         })
     }
 
-    /// Waits for something to happen, but no longer than `tick`, and sees to it; `Some` when everything is over.
+    /// Waits for an event, at most for `tick`, and handles it; `Some` when the namespace has ended.
     pub(super) async fn attend(&mut self, tick: Duration) -> Option<End> {
         let something = async {
             tokio::select! {
@@ -73,14 +73,14 @@ impl Running {
                 }
             }
         };
-        // Running out of time is the usual case.
+        // A timeout is the usual case.
         let _ = timeout(tick, something).await;
         self.see();
         self.look_after(Instant::now());
         self.over()
     }
 
-    /// Waits until everything is over; `None` when it is not within `limit`.
+    /// Waits until the namespace has ended; `None` when it has not within `limit`.
     pub(super) async fn ended(&mut self, limit: Duration) -> Option<End> {
         let deadline = Instant::now() + limit;
         loop {
@@ -92,12 +92,12 @@ impl Running {
         }
     }
 
-    /// Asks Patroni to shut PostgreSQL down and to end.
+    /// Signals Patroni to shut PostgreSQL down and exit.
     pub(super) fn terminate(&self) {
         self.signal(libc::SIGTERM);
     }
 
-    /// Asks Patroni to read its configuration again.
+    /// Signals Patroni to reload its configuration.
     pub(super) fn reload(&mut self, order: &KeeperDatabase) {
         self.watch.reload(order);
         self.signal(libc::SIGHUP);
@@ -112,7 +112,7 @@ impl Running {
     fn see(&mut self) {
         for event in self.namespace.events() {
             match event {
-                // PostgreSQL's first process is nobody's child: this is how its end is seen.
+                // The postmaster is an orphan, not Patroni's child: this event reports its end.
                 Event::OrphanEnded => self.settle.wake(Instant::now(), true),
                 Event::Poked => self.settle.wake(Instant::now(), false),
                 Event::Failed { step, errno } => self.failed = Some(failure(step, errno)),
@@ -134,7 +134,7 @@ impl Running {
         }
     }
 
-    /// Ends everything at once, so that it is started anew.
+    /// Kills everything at once, so that it is restarted.
     fn end_for(&mut self, reason: String) {
         tracing::warn!(reason, "ending Patroni and PostgreSQL");
         self.failed = Some(reason);

@@ -1,28 +1,28 @@
-//! Hurries Patroni along after something has happened.
+//! Hurries Patroni after something has happened.
 //!
-//! Patroni looks around every 3 s. It need not be that slow to see that PostgreSQL has died, or that a standby has caught
-//! up: for a while after a start, a change of role, or the end of a PostgreSQL, it is woken once a second until there is
-//! nothing left for it to change. Patroni still decides everything; without this it would only decide later.
+//! Patroni's loop runs every 3 s. It could see sooner that PostgreSQL has died, or that a standby has caught up: for a while
+//! after a start, a change of role, or the end of a PostgreSQL, it is woken once a second until its loop has nothing left to
+//! change. Patroni still decides everything; without this it would only decide later.
 
 use super::look::Look;
 use crate::engine::Api;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// How long it is hurried at most.
+/// How long Patroni is hurried at most.
 const WHILE: Duration = Duration::from_secs(30);
-/// What looks settled before this has passed may not be: a standby that is about to be promoted looks so.
+/// A state that looks settled before this has passed may not be: a standby about to be promoted looks settled.
 const EARLY: Duration = Duration::from_secs(5);
-/// Between two looks.
+/// Poll interval.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Settle {
     since: Instant,
     until: Instant,
     next: Instant,
-    /// Whether to wake it without looking first: it does not know yet that its PostgreSQL has died.
+    /// Whether to wake it without polling first: it does not know yet that its PostgreSQL has died.
     unseen: bool,
-    /// Tells whether it had settled.
+    /// Polls whether it has settled.
     look: Look<bool>,
 }
 
@@ -37,7 +37,7 @@ impl Settle {
         }
     }
 
-    /// Something has happened; `unseen`: PostgreSQL has ended.
+    /// Starts hurrying; `unseen`: PostgreSQL has ended.
     pub(super) fn wake(&mut self, now: Instant, unseen: bool) {
         self.since = now;
         self.until = now + WHILE;
@@ -45,7 +45,7 @@ impl Settle {
         self.unseen |= unseen;
     }
 
-    /// To be called often; never waits.
+    /// Call it often; it never waits.
     pub(super) fn step(&mut self, now: Instant, api: &Api, at: SocketAddr) {
         if self.look.take() == Some(true) && now >= self.since + EARLY {
             self.until = now;
@@ -63,7 +63,7 @@ async fn look(api: &Api, at: SocketAddr, unseen: bool) -> bool {
     if !unseen && api.report(at).await.is_ok_and(|report| report.is_settled()) {
         return true;
     }
-    // While it starts there is no API yet, and nothing to hurry.
+    // While Patroni starts there is no API yet, and nothing to hurry.
     let _ = api.nudge(at).await;
     false
 }

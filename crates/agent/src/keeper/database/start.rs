@@ -1,4 +1,4 @@
-//! Starts Patroni, once nothing of an earlier life is left.
+//! Starts Patroni, once no process of an earlier life is left.
 
 use super::logs::Logs;
 use super::running::Running;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 use tokio::time::sleep;
 
-/// Longest wait for the processes of a keeper that was killed; the kernel is ending them already.
+/// Timeout for the processes of a killed keeper to end; the kernel is ending them already.
 const LEFTOVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Patroni could not be started.
@@ -53,7 +53,7 @@ pub(super) async fn start(order: &KeeperDatabase) -> Result<Running, StartError>
     Running::new(namespace, logs, order).map_err(StartError::Namespace)
 }
 
-/// Nothing of ours, so that nothing of the keeper's surroundings reaches Patroni. Its temporary files, one of which
+/// Inherits nothing, so that none of the keeper's environment reaches Patroni. Patroni's temporary files, one of which
 /// holds a password for a moment, stay in the private directory.
 fn environment(directory: &Path) -> Vec<CString> {
     let directory = directory.display();
@@ -69,8 +69,8 @@ fn environment(directory: &Path) -> Vec<CString> {
     .into()
 }
 
-/// Waits until no process has this as its working directory: PostgreSQL's have their data directory, Patroni has that
-/// of its configuration. Two keepers of one data directory, or PostgreSQL that was started by hand, end here too.
+/// Waits until no process has this working directory: PostgreSQL's have their data directory, Patroni that of its
+/// configuration. This also catches two keepers of one data directory, and a PostgreSQL that was started by hand.
 async fn gone(directory: &Path) -> Result<(), StartError> {
     let deadline = Instant::now() + LEFTOVER_LIMIT;
     loop {
@@ -107,8 +107,8 @@ fn inside(directory: &Path) -> Vec<u32> {
         .collect()
 }
 
-/// Removes the files by which a new PostgreSQL looks for the one before it. That one is gone, and its pid may well be
-/// another process's in the new namespace, where pids are small; PostgreSQL would then refuse to start.
+/// Removes the files by which a new PostgreSQL detects a running one. The old one is gone, and its pid may well be reused in
+/// the new namespace, where pids are small; PostgreSQL would then refuse to start.
 fn forget_postmaster(order: &KeeperDatabase, directory: &Path) -> Result<(), StartError> {
     let socket = format!(".s.PGSQL.{POSTGRES_PORT}.lock");
     for path in [order.data.join("postmaster.pid"), directory.join(socket)] {
@@ -126,7 +126,7 @@ fn forget_postmaster(order: &KeeperDatabase, directory: &Path) -> Result<(), Sta
     Ok(())
 }
 
-/// A path or a variable never has a zero in it.
+/// Paths and variables never contain a NUL byte.
 fn text(bytes: &[u8]) -> CString {
     CString::new(bytes).expect("no zero byte")
 }
@@ -144,7 +144,7 @@ mod tests {
             .spawn()
             .unwrap();
         assert_eq!(inside(dir.path()), [child.id()]);
-        // A zombie has no directory any more, so this needs no wait of ours.
+        // A zombie has no working directory any more, so the test need not wait for it.
         gone(dir.path()).await.unwrap();
         assert!(child.wait().unwrap().success());
     }

@@ -1,4 +1,4 @@
-//! Polls what Patroni does not notice of itself and of PostgreSQL; `core::database::watchdog` decides.
+//! Polls for failures of Patroni and PostgreSQL that Patroni does not notice; `core::database::watchdog` decides.
 
 use super::look::Look;
 use super::psql;
@@ -18,13 +18,13 @@ use tokio::time::timeout;
 
 /// Poll interval.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Longest wait for the first byte of PostgreSQL's answer.
+/// Timeout for the first byte of PostgreSQL's answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Longest wait for a member of the store, and for the store.
+/// Timeout of a member of the store, and of the store.
 const STORE_MEMBER_LIMIT: Duration = Duration::from_millis(700);
 const STORE_LIMIT: Duration = Duration::from_secs(2);
-/// What a client asks a PostgreSQL server for before anything else: whether it speaks TLS. One byte is the answer, and the
-/// session goes no further (PostgreSQL's protocol, SSLRequest).
+/// The first message of a PostgreSQL client: SSLRequest of PostgreSQL's protocol, whether the server speaks TLS. The answer is
+/// one byte, and the session ends there.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 pub(super) struct Watch {
@@ -36,7 +36,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Of the namespace whose pid 1 this is.
+    /// Watches the namespace of this pid 1.
     pub(super) fn new(now: Instant, pid_1: Option<u32>, order: &KeeperDatabase) -> Self {
         Self {
             watchdog: Watchdog::default(),
@@ -47,12 +47,12 @@ impl Watch {
         }
     }
 
-    /// Takes up a changed order: the store may have other members.
+    /// Applies a changed order: the store may have other members.
     pub(super) fn reload(&mut self, order: &KeeperDatabase) {
         self.polled = Poll::new(self.polled.pid_1, order);
     }
 
-    /// To be called often; never waits. Why everything is to be ended, if it is.
+    /// Call it often; it never waits. Returns the reason to end everything, if there is one.
     pub(super) fn step(&mut self, now: Instant) -> Option<Reason> {
         let seen = self.look.take();
         if now >= self.next && self.look.is_idle() {
@@ -65,12 +65,12 @@ impl Watch {
     }
 }
 
-/// What is polled.
+/// One poll of the processes, PostgreSQL's socket and the store.
 #[derive(Clone)]
 struct Poll {
     pid_1: Option<u32>,
     socket: PathBuf,
-    /// Is there while PostgreSQL is a standby.
+    /// This file exists while PostgreSQL is a standby.
     standby_signal: PathBuf,
     psql: PathBuf,
     directory: PathBuf,
@@ -98,7 +98,7 @@ impl Poll {
         Seen {
             patroni_stopped: self.state_of("patroni") == Some('T'),
             postmaster_stopped: postmaster == Some('T'),
-            // One that a debugger holds answers nobody, and somebody does that on purpose.
+            // A debugger holds it, on purpose; it answers nothing.
             answer: match postmaster {
                 Some('t') => Answer::NotAsked,
                 _ => answer,
@@ -107,8 +107,8 @@ impl Poll {
         }
     }
 
-    /// The state of Patroni or of the postmaster: `T` where a signal has stopped it. Both are children of pid 1: Patroni
-    /// leaves the postmaster to it.
+    /// State of Patroni or of the postmaster: `T` where a signal has stopped it. Both are children of pid 1, the postmaster
+    /// as an orphan of Patroni.
     fn state_of(&self, command: &str) -> Option<char> {
         let pid_1 = self.pid_1?;
         let path = format!("/proc/{pid_1}/task/{pid_1}/children");
@@ -122,8 +122,8 @@ impl Poll {
         })
     }
 
-    /// Whether the postmaster answers a new connection with a byte. Where nobody listens it is not running, which Patroni
-    /// sees to.
+    /// Whether the postmaster answers a new connection with a byte. A postmaster that does not listen is not running, which
+    /// Patroni handles.
     async fn answer(&self) -> Answer {
         let asked = async {
             let mut stream = UnixStream::connect(&self.socket).await.ok()?;
@@ -138,8 +138,8 @@ impl Poll {
         }
     }
 
-    /// The server that held the leader key while this PostgreSQL took writes. The key is read before and after, so that a
-    /// change of roles in between proves nothing.
+    /// The server that held the leader key while this PostgreSQL took writes. The key is read before and after, to rule out a
+    /// change of roles in between.
     async fn deposed_by(&self) -> Option<String> {
         let (store, leadership) = self.leadership.as_ref()?;
         if self.standby_signal.exists() {

@@ -1,30 +1,30 @@
-//! Whether all workers of the proxy are alive, from what they send.
+//! Whether all workers of the proxy are alive, by their heartbeats.
 
 use gaiola_model::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A worker that was silent for longer does not serve.
+/// A worker that was silent for longer counts as dead.
 pub(super) const LONGEST_SILENCE: Duration = Duration::from_millis(200);
 
-/// Most workers of one proxy; a connection that names more is closed.
+/// The most workers of one proxy; a connection that announces more is closed.
 pub(super) const MOST_WORKERS: u32 = 1024;
 
-/// Names one connection, never twice in a keeper's life.
+/// Identifies one connection; never reused in a keeper's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ConnectionId(pub(super) u64);
 
-/// What a worker says first: `worker INDEX of COUNT`.
+/// A worker's first line: `worker INDEX of COUNT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Introduction {
-    /// Its number; whether they begin with 0 or 1 makes no difference.
+    /// Its number, counted from 0 or from 1.
     pub(super) index: u32,
     /// How many workers its proxy has.
     pub(super) count: u32,
 }
 
 impl Introduction {
-    /// Reads the line, without its end.
+    /// Parses the line, without its line end.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         let line = std::str::from_utf8(line).ok()?;
         let (index, count) = line.strip_prefix("worker ")?.split_once(" of ")?;
@@ -33,20 +33,20 @@ impl Introduction {
     }
 }
 
-/// The connections of all workers, and when each was heard last.
+/// The connections of all workers, and the time of each one's last heartbeat.
 ///
-/// While a new proxy takes over from an old one both have workers here. The VIPs may be held as long as each number
-/// of the newest proxy's workers is alive in any of them.
+/// While a new proxy takes over from an old one, workers of both are connected. The VIPs may be held as long as, for each
+/// worker number of the newest proxy, a worker of either proxy is alive.
 #[derive(Default)]
 pub(super) struct Beats {
     workers: BTreeMap<ConnectionId, Worker>,
-    /// How many workers the proxy that was introduced last has.
+    /// Worker count of the proxy that was introduced last.
     count: u32,
 }
 
 struct Worker {
     index: u32,
-    /// `None`: has not beaten yet.
+    /// `None` before its first heartbeat.
     beaten: Option<Time>,
 }
 
@@ -54,7 +54,7 @@ struct Worker {
 pub(super) type Verdict = Result<(), String>;
 
 impl Beats {
-    /// A worker said who it is.
+    /// A worker has introduced itself.
     pub(super) fn introduced(&mut self, id: ConnectionId, introduction: Introduction) {
         let Introduction { index, count } = introduction;
         self.count = count;
@@ -65,14 +65,14 @@ impl Beats {
         self.workers.insert(id, worker);
     }
 
-    /// A worker has beaten.
+    /// A worker has sent a heartbeat.
     pub(super) fn beaten(&mut self, now: Time, id: ConnectionId) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.beaten = Some(now);
         }
     }
 
-    /// A worker's connection ended, and with it the worker.
+    /// A worker's connection closed: the worker has ended.
     pub(super) fn closed(&mut self, id: ConnectionId) {
         self.workers.remove(&id);
     }
@@ -100,7 +100,7 @@ impl Beats {
         }
     }
 
-    /// When the verdict may change although nothing arrives.
+    /// When the verdict may change without any input.
     pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
         self.workers
             .values()

@@ -1,4 +1,4 @@
-//! `keeper.json`: noticed as soon as it is written.
+//! `keeper.json`: read again as soon as it is written.
 
 use gaiola_model::keeper::KeeperConfig;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// The file, and what it said last.
+/// The file, and its last content.
 pub(super) struct ConfigFile {
     path: PathBuf,
     watch: OwnedFd,
@@ -16,7 +16,7 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Watches the file in this directory, whether it is there yet or not.
+    /// Watches the file in this directory, whether it exists yet or not.
     pub(super) fn watch(directory: &Path) -> io::Result<Self> {
         let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let flags = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
@@ -30,8 +30,7 @@ impl ConfigFile {
         })
     }
 
-    /// The configuration, where it differs from the last one that this gave. A file that is gone or cannot be used
-    /// changes nothing.
+    /// The configuration, if it differs from the last one returned. A file that is missing or invalid changes nothing.
     pub(super) fn changed(&mut self) -> Option<KeeperConfig> {
         self.drain();
         if !std::mem::take(&mut self.unread) {

@@ -1,4 +1,4 @@
-//! All VIPs of one server: feeds each router what happens, and carries out what it decides.
+//! All VIPs of one server: feeds each router its inputs, and carries out its decisions.
 
 mod vip;
 
@@ -16,10 +16,10 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use vip::Vip;
 
-/// Between two attempts to open the interface.
+/// Interval between two attempts to open the interface.
 const OPEN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Most packets that are read in one turn; the rest waits for the next, after deadlines were kept.
+/// The most packets read in one turn; the rest waits for the next turn, after deadlines were met.
 const MOST_PACKETS: usize = 256;
 
 /// The VIPs of this server.
@@ -31,13 +31,13 @@ pub(super) struct Holder {
     vips: BTreeMap<Vrid, Vip>,
     freshness: Freshness,
     rejected: BTreeMap<String, u64>,
-    /// Why nothing may be held; empty: it may.
+    /// Why no VIP may be held; empty: it may.
     trouble: String,
     stopping: bool,
 }
 
 impl Holder {
-    /// Nothing yet. `time_of_day` begins the stamps of sealed advertisements.
+    /// A holder without VIPs. `time_of_day` begins the stamps of sealed advertisements.
     pub(super) fn new(time_of_day: Stamp) -> Self {
         Self {
             config: None,
@@ -52,7 +52,7 @@ impl Holder {
         }
     }
 
-    /// Takes a new configuration. VIPs that are the same in it are not touched.
+    /// Applies a new configuration. VIPs that it does not change are not touched.
     pub(super) fn configure(&mut self, now: Time, config: KeeperConfig) {
         self.key = config
             .key
@@ -73,7 +73,7 @@ impl Holder {
         self.config = Some(config);
     }
 
-    /// Looks at everything that may have happened.
+    /// Checks every source of input.
     pub(super) fn attend(&mut self, now: Time, alive: Verdict, stopping: bool) {
         self.stopping = stopping;
         self.open(now);
@@ -102,14 +102,14 @@ impl Holder {
         vips.chain(open).min()
     }
 
-    /// Adds what to wait for.
+    /// Adds the descriptors to poll.
     pub(super) fn descriptors<'a>(&'a self, all: &mut Vec<BorrowedFd<'a>>) {
         if let Some(network) = &self.network {
             network.descriptors(all);
         }
     }
 
-    /// What is told of it.
+    /// The state to report.
     pub(super) fn state(&self, now: Time, file: &ConfigFile) -> KeeperState {
         KeeperState {
             pid: std::process::id(),
@@ -171,7 +171,7 @@ impl Holder {
             }
             (Message::Advertisement(advert), _) => Input::Heard { from, advert },
             (Message::Hello(hello), Some(_)) => Input::HeardHello { from, hello },
-            // Only a sealed site says hellos.
+            // Only a sealed site sends hellos.
             (Message::Hello(_), None) => return,
         };
         self.tell(now, vrid, input);
@@ -181,7 +181,7 @@ impl Holder {
         *self.rejected.entry(reason.into()).or_default() += 1;
     }
 
-    /// Makes the routers those of the configuration: new ones start, others are handed over and then forgotten.
+    /// Makes the routers those of the configuration: new ones start, others are handed over and then removed.
     fn reconcile(&mut self, now: Time) {
         let (Some(config), Some(network)) = (&self.config, &mut self.network) else {
             if self.stopping {
@@ -226,7 +226,7 @@ impl Holder {
         network.trouble().or(alive.err())
     }
 
-    /// Tells the routers whether the data plane serves, where they believe otherwise.
+    /// Informs each router whether the data plane serves, if that has changed.
     fn settle(&mut self, now: Time) {
         let ready = self.trouble.is_empty();
         for vrid in self.vrids() {
@@ -240,7 +240,7 @@ impl Holder {
         }
     }
 
-    /// Gives a router an input and carries out what it decides, in order.
+    /// Feeds an input to a router and carries out its outputs, in order.
     fn tell(&mut self, now: Time, vrid: Vrid, input: Input) {
         let Some(vip) = self.vips.get_mut(&vrid) else {
             return;

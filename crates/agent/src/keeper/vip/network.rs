@@ -1,4 +1,4 @@
-//! The interface: what is heard on it, what is sent, and the addresses it has.
+//! The interface: packets received and sent on it, and its addresses.
 
 use gaiola_core::vrrp::ADDRESS_LIFETIME;
 use gaiola_model::vrrp::{Message, Stamp};
@@ -12,10 +12,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Most SYNs that are passed on at once, in the time that an advertisement may be late.
+/// The most SYNs that are forwarded at once, within the time that an advertisement may be late.
 const MOST_PASSED_ON: usize = 4096;
 
-/// One interface, opened.
+/// An open interface.
 pub(super) struct Network {
     interface: String,
     address: Ipv4Addr,
@@ -26,7 +26,7 @@ pub(super) struct Network {
     links: LinkWatch,
     adverts: GroupSocket,
     frames: FrameSocket,
-    /// The SYNs that are kept, by VIP.
+    /// Sockets with the captured SYNs, by VIP.
     kept: BTreeMap<Ipv4Addr, SynSocket>,
 }
 
@@ -75,12 +75,12 @@ impl Network {
         })
     }
 
-    /// Whether this is that interface and that address of ours.
+    /// Whether this is the interface of that name, with that address.
     pub(super) fn is(&self, interface: &str, address: Ipv4Addr) -> bool {
         self.interface == interface && self.address == address
     }
 
-    /// Looks again if a link changed; `Err`: the interface that was opened is gone.
+    /// Reads the link again if one has changed; `Err`: the interface that was opened is gone.
     pub(super) fn look(&mut self) -> Result<(), NetworkError> {
         if !self.links.changed() {
             return Ok(());
@@ -93,18 +93,18 @@ impl Network {
         Ok(())
     }
 
-    /// Why nothing can be held on it, in words.
+    /// Why no VIP can be held on it, in words.
     pub(super) fn trouble(&self) -> Option<String> {
         (!self.running).then(|| format!("{} is down or has no carrier", self.interface))
     }
 
-    /// The next packet that is there; `None`: no more.
+    /// The next packet in the queue; `None`: no more.
     pub(super) fn hear(&self, key: Option<&Key>) -> Option<Result<(Ipv4Addr, Received), Rejected>> {
         let mut buffer = [0; 2048];
         match self.adverts.receive(&mut buffer) {
             Ok(None) => None,
             Ok(Some(packet)) => Some(believe(packet, key)),
-            // Such as the interface going down, which the link watch tells as well.
+            // Such as the interface going down, which the link watch reports as well.
             Err(error) => {
                 tracing::debug!(%error, "cannot receive");
                 None
@@ -112,7 +112,7 @@ impl Network {
         }
     }
 
-    /// Sends a message. One that cannot be sent is lost, as it might be on the way.
+    /// Sends a message. A failure counts as loss on the way.
     pub(super) fn say(&self, message: &Message, seal: Option<(&Key, Stamp)>) {
         let endpoints = Endpoints {
             source: self.address,
@@ -124,7 +124,7 @@ impl Network {
         }
     }
 
-    /// Tells the neighbours that `vip` is here.
+    /// Announces to the neighbours that `vip` is here.
     pub(super) fn announce(&self, vip: Ipv4Addr) {
         for arp in Arp::announcements(vip, self.mac) {
             if let Err(error) = self.frames.send(&arp.encode()) {
@@ -133,7 +133,7 @@ impl Network {
         }
     }
 
-    /// Keeps the SYNs that arrive for `vip` from now on. Where that fails their clients send them again by themselves.
+    /// Captures the SYNs that arrive for `vip` from now on. If that fails, their clients retransmit them.
     pub(super) fn hold_back(&mut self, vip: Ipv4Addr) {
         match SynSocket::open(&self.interface, vip) {
             Ok(socket) => {
@@ -143,7 +143,7 @@ impl Network {
         }
     }
 
-    /// Sends the kept SYNs to whoever has `vip` now.
+    /// Forwards the captured SYNs to the server that has `vip` now.
     pub(super) fn pass_on(&mut self, vip: Ipv4Addr) {
         let Some(kept) = self.kept.remove(&vip) else {
             return;
@@ -162,7 +162,7 @@ impl Network {
         tracing::info!(%vip, connections = passed_on, "forwarded held connections");
     }
 
-    /// Whether an earlier keeper's lease of the address still runs.
+    /// Whether an earlier keeper's lifetime of the address still runs.
     pub(super) fn holds(&mut self, vip: Ipv4Addr) -> bool {
         let addresses = self.netlink.addresses(&self.interface).unwrap_or_default();
         addresses
@@ -170,21 +170,21 @@ impl Network {
             .any(|it| it.ip == IpAddr::V4(vip) && it.prefix == 32 && it.expires)
     }
 
-    /// Adds the address for its lifetime, or begins the lifetime again.
+    /// Adds the address for its lifetime, or renews the lifetime.
     pub(super) fn add(&mut self, vip: Ipv4Addr) -> Result<(), NetlinkError> {
         let lifetime = Lifetime::Only(ADDRESS_LIFETIME);
         self.netlink
             .add_address_to(self.index, vip.into(), 32, lifetime)
     }
 
-    /// Takes the address away, where it is there.
+    /// Removes the address, if present.
     pub(super) fn remove(&mut self, vip: Ipv4Addr) -> Result<(), NetlinkError> {
         self.netlink
             .remove_address_from(self.index, vip.into(), 32)
             .map(drop)
     }
 
-    /// Adds what to wait for.
+    /// Adds the descriptors to poll.
     pub(super) fn descriptors<'a>(&'a self, all: &mut Vec<BorrowedFd<'a>>) {
         all.extend([self.adverts.as_fd(), self.links.as_fd()]);
     }

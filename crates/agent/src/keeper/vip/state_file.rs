@@ -1,14 +1,14 @@
-//! `keeper-state.json`: what the agent and people are told.
+//! `keeper-state.json`: the keeper's report to the agent and to operators.
 
 use gaiola_model::Time;
 use gaiola_model::keeper::KeeperState;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Changes of counters alone are written this often at most.
+/// Shortest interval between two writes for counters alone.
 const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The file, and what it says now.
+/// The file, and its current content.
 pub(super) struct StateFile {
     path: PathBuf,
     temporary: PathBuf,
@@ -28,7 +28,7 @@ impl StateFile {
         }
     }
 
-    /// Writes the file as a whole where it would say something else than it does.
+    /// Replaces the file as a whole if its content would change.
     pub(super) fn write(&mut self, now: Time, state: KeeperState) {
         if self.written.as_ref() == Some(&state) {
             return;

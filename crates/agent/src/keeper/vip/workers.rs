@@ -1,4 +1,4 @@
-//! The socket that the proxy's workers beat on.
+//! The socket on which the proxy's workers send heartbeats.
 
 use super::beats::{Beats, ConnectionId, Introduction, MOST_WORKERS, Verdict};
 use gaiola_model::Time;
@@ -12,36 +12,36 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-/// Most connections: the workers of an old and a new proxy. The next one is closed.
+/// The most connections: the workers of an old and a new proxy. A further one is closed.
 const MOST_CONNECTIONS: usize = 2 * MOST_WORKERS as usize;
 
-/// Longest first line.
+/// Longest introduction line, in bytes.
 const LONGEST_LINE: usize = 64;
 
-/// A connection that has not said who it is for so long is closed.
+/// A connection that has not introduced itself within this time is closed.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Listens for workers and reads their beats.
+/// Accepts workers and reads their heartbeats.
 pub(super) struct Workers {
     listener: UnixListener,
-    /// Readable when the listener or a connection is: a beat costs the reading of that connection alone.
+    /// Readable when the listener or a connection is: a heartbeat costs reading that connection alone.
     ready: OwnedFd,
     connections: BTreeMap<ConnectionId, Connection>,
     beats: Beats,
     next: u64,
 }
 
-/// Marks the listener among what is ready; connections count from 1.
+/// Token of the listener in the ready events; connections count from 1.
 const LISTENER: u64 = 0;
 
 struct Connection {
     stream: UnixStream,
-    /// What came of the first line; `None` once it was whole.
+    /// The introduction line so far, and its deadline; `None` once it is complete.
     line: Option<(Vec<u8>, Time)>,
 }
 
 impl Workers {
-    /// Listens on `keeper.sock`; a socket that an earlier keeper left is replaced.
+    /// Listens on `keeper.sock`; replaces a socket left by an earlier keeper.
     pub(super) fn listen(directory: &Path) -> io::Result<Self> {
         let path = directory.join("keeper.sock");
         match std::fs::remove_file(&path) {
@@ -62,7 +62,7 @@ impl Workers {
         })
     }
 
-    /// Accepts and reads all that is there.
+    /// Accepts and reads everything that is ready.
     pub(super) fn read(&mut self, now: Time) {
         for mark in self.marks() {
             match mark {
@@ -85,7 +85,7 @@ impl Workers {
         self.beats.verdict(now)
     }
 
-    /// When the verdict may change although nothing arrives.
+    /// When the verdict may change without any input.
     pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
         self.beats.next_deadline(now)
     }
@@ -135,7 +135,7 @@ impl AsFd for Workers {
 }
 
 impl Connection {
-    /// Reads what is there; `false`: the connection is over.
+    /// Reads what has arrived; `false`: the connection is over.
     fn read(&mut self, now: Time, id: ConnectionId, beats: &mut Beats) -> bool {
         let mut buffer = [0; 256];
         loop {
@@ -153,12 +153,12 @@ impl Connection {
         }
     }
 
-    /// Whether it should have said long ago who it is.
+    /// Whether its introduction is overdue.
     fn is_overdue(&self, now: Time) -> bool {
         matches!(&self.line, Some((_, until)) if now > *until)
     }
 
-    /// Takes the line, then beats; any byte is one.
+    /// Takes the introduction, then heartbeats; any byte is one.
     fn take(&mut self, now: Time, id: ConnectionId, bytes: &[u8], beats: &mut Beats) -> bool {
         let Some((line, _)) = &mut self.line else {
             beats.beaten(now, id);

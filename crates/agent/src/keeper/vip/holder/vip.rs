@@ -1,4 +1,4 @@
-//! One VIP: its router, and what is told of it.
+//! One VIP: its router, and its reported state.
 
 use gaiola_core::vrrp::{Input, Output, Reason, Role, Router, Settings};
 use gaiola_model::Time;
@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long a VIP that could not be added is left alone.
+/// How long a VIP that could not be added is suspended.
 const SUSPENSION: Duration = Duration::from_secs(1);
 
 /// One VIP.
 pub(super) struct Vip {
     router: Router,
-    /// The router was told that the data plane serves.
+    /// The router's last input was that the data plane serves.
     told_ready: bool,
     suspended_until: Option<Time>,
     leaving: bool,
@@ -26,7 +26,7 @@ pub(super) struct Vip {
 }
 
 impl Vip {
-    /// A VIP that was not started yet. Requests to yield that were made before count as obeyed.
+    /// A VIP that was not started yet. Yield requests made before count as done.
     pub(super) fn new(config: &KeeperConfig, vip: &KeeperVip) -> Self {
         Self {
             router: Router::new(settings(config, vip)),
@@ -61,7 +61,7 @@ impl Vip {
             .min()
     }
 
-    /// What the router is to be told of the same VIP's new configuration.
+    /// Inputs for the router when its VIP's configuration changes.
     pub(super) fn reconfigure(&mut self, config: &KeeperConfig, vip: &KeeperVip) -> Vec<Input> {
         let mut inputs = Vec::new();
         let settings = settings(config, vip);
@@ -78,12 +78,12 @@ impl Vip {
         inputs
     }
 
-    /// What the router is to be told of a VIP that is not wanted here any more.
+    /// Input for the router when its VIP is not wanted here any more.
     pub(super) fn leave(&mut self) -> Option<Input> {
         (!std::mem::replace(&mut self.leaving, true)).then_some(Input::Stop)
     }
 
-    /// What the router is to be told of the data plane.
+    /// Input for the router when the data plane's state changes.
     pub(super) fn settle(&mut self, now: Time, ready: bool) -> Option<Input> {
         if self.suspended_until.is_some_and(|until| now >= until) {
             self.suspended_until = None;
@@ -95,7 +95,7 @@ impl Vip {
         Some(if ready { Input::Ready } else { Input::NotReady })
     }
 
-    /// The address could not be added: for a while this server does not hold it. The router is to be told so.
+    /// The address could not be added: this server does not hold it for a while. The caller must inform the router.
     pub(super) fn suspend(&mut self, now: Time) {
         self.told_ready = false;
         self.suspended_until = Some(now + SUSPENSION);
@@ -112,7 +112,7 @@ impl Vip {
         out
     }
 
-    /// What the router says of itself.
+    /// The router's hello message.
     pub(super) fn hello(&self, now: Time) -> Hello {
         self.router.hello(now)
     }
