@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 pub struct Command {
     /// The program's path.
     pub program: CString,
-    /// Its arguments, with argv[0] first.
+    /// Its arguments, with `argv[0]` first.
     pub args: Vec<CString>,
     /// The whole environment, `NAME=value`.
     pub env: Vec<CString>,
