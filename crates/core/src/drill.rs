@@ -1,6 +1,6 @@
 //! A rehearsed failure: the harm, its target, what was observed meanwhile, and the verdict.
 //!
-//! `node::drill` loads the site, does the harm and fills a [`Ledger`]; all conclusions from it are drawn here.
+//! `control::drill` loads the site, does the harm and fills a [`Ledger`]; all conclusions from it are drawn here.
 
 mod contents;
 mod ledger;
