@@ -21,7 +21,6 @@
 //!   place resumes it the same way.
 //! - **An address is lent.** It has a lifetime in the kernel ([`ADDRESS_LIFETIME`]) and is refreshed while it is held, so
 //!   that a dead or frozen process cannot keep it.
-//!   held, so that a dead or frozen process cannot keep it.
 
 mod freshness;
 mod held;

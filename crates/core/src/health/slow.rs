@@ -38,8 +38,8 @@ pub struct Seen<'a> {
     pub up: bool,
 }
 
-/// Polls all members of a backend; returns which to eject, by index, and why. Call it about once a second. At most a
-/// third of the members will be out, whatever the cause.
+/// Polls all members of a backend; returns which to eject, by index, and why. Call it about once a second. It ejects none
+/// beyond a third of the members, counting all that are out, whatever the cause.
 pub fn slow_members(
     setting: &SlowEjection,
     now: Time,
