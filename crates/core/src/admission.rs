@@ -3,7 +3,7 @@
 use gaiola_model::Time;
 use std::collections::VecDeque;
 
-/// Sessions in the order they came, each with the time at which it gives up. It never holds more than its size.
+/// Sessions in order of arrival, each with its deadline. It never holds more than its size.
 ///
 /// ```
 /// use gaiola_core::admission::{Full, Queue};
@@ -19,7 +19,7 @@ pub struct Queue<T> {
     waiting: VecDeque<Waiting<T>>,
     size: usize,
     next_ticket: u64,
-    /// No deadline is earlier; it may be that of a session that has left.
+    /// No deadline is earlier; it may belong to a session that has already left.
     earliest: Option<Time>,
 }
 
@@ -30,17 +30,17 @@ struct Waiting<T> {
     session: T,
 }
 
-/// Finds a session in the queue again. No two sessions of one queue ever have the same.
+/// Identifies a session in the queue. Tickets are unique within a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
-/// The queue is at its size; the session is handed back to be refused.
+/// The queue is full; the session is returned so that it can be rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the queue is full")]
 pub struct Full<T>(pub T);
 
 impl<T> Queue<T> {
-    /// An empty queue that holds at most `size` sessions.
+    /// An empty queue of at most `size` sessions.
     pub const fn new(size: usize) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -50,15 +50,15 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Changes the size. Sessions beyond a smaller one stay until they are served or give up.
+    /// Changes the size. Sessions beyond a smaller size stay until they are served or time out.
     pub fn resize(&mut self, size: usize) {
         self.size = size;
     }
 
-    /// Adds a session at the end, which gives up at `deadline`.
+    /// Appends a session, which times out at `deadline`.
     ///
     /// # Errors
-    /// The session itself, where the queue is full.
+    /// The session itself if the queue is full.
     pub fn push(&mut self, session: T, deadline: Time) -> Result<Ticket, Full<T>> {
         if self.waiting.len() >= self.size {
             return Err(Full(session));
@@ -74,7 +74,7 @@ impl<T> Queue<T> {
         Ok(ticket)
     }
 
-    /// Takes the session that waited longest of those that are `wanted`; call [`Self::expire`] first.
+    /// Takes the longest-waiting session that is `wanted`; call [`Self::expire`] first.
     pub fn pop(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
         let index = self
             .waiting
@@ -83,7 +83,7 @@ impl<T> Queue<T> {
         self.waiting.remove(index).map(|waiting| waiting.session)
     }
 
-    /// Takes a session out that no longer wants to wait; `None` when it is not there any more.
+    /// Removes a session that no longer waits; `None` if it has already left.
     pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
         let index = self
             .waiting
@@ -92,7 +92,7 @@ impl<T> Queue<T> {
         self.waiting.remove(index).map(|waiting| waiting.session)
     }
 
-    /// Moves the sessions whose deadline has come to `out`, in their order.
+    /// Moves the sessions whose deadline has passed to `out`, in order.
     pub fn expire(&mut self, now: Time, out: &mut Vec<T>) {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return;
@@ -107,17 +107,17 @@ impl<T> Queue<T> {
         self.earliest = self.waiting.iter().map(|waiting| waiting.deadline).min();
     }
 
-    /// When to call [`Self::expire`]; it may then find nobody.
+    /// When to call [`Self::expire`]; by then there may be nothing to expire.
     pub fn next_deadline(&self) -> Option<Time> {
         self.earliest.filter(|_| !self.waiting.is_empty())
     }
 
-    /// How many wait.
+    /// Number of waiting sessions.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether nobody waits.
+    /// Whether no session waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

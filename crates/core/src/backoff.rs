@@ -1,8 +1,8 @@
-//! How long to wait before trying again.
+//! Delays between retries.
 
 use std::time::Duration;
 
-/// Waits that double with each attempt up to a limit, each shortened by chance so that many do not try together.
+/// Delays that double with each attempt up to a limit, with jitter so that many clients do not retry at once.
 ///
 /// ```
 /// use gaiola_core::backoff::Backoff;
@@ -14,20 +14,20 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// The longest wait after attempt 0.
+    /// Longest delay after attempt 0.
     pub first: Duration,
-    /// No wait is longer.
+    /// Upper limit of any delay.
     pub longest: Duration,
 }
 
 impl Backoff {
-    /// The wait after this attempt, counted from 0: between half of [`Self::longest_delay`] and all of it.
+    /// The delay after this attempt, counted from 0: between half of [`Self::longest_delay`] and all of it.
     pub fn delay(&self, attempt: u32, rng: &mut fastrand::Rng) -> Duration {
         let whole = self.longest_delay(attempt);
         whole / 2 + (whole - whole / 2).mul_f64(rng.f64())
     }
 
-    /// The wait after this attempt, before chance shortens it.
+    /// The delay after this attempt, before jitter shortens it.
     pub fn longest_delay(&self, attempt: u32) -> Duration {
         let factor = 1u32.checked_shl(attempt).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.longest)

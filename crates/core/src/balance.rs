@@ -1,7 +1,7 @@
 //! Which member of a backend takes the next request.
 //!
-//! Spare members take part only while no other does, but for the last attempt of a request that others have failed. What a
-//! choice costs does not grow with the number of members, but for its logarithm, as long as a member that fits is found soon.
+//! Spare members take part only while no other member does, except on the last attempt of a request that all others have
+//! failed. A choice costs at most the logarithm of the number of members, as long as a suitable member is found soon.
 
 mod hash;
 mod key;
@@ -28,29 +28,29 @@ const SHARES: u32 = WHOLE as u32;
 /// Why no member was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotPicked {
-    /// Those that are left are at their maxconn: the session waits in the queue.
+    /// All remaining members are at their maxconn: the session waits in the queue.
     #[error("every server is at its maxconn")]
     Full,
-    /// All that take traffic were tried by this request.
+    /// This request has tried every member that takes traffic.
     #[error("every server that is up was tried")]
     AllTried,
-    /// None takes traffic.
+    /// No member takes traffic.
     #[error("no server is up")]
     NoneUp,
 }
 
-/// What a choice depends on, of the request.
+/// The properties of a request that a choice depends on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ask<'a> {
-    /// What is hashed, where the algorithm hashes and the request has it; see [`key()`].
+    /// Hash key, if the algorithm hashes and the request has one; see [`key()`].
     pub key: Option<u64>,
-    /// Members that were tried by this request.
+    /// Members this request has tried.
     pub tried: &'a [usize],
-    /// Requests to all members that have not ended; asked for where [`Balancer::counts_all`] says so.
+    /// Requests in flight to all members; needed only if [`Balancer::counts_all`] says so.
     pub in_flight: u64,
 }
 
-/// Chooses members, by an algorithm and what that remembers. Each worker has its own for each backend.
+/// Chooses members by an algorithm and its state. Each worker has one for each backend.
 ///
 /// ```
 /// use gaiola_core::balance::{Ask, Balancer, WHOLE};
@@ -67,24 +67,24 @@ pub struct Ask<'a> {
 pub struct Balancer {
     members: Vec<Member>,
     all_spares: bool,
-    /// Spares that could take part and do not, for others do.
+    /// Spares that could take part but do not, because other members do.
     waiting: Vec<usize>,
-    /// What each takes part with: its weight in sixteenths; 0 while it takes nothing.
+    /// Each member's current weight in sixteenths; 0 while it takes no traffic.
     weights: Vec<u32>,
     algorithm: Algorithm,
 }
 
-/// What is configured of a member.
+/// A member's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Member {
-    /// Made of its name.
+    /// Derived from its name.
     id: u64,
     weight: u16,
     maxconn: Option<u32>,
     spare: bool,
 }
 
-/// A way of choosing, with what it remembers.
+/// A balancing algorithm with its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Algorithm {
     RoundRobin(RoundRobin),
@@ -94,32 +94,32 @@ enum Algorithm {
     Hash(Hash),
 }
 
-/// What a member has to do.
+/// A member's load.
 #[derive(Clone, Copy, Debug)]
 struct Load {
-    /// Requests that were sent to it and have not ended.
+    /// Requests in flight.
     in_flight: u32,
-    /// Whether these are as many as it may have.
+    /// Whether `in_flight` has reached its maxconn.
     full: bool,
 }
 
 impl Load {
-    /// How much it would be with one request more, to be compared with that of members of other weights: as a
-    /// fixed-point number, exact enough that different loads never become equal.
+    /// Its load per weight after one more request, for comparison with members of other weights: a fixed-point number,
+    /// exact enough that different loads never become equal.
     fn for_weight(self, weight: u32) -> u64 {
         ((u64::from(self.in_flight) + 1) << 28) / u64::from(weight)
     }
 }
 
 impl Balancer {
-    /// A fresh one, whose members take nothing until [`Self::set_shares`] says so.
+    /// A fresh balancer, whose members take no traffic until [`Self::set_shares`].
     pub fn new(backend: &proxy::Backend) -> Self {
         let members = members(backend);
         let ring = || Arc::new(Ring::new(&members));
         Self::of(backend, &members, ring)
     }
 
-    /// As [`Self::new`], for the configuration that follows that of `before`: servers that stay keep their turns.
+    /// As [`Self::new`], for the configuration that replaces that of `before`: members that stay keep their turns.
     pub fn after(before: &Self, backend: &proxy::Backend) -> Self {
         let members = members(backend);
         let ring = || match &before.algorithm {
@@ -160,7 +160,7 @@ impl Balancer {
         }
     }
 
-    /// Takes over what part of its weight each member may take, in sixteenths; 0 is none.
+    /// Sets the part of its weight that each member takes, in sixteenths; 0 is none.
     pub fn set_shares(&mut self, shares: &[u8]) {
         let takes = |index: &usize| shares[*index] > 0 && self.members[*index].weight > 0;
         let mut takers = (0..self.members.len()).filter(takes);
@@ -199,18 +199,18 @@ impl Balancer {
         matches!(&self.algorithm, Algorithm::Hash(state) if state.is_bounded())
     }
 
-    /// Takes note that a member has fewer requests in flight than before; asks how many only where that matters.
+    /// Records that a member has fewer requests in flight; calls `in_flight` only if the algorithm uses it.
     pub fn lighten(&mut self, index: usize, in_flight: impl FnOnce() -> u32) {
         if let Algorithm::LeastConn(state) = &mut self.algorithm {
             state.look(index, self.members[index].load(in_flight()));
         }
     }
 
-    /// Chooses the index of a member that takes traffic, has room, and was not tried by this request. `in_flight` tells
-    /// how many requests that were sent to a member have not ended.
+    /// Chooses the index of a member that takes traffic, has room, and was not tried by this request. `in_flight`
+    /// returns how many requests to a member are in flight.
     ///
     /// # Errors
-    /// Why there is none. After [`NotPicked::AllTried`] it may be asked again with nothing tried.
+    /// Why there is none. After [`NotPicked::AllTried`] call it again with `tried` empty.
     pub fn pick(
         &mut self,
         ask: &Ask<'_>,
@@ -234,8 +234,8 @@ impl Balancer {
         picked.ok_or_else(|| self.why_none(ask.tried))
     }
 
-    /// A spare that takes no part, has room and was not tried by this request: for what all attempts with others have
-    /// failed. `in_flight` as for [`Self::pick`].
+    /// A waiting spare that has room and was not tried by this request, for requests that failed on all other members.
+    /// `in_flight` as for [`Self::pick`].
     pub fn waiting_spare(
         &self,
         tried: &[usize],
@@ -270,7 +270,7 @@ fn members(backend: &proxy::Backend) -> Vec<Member> {
     backend.servers.iter().map(member).collect()
 }
 
-/// Whether these have the same points on a ring.
+/// Whether both sets of members have the same points on a ring.
 fn same_points(some: &[Member], others: &[Member]) -> bool {
     let points = |member: &Member| (member.id, member.weight);
     some.iter().map(points).eq(others.iter().map(points))

@@ -1,13 +1,13 @@
-//! Why a program ended, as the end of its output says it.
+//! Finds why a program ended in the last lines of its output.
 //!
-//! Most runtimes write the reason first, and then where it happened and what version they are: the last line is seldom it.
+//! Most runtimes write the reason first, then the stack and their version: the last line is seldom the reason.
 
-/// The longest that is quoted, in characters.
+/// Longest quoted line, in characters.
 const LONGEST: usize = 300;
-/// An error that so many lines with something to say stand below is not what ended the program.
+/// An error followed by this many meaningful lines is not what ended the program.
 const BELOW: usize = 8;
 
-/// The line that says why, out of the end of a program's output; `None`: it wrote nothing.
+/// The line that gives the reason, from the end of a program's output; `None`: there was no output.
 ///
 /// ```
 /// use gaiola_core::cause;
@@ -30,7 +30,7 @@ pub fn of(tail: &str) -> Option<String> {
     Some(quoted(&lines, chosen))
 }
 
-/// The line, and what it announces where it ends with a colon.
+/// The line, and if it ends with a colon the line after it.
 fn quoted(lines: &[&str], at: usize) -> String {
     let line = lines[at].trim();
     let mut below = lines[at + 1..].iter().map(|line| line.trim());
@@ -42,7 +42,7 @@ fn quoted(lines: &[&str], at: usize) -> String {
     whole.chars().take(LONGEST).collect()
 }
 
-/// Whether a line is more than a step of a stack, a piece of a value, or a runtime's farewell.
+/// Whether a line is more than a stack frame, a piece of a value, or a runtime's closing line.
 fn says_something(line: &str) -> bool {
     const FAREWELLS: [&str; 6] = [
         "Node.js v",
@@ -60,7 +60,7 @@ fn says_something(line: &str) -> bool {
     !line.is_empty() && !is_step && !is_native_step && !is_farewell
 }
 
-/// Whether a line is how a runtime writes what nobody caught.
+/// Whether a line is an uncaught exception as runtimes print it.
 fn is_exception(lines: &[&str], at: usize) -> bool {
     let line = lines[at];
     const OPENINGS: [&str; 6] = [
@@ -76,10 +76,10 @@ fn is_exception(lines: &[&str], at: usize) -> bool {
     opens || panicked || is_of_ruby(line) || is_named(line, at.checked_sub(1).map(|at| lines[at]))
 }
 
-/// `NAME: words` or `NAME` alone, where the name is that of an error, or stands below the steps that led to it.
+/// `NAME: words` or `NAME` alone, where the name is an error's or follows stack frames.
 fn is_named(line: &str, above: Option<&str>) -> bool {
     let name = line.split_once(':').map_or(line, |(name, _)| name);
-    // Node writes a code behind it: `TypeError [ERR_INVALID_ARG_TYPE]: ...`.
+    // Node appends a code: `TypeError [ERR_INVALID_ARG_TYPE]: ...`.
     let name = name.split(" [").next().unwrap_or(name);
     let last = name.rsplit('.').next().unwrap_or(name);
     let is_name = !last.is_empty()

@@ -14,7 +14,7 @@ pub fn find<'a>(head: &RequestHead, buffer: &'a [u8], name: &str) -> Option<&'a 
     values(head, buffer, name).next()
 }
 
-/// The values of all cookies of this name.
+/// The values of all cookies with this name.
 pub(crate) fn values<'a>(
     head: &RequestHead,
     buffer: &'a [u8],
@@ -25,7 +25,7 @@ pub(crate) fn values<'a>(
         .filter_map(move |pair| value_of(pair.of(buffer), name))
 }
 
-/// The pieces of a `Cookie` field's line that are left without the cookies of this name; none when no other is left.
+/// The parts of a `Cookie` field's line that remain without the cookies of this name; none if no other cookie remains.
 pub(crate) fn without<'a>(
     field: &Field,
     buffer: &'a [u8],
@@ -45,7 +45,7 @@ pub(crate) fn without<'a>(
     });
     let kept = others().map(move |pair| Span {
         start: pair.start,
-        // With the semicolon that divides it from the next one.
+        // Includes the semicolon that separates it from the next one.
         end: if Some(pair) == last {
             pair.end
         } else {
@@ -67,7 +67,7 @@ fn fields(head: &RequestHead) -> impl Iterator<Item = &Field> {
         .filter(|field| field.known == FieldName::Cookie)
 }
 
-/// Each `name=value` of a field's value, without the white space around it; empty ones are left out.
+/// Each `name=value` of a field's value, without surrounding white space; empty ones are skipped.
 fn pairs(value: Span, buffer: &[u8]) -> impl Iterator<Item = Span> {
     let mut start = value.start as usize;
     let pieces = value.of(buffer).split(|&byte| byte == b';');
@@ -93,7 +93,7 @@ fn behind_divider(pair: Span, value: Span, buffer: &[u8]) -> u32 {
     Span::new(pair.end as usize, pair.end as usize + divider).end
 }
 
-/// The value of a `name=value` of this name, without quotes around it.
+/// The value of a `name=value` pair with this name, without quotes.
 fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let value = pair.strip_prefix(name.as_bytes())?.trim_ascii_start();
     let value = value.strip_prefix(b"=")?.trim_ascii_start();

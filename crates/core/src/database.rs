@@ -1,7 +1,7 @@
-//! What is decided about a database server beside Patroni, which decides who is the primary.
+//! Decisions about a database server that Patroni, which decides who is primary, does not make.
 //!
-//! [`watchdog`] ends a PostgreSQL that must not or cannot go on; [`clone`] gives a standby that cannot follow its data anew;
-//! [`give_way`] moves the primary's role away from a server whose disk is full. None of them promotes anybody.
+//! [`watchdog`] ends a PostgreSQL that must not or cannot continue; [`clone`] re-clones a standby that cannot follow;
+//! [`give_way`] moves the primary role away from a server whose disk is full. None of them promotes a standby.
 
 pub mod clone;
 pub mod give_way;

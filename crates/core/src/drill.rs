@@ -1,7 +1,6 @@
-//! A rehearsed failure: what is done to whom, what was seen meanwhile, and what that means.
+//! A rehearsed failure: the harm, its target, what was observed meanwhile, and the verdict.
 //!
-//! `control::drill` loads the site, does the harm and fills a [`Ledger`]; everything that is concluded from it is
-//! concluded here.
+//! `control::drill` loads the site, does the harm and fills a [`Ledger`]; all conclusions from it are drawn here.
 
 mod contents;
 mod ledger;

@@ -1,4 +1,4 @@
-//! Following a change until what is desired is observed, it failed, or time is over.
+//! Follows a change until the desired state is observed, the change failed, or the deadline passed.
 
 use crate::rollout;
 use gaiola_model::placement::{InstanceState, ObservedInstance};
@@ -7,30 +7,30 @@ use gaiola_model::{InstanceName, Observed, Placement, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What is desired must have been there for this long.
+/// The site must stay settled this long before a change counts as done.
 pub const CALM: Duration = Duration::from_millis(500);
 
-/// What is seen at one moment.
+/// Inputs of one poll.
 #[derive(Clone, Copy)]
 pub struct Sight<'a> {
     /// The site's state.
     pub status: &'a Status,
     /// What the store holds.
     pub placement: Option<&'a Placement>,
-    /// What servers with a lease report.
+    /// Reports of servers with a lease.
     pub observed: &'a [&'a Observed],
 }
 
-/// What follows.
+/// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Look again.
+    /// Poll again.
     Wait,
-    /// What is desired is there.
+    /// The desired state is reached.
     Done,
-    /// It will not come, because of this.
+    /// It will not be reached, for this reason.
     Failed(String),
-    /// Time is over; this is missing.
+    /// The deadline passed; this is missing.
     Late(Vec<String>),
 }
 
@@ -40,14 +40,14 @@ pub struct Follow {
     deploys: bool,
     deadline: Time,
     settled_since: Option<Time>,
-    /// Instances that are not ready while there are no old ones: since when each is waited for, and how often it had ended by
-    /// then. The conductor has nothing to go back to and tries for ever.
+    /// Instances that are not ready while there are no old ones: since when each is waited for, and how often it had
+    /// crashed by then. The conductor has nothing to roll back to and keeps retrying.
     unready: BTreeMap<InstanceName, (Time, u32)>,
 }
 
 impl Follow {
-    /// A change that is over at the deadline. `deploys`: it is an error that the release is given up; any other change goes on
-    /// with the last good one.
+    /// A change that must be done by `deadline`. `deploys`: giving up the release is an error; any other change
+    /// continues with the last good one.
     pub const fn new(deploys: bool, deadline: Time) -> Self {
         Self {
             deploys,
@@ -57,7 +57,7 @@ impl Follow {
         }
     }
 
-    /// Takes a look. `None`: the store has not reported the change yet, and nothing is concluded.
+    /// Evaluates one poll. `None`: the store has not reported the change yet, so nothing is concluded.
     pub fn step(&mut self, now: Time, sight: Option<Sight<'_>>) -> Next {
         let missing = match sight {
             None => vec!["the store has not reported this change yet".into()],
@@ -91,7 +91,7 @@ impl Follow {
         }
     }
 
-    /// What is missing, but for a release that was given up where that is no error.
+    /// What is missing, except for a release that was given up if that is no error.
     fn missing(&self, sight: Sight<'_>) -> Vec<String> {
         let failed = sight
             .placement
@@ -102,7 +102,7 @@ impl Follow {
         missing.filter(counts).cloned().collect()
     }
 
-    /// Why there is no hope that an instance gets ready by waiting.
+    /// Why waiting longer will not make an instance ready.
     fn hopeless(&mut self, now: Time, sight: Sight<'_>) -> Option<String> {
         let unready = unready(sight);
         self.unready.retain(|name, _| unready.contains_key(name));
@@ -125,7 +125,7 @@ impl Follow {
     }
 }
 
-/// Instances that are not ready, where all are of one release.
+/// Instances that are not ready, if all are of one release.
 fn unready(sight: Sight<'_>) -> BTreeMap<InstanceName, &ObservedInstance> {
     let Some(placement) = sight.placement else {
         return BTreeMap::new();

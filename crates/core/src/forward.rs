@@ -1,7 +1,7 @@
-//! What is sent on of a head: the same bytes, but for what concerns the hop alone (RFC 9110, section 7.6).
+//! How a head is forwarded: the same bytes, except for hop-by-hop fields (RFC 9110, section 7.6).
 //!
-//! A head is edited by naming pieces of the buffer it was read into, with our own words between them. Lines that stay
-//! as they are and stand together are one piece, so that a usual head is sent on as two: all of its lines, then ours.
+//! A head is edited by referring to pieces of the buffer it was read into, with our own text between them. Adjacent
+//! unchanged lines are one piece, so a typical head is sent as two: all of its lines, then ours.
 
 mod request;
 mod response;
@@ -20,22 +20,22 @@ pub enum Piece {
     Buffer(Span),
     /// Bytes of [`Outgoing::owned`].
     Owned(Span),
-    /// Fixed words.
+    /// Static text.
     Static(&'static [u8]),
 }
 
 /// How a rule changes a head's fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Edit<'a> {
-    /// Names, in small letters, of the fields that are left out. Those of a request have no `_`, and fields that differ in
-    /// that only are left out with them: CGI, WSGI and PHP take both for one.
+    /// Names, in lower case, of the fields to remove. Names in a request's list have no `_`, and also remove fields
+    /// that differ from them only in that: CGI, WSGI and PHP treat both as one.
     pub removed: &'a [Box<[u8]>],
-    /// Whole lines that are added.
+    /// Complete lines to add.
     pub added: &'a [u8],
 }
 
 impl Edit<'_> {
-    /// Whether the field is left out.
+    /// Whether the field is removed.
     fn removes(&self, field: &Field, buffer: &[u8]) -> bool {
         let name = || field.name.of(buffer);
         self.removed
@@ -43,7 +43,7 @@ impl Edit<'_> {
             .any(|removed| resembles(name(), removed, Match::Whole))
     }
 
-    /// Whether the field of this name, in small letters, is what rules say, be it nothing.
+    /// Whether rules determine the field of this name, in lower case, even if they only remove it.
     fn speaks_of(&self, name: &[u8]) -> bool {
         let lines = self.added.split(|&byte| byte == b'\n');
         let mut names = lines.map(|line| line.split(|&byte| byte == b':').next().unwrap_or(line));
@@ -51,7 +51,7 @@ impl Edit<'_> {
             || names.any(|added| added.eq_ignore_ascii_case(name))
     }
 
-    /// Changes a head of our own, which is whole lines so far.
+    /// Applies the rules to a head of our own, which consists of complete lines so far.
     pub fn apply(&self, head: &mut String) {
         for removed in self.removed {
             let mut start = 0;
@@ -68,7 +68,7 @@ impl Edit<'_> {
     }
 }
 
-/// A head as it is to be written. It is used again and again, so that in the steady state nothing is allocated.
+/// A head ready to be written. It is reused, so the steady state allocates nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
     pieces: Vec<Piece>,
@@ -86,7 +86,7 @@ impl Outgoing {
         &self.owned
     }
 
-    /// The bytes to write, in order. `buffer` is the one that the head was read into.
+    /// The bytes to write, in order. `buffer` is the one the head was read into.
     pub fn slices<'a>(&'a self, buffer: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.pieces.iter().map(move |piece| match *piece {
             Piece::Buffer(span) => span.of(buffer),
@@ -95,7 +95,7 @@ impl Outgoing {
         })
     }
 
-    /// How many bytes there are to write.
+    /// Number of bytes to write.
     pub fn len(&self) -> usize {
         let len = |piece: &Piece| match piece {
             Piece::Buffer(span) | Piece::Owned(span) => span.len(),
@@ -109,13 +109,13 @@ impl Outgoing {
         self.pieces.is_empty()
     }
 
-    /// Empties it, but for the memory it keeps.
+    /// Empties it, but keeps its memory.
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.owned.clear();
     }
 
-    /// Adds a piece of the buffer, to the last one where that ends here.
+    /// Adds a piece of the buffer; extends the last piece if it ends here.
     fn keep(&mut self, span: Span) {
         match self.pieces.last_mut() {
             _ if span.is_empty() => {}
@@ -130,7 +130,7 @@ impl Outgoing {
         }
     }
 
-    /// Adds bytes of our own: what `write` appends.
+    /// Adds the bytes that `write` appends.
     fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.owned.len();
         write(&mut self.owned);
@@ -142,7 +142,7 @@ impl Outgoing {
     }
 }
 
-/// The elements of a comma-separated list, without the empty ones.
+/// The non-empty elements of a comma-separated list.
 fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|&byte| byte == b',')
@@ -150,7 +150,7 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|element| !element.is_empty())
 }
 
-/// Whether `Connection` lists fields at all, rather than the usual options alone.
+/// Whether `Connection` lists field names at all, rather than only the usual options.
 fn lists_fields(fields: &[Field], buffer: &[u8]) -> bool {
     options(fields, buffer).any(|option| {
         ![b"keep-alive".as_slice(), b"close", b"upgrade", b"te"]
@@ -168,7 +168,7 @@ fn options<'a>(fields: &'a [Field], buffer: &'a [u8]) -> impl Iterator<Item = &'
 }
 
 /// Whether the sender may have this field removed by listing it in `Connection`. Fields that framing, routing, or the
-/// next hop's trust depend on stay whatever is listed.
+/// next hop's trust depend on always stay.
 fn is_listed(field: &Field, fields: &[Field], buffer: &[u8]) -> bool {
     let name = field.name.of(buffer);
     field.known == FieldName::Other
@@ -189,8 +189,8 @@ enum Match {
     Beginning,
 }
 
-/// Whether a field of this name is about framing, the connection, the target's host, or what we tell of the way: what
-/// is said in it must be true, so no rule may change it.
+/// Whether a field of this name describes framing, the connection, the target's host, or the hops: it must be true, so
+/// no rule may change it.
 pub(crate) fn speaks_of_the_hop(name: &[u8]) -> bool {
     let dashed: Vec<u8> = name
         .iter()
@@ -220,7 +220,8 @@ pub(crate) fn speaks_of_the_hop(name: &[u8]) -> bool {
     )
 }
 
-/// Whether a name is this one (in small letters) for a reader who does not tell `_` from `-`, as CGI's heirs do not.
+/// Whether a name equals this one (in lower case) to a reader that does not distinguish `_` from `-`, as CGI's
+/// successors do not.
 fn resembles(name: &[u8], wanted: &[u8], how: Match) -> bool {
     let same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-');
     let fits = match how {

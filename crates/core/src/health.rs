@@ -1,15 +1,15 @@
-//! Whether a member of a backend takes traffic: what its checks say, and what its traffic shows.
+//! Whether a member of a backend takes traffic, by its checks and by its traffic.
 //!
-//! **Active**: probes, as [`Check`] describes them: `fall` failures in a row take a member down, `rise` successes bring
-//! it up; the first result decides alone. **Passive**: [`Ejection::error_limit`] attempts in a row that failed put it out
-//! for a while that doubles each time, whatever its checks say meanwhile; a probe begun after that and answered well
-//! brings it back early. A passive error is an attempt that the server did not answer: no connection, a connection
-//! that ended or a response that did not begin in time. A status of 500 is an answer. A member that answers much later
-//! than the others is put out alike (see [`slow_members`]), but for the whole of its time: a probe may still be quick.
+//! **Active**: probes, as [`Check`] describes them: `fall` failures in a row take a member down, `rise` successes bring it
+//! up; the first result decides alone. **Passive**: [`Ejection::error_limit`] failed attempts in a row eject it for a time
+//! that doubles with each ejection, whatever its checks say meanwhile; a probe that begins after the ejection and succeeds
+//! ends it early. A passive error is an attempt that the server did not answer: no connection, a connection that ended, or
+//! a response that did not begin in time. A status of 500 is an answer. A member that answers much later than the others is
+//! ejected too (see [`slow_members`]), but for the full time: a probe may still be quick.
 //!
-//! Down is not dead: one that is busy accepts connections and answers late. What is under way with it goes on; only a
-//! member to which no connection is made is [`Output::Lost`]: it is dead, or so busy that its listen queue is full. What
-//! members that are down or out still serve is decided for all of a backend together, by [`who_serves`].
+//! Down is not dead: a busy member accepts connections and answers late. Its requests in flight continue; only a member
+//! that accepts no connections is [`Output::Lost`]: it is dead, or so busy that its listen queue is full. Which members
+//! that are down or ejected still serve is decided for the whole backend, by [`who_serves`].
 
 mod serve;
 mod slow;
@@ -21,50 +21,50 @@ use crate::backoff::Backoff;
 use gaiola_model::Time;
 use gaiola_model::proxy::{Check, CheckKind, Ejection, Observe};
 
-/// What a member counts as before its first probe was answered.
+/// State of a member before the result of its first probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unproven {
-    /// Up, so that a restarted proxy serves at once; an attempt that fails is repeated elsewhere.
+    /// Up, so that a restarted proxy serves at once; a failed attempt is repeated on another member.
     Up,
-    /// Down: where a wrong member would do harm, such as a standby taken for the primary.
+    /// Down: for backends where a wrong member would do harm, such as a standby taken for the primary.
     Down,
 }
 
-/// What a failed probe or attempt has shown.
+/// What a failed probe or attempt showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symptom {
-    /// Nothing came back: no connection in time, or no way there. It is dead, or its listen queue is full.
+    /// No reply at all: no connection in time, or no route. It is dead, or its listen queue is full.
     Lost,
-    /// The connection was refused: nothing listens. The connections of a process that died end by themselves; one that
-    /// ends in good order may still answer on them.
+    /// The connection was refused: nothing listens. If the process died its connections end by themselves; one that
+    /// shuts down cleanly may still answer on them.
     Refused,
     /// A connection was accepted and no answer came in time: it is busy, or hangs.
     Silent,
-    /// It answered badly, or its connection ended.
+    /// It gave a bad answer, or its connection ended.
     Bad,
 }
 
-/// Why a member's traffic put it out.
+/// Why a member's traffic ejected it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ejected {
     /// No connection could be made.
     Unreachable,
-    /// Its connections stand, but requests failed.
+    /// It accepts connections, but requests failed.
     Errors,
     /// It answers much later than the others.
     Slow,
 }
 
-/// What is known of a member.
+/// A member's condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// It takes traffic.
     Up,
-    /// Its checks let it take traffic; its traffic put it out at this time.
+    /// Its checks let it take traffic; its traffic ejected it at this time.
     Ejected(Ejected, Time),
-    /// Its checks took it out because no answer came, on connections that it accepted.
+    /// Its checks took it down because it accepted connections but did not answer.
     Silent,
-    /// Its checks took it out.
+    /// Its checks took it down.
     Down,
 }
 
@@ -73,29 +73,29 @@ pub enum Condition {
 pub enum Input {
     /// [`Health::next_deadline`] has come.
     Deadline,
-    /// The probe last asked for was answered well: `HTTP 200 in 2 ms`.
+    /// The last requested probe succeeded: `HTTP 200 in 2 ms`.
     ProbePassed(String),
-    /// The probe last asked for failed: `connection refused`.
+    /// The last requested probe failed: `connection refused`.
     ProbeFailed(Symptom, String),
-    /// An attempt failed, in words.
+    /// An attempt failed, with the reason.
     Errored(Symptom, String),
-    /// It answers much later than the others, in words.
+    /// It answers much later than the others, with the reason.
     TooSlow(String),
-    /// An attempt was answered. Only the first one after an error need be told.
+    /// An attempt was answered. Only the first one after an error need be reported.
     Served,
 }
 
-/// What should be done.
+/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Begin a probe, and tell its result in time; until then no other is asked for.
+    /// Start a probe and report its result in time; until then no other is requested.
     Probe,
-    /// It takes traffic from now on, because of this.
+    /// It takes traffic from now on, for this reason.
     Up(String),
-    /// It takes none from now on, because of this.
+    /// It takes none from now on, for this reason.
     Down(String),
-    /// No connection is made to it any more, and it may be dead: its idle connections are closed, and whoever waits for an answer
-    /// finds out whether its kernel still acknowledges.
+    /// It accepts no connections and may be dead: close its idle connections, and check for requests in flight whether
+    /// its kernel still acknowledges.
     Lost,
 }
 
@@ -106,13 +106,13 @@ pub struct Health {
     ejection: Ejection,
     checked: Checked,
     probe: Probe,
-    /// Probes in a row of which nothing came back.
+    /// Probes in a row without any reply.
     lost: u32,
     traffic: Traffic,
     reason: String,
 }
 
-/// What the checks say.
+/// State by the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Checked {
     Unproven(Unproven),
@@ -131,32 +131,32 @@ enum Probe {
     },
 }
 
-/// What the traffic shows.
+/// State by the traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Traffic {
-    /// It is sent there. `lately` is the last ejection, which lengthens the next one.
+    /// Traffic is sent to it. `lately` is the last ejection, which lengthens the next one.
     Sent {
         errors: Errors,
         lately: Option<Returned>,
     },
-    /// None is sent until the given time. `times` counts the ejections in a row, from 0.
+    /// No traffic until the given time. `times` counts the ejections in a row, from 0.
     Ejected {
         since: Time,
         until: Time,
         times: u32,
         why: Ejected,
-        /// Whether nothing came back of any of the attempts that put it out.
+        /// Whether none of the attempts that ejected it had any reply.
         lost: bool,
     },
 }
 
-/// Attempts in a row that failed.
+/// Failed attempts in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Errors {
     all: u32,
     /// Those without a connection.
     unreachable: u32,
-    /// Those of them where nothing came back.
+    /// Those of them without any reply.
     lost: u32,
 }
 
@@ -202,8 +202,8 @@ impl Health {
         }
     }
 
-    /// Takes another check, of a new configuration; it is probed at once, or at the end of the probe that is under way.
-    /// What is known of the member stays, so that no traffic is lost to a change.
+    /// Sets the check of a new configuration; it is probed at once, or at the end of the current probe. The member's
+    /// state stays, so that a change loses no traffic.
     pub fn set_check(&mut self, check: Option<Check>, now: Time) {
         if self.check == check {
             return;
@@ -219,7 +219,7 @@ impl Health {
         self.check = check;
     }
 
-    /// Takes one event; what should be done, in order, is appended to `out`.
+    /// Takes one event and appends what to do, in order, to `out`.
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         let (was_up, was_lost) = (self.is_up(), self.is_lost());
         match input {
@@ -262,7 +262,7 @@ impl Health {
         self.is_checked_up() && !self.is_ejected()
     }
 
-    /// Whether its checks let it take traffic. Where no member [`Self::is_up`], those that only were ejected are better
+    /// Whether its checks let it take traffic. If no member [`Self::is_up`], members that are only ejected are better
     /// than none.
     pub fn is_checked_up(&self) -> bool {
         match self.checked {
@@ -272,12 +272,12 @@ impl Health {
         }
     }
 
-    /// Whether its traffic put it out.
+    /// Whether its traffic ejected it.
     pub fn is_ejected(&self) -> bool {
         matches!(self.traffic, Traffic::Ejected { .. })
     }
 
-    /// What is known of it.
+    /// Its condition.
     pub fn condition(&self) -> Condition {
         match (self.checked, self.traffic) {
             (Checked::Down { symptom, .. }, _) if self.may_be_busy(symptom) => Condition::Silent,
@@ -287,13 +287,13 @@ impl Health {
         }
     }
 
-    /// Whether it may serve all the same. A check that asks for a role says who may be written to, and is always believed.
+    /// Whether it may still serve. A check for a role decides who may be written to, and is always believed.
     fn may_be_busy(&self, symptom: Symptom) -> bool {
         let kind = self.check.as_ref().map(|check| &check.kind);
         symptom == Symptom::Silent && matches!(kind, Some(CheckKind::Http { .. } | CheckKind::Tls))
     }
 
-    /// Whether nothing comes back from it: as many probes in a row, or all attempts that put it out.
+    /// Whether it gives no reply at all: on enough probes in a row, or on all attempts that ejected it.
     fn is_lost(&self) -> bool {
         let fall = self.check.as_ref().map_or(1, |check| check.fall.max(1));
         self.lost >= fall || matches!(self.traffic, Traffic::Ejected { lost: true, .. })
@@ -320,7 +320,7 @@ impl Health {
         }
     }
 
-    /// Takes a probe's result. One that was not asked for is passed over.
+    /// Takes a probe's result; ignores one that was not requested.
     fn conclude(&mut self, now: Time, failed: Option<Symptom>, reason: String) {
         let (Some(check), Probe::UnderWay { begun }) = (&self.check, self.probe) else {
             return;
@@ -349,7 +349,7 @@ impl Health {
         }
     }
 
-    /// Counts an attempt that failed; enough of them in a row eject the member, and have it probed soon.
+    /// Counts a failed attempt; enough of them in a row eject the member, and have it probed soon.
     fn note_error(&mut self, now: Time, symptom: Symptom, reason: String) {
         let counts = match self.ejection.observe {
             Observe::None => false,
@@ -378,7 +378,7 @@ impl Health {
         }
     }
 
-    /// Puts it out, for longer than the last time unless that is long ago.
+    /// Ejects it, for longer than the last time unless that is long ago.
     fn eject(&mut self, now: Time, reason: String, why: Ejected) {
         let Traffic::Sent { lately, errors } = self.traffic else {
             return;
@@ -404,7 +404,7 @@ impl Health {
     }
 }
 
-/// Traffic is sent again.
+/// Resumes traffic.
 fn back(now: Time, times: u32) -> Traffic {
     Traffic::Sent {
         errors: Errors::default(),

@@ -1,14 +1,14 @@
-//! How much is taken of those requests that have something in common.
+//! Rate and concurrency limits for requests that share a key.
 //!
-//! Requests are counted in two windows of time, this one and the one before; what lies in the window that ends now is
-//! taken to be this one's count and the part of the other's that still reaches into it. Only what was allowed counts, so
-//! that one who asks too often still gets the rate.
+//! Requests are counted in two windows of time, the current and the previous one. The count for the window that ends now is
+//! the current window's plus the share of the previous one that still overlaps it. Only allowed requests count, so a client
+//! that exceeds the rate still gets the rate.
 //!
-//! Memory is bounded: there is room for so many keys, and then the one that was not seen for longest is forgotten. Keys
-//! are numbers, hashed with a secret from what they stand for, so that nobody can choose two that are the same.
+//! Memory is bounded: when the table is full the least recently seen key is evicted. Keys are hashes with a secret seed, so
+//! that nobody can provoke a collision.
 //!
-//! Balancers of a cluster tell each other what they have counted ([`Table::export`], [`Table::import`]); windows begin
-//! at the same time everywhere, because time is the one since the Unix epoch.
+//! The balancers of a cluster exchange their counts ([`Table::export`], [`Table::import`]); windows begin at the same time
+//! everywhere, because time is counted from the Unix epoch.
 
 pub use gaiola_model::proxy::Count;
 
@@ -17,8 +17,7 @@ use std::time::Duration;
 /// No entry.
 const NONE: u32 = 0;
 
-/// How often the oldest entry is left alone because requests of its key are in flight, before it is forgotten all the
-/// same.
+/// How often the oldest entry is spared because requests of its key are in flight, before it is evicted all the same.
 const PATIENCE: usize = 8;
 
 /// Counts by key, for one limit.
@@ -40,28 +39,28 @@ const PATIENCE: usize = 8;
 pub struct Table {
     window_ms: u64,
     capacity: usize,
-    /// An entry's number is its place here and one more.
+    /// An entry's number is its index here plus one.
     entries: Vec<Entry>,
-    /// By a part of the key, the first entry of a chain.
+    /// The first entry of each chain, by a part of the key.
     chains: Box<[u32]>,
     newest: u32,
     oldest: u32,
-    /// Entries that may have something to tell, each once.
+    /// Entries that may have counts to export, each once.
     untold: Vec<u32>,
 }
 
-/// What is known of one key.
+/// The state of one key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     key: u64,
-    /// The number of the window that is counted in, since the epoch.
+    /// Number of the current window, since the epoch.
     window: u64,
-    /// In this window and the one before: what was allowed here, how much of that was told to others, and what they
-    /// told.
+    /// In the current window and the previous one: requests allowed here, how many of those were exported, and the
+    /// counts imported from others.
     own: [u32; 2],
     told: [u32; 2],
     others: [u32; 2],
-    /// Whether it is among the table's `untold`; it stays there when another key takes its place.
+    /// Whether it is in the table's `untold`; it stays there if another key replaces it.
     listed: bool,
     /// Requests in flight.
     held: u32,
@@ -72,7 +71,7 @@ struct Entry {
 }
 
 impl Table {
-    /// A table without counts, for so many keys; all memory that it will ever have is reserved now.
+    /// An empty table for `keys` keys; all the memory it will ever use is reserved now.
     pub fn new(keys: u32, window: Duration) -> Self {
         let capacity = keys.max(1) as usize;
         Self {
@@ -86,18 +85,18 @@ impl Table {
         }
     }
 
-    /// Bytes of memory that it has.
+    /// Bytes of memory in use.
     pub fn memory(&self) -> usize {
         let untold = self.untold.capacity() * size_of::<u32>();
         self.entries.capacity() * size_of::<Entry>() + size_of_val(&*self.chains) + untold
     }
 
-    /// How many keys it knows.
+    /// Number of keys.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it knows no key.
+    /// Whether it has no keys.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -105,7 +104,7 @@ impl Table {
     /// Counts a request if fewer than `most` lie in the window that ends `now`, the time since the Unix epoch.
     ///
     /// # Errors
-    /// How long it will take until one is allowed.
+    /// How long until a request is allowed.
     pub fn hit(&mut self, key: u64, now: Duration, most: u32) -> Result<(), Duration> {
         let now = millis(now);
         let window_ms = self.window_ms;
@@ -123,7 +122,7 @@ impl Table {
         Ok(())
     }
 
-    /// Counts a request as in flight if fewer than `most` of its key are. Each must be given back by [`Self::release`].
+    /// Counts a request as in flight if fewer than `most` of its key are. Each must be released with [`Self::release`].
     pub fn hold(&mut self, key: u64, most: u32) -> bool {
         let entry = self.entry(key);
         let fits = entry.held < most;
@@ -131,7 +130,7 @@ impl Table {
         fits
     }
 
-    /// A request is no longer in flight. One whose key was forgotten meanwhile counts no more.
+    /// A request is no longer in flight. Ignored if its key was evicted meanwhile.
     pub fn release(&mut self, key: u64) {
         if let Some(number) = self.find(key) {
             let held = &mut self.at(number).held;
@@ -139,7 +138,7 @@ impl Table {
         }
     }
 
-    /// Forgets every key, and with it requests in flight; the memory stays.
+    /// Removes every key, and with it the requests in flight; the memory stays.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.untold.clear();
@@ -147,7 +146,7 @@ impl Table {
         (self.newest, self.oldest) = (NONE, NONE);
     }
 
-    /// Forgets this key, and what was allowed to it here and elsewhere; one with requests in flight is still known by these.
+    /// Removes the counts of this key, local and imported; its requests in flight stay counted.
     pub fn clear_key(&mut self, key: u64) {
         let Some(number) = self.find(key) else { return };
         let entry = self.at(number);
@@ -161,7 +160,7 @@ impl Table {
         self.fill(number);
     }
 
-    /// The last entry takes the place of this one, which nothing refers to any more.
+    /// Moves the last entry into the place of this one, which nothing refers to any more.
     fn fill(&mut self, number: u32) {
         let last =
             u32::try_from(self.entries.len()).expect("no more than the keys it was made for");
@@ -186,10 +185,9 @@ impl Table {
         self.entries.pop();
     }
 
-    /// What was counted here and not told yet; it is taken to be told now. Counts of a key that was forgotten before are
-    /// not told.
+    /// Appends the counts that were not exported yet, and marks them as exported. Those of keys evicted since are lost.
     ///
-    /// It takes as long as there are keys that were counted since the last time.
+    /// The cost is proportional to the number of keys counted since the last export.
     pub fn export(&mut self, out: &mut Vec<Count>) {
         for number in self.untold.drain(..) {
             let entry = &mut self.entries[number as usize - 1];
@@ -208,8 +206,8 @@ impl Table {
         }
     }
 
-    /// Takes in what another balancer has counted. Counts of windows that are over are forgotten; one of a window that
-    /// has not begun here counts in this one.
+    /// Adds the counts of another balancer. Counts of past windows are ignored; those of a window that has not begun
+    /// here count in the current one.
     pub fn import(&mut self, counts: &[Count], now: Duration) {
         let window = millis(now) / self.window_ms;
         for count in counts {
@@ -224,7 +222,7 @@ impl Table {
         }
     }
 
-    /// The key's entry, which becomes the newest; one is made if there is none.
+    /// The key's entry, which becomes the newest; created if there is none.
     fn entry(&mut self, key: u64) -> &mut Entry {
         let number = match self.find(key) {
             Some(number) => {
@@ -262,7 +260,7 @@ impl Table {
         number
     }
 
-    /// Takes the oldest entry out, rather one without requests in flight.
+    /// Removes the oldest entry, preferring one without requests in flight.
     fn forget_oldest(&mut self) -> u32 {
         for _ in 0..PATIENCE {
             let oldest = self.entries[self.oldest as usize - 1];
@@ -282,7 +280,7 @@ impl Table {
         *self.before(number) = self.at(number).chained;
     }
 
-    /// What leads to an entry in its chain.
+    /// The link that points to an entry in its chain.
     fn before(&mut self, number: u32) -> &mut u32 {
         let chain = self.chain(self.entries[number as usize - 1].key);
         let mut before = self.chains[chain];
@@ -321,7 +319,7 @@ impl Table {
 
     /// Which chain holds the key.
     fn chain(&self, key: u64) -> usize {
-        // The low bits may have chosen between tables already.
+        // The low bits may already have selected a table.
         let high = usize::try_from(key >> 16).unwrap_or(usize::MAX);
         high & (self.chains.len() - 1)
     }
@@ -332,7 +330,7 @@ impl Table {
 }
 
 impl Entry {
-    /// Goes on to a later window. A clock that went back by less than a window changes nothing.
+    /// Advances to a later window. A clock that went back by less than a window changes nothing.
     fn roll(&mut self, window: u64) {
         match window.wrapping_sub(self.window) {
             0 | u64::MAX => return,
@@ -346,14 +344,14 @@ impl Entry {
         self.window = window;
     }
 
-    /// Milliseconds until one more is allowed, `elapsed` after the window's beginning; 0: now.
+    /// Milliseconds until another request is allowed, `elapsed` after the window's beginning; 0: now.
     fn wait(&self, most: u32, elapsed: u64, window_ms: u64) -> u64 {
         let sum = |age: usize| u64::from(self.own[age]) + u64::from(self.others[age]);
         let (current, previous) = (sum(0), sum(1));
         let Some(spare) = u64::from(most).checked_sub(1) else {
             return window_ms;
         };
-        // When so many of `count` reach into the window that no more than `room` are left of them.
+        // When the part of `count` that still overlaps the window has shrunk to `room`.
         let until = |count: u64, room: u64| match count > room {
             true => {
                 let kept = u128::from(window_ms) * u128::from(room) / u128::from(count);

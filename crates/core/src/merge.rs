@@ -1,7 +1,7 @@
-//! Who wins when a site is changed: the file, or what was changed by hand since the file was last applied.
+//! Which value wins when a site is changed: the file's, or one changed by hand since the file was last applied.
 //!
-//! Three configurations meet: `base`, the last applied file; `mine`, that file with what `scale` changed; `theirs`, the
-//! file as it is now. A value changed in the file wins; an unchanged one keeps what was made of it by hand.
+//! Merges three configurations: `base`, the last applied file; `mine`, that file with the changes of `scale`; `theirs`, the
+//! current file. A value changed in the file wins; an unchanged one keeps the value set by hand.
 
 mod change;
 mod scale;
@@ -13,7 +13,7 @@ use gaiola_model::Tier;
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
 use std::fmt;
 
-/// The configuration that applying `theirs` leads to.
+/// The configuration that results from applying `theirs`.
 ///
 /// ```
 /// use gaiola_core::merge::{merge, scale};
@@ -40,7 +40,7 @@ pub fn merge(base: &Config, mine: &Config, theirs: &Config) -> Config {
     }
 }
 
-/// What stays as it was made by hand although the file says otherwise: for `plan` and `up` to tell.
+/// Values set by hand that differ from the file and stay in force: for `plan` and `up` to report.
 pub fn kept(file: &Config, merged: &Config) -> Vec<Kept> {
     let servers = Tier::ALL.into_iter().map(|tier| Kept {
         tier,
@@ -60,16 +60,16 @@ pub fn kept(file: &Config, merged: &Config) -> Vec<Kept> {
         .collect()
 }
 
-/// A value that was changed by hand and not in the file since.
+/// A value changed by hand and not in the file since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The tier.
     pub tier: Tier,
     /// The key: `servers` or `instances`.
     pub what: &'static str,
-    /// What the file says.
+    /// The file's value.
     pub file: u16,
-    /// What holds.
+    /// The value in force.
     pub hand: u16,
 }
 
@@ -88,12 +88,12 @@ impl fmt::Display for Kept {
     }
 }
 
-/// One value: changed in the file it wins, otherwise what was made of it by hand stays.
+/// One value: if changed in the file it wins, otherwise the value set by hand stays.
 fn pick<T: Clone + PartialEq>(base: &T, mine: &T, theirs: &T) -> T {
     if theirs == base { mine } else { theirs }.clone()
 }
 
-/// A tier that the file adds or removes is as the file says; one that stays is merged value by value.
+/// The file decides whether a tier exists; one that stays is merged value by value.
 fn tier<T: Clone>(
     base: &Option<T>,
     mine: &Option<T>,

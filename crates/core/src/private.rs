@@ -1,14 +1,14 @@
-//! Connections to servers that hold state of one client's, and so may carry no other's requests (HAProxy: private).
+//! Connections to servers that hold one client's state, and so must not carry other clients' requests (HAProxy: private).
 //!
-//! NTLM, and Negotiate where it carries NTLM or a server that keeps it so, prove who a client is once a connection, not
-//! once a request (RFC 4559, section 6): what comes on it later is taken for that user's.
+//! NTLM, and Negotiate if it carries NTLM or a server that treats it alike, authenticates the client once per connection,
+//! not once per request (RFC 4559, section 6): later requests on the connection count as that user's.
 
 use gaiola_model::http::{Field, RequestHead, ResponseHead};
 
-/// How the names of such schemes begin, those that Microsoft has added later among them: `Negotiate`, `Nego2`, `NTLM`.
+/// Prefixes of the names of such schemes, including those Microsoft added later: `Negotiate`, `Nego2`, `NTLM`.
 const SCHEMES: [&[u8]; 2] = [b"nego", b"ntlm"];
 
-/// Whether the connection is the client's from this request on: it proves who the client is, or asks for another protocol.
+/// Whether the connection is private from this request on: it authenticates the client, or requests another protocol.
 ///
 /// ```
 /// use gaiola_core::private;
@@ -20,8 +20,8 @@ pub fn by_request(head: &RequestHead, buffer: &[u8]) -> bool {
     head.upgrade || names_scheme(&head.fields, buffer, b"authorization")
 }
 
-/// Whether the connection is the client's from this response on: it asks for such a proof, alone or among others, or it is
-/// that of a proxy.
+/// Whether the connection is private from this response on: it requests such authentication, alone or among other
+/// schemes, or comes from a proxy.
 pub fn by_response(head: &ResponseHead, buffer: &[u8]) -> bool {
     match head.status {
         401 => names_scheme(&head.fields, buffer, b"www-authenticate"),
@@ -30,8 +30,8 @@ pub fn by_response(head: &ResponseHead, buffer: &[u8]) -> bool {
     }
 }
 
-/// Whether a field of this name has a challenge, or credentials, of such a scheme. A comma within quotes parts too: one
-/// connection too many is private then, never one too few.
+/// Whether a field of this name has a challenge, or credentials, of such a scheme. Commas within quotes separate, too:
+/// at worst a connection is private without need, never shared by mistake.
 fn names_scheme(fields: &[Field], buffer: &[u8], name: &[u8]) -> bool {
     let is_such = |part: &[u8]| {
         let part = part.trim_ascii();
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use gaiola_model::http::{FieldName, Span};
 
-    /// The fields of these lines.
+    /// Parses these lines as fields.
     fn fields(text: &str) -> Vec<Field> {
         let mut start = 0;
         let mut fields = Vec::new();

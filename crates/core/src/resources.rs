@@ -1,4 +1,4 @@
-//! What a server has left: when it is little, when it is nothing, and what people are told of it.
+//! A server's remaining disk, memory and descriptors: when they are low or exhausted, and what people are told about it.
 
 mod together;
 mod trend;
@@ -13,17 +13,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use trend::Trend;
 
-/// PostgreSQL writes its log in files of this size; without room for the next one it stops.
+/// PostgreSQL writes its WAL in segments of this size; without room for the next one it stops.
 const WAL_SEGMENT: u64 = 16 << 20;
-/// A disk without PostgreSQL's data is full with less than this.
+/// A disk without PostgreSQL's data counts as full below this.
 const ALMOST_NOTHING: u64 = 1 << 20;
-/// A disk with more than this is not called almost full, whatever its size.
+/// A disk with more free space than this is not almost full, whatever its size.
 const PLENTY_OF_DISK: u64 = 1 << 30;
-/// Memory of which more than this can be had is not little.
+/// Memory is not low while more than this is available.
 const PLENTY_OF_MEMORY: u64 = 256 << 20;
-/// A disk that would be full only later than this is not filling up.
+/// A disk expected to be full only later than this does not count as filling up.
 const SOON: Duration = Duration::from_secs(3600);
-/// A disk that has stopped filling up is called so for this long yet.
+/// A disk that has stopped filling up still counts as such for this long.
 const DOUBT: Duration = Duration::from_secs(60);
 
 /// What was read at one moment.
@@ -31,11 +31,11 @@ const DOUBT: Duration = Duration::from_secs(60);
 pub struct Reading {
     /// Each file system once.
     pub disks: Vec<DiskReading>,
-    /// What there is and what can be had, in bytes; `None`: it could not be read.
+    /// Total and available memory in bytes; `None`: it could not be read.
     pub memory: Option<(u64, u64)>,
-    /// Memory that the server's own processes have for themselves.
+    /// Private memory of the server's own processes.
     pub used_bytes: u64,
-    /// The system's descriptors, and of the processes of each name the one that is nearest to its limit.
+    /// The system's descriptors, and for each process name the process nearest to its limit.
     pub descriptors: Vec<Descriptors>,
 }
 
@@ -46,22 +46,22 @@ pub struct DiskReading {
     pub holds: Holds,
     /// Its size.
     pub total_bytes: u64,
-    /// What those who are not root may still write.
+    /// Bytes that a user other than root may still write.
     pub free_bytes: u64,
     /// How an attempt to write failed.
     pub refused: Option<Refused>,
 }
 
-/// Why a file system takes nothing.
+/// Why a file system accepts no writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// There is no room: of bytes, of files, or of somebody's quota.
+    /// Out of bytes, of inodes, or of a quota.
     NoRoom(String),
     /// Something else, such as a file system that has become read-only.
     Other(String),
 }
 
-/// Watches what one server has left.
+/// Monitors the remaining resources of one server.
 ///
 /// ```
 /// use gaiola_core::resources::{Reading, Watch};
@@ -79,7 +79,7 @@ pub struct Watch {
 
 #[derive(Debug, Default)]
 struct Filling {
-    /// Of another size it is another file system.
+    /// If the size changed it is another file system.
     total_bytes: u64,
     trend: Trend,
     /// The last estimate, and when it was made.
@@ -87,7 +87,7 @@ struct Filling {
 }
 
 impl Watch {
-    /// Takes what was read, and gives what is to be told: the same as before where little has changed.
+    /// Takes a reading and returns what to report, unchanged from before if the difference is small.
     pub fn step(&mut self, now: Time, reading: &Reading) -> Resources {
         let disks = reading.disks.iter().map(|disk| self.disk(now, disk));
         let disks = disks.collect();
@@ -134,7 +134,7 @@ impl Watch {
 }
 
 impl Filling {
-    /// How long until the disk is full; `None`: it does not fill up, or it takes long.
+    /// How long until the disk is full; `None`: it does not fill up, or takes long.
     fn see(&mut self, now: Time, seen: &DiskReading) -> Option<Duration> {
         if self.total_bytes != seen.total_bytes {
             *self = Self {
@@ -151,21 +151,22 @@ impl Filling {
     }
 }
 
-/// Whether there is no room where the server's data lies, as its own agent says within a few seconds. A disk that refuses or hangs is none of these: it may go on at any
-/// moment, and what is done about a full one would not help it.
+/// Whether the disk with the server's data is full, as its own agent reports within a few seconds. A disk that rejects
+/// writes for another reason or hangs does not count: it may recover at any moment, and the remedy for a full disk
+/// would not help it.
 pub fn disk_is_full(observed: &Observed) -> bool {
     let mut disks = observed.resources.disks.iter();
     disks.any(|disk| disk.state == DiskState::Full)
 }
 
-/// What is needed to be called almost full: a tenth, but no more than [`PLENTY_OF_DISK`].
+/// Free space below which it is almost full: a tenth, but no more than [`PLENTY_OF_DISK`].
 fn disk_state(was: Option<DiskState>, seen: &DiskReading, fills_up: bool) -> DiskState {
     let nothing = match seen.holds {
         Holds::State => ALMOST_NOTHING,
         Holds::Database => WAL_SEGMENT,
     };
     let little = (seen.total_bytes / 10).min(PLENTY_OF_DISK).max(nothing * 2);
-    // What a full disk has regained must suffice for a while.
+    // A full disk must regain enough to last for a while.
     let nothing = nothing * if was == Some(DiskState::Full) { 2 } else { 1 };
     let was_low = matches!(was, Some(DiskState::Low | DiskState::Full));
     match &seen.refused {
@@ -177,7 +178,8 @@ fn disk_state(was: Option<DiskState>, seen: &DiskReading, fills_up: bool) -> Dis
     }
 }
 
-/// A limit that was passed is passed until there is a quarter more, so that a figure close to it does not flap.
+/// Hysteresis: a limit that was passed stays passed until there is a quarter more, so that a figure near it does not
+/// flap.
 const fn with_margin(limit: u64, was_passed: bool) -> u64 {
     if was_passed { limit / 4 * 5 } else { limit }
 }
@@ -189,7 +191,7 @@ fn refused_in_words(seen: &DiskReading) -> String {
     }
 }
 
-/// Whether people would read the same.
+/// Whether both would read the same to people.
 fn is_as_told(told: &Disk, new: &Disk) -> bool {
     let step = match new.state {
         DiskState::Room => new.total_bytes / 50,
@@ -201,7 +203,7 @@ fn is_as_told(told: &Disk, new: &Disk) -> bool {
         && soon(told).abs_diff(soon(new)) <= soon(told) / 4
 }
 
-/// The descriptors of which four fifths are open.
+/// The descriptors of which four fifths or more are open.
 fn scarce(told: &[Descriptors], seen: &[Descriptors]) -> Vec<Descriptors> {
     let of = |told: &Descriptors, seen: &Descriptors| told.process == seen.process;
     let told = |seen: &Descriptors| told.iter().find(|told| of(told, seen));

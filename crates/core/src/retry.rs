@@ -1,22 +1,22 @@
-//! Whether a request that failed is sent again, to another member.
+//! Whether a failed request is retried on another member.
 //!
-//! Only the hop next to the failure retries, so an answer of the server, whatever its status, is passed on. A request
-//! is repeatable when none of it was written, or when its method is idempotent and its body is still held. Once a byte
-//! of another method was written nobody knows whether it was carried out, a stale pooled connection included: it is
-//! never sent twice. [`may_reuse`] keeps such requests away from connections that are likely to be stale.
+//! Only the hop next to the failure retries, so a server's response, whatever its status, is forwarded. A request is
+//! repeatable if none of it was written, or if its method is idempotent and its body is still held. Once a byte of another
+//! method was written nobody knows whether it was carried out, even on a stale pooled connection: it is never sent twice.
+//! [`may_reuse`] keeps such requests away from connections that are likely to be stale.
 
 use gaiola_model::Time;
 use gaiola_model::http::Method;
 use std::time::Duration;
 
-/// Most times that one request is sent.
+/// Most attempts for one request.
 pub const MOST_ATTEMPTS: u32 = 4;
 
-/// A pooled connection that was idle for longer takes idempotent requests only: servers close idle connections after
-/// some seconds, and the request may cross with the close.
+/// A pooled connection idle for longer takes only idempotent requests: servers close idle connections after some
+/// seconds, and the request may cross with the close.
 pub const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 
-/// Whether a request of this method may be sent on a pooled connection that was idle for this long.
+/// Whether a request of this method may use a pooled connection idle for this long.
 pub fn may_reuse(method: Method, idle: Duration) -> bool {
     method.is_idempotent() || idle <= FRESH_ENOUGH
 }
@@ -26,69 +26,69 @@ pub fn may_reuse(method: Method, idle: Duration) -> bool {
 pub enum Failure {
     /// No connection could be made.
     Connect,
-    /// The connection ended before the whole head of the response was there; by the peer, by the network, or by us
-    /// because the member was marked down.
+    /// The connection ended before the complete head of the response arrived: closed by the peer, by the network, or by
+    /// us because the member was marked down.
     Closed {
-        /// The connection had served a request before, and not a byte of a response had come: it was stale.
+        /// The connection had served a request before, and not a byte of a response had arrived: it was stale.
         stale: bool,
     },
-    /// The response did not begin in time. The request may be a slow one, and sending it again would double the load.
+    /// The response did not begin in time. The request may just be slow, and a retry would double the load.
     TimedOut,
-    /// The response was malformed: another attempt would have it again.
+    /// The response was malformed: a retry would get the same.
     BadResponse,
-    /// It failed after the beginning of the response was passed on to the client.
+    /// It failed after the start of the response was forwarded to the client.
     Answered,
 }
 
-/// One attempt, as it stands when it failed.
+/// One attempt at the time it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// What went wrong.
     pub failure: Failure,
-    /// Bytes of the request that the kernel took for sending.
+    /// Bytes of the request accepted by the kernel.
     pub sent: u64,
     /// The request's method.
     pub method: Method,
-    /// Whether all of the body that was read from the client is still held (true where there is none).
+    /// Whether all of the body read from the client is still held (true if there is none).
     pub body_held: bool,
-    /// How many times the request was sent, or tried to, this one included.
+    /// Attempts so far, including this one.
     pub attempts: u32,
 }
 
-/// What to do with a request that failed.
+/// What to do with a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Send it again, not to a member that was tried, and on a new connection after a stale one.
+    /// Retry on a member that was not tried; after a stale connection, on a new connection.
     Repeat,
-    /// Tell the client.
+    /// Answer the client with an error.
     GiveUp(Reason),
 }
 
-/// Why a request is not sent again.
+/// Why a request is not retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// The client has a part of the response already.
+    /// The client already has a part of the response.
     #[error("the response had begun")]
     Answered,
-    /// The failure is one that another attempt would not mend.
+    /// A retry would fail the same way.
     #[error("another attempt would fail alike")]
     WouldFailAlike,
     /// It was written, at least in part, and may have been carried out.
     #[error("it may have been carried out, and is not idempotent")]
     NotIdempotent,
-    /// Its body was passed on and is gone.
+    /// Its body was forwarded and is gone.
     #[error("its body is no longer held")]
     BodyGone,
     /// It was sent [`MOST_ATTEMPTS`] times.
     #[error("it was tried too often")]
     TriedTooOften,
-    /// Too large a share of the requests are retries already.
+    /// Retries already make up too large a share of the requests.
     #[error("the retry budget is spent")]
     BudgetSpent,
 }
 
-/// Decides about one failed attempt, and takes from the budget where it is repeated. The one repetition after a stale
-/// connection is free: it tells nothing about the member's health.
+/// Decides on one failed attempt; a retry is taken from the budget. The single retry after a stale connection is free:
+/// it says nothing about the member's health.
 ///
 /// ```
 /// use gaiola_core::retry::{Attempt, Budget, Failure, Reason, Verdict, verdict};
@@ -118,7 +118,7 @@ pub fn verdict(attempt: Attempt, now: Time, budget: &mut Budget) -> Verdict {
     }
 }
 
-/// What stands against a repetition, the budget aside.
+/// What rules out a retry, the budget aside.
 fn obstacle(attempt: &Attempt) -> Option<Reason> {
     match attempt.failure {
         Failure::Answered => return Some(Reason::Answered),
@@ -139,8 +139,8 @@ fn obstacle(attempt: &Attempt) -> Option<Reason> {
     }
 }
 
-/// How many retries there may be: a share of the requests, and a few a second besides. Without it a backend that fails
-/// would be sent a multiple of its load.
+/// The retry budget: a share of the requests, plus a few per second. Without it a failing backend would receive a
+/// multiple of its load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Thousandths of a retry.
@@ -156,7 +156,7 @@ impl Budget {
     /// At most 500, so that the requests in flight to a member that dies can all be repeated.
     const MOST: u64 = 500_000;
 
-    /// A full one.
+    /// A full budget.
     pub const fn new(now: Time) -> Self {
         Self {
             held: Self::MOST,
@@ -164,12 +164,12 @@ impl Budget {
         }
     }
 
-    /// Notes a request, not counting its retries.
+    /// Counts a request; retries are not counted.
     pub fn deposit(&mut self) {
         self.held = (self.held + Self::BY_REQUEST).min(Self::MOST);
     }
 
-    /// Takes one retry, if there is one.
+    /// Takes one retry, if there is one left.
     fn withdraw(&mut self, now: Time) -> bool {
         let since = now.saturating_since(self.refilled).as_millis();
         let millis = u64::try_from(since).unwrap_or(u64::MAX);

@@ -1,14 +1,14 @@
-//! The conductor's decisions: from what is wanted and what is seen to the next placement, one safe step at a time.
+//! The conductor's decisions: from the desired and the observed state to the next placement, one safe step at a time.
 //!
-//! [`next`] is called whenever something changed. It looks at everything anew, so a conductor that takes over in the
-//! middle goes on where the last one stopped: all it needs stands in the placement.
+//! [`next`] is called whenever something changed. It evaluates everything from scratch, so a conductor that takes over in
+//! the middle continues where the last one stopped: all the state it needs is in the placement.
 //!
-//! What is never done:
-//! - An instance or server is not taken away before every proxy that could send to it has acknowledged a configuration
-//!   without it, and its requests have ended or the grace is over.
-//! - While one instance is exchanged no other is, and no server leaves.
-//! - No server leaves while its tier would be left with fewer healthy ones than wanted.
-//! - Two database servers are never drained at a time, and the last one is never taken away.
+//! Invariants:
+//! - No instance or server is removed before every proxy that could send to it has acknowledged a configuration without it,
+//!   and its requests have ended or the grace is over.
+//! - While one instance is being exchanged no other is, and no server leaves.
+//! - No server leaves if that would leave its tier with fewer healthy ones than wanted.
+//! - Two database servers are never drained at the same time, and the last one is never removed.
 
 mod doors;
 mod drain;
@@ -31,29 +31,30 @@ use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A server whose lease is gone for so long counts as dead: nobody waits for it, and its proxy is left out.
+/// A server without a lease for this long counts as dead: nobody waits for it, and its proxy is left out.
 pub const SILENCE: Duration = Duration::from_secs(10);
-/// A new instance that does not serve for so long has failed, and with it the roll-out.
+/// A new instance that does not serve within this time has failed, and with it the roll-out.
 pub const READY_DEADLINE: Duration = Duration::from_secs(60);
-/// A new instance that ended by itself so often has failed without waiting for the deadline.
+/// A new instance that ended by itself this many times has failed, without waiting for the deadline.
 pub const MAX_CRASHES: u32 = 3;
-/// When more than half of the servers vanish within this time, it is the store that failed, and nothing is done.
+/// If more than half of the servers vanish within this time the store itself is assumed to have failed, and nothing is
+/// done.
 pub const STORE_DOUBT: Duration = Duration::from_secs(30);
 
-/// What the conductor does next.
+/// The conductor's next step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Next {
-    /// The placement to be stored, by compare-and-swap on the revision that was given; `None`: nothing to change.
+    /// The placement to store, by compare-and-swap on the revision given; `None`: nothing to change.
     pub placement: Option<Placement>,
-    /// What this step means to people. They hold once the placement is stored; without one there are none.
+    /// Events for people, valid once the placement is stored; none without a placement.
     pub events: Vec<Event>,
     /// What the next step waits for.
     pub waiting: Vec<Waiting>,
-    /// Why the roll-out stopped half way, if it did.
+    /// Why the roll-out stopped halfway, if it did.
     pub failed: Option<Failure>,
 }
 
-/// Something that happened, in words.
+/// An event, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The server it happened to.
@@ -62,7 +63,7 @@ pub struct Event {
     pub text: String,
 }
 
-/// Something that is waited for, in words.
+/// Something the conductor waits for, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The server that is waited for.
@@ -71,9 +72,10 @@ pub struct Waiting {
     pub text: String,
 }
 
-/// The first placement of a site: all servers at once, and all instances unless a `release` command comes before them.
+/// The first placement of a site: all servers at once, and all instances unless a `release` command must run before
+/// them.
 ///
-/// `incarnation` names the store's lifetime and stays for good.
+/// `incarnation` names the store's lifetime and never changes.
 pub fn first(desired: &Desired, incarnation: String) -> Placement {
     let config = &desired.config;
     let servers = config.server_names().map(|name| (name, new_server(name)));
@@ -117,7 +119,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
 
 /// The next step from `placement`, which the store holds at revision `at`, towards `desired`.
 ///
-/// `facts` must come from a look at this very placement and revision.
+/// `facts` must come from observing this very placement and revision.
 pub fn next(desired: &Desired, placement: &Placement, at: Revision, facts: &Facts) -> Next {
     let stored = dated(placement, at);
     let mut step = Step::new(desired, &stored, at, facts);
@@ -134,9 +136,9 @@ pub fn next(desired: &Desired, placement: &Placement, at: Revision, facts: &Fact
     step.finish()
 }
 
-/// The servers on which the store stands, and which scaling therefore never removes: the first of the balancer, web and
-/// app tiers, and the first database server where these are fewer than three. Three of them, or the first application
-/// server alone where there are not so many.
+/// The servers that carry the store's members and that scaling therefore never removes: the first of the balancer, web
+/// and app tiers, and the first database server if these are fewer than three. Three of them, or the first application
+/// server alone if there are not that many.
 pub fn store_members(config: &Config) -> Vec<ServerName> {
     let mut members: Vec<ServerName> = [Tier::Balancer, Tier::Web, Tier::App, Tier::Database]
         .into_iter()
@@ -158,7 +160,7 @@ fn new_server(name: ServerName) -> PlacedServer {
     }
 }
 
-/// The placement with every `since` filled in that was not known while it was made.
+/// The placement with every `since` filled in that was unknown when it was made.
 pub(crate) fn dated(placement: &Placement, at: Revision) -> Placement {
     let mut dated = placement.clone();
     let servers = dated.servers.values_mut().map(|server| &mut server.since);
@@ -175,12 +177,12 @@ pub(crate) fn dated(placement: &Placement, at: Revision) -> Placement {
     dated
 }
 
-/// One step in the making.
+/// A step under construction.
 struct Step<'a> {
     desired: &'a Desired,
-    /// What the store holds, and what is seen of it.
+    /// What the store holds, and what is observed of it.
     view: View<'a>,
-    /// What the store shall hold.
+    /// What the store should hold.
     plan: Placement,
     events: Vec<Event>,
     waiting: Vec<Waiting>,
@@ -197,7 +199,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The stages, in the order in which they have precedence.
+    /// The stages, in order of precedence.
     fn take(&mut self) {
         self.adopt();
         self.add_servers();
@@ -212,7 +214,7 @@ impl<'a> Step<'a> {
         self.plan.vips = topology::homes(&self.plan);
     }
 
-    /// Takes over a new generation. A release that was given up gets another chance only where it is asked for again.
+    /// Adopts a new generation. A release that was given up gets another chance only if it is requested again.
     fn adopt(&mut self) {
         if self.plan.generation == self.desired.generation {
             return;
@@ -259,7 +261,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Whether the file asks for this server.
+    /// Whether the file includes this server.
     fn wants(&self, server: ServerName) -> bool {
         server.number <= self.desired.config.servers(server.tier)
     }

@@ -1,4 +1,4 @@
-//! Which route a request takes.
+//! Chooses the route for a request.
 
 mod circle;
 mod condition;
@@ -18,32 +18,32 @@ use regex::bytes::{Regex, RegexBuilder};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Most memory of one regular expression, compiled, and of its states while each worker searches for it.
+/// Memory limit of one compiled regular expression, and of each worker's search state for it.
 const REGEX_LIMIT: usize = 1024 * 1024;
 const REGEX_STATES_LIMIT: usize = 128 * 1024;
 
-/// Longest host that can be looked for: a name has 253 bytes at most (RFC 1035).
+/// Longest host that can be looked up: a name has at most 253 bytes (RFC 1035).
 const HOST_LIMIT: usize = 253;
 
-/// What the choice of a route depends on.
+/// The input to the choice of a route.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// The request.
     pub head: &'a RequestHead,
     /// The buffer that begins with it.
     pub buffer: &'a [u8],
-    /// Who sent it.
+    /// Client address.
     pub client: IpAddr,
 }
 
-/// A path that servers read in several ways, and those lead to different routes.
+/// A path that servers read in several ways which lead to different routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("servers read its path in several ways, which lead to different routes")]
 pub struct Ambiguous;
 
-/// A frontend's routes, arranged so that many cost about as much as one: by host, then by path.
+/// A frontend's routes, indexed by host and then by path, so that many cost about as much as one.
 ///
-/// A clone searches by itself: threads that share one wait for each other where routes have regular expressions.
+/// Each thread should search its own clone: threads that share one contend where routes have regular expressions.
 ///
 /// ```
 /// use gaiola_core::route::{Ambiguous, Asked, Table};
@@ -66,7 +66,7 @@ pub struct Ambiguous;
 pub struct Table {
     any_host: PathIndex,
     hosts: BTreeMap<Box<[u8]>, PathIndex>,
-    /// By what follows `*.`.
+    /// Keyed by the part after `*.`.
     wildcards: BTreeMap<Box<[u8]>, PathIndex>,
     tests: Vec<Test>,
     /// Whether any route depends on the path.
@@ -74,7 +74,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table of these routes.
+    /// The table for these routes.
     ///
     /// # Errors
     /// Every mistake in their conditions, with the route's index.
@@ -123,10 +123,10 @@ impl Table {
         }
     }
 
-    /// The first route whose conditions all hold. `scratch` is written to when the path is not as plain as it could be.
+    /// The first route whose conditions all hold. `scratch` is used if the path is not in normal form.
     ///
     /// # Errors
-    /// Servers read the path in several ways, and those lead to different routes.
+    /// Servers may read the path in several ways which lead to different routes.
     pub fn find(
         &self,
         asked: &Asked<'_>,
@@ -167,7 +167,7 @@ impl Table {
         (best != usize::MAX).then_some(best)
     }
 
-    /// The routes of this host alone, and those of every wildcard that it falls under.
+    /// The routes for this very host, and those of every wildcard that matches it.
     fn of_host<'a>(&'a self, host: &'a [u8]) -> impl Iterator<Item = &'a PathIndex> {
         let dots = host.iter().enumerate().filter(|(_, byte)| **byte == b'.');
         let below = dots
@@ -177,8 +177,8 @@ impl Table {
     }
 }
 
-/// The first route that takes the host name, which is in lower case: one of the route's names is the name itself, or
-/// `*.` before a name that it lies below.
+/// The first route that matches the host name, which is in lower case: one of the route's names is the name itself, or
+/// `*.` followed by a parent domain of it.
 ///
 /// ```
 /// use gaiola_core::route;
@@ -201,7 +201,7 @@ pub fn find_by_name(routes: &[SniRoute], name: &str) -> Option<usize> {
         .position(|route| route.names.iter().any(takes))
 }
 
-/// The paths that a route is found under, and what must hold of them.
+/// The paths that a route is indexed under, and what must hold of each.
 fn ways(route: &Route, mistakes: &mut Vec<String>) -> Vec<(Box<[u8]>, How)> {
     let below = |prefix: &str| (prefix_key(prefix), How::Below);
     for path in std::iter::once(&route.path_prefix).chain(route.when.paths.iter().filter_map(plain))
@@ -236,7 +236,7 @@ fn plain(path: &PathMatch) -> Option<&String> {
     }
 }
 
-/// The root takes every path, `*` too, and so is looked up as nothing at all.
+/// The root matches every path, `*` included, so its key is empty.
 fn prefix_key(prefix: &str) -> Box<[u8]> {
     match prefix {
         "/" => Box::default(),
@@ -244,12 +244,12 @@ fn prefix_key(prefix: &str) -> Box<[u8]> {
     }
 }
 
-/// Whether a path that begins with `prefix`, of which `rest` is left, is the prefix itself or lies below it.
+/// Whether a path that begins with `prefix`, followed by `rest`, is the prefix itself or lies below it.
 fn leads(prefix: &[u8], rest: &[u8]) -> bool {
     matches!(rest, [] | [b'/', ..]) || prefix.is_empty() || prefix.ends_with(b"/")
 }
 
-/// A regular expression over bytes, within bounds of memory; searching takes time that is linear in what is searched.
+/// A regular expression over bytes, with bounded memory; a search is linear in the length of its input.
 pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern)
         .unicode(false)
@@ -257,7 +257,7 @@ pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
         .dfa_size_limit(REGEX_STATES_LIMIT)
         .build()
         .map_err(|error| {
-            // Before its last line it draws the pattern.
+            // The error draws the pattern before its last line.
             let why = error.to_string();
             let why = why.lines().last().unwrap_or_default();
             let why = why.trim_start_matches("error: ");
@@ -265,7 +265,8 @@ pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
         })
 }
 
-/// Refuses an expression that no path can have: it is compared from its slash on, decoded, without query and parameters.
+/// Rejects an expression that no path can match: paths are matched from their slash on, decoded, without query and
+/// parameters.
 fn matches_paths(pattern: &str, regex: Regex) -> Result<Regex, String> {
     let wrong = |why: &str| {
         Err(format!(
@@ -293,7 +294,7 @@ fn matches_paths(pattern: &str, regex: Regex) -> Result<Regex, String> {
     }
 }
 
-/// Whether a text stands in an expression where it is not within brackets.
+/// Whether a text occurs in an expression outside of brackets.
 fn outside_of_classes(pattern: &str, text: &str) -> bool {
     let outside = pattern
         .split('[')
@@ -305,7 +306,7 @@ fn outside_of_classes(pattern: &str, text: &str) -> bool {
     outside.into_iter().any(|part| part.contains(text))
 }
 
-/// The host that was asked for, without port and closing dot.
+/// The requested host, without port and trailing dot.
 pub(crate) fn host_name<'a>(asked: &Asked<'a>) -> Option<&'a [u8]> {
     let host = asked.head.host?.of(asked.buffer);
     let name = match host.iter().rposition(|byte| matches!(byte, b':' | b']')) {

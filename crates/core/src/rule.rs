@@ -1,4 +1,4 @@
-//! What a route's rules make of a request.
+//! Applies a route's rules to a request.
 
 mod edit;
 mod foreign;
@@ -19,13 +19,13 @@ use template::Template;
 /// Largest body of a fixed answer.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// Longest path that a rewrite may make, and longest target of a redirect.
+/// Longest path a rewrite may produce, and longest target of a redirect.
 const TARGET_LIMIT: usize = 8 * 1024;
 
-/// A route's rules, made ready. A clone searches by itself, as with [`crate::route::Table`].
+/// A route's compiled rules. Each thread should use its own clone, as with [`crate::route::Table`].
 #[derive(Clone, Default)]
 pub struct Rules {
-    /// Those that may answer or change the path, in their order.
+    /// Those that may answer or change the path, in order.
     pub steps: Vec<Step>,
     host: Option<Template>,
     request: Edits,
@@ -37,19 +37,19 @@ pub struct Rules {
 pub enum Step {
     /// 403.
     Deny,
-    /// 401 unless a user's name and password are there.
+    /// 401 unless a valid user name and password are sent.
     Auth(Arc<BasicAuth>),
-    /// 429 when this one of the configuration's limits is reached.
+    /// 429 when the configuration's limit with this index is reached.
     Limit(usize),
-    /// The client is sent elsewhere.
+    /// A redirect.
     Redirect(Redirect),
-    /// The same answer for all.
+    /// A fixed answer.
     Return(Arc<Fixed>),
-    /// Another path is asked for.
+    /// A new path.
     Rewrite(Rewriting),
 }
 
-/// Where a client is sent.
+/// The target of a redirect.
 #[derive(Clone)]
 pub struct Redirect {
     /// The answer's status.
@@ -62,28 +62,28 @@ pub struct Redirect {
 #[derive(Clone)]
 pub struct Rewriting(Rewrite);
 
-/// What rules make of one request. It is used again and again, so that its memory stays.
+/// The results of the rules for one request. Reused, so its memory stays allocated.
 #[derive(Clone, Debug, Default)]
 pub struct Rewritten {
-    /// What is asked for instead of the request's path; empty: that path.
+    /// Path to send instead of the request's; empty: unchanged.
     pub path: Vec<u8>,
-    /// What is said as `Host`; empty: what the client said.
+    /// `Host` to send; empty: the client's.
     pub host: Vec<u8>,
     request: Vec<u8>,
     response: Vec<u8>,
     scratch: Vec<u8>,
 }
 
-/// A path or target that rules made is too long.
+/// A path or target produced by rules is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the target that a rule makes is longer than {TARGET_LIMIT} bytes")]
 pub struct TooLong;
 
 impl Rules {
-    /// The route's rules; they refer to `limits` by name.
+    /// Compiles the route's rules; they refer to `limits` by name.
     ///
     /// # Errors
-    /// Every mistake in them. Hashes of passwords are not looked at.
+    /// Every mistake in them. Password hashes are not checked.
     pub fn new(route: &Route, limits: &[Limit]) -> Result<Self, Vec<String>> {
         let mut rules = Self::default();
         let mut mistakes = Vec::new();
@@ -126,7 +126,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Whether there is nothing to be done.
+    /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
             && self.host.is_none()
@@ -134,7 +134,7 @@ impl Rules {
             && self.response.is_empty()
     }
 
-    /// Writes what the header rules say to `out`.
+    /// Evaluates the header rules into `out`.
     pub fn say(&self, known: &Known<'_>, out: &mut Rewritten) {
         let Rewritten {
             path,
@@ -185,13 +185,13 @@ impl Redirect {
         })
     }
 
-    /// Whether the request goes on, for it is where it would be sent: it would come again, and again.
+    /// Whether the request skips this redirect because it is already at the target and would loop.
     pub fn is_there(&self, known: &Known<'_>) -> bool {
         self.to_https && known.https
     }
 
-    /// Where the client is sent. A target that begins with a slash leads to the same host, whatever the path is: what would
-    /// be read as `//host` by a browser, which takes a backslash for a slash, is not sent.
+    /// The redirect's target. A target that begins with one slash stays on the same host, whatever the path is: leading
+    /// slashes, which a browser would read as `//host` and for which it also takes backslashes, are reduced to one.
     ///
     /// # Errors
     /// It is too long.
@@ -214,7 +214,7 @@ impl Redirect {
 }
 
 impl Rewriting {
-    /// Changes the path that is asked for.
+    /// Changes the path to send.
     ///
     /// # Errors
     /// It becomes too long.
@@ -227,7 +227,7 @@ impl Rewriting {
             true => known.head.path(known.buffer),
             false => path,
         };
-        // As it was sent where it matches so, and otherwise as it is compared.
+        // Tried on the path as sent first, then on its normal form.
         let changed = self.0.apply(asked).or_else(|| {
             let plain = normal(asked, scratch);
             (plain != asked).then(|| self.0.apply(&rewrite::encode(plain)))?

@@ -1,4 +1,4 @@
-//! What `gaiola status` tells: the site as it is seen, what is missing, and what would not survive a loss.
+//! The site's status for `gaiola status`: what is observed, what is missing, and what would not survive a loss.
 
 mod render;
 mod seen;
@@ -19,9 +19,9 @@ use seen::Seen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// The status of a site under `placement`, which the store holds at revision `at`, by the facts of a look at it.
+/// The status of a site under `placement`, which the store holds at revision `at`, given these facts.
 ///
-/// Events are for the caller to add. The store's quorum is not judged here: without one there are no facts.
+/// The caller adds events. The store's quorum is not judged here: without one there are no facts.
 pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Facts) -> Status {
     let placement = &dated(placement, at);
     let view = View::new(placement, at, facts);
@@ -74,7 +74,7 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
     }
 }
 
-/// Takes out what says of something else what is told already: `web1 waits for lb2, which is silent` beside `lb2 is silent`.
+/// Removes entries that follow from another one: `web1 waits for lb2, which is silent` beside `lb2 is silent`.
 fn without_consequences(missing: &mut Vec<String>) {
     let all: BTreeSet<String> = missing.iter().cloned().collect();
     missing.retain(|text| {
@@ -88,9 +88,9 @@ fn without_consequences(missing: &mut Vec<String>) {
     });
 }
 
-/// Marks what is told of servers whose processes have not answered of late: a server by so long, with what does not.
+/// Marks servers whose processes have not answered recently, each with the process and for how long.
 ///
-/// An agent tells only what has changed, so what the store holds of a server that hangs looks as if it were of now.
+/// Agents publish only changes, so the store's entry for a hung server looks current.
 pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) {
     for server in &mut status.servers {
         let Some(silence) = silent.get(&server.name) else {
@@ -129,7 +129,7 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
     status.healthy = status.missing.is_empty();
 }
 
-/// A tier whose silent servers leave at most one that is known to serve, where nothing is told of it yet.
+/// A tier whose silent servers leave at most one known to serve, unless it is reported already.
 fn doubt(status: &Status, silent: &BTreeMap<ServerName, Silence>, tier: Tier) -> Option<MayFail> {
     let of_tier = status.servers.iter().filter(|server| server.tier == tier);
     let serving = of_tier.filter(|server| server.state.serves());
@@ -148,22 +148,22 @@ fn doubt(status: &Status, silent: &BTreeMap<ServerName, Silence>, tier: Tier) ->
 /// A process that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
-    /// Which.
+    /// The process.
     pub of: Silent,
-    /// How long ago it answered last.
+    /// Time since its last answer.
     pub since: Duration,
 }
 
-/// Who may be silent.
+/// The kind of process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Silent {
-    /// The agent: nothing that is told of its server is of now.
+    /// The agent: nothing reported about its server is current.
     Agent,
     /// The proxy.
     Proxy,
 }
 
-/// The store's members as the placement names them, or else as they should be.
+/// The store's members as the placement names them, or else the default ones.
 fn store(desired: &Desired, facts: &Facts) -> Vec<ServerName> {
     if facts.store_members.is_empty() {
         rollout::store_members(&desired.config)
@@ -265,7 +265,7 @@ fn instance_status(view: &View<'_>, name: InstanceName) -> InstanceStatus {
     }
 }
 
-/// Each part that the loss of one server would take down, or cost what was written.
+/// Each part whose service or data the loss of one server would cost.
 fn may_fail(view: &View<'_>, store: &[ServerName]) -> Vec<MayFail> {
     let tiers = Tier::ALL
         .into_iter()
@@ -315,7 +315,7 @@ fn without(view: &View<'_>, tier: Tier) -> &'static str {
     }
 }
 
-/// Several database servers serve; is there one that holds every acknowledged write beside the primary?
+/// Several database servers serve; does any besides the primary hold every acknowledged write?
 fn unreplicated(view: &View<'_>) -> Option<MayFail> {
     let mut databases = topology::servers_of(view.placement, Tier::Database);
     let is_sync = |server: ServerName| {

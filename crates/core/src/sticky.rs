@@ -1,8 +1,8 @@
-//! The cookie that keeps a client at the server it was sent to.
+//! The cookie that keeps a client on the server it was first sent to.
 //!
-//! Its value is the server's name for the purpose; where it has to end, the dates of its last and first setting follow
-//! (seconds since 1970, in hexadecimal), and where there is a key, a signature of all that: the first half of
-//! HMAC-SHA-256, as 32 hexadecimal digits. Dots are between them. A value that is not exactly so is passed over.
+//! Its value is the server's cookie name; if it expires, the times of its last and first setting follow (seconds since
+//! 1970, in hexadecimal), and if there is a key, a signature of all that: the first half of HMAC-SHA-256, as 32 hexadecimal
+//! digits. The parts are separated by dots. Any other value is ignored.
 
 mod fault;
 
@@ -40,19 +40,19 @@ impl fmt::Debug for Jar {
     }
 }
 
-/// What a request's cookie says.
+/// The content of a request's cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The index of the server that it names.
+    /// The index of the named server.
     pub server: usize,
-    /// Whether it is to be set again, so that it does not end while it is used.
+    /// Whether to set it again, so that it does not expire while in use.
     pub renew: bool,
     /// When it was first set.
     first: u64,
 }
 
 impl Jar {
-    /// A jar for the backend's cookie; `None` where it has none.
+    /// A jar for the backend's cookie; `None` if it has none.
     pub fn new(backend: &Backend) -> Option<Self> {
         let sticky = backend.sticky.clone()?;
         let names: Vec<_> = backend.servers.iter().map(name_of).collect();
@@ -68,7 +68,7 @@ impl Jar {
         })
     }
 
-    /// The name of the cookie that servers do not see; `None` where they may.
+    /// The name of the cookie hidden from servers; `None` if they may see it.
     pub fn hidden(&self) -> Option<&str> {
         self.sticky.indirect.then_some(&*self.sticky.cookie)
     }
@@ -83,7 +83,7 @@ impl Jar {
         self.read(cookie::find(head, buffer, &self.sticky.cookie)?, now)
     }
 
-    /// Reads a value.
+    /// Parses a value.
     fn read(&self, value: &[u8], now: u64) -> Option<Found> {
         let value = match &self.mac {
             Some(mac) => self.verified(mac, value)?,
@@ -115,8 +115,8 @@ impl Jar {
         })
     }
 
-    /// Appends the lines that set the cookie, for a client that was answered by this server; none where the cookie that
-    /// was `found` is right already.
+    /// Appends the lines that set the cookie, for a client served by this server; none if the cookie `found` is already
+    /// right.
     pub fn set(&self, server: usize, found: Option<Found>, now: u64, lines: &mut Vec<u8>) {
         let same = found.filter(|found| found.server == server);
         if same.is_some_and(|same| !same.renew) {
@@ -181,7 +181,7 @@ impl Jar {
         self.sticky.max_idle.is_some() || self.sticky.max_life.is_some()
     }
 
-    /// What was signed, if it was. How long the comparison takes tells nothing of where they differ.
+    /// The signed part, if the signature is valid. The comparison runs in constant time.
     fn verified<'a>(&self, mac: &Hmac<Sha256>, value: &'a [u8]) -> Option<&'a [u8]> {
         let (signed, digits) = split_last(value)?;
         let mut code = [0; CODE];
@@ -198,7 +198,7 @@ impl Jar {
         wanted.verify_truncated_left(&code).ok().map(|()| signed)
     }
 
-    /// One backend's cookies are of no use to another.
+    /// Includes the backend, so that its cookies are invalid for another one.
     fn code(&self, mac: &Hmac<Sha256>, signed: &[u8]) -> Hmac<Sha256> {
         let mut mac = mac.clone();
         mac.update(self.backend.as_bytes());
@@ -208,7 +208,7 @@ impl Jar {
     }
 }
 
-/// What the cookie calls a server.
+/// A server's name in the cookie.
 fn name_of(server: &Server) -> String {
     match &server.cookie {
         Some(name) => name.clone(),
@@ -216,13 +216,13 @@ fn name_of(server: &Server) -> String {
     }
 }
 
-/// What is before and behind the last dot.
+/// The parts before and after the last dot.
 fn split_last(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let dot = value.iter().rposition(|&byte| byte == b'.')?;
     Some((&value[..dot], &value[dot + 1..]))
 }
 
-/// A number of 1 to 16 small hexadecimal digits.
+/// A number of 1 to 16 lower-case hexadecimal digits.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 16 {
         return None;

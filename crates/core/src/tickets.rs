@@ -1,20 +1,20 @@
-//! When the keys that session tickets are sealed with are renewed.
+//! Rotation of the keys that encrypt session tickets.
 
 use gaiola_model::proxy::{SharedTickets, TicketKey};
 use std::time::Duration;
 
-/// How long the newest key seals.
+/// How long the newest key encrypts.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// How many keys are accepted, the newest included.
 const KEPT: usize = 3;
 
-/// These keys with a new one before them; `None` while the newest is young enough. `now` is in seconds since 1970.
+/// These keys with a new one in front; `None` while the newest is young enough. `now` is in seconds since 1970.
 pub fn renewed(
     held: Option<&SharedTickets>,
     now: u64,
     make: impl FnOnce() -> TicketKey,
 ) -> Option<SharedTickets> {
-    // A clock that was set back by much is no reason to keep a key for years.
+    // `abs_diff`, so that a clock set far back does not keep a key for years.
     if held.is_some_and(|held| held.made.abs_diff(now) < LIFETIME.as_secs()) {
         return None;
     }

@@ -1,6 +1,6 @@
-//! What a placement means for one server: its address, what its proxy serves, which VIPs its keeper speaks for.
+//! What a placement means for one server: its address, what its proxy serves, and which VIPs its keeper may hold.
 //!
-//! All of it is derived: two agents that hold the same placement come to the same answer without talking.
+//! All of it is derived: two agents with the same placement reach the same result without communicating.
 
 mod proxy;
 mod vips;
@@ -13,33 +13,33 @@ use gaiola_model::placement::{DoorState, Phase};
 use gaiola_model::{InstanceName, Placement, ServerName, Tier};
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The lab itself: the bridge's address, from which the front door connects.
+/// The lab's host: the bridge's address, from which the front door connects.
 pub const LAB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// A client of the lab's that comes straight to a door, and not by the front door.
+/// A client in the lab that connects straight to a door, not through the front door.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-/// Proxies of balancers and web servers answer this path themselves, whatever stands behind them: it costs the site
+/// Proxies of balancers and web servers answer this path themselves, whatever is behind them: it costs the site
 /// nothing.
 pub const PROBE_PATH: &str = "/.gaiola/probe";
-/// Where a web server serves.
+/// Port of web servers.
 pub const WEB_PORT: u16 = 8000;
-/// Metrics and health of a proxy.
+/// Port for metrics and health of a proxy.
 pub const PROXY_PORT: u16 = 9180;
 /// Metrics and health of an agent.
 pub const AGENT_PORT: u16 = 9181;
 /// The backend of an application server's proxy that leads to the database's primary.
 pub const PRIMARY: &str = "primary";
-/// Where PostgreSQL listens, and where an application server leads to the primary.
+/// PostgreSQL's port, and the local port on an application server that leads to the primary.
 pub const PRIMARY_PORT: u16 = 5432;
-/// Where an application server leads to the standbys.
+/// The local port on an application server that leads to the standbys.
 pub const STANDBYS_PORT: u16 = 5433;
-/// Patroni's REST API.
+/// Port of Patroni's REST API.
 pub const PATRONI_PORT: u16 = 8008;
 
 /// The address of a server: `10.77.{1,2,3,4}.N` for balancer, web, app and database servers.
 ///
 /// # Panics
 ///
-/// When its number is over 255: no file that was checked asks for so many.
+/// If its number is over 255: no valid file has that many.
 ///
 /// ```
 /// let web2 = "web2".parse().unwrap();
@@ -61,9 +61,9 @@ pub fn address_of_instance(instance: InstanceName) -> SocketAddr {
     (address_of(instance.server), instance.port()).into()
 }
 
-/// Where the front door leads new clients: the open doors, those of HTTPS alone where there are some.
+/// Where the front door sends new clients: the open doors, or only the HTTPS ones if there are any.
 ///
-/// Empty until something behind one is ready.
+/// Empty until the tier behind one is ready.
 pub fn front_door(placement: &Placement) -> Vec<SocketAddr> {
     let open = placement.doors.iter();
     let open = open.filter(|(_, door)| door.state == DoorState::Open);
@@ -76,13 +76,13 @@ pub fn front_door(placement: &Placement) -> Vec<SocketAddr> {
     if https.is_empty() { all } else { https }
 }
 
-/// Whether TLS is spoken at a door.
+/// Whether a door uses TLS.
 fn is_https(placement: &Placement, door: SocketAddr) -> bool {
     door.port() == BalancerTls::PORT && placement.config.speaks_tls()
 }
 
-/// Whether the front door begins its connections to `door` with a PROXY protocol header: it does so before our own
-/// proxies, which ask for it, and not before the site's own process, which would not understand it.
+/// Whether the front door sends `door` a PROXY protocol header: our own proxies require one, the site's own process
+/// would not understand it.
 pub fn speaks_proxy_protocol(placement: &Placement, door: SocketAddr) -> bool {
     placement
         .doors
@@ -90,7 +90,7 @@ pub fn speaks_proxy_protocol(placement: &Placement, door: SocketAddr) -> bool {
         .is_some_and(|door| door.tier != Tier::App)
 }
 
-/// Something that proxies send to.
+/// A target that proxies send to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Member {
     /// A web or database server, or a balancer (to which no proxy sends).
@@ -100,7 +100,7 @@ pub enum Member {
 }
 
 impl Member {
-    /// The server that it is, or runs on.
+    /// The server itself, or the one it runs on.
     pub fn server(self) -> ServerName {
         match self {
             Self::Server(server) => server,
@@ -118,7 +118,7 @@ impl std::fmt::Display for Member {
     }
 }
 
-/// The servers whose proxy has `member` in its configuration, so that it could send to it.
+/// The servers whose proxies have `member` in their configuration and so could send to it.
 pub fn senders(placement: &Placement, member: Member) -> Vec<ServerName> {
     let sends = |sender: &ServerName| match (member, sender.tier) {
         (Member::Server(target), Tier::Balancer) => target.tier == Tier::Web,
@@ -139,7 +139,7 @@ pub fn servers_of(placement: &Placement, tier: Tier) -> impl Iterator<Item = Ser
         .filter(move |server| server.tier == tier)
 }
 
-/// Whether the server exists and is to take traffic.
+/// Whether the server exists and should take traffic.
 pub fn serves(placement: &Placement, server: ServerName) -> bool {
     placement
         .servers

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Most servers of one tier: as many as its range of addresses and VRIDs is meant for.
+/// Most servers in one tier: as many as its range of addresses and VRIDs is meant for.
 pub const MAX_SERVERS: u16 = 99;
 /// Most instances on one application server: their ports are 3001 to 3050.
 pub const MAX_INSTANCES: u16 = 50;
 
 /// A whole site as its file describes it.
 ///
-/// Only `[app]` is always there: a tier that is left out is skipped, and the tier above leads to the next one.
+/// Only `[app]` is required: a tier that is left out is skipped, and the tier above sends to the next one.
 ///
 /// ```
 /// use gaiola_model::config::{App, Config};
@@ -34,7 +34,7 @@ pub struct Config {
     pub app: App,
     /// `[database]`.
     pub database: Option<Database>,
-    /// `[drill]`; without it a drill asks for `/` alone.
+    /// `[drill]`; without it a drill requests only `/`.
     pub drill: Option<Drill>,
 }
 
@@ -56,7 +56,7 @@ impl Config {
         self.balancer.as_ref()?.tls.as_ref()
     }
 
-    /// Whether clients come by HTTPS.
+    /// Whether clients use HTTPS.
     pub fn speaks_tls(&self) -> bool {
         self.tls().is_some()
     }
@@ -65,11 +65,11 @@ impl Config {
 /// `[balancer]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balancer {
-    /// How many servers. Default 2.
+    /// Number of servers. Default 2.
     pub servers: u16,
-    /// The virtual addresses; `None` is the default: one a balancer, 10.77.0.100 and up.
+    /// The virtual addresses; `None` is the default: one per balancer, from 10.77.0.100 up.
     pub vips: Option<Vec<Ipv4Addr>>,
-    /// Ports that are served on every VIP. Default 80.
+    /// Ports served on every VIP. Default 80.
     pub listen: Vec<u16>,
     /// HTTPS on port 443 of every VIP. Default: none.
     #[serde(default)]
@@ -81,19 +81,19 @@ pub struct Balancer {
 pub struct BalancerTls {
     /// PEM files with a certificate, its chain and its key, or folders of them, relative to the site's directory.
     pub certificates: Vec<String>,
-    /// The digest of what was in them, which names the copy that is served; empty until `up` or `plan` has read them.
+    /// The digest of their contents, which names the copy that is served; empty until `up` or `plan` has read them.
     pub contents: String,
-    /// Whether the ports of `listen` send clients to HTTPS. Default `true`; otherwise they serve as well.
+    /// Whether the ports of `listen` redirect to HTTPS. Default `true`; otherwise they serve as well.
     pub redirect: bool,
-    /// For so many days browsers are told to come by HTTPS only. Default: they are not told.
+    /// For how many days browsers should use only HTTPS (HSTS). Default: no such header.
     pub hsts_days: Option<u16>,
 }
 
 impl BalancerTls {
-    /// The port of HTTPS.
+    /// The HTTPS port.
     pub const PORT: u16 = 443;
 
-    /// These certificates, with redirection.
+    /// These certificates, with a redirect.
     pub const fn new(certificates: Vec<String>) -> Self {
         Self {
             certificates,
@@ -116,7 +116,7 @@ impl Default for Balancer {
 }
 
 impl Balancer {
-    /// Every port that is served on the VIPs.
+    /// Every port served on the VIPs.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         let https = self.tls.iter().map(|_| BalancerTls::PORT);
         self.listen.iter().copied().chain(https)
@@ -136,7 +136,7 @@ impl Balancer {
 /// `[web]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Web {
-    /// How many servers. Default 2.
+    /// Number of servers. Default 2.
     pub servers: u16,
     /// Directory of static files, relative to the site's directory. Default `public`.
     pub root: String,
@@ -154,9 +154,9 @@ impl Default for Web {
 /// `[app]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {
-    /// How many servers. Default 2.
+    /// Number of servers. Default 2.
     pub servers: u16,
-    /// How many processes on each server. Default 1.
+    /// Number of processes on each server. Default 1.
     pub instances: u16,
     /// The command of an instance, run by `sh -c` in the release's directory. Required.
     pub run: String,
@@ -164,9 +164,9 @@ pub struct App {
     pub release: Option<String>,
     /// The path that answers 200 when an instance is healthy. Default `/up`.
     pub health: String,
-    /// Most requests that are sent to one instance at a time; more wait in a queue. Default: no limit.
+    /// Most requests in flight to one instance; more wait in a queue. Default: no limit.
     pub maxconn: Option<u32>,
-    /// Between SIGTERM and SIGKILL, and the longest wait for requests in flight. Default 10 s.
+    /// Time between SIGTERM and SIGKILL, and the longest wait for requests in flight. Default 10 s.
     pub grace: Duration,
 }
 
@@ -188,14 +188,15 @@ impl App {
 /// `[database]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Database {
-    /// How many servers. Default 2.
+    /// Number of servers. Default 2.
     pub servers: u16,
-    /// With `true` writes stop when no synchronous standby is left. Default `false`: they go on unreplicated.
+    /// With `true` writes stop when no synchronous standby is left. Default `false`: they continue unreplicated.
     pub strict: bool,
-    /// Sessions that each application server has with the primary at a time; further ones wait. Default: no limit.
+    /// Concurrent sessions of each application server with the primary; more wait. Default: no limit.
     #[serde(default)]
     pub maxconn: Option<u32>,
-    /// Longest wait of a session for the primary: for one of [`Self::maxconn`], or for a primary to be there. Default 5 s.
+    /// Longest wait of a session for the primary: for one of [`Self::maxconn`], or for a primary to come up. Default 5
+    /// s.
     #[serde(default = "Database::default_wait")]
     pub wait: Duration,
 }
@@ -217,22 +218,22 @@ impl Default for Database {
     }
 }
 
-/// `[drill]`: how this site is loaded while a failure is rehearsed.
+/// `[drill]`: the load on this site while a failure is rehearsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Drill {
-    /// Requests a second over all kinds. `None`: a tenth of what one connection achieves, and no more than 100.
+    /// Requests per second over all kinds. `None`: a tenth of what one connection achieves, and no more than 100.
     pub rate: Option<u32>,
     /// Path of a page. Default `/`.
     pub page: String,
     /// Path of a read. Default: none.
     pub read: Option<String>,
-    /// A write and how it is found again. Default: none.
+    /// A write and how it is read back. Default: none.
     pub write: Option<DrillWrite>,
     /// What a drill must not exceed to pass.
     pub limits: DrillLimits,
-    /// Bytes of the disk that each database server gets which the lab makes from then on, so that a drill can fill it. Default:
-    /// all of them share the machine's.
+    /// Size in bytes of a disk of its own for each database server that the lab creates from then on, so that a drill
+    /// can fill it. Default: all of them share the machine's.
     pub disk: Option<u64>,
 }
 
@@ -274,17 +275,17 @@ impl Default for Drill {
 /// `[drill.write]`: a request that is acknowledged only once it is committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillWrite {
-    /// Path that is posted to.
+    /// Path to post to.
     pub path: String,
-    /// JSON body; `{id}` in it is replaced by an id that no other write has.
+    /// JSON body; `{id}` in it is replaced by a unique id.
     pub body: String,
-    /// Path that finds the write again; `{FIELD}` is replaced by that field of the write's JSON answer,
-    /// such as `/api/entries/{id}`. Its answer must hold the id that was written, where `body` has one.
+    /// Path that reads the write back; `{FIELD}` is replaced by that field of the write's JSON answer, such as
+    /// `/api/entries/{id}`. Its answer must contain the id that was written, if `body` has one.
     pub look_up: String,
 }
 
 impl Config {
-    /// How many servers a tier has; 0 where the tier is left out.
+    /// Number of servers in a tier; 0 if the tier is left out.
     pub fn servers(&self, tier: Tier) -> u16 {
         match tier {
             Tier::Balancer => self
@@ -300,7 +301,7 @@ impl Config {
         }
     }
 
-    /// Sets how many servers a tier has; nothing happens where the tier is left out.
+    /// Sets the number of servers in a tier; does nothing if the tier is left out.
     pub fn set_servers(&mut self, tier: Tier, count: u16) {
         match tier {
             Tier::Balancer => self
@@ -316,7 +317,7 @@ impl Config {
         }
     }
 
-    /// The names of all servers that the file asks for.
+    /// The names of all servers in the file.
     pub fn server_names(&self) -> impl Iterator<Item = ServerName> {
         Tier::ALL.into_iter().flat_map(|tier| {
             (1..=self.servers(tier)).map(move |number| ServerName::new(tier, number))

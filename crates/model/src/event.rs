@@ -1,10 +1,10 @@
-//! What happened on the site, as the operator is told.
+//! Events on the site, as reported to the operator.
 
 use crate::id::{ServerName, Tier};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Something that happened. Never changed once it is told.
+/// An event. It never changes once published.
 ///
 /// ```
 /// use gaiola_model::event::{Event, Severity, Subject};
@@ -20,13 +20,13 @@ use std::fmt;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When, in RFC 3339 with milliseconds, UTC, by the clock of the server that tells it.
+    /// When, in RFC 3339 with milliseconds, UTC, by the clock of the reporting server.
     pub time: String,
     /// What it happened to.
     pub subject: Subject,
     /// What happened, for programs: two words of `a-z_`, such as `instance.crashed`.
     pub kind: String,
-    /// What happened, for people: it goes on where the subject's name ends.
+    /// What happened, for people: it continues after the subject's name.
     pub text: String,
     /// How much it matters.
     pub severity: Severity,
@@ -69,12 +69,12 @@ impl fmt::Display for Subject {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Part of what was asked for.
+    /// Part of a requested change.
     #[default]
     Info,
     /// The site changed by itself, and is well.
     Notice,
-    /// Something failed, and the site made up for it.
+    /// Something failed, and the site compensated.
     Warning,
     /// Something is lost until somebody acts, or until it comes back.
     Error,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a command ended, as the shell sees it. These numbers are published: scripts depend on them.
+/// How a command ended, as the shell sees it. These numbers are stable: scripts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "u8", from = "u8")]
 pub enum Exit {
@@ -22,7 +22,7 @@ pub enum Exit {
     ChangeUnderWay,
     /// Interrupted by the user: 130.
     Interrupted,
-    /// What a command that was run for the user ended with.
+    /// The exit code of a command that was run for the user.
     Other(u8),
 }
 

@@ -1,13 +1,13 @@
 //! HTTP/1.1 heads as offsets into the buffer they were read into.
 //!
-//! A head owns nothing of its text: each [`Span`] is read with the buffer that was parsed, as long as its bytes have
-//! not moved. Heads are used again and again, so that in the steady state no request allocates.
+//! A head owns none of its text: each [`Span`] is read with the buffer that was parsed, as long as its bytes have not
+//! moved. Heads are reused, so in the steady state no request allocates.
 
 mod field;
 
 pub use field::{Field, FieldName};
 
-/// A piece of a buffer, from `start` up to but without `end`.
+/// A piece of a buffer, from `start` to `end`, which is exclusive.
 ///
 /// ```
 /// use gaiola_model::http::Span;
@@ -26,7 +26,7 @@ impl Span {
     /// The piece `start..end`.
     ///
     /// # Panics
-    /// When `end` does not fit 32 bits: heads are bounded far below that.
+    /// If `end` does not fit in 32 bits: heads are bounded far below that.
     pub fn new(start: usize, end: usize) -> Self {
         debug_assert!(start <= end, "a span from {start} back to {end}");
         let fit = |offset: usize| u32::try_from(offset).expect("a head of less than 4 GiB");
@@ -39,7 +39,7 @@ impl Span {
     /// Its bytes in the buffer it was made from.
     ///
     /// # Panics
-    /// When the buffer is shorter than the one it was made from.
+    /// If the buffer is shorter than the one it was made from.
     pub fn of(self, buffer: &[u8]) -> &[u8] {
         &buffer[self.range()]
     }
@@ -49,7 +49,7 @@ impl Span {
         self.start as usize..self.end as usize
     }
 
-    /// How many bytes it has.
+    /// Number of bytes.
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
     }
@@ -60,7 +60,7 @@ impl Span {
     }
 }
 
-/// What a request asks to be done (RFC 9110, section 9). CONNECT is never parsed: this is no forward proxy.
+/// A request's method (RFC 9110, section 9). CONNECT is never parsed: this is no forward proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Method {
     /// GET.
@@ -100,8 +100,8 @@ impl Method {
         }
     }
 
-    /// Whether doing it twice has the effect of doing it once (RFC 9110, section 9.2.2). Of [`Self::Other`] nothing
-    /// is known, so it is not.
+    /// Whether doing it twice has the effect of doing it once (RFC 9110, section 9.2.2). [`Self::Other`] is unknown, so
+    /// it is not.
     pub const fn is_idempotent(self) -> bool {
         match self {
             Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace => true,
@@ -110,7 +110,7 @@ impl Method {
     }
 }
 
-/// The protocol's version. Others are refused by the parser.
+/// The protocol's version. The parser rejects all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0.
@@ -126,7 +126,7 @@ pub enum Framing {
     /// There is no body.
     #[default]
     None,
-    /// So many bytes, possibly zero.
+    /// This many bytes, possibly zero.
     Length(u64),
     /// Chunks, up to the last one and its trailers.
     Chunked,
@@ -141,7 +141,7 @@ impl Framing {
     }
 }
 
-/// How a request names what it asks for (RFC 9112, section 3.2).
+/// The form of a request's target (RFC 9112, section 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TargetForm {
     /// `/path?query`.
@@ -158,19 +158,19 @@ pub enum TargetForm {
 pub struct RequestHead {
     /// The method.
     pub method: Method,
-    /// The method's name as it was sent.
+    /// The method's name as sent.
     pub method_name: Span,
-    /// The target as it was sent.
+    /// The target as sent.
     pub target: Span,
     /// The target's form.
     pub form: TargetForm,
-    /// The target's path as it was sent, without the query; [`Self::path`] never is empty.
+    /// The target's path as sent, without the query; [`Self::path`] is never empty.
     pub path: Span,
     /// What follows the path in the target: `?` and the query, or nothing.
     pub query: Span,
     /// The version.
     pub version: Version,
-    /// Host and port: of the target in absolute form, else of the `Host` field. `None` with HTTP/1.0 only.
+    /// Host and port: from a target in absolute form, else from the `Host` field. `None` with HTTP/1.0 only.
     pub host: Option<Span>,
     /// All fields in the order they were sent.
     pub fields: Vec<Field>,
@@ -180,10 +180,10 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// Whether the client asks to change to another protocol, such as `websocket`. Changing to another version of
-    /// HTTP (`h2c`) does not count: a tunnel of requests would pass by every rule.
+    /// Whether the client requests another protocol, such as `websocket`. Another version of HTTP (`h2c`) does not
+    /// count: a tunnel of requests would bypass every rule.
     pub upgrade: bool,
-    /// Bytes of the head, an empty line sent before it and the blank line at its end included.
+    /// Bytes of the head, including an empty line sent before it and the blank line at its end.
     pub len: usize,
 }
 
@@ -201,7 +201,7 @@ impl RequestHead {
         field::first(&self.fields, name).map(|value| value.of(buffer))
     }
 
-    /// Makes it as new, but for the memory it keeps.
+    /// Resets it, but keeps its memory.
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
@@ -219,17 +219,17 @@ pub struct ResponseHead {
     pub version: Version,
     /// The status, 100 to 599.
     pub status: u16,
-    /// The words after the status, possibly none.
+    /// The text after the status, possibly empty.
     pub reason: Span,
     /// All fields in the order they were sent.
     pub fields: Vec<Field>,
-    /// How the body ends, for the method that was asked.
+    /// How the body ends, given the request's method.
     pub framing: Framing,
     /// Whether the server takes further requests on the connection.
     pub keep_alive: bool,
-    /// Whether it changes to another protocol: status 101.
+    /// Whether it switches to another protocol: status 101.
     pub upgrade: bool,
-    /// Bytes of the head, the blank line at its end included.
+    /// Bytes of the head, including the blank line at its end.
     pub len: usize,
 }
 
@@ -244,7 +244,7 @@ impl ResponseHead {
         field::first(&self.fields, name).map(|value| value.of(buffer))
     }
 
-    /// Makes it as new, but for the memory it keeps.
+    /// Resets it, but keeps its memory.
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();

@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A tier of the infrastructure. The order is the order in which a request passes them.
+/// A tier of the infrastructure, in the order in which a request passes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// Takes the clients' connections on the VIPs.
     Balancer,
-    /// Serves static files and sends the rest on.
+    /// Serves static files and forwards everything else.
     Web,
     /// Runs the site's own processes.
     App,
@@ -22,7 +22,7 @@ impl Tier {
     /// Every tier, in the order in which a request passes them.
     pub const ALL: [Self; 4] = [Self::Balancer, Self::Web, Self::App, Self::Database];
 
-    /// What the names of its servers begin with: `lb`, `web`, `app`, `db`.
+    /// Prefix of its servers' names: `lb`, `web`, `app`, `db`.
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Balancer => "lb",
@@ -49,7 +49,7 @@ impl fmt::Display for Tier {
     }
 }
 
-/// A name could not be read.
+/// A name that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {wanted}")]
 pub struct NameError {
@@ -60,7 +60,7 @@ pub struct NameError {
 impl FromStr for Tier {
     type Err = NameError;
 
-    /// Reads a section's name, or the prefix of its servers.
+    /// Parses a section's name, or the prefix of its servers.
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::ALL
             .into_iter()
@@ -122,7 +122,7 @@ impl FromStr for ServerName {
     }
 }
 
-/// Digits without a leading zero, so that each name is written in one way only.
+/// Digits without a leading zero, so that each name has one spelling only.
 fn plain_number(digits: &str) -> Option<u16> {
     let number: u16 = digits.parse().ok()?;
     (number > 0 && number.to_string() == digits).then_some(number)
@@ -158,7 +158,7 @@ pub struct InstanceName {
 }
 
 impl InstanceName {
-    /// The port that its process is told to listen on: 3000 plus its number.
+    /// The port its process should listen on: 3000 plus its number.
     pub const fn port(self) -> u16 {
         3000 + self.number
     }

@@ -1,4 +1,4 @@
-//! What the agent tells the VIP keeper in a file, and what the keeper tells in another.
+//! The files through which the agent configures the VIP keeper and the keeper reports to the agent.
 
 use crate::vrrp::{Priority, Vrid};
 use serde::{Deserialize, Serialize};
@@ -21,15 +21,15 @@ use std::net::Ipv4Addr;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperConfig {
-    /// The interface that the VIPs are added to and VRRP is spoken on.
+    /// The interface for the VIPs and for VRRP.
     pub interface: String,
-    /// This server's own address there, from which it advertises.
+    /// This server's own address there, the source of its advertisements.
     pub address: Ipv4Addr,
-    /// Secret of the site's keepers in hexadecimal, at least 16 bytes. With one set, advertisements are sealed, and
-    /// those without a good seal are ignored. `None`: plain VRRP, as keepalived speaks it.
+    /// Secret of the site's keepers in hexadecimal, at least 16 bytes. If set, advertisements are sealed, and those
+    /// without a valid seal are ignored. `None`: plain VRRP, compatible with keepalived.
     #[serde(default)]
     pub key: Option<String>,
-    /// Milliseconds between two advertisements, 10 to 40950. Default 100.
+    /// Advertisement interval in milliseconds, 10 to 40950. Default 100.
     #[serde(default = "default_interval_ms")]
     pub interval_ms: u32,
     /// The VIPs.
@@ -45,20 +45,20 @@ pub struct KeeperConfig {
 pub struct KeeperVip {
     /// The virtual address.
     pub vip: Ipv4Addr,
-    /// Its virtual router's number, the same on every server.
+    /// Its VRID, the same on every server.
     pub vrid: Vrid,
     /// This server's priority for it, 1 to 254; the VIP's home has the highest.
     pub priority: Priority,
-    /// With `true` a lower router loses the VIP to this one as soon as this one is ready. Default `false`: who has it
-    /// keeps it, and the conductor asks it to yield when the home is ready.
+    /// With `true` this router takes the VIP from a lower one as soon as it is ready. Default `false`: the holder keeps
+    /// it, and the conductor asks it to yield when the home is ready.
     #[serde(default)]
     pub preempt: bool,
-    /// Raised by one to ask for the VIP to be handed over: the keeper that holds it lets another take it, without a
-    /// gap, and keeps it where no other does. Default 0.
+    /// Raised by one to request a hand-over: the keeper that holds the VIP lets another take it, without a gap, and
+    /// keeps it if nobody does. Default 0.
     #[serde(default)]
     pub yields: u64,
     /// With `true` the proxy is about to leave new connections unanswered until its last request in flight has ended:
-    /// the keeper keeps their SYNs and passes them on to the next holder. Default `false`.
+    /// the keeper queues their SYNs and forwards them to the next holder. Default `false`.
     #[serde(default)]
     pub holds_back: bool,
 }
@@ -68,7 +68,7 @@ fn default_interval_ms() -> u32 {
 }
 
 impl KeeperConfig {
-    /// What makes this configuration unusable, in words; `None`: nothing.
+    /// Why this configuration is unusable, in words; `None`: it is usable.
     pub fn problem(&self) -> Option<String> {
         if !(10..=40_950).contains(&self.interval_ms) {
             let found = self.interval_ms;
@@ -93,46 +93,47 @@ impl KeeperConfig {
     }
 }
 
-/// The file `keeper-state.json`: written anew, as a whole, whenever something in it changes.
+/// The file `keeper-state.json`: rewritten as a whole whenever something in it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperState {
-    /// The keeper's process.
+    /// The keeper's process id.
     pub pid: u32,
     /// Whether VIPs may be held here.
     pub ready: bool,
     /// Why not, in words; empty when ready.
     pub reason: String,
-    /// What is wrong with `keeper.json`, in words; the one before stays in force. Empty: nothing.
+    /// What is wrong with `keeper.json`, in words; the previous one stays in force. Empty: nothing.
     pub config_problem: String,
     /// Every VIP of the configuration.
     pub vips: BTreeMap<Ipv4Addr, VipState>,
-    /// Advertisements that were not believed, by reason, since the keeper started.
+    /// Rejected advertisements, by reason, since the keeper started.
     pub rejected: BTreeMap<String, u64>,
 }
 
 /// One VIP as this server's keeper sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipState {
-    /// What this server is to it.
+    /// This server's role for it.
     pub state: VipRole,
-    /// Who holds it, by own address; `None` while nobody is heard.
+    /// Address of its holder; `None` while none is heard.
     pub owner: Option<Ipv4Addr>,
     /// When `state` or `owner` changed last, in milliseconds since 1970.
     pub since_ms: u64,
     /// Why it changed, in words.
     pub reason: String,
-    /// The last value of `yields` that was obeyed.
+    /// The last value of `yields` that was carried out.
     pub yields: u64,
-    /// Others were told that the VIP is let go, and none has taken it yet.
+    /// The release of the VIP was announced, and nobody has taken it yet.
     #[serde(default)]
     pub is_yielding: bool,
-    /// SYNs are kept, as `holds_back` asks.
+    /// SYNs are being queued, as `holds_back` requests.
     #[serde(default)]
     pub is_holding_back: bool,
-    /// Who would take the VIP if it were let go now, by own address: it is heard, it is ready, and it hears this server.
+    /// Address of the router that would take the VIP if it were released now: it is heard, ready, and hears this
+    /// server.
     #[serde(default)]
     pub standby: Option<Ipv4Addr>,
-    /// The same one, if its priority is higher than this server's, and it has stood by for long enough that the VIP may
+    /// The same one, if its priority is higher than this server's and it has stood by for long enough that the VIP may
     /// go back to it.
     #[serde(default)]
     pub settled: Option<Ipv4Addr>,
@@ -140,13 +141,13 @@ pub struct VipState {
     pub takeovers: BTreeMap<String, u64>,
 }
 
-/// What a server is to a VIP.
+/// A server's role for a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VipRole {
     /// It may not hold it now.
     Initialize,
-    /// It takes the VIP when nobody else has it.
+    /// It takes the VIP if nobody else has it.
     Backup,
     /// It holds it.
     Active,

@@ -1,7 +1,7 @@
-//! The nouns of Gaiola: what every other room speaks of.
+//! The types of Gaiola, shared by all other rooms.
 //!
-//! Nothing here decides anything or touches the world. `wire` turns bytes into these values,
-//! `core` decides over them, `node` carries the decisions out.
+//! Nothing here makes decisions or does I/O. `wire` decodes bytes into these values, `core` decides on them, and the other
+//! rooms carry the decisions out.
 
 pub mod config;
 pub mod event;

@@ -1,7 +1,7 @@
-//! What is wanted, what has been decided, and what is there: the three documents of the store.
+//! The desired, placed and observed state: the three documents of the store.
 //!
-//! The operator's wish is [`Desired`]. The conductor turns it, step by step, into a [`Placement`], which every
-//! agent makes its own server look like. Each agent tells what it sees as [`Observed`].
+//! The operator's wish is [`Desired`]. The conductor turns it, step by step, into a [`Placement`], which every agent makes
+//! its own server match. Each agent reports what it sees as [`Observed`].
 
 use crate::config::Config;
 use crate::id::{InstanceName, ServerName, Tier};
@@ -23,8 +23,7 @@ impl std::fmt::Display for Revision {
     }
 }
 
-/// One time that a server is on, from power to power: each start of it has a higher number than the one before.
-/// 0: not known.
+/// One period of a server being powered on; each boot has a higher number than the one before. 0: not known.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -53,20 +52,20 @@ pub struct Release {
     pub digest: String,
 }
 
-/// What the operator wants. Changed by `up`, `scale`, `drain` and `undrain` only, by compare-and-swap.
+/// What the operator wants. Changed only by `up`, `scale`, `drain` and `undrain`, by compare-and-swap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     /// Raised by one with every change.
     pub generation: u64,
-    /// The last applied file as it was resolved: the base of the next three-way merge.
+    /// The last applied file, resolved: the base of the next three-way merge.
     pub applied: Config,
-    /// `applied` with what was changed by hand since.
+    /// `applied` with the changes made by hand since.
     pub config: Config,
-    /// What instances and web servers run from.
+    /// The release that instances and web servers should run.
     pub release: Release,
-    /// Servers that the operator took out of traffic.
+    /// Servers that the operator drained.
     pub drained: BTreeSet<ServerName>,
-    /// Raised where `up` asks for a release again that was given up.
+    /// Raised when `up` requests a release again that was given up.
     #[serde(default)]
     pub attempt: u64,
     /// How often the operator asked each application server to exchange its instances for new ones.
@@ -75,7 +74,7 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The first wish of a new site: its file as it is.
+    /// The desired state of a new site: its file, unchanged.
     pub fn first(config: Config, release: Release) -> Self {
         Self {
             generation: 1,
@@ -89,21 +88,21 @@ impl Desired {
     }
 }
 
-/// What the conductor has decided: every agent makes its own server look like this.
+/// What the conductor has decided: every agent makes its own server match it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
-    /// Names the store's lifetime: an order of another incarnation is refused.
+    /// Names the store's lifetime: an order of another incarnation is rejected.
     pub incarnation: String,
     /// The generation of [`Desired`] that this placement moves towards.
     pub generation: u64,
     /// The configuration in force.
     pub config: Config,
-    /// Directories that web servers search, newest first; the older one goes when the roll-out has ended.
+    /// Directories that web servers search, newest first; the older one is removed when the roll-out has ended.
     pub web_releases: Vec<ReleaseNumber>,
     /// The newest release whose `release` command has succeeded, or that needed none.
     pub released: Option<ReleaseNumber>,
-    /// The `release` command that is to be run now, and where. It stays here until it is known to have ended, even where
-    /// a later change wants another: never do two run at once.
+    /// The `release` command to run now, and where. It stays here until it is known to have ended, even if a later
+    /// change wants another: two never run at once.
     pub release_run: Option<ReleaseRun>,
     /// The servers that exist.
     pub servers: BTreeMap<ServerName, PlacedServer>,
@@ -111,13 +110,13 @@ pub struct Placement {
     pub instances: BTreeMap<InstanceName, PlacedInstance>,
     /// The VIPs and the balancer that each is home to.
     pub vips: BTreeMap<Ipv4Addr, ServerName>,
-    /// Where clients come in. Balancers listen on every door of theirs; clients are led to the open ones only.
+    /// The doors for clients. Balancers listen on every door of theirs; only open ones receive clients.
     #[serde(default)]
     pub doors: BTreeMap<SocketAddr, Door>,
-    /// The servers that carry a member of the store, or are to start one now. Where tiers come or go the conductor moves
-    /// them, one member at a time.
+    /// The servers that carry a store member, or should start one now. When tiers are added or removed the conductor
+    /// moves the members, one at a time.
     pub store: Vec<ServerName>,
-    /// Whose member of the store is a learner: it is to catch up, and does not vote yet.
+    /// The server whose store member is a learner: it is catching up, and does not vote yet.
     #[serde(default)]
     pub store_joining: Option<ServerName>,
     /// Balancers send to the web tier. `false`: past it, because there is none, or not yet, or no more.
@@ -126,11 +125,11 @@ pub struct Placement {
     /// Balancers know the instances, because they send to them, soon will, or did so until now.
     #[serde(default)]
     pub past_web: bool,
-    /// Why the roll-out of a release stopped half way. Until another release, or this one again, is asked for, the site
-    /// goes on with the last good one.
+    /// Why the roll-out of a release stopped halfway. Until another release, or this one again, is requested, the site
+    /// continues with the last good one.
     #[serde(default)]
     pub failed: Option<Failure>,
-    /// What instances ran when they last all did as wanted.
+    /// What instances ran when they last all ran as desired.
     #[serde(default)]
     pub good: Option<Template>,
 }
@@ -144,34 +143,34 @@ pub struct Template {
     pub run: String,
     /// The path that answers 200 when it is healthy.
     pub health: String,
-    /// Whether it is given `DATABASE_URL` and `DATABASE_REPLICA_URL`.
+    /// Whether its environment has `DATABASE_URL` and `DATABASE_REPLICA_URL`.
     pub database: bool,
 }
 
-/// An address at which clients come in: a VIP, or a server or instance where the tiers before it are left out.
+/// An address for clients: a VIP, or a server or instance if the tiers before it are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Door {
-    /// The tier it leads to; that of a VIP is the balancers'.
+    /// The tier it leads to; for a VIP that is the balancers'.
     pub tier: Tier,
-    /// Whether clients are led to it.
+    /// Whether it receives clients.
     pub state: DoorState,
-    /// The revision of the placement that put it into this state; 0 until that placement was stored.
+    /// The revision of the placement that put it into this state; 0 until that placement is stored.
     pub since: Revision,
 }
 
-/// Whether clients are led to a door.
+/// Whether a door receives clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DoorState {
-    /// Not yet: what is behind it is being made ready.
+    /// Not yet: the tier behind it is being made ready.
     Opening,
-    /// They are.
+    /// It does.
     Open,
-    /// No more: those who are in may finish.
+    /// No longer: existing connections may finish.
     Closing,
 }
 
-/// Why a roll-out stopped half way.
+/// Why a roll-out stopped halfway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The generation that failed.
@@ -188,7 +187,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// All of it in words.
+    /// The complete failure in words.
     pub fn in_words(&self) -> String {
         format!("release {} was given up: {}", self.release, self.reason)
     }
@@ -199,19 +198,19 @@ impl Failure {
 pub struct PlacedServer {
     /// Its address.
     pub address: Ipv4Addr,
-    /// What is wanted of it.
+    /// Its desired phase.
     pub phase: Phase,
-    /// The revision of the placement that put it into this phase; 0 until that placement was stored.
+    /// The revision of the placement that put it into this phase; 0 until that placement is stored.
     pub since: Revision,
 }
 
-/// What is wanted of a server or instance.
+/// The desired phase of a server or instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// It takes traffic as soon as it is healthy.
     Serve,
-    /// It goes on running and takes no new traffic.
+    /// It keeps running and takes no new traffic.
     Drain,
 }
 
@@ -223,22 +222,22 @@ pub struct PlacedInstance {
     /// Its command.
     pub run: String,
     /// The path that answers 200 when it is healthy: a new release may have another one than the old. `None`: the
-    /// configuration's. State that was written before instances had a path of their own has none.
+    /// configuration's. State written before instances had a path of their own has none.
     #[serde(default)]
     pub health: Option<String>,
-    /// Whether it is given `DATABASE_URL` and `DATABASE_REPLICA_URL`.
+    /// Whether its environment has `DATABASE_URL` and `DATABASE_REPLICA_URL`.
     #[serde(default)]
     pub database: bool,
     /// [`Desired::restarts`] of its server when it was started.
     #[serde(default)]
     pub restart: u64,
-    /// What is wanted of it.
+    /// Its desired phase.
     pub phase: Phase,
-    /// The revision of the placement that put it into this phase; 0 until that placement was stored.
+    /// The revision of the placement that put it into this phase; 0 until that placement is stored.
     pub since: Revision,
 }
 
-/// A `release` command that is to be run once.
+/// A `release` command to run once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRun {
     /// The release whose directory it runs in.
@@ -247,26 +246,27 @@ pub struct ReleaseRun {
     pub command: String,
     /// The application server it runs on,
     pub server: ServerName,
-    /// and the time of its being on. Once that is over so is the run: a server that comes back does not begin it again.
+    /// and its boot. Once that is over so is the run: a server that comes back does not start it again.
     #[serde(default)]
     pub boot: BootNumber,
-    /// The generation that asked for it, so that a second attempt is told from the first.
+    /// The generation that requested it, which distinguishes a second attempt from the first.
     #[serde(default)]
     pub generation: u64,
-    /// It is to be stopped: a later change wants another.
+    /// It should be stopped: a later change wants another.
     #[serde(default)]
     pub stop: bool,
 }
 
-/// What an agent sees on its server. It stands in the store under the agent's lease: a server that is gone has none.
+/// What an agent sees on its server. It is stored under the agent's lease: a server that is gone has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
     /// The server.
     pub server: ServerName,
-    /// Since when it is on.
+    /// Its current boot.
     #[serde(default)]
     pub boot: BootNumber,
-    /// The newest placement that the agent has carried out: every process was told, though it may not be ready yet.
+    /// The newest placement that the agent has carried out: every process was configured, though it may not be ready
+    /// yet.
     pub revision: Revision,
     /// Its proxy; `None` while it does not answer.
     pub proxy: Option<ObservedProxy>,
@@ -278,10 +278,10 @@ pub struct Observed {
     pub database: Option<ObservedDatabase>,
     /// How the last `release` command ended.
     pub release_run: Option<ReleaseOutcome>,
-    /// Whether data of a member of the store lies on it; `None`: not told.
+    /// Whether it has data of a store member; `None`: not reported.
     #[serde(default)]
     pub store_data: Option<bool>,
-    /// What it has left of its disks, its memory and its descriptors.
+    /// Its remaining disk, memory and descriptors.
     #[serde(default)]
     pub resources: Resources,
     /// What is wrong with this server, in words for people. Empty: nothing.
@@ -289,7 +289,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// What an agent tells before it has carried out or seen anything.
+    /// An agent's report before it has carried out or seen anything.
     pub fn nothing_on(server: ServerName) -> Self {
         Self {
             server,
@@ -316,7 +316,7 @@ pub struct ObservedProxy {
     pub in_flight: BTreeMap<String, u64>,
     /// Members that it finds up.
     pub up: BTreeSet<String>,
-    /// Members that it sends to although they are too busy to answer its check, for lack of others.
+    /// Members it sends to although they are too busy to answer its check, for lack of others.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub busy: BTreeSet<String>,
 }
@@ -328,15 +328,15 @@ pub struct ObservedInstance {
     pub release: ReleaseNumber,
     /// The command it was started with.
     pub run: String,
-    /// How it does.
+    /// Its state.
     pub state: InstanceState,
-    /// How often it ended by itself since the placement asked for it.
+    /// How often it ended by itself since the placement requested it.
     pub restarts: u32,
-    /// Why it is not ready, or has failed the last question though it still counts as ready, in words; empty: neither.
+    /// Why it is not ready, or why its last check failed though it still counts as ready, in words; empty: neither.
     pub reason: String,
 }
 
-/// How an instance does.
+/// The state of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceState {
@@ -346,16 +346,16 @@ pub enum InstanceState {
     Ready,
     /// Answered once and does not now.
     Unhealthy,
-    /// Ended by itself; it is started again after a back-off.
+    /// Ended by itself; it is restarted after a back-off.
     Crashed,
-    /// Was told to stop and has not ended.
+    /// Was asked to stop and has not ended.
     Stopping,
 }
 
 /// PostgreSQL on one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedDatabase {
-    /// What it is now.
+    /// Its current role.
     pub role: DatabaseRole,
     /// Patroni's word for its state: `running`, `streaming`, `starting`, `stopped`.
     pub state: String,
@@ -363,18 +363,18 @@ pub struct ObservedDatabase {
     pub timeline: u64,
     /// Bytes it is behind the primary; `None` when unknown, 0 on the primary.
     pub lag_bytes: Option<u64>,
-    /// Up to where it has replayed the log, in bytes; `None` on a primary or when unknown. It changes with every write, so it
-    /// stays on the server that sees it.
+    /// Up to where it has replayed the WAL, in bytes; `None` on a primary or when unknown. It changes with every write,
+    /// so it is not published and stays on the server that reads it.
     #[serde(skip)]
     pub replayed: Option<u64>,
-    /// Where its timeline left the one before, as its history file has it: `2 at 0/50000A0`. `None` on the first timeline, or
-    /// when unknown. Two members of one timeline that left the one before at different places hold different data.
+    /// Where its timeline branched off, from its history file: `2 at 0/50000A0`. `None` on the first timeline, or when
+    /// unknown. Two members on one timeline that branched off at different places hold different data.
     #[serde(default)]
     pub history: Option<String>,
 }
 
 impl ObservedDatabase {
-    /// Whether it streams from `primary`, on that one's timeline and with its history.
+    /// Whether it streams from `primary`, on the same timeline and with the same history.
     pub fn follows(&self, primary: &Self) -> bool {
         self.state == "streaming"
             && matches!(self.role, DatabaseRole::SyncStandby | DatabaseRole::Standby)
@@ -389,7 +389,7 @@ impl ObservedDatabase {
     }
 }
 
-/// What a database server is now.
+/// The current role of a database server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DatabaseRole {
@@ -397,7 +397,7 @@ pub enum DatabaseRole {
     Primary,
     /// Holds every acknowledged write.
     SyncStandby,
-    /// Follows.
+    /// Follows the primary.
     Standby,
     /// Not running, or not known.
     #[default]
@@ -411,7 +411,7 @@ pub struct ReleaseOutcome {
     pub release: ReleaseNumber,
     /// The command that was run.
     pub command: String,
-    /// [`ReleaseRun::generation`] of the order that it answers.
+    /// [`ReleaseRun::generation`] of its order.
     #[serde(default)]
     pub generation: u64,
     /// `None`: it succeeded. Otherwise why it failed, with the end of its output.

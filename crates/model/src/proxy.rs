@@ -1,4 +1,4 @@
-//! What a proxy serves: frontends, routes, backends and servers, with HAProxy's meanings.
+//! A proxy's configuration: frontends, routes, backends and servers, with HAProxy's meanings.
 
 mod address;
 mod rule;
@@ -27,22 +27,22 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything one proxy process serves. It never changes: a change is a new one with a higher revision.
+/// Everything one proxy process serves. It is immutable: a change is a new one with a higher revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyConfig {
-    /// Which placement it was made from; a proxy refuses one that is older than what it has.
+    /// The placement it was made from; a proxy rejects one older than its own.
     pub revision: Revision,
     /// The name of the server it runs on; part of `Via`, logs and metrics.
     pub server: String,
-    /// What is listened on.
+    /// Listeners and what happens to their connections.
     pub frontends: Vec<Frontend>,
-    /// Where it leads to. Routes and frontends name them by `Backend::name`.
+    /// The backends. Routes and frontends refer to them by `Backend::name`.
     pub backends: Vec<Backend>,
     /// Limits that routes refer to by name.
     #[serde(default)]
     pub limits: Vec<Limit>,
-    /// What the keys of limits are hashed with, the same on all proxies that tell each other their counts. Without it
-    /// each process makes its own.
+    /// Secret for hashing the keys of limits, the same on all proxies that exchange counts. Without one each process
+    /// makes its own.
     #[serde(default)]
     pub limit_secret: Option<String>,
     /// Other proxies that count shared limits with this one.
@@ -50,29 +50,29 @@ pub struct ProxyConfig {
     pub peers: Option<Peers>,
 }
 
-/// Bound sockets and what happens to the connections they accept.
+/// Listeners, and what happens to the connections they accept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frontend {
     /// Unique name, used in logs and metrics.
     pub name: String,
     /// Where it listens.
     pub binds: Vec<Bind>,
-    /// What is spoken on it.
+    /// Its protocol.
     pub mode: Mode,
-    /// Most connections at a time; further ones stay in the listen queue.
+    /// Most connections at a time; more wait in the listen queue.
     pub maxconn: u32,
-    /// Every wait on the client's side.
+    /// Timeouts on the client's side.
     pub timeouts: ClientTimeouts,
     /// Name of a [`Limit`] by client address or network that counts connections here; one beyond it is closed unserved.
     #[serde(default)]
     pub connection_limit: Option<String>,
-    /// Files that are sent as the body of our own answers with these statuses. They are read with the configuration.
+    /// Files with the bodies of our own responses with these statuses. They are read with the configuration.
     #[serde(default)]
     pub error_pages: BTreeMap<u16, PathBuf>,
 }
 
 impl Frontend {
-    /// What is spoken on these, with nothing else said of it.
+    /// A frontend with these binds and this mode, and defaults for the rest.
     pub fn new(name: impl Into<String>, binds: Vec<Bind>, mode: Mode) -> Self {
         Self {
             name: name.into(),
@@ -91,19 +91,19 @@ impl Frontend {
 pub struct Bind {
     /// The address. It may be an IP address that this server does not hold now (a VIP): it is bound with `IP_FREEBIND`.
     pub address: Address,
-    /// Peers that must begin each connection with a PROXY protocol header. From all others none is accepted. Peers on a
-    /// Unix socket count as 127.0.0.1.
+    /// Peers that must begin each connection with a PROXY protocol header. It is not accepted from any other peer.
+    /// Peers on a Unix socket count as 127.0.0.1.
     pub proxy_protocol_from: Vec<IpNet>,
-    /// TLS, where clients are to speak it.
+    /// TLS, if clients should use it.
     #[serde(default)]
     pub tls: Option<Tls>,
-    /// Permissions of a Unix socket; `None`: as the process' umask leaves them.
+    /// Permissions of a Unix socket; `None`: according to the process' umask.
     #[serde(default)]
     pub permissions: Option<u32>,
 }
 
 impl Bind {
-    /// This address, with nothing else said of it.
+    /// This address, with defaults for the rest.
     pub fn new(address: impl Into<Address>) -> Self {
         Self {
             address: address.into(),
@@ -114,32 +114,32 @@ impl Bind {
     }
 }
 
-/// What a frontend speaks.
+/// A frontend's protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// HTTP/1.1.
     Http {
-        /// First match wins; a request that none matches gets 404.
+        /// First match wins; a request without a match gets 404.
         routes: Vec<Route>,
-        /// Senders whose `X-Forwarded-*` and `X-Request-ID` are kept and added to; all others' are replaced.
+        /// Senders whose `X-Forwarded-*` and `X-Request-ID` are kept and extended; those of others are replaced.
         trusted: Vec<IpNet>,
     },
     /// Bytes, copied both ways.
     Tcp {
         /// Name of the backend.
         backend: String,
-        /// What a client is told when no server can be had.
+        /// What a client receives when no server is available.
         refusal: Refusal,
-        /// Backends for the names that TLS clients ask for (SNI); the first that takes the name wins. Those that ask
-        /// for none of them, or speak something else, go to `backend`. Where there are any, a client must speak first.
+        /// Backends by the server name that TLS clients request (SNI); the first match wins. Clients without a match,
+        /// or that do not use TLS, go to `backend`. If there are any, a client must send first.
         #[serde(default)]
         sni: Vec<SniRoute>,
     },
 }
 
 impl Mode {
-    /// The backends that it leads to: those of its routes, or in TCP mode the one for all and then those for names.
+    /// The backends it leads to: those of its routes, or in TCP mode the default one and then those for names.
     pub fn backends(&self) -> Vec<Option<&str>> {
         match self {
             Self::Http { routes, .. } => {
@@ -154,7 +154,7 @@ impl Mode {
     }
 }
 
-/// Names that TLS clients ask for, and where their connections go.
+/// Server names requested by TLS clients, and the backend for their connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SniRoute {
     /// Host names in lower case; `*.example.org` takes every name below `example.org`.
@@ -163,7 +163,7 @@ pub struct SniRoute {
     pub backend: String,
 }
 
-/// What a TCP client is told when no server can be had.
+/// What a TCP client receives when no server is available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Refusal {
@@ -174,30 +174,30 @@ pub enum Refusal {
     Postgres,
 }
 
-/// A condition and where a request that meets it goes.
+/// Conditions, and where a request that meets them goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// The path must be this or lie below it: `/api` takes `/api/x`, not `/apis`; `/` takes every path.
+    /// The path must be this or lie below it: `/api` matches `/api/x`, not `/apis`; `/` matches every path.
     pub path_prefix: String,
     /// What else must hold.
     #[serde(default)]
     pub when: Conditions,
-    /// What is done with the request before it is answered.
+    /// Rules applied to the request before it is answered.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// What the request may need.
+    /// Limits on the request.
     #[serde(default)]
     pub allowance: Allowance,
-    /// Directories that are searched for a file first, in this order; the request goes on to `backend` where none
-    /// has it. Only GET and HEAD are answered with files.
+    /// Directories searched for a file first, in this order; the request goes to `backend` if none has it. Only GET and
+    /// HEAD are answered with files.
     pub files: Vec<PathBuf>,
-    /// Name of the backend. A request that neither a rule nor a file answers gets 404 where there is none.
+    /// Name of the backend. Without one, a request that neither a rule nor a file answers gets 404.
     #[serde(default)]
     pub backend: Option<String>,
 }
 
 impl Default for Route {
-    /// Every request nowhere.
+    /// Matches every request and leads nowhere.
     fn default() -> Self {
         Self {
             path_prefix: "/".into(),
@@ -211,7 +211,7 @@ impl Default for Route {
 }
 
 impl Route {
-    /// Every request to this backend.
+    /// Sends every request to this backend.
     pub fn to(backend: impl Into<String>) -> Self {
         Self {
             backend: Some(backend.into()),
@@ -231,35 +231,35 @@ pub struct Backend {
     pub servers: Vec<Server>,
     /// Active health check; without one every server counts as up.
     pub check: Option<Check>,
-    /// Every wait on the server's side.
+    /// Timeouts on the server's side.
     pub timeouts: ServerTimeouts,
     /// What happens to sessions when a server goes down.
     pub on_marked_down: OnMarkedDown,
-    /// Name of the backend that takes over, with its own waits, while no member of this one is up.
+    /// Name of the backend that takes over, with its own timeouts, while no member of this one is up.
     #[serde(default)]
     pub fallback: Option<String>,
-    /// Whether all spare servers take traffic together once they must, rather than the first of them.
+    /// Whether all spare servers take traffic together when needed, rather than only the first of them.
     #[serde(default)]
     pub all_spares: bool,
-    /// How long a server that came up again takes to get its whole share, from a sixteenth on. `None`: no time.
+    /// How long a recovered server takes to reach its full share, starting at a sixteenth. `None`: no slow start.
     #[serde(default)]
     pub slow_start: Option<Duration>,
-    /// When a server that answers later than the others is left out. `None`: never.
+    /// When to eject a server that answers later than the others. `None`: never.
     #[serde(default)]
     pub slow_ejection: Option<SlowEjection>,
-    /// When a server whose requests fail is left out, whatever its checks say.
+    /// When to eject a server whose requests fail, whatever its checks say.
     #[serde(default)]
     pub ejection: Ejection,
-    /// Whether one server at most may be up, such as a database's primary: while several are, none takes new sessions.
+    /// Whether at most one server may be up, such as a database's primary: while several are, none takes new sessions.
     #[serde(default)]
     pub exclusive: bool,
-    /// The cookie that keeps a client at its server. HTTP only.
+    /// The cookie that keeps a client on its server. HTTP only.
     #[serde(default)]
     pub sticky: Option<Sticky>,
 }
 
 impl Backend {
-    /// These servers in turn, unchecked.
+    /// These servers by round robin, without checks.
     pub fn new(name: impl Into<String>, servers: Vec<Server>) -> Self {
         Self {
             name: name.into(),
@@ -296,28 +296,28 @@ pub enum Algorithm {
     Hash {
         /// What is hashed.
         key: HashKey,
-        /// Most requests in flight to one server, in percent of its share of all; beyond them the next one on the ring
-        /// is taken. At least 100; `None`: no such bound.
+        /// Most requests in flight to one server, in percent of its share of all; beyond that the next one on the ring
+        /// is taken. At least 100; `None`: no bound.
         bound: Option<u16>,
     },
 }
 
 impl Algorithm {
-    /// The usual bound of [`Self::Hash`]: a quarter more than a server's share.
+    /// Default bound of [`Self::Hash`]: a quarter more than a server's share.
     pub const USUAL_BOUND: u16 = 125;
 }
 
-/// What a hash is made of.
+/// The hash key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HashKey {
-    /// The client's address.
+    /// Client address.
     Source,
-    /// The path as it was sent.
+    /// The path as sent.
     Uri {
         /// With the query, if there is one.
         query: bool,
-        /// So many of its directories only: with 1, `/a/b/c` counts as `/a`. 0: all of it.
+        /// Only this many of its directories: with 1, `/a/b/c` counts as `/a`. 0: all of it.
         depth: u16,
     },
     /// The value of the first header field of this name.
@@ -326,28 +326,28 @@ pub enum HashKey {
     Cookie(String),
 }
 
-/// When a server that answers later than the others is left out: never more than a third of a backend's servers at a time.
+/// When to eject a server that answers later than the others: never more than a third of a backend's servers at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlowEjection {
-    /// Its mean time to a response is above so many percent of the others' median. More than 100.
+    /// Percent of the others' median that its mean response time must exceed. More than 100.
     pub factor: u16,
-    /// For so long without a break.
+    /// For this long without interruption.
     pub after: Duration,
 }
 
-/// When a server whose requests fail is left out for a while: passive checks.
+/// When to eject a server whose requests fail: passive checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ejection {
     /// What counts as an error.
     pub observe: Observe,
-    /// Errors in a row that put it out.
+    /// Errors in a row until ejection.
     pub error_limit: u32,
-    /// For how long the first time; each time soon after doubles it.
+    /// Duration of the first ejection; each one soon after doubles it.
     pub time: Duration,
-    /// And at most.
+    /// Longest ejection.
     pub max_time: Duration,
-    /// Most servers of the backend, in percent, that are out at a time for errors of their requests; one may always be. A
-    /// server that cannot be connected to does not count.
+    /// Most servers of the backend, in percent, that are ejected at a time for errors of their requests; one may always
+    /// be. A server that does not accept connections does not count.
     pub max_share: u8,
 }
 
@@ -370,9 +370,9 @@ impl Default for Ejection {
 pub enum Observe {
     /// Nothing.
     None,
-    /// Connections that cannot be made.
+    /// Failed connections.
     Layer4,
-    /// These, and requests that are not answered: their connection ends, or no response begins in time.
+    /// These, and unanswered requests: their connection ends, or no response begins in time.
     #[default]
     Layer7,
 }
@@ -384,27 +384,27 @@ pub struct Server {
     pub name: String,
     /// Where it listens.
     pub address: Address,
-    /// Its share of the requests, 0 to 256; 0 takes none but those whose cookie names it. Default 1.
+    /// Its share of the requests, 0 to 256; 0 takes only those whose cookie names it. Default 1.
     pub weight: u16,
-    /// Most requests at a time; further ones wait in the queue. `None`: no limit.
+    /// Most requests at a time; more wait in the queue. `None`: no limit.
     pub maxconn: Option<u32>,
-    /// What the operator or a roll-out wants of it.
+    /// Its state as the operator or a roll-out wants it.
     pub admin: Admin,
-    /// The path that its check asks for, where that is not the backend's.
+    /// The path for its check, if not the backend's.
     #[serde(default)]
     pub check_path: Option<String>,
-    /// Whether it takes traffic only while no other server of its backend does; but for the last attempt of a request that
-    /// others have failed.
+    /// Whether it takes traffic only while no other server of its backend does, or for the last attempt of a request
+    /// that others have failed.
     #[serde(default)]
     pub spare: bool,
-    /// What the backend's cookie calls it. `None`: a number made of its name.
+    /// Its name in the backend's cookie. `None`: a number derived from its name.
     #[serde(default)]
     pub cookie: Option<String>,
-    /// TLS, where it is spoken with this server. Checks speak it too, unless they have a port of their own.
+    /// TLS to this server, if it uses it. Checks use it too, unless they have a port of their own.
     #[serde(default)]
     pub tls: Option<ServerTls>,
-    /// Each connection begins with a PROXY protocol header of this version, which names the client. Such a connection
-    /// carries one client's requests only. Checks send a header too, unless they have a port of their own.
+    /// Each connection begins with a PROXY protocol header of this version, which carries the client address. Such a
+    /// connection carries one client's requests only. Checks send a header too, unless they have a port of their own.
     #[serde(default)]
     pub send_proxy: Option<ProxyVersion>,
 }
@@ -420,10 +420,10 @@ pub enum ProxyVersion {
 }
 
 impl Server {
-    /// The greatest weight.
+    /// The highest weight.
     pub const MOST_WEIGHT: u16 = 256;
 
-    /// A server that takes its share without a limit.
+    /// A server with the default share and no limit.
     pub fn new(name: impl Into<String>, address: impl Into<Address>) -> Self {
         Self {
             name: name.into(),
@@ -439,20 +439,20 @@ impl Server {
         }
     }
 
-    /// Whether it is to take new traffic while it is up: it is ready, and has a weight.
+    /// Whether it should take new traffic while it is up: it is ready, and has a weight.
     pub const fn is_wanted(&self) -> bool {
         matches!(self.admin, Admin::Ready) && self.weight > 0
     }
 }
 
-/// What is wanted of a member, whatever its health.
+/// Desired state of a member, whatever its health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Admin {
     /// Takes traffic while it is up.
     #[default]
     Ready,
-    /// Takes no new request but those whose cookie names it; those in flight end.
+    /// Takes only new requests whose cookie names it; those in flight end.
     Drain,
     /// Takes nothing and is not checked.
     Maint,
@@ -461,20 +461,20 @@ pub enum Admin {
 /// An active health check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What is asked.
+    /// What it probes.
     pub kind: CheckKind,
-    /// Port asked instead of the server's own.
+    /// Port to probe instead of the server's own.
     pub port: Option<u16>,
-    /// `http`: the `Host` that is asked for. `None`: [`Self::HOST`].
+    /// `http`: the `Host` to send. `None`: [`Self::HOST`].
     #[serde(default)]
     pub host: Option<String>,
-    /// Between two probes while nothing changes.
+    /// Probe interval while nothing changes.
     pub interval: Duration,
-    /// Between two probes while up with a failure, or down with a success.
+    /// Probe interval while up with a failure, or down with a success.
     pub fast_interval: Duration,
-    /// A probe whose connection takes longer has failed: a server that has lost power answers nothing at all.
+    /// Connect timeout of a probe: a server that has lost power does not answer at all.
     pub connect: Duration,
-    /// A probe that takes longer as a whole has failed.
+    /// Timeout of a whole probe.
     pub timeout: Duration,
     /// Successes in a row that bring a server up.
     pub rise: u32,
@@ -483,11 +483,11 @@ pub struct Check {
 }
 
 impl Check {
-    /// What `http` asks for by itself: a name, for frameworks that answer 400 to an address.
+    /// Default `Host` of `http`: a name, because some frameworks answer 400 to an address.
     pub const HOST: &str = "localhost";
 }
 
-/// What a health check asks.
+/// What a health check probes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckKind {
@@ -495,19 +495,19 @@ pub enum CheckKind {
     Tcp,
     /// `GET path` is answered with a status from 200 to 399.
     Http {
-        /// The path asked for.
+        /// The path to request.
         path: String,
     },
-    /// A TLS handshake succeeds: as the server's `tls` says, and where it has none with any certificate.
+    /// A TLS handshake succeeds: configured as the server's `tls`, or accepting any certificate without that.
     Tls,
-    /// A PostgreSQL server goes on with a client of this name: it asks for a password, or for nothing.
+    /// A PostgreSQL server proceeds with a client of this name: it requests a password, or nothing.
     Postgres {
         /// The name of the user, who need not exist.
         user: String,
     },
     /// As `Http`, over mutual TLS, only 200 counting: Patroni's REST API.
     Https {
-        /// The path asked for: `/primary` or `/replica`.
+        /// The path to request: `/primary` or `/replica`.
         path: String,
         /// PEM file of the CA.
         ca: PathBuf,
@@ -525,23 +525,23 @@ pub enum OnMarkedDown {
     /// Pooled connections are closed and requests in flight may still end. HTTP backends.
     #[default]
     ClosePooled,
-    /// All its sessions are closed at once, so that nobody goes on talking to a deposed primary.
+    /// All its sessions are closed at once, so that no client stays connected to a deposed primary.
     ShutdownSessions,
 }
 
-/// Every wait on the client's side.
+/// Timeouts on the client's side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientTimeouts {
     /// From a request's first byte to the end of its head.
     pub request_head: Duration,
-    /// Between two requests on one connection.
+    /// Idle time between two requests on one connection.
     pub keep_alive: Duration,
-    /// Silence of a client that should send or take bytes of a body.
+    /// Silence of a client that should send or receive a body.
     pub idle: Duration,
     /// Silence of both sides of a tunnel (Upgrade, TCP mode).
     pub tunnel: Duration,
-    /// Bytes a second that a request's body has to come with, on the whole and after the first `idle`, counted while the
-    /// client is waited for; 0: any.
+    /// Lowest average rate of a request's body in bytes per second, checked after the first `idle` and counting only
+    /// the time spent waiting for the client; 0: any.
     #[serde(default = "body_rate")]
     pub body_rate: u32,
 }
@@ -562,23 +562,23 @@ impl Default for ClientTimeouts {
     }
 }
 
-/// Every wait on the server's side.
+/// Timeouts on the server's side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerTimeouts {
-    /// Until a connection stands, with TLS where that is spoken.
+    /// Until a connection is established, including TLS if used.
     pub connect: Duration,
     /// Waiting for a server with room, or for one that is up (`queue_when_down`).
     pub queue: Duration,
     /// Until the head of the response, counted from the last byte sent, and between two pieces of its body.
     pub response: Duration,
-    /// Unacknowledged bytes on an upstream connection (TCP_USER_TIMEOUT).
+    /// Age of unacknowledged bytes on an upstream connection (TCP_USER_TIMEOUT).
     pub user: Duration,
-    /// A pooled connection that was not used for this long is closed.
+    /// Idle time after which a pooled connection is closed.
     pub pooled: Duration,
-    /// With `true` a session waits while no server is up, until `queue` has passed since the last one went down; with `false`
-    /// it fails at once.
+    /// With `true` a session waits while no server is up, until `queue` has passed since the last one went down; with
+    /// `false` it fails at once.
     pub queue_when_down: bool,
-    /// Most sessions that wait at a time; a further one is refused.
+    /// Most waiting sessions; a further one is rejected.
     pub queue_size: u32,
 }
 
@@ -596,53 +596,53 @@ impl Default for ServerTimeouts {
     }
 }
 
-/// What the agent, or an operator, tells a proxy through its control socket: one JSON value a line, each answered by one
-/// [`ControlReply`] on a line, in order.
+/// A command to a proxy through its control socket, from the agent or an operator: one JSON value a line, each answered
+/// by one [`ControlReply`] on a line, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ControlRequest {
-    /// Take this configuration; answered once every worker has it.
+    /// Apply this configuration; answered once every worker has it.
     Configure(Box<ProxyConfig>),
-    /// Seal session tickets with the first of these keys and open them with all, until others are given. Proxies with the
+    /// Encrypt session tickets with the first of these keys and accept all, until the next command. Proxies with the
     /// same keys resume each other's sessions. Without any, a proxy makes its own.
     TicketKeys(Vec<TicketKey>),
     /// Change what happens to connections to one local address (a VIP), on all its ports.
     Admit {
         /// The local address.
         address: std::net::IpAddr,
-        /// What is wanted.
+        /// The desired admission.
         admission: Admission,
-        /// `Refuse` is answered when no connection to the address is left, or after this long, whichever is first;
-        /// the others are answered at once.
+        /// `Refuse` is answered when no connection to the address is left, or after this time, whichever is first; the
+        /// others are answered at once.
         wait_ms: u64,
     },
-    /// Tell the state.
+    /// Report the state.
     Report,
-    /// Wait for the health of a server, or what is served, to change.
+    /// Wait for a change of a server's health, or of what is served.
     Await {
-        /// The number that the last answer gave; 0 at first.
+        /// The number in the last answer; 0 at first.
         after: u64,
-        /// Answered after this long at the latest.
+        /// Longest wait for an answer.
         wait_ms: u64,
     },
-    /// Tell all that is counted.
+    /// Report all counters.
     Stat,
-    /// Tell what is done on clients' connections.
+    /// List the clients' sessions.
     Sessions,
-    /// Change one server, until the next configuration says otherwise; answered once every worker knows.
+    /// Change one server, until the next configuration; answered once every worker knows.
     SetServer {
         /// The backend's name.
         backend: String,
         /// The server's.
         server: String,
-        /// What is wanted.
+        /// The order.
         order: ServerOrder,
     },
-    /// Forget what a limit of rate has counted.
+    /// Reset the counts of a rate limit.
     ClearLimit {
         /// Its name.
         name: String,
-        /// Of this key only: an address, a path or a value as the limit has it. `None`: of all.
+        /// Only this key: an address, a path or a value as the limit has it. `None`: all keys.
         key: Option<String>,
     },
 }
@@ -655,7 +655,7 @@ pub enum Admission {
     Accept,
     /// They are accepted, and each response closes its connection, so that clients come back elsewhere.
     Close,
-    /// New ones are left unanswered (their SYN is dropped, so the client tries again), idle ones are closed.
+    /// New ones are left unanswered (their SYN is dropped, so the client retries), idle ones are closed.
     Refuse,
 }
 
@@ -665,28 +665,28 @@ pub enum Admission {
 pub enum ControlReply {
     /// Every worker has this revision.
     Configured(Revision),
-    /// What was asked of an address holds; so many connections to it are left.
+    /// The admission is in force; this many connections to the address are left.
     Admitted {
-        /// Connections that are still open.
+        /// Open connections.
         connections: u64,
     },
-    /// So many ticket keys are in use.
+    /// This many ticket keys are in use.
     TicketKeys(usize),
     /// The state.
     Report(ProxyReport),
     /// The number of the newest change.
     Changed(u64),
-    /// All that is counted.
+    /// All counters.
     Stat(Box<ProxyStat>),
-    /// What is done on clients' connections.
+    /// The clients' sessions.
     Sessions(SessionsStat),
-    /// It is done.
+    /// Done.
     Done,
-    /// The request was refused.
+    /// The request was rejected.
     Refused(String),
 }
 
-/// What a proxy tells of itself.
+/// A proxy's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyReport {
     /// The configuration that every worker has.
@@ -697,7 +697,7 @@ pub struct ProxyReport {
     pub servers: Vec<ServerReport>,
 }
 
-/// What a proxy tells of one member of a backend.
+/// The state of one member of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerReport {
     /// The backend's name.
@@ -706,11 +706,11 @@ pub struct ServerReport {
     pub server: String,
     /// Whether it takes traffic: checked up, and not ejected.
     pub up: bool,
-    /// Whether it serves although its checks took it out: it accepts connections, and there are too few others.
+    /// Whether it serves although its checks took it down: it accepts connections, and there are too few others.
     #[serde(default)]
     pub busy: bool,
     /// The last check's result in words: `HTTP 200 in 2 ms`, `connection refused`.
     pub reason: String,
-    /// Requests or sessions that were sent to it and have not ended.
+    /// Requests or sessions in flight.
     pub in_flight: u64,
 }

@@ -1,4 +1,4 @@
-//! What a file of `gaiola proxy -f FILE` says.
+//! The contents of a file for `gaiola proxy -f FILE`.
 
 mod access_log;
 
@@ -13,24 +13,24 @@ use std::time::Duration;
 /// A whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyFile {
-    /// How the process is set up; what changes here needs a new start.
+    /// Process settings; changes here need a restart.
     pub process: Process,
-    /// What is served; what changes here is taken while traffic goes on. Its revision is 0: whoever reads a file again
-    /// counts.
+    /// What is served; changes here apply while traffic continues. Its revision is 0: the reader of a file numbers its
+    /// versions.
     pub config: ProxyConfig,
 }
 
-/// How the process is set up.
+/// Process settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// Threads that serve; `None`: one a CPU.
+    /// Worker threads; `None`: one per CPU.
     pub workers: Option<NonZeroUsize>,
-    /// Where `/metrics`, `/livez` and `/readyz` are answered.
+    /// Address for `/metrics`, `/livez` and `/readyz`.
     pub admin: Option<SocketAddr>,
-    /// Unix socket that takes orders.
+    /// Unix socket for commands.
     pub control: Option<PathBuf>,
     /// Where requests are logged.
     pub access_log: Option<AccessLog>,
-    /// How long requests that are in flight have when the process is told to end; `None`: 10 s.
+    /// How long requests in flight may take after the process is asked to end; `None`: 10 s.
     pub hard_stop_after: Option<Duration>,
 }

@@ -1,18 +1,18 @@
-//! What a server has left of its disks, its memory and its descriptors.
+//! A server's remaining disk, memory and descriptors.
 
 use serde::{Deserialize, Serialize};
 
-/// What a server has left, as its agent tells it. Figures are told anew when they have changed by a hundredth or so, and at
-/// once when a state changes.
+/// A server's remaining resources as reported by its agent. Figures are published again when they have changed by about
+/// a hundredth, and at once when a state changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
-    /// The file systems that hold what the server writes; one that holds several things is told once.
+    /// The file systems the server writes to, each once even if it holds several things.
     #[serde(default)]
     pub disks: Vec<Disk>,
-    /// Memory that processes can use; `None`: not known.
+    /// Usable memory; `None`: not known.
     #[serde(default)]
     pub memory: Option<Memory>,
-    /// Where descriptors run out.
+    /// Descriptors that are running out.
     #[serde(default)]
     pub descriptors: Vec<Descriptors>,
 }
@@ -20,33 +20,33 @@ pub struct Resources {
 /// A file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// What it holds of the server.
+    /// What the server stores on it.
     pub holds: Holds,
     /// Its size.
     pub total_bytes: u64,
-    /// What those who are not root may still write.
+    /// Bytes that a user other than root may still write.
     pub free_bytes: u64,
-    /// At this rate it is full in so many seconds; `None`: later than within an hour, or never.
+    /// Seconds until it is full at the current rate; `None`: more than an hour, or never.
     #[serde(default)]
     pub full_in_s: Option<u64>,
-    /// How it does.
+    /// Its state.
     pub state: DiskState,
-    /// Why it refuses what is written, in the system's words; empty: it does not.
+    /// The system's error if it rejects writes; empty: it accepts them.
     #[serde(default)]
     pub refused: String,
 }
 
-/// What a file system holds of a server.
+/// What a server stores on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Holds {
-    /// Its state directory, with its logs and its member of the store.
+    /// Its state directory, with its logs and its store member.
     State,
     /// PostgreSQL's data, whatever else it holds.
     Database,
 }
 
-/// How a file system does.
+/// The state of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskState {
@@ -56,29 +56,29 @@ pub enum DiskState {
     Low,
     /// Nothing more can be written.
     Full,
-    /// It has room, and refuses what is written all the same.
+    /// It has room but rejects writes.
     Failing,
 }
 
 /// Memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// What there is: the machine's, or what the server's cgroup allows where that is less.
+    /// Total: the machine's, or the limit of the server's cgroup if that is lower.
     pub total_bytes: u64,
-    /// What can be had without swapping.
+    /// Available without swapping.
     pub available_bytes: u64,
-    /// Whether that is little.
+    /// Whether that is low.
     pub low: bool,
 }
 
-/// Open descriptors beside their limit.
+/// Open descriptors and their limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptors {
-    /// The process, by the name that it has in the logs; `None`: the whole system.
+    /// The process, by its name in the logs; `None`: the whole system.
     pub process: Option<String>,
-    /// How many are open.
+    /// Open descriptors.
     pub open: u64,
-    /// How many may be.
+    /// Their limit.
     pub limit: u64,
 }
 

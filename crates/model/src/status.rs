@@ -1,4 +1,4 @@
-//! What `gaiola status` tells: the site as people and programs are shown it.
+//! The document of `gaiola status`: the site for people and programs.
 
 use crate::event::Event;
 use crate::id::{InstanceName, ServerName, SiteName, Tier};
@@ -7,7 +7,7 @@ use crate::resources::Resources;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The number of this document's form. It is raised when a field changes its meaning or goes; new ones may come at any time.
+/// Schema version. It is raised when a field changes its meaning or is removed; new fields may be added at any time.
 pub const SCHEMA: u32 = 1;
 
 /// The document of `gaiola status --json`.
@@ -17,45 +17,45 @@ pub struct Status {
     pub schema: u32,
     /// The site.
     pub site: SiteName,
-    /// Everything that is desired is there: every instance ready, every VIP owned exactly once, every standby streaming, and
-    /// every disk takes what is written.
+    /// The desired state is reached: every instance ready, every VIP owned exactly once, every standby streaming, and
+    /// every disk accepting writes.
     pub healthy: bool,
-    /// What is missing to be healthy, in words. Empty when it is.
+    /// What is missing, in words. Empty if healthy.
     pub missing: Vec<String>,
-    /// What is well now and will not be for long, such as a disk that is almost full, in words.
+    /// What is well now and soon will not be, such as a disk that is almost full, in words.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// Each tier that would not survive the loss of one server.
     pub may_fail: Vec<MayFail>,
     /// What the next step of a change waits for.
     pub waiting: Vec<String>,
-    /// Why the last roll-out stopped half way.
+    /// Why the last roll-out stopped halfway.
     pub failed: Option<String>,
-    /// The change that is in force, and the one that is wanted.
+    /// The desired change and the one in force.
     pub generation: Generation,
     /// Releases.
     pub release: ReleaseStatus,
-    /// Every server, in the order in which a request passes them.
+    /// Every server, in the order in which a request passes the tiers.
     pub servers: Vec<ServerStatus>,
     /// Every VIP.
     pub vips: Vec<VipStatus>,
     /// The database server that takes writes.
     pub primary: Option<ServerName>,
-    /// The servers on which the store stands.
+    /// The servers that carry the store.
     pub store: Vec<ServerName>,
-    /// Where clients are led.
+    /// The doors that receive clients.
     pub doors: Vec<SocketAddr>,
     /// The last events, the newest last.
     #[serde(default)]
     pub events: Vec<Event>,
 }
 
-/// How far the last change has come.
+/// Progress of the last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
-    /// What the operator wants.
+    /// The operator's generation.
     pub desired: u64,
-    /// What the conductor moves towards.
+    /// The generation that the conductor moves towards.
     pub placed: u64,
     /// The store's revision of the placement.
     pub revision: Revision,
@@ -64,11 +64,11 @@ pub struct Generation {
 /// Releases in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseStatus {
-    /// What everything shall run from.
+    /// The desired release.
     pub desired: ReleaseNumber,
     /// The newest one whose `release` command has succeeded.
     pub released: Option<ReleaseNumber>,
-    /// What instances run from, the newest first; several during a roll-out.
+    /// Releases of running instances, the newest first; several during a roll-out.
     pub running: Vec<ReleaseNumber>,
 }
 
@@ -81,9 +81,9 @@ pub struct ServerStatus {
     pub tier: Tier,
     /// Its address.
     pub address: Ipv4Addr,
-    /// How it does.
+    /// Its state.
     pub state: ServerState,
-    /// Why it is not serving, or not well, in words; empty when it is.
+    /// Why it is not serving, or not well, in words; empty if it is.
     pub reason: String,
     /// VIPs that it holds.
     pub vips: Vec<Ipv4Addr>,
@@ -91,33 +91,33 @@ pub struct ServerStatus {
     pub instances: Vec<InstanceStatus>,
     /// Its PostgreSQL.
     pub database: Option<ObservedDatabase>,
-    /// The store stands on it.
+    /// Whether it carries a store member.
     pub store_member: bool,
-    /// What it has left.
+    /// Its remaining resources.
     #[serde(default)]
     pub resources: Resources,
-    /// What its agent finds wrong with it.
+    /// Problems its agent found.
     pub troubles: Vec<String>,
 }
 
-/// How a server does.
+/// The state of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServerState {
-    /// It was never heard of yet.
+    /// It was never heard.
     Starting,
-    /// It does what its tier is there for.
+    /// It does its tier's job.
     Serving,
-    /// It serves, and does not answer the checks of those who send to it, or an instance on it does not: they do so for lack
-    /// of others.
+    /// It serves but does not answer its senders' checks, or an instance on it does not: they send to it for lack of
+    /// others.
     Busy,
-    /// It is there, and something of it does not serve.
+    /// It is up, but a part of it does not serve.
     Degraded,
-    /// It is on its way out of traffic.
+    /// It is being drained.
     Draining,
-    /// It is out of traffic by the operator's wish.
+    /// The operator drained it.
     Drained,
-    /// It is not heard of.
+    /// It is silent.
     Lost,
 }
 
@@ -128,19 +128,19 @@ pub struct InstanceStatus {
     pub name: InstanceName,
     /// Where it listens.
     pub address: SocketAddr,
-    /// What it runs from.
+    /// Its release.
     pub release: ReleaseNumber,
-    /// How it does; `None`: not known.
+    /// Its state; `None`: not known.
     pub state: Option<InstanceState>,
-    /// It is ready by its own word, and not by that of those who send to it, or was so a while ago: `reason` says which.
+    /// Its own agent finds it ready and its senders do not, or it was ready a while ago: `reason` says which.
     #[serde(default)]
     pub doubted: bool,
-    /// It serves, and does not answer the checks of those who send to it, for lack of others: `reason` says whose.
+    /// It serves but does not answer its senders' checks, and they use it for lack of others: `reason` says whose.
     #[serde(default)]
     pub busy: bool,
     /// How often it ended by itself.
     pub restarts: u32,
-    /// Why it does not serve, or not well, in words; empty when it does.
+    /// Why it does not serve, or not well, in words; empty if it does.
     pub reason: String,
 }
 
@@ -149,7 +149,7 @@ pub struct InstanceStatus {
 pub struct VipStatus {
     /// The address.
     pub address: Ipv4Addr,
-    /// The balancer that it goes back to.
+    /// Its home balancer.
     pub home: ServerName,
     /// The balancers that hold it; anything but one is a fault.
     pub owners: Vec<ServerName>,
@@ -177,7 +177,7 @@ impl DatabaseRole {
 }
 
 impl ServerState {
-    /// Whether all of it is used: serving, or busy.
+    /// Whether all of it is in use: serving, or busy.
     pub const fn serves(self) -> bool {
         matches!(self, Self::Serving | Self::Busy)
     }

@@ -1,9 +1,9 @@
-//! A point on the monotonic clock that is handed to every decision.
+//! The monotonic time passed to every decision.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A point in time: the span since an arbitrary start that only the clock's owner knows.
+/// A point in time: the span since an arbitrary start known only to the clock's owner.
 ///
 /// Points of different processes cannot be compared.
 ///
@@ -31,7 +31,7 @@ impl Time {
         self.0
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// How long after `earlier` this is; zero if it is not later.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

@@ -1,4 +1,4 @@
-//! The Virtual Router Redundancy Protocol's nouns (RFC 9568): who holds a virtual address, and how it tells.
+//! Types of the Virtual Router Redundancy Protocol (RFC 9568): who holds a virtual address, and how that is advertised.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-/// Names a virtual router on its network, 1 to 255: all routers that may hold the same VIP share it.
+/// Number of a virtual router on its network, 1 to 255: all routers that may hold the same VIP share it.
 ///
 /// ```
 /// use gaiola_model::vrrp::Vrid;
@@ -19,7 +19,7 @@ use std::time::Duration;
 pub struct Vrid(NonZeroU8);
 
 impl Vrid {
-    /// The virtual router of this number; 0 names none.
+    /// The virtual router with this number; `None` for 0.
     pub const fn new(number: u8) -> Option<Self> {
         match NonZeroU8::new(number) {
             Some(number) => Some(Self(number)),
@@ -39,7 +39,7 @@ impl fmt::Display for Vrid {
     }
 }
 
-/// How much a router should be preferred as the holder of a VIP: the highest that is ready holds it.
+/// A router's precedence as the holder of a VIP: the highest that is ready holds it.
 ///
 /// ```
 /// use gaiola_model::vrrp::Priority;
@@ -52,7 +52,7 @@ impl fmt::Display for Vrid {
 pub struct Priority(pub u8);
 
 impl Priority {
-    /// Said by a router that lets its VIP go: the others need not wait for its silence.
+    /// Sent by a router that releases its VIP: the others need not wait for its silence.
     pub const RELEASE: Self = Self(0);
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Priority {
     }
 }
 
-/// What the Active router tells all others, again and again: "I hold these addresses".
+/// The Active router's periodic message to all others: "I hold these addresses".
 ///
 /// ```
 /// use gaiola_model::vrrp::{Advertisement, Priority, Vrid};
@@ -78,7 +78,7 @@ impl fmt::Display for Priority {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advertisement {
-    /// The virtual router it speaks for.
+    /// The virtual router.
     pub vrid: Vrid,
     /// The sender's priority, or [`Priority::RELEASE`].
     pub priority: Priority,
@@ -89,14 +89,14 @@ pub struct Advertisement {
 }
 
 impl Advertisement {
-    /// Whether the sender lets the addresses go.
+    /// Whether the sender releases the addresses.
     pub fn releases(&self) -> bool {
         self.priority == Priority::RELEASE
     }
 }
 
-/// What every router of a sealed site that can serve says each interval beside the advertisements of the Active one:
-/// that it is there, and whom it hears. Plain VRRP has no such word; a Backup of it is silent.
+/// Sent each interval by every router of a sealed site that could serve, beside the Active router's advertisements: it
+/// is up, and hears these routers. Plain VRRP has no such message; its Backups are silent.
 ///
 /// ```
 /// use gaiola_model::vrrp::{Hello, Priority, Vrid};
@@ -113,15 +113,15 @@ impl Advertisement {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The virtual router it speaks for.
+    /// The virtual router.
     pub vrid: Vrid,
-    /// The sender's priority, or [`Priority::RELEASE`]: it leaves, and says no more.
+    /// The sender's priority, or [`Priority::RELEASE`]: it is leaving, and this is its last hello.
     pub priority: Priority,
-    /// How often the sender says it, 10 ms to 40.95 s in steps of 10 ms.
+    /// Hello interval of the sender, 10 ms to 40.95 s in steps of 10 ms.
     pub interval: Duration,
-    /// The sender is a Backup: it would take the addresses if they were let go.
+    /// The sender is a Backup: it would take the addresses if they were released.
     pub stands_by: bool,
-    /// The other routers that the sender hears, by own address, at most 255.
+    /// Addresses of the other routers that the sender hears, at most 255.
     pub hears: Vec<Ipv4Addr>,
 }
 
@@ -137,17 +137,17 @@ impl Hello {
     }
 }
 
-/// What a router says.
+/// A router's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// The Active router's word, and RFC 9568's only one.
+    /// Sent by the Active router, the only message of RFC 9568.
     Advertisement(Advertisement),
-    /// A word of our own.
+    /// Our own extension.
     Hello(Hello),
 }
 
 impl Message {
-    /// The virtual router it speaks for.
+    /// The virtual router it is for.
     pub const fn vrid(&self) -> Vrid {
         match self {
             Self::Advertisement(advert) => advert.vrid,
@@ -156,11 +156,11 @@ impl Message {
     }
 }
 
-/// Orders the sealed advertisements of one sender, so that a recorded one cannot be played again.
+/// Orders the sealed advertisements of one sender, so that a recorded one cannot be replayed.
 ///
-/// A sender begins with the time of day in microseconds since 1970, counts up by at least one an advertisement, and
-/// never says less than it has heard. So its stamps grow over restarts, and a sender whose clock went back catches
-/// up with what the others remember of it as soon as it hears one of them.
+/// A sender starts from the time of day in microseconds since 1970, adds at least one per advertisement, and never uses
+/// a stamp lower than one it has heard. So its stamps grow across restarts, and a sender whose clock went back catches
+/// up with what the others remember as soon as it hears one of them.
 ///
 /// ```
 /// use gaiola_model::vrrp::Stamp;
@@ -171,7 +171,7 @@ impl Message {
 pub struct Stamp(pub u64);
 
 impl Stamp {
-    /// The one after this; the last has none, and stays.
+    /// The next stamp; the highest has none, and stays.
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }

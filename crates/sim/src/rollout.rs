@@ -1,7 +1,7 @@
 //! The conductor among simulated agents, from one seed: servers lose power and come back, agents and proxies stall,
-//! instances never get healthy, leases vanish, and the operator changes his mind in the middle of everything.
+//! instances never get healthy, leases vanish, and the operator changes the desired state at any moment.
 //!
-//! After each step checkers ask whether anything was stopped that was still in use. Once the faults stop, the site must
+//! After each step checkers verify that nothing was stopped that was still in use. Once the faults stop, the site must
 //! settle within a bounded time.
 
 mod checks;
@@ -22,23 +22,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Between two moments of the simulation.
+/// Step of the simulation.
 const TICK: Duration = Duration::from_millis(250);
-/// A lease that is not renewed for so long is gone.
+/// Lifetime of a lease that is not renewed.
 const LEASE: Duration = Duration::from_secs(5);
-/// How long there are faults.
+/// Duration of the faults.
 const TROUBLED: Duration = Duration::from_secs(120);
-/// How long after the last fault the site may take to settle.
+/// Longest time to settle after the last fault.
 const BOUND: Duration = Duration::from_secs(600);
 
-/// A run that broke a rule: replay it with its seed.
+/// A run that broke a rule; its seed replays it.
 #[derive(Debug)]
 pub struct Broken {
-    /// What it began from.
+    /// Its seed.
     pub seed: u64,
-    /// Which rule, and how.
+    /// The rule and how it was broken.
     pub rule: String,
-    /// What happened before, line by line.
+    /// What happened before, one event a line.
     pub trace: Vec<String>,
 }
 
@@ -51,20 +51,20 @@ impl std::fmt::Display for Broken {
     }
 }
 
-/// How a run went that broke no rule.
+/// Result of a run that broke no rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Story {
-    /// Placements that were stored.
+    /// Number of stored placements.
     pub steps: u64,
     /// From the last fault until the site had settled.
     pub settled_after: Duration,
 }
 
-/// Plays the story of one seed to its end.
+/// Runs one seed to its end.
 ///
 /// # Errors
 ///
-/// The first rule that was broken.
+/// The first broken rule.
 pub fn run(seed: u64) -> Result<Story, Box<Broken>> {
     let mut world = World::new(seed);
     world.play().map_err(|rule| {
@@ -76,7 +76,7 @@ pub fn run(seed: u64) -> Result<Story, Box<Broken>> {
     })
 }
 
-/// What the store holds, and what it held.
+/// The store's current contents and its history.
 struct Store {
     revision: u64,
     at: Revision,
@@ -84,7 +84,7 @@ struct Store {
     history: BTreeMap<Revision, Rc<Placement>>,
 }
 
-/// To whom a proxy sends, by its configuration.
+/// The members each proxy sends to, by its configuration.
 type Targets = BTreeMap<(Revision, ServerName), Rc<BTreeSet<String>>>;
 
 struct World {
@@ -93,18 +93,18 @@ struct World {
     desired: Desired,
     store: Store,
     machines: BTreeMap<ServerName, Machine>,
-    /// The last boot of any server, and boots that are over and that the lab has not told the store yet.
+    /// The last boot of any server, and boots that are over and that the lab has not reported to the store yet.
     boots: BootNumber,
     ended_boots: Vec<(ServerName, BootNumber)>,
     store_members: BTreeSet<ServerName>,
-    /// Until when no lease is seen at all.
+    /// No lease is visible until this time.
     store_dark_until: Time,
-    /// What the conductor has seen; a new conductor begins anew.
+    /// The conductor's facts; a new conductor starts with none.
     facts: Facts,
     /// Releases whose instances never get healthy, and those whose command fails.
     sick: BTreeSet<ReleaseNumber>,
     unpreparable: BTreeSet<ReleaseNumber>,
-    /// Moments between two faults, and between two changes, on average: some stories are calmer than others.
+    /// Average number of steps between two faults, and between two changes: some runs are calmer than others.
     fault_every: u8,
     change_every: u8,
     checker: Checker,
@@ -173,7 +173,7 @@ impl World {
         ))
     }
 
-    /// A site that has settled stays as it is.
+    /// A settled site must not change.
     fn rest(&mut self, settled_after: Duration) -> Result<Story, String> {
         for _ in 0..80 {
             let before = self.steps;
@@ -198,7 +198,7 @@ impl World {
         Ok(())
     }
 
-    /// One look and one decision of the conductor.
+    /// One observation and decision of the conductor.
     fn conduct(&mut self) -> Result<(), String> {
         let observed = self.observed();
         self.facts.store_members = self.store_members.clone();
@@ -230,7 +230,7 @@ impl World {
         )
     }
 
-    /// What servers with a lease tell.
+    /// The reports of servers with a lease.
     fn observed(&self) -> BTreeMap<ServerName, Observed> {
         if self.now < self.store_dark_until {
             return BTreeMap::new();
@@ -263,7 +263,7 @@ impl World {
             .push(format!("{seconds:7.2} r{} {}", self.store.at, text.into()));
     }
 
-    /// To whom the proxy of `sender` sends under the configuration of this revision; worked out once.
+    /// The members that the proxy of `sender` sends to under the configuration of this revision; computed once.
     fn targets(&self, revision: Revision, sender: ServerName) -> Rc<BTreeSet<String>> {
         let mut known = self.known_targets.borrow_mut();
         let work_out = || {
@@ -335,7 +335,7 @@ fn targets(placement: &Placement, at: Revision, sender: ServerName) -> BTreeSet<
                 Mode::Http { routes, .. } => routes
                     .iter()
                     .any(|route| route.backend.as_deref() == Some(name)),
-                // To the primary everybody sends while it is one, drained or not: its role decides.
+                // Everybody sends to the primary while it is one, drained or not: its role decides.
                 Mode::Tcp { backend, .. } => backend == name && name != "primary",
             })
     };
@@ -356,7 +356,7 @@ mod tests {
     fn nothing_in_use_is_stopped_and_every_site_settles() {
         let seeds = crate::world::seeds("rollout", 200);
         let broken: Vec<Box<Broken>> = seeds.iter().filter_map(|seed| run(*seed).err()).collect();
-        // One story is told in full; of several each seed and rule.
+        // A single failing seed is printed in full; of several, each seed and rule.
         let words: Vec<String> = match (seeds.len(), broken.as_slice()) {
             (1, [broken]) => vec![broken.to_string()],
             (_, several) => several

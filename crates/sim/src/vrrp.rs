@@ -1,10 +1,10 @@
-//! Balancers and VIPs under faults: the real `core::vrrp` and `wire::vrrp` over a network that loses, delays, doubles
-//! and swaps packets and is cut one way, on servers that crash, restart, freeze and have clocks that drift.
+//! Balancers and VIPs under faults: the real `core::vrrp` and `wire::vrrp` over a network that loses, delays, duplicates
+//! and reorders packets and is cut in one direction, on servers that crash, restart, freeze and have drifting clocks.
 //!
-//! Beside each keeper an agent hands VIPs back to their homes, as `agent::balancer` does it.
+//! Beside each keeper an agent hands VIPs back to their homes, like `agent::balancer`.
 //!
-//! After each event the `checks` look at what must always hold. Then the faults stop, and the VIPs must come to rest:
-//! each held once, the neighbours knowing by whom.
+//! After each event the `checks` verify the invariants. Then the faults stop, and the VIPs must come to rest: each held
+//! once, and the neighbours know by whom.
 
 mod checks;
 mod node;
@@ -19,37 +19,37 @@ use node::{HandOver, Node};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// What a run is like; the rest is chance.
+/// Parameters of a run; everything else is random.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How many balancers.
+    /// Number of balancers.
     pub nodes: usize,
-    /// How many VIPs, each at home on another balancer as far as they go round.
+    /// Number of VIPs, each at home on another balancer, wrapping around.
     pub vips: usize,
-    /// Whether a home that is ready pushes others aside.
+    /// Whether a home that is ready preempts others.
     pub preempt: bool,
     /// Whether advertisements are sealed.
     pub sealed: bool,
     /// The longest time between two faults.
     pub calm: Duration,
-    /// How long faults happen.
+    /// Duration of the faults.
     pub faults: Duration,
-    /// How long nothing happens afterwards.
+    /// Duration of the rest without faults afterwards.
     pub rest: Duration,
 }
 
-/// What came of a run that broke no rule.
+/// Result of a run that broke no rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// How long after the last fault every VIP was held exactly once, for good.
+    /// How long after the last fault every VIP was held exactly once, and remained so.
     pub owned_after: Duration,
-    /// How long after the last fault the neighbours knew all owners, for good.
+    /// How long after the last fault the neighbours knew all owners, and still did at the end.
     pub known_after: Duration,
-    /// How many take-overs there were.
+    /// Number of take-overs.
     pub takeovers: u64,
 }
 
-/// Plays a plan with this seed; `Err`: a rule was broken, and which one, when and where.
+/// Runs a plan with this seed; `Err`: which rule was broken, when and where.
 pub fn run(plan: &Plan, seed: u64) -> Result<Outcome, String> {
     let mut sim = Sim::new(plan, seed);
     sim.run().map_err(|broken| {
@@ -59,14 +59,14 @@ pub fn run(plan: &Plan, seed: u64) -> Result<Outcome, String> {
     Ok(sim.checks.outcome())
 }
 
-/// The home's priority and how much lower each next one is: apart by more than the network's delays.
+/// The home's priority, and how much lower each successor's is: further apart than the network's delays.
 const HOME_PRIORITY: u8 = 250;
 const PRIORITY_STEP: u8 = 10;
 
-/// What happens.
+/// An event of the simulation.
 #[derive(Clone, Debug)]
 enum Event {
-    /// A node's routers may be due, unless its timer was set anew since.
+    /// A node's routers may be due, unless its timer was reset since.
     Due { node: usize, timer: u64 },
     /// An advertisement arrives.
     Packet {
@@ -78,15 +78,15 @@ enum Event {
     Announced { node: usize, vip: usize },
     /// The kernel may drop an address.
     Expire(usize),
-    /// The process is started.
+    /// The process starts.
     Start(usize),
-    /// A frozen process goes on.
+    /// A frozen process continues.
     Thaw(usize),
     /// The data plane becomes ready.
     Ready(usize),
-    /// An agent looks at its keeper.
+    /// An agent polls its keeper.
     Agent(usize),
-    /// It goes on with handing a VIP over.
+    /// It continues handing a VIP over.
     HandOver { node: usize, vip: usize },
     /// A cut link passes packets again.
     Heal { from: usize, to: usize },
@@ -97,7 +97,7 @@ enum Event {
 }
 
 impl Event {
-    /// Whether a fault begins or ends, after which a short while is needed.
+    /// Whether a fault begins or ends, after which the routers need a short while.
     fn changes_the_world(&self) -> bool {
         matches!(
             self,
@@ -111,14 +111,14 @@ impl Event {
     }
 }
 
-/// Which ways are cut.
+/// Which directions are cut.
 struct Ways<'a> {
     cut: &'a [Vec<bool>],
     deaf: &'a [bool],
 }
 
 impl Ways<'_> {
-    /// Whether packets pass both ways; the last number is the neighbours'.
+    /// Whether packets pass in both directions; the last index is the neighbours'.
     fn are_open(&self, one: usize, other: usize) -> bool {
         let passes = |from: usize, to: usize| {
             let sends = self.cut.get(from).is_none_or(|ways| !ways[to]);
@@ -132,12 +132,12 @@ struct Sim {
     plan: Plan,
     world: World<Event>,
     nodes: Vec<Node>,
-    /// `cut[from][to]`; the last column is the way to the neighbours.
+    /// `cut[from][to]`; the last column is the direction to the neighbours.
     cut: Vec<Vec<bool>>,
-    /// Nothing reaches these servers, clients' connections neither.
+    /// Nothing reaches these servers, including clients' connections.
     deaf: Vec<bool>,
     faulty: bool,
-    /// The network's present share of lost packets, in thousandths.
+    /// Current packet loss of the network, in thousandths.
     loss: u32,
     key: Option<Key>,
     checks: Checks,
@@ -247,7 +247,7 @@ impl Sim {
         self.attend(n)
     }
 
-    /// One turn of a keeper: what arrived, then the data plane, then deadlines, as `agent::keeper::vip` does it.
+    /// One turn of a keeper: packets that arrived, then the data plane, then deadlines, like `agent::keeper::vip`.
     fn attend(&mut self, n: usize) -> Result<(), String> {
         if !self.nodes[n].runs() {
             return Ok(());
@@ -264,7 +264,7 @@ impl Sim {
             }
         }
         if let Some(due) = self.nodes[n].next_due() {
-            // A machine under load is a little late.
+            // A loaded machine is a little late.
             let late = self.world.span(us(20)..us(2000));
             self.nodes[n].timer += 1;
             let timer = self.nodes[n].timer;
@@ -273,7 +273,7 @@ impl Sim {
         Ok(())
     }
 
-    /// The agent starts to hand over what may go home.
+    /// The agent starts to hand over VIPs that may go home.
     fn look_after(&mut self, n: usize) -> Result<(), String> {
         let again = self.world.span(ms(200)..ms(300));
         self.world.after(again, Event::Agent(n));
@@ -347,7 +347,7 @@ impl Sim {
         self.tell(n, vip, input)
     }
 
-    /// Gives a router an input and carries out what it decides.
+    /// Passes an input to a router and carries out its outputs.
     fn tell(&mut self, n: usize, vip: usize, input: Input) -> Result<(), String> {
         let now = self.world.now();
         let mut out = Vec::new();
@@ -410,7 +410,7 @@ impl Sim {
         self.send(n, self.plan.nodes, Event::Announced { node: n, vip });
     }
 
-    /// Sends a packet over a network that may lose, delay or double it.
+    /// Sends a packet over a network that may lose, delay or duplicate it.
     fn send(&mut self, from: usize, to: usize, packet: Event) {
         let is_deaf = self.deaf.get(to).is_some_and(|deaf| *deaf);
         if is_deaf || self.cut[from][to] || self.world.chance(self.loss) {
@@ -445,7 +445,7 @@ impl Sim {
                 self.world.after(for_a_while, Event::Start(n));
             }
             1 => {
-                // Restarted at once, as pid 1 does it.
+                // Restarted at once, as pid 1 does.
                 self.nodes[n].crash();
                 let soon = self.world.span(ms(5)..ms(300));
                 self.world.after(soon, Event::Start(n));
@@ -486,7 +486,7 @@ impl Sim {
         Ok(())
     }
 
-    /// What a node sends reaches nobody.
+    /// Nothing that a node sends arrives.
     fn mute(&mut self, n: usize, span: Duration) {
         for to in (0..=self.plan.nodes).filter(|&to| to != n) {
             self.cut[n][to] = true;
@@ -494,7 +494,7 @@ impl Sim {
         }
     }
 
-    /// Cuts a node off from everyone, both ways.
+    /// Cuts a node off from everyone, in both directions.
     fn isolate(&mut self, n: usize, span: Duration) {
         for to in (0..=self.plan.nodes).filter(|&to| to != n) {
             self.cut[n][to] = true;

@@ -1,4 +1,4 @@
-//! A virtual clock with a queue of what will happen, and the chance that everything hangs on.
+//! A virtual clock with an event queue, and the run's random source.
 
 use gaiola_model::Time;
 use std::cmp::Reverse;
@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Time, the events to come, and chance. What an event means, only its owner knows.
+/// Time, the pending events, and chance. Only the owner knows what an event means.
 ///
 /// ```
 /// use gaiola_sim::world::World;
@@ -36,7 +36,7 @@ struct Entry<E> {
 }
 
 impl<E> World<E> {
-    /// A world at time zero, decided by `seed`.
+    /// A world at time zero, determined by `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
             now: Time::ZERO,
@@ -46,7 +46,7 @@ impl<E> World<E> {
         }
     }
 
-    /// The time of the event that was taken last.
+    /// The time of the event taken last.
     pub fn now(&self) -> Time {
         self.now
     }
@@ -66,7 +66,7 @@ impl<E> World<E> {
         self.at(self.now + span, event);
     }
 
-    /// Takes the next event, and goes to its time. `None`: nothing will happen any more.
+    /// Takes the next event, and advances to its time. `None`: no events are left.
     #[expect(
         clippy::should_implement_trait,
         reason = "handling an event queues others"
@@ -77,7 +77,7 @@ impl<E> World<E> {
         Some(entry.event)
     }
 
-    /// Takes the next event that happens until `end`; when there is none, goes to `end`.
+    /// Takes the next event before or at `end`; if there is none, advances to `end`.
     pub fn next_until(&mut self, end: Time) -> Option<E> {
         match self.queue.peek() {
             Some(Reverse(entry)) if entry.at <= end => self.next(),
@@ -88,12 +88,12 @@ impl<E> World<E> {
         }
     }
 
-    /// `true` in so many of a thousand cases.
+    /// `true` with this probability, in thousandths.
     pub fn chance(&mut self, per_mille: u32) -> bool {
         self.rng.u32(0..1000) < per_mille
     }
 
-    /// A span from a range, down to the microsecond; the range's start where it is empty.
+    /// A random span from a range, in whole microseconds; the range's start if it is empty.
     pub fn span(&mut self, range: Range<Duration>) -> Duration {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         let (from, to) = (micros(range.start), micros(range.end));
@@ -121,7 +121,7 @@ impl<E> PartialEq for Entry<E> {
 
 impl<E> Eq for Entry<E> {}
 
-/// A server's own clock: it began at another time than the world, and runs a little too fast or too slow.
+/// A server's own clock: it started at another time than the world, and runs a little too fast or too slow.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     began: Time,
@@ -135,7 +135,7 @@ impl Clock {
         Self { began, drift_ppm }
     }
 
-    /// What it shows at the world's time `at`.
+    /// Its time at the world's time `at`.
     pub fn shows(&self, at: Time) -> Time {
         Time::from_start(scale(
             at - self.began,
@@ -144,7 +144,7 @@ impl Clock {
         ))
     }
 
-    /// The first world's time at which it shows `shown`, or a nanosecond after it.
+    /// The first world time at which it shows `shown`, or a nanosecond after it.
     pub fn when(&self, shown: Time) -> Time {
         let span = scale(
             shown.since_start(),
@@ -163,12 +163,12 @@ fn scale(span: Duration, times: i128, over: i128) -> Duration {
     Duration::from_nanos(scaled)
 }
 
-/// The seeds of a test: the one that `SEED` names, or those kept in `seeds/NAME.txt` and then those of `SEEDS` (`5000`:
-/// 0 up to that; `1000..2000`: these), or 0 up to `fresh` without it.
+/// The seeds of a test: the one in `SEED`, or those in `seeds/NAME.txt` followed by those of `SEEDS` (`5000`: 0 up to
+/// that; `1000..2000`: these), or by 0 up to `fresh` without it.
 ///
 /// # Panics
 ///
-/// Where `SEED`, `SEEDS` or the file cannot be read.
+/// If `SEED`, `SEEDS` or the file cannot be read.
 pub fn seeds(name: &str, fresh: u64) -> Vec<u64> {
     let number = |text: &str| -> u64 { text.trim().parse().expect("a seed is a number") };
     if let Ok(seed) = std::env::var("SEED") {

@@ -7,12 +7,12 @@ use std::net::Ipv4Addr;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// Everyone on the network.
+    /// The broadcast address.
     pub const BROADCAST: Self = Self([0xff; 6]);
     const UNKNOWN: Self = Self([0; 6]);
 }
 
-/// What an ARP message does.
+/// The kind of an ARP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// "Who has `target_ip`?"
@@ -24,7 +24,7 @@ pub enum Operation {
 /// One ARP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arp {
-    /// What it does.
+    /// Its kind.
     pub operation: Operation,
     /// Ethernet address of the sender.
     pub sender: Mac,
@@ -39,15 +39,15 @@ pub struct Arp {
 /// Length of an Ethernet frame with an ARP message, without padding.
 pub const FRAME: usize = 42;
 
-/// ARP's number among what Ethernet carries.
+/// ARP's EtherType.
 pub const ETHERTYPE: u16 = 0x0806;
 
-/// Ethernet, IPv4, and the lengths of their addresses.
+/// Hardware and protocol type (Ethernet, IPv4), and the lengths of their addresses.
 const KIND: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
 
 impl Arp {
-    /// The two announcements that `vip` is at `mac` now: as a request and as a reply, since some neighbours heed the
-    /// one and some the other.
+    /// Two announcements that `vip` is at `mac`: a request and a reply, since some neighbours honour only one kind and
+    /// some only the other.
     ///
     /// ```
     /// use gaiola_wire::arp::{Arp, Mac};
@@ -72,12 +72,12 @@ impl Arp {
         [request, reply]
     }
 
-    /// Whether it tells where `sender_ip` is without having been asked.
+    /// Whether it announces where `sender_ip` is without having been asked.
     pub fn announces(&self) -> bool {
         self.sender_ip == self.target_ip
     }
 
-    /// The Ethernet frame that carries it to everyone.
+    /// The Ethernet frame that broadcasts it.
     pub fn encode(&self) -> [u8; FRAME] {
         let mut frame = [0; FRAME];
         frame[..6].copy_from_slice(&Mac::BROADCAST.0);
@@ -95,7 +95,7 @@ impl Arp {
         frame
     }
 
-    /// Reads an Ethernet frame; `None` where it carries no ARP message about IPv4. Padding behind it is ignored.
+    /// Decodes an Ethernet frame; `None` if it carries no ARP message for IPv4. Padding after the message is ignored.
     pub fn decode(frame: &[u8]) -> Option<Self> {
         let frame: &[u8; FRAME] = frame.first_chunk()?;
         if frame[12..14] != ETHERTYPE.to_be_bytes() || frame[14..20] != KIND {

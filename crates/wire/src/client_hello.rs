@@ -1,17 +1,17 @@
-//! The beginning of a TLS connection: which server the client asks for (RFC 8446, section 4.1.2; RFC 6066, section 3).
+//! The beginning of a TLS connection: the requested server name (RFC 8446, section 4.1.2; RFC 6066, section 3).
 //!
-//! Only as much is understood as it takes to find the name. What follows it is the server's to judge.
+//! Parses only as much as it takes to find the name. The server validates the rest.
 
-/// What the beginning of a connection was.
+/// Result of parsing the beginning of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The ClientHello has not ended: read more and decode again from the first byte.
+    /// The ClientHello is incomplete: read more and decode again from the first byte.
     Partial,
-    /// The name that is asked for, in lower case; `None`: none is.
+    /// The requested name, in lower case; `None`: there is none.
     Done(Option<String>),
 }
 
-/// Bytes that no TLS client begins with.
+/// Bytes that are no TLS ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadHello {
@@ -24,12 +24,12 @@ pub enum BadHello {
     /// Lengths that contradict each other.
     #[error("the TLS ClientHello is malformed")]
     Malformed,
-    /// A name that no host has.
+    /// A name that no host can have.
     #[error("the TLS ClientHello asks for a name that no host has")]
     Name,
 }
 
-/// Longest ClientHello that is understood, with its records' heads.
+/// Longest accepted ClientHello, including record headers.
 pub const LIMIT: usize = 16 * 1024;
 
 const HANDSHAKE: u8 = 22;
@@ -37,13 +37,13 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 
-/// Longest text of a record.
+/// Longest fragment of a record.
 const RECORD_LIMIT: usize = 16 * 1024;
 
 /// Longest host name.
 const NAME_LIMIT: usize = 253;
 
-/// Reads the name that a client asks for. The result depends on the bytes alone, not on how they arrived.
+/// Reads the server name that a client requests. The result depends on the bytes alone, not on how they arrived.
 ///
 /// ```
 /// use gaiola_wire::client_hello::{BadHello, Progress, server_name};
@@ -73,10 +73,10 @@ pub fn server_name(bytes: &[u8]) -> Result<Progress, BadHello> {
     }
 }
 
-/// The text of a record, and what follows it.
+/// The fragment of a record, and the bytes after it.
 type Record<'a> = (&'a [u8], &'a [u8]);
 
-/// The record that the bytes begin with; `None` while it has not ended.
+/// The record at the start of the bytes; `None` while it is incomplete.
 fn record(bytes: &[u8]) -> Result<Option<Record<'_>>, BadHello> {
     match bytes {
         [kind, ..] if *kind != HANDSHAKE => return Err(BadHello::Protocol),
@@ -93,7 +93,7 @@ fn record(bytes: &[u8]) -> Result<Option<Record<'_>>, BadHello> {
     }
 }
 
-/// The contents of the message, once it is whole.
+/// The contents of the message, once it is complete.
 fn whole(message: &[u8]) -> Result<Option<&[u8]>, BadHello> {
     if message.first().is_some_and(|&kind| kind != CLIENT_HELLO) {
         return Err(BadHello::Protocol);
@@ -118,7 +118,7 @@ fn name_of(hello: &[u8]) -> Result<Option<String>, BadHello> {
     }
 }
 
-/// The extension that carries names: `None` in `Some` when there is none, `None` when the hello is malformed.
+/// The server name extension: `Some(None)` if there is none, `None` if the hello is malformed.
 fn extension(mut hello: Fields<'_>) -> Option<Option<Fields<'_>>> {
     hello.take(2 + 32)?; // version and random
     hello.short()?; // session id
@@ -138,7 +138,7 @@ fn extension(mut hello: Fields<'_>) -> Option<Option<Fields<'_>>> {
     Some(None)
 }
 
-/// The first host name of the list; `None` in `Some` when there is none, `None` when the list is malformed.
+/// The first host name of the list; `Some(None)` if there is none, `None` if the list is malformed.
 fn host(mut contents: Fields<'_>) -> Option<Option<&[u8]>> {
     let mut list = contents.long()?;
     while !list.0.is_empty() {
@@ -161,7 +161,7 @@ fn check(name: &[u8]) -> Result<String, BadHello> {
     name.map_err(|_| BadHello::Name)
 }
 
-/// Bytes that are taken from the front. `None`: there are not so many.
+/// Reads bytes from the front. `None`: there are not enough.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -176,13 +176,13 @@ impl<'a> Fields<'a> {
         Some(u16::from_be_bytes(bytes))
     }
 
-    /// A field with its length in one byte before it.
+    /// A field with a length prefix of one byte.
     fn short(&mut self) -> Option<Self> {
         let len = self.take(1)?[0];
         self.take(len.into()).map(Self)
     }
 
-    /// A field with its length in two bytes before it.
+    /// A field with a length prefix of two bytes.
     fn long(&mut self) -> Option<Self> {
         let len = self.number()?;
         self.take(len.into()).map(Self)
@@ -199,7 +199,7 @@ mod tests {
         [&len[..], contents].concat()
     }
 
-    /// A ClientHello without a name, or with one behind another extension.
+    /// A ClientHello without a name, or with one after another extension.
     fn hello(name: Option<&[u8]>) -> Vec<u8> {
         let mut extensions = [&[0, 43][..], &long(b"\x02\x03\x04")].concat();
         if let Some(name) = name {
@@ -212,7 +212,7 @@ mod tests {
         [&[CLIENT_HELLO], &len[1..], &body].concat()
     }
 
-    /// The message in records of so many bytes.
+    /// The message in records of `size` bytes.
     fn records(message: &[u8], size: usize) -> Vec<u8> {
         let record = |part: &[u8]| [&[HANDSHAKE, 3, 1][..], &long(part)].concat();
         message.chunks(size).flat_map(record).collect()
@@ -248,7 +248,7 @@ mod tests {
         ] {
             assert_eq!(server_name(bytes), Err(error), "{bytes:?}");
         }
-        // A record for each byte is longer than what is carried.
+        // One record per byte is more overhead than payload.
         let endless = records(&[1, 0, 0x3f, 0xff].repeat(4000), 1);
         assert_eq!(server_name(&endless[..LIMIT]), Err(BadHello::Long));
     }

@@ -1,6 +1,6 @@
-//! The file `gaiola.toml`: its text to a [`Config`], or every mistake in it with line and column.
+//! The file `gaiola.toml`: decodes its text to a [`Config`], or reports every mistake with line and column.
 //!
-//! `tiers` knows the keys and gives each its meaning.
+//! `tiers` defines the keys and their meaning.
 
 mod tiers;
 mod value;
@@ -10,7 +10,7 @@ pub use crate::file::{ConfigErrors, Mistake};
 use crate::file;
 use gaiola_model::Config;
 
-/// Reads the text of a `gaiola.toml` that names its site.
+/// Decodes a `gaiola.toml` that names its site.
 ///
 /// ```
 /// let config = gaiola_wire::config::load("site = 'guestbook'\n[app]\nrun = 'bin/guestbook'").unwrap();
@@ -20,7 +20,7 @@ pub fn load(text: &str) -> Result<Config, ConfigErrors> {
     load_in(text, None)
 }
 
-/// As [`load`], but a file without `site` takes the name of the directory it stands in, where that can be one.
+/// As [`load`], but a file without `site` takes the name of its directory, if that is a valid site name.
 pub fn load_in(text: &str, directory: Option<&str>) -> Result<Config, ConfigErrors> {
     file::read(text, &tiers::WORDS, |root, mistakes| {
         tiers::config(root, directory, mistakes)

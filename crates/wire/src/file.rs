@@ -1,7 +1,7 @@
-//! Files in TOML: read key by key, with every mistake told at once and where it stands.
+//! TOML files, read key by key, reporting all mistakes at once with their positions.
 //!
-//! The parsed table still holds where each value stands (`section`). A wrong value is reported and its default taken, so
-//! that one run finds all mistakes; a value comes out only when there was none.
+//! The parsed table keeps the position of each value (`section`). A wrong value is reported and replaced by its default, so
+//! that one run finds all mistakes; a result is returned only if there were none.
 
 mod mistake;
 mod section;
@@ -16,10 +16,10 @@ pub(crate) use words::{Elsewhere, Keys, Words};
 
 use toml::de::DeTable;
 
-/// A longer text is refused unread.
+/// A longer text is rejected unread.
 const LONGEST_FILE: usize = 1 << 20;
 
-/// Reads a text in these words; `meaning` gives the whole file its meaning.
+/// Reads a text with this vocabulary; `meaning` interprets the whole file.
 pub(crate) fn read<T>(
     text: &str,
     words: &'static Words,

@@ -1,8 +1,8 @@
-//! HTTP/1.1 on the wire (RFC 9112): bytes to heads, and where a chunked body ends.
+//! HTTP/1.1 on the wire (RFC 9112): parses heads, and finds the end of a chunked body.
 //!
-//! Everything on which two parsers might disagree is refused, because what one hop takes for a body another may take
-//! for a request: both lengths or several, a transfer coding other than one final `chunked`, folded lines, white space
-//! before a colon, line ends other than CRLF, control bytes, a `Host` that is missing, doubled or malformed.
+//! Everything on which two parsers might disagree is rejected, because what one hop takes for a body another may take for a
+//! request: both lengths or several, a transfer coding other than one final `chunked`, folded lines, white space before a
+//! colon, line ends other than CRLF, control bytes, a `Host` that is missing, duplicated or malformed.
 //!
 //! ```
 //! use gaiola_model::http::{Framing, Method, RequestHead};
@@ -29,13 +29,13 @@ pub use error::{BadField, BadRequest, BadResponse};
 pub use request::parse_request;
 pub use response::parse_response;
 
-/// Most bytes of a body or a chunk. A reader with signed numbers would take a larger length for another one.
+/// Most bytes of a body or a chunk. A peer with signed numbers would misread a larger length.
 const MOST_LENGTH: u64 = u64::MAX / 2;
 
-/// How large a head may be.
+/// Size limits of a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of a head, the blank line at its end included.
+    /// Most bytes of a head, including the blank line at its end.
     pub head: usize,
     /// Most bytes of a request's target.
     pub target: usize,
@@ -54,11 +54,12 @@ impl Default for Limits {
     }
 }
 
-/// How far parsing came. An error that more bytes could not mend is told as soon as it is seen.
+/// Parser progress. An error that more bytes could not fix is reported as soon as it is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The head has not ended: read more and parse again from its first byte. Until then the head tells nothing.
+    /// The head is incomplete: read more and parse again from its first byte. Until then the head's contents are
+    /// undefined.
     Partial,
-    /// The head is whole.
+    /// The head is complete.
     Done,
 }

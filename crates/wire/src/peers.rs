@@ -1,13 +1,13 @@
-//! What balancers tell each other of their limits: datagrams with counts, sealed with the secret that they share.
+//! The counts that balancers exchange for their limits: datagrams sealed with a shared secret.
 //!
 //! Big-endian: a magic number of 8 bytes, the stamp, the limit, then up to [`MOST`] counts of 20 bytes each (key, window,
-//! how many more), and the first 16 bytes of HMAC-SHA256 over all that. A stamp only grows, so that no datagram counts twice.
+//! increase), and the first 16 bytes of HMAC-SHA256 over all that. Stamps only grow, so no datagram counts twice.
 
 use gaiola_model::proxy::Count;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Most counts of one datagram, which fits into every network's packet then.
+/// Most counts in one datagram, so that it fits in one packet on every network.
 pub const MOST: usize = 58;
 
 const MAGIC: [u8; 8] = *b"gaiola\x00\x01";
@@ -18,22 +18,22 @@ const SEAL: usize = 16;
 /// One datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// Greater than in every datagram before: nanoseconds since the Unix epoch.
+    /// Greater than in every earlier datagram: nanoseconds since the Unix epoch.
     pub stamp: u64,
-    /// Which limit the counts are of.
+    /// The limit that was counted.
     pub limit: u64,
     /// The counts.
     pub counts: Vec<Count>,
 }
 
-/// Why a datagram is passed over.
+/// Why a datagram is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejected {
-    /// It is none of ours.
+    /// It is not of this format.
     #[error("it is no datagram of a balancer")]
     Form,
-    /// Whoever sent it does not have the secret.
+    /// Its sender does not have the secret.
     #[error("it is sealed with another secret")]
     Seal,
 }
@@ -54,10 +54,10 @@ pub fn encode(secret: &[u8], told: &Told) -> Vec<u8> {
     out
 }
 
-/// Reads a datagram that is sealed with this secret.
+/// Decodes a datagram sealed with this secret.
 ///
 /// # Errors
-/// Why it is passed over.
+/// Why it is rejected.
 pub fn decode(secret: &[u8], bytes: &[u8]) -> Result<Told, Rejected> {
     let (text, seal) = bytes.split_last_chunk::<SEAL>().ok_or(Rejected::Form)?;
     let (magic, rest) = text.split_first_chunk::<8>().ok_or(Rejected::Form)?;

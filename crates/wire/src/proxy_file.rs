@@ -1,7 +1,7 @@
-//! The file of `gaiola proxy -f FILE`: its text to a [`ProxyFile`], or every mistake in it with line and column.
+//! The file of `gaiola proxy -f FILE`: decodes its text to a [`ProxyFile`], or reports every mistake with line and column.
 //!
-//! Sections have HAProxy's meanings: a frontend listens and chooses, a backend holds servers. Names that lead nowhere
-//! are found once everything has been read.
+//! Sections have HAProxy's meanings: a frontend listens and chooses, a backend holds servers. Dangling names are found once
+//! everything has been read.
 
 mod backend;
 mod balance;
@@ -35,7 +35,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Every key there is. In a section that is not here, keys are names of the user's own.
+/// Every known key. In a section that is not listed here, the user chooses the keys.
 pub(crate) const KEYS: Keys = &[
     (
         "",
@@ -218,7 +218,7 @@ pub(crate) const KEYS: Keys = &[
     ),
 ];
 
-/// Every word there is, and those that HAProxy has for them.
+/// Every known key, and HAProxy's words for them.
 static WORDS: Words = Words {
     keys: KEYS,
     foreign: haproxy::WORDS,
@@ -228,48 +228,48 @@ static WORDS: Words = Words {
 
 const CA_HINT: &str = "name a PEM file of the CAs' certificates";
 
-/// What a reader needs to know of the world.
+/// What a reader needs from its environment.
 pub struct Surroundings<'a> {
-    /// Relative paths begin here: the file's own directory.
+    /// Base of relative paths: the file's own directory.
     pub directory: &'a Path,
-    /// What the process is called where the file has no `name`.
+    /// The process's name if the file has no `name`.
     pub host: &'a str,
-    /// Finds the address of `HOST:PORT`, or says why there is none.
+    /// Resolves `HOST:PORT`, or returns why it cannot.
     pub resolve: &'a dyn Fn(&str) -> Result<SocketAddr, String>,
-    /// Tells every mistake in a part whose meaning is known to those alone who use it.
+    /// Reports every mistake in a part that only its user can validate.
     pub check: &'a dyn Fn(Part<'_>) -> Vec<String>,
 }
 
-/// A part of a file that is asked about by itself, so that its mistakes have its line.
+/// A part of a file that is validated on its own, so that its mistakes get its line.
 pub enum Part<'a> {
     /// A route with one condition or one rule.
     Route(&'a Route),
-    /// A route, and those before it in their order: whether any request comes to it.
+    /// A route, and those before it in order: is it reachable?
     Behind(&'a [Route], &'a Route),
-    /// A name that TLS clients ask for, and the routes before it: whether any client comes to it.
+    /// A TLS server name, and the routes before it: is it reachable?
     NameBehind(&'a [SniRoute], &'a str),
-    /// Everything, and the address of a server: whether what is sent there comes back.
+    /// The configuration, and the address of a server: do requests sent there come back?
     Server(&'a ProxyConfig, &'a Address),
-    /// A page for a status.
+    /// An error page for a status.
     Page(u16, &'a Path),
     /// A file of certificates that a bind serves, or a folder of them.
     Certificates(&'a Path),
-    /// A file of the CAs that clients' certificates must come from.
+    /// A file of the CAs that must have issued clients' certificates.
     ClientCas(&'a Path),
-    /// A file of the CAs that servers' certificates must come from; `None`: the system's.
+    /// A file of the CAs that must have issued servers' certificates; `None`: the system's.
     ServerCas(Option<&'a Path>),
     /// Our own certificate.
     Identity {
-        /// The file of it and its chain.
+        /// The file with it and its chain.
         certificate: &'a Path,
-        /// The file of its key.
+        /// The file with its key.
         key: &'a Path,
     },
-    /// Everything, once nothing is wrong by itself.
+    /// The whole configuration, once each part is valid by itself.
     Whole(&'a ProxyConfig),
 }
 
-/// Reads the text of a file.
+/// Decodes the text of a file.
 ///
 /// ```
 /// use gaiola_wire::proxy_file::{Surroundings, load};
@@ -285,7 +285,7 @@ pub enum Part<'a> {
 /// ```
 ///
 /// # Errors
-/// Every mistake of the text.
+/// Every mistake in the text.
 pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigErrors> {
     file::read(text, &WORDS, |root, mistakes| {
         let mut reader = Reader {
@@ -301,22 +301,22 @@ pub fn load(text: &str, around: &Surroundings<'_>) -> Result<ProxyFile, ConfigEr
     })
 }
 
-/// What one file is read with.
+/// The state of reading one file.
 struct Reader<'a, 'm, 't> {
     around: &'a Surroundings<'a>,
     mistakes: &'m mut Mistakes<'t>,
-    /// What is listened on so far.
+    /// The listening addresses so far.
     bound: BTreeSet<Address>,
-    /// Where servers are, and where that stands.
+    /// The servers' addresses and their positions.
     servers: Vec<At<Address>>,
-    /// What rules may name.
+    /// User lists that rules may refer to.
     users: Vec<(String, BasicAuth)>,
     limits: Vec<Limit>,
-    /// What backends ask for that only HTTP has.
+    /// Settings of backends that only HTTP has.
     only_http: Vec<tcp::OnlyHttp>,
 }
 
-/// A name that must be that of a backend.
+/// A name that must be a backend's.
 type Reference = At<String>;
 
 impl Reader<'_, '_, '_> {
@@ -379,10 +379,10 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    /// The waits of every frontend and backend that says nothing else.
+    /// The default timeouts of all frontends and backends.
     fn defaults(&mut self, root: &Section<'_>) -> (ClientTimeouts, ServerTimeouts) {
         let client = ClientTimeouts::default();
-        // Servers may be far away: a lost SYN is sent again after a second, and again after two more.
+        // Servers may be far away: a lost SYN is resent after a second, and again after two more.
         let server = ServerTimeouts {
             connect: Duration::from_secs(5),
             user: Duration::from_secs(10),
@@ -432,7 +432,7 @@ impl Reader<'_, '_, '_> {
         text(section, key, positive, self.mistakes).unwrap_or(default)
     }
 
-    /// Every `[key.NAME]`, in the order of the file.
+    /// Every `[key.NAME]`, in file order.
     fn named<'s>(
         &mut self,
         root: &Section<'s>,
@@ -481,7 +481,7 @@ impl Reader<'_, '_, '_> {
         })
     }
 
-    /// Reports what is wrong with our own certificate, where it is named.
+    /// Reports mistakes in our own certificate, at its name in the file.
     fn ask_about_identity(&mut self, certificate: &At<PathBuf>, key: &Path) {
         let part = Part::Identity {
             certificate: &certificate.value,
@@ -491,13 +491,13 @@ impl Reader<'_, '_, '_> {
         self.ask(&certificate.span, part, hint);
     }
 
-    /// Reports what is wrong with a file of CAs that servers' certificates must come from.
+    /// Reports mistakes in a file of CAs for servers' certificates.
     fn ask_about_cas(&mut self, ca: &At<PathBuf>) {
         let part = Part::ServerCas(Some(&ca.value));
         self.ask(&ca.span, part, CA_HINT);
     }
 
-    /// Which of the names a reference means. One that leads nowhere is reported, with `section` to be added.
+    /// Resolves a reference to one of the names. A dangling one is reported, with a hint to add `section`.
     fn find(
         &mut self,
         (what, section): (&str, &str),
@@ -517,7 +517,7 @@ impl Reader<'_, '_, '_> {
         found
     }
 
-    /// Reports what is wrong with a part that stands there.
+    /// Reports the mistakes in a part at this position.
     fn ask(&mut self, span: &Range<usize>, part: Part<'_>, hint: &str) {
         for mistake in (self.around.check)(part) {
             self.mistakes
@@ -535,7 +535,7 @@ impl Reader<'_, '_, '_> {
     }
 }
 
-/// A wait; none is no wait at all.
+/// A timeout; zero is rejected.
 fn positive(text: &str) -> Result<Duration, file::value::Wrong> {
     match duration(text)? {
         Duration::ZERO => Err((

@@ -1,45 +1,45 @@
-//! The PROXY protocol, versions 1 and 2: a connection's first bytes tell whose connection it carries.
+//! The PROXY protocol, versions 1 and 2: a connection's first bytes carry the original addresses.
 //!
-//! Only TCP over IPv4 and IPv6 is spoken. Everything beyond the addresses (the TLVs of version 2) is passed over.
+//! Supports only TCP over IPv4 and IPv6. Everything after the addresses (the TLVs of version 2) is ignored.
 
 mod v1;
 mod v2;
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What the beginning of a connection was.
+/// Result of parsing the beginning of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The header has not ended: read more and decode again from its first byte.
+    /// The header is incomplete: read more and decode again from its first byte.
     Partial,
-    /// The header is whole.
+    /// The header is complete.
     Done(Header),
 }
 
 /// A decoded header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes of the header; what the client itself sent begins after them.
+    /// Length of the header; the client's own data begins after it.
     pub len: usize,
-    /// Whose connection it is.
+    /// The connection it describes.
     pub carried: Carried,
 }
 
-/// Whose connection is carried.
+/// The connection that a header describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
-    /// That of the sender itself (a health check, say), or one without addresses of TCP: the connection's own count.
+    /// The sender's own (a health check, for example), or one without TCP addresses: use the addresses of the socket.
     Local,
-    /// Another one. Both addresses are of one family.
+    /// A proxied one. Both addresses are of one family.
     Proxied {
-        /// Where it came from.
+        /// Client address.
         source: SocketAddr,
-        /// Where it went to.
+        /// The address the client connected to.
         destination: SocketAddr,
     },
 }
 
-/// A header that cannot be read: the connection is closed.
+/// An invalid header: the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadHeader {
@@ -49,7 +49,7 @@ pub enum BadHeader {
     /// A version 1 line that is too long or malformed.
     #[error("the PROXY protocol line is malformed")]
     Line,
-    /// A version other than 2 after version 2's signature, or an unknown command.
+    /// A version other than 2 after the signature of version 2, or an unknown command.
     #[error("the PROXY protocol version or command is not served")]
     Version,
     /// An address family or transport other than those of TCP.
@@ -63,7 +63,7 @@ pub enum BadHeader {
     Long,
 }
 
-/// Reads the header at the beginning of a connection. The result depends on the bytes alone, not on how they arrived.
+/// Decodes the header at the beginning of a connection. The result depends on the bytes alone, not on how they arrived.
 ///
 /// ```
 /// use gaiola_wire::proxy_protocol::{Carried, Header, Progress, decode};
@@ -98,7 +98,7 @@ pub fn encode_v1(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>)
     v1::encode(source, destination, out);
 }
 
-/// Appends a version 1 line that says [`Carried::Local`].
+/// Appends a version 1 line for [`Carried::Local`].
 pub fn encode_v1_local(out: &mut Vec<u8>) {
     out.extend_from_slice(b"PROXY UNKNOWN\r\n");
 }
@@ -109,12 +109,12 @@ pub fn encode_v2(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>)
     v2::encode(source, destination, out);
 }
 
-/// Appends a version 2 header that says [`Carried::Local`].
+/// Appends a version 2 header for [`Carried::Local`].
 pub fn encode_v2_local(out: &mut Vec<u8>) {
     v2::encode_local(out);
 }
 
-/// Both addresses as IPv4 where both are (an IPv4 address mapped into IPv6 is), else both as IPv6.
+/// Both addresses as IPv4 if possible (IPv4-mapped IPv6 addresses count as IPv4), else both as IPv6.
 fn one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     let with_ip = |address: SocketAddr, ip: IpAddr| SocketAddr::new(ip, address.port());
     let (from, to) = (source.ip().to_canonical(), destination.ip().to_canonical());

@@ -1,15 +1,15 @@
-//! A TCP segment in its IPv4 packet, as a raw socket hands it over.
+//! A TCP segment in its IPv4 packet, as received from a raw socket.
 
 use crate::checksum;
 use std::net::Ipv4Addr;
 
 const PROTOCOL: u8 = 6;
-/// Where the checksum is in the TCP header, and how long that is at least.
+/// Offset of the checksum in the TCP header, and the header's minimum length.
 const CHECKSUM: usize = 16;
 const SHORTEST_HEADER: usize = 20;
 
-/// Writes the right checksum into a TCP segment that is to be sent on. One that comes from the same machine has none yet,
-/// since its network card would have filled it in. `None`: it is not a whole TCP segment.
+/// Fills in the checksum of a TCP segment to be forwarded. A segment from the same machine has none yet, since the
+/// network card would have computed it. `None`: it is not a complete TCP segment.
 ///
 /// ```
 /// let mut packet = [0; 40];
@@ -53,7 +53,7 @@ mod tests {
         let mut packet: Vec<u8> = bytes.collect();
         assert_eq!(packet.len(), 60);
         fill_in_checksum(&mut packet).unwrap();
-        // A sum that includes its own field is zero where it fits.
+        // A checksum over data that includes a correct checksum is zero.
         let addresses = ([10, 77, 2, 1].into(), [10, 77, 0, 100].into());
         assert_eq!(
             checksum::internet(&packet[20..], Some((addresses, PROTOCOL))),

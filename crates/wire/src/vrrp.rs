@@ -1,19 +1,19 @@
-//! VRRP version 3 over IPv4 (RFC 9568), and a seal of our own.
+//! VRRP version 3 over IPv4 (RFC 9568), with a seal of our own.
 //!
-//! VRRP has no authentication since RFC 3768: whoever can send on the network can take a VIP. With a [`Key`] every
-//! advertisement carries a trailer of 40 bytes behind the addresses, and one without a good trailer is refused:
+//! VRRP has no authentication since RFC 3768: anybody who can send on the network can take a VIP. With a [`Key`] every
+//! advertisement carries a trailer of 40 bytes after the addresses, and one without a valid trailer is rejected:
 //!
 //! ```text
 //! | advertisement (RFC 9568, section 5.2) | stamp, 8 bytes | HMAC-SHA256, 32 bytes |
 //! ```
 //!
-//! A sealed site's routers also say [`Hello`], which has the same form under a type of its own (15, which RFC 9568 has
-//! others discard): the addresses are those of the routers that the sender hears, and the first of the four reserved
-//! bits is set while it stands by.
+//! A sealed site's routers also send [`Hello`], which has the same form under its own type (15, which RFC 9568 requires
+//! other routers to discard): the addresses are those of the routers that the sender hears, and the first of the four
+//! reserved bits is set while it stands by.
 //!
-//! The HMAC covers both IPv4 addresses, the advertisement with a checksum of zero, and the stamp. The stamp only
-//! grows ([`Stamp`]), and `core::vrrp::Freshness` refuses one that was seen before. What that does not cover: a
-//! keeper that was just started remembers no stamps, so a recording of a router that is silent now is believed by it.
+//! The HMAC covers both IPv4 addresses, the advertisement with a checksum of zero, and the stamp. Stamps only grow
+//! ([`Stamp`]), and `core::vrrp::Freshness` rejects one that was seen before. One gap remains: a keeper that has just
+//! started remembers no stamps, so it accepts a recording of a router that is silent now.
 
 mod ipv4;
 mod seal;
@@ -25,11 +25,11 @@ use gaiola_model::vrrp::{Advertisement, Hello, Message, Priority, Stamp, Vrid};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Where advertisements are sent to: all VRRP routers of the network.
+/// Destination of advertisements: all VRRP routers on the network.
 pub const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
-/// The TTL of every advertisement. No router passes a packet on without lowering it, so one that arrives with it was
-/// sent on this network.
+/// The TTL of every advertisement. Routers lower it when they forward a packet, so one that arrives with it was sent on
+/// this network.
 pub const TTL: u8 = 255;
 
 /// Version 3 in the upper half, the type in the lower.
@@ -37,7 +37,7 @@ const ADVERTISEMENT: u8 = 0x31;
 const HELLO: u8 = 0x3f;
 const HEAD: usize = 8;
 
-/// Among the four bits beside the interval.
+/// One of the four bits beside the interval.
 const STANDS_BY: u16 = 0x8000;
 const INTERVAL: u16 = 0x0fff;
 
@@ -50,29 +50,29 @@ pub struct Endpoints {
     pub destination: Ipv4Addr,
 }
 
-/// What the checksum of an IPv4 advertisement covers. Both kinds are accepted.
+/// What the checksum of an IPv4 advertisement covers. Both variants are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
-    /// The advertisement and a pseudo-header: what keepalived sends and, before version 2.3, insists on.
+    /// The advertisement and a pseudo-header: what keepalived sends and, before version 2.3, requires.
     #[default]
     WithPseudoHeader,
     /// The advertisement alone: RFC 9568, section 5.2.8.
     Plain,
 }
 
-/// A believable message.
+/// A valid message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// What was said.
+    /// The message.
     pub message: Message,
-    /// Its place among the sender's sealed ones; `None` without a key.
+    /// Its position among the sender's sealed messages; `None` without a key.
     pub stamp: Option<Stamp>,
 }
 
-/// Why a packet is not believed.
+/// Why a packet is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Rejected {
-    /// Shorter than it says it is, or impossible values in it.
+    /// Shorter than its own length fields, or impossible values.
     #[error("malformed")]
     Malformed,
     /// It crossed a router, or pretends that it did not.
@@ -81,7 +81,7 @@ pub enum Rejected {
     /// Another version of the protocol, such as VRRP 2.
     #[error("unknown version")]
     Version,
-    /// Neither kind of checksum fits.
+    /// Neither variant of the checksum is correct.
     #[error("wrong checksum")]
     Checksum,
     /// A key is set, and the trailer is missing or made with another key.
@@ -89,8 +89,8 @@ pub enum Rejected {
     Seal,
 }
 
-/// Writes a message as the payload of an IPv4 packet. An interval is rounded up to hundredths of a second and
-/// kept within what the field can say.
+/// Encodes a message as the payload of an IPv4 packet. The interval is rounded up to hundredths of a second and clamped
+/// to the field's range.
 ///
 /// # Panics
 ///
@@ -139,8 +139,8 @@ pub fn encode(
     payload
 }
 
-/// Reads the payload of an IPv4 packet that arrived with this `ttl`. With a `key` only what is sealed with it passes;
-/// without one a trailer is not looked at, so that a key can be given to one router after another.
+/// Decodes the payload of an IPv4 packet that arrived with this `ttl`. With a `key` only messages sealed with it are
+/// accepted; without one a trailer is ignored, so that a key can be given to one router after another.
 pub fn decode(
     payload: &[u8],
     endpoints: Endpoints,
@@ -154,7 +154,7 @@ pub fn decode(
     if head[0] != ADVERTISEMENT && head[0] != HELLO {
         return Err(Rejected::Version);
     }
-    // A sum that includes its own field is zero where it fits.
+    // A checksum over data that includes a correct checksum is zero.
     let fits = ipv4::checksum(payload, None) == 0 || ipv4::checksum(payload, Some(endpoints)) == 0;
     if !fits {
         return Err(Rejected::Checksum);
@@ -168,7 +168,7 @@ pub fn decode(
     Ok(Received { message, stamp })
 }
 
-/// The message with no checksum yet.
+/// The message without a checksum.
 fn write(kind: u8, vrid: Vrid, priority: Priority, interval: u16, them: &[Ipv4Addr]) -> Vec<u8> {
     let count = u8::try_from(them.len()).expect("at most 255 addresses");
     let [high, low] = interval.to_be_bytes();

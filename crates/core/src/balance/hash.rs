@@ -1,33 +1,33 @@
-//! Consistent hashing with bounded load: members have points on a ring, and a key takes the first point behind it whose
-//! member may have one request more.
+//! Consistent hashing with bounded load: members have points on a ring, and a key goes to the first point after it whose
+//! member has room for one more request.
 //!
-//! A ring holds the points of all members that are configured, whether they take part or not: a member that goes leaves
-//! its keys to those behind it, gets them back when it returns, and no other key moves. One that is starting slowly
-//! takes part with as many of its points as its weight allows.
+//! A ring holds the points of all configured members, whether they take part or not: a member that leaves hands its keys to
+//! the members after it and gets them back when it returns, and no other key moves. During slow start a member takes part
+//! with as many of its points as its weight allows.
 
 use super::round_robin::RoundRobin;
 use super::{Ask, Load, Member};
 use std::sync::Arc;
 
-/// After so many points that do not fit, members are looked at in their order.
+/// After this many points that do not fit, members are tried in index order.
 const STEPS: usize = 1024;
 
-/// What is remembered.
+/// The algorithm's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hash {
     ring: Arc<Ring>,
-    /// Percent of its share that a member may have in flight.
+    /// Percent of its fair share that a member may have in flight.
     bound: Option<u16>,
     /// How many of its points each member takes part with.
     live: Vec<u32>,
     weights: Vec<u32>,
     total: u64,
-    /// For requests without a key.
+    /// Serves requests without a key.
     keyless: RoundRobin,
 }
 
 impl Hash {
-    /// On this ring, with no member taking part yet.
+    /// Starts on this ring, with no member taking part yet.
     pub(super) fn new(ring: Arc<Ring>, bound: Option<u16>, keyless: RoundRobin) -> Self {
         Self {
             live: vec![0; ring.members],
@@ -39,7 +39,7 @@ impl Hash {
         }
     }
 
-    /// Takes over whose turn it is without a key.
+    /// Takes over the round-robin state for requests without a key.
     pub(super) fn take_over(&mut self, before: &Self, old: impl Fn(usize) -> Option<usize>) {
         self.keyless.take_over(&before.keyless, old);
     }
@@ -49,7 +49,7 @@ impl Hash {
         Arc::clone(&self.ring)
     }
 
-    /// Changes what part of its weight a member takes part with; `weight` is in sixteenths.
+    /// Changes the effective weight of a member; `weight` is in sixteenths.
     pub(super) fn set_weight(&mut self, index: usize, member: &Member, weight: u32) {
         self.keyless.set_weight(index, weight);
         let before = std::mem::replace(&mut self.weights[index], weight);
@@ -59,7 +59,7 @@ impl Hash {
         self.live[index] = points.div_ceil(whole);
     }
 
-    /// How many points its ring has.
+    /// Number of points on its ring.
     #[cfg(test)]
     pub(super) fn points(&self) -> usize {
         self.ring.points.len()
@@ -70,7 +70,7 @@ impl Hash {
         self.bound.is_some()
     }
 
-    /// The key's member, or the next one on the ring that fits and is within the bound; if there is none, one that fits.
+    /// The key's member, or the next one on the ring that fits and is within the bound; failing that, any that fits.
     pub(super) fn pick(
         &mut self,
         ask: &Ask<'_>,
@@ -96,7 +96,7 @@ impl Hash {
         rest.clone().find(within).or(beyond).or_else(|| rest.next())
     }
 
-    /// Whether a member may have one more of the requests that are then in flight.
+    /// Whether a member may take one more of the requests then in flight.
     fn is_within_bound(&self, index: usize, load: Load, in_flight: u64) -> bool {
         let Some(bound) = self.bound else {
             return true;
@@ -106,7 +106,7 @@ impl Hash {
     }
 }
 
-/// The points of all members, in order.
+/// The points of all members, sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ring {
     points: Vec<Point>,
@@ -118,14 +118,14 @@ pub(super) struct Ring {
 struct Point {
     at: u32,
     member: u32,
-    /// Its number among its member's.
+    /// Its index among its member's points.
     ordinal: u32,
 }
 
 impl Ring {
-    /// Most points for each unit of weight.
+    /// Maximum points per unit of weight.
     const BY_WEIGHT: u32 = 64;
-    /// Where the weights add up to more than this, there are fewer for each unit: half as many for twice the sum.
+    /// If the weights add up to more than this, each unit gets fewer points: half as many for twice the sum.
     const WHOLE: u32 = 4096;
 
     /// The ring of these members.
@@ -145,7 +145,7 @@ impl Ring {
                     ordinal,
                 }));
         }
-        // Two members' points at one place would be ordered by index, which is not the same everywhere.
+        // Ordering colliding points of two members by index would differ between processes.
         ring.points.sort_unstable_by_key(|point| {
             (point.at, members[point.member as usize].id, point.ordinal)
         });
@@ -156,7 +156,7 @@ impl Ring {
         u32::from(member.weight) * self.by_weight
     }
 
-    /// All points, from the first one behind a key.
+    /// All points, starting with the first one after a key.
     fn from(&self, key: u64) -> impl Iterator<Item = Point> {
         let at = place(key);
         let start = self.points.partition_point(|point| point.at < at);
@@ -169,7 +169,7 @@ fn place(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// A number for a text, the same everywhere and at all times (FNV-1a, with its bits mixed).
+/// A hash of a text, the same everywhere and at all times (FNV-1a, with its bits mixed).
 pub(super) fn of(parts: &[&[u8]]) -> u64 {
     let bytes = parts.iter().copied().flatten();
     mix(bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {

@@ -1,4 +1,4 @@
-//! What of a request is hashed.
+//! The hash key of a request.
 
 use super::hash;
 use crate::cookie;
@@ -6,8 +6,8 @@ use gaiola_model::http::{FieldName, RequestHead};
 use gaiola_model::proxy::HashKey;
 use std::net::IpAddr;
 
-/// A number for what is hashed of a request, the same in every process; `None` where the request does not have it. Of a
-/// connection without a request (TCP) only the client's address is known.
+/// Hash of the configured part of a request, the same in every process; `None` if the request lacks that part. For a
+/// connection without a request (TCP) only the client address is known.
 pub fn key(what: &HashKey, client: IpAddr, request: Option<(&RequestHead, &[u8])>) -> Option<u64> {
     if *what == HashKey::Source {
         return Some(match client.to_canonical() {
@@ -36,12 +36,12 @@ pub fn key(what: &HashKey, client: IpAddr, request: Option<(&RequestHead, &[u8])
     }
 }
 
-/// A value that is empty is no key.
+/// An empty value is no key.
 fn of_value(value: &[u8]) -> Option<u64> {
     (!value.is_empty()).then(|| hash::of(&[value]))
 }
 
-/// A path up to the slash that ends this many directories; all of it for 0.
+/// A path up to the slash that ends the `depth`th directory; all of it for 0.
 fn beginning(path: &[u8], depth: u16) -> &[u8] {
     if depth == 0 {
         return path;

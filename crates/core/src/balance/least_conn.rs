@@ -1,40 +1,40 @@
 //! The fewest requests in flight for its weight; equals take turns.
 //!
-//! Members stand in order of the loads that were last looked at. A load that has grown since is noticed when its member
-//! comes first; one that has shrunk is told by [`LeastConn::look`], or is noticed in passing, since each choice looks at
-//! some members more.
+//! Members are sorted by the load last recorded. A load that has grown since is noticed when its member comes first; one
+//! that has shrunk is reported through [`LeastConn::look`], or found by sampling: each choice also checks a few other
+//! members.
 
 use super::{Load, tournament::Tournament};
 
-/// So many members are looked at in passing.
+/// Members sampled per choice.
 const LOOKS: usize = 4;
 
-/// So often the first member may turn out to have more load than it was put down with.
+/// How often per choice the first member may turn out to have more load than recorded.
 const CORRECTIONS: usize = 32;
 
-/// What is remembered.
+/// The algorithm's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LeastConn {
     order: Tournament<Rank>,
     weights: Vec<u32>,
-    /// When each was last chosen, as a number of choices.
+    /// When each was last chosen, as the number of choices made by then.
     chosen: Vec<u64>,
     choices: u64,
-    /// Who is looked at next in passing.
+    /// The next member to sample.
     next: usize,
 }
 
-/// Where a member stands.
+/// A member's position in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     full: bool,
-    /// With one request more, for its weight.
+    /// Its load per weight with one more request.
     load: u64,
     chosen: u64,
 }
 
 impl LeastConn {
-    /// So many members, of which none takes part yet.
+    /// `count` members, none of which takes part yet.
     pub(super) fn new(count: usize) -> Self {
         Self {
             order: Tournament::new(count),
@@ -57,7 +57,7 @@ impl LeastConn {
         self.look(index, idle); // corrected once it comes first
     }
 
-    /// Takes note of a member's load.
+    /// Records a member's load.
     pub(super) fn look(&mut self, index: usize, load: Load) {
         let rank = (self.weights[index] > 0).then(|| Rank {
             full: load.full,
@@ -91,7 +91,7 @@ impl LeastConn {
         Some(first)
     }
 
-    /// The first member as of now, unless it is full.
+    /// The first member by current load, unless it is full.
     fn first(&mut self, load: impl Fn(usize) -> Load) -> Option<usize> {
         let mut first = self.order.first()?;
         for _ in 0..CORRECTIONS {

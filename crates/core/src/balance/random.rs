@@ -1,12 +1,12 @@
-//! Two members are drawn by weight, and the one with less load is taken.
+//! Two members are drawn by weight, and the less loaded one is taken.
 
 use super::Load;
 
-/// So often two are drawn before all members are looked at.
+/// How often two are drawn before all members are scanned.
 const DRAWS: usize = 4;
 
-/// The weights, as sums that each change and each draw walks through in as many steps as their number has bits (a Fenwick
-/// tree): `sums[i]` is that of the members from `i & (i + 1)` to `i`.
+/// The weights as a Fenwick tree, so that a change or a draw costs the logarithm of their number: `sums[i]` is the sum
+/// of the members from `i & (i + 1)` to `i`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Random {
     sums: Vec<u64>,
@@ -15,7 +15,7 @@ pub(super) struct Random {
 }
 
 impl Random {
-    /// So many members, of which none takes part yet.
+    /// `count` members, none of which takes part yet.
     pub(super) fn new(count: usize) -> Self {
         Self {
             sums: vec![0; count],
@@ -35,7 +35,7 @@ impl Random {
         }
     }
 
-    /// Of two members drawn by weight that fit, the one with less load.
+    /// The less loaded of two suitable members drawn by weight.
     pub(super) fn pick(
         &self,
         fits: impl Fn(usize) -> bool,
@@ -45,7 +45,7 @@ impl Random {
         if self.total == 0 {
             return None;
         }
-        // Of two without any the first is taken, so that the weights alone decide.
+        // If neither has any load the first is taken, so that the weights alone decide.
         let is_lighter = |one: usize, other: usize| {
             let cross = |a, b: usize| u64::from(load(a).in_flight) * u64::from(self.weights[b]);
             cross(one, other) < cross(other, one)
@@ -66,7 +66,7 @@ impl Random {
         all.find(|&index| self.weights[index] > 0 && fits(index))
     }
 
-    /// A member drawn from all but this one.
+    /// A member drawn from all but `first`.
     fn other(&self, first: usize, rng: &mut fastrand::Rng) -> Option<usize> {
         let left_out = u64::from(self.weights[first]);
         let rest = self.total - left_out;
@@ -88,7 +88,7 @@ impl Random {
         sum
     }
 
-    /// The member in whose part of the total this lies.
+    /// The member whose range of the running total contains `place`.
     fn at(&self, mut place: u64) -> usize {
         let (mut index, mut step) = (0, self.sums.len().next_power_of_two());
         while step > 0 {

@@ -1,27 +1,27 @@
-//! Smooth weighted round robin: each member has a turn at even distances of a time that its weight divides, and the
-//! next turn of all is taken.
+//! Smooth weighted round robin: each member has turns at even distances, inversely proportional to its weight, and the
+//! earliest turn of all is taken.
 
 use super::tournament::Tournament;
 use std::collections::BTreeMap;
 
-/// After so many members that do not fit, all are looked at.
+/// After this many members that do not fit, all are scanned.
 const SKIPS: usize = 32;
 
-/// What is remembered. Turns are fixed-point numbers with 64 bits after the point; from one whole number to the next each
-/// member has as many as its weight.
+/// The algorithm's state. Turns are fixed-point numbers with 64 bits after the point; between two whole numbers each
+/// member has as many turns as its weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RoundRobin {
     /// Each member's next turn.
     turns: Tournament<u128>,
     weights: Vec<u32>,
-    /// Where in its distance a member's first turn lies: members of one weight are spread out evenly.
+    /// Offset of a member's first turn: members of equal weight are spread out evenly.
     phases: Vec<u64>,
     /// The last turn that was taken.
     now: u128,
 }
 
 impl RoundRobin {
-    /// Members of these configured weights, of which none takes part yet.
+    /// Members of these configured weights, none of which takes part yet.
     pub(super) fn new(weights: impl Iterator<Item = u16> + Clone) -> Self {
         let mut equals = BTreeMap::<u16, (u64, u64)>::new();
         for weight in weights.clone() {
@@ -42,7 +42,7 @@ impl RoundRobin {
         }
     }
 
-    /// Takes over whose turn it is; `old` tells an index of before.
+    /// Takes over the turns; `old` maps an index to the one it had in `before`.
     pub(super) fn take_over(&mut self, before: &Self, old: impl Fn(usize) -> Option<usize>) {
         self.now = before.now;
         for index in 0..self.weights.len() {
@@ -53,7 +53,7 @@ impl RoundRobin {
         }
     }
 
-    /// Changes a weight; with 0 the member has no turns. How far its next turn is away changes as the weight does.
+    /// Changes a weight; with 0 the member has no turns. The distance to its next turn scales with the weight.
     pub(super) fn set_weight(&mut self, index: usize, weight: u32) {
         let before = std::mem::replace(&mut self.weights[index], weight);
         if before == weight {
@@ -69,7 +69,7 @@ impl RoundRobin {
         self.turns.set(index, Some(self.now + away));
     }
 
-    /// The member whose turn is next and that `fits`. One that does not loses its turn.
+    /// The member with the next turn that `fits`. One that does not fit loses its turn.
     pub(super) fn pick(&mut self, fits: impl Fn(usize) -> bool) -> Option<usize> {
         for _ in 0..SKIPS {
             let index = self.turns.first()?;
@@ -95,7 +95,7 @@ impl RoundRobin {
     }
 }
 
-/// Between two turns of a member of this weight, which is not 0.
+/// Distance between two turns of a member of this weight, which is not 0.
 fn distance(weight: u32) -> u128 {
     (1 << 64) / u128::from(weight)
 }

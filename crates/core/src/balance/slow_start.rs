@@ -1,9 +1,9 @@
-//! How the share of a member that came up again grows.
+//! Slow start: how the share of a recovered member grows.
 
 use super::SHARES;
 use std::time::Duration;
 
-/// A member's share in sixteenths, `since` after it came up, and how long until the next one; `None` once it is whole.
+/// A member's share in sixteenths, `since` after it came up, and how long until the next step; `None` once it is whole.
 ///
 /// ```
 /// use gaiola_core::balance::slow_start;

@@ -1,16 +1,16 @@
-//! The least of many keys, any of which may change.
+//! The minimum of many keys, any of which may change.
 
-/// A key for each index, in a tree of the lesser ones: changing a key costs the depth of the tree, and finding the least
-/// nothing.
+/// A tournament tree with a key for each index: changing a key costs the depth of the tree, reading the minimum is
+/// free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tournament<K> {
     keys: Vec<Option<K>>,
-    /// The root is at 1, the children of `n` at `2n` and `2n + 1`; the leaves, one an index, are the last half.
+    /// The root is at 1, the children of `n` at `2n` and `2n + 1`; the second half holds the leaves, one per index.
     winners: Vec<usize>,
 }
 
 impl<K: Copy + Ord> Tournament<K> {
-    /// So many indices, of which none takes part.
+    /// `count` indices, none of which takes part.
     pub(super) fn new(count: usize) -> Self {
         let leaves = count.next_power_of_two();
         let mut tournament = Self {
@@ -44,7 +44,7 @@ impl<K: Copy + Ord> Tournament<K> {
         }
     }
 
-    /// The index with the least key, the first of equals; `None` when none takes part.
+    /// The index with the least key, the first of equals; `None` if none takes part.
     pub(super) fn first(&self) -> Option<usize> {
         let first = self.winners[1];
         self.keys.get(first).copied().flatten().map(|_| first)

@@ -1,29 +1,29 @@
-//! Whether a standby that cannot follow the primary is to be given the primary's data anew.
+//! Whether to re-clone a standby that cannot follow the primary.
 //!
-//! Its old data is set aside, not removed: as long as the site is not whole it may be the only other copy. One standby at a
-//! time; a standby that makes progress in any way is left alone.
+//! Its old data is set aside, not removed: until the site is whole it may be the only other copy. One standby is cloned at
+//! a time; a standby that makes any progress is left alone.
 
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase};
 use gaiola_model::{ServerName, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a standby may be without any progress while the primary is there. Patroni waits for the new primary's checkpoint
-/// before it rewinds one, and has done so in this time.
+/// How long a standby may make no progress while the primary is up. Patroni waits for the new primary's checkpoint
+/// before it rewinds a standby, and is done within this time.
 const STUCK: Duration = Duration::from_secs(120);
-/// How long a PostgreSQL may fail to start, while Patroni tries.
+/// How long PostgreSQL may fail to start while Patroni retries.
 const FAILS_TO_START: Duration = Duration::from_secs(300);
-/// A standby whose history is another one than the primary's never follows: there is nothing to wait for, but what a look in
-/// the midst of a failover shows.
+/// A standby whose history diverged from the primary's never follows. The wait only rules out a poll in the middle of a
+/// failover.
 const FORKED: Duration = Duration::from_secs(10);
-/// How long a standby that did not follow and is silent now counts as being cloned.
+/// How long a standby that did not follow and has since fallen silent counts as being cloned.
 const BEING_CLONED: Duration = Duration::from_secs(180);
-/// After a clone was begun, before the next one may be.
+/// Shortest time between the starts of two clones.
 const AGAIN: Duration = Duration::from_secs(300);
-/// How long the site must have been whole before what was set aside is removed.
+/// How long the site must have been whole before the data set aside is removed.
 const WHOLE: Duration = Duration::from_secs(60);
 
-/// What is to be done about this server's data.
+/// What to do with this server's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Set the data aside and clone the primary, for this reason.
@@ -32,24 +32,24 @@ pub enum Action {
     Forget,
 }
 
-/// Why a standby is cloned anew.
+/// Why a standby is cloned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Its history is another one than the primary's.
+    /// Its history diverged from the primary's.
     Forked,
-    /// It did not follow for as long as this.
+    /// It has not followed for this long.
     Stuck(Duration),
 }
 
 /// Decides for one server.
 #[derive(Clone, Debug, Default)]
 pub struct Clones {
-    /// What of its progress was seen last, and since when it has been so.
+    /// Its last observed progress, and since when that has not changed.
     seen: Option<(Progress, Time)>,
     forked_since: Option<Time>,
     whole_since: Option<Time>,
     cloned_at: Option<Time>,
-    /// When each other member was last seen not to follow.
+    /// When each other member was last seen not following.
     behind_at: BTreeMap<ServerName, Time>,
 }
 
@@ -60,7 +60,7 @@ struct Progress {
 }
 
 impl Clones {
-    /// Takes how all database servers of the placement do, as `me` sees them, and tells what to do.
+    /// Takes the state of all database servers of the placement, as `me` sees them, and returns the action.
     pub fn step(
         &mut self,
         now: Time,
@@ -127,7 +127,7 @@ impl Clones {
         }
     }
 
-    /// One at a time: nobody is being cloned, nobody that may be is silent, and nobody before `me` needs it.
+    /// One at a time: nobody is being cloned, nobody silent may be, and no server before `me` in order needs it.
     fn is_first(
         &self,
         now: Time,
@@ -146,7 +146,7 @@ impl Clones {
     }
 }
 
-/// The only server that takes writes. Where two say so it is not known whose data is right, and nothing is thrown away.
+/// The only server that takes writes. If two claim to, nobody knows whose data is right, and nothing is discarded.
 fn primary(all: &BTreeMap<ServerName, ObservedDatabase>) -> Option<&ObservedDatabase> {
     let mut primaries = all
         .values()
@@ -159,17 +159,17 @@ fn is_same(member: &ObservedDatabase, primary: &ObservedDatabase) -> bool {
     std::ptr::eq(member, primary)
 }
 
-/// Whether Patroni is at work on its data: a clone, or the first start.
+/// Whether Patroni is creating its data: a clone, or the first start.
 fn is_being_made(member: &ObservedDatabase) -> bool {
     member.state.contains("creating") || member.state.contains("initializing")
 }
 
-/// Whether its Patroni answers and its PostgreSQL does not start: what a power cut in the midst of a rewind leaves.
+/// Whether its Patroni answers but its PostgreSQL does not start: the result of a power cut in the middle of a rewind.
 fn fails_to_start(member: &ObservedDatabase) -> bool {
     matches!(member.state.as_str(), "start failed" | "crashed")
 }
 
-/// Whether nothing is known of it: its server is lost or cut off, or its Patroni is being started.
+/// Whether its state is unknown: its server is lost or cut off, or its Patroni is starting.
 fn is_unreachable(member: &ObservedDatabase) -> bool {
     member.role == DatabaseRole::Unknown
         && member.timeline == 0
@@ -221,7 +221,7 @@ mod tests {
         names.zip(members.iter().cloned()).collect()
     }
 
-    /// When `me` is to be cloned, asked once a second.
+    /// When `me` is cloned, with one step a second.
     fn cloned_at(me: &str, members: &[ObservedDatabase]) -> Option<(u64, Why)> {
         let (mut clones, all) = (Clones::default(), site(members));
         (0..300).find_map(|second| match clones.step(at(second), name(me), &all) {

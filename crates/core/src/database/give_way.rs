@@ -1,12 +1,13 @@
-//! Whether a primary is to hand its role to a standby because it cannot go on where it is.
+//! Whether a primary should hand its role to a standby because it cannot continue.
 
 use gaiola_model::ServerName;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase};
 use std::collections::BTreeMap;
 
-/// The standby that takes over from `me`: a synchronous one that follows, may become the primary and is not in want itself.
+/// The standby that takes over from `me`: synchronous, following, allowed to become primary, and not short of disk
+/// itself.
 ///
-/// `staying` are the servers that may be the primary. `wanting` are those that should not be: their disk is full.
+/// `staying` are the servers that may be primary, `wanting` those that should not be: their disk is full.
 pub fn successor(
     me: ServerName,
     all: &BTreeMap<ServerName, ObservedDatabase>,

@@ -1,48 +1,48 @@
-//! Whether Patroni and PostgreSQL of a server are to be ended, to be started anew.
+//! Whether to end Patroni and PostgreSQL of a server so that they are restarted.
 //!
-//! Patroni does not notice everything: not that it was stopped itself, not that PostgreSQL's first process, the postmaster,
-//! hangs (patroni#1371). And the engine is not believed alone: a PostgreSQL that takes writes while the store names another
-//! server as the leader is a second primary. Ending both costs a crash recovery and no acknowledged write.
+//! Patroni misses some failures: that it was stopped itself, or that PostgreSQL's postmaster hangs (patroni#1371). Nor is
+//! PostgreSQL trusted alone: one that takes writes while the store names another server as the leader is a second primary.
+//! Ending both costs a crash recovery and no acknowledged write.
 
 use gaiola_model::Time;
 use std::fmt;
 use std::time::Duration;
 
-/// Polls further apart than this were held up themselves, so what they saw of others proves nothing.
+/// Polls further apart than this were delayed themselves, so what they saw of others proves nothing.
 const HELD_UP: Duration = Duration::from_secs(5);
 /// How long the postmaster may be stopped by a signal.
 const POSTMASTER_STOPPED: Duration = Duration::from_secs(1);
 /// How long Patroni may be stopped by a signal. Its leader key is good for 20 s.
 const PATRONI_STOPPED: Duration = Duration::from_secs(3);
-/// How long the postmaster may leave new connections without a byte. A machine that is short of everything is slow, too.
+/// How long the postmaster may leave new connections without a byte. An overloaded machine is slow, too.
 const UNANSWERED: Duration = Duration::from_secs(15);
 
-/// What a new connection to PostgreSQL came to.
+/// Result of a new connection to PostgreSQL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answer {
-    /// Nobody listens, or it was not tried.
+    /// Nothing listens, or no connection was tried.
     #[default]
     NotAsked,
-    /// There was a byte.
+    /// A byte arrived.
     Answered,
-    /// It was taken and left without a byte.
+    /// The connection was accepted, but no byte arrived.
     Silence,
 }
 
-/// What one poll found.
+/// The findings of one poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Whether a signal has stopped Patroni.
     pub patroni_stopped: bool,
     /// Whether a signal has stopped the postmaster.
     pub postmaster_stopped: bool,
-    /// What a new connection came to.
+    /// Result of a new connection.
     pub answer: Answer,
-    /// The server that held the leader key without a break while this PostgreSQL took writes.
+    /// The server that held the leader key without interruption while this PostgreSQL took writes.
     pub deposed_by: Option<String>,
 }
 
-/// Why they are to be ended.
+/// Why they are ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// It is a second primary; the store names this server.
@@ -76,7 +76,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Watches one life of Patroni and PostgreSQL.
+/// Watches one run of Patroni and PostgreSQL.
 ///
 /// ```
 /// use gaiola_core::database::watchdog::{Reason, Seen, Watchdog};
@@ -91,13 +91,13 @@ pub struct Watchdog {
     polled_at: Option<Time>,
     patroni_stopped: Since,
     postmaster_stopped: Since,
-    /// Whether it has ever answered: one that is starting up may take its time, which Patroni bounds.
+    /// Whether it has ever answered: startup may take time, which Patroni bounds.
     has_answered: bool,
     unanswered: Since,
 }
 
 impl Watchdog {
-    /// Takes what a poll found; `Some`: everything is to be ended now.
+    /// Takes the findings of a poll; `Some`: end everything now.
     pub fn step(&mut self, now: Time, seen: &Seen) -> Option<Reason> {
         let held_up = self.polled_at.is_some_and(|last| now - last > HELD_UP);
         self.polled_at = Some(now);
@@ -123,7 +123,7 @@ impl Watchdog {
     }
 }
 
-/// Since when something has been so without a break.
+/// Since when a condition has held without interruption.
 #[derive(Clone, Copy, Debug, Default)]
 struct Since(Option<Time>);
 

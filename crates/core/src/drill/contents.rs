@@ -1,35 +1,35 @@
-//! Whether all members of a database hold the same.
+//! Whether all members of a database hold the same rows.
 
 use gaiola_model::ServerName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What one member of the database holds.
+/// The contents of one database member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
     /// The member.
     pub server: ServerName,
-    /// Each table with its rows.
+    /// Row count and checksum of each table.
     pub tables: BTreeMap<String, Rows>,
 }
 
 /// The rows of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rows {
-    /// How many there are.
+    /// How many.
     pub count: u64,
-    /// The same for the same rows in any order.
+    /// Independent of the order of rows.
     pub checksum: String,
 }
 
-/// What a comparison of all members came to.
+/// Result of comparing all members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Contents {
-    /// There is no database, or the drill never came so far.
+    /// There is no database, or the drill did not get this far.
     #[default]
     NotAsked,
-    /// It could not be told, for this reason.
+    /// The comparison failed, for this reason.
     Unknown(String),
     /// All of them hold the same.
     Same {
@@ -38,11 +38,11 @@ pub enum Contents {
         /// Rows that each of them holds.
         rows: u64,
     },
-    /// They differ: one line for each table and member that does.
+    /// They differ: one line for each differing table and member.
     Different(Vec<String>),
 }
 
-/// Compares what members hold with the first of them, the primary.
+/// Compares the members with the first of them, the primary.
 ///
 /// ```
 /// use gaiola_core::drill::{Contents, compare};

@@ -1,4 +1,4 @@
-//! Every request of a drill, and what can be told from them together.
+//! Every request of a drill, and the figures derived from them.
 
 use gaiola_model::{ServerName, Time};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -19,9 +19,9 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// The probe: a new connection by the front door, with a limit of 100 ms.
+    /// The probe: a new connection through the front door, with a limit of 100 ms.
     Probe,
-    /// A new connection straight to this VIP, from the network that clients are in.
+    /// A new connection straight to this VIP, from the clients' network.
     Vip(Ipv4Addr),
     /// The steady load's page.
     Page,
@@ -29,18 +29,18 @@ pub enum Kind {
     Read,
     /// The steady load's write.
     Write,
-    /// A write by a client within this server's own network, which the harm may have cut off. It may fail as it likes:
-    /// what is acknowledged must be kept all the same.
+    /// A write by a client within this server's own network, which the harm may have cut off. It may fail, but every
+    /// acknowledged write must be kept.
     Inside(ServerName),
 }
 
 impl Kind {
-    /// Whether it opens a new connection each time and asks for next to nothing.
+    /// Whether it opens a new connection each time and requests almost nothing.
     pub const fn is_probe(self) -> bool {
         matches!(self, Self::Probe | Self::Vip(_))
     }
 
-    /// Whether what fails of it would have failed for users.
+    /// Whether its failures would have been failures for users.
     pub const fn is_of_users(self) -> bool {
         !matches!(self, Self::Inside(_))
     }
@@ -88,23 +88,23 @@ impl<'de> Deserialize<'de> for Kind {
     }
 }
 
-/// One request that has ended.
+/// One finished request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// What it was for.
+    /// Its kind.
     pub kind: Kind,
-    /// When it was begun: for a probe, when it began to connect.
+    /// When it began; for a probe, when it began to connect.
     pub sent: Time,
-    /// When its answer was complete, or it was given up.
+    /// When its response was complete, or it was given up.
     pub done: Time,
-    /// Whether it was answered with a 2xx (a write: and acknowledged) within its limit.
+    /// Whether a 2xx arrived within its limit (for a write, with an acknowledgement).
     pub ok: bool,
-    /// Whether it was sent a second time, on a new connection, because the reused one was closed without one byte
-    /// of an answer, as browsers do.
+    /// Whether it was resent on a new connection, as browsers do, because the reused one was closed before the first
+    /// byte of a response.
     pub resent: bool,
 }
 
-/// Every request of one drill. It holds about 40 bytes a request: rate times duration bounds it.
+/// Every request of one drill, at about 40 bytes each: rate times duration bounds it.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     samples: Vec<Sample>,
@@ -113,7 +113,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Takes a request that succeeded.
+    /// Records a request that succeeded.
     pub fn succeeded(&mut self, kind: Kind, sent: Time, done: Time, resent: bool) {
         self.samples.push(Sample {
             kind,
@@ -124,7 +124,7 @@ impl Ledger {
         });
     }
 
-    /// Takes a request that failed, and why, in a few words that others failed with too.
+    /// Records a request that failed, and why; requests with the same `why` are counted together.
     pub fn failed(&mut self, kind: Kind, sent: Time, done: Time, resent: bool, why: &str) {
         self.samples.push(Sample {
             kind,
@@ -136,17 +136,17 @@ impl Ledger {
         *self.failures.entry((kind, why.into())).or_default() += 1;
     }
 
-    /// An idle connection was found closed, or closed before anything was written, and a new one was opened.
+    /// An idle connection turned out to be closed before anything was written, and a new one was opened.
     pub fn reopened(&mut self) {
         self.reopened += 1;
     }
 
-    /// Forgets everything: the calm begins again.
+    /// Discards everything: the calm begins again.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// Takes a request that somebody else has measured.
+    /// Records a request measured by another process.
     pub fn took(&mut self, sample: Sample, why: Option<&str>) {
         self.samples.push(sample);
         if let Some(why) = why {
@@ -154,24 +154,24 @@ impl Ledger {
         }
     }
 
-    /// The kinds that it holds requests of.
+    /// The kinds it has requests of.
     pub fn kinds(&self) -> BTreeSet<Kind> {
         self.samples.iter().map(|sample| sample.kind).collect()
     }
 
-    /// Requests of a kind, as they ended.
+    /// Requests of a kind, in the order they ended.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Sample> {
         self.samples
             .iter()
             .filter(move |sample| sample.kind == kind)
     }
 
-    /// How often idle connections were opened anew.
+    /// How often idle connections were reopened.
     pub const fn reopened_count(&self) -> u64 {
         self.reopened
     }
 
-    /// How often what failed, and why.
+    /// Failures by kind and reason, with their counts.
     pub fn failures(&self) -> impl Iterator<Item = (Kind, &str, u64)> {
         self.failures
             .iter()
@@ -188,7 +188,7 @@ impl Ledger {
         self.failures.values().sum()
     }
 
-    /// The longest time without a success of this kind between two points, which count as successes themselves.
+    /// The longest time without a success of this kind between `from` and `until`, which count as successes themselves.
     pub fn longest_gap(&self, kind: Kind, from: Time, until: Time) -> Duration {
         let successes = self
             .successes(kind)
@@ -197,7 +197,7 @@ impl Ledger {
         longest_step(from, successes, until)
     }
 
-    /// The longest time between two begun probes: when it is long the measuring machine was itself held up,
+    /// The longest time between the starts of two probes. A long one means that the measuring machine itself stalled,
     /// and the outage may be overstated by it.
     pub fn longest_pause(&self, from: Time, until: Time) -> Duration {
         let mut sent: Vec<Time> = self.of(Kind::Probe).map(|sample| sample.sent).collect();
@@ -210,7 +210,7 @@ impl Ledger {
         )
     }
 
-    /// Whether for `window` nothing that was begun has failed, and each of these kinds succeeds at its usual pace.
+    /// Whether no request begun in the last `window` failed, and each of these kinds succeeds at its usual pace.
     pub fn is_settled(&self, paces: &[(Kind, Duration)], now: Time, window: Duration) -> bool {
         paces.iter().all(|(kind, pace)| {
             let usual = longest_usual(*pace);
@@ -225,11 +225,11 @@ impl Ledger {
         })
     }
 
-    /// How long after `harm` requests of all these kinds succeeded again for good. Zero: they never stopped.
-    /// `None`: they did not within what was recorded.
+    /// How long after `harm` requests of all these kinds succeeded for good. Zero: they never stopped. `None`: they did
+    /// not within the recording.
     ///
-    /// A kind is disturbed by each request that fails after the harm, until the first success that was begun no
-    /// earlier; and by each gap between successes that is much longer than usual.
+    /// A failed request after the harm disturbs its kind until the first success begun no earlier than the failure; so
+    /// does a gap between successes much longer than usual.
     pub fn recovered(&self, paces: &[(Kind, Duration)], harm: Time) -> Option<Duration> {
         let ends = paces
             .iter()
@@ -243,7 +243,7 @@ impl Ledger {
         )
     }
 
-    /// `harm` itself where nothing was disturbed.
+    /// `harm` itself if nothing was disturbed.
     fn end_of_trouble(&self, kind: Kind, pace: Duration, harm: Time) -> Option<Time> {
         let last_failure = self
             .of(kind)
@@ -275,7 +275,7 @@ impl Ledger {
     }
 }
 
-/// A gap up to this long between two successes is no disturbance: five times the usual distance, and 100 ms.
+/// A gap up to this long between two successes is no disturbance: five times the usual interval, plus 100 ms.
 fn longest_usual(pace: Duration) -> Duration {
     pace * 5 + Duration::from_millis(100)
 }

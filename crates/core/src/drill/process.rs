@@ -49,7 +49,7 @@ impl Process {
         }
     }
 
-    /// Whether servers of this tier may run one. Which servers carry the store's members is decided elsewhere.
+    /// Whether servers of this tier may run one. Which servers carry store members is decided elsewhere.
     pub const fn runs_on(self, tier: Tier) -> bool {
         match self {
             Self::Agent | Self::Etcd => true,

@@ -5,7 +5,7 @@ use super::ledger::Kind;
 use super::report::{DrillReport, KindReport, Verdict};
 use std::fmt::Write;
 
-/// One drill in full: what it came to, its moments, its requests, its writes.
+/// One drill in full: verdict, timeline, requests and writes.
 pub fn render(report: &DrillReport) -> String {
     let mut text = format!("{}: {}", report.target, report.verdict.words());
     if !report.reason.is_empty() {
@@ -68,7 +68,7 @@ fn whole(report: &DrillReport) -> String {
     }
 }
 
-/// A probe comes every 10 ms: a pause of five times that is the measuring machine's own.
+/// A probe starts every 10 ms: a pause of five times that is the measuring machine's own.
 fn outage(report: &DrillReport) -> String {
     let meaning = format!(
         "the longest time without a success, of kind {}",
@@ -167,7 +167,7 @@ fn contents(contents: &Contents, text: &mut String) {
     }
 }
 
-/// Several drills, one row each, and what they come to together.
+/// Several drills, one row each, with their totals.
 pub fn render_all(reports: &[DrillReport]) -> String {
     let mut text = String::new();
     line(

@@ -1,4 +1,4 @@
-//! What a drill found, for programs; `render` makes a table of it for people.
+//! A drill's findings as data; `render` makes a table of them for people.
 
 use super::contents::Contents;
 use super::ledger::{Kind, Ledger};
@@ -8,7 +8,7 @@ use gaiola_model::{Exit, Time};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// The schema's number: raised when a program that reads reports would have to change.
+/// Schema version: raised when programs that read reports would have to change.
 pub const SCHEMA: u32 = 2;
 
 /// What one drill found.
@@ -20,38 +20,38 @@ pub struct DrillReport {
     pub site: String,
     /// What was rehearsed.
     pub target: Target,
-    /// What came of it.
+    /// The result.
     pub verdict: Verdict,
-    /// Why it is not `passed`, in words; empty when it is.
+    /// Why it is not `passed`, in words; empty if it is.
     pub reason: String,
-    /// From the harm until the status showed it. `None`: it never did, as when the harm was over too soon.
+    /// From the harm until the status showed it. `None`: it never did, for example because the harm was over too soon.
     pub detected_ms: Option<u64>,
-    /// From the harm until requests of all kinds succeeded again for good; 0: they never stopped.
+    /// From the harm until requests of all kinds succeeded for good; 0: they never stopped.
     pub recovered_ms: Option<u64>,
-    /// From the harm until what was taken away was begun to be put back. `None`: nothing had to be.
+    /// From the harm until restoring what was taken away began. `None`: nothing had to be restored.
     pub put_back_ms: Option<u64>,
     /// From the harm until the site was healthy with nothing missing.
     pub whole_ms: Option<u64>,
-    /// The longest time that a kind of request went without a success: of the kind that fared worst.
+    /// The longest time without a success, of the kind of request that fared worst.
     pub outage_ms: u64,
     /// That kind.
     pub outage_of: Kind,
-    /// The longest time between two begun probes: normally about 10. When it is long, the measuring machine was
-    /// itself held up, and the outage may be overstated by it.
+    /// The longest time between the starts of two probes: normally about 10. A long one means that the measuring
+    /// machine itself stalled, and the outage may be overstated by it.
     pub longest_pause_ms: u64,
     /// The requests of each kind.
     pub kinds: Vec<KindReport>,
-    /// Idle connections that the site closed and that were opened again before a request was written: no failure.
+    /// Idle connections that the site closed and that were reopened before a request was written: no failure.
     pub reopened: u64,
-    /// Writes that were acknowledged.
+    /// Acknowledged writes.
     pub acknowledged: u64,
     /// Acknowledged writes that were not found afterwards.
     pub lost: u64,
     /// Some of them, each with the reason.
     pub lost_examples: Vec<String>,
-    /// Acknowledged writes of which it is not known, as the site did not answer.
+    /// Acknowledged writes that could not be checked, because the site did not answer.
     pub unknown: u64,
-    /// Whether all members of the database hold the same.
+    /// Whether all members of the database hold the same rows.
     pub contents: Contents,
 }
 
@@ -62,22 +62,22 @@ pub struct KindReport {
     pub kind: Kind,
     /// Requests that were sent.
     pub sent: u64,
-    /// Those without a 2xx within their limit; a write also when its answer says `"acknowledged":false`.
+    /// Those without a 2xx within their limit; also writes answered with `"acknowledged":false`.
     pub failed: u64,
-    /// Those that succeeded or failed only on a second connection: the first, reused one was closed without one
-    /// byte of an answer. Browsers send such a request again; so does the load, unless it is a write.
+    /// Those that ended on a second connection because the first, a reused one, was closed before the first byte of a
+    /// response. Browsers resend such a request; so does the load, unless it is a write.
     pub resent: u64,
     /// The longest time between two successes.
     pub longest_gap_ms: u64,
-    /// Median time of those that succeeded.
+    /// Median duration of the successful ones.
     pub p50_ms: u64,
-    /// 99 in 100 of those that succeeded took no longer.
+    /// 99th percentile of the successful ones.
     pub p99_ms: u64,
-    /// Why they failed, and how many each; the most frequent first.
+    /// Reasons for failures with their counts, the most frequent first.
     pub failures: Vec<(String, u64)>,
 }
 
-/// What came of a drill.
+/// The result of a drill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -85,9 +85,9 @@ pub enum Verdict {
     Passed,
     /// More acknowledged writes were not found than `[drill]` allows.
     Lost,
-    /// The members of the database do not hold the same.
+    /// The members of the database do not hold the same rows.
     Different,
-    /// Requests of some kind never succeeded again for good.
+    /// Requests of some kind did not recover for good.
     NotRecovered,
     /// The outage was longer, or more requests failed, than `[drill]` allows.
     OverLimit,
@@ -95,14 +95,14 @@ pub enum Verdict {
     NotHealthy,
     /// The site was not healthy, or did not answer cleanly, before the harm: nothing was harmed.
     NotReady,
-    /// The harm could not be done, or could not be confirmed: nothing is proved.
+    /// The harm could not be done, or could not be confirmed: the drill proves nothing.
     NotDone,
-    /// The operator broke it off; what was harmed was put back.
+    /// The operator interrupted it; the harm was undone.
     Interrupted,
 }
 
 impl Verdict {
-    /// What `gaiola drill` ends with.
+    /// Exit code of `gaiola drill`.
     pub const fn exit(self) -> Exit {
         match self {
             Self::Passed => Exit::Ok,
@@ -112,13 +112,13 @@ impl Verdict {
         }
     }
 
-    /// What several drills end with: broken off before degraded before failed before passed.
+    /// Exit code for several drills; precedence: interrupted, degraded, failed, passed.
     pub fn exit_of_all(verdicts: impl IntoIterator<Item = Self>) -> Exit {
         let exits = verdicts.into_iter().map(Self::exit);
         exits.max_by_key(|exit| exit.code()).unwrap_or(Exit::Ok)
     }
 
-    /// For people.
+    /// In words, for people.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -134,26 +134,26 @@ impl Verdict {
     }
 }
 
-/// The moments of a drill.
+/// The timeline of a drill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// The calm before the harm began: what is counted begins here.
+    /// The calm before the harm began; counting starts here.
     pub begun: Time,
     /// The harm began.
     pub harm: Option<Time>,
     /// The status showed it.
     pub detected: Option<Time>,
-    /// Requests of all kinds succeeded again for good: see [`Ledger::recovered`].
+    /// Requests of all kinds succeeded for good: see [`Ledger::recovered`].
     pub recovered: Option<Time>,
-    /// What was taken away was begun to be put back.
+    /// Restoring what was taken away began.
     pub put_back: Option<Time>,
-    /// The site was healthy, for the last time counted from here.
+    /// The site became healthy for the last time.
     pub whole: Option<Time>,
     /// The load ended.
     pub ended: Time,
 }
 
-/// What was found out when all was over.
+/// What was found after the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// What became of the writes.
@@ -165,16 +165,16 @@ pub struct Findings {
 /// What became of the writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
-    /// Those that were acknowledged.
+    /// Acknowledged writes.
     pub acknowledged: u64,
-    /// Those of them that are not there, each with what was found instead.
+    /// Those of them that are missing, each with what was found instead.
     pub lost: Vec<String>,
-    /// Those of them that could not be asked for, each with the reason.
+    /// Those of them that could not be checked, each with the reason.
     pub unknown: Vec<String>,
 }
 
 impl Writes {
-    /// Adds others to these.
+    /// Adds `others` to these.
     pub fn add(&mut self, others: Self) {
         self.acknowledged += others.acknowledged;
         self.lost.extend(others.lost);
@@ -186,10 +186,10 @@ impl Writes {
 const EXAMPLES: usize = 10;
 
 impl DrillReport {
-    /// Adds everything up. `paces` are the kinds in use, each with the usual distance of its successes; `limits` say what
-    /// passes.
+    /// Evaluates the drill. `paces` are the kinds in use, each with the usual interval of its successes; `limits`
+    /// decide what passes.
     ///
-    /// `trouble` says why the drill did not go its way; lost writes are found here.
+    /// `trouble` says why the drill did not run as planned; lost writes are found here.
     pub fn conclude(
         (site, target): (String, Target),
         ledger: &Ledger,
@@ -203,7 +203,7 @@ impl DrillReport {
         let kinds = kind_reports(ledger, paces, marks);
         let (outage_of, outage_ms) = worst(&kinds);
         let Findings { writes, contents } = findings;
-        // What was seen meanwhile may have ended in a failure since.
+        // A success seen meanwhile may have turned into a failure since.
         let recovered = marks.harm.and_then(|harm| ledger.recovered(paces, harm));
         let mut report = Self {
             schema: SCHEMA,
@@ -230,14 +230,14 @@ impl DrillReport {
         report
     }
 
-    /// Requests of the steady load that failed: what users would have seen.
+    /// Failed requests of the steady load: what users would have seen.
     pub fn failed(&self) -> u64 {
         let load = self.kinds.iter().filter(|report| !report.kind.is_probe());
         let of_users = load.filter(|report| report.kind.is_of_users());
         of_users.map(|report| report.failed).sum()
     }
 
-    /// The gravest of what can be said. Lost writes weigh most, whatever else went wrong.
+    /// The gravest verdict that applies. Lost writes come first, whatever else went wrong.
     fn judge(
         &self,
         writes: &Writes,
@@ -304,7 +304,7 @@ fn unknown(writes: &Writes, contents: &Contents) -> Option<(Verdict, String)> {
     Some((Verdict::NotHealthy, why))
 }
 
-/// The kind of users' requests that went without a success for longest.
+/// The kind of users' requests with the longest time without a success.
 fn worst(kinds: &[KindReport]) -> (Kind, u64) {
     let of_users = kinds.iter().filter(|report| report.kind.is_of_users());
     let worst = of_users.max_by_key(|report| report.longest_gap_ms);
@@ -313,7 +313,7 @@ fn worst(kinds: &[KindReport]) -> (Kind, u64) {
     })
 }
 
-/// Those in use first, in their order, then whoever else was measured.
+/// The kinds in use first, in order, then any others that were measured.
 fn kind_reports(ledger: &Ledger, paces: &[(Kind, Duration)], marks: Marks) -> Vec<KindReport> {
     let used: Vec<Kind> = paces.iter().map(|(kind, _)| *kind).collect();
     let others = ledger.kinds().into_iter();
@@ -350,7 +350,7 @@ fn kind_report(ledger: &Ledger, kind: Kind, marks: Marks) -> KindReport {
     }
 }
 
-/// The smallest value that `percent` in 100 do not exceed; zero of none.
+/// The smallest value that `percent` in 100 do not exceed; zero for an empty slice.
 fn quantile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(rank).copied().unwrap_or_default()
@@ -413,7 +413,7 @@ pub(super) mod tests {
         DrillReport::conclude(what, &ledger, &paces, marks, findings, trouble, &limits)
     }
 
-    /// Pages every 30 ms for ten seconds, with none that succeeds in `away`, and a probe that never stops.
+    /// Pages every 30 ms for ten seconds, none of which succeeds in `away`, and a probe that never stops.
     fn away(away: std::ops::Range<u64>, limits: &DrillLimits, contents: Contents) -> DrillReport {
         let mut ledger = Ledger::default();
         for sent in (0..10_000).step_by(30) {

@@ -1,4 +1,4 @@
-//! What the operator asked for: one failure, or a whole list of them.
+//! The operator's selection: one failure, or a whole list of them.
 
 use super::process::Process;
 use super::target::{Target, TargetError, Wanted};
@@ -6,23 +6,23 @@ use super::whom::Whom;
 use gaiola_model::{Config, ServerName, Tier};
 use std::str::FromStr;
 
-/// What the operator asked for.
+/// The operator's selection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// This one.
     One(Wanted),
-    /// Every server and every kind of process, one after another.
+    /// Every server and every kind of process, one at a time.
     All,
-    /// Every fault that leaves a server running: cut off, heard and not answering, answering and not heard, frozen, and of a
-    /// full disk, where each database server has a disk of its own.
+    /// Every fault that leaves a server running: cut, mute, deaf, frozen, and a full disk if each database server has a
+    /// disk of its own.
     Faults {
-        /// Whether each has.
+        /// Whether each has one.
         disks: bool,
     },
 }
 
 impl Selection {
-    /// The failures to rehearse on this site, in order. `store` names the servers that carry a member of the store.
+    /// The failures to rehearse on this site, in order. `store` names the servers that carry a store member.
     pub fn targets(&self, config: &Config, store: &[ServerName]) -> Vec<Wanted> {
         match self {
             Self::One(target) => vec![target.clone()],
@@ -67,8 +67,8 @@ const fn kill(server: ServerName, process: Process) -> Wanted {
     }
 }
 
-/// What has cost other clusters acknowledged writes, or has left them with two primaries; without a database, what
-/// leaves a server that is there and is of no use.
+/// What has cost other clusters acknowledged writes or left them with two primaries; without a database, what leaves a
+/// server running but useless.
 fn faults(config: &Config, store: &[ServerName], disks: bool) -> Vec<Wanted> {
     if config.database.is_none() {
         return without_a_database(config);

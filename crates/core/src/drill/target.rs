@@ -1,4 +1,4 @@
-//! What can be rehearsed: the harm, and the server or process that it is done to.
+//! What can be rehearsed: the harm, and the server or process it targets.
 
 use super::process::Process;
 use super::whom::{Roles, Whom};
@@ -25,16 +25,16 @@ pub enum Target<S = ServerName> {
         /// The process; `None`: all of them.
         process: Option<Process>,
     },
-    /// The power cord is pulled: cable and processes are gone at the same moment.
+    /// The power cord is pulled: network and processes are gone at the same moment.
     Power(S),
-    /// The server is shut down in order.
+    /// The server is shut down cleanly.
     Stop(S),
-    /// The network between these servers and all others passes nothing either way; among themselves it does. Carriers
-    /// stay, and everything runs on.
+    /// The network between these servers and all others passes nothing either way; among themselves it does. Link
+    /// carriers stay up, and everything keeps running.
     Cut(Vec<S>),
-    /// The server hears everything, and nothing that it sends arrives.
+    /// The server receives everything, and nothing it sends arrives.
     Mute(S),
-    /// All that the server sends arrives, and it hears nothing.
+    /// Everything the server sends arrives, and it receives nothing.
     Deaf(S),
     /// SIGSTOP to one process, or to every process of the server but its pid 1.
     Freeze {
@@ -43,11 +43,11 @@ pub enum Target<S = ServerName> {
         /// The process; `None`: all of them.
         process: Option<Process>,
     },
-    /// The disk that holds the server's data takes nothing more.
+    /// The disk with the server's data is full.
     Fill(S),
 }
 
-/// A failure as an operator names it, before it is known who the primary is.
+/// A failure as an operator names it, before the primary is known.
 ///
 /// ```
 /// use gaiola_core::drill::{Roles, Wanted};
@@ -59,7 +59,7 @@ pub enum Target<S = ServerName> {
 pub type Wanted = Target<Whom>;
 
 impl<S: Copy> Target<S> {
-    /// The servers that are harmed; there is at least one.
+    /// The harmed servers, at least one.
     pub fn servers(&self) -> Vec<S> {
         match self {
             Self::Cut(servers) => servers.clone(),
@@ -73,7 +73,7 @@ impl<S: Copy> Target<S> {
         }
     }
 
-    /// Whether the site must become whole without a hand. A server that was lost has to be put back first.
+    /// Whether the site must become whole without intervention. A lost server has to be put back first.
     pub const fn heals_itself(&self) -> bool {
         matches!(
             self,
@@ -84,7 +84,7 @@ impl<S: Copy> Target<S> {
         )
     }
 
-    /// Whether it lasts for a span and is undone then, while the servers run on.
+    /// Whether it lasts for a time and is then undone, while the servers keep running.
     pub const fn is_held(&self) -> bool {
         match self {
             Self::Cut(_) | Self::Mute(_) | Self::Deaf(_) | Self::Freeze { .. } | Self::Fill(_) => {
@@ -94,7 +94,7 @@ impl<S: Copy> Target<S> {
         }
     }
 
-    /// The same with other names for the servers.
+    /// The same failure with the servers' names mapped.
     fn map<T, E>(&self, name: impl Fn(S) -> Result<T, E>) -> Result<Target<T>, E> {
         Ok(match self {
             Self::Kill { server, process } => Target::Kill {
@@ -119,7 +119,7 @@ impl<S: Copy> Target<S> {
 }
 
 impl Wanted {
-    /// The failure with its servers' names.
+    /// The failure with roles replaced by server names.
     pub fn named(&self, roles: Roles) -> Result<Target, TargetError> {
         self.map(|whom| whom.named(roles))
     }
@@ -155,21 +155,21 @@ fn of(
     }
 }
 
-/// A drill could not be read.
+/// A drill that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// The first word is no harm, or words are missing.
+    /// Unknown harm, or missing words.
     #[error(
         "{0:?} is not a drill: kill SERVER[/PROCESS], power SERVER, stop SERVER, cut SERVER[,SERVER], mute SERVER, deaf SERVER, freeze SERVER[/PROCESS], fill SERVER or all"
     )]
     NotADrill(String),
-    /// There can be no such server.
+    /// Invalid server name.
     #[error(transparent)]
     Server(#[from] gaiola_model::id::NameError),
-    /// There is no such kind of process.
+    /// Unknown kind of process.
     #[error("{0:?} is not a process: proxy, keeper, agent, app, postgres, patroni or etcd")]
     NotAProcess(String),
-    /// This kind of process runs elsewhere.
+    /// This kind of process runs on another tier.
     #[error("{server} runs no {process}")]
     Elsewhere {
         /// The server that was named.

@@ -1,11 +1,11 @@
-//! The two templates of `[drill] write`: the body that is posted, and the path that finds it again.
+//! The two templates of `[drill] write`: the body to post, and the path that reads it back.
 
-/// The body of a write: `{id}` becomes an id that no other write has.
+/// The body of a write: `{id}` becomes a unique id.
 pub fn fill_body(template: &str, id: &str) -> String {
     template.replace("{id}", id)
 }
 
-/// The path that finds a write again: each `{FIELD}` becomes that field of the write's answer, escaped for a path.
+/// The path that reads a write back: each `{FIELD}` becomes that field of the write's answer, escaped for a path.
 ///
 /// ```
 /// use gaiola_core::drill::fill_path;
@@ -30,7 +30,7 @@ pub fn fill_path(template: &str, field: impl Fn(&str) -> Option<String>) -> Resu
     Ok(path)
 }
 
-/// Keeps what RFC 3986 calls unreserved, so that no value can leave its place in the path.
+/// Keeps RFC 3986's unreserved characters, so that no value can leave its place in the path.
 fn escape(value: &str, path: &mut String) {
     for byte in value.bytes() {
         match byte {

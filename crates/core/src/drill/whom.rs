@@ -1,4 +1,4 @@
-//! Servers as an operator names them: by name, or by what they are in the database right now.
+//! Servers as an operator names them: by name, or by their current database role.
 
 use super::target::TargetError;
 use gaiola_model::placement::DatabaseRole;
@@ -7,19 +7,19 @@ use gaiola_model::{ServerName, Tier};
 use std::fmt;
 use std::str::FromStr;
 
-/// A server of a drill that is still to be begun.
+/// A server of a drill that has not begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Whom {
     /// This one.
     Server(ServerName),
-    /// The database's primary, whichever server that is when the drill begins.
+    /// The database's primary at the time the drill begins.
     Primary,
-    /// A standby, the synchronous one where there is one.
+    /// A standby, preferably the synchronous one.
     Standby,
 }
 
 impl Whom {
-    /// The tier that it is of.
+    /// Its tier.
     pub const fn tier(self) -> Tier {
         match self {
             Self::Server(server) => server.tier,
@@ -27,7 +27,7 @@ impl Whom {
         }
     }
 
-    /// The server that it is now.
+    /// The server it currently is.
     pub fn named(self, roles: Roles) -> Result<ServerName, TargetError> {
         let now = match self {
             Self::Server(server) => Some(server),
@@ -76,7 +76,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// As the status tells them.
+    /// As the status reports them.
     pub fn of(status: &Status) -> Self {
         let with = |role: DatabaseRole| {
             let servers = status.servers.iter();

@@ -1,4 +1,4 @@
-//! A client's request on its way to a server.
+//! Forwards a client's request to a server.
 
 use super::way::{limits_forwards, max_forwards};
 use super::{Edit, Match, Outgoing, is_listed, line, list, lists_fields, options, resembles};
@@ -11,41 +11,41 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Longest request id that is kept.
 const ID_LIMIT: usize = 128;
 
-/// What the server is told about the hop before it.
+/// The hop before the server, as reported to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Hop<'a> {
-    /// Who sent the request.
+    /// Address of the sender.
     pub client: IpAddr,
-    /// Whether what the sender says about the hops before it is believed.
+    /// Whether the sender's claims about earlier hops are trusted.
     pub trusted: bool,
     /// Whether it came over TLS.
     pub tls: bool,
     /// Our own name, for `Via`.
     pub server: &'a str,
-    /// The request's id: what [`request_id`] found, else one that was made.
+    /// The request's id: the result of [`request_id`], or else a new one.
     pub request_id: &'a [u8],
-    /// Said as `Host` where an HTTP/1.0 client sent none.
+    /// Sent as `Host` if an HTTP/1.0 client sent none.
     pub default_host: &'a str,
-    /// Asked for instead of the request's path, where it is not empty.
+    /// Sent instead of the request's path, unless empty.
     pub path: &'a [u8],
-    /// Said as `Host` instead of the client's, where it is not empty.
+    /// Sent as `Host` instead of the client's, unless empty.
     pub host: &'a [u8],
     /// How rules change the fields.
     pub edit: Edit<'a>,
-    /// The name of a cookie that the server does not get.
+    /// The name of a cookie to hide from the server.
     pub hidden_cookie: Option<&'a str>,
 }
 
-/// The id that a trusted sender gave the request, if it is fit to be passed on and logged: visible ASCII, 128 bytes at
-/// most.
+/// The id that a trusted sender gave the request, if it is fit to be forwarded and logged: visible ASCII, at most 128
+/// bytes.
 pub fn request_id<'a>(head: &RequestHead, buffer: &'a [u8], trusted: bool) -> Option<&'a [u8]> {
     head.field(FieldName::XRequestId, buffer).filter(|id| {
         trusted && (1..=ID_LIMIT).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
     })
 }
 
-/// Whose request it is: the sender's, or as far back as those are trusted who say so in `X-Forwarded-For`. Where the last
-/// of these names no address it is nobody's, 0.0.0.0: its own address opens doors that the client's does not.
+/// Client address: the sender's, or the furthest that trusted senders name in `X-Forwarded-For`. If the last of these
+/// entries is no address the result is 0.0.0.0: the sender's own address may have access that the client's does not.
 pub fn client(head: &RequestHead, buffer: &[u8], sender: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|known| known.contains(address));
     let fields = head.fields.iter().rev();
@@ -80,7 +80,7 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     bare.parse().ok()
 }
 
-/// Whether the client came by HTTPS: over TLS, or as a trusted sender says in `X-Forwarded-Proto`.
+/// Whether the client used HTTPS: TLS here, or HTTPS according to a trusted sender's `X-Forwarded-Proto`.
 pub fn is_https(head: &RequestHead, buffer: &[u8], tls: bool, trusted: bool) -> bool {
     let told = head.field(FieldName::XForwardedProto, buffer);
     match told
@@ -109,11 +109,11 @@ pub fn new_request_id(rng: &mut fastrand::Rng) -> [u8; 32] {
     })
 }
 
-/// Puts the request's head as the server is to get it into `out`, which is cleared first.
+/// Writes the request's head for the server to `out`, which is cleared first.
 ///
-/// Removed are `Connection` and what it lists, `Keep-Alive`, `Proxy-*`, `Upgrade` where nothing is upgraded, and, from
-/// senders that are not trusted, everything that claims to speak of earlier hops. `X-Forwarded-For`, `-Proto`, `-Host`,
-/// `X-Request-ID` and `Via` are added. The target is in origin form, the version HTTP/1.1; framing stays as it was said.
+/// Removed are `Connection` and what it lists, `Keep-Alive`, `Proxy-*`, `Upgrade` if nothing is upgraded, and, from
+/// untrusted senders, every field that claims to describe earlier hops. `X-Forwarded-For`, `-Proto`, `-Host`,
+/// `X-Request-ID` and `Via` are added. The target is in origin form, the version HTTP/1.1; framing stays unchanged.
 pub fn request(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing) {
     out.clear();
     request_line(head, hop, out);
@@ -178,7 +178,7 @@ fn request_line(head: &RequestHead, hop: &Hop<'_>, out: &mut Outgoing) {
     }
 }
 
-/// What a target in absolute form without a path asks for (RFC 9112, section 3.2.4).
+/// The target that an absolute form without a path stands for (RFC 9112, section 3.2.4).
 fn root(head: &RequestHead) -> &'static [u8] {
     use gaiola_model::http::Method;
     if head.method == Method::Options && head.query.is_empty() {
@@ -188,7 +188,7 @@ fn root(head: &RequestHead) -> &'static [u8] {
     }
 }
 
-/// Whether a field's line is sent on as it is, `Connection`'s list aside.
+/// Whether a field's line is forwarded unchanged, `Connection`'s list aside.
 fn stays(field: &Field, head: &RequestHead, buffer: &[u8], hop: &Hop<'_>) -> bool {
     match field.known {
         FieldName::Connection
@@ -225,8 +225,8 @@ fn is_first(field: &Field, head: &RequestHead) -> bool {
         .is_some_and(|first| first.name == field.name)
 }
 
-/// Whether a field could be taken for one that we answer for: names that differ in `_` only, which no balancer writes and
-/// so its client did, and claims about earlier hops by a sender who is not trusted.
+/// Whether a field could be mistaken for one that we vouch for: names that differ from it only in `_`, which no
+/// balancer writes and so the client did, and claims about earlier hops by an untrusted sender.
 fn misleads(name: &[u8], trusted: bool) -> bool {
     let is = |wanted: &[u8]| resembles(name, wanted, Match::Whole);
     match name.first().map(u8::to_ascii_lowercase) {
@@ -242,7 +242,7 @@ fn misleads(name: &[u8], trusted: bool) -> bool {
     }
 }
 
-/// Says `Host` where none was kept: of a target in absolute form, or the default.
+/// Adds `Host` if none was kept: from a target in absolute form, or the default.
 fn add_host(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing) {
     match (head.form, head.host) {
         _ if !hop.host.is_empty() => out.write(|text| line(text, b"Host: ", &[hop.host])),
@@ -252,7 +252,7 @@ fn add_host(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing
     }
 }
 
-/// Says what concerns our connection to the server.
+/// Adds the fields for our connection to the server.
 fn add_connection(head: &RequestHead, buffer: &[u8], out: &mut Outgoing) {
     let takes_trailers = head
         .field(FieldName::Te, buffer)
@@ -266,7 +266,7 @@ fn add_connection(head: &RequestHead, buffer: &[u8], out: &mut Outgoing) {
     }
 }
 
-/// Says where the request came from, and ends the head.
+/// Adds the fields about earlier hops, and ends the head.
 fn add_hops(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing) {
     let kept = |name| hop.trusted && head.field(name, buffer).is_some();
     out.write(|text| {
@@ -305,7 +305,7 @@ fn add_hops(head: &RequestHead, buffer: &[u8], hop: &Hop<'_>, out: &mut Outgoing
     );
 }
 
-/// Every request has one, so that it is worth more than what writes whatever can be displayed.
+/// Every request has one, so this is worth more code than `Display`.
 fn write_address(text: &mut Vec<u8>, address: IpAddr) {
     let IpAddr::V4(address) = address else {
         // Writing to a Vec cannot fail.

@@ -1,42 +1,43 @@
-//! A server's response on its way to the client.
+//! Forwards a server's response to the client.
 
 use super::{Edit, Outgoing, is_listed, line, lists_fields};
 use crate::cookie;
 use gaiola_model::http::{Field, FieldName, Framing, ResponseHead, Span, Version};
 
-/// What the answer to the client depends on besides the response.
+/// What the response to the client depends on besides the server's.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// The version that the client speaks.
+    /// The client's HTTP version.
     pub client: Version,
-    /// Whether the client's connection is to be kept, as far as the client and we are concerned.
+    /// Whether the client and we want to keep the client's connection.
     pub keep_alive: bool,
     /// Our own name, for `Via`.
     pub server: &'a str,
-    /// How rules change the fields of the final answer.
+    /// How rules change the fields of the final response.
     pub edit: Edit<'a>,
-    /// The time, as `Date` has it, for a response that says none.
+    /// The time in `Date` format, for a response without one.
     pub date: &'a [u8],
     /// Whole lines that are added.
     pub lines: &'a [u8],
-    /// The name of a cookie that is ours alone to set.
+    /// The name of a cookie that only we may set.
     pub own_cookie: Option<&'a str>,
 }
 
 /// What follows for the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Whether it may take another request after the body; the client was told so.
+    /// Whether it may take another request after the body; the client was informed.
     pub keep_alive: bool,
-    /// The body comes in chunks and the client knows none (HTTP/1.0): only the chunks' data are to be sent on, and the
+    /// The body is chunked and the client does not know chunks (HTTP/1.0): only the chunks' data are forwarded, and the
     /// connection is closed after them.
     pub unchunk: bool,
 }
 
-/// Puts the response's head as the client is to get it into `out`, which is cleared first.
+/// Writes the response's head for the client to `out`, which is cleared first.
 ///
-/// Removed are `Connection` and what it lists, `Keep-Alive`, `Proxy-*`, and `Upgrade` unless it is answered or asked
-/// for; `Via` is added, and whether the connection is closed, and `Date` where there is none (RFC 9110, section 6.6.1).
+/// Removed are `Connection` and what it lists, `Keep-Alive`, `Proxy-*`, and `Upgrade` unless it is the response to an
+/// upgrade or demands one; `Via` is added, whether the connection is closed, and a missing `Date` (RFC 9110, section
+/// 6.6.1).
 pub fn response(
     head: &ResponseHead,
     buffer: &[u8],
@@ -92,8 +93,8 @@ pub fn response(
     sent
 }
 
-/// Our own version, then status and reason as they came. The space between them stands even where there is no reason
-/// (RFC 9112, section 4).
+/// Our own version, then status and reason as received. The space between them is required even without a reason (RFC
+/// 9112, section 4).
 fn status_line(head: &ResponseHead, out: &mut Outgoing) {
     const VERSION_LEN: u32 = 8;
     const STATUS_END: u32 = 12;
@@ -117,7 +118,7 @@ fn status_line(head: &ResponseHead, out: &mut Outgoing) {
     }
 }
 
-/// Whether a field's line is sent on as it is, `Connection`'s list aside.
+/// Whether a field's line is forwarded unchanged, `Connection`'s list aside.
 fn stays(field: &Field, head: &ResponseHead, sent: Sent) -> bool {
     match field.known {
         FieldName::Connection
@@ -136,7 +137,8 @@ fn stays(field: &Field, head: &ResponseHead, sent: Sent) -> bool {
     }
 }
 
-/// Whether the response may say a length, be it that of the body that HEAD or 304 leave out (RFC 9110, section 8.6).
+/// Whether the response may have a length, including that of the body that HEAD or 304 leave out (RFC 9110, section
+/// 8.6).
 fn may_have_length(head: &ResponseHead) -> bool {
     !matches!(head.status, 100..=199 | 204)
 }

@@ -1,12 +1,12 @@
-//! How far a request has come already, and whether it may go on: `Via` and `Max-Forwards`.
+//! Limits on a request's hops: `Via` and `Max-Forwards`.
 
 use super::list;
 use gaiola_model::http::{Field, FieldName, Method, RequestHead};
 
-/// How often a request may have been here. Proxies one behind the other may have one name, but not so many.
+/// Passes through here that make a loop. Proxies in a chain may share a name, but not this many.
 const MOST_ROUNDS: usize = 5;
 
-/// Whether the request goes round: `Via` has our own name again and again.
+/// Whether the request loops: `Via` has our own name that often.
 pub fn is_loop(head: &RequestHead, buffer: &[u8], server: &str) -> bool {
     let fields = head.fields.iter();
     let ways = fields.filter(|field| field.known == FieldName::Via);
@@ -20,7 +20,7 @@ pub fn is_loop(head: &RequestHead, buffer: &[u8], server: &str) -> bool {
     hops.filter(is_ours).count() >= MOST_ROUNDS
 }
 
-/// How many more proxies OPTIONS or TRACE may pass (RFC 9110, section 7.6.2), where it says so.
+/// How many more proxies OPTIONS or TRACE may pass (RFC 9110, section 7.6.2), if it says so.
 pub fn max_forwards(head: &RequestHead, buffer: &[u8]) -> Option<u32> {
     let mut fields = head.fields.iter();
     let field = fields.find(|field| limits_forwards(field, head, buffer))?;
@@ -30,7 +30,7 @@ pub fn max_forwards(head: &RequestHead, buffer: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// Whether the field is one that says so.
+/// Whether the field is such a limit.
 pub(super) fn limits_forwards(field: &Field, head: &RequestHead, buffer: &[u8]) -> bool {
     matches!(head.method, Method::Options | Method::Trace)
         && field.known == FieldName::Other

@@ -1,8 +1,8 @@
-//! Which members of a backend serve, of what is known of each.
+//! Which members of a backend serve, given the condition of each.
 //!
-//! Traffic and checks put members out one by one, for what each has done; whether the others can do without it shows only
-//! when all are seen together. One page that kills whoever answers it, or an application that is too busy for its checks, must
-//! not leave a backend without servers while they would still answer.
+//! Traffic and checks take members out one by one, each on its own record; whether the others can do without them shows
+//! only when all are considered together. One page that kills every process that answers it, or an application too busy for
+//! its checks, must not leave a backend without servers that would still answer.
 
 use super::{Condition, Ejected};
 use gaiola_model::Time;
@@ -10,30 +10,30 @@ use gaiola_model::Time;
 /// One member, as far as it matters to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// What is known of it.
+    /// Its condition.
     pub condition: Condition,
-    /// Whether it is to take new traffic while it is up.
+    /// Whether it should take new traffic while it is up.
     pub wanted: bool,
     /// Whether it is a spare.
     pub spare: bool,
-    /// Whether it has answered requests of late, whatever its checks say.
+    /// Whether it has answered requests recently, whatever its checks say.
     pub answers: bool,
 }
 
-/// Who serves.
+/// Which members serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Serving {
-    /// Of each member, whether it takes new traffic.
+    /// For each member, whether it takes new traffic.
     pub takes: Vec<bool>,
-    /// Of each, whether it takes requests whose cookie names it: also while only its requests' errors put it out.
+    /// For each, whether it takes requests whose cookie names it: also while only errors of its requests ejected it.
     pub named: Vec<bool>,
-    /// Checks alone have taken out so many that some serve against them.
+    /// Checks alone have taken down so many that some serve in spite of them.
     pub panic: bool,
 }
 
 impl Serving {
-    /// For members of which one at most may be up, such as a database's primary: while several are, it is not known which of
-    /// them is right, and none takes new traffic.
+    /// For backends of which at most one member may be up, such as a database's primary: while several are, it is
+    /// unknown which of them is right, and none takes new traffic.
     ///
     /// ```
     /// use gaiola_core::health::Serving;
@@ -50,12 +50,12 @@ impl Serving {
     }
 }
 
-/// Decides who serves. No more than `max_share` percent are out at a time for errors of their requests, and one may always
-/// be; further ones stay in. Where no other serves, before spares do, so do those that only were ejected and can be connected
-/// to; before nobody does, also the others.
+/// Decides which members serve. At most `max_share` percent, and at least one, may be ejected for errors of their
+/// requests; further ones stay in. If no other member serves, ejected members that accept connections do, before
+/// spares; if still none serves, so do the other ejected ones.
 ///
-/// With `panics`, members that checks found silent serve where nobody else does; and beside others where more than half of
-/// the members are silent, those of them that have answered requests of late.
+/// With `panics`, members that checks found silent serve if nobody else does; if more than half of the members are
+/// silent, those of them that have answered requests recently serve beside the others.
 ///
 /// ```
 /// use gaiola_core::health::{Condition, Standing, who_serves};
@@ -104,8 +104,8 @@ pub fn who_serves(members: &[Standing], max_share: u8, panics: bool) -> Serving 
     }
 }
 
-/// Of each member, whether it is out for what its traffic showed and stays so: of those whose requests failed the ones that
-/// have been out for longest, of the others all.
+/// For each member, whether it stays ejected: of those whose requests failed the ones that have been out longest, of
+/// the others all.
 fn stays_out(members: &[Standing], max_share: u8) -> Vec<bool> {
     let mut for_errors: Vec<(Time, usize)> = Vec::new();
     for (index, member) in members.iter().enumerate() {
@@ -137,7 +137,7 @@ fn is_silent(member: &Standing) -> bool {
     member.condition == Condition::Silent
 }
 
-/// Whether more than half of those that are no spares are silent.
+/// Whether more than half of the members that are no spares are silent.
 fn most_are_silent(members: &[Standing]) -> bool {
     let regular = || {
         let mut all = members.iter();

@@ -1,16 +1,16 @@
-//! Members that answer later than the others of their backend.
+//! Detects members that answer later than the others of their backend.
 //!
-//! Each look takes in what was answered since the last one. A member's mean moves a quarter of the way to that of the new
-//! answers; it is compared with the median of the others' means. Members that take no traffic have none.
+//! Each poll takes in the answers since the last one. A member's mean moves a quarter of the way towards that of the new
+//! answers; it is compared with the median of the others' means. Members without traffic have none.
 
 use gaiola_model::Time;
 use gaiola_model::proxy::SlowEjection;
 use std::time::Duration;
 
-/// However slow a member is in proportion, so little more than the others is no harm.
+/// An excess over the others below this does no harm, however large it is in proportion.
 const UNNOTICED: Duration = Duration::from_millis(5);
 
-/// What is remembered of one member between two looks.
+/// State of one member between two polls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
     seen: Answers,
@@ -18,28 +18,28 @@ pub struct Pace {
     slow_since: Option<Time>,
 }
 
-/// What a member has answered since the beginning.
+/// Total answers of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
     /// Responses that have begun.
     pub count: u64,
-    /// Between their requests and their beginnings, together.
+    /// Sum of the times from request to response, in nanoseconds.
     pub nanos: u64,
 }
 
-/// One member at one look.
+/// One member at one poll.
 #[derive(Debug)]
 pub struct Seen<'a> {
-    /// What is remembered of it.
+    /// Its state.
     pub pace: &'a mut Pace,
-    /// What it has answered.
+    /// Its total answers.
     pub answers: Answers,
     /// Whether it takes traffic.
     pub up: bool,
 }
 
-/// Takes a look at all members of a backend; tells which are to be ejected, by index, and why. Call it about once a
-/// second. Never will more than a third of the members be out, whatever put them there.
+/// Polls all members of a backend; returns which to eject, by index, and why. Call it about once a second. It ejects none
+/// beyond a third of the members, counting all that are out, whatever the cause.
 pub fn slow_members(
     setting: &SlowEjection,
     now: Time,
@@ -78,7 +78,7 @@ pub fn slow_members(
 }
 
 impl Seen<'_> {
-    /// Takes in what was answered since the last look; whether anything was.
+    /// Takes in the answers since the last poll; returns whether there were any.
     fn take_in(&mut self) -> bool {
         let pace = &mut *self.pace;
         let before = std::mem::replace(&mut pace.seen, self.answers);
@@ -131,7 +131,7 @@ mod tests {
             }
         }
 
-        /// A second in which each member answers once, after so many milliseconds; 0: not at all. Those that are found
+        /// One second in which each member answers once, after this many milliseconds; 0: not at all. Members found
         /// slow are ejected.
         fn second(&mut self, millis: &[u64]) -> Vec<usize> {
             self.now = self.now + Duration::from_secs(1);

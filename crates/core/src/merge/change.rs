@@ -1,4 +1,4 @@
-//! What differs between two configurations, in words: what `gaiola plan` prints, and what needs a `--yes`.
+//! The differences between two configurations in words: what `gaiola plan` prints, and what needs a `--yes`.
 
 use gaiola_model::config::{App, Balancer, Config, Database, Drill};
 use gaiola_model::placement::ReleaseNumber;
@@ -9,22 +9,22 @@ use std::net::Ipv4Addr;
 /// One difference and its effect. `Display` is one line: `app: servers 2 -> 3: app3 is added`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A tier comes.
+    /// A tier is added.
     TierAdded {
         /// The tier.
         tier: Tier,
-        /// With how many servers.
+        /// Its number of servers.
         servers: u16,
-        /// The tier that leads to it; `None`: clients come to it directly.
+        /// The tier that sends to it; `None`: clients connect to it directly.
         above: Option<Tier>,
     },
-    /// A tier goes.
+    /// A tier is removed.
     TierRemoved {
         /// The tier.
         tier: Tier,
-        /// How many servers it had.
+        /// The number of servers it had.
         servers: u16,
-        /// The tier that led to it and leads past it now; `None`: clients came to it directly.
+        /// The tier that sent to it and now bypasses it; `None`: clients connected to it directly.
         above: Option<Tier>,
     },
     /// A tier has more or fewer servers.
@@ -43,14 +43,14 @@ pub enum Change {
         /// After.
         to: u16,
     },
-    /// VIPs come or go.
+    /// VIPs are added or removed.
     Vips {
-        /// Those that come.
+        /// Added VIPs.
         added: Vec<Ipv4Addr>,
-        /// Those that go.
+        /// Removed VIPs.
         removed: Vec<Ipv4Addr>,
     },
-    /// The site's directory has other contents. [`changes`] cannot see this; whoever makes releases adds it.
+    /// The site's directory has changed. [`changes`] cannot see this; the code that makes releases adds it.
     Release {
         /// The release in force.
         from: ReleaseNumber,
@@ -65,21 +65,21 @@ pub enum Change {
     Tls {
         /// Whether they served HTTPS before.
         from: bool,
-        /// Whether they will.
+        /// Whether they will afterwards.
         to: bool,
     },
     /// A value of the proxies' configuration: `listen`, `root`, `health`, `maxconn`.
     Proxies {
-        /// The tier that it is written in.
+        /// The tier whose section has it.
         tier: Tier,
         /// The key.
         key: &'static str,
-        /// Before, as it is written.
+        /// Before, as written.
         from: String,
         /// After.
         to: String,
     },
-    /// How long a stopping instance is waited for.
+    /// How long a stopping instance may take.
     Grace,
     /// Whether writes stop when no synchronous standby is left.
     Strict(bool),
@@ -89,7 +89,7 @@ pub enum Change {
     Disk,
 }
 
-/// Every difference between `old` and `new`, tier by tier; empty when they are the same.
+/// Every difference between `old` and `new`, tier by tier; empty if they are equal.
 ///
 /// ```
 /// use gaiola_core::merge::{changes, scale};
@@ -367,7 +367,7 @@ fn write_vips(f: &mut fmt::Formatter<'_>, added: &[Ipv4Addr], removed: &[Ipv4Add
     Ok(())
 }
 
-/// Names of a tier's servers, and the verb that goes with so many.
+/// Names of a tier's servers, and the verb that agrees with their number.
 fn names(tier: Tier, numbers: std::ops::RangeInclusive<u16>) -> (String, &'static str) {
     let (first, last) = (*numbers.start(), *numbers.end());
     let name = |number| ServerName::new(tier, number);
@@ -383,19 +383,19 @@ fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
     items.join(", ")
 }
 
-/// A change that is made only with `--yes`, because data or its safety may be lost.
+/// A change that needs `--yes`, because data or its safety may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Fewer than two database servers are left.
+    /// Fewer than two database servers remain.
     DatabaseShrinks {
         /// Before.
         from: u16,
         /// After.
         to: u16,
     },
-    /// The database tier goes.
+    /// The database tier is removed.
     DatabaseRemoved {
-        /// How many servers it had.
+        /// The number of servers it had.
         servers: u16,
     },
 }

@@ -1,11 +1,11 @@
-//! `gaiola scale`: what the operator writes, and the configuration it makes.
+//! `gaiola scale`: its argument, and the resulting configuration.
 
 use gaiola_model::Tier;
 use gaiola_model::config::{Config, MAX_INSTANCES, MAX_SERVERS};
 use std::fmt;
 use std::str::FromStr;
 
-/// What `gaiola scale` was asked for: `web=3`, `app=3x2`.
+/// The argument of `gaiola scale`: `web=3`, `app=3x2`.
 ///
 /// ```
 /// use gaiola_core::merge::{Scale, ScaleTo};
@@ -16,18 +16,18 @@ use std::str::FromStr;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scale {
-    /// Which tier.
+    /// The tier.
     pub tier: Tier,
-    /// To what.
+    /// Its new size.
     pub to: ScaleTo,
 }
 
-/// How large a tier is to be.
+/// The new size of a tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScaleTo {
-    /// So many servers; what is on each stays.
+    /// This many servers; the instances on each stay.
     Servers(u16),
-    /// Of the app tier: so many servers and so many instances on each.
+    /// App tier only: servers, and instances on each.
     ServersAndInstances {
         /// Servers of the tier.
         servers: u16,
@@ -36,15 +36,15 @@ pub enum ScaleTo {
     },
 }
 
-/// A tier cannot be scaled so.
+/// Why a tier cannot be scaled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScaleError {
-    /// It does not read `TIER=N` or `app=NxM`.
+    /// It is not of the form `TIER=N` or `app=NxM`.
     #[error(
         "cannot read {0:?}; write TIER=N with N from 1 to 99, such as web=3, or app=NxM with M instances on each server, such as app=3x2"
     )]
     Unreadable(String),
-    /// There is no such tier at all.
+    /// There is no such tier.
     #[error(
         "cannot scale {0:?}, which is not a tier; the tiers are balancer, web, app and database"
     )]
@@ -57,21 +57,21 @@ pub enum ScaleError {
     /// Only the app tier has instances.
     #[error("cannot scale {0} to NxM: only app has instances; write {0}=N")]
     NoInstances(Tier),
-    /// Fewer than one or more than there may be.
+    /// Outside the allowed range.
     #[error("cannot scale {tier} to {count} {what}; it is from 1 to {most}")]
     OutOfRange {
         /// The tier.
         tier: Tier,
         /// `servers` or `instances`.
         what: &'static str,
-        /// What was asked for.
+        /// The requested number.
         count: u16,
-        /// Most there may be.
+        /// The maximum.
         most: u16,
     },
 }
 
-/// `config` with a tier scaled. Nothing else changes; whether it needs a `--yes` is told by [`refusals`](super::refusals).
+/// `config` with a tier scaled. Nothing else changes; [`refusals`](super::refusals) decides whether it needs a `--yes`.
 pub fn scale(config: &Config, scale: &Scale) -> Result<Config, ScaleError> {
     let Scale { tier, to } = *scale;
     if config.servers(tier) == 0 {

@@ -1,10 +1,10 @@
-//! What several servers tell of the same thing is told once: those of a lab share their machine's disk and memory.
+//! Reports each shared resource once: the servers of a lab share their machine's disk and memory.
 
 use super::words;
 use gaiola_model::ServerName;
 use gaiola_model::resources::{Disk, Memory, Resources};
 
-/// What people are told of all servers.
+/// The findings for all servers, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// What is wrong now.
@@ -13,7 +13,7 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
-/// Puts together what the servers have left, each sentence with the names of whom it is about.
+/// Merges the servers' findings, each sentence with the names of the servers it concerns.
 pub fn findings<'a>(servers: impl IntoIterator<Item = (ServerName, &'a Resources)>) -> Findings {
     let mut groups: Vec<(Vec<ServerName>, Resources)> = Vec::new();
     for (server, resources) in servers {
@@ -45,7 +45,7 @@ fn told(
     groups.iter().flat_map(of_group).collect()
 }
 
-/// Each disk and so on by itself.
+/// Each finding (disk, memory and so on) on its own.
 fn singles(resources: &Resources) -> impl Iterator<Item = Resources> {
     let disks = resources.disks.iter().map(|disk| Resources {
         disks: vec![disk.clone()],
@@ -62,7 +62,7 @@ fn singles(resources: &Resources) -> impl Iterator<Item = Resources> {
     disks.chain(memory).chain(descriptors)
 }
 
-/// Takes one more into a group, where it is as those are. Servers read at different moments: the worst figure is told.
+/// Merges one more into a group if it matches. Servers read at different moments: the worst figure is kept.
 fn take_in(group: &mut Resources, single: &Resources) -> bool {
     match (group.disks.as_mut_slice(), single.disks.as_slice()) {
         ([disk], [other]) => return take_disk(disk, other),

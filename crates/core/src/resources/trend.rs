@@ -1,26 +1,26 @@
-//! How long until nothing is left, at the rate at which it has become less.
+//! Estimates when a resource runs out from its rate of decline.
 
 use gaiola_model::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Between two samples that are kept.
+/// Interval of the samples kept.
 const EVERY: Duration = Duration::from_secs(10);
-/// How many are kept: ten minutes.
+/// Number of samples kept: ten minutes.
 const KEPT: usize = 60;
-/// What has lasted less than this is a burst.
+/// A decline shorter than this is a burst.
 const SHORTEST: Duration = Duration::from_secs(20);
-/// A rate is believed for so many times as long as it has lasted.
+/// A rate is extrapolated to this many times its duration.
 const BELIEVED: u32 = 6;
 
-/// Samples of something that becomes less.
+/// Samples of a shrinking quantity.
 #[derive(Debug, Default)]
 pub(super) struct Trend {
     samples: VecDeque<(Time, u64)>,
 }
 
 impl Trend {
-    /// Takes what is left now, and tells the shortest time until nothing is that any of the last spans makes credible.
+    /// Adds a sample; returns the earliest credible time until nothing is left, over all recent spans.
     pub(super) fn see(&mut self, now: Time, left: u64) -> Option<Duration> {
         let samples = self.samples.iter().copied();
         let soonest = samples
@@ -40,12 +40,12 @@ impl Trend {
         let span = now - at;
         let fallen = had.checked_sub(left).filter(|fallen| *fallen > 0)?;
         let goes_on = self.left_at(at + span / 2)?.saturating_sub(left) >= fallen / 4;
-        // A length of time, for which the digits of a float suffice.
+        // A length of time, for which a float is precise enough.
         let empty_in = span.mul_f64(left as f64 / fallen as f64);
         (span >= SHORTEST && goes_on && empty_in <= span * BELIEVED).then_some(empty_in)
     }
 
-    /// The last sample that is not later than this.
+    /// The last sample not later than `time`.
     fn left_at(&self, time: Time) -> Option<u64> {
         let mut samples = self.samples.iter().rev();
         samples.find(|(at, _)| *at <= time).map(|(_, left)| *left)
@@ -56,7 +56,7 @@ impl Trend {
 mod tests {
     use super::*;
 
-    /// What is estimated at last where each second this is left.
+    /// The last estimate, given what is left each second.
     fn after(seconds: u64, left: impl Fn(u64) -> u64) -> Option<Duration> {
         let mut trend = Trend::default();
         let at = |second| Time::from_start(Duration::from_secs(second));
@@ -70,7 +70,7 @@ mod tests {
     fn a_steady_rate_is_carried_on() {
         let left = after(30, |second| 1000 - 10 * second);
         assert_eq!(left, Some(Duration::from_secs(70)));
-        // 10 minutes are believed for an hour.
+        // 10 minutes are extrapolated to an hour.
         let slow = |second| 100_000 - 25 * second;
         assert_eq!(after(300, slow), None);
         assert_eq!(after(600, slow), Some(Duration::from_secs(3400)));

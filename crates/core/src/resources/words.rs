@@ -1,4 +1,4 @@
-//! What people are told of what a server has left. Each sentence goes on behind the server's name and a colon.
+//! Describes a server's remaining resources for people. Each sentence follows the server's name and a colon.
 
 use gaiola_model::resources::{Descriptors, Disk, DiskState, Holds, Memory, Resources};
 

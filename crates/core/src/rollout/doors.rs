@@ -1,5 +1,5 @@
-//! Where clients come in: a new door is opened once what is behind it is ready, an old one is closed once a new one is
-//! open, and taken away after the grace.
+//! The doors for clients: a new door is opened once the tier behind it is ready; an old one is closed once a new one is
+//! open, and removed after the grace.
 
 use super::Step;
 use super::view::View;
@@ -9,7 +9,7 @@ use gaiola_model::{Placement, Revision, ServerName, Tier};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// The doors of a new site. Nobody comes in yet: they open one by one as what is behind them gets ready.
+/// The doors of a new site. They start closed to clients and open one by one as the tier behind them gets ready.
 pub(super) fn open_first(placement: &mut Placement) {
     let doors = wanted(placement);
     placement.doors = doors
@@ -26,7 +26,7 @@ fn door(tier: Tier, state: DoorState) -> Door {
     }
 }
 
-/// The doors that the placement asks for, and the tier that each leads to.
+/// The doors that the placement requires, and the tier each leads to.
 pub(super) fn wanted(placement: &Placement) -> BTreeMap<SocketAddr, Tier> {
     let config = &placement.config;
     if let Some(balancer) = &config.balancer {
@@ -62,7 +62,7 @@ pub(super) fn wanted(placement: &Placement) -> BTreeMap<SocketAddr, Tier> {
 }
 
 impl Step<'_> {
-    /// Moves every door by one state at most.
+    /// Advances every door by one state at most.
     pub(super) fn lead_doors(&mut self) {
         let wanted = wanted(&self.plan);
         for (at, tier) in &wanted {
@@ -92,7 +92,7 @@ impl Step<'_> {
         let stored = self.view.placement.doors.get(&at);
         match (state, stored) {
             (Some(DoorState::Open), _) => {}
-            // It has been in use all the time, and still is.
+            // It has been in use all along, and still is.
             (Some(DoorState::Closing), _) => self.set_door(at, tier, DoorState::Open),
             (Some(DoorState::Opening), Some(stored)) => match self.view.leads_somewhere(at, stored)
             {
@@ -132,7 +132,7 @@ impl Step<'_> {
 }
 
 impl View<'_> {
-    /// Whether what is behind a door is ready for clients.
+    /// Whether the tier behind a door is ready for clients.
     pub(super) fn leads_somewhere(&self, at: SocketAddr, door: &Door) -> Result<(), String> {
         match door.tier {
             Tier::Balancer => self.vip_answers(at.ip(), door.since),
@@ -148,7 +148,7 @@ impl View<'_> {
         }
     }
 
-    /// One balancer holds the VIP, and all that could have it next listen on the door.
+    /// One balancer holds the VIP, and all that could take it over listen on the door.
     fn vip_answers(&self, vip: IpAddr, since: Revision) -> Result<(), String> {
         match self.owners(vip).as_slice() {
             [] => return Err("no balancer holds it".into()),
@@ -163,7 +163,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// The live servers that say they hold a VIP.
+    /// The live servers that report holding a VIP.
     pub(crate) fn owners(&self, vip: IpAddr) -> Vec<ServerName> {
         let holds = |held: &std::net::Ipv4Addr| IpAddr::V4(*held) == vip;
         let owners = self

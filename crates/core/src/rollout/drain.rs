@@ -1,4 +1,4 @@
-//! The end of a drain: when what was taken out of traffic may go.
+//! The end of a drain: when a drained instance or server may be removed.
 
 use super::Step;
 use super::view::View;
@@ -7,11 +7,11 @@ use gaiola_model::placement::{DatabaseRole, DoorState, Phase};
 use gaiola_model::{InstanceName, ServerName, Tier};
 use std::net::SocketAddr;
 
-/// Why a drained member cannot go yet, and who is waited for.
+/// Why a drained member cannot go yet, and which server is waited for.
 type NotYet = (ServerName, String);
 
 impl Step<'_> {
-    /// Takes away whatever is drained, and is not wanted any more.
+    /// Removes whatever is drained and no longer wanted.
     pub(super) fn finish_drains(&mut self) {
         self.finish_instances();
         self.finish_servers();
@@ -65,7 +65,7 @@ impl Step<'_> {
         self.view.is_dead(server) && replaced
     }
 
-    /// Whether a server that leaves may go now; the words say what was not waited for.
+    /// Whether a leaving server may go now; the text names what was not waited for.
     fn may_go(&self, server: ServerName) -> Result<String, NotYet> {
         if self.view.facts.store_members.contains(&server) {
             return Err((server, "the store still stands on it".into()));
@@ -97,7 +97,7 @@ impl Step<'_> {
 }
 
 impl View<'_> {
-    /// Whether a server that was taken out of traffic has none left.
+    /// Whether a drained server has no traffic left.
     pub(crate) fn drained(&self, server: ServerName) -> Result<(), NotYet> {
         match server.tier {
             Tier::Balancer => return self.holds_no_vip(server),
@@ -110,7 +110,7 @@ impl View<'_> {
             .try_for_each(|member| self.quiet(member))
     }
 
-    /// What proxies send to on a server: the instances of an application server, or the server itself.
+    /// The members that proxies send to on a server: the instances of an application server, or the server itself.
     fn members_on(&self, server: ServerName) -> Vec<Member> {
         let instances = self.placement.instances.keys().copied();
         let on_it = instances.filter(|name: &InstanceName| name.server == server);
@@ -120,7 +120,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether nobody sends to a drained member: no door leads to it, every proxy has acknowledged, and its requests
+    /// Whether a drained member is idle: no door leads to it, every proxy has acknowledged the drain, and its requests
     /// have ended or the grace is over.
     fn quiet(&self, member: Member) -> Result<(), NotYet> {
         if door_of(member).is_some_and(|door| self.placement.doors.contains_key(&door)) {
@@ -140,7 +140,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether clients are still led to a member directly, by a door that is not closing.
+    /// Whether a door that is not closing still leads clients to a member directly.
     pub(super) fn is_led_to(&self, member: Member) -> bool {
         let door = door_of(member).and_then(|door| self.placement.doors.get(&door));
         door.is_some_and(|door| door.state == DoorState::Open)
@@ -155,7 +155,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether a database server that was taken out of traffic is no primary, and another one is.
+    /// Whether a drained database server is not the primary, and another one is.
     pub(super) fn has_handed_over(&self, server: ServerName) -> Result<(), NotYet> {
         self.has_heard(server)?;
         if self.role(server) == DatabaseRole::Primary {
@@ -171,7 +171,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether a server's agent has carried out that it is drained.
+    /// Whether a server's agent has carried out its drain.
     fn has_heard(&self, server: ServerName) -> Result<(), NotYet> {
         match self.live(server) {
             None => Err((server, "it is silent".into())),
@@ -182,7 +182,7 @@ impl View<'_> {
         }
     }
 
-    /// What the end of a drain did not wait for, to be named in its event.
+    /// What the end of a drain did not wait for, for its event.
     fn left_behind(&self, members: &[Member]) -> String {
         let left_out = members.iter().flat_map(|member| self.left_out(*member));
         let mut left_out: Vec<ServerName> = left_out.collect();
@@ -201,7 +201,7 @@ impl View<'_> {
     }
 }
 
-/// The address at which clients would come in to a member directly.
+/// The address at which clients would connect to a member directly.
 fn door_of(member: Member) -> Option<SocketAddr> {
     match member {
         Member::Instance(name) => Some(topology::address_of_instance(name)),

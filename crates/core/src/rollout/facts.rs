@@ -1,4 +1,4 @@
-//! What the conductor sees, and since when it has seen it.
+//! What the conductor observes, and since when.
 
 use super::view::View;
 use super::{SILENCE, STORE_DOUBT, dated};
@@ -8,7 +8,7 @@ use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-/// What a conductor has seen so far. It begins empty: a new conductor waits out every deadline anew.
+/// A conductor's observations so far. They begin empty: a new conductor waits out every deadline again.
 ///
 /// ```
 /// use gaiola_core::rollout::Facts;
@@ -18,43 +18,44 @@ use std::net::SocketAddr;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// When the last look was taken.
+    /// Time of the last observation.
     pub now: Time,
     /// The servers that hold a lease.
     pub observed: BTreeMap<ServerName, Observed>,
-    /// Servers that carry a member of the store, a learner too, as the placement names them; empty: not known. None of them
-    /// is removed.
+    /// Servers that carry a store member, learners included, as the placement names them; empty: not known. None of
+    /// them is removed.
     pub store_members: BTreeSet<ServerName>,
-    /// Servers that were switched off since they were last on: up to which boot. Whoever gives power says it, and
-    /// nothing of that time runs any more.
+    /// Servers that were switched off since they were last on, and up to which boot. Whoever controls their power
+    /// reports it, and nothing from those boots still runs.
     pub over: BTreeMap<ServerName, BootNumber>,
     /// More than half of the servers vanished within [`STORE_DOUBT`].
     pub store_in_doubt: bool,
     /// Placed servers without a lease.
     pub silent_since: BTreeMap<ServerName, Time>,
-    /// What is drained, and every proxy knows it.
+    /// Drained members whose drain every proxy knows.
     pub(super) acknowledged: BTreeMap<Member, Acknowledged>,
-    /// Doors to which clients are no longer led.
+    /// Doors that no longer receive clients.
     pub closing_since: BTreeMap<SocketAddr, Time>,
-    /// Instances that should serve and do not, though their server is there.
+    /// Instances that should serve and do not, although their server is up.
     pub unready_since: BTreeMap<InstanceName, Time>,
-    /// Servers that carry a voting member of the store and have no data of one.
+    /// Servers that carry a voting member of the store but have no member data.
     pub store_lost_since: BTreeMap<ServerName, Time>,
-    /// Placed servers that once held a lease and lost it.
+    /// Placed servers that held a lease and lost it.
     vanished_at: BTreeMap<ServerName, Time>,
 }
 
-/// That every proxy knows of a drain.
+/// Every proxy's acknowledgement of a drain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Acknowledged {
-    /// From here the grace counts.
+    /// Start of the grace.
     pub(super) since: Time,
-    /// Dead servers, which were not asked. One that is back has sent on until now.
+    /// Dead servers, which were not waited for. One that returns has been sending until now.
     left_out: BTreeSet<ServerName>,
 }
 
 impl Facts {
-    /// Takes a look: `placement` is what the store holds at revision `at`, `observed` what servers with a lease tell.
+    /// Takes an observation: `placement` is what the store holds at revision `at`, `observed` the reports of servers
+    /// with a lease.
     pub fn look(
         &mut self,
         now: Time,
@@ -92,7 +93,7 @@ impl Facts {
         self.store_lost_since = since(&self.store_lost_since, now, lost);
     }
 
-    /// A server that was left out and is removed has not been back.
+    /// A server that was left out and is now removed has not been back.
     fn acknowledge(&self, view: &View<'_>, member: Member) -> Acknowledged {
         let before = self.acknowledged.get(&member);
         let left_out = before.iter().flat_map(|before| &before.left_out).copied();
@@ -123,7 +124,7 @@ impl Facts {
         self.store_in_doubt = recently > 1 && recently > self.observed.len();
     }
 
-    /// While the store is in doubt nobody is called silent; the time counts from when it no longer is.
+    /// While the store is in doubt no server counts as silent; the time starts when the doubt ends.
     fn see_silent(&mut self, stored: &Placement) {
         if self.store_in_doubt {
             self.silent_since.clear();
@@ -136,26 +137,26 @@ impl Facts {
         self.silent_since = since(&self.silent_since, self.now, silent);
     }
 
-    /// Whether the server is without a lease for so long that nobody waits for it.
+    /// Whether the server has been without a lease for so long that nobody waits for it.
     pub fn is_dead(&self, server: ServerName) -> bool {
         let silent = self.silent_since.get(&server);
         silent.is_some_and(|since| self.now - *since >= SILENCE)
     }
 
-    /// Voters of the store that have lost what they voted for. One that founds the store writes its first data a moment
-    /// after its agent is seen, so this takes as long as being dead does.
+    /// Voting members of the store that have lost their data. A server that founds the store writes its first data a
+    /// moment after its agent appears, so this takes as long as being declared dead.
     pub fn lost_voters(&self) -> BTreeSet<ServerName> {
         let lost = self.store_lost_since.iter();
         let lost = lost.filter(|(_, since)| self.now - **since >= SILENCE);
         lost.map(|(server, _)| *server).collect()
     }
 
-    /// Whether a silent server held a lease before, since these facts began.
+    /// Whether a silent server held a lease earlier, since these facts began.
     pub(crate) fn was_heard_of(&self, server: ServerName) -> bool {
         self.vanished_at.contains_key(&server)
     }
 
-    /// When to look again if nothing changes before: the next deadline that could let a step go on.
+    /// When to observe again if nothing changes before: the next deadline that could let a step continue.
     pub fn next_deadline(&self, grace: std::time::Duration) -> Option<Time> {
         let silent = self.silent_since.values().map(|since| *since + SILENCE);
         let acknowledged = self.acknowledged.values().map(|known| known.since + grace);
@@ -181,7 +182,7 @@ fn is_closing(door: &gaiola_model::placement::Door) -> bool {
     door.state == DoorState::Closing
 }
 
-/// Everything that is to take no more traffic.
+/// Everything that should take no more traffic.
 fn drained_members(stored: &Placement) -> impl Iterator<Item = Member> {
     let drained = |server: &ServerName| {
         let placed = stored.servers.get(server);
@@ -200,7 +201,7 @@ fn drained_members(stored: &Placement) -> impl Iterator<Item = Member> {
     servers.map(Member::Server).chain(instances)
 }
 
-/// The keys of now: those that were there before with their old time, new ones with this one.
+/// The current keys: existing ones with their old time, new ones with `now`.
 fn since<K: Ord + Copy>(
     before: &BTreeMap<K, Time>,
     now: Time,
@@ -233,7 +234,7 @@ mod tests {
         super::super::first(&Desired::first(config, release), "test".into())
     }
 
-    /// All placed servers but these, and every proxy knows everything.
+    /// All placed servers but these, with every proxy up to date.
     fn all_but(placement: &Placement, silent: &[ServerName]) -> BTreeMap<ServerName, Observed> {
         let heard = placement.servers.keys().filter(|s| !silent.contains(s));
         let observed = |server: &ServerName| Observed {

@@ -1,14 +1,14 @@
-//! Instances: how many there are, and how old ones are exchanged for new ones, one at a time in the whole site.
+//! Instances: how many there are, and how old ones are exchanged for new ones, one at a time across the site.
 //!
-//! A new instance is started beside the old ones (a surge of one). Once it is ready and every proxy has found it up,
-//! one old instance of the same server is drained and stopped; then comes the next.
+//! A new instance is started beside the old ones (a surge of one). Once it is ready and every proxy has found it up, one
+//! old instance of the same server is drained and stopped; then the next one follows.
 
 use super::{MAX_CRASHES, READY_DEADLINE, Step};
 use crate::topology::{self, Member};
 use gaiola_model::placement::{InstanceState, Phase, PlacedInstance, Template};
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
 
-/// What every instance runs once all that is desired is there.
+/// What every instance runs once the desired state is reached.
 pub(super) fn wanted(desired: &Desired) -> Template {
     Template {
         release: desired.release.number,
@@ -18,8 +18,8 @@ pub(super) fn wanted(desired: &Desired) -> Template {
     }
 }
 
-/// What every instance is to run now: what is desired, as soon as its release may be started. Until then, and where that
-/// was given up, the last good one.
+/// What every instance should run now: the desired template as soon as its release may start; until then, or if that
+/// release was given up, the last good one.
 pub(super) fn template(desired: &Desired, placement: &Placement) -> Option<Template> {
     let may_start = placement.released >= Some(desired.release.number);
     match placement.failed.is_none() && may_start {
@@ -44,8 +44,8 @@ fn restart(desired: &Desired, server: ServerName) -> u64 {
     desired.restarts.get(&server).copied().unwrap_or_default()
 }
 
-/// Whether an instance runs what the template says, since the last restart that was asked for. Another health path alone
-/// needs no other process.
+/// Whether an instance runs what the template says, since the last requested restart. A different health path alone
+/// needs no new process.
 pub(super) fn is_of(
     template: &Template,
     desired: &Desired,
@@ -62,7 +62,7 @@ pub(super) fn is_of(
         && placed.restart >= restart(desired, name.server)
 }
 
-/// The instances of one server that are to serve, by number.
+/// The instances of one server that should serve, by number.
 #[derive(Default)]
 struct Serving {
     new: Vec<InstanceName>,
@@ -70,12 +70,12 @@ struct Serving {
 }
 
 impl Step<'_> {
-    /// What every instance is to run now.
+    /// What every instance should run now.
     pub(super) fn plan_template(&self) -> Option<Template> {
         template(self.desired, &self.plan)
     }
 
-    /// Brings the instances nearer to what is wanted.
+    /// Brings the instances closer to the desired state.
     pub(super) fn exchange_instances(&mut self) {
         if let Some(failure) = &self.plan.failed {
             let text = format!("for another release: {}", failure.in_words());
@@ -88,7 +88,7 @@ impl Step<'_> {
         let rolling = self
             .main_servers()
             .any(|server| !self.serving(server).old.is_empty());
-        // While a release is prepared nothing is exchanged, though more may be wanted.
+        // While a release is being prepared nothing is exchanged, even if more instances are wanted.
         let is_current = self.is_released() || self.plan.failed.is_some();
         match rolling {
             true if is_current => self.roll(&template),
@@ -98,7 +98,7 @@ impl Step<'_> {
         self.remember_good(template);
     }
 
-    /// What runs as wanted is asked for the newest health path; what is still to be exchanged, for its own.
+    /// Current instances are checked at the newest health path, those still to be exchanged at their own.
     fn ask_for_health(&mut self, template: &Template) {
         for (name, placed) in &mut self.plan.instances {
             if is_of(template, self.desired, *name, placed) {
@@ -107,9 +107,9 @@ impl Step<'_> {
         }
     }
 
-    /// Once all instances that take traffic run from one template and serve, that is what can be gone back to.
+    /// Once all instances that take traffic serve and run from one template, that is the one to roll back to.
     fn remember_good(&mut self, template: Template) {
-        // A release that was given up in this very step is none.
+        // A release given up in this very step does not count.
         if self.plan_template().as_ref() != Some(&template) {
             return;
         }
@@ -164,7 +164,7 @@ impl Step<'_> {
         usize::from(self.desired.config.app.instances)
     }
 
-    /// Nothing old takes traffic: start what is missing, drain what is too much.
+    /// No old instance takes traffic: start what is missing, drain what is surplus.
     fn count(&mut self, template: &Template) {
         for server in self.app_servers().collect::<Vec<_>>() {
             let serving = self.serving(server);
@@ -183,7 +183,7 @@ impl Step<'_> {
         }
     }
 
-    /// Starts what is missing beside what runs, whatever that is.
+    /// Starts what is missing, whatever else runs.
     fn fill(&mut self, template: &Template) {
         for server in self.app_servers().collect::<Vec<_>>() {
             let Serving { new, old } = self.serving(server);
@@ -192,7 +192,7 @@ impl Step<'_> {
     }
 
     fn start_missing(&mut self, server: ServerName, there: usize, template: &Template) {
-        // What still runs on a silent server is not known, so no number there is known to be free.
+        // What still runs on a silent server is unknown, so no number there is known to be free.
         if self.view.live(server).is_some() {
             for _ in there..self.wanted_count() {
                 self.start_instance(server, template);
@@ -228,7 +228,7 @@ impl Step<'_> {
         }
     }
 
-    /// Whether what is started now ran well before.
+    /// Whether the template being started ran well before.
     fn is_known_good(&self) -> bool {
         let template = self.plan_template();
         let same = |good: &Template| {
@@ -241,7 +241,7 @@ impl Step<'_> {
         self.plan.good.as_ref().is_some_and(same)
     }
 
-    /// Whether everybody knows the placement as it is and all that was started serves. One that never will ends the
+    /// Whether every proxy has the current placement and all started instances serve. One that never will ends the
     /// roll-out.
     fn step_is_over(&mut self) -> Result<(), (Option<ServerName>, String)> {
         if let Some(name) = self.being_drained() {
@@ -255,7 +255,7 @@ impl Step<'_> {
                 let Err(why) = self.view.instance_serves(name) else {
                     continue;
                 };
-                // Of a good release there is nothing to go back to.
+                // There is nothing to roll back to from a good release.
                 if !self.is_known_good()
                     && let Some(why) = self.has_failed(name, &why)
                 {
@@ -273,8 +273,8 @@ impl Step<'_> {
         self.everyone_knows()
     }
 
-    /// An instance whose drain has an end. One behind an open door serves on until another is open, and whatever opens it must
-    /// not wait for this.
+    /// An instance whose drain can end. One behind an open door serves until another door is open, and whatever opens
+    /// that must not wait for this instance.
     fn being_drained(&self) -> Option<InstanceName> {
         let drained = self.plan.instances.iter().filter(|(name, placed)| {
             placed.phase == Phase::Drain && self.is_main(name.server) && self.wants(name.server)
@@ -283,7 +283,7 @@ impl Step<'_> {
         ending.next().map(|(name, _)| *name)
     }
 
-    /// Whether every proxy that sends to instances has acknowledged the placement as it is. So a number that became free
+    /// Whether every proxy that sends to instances has acknowledged the current placement. So a number that became free
     /// is known to be free before another instance takes it.
     fn everyone_knows(&self) -> Result<(), (Option<ServerName>, String)> {
         let stored = self.view.placement;
@@ -298,7 +298,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Why a new instance that does not serve will not come to serve any more.
+    /// Why a new instance that does not serve never will.
     fn has_failed(&self, name: InstanceName, why: &str) -> Option<String> {
         let seen = self.view.live(name.server)?.instances.get(&name);
         let crashed = seen.is_some_and(|seen| {
@@ -313,7 +313,7 @@ impl Step<'_> {
         late.then(|| format!("{why}, {} s after it was started", READY_DEADLINE.as_secs()))
     }
 
-    /// Ends the roll-out half way: the old instances go on, the failed one is taken away.
+    /// Ends the roll-out halfway: the old instances continue, the failed one is removed.
     fn give_up(&mut self, name: InstanceName, why: &str) {
         let reason = format!("{name} {why}");
         self.tell(
@@ -325,7 +325,7 @@ impl Step<'_> {
         self.publish_web_releases();
     }
 
-    /// What stands in the way of a server's removal: an exchange in the midst of a step.
+    /// What blocks a server's removal: an exchange in the middle of a step.
     pub(super) fn exchange_under_way(&self) -> Option<String> {
         if let Some(run) = &self.plan.release_run {
             return Some(self.view.run_in_words(run));
@@ -346,8 +346,8 @@ impl Step<'_> {
         unready.map(|name| format!("{name} is being started"))
     }
 
-    /// One of the instances of a server that are to go: one that does not serve itself, or else the highest while
-    /// enough of all serve.
+    /// One of a server's instances to remove: one that does not serve itself, or else the highest while enough of all
+    /// serve.
     fn spare(&self, going: &[InstanceName], staying: &[InstanceName]) -> Option<InstanceName> {
         let serves = |name: &&InstanceName| self.view.instance_serves(**name).is_ok();
         let idle = going.iter().rev().find(|name| !serves(name));
@@ -364,7 +364,7 @@ impl Step<'_> {
         self.tell(server, format!("{name} is started from release {release}"));
     }
 
-    /// The lowest number that no instance has, neither by plan nor still running.
+    /// The lowest number that no instance has, neither planned nor still running.
     fn free_name(&self, server: ServerName) -> InstanceName {
         let observed = self.view.live(server);
         let runs = |name: &InstanceName| {

@@ -6,8 +6,8 @@ use gaiola_model::placement::{InstanceState, Phase};
 use gaiola_model::{InstanceName, ServerName, Tier};
 
 impl Step<'_> {
-    /// Changes the way only once everything along the new one is found up by everyone who will take it, and forgets the
-    /// old one only once nobody takes it any more.
+    /// Switches the path only once all members along the new one are found up by every proxy that will use it, and
+    /// forgets the old path only once nobody uses it any more.
     pub(super) fn lead_path(&mut self) {
         let wanted = self.desired.config.web.is_some();
         match (wanted, self.plan.through_web, self.plan.past_web) {
@@ -44,8 +44,8 @@ impl Step<'_> {
         topology::servers_of(self.view.placement, Tier::Balancer)
     }
 
-    /// Every balancer sends through the web tier, and has nothing in flight past it. A silent one is waited for: its proxy may
-    /// still send the old way, and would not be asked any more.
+    /// Every balancer sends through the web tier, and has nothing in flight past it. A silent one is waited for: its
+    /// proxy may still use the old path, and would not be checked again.
     fn past_is_quiet(&self) -> Result<(), (ServerName, String)> {
         let instances = self.view.placement.instances.keys();
         let names: Vec<String> = instances.map(ToString::to_string).collect();
@@ -62,7 +62,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Every web server is up for every balancer, and has itself found the instances.
+    /// Every web server is up for every balancer, and has itself found the instances up.
     fn web_is_ready(&self) -> Result<(), (ServerName, String)> {
         let stored = self.view.placement;
         let mut found = false;
@@ -81,7 +81,7 @@ impl Step<'_> {
         self.app_is_known()
     }
 
-    /// Every instance that its own agent finds ready is found up by all who send to it, those who will included.
+    /// Every instance that its own agent finds ready is found up by all proxies that send to it or will.
     fn app_is_known(&self) -> Result<(), (ServerName, String)> {
         let stored = self.view.placement;
         let serving = stored.instances.iter().filter(|(name, placed)| {

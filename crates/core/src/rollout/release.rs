@@ -1,7 +1,7 @@
 //! The `release` command, and the directories that web servers search.
 //!
-//! Two runs of it at once could ruin a database, so a run is fenced: it belongs to one server and one time of its being
-//! on, and another begins only once that one is known to have ended. Its agent reports it, or its server was switched off.
+//! Two runs at once could ruin a database, so a run is fenced: it belongs to one server and one boot, and another begins
+//! only once the previous one is known to have ended. Either its agent reports that, or its server was switched off.
 //! Silence proves nothing.
 
 use super::Step;
@@ -11,15 +11,15 @@ use gaiola_model::placement::{Failure, ReleaseNumber, ReleaseOutcome, ReleaseRun
 use gaiola_model::{ServerName, Tier};
 use std::collections::BTreeSet;
 
-/// What is known of a run that was ordered.
+/// The state of an ordered run.
 enum Fate<'a> {
     /// Its agent reports how it ended.
     Ended(&'a ReleaseOutcome),
     /// Its server was switched off since, and everything on it with it.
     SwitchedOff,
-    /// Its agent is there and reports no end.
+    /// Its agent is up and reports no end.
     Runs,
-    /// Its agent is silent: it may run or not.
+    /// Its agent is silent: it may still be running.
     Unknown,
 }
 
@@ -38,7 +38,7 @@ impl<'a> View<'a> {
         outcome.map_or(Fate::Runs, Fate::Ended)
     }
 
-    /// The run that is waited for, and what can be done where its server is silent.
+    /// The run that is waited for, and what can be done if its server is silent.
     pub(super) fn run_in_words(&self, run: &ReleaseRun) -> String {
         let (server, release) = (run.server, run.release);
         match self.fate(run) {
@@ -56,7 +56,7 @@ impl<'a> View<'a> {
 }
 
 impl Step<'_> {
-    /// Runs the release command once before anything of a new release is started.
+    /// Runs the release command once before any instance of a new release starts.
     pub(super) fn run_release(&mut self) {
         match self.plan.release_run.clone() {
             Some(run) => self.look_after_run(&run),
@@ -103,7 +103,7 @@ impl Step<'_> {
         }
     }
 
-    /// Whether its end says something of what is wanted now.
+    /// Whether its result applies to the current desired state.
     fn is_wanted(&self, run: &ReleaseRun) -> bool {
         let command = self.desired.config.app.release.as_ref();
         run.release == self.release_number() && command == Some(&run.command)
@@ -171,8 +171,8 @@ impl Step<'_> {
         });
     }
 
-    /// Web servers search the new release as soon as its instances may start, and the old ones until their last is gone.
-    /// Where it was given up, they search the last good one first.
+    /// Web servers search the new release as soon as its instances may start, and the old ones until their last
+    /// instance is gone. If it was given up, they search the last good one first.
     pub(super) fn publish_web_releases(&mut self) {
         let newest = self.plan_template().map(|template| template.release);
         let mut used: BTreeSet<ReleaseNumber> = self

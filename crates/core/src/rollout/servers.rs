@@ -1,4 +1,4 @@
-//! Servers come at once and leave one by one.
+//! Adding and removing servers: they join at once and leave one by one.
 
 use super::{Facts, Step, View, dated, new_server};
 use crate::topology;
@@ -6,7 +6,7 @@ use gaiola_model::placement::{DatabaseRole, Phase};
 use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeSet;
 
-/// Why a server cannot be drained, as the conductor would never do it: it is the last of its tier that serves.
+/// Why a server cannot be drained, not even by the conductor: it is the last of its tier that serves.
 ///
 /// # Errors
 /// The reason, and what to do first.
@@ -51,7 +51,7 @@ pub fn may_drain(
     ))
 }
 
-/// A tier of which every server is drained, though some are wanted: nothing would serve it.
+/// A tier of which every server is drained although some are wanted: nothing would serve it.
 pub fn all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Option<Tier> {
     let is_drained = |tier: &Tier| {
         let servers = config.server_names();
@@ -62,7 +62,7 @@ pub fn all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Option<Ti
 }
 
 impl Step<'_> {
-    /// Adds what is missing, and lets servers serve again that need not leave any more.
+    /// Adds missing servers, and lets servers serve again that no longer need to leave.
     pub(super) fn add_servers(&mut self) {
         for server in self.desired.config.server_names() {
             let drained = self.desired.drained.contains(&server);
@@ -80,7 +80,7 @@ impl Step<'_> {
         }
     }
 
-    /// Drains what the operator took out of traffic, but never the last healthy server of a tier.
+    /// Drains what the operator drained, but never the last healthy server of a tier.
     pub(super) fn drain_for_operator(&mut self) {
         for server in &self.desired.drained {
             let server = *server;
@@ -113,8 +113,8 @@ impl Step<'_> {
         })
     }
 
-    /// Begins to drain what is to leave: the highest numbers first, all that can be spared together, but of the
-    /// database servers one at a time, and nothing while instances are being exchanged.
+    /// Starts draining servers to be removed: the highest numbers first, all that can be spared together, but database
+    /// servers one at a time, and nothing while instances are being exchanged.
     pub(super) fn remove_servers(&mut self) {
         let leaving: Vec<ServerName> = self.leaving().collect();
         if leaving.is_empty() {
@@ -137,13 +137,13 @@ impl Step<'_> {
         }
     }
 
-    /// Servers that the file does not ask for and that still serve, in the order in which they leave.
+    /// Serving servers that the file no longer includes, in the order in which they leave.
     fn leaving(&self) -> impl Iterator<Item = ServerName> {
         let primary = self.view.primary();
         let mut leaving: Vec<ServerName> = self.plan.servers.keys().copied().collect();
         leaving.retain(|server| !self.wants(*server) && topology::serves(&self.plan, *server));
         let gives_up_database = self.desired.config.database.is_none();
-        // Of a database that is given up as a whole the primary leaves last: no need to move it first.
+        // If the whole database tier is removed the primary leaves last: no need to move it first.
         leaving.sort_by_key(|server| {
             let last = gives_up_database && Some(*server) == primary;
             (server.tier, last, std::cmp::Reverse(server.number))
@@ -151,7 +151,7 @@ impl Step<'_> {
         leaving.into_iter()
     }
 
-    /// Whether as many healthy ones are left as are wanted, and one at least unless the tier is given up.
+    /// Whether as many healthy servers remain as are wanted, and at least one unless the whole tier is removed.
     fn can_be_spared(&mut self, server: ServerName) -> bool {
         if self.view.live(server).is_none() {
             self.wait(server, format!("to remove {server}: it is silent"));
@@ -172,7 +172,7 @@ impl Step<'_> {
         left >= wanted
     }
 
-    /// A VIP that goes with it is given up first, so that the clients it still has may finish where they are.
+    /// A VIP that leaves with it is given up first, so that its remaining clients may finish where they are.
     fn may_spare_balancer(&mut self, server: ServerName) -> bool {
         let wanted = self.desired.config.balancer.as_ref();
         let wanted = wanted.map_or_else(Vec::new, |balancer| balancer.vips());
@@ -189,7 +189,7 @@ impl Step<'_> {
         leaving.is_none()
     }
 
-    /// With the tier itself, the balancers send past it first, or the doors close.
+    /// If the tier itself is removed the balancers bypass it first, or the doors close.
     fn may_spare_web(&mut self, server: ServerName) -> bool {
         let gives_up = self.desired.config.web.is_none();
         let has_balancers = topology::servers_of(&self.plan, Tier::Balancer)
@@ -207,7 +207,7 @@ impl Step<'_> {
         !needed
     }
 
-    /// With the tier itself, no instance uses it any more.
+    /// If the tier itself is removed, no instance uses it any more.
     fn may_spare_database(&mut self, server: ServerName) -> bool {
         if self.desired.config.database.is_none() {
             if self.plan.instances.values().any(|placed| placed.database) {
@@ -222,7 +222,7 @@ impl Step<'_> {
         self.may_move_database(server)
     }
 
-    /// Whether a database server may be drained now: alone, with another to take over, and nothing else going on.
+    /// Whether a database server may be drained now: alone, with a successor, and while nothing else is under way.
     fn may_move_database(&mut self, server: ServerName) -> bool {
         let blocked = self
             .database_in_motion()
@@ -260,7 +260,7 @@ impl Step<'_> {
         })
     }
 
-    /// A database server that is being drained and not done, in words.
+    /// A database server whose drain is not finished, in words.
     pub(super) fn database_in_motion(&self) -> Option<String> {
         let mut drained = topology::servers_of(&self.plan, Tier::Database)
             .filter(|server| !topology::serves(&self.plan, *server));
@@ -271,7 +271,7 @@ impl Step<'_> {
         moving.map(|server| format!("{server} is being drained"))
     }
 
-    /// Whether a database server that the operator drained is done with it.
+    /// Whether a database server drained by the operator has switched over.
     fn has_switched_over(&self, server: ServerName) -> bool {
         self.view.is_dead(server) || self.view.has_handed_over(server).is_ok()
     }

@@ -1,4 +1,4 @@
-//! Whether what is wanted is what is there.
+//! Whether the desired state is the observed one.
 
 use super::instances;
 use super::view::View;
@@ -8,12 +8,12 @@ use gaiola_model::placement::{DatabaseRole, DoorState, Phase, Template};
 use gaiola_model::{Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeSet;
 
-/// Whether what is desired is observed under `placement`, which the store holds at revision `at`: every desired instance
-/// ready, every VIP owned exactly once, every standby streaming, and nothing left of what is not desired.
+/// Whether the desired state is observed under `placement`, which the store holds at revision `at`: every desired
+/// instance ready, every VIP owned exactly once, every standby streaming, and nothing undesired left.
 ///
 /// # Errors
 ///
-/// What is missing, each in words. While it is not settled there is at least one.
+/// What is missing, each in words. While the site is not settled there is at least one.
 pub fn settled(
     desired: &Desired,
     placement: &Placement,
@@ -148,7 +148,7 @@ impl Check<'_> {
         }
     }
 
-    /// What all instances shall run: where a release was given up, the last good one.
+    /// What all instances should run: the last good template if a release was given up.
     fn template(&self) -> Template {
         let good = || instances::template(self.desired, self.view.placement);
         let failed = self.view.placement.failed.as_ref();

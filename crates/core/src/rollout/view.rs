@@ -1,4 +1,4 @@
-//! Questions about a stored placement, answered from what is seen of it.
+//! Queries on a stored placement, answered from what is observed.
 
 use super::Facts;
 use crate::topology::{self, Member};
@@ -7,7 +7,7 @@ use gaiola_model::placement::{
 };
 use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Tier};
 
-/// A placement as the store holds it, every `since` known, beside what is seen.
+/// A placement as the store holds it, with every `since` known, and the observations.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) placement: &'a Placement,
@@ -15,7 +15,7 @@ pub(crate) struct View<'a> {
     pub(crate) facts: &'a Facts,
 }
 
-/// Why something does not hold, in words that follow the name of what it is about.
+/// Why something does not hold, in words that follow the name of its subject.
 type Why = String;
 
 impl<'a> View<'a> {
@@ -27,7 +27,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What a server tells that holds a lease.
+    /// The report of a server that holds a lease.
     pub(crate) fn live(&self, server: ServerName) -> Option<&'a Observed> {
         self.facts.observed.get(&server)
     }
@@ -54,14 +54,14 @@ impl<'a> View<'a> {
         Ok(proxy)
     }
 
-    /// Senders that could still send to a drained member as if it were not: each with the reason. Dead ones are left out.
+    /// Senders that may still send to a drained member, each with the reason. Dead ones are left out.
     pub(crate) fn unacknowledged(&self, member: Member) -> Vec<(ServerName, Why)> {
         let since = self.drained_since(member);
         let late = |sender| Some((sender, self.proxy_at(sender, since).err()?));
         self.waited_for(member).filter_map(late).collect()
     }
 
-    /// The senders of a member without the dead ones.
+    /// The senders of a member except the dead ones.
     fn waited_for(&self, member: Member) -> impl Iterator<Item = ServerName> {
         let senders = topology::senders(self.placement, member);
         let facts = self.facts;
@@ -70,7 +70,7 @@ impl<'a> View<'a> {
             .filter(move |sender| !facts.is_dead(*sender))
     }
 
-    /// The senders of a member that are dead, and so were not asked.
+    /// The dead senders of a member, which are not waited for.
     pub(crate) fn left_out(&self, member: Member) -> Vec<ServerName> {
         let senders = topology::senders(self.placement, member);
         senders
@@ -88,14 +88,14 @@ impl<'a> View<'a> {
         };
         let instance = instance.filter(|placed| placed.phase == Phase::Drain);
         let since = server.map(|placed| placed.since).into_iter();
-        // What is drained twice, with its server and by itself, takes no more traffic since the first.
+        // A member drained twice, with its server and by itself, takes no traffic since the first of the two.
         since
             .chain(instance.map(|placed| placed.since))
             .min()
             .unwrap_or(self.at)
     }
 
-    /// Requests that live proxies still have with a member, by proxy.
+    /// A member's requests in flight at live proxies, by proxy.
     pub(crate) fn in_flight(&self, member: Member) -> Vec<(ServerName, u64)> {
         let name = member.to_string();
         let count = |sender| {
@@ -107,13 +107,13 @@ impl<'a> View<'a> {
         senders.into_iter().filter_map(count).collect()
     }
 
-    /// Whether an instance that is to serve is ready, and every live proxy that sends to it has found it up.
+    /// Whether an instance that should serve is ready, and every live proxy that sends to it has found it up.
     pub(crate) fn instance_serves(&self, name: InstanceName) -> Result<(), Why> {
         let since = self.instance_is_ready(name)?;
         self.is_up(Member::Instance(name), since)
     }
 
-    /// Whether an instance that is to serve is ready, as its own agent finds it; and since when it is to serve.
+    /// Whether an instance that should serve is ready according to its own agent, and since when it should serve.
     pub(crate) fn instance_is_ready(&self, name: InstanceName) -> Result<Revision, Why> {
         let Some(placed) = self.placement.instances.get(&name) else {
             return Err("is not placed yet".into());
@@ -137,7 +137,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Of the proxies that answer, one that sends to a member although its checks took it out.
+    /// A proxy that answers and sends to a member although its checks took it down.
     fn sends_to_busy(&self, member: Member) -> Option<ServerName> {
         let name = member.to_string();
         let mut senders = topology::senders(self.placement, member).into_iter();
@@ -165,7 +165,7 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// Whether a server does what its tier is there for.
+    /// Whether a server does its tier's job.
     pub(crate) fn server_serves(&self, server: ServerName) -> Result<(), Why> {
         let Some(placed) = self.placement.servers.get(&server) else {
             return Err("is not placed yet".into());
@@ -209,7 +209,7 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// The live server whose PostgreSQL takes writes; of two, as they are seen in the midst of a failover, the later.
+    /// The live server whose PostgreSQL takes writes; if a failover shows two, the later.
     pub(crate) fn primary(&self) -> Option<ServerName> {
         let databases = self.facts.observed.iter().filter_map(|(server, observed)| {
             let database = observed.database.as_ref()?;
@@ -230,7 +230,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// A standby serves while it follows this primary: one that streams along another history holds other data.
+/// A standby serves while it follows this primary: one that streams from another history holds other data.
 fn database_serves(
     database: Option<&ObservedDatabase>,
     primary: Option<&ObservedDatabase>,
@@ -275,7 +275,7 @@ pub(crate) fn is_healthy(database: &ObservedDatabase) -> bool {
     works && database.role != DatabaseRole::Unknown
 }
 
-/// What is said of a member that a proxy sends to although its checks took it out.
+/// The text for a member that a proxy sends to although its checks took it down.
 pub(crate) fn too_busy(sender: ServerName) -> Why {
     format!(
         "is too busy to answer the check of {sender}, which sends to it all the same, for lack of others"

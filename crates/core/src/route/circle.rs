@@ -1,12 +1,12 @@
-//! Proxies that are their own server.
+//! Detects proxies that forward to themselves.
 
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::{Address, Backend, Frontend, Mode};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Whether what is sent to a server at this address comes to one of the frontends, and from there may come to the same
-/// server again. `is_ours` tells whether this machine has an address.
+/// Whether requests to a server at this address arrive at one of the frontends, and from there may reach the same
+/// server again. `is_ours` returns whether this machine has an address.
 ///
 /// ```
 /// use gaiola_core::route::comes_back;
@@ -49,7 +49,7 @@ pub fn comes_back(
     false
 }
 
-/// Whether a connection to `server` comes to what listens on `bind`.
+/// Whether a connection to `server` arrives at `bind`.
 fn leads_to(server: &Address, bind: &Address, is_ours: &dyn Fn(IpAddr) -> bool) -> bool {
     match (server.tcp(), bind.tcp()) {
         _ if server == bind => true,

@@ -1,4 +1,4 @@
-//! Everything that is asked of a request besides its host and path, made ready.
+//! A route's conditions besides host and path, compiled.
 
 use super::path::decode;
 use super::{Asked, is_token, leads, prefix_key, regex};
@@ -10,7 +10,7 @@ use regex::bytes::Regex;
 /// One route's conditions.
 #[derive(Clone)]
 pub(super) struct Test {
-    /// Where the route is not found under its prefix already.
+    /// Present if the route is not already indexed under its prefix.
     prefix: Option<Box<[u8]>>,
     methods: Vec<String>,
     headers: Vec<Named>,
@@ -33,7 +33,7 @@ enum Value {
 }
 
 impl Test {
-    /// The route's conditions; what is wrong with them is added to `mistakes`.
+    /// Compiles the route's conditions; appends mistakes in them to `mistakes`.
     pub(super) fn new(route: &Route, mistakes: &mut Vec<String>) -> Self {
         let Conditions {
             paths,
@@ -86,12 +86,12 @@ impl Test {
     }
 }
 
-/// Whether it is so for any of them, or there are none.
+/// Whether it holds for any of them, or there are none.
 fn any<T>(wanted: &[T], is_so: impl FnMut(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(is_so)
 }
 
-/// Whether these are the values that are wanted.
+/// Whether these values satisfy `wanted`.
 fn meets<T, V>(
     wanted: &Wanted<T>,
     mut values: impl Iterator<Item = V>,
@@ -142,7 +142,7 @@ impl Named {
     }
 
     fn is_in_cookies(&self, asked: &Asked<'_>) -> bool {
-        // One with an empty value is none to HAProxy either.
+        // HAProxy also ignores a cookie with an empty value.
         let values = cookie::values(asked.head, asked.buffer, &self.name);
         self.holds(values.filter(|value| !value.is_empty()))
     }
@@ -155,13 +155,13 @@ impl Named {
     }
 }
 
-/// Whether the query has of the parameter what is wanted.
+/// Whether the query satisfies this condition on the parameter.
 fn has(parameter: &QueryMatch, asked: &Asked<'_>) -> bool {
     let query = asked.head.query.of(asked.buffer);
     let query = query.strip_prefix(b"?").unwrap_or(query);
     let same = |text: &[u8], wanted: &str| {
         let spaced = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
-        // A plus that was encoded is one: `+` turns into a space before the rest is decoded.
+        // An encoded plus stays a plus: `+` turns into a space before the rest is decoded.
         match text.contains(&b'+') {
             false => decode(text).eq(wanted.bytes()),
             true => decode(&text.iter().map(spaced).collect::<Vec<_>>()).eq(wanted.bytes()),

@@ -1,16 +1,16 @@
-//! Routes by path: all that a path may take are found by one search and a few steps.
+//! Routes by path: one search and a few steps find every candidate for a path.
 
 use super::leads;
 use regex::bytes::Regex;
 
-/// What must hold of a path that begins with the one a route is found under.
+/// What must hold of a path that begins with the one a route is indexed under.
 #[derive(Clone)]
 pub(super) enum How {
     /// It is the same.
     Exact,
-    /// Whole segments follow, or nothing.
+    /// Complete segments follow, or nothing.
     Below,
-    /// As `Below`, and this is found in it.
+    /// As `Below`, and this expression matches.
     Regex(Regex),
 }
 
@@ -24,21 +24,21 @@ impl PartialEq for How {
     }
 }
 
-/// Paths in their order, each with its routes.
+/// Sorted paths, each with its routes.
 #[derive(Clone, Default)]
 pub(super) struct PathIndex(Vec<Node>);
 
 #[derive(Clone)]
 struct Node {
     path: Box<[u8]>,
-    /// The longest other path that this one begins with.
+    /// The longest other path that is a prefix of this one.
     parent: Option<usize>,
-    /// Lowest first.
+    /// In ascending order.
     routes: Vec<(usize, How)>,
 }
 
 impl PathIndex {
-    /// Adds a route, the last so far.
+    /// Adds a route, with a higher index than all before.
     pub(super) fn add(&mut self, path: &[u8], route: usize, how: How) {
         let place = self.0.binary_search_by(|node| (*node.path).cmp(path));
         let place = place.unwrap_or_else(|place| {
@@ -53,7 +53,7 @@ impl PathIndex {
         self.0[place].routes.push((route, how));
     }
 
-    /// Finds the parents, once all routes are there.
+    /// Sets the parents, once all routes are added.
     pub(super) fn link(&mut self) {
         let mut above: Vec<usize> = Vec::new();
         for index in 0..self.0.len() {
@@ -71,8 +71,8 @@ impl PathIndex {
 
     /// Lowers `best` to the first route that leads to the path and `holds`, if there is one before it.
     ///
-    /// All nodes that the path begins with stand in one line of parents: the last node that is not behind the path
-    /// in order begins with the longest of them.
+    /// All nodes that are prefixes of the path form one chain of parents: the last node that sorts no later than the
+    /// path starts with the longest of them.
     pub(super) fn search(&self, path: &[u8], best: &mut usize, holds: &impl Fn(usize) -> bool) {
         let behind = self.0.partition_point(|node| *node.path <= *path);
         let mut next = behind.checked_sub(1);

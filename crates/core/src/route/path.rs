@@ -1,8 +1,8 @@
-//! Paths as they are compared.
+//! Normal form of paths for comparison.
 
-/// The path as a server may understand it, so that no spelling of it passes by a rule: parameters (`;x=1`, RFC 3986,
-/// section 3.3) are left out, it is percent-decoded once, a backslash is a slash, empty segments are left out, `.` and
-/// `..` resolved. It is written to `scratch` unless it is that already.
+/// The path as a server may interpret it, so that no spelling of it evades a rule: parameters (`;x=1`, RFC 3986,
+/// section 3.3) are removed, it is percent-decoded once, a backslash is a slash, empty segments are removed, `.` and
+/// `..` resolved. Written to `scratch` unless it already has that form.
 ///
 /// ```
 /// use gaiola_core::route::normal;
@@ -27,8 +27,8 @@ pub fn normal<'a>(path: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
     scratch
 }
 
-/// What servers that know no parameters, or find them in another order, may read instead of the normal path, where that
-/// is more than a parameter left in its place.
+/// What servers that know no parameters, or resolve them in another order, may read instead of the normal path, if that
+/// differs in more than a parameter left in its place.
 ///
 /// `/a/..;/b` is `/b` to one and lies below `/a` to the other: no rule can be right for both.
 pub(super) fn other_readings(path: &[u8], normal: &[u8]) -> Vec<Vec<u8>> {
@@ -50,7 +50,7 @@ fn bare(segment: &[u8]) -> &[u8] {
     &segment[..end.unwrap_or(segment.len())]
 }
 
-/// Each segment without its parameters, and without those that are empty then.
+/// Each segment without its parameters; segments that are then empty are removed.
 fn without_parameters(path: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(path.len());
     for segment in path.split(|&byte| byte == b'/').map(bare) {
@@ -62,7 +62,7 @@ fn without_parameters(path: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// What is left for a reader to whom a backslash is a slash, and what follows a semicolon up to the next one is nothing.
+/// How a reader sees it that takes a backslash for a slash and drops everything from a semicolon up to the next slash.
 fn servlet(bytes: impl Iterator<Item = u8>) -> impl Iterator<Item = u8> {
     let mut is_parameter = false;
     bytes.filter_map(move |byte| {
@@ -95,7 +95,7 @@ fn is_normal(path: &[u8]) -> bool {
     })
 }
 
-/// Resolves the last segment when it is `.` or `..`; what is left ends with a slash then.
+/// Resolves a last segment of `.` or `..`; the result then ends with a slash.
 fn end_segment(path: &mut Vec<u8>) {
     let start = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
     match &path[start..] {
@@ -108,7 +108,7 @@ fn end_segment(path: &mut Vec<u8>) {
     }
 }
 
-/// Percent-decodes; what is malformed stays as it is.
+/// Percent-decodes; malformed escapes stay unchanged.
 pub(super) fn decode(text: &[u8]) -> impl Iterator<Item = u8> {
     let mut rest = text;
     std::iter::from_fn(move || {

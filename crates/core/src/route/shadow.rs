@@ -1,12 +1,12 @@
-//! Routes that no request comes to, because one before them takes all that they ask for.
+//! Unreachable routes, because an earlier one takes all their requests.
 
 use super::leads;
 use gaiola_model::proxy::{Conditions, PathMatch, Route, SniRoute, ValueMatch, Wanted};
 use ipnet::IpNet;
 
-/// The first of the routes that takes every request which this one would.
+/// The first of the routes that takes every request this one would.
 ///
-/// What it says is certain; a route that only several others together leave nothing for is not found.
+/// A result is certain; a route shadowed only by several others together is not found.
 ///
 /// ```
 /// use gaiola_core::route::taken_by;
@@ -20,7 +20,7 @@ pub fn taken_by(before: &[Route], route: &Route) -> Option<usize> {
     before.iter().position(|other| takes(other, route))
 }
 
-/// Which of the routes before takes this name already.
+/// The earlier route that already takes this name.
 pub fn name_taken_by(before: &[SniRoute], name: &str) -> Option<usize> {
     let takes = |pattern: &String| covers_host(pattern, name);
     before
@@ -39,7 +39,7 @@ fn takes(one: &Route, other: &Route) -> bool {
         && takes_named(wide, narrow)
 }
 
-/// Whether one of `wide` covers each of `narrow`; none at all is everything.
+/// Whether one of `wide` covers each of `narrow`; an empty list means everything.
 fn all_in<T>(wide: &[T], narrow: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
     let is_covered = |narrow: &T| wide.iter().any(|wide| covers(wide, narrow));
     wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(is_covered))
@@ -55,7 +55,7 @@ fn takes_hosts(wide: &Conditions, narrow: &Conditions) -> bool {
     })
 }
 
-/// Whether a host's pattern takes all names that another one takes.
+/// Whether a host pattern takes all names that another one takes.
 fn covers_host(wide: &str, narrow: &str) -> bool {
     let (wide, narrow) = (wide.to_ascii_lowercase(), narrow.to_ascii_lowercase());
     match wide.strip_prefix('*') {
@@ -65,7 +65,7 @@ fn covers_host(wide: &str, narrow: &str) -> bool {
     }
 }
 
-/// What must hold of a path: that it begins so, and maybe more.
+/// What must hold of a path: a prefix, and possibly more.
 struct Way<'a> {
     prefix: &'a str,
     further: Option<&'a PathMatch>,
@@ -104,13 +104,13 @@ fn covers_way(wide: &Way<'_>, narrow: &Way<'_>) -> bool {
         }
 }
 
-/// Whether all that begins with `path` begins with `prefix` too, as whole segments.
+/// Whether every path below `path` is below `prefix` too, in complete segments.
 fn is_below(prefix: &str, path: &str) -> bool {
     let rest = path.as_bytes().strip_prefix(prefix.as_bytes());
     prefix == "/" || rest.is_some_and(|rest| leads(prefix.as_bytes(), rest))
 }
 
-/// Whether all that is asked of header fields, parameters and cookies is asked by the narrow one as well.
+/// Whether every condition on header fields, parameters and cookies of `wide` is also one of `narrow`.
 fn takes_named(wide: &Conditions, narrow: &Conditions) -> bool {
     let headers = wide.headers.iter().all(|wide| {
         narrow.headers.iter().any(|narrow| {

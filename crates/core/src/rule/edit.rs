@@ -1,4 +1,4 @@
-//! Header fields that rules set, add and leave out.
+//! Header fields that rules set, add and remove.
 
 use super::template::{Known, Template};
 use crate::forward::speaks_of_the_hop;
@@ -7,25 +7,25 @@ use gaiola_model::proxy::HeaderEdit;
 
 const HSTS: &str = "Strict-Transport-Security";
 
-/// Whose fields are changed.
+/// Whose fields are changed: the request's or the response's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     Request,
     Response,
 }
 
-/// All changes of one direction, reduced to what is left out of what came and what is added to it.
+/// All changes of one direction, reduced to the fields to remove and the lines to add.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Edits {
-    /// Names in small letters.
+    /// Names in lower case.
     removed: Vec<Box<[u8]>>,
     added: Vec<(String, Template)>,
-    /// What is said as `Strict-Transport-Security` to a client that came by HTTPS.
+    /// `Strict-Transport-Security` for clients that use HTTPS.
     hsts: Option<Template>,
 }
 
 impl Edits {
-    /// Makes a further change.
+    /// Adds a change.
     pub(super) fn add(&mut self, edit: &HeaderEdit, direction: Direction) -> Result<(), String> {
         match edit {
             HeaderEdit::Set { name, value } => {
@@ -41,7 +41,7 @@ impl Edits {
         Ok(())
     }
 
-    /// Has the field said to those alone who came by HTTPS, in the place of what a server says.
+    /// Sends the field only to clients that use HTTPS, and replaces the server's.
     pub(super) fn set_hsts(&mut self, value: &str) -> Result<(), String> {
         self.remove(HSTS, Direction::Response);
         self.hsts = Some(Template::value(value)?);
@@ -66,7 +66,7 @@ impl Edits {
         &self.removed
     }
 
-    /// Appends the lines that are added.
+    /// Appends the lines to add.
     pub(super) fn write(&self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
         let hsts = self.hsts.iter().filter(|_| known.https);
         let hsts = hsts.map(|value| (HSTS, value));
@@ -80,7 +80,8 @@ impl Edits {
     }
 }
 
-/// A name as fields are left out by it: servers that turn names into variables do not tell `_` from `-`; browsers do.
+/// The form in which names to remove are compared: servers that turn names into variables treat `_` and `-` alike;
+/// browsers do not.
 fn compared(name: &str, direction: Direction) -> String {
     let name = name.to_ascii_lowercase();
     match direction {
@@ -89,8 +90,8 @@ fn compared(name: &str, direction: Direction) -> String {
     }
 }
 
-/// Framing, the connection, and who was on the way are never a rule's to say: two readers of one message could
-/// understand it differently.
+/// Rules may not set fields about framing, the connection or the hops: two readers of one message could then understand
+/// it differently.
 fn check(name: &str, direction: Direction) -> Result<&str, String> {
     if !is_token(name) {
         return Err(format!("{name:?} is no header field's name"));

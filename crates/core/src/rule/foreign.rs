@@ -1,18 +1,18 @@
-//! What other programs write for a variable or a group: sent as it stands, it would be nobody's mistake but the user's.
+//! Rejects other programs' syntax for variables and groups, which would otherwise be sent literally without notice.
 
 use super::template::VARIABLES;
 use regex::bytes::Regex;
 
-/// A text in which variables stand.
+/// The kind of text with variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Of a header field, which may have a dollar sign of its own.
+    /// A header field's value, which may contain a dollar sign of its own.
     Value,
-    /// A target or host, which has none.
+    /// A target or host, which may not.
     Target,
 }
 
-/// nginx's variables, and what is written here.
+/// nginx's variables, and their equivalents here.
 const NGINX: &[(&str, &str)] = &[
     ("host", "{host}"),
     ("http_host", "{host}"),
@@ -64,7 +64,7 @@ const APACHE: &[(&str, &str)] = &[
     ("unique_id", "{request_id}"),
 ];
 
-/// How nginx's variables begin of which there are many.
+/// Prefixes of nginx's families of variables.
 const NGINX_FAMILIES: [&str; 8] = [
     "http_",
     "arg_",
@@ -76,7 +76,7 @@ const NGINX_FAMILIES: [&str; 8] = [
     "remote_",
 ];
 
-/// Refuses a text with another program's variables or groups.
+/// Rejects a text with another program's variables or groups.
 pub(super) fn refuse(text: &str, place: Place) -> Result<(), String> {
     for (at, mark) in text.match_indices(['$', '\\', '%', '{']) {
         let behind = &text[at + 1..];
@@ -94,7 +94,7 @@ pub(super) fn refuse(text: &str, place: Place) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses a text that is exchanged for a path's beginning, in which nothing stands for anything.
+/// Rejects groups, `*` and variables in a replacement for a path's prefix, where none are expanded.
 pub(super) fn refuse_in_path(text: &str) -> Result<(), String> {
     let group = text.match_indices(['$', '\\']).find_map(|(at, mark)| {
         let behind = &text[at + 1..];
@@ -110,7 +110,7 @@ pub(super) fn refuse_in_path(text: &str) -> Result<(), String> {
     }
 }
 
-/// Refuses what stands for a group of the expression and is none of its groups.
+/// Rejects references to groups that the expression does not have.
 pub(super) fn refuse_in_replacement(text: &str, regex: &Regex) -> Result<(), String> {
     for (at, _) in text.match_indices('\\') {
         if let Some(group) = digit(&text[at + 1..]) {
@@ -160,7 +160,7 @@ fn no_group(text: &str, name: &str, braced: bool, regex: &Regex) -> String {
     )
 }
 
-/// Variables of our own where there are none.
+/// Rejects our own variables where none are expanded.
 fn refuse_variables(text: &str) -> Result<(), String> {
     let is_there = |(name, _): &&(&str, _)| {
         text.contains(&format!("{{{name}}}")) && !text.contains(&format!("${{{name}}}"))
@@ -212,7 +212,7 @@ fn percent(behind: &str) -> Option<String> {
     })
 }
 
-/// A variable in doubled braces, as templates of many programs have it.
+/// A variable in double braces, as in many template languages.
 fn doubled(behind: &str) -> Option<String> {
     let (name, _) = behind.strip_prefix('{')?.split_once("}}")?;
     let name = name.trim();
@@ -244,7 +244,7 @@ fn digit(text: &str) -> Option<char> {
     text.chars().next().filter(char::is_ascii_digit)
 }
 
-/// The letters, digits and underscores that a text begins with.
+/// The leading letters, digits and underscores of a text.
 fn word(text: &str) -> &str {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     &text[..end.unwrap_or(text.len())]

@@ -1,11 +1,11 @@
-//! Other paths for those that are asked for.
+//! Path rewriting.
 
 use super::foreign;
 use crate::route;
 use gaiola_model::proxy;
 use regex::bytes::Regex;
 
-/// How a path is rewritten, made ready.
+/// A compiled rewrite.
 #[derive(Clone)]
 pub(super) enum Rewrite {
     /// Neither ends with a slash.
@@ -44,7 +44,7 @@ impl Rewrite {
         }
     }
 
-    /// The path to ask for instead; `None` where it does not match.
+    /// The new path; `None` if it does not match.
     pub(super) fn apply(&self, path: &[u8]) -> Option<Vec<u8>> {
         let mut made = Vec::new();
         match self {
@@ -71,7 +71,7 @@ impl Rewrite {
     }
 }
 
-/// What a rule puts into a path must not end it.
+/// The text that a rule puts into a path must not end the path.
 fn check(text: &str) -> Result<&str, String> {
     let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
     match text.bytes().all(fits) {
@@ -82,7 +82,7 @@ fn check(text: &str) -> Result<&str, String> {
     }
 }
 
-/// Percent-encodes what may not stand in a path.
+/// Percent-encodes bytes that may not appear in a path.
 pub(super) fn encode(path: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut encoded = Vec::with_capacity(path.len());

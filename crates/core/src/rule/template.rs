@@ -6,18 +6,18 @@ use gaiola_model::http::RequestHead;
 use std::io::Write as _;
 use std::net::IpAddr;
 
-/// What variables stand for.
+/// Values of the variables.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
     /// The request.
     pub head: &'a RequestHead,
     /// The buffer that begins with it.
     pub buffer: &'a [u8],
-    /// Who sent it.
+    /// Client address.
     pub client: IpAddr,
-    /// The address of ours that it came to: its host where it names none.
+    /// The local address it arrived at: the fallback for `host` if the request has none.
     pub local: IpAddr,
-    /// Whether it came by HTTPS: over TLS, or to a balancer that is trusted and says so.
+    /// Whether it came by HTTPS: over TLS, or according to a trusted balancer.
     pub https: bool,
     /// Its id.
     pub request_id: &'a [u8],
@@ -25,7 +25,7 @@ pub struct Known<'a> {
     pub server: &'a str,
 }
 
-/// A text with variables, made ready.
+/// A compiled text with variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template(Vec<Part>);
 
@@ -68,7 +68,7 @@ impl Template {
         Self::parse(text)
     }
 
-    /// Where a client is sent: a path or an address, in visible ASCII.
+    /// A redirect target: a path or an address, in visible ASCII.
     pub(super) fn target(text: &str) -> Result<Self, String> {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(format!(
@@ -84,7 +84,7 @@ impl Template {
         Self::parse(text)
     }
 
-    /// A host and maybe a port.
+    /// A host, optionally with a port.
     pub(super) fn host(text: &str) -> Result<Self, String> {
         foreign::refuse(text, Place::Target)?;
         let template = Self::parse(text)?;
@@ -138,7 +138,7 @@ impl Template {
         matches!(self.0.first(), Some(Part::Text(text)) if text.starts_with("//"))
     }
 
-    /// Appends the text; `path` is the path that is asked for, if not the request's.
+    /// Appends the text; `path` is the rewritten path, if it differs from the request's.
     pub(super) fn write(&self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
         for part in &self.0 {
             match part {
@@ -184,7 +184,7 @@ fn address(address: IpAddr, out: &mut Vec<u8>) {
     let _ = write!(out, "{}", address.to_canonical());
 }
 
-/// An address as a host: IPv6 in brackets.
+/// A local address as a host: IPv6 in brackets.
 fn own_host(local: IpAddr, out: &mut Vec<u8>) {
     let is_v6 = local.to_canonical().is_ipv6();
     out.extend_from_slice(if is_v6 { b"[" } else { b"" });

@@ -5,7 +5,7 @@ use gaiola_model::placement::InstanceState;
 use gaiola_model::status::{InstanceStatus, ServerState, ServerStatus, Status, VipStatus};
 use std::fmt::Write;
 
-/// The status as a text of lines, each ended. With `color` the states are coloured too; no meaning is in colour alone.
+/// The status as text, each line terminated. With `color` the states are coloured too; colour alone carries no meaning.
 pub fn render(status: &Status, color: bool) -> String {
     let mut out = String::new();
     headline(&mut out, status, color);
@@ -106,8 +106,8 @@ fn row(server: &ServerStatus, status: &Status) -> [String; 4] {
     ]
 }
 
-/// `2/2 ready`, and those of another release or state by name. One that is ready by its own word and not by that of those who
-/// send to it does not count. With busy ones `2/2 serve, 1 of them busy`.
+/// `2/2 ready`, with those of another release or state by name. An instance that its own agent finds ready but its
+/// proxies do not does not count. With busy ones `2/2 serve, 1 of them busy`.
 fn instances_in_words(instances: &[InstanceStatus], status: &Status) -> String {
     let is_ready = |instance: &&InstanceStatus| {
         instance.state == Some(InstanceState::Ready) && !instance.doubted && !instance.busy

@@ -1,28 +1,28 @@
-//! What is seen to serve, by those who answer. The planner waits for every proxy that could send to a server; whether users are
-//! served depends on those that work, and of what a silent one sees nothing is known.
+//! What serves, according to the proxies that answer. The planner waits for every proxy that could send to a server;
+//! whether users are served depends on the working ones, and what a silent one sees is unknown.
 
 use crate::rollout::{View, too_busy};
 use crate::topology::{self, Member};
 use gaiola_model::placement::{InstanceState, ObservedProxy, Phase};
 use gaiola_model::{InstanceName, Revision, ServerName, Tier};
 
-/// What is known of a member.
+/// A member's observed condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// Everybody who answers sends to it.
+    /// Every proxy that answers sends to it.
     Serving,
-    /// So they do, some of them although their checks took it out, for lack of others.
+    /// The same, but some send although their checks took it down, for lack of others.
     Busy(String),
-    /// Some do.
+    /// Some send to it.
     Doubted(String),
-    /// Nobody does.
+    /// None sends to it.
     Down(String),
-    /// Nobody who could send to it answers.
+    /// No proxy that could send to it answers.
     Unknown(String),
 }
 
 impl Seen {
-    /// Why it does not serve in everybody's eyes, or not well; `None`: it does.
+    /// Why it does not serve for every proxy, or not well; `None`: it serves.
     pub(super) fn why(self) -> Option<String> {
         match self {
             Self::Serving => None,
@@ -37,12 +37,12 @@ impl Seen {
         matches!(self, Self::Serving | Self::Busy(_) | Self::Doubted(_))
     }
 
-    /// Whether requests are sent to it for lack of others.
+    /// Whether requests are sent to it only for lack of others.
     pub(super) const fn is_busy(&self) -> bool {
         matches!(self, Self::Busy(_))
     }
 
-    /// Whether nobody knows.
+    /// Whether its condition is unknown.
     pub(super) const fn is_unknown(&self) -> bool {
         matches!(self, Self::Unknown(_))
     }
@@ -52,7 +52,7 @@ impl Seen {
     }
 }
 
-/// How a server does, of those that are to serve.
+/// The condition of a server that should serve.
 pub(super) fn server(view: &View<'_>, name: ServerName) -> Seen {
     match (name.tier, view.placement.servers.get(&name)) {
         (Tier::Web, Some(placed)) if placed.phase == Phase::Serve => {
@@ -96,13 +96,13 @@ fn app_server(view: &View<'_>, name: ServerName) -> Seen {
     }
 }
 
-/// How an instance does that is to serve.
+/// The condition of an instance that should serve.
 pub(super) fn instance(view: &View<'_>, name: InstanceName) -> Seen {
     let why = match view.instance_is_ready(name) {
         Ok(since) => return member(view, Member::Instance(name), since),
         Err(why) => why,
     };
-    // One that its own agent gets no answer from serves while proxies send to it.
+    // One that does not answer its own agent still serves while proxies send to it.
     match told_unhealthy(view, name) {
         Some(since) => match member(view, Member::Instance(name), since) {
             Seen::Busy(_) => Seen::Busy(why),
@@ -113,14 +113,14 @@ pub(super) fn instance(view: &View<'_>, name: InstanceName) -> Seen {
     }
 }
 
-/// Since when an instance is to serve that its own agent gets no answer from.
+/// Since when an instance that does not answer its own agent should serve.
 fn told_unhealthy(view: &View<'_>, name: InstanceName) -> Option<Revision> {
     let seen = view.live(name.server)?.instances.get(&name)?;
     let placed = view.placement.instances.get(&name)?;
     (seen.state == InstanceState::Unhealthy).then_some(placed.since)
 }
 
-/// What the proxies that send to a member find, of those that answer.
+/// The findings of the proxies that send to a member, of those that answer.
 fn member(view: &View<'_>, member: Member, since: Revision) -> Seen {
     let name = member.to_string();
     let answer = |sender: ServerName| Some((sender, view.live(sender)?.proxy.as_ref()?));

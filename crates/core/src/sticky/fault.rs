@@ -1,10 +1,10 @@
-//! What is wrong with a backend's cookie as it is configured.
+//! Mistakes in a backend's cookie configuration.
 
 use super::name_of;
 use gaiola_model::proxy::{Backend, Server};
 use std::collections::BTreeSet;
 
-/// What is wrong with the backend's cookie, in words.
+/// The mistake in the backend's cookie configuration, in words.
 pub fn fault(backend: &Backend) -> Option<String> {
     let sticky = backend.sticky.as_ref()?;
     if let Some(fault) = sticky.faults().first() {

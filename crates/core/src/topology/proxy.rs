@@ -1,4 +1,4 @@
-//! What the proxy of each kind of server serves.
+//! The proxy configuration of each kind of server.
 
 use super::{
     LAB, Member, PATRONI_PORT, PRIMARY, PRIMARY_PORT, PROBE_PATH, PROXY_PORT, STANDBYS_PORT,
@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where things stand in the file system of the server that a proxy runs on.
+/// Paths on the server that a proxy runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     /// Directory of the releases; release 3 is in `3/` below it.
@@ -27,18 +27,18 @@ pub struct Paths {
     pub cert: PathBuf,
     /// PEM file of the server's key.
     pub key: PathBuf,
-    /// Directory of the copies of the site's certificates, each named by its digest.
+    /// Directory of the site's certificate copies, each named by its digest.
     pub certificates: PathBuf,
 }
 
 const MAX_CLIENTS: u32 = 20_000;
 const MAX_DATABASE_SESSIONS: u32 = 1_000;
-/// Between our own servers a connection stands within a millisecond; a lost SYN is sent again after a second, which is too
-/// late for any limit worth having.
+/// Between our own servers a connection is established within a millisecond; a lost SYN is resent after a second, which
+/// is too late for any useful timeout.
 const CONNECT: Duration = Duration::from_millis(250);
 const CHECK_CONNECT: Duration = Duration::from_millis(150);
 
-/// Everything the proxy on `server` serves under the placement that the store holds at revision `at`.
+/// Everything the proxy on `server` serves under the placement the store holds at revision `at`.
 ///
 /// `None`: no proxy runs there (a database server, an application server of a site without a database, or a server
 /// that the placement does not know).
@@ -68,10 +68,11 @@ fn has_database(placement: &Placement) -> bool {
     servers_of(placement, Tier::Database).next().is_some()
 }
 
-/// Every VIP and port leads to the web tier, or to the instances where there is none. Where there is TLS, it is spoken on
-/// its own port, and the others send clients there.
+/// Every VIP and port leads to the web tier, or to the instances if there is none. TLS has a port of its own, and the
+/// other ports redirect there.
 ///
-/// While the web tier comes or goes both backends are there, so that the one it will lead to is found up before it does.
+/// While the web tier is added or removed both backends exist, so that the new one is found up before traffic switches
+/// to it.
 fn balancer(placement: &Placement, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
     let has_web = servers_of(placement, Tier::Web).next().is_some();
     let target = if placement.through_web { "web" } else { "app" };
@@ -117,7 +118,7 @@ fn is_https(placement: &Placement, bind: &Bind) -> bool {
     door.is_some_and(|door| super::is_https(placement, door))
 }
 
-/// The copies of the certificates: each file or folder of the file's list is a folder there, by its number.
+/// The certificate copies: each file or folder in the file's list is a folder there, named by its number.
 fn served(tls: &BalancerTls, paths: &Paths) -> Tls {
     let copy = paths.certificates.join(&tls.contents);
     let numbers = 0..tls.certificates.len();
@@ -132,7 +133,7 @@ fn hsts(days: u16) -> Rule {
     Rule::hsts(Duration::from_secs(u64::from(days) * 24 * 60 * 60), "")
 }
 
-/// A static file where there is one, the app tier otherwise.
+/// A static file if it exists, the app tier otherwise.
 fn web(placement: &Placement, server: ServerName, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
     let root = placement.config.web.as_ref().map(|web| &web.root);
     let directory = |release| Some(paths.releases.join(format!("{release}")).join(root?));
@@ -155,7 +156,7 @@ fn web(placement: &Placement, server: ServerName, paths: &Paths) -> (Vec<Fronten
     )
 }
 
-/// 127.0.0.1:5432 leads to the primary, 127.0.0.1:5433 to the standbys in turn, and to the primary while there is none.
+/// 127.0.0.1:5432 leads to the primary, 127.0.0.1:5433 to the standbys in turn, or to the primary while there is none.
 fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
     let mode = |name: &str| Mode::Tcp {
         backend: name.into(),
@@ -166,7 +167,7 @@ fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>,
     let frontend = |name: &str, port| Frontend {
         maxconn: MAX_DATABASE_SESSIONS,
         timeouts: ClientTimeouts {
-            // A pool may keep an idle session for long; it is closed when its server goes, not by the clock.
+            // A pool may keep an idle session for long; it is closed when its server goes down, not by a timeout.
             tunnel: Duration::from_secs(24 * 3600),
             ..ClientTimeouts::default()
         },
@@ -174,7 +175,7 @@ fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>,
     };
     let database = placement.config.database.clone().unwrap_or_default();
     let limited = primary_backend(PRIMARY, placement, &database, paths);
-    // Reads that find no standby are not held up by the writes that the limit holds.
+    // Reads that find no standby do not wait behind the writes in the limit's queue.
     let unlimited = database.maxconn.map(|_| {
         let without = Database {
             maxconn: None,
@@ -198,7 +199,8 @@ fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>,
     )
 }
 
-/// Leads to the primary. The check alone says who that is: one that is to leave stays the primary until another is.
+/// Leads to the primary. Only the check decides which server that is: one that is leaving stays primary until another
+/// takes over.
 fn primary_backend(
     name: &str,
     placement: &Placement,
@@ -228,7 +230,7 @@ fn database_members(placement: &Placement, admin: impl Fn(ServerName) -> Admin) 
     servers_of(placement, Tier::Database).map(member).collect()
 }
 
-/// A role is asked once a second and changes at the first answer; a new session waits up to 5 s for a server.
+/// A role is checked once a second and changes with the first answer; a new session waits up to 5 s for a server.
 fn database_backend(name: &str, path: &str, paths: &Paths) -> Backend {
     Backend {
         check: Some(Check {
@@ -258,10 +260,10 @@ fn database_backend(name: &str, path: &str, paths: &Paths) -> Backend {
     }
 }
 
-/// The web servers, asked for the readiness of their proxies. One that has lost power is known after 250 + 150 + 100 +
-/// 150 ms at most, one that hangs after 950.
+/// The web servers, checked for the readiness of their proxies. Power loss is detected after 250 + 150 + 100 + 150 ms
+/// at most, a hang after 950.
 ///
-/// A balancer waits longer for an answer than a web server does, so that the one next to the failure tells it.
+/// A balancer waits longer for a response than a web server does, so that the hop next to the failure reports it.
 fn web_backend(placement: &Placement) -> Backend {
     let member = |server| Server {
         admin: server_admin(placement, server),
@@ -294,8 +296,8 @@ fn web_backend(placement: &Placement) -> Backend {
     }
 }
 
-/// The instances. Their check is patient: one that is busy answers late, and must not be taken for lost because of it.
-/// A server that has lost power accepts no connection, which is known after 300 + 150 + 100 + 150 ms at most.
+/// The instances. Their check is patient: a busy instance answers late and must not be taken for lost. A server that
+/// has lost power accepts no connection, which is detected after 300 + 150 + 100 + 150 ms at most.
 fn app_backend(placement: &Placement, sender: Tier) -> Backend {
     let senders = servers_of(placement, sender).count();
     let member = |(name, placed): (&InstanceName, &PlacedInstance)| Server {
@@ -334,7 +336,7 @@ fn app_backend(placement: &Placement, sender: Tier) -> Backend {
     }
 }
 
-/// The part of an instance's limit that one of several proxies may use, rounded up.
+/// One proxy's share of an instance's limit, rounded up.
 fn share(all: u32, senders: usize) -> u32 {
     let senders = u32::try_from(senders).unwrap_or(u32::MAX).max(1);
     all.div_ceil(senders)
@@ -355,7 +357,7 @@ fn http_frontend(name: &str, binds: Vec<Bind>, mode: Mode) -> Frontend {
     }
 }
 
-/// What a probe asks for: the proxy answers by itself.
+/// The target of probes: the proxy answers by itself.
 fn probe_route() -> Route {
     Route {
         path_prefix: PROBE_PATH.into(),
@@ -375,7 +377,7 @@ fn route(files: Vec<PathBuf>, backend: &str) -> Route {
     }
 }
 
-/// A bind at which the front door, and nobody else, tells the client's address.
+/// A bind on which only the front door may declare the client address.
 fn bind(address: SocketAddr) -> Bind {
     Bind {
         proxy_protocol_from: vec![host(LAB)],

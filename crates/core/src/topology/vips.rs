@@ -1,4 +1,4 @@
-//! Which balancer each VIP is home to, and in which order the others take it over.
+//! Which balancer is home to each VIP, and in which order the others take over.
 
 use super::{address_of, servers_of, serves};
 use gaiola_model::placement::DoorState;
@@ -6,28 +6,28 @@ use gaiola_model::{Placement, ServerName, Tier};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// One VIP as one balancer's keeper speaks for it.
+/// One VIP, as configured for one balancer's keeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipRouter {
     /// The address.
     pub vip: Ipv4Addr,
     /// Its virtual router, the same on every balancer.
     pub vrid: u8,
-    /// 250 on the balancer that it is home to; lower on the others, each its own.
+    /// 250 on the VIP's home; lower on the others, each different.
     pub priority: u8,
-    /// The other balancers' addresses, those that are on their way out included.
+    /// The other balancers' addresses, including those being removed.
     pub peers: Vec<Ipv4Addr>,
 }
 
 const HOME_PRIORITY: u8 = 250;
-/// Between the priorities of two successors. The wider, the further apart they wake when the owner is lost
-/// (RFC 9568: skew), so that the second has heard the first.
+/// Largest priority gap between two successors. The wider it is, the further apart they take over when the owner is
+/// lost (RFC 9568: skew), so that the second has heard the first.
 const WIDEST_STEP: usize = 10;
 
-/// What the keeper of this balancer speaks for: every VIP while it serves, none while it is drained or no balancer.
+/// The VIPs of this balancer's keeper: every VIP while it serves, none while it is drained or no balancer.
 ///
-/// The successors of a VIP are the balancers after its home, round in a circle, so that the VIPs of a lost balancer
-/// do not all fall upon one other.
+/// The successors of a VIP are the balancers after its home, in a circle, so that the VIPs of a lost balancer do not
+/// all move to the same one.
 pub fn vip_priorities(placement: &Placement, server: ServerName) -> Vec<VipRouter> {
     if server.tier != Tier::Balancer || !serves(placement, server) {
         return Vec::new();
@@ -51,7 +51,7 @@ pub fn vip_priorities(placement: &Placement, server: ServerName) -> Vec<VipRoute
     placement.vips.iter().map(router).collect()
 }
 
-/// Where the server stands in the circle; 0 for one that left it, whose VIPs are about to move anyway.
+/// The server's place in the circle; 0 for one that left it, whose VIPs are about to move anyway.
 fn position(circle: &[ServerName], server: ServerName) -> usize {
     circle
         .iter()
@@ -59,15 +59,14 @@ fn position(circle: &[ServerName], server: ServerName) -> usize {
         .unwrap_or(0)
 }
 
-/// The priority of the balancer that stands `turns` after a VIP's home in a circle of `count`.
+/// The priority of the balancer `turns` places after a VIP's home in a circle of `count`.
 fn priority(turns: usize, count: usize) -> u8 {
     let step = (usize::from(HOME_PRIORITY) / count).clamp(1, WIDEST_STEP);
     let below = u8::try_from(turns * step).unwrap_or(u8::MAX);
     HOME_PRIORITY.saturating_sub(below).max(1)
 }
 
-/// The virtual router of every VIP: its last octet; where two share it, or it is 0, the later one takes the next
-/// that is free.
+/// The VRID of every VIP: its last octet; if two share it, or it is 0, the later one takes the next free number.
 fn vrids(placement: &Placement) -> BTreeMap<Ipv4Addr, u8> {
     let mut taken = BTreeSet::new();
     let mut vrids = BTreeMap::new();
@@ -83,8 +82,8 @@ fn vrids(placement: &Placement) -> BTreeMap<Ipv4Addr, u8> {
     vrids
 }
 
-/// The home of every VIP of the placement's doors: the balancer of the same rank where it serves, otherwise the one
-/// that is home to the fewest. While no balancer serves they stay where they were.
+/// The home of every VIP of the placement's doors: the balancer of the same rank if it serves, otherwise the one that
+/// is home to the fewest. While no balancer serves they stay where they were.
 pub fn homes(placement: &Placement) -> BTreeMap<Ipv4Addr, ServerName> {
     let serving = serving(placement);
     let vips = ranked(placement);
@@ -115,7 +114,7 @@ pub fn homes(placement: &Placement) -> BTreeMap<Ipv4Addr, ServerName> {
     homes
 }
 
-/// The VIPs of all doors: first those of the file, in its order, then those that are on their way out.
+/// The VIPs of all doors: first those of the file, in its order, then those being removed.
 fn ranked(placement: &Placement) -> Vec<Ipv4Addr> {
     let present = vips_of_doors(placement);
     let mut ranked = written(placement);
@@ -128,7 +127,7 @@ fn ranked(placement: &Placement) -> Vec<Ipv4Addr> {
     ranked
 }
 
-/// VIPs that clients are no longer led to: connections to them should be asked to come back elsewhere.
+/// VIPs that no longer receive clients: connections to them should be asked to reconnect elsewhere.
 pub fn leaving_vips(placement: &Placement) -> BTreeSet<Ipv4Addr> {
     let closing = |vip: &Ipv4Addr| {
         let states = placement.doors.iter().filter(|(door, _)| door.ip() == *vip);

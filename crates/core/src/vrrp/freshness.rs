@@ -1,13 +1,13 @@
-//! Which sealed advertisements are new, and which were heard before.
+//! Replay protection: which sealed advertisements are new.
 
 use gaiola_model::vrrp::{Message, Stamp, Vrid};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-/// Most senders that are remembered; a site has a handful. Only holders of the key can add one.
+/// Most senders remembered; a site has a handful. Only holders of the key can add one.
 const MOST_SENDERS: usize = 1024;
 
-/// Remembers the last stamp of each sender, and makes this router's own.
+/// Remembers the last stamp of each sender, and generates this router's own.
 ///
 /// ```
 /// use gaiola_core::vrrp::Freshness;
@@ -37,7 +37,7 @@ enum Kind {
 }
 
 impl Freshness {
-    /// Begins with the time of day in microseconds, as [`Stamp`] asks.
+    /// Starts from the time of day in microseconds, as [`Stamp`] requires.
     pub fn new(time_of_day: Stamp) -> Self {
         Self {
             own: time_of_day,
@@ -51,8 +51,8 @@ impl Freshness {
         self.own
     }
 
-    /// Whether this message of `from` is later than all that were heard of it. Each virtual router and each kind of
-    /// message counts by itself, since the network may swap packets of two.
+    /// Whether this message from `from` is later than all heard before. Each virtual router and each kind of message is
+    /// tracked on its own, since the network may reorder packets of two.
     pub fn is_new(&mut self, from: Ipv4Addr, message: &Message, stamp: Stamp) -> bool {
         let kind = match message {
             Message::Advertisement(_) => Kind::Advertisement,

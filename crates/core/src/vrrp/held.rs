@@ -4,8 +4,8 @@ use super::REFRESH_INTERVAL;
 use gaiola_model::Time;
 use std::time::Duration;
 
-/// Gaps between the gratuitous ARPs of a new holder: often at first, since one may be lost or overtaken by the former
-/// holder's last answer; the last gap then stays, for neighbours that missed all of them.
+/// Gaps between the gratuitous ARPs of a new holder: short at first, since one may be lost or overtaken by the former
+/// holder's last answer; the last gap then repeats, for neighbours that missed all of them.
 const ANNOUNCE_GAPS: [Duration; 6] = [
     Duration::from_millis(50),
     Duration::from_millis(150),
@@ -15,14 +15,14 @@ const ANNOUNCE_GAPS: [Duration; 6] = [
     Duration::from_secs(2),
 ];
 
-/// Most answers to lower holders between two advertisements of our own: enough for a few routers' last words, and a
-/// bound on what a forger can make us send.
+/// Most answers to lower holders between two of our own advertisements: enough for a few routers' last words, and a
+/// limit on what a forger can make us send.
 const MOST_ANSWERS: u8 = 8;
 
 /// What is due while the address is held.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
-    /// In Yielding: when to say once more that we let go.
+    /// In Yielding: when to repeat the release.
     pub(super) advertise_at: Time,
     pub(super) refresh_at: Time,
     pub(super) announce_at: Time,
@@ -63,7 +63,7 @@ impl Held {
         }
     }
 
-    /// Another holder was answered: the neighbours are told as often as after a take-over.
+    /// Another holder was answered: the VIP is announced as often as after a take-over.
     pub(super) fn answered(self, now: Time, interval: Duration) -> Self {
         Self {
             advertise_at: now + interval,
@@ -72,7 +72,7 @@ impl Held {
         }
     }
 
-    /// The neighbours were told, and may have been told something else before.
+    /// The VIP was announced, possibly after another holder's announcement.
     pub(super) fn announced_anew(self, now: Time) -> Self {
         Self {
             announce_at: now + ANNOUNCE_GAPS[0],

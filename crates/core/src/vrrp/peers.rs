@@ -1,4 +1,4 @@
-//! The other routers of a VIP, as their hellos show them: who stands by for it, and who hears us.
+//! The other routers of a VIP, as their hellos show them: which stand by for it, and which hear us.
 
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Hello, Priority};
@@ -9,31 +9,31 @@ use std::time::Duration;
 /// A router that outranks the holder must have stood by for this long before the VIP goes back to it.
 pub const SETTLING: Duration = Duration::from_secs(2);
 
-/// The longest that it must: each loss of it doubles the time.
+/// Upper limit of that time: each loss of the router doubles it.
 pub const LONGEST_SETTLING: Duration = Duration::from_secs(60);
 
-/// One that was heard for this long without a break has its losses forgiven.
+/// A router heard for this long without interruption has its losses forgiven.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(120);
 
-/// Most routers that are remembered; a site has a handful. Only holders of the key can add one.
+/// Most routers remembered; a site has a handful. Only holders of the key can add one.
 const MOST_PEERS: usize = 255;
 
-/// What the hellos of the others say.
+/// State from the hellos of the others.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peers(BTreeMap<Ipv4Addr, Peer>);
 
 #[derive(Clone, Debug)]
 struct Peer {
     priority: Priority,
-    /// Since when it is heard without a break.
+    /// Since when it has been heard without interruption.
     heard_since: Time,
-    /// From then on it counts as lost.
+    /// When it counts as lost.
     lost_at: Time,
     /// Since when it stands by and hears us; `None`: it does not.
     stands_by_since: Option<Time>,
     /// Since when it does not hear us; `None`: it does.
     deaf_since: Option<Time>,
-    /// How often it was lost, or did not take a VIP that it was offered.
+    /// How often it was lost, or did not take a VIP offered to it.
     losses: u32,
 }
 
@@ -44,13 +44,13 @@ impl Peer {
     }
 }
 
-/// How long a router that says something each `interval` may be silent before it counts as lost.
+/// How long a router that sends each `interval` may be silent before it counts as lost.
 fn patience(interval: Duration) -> Duration {
     interval * 7 / 2
 }
 
 impl Peers {
-    /// A hello arrived. `true`: its sender was not heard until now.
+    /// Takes a hello. `true`: its sender was not heard until now.
     pub(super) fn heard(
         &mut self,
         now: Time,
@@ -101,31 +101,31 @@ impl Peers {
         }
     }
 
-    /// Who is heard now.
+    /// The routers heard now.
     pub(super) fn all(&self, now: Time) -> Vec<Ipv4Addr> {
         self.present(now).map(|(address, _)| address).collect()
     }
 
-    /// The highest router that would take the VIP now: it is heard, is ready, holds nothing, and hears us.
+    /// The highest router that would take the VIP now: it is heard, ready, holds nothing, and hears us.
     pub(super) fn standby(&self, now: Time) -> Option<Ipv4Addr> {
         self.best(now).map(|(address, _)| address)
     }
 
-    /// The same router, if it outranks `own` and has stood by for as long as it must.
+    /// The same router, if it outranks `own` and has stood by for the required time.
     pub(super) fn settled_above(&self, now: Time, own: Priority) -> Option<Ipv4Addr> {
         let (address, peer) = self.best(now)?;
         let since = peer.stands_by_since?;
         (peer.priority > own && now - since >= peer.settling()).then_some(address)
     }
 
-    /// Since when this router says that it does not hear us; `None`: it does, or it says no hellos.
+    /// Since when this router has reported that it does not hear us; `None`: it hears us, or sends no hellos.
     pub(super) fn deaf_since(&self, now: Time, from: Ipv4Addr) -> Option<Time> {
         let mut present = self.present(now);
         let (_, peer) = present.find(|(address, _)| *address == from)?;
         peer.deaf_since
     }
 
-    /// The VIP was offered, and nobody took it: whoever stood by for it is not what it says.
+    /// The VIP was offered, and nobody took it: the router that stood by for it is unreliable.
     pub(super) fn nobody_took_it(&mut self, now: Time) {
         for peer in self.0.values_mut().filter(|peer| now < peer.lost_at) {
             peer.losses = peer.losses.saturating_add(2);
@@ -174,7 +174,7 @@ mod tests {
             self.now = self.now + span;
         }
 
-        /// Hellos for this long; the last has just come.
+        /// Receives hellos for this long; the last has just come.
         fn hears(&mut self, span: Duration, stands_by: bool, hears: &[Ipv4Addr]) {
             let end = self.now + span;
             while self.now < end {
@@ -194,7 +194,7 @@ mod tests {
             self.peers.settled_above(self.now, Priority(240)) == Some(HOME)
         }
 
-        /// How long it must stand by, from now on.
+        /// How long it must stand by from now on.
         fn settles_in(&mut self) -> Duration {
             let begin = self.now;
             while !self.is_settled() {

@@ -39,11 +39,11 @@ pub struct Router {
     state: State,
     peers: Peers,
     greeting: Option<Greeting>,
-    /// Until when SYNs are kept at the longest; `None`: they are not.
+    /// SYNs are queued until this time at the latest; `None`: they are not queued.
     holding_back_until: Option<Time>,
 }
 
-/// This router says hellos.
+/// This router sends hellos.
 #[derive(Clone, Copy, Debug)]
 struct Greeting {
     since: Time,
@@ -53,7 +53,7 @@ struct Greeting {
 #[derive(Clone, Debug)]
 enum State {
     Initialize,
-    /// A holder of uncertain right: the address may be in place, and nothing says so to the others.
+    /// A holder that may have been replaced: the address may still be in place, but is not advertised.
     Resuming {
         ready: bool,
         listen_until: Time,
@@ -61,16 +61,16 @@ enum State {
     },
     Backup {
         active: Option<Ipv4Addr>,
-        /// The Active router's interval, or our own while none is heard.
+        /// The Active router's interval, or our own while no advertisement is heard.
         interval: Duration,
         take_over_at: Time,
-        /// Why it will take over then: silence, or a release.
+        /// Why it will then take over: silence, or a release.
         because: Reason,
         /// Until then a lower Active router is left alone, even with preemption.
         patient_until: Time,
     },
     Active(Held),
-    /// Still holding, having said that it lets go.
+    /// Still holding, after announcing the release.
     Yielding {
         held: Held,
         until: Time,
@@ -80,7 +80,7 @@ enum State {
 }
 
 impl Router {
-    /// A router that was not started yet: the first input is [`Input::Start`].
+    /// A router before its first input, which is [`Input::Start`].
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
@@ -96,7 +96,7 @@ impl Router {
         &self.settings
     }
 
-    /// What it is to its VIP.
+    /// Its role for its VIP.
     pub fn role(&self) -> Role {
         match &self.state {
             State::Initialize | State::Resuming { .. } | State::Stopped => Role::Initialize,
@@ -110,27 +110,27 @@ impl Router {
         matches!(self.state, State::Stopped)
     }
 
-    /// Who would take the VIP if it were let go now: it is heard, it is ready, and it hears us.
+    /// The router that would take the VIP if it were released now: it is heard, ready, and hears us.
     pub fn standby(&self, now: Time) -> Option<Ipv4Addr> {
         self.peers.standby(now)
     }
 
-    /// The higher router that stands by and has done so for long enough that the VIP may go back to it.
+    /// The higher router that has stood by for long enough that the VIP may go back to it.
     pub fn settled(&self, now: Time) -> Option<Ipv4Addr> {
         self.peers.settled_above(now, self.settings.priority)
     }
 
-    /// Whether the VIP is being handed over: others were told so, and none has taken it yet.
+    /// Whether the VIP is being handed over: the release was announced, and nobody has taken it yet.
     pub fn is_yielding(&self) -> bool {
         matches!(self.state, State::Yielding { .. })
     }
 
-    /// Whether SYNs are kept.
+    /// Whether SYNs are queued.
     pub fn is_holding_back(&self) -> bool {
         self.holding_back_until.is_some()
     }
 
-    /// What this router says of itself.
+    /// This router's hello.
     pub fn hello(&self, now: Time) -> Hello {
         let priority = match self.state {
             State::Stopped => Priority::RELEASE,
@@ -145,8 +145,8 @@ impl Router {
         }
     }
 
-    /// When to call [`step`](Self::step) with [`Input::Deadline`] if nothing else happens first. What arrived before
-    /// that moment must be handed in before it.
+    /// When to call [`step`](Self::step) with [`Input::Deadline`] if nothing else happens first. Packets that arrived
+    /// before that moment must be passed in before it.
     pub fn next_deadline(&self) -> Option<Time> {
         let hello = self.greeting.map(|greeting| greeting.next);
         let others = [self.state_deadline(), hello, self.holding_back_until];
@@ -198,7 +198,7 @@ impl Router {
             (state, Input::HeardHello { from, hello }) => {
                 let is_news = self.heard_hello(now, from, &hello);
                 match state {
-                    // One that was not heard may have held the VIP meanwhile.
+                    // A router that was not heard may have held the VIP meanwhile.
                     State::Active(held) if is_news => {
                         out.push(Output::Announce);
                         State::Active(held.announced_anew(now))
@@ -235,7 +235,7 @@ impl Router {
         };
     }
 
-    /// Without hellos nobody knows whether anybody would take the VIP, and it is offered on trust.
+    /// Without hellos no router knows whether another would take the VIP, and it is offered on trust.
     fn may_yield(&self, now: Time) -> bool {
         !self.settings.hellos || self.standby(now).is_some()
     }
@@ -256,7 +256,7 @@ impl Router {
         if !speaks || !self.settings.hellos {
             let spoke = self.greeting.take().is_some();
             if spoke && self.is_stopped() {
-                // A farewell: one that leaves in order is not lost.
+                // A last hello: a router that leaves cleanly is not lost.
                 out.push(Output::SayHello);
             }
             return;
@@ -271,7 +271,7 @@ impl Router {
         }
     }
 
-    /// Who is heard for the first time, or again, learns at once that it is; `true`: this one.
+    /// Answers a router heard for the first time, or again, with a hello at once; `true`: this one was.
     fn heard_hello(&mut self, now: Time, from: Ipv4Addr, hello: &Hello) -> bool {
         let own = self.settings.address;
         let is_news = from != own && self.peers.heard(now, own, from, hello);
@@ -281,12 +281,12 @@ impl Router {
         is_news
     }
 
-    /// Whether another router says that it hears nothing of us, who speak.
+    /// Whether another router reports that it does not hear us although we send hellos.
     fn is_deaf(&self, now: Time, from: Ipv4Addr) -> bool {
         self.greeting.is_some() && self.peers.deaf_since(now, from).is_some()
     }
 
-    /// And whether it has said so for long enough that what we said must have reached it.
+    /// Whether it has reported that for so long that our hellos must have reached it.
     fn stays_deaf(&self, now: Time, from: Ipv4Addr) -> bool {
         let deaf = self.peers.deaf_since(now, from);
         let spoken = self.greeting.map(|greeting| greeting.since);
@@ -294,8 +294,8 @@ impl Router {
         since.is_some_and(|since| now - since >= self.settings.interval * 2)
     }
 
-    /// A process that slept for longer than the others wait does not know any more who holds the VIP, so it first
-    /// reads what was said meanwhile.
+    /// A process that slept for longer than the others wait no longer knows who holds the VIP, so it first reads what
+    /// arrived meanwhile.
     fn notice_lateness(&mut self, now: Time, out: &mut Vec<Output>) {
         let interval = self.settings.interval;
         let listen_until = now + self.settings.listen();
@@ -329,7 +329,7 @@ impl Router {
         }
     }
 
-    /// Whether an advertisement is another's and about our VIP.
+    /// Whether an advertisement is from another router and for our VIP.
     fn concerns(&self, from: Ipv4Addr, advert: &Advertisement) -> bool {
         from != self.settings.address && advert.vips.contains(&self.settings.vip)
     }
@@ -345,7 +345,7 @@ impl Router {
         assert_eq!(same(&self.settings), same(&settings), "another router");
         self.settings = settings;
         match state {
-            // The others learn a new priority and interval at once.
+            // Publishes the new priority and interval at once.
             State::Active(held) => {
                 out.push(Output::Advertise(self.settings.priority));
                 State::Active(held.advertised(now, self.settings.interval))
@@ -378,7 +378,7 @@ impl Router {
             State::Initialize => return State::Initialize,
             State::Backup { .. } => {}
             State::Resuming { .. } => out.push(Output::RemoveAddress),
-            // Nothing answers behind the address: it goes first, and no duty to wait for the next holder.
+            // Nothing answers behind the address: it is removed first, without waiting for the next holder.
             State::Active(_) | State::Yielding { .. } => {
                 out.push(Output::RemoveAddress);
                 out.push(Output::Advertise(Priority::RELEASE));
@@ -424,7 +424,7 @@ impl Router {
                 out.push(Output::Announce);
                 out.push(Output::Advertise(self.settings.priority));
                 if let Some(greeting) = &mut self.greeting {
-                    // The other one learns that it is heard.
+                    // Informs the other router that it is heard.
                     greeting.next = now;
                 }
                 State::Active(held.answered(now, self.settings.interval))
@@ -432,7 +432,7 @@ impl Router {
             State::Yielding { .. } if advert.releases() || self.is_deaf(now, from) => state,
             State::Yielding { stopping, .. } => {
                 out.push(Output::RemoveAddress);
-                // Whoever holds the VIP now announces it again, after our address is gone.
+                // Makes the new holder announce the VIP again, after our address is gone.
                 out.push(Output::Advertise(Priority::RELEASE));
                 if stopping {
                     return stop(out);
@@ -461,7 +461,8 @@ impl Router {
         else {
             return state;
         };
-        // The release of one that is not the holder, such as the former one's last word, changes nothing.
+        // A release by a router that is not the holder, such as the former holder's last advertisement, changes
+        // nothing.
         let another_holds = active.is_some_and(|active| active != from);
         match advert.releases() {
             true if another_holds => state,
@@ -554,10 +555,10 @@ impl Router {
 
     fn take_over(&mut self, now: Time, reason: Reason, out: &mut Vec<Output>) -> State {
         out.push(Output::AddAddress);
-        // The neighbours know it before a yielding holder hears it and removes the address.
+        // The neighbours are informed before a yielding holder hears of it and removes the address.
         out.push(Output::Announce);
         if let Some(greeting) = &mut self.greeting {
-            // Another holder, if there is one after all, sees first whether we hear it.
+            // Another holder, if there is one after all, first sees whether we hear it.
             greeting.next = now + self.settings.interval;
             out.push(Output::SayHello);
         }
@@ -566,7 +567,7 @@ impl Router {
         State::Active(Held::new(now, self.settings.interval))
     }
 
-    /// Does what is due while the address is held.
+    /// Does whatever is due while the address is held.
     fn keep(&self, now: Time, held: Held, priority: Priority, out: &mut Vec<Output>) -> Held {
         let mut held = held;
         if now >= held.refresh_at {
@@ -584,8 +585,8 @@ impl Router {
         held
     }
 
-    /// Says that the VIP is let go. A Backup waits for its skew after the last such word, at most one interval, so it
-    /// is said again only after more than that.
+    /// Announces the release. A Backup waits for its skew after the last such advertisement, at most one interval, so
+    /// the release is repeated only after more than that.
     fn let_go(&self, now: Time, held: Held, stopping: bool, out: &mut Vec<Output>) -> State {
         let interval = self.settings.interval;
         out.push(Output::Advertise(Priority::RELEASE));

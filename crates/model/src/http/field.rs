@@ -1,22 +1,22 @@
-//! Header fields, and the names that a proxy must know.
+//! Header fields, and the names known to the proxy.
 
 use super::Span;
 
 /// One header field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Which field it is, where the proxy knows it.
+    /// Which field it is, if the proxy knows it.
     pub known: FieldName,
-    /// Its name as it was sent.
+    /// Its name as sent.
     pub name: Span,
-    /// Its value, without the white space around it.
+    /// Its value, without surrounding white space.
     pub value: Span,
     /// Offset after the CRLF that ends its line. The line begins at `name.start`.
     pub line_end: u32,
 }
 
 impl Field {
-    /// The whole line, its CRLF included.
+    /// The whole line, including its CRLF.
     pub fn line(&self) -> Span {
         Span {
             start: self.name.start,
@@ -44,13 +44,13 @@ macro_rules! names {
         }
 
         impl FieldName {
-            /// The field of this name, in whatever case it is written.
+            /// The field of this name, in any case.
             pub fn of(name: &[u8]) -> Self {
                 let Some(known) = candidate(name) else {
                     return Self::Other;
                 };
                 let text = known.text().as_bytes();
-                // Nearly everybody writes a name as we do, and whether two are the same is told faster.
+                // Fast path: nearly everybody writes names as we do.
                 match name == text || name.eq_ignore_ascii_case(text) {
                     true => known,
                     false => Self::Other,
@@ -65,7 +65,7 @@ macro_rules! names {
                 }
             }
 
-            /// Every name that is known.
+            /// Every known name.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
         }
     };
@@ -103,11 +103,11 @@ names! {
     SetCookie "Set-Cookie",
 }
 
-/// Longer than every name that is known.
+/// Longer than every known name.
 const LENGTHS: usize = 32;
 
-/// The one name that is known of each length and first letter, as its place in [`FieldName::ALL`] and one more; 0 is
-/// none. A name that is looked up is so compared with one other at most.
+/// The one known name of each length and first letter, as its index in [`FieldName::ALL`] plus one; 0 is none. So a
+/// lookup compares a name with at most one other.
 static CANDIDATES: [[u8; 32]; LENGTHS] = candidates();
 
 const fn candidates() -> [[u8; 32]; LENGTHS] {
@@ -123,7 +123,7 @@ const fn candidates() -> [[u8; 32]; LENGTHS] {
     table
 }
 
-/// The only name that this can be.
+/// The only known name that this can be.
 fn candidate(name: &[u8]) -> Option<FieldName> {
     let first = name.first()?;
     let place = CANDIDATES.get(name.len())?[usize::from(first % 32)];

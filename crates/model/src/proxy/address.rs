@@ -1,4 +1,4 @@
-//! Where something listens.
+//! Addresses of listeners and servers.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -8,12 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Longest path of a Unix socket: what the system's `sockaddr_un` holds, with a zero at its end and room for `.new`, the
-/// name that a socket is made by.
+/// Longest path of a Unix socket: the size of the system's `sockaddr_un`, less a terminating zero and room for `.new`,
+/// the suffix under which a socket is created.
 const LONGEST_PATH: usize = 103;
 
-/// Where something listens: on a TCP port, or on a Unix socket. As text, and so in JSON, it is `10.0.0.1:80`, `[::1]:80`
-/// or `unix:/run/app.sock`.
+/// The address of a listener: a TCP port or a Unix socket. As text, and so in JSON, it is `10.0.0.1:80`, `[::1]:80` or
+/// `unix:/run/app.sock`.
 ///
 /// ```
 /// use gaiola_model::proxy::Address;
@@ -31,7 +31,7 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Text that is no [`Address`].
+/// Text that is not an [`Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadAddress {
@@ -41,7 +41,7 @@ pub enum BadAddress {
     /// A path that is not absolute.
     #[error("the path of a Unix socket must be absolute")]
     Relative,
-    /// A path that the system would refuse.
+    /// A path too long for the system.
     #[error("the path of a Unix socket has at most {LONGEST_PATH} bytes")]
     Long,
 }

@@ -1,11 +1,11 @@
-//! What a route asks of a request before it takes it, and what it does with it.
+//! A route's conditions on a request, and the rules it applies.
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What must hold of a request besides the route's path prefix. All parts must; a part that is empty always does.
+/// What must hold of a request besides the route's path prefix. All parts must hold; an empty part always does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Conditions {
@@ -14,7 +14,7 @@ pub struct Conditions {
     pub hosts: Vec<String>,
     /// Any of these.
     pub paths: Vec<PathMatch>,
-    /// Any of these; methods tell capitals from small letters.
+    /// Any of these, case-sensitive.
     pub methods: Vec<String>,
     /// Each of these.
     pub headers: Vec<HeaderMatch>,
@@ -22,8 +22,8 @@ pub struct Conditions {
     pub query: Vec<QueryMatch>,
     /// Each of these.
     pub cookies: Vec<CookieMatch>,
-    /// The client's address is in any of these. Whose request it is that comes from a trusted sender,
-    /// `X-Forwarded-For` tells, here as in rules and limits.
+    /// The client address is in any of these networks. As in rules and limits, `X-Forwarded-For` determines the client
+    /// address if the sender is trusted.
     pub sources: Vec<IpNet>,
 }
 
@@ -31,24 +31,24 @@ pub struct Conditions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathMatch {
-    /// It is this.
+    /// It equals this.
     Exact(String),
     /// It is this or lies below it, as with [`super::Route::path_prefix`].
     Prefix(String),
-    /// This regular expression is found in it; `^` and `$` tie it to the ends.
+    /// This regular expression matches in it; `^` and `$` anchor it.
     Regex(String),
 }
 
-/// What is asked of the header fields of a name.
+/// A condition on the header fields of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderMatch {
-    /// Their name, in whatever case.
+    /// Their name, in any case.
     pub name: String,
     /// What must hold of their values.
     pub wanted: Wanted<ValueMatch>,
 }
 
-/// What must hold of the values that something has in a request.
+/// What must hold of the values of a field, parameter or cookie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wanted<T> {
@@ -64,13 +64,13 @@ pub enum Wanted<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValueMatch {
-    /// It is this.
+    /// It equals this.
     Equals(String),
-    /// This regular expression is found in it.
+    /// This regular expression matches in it.
     Regex(String),
 }
 
-/// What is asked of the query's parameters of a name.
+/// A condition on the query's parameters of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryMatch {
     /// Their name, decoded.
@@ -79,31 +79,31 @@ pub struct QueryMatch {
     pub wanted: Wanted<String>,
 }
 
-/// What is asked of the cookies of a name.
+/// A condition on the cookies of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CookieMatch {
-    /// Their name, in this case.
+    /// Their name, case-sensitive.
     pub name: String,
-    /// What must hold of their values, without quotes around them. A cookie with an empty one counts as none.
+    /// What must hold of their values, without quotes. An empty value counts as no cookie.
     pub wanted: Wanted<ValueMatch>,
 }
 
-/// What is done with a request. A route's rules are gone through in their order until one of them answers; those that
-/// change header fields hold for every request of the route, whoever answers it.
+/// A rule for requests. A route's rules are applied in order until one of them answers; those that change header fields
+/// apply to every request of the route, whoever answers it.
 ///
-/// Texts that are marked so may name what is known of the request: `{client}` (the client's address), `{host}` (without
-/// port), `{path}`, `{query}` (with its `?`, or nothing), `{method}`, `{scheme}`, `{request_id}`, `{server}` (our own
-/// name). `{{` and `}}` stand for the braces themselves.
+/// Texts with variables may contain `{client}` (client address), `{host}` (without port), `{path}`, `{query}` (with its
+/// `?`, or empty), `{method}`, `{scheme}`, `{request_id}` and `{server}` (our own name). `{{` and `}}` stand for the
+/// braces themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// 403.
     Deny,
-    /// 401 unless the request has a user's name and password.
+    /// 401 unless the request has a valid user name and password.
     Auth(BasicAuth),
     /// 429 when the [`Limit`] of this name is reached.
     Limit(String),
-    /// An answer that sends the client elsewhere.
+    /// A redirect.
     Redirect {
         /// 301, 302, 303, 307 or 308.
         status: u16,
@@ -112,23 +112,23 @@ pub enum Rule {
     },
     /// A fixed answer.
     Return(Fixed),
-    /// Another path is asked for from here on.
+    /// Another path from here on.
     Rewrite(Rewrite),
-    /// The server is told this host, a text with variables; `X-Forwarded-Host` keeps the client's.
+    /// The `Host` sent to the server, a text with variables; `X-Forwarded-Host` keeps the client's.
     Host(String),
-    /// A field of the request that is sent on.
+    /// A field of the forwarded request.
     RequestHeader(HeaderEdit),
     /// A field of every answer.
     ResponseHeader(HeaderEdit),
-    /// `Strict-Transport-Security` with this value in every answer to a request that came by HTTPS (RFC 6797, section 7.2).
+    /// `Strict-Transport-Security` with this value in every response to a request over HTTPS (RFC 6797, section 7.2).
     Hsts(String),
 }
 
 impl Rule {
-    /// Where [`Self::to_https`] sends a client.
+    /// The target of [`Self::to_https`].
     pub const HTTPS: &str = "https://{host}{path}{query}";
 
-    /// The same over TLS, with this status. A request that came so already is not sent there once more.
+    /// A redirect to the same address over TLS, with this status. A request that already uses TLS passes.
     pub fn to_https(status: u16) -> Self {
         Self::Redirect {
             status,
@@ -141,16 +141,16 @@ impl Rule {
         matches!(self, Self::Redirect { to, .. } if to == Self::HTTPS)
     }
 
-    /// Has browsers come by HTTPS only for so long (RFC 6797); `further` directives stand behind, each after a `; `.
+    /// Has browsers use only HTTPS for this long (RFC 6797); `further` directives are appended, each after a `; `.
     pub fn hsts(max_age: Duration, further: &str) -> Self {
         Self::Hsts(format!("max-age={}{further}", max_age.as_secs()))
     }
 }
 
-/// Who may come in.
+/// Users with access.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BasicAuth {
-    /// What the browser shows.
+    /// The realm that the browser shows.
     pub realm: String,
     /// Names are unique.
     pub users: Vec<User>,
@@ -161,38 +161,38 @@ pub struct BasicAuth {
 pub struct User {
     /// The name, without a colon.
     pub name: String,
-    /// What is kept of the password: `$2b$...` (bcrypt), `$5$...` or `$6$...` (SHA-crypt), or `{SHA256}` and the
-    /// digest in base64, which is for long random passwords only.
+    /// Hash of the password: `$2b$...` (bcrypt), `$5$...` or `$6$...` (SHA-crypt), or `{SHA256}` and the digest in
+    /// base64, which is for long random passwords only.
     pub hash: String,
 }
 
-/// An answer that is the same for all.
+/// A fixed answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fixed {
     /// 200 to 599.
     pub status: u16,
     /// `Content-Type`.
     pub content_type: String,
-    /// The body. An error without one has the frontend's page for its status.
+    /// The body. Without one, an error uses the frontend's page for its status.
     pub body: String,
 }
 
-/// How a path is rewritten. One that does not match stays as it is.
+/// How a path is rewritten. One that does not match stays unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rewrite {
-    /// The first segments are exchanged.
+    /// Replaces leading segments.
     Prefix {
         /// These.
         from: String,
-        /// For these; `/` strips them.
+        /// Their replacement; `/` strips them.
         to: String,
     },
-    /// What a regular expression finds is exchanged.
+    /// Replaces the match of a regular expression.
     Regex {
         /// The expression.
         pattern: String,
-        /// For this; `$1` or `${name}` is what a group of the expression found, `$$` a dollar.
+        /// The replacement; `$1` or `${name}` is a group of the expression, `$$` a dollar sign.
         to: String,
     },
 }
@@ -215,14 +215,14 @@ pub enum HeaderEdit {
         /// A text with variables.
         value: String,
     },
-    /// It is left out.
+    /// It is removed.
     Remove {
         /// The field.
         name: String,
     },
 }
 
-/// What a route allows a request, where that is not what its frontend and backend do.
+/// A route's limits on a request, if they differ from those of its frontend and backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Allowance {
@@ -237,31 +237,31 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Most that [`Self::head`] may be.
+    /// Upper limit of [`Self::head`].
     pub const MOST_HEAD: u32 = 64 * 1024;
 }
 
-/// How much is allowed of those requests that have something in common.
+/// How many requests that share a key are allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     /// Unique name; rules refer to it, and share its counts.
     pub name: String,
-    /// What they have in common.
+    /// The key.
     pub key: LimitKey,
     /// How much is allowed.
     pub most: Most,
-    /// How many different keys are told apart; beyond them the one that was not seen for longest is forgotten.
+    /// Capacity in keys; beyond it the least recently seen one is evicted.
     pub keys: u32,
-    /// How many bits of an IPv6 address tell clients apart, 32 to 128: whoever has one address has its whole network.
+    /// Prefix length that identifies an IPv6 client, 32 to 128: whoever has one address has its whole network.
     #[serde(default = "ipv6_prefix")]
     pub ipv6_prefix: u8,
-    /// Whether the counts of a rate are told to the proxy's peers and theirs count here.
+    /// Whether the counts of a rate are exchanged with the proxy's peers.
     #[serde(default)]
     pub shared: bool,
 }
 
 impl Limit {
-    /// So much for each client address, for 100,000 of them.
+    /// This limit for each client address, for 100,000 of them.
     pub fn new(name: impl Into<String>, most: Most) -> Self {
         Self {
             name: name.into(),
@@ -274,21 +274,21 @@ impl Limit {
     }
 }
 
-/// What a customer of most providers has.
+/// The prefix that most providers assign to a customer.
 const fn ipv6_prefix() -> u8 {
     64
 }
 
-/// What requests have in common.
+/// The key that requests share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LimitKey {
-    /// The client's address, of IPv6 the first [`Limit::ipv6_prefix`] bits.
+    /// Client address; for IPv6 its first [`Limit::ipv6_prefix`] bits.
     #[default]
     Source,
-    /// The network of the client's address: 24 bits of IPv4, [`Limit::ipv6_prefix`] of IPv6.
+    /// The network of the client address: 24 bits of IPv4, [`Limit::ipv6_prefix`] of IPv6.
     Network,
-    /// The value of this header field; all requests without it are one.
+    /// The value of this header field; all requests without it share a key.
     Header(String),
     /// The path.
     Path,
@@ -298,32 +298,32 @@ pub enum LimitKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Most {
-    /// So many requests in every window of time.
+    /// This many requests in every window of time.
     Rate {
         /// Requests.
         requests: u32,
         /// The window: 1 s to 1 day.
         window: Duration,
     },
-    /// So many requests at a time, upgraded connections among them. Each proxy counts its own.
+    /// This many requests at a time, including upgraded connections. Each proxy counts its own.
     Concurrent(u32),
 }
 
-/// What one balancer tells the others of a limit: so many more requests were allowed.
+/// A count that one balancer sends to the others: this many more requests were allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
     /// The hashed key.
     pub key: u64,
     /// The number of the window since the Unix epoch.
     pub window: u64,
-    /// How many more than it told before.
+    /// The increase since its last count.
     pub more: u32,
 }
 
-/// Balancers that tell each other the counts of their shared limits, over UDP. All have the same `limit_secret`.
+/// Balancers that exchange the counts of their shared limits, over UDP. All have the same `limit_secret`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peers {
-    /// Where this one hears the others, and speaks from.
+    /// This one's address for receiving and sending.
     pub address: SocketAddr,
     /// The others' addresses.
     pub others: Vec<SocketAddr>,

@@ -1,11 +1,11 @@
-//! What a proxy tells an operator, and what an operator may change of it.
+//! What a proxy reports to an operator, and what an operator may change on it.
 
 use super::{Address, Admin, Limit};
 use crate::placement::Revision;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// What an operator wants of one server. It holds until the next configuration.
+/// An operator's order for one server. It holds until the next configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ServerOrder {
@@ -13,11 +13,11 @@ pub enum ServerOrder {
     Weight(u16),
     /// Whether it takes traffic.
     State(Admin),
-    /// Its sessions end at once. Requests that may be repeated go on elsewhere.
+    /// Its sessions are closed at once. Requests that may be repeated are retried elsewhere.
     EndSessions,
 }
 
-/// Everything that is counted, and how things stand.
+/// All counters and the current state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyStat {
     /// The name of the server that the proxy runs on.
@@ -26,7 +26,7 @@ pub struct ProxyStat {
     pub revision: Revision,
     /// How long the process has run.
     pub uptime_seconds: u64,
-    /// In the configuration's order, as all that follows.
+    /// Frontends. Like all that follows, in the configuration's order.
     pub frontends: Vec<FrontendStat>,
     /// Backends.
     pub backends: Vec<BackendStat>,
@@ -36,16 +36,16 @@ pub struct ProxyStat {
     pub limits: Vec<LimitStat>,
 }
 
-/// Requests, and TCP sessions, that have ended.
+/// Finished requests and TCP sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// All of them.
+    /// Their number.
     pub total: u64,
-    /// Requests that were answered with a status from 400 to 499; 499: the client left.
+    /// Requests answered with a status from 400 to 499; 499: the client left.
     pub status_4xx: u64,
-    /// And from 500 to 599.
+    /// Requests answered with a status from 500 to 599.
     pub status_5xx: u64,
-    /// How often one was sent once more.
+    /// Number of retries.
     pub retries: u64,
 }
 
@@ -56,11 +56,11 @@ pub struct FrontendStat {
     pub name: String,
     /// Where it listens.
     pub binds: Vec<Address>,
-    /// Client connections that are open, and how many may be.
+    /// Open client connections.
     pub connections: u32,
-    /// The most that may be open.
+    /// Most open client connections.
     pub maxconn: u32,
-    /// What has ended.
+    /// What has finished.
     pub totals: Totals,
 }
 
@@ -69,14 +69,14 @@ pub struct FrontendStat {
 pub struct BackendStat {
     /// Its name.
     pub name: String,
-    /// Requests that wait for a server.
+    /// Requests waiting for a server.
     pub waiting: u64,
-    /// Requests and sessions that have not ended.
+    /// Requests and sessions in flight.
     pub in_flight: u64,
-    /// Whether servers serve although their checks took them out, for lack of others.
+    /// Whether servers serve although their checks took them down, for lack of others.
     #[serde(default)]
     pub panic: bool,
-    /// What has ended, with and without a server.
+    /// What has finished, with and without a server.
     pub totals: Totals,
 }
 
@@ -89,11 +89,11 @@ pub struct ServerStat {
     pub server: String,
     /// Where it listens.
     pub address: Address,
-    /// What is wanted of it.
+    /// Its desired state.
     pub state: Admin,
     /// Whether it is up: checked, and not ejected.
     pub up: bool,
-    /// Whether it serves although its checks took it out: it accepts connections, and there are too few others.
+    /// Whether it serves although its checks took it down: it accepts connections, and there are too few others.
     #[serde(default)]
     pub busy: bool,
     /// The last check's result, or why it was ejected, in words.
@@ -104,16 +104,16 @@ pub struct ServerStat {
     pub weight: u16,
     /// Whether it takes traffic only while no other server does.
     pub spare: bool,
-    /// Requests and sessions that have not ended.
+    /// Requests and sessions in flight.
     pub in_flight: u64,
-    /// The most that may be.
+    /// Most requests and sessions in flight.
     pub maxconn: Option<u32>,
-    /// What has ended.
+    /// What has finished.
     pub totals: Totals,
 }
 
 impl ServerStat {
-    /// What HAProxy calls its state; it has no word for one that is busy.
+    /// HAProxy's word for its state, except `busy`, which HAProxy does not have.
     pub const fn word(&self) -> &'static str {
         match (self.state, self.up) {
             (Admin::Maint, _) => "MAINT",
@@ -128,57 +128,57 @@ impl ServerStat {
 /// A limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitStat {
-    /// What is configured.
+    /// Its configuration.
     pub limit: Limit,
-    /// How many keys it knows now.
+    /// Current number of keys.
     pub known: u64,
 }
 
-/// What is done on clients' connections.
+/// Activity on clients' connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionsStat {
-    /// How many are open.
+    /// Number of open connections.
     pub total: u64,
-    /// Those where something is under way, the longest first, and then the others by age; of many not all.
+    /// Active ones first, the longest-running at the top, then the others by age; truncated if there are many.
     pub sessions: Vec<SessionStat>,
 }
 
 /// A client's connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionStat {
-    /// Whose it is; on a Unix socket 127.0.0.1 and port 0.
+    /// Client address; on a Unix socket 127.0.0.1 and port 0.
     pub client: SocketAddr,
-    /// The frontend's name; `None`: it is no longer configured.
+    /// The frontend's name; `None`: no longer configured.
     pub frontend: Option<String>,
-    /// The backend that a server is waited for of, or that has one for it.
+    /// The backend whose server it waits for or has.
     pub backend: Option<String>,
     /// That server.
     pub server: Option<String>,
-    /// What is done now.
+    /// Its current state.
     pub state: SessionState,
-    /// How long what is under way has taken.
+    /// Duration of the current activity.
     pub busy_ms: Option<u64>,
-    /// How long ago it was opened.
+    /// Time since it was opened.
     pub age_ms: u64,
-    /// Requests so far, the one that is under way among them; of TCP one.
+    /// Requests so far, including the current one; 1 for TCP.
     pub requests: u64,
 }
 
-/// What is done on a client's connection.
+/// The activity on a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
-    /// It has just been accepted: a PROXY protocol header, TLS or the name of a server is awaited.
+    /// Just accepted: waiting for a PROXY protocol header, for TLS or for a server name.
     Opening,
-    /// A request is awaited.
+    /// Waiting for a request.
     Idle,
-    /// A request is looked at, or answered without a server.
+    /// A request is evaluated, or answered without a server.
     Request,
-    /// It waits for a server.
+    /// Waiting for a server.
     Queue,
-    /// A server has it: it is sent, answered, or both sides have gone over to another protocol.
+    /// A server has the request: it is being sent or answered, or both sides have switched to another protocol.
     Server,
-    /// A TCP session is copied.
+    /// A TCP session in progress.
     Tunnel,
 }
 

@@ -1,22 +1,22 @@
-//! The cookie that keeps a client at its server, and what is wrong with one.
+//! The cookie that keeps a client on its server, and checks of its configuration.
 
 use super::Server;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// A cookie of the proxy's own that names the server a client was sent to, so that it comes back there. Servers that
-/// drain still take the requests that name them.
+/// A cookie set by the proxy that names a client's server, so that its requests return there. Draining servers still
+/// take requests that name them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sticky {
     /// The cookie's name.
     pub cookie: String,
-    /// Whether the server does not see the cookie.
+    /// Whether the cookie is hidden from the server.
     #[serde(default)]
     pub indirect: bool,
     /// Whether a response that sets the cookie is kept out of shared caches, by `Cache-Control: private`.
     #[serde(default)]
     pub nocache: bool,
-    /// The key that its value is signed with; a value without a right signature is passed over. `None`: unsigned.
+    /// The key that signs its value; a value without a valid signature is ignored. `None`: unsigned.
     #[serde(default)]
     pub key: Option<Secret>,
     /// `Path`.
@@ -33,16 +33,16 @@ pub struct Sticky {
     /// `SameSite`.
     #[serde(default)]
     pub same_site: Option<SameSite>,
-    /// It is passed over when it was not used for this long.
+    /// Ignored if unused for this long.
     #[serde(default)]
     pub max_idle: Option<Duration>,
-    /// It is passed over when it was first set this long ago.
+    /// Ignored if first set this long ago.
     #[serde(default)]
     pub max_life: Option<Duration>,
 }
 
 impl Sticky {
-    /// An unsigned cookie for the whole site, as long as the browser keeps it.
+    /// An unsigned session cookie for the whole site.
     pub fn new(cookie: impl Into<String>) -> Self {
         Self {
             cookie: cookie.into(),
@@ -59,7 +59,7 @@ impl Sticky {
         }
     }
 
-    /// What browsers or parsers would not take, or what would keep nothing safe.
+    /// Settings that browsers or parsers would reject, or that would not be secure.
     ///
     /// ```
     /// use gaiola_model::proxy::Sticky;
@@ -111,22 +111,22 @@ impl Sticky {
         broken.map(fault).collect()
     }
 
-    /// Fewer bytes of a key are guessed.
+    /// A shorter key can be guessed.
     const KEY_LEN: usize = 16;
 }
 
-/// What is wrong with one field of a [`Sticky`].
+/// A mistake in one field of a [`Sticky`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StickyFault {
-    /// Which.
+    /// The field.
     pub field: &'static str,
-    /// What is wrong, to be read after its name.
+    /// What is wrong; follows the field's name in a sentence.
     pub what: &'static str,
     /// What to do.
     pub hint: &'static str,
 }
 
-/// To which requests from other sites a browser adds a cookie.
+/// The requests from other sites to which a browser adds a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SameSite {
@@ -138,7 +138,7 @@ pub enum SameSite {
     None,
 }
 
-/// A text that is not shown.
+/// A text that is never displayed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);
@@ -150,7 +150,7 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Server {
-    /// Whether the backend's cookie can call a server this.
+    /// Whether a server may have this name in the backend's cookie.
     ///
     /// ```
     /// use gaiola_model::proxy::Server;
@@ -164,12 +164,12 @@ impl Server {
     }
 }
 
-/// Whether a byte may stand in a name (RFC 9110, section 5.6.2).
+/// Whether a byte may appear in a name (RFC 9110, section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether a byte may stand in a value (RFC 6265, section 4.1.1).
+/// Whether a byte may appear in a value (RFC 6265, section 4.1.1).
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b";,\\".contains(&byte)
 }

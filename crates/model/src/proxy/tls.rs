@@ -8,23 +8,23 @@ use std::str::FromStr;
 /// TLS to the clients of a bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tls {
-    /// PEM files with a certificate, its chain and its key (which may stand in `FILE.key` instead), or folders of such
-    /// files. A certificate is chosen by the name that the client asks for; the first one is for all others. The
-    /// answer of its OCSP server is stapled from `FILE.ocsp`, where that is there.
+    /// PEM files with a certificate, its chain and its key (which may be in `FILE.key` instead), or folders of such
+    /// files. A certificate is chosen by SNI; the first one is the default. An OCSP response in `FILE.ocsp` is stapled,
+    /// if the file exists.
     pub certificates: Vec<PathBuf>,
-    /// The oldest version that is spoken.
+    /// The oldest accepted version.
     #[serde(default)]
     pub min_version: TlsVersion,
-    /// Which certificates clients are asked for.
+    /// Client certificates to request.
     #[serde(default)]
     pub client: Option<ClientCertificates>,
-    /// Protocols that are offered inside of TLS (ALPN), the best first; none are spoken of where this is empty.
+    /// Protocols offered by ALPN, in order of preference; no ALPN if empty.
     #[serde(default)]
     pub alpn: Vec<String>,
 }
 
 impl Tls {
-    /// TLS with these certificates, from 1.2 on.
+    /// TLS with these certificates, 1.2 or later.
     pub fn new(certificates: Vec<PathBuf>) -> Self {
         Self {
             certificates,
@@ -47,37 +47,37 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Certificates that clients are asked for.
+/// Requested client certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientCertificates {
-    /// PEM file of the CAs that they must come from.
+    /// PEM file of the CAs that must have issued them.
     pub ca: PathBuf,
-    /// Whether a client without one is turned away.
+    /// Whether clients without one are rejected.
     pub required: bool,
 }
 
 /// TLS to a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerTls {
-    /// Whether the server's certificate is checked.
+    /// Whether the server's certificate is verified.
     pub verify: bool,
-    /// PEM file of the CAs that it must come from; `None`: the system's.
+    /// PEM file of the CAs that must have issued it; `None`: the system's.
     #[serde(default)]
     pub ca: Option<PathBuf>,
-    /// The name that the server is asked for (SNI); `None`: `host`, and none without that.
+    /// The server name to send (SNI); `None`: `host`, or none without that.
     #[serde(default)]
     pub sni: Option<String>,
-    /// The name or IP address that its certificate must be for; `None`: `sni`, and without that the IP address that is
-    /// connected to.
+    /// The name or IP address that its certificate must have; `None`: `sni`, or without that the IP address connected
+    /// to.
     #[serde(default)]
     pub host: Option<String>,
-    /// PEM file with our own certificate, its chain and its key, for a server that asks for one.
+    /// PEM file with our own certificate, its chain and its key, for a server that requests one.
     #[serde(default)]
     pub certificate: Option<PathBuf>,
 }
 
 impl Default for ServerTls {
-    /// Checked by the system's CAs.
+    /// Verified with the system's CAs.
     fn default() -> Self {
         Self {
             verify: true,
@@ -89,21 +89,21 @@ impl Default for ServerTls {
     }
 }
 
-/// A secret that session tickets are sealed with. As text it is 64 hexadecimal digits.
+/// A secret that encrypts session tickets. As text it is 64 hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TicketKey(pub [u8; 32]);
 
-/// The keys of session tickets as all balancers of a site have them.
+/// The session ticket keys shared by all balancers of a site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedTickets {
-    /// The newest first, which seals; all of them open.
+    /// The newest first, which encrypts; all of them are accepted.
     pub keys: Vec<TicketKey>,
     /// When the newest was made, in seconds since 1970.
     pub made: u64,
 }
 
-/// Text that is no [`TicketKey`].
+/// Text that is not a [`TicketKey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a ticket key has 64 hexadecimal digits")]
 pub struct BadTicketKey;

@@ -4,12 +4,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Where a line for each request is written, and what stands in it.
+/// Target and format of the access log, which has a line for each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLog {
-    /// Where it is written.
+    /// The target.
     pub to: LogTarget,
-    /// What stands in it.
+    /// The format.
     pub format: LogFormat,
 }
 
@@ -23,10 +23,10 @@ impl From<PathBuf> for AccessLog {
     }
 }
 
-/// What takes the lines of a log.
+/// The target of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// A file, to which they are appended.
+    /// A file to append to.
     File(PathBuf),
     /// Standard output.
     Stdout,
@@ -47,7 +47,7 @@ impl fmt::Display for LogTarget {
     }
 }
 
-/// What stands in the lines of a log.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// A JSON object.
@@ -59,12 +59,12 @@ pub enum LogFormat {
     Combined,
 }
 
-/// Which of syslog's facilities lines belong to.
+/// The syslog facility of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facility(u8);
 
 impl Facility {
-    /// Their names, as HAProxy has them, by number.
+    /// Facility names as in HAProxy, by number.
     pub const NAMES: [&str; 24] = [
         "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "auth2",
         "ftp", "ntp", "audit", "alert", "cron2", "local0", "local1", "local2", "local3", "local4",

@@ -1,4 +1,4 @@
-//! The rules, judged by what is really there and not by what the conductor was told.
+//! The rules, judged by the real state and not by what was reported to the conductor.
 
 use super::World;
 use gaiola_core::rollout::SILENCE;
@@ -9,12 +9,12 @@ use gaiola_model::placement::{
 use gaiola_model::{InstanceName, Placement, ServerName, Tier, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What has to be remembered to judge.
+/// State that the rules need.
 #[derive(Default)]
 pub(super) struct Checker {
-    /// Since when really nobody sends to something that is drained.
+    /// Since when nobody really sends to a drained member.
     quiet_since: BTreeMap<Member, Time>,
-    /// Proxies that were rightly left out when an instance was taken away.
+    /// Proxies that were rightly left out when an instance was removed.
     left_out: BTreeMap<InstanceName, BTreeSet<ServerName>>,
     prepared: ReleaseNumber,
     was_open: bool,
@@ -27,7 +27,7 @@ impl Checker {
 }
 
 impl World {
-    /// Judges the step from the stored placement to this one.
+    /// Checks the step from the stored placement to `next`.
     pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), String> {
         self.check_removed(next)?;
         self.check_exchange(next)?;
@@ -37,7 +37,7 @@ impl World {
         self.check_release(next)
     }
 
-    /// Called at every moment.
+    /// Called at every step of the simulation.
     pub(super) fn remember_quiet(&mut self) {
         let stored = &self.store.placement;
         let servers = stored
@@ -61,7 +61,7 @@ impl World {
         }
     }
 
-    /// A proxy that would send new traffic to the member, unless it was silent for so long that it is left out.
+    /// A proxy that would send new traffic to the member, unless it has been silent for so long that it is left out.
     fn still_sending(&self, member: Member) -> Option<ServerName> {
         let name = member.to_string();
         let would = |(server, machine): (&ServerName, &super::Machine)| {
@@ -81,7 +81,7 @@ impl World {
         self.machines.values().filter_map(count).sum()
     }
 
-    /// Nothing is taken away while somebody would send to it, or has requests there and the grace is not over.
+    /// Nothing is removed while a proxy would send to it, or has requests there and the grace is not over.
     fn check_removed(&mut self, next: &Placement) -> Result<(), String> {
         let stored = self.store.placement.clone();
         let gone = stored
@@ -140,7 +140,7 @@ impl World {
         silent.map(|(server, _)| *server).collect()
     }
 
-    /// A process is stopped: did everyone who could send to it know?
+    /// A process is stopped: did every proxy that could send to it know?
     pub(super) fn check_stop(&self, name: InstanceName) -> Result<(), String> {
         let is_ready = self.machines[&name.server].is_ready(name);
         let sender = self.still_sending(Member::Instance(name));
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// Never do two runs of a `release` command go on at once, whatever the conductor believes.
+    /// Two runs of a `release` command never overlap, whatever the conductor believes.
     pub(super) fn check_release_runs(&self) -> Result<(), String> {
         let runs = |(server, machine): (&ServerName, &super::Machine)| {
             let running = machine.running_releases(self.now);
@@ -168,7 +168,8 @@ impl World {
         }
     }
 
-    /// Whether an instance is not what all shall be: the desired release, or the last good one where that was given up.
+    /// Whether an instance differs from what all should be: the desired release, or the last good one if that was given
+    /// up.
     fn is_old(&self, next: &Placement, name: InstanceName, placed: &PlacedInstance) -> bool {
         let restart = self.desired.restarts.get(&name.server);
         let config = &self.desired.config;
@@ -198,7 +199,7 @@ impl World {
         let stored = &self.store.placement;
         let careful = self.careful(next);
         let mine = |name: &InstanceName| careful.contains(&name.server);
-        // While a release is prepared nothing is exchanged: what is started only makes more.
+        // While a release is being prepared nothing is exchanged: new instances only add to the old ones.
         let prepared = next.released >= Some(self.desired.release.number);
         let exchanges = next.failed.is_some() || prepared;
         let rolling = exchanges
@@ -232,8 +233,8 @@ impl World {
         }
     }
 
-    /// An instance that is ready is drained only while as many others of its server are ready as are wanted, a server
-    /// only while its tier keeps as many as are wanted.
+    /// A ready instance is drained only while as many others of its server are ready as are wanted, a server only while
+    /// its tier keeps as many as are wanted.
     fn check_capacity(&self, next: &Placement) -> Result<(), String> {
         let stored = &self.store.placement;
         let careful = self.careful(next);
@@ -321,7 +322,7 @@ impl World {
         }
     }
 
-    /// Once clients have come in, there is always an open door, and behind each there is something.
+    /// Once clients have connected, there is always an open door, and a working tier behind each.
     fn check_doors(&mut self, next: &Placement) -> Result<(), String> {
         let open: Vec<_> = next
             .doors
@@ -365,7 +366,7 @@ impl World {
     }
 }
 
-/// Instances that this step takes out of traffic by themselves.
+/// Instances that this step drains on their own, not with their server.
 fn drained_now<'a>(
     stored: &'a Placement,
     next: &'a Placement,

@@ -1,4 +1,4 @@
-//! What goes wrong, and what the operator does meanwhile.
+//! Faults, and the operator's changes meanwhile.
 
 use super::{World, config};
 use gaiola_core::rollout::Facts;
@@ -7,7 +7,7 @@ use gaiola_model::{ServerName, Tier, Time};
 use std::time::Duration;
 
 impl World {
-    /// Perhaps something happens in this tick.
+    /// May cause a fault or a change in this tick.
     pub(super) fn stir(&mut self) {
         if self.rng.u8(..self.fault_every) == 0 {
             self.break_something();
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    /// The last fault is over, and what is wanted can be had.
+    /// The last fault is over, and the desired state can be reached.
     pub(super) fn heal(&mut self) {
         self.store_dark_until = self.now;
         for machine in self.machines.values_mut() {

@@ -1,4 +1,4 @@
-//! One simulated server: its agent, proxy, instances and PostgreSQL, each in its own time.
+//! One simulated server: its agent, proxy, instances and PostgreSQL, each at its own pace.
 
 use super::{LEASE, World};
 use gaiola_model::placement::{
@@ -12,10 +12,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 pub(super) struct Machine {
-    /// This time of its being on.
+    /// Its current boot.
     pub(super) boot: BootNumber,
     pub(super) off_until: Time,
-    /// Cut off from the store; its agent goes on with what it knows.
+    /// Cut off from the store; its agent continues with what it has.
     pub(super) cut_off_until: Time,
     /// Its agent was frozen after it had read this placement, and carries it out when it wakes.
     pub(super) frozen_with: Option<(Time, Revision)>,
@@ -23,7 +23,7 @@ pub(super) struct Machine {
     pub(super) proxy_down_until: Time,
     pub(super) proxy_stalled_until: Time,
     lease_renewed: Time,
-    /// Since when it has told nothing under a lease.
+    /// Since when it has published nothing under a lease.
     silent_since: Option<Time>,
     /// The placement that the agent has carried out.
     pub(super) known: Revision,
@@ -31,7 +31,7 @@ pub(super) struct Machine {
     pub(super) processes: BTreeMap<InstanceName, Process>,
     pub(super) vips: BTreeSet<Ipv4Addr>,
     pub(super) database: Option<Postgres>,
-    /// The runs of the `release` command since it is on, each with the time of its end: in `/run`, lost with the power.
+    /// The runs of the `release` command in this boot, each with the time of its end: in `/run`, lost with the power.
     release_runs: Vec<(Time, ReleaseOutcome)>,
     /// What it last wrote to the store.
     pub(super) published: Option<Observed>,
@@ -90,7 +90,7 @@ impl Machine {
             .map_or(Duration::ZERO, |since| now - since)
     }
 
-    /// Power goes: all that is not on disk is lost. `next`: the boot it comes back with.
+    /// Power loss: everything not on disk is lost. `next`: the boot it comes back with.
     pub(super) fn lose_power(&mut self, until: Time, next: BootNumber) {
         self.boot = next;
         self.off_until = until;
@@ -133,7 +133,7 @@ impl Machine {
         }
     }
 
-    /// The last run that has ended.
+    /// The last finished run.
     fn finished_release(&self, now: Time) -> Option<&ReleaseOutcome> {
         let mut runs = self.release_runs.iter().rev();
         let ended = runs.find(|(at, _)| now >= *at);
@@ -165,7 +165,7 @@ impl Postgres {
 }
 
 impl World {
-    /// Everything that happens on servers in one tick.
+    /// Advances all servers by one tick.
     pub(super) fn move_machines(&mut self) -> Result<(), String> {
         self.provide();
         let servers: Vec<ServerName> = self.machines.keys().copied().collect();
@@ -187,7 +187,7 @@ impl World {
         Ok(())
     }
 
-    /// The lab: a server is there while the placement says so.
+    /// The lab: a server exists while the placement has it.
     fn provide(&mut self) {
         let placed = &self.store.placement.servers;
         for (server, machine) in self
@@ -238,7 +238,7 @@ impl World {
         Ok(())
     }
 
-    /// An agent that was frozen goes on where it stood: with a placement that was the newest then.
+    /// A frozen agent continues where it stopped, with the placement that was the newest then.
     fn wake(&mut self, server: ServerName, at: Revision) -> Result<(), String> {
         let machine = self.machines.get_mut(&server).expect("it is there");
         machine.frozen_with = None;
@@ -248,7 +248,7 @@ impl World {
         Ok(())
     }
 
-    /// Makes the server look like the placement of this revision.
+    /// Makes the server match the placement of this revision.
     fn carry_out(&mut self, server: ServerName, at: Revision) -> Result<(), String> {
         let placement = self.held(at).expect("it was stored").clone();
         let wanted: BTreeMap<InstanceName, &PlacedInstance> = placement
@@ -290,10 +290,10 @@ impl World {
         Ok(())
     }
 
-    /// Begins the run that is ordered of this boot, or stops it; one that has ended is not begun again.
+    /// Starts the run ordered for this boot, or stops it; a finished one is not started again.
     fn run_release(&mut self, server: ServerName, placement: &Placement) -> Result<(), String> {
         let now = self.now;
-        // Some take longer than it takes to be called dead.
+        // Some take longer than the time after which a silent server counts as dead.
         let longest = if self.rng.u8(..3) == 0 { 60_000 } else { 5_000 };
         let takes = Duration::from_millis(self.rng.u64(200..longest));
         let fails = |order: &ReleaseRun| self.unpreparable.contains(&order.release);

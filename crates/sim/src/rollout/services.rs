@@ -1,4 +1,4 @@
-//! What goes on between simulated servers: who holds a VIP, who is primary, whom proxies send to.
+//! Interaction between simulated servers: who holds a VIP, who is primary, and which members proxies send to.
 
 use super::World;
 use super::machine::{Machine, Postgres};
@@ -33,7 +33,7 @@ impl World {
         }
     }
 
-    /// What Patroni does: one primary, moved when its server is lost or is to be drained; one synchronous standby.
+    /// Patroni's part: one primary, moved when its server is lost or drained; one synchronous standby.
     pub(super) fn move_database(&mut self) {
         let now = self.now;
         for (server, machine) in &mut self.machines {
@@ -82,7 +82,8 @@ impl World {
             (None, Some(old)) => Some(old),
             (None, None) => able.first().copied(),
         };
-        // With its server off nobody is primary until the heir takes over; the old one comes back as what it was.
+        // While its server is off there is no primary until the successor takes over; the old one returns in its former
+        // role.
         let Some(primary) = primary.or(old) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! What must always hold, and what must hold once the faults have stopped.
+//! The invariants, and what must hold once the faults have stopped.
 
 use super::node::Node;
 use super::{Outcome, Plan, Ways, ms};
@@ -6,30 +6,30 @@ use gaiola_core::vrrp::{Reason, Role};
 use gaiola_model::Time;
 use std::time::Duration;
 
-/// The longest that a kernel may keep a VIP whose keeper does not hold it.
+/// Longest time a kernel may have a VIP that its keeper does not hold.
 const LONGEST_LEFTOVER: Duration = ms(1200);
 
-/// After the faults have stopped, every VIP is held once within this: a packet that is still on its way, a keeper that
-/// was just started, the Active-Down interval, and one duel.
+/// After the faults have stopped every VIP is held once within this time: a packet still in flight, a keeper that has
+/// just started, the Active-Down interval, and one duel.
 const OWNED_WITHIN: Duration = ms(700);
 
-/// And the neighbours know by whom within this: an announcement at least every two seconds.
+/// And the neighbours know by whom within this time: the holder announces it at least every two seconds.
 const KNOWN_WITHIN: Duration = ms(2200);
 
-/// While any server could serve, a VIP that nobody answers for is answered again within this after the last change of
-/// what is broken: the lifetime of a frozen keeper's address.
+/// While any server could serve, a VIP without a holder is answered again within this time after the last change of the
+/// faults: the lifetime of a frozen keeper's address.
 const ANSWERED_WITHIN: Duration = ms(1200);
 
-/// A router that nobody can hear, or that hears nobody, is known as such within this.
+/// A router that nobody hears, or that hears nobody, is known as such within this time.
 const KNOWN_UNHEARD_WITHIN: Duration = ms(1000);
 
-/// In good order a VIP is on two servers for no longer than an advertisement takes.
+/// In a planned hand-over two servers have a VIP for no longer than an advertisement takes.
 const LONGEST_OVERLAP: Duration = ms(150);
 
-/// The announcement of a new holder reaches the neighbours within this, where nothing is lost.
+/// A new holder's announcement reaches the neighbours within this time, if nothing is lost.
 const LONGEST_WAY: Duration = ms(20);
 
-/// After the faults each VIP goes home, and stays.
+/// After the faults each VIP goes home, and stays there.
 const MOST_MOVES: u32 = 1;
 
 pub(super) struct Checks {
@@ -37,21 +37,21 @@ pub(super) struct Checks {
     preempt: bool,
     sealed: bool,
     changed_at: Time,
-    /// Since when each VIP is not answered for, though a server could.
+    /// Since when each VIP is unanswered although a server could answer.
     unanswered: Vec<Option<Time>>,
-    /// Since when no router that could take a VIP from each node hears it and is heard.
+    /// Since when no router that could take a VIP from each node both hears that node and is heard by it.
     alone: Vec<Vec<Option<Time>>>,
     yielding: Vec<Vec<bool>>,
-    /// How often each VIP has moved since the faults have stopped and all have found each other.
+    /// How often each VIP has moved since the faults stopped and all routers found each other.
     moves: Vec<u32>,
     two_since: Vec<Option<Time>>,
     moved_at: Vec<Time>,
     resting_since: Option<Time>,
-    /// Since when each node's kernel has each VIP without its keeper's will.
+    /// Since when each node's kernel has each VIP although its keeper does not hold it.
     leftover: Vec<Vec<Option<Time>>>,
-    /// Which node the neighbours take for each VIP's holder.
+    /// The node that the neighbours take for each VIP's holder.
     neighbours: Vec<Option<usize>>,
-    /// The last time after the faults at which some VIP was not held exactly once, or the holder changed.
+    /// The last time after the faults at which a VIP was not held exactly once, or changed its holder.
     unowned_until: Time,
     unknown_until: Time,
     holders: Vec<Option<usize>>,
@@ -86,7 +86,7 @@ impl Checks {
         self.neighbours[vip] = Some(node);
     }
 
-    /// A node sends a gratuitous ARP: only for an address that is there.
+    /// A node may send a gratuitous ARP only for an address it has.
     pub(super) fn announces(&self, node: &Node, vip: usize) -> Result<(), String> {
         match node.has(vip) {
             true => Ok(()),
@@ -108,7 +108,7 @@ impl Checks {
         self.unknown_until = now;
     }
 
-    /// Something breaks or is mended.
+    /// A fault begins or ends.
     pub(super) fn changed(&mut self, now: Time) {
         self.changed_at = now;
     }
@@ -164,7 +164,7 @@ impl Checks {
         }
     }
 
-    /// A VIP is offered only where somebody is there to take it.
+    /// A VIP is offered only if another router is there to take it.
     fn check_offer(
         &mut self,
         now: Time,
@@ -180,7 +180,7 @@ impl Checks {
         let is_yielding = nodes[n].routers[vip].is_yielding();
         let was_yielding = std::mem::replace(&mut self.yielding[n][vip], is_yielding);
         let offers = is_yielding && !was_yielding;
-        // One that was frozen first reads what was said long ago.
+        // A router that was frozen first reads old packets.
         let known = |since: Time| now - since.max(self.changed_at) > KNOWN_UNHEARD_WITHIN;
         let nobody = alone.is_some_and(known);
         match self.sealed && offers && nobody {
@@ -189,7 +189,7 @@ impl Checks {
         }
     }
 
-    /// While any server could serve, each VIP is answered for.
+    /// While any server could serve, each VIP is answered.
     fn check_answers(
         &mut self,
         now: Time,
@@ -198,7 +198,7 @@ impl Checks {
         ways: &Ways<'_>,
     ) -> Result<(), String> {
         let clients = nodes.len();
-        // That clients alone do not reach a holder, or learn of it, is something that no balancer can see.
+        // If only clients cannot reach a holder, or do not hear of it, no balancer can detect that.
         let is_hidden = |n: usize| {
             let mut others = (0..clients).filter(|&other| other != n);
             !ways.are_open(n, clients) && others.all(|other| ways.are_open(n, other))
@@ -216,7 +216,7 @@ impl Checks {
         let unanswered = &mut self.unanswered[vip];
         *unanswered = (could && !answered).then(|| unanswered.unwrap_or(now));
         let since = unanswered.map(|since| since.max(self.changed_at));
-        // Where announcements were lost on the way to clients, the next one tells them.
+        // If announcements to the clients were lost, they learn from the next one.
         let limit = match holder(nodes, vip) == self.neighbours[vip] {
             true => ANSWERED_WITHIN,
             false => ANSWERED_WITHIN.max(KNOWN_WITHIN),
@@ -231,7 +231,7 @@ impl Checks {
         }
     }
 
-    /// A hand-over in good order: two have the VIP for a moment, and it moves once.
+    /// A planned hand-over: two have the VIP for a moment, and it moves once.
     fn check_move(
         &mut self,
         rested: Duration,
@@ -275,7 +275,7 @@ impl Checks {
                 self.unknown_until = now;
             }
         }
-        // A preempting home may wait out its patience after having yielded, and then take the VIP once more.
+        // A preempting home may wait out its patience after it yielded, and then take the VIP once more.
         if !self.preempt && rested > OWNED_WITHIN && self.unowned_until == now {
             return Err(format!(
                 "{rested:?} after the last fault: {}",
@@ -318,7 +318,7 @@ impl Checks {
     }
 }
 
-/// The one node that holds the VIP, whose kernel alone has it.
+/// The one node that holds the VIP, if no other kernel has it.
 fn holder(nodes: &[Node], vip: usize) -> Option<usize> {
     let mut having = (0..nodes.len()).filter(|&n| nodes[n].has(vip));
     let only = having.next()?;
@@ -326,7 +326,7 @@ fn holder(nodes: &[Node], vip: usize) -> Option<usize> {
     alone.then_some(only)
 }
 
-/// Every node and VIP in a line: the role, and whether the kernel has the address.
+/// Every node and VIP on one line: the role, and whether the kernel has the address.
 fn picture(nodes: &[Node], vips: usize) -> String {
     let one = |node: &Node, vip: usize| {
         let role = node.routers[vip].role();

@@ -1,4 +1,4 @@
-//! One balancer: its keeper's process, and what its kernel keeps when that process is dead or frozen.
+//! One balancer: its keeper's process, and what its kernel keeps while that process is dead or frozen.
 
 use super::{Event, HOME_PRIORITY, PRIORITY_STEP, Plan, address_of, ms, vrid};
 use crate::world::{Clock, World};
@@ -8,10 +8,10 @@ use gaiola_model::vrrp::{Priority, Stamp};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
-/// Packets that a socket keeps for a process that does not read; further ones are lost.
+/// Packets that a socket buffers for a process that does not read; more are lost.
 const SOCKET: usize = 256;
 
-/// How far the agent has come with handing a VIP over.
+/// Progress of the agent in handing a VIP over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HandOver {
     /// Responses close their connections.
@@ -30,20 +30,20 @@ pub(super) struct Node {
     /// The data plane serves.
     pub(super) ready: bool,
     pub(super) stays_unready: bool,
-    /// The proxy runs; a keeper that was just started learns it later.
+    /// The proxy runs; a keeper that has just started learns it later.
     pub(super) serving: bool,
-    /// The keeper keeps each VIP's SYNs.
+    /// Whether the keeper queues each VIP's SYNs.
     pub(super) holding_back: Vec<bool>,
-    /// What the agent does about each VIP.
+    /// The agent's hand-over of each VIP.
     pub(super) hand_over: Vec<Option<HandOver>>,
-    /// And to whom it hands it over.
+    /// And the router it goes to.
     pub(super) heirs: Vec<Option<Ipv4Addr>>,
     pub(super) clock: Clock,
-    /// Counts how often its timer was set: only the last one counts.
+    /// Number of times its timer was set: only the last setting counts.
     pub(super) timer: u64,
     pub(super) routers: Vec<Router>,
     pub(super) freshness: Freshness,
-    /// What each router was told of the data plane.
+    /// The last data plane state passed to each router.
     told_ready: Vec<bool>,
     inbox: VecDeque<(usize, Vec<u8>)>,
     /// Until when the kernel keeps each VIP; `None`: it does not have it.
@@ -51,7 +51,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// A server that is switched on, with no keeper yet.
+    /// A server after power-on, with no keeper yet.
     pub(super) fn new(number: usize, plan: &Plan, world: &mut World<Event>) -> Self {
         let last = u8::try_from(number + 1).expect("few nodes");
         let mut node = Self {
@@ -78,7 +78,7 @@ impl Node {
         node
     }
 
-    /// A new process: it knows nothing of the one before, and its clock begins anew.
+    /// A new process, without the state of the one before, and with a new clock.
     pub(super) fn start(&mut self, now: Time, plan: &Plan, world: &mut World<Event>) {
         let drift_ppm = world.rng.i32(-20_000..20_000);
         self.alive = true;
@@ -88,7 +88,7 @@ impl Node {
         self.inbox.clear();
         self.told_ready = vec![false; plan.vips];
         self.holding_back = vec![false; plan.vips];
-        // Its time of day may be wrong by a minute.
+        // Its time of day may be a minute off.
         let wrong = world.rng.u64(0..120_000_000);
         let micros = u64::try_from(now.since_start().as_micros()).expect("short runs");
         self.freshness = Freshness::new(Stamp(1_000_000_000 + micros + wrong));
@@ -97,7 +97,7 @@ impl Node {
             .collect();
     }
 
-    /// The home of VIP n is node n; after it comes the next node, and so on around.
+    /// The home of VIP n is node n; its successors follow in order, wrapping around.
     fn settings(&self, vip: usize, plan: &Plan) -> Settings {
         let rank = (self.number + plan.nodes - vip % plan.nodes) % plan.nodes;
         let rank = u8::try_from(rank).expect("few nodes");
@@ -115,7 +115,7 @@ impl Node {
         self.inbox.clear();
     }
 
-    /// Whether the process does anything.
+    /// Whether the process is running.
     pub(super) fn runs(&self) -> bool {
         self.alive && !self.frozen
     }
@@ -132,7 +132,7 @@ impl Node {
         std::mem::take(&mut self.inbox)
     }
 
-    /// What a router is to be told of the data plane.
+    /// The data plane state to pass to a router, if it changed.
     pub(super) fn settle(&mut self, vip: usize) -> Option<Input> {
         let told = std::mem::replace(&mut self.told_ready[vip], self.ready);
         let input = if self.ready {
@@ -150,13 +150,13 @@ impl Node {
             .is_some_and(|due| due <= shown)
     }
 
-    /// The world's time of the next deadline.
+    /// The next deadline, in the world's time.
     pub(super) fn next_due(&self) -> Option<Time> {
         let next = self.routers.iter().filter_map(Router::next_deadline).min();
         next.map(|due| self.clock.when(due))
     }
 
-    /// The kernel keeps the address for its lifetime, and looks a little late; gives until when.
+    /// The kernel keeps the address for its lifetime, and expires it a little late; returns until when.
     pub(super) fn hold(&mut self, vip: usize, now: Time, world: &mut World<Event>) -> Time {
         let until = now + ADDRESS_LIFETIME + world.span(ms(0)..ms(50));
         self.addresses[vip] = Some(until);
@@ -167,7 +167,7 @@ impl Node {
         self.addresses[vip] = None;
     }
 
-    /// The kernel drops what has outlived its lifetime.
+    /// The kernel drops addresses whose lifetime is over.
     pub(super) fn expire(&mut self, now: Time) {
         for address in &mut self.addresses {
             if address.is_some_and(|until| until <= now) {
@@ -181,7 +181,7 @@ impl Node {
         self.addresses[vip].is_some()
     }
 
-    /// Whether a connection to the VIP that reaches this server is answered, at once or by whom it is passed on to.
+    /// Whether a connection to the VIP that reaches this server is answered, by it or by the router it is forwarded to.
     pub(super) fn answers(&self, vip: usize) -> bool {
         let refuses = matches!(
             self.hand_over[vip],
@@ -195,7 +195,7 @@ impl Node {
         self.runs() && self.ready && !self.is_active(vip)
     }
 
-    /// Whether the process believes to hold the VIP.
+    /// Whether the process believes it holds the VIP.
     pub(super) fn is_active(&self, vip: usize) -> bool {
         self.alive && self.routers[vip].role() == Role::Active
     }

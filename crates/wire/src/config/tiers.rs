@@ -1,4 +1,4 @@
-//! What each section means: its keys, their defaults and their limits.
+//! The meaning of each section: its keys, their defaults and their limits.
 
 use super::value;
 use crate::file::value::{Wrong, duration, url_path};
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 /// Most VIPs and most ports; each VIP is a virtual router, each port a socket for every worker.
 const MOST_ADDRESSES: usize = 99;
-/// Every word there is.
+/// Every known key.
 pub(super) static WORDS: Words = Words {
     keys: KEYS,
     foreign: &[],
@@ -58,7 +58,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ),
     ("drill.write", &["path", "body", "look_up"]),
 ];
-/// Names that PostgreSQL or Patroni need for themselves: the site's name is that of its database and role.
+/// Names reserved by PostgreSQL or Patroni: the site's name is also that of its database and role.
 const TAKEN_NAMES: [&str; 8] = [
     "none",
     "patroni",
@@ -70,7 +70,7 @@ const TAKEN_NAMES: [&str; 8] = [
     "template1",
 ];
 
-/// The whole file. `directory` is the site's name where the file has none.
+/// The whole file. `directory` is the site's name if the file has none.
 pub(super) fn config(
     root: &Section<'_>,
     directory: Option<&str>,
@@ -122,7 +122,7 @@ fn site_name(text: &str) -> Result<SiteName, Wrong> {
     Ok(name)
 }
 
-/// A directory's name as a site's, where it can be one as it is.
+/// A directory's name as a site name, if it is valid unchanged.
 fn usable_name(directory: &str) -> Option<SiteName> {
     site_name(directory).ok()
 }
@@ -298,7 +298,7 @@ fn servers(section: &Section<'_>, default: u16, mistakes: &mut Mistakes<'_>) -> 
         .unwrap_or(default)
 }
 
-/// Every element as `check` understands it; one that stands twice is a mistake.
+/// Every element parsed by `check`; a duplicate is a mistake.
 fn unique<T: Ord + Copy>(
     key: &str,
     list: &At<Vec<At<String>>>,

@@ -1,11 +1,10 @@
-//! The values that are written as strings in a `gaiola.toml` alone: ports, VIPs, directories and commands. Each error is
-//! `(what, hint)`.
+//! String values that only a `gaiola.toml` has: ports, VIPs, directories and commands. Each error is `(what, hint)`.
 
 use crate::file::value::{Wrong, size};
 use std::net::Ipv4Addr;
 use std::path::{Component, Path};
 
-/// Ports that Gaiola and its store use on the servers themselves.
+/// Ports used by Gaiola and its store on the servers.
 const TAKEN_PORTS: [(u16, u16); 3] = [(2379, 2380), (7071, 7071), (9180, 9199)];
 
 /// `:80`, a port on every VIP.
@@ -102,7 +101,7 @@ pub(super) fn days(text: &str) -> Result<u16, Wrong> {
     })
 }
 
-/// The size of a disk that holds a PostgreSQL: with less than half a GiB it would be full from the start.
+/// The size of a disk for PostgreSQL: with less than half a GiB it would be full from the start.
 pub(super) fn disk(text: &str) -> Result<u64, Wrong> {
     const SIZES: std::ops::RangeInclusive<u64> = 512 << 20..=1 << 40;
     let size = size(text)?;

@@ -1,4 +1,4 @@
-//! What is wrong with a file, and where: every mistake of it, in the order of its lines.
+//! All mistakes in a file with their positions, in the order of its lines.
 
 use serde::Serialize;
 use std::fmt;
@@ -29,14 +29,14 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Every mistake of a file, sorted by place. There is at least one.
+/// All mistakes in a file, sorted by position. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     mistakes: Vec<Mistake>,
 }
 
 impl ConfigErrors {
-    /// The text was refused unread.
+    /// The text was rejected unread.
     pub(super) fn too_long() -> Self {
         Self {
             mistakes: vec![Mistake {
@@ -48,12 +48,12 @@ impl ConfigErrors {
         }
     }
 
-    /// The mistakes, sorted by place.
+    /// The mistakes, sorted by position.
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
     }
 
-    /// One line for each mistake, `FILE:LINE:COLUMN: what; hint`, without a newline at the end.
+    /// One line per mistake, `FILE:LINE:COLUMN: what; hint`, without a trailing newline.
     ///
     /// ```
     /// let errors = gaiola_wire::config::load("site = 'a'\napp = 5").unwrap_err();
@@ -85,7 +85,7 @@ impl std::error::Error for ConfigErrors {}
 pub(crate) struct Mistakes<'a> {
     text: &'a str,
     found: Vec<Mistake>,
-    /// Lines whose syntax is broken: nothing more is said about them.
+    /// Lines with broken syntax: no further mistakes are reported for them.
     broken_lines: Vec<usize>,
 }
 
@@ -111,7 +111,7 @@ impl<'a> Mistakes<'a> {
         }
     }
 
-    /// A key that is not there. Where the syntax is broken it may be on the broken line, so nothing is said.
+    /// A missing key. If the syntax is broken it may be on the broken line, so nothing is reported.
     pub(crate) fn missing(
         &mut self,
         section: &Range<usize>,
@@ -139,17 +139,17 @@ impl<'a> Mistakes<'a> {
         }
     }
 
-    /// Whether nothing is wrong so far.
+    /// Whether there are no mistakes so far.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// How much is wrong so far.
+    /// Number of mistakes so far.
     pub(crate) fn len(&self) -> usize {
         self.found.len()
     }
 
-    /// `value` when nothing was wrong.
+    /// `value` if there were no mistakes.
     pub(crate) fn finish<T>(mut self, value: T) -> Result<T, ConfigErrors> {
         if self.found.is_empty() {
             return Ok(value);
@@ -171,7 +171,7 @@ impl<'a> Mistakes<'a> {
     }
 }
 
-/// Line and column of a byte offset, both from 1, the column in characters. Past the end is the end.
+/// Line and column of a byte offset, both from 1, the column in characters. An offset past the end counts as the end.
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -179,7 +179,7 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     (line, before[line_start..].chars().count() + 1)
 }
 
-/// A value as it is shown within a mistake: quoted, escaped, and cut where it is long.
+/// A value as displayed in a mistake: quoted, escaped, and truncated if long.
 pub(crate) fn shown(value: &str) -> String {
     const LONGEST: usize = 60;
     match value.char_indices().nth(LONGEST) {

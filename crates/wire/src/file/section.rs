@@ -1,4 +1,4 @@
-//! One table of the file, read key by key; each value is handed out with the place where it stands.
+//! One table of the file, read key by key; each value is returned with its position.
 
 use super::mistake::{Mistakes, shown};
 use super::value::Wrong;
@@ -6,14 +6,14 @@ use super::words::Words;
 use std::ops::{Range, RangeInclusive};
 use toml::de::{DeTable, DeValue};
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct At<T> {
     pub(crate) value: T,
     pub(crate) span: Range<usize>,
 }
 
-/// An element of a list that holds strings and tables.
+/// An element of a list of strings and tables.
 pub(crate) enum Element<'a> {
     Text(At<String>),
     Table(Section<'a>),
@@ -22,11 +22,11 @@ pub(crate) enum Element<'a> {
 /// One table of a file.
 pub(crate) struct Section<'a> {
     words: &'static Words,
-    /// What it is, as in `words`: `backend`.
+    /// Its kind, as in `words`: `backend`.
     kind: &'static str,
-    /// Its whole name: `backend.app`.
+    /// Its full name: `backend.app`.
     name: String,
-    /// Where its name stands.
+    /// Position of its name.
     span: Range<usize>,
     table: &'a DeTable<'a>,
 }
@@ -103,7 +103,7 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// Strings and tables of this kind, in a list or one alone; empty where the key is absent.
+    /// Strings and tables of this kind, in a list or a single one; empty if the key is absent.
     pub(crate) fn elements(
         &self,
         key: &str,
@@ -192,7 +192,7 @@ impl<'a> Section<'a> {
         value.is_some_and(|value| matches!(value.get_ref(), DeValue::String(_)))
     }
 
-    /// What `key` is, where that is `true` or `false`.
+    /// The value of `key`, if it is `true` or `false`.
     pub(crate) fn truth(&self, key: &str) -> Option<bool> {
         match self.table.get(key)?.get_ref() {
             DeValue::Boolean(truth) => Some(*truth),
@@ -200,12 +200,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Where a key that is there stands.
+    /// Position of `key`, if present.
     pub(crate) fn key_span(&self, key: &str) -> Option<Range<usize>> {
         self.table.get_key_value(key).map(|(key, _)| key.span())
     }
 
-    /// A string, or a list of them; empty where the key is absent.
+    /// A string, or a list of them; empty if the key is absent.
     pub(crate) fn one_or_more(
         &self,
         key: &str,
@@ -225,12 +225,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Where its name stands.
+    /// Position of its name.
     pub(crate) fn span(&self) -> &Range<usize> {
         &self.span
     }
 
-    /// Its whole name.
+    /// Its full name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -243,7 +243,7 @@ impl<'a> Section<'a> {
         self.string_or(key, |value| string_hint(key, value), mistakes)
     }
 
-    /// A string, of which this is an `example`.
+    /// A string, with an `example` for the hint.
     pub(crate) fn string_like(
         &self,
         key: &str,
@@ -253,7 +253,8 @@ impl<'a> Section<'a> {
         self.string_or(key, |_| format!("write it as {key} = {example}"), mistakes)
     }
 
-    /// A string that `check` has to understand too. Where it is written as something else, what is proposed is understood.
+    /// A string that `check` will parse later. If the value has another type, the hint proposes one that `check`
+    /// accepts.
     pub(crate) fn string_for<T>(
         &self,
         key: &str,
@@ -283,7 +284,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A string that has to be there; `example` is shown where it is not.
+    /// A required string; `example` is shown if it is missing.
     pub(crate) fn required(
         &self,
         key: &str,
@@ -294,7 +295,7 @@ impl<'a> Section<'a> {
         self.string(key, mistakes)
     }
 
-    /// Reports a key that has to be there and is not, with an `example` of it.
+    /// Reports a missing required key, with an `example` of it.
     pub(crate) fn need(&self, key: &str, example: &str, mistakes: &mut Mistakes<'_>) {
         if !self.has(key) {
             let what = format!("[{}] has no `{key}`", self.name);
@@ -302,7 +303,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of strings; elements of another type are reported and left out.
+    /// A list of strings; elements of another type are reported and skipped.
     pub(crate) fn strings(
         &self,
         key: &str,
@@ -345,7 +346,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A whole number within `range`, or `None` where it is absent or wrong.
+    /// A whole number within `range`, or `None` if it is absent or wrong.
     pub(crate) fn number<T>(
         &self,
         key: &str,
@@ -398,7 +399,7 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// Reports every key that this section does not have.
+    /// Reports every key that is unknown in this section.
     fn report_unknown_keys(&self, mistakes: &mut Mistakes<'_>) {
         let Some(known) = self.words.keys_of(self.kind) else {
             return;
@@ -417,7 +418,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The string `key` as `check` understands it; `None` where it is absent or wrong.
+/// The string `key` parsed by `check`; `None` if it is absent or wrong.
 pub(crate) fn text<T>(
     section: &Section<'_>,
     key: &str,
@@ -468,7 +469,7 @@ fn described(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// A plain value as it was written; for others what kind it is.
+/// A plain value as written; for others, their type.
 fn written(value: &DeValue<'_>) -> String {
     match value {
         DeValue::Integer(integer) => integer.as_str().to_owned(),
@@ -478,7 +479,7 @@ fn written(value: &DeValue<'_>) -> String {
     }
 }
 
-/// What to write in the place of a value so that `check` understands it.
+/// What to write instead of a value so that `check` accepts it.
 fn understood_hint<T>(
     key: &str,
     value: &DeValue<'_>,
@@ -495,7 +496,7 @@ fn understood_hint<T>(
     if check(&port).is_ok() {
         return format!("write it as {key} = \"{port}\"");
     }
-    // Of HAProxy's plain numbers some are milliseconds and some are seconds: which of them was meant is not guessed.
+    // Some of HAProxy's plain numbers are milliseconds and some are seconds: the hint does not guess which was meant.
     let units = ["ms", "s", "d", "B"].map(|unit| format!("{plain}{unit}"));
     let units = units.iter().filter(|with_unit| check(with_unit).is_ok());
     let units: Vec<_> = units.map(|with_unit| format!("\"{with_unit}\"")).collect();

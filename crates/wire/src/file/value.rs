@@ -1,11 +1,11 @@
-//! Values that are written as strings in every file. Each error is `(what, hint)`.
+//! String values that every file has. Each error is `(what, hint)`.
 
 use std::time::Duration;
 
 /// What is wrong, and what to do.
 pub(crate) type Wrong = (String, String);
 
-/// The longest wait that makes sense in a file.
+/// The longest duration that makes sense in a file.
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A number and a unit: `500ms`, `10s`, `2m`, `1h`.
@@ -13,7 +13,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Wrong> {
     duration_up_to(HOUR, text)
 }
 
-/// A duration that is not longer than so many hours.
+/// A duration of at most `longest`, which is a number of hours.
 pub(crate) fn duration_up_to(longest: Duration, text: &str) -> Result<Duration, Wrong> {
     let hours = longest.as_secs() / HOUR.as_secs();
     let hint = || format!("write a number and ms, s, m or h, at most {hours}h: \"500ms\", \"10s\"");
@@ -26,7 +26,7 @@ pub(crate) fn duration_up_to(longest: Duration, text: &str) -> Result<Duration, 
     }
 }
 
-/// So many bytes: `10MB`, `64KiB`.
+/// A number of bytes: `10MB`, `64KiB`.
 pub(crate) fn size(text: &str) -> Result<u64, Wrong> {
     let units = [
         ("B", 1),
@@ -44,7 +44,7 @@ pub(crate) fn size(text: &str) -> Result<u64, Wrong> {
     })
 }
 
-/// A number and one of these units, each with how much it is.
+/// A number and one of these units, each with its factor.
 pub(crate) fn measure(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -52,7 +52,7 @@ pub(crate) fn measure(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*each)
 }
 
-/// A path as it is asked for: it begins with `/` and goes into a request line as it is.
+/// A request path: it begins with `/` and is sent in a request line unchanged.
 pub(crate) fn url_path(text: &str) -> Result<String, Wrong> {
     if !text.starts_with('/') {
         let hint = format!("write it as \"/{}\"", shortened(text));
@@ -67,7 +67,7 @@ pub(crate) fn url_path(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// A message of several lines on one, without control characters.
+/// A message of several lines as one, without control characters.
 pub(crate) fn one_line(message: &str) -> String {
     let words: Vec<&str> = message.split_whitespace().collect();
     words

@@ -1,40 +1,40 @@
-//! The words of a file, and what is said of those that are none.
+//! The vocabulary of a file, and hints for unknown words.
 
 use gaiola_model::Tier;
 
-/// Every key of a file, by the section that it stands in; the root's name is empty.
+/// Every key of a file, by section; the root's name is empty.
 pub(crate) type Keys = &'static [(&'static str, &'static [&'static str])];
 
-/// What may be written, and what others write.
+/// The known keys, and other programs' words for them.
 pub(crate) struct Words {
     pub(crate) keys: Keys,
-    /// Words of another program, in its spelling and without the blanks that only part them, each with what it is here.
+    /// Another program's words, in its spelling and without redundant blanks, each with its equivalent here.
     pub(crate) foreign: &'static [(&'static str, &'static str)],
-    /// Whose words those are.
+    /// That program.
     pub(crate) from: &'static str,
-    /// What can be said elsewhere only.
+    /// Keys that belong in another file.
     pub(crate) elsewhere: Option<Elsewhere>,
 }
 
-/// Keys of another file that somebody would look for in this one.
+/// Keys of another file that a user might look for in this one.
 pub(crate) struct Elsewhere {
     pub(crate) keys: Keys,
-    /// The sections in which they are looked for.
+    /// The sections where a user might look for them.
     pub(crate) kinds: &'static [&'static str],
-    /// What is said of them here.
+    /// The hint for them.
     pub(crate) answer: &'static str,
-    /// What that file is.
+    /// A description of that file.
     pub(crate) file: &'static str,
 }
 
 impl Words {
-    /// The keys of this kind of section; `None`: keys are names of the user's own.
+    /// The keys of this kind of section; `None`: the user chooses the keys.
     pub(super) fn keys_of(&self, kind: &str) -> Option<&'static [&'static str]> {
         let found = self.keys.iter().find(|(name, _)| *name == kind);
         found.map(|(_, keys)| *keys)
     }
 
-    /// What an unknown key may have been meant to be.
+    /// A hint for an unknown key: what was probably meant.
     pub(super) fn unknown(&self, key: &str, kind: &str, known: &[&str]) -> String {
         let places: Vec<_> = self
             .keys
@@ -66,7 +66,7 @@ impl Words {
         }
     }
 
-    /// Where a key can be said, if not here.
+    /// Where a key belongs, if not here.
     fn elsewhere(&self, key: &str, kind: &str) -> Option<String> {
         let Elsewhere {
             keys,
@@ -85,7 +85,7 @@ impl Words {
         is_there.then(|| format!("{answer}: it stands in {} of {file}", places.join(" or ")))
     }
 
-    /// What another program's word is here.
+    /// The equivalent of another program's word.
     pub(crate) fn foreign(&self, word: &str) -> Option<String> {
         let one = |word: &str| word.to_ascii_lowercase().replace(['-', ' '], "_");
         let word = one(word);
@@ -93,7 +93,7 @@ impl Words {
         found.map(|(known, here)| format!("{}'s `{known}` is {here}", self.from))
     }
 
-    /// What a line that is not TOML is here, by the words that another program would begin it with. One that is a section or
+    /// The equivalent of a line that is not TOML, by the words that another program would start it with. A section or
     /// `KEY = ...` is meant to be TOML.
     pub(crate) fn foreign_line(&self, line: &str) -> Option<String> {
         let line = line.trim_start();
@@ -109,7 +109,7 @@ impl Words {
     }
 }
 
-/// The known word that is at most a third of its letters away: what was probably meant.
+/// The closest known word that differs in at most a third of its letters: what was probably meant.
 ///
 /// ```
 /// assert_eq!(gaiola_wire::closest("maxcon", &["bind", "maxconn"]), Some("maxconn"));

@@ -1,4 +1,4 @@
-//! Chunked bodies (RFC 9112, section 7.1): where they end. Their framing passes through as it is.
+//! Chunked bodies (RFC 9112, section 7.1): finds their end. The framing is forwarded unchanged.
 
 use super::scan;
 
@@ -11,7 +11,7 @@ const TRAILER_LIMIT: u16 = 8192;
 /// Most digits of a chunk's size.
 const DIGITS_LIMIT: u8 = 16;
 
-/// Follows a chunked body from its first byte to its last, however its bytes arrive.
+/// Follows a chunked body from its first byte to its last, however it is split.
 ///
 /// ```
 /// use gaiola_wire::http1::{ChunkDecoder, Decoded};
@@ -26,16 +26,16 @@ pub struct ChunkDecoder {
     data: u64,
 }
 
-/// How much of the given bytes is the body's.
+/// How much of the given bytes belongs to the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// So many bytes from the beginning belong to the body on the wire: sizes, data and trailers.
+    /// This many leading bytes belong to the body on the wire: sizes, data and trailers.
     pub taken: usize,
     /// The body ends with them.
     pub done: bool,
 }
 
-/// What a run of bytes is.
+/// The kind of a run of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Sizes, extensions, line ends or trailers.
@@ -44,7 +44,7 @@ pub enum Part {
     Data,
 }
 
-/// A chunked body that cannot be followed any further.
+/// A chunked body that cannot be parsed further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadChunk {
@@ -54,7 +54,7 @@ pub enum BadChunk {
     /// A chunk's extensions are too long or have a control byte.
     #[error("a chunk's extension is malformed or too long")]
     Extension,
-    /// A line does not end with CRLF, or a chunk's data are not followed by it.
+    /// A line does not end with CRLF, or a chunk's data is not followed by it.
     #[error("a chunk does not end with CRLF")]
     LineEnd,
     /// A trailer's line is malformed.
@@ -77,7 +77,7 @@ enum State {
     Done,
 }
 
-/// Where in the trailers we are.
+/// Position within the trailers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     LineStart,
@@ -94,10 +94,10 @@ impl Default for State {
 }
 
 impl ChunkDecoder {
-    /// Takes the bytes that follow those it was told before.
+    /// Takes the bytes that follow those of the previous call.
     ///
     /// # Errors
-    /// The first fault; what was taken before it cannot be trusted to be the sender's whole body.
+    /// The first fault; the bytes before it may not be what the sender meant as its body.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<Decoded, BadChunk> {
         let mut taken = 0;
         while taken < bytes.len() && !self.is_done() {
@@ -139,7 +139,7 @@ impl ChunkDecoder {
         self.state == State::Done
     }
 
-    /// Bytes of the present chunk's data that are still to come; they need not be looked at.
+    /// Bytes of the current chunk's data still to come; they need not be passed to `decode`.
     pub fn data_left(&self) -> u64 {
         match self.state {
             State::Data { left } => left,
@@ -147,10 +147,10 @@ impl ChunkDecoder {
         }
     }
 
-    /// Notes that so many bytes of data went by without being looked at.
+    /// Records that `bytes` bytes of data passed without being decoded.
     ///
     /// # Panics
-    /// When there are fewer than that left in the chunk.
+    /// If fewer than that are left in the chunk.
     pub fn skip(&mut self, bytes: u64) {
         let left = self.data_left();
         assert!(bytes <= left, "{bytes} bytes of a chunk with {left} left");

@@ -1,4 +1,4 @@
-//! Why a head is refused, in words for the log, and with which status.
+//! Why a head is rejected, in words for the log, and with which status.
 
 /// A request that is answered with [`Self::status`], after which its connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -7,10 +7,10 @@ pub enum BadRequest {
     /// The first line is not `METHOD SP TARGET SP VERSION CRLF`.
     #[error("the request line is malformed")]
     RequestLine,
-    /// The method is longer than any that is known, or CONNECT.
+    /// The method is too long, or CONNECT.
     #[error("the method is not served")]
     Method,
-    /// The target has a byte that may not stand there, or a form that its method does not allow.
+    /// The target has an invalid byte, or a form that its method does not allow.
     #[error("the request target is malformed")]
     Target,
     /// The target is longer than the limit.
@@ -40,7 +40,7 @@ pub enum BadRequest {
 }
 
 impl BadRequest {
-    /// The status that the sender is told.
+    /// The status sent to the client.
     pub const fn status(self) -> u16 {
         match self {
             Self::TargetTooLong => 414,
@@ -58,7 +58,7 @@ impl BadRequest {
     }
 }
 
-/// A response that is not passed on; the client is told 502.
+/// A response that is not forwarded; the client receives 502.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadResponse {
@@ -76,7 +76,7 @@ pub enum BadResponse {
     TransferEncoding,
 }
 
-/// A field's line, or all of them together, cannot be trusted.
+/// A field's line, or all of them together, are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadField {
@@ -89,10 +89,10 @@ pub enum BadField {
     /// A line begins with white space.
     #[error("a header field's line is folded")]
     Folded,
-    /// White space stands between a field's name and its colon.
+    /// White space between a field's name and its colon.
     #[error("white space stands before a header field's colon")]
     SpaceBeforeColon,
-    /// A name is empty or has a byte that may not stand in one.
+    /// A name is empty or has an invalid byte.
     #[error("a header field's name is malformed")]
     Name,
     /// A value has a control byte.

@@ -1,10 +1,10 @@
-//! The field lines of a head, and what they say about framing and the connection.
+//! The field lines of a head, and their meaning for framing and the connection.
 
 use super::error::BadField;
 use super::{Limits, scan};
 use gaiola_model::http::{Field, FieldName, Span, Version};
 
-/// What the fields say together.
+/// The combined meaning of the fields.
 #[derive(Default)]
 pub(super) struct Summary {
     pub(super) length: Option<u64>,
@@ -18,7 +18,7 @@ pub(super) struct Summary {
     upgrade: Option<bool>,
 }
 
-/// What `Transfer-Encoding` says.
+/// The content of `Transfer-Encoding`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     /// Exactly `chunked`.
@@ -30,7 +30,7 @@ pub(super) enum Coding {
 }
 
 impl Summary {
-    /// Whether the connection outlives this message, as far as the sender is concerned.
+    /// Whether the sender keeps the connection open after this message.
     pub(super) fn keep_alive(&self, version: Version) -> bool {
         match version {
             Version::Http11 => !self.close,
@@ -38,15 +38,15 @@ impl Summary {
         }
     }
 
-    /// Whether the connection may change to another protocol, which is not another version of HTTP.
+    /// Whether the connection may switch to another protocol (another version of HTTP does not count).
     pub(super) fn upgrade(&self) -> bool {
         self.connection_upgrade && self.upgrade == Some(true)
     }
 }
 
-/// What one field line was.
+/// Result of parsing one field line.
 pub(super) enum Line {
-    /// It has not ended.
+    /// It is incomplete.
     Partial,
     /// A field; the next line begins here.
     Field(usize),
@@ -54,7 +54,7 @@ pub(super) enum Line {
     Blank(usize),
 }
 
-/// Reads the lines from `at` on up to the blank line, and tells the offset after it, or `None` when it is not there.
+/// Parses the lines from `at` up to the blank line, and returns the offset after it, or `None` if it is not there yet.
 pub(super) fn parse(
     bytes: &[u8],
     mut at: usize,
@@ -81,7 +81,7 @@ pub(super) fn parse(
     }
 }
 
-/// Reads the line that begins at `at`.
+/// Parses the line that begins at `at`.
 pub(super) fn line(bytes: &[u8], at: usize, fields: &mut Vec<Field>) -> Result<Line, BadField> {
     let name_end = at + scan::token(&bytes[at..]);
     match bytes.get(name_end) {
@@ -110,7 +110,7 @@ pub(super) fn line(bytes: &[u8], at: usize, fields: &mut Vec<Field>) -> Result<L
     Ok(Line::Field(next))
 }
 
-/// The offset after the CRLF at `at`; `None` when it has not come yet.
+/// The offset after the CRLF at `at`; `None` if it has not arrived yet.
 pub(super) fn line_end(bytes: &[u8], at: usize) -> Result<Option<usize>, BadField> {
     match (bytes.get(at), bytes.get(at + 1)) {
         (None, _) | (Some(b'\r'), None) => Ok(None),
@@ -121,7 +121,7 @@ pub(super) fn line_end(bytes: &[u8], at: usize) -> Result<Option<usize>, BadFiel
     }
 }
 
-/// The piece without the spaces and tabs around it.
+/// The piece without surrounding spaces and tabs.
 fn trimmed(bytes: &[u8], mut start: usize, mut end: usize) -> Span {
     let blank = |byte: u8| byte == b' ' || byte == b'\t';
     while start < end && blank(bytes[start]) {
@@ -133,7 +133,7 @@ fn trimmed(bytes: &[u8], mut start: usize, mut end: usize) -> Span {
     Span::new(start, end)
 }
 
-/// Takes what one field says into the summary.
+/// Adds one field to the summary.
 fn note(field: Field, bytes: &[u8], summary: &mut Summary) -> Result<(), BadField> {
     let value = field.value.of(bytes);
     match field.known {
@@ -187,7 +187,7 @@ fn changes_protocol(protocol: &[u8]) -> bool {
     !(begins(b"h2") || begins(b"http") || begins(b"tls"))
 }
 
-/// The elements of a comma-separated list; empty ones are left out (RFC 9110, section 5.6.1).
+/// The elements of a comma-separated list; empty ones are skipped (RFC 9110, section 5.6.1).
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|&byte| byte == b',')
@@ -195,7 +195,7 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|element| !element.is_empty())
 }
 
-/// A length of decimal digits alone.
+/// A length of decimal digits only.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 20 {
         return None;

@@ -5,16 +5,16 @@ use super::fields::{self, Coding, Summary};
 use super::{Limits, Progress, scan, target};
 use gaiola_model::http::{Framing, Method, RequestHead, Span, TargetForm, Version};
 
-/// Longest method that is passed on.
+/// Longest method that is forwarded.
 const METHOD_LIMIT: usize = 24;
 
-/// Reads the request at the beginning of `bytes` into `head`, which is cleared first.
+/// Parses the request at the beginning of `bytes` into `head`, which is cleared first.
 ///
-/// The result depends on the bytes alone, not on how they arrived: parsing again with more of them tells what parsing
-/// all of them at once would.
+/// The result depends on the bytes alone, not on how they arrived: parsing again with more of them gives the same
+/// result as parsing all of them at once.
 ///
 /// # Errors
-/// The first fault in the bytes; the connection cannot be read any further.
+/// The first fault in the bytes; the connection cannot be read further.
 pub fn parse_request(
     bytes: &[u8],
     head: &mut RequestHead,
@@ -32,7 +32,7 @@ pub fn parse_request(
     }
 }
 
-/// Reads a head, and tells its length; `None` when it has not ended.
+/// Parses a head and returns its length; `None` if it is incomplete.
 fn whole(
     bytes: &[u8],
     head: &mut RequestHead,
@@ -53,7 +53,7 @@ fn whole(
     Ok(Some(end))
 }
 
-/// Passes over one empty line, which some clients send after a body (RFC 9112, section 2.2).
+/// Skips one empty line, which some clients send after a body (RFC 9112, section 2.2).
 fn leading_line(bytes: &[u8]) -> Result<Option<usize>, BadRequest> {
     match bytes {
         [] | [b'\r'] => Ok(None),
@@ -63,7 +63,7 @@ fn leading_line(bytes: &[u8]) -> Result<Option<usize>, BadRequest> {
     }
 }
 
-/// Reads `METHOD SP TARGET SP VERSION CRLF`, and tells the offset after it.
+/// Parses `METHOD SP TARGET SP VERSION CRLF` and returns the offset after it.
 fn request_line(
     bytes: &[u8],
     start: usize,
@@ -108,12 +108,12 @@ fn request_line(
     fields::line_end(bytes, version_end).map_err(|_| BadRequest::RequestLine)
 }
 
-/// Why a version is refused.
+/// Why a version is rejected.
 #[derive(Clone, Copy)]
 pub(super) enum BadVersion {
-    /// It is none.
+    /// It is not an HTTP version.
     Malformed,
-    /// It is one that is not served.
+    /// It is a version that is not served.
     NotServed,
 }
 
@@ -126,7 +126,7 @@ impl BadVersion {
     }
 }
 
-/// Reads `HTTP/1.0` or `HTTP/1.1` at `at`, and tells the offset after it.
+/// Parses `HTTP/1.0` or `HTTP/1.1` at `at` and returns the offset after it.
 pub(super) fn version(bytes: &[u8], at: usize) -> Result<Option<(Version, usize)>, BadVersion> {
     const NAME: &[u8] = b"HTTP/";
     let text = &bytes[at..bytes.len().min(at + 8)];
@@ -147,7 +147,7 @@ pub(super) fn version(bytes: &[u8], at: usize) -> Result<Option<(Version, usize)
     }
 }
 
-/// Draws what follows from all the fields.
+/// Derives what follows from all fields together.
 fn conclude(bytes: &[u8], head: &mut RequestHead, summary: &Summary) -> Result<(), BadRequest> {
     if summary.several_hosts {
         return Err(BadRequest::SeveralHosts);

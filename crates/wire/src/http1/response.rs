@@ -6,12 +6,12 @@ use super::request::{BadVersion, version};
 use super::{Limits, Progress, scan};
 use gaiola_model::http::{Framing, Method, ResponseHead, Span, Version};
 
-/// Reads the response to a request of this method at the beginning of `bytes` into `head`, which is cleared first.
+/// Parses the response to a request of this method at the beginning of `bytes` into `head`, which is cleared first.
 ///
 /// As with requests the result depends on the bytes alone, not on how they arrived.
 ///
 /// # Errors
-/// The first fault in the bytes; the connection cannot be read any further.
+/// The first fault in the bytes; the connection cannot be read further.
 pub fn parse_response(
     bytes: &[u8],
     asked: Method,
@@ -30,7 +30,7 @@ pub fn parse_response(
     }
 }
 
-/// Reads a head, and tells its length; `None` when it has not ended.
+/// Parses a head and returns its length; `None` if it is incomplete.
 fn whole(
     bytes: &[u8],
     asked: Method,
@@ -49,7 +49,7 @@ fn whole(
     Ok(Some(end))
 }
 
-/// Reads `VERSION SP STATUS SP REASON CRLF`, where ` REASON` may be left out, and tells the offset after it.
+/// Parses `VERSION SP STATUS SP REASON CRLF`, where ` REASON` is optional, and returns the offset after it.
 fn status_line(bytes: &[u8], head: &mut ResponseHead) -> Result<Option<usize>, BadResponse> {
     let Some((version, at)) = version(bytes, 0).map_err(of_response)? else {
         return Ok(None);
@@ -75,7 +75,7 @@ const fn of_response(wrong: BadVersion) -> BadResponse {
     }
 }
 
-/// Reads a space and three digits from 100 to 599.
+/// Parses a space and three digits from 100 to 599.
 fn status(text: &[u8]) -> Result<Option<u16>, BadResponse> {
     let text = &text[..text.len().min(4)];
     let fits = |(place, byte): (usize, &u8)| match place {
@@ -96,7 +96,7 @@ fn status(text: &[u8]) -> Result<Option<u16>, BadResponse> {
     })
 }
 
-/// Draws what follows from all the fields (RFC 9112, section 6.3).
+/// Derives what follows from all fields together (RFC 9112, section 6.3).
 fn conclude(asked: Method, head: &mut ResponseHead, summary: &Summary) -> Result<(), BadResponse> {
     let chunked = match summary.transfer_encoding {
         None => false,

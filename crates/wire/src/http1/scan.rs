@@ -1,10 +1,10 @@
 //! Finding the end of a run of bytes: tables for the short runs, eight bytes at a time for the long ones.
 
-/// The bytes that may stand in a token, such as a method or a field's name (RFC 9110, section 5.6.2).
+/// Valid bytes of a token, such as a method or a field's name (RFC 9110, section 5.6.2).
 static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~", true);
 
-/// The bytes that may stand in a host and port (RFC 3986, section 3.2.2), without the sub-delimiters, which no real
-/// name has and which some readers take for a separator.
+/// Valid bytes of a host and port (RFC 3986, section 3.2.2), without the sub-delimiters, which no real name has and
+/// which some parsers take for a separator.
 static HOST: [bool; 256] = table(b"-._~%[]:", true);
 
 const fn table(marks: &[u8], alphanumeric: bool) -> [bool; 256] {
@@ -22,17 +22,17 @@ const fn table(marks: &[u8], alphanumeric: bool) -> [bool; 256] {
     table
 }
 
-/// How many bytes from the beginning are a token.
+/// Length of the token at the beginning.
 pub(super) fn token(bytes: &[u8]) -> usize {
     run(bytes, |byte| TOKEN[usize::from(byte)])
 }
 
-/// Whether all bytes may stand in a host and port.
+/// Whether all bytes are valid in a host and port.
 pub(super) fn is_host(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| HOST[usize::from(byte)])
 }
 
-/// How many bytes from the beginning match.
+/// Length of the matching prefix.
 pub(super) fn run(bytes: &[u8], matches: impl Fn(u8) -> bool) -> usize {
     bytes
         .iter()
@@ -40,12 +40,12 @@ pub(super) fn run(bytes: &[u8], matches: impl Fn(u8) -> bool) -> usize {
         .unwrap_or(bytes.len())
 }
 
-/// How many bytes from the beginning are visible ASCII: neither space nor control, nor above 0x7e.
+/// Length of the prefix of visible ASCII: no space, no controls, nothing above 0x7e.
 pub(super) fn visible(bytes: &[u8]) -> usize {
     run(bytes, |byte| byte.is_ascii_graphic())
 }
 
-/// How many bytes from the beginning may stand in a field's value: all but controls; the tab may.
+/// Length of the prefix of valid bytes of a field's value: all but controls; tabs are valid.
 pub(super) fn value(bytes: &[u8]) -> usize {
     let mut at = 0;
     loop {
@@ -69,8 +69,8 @@ fn until_control(bytes: &[u8]) -> usize {
     words.len() * 8 + run(rest, |byte| !byte.is_ascii_control())
 }
 
-/// The high bit of every byte that is a control. Bits above the first one found may be wrong: a subtraction borrows
-/// from the bytes above it only.
+/// The high bit of every byte that is a control. Bits above the lowest one may be wrong: a subtraction borrows only
+/// from the bytes above it.
 const fn controls(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES * 0x80;

@@ -6,7 +6,7 @@ use gaiola_model::http::{Method, RequestHead, Span, TargetForm};
 /// Longest host and port: a name has 253 bytes at most (RFC 1035), a port 5.
 const HOST_LIMIT: usize = 260;
 
-/// Takes a target of visible ASCII into the head; `false` when it has no form that its method allows.
+/// Parses a target of visible ASCII into the head; `false` if it has no form that its method allows.
 pub(super) fn parse(target: Span, bytes: &[u8], head: &mut RequestHead) -> bool {
     let text = target.of(bytes);
     head.target = target;
@@ -40,7 +40,7 @@ fn within(outer: Span, inner: std::ops::Range<usize>) -> Span {
     Span::new(start + inner.start, start + inner.end)
 }
 
-/// Where host and port stand in a target in absolute form.
+/// The range of host and port in a target in absolute form.
 fn authority(text: &[u8]) -> Option<std::ops::Range<usize>> {
     let scheme = [b"http://".as_slice(), b"https://"]
         .into_iter()
@@ -79,7 +79,7 @@ fn is_ipv6(address: &[u8]) -> bool {
     std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
-/// Nothing, or a colon and a number of 16 bits that may be left out.
+/// Nothing, or a colon and an optional 16-bit number.
 fn is_port(text: &[u8]) -> bool {
     match text {
         [] => true,

@@ -5,10 +5,10 @@ use crate::file::value::Wrong;
 use crate::file::{Section, text};
 use gaiola_model::proxy::{Algorithm, Ejection, HashKey, Observe, SlowEjection};
 
-/// Most percent that make sense anywhere.
+/// Highest percentage that makes sense anywhere.
 const MOST_PERCENT: u16 = 10_000;
 
-/// What a hash is made `on`.
+/// The values of a hash's `on`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum On {
     Source,
@@ -79,7 +79,7 @@ impl Reader<'_, '_, '_> {
         Some(bound.unwrap_or(Algorithm::USUAL_BOUND))
     }
 
-    /// Whatever is not said is as by itself.
+    /// Missing keys have their defaults.
     pub(super) fn ejection(&mut self, section: &Section<'_>) -> Ejection {
         let default = Ejection::default();
         let Some(section) = section.table("ejection", "backend.NAME.ejection", self.mistakes)

@@ -1,4 +1,4 @@
-//! Where a frontend listens: `bind`, with what is spoken there.
+//! A frontend's listening addresses: `bind`, with their protocols.
 
 use super::{CA_HINT, Part, Reader, value};
 use crate::file::{At, Element, Section, checked, text};
@@ -8,7 +8,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 impl Reader<'_, '_, '_> {
-    /// Each element of `bind` is an address, or a table that has more to say of it.
+    /// Each element of `bind` is an address, or a table with an address and more.
     pub(super) fn binds(&mut self, section: &Section<'_>, is_http: bool) -> Vec<Bind> {
         let senders = self.networks(section, "accept_proxy");
         section.need("bind", "\"0.0.0.0:80\"", self.mistakes);
@@ -52,7 +52,7 @@ impl Reader<'_, '_, '_> {
         })
     }
 
-    /// An address that nothing else listens on.
+    /// An address without another listener.
     fn bind_address(&mut self, key: &str, written: &At<String>) -> Option<Address> {
         let address = checked(key, written, value::listen, self.mistakes)?;
         if !self.bound.insert(address.clone()) {
@@ -63,7 +63,7 @@ impl Reader<'_, '_, '_> {
         Some(address)
     }
 
-    /// Where metrics are served; no frontend may have it too.
+    /// The metrics address; no frontend may use it too.
     pub(super) fn admin(&mut self, root: &Section<'_>) -> Option<SocketAddr> {
         let written = root.string_for("admin", value::bind, self.mistakes)?;
         let admin = checked("admin", &written, value::bind, self.mistakes)?;
@@ -77,7 +77,7 @@ impl Reader<'_, '_, '_> {
         Some(admin)
     }
 
-    /// The socket for orders; no frontend may have it too.
+    /// The control socket; no frontend may use it too.
     pub(super) fn control(&mut self, root: &Section<'_>) -> Option<PathBuf> {
         let control = self.path_at(root, "control")?;
         if self.bound.contains(&Address::Unix(control.value.clone())) {
@@ -139,8 +139,8 @@ impl Reader<'_, '_, '_> {
     }
 }
 
-/// Whether the system refuses one while the other is listened on. A frontend's `[::]` is of IPv6 alone, the admin port's of
-/// IPv4 too.
+/// Whether the system rejects one while the other is bound. A frontend's `[::]` covers only IPv6, the admin port's IPv4
+/// too.
 fn overlap(bind: SocketAddr, admin: SocketAddr) -> bool {
     let any = bind.ip().is_unspecified() || admin.ip().is_unspecified();
     let wide = any && bind.is_ipv4() == admin.is_ipv4();

@@ -7,12 +7,12 @@ use gaiola_model::proxy::{Check, CheckKind};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// HAProxy's own: `inter 2s rise 2 fall 3`.
+/// HAProxy's defaults: `inter 2s rise 2 fall 3`.
 const INTERVAL: Duration = Duration::from_secs(2);
 const RISE: u32 = 2;
 const FALL: u32 = 3;
 
-/// What a table's `kind` says.
+/// The values of a table's `kind`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Tcp,
@@ -48,7 +48,7 @@ impl Reader<'_, '_, '_> {
         })
     }
 
-    /// Without `kind` it is HTTP where there is a path.
+    /// Without `kind` it is HTTP if there is a path.
     fn check_kind(&mut self, section: &Section<'_>) -> CheckKind {
         let written = text(section, "kind", kind, self.mistakes);
         let kind = written.unwrap_or(match section.has("path") {
@@ -128,7 +128,7 @@ fn check(kind: CheckKind, connect: Duration) -> Check {
     }
 }
 
-/// A check that has nothing else to say.
+/// A check without further settings.
 fn short(text: &str) -> Result<CheckKind, Wrong> {
     let hint = match text {
         "tcp" => return Ok(CheckKind::Tcp),
@@ -142,7 +142,7 @@ fn short(text: &str) -> Result<CheckKind, Wrong> {
     Err(("is not a check".into(), hint.into()))
 }
 
-/// What a `Host` field may say.
+/// A valid value of `Host`.
 fn host(text: &str) -> Result<String, Wrong> {
     let may = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     match !text.is_empty() && text.bytes().all(may) {

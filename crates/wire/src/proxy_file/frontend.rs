@@ -5,7 +5,7 @@ use crate::file::{Section, checked, text};
 use gaiola_model::proxy::{ClientTimeouts, Frontend, Mode, Refusal};
 use ipnet::IpNet;
 
-/// Connections at a time where the file says nothing.
+/// Default limit of connections.
 const MAXCONN: u32 = 20_000;
 
 impl Reader<'_, '_, '_> {
@@ -73,7 +73,7 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    /// Reports a key that is there, and says why it should not be.
+    /// Reports a key that has no effect here, and why.
     pub(super) fn has_no_meaning(&mut self, section: &Section<'_>, key: &str, hint: &str) {
         if let Some(span) = section.key_span(key) {
             let what = format!("`{key}` has no meaning here");

@@ -1,7 +1,7 @@
-//! HAProxy's words, and what they are in this file: whoever writes one of them is told.
+//! HAProxy's words and their equivalents in this file, for hints.
 
-/// Its keyword, condition, option or algorithm, and what is written here. Words that mean the same in both are here for
-/// lines that are written as in `haproxy.cfg`.
+/// Its keyword, condition, option or algorithm, and the equivalent here. Words with the same meaning in both are listed
+/// for lines in the syntax of `haproxy.cfg`.
 pub(super) const WORDS: &[(&str, &str)] = &[
     // Sections.
     (
@@ -43,7 +43,7 @@ pub(super) const WORDS: &[(&str, &str)] = &[
         "`admin` at the top of the file for metrics, and `gaiola proxy ctl` for people",
     ),
     ("stats socket", "`control` at the top of the file"),
-    // Waits.
+    // Timeouts.
     ("timeout client", "`client` of [timeouts]"),
     ("timeout connect", "`connect` of [timeouts]"),
     ("timeout server", "`server` of [timeouts]"),

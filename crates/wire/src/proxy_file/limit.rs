@@ -1,4 +1,4 @@
-//! `[limit.NAME]`, `[users.NAME]`, and what a frontend says of its limit and its pages for errors.
+//! `[limit.NAME]`, `[users.NAME]`, and a frontend's connection limit and error pages.
 
 use super::{Part, Reader, value};
 use crate::file::{At, Section, checked, text};
@@ -24,7 +24,7 @@ impl Reader<'_, '_, '_> {
             self.mistakes.missing(section.span(), what, hint);
         }
         let most = rate.or(concurrent.map(Most::Concurrent));
-        // Where it says nothing of use there is a mistake, and nothing comes of it.
+        // Without a usable value there is a mistake already, and this default is never used.
         let default = Limit::new(name, most.unwrap_or(Most::Concurrent(1)));
         let key = text(section, "by", value::limit_key, self.mistakes).unwrap_or(default.key);
         if matches!(key, LimitKey::Header(_) | LimitKey::Path) {
@@ -55,7 +55,7 @@ impl Reader<'_, '_, '_> {
         shared
     }
 
-    /// `[peers]`, which shared limits need.
+    /// `[peers]`, required by shared limits.
     pub(super) fn peers(&mut self, root: &Section<'_>) -> Option<Peers> {
         let Some(section) = root.table("peers", "peers", self.mistakes) else {
             let shared = self.limits.iter().find(|limit| limit.shared);
@@ -85,7 +85,7 @@ impl Reader<'_, '_, '_> {
         })
     }
 
-    /// The name of a limit that there is.
+    /// The name of an existing limit.
     pub(super) fn limit_name(&mut self, section: &Section<'_>, key: &str) -> Option<String> {
         let name = section.string(key, self.mistakes)?;
         self.limit_of(&name).map(|limit| limit.name)
@@ -100,7 +100,7 @@ impl Reader<'_, '_, '_> {
         limit
     }
 
-    /// The limit of a frontend's connections, of which no more is known than where they come from.
+    /// The limit of a frontend's connections, of which only the client address is known.
     pub(super) fn connection_limit(&mut self, section: &Section<'_>) -> Option<String> {
         let name = section.string("connection_limit", self.mistakes)?;
         let limit = self.limit_of(&name)?;
@@ -150,7 +150,7 @@ impl Reader<'_, '_, '_> {
         BasicAuth { realm, users }
     }
 
-    /// Reports what is wrong with a realm or user that stands there.
+    /// Reports mistakes in a realm or user at its position.
     fn ask_about_users<T>(&mut self, written: &At<T>, realm: &str, users: Vec<User>, hint: &str) {
         let auth = BasicAuth {
             realm: realm.to_owned(),

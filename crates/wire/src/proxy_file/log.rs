@@ -1,4 +1,4 @@
-//! `access_log`: a target alone, or a table of it.
+//! `access_log`: a target, or a table with one.
 
 use super::{Reader, value};
 use crate::file::value::Wrong;

@@ -1,4 +1,4 @@
-//! `[[frontend.NAME.route]]`: what must hold of a request, and where it goes.
+//! `[[frontend.NAME.route]]`: conditions on a request, and where it goes.
 
 use super::value::{self, head_size, plain, route_path};
 use super::{Part, Reader, Reference, positive};
@@ -32,8 +32,8 @@ pub(super) const KEYS: &[&str] = &[
 pub(super) const REGEX_HINT: &str = "https://docs.rs/regex/#syntax tells how they are written";
 
 impl Reader<'_, '_, '_> {
-    /// The frontend's routes, the last one for what none of them takes. Each begins with the rules of all. `https`: some
-    /// requests come by HTTPS, which a redirection there lets pass.
+    /// The frontend's routes; the last one is for requests that no other takes. Each begins with the frontend's rules.
+    /// `https`: some requests come by HTTPS, which a redirect to HTTPS lets pass.
     pub(super) fn routes(
         &mut self,
         section: &Section<'_>,
@@ -58,10 +58,10 @@ impl Reader<'_, '_, '_> {
             routes.push(Route::to(&*backend.value));
             references.push(backend);
         } else if !common.is_empty() {
-            // A request that no route takes goes through them too.
+            // These rules also apply to a request that no route takes.
             routes.push(Route::default());
         }
-        // What is wrong with a route may be what keeps it from the others.
+        // A mistake in a route may be what makes it look shadowed.
         if self.mistakes.len() == wrong {
             let own = section.key_span("backend");
             let spans = written.iter().map(|route| route.span().clone()).chain(own);
@@ -84,7 +84,7 @@ impl Reader<'_, '_, '_> {
         routes
     }
 
-    /// Reports routes that no request comes to, because one before them takes all of theirs.
+    /// Reports unreachable routes, because an earlier one takes all their requests.
     fn ask_about_order(&mut self, routes: &[Route], spans: &[std::ops::Range<usize>]) {
         for (place, (route, span)) in routes.iter().zip(spans).enumerate() {
             let part = Part::Behind(&routes[..place], route);
@@ -110,7 +110,7 @@ impl Reader<'_, '_, '_> {
         }
         let mut when = self.conditions(section);
         self.tell_open_paths(section, &when, &rules);
-        // One prefix by itself is the route's own, which is found without a search.
+        // A single prefix becomes the route's own, which is indexed.
         let path_prefix = match &mut *when.paths {
             [PathMatch::Prefix(prefix)] => Some(std::mem::take(prefix)),
             _ => None,
@@ -130,7 +130,7 @@ impl Reader<'_, '_, '_> {
         route
     }
 
-    /// Reports a path that is closed while what most servers take for the same stays open.
+    /// Reports a protected path whose equivalent without the slash stays open.
     fn tell_open_paths(&mut self, section: &Section<'_>, when: &Conditions, rules: &[Rule]) {
         if !rules
             .iter()
@@ -215,7 +215,7 @@ impl Reader<'_, '_, '_> {
         when
     }
 
-    /// Puts one value, or each of several, into `when`.
+    /// Adds one value, or each of several, to `when`.
     fn listed(
         &mut self,
         section: &Section<'_>,
@@ -234,7 +234,7 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    /// Reports what is wrong with a condition that stands there.
+    /// Reports mistakes in a condition at its position.
     fn ask_about<T>(&mut self, written: &At<T>, when: Conditions, hint: &str) {
         let route = Route {
             when,
@@ -376,12 +376,12 @@ impl Reader<'_, '_, '_> {
     }
 }
 
-/// Whether no request gets past them. `https`: some come by HTTPS, and are not sent there once more.
+/// Whether no request gets past these rules. `https`: some come by HTTPS, and are not redirected there again.
 pub(super) fn always_answer(rules: &[Rule], https: bool) -> bool {
     rules.iter().any(|rule| answers_all(rule, https))
 }
 
-/// Whether a rule answers whatever comes.
+/// Whether a rule answers every request.
 pub(super) fn answers_all(rule: &Rule, https: bool) -> bool {
     match rule {
         Rule::Deny | Rule::Return(_) => true,

@@ -1,4 +1,4 @@
-//! `[[...rule]]`: one thing that is done with a request.
+//! `[[...rule]]`: one rule for requests.
 
 use super::route::{REGEX_HINT, answers_all};
 use super::value::{self, path_prefix};
@@ -30,10 +30,10 @@ pub(super) const KEYS: &[&str] = &[
     "value",
 ];
 
-/// How many of [`KEYS`] say what is done; the others say how.
+/// Number of verbs, which come first in [`KEYS`]; the others are parameters.
 const VERBS: usize = 16;
 
-/// What may be said with a verb.
+/// Keys allowed beside a verb.
 fn companions(verb: &str) -> &'static [&'static str] {
     match verb {
         "redirect" => &["status"],
@@ -47,8 +47,8 @@ fn companions(verb: &str) -> &'static [&'static str] {
 const HINT: &str = "docs/proxy.md has the rules and their variables";
 
 impl Reader<'_, '_, '_> {
-    /// Every `[[rule]]` of a section, in the order of the file. In the place of a wrong one stands one that answers, so
-    /// that nothing more is said of where it leads.
+    /// Every `[[rule]]` of a section, in file order. A wrong one is replaced by one that answers, to avoid follow-up
+    /// mistakes about where requests lead.
     pub(super) fn rules(
         &mut self,
         section: &Section<'_>,
@@ -77,7 +77,7 @@ impl Reader<'_, '_, '_> {
         let verbs = &KEYS[..VERBS];
         let entries = section.entries();
         let Some(verb) = verbs.iter().find(|verb| section.has(verb)) else {
-            // A key that is unknown has been told.
+            // An unknown key has been reported already.
             if entries.iter().all(|entry| KEYS.contains(&entry.value)) {
                 let hint = format!("it is one of {}", verbs.join(", "));
                 let what = format!("a [[{}]] does nothing", section.name());
@@ -97,7 +97,7 @@ impl Reader<'_, '_, '_> {
         }
         let rule = self.meaning(verb, section)?;
         let hint = match &rule {
-            // What they name has been looked at where it stands.
+            // What they name was checked where it is defined.
             Rule::Limit(_) | Rule::Auth(_) => return Some(rule),
             Rule::Rewrite(Rewrite::Regex { .. }) => REGEX_HINT,
             _ => HINT,
@@ -217,7 +217,7 @@ impl Reader<'_, '_, '_> {
     }
 }
 
-/// Whether a rule is done in its place, rather than with every answer of the route.
+/// Whether a rule applies at its place in the order, rather than to every response of the route.
 fn is_step(rule: &Rule) -> bool {
     !matches!(
         rule,

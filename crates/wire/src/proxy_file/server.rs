@@ -7,7 +7,7 @@ use gaiola_model::proxy::{Address, Admin, Check, CheckKind, Server, ServerTls};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-/// A server's address.
+/// An example of a server's address.
 const EXAMPLE: &str = "\"10.0.0.1:3000\"";
 
 impl Reader<'_, '_, '_> {
@@ -82,7 +82,7 @@ impl Reader<'_, '_, '_> {
         })
     }
 
-    /// An address, or a host's name that is looked up once.
+    /// An address, or a host name that is resolved once.
     fn address(&mut self, key: &str, written: &At<String>, has_tls: bool) -> Option<Address> {
         let resolve = self.around.resolve;
         let address = checked(
@@ -103,7 +103,7 @@ impl Reader<'_, '_, '_> {
         Some(address)
     }
 
-    /// What the backend's cookie calls it; no other server of the backend has the same.
+    /// Its name in the backend's cookie, unique within the backend.
     fn cookie(&mut self, section: &Section<'_>, seen: &mut BTreeSet<String>) -> Option<String> {
         let written = section.string_for("cookie", value::cookie, self.mistakes)?;
         let cookie = checked("cookie", &written, value::cookie, self.mistakes)?;
@@ -115,7 +115,7 @@ impl Reader<'_, '_, '_> {
         Some(cookie)
     }
 
-    /// `tls` is `true`, or a table that says what the server has to prove.
+    /// `tls` is `true`, or a table with the requirements on the server.
     fn server_tls(&mut self, section: &Section<'_>) -> Option<ServerTls> {
         if !section.has_table("tls") {
             let wanted = section.boolean("tls", self.mistakes)?;
@@ -149,7 +149,7 @@ impl Reader<'_, '_, '_> {
         })
     }
 
-    /// Reports where the system has no CAs, at the `tls` of a server that they are for.
+    /// Reports missing system CAs, at the `tls` of a server that needs them.
     fn ask_about_system_cas(&mut self, section: &Section<'_>) {
         let span = section.key_span("tls").unwrap_or_default();
         let hint = "write tls = { ca = \"FILE\" }, a PEM file of CAs";

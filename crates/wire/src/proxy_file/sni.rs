@@ -1,4 +1,4 @@
-//! `[[frontend.NAME.sni]]`: backends for the names that TLS clients ask for.
+//! `[[frontend.NAME.sni]]`: backends by TLS server name.
 
 use super::{Part, Reader, Reference, value};
 use crate::file::{Section, checked};

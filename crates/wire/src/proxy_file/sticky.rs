@@ -1,4 +1,4 @@
-//! `[backend.NAME.sticky]`: the cookie that keeps a client at its server.
+//! `[backend.NAME.sticky]`: the cookie that keeps a client on its server.
 
 use super::{Reader, value};
 use crate::file::{Section, text};

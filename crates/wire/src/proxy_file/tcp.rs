@@ -1,17 +1,17 @@
-//! What a backend asks for that only HTTP has, while a TCP frontend sends to it.
+//! Settings of a backend that only HTTP has, while a TCP frontend sends to it.
 
 use super::Reader;
 use crate::file::{At, Section};
 use gaiola_model::proxy::{Algorithm, Backend, Frontend, HashKey, Mode};
 
-/// Something that is found in requests alone.
+/// A setting that only applies to HTTP requests.
 pub(super) struct OnlyHttp {
     backend: String,
     key: At<&'static str>,
 }
 
 impl Reader<'_, '_, '_> {
-    /// Notes which keys of a backend mean something to HTTP alone.
+    /// Records which keys of a backend apply only to HTTP.
     pub(super) fn note_only_http(&mut self, backend: &Backend, section: &Section<'_>) {
         let by_request = match &backend.algorithm {
             Algorithm::Hash { key, .. } => *key != HashKey::Source,
@@ -32,7 +32,7 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    /// Reports those of them that a TCP frontend comes upon.
+    /// Reports those of them that a TCP frontend reaches.
     pub(super) fn tell_only_http(&mut self, frontends: &[Frontend], backends: &[Backend]) {
         let tcp: Vec<_> = frontends
             .iter()
@@ -56,7 +56,7 @@ impl Reader<'_, '_, '_> {
     }
 }
 
-/// The backends that a frontend sends to without HTTP, those behind them too.
+/// The backends that a frontend sends to without HTTP, including their fallbacks.
 fn reached<'a>(frontend: &'a Frontend, backends: &'a [Backend]) -> Vec<&'a str> {
     let Mode::Tcp { backend, sni, .. } = &frontend.mode else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The values that are written as strings in this file alone. Each error is `(what, hint)`.
+//! String values that only this file has. Each error is `(what, hint)`.
 
 use super::WORDS;
 use crate::file::value::{Wrong, duration_up_to, measure, size};
@@ -22,7 +22,7 @@ pub(super) fn name(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-/// Where is listened: `10.0.0.1:80`, `[::1]:80`, or `:80` on every IPv4 address.
+/// A listening address: `10.0.0.1:80`, `[::1]:80`, or `:80` on every IPv4 address.
 pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
     let hint = || match text.split_once(' ') {
         Some((address, _)) if bind(address).is_ok() => {
@@ -52,7 +52,7 @@ pub(super) fn listen(text: &str) -> Result<Address, Wrong> {
     unix(text).unwrap_or_else(|| bind(text).map(Address::from))
 }
 
-/// `unix:` and a path; `None`: an address of another kind.
+/// `unix:` and a path; `None`: another kind of address.
 pub(super) fn unix(text: &str) -> Option<Result<Address, Wrong>> {
     let address = text.starts_with("unix:").then(|| text.parse::<Address>())?;
     Some(address.map_err(|error| {
@@ -72,7 +72,7 @@ pub(super) fn permissions(text: &str) -> Result<u32, Wrong> {
         })
 }
 
-/// The oldest version of TLS that is spoken.
+/// The oldest accepted version of TLS.
 pub(super) fn tls_version(text: &str) -> Result<TlsVersion, Wrong> {
     one_of(
         text,
@@ -80,17 +80,17 @@ pub(super) fn tls_version(text: &str) -> Result<TlsVersion, Wrong> {
     )
 }
 
-/// Whether clients must have a certificate.
+/// Whether clients must present a certificate.
 pub(super) fn is_required(text: &str) -> Result<bool, Wrong> {
     one_of(text, &[("required", true), ("optional", false)])
 }
 
-/// A protocol inside of TLS that the proxy speaks itself.
+/// An ALPN protocol that the proxy speaks itself.
 pub(super) fn http_protocol(text: &str) -> Result<String, Wrong> {
     one_of(text, &[("http/1.1", text.to_owned())])
 }
 
-/// A protocol inside of TLS (RFC 7301, section 3.1).
+/// An ALPN protocol (RFC 7301, section 3.1).
 pub(super) fn protocol(text: &str) -> Result<String, Wrong> {
     match text.len() {
         1..=255 => Ok(text.to_owned()),
@@ -101,7 +101,7 @@ pub(super) fn protocol(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// The name of a host.
+/// A host name.
 pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
     const LONGEST: usize = 253;
     let is_label = |label: &str| {
@@ -109,7 +109,8 @@ pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
         let ends = label.starts_with('-') || label.ends_with('-');
         (1..64).contains(&label.len()) && label.bytes().all(fits) && !ends
     };
-    // What ends in a number is an IP address, or would be taken for one (the URL standard, "ends in a number").
+    // A name whose last label is a number is an IP address, or would be taken for one (the URL standard, "ends in a
+    // number").
     let last = text.rsplit('.').next().unwrap_or_default();
     let last = last.to_ascii_lowercase();
     let is_ip = match last.strip_prefix("0x") {
@@ -123,7 +124,7 @@ pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// The name of a host, or an IP address.
+/// A host name or an IP address.
 pub(super) fn host(text: &str) -> Result<String, Wrong> {
     match text.parse::<IpAddr>() {
         Ok(_) => Ok(text.to_owned()),
@@ -131,7 +132,7 @@ pub(super) fn host(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// The names that a TLS client asks for: one, or with `*.` in front all below it.
+/// TLS server names: one, or with a leading `*.` all below it.
 pub(super) fn server_name(text: &str) -> Result<String, Wrong> {
     let name = host_name(text.strip_prefix("*.").unwrap_or(text)).map_err(|(what, _)| {
         let hint = "write it as \"www.example.org\", or \"*.example.org\" for all below";
@@ -155,7 +156,7 @@ pub(super) fn token(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// What the backend's cookie calls a server.
+/// A server's name in the backend's cookie.
 pub(super) fn cookie(text: &str) -> Result<String, Wrong> {
     match Server::is_cookie(text) {
         true => Ok(text.to_owned()),
@@ -166,7 +167,7 @@ pub(super) fn cookie(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// To which requests from other sites a browser adds a cookie.
+/// The requests from other sites to which a browser adds a cookie.
 pub(super) fn same_site(text: &str) -> Result<SameSite, Wrong> {
     one_of(
         text,
@@ -178,7 +179,7 @@ pub(super) fn same_site(text: &str) -> Result<SameSite, Wrong> {
     )
 }
 
-/// How long a cookie counts, in whole seconds.
+/// Lifetime of a cookie, in whole seconds.
 pub(super) fn cookie_age(text: &str) -> Result<Duration, Wrong> {
     const LONGEST: Duration = Duration::from_secs(400 * 86_400);
     let hint = || "write a number and s, m or h, at most 9600h: \"30m\", \"8h\"".to_owned();
@@ -221,7 +222,7 @@ pub(super) fn path(text: &str) -> Result<PathBuf, Wrong> {
     }
 }
 
-/// A request's path as it is compared: decoded, with nothing in it that is resolved before.
+/// A path in its form for comparison: decoded, without anything that normalization would resolve.
 pub(super) fn route_path(text: &str) -> Result<String, Wrong> {
     let inner = text.strip_prefix('/').ok_or_else(|| {
         let hint = "it begins at the root, such as \"/api\"";
@@ -260,7 +261,7 @@ pub(super) fn route_path(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// What to write for a path that is a pattern of another program.
+/// The equivalent of a path that is a pattern of another program.
 fn pattern(text: &str) -> Option<String> {
     const ENDINGS: [&str; 10] = [
         "/*", "/**", "/**/*", "/.*", "/.*$", "(.*)", "/(.*)", "(.*)$", "/(.*)$", "(/.*)?",
@@ -286,7 +287,7 @@ fn is_pattern(text: &str) -> bool {
         || text.split('/').any(is_placeholder)
 }
 
-/// Whether a segment stands for any: `:id`, `{id}`, `<id>`.
+/// Whether a segment is a placeholder: `:id`, `{id}`, `<id>`.
 fn is_placeholder(segment: &str) -> bool {
     let within = |open, close| segment.starts_with(open) && segment.ends_with(close);
     let is_named = segment
@@ -295,7 +296,7 @@ fn is_placeholder(segment: &str) -> bool {
     is_named || within('{', '}') || within('<', '>')
 }
 
-/// The regular expression that a pattern means.
+/// The regular expression equivalent to a pattern.
 fn expression(text: &str) -> String {
     let is_one = ["(", "|", "^", "\\", ".*", ".+", "["];
     if is_one.iter().any(|mark| text.contains(mark)) || text.ends_with('$') {
@@ -310,7 +311,7 @@ fn expression(text: &str) -> String {
     format!("^{}$", segments.join("/"))
 }
 
-/// What to write for a text that a field or cookie should have, but looks like a pattern.
+/// The equivalent of a field's or cookie's value that looks like a pattern.
 pub(super) fn text_pattern(name: &str, text: &str) -> Option<String> {
     let has_stars = ["accept", "if-match", "if-none-match"];
     let name = name.to_ascii_lowercase();
@@ -332,7 +333,7 @@ pub(super) fn text_pattern(name: &str, text: &str) -> Option<String> {
     }
 }
 
-/// A text that is used as it is.
+/// A text that is used unchanged.
 pub(super) fn plain(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
@@ -345,7 +346,7 @@ pub(super) fn head_size(text: &str) -> Result<u32, Wrong> {
         .ok_or_else(|| ("is more than is read".into(), "write 64KiB at most".into()))
 }
 
-/// A method. Small letters are almost surely a mistake: they would match none that clients send.
+/// A method. Lower case is almost certainly a mistake: it would match none that clients send.
 pub(super) fn method(text: &str) -> Result<String, Wrong> {
     if text == "*" {
         let hint = "leave `method` out: then any method will do";
@@ -370,7 +371,7 @@ pub(super) fn days(text: &str) -> Result<Duration, Wrong> {
     })
 }
 
-/// So many requests in a window: `100/10s`, `5/m`.
+/// A number of requests per window: `100/10s`, `5/m`.
 pub(super) fn rate(text: &str) -> Result<Most, Wrong> {
     let parts = text.split_once('/').and_then(|(requests, window)| {
         let requests: u32 = requests.trim().parse().ok()?;
@@ -397,7 +398,7 @@ pub(super) fn rate(text: &str) -> Result<Most, Wrong> {
     }
 }
 
-/// What requests have in common.
+/// The key that requests share.
 pub(super) fn limit_key(text: &str) -> Result<LimitKey, Wrong> {
     let header = text.strip_prefix("header:");
     let is_mark = |c| "!#$%&'*+-.^_`|~".contains(c);
@@ -428,7 +429,7 @@ pub(super) fn secret(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// The beginning of a path as it is sent.
+/// The prefix of a path, as sent.
 pub(super) fn path_prefix(text: &str) -> Result<String, Wrong> {
     let prefix = crate::file::value::url_path(text)?;
     match prefix.contains('?') {
@@ -451,7 +452,7 @@ pub(super) fn path_prefix(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// How a server is chosen, by HAProxy's words.
+/// A balancing algorithm, by HAProxy's words.
 pub(super) fn balance(text: &str) -> Result<Algorithm, Wrong> {
     let hash = Algorithm::Hash {
         key: HashKey::Source,
@@ -486,7 +487,7 @@ pub(super) fn on_marked_down(text: &str) -> Result<OnMarkedDown, Wrong> {
     )
 }
 
-/// What a TCP client is told when no server can be had.
+/// What a TCP client receives when no server is available.
 pub(super) fn refusal(text: &str) -> Result<Refusal, Wrong> {
     one_of(
         text,
@@ -494,12 +495,12 @@ pub(super) fn refusal(text: &str) -> Result<Refusal, Wrong> {
     )
 }
 
-/// What is spoken on a frontend: `true` for HTTP.
+/// A frontend's protocol: `true` for HTTP.
 pub(super) fn mode(text: &str) -> Result<bool, Wrong> {
     one_of(text, &[("http", true), ("tcp", false)])
 }
 
-/// The value of a word that is among the known ones.
+/// The value of a known word.
 pub(super) fn one_of<T: Clone>(text: &str, known: &[(&str, T)]) -> Result<T, Wrong> {
     let found = known.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| value.clone()).ok_or_else(|| {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";
 
-/// Longest line, its CRLF included.
+/// Longest line, including its CRLF.
 const LIMIT: usize = 107;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Progress, BadHeader> {
@@ -26,7 +26,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Progress, BadHeader> {
     }))
 }
 
-/// Reads a line without its line feed.
+/// Parses a line without its line feed.
 fn line(line: &[u8]) -> Option<Carried> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix('\r')?;
     if text == "PROXY UNKNOWN" || text.starts_with("PROXY UNKNOWN ") {
@@ -53,7 +53,7 @@ fn ip<A: FromStr + Into<IpAddr>>(text: &str) -> Option<IpAddr> {
     text.parse::<A>().ok().map(Into::into)
 }
 
-/// Digits alone, without leading zeros.
+/// Digits only, without leading zeros.
 fn port(text: &str) -> Option<u16> {
     let plain = text == "0" || text.starts_with(|first: char| ('1'..='9').contains(&first));
     plain.then(|| text.parse().ok()).flatten()

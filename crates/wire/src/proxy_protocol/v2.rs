@@ -8,7 +8,7 @@ pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length of the rest.
 const FIXED: usize = 16;
 
-/// Longest rest that is accepted; the TLVs that are in use fit well.
+/// Longest accepted remainder; all TLVs in use fit easily.
 const LIMIT: usize = 4096;
 
 const LOCAL: u8 = 0x20;

@@ -1,25 +1,25 @@
-//! As much of IPv4 as a raw socket hands over: the header in front of an advertisement, and the checksum.
+//! The part of IPv4 that a raw socket needs: the header in front of an advertisement, and the checksum.
 
 use super::{Endpoints, Rejected};
 use std::net::Ipv4Addr;
 
-/// VRRP's number among the protocols that IPv4 carries.
+/// VRRP's IPv4 protocol number.
 pub const PROTOCOL: u8 = 112;
 
 /// An IPv4 packet as a raw socket receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4Packet<'a> {
-    /// From whom and to whom.
+    /// Source and destination.
     pub endpoints: Endpoints,
-    /// The time to live that was left.
+    /// The remaining time to live.
     pub ttl: u8,
-    /// What it carries.
+    /// Its payload.
     pub payload: &'a [u8],
 }
 
 impl<'a> Ipv4Packet<'a> {
-    /// Reads a packet whose header checksum the kernel has checked. Options are skipped, and what lies behind the
-    /// packet's own length is left out.
+    /// Decodes a packet whose header checksum the kernel has verified. Options are skipped, and bytes beyond the
+    /// packet's own length are ignored.
     pub fn decode(packet: &'a [u8]) -> Result<Self, Rejected> {
         let head: &[u8; 20] = packet.first_chunk().ok_or(Rejected::Malformed)?;
         let begin = usize::from(head[0] & 0x0f) * 4;
@@ -39,7 +39,7 @@ impl<'a> Ipv4Packet<'a> {
     }
 }
 
-/// The checksum of a payload, with the pseudo-header in front where asked for.
+/// The checksum of a payload, including a pseudo-header if given.
 pub(super) fn checksum(payload: &[u8], pseudo_header: Option<Endpoints>) -> u16 {
     let addresses = pseudo_header.map(|it| (it.source, it.destination));
     crate::checksum::internet(payload, addresses.map(|it| (it, PROTOCOL)))

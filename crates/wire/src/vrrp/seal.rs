@@ -1,4 +1,4 @@
-//! The trailer that proves an advertisement to come from a holder of the site's key.
+//! The trailer that proves that an advertisement comes from a holder of the site's key.
 
 use super::Endpoints;
 use gaiola_model::vrrp::Stamp;
@@ -9,7 +9,7 @@ use std::fmt;
 const STAMP: usize = 8;
 const CODE: usize = 32;
 
-/// The secret that a site's keepers share. It is never shown.
+/// The secret shared by a site's keepers. It is never displayed.
 ///
 /// ```
 /// use gaiola_wire::vrrp::Key;
@@ -21,13 +21,13 @@ const CODE: usize = 32;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(Vec<u8>);
 
-/// A key is not one. The text itself is not repeated.
+/// An invalid key. The text itself is not repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key is not hexadecimal of at least 16 bytes")]
 pub struct KeyError;
 
 impl Key {
-    /// Reads a key from its hexadecimal text: at least 16 bytes.
+    /// Decodes a key from hexadecimal text: at least 16 bytes.
     pub fn from_hex(text: &str) -> Result<Self, KeyError> {
         let (pairs, rest) = text.as_bytes().as_chunks::<2>();
         let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
@@ -51,7 +51,7 @@ pub(super) fn append(payload: &mut Vec<u8>, endpoints: Endpoints, key: &Key, sta
     payload.extend(code);
 }
 
-/// The stamp of an advertisement that ends at `end`, if a trailer with the right code follows and nothing else.
+/// The stamp of an advertisement that ends at `end`, if it is followed by exactly one trailer with the right code.
 pub(super) fn check(payload: &[u8], end: usize, endpoints: Endpoints, key: &Key) -> Option<Stamp> {
     let trailer = payload.get(end..)?;
     let (stamp, found) = trailer.split_first_chunk::<STAMP>()?;
