@@ -123,11 +123,12 @@ async fn mirror(
         tokio::select! {
             update = watch.next() => match update? {
                 Update::Snapshot(listing) => {
-                    let mut view = View { incarnation: store.known().map(|known| known.incarnation()).unwrap_or_default(), ..View::default() };
-                    for item in &listing.items {
-                        take(&mut view, keys, &item.key, Some(item));
-                    }
-                    sender.send_replace(view);
+                    let incarnation = store.known().map(|known| known.incarnation());
+                    let view = snapshot(&sender.borrow(), keys, &listing.items);
+                    sender.send_replace(View {
+                        incarnation: incarnation.unwrap_or_default(),
+                        ..view
+                    });
                 }
                 Update::Changed(changes) => sender.send_modify(|view| {
                     for change in &changes {
@@ -141,6 +142,21 @@ async fn mirror(
             () = sender.closed() => return Ok(()),
         }
     }
+}
+
+/// The view that all items of the store make. A document that cannot be parsed leaves the one that was known before: it is no
+/// empty site.
+fn snapshot(before: &View, keys: &Keys, items: &[Item]) -> View {
+    let is_there = |key: &str| items.iter().any(|item| item.key == key);
+    let mut view = View {
+        desired: before.desired.clone().filter(|_| is_there(&keys.desired())),
+        placement: (before.placement.clone()).filter(|_| is_there(&keys.placement())),
+        ..View::default()
+    };
+    for item in items {
+        take(&mut view, keys, &item.key, Some(item));
+    }
+    view
 }
 
 /// A watch is silent both when nothing happens and when the store is down, so the store is polled.
@@ -208,4 +224,49 @@ fn parse<T: DeserializeOwned>(item: &Item) -> Option<(Revision, Rc<T>)> {
     parsed
         .ok()
         .map(|stored| (stored.modified, Rc::new(stored.value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::Config;
+    use gaiola_model::config::App;
+    use gaiola_model::placement::{Release, ReleaseNumber};
+
+    fn item(key: String, value: Vec<u8>) -> Item {
+        Item {
+            key,
+            value,
+            created: Revision(1),
+            modified: Revision(2),
+            lease: None,
+        }
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_parsed_is_no_empty_site() {
+        let keys = Keys::of(&"site".parse().unwrap());
+        let config = Config::new("site".parse().unwrap(), App::new("run"));
+        let release = Release {
+            number: ReleaseNumber(1),
+            digest: String::new(),
+        };
+        let desired = Desired::first(config, release);
+        let good = item(keys.desired(), serde_json::to_vec(&desired).unwrap());
+        let before = snapshot(&View::default(), &keys, &[good]);
+        assert_eq!(
+            before.desired.as_ref().map(|(_, held)| &**held),
+            Some(&desired)
+        );
+        let odd = item(
+            keys.desired(),
+            b"{\"written by\": \"a newer version\"}".into(),
+        );
+        let after = snapshot(&before, &keys, &[odd]);
+        assert_eq!(
+            after.desired.map(|(_, held)| (*held).clone()),
+            Some(desired)
+        );
+        assert!(snapshot(&before, &keys, &[]).desired.is_none());
+    }
 }

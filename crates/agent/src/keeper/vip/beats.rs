@@ -17,7 +17,7 @@ pub(super) struct ConnectionId(pub(super) u64);
 /// A worker's first line: `worker INDEX of COUNT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Introduction {
-    /// Its number, counted from 0 or from 1.
+    /// Its number, counted from 0.
     pub(super) index: u32,
     /// How many workers its proxy has.
     pub(super) count: u32,
@@ -29,7 +29,7 @@ impl Introduction {
         let line = std::str::from_utf8(line).ok()?;
         let (index, count) = line.strip_prefix("worker ")?.split_once(" of ")?;
         let (index, count) = (index.parse().ok()?, count.parse().ok()?);
-        ((1..=MOST_WORKERS).contains(&count) && index <= count).then_some(Self { index, count })
+        ((1..=MOST_WORKERS).contains(&count) && index < count).then_some(Self { index, count })
     }
 }
 
@@ -85,7 +85,7 @@ impl Beats {
         let alive: BTreeSet<u32> = self
             .workers
             .values()
-            .filter(|worker| worker.is_alive(now))
+            .filter(|worker| worker.index < self.count && worker.is_alive(now))
             .map(|worker| worker.index)
             .collect();
         let (found, count) = (alive.len(), self.count);
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn a_closed_connection_counts_at_once() {
         let mut beats = Beats::default();
-        worker(&mut beats, 1, 1, 2);
-        worker(&mut beats, 2, 2, 2);
+        worker(&mut beats, 1, 0, 2);
+        worker(&mut beats, 2, 1, 2);
         beats.beaten(at(0), ConnectionId(1));
         beats.beaten(at(0), ConnectionId(2));
         assert_eq!(beats.verdict(at(1)), Ok(()));
@@ -178,6 +178,22 @@ mod tests {
     }
 
     #[test]
+    fn workers_of_a_larger_proxy_that_leaves_do_not_stand_in_for_hung_ones() {
+        let mut beats = Beats::default();
+        for index in 0..3 {
+            worker(&mut beats, index.into(), index, 3);
+            beats.beaten(at(0), ConnectionId(index.into()));
+        }
+        worker(&mut beats, 10, 0, 2);
+        worker(&mut beats, 11, 1, 2);
+        beats.beaten(at(300), ConnectionId(2));
+        beats.beaten(at(300), ConnectionId(10));
+        assert!(beats.verdict(at(300)).is_err());
+        beats.beaten(at(300), ConnectionId(11));
+        assert_eq!(beats.verdict(at(300)), Ok(()));
+    }
+
+    #[test]
     fn an_introduction_has_one_form() {
         let said = |line: &str| Introduction::parse(line.as_bytes());
         let whole = Introduction { index: 1, count: 2 };
@@ -186,6 +202,7 @@ mod tests {
             "",
             "worker",
             "worker 1",
+            "worker 2 of 2",
             "worker 3 of 2",
             "worker 0 of 0",
             "worker 1 of 99999",
