@@ -14,12 +14,12 @@ pub mod state;
 mod slow_disk;
 
 mod balancer;
+mod changes;
 mod conductor;
 mod database;
 mod instances;
 mod logs;
 mod metrics;
-mod news;
 mod plan;
 mod proxy;
 mod release;
@@ -57,7 +57,7 @@ use tokio::time::{Instant, sleep_until};
 /// Poll interval without any events.
 const LOOK: Duration = Duration::from_millis(250);
 /// Capacity of the queue of events for the store.
-const NEWS: usize = 200;
+const MOST_EVENTS: usize = 200;
 /// Stop timeout; then pid 1 handles the remaining processes.
 const STOP_LIMIT: Duration = Duration::from_secs(18);
 
@@ -111,7 +111,7 @@ struct Agent {
     balancer: Option<Balancer>,
     database: Option<database::Database>,
     logs: logs::Keeper,
-    news: mpsc::Sender<Event>,
+    events: mpsc::Sender<Event>,
     figures: watch::Sender<Figures>,
     sessions: watch::Sender<resources::Names>,
     left: watch::Receiver<resources::Left>,
@@ -133,7 +133,7 @@ impl Agent {
             boot: boot.number,
             ..Observed::nothing_on(boot.server)
         });
-        let (news, told) = mpsc::channel(NEWS);
+        let (events, told) = mpsc::channel(MOST_EVENTS);
         let session = session::Session {
             boot: boot.clone(),
             store: store.clone(),
@@ -171,7 +171,7 @@ impl Agent {
                 .then(|| database::Database::new(&boot))
                 .transpose()?,
             logs: logs::Keeper::new(boot.logs()),
-            news,
+            events,
             figures: watch::Sender::new(Figures::default()),
             sessions,
             left: left_reader,
@@ -197,8 +197,8 @@ impl Agent {
             self.take_order();
             self.carry_out();
             let seen = self.look();
-            let news = news::between(&self.observed.borrow(), &seen);
-            news.into_iter().for_each(|event| self.tell(event));
+            let changes = changes::between(&self.observed.borrow(), &seen);
+            changes.into_iter().for_each(|event| self.tell(event));
             send_if_new(&self.figures, self.figures(&seen));
             send_if_new(&self.observed, seen);
             let look_again = Instant::now() + LOOK;
@@ -220,7 +220,7 @@ impl Agent {
     /// Reports an event; when the store does not answer and the queue is full, newer events are dropped.
     fn tell(&self, event: Event) {
         tracing::info!("{}", event.text);
-        let _ = self.news.try_send(event);
+        let _ = self.events.try_send(event);
     }
 
     fn see_ended(&mut self, ended: Ended) {

@@ -94,14 +94,14 @@ pub(super) struct Known {
 
 /// Keeps the proxy on the newest configuration and its report up to date, until the agent ends.
 pub(super) async fn follow(wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>) {
-    let news = Notify::new();
+    let changed = Notify::new();
     tokio::select! {
-        () = keep(wanted, known, &news) => {}
-        () = listen(&news) => {}
+        () = keep(wanted, known, &changed) => {}
+        () = listen(&changed) => {}
     }
 }
 
-async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, news: &Notify) {
+async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, changed: &Notify) {
     let mut line = None;
     let mut told = Told::default();
     loop {
@@ -130,14 +130,14 @@ async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, 
             changed = wanted.changed() => if changed.is_err() {
                 return;
             },
-            () = news.notified() => {}
+            () = changed.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
 /// Long-polls for changes in the proxy, over a connection of its own, and notifies of each at once.
-async fn listen(news: &Notify) {
+async fn listen(changed: &Notify) {
     loop {
         if let Ok(mut line) = Line::open().await {
             let wait_ms = u64::try_from(AWAIT.as_millis()).unwrap_or(u64::MAX);
@@ -148,7 +148,7 @@ async fn listen(news: &Notify) {
                     Ok(ControlReply::Changed(seq)) if seq == after => {}
                     Ok(ControlReply::Changed(seq)) => {
                         after = seq;
-                        news.notify_one();
+                        changed.notify_one();
                     }
                     Ok(_) | Err(_) => break,
                 }

@@ -2,6 +2,7 @@
 //! crate where `unsafe` is allowed, each block with its reason.
 #![allow(unsafe_code)]
 
+pub mod connection_limit;
 pub mod namespace;
 pub mod netlink;
 pub mod packet;
@@ -9,7 +10,6 @@ pub mod pidns;
 pub mod process;
 pub mod realtime;
 pub mod resources;
-pub mod room;
 pub mod serve;
 pub mod signal;
 pub mod skip;

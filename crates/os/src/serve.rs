@@ -1,6 +1,6 @@
 //! A small HTTP server for status requests of people and programs: bounded, plain, and not for the data plane.
 
-use crate::room::Room;
+use crate::connection_limit::ConnectionLimit;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -30,27 +30,27 @@ pub async fn tcp<F>(listener: TcpListener, answer: impl Fn(Request<Incoming>) ->
 where
     F: Future<Output = Answer> + 'static,
 {
-    let (answer, room) = (Rc::new(answer), Room::new(CONNECTIONS));
+    let (answer, limit) = (Rc::new(answer), ConnectionLimit::new(CONNECTIONS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let guest = room.enter().await;
+        let permit = limit.enter().await;
         let answer = Rc::clone(&answer);
         tokio::task::spawn_local(async move {
             let served = connection(stream, |request| {
-                guest.work();
+                permit.work();
                 let answered = answer(request);
                 async {
                     let answered = answered.await;
-                    guest.rest();
+                    permit.rest();
                     answered
                 }
             });
             tokio::select! {
                 () = served => {}
-                () = guest.dismissed() => {}
+                () = permit.dismissed() => {}
             }
         });
     }

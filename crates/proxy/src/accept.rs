@@ -60,7 +60,7 @@ async fn make_room(worker: &Worker, bind: &Rc<Address>) -> Infallible {
             .frontend(bind)
             .map(|(frontend, _)| Arc::clone(&serving.of(frontend).0.share));
         drop(serving);
-        let reconfigured = worker.stir.notified();
+        let reconfigured = worker.wake.notified();
         let crowded = async {
             match &share {
                 Some(share) => {

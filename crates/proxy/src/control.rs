@@ -2,7 +2,7 @@
 
 use super::supervisor::Supervisor;
 use gaiola_model::proxy::{ControlReply, ControlRequest};
-use gaiola_os::room::{Guest, Room};
+use gaiola_os::connection_limit::{ConnectionLimit, Permit};
 use rustix::fs::Mode;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -41,23 +41,27 @@ pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves requests. Never returns.
 pub(super) async fn serve(listener: UnixListener, supervisor: Rc<Supervisor>) {
-    let room = Room::new(CONNECTIONS);
+    let limit = ConnectionLimit::new(CONNECTIONS);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let guest = room.enter().await;
+        let permit = limit.enter().await;
         let supervisor = Rc::clone(&supervisor);
         tokio::task::spawn_local(async move {
-            if let Err(error) = answer(stream, &supervisor, &guest).await {
+            if let Err(error) = answer(stream, &supervisor, &permit).await {
                 tracing::debug!(%error, "a control connection ended");
             }
         });
     }
 }
 
-async fn answer(stream: UnixStream, supervisor: &Rc<Supervisor>, guest: &Guest) -> io::Result<()> {
+async fn answer(
+    stream: UnixStream,
+    supervisor: &Rc<Supervisor>,
+    permit: &Permit,
+) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -66,12 +70,12 @@ async fn answer(stream: UnixStream, supervisor: &Rc<Supervisor>, guest: &Guest) 
         let mut limited = (&mut reader).take(LINE_LIMIT);
         let read = tokio::select! {
             read = limited.read_until(b'\n', &mut line) => read?,
-            () = guest.dismissed() => return Ok(()),
+            () = permit.dismissed() => return Ok(()),
         };
         if read == 0 {
             return Ok(());
         }
-        guest.work();
+        permit.work();
         let too_long = line.len() as u64 == LINE_LIMIT;
         let reply = match serde_json::from_slice::<ControlRequest>(&line) {
             Ok(request) => supervisor.handle(request).await,
@@ -83,7 +87,7 @@ async fn answer(stream: UnixStream, supervisor: &Rc<Supervisor>, guest: &Guest) 
         let mut text = serde_json::to_vec(&reply)?;
         text.push(b'\n');
         timeout(REPLY_LIMIT, writer.write_all(&text)).await??;
-        guest.rest();
+        permit.rest();
         if too_long {
             return Ok(());
         }

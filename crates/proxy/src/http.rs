@@ -261,7 +261,7 @@ impl Connection {
             return Err(After::Close);
         }
         loop {
-            let mut stirred = worker.stir.notified();
+            let mut stirred = worker.wake.notified();
             let is_wanted = is_served && self.is_wanted();
             if !is_wanted && io::is_quiet(&self.client.stream, false) {
                 return Err(After::Close);

@@ -6,8 +6,8 @@ use super::log::LogWriter;
 use super::orders::Orders;
 use super::reload::Reload;
 use super::reports::MemberReport;
-use super::supervisor::{Seat, Supervisor};
-use super::worker::Post;
+use super::supervisor::{Supervisor, WorkerHandle};
+use super::worker::WorkerSetup;
 use super::{admin, control, peers, thread};
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy_file::{AccessLog, LogTarget};
@@ -109,11 +109,11 @@ pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
         .enable_io()
         .enable_time()
         .build_local(Default::default())?;
-    let Doors {
+    let Sockets {
         log,
         control,
         admin,
-    } = runtime.block_on(Doors::open(&args))?;
+    } = runtime.block_on(Sockets::open(&args))?;
     let mut threads = Vec::new();
     let running = supervise(&args, (control, admin), log.as_ref(), &mut threads);
     let result = runtime.block_on(running);
@@ -152,13 +152,13 @@ fn join(threads: &[JoinHandle<()>], patience: Duration) {
 }
 
 /// The proxy's endpoints besides its listeners.
-struct Doors {
+struct Sockets {
     log: Option<LogWriter>,
     control: Option<UnixListener>,
     admin: Option<TcpListener>,
 }
 
-impl Doors {
+impl Sockets {
     /// Opens all of them.
     ///
     /// # Errors
@@ -198,14 +198,14 @@ async fn supervise(
     threads: &mut Vec<JoinHandle<()>>,
 ) -> Result<(), ProxyError> {
     let mut signals = Signals::new()?;
-    let crew = Crew::start(args, log, threads)?;
-    let supervisor = Rc::clone(&crew.supervisor);
+    let started = Threads::start(args, log, threads)?;
+    let supervisor = Rc::clone(&started.supervisor);
     let (health, reports) = (Rc::clone(&supervisor), Rc::clone(&supervisor));
     let tickets = Rc::clone(&supervisor);
     let (latency, hand_overs) = (Rc::clone(&supervisor), Rc::clone(&supervisor));
     let mut tasks = vec![
         tokio::task::spawn_local(async move { health.publish_health().await }),
-        tokio::task::spawn_local(async move { reports.take_reports(crew.reports).await }),
+        tokio::task::spawn_local(async move { reports.take_reports(started.reports).await }),
         tokio::task::spawn_local(async move { tickets.renew_ticket_keys().await }),
         tokio::task::spawn_local(async move { latency.watch_latency().await }),
         tokio::task::spawn_local(async move { hand_overs.end_lapsed_hand_overs().await }),
@@ -270,12 +270,12 @@ async fn bind_admin(address: SocketAddr) -> Result<TcpListener, ProxyError> {
 }
 
 /// The supervisor of the workers, and their reports.
-struct Crew {
+struct Threads {
     supervisor: Rc<Supervisor>,
     reports: mpsc::Receiver<MemberReport>,
 }
 
-impl Crew {
+impl Threads {
     /// Starts a thread for each worker. They end when the supervisor is dropped.
     fn start(
         args: &ProxyArgs,
@@ -289,17 +289,17 @@ impl Crew {
         let (orders, _) = watch::channel(Arc::new(Orders::default()));
         let (sender, reports) = mpsc::channel(REPORTS_LEN);
         let verifier = Arc::new(Verifier::new(secret()?));
-        let mut seats = Vec::new();
+        let mut workers = Vec::new();
         for index in 0..count {
             let (applied, seen) = watch::channel(0);
-            let (looker, looks) = mpsc::channel(1);
+            let (looker, queries) = mpsc::channel(1);
             let counters = Arc::new(Counters::default());
-            let post = Post {
+            let setup = WorkerSetup {
                 index,
                 count,
                 orders: orders.subscribe(),
                 applied,
-                looks,
+                queries,
                 counters: Arc::clone(&counters),
                 log: log.map(LogWriter::queue),
                 log_format: log.map(LogWriter::format).unwrap_or_default(),
@@ -308,16 +308,16 @@ impl Crew {
                 verifier: Arc::clone(&verifier),
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            threads.push(thread.spawn(move || thread::run(post))?);
-            seats.push(Seat {
+            threads.push(thread.spawn(move || thread::run(setup))?);
+            workers.push(WorkerHandle {
                 applied: seen,
-                looks: looker,
+                queries: looker,
                 counters,
             });
         }
         let lost = log.map(LogWriter::lost).unwrap_or_default();
         Ok(Self {
-            supervisor: Supervisor::new(orders, seats, lost, secret()?),
+            supervisor: Supervisor::new(orders, workers, lost, secret()?),
             reports,
         })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// A request to list a worker's connections.
-pub(super) struct Look {
+pub(super) struct SessionQuery {
     /// At most this many of them.
     pub(super) most: usize,
     /// Receives the number of connections, and those listed.

@@ -15,7 +15,7 @@ use super::check::{HealthCounts, Watched};
 use super::clock::seconds;
 use super::counters::Counters;
 use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
-use super::reports::{Look, MemberReport};
+use super::reports::{MemberReport, SessionQuery};
 use super::tls::{ServerSettings, Servers, Tickets};
 use gaiola_core::health::{Condition, Ejected, Serving, Standing, who_serves};
 use gaiola_model::Revision;
@@ -38,11 +38,11 @@ const LONGEST_AWAIT: Duration = Duration::from_secs(60);
 const SHARE_STEP: Duration = Duration::from_millis(50);
 
 /// A worker as the supervisor sees it.
-pub(super) struct Seat {
+pub(super) struct WorkerHandle {
     /// The newest orders that it has applied.
     pub(super) applied: watch::Receiver<u64>,
     /// Requests to list its connections.
-    pub(super) looks: mpsc::Sender<Look>,
+    pub(super) queries: mpsc::Sender<SessionQuery>,
     /// Its counters.
     pub(super) counters: Arc<Counters>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Seat {
 /// The supervisor.
 pub(super) struct Supervisor {
     orders: watch::Sender<Arc<Orders>>,
-    seats: Vec<Seat>,
+    workers: Vec<WorkerHandle>,
     lines_lost: Arc<AtomicU64>,
     /// Secret for hashing limit keys, unless the configuration has one.
     limit_secret: [u8; 32],
@@ -192,13 +192,13 @@ impl Supervisor {
     /// A supervisor of these workers, with no orders yet.
     pub(super) fn new(
         orders: watch::Sender<Arc<Orders>>,
-        seats: Vec<Seat>,
+        workers: Vec<WorkerHandle>,
         lines_lost: Arc<AtomicU64>,
         limit_secret: [u8; 32],
     ) -> Rc<Self> {
         Rc::new(Self {
             orders,
-            seats,
+            workers,
             lines_lost,
             limit_secret,
             started: Instant::now(),
@@ -304,7 +304,7 @@ impl Supervisor {
 
     /// The counters of each worker.
     pub(super) fn counters(&self) -> impl Iterator<Item = &Counters> {
-        self.seats.iter().map(|seat| &*seat.counters)
+        self.workers.iter().map(|worker| &*worker.counters)
     }
 
     /// When the process started.
@@ -395,8 +395,8 @@ impl Supervisor {
 
     /// Waits until every worker has applied these orders.
     async fn applied(&self, seq: u64) -> Result<(), String> {
-        for (index, seat) in self.seats.iter().enumerate() {
-            let mut applied = seat.applied.clone();
+        for (index, worker) in self.workers.iter().enumerate() {
+            let mut applied = worker.applied.clone();
             let done = applied.wait_for(|&done| done >= seq);
             match tokio::time::timeout(WORKER_PATIENCE, done).await {
                 Ok(Ok(_)) => {}

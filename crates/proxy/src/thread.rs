@@ -1,12 +1,12 @@
 //! A worker's thread: its own runtime, and the loop that applies new orders.
 
 use super::accept;
-use super::beat::Beater;
+use super::heartbeat::Heartbeat;
 use super::listen::Listener;
 use super::orders::Orders;
-use super::reports::Look;
+use super::reports::SessionQuery;
 use super::serving::{Backend, Serving};
-use super::worker::{Accepting, Post, Worker};
+use super::worker::{Accepting, Worker, WorkerSetup};
 use super::{http, io};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,29 +19,29 @@ use tokio::task::AbortHandle;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Works until the supervisor ends.
-pub(super) fn run(post: Post) {
+pub(super) fn run(setup: WorkerSetup) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder
         .enable_io()
         .enable_time()
         .build_local(Default::default());
     match runtime {
-        Ok(runtime) => runtime.block_on(work(post)),
+        Ok(runtime) => runtime.block_on(work(setup)),
         // The supervisor notices that the worker has ended.
-        Err(error) => tracing::error!(%error, worker = post.index, "no event loop"),
+        Err(error) => tracing::error!(%error, worker = setup.index, "no event loop"),
     }
 }
 
-async fn work(mut post: Post) {
-    io::send_together(&post.counters.late);
-    let worker = Rc::new(Worker::new(&post));
+async fn work(mut setup: WorkerSetup) {
+    io::send_together(&setup.counters.late);
+    let worker = Rc::new(Worker::new(&setup));
     let sweeper = Rc::clone(&worker);
     tokio::task::spawn_local(async move { sweeper.sweep().await });
     loop {
-        let orders = Arc::clone(&post.orders.borrow_and_update());
-        worker.apply(&orders, &post);
-        post.applied.send_replace(orders.seq);
-        if other_orders(&worker, &mut post).await.is_err() {
+        let orders = Arc::clone(&setup.orders.borrow_and_update());
+        worker.apply(&orders, &setup);
+        setup.applied.send_replace(orders.seq);
+        if other_orders(&worker, &mut setup).await.is_err() {
             io::send_alone();
             worker.tell_cut_off();
             worker.log.flush();
@@ -51,11 +51,11 @@ async fn work(mut post: Post) {
 }
 
 /// Waits for new orders, answering session listings meanwhile.
-async fn other_orders(worker: &Worker, post: &mut Post) -> Result<(), RecvError> {
+async fn other_orders(worker: &Worker, setup: &mut WorkerSetup) -> Result<(), RecvError> {
     loop {
         tokio::select! {
-            changed = post.orders.changed() => return changed,
-            Some(Look { most, shown }) = post.looks.recv() => {
+            changed = setup.orders.changed() => return changed,
+            Some(SessionQuery { most, shown }) = setup.queries.recv() => {
                 // The requester may have gone.
                 let _ = shown.send(worker.shown(most));
             }
@@ -64,7 +64,7 @@ async fn other_orders(worker: &Worker, post: &mut Post) -> Result<(), RecvError>
 }
 
 impl Worker {
-    fn apply(self: &Rc<Self>, orders: &Arc<Orders>, post: &Post) {
+    fn apply(self: &Rc<Self>, orders: &Arc<Orders>, setup: &WorkerSetup) {
         let before = self.orders.replace(Arc::clone(orders));
         if same(&before.config, &orders.config) {
             self.serving().take_health(orders);
@@ -76,12 +76,12 @@ impl Worker {
             old.supersede(&new);
         }
         self.listen(&orders.listeners);
-        self.beat(post, orders);
+        self.beat(setup, orders);
         // A mere change of health does not concern idle connections.
         let same_config = same(&before.config, &orders.config);
         let same_admissions = Arc::ptr_eq(&before.admissions, &orders.admissions);
         if !same_config || !same_admissions || before.ending != orders.ending {
-            self.stir.notify_all();
+            self.wake.notify_all();
         }
     }
 
@@ -119,15 +119,15 @@ impl Worker {
     }
 
     /// Sends heartbeats to the keeper while clients can be served.
-    fn beat(&self, post: &Post, orders: &Orders) {
+    fn beat(&self, setup: &WorkerSetup, orders: &Orders) {
         let wanted = self.serving().serves_http() && !orders.ending;
         let mut beat = self.beat.borrow_mut();
-        match (wanted, beat.take(), &post.keeper) {
+        match (wanted, beat.take(), &setup.keeper) {
             (true, None, Some(keeper)) => {
-                let (keeper, index, count) = (keeper.clone(), post.index, post.count);
+                let (keeper, index, count) = (keeper.clone(), setup.index, setup.count);
                 let task = async move {
                     let keeper = &keeper;
-                    Beater {
+                    Heartbeat {
                         keeper,
                         index,
                         count,

@@ -8,7 +8,7 @@ use super::event::Event;
 use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
 use super::orders::{FrontendShare, Member, Orders};
-use super::reports::{Look, MemberReport};
+use super::reports::{MemberReport, SessionQuery};
 use super::serving::{Place, Serving};
 use super::sessions::{Sessions, Shown};
 use gaiola_core::forward;
@@ -32,7 +32,7 @@ use tokio::task::AbortHandle;
 const TOLD: u32 = 10;
 
 /// What a worker receives when it starts.
-pub(super) struct Post {
+pub(super) struct WorkerSetup {
     /// Its number, from 0, and the number of workers.
     pub(super) index: usize,
     pub(super) count: usize,
@@ -40,7 +40,7 @@ pub(super) struct Post {
     pub(super) orders: watch::Receiver<Arc<Orders>>,
     pub(super) applied: watch::Sender<u64>,
     /// Requests to list its clients' connections.
-    pub(super) looks: mpsc::Receiver<Look>,
+    pub(super) queries: mpsc::Receiver<SessionQuery>,
     /// Where it publishes what it observes.
     pub(super) counters: Arc<Counters>,
     pub(super) log: Option<SyncSender<Signal>>,
@@ -61,7 +61,7 @@ pub(super) struct Worker {
     /// Random numbers.
     pub(super) rng: RefCell<fastrand::Rng>,
     /// Wakes idle connections to re-check whether they should close.
-    pub(super) stir: Event,
+    pub(super) wake: Event,
     /// Verifies passwords.
     pub(super) verifier: Arc<Verifier>,
     /// Its clients' connections.
@@ -91,30 +91,30 @@ pub(super) struct Accepting {
 
 impl Worker {
     /// A worker that serves nothing yet.
-    pub(super) fn new(post: &Post) -> Self {
+    pub(super) fn new(setup: &WorkerSetup) -> Self {
         let mut seed = [0; 8];
         // Without the system's randomness, the workers of one process still get different seeds.
         if getrandom::fill(&mut seed).is_err() {
-            seed[0] = u8::try_from(post.index).unwrap_or(u8::MAX);
+            seed[0] = u8::try_from(setup.index).unwrap_or(u8::MAX);
         }
         Self {
-            index: post.index,
+            index: setup.index,
             budget: RefCell::new(Budget::new(Time::ZERO)),
             rng: RefCell::new(fastrand::Rng::with_seed(u64::from_ne_bytes(seed))),
-            stir: Event::default(),
-            verifier: Arc::clone(&post.verifier),
+            wake: Event::default(),
+            verifier: Arc::clone(&setup.verifier),
             sessions: Sessions::default(),
             started: Instant::now(),
             orders: RefCell::default(),
             serving: RefCell::default(),
-            counters: Arc::clone(&post.counters),
+            counters: Arc::clone(&setup.counters),
             locals: RefCell::default(),
             log: Log::new(
-                post.log.clone(),
-                post.log_format,
-                Arc::clone(&post.counters),
+                setup.log.clone(),
+                setup.log_format,
+                Arc::clone(&setup.counters),
             ),
-            reports: post.reports.clone(),
+            reports: setup.reports.clone(),
             accepting: RefCell::default(),
             beat: RefCell::default(),
             date: RefCell::new((0, [b' '; 29])),

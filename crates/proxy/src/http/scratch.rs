@@ -1,6 +1,6 @@
 //! What a request needs while it is served, reused for the next one.
 
-use crate::spare::Spare;
+use crate::free_list::FreeList;
 use gaiola_core::forward::Outgoing;
 use gaiola_core::rule::Rewritten;
 use gaiola_model::http::{RequestHead, ResponseHead};
@@ -8,12 +8,12 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
 thread_local! {
-    static KEPT: RefCell<Spare<Box<Parts>>> = const { RefCell::new(Spare::new(1024)) };
+    static KEPT: RefCell<FreeList<Box<Parts>>> = const { RefCell::new(FreeList::new(1024)) };
 }
 
 /// Frees memory that was not needed recently.
 pub(crate) fn trim() {
-    KEPT.with_borrow_mut(Spare::trim);
+    KEPT.with_borrow_mut(FreeList::trim);
 }
 
 /// The heads of a request and its response, as received and as forwarded.
@@ -37,7 +37,9 @@ pub(super) struct Heads(Option<Box<Parts>>);
 impl Heads {
     /// Parts with no meaningful content.
     pub(super) fn take() -> Self {
-        Self(Some(KEPT.with_borrow_mut(Spare::take).unwrap_or_default()))
+        Self(Some(
+            KEPT.with_borrow_mut(FreeList::take).unwrap_or_default(),
+        ))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Read buffers, held only while they contain something.
 
-use crate::spare::Spare;
+use crate::free_list::FreeList;
 use gaiola_model::proxy::Allowance;
 use std::cell::{Cell, RefCell};
 
@@ -23,29 +23,29 @@ pub(crate) struct Buffer {
     end: usize,
 }
 
-type Spares = RefCell<Spare<Box<[u8]>>>;
+type Spares = RefCell<FreeList<Box<[u8]>>>;
 
 thread_local! {
-    static SPARE: Spares = const { RefCell::new(Spare::new(1024)) };
-    static SPARE_LONG: Spares = const { RefCell::new(Spare::new(256)) };
+    static SPARE: Spares = const { RefCell::new(FreeList::new(1024)) };
+    static SPARE_LONG: Spares = const { RefCell::new(FreeList::new(256)) };
     static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Frees memory that was not needed recently.
 pub(crate) fn trim() {
-    SPARE.with_borrow_mut(Spare::trim);
-    SPARE_LONG.with_borrow_mut(Spare::trim);
+    SPARE.with_borrow_mut(FreeList::trim);
+    SPARE_LONG.with_borrow_mut(FreeList::trim);
 }
 
 impl Buffer {
     /// An empty buffer, from the worker's free list if possible.
     pub(crate) fn take() -> Self {
-        Self::of(SPARE.with_borrow_mut(Spare::take), BUFFER_LEN)
+        Self::of(SPARE.with_borrow_mut(FreeList::take), BUFFER_LEN)
     }
 
     /// An empty long buffer, for TLS records and for responses.
     pub(crate) fn take_long() -> Self {
-        Self::of(SPARE_LONG.with_borrow_mut(Spare::take), LONG_LEN)
+        Self::of(SPARE_LONG.with_borrow_mut(FreeList::take), LONG_LEN)
     }
 
     fn of(spare: Option<Box<[u8]>>, len: usize) -> Self {

@@ -1,7 +1,7 @@
 //! Moves bytes from one connection to another within the kernel.
 
 use super::{Fault, Tcp};
-use crate::spare::Spare;
+use crate::free_list::FreeList;
 use rustix::pipe::{PipeFlags, SpliceFlags, splice};
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -19,7 +19,7 @@ const PIPE_LEN: usize = 1024 * 1024;
 const SPARE_PIPES: usize = 16;
 
 thread_local! {
-    static PIPES: RefCell<Spare<Ends>> = const { RefCell::new(Spare::new(SPARE_PIPES)) };
+    static PIPES: RefCell<FreeList<Ends>> = const { RefCell::new(FreeList::new(SPARE_PIPES)) };
 }
 
 struct Ends {
@@ -39,7 +39,7 @@ impl Pipe {
     /// # Errors
     /// The system's error: no file descriptor is left.
     pub(crate) fn take() -> io::Result<Self> {
-        let ends = match PIPES.with_borrow_mut(Spare::take) {
+        let ends = match PIPES.with_borrow_mut(FreeList::take) {
             Some(ends) => ends,
             None => {
                 let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;

@@ -163,7 +163,7 @@ impl Supervisor {
                 .find(|listener| listener.address == bind.address);
             let listener = match kept {
                 Some(kept) => Ok(Arc::clone(kept)),
-                None => Listener::bind(bind, self.seats.len()).map(Arc::new),
+                None => Listener::bind(bind, self.workers.len()).map(Arc::new),
             };
             match listener {
                 Ok(listener) => listeners.push(listener),
@@ -199,7 +199,7 @@ impl Supervisor {
         let queue = before.map_or_else(Arc::default, |before| Arc::clone(&before.queue));
         let in_flight = match before {
             Some(before) => Arc::clone(&before.in_flight),
-            None => Arc::new(InFlight::new(self.seats.len())),
+            None => Arc::new(InFlight::new(self.workers.len())),
         };
         let watch = |server: &Server| {
             let old = before.and_then(|before| find(&before.members, server));
@@ -249,7 +249,7 @@ impl Supervisor {
             .find(|member| member.backend == backend.name && member.is(server));
         match same {
             Some(same) => Arc::clone(same),
-            None => Arc::new(Member::new(&backend.name, server, self.seats.len())),
+            None => Arc::new(Member::new(&backend.name, server, self.workers.len())),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Listing clients' connections, for an operator.
 
-use super::{Look, Supervisor, WORKER_PATIENCE};
+use super::{SessionQuery, Supervisor, WORKER_PATIENCE};
 use gaiola_model::proxy::SessionsStat;
 use tokio::sync::oneshot;
 
@@ -11,14 +11,14 @@ impl Supervisor {
     /// The connections of all workers; if there are many, those busy longest.
     pub(super) async fn sessions(&self) -> Result<SessionsStat, String> {
         let (mut sum, mut shown) = (0, Vec::new());
-        for (index, seat) in self.seats.iter().enumerate() {
+        for (index, worker) in self.workers.iter().enumerate() {
             let (to, answer) = oneshot::channel();
             let look = async {
-                let look = Look {
+                let look = SessionQuery {
                     most: MOST,
                     shown: to,
                 };
-                seat.looks.send(look).await.ok()?;
+                worker.queries.send(look).await.ok()?;
                 answer.await.ok()
             };
             let (total, sessions) = tokio::time::timeout(WORKER_PATIENCE, look)

@@ -1,4 +1,4 @@
-//! Whether all workers of the proxy are alive, by their heartbeats.
+//! Whether all workers of the proxy are alive, by their heartbeats: a VIP is dropped when one hangs.
 
 use gaiola_model::Time;
 use std::collections::{BTreeMap, BTreeSet};

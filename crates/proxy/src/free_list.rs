@@ -1,7 +1,7 @@
 //! Free lists of objects for reuse.
 
 /// A free list. It keeps as many objects as were used recently: see [`Self::trim`].
-pub(super) struct Spare<T> {
+pub(super) struct FreeList<T> {
     free: Vec<T>,
     /// The fewest on the list since the last trim.
     fewest: usize,
@@ -9,7 +9,7 @@ pub(super) struct Spare<T> {
     most: usize,
 }
 
-impl<T> Spare<T> {
+impl<T> FreeList<T> {
     /// An empty list for at most `most`.
     pub(super) const fn new(most: usize) -> Self {
         Self {
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn what_was_not_needed_since_the_last_trim_is_dropped() {
-        let mut spare = Spare::new(8);
+        let mut spare = FreeList::new(8);
         (0..8).for_each(|thing| spare.give(thing));
         spare.trim();
         assert_eq!(spare.take(), Some(7), "none had been free all the time");
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn no_more_are_kept_than_allowed() {
-        let mut spare = Spare::new(1);
+        let mut spare = FreeList::new(1);
         spare.give('a');
         spare.give('b');
         assert_eq!((spare.take(), spare.take()), (Some('a'), None));

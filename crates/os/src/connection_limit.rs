@@ -8,16 +8,16 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 /// Connections up to a limit.
-pub struct Room {
+pub struct ConnectionLimit {
     most: usize,
-    inside: RefCell<Vec<Rc<Seat>>>,
+    inside: RefCell<Vec<Rc<Slot>>>,
     /// A connection has closed or become idle.
     changed: Notify,
 }
 
 /// State of one connection.
 #[derive(Default)]
-struct Seat {
+struct Slot {
     /// `None`: it is being served, or was asked to close.
     quiet_since: Cell<Option<Instant>>,
     /// Whether it was asked to close and has not closed yet.
@@ -26,12 +26,12 @@ struct Seat {
 }
 
 /// A connection that counts as open until this is dropped.
-pub struct Guest {
-    seat: Rc<Seat>,
-    room: Rc<Room>,
+pub struct Permit {
+    slot: Rc<Slot>,
+    limit: Rc<ConnectionLimit>,
 }
 
-impl Room {
+impl ConnectionLimit {
     /// Sets the limit.
     pub fn new(most: usize) -> Rc<Self> {
         Rc::new(Self {
@@ -42,60 +42,60 @@ impl Room {
     }
 
     /// Admits a connection, which starts idle. Waits only while all open connections are being served.
-    pub async fn enter(self: &Rc<Self>) -> Guest {
+    pub async fn enter(self: &Rc<Self>) -> Permit {
         while self.inside.borrow().len() >= self.most {
             self.dismiss_quietest();
             self.changed.notified().await;
         }
-        let seat = Rc::<Seat>::default();
-        seat.quiet_since.set(Some(Instant::now()));
-        self.inside.borrow_mut().push(Rc::clone(&seat));
-        Guest {
-            seat,
-            room: Rc::clone(self),
+        let slot = Rc::<Slot>::default();
+        slot.quiet_since.set(Some(Instant::now()));
+        self.inside.borrow_mut().push(Rc::clone(&slot));
+        Permit {
+            slot,
+            limit: Rc::clone(self),
         }
     }
 
     fn dismiss_quietest(&self) {
         let inside = self.inside.borrow();
-        if inside.iter().any(|seat| seat.leaves.get()) {
+        if inside.iter().any(|slot| slot.leaves.get()) {
             return;
         }
         let quiet = inside
             .iter()
-            .filter_map(|seat| Some((seat.quiet_since.get()?, seat)));
-        if let Some((_, seat)) = quiet.min_by_key(|(since, _)| *since) {
-            seat.quiet_since.set(None);
-            seat.leaves.set(true);
-            seat.leave.notify_one();
+            .filter_map(|slot| Some((slot.quiet_since.get()?, slot)));
+        if let Some((_, slot)) = quiet.min_by_key(|(since, _)| *since) {
+            slot.quiet_since.set(None);
+            slot.leaves.set(true);
+            slot.leave.notify_one();
         }
     }
 }
 
-impl Guest {
+impl Permit {
     /// Marks it as being served.
     pub fn work(&self) {
-        self.seat.quiet_since.set(None);
-        self.seat.leaves.set(false);
+        self.slot.quiet_since.set(None);
+        self.slot.leaves.set(false);
     }
 
     /// Marks it as idle: the next move is the client's.
     pub fn rest(&self) {
-        self.seat.quiet_since.set(Some(Instant::now()));
-        self.room.changed.notify_one();
+        self.slot.quiet_since.set(Some(Instant::now()));
+        self.limit.changed.notify_one();
     }
 
     /// Returns when it should close for another one.
     pub async fn dismissed(&self) {
-        self.seat.leave.notified().await;
+        self.slot.leave.notified().await;
     }
 }
 
-impl Drop for Guest {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut inside = self.room.inside.borrow_mut();
-        inside.retain(|seat| !Rc::ptr_eq(seat, &self.seat));
-        self.room.changed.notify_one();
+        let mut inside = self.limit.inside.borrow_mut();
+        inside.retain(|slot| !Rc::ptr_eq(slot, &self.slot));
+        self.limit.changed.notify_one();
     }
 }
 
@@ -113,14 +113,14 @@ mod tests {
 
     #[tokio::test]
     async fn the_quietest_leaves_for_the_one_that_comes() {
-        let room = Room::new(3);
-        let busy = room.enter().await;
-        let quiet = room.enter().await;
-        let later = room.enter().await;
+        let limit = ConnectionLimit::new(3);
+        let busy = limit.enter().await;
+        let quiet = limit.enter().await;
+        let later = limit.enter().await;
         busy.work();
         quiet.rest();
         later.rest();
-        let mut entering = pin!(room.enter());
+        let mut entering = pin!(limit.enter());
         let mut context = Context::from_waker(Waker::noop());
         assert!(entering.as_mut().poll(&mut context).is_pending());
         assert!(is_ready(quiet.dismissed()));
@@ -131,14 +131,14 @@ mod tests {
 
     #[tokio::test]
     async fn one_waits_while_something_is_done_for_all() {
-        let room = Room::new(1);
-        let guest = room.enter().await;
-        guest.work();
-        let mut entering = pin!(room.enter());
+        let limit = ConnectionLimit::new(1);
+        let permit = limit.enter().await;
+        permit.work();
+        let mut entering = pin!(limit.enter());
         let mut context = Context::from_waker(Waker::noop());
         assert!(entering.as_mut().poll(&mut context).is_pending());
-        guest.rest();
+        permit.rest();
         assert!(entering.as_mut().poll(&mut context).is_pending());
-        assert!(is_ready(guest.dismissed()));
+        assert!(is_ready(permit.dismissed()));
     }
 }

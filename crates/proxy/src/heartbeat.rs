@@ -11,7 +11,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 const RECONNECT: Duration = Duration::from_millis(100);
 
 /// The worker that sends heartbeats.
-pub(super) struct Beater<'a> {
+pub(super) struct Heartbeat<'a> {
     /// The keeper's socket.
     pub(super) keeper: &'a Path,
     /// The worker's number, from 0.
@@ -20,7 +20,7 @@ pub(super) struct Beater<'a> {
     pub(super) count: usize,
 }
 
-impl Beater<'_> {
+impl Heartbeat<'_> {
     /// Sends heartbeats. Never returns; dropping it closes the connection, which the keeper notices at once.
     pub(super) async fn beat(self) {
         loop {

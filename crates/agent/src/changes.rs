@@ -8,9 +8,9 @@ use gaiola_model::{InstanceName, Observed};
 
 /// Events between two observations of one server, in reporting order.
 pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
-    let mut news = Vec::new();
+    let mut events = Vec::new();
     let mut tell = |severity, kind: &str, text: String| {
-        news.push(Event {
+        events.push(Event {
             time: gaiola_store::events::now(),
             subject: Subject::Server(after.server),
             kind: kind.into(),
@@ -70,7 +70,7 @@ pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
             format!("reports: {trouble}"),
         );
     }
-    news
+    events
 }
 
 /// A disk, memory or descriptors that became scarce, or recovered.
