@@ -11,7 +11,7 @@ use gaiola_model::placement::{Desired, Placement, Revision};
 use gaiola_model::{Config, ServerName, Time};
 use gaiola_store::events::Events;
 use gaiola_store::view::{Keys, View};
-use gaiola_store::{Expected, Store, StoreError, Term, Txn, to_json};
+use gaiola_store::{Expected, Store, StoreError, Term, Txn};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -273,11 +273,11 @@ async fn put_placement(
     at: Revision,
 ) -> Result<Revision, StoreError> {
     let key = keys.placement();
-    let txn =
-        Txn::new()
-            .expect(&key, Expected::At(at))
-            .within(term)
-            .put(&key, to_json(&key, new)?, None);
+    let text = store.to_json_over(&key, new, at).await?;
+    let txn = Txn::new()
+        .expect(&key, Expected::At(at))
+        .within(term)
+        .put(&key, text, None);
     store.commit(&txn).await
 }
 

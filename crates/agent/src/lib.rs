@@ -29,7 +29,7 @@ mod session;
 mod supervisor;
 mod tickets;
 
-use crate::state::{Boot, Order, RUN, read_json, write_json};
+use crate::state::{Boot, Order, RUN, read_document, write_document};
 use balancer::Balancer;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
@@ -126,7 +126,7 @@ impl Agent {
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let supervisor = Supervisor::adopt(ended_sender);
         // The lab writes this file before it switches a server on.
-        let order = Rc::new(read_json::<Order>(&boot.order_file())?);
+        let order = Rc::new(read_document::<Order>(&boot.order_file())?);
         let store = open_store(&boot, &order)?;
         let view = watch::Sender::new(View::default());
         let observed = watch::Sender::new(Observed {
@@ -264,7 +264,7 @@ impl Agent {
         }
         self.store
             .set_endpoints(etcd::endpoints(&offered.placement.store));
-        if let Err(error) = write_json(&self.boot.order_file(), &offered) {
+        if let Err(error) = write_document(&self.boot.order_file(), &offered) {
             tracing::error!("cannot save the order: {error}");
         }
         self.order = Rc::new(offered);

@@ -3,6 +3,7 @@
 use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
 use gaiola_model::{ServerName, SiteName};
 use gaiola_os::process::{User, is_root};
+use gaiola_store::document::{self, DocumentError};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Write as _};
@@ -235,7 +236,7 @@ impl Boot {
     /// # Errors
     /// Where it cannot be read or is not what we wrote.
     pub fn load(folder: &Path) -> io::Result<Self> {
-        read_json(&folder.join("boot.json"))
+        read_document(&folder.join("boot.json"))
     }
 
     /// Writes `boot.json`.
@@ -243,7 +244,7 @@ impl Boot {
     /// # Errors
     /// Where it cannot be written.
     pub fn save(&self) -> io::Result<()> {
-        write_json(&self.folder().join("boot.json"), self)
+        write_document(&self.folder().join("boot.json"), self)
     }
 }
 
@@ -271,6 +272,25 @@ impl Order {
 /// Directory of the sockets and state files of a server's processes, on a file system that is gone when the server is off.
 pub const RUN: &str = "/run/gaiola";
 
+/// Reads a document: a JSON file with the number of its schema.
+///
+/// # Errors
+/// Where it cannot be read, is not of this type, or was written by a newer program.
+pub fn read_document<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
+    document::decode(&fs::read(path)?).map_err(|error| match error {
+        DocumentError::Json(error) => error.into(),
+        newer => io::Error::other(newer),
+    })
+}
+
+/// Writes a document like [`write_json`].
+///
+/// # Errors
+/// Where it cannot be written; the old one stays.
+pub fn write_document<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write_whole(path, &document::encode(value)?)
+}
+
 /// Reads a JSON file.
 ///
 /// # Errors
@@ -284,7 +304,10 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
 /// # Errors
 /// Where it cannot be written, such as on a full disk; the old one stays.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let text = serde_json::to_vec(value)?;
+    write_whole(path, &serde_json::to_vec(value)?)
+}
+
+fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let write = || {
         let mut file = fs::OpenOptions::new()
@@ -293,7 +316,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
             .truncate(true)
             .mode(0o600)
             .open(&temporary)?;
-        file.write_all(&text)?;
+        file.write_all(text)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };

@@ -3,7 +3,7 @@
 
 use crate::file;
 use clap_complete::engine::CompletionCandidate;
-use gaiola_agent::state::{Order, State, read_json};
+use gaiola_agent::state::{Order, State, read_document};
 use gaiola_core::drill::{Process, Target};
 use gaiola_model::{Config, ServerName, SiteName, Tier};
 use std::path::Path;
@@ -74,7 +74,7 @@ impl Known {
     }
 
     fn of_site(site: &SiteName) -> Option<Self> {
-        let order: Order = read_json(&State::of(site).placement()).ok()?;
+        let order: Order = read_document(&State::of(site).placement()).ok()?;
         Some(Self {
             servers: order.placement.servers.keys().copied().collect(),
             config: Some(order.placement.config),

@@ -264,15 +264,12 @@ async fn store_desired(
         generation: new.generation + 1,
         ..new
     };
-    match store
-        .put_json_if(
-            &Keys::of(&site.name).desired(),
-            Expected::At(at),
-            &new,
-            None,
-        )
-        .await
-    {
+    let key = Keys::of(&site.name).desired();
+    let written = async {
+        let text = store.to_json_over(&key, &new, at).await?;
+        store.put_if(&key, Expected::At(at), text, None).await
+    };
+    match written.await {
         Ok(revision) => Ok(revision),
         Err(StoreError::CompareAndSwap { .. }) => Err(refused(
             Exit::ChangeUnderWay,

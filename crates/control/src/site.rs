@@ -4,7 +4,7 @@
 use crate::api::Place;
 use crate::provider::Provider;
 use crate::traffic::Traffic;
-use gaiola_agent::state::{Order, State, write_json};
+use gaiola_agent::state::{Order, State, write_document};
 use gaiola_core::rollout::Facts;
 use gaiola_model::event::Event;
 use gaiola_model::placement::{Placement, Revision};
@@ -98,7 +98,7 @@ impl Site {
 
     /// As [`take_order`](Self::take_order), whatever was held before.
     pub fn put_order(&self, order: Order) {
-        if let Err(error) = write_json(&self.state.placement(), &order) {
+        if let Err(error) = write_document(&self.state.placement(), &order) {
             tracing::error!(
                 "cannot save the placement in {}: {error}",
                 self.state.placement().display()

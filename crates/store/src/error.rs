@@ -1,5 +1,6 @@
 //! Errors of the store, in the store's terms.
 
+use super::document::DocumentError;
 use super::{Expected, LeaseId, Revision};
 use gaiola_net::client::ClientError;
 use std::time::Duration;
@@ -56,13 +57,13 @@ pub enum StoreError {
     /// The requested revision was compacted.
     #[error("revision {0} of the store was compacted")]
     Compacted(Revision),
-    /// A value is not the expected JSON.
-    #[error("the value of {key} is not what it should be")]
-    Json {
+    /// A value cannot be read or written.
+    #[error("cannot use the value of {key}")]
+    Document {
         /// Its key.
         key: String,
         /// Why.
-        source: serde_json::Error,
+        source: DocumentError,
     },
 }
 

@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod call;
+pub mod document;
 mod election;
 mod error;
 pub mod etcd;
@@ -141,6 +142,25 @@ impl Store {
         self.get(key).await?.map(|item| item.json()).transpose()
     }
 
+    /// `value` as JSON for `key`, which was last changed at `at`, with what newer programs have added to it.
+    pub async fn to_json_over<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        value: &T,
+        at: Revision,
+    ) -> Result<Vec<u8>, StoreError> {
+        match self.get(key).await? {
+            Some(item) if item.modified == at => {
+                document::encode_over(value, &item.value).map_err(|source| StoreError::Document {
+                    key: key.into(),
+                    source,
+                })
+            }
+            // It has changed: the write that follows fails.
+            _ => to_json(key, value),
+        }
+    }
+
     /// Writes `value` as JSON if the key is as `expected`.
     pub async fn put_json_if(
         &self,
@@ -177,8 +197,8 @@ pub struct Stored<T> {
 
 /// `value` as JSON for `key`; for use with [`Txn::put`].
 pub fn to_json(key: &str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|source| StoreError::Json {
+    document::encode(value).map_err(|source| StoreError::Document {
         key: key.into(),
-        source,
+        source: source.into(),
     })
 }

@@ -1,6 +1,7 @@
 //! Reading: one key, or all keys under a prefix as they were at one revision.
 
 use super::call::{Answers, Call, Repeat};
+use super::document;
 use super::gateway::{RangeReply, Reply, base64, digits, prefix_end};
 use super::{LeaseId, Revision, Store, StoreError, Stored};
 use gaiola_net::client::Target;
@@ -28,7 +29,7 @@ pub struct Item {
 impl Item {
     /// The value read as JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<Stored<T>, StoreError> {
-        let value = serde_json::from_slice(&self.value).map_err(|source| StoreError::Json {
+        let value = document::decode(&self.value).map_err(|source| StoreError::Document {
             key: self.key.clone(),
             source,
         })?;

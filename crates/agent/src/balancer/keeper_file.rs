@@ -1,6 +1,6 @@
 //! The files between the agent and the VIP keeper.
 
-use crate::state::{RUN, read_json, write_json};
+use crate::state::{RUN, read_document, write_document};
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipState};
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
@@ -14,7 +14,7 @@ pub(super) struct KeeperFile(Rc<RefCell<Option<KeeperConfig>>>);
 impl KeeperFile {
     /// Reads the configuration that an earlier agent wrote.
     pub(super) fn read() -> Self {
-        Self(Rc::new(RefCell::new(read_json(&path()).ok())))
+        Self(Rc::new(RefCell::new(read_document(&path()).ok())))
     }
 
     /// The keeper's configuration of one VIP.
@@ -29,7 +29,7 @@ impl KeeperFile {
         if self.0.borrow().as_ref() == Some(&config) {
             return;
         }
-        match write_json(&path(), &config) {
+        match write_document(&path(), &config) {
             Ok(()) => *self.0.borrow_mut() = Some(config),
             Err(error) => tracing::error!("cannot write the keeper's configuration: {error}"),
         }
@@ -48,7 +48,7 @@ impl KeeperFile {
 
 /// The state that the keeper reports; `None` before its first report.
 pub(super) fn state() -> Option<KeeperState> {
-    read_json(&Path::new(RUN).join("keeper-state.json")).ok()
+    read_document(&Path::new(RUN).join("keeper-state.json")).ok()
 }
 
 /// The keeper's state of one VIP.

@@ -12,7 +12,7 @@ pub mod servers;
 
 use crate::api::{Disk, Harm, ServerHandle};
 use front_door::Targets;
-use gaiola_agent::state::{Order, State, read_json};
+use gaiola_agent::state::{Order, State, read_document};
 use gaiola_core::topology;
 use gaiola_model::placement::{BootNumber, Placement, Revision};
 use gaiola_model::{ServerName, SiteName};
@@ -376,7 +376,7 @@ fn boot_number(last: BootNumber) -> BootNumber {
 /// The order that the lab knew last; `None` on a new site. One that cannot be read is no new site: its data lies there.
 pub fn last_order(state: &State) -> Result<Option<Order>, LabError> {
     let path = state.placement();
-    match read_json(&path) {
+    match read_document(&path) {
         Ok(order) => Ok(Some(order)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(system(format!(
@@ -393,7 +393,7 @@ pub fn newest_order(state: &State, own: Order) -> Order {
     let servers = std::fs::read_dir(state.servers()).into_iter().flatten();
     let orders = servers.flatten().filter_map(|server| {
         let name = server.file_name().to_str()?.parse::<ServerName>().ok()?;
-        read_json::<Order>(&state.order_file(name)).ok()
+        read_document::<Order>(&state.order_file(name)).ok()
     });
     orders.fold(own, |held, order| match held.yields_to(&order) {
         true => order,
@@ -415,7 +415,7 @@ fn users(rootless: bool) -> Result<Users, LabError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gaiola_agent::state::write_json;
+    use gaiola_agent::state::write_document;
     use gaiola_model::config::{App, Config};
     use gaiola_model::placement::{Desired, Release, ReleaseNumber};
 
@@ -444,7 +444,7 @@ mod tests {
             "{why}"
         );
         let order = order("a", 7);
-        write_json(&state.placement(), &order).unwrap();
+        write_document(&state.placement(), &order).unwrap();
         assert_eq!(last_order(&state).unwrap(), Some(order));
     }
 
@@ -459,7 +459,7 @@ mod tests {
         ] {
             let server = server.parse().unwrap();
             std::fs::create_dir_all(state.server(server)).unwrap();
-            write_json(&state.order_file(server), &order).unwrap();
+            write_document(&state.order_file(server), &order).unwrap();
         }
         assert_eq!(newest_order(&state, order("a", 7)), order("a", 8));
         assert_eq!(newest_order(&state, order("a", 9)), order("a", 9));

@@ -1,6 +1,7 @@
 //! `keeper.json`: read again as soon as it is written.
 
 use gaiola_model::keeper::KeeperConfig;
+use gaiola_store::document;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -76,7 +77,8 @@ impl AsFd for ConfigFile {
 }
 
 fn parse(text: &str) -> Result<KeeperConfig, String> {
-    let config: KeeperConfig = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let config: KeeperConfig =
+        document::decode(text.as_bytes()).map_err(|error| error.to_string())?;
     let key = config
         .key
         .as_deref()

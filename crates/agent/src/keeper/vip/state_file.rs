@@ -2,6 +2,7 @@
 
 use gaiola_model::Time;
 use gaiola_model::keeper::KeeperState;
+use gaiola_store::document;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ impl StateFile {
     }
 
     fn replace(&self, state: &KeeperState) -> std::io::Result<()> {
-        let text = serde_json::to_vec(state)?;
+        let text = document::encode(state)?;
         std::fs::write(&self.temporary, text)?;
         std::fs::rename(&self.temporary, &self.path)
     }
@@ -85,7 +86,7 @@ mod tests {
         };
         let told = || -> KeeperState {
             let text = std::fs::read(directory.path().join("keeper-state.json")).unwrap();
-            serde_json::from_slice(&text).unwrap()
+            document::decode(&text).unwrap()
         };
         file.write(at(0), state(0));
         file.write(at(10), state(1));

@@ -3,7 +3,7 @@
 use super::Lab;
 use super::hardware;
 use gaiola_agent::engine::Secrets;
-use gaiola_agent::state::{Boot, Order, read_json, write_json};
+use gaiola_agent::state::{Boot, Order, read_document, read_json, write_document, write_json};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
@@ -169,9 +169,9 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
     };
     boot.save()?;
     // A server that was told more than we were keeps what it knows.
-    let held = read_json::<Order>(&boot.order_file());
+    let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {
-        write_json(&boot.order_file(), order)?;
+        write_document(&boot.order_file(), order)?;
     }
     Ok(boot)
 }
