@@ -265,11 +265,7 @@ async fn store_desired(
         ..new
     };
     let key = Keys::of(&site.name).desired();
-    let written = async {
-        let text = store.to_json_over(&key, &new, at).await?;
-        store.put_if(&key, Expected::At(at), text, None).await
-    };
-    match written.await {
+    match store.put_json_if(&key, Expected::At(at), &new, None).await {
         Ok(revision) => Ok(revision),
         Err(StoreError::CompareAndSwap { .. }) => Err(refused(
             Exit::ChangeUnderWay,

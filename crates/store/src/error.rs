@@ -67,6 +67,14 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// The error of a value that cannot be read or written.
+    pub(super) fn document(key: &str) -> impl FnOnce(DocumentError) -> Self {
+        let key = key.into();
+        move |source| Self::Document { key, source }
+    }
+}
+
 /// Whether this is etcd's message of a learner that got a request for voters. Nothing of it was carried out.
 pub(super) fn is_learners(message: &str) -> bool {
     message.contains("not supported for learner")

@@ -151,26 +151,26 @@ impl Store {
     ) -> Result<Vec<u8>, StoreError> {
         match self.get(key).await? {
             Some(item) if item.modified == at => {
-                document::encode_over(value, &item.value).map_err(|source| StoreError::Document {
-                    key: key.into(),
-                    source,
-                })
+                document::encode_over(value, &item.value).map_err(StoreError::document(key))
             }
             // It has changed: the write that follows fails.
             _ => to_json(key, value),
         }
     }
 
-    /// Writes `value` as JSON if the key is as `expected`.
-    pub async fn put_json_if(
+    /// Writes `value` as JSON if the key is as `expected`. What newer programs have added to it is kept.
+    pub async fn put_json_if<T: Serialize + DeserializeOwned>(
         &self,
         key: &str,
         expected: Expected,
-        value: &impl Serialize,
+        value: &T,
         lease: Option<LeaseId>,
     ) -> Result<Revision, StoreError> {
-        self.put_if(key, expected, to_json(key, value)?, lease)
-            .await
+        let text = match expected {
+            Expected::At(at) => self.to_json_over(key, value, at).await?,
+            Expected::Absent => to_json(key, value)?,
+        };
+        self.put_if(key, expected, text, lease).await
     }
 
     /// Writes `value` as JSON unconditionally: for a key with one writer.
@@ -197,8 +197,5 @@ pub struct Stored<T> {
 
 /// `value` as JSON for `key`; for use with [`Txn::put`].
 pub fn to_json(key: &str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    document::encode(value).map_err(|source| StoreError::Document {
-        key: key.into(),
-        source: source.into(),
-    })
+    document::encode(value).map_err(|error| StoreError::document(key)(error.into()))
 }

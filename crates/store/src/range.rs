@@ -29,10 +29,7 @@ pub struct Item {
 impl Item {
     /// The value read as JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<Stored<T>, StoreError> {
-        let value = document::decode(&self.value).map_err(|source| StoreError::Document {
-            key: self.key.clone(),
-            source,
-        })?;
+        let value = document::decode(&self.value).map_err(StoreError::document(&self.key))?;
         Ok(Stored {
             value,
             modified: self.modified,
