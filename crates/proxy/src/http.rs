@@ -17,9 +17,9 @@ use super::check::in_words;
 use super::client::Client;
 use super::counters::Unasked;
 use super::io::{self, Buffer, Fault, Timer};
-use super::log::Ending;
 use super::rules::LIMITS;
 use super::worker::Worker;
+use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::RequestHead;
 use gaiola_model::proxy::{Admission, ClientTimeouts};
 use gaiola_wire::http1::{self, Limits, Progress};
@@ -192,14 +192,17 @@ impl Connection {
                     }
                     Ok(Progress::Partial) => {}
                     Err(bad) => {
-                        let (why, status) = (bad.to_string().into(), bad.status());
-                        return Err(self.refuse(begun, *b"PR", why, status).await);
+                        let cause = Cause::Rejected {
+                            phase: Phase::Request,
+                            status: bad.status(),
+                        };
+                        return Err(self.refuse(begun, cause, bad.to_string().into()).await);
                     }
                 }
             }
             if buffer.filled().len() >= LIMITS.head && !buffer.make_room() {
-                let why = "too many heads of this size are being read".into();
-                return Err(self.refuse(begun, *b"RR", why, 503).await);
+                let cause = Cause::OutOfMemory;
+                return Err(self.refuse(begun, cause, cause.words().into()).await);
             }
             let goes_on = !buffer.is_empty();
             let left = match goes_on {
@@ -211,8 +214,8 @@ impl Connection {
                 Ok(_) if goes_on => took = begun.elapsed(),
                 Ok(_) => {}
                 Err(Fault::Deadline) if !buffer.is_empty() => {
-                    let why = "the request's head did not end in time".into();
-                    return Err(self.refuse(begun, *b"cR", why, 408).await);
+                    let cause = Cause::ClientTimedOut(Phase::Request);
+                    return Err(self.refuse(begun, cause, cause.words().into()).await);
                 }
                 // A partial TLS record has arrived.
                 Err(Fault::Deadline) => {
@@ -235,13 +238,12 @@ impl Connection {
     fn refuse(
         &mut self,
         begun: Instant,
-        ending: Ending,
+        cause: Cause,
         why: Cow<'static, str>,
-        status: u16,
     ) -> Pin<Box<impl Future<Output = After>>> {
         let mut record = Record::new(&self.worker, begun);
-        record.fail(ending, why);
-        Box::pin(reply::refuse(self, record, status))
+        record.fail_for(cause, why);
+        Box::pin(reply::refuse(self, record))
     }
 
     /// Waits for a request's first byte, without holding a buffer. `is_served`: whether a frontend exists, as far as is

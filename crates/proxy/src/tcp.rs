@@ -5,7 +5,7 @@ mod postgres;
 use super::check;
 use super::client::Client;
 use super::io::{self, Stream};
-use super::log::{Asked, Ending, Entry, GOOD, Leg};
+use super::log::{Asked, Entry, Leg};
 use super::serving::{Backend, Lease, NoServer, Place, Serving, Want};
 use super::sessions::Way;
 use super::tunnel::{End, tunnel};
@@ -14,7 +14,9 @@ use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
 use gaiola_core::retry::MOST_ATTEMPTS;
 use gaiola_core::route;
+use gaiola_core::termination::{Cause, CookieState};
 use gaiola_model::proxy::{Mode, Refusal};
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -38,8 +40,14 @@ struct Notes {
     redispatched: Vec<Place>,
     received: u64,
     bytes: u64,
-    ending: Ending,
-    reason: String,
+    cause: Cause,
+    reason: Cow<'static, str>,
+}
+
+impl Notes {
+    fn fail(&mut self, cause: Cause, reason: &'static str) {
+        (self.cause, self.reason) = (cause, Cow::Borrowed(reason));
+    }
 }
 
 /// Serves a session until it ends.
@@ -54,8 +62,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
         redispatched: Vec::new(),
         received: 0,
         bytes: 0,
-        ending: GOOD,
-        reason: String::new(),
+        cause: Cause::Completed,
+        reason: Cow::Borrowed(""),
     };
     client.session.begin(notes.begun);
     loop {
@@ -91,7 +99,7 @@ async fn serve_with(
     notes.place = Place::Nowhere;
     notes.redispatched.clear();
     let Some((index, _)) = serving.frontend(&client.bind) else {
-        (notes.ending, notes.reason) = (*b"PR", "nothing is served here any more".into());
+        notes.fail(Cause::NothingServed, Cause::NothingServed.words());
         return Some(Served::ByNobody);
     };
     let (_, config) = serving.of(index);
@@ -99,14 +107,14 @@ async fn serve_with(
         refusal, ref sni, ..
     } = config.mode
     else {
-        (notes.ending, notes.reason) = (*b"PR", "no TCP is served here any more".into());
+        notes.fail(Cause::NothingServed, "no TCP is served here any more");
         return Some(Served::ByNobody);
     };
     let named = client.server_name.as_deref();
     let named = named.and_then(|name| route::find_by_name(sni, name));
     let route = named.map_or(0, |route| route + 1);
     let Some((backend_index, backend)) = serving.backend(index, route) else {
-        (notes.ending, notes.reason) = (*b"LR", "its route leads to no backend".into());
+        notes.fail(Cause::NoBackend, Cause::NoBackend.words());
         return Some(Served::ByNobody);
     };
     notes.place = Place::Backend(backend_index);
@@ -123,9 +131,9 @@ async fn serve_with(
         }
         Err(NoServer::Superseded) => None,
         Err(why) => {
-            notes.ending = why.ending();
+            notes.cause = why.cause();
             if notes.reason.is_empty() {
-                notes.reason = why.to_string();
+                notes.reason = why.to_string().into();
             }
             refuse(client, refusal, config.timeouts.request_head).await;
             Some(Served::ByNobody)
@@ -148,7 +156,7 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
     let (backend, server) = serving.names(notes.place);
     let id = worker.make_id();
     let request_id = &*String::from_utf8_lossy(&id);
-    if notes.ending != GOOD {
+    if notes.cause != Cause::Completed {
         worker.tell_failed((client.address, &client.bind), 0, request_id, &notes.reason);
     }
     worker.log(&Entry {
@@ -172,8 +180,8 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
         head: Leg::default(),
         head_bytes: 0,
         tls: client.stream.tls().is_some(),
-        ending: notes.ending,
-        cookie: *b"--",
+        cause: notes.cause,
+        cookie: CookieState::default(),
         load: worker.load(serving, index, notes.place),
         redispatched: !notes.redispatched.is_empty(),
         ahead: notes.way.ahead(),
@@ -217,7 +225,7 @@ async fn reach(
                         if lease.server.proved_well() {
                             worker.report(&lease.server.member, Input::Served);
                         }
-                        notes.reason.clear();
+                        notes.reason = Cow::Borrowed("");
                         return Ok((lease, stream));
                     }
                     Ok(Err(error)) => (check::symptom(&error), check::in_words(error)),
@@ -227,7 +235,7 @@ async fn reach(
                         (lease.server.late_to_connect(), words)
                     }
                 };
-                notes.reason = format!("{}: {reason}", lease.server.member.name);
+                notes.reason = format!("{}: {reason}", lease.server.member.name).into();
                 lease.server.doubt();
                 worker.report(&lease.server.member, Input::Errored(symptom, reason));
                 tried.push(lease.index);
@@ -270,8 +278,7 @@ async fn copy(
     drop((server, lease));
     notes.received = end.to_server;
     notes.bytes = end.to_client;
-    notes.ending = end.ending;
-    notes.reason = end.reason.into();
+    notes.fail(end.cause, end.reason);
     end
 }
 

@@ -1,8 +1,8 @@
 //! Copies bytes in both directions.
 
 use super::io::{self, BUFFER_LEN, Buffer, Fault, Patience, Reader, Stream, Tcp, Writer};
-use super::log::{Ending, GOOD};
 use super::serving::Interrupt;
+use gaiola_core::termination::{Cause, Phase};
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
@@ -18,9 +18,9 @@ pub(super) struct End {
     pub(super) to_client: u64,
     /// Bytes delivered to the server.
     pub(super) to_server: u64,
-    /// The termination state,
-    pub(super) ending: Ending,
-    /// and the reason; empty when both sides closed properly.
+    /// Why it ended,
+    pub(super) cause: Cause,
+    /// and that in words; empty when both sides closed properly.
     pub(super) reason: &'static str,
     /// How to close the client's connection.
     farewell: Farewell,
@@ -78,20 +78,27 @@ pub(super) async fn tunnel(
         (&down, down.pump(server_reader, client_writer, from_server)),
     );
     let mut reads_on = None;
-    let (ending, reason) = tokio::select! {
+    let (cause, reason) = tokio::select! {
         biased;
-        why = stop => ([why.letter(), b'D'], why.reason()),
+        why = stop => {
+            let cause = why.cause(Phase::Data);
+            (cause, cause.words())
+        }
         () = both => {
             if down.is_over() {
                 reads_on = patience(client, &up, &down);
             }
             match (up.state(), down.state()) {
-                (State::Ended, State::Ended) => (GOOD, ""),
-                (State::Broken, _) | (_, State::Refused) => (*b"CD", "the client broke the connection"),
-                _ => (*b"SD", "the server broke the connection"),
+                (State::Ended, State::Ended) => (Cause::Completed, ""),
+                (State::Broken, _) | (_, State::Refused) => {
+                    (Cause::ClientLeft(Phase::Data), "the client broke the connection")
+                }
+                _ => (Cause::ServerFailed(Phase::Data), "the server broke the connection"),
             }
         }
-        () = silent(&up, &down, silence) => (*b"cD", "both sides were silent for too long"),
+        () = silent(&up, &down, silence) => {
+            (Cause::ClientTimedOut(Phase::Data), "both sides were silent for too long")
+        }
     };
     let is_reset = up.was_reset.get() || down.was_reset.get();
     if is_reset {
@@ -100,7 +107,7 @@ pub(super) async fn tunnel(
     End {
         to_client: down.count.get(),
         to_server: up.count.get(),
-        ending,
+        cause,
         reason,
         farewell: Farewell { reads_on, is_reset },
     }
@@ -398,7 +405,10 @@ mod tests {
             let ended = tokio::time::timeout(LONG, joined(&mut client, &mut server)).await;
             drop(server);
             let ended = ended.expect("it waits for the client");
-            assert_eq!((ended.ending, ended.to_client), (*b"SD", 100));
+            assert_eq!(
+                (ended.cause, ended.to_client),
+                (Cause::ServerFailed(Phase::Data), 100)
+            );
             let reading = tokio::task::spawn_blocking(move || {
                 let mut all = Vec::new();
                 (to_client.read_to_end(&mut all).unwrap_err().kind(), all)
@@ -427,7 +437,11 @@ mod tests {
             };
             let ended = async { tokio::join!(joined(&mut client, &mut server), leaves).0 };
             let ended = tokio::time::timeout(LONG, ended).await;
-            assert_eq!(ended.expect("it waits for ever").ending[1], b'D');
+            let cause = ended.expect("it waits for ever").cause;
+            assert!(matches!(
+                cause,
+                Cause::ClientLeft(Phase::Data) | Cause::ServerFailed(Phase::Data)
+            ));
         });
     }
 

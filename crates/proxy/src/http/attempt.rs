@@ -11,14 +11,16 @@ use super::large::Text;
 use super::record::Record;
 use super::scratch::Parts;
 use crate::io::{Buffer, Stream, Tcp, Timer, Window};
-use crate::log::{Ending, Leg};
+use crate::log::Leg;
 use crate::serving::{Interrupt, Server};
 use gaiola_core::forward::Outgoing;
 use gaiola_core::retry::Failure;
 use gaiola_core::rule::Rules;
+use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::proxy::{Allowance, OnMarkedDown, ServerTimeouts};
 use receiving::Receiving;
 use sending::{Pace, Sending};
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -84,33 +86,33 @@ pub(super) enum Outcome {
     /// No byte of a response has been forwarded.
     Failed {
         failure: Failure,
-        ending: Ending,
+        cause: Cause,
         reason: String,
     },
     /// Part of the response has been forwarded.
-    Broken(Ending, String),
-    /// The client is at fault; 499: it has left.
-    Client {
-        status: u16,
-        ending: Ending,
-        reason: String,
-    },
+    Broken(Cause, Cow<'static, str>),
+    /// The client is at fault. No byte of a response has been forwarded.
+    Client(Cause, Cow<'static, str>),
 }
 
 impl Outcome {
     fn failed(failure: Failure, reason: String) -> Self {
-        let ending = match failure {
-            Failure::Connect => *b"SC",
-            Failure::Closed { .. } => *b"SH",
-            Failure::TimedOut => *b"sH",
-            Failure::BadResponse => *b"PH",
-            Failure::Answered => *b"SD",
+        let cause = match failure {
+            Failure::Connect => Cause::ServerFailed(Phase::Connect),
+            Failure::Closed { .. } => Cause::ServerFailed(Phase::Response),
+            Failure::TimedOut => Cause::ServerTimedOut(Phase::Response),
+            Failure::BadResponse => Cause::BadResponse(Phase::Response),
+            Failure::Answered => Cause::ServerFailed(Phase::Data),
         };
         Self::Failed {
             failure,
-            ending,
+            cause,
             reason,
         }
+    }
+
+    fn broken(cause: Cause) -> Self {
+        Self::Broken(cause, cause.words().into())
     }
 }
 
@@ -277,13 +279,13 @@ type Dying = Pin<Box<dyn Future<Output = bool>>>;
 
 /// How an interrupted attempt ends.
 fn interrupt(stage: &Stage, why: Interrupt) -> Outcome {
-    let (letter, reason) = (why.letter(), why.reason());
     if stage.is_answered() {
-        return Outcome::Broken([letter, b'D'], reason.into());
+        return Outcome::broken(why.cause(Phase::Data));
     }
+    let cause = why.cause(Phase::Response);
     Outcome::Failed {
         failure: Failure::Closed { stale: false },
-        ending: [letter, b'H'],
-        reason: reason.into(),
+        cause,
+        reason: cause.words().into(),
     }
 }

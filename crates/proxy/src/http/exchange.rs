@@ -11,8 +11,7 @@ use super::scratch::Parts;
 use super::{Connection, Pending};
 use crate::clock::seconds;
 use crate::io::Buffer;
-use crate::log::{Ending, GOOD};
-use crate::serving::{Backend, Interrupt, NoServer, Place, Want};
+use crate::serving::{Backend, NoServer, Place, Want};
 use crate::tunnel::tunnel;
 use gaiola_core::cookie;
 use gaiola_core::forward::{self, Hop};
@@ -20,10 +19,10 @@ use gaiola_core::health::{Input, Symptom};
 use gaiola_core::private;
 use gaiola_core::retry::{self, Failure, MOST_ATTEMPTS, Verdict};
 use gaiola_core::sticky::{Found, Jar};
+use gaiola_core::termination::{Cause, CookieState, Phase, Received, Sent};
 use gaiola_model::http::{Framing, Version};
 use gaiola_model::proxy::{Address, Admission, ClientTimeouts, OnMarkedDown};
 use reach::{Failed, Upstream, lease, note_failure, reach};
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -37,8 +36,8 @@ pub(super) async fn forward(
     route: usize,
 ) -> Then {
     let Some((index, backend)) = request.serving.backend(request.frontend, route) else {
-        record.fail(*b"LR", "its route leads to no backend");
-        return own(connection, pending, request, record, 404).await;
+        record.fail(Cause::NoBackend);
+        return own(connection, pending, request, record).await;
     };
     let (want, found) = want(connection, request.client, pending, record, backend);
     prepare(connection, pending, request, record, backend);
@@ -54,21 +53,18 @@ pub(super) async fn forward(
         let buffer = &mut pending.buffer;
         let leased = lease(connection, buffer, backend, want, &mut tried, record, asked);
         let Some(lease) = leased.await else {
-            return gone(
-                record,
-                *b"CQ",
-                "the client left while it waited for a server",
-            );
+            record.fail(Cause::ClientLeft(Phase::Queue));
+            return gone(record);
         };
         let lease = match lease {
             Ok(lease) => lease,
             Err(NoServer::Superseded) => return Then::Again,
             Err(refusal) => {
                 match record.reason.is_empty() {
-                    true => record.fail(refusal.ending(), refusal.to_string()),
-                    false => record.ending = refusal.ending(),
+                    true => record.fail_for(refusal.cause(), refusal.to_string()),
+                    false => record.cause = refusal.cause(),
                 }
-                return own(connection, pending, request, record, 503).await;
+                return own(connection, pending, request, record).await;
             }
         };
         let member = lease.index;
@@ -84,11 +80,8 @@ pub(super) async fn forward(
         let how = (method, fresh);
         let reached = reach(connection, buffer, backend, lease, how, record).await;
         let Some(reached) = reached else {
-            return gone(
-                record,
-                *b"CC",
-                "the client left while a server was connected to",
-            );
+            record.fail(Cause::ClientLeft(Phase::Connect));
+            return gone(record);
         };
         let failed = match reached {
             Ok(upstream) => {
@@ -108,7 +101,7 @@ pub(super) async fn forward(
             attempts,
         };
         let verdict = retry::verdict(attempt, worker.now(), &mut worker.budget.borrow_mut());
-        record.fail(failed.ending, failed.reason);
+        record.fail_for(failed.cause, failed.reason);
         match verdict {
             Verdict::Repeat => {
                 record.retries += 1;
@@ -126,20 +119,11 @@ pub(super) async fn forward(
                     keep_alive: request.keep_alive && failed.body_held,
                     ..*request
                 };
-                let status = status_of(failed.failure);
-                return own(connection, pending, &request, record, status).await;
+                return own(connection, pending, &request, record).await;
             }
         }
     }
     unreachable!("`core::retry` ends it")
-}
-
-const fn status_of(failure: Failure) -> u16 {
-    match failure {
-        Failure::Connect => 503,
-        Failure::TimedOut => 504,
-        Failure::Closed { .. } | Failure::BadResponse | Failure::Answered => 502,
-    }
 }
 
 /// What the choice of a server depends on, and the server named by the request's cookie.
@@ -154,10 +138,13 @@ fn want(
     let jar = backend.jar.as_ref();
     let found = jar.and_then(|jar| jar.find(head, buffer, seconds()));
     if let Some(jar) = jar {
-        record.cookie = match found {
-            Some(_) => *b"VN",
-            None if cookie::find(head, buffer, jar.name()).is_some() => *b"IN",
-            None => *b"NN",
+        record.cookie = CookieState {
+            received: match found {
+                Some(_) => Received::Valid,
+                None if cookie::find(head, buffer, jar.name()).is_some() => Received::Invalid,
+                None => Received::Absent,
+            },
+            sent: Sent::Nothing,
         };
     }
     let want = Want {
@@ -186,12 +173,14 @@ fn set_cookie(
         backend.servers()[server].is_usable() || found.is_some_and(|it| it.server == server);
     if let Some(jar) = backend.jar.as_ref().filter(|_| stays) {
         jar.set(server, found, seconds(), lines);
-        record.cookie = match (record.cookie[0], found) {
-            (given, _) if lines.is_empty() => [given, b'N'],
-            (_, Some(found)) if found.server == server => *b"VU",
-            (_, Some(_)) => *b"DI",
-            (given, None) => [given, b'I'],
+        let received = record.cookie.received;
+        let (received, sent) = match found {
+            _ if lines.is_empty() => (received, Sent::Nothing),
+            Some(found) if found.server == server => (Received::Valid, Sent::Updated),
+            Some(_) => (Received::Down, Sent::Inserted),
+            None => (received, Sent::Inserted),
         };
+        record.cookie = CookieState { received, sent };
     }
 }
 
@@ -298,7 +287,7 @@ async fn once(
             let Upstream {
                 lease, mut stream, ..
             } = upstream;
-            record.ending = GOOD;
+            record.cause = Cause::Completed;
             if lease.server.proved_well() {
                 connection
                     .worker
@@ -324,36 +313,32 @@ async fn once(
             // The future is large, and most requests do not need it.
             Ok(Box::pin(talk(connection, pending, request, record, upstream, tunnel)).await)
         }
-        Outcome::Broken(ending, reason) => {
-            record.fail(ending, reason);
+        Outcome::Broken(cause, reason) => {
+            record.fail_for(cause, reason);
             if ends_with_connection(&pending.heads) {
                 connection.client.stream.reset_when_dropped();
             }
             Ok(Then::Abort)
         }
-        Outcome::Client {
-            status,
-            ending,
-            reason,
-        } => {
-            if status == 499 {
-                return Ok(gone(record, ending, reason));
+        Outcome::Client(cause, reason) => {
+            record.fail_for(cause, reason);
+            if matches!(cause, Cause::ClientLeft(_)) {
+                return Ok(gone(record));
             }
-            record.fail(ending, reason);
             // Its place is released before the client is answered.
             drop(upstream);
             let request = Request {
                 keep_alive: false,
                 ..*request
             };
-            Ok(own(connection, pending, &request, record, status).await)
+            Ok(own(connection, pending, &request, record).await)
         }
         Outcome::Failed {
             failure,
-            ending,
+            cause,
             reason,
         } => {
-            let ended = ending[0] == Interrupt::Ended.letter();
+            let ended = matches!(cause, Cause::SessionsShutdown(_));
             if let Some(symptom) = symptom_of(failure).filter(|_| !ended) {
                 note_failure(&connection.worker, &upstream.lease, symptom, &reason);
             }
@@ -362,7 +347,7 @@ async fn once(
             }
             Err(Failed {
                 failure,
-                ending,
+                cause,
                 reason: format!("{}: {reason}", upstream.lease.server.member.name),
                 sent,
                 body_held,
@@ -372,9 +357,8 @@ async fn once(
 }
 
 /// No client is left to answer.
-fn gone(record: &mut Record, ending: Ending, reason: impl Into<Cow<'static, str>>) -> Then {
-    record.fail(ending, reason);
-    record.status = 499;
+fn gone(record: &mut Record) -> Then {
+    record.status = record.cause.status().unwrap_or_default();
     Then::Abort
 }
 
@@ -417,7 +401,7 @@ async fn talk(
     .await;
     record.bytes += end.to_client;
     record.body_bytes += end.to_server;
-    record.fail(end.ending, end.reason);
+    record.fail_for(end.cause, end.reason);
     drop((server, upstream));
     end.leave(&mut connection.client.stream).await;
     Then::Abort

@@ -1,11 +1,12 @@
 //! What is recorded about a request while it is served, for the access log and the metrics.
 
 use super::Connection;
-use crate::log::{Asked, ClientAt, Ending, Entry, GOOD, Leg};
+use crate::log::{Asked, ClientAt, Entry, Leg};
 use crate::serving::{Place, Serving};
 use crate::sessions::Way;
 use crate::worker::Worker;
 use gaiola_core::forward;
+use gaiola_core::termination::{Cause, CookieState};
 use gaiola_model::http::RequestHead;
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -37,9 +38,8 @@ pub(super) struct Record {
     pub(super) retries: u32,
     /// Whether one of them went to another server.
     pub(super) redispatched: bool,
-    /// What its cookie contained, and what was done with it.
-    pub(super) cookie: [u8; 2],
-    pub(super) ending: Ending,
+    pub(super) cookie: CookieState,
+    pub(super) cause: Cause,
     pub(super) place: Place,
     /// Whether rate limits have counted it.
     pub(super) counted: bool,
@@ -69,8 +69,8 @@ impl Record {
             body_bytes: 0,
             retries: 0,
             redispatched: false,
-            cookie: *b"--",
-            ending: GOOD,
+            cookie: CookieState::default(),
+            cause: Cause::Completed,
             place: Place::Nowhere,
             counted: false,
             reason: Cow::Borrowed(""),
@@ -87,9 +87,14 @@ impl Record {
         }
     }
 
-    /// Records what went wrong: termination state and reason.
-    pub(super) fn fail(&mut self, ending: Ending, reason: impl Into<Cow<'static, str>>) {
-        self.ending = ending;
+    /// Records what went wrong.
+    pub(super) fn fail(&mut self, cause: Cause) {
+        self.fail_for(cause, cause.words());
+    }
+
+    /// As [`Self::fail`], with the reason in other words than the cause's own.
+    pub(super) fn fail_for(&mut self, cause: Cause, reason: impl Into<Cow<'static, str>>) {
+        self.cause = cause;
         self.reason = reason.into();
     }
 
@@ -115,7 +120,7 @@ impl Record {
         series.record(self.status, total);
         let head_len = head.map_or(0, |(head, _)| head.len as u64);
         series.record_bytes(head_len + self.body_bytes, self.bytes);
-        if self.ending != GOOD && !self.reason.is_empty() {
+        if self.cause != Cause::Completed && !self.reason.is_empty() {
             let id = String::from_utf8_lossy(self.id());
             let whose = self.client.unwrap_or(client.address);
             worker.tell_failed((whose, &client.bind), self.status, &id, &self.reason);
@@ -157,7 +162,7 @@ impl Record {
             head: self.head,
             head_bytes: self.head_bytes,
             tls: connection.client.stream.tls().is_some(),
-            ending: self.ending,
+            cause: self.cause,
             cookie: self.cookie,
             load: connection.worker.load(serving, index, self.place),
             redispatched: self.redispatched,

@@ -4,6 +4,7 @@ use super::record::Record;
 use super::{After, Connection};
 use crate::io;
 use gaiola_core::forward::Edit;
+use gaiola_core::termination::{Cause, Phase};
 use std::cell::Cell;
 use std::fmt::Write;
 
@@ -76,6 +77,11 @@ pub(super) struct Reply<'a> {
 }
 
 impl Reply<'_> {
+    /// A bare response to a request that ended for this reason, after which the connection closes.
+    pub(super) fn of(cause: Cause) -> Self {
+        Self::new(cause.status().unwrap_or(500))
+    }
+
     /// A bare response with this status, after which the connection closes.
     pub(super) fn new(status: u16) -> Self {
         Self {
@@ -144,8 +150,9 @@ pub(super) async fn say(
 }
 
 /// Answers a request whose head could not be read, as its record says, then closes the connection.
-pub(super) async fn refuse(connection: &mut Connection, mut record: Record, status: u16) -> After {
-    let written = say(connection, &mut record, &Reply::new(status)).await;
+pub(super) async fn refuse(connection: &mut Connection, mut record: Record) -> After {
+    let reply = Reply::of(record.cause);
+    let written = say(connection, &mut record, &reply).await;
     let serving = connection.worker.serving();
     record.finish(connection, &serving, None);
     if written { After::Close } else { After::Abort }
@@ -154,7 +161,7 @@ pub(super) async fn refuse(connection: &mut Connection, mut record: Record, stat
 /// Counts a request whose client left before the head was complete.
 pub(super) fn left(connection: &Connection, mut record: Record) {
     record.status = 499;
-    record.fail(*b"CR", "the client left within its request's head");
+    record.fail(Cause::ClientLeft(Phase::Request));
     let serving = connection.worker.serving();
     record.finish(connection, &serving, None);
 }

@@ -13,6 +13,7 @@ use crate::sessions::Way;
 use gaiola_core::forward::{self, Edit};
 use gaiola_core::route::Asked;
 use gaiola_core::rule::{Rewritten, Rules};
+use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::{FieldName, Framing, Method};
 use gaiola_model::proxy::{Admission, Allowance, Mode, Route};
 use std::net::IpAddr;
@@ -63,9 +64,9 @@ pub(super) async fn answer(connection: &mut Connection, mut pending: Pending) ->
     loop {
         let serving = connection.worker.serving();
         let Some(then) = route(connection, &mut pending, &serving, &mut record).await else {
-            record.fail(*b"PR", "nothing is served here any more");
+            record.fail(Cause::NothingServed);
             connection.client.session.rest();
-            return Box::pin(reply::refuse(connection, record, 503)).await;
+            return Box::pin(reply::refuse(connection, record)).await;
         };
         if matches!(then, Then::Again) {
             record.place = Place::Nowhere; // it was one of the former configuration
@@ -140,11 +141,11 @@ async fn route(
     record.adopt_id(head, text, request.trusted);
     record.client = Some(request.client);
     if forward::is_loop(head, text, &serving.config().server) {
-        record.fail(
-            *b"PR",
+        record.fail_for(
+            rejected(508),
             "it goes round: `Via` has our own name again and again",
         );
-        return Some(own(connection, pending, &request, record, 508).await);
+        return Some(own(connection, pending, &request, record).await);
     }
     Some(match found {
         Some(index) => {
@@ -156,8 +157,8 @@ async fn route(
                 Some(why) => (403, why.to_string()),
                 None => (404, "no route matches".into()),
             };
-            record.fail(*b"PR", why);
-            own(connection, pending, &request, record, status).await
+            record.fail_for(rejected(status), why);
+            own(connection, pending, &request, record).await
         }
     })
 }
@@ -180,12 +181,12 @@ async fn follow(
 ) -> Then {
     let mut held = Vec::new(); // allocates with a limit only
     if let Err(answer) = rules::pass(connection, pending, request, record, &mut held).await {
-        record.fail(answer.ending, answer.reason.clone());
+        record.fail_for(answer.cause, answer.reason.clone());
         return answer_with(connection, pending, request, record, &answer).await;
     }
     let (head, text) = pending.head();
     if forward::max_forwards(head, text) == Some(0) {
-        record.fail(*b"LR", "its Max-Forwards lets it go no further");
+        record.fail_for(Cause::Answered, "its Max-Forwards lets it go no further");
         return end_here(connection, pending, request, record).await;
     }
     if !route.files.is_empty() && matches!(head.method, Method::Get | Method::Head) {
@@ -194,7 +195,7 @@ async fn follow(
         let asked = files::Asked::new(head, text, path);
         if let Some(found) = files::find(&route.files, &asked) {
             record.place = Place::Files;
-            record.ending = *b"LR";
+            record.cause = Cause::Answered;
             let rest = rest_of(pending);
             let keep_alive = request.keep_alive && rest.is_some();
             let hop = &request.serving.config().server;
@@ -210,11 +211,11 @@ async fn follow(
             record.bytes += count.get();
             record.head_bytes += answer.head_len();
             if let Err(fault) = sent {
-                let ending = match fault {
-                    Fault::Deadline => *b"cD",
-                    Fault::Closed | Fault::Os(_) => *b"CD",
+                let cause = match fault {
+                    Fault::Deadline => Cause::ClientTimedOut(Phase::Data),
+                    Fault::Closed | Fault::Os(_) => Cause::ClientLeft(Phase::Data),
                 };
-                record.fail(ending, format!("the file could not be sent: {fault}"));
+                record.fail_for(cause, format!("the file could not be sent: {fault}"));
                 return Then::Abort;
             }
             return match rest {
@@ -271,15 +272,23 @@ async fn end_here(
     tell(connection, pending, request, record, reply).await
 }
 
-/// Answers with a status of our own.
+/// Answers with the status of what the record says went wrong.
 pub(super) async fn own(
     connection: &mut Connection,
     pending: &mut Pending,
     request: &Request<'_>,
     record: &mut Record,
-    status: u16,
 ) -> Then {
-    tell(connection, pending, request, record, Reply::new(status)).await
+    let reply = Reply::of(record.cause);
+    tell(connection, pending, request, record, reply).await
+}
+
+/// The request itself is not acceptable.
+const fn rejected(status: u16) -> Cause {
+    Cause::Rejected {
+        phase: Phase::Request,
+        status,
+    }
 }
 
 async fn tell(

@@ -6,10 +6,10 @@ use super::scratch::Parts;
 use super::{Connection, Pending};
 use crate::auth::Verdict;
 use crate::limits::{Held, Limiter};
-use crate::log::Ending;
 use crate::rules::LIMITS;
 use gaiola_core::route::Asked;
 use gaiola_core::rule::{Known, Redirect, Rewritten, Rules, Step, TooLong};
+use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::Framing;
 use gaiola_model::proxy::{BasicAuth, Fixed, Most};
 use std::borrow::Cow;
@@ -21,8 +21,7 @@ pub(super) struct Answer {
     /// Lines of its head.
     pub(super) fields: String,
     pub(super) fixed: Option<Arc<Fixed>>,
-    /// Termination state and reason.
-    pub(super) ending: Ending,
+    pub(super) cause: Cause,
     pub(super) reason: Cow<'static, str>,
 }
 
@@ -32,7 +31,10 @@ impl Answer {
             status,
             fields: String::new(),
             fixed: None,
-            ending: *b"PR",
+            cause: Cause::Rejected {
+                phase: Phase::Request,
+                status,
+            },
             reason: reason.into(),
         }
     }
@@ -112,7 +114,7 @@ async fn go_through(
             Step::Return(fixed) => {
                 let mut answer = Answer::new(fixed.status, "answered by a rule");
                 answer.fixed = Some(Arc::clone(fixed));
-                answer.ending = *b"LR";
+                answer.cause = Cause::Answered;
                 return Err(answer);
             }
             Step::Rewrite(rewriting) => rewriting.apply(&known, rewritten)?,
@@ -174,7 +176,7 @@ fn elsewhere(
 ) -> Result<Answer, TooLong> {
     let to = redirect.to(known, rewritten)?;
     let mut answer = Answer::new(redirect.status, "redirected by a rule");
-    answer.ending = *b"LR";
+    answer.cause = Cause::Answered;
     answer.fields = format!("Location: {}\r\n", String::from_utf8_lossy(to));
     Ok(answer)
 }

@@ -22,7 +22,7 @@ pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out
     let (total, bytes) = (Millis(entry.total_ms), entry.bytes);
     if let Asked::Session = entry.asked {
         write!(out, "{queue}/{connect}/{total} {bytes} ").expect(MEMORY);
-        out.extend_from_slice(&entry.ending);
+        out.extend_from_slice(&entry.cause.letters());
         return load(entry, out);
     }
     let (head, response) = (Millis(entry.head), Millis(entry.response_ms));
@@ -32,8 +32,8 @@ pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out
         status => write!(out, "{status}").expect(MEMORY),
     }
     write!(out, " {bytes} - - ").expect(MEMORY);
-    out.extend_from_slice(&entry.ending);
-    out.extend_from_slice(&entry.cookie);
+    out.extend_from_slice(&entry.cause.letters());
+    out.extend_from_slice(&entry.cookie.letters());
     load(entry, out);
     out.extend_from_slice(b" \"");
     request(entry, out);
@@ -97,6 +97,7 @@ mod tests {
     use super::super::line::tests::{entry, every_byte, line};
     use super::*;
     use crate::orders::Ahead;
+    use gaiola_core::termination::{Cause, CookieState, Phase, Received, Sent};
     use gaiola_model::proxy_file::LogFormat;
 
     const GET: &str = "GET /x?q=1 HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -126,7 +127,10 @@ mod tests {
             queue_ms: Leg::default(),
             connect_ms: Leg::default(),
             response_ms: Leg::default(),
-            ending: *b"PR",
+            cause: Cause::Rejected {
+                phase: Phase::Request,
+                status: 400,
+            },
             ..entry()
         };
         assert_eq!(
@@ -146,7 +150,7 @@ mod tests {
             queue_ms: entry().total_ms,
             connect_ms: Leg::default(),
             response_ms: Leg::default(),
-            ending: *b"sQ",
+            cause: Cause::QueueTimedOut,
             ahead: Ahead {
                 server: 2,
                 backend: 1,
@@ -163,7 +167,10 @@ mod tests {
     #[test]
     fn a_cookie_and_another_server_and_tls() {
         let entry = Entry {
-            cookie: *b"DI",
+            cookie: CookieState {
+                received: Received::Down,
+                sent: Sent::Inserted,
+            },
             redispatched: true,
             tls: true,
             ..entry()
@@ -177,7 +184,7 @@ mod tests {
     fn a_session() {
         let entry = Entry {
             asked: Asked::Session,
-            ending: *b"cD",
+            cause: Cause::ClientTimedOut(Phase::Data),
             ..entry()
         };
         assert_eq!(

@@ -3,6 +3,7 @@
 use super::clock::Clock;
 use super::{combined, httplog};
 use crate::orders::Ahead;
+use gaiola_core::termination::{Cause, CookieState};
 use gaiola_model::http::RequestHead;
 use gaiola_model::proxy_file::LogFormat;
 use jiff::tz::TimeZone;
@@ -33,15 +34,6 @@ impl Serialize for Leg {
         serializer.serialize_f64(f64::from(micros) / 1000.0)
     }
 }
-
-/// How a request or session ended, in HAProxy's two letters. First, who ended it: `C` the client or `c` its timeout,
-/// `S` the server or `s` its timeout, `P` the proxy because of a rule or the protocol, `L` the proxy with a response of
-/// its own, `D` a server that was marked down, `K` the operator. Then, during what: `R` reading the request, `Q`
-/// waiting for a server, `C` connecting to it, `H` waiting for its response, `D` forwarding data.
-pub(crate) type Ending = [u8; 2];
-
-/// A normal ending.
-pub(crate) const GOOD: Ending = *b"--";
 
 /// What the client requested.
 #[derive(Debug)]
@@ -140,10 +132,9 @@ pub(crate) struct Entry<'a> {
     #[serde(skip)]
     pub(crate) tls: bool,
     #[serde(skip)]
-    pub(crate) ending: Ending,
-    /// What the client's cookie contained, and what was done with it, in HAProxy's letters.
+    pub(crate) cause: Cause,
     #[serde(skip)]
-    pub(crate) cookie: [u8; 2],
+    pub(crate) cookie: CookieState,
     #[serde(skip)]
     pub(crate) load: Load,
     /// Whether a retry went to another server.
@@ -230,8 +221,8 @@ pub(super) mod tests {
             head: millis(0),
             head_bytes: 49,
             tls: false,
-            ending: GOOD,
-            cookie: *b"--",
+            cause: Cause::Completed,
+            cookie: CookieState::default(),
             load: Load {
                 process: 4,
                 frontend: 3,

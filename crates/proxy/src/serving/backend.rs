@@ -1,11 +1,11 @@
 //! A backend as one worker sees it: how a server is chosen, and waited for.
 
 use super::Server;
-use crate::log::Ending;
 use crate::orders::{BackendOrders, Health, InFlight, Place, Queue, Turn};
 use crate::sessions::{Named, Way};
 use gaiola_core::balance::{self, Ask, Balancer, NotPicked};
 use gaiola_core::sticky::Jar;
+use gaiola_core::termination::Cause;
 use gaiola_model::Time;
 use gaiola_model::http::RequestHead;
 use gaiola_model::proxy::{self, Admin, Algorithm};
@@ -78,12 +78,12 @@ pub(crate) enum NoServer {
 }
 
 impl NoServer {
-    /// The termination state logged for a request that finds no server.
-    pub(crate) const fn ending(self) -> Ending {
+    /// Why a request that finds no server ends.
+    pub(crate) const fn cause(self) -> Cause {
         match self {
-            Self::AllTried | Self::NoneUp | Self::NoneWanted | Self::Superseded => *b"SC",
-            Self::QueueFull => *b"PQ",
-            Self::QueueTimeout | Self::StillDown => *b"sQ",
+            Self::AllTried | Self::NoneUp | Self::NoneWanted | Self::Superseded => Cause::NoServer,
+            Self::QueueFull => Cause::QueueFull,
+            Self::QueueTimeout | Self::StillDown => Cause::QueueTimedOut,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::sessions::Named;
 use crate::tls::ServerSettings;
 use gaiola_core::health::Symptom;
 use gaiola_core::retry;
+use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::Method;
 use gaiola_model::proxy::{Admin, OnMarkedDown};
 use std::cell::{Cell, RefCell};
@@ -64,20 +65,12 @@ pub(crate) enum Interrupt {
 }
 
 impl Interrupt {
-    /// For logs.
-    pub(crate) const fn reason(self) -> &'static str {
+    /// Why what it interrupts in this phase ends.
+    pub(crate) const fn cause(self, phase: Phase) -> Cause {
         match self {
-            Self::Down => "the server was marked down",
-            Self::Lost => "the server is dead: its system acknowledges nothing",
-            Self::Ended => "the server's sessions were ended by an operator",
-        }
-    }
-
-    /// The access log's letter for what caused the interrupt.
-    pub(crate) const fn letter(self) -> u8 {
-        match self {
-            Self::Down | Self::Lost => b'D',
-            Self::Ended => b'K',
+            Self::Down => Cause::ServerDown(phase),
+            Self::Lost => Cause::ServerDead(phase),
+            Self::Ended => Cause::SessionsShutdown(phase),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::rules::LIMITS;
 use gaiola_core::forward::{self, Answer, Edit, Outgoing};
 use gaiola_core::private;
 use gaiola_core::retry::Failure;
+use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::{Method, RequestHead, ResponseHead, Version};
 use gaiola_wire::http1::{self, ChunkDecoder, Part, Progress};
 use std::cell::RefCell;
@@ -206,9 +207,9 @@ impl Receiving<'_> {
                 };
             }
             let buffer = self.buffer.as_mut().expect("it was just read into");
-            let part = body
-                .take(buffer.filled())
-                .map_err(|bad| Outcome::Broken(*b"PD", bad.to_string()))?;
+            let part = body.take(buffer.filled()).map_err(|bad| {
+                Outcome::Broken(Cause::BadResponse(Phase::Data), bad.to_string().into())
+            })?;
             let data = [&buffer.filled()[..part]].into_iter();
             let written = io::write_pieces(&mut self.to, data, &self.stage.delivered);
             let written = self.timer.within(self.client_limit, written).await;
@@ -264,9 +265,9 @@ impl Receiving<'_> {
         loop {
             let buffer = self.buffer.as_mut().expect("a head was read into it");
             while !buffer.is_empty() && !chunks.is_done() {
-                let (kind, count) = chunks
-                    .next_part(buffer.filled())
-                    .map_err(|bad| Outcome::Broken(*b"PD", bad.to_string()))?;
+                let (kind, count) = chunks.next_part(buffer.filled()).map_err(|bad| {
+                    Outcome::Broken(Cause::BadResponse(Phase::Data), bad.to_string().into())
+                })?;
                 if kind == Part::Data {
                     let data = [&buffer.filled()[..count]].into_iter();
                     let written = io::write_pieces(&mut self.to, data, &self.stage.delivered);
@@ -289,23 +290,22 @@ impl Receiving<'_> {
 }
 
 fn server_stopped(fault: Fault) -> Outcome {
+    let failed = Cause::ServerFailed(Phase::Data);
     match fault {
-        Fault::Deadline => Outcome::Broken(*b"sD", "the server stopped within its response".into()),
-        Fault::Closed => Outcome::Broken(*b"SD", "the server closed within its response".into()),
+        Fault::Deadline => Outcome::broken(Cause::ServerTimedOut(Phase::Data)),
+        Fault::Closed => Outcome::broken(failed),
         // TLS without a proper close.
         Fault::Os(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Outcome::Broken(*b"SD", "the server's response was cut off".into())
+            Outcome::Broken(failed, "the server's response was cut off".into())
         }
-        Fault::Os(error) => Outcome::Broken(*b"SD", in_words(error)),
+        Fault::Os(error) => Outcome::Broken(failed, in_words(error).into()),
     }
 }
 
 fn client_gone(fault: Fault) -> Outcome {
     match fault {
-        Fault::Deadline => Outcome::Broken(*b"cD", "the client took no bytes for too long".into()),
-        Fault::Closed | Fault::Os(_) => {
-            Outcome::Broken(*b"CD", "the client left within its response".into())
-        }
+        Fault::Deadline => Outcome::broken(Cause::ClientTimedOut(Phase::Data)),
+        Fault::Closed | Fault::Os(_) => Outcome::broken(Cause::ClientLeft(Phase::Data)),
     }
 }
 

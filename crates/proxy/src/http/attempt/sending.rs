@@ -4,9 +4,10 @@ use super::{Outcome, Stage, Stop};
 use crate::http::body::Body;
 use crate::http::large::{self, Text};
 use crate::io::{self, Fault, Reader, Timer, Window, Writer};
-use crate::log::Ending;
 use gaiola_core::forward::Outgoing;
+use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::RequestHead;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::pending;
 use std::time::{Duration, Instant};
@@ -116,24 +117,26 @@ impl Sending<'_, '_> {
 
     fn take(&mut self) -> Result<usize, Stop> {
         let taken = self.body.take(self.window.filled());
-        let taken = taken.map_err(|bad| self.stop(400, *b"PD", bad.to_string()))?;
+        let taken = taken.map_err(|bad| self.reject(400, bad.to_string()))?;
         match (&self.body, self.most) {
             (Body::Chunked(chunks), Some(most)) if chunks.data_taken() > most => {
-                Err(self.stop(413, *b"PD", format!("its body has more than {most} bytes")))
+                Err(self.reject(413, format!("its body has more than {most} bytes")))
             }
             _ => Ok(taken),
         }
     }
 
-    /// The client is at fault; `broken` is the ending if a response has begun.
-    fn stop(&self, status: u16, broken: Ending, reason: String) -> Stop {
+    /// Its body is not acceptable.
+    fn reject(&self, status: u16, reason: String) -> Stop {
+        self.stop(|phase| Cause::Rejected { phase, status }, reason)
+    }
+
+    /// The client is at fault.
+    fn stop(&self, cause: impl Fn(Phase) -> Cause, reason: impl Into<Cow<'static, str>>) -> Stop {
+        let reason = reason.into();
         Stop::Client(match self.stage.is_answered() {
-            true => Outcome::Broken(broken, reason),
-            false => Outcome::Client {
-                status,
-                ending: [broken[0], b'H'],
-                reason,
-            },
+            true => Outcome::Broken(cause(Phase::Data), reason),
+            false => Outcome::Client(cause(Phase::Response), reason),
         })
     }
 
@@ -160,13 +163,14 @@ impl Sending<'_, '_> {
             Fault::Deadline if left < self.limit => {
                 let rate = self.pace.rate;
                 let why = format!("the client sent its request at less than {rate} bytes a second");
-                self.stop(408, *b"cD", why)
+                self.stop(Cause::ClientTimedOut, why)
             }
-            Fault::Deadline => {
-                self.stop(408, *b"cD", "the client stopped sending its request".into())
-            }
+            Fault::Deadline => self.stop(
+                Cause::ClientTimedOut,
+                "the client stopped sending its request",
+            ),
             Fault::Closed | Fault::Os(_) => {
-                self.stop(499, *b"CD", "the client left within its request".into())
+                self.stop(Cause::ClientLeft, "the client left within its request")
             }
         })
     }
@@ -175,7 +179,7 @@ impl Sending<'_, '_> {
     async fn watch(&mut self) -> Stop {
         while !self.window.is_full() {
             if io::read(&mut self.from, self.window).await.is_err() {
-                return self.stop(499, *b"CD", "the client left".into());
+                return self.stop(Cause::ClientLeft, "the client left");
             }
         }
         pending().await

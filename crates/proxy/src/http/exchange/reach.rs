@@ -4,12 +4,12 @@ use crate::check;
 use crate::http::Connection;
 use crate::http::record::Record;
 use crate::io::{self, Buffer, Fault, Stream};
-use crate::log::Ending;
 use crate::serving::{Backend, Lease, NoServer, Server, Want};
 use crate::worker::Worker;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::{Input, Symptom};
 use gaiola_core::retry::Failure;
+use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::Method;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ pub(super) struct Upstream {
 /// A failed attempt.
 pub(super) struct Failed {
     pub(super) failure: Failure,
-    pub(super) ending: Ending,
+    pub(super) cause: Cause,
     pub(super) reason: String,
     pub(super) sent: u64,
     pub(super) body_held: bool,
@@ -145,18 +145,22 @@ pub(super) async fn reach(
             bound: false,
         }),
         Err(fault) => {
-            let (ending, symptom, reason) = match fault {
-                Fault::Os(error) => (*b"SC", check::symptom(&error), check::in_words(error)),
+            let (cause, symptom, reason) = match fault {
+                Fault::Os(error) => {
+                    let cause = Cause::ServerFailed(Phase::Connect);
+                    (cause, check::symptom(&error), check::in_words(error))
+                }
                 Fault::Deadline | Fault::Closed => {
                     let limit = timeouts.connect.as_millis();
                     let words = format!("no connection within {limit} ms");
-                    (*b"sC", server.late_to_connect(), words)
+                    let cause = Cause::ServerTimedOut(Phase::Connect);
+                    (cause, server.late_to_connect(), words)
                 }
             };
             note_failure(&connection.worker, &lease, symptom, &reason);
             Err(Failed {
                 failure: Failure::Connect,
-                ending,
+                cause,
                 reason: format!("{}: {reason}", lease.server.member.name),
                 sent: 0,
                 body_held: true,
