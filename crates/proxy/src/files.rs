@@ -10,6 +10,8 @@
 mod answer;
 mod range;
 
+pub(super) use answer::Answer;
+
 use gaiola_model::http::{FieldName, Method, RequestHead};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;

@@ -181,13 +181,13 @@ fn peek(socket: impl AsFd) -> io::Result<usize> {
 
 /// Closes so that the peer still receives what was written: shuts down sending, then keeps reading. Closing at once
 /// would send a reset that destroys data in flight.
-pub(super) async fn close_gently(mut stream: Stream) {
+pub(super) async fn close_gently(stream: &mut Stream) {
     const ENDING: Duration = Duration::from_secs(1);
     // The end leaves together with other connections' writes.
     tokio::task::yield_now().await;
-    sent(&mut stream).await;
-    let _ = tokio::time::timeout(ENDING, shutdown(&mut stream)).await;
-    read_on(&mut stream, PATIENCE).await;
+    sent(stream).await;
+    let _ = tokio::time::timeout(ENDING, shutdown(stream)).await;
+    read_on(stream, PATIENCE).await;
 }
 
 /// Waits until what was written has arrived, as far as the peer accepts it. Late data is part of the response, and has

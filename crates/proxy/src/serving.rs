@@ -3,8 +3,8 @@
 mod backend;
 mod server;
 
-pub(super) use backend::{Backend, Lease, NoServer, Want};
-pub(super) use server::{Idle, Interrupt, Server};
+pub(super) use backend::{Backend, NoServer, Permit, Want};
+pub(super) use server::{Idle, Interrupt, Interrupted, Server};
 
 use super::counters::{Counters, Series};
 use super::limits::{Held, Limiter};

@@ -1,6 +1,7 @@
 //! What each client connection is doing, for session listings. The connection's task records its state as it changes,
 //! and the worker reads the records only when asked: nothing else pays for it.
 
+use super::clock::Instant;
 use super::orders::Ahead;
 use gaiola_model::proxy::{Address, SessionStat, SessionState};
 use std::cell::{Cell, RefCell};
@@ -8,7 +9,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// All connections of a worker, unordered.
 #[derive(Clone, Default)]

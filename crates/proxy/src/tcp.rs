@@ -4,9 +4,10 @@ mod postgres;
 
 use super::check;
 use super::client::Client;
+use super::clock::Instant;
 use super::io::{self, Stream};
 use super::log::{Asked, Entry, Leg};
-use super::serving::{Backend, Lease, NoServer, Place, Serving, Want};
+use super::serving::{Backend, NoServer, Permit, Place, Serving, Want};
 use super::sessions::Way;
 use super::tunnel::{End, tunnel};
 use super::worker::Worker;
@@ -18,7 +19,7 @@ use gaiola_core::termination::{Cause, CookieState};
 use gaiola_model::proxy::{Mode, Refusal};
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Delay before all servers are tried again: it gives checks time to notice a failure, and a server time to start
 /// again.
@@ -57,7 +58,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
         place: Place::Nowhere,
         queue: Leg::default(),
         connect: Leg::default(),
-        way: Way::of(&client.session),
+        way: Way::of(&client.origin.activity),
         retries: 0,
         redispatched: Vec::new(),
         received: 0,
@@ -65,7 +66,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
         cause: Cause::Completed,
         reason: Cow::Borrowed(""),
     };
-    client.session.begin(notes.begun);
+    client.origin.activity.begin(notes.begun);
     loop {
         let serving = worker.serving();
         let served = serve_with(worker, &mut client, &serving, &mut notes).await;
@@ -73,10 +74,10 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
             continue;
         };
         finish(worker, &client, &serving, &notes);
-        client.session.rest();
+        client.origin.activity.rest();
         return match served {
             Served::ByServer(end) => end.leave(&mut client.stream).await,
-            Served::ByNobody => io::close_gently(client.stream).await,
+            Served::ByNobody => io::close_gently(&mut client.stream).await,
         };
     }
 }
@@ -98,7 +99,7 @@ async fn serve_with(
 ) -> Option<Served> {
     notes.place = Place::Nowhere;
     notes.redispatched.clear();
-    let Some((index, _)) = serving.frontend(&client.bind) else {
+    let Some((index, _)) = serving.frontend(&client.origin.bind) else {
         notes.fail(Cause::NothingServed, Cause::NothingServed.words());
         return Some(Served::ByNobody);
     };
@@ -110,7 +111,7 @@ async fn serve_with(
         notes.fail(Cause::NothingServed, "no TCP is served here any more");
         return Some(Served::ByNobody);
     };
-    let named = client.server_name.as_deref();
+    let named = client.origin.server_name.as_deref();
     let named = named.and_then(|name| route::find_by_name(sni, name));
     let route = named.map_or(0, |route| route + 1);
     let Some((backend_index, backend)) = serving.backend(index, route) else {
@@ -119,14 +120,14 @@ async fn serve_with(
     };
     notes.place = Place::Backend(backend_index);
     let want = Want {
-        key: backend.key(client.address, None),
+        key: backend.key(client.origin.address, None),
         sticky: None,
         last: false,
     };
     match reach(worker, client, (backend_index, backend), want, notes).await {
-        Ok((lease, stream)) => {
+        Ok((permit, stream)) => {
             let silence = config.timeouts.tunnel;
-            let end = copy(client, backend, lease, stream, silence, notes).await;
+            let end = copy(client, backend, permit, stream, silence, notes).await;
             Some(Served::ByServer(end))
         }
         Err(NoServer::Superseded) => None,
@@ -143,8 +144,8 @@ async fn serve_with(
 
 /// Counts the session, and logs it.
 fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes) {
-    let Some((index, _)) = serving.frontend(&client.bind) else {
-        return worker.tell_closed(client.address, &client.bind, &notes.reason);
+    let Some((index, _)) = serving.frontend(&client.origin.bind) else {
+        return worker.log_closed(client.origin.address, &client.origin.bind, &notes.reason);
     };
     let (frontend, config) = serving.of(index);
     let series = frontend.series(notes.place);
@@ -157,11 +158,16 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
     let id = worker.make_id();
     let request_id = &*String::from_utf8_lossy(&id);
     if notes.cause != Cause::Completed {
-        worker.tell_failed((client.address, &client.bind), 0, request_id, &notes.reason);
+        worker.log_failed(
+            (client.origin.address, &client.origin.bind),
+            0,
+            request_id,
+            &notes.reason,
+        );
     }
     worker.log(&Entry {
         request_id,
-        client: client.logged(config),
+        client: client.origin.logged(config),
         sender: None,
         frontend: &config.name,
         backend,
@@ -196,7 +202,7 @@ async fn reach(
     (index, backend): (usize, &Rc<Backend>),
     want: Want,
     notes: &mut Notes,
-) -> Result<(Lease, Stream), NoServer> {
+) -> Result<(Permit, Stream), NoServer> {
     let timeouts = &backend.config.timeouts;
     let deadline = notes.begun + timeouts.queue;
     let mut tried = Vec::new();
@@ -204,41 +210,43 @@ async fn reach(
     loop {
         let asked = Instant::now();
         let left = deadline.saturating_duration_since(asked);
-        let leased = backend
-            .lease(want, &tried, worker.now(), left, &notes.way)
+        let chosen = backend
+            .permit(want, &tried, worker.now(), left, &notes.way)
             .await;
         notes.queue.span += asked.elapsed();
-        match leased {
-            Ok(lease) => {
-                notes.place = Place::Server(index, lease.index);
+        match chosen {
+            Ok(permit) => {
+                notes.place = Place::Server(index, permit.index);
                 notes.queue.done = true;
-                let failed = tried.last().filter(|_| !tried.contains(&lease.index));
+                let failed = tried.last().filter(|_| !tried.contains(&permit.index));
                 let failed = failed.map(|&failed| Place::Server(index, failed));
                 notes.redispatched.extend(failed);
                 let began = Instant::now();
-                let connecting = lease.server.connect(client.carried(), timeouts.user);
+                let connecting = permit
+                    .server
+                    .connect(client.origin.carried(&client.stream), timeouts.user);
                 let connected = tokio::time::timeout(timeouts.connect, connecting).await;
                 notes.connect.span += began.elapsed();
                 notes.connect.done = matches!(connected, Ok(Ok(_)));
                 let (symptom, reason) = match connected {
                     Ok(Ok(stream)) => {
-                        if lease.server.proved_well() {
-                            worker.report(&lease.server.member, Input::Served);
+                        if permit.server.proved_well() {
+                            worker.report(&permit.server.member, Input::Served);
                         }
                         notes.reason = Cow::Borrowed("");
-                        return Ok((lease, stream));
+                        return Ok((permit, stream));
                     }
                     Ok(Err(error)) => (check::symptom(&error), check::in_words(error)),
                     Err(_) => {
                         let limit = timeouts.connect.as_millis();
                         let words = format!("no connection within {limit} ms");
-                        (lease.server.late_to_connect(), words)
+                        (permit.server.late_to_connect(), words)
                     }
                 };
-                notes.reason = format!("{}: {reason}", lease.server.member.name).into();
-                lease.server.doubt();
-                worker.report(&lease.server.member, Input::Errored(symptom, reason));
-                tried.push(lease.index);
+                notes.reason = format!("{}: {reason}", permit.server.member.name).into();
+                permit.server.doubt();
+                worker.report(&permit.server.member, Input::Errored(symptom, reason));
+                tried.push(permit.index);
                 if notes.retries + 1 == MOST_ATTEMPTS {
                     break;
                 }
@@ -259,13 +267,13 @@ async fn reach(
 async fn copy(
     client: &mut Client,
     backend: &Backend,
-    lease: Lease,
+    permit: Permit,
     mut server: Stream,
     silence: Duration,
     notes: &mut Notes,
 ) -> End {
-    let down = lease.server.shut(backend.config.on_marked_down);
-    client.session.tunnel();
+    let down = permit.server.shut(backend.config.on_marked_down);
+    client.origin.activity.tunnel();
     let early = client.early.take();
     let first = early.as_ref().map_or(&[][..], io::Buffer::filled);
     let end = tunnel(
@@ -275,7 +283,7 @@ async fn copy(
         down,
     )
     .await;
-    drop((server, lease));
+    drop((server, permit));
     notes.received = end.to_server;
     notes.bytes = end.to_client;
     notes.fail(end.cause, end.reason);

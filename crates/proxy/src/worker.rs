@@ -1,8 +1,8 @@
 //! A worker's state, shared by its tasks. Other threads share only the counters and the queues of servers with a limit.
 
 use super::auth::Verifier;
-use super::client::Client;
-use super::clock::seconds;
+use super::client::Origin;
+use super::clock::{Instant, seconds};
 use super::counters::{Apart, Count, Counters, Handshakes, Unasked};
 use super::event::Event;
 use super::listen::Listener;
@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -168,54 +168,54 @@ impl Worker {
     }
 
     /// Counts and logs a connection rejected by a limit.
-    pub(super) fn refuse(&self, client: &Client) {
+    pub(super) fn refuse(&self, client: &Origin) {
         client.share().refuse();
-        self.tell_closed(client.address, &client.bind, "connection limit reached");
+        self.log_closed(client.address, &client.bind, "connection limit reached");
     }
 
     /// Counts and logs a connection that closes before its first request.
-    pub(super) fn close_unasked(&self, client: &Client, why: Unasked, reason: &str) {
+    pub(super) fn close_unasked(&self, client: &Origin, why: Unasked, reason: &str) {
         self.counters.unasked(why).add(1);
-        self.tell_closed(client.address, &client.bind, reason);
+        self.log_closed(client.address, &client.bind, reason);
     }
 
     /// Logs why a connection closes.
-    pub(super) fn tell_closed(&self, peer: IpAddr, bind: &Address, reason: &str) {
-        if self.may_tell() {
+    pub(super) fn log_closed(&self, peer: IpAddr, bind: &Address, reason: &str) {
+        if self.may_log() {
             tracing::info!(%peer, %bind, reason, "connection closed");
         }
     }
 
     /// Logs why a request or a session failed, unless the access log does.
-    pub(super) fn tell_failed(
+    pub(super) fn log_failed(
         &self,
         (peer, bind): (IpAddr, &Address),
         status: u16,
         request_id: &str,
         reason: &str,
     ) {
-        if !self.log.has_reasons && self.may_tell() {
+        if !self.log.has_reasons && self.may_log() {
             tracing::info!(%peer, %bind, status, request_id, reason, "request failed");
         }
     }
 
     /// Logs why the system cannot give us a connection although clients wait.
-    pub(super) fn tell_unaccepted(&self, bind: &Address, error: rustix::io::Errno) {
+    pub(super) fn log_unaccepted(&self, bind: &Address, error: rustix::io::Errno) {
         if !self.unaccepted.replace(true) {
             tracing::warn!(%bind, %error, "cannot accept connections");
         }
     }
 
     /// Logs that a frontend has reached its maxconn, at most once in a while.
-    pub(super) fn tell_full(&self, frontend: &FrontendShare, maxconn: u32) {
-        if frontend.may_tell(self.started.elapsed().as_secs()) {
+    pub(super) fn log_full(&self, frontend: &FrontendShare, maxconn: u32) {
+        if frontend.may_log(self.started.elapsed().as_secs()) {
             let frontend = &*frontend.name;
             tracing::warn!(frontend, maxconn, "maxconn reached: new connections wait");
         }
     }
 
     /// Logs which requests and sessions are cut off because this worker ends.
-    pub(super) fn tell_cut_off(&self) {
+    pub(super) fn log_cut_off(&self) {
         let busy = self.sessions.busy();
         for (peer, bind) in busy.iter().take(100) {
             tracing::warn!(%peer, %bind, "cut off: the proxy has shut down");
@@ -228,15 +228,15 @@ impl Worker {
 
     /// Whether another line may be logged in this second. The worker writes these lines itself: in a flood it writes
     /// only some and counts the rest.
-    fn may_tell(&self) -> bool {
-        self.tell_rest();
+    fn may_log(&self) -> bool {
+        self.log_suppressed();
         let (second, count) = self.told.get();
         self.told.set((second, count + 1));
         count < TOLD
     }
 
     /// Logs how many lines were suppressed in a second that is over.
-    pub(super) fn tell_rest(&self) {
+    pub(super) fn log_suppressed(&self) {
         let (now, (second, count)) = (seconds(), self.told.get());
         if now == second {
             return;

@@ -100,7 +100,7 @@ impl FrontendShare {
     }
 
     /// Whether to log in this second that it is full: once a minute, by whichever worker comes first.
-    pub(crate) fn may_tell(&self, second: u64) -> bool {
+    pub(crate) fn may_log(&self, second: u64) -> bool {
         let due = |told| (told == 0 || told + 60 <= second + 1).then_some(second + 1);
         self.told
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, due)
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn that_it_is_full_is_said_once_a_minute() {
         let frontend = FrontendShare::new("site");
-        let told = [0, 0, 30, 59, 60, 61, 130].map(|second| frontend.may_tell(second));
+        let told = [0, 0, 30, 59, 60, 61, 130].map(|second| frontend.may_log(second));
         assert_eq!(told, [true, false, false, false, true, false, true]);
     }
 }

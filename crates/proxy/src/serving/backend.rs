@@ -1,6 +1,7 @@
 //! A backend as one worker sees it: how a server is chosen, and waited for.
 
 use super::Server;
+use crate::clock::Instant;
 use crate::orders::{BackendOrders, Health, InFlight, Place, Queue, Turn};
 use crate::sessions::{Named, Way};
 use gaiola_core::balance::{self, Ask, Balancer, NotPicked};
@@ -13,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A backend.
 pub(crate) struct Backend {
@@ -89,7 +90,7 @@ impl NoServer {
 }
 
 /// A server chosen for one request, which counts as in flight until this is dropped.
-pub(crate) struct Lease {
+pub(crate) struct Permit {
     /// The server.
     pub(crate) server: Rc<Server>,
     /// Its index in the backend.
@@ -98,7 +99,7 @@ pub(crate) struct Lease {
     backend: Rc<Backend>,
 }
 
-impl Drop for Lease {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.server.leave();
         self.backend.lighten(self.index);
@@ -212,16 +213,16 @@ impl Backend {
         }
     }
 
-    /// As [`Self::lease`], without waiting. The error is the reason to wait, for [`Self::lease_later`].
-    pub(crate) fn lease_now(
+    /// As [`Self::permit`], without waiting. The error is the reason to wait, for [`Self::permit_later`].
+    pub(crate) fn permit_now(
         self: &Rc<Self>,
         want: Want,
         tried: &[usize],
         way: &Way,
-    ) -> Result<Lease, NotPicked> {
-        let lease = self.choose(want, tried)?;
-        way.lead_to(lease.server.clone());
-        Ok(lease)
+    ) -> Result<Permit, NotPicked> {
+        let permit = self.choose(want, tried)?;
+        way.lead_to(permit.server.clone());
+        Ok(permit)
     }
 
     /// Chooses a server, queueing for at most `limit` if necessary. The server named by a cookie is used while it is
@@ -230,25 +231,25 @@ impl Backend {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) async fn lease(
+    pub(crate) async fn permit(
         self: &Rc<Self>,
         want: Want,
         tried: &[usize],
         now: Time,
         limit: Duration,
         way: &Way,
-    ) -> Result<Lease, NoServer> {
-        match self.lease_now(want, tried, way) {
-            Ok(lease) => Ok(lease),
-            Err(why) => self.lease_later(why, want, tried, now, limit, way).await,
+    ) -> Result<Permit, NoServer> {
+        match self.permit_now(want, tried, way) {
+            Ok(permit) => Ok(permit),
+            Err(why) => self.permit_later(why, want, tried, now, limit, way).await,
         }
     }
 
-    /// As [`Self::lease`], after [`Self::lease_now`] has returned why there was none.
+    /// As [`Self::permit`], after [`Self::permit_now`] has returned why there was none.
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) async fn lease_later(
+    pub(crate) async fn permit_later(
         self: &Rc<Self>,
         why: NotPicked,
         want: Want,
@@ -256,7 +257,7 @@ impl Backend {
         now: Time,
         limit: Duration,
         way: &Way,
-    ) -> Result<Lease, NoServer> {
+    ) -> Result<Permit, NoServer> {
         let late = self.worth_waiting(why)?;
         let limit = self.patience(why, limit);
         if limit.is_zero() {
@@ -266,7 +267,7 @@ impl Backend {
         tokio::time::timeout(limit, waiting)
             .await
             .unwrap_or(Err(late))
-            .inspect(|lease| way.lead_to(lease.server.clone()))
+            .inspect(|permit| way.lead_to(permit.server.clone()))
     }
 
     /// How long to wait. For a server to come up, no longer than since the last one went down: requests wait out a
@@ -284,7 +285,7 @@ impl Backend {
         tried: &[usize],
         deadline: Time,
         way: &Way,
-    ) -> Result<Lease, NoServer> {
+    ) -> Result<Permit, NoServer> {
         let size = self.config.timeouts.queue_size;
         loop {
             let named = self.named(want, tried);
@@ -295,12 +296,12 @@ impl Backend {
             while self.named(want, tried) == named {
                 // A place may have been given back before the join.
                 match self.choose(want, tried) {
-                    Ok(lease) => return Ok(lease),
+                    Ok(permit) => return Ok(permit),
                     Err(why) => self.worth_waiting(why)?,
                 };
                 if let Turn::Place(place) = waiting.turn().await {
                     match self.accept(place, want, tried) {
-                        Some(lease) => return Ok(lease),
+                        Some(permit) => return Ok(permit),
                         None => break,
                     }
                 }
@@ -333,7 +334,7 @@ impl Backend {
     }
 
     /// Takes a place handed over, if its server may still be used.
-    fn accept(self: &Rc<Self>, place: Place, want: Want, tried: &[usize]) -> Option<Lease> {
+    fn accept(self: &Rc<Self>, place: Place, want: Want, tried: &[usize]) -> Option<Permit> {
         let is_its = |server: &Rc<Server>| Arc::ptr_eq(&server.member, &place.member);
         let named = self.named(want, tried);
         let may = |index: usize| match named {
@@ -351,11 +352,11 @@ impl Backend {
         }
     }
 
-    fn choose(self: &Rc<Self>, want: Want, tried: &[usize]) -> Result<Lease, NotPicked> {
+    fn choose(self: &Rc<Self>, want: Want, tried: &[usize]) -> Result<Permit, NotPicked> {
         if want.last
-            && let Some(lease) = self.take_waiting_spare(tried)
+            && let Some(permit) = self.take_waiting_spare(tried)
         {
-            return Ok(lease);
+            return Ok(permit);
         }
         if let Some(index) = self.named(want, tried) {
             return self.take(index).ok_or(NotPicked::Full);
@@ -374,13 +375,13 @@ impl Backend {
             };
             let index = balancer.pick(&ask, |index| self.in_flight_of(index), rng)?;
             // Another worker may have taken the last place.
-            if let Some(lease) = self.take(index) {
-                return Ok(lease);
+            if let Some(permit) = self.take(index) {
+                return Ok(permit);
             }
         }
     }
 
-    fn take_waiting_spare(self: &Rc<Self>, tried: &[usize]) -> Option<Lease> {
+    fn take_waiting_spare(self: &Rc<Self>, tried: &[usize]) -> Option<Permit> {
         let in_flight = |index| self.in_flight_of(index);
         let balancer = &self.choice.borrow().balancer;
         let spare = balancer.waiting_spare(tried, in_flight)?;
@@ -388,7 +389,7 @@ impl Backend {
     }
 
     /// Takes a server, if it has room.
-    fn take(self: &Rc<Self>, index: usize) -> Option<Lease> {
+    fn take(self: &Rc<Self>, index: usize) -> Option<Permit> {
         match self.limits[index] {
             None => Some(self.lend(index, None)),
             Some(limit) => {
@@ -411,10 +412,10 @@ impl Backend {
         balancer.lighten(index, || self.in_flight_of(index));
     }
 
-    fn lend(self: &Rc<Self>, index: usize, place: Option<Place>) -> Lease {
+    fn lend(self: &Rc<Self>, index: usize, place: Option<Place>) -> Permit {
         let server = Rc::clone(&self.servers[index]);
         server.enter();
-        Lease {
+        Permit {
             server,
             index,
             place,

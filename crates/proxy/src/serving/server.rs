@@ -1,7 +1,8 @@
 //! One worker's part of a backend's member: its pool of idle connections, and its known health.
 
+use crate::clock::Instant;
 use crate::counters::Apart;
-use crate::event::Event;
+use crate::event::{Event, Notified};
 use crate::io::{self, Stream};
 use crate::orders::{Health, InFlight, Member, Tally};
 use crate::sessions::Named;
@@ -12,11 +13,11 @@ use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::Method;
 use gaiola_model::proxy::{Admin, OnMarkedDown};
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Most idle connections to one server; beyond it, the one idle longest is closed.
 const POOL_LEN: usize = 1024;
@@ -28,7 +29,7 @@ pub(crate) struct Server {
     /// The member's counters; requests update these without touching the member itself.
     tallies: Arc<[Apart<Tally>]>,
     /// Whether each connection carries a single client, announced in a PROXY header.
-    pub(crate) tells_client: bool,
+    pub(crate) announces_client: bool,
     /// Requests in flight to all members of its backend.
     all: Arc<InFlight>,
     worker: usize,
@@ -72,6 +73,27 @@ impl Interrupt {
             Self::Lost => Cause::ServerDead(phase),
             Self::Ended => Cause::SessionsShutdown(phase),
         }
+    }
+}
+
+/// Ready with the interrupt that happens after this was created.
+pub(crate) struct Interrupted<'a> {
+    server: &'a Server,
+    before: Interrupts,
+    notified: Notified<'a>,
+}
+
+impl Future for Interrupted<'_> {
+    type Output = Interrupt;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        let (now, before) = (self.server.interrupts.get(), self.before);
+        let why = match () {
+            () if now.ended != before.ended => Interrupt::Ended,
+            () if now.losses != before.losses => Interrupt::Lost,
+            () => Interrupt::Down,
+        };
+        Pin::new(&mut self.notified).poll(cx).map(|()| why)
     }
 }
 
@@ -132,7 +154,7 @@ impl Server {
     pub(super) fn new(member: Arc<Member>, all: Arc<InFlight>, worker: usize) -> Self {
         Self {
             tallies: Arc::clone(member.tallies()),
-            tells_client: member.send_proxy.is_some(),
+            announces_client: member.send_proxy.is_some(),
             all,
             worker,
             usable: Cell::new(false),
@@ -227,17 +249,12 @@ impl Server {
     }
 
     /// Completes when it is marked down or its sessions are ended; create it before the work to be interrupted.
-    pub(crate) fn interrupted(&self) -> impl Future<Output = Interrupt> + Unpin {
-        let (before, mut interrupted) = (self.interrupts.get(), self.interrupt.notified());
-        poll_fn(move |cx| {
-            let now = self.interrupts.get();
-            let why = match () {
-                () if now.ended != before.ended => Interrupt::Ended,
-                () if now.losses != before.losses => Interrupt::Lost,
-                () => Interrupt::Down,
-            };
-            Pin::new(&mut interrupted).poll(cx).map(|()| why)
-        })
+    pub(crate) const fn interrupted(&self) -> Interrupted<'_> {
+        Interrupted {
+            server: self,
+            before: self.interrupts.get(),
+            notified: self.interrupt.notified(),
+        }
     }
 
     /// Completes when a session with it must be shut: at once if it is not up and sessions are shut down on that.

@@ -1,9 +1,9 @@
 //! The response half of an attempt.
 
-use super::{Holder, Outcome, Stage};
+use super::{Holder, Outcome, Policy, Stage};
 use crate::check::in_words;
-use crate::http::body::Body;
-use crate::http::large::{self, Text};
+use crate::exchange::body::Body;
+use crate::exchange::large::{self, Text};
 use crate::io::{self, Buffer, Fault, Pipe, Reader, Timer, Writer};
 use crate::rules::LIMITS;
 use gaiola_core::forward::{self, Answer, Edit, Outgoing};
@@ -29,16 +29,11 @@ pub(super) struct Receiving<'a> {
     pub(super) from: Reader<'a>,
     pub(super) to: Writer<'a>,
     pub(super) timer: &'a mut Timer,
-    pub(super) client_limit: Duration,
-    pub(super) limit: Duration,
     pub(super) edit: Edit<'a>,
-    pub(super) hop: &'a str,
     /// Complete field lines to add to the final response.
     pub(super) lines: &'a [u8],
-    pub(super) own_cookie: Option<&'a str>,
-    pub(super) keep_alive: &'a dyn Fn() -> bool,
-    pub(super) date: &'a dyn Fn() -> [u8; 29],
     pub(super) reused: bool,
+    pub(super) policy: &'a Policy<'a>,
     pub(super) stage: &'a Stage,
 }
 
@@ -73,12 +68,12 @@ impl Receiving<'_> {
         self.stage.began_after.set(began_after);
         let answer = Answer {
             client: self.request.version,
-            keep_alive: (self.keep_alive)() && sent,
-            server: self.hop,
+            keep_alive: self.policy.keeps_alive() && sent,
+            server: self.policy.hop,
             edit: self.edit,
-            date: &(self.date)(),
+            date: &self.policy.worker.date(),
             lines: self.lines,
-            own_cookie: self.own_cookie,
+            own_cookie: self.policy.own_cookie,
         };
         let buffer = self.buffer.as_mut().expect("a head was read into it");
         let told = forward::response(self.response, buffer.filled(), &answer, self.back);
@@ -101,7 +96,7 @@ impl Receiving<'_> {
         self.stage.status.set(self.response.status);
         large::give_up(self.text, self.request);
         let written = io::write_pieces(&mut self.to, pieces, &self.stage.delivered);
-        let written = self.timer.within(self.client_limit, written).await;
+        let written = self.timer.within(self.policy.client_limit, written).await;
         written.map_err(client_gone)?;
         if self.response.upgrade {
             buffer.consume(head_len);
@@ -122,7 +117,8 @@ impl Receiving<'_> {
         if self.buffer.is_none() {
             // No buffer is held while waiting for the server.
             let readable = poll_fn(|cx| self.from.poll_read_ready(cx).map_err(Fault::Os));
-            let readable = until_late(readable, self.timer, self.stage, self.limit).await;
+            let readable =
+                until_late(readable, self.timer, self.stage, self.policy.response_limit).await;
             readable.map_err(|fault| self.no_head(fault))?;
         }
         loop {
@@ -138,7 +134,7 @@ impl Receiving<'_> {
                 }
             }
             let read = io::read(&mut self.from, buffer);
-            let read = until_late(read, self.timer, self.stage, self.limit).await;
+            let read = until_late(read, self.timer, self.stage, self.policy.response_limit).await;
             if let Err(fault) = read {
                 return Err(self.no_head(fault));
             }
@@ -152,7 +148,10 @@ impl Receiving<'_> {
         };
         let (failure, reason) = match fault {
             Fault::Deadline => {
-                let words = format!("no response within {} ms", self.limit.as_millis());
+                let words = format!(
+                    "no response within {} ms",
+                    self.policy.response_limit.as_millis()
+                );
                 (Failure::TimedOut, words)
             }
             Fault::Closed => (closed, "it closed without a response".into()),
@@ -166,7 +165,7 @@ impl Receiving<'_> {
         let answer = Answer {
             client: self.request.version,
             keep_alive: true,
-            server: self.hop,
+            server: self.policy.hop,
             edit: Edit::default(),
             date: b"",
             lines: &[],
@@ -177,7 +176,7 @@ impl Receiving<'_> {
         let pieces = self.back.slices(buffer.filled());
         let written = io::write_pieces(&mut self.to, pieces, &self.stage.delivered);
         self.timer
-            .within(self.client_limit, written)
+            .within(self.policy.client_limit, written)
             .await
             .map_err(client_gone)
     }
@@ -212,7 +211,7 @@ impl Receiving<'_> {
             })?;
             let data = [&buffer.filled()[..part]].into_iter();
             let written = io::write_pieces(&mut self.to, data, &self.stage.delivered);
-            let written = self.timer.within(self.client_limit, written).await;
+            let written = self.timer.within(self.policy.client_limit, written).await;
             written.map_err(client_gone)?;
             buffer.consume(part);
         }
@@ -226,12 +225,12 @@ impl Receiving<'_> {
         };
         let moved = {
             let filling = pin!(pipe.fill(from, left));
-            let filled = self.timer.within(self.limit, filling).await;
+            let filled = self.timer.within(self.policy.response_limit, filling).await;
             filled.map_err(server_stopped)?
         };
         while !pipe.is_empty() {
             let draining = pin!(pipe.drain(to));
-            let written = self.timer.within(self.client_limit, draining).await;
+            let written = self.timer.within(self.policy.client_limit, draining).await;
             let delivered = &self.stage.delivered;
             delivered.set(delivered.get() + written.map_err(client_gone)?);
         }
@@ -242,7 +241,7 @@ impl Receiving<'_> {
     async fn more(&mut self) -> Result<bool, Outcome> {
         let buffer = self.buffer.get_or_insert_with(Buffer::take_long);
         let read = io::read(&mut self.from, buffer);
-        match self.timer.within(self.limit, read).await {
+        match self.timer.within(self.policy.response_limit, read).await {
             Ok(_) => Ok(true),
             Err(Fault::Closed) => Ok(false),
             Err(fault) => Err(server_stopped(fault)),
@@ -258,7 +257,7 @@ impl Receiving<'_> {
         let head = self.back.slices(buffer.filled());
         let written = io::write_pieces(&mut self.to, head, &self.stage.delivered);
         self.timer
-            .within(self.client_limit, written)
+            .within(self.policy.client_limit, written)
             .await
             .map_err(client_gone)?;
         buffer.consume(self.response.len);
@@ -271,7 +270,7 @@ impl Receiving<'_> {
                 if kind == Part::Data {
                     let data = [&buffer.filled()[..count]].into_iter();
                     let written = io::write_pieces(&mut self.to, data, &self.stage.delivered);
-                    let written = self.timer.within(self.client_limit, written).await;
+                    let written = self.timer.within(self.policy.client_limit, written).await;
                     written.map_err(client_gone)?;
                 }
                 buffer.consume(count);

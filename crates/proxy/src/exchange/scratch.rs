@@ -18,8 +18,8 @@ pub(crate) fn trim() {
 
 /// The heads of a request and its response, as received and as forwarded.
 #[derive(Default)]
-pub(super) struct Parts {
-    pub(super) request: RequestHead,
+pub(crate) struct Parts {
+    pub(crate) request: RequestHead,
     pub(super) onward: Outgoing,
     pub(super) response: ResponseHead,
     pub(super) back: Outgoing,
@@ -32,11 +32,11 @@ pub(super) struct Parts {
 }
 
 /// [`Parts`] on loan.
-pub(super) struct Heads(Option<Box<Parts>>);
+pub(crate) struct Heads(Option<Box<Parts>>);
 
 impl Heads {
     /// Parts with no meaningful content.
-    pub(super) fn take() -> Self {
+    pub(crate) fn take() -> Self {
         Self(Some(
             KEPT.with_borrow_mut(FreeList::take).unwrap_or_default(),
         ))

@@ -5,30 +5,47 @@
 
 mod receiving;
 mod sending;
+mod watch;
 
 use super::body::Body;
 use super::large::Text;
 use super::record::Record;
 use super::scratch::Parts;
+use super::{Downstream, Routed};
+use crate::client::Origin;
+use crate::clock::Instant;
 use crate::io::{Buffer, Stream, Tcp, Timer, Window};
 use crate::log::Leg;
-use crate::serving::{Interrupt, Server};
+use crate::serving::{Backend, Server};
+use crate::worker::Worker;
 use gaiola_core::forward::Outgoing;
 use gaiola_core::retry::Failure;
 use gaiola_core::rule::Rules;
+use gaiola_core::sticky::Jar;
 use gaiola_core::termination::{Cause, Phase};
-use gaiola_model::proxy::{Allowance, OnMarkedDown, ServerTimeouts};
+use gaiola_model::proxy::{Admission, OnMarkedDown};
 use receiving::Receiving;
 use sending::{Pace, Sending};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::net::IpAddr;
+use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use watch::Watch;
 
 /// Everything one attempt needs.
-pub(super) struct Attempt<'a, 'w> {
+pub(super) struct Attempt<'a, 'w, 'c> {
+    pub(super) message: Message<'a, 'w>,
+    pub(super) downstream: &'a mut Downstream<'c>,
+    pub(super) upstream: Upstream<'a>,
+    pub(super) policy: Policy<'a>,
+    pub(super) record: &'a mut Record,
+}
+
+/// The request, and room for the response.
+pub(super) struct Message<'a, 'w> {
     /// The request's head as received, unless `text` has it; the spans of `heads.request` and `heads.onward` point into
     /// it.
     pub(super) front: &'a [u8],
@@ -38,31 +55,72 @@ pub(super) struct Attempt<'a, 'w> {
     /// What was received after the head.
     pub(super) window: &'a mut Window<'w>,
     pub(super) body: Body,
-    pub(super) client: &'a mut Stream,
-    pub(super) client_timer: &'a mut Timer,
-    pub(super) client_limit: Duration,
-    /// Minimum rate of the body, in bytes per second.
-    pub(super) body_rate: u32,
-    pub(super) server: &'a mut Stream,
-    pub(super) server_timer: &'a mut Timer,
-    pub(super) member: &'a Server,
-    pub(super) timeouts: &'a ServerTimeouts,
-    /// What the route does to the response, and what it allows.
-    pub(super) rules: Option<&'a Rules>,
-    pub(super) allowance: &'a Allowance,
-    pub(super) on_marked_down: OnMarkedDown,
-    /// Our own name, as one hop.
-    pub(super) hop: &'a str,
-    /// Name of the cookie that only we set.
-    pub(super) own_cookie: Option<&'a str>,
-    /// Whether the client's connection may be kept alive, asked when the response begins.
-    pub(super) keep_alive: &'a dyn Fn() -> bool,
-    /// The time, as a `Date` field value.
-    pub(super) date: &'a dyn Fn() -> [u8; 29],
+}
+
+/// The server's side.
+pub(super) struct Upstream<'a> {
+    pub(super) stream: &'a mut Stream,
+    pub(super) timer: &'a mut Timer,
+    pub(super) server: &'a Server,
+    /// Whether the connection has served a request before.
     pub(super) reused: bool,
     /// Buffer for the response, taken at its first byte.
     pub(super) buffer: &'a mut Option<Buffer>,
-    pub(super) record: &'a mut Record,
+}
+
+/// What the configuration says about the attempt.
+pub(super) struct Policy<'a> {
+    /// How long the client may stall.
+    client_limit: Duration,
+    /// Minimum rate of the body, in bytes per second.
+    body_rate: u32,
+    /// Size limit of the body.
+    body_limit: Option<u64>,
+    /// How long the response may take to begin, and how long it may stall.
+    response_limit: Duration,
+    /// What the route does to the response.
+    rules: Option<&'a Rules>,
+    on_marked_down: OnMarkedDown,
+    /// Our own name, as one hop.
+    hop: &'a str,
+    /// Name of the cookie that only we set.
+    own_cookie: Option<&'a str>,
+    /// Whether the client's connection may be kept alive, as far as the request is concerned.
+    keep_alive: bool,
+    /// The local address that the client connected to, which the worker may have stopped to serve.
+    local: IpAddr,
+    worker: &'a Worker,
+}
+
+impl<'a> Policy<'a> {
+    /// The policy for an attempt of this request at a server of this backend.
+    pub(super) fn new(
+        worker: &'a Worker,
+        origin: &Origin,
+        routed: &Routed<'a>,
+        backend: &'a Backend,
+    ) -> Self {
+        let timeouts = &routed.serving.of(routed.frontend).1.timeouts;
+        let response = routed.allowance.response;
+        Self {
+            client_limit: timeouts.idle,
+            body_rate: timeouts.body_rate,
+            body_limit: routed.allowance.body,
+            response_limit: response.unwrap_or(backend.config.timeouts.response),
+            rules: routed.rules,
+            on_marked_down: backend.config.on_marked_down,
+            hop: &routed.serving.config().server,
+            own_cookie: backend.jar.as_ref().map(Jar::name),
+            keep_alive: routed.keep_alive,
+            local: origin.local,
+            worker,
+        }
+    }
+
+    /// Whether the client's connection may be kept alive, asked when the response begins.
+    fn keeps_alive(&self) -> bool {
+        self.keep_alive && self.worker.admission(self.local) == Admission::Accept
+    }
 }
 
 /// Who may send further requests on a connection to a server.
@@ -84,11 +142,7 @@ pub(super) enum Outcome {
     /// The client has received the response that switches protocols.
     Upgraded,
     /// No byte of a response has been forwarded.
-    Failed {
-        failure: Failure,
-        cause: Cause,
-        reason: String,
-    },
+    Failed(Failure, Cause, String),
     /// Part of the response has been forwarded.
     Broken(Cause, Cow<'static, str>),
     /// The client is at fault. No byte of a response has been forwarded.
@@ -104,11 +158,7 @@ impl Outcome {
             Failure::BadResponse => Cause::BadResponse(Phase::Response),
             Failure::Answered => Cause::ServerFailed(Phase::Data),
         };
-        Self::Failed {
-            failure,
-            cause,
-            reason,
-        }
+        Self::Failed(failure, cause, reason)
     }
 
     fn broken(cause: Cause) -> Self {
@@ -154,13 +204,26 @@ enum Stop {
     Server,
 }
 
-impl Attempt<'_, '_> {
+impl Attempt<'_, '_, '_> {
     /// Makes the attempt; also returns how many bytes of the request were sent. Called once, like its halves.
     pub(super) async fn run(&mut self) -> (Outcome, u64) {
         let stage = Stage::default();
-        let carrier = self.server.tcp().cloned();
+        let carrier = self.upstream.stream.tcp().cloned();
         let left = || carrier.as_ref().map(Tcp::left);
         let before = left();
+        let outcome = self.send_and_receive(&stage, carrier.as_ref()).await;
+        self.note(&stage);
+        // What was written waits in the outbox, and may never have left.
+        let has_left = before.is_none() || left() != before;
+        if let (false, Outcome::Failed(..), Some(carrier)) = (has_left, &outcome, &carrier) {
+            carrier.abandon();
+        }
+        (outcome, if has_left { stage.sent.get() } else { 0 })
+    }
+
+    /// Runs both halves until one of them, or an interrupt of the server, decides the outcome.
+    async fn send_and_receive(&mut self, stage: &Stage, carrier: Option<&Tcp>) -> Outcome {
+        let (message, policy) = (&mut self.message, &self.policy);
         let Parts {
             request,
             onward,
@@ -169,55 +232,53 @@ impl Attempt<'_, '_> {
             lines,
             rewritten,
             ..
-        } = &mut *self.heads;
+        } = &mut *message.heads;
         let request = &*request;
-        let edit = self.rules.map(|rules| rules.response_edit(rewritten));
-        let (from_client, to_client) = self.client.split();
-        let (from_server, to_server) = self.server.split();
-        let head_len = onward.len() as u64;
+        let edit = policy.rules.map(|rules| rules.response_edit(rewritten));
+        let (from_client, to_client) = self.downstream.stream.split();
+        let (from_server, to_server) = self.upstream.stream.split();
         let mut sending = Sending {
             head: onward,
-            front: self.front,
-            text: self.text,
+            front: message.front,
+            text: message.text,
             request,
-            window: self.window,
-            body: self.body.clone(),
+            window: message.window,
+            body: message.body.clone(),
             from: from_client,
             to: to_server,
-            timer: self.client_timer,
-            limit: self.client_limit,
-            most: self.allowance.body,
-            pace: Pace::new(self.client_limit, self.body_rate),
-            stage: &stage,
+            timer: self.downstream.timer,
+            limit: policy.client_limit,
+            most: policy.body_limit,
+            pace: Pace::new(policy.client_limit, policy.body_rate),
+            stage,
         };
         let mut receiving = Receiving {
             request,
-            text: self.text,
+            text: message.text,
             response,
             back,
-            buffer: self.buffer,
+            buffer: self.upstream.buffer,
             from: from_server,
             to: to_client,
-            timer: self.server_timer,
-            client_limit: self.client_limit,
-            limit: self.allowance.response.unwrap_or(self.timeouts.response),
+            timer: self.upstream.timer,
             edit: edit.unwrap_or_default(),
-            hop: self.hop,
             lines,
-            own_cookie: self.own_cookie,
-            keep_alive: self.keep_alive,
-            date: self.date,
-            reused: self.reused,
-            stage: &stage,
+            reused: self.upstream.reused,
+            policy,
+            stage,
         };
-        let repeatable = request.method.is_idempotent();
-        let shut_down = self.on_marked_down == OnMarkedDown::ShutdownSessions;
+        let mut watch = Watch {
+            server: self.upstream.server,
+            interrupted: self.upstream.server.interrupted(),
+            carrier,
+            repeatable: request.method.is_idempotent(),
+            shut_down: policy.on_marked_down == OnMarkedDown::ShutdownSessions,
+            dying: None,
+        };
         let mut sending = pin!(sending.run());
         let mut receiving = pin!(receiving.run());
-        let mut interrupted = self.member.interrupted();
-        let mut dying: Option<Dying> = None;
         let mut is_sending = true;
-        let outcome = poll_fn(|cx| {
+        poll_fn(|cx| {
             if is_sending && let Poll::Ready(stop) = sending.as_mut().poll(cx) {
                 match stop {
                     Stop::Client(outcome) => return Poll::Ready(outcome),
@@ -227,29 +288,14 @@ impl Attempt<'_, '_> {
             if let Poll::Ready(outcome) = receiving.as_mut().poll(cx) {
                 return Poll::Ready(outcome);
             }
-            // A server that was marked down may be busy with this very request, and sending it elsewhere would overload
-            // the next one. Only a dead server will never answer: a request that may be retried does not wait for it.
-            while let Poll::Ready(why) = Pin::new(&mut interrupted).poll(cx) {
-                let shut = shut_down || why == Interrupt::Ended;
-                if let Some(outcome) = shut.then(|| interrupt(&stage, why)) {
-                    return Poll::Ready(outcome);
-                }
-                let may_move = repeatable && !stage.is_answered();
-                if let (Interrupt::Lost, true, Some(carrier)) = (why, may_move, carrier.clone()) {
-                    dying = Some(Box::pin(async move { carrier.is_dead().await }));
-                }
-                interrupted = self.member.interrupted();
-            }
-            let is_dead = dying.as_mut().map(|dying| dying.as_mut().poll(cx));
-            if let Some(Poll::Ready(is_dead)) = is_dead {
-                dying = None;
-                if is_dead && repeatable && !stage.is_answered() {
-                    return Poll::Ready(interrupt(&stage, Interrupt::Lost));
-                }
-            }
-            Poll::Pending
+            watch.poll(cx, stage)
         })
-        .await;
+        .await
+    }
+
+    /// Records what was sent and received.
+    fn note(&mut self, stage: &Stage) {
+        let head_len = self.message.heads.onward.len() as u64;
         let record = &mut *self.record;
         record.bytes += stage.delivered.get();
         record.head_bytes += stage.heads.get();
@@ -260,32 +306,10 @@ impl Attempt<'_, '_> {
         match (stage.began_after.get(), stage.sent_at.get()) {
             (Some(after), _) => {
                 record.response = Leg::of(after);
-                self.member.answered(after);
+                self.upstream.server.answered(after);
             }
             (None, Some(sent_at)) => record.response.span = sent_at.elapsed(),
             (None, None) => {}
         }
-        // What was written waits in the outbox, and may never have left.
-        let has_left = before.is_none() || left() != before;
-        if let (false, Outcome::Failed { .. }, Some(carrier)) = (has_left, &outcome, &carrier) {
-            carrier.abandon();
-        }
-        (outcome, if has_left { stage.sent.get() } else { 0 })
-    }
-}
-
-/// Whether the server's kernel has stopped acknowledging on a connection.
-type Dying = Pin<Box<dyn Future<Output = bool>>>;
-
-/// How an interrupted attempt ends.
-fn interrupt(stage: &Stage, why: Interrupt) -> Outcome {
-    if stage.is_answered() {
-        return Outcome::broken(why.cause(Phase::Data));
-    }
-    let cause = why.cause(Phase::Response);
-    Outcome::Failed {
-        failure: Failure::Closed { stale: false },
-        cause,
-        reason: cause.words().into(),
     }
 }

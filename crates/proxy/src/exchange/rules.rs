@@ -1,12 +1,11 @@
 //! Applies a route's rules to a request.
 
-use super::record::Record;
-use super::request::Request;
 use super::scratch::Parts;
-use super::{Connection, Pending};
+use super::{Exchange, Routed};
 use crate::auth::Verdict;
 use crate::limits::{Held, Limiter};
 use crate::rules::LIMITS;
+use crate::worker::Worker;
 use gaiola_core::route::Asked;
 use gaiola_core::rule::{Known, Redirect, Rewritten, Rules, Step, TooLong};
 use gaiola_core::termination::{Cause, Phase};
@@ -49,17 +48,15 @@ impl From<TooLong> for Answer {
 /// Checks the request against its route's limits and applies the rules until one answers. Changes to the request end up
 /// in its heads; `held` collects what counts as in flight with it.
 pub(super) async fn pass(
-    connection: &Connection,
-    pending: &mut Pending,
-    request: &Request<'_>,
-    record: &mut Record,
+    exchange: &mut Exchange<'_>,
+    routed: &Routed<'_>,
     held: &mut Vec<Held>,
 ) -> Result<(), Answer> {
-    if let Some(rules) = request.rules {
-        go_through(rules, connection, pending, request, record, held).await?;
-        record.counted = true;
+    if let Some(rules) = routed.rules {
+        go_through(rules, exchange, routed, held).await?;
+        exchange.record.counted = true;
     }
-    let (head, allowance) = (&pending.heads.request, request.allowance);
+    let (head, allowance) = (&exchange.request.heads.request, routed.allowance);
     let most = allowance.head.map_or(LIMITS.head, |most| most as usize);
     if head.len > most {
         let reason = format!("its head has {} bytes, {most} are allowed", head.len);
@@ -76,35 +73,35 @@ pub(super) async fn pass(
 
 async fn go_through(
     rules: &Rules,
-    connection: &Connection,
-    pending: &mut Pending,
-    request: &Request<'_>,
-    record: &Record,
+    exchange: &mut Exchange<'_>,
+    routed: &Routed<'_>,
     held: &mut Vec<Held>,
 ) -> Result<(), Answer> {
+    let (worker, record) = (exchange.worker, &exchange.record);
+    let request = &mut exchange.request;
     let Parts {
         request: head,
         rewritten,
         scratch,
         ..
-    } = &mut *pending.heads;
+    } = &mut *request.heads;
     let known = Known {
         head,
-        buffer: pending.text.of(&pending.buffer, head.len),
-        client: request.client,
-        local: connection.client.local,
-        https: request.https,
+        buffer: request.text.of(&request.buffer, head.len),
+        client: routed.client,
+        local: exchange.downstream.origin.local,
+        https: routed.https,
         request_id: record.id(),
-        server: &request.serving.config().server,
+        server: &routed.serving.config().server,
     };
     rewritten.path.clear();
     rules.say(&known, rewritten);
     for step in &rules.steps {
         match step {
             Step::Deny => return Err(Answer::new(403, "denied by a rule")),
-            Step::Auth(auth) => authenticate(auth, connection, &known).await?,
+            Step::Auth(auth) => authenticate(auth, worker, &known).await?,
             Step::Limit(index) => {
-                let limiter = request.serving.limit(*index);
+                let limiter = routed.serving.limit(*index);
                 if !(record.counted && matches!(limiter.limit.most, Most::Rate { .. })) {
                     held.extend(take(limiter, &known, scratch)?);
                 }
@@ -126,18 +123,14 @@ async fn go_through(
     Ok(())
 }
 
-async fn authenticate(
-    auth: &BasicAuth,
-    connection: &Connection,
-    known: &Known<'_>,
-) -> Result<(), Answer> {
+async fn authenticate(auth: &BasicAuth, worker: &Worker, known: &Known<'_>) -> Result<(), Answer> {
     let mut fields = known.head.fields.iter();
     let field = fields.find(|field| {
         let name = field.name.of(known.buffer);
         name.eq_ignore_ascii_case(b"authorization")
     });
     let field = field.map(|field| field.value.of(known.buffer));
-    match connection.worker.verifier.verify(auth, field).await {
+    match worker.verifier.verify(auth, field).await {
         Verdict::Right => Ok(()),
         Verdict::Wrong(why) => {
             let mut answer = Answer::new(401, format!("no entry: {why}"));

@@ -1,8 +1,9 @@
 //! The request half of an attempt.
 
 use super::{Outcome, Stage, Stop};
-use crate::http::body::Body;
-use crate::http::large::{self, Text};
+use crate::clock::Instant;
+use crate::exchange::body::Body;
+use crate::exchange::large::{self, Text};
 use crate::io::{self, Fault, Reader, Timer, Window, Writer};
 use gaiola_core::forward::Outgoing;
 use gaiola_core::termination::{Cause, Phase};
@@ -10,7 +11,7 @@ use gaiola_model::http::RequestHead;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::pending;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Forwards the request to the server.
 pub(super) struct Sending<'a, 'b> {

@@ -1,6 +1,7 @@
 //! What is recorded about a request while it is served, for the access log and the metrics.
 
-use super::Connection;
+use crate::client::Origin;
+use crate::clock::Instant;
 use crate::log::{Asked, ClientAt, Entry, Leg};
 use crate::serving::{Place, Serving};
 use crate::sessions::Way;
@@ -10,13 +11,14 @@ use gaiola_core::termination::{Cause, CookieState};
 use gaiola_model::http::RequestHead;
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::Duration;
 
 /// Longest request id: what `core::forward` lets pass.
 const ID_LIMIT: usize = 128;
 
 /// The record of one request.
-pub(super) struct Record {
+pub(crate) struct Record {
     pub(super) begun: Instant,
     /// Timings until the head was complete, and on the way to a server and back.
     pub(super) head: Leg,
@@ -28,7 +30,7 @@ pub(super) struct Record {
     /// Client address, once known: the sender's, or the one a trusted sender names.
     pub(super) client: Option<IpAddr>,
     /// Status sent; 0: none.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// Bytes that were sent to the client.
     pub(super) bytes: u64,
     /// Of these, the bytes of heads.
@@ -51,7 +53,7 @@ pub(super) struct Record {
 
 impl Record {
     /// A request that has just begun, with a generated id.
-    pub(super) fn new(worker: &Worker, begun: Instant) -> Self {
+    pub(crate) fn new(worker: &Worker, begun: Instant) -> Self {
         let mut id = [0; ID_LIMIT];
         let made = worker.make_id();
         id[..made.len()].copy_from_slice(&made);
@@ -88,12 +90,12 @@ impl Record {
     }
 
     /// Records what went wrong.
-    pub(super) fn fail(&mut self, cause: Cause) {
+    pub(crate) fn fail(&mut self, cause: Cause) {
         self.fail_for(cause, cause.words());
     }
 
     /// As [`Self::fail`], with the reason in other words than the cause's own.
-    pub(super) fn fail_for(&mut self, cause: Cause, reason: impl Into<Cow<'static, str>>) {
+    pub(crate) fn fail_for(&mut self, cause: Cause, reason: impl Into<Cow<'static, str>>) {
         self.cause = cause;
         self.reason = reason.into();
     }
@@ -103,18 +105,20 @@ impl Record {
         &self.id[..self.id_len]
     }
 
-    /// Counts the request, and logs it. `head` is its head with the buffer that begins with it, if it could be read.
-    pub(super) fn finish(
+    /// Counts the request, and logs it. `from`: its client, and whether that used TLS. `head` is its head with the
+    /// buffer that begins with it, if it could be read.
+    pub(crate) fn finish(
         &self,
-        connection: &Connection,
+        worker: &Rc<Worker>,
+        from: (&Origin, bool),
         serving: &Serving,
         head: Option<(&RequestHead, &[u8])>,
     ) {
-        let (worker, client) = (&connection.worker, &connection.client);
-        let Some((index, _)) = serving.frontend(&client.bind) else {
-            return worker.tell_closed(client.address, &client.bind, &self.reason);
+        let (origin, _) = from;
+        let Some((index, _)) = serving.frontend(&origin.bind) else {
+            return worker.log_closed(origin.address, &origin.bind, &self.reason);
         };
-        let (frontend, config) = serving.of(index);
+        let (frontend, _) = serving.of(index);
         let total = self.begun.elapsed();
         let series = frontend.series(self.place);
         series.record(self.status, total);
@@ -122,27 +126,38 @@ impl Record {
         series.record_bytes(head_len + self.body_bytes, self.bytes);
         if self.cause != Cause::Completed && !self.reason.is_empty() {
             let id = String::from_utf8_lossy(self.id());
-            let whose = self.client.unwrap_or(client.address);
-            worker.tell_failed((whose, &client.bind), self.status, &id, &self.reason);
+            let client = self.client.unwrap_or(origin.address);
+            worker.log_failed((client, &origin.bind), self.status, &id, &self.reason);
         }
-        if !worker.logs() {
-            return;
+        if worker.logs() {
+            self.log(worker, from, (serving, index), head, total);
         }
+    }
+
+    fn log(
+        &self,
+        worker: &Rc<Worker>,
+        (origin, tls): (&Origin, bool),
+        (serving, frontend): (&Serving, usize),
+        head: Option<(&RequestHead, &[u8])>,
+        total: Duration,
+    ) {
+        let (_, config) = serving.of(frontend);
         let (backend, server) = serving.names(self.place);
-        let told = self.client.filter(|whose| *whose != client.address);
+        let named = self.client.filter(|client| *client != origin.address);
         let text = |bytes| String::from_utf8_lossy(bytes);
         let (method, path) = match head {
             // Queries often contain secrets.
             Some((head, buffer)) => (text(head.method_name.of(buffer)), text(head.path(buffer))),
             None => (Cow::Borrowed(""), Cow::Borrowed("")),
         };
-        connection.worker.log(&Entry {
+        worker.log(&Entry {
             request_id: &text(self.id()),
-            client: match told {
-                Some(told) => ClientAt::Tcp((told, client.port).into()),
-                None => client.logged(config),
+            client: match named {
+                Some(named) => ClientAt::Tcp((named, origin.port).into()),
+                None => origin.logged(config),
             },
-            sender: told.map(|_| client.address),
+            sender: named.map(|_| origin.address),
             frontend: &config.name,
             backend,
             server,
@@ -161,10 +176,10 @@ impl Record {
             }),
             head: self.head,
             head_bytes: self.head_bytes,
-            tls: connection.client.stream.tls().is_some(),
+            tls,
             cause: self.cause,
             cookie: self.cookie,
-            load: connection.worker.load(serving, index, self.place),
+            load: worker.load(serving, frontend, self.place),
             redispatched: self.redispatched,
             ahead: self.way.ahead(),
         });

@@ -4,6 +4,7 @@
 use crate::io::Stream;
 use crate::serving::{Idle, Server};
 use gaiola_model::http::Method;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ const MOST: usize = 5;
 
 /// A client's idle connections to servers, the most recently used last.
 #[derive(Default)]
-pub(super) struct Private(Vec<Held>);
+pub(crate) struct Private(RefCell<Vec<Kept>>);
 
-struct Held {
+struct Kept {
     server: Rc<Server>,
     idle: Idle,
     /// Whether it holds the client's state, so that the next request belongs there; the others were only announced in a
@@ -24,7 +25,7 @@ struct Held {
     closings: u64,
 }
 
-impl Held {
+impl Kept {
     fn stands(&self) -> bool {
         self.closings == self.server.closings() && self.idle.is_quiet(true)
     }
@@ -32,12 +33,13 @@ impl Held {
 
 impl Private {
     /// Keeps a connection for the client's next request.
-    pub(super) fn keep(&mut self, server: &Rc<Server>, stream: Stream, bound: bool) {
-        self.0.retain(Held::stands);
-        if self.0.len() >= MOST {
-            self.0.remove(0);
+    pub(super) fn keep(&self, server: &Rc<Server>, stream: Stream, bound: bool) {
+        let mut all = self.0.borrow_mut();
+        all.retain(Kept::stands);
+        if all.len() >= MOST {
+            all.remove(0);
         }
-        self.0.push(Held {
+        all.push(Kept {
             server: Rc::clone(server),
             idle: Idle::new(stream),
             bound,
@@ -48,31 +50,34 @@ impl Private {
     /// The one to this server, if it is still open and may carry a request of this method; and whether it holds state.
     /// One with state has no age limit: on another the client would have to authenticate again.
     pub(super) fn take(
-        &mut self,
+        &self,
         server: &Rc<Server>,
         method: Method,
         longest: Duration,
     ) -> Option<(Stream, bool)> {
-        let mut held = self.0.iter();
-        let place = held.rposition(|held| Rc::ptr_eq(&held.server, server))?;
-        let held = self.0.remove(place);
-        if !held.stands() {
+        let mut all = self.0.borrow_mut();
+        let index = all
+            .iter()
+            .rposition(|kept| Rc::ptr_eq(&kept.server, server))?;
+        let kept = all.remove(index);
+        if !kept.stands() {
             return None;
         }
-        let stream = match held.bound {
-            true => held.idle.unless_stirred(method),
-            false => held.idle.reuse(method, longest),
+        let stream = match kept.bound {
+            true => kept.idle.unless_stirred(method),
+            false => kept.idle.reuse(method, longest),
         };
-        stream.map(|stream| (stream, held.bound))
+        stream.map(|stream| (stream, kept.bound))
     }
 
     /// Index of a server that holds the client's state and takes requests, the most recently used first.
     pub(super) fn preferred(&self, servers: &[Rc<Server>]) -> Option<usize> {
-        let held = self.0.iter().rev().filter(|held| held.bound);
-        let mut held = held.filter(|held| held.server.is_usable() && held.stands());
-        held.find_map(|held| {
+        let all = self.0.borrow();
+        let bound = all.iter().rev().filter(|kept| kept.bound);
+        let mut usable = bound.filter(|kept| kept.server.is_usable() && kept.stands());
+        usable.find_map(|kept| {
             let mut all = servers.iter();
-            all.position(|server| Rc::ptr_eq(server, &held.server))
+            all.position(|server| Rc::ptr_eq(server, &kept.server))
         })
     }
 }
