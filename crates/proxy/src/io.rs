@@ -2,6 +2,8 @@
 //! another event loop can replace the runtime.
 
 mod buffer;
+#[cfg(any(test, feature = "bench"))]
+pub(super) mod memory;
 mod outbox;
 mod pipe;
 mod stream;
@@ -125,6 +127,10 @@ pub(super) async fn shutdown(writer: &mut (impl AsyncWrite + Unpin)) -> io::Resu
 
 /// Connects to `address`. Data unacknowledged for `user` ends the connection.
 pub(super) async fn connect(address: &Address, user: Duration) -> io::Result<Stream> {
+    #[cfg(any(test, feature = "bench"))]
+    if let Some(connected) = memory::connect(address).await {
+        return connected.map(Stream::Memory);
+    }
     let address = match address {
         Address::Tcp(address) => *address,
         Address::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
@@ -162,6 +168,8 @@ pub(super) fn is_quiet(stream: &Stream, known: bool) -> bool {
     let mut byte = [0];
     match stream {
         Stream::Tls(stream) => stream.is_quiet(known),
+        #[cfg(any(test, feature = "bench"))]
+        Stream::Memory(stream) => stream.is_quiet(),
         Stream::Tcp(tcp) if known => is_blocked(tcp.try_read(&mut byte)),
         Stream::Unix(stream) if known => is_blocked(stream.try_read(&mut byte)),
         Stream::Tcp(tcp) => is_blocked(peek(tcp.stream())),

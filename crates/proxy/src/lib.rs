@@ -18,6 +18,8 @@ mod event;
 mod exchange;
 mod files;
 mod free_list;
+#[cfg(any(test, feature = "bench"))]
+mod harness;
 mod heartbeat;
 mod io;
 mod limits;

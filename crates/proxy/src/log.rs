@@ -32,6 +32,14 @@ pub(super) struct Batch {
     lines: u64,
 }
 
+#[cfg(any(test, feature = "bench"))]
+impl Batch {
+    /// Its lines.
+    pub(super) fn into_text(self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
 /// A worker's access to the log.
 pub(super) struct Log {
     writer: Option<SyncSender<Signal>>,

@@ -24,3 +24,6 @@ pub(super) async fn serve(worker: &Rc<Worker>, client: Box<Client>) {
         Session::H1(connection) => connection.serve().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
