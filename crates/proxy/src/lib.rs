@@ -9,6 +9,9 @@
 mod accept;
 mod admin;
 mod auth;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod check;
 mod client;
 mod clock;
