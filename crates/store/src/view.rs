@@ -251,7 +251,8 @@ mod tests {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let desired = Desired::first(config, release, inventory);
         let good = item(keys.desired(), serde_json::to_vec(&desired).unwrap());
         let before = snapshot(&View::default(), &keys, &[good]);
         assert_eq!(
