@@ -230,6 +230,7 @@ fn parse<T: DeserializeOwned>(item: &Item) -> Option<(Revision, Rc<T>)> {
 mod tests {
     use super::*;
     use gaiola_model::Config;
+    use gaiola_model::Inventory;
     use gaiola_model::config::App;
     use gaiola_model::placement::{Release, ReleaseNumber};
 
