@@ -29,7 +29,7 @@ mod session;
 mod supervisor;
 mod tickets;
 
-use crate::state::{Boot, Order, RUN, read_document, write_document};
+use crate::state::{Boot, Order, read_document, write_document};
 use balancer::Balancer;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
@@ -44,7 +44,7 @@ use metrics::Figures;
 use plan::{DatabaseUrls, StoreMember, StoreMemberFacts};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -124,7 +124,7 @@ impl Agent {
     fn new(boot: Boot) -> io::Result<Self> {
         make_release_folder(&boot)?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
-        let supervisor = Supervisor::adopt(ended_sender);
+        let supervisor = Supervisor::adopt(boot.run(), ended_sender);
         // The lab writes this file before it switches a server on.
         let order = Rc::new(read_document::<Order>(&boot.order_file())?);
         let store = open_store(&boot, &order)?;
@@ -149,7 +149,11 @@ impl Agent {
             watch::Sender::new(proxy::Known::default()),
         );
         let proxy_reader = proxy_known.subscribe();
-        tokio::task::spawn_local(proxy::follow(proxy_wanted.subscribe(), proxy_known));
+        tokio::task::spawn_local(proxy::follow(
+            boot.run().into(),
+            proxy_wanted.subscribe(),
+            proxy_known,
+        ));
         let (asked, answers) = (
             watch::Sender::new(BTreeMap::new()),
             watch::Sender::new(Answers::new()),
@@ -192,7 +196,8 @@ impl Agent {
 
     async fn run(mut self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
-        tokio::task::spawn_local(metrics::serve(self.boot.address, self.figures.subscribe()));
+        let address = self.boot.location.socket(self.boot.location.ports.agent);
+        tokio::task::spawn_local(metrics::serve(address, self.figures.subscribe()));
         loop {
             self.take_order();
             self.carry_out();
@@ -263,7 +268,7 @@ impl Agent {
             );
         }
         self.store
-            .set_endpoints(etcd::endpoints(&offered.placement.store));
+            .set_endpoints(etcd::endpoints(&offered.placement));
         if let Err(error) = write_document(&self.boot.order_file(), &offered) {
             tracing::error!("cannot save the order: {error}");
         }
@@ -355,11 +360,11 @@ impl Agent {
     fn paths(&self) -> Paths {
         let pki = self.boot.pki();
         Paths {
-            releases: self.boot.site_state().releases(),
+            releases: self.boot.directories.releases.clone(),
             ca: pki.join(gaiola_net::pki::CA),
             cert: pki.join(gaiola_net::pki::CERT),
             key: pki.join(gaiola_net::pki::KEY),
-            certificates: self.boot.site_state().certificates(),
+            certificates: self.boot.directories.certificates.clone(),
         }
     }
 
@@ -371,7 +376,7 @@ impl Agent {
         instances
             .filter_map(|(name, pid)| {
                 let placed = order.placement.instances.get(&name)?;
-                let address = SocketAddr::new(self.boot.address.into(), name.port());
+                let address = topology::address_of_instance(&order.placement, name)?;
                 let usual = &order.placement.config.app.health;
                 let path = placed.health.as_ref().unwrap_or(usual).clone();
                 Some((name, Asked { address, path, pid }))
@@ -395,7 +400,7 @@ impl Agent {
             vips: self
                 .balancer
                 .as_ref()
-                .map(Balancer::held)
+                .map(|balancer| balancer.held().into_iter().map(IpAddr::V4).collect())
                 .unwrap_or_default(),
             instances: self.instances(),
             database: self
@@ -577,7 +582,7 @@ fn send_if_new<T: PartialEq>(sender: &watch::Sender<T>, new: T) {
 
 /// `release` commands run as the site's user and leave their exit status there.
 fn make_release_folder(boot: &Boot) -> io::Result<()> {
-    let folder = Path::new(RUN).join("releases");
+    let folder = boot.run().join("releases");
     std::fs::create_dir_all(&folder)?;
     boot.site_user.map_or(Ok(()), |user| {
         std::os::unix::fs::chown(&folder, Some(user.uid), Some(user.gid))
@@ -586,7 +591,7 @@ fn make_release_folder(boot: &Boot) -> io::Result<()> {
 
 fn open_store(boot: &Boot, order: &Order) -> io::Result<Store> {
     let tls = gaiola_net::pki::client_config(&boot.pki()).map_err(io::Error::other)?;
-    let endpoints = etcd::endpoints(&order.placement.store);
+    let endpoints = etcd::endpoints(&order.placement);
     Ok(Store::new(Settings::new(endpoints, Some(tls))))
 }
 
