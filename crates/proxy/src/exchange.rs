@@ -89,6 +89,9 @@ struct Routed<'a> {
     allowance: &'a Allowance,
 }
 
+/// The index of a request's route, or the status and the reason why it has none.
+type Found = Result<usize, (u16, String)>;
+
 impl<'a> Routed<'a> {
     /// How rules change the fields of every response.
     fn response_edit(&self, made: &'a Rewritten) -> message::Edit<'a> {
@@ -181,13 +184,13 @@ impl<'c> Exchange<'c> {
         })
     }
 
-    /// The index of the request's route, or the status and the reason why it has none.
+    /// Finds the request's route; `None` if the frontend serves no HTTP any more.
     fn find<'a>(
         &mut self,
         serving: &'a Serving,
         frontend: usize,
         none: &'a Allowance,
-    ) -> Option<(Routed<'a>, Result<usize, (u16, String)>)> {
+    ) -> Option<(Routed<'a>, Found)> {
         let (served, config) = serving.of(frontend);
         let Mode::Http { routes, trusted } = &config.mode else {
             return None;

@@ -20,6 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+#[cfg(test)]
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -140,6 +141,7 @@ impl Proxy {
     }
 
     /// The next line of the access log.
+    #[cfg(test)]
     pub(super) async fn line(&self) -> String {
         loop {
             self.worker.log.flush();

@@ -3,6 +3,7 @@
 
 mod buffer;
 #[cfg(any(test, feature = "bench"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests use all of it"))]
 pub(super) mod memory;
 mod outbox;
 mod pipe;

@@ -32,7 +32,7 @@ pub(super) struct Batch {
     lines: u64,
 }
 
-#[cfg(any(test, feature = "bench"))]
+#[cfg(test)]
 impl Batch {
     /// Its lines.
     pub(super) fn into_text(self) -> String {

@@ -200,19 +200,18 @@ pub(crate) fn silence(address: &Address) {
 
 /// Connects to the address; `None`: it is not one within memory.
 pub(super) async fn connect(address: &Address) -> Option<io::Result<Memory>> {
-    let accepted = ADDRESSES.with_borrow(|all| {
-        Some(match all.get(address)? {
-            Answer::Accept(sender) => {
-                let (ours, theirs) = pair();
-                sender.send(theirs).ok().map(|()| ours)
-            }
-            Answer::Refuse => None,
-            Answer::Silence => return Some(Err(())),
-        })
-        .map(Ok)
-    })?;
-    match accepted {
-        Ok(stream) => Some(stream.ok_or_else(|| ErrorKind::ConnectionRefused.into())),
-        Err(()) => pending().await,
+    let connected = ADDRESSES.with_borrow(|all| match all.get(address)? {
+        Answer::Accept(sender) => {
+            let (ours, theirs) = pair();
+            let sent = sender.send(theirs);
+            let refused = |_| ErrorKind::ConnectionRefused.into();
+            Some(Some(sent.map(|()| ours).map_err(refused)))
+        }
+        Answer::Refuse => Some(Some(Err(ErrorKind::ConnectionRefused.into()))),
+        Answer::Silence => Some(None),
+    });
+    match connected? {
+        Some(connected) => Some(connected),
+        None => pending().await,
     }
 }
