@@ -65,7 +65,9 @@ async fn make_room(worker: &Worker, bind: &Rc<Address>) -> Infallible {
             match &share {
                 Some(share) => {
                     let crowded = share.crowded();
-                    worker.sessions.close_idle(bind, || share.grants_wish());
+                    worker
+                        .sessions
+                        .close_idle(bind, || share.takes_close_request());
                     crowded.await;
                 }
                 None => pending().await,

@@ -4,7 +4,7 @@ use super::counters::{Apart, Count};
 use super::io::{Buffer, Stream};
 use super::log::ClientAt;
 use super::orders::FrontendShare;
-use super::sessions::Entered;
+use super::sessions::Listed;
 use gaiola_model::proxy::{self, Address};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -34,7 +34,7 @@ pub(super) struct Origin {
     /// Server name from its TLS ClientHello, where routing depends on it.
     pub(super) server_name: Option<String>,
     /// Its entry for session listings.
-    pub(super) activity: Entered,
+    pub(super) activity: Listed,
     pub(super) open: Open,
 }
 

@@ -22,8 +22,8 @@ pub(super) use scratch::{Heads, trim};
 use super::files;
 use super::io::{Buffer, Timer};
 use super::log::Leg;
-use super::serving::{Place, Serving};
-use super::sessions::Way;
+use super::serving::{ServedBy, Serving};
+use super::sessions::Tracker;
 use super::worker::Worker;
 use gaiola_core::forward as message;
 use gaiola_core::route::Asked;
@@ -111,7 +111,7 @@ impl<'c> Exchange<'c> {
     ) -> Self {
         let mut record = Record::new(worker, request.begun);
         record.head = Leg::of(request.took);
-        record.way = Way::of(&downstream.origin.activity);
+        record.tracker = Tracker::of(&downstream.origin.activity);
         Self {
             worker,
             downstream,
@@ -135,7 +135,7 @@ impl<'c> Exchange<'c> {
                 return Box::pin(self.refuse()).await;
             };
             if matches!(end, End::Again) {
-                self.record.place = Place::Nowhere; // it was one of the former configuration
+                self.record.served_by = ServedBy::Nowhere; // it was one of the former configuration
                 continue;
             }
             let from = (self.downstream.origin, self.downstream.is_tls());
@@ -230,8 +230,8 @@ impl<'c> Exchange<'c> {
     }
 
     async fn follow(&mut self, routed: &Routed<'_>, (index, route): (usize, &Route)) -> End {
-        let mut held = Vec::new(); // allocates with a limit only
-        if let Err(answer) = rules::pass(self, routed, &mut held).await {
+        let mut in_flight = Vec::new(); // allocates with a limit only
+        if let Err(answer) = rules::pass(self, routed, &mut in_flight).await {
             self.record.fail_for(answer.cause, answer.reason.clone());
             return self.answer_by_rule(routed, &answer).await;
         }
@@ -246,9 +246,9 @@ impl<'c> Exchange<'c> {
                 Some(_) => &self.request.heads.rewritten.path,
                 None => &b""[..],
             };
-            let asked = files::Asked::new(head, text, path);
+            let asked = files::FileRequest::new(head, text, path);
             if let Some(found) = files::find(&route.files, &asked) {
-                self.record.place = Place::Files;
+                self.record.served_by = ServedBy::Files;
                 self.record.cause = Cause::Answered;
                 let rest = self.request.rest();
                 let keep_alive = routed.keep_alive && rest.is_some();

@@ -8,7 +8,7 @@ mod line;
 mod writer;
 
 pub(super) use combined::FIELDS;
-pub(super) use line::{Asked, ClientAt, Entry, Leg, Load};
+pub(super) use line::{ClientAt, Entry, Leg, Load, Subject};
 pub(super) use writer::{LogWriter, Signal};
 
 use super::counters::Counters;

@@ -6,10 +6,10 @@ use super::check;
 use super::client::Client;
 use super::clock::Instant;
 use super::io::{self, Stream};
-use super::log::{Asked, Entry, Leg};
-use super::serving::{Backend, NoServer, Permit, Place, Serving, Want};
-use super::sessions::Way;
-use super::tunnel::{End, tunnel};
+use super::log::{Entry, Leg, Subject};
+use super::serving::{Backend, NoServer, Permit, ServedBy, Serving, Want};
+use super::sessions::Tracker;
+use super::tunnel::{Ended, tunnel};
 use super::worker::Worker;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
@@ -31,14 +31,14 @@ const NEXT_ROUND: Backoff = Backoff {
 /// What is recorded about a session.
 struct Notes {
     begun: Instant,
-    place: Place,
+    served_by: ServedBy,
     queue: Leg,
     connect: Leg,
-    /// Its way to a server, and its position in the queue.
-    way: Way,
+    /// Its tracker to a server, and its position in the queue.
+    tracker: Tracker,
     retries: u32,
     /// Servers that failed and were followed by an attempt at another one.
-    redispatched: Vec<Place>,
+    redispatched: Vec<ServedBy>,
     received: u64,
     bytes: u64,
     cause: Cause,
@@ -55,10 +55,10 @@ impl Notes {
 pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     let mut notes = Notes {
         begun: Instant::now(),
-        place: Place::Nowhere,
+        served_by: ServedBy::Nowhere,
         queue: Leg::default(),
         connect: Leg::default(),
-        way: Way::of(&client.origin.activity),
+        tracker: Tracker::of(&client.origin.activity),
         retries: 0,
         redispatched: Vec::new(),
         received: 0,
@@ -85,7 +85,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
 /// How a session ended.
 enum Served {
     /// A server or its client ended it.
-    ByServer(End),
+    ByServer(Ended),
     /// It reached no server.
     ByNobody,
 }
@@ -97,7 +97,7 @@ async fn serve_with(
     serving: &Serving,
     notes: &mut Notes,
 ) -> Option<Served> {
-    notes.place = Place::Nowhere;
+    notes.served_by = ServedBy::Nowhere;
     notes.redispatched.clear();
     let Some((index, _)) = serving.frontend(&client.origin.bind) else {
         notes.fail(Cause::NothingServed, Cause::NothingServed.words());
@@ -118,7 +118,7 @@ async fn serve_with(
         notes.fail(Cause::NoBackend, Cause::NoBackend.words());
         return Some(Served::ByNobody);
     };
-    notes.place = Place::Backend(backend_index);
+    notes.served_by = ServedBy::Backend(backend_index);
     let want = Want {
         key: backend.key(client.origin.address, None),
         sticky: None,
@@ -148,13 +148,13 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
         return worker.log_closed(client.origin.address, &client.origin.bind, &notes.reason);
     };
     let (frontend, config) = serving.of(index);
-    let series = frontend.series(notes.place);
+    let series = frontend.series(notes.served_by);
     series.record_session(notes.retries);
     series.record_bytes(notes.received, notes.bytes);
     for failed in &notes.redispatched {
         frontend.series(*failed).record_redispatch();
     }
-    let (backend, server) = serving.names(notes.place);
+    let (backend, server) = serving.names(notes.served_by);
     let id = worker.make_id();
     let request_id = &*String::from_utf8_lossy(&id);
     if notes.cause != Cause::Completed {
@@ -182,15 +182,15 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
         total_ms: Leg::of(notes.begun.elapsed()),
         retries: notes.retries,
         reason: &notes.reason,
-        asked: Asked::Session,
+        subject: Subject::Session,
         head: Leg::default(),
         head_bytes: 0,
         tls: client.stream.tls().is_some(),
         cause: notes.cause,
         cookie: CookieState::default(),
-        load: worker.load(serving, index, notes.place),
+        load: worker.load(serving, index, notes.served_by),
         redispatched: !notes.redispatched.is_empty(),
-        ahead: notes.way.ahead(),
+        ahead: notes.tracker.ahead(),
     });
 }
 
@@ -211,15 +211,15 @@ async fn reach(
         let asked = Instant::now();
         let left = deadline.saturating_duration_since(asked);
         let chosen = backend
-            .permit(want, &tried, worker.now(), left, &notes.way)
+            .permit(want, &tried, worker.now(), left, &notes.tracker)
             .await;
         notes.queue.span += asked.elapsed();
         match chosen {
             Ok(permit) => {
-                notes.place = Place::Server(index, permit.index);
+                notes.served_by = ServedBy::Server(index, permit.index);
                 notes.queue.done = true;
                 let failed = tried.last().filter(|_| !tried.contains(&permit.index));
-                let failed = failed.map(|&failed| Place::Server(index, failed));
+                let failed = failed.map(|&failed| ServedBy::Server(index, failed));
                 notes.redispatched.extend(failed);
                 let began = Instant::now();
                 let connecting = permit
@@ -271,7 +271,7 @@ async fn copy(
     mut server: Stream,
     silence: Duration,
     notes: &mut Notes,
-) -> End {
+) -> Ended {
     let down = permit.server.shut(backend.config.on_marked_down);
     client.origin.activity.tunnel();
     let early = client.early.take();

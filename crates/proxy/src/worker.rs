@@ -9,7 +9,7 @@ use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
 use super::orders::{FrontendShare, Member, Orders};
 use super::reports::{MemberReport, SessionQuery};
-use super::serving::{Place, Serving};
+use super::serving::{ServedBy, Serving};
 use super::sessions::{Sessions, Shown};
 use gaiola_core::forward;
 use gaiola_core::health::Input;
@@ -29,7 +29,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 /// Log lines per second about failed connections and requests.
-const TOLD: u32 = 10;
+const LINES_A_SECOND: u32 = 10;
 
 /// What a worker receives when it starts.
 pub(super) struct WorkerSetup {
@@ -77,7 +77,7 @@ pub(super) struct Worker {
     pub(super) beat: RefCell<Option<AbortHandle>>,
     date: RefCell<(u64, [u8; 29])>,
     /// A second, and how many connections and requests failed in it.
-    told: Cell<(u64, u32)>,
+    logged: Cell<(u64, u32)>,
     /// Whether this second already has a log line about a failure to accept.
     pub(super) unaccepted: Cell<bool>,
 }
@@ -118,7 +118,7 @@ impl Worker {
             accepting: RefCell::default(),
             beat: RefCell::default(),
             date: RefCell::new((0, [b' '; 29])),
-            told: Cell::default(),
+            logged: Cell::default(),
             unaccepted: Cell::default(),
         }
     }
@@ -230,19 +230,19 @@ impl Worker {
     /// only some and counts the rest.
     fn may_log(&self) -> bool {
         self.log_suppressed();
-        let (second, count) = self.told.get();
-        self.told.set((second, count + 1));
-        count < TOLD
+        let (second, count) = self.logged.get();
+        self.logged.set((second, count + 1));
+        count < LINES_A_SECOND
     }
 
     /// Logs how many lines were suppressed in a second that is over.
     pub(super) fn log_suppressed(&self) {
-        let (now, (second, count)) = (seconds(), self.told.get());
+        let (now, (second, count)) = (seconds(), self.logged.get());
         if now == second {
             return;
         }
-        self.told.set((now, 0));
-        if let Some(count) = count.checked_sub(TOLD).filter(|count| *count > 0) {
+        self.logged.set((now, 0));
+        if let Some(count) = count.checked_sub(LINES_A_SECOND).filter(|count| *count > 0) {
             tracing::info!(count, "suppressed similar messages");
         }
     }
@@ -267,9 +267,9 @@ impl Worker {
     }
 
     /// Concurrent connections and requests where a request was answered, if the access log includes them.
-    pub(super) fn load(&self, serving: &Serving, frontend: usize, place: Place) -> Load {
+    pub(super) fn load(&self, serving: &Serving, frontend: usize, served_by: ServedBy) -> Load {
         match self.log.wants_load {
-            true => serving.load(frontend, place),
+            true => serving.load(frontend, served_by),
             false => Load::default(),
         }
     }

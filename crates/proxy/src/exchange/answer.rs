@@ -20,7 +20,7 @@ impl Exchange<'_> {
     pub(super) async fn answer_by_rule(
         &mut self,
         routed: &Routed<'_>,
-        answer: &rules::Answer,
+        answer: &rules::RuleResponse,
     ) -> End {
         let fixed = answer.fixed.as_ref();
         let fixed = fixed.filter(|fixed| fixed.status < 400 || !fixed.body.is_empty());
@@ -57,7 +57,7 @@ impl Exchange<'_> {
     /// Sends a file. `rest`: what follows the request, if the connection is kept.
     pub(super) async fn answer_with_file(
         &mut self,
-        answer: &files::Answer<'_>,
+        answer: &files::FileResponse<'_>,
         rest: Option<Range<usize>>,
     ) -> End {
         self.record.status = answer.status;

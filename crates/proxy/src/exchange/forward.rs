@@ -10,7 +10,7 @@ use super::large::Text;
 use super::scratch::Parts;
 use super::{Downstream, End, Exchange, Routed};
 use crate::io::Buffer;
-use crate::serving::{Backend, NoServer, Permit, Place, Server, Want};
+use crate::serving::{Backend, NoServer, Permit, ServedBy, Server, Want};
 use crate::tunnel::tunnel;
 use crate::worker::Worker;
 use connect::ServerConnection;
@@ -89,7 +89,7 @@ impl Exchange<'_> {
                 let reason = format!("{}; not repeated: {why}", self.record.reason);
                 self.record.reason = reason.into();
                 let routed = Routed {
-                    // The remaining body bytes from the client could not be told apart from a request.
+                    // The remaining body bytes from the client could be taken for a request.
                     keep_alive: routed.keep_alive && body_held,
                     ..*routed
                 };
@@ -105,7 +105,7 @@ impl Exchange<'_> {
         target: &Target<'_>,
         attempts: &mut Attempts,
     ) -> Result<End, Failed> {
-        self.record.place = Place::Backend(target.index);
+        self.record.served_by = ServedBy::Backend(target.index);
         let queue = routed.allowance.queue;
         let Some(chosen) = self.choose(target, attempts, queue).await else {
             return Ok(self.client_left(Phase::Queue));
@@ -132,12 +132,12 @@ impl Exchange<'_> {
         attempts: &Attempts,
         permit: &Permit,
     ) {
-        self.record.place = Place::Server(target.index, permit.index);
+        self.record.served_by = ServedBy::Server(target.index, permit.index);
         let tried = &attempts.tried;
         if let Some(&failed) = tried.last().filter(|_| !tried.contains(&permit.index)) {
             self.record.redispatched = true;
             let (frontend, _) = routed.serving.of(routed.frontend);
-            let failed = Place::Server(target.index, failed);
+            let failed = ServedBy::Server(target.index, failed);
             frontend.series(failed).record_redispatch();
         }
     }
@@ -157,7 +157,7 @@ impl Exchange<'_> {
         if verdict == Verdict::Repeat {
             self.record.retries += 1;
             let (frontend, _) = routed.serving.of(routed.frontend);
-            frontend.series(self.record.place).record_retry();
+            frontend.series(self.record.served_by).record_retry();
             match failed.failure {
                 Failure::Closed { stale: true } => attempts.fresh = true,
                 _ => attempts.tried.push(failed.server),

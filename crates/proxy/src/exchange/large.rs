@@ -58,13 +58,13 @@ fn digest(head: &RequestHead, text: &[u8]) -> (RequestHead, Vec<u8>) {
     };
     let target = keep(head.target);
     let method_name = keep(head.method_name);
-    let told = |field: &&Field| {
+    let logged = |field: &&Field| {
         let name = field.name.of(text);
         log::FIELDS
             .iter()
-            .any(|told| name.eq_ignore_ascii_case(told))
+            .any(|logged| name.eq_ignore_ascii_case(logged))
     };
-    let fields = head.fields.iter().filter(told).map(|field| {
+    let fields = head.fields.iter().filter(logged).map(|field| {
         let (name, value) = (keep(field.name), keep(field.value));
         Field {
             name,
@@ -99,7 +99,7 @@ mod tests {
     use gaiola_wire::http1::{Limits, Progress, parse_request};
 
     #[test]
-    fn of_a_head_that_was_given_up_the_log_still_knows_what_it_tells() {
+    fn of_a_head_that_was_given_up_the_log_still_has_what_it_needs() {
         let long = "x".repeat(40_000);
         for (target, path) in [
             ("/a/b?c", "/a/b"),
@@ -116,13 +116,13 @@ mod tests {
             };
             let parsed = parse_request(text.as_bytes(), &mut head, &limits);
             assert_eq!(parsed, Ok(Progress::Done));
-            let (told, rest) = digest(&head, text.as_bytes());
-            assert_eq!(told.method_name.of(&rest), b"GET");
-            assert_eq!(told.target.of(&rest), target.as_bytes());
-            assert_eq!(told.path(&rest), path.as_bytes());
-            assert_eq!((told.len, told.version), (head.len, head.version));
-            assert_eq!(told.fields[0].value.of(&rest), b"r");
-            assert!(!told.fields[1].value.is_empty());
+            let (logged, rest) = digest(&head, text.as_bytes());
+            assert_eq!(logged.method_name.of(&rest), b"GET");
+            assert_eq!(logged.target.of(&rest), target.as_bytes());
+            assert_eq!(logged.path(&rest), path.as_bytes());
+            assert_eq!((logged.len, logged.version), (head.len, head.version));
+            assert_eq!(logged.fields[0].value.of(&rest), b"r");
+            assert!(!logged.fields[1].value.is_empty());
             assert_eq!(rest.len(), LIMITS.head);
         }
     }

@@ -64,7 +64,7 @@ impl Private {
             return None;
         }
         let stream = match kept.bound {
-            true => kept.idle.unless_stirred(method),
+            true => kept.idle.if_quiet(method),
             false => kept.idle.reuse(method, longest),
         };
         stream.map(|stream| (stream, kept.bound))

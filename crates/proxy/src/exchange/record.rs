@@ -2,9 +2,9 @@
 
 use crate::client::Origin;
 use crate::clock::Instant;
-use crate::log::{Asked, ClientAt, Entry, Leg};
-use crate::serving::{Place, Serving};
-use crate::sessions::Way;
+use crate::log::{ClientAt, Entry, Leg, Subject};
+use crate::serving::{ServedBy, Serving};
+use crate::sessions::Tracker;
 use crate::worker::Worker;
 use gaiola_core::forward;
 use gaiola_core::termination::{Cause, CookieState};
@@ -25,8 +25,8 @@ pub(crate) struct Record {
     pub(super) queue: Leg,
     pub(super) connect: Leg,
     pub(super) response: Leg,
-    /// Its way to a server, and its position in the queue.
-    pub(super) way: Way,
+    /// Where it is on its way to a server, and its position in the queue.
+    pub(super) tracker: Tracker,
     /// Client address, once known: the sender's, or the one a trusted sender names.
     pub(super) client: Option<IpAddr>,
     /// Status sent; 0: none.
@@ -42,7 +42,7 @@ pub(crate) struct Record {
     pub(super) redispatched: bool,
     pub(super) cookie: CookieState,
     pub(super) cause: Cause,
-    pub(super) place: Place,
+    pub(super) served_by: ServedBy,
     /// Whether rate limits have counted it.
     pub(super) counted: bool,
     /// What went wrong.
@@ -63,7 +63,7 @@ impl Record {
             queue: Leg::default(),
             connect: Leg::default(),
             response: Leg::default(),
-            way: Way::default(),
+            tracker: Tracker::default(),
             client: None,
             status: 0,
             bytes: 0,
@@ -73,7 +73,7 @@ impl Record {
             redispatched: false,
             cookie: CookieState::default(),
             cause: Cause::Completed,
-            place: Place::Nowhere,
+            served_by: ServedBy::Nowhere,
             counted: false,
             reason: Cow::Borrowed(""),
             id,
@@ -120,7 +120,7 @@ impl Record {
         };
         let (frontend, _) = serving.of(index);
         let total = self.begun.elapsed();
-        let series = frontend.series(self.place);
+        let series = frontend.series(self.served_by);
         series.record(self.status, total);
         let head_len = head.map_or(0, |(head, _)| head.len as u64);
         series.record_bytes(head_len + self.body_bytes, self.bytes);
@@ -143,7 +143,7 @@ impl Record {
         total: Duration,
     ) {
         let (_, config) = serving.of(frontend);
-        let (backend, server) = serving.names(self.place);
+        let (backend, server) = serving.names(self.served_by);
         let named = self.client.filter(|client| *client != origin.address);
         let text = |bytes| String::from_utf8_lossy(bytes);
         let (method, path) = match head {
@@ -171,17 +171,17 @@ impl Record {
             total_ms: Leg::of(total),
             retries: self.retries,
             reason: &self.reason,
-            asked: head.map_or(Asked::Unreadable, |(head, buffer)| {
-                Asked::Request(head, buffer)
+            subject: head.map_or(Subject::Unreadable, |(head, buffer)| {
+                Subject::Request(head, buffer)
             }),
             head: self.head,
             head_bytes: self.head_bytes,
             tls,
             cause: self.cause,
             cookie: self.cookie,
-            load: worker.load(serving, frontend, self.place),
+            load: worker.load(serving, frontend, self.served_by),
             redispatched: self.redispatched,
-            ahead: self.way.ahead(),
+            ahead: self.tracker.ahead(),
         });
     }
 }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// The reason phrase of a status.
-pub(super) const fn words(status: u16) -> &'static str {
+pub(super) const fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         206 => "Partial Content",
@@ -109,7 +109,7 @@ pub(super) async fn send(
     let status = reply.status;
     record.status = status;
     let serving = worker.serving();
-    let line = format!("{status} {}\n", words(status));
+    let line = format!("{status} {}\n", reason_phrase(status));
     let page = serving.page(&downstream.origin.bind, status);
     let (content_type, body) = match (reply.body, page) {
         (Some(body), _) => body,
@@ -138,7 +138,7 @@ fn head(reply: &Reply<'_>, (content_type, len): (&str, usize), date: &[u8], id: 
     let status = reply.status;
     let mut head = format!(
         "HTTP/1.1 {status} {}\r\nDate: {}\r\n{}",
-        words(status),
+        reason_phrase(status),
         String::from_utf8_lossy(date),
         reply.fields,
     );

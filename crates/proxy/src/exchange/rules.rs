@@ -2,8 +2,8 @@
 
 use super::scratch::Parts;
 use super::{Exchange, Routed};
-use crate::auth::Verdict;
-use crate::limits::{Held, Limiter};
+use crate::auth::Verified;
+use crate::limits::{InFlightGuard, Limiter};
 use crate::rules::LIMITS;
 use crate::worker::Worker;
 use gaiola_core::route::Asked;
@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a rule responds with, in place of a server.
-pub(super) struct Answer {
+pub(super) struct RuleResponse {
     pub(super) status: u16,
     /// Lines of its head.
     pub(super) fields: String,
@@ -24,7 +24,7 @@ pub(super) struct Answer {
     pub(super) reason: Cow<'static, str>,
 }
 
-impl Answer {
+impl RuleResponse {
     fn new(status: u16, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
@@ -39,33 +39,33 @@ impl Answer {
     }
 }
 
-impl From<TooLong> for Answer {
+impl From<TooLong> for RuleResponse {
     fn from(error: TooLong) -> Self {
         Self::new(414, error.to_string())
     }
 }
 
 /// Checks the request against its route's limits and applies the rules until one answers. Changes to the request end up
-/// in its heads; `held` collects what counts as in flight with it.
+/// in its heads; `in_flight` collects what counts as in flight with it.
 pub(super) async fn pass(
     exchange: &mut Exchange<'_>,
     routed: &Routed<'_>,
-    held: &mut Vec<Held>,
-) -> Result<(), Answer> {
+    in_flight: &mut Vec<InFlightGuard>,
+) -> Result<(), RuleResponse> {
     if let Some(rules) = routed.rules {
-        go_through(rules, exchange, routed, held).await?;
+        go_through(rules, exchange, routed, in_flight).await?;
         exchange.record.counted = true;
     }
     let (head, allowance) = (&exchange.request.heads.request, routed.allowance);
     let most = allowance.head.map_or(LIMITS.head, |most| most as usize);
     if head.len > most {
         let reason = format!("its head has {} bytes, {most} are allowed", head.len);
-        return Err(Answer::new(431, reason));
+        return Err(RuleResponse::new(431, reason));
     }
     match (head.framing, allowance.body) {
         (Framing::Length(length), Some(most)) if length > most => {
             let reason = format!("its body has {length} bytes, {most} are allowed");
-            Err(Answer::new(413, reason))
+            Err(RuleResponse::new(413, reason))
         }
         _ => Ok(()),
     }
@@ -75,8 +75,8 @@ async fn go_through(
     rules: &Rules,
     exchange: &mut Exchange<'_>,
     routed: &Routed<'_>,
-    held: &mut Vec<Held>,
-) -> Result<(), Answer> {
+    in_flight: &mut Vec<InFlightGuard>,
+) -> Result<(), RuleResponse> {
     let (worker, record) = (exchange.worker, &exchange.record);
     let request = &mut exchange.request;
     let Parts {
@@ -98,18 +98,18 @@ async fn go_through(
     rules.say(&known, rewritten);
     for step in &rules.steps {
         match step {
-            Step::Deny => return Err(Answer::new(403, "denied by a rule")),
+            Step::Deny => return Err(RuleResponse::new(403, "denied by a rule")),
             Step::Auth(auth) => authenticate(auth, worker, &known).await?,
             Step::Limit(index) => {
                 let limiter = routed.serving.limit(*index);
                 if !(record.counted && matches!(limiter.limit.most, Most::Rate { .. })) {
-                    held.extend(take(limiter, &known, scratch)?);
+                    in_flight.extend(take(limiter, &known, scratch)?);
                 }
             }
             Step::Redirect(redirect) if redirect.is_there(&known) => {}
             Step::Redirect(redirect) => return Err(elsewhere(redirect, &known, rewritten)?),
             Step::Return(fixed) => {
-                let mut answer = Answer::new(fixed.status, "answered by a rule");
+                let mut answer = RuleResponse::new(fixed.status, "answered by a rule");
                 answer.fixed = Some(Arc::clone(fixed));
                 answer.cause = Cause::Answered;
                 return Err(answer);
@@ -123,7 +123,11 @@ async fn go_through(
     Ok(())
 }
 
-async fn authenticate(auth: &BasicAuth, worker: &Worker, known: &Known<'_>) -> Result<(), Answer> {
+async fn authenticate(
+    auth: &BasicAuth,
+    worker: &Worker,
+    known: &Known<'_>,
+) -> Result<(), RuleResponse> {
     let mut fields = known.head.fields.iter();
     let field = fields.find(|field| {
         let name = field.name.of(known.buffer);
@@ -131,15 +135,18 @@ async fn authenticate(auth: &BasicAuth, worker: &Worker, known: &Known<'_>) -> R
     });
     let field = field.map(|field| field.value.of(known.buffer));
     match worker.verifier.verify(auth, field).await {
-        Verdict::Right => Ok(()),
-        Verdict::Wrong(why) => {
-            let mut answer = Answer::new(401, format!("no entry: {why}"));
+        Verified::Right => Ok(()),
+        Verified::Wrong(why) => {
+            let mut answer = RuleResponse::new(401, format!("no entry: {why}"));
             let realm = &auth.realm;
             answer.fields =
                 format!("WWW-Authenticate: Basic realm=\"{realm}\", charset=\"UTF-8\"\r\n");
             Err(answer)
         }
-        Verdict::Busy => Err(Answer::new(503, "too many passwords are being compared")),
+        Verified::Busy => Err(RuleResponse::new(
+            503,
+            "too many passwords are being compared",
+        )),
     }
 }
 
@@ -147,7 +154,7 @@ fn take(
     limiter: &Arc<Limiter>,
     known: &Known<'_>,
     scratch: &mut Vec<u8>,
-) -> Result<Option<Held>, Answer> {
+) -> Result<Option<InFlightGuard>, RuleResponse> {
     let asked = Asked {
         head: known.head,
         buffer: known.buffer,
@@ -155,7 +162,7 @@ fn take(
     };
     let key = limiter.key(&asked, scratch);
     limiter.take(key).map_err(|wait| {
-        let mut answer = Answer::new(429, limiter.reason());
+        let mut answer = RuleResponse::new(429, limiter.reason());
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         answer.fields = format!("Retry-After: {seconds}\r\n");
         answer
@@ -166,9 +173,9 @@ fn elsewhere(
     redirect: &Redirect,
     known: &Known<'_>,
     rewritten: &mut Rewritten,
-) -> Result<Answer, TooLong> {
+) -> Result<RuleResponse, TooLong> {
     let to = redirect.to(known, rewritten)?;
-    let mut answer = Answer::new(redirect.status, "redirected by a rule");
+    let mut answer = RuleResponse::new(redirect.status, "redirected by a rule");
     answer.cause = Cause::Answered;
     answer.fields = format!("Location: {}\r\n", String::from_utf8_lossy(to));
     Ok(answer)

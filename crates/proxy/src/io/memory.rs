@@ -166,7 +166,7 @@ impl Drop for Memory {
 pub(crate) type Listener = UnboundedReceiver<Memory>;
 
 /// What happens to a connection made to an address.
-enum Answer {
+enum Behaviour {
     Accept(UnboundedSender<Memory>),
     Refuse,
     /// Nothing answers.
@@ -174,41 +174,41 @@ enum Answer {
 }
 
 thread_local! {
-    static ADDRESSES: RefCell<HashMap<Address, Answer>> = RefCell::default();
+    static ADDRESSES: RefCell<HashMap<Address, Behaviour>> = RefCell::default();
 }
 
-fn set(address: &Address, answer: Answer) {
+fn set(address: &Address, answer: Behaviour) {
     ADDRESSES.with_borrow_mut(|all| all.insert(address.clone(), answer));
 }
 
 /// Accepts this thread's connections to the address.
 pub(crate) fn listen(address: &Address) -> Listener {
     let (sender, listener) = unbounded_channel();
-    set(address, Answer::Accept(sender));
+    set(address, Behaviour::Accept(sender));
     listener
 }
 
 /// Refuses this thread's connections to the address.
 pub(crate) fn refuse(address: &Address) {
-    set(address, Answer::Refuse);
+    set(address, Behaviour::Refuse);
 }
 
 /// Leaves this thread's connections to the address without an answer.
 pub(crate) fn silence(address: &Address) {
-    set(address, Answer::Silence);
+    set(address, Behaviour::Silence);
 }
 
 /// Connects to the address; `None`: it is not one within memory.
 pub(super) async fn connect(address: &Address) -> Option<io::Result<Memory>> {
     let connected = ADDRESSES.with_borrow(|all| match all.get(address)? {
-        Answer::Accept(sender) => {
+        Behaviour::Accept(sender) => {
             let (ours, theirs) = pair();
             let sent = sender.send(theirs);
             let refused = |_| ErrorKind::ConnectionRefused.into();
             Some(Some(sent.map(|()| ours).map_err(refused)))
         }
-        Answer::Refuse => Some(Some(Err(ErrorKind::ConnectionRefused.into()))),
-        Answer::Silence => Some(None),
+        Behaviour::Refuse => Some(Some(Err(ErrorKind::ConnectionRefused.into()))),
+        Behaviour::Silence => Some(None),
     });
     match connected? {
         Some(connected) => Some(connected),

@@ -22,7 +22,7 @@ const WAITING: usize = 16 * 1024;
 const PATIENCE: u32 = 30;
 
 /// Poll interval.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 
 /// Silence before the kernel sends a keep-alive probe, and interval of further probes: the shortest that it supports.
 const KEEPALIVE: Duration = Duration::from_secs(1);
@@ -319,7 +319,7 @@ impl Tcp {
             }
             let all = (self.0.stream).async_io(Interest::WRITABLE, || self.0.send_more());
             // The amount of late data shows whether it is done.
-            if tokio::time::timeout(LOOK, all).await.is_err() {
+            if tokio::time::timeout(POLL, all).await.is_err() {
                 // The event loop reports room only when there is much of it.
                 let _ = self.0.send_more();
             }

@@ -3,7 +3,7 @@
 //! The tests' lines are what HAProxy 2.6 writes in the same case, with other numbers and names.
 
 use super::clock::Clock;
-use super::line::{Asked, Entry, Leg};
+use super::line::{Entry, Leg, Subject};
 use gaiola_model::http::Version;
 use std::fmt;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out
     write!(out, "] {frontend}{secure} {backend}/{server} ").expect(MEMORY);
     let (queue, connect) = (Millis(entry.queue_ms), Millis(entry.connect_ms));
     let (total, bytes) = (Millis(entry.total_ms), entry.bytes);
-    if let Asked::Session = entry.asked {
+    if let Subject::Session = entry.subject {
         write!(out, "{queue}/{connect}/{total} {bytes} ").expect(MEMORY);
         out.extend_from_slice(&entry.cause.letters());
         return load(entry, out);
@@ -71,7 +71,7 @@ fn load(entry: &Entry<'_>, out: &mut Vec<u8>) {
 
 /// The request line.
 fn request(entry: &Entry<'_>, out: &mut Vec<u8>) {
-    let Asked::Request(head, buffer) = entry.asked else {
+    let Subject::Request(head, buffer) = entry.subject else {
         return out.extend_from_slice(b"<BADREQ>");
     };
     for part in [head.method_name.of(buffer), b" ", head.target.of(buffer)] {
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_session() {
         let entry = Entry {
-            asked: Asked::Session,
+            subject: Subject::Session,
             cause: Cause::ClientTimedOut(Phase::Data),
             ..entry()
         };

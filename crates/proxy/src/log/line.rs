@@ -37,7 +37,7 @@ impl Serialize for Leg {
 
 /// What the client requested.
 #[derive(Debug)]
-pub(crate) enum Asked<'a> {
+pub(crate) enum Subject<'a> {
     /// Nothing: it is a TCP session.
     Session,
     /// An unreadable request.
@@ -121,7 +121,7 @@ pub(crate) struct Entry<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) reason: &'a str,
     #[serde(skip)]
-    pub(crate) asked: Asked<'a>,
+    pub(crate) subject: Subject<'a>,
     /// Time until the request's head was complete.
     #[serde(skip)]
     pub(crate) head: Leg,
@@ -217,7 +217,7 @@ pub(super) mod tests {
             total_ms: millis(2045),
             retries: 1,
             reason: "",
-            asked: Asked::Unreadable,
+            subject: Subject::Unreadable,
             head: millis(0),
             head_bytes: 49,
             tls: false,
@@ -242,7 +242,7 @@ pub(super) mod tests {
             ..RequestHead::default()
         };
         let entry = Entry {
-            asked: Asked::Request(&head, &buffer),
+            subject: Subject::Request(&head, &buffer),
             ..entry()
         };
         let mut out = Vec::new();
@@ -270,7 +270,7 @@ pub(super) mod tests {
         let read = parse_request(head.as_bytes(), &mut parsed, &limits);
         let entry = match read {
             Ok(Progress::Done) => Entry {
-                asked: Asked::Request(&parsed, head.as_bytes()),
+                subject: Subject::Request(&parsed, head.as_bytes()),
                 ..entry
             },
             Ok(Progress::Partial) | Err(_) => entry,

@@ -2,8 +2,8 @@
 
 use super::Server;
 use crate::clock::Instant;
-use crate::orders::{BackendOrders, Health, InFlight, Place, Queue, Turn};
-use crate::sessions::{Named, Way};
+use crate::orders::{BackendOrders, Health, InFlight, Queue, Slot, Turn};
+use crate::sessions::{Named, Tracker};
 use gaiola_core::balance::{self, Ask, Balancer, NotPicked};
 use gaiola_core::sticky::Jar;
 use gaiola_core::termination::Cause;
@@ -95,7 +95,7 @@ pub(crate) struct Permit {
     pub(crate) server: Rc<Server>,
     /// Its index in the backend.
     pub(crate) index: usize,
-    place: Option<Place>,
+    slot: Option<Slot>,
     backend: Rc<Backend>,
 }
 
@@ -103,16 +103,16 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.server.leave();
         self.backend.lighten(self.index);
-        let Some(place) = self.place.take() else {
+        let Some(slot) = self.slot.take() else {
             return;
         };
         let limit = self.backend.limits[self.index];
-        let too_many = limit.is_some_and(|limit| place.member.taken() > limit);
+        let too_many = limit.is_some_and(|limit| slot.member.taken() > limit);
         match (self.server.is_usable(), self.server.is_up()) {
-            _ if too_many => place.give_back(),
-            (true, _) => drop(place),
-            (false, true) => place.keep_to_its_own(),
-            (false, false) => place.give_back(),
+            _ if too_many => slot.return_unoffered(),
+            (true, _) => drop(slot),
+            (false, true) => slot.pass_to_its_own(),
+            (false, false) => slot.return_unoffered(),
         }
     }
 }
@@ -218,16 +218,16 @@ impl Backend {
         self: &Rc<Self>,
         want: Want,
         tried: &[usize],
-        way: &Way,
+        tracker: &Tracker,
     ) -> Result<Permit, NotPicked> {
         let permit = self.choose(want, tried)?;
-        way.lead_to(permit.server.clone());
+        tracker.lead_to(permit.server.clone());
         Ok(permit)
     }
 
     /// Chooses a server, queueing for at most `limit` if necessary. The server named by a cookie is used while it is
     /// up, even if it drains, and waited for while it is full; a hashed request instead moves to the next server, as it
-    /// does beyond the bound. Progress is recorded on its `way`.
+    /// does beyond the bound. Its `tracker` records where it is.
     ///
     /// # Errors
     /// Why there is none.
@@ -237,11 +237,14 @@ impl Backend {
         tried: &[usize],
         now: Time,
         limit: Duration,
-        way: &Way,
+        tracker: &Tracker,
     ) -> Result<Permit, NoServer> {
-        match self.permit_now(want, tried, way) {
+        match self.permit_now(want, tried, tracker) {
             Ok(permit) => Ok(permit),
-            Err(why) => self.permit_later(why, want, tried, now, limit, way).await,
+            Err(why) => {
+                self.permit_later(why, want, tried, now, limit, tracker)
+                    .await
+            }
         }
     }
 
@@ -256,18 +259,18 @@ impl Backend {
         tried: &[usize],
         now: Time,
         limit: Duration,
-        way: &Way,
+        tracker: &Tracker,
     ) -> Result<Permit, NoServer> {
         let late = self.worth_waiting(why)?;
         let limit = self.patience(why, limit);
         if limit.is_zero() {
             return Err(late);
         }
-        let waiting = self.wait(want, tried, now + limit, way);
+        let waiting = self.wait(want, tried, now + limit, tracker);
         tokio::time::timeout(limit, waiting)
             .await
             .unwrap_or(Err(late))
-            .inspect(|permit| way.lead_to(permit.server.clone()))
+            .inspect(|permit| tracker.lead_to(permit.server.clone()))
     }
 
     /// How long to wait. For a server to come up, no longer than since the last one went down: requests wait out a
@@ -284,7 +287,7 @@ impl Backend {
         want: Want,
         tried: &[usize],
         deadline: Time,
-        way: &Way,
+        tracker: &Tracker,
     ) -> Result<Permit, NoServer> {
         let size = self.config.timeouts.queue_size;
         loop {
@@ -292,15 +295,15 @@ impl Backend {
             let only = named.map(|index| Arc::clone(&self.servers[index].member));
             let joined = self.queue.join(size, deadline, only);
             let mut waiting = joined.ok_or(NoServer::QueueFull)?;
-            way.wait(self.clone(), waiting.ahead);
+            tracker.wait(self.clone(), waiting.ahead);
             while self.named(want, tried) == named {
-                // A place may have been given back before the join.
+                // A slot may have been given back before the join.
                 match self.choose(want, tried) {
                     Ok(permit) => return Ok(permit),
                     Err(why) => self.worth_waiting(why)?,
                 };
-                if let Turn::Place(place) = waiting.turn().await {
-                    match self.accept(place, want, tried) {
+                if let Turn::Slot(slot) = waiting.turn().await {
+                    match self.accept(slot, want, tried) {
                         Some(permit) => return Ok(permit),
                         None => break,
                     }
@@ -333,20 +336,20 @@ impl Backend {
             .filter(|&index| self.servers[index].is_up() && !tried.contains(&index))
     }
 
-    /// Takes a place handed over, if its server may still be used.
-    fn accept(self: &Rc<Self>, place: Place, want: Want, tried: &[usize]) -> Option<Permit> {
-        let is_its = |server: &Rc<Server>| Arc::ptr_eq(&server.member, &place.member);
+    /// Takes a slot handed over, if its server may still be used.
+    fn accept(self: &Rc<Self>, slot: Slot, want: Want, tried: &[usize]) -> Option<Permit> {
+        let is_its = |server: &Rc<Server>| Arc::ptr_eq(&server.member, &slot.member);
         let named = self.named(want, tried);
         let may = |index: usize| match named {
             Some(named) => named == index,
             None => self.servers[index].is_usable() && !tried.contains(&index),
         };
         match self.servers.iter().position(is_its) {
-            Some(index) if may(index) => Some(self.lend(index, Some(place))),
+            Some(index) if may(index) => Some(self.lend(index, Some(slot))),
             // Another waiter may take it.
             Some(index) if self.servers[index].is_usable() => None,
             Some(_) | None => {
-                place.give_back();
+                slot.return_unoffered();
                 None
             }
         }
@@ -374,7 +377,7 @@ impl Backend {
                 },
             };
             let index = balancer.pick(&ask, |index| self.in_flight_of(index), rng)?;
-            // Another worker may have taken the last place.
+            // Another worker may have taken the last slot.
             if let Some(permit) = self.take(index) {
                 return Ok(permit);
             }
@@ -393,8 +396,8 @@ impl Backend {
         match self.limits[index] {
             None => Some(self.lend(index, None)),
             Some(limit) => {
-                let place = self.queue.place(&self.servers[index].member, limit)?;
-                Some(self.lend(index, Some(place)))
+                let slot = self.queue.slot(&self.servers[index].member, limit)?;
+                Some(self.lend(index, Some(slot)))
             }
         }
     }
@@ -412,13 +415,13 @@ impl Backend {
         balancer.lighten(index, || self.in_flight_of(index));
     }
 
-    fn lend(self: &Rc<Self>, index: usize, place: Option<Place>) -> Permit {
+    fn lend(self: &Rc<Self>, index: usize, slot: Option<Slot>) -> Permit {
         let server = Rc::clone(&self.servers[index]);
         server.enter();
         Permit {
             server,
             index,
-            place,
+            slot,
             backend: Rc::clone(self),
         }
     }

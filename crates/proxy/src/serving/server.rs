@@ -119,11 +119,11 @@ impl Idle {
         if age > longest || !retry::may_reuse(method, age) {
             return None;
         }
-        self.unless_stirred(method)
+        self.if_quiet(method)
     }
 
     /// The connection, if no data or close has arrived on it.
-    pub(crate) fn unless_stirred(mut self, method: Method) -> Option<Stream> {
+    pub(crate) fn if_quiet(mut self, method: Method) -> Option<Stream> {
         let is_quiet = self.is_quiet(method.is_idempotent());
         self.stream.take_if(|_| is_quiet)
     }
@@ -281,7 +281,7 @@ impl Server {
             } else if !retry::may_reuse(method, age) {
                 pool.push(idle);
                 return None;
-            } else if let Some(stream) = idle.unless_stirred(method) {
+            } else if let Some(stream) = idle.if_quiet(method) {
                 return Some(stream);
             }
         }

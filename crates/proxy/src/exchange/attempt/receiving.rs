@@ -76,9 +76,9 @@ impl Receiving<'_> {
             own_cookie: self.policy.own_cookie,
         };
         let buffer = self.buffer.as_mut().expect("a head was read into it");
-        let told = forward::response(self.response, buffer.filled(), &answer, self.back);
+        let forwarded = forward::response(self.response, buffer.filled(), &answer, self.back);
         self.stage.count_head(self.back);
-        if told.unchunk {
+        if forwarded.unchunk {
             return self.unchunked().await;
         }
         let holder = match private::by_response(self.response, buffer.filled()) {
@@ -107,7 +107,7 @@ impl Receiving<'_> {
         let empty = self.buffer.as_ref().is_none_or(Buffer::is_empty);
         let keeps = self.response.keep_alive && body.is_done() && empty && sent;
         Ok(Outcome::Answered {
-            keep_client: told.keep_alive,
+            keep_client: forwarded.keep_alive,
             keep_server: keeps.then_some(holder),
         })
     }

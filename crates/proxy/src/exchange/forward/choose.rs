@@ -27,27 +27,29 @@ impl Exchange<'_> {
         let last = attempts.count == MOST_ATTEMPTS;
         let want = Want { last, ..want };
         let tried = &mut attempts.tried;
-        let why = match backend.permit_now(want, tried, &self.record.way) {
+        let why = match backend.permit_now(want, tried, &self.record.tracker) {
             Ok(permit) => {
                 self.record.queue.done = true;
                 return Some(Ok(permit));
             }
             Err(why) => why,
         };
-        let (worker, way) = (self.worker, &self.record.way);
+        let (worker, tracker) = (self.worker, &self.record.tracker);
         let begun = Instant::now();
         let limit = queue.unwrap_or(backend.config.timeouts.queue);
         let limit = limit.saturating_sub(self.record.queue.span);
         let round = attempts.count;
         // Most requests get a server at once, and reserve no memory for this.
         let later = Box::pin(async {
-            let later = backend.permit_later(why, want, tried, worker.now(), limit, way);
+            let later = backend.permit_later(why, want, tried, worker.now(), limit, tracker);
             match later.await {
                 Err(NoServer::AllTried) => {
                     let pause = SECOND_ROUND.delay(round, &mut worker.rng.borrow_mut());
                     tokio::time::sleep(pause).await;
                     tried.clear();
-                    backend.permit(want, tried, worker.now(), limit, way).await
+                    backend
+                        .permit(want, tried, worker.now(), limit, tracker)
+                        .await
                 }
                 permit => permit,
             }

@@ -117,7 +117,7 @@ fn what_is_late_arrives_though_nobody_has_the_connection_any_more() {
 }
 
 #[test]
-fn a_reset_that_was_met_in_sending_is_told_to_whoever_reads() {
+fn a_reset_met_in_sending_is_reported_by_the_next_read() {
     run(async {
         let (tcp, peer) = pair();
         rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();

@@ -49,7 +49,7 @@ impl Connection {
                 if io::is_quiet(&self.client.stream, false) {
                     return Err(Next::Close);
                 }
-                self.client.origin.share().wish_again();
+                self.client.origin.share().request_close_again();
             }
             match woken {
                 Woken::Readable => return Ok(()),
@@ -99,7 +99,7 @@ impl Connection {
         self.served > 0
             && share.is_crowded()
             && io::is_quiet(&self.client.stream, false)
-            && share.grants_wish()
+            && share.takes_close_request()
     }
 
     /// Whether the frontend keeps the connection while idle. A new one always gets its first request served: the client
