@@ -29,11 +29,12 @@ mod session;
 mod supervisor;
 mod tickets;
 
-use crate::state::{Boot, Order, read_document, write_document};
+use crate::state::{Boot, Order, read_document};
 use balancer::Balancer;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::placement::{InstanceState, ObservedInstance, Revision};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{InstanceName, Observed, Tier};
 use gaiola_os::process::reap_all;
 use gaiola_store::events::{self, Events};
@@ -267,9 +268,10 @@ impl Agent {
                 "rejected the order of revision {revision}: revision {held} is newer"
             );
         }
+        self.store.set_schema(offered.placement.schema);
         self.store
             .set_endpoints(etcd::endpoints(&offered.placement));
-        if let Err(error) = write_document(&self.boot.order_file(), &offered) {
+        if let Err(error) = offered.save(&self.boot.order_file()) {
             tracing::error!("cannot save the order: {error}");
         }
         self.order = Rc::new(offered);
@@ -291,7 +293,14 @@ impl Agent {
         let tickets = self.view.borrow().tickets.clone();
         let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
         let tickets = tickets.map_or_else(Vec::new, |shared| shared.keys.clone());
-        send_if_new(&self.proxy_wanted, proxy::Wanted { config, tickets });
+        send_if_new(
+            &self.proxy_wanted,
+            proxy::Wanted {
+                schema: order.placement.schema,
+                config,
+                tickets,
+            },
+        );
         send_if_new(&self.asked, self.questions(&order));
         let sessions = self.supervisor.running();
         let sessions = sessions.map(|(name, pid)| (pid, name.to_string()));
@@ -394,6 +403,7 @@ impl Agent {
         }
         Observed {
             server: self.boot.server,
+            reads: SCHEMA,
             boot: self.boot.number,
             revision: self.order.revision,
             proxy,
@@ -592,7 +602,9 @@ fn make_release_folder(boot: &Boot) -> io::Result<()> {
 fn open_store(boot: &Boot, order: &Order) -> io::Result<Store> {
     let tls = gaiola_net::pki::client_config(&boot.pki()).map_err(io::Error::other)?;
     let endpoints = etcd::endpoints(&order.placement);
-    Ok(Store::new(Settings::new(endpoints, Some(tls))))
+    let store = Store::new(Settings::new(endpoints, Some(tls)));
+    store.set_schema(order.placement.schema);
+    Ok(store)
 }
 
 #[cfg(test)]

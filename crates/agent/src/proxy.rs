@@ -5,6 +5,7 @@ use gaiola_model::placement::{ObservedProxy, Revision};
 use gaiola_model::proxy::{
     Admission, ControlReply, ControlRequest, ProxyConfig, ProxyReport, TicketKey,
 };
+use gaiola_wire::document::{decode_message, encode_message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -32,25 +33,29 @@ pub(super) fn socket(run: &Path) -> PathBuf {
 /// One connection to the proxy's control socket.
 struct Line {
     stream: BufReader<UnixStream>,
+    /// The schema that requests are written in.
+    schema: u64,
 }
 
 impl Line {
-    async fn open(run: &Path) -> io::Result<Self> {
+    async fn open(run: &Path, schema: u64) -> io::Result<Self> {
         Ok(Self {
+            schema,
             stream: BufReader::new(UnixStream::connect(socket(run)).await?),
         })
     }
 
     async fn ask(&mut self, request: &ControlRequest, limit: Duration) -> io::Result<ControlReply> {
         let asked = async {
-            let mut text = serde_json::to_vec(request)?;
+            let mut text = encode_message(request, self.schema)?;
             text.push(b'\n');
             self.stream.write_all(&text).await?;
             let mut reply = String::new();
             if self.stream.read_line(&mut reply).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            Ok(serde_json::from_str(&reply)?)
+            let (reply, _) = decode_message(reply.as_bytes()).map_err(io::Error::other)?;
+            Ok(reply)
         };
         timeout(limit, asked)
             .await
@@ -61,6 +66,8 @@ impl Line {
 /// What the proxy should serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// The schema of the site's documents, in which it is asked.
+    pub schema: u64,
     /// `None`: nothing.
     pub config: Option<ProxyConfig>,
     /// Keys for session tickets; empty: the proxy uses keys of its own.
@@ -101,8 +108,8 @@ pub(super) async fn follow(
 ) {
     let changed = Notify::new();
     tokio::select! {
-        () = keep(&run, wanted, known, &changed) => {}
-        () = listen(&run, &changed) => {}
+        () = keep(&run, wanted.clone(), known, &changed) => {}
+        () = listen(&run, wanted, &changed) => {}
     }
 }
 
@@ -117,9 +124,13 @@ async fn keep(
     loop {
         if line.is_none() {
             told = Told::default();
-            line = Line::open(run).await.ok();
+            let schema = wanted.borrow().schema;
+            line = Line::open(run, schema).await.ok();
         }
         let now = wanted.borrow_and_update().clone();
+        if let Some(open) = &mut line {
+            open.schema = now.schema;
+        }
         let draining = now.config.as_ref().is_some_and(is_draining);
         match &mut line {
             Some(open) => match update(open, now, &mut told).await {
@@ -147,9 +158,10 @@ async fn keep(
 }
 
 /// Long-polls for changes in the proxy, over a connection of its own, and notifies of each at once.
-async fn listen(run: &Path, changed: &Notify) {
+async fn listen(run: &Path, wanted: watch::Receiver<Wanted>, changed: &Notify) {
     loop {
-        if let Ok(mut line) = Line::open(run).await {
+        let schema = wanted.borrow().schema;
+        if let Ok(mut line) = Line::open(run, schema).await {
             let wait_ms = u64::try_from(AWAIT.as_millis()).unwrap_or(u64::MAX);
             let mut after = 0;
             loop {
@@ -258,7 +270,7 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
 /// # Errors
 /// Where the proxy does not answer.
 pub(super) async fn admit(
-    run: &Path,
+    (run, schema): (&Path, u64),
     vip: Ipv4Addr,
     admission: Admission,
     wait: Duration,
@@ -269,7 +281,7 @@ pub(super) async fn admit(
         admission,
         wait_ms,
     };
-    match Line::open(run)
+    match Line::open(run, schema)
         .await?
         .ask(&request, wait + ANSWER_LIMIT)
         .await?
