@@ -201,7 +201,7 @@ impl Check<'_> {
             self.miss(format!("{at} is not open yet"));
         }
         for vip in stored.vips.keys() {
-            let owners = self.view.owners((*vip).into());
+            let owners = self.view.owners(*vip);
             match owners.as_slice() {
                 [_] => {}
                 [] => self.miss(format!("no balancer holds {vip}")),
