@@ -3,7 +3,7 @@
 pub mod certificate;
 mod disk;
 
-use crate::state::{Boot, RUN};
+use crate::state::Boot;
 use gaiola_model::Tier;
 use gaiola_net::pki::{Issued, Subject};
 use gaiola_os::namespace;
@@ -41,7 +41,7 @@ pub fn run(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
-        .create(RUN)?;
+        .create(boot.run())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -53,7 +53,7 @@ pub fn run(folder: &Path) -> io::Result<()> {
 
 fn get_certificate(boot: &Boot) -> io::Result<()> {
     let name = boot.server.to_string();
-    let (addresses, user) = ([boot.address.into()], boot.database_user);
+    let (addresses, user) = ([boot.location.address], boot.database_user);
     let subject = Subject::new(&name, &addresses, &boot.pki(), user);
     match certificate::obtain(&subject) {
         Ok(Issued::Anew) => tracing::info!("{name} has a new certificate"),
@@ -76,7 +76,7 @@ async fn configure_network(boot: &Boot) -> io::Result<()> {
     let mut netlink = Netlink::open().map_err(failed)?;
     netlink.set_up("lo").map_err(failed)?;
     let deadline = Instant::now() + CABLE_LIMIT;
-    while !netlink.link_exists("eth0").map_err(failed)? {
+    while !netlink.link_exists(&boot.interface).map_err(failed)? {
         if Instant::now() >= deadline {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -86,9 +86,14 @@ async fn configure_network(boot: &Boot) -> io::Result<()> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     netlink
-        .add_address("eth0", boot.address.into(), 16, Lifetime::Forever)
+        .add_address(
+            &boot.interface,
+            boot.location.address,
+            boot.prefix_length,
+            Lifetime::Forever,
+        )
         .map_err(failed)?;
-    netlink.set_up("eth0").map_err(failed)?;
+    netlink.set_up(&boot.interface).map_err(failed)?;
     namespace::allow_low_ports()
 }
 

@@ -1,12 +1,13 @@
 //! How a server gets its certificate: over the socket that its pid 1 has as standard input from whoever switched it on.
 //!
 //! The provider sends the certificate of the site's authority. A server whose files are good for it replies that it needs nothing;
-//! otherwise it sends a request, signed by a key that never leaves the server, and gets the certificate. Each message is one
-//! document in one line.
+//! otherwise it sends a request, signed by a key that never leaves the server, and gets the certificate. Each is one
+//! message in one line, with the number of its schema.
 
+use gaiola_model::schema::SCHEMA;
 use gaiola_net::pki::{Authority, Issued, Subject};
 use gaiola_os::chain;
-use gaiola_store::document;
+use gaiola_wire::document::{decode_message, encode_message};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read as _, Write as _};
@@ -169,7 +170,7 @@ fn late() -> io::Error {
 }
 
 fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = document::encode(message)?;
+    let mut line = encode_message(message, SCHEMA)?;
     line.push(b'\n');
     Ok(line)
 }
@@ -177,9 +178,10 @@ fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
 /// The message, once its line is complete. Neither side sends a second one before it has got a reply.
 fn decode<T: DeserializeOwned>(line: &[u8]) -> io::Result<Option<T>> {
     match line.split_last() {
-        Some((b'\n', message)) => document::decode(message)
-            .map(Some)
-            .map_err(io::Error::other),
+        Some((b'\n', message)) => match decode_message(message) {
+            Ok((message, _)) => Ok(Some(message)),
+            Err(error) => Err(io::Error::other(error)),
+        },
         _ if line.len() > MESSAGE_LIMIT => Err(io::Error::other(format!(
             "a message is longer than {MESSAGE_LIMIT} bytes"
         ))),

@@ -2,9 +2,10 @@
 
 use super::Lab;
 use super::hardware;
+use super::network::{INTERFACE, PREFIX_LENGTH};
 use gaiola_agent::engine::Secrets;
 use gaiola_agent::init::certificate;
-use gaiola_agent::state::{Boot, Order, read_document, read_json, write_document, write_json};
+use gaiola_agent::state::{Boot, Order, read_document, read_json, write_json};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
@@ -123,7 +124,7 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()>
     let Some(process) = lab.hardware.borrow().process(server) else {
         return Ok(());
     };
-    tokio::task::spawn_local(certify(Rc::clone(lab), server, boot.address.into(), ours));
+    tokio::task::spawn_local(certify(Rc::clone(lab), server, boot.location.address, ours));
     tracing::info!("{server} is on (pid {})", process.identity().pid);
     let (lab, number) = (Rc::clone(lab), boot.number);
     tokio::task::spawn_local(async move {
@@ -158,7 +159,9 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
     make_folder(&folder, 0o711, None)?;
     make_folder(&folder.join("log"), 0o755, None)?;
     make_folder(&folder.join("etcd"), 0o700, database_user)?;
-    let address = topology::address_of(server);
+    let location = topology::location(&order.placement, server)
+        .ok_or_else(|| io::Error::other(format!("{server} is not in the placement")))?
+        .clone();
     if matches!(server.tier, Tier::App | Tier::Database)
         && order.placement.config.database.is_some()
     {
@@ -168,8 +171,10 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
         site: lab.site.clone(),
         server,
         number: lab.next_boot(),
-        address,
-        state: lab.state.folder().into(),
+        location,
+        interface: INTERFACE.into(),
+        prefix_length: PREFIX_LENGTH,
+        directories: lab.state.directories(server),
         store_token: order.placement.incarnation.clone(),
         database_user,
         site_user: lab.users.site,
@@ -179,11 +184,11 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
         path: PATH.into(),
         disk: disk(lab, order, server),
     };
-    boot.save()?;
+    boot.save(order.placement.schema)?;
     // A server that was told more than we were keeps what it knows.
     let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {
-        write_document(&boot.order_file(), order)?;
+        order.save(&boot.order_file())?;
     }
     Ok(boot)
 }
