@@ -1,9 +1,11 @@
 //! `gaiola init`: pid 1 of a lab server. Starts agent and keeper, restarts them at once when they die, reaps orphans.
 
+pub mod certificate;
 mod disk;
 
 use crate::state::Boot;
 use gaiola_model::Tier;
+use gaiola_net::pki::{Issued, Subject};
 use gaiola_os::namespace;
 use gaiola_os::netlink::{Lifetime, Netlink};
 use gaiola_os::process::{self, Identity, Launch};
@@ -26,12 +28,13 @@ const REST_LIMIT: Duration = Duration::from_secs(3);
 /// Timeout for the cable to be plugged in.
 const CABLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM has stopped everything on this server.
+/// Runs until SIGTERM has stopped everything on this server. Standard input is the socket of [`certificate`].
 ///
 /// # Errors
 /// Where the server cannot be set up.
 pub fn run(folder: &Path) -> io::Result<()> {
     let boot = Boot::load(folder)?;
+    get_certificate(&boot)?;
     namespace::set_host_name(&boot.server.to_string())?;
     namespace::mount_server_folders()?;
     disk::attach(&boot)?;
@@ -46,6 +49,21 @@ pub fn run(folder: &Path) -> io::Result<()> {
         configure_network(&boot).await?;
         supervise(&boot).await
     })
+}
+
+fn get_certificate(boot: &Boot) -> io::Result<()> {
+    let name = boot.server.to_string();
+    let (addresses, user) = ([boot.location.address], boot.database_user);
+    let subject = Subject::new(&name, &addresses, &boot.pki(), user);
+    match certificate::obtain(&subject) {
+        Ok(Issued::Anew) => tracing::info!("{name} has a new certificate"),
+        Ok(Issued::Kept) => {}
+        Err(error) => {
+            let failed = format!("cannot get a certificate for {name}: {error}");
+            return Err(io::Error::new(error.kind(), failed));
+        }
+    }
+    Ok(())
 }
 
 async fn configure_network(boot: &Boot) -> io::Result<()> {
