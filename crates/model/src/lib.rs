@@ -9,6 +9,7 @@ pub mod exit;
 pub mod http;
 pub mod id;
 pub mod keeper;
+pub mod metric;
 pub mod placement;
 pub mod proxy;
 pub mod proxy_file;

@@ -7,6 +7,7 @@ pub mod config;
 mod file;
 pub use file::closest;
 pub mod http1;
+pub mod metrics;
 
 pub mod peers;
 pub mod proxy_file;
