@@ -11,6 +11,9 @@ pub mod keeper;
 pub mod state;
 
 #[cfg(test)]
+#[path = "../../wire/tests/exposition/strict.rs"]
+mod exposition;
+#[cfg(test)]
 mod slow_disk;
 
 mod balancer;

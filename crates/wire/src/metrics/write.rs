@@ -69,6 +69,14 @@ impl Text {
         self.family(family).sample([], value);
     }
 
+    /// A family without labels, with its only sample if the value is known.
+    pub fn value_if_known(&mut self, family: &'static Family<0>, value: Option<impl Into<Number>>) {
+        let mut samples = self.family(family);
+        if let Some(value) = value {
+            samples.sample([], value);
+        }
+    }
+
     /// Begins a family that another process has written: its meaning, escaped as it came, and its type.
     pub fn announce(&mut self, name: &str, help: Option<&str>, kind: Option<&str>) {
         for (word, text) in [("HELP", help), ("TYPE", kind)] {
