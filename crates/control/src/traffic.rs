@@ -179,17 +179,19 @@ fn loads<K: Ord>(rates: BTreeMap<K, Rates>) -> BTreeMap<K, Load> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_model::metric;
+    use gaiola_wire::metrics::Text;
     use std::time::Duration;
 
     const EVERY: Duration = Duration::from_secs(2);
 
-    fn told(requests: &[(&str, &str, u64)]) -> String {
-        let line = |(member, code, count): &(&str, &str, u64)| {
-            format!(
-                "gaiola_http_requests_total{{frontend=\"http\",backend=\"b\",server=\"{member}\",code=\"{code}\"}} {count}\n"
-            )
-        };
-        requests.iter().map(line).collect()
+    fn metrics(requests: &[(&str, &str, u64)]) -> String {
+        let mut text = Text::default();
+        let mut family = text.family(&metric::HTTP_REQUESTS);
+        for (member, code, count) in requests {
+            family.sample(["http", "b", member, code], *count);
+        }
+        text.into_string()
     }
 
     fn figures(rounds: &[&[(&str, String)]]) -> (Figures, Totals) {
@@ -210,8 +212,8 @@ mod tests {
     #[test]
     fn every_server_has_its_share() {
         let first: [(&str, String); 2] = [("lb1", String::new()), ("web1", String::new())];
-        let balancer = told(&[("web1", "200", 60), ("-", "503", 4)]);
-        let web = told(&[
+        let balancer = metrics(&[("web1", "200", 60), ("-", "503", 4)]);
+        let web = metrics(&[
             ("-", "200", 20),
             ("app1.1", "200", 30),
             ("app1.2", "500", 10),
@@ -246,7 +248,7 @@ mod tests {
     fn a_proxy_that_did_not_answer_the_last_question_has_no_figures() {
         let mut board = Board::default();
         let mut take = |round: u32, lb2: Option<String>| {
-            let text = told(&[("web1", "200", u64::from(round) * 20)]);
+            let text = metrics(&[("web1", "200", u64::from(round) * 20)]);
             let answers = [("lb1", Some(text)), ("lb2", lb2)];
             let answers =
                 answers.map(|(name, text)| ((name.parse().unwrap(), Source::Proxy), text));
@@ -254,7 +256,7 @@ mod tests {
             board.take(now, Some(Tier::Balancer), answers.into());
             board.figures()
         };
-        let text = |round: u64| Some(told(&[("web1", "200", round * 40)]));
+        let text = |round: u64| Some(metrics(&[("web1", "200", round * 40)]));
         let lb2 = "lb2".parse().unwrap();
         take(0, text(0));
         let figures = take(1, text(1));
@@ -272,7 +274,7 @@ mod tests {
         let round = async |later: u64, on_the_way: u32| {
             let asking = async {
                 counted.set(counted.get() + later);
-                let text = told(&[("web1", "200", counted.get())]);
+                let text = metrics(&[("web1", "200", counted.get())]);
                 for _ in 0..on_the_way {
                     tokio::task::yield_now().await;
                 }
@@ -289,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_server_that_is_gone_has_no_figures_and_its_requests_stay_counted() {
-        let text = told(&[("web1", "200", 60)]);
+        let text = metrics(&[("web1", "200", 60)]);
         let (figures, totals) = figures(&[&[("lb1", text.clone())], &[("lb1", text)], &[]]);
         assert_eq!((figures, totals.requests), (Figures::default(), 60));
     }

@@ -1,6 +1,7 @@
 //! From counters that only grow to what happens in a second: pure, and made for proxies that may begin again from zero.
 
-use gaiola_model::Time;
+use gaiola_model::{Time, metric};
+use gaiola_wire::metrics::{Line, Sample};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -65,34 +66,27 @@ pub(super) struct Meter {
 }
 
 impl Counted {
-    /// Reads a proxy's metrics. What is not about HTTP requests, or cannot be read, is passed over.
+    /// Reads a proxy's metrics. Other families, and lines that cannot be read, are ignored.
     pub(super) fn read(text: &str) -> Self {
         let mut counted = Self::default();
-        for line in text.lines() {
-            counted.read_line(line);
+        for sample in text.lines().filter_map(Line::read).filter_map(Line::sample) {
+            counted.take(&sample);
         }
         counted
     }
 
-    fn read_line(&mut self, line: &str) -> Option<()> {
-        let (is_bucket, rest) = match line.strip_prefix("gaiola_http_request")? {
-            rest if rest.starts_with("s_total{") => (false, &rest["s_total{".len()..]),
-            rest => (true, rest.strip_prefix("_duration_seconds_bucket{")?),
-        };
-        let (labels, value) = rest.rsplit_once("} ")?;
-        let value: u64 = value.trim().parse().ok()?;
-        let server = label(labels, "server")?;
-        if is_bucket {
-            let bound: f64 = label(labels, "le")?.parse().ok()?;
-            self.add_bucket(server, bound, value);
-        } else {
-            let (code, counts) = (label(labels, "code")?, self.of(server));
-            counts.all += value;
+    fn take(&mut self, sample: &Sample<'_>) -> Option<()> {
+        if let Some([_, _, server, code]) = sample.of(&metric::HTTP_REQUESTS) {
+            let (count, counts) = (sample.value::<u64>()?, self.of(&server));
+            counts.all += count;
             match code.as_bytes().first() {
-                Some(b'5') => counts.failed += value,
+                Some(b'5') => counts.failed += count,
                 Some(b'1'..=b'9') => {}
-                _ => counts.unanswered += value,
+                _ => counts.unanswered += count,
             }
+        } else if let Some((labels, bound)) = sample.bucket_of(&metric::HTTP_REQUEST_DURATION) {
+            let [_, _, server] = labels;
+            self.add_bucket(&server, bound, sample.value()?);
         }
         Some(())
     }
@@ -119,15 +113,6 @@ impl Counted {
             .get_mut(server)
             .expect("it was put there just now")
     }
-}
-
-/// The value of a label. Ours are names and numbers: nothing in them is escaped.
-fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
-    labels.split(',').find_map(|pair| {
-        pair.strip_prefix(name)?
-            .strip_prefix("=\"")?
-            .strip_suffix('"')
-    })
 }
 
 impl Counts {
@@ -285,21 +270,24 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_wire::metrics::{Histogram, Text};
 
     fn text(ok: u64, failed: u64, slow: u64) -> String {
-        let labels = r#"frontend="http",backend="app",server="app1.2""#;
+        let labels @ [frontend, backend, server] = ["http", "app,\"1\"", "app1.2"];
         let all = ok + failed;
-        let quick = all - slow;
-        format!(
-            "# TYPE gaiola_http_requests_total counter\n\
-             gaiola_http_requests_total{{{labels},code=\"200\"}} {ok}\n\
-             gaiola_http_requests_total{{{labels},code=\"503\"}} {failed}\n\
-             gaiola_http_request_duration_seconds_bucket{{{labels},le=\"0.1\"}} {quick}\n\
-             gaiola_http_request_duration_seconds_bucket{{{labels},le=\"1\"}} {all}\n\
-             gaiola_http_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {all}\n\
-             gaiola_http_request_duration_seconds_count{{{labels}}} {all}\n\
-             gaiola_retries_total{{{labels}}} 7\nnonsense {{ 1\n"
-        )
+        let mut text = Text::default();
+        let mut requests = text.family(&metric::HTTP_REQUESTS);
+        requests.sample([frontend, backend, server, "200"], ok);
+        requests.sample([frontend, backend, server, "503"], failed);
+        text.family(&metric::RETRIES).sample(labels, 7_u64);
+        let observed = Histogram {
+            bounds: &[0.1, 1.0],
+            counts: &[all - slow, slow, 0],
+            sum: 9.5,
+        };
+        let mut durations = text.family(&metric::HTTP_REQUEST_DURATION);
+        durations.histogram(labels, &observed);
+        text.into_string() + "nonsense { 1\n"
     }
 
     fn at(seconds: u64) -> Time {
