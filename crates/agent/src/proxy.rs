@@ -35,27 +35,62 @@ struct Line {
     stream: BufReader<UnixStream>,
 }
 
+/// Why a request to the proxy brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// The socket failed.
+    #[error("the proxy's control socket")]
+    Io(#[from] io::Error),
+    /// What came is no JSON of a reply.
+    #[error("the proxy's reply is malformed")]
+    Malformed(#[from] serde_json::Error),
+    /// Nothing came in time.
+    #[error("the proxy did not answer in time")]
+    Timeout,
+    /// The proxy closed the connection.
+    #[error("the proxy closed its control socket")]
+    Closed,
+    /// A reply to something else, or a rejection.
+    #[error("asked the proxy for {asked}, and got {reply}")]
+    Unexpected {
+        /// The request.
+        asked: String,
+        /// The reply, as it came.
+        reply: String,
+    },
+}
+
+impl AskError {
+    fn unexpected(asked: impl Into<String>, reply: &ControlReply) -> Self {
+        let (asked, reply) = (asked.into(), format!("{reply:?}"));
+        Self::Unexpected { asked, reply }
+    }
+}
+
 impl Line {
-    async fn open() -> io::Result<Self> {
-        Ok(Self {
-            stream: BufReader::new(UnixStream::connect(socket()).await?),
-        })
+    async fn open() -> Result<Self, AskError> {
+        let stream = BufReader::new(UnixStream::connect(socket()).await?);
+        Ok(Self { stream })
     }
 
-    async fn ask(&mut self, request: &ControlRequest, limit: Duration) -> io::Result<ControlReply> {
-        let asked = async {
-            let mut text = serde_json::to_vec(request)?;
-            text.push(b'\n');
-            self.stream.write_all(&text).await?;
-            let mut reply = String::new();
-            if self.stream.read_line(&mut reply).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            Ok(serde_json::from_str(&reply)?)
-        };
-        timeout(limit, asked)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    async fn ask(
+        &mut self,
+        request: &ControlRequest,
+        limit: Duration,
+    ) -> Result<ControlReply, AskError> {
+        let reply = self.exchange(request);
+        timeout(limit, reply).await.map_err(|_| AskError::Timeout)?
+    }
+
+    async fn exchange(&mut self, request: &ControlRequest) -> Result<ControlReply, AskError> {
+        let mut text = serde_json::to_vec(request)?;
+        text.push(b'\n');
+        self.stream.write_all(&text).await?;
+        let mut reply = String::new();
+        match self.stream.read_line(&mut reply).await? {
+            0 => Err(AskError::Closed),
+            _ => Ok(serde_json::from_str(&reply)?),
+        }
     }
 }
 
@@ -76,8 +111,9 @@ pub(super) fn speaks_tls(config: &ProxyConfig) -> bool {
 
 /// What was sent over this connection.
 #[derive(Default)]
-struct Told {
-    config: Option<Result<Revision, (Revision, String)>>,
+struct Sent {
+    /// The last configuration, and why the proxy rejected it if it did.
+    config: Option<(Revision, Option<String>)>,
     tickets: Vec<TicketKey>,
 }
 
@@ -88,8 +124,8 @@ pub(super) struct Known {
     pub proxy: Option<ObservedProxy>,
     /// Whether the local port of the primary has a backend server that is up.
     pub reaches_primary: bool,
-    /// Why the last configuration was rejected; empty when it was accepted.
-    pub refused: String,
+    /// Why the last configuration was rejected; `None`: it was accepted.
+    pub rejected: Option<String>,
 }
 
 /// Keeps the proxy on the newest configuration and its report up to date, until the agent ends.
@@ -103,23 +139,23 @@ pub(super) async fn follow(wanted: watch::Receiver<Wanted>, known: watch::Sender
 
 async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, changed: &Notify) {
     let mut line = None;
-    let mut told = Told::default();
+    let mut sent = Sent::default();
     loop {
         if line.is_none() {
-            told = Told::default();
+            sent = Sent::default();
             line = Line::open().await.ok();
         }
         let now = wanted.borrow_and_update().clone();
         let draining = now.config.as_ref().is_some_and(is_draining);
         match &mut line {
-            Some(open) => match update(open, now, &mut told).await {
-                Ok(new) => publish(&known, new),
+            Some(open) => match update(open, now, &mut sent).await {
+                Ok(new) => super::send_if_new(&known, new),
                 Err(_) => {
                     line = None;
-                    publish(&known, Known::default());
+                    super::send_if_new(&known, Known::default());
                 }
             },
-            None => publish(&known, Known::default()),
+            None => super::send_if_new(&known, Known::default()),
         }
         let pause = if draining || line.is_none() {
             BUSY
@@ -158,14 +194,6 @@ async fn listen(changed: &Notify) {
     }
 }
 
-fn publish(known: &watch::Sender<Known>, new: Known) {
-    known.send_if_modified(|old| {
-        let changed = *old != new;
-        *old = new;
-        changed
-    });
-}
-
 fn is_draining(config: &ProxyConfig) -> bool {
     use gaiola_model::proxy::Admin;
     config
@@ -175,37 +203,26 @@ fn is_draining(config: &ProxyConfig) -> bool {
         .any(|server| server.admin != Admin::Ready)
 }
 
-async fn update(line: &mut Line, wanted: Wanted, told: &mut Told) -> io::Result<Known> {
-    if !wanted.tickets.is_empty() && told.tickets != wanted.tickets {
+async fn update(line: &mut Line, wanted: Wanted, sent: &mut Sent) -> Result<Known, AskError> {
+    if !wanted.tickets.is_empty() && sent.tickets != wanted.tickets {
         let request = ControlRequest::TicketKeys(wanted.tickets.clone());
-        if let ControlReply::Refused(why) = line.ask(&request, ANSWER_LIMIT).await? {
-            tracing::error!("the proxy refuses the ticket keys: {why}");
+        if let ControlReply::Refused(error) = line.ask(&request, ANSWER_LIMIT).await? {
+            tracing::error!(error, "the proxy rejected the ticket keys");
         }
-        told.tickets = wanted.tickets;
+        sent.tickets = wanted.tickets;
     }
     if let Some(config) = wanted.config {
         let revision = config.revision;
-        let already = match &told.config {
-            Some(Ok(told)) => *told == revision,
-            Some(Err((told, _))) => *told == revision,
-            None => false,
-        };
-        if !already {
-            told.config = Some(
-                match line
-                    .ask(&ControlRequest::Configure(Box::new(config)), ANSWER_LIMIT)
-                    .await?
-                {
-                    ControlReply::Refused(why) => Err((revision, why)),
-                    _ => Ok(revision),
-                },
-            );
+        if sent.config.as_ref().map(|(last, _)| *last) != Some(revision) {
+            let request = ControlRequest::Configure(Box::new(config));
+            let rejected = match line.ask(&request, ANSWER_LIMIT).await? {
+                ControlReply::Refused(why) => Some(why),
+                _ => None,
+            };
+            sent.config = Some((revision, rejected));
         }
     }
-    let refused = match &told.config {
-        Some(Err((_, why))) => why.clone(),
-        _ => String::new(),
-    };
+    let rejected = sent.config.as_ref().and_then(|(_, why)| why.clone());
     match line.ask(&ControlRequest::Report, ANSWER_LIMIT).await? {
         ControlReply::Report(report) => Ok(Known {
             proxy: Some(observed(&report)),
@@ -213,11 +230,9 @@ async fn update(line: &mut Line, wanted: Wanted, told: &mut Told) -> io::Result<
                 .servers
                 .iter()
                 .any(|server| server.backend == topology::PRIMARY && server.up),
-            refused,
+            rejected,
         }),
-        other => Err(io::Error::other(format!(
-            "asked for a report, was told {other:?}"
-        ))),
+        other => Err(AskError::unexpected("a report", &other)),
     }
 }
 
@@ -247,21 +262,20 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
 ///
 /// # Errors
 /// Where the proxy does not answer.
-pub(super) async fn admit(vip: Ipv4Addr, admission: Admission, wait: Duration) -> io::Result<u64> {
+pub(super) async fn admit(
+    vip: Ipv4Addr,
+    admission: Admission,
+    wait: Duration,
+) -> Result<u64, AskError> {
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let request = ControlRequest::Admit {
         address: IpAddr::V4(vip),
         admission,
         wait_ms,
     };
-    match Line::open()
-        .await?
-        .ask(&request, wait + ANSWER_LIMIT)
-        .await?
-    {
+    let mut line = Line::open().await?;
+    match line.ask(&request, wait + ANSWER_LIMIT).await? {
         ControlReply::Admitted { connections } => Ok(connections),
-        other => Err(io::Error::other(format!(
-            "asked to change {vip}, was told {other:?}"
-        ))),
+        other => Err(AskError::unexpected(format!("a change of {vip}"), &other)),
     }
 }
