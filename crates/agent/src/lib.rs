@@ -41,6 +41,7 @@ use database::Database;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::{InstanceName, Observed, Tier};
+use gaiola_net::pki::PkiError;
 use gaiola_os::process::reap_all;
 use gaiola_store::events::{self, Events};
 use gaiola_store::view::{self, Keys, View};
@@ -50,7 +51,7 @@ use metrics::Figures;
 use plan::{DatabaseUrls, StoreMember};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use supervisor::{Ended, Supervisor, Wanted};
@@ -68,15 +69,21 @@ const STOP_LIMIT: Duration = Duration::from_secs(18);
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The boot information that its server was switched on with cannot be used.
-    #[error("cannot start the agent of {folder}")]
-    Boot {
-        /// The server's directory.
-        folder: String,
-        /// Why.
-        source: io::Error,
-    },
+#[error("cannot start the agent of {}", folder.display())]
+pub struct AgentError {
+    folder: PathBuf,
+    source: StartError,
+}
+
+/// What an agent could not do at its start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    /// Reading what its server was switched on with, or the runtime.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Loading its certificate.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
 }
 
 /// Runs the agent of the server with this directory, until SIGTERM stops the server.
@@ -84,19 +91,19 @@ pub enum AgentError {
 /// # Errors
 /// Where the server's directory cannot be used.
 pub fn run(folder: &Path) -> Result<(), AgentError> {
-    let failed = |source| AgentError::Boot {
-        folder: folder.display().to_string(),
+    start_and_run(folder).map_err(|source| AgentError {
+        folder: folder.into(),
         source,
-    };
-    let boot = Boot::load(folder).map_err(failed)?;
+    })
+}
+
+fn start_and_run(folder: &Path) -> Result<(), StartError> {
+    let boot = Boot::load(folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-        .map_err(failed)?;
+        .build()?;
     let tasks = tokio::task::LocalSet::new();
-    tasks
-        .block_on(&runtime, async { Agent::new(boot)?.run().await })
-        .map_err(failed)
+    tasks.block_on(&runtime, async { Ok(Agent::new(boot)?.run().await?) })
 }
 
 struct Agent {
@@ -126,7 +133,7 @@ struct Agent {
 
 impl Agent {
     /// Adopts what runs on this server, and starts the tasks that poll and report.
-    fn new(boot: Boot) -> io::Result<Self> {
+    fn new(boot: Boot) -> Result<Self, StartError> {
         make_release_folder(&boot)?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let supervisor = Supervisor::adopt(ended_sender);
@@ -196,7 +203,13 @@ impl Agent {
 
     /// Reports an event; when the store does not answer and the queue is full, newer events are dropped.
     fn report(&self, event: Event) {
-        tracing::info!(kind = event.kind, "{}", event.text);
+        let Event {
+            subject,
+            kind,
+            text,
+            ..
+        } = &event;
+        tracing::info!(?subject, kind, text, "event");
         let _ = self.events.try_send(event);
     }
 
@@ -232,14 +245,12 @@ impl Agent {
         };
         if !self.order.yields_to(&offered) {
             let held = self.order.revision;
-            return tracing::warn!(
-                "rejected the order of revision {revision}: revision {held} is newer"
-            );
+            return tracing::warn!(%revision, %held, "rejected an order older than the one held");
         }
         self.store
             .set_endpoints(etcd::endpoints(&offered.placement.store));
         if let Err(error) = write_document(&self.boot.order_file(), &offered) {
-            tracing::error!("cannot save the order: {error}");
+            tracing::error!(%revision, %error, "cannot save the order");
         }
         self.order = Rc::new(offered);
     }
@@ -382,8 +393,8 @@ fn make_release_folder(boot: &Boot) -> io::Result<()> {
     })
 }
 
-fn open_store(boot: &Boot, order: &Order) -> io::Result<Store> {
-    let tls = gaiola_net::pki::client_config(&boot.pki()).map_err(io::Error::other)?;
+fn open_store(boot: &Boot, order: &Order) -> Result<Store, PkiError> {
+    let tls = gaiola_net::pki::client_config(&boot.pki())?;
     let endpoints = etcd::endpoints(&order.placement.store);
     Ok(Store::new(Settings::new(endpoints, Some(tls))))
 }

@@ -34,7 +34,7 @@ pub(super) async fn serve(address: Ipv4Addr, figures: watch::Receiver<Figures>) 
     let listener = match TcpListener::bind(SocketAddr::new(address.into(), AGENT_PORT)).await {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!("no metrics: cannot listen on {address}:{AGENT_PORT}: {error}");
+            tracing::error!(%address, port = AGENT_PORT, %error, "no metrics: cannot listen");
             return;
         }
     };

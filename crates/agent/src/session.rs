@@ -114,7 +114,8 @@ async fn conduct(
             .await
             {
                 Ok(Some(term)) => {
-                    tracing::info!("conductor since revision {}", term.created);
+                    let term_revision = term.created;
+                    tracing::info!(%term_revision, "became the conductor");
                     let error = conductor::run(store, keys, boot, &term, view.clone()).await;
                     tracing::info!("no longer the conductor");
                     if !matches!(error, StoreError::Fenced { .. }) {
