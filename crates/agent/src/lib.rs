@@ -35,7 +35,7 @@ mod supervisor;
 mod tickets;
 mod troubles;
 
-use crate::state::{Boot, Order, RUN, read_document, write_document};
+use crate::state::{Boot, Order, read_document, write_document};
 use balancer::Balancer;
 use database::Database;
 use gaiola_core::topology::{self, Paths};
@@ -136,7 +136,7 @@ impl Agent {
     fn new(boot: Boot) -> Result<Self, StartError> {
         make_release_folder(&boot)?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
-        let supervisor = Supervisor::adopt(ended_sender);
+        let supervisor = Supervisor::adopt(boot.run(), ended_sender);
         // The lab writes this file before it switches a server on.
         let order = Rc::new(read_document::<Order>(&boot.order_file())?);
         let store = open_store(&boot, &order)?;
@@ -145,7 +145,8 @@ impl Agent {
             ..Observed::nothing_on(boot.server)
         });
         let (view, events) = start_session(&boot, &store, &observed);
-        let (proxy_wanted, proxy_known) = start(proxy::follow);
+        let run = boot.run().to_path_buf();
+        let (proxy_wanted, proxy_known) = start(|wanted, known| proxy::follow(run, wanted, known));
         let (asked, answers) = start(instances::follow);
         let (processes, left) =
             start(|processes, left| resources::follow(boot.clone(), processes, left));
@@ -178,7 +179,8 @@ impl Agent {
 
     async fn run(mut self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
-        tokio::task::spawn_local(metrics::serve(self.boot.address, self.figures.subscribe()));
+        let address = self.boot.location.socket(self.boot.location.ports.agent);
+        tokio::task::spawn_local(metrics::serve(address, self.figures.subscribe()));
         loop {
             self.take_order();
             self.carry_out();
@@ -248,7 +250,7 @@ impl Agent {
             return tracing::warn!(%revision, %held, "rejected an order older than the one held");
         }
         self.store
-            .set_endpoints(etcd::endpoints(&offered.placement.store));
+            .set_endpoints(etcd::endpoints(&offered.placement));
         if let Err(error) = write_document(&self.boot.order_file(), &offered) {
             tracing::error!(%revision, %error, "cannot save the order");
         }
@@ -311,11 +313,11 @@ impl Agent {
     fn paths(&self) -> Paths {
         let pki = self.boot.pki();
         Paths {
-            releases: self.boot.site_state().releases(),
+            releases: self.boot.directories.releases.clone(),
             ca: pki.join(gaiola_net::pki::CA),
             cert: pki.join(gaiola_net::pki::CERT),
             key: pki.join(gaiola_net::pki::KEY),
-            certificates: self.boot.site_state().certificates(),
+            certificates: self.boot.directories.certificates.clone(),
         }
     }
 
@@ -386,7 +388,7 @@ fn send_if_new<T: PartialEq>(sender: &watch::Sender<T>, new: T) {
 
 /// `release` commands run as the site's user and leave their exit status there.
 fn make_release_folder(boot: &Boot) -> io::Result<()> {
-    let folder = Path::new(RUN).join("releases");
+    let folder = boot.run().join("releases");
     std::fs::create_dir_all(&folder)?;
     boot.site_user.map_or(Ok(()), |user| {
         std::os::unix::fs::chown(&folder, Some(user.uid), Some(user.gid))
@@ -395,6 +397,6 @@ fn make_release_folder(boot: &Boot) -> io::Result<()> {
 
 fn open_store(boot: &Boot, order: &Order) -> Result<Store, PkiError> {
     let tls = gaiola_net::pki::client_config(&boot.pki())?;
-    let endpoints = etcd::endpoints(&order.placement.store);
+    let endpoints = etcd::endpoints(&order.placement);
     Ok(Store::new(Settings::new(endpoints, Some(tls))))
 }

@@ -1,7 +1,6 @@
 //! The agent's metrics, for Prometheus.
 
 use gaiola_core::resources::Reading;
-use gaiola_core::topology::AGENT_PORT;
 use gaiola_model::keeper::{KeeperState, VipRole};
 use gaiola_model::metric;
 use gaiola_model::placement::{DatabaseRole, InstanceState, ObservedDatabase};
@@ -10,7 +9,7 @@ use gaiola_model::{Observed, Tier};
 use gaiola_os::serve;
 use gaiola_wire::metrics::Text;
 use hyper::{Method, StatusCode};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -30,11 +29,11 @@ pub(super) struct Figures {
 }
 
 /// Serves until the agent ends; logs an error and gives up where the port is not available.
-pub(super) async fn serve(address: Ipv4Addr, figures: watch::Receiver<Figures>) {
-    let listener = match TcpListener::bind(SocketAddr::new(address.into(), AGENT_PORT)).await {
+pub(super) async fn serve(address: SocketAddr, figures: watch::Receiver<Figures>) {
+    let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(%address, port = AGENT_PORT, %error, "no metrics: cannot listen");
+            tracing::error!(%address, %error, "no metrics: cannot listen");
             return;
         }
     };
@@ -171,6 +170,7 @@ mod tests {
     use gaiola_model::placement::{ObservedInstance, ReleaseNumber};
     use gaiola_model::resources::{Descriptors, Disk, Holds, Resources};
     use std::collections::{BTreeMap, BTreeSet};
+    use std::net::Ipv4Addr;
 
     /// Figures with something for every family.
     fn figures() -> Figures {

@@ -7,10 +7,11 @@ use super::instances::{Answers, Asked};
 use super::metrics::Figures;
 use super::supervisor::Condition;
 use crate::state::Order;
+use gaiola_core::topology;
 use gaiola_model::placement::{InstanceState, ObservedInstance, Phase, PlacedInstance};
 use gaiola_model::{InstanceName, Observed};
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 impl Agent {
     /// The instances with a running process, and how to poll them.
@@ -19,7 +20,7 @@ impl Agent {
         let asked = self.supervisor.running().filter_map(|(name, pid)| {
             let name = name.parse::<InstanceName>().ok()?;
             let placed = order.placement.instances.get(&name)?;
-            let address = SocketAddr::new(self.boot.address.into(), name.port());
+            let address = topology::address_of_instance(&order.placement, name)?;
             let path = placed.health.as_ref().unwrap_or(usual).clone();
             Some((name, Asked { address, path, pid }))
         });
@@ -40,7 +41,7 @@ impl Agent {
             boot: self.boot.number,
             revision: self.order.revision,
             proxy,
-            vips: balancer.map(Balancer::held).unwrap_or_default(),
+            vips: balancer.map(held).unwrap_or_default(),
             instances: self.instances(),
             database: database.and_then(Database::observed),
             release_run: self.release_outcome(),
@@ -109,4 +110,8 @@ fn is_draining(order: &Order) -> bool {
     let servers = placement.servers.values().map(|server| server.phase);
     let instances = placement.instances.values().map(|instance| instance.phase);
     servers.chain(instances).any(|phase| phase == Phase::Drain)
+}
+
+fn held(balancer: &Balancer) -> BTreeSet<IpAddr> {
+    balancer.held().into_iter().map(IpAddr::V4).collect()
 }

@@ -1,6 +1,5 @@
 //! The agent's control connection to its server's proxy: sends configurations, polls reports.
 
-use crate::state::RUN;
 use gaiola_core::topology;
 use gaiola_model::placement::{ObservedProxy, Revision};
 use gaiola_model::proxy::{
@@ -26,8 +25,8 @@ const BUSY: Duration = Duration::from_millis(100);
 const AWAIT: Duration = Duration::from_secs(10);
 
 /// The proxy's control socket on a server.
-pub(super) fn socket() -> PathBuf {
-    Path::new(RUN).join("proxy.sock")
+pub(super) fn socket(run: &Path) -> PathBuf {
+    run.join("proxy.sock")
 }
 
 /// One connection to the proxy's control socket.
@@ -68,8 +67,8 @@ impl AskError {
 }
 
 impl Line {
-    async fn open() -> Result<Self, AskError> {
-        let stream = BufReader::new(UnixStream::connect(socket()).await?);
+    async fn open(run: &Path) -> Result<Self, AskError> {
+        let stream = BufReader::new(UnixStream::connect(socket(run)).await?);
         Ok(Self { stream })
     }
 
@@ -129,21 +128,32 @@ pub(super) struct Known {
 }
 
 /// Keeps the proxy on the newest configuration and its report up to date, until the agent ends.
-pub(super) async fn follow(wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>) {
+///
+/// `run`: the server's run directory.
+pub(super) async fn follow(
+    run: PathBuf,
+    wanted: watch::Receiver<Wanted>,
+    known: watch::Sender<Known>,
+) {
     let changed = Notify::new();
     tokio::select! {
-        () = keep(wanted, known, &changed) => {}
-        () = listen(&changed) => {}
+        () = keep(&run, wanted, known, &changed) => {}
+        () = listen(&run, &changed) => {}
     }
 }
 
-async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, changed: &Notify) {
+async fn keep(
+    run: &Path,
+    mut wanted: watch::Receiver<Wanted>,
+    known: watch::Sender<Known>,
+    changed: &Notify,
+) {
     let mut line = None;
     let mut sent = Sent::default();
     loop {
         if line.is_none() {
             sent = Sent::default();
-            line = Line::open().await.ok();
+            line = Line::open(run).await.ok();
         }
         let now = wanted.borrow_and_update().clone();
         let draining = now.config.as_ref().is_some_and(is_draining);
@@ -173,9 +183,9 @@ async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, 
 }
 
 /// Long-polls for changes in the proxy, over a connection of its own, and notifies of each at once.
-async fn listen(changed: &Notify) {
+async fn listen(run: &Path, changed: &Notify) {
     loop {
-        if let Ok(mut line) = Line::open().await {
+        if let Ok(mut line) = Line::open(run).await {
             let wait_ms = u64::try_from(AWAIT.as_millis()).unwrap_or(u64::MAX);
             let mut after = 0;
             loop {
@@ -263,6 +273,7 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
 /// # Errors
 /// Where the proxy does not answer.
 pub(super) async fn admit(
+    run: &Path,
     vip: Ipv4Addr,
     admission: Admission,
     wait: Duration,
@@ -273,7 +284,7 @@ pub(super) async fn admit(
         admission,
         wait_ms,
     };
-    let mut line = Line::open().await?;
+    let mut line = Line::open(run).await?;
     match line.ask(&request, wait + ANSWER_LIMIT).await? {
         ControlReply::Admitted { connections } => Ok(connections),
         other => Err(AskError::unexpected(format!("a change of {vip}"), &other)),

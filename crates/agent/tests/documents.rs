@@ -4,14 +4,15 @@
 //! `documents/SCHEMA/NAME.json` are kept for good. `UPDATE=1` writes those of the present schema: where that changes a file, give
 //! the schema a new number (`gaiola_store::document::SCHEMA`) unless the one before reads the new form as well.
 
-use gaiola_agent::state::{Boot, Order};
+use gaiola_agent::state::{Boot, Order, State};
+use gaiola_model::inventory::Location;
 use gaiola_model::keeper::{KeeperConfig, KeeperState};
 use gaiola_model::placement::{
     DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, Release,
     ReleaseNumber,
 };
 use gaiola_model::proxy::{SharedTickets, TicketKey};
-use gaiola_model::{Desired, Observed, Placement, Revision};
+use gaiola_model::{Desired, Inventory, Observed, Placement, Revision};
 use gaiola_store::document::{SCHEMA, decode, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,7 +50,8 @@ fn desired() -> Desired {
         number: ReleaseNumber(3),
         digest: "5f".into(),
     };
-    let mut desired = Desired::first(config, release);
+    let inventory = Inventory::numbered(&config, [10, 77]);
+    let mut desired = Desired::first(config, release, inventory);
     desired.drained.insert("web2".parse().unwrap());
     desired
 }
@@ -95,8 +97,10 @@ fn boot() -> Boot {
         site: "shop".parse().unwrap(),
         server: "lb1".parse().unwrap(),
         number: gaiola_model::placement::BootNumber(1_764_460_800_000),
-        address: [10, 77, 1, 1].into(),
-        state: "/var/lib/gaiola/shop".into(),
+        location: Location::at([10, 77, 1, 1].into()),
+        interface: "eth0".into(),
+        prefix_length: 16,
+        directories: State::at("/var/lib/gaiola/shop".into()).directories("lb1".parse().unwrap()),
         store_token: "a1".into(),
         database_user: None,
         site_user: None,

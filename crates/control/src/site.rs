@@ -136,7 +136,7 @@ impl Site {
                 });
             }
             if let Some(order) = &*self.order.borrow() {
-                store.set_endpoints(etcd::endpoints(&order.placement.store));
+                store.set_endpoints(etcd::endpoints(&order.placement));
             }
             if views.changed().await.is_err() {
                 return;

@@ -5,10 +5,11 @@
 
 use crate::config::Config;
 use crate::id::{InstanceName, ServerName, Tier};
+use crate::inventory::{Inventory, Location, Network};
 use crate::resources::Resources;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// The store's revision at which a document was last changed. It orders all changes of one store incarnation.
 #[derive(
@@ -71,11 +72,14 @@ pub struct Desired {
     /// How often the operator asked each application server to exchange its instances for new ones.
     #[serde(default)]
     pub restarts: BTreeMap<ServerName, u64>,
+    /// What the provider had for this configuration. Empty in documents of Gaiola 0.1.
+    #[serde(default)]
+    pub inventory: Inventory,
 }
 
 impl Desired {
     /// The desired state of a new site: its file, unchanged.
-    pub fn first(config: Config, release: Release) -> Self {
+    pub fn first(config: Config, release: Release, inventory: Inventory) -> Self {
         Self {
             generation: 1,
             applied: config.clone(),
@@ -84,6 +88,7 @@ impl Desired {
             drained: BTreeSet::new(),
             attempt: 0,
             restarts: BTreeMap::new(),
+            inventory,
         }
     }
 }
@@ -95,7 +100,7 @@ pub struct Placement {
     pub incarnation: String,
     /// The generation of [`Desired`] that this placement moves towards.
     pub generation: u64,
-    /// The configuration in force.
+    /// The configuration in force, with the VIPs that the file left to the provider.
     pub config: Config,
     /// Directories that web servers search, newest first; the older one is removed when the roll-out has ended.
     pub web_releases: Vec<ReleaseNumber>,
@@ -109,7 +114,10 @@ pub struct Placement {
     /// The instances that exist. One that is not here is stopped.
     pub instances: BTreeMap<InstanceName, PlacedInstance>,
     /// The VIPs and the balancer that each is home to.
-    pub vips: BTreeMap<Ipv4Addr, ServerName>,
+    pub vips: BTreeMap<IpAddr, ServerName>,
+    /// The network of the servers. Empty in documents of Gaiola 0.1.
+    #[serde(default)]
+    pub network: Network,
     /// The doors for clients. Balancers listen on every door of theirs; only open ones receive clients.
     #[serde(default)]
     pub doors: BTreeMap<SocketAddr, Door>,
@@ -196,8 +204,9 @@ impl Failure {
 /// A server that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedServer {
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub location: Location,
     /// Its desired phase.
     pub phase: Phase,
     /// The revision of the placement that put it into this phase; 0 until that placement is stored.
@@ -271,7 +280,7 @@ pub struct Observed {
     /// Its proxy; `None` while it does not answer.
     pub proxy: Option<ObservedProxy>,
     /// VIPs that its keeper holds.
-    pub vips: BTreeSet<Ipv4Addr>,
+    pub vips: BTreeSet<IpAddr>,
     /// The site's processes on it.
     pub instances: BTreeMap<InstanceName, ObservedInstance>,
     /// PostgreSQL on it.

@@ -230,6 +230,7 @@ fn parse<T: DeserializeOwned>(item: &Item) -> Option<(Revision, Rc<T>)> {
 mod tests {
     use super::*;
     use gaiola_model::Config;
+    use gaiola_model::Inventory;
     use gaiola_model::config::App;
     use gaiola_model::placement::{Release, ReleaseNumber};
 
@@ -251,7 +252,8 @@ mod tests {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let desired = Desired::first(config, release, inventory);
         let good = item(keys.desired(), serde_json::to_vec(&desired).unwrap());
         let before = snapshot(&View::default(), &keys, &[good]);
         assert_eq!(

@@ -64,7 +64,8 @@ pub(super) async fn found(
         ));
     }
     let release = make_release(site, &config, folder, file, None, steps).await?;
-    let desired = Desired::first(config, release);
+    let inventory = site.provider.inventory(&config);
+    let desired = Desired::first(config, release, inventory);
     let incarnation = match earlier {
         Some(earlier) => earlier.incarnation,
         None => random_token().map_err(|error| refused(Exit::Failed, error.to_string()))?,

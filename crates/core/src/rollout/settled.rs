@@ -201,7 +201,7 @@ impl Check<'_> {
             self.miss(format!("{at} is not open yet"));
         }
         for vip in stored.vips.keys() {
-            let owners = self.view.owners((*vip).into());
+            let owners = self.view.owners(*vip);
             match owners.as_slice() {
                 [_] => {}
                 [] => self.miss(format!("no balancer holds {vip}")),
@@ -236,6 +236,7 @@ impl Check<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_model::Inventory;
     use gaiola_model::config::{App, Config};
     use gaiola_model::placement::{PlacedServer, Release, ReleaseNumber};
     use gaiola_model::{Observed, Time};
@@ -248,7 +249,8 @@ mod tests {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let desired = Desired::first(config, release, inventory);
         let placement = crate::rollout::first(&desired, "a".into());
         (desired, placement)
     }
@@ -272,7 +274,7 @@ mod tests {
         let lb1 = "lb1".parse().unwrap();
         desired.drained.insert(lb1);
         let placed = PlacedServer {
-            address: [10, 77, 1, 1].into(),
+            location: gaiola_model::inventory::Location::at([10, 77, 1, 1].into()),
             phase: Phase::Drain,
             since: Revision(1),
         };
