@@ -284,7 +284,7 @@ impl Agent {
         }
         if let Some(database) = &mut self.database {
             let observed = view.observed.values().map(|(_, observed)| &**observed);
-            database.tick(&order, observed, view.silent_since.is_none());
+            database.tick(&order, observed, view.silence.is_none());
         }
         self.logs.tick();
     }

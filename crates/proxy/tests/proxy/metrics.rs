@@ -18,7 +18,7 @@ fn the_families_are_those_of_the_table() {
         Some("text/plain; version=0.0.4; charset=utf-8")
     );
     let text = metrics.text();
-    let families = exposition::families(&text).unwrap_or_else(|fault| panic!("{fault}\n{text}"));
+    let families = exposition::families(text).unwrap_or_else(|fault| panic!("{fault}\n{text}"));
     let mut unwritten = BTreeSet::new();
     for About {
         name,
