@@ -1,4 +1,4 @@
-//! From counters that only grow to what happens in a second: pure, and made for proxies that may begin again from zero.
+//! Rates, from counters that only grow. A proxy that restarts counts from zero.
 
 use gaiola_model::{Time, metric};
 use gaiola_wire::metrics::{Line, Sample};
@@ -56,12 +56,12 @@ pub struct Totals {
     pub failed: u64,
 }
 
-/// The last few looks at one proxy.
+/// The last few polls of one proxy.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     last: Option<(Time, Counted)>,
     window: VecDeque<(Duration, BTreeMap<String, Counts>)>,
-    /// It did not answer the last question.
+    /// It did not answer the last poll.
     silent: bool,
 }
 
@@ -145,8 +145,8 @@ impl Counts {
 }
 
 impl Meter {
-    /// Takes what a proxy has counted by now, and says by how much the totals grew. Rates begin with the second look.
-    pub(super) fn look(&mut self, now: Time, counted: Counted) -> Totals {
+    /// Takes what a proxy has counted so far, and returns by how much the totals grew. Rates begin with the second poll.
+    pub(super) fn record(&mut self, now: Time, counted: Counted) -> Totals {
         let before = self.last.as_ref().map(|(_, counted)| counted);
         let of = |member: &str| before.and_then(|before| before.members.get(member));
         let grown: BTreeMap<_, _> = counted
@@ -294,11 +294,11 @@ mod tests {
         Time::from_start(Duration::from_secs(seconds))
     }
 
-    fn looked(looks: &[(u64, String)]) -> (Meter, Totals) {
+    fn polled(polls: &[(u64, String)]) -> (Meter, Totals) {
         let mut meter = Meter::default();
         let mut sum = Totals::default();
-        for (seconds, text) in looks {
-            let grown = meter.look(at(*seconds), Counted::read(text));
+        for (seconds, text) in polls {
+            let grown = meter.record(at(*seconds), Counted::read(text));
             sum = Totals {
                 requests: sum.requests + grown.requests,
                 failed: sum.failed + grown.failed,
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn rates_are_differences() {
-        let (meter, totals) = looked(&[(0, text(1000, 5, 0)), (2, text(1180, 7, 91))]);
+        let (meter, totals) = polled(&[(0, text(1000, 5, 0)), (2, text(1180, 7, 91))]);
         let load = meter.rates()["app1.2"].load();
         assert_eq!((load.requests, load.errors), (91.0, 1.0));
         let p99 = load.p99.unwrap();
@@ -328,27 +328,27 @@ mod tests {
 
     #[test]
     fn a_proxy_that_began_anew_is_counted_from_zero() {
-        let (meter, totals) = looked(&[(0, text(1000, 0, 0)), (2, text(20, 0, 0))]);
+        let (meter, totals) = polled(&[(0, text(1000, 0, 0)), (2, text(20, 0, 0))]);
         assert_eq!(meter.rates()["app1.2"].load().requests, 10.0);
         assert_eq!(totals.requests, 1020);
     }
 
     #[test]
-    fn old_looks_leave_the_window() {
-        let looks: Vec<_> = (0..10)
-            .map(|look| (2 * look, text(if look < 5 { 0 } else { 100 * look }, 0, 0)))
+    fn old_polls_leave_the_window() {
+        let polls: Vec<_> = (0..10)
+            .map(|poll| (2 * poll, text(if poll < 5 { 0 } else { 100 * poll }, 0, 0)))
             .collect();
-        let (meter, _) = looked(&looks);
+        let (meter, _) = polled(&polls);
         assert_eq!(meter.measured(), WINDOW);
         assert_eq!(meter.rates()["app1.2"].load().requests, 50.0);
     }
 
     #[test]
     fn a_silent_proxy_loses_its_rates_and_has_them_again_where_it_was_silent_for_a_moment() {
-        let (mut meter, _) = looked(&[(0, text(1, 0, 0)), (2, text(2, 0, 0))]);
+        let (mut meter, _) = polled(&[(0, text(1, 0, 0)), (2, text(2, 0, 0))]);
         meter.missed(at(4));
         assert!(!meter.is_known());
-        meter.look(at(6), Counted::read(&text(3, 0, 0)));
+        meter.record(at(6), Counted::read(&text(3, 0, 0)));
         assert!(meter.is_known());
         meter.missed(at(8));
         meter.missed(at(12));
