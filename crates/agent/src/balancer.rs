@@ -109,6 +109,7 @@ impl Balancer {
         let must_go = self.must_go(order).into_iter();
         vips.extend(must_go.filter_map(|vip| self.keeper.told(vip)));
         Some(KeeperConfig {
+            schema: order.placement.schema,
             interface: self.boot.interface.clone(),
             address,
             key: self.boot.keeper_key.clone(),

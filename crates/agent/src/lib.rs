@@ -35,7 +35,7 @@ mod supervisor;
 mod tickets;
 mod troubles;
 
-use crate::state::{Boot, Order, read_document, write_document};
+use crate::state::{Boot, Order, read_document};
 use balancer::Balancer;
 use database::Database;
 use gaiola_core::topology::{self, Paths};
@@ -249,9 +249,10 @@ impl Agent {
             let held = self.order.revision;
             return tracing::warn!(%revision, %held, "rejected an order older than the one held");
         }
+        self.store.set_schema(offered.placement.schema);
         self.store
             .set_endpoints(etcd::endpoints(&offered.placement));
-        if let Err(error) = write_document(&self.boot.order_file(), &offered) {
+        if let Err(error) = offered.save(&self.boot.order_file()) {
             tracing::error!(%revision, %error, "cannot save the order");
         }
         self.order = Rc::new(offered);
@@ -273,7 +274,12 @@ impl Agent {
         let tickets = self.view.borrow().tickets.clone();
         let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
         let tickets = tickets.map_or_else(Vec::new, |shared| shared.keys.clone());
-        send_if_new(&self.proxy_wanted, proxy::Wanted { config, tickets });
+        let wanted = proxy::Wanted {
+            schema: order.placement.schema,
+            config,
+            tickets,
+        };
+        send_if_new(&self.proxy_wanted, wanted);
         send_if_new(&self.asked, self.asked(&order));
         let running = self.supervisor.running();
         let processes = running.map(|(name, pid)| (pid, name.to_string()));
@@ -398,5 +404,7 @@ fn make_release_folder(boot: &Boot) -> io::Result<()> {
 fn open_store(boot: &Boot, order: &Order) -> Result<Store, PkiError> {
     let tls = gaiola_net::pki::client_config(&boot.pki())?;
     let endpoints = etcd::endpoints(&order.placement);
-    Ok(Store::new(Settings::new(endpoints, Some(tls))))
+    let store = Store::new(Settings::new(endpoints, Some(tls)));
+    store.set_schema(order.placement.schema);
+    Ok(store)
 }

@@ -9,6 +9,7 @@ use super::supervisor::Condition;
 use crate::state::Order;
 use gaiola_core::topology;
 use gaiola_model::placement::{InstanceState, ObservedInstance, Phase, PlacedInstance};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{InstanceName, Observed};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -38,6 +39,7 @@ impl Agent {
         let (balancer, database) = (self.balancer.as_ref(), self.database.as_ref());
         Observed {
             server: self.boot.server,
+            reads: SCHEMA,
             boot: self.boot.number,
             revision: self.order.revision,
             proxy,

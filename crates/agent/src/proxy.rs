@@ -5,6 +5,7 @@ use gaiola_model::placement::{ObservedProxy, Revision};
 use gaiola_model::proxy::{
     Admission, ControlReply, ControlRequest, ProxyConfig, ProxyReport, TicketKey,
 };
+use gaiola_wire::document::{DocumentError, decode_message, encode_message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -32,6 +33,8 @@ pub(super) fn socket(run: &Path) -> PathBuf {
 /// One connection to the proxy's control socket.
 struct Line {
     stream: BufReader<UnixStream>,
+    /// The schema that requests are written in.
+    schema: u64,
 }
 
 /// Why a request to the proxy brought no answer.
@@ -42,7 +45,10 @@ pub(super) enum AskError {
     Io(#[from] io::Error),
     /// What came is no JSON of a reply.
     #[error("the proxy's reply is malformed")]
-    Malformed(#[from] serde_json::Error),
+    Malformed(#[from] DocumentError),
+    /// A request cannot be written as JSON.
+    #[error("the request to the proxy")]
+    Request(#[from] serde_json::Error),
     /// Nothing came in time.
     #[error("the proxy did not answer in time")]
     Timeout,
@@ -67,9 +73,9 @@ impl AskError {
 }
 
 impl Line {
-    async fn open(run: &Path) -> Result<Self, AskError> {
+    async fn open(run: &Path, schema: u64) -> Result<Self, AskError> {
         let stream = BufReader::new(UnixStream::connect(socket(run)).await?);
-        Ok(Self { stream })
+        Ok(Self { stream, schema })
     }
 
     async fn ask(
@@ -82,13 +88,13 @@ impl Line {
     }
 
     async fn exchange(&mut self, request: &ControlRequest) -> Result<ControlReply, AskError> {
-        let mut text = serde_json::to_vec(request)?;
+        let mut text = encode_message(request, self.schema)?;
         text.push(b'\n');
         self.stream.write_all(&text).await?;
         let mut reply = String::new();
         match self.stream.read_line(&mut reply).await? {
             0 => Err(AskError::Closed),
-            _ => Ok(serde_json::from_str(&reply)?),
+            _ => Ok(decode_message(reply.as_bytes())?.0),
         }
     }
 }
@@ -96,6 +102,8 @@ impl Line {
 /// What the proxy should serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// The schema of the site's documents, in which it is asked.
+    pub schema: u64,
     /// `None`: nothing.
     pub config: Option<ProxyConfig>,
     /// Keys for session tickets; empty: the proxy uses keys of its own.
@@ -137,8 +145,8 @@ pub(super) async fn follow(
 ) {
     let changed = Notify::new();
     tokio::select! {
-        () = keep(&run, wanted, known, &changed) => {}
-        () = listen(&run, &changed) => {}
+        () = keep(&run, wanted.clone(), known, &changed) => {}
+        () = listen(&run, wanted, &changed) => {}
     }
 }
 
@@ -153,9 +161,13 @@ async fn keep(
     loop {
         if line.is_none() {
             sent = Sent::default();
-            line = Line::open(run).await.ok();
+            let schema = wanted.borrow().schema;
+            line = Line::open(run, schema).await.ok();
         }
         let now = wanted.borrow_and_update().clone();
+        if let Some(open) = &mut line {
+            open.schema = now.schema;
+        }
         let draining = now.config.as_ref().is_some_and(is_draining);
         match &mut line {
             Some(open) => match update(open, now, &mut sent).await {
@@ -183,9 +195,10 @@ async fn keep(
 }
 
 /// Long-polls for changes in the proxy, over a connection of its own, and notifies of each at once.
-async fn listen(run: &Path, changed: &Notify) {
+async fn listen(run: &Path, wanted: watch::Receiver<Wanted>, changed: &Notify) {
     loop {
-        if let Ok(mut line) = Line::open(run).await {
+        let schema = wanted.borrow().schema;
+        if let Ok(mut line) = Line::open(run, schema).await {
             let wait_ms = u64::try_from(AWAIT.as_millis()).unwrap_or(u64::MAX);
             let mut after = 0;
             loop {
@@ -273,7 +286,7 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
 /// # Errors
 /// Where the proxy does not answer.
 pub(super) async fn admit(
-    run: &Path,
+    (run, schema): (&Path, u64),
     vip: Ipv4Addr,
     admission: Admission,
     wait: Duration,
@@ -284,7 +297,7 @@ pub(super) async fn admit(
         admission,
         wait_ms,
     };
-    let mut line = Line::open(run).await?;
+    let mut line = Line::open(run, schema).await?;
     match line.ask(&request, wait + ANSWER_LIMIT).await? {
         ControlReply::Admitted { connections } => Ok(connections),
         other => Err(AskError::unexpected(format!("a change of {vip}"), &other)),

@@ -4,7 +4,7 @@ use gaiola_model::inventory::Location;
 use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
 use gaiola_model::{ServerName, SiteName};
 use gaiola_os::process::{User, is_root};
-use gaiola_store::document::{self, DocumentError};
+use gaiola_wire::document::{self, DocumentError};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Write as _};
@@ -337,12 +337,12 @@ impl Boot {
         read_document(&folder.join("boot.json"))
     }
 
-    /// Writes `boot.json`.
+    /// Writes `boot.json`, in the schema of the site's placement.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn save(&self) -> io::Result<()> {
-        write_document(&self.folder().join("boot.json"), self)
+    pub fn save(&self, schema: u64) -> io::Result<()> {
+        write_document(&self.folder().join("boot.json"), self, schema)
     }
 }
 
@@ -356,6 +356,14 @@ pub struct Order {
 }
 
 impl Order {
+    /// Writes it, in the schema of its placement.
+    ///
+    /// # Errors
+    /// Where it cannot be written; the old one stays.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        write_document(path, self, self.placement.schema)
+    }
+
     /// Whether a holder of this order takes `newer`: orders that are older or of another site are rejected.
     pub fn yields_to(&self, newer: &Self) -> bool {
         self.placement.incarnation == newer.placement.incarnation && self.revision < newer.revision
@@ -378,12 +386,12 @@ pub fn read_document<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<
     })
 }
 
-/// Writes a document like [`write_json`].
+/// Writes a document in the schema of the site's placement, like [`write_json`].
 ///
 /// # Errors
 /// Where it cannot be written; the old one stays.
-pub fn write_document<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    write_whole(path, &document::encode(value)?)
+pub fn write_document<T: Serialize>(path: &Path, value: &T, schema: u64) -> io::Result<()> {
+    write_whole(path, &document::encode(value, schema)?)
 }
 
 /// Reads a JSON file.

@@ -12,8 +12,9 @@ use gaiola_model::placement::{
     ReleaseNumber,
 };
 use gaiola_model::proxy::{SharedTickets, TicketKey};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Desired, Inventory, Observed, Placement, Revision};
-use gaiola_store::document::{SCHEMA, decode, encode};
+use gaiola_wire::document::{decode, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -122,7 +123,7 @@ fn check<T>(name: &str, present: &T)
 where
     T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
 {
-    let written = encode(present).unwrap();
+    let written = encode(present, SCHEMA).unwrap();
     let json: Value = serde_json::from_slice(&written).unwrap();
     let path = folder(SCHEMA).join(format!("{name}.json"));
     if std::env::var_os("UPDATE").is_some() {
@@ -165,6 +166,7 @@ fn every_document_of_every_schema_is_read() {
 
 fn keeper() -> KeeperConfig {
     serde_json::from_value(serde_json::json!({
+        "schema": SCHEMA,
         "interface": "eth0",
         "address": "10.77.1.1",
         "key": "5a",
@@ -179,7 +181,7 @@ fn keeper() -> KeeperConfig {
 
 fn keeper_state() -> KeeperState {
     serde_json::from_value(serde_json::json!({
-        "pid": 12, "ready": true, "reason": "", "config_problem": "",
+        "schema": SCHEMA, "pid": 12, "ready": true, "reason": "", "config_problem": "",
         "vips": { "10.77.0.100": {
             "state": "active", "owner": "10.77.1.1", "since_ms": 1764460800000u64, "reason": "released", "yields": 2,
             "is_yielding": false, "is_holding_back": false, "standby": "10.77.1.2", "settled": null,

@@ -28,6 +28,7 @@ pub(crate) use view::{View, too_busy};
 use crate::topology;
 use gaiola_model::inventory::Location;
 use gaiola_model::placement::{Failure, Phase, PlacedServer, Release, ReleaseNumber};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -82,6 +83,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
     let servers = desired.inventory.servers.iter();
     let servers = servers.map(|(name, location)| (*name, new_server(location.clone())));
     let mut placement = Placement {
+        schema: SCHEMA,
         incarnation,
         generation: desired.generation,
         config: config.clone(),
@@ -219,6 +221,7 @@ impl<'a> Step<'a> {
         self.publish_web_releases();
         self.exchange_instances();
         self.lead_doors();
+        self.raise_schema();
         self.plan.vips = topology::homes(&self.plan);
     }
 
@@ -243,6 +246,20 @@ impl<'a> Step<'a> {
         self.plan
             .failed
             .take_if(|failure| (failure.release, failure.attempt) != (release, attempt));
+    }
+
+    /// Documents are written in a newer schema only once every server's agent reads it, and this conductor.
+    fn raise_schema(&mut self) {
+        let reads = |server: &ServerName| self.view.live(*server).map_or(0, |seen| seen.reads);
+        let oldest = self.plan.servers.keys().map(reads).min();
+        let newest = oldest.unwrap_or(SCHEMA).min(SCHEMA);
+        if newest > self.plan.schema {
+            self.plan.schema = newest;
+            self.tell(
+                None,
+                format!("the site's documents are written in schema {newest}"),
+            );
+        }
     }
 
     /// A server stays where it was put: only what earlier versions did not store of its location is filled in.

@@ -330,6 +330,7 @@ impl Site {
             .keys()
             .filter(|vip| self.owner(placement, **vip) == Some(server));
         Observed {
+            reads: gaiola_model::schema::SCHEMA,
             server,
             boot: self.boots.get(&server).copied().unwrap_or_default(),
             revision: self.at,

@@ -15,6 +15,7 @@ pub mod placement;
 pub mod proxy;
 pub mod proxy_file;
 pub mod resources;
+pub mod schema;
 pub mod status;
 pub mod time;
 pub mod vrrp;

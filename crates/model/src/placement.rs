@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::id::{InstanceName, ServerName, Tier};
 use crate::inventory::{Inventory, Location, Network};
 use crate::resources::Resources;
+use crate::schema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -96,6 +97,9 @@ impl Desired {
 /// What the conductor has decided: every agent makes its own server match it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
+    /// The schema in which the site's documents are written, this one among them.
+    #[serde(default = "schema::unnumbered")]
+    pub schema: u64,
     /// Names the store's lifetime: an order of another incarnation is rejected.
     pub incarnation: String,
     /// The generation of [`Desired`] that this placement moves towards.
@@ -271,6 +275,9 @@ pub struct ReleaseRun {
 pub struct Observed {
     /// The server.
     pub server: ServerName,
+    /// The newest schema that its agent reads.
+    #[serde(default = "schema::unnumbered")]
+    pub reads: u64,
     /// Its current boot.
     #[serde(default)]
     pub boot: BootNumber,
@@ -302,6 +309,7 @@ impl Observed {
     pub fn nothing_on(server: ServerName) -> Self {
         Self {
             server,
+            reads: schema::SCHEMA,
             boot: BootNumber(0),
             revision: Revision(0),
             proxy: None,

@@ -116,7 +116,7 @@ fn has_standby(vip: Ipv4Addr, heir: Heir, keeper: &KeeperFile) -> bool {
 }
 
 async fn tell_proxy(vip: Ipv4Addr, keeper: &KeeperFile, admission: Admission, wait: Duration) {
-    match admit(keeper.run(), vip, admission, wait).await {
+    match admit(keeper.proxy(), vip, admission, wait).await {
         Ok(left) if left > 0 && admission == Admission::Refuse => {
             tracing::warn!("{vip} moves with {left} connections still open");
         }

@@ -2,6 +2,7 @@
 
 use crate::state::{read_document, write_document};
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipState};
+use gaiola_model::schema::SCHEMA;
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -25,9 +26,11 @@ impl KeeperFile {
         }
     }
 
-    /// The server's run directory.
-    pub(super) fn run(&self) -> &Path {
-        &self.run
+    /// Where the server's proxy is asked, the run directory, and in which schema.
+    pub(super) fn proxy(&self) -> (&Path, u64) {
+        let written = self.written.borrow();
+        let schema = written.as_ref().map_or(SCHEMA, |config| config.schema);
+        (&self.run, schema)
     }
 
     /// The state that the keeper reports; `None` before its first report.
@@ -52,7 +55,7 @@ impl KeeperFile {
         if self.written.borrow().as_ref() == Some(&config) {
             return;
         }
-        match write_document(&path(&self.run), &config) {
+        match write_document(&path(&self.run), &config, config.schema) {
             Ok(()) => *self.written.borrow_mut() = Some(config),
             Err(error) => tracing::error!("cannot write the keeper's configuration: {error}"),
         }

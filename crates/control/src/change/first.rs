@@ -10,7 +10,7 @@ use gaiola_core::rollout;
 use gaiola_model::placement::{Desired, Revision};
 use gaiola_model::{Config, Exit};
 use gaiola_store::view::Keys;
-use gaiola_store::{Expected, Store, StoreError, Txn, to_json};
+use gaiola_store::{Expected, Store, StoreError, Txn};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -103,12 +103,14 @@ pub(super) async fn put_first(
         .expect(&desired_key, at)
         .put(
             &desired_key,
-            to_json(&desired_key, desired).map_err(failed)?,
+            store.to_json(&desired_key, desired).map_err(failed)?,
             None,
         )
         .put(
             &placement_key,
-            to_json(&placement_key, &order.placement).map_err(failed)?,
+            store
+                .to_json(&placement_key, &order.placement)
+                .map_err(failed)?,
             None,
         );
     store.commit(&txn).await.map_err(failed)

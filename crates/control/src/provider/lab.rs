@@ -426,7 +426,6 @@ fn users(rootless: bool) -> Result<Users, LabError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gaiola_agent::state::write_document;
     use gaiola_model::config::{App, Config};
     use gaiola_model::placement::{Desired, Release, ReleaseNumber};
 
@@ -456,7 +455,7 @@ mod tests {
             "{why}"
         );
         let order = order("a", 7);
-        write_document(&state.placement(), &order).unwrap();
+        order.save(&state.placement()).unwrap();
         assert_eq!(last_order(&state).unwrap(), Some(order));
     }
 
@@ -471,7 +470,7 @@ mod tests {
         ] {
             let server = server.parse().unwrap();
             std::fs::create_dir_all(state.server(server)).unwrap();
-            write_document(&state.order_file(server), &order).unwrap();
+            order.save(&state.order_file(server)).unwrap();
         }
         assert_eq!(newest_order(&state, order("a", 7)), order("a", 8));
         assert_eq!(newest_order(&state, order("a", 9)), order("a", 9));

@@ -119,6 +119,7 @@ impl Machine {
             (*name, seen)
         };
         Observed {
+            reads: gaiola_model::schema::SCHEMA,
             server,
             boot: self.boot,
             revision: self.known,

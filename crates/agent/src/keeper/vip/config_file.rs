@@ -1,7 +1,7 @@
 //! `keeper.json`: read again as soon as it is written.
 
 use gaiola_model::keeper::{KeeperConfig, KeeperConfigError};
-use gaiola_store::document::{self, DocumentError};
+use gaiola_wire::document::{self, DocumentError};
 use gaiola_wire::vrrp::{Key, KeyError};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::io;

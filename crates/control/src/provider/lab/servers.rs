@@ -4,7 +4,7 @@ use super::Lab;
 use super::hardware;
 use super::network::{INTERFACE, PREFIX_LENGTH};
 use gaiola_agent::engine::Secrets;
-use gaiola_agent::state::{Boot, Order, read_document, read_json, write_document, write_json};
+use gaiola_agent::state::{Boot, Order, read_document, read_json, write_json};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
@@ -176,11 +176,11 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
         path: PATH.into(),
         disk: disk(lab, order, server),
     };
-    boot.save()?;
+    boot.save(order.placement.schema)?;
     // A server that was told more than we were keeps what it knows.
     let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {
-        write_document(&boot.order_file(), order)?;
+        order.save(&boot.order_file())?;
     }
     Ok(boot)
 }
