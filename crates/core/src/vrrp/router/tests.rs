@@ -1,7 +1,7 @@
 use super::*;
 use crate::vrrp::ADDRESS_LIFETIME;
 use Output::{AddAddress, Advertise, Announce, Became, RefreshAddress, RemoveAddress};
-use gaiola_model::vrrp::Vrid;
+use gaiola_model::vrrp::{Advertisement, Hello, Vrid};
 
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
 const LOWER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
