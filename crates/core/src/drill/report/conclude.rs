@@ -150,8 +150,7 @@ fn kind_reports(ledger: &Ledger, paces: &[(Kind, Duration)], marks: Marks) -> Ve
 }
 
 fn kind_report(ledger: &Ledger, kind: Kind, marks: Marks) -> KindReport {
-    let count =
-        |wanted: fn(&Sample) -> bool| ledger.of(kind).filter(|s| wanted(s)).count() as u64;
+    let count = |wanted: fn(&Sample) -> bool| ledger.of(kind).filter(|s| wanted(s)).count() as u64;
     let mut took: Vec<Duration> = ledger
         .of(kind)
         .filter(|s| s.ok)
