@@ -93,22 +93,39 @@ fn every_key_is_read() {
         hard_stop_after: Some(Duration::from_secs(30)),
     };
     assert_eq!(file.process, process);
-    let client = ClientTimeouts {
+    let config = ProxyConfig {
+        revision: Revision::default(),
+        server: "edge1".into(),
+        frontends: vec![www(), database()],
+        backends: backends(),
+        ..ProxyConfig::default()
+    };
+    assert_eq!(file.config, config);
+}
+
+fn client_timeouts() -> ClientTimeouts {
+    ClientTimeouts {
         idle: Duration::from_secs(20),
         body_rate: 50,
         ..ClientTimeouts::default()
-    };
-    let server = ServerTimeouts {
+    }
+}
+
+fn server_timeouts() -> ServerTimeouts {
+    ServerTimeouts {
         connect: Duration::from_secs(3),
         user: Duration::from_secs(10),
         ..ServerTimeouts::default()
-    };
+    }
+}
+
+fn www() -> Frontend {
     let senders = ["10.0.0.1/32", "10.0.0.2/32"].map(|network| network.parse().unwrap());
     let bind = |address: &str| Bind {
         proxy_protocol_from: senders.to_vec(),
         ..Bind::new(address.parse::<SocketAddr>().unwrap())
     };
-    let www = Frontend {
+    Frontend {
         name: "www".into(),
         binds: vec![bind("0.0.0.0:80"), bind("[::]:80")],
         mode: Mode::Http {
@@ -126,12 +143,15 @@ fn every_key_is_read() {
         timeouts: ClientTimeouts {
             request_head: Duration::from_secs(5),
             body_rate: 0,
-            ..client.clone()
+            ..client_timeouts()
         },
         connection_limit: None,
         error_pages: Default::default(),
-    };
-    let database = Frontend {
+    }
+}
+
+fn database() -> Frontend {
+    Frontend {
         name: "database".into(),
         binds: vec![Bind::new(([127, 0, 0, 1], 5432))],
         mode: Mode::Tcp {
@@ -142,11 +162,15 @@ fn every_key_is_read() {
         maxconn: 20_000,
         timeouts: ClientTimeouts {
             tunnel: Duration::from_secs(3600),
-            ..client
+            ..client_timeouts()
         },
         connection_limit: None,
         error_pages: Default::default(),
-    };
+    }
+}
+
+fn backends() -> Vec<Backend> {
+    let server = server_timeouts();
     let check = |kind, connect| Check {
         kind,
         port: None,
@@ -200,14 +224,7 @@ fn every_key_is_read() {
         timeouts: server,
         ..Backend::new("primary", vec![Server::new("db1", ([10, 0, 3, 1], 5432))])
     };
-    let config = ProxyConfig {
-        revision: Revision::default(),
-        server: "edge1".into(),
-        frontends: vec![www, database],
-        backends: vec![web, app, primary],
-        ..ProxyConfig::default()
-    };
-    assert_eq!(file.config, config);
+    vec![web, app, primary]
 }
 
 #[test]

@@ -1,6 +1,141 @@
 //! HAProxy's words, and what is proposed for them.
 
 use super::*;
+
+const FRONTEND: &str = "[frontend.www]";
+const ROUTE: &str = "[[frontend.www.route]]";
+const BACKEND: &str = "[backend.app]";
+const SERVER: &str = "[backend.app.server.a]";
+
+/// A section, a line in it, and the end of what is said of it.
+const PROPOSALS: &[(&str, &str, &str)] = &[
+    (
+        "",
+        "maxconn = 5",
+        "; `maxconn` belongs in [frontend.NAME] or [backend.NAME.server.NAME]",
+    ),
+    (
+        "",
+        "nbthread = 4",
+        "; HAProxy's `nbthread` is `workers` at the top of the file",
+    ),
+    (
+        "[global]",
+        "",
+        "; HAProxy's `global` is keys at the top of the file: workers, access_log, control",
+    ),
+    (
+        "[timeouts]",
+        "timeout_client = '5s'",
+        "; HAProxy's `timeout client` is `client` of [timeouts]",
+    ),
+    (
+        "[timeouts]",
+        "HTTP-Request = '5s'",
+        "; did you mean `http_request`?",
+    ),
+    (
+        "[timeouts]",
+        "'timeout http-request' = '5s'",
+        "is `http_request` of [timeouts]",
+    ),
+    (
+        FRONTEND,
+        "default_backend = 'app'",
+        "is `backend` of [frontend.NAME]",
+    ),
+    (
+        FRONTEND,
+        "http-request = 'deny'",
+        "; HAProxy's `http-request` is a [[frontend.NAME.rule]], or a `rule` of a route",
+    ),
+    (
+        FRONTEND,
+        "http_request = '5s'",
+        "; `http_request` belongs in [timeouts] or [frontend.NAME.timeouts]",
+    ),
+    (
+        FRONTEND,
+        "bind = ':443 ssl crt a.pem'",
+        "; write { address = \":443\" } and keys beside it for what else is said",
+    ),
+    (
+        ROUTE,
+        "path_beg = '/api'",
+        "; HAProxy's `path_beg` is `path` of a route, which takes whole segments",
+    ),
+    (
+        ROUTE,
+        "Path_Reg = '^/api'",
+        "; HAProxy's `path_reg` is `path_regex` of a route",
+    ),
+    (
+        BACKEND,
+        "maxconn = 5",
+        "; `maxconn` belongs in [frontend.NAME] or [backend.NAME.server.NAME]",
+    ),
+    (
+        BACKEND,
+        "cookie = 'A'",
+        "; `cookie` belongs in [frontend.NAME.route] or [backend.NAME.sticky] or [backend.NAME.server.NAME]",
+    ),
+    (
+        BACKEND,
+        "balance = 'source'",
+        "is not known; HAProxy's `source` is balance = \"hash\" of [backend.NAME]",
+    ),
+    (
+        BACKEND,
+        "balance = 'static-rr'",
+        "is balance = \"roundrobin\" of [backend.NAME]",
+    ),
+    (
+        BACKEND,
+        "leastconn = true",
+        "is balance = \"leastconn\" of [backend.NAME]",
+    ),
+    (
+        BACKEND,
+        "option = 'httpchk'",
+        "is said by keys of the frontend or backend; docs/proxy.md has a table of them",
+    ),
+    (
+        BACKEND,
+        "option httpchk GET /up",
+        "is `check` of [backend.NAME], such as \"/up\"",
+    ),
+    (
+        BACKEND,
+        "  timeout connect 5s",
+        "; HAProxy's `timeout connect` is `connect` of [timeouts]",
+    ),
+    (
+        BACKEND,
+        "check = { inter = '2s' }",
+        "; HAProxy's `inter` is `interval` of [backend.NAME.check]",
+    ),
+    (
+        BACKEND,
+        "server.a = '10.0.0.1:80 check inter 2s'",
+        "; write { address = \"10.0.0.1:80\" } and keys beside it for what else is said",
+    ),
+    (
+        SERVER,
+        "inter = '2s'",
+        "; HAProxy's `inter` is `interval` of [backend.NAME.check]",
+    ),
+    (
+        SERVER,
+        "backup = true",
+        "; HAProxy's `backup` is `spare` of a server",
+    ),
+    (
+        SERVER,
+        "send-proxy-v2 = true",
+        "; HAProxy's `send-proxy-v2` is send_proxy = \"v2\" of a server",
+    ),
+];
+
 #[test]
 fn whoever_writes_haproxys_words_is_told_ours() {
     let told = |text: &str, hint: &str| {
@@ -8,139 +143,7 @@ fn whoever_writes_haproxys_words_is_told_ours() {
         let found = said.iter().any(|mistake| mistake.ends_with(hint));
         assert!(found, "{hint:?} is not said of {text:?}, but {said:#?}");
     };
-    let [frontend, route, backend, server] = [
-        "[frontend.www]",
-        "[[frontend.www.route]]",
-        "[backend.app]",
-        "[backend.app.server.a]",
-    ];
-    for (section, line, hint) in [
-        (
-            "",
-            "maxconn = 5",
-            "; `maxconn` belongs in [frontend.NAME] or [backend.NAME.server.NAME]",
-        ),
-        (
-            "",
-            "nbthread = 4",
-            "; HAProxy's `nbthread` is `workers` at the top of the file",
-        ),
-        (
-            "[global]",
-            "",
-            "; HAProxy's `global` is keys at the top of the file: workers, access_log, control",
-        ),
-        (
-            "[timeouts]",
-            "timeout_client = '5s'",
-            "; HAProxy's `timeout client` is `client` of [timeouts]",
-        ),
-        (
-            "[timeouts]",
-            "HTTP-Request = '5s'",
-            "; did you mean `http_request`?",
-        ),
-        (
-            "[timeouts]",
-            "'timeout http-request' = '5s'",
-            "is `http_request` of [timeouts]",
-        ),
-        (
-            frontend,
-            "default_backend = 'app'",
-            "is `backend` of [frontend.NAME]",
-        ),
-        (
-            frontend,
-            "http-request = 'deny'",
-            "; HAProxy's `http-request` is a [[frontend.NAME.rule]], or a `rule` of a route",
-        ),
-        (
-            frontend,
-            "http_request = '5s'",
-            "; `http_request` belongs in [timeouts] or [frontend.NAME.timeouts]",
-        ),
-        (
-            frontend,
-            "bind = ':443 ssl crt a.pem'",
-            "; write { address = \":443\" } and keys beside it for what else is said",
-        ),
-        (
-            route,
-            "path_beg = '/api'",
-            "; HAProxy's `path_beg` is `path` of a route, which takes whole segments",
-        ),
-        (
-            route,
-            "Path_Reg = '^/api'",
-            "; HAProxy's `path_reg` is `path_regex` of a route",
-        ),
-        (
-            backend,
-            "maxconn = 5",
-            "; `maxconn` belongs in [frontend.NAME] or [backend.NAME.server.NAME]",
-        ),
-        (
-            backend,
-            "cookie = 'A'",
-            "; `cookie` belongs in [frontend.NAME.route] or [backend.NAME.sticky] or [backend.NAME.server.NAME]",
-        ),
-        (
-            backend,
-            "balance = 'source'",
-            "is not known; HAProxy's `source` is balance = \"hash\" of [backend.NAME]",
-        ),
-        (
-            backend,
-            "balance = 'static-rr'",
-            "is balance = \"roundrobin\" of [backend.NAME]",
-        ),
-        (
-            backend,
-            "leastconn = true",
-            "is balance = \"leastconn\" of [backend.NAME]",
-        ),
-        (
-            backend,
-            "option = 'httpchk'",
-            "is said by keys of the frontend or backend; docs/proxy.md has a table of them",
-        ),
-        (
-            backend,
-            "option httpchk GET /up",
-            "is `check` of [backend.NAME], such as \"/up\"",
-        ),
-        (
-            backend,
-            "  timeout connect 5s",
-            "; HAProxy's `timeout connect` is `connect` of [timeouts]",
-        ),
-        (
-            backend,
-            "check = { inter = '2s' }",
-            "; HAProxy's `inter` is `interval` of [backend.NAME.check]",
-        ),
-        (
-            backend,
-            "server.a = '10.0.0.1:80 check inter 2s'",
-            "; write { address = \"10.0.0.1:80\" } and keys beside it for what else is said",
-        ),
-        (
-            server,
-            "inter = '2s'",
-            "; HAProxy's `inter` is `interval` of [backend.NAME.check]",
-        ),
-        (
-            server,
-            "backup = true",
-            "; HAProxy's `backup` is `spare` of a server",
-        ),
-        (
-            server,
-            "send-proxy-v2 = true",
-            "; HAProxy's `send-proxy-v2` is send_proxy = \"v2\" of a server",
-        ),
-    ] {
+    for (section, line, hint) in PROPOSALS {
         told(&format!("{section}\n{line}\n"), hint);
     }
     told(
