@@ -47,9 +47,20 @@ pub struct Surroundings<'a> {
     /// The process's name if the file has no `name`.
     pub host: &'a str,
     /// Resolves `HOST:PORT`, or returns why it cannot.
-    pub resolve: &'a dyn Fn(&str) -> Result<SocketAddr, String>,
+    pub resolve: &'a dyn Fn(&str) -> Result<SocketAddr, ResolveError>,
     /// Reports every mistake in a part that only its user can validate.
     pub check: &'a dyn Fn(Part<'_>) -> Vec<String>,
+}
+
+/// Why a host name has no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The name exists, but has no address.
+    #[error("it has no address")]
+    NoAddress,
+    /// The resolver failed, with this reason.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// A part of a file that is validated on its own, so that its mistakes get its line.
@@ -84,12 +95,12 @@ pub enum Part<'a> {
 /// Decodes the text of a file.
 ///
 /// ```
-/// use gaiola_wire::proxy_file::{Surroundings, load};
+/// use gaiola_wire::proxy_file::{ResolveError, Surroundings, load};
 ///
 /// let around = Surroundings {
 ///     directory: "/etc/gaiola".as_ref(),
 ///     host: "edge1",
-///     resolve: &|_| Err("no names".into()),
+///     resolve: &|_| Err(ResolveError::NoAddress),
 ///     check: &|_| Vec::new(),
 /// };
 /// let text = "[frontend.www]\nbind = ':80'\nbackend = 'app'\n[backend.app.server]\napp1 = '10.0.0.1:3000'";

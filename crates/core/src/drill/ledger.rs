@@ -59,11 +59,16 @@ impl fmt::Display for Kind {
     }
 }
 
-impl FromStr for Kind {
-    type Err = String;
+/// A text that is not a kind of request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a kind of request")]
+pub struct KindError(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("{text:?} is no kind of request");
+impl FromStr for Kind {
+    type Err = KindError;
+
+    fn from_str(text: &str) -> Result<Self, KindError> {
+        let unknown = || KindError(text.into());
         match text.split_once(' ') {
             Some(("vip", address)) => address.parse().map(Self::Vip).map_err(|_| unknown()),
             Some(("inside", server)) => server.parse().map(Self::Inside).map_err(|_| unknown()),

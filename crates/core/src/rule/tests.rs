@@ -56,7 +56,7 @@ fn known(head: &RequestHead) -> Known<'_> {
     }
 }
 
-fn rules(rules: Vec<Rule>) -> Result<Rules, Vec<String>> {
+fn rules(rules: Vec<Rule>) -> Result<Rules, Vec<RuleError>> {
     let limits = [Limit::new("some", Most::Concurrent(1))];
     let route = Route {
         rules,
@@ -79,10 +79,10 @@ fn redirect(to: &str, before: Option<proxy::Rewrite>) -> String {
         to: to.into(),
     });
     let (head, mut made) = (head(), Rewritten::default());
-    for step in rules(all).unwrap().steps {
+    for step in rules(all).unwrap().actions {
         match step {
-            Step::Rewrite(rewrite) => rewrite.apply(&known(&head), &mut made).unwrap(),
-            Step::Redirect(redirect) => {
+            Action::Rewrite(rewrite) => rewrite.apply(&known(&head), &mut made).unwrap(),
+            Action::Redirect(redirect) => {
                 let to = redirect.to(&known(&head), &mut made).unwrap();
                 return String::from_utf8(to.to_vec()).unwrap();
             }
@@ -123,7 +123,8 @@ fn a_request_without_a_host_is_for_the_address_it_came_to() {
             local: local.parse().unwrap(),
             ..known(&head)
         };
-        let Step::Redirect(redirect) = &rules(vec![Rule::to_https(308)]).unwrap().steps[0] else {
+        let Action::Redirect(redirect) = &rules(vec![Rule::to_https(308)]).unwrap().actions[0]
+        else {
             unreachable!()
         };
         let mut made = Rewritten::default();
@@ -180,7 +181,7 @@ fn another_spelling_of_a_path_is_rewritten_too() {
         ..known(&head)
     };
     let rule = Rule::Rewrite(rewrite("/old", "/new").unwrap());
-    let Step::Rewrite(rewrite) = &rules(vec![rule]).unwrap().steps[0] else {
+    let Action::Rewrite(rewrite) = &rules(vec![rule]).unwrap().actions[0] else {
         unreachable!()
     };
     let mut made = Rewritten::default();
@@ -195,7 +196,7 @@ fn a_path_that_grows_without_measure_is_refused() {
         to: "$0".repeat(2000),
     });
     let (head, mut made) = (head(), Rewritten::default());
-    let Step::Rewrite(rewrite) = &rules(vec![rule]).unwrap().steps[0] else {
+    let Action::Rewrite(rewrite) = &rules(vec![rule]).unwrap().actions[0] else {
         unreachable!()
     };
     assert_eq!(rewrite.apply(&known(&head), &mut made), Err(TooLong));
@@ -365,13 +366,13 @@ fn all_mistakes_are_told() {
         fixed(204, ""),
         auth("A b", vec![user("a")]),
     ];
-    assert_eq!(rules(right).unwrap().steps.len(), 5);
+    assert_eq!(rules(right).unwrap().actions.len(), 5);
 }
 
 #[test]
 fn what_came_by_https_is_not_sent_there_once_more() {
     let (head, ready) = (head(), rules(vec![Rule::to_https(301)]).unwrap());
-    let Step::Redirect(redirect) = &ready.steps[0] else {
+    let Action::Redirect(redirect) = &ready.actions[0] else {
         unreachable!()
     };
     let by = |https| Known {
@@ -385,7 +386,9 @@ fn what_came_by_https_is_not_sent_there_once_more() {
         to: "https://b{path}".into(),
     };
     let ready = rules(vec![elsewhere]).unwrap();
-    assert!(matches!(&ready.steps[0], Step::Redirect(redirect) if !redirect.is_there(&by(true))));
+    assert!(
+        matches!(&ready.actions[0], Action::Redirect(redirect) if !redirect.is_there(&by(true)))
+    );
 }
 
 #[test]

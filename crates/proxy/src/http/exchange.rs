@@ -100,7 +100,7 @@ pub(super) async fn forward(
             Err(failed) => failed,
         };
         let worker = &connection.worker;
-        let attempt = retry::Attempt {
+        let attempt = retry::FailedAttempt {
             failure: failed.failure,
             sent: failed.sent,
             method,

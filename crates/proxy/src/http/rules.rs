@@ -9,7 +9,7 @@ use crate::limits::{Held, Limiter};
 use crate::log::Ending;
 use crate::rules::LIMITS;
 use gaiola_core::route::Asked;
-use gaiola_core::rule::{Known, Redirect, Rewritten, Rules, Step, TooLong};
+use gaiola_core::rule::{Action, Known, Redirect, Rewritten, Rules, TooLong};
 use gaiola_model::http::Framing;
 use gaiola_model::proxy::{BasicAuth, Fixed, Most};
 use std::borrow::Cow;
@@ -97,25 +97,25 @@ async fn go_through(
     };
     rewritten.path.clear();
     rules.say(&known, rewritten);
-    for step in &rules.steps {
-        match step {
-            Step::Deny => return Err(Answer::new(403, "denied by a rule")),
-            Step::Auth(auth) => authenticate(auth, connection, &known).await?,
-            Step::Limit(index) => {
+    for action in &rules.actions {
+        match action {
+            Action::Deny => return Err(Answer::new(403, "denied by a rule")),
+            Action::Auth(auth) => authenticate(auth, connection, &known).await?,
+            Action::Limit(index) => {
                 let limiter = request.serving.limit(*index);
                 if !(record.counted && matches!(limiter.limit.most, Most::Rate { .. })) {
                     held.extend(take(limiter, &known, scratch)?);
                 }
             }
-            Step::Redirect(redirect) if redirect.is_there(&known) => {}
-            Step::Redirect(redirect) => return Err(elsewhere(redirect, &known, rewritten)?),
-            Step::Return(fixed) => {
+            Action::Redirect(redirect) if redirect.is_there(&known) => {}
+            Action::Redirect(redirect) => return Err(elsewhere(redirect, &known, rewritten)?),
+            Action::Return(fixed) => {
                 let mut answer = Answer::new(fixed.status, "answered by a rule");
                 answer.fixed = Some(Arc::clone(fixed));
                 answer.ending = *b"LR";
                 return Err(answer);
             }
-            Step::Rewrite(rewriting) => rewriting.apply(&known, rewritten)?,
+            Action::Rewrite(rewriting) => rewriting.apply(&known, rewritten)?,
         }
     }
     if !rewritten.path.is_empty() {

@@ -126,6 +126,7 @@ fn facility(text: &str) -> Result<Facility, Wrong> {
 mod tests {
     use super::super::{Surroundings, load};
     use super::*;
+    use crate::proxy_file::ResolveError;
     use std::path::Path;
 
     fn read(access_log: &str) -> Result<Option<AccessLog>, Vec<String>> {
@@ -134,7 +135,7 @@ mod tests {
             host: "here",
             resolve: &|name| match name {
                 "loghost:514" => Ok(([192, 0, 2, 1], 514).into()),
-                _ => Err("no such host".into()),
+                _ => Err(ResolveError::Failed("no such host".into())),
             },
             check: &|_| Vec::new(),
         };

@@ -1,6 +1,6 @@
 //! The servers of a backend.
 
-use super::{Part, Reader, value};
+use super::{Part, Reader, ResolveError, value};
 use crate::file::value::{Wrong, url_path};
 use crate::file::{At, Section, checked, text};
 use gaiola_model::proxy::{Address, Admin, Check, CheckKind, Server, ServerTls};
@@ -159,7 +159,7 @@ impl Reader<'_, '_, '_> {
 
 fn server_address(
     text: &str,
-    resolve: &dyn Fn(&str) -> Result<SocketAddr, String>,
+    resolve: &dyn Fn(&str) -> Result<SocketAddr, ResolveError>,
 ) -> Result<Address, Wrong> {
     if let Some(unix) = value::unix(text) {
         return unix;

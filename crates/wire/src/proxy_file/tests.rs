@@ -69,7 +69,7 @@ fn around() -> Surroundings<'static> {
         host: "this-host",
         resolve: &|name| match name {
             "zeta.example:3000" => Ok(([10, 0, 2, 9], 3000).into()),
-            _ => Err("no such host".into()),
+            _ => Err(ResolveError::Failed("no such host".into())),
         },
         check: &|_| Vec::new(),
     }
