@@ -6,7 +6,7 @@ use gaiola_core::topology;
 use gaiola_model::placement::{PlacedInstance, ReleaseRun};
 use gaiola_model::{InstanceName, Placement, Revision, Tier};
 use gaiola_os::process::Launch;
-use gaiola_store::etcd::{self, Join, Member};
+use gaiola_store::etcd::{self, EtcdMember, Join};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -99,10 +99,10 @@ pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) 
     let own = (!order.placement.store.contains(&boot.server)).then_some(&boot.server);
     let members = servers
         .chain(own)
-        .map(|server| Member::on(*server))
+        .map(|server| EtcdMember::on(*server))
         .collect();
     let launch = etcd::Launch {
-        member: Member::on(boot.server),
+        member: EtcdMember::on(boot.server),
         data: boot.etcd(),
         pki: boot.pki(),
         token: boot.store_token.clone(),

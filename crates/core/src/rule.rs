@@ -8,7 +8,7 @@ mod template;
 
 pub use error::RuleError;
 pub use foreign::Foreign;
-pub use template::Known;
+pub use template::Values;
 
 use crate::forward::Edit;
 use crate::route::normal;
@@ -138,7 +138,7 @@ impl Rules {
     }
 
     /// Evaluates the header rules into `out`.
-    pub fn say(&self, known: &Known<'_>, out: &mut Rewritten) {
+    pub fn say(&self, known: &Values<'_>, out: &mut Rewritten) {
         let Rewritten {
             path,
             host,
@@ -187,7 +187,7 @@ impl Redirect {
     }
 
     /// Whether the request skips this redirect because it is already at the target and would loop.
-    pub fn is_there(&self, known: &Known<'_>) -> bool {
+    pub fn is_there(&self, known: &Values<'_>) -> bool {
         self.to_https && known.https
     }
 
@@ -196,7 +196,7 @@ impl Redirect {
     ///
     /// # Errors
     /// It is too long.
-    pub fn to<'a>(&self, known: &Known<'_>, made: &'a mut Rewritten) -> Result<&'a [u8], TooLong> {
+    pub fn to<'a>(&self, known: &Values<'_>, made: &'a mut Rewritten) -> Result<&'a [u8], TooLong> {
         let Rewritten { path, scratch, .. } = made;
         scratch.clear();
         self.to.write(known, path, scratch);
@@ -219,7 +219,7 @@ impl Rewriting {
     ///
     /// # Errors
     /// It becomes too long.
-    pub fn apply(&self, known: &Known<'_>, made: &mut Rewritten) -> Result<(), TooLong> {
+    pub fn apply(&self, known: &Values<'_>, made: &mut Rewritten) -> Result<(), TooLong> {
         if known.head.form == TargetForm::Asterisk {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use super::clock::since_epoch;
 use super::limits::Limiter;
 use super::supervisor::Supervisor;
 use gaiola_model::proxy::{Most, Peers};
-use gaiola_wire::peers::{MOST, Told, decode, encode};
+use gaiola_wire::peers::{CountUpdate, MOST, decode, encode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -95,12 +95,12 @@ impl Line {
         for counts in counts.chunks(MOST) {
             let now = u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX);
             self.stamp = now.max(self.stamp + 1);
-            let told = Told {
+            let update = CountUpdate {
                 stamp: self.stamp,
                 limit: limiter.identity,
                 counts: counts.to_vec(),
             };
-            let datagram = encode(self.secret.as_bytes(), &told);
+            let datagram = encode(self.secret.as_bytes(), &update);
             for other in &self.peers.others {
                 let _ = self.socket.send_to(&datagram, other).await;
             }
@@ -120,7 +120,7 @@ impl Line {
                 continue;
             }
             match decode(self.secret.as_bytes(), &buffer[..length]) {
-                Ok(told) => self.take(from, &told, shared),
+                Ok(update) => self.take(from, &update, shared),
                 Err(reason) => {
                     trouble.tell(&format!("a datagram of {from} is passed over: {reason}"))
                 }
@@ -128,16 +128,19 @@ impl Line {
         }
     }
 
-    fn take(&mut self, from: SocketAddr, told: &Told, shared: &[Arc<Limiter>]) {
+    fn take(&mut self, from: SocketAddr, update: &CountUpdate, shared: &[Arc<Limiter>]) {
         let now = since_epoch();
-        let age = Duration::from_nanos(told.stamp).abs_diff(now);
+        let age = Duration::from_nanos(update.stamp).abs_diff(now);
         let last = self.stamps.entry(from).or_default();
-        if age > AGE || told.stamp <= *last {
+        if age > AGE || update.stamp <= *last {
             return;
         }
-        *last = told.stamp;
-        if let Some(limiter) = shared.iter().find(|limiter| limiter.identity == told.limit) {
-            limiter.import(&told.counts, now);
+        *last = update.stamp;
+        if let Some(limiter) = shared
+            .iter()
+            .find(|limiter| limiter.identity == update.limit)
+        {
+            limiter.import(&update.counts, now);
         }
     }
 }

@@ -4,7 +4,7 @@
 use gaiola_core::rollout::{self, Facts};
 use gaiola_model::{Observed, Placement, Revision, ServerName};
 use gaiola_net::client::Target;
-use gaiola_store::etcd::{GrowthStep, Member, MembersSeen, next_growth_step};
+use gaiola_store::etcd::{EtcdMember, GrowthStep, MembersSeen, next_growth_step};
 use gaiola_store::{MemberInfo, Store, StoreError, Term, leader};
 use std::collections::BTreeSet;
 
@@ -59,7 +59,7 @@ async fn try_step(
     facts: &Facts,
 ) -> Result<Step, StoreError> {
     let wanted = rollout::store_members(&placement.config);
-    let wanted: Vec<Member> = wanted.into_iter().map(Member::on).collect();
+    let wanted: Vec<EtcdMember> = wanted.into_iter().map(EtcdMember::on).collect();
     let members = store.member_list().await?;
     // The answer to an earlier step may have come too late for the placement: name its result before anything else.
     if let Some(step) = name(&members, placement) {
@@ -182,7 +182,7 @@ async fn look(
 /// The server that runs a member.
 fn server_of(info: &MemberInfo, placement: &Placement) -> Option<ServerName> {
     let mut servers = placement.servers.keys().copied();
-    servers.find(|server| info.peer_urls.contains(&Member::on(*server).peer_url()))
+    servers.find(|server| info.peer_urls.contains(&EtcdMember::on(*server).peer_url()))
 }
 
 /// The servers that run the members.
@@ -208,7 +208,7 @@ mod tests {
         let info = |server: ServerName, learner| MemberInfo {
             id: 1,
             name: String::new(),
-            peer_urls: vec![Member::on(server).peer_url()],
+            peer_urls: vec![EtcdMember::on(server).peer_url()],
             client_urls: Vec::new(),
             learner,
         };

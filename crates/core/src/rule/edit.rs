@@ -1,7 +1,7 @@
 //! Header fields that rules set, add and remove.
 
 use super::RuleError;
-use super::template::{Known, Template};
+use super::template::{Template, Values};
 use crate::forward::speaks_of_the_hop;
 use crate::route::is_token;
 use gaiola_model::proxy::HeaderEdit;
@@ -68,7 +68,7 @@ impl Edits {
     }
 
     /// Appends the lines to add.
-    pub(super) fn write(&self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn write(&self, known: &Values<'_>, path: &[u8], out: &mut Vec<u8>) {
         let hsts = self.hsts.iter().filter(|_| known.https);
         let hsts = hsts.map(|value| (HSTS, value));
         let added = self.added.iter().map(|(name, value)| (&**name, value));

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 /// Values of the variables.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct Values<'a> {
     /// The request.
     pub head: &'a RequestHead,
     /// The buffer that begins with it.
@@ -139,7 +139,7 @@ impl Template {
     }
 
     /// Appends the text; `path` is the rewritten path, if it differs from the request's.
-    pub(super) fn write(&self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn write(&self, known: &Values<'_>, path: &[u8], out: &mut Vec<u8>) {
         for part in &self.0 {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
@@ -150,8 +150,8 @@ impl Template {
 }
 
 impl Variable {
-    fn write(self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
-        let Known { head, buffer, .. } = *known;
+    fn write(self, known: &Values<'_>, path: &[u8], out: &mut Vec<u8>) {
+        let Values { head, buffer, .. } = *known;
         let text = match self {
             Self::Client => return address(known.client, out),
             Self::Host => match host(known) {
@@ -171,7 +171,7 @@ impl Variable {
     }
 }
 
-fn host<'a>(known: &Known<'a>) -> Option<&'a [u8]> {
+fn host<'a>(known: &Values<'a>) -> Option<&'a [u8]> {
     route::host_name(&Asked {
         head: known.head,
         buffer: known.buffer,

@@ -44,8 +44,8 @@ impl Shortened for Field {
     }
 }
 
-fn known(head: &RequestHead) -> Known<'_> {
-    Known {
+fn known(head: &RequestHead) -> Values<'_> {
+    Values {
         head,
         buffer: BUFFER,
         client: [192, 0, 2, 7].into(),
@@ -119,7 +119,7 @@ fn a_request_without_a_host_is_for_the_address_it_came_to() {
     let mut head = head();
     head.host = None;
     let to = |local: &str| {
-        let known = Known {
+        let known = Values {
             local: local.parse().unwrap(),
             ..known(&head)
         };
@@ -176,7 +176,7 @@ fn another_spelling_of_a_path_is_rewritten_too() {
         path: Span::new(0, buffer.len()),
         ..RequestHead::default()
     };
-    let known = Known {
+    let known = Values {
         buffer,
         ..known(&head)
     };
@@ -375,7 +375,7 @@ fn what_came_by_https_is_not_sent_there_once_more() {
     let Action::Redirect(redirect) = &ready.actions[0] else {
         unreachable!()
     };
-    let by = |https| Known {
+    let by = |https| Values {
         https,
         ..known(&head)
     };
@@ -407,7 +407,7 @@ fn strict_transport_security_is_said_by_https_alone() {
         (false, "X-A: http\r\n"),
     ] {
         let mut made = Rewritten::default();
-        let known = Known {
+        let known = Values {
             https,
             ..known(&head)
         };

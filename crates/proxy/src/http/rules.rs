@@ -9,7 +9,7 @@ use crate::limits::{Held, Limiter};
 use crate::log::Ending;
 use crate::rules::LIMITS;
 use gaiola_core::route::Asked;
-use gaiola_core::rule::{Action, Known, Redirect, Rewritten, Rules, TooLong};
+use gaiola_core::rule::{Action, Redirect, Rewritten, Rules, TooLong, Values};
 use gaiola_model::http::Framing;
 use gaiola_model::proxy::{BasicAuth, Fixed, Most};
 use std::borrow::Cow;
@@ -86,7 +86,7 @@ async fn go_through(
         scratch,
         ..
     } = &mut *pending.heads;
-    let known = Known {
+    let known = Values {
         head,
         buffer: pending.text.of(&pending.buffer, head.len),
         client: request.client,
@@ -127,7 +127,7 @@ async fn go_through(
 async fn authenticate(
     auth: &BasicAuth,
     connection: &Connection,
-    known: &Known<'_>,
+    known: &Values<'_>,
 ) -> Result<(), Answer> {
     let mut fields = known.head.fields.iter();
     let field = fields.find(|field| {
@@ -150,7 +150,7 @@ async fn authenticate(
 
 fn take(
     limiter: &Arc<Limiter>,
-    known: &Known<'_>,
+    known: &Values<'_>,
     scratch: &mut Vec<u8>,
 ) -> Result<Option<Held>, Answer> {
     let asked = Asked {
@@ -169,7 +169,7 @@ fn take(
 
 fn elsewhere(
     redirect: &Redirect,
-    known: &Known<'_>,
+    known: &Values<'_>,
     rewritten: &mut Rewritten,
 ) -> Result<Answer, TooLong> {
     let to = redirect.to(known, rewritten)?;
