@@ -6,7 +6,7 @@
 mod certificate;
 mod files;
 
-use certificate::{Names, authority_params};
+use certificate::{Names, authority_params, is_authority};
 use files::{make_directory, read, write};
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -47,6 +47,12 @@ pub enum PkiError {
         cert: PathBuf,
         /// The key.
         key: PathBuf,
+    },
+    /// The authority's certificate was not made by Gaiola, or is not of the key beside it.
+    #[error("{} is not the certificate of a site's authority with its key: restore both, or remove both and start anew", cert.display())]
+    Foreign {
+        /// The certificate.
+        cert: PathBuf,
     },
     /// A key or certificate could not be generated or parsed.
     #[error("cannot make or read the certificate of {name}")]
@@ -134,11 +140,13 @@ impl Authority {
         };
         let certificate = read(cert)?;
         let key = KeyPair::from_pem(&read(key)?).map_err(failed)?;
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(failed)?;
-        Ok(Self {
-            issuer,
-            certificate,
-        })
+        match certificates(cert)?.first() {
+            Some(der) if is_authority(der, &key) => Ok(Self {
+                issuer: Issuer::new(authority_params(), key),
+                certificate,
+            }),
+            Some(_) | None => Err(PkiError::Foreign { cert: cert.into() }),
+        }
     }
 
     fn create(dir: &Path) -> Result<Self, PkiError> {
@@ -276,6 +284,27 @@ mod tests {
         let error = Authority::create_or_load(dir.path()).unwrap_err();
         assert!(matches!(error, PkiError::KeyLost { .. }), "{error}");
         assert_eq!(fs::read(dir.path().join(CA)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_certificate_of_another_key_or_subject_is_no_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+        Authority::create_or_load(&one).unwrap();
+        Authority::create_or_load(&other).unwrap();
+        let foreign = |dir| {
+            let error = Authority::create_or_load(dir).unwrap_err();
+            matches!(error, PkiError::Foreign { .. })
+        };
+        fs::copy(one.join(CA_KEY), other.join(CA_KEY)).unwrap();
+        assert!(foreign(&other));
+
+        let key = KeyPair::from_pem(&fs::read_to_string(one.join(CA_KEY)).unwrap()).unwrap();
+        let mut params = authority_params();
+        params.distinguished_name = super::certificate::common_name("another");
+        let another = params.self_signed(&key).unwrap().pem();
+        fs::write(one.join(CA), another).unwrap();
+        assert!(foreign(&one));
     }
 
     #[test]

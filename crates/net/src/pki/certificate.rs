@@ -1,20 +1,21 @@
 //! The contents of our certificates: names, usage and validity.
 
+use gaiola_wire::x509;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SanType,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use x509_parser::extensions::GeneralName;
+use std::time::Duration;
 
 /// Validity of the authority, in years.
 const CA_YEARS: i16 = 30;
 /// Validity of a server's certificate, in years.
 const CERT_YEARS: i16 = 5;
-/// A certificate with fewer days left is issued again.
-const RENEW_DAYS: i64 = 365;
+/// A certificate that ends sooner is issued again.
+const RENEW_BEFORE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a server's certificate is valid for.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,30 +35,15 @@ impl Names {
 
     /// The names in a certificate that is valid now and will be for a while.
     pub(super) fn of_lasting(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-        let now = jiff::Timestamp::now().as_second();
-        let (from, to) = (
-            parsed.validity().not_before.timestamp(),
-            parsed.validity().not_after.timestamp(),
-        );
-        if now < from || to - now < RENEW_DAYS * 24 * 3600 {
-            return None;
-        }
-        let names = parsed.subject_alternative_name().ok()??;
-        let name = parsed.subject().iter_common_name().next()?;
-        let mut found = Self {
-            name: name.as_str().ok()?.into(),
-            addresses: BTreeSet::new(),
-        };
-        for name in &names.value.general_names {
-            match name {
-                GeneralName::IPAddress(bytes) => {
-                    found.addresses.insert(address(bytes)?);
-                }
-                _ => return None,
-            }
-        }
-        Some(found)
+        let certificate = x509::decode(certificate).ok()?;
+        let now = Duration::from_secs(jiff::Timestamp::now().as_second().try_into().ok()?);
+        let lasts = now >= certificate.not_before && certificate.not_after >= now + RENEW_BEFORE;
+        let names = certificate.alternative_names.filter(|_| lasts)?;
+        (names.dns.is_empty() && names.others == 0).then_some(())?;
+        Some(Self {
+            name: certificate.common_names.into_iter().next()?,
+            addresses: names.addresses.into_iter().collect(),
+        })
     }
 
     pub(super) fn params(&self) -> Result<CertificateParams, rcgen::Error> {
@@ -88,6 +74,18 @@ pub(super) fn authority_params() -> CertificateParams {
     params
 }
 
+/// Whether a certificate and a key are those of an authority made by [`authority_params`]: certificates issued with them
+/// name the same subject and the same key as it has.
+pub(super) fn is_authority(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {
+    let subject_and_key = |certificate: &CertificateDer<'_>| {
+        let certificate = x509::decode(certificate).ok()?;
+        Some((certificate.subject_der, certificate.key_identifier))
+    };
+    let made = authority_params().self_signed(key);
+    let made = made.ok().and_then(|made| subject_and_key(made.der()));
+    made.is_some() && made == subject_and_key(certificate)
+}
+
 pub(super) fn common_name(name: &str) -> DistinguishedName {
     let mut distinguished = DistinguishedName::new();
     distinguished.push(DnType::CommonName, name);
@@ -108,10 +106,4 @@ pub(super) fn valid_for(params: &mut CertificateParams, years: i16) {
     });
     params.not_before = from;
     params.not_after = to;
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
 }
