@@ -71,13 +71,13 @@ pub enum Reason {
     #[error("the response had begun")]
     Answered,
     /// A retry would fail the same way.
-    #[error("another attempt would fail alike")]
+    #[error("another attempt would fail the same way")]
     WouldFailAlike,
     /// It was written, at least in part, and may have been carried out.
     #[error("it may have been carried out, and is not idempotent")]
     NotIdempotent,
     /// Its body was forwarded and is gone.
-    #[error("its body is no longer held")]
+    #[error("its body is no longer buffered")]
     BodyGone,
     /// It was sent [`MOST_ATTEMPTS`] times.
     #[error("it was tried too often")]

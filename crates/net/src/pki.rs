@@ -41,7 +41,7 @@ pub enum PkiError {
         source: std::io::Error,
     },
     /// The authority's certificate exists without its key, so no certificate that servers trust can be issued.
-    #[error("{} is there, but its key {} is not: restore it, or remove both and start anew", cert.display(), key.display())]
+    #[error("{} exists, but its key {} does not: restore the key, or remove the certificate to create another authority", cert.display(), key.display())]
     KeyLost {
         /// The certificate.
         cert: PathBuf,
@@ -49,13 +49,13 @@ pub enum PkiError {
         key: PathBuf,
     },
     /// The authority's certificate was not made by Gaiola, or is not of the key beside it.
-    #[error("{} is not the certificate of a site's authority with its key: restore both, or remove both and start anew", cert.display())]
+    #[error("{} is not the certificate of a site's authority with its key: restore both, or remove both to create another authority", cert.display())]
     Foreign {
         /// The certificate.
         cert: PathBuf,
     },
     /// A key or certificate could not be generated or parsed.
-    #[error("cannot make or read the certificate of {name}")]
+    #[error("cannot create or read the certificate of {name}")]
     Certificate {
         /// The name of its owner.
         name: String,
@@ -63,7 +63,7 @@ pub enum PkiError {
         source: rcgen::Error,
     },
     /// A PEM file does not contain the expected item.
-    #[error("{} is not a PEM file of what it should hold", path.display())]
+    #[error("{} is not a PEM file with the certificate or key that it should have", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum PkiError {
         source: rustls::pki_types::pem::Error,
     },
     /// The files of a directory are no valid TLS configuration.
-    #[error("the certificates in {} cannot be used", dir.display())]
+    #[error("cannot use the certificates in {}", dir.display())]
     Tls {
         /// The directory.
         dir: PathBuf,

@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_started_is_told() {
+    fn what_cannot_be_started_is_reported() {
         if !allowed() {
             return;
         }
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn orphans_are_reaped_and_told_of() {
+    fn orphans_are_reaped_and_reported() {
         if !allowed() {
             return;
         }
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_are_handed_on_and_a_poke_is_told() {
+    fn signals_are_handed_on_and_a_poke_is_reported() {
         if !allowed() {
             return;
         }

@@ -40,7 +40,7 @@ impl Events {
     }
 
     /// Logs that something happened now.
-    pub async fn tell(
+    pub async fn log(
         &self,
         subject: Subject,
         severity: Severity,
@@ -85,7 +85,7 @@ impl Events {
         Follow {
             watch: self.store.watch(&self.prefix, after),
             waiting: VecDeque::new(),
-            told: after,
+            returned: after,
         }
     }
 
@@ -116,7 +116,7 @@ impl Events {
 pub struct Follow {
     watch: Watch,
     waiting: VecDeque<Logged>,
-    told: Revision,
+    returned: Revision,
 }
 
 impl Follow {
@@ -126,17 +126,17 @@ impl Follow {
     pub async fn next(&mut self) -> Result<Logged, StoreError> {
         loop {
             if let Some(logged) = self.waiting.pop_front() {
-                self.told = logged.revision;
+                self.returned = logged.revision;
                 return Ok(logged);
             }
             let update = self.watch.next().await?;
-            self.waiting = news(update, self.told).into();
+            self.waiting = news(update, self.returned).into();
         }
     }
 }
 
-/// The events of an update after revision `told`, in order.
-fn news(update: Update, told: Revision) -> Vec<Logged> {
+/// The events of an update after revision `returned`, in order.
+fn news(update: Update, returned: Revision) -> Vec<Logged> {
     let items = match update {
         Update::Snapshot(listing) => listing.items,
         Update::Changed(changes) => changes
@@ -148,7 +148,7 @@ fn news(update: Update, told: Revision) -> Vec<Logged> {
             .collect(),
     };
     let read = items.iter().filter_map(read);
-    let mut news: Vec<_> = read.filter(|logged| logged.revision > told).collect();
+    let mut news: Vec<_> = read.filter(|logged| logged.revision > returned).collect();
     news.sort_by_key(|logged| logged.revision);
     news
 }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_tells_only_what_was_not_told_and_in_order() {
+    fn a_snapshot_has_only_new_events_in_order() {
         let unreadable = Item {
             value: b"{}".into(),
             ..item("d", 8)

@@ -89,11 +89,11 @@ impl Lease {
     pub async fn hold(store: &Store, ttl: Duration) -> Result<Self, StoreError> {
         let asked = Instant::now();
         let id = store.lease_grant(ttl).await?;
-        let (tell, alive) = watch::channel(true);
+        let (lost, alive) = watch::channel(true);
         let store = store.clone();
         let task = tokio::spawn(async move {
             keep(&store, id, ttl, asked).await;
-            let _ = tell.send(false);
+            let _ = lost.send(false);
         });
         Ok(Self { id, alive, task })
     }

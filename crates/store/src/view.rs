@@ -198,8 +198,8 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
         }
         _ if name.starts_with("over/") => {
             let server = name.strip_prefix("over/").map(str::parse);
-            let told = item.and_then(parse::<BootNumber>);
-            if let (Some(Ok(server)), Some((_, boot))) = (server, told) {
+            let parsed = item.and_then(parse::<BootNumber>);
+            if let (Some(Ok(server)), Some((_, boot))) = (server, parsed) {
                 view.over.insert(server, *boot);
             }
         }
@@ -209,7 +209,7 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
                 .and_then(|server| server.parse().ok());
             let Some(server) = server else { return };
             match item.and_then(parse) {
-                Some(told) => drop(view.observed.insert(server, told)),
+                Some(parsed) => drop(view.observed.insert(server, parsed)),
                 None => drop(view.observed.remove(&server)),
             }
         }

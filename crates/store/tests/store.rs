@@ -491,7 +491,7 @@ async fn of_many_who_write_at_once_each_sees_every_other() {
 }
 
 #[tokio::test]
-async fn events_are_told_in_order_followed_and_pruned() {
+async fn events_are_logged_in_order_followed_and_pruned() {
     let Some(program) = installed("events") else {
         return;
     };
@@ -501,8 +501,8 @@ async fn events_are_told_in_order_followed_and_pruned() {
     let mut follow = events.follow(store.revision().await.unwrap());
     for n in 0..KEPT + 150 {
         let text = format!("is event {n}");
-        let tell = events.tell(Subject::Site, Severity::Info, "test.told", text);
-        tell.await.unwrap();
+        let logged = events.log(Subject::Site, Severity::Info, "test.happened", text);
+        logged.await.unwrap();
     }
     for n in 0..KEPT + 150 {
         let logged = soon("an event", follow.next()).await.unwrap();

@@ -31,7 +31,7 @@ pub struct CountUpdate {
 #[non_exhaustive]
 pub enum Rejected {
     /// It is not of this format.
-    #[error("it is no datagram of a balancer")]
+    #[error("it is not a datagram of a balancer")]
     Form,
     /// Its sender does not have the secret.
     #[error("it is sealed with another secret")]

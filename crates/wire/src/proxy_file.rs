@@ -184,7 +184,7 @@ impl Reader<'_, '_, '_> {
                 let hint = "name the server's own address, or let the frontend listen elsewhere";
                 self.ask(&server.span, Part::Server(&config, &server.value), hint);
             }
-            let hint = "docs/proxy.md tells what may stand there";
+            let hint = "see docs/proxy.md";
             self.ask(&(0..0), Part::Whole(&config), hint);
         }
         ProxyFile { process, config }
@@ -362,7 +362,7 @@ impl Reader<'_, '_, '_> {
 fn positive(text: &str) -> Result<Duration, file::value::Wrong> {
     match duration(text)? {
         Duration::ZERO => Err((
-            "would be over at once".into(),
+            "would expire at once".into(),
             "write a number and ms, s, m or h, at most 1h: \"500ms\", \"10s\"".into(),
         )),
         span => Ok(span),

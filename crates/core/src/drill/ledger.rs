@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_up_prober_is_told_from_an_outage() {
+    fn a_stalled_prober_is_distinguished_from_an_outage() {
         let mut ledger = probed(1000, 0..0);
         ledger.succeeded(Kind::Probe, at(1400), at(1401), false);
         assert_eq!(ledger.longest_pause(at(0), at(1410)).as_millis(), 410);

@@ -182,7 +182,7 @@ fn an_id_that_is_not_fit_is_made_anew() {
 }
 
 #[test]
-fn a_client_on_mapped_ipv6_is_told_as_ipv4() {
+fn a_client_on_mapped_ipv6_is_reported_as_ipv4() {
     let hop = Hop {
         client: "::ffff:192.0.2.7".parse().unwrap(),
         ..HOP
@@ -198,9 +198,10 @@ fn a_client_is_believed_as_far_as_those_who_tell_are_trusted() {
         let head = request_head(&text);
         client(&head, text.as_bytes(), sender.parse().unwrap(), &trusted).to_string()
     };
-    let told = "X-Forwarded-For: 192.0.2.1, 192.0.2.2\r\nX-Forwarded-For: 192.0.2.3, 10.0.0.2\r\n";
-    assert_eq!(client("192.0.2.9", told), "192.0.2.9");
-    assert_eq!(client("10.0.0.1", told), "192.0.2.3");
+    let fields =
+        "X-Forwarded-For: 192.0.2.1, 192.0.2.2\r\nX-Forwarded-For: 192.0.2.3, 10.0.0.2\r\n";
+    assert_eq!(client("192.0.2.9", fields), "192.0.2.9");
+    assert_eq!(client("10.0.0.1", fields), "192.0.2.3");
     assert_eq!(client("10.0.0.1", ""), "10.0.0.1");
     let unknown = "X-Forwarded-For: 192.0.2.1, unknown, 10.0.0.2\r\n";
     assert_eq!(client("10.0.0.1", unknown), "0.0.0.0");
@@ -208,7 +209,7 @@ fn a_client_is_believed_as_far_as_those_who_tell_are_trusted() {
         client("::ffff:10.0.0.1", "X-Forwarded-For: 192.0.2.1, ,\r\n"),
         "192.0.2.1"
     );
-    for (told, expected) in [
+    for (value, expected) in [
         ("192.0.2.5:4711", "192.0.2.5"),
         ("[2001:db8::1]:443", "2001:db8::1"),
         ("[2001:db8::1]", "2001:db8::1"),
@@ -219,8 +220,8 @@ fn a_client_is_believed_as_far_as_those_who_tell_are_trusted() {
         ("_hidden:1", "0.0.0.0"),
         ("[2001:db8::1", "0.0.0.0"),
     ] {
-        let line = format!("X-Forwarded-For: {told}\r\n");
-        assert_eq!(client("10.0.0.1", &line), expected, "{told}");
+        let line = format!("X-Forwarded-For: {value}\r\n");
+        assert_eq!(client("10.0.0.1", &line), expected, "{value}");
     }
 }
 
@@ -230,15 +231,15 @@ fn a_trusted_sender_says_how_the_client_came() {
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n");
         is_https(&request_head(&text), text.as_bytes(), tls, trusted)
     };
-    for (told, expected) in [
+    for (value, expected) in [
         ("HTTPS", true),
         ("https, http", true),
         ("http", false),
         ("x", true),
     ] {
-        let line = format!("X-Forwarded-Proto: {told}\r\n");
-        assert_eq!(https(&line, true, true), expected, "{told}");
-        assert!(!https(&line, false, false), "{told}");
+        let line = format!("X-Forwarded-Proto: {value}\r\n");
+        assert_eq!(https(&line, true, true), expected, "{value}");
+        assert!(!https(&line, false, false), "{value}");
     }
     assert!(https("", true, true));
     assert!(!https("", false, true));
@@ -365,7 +366,7 @@ fn max_forwards_counts_down_where_it_means_something() {
             sent_on(&text, &head, &HOP),
         )
     };
-    for (method, value, left, told) in [
+    for (method, value, left, expected) in [
         ("OPTIONS", "3", Some(3), "Max-Forwards: 2\r\n"),
         ("TRACE", "0", Some(0), "Max-Forwards: 0\r\n"),
         ("GET", "3", None, "Max-Forwards: 3\r\n"),
@@ -374,6 +375,6 @@ fn max_forwards_counts_down_where_it_means_something() {
         let (found, sent) = sent(method, value);
         assert_eq!(found, left, "{method} {value}");
         assert_eq!(sent.matches("Max-Forwards").count(), 1, "{sent}");
-        assert!(sent.contains(told), "{sent}");
+        assert!(sent.contains(expected), "{sent}");
     }
 }

@@ -305,7 +305,7 @@ fn no_rule_changes_how_a_message_is_understood() {
 }
 
 #[test]
-fn all_mistakes_are_told() {
+fn all_mistakes_are_reported() {
     let fixed = |status, body: &str| {
         Rule::Return(Fixed {
             status,

@@ -101,7 +101,7 @@ fn attend(plan: &Plan, signals: RawFd, command: libc::c_long) -> ! {
         while unsafe { libc::read(signals, (&raw mut info).cast(), size) } > 0 {
             match info.ssi_signo.cast_signed() {
                 libc::SIGCHLD => reap(plan, command),
-                libc::SIGUSR1 => tell(plan, b"u"),
+                libc::SIGUSR1 => report(plan, b"u"),
                 // SAFETY: the command is our child and not yet waited for, so the pid is its own.
                 signal => drop(unsafe { libc::kill(command, signal) }),
             }
@@ -116,7 +116,7 @@ fn reap(plan: &Plan, command: libc::pid_t) {
         // SAFETY: `status` outlives the call.
         match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
             pid if pid <= 0 => return,
-            pid if pid != command => tell(plan, b"o"),
+            pid if pid != command => report(plan, b"o"),
             _ if libc::WIFEXITED(status) => exit(libc::WEXITSTATUS(status)),
             _ => exit(128 + libc::WTERMSIG(status)),
         }
@@ -272,7 +272,7 @@ fn poll(alive: RawFd, signals: RawFd, timeout: i32) -> (bool, bool) {
 fn fail(plan: &Plan, step: StartStep) -> ! {
     // SAFETY: the address of this thread's own errno.
     let errno = unsafe { *libc::__errno_location() }.to_le_bytes();
-    tell(
+    report(
         plan,
         &[b'!', step as u8, errno[0], errno[1], errno[2], errno[3]],
     );
@@ -280,7 +280,7 @@ fn fail(plan: &Plan, step: StartStep) -> ! {
 }
 
 /// Writes of fewer bytes than PIPE_BUF are atomic; a caller that does not read for long misses events.
-fn tell(plan: &Plan, bytes: &[u8]) {
+fn report(plan: &Plan, bytes: &[u8]) {
     let size = bytes.len();
     // SAFETY: the bytes are valid for their length.
     unsafe { libc::write(plan.events, bytes.as_ptr().cast(), size) };

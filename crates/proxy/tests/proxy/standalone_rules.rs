@@ -470,7 +470,7 @@ fn a_large_head_is_taken_where_a_route_allows_it() {
     );
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(
-        told[0].contains("is more than is read; write 64KiB at most"),
+        told[0].contains("is more than the proxy reads; write at most 64KiB"),
         "{told:?}"
     );
 }

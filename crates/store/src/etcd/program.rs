@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_old_and_mute_programs_are_told_apart() {
+    fn missing_old_and_mute_programs_are_distinguished() {
         let dir = tempfile::tempdir().unwrap();
         let find = || find_in(dir.path().to_str().unwrap());
         assert!(matches!(find(), Err(ProgramError::Missing { .. })));

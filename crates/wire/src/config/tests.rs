@@ -186,18 +186,18 @@ fn tls_is_a_path_or_a_table() {
             "listen = [':80', ':443']\ntls = 'a.pem'",
             "`listen` has :443, where `tls` has HTTPS served",
         ),
-        ("tls = ''", "`tls` \"\" is no path"),
+        ("tls = ''", "`tls` \"\" is not a path"),
         (
             "tls = { hsts = '1d' }",
             "[balancer.tls] has no `certificates`",
         ),
         (
             "tls = { certificates = 'a', hsts = '1y' }",
-            "`hsts` \"1y\" is no number of days",
+            "`hsts` \"1y\" is not a number of days",
         ),
         (
             "tls = { certificates = 'a', hsts = '9999d' }",
-            "`hsts` \"9999d\" is no number of days",
+            "`hsts` \"9999d\" is not a number of days",
         ),
         ("tls = 5", "`tls` is a number"),
     ] {

@@ -100,7 +100,7 @@ impl<'a> Section<'a> {
                     sections.push(self.inner(key, kind, element.span(), table, mistakes));
                 }
                 other => {
-                    let what = format!("`{key}` holds {}, but is to hold tables", described(other));
+                    let what = format!("`{key}` holds {}, but must hold tables", described(other));
                     mistakes.add(&element.span(), what, hint());
                 }
             }
@@ -339,8 +339,7 @@ impl<'a> Section<'a> {
                     span: element.span(),
                 }),
                 other => {
-                    let what =
-                        format!("`{key}` holds {}, but is to hold strings", described(other));
+                    let what = format!("`{key}` holds {}, but must hold strings", described(other));
                     mistakes.add(&element.span(), what, hint());
                 }
             }

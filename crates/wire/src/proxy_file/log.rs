@@ -79,10 +79,9 @@ fn file_name(text: &str) -> Result<&str, Wrong> {
             ),
             hint(),
         )),
-        None if text == "stderr" => Err((
-            "would be among the messages of the process itself".into(),
-            hint(),
-        )),
+        None if text == "stderr" => {
+            Err(("would mix with the process's own messages".into(), hint()))
+        }
         None => Ok(text),
     }
 }
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told() {
+    fn every_mistake_is_reported() {
         let said = read("{ to = 'syslog:nowhere', format = 'clf', facility = 'local8' }");
         let said = said.unwrap_err().join("\n");
         for part in [
@@ -198,7 +197,7 @@ mod tests {
             ),
             (
                 "stderr",
-                "would be among the messages of the process itself; the log",
+                "would mix with the process's own messages; the log",
             ),
             (
                 "syslog:/dev/log:514",

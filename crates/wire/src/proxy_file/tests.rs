@@ -228,7 +228,7 @@ fn backends() -> Vec<Backend> {
 }
 
 #[test]
-fn every_mistake_is_told_at_once() {
+fn every_mistake_is_reported_at_once() {
     let text = r#"
 frontned = 1
 [frontend.www]
@@ -255,21 +255,21 @@ e = 5
         [
             "2:1: unknown key \"frontned\"; did you mean `frontend`?",
             "4:9: `bind` \"80\" is not an address; write ADDRESS:PORT, such as \"0.0.0.0:80\", \"[::]:80\", or \":80\"",
-            "4:22: 0.0.0.0:81 is listened on twice; leave one of them out",
+            "4:22: 0.0.0.0:81 is bound twice; leave one of them out",
             "5:11: there is no backend \"ap\"; did you mean `app`?",
             "6:1: `refusal` has no meaning here; it belongs to mode = \"tcp\"",
             "7:11: [frontend.tcp] has no `bind`; add bind = \"0.0.0.0:80\"",
             "7:11: [frontend.tcp] has no `backend`; add backend = \"NAME\"",
             "9:16: `route` has no meaning here; it belongs to mode = \"http\"",
             "12:11: `balance` \"fastest\" is not known; it is one of \"roundrobin\", \"leastconn\", \"random\", \"first\", \"hash\"",
-            "13:9: `check` \"up\" is not a check; write the path to ask for, such as \"/up\", or \"tcp\" or \"tls\"",
-            "14:24: `connect` \"0s\" would be over at once; write a number and ms, s, m or h, at most 1h: \"500ms\", \"10s\"",
+            "13:9: `check` \"up\" is not a check; write the path to request, such as \"/up\", or \"tcp\" or \"tls\"",
+            "14:24: `connect` \"0s\" would expire at once; write a number and ms, s, m or h, at most 1h: \"500ms\", \"10s\"",
             "14:30: unknown key \"client\" in [backend.app.timeouts]; `client` belongs in [timeouts] or [frontend.NAME.timeouts]",
             "16:5: `a` \"nowhere.example:80\" cannot be looked up: no such host; write ADDRESS:PORT or HOST:PORT, such as \"10.0.0.1:3000\"",
-            "17:1: the server's name \"b c\" is not a name; take 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`",
+            "17:1: the server's name \"b c\" is not a name; use 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`",
             "18:1: [backend.app.server.d] has no `address`; add address = \"10.0.0.1:3000\"",
             "18:16: `weight` is 300; it is from 0 to 256",
-            "19:5: `e` is a number, but is to be a string; write it as e = \"10.0.0.1:3000\"",
+            "19:5: `e` is a number, but must be a string; write it as e = \"10.0.0.1:3000\"",
             "20:10: [backend.empty] has no servers; add [backend.empty.server] with lines NAME = \"ADDRESS:PORT\"",
         ]
     );
@@ -323,7 +323,7 @@ b = { address = 80 }
             "write it with its unit: hsts = \"300s\" or \"300d\"",
             "write it in quotes: value = \"5\"",
             "it is one of \"roundrobin\", \"leastconn\", \"random\", \"first\", \"hash\"",
-            "write the path to ask for, such as \"/up\", or \"tcp\" or \"tls\"",
+            "write the path to request, such as \"/up\", or \"tcp\" or \"tls\"",
             "write it with its unit: max_idle = \"60s\"",
             "write a number and s, m or h, at most 9600h: \"30m\", \"8h\"",
             "write it as a = \"10.0.0.1:3000\"",

@@ -21,7 +21,7 @@ pub(super) fn name(text: &str) -> Result<String, Wrong> {
     const LONGEST: usize = 64;
     let fits = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
     if text.is_empty() || text.len() > LONGEST || !text.chars().all(fits) {
-        let hint = format!("take 1 to {LONGEST} of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`");
+        let hint = format!("use 1 to {LONGEST} of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`");
         return Err(("is not a name".into(), hint));
     }
     Ok(text.to_owned())
@@ -50,7 +50,7 @@ pub(super) fn protocol(text: &str) -> Result<String, Wrong> {
     match text.len() {
         1..=255 => Ok(text.to_owned()),
         _ => Err((
-            "is no protocol".into(),
+            "is not a protocol".into(),
             "write 1 to 255 bytes, such as \"http/1.1\" or \"postgresql\"".into(),
         )),
     }
@@ -74,7 +74,7 @@ pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
     };
     if text.len() > LONGEST || !text.split('.').all(is_label) || is_ip {
         let hint = "write it as \"www.example.org\"";
-        return Err(("is no host's name".into(), hint.into()));
+        return Err(("is not a host name".into(), hint.into()));
     }
     Ok(text.to_ascii_lowercase())
 }
@@ -117,7 +117,7 @@ pub(super) fn cookie(text: &str) -> Result<String, Wrong> {
         true => Ok(text.to_owned()),
         false => Err((
             "cannot be a cookie's value".into(),
-            "take letters, digits, `-` and `_`".into(),
+            "use letters, digits, `-` and `_`".into(),
         )),
     }
 }
@@ -149,7 +149,7 @@ pub(super) fn postgres_user(text: &str) -> Result<String, Wrong> {
     const LONGEST: usize = 63;
     if text.is_empty() || text.len() > LONGEST || text.contains('\0') {
         let hint = format!("write 1 to {LONGEST} bytes, none of them zero");
-        return Err(("is no user's name".into(), hint));
+        return Err(("is not a user name".into(), hint));
     }
     Ok(text.to_owned())
 }
@@ -178,20 +178,25 @@ pub(super) fn head_size(text: &str) -> Result<u32, Wrong> {
     let size = size(text)?;
     let size = u32::try_from(size).ok();
     size.filter(|size| *size <= Allowance::MOST_HEAD)
-        .ok_or_else(|| ("is more than is read".into(), "write 64KiB at most".into()))
+        .ok_or_else(|| {
+            (
+                "is more than the proxy reads".into(),
+                "write at most 64KiB".into(),
+            )
+        })
 }
 
 /// A method. Lower case is almost certainly a mistake: it would match none that clients send.
 pub(super) fn method(text: &str) -> Result<String, Wrong> {
     if text == "*" {
-        let hint = "leave `method` out: then any method will do";
-        return Err(("is no method".into(), hint.into()));
+        let hint = "leave `method` out: then every method matches";
+        return Err(("is not a method".into(), hint.into()));
     }
     match text.bytes().any(|byte| byte.is_ascii_lowercase()) {
         false => plain(text),
         true => {
             let hint = format!("write it as {:?}", text.to_ascii_uppercase());
-            Err(("has small letters, which no method has".into(), hint))
+            Err(("has lower-case letters, which no method has".into(), hint))
         }
     }
 }
@@ -218,13 +223,13 @@ pub(super) fn rate(text: &str) -> Result<Most, Wrong> {
     });
     match parts {
         Some((1.., window)) if !(1..=86_400).contains(&window.as_secs()) => Err((
-            "has a window that cannot be counted in".into(),
+            "has a window out of range".into(),
             "it is from 1s to 1d".into(),
         )),
         Some((requests @ 1.., window)) => Ok(Most::Rate { requests, window }),
         Some((0, _)) => Err((
             "allows no request at all".into(),
-            "{ deny = true } says so".into(),
+            "write { deny = true } for that".into(),
         )),
         None => Err((
             "is not a rate".into(),
@@ -258,7 +263,7 @@ pub(super) fn secret(text: &str) -> Result<String, Wrong> {
     match text.chars().count() {
         0..SHORTEST => Err((
             "can be guessed".into(),
-            format!("take at least {SHORTEST} characters, made by chance"),
+            format!("use at least {SHORTEST} characters, chosen at random"),
         )),
         _ => Ok(text.to_owned()),
     }

@@ -28,8 +28,8 @@ fn a_status_line_without_a_reason_has_its_second_space() {
         ("HTTP/1.1 200\r\n\r\n", "HTTP/1.1 200 \r\n"),
         ("HTTP/1.1 200 \r\n\r\n", "HTTP/1.1 200 \r\n"),
     ] {
-        let (told, _) = answer(text, &response_head(text), Version::Http11, true);
-        assert_eq!(told.split_once("Date").unwrap().0, wanted, "{text:?}");
+        let (sent, _) = answer(text, &response_head(text), Version::Http11, true);
+        assert_eq!(sent.split_once("Date").unwrap().0, wanted, "{text:?}");
     }
 }
 
@@ -92,7 +92,7 @@ fn our_cookie_is_ours_alone() {
 }
 
 #[test]
-fn the_client_is_told_whether_its_connection_is_kept() {
+fn the_client_learns_whether_its_connection_is_kept() {
     let text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     let head = response_head(text);
     let said = |client, keep_alive| answer(text, &head, client, keep_alive).0;

@@ -30,7 +30,7 @@ pub(super) fn wrong_type(
     hint: String,
     mistakes: &mut Mistakes<'_>,
 ) {
-    let what = format!("`{key}` is {}, but is to be {wanted}", described(value));
+    let what = format!("`{key}` is {}, but must be {wanted}", described(value));
     mistakes.add(span, what, hint);
 }
 

@@ -339,7 +339,7 @@ fn peers_share_rates() {
         ),
         (
             [secret, site, limit].concat(),
-            "the limit \"l\" is shared with nobody",
+            "the limit \"l\" is shared, but there are no [peers]",
         ),
         (
             [secret, site, peers, &concurrent].concat(),

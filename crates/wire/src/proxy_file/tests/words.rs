@@ -57,7 +57,7 @@ const PROPOSALS: &[(&str, &str, &str)] = &[
     (
         FRONTEND,
         "bind = ':443 ssl crt a.pem'",
-        "; write { address = \":443\" } and keys beside it for what else is said",
+        "; write { address = \":443\" } and other keys beside it",
     ),
     (
         ROUTE,
@@ -117,7 +117,7 @@ const PROPOSALS: &[(&str, &str, &str)] = &[
     (
         BACKEND,
         "server.a = '10.0.0.1:80 check inter 2s'",
-        "; write { address = \"10.0.0.1:80\" } and keys beside it for what else is said",
+        "; write { address = \"10.0.0.1:80\" } and other keys beside it",
     ),
     (
         SERVER,
@@ -137,16 +137,16 @@ const PROPOSALS: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn whoever_writes_haproxys_words_is_told_ours() {
-    let told = |text: &str, hint: &str| {
+fn haproxys_words_are_answered_with_ours() {
+    let check = |text: &str, hint: &str| {
         let said = said(text);
         let found = said.iter().any(|mistake| mistake.ends_with(hint));
         assert!(found, "{hint:?} is not said of {text:?}, but {said:#?}");
     };
     for (section, line, hint) in PROPOSALS {
-        told(&format!("{section}\n{line}\n"), hint);
+        check(&format!("{section}\n{line}\n"), hint);
     }
-    told(
+    check(
         "# haproxy.cfg\n\nlisten www\n  bind *:80\n",
         "; HAProxy's `listen` is [frontend.NAME] and [backend.NAME]",
     );

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 pub(in crate::proxy_file) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
     let hint = || match text.split_once(' ') {
         Some((address, _)) if bind(address).is_ok() => {
-            format!("write {{ address = {address:?} }} and keys beside it for what else is said")
+            format!("write {{ address = {address:?} }} and other keys beside it")
         }
         _ => "write ADDRESS:PORT, such as \"0.0.0.0:80\", \"[::]:80\", or \":80\"".to_owned(),
     };
@@ -51,7 +51,7 @@ pub(in crate::proxy_file) fn permissions(text: &str) -> Result<u32, Wrong> {
     bits.filter(|bits| is_octal && *bits <= 0o777)
         .ok_or_else(|| {
             let hint = "write three octal digits for owner, group and others: \"660\"";
-            ("are no permissions".into(), hint.into())
+            ("are not permissions".into(), hint.into())
         })
 }
 

@@ -11,13 +11,13 @@ pub(in crate::proxy_file) fn route_path(text: &str) -> Result<String, Wrong> {
     let mut segments = inner.split('/').peekable();
     while let Some(segment) = segments.next() {
         if matches!(segment, "." | "..") || (segment.is_empty() && segments.peek().is_some()) {
-            let hint = "leave `.`, `..` and empty segments out: paths are compared without them";
-            return Err(("takes no path at all".into(), hint.into()));
+            let hint = "remove `.`, `..` and empty segments: paths are compared without them";
+            return Err(("matches no path".into(), hint.into()));
         }
     }
     if let Some(hint) = pattern(text) {
         return Err((
-            "is a pattern, but would take that very path alone".into(),
+            "is a pattern, but would match only that exact path".into(),
             hint,
         ));
     }
@@ -31,7 +31,7 @@ pub(in crate::proxy_file) fn route_path(text: &str) -> Result<String, Wrong> {
         )),
         Some(';') => Err((
             "contains `;`".into(),
-            "leave parameters such as `;x=1` out: paths are compared without them".into(),
+            "remove parameters such as `;x=1`: paths are compared without them".into(),
         )),
         Some(c) => Err((
             format!("contains {c:?}"),
@@ -54,8 +54,10 @@ fn pattern(text: &str) -> Option<String> {
         .filter_map(|ending| text.strip_suffix(ending));
     let plain = below.min_by_key(|prefix| prefix.len());
     Some(match plain.filter(|prefix| !is_pattern(prefix)) {
-        Some("") => "write path = \"/\", which takes every path, or leave it out".into(),
-        Some(prefix) => format!("write path = \"{prefix}\", which takes all that lies below, too"),
+        Some("") => "write path = \"/\", which matches every path, or leave it out".into(),
+        Some(prefix) => {
+            format!("write path = \"{prefix}\", which also matches everything below it")
+        }
         None => format!("write path_regex = '{}'", expression(text)),
     })
 }
@@ -119,18 +121,15 @@ pub(in crate::proxy_file) fn path_prefix(text: &str) -> Result<String, Wrong> {
     match prefix.contains('?') {
         true => Err((
             "contains `?`".into(),
-            "write the path alone; the query does not belong to it".into(),
+            "write the path alone, without the query".into(),
         )),
         false if is_pattern(&prefix) => {
             let plain = prefix.split("/*").next().unwrap_or_default();
             let hint = match is_pattern(plain) || plain.is_empty() {
                 true => "write rewrite_regex = \"EXPRESSION\"".into(),
-                false => format!("write \"{plain}\": what follows it is kept by itself"),
+                false => format!("write \"{plain}\": the rest of the path is kept"),
             };
-            Err((
-                "is a pattern, but would stand for itself alone".into(),
-                hint,
-            ))
+            Err(("is a pattern, but would be taken literally".into(), hint))
         }
         false => Ok(prefix),
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 #[test]
-fn every_mistake_is_told_at_once() {
+fn every_mistake_is_reported_at_once() {
     let text = r#"
 limit_secret = "short"
 [users.staff]
@@ -37,29 +37,29 @@ rule = []
 [backend.app.server]
 a = "10.0.0.1:80"
 "#;
-    let told = [
-        "2:16: `limit_secret` \"short\" can be guessed; take at least 16 characters, made by chance",
+    let expected = [
+        "2:16: `limit_secret` \"short\" can be guessed; use at least 16 characters, chosen at random",
         "3:8: [users.staff] has no `user`; add user = { NAME = \"HASH\" }",
-        "5:8: `rate` \"0/s\" allows no request at all; { deny = true } says so",
+        "5:8: `rate` \"0/s\" allows no request at all; write { deny = true } for that",
         "6:6: `by` \"sauce\" is not known; it is one of \"source\", \"network\", \"path\", \"header:NAME\"",
         "7:8: [limit.b] needs one of `rate` and `concurrent`; write rate = \"100/10s\" or concurrent = 20",
-        "8:8: `rate` \"1/2d\" has a window that cannot be counted in; it is from 1s to 1d",
+        "8:8: `rate` \"1/2d\" has a window out of range; it is from 1s to 1d",
         "15:20: connections cannot be counted by the limit \"c\"; name one that is by = \"source\" or \"network\"",
         "16:17: `error_pages` has a page for \"200\"; write the status of an error, 400 to 599",
         "16:28: `error_pages` has a page for \"ok\"; write the status of an error, 400 to 599",
     ];
     let said = said(text);
-    assert_eq!(said[..told.len()], told);
+    assert_eq!(said[..expected.len()], expected);
     for beginning in [
         "31:1: a [[frontend.rest.rule]] does nothing; it is one of deny,",
         "31:12: [frontend.rest] has no `bind`",
         "18:9: `path` \"b\" does not begin",
-        "18:14: `path` \"/a//b\" takes no path",
+        "18:14: `path` \"/a//b\" matches no path",
         "18:23: `path` \"/%62\" contains `%`",
         "18:31: `path` \"/b?c\" contains '?'",
         "19:12: `max_body` \"10\" is not a size",
-        "20:18: `X-A` is a number, but is to be a string",
-        "20:21: [frontend.www.route.header.X-B] says no value",
+        "20:18: `X-A` is a number, but must be a string",
+        "20:21: [frontend.www.route.header.X-B] has no value",
         "21:11: a rule that denies nothing",
         "21:42: `limit` does not go with `deny`",
         "21:66: there is no list of users \"stuff\"; did you mean `staff`?",
@@ -128,16 +128,16 @@ proptest! {
 }
 
 #[test]
-fn patterns_of_other_programs_are_told_with_what_to_write() {
+fn patterns_of_other_programs_are_reported_with_what_to_write() {
     for (path, hint) in [
         (
             "/admin/*",
-            "write path = \"/admin\", which takes all that lies below, too",
+            "write path = \"/admin\", which also matches everything below it",
         ),
         ("/admin/**", "write path = \"/admin\""),
         ("/admin(/.*)?", "write path = \"/admin\""),
         ("/admin/.*$", "write path = \"/admin\""),
-        ("/*", "write path = \"/\", which takes every path"),
+        ("/*", "write path = \"/\", which matches every path"),
         ("/adm*", "write path_regex = '^/adm[^/]*$'"),
         ("/*.php", "write path_regex = '^/[^/]*[.]php$'"),
         (
@@ -148,7 +148,7 @@ fn patterns_of_other_programs_are_told_with_what_to_write() {
         ("/users/<int:id>", "write path_regex = '^/users/[^/]+$'"),
         ("/(a|b)", "write path_regex = '^/(a|b)'"),
         ("/admin$", "write path_regex = '^/admin$'"),
-        ("/a;x=1", "leave parameters such as `;x=1` out"),
+        ("/a;x=1", "remove parameters such as `;x=1`"),
         (r"/a\\b", "write path_regex = "),
     ] {
         for key in ["path", "path_exact"] {
@@ -169,7 +169,7 @@ fn patterns_of_other_programs_are_told_with_what_to_write() {
         let text = format!("{SITE}[[frontend.a.route]]\npath = \"{path}\"\nbackend = 'b'\n");
         assert!(load(&text, &around()).is_ok(), "{path}");
     }
-    for (line, told) in [
+    for (line, expected) in [
         ("method = '*'", "leave `method` out"),
         ("header = { X-A = '*' }", "write true for any value"),
         (
@@ -187,14 +187,14 @@ fn patterns_of_other_programs_are_told_with_what_to_write() {
         ("query = { a = '*' }", "write true for any value"),
         (
             "rule = [{ strip = '/api/*' }]",
-            "write \"/api\": what follows it is kept",
+            "write \"/api\": the rest of the path is kept",
         ),
         ("rule = [{ rewrite = '/a/*', to = '/b' }]", "write \"/a\""),
     ] {
         let text = format!("{SITE}[[frontend.a.route]]\npath = '/x'\n{line}\nbackend = 'b'\n");
         let said = said(&text);
         assert_eq!(said.len(), 1, "{line} {said:?}");
-        assert!(said[0].contains(told), "{line} {said:?}");
+        assert!(said[0].contains(expected), "{line} {said:?}");
     }
     let text =
         format!("{SITE}[[frontend.a.route]]\nheader = {{ Accept = 'text/*' }}\nbackend = 'b'\n");
@@ -205,27 +205,27 @@ const SITE: &str =
     "[backend.b.server]\nb1 = '10.0.0.1:80'\n[frontend.a]\nbind = ':80'\nbackend = 'b'\n";
 
 #[test]
-fn a_rule_that_leaves_something_open_or_is_never_come_to_is_told() {
-    for (lines, told) in [
+fn a_rule_that_leaves_something_open_or_is_never_come_to_is_reported() {
+    for (lines, expected) in [
         (
             "path = '/admin/'\nrule = [{ deny = true }]",
-            "`path` \"/admin/\" leaves \"/admin\" itself open; write \"/admin\", which takes both",
+            "`path` \"/admin/\" does not match \"/admin\" itself; write \"/admin\", which matches both",
         ),
         (
             "path = '/x'\nrule = [{ redirect = '/y' }, { deny = true }]",
-            "no request comes to this rule: one before it answers all of them",
+            "no request reaches this rule: an earlier one answers all of them",
         ),
     ] {
         let said = said(&format!("{SITE}[[frontend.a.route]]\n{lines}\n"));
         assert_eq!(said.len(), 1, "{lines} {said:?}");
-        assert!(said[0].contains(told), "{said:?}");
+        assert!(said[0].contains(expected), "{said:?}");
     }
     let site = SITE.replace("bind = ':80'", "bind = ':80'\nrule = [{ return = 503 }]");
     let text = format!("{site}[[frontend.a.route]]\npath = '/x'\nrule = [{{ deny = true }}]\n");
-    let told = said(&text).join("\n");
+    let found = said(&text).join("\n");
     assert!(
-        told.contains("7:1: no request comes here: a rule of the frontend answers all"),
-        "{told}"
+        found.contains("7:1: no request reaches this: a rule of the frontend answers all"),
+        "{found}"
     );
 }
 
@@ -233,11 +233,11 @@ fn a_rule_that_leaves_something_open_or_is_never_come_to_is_told() {
 fn what_came_by_https_is_not_sent_there_and_so_needs_a_backend() {
     let plain = "[frontend.a]\nbind = ':80'\nrule = [{ redirect = 'https' }]\n";
     assert!(load(plain, &around()).is_ok());
-    let told = said(&format!("{plain}trust = '10.0.0.0/8'\n"));
-    assert_eq!(told.len(), 1, "{told:?}");
+    let found = said(&format!("{plain}trust = '10.0.0.0/8'\n"));
+    assert_eq!(found.len(), 1, "{found:?}");
     assert!(
-        told[0].contains("add backend = \"NAME\", for requests that came by HTTPS"),
-        "{told:?}"
+        found[0].contains("add backend = \"NAME\", for requests that came by HTTPS"),
+        "{found:?}"
     );
 }
 
@@ -247,7 +247,7 @@ fn a_method_in_small_letters_is_a_mistake() {
     let all = said(text).join("\n");
     assert!(
         all.contains(
-            "`method` \"get\" has small letters, which no method has; write it as \"GET\""
+            "`method` \"get\" has lower-case letters, which no method has; write it as \"GET\""
         ),
         "{all}"
     );
