@@ -2,7 +2,7 @@
 
 mod disk;
 
-use crate::state::{Boot, RUN};
+use crate::state::Boot;
 use gaiola_model::Tier;
 use gaiola_os::namespace;
 use gaiola_os::netlink::{Lifetime, Netlink};
@@ -38,7 +38,7 @@ pub fn run(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
-        .create(RUN)?;
+        .create(boot.run())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -58,7 +58,7 @@ async fn configure_network(boot: &Boot) -> io::Result<()> {
     let mut netlink = Netlink::open().map_err(failed)?;
     netlink.set_up("lo").map_err(failed)?;
     let deadline = Instant::now() + CABLE_LIMIT;
-    while !netlink.link_exists("eth0").map_err(failed)? {
+    while !netlink.link_exists(&boot.interface).map_err(failed)? {
         if Instant::now() >= deadline {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -68,9 +68,14 @@ async fn configure_network(boot: &Boot) -> io::Result<()> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     netlink
-        .add_address("eth0", boot.address.into(), 16, Lifetime::Forever)
+        .add_address(
+            &boot.interface,
+            boot.location.address,
+            boot.prefix_length,
+            Lifetime::Forever,
+        )
         .map_err(failed)?;
-    netlink.set_up("eth0").map_err(failed)?;
+    netlink.set_up(&boot.interface).map_err(failed)?;
     namespace::allow_low_ports()
 }
 

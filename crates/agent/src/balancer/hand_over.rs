@@ -7,7 +7,7 @@
 //!
 //! Before each step the heir must stand by for the VIP. If it does not, this balancer keeps serving.
 
-use super::keeper_file::{KeeperFile, state_of};
+use super::keeper_file::KeeperFile;
 use crate::proxy::admit;
 use gaiola_model::keeper::VipState;
 use gaiola_model::proxy::Admission;
@@ -51,11 +51,11 @@ impl Heir {
 /// Hands the VIP over if its heir takes it; either way the VIP is served when this ends.
 pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
     tracing::info!("handing over {vip}");
-    tell_proxy(vip, Admission::Close, Duration::ZERO).await;
-    if is_stood_by_for(vip, heir, CLOSING).await {
+    tell_proxy(vip, &keeper, Admission::Close, Duration::ZERO).await;
+    if is_stood_by_for(vip, heir, &keeper, CLOSING).await {
         keeper.change(vip, |told| told.holds_back = true);
-        if reaches(vip, KEEPING, |state| state.is_holding_back).await {
-            tell_proxy(vip, Admission::Refuse, REFUSING).await;
+        if reaches(vip, &keeper, KEEPING, |state| state.is_holding_back).await {
+            tell_proxy(vip, &keeper, Admission::Refuse, REFUSING).await;
             let_go(vip, heir, &keeper).await;
         }
     }
@@ -64,26 +64,26 @@ pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
 
 /// Answers new connections again, and then those that were held back.
 pub(super) async fn serve_on(vip: Ipv4Addr, keeper: KeeperFile) {
-    tell_proxy(vip, Admission::Accept, Duration::ZERO).await;
+    tell_proxy(vip, &keeper, Admission::Accept, Duration::ZERO).await;
     keeper.change(vip, |told| told.holds_back = false);
 }
 
 /// Returns as soon as it is known which balancer holds the VIP.
 async fn let_go(vip: Ipv4Addr, heir: Heir, keeper: &KeeperFile) {
-    if !has_standby(vip, heir) {
+    if !has_standby(vip, heir, keeper) {
         tracing::warn!("{vip} stays: {}", heir.is_missing());
         return;
     }
     let asked = keeper.change(vip, |told| told.yields += 1);
     let answered = |state: &VipState| Some(state.yields) == asked && !state.is_yielding;
-    reaches(vip, LETTING_GO, answered).await;
+    reaches(vip, keeper, LETTING_GO, answered).await;
 }
 
 /// Whether the heir stands by for the VIP during the whole span.
-async fn is_stood_by_for(vip: Ipv4Addr, heir: Heir, span: Duration) -> bool {
+async fn is_stood_by_for(vip: Ipv4Addr, heir: Heir, keeper: &KeeperFile, span: Duration) -> bool {
     let deadline = Instant::now() + span;
     while Instant::now() < deadline {
-        if !has_standby(vip, heir) {
+        if !has_standby(vip, heir, keeper) {
             tracing::warn!("{vip} stays: {}", heir.is_missing());
             return false;
         }
@@ -93,10 +93,15 @@ async fn is_stood_by_for(vip: Ipv4Addr, heir: Heir, span: Duration) -> bool {
 }
 
 /// Waits until the keeper's state of the VIP meets the condition; `false` on timeout.
-async fn reaches(vip: Ipv4Addr, limit: Duration, is: impl Fn(&VipState) -> bool) -> bool {
+async fn reaches(
+    vip: Ipv4Addr,
+    keeper: &KeeperFile,
+    limit: Duration,
+    is: impl Fn(&VipState) -> bool,
+) -> bool {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
-        if state_of(vip).is_some_and(|state| is(&state)) {
+        if keeper.state_of(vip).is_some_and(|state| is(&state)) {
             return true;
         }
         sleep(LOOK_AGAIN).await;
@@ -105,13 +110,13 @@ async fn reaches(vip: Ipv4Addr, limit: Duration, is: impl Fn(&VipState) -> bool)
     false
 }
 
-fn has_standby(vip: Ipv4Addr, heir: Heir) -> bool {
-    let standby = state_of(vip).and_then(|state| state.standby);
+fn has_standby(vip: Ipv4Addr, heir: Heir, keeper: &KeeperFile) -> bool {
+    let standby = keeper.state_of(vip).and_then(|state| state.standby);
     standby.is_some_and(|standby| heir == Heir::Anyone || heir == Heir::Home(standby))
 }
 
-async fn tell_proxy(vip: Ipv4Addr, admission: Admission, wait: Duration) {
-    match admit(vip, admission, wait).await {
+async fn tell_proxy(vip: Ipv4Addr, keeper: &KeeperFile, admission: Admission, wait: Duration) {
+    match admit(keeper.proxy(), vip, admission, wait).await {
         Ok(left) if left > 0 && admission == Admission::Refuse => {
             tracing::warn!("{vip} moves with {left} connections still open");
         }

@@ -59,7 +59,10 @@ async fn try_step(
     facts: &Facts,
 ) -> Result<Step, StoreError> {
     let wanted = rollout::store_members(&placement.config);
-    let wanted: Vec<EtcdMember> = wanted.into_iter().map(EtcdMember::on).collect();
+    let wanted: Vec<EtcdMember> = wanted
+        .into_iter()
+        .filter_map(|server| EtcdMember::on(placement, server))
+        .collect();
     let members = store.member_list().await?;
     // The answer to an earlier step may have come too late for the placement: name its result before anything else.
     if let Some(step) = name(&members, placement) {
@@ -182,7 +185,10 @@ async fn look(
 /// The server that runs a member.
 fn server_of(info: &MemberInfo, placement: &Placement) -> Option<ServerName> {
     let mut servers = placement.servers.keys().copied();
-    servers.find(|server| info.peer_urls.contains(&EtcdMember::on(*server).peer_url()))
+    servers.find(|server| {
+        let member = EtcdMember::on(placement, *server);
+        member.is_some_and(|member| info.peer_urls.contains(&member.peer_url()))
+    })
 }
 
 /// The servers that run the members.
@@ -201,21 +207,26 @@ fn names(members: &[MemberInfo], placement: &Placement) -> Named {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_model::inventory::Location;
 
     #[test]
     fn a_placement_names_who_is_in_and_who_does_not_vote_yet() {
         let servers: [ServerName; 2] = ["app1", "db1"].map(|name| name.parse().unwrap());
+        let at = |server: ServerName| {
+            Location::at([10, 77, 3 + u8::from(server == servers[1]), 1].into())
+        };
         let info = |server: ServerName, learner| MemberInfo {
             id: 1,
             name: String::new(),
-            peer_urls: vec![EtcdMember::on(server).peer_url()],
+            peer_urls: vec![EtcdMember::at(server, &at(server)).peer_url()],
             client_urls: Vec::new(),
             learner,
         };
         let [app1, db1] = servers;
         let placement = |store: &[ServerName], store_joining| {
             let mut placement = crate::state::tests::order("a", 7).placement;
-            let placed = placement.servers[&app1].clone();
+            let mut placed = placement.servers[&app1].clone();
+            placed.location = at(db1);
             placement.servers.insert(db1, placed);
             (placement.store, placement.store_joining) = (store.into(), store_joining);
             placement

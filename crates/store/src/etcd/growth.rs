@@ -104,7 +104,8 @@ mod tests {
 
     /// A site's usual members: those on lb1, web1, app1 and db1.
     fn usual() -> [EtcdMember; 4] {
-        ["lb1", "web1", "app1", "db1"].map(|server| EtcdMember::on(server.parse().unwrap()))
+        [("lb1", 1), ("web1", 2), ("app1", 3), ("db1", 4)]
+            .map(|(name, tier)| EtcdMember::new(name, [10, 77, tier, 1].into()))
     }
 
     fn voters(members: &[EtcdMember]) -> Vec<MemberInfo> {
@@ -282,7 +283,7 @@ mod tests {
             let on = self
                 .dead
                 .as_ref()
-                .map(|name| EtcdMember::on(name.parse().unwrap()));
+                .and_then(|name| usual().into_iter().find(|member| member.name == *name));
             on.is_some_and(|member| info.peer_urls.contains(&member.peer_url()))
         }
 

@@ -1,6 +1,7 @@
 mod mistakes;
 
-use super::*;
+use super::{ConfigErrors, Surroundings, VipRange, load_in};
+use gaiola_model::Config;
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, Web,
 };
@@ -48,6 +49,31 @@ path = "/api/entries"
 body = '{"author": "drill", "text": "{id}"}'
 look_up = "/api/entries/{id}"
 "#;
+
+/// With a provider that has 10.77.0.0/16, of which 10.77.1.0/24 is the servers' own.
+fn load(text: &str) -> Result<Config, ConfigErrors> {
+    load_in(text, &surroundings())
+}
+
+fn in_directory(text: &str, directory: &str) -> Result<Config, ConfigErrors> {
+    let around = Surroundings {
+        directory: Some(directory),
+        ..surroundings()
+    };
+    load_in(text, &around)
+}
+
+fn surroundings() -> Surroundings<'static> {
+    let servers = "10.77.1.0/24".parse().unwrap();
+    Surroundings {
+        directory: None,
+        vips: Some(VipRange {
+            network: "10.77.0.0/16".parse().unwrap(),
+            taken: vec![(servers, "is a server's".into())],
+            example: [10, 77, 0, 100].into(),
+        }),
+    }
+}
 
 /// What is said of a text, one line for each mistake.
 fn said(text: &str) -> Vec<String> {
@@ -131,7 +157,7 @@ fn the_examples_of_the_documentation_are_read() {
         panic!("{examples:?}")
     };
     assert!(load(whole).is_ok());
-    let config = load_in(least, Some("guestbook")).unwrap();
+    let config = in_directory(least, "guestbook").unwrap();
     assert_eq!(config.app, App::new("bin/guestbook"));
     assert_eq!(
         said("[balancer]\nserver = 3\n[app]\nrun = 'x'\nhealth = 'up'\n[web]")[1..],
@@ -145,10 +171,10 @@ fn the_examples_of_the_documentation_are_read() {
 #[test]
 fn all_but_run_has_a_default() {
     let text = "[balancer]\n[web]\n[app]\nrun = 'x'\n[database]\n[drill]";
-    let config = load_in(text, Some("guestbook")).unwrap();
+    let config = in_directory(text, "guestbook").unwrap();
     let balancer = config.balancer.unwrap();
     assert_eq!(balancer, Balancer::default());
-    assert_eq!(balancer.vips().len(), 2);
+    assert_eq!(balancer.vips, None);
     assert_eq!(config.web, Some(Web::default()));
     assert_eq!(config.app, App::new("x"));
     assert_eq!(config.database, Some(Database::default()));
@@ -166,8 +192,8 @@ fn a_tier_that_is_left_out_is_not_there() {
 #[test]
 fn the_name_in_the_file_wins_over_the_directorys() {
     let text = "site = 'a'\n[app]\nrun = 'x'";
-    assert_eq!(load_in(text, Some("b")).unwrap().site.as_str(), "a");
-    let errors = load_in("[app]\nrun = 'x'", Some("My Site")).unwrap_err();
+    assert_eq!(in_directory(text, "b").unwrap().site.as_str(), "a");
+    let errors = in_directory("[app]\nrun = 'x'", "My Site").unwrap_err();
     assert_eq!(errors.mistakes()[0].what, "the file has no `site`");
 }
 

@@ -2,8 +2,9 @@
 
 use super::Lab;
 use super::hardware;
+use super::network::{INTERFACE, PREFIX_LENGTH};
 use gaiola_agent::engine::Secrets;
-use gaiola_agent::state::{Boot, Order, read_document, read_json, write_document, write_json};
+use gaiola_agent::state::{Boot, Order, read_document, read_json, write_json};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
@@ -142,9 +143,15 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
     make_folder(&folder, 0o711, None)?;
     make_folder(&folder.join("log"), 0o755, None)?;
     make_folder(&folder.join("etcd"), 0o700, database_user)?;
-    let address = topology::address_of(server);
+    let location = topology::location(&order.placement, server)
+        .ok_or_else(|| io::Error::other(format!("{server} is not in the placement")))?
+        .clone();
     lab.authority
-        .issue(&server.to_string(), &[address.into()], &folder.join("pki"))
+        .issue(
+            &server.to_string(),
+            &[location.address],
+            &folder.join("pki"),
+        )
         .map_err(io::Error::other)?;
     hand_over(&folder.join("pki"), database_user)?;
     if matches!(server.tier, Tier::App | Tier::Database)
@@ -156,8 +163,10 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
         site: lab.site.clone(),
         server,
         number: lab.next_boot(),
-        address,
-        state: lab.state.folder().into(),
+        location,
+        interface: INTERFACE.into(),
+        prefix_length: PREFIX_LENGTH,
+        directories: lab.state.directories(server),
         store_token: order.placement.incarnation.clone(),
         database_user,
         site_user: lab.users.site,
@@ -167,11 +176,11 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
         path: PATH.into(),
         disk: disk(lab, order, server),
     };
-    boot.save()?;
+    boot.save(order.placement.schema)?;
     // A server that was told more than we were keeps what it knows.
     let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {
-        write_document(&boot.order_file(), order)?;
+        order.save(&boot.order_file())?;
     }
     Ok(boot)
 }

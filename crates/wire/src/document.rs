@@ -3,14 +3,13 @@
 //! A process reads its own schema and the ones before. It rejects a newer one, which it might misread, and names the program
 //! that is too old. What a newer program of the same schema has added is kept when a document is written back.
 
+use gaiola_model::schema::SCHEMA;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// The schema that this version writes. 1: version 0.1, which wrote no number.
-pub const SCHEMA: u64 = 2;
-
 const FIELD: &str = "schema";
+const BODY: &str = "body";
 
 /// Why a document cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +25,12 @@ pub enum DocumentError {
     Json(#[from] serde_json::Error),
 }
 
-/// A struct as JSON with its schema; anything else as it is.
+/// A struct as JSON with the number of the schema it is written in; anything else as it is.
 ///
 /// # Errors
 /// Where it has no form in JSON.
-pub fn encode(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&numbered(serde_json::to_value(value)?))
+pub fn encode(value: &impl Serialize, schema: u64) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&numbered(serde_json::to_value(value)?, schema))
 }
 
 /// Reads a document.
@@ -50,7 +49,7 @@ pub fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, DocumentError> {
 ///
 /// # Errors
 /// Where `before` cannot be read.
-pub fn encode_over<T>(value: &T, before: &[u8]) -> Result<Vec<u8>, DocumentError>
+pub fn encode_over<T>(value: &T, before: &[u8], schema: u64) -> Result<Vec<u8>, DocumentError>
 where
     T: Serialize + DeserializeOwned,
 {
@@ -58,12 +57,40 @@ where
     let before: Value = serde_json::from_slice(before)?;
     let mut new = serde_json::to_value(value)?;
     keep_unknown(&mut new, &before, &known);
-    Ok(serde_json::to_vec(&numbered(new))?)
+    Ok(serde_json::to_vec(&numbered(new, schema))?)
 }
 
-fn numbered(mut json: Value) -> Value {
+/// A message as JSON: `{"schema": 2, "body": ...}`; in schema 1 the body alone.
+///
+/// # Errors
+/// Where it has no form in JSON.
+pub fn encode_message(body: &impl Serialize, schema: u64) -> Result<Vec<u8>, serde_json::Error> {
+    match schema {
+        ..=1 => serde_json::to_vec(body),
+        _ => serde_json::to_vec(&serde_json::json!({ FIELD: schema, BODY: body })),
+    }
+}
+
+/// Reads a message, and the schema it is in: an answer is written in the same.
+///
+/// # Errors
+/// Where a newer program wrote it, or it is something else.
+pub fn decode_message<T: DeserializeOwned>(text: &[u8]) -> Result<(T, u64), DocumentError> {
+    let json: Value = serde_json::from_slice(text)?;
+    let schema = json.get(FIELD).and_then(Value::as_u64);
+    match (schema, json) {
+        (Some(schema), _) if schema > SCHEMA => Err(DocumentError::Newer(schema)),
+        (Some(schema), Value::Object(mut fields)) if fields.contains_key(BODY) => {
+            let body = fields.remove(BODY).unwrap_or_default();
+            Ok((serde_json::from_value(body)?, schema))
+        }
+        (_, json) => Ok((serde_json::from_value(json)?, 1)),
+    }
+}
+
+fn numbered(mut json: Value, schema: u64) -> Value {
     if let Value::Object(fields) = &mut json {
-        fields.insert(FIELD.into(), SCHEMA.into());
+        fields.insert(FIELD.into(), schema.into());
     }
     json
 }
@@ -121,13 +148,13 @@ mod tests {
 
     #[test]
     fn a_document_carries_its_schema_and_those_before_are_read() {
-        let encoded = encode(&site()).unwrap();
+        let encoded = encode(&site(), SCHEMA).unwrap();
         let json: Value = serde_json::from_slice(&encoded).unwrap();
         assert_eq!(json["schema"], SCHEMA);
         assert_eq!(decode::<Site>(&encoded).unwrap(), site());
         let of_0_1 = serde_json::to_vec(&site()).unwrap();
         assert_eq!(decode::<Site>(&of_0_1).unwrap(), site());
-        assert_eq!(encode(&7).unwrap(), b"7");
+        assert_eq!(encode(&7, SCHEMA).unwrap(), b"7");
         assert_eq!(decode::<u64>(b"7").unwrap(), 7);
     }
 
@@ -137,7 +164,22 @@ mod tests {
         let error = decode::<Site>(&newer).unwrap_err().to_string();
         assert!(error.contains("schema 3"), "{error}");
         assert!(error.contains("upgrade it on this server"), "{error}");
-        assert!(encode_over(&site(), &newer).is_err());
+        assert!(encode_over(&site(), &newer, SCHEMA).is_err());
+    }
+
+    #[test]
+    fn a_message_is_read_in_every_schema_up_to_ours() {
+        for schema in 1..=SCHEMA {
+            let text = encode_message(&"report", schema).unwrap();
+            assert_eq!(
+                decode_message(&text).unwrap(),
+                ("report".to_string(), schema)
+            );
+        }
+        assert_eq!(encode_message(&"report", 1).unwrap(), b"\"report\"");
+        let newer = encode_message(&"report", SCHEMA + 1).unwrap();
+        let error = decode_message::<String>(&newer).unwrap_err();
+        assert!(matches!(error, DocumentError::Newer(schema) if schema == SCHEMA + 1));
     }
 
     #[test]
@@ -151,7 +193,8 @@ mod tests {
                 "lb9": { "phase": "drain", "host": "m9" },
             },
         }));
-        let new: Value = serde_json::from_slice(&encode_over(&site(), &before).unwrap()).unwrap();
+        let new: Value =
+            serde_json::from_slice(&encode_over(&site(), &before, SCHEMA).unwrap()).unwrap();
         let expected = json!({
             "schema": SCHEMA,
             "name": "shop",
@@ -170,8 +213,8 @@ mod tests {
             failed: Some("exit status 1".into()),
             ..site()
         };
-        let before = encode(&failed).unwrap();
-        let new = encode_over(&site(), &before).unwrap();
+        let before = encode(&failed, SCHEMA).unwrap();
+        let new = encode_over(&site(), &before, SCHEMA).unwrap();
         assert_eq!(decode::<Site>(&new).unwrap(), site());
     }
 }
