@@ -9,7 +9,8 @@ use gaiola_os::process::{self, Exit, Identity, Process};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io;
-use std::process::{Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::rc::Rc;
 
 const BRIDGE: &str = "gaiola";
@@ -62,11 +63,11 @@ impl Hardware {
         })
     }
 
-    /// Switches a server on and plugs its cable in. One that is on stays as it is.
+    /// Switches a server on and plugs its cable in; `input` is the standard input of its pid 1. One that is on stays as it is.
     ///
     /// # Errors
     /// Where its namespaces or its cable cannot be made.
-    pub fn power_on(&mut self, boot: &Boot) -> io::Result<()> {
+    pub fn power_on(&mut self, boot: &Boot, input: OwnedFd) -> io::Result<()> {
         if self.powered.contains_key(&boot.server) {
             return Ok(());
         }
@@ -76,7 +77,7 @@ impl Hardware {
         command
             .env_clear()
             .env("PATH", &boot.path)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(log.try_clone()?)
             .stderr(log);
         let first = spawn_pid_1(command)?;
