@@ -196,7 +196,7 @@ impl Conductor<'_> {
         for happened in next.events {
             tracing::info!("{}", happened.text);
             let (subject, text) = subject_and_text(happened);
-            let reported = self.events.tell(subject, severity, "roll_out.step", text);
+            let reported = self.events.log(subject, severity, "roll_out.step", text);
             reported.await?;
         }
         Ok(revision)
@@ -245,7 +245,7 @@ async fn move_members(
         tracing::info!("{server} {text}");
         let subject = Subject::Server(server);
         events
-            .tell(subject, Severity::Info, "store.members", text)
+            .log(subject, Severity::Info, "store.members", text)
             .await?;
     }
     Ok(Moved::Named(revision))
@@ -293,13 +293,13 @@ async fn report_losses(
     for server in now.difference(lost) {
         let (subject, text) = (Subject::Server(*server), "is lost: its agent is silent");
         events
-            .tell(subject, Severity::Error, "server.lost", text)
+            .log(subject, Severity::Error, "server.lost", text)
             .await?;
     }
     for server in lost.difference(&now) {
         let (subject, text) = (Subject::Server(*server), "is back");
         events
-            .tell(subject, Severity::Notice, "server.back", text)
+            .log(subject, Severity::Notice, "server.back", text)
             .await?;
     }
     *lost = now;

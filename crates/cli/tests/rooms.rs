@@ -12,7 +12,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("core", &["model"]),
     ("sim", &["core", "model", "wire"]),
     ("os", &[]),
-    ("net", &["model", "os"]),
+    ("net", &["model", "os", "wire"]),
     ("store", &["core", "model", "net", "os", "wire"]),
     ("proxy", &["core", "model", "os", "wire"]),
     ("agent", &["core", "model", "net", "os", "store", "wire"]),

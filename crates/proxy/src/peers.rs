@@ -4,7 +4,7 @@ use super::clock::since_epoch;
 use super::limits::Limiter;
 use super::supervisor::Supervisor;
 use gaiola_model::proxy::{Most, Peers};
-use gaiola_wire::peers::{MOST, Told, decode, encode};
+use gaiola_wire::peers::{CountUpdate, MOST, decode, encode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -96,7 +96,7 @@ impl Line {
         for counts in counts.chunks(MOST) {
             let now = u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX);
             self.stamp = now.max(self.stamp + 1);
-            let message = Told {
+            let message = CountUpdate {
                 stamp: self.stamp,
                 limit: limiter.identity,
                 counts: counts.to_vec(),
@@ -127,7 +127,7 @@ impl Line {
         }
     }
 
-    fn take(&mut self, from: SocketAddr, message: &Told, shared: &[Arc<Limiter>]) {
+    fn take(&mut self, from: SocketAddr, message: &CountUpdate, shared: &[Arc<Limiter>]) {
         let now = since_epoch();
         let age = Duration::from_nanos(message.stamp).abs_diff(now);
         let last = self.stamps.entry(from).or_default();

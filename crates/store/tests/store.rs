@@ -570,7 +570,7 @@ fn documents() -> (Desired, Placement) {
 }
 
 #[tokio::test]
-async fn events_are_told_in_order_followed_and_pruned() {
+async fn events_are_logged_in_order_followed_and_pruned() {
     let Some(program) = installed("events") else {
         return;
     };
@@ -580,8 +580,8 @@ async fn events_are_told_in_order_followed_and_pruned() {
     let mut follow = events.follow(store.revision().await.unwrap());
     for n in 0..KEPT + 150 {
         let text = format!("is event {n}");
-        let tell = events.tell(Subject::Site, Severity::Info, "test.told", text);
-        tell.await.unwrap();
+        let logged = events.log(Subject::Site, Severity::Info, "test.happened", text);
+        logged.await.unwrap();
     }
     for n in 0..KEPT + 150 {
         let logged = soon("an event", follow.next()).await.unwrap();

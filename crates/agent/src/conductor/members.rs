@@ -4,7 +4,7 @@
 use gaiola_core::rollout::{self, Facts};
 use gaiola_model::{Observed, Placement, Revision, ServerName};
 use gaiola_net::client::Target;
-use gaiola_store::etcd::{GrowthStep, Member, MembersSeen, next_growth_step};
+use gaiola_store::etcd::{EtcdMember, GrowthStep, MembersSeen, next_growth_step};
 use gaiola_store::{MemberInfo, Store, StoreError, Term, leader};
 use std::collections::BTreeSet;
 
@@ -59,9 +59,9 @@ async fn try_step(
     facts: &Facts,
 ) -> Result<Step, StoreError> {
     let wanted = rollout::store_members(&placement.config);
-    let wanted: Vec<Member> = wanted
+    let wanted: Vec<EtcdMember> = wanted
         .into_iter()
-        .filter_map(|server| Member::on(placement, server))
+        .filter_map(|server| EtcdMember::on(placement, server))
         .collect();
     let members = store.member_list().await?;
     // The answer to an earlier step may have come too late for the placement: name its result before anything else.
@@ -186,7 +186,7 @@ async fn look(
 fn server_of(info: &MemberInfo, placement: &Placement) -> Option<ServerName> {
     let mut servers = placement.servers.keys().copied();
     servers.find(|server| {
-        let member = Member::on(placement, *server);
+        let member = EtcdMember::on(placement, *server);
         member.is_some_and(|member| info.peer_urls.contains(&member.peer_url()))
     })
 }
@@ -218,7 +218,7 @@ mod tests {
         let info = |server: ServerName, learner| MemberInfo {
             id: 1,
             name: String::new(),
-            peer_urls: vec![Member::at(server, &at(server)).peer_url()],
+            peer_urls: vec![EtcdMember::at(server, &at(server)).peer_url()],
             client_urls: Vec::new(),
             learner,
         };

@@ -136,7 +136,8 @@ impl Lab {
         let rootless = !is_root();
         let users = users(rootless)?;
         if rootless {
-            namespace::user_namespaces_allowed().map_err(LabError::Namespaces)?;
+            namespace::user_namespaces_allowed()
+                .map_err(|error| LabError::Namespaces(error.to_string()))?;
             namespace::enter_user_namespace()
                 .map_err(|error| LabError::Namespaces(error.to_string()))?;
         }

@@ -1,6 +1,6 @@
 //! From the actual members to the wanted ones, one careful step at a time.
 
-use super::Member;
+use super::EtcdMember;
 use crate::MemberInfo;
 use std::collections::BTreeSet;
 
@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrowthStep {
     /// Add this member as a learner, and then start it.
-    AddLearner(Member),
+    AddLearner(EtcdMember),
     /// Ensure that this member runs: it was added and never started.
-    Start(Member),
+    Start(EtcdMember),
     /// Promote this learner to a voter; etcd rejects it until the learner has caught up, so retry.
     Promote(u64),
     /// Transfer leadership: the current leader is to be removed, and would leave the store without a leader.
@@ -45,7 +45,7 @@ pub struct MembersSeen {
 /// with an empty log it must not vote, so it is removed, and added again as a learner. The leader is removed last.
 pub fn next_growth_step(
     members: &[MemberInfo],
-    wanted: &[Member],
+    wanted: &[EtcdMember],
     seen: &MembersSeen,
 ) -> GrowthStep {
     let wanted_as = |info: &MemberInfo| {
@@ -77,7 +77,7 @@ pub fn next_growth_step(
             Some(_) => GrowthStep::Promote(info.id),
         };
     }
-    let is_there = |member: &&Member| {
+    let is_there = |member: &&EtcdMember| {
         let url = member.peer_url();
         members.iter().any(|info| info.peer_urls.contains(&url))
     };
@@ -103,12 +103,12 @@ mod tests {
     use super::*;
 
     /// A site's usual members: those on lb1, web1, app1 and db1.
-    fn usual() -> [Member; 4] {
+    fn usual() -> [EtcdMember; 4] {
         [("lb1", 1), ("web1", 2), ("app1", 3), ("db1", 4)]
-            .map(|(name, tier)| Member::new(name, [10, 77, tier, 1].into()))
+            .map(|(name, tier)| EtcdMember::new(name, [10, 77, tier, 1].into()))
     }
 
-    fn voters(members: &[Member]) -> Vec<MemberInfo> {
+    fn voters(members: &[EtcdMember]) -> Vec<MemberInfo> {
         let numbered = (1..).zip(members);
         numbered
             .map(|(id, member)| info(member, id, false))
@@ -122,17 +122,17 @@ mod tests {
         }
     }
 
-    fn next(members: &[MemberInfo], wanted: &[Member]) -> GrowthStep {
+    fn next(members: &[MemberInfo], wanted: &[EtcdMember]) -> GrowthStep {
         next_growth_step(members, wanted, &MembersSeen::default())
     }
 
-    fn wanted(count: u8) -> Vec<Member> {
+    fn wanted(count: u8) -> Vec<EtcdMember> {
         (1..=count)
-            .map(|n| Member::new(format!("app{n}"), [10, 77, 3, n].into()))
+            .map(|n| EtcdMember::new(format!("app{n}"), [10, 77, 3, n].into()))
             .collect()
     }
 
-    fn info(member: &Member, id: u64, learner: bool) -> MemberInfo {
+    fn info(member: &EtcdMember, id: u64, learner: bool) -> MemberInfo {
         MemberInfo {
             id,
             name: member.name.clone(),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     /// Carries steps out as etcd would, and counts them.
-    fn carry_out(members: &mut Vec<MemberInfo>, wanted: &[Member]) -> usize {
+    fn carry_out(members: &mut Vec<MemberInfo>, wanted: &[EtcdMember]) -> usize {
         for steps in 0..20 {
             match next(members, wanted) {
                 GrowthStep::Done => return steps,
