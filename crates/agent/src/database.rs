@@ -97,6 +97,7 @@ struct Ordered {
 /// What a server's files depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LaidOut {
+    schema: u64,
     strict: bool,
     store: Vec<SocketAddr>,
     networks: Vec<IpNet>,
@@ -183,6 +184,7 @@ impl Database {
         };
         super::send_if_new(&self.wanted, members);
         let wanted = LaidOut {
+            schema: order.placement.schema,
             strict: database.strict,
             store: store_sockets(&order.placement),
             networks: order.placement.network.servers.clone(),
@@ -243,6 +245,7 @@ impl Database {
 
     fn settings(&self, wanted: &LaidOut, disk: u64, tools: Tools, secrets: Secrets) -> Settings {
         Settings {
+            schema: wanted.schema,
             site: self.boot.site.clone(),
             server: self.boot.server,
             location: self.boot.location.clone(),

@@ -21,7 +21,9 @@ impl Agent {
             database.and_then(Database::trouble),
             self.logs.trouble(),
         ];
-        all.into_iter().flatten().collect()
+        let view = self.view.borrow();
+        let unreadable = view.unreadable.values().cloned();
+        all.into_iter().flatten().chain(unreadable).collect()
     }
 
     fn missing_etcd(&self) -> Option<String> {
