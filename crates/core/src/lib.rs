@@ -20,6 +20,7 @@ pub mod route;
 pub mod rule;
 pub mod status;
 pub mod sticky;
+pub mod supervise;
 pub mod tickets;
 pub mod topology;
 pub mod vrrp;
