@@ -11,11 +11,12 @@ mod node;
 
 use crate::world::World;
 use checks::Checks;
+use gaiola_core::vrrp::hand_over::{self, HandOver, Held};
 use gaiola_core::vrrp::{Input, Output};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Advertisement, Message, Vrid};
 use gaiola_wire::vrrp::{self as wire, Checksum, Endpoints, Key};
-use node::{HandOver, Node};
+use node::Node;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -282,37 +283,63 @@ impl Sim {
         }
         let shown = self.nodes[n].clock.shows(self.world.now());
         for vip in 0..self.plan.vips {
-            let node = &mut self.nodes[n];
-            let settled = node.routers[vip].settled(shown);
-            if settled.is_some() && node.is_active(vip) && node.hand_over[vip].is_none() {
-                node.hand_over[vip] = Some(HandOver::Closing);
-                node.heirs[vip] = settled;
-                self.world.after(ms(400), Event::HandOver { node: n, vip });
+            let home = vip % self.plan.nodes;
+            let held = Held {
+                must_go: false,
+                home: (home != n).then(|| self.nodes[home].address),
+                standby: self.nodes[n].routers[vip].standby(shown),
+                settled: self.nodes[n].routers[vip].settled(shown),
+            };
+            let node = &self.nodes[n];
+            let may_begin = node.is_active(vip) && node.hand_over[vip].is_none();
+            if let Some(heir) = hand_over::heir(&held).filter(|_| may_begin) {
+                let mut out = Vec::new();
+                let begun = HandOver::begin(self.world.now(), heir, &mut out);
+                self.nodes[n].hand_over[vip] = Some(begun);
+                self.carry_out_hand_over(n, vip, &out)?;
             }
         }
         Ok(())
     }
 
     fn go_on_handing_over(&mut self, n: usize, vip: usize) -> Result<(), String> {
-        let shown = self.nodes[n].clock.shows(self.world.now());
-        let node = &mut self.nodes[n];
-        let standby = node.routers[vip].standby(shown);
-        let is_stood_by_for = standby.is_some() && standby == node.heirs[vip];
-        let goes_on = node.runs() && node.is_active(vip) && is_stood_by_for;
-        let (next, input, span) = match node.hand_over[vip] {
-            Some(HandOver::Closing) if goes_on => {
-                let requests_end = self.world.span(ms(20)..ms(700));
-                (HandOver::Refusing, Input::HoldBack(true), requests_end)
-            }
-            Some(HandOver::Refusing) if goes_on => (HandOver::LettingGo, Input::Yield, ms(350)),
-            _ => {
-                node.hand_over[vip] = None;
-                return self.tell_if_it_runs(n, vip, Input::HoldBack(false));
-            }
+        let Some(mut hand_over) = self.nodes[n].hand_over[vip] else {
+            return Ok(());
         };
-        node.hand_over[vip] = Some(next);
-        self.world.after(span, Event::HandOver { node: n, vip });
-        self.tell_if_it_runs(n, vip, input)
+        let now = self.world.now();
+        let mut out = Vec::new();
+        hand_over.step(now, self.nodes[n].report(vip, now), &mut out);
+        self.nodes[n].hand_over[vip] = (!hand_over.has_ended()).then_some(hand_over);
+        self.carry_out_hand_over(n, vip, &out)
+    }
+
+    /// Carries out what the hand-over of a VIP asks for, like `agent::balancer`, and schedules its next step.
+    fn carry_out_hand_over(
+        &mut self,
+        n: usize,
+        vip: usize,
+        out: &[hand_over::Output],
+    ) -> Result<(), String> {
+        let mut requests_end = Duration::ZERO;
+        for output in out {
+            match output {
+                hand_over::Output::Close | hand_over::Output::Stays(_) => {}
+                hand_over::Output::HoldBack(on) => {
+                    self.tell_if_it_runs(n, vip, Input::HoldBack(*on))?;
+                }
+                hand_over::Output::Refuse => {
+                    self.nodes[n].refuses[vip] = true;
+                    requests_end = self.world.span(ms(20)..hand_over::REFUSING);
+                }
+                hand_over::Output::Yield => self.tell_if_it_runs(n, vip, Input::Yield)?,
+                hand_over::Output::Accept => self.nodes[n].refuses[vip] = false,
+            }
+        }
+        if let Some(hand_over) = &self.nodes[n].hand_over[vip] {
+            let next = requests_end + hand_over.poll_interval();
+            self.world.after(next, Event::HandOver { node: n, vip });
+        }
+        Ok(())
     }
 
     fn tell_if_it_runs(&mut self, n: usize, vip: usize, input: Input) -> Result<(), String> {
