@@ -31,6 +31,7 @@ mod tickets;
 
 use crate::state::{Boot, Order, RUN, read_document, write_document};
 use balancer::Balancer;
+use gaiola_core::members::{self, Fate};
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::placement::{InstanceState, ObservedInstance, Revision};
@@ -41,7 +42,7 @@ use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Settings, Store, etcd};
 use instances::{Answers, Asked};
 use metrics::Figures;
-use plan::{DatabaseUrls, StoreMember, StoreMemberFacts};
+use plan::DatabaseUrls;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -308,7 +309,7 @@ impl Agent {
             false => BTreeMap::new(),
         };
         let fate = self.store_member(order);
-        if let (StoreMember::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
+        if let (Fate::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
             let mut member = plan::store_member(&self.boot, order, program);
             if let Some(running) = self.supervisor.running_as("etcd") {
                 plan::keep_join(&mut member.launch, running);
@@ -323,9 +324,9 @@ impl Agent {
         wanted
     }
 
-    fn store_member(&self, order: &Order) -> StoreMember {
+    fn store_member(&self, order: &Order) -> Fate {
         let (server, placement) = (self.boot.server, &order.placement);
-        plan::store_member_fate(StoreMemberFacts {
+        members::fate(members::Own {
             named: placement.store.contains(&server),
             joining: placement.store_joining == Some(server),
             founding: order.revision == Revision(0),
@@ -338,7 +339,7 @@ impl Agent {
     fn forget_store_member(&mut self, order: &Order) {
         let [data, gone] = [self.boot.store_data(), self.boot.store_data_gone()];
         let left = data.exists() || gone.exists();
-        let forget = self.store_member(order) == StoreMember::Forget;
+        let forget = self.store_member(order) == Fate::Forget;
         let rests = self.supervisor.condition("etcd").is_none();
         if forget && left && rests && !self.is_removing() {
             tracing::info!("removing the data of a store member that has left");
@@ -469,11 +470,11 @@ impl Agent {
 
     fn troubles(&self, proxy_refused: &str) -> Vec<String> {
         let mut troubles = Vec::new();
-        if let (Err(why), StoreMember::Run) = (&self.etcd, self.store_member(&self.order)) {
+        if let (Err(why), Fate::Run) = (&self.etcd, self.store_member(&self.order)) {
             troubles.push(why.clone());
         }
         let is_named = self.order.placement.store.contains(&self.boot.server);
-        if is_named && self.store_member(&self.order) == StoreMember::Forget {
+        if is_named && self.store_member(&self.order) == Fate::Forget {
             troubles.push(
                 "the data of its member of the store is lost: it is to be let in anew".into(),
             );
