@@ -9,6 +9,7 @@
 mod checks;
 mod node;
 
+use crate::violation::{Rule, Violation};
 use crate::world::World;
 use checks::Checks;
 use gaiola_core::vrrp::hand_over::{self, HandOver, Held};
@@ -50,12 +51,16 @@ pub struct Outcome {
     pub takeovers: u64,
 }
 
-/// Runs a plan with this seed; `Err`: which rule was broken, when and where.
-pub fn run(plan: &Plan, seed: u64) -> Result<Outcome, String> {
+/// Runs a plan with this seed.
+///
+/// # Errors
+///
+/// The first broken rule, when and where.
+pub fn run(plan: &Plan, seed: u64) -> Result<Outcome, Violation> {
     let mut sim = Sim::new(plan, seed);
-    sim.run().map_err(|broken| {
+    sim.run().map_err(|Violation { rule, how }| {
         let at = sim.world.now().since_start();
-        format!("seed {seed}, {plan:?}, after {at:?}: {broken}")
+        rule.broken(format!("{how}; seed {seed}, {plan:?}, after {at:?}"))
     })?;
     Ok(sim.checks.outcome())
 }
@@ -172,7 +177,7 @@ impl Sim {
         }
     }
 
-    fn run(&mut self) -> Result<(), String> {
+    fn run(&mut self) -> Result<(), Violation> {
         let end = Time::ZERO + self.plan.faults + self.plan.rest;
         while let Some(event) = self.world.next_until(end) {
             if event.changes_the_world() {
@@ -190,7 +195,7 @@ impl Sim {
         self.checks.at_end(&self.nodes)
     }
 
-    fn happen(&mut self, event: Event) -> Result<(), String> {
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Due { node, timer } if self.nodes[node].timer == timer => self.attend(node),
             Event::Due { .. } => Ok(()),
@@ -233,7 +238,7 @@ impl Sim {
         }
     }
 
-    fn start(&mut self, n: usize) -> Result<(), String> {
+    fn start(&mut self, n: usize) -> Result<(), Violation> {
         if self.nodes[n].alive {
             return Ok(());
         }
@@ -249,7 +254,7 @@ impl Sim {
     }
 
     /// One turn of a keeper: packets that arrived, then the data plane, then deadlines, like `agent::keeper::vip`.
-    fn attend(&mut self, n: usize) -> Result<(), String> {
+    fn attend(&mut self, n: usize) -> Result<(), Violation> {
         if !self.nodes[n].runs() {
             return Ok(());
         }
@@ -275,7 +280,7 @@ impl Sim {
     }
 
     /// The agent starts to hand over VIPs that may go home.
-    fn look_after(&mut self, n: usize) -> Result<(), String> {
+    fn look_after(&mut self, n: usize) -> Result<(), Violation> {
         let again = self.world.span(ms(200)..ms(300));
         self.world.after(again, Event::Agent(n));
         if !self.nodes[n].runs() {
@@ -302,7 +307,7 @@ impl Sim {
         Ok(())
     }
 
-    fn go_on_handing_over(&mut self, n: usize, vip: usize) -> Result<(), String> {
+    fn go_on_handing_over(&mut self, n: usize, vip: usize) -> Result<(), Violation> {
         let Some(mut hand_over) = self.nodes[n].hand_over[vip] else {
             return Ok(());
         };
@@ -319,7 +324,7 @@ impl Sim {
         n: usize,
         vip: usize,
         out: &[hand_over::Output],
-    ) -> Result<(), String> {
+    ) -> Result<(), Violation> {
         let mut requests_end = Duration::ZERO;
         for output in out {
             match output {
@@ -342,7 +347,7 @@ impl Sim {
         Ok(())
     }
 
-    fn tell_if_it_runs(&mut self, n: usize, vip: usize, input: Input) -> Result<(), String> {
+    fn tell_if_it_runs(&mut self, n: usize, vip: usize, input: Input) -> Result<(), Violation> {
         if self.nodes[n].runs() {
             self.tell(n, vip, input)?;
             self.attend(n)?;
@@ -350,14 +355,14 @@ impl Sim {
         Ok(())
     }
 
-    fn hear(&mut self, n: usize, from: usize, payload: &[u8]) -> Result<(), String> {
+    fn hear(&mut self, n: usize, from: usize, payload: &[u8]) -> Result<(), Violation> {
         let source = self.nodes[from].address;
         let endpoints = Endpoints {
             source,
             destination: wire::GROUP,
         };
         let received = wire::decode(payload, endpoints, wire::TTL, self.key.as_ref())
-            .map_err(|error| format!("a router's own advertisement is {error}"))?;
+            .map_err(|error| Rule::Readable.broken(format!("an advertisement is {error}")))?;
         let message = received.message;
         let stale = received
             .stamp
@@ -375,7 +380,7 @@ impl Sim {
     }
 
     /// Passes an input to a router and carries out its outputs.
-    fn tell(&mut self, n: usize, vip: usize, input: Input) -> Result<(), String> {
+    fn tell(&mut self, n: usize, vip: usize, input: Input) -> Result<(), Violation> {
         let now = self.world.now();
         let mut out = Vec::new();
         let shown = self.nodes[n].clock.shows(now);
@@ -460,7 +465,7 @@ impl Sim {
         }
     }
 
-    fn fault(&mut self) -> Result<(), String> {
+    fn fault(&mut self) -> Result<(), Violation> {
         if !self.faulty {
             return Ok(());
         }
@@ -534,7 +539,7 @@ impl Sim {
     }
 
     /// The faults stop: everything runs, every packet arrives. One node may stay unready.
-    fn rest(&mut self) -> Result<(), String> {
+    fn rest(&mut self) -> Result<(), Violation> {
         self.faulty = false;
         self.loss = 0;
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);

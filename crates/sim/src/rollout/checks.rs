@@ -1,13 +1,17 @@
 //! The rules, judged by the real state and not by what was reported to the conductor.
 
 use super::World;
-use gaiola_core::rollout::SILENCE;
+use crate::violation::{Rule, Violation};
 use gaiola_core::topology::{self, Member};
 use gaiola_model::placement::{
     DatabaseRole, DoorState, InstanceState, Phase, PlacedInstance, ReleaseNumber,
 };
 use gaiola_model::{InstanceName, Placement, ServerName, Tier, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Longest time that a conductor's watch stalls, and its write takes.
+const LONGEST_LAG: Duration = Duration::from_secs(30);
 
 /// State that the rules need.
 #[derive(Default)]
@@ -28,7 +32,7 @@ impl Checker {
 
 impl World {
     /// Checks the step from the stored placement to `next`.
-    pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), String> {
+    pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), Violation> {
         self.check_removed(next)?;
         self.check_exchange(next)?;
         self.check_capacity(next)?;
@@ -67,7 +71,7 @@ impl World {
         let would = |(server, machine): (&ServerName, &super::Machine)| {
             let proxy = machine.proxy.as_ref()?;
             let sends = self.targets(proxy.revision, *server).contains(&name);
-            (sends && machine.silent_for(self.now) < SILENCE).then_some(*server)
+            (sends && !machine.is_left_out(self.now, self.lag())).then_some(*server)
         };
         self.machines.iter().find_map(would)
     }
@@ -76,13 +80,13 @@ impl World {
         let name = member.to_string();
         let count = |machine: &super::Machine| {
             let proxy = machine.proxy.as_ref()?;
-            (machine.silent_for(self.now) < SILENCE).then(|| proxy.in_flight.get(&name).copied())?
+            (!machine.is_left_out(self.now, self.lag())).then(|| proxy.in_flight.get(&name).copied())?
         };
         self.machines.values().filter_map(count).sum()
     }
 
     /// Nothing is removed while a proxy would send to it, or has requests there and the grace is not over.
-    fn check_removed(&mut self, next: &Placement) -> Result<(), String> {
+    fn check_removed(&mut self, next: &Placement) -> Result<(), Violation> {
         let stored = self.store.placement.clone();
         let gone = stored
             .instances
@@ -104,7 +108,8 @@ impl World {
                 continue;
             }
             if let Some(sender) = self.still_sending(member) {
-                return Err(format!("{member} is taken away while {sender} sends to it"));
+                return Err(Rule::NothingInUseIsStopped
+                    .broken(format!("{member} is taken away while {sender} sends to it")));
             }
             let quiet_for = self
                 .checker
@@ -114,9 +119,9 @@ impl World {
             let graced = quiet_for.is_some_and(|span| span >= stored.config.app.grace);
             let count = self.in_flight(member);
             if count > 0 && !graced {
-                return Err(format!(
+                return Err(Rule::NothingInUseIsStopped.broken(format!(
                     "{member} is taken away with {count} in flight after {quiet_for:?}"
-                ));
+                )));
             }
         }
         for server in servers {
@@ -126,22 +131,31 @@ impl World {
                 .map(|seen| seen.vips.clone());
             let holds = vips.as_ref().is_some_and(|vips| !vips.is_empty());
             if holds && !self.silent_servers().contains(&server) {
-                return Err(format!("{server} is removed with {vips:?}"));
+                return Err(Rule::NothingInUseIsStopped
+                    .broken(format!("{server} is removed with {vips:?}")));
             }
         }
         Ok(())
+    }
+
+    /// How old a conductor's knowledge of a server's return may be.
+    fn lag(&self) -> Duration {
+        match self.site_runs {
+            true => LONGEST_LAG,
+            false => Duration::ZERO,
+        }
     }
 
     fn silent_servers(&self) -> BTreeSet<ServerName> {
         let silent = self
             .machines
             .iter()
-            .filter(|(_, machine)| machine.silent_for(self.now) >= SILENCE);
+            .filter(|(_, machine)| machine.is_left_out(self.now, self.lag()));
         silent.map(|(server, _)| *server).collect()
     }
 
     /// A process is stopped: did every proxy that could send to it know?
-    pub(super) fn check_stop(&self, name: InstanceName) -> Result<(), String> {
+    pub(super) fn check_stop(&self, name: InstanceName) -> Result<(), Violation> {
         let is_ready = self.machines[&name.server].is_ready(name);
         let sender = self.still_sending(Member::Instance(name));
         let left_out = self.checker.left_out.get(&name);
@@ -150,13 +164,14 @@ impl World {
                 .is_some_and(|servers| servers.contains(sender) || servers.contains(&name.server))
         };
         match sender.filter(|sender| is_ready && !excused(sender)) {
-            Some(sender) => Err(format!("{name} is stopped while {sender} sends to it")),
+            Some(sender) => Err(Rule::NothingInUseIsStopped
+                .broken(format!("{name} is stopped while {sender} sends to it"))),
             None => Ok(()),
         }
     }
 
     /// Two runs of a `release` command never overlap, whatever the conductor believes.
-    pub(super) fn check_release_runs(&self) -> Result<(), String> {
+    pub(super) fn check_release_runs(&self) -> Result<(), Violation> {
         let runs = |(server, machine): (&ServerName, &super::Machine)| {
             let running = machine.running_releases(self.now);
             (running > 0).then_some((*server, running))
@@ -164,7 +179,7 @@ impl World {
         let running: Vec<(ServerName, usize)> = self.machines.iter().filter_map(runs).collect();
         match running.iter().map(|(_, count)| count).sum::<usize>() {
             0 | 1 => Ok(()),
-            _ => Err(format!("release commands run at once: {running:?}")),
+            _ => Err(Rule::Release.broken(format!("release commands run at once: {running:?}"))),
         }
     }
 
@@ -195,7 +210,7 @@ impl World {
     }
 
     /// One instance at a time while old ones are exchanged, and none while a server leaves.
-    fn check_exchange(&self, next: &Placement) -> Result<(), String> {
+    fn check_exchange(&self, next: &Placement) -> Result<(), Violation> {
         let stored = &self.store.placement;
         let careful = self.careful(next);
         let mine = |name: &InstanceName| careful.contains(&name.server);
@@ -213,7 +228,7 @@ impl World {
         let drained = drained_now(stored, next).filter(|name| mine(name));
         let moved: Vec<InstanceName> = started.copied().chain(drained).collect();
         if rolling && moved.len() > 1 {
-            return Err(format!("{moved:?} are moved at a time"));
+            return Err(Rule::OneAtATime.broken(format!("{moved:?} are moved at a time")));
         }
         let wanted: Vec<ServerName> = self.desired.config.server_names().collect();
         let leaving = stored
@@ -227,7 +242,7 @@ impl World {
                     && next.failed.is_none()
                     && next.servers.contains_key(server) =>
             {
-                Err(format!("{moved:?} are moved while {server} leaves"))
+                Err(Rule::OneAtATime.broken(format!("{moved:?} are moved while {server} leaves")))
             }
             _ => Ok(()),
         }
@@ -235,7 +250,7 @@ impl World {
 
     /// A ready instance is drained only while as many others of its server are ready as are wanted, a server only while
     /// its tier keeps as many as are wanted.
-    fn check_capacity(&self, next: &Placement) -> Result<(), String> {
+    fn check_capacity(&self, next: &Placement) -> Result<(), Violation> {
         let stored = &self.store.placement;
         let careful = self.careful(next);
         let is_ready = |name: &InstanceName| {
@@ -257,9 +272,9 @@ impl World {
             );
             let up_everywhere = !self.facts.unready_since.contains_key(&name);
             if is_ready(&name) && up_everywhere && others < wanted && failed != Some(name) {
-                return Err(format!(
+                return Err(Rule::Capacity.broken(format!(
                     "{name} is drained with {others} of {wanted} ready beside it"
-                ));
+                )));
             }
         }
         for (server, placed) in &next.servers {
@@ -274,15 +289,15 @@ impl World {
             let stays = self.desired.drained.contains(server);
             let given_up = self.desired.config.servers(server.tier) == 0;
             if left == 0 && !given_up {
-                return Err(format!(
+                return Err(Rule::Capacity.broken(format!(
                     "{server} is drained, the last of its tier (by hand: {stays})"
-                ));
+                )));
             }
         }
         Ok(())
     }
 
-    fn check_database(&self, next: &Placement) -> Result<(), String> {
+    fn check_database(&self, next: &Placement) -> Result<(), Violation> {
         let is_primary = |server: &ServerName| {
             let database = self
                 .machines
@@ -301,7 +316,7 @@ impl World {
         if begun.len() > 1
             || (!begun.is_empty() && moving.len() > 1 && self.desired.config.database.is_some())
         {
-            return Err(format!("{moving:?} are drained at a time"));
+            return Err(Rule::Database.broken(format!("{moving:?} are drained at a time")));
         }
         let mut gone = topology::servers_of(stored, Tier::Database)
             .filter(|server| !next.servers.contains_key(server));
@@ -315,7 +330,7 @@ impl World {
                 if heir {
                     Ok(())
                 } else {
-                    Err(format!("{server} is removed, the primary"))
+                    Err(Rule::Database.broken(format!("{server} is removed, the primary")))
                 }
             }
             _ => Ok(()),
@@ -323,14 +338,14 @@ impl World {
     }
 
     /// Once clients have connected, there is always an open door, and a working tier behind each.
-    fn check_doors(&mut self, next: &Placement) -> Result<(), String> {
+    fn check_doors(&mut self, next: &Placement) -> Result<(), Violation> {
         let open: Vec<_> = next
             .doors
             .iter()
             .filter(|(_, door)| door.state == DoorState::Open)
             .collect();
         if self.checker.was_open && open.is_empty() {
-            return Err("no door is open".into());
+            return Err(Rule::Doors.broken("no door is open"));
         }
         self.checker.was_open |= !open.is_empty();
         for (at, door) in open {
@@ -342,13 +357,13 @@ impl World {
                     .any(|placed| at.ip() == placed.address),
             };
             if lost {
-                return Err(format!("{at} is open and leads nowhere"));
+                return Err(Rule::Doors.broken(format!("{at} is open and leads nowhere")));
             }
         }
         Ok(())
     }
 
-    fn check_release(&self, next: &Placement) -> Result<(), String> {
+    fn check_release(&self, next: &Placement) -> Result<(), Violation> {
         if next.config.app.release.is_none() {
             return Ok(());
         }
@@ -357,10 +372,10 @@ impl World {
                 && placed.release > self.checker.prepared
         });
         match early {
-            Some((name, placed)) => Err(format!(
+            Some((name, placed)) => Err(Rule::Release.broken(format!(
                 "{name} is started before release {} is prepared",
                 placed.release
-            )),
+            ))),
             None => Ok(()),
         }
     }

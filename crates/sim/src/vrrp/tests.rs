@@ -23,7 +23,7 @@ fn vips_come_to_rest_after_any_faults() {
         let outcome = match run(&plan(seed), seed) {
             Ok(outcome) => outcome,
             Err(rule) => {
-                broken.push(rule);
+                broken.push(rule.to_string());
                 continue;
             }
         };
