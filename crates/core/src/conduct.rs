@@ -87,9 +87,37 @@ impl Conductor {
     }
 }
 
-/// Whether an agent that does not conduct should try to: nobody does.
-pub fn should_campaign(conductor: Option<&str>, _own: &str) -> bool {
-    conductor.is_none()
+/// Whether an agent that does not conduct should try to: nobody does, or it was elected by a request whose answer it did
+/// not wait for. Otherwise nobody would conduct while its lease lives.
+pub fn should_campaign(conductor: Option<&str>, own: &str) -> bool {
+    conductor.is_none_or(|conductor| conductor == own)
+}
+
+/// Where an agent's report stands in the store.
+///
+/// Each report replaces the one before it by compare-and-swap. A request that was sent again because its answer was late may
+/// arrive a second time, after newer reports: written unconditionally it would replace them, or tie the key to a lease
+/// that has been given up and takes the report with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    at: Option<Revision>,
+}
+
+impl Report {
+    /// The revision that the next report replaces; `None`: there must be none.
+    pub fn replaces(&self) -> Option<Revision> {
+        self.at
+    }
+
+    /// The report was written at this revision.
+    pub fn was_written(&mut self, at: Revision) {
+        self.at = Some(at);
+    }
+
+    /// The report was rejected: the key is at this revision. It is to be written again.
+    pub fn was_rejected(&mut self, found: Option<Revision>) {
+        self.at = found;
+    }
 }
 
 /// An order by the store's lifetime and the revision.

@@ -194,8 +194,10 @@ impl World {
         }
         let missing = self.look_settled().err().unwrap_or_default();
         let waiting = self.next().waiting;
+        let site = self.site.as_ref().map(|site| site.in_words());
+        let site = site.unwrap_or_default();
         Err(Rule::Settles.broken(format!(
-            "not settled in {BOUND:?}: {missing:#?} {waiting:#?}"
+            "not settled in {BOUND:?}: {missing:#?} {waiting:#?} {site}"
         )))
     }
 

@@ -67,3 +67,22 @@ fn an_order_that_is_older_or_of_another_store_is_rejected() {
     assert!(!order("a", 7).yields_to(&order("a", 6)));
     assert!(!order("a", 7).yields_to(&order("b", 8)));
 }
+
+#[test]
+fn an_agent_campaigns_where_nobody_conducts_or_it_was_elected_unknowingly() {
+    assert!(should_campaign(None, "app1"));
+    assert!(should_campaign(Some("app1"), "app1"));
+    assert!(!should_campaign(Some("app2"), "app1"));
+}
+
+#[test]
+fn a_report_replaces_the_one_before_it_and_what_is_found_instead() {
+    let mut report = Report::default();
+    assert_eq!(report.replaces(), None);
+    report.was_rejected(Some(Revision(7)));
+    assert_eq!(report.replaces(), Some(Revision(7)));
+    report.was_written(Revision(9));
+    assert_eq!(report.replaces(), Some(Revision(9)));
+    report.was_rejected(None);
+    assert_eq!(report.replaces(), None);
+}

@@ -80,7 +80,8 @@ impl World {
         let name = member.to_string();
         let count = |machine: &super::Machine| {
             let proxy = machine.proxy.as_ref()?;
-            (!machine.is_left_out(self.now, self.lag())).then(|| proxy.in_flight.get(&name).copied())?
+            (!machine.is_left_out(self.now, self.lag()))
+                .then(|| proxy.in_flight.get(&name).copied())?
         };
         self.machines.values().filter_map(count).sum()
     }

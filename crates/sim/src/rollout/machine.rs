@@ -1,6 +1,7 @@
 //! One simulated server: its agent, proxy, instances and PostgreSQL, each at its own pace.
 
 use super::{LEASE, Sabotage, World};
+use crate::store::Value;
 use crate::violation::{Rule, Violation};
 use gaiola_core::conduct::OrderId;
 use gaiola_core::rollout::SILENCE;
@@ -30,6 +31,8 @@ pub(super) struct Machine {
     silent_since: Option<Time>,
     /// When it was last silent for so long that it counted as dead.
     pub(super) last_dead: Option<Time>,
+    /// The revision of its report in the store.
+    published_at: Revision,
     /// The order on its disk; 0: none.
     disk: Revision,
     /// The placement that the agent has carried out.
@@ -70,6 +73,7 @@ impl Machine {
             lease_renewed: now,
             silent_since: Some(now),
             last_dead: None,
+            published_at: Revision(0),
             disk: Revision(0),
             known: Revision(0),
             proxy: None,
@@ -111,11 +115,20 @@ impl Machine {
         self.known = Revision(0);
     }
 
-    /// Takes note of whether it has a report in the store.
-    pub(super) fn see_silence(&mut self, now: Time) {
-        match self.published {
-            Some(_) => self.silent_since = None,
-            None => drop(self.silent_since.get_or_insert(now)),
+    /// Takes note of its report in the store, and of how long there has been none.
+    pub(super) fn see_report(&mut self, now: Time, report: Option<(Revision, &Value)>) {
+        match report {
+            Some((at, _)) if at == self.published_at => {}
+            Some((at, Value::Observed(observed))) => {
+                self.published = Some((**observed).clone());
+                self.published_at = at;
+                self.silent_since = None;
+            }
+            _ => {
+                self.published = None;
+                self.published_at = Revision(0);
+                self.silent_since.get_or_insert(now);
+            }
         }
         if self.silent_for(now) >= SILENCE {
             self.last_dead = Some(now);

@@ -1,9 +1,12 @@
 //! One agent's session with the store, like `agent::session` and `agent::conductor`: what it sees by its watch, its lease, its
 //! report, and its terms as the conductor.
 
-use super::network::{Call, Purpose, Reply, Request};
+use super::network::{Basis, Call, Purpose, Reply, Request};
+use super::site::Sabotage;
 use crate::store::{Expected, Item, Key, LeaseId, Refused, Store, TTL, Value, Write};
-use gaiola_core::conduct::{Conductor, Seen, should_campaign};
+use gaiola_core::conduct::{Conductor, Report, Seen, should_campaign};
+use gaiola_core::members::{self, Member, Step};
+use gaiola_core::rollout::Facts;
 use gaiola_model::placement::BootNumber;
 use gaiola_model::{Desired, Observed, Placement, Revision, ServerName, Time};
 use std::collections::BTreeMap;
@@ -47,7 +50,7 @@ impl View {
 }
 
 /// Its part in deciding what spans servers.
-pub(super) enum Office {
+enum Office {
     /// It may campaign from this time on.
     None { from: Time },
     /// It conducts since this revision.
@@ -72,9 +75,11 @@ pub(super) struct Session {
     lease: Option<(LeaseId, Time)>,
     renewed: Time,
     retry_at: Time,
-    /// The report that was written last, or is being written.
+    /// The report that was written last, or is being written,
     reported: Option<Rc<Observed>>,
-    pub(super) office: Office,
+    /// and where it stands in the store.
+    report: Report,
+    office: Office,
     pub(super) calls: Vec<Call>,
 }
 
@@ -90,6 +95,7 @@ impl Session {
             renewed: now,
             retry_at: now,
             reported: None,
+            report: Report::default(),
             office: Office::None { from: now },
             calls: Vec::new(),
         }
@@ -110,7 +116,12 @@ impl Session {
     }
 
     /// What it asks next, one call at a time for each purpose.
-    pub(super) fn next_calls(&mut self, now: Time, observed: Option<Observed>) -> Vec<(Purpose, Request)> {
+    pub(super) fn next_calls(
+        &mut self,
+        now: Time,
+        observed: Option<Observed>,
+        sabotage: Option<Sabotage>,
+    ) -> Vec<(Purpose, Request)> {
         let mut calls = Vec::new();
         if now - self.polled >= POLL && !self.waits_for(Purpose::Poll) {
             self.polled = now;
@@ -129,12 +140,17 @@ impl Session {
             self.renewed = now;
             calls.push((Purpose::Renewal, Request::KeepAlive(lease)));
         }
-        calls.extend(self.report(lease, observed));
-        calls.extend(self.campaign(now, lease));
+        calls.extend(self.report(lease, observed, sabotage));
+        calls.extend(self.campaign(now, lease, sabotage));
         calls
     }
 
-    fn report(&mut self, lease: LeaseId, observed: Option<Observed>) -> Option<(Purpose, Request)> {
+    fn report(
+        &mut self,
+        lease: LeaseId,
+        observed: Option<Observed>,
+        sabotage: Option<Sabotage>,
+    ) -> Option<(Purpose, Request)> {
         let observed = Rc::new(observed?);
         if self.waits_for(Purpose::Report) || self.reported.as_ref() == Some(&observed) {
             return None;
@@ -142,7 +158,13 @@ impl Session {
         self.reported = Some(Rc::clone(&observed));
         let write = Write {
             key: Key::Observed(self.server),
-            expected: Expected::Anything,
+            expected: match sabotage {
+                Some(Sabotage::BlindReports) => Expected::Anything,
+                _ => self
+                    .report
+                    .replaces()
+                    .map_or(Expected::Absent, Expected::At),
+            },
             within: None,
             value: Value::Observed(observed),
             lease: Some(lease),
@@ -150,13 +172,22 @@ impl Session {
         Some((Purpose::Report, Request::Write(write)))
     }
 
-    fn campaign(&self, now: Time, lease: LeaseId) -> Option<(Purpose, Request)> {
+    fn campaign(
+        &self,
+        now: Time,
+        lease: LeaseId,
+        sabotage: Option<Sabotage>,
+    ) -> Option<(Purpose, Request)> {
         let Office::None { from } = self.office else {
             return None;
         };
         let conductor = self.view.conductor.map(|server| server.to_string());
         let own = self.server.to_string();
-        let should = self.read.is_some() && should_campaign(conductor.as_deref(), &own);
+        let should = match sabotage {
+            Some(Sabotage::ForgetsElection) => conductor.is_none(),
+            _ => should_campaign(conductor.as_deref(), &own),
+        };
+        let should = should && self.read.is_some();
         if !should || now < from || self.waits_for(Purpose::Campaign) {
             return None;
         }
@@ -170,16 +201,89 @@ impl Session {
         Some((Purpose::Campaign, Request::Write(write)))
     }
 
-    /// What a conductor may decide on now.
-    pub(super) fn seen(&self) -> Option<Seen<'_>> {
-        let (at, placement) = self.view.placement.as_ref()?;
-        Some(Seen {
+    /// Whether it believes that it conducts.
+    pub(super) fn conducts(&self) -> bool {
+        matches!(self.office, Office::Term { .. })
+    }
+
+    /// Makes it conduct although nobody elected it.
+    pub(super) fn usurp(&mut self, now: Time) {
+        if !self.conducts() {
+            self.office = Office::Term {
+                created: Revision(0),
+                conductor: Box::default(),
+                members_at: now,
+            };
+        }
+    }
+
+    /// The conductor's turn: its next placement, or a change of the store's members.
+    pub(super) fn conduct(
+        &mut self,
+        now: Time,
+        members: &[Member],
+        sabotage: Option<Sabotage>,
+    ) -> Option<(Purpose, Request)> {
+        let Office::Term {
+            created,
+            conductor,
+            members_at,
+        } = &mut self.office
+        else {
+            return None;
+        };
+        let view = &self.view;
+        let (at, stored) = view.placement.as_ref()?;
+        let desired = view.desired.as_ref()?;
+        let seen = Seen {
             is_current: self.is_current,
-            desired: self.view.desired.as_ref()?,
-            placement,
+            desired,
+            placement: stored,
             at: *at,
-            over: &self.view.over,
-        })
+            over: &view.over,
+        };
+        if !conductor.may_decide(&seen) {
+            return None;
+        }
+        let observed = view.observed.iter();
+        let observed = observed.map(|(server, (_, seen))| (*server, (**seen).clone()));
+        let mut placement = conductor.decide(now, &seen, observed.collect()).placement;
+        if let Some(sabotage) = sabotage {
+            sabotage.meddle(stored, conductor.facts(), &mut placement);
+        }
+        if placement.is_none() && now >= *members_at && !conductor.facts().store_in_doubt {
+            *members_at = now + RETRY;
+            match next_of_members(members, stored, *at, conductor.facts())? {
+                Ok(named) => placement = Some(named),
+                Err(step) => return Some((Purpose::Members, Request::Members(step))),
+            }
+        }
+        let is_unfenced = sabotage == Some(Sabotage::Unfenced);
+        let write = Write {
+            key: Key::Placement,
+            expected: Expected::At(*at),
+            within: (!is_unfenced).then_some(*created),
+            value: Value::Placement(Rc::new(placement?)),
+            lease: None,
+        };
+        let basis = Rc::new(Basis {
+            desired: Rc::clone(desired),
+            facts: conductor.facts().clone(),
+        });
+        Some((Purpose::Placement(*at), Request::Place(write, basis)))
+    }
+
+    /// In words.
+    pub(super) fn in_words(&self) -> String {
+        let purposes: Vec<Purpose> = self.calls.iter().map(|call| call.purpose).collect();
+        let at = self.view.placement.as_ref().map(|(at, _)| *at);
+        format!(
+            "{}: lease {:?}, conducts: {}, sees {:?} conduct and the placement at {at:?}, waits for {purposes:?}",
+            self.server,
+            self.lease.map(|(lease, _)| lease),
+            self.conducts(),
+            self.view.conductor,
+        )
     }
 
     pub(super) fn waits_for(&self, purpose: Purpose) -> bool {
@@ -188,7 +292,8 @@ impl Session {
 
     /// Whether a decision of the conductor is on its way.
     pub(super) fn is_writing(&self) -> bool {
-        let decides = |call: &Call| matches!(call.purpose, Purpose::Placement(_) | Purpose::Members);
+        let decides =
+            |call: &Call| matches!(call.purpose, Purpose::Placement(_) | Purpose::Members);
         self.calls.iter().any(decides)
     }
 
@@ -207,9 +312,9 @@ impl Session {
                 }
             }
             (Purpose::Renewal, _) => self.end(now),
+            (Purpose::Report, Reply::Written(written)) => self.has_reported(now, written),
             (Purpose::Campaign, Reply::Written(written)) => self.elected(now, written),
             (Purpose::Placement(at), Reply::Written(written)) => self.placed(now, at, written),
-            (_, Reply::Written(Err(Refused::LeaseExpired))) => self.end(now),
             _ => {}
         }
     }
@@ -230,6 +335,17 @@ impl Session {
     fn look_at_members_again(&mut self, now: Time) {
         if let Office::Term { members_at, .. } = &mut self.office {
             *members_at = now + RETRY;
+        }
+    }
+
+    fn has_reported(&mut self, now: Time, written: Result<Revision, Refused>) {
+        match written {
+            Ok(at) => self.report.was_written(at),
+            Err(Refused::CompareAndSwap(held)) => {
+                self.report.was_rejected(held.map(|item| item.modified));
+                self.reported = None;
+            }
+            Err(_) => self.end(now),
         }
     }
 
@@ -269,8 +385,38 @@ impl Session {
     fn end(&mut self, now: Time) {
         self.lease = None;
         self.reported = None;
+        self.report = Report::default();
         self.office = Office::None { from: now };
         self.retry_at = now + RETRY;
         self.calls.retain(|call| call.purpose == Purpose::Poll);
+    }
+}
+
+/// The placement that names the store's members as they are, or the next change of them.
+fn next_of_members(
+    members: &[Member],
+    placement: &Placement,
+    at: Revision,
+    facts: &Facts,
+) -> Option<Result<Placement, Step>> {
+    if let Some(named) = members::named(members, placement) {
+        let mut new = placement.clone();
+        (new.store, new.store_joining) = (named.members, named.joining);
+        return Some(Ok(new));
+    }
+    let mut seen = members::Seen::of(members, placement, facts);
+    let mut voters = members.iter().filter(|member| !member.is_learner);
+    seen.leader = voters
+        .find(|voter| !seen.dead.contains(&voter.id))
+        .map(|voter| voter.id);
+    match members::next_step(members, &members::wanted(placement), &seen) {
+        Step::AddLearner(server) => {
+            let observed = facts.observed.get(&server)?;
+            members::may_come(observed, at).then_some(Err(Step::AddLearner(server)))
+        }
+        Step::Done | Step::Start(_) => None,
+        // The next one leads, once it is asked to.
+        Step::MoveLeader { from, .. } => Some(Err(Step::Remove(from))),
+        step => Some(Err(step)),
     }
 }

@@ -2,7 +2,7 @@
 //! that delays, reorders and loses messages. The store is slow, hangs, or is gone for a while.
 
 use super::network::{Basis, Call, Flight, Leg, Purpose, Reply, Request};
-use super::session::{Office, Session};
+use super::session::Session;
 use super::{TICK, World};
 use crate::store::{Expected, Item, Key, Store, Value, Write};
 use crate::violation::{Rule, Violation};
@@ -27,6 +27,10 @@ pub enum Sabotage {
     Impatient,
     /// Once the faults stop nobody conducts.
     Idle,
+    /// A report is written without comparing what it replaces.
+    BlindReports,
+    /// An agent that is elected by a request whose answer was late does not notice.
+    ForgetsElection,
 }
 
 /// What a site has that a single conductor without a network does not need.
@@ -96,8 +100,9 @@ impl Site {
     /// The servers whose agents believe to conduct.
     pub(super) fn conductors(&self) -> impl Iterator<Item = ServerName> {
         let sessions = self.sessions.values();
-        let conducts = |session: &&Session| matches!(session.office, Office::Term { .. });
-        sessions.filter(conducts).map(|session| session.server)
+        sessions
+            .filter(|session| session.conducts())
+            .map(|session| session.server)
     }
 
     /// A server's own member, as the order that it has carried out and its view of the store decide.
@@ -124,6 +129,15 @@ impl Site {
             Fate::Forget => drop(self.data.remove(&server)),
             Fate::Rest => {}
         }
+    }
+
+    /// Each session, and who conducts, in words.
+    pub(super) fn in_words(&self) -> String {
+        let sessions = self.sessions.values().map(Session::in_words);
+        let holder = self.store.get(Key::Conductor);
+        let holder = holder.map(|item| (&item.value, item.created, item.lease));
+        let words: Vec<String> = sessions.collect();
+        format!("the conductor's key: {holder:?}\n{}", words.join("\n"))
     }
 
     fn reports(&self) -> BTreeMap<ServerName, Observed> {
@@ -189,12 +203,19 @@ impl World {
             let waits = is_hung && matches!(flight.leg, Leg::There(_));
             flight.arrives <= now && !waits
         };
-        let (mut arrived, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut site.flights).into_iter().partition(arrives);
+        let (mut arrived, later): (Vec<_>, Vec<_>) = std::mem::take(&mut site.flights)
+            .into_iter()
+            .partition(arrives);
         site.flights = later;
         self.rng.shuffle(&mut arrived);
         for flight in arrived {
-            let Flight { agent, call, attempt, leg, .. } = flight;
+            let Flight {
+                agent,
+                call,
+                attempt,
+                leg,
+                ..
+            } = flight;
             match leg {
                 Leg::There(request) => {
                     let reply = self.serve(site, agent, attempt, request)?;
@@ -219,7 +240,10 @@ impl World {
     /// Sends a message, which may be lost and takes its time.
     fn send(&mut self, site: &mut Site, agent: ServerName, call: u64, attempt: u32, leg: Leg) {
         let now = self.now;
-        let cut = self.machines.get(&agent).is_none_or(|machine| now < machine.cut_off_until);
+        let cut = self
+            .machines
+            .get(&agent)
+            .is_none_or(|machine| now < machine.cut_off_until);
         if cut || now < self.store_dark_until {
             return;
         }
@@ -319,12 +343,9 @@ impl World {
     fn see_reports(&mut self, site: &Site) {
         let now = self.now;
         for (server, machine) in &mut self.machines {
-            let item = site.store.get(Key::Observed(*server));
-            machine.published = item.and_then(|item| match &item.value {
-                Value::Observed(observed) => Some((**observed).clone()),
-                _ => None,
-            });
-            machine.see_silence(now);
+            let report = site.store.get(Key::Observed(*server));
+            let report = report.map(|item| (item.modified, &item.value));
+            machine.see_report(now, report);
         }
         if !self.is_troubled() {
             self.observe(site);
@@ -350,8 +371,15 @@ impl World {
         if machine.frozen_with.is_some() {
             return Ok(());
         }
-        let stalled = site.stalled_until.get(&server).is_some_and(|until| now < *until);
-        let cut = now < self.store_dark_until.max(machine.cut_off_until).max(site.hung_until);
+        let stalled = site
+            .stalled_until
+            .get(&server)
+            .is_some_and(|until| now < *until);
+        let cut = now
+            < self
+                .store_dark_until
+                .max(machine.cut_off_until)
+                .max(site.hung_until);
         let known = machine.known;
         let mut observed = machine.observe(server, now);
         if let Some(order) = self.held(known) {
@@ -362,21 +390,28 @@ impl World {
         let is_new = !site.sessions.contains_key(&server);
         let lag = self.watch_lag(site, is_new);
         site.session(server, now);
-        let Site { store, sessions, .. } = site;
+        let Site {
+            store, sessions, ..
+        } = site;
         let session = sessions.get_mut(&server).expect("it was just made");
         if !stalled && !cut {
-            session.watch(store, Time::from_start(now.since_start().saturating_sub(lag)));
+            session.watch(
+                store,
+                Time::from_start(now.since_start().saturating_sub(lag)),
+            );
         }
         let failed = session.calls.extract_if(.., |call| call.has_failed(now));
         let failed: Vec<Purpose> = failed.map(|call| call.purpose).collect();
-        failed.into_iter().for_each(|purpose| session.failed(now, purpose));
+        failed
+            .into_iter()
+            .for_each(|purpose| session.failed(now, purpose));
         let mut sends: Vec<(u64, u32, Request)> = Vec::new();
         for call in &mut session.calls {
             if call.repeats(now) {
                 sends.push((call.id, call.attempt, call.request.clone()));
             }
         }
-        let mut next = session.next_calls(now, observed);
+        let mut next = session.next_calls(now, observed, site.sabotage);
         next.extend(self.conduct_in(site, server));
         for (purpose, request) in next {
             site.calls += 1;
@@ -402,61 +437,16 @@ impl World {
 
     /// A conductor's turn: a placement, or a step of the store's members.
     fn conduct_in(&mut self, site: &mut Site, server: ServerName) -> Option<(Purpose, Request)> {
-        let now = self.now;
-        let sabotage = site.sabotage;
+        let (now, sabotage) = (self.now, site.sabotage);
         let is_idle = sabotage == Some(Sabotage::Idle) && !self.is_troubled();
-        let members = &site.members;
         let session = site.sessions.get_mut(&server)?;
         if session.is_writing() || is_idle || self.rng.u8(..10) > 7 {
             return None;
         }
-        let unfenced = sabotage == Some(Sabotage::Unfenced);
-        if unfenced && matches!(session.office, Office::None { .. }) {
-            session.office = Office::Term {
-                created: Revision(0),
-                conductor: Box::default(),
-                members_at: now,
-            };
+        if sabotage == Some(Sabotage::Unfenced) {
+            session.usurp(now);
         }
-        let mut office = std::mem::replace(&mut session.office, Office::None { from: now });
-        let decided = match &mut office {
-            Office::Term { created, conductor, members_at } => (|| {
-                let seen = session.seen()?;
-                if !conductor.may_decide(&seen) {
-                    return None;
-                }
-                let observed = session.view.observed.iter();
-                let observed = observed.map(|(server, (_, seen))| (*server, (**seen).clone()));
-                let next = conductor.decide(now, &seen, observed.collect());
-                let mut placement = next.placement;
-                if let Some(sabotage) = sabotage {
-                    sabotage.meddle(seen.placement, conductor.facts(), &mut placement);
-                }
-                if placement.is_none() && now >= *members_at && !conductor.facts().store_in_doubt {
-                    *members_at = now + Duration::from_millis(500);
-                    match next_of_members(members, seen.placement, seen.at, conductor.facts())? {
-                        Ok(named) => placement = Some(named),
-                        Err(step) => return Some((Purpose::Members, Request::Members(step))),
-                    }
-                }
-                let placement = Rc::new(placement?);
-                let write = Write {
-                    key: Key::Placement,
-                    expected: Expected::At(seen.at),
-                    within: (!unfenced).then_some(*created),
-                    value: Value::Placement(placement),
-                    lease: None,
-                };
-                let basis = Rc::new(Basis {
-                    desired: Rc::clone(session.view.desired.as_ref()?),
-                    facts: conductor.facts().clone(),
-                });
-                Some((Purpose::Placement(seen.at), Request::Place(write, basis)))
-            })(),
-            Office::None { .. } => None,
-        };
-        session.office = office;
-        decided
+        session.conduct(now, &site.members, sabotage)
     }
 }
 
@@ -470,7 +460,9 @@ fn write_once(
     site.store.write(now, write).or_else(|refused| {
         let held = site.store.get(write.key);
         let held = held.filter(|held| held.value == write.value && held.lease == write.lease);
-        held.filter(|_| attempt > 1).map(|held| held.modified).ok_or(refused)
+        held.filter(|_| attempt > 1)
+            .map(|held| held.modified)
+            .ok_or(refused)
     })
 }
 
@@ -493,36 +485,9 @@ fn check_conductor(
     Ok(())
 }
 
-/// The placement that names the store's members as they are, or the next change of them.
-fn next_of_members(
-    members: &[Member],
-    placement: &Placement,
-    at: Revision,
-    facts: &Facts,
-) -> Option<Result<Placement, Step>> {
-    if let Some(named) = members::named(members, placement) {
-        let mut new = placement.clone();
-        (new.store, new.store_joining) = (named.members, named.joining);
-        return Some(Ok(new));
-    }
-    let mut seen = members::Seen::of(members, placement, facts);
-    let mut voters = members.iter().filter(|member| !member.is_learner);
-    seen.leader = voters.find(|voter| !seen.dead.contains(&voter.id)).map(|voter| voter.id);
-    match members::next_step(members, &members::wanted(placement), &seen) {
-        Step::AddLearner(server) => {
-            let observed = facts.observed.get(&server)?;
-            members::may_come(observed, at).then_some(Err(Step::AddLearner(server)))
-        }
-        Step::Done | Step::Start(_) => None,
-        // The next one leads, once it is asked to.
-        Step::MoveLeader { from, .. } => Some(Err(Step::Remove(from))),
-        step => Some(Err(step)),
-    }
-}
-
 impl Sabotage {
     /// Changes what a conductor is about to write.
-    fn meddle(self, stored: &Placement, facts: &Facts, next: &mut Option<Placement>) {
+    pub(super) fn meddle(self, stored: &Placement, facts: &Facts, next: &mut Option<Placement>) {
         let mut changed = next.as_ref().unwrap_or(stored).clone();
         match self {
             Self::DrainsAll => {
@@ -530,14 +495,20 @@ impl Sabotage {
                 let all = reports.flat_map(|seen| &seen.instances);
                 for (name, _) in all.filter(|(_, seen)| seen.state == InstanceState::Ready) {
                     let placed = changed.instances.get_mut(name);
-                    placed.into_iter().for_each(|placed| placed.phase = Phase::Drain);
+                    placed
+                        .into_iter()
+                        .for_each(|placed| placed.phase = Phase::Drain);
                 }
             }
             Self::Impatient => {
                 let instances = &mut changed.instances;
                 instances.retain(|_, placed| placed.phase != Phase::Drain);
             }
-            Self::Unfenced | Self::AnyOrder | Self::Idle => return,
+            Self::Unfenced
+            | Self::AnyOrder
+            | Self::Idle
+            | Self::BlindReports
+            | Self::ForgetsElection => return,
         }
         if changed != *stored {
             *next = Some(changed);

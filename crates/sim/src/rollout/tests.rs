@@ -1,8 +1,9 @@
 use super::*;
 
 /// Plays every seed; of a single one that fails the whole story is printed, of several each seed and rule.
-fn all_hold(seeds: &[u64], run: impl Fn(u64) -> Result<Story, Box<Broken>>) {
-    let broken: Vec<Box<Broken>> = seeds.iter().filter_map(|seed| run(*seed).err()).collect();
+fn all_hold(seeds: &[u64], run: impl Fn(u64) -> Result<Story, Box<Broken>> + Sync) {
+    let stories = crate::world::each(seeds, run).into_iter();
+    let broken: Vec<Box<Broken>> = stories.filter_map(Result::err).collect();
     let words: Vec<String> = match (seeds.len(), broken.as_slice()) {
         (1, [broken]) => vec![broken.to_string()],
         (_, several) => several
@@ -20,7 +21,9 @@ fn nothing_in_use_is_stopped_and_every_site_settles() {
 
 #[test]
 fn any_agent_may_conduct_and_every_site_settles() {
-    all_hold(&crate::world::seeds("site", 200), |seed| run_site(seed, None));
+    all_hold(&crate::world::seeds("site", 200), |seed| {
+        run_site(seed, None)
+    });
 }
 
 #[test]
