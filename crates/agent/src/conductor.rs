@@ -22,6 +22,8 @@ use tokio::time::{Instant, timeout};
 const MEMBERS_STEP: Duration = Duration::from_millis(500);
 /// Poll interval for the store's members: it finds changes by a conductor whose term was over.
 const MEMBERS_POLL: Duration = Duration::from_secs(60);
+/// Servers whose silence a write of the placement depends on at most: a transaction has a limit.
+const MOST_DEAD: usize = 100;
 /// How often old events are pruned.
 const PRUNE: Duration = Duration::from_secs(60);
 
@@ -121,7 +123,11 @@ impl Conductor<'_> {
         report_losses(&self.events, placement, facts, &mut self.lost).await?;
         match self.take(next, placement, at).await {
             Ok(()) => {}
-            Err(StoreError::CompareAndSwap { .. }) => self.decided.was_overtaken(at),
+            Err(StoreError::CompareAndSwap { key, .. }) if key == self.keys.placement() => {
+                self.decided.was_overtaken(at);
+            }
+            // A server that counts as dead reports again: the watch delivers that in a moment.
+            Err(StoreError::CompareAndSwap { .. }) => {}
             Err(error) => return Err(error),
         }
         let pause = self.decided.pause(placement.config.app.grace);
@@ -150,8 +156,14 @@ impl Conductor<'_> {
         if Instant::now() < self.members.due {
             return Ok(());
         }
-        let facts = self.decided.facts();
-        let moved = move_members(self.store, self.keys, self.term, placement, at, facts);
+        let moved = move_members(
+            self.store,
+            self.keys,
+            self.term,
+            placement,
+            at,
+            &self.decided,
+        );
         let moved = moved.await;
         self.members.settled = None;
         self.members.due = Instant::now() + MEMBERS_STEP;
@@ -178,8 +190,9 @@ impl Conductor<'_> {
         let Some(new) = next.placement else {
             return Ok(());
         };
-        let revision = put_placement(self.store, self.keys, self.term, &new, at).await?;
-        self.decided.wrote(revision);
+        let dead = self.decided.counted_dead(placement);
+        let put = put_placement(self.store, self.keys, self.term, &new, at, &dead);
+        self.decided.wrote(put.await?);
         // What goes on after a release was given up is no error.
         let severity = match next.failed != placement.failed && next.failed.is_some() {
             true => Severity::Error,
@@ -222,16 +235,17 @@ async fn move_members(
     term: &Term,
     placement: &Placement,
     at: Revision,
-    facts: &Facts,
+    decided: &conduct::Conductor,
 ) -> Result<Moved, StoreError> {
-    let named = match members::step(store, term, placement, at, facts).await? {
+    let named = match members::step(store, term, placement, at, decided.facts()).await? {
         members::Step::Done => return Ok(Moved::Done),
         members::Step::Later => return Ok(Moved::Later),
         members::Step::Name(named) => named,
     };
     let mut new = placement.clone();
     (new.store, new.store_joining) = (named.members, named.joining);
-    let revision = put_placement(store, keys, term, &new, at).await?;
+    let dead = decided.counted_dead(placement);
+    let revision = put_placement(store, keys, term, &new, at, &dead).await?;
     let events = Events::new(store.clone(), &keys.site);
     for (server, text) in members_moved(placement, &new) {
         tracing::info!("{server} {text}");
@@ -256,21 +270,22 @@ fn members_moved(old: &Placement, new: &Placement) -> Vec<(ServerName, &'static 
     came.chain(votes).chain(went).collect()
 }
 
-/// Writes the placement, if it is still as it was at `at` and the term stands.
+/// Writes the placement, if it is still as it was at `at`, the term stands, and no server of `dead` reports.
 async fn put_placement(
     store: &Store,
     keys: &Keys,
     term: &Term,
     new: &Placement,
     at: Revision,
+    dead: &[ServerName],
 ) -> Result<Revision, StoreError> {
     let key = keys.placement();
     let text = store.to_json_over(&key, new, at).await?;
-    let txn = Txn::new()
-        .expect(&key, Expected::At(at))
-        .within(term)
-        .put(&key, text, None);
-    store.commit(&txn).await
+    let txn = Txn::new().expect(&key, Expected::At(at)).within(term);
+    let txn = dead.iter().take(MOST_DEAD).fold(txn, |txn, server| {
+        txn.expect(&keys.observed(*server), Expected::Absent)
+    });
+    store.commit(&txn.put(&key, text, None)).await
 }
 
 /// Reports which servers have been silent for too long, and which of those are back.

@@ -51,7 +51,7 @@ impl Conductor {
     }
 
     /// Takes the reports of servers with a lease, and returns the next step; its placement is to be written by
-    /// compare-and-swap on `seen.at`, within the term.
+    /// compare-and-swap on `seen.at`, within the term, and while nobody of [`counted_dead`](Self::counted_dead) reports.
     pub fn decide(
         &mut self,
         now: Time,
@@ -62,6 +62,15 @@ impl Conductor {
         self.facts.look(now, seen.placement, seen.at, observed);
         self.facts.store_members = seen.placement.store.iter().copied().collect();
         rollout::next(seen.desired, seen.placement, seen.at, &self.facts)
+    }
+
+    /// Placed servers that it counts as dead, so that a step may not wait for them. A placement is to be written only if the
+    /// store holds no report of any of them: the watch may lag, and they may be back.
+    pub fn counted_dead(&self, placement: &Placement) -> Vec<ServerName> {
+        let servers = placement.servers.keys().copied();
+        servers
+            .filter(|server| self.facts.is_dead(*server))
+            .collect()
     }
 
     /// Its placement was written at this revision.

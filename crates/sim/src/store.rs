@@ -75,6 +75,8 @@ pub struct Write {
     pub expected: Expected,
     /// The conductor's key must have been created at this revision.
     pub within: Option<Revision>,
+    /// The store must hold no report of these servers.
+    pub silent: Vec<ServerName>,
     /// The new value.
     pub value: Value,
     /// The lease that the key depends on.
@@ -88,6 +90,8 @@ pub enum Refused {
     CompareAndSwap(Option<Item>),
     /// The term is over.
     Fenced,
+    /// A server that must be silent reports.
+    Reports(ServerName),
     /// There is no such lease.
     LeaseExpired,
 }
@@ -149,6 +153,10 @@ impl Store {
         };
         if !is_as_expected {
             return Err(Refused::CompareAndSwap(held.cloned()));
+        }
+        let reports = |server: &&ServerName| self.items.contains_key(&Key::Observed(**server));
+        if let Some(server) = write.silent.iter().find(reports) {
+            return Err(Refused::Reports(*server));
         }
         if write.lease.is_some_and(|id| !self.leases.contains_key(&id)) {
             return Err(Refused::LeaseExpired);
@@ -219,6 +227,7 @@ mod tests {
             key: Key::Conductor,
             expected: Expected::Absent,
             within: None,
+            silent: Vec::new(),
             value: Value::Conductor(server(name)),
             lease: Some(lease),
         }
@@ -239,6 +248,7 @@ mod tests {
             key: Key::Over(server("app3")),
             expected: Expected::Anything,
             within: Some(term),
+            silent: Vec::new(),
             value: Value::Over(BootNumber(1)),
             lease: None,
         };
@@ -262,6 +272,7 @@ mod tests {
             key: Key::Over(server("app1")),
             expected,
             within: None,
+            silent: Vec::new(),
             value: Value::Over(BootNumber(1)),
             lease: None,
         };

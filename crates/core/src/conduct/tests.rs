@@ -86,3 +86,23 @@ fn a_report_replaces_the_one_before_it_and_what_is_found_instead() {
     report.was_rejected(None);
     assert_eq!(report.replaces(), None);
 }
+
+#[test]
+fn a_placement_depends_on_the_silence_of_those_who_count_as_dead() {
+    let (desired, placement) = site();
+    let over = BTreeMap::new();
+    let seen = Seen {
+        is_current: true,
+        desired: &desired,
+        placement: &placement,
+        at: Revision(7),
+        over: &over,
+    };
+    let mut conductor = Conductor::default();
+    conductor.decide(Time::ZERO, &seen, BTreeMap::new());
+    assert_eq!(conductor.counted_dead(&placement), []);
+    let later = Time::ZERO + rollout::SILENCE;
+    conductor.decide(later, &seen, BTreeMap::new());
+    let app1 = "app1".parse().unwrap();
+    assert_eq!(conductor.counted_dead(&placement), [app1]);
+}

@@ -2,6 +2,7 @@
 
 use super::World;
 use crate::violation::{Rule, Violation};
+use gaiola_core::rollout::SILENCE;
 use gaiola_core::topology::{self, Member};
 use gaiola_model::placement::{
     DatabaseRole, DoorState, InstanceState, Phase, PlacedInstance, ReleaseNumber,
@@ -53,8 +54,9 @@ impl World {
             placed.phase == Phase::Drain || !topology::serves(stored, name.server)
         });
         let drained = servers.chain(instances.map(|(name, _)| Member::Instance(*name)));
+        let left_out = self.lately_silent();
         let quiet: Vec<Member> = drained
-            .filter(|member| self.still_sending(*member).is_none())
+            .filter(|member| self.still_sending(*member, &left_out).is_none())
             .collect();
         let now = self.now;
         self.checker
@@ -65,25 +67,27 @@ impl World {
         }
     }
 
-    /// A proxy that would send new traffic to the member, unless it has been silent for so long that it is left out.
-    fn still_sending(&self, member: Member) -> Option<ServerName> {
+    /// A proxy that would send new traffic to the member, except those on servers that are left out.
+    fn still_sending(&self, member: Member, left_out: &BTreeSet<ServerName>) -> Option<ServerName> {
         let name = member.to_string();
         let would = |(server, machine): (&ServerName, &super::Machine)| {
             let proxy = machine.proxy.as_ref()?;
             let sends = self.targets(proxy.revision, *server).contains(&name);
-            (sends && !machine.is_left_out(self.now, self.lag())).then_some(*server)
+            (sends && !left_out.contains(server)).then_some(*server)
         };
         self.machines.iter().find_map(would)
     }
 
-    fn in_flight(&self, member: Member) -> u64 {
+    fn in_flight(&self, member: Member, left_out: &BTreeSet<ServerName>) -> u64 {
         let name = member.to_string();
-        let count = |machine: &super::Machine| {
-            let proxy = machine.proxy.as_ref()?;
-            (!machine.is_left_out(self.now, self.lag()))
-                .then(|| proxy.in_flight.get(&name).copied())?
+        let count = |(server, machine): (&ServerName, &super::Machine)| {
+            let proxy = machine
+                .proxy
+                .as_ref()
+                .filter(|_| !left_out.contains(server));
+            proxy?.in_flight.get(&name).copied()
         };
-        self.machines.values().filter_map(count).sum()
+        self.machines.iter().filter_map(count).sum()
     }
 
     /// Nothing is removed while a proxy would send to it, or has requests there and the grace is not over.
@@ -108,9 +112,11 @@ impl World {
             if left_out.contains(&member.server()) {
                 continue;
             }
-            if let Some(sender) = self.still_sending(member) {
-                return Err(Rule::NothingInUseIsStopped
-                    .broken(format!("{member} is taken away while {sender} sends to it")));
+            if let Some(sender) = self.still_sending(member, &left_out) {
+                let how = format!("{member} is taken away while {sender} sends to it");
+                return Err(
+                    Rule::NothingInUseIsStopped.broken(how + &self.what_is_known_of(sender))
+                );
             }
             let quiet_for = self
                 .checker
@@ -118,7 +124,7 @@ impl World {
                 .get(&member)
                 .map(|since| self.now - *since);
             let graced = quiet_for.is_some_and(|span| span >= stored.config.app.grace);
-            let count = self.in_flight(member);
+            let count = self.in_flight(member, &left_out);
             if count > 0 && !graced {
                 return Err(Rule::NothingInUseIsStopped.broken(format!(
                     "{member} is taken away with {count} in flight after {quiet_for:?}"
@@ -139,6 +145,26 @@ impl World {
         Ok(())
     }
 
+    /// What a proxy does, and what the conductor believes of it.
+    fn what_is_known_of(&self, sender: ServerName) -> String {
+        let proxy = self.machines[&sender].proxy.as_ref();
+        let believed = self.facts.observed.get(&sender);
+        let believed = believed.map(|seen| seen.proxy.as_ref().map(|proxy| proxy.revision));
+        format!(
+            ": its proxy has revision {:?}, the conductor knows of {believed:?}, silent since {:?}",
+            proxy.map(|proxy| proxy.revision),
+            self.facts.silent_since.get(&sender),
+        )
+    }
+
+    /// Servers that are silent, or were until a moment ago.
+    fn lately_silent(&self) -> BTreeSet<ServerName> {
+        let lag = self.lag();
+        let silent = self.machines.iter();
+        let silent = silent.filter(|(_, machine)| machine.is_left_out(self.now, lag));
+        silent.map(|(server, _)| *server).collect()
+    }
+
     /// How old a conductor's knowledge of a server's return may be.
     fn lag(&self) -> Duration {
         match self.site_runs {
@@ -147,18 +173,21 @@ impl World {
         }
     }
 
+    /// Servers that need not be waited for: they have been silent for long enough. A conductor that sees the store by a watch
+    /// knows when that began; that it has not ended is known to the store.
     fn silent_servers(&self) -> BTreeSet<ServerName> {
-        let silent = self
-            .machines
-            .iter()
-            .filter(|(_, machine)| machine.is_left_out(self.now, self.lag()));
+        let is_silent = |(server, machine): &(&ServerName, &super::Machine)| match self.site_runs {
+            true => machine.published.is_none() && self.facts.is_dead(**server),
+            false => machine.silent_for(self.now) >= SILENCE,
+        };
+        let silent = self.machines.iter().filter(is_silent);
         silent.map(|(server, _)| *server).collect()
     }
 
     /// A process is stopped: did every proxy that could send to it know?
     pub(super) fn check_stop(&self, name: InstanceName) -> Result<(), Violation> {
         let is_ready = self.machines[&name.server].is_ready(name);
-        let sender = self.still_sending(Member::Instance(name));
+        let sender = self.still_sending(Member::Instance(name), &self.lately_silent());
         let left_out = self.checker.left_out.get(&name);
         let excused = |sender: &ServerName| {
             left_out

@@ -166,6 +166,7 @@ impl Session {
                     .map_or(Expected::Absent, Expected::At),
             },
             within: None,
+            silent: Vec::new(),
             value: Value::Observed(observed),
             lease: Some(lease),
         };
@@ -195,6 +196,7 @@ impl Session {
             key: Key::Conductor,
             expected: Expected::Absent,
             within: None,
+            silent: Vec::new(),
             value: Value::Conductor(self.server),
             lease: Some(lease),
         };
@@ -263,6 +265,10 @@ impl Session {
             key: Key::Placement,
             expected: Expected::At(*at),
             within: (!is_unfenced).then_some(*created),
+            silent: match sabotage {
+                Some(Sabotage::TrustsItsWatch) => Vec::new(),
+                _ => conductor.counted_dead(stored),
+            },
             value: Value::Placement(Rc::new(placement?)),
             lease: None,
         };
@@ -376,6 +382,8 @@ impl Session {
         match written {
             Ok(revision) => conductor.wrote(revision),
             Err(Refused::CompareAndSwap(_)) => conductor.was_overtaken(at),
+            // The watch delivers the report in a moment.
+            Err(Refused::Reports(_)) => {}
             Err(Refused::Fenced) => self.office = Office::None { from: now + RETRY },
             Err(Refused::LeaseExpired) => self.end(now),
         }

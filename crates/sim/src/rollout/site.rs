@@ -31,6 +31,8 @@ pub enum Sabotage {
     BlindReports,
     /// An agent that is elected by a request whose answer was late does not notice.
     ForgetsElection,
+    /// A conductor leaves out servers that are back, because its watch has not delivered that yet.
+    TrustsItsWatch,
 }
 
 /// What a site has that a single conductor without a network does not need.
@@ -71,6 +73,7 @@ impl Site {
             key: Key::Placement,
             expected: Expected::Absent,
             within: None,
+            silent: Vec::new(),
             value: Value::Placement(Rc::new(placement.clone())),
             lease: None,
         };
@@ -153,6 +156,7 @@ impl Site {
             key,
             expected: Expected::Anything,
             within: None,
+            silent: Vec::new(),
             value,
             lease: None,
         };
@@ -508,7 +512,8 @@ impl Sabotage {
             | Self::AnyOrder
             | Self::Idle
             | Self::BlindReports
-            | Self::ForgetsElection => return,
+            | Self::ForgetsElection
+            | Self::TrustsItsWatch => return,
         }
         if changed != *stored {
             *next = Some(changed);

@@ -64,3 +64,27 @@ fn a_conductor_that_waits_for_nobody_is_reported() {
 fn a_site_that_nobody_conducts_is_reported() {
     assert_eq!(reported(Sabotage::Idle), Rule::Settles);
 }
+
+/// The seeds that found what is mended since, each with the old behaviour.
+fn found(seed: u64, sabotage: Sabotage) -> Rule {
+    let broken = run_site(seed, Some(sabotage)).expect_err("the old behaviour breaks a rule");
+    broken.violation.rule
+}
+
+#[test]
+fn an_agent_that_does_not_notice_its_election_leaves_the_site_without_a_conductor() {
+    assert_eq!(found(374, Sabotage::ForgetsElection), Rule::Settles);
+}
+
+#[test]
+fn a_report_that_arrives_twice_hides_a_newer_one() {
+    assert_eq!(found(1939, Sabotage::BlindReports), Rule::Settles);
+}
+
+#[test]
+fn a_conductor_whose_watch_stalls_leaves_out_servers_that_are_back() {
+    for seed in [390, 2781] {
+        let rule = found(seed, Sabotage::TrustsItsWatch);
+        assert_eq!(rule, Rule::NothingInUseIsStopped);
+    }
+}
