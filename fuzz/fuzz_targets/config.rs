@@ -2,18 +2,23 @@
 
 #![no_main]
 
+use gaiola_wire::config::{Surroundings, load_in};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(
-    |text: &str| match gaiola_wire::config::load_in(text, Some("site")) {
+fuzz_target!(|text: &str| {
+    let around = Surroundings {
+        directory: Some("site"),
+        vips: None,
+    };
+    match load_in(text, &around) {
         Ok(config) => {
             assert!((1..=1000).contains(&config.server_names().count()));
-            assert_eq!(gaiola_wire::config::load_in(text, Some("site")), Ok(config));
+            assert_eq!(load_in(text, &around), Ok(config));
         }
         Err(errors) => {
-            let told = errors.in_file("gaiola.toml").to_string();
-            assert_eq!(told.lines().count(), errors.mistakes().len());
-            assert!(!told.is_empty());
+            let printed = errors.in_file("gaiola.toml").to_string();
+            assert_eq!(printed.lines().count(), errors.mistakes().len());
+            assert!(!printed.is_empty());
         }
     }
-);
+});

@@ -12,7 +12,7 @@ use gaiola_model::{Observed, Revision, ServerName};
 use hand_over::{hand_over, serve_on};
 use keeper_file::KeeperFile;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -36,8 +36,8 @@ impl Balancer {
     /// Adopts the configuration that an earlier agent wrote for the keeper.
     pub(super) fn new(boot: Boot) -> Self {
         Self {
+            keeper: KeeperFile::read(boot.run()),
             boot,
-            keeper: KeeperFile::read(),
             state: KeeperState::default(),
             handing_over: JoinSet::new(),
             offered: BTreeMap::new(),
@@ -64,7 +64,7 @@ impl Balancer {
         order: &Order,
         others: &BTreeMap<ServerName, (Revision, Rc<Observed>)>,
     ) {
-        if let Some(state) = keeper_file::state() {
+        if let Some(state) = self.keeper.state() {
             self.state = state;
         }
         while self.handing_over.try_join_next().is_some() {}
@@ -80,19 +80,25 @@ impl Balancer {
         }
         let leaving = self.leaving(order, others);
         if leaving.is_empty() {
-            self.keeper.write(self.wanted(order));
+            if let Some(wanted) = self.wanted(order) {
+                self.keeper.write(wanted);
+            }
         } else {
             self.hand_over(leaving);
         }
     }
 
     /// The VIPs this server should hold by the order, and those it holds until another balancer takes them.
-    fn wanted(&self, order: &Order) -> KeeperConfig {
+    ///
+    /// `None` where the server has an IPv6 address: the keeper speaks VRRP over IPv4 alone.
+    fn wanted(&self, order: &Order) -> Option<KeeperConfig> {
+        let address = ipv4(self.boot.location.address)?;
         let routers = topology::vip_priorities(&order.placement, self.boot.server);
         let vips = routers.iter().filter_map(|router| {
-            let told = self.keeper.told(router.vip);
+            let vip = ipv4(router.vip)?;
+            let told = self.keeper.told(vip);
             Some(KeeperVip {
-                vip: router.vip,
+                vip,
                 vrid: Vrid::new(router.vrid)?,
                 priority: Priority(router.priority),
                 preempt: false,
@@ -103,23 +109,24 @@ impl Balancer {
         let mut vips: Vec<KeeperVip> = vips.collect();
         let must_go = self.must_go(order).into_iter();
         vips.extend(must_go.filter_map(|vip| self.keeper.told(vip)));
-        KeeperConfig {
-            interface: "eth0".into(),
-            address: self.boot.address,
+        Some(KeeperConfig {
+            schema: order.placement.schema,
+            interface: self.boot.interface.clone(),
+            address,
             key: self.boot.keeper_key.clone(),
             interval_ms: 100,
             vips,
             maintenance: false,
-        }
+        })
     }
 
     /// VIPs of the site that are held here and belong elsewhere, for example because this balancer is drained.
     fn must_go(&self, order: &Order) -> Vec<Ipv4Addr> {
         let routers = topology::vip_priorities(&order.placement, self.boot.server);
-        let may_stay = |vip: &Ipv4Addr| routers.iter().any(|router| router.vip == *vip);
+        let may_stay = |vip: &Ipv4Addr| routers.iter().any(|router| router.vip == IpAddr::V4(*vip));
         let held = self.held().into_iter();
-        held.filter(|vip| order.placement.vips.contains_key(vip) && !may_stay(vip))
-            .collect()
+        let is_ours = |vip: &Ipv4Addr| order.placement.vips.contains_key(&IpAddr::V4(*vip));
+        held.filter(|vip| is_ours(vip) && !may_stay(vip)).collect()
     }
 
     /// VIPs to release now, each with its heir: those that must go, where any balancer stands by for them, and those whose home
@@ -162,11 +169,12 @@ impl Balancer {
         order: &Order,
         others: &BTreeMap<ServerName, (Revision, Rc<Observed>)>,
     ) -> Option<Ipv4Addr> {
-        let home = order.placement.vips.get(&vip).copied()?;
+        let home = order.placement.vips.get(&IpAddr::V4(vip)).copied()?;
         let (_, observed) = others.get(&home)?;
         let is_well = observed.proxy.is_some() && observed.troubles.is_empty();
         let serves = topology::serves(&order.placement, home);
-        (home != self.boot.server && serves && is_well).then(|| topology::address_of(home))
+        let location = topology::location(&order.placement, home)?;
+        (home != self.boot.server && serves && is_well).then(|| ipv4(location.address))?
     }
 
     fn hand_over(&mut self, vips: impl IntoIterator<Item = (Ipv4Addr, Heir)>) {
@@ -180,11 +188,19 @@ impl Balancer {
     /// Before the server stops, hands over every held VIP that another balancer would take.
     pub(super) async fn leave(&mut self) {
         while self.handing_over.join_next().await.is_some() {}
-        self.state = keeper_file::state().unwrap_or_default();
+        self.state = self.keeper.state().unwrap_or_default();
         let held = self.held().into_iter();
         let leaving = held.filter(|vip| self.has_standby(*vip));
         let leaving: Vec<_> = leaving.map(|vip| (vip, Heir::Anyone)).collect();
         self.hand_over(leaving);
         while self.handing_over.join_next().await.is_some() {}
+    }
+}
+
+/// `gaiola.toml` accepts IPv4 VIPs alone: the keeper cannot announce others.
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }

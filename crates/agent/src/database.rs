@@ -11,20 +11,20 @@ use crate::engine::{
     Api, KeeperDatabase, KeeperReport, KeeperState, Owner, Secrets, Settings, Tools, Wanted,
     find_tools, install,
 };
-use crate::state::{Boot, Order, RUN, read_json};
+use crate::state::{Boot, Order, read_json};
 use gaiola_core::database::clone::{Action, Clones, Why};
 use gaiola_core::database::give_way;
 use gaiola_core::{resources, topology};
+use gaiola_model::Placement;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase};
 use gaiola_model::{Observed, ServerName, Tier, Time};
 use gaiola_net::client::Client;
-use gaiola_store::etcd::CLIENT_PORT;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use reserve::Reserve;
 use rustix::fs::statvfs;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -54,8 +54,8 @@ pub(super) fn urls(boot: &Boot) -> Option<DatabaseUrls> {
         )
     };
     Some(DatabaseUrls {
-        primary: url(5432),
-        standbys: url(5433),
+        primary: url(boot.location.ports.primary),
+        standbys: url(boot.location.ports.standbys),
     })
 }
 
@@ -83,7 +83,8 @@ struct Ordered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LaidOut {
     strict: bool,
-    store: Vec<ServerName>,
+    store: Vec<SocketAddr>,
+    networks: Vec<IpNet>,
     ordered: Ordered,
 }
 
@@ -112,7 +113,7 @@ impl Database {
             watch::Sender::new(None),
         );
         // The order in force was written by an earlier agent.
-        let order = KeeperDatabase::read(Path::new(RUN)).ok().flatten();
+        let order = KeeperDatabase::read(boot.run()).ok().flatten();
         let ordered = order.map(|order| Ordered {
             clones: order.clones,
             forked: order.forked,
@@ -168,7 +169,8 @@ impl Database {
         super::send_if_new(&self.wanted, members);
         let wanted = LaidOut {
             strict: database.strict,
-            store: order.placement.store.clone(),
+            store: store_sockets(&order.placement),
+            networks: order.placement.network.servers.clone(),
             ordered: *self.clones.borrow(),
         };
         if self.installed.as_ref() != Some(&wanted) && Instant::now() >= self.install_at {
@@ -197,7 +199,7 @@ impl Database {
             .map(|(server, placed)| {
                 (
                     *server,
-                    SocketAddr::new(placed.address.into(), topology::PATRONI_PORT),
+                    placed.location.socket(placed.location.ports.patroni),
                 )
             })
             .collect();
@@ -231,16 +233,12 @@ impl Database {
         Settings {
             site: self.boot.site.clone(),
             server: self.boot.server,
-            address: self.boot.address,
-            network: Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 16),
-            etcd: wanted
-                .store
-                .iter()
-                .map(|server| SocketAddrV4::new(topology::address_of(*server), CLIENT_PORT))
-                .collect(),
+            location: self.boot.location.clone(),
+            networks: wanted.networks.clone(),
+            etcd: wanted.store.clone(),
             pki: self.boot.pki(),
-            state: self.boot.folder(),
-            run: RUN.into(),
+            state: self.boot.folder().into(),
+            run: self.boot.run().into(),
             strict: wanted.strict,
             disk,
             clones: wanted.ordered.clones,
@@ -266,7 +264,7 @@ impl Database {
 
     /// What keeps PostgreSQL from running, in words.
     pub(super) fn trouble(&self) -> Option<String> {
-        let report = KeeperReport::read(Path::new(RUN)).ok().flatten();
+        let report = KeeperReport::read(self.boot.run()).ok().flatten();
         let failed = report.and_then(|report| match report.state {
             KeeperState::Failed(why) => Some(why),
             KeeperState::Running | KeeperState::Stopping | KeeperState::Stopped => None,
@@ -409,6 +407,15 @@ impl Follower {
             }
         }
     }
+}
+
+/// Where the store's members answer clients.
+fn store_sockets(placement: &Placement) -> Vec<SocketAddr> {
+    let servers = placement.store.iter();
+    let locations = servers.filter_map(|server| topology::location(placement, *server));
+    locations
+        .map(|location| location.socket(location.ports.store_client))
+        .collect()
 }
 
 /// Size of the file system that holds the database's directory, or will hold it.

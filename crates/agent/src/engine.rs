@@ -18,6 +18,3 @@ pub use patroni::Settings;
 pub use secrets::{Secret, Secrets};
 pub use site::{SiteError, ensure_site};
 pub use tools::{Tools, ToolsError, find_tools};
-
-/// The port PostgreSQL listens on, at the server's own address.
-pub const POSTGRES_PORT: u16 = 5432;

@@ -1,9 +1,11 @@
 //! `gaiola init`: pid 1 of a lab server. Starts agent and keeper, restarts them at once when they die, reaps orphans.
 
+pub mod certificate;
 mod disk;
 
-use crate::state::{Boot, RUN};
+use crate::state::Boot;
 use gaiola_model::Tier;
+use gaiola_net::pki::{Issued, Subject};
 use gaiola_os::namespace;
 use gaiola_os::netlink::{Lifetime, Netlink};
 use gaiola_os::process::{self, Identity, Launch};
@@ -26,19 +28,20 @@ const REST_LIMIT: Duration = Duration::from_secs(3);
 /// Timeout for the cable to be plugged in.
 const CABLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM has stopped everything on this server.
+/// Runs until SIGTERM has stopped everything on this server. Standard input is the socket of [`certificate`].
 ///
 /// # Errors
 /// Where the server cannot be set up.
 pub fn run(folder: &Path) -> io::Result<()> {
     let boot = Boot::load(folder)?;
+    get_certificate(&boot)?;
     namespace::set_host_name(&boot.server.to_string())?;
     namespace::mount_server_folders()?;
     disk::attach(&boot)?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
-        .create(RUN)?;
+        .create(boot.run())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -46,6 +49,21 @@ pub fn run(folder: &Path) -> io::Result<()> {
         configure_network(&boot).await?;
         supervise(&boot).await
     })
+}
+
+fn get_certificate(boot: &Boot) -> io::Result<()> {
+    let name = boot.server.to_string();
+    let (addresses, user) = ([boot.location.address], boot.database_user);
+    let subject = Subject::new(&name, &addresses, &boot.pki(), user);
+    match certificate::obtain(&subject) {
+        Ok(Issued::Anew) => tracing::info!("{name} has a new certificate"),
+        Ok(Issued::Kept) => {}
+        Err(error) => {
+            let failed = format!("cannot get a certificate for {name}: {error}");
+            return Err(io::Error::new(error.kind(), failed));
+        }
+    }
+    Ok(())
 }
 
 async fn configure_network(boot: &Boot) -> io::Result<()> {
@@ -58,7 +76,7 @@ async fn configure_network(boot: &Boot) -> io::Result<()> {
     let mut netlink = Netlink::open().map_err(failed)?;
     netlink.set_up("lo").map_err(failed)?;
     let deadline = Instant::now() + CABLE_LIMIT;
-    while !netlink.link_exists("eth0").map_err(failed)? {
+    while !netlink.link_exists(&boot.interface).map_err(failed)? {
         if Instant::now() >= deadline {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -68,9 +86,14 @@ async fn configure_network(boot: &Boot) -> io::Result<()> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     netlink
-        .add_address("eth0", boot.address.into(), 16, Lifetime::Forever)
+        .add_address(
+            &boot.interface,
+            boot.location.address,
+            boot.prefix_length,
+            Lifetime::Forever,
+        )
         .map_err(failed)?;
-    netlink.set_up("eth0").map_err(failed)?;
+    netlink.set_up(&boot.interface).map_err(failed)?;
     namespace::allow_low_ports()
 }
 

@@ -29,12 +29,13 @@ mod session;
 mod supervisor;
 mod tickets;
 
-use crate::state::{Boot, Order, RUN, read_document, write_document};
+use crate::state::{Boot, Order, read_document};
 use balancer::Balancer;
 use gaiola_core::members::{self, Fate};
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::placement::{InstanceState, ObservedInstance, Revision};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{InstanceName, Observed, Tier};
 use gaiola_os::process::reap_all;
 use gaiola_store::events::{self, Events};
@@ -45,7 +46,7 @@ use metrics::Figures;
 use plan::DatabaseUrls;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -125,7 +126,7 @@ impl Agent {
     fn new(boot: Boot) -> io::Result<Self> {
         make_release_folder(&boot)?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
-        let supervisor = Supervisor::adopt(ended_sender);
+        let supervisor = Supervisor::adopt(boot.run(), ended_sender);
         // The lab writes this file before it switches a server on.
         let order = Rc::new(read_document::<Order>(&boot.order_file())?);
         let store = open_store(&boot, &order)?;
@@ -150,7 +151,11 @@ impl Agent {
             watch::Sender::new(proxy::Known::default()),
         );
         let proxy_reader = proxy_known.subscribe();
-        tokio::task::spawn_local(proxy::follow(proxy_wanted.subscribe(), proxy_known));
+        tokio::task::spawn_local(proxy::follow(
+            boot.run().into(),
+            proxy_wanted.subscribe(),
+            proxy_known,
+        ));
         let (asked, answers) = (
             watch::Sender::new(BTreeMap::new()),
             watch::Sender::new(Answers::new()),
@@ -193,7 +198,8 @@ impl Agent {
 
     async fn run(mut self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
-        tokio::task::spawn_local(metrics::serve(self.boot.address, self.figures.subscribe()));
+        let address = self.boot.location.socket(self.boot.location.ports.agent);
+        tokio::task::spawn_local(metrics::serve(address, self.figures.subscribe()));
         loop {
             self.take_order();
             self.carry_out();
@@ -263,9 +269,10 @@ impl Agent {
                 "rejected the order of revision {revision}: revision {held} is newer"
             );
         }
+        self.store.set_schema(offered.placement.schema);
         self.store
-            .set_endpoints(etcd::endpoints(&offered.placement.store));
-        if let Err(error) = write_document(&self.boot.order_file(), &offered) {
+            .set_endpoints(etcd::endpoints(&offered.placement));
+        if let Err(error) = offered.save(&self.boot.order_file()) {
             tracing::error!("cannot save the order: {error}");
         }
         self.order = Rc::new(offered);
@@ -287,7 +294,14 @@ impl Agent {
         let tickets = self.view.borrow().tickets.clone();
         let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
         let tickets = tickets.map_or_else(Vec::new, |shared| shared.keys.clone());
-        send_if_new(&self.proxy_wanted, proxy::Wanted { config, tickets });
+        send_if_new(
+            &self.proxy_wanted,
+            proxy::Wanted {
+                schema: order.placement.schema,
+                config,
+                tickets,
+            },
+        );
         send_if_new(&self.asked, self.questions(&order));
         let sessions = self.supervisor.running();
         let sessions = sessions.map(|(name, pid)| (pid, name.to_string()));
@@ -356,11 +370,11 @@ impl Agent {
     fn paths(&self) -> Paths {
         let pki = self.boot.pki();
         Paths {
-            releases: self.boot.site_state().releases(),
+            releases: self.boot.directories.releases.clone(),
             ca: pki.join(gaiola_net::pki::CA),
             cert: pki.join(gaiola_net::pki::CERT),
             key: pki.join(gaiola_net::pki::KEY),
-            certificates: self.boot.site_state().certificates(),
+            certificates: self.boot.directories.certificates.clone(),
         }
     }
 
@@ -372,7 +386,7 @@ impl Agent {
         instances
             .filter_map(|(name, pid)| {
                 let placed = order.placement.instances.get(&name)?;
-                let address = SocketAddr::new(self.boot.address.into(), name.port());
+                let address = topology::address_of_instance(&order.placement, name)?;
                 let usual = &order.placement.config.app.health;
                 let path = placed.health.as_ref().unwrap_or(usual).clone();
                 Some((name, Asked { address, path, pid }))
@@ -390,13 +404,14 @@ impl Agent {
         }
         Observed {
             server: self.boot.server,
+            reads: SCHEMA,
             boot: self.boot.number,
             revision: self.order.revision,
             proxy,
             vips: self
                 .balancer
                 .as_ref()
-                .map(Balancer::held)
+                .map(|balancer| balancer.held().into_iter().map(IpAddr::V4).collect())
                 .unwrap_or_default(),
             instances: self.instances(),
             database: self
@@ -578,7 +593,7 @@ fn send_if_new<T: PartialEq>(sender: &watch::Sender<T>, new: T) {
 
 /// `release` commands run as the site's user and leave their exit status there.
 fn make_release_folder(boot: &Boot) -> io::Result<()> {
-    let folder = Path::new(RUN).join("releases");
+    let folder = boot.run().join("releases");
     std::fs::create_dir_all(&folder)?;
     boot.site_user.map_or(Ok(()), |user| {
         std::os::unix::fs::chown(&folder, Some(user.uid), Some(user.gid))
@@ -587,8 +602,10 @@ fn make_release_folder(boot: &Boot) -> io::Result<()> {
 
 fn open_store(boot: &Boot, order: &Order) -> io::Result<Store> {
     let tls = gaiola_net::pki::client_config(&boot.pki()).map_err(io::Error::other)?;
-    let endpoints = etcd::endpoints(&order.placement.store);
-    Ok(Store::new(Settings::new(endpoints, Some(tls))))
+    let endpoints = etcd::endpoints(&order.placement);
+    let store = Store::new(Settings::new(endpoints, Some(tls)));
+    store.set_schema(order.placement.schema);
+    Ok(store)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The agent's metrics, for Prometheus.
 
 use gaiola_core::resources::{DiskReading, Reading};
-use gaiola_core::topology::AGENT_PORT;
 use gaiola_model::Observed;
 use gaiola_model::keeper::KeeperState;
 use gaiola_model::placement::{DatabaseRole, InstanceState};
@@ -9,7 +8,7 @@ use gaiola_model::resources::{Descriptors, DiskState};
 use gaiola_os::serve;
 use hyper::{Method, StatusCode};
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -29,11 +28,11 @@ pub(super) struct Figures {
 }
 
 /// Serves until the agent ends; logs an error and gives up where the port is not available.
-pub(super) async fn serve(address: Ipv4Addr, figures: watch::Receiver<Figures>) {
-    let listener = match TcpListener::bind(SocketAddr::new(address.into(), AGENT_PORT)).await {
+pub(super) async fn serve(address: SocketAddr, figures: watch::Receiver<Figures>) {
+    let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!("no metrics: cannot listen on {address}:{AGENT_PORT}: {error}");
+            tracing::error!("no metrics: cannot listen on {address}: {error}");
             return;
         }
     };

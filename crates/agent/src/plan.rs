@@ -1,15 +1,14 @@
 //! What should run on this server, derived from the placement. Pure: the same placement gives the same processes.
 
 use super::supervisor::Wanted;
-use crate::state::{Boot, Order, RUN};
-use gaiola_core::topology;
+use crate::state::{Boot, Order};
 use gaiola_model::placement::{PlacedInstance, ReleaseRun};
 use gaiola_model::{InstanceName, Placement, Revision, Tier};
 use gaiola_os::process::Launch;
 use gaiola_store::etcd::{self, Join, Member};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Environment variable that names the run in every process it starts.
@@ -56,10 +55,10 @@ pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) 
     let own = (!order.placement.store.contains(&boot.server)).then_some(&boot.server);
     let members = servers
         .chain(own)
-        .map(|server| Member::on(*server))
+        .filter_map(|server| Member::on(&order.placement, *server))
         .collect();
     let launch = etcd::Launch {
-        member: Member::on(boot.server),
+        member: Member::at(boot.server, &boot.location),
         data: boot.etcd(),
         pki: boot.pki(),
         token: boot.store_token.clone(),
@@ -110,16 +109,16 @@ fn has_proxy(placement: &Placement, tier: Tier) -> bool {
 }
 
 fn proxy(boot: &Boot) -> Wanted {
-    let admin = format!("{}:{}", boot.address, topology::PROXY_PORT);
+    let admin = boot.location.socket(boot.location.ports.proxy).to_string();
     let mut args: Vec<OsString> = vec![
         "proxy".into(),
         "--control".into(),
-        super::proxy::socket().into(),
+        super::proxy::socket(boot.run()).into(),
     ];
     args.extend(["--admin".into(), admin.into()]);
     args.extend(["--access-log".into(), boot.logs().join("access.log").into()]);
     if boot.server.tier == Tier::Balancer {
-        args.extend(["--keeper".into(), Path::new(RUN).join("keeper.sock").into()]);
+        args.extend(["--keeper".into(), boot.run().join("keeper.sock").into()]);
     }
     Wanted {
         launch: own(boot, "proxy", args),
@@ -148,11 +147,12 @@ fn instance(
     instance: &PlacedInstance,
     urls: Option<&DatabaseUrls>,
 ) -> Wanted {
-    let release = boot.site_state().release(instance.release);
+    let release = boot.release(instance.release);
     let urls = urls.filter(|_| instance.database);
     let mut env = site_env(boot, &instance.release.to_string(), urls);
-    env.push(("HOST".into(), boot.address.to_string().into()));
-    env.push(("PORT".into(), name.port().to_string().into()));
+    env.push(("HOST".into(), boot.location.address.to_string().into()));
+    let port = boot.location.ports.instance(name.number);
+    env.push(("PORT".into(), port.to_string().into()));
     env.push(("INSTANCE".into(), name.to_string().into()));
     let launch = shell(
         boot,
@@ -193,19 +193,19 @@ pub(super) fn release_run_name(run: &ReleaseRun) -> String {
 }
 
 /// Where a `release` command's exit status is written, so that an agent that starts meanwhile finds it.
-pub(super) fn release_status_file(run: &ReleaseRun) -> PathBuf {
-    Path::new(RUN)
+pub(super) fn release_status_file(boot: &Boot, run: &ReleaseRun) -> PathBuf {
+    boot.run()
         .join("releases")
         .join(format!("{}.exit", release_run_name(run)))
 }
 
 /// Exists as soon as the run has begun.
-pub(super) fn release_begun(run: &ReleaseRun) -> PathBuf {
-    release_status_file(run).with_extension("exit.begun")
+pub(super) fn release_begun(boot: &Boot, run: &ReleaseRun) -> PathBuf {
+    release_status_file(boot, run).with_extension("exit.begun")
 }
 
 pub(super) fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseUrls>) -> Wanted {
-    let release = boot.site_state().release(run.release);
+    let release = boot.release(run.release);
     let name = release_run_name(run);
     let mut env = site_env(boot, &run.release.to_string(), urls);
     env.push((RELEASE_RUN.into(), name.clone().into()));
@@ -216,7 +216,7 @@ pub(super) fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseU
     launch.args.extend([
         "release".into(),
         run.command.clone().into(),
-        release_status_file(run).into(),
+        release_status_file(boot, run).into(),
     ]);
     Wanted {
         launch,

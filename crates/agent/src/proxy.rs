@@ -1,11 +1,11 @@
 //! The agent's control connection to its server's proxy: sends configurations, polls reports.
 
-use crate::state::RUN;
 use gaiola_core::topology;
 use gaiola_model::placement::{ObservedProxy, Revision};
 use gaiola_model::proxy::{
     Admission, ControlReply, ControlRequest, ProxyConfig, ProxyReport, TicketKey,
 };
+use gaiola_wire::document::{decode_message, encode_message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,32 +26,36 @@ const BUSY: Duration = Duration::from_millis(100);
 const AWAIT: Duration = Duration::from_secs(10);
 
 /// The proxy's control socket on a server.
-pub(super) fn socket() -> PathBuf {
-    Path::new(RUN).join("proxy.sock")
+pub(super) fn socket(run: &Path) -> PathBuf {
+    run.join("proxy.sock")
 }
 
 /// One connection to the proxy's control socket.
 struct Line {
     stream: BufReader<UnixStream>,
+    /// The schema that requests are written in.
+    schema: u64,
 }
 
 impl Line {
-    async fn open() -> io::Result<Self> {
+    async fn open(run: &Path, schema: u64) -> io::Result<Self> {
         Ok(Self {
-            stream: BufReader::new(UnixStream::connect(socket()).await?),
+            schema,
+            stream: BufReader::new(UnixStream::connect(socket(run)).await?),
         })
     }
 
     async fn ask(&mut self, request: &ControlRequest, limit: Duration) -> io::Result<ControlReply> {
         let asked = async {
-            let mut text = serde_json::to_vec(request)?;
+            let mut text = encode_message(request, self.schema)?;
             text.push(b'\n');
             self.stream.write_all(&text).await?;
             let mut reply = String::new();
             if self.stream.read_line(&mut reply).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            Ok(serde_json::from_str(&reply)?)
+            let (reply, _) = decode_message(reply.as_bytes()).map_err(io::Error::other)?;
+            Ok(reply)
         };
         timeout(limit, asked)
             .await
@@ -62,6 +66,8 @@ impl Line {
 /// What the proxy should serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// The schema of the site's documents, in which it is asked.
+    pub schema: u64,
     /// `None`: nothing.
     pub config: Option<ProxyConfig>,
     /// Keys for session tickets; empty: the proxy uses keys of its own.
@@ -93,23 +99,38 @@ pub(super) struct Known {
 }
 
 /// Keeps the proxy on the newest configuration and its report up to date, until the agent ends.
-pub(super) async fn follow(wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>) {
+///
+/// `run`: the server's run directory.
+pub(super) async fn follow(
+    run: PathBuf,
+    wanted: watch::Receiver<Wanted>,
+    known: watch::Sender<Known>,
+) {
     let changed = Notify::new();
     tokio::select! {
-        () = keep(wanted, known, &changed) => {}
-        () = listen(&changed) => {}
+        () = keep(&run, wanted.clone(), known, &changed) => {}
+        () = listen(&run, wanted, &changed) => {}
     }
 }
 
-async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, changed: &Notify) {
+async fn keep(
+    run: &Path,
+    mut wanted: watch::Receiver<Wanted>,
+    known: watch::Sender<Known>,
+    changed: &Notify,
+) {
     let mut line = None;
     let mut told = Told::default();
     loop {
         if line.is_none() {
             told = Told::default();
-            line = Line::open().await.ok();
+            let schema = wanted.borrow().schema;
+            line = Line::open(run, schema).await.ok();
         }
         let now = wanted.borrow_and_update().clone();
+        if let Some(open) = &mut line {
+            open.schema = now.schema;
+        }
         let draining = now.config.as_ref().is_some_and(is_draining);
         match &mut line {
             Some(open) => match update(open, now, &mut told).await {
@@ -137,9 +158,10 @@ async fn keep(mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>, 
 }
 
 /// Long-polls for changes in the proxy, over a connection of its own, and notifies of each at once.
-async fn listen(changed: &Notify) {
+async fn listen(run: &Path, wanted: watch::Receiver<Wanted>, changed: &Notify) {
     loop {
-        if let Ok(mut line) = Line::open().await {
+        let schema = wanted.borrow().schema;
+        if let Ok(mut line) = Line::open(run, schema).await {
             let wait_ms = u64::try_from(AWAIT.as_millis()).unwrap_or(u64::MAX);
             let mut after = 0;
             loop {
@@ -247,14 +269,19 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
 ///
 /// # Errors
 /// Where the proxy does not answer.
-pub(super) async fn admit(vip: Ipv4Addr, admission: Admission, wait: Duration) -> io::Result<u64> {
+pub(super) async fn admit(
+    (run, schema): (&Path, u64),
+    vip: Ipv4Addr,
+    admission: Admission,
+    wait: Duration,
+) -> io::Result<u64> {
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let request = ControlRequest::Admit {
         address: IpAddr::V4(vip),
         admission,
         wait_ms,
     };
-    match Line::open()
+    match Line::open(run, schema)
         .await?
         .ask(&request, wait + ANSWER_LIMIT)
         .await?

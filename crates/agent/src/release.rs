@@ -26,8 +26,8 @@ impl Agent {
         let watched = self.supervisor.condition(&name).is_some();
         let may_begin = || {
             let led = self.urls.is_none() || self.proxy_known.borrow().reaches_primary;
-            let begun =
-                plan::release_status_file(run).exists() || plan::release_begun(run).exists();
+            let begun = plan::release_status_file(&self.boot, run).exists()
+                || plan::release_begun(&self.boot, run).exists();
             led && !begun && !runs(&name)
         };
         !run.stop && (watched || may_begin())
@@ -38,11 +38,16 @@ impl Agent {
         let Some(run) = self.ordered_run(order) else {
             return;
         };
-        let (name, file) = (plan::release_run_name(run), plan::release_status_file(run));
+        let (name, file) = (
+            plan::release_run_name(run),
+            plan::release_status_file(&self.boot, run),
+        );
         let why = match self.supervisor.condition(&name) {
             Some(Condition::Down(why)) if !why.is_empty() => why,
             None if run.stop => "was stopped for a later change".to_string(),
-            None if plan::release_begun(run).exists() => "was killed before it ended".to_string(),
+            None if plan::release_begun(&self.boot, run).exists() => {
+                "was killed before it ended".to_string()
+            }
             _ => return,
         };
         if file.exists() || runs(&name) {
@@ -57,7 +62,7 @@ impl Agent {
     /// The result of the run that is ordered here; `None` until it has ended.
     pub(super) fn release_outcome(&self) -> Option<ReleaseOutcome> {
         let run = self.ordered_run(&self.order)?;
-        let status = std::fs::read_to_string(plan::release_status_file(run)).ok()?;
+        let status = std::fs::read_to_string(plan::release_status_file(&self.boot, run)).ok()?;
         let end = || self.logs.end(&plan::release_run_name(run), &run.command);
         let error = match status.trim() {
             "" => return None,

@@ -43,7 +43,7 @@ struct Places {
 /// Polls until the agent ends.
 pub(super) async fn follow(boot: Boot, names: watch::Receiver<Names>, left: watch::Sender<Left>) {
     let places = Places {
-        state: boot.folder(),
+        state: boot.folder().into(),
         data: boot.postgres_data(),
     };
     let (started, mut watch) = (Instant::now(), Watch::default());

@@ -7,7 +7,7 @@ use gaiola_model::Observed;
 use gaiola_model::event::Event;
 use gaiola_store::events::Events;
 use gaiola_store::view::{Keys, View};
-use gaiola_store::{Expected, Lease, Store, StoreError, campaign, to_json};
+use gaiola_store::{Expected, Lease, Store, StoreError, campaign};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -86,7 +86,7 @@ async fn publish(
     let mut report = Report::default();
     loop {
         let seen = observed.borrow_and_update().clone();
-        let text = match to_json(&key, &seen) {
+        let text = match store.to_json(&key, &seen) {
             Ok(text) => text,
             Err(error) => return error,
         };

@@ -1,14 +1,14 @@
 //! The state directory: everything that outlives its processes.
 
 use gaiola_core::conduct::OrderId;
+use gaiola_model::inventory::Location;
 use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
 use gaiola_model::{ServerName, SiteName};
 use gaiola_os::process::{User, is_root};
-use gaiola_store::document::{self, DocumentError};
+use gaiola_wire::document::{self, DocumentError};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -115,10 +115,27 @@ impl State {
         self.servers().join(name.to_string())
     }
 
-    /// Where a server keeps its last order, for a start while the store does not answer.
-    pub fn order_file(&self, name: ServerName) -> PathBuf {
-        self.server(name).join("placement.json")
+    /// The directories of a server that shares this disk and has a mount namespace of its own.
+    pub fn directories(&self, server: ServerName) -> Directories {
+        Directories {
+            state: self.server(server),
+            releases: self.releases(),
+            certificates: self.certificates(),
+            run: RUN.into(),
+        }
     }
+
+    /// Where a server keeps its last order.
+    pub fn order_file(&self, server: ServerName) -> PathBuf {
+        order_file(&self.server(server))
+    }
+}
+
+/// The usual run directory of a server that has its machine, or its namespaces, for itself.
+const RUN: &str = "/run/gaiola";
+
+fn order_file(server: &Path) -> PathBuf {
+    server.join("placement.json")
 }
 
 fn parent() -> PathBuf {
@@ -139,18 +156,23 @@ fn parent() -> PathBuf {
 
 /// A server's boot information: everything it gets when it is switched on. Stored as `boot.json` in the server's directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredBoot")]
 pub struct Boot {
     /// The site.
     pub site: SiteName,
     /// The server.
     pub server: ServerName,
     /// The number of this boot.
-    #[serde(default)]
     pub number: BootNumber,
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// The site's state directory.
-    pub state: PathBuf,
+    /// Its address, the ports at it, and its host.
+    #[serde(flatten)]
+    pub location: Location,
+    /// The interface that has the address: VIPs are added there, and VRRP is spoken on it.
+    pub interface: String,
+    /// Length of the network's prefix on that interface.
+    pub prefix_length: u8,
+    /// Where its files are.
+    pub directories: Directories,
     /// Random, generated with the site: keeps members of another store from joining this one.
     pub store_token: String,
     /// User that etcd, Patroni and PostgreSQL run as; `None`: the current one (rootless).
@@ -162,24 +184,100 @@ pub struct Boot {
     /// PATH of every process that is started.
     pub path: String,
     /// Size of the disk to make where there is no data yet, in bytes; `None`: no disk is made.
-    #[serde(default)]
     pub disk: Option<u64>,
+}
+
+/// The directories of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directories {
+    /// Its own: data, logs, keys, its last order.
+    pub state: PathBuf,
+    /// The releases; release 3 is in `3/` below it.
+    pub releases: PathBuf,
+    /// The copies of the certificates that balancers serve, each named by its digest.
+    pub certificates: PathBuf,
+    /// Sockets and state files of its processes, on a file system that is gone when the server is off.
+    pub run: PathBuf,
+}
+
+/// `boot.json` as it may be stored. Gaiola 0.1 wrote the site's state directory instead of the server's directories, and
+/// nothing that was the same on every server of its lab.
+#[derive(Deserialize)]
+struct StoredBoot {
+    site: SiteName,
+    server: ServerName,
+    #[serde(default)]
+    number: BootNumber,
+    #[serde(flatten)]
+    location: Location,
+    #[serde(default = "StoredBoot::interface")]
+    interface: String,
+    #[serde(default = "StoredBoot::prefix_length")]
+    prefix_length: u8,
+    directories: Option<Directories>,
+    #[serde(default)]
+    state: PathBuf,
+    store_token: String,
+    database_user: Option<User>,
+    site_user: Option<User>,
+    keeper_key: Option<String>,
+    path: String,
+    #[serde(default)]
+    disk: Option<u64>,
+}
+
+impl StoredBoot {
+    fn interface() -> String {
+        "eth0".into()
+    }
+
+    const fn prefix_length() -> u8 {
+        16
+    }
+}
+
+impl From<StoredBoot> for Boot {
+    fn from(stored: StoredBoot) -> Self {
+        let site = State::at(stored.state);
+        Self {
+            directories: stored
+                .directories
+                .unwrap_or_else(|| site.directories(stored.server)),
+            site: stored.site,
+            server: stored.server,
+            number: stored.number,
+            location: stored.location,
+            interface: stored.interface,
+            prefix_length: stored.prefix_length,
+            store_token: stored.store_token,
+            database_user: stored.database_user,
+            site_user: stored.site_user,
+            keeper_key: stored.keeper_key,
+            path: stored.path,
+            disk: stored.disk,
+        }
+    }
 }
 
 impl Boot {
     /// The server's directory.
-    pub fn folder(&self) -> PathBuf {
-        State::at(self.state.clone()).server(self.server)
+    pub fn folder(&self) -> &Path {
+        &self.directories.state
     }
 
-    /// The site's state directory.
-    pub fn site_state(&self) -> State {
-        State::at(self.state.clone())
+    /// Directory of its processes' sockets and state files.
+    pub fn run(&self) -> &Path {
+        &self.directories.run
     }
 
-    /// Where the server keeps its last order.
+    /// One release's copy of the site's directory.
+    pub fn release(&self, number: ReleaseNumber) -> PathBuf {
+        self.directories.releases.join(number.to_string())
+    }
+
+    /// Where the server keeps its last order, for a start while the store does not answer.
     pub fn order_file(&self) -> PathBuf {
-        self.site_state().order_file(self.server)
+        order_file(self.folder())
     }
 
     /// Where its processes' output goes.
@@ -240,12 +338,12 @@ impl Boot {
         read_document(&folder.join("boot.json"))
     }
 
-    /// Writes `boot.json`.
+    /// Writes `boot.json`, in the schema of the site's placement.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn save(&self) -> io::Result<()> {
-        write_document(&self.folder().join("boot.json"), self)
+    pub fn save(&self, schema: u64) -> io::Result<()> {
+        write_document(&self.folder().join("boot.json"), self, schema)
     }
 }
 
@@ -259,6 +357,14 @@ pub struct Order {
 }
 
 impl Order {
+    /// Writes it, in the schema of its placement.
+    ///
+    /// # Errors
+    /// Where it cannot be written; the old one stays.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        write_document(path, self, self.placement.schema)
+    }
+
     /// Whether a holder of this order takes `newer`: orders that are older or of another site are rejected.
     pub fn yields_to(&self, newer: &Self) -> bool {
         self.id().yields_to(&newer.id())
@@ -277,9 +383,6 @@ impl Order {
     }
 }
 
-/// Directory of the sockets and state files of a server's processes, on a file system that is gone when the server is off.
-pub const RUN: &str = "/run/gaiola";
-
 /// Reads a document: a JSON file with the number of its schema.
 ///
 /// # Errors
@@ -291,12 +394,12 @@ pub fn read_document<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<
     })
 }
 
-/// Writes a document like [`write_json`].
+/// Writes a document in the schema of the site's placement, like [`write_json`].
 ///
 /// # Errors
 /// Where it cannot be written; the old one stays.
-pub fn write_document<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    write_whole(path, &document::encode(value)?)
+pub fn write_document<T: Serialize>(path: &Path, value: &T, schema: u64) -> io::Result<()> {
+    write_whole(path, &document::encode(value, schema)?)
 }
 
 /// Reads a JSON file.
@@ -336,6 +439,7 @@ fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use gaiola_model::Inventory;
     use gaiola_model::config::{App, Config};
     use gaiola_model::placement::{Desired, Release};
 
@@ -345,7 +449,8 @@ pub(crate) mod tests {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let desired = Desired::first(config, release, inventory);
         Order {
             revision: Revision(revision),
             placement: gaiola_core::rollout::first(&desired, incarnation.into()),

@@ -1,7 +1,7 @@
 //! Keeps the wanted processes of a server running. [`core::supervise`](gaiola_core::supervise) decides; this starts, signals
 //! and watches processes, and records them on disk for the next agent.
 
-use crate::state::{RUN, read_json, write_json};
+use crate::state::{read_json, write_json};
 use gaiola_core::supervise::{self, Action, Input};
 use gaiola_model::Time;
 use gaiola_os::process::{self, Exit, Identity, Launch, Process};
@@ -59,8 +59,9 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Adopts the processes that an earlier agent on this server has left running.
-    pub(super) fn adopt(ended: mpsc::UnboundedSender<Ended>) -> Self {
-        Self::adopt_from(Path::new(RUN).join("processes.json"), ended)
+    /// `run`: the server's run directory.
+    pub(super) fn adopt(run: &Path, ended: mpsc::UnboundedSender<Ended>) -> Self {
+        Self::adopt_from(run.join("processes.json"), ended)
     }
 
     fn adopt_from(records: PathBuf, ended: mpsc::UnboundedSender<Ended>) -> Self {

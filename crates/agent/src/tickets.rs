@@ -5,7 +5,7 @@ use gaiola_core::tickets;
 use gaiola_model::Placement;
 use gaiola_model::proxy::TicketKey;
 use gaiola_store::view::{Keys, View};
-use gaiola_store::{Expected, Store, StoreError, Term, Txn, to_json};
+use gaiola_store::{Expected, Store, StoreError, Term, Txn};
 use std::time::SystemTime;
 
 /// Renews the key in the store when it is too old, where the site speaks TLS.
@@ -33,7 +33,7 @@ pub(super) async fn renew(
     let txn = Txn::new()
         .within(term)
         .expect(&key, at)
-        .put(&key, to_json(&key, &new)?, None);
+        .put(&key, store.to_json(&key, &new)?, None);
     match store.commit(&txn).await {
         // Another conductor renewed it; the watch delivers it shortly.
         Ok(_) | Err(StoreError::CompareAndSwap { .. }) => Ok(()),

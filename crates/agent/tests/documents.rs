@@ -4,15 +4,17 @@
 //! `documents/SCHEMA/NAME.json` are kept for good. `UPDATE=1` writes those of the present schema: where that changes a file, give
 //! the schema a new number (`gaiola_store::document::SCHEMA`) unless the one before reads the new form as well.
 
-use gaiola_agent::state::{Boot, Order};
+use gaiola_agent::state::{Boot, Order, State};
+use gaiola_model::inventory::Location;
 use gaiola_model::keeper::{KeeperConfig, KeeperState};
 use gaiola_model::placement::{
     DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, Release,
     ReleaseNumber,
 };
 use gaiola_model::proxy::{SharedTickets, TicketKey};
-use gaiola_model::{Desired, Observed, Placement, Revision};
-use gaiola_store::document::{SCHEMA, decode, encode};
+use gaiola_model::schema::SCHEMA;
+use gaiola_model::{Desired, Inventory, Observed, Placement, Revision};
+use gaiola_wire::document::{decode, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -49,7 +51,8 @@ fn desired() -> Desired {
         number: ReleaseNumber(3),
         digest: "5f".into(),
     };
-    let mut desired = Desired::first(config, release);
+    let inventory = Inventory::numbered(&config, [10, 77]);
+    let mut desired = Desired::first(config, release, inventory);
     desired.drained.insert("web2".parse().unwrap());
     desired
 }
@@ -95,8 +98,10 @@ fn boot() -> Boot {
         site: "shop".parse().unwrap(),
         server: "lb1".parse().unwrap(),
         number: gaiola_model::placement::BootNumber(1_764_460_800_000),
-        address: [10, 77, 1, 1].into(),
-        state: "/var/lib/gaiola/shop".into(),
+        location: Location::at([10, 77, 1, 1].into()),
+        interface: "eth0".into(),
+        prefix_length: 16,
+        directories: State::at("/var/lib/gaiola/shop".into()).directories("lb1".parse().unwrap()),
         store_token: "a1".into(),
         database_user: None,
         site_user: None,
@@ -118,7 +123,7 @@ fn check<T>(name: &str, present: &T)
 where
     T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
 {
-    let written = encode(present).unwrap();
+    let written = encode(present, SCHEMA).unwrap();
     let json: Value = serde_json::from_slice(&written).unwrap();
     let path = folder(SCHEMA).join(format!("{name}.json"));
     if std::env::var_os("UPDATE").is_some() {
@@ -161,6 +166,7 @@ fn every_document_of_every_schema_is_read() {
 
 fn keeper() -> KeeperConfig {
     serde_json::from_value(serde_json::json!({
+        "schema": SCHEMA,
         "interface": "eth0",
         "address": "10.77.1.1",
         "key": "5a",
@@ -175,7 +181,7 @@ fn keeper() -> KeeperConfig {
 
 fn keeper_state() -> KeeperState {
     serde_json::from_value(serde_json::json!({
-        "pid": 12, "ready": true, "reason": "", "config_problem": "",
+        "schema": SCHEMA, "pid": 12, "ready": true, "reason": "", "config_problem": "",
         "vips": { "10.77.0.100": {
             "state": "active", "owner": "10.77.1.1", "since_ms": 1764460800000u64, "reason": "released", "yields": 2,
             "is_yielding": false, "is_holding_back": false, "standby": "10.77.1.2", "settled": null,

@@ -6,6 +6,8 @@ use crate::args::{CTL_HELP, Ctl, Global};
 use crate::output::{self, Exit};
 use anyhow::{Context as _, anyhow, bail};
 use gaiola_model::proxy::{Admin, ControlReply, ControlRequest, ProxyStat, ServerOrder};
+use gaiola_model::schema::SCHEMA;
+use gaiola_wire::document::{decode_message, encode_message};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -205,7 +207,7 @@ fn exchange(
 ) -> anyhow::Result<ControlReply> {
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
-    let mut line = serde_json::to_vec(request)?;
+    let mut line = encode_message(request, SCHEMA)?;
     line.push(b'\n');
     let mut reply = String::new();
     let read = stream
@@ -215,7 +217,8 @@ fn exchange(
     if read == 0 {
         bail!(CLOSED);
     }
-    serde_json::from_str(&reply).context(UNREADABLE)
+    let (reply, _) = decode_message(reply.as_bytes()).context(UNREADABLE)?;
+    Ok(reply)
 }
 
 /// Why nobody listens there, and what to look at.

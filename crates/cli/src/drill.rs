@@ -22,7 +22,6 @@ use gaiola_net::client::Request;
 use gaiola_os::process::{Identity, identify, signal};
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 
@@ -121,12 +120,7 @@ fn course(place: &Place, config: &Config, status: &Status) -> anyhow::Result<Cou
     let mut course =
         Course::new(place.front_door, config.drill.clone()).probing(probed, by_proxies);
     let doors = clients::doors_of_vips(status).into_iter();
-    course.vips = doors
-        .filter_map(|door| match door.ip() {
-            IpAddr::V4(vip) => Some(vip),
-            IpAddr::V6(_) => None,
-        })
-        .collect();
+    course.vips = doors.map(|door| door.ip()).collect();
     match config.speaks_tls() {
         true => course.over_tls().map_err(anyhow::Error::msg),
         false => Ok(course),

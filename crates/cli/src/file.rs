@@ -1,8 +1,9 @@
 //! The site's file, as commands read it.
 
 use anyhow::Context as _;
+use gaiola_control::provider;
 use gaiola_model::Config;
-use gaiola_wire::config::{ConfigErrors, Mistake};
+use gaiola_wire::config::{ConfigErrors, Mistake, Surroundings};
 use std::path::{Path, PathBuf};
 
 /// A file is invalid.
@@ -32,7 +33,11 @@ pub(crate) fn told(path: &Path, mistakes: &[Mistake]) -> serde_json::Value {
 pub(crate) fn load(path: &Path, text: &str) -> anyhow::Result<Config> {
     let folder = site_folder(path)?;
     let name = folder.file_name().and_then(|name| name.to_str());
-    let config = gaiola_wire::config::load_in(text, name);
+    let around = Surroundings {
+        directory: name,
+        vips: Some(provider::vips()),
+    };
+    let config = gaiola_wire::config::load_in(text, &around);
     config.map_err(|errors| {
         let path = path.to_owned();
         Invalid { path, errors }.into()

@@ -13,7 +13,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("sim", &["core", "model", "wire"]),
     ("os", &[]),
     ("net", &["model", "os"]),
-    ("store", &["core", "model", "net", "os"]),
+    ("store", &["core", "model", "net", "os", "wire"]),
     ("proxy", &["core", "model", "os", "wire"]),
     ("agent", &["core", "model", "net", "os", "store", "wire"]),
     (

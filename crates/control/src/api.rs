@@ -8,7 +8,7 @@ use gaiola_core::drill::Target;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, Exit, ServerName, SiteName};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// A change that an operator asks for.
@@ -144,6 +144,9 @@ pub struct ServerHandle {
     /// Whether its disk can be filled.
     #[serde(default)]
     pub disk: Disk,
+    /// The address in its network of a client that connects to VIPs by itself.
+    #[serde(default)]
+    pub client: Option<IpAddr>,
 }
 
 /// Whether a server's disk can be filled.

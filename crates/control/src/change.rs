@@ -106,6 +106,7 @@ impl Work<'_> {
         let failed = order.is_some_and(|order| order.placement.failed.is_some());
         let new = Desired {
             applied: config,
+            inventory: site.provider.inventory(&wanted),
             config: wanted,
             release,
             attempt: held.attempt + u64::from(failed),
@@ -262,6 +263,7 @@ async fn store_desired(
 ) -> Result<Revision, Outcome> {
     let new = Desired {
         generation: new.generation + 1,
+        inventory: site.provider.inventory(&new.config),
         ..new
     };
     let key = Keys::of(&site.name).desired();

@@ -26,7 +26,7 @@ use gaiola_core::drill::{Kind, Ledger, Sample};
 use gaiola_model::Time;
 use gaiola_model::config::Drill;
 use rustls::ClientConfig;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -39,7 +39,7 @@ pub struct Course {
     /// `[drill]` of the file.
     pub drill: Drill,
     /// VIPs that are probed each by itself, by a client elsewhere.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
     /// What a new connection asks for.
     probed: Probed,
     /// Requests a second where the file does not say.
@@ -47,7 +47,7 @@ pub struct Course {
     /// The one kind of load, where it is not all that the file names.
     only: Option<Kind>,
     /// The address that connections come from; `None`: whichever the kernel takes.
-    from: Option<Ipv4Addr>,
+    from: Option<IpAddr>,
     /// TLS, where the site speaks it.
     tls: Option<Arc<ClientConfig>>,
 }

@@ -4,12 +4,18 @@ pub mod lab;
 
 use crate::api::{Harm, ServerHandle};
 use gaiola_core::drill::Target;
-use gaiola_model::ServerName;
 use gaiola_model::placement::{Placement, Revision};
+use gaiola_model::{Config, Inventory, ServerName};
+use gaiola_wire::config::VipRange;
 use lab::{Lab, faults};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
+
+/// The VIPs that a file may name.
+pub fn vips() -> VipRange {
+    lab::network::vips()
+}
 
 /// Who provides servers.
 pub enum Provider {
@@ -18,6 +24,12 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Where the servers of this configuration stand or would stand.
+    pub fn inventory(&self, config: &Config) -> Inventory {
+        let Self::Lab(_) = self;
+        lab::network::inventory(config)
+    }
+
     /// Whether a server has power.
     pub fn is_on(&self, server: ServerName) -> bool {
         let Self::Lab(lab) = self;

@@ -4,7 +4,7 @@
 use crate::api::Place;
 use crate::provider::Provider;
 use crate::traffic::Traffic;
-use gaiola_agent::state::{Order, State, write_document};
+use gaiola_agent::state::{Order, State};
 use gaiola_core::rollout::Facts;
 use gaiola_model::event::Event;
 use gaiola_model::placement::{Placement, Revision};
@@ -98,7 +98,7 @@ impl Site {
 
     /// As [`take_order`](Self::take_order), whatever was held before.
     pub fn put_order(&self, order: Order) {
-        if let Err(error) = write_document(&self.state.placement(), &order) {
+        if let Err(error) = order.save(&self.state.placement()) {
             tracing::error!(
                 "cannot save the placement in {}: {error}",
                 self.state.placement().display()
@@ -121,6 +121,7 @@ impl Site {
                 return;
             }
         };
+        store.set_schema(order.placement.schema);
         *self.store.borrow_mut() = Some(store.clone());
         let events = Events::new(store.clone(), &self.name);
         tokio::task::spawn_local(Rc::clone(&self).follow_events(events));
@@ -136,7 +137,8 @@ impl Site {
                 });
             }
             if let Some(order) = &*self.order.borrow() {
-                store.set_endpoints(etcd::endpoints(&order.placement.store));
+                store.set_schema(order.placement.schema);
+                store.set_endpoints(etcd::endpoints(&order.placement));
             }
             if views.changed().await.is_err() {
                 return;

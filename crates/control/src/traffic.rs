@@ -7,11 +7,12 @@ mod silence;
 pub use rates::{Load, Totals};
 
 use gaiola_core::topology;
-use gaiola_model::{InstanceName, ServerName, Tier, Time};
+use gaiola_model::{InstanceName, Placement, ServerName, Tier, Time};
 use merged::Part;
 use rates::{Counted, Meter, Rates};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// What is known of the traffic.
 #[derive(Debug, Default)]
@@ -98,11 +99,13 @@ impl Source {
         }
     }
 
-    pub(crate) const fn port(self) -> u16 {
-        match self {
-            Self::Proxy => topology::PROXY_PORT,
-            Self::Agent => topology::AGENT_PORT,
-        }
+    /// Where the process answers on a server; `None`: the placement does not have it.
+    pub(crate) fn address(self, placement: &Placement, server: ServerName) -> Option<SocketAddr> {
+        let location = topology::location(placement, server)?;
+        Some(location.socket(match self {
+            Self::Proxy => location.ports.proxy,
+            Self::Agent => location.ports.agent,
+        }))
     }
 }
 

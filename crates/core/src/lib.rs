@@ -23,6 +23,7 @@ pub mod rule;
 pub mod status;
 pub mod sticky;
 pub mod supervise;
+pub mod termination;
 pub mod tickets;
 pub mod topology;
 pub mod vrrp;

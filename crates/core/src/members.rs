@@ -74,9 +74,11 @@ pub enum Step {
     Done,
 }
 
-/// The servers that should carry a member.
+/// The servers of the placement that should carry a member.
 pub fn wanted(placement: &Placement) -> Vec<ServerName> {
-    rollout::store_members(&placement.config)
+    let mut wanted = rollout::store_members(&placement.config);
+    wanted.retain(|server| placement.servers.contains_key(server));
+    wanted
 }
 
 /// The next step from `members` to those on the servers `wanted`.

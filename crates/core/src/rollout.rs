@@ -26,7 +26,9 @@ pub use settled::settled;
 pub(crate) use view::{View, too_busy};
 
 use crate::topology;
+use gaiola_model::inventory::Location;
 use gaiola_model::placement::{Failure, Phase, PlacedServer, Release, ReleaseNumber};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -77,9 +79,11 @@ pub struct Waiting {
 ///
 /// `incarnation` names the store's lifetime and never changes.
 pub fn first(desired: &Desired, incarnation: String) -> Placement {
-    let config = &desired.config;
-    let servers = config.server_names().map(|name| (name, new_server(name)));
+    let config = &desired.inventory.resolve(&desired.config);
+    let servers = desired.inventory.servers.iter();
+    let servers = servers.map(|(name, location)| (*name, new_server(location.clone())));
     let mut placement = Placement {
+        schema: SCHEMA,
         incarnation,
         generation: desired.generation,
         config: config.clone(),
@@ -93,6 +97,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         servers: servers.collect(),
         instances: BTreeMap::new(),
         vips: BTreeMap::new(),
+        network: desired.inventory.network.clone(),
         doors: BTreeMap::new(),
         store: store_members(config),
         store_joining: None,
@@ -128,6 +133,11 @@ pub fn next(desired: &Desired, placement: &Placement, at: Revision, facts: &Fact
             None,
             "the desired state that was read is older than the placement",
         );
+    } else if desired.inventory.servers.is_empty() {
+        step.wait(
+            None,
+            "for the site's inventory, which documents of Gaiola 0.1 do not have; write it with: gaiola up",
+        );
     } else if facts.store_in_doubt {
         step.wait(None, "more than half of the servers vanished at once: this looks like the store, not like them");
     } else {
@@ -152,9 +162,9 @@ pub fn store_members(config: &Config) -> Vec<ServerName> {
     members
 }
 
-fn new_server(name: ServerName) -> PlacedServer {
+fn new_server(location: Location) -> PlacedServer {
     PlacedServer {
-        address: topology::address_of(name),
+        location,
         phase: Phase::Serve,
         since: Revision(0),
     }
@@ -211,6 +221,7 @@ impl<'a> Step<'a> {
         self.publish_web_releases();
         self.exchange_instances();
         self.lead_doors();
+        self.raise_schema();
         self.plan.vips = topology::homes(&self.plan);
     }
 
@@ -225,12 +236,40 @@ impl<'a> Step<'a> {
             self.plan.released = None;
         }
         self.plan.generation = self.desired.generation;
-        self.plan.config = config.clone();
+        self.plan.config = self.desired.inventory.resolve(config);
+        self.plan
+            .network
+            .clone_from(&self.desired.inventory.network);
+        self.adopt_locations();
         let release = self.release_number();
         let attempt = self.desired.attempt;
         self.plan
             .failed
             .take_if(|failure| (failure.release, failure.attempt) != (release, attempt));
+    }
+
+    /// Documents are written in a newer schema only once every server's agent reads it, and this conductor.
+    fn raise_schema(&mut self) {
+        let reads = |server: &ServerName| self.view.live(*server).map_or(0, |seen| seen.reads);
+        let oldest = self.plan.servers.keys().map(reads).min();
+        let newest = oldest.unwrap_or(SCHEMA).min(SCHEMA);
+        if newest > self.plan.schema {
+            self.plan.schema = newest;
+            self.tell(
+                None,
+                format!("the site's documents are written in schema {newest}"),
+            );
+        }
+    }
+
+    /// A server stays where it was put: only what earlier versions did not store of its location is filled in.
+    fn adopt_locations(&mut self) {
+        for (server, placed) in &mut self.plan.servers {
+            let given = self.desired.inventory.servers.get(server);
+            if let Some(given) = given.filter(|given| given.address == placed.location.address) {
+                placed.location.clone_from(given);
+            }
+        }
     }
 
     fn finish(self) -> Next {

@@ -44,7 +44,7 @@ pub fn status(desired: &Desired, placement: &Placement, at: Revision, facts: &Fa
     let vips = vips.map(|(vip, home)| VipStatus {
         address: *vip,
         home: *home,
-        owners: view.owners((*vip).into()),
+        owners: view.owners(*vip),
     });
     Status {
         schema: SCHEMA,
@@ -203,12 +203,12 @@ fn server(
     ServerStatus {
         name,
         tier: name.tier,
-        address: placed.address,
+        location: placed.location.clone(),
         state,
         reason,
         vips: observed.map_or_else(Vec::new, |observed| observed.vips.iter().copied().collect()),
         instances: on_it
-            .map(|instance| instance_status(view, *instance))
+            .filter_map(|instance| instance_status(view, *instance))
             .collect(),
         database: observed.and_then(|observed| observed.database.clone()),
         store_member: store.contains(&name),
@@ -238,7 +238,9 @@ fn state(view: &View<'_>, name: ServerName, placed: &PlacedServer) -> (ServerSta
     }
 }
 
-fn instance_status(view: &View<'_>, name: InstanceName) -> InstanceStatus {
+/// `None`: its server is not in the placement.
+fn instance_status(view: &View<'_>, name: InstanceName) -> Option<InstanceStatus> {
+    let address = topology::address_of_instance(view.placement, name)?;
     let placed = &view.placement.instances[&name];
     let seen = view
         .live(name.server)
@@ -253,16 +255,16 @@ fn instance_status(view: &View<'_>, name: InstanceName) -> InstanceStatus {
         }
     };
     let is_ready = seen.is_some_and(|seen| seen.state == InstanceState::Ready);
-    InstanceStatus {
+    Some(InstanceStatus {
         doubted: is_ready && placed.phase == Phase::Serve && !busy && !reason.is_empty(),
         busy,
         name,
-        address: topology::address_of_instance(name),
+        address,
         release: placed.release,
         state: seen.map(|seen| seen.state),
         restarts: seen.map_or(0, |seen| seen.restarts),
         reason,
-    }
+    })
 }
 
 /// Each part whose service or data the loss of one server would cost.

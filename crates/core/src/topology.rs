@@ -9,56 +9,32 @@ pub use proxy::{Paths, proxy_config};
 pub use vips::{VipRouter, homes, leaving_vips, vip_priorities};
 
 use gaiola_model::config::BalancerTls;
+use gaiola_model::inventory::Location;
 use gaiola_model::placement::{DoorState, Phase};
 use gaiola_model::{InstanceName, Placement, ServerName, Tier};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
-/// The lab's host: the bridge's address, from which the front door connects.
-pub const LAB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// A client in the lab that connects straight to a door, not through the front door.
-pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// Proxies of balancers and web servers answer this path themselves, whatever is behind them: it costs the site
 /// nothing.
 pub const PROBE_PATH: &str = "/.gaiola/probe";
-/// Port of web servers.
-pub const WEB_PORT: u16 = 8000;
-/// Port for metrics and health of a proxy.
-pub const PROXY_PORT: u16 = 9180;
-/// Metrics and health of an agent.
-pub const AGENT_PORT: u16 = 9181;
 /// The backend of an application server's proxy that leads to the database's primary.
 pub const PRIMARY: &str = "primary";
-/// PostgreSQL's port, and the local port on an application server that leads to the primary.
-pub const PRIMARY_PORT: u16 = 5432;
-/// The local port on an application server that leads to the standbys.
-pub const STANDBYS_PORT: u16 = 5433;
-/// Port of Patroni's REST API.
-pub const PATRONI_PORT: u16 = 8008;
-
-/// The address of a server: `10.77.{1,2,3,4}.N` for balancer, web, app and database servers.
-///
-/// # Panics
-///
-/// If its number is over 255: no valid file has that many.
-///
-/// ```
-/// let web2 = "web2".parse().unwrap();
-/// assert_eq!(gaiola_core::topology::address_of(web2).to_string(), "10.77.2.2");
-/// ```
-pub fn address_of(server: ServerName) -> Ipv4Addr {
-    let tier = match server.tier {
-        Tier::Balancer => 1,
-        Tier::Web => 2,
-        Tier::App => 3,
-        Tier::Database => 4,
-    };
-    let number = u8::try_from(server.number).expect("a tier has at most 255 servers");
-    Ipv4Addr::new(10, 77, tier, number)
+/// Where a server stands; `None`: the placement does not have it.
+pub fn location(placement: &Placement, server: ServerName) -> Option<&Location> {
+    let placed = placement.servers.get(&server)?;
+    Some(&placed.location)
 }
 
-/// The address and port of an instance.
-pub fn address_of_instance(instance: InstanceName) -> SocketAddr {
-    (address_of(instance.server), instance.port()).into()
+/// Where a web server listens.
+pub fn address_of_web(placement: &Placement, server: ServerName) -> Option<SocketAddr> {
+    let location = location(placement, server)?;
+    Some(location.socket(location.ports.web))
+}
+
+/// Where an instance listens.
+pub fn address_of_instance(placement: &Placement, instance: InstanceName) -> Option<SocketAddr> {
+    let location = location(placement, instance.server)?;
+    Some(location.socket(location.ports.instance(instance.number)))
 }
 
 /// Where the front door sends new clients: the open doors, or only the HTTPS ones if there are any.
@@ -150,11 +126,13 @@ pub fn serves(placement: &Placement, server: ServerName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_model::Inventory;
     use gaiola_model::config::{App, Balancer, Config, Database, Web};
     use gaiola_model::placement::{Release, ReleaseNumber};
     use gaiola_model::proxy::{Admin, Frontend, Mode, ProxyConfig, Rule};
     use gaiola_model::{Desired, Revision};
     use std::collections::BTreeSet;
+    use std::net::IpAddr;
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -191,7 +169,8 @@ mod tests {
             number: ReleaseNumber(7),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let desired = Desired::first(config, release, inventory);
         crate::rollout::first(&desired, "test".into())
     }
 
@@ -406,7 +385,7 @@ mod tests {
     fn priorities_of_a_vip_differ_however_many_balancers_there_are() {
         for count in (1..=12).chain([70]) {
             let placement = site(count, 0, 0);
-            let first = Ipv4Addr::new(10, 77, 0, 100);
+            let first: IpAddr = [10, 77, 0, 100].into();
             let mut seen = BTreeSet::new();
             for server in servers_of(&placement, Tier::Balancer) {
                 let routers = vip_priorities(&placement, server);

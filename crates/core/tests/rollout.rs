@@ -10,7 +10,9 @@ use gaiola_model::placement::{
     BootNumber, DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy,
     Phase, Release, ReleaseNumber, ReleaseOutcome,
 };
-use gaiola_model::{Desired, InstanceName, Observed, Placement, Revision, ServerName, Tier, Time};
+use gaiola_model::{
+    Desired, InstanceName, Inventory, Observed, Placement, Revision, ServerName, Tier, Time,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
@@ -169,6 +171,7 @@ fn set(desired: &mut Desired, word: &str) {
         "release" => desired.release.number = ReleaseNumber(number(value)),
         other => panic!("no key {other:?}"),
     }
+    desired.inventory = Inventory::numbered(&desired.config, [10, 77]);
 }
 
 impl Site {
@@ -187,8 +190,9 @@ impl Site {
             digest: String::new(),
         };
         let config = Config::new("story".parse().expect("a name"), app);
-        let mut desired = Desired::first(config, release);
+        let mut desired = Desired::first(config, release, Inventory::default());
         words.iter().for_each(|word| set(&mut desired, word));
+        desired.inventory = Inventory::numbered(&desired.config, [10, 77]);
         self.placement = Some(rollout::first(&desired, "story".into()));
         self.at = Revision(1);
         self.desired = Some(desired);
@@ -326,6 +330,7 @@ impl Site {
             .keys()
             .filter(|vip| self.owner(placement, **vip) == Some(server));
         Observed {
+            reads: gaiola_model::schema::SCHEMA,
             server,
             boot: self.boots.get(&server).copied().unwrap_or_default(),
             revision: self.at,
@@ -353,7 +358,7 @@ impl Site {
         }
     }
 
-    fn owner(&self, placement: &Placement, vip: std::net::Ipv4Addr) -> Option<ServerName> {
+    fn owner(&self, placement: &Placement, vip: std::net::IpAddr) -> Option<ServerName> {
         let balancers = topology::servers_of(placement, Tier::Balancer);
         let offers = balancers
             .filter(|server| !self.lost.contains(server))

@@ -2,12 +2,12 @@
 
 use crate::id::{ServerName, SiteName, Tier};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Most servers in one tier: as many as its range of addresses and VRIDs is meant for.
 pub const MAX_SERVERS: u16 = 99;
-/// Most instances on one application server: their ports are 3001 to 3050.
+/// Most instances on one application server: as many ports are kept for them.
 pub const MAX_INSTANCES: u16 = 50;
 
 /// A whole site as its file describes it.
@@ -67,8 +67,8 @@ impl Config {
 pub struct Balancer {
     /// Number of servers. Default 2.
     pub servers: u16,
-    /// The virtual addresses; `None` is the default: one per balancer, from 10.77.0.100 up.
-    pub vips: Option<Vec<Ipv4Addr>>,
+    /// The virtual addresses; `None`, the default, leaves them to the provider of servers.
+    pub vips: Option<Vec<IpAddr>>,
     /// Ports served on every VIP. Default 80.
     pub listen: Vec<u16>,
     /// HTTPS on port 443 of every VIP. Default: none.
@@ -122,14 +122,9 @@ impl Balancer {
         self.listen.iter().copied().chain(https)
     }
 
-    /// The VIPs of a tier with this many servers.
-    pub fn vips(&self) -> Vec<Ipv4Addr> {
-        match &self.vips {
-            Some(written) => written.clone(),
-            None => (0..self.servers)
-                .map(|n| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 77, 0, 100)) + u32::from(n)))
-                .collect(),
-        }
+    /// The VIPs, as far as they are known.
+    pub fn vips(&self) -> &[IpAddr] {
+        self.vips.as_deref().unwrap_or_default()
     }
 }
 

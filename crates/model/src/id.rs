@@ -146,7 +146,7 @@ impl From<ServerName> for String {
 ///
 /// ```
 /// let name: gaiola_model::InstanceName = "app2.3".parse().unwrap();
-/// assert_eq!(name.port(), 3003);
+/// assert_eq!((name.server.number, name.number), (2, 3));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -155,13 +155,6 @@ pub struct InstanceName {
     pub server: ServerName,
     /// Its number on that server, from 1.
     pub number: u16,
-}
-
-impl InstanceName {
-    /// The port its process should listen on: 3000 plus its number.
-    pub const fn port(self) -> u16 {
-        3000 + self.number
-    }
 }
 
 impl fmt::Display for InstanceName {

@@ -1,5 +1,6 @@
 //! The files through which the agent configures the VIP keeper and the keeper reports to the agent.
 
+use crate::schema;
 use crate::vrrp::{Priority, Vrid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,6 +22,9 @@ use std::net::Ipv4Addr;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperConfig {
+    /// The schema that the agent and the keeper write their files in.
+    #[serde(default = "schema::unnumbered")]
+    pub schema: u64,
     /// The interface for the VIPs and for VRRP.
     pub interface: String,
     /// This server's own address there, the source of its advertisements.
@@ -96,6 +100,9 @@ impl KeeperConfig {
 /// The file `keeper-state.json`: rewritten as a whole whenever something in it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperState {
+    /// The schema that it is written in: the configuration's.
+    #[serde(default = "schema::unnumbered")]
+    pub schema: u64,
     /// The keeper's process id.
     pub pid: u32,
     /// Whether VIPs may be held here.
@@ -160,6 +167,7 @@ mod tests {
     #[test]
     fn a_configuration_that_cannot_work_is_refused_in_words() {
         let good = KeeperConfig {
+            schema: schema::SCHEMA,
             interface: "eth0".into(),
             address: Ipv4Addr::new(10, 77, 1, 1),
             key: None,

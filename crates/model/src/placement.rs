@@ -5,10 +5,12 @@
 
 use crate::config::Config;
 use crate::id::{InstanceName, ServerName, Tier};
+use crate::inventory::{Inventory, Location, Network};
 use crate::resources::Resources;
+use crate::schema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// The store's revision at which a document was last changed. It orders all changes of one store incarnation.
 #[derive(
@@ -71,11 +73,14 @@ pub struct Desired {
     /// How often the operator asked each application server to exchange its instances for new ones.
     #[serde(default)]
     pub restarts: BTreeMap<ServerName, u64>,
+    /// What the provider had for this configuration. Empty in documents of Gaiola 0.1.
+    #[serde(default)]
+    pub inventory: Inventory,
 }
 
 impl Desired {
     /// The desired state of a new site: its file, unchanged.
-    pub fn first(config: Config, release: Release) -> Self {
+    pub fn first(config: Config, release: Release, inventory: Inventory) -> Self {
         Self {
             generation: 1,
             applied: config.clone(),
@@ -84,6 +89,7 @@ impl Desired {
             drained: BTreeSet::new(),
             attempt: 0,
             restarts: BTreeMap::new(),
+            inventory,
         }
     }
 }
@@ -91,11 +97,14 @@ impl Desired {
 /// What the conductor has decided: every agent makes its own server match it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
+    /// The schema in which the site's documents are written, this one among them.
+    #[serde(default = "schema::unnumbered")]
+    pub schema: u64,
     /// Names the store's lifetime: an order of another incarnation is rejected.
     pub incarnation: String,
     /// The generation of [`Desired`] that this placement moves towards.
     pub generation: u64,
-    /// The configuration in force.
+    /// The configuration in force, with the VIPs that the file left to the provider.
     pub config: Config,
     /// Directories that web servers search, newest first; the older one is removed when the roll-out has ended.
     pub web_releases: Vec<ReleaseNumber>,
@@ -109,7 +118,10 @@ pub struct Placement {
     /// The instances that exist. One that is not here is stopped.
     pub instances: BTreeMap<InstanceName, PlacedInstance>,
     /// The VIPs and the balancer that each is home to.
-    pub vips: BTreeMap<Ipv4Addr, ServerName>,
+    pub vips: BTreeMap<IpAddr, ServerName>,
+    /// The network of the servers. Empty in documents of Gaiola 0.1.
+    #[serde(default)]
+    pub network: Network,
     /// The doors for clients. Balancers listen on every door of theirs; only open ones receive clients.
     #[serde(default)]
     pub doors: BTreeMap<SocketAddr, Door>,
@@ -196,8 +208,9 @@ impl Failure {
 /// A server that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedServer {
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub location: Location,
     /// Its desired phase.
     pub phase: Phase,
     /// The revision of the placement that put it into this phase; 0 until that placement is stored.
@@ -262,6 +275,9 @@ pub struct ReleaseRun {
 pub struct Observed {
     /// The server.
     pub server: ServerName,
+    /// The newest schema that its agent reads.
+    #[serde(default = "schema::unnumbered")]
+    pub reads: u64,
     /// Its current boot.
     #[serde(default)]
     pub boot: BootNumber,
@@ -271,7 +287,7 @@ pub struct Observed {
     /// Its proxy; `None` while it does not answer.
     pub proxy: Option<ObservedProxy>,
     /// VIPs that its keeper holds.
-    pub vips: BTreeSet<Ipv4Addr>,
+    pub vips: BTreeSet<IpAddr>,
     /// The site's processes on it.
     pub instances: BTreeMap<InstanceName, ObservedInstance>,
     /// PostgreSQL on it.
@@ -293,6 +309,7 @@ impl Observed {
     pub fn nothing_on(server: ServerName) -> Self {
         Self {
             server,
+            reads: schema::SCHEMA,
             boot: BootNumber(0),
             revision: Revision(0),
             proxy: None,

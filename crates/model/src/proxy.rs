@@ -393,6 +393,9 @@ pub struct Server {
     /// The path for its check, if not the backend's.
     #[serde(default)]
     pub check_path: Option<String>,
+    /// The port for its check, if not the backend's.
+    #[serde(default)]
+    pub check_port: Option<u16>,
     /// Whether it takes traffic only while no other server of its backend does, or for the last attempt of a request
     /// that others have failed.
     #[serde(default)]
@@ -432,6 +435,7 @@ impl Server {
             maxconn: None,
             admin: Admin::Ready,
             check_path: None,
+            check_port: None,
             spare: false,
             cookie: None,
             tls: None,

@@ -2,10 +2,11 @@
 
 use crate::event::Event;
 use crate::id::{InstanceName, ServerName, SiteName, Tier};
+use crate::inventory::Location;
 use crate::placement::{DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision};
 use crate::resources::Resources;
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// Schema version. It is raised when a field changes its meaning or is removed; new fields may be added at any time.
 pub const SCHEMA: u32 = 1;
@@ -79,14 +80,15 @@ pub struct ServerStatus {
     pub name: ServerName,
     /// Its tier.
     pub tier: Tier,
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Where it stands: `host`, `address` and `ports`.
+    #[serde(flatten)]
+    pub location: Location,
     /// Its state.
     pub state: ServerState,
     /// Why it is not serving, or not well, in words; empty if it is.
     pub reason: String,
     /// VIPs that it holds.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
     /// Its PostgreSQL.
@@ -148,7 +150,7 @@ pub struct InstanceStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipStatus {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its home balancer.
     pub home: ServerName,
     /// The balancers that hold it; anything but one is a fault.

@@ -1,12 +1,12 @@
 //! From a listening socket to a session.
 
 use super::check::in_words;
-use super::client::{Client, Open};
+use super::client::{Client, Open, Origin};
 use super::counters::Unasked;
 use super::io::{Buffer, Fault, Side, Stream, TlsStream};
 use super::orders::FrontendShare;
 use super::worker::Worker;
-use super::{http, io, tcp};
+use super::{io, session, tcp};
 use gaiola_model::proxy::{self, Address, Mode};
 use gaiola_os as os;
 use gaiola_wire::client_hello;
@@ -65,7 +65,9 @@ async fn make_room(worker: &Worker, bind: &Rc<Address>) -> Infallible {
             match &share {
                 Some(share) => {
                     let crowded = share.crowded();
-                    worker.sessions.close_idle(bind, || share.grants_wish());
+                    worker
+                        .sessions
+                        .close_idle(bind, || share.takes_close_request());
                     crowded.await;
                 }
                 None => pending().await,
@@ -91,7 +93,7 @@ async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
             None => return,
         };
         if !share.try_open(limit) {
-            worker.tell_full(&share, limit);
+            worker.log_full(&share, limit);
             share.open_when_room(limit).await;
         }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -101,7 +103,7 @@ async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
             Err(error) => {
                 share.close();
                 if !is_the_clients(error) {
-                    worker.tell_unaccepted(bind, error);
+                    worker.log_unaccepted(bind, error);
                     tokio::time::sleep(BREATH).await;
                 }
             }
@@ -142,15 +144,17 @@ fn begin(
     };
     let client = Box::new(Client {
         stream,
-        address: peer.ip(),
-        port: peer.port(),
-        ends: None,
-        local,
-        bind: Rc::clone(bind),
-        server_name: None,
         early: None,
-        session: worker.sessions.enter(peer, bind),
-        open,
+        origin: Origin {
+            address: peer.ip(),
+            port: peer.port(),
+            ends: None,
+            local,
+            bind: Rc::clone(bind),
+            server_name: None,
+            activity: worker.sessions.enter(peer, bind),
+            open,
+        },
     });
     tokio::task::spawn_local(talk(Rc::clone(worker), client));
 }
@@ -174,22 +178,22 @@ fn addresses(stream: &Stream, bind: &Address, peer: Option<SocketAddrAny>) -> (S
 
 async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
     let serving = worker.serving();
-    let Some((index, bind)) = serving.frontend(&client.bind) else {
-        let (peer, bind) = (client.address, &client.bind);
-        return worker.tell_closed(peer, bind, "nothing is served here any more");
+    let Some((index, bind)) = serving.frontend(&client.origin.bind) else {
+        let (peer, bind) = (client.origin.address, &client.origin.bind);
+        return worker.log_closed(peer, bind, "nothing is served here any more");
     };
     let (_, frontend) = serving.of(index);
     let limit = frontend.timeouts.request_head;
     let mut senders = bind.proxy_protocol_from.iter();
-    if senders.any(|sender| sender.contains(&client.address)) {
+    if senders.any(|sender| sender.contains(&client.origin.address)) {
         let header = tokio::time::timeout(limit, read_header(&mut client)).await;
         let header = header.unwrap_or_else(|_| Err(late("its PROXY protocol header", limit)));
         if let Err(reason) = header {
-            return worker.close_unasked(&client, Unasked::Header, &reason);
+            return worker.close_unasked(&client.origin, Unasked::Header, &reason);
         }
     }
-    let Some(_held) = serving.admit(index, client.address) else {
-        return worker.refuse(&client);
+    let Some(_held) = serving.admit(index, client.origin.address) else {
+        return worker.refuse(&client.origin);
     };
     if goes_by_name(frontend) {
         let named = match tokio::time::timeout(limit, read_name(&mut client)).await {
@@ -197,10 +201,10 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
             Err(_) => Err(late("its ClientHello", limit)),
         };
         if let Err(reason) = named {
-            return worker.close_unasked(&client, Unasked::Name, &reason);
+            return worker.close_unasked(&client.origin, Unasked::Name, &reason);
         }
     }
-    if let Some(settings) = worker.tls(&client.bind) {
+    if let Some(settings) = worker.tls(&client.origin.bind) {
         // These futures are large; a connection should hold memory for one only while it runs.
         client = match Box::pin(encrypt(client, settings, limit, &worker)).await {
             Some(client) => client,
@@ -210,8 +214,8 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
     let is_http = is_http(frontend);
     drop(serving);
     if is_http {
-        client.session.rest();
-        http::serve(&worker, client).await;
+        client.origin.activity.rest();
+        session::serve(&worker, client).await;
     } else {
         Box::pin(tcp::serve(&worker, client)).await;
     }
@@ -245,7 +249,7 @@ async fn encrypt(
     };
     worker.handshakes().failed.add(1);
     let failed = format!("the TLS handshake failed: {failed}");
-    worker.tell_closed(client.address, &client.bind, &failed);
+    worker.log_closed(client.origin.address, &client.origin.bind, &failed);
     None
 }
 
@@ -270,7 +274,7 @@ async fn read_name(client: &mut Client) -> Result<(), Fault> {
                 io::read(&mut client.stream, &mut buffer).await?;
             }
             Ok(client_hello::Progress::Done(name)) => {
-                client.server_name = name;
+                client.origin.server_name = name;
                 break;
             }
             // Another protocol, or a client whose TLS the server will reject.
@@ -294,10 +298,10 @@ async fn read_header(client: &mut Client) -> Result<(), String> {
                     destination,
                 } = header.carried
                 {
-                    client.address = source.ip();
-                    client.port = source.port();
-                    client.session.is_of(source);
-                    client.ends = Some((source, destination));
+                    client.origin.address = source.ip();
+                    client.origin.port = source.port();
+                    client.origin.activity.is_of(source);
+                    client.origin.ends = Some((source, destination));
                 }
                 buffer.consume(header.len);
                 buffer.compact();

@@ -31,7 +31,7 @@ const REMEMBERED: usize = 1024;
 
 /// The verdict on a request's name and password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Verified {
     /// They belong to a user.
     Right,
     /// They do not, or are missing.
@@ -89,22 +89,22 @@ impl Verifier {
     }
 
     /// Verifies a request's `Authorization` field.
-    pub(super) async fn verify(&self, auth: &BasicAuth, field: Option<&[u8]>) -> Verdict {
+    pub(super) async fn verify(&self, auth: &BasicAuth, field: Option<&[u8]>) -> Verified {
         let Some(field) = field else {
-            return Verdict::Wrong("it has no name and password");
+            return Verified::Wrong("it has no name and password");
         };
         let Some((name, password)) = parse(field) else {
-            return Verdict::Wrong("its authorization is malformed");
+            return Verified::Wrong("its authorization is malformed");
         };
         let known = auth.users.iter().find(|user| user.name.as_bytes() == name);
         // The response time must not reveal whether a name exists.
         let Some(user) = known.or(auth.users.first()) else {
-            return Verdict::Wrong("there are no users");
+            return Verified::Wrong("there are no users");
         };
         match self.compare(&user.hash, &password).await {
-            Some(true) if known.is_some() => Verdict::Right,
-            Some(_) => Verdict::Wrong("its name or password is wrong"),
-            None => Verdict::Busy,
+            Some(true) if known.is_some() => Verified::Right,
+            Some(_) => Verified::Wrong("its name or password is wrong"),
+            None => Verified::Busy,
         }
     }
 
@@ -287,13 +287,13 @@ mod tests {
                     ("ann:", false),
                 ] {
                     let verdict = verifier.verify(&auth, Some(basic(text).as_bytes())).await;
-                    assert_eq!(verdict == Verdict::Right, is_right, "{hash} {text}");
-                    assert_ne!(verdict, Verdict::Busy);
+                    assert_eq!(verdict == Verified::Right, is_right, "{hash} {text}");
+                    assert_ne!(verdict, Verified::Busy);
                 }
             }
             for field in ["", "Basic", "Basic !", "Bearer YTpi", "Basic YQ=="] {
                 let verdict = verifier.verify(&auth, Some(field.as_bytes())).await;
-                assert!(matches!(verdict, Verdict::Wrong(_)), "{field}");
+                assert!(matches!(verdict, Verified::Wrong(_)), "{field}");
             }
         }
     }

@@ -1,10 +1,10 @@
-//! A client's connection.
+//! A client's connection, and what is known of the client.
 
 use super::counters::{Apart, Count};
 use super::io::{Buffer, Stream};
 use super::log::ClientAt;
 use super::orders::FrontendShare;
-use super::sessions::Entered;
+use super::sessions::Listed;
 use gaiola_model::proxy::{self, Address};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -14,6 +14,13 @@ use std::sync::Arc;
 pub(super) struct Client {
     /// The connection.
     pub(super) stream: Stream,
+    /// Bytes already read beyond any PROXY header.
+    pub(super) early: Option<Buffer>,
+    pub(super) origin: Origin,
+}
+
+/// Where a client's connection comes from, where it was accepted, and what it counts among.
+pub(super) struct Origin {
     /// Client address: the socket's peer, or the source in its PROXY header. 127.0.0.1 on a Unix socket.
     pub(super) address: IpAddr,
     /// The port of `address`; 0 on a Unix socket.
@@ -26,17 +33,15 @@ pub(super) struct Client {
     pub(super) bind: Rc<Address>,
     /// Server name from its TLS ClientHello, where routing depends on it.
     pub(super) server_name: Option<String>,
-    /// Bytes already read beyond any PROXY header.
-    pub(super) early: Option<Buffer>,
     /// Its entry for session listings.
-    pub(super) session: Entered,
+    pub(super) activity: Listed,
     pub(super) open: Open,
 }
 
-impl Client {
-    /// Source and destination to pass on to a server; `None` on a Unix socket.
-    pub(super) fn carried(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.ends.or_else(|| self.stream.ends())
+impl Origin {
+    /// Source and destination to announce to a server; `None` on a Unix socket. `stream` is the client's.
+    pub(super) fn carried(&self, stream: &Stream) -> Option<(SocketAddr, SocketAddr)> {
+        self.ends.or_else(|| stream.ends())
     }
 
     /// The frontend whose connections it counts among.
@@ -49,8 +54,8 @@ impl Client {
         match (&*self.bind, self.ends) {
             (Address::Unix(_), None) => {
                 let mut binds = frontend.binds.iter();
-                let place = binds.position(|bind| bind.address == *self.bind);
-                ClientAt::Unix(place.map_or(0, |place| place + 1))
+                let index = binds.position(|bind| bind.address == *self.bind);
+                ClientAt::Unix(index.map_or(0, |index| index + 1))
             }
             _ => ClientAt::Tcp((self.address, self.port).into()),
         }

@@ -1,6 +1,9 @@
-//! The time of day.
+//! The time of day, and the clock that measures time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A moment of the event loop's clock: the system's monotonic one, which tests can pause.
+pub(super) use tokio::time::Instant;
 
 /// Now, in seconds since 1970.
 pub(super) fn seconds() -> u64 {

@@ -3,6 +3,7 @@
 use super::supervisor::Supervisor;
 use gaiola_model::proxy::{ControlReply, ControlRequest};
 use gaiola_os::connection_limit::{ConnectionLimit, Permit};
+use gaiola_wire::document::{decode_message, encode_message};
 use rustix::fs::Mode;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -77,14 +78,17 @@ async fn answer(
         }
         permit.work();
         let too_long = line.len() as u64 == LINE_LIMIT;
-        let reply = match serde_json::from_slice::<ControlRequest>(&line) {
-            Ok(request) => supervisor.handle(request).await,
-            Err(_) if too_long => ControlReply::Refused("the request is too long".into()),
-            Err(error) => ControlReply::Refused(format!(
-                "the request cannot be read: {error}; a request is a line of JSON, which `gaiola proxy ctl` writes"
-            )),
+        let (reply, schema) = match decode_message::<ControlRequest>(&line) {
+            Ok((request, schema)) => (supervisor.handle(request).await, schema),
+            Err(_) if too_long => (ControlReply::Refused("the request is too long".into()), 1),
+            Err(error) => (
+                ControlReply::Refused(format!(
+                    "the request cannot be read: {error}; a request is a line of JSON, which `gaiola proxy ctl` writes"
+                )),
+                1,
+            ),
         };
-        let mut text = serde_json::to_vec(&reply)?;
+        let mut text = encode_message(&reply, schema)?;
         text.push(b'\n');
         timeout(REPLY_LIMIT, writer.write_all(&text)).await??;
         permit.rest();

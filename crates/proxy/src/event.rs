@@ -19,7 +19,7 @@ pub(super) struct Event {
 pub(super) struct Notified<'a> {
     event: &'a Event,
     seen: u64,
-    place: Option<usize>,
+    key: Option<usize>,
 }
 
 impl Event {
@@ -28,7 +28,7 @@ impl Event {
         Notified {
             event: self,
             seen: self.times.get(),
-            place: None,
+            key: None,
         }
     }
 
@@ -54,9 +54,9 @@ impl Future for Notified<'_> {
             return Poll::Ready(());
         }
         let mut waiting = self.event.waiting.borrow_mut();
-        match self.place {
-            Some(place) => waiting[place].clone_from(cx.waker()),
-            None => self.place = Some(waiting.insert(cx.waker().clone())),
+        match self.key {
+            Some(key) => waiting[key].clone_from(cx.waker()),
+            None => self.key = Some(waiting.insert(cx.waker().clone())),
         }
         Poll::Pending
     }
@@ -64,8 +64,8 @@ impl Future for Notified<'_> {
 
 impl Drop for Notified<'_> {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.event.waiting.borrow_mut().remove(place);
+        if let Some(key) = self.key {
+            self.event.waiting.borrow_mut().remove(key);
         }
     }
 }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_polled_last_is_woken() {
+    fn the_last_task_to_poll_is_woken() {
         let event = Event::default();
         let wakers: [Arc<Woken>; 2] = Default::default();
         let mut notified = event.notified();

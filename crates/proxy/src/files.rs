@@ -1,4 +1,4 @@
-//! Static files from directories, as another place that answers requests.
+//! Static files from directories, which answer requests as backends do.
 //!
 //! A path is decoded and then resolved by the kernel beneath the directory (`openat2`): neither `..`, nor an encoding
 //! of it, nor a symbolic link leads outside. Names that begin with a dot are not served, except `.well-known`. What
@@ -10,6 +10,8 @@
 mod answer;
 mod range;
 
+pub(super) use answer::FileResponse;
+
 use gaiola_model::http::{FieldName, Method, RequestHead};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
@@ -17,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// The parts of a request that matter for files.
-pub(super) struct Asked<'a> {
+pub(super) struct FileRequest<'a> {
     head: &'a RequestHead,
     buffer: &'a [u8],
     path: &'a [u8],
@@ -43,7 +45,7 @@ pub(super) struct File {
     is_text: bool,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> FileRequest<'a> {
     /// What the request `head` at the start of `buffer` asks for; `rewritten`, if not empty, replaces its path.
     pub(super) fn new(head: &'a RequestHead, buffer: &'a [u8], rewritten: &'a [u8]) -> Self {
         let path = match rewritten {
@@ -119,11 +121,11 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The file from the first of these directories that has it.
-pub(super) fn find(roots: &[PathBuf], asked: &Asked<'_>) -> Option<Found> {
-    let name = asked.name.as_deref()?;
+pub(super) fn find(roots: &[PathBuf], request: &FileRequest<'_>) -> Option<Found> {
+    let name = request.name.as_deref()?;
     roots
         .iter()
-        .find_map(|root| match find_in(root, name, asked) {
+        .find_map(|root| match find_in(root, name, request) {
             Ok(found) => found,
             Err(Errno::NOENT | Errno::NOTDIR) => None,
             Err(error) => {
@@ -134,7 +136,7 @@ pub(super) fn find(roots: &[PathBuf], asked: &Asked<'_>) -> Option<Found> {
         })
 }
 
-fn find_in(root: &Path, name: &[u8], asked: &Asked<'_>) -> Result<Option<Found>, Errno> {
+fn find_in(root: &Path, name: &[u8], request: &FileRequest<'_>) -> Result<Option<Found>, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, root, flags, Mode::empty())?;
     let fd = open_beneath(&root, name)?;
@@ -154,7 +156,7 @@ fn find_in(root: &Path, name: &[u8], asked: &Asked<'_>) -> Result<Option<Found>,
                 is_text,
             })))
         }
-        FileType::Directory if !asked.wants_directory() => {
+        FileType::Directory if !request.wants_directory() => {
             let index = [name, b"/index.html"].concat();
             open_beneath(&root, &index)?;
             Ok(Some(Found::Directory))
@@ -186,16 +188,16 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    fn asked(path: &str) -> Option<Vec<u8>> {
+    fn request(path: &str) -> Option<Vec<u8>> {
         name(path.as_bytes())
     }
 
     #[test]
     fn names_are_decoded_once_and_never_lead_upwards() {
-        assert_eq!(asked("/a%20b.txt").unwrap(), b"a b.txt");
-        assert_eq!(asked("//a//b/").unwrap(), b"a/b/index.html");
-        assert_eq!(asked("/").unwrap(), b"index.html");
-        assert_eq!(asked("/%252e%252e/x").unwrap(), b"%2e%2e/x");
+        assert_eq!(request("/a%20b.txt").unwrap(), b"a b.txt");
+        assert_eq!(request("//a//b/").unwrap(), b"a/b/index.html");
+        assert_eq!(request("/").unwrap(), b"index.html");
+        assert_eq!(request("/%252e%252e/x").unwrap(), b"%2e%2e/x");
         for path in [
             "/../x",
             "/a/../x",
@@ -207,9 +209,9 @@ mod tests {
             "/.git/x",
             "*",
         ] {
-            assert_eq!(asked(path), None, "{path}");
+            assert_eq!(request(path), None, "{path}");
         }
-        assert_eq!(asked("/.well-known/x").unwrap(), b".well-known/x");
+        assert_eq!(request("/.well-known/x").unwrap(), b".well-known/x");
     }
 
     fn find_file(root: &Path, path: &str) -> Option<Found> {
@@ -217,7 +219,10 @@ mod tests {
         let mut head = RequestHead::default();
         let limits = gaiola_wire::http1::Limits::default();
         gaiola_wire::http1::parse_request(text.as_bytes(), &mut head, &limits).unwrap();
-        find(&[root.into()], &Asked::new(&head, text.as_bytes(), b""))
+        find(
+            &[root.into()],
+            &FileRequest::new(&head, text.as_bytes(), b""),
+        )
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //! another event loop can replace the runtime.
 
 mod buffer;
+#[cfg(any(test, feature = "bench"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests use all of it"))]
+pub(super) mod memory;
 mod outbox;
 mod pipe;
 mod stream;
@@ -125,6 +128,10 @@ pub(super) async fn shutdown(writer: &mut (impl AsyncWrite + Unpin)) -> io::Resu
 
 /// Connects to `address`. Data unacknowledged for `user` ends the connection.
 pub(super) async fn connect(address: &Address, user: Duration) -> io::Result<Stream> {
+    #[cfg(any(test, feature = "bench"))]
+    if let Some(connected) = memory::connect(address).await {
+        return connected.map(Stream::Memory);
+    }
     let address = match address {
         Address::Tcp(address) => *address,
         Address::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
@@ -162,6 +169,8 @@ pub(super) fn is_quiet(stream: &Stream, known: bool) -> bool {
     let mut byte = [0];
     match stream {
         Stream::Tls(stream) => stream.is_quiet(known),
+        #[cfg(any(test, feature = "bench"))]
+        Stream::Memory(stream) => stream.is_quiet(),
         Stream::Tcp(tcp) if known => is_blocked(tcp.try_read(&mut byte)),
         Stream::Unix(stream) if known => is_blocked(stream.try_read(&mut byte)),
         Stream::Tcp(tcp) => is_blocked(peek(tcp.stream())),
@@ -181,13 +190,13 @@ fn peek(socket: impl AsFd) -> io::Result<usize> {
 
 /// Closes so that the peer still receives what was written: shuts down sending, then keeps reading. Closing at once
 /// would send a reset that destroys data in flight.
-pub(super) async fn close_gently(mut stream: Stream) {
+pub(super) async fn close_gently(stream: &mut Stream) {
     const ENDING: Duration = Duration::from_secs(1);
     // The end leaves together with other connections' writes.
     tokio::task::yield_now().await;
-    sent(&mut stream).await;
-    let _ = tokio::time::timeout(ENDING, shutdown(&mut stream)).await;
-    read_on(&mut stream, PATIENCE).await;
+    sent(stream).await;
+    let _ = tokio::time::timeout(ENDING, shutdown(stream)).await;
+    read_on(stream, PATIENCE).await;
 }
 
 /// Waits until what was written has arrived, as far as the peer accepts it. Late data is part of the response, and has

@@ -9,16 +9,22 @@
 mod accept;
 mod admin;
 mod auth;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod check;
 mod client;
 mod clock;
 mod control;
 mod counters;
 mod event;
+mod exchange;
 mod files;
 mod free_list;
+#[cfg(any(test, feature = "bench"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests use all of it"))]
+mod harness;
 mod heartbeat;
-mod http;
 mod io;
 mod limits;
 mod listen;
@@ -31,6 +37,7 @@ mod reload;
 mod reports;
 mod rules;
 mod serving;
+mod session;
 mod sessions;
 mod standalone;
 mod supervisor;

@@ -28,7 +28,7 @@ pub(super) struct Limiter {
 }
 
 /// A request that counts as in flight until this is dropped.
-pub(super) struct Held {
+pub(super) struct InFlightGuard {
     limiter: Arc<Limiter>,
     key: u64,
 }
@@ -153,14 +153,14 @@ impl Limiter {
     ///
     /// # Errors
     /// The limit is reached; the time until another request is allowed.
-    pub(super) fn take(self: &Arc<Self>, key: u64) -> Result<Option<Held>, Duration> {
+    pub(super) fn take(self: &Arc<Self>, key: u64) -> Result<Option<InFlightGuard>, Duration> {
         match self.limit.most {
             Most::Rate { requests, .. } => self
                 .shard(key)
                 .hit(key, since_epoch(), requests)
                 .map(|()| None),
             Most::Concurrent(requests) => match self.shard(key).hold(key, requests) {
-                true => Ok(Some(Held {
+                true => Ok(Some(InFlightGuard {
                     limiter: Arc::clone(self),
                     key,
                 })),
@@ -203,7 +203,7 @@ impl Limiter {
     }
 }
 
-impl Drop for Held {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.limiter.shard(self.key).release(self.key);
     }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_an_ipv6_network_is_one_client() {
+    fn an_ipv6_network_is_one_client() {
         let of = |ipv6_prefix| {
             let limit = Limit {
                 ipv6_prefix,

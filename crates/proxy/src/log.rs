@@ -8,7 +8,7 @@ mod line;
 mod writer;
 
 pub(super) use combined::FIELDS;
-pub(super) use line::{Asked, ClientAt, Ending, Entry, GOOD, Leg, Load};
+pub(super) use line::{ClientAt, Entry, Leg, Load, Subject};
 pub(super) use writer::{LogWriter, Signal};
 
 use super::counters::Counters;
@@ -30,6 +30,14 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(super) struct Batch {
     bytes: Vec<u8>,
     lines: u64,
+}
+
+#[cfg(test)]
+impl Batch {
+    /// Its lines.
+    pub(super) fn into_text(self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
 }
 
 /// A worker's access to the log.

@@ -7,7 +7,7 @@ mod queue;
 
 pub(super) use frontend::FrontendShare;
 pub(super) use member::{InFlight, Member, Tally};
-pub(super) use queue::{Ahead, Place, Queue, Turn};
+pub(super) use queue::{Ahead, Queue, Slot, Turn};
 
 use super::limits::Limiter;
 use super::listen::Listener;

@@ -41,9 +41,10 @@ pub(super) async fn share(supervisor: Rc<Supervisor>) {
             if let Some((peers, secret)) = wanted {
                 match Line::open(peers, secret).await {
                     Ok(new) => line = Some(new),
-                    Err(error) => {
-                        trouble.tell(&format!("cannot hear peers at {}: {error}", peers.address))
-                    }
+                    Err(error) => trouble.log(&format!(
+                        "cannot receive from peers at {}: {error}",
+                        peers.address
+                    )),
                 }
             }
         }
@@ -53,10 +54,10 @@ pub(super) async fn share(supervisor: Rc<Supervisor>) {
             continue;
         };
         for limiter in &shared {
-            line.tell(limiter).await;
+            line.send(limiter).await;
         }
         tokio::select! {
-            () = line.hear(&shared, &mut trouble) => {}
+            () = line.receive(&shared, &mut trouble) => {}
             () = sleep_until(next) => {}
         }
     }
@@ -89,18 +90,18 @@ impl Line {
     }
 
     /// Sends what was counted since the last time. What a peer misses is lost: limits err on the side of admitting.
-    async fn tell(&mut self, limiter: &Limiter) {
+    async fn send(&mut self, limiter: &Limiter) {
         let mut counts = Vec::new();
         limiter.export(&mut counts);
         for counts in counts.chunks(MOST) {
             let now = u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX);
             self.stamp = now.max(self.stamp + 1);
-            let told = Told {
+            let message = Told {
                 stamp: self.stamp,
                 limit: limiter.identity,
                 counts: counts.to_vec(),
             };
-            let datagram = encode(self.secret.as_bytes(), &told);
+            let datagram = encode(self.secret.as_bytes(), &message);
             for other in &self.peers.others {
                 let _ = self.socket.send_to(&datagram, other).await;
             }
@@ -108,7 +109,7 @@ impl Line {
     }
 
     /// Adds the counts that peers send. Never returns.
-    async fn hear(&mut self, shared: &[Arc<Limiter>], trouble: &mut Trouble) {
+    async fn receive(&mut self, shared: &[Arc<Limiter>], trouble: &mut Trouble) {
         let mut buffer = [0; LONGEST];
         loop {
             // An error belongs to an earlier datagram: the peer's system reported that nothing listens there.
@@ -120,24 +121,25 @@ impl Line {
                 continue;
             }
             match decode(self.secret.as_bytes(), &buffer[..length]) {
-                Ok(told) => self.take(from, &told, shared),
-                Err(reason) => {
-                    trouble.tell(&format!("a datagram of {from} is passed over: {reason}"))
-                }
+                Ok(message) => self.take(from, &message, shared),
+                Err(reason) => trouble.log(&format!("a datagram of {from} is ignored: {reason}")),
             }
         }
     }
 
-    fn take(&mut self, from: SocketAddr, told: &Told, shared: &[Arc<Limiter>]) {
+    fn take(&mut self, from: SocketAddr, message: &Told, shared: &[Arc<Limiter>]) {
         let now = since_epoch();
-        let age = Duration::from_nanos(told.stamp).abs_diff(now);
+        let age = Duration::from_nanos(message.stamp).abs_diff(now);
         let last = self.stamps.entry(from).or_default();
-        if age > AGE || told.stamp <= *last {
+        if age > AGE || message.stamp <= *last {
             return;
         }
-        *last = told.stamp;
-        if let Some(limiter) = shared.iter().find(|limiter| limiter.identity == told.limit) {
-            limiter.import(&told.counts, now);
+        *last = message.stamp;
+        if let Some(limiter) = shared
+            .iter()
+            .find(|limiter| limiter.identity == message.limit)
+        {
+            limiter.import(&message.counts, now);
         }
     }
 }
@@ -147,7 +149,7 @@ impl Line {
 struct Trouble(Option<Instant>);
 
 impl Trouble {
-    fn tell(&mut self, what: &str) {
+    fn log(&mut self, what: &str) {
         if self.0.is_none_or(|at| at.elapsed() > SELDOM) {
             self.0 = Some(Instant::now());
             tracing::warn!("not sharing limits with peers: {what}");

@@ -224,7 +224,7 @@ async fn supervise(
     let control = control
         .map(|control| tokio::task::spawn_local(control::serve(control, Rc::clone(&supervisor))));
     signals
-        .until_told_to_end(&supervisor, log, args.reload.as_ref())
+        .until_asked_to_end(&supervisor, log, args.reload.as_ref())
         .await;
     let limit = args.hard_stop_after;
     tracing::info!("shutting down: requests in flight have {limit:?}");
@@ -292,7 +292,7 @@ impl Threads {
         let mut workers = Vec::new();
         for index in 0..count {
             let (applied, seen) = watch::channel(0);
-            let (looker, queries) = mpsc::channel(1);
+            let (query_sender, queries) = mpsc::channel(1);
             let counters = Arc::new(Counters::default());
             let setup = WorkerSetup {
                 index,
@@ -311,7 +311,7 @@ impl Threads {
             threads.push(thread.spawn(move || thread::run(setup))?);
             workers.push(WorkerHandle {
                 applied: seen,
-                queries: looker,
+                queries: query_sender,
                 counters,
             });
         }
@@ -351,7 +351,7 @@ impl Signals {
         })
     }
 
-    async fn until_told_to_end(
+    async fn until_asked_to_end(
         &mut self,
         supervisor: &Supervisor,
         log: Option<&LogWriter>,

@@ -102,23 +102,23 @@ pub(super) fn route_mistakes(route: &Route) -> Vec<String> {
 /// Reports whether an earlier route leaves nothing for this one.
 pub(super) fn taken_by(before: &[Route], route: &Route) -> Vec<String> {
     let taken = route::taken_by(before, route);
-    let told = taken.map(|place| {
-        let place = place + 1;
-        format!("no request comes here: the frontend's route {place} takes all of them before")
+    let mistake = taken.map(|number| {
+        let number = number + 1;
+        format!("no request comes here: the frontend's route {number} takes all of them before")
     });
-    told.into_iter().collect()
+    mistake.into_iter().collect()
 }
 
 /// Reports whether an earlier name leaves nothing for this one.
 pub(super) fn name_taken_by(before: &[SniRoute], name: &str) -> Vec<String> {
     let taken = route::name_taken_by(before, name);
-    let told = taken.map(|place| {
-        let place = place + 1;
+    let mistake = taken.map(|number| {
+        let number = number + 1;
         format!(
-            "no client comes here by {name:?}: the frontend's sni {place} takes all of them before"
+            "no client comes here by {name:?}: the frontend's sni {number} takes all of them before"
         )
     });
-    told.into_iter().collect()
+    mistake.into_iter().collect()
 }
 
 /// Whether this machine has the address: then it is also the source it would use towards it. Binding to it proves
@@ -138,10 +138,10 @@ pub(super) fn comes_back(config: &ProxyConfig, address: &Address) -> Vec<String>
     let is_ours = |address: IpAddr| {
         address.is_loopback() || address.is_unspecified() || leads_back(address).unwrap_or(false)
     };
-    let told = route::comes_back(config, address, &is_ours).then(|| {
+    let mistake = route::comes_back(config, address, &is_ours).then(|| {
         format!("{address} is the proxy itself: what is sent there comes back without end")
     });
-    told.into_iter().collect()
+    mistake.into_iter().collect()
 }
 
 fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> Guide {
@@ -183,10 +183,10 @@ fn connection_limit(frontend: &Frontend, limits: &[Limit]) -> Result<Option<usiz
     let Some(name) = &frontend.connection_limit else {
         return Ok(None);
     };
-    let place = limits.iter().position(|limit| limit.name == *name);
-    let place = place.ok_or_else(|| format!("there is no limit {name}"))?;
-    match limits[place].key {
-        LimitKey::Source | LimitKey::Network => Ok(Some(place)),
+    let index = limits.iter().position(|limit| limit.name == *name);
+    let index = index.ok_or_else(|| format!("there is no limit {name}"))?;
+    match limits[index].key {
+        LimitKey::Source | LimitKey::Network => Ok(Some(index)),
         LimitKey::Header(_) | LimitKey::Path => Err(format!(
             "connections cannot be counted by the limit {name}: it is not by address or network"
         )),

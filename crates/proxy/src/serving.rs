@@ -3,11 +3,11 @@
 mod backend;
 mod server;
 
-pub(super) use backend::{Backend, Lease, NoServer, Want};
-pub(super) use server::{Idle, Interrupt, Server};
+pub(super) use backend::{Backend, NoServer, Permit, Want};
+pub(super) use server::{Idle, Interrupt, Interrupted, Server};
 
 use super::counters::{Counters, Series};
-use super::limits::{Held, Limiter};
+use super::limits::{InFlightGuard, Limiter};
 use super::log::Load;
 use super::orders::{FrontendShare, Orders};
 use super::rules::{Guide, Page};
@@ -43,9 +43,9 @@ pub(super) struct Frontend {
     nowhere: Arc<Series>,
 }
 
-/// Where a request was answered.
+/// Who answered a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ServedBy {
     /// By the worker itself.
     Nowhere,
     /// With a file.
@@ -189,13 +189,13 @@ impl Serving {
         Some((index, &self.backends[index]))
     }
 
-    /// Concurrent connections and requests: of the process, and where a request of this frontend was answered.
-    pub(super) fn load(&self, frontend: usize, place: Place) -> Load {
+    /// Concurrent connections and requests of the process, of the frontend, and of what answered a request.
+    pub(super) fn load(&self, frontend: usize, served_by: ServedBy) -> Load {
         let open = |frontend: &Frontend| u64::from(frontend.share.open());
-        let (backend, server) = match place {
-            Place::Nowhere | Place::Files => (0, 0),
-            Place::Backend(backend) => (self.backends[backend].load(), 0),
-            Place::Server(index, server) => {
+        let (backend, server) = match served_by {
+            ServedBy::Nowhere | ServedBy::Files => (0, 0),
+            ServedBy::Backend(backend) => (self.backends[backend].load(), 0),
+            ServedBy::Server(index, server) => {
                 let backend = &self.backends[index];
                 let member = &backend.servers()[server].member;
                 (backend.load(), member.in_flight())
@@ -215,7 +215,7 @@ impl Serving {
     }
 
     /// Counts a connection of this client while the result is kept; `None` if it exceeds the limit.
-    pub(super) fn admit(&self, frontend: usize, client: IpAddr) -> Option<Option<Held>> {
+    pub(super) fn admit(&self, frontend: usize, client: IpAddr) -> Option<Option<InFlightGuard>> {
         let Some(limit) = self.frontends[frontend].guide.connection_limit else {
             return Some(None);
         };
@@ -243,13 +243,13 @@ impl Serving {
         frontends.any(|frontend| matches!(frontend.mode, Mode::Http { .. }))
     }
 
-    /// Names of the backend and server of a place, `-` for none.
-    pub(super) fn names(&self, place: Place) -> (&str, &str) {
-        match place {
-            Place::Nowhere => ("-", "-"),
-            Place::Files => ("files", "-"),
-            Place::Backend(backend) => (&self.config.backends[backend].name, "-"),
-            Place::Server(backend, server) => {
+    /// Names of the backend and server, `-` for none.
+    pub(super) fn names(&self, served_by: ServedBy) -> (&str, &str) {
+        match served_by {
+            ServedBy::Nowhere => ("-", "-"),
+            ServedBy::Files => ("files", "-"),
+            ServedBy::Backend(backend) => (&self.config.backends[backend].name, "-"),
+            ServedBy::Server(backend, server) => {
                 let backend = &self.config.backends[backend];
                 (&backend.name, &backend.servers[server].name)
             }
@@ -309,13 +309,13 @@ impl Frontend {
         }
     }
 
-    /// The counters for requests answered in this place.
-    pub(super) fn series(&self, place: Place) -> &Series {
-        match place {
-            Place::Nowhere => &self.nowhere,
-            Place::Files => &self.files,
-            Place::Backend(backend) => self.series[backend].last().unwrap_or(&self.nowhere),
-            Place::Server(backend, server) => &self.series[backend][server],
+    /// The counters for requests that it answered.
+    pub(super) fn series(&self, served_by: ServedBy) -> &Series {
+        match served_by {
+            ServedBy::Nowhere => &self.nowhere,
+            ServedBy::Files => &self.files,
+            ServedBy::Backend(backend) => self.series[backend].last().unwrap_or(&self.nowhere),
+            ServedBy::Server(backend, server) => &self.series[backend][server],
         }
     }
 }

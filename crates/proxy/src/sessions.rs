@@ -1,6 +1,7 @@
 //! What each client connection is doing, for session listings. The connection's task records its state as it changes,
 //! and the worker reads the records only when asked: nothing else pays for it.
 
+use super::clock::Instant;
 use super::orders::Ahead;
 use gaiola_model::proxy::{Address, SessionStat, SessionState};
 use std::cell::{Cell, RefCell};
@@ -8,20 +9,20 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// All connections of a worker, unordered.
 #[derive(Clone, Default)]
-pub(super) struct Sessions(Rc<RefCell<Vec<Rc<Session>>>>);
+pub(super) struct Sessions(Rc<RefCell<Vec<Rc<Activity>>>>);
 
 /// A connection's entry in the list, which drop removes.
-pub(super) struct Entered {
-    session: Rc<Session>,
+pub(super) struct Listed {
+    activity: Rc<Activity>,
     all: Sessions,
 }
 
 /// The recorded state of one connection.
-pub(super) struct Session {
+pub(super) struct Activity {
     /// Its index in the list.
     index: Cell<usize>,
     client: Cell<SocketAddr>,
@@ -29,7 +30,7 @@ pub(super) struct Session {
     bind: Rc<Address>,
     opened: Instant,
     requests: Cell<u64>,
-    doing: RefCell<Doing>,
+    state: RefCell<State>,
     idle: RefCell<Option<Parked>>,
 }
 
@@ -60,7 +61,7 @@ pub(super) trait Named {
 type FrontendOf<'a> = &'a dyn Fn(&Rc<Address>) -> Option<String>;
 
 /// The current state, and since when.
-enum Doing {
+enum State {
     /// Nothing has been requested yet.
     Opening(Instant),
     Idle,
@@ -70,30 +71,30 @@ enum Doing {
     Tunnel(Instant, Rc<dyn Named>),
 }
 
-/// Tracks a request or TCP session on its way to a server.
+/// Records how far a request or TCP session has come on its way to a server.
 #[derive(Default)]
-pub(super) struct Way {
+pub(super) struct Tracker {
     ahead: Cell<Ahead>,
-    session: Option<Rc<Session>>,
+    activity: Option<Rc<Activity>>,
 }
 
 impl Sessions {
     /// Adds an accepted connection.
-    pub(super) fn enter(&self, client: SocketAddr, bind: &Rc<Address>) -> Entered {
+    pub(super) fn enter(&self, client: SocketAddr, bind: &Rc<Address>) -> Listed {
         let mut all = self.0.borrow_mut();
         let opened = Instant::now();
-        let session = Rc::new(Session {
+        let activity = Rc::new(Activity {
             index: Cell::new(all.len()),
             client: Cell::new(client),
             bind: Rc::clone(bind),
             opened,
             requests: Cell::new(0),
-            doing: RefCell::new(Doing::Opening(opened)),
+            state: RefCell::new(State::Opening(opened)),
             idle: RefCell::default(),
         });
-        all.push(Rc::clone(&session));
-        Entered {
-            session,
+        all.push(Rc::clone(&activity));
+        Listed {
+            activity,
             all: self.clone(),
         }
     }
@@ -103,58 +104,62 @@ impl Sessions {
         let all = self.0.borrow();
         let mut chosen: Vec<_> = all.iter().collect();
         if let Some(last) = most.checked_sub(1).filter(|last| *last < chosen.len()) {
-            chosen.select_nth_unstable_by_key(last, |session| session.rank());
+            chosen.select_nth_unstable_by_key(last, |activity| activity.rank());
         }
         chosen.truncate(most);
-        chosen.sort_unstable_by_key(|session| session.rank());
-        let shown = chosen.iter().map(|session| Shown {
-            rank: session.rank(),
-            stat: session.stat(frontend),
+        chosen.sort_unstable_by_key(|activity| activity.rank());
+        let shown = chosen.iter().map(|activity| Shown {
+            rank: activity.rank(),
+            stat: activity.stat(frontend),
         });
         (all.len() as u64, shown.collect())
     }
 
-    /// Closes the connections of this bind that have been idle longest, one per granted `wish`.
-    pub(super) fn close_idle(&self, bind: &Rc<Address>, wish: impl Fn() -> bool) {
+    /// Closes the connections of this bind that have been idle longest, while `is_next_asked`.
+    pub(super) fn close_idle(&self, bind: &Rc<Address>, is_next_asked: impl Fn() -> bool) {
         let all = self.0.borrow();
-        let idle = all.iter().filter(|session| Rc::ptr_eq(&session.bind, bind));
+        let idle = all
+            .iter()
+            .filter(|activity| Rc::ptr_eq(&activity.bind, bind));
         let mut idle: Vec<_> = idle
-            .filter_map(|session| Some((session.idle_since()?, session)))
+            .filter_map(|activity| Some((activity.idle_since()?, activity)))
             .collect();
         let mut some = 0;
-        while some < idle.len() && wish() {
+        while some < idle.len() && is_next_asked() {
             some += 1;
         }
         if some > 0 {
             idle.select_nth_unstable_by_key(some - 1, |(since, _)| *since);
         }
-        idle[..some].iter().for_each(|(_, session)| session.close());
+        idle[..some]
+            .iter()
+            .for_each(|(_, activity)| activity.close());
     }
 
     /// Clients with a request or session in progress, and where they connected.
     pub(super) fn busy(&self) -> Vec<(SocketAddr, Rc<Address>)> {
         let all = self.0.borrow();
-        let busy = all.iter().filter(|session| {
-            let doing = session.doing.borrow();
-            !matches!(*doing, Doing::Idle | Doing::Opening(_))
+        let busy = all.iter().filter(|activity| {
+            let state = activity.state.borrow();
+            !matches!(*state, State::Idle | State::Opening(_))
         });
-        busy.map(|session| (session.client.get(), Rc::clone(&session.bind)))
+        busy.map(|activity| (activity.client.get(), Rc::clone(&activity.bind)))
             .collect()
     }
 }
 
-impl Deref for Entered {
-    type Target = Rc<Session>;
+impl Deref for Listed {
+    type Target = Rc<Activity>;
 
-    fn deref(&self) -> &Rc<Session> {
-        &self.session
+    fn deref(&self) -> &Rc<Activity> {
+        &self.activity
     }
 }
 
-impl Drop for Entered {
+impl Drop for Listed {
     fn drop(&mut self) {
         let mut all = self.all.0.borrow_mut();
-        let index = self.session.index.get();
+        let index = self.activity.index.get();
         all.swap_remove(index);
         if let Some(moved) = all.get(index) {
             moved.index.set(index);
@@ -162,7 +167,7 @@ impl Drop for Entered {
     }
 }
 
-impl Session {
+impl Activity {
     /// Sets the client address from its PROXY header.
     pub(super) fn is_of(&self, client: SocketAddr) {
         self.client.set(client);
@@ -170,20 +175,20 @@ impl Session {
 
     /// No request is in progress.
     pub(super) fn rest(&self) {
-        self.doing.replace(Doing::Idle);
+        self.state.replace(State::Idle);
     }
 
     /// A request or TCP session began at `begun`.
     pub(super) fn begin(&self, begun: Instant) {
         self.requests.set(self.requests.get() + 1);
-        self.doing.replace(Doing::Request(begun));
+        self.state.replace(State::Request(begun));
     }
 
     /// Bytes are copied in both directions from now on.
     pub(super) fn tunnel(&self) {
-        let mut doing = self.doing.borrow_mut();
-        if let Doing::Server(since, server) = &*doing {
-            *doing = Doing::Tunnel(*since, Rc::clone(server));
+        let mut state = self.state.borrow_mut();
+        if let State::Server(since, server) = &*state {
+            *state = State::Tunnel(*since, Rc::clone(server));
         }
     }
 
@@ -225,22 +230,22 @@ impl Session {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    fn change(&self, next: impl FnOnce(Instant) -> Doing) {
-        let mut doing = self.doing.borrow_mut();
-        let since = doing.since().unwrap_or(self.opened);
-        *doing = next(since);
+    fn change(&self, next: impl FnOnce(Instant) -> State) {
+        let mut state = self.state.borrow_mut();
+        let since = state.since().unwrap_or(self.opened);
+        *state = next(since);
     }
 
     fn rank(&self) -> Rank {
-        let since = self.doing.borrow().since();
+        let since = self.state.borrow().since();
         (since.is_none(), since.unwrap_or(self.opened))
     }
 
     fn stat(&self, frontend: FrontendOf<'_>) -> SessionStat {
-        let doing = self.doing.borrow();
-        let (backend, server) = match &*doing {
-            Doing::Opening(_) | Doing::Idle | Doing::Request(_) => ("", ""),
-            Doing::Queue(_, at) | Doing::Server(_, at) | Doing::Tunnel(_, at) => at.names(),
+        let state = self.state.borrow();
+        let (backend, server) = match &*state {
+            State::Opening(_) | State::Idle | State::Request(_) => ("", ""),
+            State::Queue(_, at) | State::Server(_, at) | State::Tunnel(_, at) => at.names(),
         };
         let frontend = frontend(&self.bind);
         let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
@@ -249,22 +254,22 @@ impl Session {
             frontend,
             backend: some(backend),
             server: some(server),
-            state: match &*doing {
-                Doing::Opening(_) => SessionState::Opening,
-                Doing::Idle => SessionState::Idle,
-                Doing::Request(_) => SessionState::Request,
-                Doing::Queue(..) => SessionState::Queue,
-                Doing::Server(..) => SessionState::Server,
-                Doing::Tunnel(..) => SessionState::Tunnel,
+            state: match &*state {
+                State::Opening(_) => SessionState::Opening,
+                State::Idle => SessionState::Idle,
+                State::Request(_) => SessionState::Request,
+                State::Queue(..) => SessionState::Queue,
+                State::Server(..) => SessionState::Server,
+                State::Tunnel(..) => SessionState::Tunnel,
             },
-            busy_ms: doing.since().map(|since| millis(since.elapsed())),
+            busy_ms: state.since().map(|since| millis(since.elapsed())),
             age_ms: millis(self.opened.elapsed()),
             requests: self.requests.get(),
         }
     }
 }
 
-impl Doing {
+impl State {
     /// Since when it is busy.
     const fn since(&self) -> Option<Instant> {
         match self {
@@ -278,12 +283,12 @@ impl Doing {
     }
 }
 
-impl Way {
+impl Tracker {
     /// For the next request on this connection.
-    pub(super) fn of(session: &Rc<Session>) -> Self {
+    pub(super) fn of(activity: &Rc<Activity>) -> Self {
         Self {
             ahead: Cell::default(),
-            session: Some(Rc::clone(session)),
+            activity: Some(Rc::clone(activity)),
         }
     }
 
@@ -295,15 +300,15 @@ impl Way {
     /// It joins the backend's queue behind `ahead` others.
     pub(super) fn wait(&self, backend: Rc<dyn Named>, ahead: Ahead) {
         self.ahead.set(ahead);
-        if let Some(session) = &self.session {
-            session.change(|since| Doing::Queue(since, backend));
+        if let Some(activity) = &self.activity {
+            activity.change(|since| State::Queue(since, backend));
         }
     }
 
     /// It was assigned a server.
     pub(super) fn lead_to(&self, server: Rc<dyn Named>) {
-        if let Some(session) = &self.session {
-            session.change(|since| Doing::Server(since, server));
+        if let Some(activity) = &self.activity {
+            activity.change(|since| State::Server(since, server));
         }
     }
 }
@@ -325,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_take_longest_are_shown_first_and_no_more_than_are_wanted() {
+    fn the_longest_busy_are_shown_first_up_to_the_number_wanted() {
         let sessions = Sessions::default();
         let bind = Rc::new(Address::from(([127, 0, 0, 1], 80)));
         let enter = |port| sessions.enter(([192, 0, 2, 1], port).into(), &bind);
@@ -353,10 +358,10 @@ mod tests {
         for (index, after) in [(0, 3), (1, 0), (2, 1), (3, 2)] {
             entered[index].park(since + Duration::from_millis(after), Waker::noop());
         }
-        let wishes = Cell::new(2);
-        let wish = || wishes.replace(wishes.get().max(1) - 1) > 0;
-        sessions.close_idle(&bind, wish);
-        let closed = entered.each_ref().map(|session| session.is_to_close());
+        let requests = Cell::new(2);
+        let is_asked = || requests.replace(wishes.get().max(1) - 1) > 0;
+        sessions.close_idle(&bind, is_asked);
+        let closed = entered.each_ref().map(|activity| activity.is_to_close());
         assert_eq!(closed, [false, false, true, true, false]);
         sessions.close_idle(&bind, || true);
         assert!(entered[0].is_to_close() && !entered[4].is_to_close());
@@ -365,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_left_is_shown_no_more() {
+    fn a_client_that_has_left_is_not_shown() {
         let sessions = Sessions::default();
         let bind = Rc::new(Address::from(([127, 0, 0, 1], 80)));
         let enter = |port| sessions.enter(([192, 0, 2, 1], port).into(), &bind);

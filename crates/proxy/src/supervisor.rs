@@ -101,7 +101,7 @@ struct WatchedBackend {
 }
 
 /// The reported state of a member.
-struct Told {
+struct MemberState {
     up: bool,
     /// Whether it serves although its checks took it out.
     busy: bool,
@@ -141,15 +141,15 @@ impl WatchedBackend {
     }
 
     /// Each member with its reported state.
-    fn told(&self) -> impl Iterator<Item = (&Rc<Watched>, Told)> {
+    fn member_states(&self) -> impl Iterator<Item = (&Rc<Watched>, MemberState)> {
         let serving = self.serving();
         self.members
             .iter()
             .enumerate()
             .map(move |(index, watched)| {
                 let takes = serving.takes[index];
-                let told = match watched.condition() {
-                    Condition::Silent if takes => Told {
+                let state = match watched.condition() {
+                    Condition::Silent if takes => MemberState {
                         up: false,
                         busy: true,
                         reason: format!(
@@ -157,14 +157,14 @@ impl WatchedBackend {
                             watched.reason()
                         ),
                     },
-                    condition => Told {
+                    condition => MemberState {
                         up: condition == Condition::Up
                             || takes && matches!(condition, Condition::Ejected(Ejected::Errors, _)),
                         busy: false,
                         reason: watched.reason(),
                     },
                 };
-                (watched, told)
+                (watched, state)
             })
     }
 
@@ -387,7 +387,7 @@ impl Supervisor {
         let mut orders = Orders::clone(&before);
         orders.seq += 1;
         change(&mut orders);
-        standing::tell(&before, &orders);
+        standing::log_changes(&before, &orders);
         let seq = orders.seq;
         self.orders.send_replace(Arc::new(orders));
         seq

@@ -4,19 +4,22 @@ mod postgres;
 
 use super::check;
 use super::client::Client;
+use super::clock::Instant;
 use super::io::{self, Stream};
-use super::log::{Asked, Ending, Entry, GOOD, Leg};
-use super::serving::{Backend, Lease, NoServer, Place, Serving, Want};
-use super::sessions::Way;
-use super::tunnel::{End, tunnel};
+use super::log::{Entry, Leg, Subject};
+use super::serving::{Backend, NoServer, Permit, ServedBy, Serving, Want};
+use super::sessions::Tracker;
+use super::tunnel::{Ended, tunnel};
 use super::worker::Worker;
 use gaiola_core::backoff::Backoff;
 use gaiola_core::health::Input;
 use gaiola_core::retry::MOST_ATTEMPTS;
 use gaiola_core::route;
+use gaiola_core::termination::{Cause, CookieState};
 use gaiola_model::proxy::{Mode, Refusal};
+use std::borrow::Cow;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Delay before all servers are tried again: it gives checks time to notice a failure, and a server time to start
 /// again.
@@ -28,36 +31,42 @@ const NEXT_ROUND: Backoff = Backoff {
 /// What is recorded about a session.
 struct Notes {
     begun: Instant,
-    place: Place,
+    served_by: ServedBy,
     queue: Leg,
     connect: Leg,
-    /// Its way to a server, and its position in the queue.
-    way: Way,
+    /// Its tracker to a server, and its position in the queue.
+    tracker: Tracker,
     retries: u32,
     /// Servers that failed and were followed by an attempt at another one.
-    redispatched: Vec<Place>,
+    redispatched: Vec<ServedBy>,
     received: u64,
     bytes: u64,
-    ending: Ending,
-    reason: String,
+    cause: Cause,
+    reason: Cow<'static, str>,
+}
+
+impl Notes {
+    fn fail(&mut self, cause: Cause, reason: &'static str) {
+        (self.cause, self.reason) = (cause, Cow::Borrowed(reason));
+    }
 }
 
 /// Serves a session until it ends.
 pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
     let mut notes = Notes {
         begun: Instant::now(),
-        place: Place::Nowhere,
+        served_by: ServedBy::Nowhere,
         queue: Leg::default(),
         connect: Leg::default(),
-        way: Way::of(&client.session),
+        tracker: Tracker::of(&client.origin.activity),
         retries: 0,
         redispatched: Vec::new(),
         received: 0,
         bytes: 0,
-        ending: GOOD,
-        reason: String::new(),
+        cause: Cause::Completed,
+        reason: Cow::Borrowed(""),
     };
-    client.session.begin(notes.begun);
+    client.origin.activity.begin(notes.begun);
     loop {
         let serving = worker.serving();
         let served = serve_with(worker, &mut client, &serving, &mut notes).await;
@@ -65,10 +74,10 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
             continue;
         };
         finish(worker, &client, &serving, &notes);
-        client.session.rest();
+        client.origin.activity.rest();
         return match served {
             Served::ByServer(end) => end.leave(&mut client.stream).await,
-            Served::ByNobody => io::close_gently(client.stream).await,
+            Served::ByNobody => io::close_gently(&mut client.stream).await,
         };
     }
 }
@@ -76,7 +85,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, mut client: Box<Client>) {
 /// How a session ended.
 enum Served {
     /// A server or its client ended it.
-    ByServer(End),
+    ByServer(Ended),
     /// It reached no server.
     ByNobody,
 }
@@ -88,10 +97,10 @@ async fn serve_with(
     serving: &Serving,
     notes: &mut Notes,
 ) -> Option<Served> {
-    notes.place = Place::Nowhere;
+    notes.served_by = ServedBy::Nowhere;
     notes.redispatched.clear();
-    let Some((index, _)) = serving.frontend(&client.bind) else {
-        (notes.ending, notes.reason) = (*b"PR", "nothing is served here any more".into());
+    let Some((index, _)) = serving.frontend(&client.origin.bind) else {
+        notes.fail(Cause::NothingServed, Cause::NothingServed.words());
         return Some(Served::ByNobody);
     };
     let (_, config) = serving.of(index);
@@ -99,33 +108,33 @@ async fn serve_with(
         refusal, ref sni, ..
     } = config.mode
     else {
-        (notes.ending, notes.reason) = (*b"PR", "no TCP is served here any more".into());
+        notes.fail(Cause::NothingServed, "no TCP is served here any more");
         return Some(Served::ByNobody);
     };
-    let named = client.server_name.as_deref();
+    let named = client.origin.server_name.as_deref();
     let named = named.and_then(|name| route::find_by_name(sni, name));
     let route = named.map_or(0, |route| route + 1);
     let Some((backend_index, backend)) = serving.backend(index, route) else {
-        (notes.ending, notes.reason) = (*b"LR", "its route leads to no backend".into());
+        notes.fail(Cause::NoBackend, Cause::NoBackend.words());
         return Some(Served::ByNobody);
     };
-    notes.place = Place::Backend(backend_index);
+    notes.served_by = ServedBy::Backend(backend_index);
     let want = Want {
-        key: backend.key(client.address, None),
+        key: backend.key(client.origin.address, None),
         sticky: None,
         last: false,
     };
     match reach(worker, client, (backend_index, backend), want, notes).await {
-        Ok((lease, stream)) => {
+        Ok((permit, stream)) => {
             let silence = config.timeouts.tunnel;
-            let end = copy(client, backend, lease, stream, silence, notes).await;
+            let end = copy(client, backend, permit, stream, silence, notes).await;
             Some(Served::ByServer(end))
         }
         Err(NoServer::Superseded) => None,
         Err(why) => {
-            notes.ending = why.ending();
+            notes.cause = why.cause();
             if notes.reason.is_empty() {
-                notes.reason = why.to_string();
+                notes.reason = why.to_string().into();
             }
             refuse(client, refusal, config.timeouts.request_head).await;
             Some(Served::ByNobody)
@@ -135,25 +144,30 @@ async fn serve_with(
 
 /// Counts the session, and logs it.
 fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes) {
-    let Some((index, _)) = serving.frontend(&client.bind) else {
-        return worker.tell_closed(client.address, &client.bind, &notes.reason);
+    let Some((index, _)) = serving.frontend(&client.origin.bind) else {
+        return worker.log_closed(client.origin.address, &client.origin.bind, &notes.reason);
     };
     let (frontend, config) = serving.of(index);
-    let series = frontend.series(notes.place);
+    let series = frontend.series(notes.served_by);
     series.record_session(notes.retries);
     series.record_bytes(notes.received, notes.bytes);
     for failed in &notes.redispatched {
         frontend.series(*failed).record_redispatch();
     }
-    let (backend, server) = serving.names(notes.place);
+    let (backend, server) = serving.names(notes.served_by);
     let id = worker.make_id();
     let request_id = &*String::from_utf8_lossy(&id);
-    if notes.ending != GOOD {
-        worker.tell_failed((client.address, &client.bind), 0, request_id, &notes.reason);
+    if notes.cause != Cause::Completed {
+        worker.log_failed(
+            (client.origin.address, &client.origin.bind),
+            0,
+            request_id,
+            &notes.reason,
+        );
     }
     worker.log(&Entry {
         request_id,
-        client: client.logged(config),
+        client: client.origin.logged(config),
         sender: None,
         frontend: &config.name,
         backend,
@@ -168,15 +182,15 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes
         total_ms: Leg::of(notes.begun.elapsed()),
         retries: notes.retries,
         reason: &notes.reason,
-        asked: Asked::Session,
+        subject: Subject::Session,
         head: Leg::default(),
         head_bytes: 0,
         tls: client.stream.tls().is_some(),
-        ending: notes.ending,
-        cookie: *b"--",
-        load: worker.load(serving, index, notes.place),
+        cause: notes.cause,
+        cookie: CookieState::default(),
+        load: worker.load(serving, index, notes.served_by),
         redispatched: !notes.redispatched.is_empty(),
-        ahead: notes.way.ahead(),
+        ahead: notes.tracker.ahead(),
     });
 }
 
@@ -188,7 +202,7 @@ async fn reach(
     (index, backend): (usize, &Rc<Backend>),
     want: Want,
     notes: &mut Notes,
-) -> Result<(Lease, Stream), NoServer> {
+) -> Result<(Permit, Stream), NoServer> {
     let timeouts = &backend.config.timeouts;
     let deadline = notes.begun + timeouts.queue;
     let mut tried = Vec::new();
@@ -196,41 +210,43 @@ async fn reach(
     loop {
         let asked = Instant::now();
         let left = deadline.saturating_duration_since(asked);
-        let leased = backend
-            .lease(want, &tried, worker.now(), left, &notes.way)
+        let chosen = backend
+            .permit(want, &tried, worker.now(), left, &notes.tracker)
             .await;
         notes.queue.span += asked.elapsed();
-        match leased {
-            Ok(lease) => {
-                notes.place = Place::Server(index, lease.index);
+        match chosen {
+            Ok(permit) => {
+                notes.served_by = ServedBy::Server(index, permit.index);
                 notes.queue.done = true;
-                let failed = tried.last().filter(|_| !tried.contains(&lease.index));
-                let failed = failed.map(|&failed| Place::Server(index, failed));
+                let failed = tried.last().filter(|_| !tried.contains(&permit.index));
+                let failed = failed.map(|&failed| ServedBy::Server(index, failed));
                 notes.redispatched.extend(failed);
                 let began = Instant::now();
-                let connecting = lease.server.connect(client.carried(), timeouts.user);
+                let connecting = permit
+                    .server
+                    .connect(client.origin.carried(&client.stream), timeouts.user);
                 let connected = tokio::time::timeout(timeouts.connect, connecting).await;
                 notes.connect.span += began.elapsed();
                 notes.connect.done = matches!(connected, Ok(Ok(_)));
                 let (symptom, reason) = match connected {
                     Ok(Ok(stream)) => {
-                        if lease.server.proved_well() {
-                            worker.report(&lease.server.member, Input::Served);
+                        if permit.server.proved_well() {
+                            worker.report(&permit.server.member, Input::Served);
                         }
-                        notes.reason.clear();
-                        return Ok((lease, stream));
+                        notes.reason = Cow::Borrowed("");
+                        return Ok((permit, stream));
                     }
                     Ok(Err(error)) => (check::symptom(&error), check::in_words(error)),
                     Err(_) => {
                         let limit = timeouts.connect.as_millis();
                         let words = format!("no connection within {limit} ms");
-                        (lease.server.late_to_connect(), words)
+                        (permit.server.late_to_connect(), words)
                     }
                 };
-                notes.reason = format!("{}: {reason}", lease.server.member.name);
-                lease.server.doubt();
-                worker.report(&lease.server.member, Input::Errored(symptom, reason));
-                tried.push(lease.index);
+                notes.reason = format!("{}: {reason}", permit.server.member.name).into();
+                permit.server.doubt();
+                worker.report(&permit.server.member, Input::Errored(symptom, reason));
+                tried.push(permit.index);
                 if notes.retries + 1 == MOST_ATTEMPTS {
                     break;
                 }
@@ -251,13 +267,13 @@ async fn reach(
 async fn copy(
     client: &mut Client,
     backend: &Backend,
-    lease: Lease,
+    permit: Permit,
     mut server: Stream,
     silence: Duration,
     notes: &mut Notes,
-) -> End {
-    let down = lease.server.shut(backend.config.on_marked_down);
-    client.session.tunnel();
+) -> Ended {
+    let down = permit.server.shut(backend.config.on_marked_down);
+    client.origin.activity.tunnel();
     let early = client.early.take();
     let first = early.as_ref().map_or(&[][..], io::Buffer::filled);
     let end = tunnel(
@@ -267,11 +283,10 @@ async fn copy(
         down,
     )
     .await;
-    drop((server, lease));
+    drop((server, permit));
     notes.received = end.to_server;
     notes.bytes = end.to_client;
-    notes.ending = end.ending;
-    notes.reason = end.reason.into();
+    notes.fail(end.cause, end.reason);
     end
 }
 

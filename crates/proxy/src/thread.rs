@@ -7,7 +7,7 @@ use super::orders::Orders;
 use super::reports::SessionQuery;
 use super::serving::{Backend, Serving};
 use super::worker::{Accepting, Worker, WorkerSetup};
-use super::{http, io};
+use super::{exchange, io};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ async fn work(mut setup: WorkerSetup) {
         setup.applied.send_replace(orders.seq);
         if other_orders(&worker, &mut setup).await.is_err() {
             io::send_alone();
-            worker.tell_cut_off();
+            worker.log_cut_off();
             worker.log.flush();
             return;
         }
@@ -64,7 +64,7 @@ async fn other_orders(worker: &Worker, setup: &mut WorkerSetup) -> Result<(), Re
 }
 
 impl Worker {
-    fn apply(self: &Rc<Self>, orders: &Arc<Orders>, setup: &WorkerSetup) {
+    pub(super) fn apply(self: &Rc<Self>, orders: &Arc<Orders>, setup: &WorkerSetup) {
         let before = self.orders.replace(Arc::clone(orders));
         if same(&before.config, &orders.config) {
             self.serving().take_health(orders);
@@ -146,10 +146,10 @@ impl Worker {
         loop {
             tokio::time::sleep(SWEEP).await;
             self.serving().backends().for_each(Backend::sweep);
-            self.tell_rest();
+            self.log_suppressed();
             self.unaccepted.set(false);
             io::trim();
-            http::trim();
+            exchange::trim();
         }
     }
 }

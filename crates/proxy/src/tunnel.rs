@@ -1,8 +1,8 @@
 //! Copies bytes in both directions.
 
 use super::io::{self, BUFFER_LEN, Buffer, Fault, Patience, Reader, Stream, Tcp, Writer};
-use super::log::{Ending, GOOD};
 use super::serving::Interrupt;
+use gaiola_core::termination::{Cause, Phase};
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
@@ -13,14 +13,14 @@ use std::time::Duration;
 
 /// How a tunnel ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct Ended {
     /// Bytes delivered to the client.
     pub(super) to_client: u64,
     /// Bytes delivered to the server.
     pub(super) to_server: u64,
-    /// The termination state,
-    pub(super) ending: Ending,
-    /// and the reason; empty when both sides closed properly.
+    /// Why it ended,
+    pub(super) cause: Cause,
+    /// and that in words; empty when both sides closed properly.
     pub(super) reason: &'static str,
     /// How to close the client's connection.
     farewell: Farewell,
@@ -44,9 +44,9 @@ const BRIEF: Patience = Patience {
     longest: Duration::from_secs(1),
 };
 
-impl End {
+impl Ended {
     /// Closes the client's connection once it has received what was written. That may take long: give up the server and
-    /// its place first.
+    /// its slot first.
     pub(super) async fn leave(&self, client: &mut Stream) {
         match self.farewell.reads_on {
             Some(patience) => io::read_on(client, patience).await,
@@ -63,14 +63,14 @@ impl End {
 /// with the bytes already read from it. A side that only stops sending still receives what the other sends. One that
 /// accepts no more may have sent something: the other receives that, and what the other still sends is read and
 /// discarded. If the client was reset, so is the server once dropped, since what it received may be incomplete.
-/// [`End::leave`] closes the client's connection.
+/// [`Ended::leave`] closes the client's connection.
 pub(super) async fn tunnel(
     (client, from_client): (&mut Stream, &[u8]),
     (server, from_server): (&mut Stream, &[u8]),
     silence: Duration,
     stop: impl Future<Output = Interrupt>,
-) -> End {
-    let (up, down) = (Way::new(), Way::new());
+) -> Ended {
+    let (up, down) = (Direction::new(), Direction::new());
     let (client_reader, client_writer) = client.split();
     let (server_reader, server_writer) = server.split();
     let both = both(
@@ -78,38 +78,45 @@ pub(super) async fn tunnel(
         (&down, down.pump(server_reader, client_writer, from_server)),
     );
     let mut reads_on = None;
-    let (ending, reason) = tokio::select! {
+    let (cause, reason) = tokio::select! {
         biased;
-        why = stop => ([why.letter(), b'D'], why.reason()),
+        why = stop => {
+            let cause = why.cause(Phase::Data);
+            (cause, cause.words())
+        }
         () = both => {
             if down.is_over() {
                 reads_on = patience(client, &up, &down);
             }
             match (up.state(), down.state()) {
-                (State::Ended, State::Ended) => (GOOD, ""),
-                (State::Broken, _) | (_, State::Refused) => (*b"CD", "the client broke the connection"),
-                _ => (*b"SD", "the server broke the connection"),
+                (State::Ended, State::Ended) => (Cause::Completed, ""),
+                (State::Broken, _) | (_, State::Refused) => {
+                    (Cause::ClientLeft(Phase::Data), "the client broke the connection")
+                }
+                _ => (Cause::ServerFailed(Phase::Data), "the server broke the connection"),
             }
         }
-        () = silent(&up, &down, silence) => (*b"cD", "both sides were silent for too long"),
+        () = silent(&up, &down, silence) => {
+            (Cause::ClientTimedOut(Phase::Data), "both sides were silent for too long")
+        }
     };
     let is_reset = up.was_reset.get() || down.was_reset.get();
     if is_reset {
         server.reset_when_dropped();
     }
-    End {
+    Ended {
         to_client: down.count.get(),
         to_server: up.count.get(),
-        ending,
+        cause,
         reason,
         farewell: Farewell { reads_on, is_reset },
     }
 }
 
 /// How long to keep reading from the client after the server has stopped sending.
-fn patience(client: &Stream, up: &Way, down: &Way) -> Option<Patience> {
+fn patience(client: &Stream, up: &Direction, down: &Direction) -> Option<Patience> {
     if down.count.get() == 0 {
-        return None; // it has been told nothing
+        return None; // nothing was sent to it
     }
     match up.state() {
         State::Refused => Some(io::PATIENCE),
@@ -139,7 +146,7 @@ enum State {
 }
 
 /// One direction.
-struct Way {
+struct Direction {
     /// When bytes were last copied; 0 if never.
     active: Cell<Duration>,
     state: Cell<State>,
@@ -154,8 +161,8 @@ struct Refused;
 /// Runs until nothing more can come in either direction: one has broken, or each has ended or has a sink that accepts
 /// no more.
 async fn both(
-    (up, pump_up): (&Way, impl Future<Output = ()>),
-    (down, pump_down): (&Way, impl Future<Output = ()>),
+    (up, pump_up): (&Direction, impl Future<Output = ()>),
+    (down, pump_down): (&Direction, impl Future<Output = ()>),
 ) {
     let (mut pump_up, mut pump_down) = (pin!(pump_up), pin!(pump_down));
     poll_fn(|cx| {
@@ -181,7 +188,7 @@ async fn both(
     .await;
 }
 
-impl Way {
+impl Direction {
     const fn new() -> Self {
         Self {
             active: Cell::new(Duration::ZERO),
@@ -206,7 +213,7 @@ impl Way {
             Ok(end) => end,
             Err(Refused) => {
                 self.state.set(State::Refused);
-                self.forget(&mut from).await
+                self.discard(&mut from).await
             }
         };
         let is_good = matches!(end, Fault::Closed);
@@ -291,7 +298,7 @@ impl Way {
 
     /// Reads and discards until the source ends: if nobody read its bytes, it would block, and not read what it is
     /// sent.
-    async fn forget(&self, from: &mut Reader<'_>) -> Fault {
+    async fn discard(&self, from: &mut Reader<'_>) -> Fault {
         let mut buffer = Buffer::take();
         loop {
             if let Err(fault) = io::read(from, &mut buffer).await {
@@ -303,7 +310,7 @@ impl Way {
 }
 
 /// Completes when nothing has been copied for `limit`.
-async fn silent(up: &Way, down: &Way, limit: Duration) {
+async fn silent(up: &Direction, down: &Direction, limit: Duration) {
     let begun = coarse_now();
     loop {
         let active = begun.max(up.active.get()).max(down.active.get());
@@ -378,7 +385,7 @@ mod tests {
     }
 
     /// A tunnel without bytes, which only its sides end.
-    async fn joined(client: &mut Stream, server: &mut Stream) -> End {
+    async fn joined(client: &mut Stream, server: &mut Stream) -> Ended {
         tunnel(
             (client, &[]),
             (server, &[]),
@@ -389,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_client_holds_no_place_at_a_server_that_was_reset() {
+    fn a_slow_client_holds_no_slot_of_a_server_that_was_reset() {
         run(async {
             let ((mut client, mut to_client), (mut server, mut from_server)) = (pair(), pair());
             fill(client.plain().unwrap().stream());
@@ -398,7 +405,10 @@ mod tests {
             let ended = tokio::time::timeout(LONG, joined(&mut client, &mut server)).await;
             drop(server);
             let ended = ended.expect("it waits for the client");
-            assert_eq!((ended.ending, ended.to_client), (*b"SD", 100));
+            assert_eq!(
+                (ended.cause, ended.to_client),
+                (Cause::ServerFailed(Phase::Data), 100)
+            );
             let reading = tokio::task::spawn_blocking(move || {
                 let mut all = Vec::new();
                 (to_client.read_to_end(&mut all).unwrap_err().kind(), all)
@@ -427,7 +437,11 @@ mod tests {
             };
             let ended = async { tokio::join!(joined(&mut client, &mut server), leaves).0 };
             let ended = tokio::time::timeout(LONG, ended).await;
-            assert_eq!(ended.expect("it waits for ever").ending[1], b'D');
+            let cause = ended.expect("it waits for ever").cause;
+            assert!(matches!(
+                cause,
+                Cause::ClientLeft(Phase::Data) | Cause::ServerFailed(Phase::Data)
+            ));
         });
     }
 

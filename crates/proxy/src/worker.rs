@@ -1,15 +1,15 @@
 //! A worker's state, shared by its tasks. Other threads share only the counters and the queues of servers with a limit.
 
 use super::auth::Verifier;
-use super::client::Client;
-use super::clock::seconds;
+use super::client::Origin;
+use super::clock::{Instant, seconds};
 use super::counters::{Apart, Count, Counters, Handshakes, Unasked};
 use super::event::Event;
 use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
 use super::orders::{FrontendShare, Member, Orders};
 use super::reports::{MemberReport, SessionQuery};
-use super::serving::{Place, Serving};
+use super::serving::{ServedBy, Serving};
 use super::sessions::{Sessions, Shown};
 use gaiola_core::forward;
 use gaiola_core::health::Input;
@@ -24,12 +24,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 /// Log lines per second about failed connections and requests.
-const TOLD: u32 = 10;
+const LINES_A_SECOND: u32 = 10;
 
 /// What a worker receives when it starts.
 pub(super) struct WorkerSetup {
@@ -77,7 +77,7 @@ pub(super) struct Worker {
     pub(super) beat: RefCell<Option<AbortHandle>>,
     date: RefCell<(u64, [u8; 29])>,
     /// A second, and how many connections and requests failed in it.
-    told: Cell<(u64, u32)>,
+    logged: Cell<(u64, u32)>,
     /// Whether this second already has a log line about a failure to accept.
     pub(super) unaccepted: Cell<bool>,
 }
@@ -118,7 +118,7 @@ impl Worker {
             accepting: RefCell::default(),
             beat: RefCell::default(),
             date: RefCell::new((0, [b' '; 29])),
-            told: Cell::default(),
+            logged: Cell::default(),
             unaccepted: Cell::default(),
         }
     }
@@ -168,54 +168,54 @@ impl Worker {
     }
 
     /// Counts and logs a connection rejected by a limit.
-    pub(super) fn refuse(&self, client: &Client) {
+    pub(super) fn refuse(&self, client: &Origin) {
         client.share().refuse();
-        self.tell_closed(client.address, &client.bind, "connection limit reached");
+        self.log_closed(client.address, &client.bind, "connection limit reached");
     }
 
     /// Counts and logs a connection that closes before its first request.
-    pub(super) fn close_unasked(&self, client: &Client, why: Unasked, reason: &str) {
+    pub(super) fn close_unasked(&self, client: &Origin, why: Unasked, reason: &str) {
         self.counters.unasked(why).add(1);
-        self.tell_closed(client.address, &client.bind, reason);
+        self.log_closed(client.address, &client.bind, reason);
     }
 
     /// Logs why a connection closes.
-    pub(super) fn tell_closed(&self, peer: IpAddr, bind: &Address, reason: &str) {
-        if self.may_tell() {
+    pub(super) fn log_closed(&self, peer: IpAddr, bind: &Address, reason: &str) {
+        if self.may_log() {
             tracing::info!(%peer, %bind, reason, "connection closed");
         }
     }
 
     /// Logs why a request or a session failed, unless the access log does.
-    pub(super) fn tell_failed(
+    pub(super) fn log_failed(
         &self,
         (peer, bind): (IpAddr, &Address),
         status: u16,
         request_id: &str,
         reason: &str,
     ) {
-        if !self.log.has_reasons && self.may_tell() {
+        if !self.log.has_reasons && self.may_log() {
             tracing::info!(%peer, %bind, status, request_id, reason, "request failed");
         }
     }
 
     /// Logs why the system cannot give us a connection although clients wait.
-    pub(super) fn tell_unaccepted(&self, bind: &Address, error: rustix::io::Errno) {
+    pub(super) fn log_unaccepted(&self, bind: &Address, error: rustix::io::Errno) {
         if !self.unaccepted.replace(true) {
             tracing::warn!(%bind, %error, "cannot accept connections");
         }
     }
 
     /// Logs that a frontend has reached its maxconn, at most once in a while.
-    pub(super) fn tell_full(&self, frontend: &FrontendShare, maxconn: u32) {
-        if frontend.may_tell(self.started.elapsed().as_secs()) {
+    pub(super) fn log_full(&self, frontend: &FrontendShare, maxconn: u32) {
+        if frontend.may_log(self.started.elapsed().as_secs()) {
             let frontend = &*frontend.name;
             tracing::warn!(frontend, maxconn, "maxconn reached: new connections wait");
         }
     }
 
     /// Logs which requests and sessions are cut off because this worker ends.
-    pub(super) fn tell_cut_off(&self) {
+    pub(super) fn log_cut_off(&self) {
         let busy = self.sessions.busy();
         for (peer, bind) in busy.iter().take(100) {
             tracing::warn!(%peer, %bind, "cut off: the proxy has shut down");
@@ -228,21 +228,21 @@ impl Worker {
 
     /// Whether another line may be logged in this second. The worker writes these lines itself: in a flood it writes
     /// only some and counts the rest.
-    fn may_tell(&self) -> bool {
-        self.tell_rest();
-        let (second, count) = self.told.get();
-        self.told.set((second, count + 1));
-        count < TOLD
+    fn may_log(&self) -> bool {
+        self.log_suppressed();
+        let (second, count) = self.logged.get();
+        self.logged.set((second, count + 1));
+        count < LINES_A_SECOND
     }
 
     /// Logs how many lines were suppressed in a second that is over.
-    pub(super) fn tell_rest(&self) {
-        let (now, (second, count)) = (seconds(), self.told.get());
+    pub(super) fn log_suppressed(&self) {
+        let (now, (second, count)) = (seconds(), self.logged.get());
         if now == second {
             return;
         }
-        self.told.set((now, 0));
-        if let Some(count) = count.checked_sub(TOLD).filter(|count| *count > 0) {
+        self.logged.set((now, 0));
+        if let Some(count) = count.checked_sub(LINES_A_SECOND).filter(|count| *count > 0) {
             tracing::info!(count, "suppressed similar messages");
         }
     }
@@ -267,9 +267,9 @@ impl Worker {
     }
 
     /// Concurrent connections and requests where a request was answered, if the access log includes them.
-    pub(super) fn load(&self, serving: &Serving, frontend: usize, place: Place) -> Load {
+    pub(super) fn load(&self, serving: &Serving, frontend: usize, served_by: ServedBy) -> Load {
         match self.log.wants_load {
-            true => serving.load(frontend, place),
+            true => serving.load(frontend, served_by),
             false => Load::default(),
         }
     }

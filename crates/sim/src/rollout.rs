@@ -19,7 +19,7 @@ use gaiola_core::topology;
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
 use gaiola_model::placement::{BootNumber, Release, ReleaseNumber};
 use gaiola_model::proxy::{Admin, Mode};
-use gaiola_model::{Desired, Observed, Placement, Revision, ServerName, Time};
+use gaiola_model::{Desired, Inventory, Observed, Placement, Revision, ServerName, Time};
 use machine::Machine;
 pub use site::Sabotage;
 use site::Site;
@@ -28,6 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// The network of the simulated servers.
+const NETWORK: [u8; 2] = [10, 77];
 /// Step of the simulation.
 const TICK: Duration = Duration::from_millis(250);
 /// Lifetime of a lease that is not renewed.
@@ -145,7 +147,8 @@ impl World {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = Inventory::numbered(&config, NETWORK);
+        let desired = Desired::first(config, release, inventory);
         let placement = Rc::new(rollout::first(&desired, "sim".into()));
         let at = Revision(1);
         Self {

@@ -1,8 +1,8 @@
 //! Errors of the store, in the store's terms.
 
-use super::document::DocumentError;
 use super::{Expected, LeaseId, Revision};
 use gaiola_net::client::ClientError;
+use gaiola_wire::document::DocumentError;
 use std::time::Duration;
 
 /// Why the store did not carry out an operation.

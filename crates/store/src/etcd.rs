@@ -6,7 +6,8 @@ pub use program::{Program, ProgramError, Version, find};
 
 use crate::MemberInfo;
 use gaiola_core::{members, topology};
-use gaiola_model::ServerName;
+use gaiola_model::inventory::Location;
+use gaiola_model::{Placement, ServerName};
 use gaiola_net::client::Target;
 use gaiola_net::pki;
 use std::ffi::OsString;
@@ -45,9 +46,19 @@ impl Member {
         }
     }
 
-    /// The member on this server.
-    pub fn on(server: ServerName) -> Self {
-        Self::new(server.to_string(), topology::address_of(server).into())
+    /// The member on this server of the placement; `None`: the placement does not have it.
+    pub fn on(placement: &Placement, server: ServerName) -> Option<Self> {
+        let location = topology::location(placement, server)?;
+        Some(Self::at(server, location))
+    }
+
+    /// The member on this server, which stands there.
+    pub fn at(server: ServerName, location: &Location) -> Self {
+        Self {
+            client_port: location.ports.store_client,
+            peer_port: location.ports.store_peer,
+            ..Self::new(server.to_string(), location.address)
+        }
     }
 
     /// Where clients reach it.
@@ -69,9 +80,10 @@ impl Member {
     }
 }
 
-/// The client addresses of the members on these servers.
-pub fn endpoints(servers: &[ServerName]) -> Vec<Target> {
-    let members = servers.iter().map(|server| Member::on(*server));
+/// The client addresses of the members that the placement names.
+pub fn endpoints(placement: &Placement) -> Vec<Target> {
+    let servers = placement.store.iter();
+    let members = servers.filter_map(|server| Member::on(placement, *server));
     members.map(|member| member.target()).collect()
 }
 

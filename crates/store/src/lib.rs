@@ -8,7 +8,6 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod call;
-pub mod document;
 mod election;
 mod error;
 pub mod etcd;
@@ -30,11 +29,13 @@ pub use range::{Item, Listing, Order};
 pub use txn::{Expected, Txn};
 pub use watch::{Change, Update, Watch};
 
+use gaiola_model::schema::SCHEMA;
 use gaiola_net::client::{Client, Target};
+use gaiola_wire::document;
 use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -96,6 +97,8 @@ struct Inner {
     /// 0 until the first answer.
     cluster_id: AtomicU64,
     revision: AtomicU64,
+    /// The schema that documents are written in.
+    schema: AtomicU64,
 }
 
 impl Store {
@@ -113,7 +116,18 @@ impl Store {
             endpoints: Mutex::new(settings.endpoints),
             cluster_id: AtomicU64::new(known.map_or(0, |known| known.cluster_id)),
             revision: AtomicU64::new(known.map_or(0, |known| known.revision.0)),
+            schema: AtomicU64::new(SCHEMA),
         }))
+    }
+
+    /// The schema that documents are written in. At first the newest that this program reads.
+    pub fn schema(&self) -> u64 {
+        self.0.schema.load(Ordering::Relaxed)
+    }
+
+    /// Writes documents in the schema of the site's placement from now on.
+    pub fn set_schema(&self, schema: u64) {
+        self.0.schema.store(schema, Ordering::Relaxed);
     }
 
     /// The members in the order in which they are tried now.
@@ -151,10 +165,11 @@ impl Store {
     ) -> Result<Vec<u8>, StoreError> {
         match self.get(key).await? {
             Some(item) if item.modified == at => {
-                document::encode_over(value, &item.value).map_err(StoreError::document(key))
+                document::encode_over(value, &item.value, self.schema())
+                    .map_err(StoreError::document(key))
             }
             // It has changed: the write that follows fails.
-            _ => to_json(key, value),
+            _ => self.to_json(key, value),
         }
     }
 
@@ -168,7 +183,7 @@ impl Store {
     ) -> Result<Revision, StoreError> {
         let text = match expected {
             Expected::At(at) => self.to_json_over(key, value, at).await?,
-            Expected::Absent => to_json(key, value)?,
+            Expected::Absent => self.to_json(key, value)?,
         };
         self.put_if(key, expected, text, lease).await
     }
@@ -180,7 +195,13 @@ impl Store {
         value: &impl Serialize,
         lease: Option<LeaseId>,
     ) -> Result<Revision, StoreError> {
-        self.put(key, to_json(key, value)?, lease).await
+        self.put(key, self.to_json(key, value)?, lease).await
+    }
+
+    /// `value` as JSON for `key`; for use with [`Txn::put`].
+    pub fn to_json(&self, key: &str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+        let encoded = document::encode(value, self.schema());
+        encoded.map_err(|error| StoreError::document(key)(error.into()))
     }
 }
 
@@ -193,9 +214,4 @@ pub struct Stored<T> {
     pub modified: Revision,
     /// When its key was created.
     pub created: Revision,
-}
-
-/// `value` as JSON for `key`; for use with [`Txn::put`].
-pub fn to_json(key: &str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    document::encode(value).map_err(|error| StoreError::document(key)(error.into()))
 }

@@ -1,10 +1,10 @@
 //! Reading: one key, or all keys under a prefix as they were at one revision.
 
 use super::call::{Answers, Call, Repeat};
-use super::document;
 use super::gateway::{RangeReply, Reply, base64, digits, prefix_end};
 use super::{LeaseId, Revision, Store, StoreError, Stored};
 use gaiola_net::client::Target;
+use gaiola_wire::document;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 

@@ -79,6 +79,8 @@ pub struct View {
     pub tickets: Option<(Revision, Rc<SharedTickets>)>,
     /// The conductor's name.
     pub conductor: Option<String>,
+    /// Why documents cannot be read, by key, such as those that a newer program wrote; the ones before them hold.
+    pub unreadable: BTreeMap<String, String>,
     /// The store's lifetime.
     pub incarnation: String,
     /// Since when the store has not answered; `None` while it does.
@@ -190,15 +192,23 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
         return;
     };
     match name {
-        "desired" => view.desired = item.and_then(parse).or(view.desired.take()),
-        "placement" => view.placement = item.and_then(parse).or(view.placement.take()),
-        "tickets" => view.tickets = item.and_then(parse),
+        "desired" => {
+            view.desired = item
+                .and_then(|item| parse(item, &mut view.unreadable))
+                .or(view.desired.take())
+        }
+        "placement" => {
+            view.placement = item
+                .and_then(|item| parse(item, &mut view.unreadable))
+                .or(view.placement.take())
+        }
+        "tickets" => view.tickets = item.and_then(|item| parse(item, &mut view.unreadable)),
         "conductor" => {
             view.conductor = item.map(|item| String::from_utf8_lossy(&item.value).into_owned())
         }
         _ if name.starts_with("over/") => {
             let server = name.strip_prefix("over/").map(str::parse);
-            let told = item.and_then(parse::<BootNumber>);
+            let told = item.and_then(|item| parse::<BootNumber>(item, &mut view.unreadable));
             if let (Some(Ok(server)), Some((_, boot))) = (server, told) {
                 view.over.insert(server, *boot);
             }
@@ -208,7 +218,7 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
                 .strip_prefix("observed/")
                 .and_then(|server| server.parse().ok());
             let Some(server) = server else { return };
-            match item.and_then(parse) {
+            match item.and_then(|item| parse(item, &mut view.unreadable)) {
                 Some(told) => drop(view.observed.insert(server, told)),
                 None => drop(view.observed.remove(&server)),
             }
@@ -216,10 +226,19 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
     }
 }
 
-fn parse<T: DeserializeOwned>(item: &Item) -> Option<(Revision, Rc<T>)> {
+/// Reads a document. Whether it can be read, and why not, is kept in `unreadable`.
+fn parse<T: DeserializeOwned>(
+    item: &Item,
+    unreadable: &mut BTreeMap<String, String>,
+) -> Option<(Revision, Rc<T>)> {
     let parsed = item.json::<T>();
-    if let Err(error) = &parsed {
-        tracing::error!("{}", gaiola_os::chain(error));
+    match &parsed {
+        Ok(_) => drop(unreadable.remove(&item.key)),
+        Err(error) => {
+            let why = gaiola_os::chain(error);
+            tracing::error!(why, "cannot read a document of the site");
+            unreadable.insert(item.key.clone(), why);
+        }
     }
     parsed
         .ok()
@@ -230,6 +249,7 @@ fn parse<T: DeserializeOwned>(item: &Item) -> Option<(Revision, Rc<T>)> {
 mod tests {
     use super::*;
     use gaiola_model::Config;
+    use gaiola_model::Inventory;
     use gaiola_model::config::App;
     use gaiola_model::placement::{Release, ReleaseNumber};
 
@@ -251,7 +271,8 @@ mod tests {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let desired = Desired::first(config, release, inventory);
         let good = item(keys.desired(), serde_json::to_vec(&desired).unwrap());
         let before = snapshot(&View::default(), &keys, &[good]);
         assert_eq!(

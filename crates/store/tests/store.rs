@@ -4,18 +4,25 @@ mod etcd;
 
 use etcd::{Cluster, eventually, installed, soon};
 use gaiola_core::members::{self, Seen, next_step};
+use gaiola_model::Inventory;
 use gaiola_model::ServerName;
+use gaiola_model::config::{App, Config};
 use gaiola_model::event::{Severity, Subject};
+use gaiola_model::placement::{Desired, Placement, Release, ReleaseNumber};
+use gaiola_model::schema::SCHEMA;
 use gaiola_net::client::{Client, Request};
 use gaiola_net::pki::{self, Authority};
 use gaiola_store::etcd::{Join, Member, located};
 use gaiola_store::events::{Events, KEPT};
+use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{
     Change, Expected, Known, Lease, Revision, Settings, Store, StoreError, Txn, Update, Watch,
     campaign, leader,
 };
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Reads updates until each of `keys` was put, and checks that no change is told twice or out of order. A key may have
 /// been put more than once in a row: who puts it tries again when the answer is lost.
@@ -500,6 +507,78 @@ async fn of_many_who_write_at_once_each_sees_every_other() {
     let conflicts: BTreeMap<_, _> = writers.join_all().await.into_iter().enumerate().collect();
     let sum = store.get_json::<u32>("/sum").await.unwrap().unwrap().value;
     assert_eq!(sum, 40, "conflicts: {conflicts:?}");
+}
+
+#[tokio::test]
+async fn programs_of_neighbouring_schemas_share_a_site_until_all_read_the_newer_one() {
+    let Some(program) = installed("schemas") else {
+        return;
+    };
+    let (cluster, older) = Cluster::start(program, 1).await;
+    let newer = cluster.store();
+    let (desired, placement) = documents();
+    let keys = Keys::of(&desired.config.site);
+    let (sender, mut seen) = watch::channel(View::default());
+    let tasks = tokio::task::LocalSet::new();
+    tasks.spawn_local(view::follow(older.clone(), keys.clone(), sender));
+    let shared = async {
+        // The newer one writes in the schema of the site, and what it adds is kept by the older one.
+        newer.set_schema(SCHEMA);
+        let mut text: Value = json(&newer, &placement);
+        text["motto"] = "open late".into();
+        let text = serde_json::to_vec(&text).unwrap();
+        let at = newer.put(&keys.placement(), text, None).await.unwrap();
+        let is_there = |view: &View| view.placement.as_ref().is_some_and(|(of, _)| *of == at);
+        soon("the placement", seen.wait_for(is_there))
+            .await
+            .unwrap();
+        let changed = Placement {
+            generation: 2,
+            ..placement.clone()
+        };
+        let key = keys.placement();
+        let put = older.put_json_if(&key, Expected::At(at), &changed, None);
+        let at = put.await.unwrap();
+        let stored = newer.get(&key).await.unwrap().unwrap();
+        let stored: Value = serde_json::from_slice(&stored.value).unwrap();
+        assert_eq!(stored["motto"], "open late");
+        // A document of a schema that the older one does not read changes nothing for it, and is named.
+        newer.set_schema(SCHEMA + 1);
+        let beyond = Placement {
+            generation: 3,
+            ..placement.clone()
+        };
+        let text = newer.to_json(&key, &beyond).unwrap();
+        newer.put(&key, text, None).await.unwrap();
+        let is_named = |view: &View| !view.unreadable.is_empty();
+        let view = soon("what cannot be read", seen.wait_for(is_named)).await;
+        let view = view.unwrap().clone();
+        let why = &view.unreadable[&key];
+        assert!(why.contains("upgrade it on this server"), "{why}");
+        assert_eq!(view.placement.unwrap().1.generation, 2);
+        let put = older.put_json_if(&key, Expected::At(at), &changed, None);
+        assert!(
+            put.await.is_err(),
+            "it writes nothing over what it cannot read"
+        );
+    };
+    tasks.run_until(shared).await;
+}
+
+fn json(store: &Store, placement: &Placement) -> Value {
+    serde_json::from_slice(&store.to_json("/placement", placement).unwrap()).unwrap()
+}
+
+fn documents() -> (Desired, Placement) {
+    let config = Config::new("site".parse().unwrap(), App::new("run"));
+    let release = Release {
+        number: ReleaseNumber(1),
+        digest: String::new(),
+    };
+    let inventory = Inventory::numbered(&config, [10, 77]);
+    let desired = Desired::first(config, release, inventory);
+    let placement = gaiola_core::rollout::first(&desired, "a1".into());
+    (desired, placement)
 }
 
 #[tokio::test]

@@ -9,6 +9,28 @@ pub use crate::file::{ConfigErrors, Mistake};
 
 use crate::file;
 use gaiola_model::Config;
+use ipnet::Ipv4Net;
+use std::net::Ipv4Addr;
+
+/// What a file does not say, but its meaning depends on.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// The name of the file's directory: the site's name where the file has none, if it is valid as one.
+    pub directory: Option<&'a str>,
+    /// Which VIPs the provider of servers can give; `None`: any.
+    pub vips: Option<VipRange>,
+}
+
+/// The VIPs that a provider can give.
+#[derive(Clone, Debug)]
+pub struct VipRange {
+    /// They are in this network,
+    pub network: Ipv4Net,
+    /// and in none of these parts of it, each with the reason: `is the lab's own address`.
+    pub taken: Vec<(Ipv4Net, String)>,
+    /// The first free one, as an example.
+    pub example: Ipv4Addr,
+}
 
 /// Decodes a `gaiola.toml` that names its site.
 ///
@@ -17,13 +39,13 @@ use gaiola_model::Config;
 /// assert_eq!((config.app.servers, config.app.health.as_str()), (2, "/up"));
 /// ```
 pub fn load(text: &str) -> Result<Config, ConfigErrors> {
-    load_in(text, None)
+    load_in(text, &Surroundings::default())
 }
 
-/// As [`load`], but a file without `site` takes the name of its directory, if that is a valid site name.
-pub fn load_in(text: &str, directory: Option<&str>) -> Result<Config, ConfigErrors> {
+/// As [`load`], in these surroundings.
+pub fn load_in(text: &str, around: &Surroundings<'_>) -> Result<Config, ConfigErrors> {
     file::read(text, &tiers::WORDS, |root, mistakes| {
-        tiers::config(root, directory, mistakes)
+        tiers::config(root, around, mistakes)
     })
 }
 

@@ -4,6 +4,7 @@ pub mod arp;
 mod checksum;
 pub mod client_hello;
 pub mod config;
+pub mod document;
 mod file;
 pub use file::closest;
 pub mod http1;

@@ -204,6 +204,7 @@ pub(crate) const KEYS: Keys = &[
             "weight",
             "maxconn",
             "check_path",
+            "check_port",
             "disabled",
             "drain",
             "spare",

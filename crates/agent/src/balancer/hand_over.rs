@@ -1,6 +1,6 @@
 //! Carries out the hand-over of one VIP, which [`core::vrrp::hand_over`](gaiola_core::vrrp::hand_over) decides.
 
-use super::keeper_file::{KeeperFile, state_of};
+use super::keeper_file::KeeperFile;
 use crate::proxy::admit;
 use gaiola_core::vrrp::hand_over::{HandOver, Heir, Output, REFUSING, SERVE, Seen};
 use gaiola_model::Time;
@@ -38,9 +38,9 @@ pub(super) async fn serve_on(vip: Ipv4Addr, keeper: KeeperFile) {
 
 async fn carry_out(vip: Ipv4Addr, output: Output, keeper: &KeeperFile) {
     match output {
-        Output::Close => tell_proxy(vip, Admission::Close, Duration::ZERO).await,
-        Output::Refuse => tell_proxy(vip, Admission::Refuse, REFUSING).await,
-        Output::Accept => tell_proxy(vip, Admission::Accept, Duration::ZERO).await,
+        Output::Close => tell_proxy(vip, keeper, Admission::Close, Duration::ZERO).await,
+        Output::Refuse => tell_proxy(vip, keeper, Admission::Refuse, REFUSING).await,
+        Output::Accept => tell_proxy(vip, keeper, Admission::Accept, Duration::ZERO).await,
         Output::HoldBack(holds_back) => {
             keeper.change(vip, |told| told.holds_back = holds_back);
         }
@@ -51,7 +51,7 @@ async fn carry_out(vip: Ipv4Addr, output: Output, keeper: &KeeperFile) {
 
 /// What the keeper reports of the VIP.
 fn seen(vip: Ipv4Addr, keeper: &KeeperFile) -> Option<Seen> {
-    let state = state_of(vip)?;
+    let state = keeper.state_of(vip)?;
     let asked = keeper.told(vip).map(|told| told.yields);
     Some(Seen {
         holds: state.state == VipRole::Active,
@@ -61,8 +61,8 @@ fn seen(vip: Ipv4Addr, keeper: &KeeperFile) -> Option<Seen> {
     })
 }
 
-async fn tell_proxy(vip: Ipv4Addr, admission: Admission, wait: Duration) {
-    match admit(vip, admission, wait).await {
+async fn tell_proxy(vip: Ipv4Addr, keeper: &KeeperFile, admission: Admission, wait: Duration) {
+    match admit(keeper.proxy(), vip, admission, wait).await {
         Ok(left) if left > 0 && admission == Admission::Refuse => {
             tracing::warn!("{vip} moves with {left} connections still open");
         }

@@ -1,7 +1,8 @@
 //! The files between the agent and the VIP keeper.
 
-use crate::state::{RUN, read_document, write_document};
+use crate::state::{read_document, write_document};
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipState};
+use gaiola_model::schema::SCHEMA;
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -9,35 +10,60 @@ use std::rc::Rc;
 
 /// `keeper.json` as last written.
 #[derive(Clone)]
-pub(super) struct KeeperFile(Rc<RefCell<Option<KeeperConfig>>>);
+pub(super) struct KeeperFile {
+    run: Rc<Path>,
+    written: Rc<RefCell<Option<KeeperConfig>>>,
+}
 
 impl KeeperFile {
     /// Reads the configuration that an earlier agent wrote.
-    pub(super) fn read() -> Self {
-        Self(Rc::new(RefCell::new(read_document(&path()).ok())))
+    /// `run`: the server's run directory.
+    pub(super) fn read(run: &Path) -> Self {
+        let held = read_document(&path(run)).ok();
+        Self {
+            run: run.into(),
+            written: Rc::new(RefCell::new(held)),
+        }
+    }
+
+    /// Where the server's proxy is asked, the run directory, and in which schema.
+    pub(super) fn proxy(&self) -> (&Path, u64) {
+        let written = self.written.borrow();
+        let schema = written.as_ref().map_or(SCHEMA, |config| config.schema);
+        (&self.run, schema)
+    }
+
+    /// The state that the keeper reports; `None` before its first report.
+    pub(super) fn state(&self) -> Option<KeeperState> {
+        read_document(&self.run.join("keeper-state.json")).ok()
+    }
+
+    /// The keeper's state of one VIP.
+    pub(super) fn state_of(&self, vip: Ipv4Addr) -> Option<VipState> {
+        self.state()?.vips.remove(&vip)
     }
 
     /// The keeper's configuration of one VIP.
     pub(super) fn told(&self, vip: Ipv4Addr) -> Option<KeeperVip> {
-        let config = self.0.borrow();
+        let config = self.written.borrow();
         let mut vips = config.iter().flat_map(|config| &config.vips);
         vips.find(|told| told.vip == vip).cloned()
     }
 
     /// Writes the configuration if it differs from the last one.
     pub(super) fn write(&self, config: KeeperConfig) {
-        if self.0.borrow().as_ref() == Some(&config) {
+        if self.written.borrow().as_ref() == Some(&config) {
             return;
         }
-        match write_document(&path(), &config) {
-            Ok(()) => *self.0.borrow_mut() = Some(config),
+        match write_document(&path(&self.run), &config, config.schema) {
+            Ok(()) => *self.written.borrow_mut() = Some(config),
             Err(error) => tracing::error!("cannot write the keeper's configuration: {error}"),
         }
     }
 
     /// Changes the configuration of one VIP, if there is one.
     pub(super) fn change(&self, vip: Ipv4Addr, change: impl FnOnce(&mut KeeperVip)) {
-        let Some(mut config) = self.0.borrow().clone() else {
+        let Some(mut config) = self.written.borrow().clone() else {
             return;
         };
         if let Some(told) = config.vips.iter_mut().find(|told| told.vip == vip) {
@@ -47,16 +73,6 @@ impl KeeperFile {
     }
 }
 
-/// The state that the keeper reports; `None` before its first report.
-pub(super) fn state() -> Option<KeeperState> {
-    read_document(&Path::new(RUN).join("keeper-state.json")).ok()
-}
-
-/// The keeper's state of one VIP.
-pub(super) fn state_of(vip: Ipv4Addr) -> Option<VipState> {
-    state().and_then(|mut state| state.vips.remove(&vip))
-}
-
-fn path() -> PathBuf {
-    Path::new(RUN).join("keeper.json")
+fn path(run: &Path) -> PathBuf {
+    run.join("keeper.json")
 }

@@ -2,11 +2,10 @@
 
 use gaiola_core::members::{self, Named, Seen, may_come, named, next_step};
 use gaiola_core::rollout::Facts;
-use gaiola_model::{Placement, Revision, ServerName};
+use gaiola_model::{Placement, Revision};
 use gaiola_net::client::Target;
 use gaiola_store::etcd::{Member, located};
 use gaiola_store::{MemberInfo, Store, StoreError, Term, leader};
-use std::collections::BTreeSet;
 
 /// The result of one step.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +65,7 @@ async fn try_step(
             term: term.created,
         });
     }
-    let infos = take(store, next, infos, at, facts).await?;
+    let infos = take(store, next, infos, placement, at, facts).await?;
     let then = match next {
         members::Step::Done => Step::Done,
         _ => Step::Later,
@@ -76,9 +75,9 @@ async fn try_step(
 
 /// The members, each on its server of the site.
 fn on_servers(infos: &[MemberInfo], placement: &Placement) -> Vec<members::Member> {
-    let servers = placement.servers.keys().copied();
-    let servers: BTreeSet<ServerName> = servers.chain(members::wanted(placement)).collect();
-    let servers: Vec<Member> = servers.into_iter().map(Member::on).collect();
+    let servers = placement.servers.keys();
+    let servers = servers.filter_map(|server| Member::on(placement, *server));
+    let servers: Vec<Member> = servers.collect();
     located(infos, &servers)
 }
 
@@ -87,6 +86,7 @@ async fn take(
     store: &Store,
     next: members::Step,
     infos: Vec<MemberInfo>,
+    placement: &Placement,
     at: Revision,
     facts: &Facts,
 ) -> Result<Vec<MemberInfo>, StoreError> {
@@ -96,8 +96,10 @@ async fn take(
             if !observed.is_some_and(|observed| may_come(observed, at)) {
                 return Ok(infos);
             }
-            let url = Member::on(server).peer_url();
-            store.member_add_learner(&url).await
+            let Some(member) = Member::on(placement, server) else {
+                return Ok(infos);
+            };
+            store.member_add_learner(&member.peer_url()).await
         }
         // Its agent starts it once the placement names it.
         members::Step::Start(_) | members::Step::Done => Ok(infos),

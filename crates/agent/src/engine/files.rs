@@ -105,6 +105,7 @@ fn order(settings: &Settings, wanted: Wanted, changed: bool) -> Result<Installed
         pki: settings.pki.clone(),
         owner: settings.owner,
         data: settings.data(),
+        port: settings.location.ports.postgres,
         log: settings.log(),
         leadership: Some(settings.leadership()),
         clones: settings.clones,

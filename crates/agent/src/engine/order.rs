@@ -1,8 +1,9 @@
 //! The agent's order to a database server's keeper, and the keeper's report: two JSON files in the run directory.
 
+use gaiola_model::inventory::Ports;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -28,6 +29,9 @@ pub struct KeeperDatabase {
     pub owner: Option<Owner>,
     /// PostgreSQL's data directory.
     pub data: PathBuf,
+    /// PostgreSQL's port, which its Unix socket is named after. Default 5432.
+    #[serde(default = "default_port")]
+    pub port: u16,
     /// Where `patroni.log` and `postgres.log` are written.
     pub log: PathBuf,
     /// Where Patroni stores the leader; `None`: the keeper trusts Patroni.
@@ -42,11 +46,15 @@ pub struct KeeperDatabase {
     pub forked: bool,
 }
 
+fn default_port() -> u16 {
+    Ports::default().postgres
+}
+
 /// Patroni's leader key, and this server's name in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leadership {
     /// The store's members.
-    pub store: Vec<SocketAddrV4>,
+    pub store: Vec<SocketAddr>,
     /// The key, such as `/patroni/guestbook/leader`.
     pub key: String,
     /// The key's value while this server leads.
@@ -70,6 +78,11 @@ impl KeeperDatabase {
             true => "data.forked.",
             false => Self::ASIDE,
         }
+    }
+
+    /// PostgreSQL's Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory().join(format!(".s.PGSQL.{}", self.port))
     }
 
     /// The private directory: configuration, keys, passwords and PostgreSQL's socket.

@@ -1,11 +1,11 @@
 //! Patroni's configuration, and with it PostgreSQL's. `docs/database.md` says why each setting is what it is.
 
-use super::{Leadership, Owner, POSTGRES_PORT, Secrets, Tools};
-use gaiola_core::topology::PATRONI_PORT;
+use super::{Leadership, Owner, Secrets, Tools};
+use gaiola_model::inventory::Location;
 use gaiola_model::{ServerName, SiteName};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Key prefix of Patroni's keys in the store. The site's name follows.
@@ -29,12 +29,12 @@ pub struct Settings {
     pub site: SiteName,
     /// The server.
     pub server: ServerName,
-    /// Its address; PostgreSQL and Patroni listen there and nowhere else.
-    pub address: Ipv4Addr,
-    /// The network whose addresses may log in.
-    pub network: Ipv4Net,
+    /// Its address and ports; PostgreSQL and Patroni listen there and nowhere else.
+    pub location: Location,
+    /// The networks whose addresses may log in.
+    pub networks: Vec<IpNet>,
     /// The store's members, each with its client port.
-    pub etcd: Vec<SocketAddrV4>,
+    pub etcd: Vec<SocketAddr>,
     /// The server's `ca.pem`, `cert.pem` and `key.pem`.
     pub pki: PathBuf,
     /// The server's persistent directory: data goes into `postgres/`, logs into `log/` below it.
@@ -84,7 +84,7 @@ impl Settings {
 
     /// Where Patroni's REST API listens.
     pub fn api(&self) -> SocketAddr {
-        SocketAddr::from((self.address, PATRONI_PORT))
+        self.location.socket(self.location.ports.patroni)
     }
 
     /// The configuration that all members share: the first member puts it into the store, where Patroni keeps it. Change it
@@ -161,7 +161,10 @@ impl Settings {
     }
 
     fn postgresql(&self) -> Value {
-        let address = format!("{}:{POSTGRES_PORT}", self.address);
+        let address = self
+            .location
+            .socket(self.location.ports.postgres)
+            .to_string();
         json!({
             "listen": address,
             "connect_address": address,
@@ -211,13 +214,16 @@ impl Settings {
 
     /// `pg_hba.conf`. TLS is required among members, and optional for the site's own role.
     fn who_may_log_in(&self) -> Vec<String> {
-        let (network, role) = (self.network, self.site.sql());
-        vec![
-            "local all all scram-sha-256".into(),
-            format!("hostssl replication replicator {network} scram-sha-256"),
-            format!("hostssl all postgres,rewinder {network} scram-sha-256"),
-            format!("host \"{role}\" \"{role}\" {network} scram-sha-256"),
-        ]
+        let role = self.site.sql();
+        let mut lines = vec!["local all all scram-sha-256".into()];
+        for network in &self.networks {
+            lines.extend([
+                format!("hostssl replication replicator {network} scram-sha-256"),
+                format!("hostssl all postgres,rewinder {network} scram-sha-256"),
+                format!("host \"{role}\" \"{role}\" {network} scram-sha-256"),
+            ]);
+        }
+        lines
     }
 
     fn ca(&self) -> PathBuf {
@@ -276,8 +282,8 @@ pub(super) mod tests {
         Settings {
             site: "guest-book".parse().unwrap(),
             server: "db2".parse().unwrap(),
-            address: Ipv4Addr::new(10, 77, 4, 2),
-            network: "10.77.0.0/16".parse().unwrap(),
+            location: Location::at([10, 77, 4, 2].into()),
+            networks: vec!["10.77.0.0/16".parse().unwrap()],
             etcd: vec!["10.77.1.1:2379".parse().unwrap()],
             pki: "/state/pki".into(),
             state: "/state".into(),
@@ -322,6 +328,22 @@ pub(super) mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn servers_of_other_ports_and_of_ipv6_are_written_as_postgresql_and_patroni_read_them() {
+        let mut other = settings();
+        other.location = Location::at("2001:db8::2".parse().unwrap());
+        other.location.ports.postgres = 5434;
+        other.networks = vec!["2001:db8::/64".parse().unwrap()];
+        let config = rendered(&other);
+        assert_eq!(config["postgresql"]["listen"], "[2001:db8::2]:5434");
+        assert_eq!(config["restapi"]["connect_address"], "[2001:db8::2]:8008");
+        let logins = other.who_may_log_in();
+        assert_eq!(
+            logins[1],
+            "hostssl replication replicator 2001:db8::/64 scram-sha-256"
+        );
     }
 
     #[test]

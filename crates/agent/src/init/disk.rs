@@ -228,6 +228,8 @@ fn said(output: impl Read) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::State;
+    use gaiola_model::inventory::Location;
     use gaiola_model::placement::BootNumber;
 
     fn boot(state: &Path) -> Boot {
@@ -235,8 +237,10 @@ mod tests {
             site: "shop".parse().unwrap(),
             server: "db1".parse().unwrap(),
             number: BootNumber(0),
-            address: [10, 77, 4, 1].into(),
-            state: state.into(),
+            location: Location::at([10, 77, 4, 1].into()),
+            interface: "eth0".into(),
+            prefix_length: 16,
+            directories: State::at(state.into()).directories("db1".parse().unwrap()),
             store_token: String::new(),
             database_user: None,
             site_user: None,

@@ -6,13 +6,14 @@ use gaiola_agent::engine::{
     Api, KeeperReport, KeeperState, Owner, Secrets, Settings, Wanted, find_tools, install,
 };
 use gaiola_model::ServerName;
+use gaiola_model::inventory::Location;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase};
 use gaiola_net::client::{Client, Target};
 use gaiola_net::pki::{self, Authority};
 use gaiola_store::{self as store, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -65,9 +66,9 @@ impl Site {
             let settings = Settings {
                 site: "guest-book".parse().unwrap(),
                 server,
-                address,
-                network: "127.0.0.0/8".parse().unwrap(),
-                etcd: vec![SocketAddrV4::new(ETCD, 2379)],
+                location: Location::at(address.into()),
+                networks: vec!["127.0.0.0/8".parse().unwrap()],
+                etcd: vec![(ETCD, 2379).into()],
                 pki: pki(&server.to_string(), address),
                 state: dir.path().join(server.to_string()),
                 run: dir.path().join(server.to_string()).join("run"),
@@ -165,7 +166,7 @@ impl Site {
     }
 
     pub(crate) fn sql(&self, at: ServerName, sql: &str) -> String {
-        let host = self.settings(at).address.to_string();
+        let host = self.settings(at).location.address.to_string();
         let output = self.psql.command(&host, "any", sql).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{sql}: {error}");

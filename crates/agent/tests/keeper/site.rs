@@ -136,6 +136,7 @@ impl Server {
     /// The usual configuration: one VIP with this priority.
     pub(crate) fn config(&self, priority: u8) -> KeeperConfig {
         KeeperConfig {
+            schema: gaiola_model::schema::SCHEMA,
             interface: "eth0".into(),
             address: self.address,
             key: None,

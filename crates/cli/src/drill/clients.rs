@@ -8,9 +8,9 @@ use gaiola_control::api::ServerHandle;
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{Acknowledged, Course, Database, Record};
 use gaiola_core::drill::{Contents, Holding, Target, Writes, compare};
-use gaiola_core::topology;
+use gaiola_model::inventory::Location;
 use gaiola_model::status::Status;
-use gaiola_model::{InstanceName, ServerName, Tier};
+use gaiola_model::{ServerName, Tier};
 use gaiola_net::client::Request;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -42,6 +42,13 @@ fn visit(handle: &ServerHandle) -> Result<Command, String> {
     Ok(command)
 }
 
+fn location(status: &Status, server: ServerName) -> Result<&Location, String> {
+    let mut servers = status.servers.iter();
+    let found = servers.find(|it| it.name == server);
+    let found = found.map(|it| &it.location);
+    found.ok_or_else(|| format!("there is no {server} any more"))
+}
+
 impl Hands<'_> {
     pub(super) async fn send_witnesses(
         &self,
@@ -53,8 +60,10 @@ impl Hands<'_> {
         let mut sent = Vec::new();
         let doors = doors_of_vips(&status);
         if !doors.is_empty() {
-            let command = visit(&self.ask(Request::get("/lab")).await?)?;
-            sent.push(Witness::of_vips(command, doors, course, record).map_err(in_words)?);
+            let outside: ServerHandle = self.ask(Request::get("/lab")).await?;
+            let command = visit(&outside)?;
+            let started = Witness::of_vips(command, doors, outside.client, course, record);
+            sent.push(started.map_err(in_words)?);
         }
         if !target.is_held() {
             return Ok(sent);
@@ -76,14 +85,14 @@ impl Hands<'_> {
         let handle = || self.ask(Request::get(format!("/servers/{server}")));
         match server.tier {
             Tier::App if course.drill.write.is_some() => {
-                let instance = InstanceName { server, number: 1 };
-                let door = topology::address_of_instance(instance);
+                let location = location(status, server)?;
+                let door = location.socket(location.ports.instance(1));
                 let command = visit(&handle().await?)?;
                 let started = Witness::at_instance(command, server, door, course, record);
                 started.map(Some).map_err(in_words)
             }
             Tier::Database if status.primary == Some(server) => {
-                let database = self.database(server)?;
+                let database = self.database(status, server)?;
                 database.prepare(self.beside_the_lab().await?).await?;
                 let command = visit(&handle().await?)?;
                 let started = Witness::at_database(command, server, database, record);
@@ -100,14 +109,15 @@ impl Hands<'_> {
         Ok(command)
     }
 
-    fn database(&self, server: ServerName) -> Result<Database, String> {
+    fn database(&self, status: &Status, server: ServerName) -> Result<Database, String> {
+        let location = location(status, server)?;
         let read = || {
             let secrets: Secrets = read_json(&self.lab.state.secrets())
                 .context("cannot read the database's passwords")?;
             let tools = find_tools()?;
             anyhow::Ok(Database {
                 psql: tools.postgres_bin.join("psql"),
-                address: topology::address_of(server),
+                address: location.socket(location.ports.postgres),
                 name: self.lab.site.sql(),
                 password: secrets.site.reveal().into(),
             })
@@ -117,7 +127,8 @@ impl Hands<'_> {
 
     async fn primary(&self) -> Result<Database, String> {
         let status: Status = self.ask(Request::get("/status")).await?;
-        self.database(status.primary.ok_or("the database has no primary")?)
+        let primary = status.primary.ok_or("the database has no primary")?;
+        self.database(&status, primary)
     }
 
     pub(super) async fn look_in_the_database(
@@ -144,37 +155,38 @@ impl Hands<'_> {
         let standbys: Vec<ServerName> = standbys.filter(|server| *server != primary).collect();
         let ends = Instant::now() + SAME_WITHIN;
         let compared = loop {
-            let compared = self.compare_once(primary, &standbys).await?;
+            let compared = self.compare_once(&status, primary, &standbys).await?;
             if matches!(compared, Contents::Same { .. }) || Instant::now() > ends {
                 break compared;
             }
             tokio::time::sleep(PAUSE).await;
         };
-        let database = self.database(primary)?;
+        let database = self.database(&status, primary)?;
         database.clean_up(self.beside_the_lab().await?).await?;
         Ok(compared)
     }
 
     async fn compare_once(
         &self,
+        status: &Status,
         primary: ServerName,
         standbys: &[ServerName],
     ) -> Result<Contents, String> {
-        let mut holdings = vec![self.holding(primary).await?];
+        let mut holdings = vec![self.holding(status, primary).await?];
         for standby in standbys {
-            holdings.push(self.holding(*standby).await?);
+            holdings.push(self.holding(status, *standby).await?);
         }
         let compared = compare(&holdings);
         let changes = matches!(compared, Contents::Different(_))
-            && self.holding(primary).await? != holdings[0];
+            && self.holding(status, primary).await? != holdings[0];
         Ok(match changes {
             true => Contents::Unknown("somebody else writes all the while".into()),
             false => compared,
         })
     }
 
-    async fn holding(&self, server: ServerName) -> Result<Holding, String> {
-        let database = self.database(server)?;
+    async fn holding(&self, status: &Status, server: ServerName) -> Result<Holding, String> {
+        let database = self.database(status, server)?;
         let enter = self.beside_the_lab().await?;
         database.holding(enter, server).await
     }

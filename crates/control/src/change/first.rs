@@ -10,7 +10,7 @@ use gaiola_core::rollout;
 use gaiola_model::placement::{Desired, Revision};
 use gaiola_model::{Config, Exit};
 use gaiola_store::view::Keys;
-use gaiola_store::{Expected, Store, StoreError, Txn, to_json};
+use gaiola_store::{Expected, Store, StoreError, Txn};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -64,7 +64,8 @@ pub(super) async fn found(
         ));
     }
     let release = make_release(site, &config, folder, file, None, steps).await?;
-    let desired = Desired::first(config, release);
+    let inventory = site.provider.inventory(&config);
+    let desired = Desired::first(config, release, inventory);
     let incarnation = match earlier {
         Some(earlier) => earlier.incarnation,
         None => random_token().map_err(|error| refused(Exit::Failed, error.to_string()))?,
@@ -102,12 +103,14 @@ pub(super) async fn put_first(
         .expect(&desired_key, at)
         .put(
             &desired_key,
-            to_json(&desired_key, desired).map_err(failed)?,
+            store.to_json(&desired_key, desired).map_err(failed)?,
             None,
         )
         .put(
             &placement_key,
-            to_json(&placement_key, &order.placement).map_err(failed)?,
+            store
+                .to_json(&placement_key, &order.placement)
+                .map_err(failed)?,
             None,
         );
     store.commit(&txn).await.map_err(failed)

@@ -44,7 +44,9 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
         }
     };
     let placement = view.placement.as_ref().map(|(_, placement)| placement);
-    let changes = merge::changes(&held.config, &wanted);
+    let [from, to] =
+        [&held.config, &wanted].map(|config| site.provider.inventory(config).resolve(config));
+    let changes = merge::changes(&from, &to);
     Planned {
         changes: changes
             .iter()
@@ -124,6 +126,7 @@ fn planned_run(
 mod tests {
     use super::*;
     use gaiola_core::rollout;
+    use gaiola_model::Inventory;
     use gaiola_model::config::{App, Database};
     use gaiola_model::placement::{Failure, ReleaseNumber};
 
@@ -139,7 +142,9 @@ mod tests {
             number: ReleaseNumber(3),
             digest: String::new(),
         };
-        let desired = Desired::first(Config::new("site".parse().unwrap(), app), release);
+        let config = Config::new("site".parse().unwrap(), app);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let desired = Desired::first(config, release, inventory);
         let mut placement = rollout::first(&desired, "a".into());
         placement.released = released.map(ReleaseNumber);
         (desired, placement)

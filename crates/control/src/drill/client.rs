@@ -6,7 +6,7 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -174,11 +174,14 @@ impl Connection {
     }
 }
 
-async fn connect(door: SocketAddr, from: Option<Ipv4Addr>) -> std::io::Result<TcpStream> {
+async fn connect(door: SocketAddr, from: Option<IpAddr>) -> std::io::Result<TcpStream> {
     let Some(from) = from else {
         return TcpStream::connect(door).await;
     };
-    let socket = TcpSocket::new_v4()?;
+    let socket = match from {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
     socket.bind((from, 0).into())?;
     socket.connect(door).await
 }

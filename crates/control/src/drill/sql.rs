@@ -6,7 +6,7 @@ use gaiola_core::drill::{Holding, Kind, Rows, Writes};
 use gaiola_model::ServerName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -37,8 +37,8 @@ const HOLDING: &str = "select format('%I.%I', schemaname, tablename), \
 pub struct Database {
     /// The program.
     pub psql: PathBuf,
-    /// The member's address.
-    pub address: Ipv4Addr,
+    /// The member's address and port.
+    pub address: SocketAddr,
     /// The name of role and database.
     pub name: String,
     /// The role's password.
@@ -49,8 +49,8 @@ impl Database {
     fn psql(&self, mut command: Command) -> Command {
         command
             .args(["-X", "-A", "-t", "-q", "-w", "-F", "|"])
-            .env("PGHOST", self.address.to_string())
-            .env("PGPORT", gaiola_agent::engine::POSTGRES_PORT.to_string())
+            .env("PGHOST", self.address.ip().to_string())
+            .env("PGPORT", self.address.port().to_string())
             .env("PGUSER", &self.name)
             .env("PGDATABASE", &self.name)
             .env("PGPASSWORD", &self.password)

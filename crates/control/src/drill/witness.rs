@@ -9,12 +9,11 @@ use super::probe::Probe;
 use super::sql::{self, Database};
 use super::{Course, Record};
 use gaiola_core::drill::{Kind, Sample};
-use gaiola_core::topology;
 use gaiola_model::config::Drill;
 use gaiola_model::{ServerName, Time};
 use serde::{Deserialize, Serialize};
 use std::io::{self, PipeWriter, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -43,6 +42,7 @@ enum What {
     /// Open a new connection to each of these every 10 ms.
     Probe {
         doors: Vec<SocketAddr>,
+        from: Option<IpAddr>,
         path: String,
         tls: bool,
     },
@@ -124,8 +124,14 @@ async fn work(
     stopped: oneshot::Receiver<()>,
 ) {
     match what {
-        What::Probe { doors, path, tls } => {
-            let courses = doors.into_iter().map(|door| straight_to(door, &path, tls));
+        What::Probe {
+            doors,
+            from,
+            path,
+            tls,
+        } => {
+            let doors = doors.into_iter();
+            let courses = doors.map(|door| straight_to(door, from, &path, tls));
             let probes: Vec<Probe> = courses.map(|it| Probe::start(&it, &record)).collect();
             let _ = stopped.await;
             for probe in probes {
@@ -159,16 +165,14 @@ async fn tell(acknowledged: Vec<Acknowledged>, told: &mpsc::Sender<Line>) {
 }
 
 /// A probe of one VIP, by a client whose address is not the front door's.
-fn straight_to(door: SocketAddr, path: &str, tls: bool) -> Course {
+fn straight_to(door: SocketAddr, from: Option<IpAddr>, path: &str, tls: bool) -> Course {
     let course = Course::new(door, None).probing(path, true);
     let mut course = match tls {
         true => course.clone().over_tls().unwrap_or(course),
         false => course,
     };
-    course.from = Some(topology::CLIENT);
-    if let SocketAddr::V4(door) = door {
-        course.probed.kind = Kind::Vip(*door.ip());
-    }
+    course.from = from;
+    course.probed.kind = Kind::Vip(door.ip());
     course
 }
 
@@ -183,19 +187,21 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Starts one that probes VIPs, over TLS where the site speaks it. `command` is our own program that has entered the
-    /// lab's network.
+    /// Starts one that probes VIPs from the address `from`, over TLS where the site speaks it. `command` is our own program
+    /// that has entered a network that reaches the VIPs.
     ///
     /// # Errors
     /// Where it cannot be started.
     pub fn of_vips(
         command: Command,
         doors: Vec<SocketAddr>,
+        from: Option<IpAddr>,
         course: &Course,
         record: &Record,
     ) -> io::Result<Self> {
         let what = What::Probe {
             doors,
+            from,
             path: course.probed.path.clone(),
             tls: course.tls.is_some(),
         };

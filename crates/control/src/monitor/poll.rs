@@ -5,7 +5,6 @@ mod pulse;
 use super::status;
 use crate::site::Site;
 use crate::traffic::{Answers, Source};
-use gaiola_core::topology;
 use gaiola_model::{Config, Placement, ServerName, Tier};
 use gaiola_net::client::{Client, Request, Target};
 use std::net::SocketAddr;
@@ -46,7 +45,8 @@ pub async fn run(site: Rc<Site>) {
 pub async fn ask_all(site: &Site, client: &Client) {
     let asking = async {
         let order = site.order.borrow().clone()?;
-        let answers = ask(client, who_tells(site, &order.placement)).await;
+        let asked = who_tells(site, &order.placement);
+        let answers = ask(client, &order.placement, asked).await;
         let now = site.now();
         Some((now, top(&order.placement.config), answers))
     };
@@ -74,12 +74,15 @@ fn who_tells(site: &Site, placement: &Placement) -> Vec<(ServerName, Source)> {
     powered.flat_map(both).flatten().collect()
 }
 
-async fn ask(client: &Client, asked: Vec<(ServerName, Source)>) -> Answers {
+async fn ask(client: &Client, placement: &Placement, asked: Vec<(ServerName, Source)>) -> Answers {
     let mut answers: Answers = asked.iter().map(|who| (*who, None)).collect();
     let mut questions = JoinSet::new();
     for who in asked {
+        let Some(address) = who.1.address(placement, who.0) else {
+            continue;
+        };
         let client = client.clone();
-        questions.spawn_local(async move { (who, ask_one(&client, who).await) });
+        questions.spawn_local(async move { (who, ask_one(&client, address).await) });
     }
     while let Some(answer) = questions.join_next().await {
         if let Ok((who, text)) = answer {
@@ -89,13 +92,9 @@ async fn ask(client: &Client, asked: Vec<(ServerName, Source)>) -> Answers {
     answers
 }
 
-async fn ask_one(client: &Client, (server, source): (ServerName, Source)) -> Option<String> {
-    let target = Target::Tcp(SocketAddr::new(
-        topology::address_of(server).into(),
-        source.port(),
-    ));
+async fn ask_one(client: &Client, address: SocketAddr) -> Option<String> {
     let answer = client
-        .request(&target, &Request::get("/metrics"), LIMIT)
+        .request(&Target::Tcp(address), &Request::get("/metrics"), LIMIT)
         .await
         .ok()?;
     let fits = answer.status == 200 && answer.body.len() <= LONGEST;

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod faults;
 pub mod front_door;
 pub mod hardware;
+pub mod network;
 pub mod processes;
 pub mod servers;
 
@@ -14,6 +15,7 @@ use crate::api::{Disk, Harm, ServerHandle};
 use front_door::Targets;
 use gaiola_agent::state::{Order, State, read_document};
 use gaiola_core::topology;
+use gaiola_model::inventory::Network;
 use gaiola_model::placement::{BootNumber, Placement, Revision};
 use gaiola_model::{ServerName, SiteName};
 use gaiola_net::pki::Authority;
@@ -251,13 +253,12 @@ impl Lab {
     /// Where the lab cannot have a certificate.
     pub fn open_store(&self, placement: &Placement) -> io::Result<Store> {
         let folder = self.state.folder().join("pki");
-        let address = topology::LAB.into();
         self.authority
-            .issue("lab", &[address], &folder)
+            .issue("lab", &[network::BRIDGE.into()], &folder)
             .map_err(io::Error::other)?;
         let tls = gaiola_net::pki::client_config(&folder).map_err(io::Error::other)?;
         Ok(Store::new(Settings::new(
-            gaiola_store::etcd::endpoints(&placement.store),
+            gaiola_store::etcd::endpoints(placement),
             Some(tls),
         )))
     }
@@ -305,6 +306,7 @@ impl Lab {
             pid: identity.map(|identity| identity.pid),
             rootless: self.rootless,
             disk: disk::of(self, server),
+            client: None,
         }
     }
 
@@ -314,6 +316,7 @@ impl Lab {
             pid: Some(std::process::id()),
             rootless: self.rootless,
             disk: Disk::Unknown,
+            client: Some(network::CLIENT.into()),
         }
     }
 
@@ -377,7 +380,7 @@ fn boot_number(last: BootNumber) -> BootNumber {
 pub fn last_order(state: &State) -> Result<Option<Order>, LabError> {
     let path = state.placement();
     match read_document(&path) {
-        Ok(order) => Ok(Some(order)),
+        Ok(order) => Ok(Some(complete(order))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(system(format!(
             "read {}, which another version may have written (use that version, or remove {} to begin the site anew)",
@@ -385,6 +388,14 @@ pub fn last_order(state: &State) -> Result<Option<Order>, LabError> {
             state.folder().display()
         ))(source)),
     }
+}
+
+/// A placement of Gaiola 0.1 does not say in which network the lab's servers stand.
+fn complete(mut order: Order) -> Order {
+    if order.placement.network == Network::default() {
+        order.placement.network = network::inventory(&order.placement.config).network;
+    }
+    order
 }
 
 /// The newest of the lab's own order and of those that its servers hold. By an older one of ours a server might stay off
@@ -396,7 +407,7 @@ pub fn newest_order(state: &State, own: Order) -> Order {
         read_document::<Order>(&state.order_file(name)).ok()
     });
     orders.fold(own, |held, order| match held.yields_to(&order) {
-        true => order,
+        true => complete(order),
         false => held,
     })
 }
@@ -415,7 +426,6 @@ fn users(rootless: bool) -> Result<Users, LabError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gaiola_agent::state::write_document;
     use gaiola_model::config::{App, Config};
     use gaiola_model::placement::{Desired, Release, ReleaseNumber};
 
@@ -425,7 +435,8 @@ mod tests {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = network::inventory(&config);
+        let desired = Desired::first(config, release, inventory);
         Order {
             revision: Revision(revision),
             placement: gaiola_core::rollout::first(&desired, incarnation.into()),
@@ -444,7 +455,7 @@ mod tests {
             "{why}"
         );
         let order = order("a", 7);
-        write_document(&state.placement(), &order).unwrap();
+        order.save(&state.placement()).unwrap();
         assert_eq!(last_order(&state).unwrap(), Some(order));
     }
 
@@ -459,7 +470,7 @@ mod tests {
         ] {
             let server = server.parse().unwrap();
             std::fs::create_dir_all(state.server(server)).unwrap();
-            write_document(&state.order_file(server), &order).unwrap();
+            order.save(&state.order_file(server)).unwrap();
         }
         assert_eq!(newest_order(&state, order("a", 7)), order("a", 8));
         assert_eq!(newest_order(&state, order("a", 9)), order("a", 9));

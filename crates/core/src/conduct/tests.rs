@@ -1,14 +1,16 @@
 use super::*;
+use gaiola_model::Inventory;
 use gaiola_model::config::{App, Config};
 use gaiola_model::placement::{Release, ReleaseNumber};
 
 fn site() -> (Desired, Placement) {
     let config = Config::new("site".parse().unwrap(), App::new("run"));
+    let inventory = Inventory::numbered(&config, [10, 77]);
     let release = Release {
         number: ReleaseNumber(1),
         digest: String::new(),
     };
-    let desired = Desired::first(config, release);
+    let desired = Desired::first(config, release, inventory);
     let placement = rollout::first(&desired, "a".into());
     (desired, placement)
 }

@@ -4,7 +4,7 @@ use gaiola_model::{ServerName, Time};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub enum Kind {
     /// The probe: a new connection through the front door, with a limit of 100 ms.
     Probe,
     /// A new connection straight to this VIP, from the clients' network.
-    Vip(Ipv4Addr),
+    Vip(IpAddr),
     /// The steady load's page.
     Page,
     /// The steady load's read.
@@ -317,7 +317,7 @@ mod tests {
     fn a_kind_is_read_as_it_is_written() {
         let kinds = [
             Kind::Probe,
-            Kind::Vip(Ipv4Addr::new(10, 77, 0, 100)),
+            Kind::Vip([10, 77, 0, 100].into()),
             Kind::Page,
             Kind::Read,
             Kind::Write,

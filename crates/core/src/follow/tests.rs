@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rollout::Facts;
+use gaiola_model::Inventory;
 use gaiola_model::config::{App, Config};
 use gaiola_model::placement::{
     Desired, Failure, Phase, PlacedInstance, Release, ReleaseNumber, Template,
@@ -34,7 +35,8 @@ impl Case {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let desired = Desired::first(config, release, inventory);
         let placement = rollout::first(&desired, "a".into());
         let status = crate::status::status(&desired, &placement, Revision(1), &Facts::default());
         let mut case = Self {

@@ -1,7 +1,7 @@
 use super::*;
-use gaiola_model::Tier;
 use gaiola_model::config::{App, Config};
 use gaiola_model::placement::{Desired, Release, ReleaseNumber};
+use gaiola_model::{Inventory, Tier};
 
 /// A site's usual members: those on lb1, web1, app1 and db1.
 fn usual() -> [ServerName; 4] {
@@ -319,11 +319,12 @@ fn a_placement_names_who_is_in_and_who_does_not_vote_yet() {
 
 fn placement() -> Placement {
     let config = Config::new("site".parse().unwrap(), App::new("run"));
+    let inventory = Inventory::numbered(&config, [10, 77]);
     let release = Release {
         number: ReleaseNumber(1),
         digest: String::new(),
     };
-    rollout::first(&Desired::first(config, release), "a".into())
+    rollout::first(&Desired::first(config, release, inventory), "a".into())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use gaiola_model::config::{App, Balancer, Config, Database, Drill};
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::{ServerName, Tier};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// One difference and its effect. `Display` is one line: `app: servers 2 -> 3: app3 is added`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub enum Change {
     /// VIPs are added or removed.
     Vips {
         /// Added VIPs.
-        added: Vec<Ipv4Addr>,
+        added: Vec<IpAddr>,
         /// Removed VIPs.
-        removed: Vec<Ipv4Addr>,
+        removed: Vec<IpAddr>,
     },
     /// The site's directory has changed. [`changes`] cannot see this; the code that makes releases adds it.
     Release {
@@ -169,14 +169,14 @@ fn above(tier: Tier, config: &Config) -> Option<Tier> {
 
 fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     let (before, after) = (old.vips(), new.vips());
-    let only_in = |these: &[Ipv4Addr], those: &[Ipv4Addr]| -> Vec<Ipv4Addr> {
+    let only_in = |these: &[IpAddr], those: &[IpAddr]| -> Vec<IpAddr> {
         these
             .iter()
             .filter(|vip| !those.contains(vip))
             .copied()
             .collect()
     };
-    let (added, removed) = (only_in(&after, &before), only_in(&before, &after));
+    let (added, removed) = (only_in(after, before), only_in(before, after));
     if !added.is_empty() || !removed.is_empty() {
         found.push(Change::Vips { added, removed });
     }
@@ -352,8 +352,8 @@ fn write_servers(f: &mut fmt::Formatter<'_>, tier: Tier, from: u16, to: u16) -> 
     }
 }
 
-fn write_vips(f: &mut fmt::Formatter<'_>, added: &[Ipv4Addr], removed: &[Ipv4Addr]) -> fmt::Result {
-    let is = |vips: &[Ipv4Addr]| if vips.len() == 1 { "is" } else { "are" };
+fn write_vips(f: &mut fmt::Formatter<'_>, added: &[IpAddr], removed: &[IpAddr]) -> fmt::Result {
+    let is = |vips: &[IpAddr]| if vips.len() == 1 { "is" } else { "are" };
     f.write_str("balancer: vips: ")?;
     if !added.is_empty() {
         write!(f, "{} {} added and announced", list(added), is(added))?;

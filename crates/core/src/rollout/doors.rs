@@ -30,34 +30,26 @@ fn door(tier: Tier, state: DoorState) -> Door {
 pub(super) fn wanted(placement: &Placement) -> BTreeMap<SocketAddr, Tier> {
     let config = &placement.config;
     if let Some(balancer) = &config.balancer {
-        let vips = balancer.vips();
-        let at = |vip| {
+        let vips = balancer.vips().iter();
+        let at = |vip: &IpAddr| {
+            let vip = *vip;
             balancer
                 .ports()
                 .map(move |port| SocketAddr::from((vip, port)))
         };
-        return vips
-            .into_iter()
-            .flat_map(at)
-            .map(|at| (at, Tier::Balancer))
-            .collect();
+        return vips.flat_map(at).map(|at| (at, Tier::Balancer)).collect();
     }
     if config.web.is_some() {
         let serving = topology::servers_of(placement, Tier::Web)
             .filter(|server| topology::serves(placement, *server));
-        let at = |server| {
-            (
-                (topology::address_of(server), topology::WEB_PORT).into(),
-                Tier::Web,
-            )
-        };
-        return serving.map(at).collect();
+        let at = |server| Some((topology::address_of_web(placement, server)?, Tier::Web));
+        return serving.filter_map(at).collect();
     }
     let serving = placement.instances.iter().filter(|(name, placed)| {
         placed.phase == Phase::Serve && topology::serves(placement, name.server)
     });
     serving
-        .map(|(name, _)| (topology::address_of_instance(*name), Tier::App))
+        .filter_map(|(name, _)| Some((topology::address_of_instance(placement, *name)?, Tier::App)))
         .collect()
 }
 
@@ -138,7 +130,8 @@ impl View<'_> {
             Tier::Balancer => self.vip_answers(at.ip(), door.since),
             Tier::Web => {
                 let mut servers = topology::servers_of(self.placement, Tier::Web);
-                let server = servers.find(|server| at.ip() == topology::address_of(*server));
+                let server = servers
+                    .find(|server| topology::address_of_web(self.placement, *server) == Some(at));
                 let server = server.ok_or("no web server has this address")?;
                 self.proxy_at(server, door.since)
                     .map(|_| ())
@@ -165,18 +158,18 @@ impl View<'_> {
 
     /// The live servers that report holding a VIP.
     pub(crate) fn owners(&self, vip: IpAddr) -> Vec<ServerName> {
-        let holds = |held: &std::net::Ipv4Addr| IpAddr::V4(*held) == vip;
         let owners = self
             .facts
             .observed
             .iter()
-            .filter(|(_, observed)| observed.vips.iter().any(holds));
+            .filter(|(_, observed)| observed.vips.contains(&vip));
         owners.map(|(server, _)| *server).collect()
     }
 
     fn instance_answers(&self, at: SocketAddr) -> Result<(), String> {
         let mut instances = self.placement.instances.keys();
-        let name = instances.find(|name| topology::address_of_instance(**name) == at);
+        let name = instances
+            .find(|name| topology::address_of_instance(self.placement, **name) == Some(at));
         let name = name.ok_or("no instance has this address")?;
         let seen = self
             .live(name.server)

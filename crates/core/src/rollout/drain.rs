@@ -3,6 +3,7 @@
 use super::Step;
 use super::view::View;
 use crate::topology::{self, Member};
+use gaiola_model::Placement;
 use gaiola_model::placement::{DatabaseRole, DoorState, Phase};
 use gaiola_model::{InstanceName, ServerName, Tier};
 use std::net::SocketAddr;
@@ -123,7 +124,9 @@ impl View<'_> {
     /// Whether a drained member is idle: no door leads to it, every proxy has acknowledged the drain, and its requests
     /// have ended or the grace is over.
     fn quiet(&self, member: Member) -> Result<(), NotYet> {
-        if door_of(member).is_some_and(|door| self.placement.doors.contains_key(&door)) {
+        if door_of(self.placement, member)
+            .is_some_and(|door| self.placement.doors.contains_key(&door))
+        {
             return Err((member.server(), "clients are still led to it".into()));
         }
         if let Some((sender, why)) = self.unacknowledged(member).into_iter().next() {
@@ -142,7 +145,7 @@ impl View<'_> {
 
     /// Whether a door that is not closing still leads clients to a member directly.
     pub(super) fn is_led_to(&self, member: Member) -> bool {
-        let door = door_of(member).and_then(|door| self.placement.doors.get(&door));
+        let door = door_of(self.placement, member).and_then(|door| self.placement.doors.get(&door));
         door.is_some_and(|door| door.state == DoorState::Open)
     }
 
@@ -202,11 +205,11 @@ impl View<'_> {
 }
 
 /// The address at which clients would connect to a member directly.
-fn door_of(member: Member) -> Option<SocketAddr> {
+fn door_of(placement: &Placement, member: Member) -> Option<SocketAddr> {
     match member {
-        Member::Instance(name) => Some(topology::address_of_instance(name)),
+        Member::Instance(name) => topology::address_of_instance(placement, name),
         Member::Server(server) if server.tier == Tier::Web => {
-            Some((topology::address_of(server), topology::WEB_PORT).into())
+            topology::address_of_web(placement, server)
         }
         Member::Server(_) => None,
     }

@@ -231,7 +231,8 @@ mod tests {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        super::super::first(&Desired::first(config, release), "test".into())
+        let inventory = gaiola_model::Inventory::numbered(&config, [10, 77]);
+        super::super::first(&Desired::first(config, release, inventory), "test".into())
     }
 
     /// All placed servers but these, with every proxy up to date.

@@ -67,16 +67,27 @@ impl Step<'_> {
         for server in self.desired.config.server_names() {
             let drained = self.desired.drained.contains(&server);
             match self.plan.servers.get(&server).map(|placed| placed.phase) {
-                None => {
-                    self.plan.servers.insert(server, new_server(server));
-                    self.tell(server, format!("{server} is added"));
-                }
+                None => self.add_server(server),
                 Some(Phase::Drain) if !drained => {
                     self.set_phase(server, Phase::Serve);
                     self.tell(server, format!("{server} takes traffic again"));
                 }
                 Some(_) => {}
             }
+        }
+    }
+
+    fn add_server(&mut self, server: ServerName) {
+        match self.desired.inventory.servers.get(&server) {
+            Some(location) => {
+                let added = new_server(location.clone());
+                self.plan.servers.insert(server, added);
+                self.tell(server, format!("{server} is added"));
+            }
+            None => self.wait(
+                server,
+                format!("to add {server}: the site's inventory has no place for it"),
+            ),
         }
     }
 
@@ -174,8 +185,8 @@ impl Step<'_> {
 
     /// A VIP that leaves with it is given up first, so that its remaining clients may finish where they are.
     fn may_spare_balancer(&mut self, server: ServerName) -> bool {
-        let wanted = self.desired.config.balancer.as_ref();
-        let wanted = wanted.map_or_else(Vec::new, |balancer| balancer.vips());
+        let wanted = self.plan.config.balancer.as_ref();
+        let wanted = wanted.map_or_else(Vec::new, |balancer| balancer.vips().to_vec());
         let at_home = self.plan.vips.iter().filter(|(_, home)| **home == server);
         let leaving = at_home
             .map(|(vip, _)| *vip)

@@ -201,7 +201,7 @@ impl Check<'_> {
             self.miss(format!("{at} is not open yet"));
         }
         for vip in stored.vips.keys() {
-            let owners = self.view.owners((*vip).into());
+            let owners = self.view.owners(*vip);
             match owners.as_slice() {
                 [_] => {}
                 [] => self.miss(format!("no balancer holds {vip}")),
@@ -236,8 +236,10 @@ impl Check<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_model::Inventory;
     use gaiola_model::config::{App, Config};
     use gaiola_model::placement::{PlacedServer, Release, ReleaseNumber};
+    use gaiola_model::schema::SCHEMA;
     use gaiola_model::{Observed, Time};
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -248,7 +250,8 @@ mod tests {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let desired = Desired::first(config, release);
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let desired = Desired::first(config, release, inventory);
         let placement = crate::rollout::first(&desired, "a".into());
         (desired, placement)
     }
@@ -267,12 +270,37 @@ mod tests {
     }
 
     #[test]
+    fn documents_are_written_in_a_newer_schema_only_once_every_agent_reads_it() {
+        let (desired, mut placement) = site();
+        placement.schema = 1;
+        let next = |oldest: Option<u64>| {
+            let servers = placement.servers.keys().enumerate();
+            let observed = servers.filter_map(|(n, server)| {
+                let reads = if n == 0 { oldest? } else { SCHEMA };
+                let observed = Observed {
+                    reads,
+                    ..Observed::nothing_on(*server)
+                };
+                Some((*server, observed))
+            });
+            let mut facts = Facts::default();
+            facts.look(Time::ZERO, &placement, Revision(1), observed.collect());
+            let next = crate::rollout::next(&desired, &placement, Revision(1), &facts);
+            next.placement.map_or(1, |placement| placement.schema)
+        };
+        assert_eq!(next(None), 1, "a silent server may be an older one");
+        assert_eq!(next(Some(1)), 1);
+        assert_eq!(next(Some(SCHEMA)), SCHEMA);
+        assert_eq!(next(Some(SCHEMA + 1)), SCHEMA);
+    }
+
+    #[test]
     fn a_drained_server_is_settled_once_nobody_sends_to_it() {
         let (mut desired, mut placement) = site();
         let lb1 = "lb1".parse().unwrap();
         desired.drained.insert(lb1);
         let placed = PlacedServer {
-            address: [10, 77, 1, 1].into(),
+            location: gaiola_model::inventory::Location::at([10, 77, 1, 1].into()),
             phase: Phase::Drain,
             since: Revision(1),
         };

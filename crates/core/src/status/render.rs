@@ -100,7 +100,7 @@ fn row(server: &ServerStatus, status: &Status) -> [String; 4] {
     parts.extend(server.troubles.iter().cloned());
     [
         server.name.to_string(),
-        server.address.to_string(),
+        server.location.address.to_string(),
         server.state.in_words().into(),
         parts.join("; "),
     ]

@@ -1,6 +1,7 @@
 //! What becomes of a status whose servers do not answer.
 
 use super::*;
+use gaiola_model::Inventory;
 use gaiola_model::config::{App, Config};
 use gaiola_model::placement::{Release, ReleaseNumber};
 
@@ -10,7 +11,8 @@ fn status_of_app1() -> Status {
         number: ReleaseNumber(1),
         digest: String::new(),
     };
-    let desired = Desired::first(config, release);
+    let inventory = Inventory::numbered(&config, [10, 77]);
+    let desired = Desired::first(config, release, inventory);
     let placement = rollout::first(&desired, "a".into());
     let mut status = status(&desired, &placement, Revision(1), &Facts::default());
     let server = &mut status.servers[0];

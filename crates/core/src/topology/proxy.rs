@@ -1,10 +1,10 @@
 //! The proxy configuration of each kind of server.
 
 use super::{
-    LAB, Member, PATRONI_PORT, PRIMARY, PRIMARY_PORT, PROBE_PATH, PROXY_PORT, STANDBYS_PORT,
-    WEB_PORT, address_of, address_of_instance, servers_of, serves,
+    Member, PRIMARY, PROBE_PATH, address_of_instance, address_of_web, location, servers_of, serves,
 };
 use gaiola_model::config::{BalancerTls, Database};
+use gaiola_model::inventory::Ports;
 use gaiola_model::placement::{Phase, PlacedInstance};
 use gaiola_model::proxy::{
     Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientTimeouts, Fixed, Frontend, Mode,
@@ -12,7 +12,7 @@ use gaiola_model::proxy::{
 };
 use gaiola_model::{InstanceName, Placement, ProxyConfig, Revision, ServerName, Tier};
 use ipnet::IpNet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,11 +48,11 @@ pub fn proxy_config(
     server: ServerName,
     paths: &Paths,
 ) -> Option<ProxyConfig> {
-    placement.servers.get(&server)?;
+    let ports = location(placement, server)?.ports;
     let (frontends, backends) = match server.tier {
         Tier::Balancer => balancer(placement, paths),
-        Tier::Web => web(placement, server, paths),
-        Tier::App if has_database(placement) => local_database_ports(placement, paths),
+        Tier::Web => web(placement, address_of_web(placement, server)?, paths),
+        Tier::App if has_database(placement) => local_database_ports(placement, ports, paths),
         Tier::App | Tier::Database => return None,
     };
     Some(ProxyConfig {
@@ -79,7 +79,7 @@ fn balancer(placement: &Placement, paths: &Paths) -> (Vec<Frontend>, Vec<Backend
     let doors = placement.doors.iter();
     let doors = doors.filter(|(_, door)| door.tier == Tier::Balancer);
     let (secure, plain): (Vec<_>, Vec<_>) = doors
-        .map(|(address, _)| bind(*address))
+        .map(|(address, _)| bind(placement, *address))
         .partition(|bind| is_https(placement, bind));
     let tls = placement.config.tls();
     let frontend = |name, binds, rules| {
@@ -134,30 +134,34 @@ fn hsts(days: u16) -> Rule {
 }
 
 /// A static file if it exists, the app tier otherwise.
-fn web(placement: &Placement, server: ServerName, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
+fn web(placement: &Placement, address: SocketAddr, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
     let root = placement.config.web.as_ref().map(|web| &web.root);
     let directory = |release| Some(paths.releases.join(format!("{release}")).join(root?));
     let releases = placement.web_releases.iter();
     let files = releases.filter_map(directory).collect();
-    let mut trusted: Vec<Ipv4Addr> = servers_of(placement, Tier::Balancer)
-        .map(address_of)
+    let balancers = servers_of(placement, Tier::Balancer);
+    let mut trusted: Vec<IpNet> = balancers
+        .filter_map(|server| Some(host(location(placement, server)?.address)))
         .collect();
     if trusted.is_empty() {
-        trusted.push(LAB);
+        trusted.clone_from(&placement.network.trusted);
     }
     let mode = Mode::Http {
         routes: vec![probe_route(), route(files, "app")],
-        trusted: trusted.into_iter().map(host).collect(),
+        trusted,
     };
-    let address = (address_of(server), WEB_PORT).into();
     (
-        vec![http_frontend("http", vec![bind(address)], mode)],
+        vec![http_frontend("http", vec![bind(placement, address)], mode)],
         vec![app_backend(placement, Tier::Web)],
     )
 }
 
 /// 127.0.0.1:5432 leads to the primary, 127.0.0.1:5433 to the standbys in turn, or to the primary while there is none.
-fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
+fn local_database_ports(
+    placement: &Placement,
+    ports: Ports,
+    paths: &Paths,
+) -> (Vec<Frontend>, Vec<Backend>) {
     let mode = |name: &str| Mode::Tcp {
         backend: name.into(),
         refusal: Refusal::Postgres,
@@ -192,8 +196,8 @@ fn local_database_ports(placement: &Placement, paths: &Paths) -> (Vec<Frontend>,
     let backends = [limited, standbys].into_iter().chain(unlimited);
     (
         vec![
-            frontend(PRIMARY, PRIMARY_PORT),
-            frontend("standbys", STANDBYS_PORT),
+            frontend(PRIMARY, ports.primary),
+            frontend("standbys", ports.standbys),
         ],
         backends.collect(),
     )
@@ -220,14 +224,20 @@ fn primary_backend(
 }
 
 fn database_members(placement: &Placement, admin: impl Fn(ServerName) -> Admin) -> Vec<Server> {
-    let member = |server| Server {
-        admin: admin(server),
-        ..Server::new(
-            Member::Server(server).to_string(),
-            (address_of(server), PRIMARY_PORT),
-        )
+    let member = |server| {
+        let location = location(placement, server)?;
+        let ports = location.ports;
+        Some(Server {
+            admin: admin(server),
+            check_port: Some(ports.patroni),
+            ..Server::new(
+                Member::Server(server).to_string(),
+                location.socket(ports.postgres),
+            )
+        })
     };
-    servers_of(placement, Tier::Database).map(member).collect()
+    let members = servers_of(placement, Tier::Database);
+    members.filter_map(member).collect()
 }
 
 /// A role is checked once a second and changes with the first answer; a new session waits up to 5 s for a server.
@@ -240,7 +250,7 @@ fn database_backend(name: &str, path: &str, paths: &Paths) -> Backend {
                 cert: paths.cert.clone(),
                 key: paths.key.clone(),
             },
-            port: Some(PATRONI_PORT),
+            port: None,
             host: None,
             interval: Duration::from_secs(1),
             fast_interval: Duration::from_millis(250),
@@ -265,20 +275,24 @@ fn database_backend(name: &str, path: &str, paths: &Paths) -> Backend {
 ///
 /// A balancer waits longer for a response than a web server does, so that the hop next to the failure reports it.
 fn web_backend(placement: &Placement) -> Backend {
-    let member = |server| Server {
-        admin: server_admin(placement, server),
-        ..Server::new(
-            Member::Server(server).to_string(),
-            (address_of(server), WEB_PORT),
-        )
+    let member = |server| {
+        let location = location(placement, server)?;
+        Some(Server {
+            admin: server_admin(placement, server),
+            check_port: Some(location.ports.proxy),
+            ..Server::new(
+                Member::Server(server).to_string(),
+                location.socket(location.ports.web),
+            )
+        })
     };
-    let members = servers_of(placement, Tier::Web).map(member);
+    let members = servers_of(placement, Tier::Web).filter_map(member);
     Backend {
         check: Some(Check {
             kind: CheckKind::Http {
                 path: "/readyz".into(),
             },
-            port: Some(PROXY_PORT),
+            port: None,
             host: None,
             interval: Duration::from_millis(250),
             fast_interval: Duration::from_millis(100),
@@ -300,19 +314,19 @@ fn web_backend(placement: &Placement) -> Backend {
 /// has lost power accepts no connection, which is detected after 300 + 150 + 100 + 150 ms at most.
 fn app_backend(placement: &Placement, sender: Tier) -> Backend {
     let senders = servers_of(placement, sender).count();
-    let member = |(name, placed): (&InstanceName, &PlacedInstance)| Server {
-        maxconn: placement.config.app.maxconn.map(|all| share(all, senders)),
-        admin: match placed.phase {
-            Phase::Serve => server_admin(placement, name.server),
-            Phase::Drain => Admin::Drain,
-        },
-        check_path: placed.health.clone(),
-        ..Server::new(
-            Member::Instance(*name).to_string(),
-            address_of_instance(*name),
-        )
+    let member = |(name, placed): (&InstanceName, &PlacedInstance)| {
+        let address = address_of_instance(placement, *name)?;
+        Some(Server {
+            maxconn: placement.config.app.maxconn.map(|all| share(all, senders)),
+            admin: match placed.phase {
+                Phase::Serve => server_admin(placement, name.server),
+                Phase::Drain => Admin::Drain,
+            },
+            check_path: placed.health.clone(),
+            ..Server::new(Member::Instance(*name).to_string(), address)
+        })
     };
-    let members = placement.instances.iter().map(member);
+    let members = placement.instances.iter().filter_map(member);
     Backend {
         algorithm: Algorithm::LeastConn,
         check: Some(Check {
@@ -377,14 +391,14 @@ fn route(files: Vec<PathBuf>, backend: &str) -> Route {
     }
 }
 
-/// A bind on which only the front door may declare the client address.
-fn bind(address: SocketAddr) -> Bind {
+/// A bind on which only trusted senders may declare the client address.
+fn bind(placement: &Placement, address: SocketAddr) -> Bind {
     Bind {
-        proxy_protocol_from: vec![host(LAB)],
+        proxy_protocol_from: placement.network.trusted.clone(),
         ..Bind::new(address)
     }
 }
 
-fn host(address: Ipv4Addr) -> IpNet {
-    IpNet::from(std::net::IpAddr::V4(address))
+fn host(address: IpAddr) -> IpNet {
+    IpNet::from(address)
 }

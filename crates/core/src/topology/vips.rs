@@ -1,22 +1,22 @@
 //! Which balancer is home to each VIP, and in which order the others take over.
 
-use super::{address_of, servers_of, serves};
+use super::{location, servers_of, serves};
 use gaiola_model::placement::DoorState;
 use gaiola_model::{Placement, ServerName, Tier};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// One VIP, as configured for one balancer's keeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipRouter {
     /// The address.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// Its virtual router, the same on every balancer.
     pub vrid: u8,
     /// 250 on the VIP's home; lower on the others, each different.
     pub priority: u8,
     /// The other balancers' addresses, including those being removed.
-    pub peers: Vec<Ipv4Addr>,
+    pub peers: Vec<IpAddr>,
 }
 
 const HOME_PRIORITY: u8 = 250;
@@ -34,12 +34,12 @@ pub fn vip_priorities(placement: &Placement, server: ServerName) -> Vec<VipRoute
     }
     let circle: Vec<ServerName> = serving(placement);
     let own = position(&circle, server);
-    let peers: Vec<Ipv4Addr> = servers_of(placement, Tier::Balancer)
+    let peers: Vec<IpAddr> = servers_of(placement, Tier::Balancer)
         .filter(|peer| *peer != server)
-        .map(address_of)
+        .filter_map(|peer| Some(location(placement, peer)?.address))
         .collect();
     let vrids = vrids(placement);
-    let router = |(vip, home): (&Ipv4Addr, &ServerName)| {
+    let router = |(vip, home): (&IpAddr, &ServerName)| {
         let turns = (own + circle.len() - position(&circle, *home)) % circle.len();
         VipRouter {
             vip: *vip,
@@ -67,11 +67,11 @@ fn priority(turns: usize, count: usize) -> u8 {
 }
 
 /// The VRID of every VIP: its last octet; if two share it, or it is 0, the later one takes the next free number.
-fn vrids(placement: &Placement) -> BTreeMap<Ipv4Addr, u8> {
+fn vrids(placement: &Placement) -> BTreeMap<IpAddr, u8> {
     let mut taken = BTreeSet::new();
     let mut vrids = BTreeMap::new();
     for vip in placement.vips.keys() {
-        let octet = vip.octets()[3];
+        let octet = last_octet(*vip);
         let free = (octet..=u8::MAX)
             .chain(1..octet)
             .find(|vrid| *vrid != 0 && !taken.contains(vrid));
@@ -82,13 +82,20 @@ fn vrids(placement: &Placement) -> BTreeMap<Ipv4Addr, u8> {
     vrids
 }
 
+fn last_octet(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
+}
+
 /// The home of every VIP of the placement's doors: the balancer of the same rank if it serves, otherwise the one that
 /// is home to the fewest. While no balancer serves they stay where they were.
-pub fn homes(placement: &Placement) -> BTreeMap<Ipv4Addr, ServerName> {
+pub fn homes(placement: &Placement) -> BTreeMap<IpAddr, ServerName> {
     let serving = serving(placement);
     let vips = ranked(placement);
     if serving.is_empty() {
-        let stays = |(vip, _): &(&Ipv4Addr, &ServerName)| vips.contains(vip);
+        let stays = |(vip, _): &(&IpAddr, &ServerName)| vips.contains(vip);
         return placement
             .vips
             .iter()
@@ -115,11 +122,11 @@ pub fn homes(placement: &Placement) -> BTreeMap<Ipv4Addr, ServerName> {
 }
 
 /// The VIPs of all doors: first those of the file, in its order, then those being removed.
-fn ranked(placement: &Placement) -> Vec<Ipv4Addr> {
+fn ranked(placement: &Placement) -> Vec<IpAddr> {
     let present = vips_of_doors(placement);
     let mut ranked = written(placement);
     ranked.retain(|vip| present.contains(vip));
-    let leaving: Vec<Ipv4Addr> = present
+    let leaving: Vec<IpAddr> = present
         .into_iter()
         .filter(|vip| !ranked.contains(vip))
         .collect();
@@ -128,8 +135,8 @@ fn ranked(placement: &Placement) -> Vec<Ipv4Addr> {
 }
 
 /// VIPs that no longer receive clients: connections to them should be asked to reconnect elsewhere.
-pub fn leaving_vips(placement: &Placement) -> BTreeSet<Ipv4Addr> {
-    let closing = |vip: &Ipv4Addr| {
+pub fn leaving_vips(placement: &Placement) -> BTreeSet<IpAddr> {
+    let closing = |vip: &IpAddr| {
         let states = placement.doors.iter().filter(|(door, _)| door.ip() == *vip);
         states
             .into_iter()
@@ -141,21 +148,18 @@ pub fn leaving_vips(placement: &Placement) -> BTreeSet<Ipv4Addr> {
         .collect()
 }
 
-fn vips_of_doors(placement: &Placement) -> BTreeSet<Ipv4Addr> {
+fn vips_of_doors(placement: &Placement) -> BTreeSet<IpAddr> {
     placement
         .doors
         .iter()
         .filter(|(_, door)| door.tier == Tier::Balancer)
-        .filter_map(|(address, _)| match address.ip() {
-            IpAddr::V4(vip) => Some(vip),
-            IpAddr::V6(_) => None,
-        })
+        .map(|(address, _)| address.ip())
         .collect()
 }
 
-fn written(placement: &Placement) -> Vec<Ipv4Addr> {
+fn written(placement: &Placement) -> Vec<IpAddr> {
     let balancer = placement.config.balancer.as_ref();
-    balancer.map_or_else(Vec::new, |balancer| balancer.vips())
+    balancer.map_or_else(Vec::new, |balancer| balancer.vips().to_vec())
 }
 
 fn serving(placement: &Placement) -> Vec<ServerName> {

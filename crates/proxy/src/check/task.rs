@@ -73,8 +73,8 @@ impl Watching {
             for output in outputs.drain(..) {
                 match output {
                     Output::Probe => asking = self.ask(),
-                    Output::Up(reason) => self.tell(true, &reason),
-                    Output::Down(reason) => self.tell(false, &reason),
+                    Output::Up(reason) => self.record(true, &reason),
+                    Output::Down(reason) => self.record(false, &reason),
                     Output::Lost => self.lose(),
                 }
             }
@@ -119,7 +119,7 @@ impl Watching {
         self.changed.notify_one();
     }
 
-    fn tell(&self, up: bool, reason: &str) {
+    fn record(&self, up: bool, reason: &str) {
         self.seen.changed_at.set(Instant::now());
         if up {
             tracing::info!(server = self.name, reason, "up");

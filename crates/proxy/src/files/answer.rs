@@ -1,7 +1,7 @@
 //! The response for a file.
 
 use super::range::{self, Range};
-use super::{Asked, File, Found};
+use super::{File, FileRequest, Found};
 use crate::io::{self, Buffer, Fault, Stream, Timer};
 use gaiola_core::forward::Edit;
 use gaiola_model::http::FieldName;
@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A response, ready to send.
-pub(crate) struct Answer<'a> {
+pub(crate) struct FileResponse<'a> {
     /// Its status.
     pub(crate) status: u16,
     /// Its head without the date and the blank line.
@@ -24,14 +24,14 @@ impl Found {
     /// The response to the request; `hop` is our own name, `edit` what rules change.
     pub(crate) fn answer(
         &self,
-        asked: &Asked<'_>,
+        request: &FileRequest<'_>,
         hop: &str,
         keep_alive: bool,
         edit: &Edit<'_>,
-    ) -> Answer<'_> {
+    ) -> FileResponse<'_> {
         let mut answer = match self {
-            Self::File(file) => file.answer(asked),
-            Self::Directory => redirect(asked),
+            Self::File(file) => file.answer(request),
+            Self::Directory => redirect(request),
         };
         edit.apply(&mut answer.head);
         if !keep_alive {
@@ -43,14 +43,14 @@ impl Found {
 }
 
 /// Redirects to the same path with a trailing slash.
-fn redirect<'a>(asked: &Asked<'_>) -> Answer<'a> {
+fn redirect<'a>(request: &FileRequest<'_>) -> FileResponse<'a> {
     let text = |bytes| String::from_utf8_lossy(bytes);
-    let path = text(asked.head.path(asked.buffer));
-    let query = text(asked.head.query.of(asked.buffer));
+    let path = text(request.head.path(request.buffer));
+    let query = text(request.head.query.of(request.buffer));
     // Two slashes at the start would name another host; browsers treat backslashes as slashes.
     let path = path.trim_start_matches(['/', '\\']);
     let location = format!("Location: /{path}/{query}\r\nContent-Length: 0\r\n");
-    Answer {
+    FileResponse {
         status: 301,
         head: format!("HTTP/1.1 301 Moved Permanently\r\n{location}"),
         body: None,
@@ -58,7 +58,7 @@ fn redirect<'a>(asked: &Asked<'_>) -> Answer<'a> {
 }
 
 impl File {
-    fn answer(&self, asked: &Asked<'_>) -> Answer<'_> {
+    fn answer(&self, request: &FileRequest<'_>) -> FileResponse<'_> {
         let (seconds, nanos) = self.changed;
         let etag = format!("\"{seconds:x}.{nanos:x}-{:x}\"", self.size);
         let changed = UNIX_EPOCH + Duration::from_secs(seconds);
@@ -66,15 +66,15 @@ impl File {
             "ETag: {etag}\r\nLast-Modified: {}\r\n",
             httpdate::fmt_http_date(changed)
         );
-        if is_fresh(asked, &etag, changed) {
-            return Answer {
+        if is_fresh(request, &etag, changed) {
+            return FileResponse {
                 status: 304,
                 head: format!("HTTP/1.1 304 Not Modified\r\n{validators}"),
                 body: None,
             };
         }
         let size = self.size;
-        let (status, range) = match wanted(asked, &etag, changed, size) {
+        let (status, range) = match wanted(request, &etag, changed, size) {
             Range::Outside => return outside(size),
             Range::Whole => (200, 0..size),
             Range::Part { start, end } => (206, start..end + 1),
@@ -99,16 +99,16 @@ impl File {
             )
             .expect("writing to memory");
         }
-        Answer {
+        FileResponse {
             status,
             head,
-            body: (!asked.is_head() && !range.is_empty()).then_some((&self.fd, range)),
+            body: (!request.is_head() && !range.is_empty()).then_some((&self.fd, range)),
         }
     }
 }
 
-fn outside<'a>(size: u64) -> Answer<'a> {
-    Answer {
+fn outside<'a>(size: u64) -> FileResponse<'a> {
+    FileResponse {
         status: 416,
         head: format!(
             "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */{size}\r\nContent-Length: 0\r\n"
@@ -118,23 +118,26 @@ fn outside<'a>(size: u64) -> Answer<'a> {
 }
 
 /// Whether the client already has this version of the file (RFC 9110, section 13.2.2).
-fn is_fresh(asked: &Asked<'_>, etag: &str, changed: SystemTime) -> bool {
-    if let Some(tags) = asked.field(FieldName::IfNoneMatch) {
+fn is_fresh(request: &FileRequest<'_>, etag: &str, changed: SystemTime) -> bool {
+    if let Some(tags) = request.field(FieldName::IfNoneMatch) {
         let weak = |tag: &str| tag.trim().strip_prefix("W/").unwrap_or(tag.trim()) == etag;
         return tags.trim() == "*" || tags.split(',').any(weak);
     }
-    let since = asked.field(FieldName::IfModifiedSince);
+    let since = request.field(FieldName::IfModifiedSince);
     since
         .and_then(|since| httpdate::parse_http_date(since).ok())
         .is_some_and(|since| changed <= since)
 }
 
 /// The range to send. With `If-Range`, only if the file is still the version that the client has a part of.
-fn wanted(asked: &Asked<'_>, etag: &str, changed: SystemTime, size: u64) -> Range {
-    let Some(range) = asked.field(FieldName::Range).filter(|_| !asked.is_head()) else {
+fn wanted(request: &FileRequest<'_>, etag: &str, changed: SystemTime, size: u64) -> Range {
+    let Some(range) = request
+        .field(FieldName::Range)
+        .filter(|_| !request.is_head())
+    else {
         return Range::Whole;
     };
-    let same = asked.field(FieldName::IfRange).is_none_or(|condition| {
+    let same = request.field(FieldName::IfRange).is_none_or(|condition| {
         condition == etag || httpdate::parse_http_date(condition).is_ok_and(|date| date == changed)
     });
     if same {
@@ -144,7 +147,7 @@ fn wanted(asked: &Asked<'_>, etag: &str, changed: SystemTime, size: u64) -> Rang
     }
 }
 
-impl Answer<'_> {
+impl FileResponse<'_> {
     /// Length of the head in bytes.
     pub(crate) fn head_len(&self) -> u64 {
         const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
@@ -209,8 +212,8 @@ mod tests {
         let mut head = RequestHead::default();
         let limits = gaiola_wire::http1::Limits::default();
         gaiola_wire::http1::parse_request(text.as_bytes(), &mut head, &limits).unwrap();
-        let asked = Asked::new(&head, text.as_bytes(), b"");
-        let answer = file.answer(&asked);
+        let request = FileRequest::new(&head, text.as_bytes(), b"");
+        let answer = file.answer(&request);
         let len = answer.body.map_or(0, |(_, range)| range.end - range.start);
         (answer.status, answer.head, len)
     }

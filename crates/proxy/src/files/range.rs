@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_is_told() {
+    fn a_range_outside_is_reported() {
         for value in ["bytes=10-", "bytes=10-20", "bytes=-0"] {
             assert_eq!(parse(value, 10), Range::Outside, "{value}");
         }

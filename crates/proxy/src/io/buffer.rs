@@ -16,7 +16,9 @@ const LARGEST_LEN: usize = Allowance::MOST_HEAD as usize + 1024;
 /// Most buffers of the largest kind per worker, so that clients cannot make it use unbounded memory: 16 MiB.
 const MOST_LARGEST: usize = 256;
 
-/// Memory of [`BUFFER_LEN`], [`LONG_LEN`] or [`LARGEST_LEN`] bytes, of which `start..end` is filled.
+/// Memory of [`BUFFER_LEN`], [`LONG_LEN`] or [`LARGEST_LEN`] bytes, of which `start..end` is filled. The default has
+/// no memory, and stands where a buffer was moved away.
+#[derive(Default)]
 pub(crate) struct Buffer {
     data: Box<[u8]>,
     start: usize,
@@ -180,6 +182,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let data = std::mem::take(&mut self.data);
         let kept = match data.len() {
+            0 => return,
             LARGEST_LEN => {
                 let _ = LARGEST.try_with(|used| used.set(used.get() - 1));
                 return;

@@ -1,5 +1,7 @@
 //! A connection over any transport. For plain TCP the overhead is one comparison.
 
+#[cfg(any(test, feature = "bench"))]
+use super::memory::Memory;
 use super::tcp::Tcp;
 use super::tls::{self, TlsStream};
 use std::io::{self, IoSlice};
@@ -17,6 +19,9 @@ pub(crate) enum Stream {
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<TlsStream>),
+    /// Within this process.
+    #[cfg(any(test, feature = "bench"))]
+    Memory(Memory),
 }
 
 /// The reading half of a [`Stream`].
@@ -24,6 +29,8 @@ pub(crate) enum Reader<'a> {
     Tcp(&'a Tcp),
     Unix(unix::ReadHalf<'a>),
     Tls(tls::Reader<'a>),
+    #[cfg(any(test, feature = "bench"))]
+    Memory(&'a Memory),
 }
 
 /// The writing half of a [`Stream`]. Flushed data leaves in the same turn of the event loop, unless the peer then turns
@@ -32,6 +39,8 @@ pub(crate) enum Writer<'a> {
     Tcp(&'a Tcp),
     Unix(unix::WriteHalf<'a>),
     Tls(tls::Writer<'a>),
+    #[cfg(any(test, feature = "bench"))]
+    Memory(&'a Memory),
 }
 
 impl Stream {
@@ -47,6 +56,8 @@ impl Stream {
                 let (reader, writer) = stream.split();
                 (Reader::Tls(reader), Writer::Tls(writer))
             }
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(stream) => (Reader::Memory(stream), Writer::Memory(stream)),
         }
     }
 
@@ -55,6 +66,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Some(stream),
             Self::Unix(_) | Self::Tls(_) => None,
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(_) => None,
         }
     }
 
@@ -64,6 +77,8 @@ impl Stream {
             Self::Tcp(tcp) => Some(tcp),
             Self::Tls(stream) => Some(stream.tcp()),
             Self::Unix(_) => None,
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(_) => None,
         }
     }
 
@@ -72,6 +87,8 @@ impl Stream {
         match self {
             Self::Tls(stream) => Some(stream),
             Self::Tcp(_) | Self::Unix(_) => None,
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(_) => None,
         }
     }
 
@@ -90,8 +107,11 @@ impl Stream {
 
     /// Makes a plain TCP connection end with a reset, as far as possible.
     pub(crate) fn reset_when_dropped(&self) {
-        if let Self::Tcp(tcp) = self {
-            tcp.reset_when_dropped();
+        match self {
+            Self::Tcp(tcp) => tcp.reset_when_dropped(),
+            Self::Unix(_) | Self::Tls(_) => {}
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(stream) => stream.reset_when_dropped(),
         }
     }
 
@@ -109,6 +129,8 @@ impl Stream {
             Self::Tcp(tcp) => tcp.stream().poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_read_ready(cx),
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(stream) => stream.poll_read_ready(cx),
         }
     }
 }
@@ -119,6 +141,8 @@ impl Reader<'_> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
             Self::Unix(_) | Self::Tls(_) => None,
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(_) => None,
         }
     }
 
@@ -128,6 +152,8 @@ impl Reader<'_> {
             Self::Tcp(tcp) => tcp.stream().poll_read_ready(cx),
             Self::Unix(half) => half.as_ref().poll_read_ready(cx),
             Self::Tls(half) => half.poll_read_ready(cx),
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(stream) => stream.poll_read_ready(cx),
         }
     }
 }
@@ -138,6 +164,8 @@ impl Writer<'_> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
             Self::Unix(_) | Self::Tls(_) => None,
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(_) => None,
         }
     }
 }
@@ -152,6 +180,8 @@ impl AsyncRead for Reader<'_> {
             Self::Tcp(tcp) => tcp.poll_read(cx, into),
             Self::Unix(half) => Pin::new(half).poll_read(cx, into),
             Self::Tls(half) => half.poll_read(cx, into),
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(stream) => stream.poll_read(cx, into),
         }
     }
 }
@@ -166,6 +196,8 @@ impl AsyncWrite for Writer<'_> {
             Self::Tcp(tcp) => tcp.poll_write(cx, &[IoSlice::new(bytes)]),
             Self::Unix(half) => Pin::new(half).poll_write(cx, bytes),
             Self::Tls(half) => half.poll_write(cx, &[IoSlice::new(bytes)]),
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(stream) => stream.poll_write(cx, &[IoSlice::new(bytes)]),
         }
     }
 
@@ -178,6 +210,8 @@ impl AsyncWrite for Writer<'_> {
             Self::Tcp(tcp) => tcp.poll_write(cx, pieces),
             Self::Unix(half) => Pin::new(half).poll_write_vectored(cx, pieces),
             Self::Tls(half) => half.poll_write(cx, pieces),
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(stream) => stream.poll_write(cx, pieces),
         }
     }
 
@@ -190,6 +224,8 @@ impl AsyncWrite for Writer<'_> {
             Self::Tcp(tcp) => tcp.poll_late(cx),
             Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(half) => half.poll_flush(cx),
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -198,6 +234,11 @@ impl AsyncWrite for Writer<'_> {
             Self::Tcp(tcp) => tcp.poll_shutdown(cx),
             Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
             Self::Tls(half) => half.poll_shutdown(cx),
+            #[cfg(any(test, feature = "bench"))]
+            Self::Memory(stream) => {
+                stream.shutdown();
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Deadlines.
 
 use super::Fault;
+use crate::clock::Instant;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One deadline at a time, for one connection. Moving the deadline later costs nothing: a timer that fires too early is
 /// armed again.
@@ -35,7 +36,6 @@ impl Timer {
 
     /// Ready from `deadline` on.
     pub(crate) fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let deadline = tokio::time::Instant::from_std(deadline);
         let sleep = self
             .sleep
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));

@@ -47,7 +47,7 @@ impl Clock {
             let stamp = Timestamp::from_second(second).unwrap_or_default();
             let there = stamp.to_zoned(self.zone.clone());
             self.text.clear();
-            write!(self.text, "{}", there.strftime(self.pattern)).expect("a pattern of ours");
+            write!(self.text, "{}", there.strftime(self.pattern)).expect("a valid pattern");
         }
         since.subsec_millis()
     }

@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::httplog::version;
-use super::line::{Asked, Entry};
+use super::line::{Entry, Subject};
 use std::io::Write as _;
 use std::time::SystemTime;
 
@@ -11,14 +11,14 @@ pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out
     write!(out, "{} - - [", entry.client.address()).expect(MEMORY);
     clock.write(begun, out);
     out.extend_from_slice(b"] \"");
-    match entry.asked {
-        Asked::Request(head, buffer) => {
+    match entry.subject {
+        Subject::Request(head, buffer) => {
             quoted(head.method_name.of(buffer), out);
             out.push(b' ');
             quoted(head.target.of(buffer), out);
             out.extend_from_slice(version(head.version));
         }
-        Asked::Session | Asked::Unreadable => out.push(b'-'),
+        Subject::Session | Subject::Unreadable => out.push(b'-'),
     }
     let body = entry.bytes.saturating_sub(entry.head_bytes);
     write!(out, "\" {:03} {body} \"", entry.status).expect(MEMORY);
@@ -35,7 +35,7 @@ pub(crate) const FIELDS: [&[u8]; 2] = [b"referer", b"user-agent"];
 
 /// The value of the first field of this name, `-` if there is none.
 fn field(entry: &Entry<'_>, name: &[u8], out: &mut Vec<u8>) {
-    let Asked::Request(head, buffer) = entry.asked else {
+    let Subject::Request(head, buffer) = entry.subject else {
         return out.push(b'-');
     };
     let mut fields = head.fields.iter();

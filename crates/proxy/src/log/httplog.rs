@@ -3,7 +3,7 @@
 //! The tests' lines are what HAProxy 2.6 writes in the same case, with other numbers and names.
 
 use super::clock::Clock;
-use super::line::{Asked, Entry, Leg};
+use super::line::{Entry, Leg, Subject};
 use gaiola_model::http::Version;
 use std::fmt;
 use std::io::Write as _;
@@ -20,9 +20,9 @@ pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out
     write!(out, "] {frontend}{secure} {backend}/{server} ").expect(MEMORY);
     let (queue, connect) = (Millis(entry.queue_ms), Millis(entry.connect_ms));
     let (total, bytes) = (Millis(entry.total_ms), entry.bytes);
-    if let Asked::Session = entry.asked {
+    if let Subject::Session = entry.subject {
         write!(out, "{queue}/{connect}/{total} {bytes} ").expect(MEMORY);
-        out.extend_from_slice(&entry.ending);
+        out.extend_from_slice(&entry.cause.letters());
         return load(entry, out);
     }
     let (head, response) = (Millis(entry.head), Millis(entry.response_ms));
@@ -32,8 +32,8 @@ pub(super) fn write(entry: &Entry<'_>, clock: &mut Clock, begun: SystemTime, out
         status => write!(out, "{status}").expect(MEMORY),
     }
     write!(out, " {bytes} - - ").expect(MEMORY);
-    out.extend_from_slice(&entry.ending);
-    out.extend_from_slice(&entry.cookie);
+    out.extend_from_slice(&entry.cause.letters());
+    out.extend_from_slice(&entry.cookie.letters());
     load(entry, out);
     out.extend_from_slice(b" \"");
     request(entry, out);
@@ -71,7 +71,7 @@ fn load(entry: &Entry<'_>, out: &mut Vec<u8>) {
 
 /// The request line.
 fn request(entry: &Entry<'_>, out: &mut Vec<u8>) {
-    let Asked::Request(head, buffer) = entry.asked else {
+    let Subject::Request(head, buffer) = entry.subject else {
         return out.extend_from_slice(b"<BADREQ>");
     };
     for part in [head.method_name.of(buffer), b" ", head.target.of(buffer)] {
@@ -97,6 +97,7 @@ mod tests {
     use super::super::line::tests::{entry, every_byte, line};
     use super::*;
     use crate::orders::Ahead;
+    use gaiola_core::termination::{Cause, CookieState, Phase, Received, Sent};
     use gaiola_model::proxy_file::LogFormat;
 
     const GET: &str = "GET /x?q=1 HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -126,7 +127,10 @@ mod tests {
             queue_ms: Leg::default(),
             connect_ms: Leg::default(),
             response_ms: Leg::default(),
-            ending: *b"PR",
+            cause: Cause::Rejected {
+                phase: Phase::Request,
+                status: 400,
+            },
             ..entry()
         };
         assert_eq!(
@@ -146,7 +150,7 @@ mod tests {
             queue_ms: entry().total_ms,
             connect_ms: Leg::default(),
             response_ms: Leg::default(),
-            ending: *b"sQ",
+            cause: Cause::QueueTimedOut,
             ahead: Ahead {
                 server: 2,
                 backend: 1,
@@ -163,7 +167,10 @@ mod tests {
     #[test]
     fn a_cookie_and_another_server_and_tls() {
         let entry = Entry {
-            cookie: *b"DI",
+            cookie: CookieState {
+                received: Received::Down,
+                sent: Sent::Inserted,
+            },
             redispatched: true,
             tls: true,
             ..entry()
@@ -176,8 +183,8 @@ mod tests {
     #[test]
     fn a_session() {
         let entry = Entry {
-            asked: Asked::Session,
-            ending: *b"cD",
+            subject: Subject::Session,
+            cause: Cause::ClientTimedOut(Phase::Data),
             ..entry()
         };
         assert_eq!(

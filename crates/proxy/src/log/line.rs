@@ -3,6 +3,7 @@
 use super::clock::Clock;
 use super::{combined, httplog};
 use crate::orders::Ahead;
+use gaiola_core::termination::{Cause, CookieState};
 use gaiola_model::http::RequestHead;
 use gaiola_model::proxy_file::LogFormat;
 use jiff::tz::TimeZone;
@@ -34,18 +35,9 @@ impl Serialize for Leg {
     }
 }
 
-/// How a request or session ended, in HAProxy's two letters. First, who ended it: `C` the client or `c` its timeout,
-/// `S` the server or `s` its timeout, `P` the proxy because of a rule or the protocol, `L` the proxy with a response of
-/// its own, `D` a server that was marked down, `K` the operator. Then, during what: `R` reading the request, `Q`
-/// waiting for a server, `C` connecting to it, `H` waiting for its response, `D` forwarding data.
-pub(crate) type Ending = [u8; 2];
-
-/// A normal ending.
-pub(crate) const GOOD: Ending = *b"--";
-
 /// What the client requested.
 #[derive(Debug)]
-pub(crate) enum Asked<'a> {
+pub(crate) enum Subject<'a> {
     /// Nothing: it is a TCP session.
     Session,
     /// An unreadable request.
@@ -129,7 +121,7 @@ pub(crate) struct Entry<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) reason: &'a str,
     #[serde(skip)]
-    pub(crate) asked: Asked<'a>,
+    pub(crate) subject: Subject<'a>,
     /// Time until the request's head was complete.
     #[serde(skip)]
     pub(crate) head: Leg,
@@ -140,10 +132,9 @@ pub(crate) struct Entry<'a> {
     #[serde(skip)]
     pub(crate) tls: bool,
     #[serde(skip)]
-    pub(crate) ending: Ending,
-    /// What the client's cookie contained, and what was done with it, in HAProxy's letters.
+    pub(crate) cause: Cause,
     #[serde(skip)]
-    pub(crate) cookie: [u8; 2],
+    pub(crate) cookie: CookieState,
     #[serde(skip)]
     pub(crate) load: Load,
     /// Whether a retry went to another server.
@@ -226,12 +217,12 @@ pub(super) mod tests {
             total_ms: millis(2045),
             retries: 1,
             reason: "",
-            asked: Asked::Unreadable,
+            subject: Subject::Unreadable,
             head: millis(0),
             head_bytes: 49,
             tls: false,
-            ending: GOOD,
-            cookie: *b"--",
+            cause: Cause::Completed,
+            cookie: CookieState::default(),
             load: Load {
                 process: 4,
                 frontend: 3,
@@ -251,7 +242,7 @@ pub(super) mod tests {
             ..RequestHead::default()
         };
         let entry = Entry {
-            asked: Asked::Request(&head, &buffer),
+            subject: Subject::Request(&head, &buffer),
             ..entry()
         };
         let mut out = Vec::new();
@@ -279,7 +270,7 @@ pub(super) mod tests {
         let read = parse_request(head.as_bytes(), &mut parsed, &limits);
         let entry = match read {
             Ok(Progress::Done) => Entry {
-                asked: Asked::Request(&parsed, head.as_bytes()),
+                subject: Subject::Request(&parsed, head.as_bytes()),
                 ..entry
             },
             Ok(Progress::Partial) | Err(_) => entry,

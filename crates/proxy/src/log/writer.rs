@@ -311,11 +311,11 @@ impl Syslog {
         let lines = batch.bytes.split(|&byte| byte == b'\n');
         for (sent, line) in (0..batch.lines).zip(lines) {
             self.frame(line, SystemTime::now());
-            let told = match &self.line {
+            let written = match &self.line {
                 Line::Udp(socket, address) => socket.send_to(&self.message, address),
                 Line::Unix(socket, path) => socket.send_to(&self.message, path),
             };
-            told.map_err(|error| (batch.lines - sent, error))?;
+            written.map_err(|error| (batch.lines - sent, error))?;
         }
         Ok(())
     }

@@ -11,13 +11,13 @@ pub(crate) struct FrontendShare {
     accepted: AtomicU64,
     refused: AtomicU64,
     /// The second, counted from 1, in which it was last logged as full.
-    told: AtomicU64,
+    logged: AtomicU64,
     full: AtomicBool,
     closed: Notify,
     /// Tasks that wait to open another connection.
     waiting: AtomicU32,
     /// How many idle connections should close for them; meaningless while nobody waits.
-    wishes: AtomicU32,
+    close_requests: AtomicU32,
     crowded: Notify,
 }
 
@@ -29,11 +29,11 @@ impl FrontendShare {
             open: AtomicU32::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            told: AtomicU64::new(0),
+            logged: AtomicU64::new(0),
             full: AtomicBool::new(false),
             closed: Notify::new(),
             waiting: AtomicU32::new(0),
-            wishes: AtomicU32::new(0),
+            close_requests: AtomicU32::new(0),
             crowded: Notify::new(),
         }
     }
@@ -61,37 +61,37 @@ impl FrontendShare {
             if self.try_open(limit) {
                 break;
             }
-            self.wish((limit / 64).clamp(1, 32));
+            self.request_closes((limit / 64).clamp(1, 32));
             closed.await;
         }
     }
 
     /// Asks for this many idle connections to close, in total.
-    fn wish(&self, some: u32) {
-        self.wishes.fetch_max(some, Ordering::SeqCst);
+    fn request_closes(&self, some: u32) {
+        self.close_requests.fetch_max(some, Ordering::SeqCst);
         self.crowded.notify_waiters();
     }
 
     /// Whether new connections wait for idle ones to close.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0 && self.wishes.load(Ordering::Relaxed) > 0
+        self.waiting.load(Ordering::Relaxed) > 0 && self.close_requests.load(Ordering::Relaxed) > 0
     }
 
     /// Whether an idle connection should close for one that waits; the caller must then close one, or report that it
-    /// [cannot](Self::wish_again).
-    pub(crate) fn grants_wish(&self) -> bool {
+    /// [cannot](Self::request_close_again).
+    pub(crate) fn takes_close_request(&self) -> bool {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return false;
         }
-        let one_less = |wishes: u32| wishes.checked_sub(1);
-        self.wishes
+        let one_less = |requests: u32| requests.checked_sub(1);
+        self.close_requests
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
             .is_ok()
     }
 
     /// A connection chosen to close is busy again: another must close in its place.
-    pub(crate) fn wish_again(&self) {
-        self.wish(1);
+    pub(crate) fn request_close_again(&self) {
+        self.request_closes(1);
     }
 
     /// Completes when idle connections are next asked to close, counted from this call.
@@ -100,9 +100,9 @@ impl FrontendShare {
     }
 
     /// Whether to log in this second that it is full: once a minute, by whichever worker comes first.
-    pub(crate) fn may_tell(&self, second: u64) -> bool {
-        let due = |told| (told == 0 || told + 60 <= second + 1).then_some(second + 1);
-        self.told
+    pub(crate) fn may_log(&self, second: u64) -> bool {
+        let due = |logged| (logged == 0 || logged + 60 <= second + 1).then_some(second + 1);
+        self.logged
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, due)
             .is_ok()
     }
@@ -169,15 +169,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_wishes_for_an_idle_one_to_close() {
+    async fn a_waiting_connection_asks_an_idle_one_to_close() {
         let frontend = FrontendShare::new("site");
-        assert!(frontend.try_open(1) && !frontend.grants_wish());
+        assert!(frontend.try_open(1) && !frontend.takes_close_request());
         let waits = async {
             frontend.open_when_room(1).await;
-            assert!(!frontend.grants_wish());
+            assert!(!frontend.takes_close_request());
         };
         let closes = async {
-            while !frontend.grants_wish() {
+            while !frontend.takes_close_request() {
                 tokio::task::yield_now().await;
             }
             frontend.close();
@@ -186,38 +186,38 @@ mod tests {
     }
 
     #[test]
-    fn who_finds_room_takes_no_others_wish_along() {
+    fn a_connection_that_finds_room_leaves_the_requests_of_others() {
         let frontend = FrontendShare::new("site");
         let mut cx = Context::from_waker(Waker::noop());
         assert!(frontend.try_open(1));
         let mut waits = pin!(frontend.open_when_room(1));
         assert!(waits.as_mut().poll(&mut cx).is_pending());
         assert!(pin!(frontend.open_when_room(2)).poll(&mut cx).is_ready());
-        assert!(frontend.is_crowded() && frontend.grants_wish());
+        assert!(frontend.is_crowded() && frontend.takes_close_request());
     }
 
     #[test]
-    fn a_wish_that_was_granted_in_vain_is_another_connections() {
+    fn a_request_to_close_that_was_taken_in_vain_passes_to_another_connection() {
         let frontend = FrontendShare::new("site");
         let mut cx = Context::from_waker(Waker::noop());
         assert!(frontend.try_open(1));
         {
             let mut waits = pin!(frontend.open_when_room(1));
             assert!(waits.as_mut().poll(&mut cx).is_pending());
-            assert!(frontend.grants_wish() && !frontend.grants_wish());
+            assert!(frontend.takes_close_request() && !frontend.takes_close_request());
             let mut crowded = pin!(frontend.crowded());
-            frontend.wish_again();
+            frontend.request_close_again();
             assert!(crowded.as_mut().poll(&mut cx).is_ready());
-            assert!(frontend.grants_wish());
-            frontend.wish_again();
+            assert!(frontend.takes_close_request());
+            frontend.request_close_again();
         }
-        assert!(!frontend.grants_wish(), "nobody waits any more");
+        assert!(!frontend.takes_close_request(), "nobody waits any more");
     }
 
     #[test]
     fn that_it_is_full_is_said_once_a_minute() {
         let frontend = FrontendShare::new("site");
-        let told = [0, 0, 30, 59, 60, 61, 130].map(|second| frontend.may_tell(second));
-        assert_eq!(told, [true, false, false, false, true, false, true]);
+        let logged = [0, 0, 30, 59, 60, 61, 130].map(|second| frontend.may_log(second));
+        assert_eq!(logged, [true, false, false, false, true, false, true]);
     }
 }

@@ -83,13 +83,13 @@ impl Member {
         self.tallies.iter().fold((0, 0), add)
     }
 
-    /// How many of its limited places are taken.
+    /// How many of its limited slots are taken.
     pub(crate) fn taken(&self) -> u32 {
         self.taken.load(Ordering::SeqCst)
     }
 
-    /// Takes one of `limit` places; `false` when another worker has just taken the last.
-    pub(crate) fn take_place(&self, limit: u32) -> bool {
+    /// Takes one of `limit` slots; `false` when another worker has just taken the last.
+    pub(crate) fn take_slot(&self, limit: u32) -> bool {
         self.taken
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| {
                 (taken < limit).then_some(taken + 1)
@@ -107,10 +107,10 @@ impl Member {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Gives a place back.
-    pub(crate) fn give_place(&self) {
+    /// Gives a slot back.
+    pub(crate) fn return_slot(&self) {
         let before = self.taken.fetch_sub(1, Ordering::SeqCst);
-        assert!(before > 0, "a place was given back twice");
+        assert!(before > 0, "a slot was given back twice");
     }
 }
 
@@ -160,9 +160,9 @@ mod tests {
     #[test]
     fn a_member_never_has_more_requests_than_its_limit() {
         let member = Member::new("app", &Server::new("app1.1", ([127, 0, 0, 1], 3001)), 1);
-        assert!(member.take_place(1));
-        assert!(!member.take_place(1));
-        member.give_place();
-        assert!(member.take_place(1));
+        assert!(member.take_slot(1));
+        assert!(!member.take_slot(1));
+        member.return_slot();
+        assert!(member.take_slot(1));
     }
 }

@@ -1,6 +1,6 @@
 //! Requests of all workers queued for a backend's servers, first in, first out.
 //!
-//! A place that becomes free is handed to the first waiter, so that no later request can take it.
+//! A slot that becomes free is handed to the first waiter, so that no later request can take it.
 
 use super::Member;
 use gaiola_core::admission;
@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, oneshot};
 
-/// One backend's queue. It is locked when a server has no place left, and when a server with a limit frees one.
+/// One backend's queue. It is locked when a server has no slot left, and when a server with a limit frees one.
 pub(crate) struct Queue {
     waiting: Mutex<admission::Queue<Waiter>>,
-    /// How many of them accept a place of one member only.
+    /// How many of them accept a slot of one member only.
     picky: AtomicUsize,
     /// Notified when servers have changed.
     changed: Arc<Notify>,
@@ -22,13 +22,13 @@ pub(crate) struct Queue {
 
 /// A queued request.
 struct Waiter {
-    /// The only member whose place it accepts.
+    /// The only member whose slot it accepts.
     only: Option<Arc<Member>>,
-    sender: oneshot::Sender<Place>,
+    sender: oneshot::Sender<Slot>,
 }
 
 impl Waiter {
-    /// Whether it accepts this member's place. One reserved for `its_own` goes only to those that accept no other.
+    /// Whether it accepts this member's slot. One reserved for `its_own` goes only to those that accept no other.
     fn takes(&self, member: &Arc<Member>, its_own: bool) -> bool {
         match &self.only {
             Some(only) => Arc::ptr_eq(only, member),
@@ -39,17 +39,17 @@ impl Waiter {
 
 /// What a waiter receives.
 pub(crate) enum Turn {
-    /// It has left the queue with this place.
-    Place(Place),
+    /// It has left the queue with this slot.
+    Slot(Slot),
     /// Servers have changed: check whether one is usable now. The waiter keeps its position in the queue.
-    Look,
+    CheckAgain,
 }
 
-/// One of a member's limited places. When dropped, it goes to the next waiter.
-pub(crate) struct Place {
+/// One of a member's limited slots. When dropped, it goes to the next waiter.
+pub(crate) struct Slot {
     pub(crate) member: Arc<Member>,
     queue: Arc<Queue>,
-    given_back: bool,
+    returned: bool,
 }
 
 /// How many waited ahead of a request. As in HAProxy, each server has a queue of its own for requests that accept no
@@ -69,7 +69,7 @@ pub(crate) struct Waiting {
     queue: Arc<Queue>,
     only: Option<Arc<Member>>,
     ticket: admission::Ticket,
-    place: oneshot::Receiver<Place>,
+    slot: oneshot::Receiver<Slot>,
     changed: Pin<Box<OwnedNotified>>,
 }
 
@@ -89,15 +89,15 @@ impl Queue {
         self.lock().len()
     }
 
-    /// Joins unless `size` requests are queued already, for a place of any member or of `only` one. Try to choose a
-    /// server once more afterwards: a place given back before the join is not announced.
+    /// Joins unless `size` requests are queued already, for a slot of any member or of `only` one. Try to choose a
+    /// server once more afterwards: a slot given back before the join is not announced.
     pub(crate) fn join(
         self: &Arc<Self>,
         size: u32,
         deadline: Time,
         only: Option<Arc<Member>>,
     ) -> Option<Waiting> {
-        let (sender, place) = oneshot::channel();
+        let (sender, slot) = oneshot::channel();
         let mut waiting = self.lock();
         waiting.resize(size as usize);
         let all = waiting.len();
@@ -122,17 +122,17 @@ impl Queue {
             queue: Arc::clone(self),
             only,
             ticket,
-            place,
+            slot,
             changed: Box::pin(Arc::clone(&self.changed).notified_owned()),
         })
     }
 
-    /// Takes one of the member's places, if it has one left.
-    pub(crate) fn place(self: &Arc<Self>, member: &Arc<Member>, limit: u32) -> Option<Place> {
-        member.take_place(limit).then(|| Place {
+    /// Takes one of the member's slots, if it has one left.
+    pub(crate) fn slot(self: &Arc<Self>, member: &Arc<Member>, limit: u32) -> Option<Slot> {
+        member.take_slot(limit).then(|| Slot {
             member: Arc::clone(member),
             queue: Arc::clone(self),
-            given_back: false,
+            returned: false,
         })
     }
 
@@ -152,11 +152,11 @@ impl Waiting {
         tokio::select! {
             biased;
             // A queue never drops a waiter without sending to it.
-            place = &mut self.place => place.map_or(Turn::Look, Turn::Place),
+            slot = &mut self.slot => slot.map_or(Turn::CheckAgain, Turn::Slot),
             () = &mut self.changed => {
                 let changed = Arc::clone(&self.queue.changed).notified_owned();
                 self.changed.set(changed);
-                Turn::Look
+                Turn::CheckAgain
             }
         }
     }
@@ -164,7 +164,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // A place sent meanwhile is dropped with the channel, and so goes to the next waiter.
+        // A slot sent meanwhile is dropped with the channel, and so goes to the next waiter.
         self.queue.lock().cancel(self.ticket);
         if let Some(only) = &self.only {
             self.queue.picky.fetch_sub(1, Ordering::Relaxed);
@@ -173,41 +173,41 @@ impl Drop for Waiting {
     }
 }
 
-impl Place {
-    /// Gives the place back without offering it to the queue: the member takes no traffic now, or has more requests
+impl Slot {
+    /// Gives the slot back without offering it to the queue: the member takes no traffic now, or has more requests
     /// than it may.
-    pub(crate) fn give_back(mut self) {
-        self.given_back = true;
-        self.member.give_place();
+    pub(crate) fn return_unoffered(mut self) {
+        self.returned = true;
+        self.member.return_slot();
     }
 
-    /// Hands the place to the first waiter for this very member, which takes no other traffic now.
-    pub(crate) fn keep_to_its_own(mut self) {
+    /// Hands the slot to the first waiter for this very member, which takes no other traffic now.
+    pub(crate) fn pass_to_its_own(mut self) {
         self.pass_on(true);
     }
 
     fn pass_on(&mut self, its_own: bool) {
-        self.given_back = true;
-        // The lock is held until the place is given back, so that a request that joins meanwhile finds it free.
+        self.returned = true;
+        // The lock is held until the slot is given back, so that a request that joins meanwhile finds it free.
         let mut waiting = self.queue.lock();
         while let Some(waiter) = waiting.pop(|waiter| waiter.takes(&self.member, its_own)) {
-            let place = Self {
+            let slot = Self {
                 member: Arc::clone(&self.member),
                 queue: Arc::clone(&self.queue),
-                given_back: false,
+                returned: false,
             };
-            match waiter.sender.send(place) {
+            match waiter.sender.send(slot) {
                 Ok(()) => return,
-                Err(mut unwanted) => unwanted.given_back = true, // still ours
+                Err(mut unwanted) => unwanted.returned = true, // still ours
             }
         }
-        self.member.give_place();
+        self.member.return_slot();
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        if !self.given_back {
+        if !self.returned {
             self.pass_on(false);
         }
     }
@@ -236,23 +236,23 @@ mod tests {
     #[tokio::test]
     async fn a_free_place_goes_to_the_first_that_waits() {
         let (queue, member) = (Arc::<Queue>::default(), member());
-        let place = queue.place(&member, 1).unwrap();
+        let slot = queue.slot(&member, 1).unwrap();
         let mut first = queue.join(10, Time::ZERO, None).unwrap();
         let _second = queue.join(10, Time::ZERO, None).unwrap();
-        drop(place);
-        assert!(queue.place(&member, 1).is_none(), "it was handed over");
-        let Turn::Place(place) = first.turn().await else {
-            panic!("no place");
+        drop(slot);
+        assert!(queue.slot(&member, 1).is_none(), "it was handed over");
+        let Turn::Slot(slot) = first.turn().await else {
+            panic!("no slot");
         };
-        assert_eq!(place.member.taken(), 1);
+        assert_eq!(slot.member.taken(), 1);
     }
 
     #[test]
     fn one_that_left_loses_no_place() {
         let (queue, member) = (Arc::<Queue>::default(), member());
-        let place = queue.place(&member, 1).unwrap();
+        let slot = queue.slot(&member, 1).unwrap();
         let leaver = queue.join(10, Time::ZERO, None).unwrap();
-        drop(place); // handed to the leaver, who has not looked yet
+        drop(slot); // handed to the leaver, who has not noticed yet
         drop(leaver);
         assert_eq!(member.taken(), 0);
     }
@@ -260,27 +260,27 @@ mod tests {
     #[tokio::test]
     async fn one_that_waits_for_a_member_gets_no_other_place() {
         let (queue, wanted, other) = (Arc::<Queue>::default(), member(), member());
-        let places = [&wanted, &other].map(|member| queue.place(member, 1).unwrap());
+        let slots = [&wanted, &other].map(|member| queue.slot(member, 1).unwrap());
         let only = Some(Arc::clone(&wanted));
         let mut picky = queue.join(10, Time::ZERO, only).unwrap();
         let mut any = queue.join(10, Time::ZERO, None).unwrap();
-        let [its, others] = places;
+        let [its, others] = slots;
         drop(others);
-        let Turn::Place(place) = any.turn().await else {
-            panic!("no place");
+        let Turn::Slot(slot) = any.turn().await else {
+            panic!("no slot");
         };
-        assert!(Arc::ptr_eq(&place.member, &other));
+        assert!(Arc::ptr_eq(&slot.member, &other));
         let _last = queue.join(10, Time::ZERO, None).unwrap();
-        its.keep_to_its_own();
-        let Turn::Place(place) = picky.turn().await else {
-            panic!("no place");
+        its.pass_to_its_own();
+        let Turn::Slot(slot) = picky.turn().await else {
+            panic!("no slot");
         };
-        place.keep_to_its_own();
+        slot.pass_to_its_own();
         assert_eq!((wanted.taken(), queue.waiting()), (0, 1));
     }
 
     #[test]
-    fn each_is_told_how_many_wait_before_it_for_the_same() {
+    fn each_waiter_gets_the_number_ahead_of_it_for_the_same_server() {
         let (queue, one, other) = (Arc::<Queue>::default(), member(), member());
         let join = |only: Option<&Arc<Member>>| queue.join(10, Time::ZERO, only.cloned()).unwrap();
         let ahead = |server, backend| Ahead { server, backend };
@@ -298,21 +298,18 @@ mod tests {
     #[tokio::test]
     async fn changed_servers_wake_everybody_and_nobody_loses_a_turn() {
         let (queue, member) = (Arc::<Queue>::default(), member());
-        let place = queue.place(&member, 1).unwrap();
+        let slot = queue.slot(&member, 1).unwrap();
         let mut first = queue.join(2, Time::ZERO, None).unwrap();
         let mut second = queue.join(2, Time::ZERO, None).unwrap();
         queue.servers_changed();
-        assert!(matches!(second.turn().await, Turn::Look));
-        assert!(matches!(first.turn().await, Turn::Look));
+        assert!(matches!(second.turn().await, Turn::CheckAgain));
+        assert!(matches!(first.turn().await, Turn::CheckAgain));
         assert!(queue.join(2, Time::ZERO, None).is_none(), "it is full");
         queue.servers_changed();
-        assert!(matches!(first.turn().await, Turn::Look), "each time");
-        drop(place);
+        assert!(matches!(first.turn().await, Turn::CheckAgain), "each time");
+        drop(slot);
         let turn = first.turn().await;
-        assert!(
-            matches!(turn, Turn::Place(_)),
-            "its turn is still the first"
-        );
+        assert!(matches!(turn, Turn::Slot(_)), "its turn is still the first");
         assert_eq!(queue.waiting(), 1);
     }
 }

@@ -1,11 +1,12 @@
 //! A backend as one worker sees it: how a server is chosen, and waited for.
 
 use super::Server;
-use crate::log::Ending;
-use crate::orders::{BackendOrders, Health, InFlight, Place, Queue, Turn};
-use crate::sessions::{Named, Way};
+use crate::clock::Instant;
+use crate::orders::{BackendOrders, Health, InFlight, Queue, Slot, Turn};
+use crate::sessions::{Named, Tracker};
 use gaiola_core::balance::{self, Ask, Balancer, NotPicked};
 use gaiola_core::sticky::Jar;
+use gaiola_core::termination::Cause;
 use gaiola_model::Time;
 use gaiola_model::http::RequestHead;
 use gaiola_model::proxy::{self, Admin, Algorithm};
@@ -13,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A backend.
 pub(crate) struct Backend {
@@ -78,40 +79,40 @@ pub(crate) enum NoServer {
 }
 
 impl NoServer {
-    /// The termination state logged for a request that finds no server.
-    pub(crate) const fn ending(self) -> Ending {
+    /// Why a request that finds no server ends.
+    pub(crate) const fn cause(self) -> Cause {
         match self {
-            Self::AllTried | Self::NoneUp | Self::NoneWanted | Self::Superseded => *b"SC",
-            Self::QueueFull => *b"PQ",
-            Self::QueueTimeout | Self::StillDown => *b"sQ",
+            Self::AllTried | Self::NoneUp | Self::NoneWanted | Self::Superseded => Cause::NoServer,
+            Self::QueueFull => Cause::QueueFull,
+            Self::QueueTimeout | Self::StillDown => Cause::QueueTimedOut,
         }
     }
 }
 
 /// A server chosen for one request, which counts as in flight until this is dropped.
-pub(crate) struct Lease {
+pub(crate) struct Permit {
     /// The server.
     pub(crate) server: Rc<Server>,
     /// Its index in the backend.
     pub(crate) index: usize,
-    place: Option<Place>,
+    slot: Option<Slot>,
     backend: Rc<Backend>,
 }
 
-impl Drop for Lease {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.server.leave();
         self.backend.lighten(self.index);
-        let Some(place) = self.place.take() else {
+        let Some(slot) = self.slot.take() else {
             return;
         };
         let limit = self.backend.limits[self.index];
-        let too_many = limit.is_some_and(|limit| place.member.taken() > limit);
+        let too_many = limit.is_some_and(|limit| slot.member.taken() > limit);
         match (self.server.is_usable(), self.server.is_up()) {
-            _ if too_many => place.give_back(),
-            (true, _) => drop(place),
-            (false, true) => place.keep_to_its_own(),
-            (false, false) => place.give_back(),
+            _ if too_many => slot.return_unoffered(),
+            (true, _) => drop(slot),
+            (false, true) => slot.pass_to_its_own(),
+            (false, false) => slot.return_unoffered(),
         }
     }
 }
@@ -212,61 +213,64 @@ impl Backend {
         }
     }
 
-    /// As [`Self::lease`], without waiting. The error is the reason to wait, for [`Self::lease_later`].
-    pub(crate) fn lease_now(
+    /// As [`Self::permit`], without waiting. The error is the reason to wait, for [`Self::permit_later`].
+    pub(crate) fn permit_now(
         self: &Rc<Self>,
         want: Want,
         tried: &[usize],
-        way: &Way,
-    ) -> Result<Lease, NotPicked> {
-        let lease = self.choose(want, tried)?;
-        way.lead_to(lease.server.clone());
-        Ok(lease)
+        tracker: &Tracker,
+    ) -> Result<Permit, NotPicked> {
+        let permit = self.choose(want, tried)?;
+        tracker.lead_to(permit.server.clone());
+        Ok(permit)
     }
 
     /// Chooses a server, queueing for at most `limit` if necessary. The server named by a cookie is used while it is
     /// up, even if it drains, and waited for while it is full; a hashed request instead moves to the next server, as it
-    /// does beyond the bound. Progress is recorded on its `way`.
+    /// does beyond the bound. Its `tracker` records where it is.
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) async fn lease(
+    pub(crate) async fn permit(
         self: &Rc<Self>,
         want: Want,
         tried: &[usize],
         now: Time,
         limit: Duration,
-        way: &Way,
-    ) -> Result<Lease, NoServer> {
-        match self.lease_now(want, tried, way) {
-            Ok(lease) => Ok(lease),
-            Err(why) => self.lease_later(why, want, tried, now, limit, way).await,
+        tracker: &Tracker,
+    ) -> Result<Permit, NoServer> {
+        match self.permit_now(want, tried, tracker) {
+            Ok(permit) => Ok(permit),
+            Err(why) => {
+                self.permit_later(why, want, tried, now, limit, tracker)
+                    .await
+            }
         }
     }
 
-    /// As [`Self::lease`], after [`Self::lease_now`] has returned why there was none.
+    /// As [`Self::permit`], after [`Self::permit_now`] has returned why there was none.
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) async fn lease_later(
+    pub(crate) async fn permit_later(
         self: &Rc<Self>,
         why: NotPicked,
         want: Want,
         tried: &[usize],
         now: Time,
         limit: Duration,
-        way: &Way,
-    ) -> Result<Lease, NoServer> {
+        tracker: &Tracker,
+    ) -> Result<Permit, NoServer> {
         let late = self.worth_waiting(why)?;
         let limit = self.patience(why, limit);
         if limit.is_zero() {
             return Err(late);
         }
-        let waiting = self.wait(want, tried, now + limit, way);
+        let waiting = self.wait(want, tried, now + limit, tracker);
         tokio::time::timeout(limit, waiting)
             .await
             .unwrap_or(Err(late))
-            .inspect(|lease| way.lead_to(lease.server.clone()))
+            .inspect(|permit| tracker.lead_to(permit.server.clone()))
     }
 
     /// How long to wait. For a server to come up, no longer than since the last one went down: requests wait out a
@@ -283,24 +287,24 @@ impl Backend {
         want: Want,
         tried: &[usize],
         deadline: Time,
-        way: &Way,
-    ) -> Result<Lease, NoServer> {
+        tracker: &Tracker,
+    ) -> Result<Permit, NoServer> {
         let size = self.config.timeouts.queue_size;
         loop {
             let named = self.named(want, tried);
             let only = named.map(|index| Arc::clone(&self.servers[index].member));
             let joined = self.queue.join(size, deadline, only);
             let mut waiting = joined.ok_or(NoServer::QueueFull)?;
-            way.wait(self.clone(), waiting.ahead);
+            tracker.wait(self.clone(), waiting.ahead);
             while self.named(want, tried) == named {
-                // A place may have been given back before the join.
+                // A slot may have been given back before the join.
                 match self.choose(want, tried) {
-                    Ok(lease) => return Ok(lease),
+                    Ok(permit) => return Ok(permit),
                     Err(why) => self.worth_waiting(why)?,
                 };
-                if let Turn::Place(place) = waiting.turn().await {
-                    match self.accept(place, want, tried) {
-                        Some(lease) => return Ok(lease),
+                if let Turn::Slot(slot) = waiting.turn().await {
+                    match self.accept(slot, want, tried) {
+                        Some(permit) => return Ok(permit),
                         None => break,
                     }
                 }
@@ -332,30 +336,30 @@ impl Backend {
             .filter(|&index| self.servers[index].is_up() && !tried.contains(&index))
     }
 
-    /// Takes a place handed over, if its server may still be used.
-    fn accept(self: &Rc<Self>, place: Place, want: Want, tried: &[usize]) -> Option<Lease> {
-        let is_its = |server: &Rc<Server>| Arc::ptr_eq(&server.member, &place.member);
+    /// Takes a slot handed over, if its server may still be used.
+    fn accept(self: &Rc<Self>, slot: Slot, want: Want, tried: &[usize]) -> Option<Permit> {
+        let is_its = |server: &Rc<Server>| Arc::ptr_eq(&server.member, &slot.member);
         let named = self.named(want, tried);
         let may = |index: usize| match named {
             Some(named) => named == index,
             None => self.servers[index].is_usable() && !tried.contains(&index),
         };
         match self.servers.iter().position(is_its) {
-            Some(index) if may(index) => Some(self.lend(index, Some(place))),
+            Some(index) if may(index) => Some(self.lend(index, Some(slot))),
             // Another waiter may take it.
             Some(index) if self.servers[index].is_usable() => None,
             Some(_) | None => {
-                place.give_back();
+                slot.return_unoffered();
                 None
             }
         }
     }
 
-    fn choose(self: &Rc<Self>, want: Want, tried: &[usize]) -> Result<Lease, NotPicked> {
+    fn choose(self: &Rc<Self>, want: Want, tried: &[usize]) -> Result<Permit, NotPicked> {
         if want.last
-            && let Some(lease) = self.take_waiting_spare(tried)
+            && let Some(permit) = self.take_waiting_spare(tried)
         {
-            return Ok(lease);
+            return Ok(permit);
         }
         if let Some(index) = self.named(want, tried) {
             return self.take(index).ok_or(NotPicked::Full);
@@ -373,14 +377,14 @@ impl Backend {
                 },
             };
             let index = balancer.pick(&ask, |index| self.in_flight_of(index), rng)?;
-            // Another worker may have taken the last place.
-            if let Some(lease) = self.take(index) {
-                return Ok(lease);
+            // Another worker may have taken the last slot.
+            if let Some(permit) = self.take(index) {
+                return Ok(permit);
             }
         }
     }
 
-    fn take_waiting_spare(self: &Rc<Self>, tried: &[usize]) -> Option<Lease> {
+    fn take_waiting_spare(self: &Rc<Self>, tried: &[usize]) -> Option<Permit> {
         let in_flight = |index| self.in_flight_of(index);
         let balancer = &self.choice.borrow().balancer;
         let spare = balancer.waiting_spare(tried, in_flight)?;
@@ -388,12 +392,12 @@ impl Backend {
     }
 
     /// Takes a server, if it has room.
-    fn take(self: &Rc<Self>, index: usize) -> Option<Lease> {
+    fn take(self: &Rc<Self>, index: usize) -> Option<Permit> {
         match self.limits[index] {
             None => Some(self.lend(index, None)),
             Some(limit) => {
-                let place = self.queue.place(&self.servers[index].member, limit)?;
-                Some(self.lend(index, Some(place)))
+                let slot = self.queue.slot(&self.servers[index].member, limit)?;
+                Some(self.lend(index, Some(slot)))
             }
         }
     }
@@ -411,13 +415,13 @@ impl Backend {
         balancer.lighten(index, || self.in_flight_of(index));
     }
 
-    fn lend(self: &Rc<Self>, index: usize, place: Option<Place>) -> Lease {
+    fn lend(self: &Rc<Self>, index: usize, slot: Option<Slot>) -> Permit {
         let server = Rc::clone(&self.servers[index]);
         server.enter();
-        Lease {
+        Permit {
             server,
             index,
-            place,
+            slot,
             backend: Rc::clone(self),
         }
     }

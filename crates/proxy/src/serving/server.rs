@@ -1,21 +1,23 @@
 //! One worker's part of a backend's member: its pool of idle connections, and its known health.
 
+use crate::clock::Instant;
 use crate::counters::Apart;
-use crate::event::Event;
+use crate::event::{Event, Notified};
 use crate::io::{self, Stream};
 use crate::orders::{Health, InFlight, Member, Tally};
 use crate::sessions::Named;
 use crate::tls::ServerSettings;
 use gaiola_core::health::Symptom;
 use gaiola_core::retry;
+use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::Method;
 use gaiola_model::proxy::{Admin, OnMarkedDown};
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Most idle connections to one server; beyond it, the one idle longest is closed.
 const POOL_LEN: usize = 1024;
@@ -27,7 +29,7 @@ pub(crate) struct Server {
     /// The member's counters; requests update these without touching the member itself.
     tallies: Arc<[Apart<Tally>]>,
     /// Whether each connection carries a single client, announced in a PROXY header.
-    pub(crate) tells_client: bool,
+    pub(crate) announces_client: bool,
     /// Requests in flight to all members of its backend.
     all: Arc<InFlight>,
     worker: usize,
@@ -64,21 +66,34 @@ pub(crate) enum Interrupt {
 }
 
 impl Interrupt {
-    /// For logs.
-    pub(crate) const fn reason(self) -> &'static str {
+    /// Why what it interrupts in this phase ends.
+    pub(crate) const fn cause(self, phase: Phase) -> Cause {
         match self {
-            Self::Down => "the server was marked down",
-            Self::Lost => "the server is dead: its system acknowledges nothing",
-            Self::Ended => "the server's sessions were ended by an operator",
+            Self::Down => Cause::ServerDown(phase),
+            Self::Lost => Cause::ServerDead(phase),
+            Self::Ended => Cause::SessionsShutdown(phase),
         }
     }
+}
 
-    /// The access log's letter for what caused the interrupt.
-    pub(crate) const fn letter(self) -> u8 {
-        match self {
-            Self::Down | Self::Lost => b'D',
-            Self::Ended => b'K',
-        }
+/// Ready with the interrupt that happens after this was created.
+pub(crate) struct Interrupted<'a> {
+    server: &'a Server,
+    before: Interrupts,
+    notified: Notified<'a>,
+}
+
+impl Future for Interrupted<'_> {
+    type Output = Interrupt;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        let (now, before) = (self.server.interrupts.get(), self.before);
+        let why = match () {
+            () if now.ended != before.ended => Interrupt::Ended,
+            () if now.losses != before.losses => Interrupt::Lost,
+            () => Interrupt::Down,
+        };
+        Pin::new(&mut self.notified).poll(cx).map(|()| why)
     }
 }
 
@@ -104,11 +119,11 @@ impl Idle {
         if age > longest || !retry::may_reuse(method, age) {
             return None;
         }
-        self.unless_stirred(method)
+        self.if_quiet(method)
     }
 
     /// The connection, if no data or close has arrived on it.
-    pub(crate) fn unless_stirred(mut self, method: Method) -> Option<Stream> {
+    pub(crate) fn if_quiet(mut self, method: Method) -> Option<Stream> {
         let is_quiet = self.is_quiet(method.is_idempotent());
         self.stream.take_if(|_| is_quiet)
     }
@@ -139,7 +154,7 @@ impl Server {
     pub(super) fn new(member: Arc<Member>, all: Arc<InFlight>, worker: usize) -> Self {
         Self {
             tallies: Arc::clone(member.tallies()),
-            tells_client: member.send_proxy.is_some(),
+            announces_client: member.send_proxy.is_some(),
             all,
             worker,
             usable: Cell::new(false),
@@ -234,17 +249,12 @@ impl Server {
     }
 
     /// Completes when it is marked down or its sessions are ended; create it before the work to be interrupted.
-    pub(crate) fn interrupted(&self) -> impl Future<Output = Interrupt> + Unpin {
-        let (before, mut interrupted) = (self.interrupts.get(), self.interrupt.notified());
-        poll_fn(move |cx| {
-            let now = self.interrupts.get();
-            let why = match () {
-                () if now.ended != before.ended => Interrupt::Ended,
-                () if now.losses != before.losses => Interrupt::Lost,
-                () => Interrupt::Down,
-            };
-            Pin::new(&mut interrupted).poll(cx).map(|()| why)
-        })
+    pub(crate) const fn interrupted(&self) -> Interrupted<'_> {
+        Interrupted {
+            server: self,
+            before: self.interrupts.get(),
+            notified: self.interrupt.notified(),
+        }
     }
 
     /// Completes when a session with it must be shut: at once if it is not up and sessions are shut down on that.
@@ -271,7 +281,7 @@ impl Server {
             } else if !retry::may_reuse(method, age) {
                 pool.push(idle);
                 return None;
-            } else if let Some(stream) = idle.unless_stirred(method) {
+            } else if let Some(stream) = idle.if_quiet(method) {
                 return Some(stream);
             }
         }

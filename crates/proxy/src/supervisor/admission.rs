@@ -18,7 +18,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Poll interval for such addresses.
-const LOOK_FOR_LAPSED: Duration = Duration::from_secs(1);
+const LAPSE_POLL: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// Sets the admission of connections to one local address, at most until [`HAND_OVER_LIMIT`] after `wait`.
@@ -77,7 +77,7 @@ impl Supervisor {
     /// Serves addresses again whose hand-over has lapsed. Never returns.
     pub(crate) async fn end_lapsed_hand_overs(&self) {
         loop {
-            tokio::time::sleep(LOOK_FOR_LAPSED).await;
+            tokio::time::sleep(LAPSE_POLL).await;
             let lapses = self.lapses.borrow().clone();
             for (local, lapse) in lapses {
                 let _changing = self.changing.lock().await;
@@ -106,7 +106,7 @@ impl Supervisor {
             let open = self.connections(local) > 0 || local.is_none() && self.is_late();
             let busy =
                 waiting || open || since.elapsed() < HANDSHAKES && local.is_none_or(has_handshakes);
-            // Twice, since a connection being accepted is briefly in neither place.
+            // Twice, since a connection being accepted is briefly counted in neither.
             quiet = if busy { 0 } else { quiet + 1 };
             if quiet == 2 {
                 return;

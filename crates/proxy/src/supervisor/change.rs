@@ -294,9 +294,10 @@ const fn role(server: &Server) -> Role {
     }
 }
 
-/// The backend's check, with the server's own path if it has one.
+/// The backend's check, with the server's own path and port if it has them.
 fn check_of(backend: &Backend, server: &Server) -> Option<Check> {
     let mut check = backend.check.clone()?;
+    check.port = server.check_port.or(check.port);
     if let Some(own) = &server.check_path {
         match &mut check.kind {
             CheckKind::Http { path } | CheckKind::Https { path, .. } => path.clone_from(own),

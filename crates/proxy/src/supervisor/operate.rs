@@ -98,7 +98,7 @@ mod tests {
     use gaiola_model::proxy::Backend;
 
     #[test]
-    fn a_name_that_is_not_there_is_told_with_those_that_are() {
+    fn an_unknown_name_is_reported_with_the_known_ones() {
         let server = |name: &str| Server::new(name, ([127, 0, 0, 1], 80));
         let mut config = ProxyConfig {
             backends: vec![Backend::new("app", vec![server("app-1"), server("web")])],

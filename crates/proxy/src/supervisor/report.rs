@@ -17,13 +17,13 @@ impl Supervisor {
             in_flight: member.in_flight(),
         });
         let backends = self.backends.borrow();
-        let members = backends.iter().flat_map(WatchedBackend::told);
-        let configured = members.map(|(watched, told)| ServerReport {
+        let members = backends.iter().flat_map(WatchedBackend::member_states);
+        let configured = members.map(|(watched, state)| ServerReport {
             backend: watched.member.backend.clone(),
             server: watched.member.name.clone(),
-            up: told.up,
-            busy: told.busy,
-            reason: told.reason,
+            up: state.up,
+            busy: state.busy,
+            reason: state.reason,
             in_flight: watched.member.in_flight(),
         });
         ProxyReport {

@@ -16,7 +16,7 @@ enum Standing {
 }
 
 /// Logs the backends whose standing has changed. A new one is logged only if something is wrong.
-pub(super) fn tell(before: &Orders, after: &Orders) {
+pub(super) fn log_changes(before: &Orders, after: &Orders) {
     let known: HashMap<_, _> = all(before).collect();
     for (backend, standing) in all(after) {
         let known = known.get(backend).copied().unwrap_or(Standing::Served);
@@ -65,7 +65,7 @@ mod tests {
     use gaiola_model::proxy::{Admin, Server};
 
     #[test]
-    fn spares_and_servers_that_take_nothing_are_told_apart() {
+    fn spares_differ_from_servers_that_take_nothing() {
         let server = |name: &str| Server::new(name, ([127, 0, 0, 1], 80));
         let spare = Server {
             spare: true,

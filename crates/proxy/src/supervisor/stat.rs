@@ -1,6 +1,6 @@
 //! All counters, for an operator.
 
-use super::{Supervisor, Told, WatchedBackend};
+use super::{MemberState, Supervisor, WatchedBackend};
 use crate::check::Watched;
 use crate::counters::{SeriesKey, SeriesSum};
 use crate::limits::Limiter;
@@ -44,7 +44,7 @@ impl Supervisor {
 
     fn servers(&self, config: &ProxyConfig, ended: &Ended) -> Vec<ServerStat> {
         let watched = self.backends.borrow();
-        let members = watched.iter().flat_map(WatchedBackend::told);
+        let members = watched.iter().flat_map(WatchedBackend::member_states);
         let servers = config.backends.iter().flat_map(|backend| {
             let pair = move |server| (&*backend.name, server);
             backend.servers.iter().map(pair)
@@ -53,17 +53,17 @@ impl Supervisor {
         for ([_, backend, server], sum) in ended {
             add(totals.entry((&**backend, &**server)).or_default(), sum);
         }
-        type Seen<'a> = ((&'a str, &'a Server), (&'a Rc<Watched>, Told));
-        let stat = |((backend, server), (watched, told)): Seen<'_>| {
+        type Seen<'a> = ((&'a str, &'a Server), (&'a Rc<Watched>, MemberState));
+        let stat = |((backend, server), (watched, state)): Seen<'_>| {
             let totals = totals.get(&(backend, &*server.name));
             ServerStat {
                 backend: backend.into(),
                 server: server.name.clone(),
                 address: server.address.clone(),
                 state: server.admin,
-                up: told.up,
-                busy: told.busy,
-                check: told.reason,
+                up: state.up,
+                busy: state.busy,
+                check: state.reason,
                 changed_seconds: watched.changed().as_secs(),
                 weight: server.weight,
                 spare: server.spare,

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_startup_message_is_told_from_what_comes_before_it() {
+    fn a_startup_message_differs_from_what_precedes_it() {
         let ssl = [0, 0, 0, 8, 4, 210, 22, 47];
         assert_eq!(first(&ssl), Some(First::Encryption(8)));
         assert_eq!(first(&ssl[..7]), None);

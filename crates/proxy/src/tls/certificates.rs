@@ -146,11 +146,11 @@ fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
         Some(key) => key,
         None => key_beside(path)?,
     };
-    let Told {
+    let Contents {
         names,
         serial,
         not_valid,
-    } = told(&chain[0]).ok_or_else(|| pem::unusable(path, "it is no X.509 certificate"))?;
+    } = contents(&chain[0]).ok_or_else(|| pem::unusable(path, "it is no X.509 certificate"))?;
     let certificate = pem::certified(path, chain, key, provider)?;
     let mut warnings = Vec::from_iter(not_valid.map(|why| format!("{}: {why}", path.display())));
     let staple = beside::with_ending(path, OCSP);
@@ -201,8 +201,8 @@ fn key_beside(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, 
     Err(pem::unusable(path, why))
 }
 
-/// What a certificate says about itself.
-struct Told {
+/// What is needed of a certificate's contents.
+struct Contents {
     /// Its DNS names in lower case; its common name if it lists no names.
     names: Vec<String>,
     serial: Vec<u8>,
@@ -210,7 +210,7 @@ struct Told {
     not_valid: Option<String>,
 }
 
-fn told(certificate: &[u8]) -> Option<Told> {
+fn contents(certificate: &[u8]) -> Option<Contents> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = parsed.validity();
     let not_valid = (!validity.is_valid()).then(|| {
@@ -234,7 +234,7 @@ fn told(certificate: &[u8]) -> Option<Told> {
                 .collect()
         }
     };
-    Some(Told {
+    Some(Contents {
         names,
         serial: parsed.raw_serial().to_vec(),
         not_valid,

@@ -91,7 +91,10 @@ impl Servers {
         let settings = settings.map(|tls| reading.server(tls, &server.address));
         let settings = settings.transpose()?;
         let check = match &backend.check {
-            Some(check) => reading.check(&check.kind, check.port.is_some(), server, &settings)?,
+            Some(check) => {
+                let has_port = server.check_port.or(check.port).is_some();
+                reading.check(&check.kind, has_port, server, &settings)?
+            }
             None => None,
         };
         if let Some(settings) = settings {

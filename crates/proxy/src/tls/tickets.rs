@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_the_key_opens_a_ticket_until_it_is_gone() {
+    fn a_holder_of_the_key_opens_a_ticket_until_the_key_is_gone() {
         let (one, other) = (tickets(&[1]), tickets(&[2, 1]));
         let ticket = of(&one, 0).encrypt(b"session").unwrap();
         assert_eq!(of(&other, 0).decrypt(&ticket).unwrap(), b"session");

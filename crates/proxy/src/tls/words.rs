@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_variants_of_a_library_are_told_of_the_usual_failures() {
+    fn usual_failures_are_not_described_in_a_librarys_variants() {
         use CertificateError as Why;
         for (error, words) in [
             (
@@ -147,8 +147,8 @@ mod tests {
                 "no version of TLS",
             ),
         ] {
-            let told = in_words(&error);
-            assert!(told.contains(words), "{error:?}: {told}");
+            let text = in_words(&error);
+            assert!(text.contains(words), "{error:?}: {text}");
         }
     }
 }

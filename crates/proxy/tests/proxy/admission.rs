@@ -83,7 +83,7 @@ fn other_addresses_go_on() {
 }
 
 #[test]
-fn an_address_is_served_again_when_whoever_handed_it_over_has_ended() {
+fn an_address_is_served_again_when_the_process_that_handed_it_over_has_ended() {
     let (origin, bind) = (Origin::start("s1"), free_address());
     let proxy = Proxy::serving(&config(bind, &[origin.address]));
     proxy.admit(bind.ip(), Admission::Refuse, SOON);

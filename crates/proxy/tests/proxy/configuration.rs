@@ -64,7 +64,7 @@ fn listeners_come_and_go() {
 }
 
 #[test]
-fn a_request_whose_frontend_is_gone_is_told_so() {
+fn a_request_whose_frontend_is_gone_gets_503() {
     let (origin, first, second) = (Origin::start("s1"), free_address(), free_address());
     let mut config = config(first, &[origin.address]);
     let proxy = Proxy::serving(&config);
@@ -233,7 +233,7 @@ fn every_worker_gives_the_keeper_signs_of_life() {
 }
 
 #[test]
-fn a_proxy_that_is_told_to_end_serves_what_it_has() {
+fn a_proxy_that_is_asked_to_end_serves_what_it_has() {
     let held = Arc::new(Barrier::new(2));
     let release = Arc::clone(&held);
     let origin = Origin::with(move |connection| {
@@ -262,7 +262,7 @@ fn a_proxy_that_is_told_to_end_serves_what_it_has() {
 
 /// On a balancer the address is about to move: whoever comes now must come again, not be turned away.
 #[test]
-fn a_balancer_that_is_told_to_end_leaves_new_clients_unanswered() {
+fn a_balancer_that_is_asked_to_end_leaves_new_clients_unanswered() {
     let held = Arc::new(Barrier::new(2));
     let release = Arc::clone(&held);
     let origin = Origin::with(move |connection| {

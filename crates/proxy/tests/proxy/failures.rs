@@ -45,7 +45,7 @@ fn a_dead_server_costs_no_request() {
 }
 
 #[test]
-fn without_any_server_the_client_is_told_503_and_may_ask_again() {
+fn without_any_server_the_client_gets_503_and_may_ask_again() {
     let bind = free_address();
     let proxy = Proxy::serving(&config(bind, &[free_address()]));
     let mut client = Client::connect(bind);
@@ -108,7 +108,7 @@ fn a_get_whose_server_dies_is_asked_elsewhere_and_a_post_is_not() {
 }
 
 #[test]
-fn a_silent_server_is_told_504() {
+fn a_silent_server_causes_504() {
     let origin = Origin::with(|connection| {
         connection.request();
         connection.client.is_closed();
@@ -121,7 +121,7 @@ fn a_silent_server_is_told_504() {
 }
 
 #[test]
-fn a_malformed_response_is_told_502() {
+fn a_malformed_response_causes_502() {
     let origin = Origin::with(|connection| {
         connection.request();
         connection.say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab");
@@ -243,7 +243,7 @@ fn no_server_has_more_requests_than_its_maxconn() {
 }
 
 #[test]
-fn a_queue_that_is_full_or_too_slow_is_told_503() {
+fn a_queue_that_is_full_or_too_slow_causes_503() {
     let held = Arc::new(Barrier::new(2));
     let release = Arc::clone(&held);
     let origin = Origin::with(move |connection| {

@@ -265,7 +265,7 @@ fn huge_extensions_and_trailers_of_chunks_are_refused() {
 
 /// The time is counted from the first byte: further ones win none.
 #[test]
-fn a_head_that_drips_is_told_408() {
+fn a_head_that_drips_gets_408() {
     let (origin, bind) = (Origin::start("s1"), free_address());
     let mut config = config(bind, &[origin.address]);
     impatient(&mut config);
@@ -317,7 +317,7 @@ impl FillSome for std::io::BufReader<TcpStream> {
 }
 
 #[test]
-fn a_body_that_stops_is_told_408_and_frees_its_server() {
+fn a_body_that_stops_gets_408_and_frees_its_server() {
     let (origin, _) = silent();
     let bind = free_address();
     let mut config = config(bind, &[origin.address]);

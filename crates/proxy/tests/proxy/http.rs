@@ -275,7 +275,7 @@ fn a_client_that_leaves_frees_its_server() {
 }
 
 #[test]
-fn a_slow_head_is_told_408() {
+fn a_slow_head_gets_408() {
     let (origin, bind) = (Origin::start("s1"), free_address());
     let mut config = config(bind, &[origin.address]);
     config.frontends[0].timeouts.request_head = std::time::Duration::from_millis(100);

@@ -272,7 +272,7 @@ fn every_format_has_the_client_that_a_trusted_sender_names() {
 }
 
 #[test]
-fn httplog_tells_how_many_waited_for_the_same_server() {
+fn httplog_has_how_many_waited_for_the_same_server() {
     let (origin, held) = Origin::holding();
     let bind = free_address();
     let mut config = config(bind, &[origin.address]);

@@ -89,7 +89,7 @@ fn a_state_that_is_set_by_hand_begins_anew() {
 }
 
 #[test]
-fn what_is_not_there_is_told_with_what_is() {
+fn an_unknown_name_is_reported_with_the_known_ones() {
     let (origin, bind) = (Origin::start("s1"), free_address());
     let order = ServerOrder::Weight(1);
     let request = |backend: &str, server: &str, order| ControlRequest::SetServer {
@@ -114,7 +114,7 @@ fn what_is_not_there_is_told_with_what_is() {
 }
 
 #[test]
-fn all_that_is_counted_is_told() {
+fn all_counts_are_reported() {
     let (origin, bind) = (Origin::start("s1"), free_address());
     let proxy = Proxy::serving(&config(bind, &[origin.address]));
     let mut client = Client::connect(bind);
@@ -141,7 +141,7 @@ fn sessions(proxy: &Proxy) -> SessionsStat {
 }
 
 #[test]
-fn what_is_done_on_each_connection_is_told() {
+fn each_connections_activity_is_reported() {
     let (origin, held) = Origin::holding();
     let echo = Origin::with(|connection| {
         let byte = connection.client.exactly(1);
@@ -341,7 +341,7 @@ fn what_is_done_with_servers_and_what_passes_is_counted() {
 }
 
 #[test]
-fn whoever_is_silent_keeps_nobody_from_asking() {
+fn a_silent_client_of_the_control_socket_blocks_no_other() {
     let (origin, bind) = (Origin::start("s1"), free_address());
     let proxy = Proxy::serving(&config(bind, &[origin.address]));
     let control = proxy.file("proxy.sock");

@@ -46,7 +46,7 @@ fn fixed(status: u16, body: &str) -> Rule {
 }
 
 /// The log says why.
-fn assert_told(proxy: &Proxy, why: &str) {
+fn assert_reported(proxy: &Proxy, why: &str) {
     eventually(why, || {
         let lines = proxy.log_lines(1);
         let mut reasons = lines.iter().filter_map(|line| line["reason"].as_str());
@@ -205,7 +205,7 @@ fn redirects_fixed_answers_and_denials_keep_the_connection() {
             Some("max-age=1")
         );
         assert_eq!(response.field("Connection"), None);
-        assert_told(&proxy, why);
+        assert_reported(&proxy, why);
     }
     assert_eq!(
         client.get("//same//evil.example").field("Location"),
@@ -328,7 +328,7 @@ fn only_who_has_a_password_comes_in() {
         response.field("WWW-Authenticate"),
         Some("Basic realm=\"The site\", charset=\"UTF-8\"")
     );
-    assert_told(&proxy, "no entry: it has no name and password");
+    assert_reported(&proxy, "no entry: it has no name and password");
     // ann:wrong, then ann:secret twice: once compared, once remembered.
     for (field, status) in [
         ("YW5uOndyb25n", 401),
@@ -338,7 +338,7 @@ fn only_who_has_a_password_comes_in() {
         let fields = format!("Host: a\r\nAuthorization: Basic {field}\r\n");
         assert_eq!(ask(&mut client, "GET", "/", &fields).status, status);
     }
-    assert_told(&proxy, "no entry: its name or password is wrong");
+    assert_reported(&proxy, "no entry: its name or password is wrong");
     assert_eq!(app.requests().len(), 2);
 }
 
@@ -363,7 +363,7 @@ fn what_is_too_large_is_refused() {
         send(&format!("{post}Content-Length: 11\r\n\r\n01234567890")),
         413
     );
-    assert_told(&proxy, "its body has 11 bytes, 10 are allowed");
+    assert_reported(&proxy, "its body has 11 bytes, 10 are allowed");
     assert_eq!(
         send(&format!(
             "{post}Content-Length: 11\r\nExpect: 100-continue\r\n\r\n"
@@ -374,7 +374,7 @@ fn what_is_too_large_is_refused() {
     let ten = "1\r\n0\r\n".repeat(10);
     assert_eq!(send(&format!("{chunked}{ten}0\r\n\r\n")), 200);
     assert_eq!(send(&format!("{chunked}{ten}1\r\n0\r\n0\r\n\r\n")), 413);
-    assert_told(&proxy, "its body has more than 10 bytes");
+    assert_reported(&proxy, "its body has more than 10 bytes");
     assert_eq!(
         send(&format!(
             "{post}X: {}\r\nContent-Length: 0\r\n\r\n",
@@ -382,7 +382,7 @@ fn what_is_too_large_is_refused() {
         )),
         431
     );
-    assert_told(&proxy, "300 are allowed");
+    assert_reported(&proxy, "300 are allowed");
     assert_eq!(
         app.requests()
             .iter()
@@ -405,7 +405,7 @@ fn a_route_has_its_own_patience() {
     let mut client = Client::connect(bind);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(client.response().status, 504);
-    assert_told(&proxy, "no response within 50 ms");
+    assert_reported(&proxy, "no response within 50 ms");
 }
 
 #[test]
@@ -469,7 +469,7 @@ fn a_rate_is_limited_by_what_requests_have_in_common() {
     assert_eq!(refused.status, 429);
     let wait: u64 = refused.field("Retry-After").unwrap().parse().unwrap();
     assert!((1..=2 * 86_400).contains(&wait), "{wait}");
-    assert_told(&proxy, "limit by-key: 3 requests in 86400 s are reached");
+    assert_reported(&proxy, "limit by-key: 3 requests in 86400 s are reached");
     assert_eq!(get("two").status, 200);
     // A change of something else forgets no counts.
     config.revision.0 += 1;
@@ -480,7 +480,7 @@ fn a_rate_is_limited_by_what_requests_have_in_common() {
 }
 
 #[test]
-fn clients_behind_a_trusted_proxy_are_told_apart() {
+fn clients_behind_a_trusted_proxy_are_distinguished() {
     let (app, bind) = (Origin::start("app"), free_address());
     let mut config = with_rules(bind, &app, vec![Rule::Limit("by-client".into())]);
     let Mode::Http { trusted, .. } = &mut config.frontends[0].mode else {
@@ -588,7 +588,7 @@ fn errors_have_pages() {
 }
 
 #[test]
-fn all_mistakes_of_a_configuration_are_told_at_once() {
+fn all_mistakes_of_a_configuration_are_reported_at_once() {
     let (app, bind) = (Origin::start("app"), free_address());
     let user = User {
         name: "ann".into(),

@@ -117,7 +117,7 @@ fn the_example_of_the_manual_is_valid() {
 }
 
 #[test]
-fn mistakes_that_the_proxy_alone_can_tell_have_their_line() {
+fn mistakes_that_only_the_proxy_can_find_have_their_line() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("proxy.toml");
     let text = r#"[frontend.www]
@@ -191,7 +191,7 @@ fn told(lines: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_route_that_no_request_comes_to_is_told() {
+fn a_route_that_no_request_reaches_is_reported() {
     let route = |lines: &str| format!("[[frontend.www.route]]\n{lines}\n");
     let catch_all = route("backend = \"app\"");
     let deny = route("path = \"/admin\"\nrule = [{ deny = true }]");
@@ -226,7 +226,7 @@ fn a_route_that_no_request_comes_to_is_told() {
 }
 
 #[test]
-fn what_would_be_sent_as_it_stands_is_told_with_what_to_write() {
+fn text_that_would_be_sent_verbatim_is_reported_with_what_to_write() {
     for (rule, said) in [
         (
             r#"{ redirect = "https://$host$request_uri" }"#,
@@ -499,7 +499,7 @@ fn what_goes_round_is_ended() {
 }
 
 #[test]
-fn a_proxy_that_is_its_own_server_is_told() {
+fn a_proxy_that_is_its_own_server_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("proxy.toml");
     let text = "[frontend.www]\nbind = \":8080\"\nbackend = \"app\"\n[frontend.tcp]\nmode = \"tcp\"\nbind = \":8081\"\n\

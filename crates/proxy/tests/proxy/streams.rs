@@ -106,7 +106,7 @@ fn told() -> (Origin, Arc<Mutex<Vec<String>>>) {
 }
 
 #[test]
-fn a_server_is_told_whose_connection_it_is_and_nobody_else_uses_it() {
+fn a_server_gets_the_clients_address_and_the_connection_carries_no_other_client() {
     let ((origin, headers), bind) = (told(), free_address());
     let mut config = config(bind, &[origin.address]);
     config.backends[0].servers[0].send_proxy = Some(ProxyVersion::V1);
@@ -130,7 +130,7 @@ fn a_server_is_told_whose_connection_it_is_and_nobody_else_uses_it() {
 }
 
 #[test]
-fn a_client_that_was_told_is_passed_on() {
+fn an_announced_client_is_passed_on() {
     let (sender, received) = std::sync::mpsc::channel();
     let sender = Mutex::new(sender);
     let origin = Origin::with(move |connection| {

@@ -117,7 +117,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const STARTUP: &[u8] = b"\0\0\0\x13\0\x03\0\0user\0site\0\0";
 
 #[test]
-fn a_postgres_client_is_told_that_there_is_no_server() {
+fn a_postgres_client_gets_an_error_when_there_is_no_server() {
     let bind = free_address();
     let mut config = tcp_config(bind, &[free_address()], Refusal::Postgres);
     config.backends[0].timeouts.queue = Duration::from_millis(100);

@@ -116,7 +116,7 @@ fn refused(proxy: &Proxy, config: &ProxyConfig) -> String {
 }
 
 #[test]
-fn requests_over_tls_are_told_to_the_server_as_https() {
+fn requests_over_tls_are_announced_to_the_server_as_https() {
     let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
     let site = authority.issue("site.pem", &["site.test"]);
     let proxy = Proxy::serving(&tls_config(bind, &[origin.address], &[site]));
@@ -333,7 +333,7 @@ fn an_end_that_came_with_text_is_passed_on() {
 }
 
 #[test]
-fn whoever_leaves_before_an_answer_is_told_a_good_end() {
+fn a_client_that_leaves_before_an_answer_gets_close_notify() {
     let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
     let site = authority.issue("site.pem", &["site.test"]);
     let _proxy = Proxy::serving(&tls_config(bind, &[origin.address], &[site]));
@@ -361,7 +361,7 @@ fn whoever_leaves_before_an_answer_is_told_a_good_end() {
 }
 
 #[test]
-fn a_client_of_unknown_protocols_is_told_so() {
+fn a_client_of_unknown_protocols_gets_an_alert() {
     let (authority, origin, bind) = (Authority::new(), Origin::start("s1"), free_address());
     let site = authority.issue("site.pem", &["site.test"]);
     let mut config = tls_config(bind, &[origin.address], &[site]);
@@ -505,7 +505,7 @@ fn a_version_that_is_too_old_is_refused() {
 }
 
 #[test]
-fn every_mistake_in_certificate_files_is_told() {
+fn every_mistake_in_certificate_files_is_reported() {
     let (authority, bind) = (Authority::new(), free_address());
     let good = authority.issue("good.pem", &["site.test"]);
     let other = authority.issue("other.pem", &["site.test"]);

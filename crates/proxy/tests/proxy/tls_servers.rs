@@ -249,7 +249,7 @@ fn an_answer_that_is_cut_off_is_not_taken_for_whole() {
 }
 
 #[test]
-fn a_server_is_told_when_its_connection_is_no_longer_needed() {
+fn a_server_gets_close_notify_when_its_connection_is_no_longer_needed() {
     let authority = Authority::new();
     let (chain, key) = authority.read(&authority.issue("app.pem", &["app.test"]));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -305,7 +305,7 @@ fn checks_speak_tls_with_a_server_that_does() {
 }
 
 #[test]
-fn why_there_is_no_tls_is_told_in_words() {
+fn why_there_is_no_tls_is_reported_in_words() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let file = authority.issue("app.pem", &["app.test"]);
     let (server, _) = origin(&authority, &file, false, End::Good);
@@ -351,7 +351,7 @@ fn why_there_is_no_tls_is_told_in_words() {
 }
 
 #[test]
-fn mistakes_in_a_servers_settings_are_told() {
+fn mistakes_in_a_servers_settings_are_reported() {
     let proxy = Proxy::start();
     let mut wrong = ServerTls {
         ca: Some("/nowhere/ca.pem".into()),

@@ -384,7 +384,7 @@ impl World {
                 _ => !next
                     .servers
                     .values()
-                    .any(|placed| at.ip() == placed.address),
+                    .any(|placed| at.ip() == placed.location.address),
             };
             if lost {
                 return Err(Rule::Doors.broken(format!("{at} is open and leads nowhere")));

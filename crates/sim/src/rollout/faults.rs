@@ -1,9 +1,9 @@
 //! Faults, and the operator's changes meanwhile.
 
-use super::{World, config};
+use super::{NETWORK, World, config};
 use gaiola_core::rollout::Facts;
 use gaiola_model::placement::{InstanceState, ReleaseNumber};
-use gaiola_model::{Revision, ServerName, Tier, Time};
+use gaiola_model::{Inventory, Revision, ServerName, Tier, Time};
 use std::time::Duration;
 
 impl World {
@@ -183,6 +183,7 @@ impl World {
         self.desired
             .drained
             .retain(|server| wanted.contains(server));
+        self.desired.inventory = Inventory::numbered(&self.desired.config, NETWORK);
         self.desired.generation += 1;
         let told = self.told();
         self.note(told);

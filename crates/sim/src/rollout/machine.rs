@@ -12,7 +12,7 @@ use gaiola_model::placement::{
 use gaiola_model::resources::Resources;
 use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub(super) struct Machine {
@@ -39,7 +39,7 @@ pub(super) struct Machine {
     pub(super) known: Revision,
     pub(super) proxy: Option<ObservedProxy>,
     pub(super) processes: BTreeMap<InstanceName, Process>,
-    pub(super) vips: BTreeSet<Ipv4Addr>,
+    pub(super) vips: BTreeSet<IpAddr>,
     pub(super) database: Option<Postgres>,
     /// The runs of the `release` command in this boot, each with the time of its end: in `/run`, lost with the power.
     release_runs: Vec<(Time, ReleaseOutcome)>,
@@ -158,6 +158,7 @@ impl Machine {
             (*name, seen)
         };
         Observed {
+            reads: gaiola_model::schema::SCHEMA,
             server,
             boot: self.boot,
             revision: self.known,

@@ -6,13 +6,13 @@ use gaiola_core::topology::{self, Member};
 use gaiola_model::placement::{DatabaseRole, ObservedProxy};
 use gaiola_model::{Placement, Revision, ServerName, Tier};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 impl World {
     /// Each VIP is held by the balancer of the highest priority that knows it and has a proxy.
     pub(super) fn move_vips(&mut self) {
-        let mut best: BTreeMap<Ipv4Addr, (u8, ServerName)> = BTreeMap::new();
+        let mut best: BTreeMap<IpAddr, (u8, ServerName)> = BTreeMap::new();
         for (server, machine) in self
             .machines
             .iter()

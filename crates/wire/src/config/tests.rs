@@ -1,4 +1,5 @@
-use super::*;
+use super::{ConfigErrors, Surroundings, VipRange, load_in};
+use gaiola_model::Config;
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, Web,
 };
@@ -46,6 +47,31 @@ path = "/api/entries"
 body = '{"author": "drill", "text": "{id}"}'
 look_up = "/api/entries/{id}"
 "#;
+
+/// With a provider that has 10.77.0.0/16, of which 10.77.1.0/24 is the servers' own.
+fn load(text: &str) -> Result<Config, ConfigErrors> {
+    load_in(text, &surroundings())
+}
+
+fn in_directory(text: &str, directory: &str) -> Result<Config, ConfigErrors> {
+    let around = Surroundings {
+        directory: Some(directory),
+        ..surroundings()
+    };
+    load_in(text, &around)
+}
+
+fn surroundings() -> Surroundings<'static> {
+    let servers = "10.77.1.0/24".parse().unwrap();
+    Surroundings {
+        directory: None,
+        vips: Some(VipRange {
+            network: "10.77.0.0/16".parse().unwrap(),
+            taken: vec![(servers, "is a server's".into())],
+            example: [10, 77, 0, 100].into(),
+        }),
+    }
+}
 
 /// What is said of a text, one line for each mistake.
 fn said(text: &str) -> Vec<String> {
@@ -129,7 +155,7 @@ fn the_examples_of_the_documentation_are_read() {
         panic!("{examples:?}")
     };
     assert!(load(whole).is_ok());
-    let config = load_in(least, Some("guestbook")).unwrap();
+    let config = in_directory(least, "guestbook").unwrap();
     assert_eq!(config.app, App::new("bin/guestbook"));
     assert_eq!(
         said("[balancer]\nserver = 3\n[app]\nrun = 'x'\nhealth = 'up'\n[web]")[1..],
@@ -143,10 +169,10 @@ fn the_examples_of_the_documentation_are_read() {
 #[test]
 fn all_but_run_has_a_default() {
     let text = "[balancer]\n[web]\n[app]\nrun = 'x'\n[database]\n[drill]";
-    let config = load_in(text, Some("guestbook")).unwrap();
+    let config = in_directory(text, "guestbook").unwrap();
     let balancer = config.balancer.unwrap();
     assert_eq!(balancer, Balancer::default());
-    assert_eq!(balancer.vips().len(), 2);
+    assert_eq!(balancer.vips, None);
     assert_eq!(config.web, Some(Web::default()));
     assert_eq!(config.app, App::new("x"));
     assert_eq!(config.database, Some(Database::default()));
@@ -164,8 +190,8 @@ fn a_tier_that_is_left_out_is_not_there() {
 #[test]
 fn the_name_in_the_file_wins_over_the_directorys() {
     let text = "site = 'a'\n[app]\nrun = 'x'";
-    assert_eq!(load_in(text, Some("b")).unwrap().site.as_str(), "a");
-    let errors = load_in("[app]\nrun = 'x'", Some("My Site")).unwrap_err();
+    assert_eq!(in_directory(text, "b").unwrap().site.as_str(), "a");
+    let errors = in_directory("[app]\nrun = 'x'", "My Site").unwrap_err();
     assert_eq!(errors.mistakes()[0].what, "the file has no `site`");
 }
 
@@ -231,9 +257,9 @@ body = "{}"
     let expected = [
         r#"1:8: `site` "Guest Book" is not a site's name; take 1 to 32 of a-z, 0-9 and -, beginning with a letter"#,
         "3:11: `servers` is 0; it is from 1 to 99",
-        r#"4:9: `vips` "10.77.1.5" is in a range of the servers' own addresses, 10.77.1.0 to 10.77.4.255; take addresses from 10.77.0.100 up"#,
+        r#"4:9: `vips` "10.77.1.5" is a server's; take addresses from 10.77.0.100 up"#,
         r#"4:37: `vips` has "10.77.0.100" twice; leave one of them out"#,
-        r#"4:52: `vips` holds a number, but is to hold strings; write it as vips = ["10.77.0.100"]"#,
+        r#"4:52: `vips` holds a number, but is to hold strings; write it as vips = ["192.0.2.10"]"#,
         r#"5:11: `listen` "80" does not begin with `:`; write a port as ":80"; it is served on every VIP"#,
         r#"5:17: `listen` ":7071" is a port that Gaiola itself listens on; take one other than 2379, 2380, 7071 and 9180 to 9199"#,
         r#"5:33: `listen` has ":80" twice; leave one of them out"#,
@@ -339,7 +365,7 @@ fn values_of_a_wrong_kind_are_told_with_how_to_write_them() {
         ),
         (
             "[balancer]\nvips = []",
-            "5:8: `vips` is empty; write it as vips = [\"10.77.0.100\"]",
+            "5:8: `vips` is empty; write it as vips = [\"192.0.2.10\"]",
         ),
         (
             "[[web]]",

@@ -1,6 +1,6 @@
 //! The meaning of each section: its keys, their defaults and their limits.
 
-use super::value;
+use super::{Surroundings, value};
 use crate::file::value::{Wrong, duration, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
 use gaiola_model::config::{
@@ -70,15 +70,16 @@ const TAKEN_NAMES: [&str; 8] = [
     "template1",
 ];
 
-/// The whole file. `directory` is the site's name if the file has none.
+/// The whole file.
 pub(super) fn config(
     root: &Section<'_>,
-    directory: Option<&str>,
+    around: &Surroundings<'_>,
     mistakes: &mut Mistakes<'_>,
 ) -> Config {
     Config {
-        site: site(root, directory, mistakes),
-        balancer: tier(root, Tier::Balancer, mistakes).map(|section| balancer(&section, mistakes)),
+        site: site(root, around.directory, mistakes),
+        balancer: tier(root, Tier::Balancer, mistakes)
+            .map(|section| balancer(&section, around, mistakes)),
         web: tier(root, Tier::Web, mistakes).map(|section| web(&section, mistakes)),
         app: app(root, mistakes),
         database: tier(root, Tier::Database, mistakes).map(|section| database(&section, mistakes)),
@@ -127,13 +128,18 @@ fn usable_name(directory: &str) -> Option<SiteName> {
     site_name(directory).ok()
 }
 
-fn balancer(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Balancer {
+fn balancer(
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+    mistakes: &mut Mistakes<'_>,
+) -> Balancer {
     let default = Balancer::default();
+    let vip = |text: &str| value::vip(text, around.vips.as_ref());
     Balancer {
         servers: servers(section, default.servers, mistakes),
         vips: section
-            .strings("vips", "[\"10.77.0.100\"]", mistakes)
-            .map(|list| unique("vips", &list, value::vip, mistakes)),
+            .strings("vips", "[\"192.0.2.10\"]", mistakes)
+            .map(|list| unique("vips", &list, vip, mistakes)),
         listen: section
             .strings("listen", "[\":80\"]", mistakes)
             .map_or(default.listen, |list| {

@@ -1,7 +1,8 @@
 //! String values that only a `gaiola.toml` has: ports, VIPs, directories and commands. Each error is `(what, hint)`.
 
+use super::VipRange;
 use crate::file::value::{Wrong, size};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Component, Path};
 
 /// Ports used by Gaiola and its store on the servers.
@@ -36,22 +37,36 @@ pub(super) fn listen_port(text: &str) -> Result<u16, Wrong> {
     }
 }
 
-/// A virtual address that no server has.
-pub(super) fn vip(text: &str) -> Result<Ipv4Addr, Wrong> {
-    let hint = || "take addresses from 10.77.0.100 up".to_owned();
+/// A virtual address that the provider can give.
+pub(super) fn vip(text: &str, range: Option<&VipRange>) -> Result<IpAddr, Wrong> {
+    let hint = || match range {
+        Some(range) => format!("take addresses from {} up", range.example),
+        None => "take an address of the balancers' network that no host has".into(),
+    };
     let address: Ipv4Addr = text
         .parse()
         .map_err(|_| ("is not an IPv4 address".to_owned(), hint()))?;
-    let what = match address.octets() {
-        [10, 77, 0, 0] | [10, 77, 255, 255] => "is the network's own address",
-        [10, 77, 0, 1] => "is the lab's own address",
-        [10, 77, 1..=4, _] => {
-            "is in a range of the servers' own addresses, 10.77.1.0 to 10.77.4.255"
-        }
-        [10, 77, ..] => return Ok(address),
-        _ => "is outside of the lab's network, 10.77.0.0/16",
-    };
-    Err((what.into(), hint()))
+    if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
+        return Err(("is no address that clients could connect to".into(), hint()));
+    }
+    match range.and_then(|range| outside(address, range)) {
+        Some(what) => Err((what, hint())),
+        None => Ok(address.into()),
+    }
+}
+
+/// Why the provider cannot give this address.
+fn outside(address: Ipv4Addr, range: &VipRange) -> Option<String> {
+    let network = range.network;
+    if !network.contains(&address) {
+        return Some(format!("is outside of the servers' network, {network}"));
+    }
+    if [network.network(), network.broadcast()].contains(&address) {
+        return Some("is the network's own address".into());
+    }
+    let mut taken = range.taken.iter();
+    let (_, why) = taken.find(|(part, _)| part.contains(&address))?;
+    Some(why.clone())
 }
 
 /// A directory below the site's own, without `.` in it.
@@ -152,22 +167,32 @@ mod tests {
     }
 
     #[test]
-    fn a_vip_is_an_address_that_no_server_has() {
-        for text in ["10.77.0.100", "10.77.0.2", "10.77.5.1", "10.77.255.254"] {
+    fn a_vip_is_an_address_that_the_provider_can_give() {
+        let range = VipRange {
+            network: "10.77.0.0/16".parse().unwrap(),
+            taken: vec![("10.77.1.0/24".parse().unwrap(), "is a server's".into())],
+            example: [10, 77, 0, 100].into(),
+        };
+        let vip = |text| vip(text, Some(&range));
+        for text in ["10.77.0.100", "10.77.0.1", "10.77.5.1", "10.77.255.254"] {
             assert_eq!(vip(text).unwrap().to_string(), text);
         }
-        for text in [
-            "10.77.0.1",
-            "10.77.1.1",
-            "10.77.4.255",
-            "10.77.0.0",
-            "10.77.255.255",
-            "10.78.0.1",
-            "::1",
-            "10.77.0",
-            "",
-        ] {
-            assert!(vip(text).is_err(), "{text}");
+        let refused = [
+            ("10.77.1.1", "is a server's"),
+            ("10.77.0.0", "is the network's own address"),
+            ("10.77.255.255", "is the network's own address"),
+            (
+                "10.78.0.1",
+                "is outside of the servers' network, 10.77.0.0/16",
+            ),
+            ("127.0.0.1", "is no address that clients could connect to"),
+            ("::1", "is not an IPv4 address"),
+            ("10.77.0", "is not an IPv4 address"),
+            ("", "is not an IPv4 address"),
+        ];
+        for (text, why) in refused {
+            let hint = "take addresses from 10.77.0.100 up";
+            assert_eq!(vip(text), Err((why.into(), hint.into())), "{text}");
         }
     }
 

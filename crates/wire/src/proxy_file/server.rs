@@ -60,6 +60,7 @@ impl Reader<'_, '_, '_> {
         let weight = section.number("weight", 0..=Server::MOST_WEIGHT, self.mistakes);
         let maxconn = section.number("maxconn", 1..=1_000_000, self.mistakes);
         let check_path = text(&section, "check_path", url_path, self.mistakes);
+        let check_port = section.number("check_port", 1..=65_535, self.mistakes);
         let is_disabled = section.boolean("disabled", self.mistakes) == Some(true);
         let drains = section.boolean("drain", self.mistakes) == Some(true);
         let spare = section.boolean("spare", self.mistakes);
@@ -69,6 +70,7 @@ impl Reader<'_, '_, '_> {
             weight: weight.unwrap_or(1),
             maxconn,
             check_path,
+            check_port,
             admin: match (is_disabled, drains) {
                 (true, _) => Admin::Maint,
                 (false, true) => Admin::Drain,

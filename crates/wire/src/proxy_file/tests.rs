@@ -55,7 +55,7 @@ timeouts = { server = "10s" }
 
 [backend.app.server]
 zeta = "zeta.example:3000"
-alpha = { address = "10.0.2.1:3000", weight = 5, maxconn = 20, check_path = "/well", disabled = true }
+alpha = { address = "10.0.2.1:3000", weight = 5, maxconn = 20, check_path = "/well", check_port = 3100, disabled = true }
 
 [backend.primary]
 on_marked_down = "shutdown-sessions"
@@ -166,6 +166,7 @@ fn every_key_is_read() {
         weight: 5,
         maxconn: Some(20),
         check_path: Some("/well".into()),
+        check_port: Some(3100),
         admin: Admin::Maint,
         ..Server::new("alpha", ([10, 0, 2, 1], 3000))
     };

@@ -2,7 +2,7 @@
 
 use super::logs::Logs;
 use super::running::Running;
-use crate::engine::{KeeperDatabase, POSTGRES_PORT};
+use crate::engine::KeeperDatabase;
 use gaiola_os::pidns::{Command, Namespace};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -110,7 +110,7 @@ fn inside(directory: &Path) -> Vec<u32> {
 /// Removes the files by which a new PostgreSQL detects a running one. The old one is gone, and its pid may well be reused in
 /// the new namespace, where pids are small; PostgreSQL would then refuse to start.
 fn forget_postmaster(order: &KeeperDatabase, directory: &Path) -> Result<(), StartError> {
-    let socket = format!(".s.PGSQL.{POSTGRES_PORT}.lock");
+    let socket = format!(".s.PGSQL.{}.lock", order.port);
     for path in [order.data.join("postmaster.pid"), directory.join(socket)] {
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {

@@ -2,14 +2,13 @@
 
 use super::look::Look;
 use super::psql;
-use crate::engine::{KeeperDatabase, Leadership, POSTGRES_PORT};
+use crate::engine::{KeeperDatabase, Leadership};
 use gaiola_core::database::watchdog::{Answer, Reason, Seen, Watchdog};
 use gaiola_model::Time;
 use gaiola_net::client::Target;
 use gaiola_net::pki;
 use gaiola_store::{self as store, Store};
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,7 +80,7 @@ impl Poll {
     fn new(pid_1: Option<u32>, order: &KeeperDatabase) -> Self {
         Self {
             pid_1,
-            socket: order.directory().join(format!(".s.PGSQL.{POSTGRES_PORT}")),
+            socket: order.socket(),
             standby_signal: order.data.join("standby.signal"),
             psql: order.psql.clone(),
             directory: order.directory().into(),
@@ -167,7 +166,7 @@ fn open_store(order: &KeeperDatabase, leadership: &Leadership) -> Option<Store> 
         return None;
     }
     let members = leadership.store.iter();
-    let members = members.map(|at| Target::tls(SocketAddr::V4(*at))).collect();
+    let members = members.map(|at| Target::tls(*at)).collect();
     match pki::client_config(&order.pki) {
         Ok(tls) => Some(Store::new(store::Settings {
             request_timeout: STORE_MEMBER_LIMIT,

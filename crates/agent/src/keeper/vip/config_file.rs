@@ -1,7 +1,7 @@
 //! `keeper.json`: read again as soon as it is written.
 
 use gaiola_model::keeper::KeeperConfig;
-use gaiola_store::document;
+use gaiola_wire::document;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -8,6 +8,7 @@ use super::network::Network;
 use gaiola_core::vrrp::{Freshness, Input, Output};
 use gaiola_model::Time;
 use gaiola_model::keeper::{KeeperConfig, KeeperState};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::vrrp::{Advertisement, Message, Stamp, Vrid};
 use gaiola_wire::vrrp::{Key, Received};
 use std::collections::BTreeMap;
@@ -112,6 +113,7 @@ impl Holder {
     /// The state to report.
     pub(super) fn state(&self, now: Time, file: &ConfigFile) -> KeeperState {
         KeeperState {
+            schema: self.config.as_ref().map_or(SCHEMA, |config| config.schema),
             pid: std::process::id(),
             ready: self.trouble.is_empty(),
             reason: self.trouble.clone(),

@@ -2,7 +2,7 @@
 
 use gaiola_model::Time;
 use gaiola_model::keeper::KeeperState;
-use gaiola_store::document;
+use gaiola_wire::document;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ impl StateFile {
     }
 
     fn replace(&self, state: &KeeperState) -> std::io::Result<()> {
-        let text = document::encode(state)?;
+        let text = document::encode(state, state.schema)?;
         std::fs::write(&self.temporary, text)?;
         std::fs::rename(&self.temporary, &self.path)
     }

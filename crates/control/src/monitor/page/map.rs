@@ -287,7 +287,7 @@ fn short(server: &ServerStatus) -> String {
         (Tier::Balancer, [vip, rest @ ..], _) => format!("VIP {vip} +{}", rest.len()),
         (Tier::Database, _, Some(database)) => database.role.in_words().into(),
         (Tier::App, ..) => String::new(),
-        _ => server.address.to_string(),
+        _ => server.location.address.to_string(),
     }
 }
 

@@ -50,7 +50,7 @@ fn row(server: &ServerStatus, load: Option<Load>) -> Markup {
             th scope="row" { (server.name) }
             td.state data-name="state" { span class={ "mark " (state) } { span.shape aria-hidden="true" { (words::shape(server.state)) } " " (state) }
                 @if !server.reason.is_empty() { " " span.why { (server.reason) } } }
-            td data-name="address" { (server.address) }
+            td data-name="address" { (server.location.address) }
             td data-name="holds" { (holds(server)) }
             td.number data-name="requests/s" { (words::rate(load.map(|load| load.requests))) }
             td class={ "number " (words::error_class(load)) } data-name="errors/s" { (words::rate(load.map(|load| load.errors))) }

@@ -3,6 +3,7 @@
 use super::{Sight, render};
 use crate::traffic::{Figures, Load};
 use gaiola_model::event::{Event, Severity, Subject};
+use gaiola_model::inventory::Location;
 use gaiola_model::placement::{
     DatabaseRole, InstanceState, ObservedDatabase, ReleaseNumber, Revision,
 };
@@ -12,7 +13,6 @@ use gaiola_model::status::{
     VipStatus,
 };
 use gaiola_model::{InstanceName, ServerName, Tier};
-use std::net::Ipv4Addr;
 
 fn server(name: &str) -> ServerStatus {
     let name: ServerName = name.parse().unwrap();
@@ -44,16 +44,11 @@ fn server(name: &str) -> ServerStatus {
     ServerStatus {
         name,
         tier: name.tier,
-        address: gaiola_core::topology::address_of(name),
+        location: Location::at([10, 77, 1 + name.tier as u8, name.number as u8].into()),
         state: ServerState::Serving,
         reason: String::new(),
         vips: if name.tier == Tier::Balancer {
-            vec![Ipv4Addr::new(
-                10,
-                77,
-                0,
-                99 + u8::try_from(name.number).unwrap(),
-            )]
+            vec![[10, 77, 0, 99 + u8::try_from(name.number).unwrap()].into()]
         } else {
             Vec::new()
         },

@@ -2,10 +2,8 @@
 
 use super::{Source, who_tells};
 use crate::site::Site;
-use gaiola_core::topology;
-use gaiola_model::ServerName;
+use gaiola_model::{Placement, ServerName};
 use gaiola_net::client::{Client, Request, Target};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -21,7 +19,7 @@ pub(super) async fn run(site: Rc<Site>) {
         let order = site.order.borrow().clone();
         if let Some(order) = order {
             let asked = who_tells(&site, &order.placement);
-            let answering = ask_all(&client, &asked).await;
+            let answering = ask_all(&client, &order.placement, &asked).await;
             let traffic = &site.traffic;
             traffic.heard(&order.placement, site.now(), &asked, answering);
         }
@@ -30,11 +28,17 @@ pub(super) async fn run(site: Rc<Site>) {
 }
 
 /// Those who answer.
-async fn ask_all(client: &Client, asked: &[(ServerName, Source)]) -> Vec<(ServerName, Source)> {
+async fn ask_all(
+    client: &Client,
+    placement: &Placement,
+    asked: &[(ServerName, Source)],
+) -> Vec<(ServerName, Source)> {
     let mut questions = JoinSet::new();
     for (server, source) in asked.iter().copied() {
+        let Some(address) = source.address(placement, server) else {
+            continue;
+        };
         let client = client.clone();
-        let address = SocketAddr::new(topology::address_of(server).into(), source.port());
         questions.spawn_local(async move {
             let (target, question) = (Target::Tcp(address), Request::get("/livez"));
             let answer = client.request(&target, &question, LIMIT).await;

@@ -1,8 +1,7 @@
 //! The lab's hardware: a bridge, and servers that are namespaces with a cable to it. Power and cables can be cut.
 
+use super::network::{self, CLIENT, INTERFACE, PREFIX_LENGTH};
 use gaiola_agent::state::Boot;
-use gaiola_core::topology;
-use gaiola_core::topology::CLIENT;
 use gaiola_model::ServerName;
 use gaiola_os::namespace::{Pid1, spawn_pid_1};
 use gaiola_os::netlink::{Lifetime, Netlink, NetlinkError};
@@ -10,14 +9,11 @@ use gaiola_os::process::{self, Exit, Identity, Process};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io;
-use std::process::{Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::rc::Rc;
 
-/// Prefix length of the lab's network.
-pub const PREFIX: u8 = 16;
 const BRIDGE: &str = "gaiola";
-/// The name that a server has for its end of the cable.
-const INSIDE: &str = "eth0";
 
 /// Everything that is plugged in.
 pub struct Hardware {
@@ -49,10 +45,15 @@ impl Hardware {
         netlink.set_up("lo").map_err(io::Error::other)?;
         netlink.create_bridge(BRIDGE).map_err(io::Error::other)?;
         netlink
-            .add_address(BRIDGE, topology::LAB.into(), PREFIX, Lifetime::Forever)
+            .add_address(
+                BRIDGE,
+                network::BRIDGE.into(),
+                PREFIX_LENGTH,
+                Lifetime::Forever,
+            )
             .map_err(io::Error::other)?;
         netlink
-            .add_address(BRIDGE, CLIENT.into(), PREFIX, Lifetime::Forever)
+            .add_address(BRIDGE, CLIENT.into(), PREFIX_LENGTH, Lifetime::Forever)
             .map_err(io::Error::other)?;
         netlink.set_up(BRIDGE).map_err(io::Error::other)?;
         Ok(Self {
@@ -62,11 +63,11 @@ impl Hardware {
         })
     }
 
-    /// Switches a server on and plugs its cable in. One that is on stays as it is.
+    /// Switches a server on and plugs its cable in; `input` is the standard input of its pid 1. One that is on stays as it is.
     ///
     /// # Errors
     /// Where its namespaces or its cable cannot be made.
-    pub fn power_on(&mut self, boot: &Boot) -> io::Result<()> {
+    pub fn power_on(&mut self, boot: &Boot, input: OwnedFd) -> io::Result<()> {
         if self.powered.contains_key(&boot.server) {
             return Ok(());
         }
@@ -76,7 +77,7 @@ impl Hardware {
         command
             .env_clear()
             .env("PATH", &boot.path)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(log.try_clone()?)
             .stderr(log);
         let first = spawn_pid_1(command)?;
@@ -105,7 +106,7 @@ impl Hardware {
             self.netlink.delete_link(&cable).map_err(io::Error::other)?;
         }
         self.netlink
-            .create_veth_to_pid(&cable, INSIDE, pid)
+            .create_veth_to_pid(&cable, INTERFACE, pid)
             .map_err(io::Error::other)?;
         self.netlink
             .set_master(&cable, BRIDGE)
@@ -217,8 +218,8 @@ impl Hardware {
     pub fn set_mute(&mut self, first: Identity, mute: bool) -> io::Result<()> {
         let mut inside = Netlink::open_in(first.pid).map_err(io::Error::other)?;
         let set = match mute {
-            true => inside.drop_outgoing(INSIDE),
-            false => inside.pass_outgoing(INSIDE),
+            true => inside.drop_outgoing(INTERFACE),
+            false => inside.pass_outgoing(INTERFACE),
         };
         set.map_err(io::Error::other)
     }

@@ -2,17 +2,22 @@
 
 use super::Lab;
 use super::hardware;
+use super::network::{INTERFACE, PREFIX_LENGTH};
 use gaiola_agent::engine::Secrets;
-use gaiola_agent::state::{Boot, Order, read_document, read_json, write_document, write_json};
+use gaiola_agent::init::certificate;
+use gaiola_agent::state::{Boot, Order, read_document, read_json, write_json};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
+use gaiola_net::pki::Issued;
 use gaiola_os::process::{Exit, User};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -114,10 +119,12 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()>
     lab.stale.borrow_mut().extend(told.map(|at| (server, at)));
     let log = boot.init_log();
     let said_before = fs::metadata(&log).map_or(0, |log| log.len());
-    lab.hardware.borrow_mut().power_on(&boot)?;
+    let (ours, theirs) = UnixStream::pair()?;
+    lab.hardware.borrow_mut().power_on(&boot, theirs.into())?;
     let Some(process) = lab.hardware.borrow().process(server) else {
         return Ok(());
     };
+    tokio::task::spawn_local(certify(Rc::clone(lab), server, boot.location.address, ours));
     tracing::info!("{server} is on (pid {})", process.identity().pid);
     let (lab, number) = (Rc::clone(lab), boot.number);
     tokio::task::spawn_local(async move {
@@ -136,17 +143,25 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()>
     Ok(())
 }
 
+/// Signs the certificate that a server requests at its start. A server that gets none ends, and its last words say why.
+async fn certify(lab: Rc<Lab>, server: ServerName, address: IpAddr, socket: UnixStream) {
+    let name = server.to_string();
+    match certificate::provide(socket, &lab.authority, &name, &[address]).await {
+        Ok(Issued::Anew) => tracing::info!("{name} has a new certificate"),
+        Ok(Issued::Kept) => {}
+        Err(error) => tracing::error!("{name} has got no certificate: {error}"),
+    }
+}
+
 fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
     let folder = lab.state.server(server);
     let database_user = lab.users.database;
     make_folder(&folder, 0o711, None)?;
     make_folder(&folder.join("log"), 0o755, None)?;
     make_folder(&folder.join("etcd"), 0o700, database_user)?;
-    let address = topology::address_of(server);
-    lab.authority
-        .issue(&server.to_string(), &[address.into()], &folder.join("pki"))
-        .map_err(io::Error::other)?;
-    hand_over(&folder.join("pki"), database_user)?;
+    let location = topology::location(&order.placement, server)
+        .ok_or_else(|| io::Error::other(format!("{server} is not in the placement")))?
+        .clone();
     if matches!(server.tier, Tier::App | Tier::Database)
         && order.placement.config.database.is_some()
     {
@@ -156,8 +171,10 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
         site: lab.site.clone(),
         server,
         number: lab.next_boot(),
-        address,
-        state: lab.state.folder().into(),
+        location,
+        interface: INTERFACE.into(),
+        prefix_length: PREFIX_LENGTH,
+        directories: lab.state.directories(server),
         store_token: order.placement.incarnation.clone(),
         database_user,
         site_user: lab.users.site,
@@ -167,11 +184,11 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
         path: PATH.into(),
         disk: disk(lab, order, server),
     };
-    boot.save()?;
+    boot.save(order.placement.schema)?;
     // A server that was told more than we were keeps what it knows.
     let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {
-        write_document(&boot.order_file(), order)?;
+        order.save(&boot.order_file())?;
     }
     Ok(boot)
 }
@@ -194,18 +211,10 @@ fn make_folder(path: &Path, mode: u32, owner: Option<User>) -> io::Result<()> {
         .mode(mode)
         .create(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    hand_over_one(path, owner)
+    hand_over(path, owner)
 }
 
-fn hand_over(folder: &Path, owner: Option<User>) -> io::Result<()> {
-    hand_over_one(folder, owner)?;
-    for entry in fs::read_dir(folder)? {
-        hand_over_one(&entry?.path(), owner)?;
-    }
-    Ok(())
-}
-
-fn hand_over_one(path: &Path, owner: Option<User>) -> io::Result<()> {
+fn hand_over(path: &Path, owner: Option<User>) -> io::Result<()> {
     owner.map_or(Ok(()), |user| {
         std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))
     })

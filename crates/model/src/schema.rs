@@ -1,0 +1,13 @@
+//! The number of the schema of everything that is stored or sent between processes.
+//!
+//! A program reads its own schema and the ones before it, and rejects newer ones. All documents of a site are written in one
+//! schema, [`Placement::schema`](crate::Placement::schema), which the conductor raises only when every agent reads the next
+//! one: while programs are replaced server by server, the older ones still read what the newer ones write.
+
+/// The newest schema that this program reads. 1: version 0.1, which wrote no number.
+pub const SCHEMA: u64 = 2;
+
+/// The schema of a document that has no number.
+pub const fn unnumbered() -> u64 {
+    1
+}
