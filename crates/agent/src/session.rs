@@ -19,11 +19,12 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Interval between two attempts to become the conductor while there is none.
 const CAMPAIGN: Duration = Duration::from_millis(500);
 
-/// Sends events to the store, one after another, for as long as the agent lives.
-pub(super) async fn tell(events: Events, mut told: mpsc::Receiver<Event>) {
-    while let Some(event) = told.recv().await {
-        while let Err(error) = events.append(event.clone()).await {
-            tracing::warn!("cannot store an event yet: {}", gaiola_os::chain(&error));
+/// Appends events to the store's log, one after another, for as long as the agent lives.
+pub(super) async fn append(log: Events, mut queue: mpsc::Receiver<Event>) {
+    while let Some(event) = queue.recv().await {
+        while let Err(error) = log.append(event.clone()).await {
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(error, kind = event.kind, "cannot store an event yet");
             sleep(RETRY).await;
         }
     }
@@ -49,16 +50,17 @@ impl Session {
                 Ok(lease) => self.hold(lease).await,
                 Err(error) => error,
             };
-            tracing::warn!("the store: {}", gaiola_os::chain(&error));
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(error, "the session with the store ended");
             sleep(RETRY).await;
         }
     }
 
     async fn hold(&mut self, lease: Lease) -> StoreError {
         let keys = Keys::of(&self.boot.site);
-        let (tell, campaigning) = (self.observed.clone(), self.view.clone());
-        let publishing = publish(&self.store, &keys, &self.boot, tell, &lease);
-        let conducting = conduct(&self.store, &keys, &self.boot, campaigning, &lease);
+        let (observed, view) = (self.observed.clone(), self.view.clone());
+        let publishing = publish(&self.store, &keys, &self.boot, observed, &lease);
+        let conducting = conduct(&self.store, &keys, &self.boot, view, &lease);
         let id = lease.id();
         tokio::select! {
             error = publishing => error,
@@ -119,7 +121,8 @@ async fn conduct(
         if should_campaign(conductor.as_deref(), &own) {
             match campaign(store, &keys.conductor(), &own, lease.id()).await {
                 Ok(Some(term)) => {
-                    tracing::info!("conductor since revision {}", term.created);
+                    let term_revision = term.created;
+                    tracing::info!(%term_revision, "became the conductor");
                     let error = conductor::run(store, keys, boot, &term, view.clone()).await;
                     tracing::info!("no longer the conductor");
                     if !matches!(error, StoreError::Fenced { .. }) {

@@ -5,7 +5,7 @@ use gaiola_model::inventory::Location;
 use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
 use gaiola_model::{ServerName, SiteName};
 use gaiola_os::process::{User, is_root};
-use gaiola_wire::document::{self, DocumentError};
+use gaiola_wire::document;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Write as _};
@@ -388,10 +388,7 @@ impl Order {
 /// # Errors
 /// Where it cannot be read, is not of this type, or was written by a newer program.
 pub fn read_document<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
-    document::decode(&fs::read(path)?).map_err(|error| match error {
-        DocumentError::Json(error) => error.into(),
-        newer => io::Error::other(newer),
-    })
+    Ok(document::decode(&fs::read(path)?)?)
 }
 
 /// Writes a document in the schema of the site's placement, like [`write_json`].

@@ -152,6 +152,26 @@ fn only_the_provider_knows_the_lab() {
 }
 
 #[test]
+fn only_the_lab_chooses_its_addresses() {
+    let lab = Path::new("crates/control/src/provider/lab");
+    for (room, _) in ARROWS.iter().filter(|(room, _)| *room != "e2e") {
+        let all = sources(&folder(room).join("src"));
+        let (labs, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(path, _)| {
+            let path = path.canonicalize().unwrap();
+            path.starts_with(root().join(lab).canonicalize().unwrap())
+        });
+        assert_eq!(labs.is_empty(), *room != "control");
+        for address in ["10.77.", "[10, 77"] {
+            assert_eq!(naming(&others, address), [""; 0], "{room}");
+        }
+        let interface = naming(&others, "\"eth0\"");
+        // Boot files of 0.1, which had a lab alone, do not name it.
+        let allowed = usize::from(*room == "agent");
+        assert_eq!(interface.len(), allowed, "{room}: {interface:?}");
+    }
+}
+
+#[test]
 fn only_os_is_unsafe() {
     for (room, _) in ARROWS.iter().filter(|(room, _)| *room != "os") {
         let sources = sources(&folder(room).join("src"));

@@ -359,7 +359,7 @@ mod tests {
             entered[index].park(since + Duration::from_millis(after), Waker::noop());
         }
         let requests = Cell::new(2);
-        let is_asked = || requests.replace(wishes.get().max(1) - 1) > 0;
+        let is_asked = || requests.replace(requests.get().max(1) - 1) > 0;
         sessions.close_idle(&bind, is_asked);
         let closed = entered.each_ref().map(|activity| activity.is_to_close());
         assert_eq!(closed, [false, false, true, true, false]);

@@ -8,6 +8,7 @@ pub mod document;
 mod file;
 pub use file::closest;
 pub mod http1;
+pub mod metrics;
 
 pub mod peers;
 pub mod proxy_file;
