@@ -346,7 +346,7 @@ mod tests {
         let server = folder.path().join("db1");
         fs::create_dir_all(server.join("postgres/data")).unwrap();
         let meanwhile = || assert!(server.join("postgres/data").exists());
-        crate::slow_disk::carry_out(remove(server.clone()), meanwhile).unwrap();
+        gaiola_os::slow_disk::carry_out(remove(server.clone()), meanwhile).unwrap();
         assert!(!server.exists());
     }
 
