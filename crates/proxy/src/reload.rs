@@ -100,8 +100,7 @@ impl Reload {
         let file = match read {
             Ok(Ok(file)) => file,
             Ok(Err(error)) => {
-                let why = gaiola_os::chain(&error);
-                tracing::error!("not reloaded, the previous configuration stays: {why}");
+                self.log_rejected(&gaiola_os::chain(&error));
                 supervisor.count_reload(false);
                 return;
             }
@@ -118,9 +117,12 @@ impl Reload {
         };
         match supervisor.configure(config).await {
             Ok(revision) => tracing::info!(%revision, file = %self.path.display(), "reloaded"),
-            Err(reason) => {
-                tracing::error!("not reloaded, the previous configuration stays: {reason}");
-            }
+            Err(reason) => self.log_rejected(&reason.to_string()),
         }
+    }
+
+    fn log_rejected(&self, error: &str) {
+        let file = self.path.display();
+        tracing::error!(%file, %error, "not reloaded: the previous configuration stays");
     }
 }
