@@ -38,6 +38,7 @@ mod troubles;
 use crate::state::{Boot, Order, read_document};
 use balancer::Balancer;
 use database::Database;
+use gaiola_core::members::Fate;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::{InstanceName, Observed, Tier};
@@ -48,7 +49,7 @@ use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Settings, Store, etcd};
 use instances::{Answers, Asked};
 use metrics::Figures;
-use plan::{DatabaseUrls, StoreMember};
+use plan::DatabaseUrls;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -301,7 +302,7 @@ impl Agent {
             false => BTreeMap::new(),
         };
         let fate = self.store_member(order);
-        if let (StoreMember::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
+        if let (Fate::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
             let mut member = plan::store_member(&self.boot, order, program);
             if let Some(running) = self.supervisor.running_as("etcd") {
                 plan::keep_join(&mut member.launch, running);

@@ -2,11 +2,12 @@
 
 use super::conductor;
 use crate::state::Boot;
+use gaiola_core::conduct::{Report, should_campaign};
 use gaiola_model::Observed;
 use gaiola_model::event::Event;
 use gaiola_store::events::Events;
 use gaiola_store::view::{Keys, View};
-use gaiola_store::{Lease, Store, StoreError, campaign};
+use gaiola_store::{Expected, Lease, Store, StoreError, campaign};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -84,10 +85,21 @@ async fn publish(
     lease: &Lease,
 ) -> StoreError {
     let key = keys.observed(boot.server);
+    let mut report = Report::default();
     loop {
         let seen = observed.borrow_and_update().clone();
-        if let Err(error) = store.put_json(&key, &seen, Some(lease.id())).await {
-            return error;
+        let text = match store.to_json(&key, &seen) {
+            Ok(text) => text,
+            Err(error) => return error,
+        };
+        let replaced = Expected::from(report.replaces());
+        match store.put_if(&key, replaced, text, Some(lease.id())).await {
+            Ok(at) => report.was_written(at),
+            Err(StoreError::CompareAndSwap { found, .. }) => {
+                report.was_rejected(found);
+                continue;
+            }
+            Err(error) => return error,
         }
         if observed.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -95,7 +107,7 @@ async fn publish(
     }
 }
 
-/// Becomes the conductor whenever there is none.
+/// Becomes the conductor whenever it should.
 async fn conduct(
     store: &Store,
     keys: &Keys,
@@ -103,16 +115,11 @@ async fn conduct(
     mut view: watch::Receiver<View>,
     lease: &Lease,
 ) -> StoreError {
+    let own = boot.server.to_string();
     loop {
-        if view.borrow_and_update().conductor.is_none() {
-            match campaign(
-                store,
-                &keys.conductor(),
-                &boot.server.to_string(),
-                lease.id(),
-            )
-            .await
-            {
+        let conductor = view.borrow_and_update().conductor.clone();
+        if should_campaign(conductor.as_deref(), &own) {
+            match campaign(store, &keys.conductor(), &own, lease.id()).await {
                 Ok(Some(term)) => {
                     let term_revision = term.created;
                     tracing::info!(%term_revision, "became the conductor");

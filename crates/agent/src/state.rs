@@ -1,5 +1,6 @@
 //! The state directory: everything that outlives its processes.
 
+use gaiola_core::conduct::OrderId;
 use gaiola_model::inventory::Location;
 use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
 use gaiola_model::{ServerName, SiteName};
@@ -366,7 +367,14 @@ impl Order {
 
     /// Whether a holder of this order takes `newer`: orders that are older or of another site are rejected.
     pub fn yields_to(&self, newer: &Self) -> bool {
-        self.placement.incarnation == newer.placement.incarnation && self.revision < newer.revision
+        self.id().yields_to(&newer.id())
+    }
+
+    fn id(&self) -> OrderId<'_> {
+        OrderId {
+            incarnation: &self.placement.incarnation,
+            revision: self.revision,
+        }
     }
 
     /// Whether `given` may overwrite this one: it may not where it is an older one of the same site.

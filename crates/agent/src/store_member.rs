@@ -1,9 +1,9 @@
 //! This server's member of the store: whether it runs, and the removal of what it leaves behind.
 
 use super::Agent;
-use super::plan::{self, StoreMember, StoreMemberFacts};
 use super::supervisor::Condition;
 use crate::state::Order;
+use gaiola_core::members::{self, Fate};
 use gaiola_model::Revision;
 use gaiola_store::view::View;
 use std::io;
@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 
 impl Agent {
     /// What becomes of this server's member of the store.
-    pub(super) fn store_member(&self, order: &Order) -> StoreMember {
+    pub(super) fn store_member(&self, order: &Order) -> Fate {
         let (server, placement) = (self.boot.server, &order.placement);
-        plan::store_member_fate(StoreMemberFacts {
+        members::fate(members::Own {
             named: placement.store.contains(&server),
             joining: placement.store_joining == Some(server),
             founding: order.revision == Revision(0),
@@ -28,7 +28,7 @@ impl Agent {
     pub(super) fn forget_store_member(&mut self, order: &Order) {
         let [data, gone] = [self.boot.store_data(), self.boot.store_data_gone()];
         let left = data.exists() || gone.exists();
-        let forget = self.store_member(order) == StoreMember::Forget;
+        let forget = self.store_member(order) == Fate::Forget;
         let rests = self.supervisor.condition("etcd").is_none();
         if forget && left && rests && !self.is_removing() {
             tracing::info!("removing the data of a store member that has left");

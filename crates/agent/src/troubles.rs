@@ -2,8 +2,8 @@
 
 use super::Agent;
 use super::database::Database;
-use super::plan::StoreMember;
 use super::supervisor::Condition;
+use gaiola_core::members::Fate;
 
 /// So many restarts of etcd are no trouble yet.
 const USUAL_RESTARTS: u32 = 2;
@@ -28,13 +28,13 @@ impl Agent {
 
     fn missing_etcd(&self) -> Option<String> {
         let error = self.etcd.as_ref().err()?;
-        let is_wanted = self.store_member(&self.order) == StoreMember::Run;
+        let is_wanted = self.store_member(&self.order) == Fate::Run;
         is_wanted.then(|| gaiola_os::chain(error))
     }
 
     fn lost_store_member(&self) -> Option<String> {
         let is_named = self.order.placement.store.contains(&self.boot.server);
-        let is_lost = is_named && self.store_member(&self.order) == StoreMember::Forget;
+        let is_lost = is_named && self.store_member(&self.order) == Fate::Forget;
         is_lost.then(|| {
             "the data of its member of the store is lost: it is to be let in anew".to_string()
         })

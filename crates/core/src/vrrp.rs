@@ -23,6 +23,7 @@
 //!   that a dead or frozen process cannot keep it.
 
 mod freshness;
+pub mod hand_over;
 mod peers;
 mod router;
 mod timers;

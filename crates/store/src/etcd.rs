@@ -1,12 +1,11 @@
 //! The members themselves: which etcd is installed, how a member is started, and how one member grows into three.
 
-mod growth;
 mod program;
 
-pub use growth::{GrowthStep, MembersSeen, next_growth_step};
 pub use program::{Program, ProgramError, Version, find};
 
-use gaiola_core::topology;
+use crate::MemberInfo;
+use gaiola_core::{members, topology};
 use gaiola_model::inventory::Location;
 use gaiola_model::{Placement, ServerName};
 use gaiola_net::client::Target;
@@ -86,6 +85,22 @@ pub fn endpoints(placement: &Placement) -> Vec<Target> {
     let servers = placement.store.iter();
     let members = servers.filter_map(|server| EtcdMember::on(placement, *server));
     members.map(|member| member.target()).collect()
+}
+
+/// The members as decisions see them: each on that of these servers whose peer address it has.
+pub fn located(infos: &[MemberInfo], servers: &[EtcdMember]) -> Vec<members::Member> {
+    let server_of = |info: &MemberInfo| {
+        let mut servers = servers.iter();
+        let found = servers.find(|member| info.peer_urls.contains(&member.peer_url()))?;
+        found.name.parse().ok()
+    };
+    let locate = |info: &MemberInfo| members::Member {
+        id: info.id,
+        server: server_of(info),
+        is_started: !info.name.is_empty(),
+        is_learner: info.learner,
+    };
+    infos.iter().map(locate).collect()
 }
 
 /// How a member joins its cluster. Ignored by etcd once it has data.
