@@ -206,7 +206,7 @@ impl Balancer {
     /// Records that a member has fewer requests in flight; calls `in_flight` only if the algorithm uses it.
     pub fn lighten(&mut self, index: usize, in_flight: impl FnOnce() -> u32) {
         if let Algorithm::LeastConn(state) = &mut self.algorithm {
-            state.look(index, self.members[index].load(in_flight()));
+            state.record(index, self.members[index].load(in_flight()));
         }
     }
 

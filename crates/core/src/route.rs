@@ -139,7 +139,8 @@ impl Table {
         let path = normal(sent, scratch);
         let found = self.at(path, asked);
         if path.as_ptr() == sent.as_ptr() {
-            return Ok(found); // every server reads it the same way
+            // Every server reads it the same way.
+            return Ok(found);
         }
         let mut others = path::other_readings(sent, path).into_iter();
         match others.all(|other| self.at(&other, asked) == found) {

@@ -220,7 +220,8 @@ impl Ledger {
         paces.iter().all(|(kind, pace)| {
             let usual = longest_usual(*pace);
             let latest = self.samples.iter().rev();
-            let latest = latest.take_while(|sample| now - sample.done <= window.max(usual)); // they stand as they ended
+            // The samples are in the order in which they ended.
+            let latest = latest.take_while(|sample| now - sample.done <= window.max(usual));
             let (mut failed, mut succeeds) = (false, false);
             for sample in latest.filter(|sample| sample.kind == *kind) {
                 failed |= !sample.ok && now - sample.sent <= window;

@@ -133,7 +133,8 @@ proptest! {
     fn a_steady_rate_is_measured_well(most in 4u32..200, offset in 0u64..10_000) {
         let start = START + Duration::from_millis(offset);
         let times = |per_window: u32| (0..per_window * 10).map(move |n| start + WINDOW * n / per_window);
-        let below = most - 3; // a window may hold one more, by where it begins
+        // A window may hold one more, depending on where it begins.
+        let below = most - 3;
         prop_assert_eq!(admitted(&mut Table::new(4, WINDOW), times(below), most).len(), below as usize * 10);
         let above = admitted(&mut Table::new(4, WINDOW), times(most * 5), most).len();
         let ideal = most as usize * 10;
