@@ -2,7 +2,7 @@
 //! report, and its terms as the conductor.
 
 use super::network::{Basis, Call, Purpose, Reply, Request};
-use super::site::Sabotage;
+use super::sabotage::Sabotage;
 use crate::store::{Expected, Item, Key, LeaseId, Refused, Store, TTL, Value, Write};
 use gaiola_core::conduct::{Conductor, Report, Seen, should_campaign};
 use gaiola_core::members::{self, Member, Step};

@@ -2,38 +2,16 @@
 //! that delays, reorders and loses messages. The store is slow, hangs, or is gone for a while.
 
 use super::network::{Basis, Call, Flight, Leg, Purpose, Reply, Request};
+use super::sabotage::Sabotage;
 use super::session::Session;
 use super::{TICK, World};
 use crate::store::{Expected, Item, Key, Store, Value, Write};
 use crate::violation::{Rule, Violation};
 use gaiola_core::members::{self, Fate, Member, Own, Step};
-use gaiola_core::rollout::Facts;
-use gaiola_model::placement::{InstanceState, Phase};
 use gaiola_model::{Observed, Placement, Revision, ServerName, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
-
-/// Breaks a rule on purpose, so that a test sees its checker report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Every agent believes that it is the conductor, and writes without its term.
-    Unfenced,
-    /// An agent takes whatever order the store names, even an older one.
-    AnyOrder,
-    /// The conductor drains every instance of a server at once.
-    DrainsAll,
-    /// The conductor removes what is drained without waiting for anything.
-    Impatient,
-    /// Once the faults stop nobody conducts.
-    Idle,
-    /// A report is written without comparing what it replaces.
-    BlindReports,
-    /// An agent that is elected by a request whose answer was late does not notice.
-    ForgetsElection,
-    /// A conductor leaves out servers that are back, because its watch has not delivered that yet.
-    TrustsItsWatch,
-}
 
 /// What a site has that a single conductor without a network does not need.
 pub(super) struct Site {
@@ -487,36 +465,4 @@ fn check_conductor(
     }
     site.last_term = term;
     Ok(())
-}
-
-impl Sabotage {
-    /// Changes what a conductor is about to write.
-    pub(super) fn meddle(self, stored: &Placement, facts: &Facts, next: &mut Option<Placement>) {
-        let mut changed = next.as_ref().unwrap_or(stored).clone();
-        match self {
-            Self::DrainsAll => {
-                let reports = facts.observed.values();
-                let all = reports.flat_map(|seen| &seen.instances);
-                for (name, _) in all.filter(|(_, seen)| seen.state == InstanceState::Ready) {
-                    let placed = changed.instances.get_mut(name);
-                    placed
-                        .into_iter()
-                        .for_each(|placed| placed.phase = Phase::Drain);
-                }
-            }
-            Self::Impatient => {
-                let instances = &mut changed.instances;
-                instances.retain(|_, placed| placed.phase != Phase::Drain);
-            }
-            Self::Unfenced
-            | Self::AnyOrder
-            | Self::Idle
-            | Self::BlindReports
-            | Self::ForgetsElection
-            | Self::TrustsItsWatch => return,
-        }
-        if changed != *stored {
-            *next = Some(changed);
-        }
-    }
 }

@@ -73,17 +73,17 @@ fn found(seed: u64, sabotage: Sabotage) -> Rule {
 
 #[test]
 fn an_agent_that_does_not_notice_its_election_leaves_the_site_without_a_conductor() {
-    assert_eq!(found(374, Sabotage::ForgetsElection), Rule::Settles);
+    assert_eq!(found(3062, Sabotage::ForgetsElection), Rule::Settles);
 }
 
 #[test]
 fn a_report_that_arrives_twice_hides_a_newer_one() {
-    assert_eq!(found(1939, Sabotage::BlindReports), Rule::Settles);
+    assert_eq!(found(1016, Sabotage::BlindReports), Rule::Settles);
 }
 
 #[test]
 fn a_conductor_whose_watch_stalls_leaves_out_servers_that_are_back() {
-    for seed in [390, 2781] {
+    for seed in [903, 1008] {
         let rule = found(seed, Sabotage::TrustsItsWatch);
         assert_eq!(rule, Rule::NothingInUseIsStopped);
     }
