@@ -12,7 +12,7 @@ use gaiola_model::placement::{Desired, Placement, Release, ReleaseNumber};
 use gaiola_model::schema::SCHEMA;
 use gaiola_net::client::{Client, Request};
 use gaiola_net::pki::{self, Authority};
-use gaiola_store::etcd::{Join, EtcdMember, located};
+use gaiola_store::etcd::{EtcdMember, Join, located};
 use gaiola_store::events::{Events, KEPT};
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{

@@ -33,8 +33,8 @@ pub(super) async fn step(
     match try_step(store, term, placement, at, facts).await {
         // For a few seconds a new member counts as unhealthy, and etcd then changes nothing.
         Err(error @ (StoreError::Refused { .. } | StoreError::Unreachable { .. })) => {
-            let why = gaiola_os::chain(&error);
-            tracing::info!("store membership unchanged for now: {why}");
+            let error = gaiola_os::chain(&error);
+            tracing::info!(error, "the store's members stay as they are for now");
             Ok(Step::Later)
         }
         taken => taken,
