@@ -21,7 +21,7 @@ check:
 	scripts/check
 
 sim:
-	SEEDS=$${SEEDS:-1000} cargo test --release -p gaiola-sim -- --nocapture
+	SEEDS=$${SEEDS:-10000} cargo test --release -p gaiola-sim -- --nocapture
 
 fuzz:
 	scripts/fuzz $(TARGET)
@@ -33,7 +33,7 @@ e2e:
 
 # What takes too long for each change, in under an hour: simulation, fuzzers, a soak, other programs' clients, every drill.
 nightly:
-	$(MAKE) sim SEEDS=10000
+	$(MAKE) sim
 	$(MAKE) fuzz TIME=30
 	$(MAKE) soak MINUTES=10
 	$(MAKE) outside

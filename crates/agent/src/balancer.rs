@@ -5,10 +5,11 @@ mod keeper_file;
 
 use crate::state::{Boot, Order};
 use gaiola_core::topology;
+use gaiola_core::vrrp::hand_over::{self as decide, Heir, Held};
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipRole};
 use gaiola_model::vrrp::{Priority, Vrid};
 use gaiola_model::{Observed, Revision, ServerName};
-use hand_over::{Heir, hand_over, serve_on};
+use hand_over::{hand_over, serve_on};
 use keeper_file::KeeperFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -140,9 +141,15 @@ impl Balancer {
         self.offered
             .retain(|vip, at| held.contains(vip) && now - *at < OFFER_AGAIN);
         let must_go = self.must_go(order);
-        let heir = |vip: Ipv4Addr| match must_go.contains(&vip) && self.has_standby(vip) {
-            true => Some((vip, Heir::Anyone)),
-            false => Some((vip, Heir::Home(self.settled_home(vip, order, others)?))),
+        let heir = |vip: Ipv4Addr| {
+            let state = self.state.vips.get(&vip)?;
+            let held = Held {
+                must_go: must_go.contains(&vip),
+                home: self.home_of(vip, order, others),
+                standby: state.standby,
+                settled: state.settled,
+            };
+            Some((vip, decide::heir(&held)?))
         };
         held.into_iter()
             .filter(|vip| !self.offered.contains_key(vip))
@@ -155,22 +162,19 @@ impl Balancer {
         state.is_some_and(|state| state.standby.is_some())
     }
 
-    /// The balancer that a VIP returns to: the keepers have heard each other for long enough, and nothing else blocks the move.
-    fn settled_home(
+    /// The address of a VIP's home, if that is another balancer that serves and is well.
+    fn home_of(
         &self,
         vip: Ipv4Addr,
         order: &Order,
         others: &BTreeMap<ServerName, (Revision, Rc<Observed>)>,
     ) -> Option<Ipv4Addr> {
         let home = order.placement.vips.get(&IpAddr::V4(vip)).copied()?;
-        let settled = self.state.vips.get(&vip)?.settled?;
         let (_, observed) = others.get(&home)?;
         let is_well = observed.proxy.is_some() && observed.troubles.is_empty();
-        let goes_home = home != self.boot.server
-            && topology::location(&order.placement, home)?.address == IpAddr::V4(settled)
-            && topology::serves(&order.placement, home)
-            && is_well;
-        goes_home.then_some(settled)
+        let serves = topology::serves(&order.placement, home);
+        let location = topology::location(&order.placement, home)?;
+        (home != self.boot.server && serves && is_well).then(|| ipv4(location.address))?
     }
 
     fn hand_over(&mut self, vips: impl IntoIterator<Item = (Ipv4Addr, Heir)>) {

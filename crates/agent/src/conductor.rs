@@ -1,13 +1,14 @@
 //! The conductor: one agent at a time turns what is wanted into the next placement. It decides nothing itself:
-//! `core::rollout` does; a write of a conductor whose term is over is refused by the store.
+//! `core::conduct` and `core::rollout` do; the store rejects a write of a conductor whose term is over.
 
 mod members;
 
 use super::tickets;
 use crate::state::Boot;
-use gaiola_core::rollout::{self, Facts};
+use gaiola_core::conduct::{self, POLL, SHORTEST, Seen};
+use gaiola_core::rollout::{self, Facts, Next};
 use gaiola_model::event::{Severity, Subject};
-use gaiola_model::placement::{Desired, Placement, Revision};
+use gaiola_model::placement::{Placement, Revision};
 use gaiola_model::{Config, ServerName, Time};
 use gaiola_store::events::Events;
 use gaiola_store::view::{Keys, View};
@@ -17,14 +18,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-/// The longest poll interval: whatever changes in the store is seen at once.
-const POLL: Duration = Duration::from_secs(5);
-/// The shortest one.
-const SHORTEST: Duration = Duration::from_millis(50);
 /// Between two steps of the store's membership.
 const MEMBERS_STEP: Duration = Duration::from_millis(500);
 /// Poll interval for the store's members: it finds changes by a conductor whose term was over.
 const MEMBERS_POLL: Duration = Duration::from_secs(60);
+/// Servers whose silence a write of the placement depends on at most: a transaction has a limit.
+const MOST_DEAD: usize = 100;
 /// How often old events are pruned.
 const PRUNE: Duration = Duration::from_secs(60);
 
@@ -42,9 +41,8 @@ pub(super) async fn run(
         term,
         events: Events::new(store.clone(), &boot.site),
         started: Instant::now(),
-        facts: Facts::default(),
+        decided: conduct::Conductor::default(),
         waiting: String::new(),
-        stored: Revision(0),
         pruned: None,
         lost: BTreeSet::new(),
         members: Membership {
@@ -71,11 +69,9 @@ struct Conductor<'a> {
     term: &'a Term,
     events: Events,
     started: Instant,
-    facts: Facts,
+    decided: conduct::Conductor,
     /// What the last step waited for, in words.
     waiting: String,
-    /// The last placement of its own: nothing is decided until it has come back by the watch.
-    stored: Revision,
     /// When old events were last pruned.
     pruned: Option<Instant>,
     /// Servers that were reported lost.
@@ -95,11 +91,17 @@ impl Conductor<'_> {
     /// Does what there is to do, and returns how long to wait unless the store changes.
     async fn turn(&mut self, seen: &View) -> Result<Duration, StoreError> {
         let mut pause = POLL;
-        if let (Some((_, desired)), Some((at, placement))) = (&seen.desired, &seen.placement)
-            && seen.is_current()
-            && *at >= self.stored
-        {
-            pause = self.conduct(seen, desired, placement, *at).await?;
+        if let (Some((_, desired)), Some((at, placement))) = (&seen.desired, &seen.placement) {
+            let on = Seen {
+                is_current: seen.is_current(),
+                desired,
+                placement,
+                at: *at,
+                over: &seen.over,
+            };
+            if self.decided.may_decide(&on) {
+                pause = self.conduct(seen, &on).await?;
+            }
         }
         if let Some((_, placement)) = seen.placement.as_ref().filter(|_| seen.is_current()) {
             tickets::renew(self.store, self.keys, self.term, placement, seen).await?;
@@ -111,31 +113,26 @@ impl Conductor<'_> {
         Ok(pause)
     }
 
-    async fn conduct(
-        &mut self,
-        seen: &View,
-        desired: &Desired,
-        placement: &Placement,
-        at: Revision,
-    ) -> Result<Duration, StoreError> {
+    async fn conduct(&mut self, view: &View, seen: &Seen<'_>) -> Result<Duration, StoreError> {
+        let (at, placement) = (seen.at, seen.placement);
         let now = Time::from_start(self.started.elapsed());
-        let observed = seen.observed.iter();
+        let observed = view.observed.iter();
         let observed = observed.map(|(server, (_, observed))| (*server, (**observed).clone()));
-        self.facts.over.clone_from(&seen.over);
-        self.facts.look(now, placement, at, observed.collect());
-        report_losses(&self.events, placement, &self.facts, &mut self.lost).await?;
-        self.facts.store_members = placement.store.iter().copied().collect();
-        match self.step(desired, placement, at).await {
-            Ok(revision) => self.stored = self.stored.max(revision),
-            // Another placement stands, and comes by the watch in a moment.
-            Err(StoreError::CompareAndSwap { .. }) => {
-                self.stored = self.stored.max(Revision(at.0 + 1));
+        let next = self.decided.decide(now, seen, observed.collect());
+        let facts = self.decided.facts();
+        report_losses(&self.events, placement, facts, &mut self.lost).await?;
+        match self.take(next, placement, at).await {
+            Ok(()) => {}
+            Err(StoreError::CompareAndSwap { key, .. }) if key == self.keys.placement() => {
+                self.decided.was_overtaken(at);
             }
+            // A server that counts as dead reports again: the watch delivers that in a moment.
+            Err(StoreError::CompareAndSwap { .. }) => {}
             Err(error) => return Err(error),
         }
-        let next = self.facts.next_deadline(placement.config.app.grace);
-        let pause = next.map_or(POLL, |next| next - now).clamp(SHORTEST, POLL);
-        match self.stored <= at && !self.facts.store_in_doubt {
+        let pause = self.decided.pause(placement.config.app.grace);
+        let stands = self.decided.has_come_back(at) && !self.decided.facts().store_in_doubt;
+        match stands {
             true => {
                 self.attend_members(placement, at).await?;
                 let due = self.members.due.saturating_duration_since(Instant::now());
@@ -151,7 +148,7 @@ impl Conductor<'_> {
         placement: &Placement,
         at: Revision,
     ) -> Result<(), StoreError> {
-        let lost = self.facts.lost_voters();
+        let lost = self.decided.facts().lost_voters();
         let wanted = Some((placement.config.clone(), placement.store.clone(), lost));
         if self.members.settled != wanted {
             self.members.due = self.members.due.min(Instant::now() + MEMBERS_STEP);
@@ -159,7 +156,14 @@ impl Conductor<'_> {
         if Instant::now() < self.members.due {
             return Ok(());
         }
-        let moved = move_members(self.store, self.keys, self.term, placement, at, &self.facts);
+        let moved = move_members(
+            self.store,
+            self.keys,
+            self.term,
+            placement,
+            at,
+            &self.decided,
+        );
         let moved = moved.await;
         self.members.settled = None;
         self.members.due = Instant::now() + MEMBERS_STEP;
@@ -168,26 +172,27 @@ impl Conductor<'_> {
                 self.members.settled = wanted;
                 self.members.due = Instant::now() + MEMBERS_POLL;
             }
-            Ok(Moved::Named(revision)) => self.stored = revision,
+            Ok(Moved::Named(revision)) => self.decided.wrote(revision),
             Ok(Moved::Later) | Err(StoreError::CompareAndSwap { .. }) => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// One step of the roll-out. Returns the revision of the placement that it has written; 0: none.
-    async fn step(
+    /// Takes one step of the roll-out.
+    async fn take(
         &mut self,
-        desired: &Desired,
+        next: Next,
         placement: &Placement,
         at: Revision,
-    ) -> Result<Revision, StoreError> {
-        let next = rollout::next(desired, placement, at, &self.facts);
+    ) -> Result<(), StoreError> {
         self.log_waiting(&next.waiting);
         let Some(new) = next.placement else {
-            return Ok(Revision(0));
+            return Ok(());
         };
-        let revision = put_placement(self.store, self.keys, self.term, &new, at).await?;
+        let dead = self.decided.counted_dead(placement);
+        let put = put_placement(self.store, self.keys, self.term, &new, at, &dead);
+        self.decided.wrote(put.await?);
         // What goes on after a release was given up is no error.
         let severity = match next.failed != placement.failed && next.failed.is_some() {
             true => Severity::Error,
@@ -196,10 +201,10 @@ impl Conductor<'_> {
         for happened in next.events {
             tracing::info!("{}", happened.text);
             let (subject, text) = subject_and_text(happened);
-            let reported = self.events.tell(subject, severity, "roll_out.step", text);
+            let reported = self.events.log(subject, severity, "roll_out.step", text);
             reported.await?;
         }
-        Ok(revision)
+        Ok(())
     }
 
     /// Logs what the roll-out waits for, when that changes.
@@ -230,22 +235,23 @@ async fn move_members(
     term: &Term,
     placement: &Placement,
     at: Revision,
-    facts: &Facts,
+    decided: &conduct::Conductor,
 ) -> Result<Moved, StoreError> {
-    let named = match members::step(store, term, placement, at, facts).await? {
+    let named = match members::step(store, term, placement, at, decided.facts()).await? {
         members::Step::Done => return Ok(Moved::Done),
         members::Step::Later => return Ok(Moved::Later),
         members::Step::Name(named) => named,
     };
     let mut new = placement.clone();
     (new.store, new.store_joining) = (named.members, named.joining);
-    let revision = put_placement(store, keys, term, &new, at).await?;
+    let dead = decided.counted_dead(placement);
+    let revision = put_placement(store, keys, term, &new, at, &dead).await?;
     let events = Events::new(store.clone(), &keys.site);
     for (server, text) in members_moved(placement, &new) {
         tracing::info!("{server} {text}");
         let subject = Subject::Server(server);
         events
-            .tell(subject, Severity::Info, "store.members", text)
+            .log(subject, Severity::Info, "store.members", text)
             .await?;
     }
     Ok(Moved::Named(revision))
@@ -264,21 +270,22 @@ fn members_moved(old: &Placement, new: &Placement) -> Vec<(ServerName, &'static 
     came.chain(votes).chain(went).collect()
 }
 
-/// Writes the placement, if it is still as it was at `at` and the term stands.
+/// Writes the placement, if it is still as it was at `at`, the term stands, and no server of `dead` reports.
 async fn put_placement(
     store: &Store,
     keys: &Keys,
     term: &Term,
     new: &Placement,
     at: Revision,
+    dead: &[ServerName],
 ) -> Result<Revision, StoreError> {
     let key = keys.placement();
     let text = store.to_json_over(&key, new, at).await?;
-    let txn = Txn::new()
-        .expect(&key, Expected::At(at))
-        .within(term)
-        .put(&key, text, None);
-    store.commit(&txn).await
+    let txn = Txn::new().expect(&key, Expected::At(at)).within(term);
+    let txn = dead.iter().take(MOST_DEAD).fold(txn, |txn, server| {
+        txn.expect(&keys.observed(*server), Expected::Absent)
+    });
+    store.commit(&txn.put(&key, text, None)).await
 }
 
 /// Reports which servers have been silent for too long, and which of those are back.
@@ -293,13 +300,13 @@ async fn report_losses(
     for server in now.difference(lost) {
         let (subject, text) = (Subject::Server(*server), "is lost: its agent is silent");
         events
-            .tell(subject, Severity::Error, "server.lost", text)
+            .log(subject, Severity::Error, "server.lost", text)
             .await?;
     }
     for server in lost.difference(&now) {
         let (subject, text) = (Subject::Server(*server), "is back");
         events
-            .tell(subject, Severity::Notice, "server.back", text)
+            .log(subject, Severity::Notice, "server.back", text)
             .await?;
     }
     *lost = now;

@@ -8,8 +8,8 @@ mod reserve;
 
 use super::plan::DatabaseUrls;
 use crate::engine::{
-    Api, KeeperDatabase, KeeperReport, KeeperState, Owner, Secrets, Settings, Tools, Wanted,
-    find_tools, install,
+    Api, InstallError, KeeperDatabase, KeeperReport, KeeperState, Owner, Secrets, Settings, Tools,
+    ToolsError, Wanted, find_tools, install,
 };
 use crate::state::{Boot, Order, read_json};
 use gaiola_core::database::clone::{Action, Clones, Why};
@@ -19,6 +19,7 @@ use gaiola_model::Placement;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase, Phase};
 use gaiola_model::{Observed, ServerName, Tier, Time};
 use gaiola_net::client::Client;
+use gaiola_net::pki::PkiError;
 use ipnet::IpNet;
 use reserve::Reserve;
 use rustix::fs::statvfs;
@@ -31,7 +32,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 /// Poll interval for all members.
-const LOOK: Duration = Duration::from_millis(1000);
+const POLL: Duration = Duration::from_millis(1000);
 /// Interval between two attempts to switch over.
 const SWITCHOVER_AGAIN: Duration = Duration::from_secs(5);
 /// How long a primary whose disk was full tries to hand its role over, in the room that the released reserve has given it.
@@ -65,11 +66,25 @@ pub(super) struct Database {
     /// What the files were last written for.
     installed: Option<LaidOut>,
     install_at: Instant,
-    trouble: Option<String>,
+    /// Why the last installation failed.
+    failed: Option<InstallFailed>,
     wanted: watch::Sender<Members>,
     seen: watch::Receiver<Option<ObservedDatabase>>,
     /// How often its data was ordered to be set aside.
     clones: watch::Receiver<Ordered>,
+}
+
+/// Why the files that the database's keeper runs from were not written.
+#[derive(Debug, thiserror::Error)]
+enum InstallFailed {
+    #[error(transparent)]
+    Tools(#[from] ToolsError),
+    #[error("cannot read {}", path.display())]
+    Secrets { path: PathBuf, source: io::Error },
+    #[error("cannot determine the size of the database's disk")]
+    Disk(#[source] io::Error),
+    #[error(transparent)]
+    Install(#[from] InstallError),
 }
 
 /// How often the data was ordered to be set aside, and whether the last time because it had forked.
@@ -82,6 +97,7 @@ struct Ordered {
 /// What a server's files depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LaidOut {
+    schema: u64,
     strict: bool,
     store: Vec<SocketAddr>,
     networks: Vec<IpNet>,
@@ -106,8 +122,8 @@ struct Members {
 }
 
 impl Database {
-    pub(super) fn new(boot: &Boot) -> io::Result<Self> {
-        let tls = gaiola_net::pki::client_config(&boot.pki()).map_err(io::Error::other)?;
+    pub(super) fn new(boot: &Boot) -> Result<Self, PkiError> {
+        let tls = gaiola_net::pki::client_config(&boot.pki())?;
         let (wanted, seen) = (
             watch::Sender::new(Members::default()),
             watch::Sender::new(None),
@@ -128,7 +144,7 @@ impl Database {
             switch_at: Instant::now(),
             reserve_at: Instant::now(),
             give_way_until: None,
-            strict_told: None,
+            strict_sent: None,
             decided: Clones::default(),
             clones,
             removing: None,
@@ -138,7 +154,7 @@ impl Database {
             boot: boot.clone(),
             installed: None,
             install_at: Instant::now(),
-            trouble: None,
+            failed: None,
             wanted,
             seen: seen_reader,
             clones: clones_reader,
@@ -168,6 +184,7 @@ impl Database {
         };
         super::send_if_new(&self.wanted, members);
         let wanted = LaidOut {
+            schema: order.placement.schema,
             strict: database.strict,
             store: store_sockets(&order.placement),
             networks: order.placement.network.servers.clone(),
@@ -176,8 +193,8 @@ impl Database {
         if self.installed.as_ref() != Some(&wanted) && Instant::now() >= self.install_at {
             self.install_at = Instant::now() + INSTALL_AGAIN;
             match self.install(&wanted) {
-                Ok(()) => (self.installed, self.trouble) = (Some(wanted), None),
-                Err(why) => self.trouble = Some(why),
+                Ok(()) => (self.installed, self.failed) = (Some(wanted), None),
+                Err(failed) => self.failed = Some(failed),
             }
         }
     }
@@ -217,20 +234,18 @@ impl Database {
         }
     }
 
-    fn install(&self, wanted: &LaidOut) -> Result<(), String> {
-        let tools = find_tools().map_err(|error| gaiola_os::chain(&error))?;
+    fn install(&self, wanted: &LaidOut) -> Result<(), InstallFailed> {
+        let tools = find_tools()?;
         let path = self.boot.folder().join("secrets.json");
-        let secrets =
-            read_json(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let disk = disk(&self.boot.postgres())
-            .map_err(|error| format!("cannot tell the size of the database's disk: {error}"))?;
-        install(&self.settings(wanted, disk, tools, secrets), Wanted::Run)
-            .map_err(|error| gaiola_os::chain(&error))?;
+        let secrets = read_json(&path).map_err(|source| InstallFailed::Secrets { path, source })?;
+        let disk = disk(&self.boot.postgres()).map_err(InstallFailed::Disk)?;
+        install(&self.settings(wanted, disk, tools, secrets), Wanted::Run)?;
         Ok(())
     }
 
     fn settings(&self, wanted: &LaidOut, disk: u64, tools: Tools, secrets: Secrets) -> Settings {
         Settings {
+            schema: wanted.schema,
             site: self.boot.site.clone(),
             server: self.boot.server,
             location: self.boot.location.clone(),
@@ -264,12 +279,14 @@ impl Database {
 
     /// What keeps PostgreSQL from running, in words.
     pub(super) fn trouble(&self) -> Option<String> {
+        if let Some(failed) = &self.failed {
+            return Some(gaiola_os::chain(failed));
+        }
         let report = KeeperReport::read(self.boot.run()).ok().flatten();
-        let failed = report.and_then(|report| match report.state {
+        match report?.state {
             KeeperState::Failed(why) => Some(why),
             KeeperState::Running | KeeperState::Stopping | KeeperState::Stopped => None,
-        });
-        self.trouble.clone().or(failed)
+        }
     }
 }
 
@@ -283,7 +300,7 @@ struct Follower {
     reserve_at: Instant,
     /// Deadline for handing the role over after the disk was full.
     give_way_until: Option<Instant>,
-    strict_told: Option<bool>,
+    strict_sent: Option<bool>,
     decided: Clones,
     clones: watch::Sender<Ordered>,
     removing: Option<tokio::task::JoinHandle<()>>,
@@ -310,7 +327,7 @@ impl Follower {
                     self.lead(&members, &all).await;
                 }
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
@@ -319,13 +336,13 @@ impl Follower {
     async fn observe(&self, members: &Members) -> BTreeMap<ServerName, ObservedDatabase> {
         let mut all = self.api.observe(&members.all).await;
         for (name, seen) in &mut all {
-            let told = members.histories.get(name);
+            let reported = members.histories.get(name);
             let (data, timeline) = (self.data.clone(), seen.timeline);
             seen.history = match *name == self.server {
                 true => on_disk(move || history::read(&data, timeline))
                     .await
                     .flatten(),
-                false => told
+                false => reported
                     .filter(|(of, _)| *of == timeline)
                     .map(|(_, history)| history.clone()),
             };
@@ -399,11 +416,14 @@ impl Follower {
             let next = give_way::successor(self.server, all, &members.staying, &members.full);
             switch_over(&self.api, members, self.server, next).await;
         }
-        if self.strict_told != Some(members.strict) {
+        if self.strict_sent != Some(members.strict) {
             let shared = serde_json::json!({ "synchronous_mode_strict": members.strict });
             match self.api.configure(members.all[&self.server], &shared).await {
-                Ok(()) => self.strict_told = Some(members.strict),
-                Err(error) => tracing::warn!("{}", gaiola_os::chain(&error)),
+                Ok(()) => self.strict_sent = Some(members.strict),
+                Err(error) => {
+                    let error = gaiola_os::chain(&error);
+                    tracing::warn!(error, "cannot change Patroni's configuration");
+                }
             }
         }
     }
@@ -433,25 +453,23 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 
 async fn switch_over(api: &Api, members: &Members, from: ServerName, to: Option<ServerName>) {
     let Some(to) = to else {
-        tracing::warn!(
-            "{from} should hand over its role, but no synchronous standby can take it yet"
-        );
+        tracing::warn!(%from, "the role stays: no synchronous standby can take it yet");
         return;
     };
     match api.switchover(members.all[&from], from, to).await {
-        Ok(()) => tracing::info!("switched over from {from} to {to}"),
-        Err(error) => tracing::warn!(
-            "cannot switch over from {from} to {to}: {}",
-            gaiola_os::chain(&error)
-        ),
+        Ok(()) => tracing::info!(%from, %to, "switched over"),
+        Err(error) => {
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(%from, %to, error, "cannot switch over");
+        }
     }
 }
 
 /// A standby always lags a little while writes come in; with small lags hidden, the report does not change all the time.
 fn without_small_lag(mut observed: ObservedDatabase) -> ObservedDatabase {
-    const WORTH_TELLING: u64 = 1 << 20;
+    const WORTH_REPORTING: u64 = 1 << 20;
     observed.replayed = None;
-    if observed.lag_bytes.is_some_and(|lag| lag < WORTH_TELLING) {
+    if observed.lag_bytes.is_some_and(|lag| lag < WORTH_REPORTING) {
         observed.lag_bytes = Some(0);
     }
     observed

@@ -1,11 +1,15 @@
 //! `gaiola init`: pid 1 of a lab server. Starts agent and keeper, restarts them at once when they die, reaps orphans.
 
+pub mod certificate;
 mod disk;
 
+pub use disk::DiskError;
+
 use crate::state::Boot;
-use gaiola_model::Tier;
+use gaiola_model::{ServerName, Tier};
+use gaiola_net::pki::{Issued, Subject};
 use gaiola_os::namespace;
-use gaiola_os::netlink::{Lifetime, Netlink};
+use gaiola_os::netlink::{Lifetime, Netlink, NetlinkError};
 use gaiola_os::process::{self, Identity, Launch};
 use rustix::process::Signal;
 use std::ffi::OsString;
@@ -26,12 +30,35 @@ const REST_LIMIT: Duration = Duration::from_secs(3);
 /// Timeout for the cable to be plugged in.
 const CABLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM has stopped everything on this server.
+/// Why a server cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// Its directory, a namespace or the runtime.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Its disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Its network.
+    #[error("cannot configure the network of {server}")]
+    Network {
+        /// The server.
+        server: ServerName,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// It has no network: the lab did not connect it in time.
+    #[error("no cable was plugged into {0}")]
+    NoCable(ServerName),
+}
+
+/// Runs until SIGTERM has stopped everything on this server. Standard input is the socket of [`certificate`].
 ///
 /// # Errors
 /// Where the server cannot be set up.
-pub fn run(folder: &Path) -> io::Result<()> {
+pub fn run(folder: &Path) -> Result<(), InitError> {
     let boot = Boot::load(folder)?;
+    get_certificate(&boot)?;
     namespace::set_host_name(&boot.server.to_string())?;
     namespace::mount_server_folders()?;
     disk::attach(&boot)?;
@@ -44,26 +71,34 @@ pub fn run(folder: &Path) -> io::Result<()> {
         .build()?;
     runtime.block_on(async {
         configure_network(&boot).await?;
-        supervise(&boot).await
+        Ok(supervise(&boot).await?)
     })
 }
 
-async fn configure_network(boot: &Boot) -> io::Result<()> {
-    let failed = |error| {
-        io::Error::other(format!(
-            "cannot configure the network of {}: {error}",
-            boot.server
-        ))
-    };
+fn get_certificate(boot: &Boot) -> io::Result<()> {
+    let name = boot.server.to_string();
+    let (addresses, user) = ([boot.location.address], boot.database_user);
+    let subject = Subject::new(&name, &addresses, &boot.pki(), user);
+    match certificate::obtain(&subject) {
+        Ok(Issued::Anew) => tracing::info!("{name} has a new certificate"),
+        Ok(Issued::Kept) => {}
+        Err(error) => {
+            let failed = format!("cannot get a certificate for {name}: {error}");
+            return Err(io::Error::new(error.kind(), failed));
+        }
+    }
+    Ok(())
+}
+
+async fn configure_network(boot: &Boot) -> Result<(), InitError> {
+    let server = boot.server;
+    let failed = |source| InitError::Network { server, source };
     let mut netlink = Netlink::open().map_err(failed)?;
     netlink.set_up("lo").map_err(failed)?;
     let deadline = Instant::now() + CABLE_LIMIT;
     while !netlink.link_exists(&boot.interface).map_err(failed)? {
         if Instant::now() >= deadline {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no cable was plugged into {}", boot.server),
-            ));
+            return Err(InitError::NoCable(server));
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -76,7 +111,7 @@ async fn configure_network(boot: &Boot) -> io::Result<()> {
         )
         .map_err(failed)?;
     netlink.set_up(&boot.interface).map_err(failed)?;
-    namespace::allow_low_ports()
+    Ok(namespace::allow_low_ports()?)
 }
 
 /// A process that pid 1 keeps running.
@@ -138,7 +173,7 @@ fn start_when_due(boot: &Boot, kept: &mut Kept) {
     kept.start_at = now + SETTLED;
     match process::launch(&launch_of(boot, kept)) {
         Ok(identity) => kept.running = Some(identity),
-        Err(error) => tracing::error!("cannot start {}: {error}", kept.name),
+        Err(error) => tracing::error!(process = kept.name, %error, "cannot start a process"),
     }
 }
 

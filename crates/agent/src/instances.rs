@@ -2,7 +2,7 @@
 
 use gaiola_model::InstanceName;
 use gaiola_model::placement::InstanceState;
-use gaiola_net::client::{Client, Request, Target};
+use gaiola_net::client::{Client, ClientError, Request, Target};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub(super) struct Answer {
     pub pid: u32,
     /// `Starting`, `Ready` or `Unhealthy`.
     pub state: InstanceState,
-    /// How the last poll failed; empty after a success.
-    pub reason: String,
+    /// How the last poll failed; `None` after a success.
+    pub reason: Option<String>,
 }
 
 /// The latest answers.
@@ -78,18 +78,14 @@ pub(super) async fn follow(
         }
         while let Some(Ok((name, result))) = questions.join_next().await {
             if let Some(one) = probed.get_mut(&name) {
-                one.take_note(result);
+                one.record(result);
             }
         }
         let new: Answers = probed
             .iter()
             .map(|(name, probed)| (*name, probed.answer.clone()))
             .collect();
-        answers.send_if_modified(|old| {
-            let changed = *old != new;
-            *old = new;
-            changed
-        });
+        super::send_if_new(&answers, new);
         let pause = probed
             .values()
             .map(|probed| probed.next)
@@ -106,24 +102,24 @@ fn starting(pid: u32) -> Answer {
     Answer {
         pid,
         state: InstanceState::Starting,
-        reason: "has not answered yet".into(),
+        reason: Some("has not answered yet".into()),
     }
 }
 
 impl Probed {
-    fn take_note(&mut self, result: Result<(), String>) {
+    fn record(&mut self, result: Result<(), PollError>) {
         match result {
             Ok(()) => {
                 self.failures = 0;
                 self.answer.state = InstanceState::Ready;
-                self.answer.reason.clear();
+                self.answer.reason = None;
             }
-            Err(reason) => {
+            Err(error) => {
                 self.failures += 1;
                 if self.answer.state == InstanceState::Ready && self.failures >= FALL {
                     self.answer.state = InstanceState::Unhealthy;
                 }
-                self.answer.reason = reason;
+                self.answer.reason = Some(error.to_string());
             }
         }
         let calm = self.answer.state == InstanceState::Ready && self.failures == 0;
@@ -131,18 +127,34 @@ impl Probed {
     }
 }
 
-async fn ask(client: &Client, asked: &Asked) -> Result<(), String> {
+/// Why a poll of an instance failed.
+#[derive(Debug, thiserror::Error)]
+#[error("GET {path}: {why}")]
+struct PollError {
+    path: String,
+    why: Failure,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("status {0}")]
+    Status(u16),
+    #[error("{0}")]
+    Request(ClientError),
+    #[error("no answer within {} s", LIMIT.as_secs())]
+    Timeout,
+}
+
+async fn ask(client: &Client, asked: &Asked) -> Result<(), PollError> {
     let question = Request::get(&asked.path);
     let target = Target::Tcp(asked.address);
     let request = client.request(&target, &question, LIMIT);
-    match timeout(LIMIT, request).await {
-        Ok(Ok(response)) if response.status == 200 => Ok(()),
-        Ok(Ok(response)) => Err(format!("GET {}: status {}", asked.path, response.status)),
-        Ok(Err(error)) => Err(format!("GET {}: {error}", asked.path)),
-        Err(_) => Err(format!(
-            "GET {}: no answer within {} s",
-            asked.path,
-            LIMIT.as_secs()
-        )),
-    }
+    let why = match timeout(LIMIT, request).await {
+        Ok(Ok(response)) if response.status == 200 => return Ok(()),
+        Ok(Ok(response)) => Failure::Status(response.status),
+        Ok(Err(error)) => Failure::Request(error),
+        Err(_) => Failure::Timeout,
+    };
+    let path = asked.path.clone();
+    Err(PollError { path, why })
 }

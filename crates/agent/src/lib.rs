@@ -11,6 +11,9 @@ pub mod keeper;
 pub mod state;
 
 #[cfg(test)]
+#[path = "../../wire/tests/exposition/strict.rs"]
+mod exposition;
+#[cfg(test)]
 mod slow_disk;
 
 mod balancer;
@@ -20,43 +23,46 @@ mod database;
 mod instances;
 mod logs;
 mod metrics;
+mod observe;
 mod plan;
 mod proxy;
 mod release;
 mod resources;
 mod secrets;
 mod session;
+mod store_member;
 mod supervisor;
 mod tickets;
+mod troubles;
 
 use crate::state::{Boot, Order, read_document};
 use balancer::Balancer;
+use database::Database;
+use gaiola_core::members::Fate;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
-use gaiola_model::placement::{InstanceState, ObservedInstance, Revision};
-use gaiola_model::schema::SCHEMA;
 use gaiola_model::{InstanceName, Observed, Tier};
+use gaiola_net::pki::PkiError;
 use gaiola_os::process::reap_all;
 use gaiola_store::events::{self, Events};
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Settings, Store, etcd};
 use instances::{Answers, Asked};
 use metrics::Figures;
-use plan::{DatabaseUrls, StoreMember, StoreMemberFacts};
+use plan::DatabaseUrls;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-use supervisor::{Condition, Ended, Supervisor, Wanted};
+use supervisor::{Ended, Supervisor, Wanted};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 /// Poll interval without any events.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(250);
 /// Capacity of the queue of events for the store.
 const MOST_EVENTS: usize = 200;
 /// Stop timeout; then pid 1 handles the remaining processes.
@@ -64,15 +70,21 @@ const STOP_LIMIT: Duration = Duration::from_secs(18);
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The boot information that its server was switched on with cannot be used.
-    #[error("cannot start the agent of {folder}")]
-    Boot {
-        /// The server's directory.
-        folder: String,
-        /// Why.
-        source: io::Error,
-    },
+#[error("cannot start the agent of {}", folder.display())]
+pub struct AgentError {
+    folder: PathBuf,
+    source: StartError,
+}
+
+/// What an agent could not do at its start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    /// Reading what its server was switched on with, or the runtime.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Loading its certificate.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
 }
 
 /// Runs the agent of the server with this directory, until SIGTERM stops the server.
@@ -80,19 +92,19 @@ pub enum AgentError {
 /// # Errors
 /// Where the server's directory cannot be used.
 pub fn run(folder: &Path) -> Result<(), AgentError> {
-    let failed = |source| AgentError::Boot {
-        folder: folder.display().to_string(),
+    start_and_run(folder).map_err(|source| AgentError {
+        folder: folder.into(),
         source,
-    };
-    let boot = Boot::load(folder).map_err(failed)?;
+    })
+}
+
+fn start_and_run(folder: &Path) -> Result<(), StartError> {
+    let boot = Boot::load(folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-        .map_err(failed)?;
+        .build()?;
     let tasks = tokio::task::LocalSet::new();
-    tasks
-        .block_on(&runtime, async { Agent::new(boot)?.run().await })
-        .map_err(failed)
+    tasks.block_on(&runtime, async { Ok(Agent::new(boot)?.run().await?) })
 }
 
 struct Agent {
@@ -100,7 +112,7 @@ struct Agent {
     order: Rc<Order>,
     store: Store,
     urls: Option<DatabaseUrls>,
-    etcd: Result<etcd::Program, String>,
+    etcd: Result<etcd::Program, etcd::ProgramError>,
     supervisor: Supervisor,
     ended: mpsc::UnboundedReceiver<Ended>,
     view: watch::Receiver<View>,
@@ -110,11 +122,11 @@ struct Agent {
     asked: watch::Sender<BTreeMap<InstanceName, Asked>>,
     answers: watch::Receiver<Answers>,
     balancer: Option<Balancer>,
-    database: Option<database::Database>,
+    database: Option<Database>,
     logs: logs::Keeper,
     events: mpsc::Sender<Event>,
     figures: watch::Sender<Figures>,
-    sessions: watch::Sender<resources::Names>,
+    processes: watch::Sender<resources::Names>,
     left: watch::Receiver<resources::Left>,
     /// Removes the data of a former member of the store.
     removing: Option<JoinHandle<()>>,
@@ -122,76 +134,47 @@ struct Agent {
 
 impl Agent {
     /// Adopts what runs on this server, and starts the tasks that poll and report.
-    fn new(boot: Boot) -> io::Result<Self> {
+    fn new(boot: Boot) -> Result<Self, StartError> {
         make_release_folder(&boot)?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let supervisor = Supervisor::adopt(boot.run(), ended_sender);
         // The lab writes this file before it switches a server on.
         let order = Rc::new(read_document::<Order>(&boot.order_file())?);
         let store = open_store(&boot, &order)?;
-        let view = watch::Sender::new(View::default());
         let observed = watch::Sender::new(Observed {
             boot: boot.number,
             ..Observed::nothing_on(boot.server)
         });
-        let (events, told) = mpsc::channel(MOST_EVENTS);
-        let session = session::Session {
-            boot: boot.clone(),
-            store: store.clone(),
-            view: view.subscribe(),
-            observed: observed.subscribe(),
-        };
-        tokio::task::spawn_local(session::tell(Events::new(store.clone(), &boot.site), told));
-        let view_reader = view.subscribe();
-        tokio::task::spawn_local(view::follow(store.clone(), Keys::of(&boot.site), view));
-        tokio::task::spawn_local(session.run());
-        let (proxy_wanted, proxy_known) = (
-            watch::Sender::new(proxy::Wanted::default()),
-            watch::Sender::new(proxy::Known::default()),
-        );
-        let proxy_reader = proxy_known.subscribe();
-        tokio::task::spawn_local(proxy::follow(
-            boot.run().into(),
-            proxy_wanted.subscribe(),
-            proxy_known,
-        ));
-        let (asked, answers) = (
-            watch::Sender::new(BTreeMap::new()),
-            watch::Sender::new(Answers::new()),
-        );
-        let answers_reader = answers.subscribe();
-        tokio::task::spawn_local(instances::follow(asked.subscribe(), answers));
-        let (sessions, left) = (
-            watch::Sender::new(resources::Names::new()),
-            watch::Sender::new(resources::Left::default()),
-        );
-        let left_reader = left.subscribe();
-        let reading = resources::follow(boot.clone(), sessions.subscribe(), left);
-        tokio::task::spawn_local(reading);
+        let (view, events) = start_session(&boot, &store, &observed);
+        let run = boot.run().to_path_buf();
+        let (proxy_wanted, proxy_known) = start(|wanted, known| proxy::follow(run, wanted, known));
+        let (asked, answers) = start(instances::follow);
+        let (processes, left) =
+            start(|processes, left| resources::follow(boot.clone(), processes, left));
         Ok(Self {
             urls: database::urls(&boot),
-            etcd: etcd::find().map_err(|error| gaiola_os::chain(&error)),
+            etcd: etcd::find(),
             balancer: (boot.server.tier == Tier::Balancer).then(|| Balancer::new(boot.clone())),
             database: (boot.server.tier == Tier::Database)
-                .then(|| database::Database::new(&boot))
+                .then(|| Database::new(&boot))
                 .transpose()?,
             logs: logs::Keeper::new(boot.logs()),
-            events,
             figures: watch::Sender::new(Figures::default()),
-            sessions,
-            left: left_reader,
+            removing: None,
             boot,
             order,
             store,
             supervisor,
             ended,
-            view: view_reader,
+            view,
             observed,
             proxy_wanted,
-            proxy_known: proxy_reader,
+            proxy_known,
             asked,
-            answers: answers_reader,
-            removing: None,
+            answers,
+            events,
+            processes,
+            left,
         })
     }
 
@@ -202,18 +185,16 @@ impl Agent {
         loop {
             self.take_order();
             self.carry_out();
-            let seen = self.look();
-            let changes = changes::between(&self.observed.borrow(), &seen);
-            changes.into_iter().for_each(|event| self.tell(event));
-            send_if_new(&self.figures, self.figures(&seen));
-            send_if_new(&self.observed, seen);
-            let look_again = Instant::now() + LOOK;
-            let deadline = self
-                .supervisor
-                .next_deadline()
-                .map_or(look_again, |due| due.min(look_again));
+            let observed = self.observe();
+            let changes = changes::between(&self.observed.borrow(), &observed);
+            changes.into_iter().for_each(|event| self.report(event));
+            send_if_new(&self.figures, self.figures(&observed));
+            send_if_new(&self.observed, observed);
+            let next_poll = Instant::now() + POLL;
+            let due = self.supervisor.next_deadline();
+            let deadline = due.map_or(next_poll, |due| due.min(next_poll));
             tokio::select! {
-                Some(ended) = self.ended.recv() => self.see_ended(ended),
+                Some(ended) = self.ended.recv() => self.record_end(ended),
                 _ = self.view.changed() => {}
                 _ = self.proxy_known.changed() => {}
                 _ = self.answers.changed() => {}
@@ -224,25 +205,28 @@ impl Agent {
     }
 
     /// Reports an event; when the store does not answer and the queue is full, newer events are dropped.
-    fn tell(&self, event: Event) {
-        tracing::info!("{}", event.text);
+    fn report(&self, event: Event) {
+        let Event {
+            subject,
+            kind,
+            text,
+            ..
+        } = &event;
+        tracing::info!(?subject, kind, text, "event");
         let _ = self.events.try_send(event);
     }
 
-    fn see_ended(&mut self, ended: Ended) {
-        let (name, unexpected) = (
-            ended.name().to_string(),
-            self.supervisor.is_unexpected(&ended),
-        );
-        // Events of instances come from comparing observations.
-        if unexpected && name.parse::<InstanceName>().is_err() && !name.starts_with("release-") {
-            let text = format!("{name} {}", ended.exit());
-            let subject = Subject::Server(self.boot.server);
-            self.tell(Event {
+    fn record_end(&mut self, ended: Ended) {
+        let name = ended.name();
+        // Events of instances come from comparing observations; those of a release run are its outcome.
+        let has_events_of_its_own =
+            name.parse::<InstanceName>().is_ok() || name.starts_with("release-");
+        if self.supervisor.is_unexpected(&ended) && !has_events_of_its_own {
+            self.report(Event {
                 time: events::now(),
-                subject,
+                subject: Subject::Server(self.boot.server),
                 kind: "process.ended".into(),
-                text,
+                text: format!("{name} {}", ended.exit()),
                 severity: Severity::Warning,
             });
         }
@@ -251,8 +235,8 @@ impl Agent {
 
     /// Takes the newest order, unless it is older than the one we hold or another site's.
     fn take_order(&mut self) {
-        let seen = self.view.borrow_and_update().placement.clone();
-        let Some((revision, placement)) = seen else {
+        let stored = self.view.borrow_and_update().placement.clone();
+        let Some((revision, placement)) = stored else {
             return;
         };
         if self.order.revision == revision {
@@ -264,15 +248,13 @@ impl Agent {
         };
         if !self.order.yields_to(&offered) {
             let held = self.order.revision;
-            return tracing::warn!(
-                "rejected the order of revision {revision}: revision {held} is newer"
-            );
+            return tracing::warn!(%revision, %held, "rejected an order older than the one held");
         }
         self.store.set_schema(offered.placement.schema);
         self.store
             .set_endpoints(etcd::endpoints(&offered.placement));
         if let Err(error) = offered.save(&self.boot.order_file()) {
-            tracing::error!("cannot save the order: {error}");
+            tracing::error!(%revision, %error, "cannot save the order");
         }
         self.order = Rc::new(offered);
     }
@@ -293,25 +275,23 @@ impl Agent {
         let tickets = self.view.borrow().tickets.clone();
         let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
         let tickets = tickets.map_or_else(Vec::new, |shared| shared.keys.clone());
-        send_if_new(
-            &self.proxy_wanted,
-            proxy::Wanted {
-                schema: order.placement.schema,
-                config,
-                tickets,
-            },
-        );
-        send_if_new(&self.asked, self.questions(&order));
-        let sessions = self.supervisor.running();
-        let sessions = sessions.map(|(name, pid)| (pid, name.to_string()));
-        send_if_new(&self.sessions, sessions.collect());
+        let wanted = proxy::Wanted {
+            schema: order.placement.schema,
+            config,
+            tickets,
+        };
+        send_if_new(&self.proxy_wanted, wanted);
+        send_if_new(&self.asked, self.asked(&order));
+        let running = self.supervisor.running();
+        let processes = running.map(|(name, pid)| (pid, name.to_string()));
+        send_if_new(&self.processes, processes.collect());
         let view = self.view.borrow().clone();
         if let Some(balancer) = &mut self.balancer {
             balancer.tick(&order, &view.observed);
         }
         if let Some(database) = &mut self.database {
-            let observed = view.observed.values().map(|(_, seen)| &**seen);
-            database.tick(&order, observed, view.silent_since.is_none());
+            let observed = view.observed.values().map(|(_, observed)| &**observed);
+            database.tick(&order, observed, view.silence.is_none());
         }
         self.logs.tick();
     }
@@ -322,7 +302,7 @@ impl Agent {
             false => BTreeMap::new(),
         };
         let fate = self.store_member(order);
-        if let (StoreMember::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
+        if let (Fate::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
             let mut member = plan::store_member(&self.boot, order, program);
             if let Some(running) = self.supervisor.running_as("etcd") {
                 plan::keep_join(&mut member.launch, running);
@@ -337,35 +317,6 @@ impl Agent {
         wanted
     }
 
-    fn store_member(&self, order: &Order) -> StoreMember {
-        let (server, placement) = (self.boot.server, &order.placement);
-        plan::store_member_fate(StoreMemberFacts {
-            named: placement.store.contains(&server),
-            joining: placement.store_joining == Some(server),
-            founding: order.revision == Revision(0),
-            confirmed: is_told(order, &self.view.borrow()),
-            runs: self.supervisor.condition("etcd") == Some(Condition::Running),
-            has_log: self.boot.store_log().exists(),
-        })
-    }
-
-    fn forget_store_member(&mut self, order: &Order) {
-        let [data, gone] = [self.boot.store_data(), self.boot.store_data_gone()];
-        let left = data.exists() || gone.exists();
-        let forget = self.store_member(order) == StoreMember::Forget;
-        let rests = self.supervisor.condition("etcd").is_none();
-        if forget && left && rests && !self.is_removing() {
-            tracing::info!("removing the data of a store member that has left");
-            self.removing = Some(remove_in_background(data, gone));
-        }
-    }
-
-    /// Whether the data of a former member of the store is being removed. No member is started meanwhile: it would write there.
-    fn is_removing(&self) -> bool {
-        let removing = self.removing.as_ref();
-        removing.is_some_and(|removing| !removing.is_finished())
-    }
-
     fn paths(&self) -> Paths {
         let pki = self.boot.pki();
         Paths {
@@ -375,145 +326,6 @@ impl Agent {
             key: pki.join(gaiola_net::pki::KEY),
             certificates: self.boot.directories.certificates.clone(),
         }
-    }
-
-    /// The instances with a running process, and how to poll them.
-    fn questions(&self, order: &Order) -> BTreeMap<InstanceName, Asked> {
-        let running = self.supervisor.running();
-        let instances =
-            running.filter_map(|(name, pid)| Some((name.parse::<InstanceName>().ok()?, pid)));
-        instances
-            .filter_map(|(name, pid)| {
-                let placed = order.placement.instances.get(&name)?;
-                let address = topology::address_of_instance(&order.placement, name)?;
-                let usual = &order.placement.config.app.health;
-                let path = placed.health.as_ref().unwrap_or(usual).clone();
-                Some((name, Asked { address, path, pid }))
-            })
-            .collect()
-    }
-
-    fn look(&self) -> Observed {
-        let known = self.proxy_known.borrow().clone();
-        let draining = is_moving(&self.order);
-        let mut proxy = known.proxy;
-        if let Some(proxy) = proxy.as_mut().filter(|_| !draining) {
-            // Only a change that waits for requests to end needs these; otherwise each count would change the report.
-            proxy.in_flight.clear();
-        }
-        Observed {
-            server: self.boot.server,
-            reads: SCHEMA,
-            boot: self.boot.number,
-            revision: self.order.revision,
-            proxy,
-            vips: self
-                .balancer
-                .as_ref()
-                .map(|balancer| balancer.held().into_iter().map(IpAddr::V4).collect())
-                .unwrap_or_default(),
-            instances: self.instances(),
-            database: self
-                .database
-                .as_ref()
-                .and_then(database::Database::observed),
-            release_run: self.release_outcome(),
-            store_data: Some(self.boot.store_data().exists()),
-            resources: self.left.borrow().told.clone(),
-            troubles: self.troubles(&known.refused),
-        }
-    }
-
-    fn figures(&self, seen: &Observed) -> Figures {
-        Figures {
-            observed: Some(seen.clone()),
-            keeper: self
-                .balancer
-                .as_ref()
-                .map(|balancer| balancer.state().clone()),
-            left: self.left.borrow().reading.clone(),
-            restarts: self.supervisor.all_restarts(),
-            lag_bytes: self
-                .database
-                .as_ref()
-                .and_then(database::Database::lag_bytes),
-        }
-    }
-
-    fn instances(&self) -> BTreeMap<InstanceName, ObservedInstance> {
-        let answers = self.answers.borrow();
-        let placed = self
-            .order
-            .placement
-            .instances
-            .iter()
-            .filter(|(name, _)| name.server == self.boot.server);
-        placed
-            .filter_map(|(name, placed)| {
-                let process = name.to_string();
-                let (state, reason) = match self.supervisor.condition(&process)? {
-                    Condition::Running => match answers.get(name) {
-                        Some(answer) => (answer.state, answer.reason.clone()),
-                        None => (InstanceState::Starting, "has not answered yet".to_string()),
-                    },
-                    Condition::Down(why) if why.is_empty() => {
-                        (InstanceState::Starting, "is being started".to_string())
-                    }
-                    Condition::Down(why) => (
-                        InstanceState::Crashed,
-                        format!("{why}{}", self.logs.cause(&process, &placed.run)),
-                    ),
-                    Condition::Stopping => {
-                        (InstanceState::Stopping, "is being stopped".to_string())
-                    }
-                };
-                let restarts = self.supervisor.restarts(&process);
-                Some((
-                    *name,
-                    ObservedInstance {
-                        release: placed.release,
-                        run: placed.run.clone(),
-                        state,
-                        restarts,
-                        reason,
-                    },
-                ))
-            })
-            .collect()
-    }
-
-    fn troubles(&self, proxy_refused: &str) -> Vec<String> {
-        let mut troubles = Vec::new();
-        if let (Err(why), StoreMember::Run) = (&self.etcd, self.store_member(&self.order)) {
-            troubles.push(why.clone());
-        }
-        let is_named = self.order.placement.store.contains(&self.boot.server);
-        if is_named && self.store_member(&self.order) == StoreMember::Forget {
-            troubles.push(
-                "the data of its member of the store is lost: it is to be let in anew".into(),
-            );
-        }
-        if !proxy_refused.is_empty() {
-            troubles.push(format!(
-                "the proxy refused its configuration: {proxy_refused}"
-            ));
-        }
-        if let Some(Condition::Down(why)) = self
-            .supervisor
-            .condition("etcd")
-            .filter(|_| self.supervisor.restarts("etcd") > 2)
-        {
-            troubles.push(format!("etcd {why}{}", self.logs.cause("etcd", "")));
-        }
-        troubles.extend(
-            self.balancer
-                .as_ref()
-                .map(|balancer| balancer.state().config_problem.clone())
-                .filter(|problem| !problem.is_empty()),
-        );
-        troubles.extend(self.database.as_ref().and_then(database::Database::trouble));
-        troubles.extend(self.logs.trouble());
-        troubles
     }
 
     /// Stops everything on this server: first hands over the VIPs, so that no request is lost.
@@ -539,49 +351,40 @@ impl Agent {
     }
 }
 
-/// Whether anything is draining, so that the requests in flight matter.
-fn is_moving(order: &Order) -> bool {
-    use gaiola_model::placement::Phase;
-    let placement = &order.placement;
-    placement
-        .servers
-        .values()
-        .any(|server| server.phase == Phase::Drain)
-        || placement
-            .instances
-            .values()
-            .any(|instance| instance.phase == Phase::Drain)
-}
-
-/// Removes a directory on a thread of its own: many files take long, and the agent's thread has a lease to renew.
-fn remove_in_background(folder: PathBuf, gone: PathBuf) -> JoinHandle<()> {
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = remove_whole(&folder, &gone) {
-            tracing::error!("cannot remove {}: {error}", folder.display());
-        }
-    })
-}
-
-/// Renames a directory and then removes it: a crash leaves all of it or nothing under its own name.
-fn remove_whole(folder: &Path, gone: &Path) -> io::Result<()> {
-    let unless_missing = |done: io::Result<()>| match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
+/// Starts the tasks that read the store, send this server's report and append events to the store. Returns the store's
+/// content, and the queue of events.
+fn start_session(
+    boot: &Boot,
+    store: &Store,
+    observed: &watch::Sender<Observed>,
+) -> (watch::Receiver<View>, mpsc::Sender<Event>) {
+    let (view_sender, view) = watch::channel(View::default());
+    let (events, queue) = mpsc::channel(MOST_EVENTS);
+    let session = session::Session {
+        boot: boot.clone(),
+        store: store.clone(),
+        view: view.clone(),
+        observed: observed.subscribe(),
     };
-    unless_missing(std::fs::remove_dir_all(gone))?;
-    unless_missing(std::fs::rename(folder, gone))?;
-    unless_missing(std::fs::remove_dir_all(gone))
+    let log = Events::new(store.clone(), &boot.site);
+    tokio::task::spawn_local(session::append(log, queue));
+    let keys = Keys::of(&boot.site);
+    tokio::task::spawn_local(view::follow(store.clone(), keys, view_sender));
+    tokio::task::spawn_local(session.run());
+    (view, events)
 }
 
-/// Whether the store delivered this very order, naming members, since this agent started.
-fn is_told(order: &Order, view: &View) -> bool {
-    view.placement.as_ref().is_some_and(|(revision, told)| {
-        *revision == order.revision
-            && told.incarnation == order.placement.incarnation
-            && !told.store.is_empty()
-    })
+/// Starts a task with a way to send it what is wanted, and to read what it found last.
+fn start<Wanted: Default, Found: Default, F: Future<Output = ()> + 'static>(
+    task: impl FnOnce(watch::Receiver<Wanted>, watch::Sender<Found>) -> F,
+) -> (watch::Sender<Wanted>, watch::Receiver<Found>) {
+    let (wanted, wanted_reader) = watch::channel(Wanted::default());
+    let (found_sender, found) = watch::channel(Found::default());
+    tokio::task::spawn_local(task(wanted_reader, found_sender));
+    (wanted, found)
 }
 
+/// Sends a value unless it is the one sent last.
 fn send_if_new<T: PartialEq>(sender: &watch::Sender<T>, new: T) {
     sender.send_if_modified(|held| {
         let changed = *held != new;
@@ -599,30 +402,10 @@ fn make_release_folder(boot: &Boot) -> io::Result<()> {
     })
 }
 
-fn open_store(boot: &Boot, order: &Order) -> io::Result<Store> {
-    let tls = gaiola_net::pki::client_config(&boot.pki()).map_err(io::Error::other)?;
+fn open_store(boot: &Boot, order: &Order) -> Result<Store, PkiError> {
+    let tls = gaiola_net::pki::client_config(&boot.pki())?;
     let endpoints = etcd::endpoints(&order.placement);
     let store = Store::new(Settings::new(endpoints, Some(tls)));
     store.set_schema(order.placement.schema);
     Ok(store)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_member_of_the_store_has_left_is_removed_while_the_agent_goes_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let [data, gone] = ["member", "member.gone"].map(|name| folder.path().join(name));
-        for file in [data.join("wal/1"), gone.join("snap/1")] {
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(file, "votes").unwrap();
-        }
-        let paths = (data.clone(), gone.clone());
-        let removed = async { remove_in_background(paths.0, paths.1).await.is_ok() };
-        let meanwhile = || assert!(data.join("wal/1").exists() && gone.join("snap/1").exists());
-        assert!(crate::slow_disk::carry_out(removed, meanwhile));
-        assert!(!data.exists() && !gone.exists());
-    }
 }

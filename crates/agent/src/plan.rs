@@ -5,7 +5,7 @@ use crate::state::{Boot, Order};
 use gaiola_model::placement::{PlacedInstance, ReleaseRun};
 use gaiola_model::{InstanceName, Placement, Revision, Tier};
 use gaiola_os::process::Launch;
-use gaiola_store::etcd::{self, Join, Member};
+use gaiola_store::etcd::{self, EtcdMember, Join};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,59 +49,16 @@ pub(super) fn wanted(
     all
 }
 
-/// What should happen to the store's member on a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StoreMember {
-    /// It runs.
-    Run,
-    /// It does not run, and its data stays.
-    Rest,
-    /// It does not run, and its data is removed: no new member could be added here with it.
-    Forget,
-}
-
-/// Facts about the store's member on a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct StoreMemberFacts {
-    /// The order names the server,
-    pub named: bool,
-    /// and says that its member is a learner.
-    pub joining: bool,
-    /// No store holds the order yet: the members that it names begin one.
-    pub founding: bool,
-    /// The store delivered this order since this agent started. An order from the disk may be older than the data beside it.
-    pub confirmed: bool,
-    /// It runs.
-    pub runs: bool,
-    /// Its log is on the disk, and in it everything it ever voted for.
-    pub has_log: bool,
-}
-
-/// Only the store itself takes a member out: an order from the disk may be stale, and the data on the disk may hold a vote
-/// without which no newer order can come.
-///
-/// And only a learner, or a founder of the store, starts without data: a voter that has lost its votes could make the store
-/// lose them too. It rests until the conductor has removed it and adds it again.
-pub(super) fn store_member_fate(facts: StoreMemberFacts) -> StoreMember {
-    let begins = facts.founding || (facts.joining && facts.confirmed);
-    match (facts.named, facts.confirmed) {
-        (true, _) if facts.has_log || facts.runs || begins => StoreMember::Run,
-        (false, false) if facts.has_log => StoreMember::Run,
-        (_, false) => StoreMember::Rest,
-        (_, true) => StoreMember::Forget,
-    }
-}
-
 /// The store's member on this server. An order that no store holds yet founds the store.
 pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) -> Wanted {
     let servers = order.placement.store.iter();
     let own = (!order.placement.store.contains(&boot.server)).then_some(&boot.server);
     let members = servers
         .chain(own)
-        .filter_map(|server| Member::on(&order.placement, *server))
+        .filter_map(|server| EtcdMember::on(&order.placement, *server))
         .collect();
     let launch = etcd::Launch {
-        member: Member::at(boot.server, &boot.location),
+        member: EtcdMember::at(boot.server, &boot.location),
         data: boot.etcd(),
         pki: boot.pki(),
         token: boot.store_token.clone(),
@@ -303,63 +260,6 @@ fn shell(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NAMED: StoreMemberFacts = StoreMemberFacts {
-        named: true,
-        joining: false,
-        founding: false,
-        confirmed: true,
-        runs: false,
-        has_log: true,
-    };
-
-    #[test]
-    fn only_the_stores_own_word_takes_a_member_out() {
-        let out = StoreMemberFacts {
-            named: false,
-            ..NAMED
-        };
-        assert_eq!(store_member_fate(out), StoreMember::Forget);
-        let from_disk = StoreMemberFacts {
-            confirmed: false,
-            ..out
-        };
-        assert_eq!(store_member_fate(from_disk), StoreMember::Run);
-        let nothing_there = StoreMemberFacts {
-            has_log: false,
-            ..from_disk
-        };
-        assert_eq!(store_member_fate(nothing_there), StoreMember::Rest);
-    }
-
-    #[test]
-    fn only_a_learner_or_a_founder_begins_with_nothing() {
-        assert_eq!(store_member_fate(NAMED), StoreMember::Run);
-        let lost = StoreMemberFacts {
-            has_log: false,
-            ..NAMED
-        };
-        assert_eq!(store_member_fate(lost), StoreMember::Forget);
-        let founder = StoreMemberFacts {
-            founding: true,
-            confirmed: false,
-            ..lost
-        };
-        assert_eq!(store_member_fate(founder), StoreMember::Run);
-        let learner = StoreMemberFacts {
-            joining: true,
-            ..lost
-        };
-        assert_eq!(store_member_fate(learner), StoreMember::Run);
-        // It may be a voter by now.
-        let from_disk = StoreMemberFacts {
-            confirmed: false,
-            ..learner
-        };
-        assert_eq!(store_member_fate(from_disk), StoreMember::Rest);
-        let just_started = StoreMemberFacts { runs: true, ..lost };
-        assert_eq!(store_member_fate(just_started), StoreMember::Run);
-    }
 
     #[test]
     fn a_member_that_runs_keeps_how_it_came_in_and_nothing_else() {

@@ -5,7 +5,7 @@ use gaiola_model::placement::{ObservedProxy, Revision};
 use gaiola_model::proxy::{
     Admission, ControlReply, ControlRequest, ProxyConfig, ProxyReport, TicketKey,
 };
-use gaiola_wire::document::{decode_message, encode_message};
+use gaiola_wire::document::{DocumentError, decode_message, encode_message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -37,29 +37,65 @@ struct Line {
     schema: u64,
 }
 
+/// Why a request to the proxy brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// The socket failed.
+    #[error("the proxy's control socket")]
+    Io(#[from] io::Error),
+    /// What came is no JSON of a reply.
+    #[error("the proxy's reply is malformed")]
+    Malformed(#[from] DocumentError),
+    /// A request cannot be written as JSON.
+    #[error("the request to the proxy")]
+    Request(#[from] serde_json::Error),
+    /// Nothing came in time.
+    #[error("the proxy did not answer in time")]
+    Timeout,
+    /// The proxy closed the connection.
+    #[error("the proxy closed its control socket")]
+    Closed,
+    /// A reply to something else, or a rejection.
+    #[error("asked the proxy for {asked}, and got {reply}")]
+    Unexpected {
+        /// The request.
+        asked: String,
+        /// The reply, as it came.
+        reply: String,
+    },
+}
+
+impl AskError {
+    fn unexpected(asked: impl Into<String>, reply: &ControlReply) -> Self {
+        let (asked, reply) = (asked.into(), format!("{reply:?}"));
+        Self::Unexpected { asked, reply }
+    }
+}
+
 impl Line {
-    async fn open(run: &Path, schema: u64) -> io::Result<Self> {
-        Ok(Self {
-            schema,
-            stream: BufReader::new(UnixStream::connect(socket(run)).await?),
-        })
+    async fn open(run: &Path, schema: u64) -> Result<Self, AskError> {
+        let stream = BufReader::new(UnixStream::connect(socket(run)).await?);
+        Ok(Self { stream, schema })
     }
 
-    async fn ask(&mut self, request: &ControlRequest, limit: Duration) -> io::Result<ControlReply> {
-        let asked = async {
-            let mut text = encode_message(request, self.schema)?;
-            text.push(b'\n');
-            self.stream.write_all(&text).await?;
-            let mut reply = String::new();
-            if self.stream.read_line(&mut reply).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let (reply, _) = decode_message(reply.as_bytes()).map_err(io::Error::other)?;
-            Ok(reply)
-        };
-        timeout(limit, asked)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    async fn ask(
+        &mut self,
+        request: &ControlRequest,
+        limit: Duration,
+    ) -> Result<ControlReply, AskError> {
+        let reply = self.exchange(request);
+        timeout(limit, reply).await.map_err(|_| AskError::Timeout)?
+    }
+
+    async fn exchange(&mut self, request: &ControlRequest) -> Result<ControlReply, AskError> {
+        let mut text = encode_message(request, self.schema)?;
+        text.push(b'\n');
+        self.stream.write_all(&text).await?;
+        let mut reply = String::new();
+        match self.stream.read_line(&mut reply).await? {
+            0 => Err(AskError::Closed),
+            _ => Ok(decode_message(reply.as_bytes())?.0),
+        }
     }
 }
 
@@ -82,8 +118,9 @@ pub(super) fn speaks_tls(config: &ProxyConfig) -> bool {
 
 /// What was sent over this connection.
 #[derive(Default)]
-struct Told {
-    config: Option<Result<Revision, (Revision, String)>>,
+struct Sent {
+    /// The last configuration, and why the proxy rejected it if it did.
+    config: Option<(Revision, Option<String>)>,
     tickets: Vec<TicketKey>,
 }
 
@@ -94,8 +131,8 @@ pub(super) struct Known {
     pub proxy: Option<ObservedProxy>,
     /// Whether the local port of the primary has a backend server that is up.
     pub reaches_primary: bool,
-    /// Why the last configuration was rejected; empty when it was accepted.
-    pub refused: String,
+    /// Why the last configuration was rejected; `None`: it was accepted.
+    pub rejected: Option<String>,
 }
 
 /// Keeps the proxy on the newest configuration and its report up to date, until the agent ends.
@@ -120,10 +157,10 @@ async fn keep(
     changed: &Notify,
 ) {
     let mut line = None;
-    let mut told = Told::default();
+    let mut sent = Sent::default();
     loop {
         if line.is_none() {
-            told = Told::default();
+            sent = Sent::default();
             let schema = wanted.borrow().schema;
             line = Line::open(run, schema).await.ok();
         }
@@ -133,14 +170,14 @@ async fn keep(
         }
         let draining = now.config.as_ref().is_some_and(is_draining);
         match &mut line {
-            Some(open) => match update(open, now, &mut told).await {
-                Ok(new) => publish(&known, new),
+            Some(open) => match update(open, now, &mut sent).await {
+                Ok(new) => super::send_if_new(&known, new),
                 Err(_) => {
                     line = None;
-                    publish(&known, Known::default());
+                    super::send_if_new(&known, Known::default());
                 }
             },
-            None => publish(&known, Known::default()),
+            None => super::send_if_new(&known, Known::default()),
         }
         let pause = if draining || line.is_none() {
             BUSY
@@ -180,14 +217,6 @@ async fn listen(run: &Path, wanted: watch::Receiver<Wanted>, changed: &Notify) {
     }
 }
 
-fn publish(known: &watch::Sender<Known>, new: Known) {
-    known.send_if_modified(|old| {
-        let changed = *old != new;
-        *old = new;
-        changed
-    });
-}
-
 fn is_draining(config: &ProxyConfig) -> bool {
     use gaiola_model::proxy::Admin;
     config
@@ -197,37 +226,26 @@ fn is_draining(config: &ProxyConfig) -> bool {
         .any(|server| server.admin != Admin::Ready)
 }
 
-async fn update(line: &mut Line, wanted: Wanted, told: &mut Told) -> io::Result<Known> {
-    if !wanted.tickets.is_empty() && told.tickets != wanted.tickets {
+async fn update(line: &mut Line, wanted: Wanted, sent: &mut Sent) -> Result<Known, AskError> {
+    if !wanted.tickets.is_empty() && sent.tickets != wanted.tickets {
         let request = ControlRequest::TicketKeys(wanted.tickets.clone());
-        if let ControlReply::Refused(why) = line.ask(&request, ANSWER_LIMIT).await? {
-            tracing::error!("the proxy refuses the ticket keys: {why}");
+        if let ControlReply::Refused(error) = line.ask(&request, ANSWER_LIMIT).await? {
+            tracing::error!(error, "the proxy rejected the ticket keys");
         }
-        told.tickets = wanted.tickets;
+        sent.tickets = wanted.tickets;
     }
     if let Some(config) = wanted.config {
         let revision = config.revision;
-        let already = match &told.config {
-            Some(Ok(told)) => *told == revision,
-            Some(Err((told, _))) => *told == revision,
-            None => false,
-        };
-        if !already {
-            told.config = Some(
-                match line
-                    .ask(&ControlRequest::Configure(Box::new(config)), ANSWER_LIMIT)
-                    .await?
-                {
-                    ControlReply::Refused(why) => Err((revision, why)),
-                    _ => Ok(revision),
-                },
-            );
+        if sent.config.as_ref().map(|(last, _)| *last) != Some(revision) {
+            let request = ControlRequest::Configure(Box::new(config));
+            let rejected = match line.ask(&request, ANSWER_LIMIT).await? {
+                ControlReply::Refused(why) => Some(why),
+                _ => None,
+            };
+            sent.config = Some((revision, rejected));
         }
     }
-    let refused = match &told.config {
-        Some(Err((_, why))) => why.clone(),
-        _ => String::new(),
-    };
+    let rejected = sent.config.as_ref().and_then(|(_, why)| why.clone());
     match line.ask(&ControlRequest::Report, ANSWER_LIMIT).await? {
         ControlReply::Report(report) => Ok(Known {
             proxy: Some(observed(&report)),
@@ -235,11 +253,9 @@ async fn update(line: &mut Line, wanted: Wanted, told: &mut Told) -> io::Result<
                 .servers
                 .iter()
                 .any(|server| server.backend == topology::PRIMARY && server.up),
-            refused,
+            rejected,
         }),
-        other => Err(io::Error::other(format!(
-            "asked for a report, was told {other:?}"
-        ))),
+        other => Err(AskError::unexpected("a report", &other)),
     }
 }
 
@@ -274,21 +290,16 @@ pub(super) async fn admit(
     vip: Ipv4Addr,
     admission: Admission,
     wait: Duration,
-) -> io::Result<u64> {
+) -> Result<u64, AskError> {
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let request = ControlRequest::Admit {
         address: IpAddr::V4(vip),
         admission,
         wait_ms,
     };
-    match Line::open(run, schema)
-        .await?
-        .ask(&request, wait + ANSWER_LIMIT)
-        .await?
-    {
+    let mut line = Line::open(run, schema).await?;
+    match line.ask(&request, wait + ANSWER_LIMIT).await? {
         ControlReply::Admitted { connections } => Ok(connections),
-        other => Err(io::Error::other(format!(
-            "asked to change {vip}, was told {other:?}"
-        ))),
+        other => Err(AskError::unexpected(format!("a change of {vip}"), &other)),
     }
 }

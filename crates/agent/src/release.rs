@@ -53,9 +53,8 @@ impl Agent {
         if file.exists() || runs(&name) {
             return;
         }
-        let kept = std::fs::write(&file, why);
-        if let Err(error) = kept {
-            tracing::error!("cannot save how {name} ended: {error}");
+        if let Err(error) = std::fs::write(&file, why) {
+            tracing::error!(process = name, %error, "cannot save how the release command ended");
         }
     }
 
@@ -85,7 +84,7 @@ impl Agent {
 fn runs(name: &str) -> bool {
     let found = process::with_environment(RELEASE_RUN, name);
     found.unwrap_or_else(|error: io::Error| {
-        tracing::error!("cannot look for {name} in /proc: {error}");
+        tracing::error!(process = name, %error, "cannot search /proc for a release command");
         true
     })
 }

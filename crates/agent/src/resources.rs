@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Poll interval of the disks.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 /// Processes are read in every n-th poll.
 const PROCESSES_EACH: u32 = 5;
 /// A disk that takes longer to answer counts as hung.
@@ -29,7 +29,7 @@ pub(super) struct Left {
     /// The last reading.
     pub(super) reading: Reading,
     /// What is reported.
-    pub(super) told: Resources,
+    pub(super) reported: Resources,
 }
 
 /// The directories whose file systems are polled.
@@ -71,14 +71,14 @@ pub(super) async fn follow(boot: Boot, names: watch::Receiver<Names>, left: watc
             }
             publish(&left, started, &mut watch, &reading);
         }
-        sleep(LOOK).await;
+        sleep(POLL).await;
     }
 }
 
 fn publish(left: &watch::Sender<Left>, started: Instant, watch: &mut Watch, reading: &Reading) {
-    let told = watch.step(Time::from_start(started.elapsed()), reading);
+    let reported = watch.step(Time::from_start(started.elapsed()), reading);
     let reading = reading.clone();
-    super::send_if_new(left, Left { reading, told });
+    super::send_if_new(left, Left { reading, reported });
 }
 
 /// The last reading of the disks is stale: mark all of them as not answering.
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_file_system_that_holds_both_is_told_once() {
+    fn one_file_system_that_holds_both_is_reported_once() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let places = Places {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_from_one_that_refuses() {
+    fn a_full_disk_is_not_one_that_rejects_writes() {
         let of = |errno: Errno| refused(&io::Error::from_raw_os_error(errno.raw_os_error()));
         let no_room = |words: &str| Some(Refused::NoRoom(words.into()));
         assert_eq!(of(Errno::NOSPC), no_room("No space left on device"));

@@ -2,11 +2,12 @@
 
 use super::conductor;
 use crate::state::Boot;
+use gaiola_core::conduct::{Report, should_campaign};
 use gaiola_model::Observed;
 use gaiola_model::event::Event;
 use gaiola_store::events::Events;
 use gaiola_store::view::{Keys, View};
-use gaiola_store::{Lease, Store, StoreError, campaign};
+use gaiola_store::{Expected, Lease, Store, StoreError, campaign};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -18,11 +19,12 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Interval between two attempts to become the conductor while there is none.
 const CAMPAIGN: Duration = Duration::from_millis(500);
 
-/// Sends events to the store, one after another, for as long as the agent lives.
-pub(super) async fn tell(events: Events, mut told: mpsc::Receiver<Event>) {
-    while let Some(event) = told.recv().await {
-        while let Err(error) = events.append(event.clone()).await {
-            tracing::warn!("cannot store an event yet: {}", gaiola_os::chain(&error));
+/// Appends events to the store's log, one after another, for as long as the agent lives.
+pub(super) async fn append(log: Events, mut queue: mpsc::Receiver<Event>) {
+    while let Some(event) = queue.recv().await {
+        while let Err(error) = log.append(event.clone()).await {
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(error, kind = event.kind, "cannot store an event yet");
             sleep(RETRY).await;
         }
     }
@@ -48,16 +50,17 @@ impl Session {
                 Ok(lease) => self.hold(lease).await,
                 Err(error) => error,
             };
-            tracing::warn!("the store: {}", gaiola_os::chain(&error));
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(error, "the session with the store ended");
             sleep(RETRY).await;
         }
     }
 
     async fn hold(&mut self, lease: Lease) -> StoreError {
         let keys = Keys::of(&self.boot.site);
-        let (tell, campaigning) = (self.observed.clone(), self.view.clone());
-        let publishing = publish(&self.store, &keys, &self.boot, tell, &lease);
-        let conducting = conduct(&self.store, &keys, &self.boot, campaigning, &lease);
+        let (observed, view) = (self.observed.clone(), self.view.clone());
+        let publishing = publish(&self.store, &keys, &self.boot, observed, &lease);
+        let conducting = conduct(&self.store, &keys, &self.boot, view, &lease);
         let id = lease.id();
         tokio::select! {
             error = publishing => error,
@@ -82,10 +85,21 @@ async fn publish(
     lease: &Lease,
 ) -> StoreError {
     let key = keys.observed(boot.server);
+    let mut report = Report::default();
     loop {
         let seen = observed.borrow_and_update().clone();
-        if let Err(error) = store.put_json(&key, &seen, Some(lease.id())).await {
-            return error;
+        let text = match store.to_json(&key, &seen) {
+            Ok(text) => text,
+            Err(error) => return error,
+        };
+        let replaced = Expected::from(report.replaces());
+        match store.put_if(&key, replaced, text, Some(lease.id())).await {
+            Ok(at) => report.was_written(at),
+            Err(StoreError::CompareAndSwap { found, .. }) => {
+                report.was_rejected(found);
+                continue;
+            }
+            Err(error) => return error,
         }
         if observed.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -93,7 +107,7 @@ async fn publish(
     }
 }
 
-/// Becomes the conductor whenever there is none.
+/// Becomes the conductor whenever it should.
 async fn conduct(
     store: &Store,
     keys: &Keys,
@@ -101,18 +115,14 @@ async fn conduct(
     mut view: watch::Receiver<View>,
     lease: &Lease,
 ) -> StoreError {
+    let own = boot.server.to_string();
     loop {
-        if view.borrow_and_update().conductor.is_none() {
-            match campaign(
-                store,
-                &keys.conductor(),
-                &boot.server.to_string(),
-                lease.id(),
-            )
-            .await
-            {
+        let conductor = view.borrow_and_update().conductor.clone();
+        if should_campaign(conductor.as_deref(), &own) {
+            match campaign(store, &keys.conductor(), &own, lease.id()).await {
                 Ok(Some(term)) => {
-                    tracing::info!("conductor since revision {}", term.created);
+                    let term_revision = term.created;
+                    tracing::info!(%term_revision, "became the conductor");
                     let error = conductor::run(store, keys, boot, &term, view.clone()).await;
                     tracing::info!("no longer the conductor");
                     if !matches!(error, StoreError::Fenced { .. }) {

@@ -1,10 +1,11 @@
 //! The state directory: everything that outlives its processes.
 
+use gaiola_core::conduct::OrderId;
 use gaiola_model::inventory::Location;
 use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
 use gaiola_model::{ServerName, SiteName};
 use gaiola_os::process::{User, is_root};
-use gaiola_wire::document::{self, DocumentError};
+use gaiola_wire::document;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Write as _};
@@ -366,7 +367,14 @@ impl Order {
 
     /// Whether a holder of this order takes `newer`: orders that are older or of another site are rejected.
     pub fn yields_to(&self, newer: &Self) -> bool {
-        self.placement.incarnation == newer.placement.incarnation && self.revision < newer.revision
+        self.id().yields_to(&newer.id())
+    }
+
+    fn id(&self) -> OrderId<'_> {
+        OrderId {
+            incarnation: &self.placement.incarnation,
+            revision: self.revision,
+        }
     }
 
     /// Whether `given` may overwrite this one: it may not where it is an older one of the same site.
@@ -380,10 +388,7 @@ impl Order {
 /// # Errors
 /// Where it cannot be read, is not of this type, or was written by a newer program.
 pub fn read_document<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
-    document::decode(&fs::read(path)?).map_err(|error| match error {
-        DocumentError::Json(error) => error.into(),
-        newer => io::Error::other(newer),
-    })
+    Ok(document::decode(&fs::read(path)?)?)
 }
 
 /// Writes a document in the schema of the site's placement, like [`write_json`].

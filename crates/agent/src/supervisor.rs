@@ -1,34 +1,22 @@
-//! Keeps the wanted processes of a server running: starts, adopts, restarts with back-off, stops.
+//! Keeps the wanted processes of a server running. [`core::supervise`](gaiola_core::supervise) decides; this starts, signals
+//! and watches processes, and records them on disk for the next agent.
 
 use crate::state::{read_json, write_json};
+use gaiola_core::supervise::{self, Action, Input};
+use gaiola_model::Time;
 use gaiola_os::process::{self, Exit, Identity, Launch, Process};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Longest wait before a process that keeps exiting is restarted.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-/// A process that ran this long is restarted at once.
-const SETTLED: Duration = Duration::from_secs(5);
-const SHORTEST_BACKOFF: Duration = Duration::from_millis(200);
-/// Poll interval for the end of a stopped process's descendants.
-const GROUP_LOOK: Duration = Duration::from_millis(20);
+pub(super) use gaiola_core::supervise::Condition;
 
 /// A process that is wanted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Wanted {
-    /// How it is started.
-    pub launch: Launch,
-    /// Time between SIGTERM and SIGKILL.
-    pub grace: Duration,
-    /// Whether it is restarted when it exits by itself.
-    pub restart: bool,
-}
+pub(super) type Wanted = supervise::Wanted<Launch>;
 
 /// A process that ended; sent to the agent's loop, which passes it to [`Supervisor::ended`].
 #[derive(Debug)]
@@ -50,43 +38,6 @@ impl Ended {
     }
 }
 
-/// The state of one process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// It runs.
-    Running,
-    /// It exited by itself, in this way; it may be restarted.
-    Down(String),
-    /// It was sent SIGTERM and has not ended.
-    Stopping,
-}
-
-struct Supervised {
-    wanted: Wanted,
-    state: State,
-    /// How often it exited by itself since it was first wanted,
-    restarts: u32,
-    /// and how often in a row after a short run.
-    quick: u32,
-}
-
-enum State {
-    Running {
-        process: Rc<Process>,
-        since: Instant,
-    },
-    Waiting {
-        start_at: Option<Instant>,
-        why: String,
-    },
-    /// `leads`: the process itself is still alive, not only its descendants.
-    Stopping {
-        process: Rc<Process>,
-        kill_at: Instant,
-        leads: bool,
-    },
-}
-
 /// What is written to disk, so that the next agent can adopt the processes.
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -96,7 +47,12 @@ struct Record {
 
 /// The processes of one server.
 pub(super) struct Supervisor {
-    processes: BTreeMap<String, Supervised>,
+    /// What is decided of each process.
+    decided: supervise::Supervisor<Launch, Identity>,
+    /// The start of the clock that decisions use.
+    began: Instant,
+    /// The processes that were started or adopted and may be alive.
+    open: BTreeMap<String, Rc<Process>>,
     ended: mpsc::UnboundedSender<Ended>,
     records: PathBuf,
 }
@@ -111,23 +67,22 @@ impl Supervisor {
     fn adopt_from(records: PathBuf, ended: mpsc::UnboundedSender<Ended>) -> Self {
         let left: BTreeMap<String, Record> = read_json(&records).unwrap_or_default();
         let mut supervisor = Self {
-            processes: BTreeMap::new(),
+            decided: supervise::Supervisor::default(),
+            began: Instant::now(),
+            open: BTreeMap::new(),
             ended,
             records,
         };
-        for (name, record) in left {
-            if let Ok(process) = Process::open(record.identity) {
-                tracing::info!("adopted {name} (pid {})", record.identity.pid);
-                let state = supervisor.watch(&name, process);
-                supervisor.processes.insert(
-                    name,
-                    Supervised {
-                        wanted: record.wanted,
-                        state,
-                        restarts: 0,
-                        quick: 0,
-                    },
-                );
+        for (name, Record { identity, wanted }) in left {
+            if let Ok(process) = Process::open(identity) {
+                tracing::info!("adopted {name} (pid {})", identity.pid);
+                supervisor.watch(&name, process);
+                let id = identity;
+                supervisor.step(Input::Adopt {
+                    name: &name,
+                    wanted,
+                    id,
+                });
             }
         }
         supervisor
@@ -135,165 +90,66 @@ impl Supervisor {
 
     /// Moves the processes towards `wanted`: starts the missing, stops the rest. Repeating it does no harm.
     pub(super) fn reconcile(&mut self, wanted: &BTreeMap<String, Wanted>) {
-        let now = Instant::now();
-        let names: Vec<String> = self.processes.keys().cloned().collect();
-        for name in names {
-            match wanted.get(&name) {
-                Some(wanted) if self.processes[&name].wanted.launch == wanted.launch => {
-                    self.take_over(&name, wanted)
-                }
-                _ => self.stop(&name, now),
-            }
-        }
-        for (name, wanted) in wanted {
-            if !self.processes.contains_key(name) {
-                let state = State::Waiting {
-                    start_at: Some(now),
-                    why: String::new(),
-                };
-                self.processes.insert(
-                    name.clone(),
-                    Supervised {
-                        wanted: wanted.clone(),
-                        state,
-                        restarts: 0,
-                        quick: 0,
-                    },
-                );
-            }
-        }
-        self.tick();
-    }
-
-    /// The handling of a process may change while it runs; its launch may not.
-    fn take_over(&mut self, name: &str, wanted: &Wanted) {
-        if let Some(supervised) = self.processes.get_mut(name) {
-            supervised.wanted = wanted.clone();
-        }
+        self.step(Input::Want(wanted));
     }
 
     /// Does what is due: starts after a back-off, kills after the grace.
     pub(super) fn tick(&mut self) {
-        let now = Instant::now();
-        let names: Vec<String> = self.processes.keys().cloned().collect();
-        for name in names {
-            match &self.processes[&name].state {
-                State::Waiting {
-                    start_at: Some(at), ..
-                } if *at <= now => self.start(&name, now),
-                State::Stopping {
-                    process,
-                    leads: false,
-                    ..
-                } if process.group_is_empty() => drop(self.processes.remove(&name)),
-                State::Stopping {
-                    process, kill_at, ..
-                } if *kill_at <= now => process.signal_group(Signal::KILL),
-                _ => {}
-            }
-        }
+        self.step(Input::Deadline);
     }
 
     /// When [`tick`](Self::tick) is due next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.processes
-            .values()
-            .filter_map(|supervised| match &supervised.state {
-                State::Waiting { start_at, .. } => *start_at,
-                State::Stopping { leads: false, .. } => Some(Instant::now() + GROUP_LOOK),
-                State::Stopping { kill_at, .. } => Some(*kill_at),
-                State::Running { .. } => None,
-            })
-            .min()
+        let due = self.decided.next_deadline()?;
+        Some(self.began + due.since_start())
     }
 
     /// Whether a process exited without having been stopped.
     pub(super) fn is_unexpected(&self, ended: &Ended) -> bool {
-        let supervised = self.processes.get(&ended.name);
-        supervised.is_some_and(|supervised| matches!(&supervised.state, State::Running { process, .. } if process.identity() == ended.identity))
+        self.decided.is_expected_to_run(&ended.name, ended.identity)
     }
 
     /// Records that a process has ended.
     pub(super) fn ended(&mut self, ended: Ended) {
-        let Some(supervised) = self.processes.get_mut(&ended.name) else {
-            return;
-        };
-        let now = Instant::now();
-        match &supervised.state {
-            State::Running { process, since } if process.identity() == ended.identity => {
-                process.signal_group(Signal::KILL);
-                let lived = now - *since;
-                supervised.restarts += 1;
-                supervised.quick = if lived >= SETTLED {
-                    0
-                } else {
-                    supervised.quick + 1
-                };
-                let backoff = backoff(supervised.quick);
-                let start_at = supervised.wanted.restart.then_some(now + backoff);
-                tracing::warn!("{} {}", ended.name, ended.exit);
-                supervised.state = State::Waiting {
-                    start_at,
-                    why: ended.exit.to_string(),
-                };
-            }
-            // A shell ends at once on SIGTERM; its children may still have requests in flight.
-            State::Stopping {
-                process, kill_at, ..
-            } if process.identity() == ended.identity => {
-                supervised.state = State::Stopping {
-                    process: Rc::clone(process),
-                    kill_at: *kill_at,
-                    leads: false,
-                };
-                self.tick();
-            }
-            _ => {}
+        if self.is_unexpected(&ended) {
+            tracing::warn!("{} {}", ended.name, ended.exit);
         }
+        self.step(Input::Ended {
+            name: &ended.name,
+            id: ended.identity,
+            how: ended.exit.to_string(),
+        });
         self.record();
     }
 
     /// The state of a process; `None` where it is neither wanted nor running.
     pub(super) fn condition(&self, name: &str) -> Option<Condition> {
-        Some(match &self.processes.get(name)?.state {
-            State::Running { .. } => Condition::Running,
-            State::Waiting { why, .. } => Condition::Down(why.clone()),
-            State::Stopping { .. } => Condition::Stopping,
-        })
+        self.decided.condition(name)
     }
 
     /// How a running process was started, unless it is being stopped.
     pub(super) fn running_as(&self, name: &str) -> Option<&Launch> {
-        let supervised = self.processes.get(name)?;
-        let runs = matches!(supervised.state, State::Running { .. });
-        runs.then_some(&supervised.wanted.launch)
+        self.decided.running_as(name)
     }
 
     /// How often a process exited by itself since it was first wanted.
     pub(super) fn restarts(&self, name: &str) -> u32 {
-        self.processes
-            .get(name)
-            .map_or(0, |supervised| supervised.restarts)
+        let mut all = self.decided.restarts();
+        let found = all.find(|(other, _)| *other == name);
+        found.map_or(0, |(_, restarts)| restarts)
     }
 
     /// How often each process exited by itself.
     pub(super) fn all_restarts(&self) -> Vec<(String, u32)> {
-        self.processes
-            .iter()
-            .map(|(name, supervised)| (name.clone(), supervised.restarts))
+        let all = self.decided.restarts();
+        all.map(|(name, restarts)| (name.to_string(), restarts))
             .collect()
     }
 
     /// Names and pids of the running processes.
     pub(super) fn running(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.processes
-            .iter()
-            .filter_map(|(name, supervised)| match &supervised.state {
-                State::Running { process, .. } | State::Stopping { process, .. } => {
-                    Some((name.as_str(), process.identity().pid))
-                }
-                State::Waiting { .. } => None,
-            })
+        let running = self.decided.running();
+        running.map(|(name, identity, _)| (name, identity.pid))
     }
 
     /// Whether no process runs any more.
@@ -301,98 +157,92 @@ impl Supervisor {
         self.running().next().is_none()
     }
 
-    fn start(&mut self, name: &str, now: Instant) {
-        let wanted = self.processes[name].wanted.clone();
-        let started = process::launch(&wanted.launch).and_then(Process::open);
-        let state = match started {
-            Ok(process) => self.watch(name, process),
-            Err(error) => {
-                let why = format!("cannot start {}: {error}", wanted.launch.program.display());
-                tracing::error!("{name}: {why}");
-                State::Waiting {
-                    start_at: wanted.restart.then_some(now + LONGEST_BACKOFF / 10),
-                    why,
+    /// Passes an input to the decisions and carries out what they ask for; the answers are inputs again.
+    fn step(&mut self, input: Input<'_, Launch, Identity>) {
+        let now = Time::from_start(self.began.elapsed());
+        let mut actions = Vec::new();
+        self.decided.step(now, input, &mut actions);
+        for action in actions {
+            match action {
+                Action::Launch(name) => self.start(&name),
+                Action::Terminate(name, id) => self.signal(&name, id, Signal::TERM),
+                Action::Kill(name, id) => self.signal(&name, id, Signal::KILL),
+                Action::CheckGroup(name, id) => {
+                    let process = self.find(&name, id);
+                    let is_empty = process.is_none_or(|process| process.group_is_empty());
+                    let name = &name;
+                    self.step(Input::Group { name, id, is_empty });
                 }
             }
+        }
+        let decided = &self.decided;
+        let running: Vec<Identity> = decided.running().map(|(_, id, _)| id).collect();
+        self.open
+            .retain(|_, process| running.contains(&process.identity()));
+    }
+
+    fn find(&self, name: &str, id: Identity) -> Option<&Process> {
+        let process = self.open.get(name)?;
+        (process.identity() == id).then_some(process)
+    }
+
+    fn signal(&self, name: &str, id: Identity, signal: Signal) {
+        if let Some(process) = self.find(name, id) {
+            process.signal_group(signal);
+        }
+    }
+
+    fn start(&mut self, name: &str) {
+        let Some(launch) = self.decided.launch_of(name) else {
+            return;
         };
-        if let Some(supervised) = self.processes.get_mut(name) {
-            supervised.state = state;
+        match process::launch(launch).and_then(Process::open) {
+            Ok(process) => {
+                let id = process.identity();
+                self.watch(name, process);
+                self.step(Input::Started { name, id });
+            }
+            Err(error) => {
+                let why = format!("cannot start {}: {error}", launch.program.display());
+                tracing::error!("{name}: {why}");
+                self.step(Input::NotStarted { name, why });
+            }
         }
         self.record();
     }
 
-    fn watch(&self, name: &str, process: Process) -> State {
+    fn watch(&mut self, name: &str, process: Process) {
         let process = Rc::new(process);
-        let (ended, watched, name) = (self.ended.clone(), Rc::clone(&process), name.to_string());
+        self.open.insert(name.into(), Rc::clone(&process));
+        let (ended, name) = (self.ended.clone(), name.to_string());
         tokio::task::spawn_local(async move {
-            let exit = watched.ended().await.unwrap_or(Exit::Unknown);
+            let exit = process.ended().await.unwrap_or(Exit::Unknown);
             // The receiver, the agent's loop, is gone only when the agent ends.
             let _ = ended.send(Ended {
                 name,
-                identity: watched.identity(),
+                identity: process.identity(),
                 exit,
             });
         });
-        State::Running {
-            process,
-            since: Instant::now(),
-        }
-    }
-
-    fn stop(&mut self, name: &str, now: Instant) {
-        let Some(supervised) = self.processes.get_mut(name) else {
-            return;
-        };
-        match &supervised.state {
-            State::Running { process, .. } => {
-                process.signal_group(Signal::TERM);
-                let kill_at = now + supervised.wanted.grace;
-                supervised.state = State::Stopping {
-                    process: Rc::clone(process),
-                    kill_at,
-                    leads: true,
-                };
-            }
-            State::Waiting { .. } => {
-                self.processes.remove(name);
-            }
-            State::Stopping { .. } => {}
-        }
     }
 
     /// Writes the running processes to disk. On a failure the next agent starts what it cannot adopt, and reports it.
     fn record(&self) {
-        let records: BTreeMap<&str, Record> = self
-            .processes
-            .iter()
-            .filter_map(|(name, supervised)| match &supervised.state {
-                State::Running { process, .. } | State::Stopping { process, .. } => Some((
-                    name.as_str(),
-                    Record {
-                        identity: process.identity(),
-                        wanted: supervised.wanted.clone(),
-                    },
-                )),
-                State::Waiting { .. } => None,
-            })
-            .collect();
+        let record = |(name, identity, wanted): (_, _, &Wanted)| {
+            let wanted = wanted.clone();
+            (name, Record { identity, wanted })
+        };
+        let records: BTreeMap<&str, Record> = self.decided.running().map(record).collect();
         if let Err(error) = write_json(&self.records, &records) {
             tracing::error!("cannot write {}: {error}", self.records.display());
         }
     }
 }
 
-/// `quick`: how often in a row a process exited after a short run.
-fn backoff(quick: u32) -> Duration {
-    match quick {
-        0 => Duration::ZERO,
-        _ => (SHORTEST_BACKOFF * 2_u32.saturating_pow(quick.min(10) - 1)).min(LONGEST_BACKOFF),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn shell(folder: &Path, script: &str) -> Wanted {
         Wanted {
@@ -553,11 +403,5 @@ mod tests {
             supervisor.ended(receiver.recv().await.unwrap());
             all_ended(&mut supervisor).await;
         });
-    }
-
-    #[test]
-    fn a_process_that_keeps_ending_is_started_less_and_less_often() {
-        let waits: Vec<u128> = (0..=8).map(|n| backoff(n).as_millis()).collect();
-        assert_eq!(waits, [0, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
     }
 }

@@ -1,4 +1,4 @@
-//! The site's traffic: what every proxy and every agent counted becomes rates for the status page and one text for Prometheus.
+//! The site's traffic: the figures of all proxies and agents become rates for the status page and one text for Prometheus.
 
 mod merged;
 mod rates;
@@ -24,13 +24,14 @@ struct Board {
     proxies: BTreeMap<ServerName, Meter>,
     texts: Answers,
     totals: Totals,
-    heard: BTreeMap<(ServerName, Source), Time>,
+    /// When each process answered last.
+    answered: BTreeMap<(ServerName, Source), Time>,
 }
 
-/// Everybody who was asked, and what they told.
+/// The processes that were polled, each with its metrics; `None`: it did not answer.
 pub(crate) type Answers = BTreeMap<(ServerName, Source), Option<String>>;
 
-/// Who tells metrics.
+/// A process with metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     Proxy,
@@ -40,7 +41,7 @@ pub(crate) enum Source {
 /// The traffic over the last few seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
-    /// Of the whole site, as its topmost proxies see it; `None`: it has none, or they have not told yet.
+    /// Of the whole site, as its topmost proxies see it; `None`: it has none, or they have not reported yet.
     pub site: Option<Load>,
     /// Of each server: balancers and web servers by their own count, app servers by the count of who sends to them.
     pub servers: BTreeMap<ServerName, Load>,
@@ -51,27 +52,27 @@ pub struct Figures {
 }
 
 impl Traffic {
-    /// Carries out one round of questions and takes the answers: when, the topmost tier, and what was told.
+    /// Carries out one round of polls and takes its answers: when, the topmost tier, and what was reported.
     ///
-    /// Rounds do not overlap. An answer that is taken after a newer one looks as if its proxy had begun anew, and all that it
-    /// ever counted would be counted once more.
+    /// Rounds do not overlap: an answer that is taken after a newer one would pass for that of a restarted proxy, and all that
+    /// it has counted would be counted twice.
     pub(crate) async fn round(
         &self,
-        asking: impl Future<Output = Option<(Time, Option<Tier>, Answers)>>,
+        polls: impl Future<Output = Option<(Time, Option<Tier>, Answers)>>,
     ) {
         let _one_at_a_time = self.1.lock().await;
-        if let Some((now, top, answers)) = asking.await {
+        if let Some((now, top, answers)) = polls.await {
             self.0.borrow_mut().take(now, top, answers);
         }
     }
 
-    /// Requests since the lab is up, as the topmost proxies counted them. What a proxy counted between the last question
-    /// and its death is missing.
+    /// Requests since the lab started, as the topmost proxies counted them. What a proxy counted between the last poll and
+    /// its death is missing.
     pub fn totals(&self) -> Totals {
         self.0.borrow().totals
     }
 
-    /// The traffic of now.
+    /// The current traffic.
     pub fn figures(&self) -> Figures {
         self.0.borrow().figures()
     }
@@ -110,13 +111,8 @@ impl Source {
 }
 
 impl Board {
-    /// Takes one round of answers: those who were asked, and what they told.
-    fn take(
-        &mut self,
-        now: Time,
-        top: Option<Tier>,
-        answers: BTreeMap<(ServerName, Source), Option<String>>,
-    ) {
+    /// Takes one round of answers.
+    fn take(&mut self, now: Time, top: Option<Tier>, answers: Answers) {
         self.top = top;
         self.proxies
             .retain(|server, _| answers.contains_key(&(*server, Source::Proxy)));
@@ -129,7 +125,7 @@ impl Board {
                 meter.missed(now);
                 continue;
             };
-            let grown = meter.look(now, Counted::read(text));
+            let grown = meter.record(now, Counted::read(text));
             if Some(server.tier) == top {
                 self.totals.requests += grown.requests;
                 self.totals.failed += grown.failed;
@@ -182,17 +178,19 @@ fn loads<K: Ord>(rates: BTreeMap<K, Rates>) -> BTreeMap<K, Load> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_model::metric;
+    use gaiola_wire::metrics::Text;
     use std::time::Duration;
 
     const EVERY: Duration = Duration::from_secs(2);
 
-    fn told(requests: &[(&str, &str, u64)]) -> String {
-        let line = |(member, code, count): &(&str, &str, u64)| {
-            format!(
-                "gaiola_http_requests_total{{frontend=\"http\",backend=\"b\",server=\"{member}\",code=\"{code}\"}} {count}\n"
-            )
-        };
-        requests.iter().map(line).collect()
+    fn metrics(requests: &[(&str, &str, u64)]) -> String {
+        let mut text = Text::default();
+        let mut family = text.family(&metric::HTTP_REQUESTS);
+        for (member, code, count) in requests {
+            family.sample(["http", "b", member, code], *count);
+        }
+        text.into_string()
     }
 
     fn figures(rounds: &[&[(&str, String)]]) -> (Figures, Totals) {
@@ -213,8 +211,8 @@ mod tests {
     #[test]
     fn every_server_has_its_share() {
         let first: [(&str, String); 2] = [("lb1", String::new()), ("web1", String::new())];
-        let balancer = told(&[("web1", "200", 60), ("-", "503", 4)]);
-        let web = told(&[
+        let balancer = metrics(&[("web1", "200", 60), ("-", "503", 4)]);
+        let web = metrics(&[
             ("-", "200", 20),
             ("app1.1", "200", 30),
             ("app1.2", "500", 10),
@@ -246,10 +244,10 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_did_not_answer_the_last_question_has_no_figures() {
+    fn a_proxy_that_did_not_answer_the_last_poll_has_no_figures() {
         let mut board = Board::default();
         let mut take = |round: u32, lb2: Option<String>| {
-            let text = told(&[("web1", "200", u64::from(round) * 20)]);
+            let text = metrics(&[("web1", "200", u64::from(round) * 20)]);
             let answers = [("lb1", Some(text)), ("lb2", lb2)];
             let answers =
                 answers.map(|(name, text)| ((name.parse().unwrap(), Source::Proxy), text));
@@ -257,7 +255,7 @@ mod tests {
             board.take(now, Some(Tier::Balancer), answers.into());
             board.figures()
         };
-        let text = |round: u64| Some(told(&[("web1", "200", round * 40)]));
+        let text = |round: u64| Some(metrics(&[("web1", "200", round * 40)]));
         let lb2 = "lb2".parse().unwrap();
         take(0, text(0));
         let figures = take(1, text(1));
@@ -273,9 +271,9 @@ mod tests {
         let traffic = Traffic::default();
         let counted = std::cell::Cell::new(7000);
         let round = async |later: u64, on_the_way: u32| {
-            let asking = async {
+            let polls = async {
                 counted.set(counted.get() + later);
-                let text = told(&[("web1", "200", counted.get())]);
+                let text = metrics(&[("web1", "200", counted.get())]);
                 for _ in 0..on_the_way {
                     tokio::task::yield_now().await;
                 }
@@ -283,7 +281,7 @@ mod tests {
                     BTreeMap::from([(("lb1".parse().unwrap(), Source::Proxy), Some(text))]);
                 Some((Time::ZERO, Some(Tier::Balancer), answers))
             };
-            traffic.round(asking).await;
+            traffic.round(polls).await;
         };
         // The answer of the first comes after that of the second.
         tokio::join!(round(0, 10), round(35, 0));
@@ -292,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_server_that_is_gone_has_no_figures_and_its_requests_stay_counted() {
-        let text = told(&[("web1", "200", 60)]);
+        let text = metrics(&[("web1", "200", 60)]);
         let (figures, totals) = figures(&[&[("lb1", text.clone())], &[("lb1", text)], &[]]);
         assert_eq!((figures, totals.requests), (Figures::default(), 60));
     }

@@ -23,9 +23,10 @@
 //!   that a dead or frozen process cannot keep it.
 
 mod freshness;
-mod held;
+pub mod hand_over;
 mod peers;
 mod router;
+mod timers;
 
 pub use freshness::Freshness;
 pub use peers::{FORGIVEN_AFTER, LONGEST_SETTLING, SETTLING};

@@ -18,7 +18,7 @@ use std::net::Ipv4Addr;
 /// let config: KeeperConfig = serde_json::from_str(text).unwrap();
 /// assert_eq!(config.interval_ms, 100);
 /// assert!(!config.vips[0].preempt);
-/// assert_eq!(config.problem(), None);
+/// assert_eq!(config.check(), Ok(()));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperConfig {
@@ -72,28 +72,78 @@ fn default_interval_ms() -> u32 {
 }
 
 impl KeeperConfig {
-    /// Why this configuration is unusable, in words; `None`: it is usable.
-    pub fn problem(&self) -> Option<String> {
+    /// Whether this configuration can be used.
+    ///
+    /// # Errors
+    /// The first reason why it cannot.
+    pub fn check(&self) -> Result<(), KeeperConfigError> {
         if !(10..=40_950).contains(&self.interval_ms) {
-            let found = self.interval_ms;
-            return Some(format!("interval_ms is {found}; it must be 10 to 40950"));
+            return Err(KeeperConfigError::Interval(self.interval_ms));
         }
-        if let Some(vip) = self
-            .vips
-            .iter()
-            .find(|vip| !(1..=254).contains(&vip.priority.0))
+        for (
+            n,
+            KeeperVip {
+                vip,
+                vrid,
+                priority,
+                ..
+            },
+        ) in self.vips.iter().enumerate()
         {
-            let (vip, found) = (vip.vip, vip.priority);
-            return Some(format!(
-                "the priority of {vip} is {found}; it must be 1 to 254"
-            ));
+            if !(1..=254).contains(&priority.0) {
+                let (vip, found) = (*vip, *priority);
+                return Err(KeeperConfigError::Priority { vip, found });
+            }
+            let mut before = self.vips[..n].iter();
+            if before.any(|other| other.vip == *vip || other.vrid == *vrid) {
+                let (vip, vrid) = (*vip, *vrid);
+                return Err(KeeperConfigError::Twice { vip, vrid });
+            }
         }
-        self.vips.iter().enumerate().find_map(|(n, vip)| {
-            let twice = self.vips[..n]
-                .iter()
-                .any(|other| other.vip == vip.vip || other.vrid == vip.vrid);
-            twice.then(|| format!("{} or its VRID {} is there twice", vip.vip, vip.vrid))
-        })
+        Ok(())
+    }
+}
+
+/// Why a keeper's configuration cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeeperConfigError {
+    /// No interval that advertisements can have.
+    #[error("interval_ms is {0}; it must be 10 to 40950")]
+    Interval(u32),
+    /// A priority that VRRP reserves.
+    #[error("the priority of {vip} is {found}; it must be 1 to 254")]
+    Priority {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// Its priority.
+        found: Priority,
+    },
+    /// An address or VRID that an earlier VIP has.
+    #[error("{vip} or its VRID {vrid} is there twice")]
+    Twice {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// Its VRID.
+        vrid: Vrid,
+    },
+}
+
+/// In JSON, words that may be missing are a string, which is empty then.
+mod words {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        words: &Option<String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(words.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<String>, D::Error> {
+        let words = String::deserialize(deserializer)?;
+        Ok(Some(words).filter(|words| !words.is_empty()))
     }
 }
 
@@ -107,10 +157,12 @@ pub struct KeeperState {
     pub pid: u32,
     /// Whether VIPs may be held here.
     pub ready: bool,
-    /// Why not, in words; empty when ready.
-    pub reason: String,
-    /// What is wrong with `keeper.json`, in words; the previous one stays in force. Empty: nothing.
-    pub config_problem: String,
+    /// Why not, in words; `None` when ready.
+    #[serde(with = "words")]
+    pub reason: Option<String>,
+    /// What is wrong with `keeper.json`, in words; the previous one stays in force.
+    #[serde(with = "words")]
+    pub config_problem: Option<String>,
     /// Every VIP of the configuration.
     pub vips: BTreeMap<Ipv4Addr, VipState>,
     /// Rejected advertisements, by reason, since the keeper started.
@@ -182,17 +234,32 @@ mod tests {
             }],
             maintenance: false,
         };
-        assert_eq!(good.problem(), None);
+        assert_eq!(good.check(), Ok(()));
         let mut twice = good.clone();
         twice.vips.push(good.vips[0].clone());
-        assert!(twice.problem().unwrap().contains("twice"));
+        let problem = |config: &KeeperConfig| config.check().unwrap_err().to_string();
+        assert!(problem(&twice).contains("twice"));
         let mut owner = good.clone();
         owner.vips[0].priority = Priority(255);
-        assert!(owner.problem().unwrap().contains("1 to 254"));
+        assert!(problem(&owner).contains("1 to 254"));
         let fast = KeeperConfig {
             interval_ms: 1,
             ..good
         };
-        assert!(fast.problem().is_some());
+        assert_eq!(fast.check(), Err(KeeperConfigError::Interval(1)));
+    }
+
+    #[test]
+    fn words_that_are_missing_are_an_empty_string_in_json() {
+        let state = KeeperState {
+            reason: Some("maintenance".into()),
+            ..KeeperState::default()
+        };
+        let json = serde_json::to_value(&state).unwrap();
+        assert_eq!(
+            (&json["reason"], &json["config_problem"]),
+            (&"maintenance".into(), &"".into())
+        );
+        assert_eq!(serde_json::from_value::<KeeperState>(json).unwrap(), state);
     }
 }

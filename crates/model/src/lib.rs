@@ -10,6 +10,7 @@ pub mod http;
 pub mod id;
 pub mod inventory;
 pub mod keeper;
+pub mod metric;
 pub mod placement;
 pub mod proxy;
 pub mod proxy_file;

@@ -4,5 +4,7 @@
 //! a seed that failed is added to `seeds/` and runs every time.
 
 pub mod rollout;
+pub mod store;
+pub mod violation;
 pub mod vrrp;
 pub mod world;

@@ -6,16 +6,21 @@
 //! After each event the `checks` verify the invariants. Then the faults stop, and the VIPs must come to rest: each held
 //! once, and the neighbours know by whom.
 
+mod agent;
 mod checks;
+mod faults;
+mod network;
 mod node;
 
+use crate::violation::Violation;
 use crate::world::World;
 use checks::Checks;
+
 use gaiola_core::vrrp::{Input, Output};
 use gaiola_model::Time;
-use gaiola_model::vrrp::{Advertisement, Message, Vrid};
-use gaiola_wire::vrrp::{self as wire, Checksum, Endpoints, Key};
-use node::{HandOver, Node};
+use gaiola_model::vrrp::{Message, Vrid};
+use gaiola_wire::vrrp::Key;
+use node::Node;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -49,12 +54,16 @@ pub struct Outcome {
     pub takeovers: u64,
 }
 
-/// Runs a plan with this seed; `Err`: which rule was broken, when and where.
-pub fn run(plan: &Plan, seed: u64) -> Result<Outcome, String> {
+/// Runs a plan with this seed.
+///
+/// # Errors
+///
+/// The first broken rule, when and where.
+pub fn run(plan: &Plan, seed: u64) -> Result<Outcome, Violation> {
     let mut sim = Sim::new(plan, seed);
-    sim.run().map_err(|broken| {
+    sim.run().map_err(|Violation { rule, how }| {
         let at = sim.world.now().since_start();
-        format!("seed {seed}, {plan:?}, after {at:?}: {broken}")
+        rule.broken(format!("{how}; seed {seed}, {plan:?}, after {at:?}"))
     })?;
     Ok(sim.checks.outcome())
 }
@@ -171,7 +180,7 @@ impl Sim {
         }
     }
 
-    fn run(&mut self) -> Result<(), String> {
+    fn run(&mut self) -> Result<(), Violation> {
         let end = Time::ZERO + self.plan.faults + self.plan.rest;
         while let Some(event) = self.world.next_until(end) {
             if event.changes_the_world() {
@@ -189,7 +198,7 @@ impl Sim {
         self.checks.at_end(&self.nodes)
     }
 
-    fn happen(&mut self, event: Event) -> Result<(), String> {
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Due { node, timer } if self.nodes[node].timer == timer => self.attend(node),
             Event::Due { .. } => Ok(()),
@@ -232,7 +241,7 @@ impl Sim {
         }
     }
 
-    fn start(&mut self, n: usize) -> Result<(), String> {
+    fn start(&mut self, n: usize) -> Result<(), Violation> {
         if self.nodes[n].alive {
             return Ok(());
         }
@@ -248,7 +257,7 @@ impl Sim {
     }
 
     /// One turn of a keeper: packets that arrived, then the data plane, then deadlines, like `agent::keeper::vip`.
-    fn attend(&mut self, n: usize) -> Result<(), String> {
+    fn attend(&mut self, n: usize) -> Result<(), Violation> {
         if !self.nodes[n].runs() {
             return Ok(());
         }
@@ -273,49 +282,7 @@ impl Sim {
         Ok(())
     }
 
-    /// The agent starts to hand over VIPs that may go home.
-    fn look_after(&mut self, n: usize) -> Result<(), String> {
-        let again = self.world.span(ms(200)..ms(300));
-        self.world.after(again, Event::Agent(n));
-        if !self.nodes[n].runs() {
-            return Ok(());
-        }
-        let shown = self.nodes[n].clock.shows(self.world.now());
-        for vip in 0..self.plan.vips {
-            let node = &mut self.nodes[n];
-            let settled = node.routers[vip].settled(shown);
-            if settled.is_some() && node.is_active(vip) && node.hand_over[vip].is_none() {
-                node.hand_over[vip] = Some(HandOver::Closing);
-                node.heirs[vip] = settled;
-                self.world.after(ms(400), Event::HandOver { node: n, vip });
-            }
-        }
-        Ok(())
-    }
-
-    fn go_on_handing_over(&mut self, n: usize, vip: usize) -> Result<(), String> {
-        let shown = self.nodes[n].clock.shows(self.world.now());
-        let node = &mut self.nodes[n];
-        let standby = node.routers[vip].standby(shown);
-        let is_stood_by_for = standby.is_some() && standby == node.heirs[vip];
-        let goes_on = node.runs() && node.is_active(vip) && is_stood_by_for;
-        let (next, input, span) = match node.hand_over[vip] {
-            Some(HandOver::Closing) if goes_on => {
-                let requests_end = self.world.span(ms(20)..ms(700));
-                (HandOver::Refusing, Input::HoldBack(true), requests_end)
-            }
-            Some(HandOver::Refusing) if goes_on => (HandOver::LettingGo, Input::Yield, ms(350)),
-            _ => {
-                node.hand_over[vip] = None;
-                return self.tell_if_it_runs(n, vip, Input::HoldBack(false));
-            }
-        };
-        node.hand_over[vip] = Some(next);
-        self.world.after(span, Event::HandOver { node: n, vip });
-        self.tell_if_it_runs(n, vip, input)
-    }
-
-    fn tell_if_it_runs(&mut self, n: usize, vip: usize, input: Input) -> Result<(), String> {
+    fn tell_if_it_runs(&mut self, n: usize, vip: usize, input: Input) -> Result<(), Violation> {
         if self.nodes[n].runs() {
             self.tell(n, vip, input)?;
             self.attend(n)?;
@@ -323,32 +290,8 @@ impl Sim {
         Ok(())
     }
 
-    fn hear(&mut self, n: usize, from: usize, payload: &[u8]) -> Result<(), String> {
-        let source = self.nodes[from].address;
-        let endpoints = Endpoints {
-            source,
-            destination: wire::GROUP,
-        };
-        let received = wire::decode(payload, endpoints, wire::TTL, self.key.as_ref())
-            .map_err(|error| format!("a router's own advertisement is {error}"))?;
-        let message = received.message;
-        let stale = received
-            .stamp
-            .is_some_and(|stamp| !self.nodes[n].freshness.is_new(source, &message, stamp));
-        if stale {
-            return Ok(());
-        }
-        let vip = usize::from(message.vrid().get()) - 1;
-        let from = source;
-        let input = match message {
-            Message::Advertisement(advert) => Input::Heard { from, advert },
-            Message::Hello(hello) => Input::HeardHello { from, hello },
-        };
-        self.tell(n, vip, input)
-    }
-
     /// Passes an input to a router and carries out its outputs.
-    fn tell(&mut self, n: usize, vip: usize, input: Input) -> Result<(), String> {
+    fn tell(&mut self, n: usize, vip: usize, input: Input) -> Result<(), Violation> {
         let now = self.world.now();
         let mut out = Vec::new();
         let shown = self.nodes[n].clock.shows(now);
@@ -373,154 +316,6 @@ impl Sim {
                 Output::PassOn => self.nodes[n].holding_back[vip] = false,
                 Output::Became(role, reason) => self.checks.became(n, vip, role, reason),
             }
-        }
-        Ok(())
-    }
-
-    fn advertise(&mut self, n: usize, vip: usize, priority: gaiola_model::vrrp::Priority) {
-        let advert = Advertisement {
-            vrid: vrid(vip),
-            priority,
-            interval: self.nodes[n].routers[vip].settings().interval,
-            vips: vec![address_of(vip)],
-        };
-        self.say(n, &Message::Advertisement(advert));
-    }
-
-    fn say(&mut self, n: usize, message: &Message) {
-        let node = &mut self.nodes[n];
-        let endpoints = Endpoints {
-            source: node.address,
-            destination: wire::GROUP,
-        };
-        let seal = self.key.as_ref().map(|key| (key, node.freshness.stamp()));
-        let payload = wire::encode(message, endpoints, Checksum::default(), seal);
-        for to in (0..self.plan.nodes).filter(|&to| to != n) {
-            let payload = payload.clone();
-            let packet = Event::Packet {
-                to,
-                from: n,
-                payload,
-            };
-            self.send(n, to, packet);
-        }
-    }
-
-    fn announce(&mut self, n: usize, vip: usize) {
-        self.send(n, self.plan.nodes, Event::Announced { node: n, vip });
-    }
-
-    /// Sends a packet over a network that may lose, delay or duplicate it.
-    fn send(&mut self, from: usize, to: usize, packet: Event) {
-        let is_deaf = self.deaf.get(to).is_some_and(|deaf| *deaf);
-        if is_deaf || self.cut[from][to] || self.world.chance(self.loss) {
-            return;
-        }
-        let copies = if self.faulty && self.world.chance(30) {
-            2
-        } else {
-            1
-        };
-        for _ in 0..copies {
-            let slow = self.faulty && self.world.chance(20);
-            let delay = if slow {
-                ms(10)..ms(150)
-            } else {
-                us(50)..us(1500)
-            };
-            let delay = self.world.span(delay);
-            self.world.after(delay, packet.clone());
-        }
-    }
-
-    fn fault(&mut self) -> Result<(), String> {
-        if !self.faulty {
-            return Ok(());
-        }
-        let n = self.world.rng.usize(0..self.plan.nodes);
-        let for_a_while = self.world.span(ms(20)..ms(4000));
-        match self.world.rng.u32(0..10) {
-            0 => {
-                self.nodes[n].crash();
-                self.world.after(for_a_while, Event::Start(n));
-            }
-            1 => {
-                // Restarted at once, as pid 1 does.
-                self.nodes[n].crash();
-                let soon = self.world.span(ms(5)..ms(300));
-                self.world.after(soon, Event::Start(n));
-            }
-            2 => {
-                self.nodes[n].frozen = true;
-                self.world.after(for_a_while, Event::Thaw(n));
-            }
-            3 => {
-                self.nodes[n].ready = false;
-                self.nodes[n].serving = false;
-                self.world.after(for_a_while, Event::Ready(n));
-                self.attend(n)?;
-            }
-            4 => {
-                let to = self.world.rng.usize(0..=self.plan.nodes);
-                self.cut[n][to] = true;
-                self.world.after(for_a_while, Event::Heal { from: n, to });
-            }
-            5 => self.isolate(n, for_a_while),
-            6 => self.loss = self.world.rng.u32(0..600).saturating_sub(300),
-            7 => {
-                self.deaf[n] = true;
-                self.world
-                    .after(for_a_while, Event::Heal { from: n, to: n });
-            }
-            8 => self.mute(n, for_a_while),
-            _ => {
-                let vip = self.world.rng.usize(0..self.plan.vips);
-                if self.nodes[n].runs() {
-                    self.tell(n, vip, Input::Yield)?;
-                    self.attend(n)?;
-                }
-            }
-        }
-        let next = self.world.span(ms(10)..self.plan.calm);
-        self.world.after(next, Event::Fault);
-        Ok(())
-    }
-
-    /// Nothing that a node sends arrives.
-    fn mute(&mut self, n: usize, span: Duration) {
-        for to in (0..=self.plan.nodes).filter(|&to| to != n) {
-            self.cut[n][to] = true;
-            self.world.after(span, Event::Heal { from: n, to });
-        }
-    }
-
-    /// Cuts a node off from everyone, in both directions.
-    fn isolate(&mut self, n: usize, span: Duration) {
-        for to in (0..=self.plan.nodes).filter(|&to| to != n) {
-            self.cut[n][to] = true;
-            self.world.after(span, Event::Heal { from: n, to });
-            if to < self.plan.nodes {
-                self.cut[to][n] = true;
-                self.world.after(span, Event::Heal { from: to, to: n });
-            }
-        }
-    }
-
-    /// The faults stop: everything runs, every packet arrives. One node may stay unready.
-    fn rest(&mut self) -> Result<(), String> {
-        self.faulty = false;
-        self.loss = 0;
-        self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
-        self.deaf.fill(false);
-        self.checks.rest(self.world.now());
-        let unready = self.world.rng.usize(0..self.plan.nodes * 2);
-        for n in 0..self.plan.nodes {
-            self.nodes[n].frozen = false;
-            self.start(n)?;
-            self.nodes[n].stays_unready = n == unready;
-            self.nodes[n].ready = n != unready;
-            self.nodes[n].serving = n != unready;
-            self.attend(n)?;
         }
         Ok(())
     }

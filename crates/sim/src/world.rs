@@ -4,6 +4,7 @@ use gaiola_model::Time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Time, the pending events, and chance. Only the owner knows what an event means.
@@ -189,6 +190,29 @@ pub fn seeds(name: &str, fresh: u64) -> Vec<u64> {
         .filter(|line| !line.is_empty())
         .map(number);
     kept.chain(fresh).collect()
+}
+
+/// Runs every seed, on as many threads as the machine has processors; the results are in the seeds' order.
+pub fn each<T: Send>(seeds: &[u64], run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((n, seed)) = {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            seeds.get(n).map(|seed| (n, *seed))
+        } {
+            done.push((n, run(seed)));
+        }
+        done
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut all: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let done = workers.into_iter().map(|worker| worker.join());
+        done.flat_map(|done| done.expect("no run panics")).collect()
+    });
+    all.sort_by_key(|(n, _)| *n);
+    all.into_iter().map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// Pause after all members have failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -68,6 +69,11 @@ impl Store {
 
     /// Tries members until one answers; the last try begins before [`super::Settings::deadline`] has passed.
     pub(super) async fn call<T: Reply>(&self, call: &Call<'_>) -> Result<Answered<T>, StoreError> {
+        let span = tracing::debug_span!("store", path = call.path, about = call.about);
+        self.try_members(call).instrument(span).await
+    }
+
+    async fn try_members<T: Reply>(&self, call: &Call<'_>) -> Result<Answered<T>, StoreError> {
         let begun = Instant::now();
         let seen = self.0.revision.load(Ordering::Relaxed);
         let request = Request::post(call.path, call.body.to_string());
@@ -80,6 +86,7 @@ impl Store {
                     Ok(reply) => match self.check(reply.header(), call.order, seen) {
                         Ok(()) => {
                             self.prefer(&target);
+                            tracing::debug!(%target, took = ?begun.elapsed(), "answered");
                             return Ok(Answered { reply, repeated });
                         }
                         Err(error) => {
@@ -90,7 +97,7 @@ impl Store {
                     Err(Failure::Final(error)) => return Err(error),
                     Err(Failure::Member(error)) => error,
                 };
-                tracing::debug!(%target, error = &error as &dyn std::error::Error, "member failed");
+                tracing::debug!(%target, error = %gaiola_os::chain(&error), "a member failed");
                 repeated |= error.maybe_done();
                 let give_up = repeated && call.repeat == Repeat::OnlyUnsent;
                 if give_up || begun.elapsed() >= self.0.deadline {

@@ -1,6 +1,6 @@
 //! The site's event log, in the store: what happened, on which server, in the order in which it reached the store.
 
-use crate::{Change, Item, Order, Revision, Store, StoreError, Txn, Update, Watch};
+use crate::{Change, Item, Revision, SortOrder, Store, StoreError, Txn, Update, Watch};
 use gaiola_model::SiteName;
 use gaiola_model::event::{Event, Severity, Subject};
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ pub const KEPT: usize = 1000;
 /// Deletions in one transaction; etcd allows 128.
 const BATCH: usize = 100;
 /// Keys read in one round of pruning.
-const LOOKED_AT: usize = 4 * KEPT;
+const READ: usize = 4 * KEPT;
 /// Longest text of an event, in bytes; the rest is cut off.
 const MAX_TEXT: usize = 2000;
 
@@ -40,7 +40,7 @@ impl Events {
     }
 
     /// Logs that something happened now.
-    pub async fn tell(
+    pub async fn log(
         &self,
         subject: Subject,
         severity: Severity,
@@ -72,7 +72,7 @@ impl Events {
             .store
             .list_some(
                 &self.prefix,
-                Order::NewestFirst,
+                SortOrder::NewestFirst,
                 count.clamp(1, KEPT),
                 false,
             )
@@ -85,7 +85,7 @@ impl Events {
         Follow {
             watch: self.store.watch(&self.prefix, after),
             waiting: VecDeque::new(),
-            told: after,
+            last: after,
         }
     }
 
@@ -93,7 +93,7 @@ impl Events {
     pub async fn prune(&self) -> Result<usize, StoreError> {
         let listing = self
             .store
-            .list_some(&self.prefix, Order::NewestFirst, LOOKED_AT, true)
+            .list_some(&self.prefix, SortOrder::NewestFirst, READ, true)
             .await?;
         let old = listing.items.get(KEPT..).unwrap_or_default();
         for batch in old.chunks(BATCH) {
@@ -116,7 +116,8 @@ impl Events {
 pub struct Follow {
     watch: Watch,
     waiting: VecDeque<Logged>,
-    told: Revision,
+    /// The last event that was returned.
+    last: Revision,
 }
 
 impl Follow {
@@ -126,17 +127,17 @@ impl Follow {
     pub async fn next(&mut self) -> Result<Logged, StoreError> {
         loop {
             if let Some(logged) = self.waiting.pop_front() {
-                self.told = logged.revision;
+                self.last = logged.revision;
                 return Ok(logged);
             }
             let update = self.watch.next().await?;
-            self.waiting = news(update, self.told).into();
+            self.waiting = news(update, self.last).into();
         }
     }
 }
 
-/// The events of an update after revision `told`, in order.
-fn news(update: Update, told: Revision) -> Vec<Logged> {
+/// The events of an update after revision `last`, in order.
+fn news(update: Update, last: Revision) -> Vec<Logged> {
     let items = match update {
         Update::Snapshot(listing) => listing.items,
         Update::Changed(changes) => changes
@@ -148,7 +149,7 @@ fn news(update: Update, told: Revision) -> Vec<Logged> {
             .collect(),
     };
     let read = items.iter().filter_map(read);
-    let mut news: Vec<_> = read.filter(|logged| logged.revision > told).collect();
+    let mut news: Vec<_> = read.filter(|logged| logged.revision > last).collect();
     news.sort_by_key(|logged| logged.revision);
     news
 }
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_tells_only_what_was_not_told_and_in_order() {
+    fn of_a_snapshot_only_later_events_are_returned_in_order() {
         let unreadable = Item {
             value: b"{}".into(),
             ..item("d", 8)

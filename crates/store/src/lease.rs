@@ -89,11 +89,11 @@ impl Lease {
     pub async fn hold(store: &Store, ttl: Duration) -> Result<Self, StoreError> {
         let asked = Instant::now();
         let id = store.lease_grant(ttl).await?;
-        let (tell, alive) = watch::channel(true);
+        let (alive_sender, alive) = watch::channel(true);
         let store = store.clone();
         let task = tokio::spawn(async move {
             keep(&store, id, ttl, asked).await;
-            let _ = tell.send(false);
+            let _ = alive_sender.send(false);
         });
         Ok(Self { id, alive, task })
     }
@@ -132,10 +132,8 @@ async fn keep(store: &Store, id: LeaseId, ttl: Duration, mut renewed: Instant) {
             Ok(Ok(_)) => renewed = asked,
             Ok(Err(StoreError::LeaseExpired(_) | StoreError::Gone(_))) | Err(_) => return,
             Ok(Err(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "lease not renewed"
-                );
+                let error = gaiola_os::chain(&error);
+                tracing::warn!(lease = %id, error, "cannot renew a lease");
             }
         }
         next = (asked + ttl / 4).max(Instant::now() + ttl / 16);

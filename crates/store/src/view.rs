@@ -83,16 +83,23 @@ pub struct View {
     pub unreadable: BTreeMap<String, String>,
     /// The store's lifetime.
     pub incarnation: String,
-    /// Since when the store has not answered; `None` while it does.
-    pub silent_since: Option<Instant>,
-    /// Why it does not answer, in words.
-    pub trouble: String,
+    /// `None` while the store answers.
+    pub silence: Option<Silence>,
+}
+
+/// A store that does not answer.
+#[derive(Clone, Debug)]
+pub struct Silence {
+    /// Since when.
+    pub since: Instant,
+    /// Why the last request failed, in words.
+    pub why: String,
 }
 
 impl View {
     /// Whether this is the store's current content.
     pub fn is_current(&self) -> bool {
-        self.silent_since.is_none() && !self.incarnation.is_empty()
+        self.silence.is_none() && !self.incarnation.is_empty()
     }
 }
 
@@ -168,10 +175,7 @@ async fn ask(store: Store, sender: watch::Sender<View>) {
         match store.revision().await {
             Err(error) => silent(&sender, &error),
             Ok(_) => {
-                sender.send_if_modified(|view| {
-                    view.trouble.clear();
-                    view.silent_since.take().is_some()
-                });
+                sender.send_if_modified(|view| view.silence.take().is_some());
             }
         }
     }
@@ -179,10 +183,12 @@ async fn ask(store: Store, sender: watch::Sender<View>) {
 
 fn silent(sender: &watch::Sender<View>, error: &StoreError) {
     sender.send_if_modified(|view| {
-        view.trouble = gaiola_os::chain(error);
-        view.silent_since
-            .replace(view.silent_since.unwrap_or_else(Instant::now))
-            .is_none()
+        let before = view.silence.take();
+        let is_new = before.is_none();
+        let since = before.map_or_else(Instant::now, |silence| silence.since);
+        let why = gaiola_os::chain(error);
+        view.silence = Some(Silence { since, why });
+        is_new
     });
 }
 
@@ -208,8 +214,8 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
         }
         _ if name.starts_with("over/") => {
             let server = name.strip_prefix("over/").map(str::parse);
-            let told = item.and_then(|item| parse::<BootNumber>(item, &mut view.unreadable));
-            if let (Some(Ok(server)), Some((_, boot))) = (server, told) {
+            let over = item.and_then(|item| parse::<BootNumber>(item, &mut view.unreadable));
+            if let (Some(Ok(server)), Some((_, boot))) = (server, over) {
                 view.over.insert(server, *boot);
             }
         }
@@ -219,7 +225,7 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
                 .and_then(|server| server.parse().ok());
             let Some(server) = server else { return };
             match item.and_then(|item| parse(item, &mut view.unreadable)) {
-                Some(told) => drop(view.observed.insert(server, told)),
+                Some(observed) => drop(view.observed.insert(server, observed)),
                 None => drop(view.observed.remove(&server)),
             }
         }
@@ -236,7 +242,11 @@ fn parse<T: DeserializeOwned>(
         Ok(_) => drop(unreadable.remove(&item.key)),
         Err(error) => {
             let why = gaiola_os::chain(error);
-            tracing::error!(why, "cannot read a document of the site");
+            tracing::error!(
+                key = item.key,
+                error = why,
+                "cannot read a document of the site"
+            );
             unreadable.insert(item.key.clone(), why);
         }
     }

@@ -144,7 +144,7 @@ impl Follower {
         let listing = self.store.list(&self.prefix).await?;
         self.after = listing.revision;
         self.needs_snapshot = false;
-        self.tell(Update::Snapshot(listing)).await
+        self.send(Update::Snapshot(listing)).await
     }
 
     async fn read_one_member(&mut self) -> End {
@@ -156,7 +156,7 @@ impl Follower {
             Ok(never) => match never {},
         };
         if matches!(end, End::Lost) {
-            tracing::debug!(%member, prefix = self.prefix, after = %self.after, "watch lost its member");
+            tracing::debug!(%member, prefix = self.prefix, after = %self.after, "a watch lost its member");
             self.store.put_last(&member);
         }
         end
@@ -207,17 +207,17 @@ impl Follower {
             return Err(End::Compacted);
         }
         if reply.canceled {
-            tracing::debug!(reason = reply.cancel_reason, "watch cancelled");
+            tracing::debug!(reason = reply.cancel_reason, "a watch was cancelled");
             return Err(End::Lost);
         }
-        let told = self.after;
+        let seen = self.after;
         let news = reply.events.iter().map(|event| event.kv.mod_revision).max();
         // Without events it is a progress report, unless it is the first answer.
         let progress = (!reply.created && news.is_none()).then_some(reply.header().revision);
         if let Some(revision) = news.or(progress) {
-            self.after = told.max(Revision(revision));
+            self.after = seen.max(Revision(revision));
         }
-        let unseen = |event: &EventValue| event.kv.mod_revision > told.0;
+        let unseen = |event: &EventValue| event.kv.mod_revision > seen.0;
         let changes: Vec<_> = reply
             .events
             .into_iter()
@@ -226,7 +226,7 @@ impl Follower {
             .collect();
         match changes.is_empty() {
             true => Ok(()),
-            false => self.tell(Update::Changed(changes)).await,
+            false => self.send(Update::Changed(changes)).await,
         }
     }
 
@@ -236,7 +236,7 @@ impl Follower {
         status.leader.map(drop).ok_or(End::Lost)
     }
 
-    async fn tell(&self, update: Update) -> Result<(), End> {
+    async fn send(&self, update: Update) -> Result<(), End> {
         self.out.send(Ok(update)).await.map_err(|_| End::Unwanted)
     }
 }

@@ -3,14 +3,16 @@
 mod etcd;
 
 use etcd::{Cluster, eventually, installed, soon};
+use gaiola_core::members::{self, Seen, next_step};
 use gaiola_model::Inventory;
+use gaiola_model::ServerName;
 use gaiola_model::config::{App, Config};
 use gaiola_model::event::{Severity, Subject};
 use gaiola_model::placement::{Desired, Placement, Release, ReleaseNumber};
 use gaiola_model::schema::SCHEMA;
 use gaiola_net::client::{Client, Request};
 use gaiola_net::pki::{self, Authority};
-use gaiola_store::etcd::{GrowthStep, Join, MembersSeen, next_growth_step};
+use gaiola_store::etcd::{EtcdMember, Join, located};
 use gaiola_store::events::{Events, KEPT};
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{
@@ -334,6 +336,11 @@ async fn another_store_in_the_same_place_is_gone_and_never_empty() {
     assert!(matches!(error, StoreError::Gone(_)), "{error}");
 }
 
+fn names(members: &[EtcdMember]) -> Vec<ServerName> {
+    let names = members.iter().map(|member| member.name.parse());
+    names.collect::<Result<_, _>>().unwrap()
+}
+
 #[tokio::test]
 async fn one_member_grows_into_three_and_keeps_what_it_knows() {
     let Some(program) = installed("growth") else {
@@ -347,14 +354,16 @@ async fn one_member_grows_into_three_and_keeps_what_it_knows() {
     let mut joined = 1;
     loop {
         let members = eventually(|| store.member_list()).await;
-        match next_growth_step(&members, &wanted, &MembersSeen::default()) {
-            GrowthStep::Done => break,
-            GrowthStep::AddLearner(member) => {
+        let there = located(&members, &wanted);
+        match next_step(&there, &names(&wanted), &Seen::default()) {
+            members::Step::Done => break,
+            members::Step::AddLearner(server) => {
                 // etcd refuses for a moment after a promotion, until the new member counts as healthy.
-                let url = member.peer_url();
+                let named = |member: &&EtcdMember| member.name == server.to_string();
+                let url = wanted.iter().find(named).unwrap().peer_url();
                 eventually(|| store.member_add_learner(&url)).await;
             }
-            GrowthStep::Start(_) => {
+            members::Step::Start(_) => {
                 let there = wanted[..=joined].to_vec();
                 cluster.run(joined, Join::Existing(there));
                 joined += 1;
@@ -371,14 +380,16 @@ async fn one_member_grows_into_three_and_keeps_what_it_knows() {
                 })
                 .await;
             }
-            GrowthStep::Promote(id) => {
+            members::Step::Promote(id) => {
                 let learner = members.iter().find(|info| info.id == id).unwrap();
                 let target = learner.target().unwrap();
                 let status = eventually(|| store.status(&target)).await;
                 assert!(status.learner && status.id == id, "{status:?}");
                 eventually(|| store.member_promote(id)).await;
             }
-            step @ (GrowthStep::MoveLeader { .. } | GrowthStep::Remove(_)) => panic!("{step:?}"),
+            step @ (members::Step::MoveLeader { .. } | members::Step::Remove(_)) => {
+                panic!("{step:?}")
+            }
         }
     }
     store.set_endpoints(wanted.iter().map(|member| member.target()).collect());
@@ -415,16 +426,17 @@ async fn a_leader_that_goes_hands_over_before() {
         .filter(|member| stays.peer_urls.contains(&member.peer_url()))
         .cloned()
         .collect();
-    let mut seen = MembersSeen {
+    let mut seen = Seen {
         leader: Some(leader),
-        ..MembersSeen::default()
+        ..Seen::default()
     };
     let mut handed_over = false;
     loop {
         let members = eventually(|| store.member_list()).await;
-        match next_growth_step(&members, &wanted, &seen) {
-            GrowthStep::Done => break,
-            GrowthStep::MoveLeader { from, to } => {
+        let there = located(&members, &cluster.members);
+        match next_step(&there, &names(&wanted), &seen) {
+            members::Step::Done => break,
+            members::Step::MoveLeader { from, to } => {
                 let target = members
                     .iter()
                     .find(|info| info.id == from)
@@ -435,7 +447,7 @@ async fn a_leader_that_goes_hands_over_before() {
                 assert_eq!(store.status(&target).await.unwrap().leader, Some(to));
                 (seen.leader, handed_over) = (Some(to), true);
             }
-            GrowthStep::Remove(id) => {
+            members::Step::Remove(id) => {
                 let left = eventually(|| store.member_remove(id)).await;
                 assert!(left.iter().all(|info| info.id != id), "{left:?}");
             }
@@ -570,7 +582,7 @@ fn documents() -> (Desired, Placement) {
 }
 
 #[tokio::test]
-async fn events_are_told_in_order_followed_and_pruned() {
+async fn events_are_logged_in_order_followed_and_pruned() {
     let Some(program) = installed("events") else {
         return;
     };
@@ -580,8 +592,8 @@ async fn events_are_told_in_order_followed_and_pruned() {
     let mut follow = events.follow(store.revision().await.unwrap());
     for n in 0..KEPT + 150 {
         let text = format!("is event {n}");
-        let tell = events.tell(Subject::Site, Severity::Info, "test.told", text);
-        tell.await.unwrap();
+        let logged = events.log(Subject::Site, Severity::Info, "test.happened", text);
+        logged.await.unwrap();
     }
     for n in 0..KEPT + 150 {
         let logged = soon("an event", follow.next()).await.unwrap();

@@ -25,6 +25,15 @@ pub enum DocumentError {
     Json(#[from] serde_json::Error),
 }
 
+impl From<DocumentError> for std::io::Error {
+    fn from(error: DocumentError) -> Self {
+        match error {
+            DocumentError::Json(error) => error.into(),
+            newer @ DocumentError::Newer(_) => Self::new(std::io::ErrorKind::Unsupported, newer),
+        }
+    }
+}
+
 /// A struct as JSON with the number of the schema it is written in; anything else as it is.
 ///
 /// # Errors

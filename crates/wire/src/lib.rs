@@ -8,9 +8,11 @@ pub mod document;
 mod file;
 pub use file::closest;
 pub mod http1;
+pub mod metrics;
 
 pub mod peers;
 pub mod proxy_file;
 pub mod proxy_protocol;
 pub mod tcp;
 pub mod vrrp;
+pub mod x509;

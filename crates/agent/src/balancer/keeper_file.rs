@@ -61,14 +61,15 @@ impl KeeperFile {
         }
     }
 
-    /// Changes the configuration of one VIP; returns its number of yield requests.
-    pub(super) fn change(&self, vip: Ipv4Addr, change: impl FnOnce(&mut KeeperVip)) -> Option<u64> {
-        let mut config = self.written.borrow().clone()?;
-        let told = config.vips.iter_mut().find(|told| told.vip == vip)?;
-        change(told);
-        let yields = told.yields;
-        self.write(config);
-        Some(yields)
+    /// Changes the configuration of one VIP, if there is one.
+    pub(super) fn change(&self, vip: Ipv4Addr, change: impl FnOnce(&mut KeeperVip)) {
+        let Some(mut config) = self.written.borrow().clone() else {
+            return;
+        };
+        if let Some(told) = config.vips.iter_mut().find(|told| told.vip == vip) {
+            change(told);
+            self.write(config);
+        }
     }
 }
 

@@ -1,12 +1,11 @@
-//! Moves the store's members to where the site's tiers want them, one at a time: a learner is added, catches up and votes
-//! before another member is removed. The placement names the servers that run one, so it follows the store's own list.
+//! Moves the store's members one at a time, as [`core::members`](gaiola_core::members) decides.
 
-use gaiola_core::rollout::{self, Facts};
-use gaiola_model::{Observed, Placement, Revision, ServerName};
+use gaiola_core::members::{self, Named, Seen, may_come, named, next_step};
+use gaiola_core::rollout::Facts;
+use gaiola_model::{Placement, Revision};
 use gaiola_net::client::Target;
-use gaiola_store::etcd::{GrowthStep, Member, MembersSeen, next_growth_step};
+use gaiola_store::etcd::{EtcdMember, located};
 use gaiola_store::{MemberInfo, Store, StoreError, Term, leader};
-use std::collections::BTreeSet;
 
 /// The result of one step.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,15 +16,6 @@ pub(super) enum Step {
     Later,
     /// The placement must name these.
     Name(Named),
-}
-
-/// The servers that carry a member, as the placement names them.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    /// All of them, in order.
-    pub members: Vec<ServerName>,
-    /// The one whose member does not vote yet.
-    pub joining: Option<ServerName>,
 }
 
 /// Takes one step.
@@ -58,18 +48,15 @@ async fn try_step(
     at: Revision,
     facts: &Facts,
 ) -> Result<Step, StoreError> {
-    let wanted = rollout::store_members(&placement.config);
-    let wanted: Vec<Member> = wanted
-        .into_iter()
-        .filter_map(|server| Member::on(placement, server))
-        .collect();
-    let members = store.member_list().await?;
+    let infos = store.member_list().await?;
+    let there = on_servers(&infos, placement);
     // The answer to an earlier step may have come too late for the placement: name its result before anything else.
-    if let Some(step) = name(&members, placement) {
-        return Ok(step);
+    if let Some(named) = named(&there, placement) {
+        return Ok(Step::Name(named));
     }
-    let seen = look(store, &members, placement, facts).await;
-    let next = next_growth_step(&members, &wanted, &seen);
+    let mut seen = Seen::of(&there, placement, facts);
+    seen.leader = find_leader(store, &infos, &seen).await;
+    let next = next_step(&there, &members::wanted(placement), &seen);
     // etcd's membership calls take no condition: this check comes as close as possible.
     let leads = leader(store, &term.key).await?;
     if leads.is_none_or(|leader| leader.term != *term) {
@@ -78,58 +65,54 @@ async fn try_step(
             term: term.created,
         });
     }
-    let members = take(store, &next, members, at, facts).await?;
+    let infos = take(store, next, infos, placement, at, facts).await?;
     let then = match next {
-        GrowthStep::Done => Step::Done,
+        members::Step::Done => Step::Done,
         _ => Step::Later,
     };
-    Ok(name(&members, placement).unwrap_or(then))
+    Ok(named(&on_servers(&infos, placement), placement).map_or(then, Step::Name))
 }
 
-/// The members that the placement should name, if it names others now.
-fn name(members: &[MemberInfo], placement: &Placement) -> Option<Step> {
-    let named = names(members, placement);
-    let is_new = named.members != placement.store || named.joining != placement.store_joining;
-    // A store without members serves no reads or writes.
-    (is_new && !named.members.is_empty()).then_some(Step::Name(named))
+/// The members, each on its server of the site.
+fn on_servers(infos: &[MemberInfo], placement: &Placement) -> Vec<members::Member> {
+    let servers = placement.servers.keys();
+    let servers = servers.filter_map(|server| EtcdMember::on(placement, *server));
+    let servers: Vec<EtcdMember> = servers.collect();
+    located(infos, &servers)
 }
 
 /// Carries the step out, and returns the members there are afterwards.
 async fn take(
     store: &Store,
-    next: &GrowthStep,
-    members: Vec<MemberInfo>,
+    next: members::Step,
+    infos: Vec<MemberInfo>,
+    placement: &Placement,
     at: Revision,
     facts: &Facts,
 ) -> Result<Vec<MemberInfo>, StoreError> {
     match next {
-        GrowthStep::AddLearner(member) => {
-            let is_there = |server: &&ServerName| server.to_string() == member.name;
-            let server = facts.observed.keys().find(is_there);
-            let observed = server.and_then(|server| facts.observed.get(server));
+        members::Step::AddLearner(server) => {
+            let observed = facts.observed.get(&server);
             if !observed.is_some_and(|observed| may_come(observed, at)) {
-                return Ok(members);
+                return Ok(infos);
             }
+            let Some(member) = EtcdMember::on(placement, server) else {
+                return Ok(infos);
+            };
             store.member_add_learner(&member.peer_url()).await
         }
         // Its agent starts it once the placement names it.
-        GrowthStep::Start(_) | GrowthStep::Done => Ok(members),
-        GrowthStep::Promote(id) if !follows(store, *id, &members).await? => Ok(members),
-        GrowthStep::Promote(id) => store.member_promote(*id).await,
-        GrowthStep::MoveLeader { from, to } => {
-            if let Some(leader) = target_of(*from, &members) {
-                store.move_leader(&leader, *to).await?;
+        members::Step::Start(_) | members::Step::Done => Ok(infos),
+        members::Step::Promote(id) if !follows(store, id, &infos).await? => Ok(infos),
+        members::Step::Promote(id) => store.member_promote(id).await,
+        members::Step::MoveLeader { from, to } => {
+            if let Some(leader) = target_of(from, &infos) {
+                store.move_leader(&leader, to).await?;
             }
-            Ok(members)
+            Ok(infos)
         }
-        GrowthStep::Remove(id) => store.member_remove(*id).await,
+        members::Step::Remove(id) => store.member_remove(id).await,
     }
-}
-
-/// Whether a new member may be added on a server: its agent knows that it runs none, and no data of an older one is left,
-/// which would make the new one exit again and again.
-fn may_come(observed: &Observed, at: Revision) -> bool {
-    observed.revision >= at && observed.store_data == Some(false)
 }
 
 /// The client address of a member; `None` until it was started.
@@ -147,112 +130,14 @@ async fn follows(store: &Store, id: u64, members: &[MemberInfo]) -> Result<bool,
     Ok(status.id == id && status.leader.is_some())
 }
 
-/// What the agents and the members report. A member on no server of the site counts as dead.
-async fn look(
-    store: &Store,
-    members: &[MemberInfo],
-    placement: &Placement,
-    facts: &Facts,
-) -> MembersSeen {
-    let is_dead = |info: &&MemberInfo| {
-        let server = server_of(info, placement);
-        server.is_none_or(|server| facts.is_dead(server))
-    };
-    let lost_voters = facts.lost_voters();
-    let has_lost = |info: &&MemberInfo| {
-        let server = server_of(info, placement);
-        !info.learner && server.is_some_and(|server| lost_voters.contains(&server))
-    };
-    let lost = members.iter().filter(has_lost).map(|info| info.id);
-    let (dead, living): (Vec<_>, Vec<_>) = members.iter().partition(is_dead);
-    let mut leader = None;
-    for target in living.into_iter().filter_map(MemberInfo::target) {
-        leader = match store.status(&target).await {
-            Ok(status) => status.leader,
-            Err(_) => None,
-        };
-        if leader.is_some() {
-            break;
+/// The leader that the first living member reports that has one.
+async fn find_leader(store: &Store, infos: &[MemberInfo], seen: &Seen) -> Option<u64> {
+    let living = infos.iter().filter(|info| !seen.dead.contains(&info.id));
+    for target in living.filter_map(MemberInfo::target) {
+        let status = store.status(&target).await.ok();
+        if let Some(leader) = status.and_then(|status| status.leader) {
+            return Some(leader);
         }
     }
-    MembersSeen {
-        dead: dead.into_iter().map(|info| info.id).collect(),
-        lost: lost.collect(),
-        leader,
-    }
-}
-
-/// The server that runs a member.
-fn server_of(info: &MemberInfo, placement: &Placement) -> Option<ServerName> {
-    let mut servers = placement.servers.keys().copied();
-    servers.find(|server| {
-        let member = Member::on(placement, *server);
-        member.is_some_and(|member| info.peer_urls.contains(&member.peer_url()))
-    })
-}
-
-/// The servers that run the members.
-fn names(members: &[MemberInfo], placement: &Placement) -> Named {
-    let servers: BTreeSet<ServerName> = members
-        .iter()
-        .filter_map(|info| server_of(info, placement))
-        .collect();
-    let mut learners = members.iter().filter(|info| info.learner);
-    Named {
-        members: servers.into_iter().collect(),
-        joining: learners.find_map(|info| server_of(info, placement)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use gaiola_model::inventory::Location;
-
-    #[test]
-    fn a_placement_names_who_is_in_and_who_does_not_vote_yet() {
-        let servers: [ServerName; 2] = ["app1", "db1"].map(|name| name.parse().unwrap());
-        let at = |server: ServerName| {
-            Location::at([10, 77, 3 + u8::from(server == servers[1]), 1].into())
-        };
-        let info = |server: ServerName, learner| MemberInfo {
-            id: 1,
-            name: String::new(),
-            peer_urls: vec![Member::at(server, &at(server)).peer_url()],
-            client_urls: Vec::new(),
-            learner,
-        };
-        let [app1, db1] = servers;
-        let placement = |store: &[ServerName], store_joining| {
-            let mut placement = crate::state::tests::order("a", 7).placement;
-            let mut placed = placement.servers[&app1].clone();
-            placed.location = at(db1);
-            placement.servers.insert(db1, placed);
-            (placement.store, placement.store_joining) = (store.into(), store_joining);
-            placement
-        };
-        let learning = [info(app1, false), info(db1, true)];
-        let named = |joining| {
-            let members = servers.into();
-            Some(Step::Name(Named { members, joining }))
-        };
-        assert_eq!(name(&learning, &placement(&[app1], None)), named(Some(db1)));
-        assert_eq!(name(&learning, &placement(&servers, Some(db1))), None);
-        let voting = [info(app1, false), info(db1, false)];
-        assert_eq!(name(&voting, &placement(&servers, Some(db1))), named(None));
-        assert_eq!(name(&[], &placement(&servers, None)), None);
-    }
-
-    #[test]
-    fn a_member_comes_only_where_the_agent_knows_and_nothing_is_left_of_an_older_one() {
-        let observed = |revision, store_data| Observed {
-            revision: Revision(revision),
-            store_data,
-            ..Observed::nothing_on("db1".parse().unwrap())
-        };
-        assert!(may_come(&observed(7, Some(false)), Revision(7)));
-        assert!(!may_come(&observed(6, Some(false)), Revision(7)));
-        assert!(!may_come(&observed(7, Some(true)), Revision(7)));
-        assert!(!may_come(&observed(7, None), Revision(7)));
-    }
+    None
 }

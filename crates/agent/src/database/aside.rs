@@ -26,8 +26,11 @@ pub(super) fn forget(data: &Path) {
     let gone = parent.join(GONE);
     for aside in kept(parent, KeeperDatabase::ASIDE) {
         match remove(&aside, &gone) {
-            Ok(()) => tracing::info!("removed {}", aside.display()),
-            Err(error) => tracing::warn!("cannot remove {}: {error}", aside.display()),
+            Ok(()) => tracing::info!(data = %aside.display(), "removed data that was set aside"),
+            Err(error) => {
+                let data = aside.display();
+                tracing::warn!(%data, %error, "cannot remove data that was set aside");
+            }
         }
     }
 }

@@ -96,6 +96,7 @@ fn order(settings: &Settings, wanted: Wanted, changed: bool) -> Result<Installed
     let before = KeeperDatabase::read(&settings.run).ok().flatten();
     let generation = before.as_ref().map_or(0, |order| order.generation);
     let mut order = KeeperDatabase {
+        schema: settings.schema,
         generation,
         wanted,
         patroni: settings.tools.patroni.clone(),
@@ -127,7 +128,10 @@ fn order(settings: &Settings, wanted: Wanted, changed: bool) -> Result<Installed
 }
 
 fn check(settings: &Settings) -> Result<(), InstallError> {
-    let socket = settings.private().join(".s.PGSQL.5432.lock");
+    let socket = settings.private().join(format!(
+        ".s.PGSQL.{}.lock",
+        settings.location.ports.postgres
+    ));
     let length = socket.as_os_str().len();
     if length > MAX_SOCKET_PATH {
         return Err(InstallError::SocketPath {

@@ -1,6 +1,8 @@
 //! The agent's order to a database server's keeper, and the keeper's report: two JSON files in the run directory.
 
 use gaiola_model::inventory::Ports;
+use gaiola_model::schema;
+use gaiola_wire::document;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -10,6 +12,9 @@ use std::{fs, io};
 /// The agent's order, `database.json` in the run directory. A rename replaces it as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperDatabase {
+    /// The schema that the agent and the keeper write their files in.
+    #[serde(default = "schema::unnumbered")]
+    pub schema: u64,
     /// Incremented with each change. While Patroni runs, a higher one makes it reload its configuration; an order with a lower
     /// one than the last is ignored.
     pub generation: u64,
@@ -103,7 +108,7 @@ impl KeeperReport {
 
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Ok(text) => document::decode(&text).map(Some).map_err(io::Error::from),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -131,6 +136,9 @@ pub struct Owner {
 /// The keeper's report, `database-keeper.json` in the run directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperReport {
+    /// The schema that it is written in: the order's.
+    #[serde(default = "schema::unnumbered")]
+    pub schema: u64,
     /// Generation of the order being followed.
     pub generation: u64,
     /// State of Patroni and PostgreSQL.

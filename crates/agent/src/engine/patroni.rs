@@ -25,6 +25,8 @@ const WAL_SHARE: u64 = 4;
 /// What a database server's files are generated from.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The schema of the site's documents.
+    pub schema: u64,
     /// The site.
     pub site: SiteName,
     /// The server.
@@ -280,6 +282,7 @@ pub(super) mod tests {
 
     pub(in crate::engine) fn settings() -> Settings {
         Settings {
+            schema: gaiola_model::schema::SCHEMA,
             site: "guest-book".parse().unwrap(),
             server: "db2".parse().unwrap(),
             location: Location::at([10, 77, 4, 2].into()),

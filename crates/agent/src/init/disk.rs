@@ -21,7 +21,7 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(20);
 /// Timeout of the mount: the kernel may still be releasing the mount of the server's last life.
 const MOUNT_LIMIT: Duration = Duration::from_secs(10);
 /// Poll interval; a tenth of the interval between two attempts to mount.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 /// A new disk leaves this many bytes of the machine's free, or a [`SPARE_SHARE`]th of its own size where that is more.
 const SPARE: u64 = 1 << 30;
 const SPARE_SHARE: u64 = 10;
@@ -31,34 +31,104 @@ const SPARE_SHARE: u64 = 10;
 ///
 /// # Errors
 /// Where it cannot be made or mounted; then nothing may be started, as the data would seem to be gone.
-pub(super) fn attach(boot: &Boot) -> io::Result<()> {
+pub(super) fn attach(boot: &Boot) -> Result<(), DiskError> {
     let (image, folder) = (boot.disk_image(), boot.postgres());
     // An incomplete image, left by a process that was killed.
     remove(&half(&image))?;
     match (image.try_exists()?, is_empty(&folder)?, boot.disk) {
         (true, true, _) => {}
-        (true, false, _) => return Err(two_places(&image, &folder)),
-        (false, true, Some(bytes)) => make(boot, &image, bytes)
-            .map_err(|error| because(&format!("cannot make a disk of {bytes} bytes"), &error))?,
+        (true, false, _) => return Err(DiskError::TwoPlaces { image, folder }),
+        (false, true, Some(bytes)) => {
+            make(boot, &image, bytes).map_err(|source| DiskError::Make {
+                bytes,
+                source: source.into(),
+            })?
+        }
         (false, false, _) | (false, true, None) => return Ok(()),
     }
     fs::create_dir_all(&folder)?;
-    let tried = format!("cannot mount {}", image.display());
     refill(&image)
         .and_then(|()| mount(boot, &image, &folder))
-        .map_err(|error| because(&tried, &error))
+        .map_err(|source| DiskError::Mount {
+            image,
+            source: source.into(),
+        })
 }
 
-/// Data in both places, as left by a version without disks. Either of the two may hold the acknowledged writes.
-fn two_places(image: &Path, folder: &Path) -> io::Error {
-    let (image, folder) = (image.display(), folder.display());
-    io::Error::other(format!(
-        "data is both in {image} and in {folder}: move the one away that is not to be used"
-    ))
-}
-
-fn because(tried: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{tried}: {error}"))
+/// Why a server has no disk of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// A file or directory cannot be used.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Data in both places, as left by a version without disks. Either of the two may hold the acknowledged writes.
+    #[error(
+        "data is both in {} and in {}: move the one away that is not to be used",
+        image.display(),
+        folder.display()
+    )]
+    TwoPlaces {
+        /// The disk's image.
+        image: PathBuf,
+        /// The directory that it is mounted on.
+        folder: PathBuf,
+    },
+    /// No new one could be made.
+    #[error("cannot make a disk of {bytes} bytes")]
+    Make {
+        /// Its size.
+        bytes: u64,
+        /// Why.
+        source: Box<Self>,
+    },
+    /// It could not be mounted.
+    #[error("cannot mount {}", image.display())]
+    Mount {
+        /// The disk's image.
+        image: PathBuf,
+        /// Why.
+        source: Box<Self>,
+    },
+    /// The machine has too little room for all its blocks.
+    #[error(
+        "the machine's disk has {} MiB free, {} MiB are needed: {} for this disk, {} to be left over",
+        free >> 20,
+        wanted.div_ceil(1 << 20),
+        missing.div_ceil(1 << 20),
+        spare >> 20
+    )]
+    NoRoom {
+        /// Free bytes.
+        free: u64,
+        /// Bytes that must be free.
+        wanted: u64,
+        /// Bytes that the disk still takes.
+        missing: u64,
+        /// Bytes that must stay free.
+        spare: u64,
+    },
+    /// A program cannot be started.
+    #[error("{}{name}", hint(name, source))]
+    Start {
+        /// The program.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program took too long.
+    #[error("{name} has not ended after {} s", PROGRAM_LIMIT.as_secs())]
+    Late {
+        /// The program.
+        name: String,
+    },
+    /// A program failed; with its error output.
+    #[error("{name}: {words}")]
+    Failed {
+        /// The program.
+        name: String,
+        /// Its error output, or how it ended.
+        words: String,
+    },
 }
 
 fn is_empty(folder: &Path) -> io::Result<bool> {
@@ -80,9 +150,9 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn make(boot: &Boot, image: &Path, bytes: u64) -> io::Result<()> {
+fn make(boot: &Boot, image: &Path, bytes: u64) -> Result<(), DiskError> {
     let half = half(image);
-    let made = format(boot, &half, bytes).and_then(|()| fs::rename(&half, image));
+    let made = format(boot, &half, bytes).and_then(|()| Ok(fs::rename(&half, image)?));
     if made.is_err() {
         // It would take up the machine's room for nothing.
         let _ = remove(&half);
@@ -90,7 +160,7 @@ fn make(boot: &Boot, image: &Path, bytes: u64) -> io::Result<()> {
     made
 }
 
-fn format(boot: &Boot, path: &Path, bytes: u64) -> io::Result<()> {
+fn format(boot: &Boot, path: &Path, bytes: u64) -> Result<(), DiskError> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -106,11 +176,11 @@ fn format(boot: &Boot, path: &Path, bytes: u64) -> io::Result<()> {
     let mut program = program(boot, MKFS);
     program.args(["-q", "-F", "-m", "0", "-E", &with]).arg(path);
     finish(program)?;
-    file.sync_all()
+    Ok(file.sync_all()?)
 }
 
 /// Reallocates the blocks that the file system's zeroing has turned into holes.
-fn refill(image: &Path) -> io::Result<()> {
+fn refill(image: &Path) -> Result<(), DiskError> {
     let file = OpenOptions::new().write(true).open(image)?;
     let bytes = file.metadata()?.len();
     take_room(&file, bytes, 0)
@@ -118,28 +188,25 @@ fn refill(image: &Path) -> io::Result<()> {
 
 /// Allocates all blocks of a file: a write that the server's disk has accepted must find room on the machine's too. `spare`
 /// bytes of the machine's must stay free for users other than root.
-fn take_room(file: &File, bytes: u64, spare: u64) -> io::Result<()> {
+fn take_room(file: &File, bytes: u64, spare: u64) -> Result<(), DiskError> {
     let missing = bytes.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
-    let disk = fstatvfs(file)?;
+    let disk = fstatvfs(file).map_err(io::Error::from)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let wanted = missing.saturating_add(spare);
     if missing > 0 && free < wanted {
-        return Err(io::Error::new(
-            io::ErrorKind::StorageFull,
-            format!(
-                "the machine's disk has {} MiB free, {} MiB are needed: {} for this disk, {} to be left over",
-                free >> 20,
-                wanted.div_ceil(1 << 20),
-                missing.div_ceil(1 << 20),
-                spare >> 20
-            ),
-        ));
+        return Err(DiskError::NoRoom {
+            free,
+            wanted,
+            missing,
+            spare,
+        });
     }
-    Ok(fallocate(file, FallocateFlags::empty(), 0, bytes)?)
+    fallocate(file, FallocateFlags::empty(), 0, bytes).map_err(io::Error::from)?;
+    Ok(())
 }
 
 /// Mounts the image, once the kernel has released the mount of the server's last life.
-fn mount(boot: &Boot, image: &Path, folder: &Path) -> io::Result<()> {
+fn mount(boot: &Boot, image: &Path, folder: &Path) -> Result<(), DiskError> {
     let ends = Instant::now() + MOUNT_LIMIT;
     loop {
         let was_held = is_held(boot, image);
@@ -150,7 +217,7 @@ fn mount(boot: &Boot, image: &Path, folder: &Path) -> io::Result<()> {
         program.args([image, folder]);
         match finish(program) {
             Err(error) if Instant::now() < ends && (was_held || is_busy(&error)) => {
-                sleep(LOOK * 10);
+                sleep(POLL * 10);
             }
             done => return done.map(drop),
         }
@@ -167,9 +234,13 @@ fn is_held(boot: &Boot, image: &Path) -> bool {
     finish(program).is_ok_and(|devices| !devices.is_empty())
 }
 
-fn is_busy(error: &io::Error) -> bool {
-    let words = error.to_string();
-    words.contains("busy") || words.contains("overlapping loop device")
+fn is_busy(error: &DiskError) -> bool {
+    match error {
+        DiskError::Failed { words, .. } => {
+            words.contains("busy") || words.contains("overlapping loop device")
+        }
+        _ => false,
+    }
 }
 
 fn program(boot: &Boot, name: &str) -> Command {
@@ -184,14 +255,12 @@ fn program(boot: &Boot, name: &str) -> Command {
 }
 
 /// Runs a program to its end and returns its stdout, if piped. An error quotes its stderr.
-fn finish(mut command: Command) -> io::Result<String> {
+fn finish(mut command: Command) -> Result<String, DiskError> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound if name == MKFS => {
-            because(&format!("install e2fsprogs; {name}"), &error)
-        }
-        _ => because(&name, &error),
-    })?;
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(source) => return Err(DiskError::Start { name, source }),
+    };
     let ends = Instant::now() + PROGRAM_LIMIT;
     let status = loop {
         if let Some(status) = child.try_wait()? {
@@ -200,25 +269,29 @@ fn finish(mut command: Command) -> io::Result<String> {
         if Instant::now() >= ends {
             child.kill()?;
             child.wait()?;
-            let seconds = PROGRAM_LIMIT.as_secs();
-            let why = format!("{name} has not ended after {seconds} s");
-            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            return Err(DiskError::Late { name });
         }
-        sleep(LOOK);
+        sleep(POLL);
     };
-    match status.success() {
-        true => Ok(child.stdout.take().map(said).unwrap_or_default()),
-        false => Err(io::Error::other(
-            match child.stderr.take().map(said).unwrap_or_default() {
-                nothing if nothing.is_empty() => format!("{name}: {status}"),
-                words => format!("{name}: {words}"),
-            },
-        )),
+    if status.success() {
+        return Ok(child.stdout.take().map(printed).unwrap_or_default());
+    }
+    let words = child.stderr.take().map(printed);
+    let words = words.filter(|words| !words.is_empty());
+    let words = words.unwrap_or_else(|| status.to_string());
+    Err(DiskError::Failed { name, words })
+}
+
+/// What to do about a program that cannot be started.
+fn hint(name: &str, error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound if name == MKFS => "install e2fsprogs; ",
+        _ => "",
     }
 }
 
 /// A program's output, on one line.
-fn said(output: impl Read) -> String {
+fn printed(output: impl Read) -> String {
     let mut text = Vec::new();
     let _ = output.take(4096).read_to_end(&mut text);
     let text = String::from_utf8_lossy(&text);
@@ -267,7 +340,7 @@ mod tests {
         fs::remove_dir(data.join("data")).unwrap();
         boot.path = folder.path().display().to_string();
         fs::write(half(&image), "of one that was killed").unwrap();
-        let why = attach(&boot).unwrap_err().to_string();
+        let why = gaiola_os::chain(&attach(&boot).unwrap_err());
         assert!(why.contains("install e2fsprogs; mkfs.ext4: "), "{why}");
         let left = fs::read_dir(boot.folder()).unwrap().flatten();
         let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
@@ -292,7 +365,7 @@ mod tests {
         let disk = fstatvfs(&file).unwrap();
         let all = disk.f_blocks * disk.f_frsize;
         let why = take_room(&file, 1 << 20, all).unwrap_err();
-        assert_eq!(why.kind(), io::ErrorKind::StorageFull);
+        assert!(matches!(why, DiskError::NoRoom { spare, .. } if spare == all));
         assert!(
             why.to_string().starts_with("the machine's disk has "),
             "{why}"

@@ -19,6 +19,7 @@ mod start;
 mod watch;
 
 use crate::engine::{KeeperDatabase, KeeperReport, KeeperState, Wanted};
+use gaiola_model::schema::SCHEMA;
 use running::{End, Running};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -250,7 +251,9 @@ impl Keeper {
 
     fn report(&mut self, state: KeeperState) {
         let generation = self.order.as_ref().map_or(0, |order| order.generation);
+        let schema = self.order.as_ref().map_or(SCHEMA, |order| order.schema);
         let report = KeeperReport {
+            schema,
             generation,
             state,
             restarts: self.restarts,

@@ -64,6 +64,7 @@ impl Site {
             let server = ServerName::new(gaiola_model::Tier::Database, number);
             let address = Ipv4Addr::new(127, 0, 0, last);
             let settings = Settings {
+                schema: gaiola_model::schema::SCHEMA,
                 site: "guest-book".parse().unwrap(),
                 server,
                 location: Location::at(address.into()),

@@ -287,7 +287,7 @@ fn a_changed_configuration_leaves_other_vips_alone() {
             home.configure(&maintenance);
             home.wait_for_role(VipRole::Initialize);
             assert!(!home.has_vip());
-            assert_eq!(home.state().unwrap().reason, "maintenance");
+            assert_eq!(home.state().unwrap().reason.as_deref(), Some("maintenance"));
         },
     );
 }

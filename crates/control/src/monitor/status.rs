@@ -5,7 +5,7 @@ use gaiola_core::rollout::Facts;
 use gaiola_model::Revision;
 use gaiola_model::placement::{Desired, Placement, ReleaseNumber};
 use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, ServerState, Status};
-use gaiola_store::view::View;
+use gaiola_store::view::{Silence, View};
 use std::rc::Rc;
 
 /// Takes a look at the whole site.
@@ -47,13 +47,13 @@ pub fn status(site: &Site) -> Status {
     };
     let mut status = gaiola_core::status::status(&desired, &placement, at, &facts);
     if !view.is_current() {
-        let since = view
-            .silent_since
-            .map_or(0, |since| since.elapsed().as_secs());
-        status.missing.push(format!(
-            "the store has not answered for {since} s: {}",
-            view.trouble
-        ));
+        status.missing.push(match &view.silence {
+            Some(Silence { since, why }) => {
+                let seconds = since.elapsed().as_secs();
+                format!("the store has not answered for {seconds} s: {why}")
+            }
+            None => "the store has not answered yet".into(),
+        });
     }
     let now = site.now();
     gaiola_core::status::mark_silent(&mut status, &site.traffic.silent(now));

@@ -1,10 +1,13 @@
-//! Many processes' metrics as one Prometheus text: families once, and each sample with the name of whose it is.
+//! The metrics of many processes as one Prometheus text: each family once, each sample with the labels of its process.
 //!
-//! The labels that are added are `host` (the server: `lb1`) and `source` (the process that told: `proxy` or `agent`);
-//! `server`, which proxies use, stays the member of a backend that a request was sent to.
+//! The labels that are added are `host` (the server: `lb1`) and `source` (the process: `proxy` or `agent`); `server`, which
+//! proxies use, stays the member of a backend that a request was sent to.
+//!
+//! A process may be older or newer than this one: families that are not in [`metric`] are passed on too.
 
+use gaiola_model::metric;
+use gaiola_wire::metrics::{Line, Sample, Text};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// One process's metrics.
 pub(super) struct Part<'a> {
@@ -12,122 +15,67 @@ pub(super) struct Part<'a> {
     pub(super) host: String,
     /// Which process it is.
     pub(super) source: &'static str,
-    /// What it told; `None`: it did not answer.
+    /// Its metrics; `None`: it did not answer.
     pub(super) text: Option<&'a str>,
 }
 
+/// A family as the first process announced it, with the samples of all.
 #[derive(Default)]
-struct Family<'a> {
+struct Merged<'a> {
     help: Option<&'a str>,
     kind: Option<&'a str>,
-    samples: String,
+    samples: Vec<(&'a Part<'a>, Sample<'a>)>,
 }
 
-/// All parts as one text; `gaiola_scrape_up` tells which of them are in it.
+/// All parts as one text; `gaiola_scrape_up` says which of them are in it.
 pub(super) fn merge(parts: &[Part<'_>]) -> String {
-    let mut families = BTreeMap::<&str, Family<'_>>::new();
+    let mut families = BTreeMap::new();
     for part in parts {
         add(&mut families, part);
     }
-    let mut out = String::from(
-        "# HELP gaiola_scrape_up Whether a process told its metrics when it was last asked.\n# TYPE gaiola_scrape_up gauge\n",
-    );
+    let mut out = Text::default();
+    let mut up = out.family(&metric::SCRAPE_UP);
     for Part { host, source, text } in parts {
-        let _ = writeln!(
-            out,
-            "gaiola_scrape_up{{host=\"{host}\",source=\"{source}\"}} {}",
-            u8::from(text.is_some())
-        );
+        up.sample([host, source], text.is_some());
     }
     for (
         name,
-        Family {
+        Merged {
             help,
             kind,
             samples,
         },
     ) in families
     {
-        for (word, text) in [("HELP", help), ("TYPE", kind)] {
-            if let Some(text) = text {
-                let _ = writeln!(out, "# {word} {name} {text}");
-            }
+        out.announce(name, help, kind);
+        for (Part { host, source, .. }, sample) in samples {
+            out.copy(&sample, &[("host", host), ("source", source)]);
         }
-        out.push_str(&samples);
     }
-    out
+    out.into_string()
 }
 
-fn add<'a>(families: &mut BTreeMap<&'a str, Family<'a>>, part: &Part<'a>) {
-    // Samples of a histogram are not called as their family is: they belong to the last one that was announced.
+fn add<'a>(families: &mut BTreeMap<&'a str, Merged<'a>>, part: &'a Part<'a>) {
+    // Samples of a histogram have longer names than their family: they belong to the one that was announced last.
     let mut current = "";
-    for line in part.text.unwrap_or_default().lines() {
-        if let Some(about) = line.strip_prefix("# ") {
-            let Some((word, (name, text))) = about
-                .split_once(' ')
-                .and_then(|(word, rest)| Some((word, rest.split_once(' ')?)))
-            else {
-                continue;
-            };
-            let family = families.entry(name).or_default();
-            match word {
-                "HELP" => family.help = family.help.or(Some(text)),
-                "TYPE" => family.kind = family.kind.or(Some(text)),
-                _ => continue,
+    let lines = part.text.unwrap_or_default().lines();
+    for line in lines.filter_map(Line::read) {
+        match line {
+            Line::Help { name, text } => {
+                families.entry(name).or_default().help.get_or_insert(text);
+                current = name;
             }
-            current = name;
-        } else if let Some(sample) = Sample::of(line) {
-            let family = if sample.name.starts_with(current) && !current.is_empty() {
-                current
-            } else {
-                sample.name
-            };
-            sample.write(part, &mut families.entry(family).or_default().samples);
+            Line::Type { name, kind } => {
+                families.entry(name).or_default().kind.get_or_insert(kind);
+                current = name;
+            }
+            Line::Sample(sample) => {
+                let is_announced = !current.is_empty() && sample.name.starts_with(current);
+                let family = if is_announced { current } else { sample.name };
+                let family = families.entry(family).or_default();
+                family.samples.push((part, sample));
+            }
         }
-    }
-}
-
-struct Sample<'a> {
-    name: &'a str,
-    labels: &'a str,
-    value: &'a str,
-}
-
-impl<'a> Sample<'a> {
-    /// `name value` or `name{labels} value`; anything else is none.
-    fn of(line: &'a str) -> Option<Self> {
-        let (name, labels, value) = match line.split_once('{') {
-            Some((name, rest)) => {
-                let (labels, value) = rest.rsplit_once("} ")?;
-                (name, labels, value)
-            }
-            None => {
-                let (name, value) = line.split_once(' ')?;
-                (name, "", value)
-            }
-        };
-        let is_name = !name.is_empty()
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':');
-        (is_name && value.trim().parse::<f64>().is_ok()).then_some(Self {
-            name,
-            labels,
-            value,
-        })
-    }
-
-    fn write(&self, Part { host, source, .. }: &Part<'_>, out: &mut String) {
-        let Self {
-            name,
-            labels,
-            value,
-        } = self;
-        let comma = if labels.is_empty() { "" } else { "," };
-        let _ = writeln!(
-            out,
-            "{name}{{host=\"{host}\",source=\"{source}\"{comma}{labels}}} {value}"
-        );
     }
 }
 
@@ -136,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_are_told_once_and_samples_say_whose_they_are() {
+    fn each_family_is_announced_once_and_samples_have_the_labels_of_their_process() {
         let proxy = "# HELP up Is up.\n# TYPE up gauge\nup{server=\"a} b\"} 1\n# HELP took Time.\n# TYPE took histogram\ntook_bucket{le=\"+Inf\"} 2\ntook_sum 0.5\ntook_count 2\n";
         let agent = "# HELP up Is up.\n# TYPE up gauge\nup 1\n<html>\nup{ 1\n";
         let part = |host: &str, source, text| Part {
@@ -149,7 +97,7 @@ mod tests {
             part("lb1", "agent", Some(agent)),
             part("db1", "agent", None),
         ]);
-        let wanted = r#"# HELP gaiola_scrape_up Whether a process told its metrics when it was last asked.
+        let wanted = r#"# HELP gaiola_scrape_up Whether a process answered when its metrics were last polled.
 # TYPE gaiola_scrape_up gauge
 gaiola_scrape_up{host="lb1",source="proxy"} 1
 gaiola_scrape_up{host="lb1",source="agent"} 1

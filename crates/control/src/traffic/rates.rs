@@ -1,6 +1,7 @@
-//! From counters that only grow to what happens in a second: pure, and made for proxies that may begin again from zero.
+//! Rates, from counters that only grow. A proxy that restarts counts from zero.
 
-use gaiola_model::Time;
+use gaiola_model::{Time, metric};
+use gaiola_wire::metrics::{Line, Sample};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -55,44 +56,37 @@ pub struct Totals {
     pub failed: u64,
 }
 
-/// The last few looks at one proxy.
+/// The last few polls of one proxy.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     last: Option<(Time, Counted)>,
     window: VecDeque<(Duration, BTreeMap<String, Counts>)>,
-    /// It did not answer the last question.
+    /// It did not answer the last poll.
     silent: bool,
 }
 
 impl Counted {
-    /// Reads a proxy's metrics. What is not about HTTP requests, or cannot be read, is passed over.
+    /// Reads a proxy's metrics. Other families, and lines that cannot be read, are ignored.
     pub(super) fn read(text: &str) -> Self {
         let mut counted = Self::default();
-        for line in text.lines() {
-            counted.read_line(line);
+        for sample in text.lines().filter_map(Line::read).filter_map(Line::sample) {
+            counted.take(&sample);
         }
         counted
     }
 
-    fn read_line(&mut self, line: &str) -> Option<()> {
-        let (is_bucket, rest) = match line.strip_prefix("gaiola_http_request")? {
-            rest if rest.starts_with("s_total{") => (false, &rest["s_total{".len()..]),
-            rest => (true, rest.strip_prefix("_duration_seconds_bucket{")?),
-        };
-        let (labels, value) = rest.rsplit_once("} ")?;
-        let value: u64 = value.trim().parse().ok()?;
-        let server = label(labels, "server")?;
-        if is_bucket {
-            let bound: f64 = label(labels, "le")?.parse().ok()?;
-            self.add_bucket(server, bound, value);
-        } else {
-            let (code, counts) = (label(labels, "code")?, self.of(server));
-            counts.all += value;
+    fn take(&mut self, sample: &Sample<'_>) -> Option<()> {
+        if let Some([_, _, server, code]) = sample.of(&metric::HTTP_REQUESTS) {
+            let (count, counts) = (sample.value::<u64>()?, self.of(&server));
+            counts.all += count;
             match code.as_bytes().first() {
-                Some(b'5') => counts.failed += value,
+                Some(b'5') => counts.failed += count,
                 Some(b'1'..=b'9') => {}
-                _ => counts.unanswered += value,
+                _ => counts.unanswered += count,
             }
+        } else if let Some((labels, bound)) = sample.bucket_of(&metric::HTTP_REQUEST_DURATION) {
+            let [_, _, server] = labels;
+            self.add_bucket(&server, bound, sample.value()?);
         }
         Some(())
     }
@@ -119,15 +113,6 @@ impl Counted {
             .get_mut(server)
             .expect("it was put there just now")
     }
-}
-
-/// The value of a label. Ours are names and numbers: nothing in them is escaped.
-fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
-    labels.split(',').find_map(|pair| {
-        pair.strip_prefix(name)?
-            .strip_prefix("=\"")?
-            .strip_suffix('"')
-    })
 }
 
 impl Counts {
@@ -160,8 +145,8 @@ impl Counts {
 }
 
 impl Meter {
-    /// Takes what a proxy has counted by now, and says by how much the totals grew. Rates begin with the second look.
-    pub(super) fn look(&mut self, now: Time, counted: Counted) -> Totals {
+    /// Takes what a proxy has counted so far, and returns by how much the totals grew. Rates begin with the second poll.
+    pub(super) fn record(&mut self, now: Time, counted: Counted) -> Totals {
         let before = self.last.as_ref().map(|(_, counted)| counted);
         let of = |member: &str| before.and_then(|before| before.members.get(member));
         let grown: BTreeMap<_, _> = counted
@@ -285,32 +270,35 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_wire::metrics::{Histogram, Text};
 
     fn text(ok: u64, failed: u64, slow: u64) -> String {
-        let labels = r#"frontend="http",backend="app",server="app1.2""#;
+        let labels @ [frontend, backend, server] = ["http", "app,\"1\"", "app1.2"];
         let all = ok + failed;
-        let quick = all - slow;
-        format!(
-            "# TYPE gaiola_http_requests_total counter\n\
-             gaiola_http_requests_total{{{labels},code=\"200\"}} {ok}\n\
-             gaiola_http_requests_total{{{labels},code=\"503\"}} {failed}\n\
-             gaiola_http_request_duration_seconds_bucket{{{labels},le=\"0.1\"}} {quick}\n\
-             gaiola_http_request_duration_seconds_bucket{{{labels},le=\"1\"}} {all}\n\
-             gaiola_http_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {all}\n\
-             gaiola_http_request_duration_seconds_count{{{labels}}} {all}\n\
-             gaiola_retries_total{{{labels}}} 7\nnonsense {{ 1\n"
-        )
+        let mut text = Text::default();
+        let mut requests = text.family(&metric::HTTP_REQUESTS);
+        requests.sample([frontend, backend, server, "200"], ok);
+        requests.sample([frontend, backend, server, "503"], failed);
+        text.family(&metric::RETRIES).sample(labels, 7_u64);
+        let observed = Histogram {
+            bounds: &[0.1, 1.0],
+            counts: &[all - slow, slow, 0],
+            sum: 9.5,
+        };
+        let mut durations = text.family(&metric::HTTP_REQUEST_DURATION);
+        durations.histogram(labels, &observed);
+        text.into_string() + "nonsense { 1\n"
     }
 
     fn at(seconds: u64) -> Time {
         Time::from_start(Duration::from_secs(seconds))
     }
 
-    fn looked(looks: &[(u64, String)]) -> (Meter, Totals) {
+    fn polled(polls: &[(u64, String)]) -> (Meter, Totals) {
         let mut meter = Meter::default();
         let mut sum = Totals::default();
-        for (seconds, text) in looks {
-            let grown = meter.look(at(*seconds), Counted::read(text));
+        for (seconds, text) in polls {
+            let grown = meter.record(at(*seconds), Counted::read(text));
             sum = Totals {
                 requests: sum.requests + grown.requests,
                 failed: sum.failed + grown.failed,
@@ -321,7 +309,7 @@ mod tests {
 
     #[test]
     fn rates_are_differences() {
-        let (meter, totals) = looked(&[(0, text(1000, 5, 0)), (2, text(1180, 7, 91))]);
+        let (meter, totals) = polled(&[(0, text(1000, 5, 0)), (2, text(1180, 7, 91))]);
         let load = meter.rates()["app1.2"].load();
         assert_eq!((load.requests, load.errors), (91.0, 1.0));
         let p99 = load.p99.unwrap();
@@ -340,27 +328,27 @@ mod tests {
 
     #[test]
     fn a_proxy_that_began_anew_is_counted_from_zero() {
-        let (meter, totals) = looked(&[(0, text(1000, 0, 0)), (2, text(20, 0, 0))]);
+        let (meter, totals) = polled(&[(0, text(1000, 0, 0)), (2, text(20, 0, 0))]);
         assert_eq!(meter.rates()["app1.2"].load().requests, 10.0);
         assert_eq!(totals.requests, 1020);
     }
 
     #[test]
-    fn old_looks_leave_the_window() {
-        let looks: Vec<_> = (0..10)
-            .map(|look| (2 * look, text(if look < 5 { 0 } else { 100 * look }, 0, 0)))
+    fn old_polls_leave_the_window() {
+        let polls: Vec<_> = (0..10)
+            .map(|poll| (2 * poll, text(if poll < 5 { 0 } else { 100 * poll }, 0, 0)))
             .collect();
-        let (meter, _) = looked(&looks);
+        let (meter, _) = polled(&polls);
         assert_eq!(meter.measured(), WINDOW);
         assert_eq!(meter.rates()["app1.2"].load().requests, 50.0);
     }
 
     #[test]
     fn a_silent_proxy_loses_its_rates_and_has_them_again_where_it_was_silent_for_a_moment() {
-        let (mut meter, _) = looked(&[(0, text(1, 0, 0)), (2, text(2, 0, 0))]);
+        let (mut meter, _) = polled(&[(0, text(1, 0, 0)), (2, text(2, 0, 0))]);
         meter.missed(at(4));
         assert!(!meter.is_known());
-        meter.look(at(6), Counted::read(&text(3, 0, 0)));
+        meter.record(at(6), Counted::read(&text(3, 0, 0)));
         assert!(meter.is_known());
         meter.missed(at(8));
         meter.missed(at(12));

@@ -1,20 +1,48 @@
-//! The contents of our certificates: names, usage and validity.
+//! The contents of our certificates and of the requests for them: names, usage and validity.
 
+use super::provider;
+use gaiola_wire::x509;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SanType,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use x509_parser::extensions::GeneralName;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Validity of the authority, in years.
 const CA_YEARS: i16 = 30;
 /// Validity of a server's certificate, in years.
 const CERT_YEARS: i16 = 5;
-/// A certificate with fewer days left is issued again.
-const RENEW_DAYS: i64 = 365;
+/// A certificate that ends sooner is issued again.
+const RENEW_BEFORE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Length of an uncompressed point on P-256.
+const P256_POINT: usize = 65;
+
+/// Why a request is not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// It is not PKCS#10 in PEM, it asks for what no server has, or it was not signed by the key in it.
+    #[error("it cannot be read, or its own key has not signed it")]
+    Malformed(#[source] rcgen::Error),
+    /// Its key is of another kind.
+    #[error("its key is not an ECDSA key on P-256")]
+    Key,
+    /// It is for another name, or for other addresses.
+    #[error("it is for {requested}, not for {wanted}")]
+    Names {
+        /// What it names.
+        requested: String,
+        /// What it must name.
+        wanted: String,
+    },
+}
 
 /// What a server's certificate is valid for.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,38 +62,54 @@ impl Names {
 
     /// The names in a certificate that is valid now and will be for a while.
     pub(super) fn of_lasting(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-        let now = jiff::Timestamp::now().as_second();
-        let (from, to) = (
-            parsed.validity().not_before.timestamp(),
-            parsed.validity().not_after.timestamp(),
-        );
-        if now < from || to - now < RENEW_DAYS * 24 * 3600 {
-            return None;
-        }
-        let names = parsed.subject_alternative_name().ok()??;
-        let name = parsed.subject().iter_common_name().next()?;
-        let mut found = Self {
-            name: name.as_str().ok()?.into(),
-            addresses: BTreeSet::new(),
-        };
-        for name in &names.value.general_names {
-            match name {
-                GeneralName::IPAddress(bytes) => {
-                    found.addresses.insert(address(bytes)?);
-                }
-                _ => return None,
-            }
-        }
-        Some(found)
+        let certificate = x509::decode(certificate).ok()?;
+        let now = Duration::from_secs(jiff::Timestamp::now().as_second().try_into().ok()?);
+        let lasts = now >= certificate.not_before && certificate.not_after >= now + RENEW_BEFORE;
+        let names = certificate.alternative_names.filter(|_| lasts)?;
+        (names.dns.is_empty() && names.others == 0).then_some(())?;
+        Some(Self {
+            name: certificate.common_names.into_iter().next()?,
+            addresses: names.addresses.into_iter().collect(),
+        })
     }
 
-    pub(super) fn params(&self) -> Result<CertificateParams, rcgen::Error> {
+    /// Parses a request and checks that it is for these names, and signed by the key in it.
+    pub(super) fn check(
+        &self,
+        request: &str,
+    ) -> Result<CertificateSigningRequestParams, RequestError> {
+        let request =
+            CertificateSigningRequestParams::from_pem(request).map_err(RequestError::Malformed)?;
+        let key = &request.public_key;
+        if *key.algorithm() != PKCS_ECDSA_P256_SHA256 || key.der_bytes().len() != P256_POINT {
+            return Err(RequestError::Key);
+        }
+        let params = &request.params;
+        let addresses: Option<BTreeSet<IpAddr>> = params.subject_alt_names.iter().map(ip).collect();
+        if params.distinguished_name != common_name(&self.name)
+            || addresses.as_ref() != Some(&self.addresses)
+        {
+            return Err(RequestError::Names {
+                requested: describe(params),
+                wanted: describe(&self.request_params()),
+            });
+        }
+        Ok(request)
+    }
+
+    /// What a server requests.
+    pub(super) fn request_params(&self) -> CertificateParams {
         let mut params = CertificateParams::default();
         params
             .subject_alt_names
             .extend(self.addresses.iter().copied().map(SanType::IpAddress));
         params.distinguished_name = common_name(&self.name);
+        params
+    }
+
+    /// What the authority signs.
+    pub(super) fn params(&self) -> CertificateParams {
+        let mut params = self.request_params();
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -74,7 +118,43 @@ impl Names {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         valid_for(&mut params, CERT_YEARS);
-        Ok(params)
+        params
+    }
+}
+
+/// Whether a certificate was signed by the authority and is valid now.
+pub(super) fn is_of(ca: &[CertificateDer<'static>], certificate: &CertificateDer<'_>) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(ca.iter().cloned());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .is_ok_and(|verifier| {
+            verifier
+                .verify_client_cert(certificate, &[], UnixTime::now())
+                .is_ok()
+        })
+}
+
+/// The names and addresses in a request. What a stranger wrote is escaped.
+fn describe(params: &CertificateParams) -> String {
+    let names = params.distinguished_name.iter();
+    let mut all: Vec<String> = names
+        .map(|(_, value)| match value {
+            DnValue::Utf8String(name) => name.escape_debug().to_string(),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    all.extend(params.subject_alt_names.iter().map(|name| match ip(name) {
+        Some(address) => address.to_string(),
+        None => format!("{name:?}"),
+    }));
+    all.join(", ")
+}
+
+fn ip(name: &SanType) -> Option<IpAddr> {
+    match name {
+        SanType::IpAddress(address) => Some(*address),
+        _ => None,
     }
 }
 
@@ -108,10 +188,4 @@ pub(super) fn valid_for(params: &mut CertificateParams, years: i16) {
     });
     params.not_before = from;
     params.not_after = to;
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
 }

@@ -1,9 +1,10 @@
 //! Small files, read and replaced as a whole.
 
 use super::PkiError;
+use gaiola_os::process::User;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown, lchown};
 use std::path::Path;
 
 pub(super) fn read(path: &Path) -> Result<String, PkiError> {
@@ -27,7 +28,12 @@ pub(super) fn make_directory(dir: &Path) -> Result<(), PkiError> {
 }
 
 /// Replaces a file as a whole: a reader never sees half of it, even after a crash.
-pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), PkiError> {
+pub(super) fn write(
+    path: &Path,
+    contents: &[u8],
+    mode: u32,
+    user: Option<User>,
+) -> Result<(), PkiError> {
     let fresh = path.with_extension("pem.new");
     let attempt = || -> io::Result<()> {
         // A file left by a crash might have another mode.
@@ -40,6 +46,9 @@ pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), PkiEr
             .create_new(true)
             .mode(mode)
             .open(&fresh)?;
+        if let Some(user) = user {
+            fchown(&file, Some(user.uid), Some(user.gid))?;
+        }
         file.write_all(contents)?;
         file.sync_all()?;
         fs::rename(&fresh, path)?;
@@ -48,6 +57,15 @@ pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), PkiEr
     };
     attempt().map_err(|source| PkiError::File {
         doing: "write",
+        path: path.into(),
+        source,
+    })
+}
+
+/// Changes the owner of a directory or file. A symbolic link is not followed: whoever owns the directory could place one.
+pub(super) fn give(path: &Path, user: User) -> Result<(), PkiError> {
+    lchown(path, Some(user.uid), Some(user.gid)).map_err(|source| PkiError::File {
+        doing: "change the owner of",
         path: path.into(),
         source,
     })

@@ -88,7 +88,7 @@ impl Certificates {
     /// Warns of those that are not valid now: clients decide whether to accept them.
     pub(super) fn warn(&self) {
         for warning in &self.warnings {
-            tracing::warn!("{warning}");
+            tracing::warn!(warning, "problem with a certificate");
         }
     }
 

@@ -353,12 +353,12 @@ fn every_answer_of_our_own_has_its_reason_in_the_log() {
         (
             "CONNECT a:1 HTTP/1.1\r\n\r\n".into(),
             501,
-            "the method is not served",
+            "the method is not supported",
         ),
         (
             "GET / HTTP/2.0\r\n\r\n".into(),
             505,
-            "the HTTP version is not served",
+            "the HTTP version is not supported",
         ),
     ];
     for (n, (request, status, reason)) in conversations.iter().enumerate() {

@@ -6,6 +6,8 @@ mod balance;
 mod busy;
 mod configuration;
 mod early;
+#[path = "../../../wire/tests/exposition/strict.rs"]
+mod exposition;
 mod failures;
 mod files;
 mod flow;
@@ -13,6 +15,7 @@ mod harness;
 mod hostile;
 mod http;
 mod logs;
+mod metrics;
 mod mutual_tls;
 mod operate;
 mod passive;

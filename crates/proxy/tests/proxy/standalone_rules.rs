@@ -150,19 +150,19 @@ user = { ann = "secret" }
     let told: Vec<&str> = error.lines().collect();
     for (line, said) in told.iter().zip([
         "3:17: the page for 503, ",
-        "5:22: \"a:80\" is no host",
+        "5:22: \"a:80\" is not a host",
         "6:14: the regular expression \"(\" is not valid: unclosed group; ",
-        "7:10: \"G T\" is no method",
-        "8:12: \"X Y\" is no header field's name",
+        "7:10: \"G T\" is not a method",
+        "8:12: \"X Y\" is not the name of a header field",
         "8:42: the regular expression \"[\" is not valid",
         "10:5: the regular expression \"a(\" is not valid",
         "11:5: the path \"b\" does not begin with a slash",
-        "12:5: \"{cleint}\" has a variable \"cleint\"",
-        "13:5: `Content-Length` is no rule's to change",
-        "14:5: \"a b\" is no host",
-        "15:5: \"nowhere\" is neither a path nor an address",
-        "16:5: 305 is no redirect's status",
-        "17:5: an answer with status 204 has no body",
+        "12:5: \"{cleint}\" has an unknown variable \"cleint\"",
+        "13:5: `Content-Length` cannot be changed by a rule",
+        "14:5: \"a b\" is not a host",
+        "15:5: \"nowhere\" is neither a path nor a URL",
+        "16:5: 305 is not a redirect status",
+        "17:5: a response with status 204 cannot have a body",
         "21:9: the realm ",
         "22:10: the user ann: a password's hash begins with",
     ]) {
@@ -362,7 +362,7 @@ fn a_large_head_is_taken_where_a_route_allows_it() {
     );
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(
-        told[0].contains("is more than is read; write 64KiB at most"),
+        told[0].contains("is more than the proxy reads; write at most 64KiB"),
         "{told:?}"
     );
 }

@@ -1,6 +1,7 @@
 //! The rules, judged by the real state and not by what was reported to the conductor.
 
 use super::World;
+use crate::violation::{Rule, Violation};
 use gaiola_core::rollout::SILENCE;
 use gaiola_core::topology::{self, Member};
 use gaiola_model::placement::{
@@ -8,6 +9,10 @@ use gaiola_model::placement::{
 };
 use gaiola_model::{InstanceName, Placement, ServerName, Tier, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Longest time that a conductor's watch stalls, and its write takes.
+const LONGEST_LAG: Duration = Duration::from_secs(30);
 
 /// State that the rules need.
 #[derive(Default)]
@@ -28,7 +33,7 @@ impl Checker {
 
 impl World {
     /// Checks the step from the stored placement to `next`.
-    pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), String> {
+    pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), Violation> {
         self.check_removed(next)?;
         self.check_exchange(next)?;
         self.check_capacity(next)?;
@@ -49,8 +54,9 @@ impl World {
             placed.phase == Phase::Drain || !topology::serves(stored, name.server)
         });
         let drained = servers.chain(instances.map(|(name, _)| Member::Instance(*name)));
+        let left_out = self.lately_silent();
         let quiet: Vec<Member> = drained
-            .filter(|member| self.still_sending(*member).is_none())
+            .filter(|member| self.still_sending(*member, &left_out).is_none())
             .collect();
         let now = self.now;
         self.checker
@@ -61,28 +67,31 @@ impl World {
         }
     }
 
-    /// A proxy that would send new traffic to the member, unless it has been silent for so long that it is left out.
-    fn still_sending(&self, member: Member) -> Option<ServerName> {
+    /// A proxy that would send new traffic to the member, except those on servers that are left out.
+    fn still_sending(&self, member: Member, left_out: &BTreeSet<ServerName>) -> Option<ServerName> {
         let name = member.to_string();
         let would = |(server, machine): (&ServerName, &super::Machine)| {
             let proxy = machine.proxy.as_ref()?;
             let sends = self.targets(proxy.revision, *server).contains(&name);
-            (sends && machine.silent_for(self.now) < SILENCE).then_some(*server)
+            (sends && !left_out.contains(server)).then_some(*server)
         };
         self.machines.iter().find_map(would)
     }
 
-    fn in_flight(&self, member: Member) -> u64 {
+    fn in_flight(&self, member: Member, left_out: &BTreeSet<ServerName>) -> u64 {
         let name = member.to_string();
-        let count = |machine: &super::Machine| {
-            let proxy = machine.proxy.as_ref()?;
-            (machine.silent_for(self.now) < SILENCE).then(|| proxy.in_flight.get(&name).copied())?
+        let count = |(server, machine): (&ServerName, &super::Machine)| {
+            let proxy = machine
+                .proxy
+                .as_ref()
+                .filter(|_| !left_out.contains(server));
+            proxy?.in_flight.get(&name).copied()
         };
-        self.machines.values().filter_map(count).sum()
+        self.machines.iter().filter_map(count).sum()
     }
 
     /// Nothing is removed while a proxy would send to it, or has requests there and the grace is not over.
-    fn check_removed(&mut self, next: &Placement) -> Result<(), String> {
+    fn check_removed(&mut self, next: &Placement) -> Result<(), Violation> {
         let stored = self.store.placement.clone();
         let gone = stored
             .instances
@@ -103,8 +112,11 @@ impl World {
             if left_out.contains(&member.server()) {
                 continue;
             }
-            if let Some(sender) = self.still_sending(member) {
-                return Err(format!("{member} is taken away while {sender} sends to it"));
+            if let Some(sender) = self.still_sending(member, &left_out) {
+                let how = format!("{member} is taken away while {sender} sends to it");
+                return Err(
+                    Rule::NothingInUseIsStopped.broken(how + &self.what_is_known_of(sender))
+                );
             }
             let quiet_for = self
                 .checker
@@ -112,11 +124,11 @@ impl World {
                 .get(&member)
                 .map(|since| self.now - *since);
             let graced = quiet_for.is_some_and(|span| span >= stored.config.app.grace);
-            let count = self.in_flight(member);
+            let count = self.in_flight(member, &left_out);
             if count > 0 && !graced {
-                return Err(format!(
+                return Err(Rule::NothingInUseIsStopped.broken(format!(
                     "{member} is taken away with {count} in flight after {quiet_for:?}"
-                ));
+                )));
             }
         }
         for server in servers {
@@ -126,37 +138,70 @@ impl World {
                 .map(|seen| seen.vips.clone());
             let holds = vips.as_ref().is_some_and(|vips| !vips.is_empty());
             if holds && !self.silent_servers().contains(&server) {
-                return Err(format!("{server} is removed with {vips:?}"));
+                return Err(Rule::NothingInUseIsStopped
+                    .broken(format!("{server} is removed with {vips:?}")));
             }
         }
         Ok(())
     }
 
+    /// What a proxy does, and what the conductor believes of it.
+    fn what_is_known_of(&self, sender: ServerName) -> String {
+        let proxy = self.machines[&sender].proxy.as_ref();
+        let believed = self.facts.observed.get(&sender);
+        let believed = believed.map(|seen| seen.proxy.as_ref().map(|proxy| proxy.revision));
+        format!(
+            ": its proxy has revision {:?}, the conductor knows of {believed:?}, silent since {:?}",
+            proxy.map(|proxy| proxy.revision),
+            self.facts.silent_since.get(&sender),
+        )
+    }
+
+    /// Servers that are silent, or were until a moment ago.
+    fn lately_silent(&self) -> BTreeSet<ServerName> {
+        let lag = self.lag();
+        let silent = self.machines.iter();
+        let silent = silent.filter(|(_, machine)| machine.is_left_out(self.now, lag));
+        silent.map(|(server, _)| *server).collect()
+    }
+
+    /// How old a conductor's knowledge of a server's return may be.
+    fn lag(&self) -> Duration {
+        match self.site_runs {
+            true => LONGEST_LAG,
+            false => Duration::ZERO,
+        }
+    }
+
+    /// Servers that need not be waited for: they have been silent for long enough. A conductor that sees the store by a watch
+    /// knows when that began; that it has not ended is known to the store.
     fn silent_servers(&self) -> BTreeSet<ServerName> {
-        let silent = self
-            .machines
-            .iter()
-            .filter(|(_, machine)| machine.silent_for(self.now) >= SILENCE);
+        let is_silent = |(server, machine): &(&ServerName, &super::Machine)| match self.site_runs {
+            true => machine.published.is_none() && self.facts.is_dead(**server),
+            false => machine.silent_for(self.now) >= SILENCE,
+        };
+        let silent = self.machines.iter().filter(is_silent);
         silent.map(|(server, _)| *server).collect()
     }
 
     /// A process is stopped: did every proxy that could send to it know?
-    pub(super) fn check_stop(&self, name: InstanceName) -> Result<(), String> {
+    pub(super) fn check_stop(&self, name: InstanceName) -> Result<(), Violation> {
         let is_ready = self.machines[&name.server].is_ready(name);
-        let sender = self.still_sending(Member::Instance(name));
+        let sender = self.still_sending(Member::Instance(name), &self.lately_silent());
         let left_out = self.checker.left_out.get(&name);
         let excused = |sender: &ServerName| {
             left_out
                 .is_some_and(|servers| servers.contains(sender) || servers.contains(&name.server))
         };
         match sender.filter(|sender| is_ready && !excused(sender)) {
-            Some(sender) => Err(format!("{name} is stopped while {sender} sends to it")),
+            Some(sender) => Err(Rule::NothingInUseIsStopped
+                .broken(format!("{name} is stopped while {sender} sends to it"))),
             None => Ok(()),
         }
     }
 
     /// Two runs of a `release` command never overlap, whatever the conductor believes.
-    pub(super) fn check_release_runs(&self) -> Result<(), String> {
+    pub(super) fn check_release_runs(&self) -> Result<(), Violation> {
         let runs = |(server, machine): (&ServerName, &super::Machine)| {
             let running = machine.running_releases(self.now);
             (running > 0).then_some((*server, running))
@@ -164,7 +209,7 @@ impl World {
         let running: Vec<(ServerName, usize)> = self.machines.iter().filter_map(runs).collect();
         match running.iter().map(|(_, count)| count).sum::<usize>() {
             0 | 1 => Ok(()),
-            _ => Err(format!("release commands run at once: {running:?}")),
+            _ => Err(Rule::Release.broken(format!("release commands run at once: {running:?}"))),
         }
     }
 
@@ -195,7 +240,7 @@ impl World {
     }
 
     /// One instance at a time while old ones are exchanged, and none while a server leaves.
-    fn check_exchange(&self, next: &Placement) -> Result<(), String> {
+    fn check_exchange(&self, next: &Placement) -> Result<(), Violation> {
         let stored = &self.store.placement;
         let careful = self.careful(next);
         let mine = |name: &InstanceName| careful.contains(&name.server);
@@ -213,7 +258,7 @@ impl World {
         let drained = drained_now(stored, next).filter(|name| mine(name));
         let moved: Vec<InstanceName> = started.copied().chain(drained).collect();
         if rolling && moved.len() > 1 {
-            return Err(format!("{moved:?} are moved at a time"));
+            return Err(Rule::OneAtATime.broken(format!("{moved:?} are moved at a time")));
         }
         let wanted: Vec<ServerName> = self.desired.config.server_names().collect();
         let leaving = stored
@@ -227,7 +272,7 @@ impl World {
                     && next.failed.is_none()
                     && next.servers.contains_key(server) =>
             {
-                Err(format!("{moved:?} are moved while {server} leaves"))
+                Err(Rule::OneAtATime.broken(format!("{moved:?} are moved while {server} leaves")))
             }
             _ => Ok(()),
         }
@@ -235,7 +280,7 @@ impl World {
 
     /// A ready instance is drained only while as many others of its server are ready as are wanted, a server only while
     /// its tier keeps as many as are wanted.
-    fn check_capacity(&self, next: &Placement) -> Result<(), String> {
+    fn check_capacity(&self, next: &Placement) -> Result<(), Violation> {
         let stored = &self.store.placement;
         let careful = self.careful(next);
         let is_ready = |name: &InstanceName| {
@@ -257,9 +302,9 @@ impl World {
             );
             let up_everywhere = !self.facts.unready_since.contains_key(&name);
             if is_ready(&name) && up_everywhere && others < wanted && failed != Some(name) {
-                return Err(format!(
+                return Err(Rule::Capacity.broken(format!(
                     "{name} is drained with {others} of {wanted} ready beside it"
-                ));
+                )));
             }
         }
         for (server, placed) in &next.servers {
@@ -274,15 +319,15 @@ impl World {
             let stays = self.desired.drained.contains(server);
             let given_up = self.desired.config.servers(server.tier) == 0;
             if left == 0 && !given_up {
-                return Err(format!(
+                return Err(Rule::Capacity.broken(format!(
                     "{server} is drained, the last of its tier (by hand: {stays})"
-                ));
+                )));
             }
         }
         Ok(())
     }
 
-    fn check_database(&self, next: &Placement) -> Result<(), String> {
+    fn check_database(&self, next: &Placement) -> Result<(), Violation> {
         let is_primary = |server: &ServerName| {
             let database = self
                 .machines
@@ -301,7 +346,7 @@ impl World {
         if begun.len() > 1
             || (!begun.is_empty() && moving.len() > 1 && self.desired.config.database.is_some())
         {
-            return Err(format!("{moving:?} are drained at a time"));
+            return Err(Rule::Database.broken(format!("{moving:?} are drained at a time")));
         }
         let mut gone = topology::servers_of(stored, Tier::Database)
             .filter(|server| !next.servers.contains_key(server));
@@ -315,7 +360,7 @@ impl World {
                 if heir {
                     Ok(())
                 } else {
-                    Err(format!("{server} is removed, the primary"))
+                    Err(Rule::Database.broken(format!("{server} is removed, the primary")))
                 }
             }
             _ => Ok(()),
@@ -323,14 +368,14 @@ impl World {
     }
 
     /// Once clients have connected, there is always an open door, and a working tier behind each.
-    fn check_doors(&mut self, next: &Placement) -> Result<(), String> {
+    fn check_doors(&mut self, next: &Placement) -> Result<(), Violation> {
         let open: Vec<_> = next
             .doors
             .iter()
             .filter(|(_, door)| door.state == DoorState::Open)
             .collect();
         if self.checker.was_open && open.is_empty() {
-            return Err("no door is open".into());
+            return Err(Rule::Doors.broken("no door is open"));
         }
         self.checker.was_open |= !open.is_empty();
         for (at, door) in open {
@@ -342,13 +387,13 @@ impl World {
                     .any(|placed| at.ip() == placed.location.address),
             };
             if lost {
-                return Err(format!("{at} is open and leads nowhere"));
+                return Err(Rule::Doors.broken(format!("{at} is open and leads nowhere")));
             }
         }
         Ok(())
     }
 
-    fn check_release(&self, next: &Placement) -> Result<(), String> {
+    fn check_release(&self, next: &Placement) -> Result<(), Violation> {
         if next.config.app.release.is_none() {
             return Ok(());
         }
@@ -357,10 +402,10 @@ impl World {
                 && placed.release > self.checker.prepared
         });
         match early {
-            Some((name, placed)) => Err(format!(
+            Some((name, placed)) => Err(Rule::Release.broken(format!(
                 "{name} is started before release {} is prepared",
                 placed.release
-            )),
+            ))),
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use super::{NETWORK, World, config};
 use gaiola_core::rollout::Facts;
 use gaiola_model::placement::{InstanceState, ReleaseNumber};
-use gaiola_model::{Inventory, ServerName, Tier, Time};
+use gaiola_model::{Inventory, Revision, ServerName, Tier, Time};
 use std::time::Duration;
 
 impl World {
@@ -11,6 +11,9 @@ impl World {
     pub(super) fn stir(&mut self) {
         if self.rng.u8(..self.fault_every) == 0 {
             self.break_something();
+        }
+        if self.site.is_some() && self.rng.u8(..self.fault_every) == 0 {
+            self.break_store();
         }
         if self.rng.u8(..self.change_every) == 0 {
             self.change_desired();
@@ -25,7 +28,7 @@ impl World {
         let short = self.within(1, 8);
         let long = self.within(5, 40);
         let what = self.rng.u8(..16);
-        let (at, mut boots) = (self.store.at, self.boots);
+        let (at, mut boots) = (self.seen_by(server), self.boots);
         let machine = self.machines.get_mut(&server).expect("it was just listed");
         let said = match what {
             0 | 1 => {
@@ -76,6 +79,68 @@ impl World {
         };
         self.boots = boots;
         self.note(format!("! {server} {said}"));
+    }
+
+    /// The newest placement that an agent may have read.
+    fn seen_by(&self, server: ServerName) -> Revision {
+        let Some(site) = &self.site else {
+            return self.store.at;
+        };
+        let session = site.sessions.get(&server);
+        let seen = session.and_then(|session| session.view.placement.as_ref());
+        let known = self.machines[&server].known;
+        seen.map_or(known, |(at, _)| known.max(*at))
+    }
+
+    /// A fault of the store, of a watch, or of whoever conducts.
+    fn break_store(&mut self) {
+        let (short, long) = (self.within(1, 8), self.within(5, 15));
+        let what = self.rng.u8(..8);
+        let servers: Vec<ServerName> = self.machines.keys().copied().collect();
+        let any = self.rng.choice(servers);
+        let (Some(site), Some(any)) = (&mut self.site, any) else {
+            return;
+        };
+        let conductor = site.conductors().next().unwrap_or(any);
+        let said = match what {
+            0 => {
+                site.slow_until = long;
+                "the store is slow".to_string()
+            }
+            1 => {
+                site.hung_until = short;
+                "the store hangs".to_string()
+            }
+            2 => {
+                site.stalled_until.insert(conductor, long);
+                format!("the watch of {conductor}, the conductor, stalls")
+            }
+            3 => {
+                site.stalled_until.insert(any, long);
+                format!("the watch of {any} stalls")
+            }
+            4 | 5 => {
+                let restarts = self.now + Duration::from_millis(500);
+                if let Some(machine) = self.machines.get_mut(&any) {
+                    machine.agent_down_until = machine.agent_down_until.max(restarts);
+                }
+                format!("the agent of {any} restarts")
+            }
+            6 => {
+                if let Some(machine) = self.machines.get_mut(&conductor) {
+                    machine.cut_off_until = long;
+                }
+                format!("{conductor}, the conductor, is cut off from the store")
+            }
+            _ => {
+                let at = self.seen_by(conductor);
+                if let Some(machine) = self.machines.get_mut(&conductor) {
+                    machine.frozen_with.get_or_insert((long, at));
+                }
+                format!("{conductor}, the conductor, is frozen")
+            }
+        };
+        self.note(format!("! {said}"));
     }
 
     fn within(&mut self, least: u64, most: u64) -> Time {
@@ -158,6 +223,10 @@ impl World {
     /// The last fault is over, and the desired state can be reached.
     pub(super) fn heal(&mut self) {
         self.store_dark_until = self.now;
+        if let Some(site) = &mut self.site {
+            (site.slow_until, site.hung_until) = (self.now, self.now);
+            site.stalled_until.clear();
+        }
         for machine in self.machines.values_mut() {
             machine.off_until = machine.off_until.min(self.now);
             machine.agent_down_until = self.now;

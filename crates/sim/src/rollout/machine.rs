@@ -1,6 +1,10 @@
 //! One simulated server: its agent, proxy, instances and PostgreSQL, each at its own pace.
 
-use super::{LEASE, World};
+use super::{LEASE, Sabotage, World};
+use crate::store::Value;
+use crate::violation::{Rule, Violation};
+use gaiola_core::conduct::OrderId;
+use gaiola_core::rollout::SILENCE;
 use gaiola_model::placement::{
     BootNumber, DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy,
     PlacedInstance, ReleaseNumber, ReleaseOutcome, ReleaseRun,
@@ -25,6 +29,12 @@ pub(super) struct Machine {
     lease_renewed: Time,
     /// Since when it has published nothing under a lease.
     silent_since: Option<Time>,
+    /// When it was last silent for so long that it counted as dead.
+    pub(super) last_dead: Option<Time>,
+    /// The revision of its report in the store.
+    published_at: Revision,
+    /// The order on its disk; 0: none.
+    disk: Revision,
     /// The placement that the agent has carried out.
     pub(super) known: Revision,
     pub(super) proxy: Option<ObservedProxy>,
@@ -62,6 +72,9 @@ impl Machine {
             proxy_stalled_until: now,
             lease_renewed: now,
             silent_since: Some(now),
+            last_dead: None,
+            published_at: Revision(0),
+            disk: Revision(0),
             known: Revision(0),
             proxy: None,
             processes: BTreeMap::new(),
@@ -102,12 +115,38 @@ impl Machine {
         self.known = Revision(0);
     }
 
+    /// Takes note of its report in the store, and of how long there has been none.
+    pub(super) fn see_report(&mut self, now: Time, report: Option<(Revision, &Value)>) {
+        match report {
+            Some((at, _)) if at == self.published_at => {}
+            Some((at, Value::Observed(observed))) => {
+                self.published = Some((**observed).clone());
+                self.published_at = at;
+                self.silent_since = None;
+            }
+            _ => {
+                self.published = None;
+                self.published_at = Revision(0);
+                self.silent_since.get_or_insert(now);
+            }
+        }
+        if self.silent_for(now) >= SILENCE {
+            self.last_dead = Some(now);
+        }
+    }
+
+    /// Whether a conductor may still leave it out: it is silent for long enough, or was `lag` ago.
+    pub(super) fn is_left_out(&self, now: Time, lag: Duration) -> bool {
+        let recently = self.last_dead.is_some_and(|at| now - at <= lag);
+        self.silent_for(now) >= SILENCE || recently
+    }
+
     pub(super) fn is_ready(&self, name: InstanceName) -> bool {
         let process = self.processes.get(&name);
         process.is_some_and(|process| process.state == InstanceState::Ready)
     }
 
-    fn observe(&self, server: ServerName, now: Time) -> Observed {
+    pub(super) fn observe(&self, server: ServerName, now: Time) -> Observed {
         let instance = |(name, process): (&InstanceName, &Process)| {
             let seen = ObservedInstance {
                 release: process.release,
@@ -167,20 +206,25 @@ impl Postgres {
 
 impl World {
     /// Advances all servers by one tick.
-    pub(super) fn move_machines(&mut self) -> Result<(), String> {
+    pub(super) fn move_machines(&mut self) -> Result<(), Violation> {
         self.provide();
         let servers: Vec<ServerName> = self.machines.keys().copied().collect();
         for server in &servers {
-            self.move_agent(*server)?;
+            match self.site.is_some() {
+                true => self.move_ordered_agent(*server)?,
+                false => self.move_agent(*server)?,
+            }
             self.move_processes(*server);
         }
         self.move_vips();
         self.move_database();
         for server in &servers {
             self.move_proxy(*server);
-            self.publish(*server);
+            if self.site.is_none() {
+                self.publish(*server);
+            }
         }
-        if self.rng.u8(..40) == 0 {
+        if self.site.is_none() && self.rng.u8(..40) == 0 {
             self.store_members = gaiola_core::rollout::store_members(&self.desired.config)
                 .into_iter()
                 .collect();
@@ -205,7 +249,8 @@ impl World {
                 Machine::new(now, takes, self.boots)
             });
         }
-        if self.now >= self.store_dark_until && self.rng.u8(..8) == 0 {
+        let reports = self.site.is_none() && self.now >= self.store_dark_until;
+        if reports && self.rng.u8(..8) == 0 {
             for (server, boot) in self.ended_boots.drain(..) {
                 let over = self.facts.over.entry(server).or_default();
                 *over = boot.max(*over);
@@ -213,7 +258,7 @@ impl World {
         }
     }
 
-    fn move_agent(&mut self, server: ServerName) -> Result<(), String> {
+    fn move_agent(&mut self, server: ServerName) -> Result<(), Violation> {
         let now = self.now;
         let machine = &self.machines[&server];
         if !machine.has_agent(now) {
@@ -239,8 +284,43 @@ impl World {
         Ok(())
     }
 
+    /// An agent that learns its orders from its own view of the store, and has the last one on its disk.
+    fn move_ordered_agent(&mut self, server: ServerName) -> Result<(), Violation> {
+        let now = self.now;
+        let machine = &self.machines[&server];
+        if !machine.has_agent(now) {
+            return Ok(());
+        }
+        if let Some((until, at)) = machine.frozen_with {
+            return match now < until {
+                true => Ok(()),
+                false => self.wake(server, at),
+            };
+        }
+        let (known, disk) = (machine.known, machine.disk);
+        if known < disk {
+            self.carry_out(server, disk)?;
+        }
+        let site = self.site.as_ref();
+        let seen = site.and_then(|site| site.sessions.get(&server)?.view.placement.clone());
+        let Some((at, _)) = seen else {
+            return Ok(());
+        };
+        let order = |revision| OrderId {
+            incarnation: "sim",
+            revision,
+        };
+        let takes_any = site.is_some_and(|site| site.sabotage == Some(Sabotage::AnyOrder));
+        let known = self.machines[&server].known;
+        let takes = order(known).yields_to(&order(at)) || (takes_any && at != known);
+        match takes && self.rng.u8(..10) < 6 {
+            true => self.carry_out(server, at),
+            false => Ok(()),
+        }
+    }
+
     /// A frozen agent continues where it stopped, with the placement that was the newest then.
-    fn wake(&mut self, server: ServerName, at: Revision) -> Result<(), String> {
+    fn wake(&mut self, server: ServerName, at: Revision) -> Result<(), Violation> {
         let machine = self.machines.get_mut(&server).expect("it is there");
         machine.frozen_with = None;
         if machine.known < at {
@@ -250,7 +330,8 @@ impl World {
     }
 
     /// Makes the server match the placement of this revision.
-    fn carry_out(&mut self, server: ServerName, at: Revision) -> Result<(), String> {
+    fn carry_out(&mut self, server: ServerName, at: Revision) -> Result<(), Violation> {
+        self.check_order(server, at)?;
         let placement = self.held(at).expect("it was stored").clone();
         let wanted: BTreeMap<InstanceName, &PlacedInstance> = placement
             .instances
@@ -287,12 +368,28 @@ impl World {
                 restarts: 0,
             });
         }
-        machine.known = at;
+        (machine.known, machine.disk) = (at, at);
         Ok(())
     }
 
+    fn check_order(&self, server: ServerName, at: Revision) -> Result<(), Violation> {
+        let machine = &self.machines[&server];
+        // Without a session of its own an agent begins with the store's current order.
+        let held = match self.site {
+            Some(_) => machine.known.max(machine.disk),
+            None => machine.known,
+        };
+        match at < held {
+            true => {
+                let how = format!("{server} carries out order {at}, and has {held}");
+                Err(Rule::NoOrderGoesBack.broken(how))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Starts the run ordered for this boot, or stops it; a finished one is not started again.
-    fn run_release(&mut self, server: ServerName, placement: &Placement) -> Result<(), String> {
+    fn run_release(&mut self, server: ServerName, placement: &Placement) -> Result<(), Violation> {
         let now = self.now;
         // Some take longer than the time after which a silent server counts as dead.
         let longest = if self.rng.u8(..3) == 0 { 60_000 } else { 5_000 };

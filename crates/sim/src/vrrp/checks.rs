@@ -2,6 +2,7 @@
 
 use super::node::Node;
 use super::{Outcome, Plan, Ways, ms};
+use crate::violation::{Rule, Violation};
 use gaiola_core::vrrp::{Reason, Role};
 use gaiola_model::Time;
 use std::time::Duration;
@@ -87,13 +88,13 @@ impl Checks {
     }
 
     /// A node may send a gratuitous ARP only for an address it has.
-    pub(super) fn announces(&self, node: &Node, vip: usize) -> Result<(), String> {
+    pub(super) fn announces(&self, node: &Node, vip: usize) -> Result<(), Violation> {
         match node.has(vip) {
             true => Ok(()),
-            false => Err(format!(
+            false => Err(Rule::VipHeld.broken(format!(
                 "{} announces VIP {vip} without having it",
                 node.address
-            )),
+            ))),
         }
     }
 
@@ -119,7 +120,7 @@ impl Checks {
         nodes: &[Node],
         ways: &Ways<'_>,
         calm: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), Violation> {
         for (n, node) in nodes.iter().enumerate() {
             for vip in 0..self.vips {
                 self.check_one(now, n, node, vip)?;
@@ -138,19 +139,19 @@ impl Checks {
         }
     }
 
-    fn check_one(&mut self, now: Time, n: usize, node: &Node, vip: usize) -> Result<(), String> {
+    fn check_one(&mut self, now: Time, n: usize, node: &Node, vip: usize) -> Result<(), Violation> {
         let holds = node.runs() && node.is_active(vip);
         if holds && !node.ready {
-            return Err(format!(
+            return Err(Rule::VipHeld.broken(format!(
                 "{} is Active for VIP {vip} and serves nothing",
                 node.address
-            ));
+            )));
         }
         if holds && !node.has(vip) {
-            return Err(format!(
+            return Err(Rule::VipHeld.broken(format!(
                 "{} is Active for VIP {vip} without having it",
                 node.address
-            ));
+            )));
         }
         let leftover = &mut self.leftover[n][vip];
         if !node.has(vip) || holds {
@@ -159,7 +160,10 @@ impl Checks {
         }
         let since = *leftover.get_or_insert(now);
         match now - since > LONGEST_LEFTOVER {
-            true => Err(format!("{} keeps VIP {vip} since {since:?}", node.address)),
+            true => {
+                Err(Rule::VipHeld
+                    .broken(format!("{} keeps VIP {vip} since {since:?}", node.address)))
+            }
             false => Ok(()),
         }
     }
@@ -172,7 +176,7 @@ impl Checks {
         vip: usize,
         nodes: &[Node],
         ways: &Ways<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Violation> {
         let mut others = (0..nodes.len()).filter(|&other| other != n);
         let is_there = others.any(|it| nodes[it].stands_by(vip) && ways.are_open(n, it));
         let alone = &mut self.alone[n][vip];
@@ -184,7 +188,10 @@ impl Checks {
         let known = |since: Time| now - since.max(self.changed_at) > KNOWN_UNHEARD_WITHIN;
         let nobody = alone.is_some_and(known);
         match self.sealed && offers && nobody {
-            true => Err(format!("{} offers VIP {vip} to nobody", nodes[n].address)),
+            true => {
+                Err(Rule::VipHeld
+                    .broken(format!("{} offers VIP {vip} to nobody", nodes[n].address)))
+            }
             false => Ok(()),
         }
     }
@@ -196,7 +203,7 @@ impl Checks {
         vip: usize,
         nodes: &[Node],
         ways: &Ways<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Violation> {
         let clients = nodes.len();
         // If only clients cannot reach a holder, or do not hear of it, no balancer can detect that.
         let is_hidden = |n: usize| {
@@ -222,11 +229,11 @@ impl Checks {
             false => ANSWERED_WITHIN.max(KNOWN_WITHIN),
         };
         match since.is_some_and(|since| now - since > limit) {
-            true if self.sealed && !self.preempt => Err(format!(
+            true if self.sealed && !self.preempt => Err(Rule::VipAnswered.broken(format!(
                 "nobody answers for VIP {vip} since {since:?}, the neighbours believe {:?}: {}",
                 self.neighbours[vip],
                 picture(nodes, self.vips)
-            )),
+            ))),
             _ => Ok(()),
         }
     }
@@ -238,21 +245,21 @@ impl Checks {
         now: Time,
         vip: usize,
         nodes: &[Node],
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Violation> {
         let two = nodes.iter().filter(|node| node.has(vip)).count() > 1;
         let since = &mut self.two_since[vip];
         *since = two.then(|| since.unwrap_or(now));
         if since.is_some_and(|since| rested > OWNED_WITHIN && now - since > LONGEST_OVERLAP) {
-            return Err(format!(
+            return Err(Rule::VipRests.broken(format!(
                 "VIP {vip} is on two servers since {since:?}: {}",
                 picture(nodes, self.vips)
-            ));
+            )));
         }
         let taken = nodes.iter().position(|node| node.is_active(vip));
         let moves = rested > OWNED_WITHIN && !two && taken != self.holders[vip];
         self.moves[vip] += u32::from(moves);
         if self.moves[vip] > MOST_MOVES {
-            return Err(format!("VIP {vip} does not come to rest"));
+            return Err(Rule::VipRests.broken(format!("VIP {vip} does not come to rest")));
         }
         if two || moves {
             self.moved_at[vip] = now;
@@ -260,7 +267,7 @@ impl Checks {
         Ok(now - self.moved_at[vip] < LONGEST_WAY)
     }
 
-    fn check_rest(&mut self, rested: Duration, now: Time, nodes: &[Node]) -> Result<(), String> {
+    fn check_rest(&mut self, rested: Duration, now: Time, nodes: &[Node]) -> Result<(), Violation> {
         for vip in 0..self.vips {
             let holder = holder(nodes, vip);
             if self.sealed && !self.preempt && self.check_move(rested, now, vip, nodes)? {
@@ -277,32 +284,33 @@ impl Checks {
         }
         // A preempting home may wait out its patience after it yielded, and then take the VIP once more.
         if !self.preempt && rested > OWNED_WITHIN && self.unowned_until == now {
-            return Err(format!(
+            return Err(Rule::VipRests.broken(format!(
                 "{rested:?} after the last fault: {}",
                 picture(nodes, self.vips)
-            ));
+            )));
         }
         if !self.preempt && rested > KNOWN_WITHIN && self.unknown_until == now {
             let neighbours = &self.neighbours;
-            return Err(format!(
+            return Err(Rule::VipRests.broken(format!(
                 "{rested:?} after the last fault the neighbours believe {neighbours:?}: {}",
                 picture(nodes, self.vips)
-            ));
+            )));
         }
         Ok(())
     }
 
-    pub(super) fn at_end(&self, nodes: &[Node]) -> Result<(), String> {
+    pub(super) fn at_end(&self, nodes: &[Node]) -> Result<(), Violation> {
         for vip in 0..self.vips {
             let holder = holder(nodes, vip).ok_or_else(|| {
-                format!("VIP {vip} is not held once: {}", picture(nodes, self.vips))
+                let picture = picture(nodes, self.vips);
+                Rule::VipRests.broken(format!("VIP {vip} is not held once: {picture}"))
             })?;
             let priority = |node: &Node| node.routers[vip].settings().priority;
             let best = nodes.iter().filter(|node| node.ready).map(priority).max();
             if self.preempt && Some(priority(&nodes[holder])) != best {
-                return Err(format!(
+                return Err(Rule::VipRests.broken(format!(
                     "VIP {vip} is not held by the highest that is ready"
-                ));
+                )));
             }
         }
         Ok(())

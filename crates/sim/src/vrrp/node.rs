@@ -2,6 +2,7 @@
 
 use super::{Event, HOME_PRIORITY, PRIORITY_STEP, Plan, address_of, ms, vrid};
 use crate::world::{Clock, World};
+use gaiola_core::vrrp::hand_over::{HandOver, Seen};
 use gaiola_core::vrrp::{ADDRESS_LIFETIME, Freshness, Input, Role, Router, Settings};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Priority, Stamp};
@@ -10,17 +11,6 @@ use std::net::Ipv4Addr;
 
 /// Packets that a socket buffers for a process that does not read; more are lost.
 const SOCKET: usize = 256;
-
-/// Progress of the agent in handing a VIP over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HandOver {
-    /// Responses close their connections.
-    Closing,
-    /// The proxy leaves new connections unanswered.
-    Refusing,
-    /// The keeper was asked to yield.
-    LettingGo,
-}
 
 pub(super) struct Node {
     number: usize,
@@ -36,8 +26,8 @@ pub(super) struct Node {
     pub(super) holding_back: Vec<bool>,
     /// The agent's hand-over of each VIP.
     pub(super) hand_over: Vec<Option<HandOver>>,
-    /// And the router it goes to.
-    pub(super) heirs: Vec<Option<Ipv4Addr>>,
+    /// Whether the proxy leaves new connections to each VIP unanswered.
+    pub(super) refuses: Vec<bool>,
     pub(super) clock: Clock,
     /// Number of times its timer was set: only the last setting counts.
     pub(super) timer: u64,
@@ -64,7 +54,7 @@ impl Node {
             serving: true,
             holding_back: vec![false; plan.vips],
             hand_over: vec![None; plan.vips],
-            heirs: vec![None; plan.vips],
+            refuses: vec![false; plan.vips],
             clock: Clock::new(Time::ZERO, 0),
             timer: 0,
             routers: Vec::new(),
@@ -183,11 +173,18 @@ impl Node {
 
     /// Whether a connection to the VIP that reaches this server is answered, by it or by the router it is forwarded to.
     pub(super) fn answers(&self, vip: usize) -> bool {
-        let refuses = matches!(
-            self.hand_over[vip],
-            Some(HandOver::Refusing | HandOver::LettingGo)
-        );
-        self.has(vip) && self.serving && (!refuses || self.holding_back[vip])
+        self.has(vip) && self.serving && (!self.refuses[vip] || self.holding_back[vip])
+    }
+
+    /// What the keeper reports of the VIP; `None` while it does not run.
+    pub(super) fn report(&self, vip: usize, now: Time) -> Option<Seen> {
+        let router = &self.routers[vip];
+        self.runs().then(|| Seen {
+            holds: self.is_active(vip),
+            standby: router.standby(self.clock.shows(now)),
+            is_holding_back: self.holding_back[vip],
+            is_yielding: router.is_yielding(),
+        })
     }
 
     /// Whether it could be handed the VIP.

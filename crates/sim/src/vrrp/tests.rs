@@ -1,5 +1,5 @@
 use super::*;
-use crate::world::seeds;
+use crate::world::{each, seeds};
 
 fn plan(seed: u64) -> Plan {
     let mut chance = fastrand::Rng::with_seed(seed);
@@ -19,11 +19,13 @@ fn plan(seed: u64) -> Plan {
 fn vips_come_to_rest_after_any_faults() {
     let mut worst = Outcome::default();
     let mut broken = Vec::new();
-    for seed in seeds("vrrp", 100) {
-        let outcome = match run(&plan(seed), seed) {
+    let seeds = seeds("vrrp", 200);
+    let outcomes = each(&seeds, |seed| run(&plan(seed), seed));
+    for (seed, outcome) in seeds.into_iter().zip(outcomes) {
+        let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(rule) => {
-                broken.push(rule);
+            Err(violation) => {
+                broken.push(violation.to_string());
                 continue;
             }
         };

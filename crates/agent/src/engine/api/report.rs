@@ -1,5 +1,6 @@
 //! The members' reports, and each member's role derived from all of them.
 
+use super::ApiError;
 use gaiola_model::ServerName;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase};
 use serde::Deserialize;
@@ -96,7 +97,7 @@ impl Report {
 ///
 /// Where two report themselves primary, the one on the newer timeline decides which standbys stream.
 pub(super) fn observe(
-    reports: &BTreeMap<ServerName, Result<Report, String>>,
+    reports: &BTreeMap<ServerName, Result<Report, ApiError>>,
 ) -> BTreeMap<ServerName, ObservedDatabase> {
     let primary = reports
         .values()
@@ -111,14 +112,14 @@ pub(super) fn observe(
 
 fn member(
     name: ServerName,
-    report: &Result<Report, String>,
+    report: &Result<Report, ApiError>,
     primary: Option<&Report>,
 ) -> ObservedDatabase {
     let report = match report {
         Ok(report) => report,
-        Err(reason) => {
+        Err(error) => {
             return ObservedDatabase {
-                state: reason.clone(),
+                state: error.to_string(),
                 ..ObservedDatabase::default()
             };
         }
@@ -176,12 +177,19 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn report(text: &str) -> Result<Report, String> {
+    fn report(text: &str) -> Result<Report, ApiError> {
         Ok(serde_json::from_str(text).unwrap())
     }
 
     #[test]
     fn members_are_told_apart() {
+        let error = ApiError::Refused {
+            at: ([10, 77, 4, 5], 8008).into(),
+            what: "its state",
+            status: 503,
+            said: "no".into(),
+        };
+        let refused = error.to_string();
         let reports = BTreeMap::from([
             (name("db1"), report(PRIMARY)),
             (name("db2"), report(STANDBY)),
@@ -195,7 +203,7 @@ mod tests {
                 name("db4"),
                 report(r#"{"state": "creating replica", "role": "replica"}"#),
             ),
-            (name("db5"), Err("no answer".into())),
+            (name("db5"), Err(error)),
         ]);
         let seen = observe(&reports);
         let roles: Vec<_> = seen.values().map(|member| member.role).collect();
@@ -217,7 +225,7 @@ mod tests {
                 "streaming",
                 "running",
                 "creating replica",
-                "no answer"
+                &*refused
             ]
         );
         assert_eq!(seen[&name("db1")].lag_bytes, Some(0));

@@ -18,7 +18,7 @@ pub(super) async fn set_aside(data: PathBuf, prefix: &'static str) -> io::Result
         fs::rename(&data, free)?;
         fs::File::open(parent)?.sync_all()
     });
-    moved.await.map_err(io::Error::other)?
+    moved.await?
 }
 
 #[cfg(test)]

@@ -51,7 +51,16 @@ struct Worker {
 }
 
 /// Whether the data plane serves; if not, why.
-pub(super) type Verdict = Result<(), String>;
+pub(super) type Verdict = Result<(), NotServing>;
+
+/// Why the data plane does not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotServing {
+    #[error("no worker of the proxy is connected")]
+    NoWorker,
+    #[error("{alive} of {count} workers of the proxy have beaten within {} ms", LONGEST_SILENCE.as_millis())]
+    Late { alive: u32, count: u32 },
+}
 
 impl Beats {
     /// A worker has introduced itself.
@@ -80,23 +89,15 @@ impl Beats {
     /// Whether every worker is alive.
     pub(super) fn verdict(&self, now: Time) -> Verdict {
         if self.workers.is_empty() {
-            return Err("no worker of the proxy is connected".into());
+            return Err(NotServing::NoWorker);
         }
-        let alive: BTreeSet<u32> = self
-            .workers
-            .values()
-            .filter(|worker| worker.index < self.count && worker.is_alive(now))
-            .map(|worker| worker.index)
-            .collect();
-        let (found, count) = (alive.len(), self.count);
-        match u32::try_from(found) {
-            Ok(found) if found < count => {
-                let limit = LONGEST_SILENCE.as_millis();
-                Err(format!(
-                    "{found} of {count} workers of the proxy have beaten within {limit} ms"
-                ))
-            }
-            _ => Ok(()),
+        let workers = self.workers.values();
+        let alive = workers.filter(|worker| worker.index < self.count && worker.is_alive(now));
+        let alive: BTreeSet<u32> = alive.map(|worker| worker.index).collect();
+        let (alive, count) = (u32::try_from(alive.len()).unwrap_or(u32::MAX), self.count);
+        match alive < count {
+            true => Err(NotServing::Late { alive, count }),
+            false => Ok(()),
         }
     }
 

@@ -1,7 +1,8 @@
 //! `keeper.json`: read again as soon as it is written.
 
-use gaiola_model::keeper::KeeperConfig;
-use gaiola_wire::document;
+use gaiola_model::keeper::{KeeperConfig, KeeperConfigError};
+use gaiola_wire::document::{self, DocumentError};
+use gaiola_wire::vrrp::{Key, KeyError};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +14,20 @@ pub(super) struct ConfigFile {
     watch: OwnedFd,
     text: Option<String>,
     unread: bool,
-    problem: String,
+    problem: Option<ConfigFileError>,
+}
+
+/// Why `keeper.json` is not followed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigFileError {
+    #[error("cannot read keeper.json: {0}")]
+    Read(io::Error),
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error(transparent)]
+    Config(#[from] KeeperConfigError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 impl ConfigFile {
@@ -27,7 +41,7 @@ impl ConfigFile {
             watch,
             text: None,
             unread: true,
-            problem: String::new(),
+            problem: None,
         })
     }
 
@@ -41,7 +55,7 @@ impl ConfigFile {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                self.problem = format!("cannot read keeper.json: {error}");
+                self.problem = Some(ConfigFileError::Read(error));
                 return None;
             }
         };
@@ -50,16 +64,16 @@ impl ConfigFile {
         }
         let config = parse(&text);
         self.text = Some(text);
-        self.problem = config.as_ref().err().cloned().unwrap_or_default();
-        if !self.problem.is_empty() {
-            tracing::warn!(problem = self.problem, "ignored keeper.json");
-        }
-        config.ok()
+        self.problem = None;
+        config
+            .inspect_err(|problem| tracing::warn!(%problem, "ignored keeper.json"))
+            .map_err(|problem| self.problem = Some(problem))
+            .ok()
     }
 
-    /// What is wrong with the file; empty: nothing.
-    pub(super) fn problem(&self) -> &str {
-        &self.problem
+    /// What is wrong with the file.
+    pub(super) fn problem(&self) -> Option<&ConfigFileError> {
+        self.problem.as_ref()
     }
 
     fn drain(&mut self) {
@@ -76,19 +90,11 @@ impl AsFd for ConfigFile {
     }
 }
 
-fn parse(text: &str) -> Result<KeeperConfig, String> {
-    let config: KeeperConfig =
-        document::decode(text.as_bytes()).map_err(|error| error.to_string())?;
-    let key = config
-        .key
-        .as_deref()
-        .map(gaiola_wire::vrrp::Key::from_hex)
-        .transpose();
-    match (config.problem(), key) {
-        (Some(problem), _) => Err(problem),
-        (None, Err(error)) => Err(error.to_string()),
-        (None, Ok(_)) => Ok(config),
-    }
+fn parse(text: &str) -> Result<KeeperConfig, ConfigFileError> {
+    let config: KeeperConfig = document::decode(text.as_bytes())?;
+    config.check()?;
+    config.key.as_deref().map(Key::from_hex).transpose()?;
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -114,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_is_told_and_changes_nothing() {
+    fn a_file_that_cannot_be_used_is_reported_and_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keeper.json");
         let mut file = ConfigFile::watch(directory.path()).unwrap();
@@ -124,10 +130,10 @@ mod tests {
         ] {
             std::fs::write(&path, bad).unwrap();
             assert_eq!(file.changed(), None);
-            assert!(!file.problem().is_empty());
+            assert!(file.problem().is_some());
         }
         std::fs::write(&path, GOOD).unwrap();
         assert!(file.changed().is_some());
-        assert_eq!(file.problem(), "");
+        assert!(file.problem().is_none());
     }
 }

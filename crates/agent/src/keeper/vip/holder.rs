@@ -2,7 +2,7 @@
 
 mod vip;
 
-use super::beats::Verdict;
+use super::beats::{NotServing, Verdict};
 use super::config_file::ConfigFile;
 use super::network::Network;
 use gaiola_core::vrrp::{Freshness, Input, Output};
@@ -23,6 +23,22 @@ const OPEN_INTERVAL: Duration = Duration::from_millis(200);
 /// The most packets read in one turn; the rest waits for the next turn, after deadlines were met.
 const MOST_PACKETS: usize = 256;
 
+/// Why no VIP may be held.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Trouble {
+    #[error("there is no keeper.json yet")]
+    NoConfiguration,
+    /// The interface cannot be opened, or is gone.
+    #[error("{0}")]
+    Interface(String),
+    #[error("{0} is down or has no carrier")]
+    NotRunning(String),
+    #[error("maintenance")]
+    Maintenance,
+    #[error(transparent)]
+    NotServing(#[from] NotServing),
+}
+
 /// The VIPs of this server.
 pub(super) struct Holder {
     config: Option<KeeperConfig>,
@@ -32,8 +48,8 @@ pub(super) struct Holder {
     vips: BTreeMap<Vrid, Vip>,
     freshness: Freshness,
     rejected: BTreeMap<String, u64>,
-    /// Why no VIP may be held; empty: it may.
-    trouble: String,
+    /// Whether VIPs may be held here.
+    readiness: Result<(), Trouble>,
     stopping: bool,
 }
 
@@ -48,7 +64,7 @@ impl Holder {
             vips: BTreeMap::new(),
             freshness: Freshness::new(time_of_day),
             rejected: BTreeMap::new(),
-            trouble: "there is no keeper.json yet".into(),
+            readiness: Err(Trouble::NoConfiguration),
             stopping: false,
         }
     }
@@ -65,7 +81,7 @@ impl Holder {
             .is_some_and(|network| !network.is(&config.interface, config.address));
         if moved {
             for vrid in self.vrids() {
-                self.tell(now, vrid, Input::NotReady);
+                self.feed(now, vrid, Input::NotReady);
             }
             self.vips.clear();
             self.network = None;
@@ -78,15 +94,15 @@ impl Holder {
     pub(super) fn attend(&mut self, now: Time, alive: Verdict, stopping: bool) {
         self.stopping = stopping;
         self.open(now);
-        self.look();
+        self.refresh();
         self.hear(now);
         self.reconcile(now);
-        self.trouble = self.find_trouble(alive).unwrap_or_default();
+        self.readiness = self.check(alive);
         self.settle(now);
         for vrid in self.vrids() {
             let due = |vip: &Vip| vip.next_deadline().is_some_and(|due| due <= now);
             if self.vips.get(&vrid).is_some_and(due) {
-                self.tell(now, vrid, Input::Deadline);
+                self.feed(now, vrid, Input::Deadline);
             }
         }
     }
@@ -115,9 +131,9 @@ impl Holder {
         KeeperState {
             schema: self.config.as_ref().map_or(SCHEMA, |config| config.schema),
             pid: std::process::id(),
-            ready: self.trouble.is_empty(),
-            reason: self.trouble.clone(),
-            config_problem: file.problem().into(),
+            ready: self.readiness.is_ok(),
+            reason: self.readiness.as_ref().err().map(Trouble::to_string),
+            config_problem: file.problem().map(ToString::to_string),
             vips: self
                 .vips
                 .values()
@@ -135,18 +151,19 @@ impl Holder {
         self.open_at = now + OPEN_INTERVAL;
         match Network::open(&config.interface, config.address) {
             Ok(network) => self.network = Some(network),
-            Err(error) => self.trouble = error.to_string(),
+            Err(error) => self.readiness = Err(Trouble::Interface(error.to_string())),
         }
     }
 
-    fn look(&mut self) {
+    /// Reads the interface again if it has changed.
+    fn refresh(&mut self) {
         let Some(network) = &mut self.network else {
             return;
         };
-        if let Err(error) = network.look() {
+        if let Err(error) = network.refresh() {
             tracing::warn!(%error, "the interface is gone");
             self.network = None;
-            self.trouble = error.to_string();
+            self.readiness = Err(Trouble::Interface(error.to_string()));
         }
     }
 
@@ -176,7 +193,7 @@ impl Holder {
             // Only a sealed site sends hellos.
             (Message::Hello(_), None) => return,
         };
-        self.tell(now, vrid, input);
+        self.feed(now, vrid, input);
     }
 
     fn count_rejected(&mut self, reason: &str) {
@@ -210,49 +227,50 @@ impl Holder {
             });
         }
         for (vrid, input) in inputs {
-            self.tell(now, vrid, input);
+            self.feed(now, vrid, input);
         }
         self.vips.retain(|_, vip| !vip.is_stopped());
     }
 
-    fn find_trouble(&self, alive: Verdict) -> Option<String> {
-        let Some(config) = &self.config else {
-            return Some(self.trouble.clone());
-        };
-        let Some(network) = &self.network else {
-            return Some(self.trouble.clone());
+    /// Whether VIPs may be held. Without an interface the reason stays that for which it could not be opened.
+    fn check(&self, alive: Verdict) -> Result<(), Trouble> {
+        let (Some(config), Some(network)) = (&self.config, &self.network) else {
+            return self.readiness.clone();
         };
         if config.maintenance {
-            return Some("maintenance".into());
+            return Err(Trouble::Maintenance);
         }
-        network.trouble().or(alive.err())
+        if !network.is_running() {
+            return Err(Trouble::NotRunning(config.interface.clone()));
+        }
+        Ok(alive?)
     }
 
     /// Informs each router whether the data plane serves, if that has changed.
     fn settle(&mut self, now: Time) {
-        let ready = self.trouble.is_empty();
+        let ready = self.readiness.is_ok();
         for vrid in self.vrids() {
             let input = self
                 .vips
                 .get_mut(&vrid)
                 .and_then(|vip| vip.settle(now, ready));
             if let Some(input) = input {
-                self.tell(now, vrid, input);
+                self.feed(now, vrid, input);
             }
         }
     }
 
     /// Feeds an input to a router and carries out its outputs, in order.
-    fn tell(&mut self, now: Time, vrid: Vrid, input: Input) {
+    fn feed(&mut self, now: Time, vrid: Vrid, input: Input) {
         let Some(vip) = self.vips.get_mut(&vrid) else {
             return;
         };
-        let mut refused = false;
+        let mut failed = false;
         for output in vip.step(now, input) {
             let Some(network) = &mut self.network else {
                 continue;
             };
-            refused |= !carry_out(
+            failed |= !carry_out(
                 now,
                 network,
                 vip,
@@ -261,9 +279,9 @@ impl Holder {
                 &mut self.freshness,
             );
         }
-        if refused {
+        if failed {
             vip.suspend(now);
-            self.tell(now, vrid, Input::NotReady);
+            self.feed(now, vrid, Input::NotReady);
         }
     }
 

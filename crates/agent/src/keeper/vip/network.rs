@@ -81,7 +81,7 @@ impl Network {
     }
 
     /// Reads the link again if one has changed; `Err`: the interface that was opened is gone.
-    pub(super) fn look(&mut self) -> Result<(), NetworkError> {
+    pub(super) fn refresh(&mut self) -> Result<(), NetworkError> {
         if !self.links.changed() {
             return Ok(());
         }
@@ -93,9 +93,9 @@ impl Network {
         Ok(())
     }
 
-    /// Why no VIP can be held on it, in words.
-    pub(super) fn trouble(&self) -> Option<String> {
-        (!self.running).then(|| format!("{} is down or has no carrier", self.interface))
+    /// Whether it is up and has a carrier.
+    pub(super) fn is_running(&self) -> bool {
+        self.running
     }
 
     /// The next packet in the queue; `None`: no more.

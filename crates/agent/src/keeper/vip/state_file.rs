@@ -64,11 +64,11 @@ impl StateFile {
 }
 
 fn differ_in_counters_alone(written: &KeeperState, state: &KeeperState) -> bool {
-    let told = KeeperState {
+    let otherwise = KeeperState {
         rejected: written.rejected.clone(),
         ..state.clone()
     };
-    told == *written
+    otherwise == *written
 }
 
 #[cfg(test)]
@@ -84,16 +84,16 @@ mod tests {
             rejected: [("wrong seal".to_string(), n)].into(),
             ..KeeperState::default()
         };
-        let told = || -> KeeperState {
+        let read = || -> KeeperState {
             let text = std::fs::read(directory.path().join("keeper-state.json")).unwrap();
             document::decode(&text).unwrap()
         };
         file.write(at(0), state(0));
         file.write(at(10), state(1));
-        assert_eq!(told(), state(0));
+        assert_eq!(read(), state(0));
         assert_eq!(file.next_deadline(), Some(at(1010)));
         file.write(at(1010), state(2));
-        assert_eq!(told(), state(2));
+        assert_eq!(read(), state(2));
         assert_eq!(file.next_deadline(), None);
     }
 }

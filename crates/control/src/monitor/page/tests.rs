@@ -44,7 +44,15 @@ fn server(name: &str) -> ServerStatus {
     ServerStatus {
         name,
         tier: name.tier,
-        location: Location::at([10, 77, 1 + name.tier as u8, name.number as u8].into()),
+        location: Location::at(
+            [
+                10,
+                77,
+                1 + name.tier as u8,
+                u8::try_from(name.number).unwrap(),
+            ]
+            .into(),
+        ),
         state: ServerState::Serving,
         reason: String::new(),
         vips: if name.tier == Tier::Balancer {

@@ -21,7 +21,7 @@ pub(super) async fn run(site: Rc<Site>) {
             let asked = who_tells(&site, &order.placement);
             let answering = ask_all(&client, &order.placement, &asked).await;
             let traffic = &site.traffic;
-            traffic.heard(&order.placement, site.now(), &asked, answering);
+            traffic.record_answers(&order.placement, site.now(), &asked, answering);
         }
         tokio::time::sleep(EVERY).await;
     }

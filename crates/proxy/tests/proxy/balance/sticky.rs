@@ -122,7 +122,7 @@ fn what_makes_no_sense_is_refused() {
     let heavy = refused(&|config| config.backends[0].servers[0].weight = 257);
     assert!(heavy.contains("its weight is above 256"), "{heavy}");
     let cookie = refused(&|config| config.backends[0].sticky = Some(Sticky::new("a;b")));
-    assert!(cookie.contains("is no name for a cookie"), "{cookie}");
+    assert!(cookie.contains("is not a name for a cookie"), "{cookie}");
     let bound = refused(&|config| {
         config.backends[0].algorithm = Algorithm::Hash {
             key: HashKey::Source,

@@ -1,0 +1,271 @@
+//! How a server gets its certificate: over the socket that its pid 1 has as standard input from whoever switched it on.
+//!
+//! The provider sends the certificate of the site's authority. A server whose files are good for it replies that it needs nothing;
+//! otherwise it sends a request, signed by a key that never leaves the server, and gets the certificate. Each is one
+//! message in one line, with the number of its schema.
+
+use gaiola_model::schema::SCHEMA;
+use gaiola_net::pki::{Authority, Issued, Subject};
+use gaiola_os::chain;
+use gaiola_wire::document::{decode_message, encode_message};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Timeout of the exchange, on either side.
+const LIMIT: Duration = Duration::from_secs(10);
+/// A longer message is rejected.
+const MESSAGE_LIMIT: usize = 64 << 10;
+
+/// The provider's first message.
+#[derive(Debug, Serialize, Deserialize)]
+struct Offer {
+    /// The certificate of the site's authority, in PEM.
+    authority: String,
+}
+
+/// The server's reply.
+#[derive(Debug, Serialize, Deserialize)]
+struct Reply {
+    /// A request for a certificate, PKCS#10 in PEM; `None`: the server has one.
+    request: Option<String>,
+}
+
+/// The provider's answer to a request.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    /// The certificate in PEM, or why there is none.
+    issued: Result<String, String>,
+}
+
+/// Pid 1's side: keeps files that are good, or requests a certificate and writes it.
+///
+/// # Errors
+/// Where no certificate was issued in time, or a file cannot be written.
+pub(super) fn obtain(subject: &Subject) -> io::Result<Issued> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    obtain_over(&mut Line::new(socket), subject)
+}
+
+fn obtain_over(line: &mut Line, subject: &Subject) -> io::Result<Issued> {
+    let Offer { authority } = line.receive()?;
+    let issued = if subject.is_certified(&authority) {
+        line.send(&Reply { request: None })?;
+        Issued::Kept
+    } else {
+        let request = subject.request().map_err(pki)?;
+        line.send(&Reply {
+            request: Some(request),
+        })?;
+        let Answer { issued } = line.receive()?;
+        let certificate = issued.map_err(io::Error::other)?;
+        subject.accept(&authority, &certificate).map_err(pki)?;
+        Issued::Anew
+    };
+    subject.own().map_err(pki)?;
+    Ok(issued)
+}
+
+/// The provider's side: certifies the server `name` with `addresses`, if it needs it.
+///
+/// # Errors
+/// Where the server sends anything but a request for this name and these addresses, or nothing in time. A server whose request is
+/// rejected gets the reason.
+pub async fn provide(
+    socket: UnixStream,
+    authority: &Authority,
+    name: &str,
+    addresses: &[IpAddr],
+) -> io::Result<Issued> {
+    socket.set_nonblocking(true)?;
+    let socket = tokio::net::UnixStream::from_std(socket)?;
+    tokio::time::timeout(LIMIT, provide_over(socket, authority, name, addresses))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn provide_over(
+    mut socket: tokio::net::UnixStream,
+    authority: &Authority,
+    name: &str,
+    addresses: &[IpAddr],
+) -> io::Result<Issued> {
+    let offer = Offer {
+        authority: authority.certificate().into(),
+    };
+    socket.write_all(&encode(&offer)?).await?;
+    let mut message = Vec::new();
+    let Reply { request } = loop {
+        if let Some(reply) = decode(&message)? {
+            break reply;
+        }
+        if socket.read_buf(&mut message).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    };
+    let Some(request) = request else {
+        return Ok(Issued::Kept);
+    };
+    let signed = authority.sign(name, addresses, &request);
+    let issued = signed.as_ref().map(String::clone).map_err(|e| chain(e));
+    socket.write_all(&encode(&Answer { issued })?).await?;
+    signed.map(|_| Issued::Anew).map_err(pki)
+}
+
+/// Pid 1's end of the socket.
+struct Line {
+    socket: UnixStream,
+    deadline: Instant,
+}
+
+impl Line {
+    fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket: socket.into(),
+            deadline: Instant::now() + LIMIT,
+        }
+    }
+
+    fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
+        self.socket.set_write_timeout(Some(self.rest()?))?;
+        self.socket.write_all(&encode(message)?)
+    }
+
+    fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        let (mut message, mut bytes) = (Vec::new(), [0; 4096]);
+        loop {
+            if let Some(message) = decode(&message)? {
+                return Ok(message);
+            }
+            self.socket.set_read_timeout(Some(self.rest()?))?;
+            match self.socket.read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => message.extend_from_slice(&bytes[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(late());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn rest(&self) -> io::Result<Duration> {
+        let rest = self.deadline.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return Err(late());
+        }
+        Ok(rest)
+    }
+}
+
+fn late() -> io::Error {
+    let why = format!("none was issued within {} s", LIMIT.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, why)
+}
+
+fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = encode_message(message, SCHEMA)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The message, once its line is complete. Neither side sends a second one before it has got a reply.
+fn decode<T: DeserializeOwned>(line: &[u8]) -> io::Result<Option<T>> {
+    match line.split_last() {
+        Some((b'\n', message)) => match decode_message(message) {
+            Ok((message, _)) => Ok(Some(message)),
+            Err(error) => Err(io::Error::other(error)),
+        },
+        _ if line.len() > MESSAGE_LIMIT => Err(io::Error::other(format!(
+            "a message is longer than {MESSAGE_LIMIT} bytes"
+        ))),
+        _ => Ok(None),
+    }
+}
+
+fn pki(error: gaiola_net::pki::PkiError) -> io::Error {
+    io::Error::other(chain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 4, 1));
+
+    /// Both sides of the exchange: a server that believes to be `name`, and a provider that has switched `db1` on.
+    fn exchange(ca: &Path, server: &Path, name: &str) -> (io::Result<Issued>, io::Result<Issued>) {
+        let authority = Authority::create_or_load(ca).unwrap();
+        let subject = Subject::new(name, &[ADDRESS], server, None);
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        let server =
+            std::thread::spawn(move || obtain_over(&mut Line::new(theirs.into()), &subject));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let provided = runtime.block_on(provide(ours, &authority, "db1", &[ADDRESS]));
+        (server.join().unwrap(), provided)
+    }
+
+    #[test]
+    fn a_server_gets_a_certificate_once_and_its_key_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, server) = (dir.path().join("ca"), dir.path().join("db1"));
+        for expected in [Issued::Anew, Issued::Kept] {
+            let (obtained, provided) = exchange(&ca, &server, "db1");
+            assert_eq!((obtained.unwrap(), provided.unwrap()), (expected, expected));
+        }
+        let key = fs::read(server.join("key.pem")).unwrap();
+        fs::remove_file(server.join("cert.pem")).unwrap();
+        let (obtained, _) = exchange(&ca, &server, "db1");
+        assert_eq!(obtained.unwrap(), Issued::Anew);
+        assert_eq!(fs::read(server.join("key.pem")).unwrap(), key);
+        gaiola_net::pki::client_config(&server).unwrap();
+    }
+
+    #[test]
+    fn a_server_that_requests_another_name_learns_why_it_gets_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, server) = (dir.path().join("ca"), dir.path().join("db2"));
+        let (obtained, provided) = exchange(&ca, &server, "db2");
+        let why = obtained.unwrap_err().to_string();
+        assert!(why.contains("not for db1, 10.77.4.1"), "{why}");
+        assert_eq!(provided.unwrap_err().to_string(), why);
+        assert!(!server.join("cert.pem").exists());
+    }
+
+    #[test]
+    fn a_provider_that_is_gone_silent_or_garbled_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let subject = Subject::new("db1", &[ADDRESS], dir.path(), None);
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        let mut line = Line::new(theirs.into());
+        line.deadline = Instant::now() + Duration::from_millis(20);
+        let error = obtain_over(&mut line, &subject).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+
+        line.deadline = Instant::now() + LIMIT;
+        (&ours).write_all(b"{\"authority\":1}\n").unwrap();
+        assert!(obtain_over(&mut line, &subject).is_err());
+        drop(ours);
+        let error = obtain_over(&mut line, &subject).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
+        assert!(!dir.path().join("key.pem").exists());
+    }
+
+    #[test]
+    fn an_endless_message_is_rejected() {
+        let long = vec![b' '; MESSAGE_LIMIT + 1];
+        assert!(decode::<Reply>(&long).is_err());
+        assert!(decode::<Reply>(&long[1..]).unwrap().is_none());
+    }
+}

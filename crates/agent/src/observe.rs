@@ -1,0 +1,119 @@
+//! What the agent observes on its own server: its report, and the figures of its metrics.
+
+use super::Agent;
+use super::balancer::Balancer;
+use super::database::Database;
+use super::instances::{Answers, Asked};
+use super::metrics::Figures;
+use super::supervisor::Condition;
+use crate::state::Order;
+use gaiola_core::topology;
+use gaiola_model::placement::{InstanceState, ObservedInstance, Phase, PlacedInstance};
+use gaiola_model::schema::SCHEMA;
+use gaiola_model::{InstanceName, Observed};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+impl Agent {
+    /// The instances with a running process, and how to poll them.
+    pub(super) fn asked(&self, order: &Order) -> BTreeMap<InstanceName, Asked> {
+        let usual = &order.placement.config.app.health;
+        let asked = self.supervisor.running().filter_map(|(name, pid)| {
+            let name = name.parse::<InstanceName>().ok()?;
+            let placed = order.placement.instances.get(&name)?;
+            let address = topology::address_of_instance(&order.placement, name)?;
+            let path = placed.health.as_ref().unwrap_or(usual).clone();
+            Some((name, Asked { address, path, pid }))
+        });
+        asked.collect()
+    }
+
+    /// The state of this server, as it is reported.
+    pub(super) fn observe(&self) -> Observed {
+        let known = self.proxy_known.borrow().clone();
+        let mut proxy = known.proxy;
+        if let Some(proxy) = proxy.as_mut().filter(|_| !is_draining(&self.order)) {
+            // Only a change that waits for requests to end needs these; otherwise each count would change the report.
+            proxy.in_flight.clear();
+        }
+        let (balancer, database) = (self.balancer.as_ref(), self.database.as_ref());
+        Observed {
+            server: self.boot.server,
+            reads: SCHEMA,
+            boot: self.boot.number,
+            revision: self.order.revision,
+            proxy,
+            vips: balancer.map(held).unwrap_or_default(),
+            instances: self.instances(),
+            database: database.and_then(Database::observed),
+            release_run: self.release_outcome(),
+            store_data: Some(self.boot.store_data().exists()),
+            resources: self.left.borrow().reported.clone(),
+            troubles: self.troubles(known.rejected.as_deref()),
+        }
+    }
+
+    /// What the metrics are made of.
+    pub(super) fn figures(&self, observed: &Observed) -> Figures {
+        let (balancer, database) = (self.balancer.as_ref(), self.database.as_ref());
+        Figures {
+            observed: Some(observed.clone()),
+            keeper: balancer.map(|balancer| balancer.state().clone()),
+            left: self.left.borrow().reading.clone(),
+            restarts: self.supervisor.all_restarts(),
+            lag_bytes: database.and_then(Database::lag_bytes),
+        }
+    }
+
+    fn instances(&self) -> BTreeMap<InstanceName, ObservedInstance> {
+        let answers = self.answers.borrow();
+        let placed = self.order.placement.instances.iter();
+        let here = placed.filter(|(name, _)| name.server == self.boot.server);
+        let observed = here
+            .filter_map(|(name, placed)| Some((*name, self.instance(*name, placed, &answers)?)));
+        observed.collect()
+    }
+
+    /// The state of an instance; `None` before its process is wanted.
+    fn instance(
+        &self,
+        name: InstanceName,
+        placed: &PlacedInstance,
+        answers: &Answers,
+    ) -> Option<ObservedInstance> {
+        let process = name.to_string();
+        let (state, reason) = match self.supervisor.condition(&process)? {
+            Condition::Running => match answers.get(&name) {
+                Some(answer) => (answer.state, answer.reason.clone().unwrap_or_default()),
+                None => (InstanceState::Starting, "has not answered yet".into()),
+            },
+            Condition::Down(why) if why.is_empty() => {
+                (InstanceState::Starting, "is being started".into())
+            }
+            Condition::Down(why) => {
+                let cause = self.logs.cause(&process, &placed.run);
+                (InstanceState::Crashed, format!("{why}{cause}"))
+            }
+            Condition::Stopping => (InstanceState::Stopping, "is being stopped".into()),
+        };
+        Some(ObservedInstance {
+            release: placed.release,
+            run: placed.run.clone(),
+            state,
+            restarts: self.supervisor.restarts(&process),
+            reason,
+        })
+    }
+}
+
+/// Whether anything is draining, so that the requests in flight matter.
+fn is_draining(order: &Order) -> bool {
+    let placement = &order.placement;
+    let servers = placement.servers.values().map(|server| server.phase);
+    let instances = placement.instances.values().map(|instance| instance.phase);
+    servers.chain(instances).any(|phase| phase == Phase::Drain)
+}
+
+fn held(balancer: &Balancer) -> BTreeSet<IpAddr> {
+    balancer.held().into_iter().map(IpAddr::V4).collect()
+}

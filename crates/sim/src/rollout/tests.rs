@@ -1,0 +1,90 @@
+use super::*;
+
+/// Plays every seed; of a single one that fails the whole story is printed, of several each seed and rule.
+fn all_hold(seeds: &[u64], run: impl Fn(u64) -> Result<Story, Box<Broken>> + Sync) {
+    let stories = crate::world::each(seeds, run).into_iter();
+    let broken: Vec<Box<Broken>> = stories.filter_map(Result::err).collect();
+    let words: Vec<String> = match (seeds.len(), broken.as_slice()) {
+        (1, [broken]) => vec![broken.to_string()],
+        (_, several) => several
+            .iter()
+            .map(|broken| format!("SEED={}: {}", broken.seed, broken.violation))
+            .collect(),
+    };
+    assert!(words.is_empty(), "{}", words.join("\n"));
+}
+
+#[test]
+fn nothing_in_use_is_stopped_and_every_site_settles() {
+    all_hold(&crate::world::seeds("rollout", 200), run);
+}
+
+#[test]
+fn any_agent_may_conduct_and_every_site_settles() {
+    all_hold(&crate::world::seeds("site", 200), |seed| {
+        run_site(seed, None)
+    });
+}
+
+#[test]
+fn the_same_seed_is_the_same_story() {
+    assert_eq!(run(42).unwrap(), run(42).unwrap());
+    let site = || run_site(42, None).map_err(|broken| broken.violation);
+    assert_eq!(site(), site());
+}
+
+/// What the checkers report of a site in which a rule is broken on purpose.
+fn reported(sabotage: Sabotage) -> Rule {
+    let mut reports = (0..20).filter_map(|seed| run_site(seed, Some(sabotage)).err());
+    let broken = reports.next().expect("a checker reports");
+    broken.violation.rule
+}
+
+#[test]
+fn a_conductor_that_writes_without_its_term_is_reported() {
+    assert_eq!(reported(Sabotage::Unfenced), Rule::OneConductor);
+}
+
+#[test]
+fn an_agent_that_goes_back_to_an_older_order_is_reported() {
+    assert_eq!(reported(Sabotage::AnyOrder), Rule::NoOrderGoesBack);
+}
+
+#[test]
+fn a_conductor_that_drains_all_that_serves_is_reported() {
+    assert_eq!(reported(Sabotage::DrainsAll), Rule::Capacity);
+}
+
+#[test]
+fn a_conductor_that_waits_for_nobody_is_reported() {
+    assert_eq!(reported(Sabotage::Impatient), Rule::NothingInUseIsStopped);
+}
+
+#[test]
+fn a_site_that_nobody_conducts_is_reported() {
+    assert_eq!(reported(Sabotage::Idle), Rule::Settles);
+}
+
+/// The seeds that found what is mended since, each with the old behaviour.
+fn found(seed: u64, sabotage: Sabotage) -> Rule {
+    let broken = run_site(seed, Some(sabotage)).expect_err("the old behaviour breaks a rule");
+    broken.violation.rule
+}
+
+#[test]
+fn an_agent_that_does_not_notice_its_election_leaves_the_site_without_a_conductor() {
+    assert_eq!(found(374, Sabotage::ForgetsElection), Rule::Settles);
+}
+
+#[test]
+fn a_report_that_arrives_twice_hides_a_newer_one() {
+    assert_eq!(found(1939, Sabotage::BlindReports), Rule::Settles);
+}
+
+#[test]
+fn a_conductor_whose_watch_stalls_leaves_out_servers_that_are_back() {
+    for seed in [390, 2781] {
+        let rule = found(seed, Sabotage::TrustsItsWatch);
+        assert_eq!(rule, Rule::NothingInUseIsStopped);
+    }
+}

@@ -1,0 +1,52 @@
+//! What a checker reports.
+
+/// A rule of the simulated site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Nothing is removed or stopped while a proxy sends to it, or has requests there within the grace.
+    NothingInUseIsStopped,
+    /// One instance is exchanged at a time, and none while a server leaves.
+    OneAtATime,
+    /// What serves is drained only while enough others serve.
+    Capacity,
+    /// Database servers leave one at a time, and never as the primary.
+    Database,
+    /// Clients are led to an open door, and somewhere.
+    Doors,
+    /// A release is prepared before it is started, and by one run of its command at a time.
+    Release,
+    /// Only the holder of the conductor's key writes placements.
+    OneConductor,
+    /// An agent never carries out an older order than it has.
+    NoOrderGoesBack,
+    /// After the faults the site settles, and then rests.
+    Settles,
+    /// A VIP is held where it is served, announced where it is held, and offered where somebody takes it.
+    VipHeld,
+    /// While a server could answer for a VIP, one does.
+    VipAnswered,
+    /// After the faults each VIP is held once, known to the neighbours, and rests.
+    VipRests,
+    /// What a router sends, others can read.
+    Readable,
+}
+
+impl Rule {
+    /// That this rule was broken, and how.
+    pub fn broken(self, how: impl Into<String>) -> Violation {
+        Violation {
+            rule: self,
+            how: how.into(),
+        }
+    }
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rule:?}: {how}")]
+pub struct Violation {
+    /// The rule.
+    pub rule: Rule,
+    /// How it was broken, in words.
+    pub how: String,
+}

@@ -1,0 +1,89 @@
+//! Packets between routers, and to the neighbours: lost, delayed, duplicated and cut in one direction.
+
+use super::{Event, Sim, address_of, ms, us, vrid};
+use crate::violation::{Rule, Violation};
+use gaiola_core::vrrp::Input;
+use gaiola_model::vrrp::{Advertisement, Message, Priority};
+use gaiola_wire::vrrp::{self as wire, Checksum, Endpoints};
+
+impl Sim {
+    pub(super) fn hear(&mut self, n: usize, from: usize, payload: &[u8]) -> Result<(), Violation> {
+        let source = self.nodes[from].address;
+        let endpoints = Endpoints {
+            source,
+            destination: wire::GROUP,
+        };
+        let received = wire::decode(payload, endpoints, wire::TTL, self.key.as_ref())
+            .map_err(|error| Rule::Readable.broken(format!("an advertisement is {error}")))?;
+        let message = received.message;
+        let stale = received
+            .stamp
+            .is_some_and(|stamp| !self.nodes[n].freshness.is_new(source, &message, stamp));
+        if stale {
+            return Ok(());
+        }
+        let vip = usize::from(message.vrid().get()) - 1;
+        let from = source;
+        let input = match message {
+            Message::Advertisement(advert) => Input::Heard { from, advert },
+            Message::Hello(hello) => Input::HeardHello { from, hello },
+        };
+        self.tell(n, vip, input)
+    }
+
+    pub(super) fn advertise(&mut self, n: usize, vip: usize, priority: Priority) {
+        let advert = Advertisement {
+            vrid: vrid(vip),
+            priority,
+            interval: self.nodes[n].routers[vip].settings().interval,
+            vips: vec![address_of(vip)],
+        };
+        self.say(n, &Message::Advertisement(advert));
+    }
+
+    pub(super) fn say(&mut self, n: usize, message: &Message) {
+        let node = &mut self.nodes[n];
+        let endpoints = Endpoints {
+            source: node.address,
+            destination: wire::GROUP,
+        };
+        let seal = self.key.as_ref().map(|key| (key, node.freshness.stamp()));
+        let payload = wire::encode(message, endpoints, Checksum::default(), seal);
+        for to in (0..self.plan.nodes).filter(|&to| to != n) {
+            let payload = payload.clone();
+            let packet = Event::Packet {
+                to,
+                from: n,
+                payload,
+            };
+            self.send(n, to, packet);
+        }
+    }
+
+    pub(super) fn announce(&mut self, n: usize, vip: usize) {
+        self.send(n, self.plan.nodes, Event::Announced { node: n, vip });
+    }
+
+    /// Sends a packet over a network that may lose, delay or duplicate it.
+    pub(super) fn send(&mut self, from: usize, to: usize, packet: Event) {
+        let is_deaf = self.deaf.get(to).is_some_and(|deaf| *deaf);
+        if is_deaf || self.cut[from][to] || self.world.chance(self.loss) {
+            return;
+        }
+        let copies = if self.faulty && self.world.chance(30) {
+            2
+        } else {
+            1
+        };
+        for _ in 0..copies {
+            let slow = self.faulty && self.world.chance(20);
+            let delay = if slow {
+                ms(10)..ms(150)
+            } else {
+                us(50)..us(1500)
+            };
+            let delay = self.world.span(delay);
+            self.world.after(delay, packet.clone());
+        }
+    }
+}
