@@ -234,14 +234,17 @@ fn text_that_would_be_sent_verbatim_is_reported_with_what_to_write() {
             r#"{ redirect = "https://$host$request_uri" }"#,
             "nginx's `$host` is {host} here",
         ),
-        (r#"{ redirect = '/new/\1' }"#, "there are no groups here"),
+        (
+            r#"{ redirect = '/new/\1' }"#,
+            "only the rule rewrite_regex has groups",
+        ),
         (
             r#"{ set_header = "X-Real-IP", value = "%[src]" }"#,
             "HAProxy's `%[src]` is {client} here",
         ),
         (
             r#"{ set_header = "X-A", value = "{{client}}" }"#,
-            "the variable has single braces",
+            "a variable has single braces",
         ),
         (
             r#"{ rewrite_regex = "^/x/(.*)", to = "/y/$1_big" }"#,
@@ -249,15 +252,15 @@ fn text_that_would_be_sent_verbatim_is_reported_with_what_to_write() {
         ),
         (
             r#"{ rewrite_regex = "^/x/(.*)", to = "/y/$2" }"#,
-            "it has 1",
+            "the expression has no group `2`, only 1 numbered ones",
         ),
         (
             r#"{ rewrite_regex = "^/x/(.*)", to = '/y/\1' }"#,
-            "but `${1}`",
+            "a group is written `${1}` here",
         ),
         (
             r#"{ rewrite = "/x", to = "/y/$1" }"#,
-            "what follows the prefix is kept by itself",
+            "the rest of the path is appended anyway",
         ),
     ] {
         let told = told(&format!("backend = \"app\"\nrule = [{rule}]"));

@@ -55,11 +55,11 @@ fn all_mistakes_of_a_configuration_are_reported_at_once() {
     };
     for mistake in [
         "limit some: it allows no request",
-        "frontend site: route 1: `Transfer-Encoding` is no rule's to change",
-        "`Content-Length` is no rule's to change",
+        "frontend site: route 1: `Transfer-Encoding` cannot be changed by a rule",
+        "`Content-Length` cannot be changed by a rule",
         "there is no limit none",
         "the user ann: a password's hash begins with",
-        "\"not a host\" is no host",
+        "\"not a host\" is not a host",
     ] {
         assert!(reason.contains(mistake), "{mistake} in {reason}");
     }
