@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use gaiola_wire::peers::{MOST, Told, decode, encode};
+use gaiola_wire::peers::{CountUpdate, MOST, decode, encode};
 use libfuzzer_sys::fuzz_target;
 
 const SECRET: &[u8] = b"secret";
@@ -20,11 +20,11 @@ fuzz_target!(|data: &[u8]| {
         window: number(&bytes[8..16]),
         more: number(&bytes[16..]) as u32,
     });
-    let told = Told {
+    let update = CountUpdate {
         stamp: data.len() as u64,
         limit: number(data.get(..8).unwrap_or_default()),
         counts: counts.collect(),
     };
-    let bytes = encode(SECRET, &told);
-    assert_eq!(decode(SECRET, &bytes).unwrap(), told);
+    let bytes = encode(SECRET, &update);
+    assert_eq!(decode(SECRET, &bytes).unwrap(), update);
 });

@@ -2,14 +2,14 @@
 
 #![no_main]
 
-use gaiola_wire::proxy_file::{Surroundings, load};
+use gaiola_wire::proxy_file::{ResolveError, Surroundings, load};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let around = Surroundings {
         directory: std::path::Path::new("/etc/gaiola"),
         host: "edge1",
-        resolve: &|_| Err("there are no names here".into()),
+        resolve: &|_| Err(ResolveError::NoAddress),
         check: &|_| Vec::new(),
     };
     match load(text, &around) {

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
 
 /// Between two steps of the store's membership.
 const MEMBERS_STEP: Duration = Duration::from_millis(500);
@@ -121,7 +122,9 @@ impl Conductor<'_> {
         let next = self.decided.decide(now, seen, observed.collect());
         let facts = self.decided.facts();
         report_losses(&self.events, placement, facts, &mut self.lost).await?;
-        match self.take(next, placement, at).await {
+        let generation = placement.generation;
+        let span = tracing::info_span!("roll_out", generation, %at);
+        match self.take(next, placement, at).instrument(span).await {
             Ok(()) => {}
             Err(StoreError::CompareAndSwap { key, .. }) if key == self.keys.placement() => {
                 self.decided.was_overtaken(at);
@@ -164,7 +167,8 @@ impl Conductor<'_> {
             at,
             &self.decided,
         );
-        let moved = moved.await;
+        let span = tracing::info_span!("members", %at);
+        let moved = moved.instrument(span).await;
         self.members.settled = None;
         self.members.due = Instant::now() + MEMBERS_STEP;
         match moved {
@@ -199,9 +203,9 @@ impl Conductor<'_> {
             false => Severity::Info,
         };
         for happened in next.events {
-            tracing::info!("{}", happened.text);
             let (subject, text) = subject_and_text(happened);
-            let reported = self.events.tell(subject, severity, "roll_out.step", text);
+            tracing::info!(?subject, text, "a step");
+            let reported = self.events.log(subject, severity, "roll_out.step", text);
             reported.await?;
         }
         Ok(())
@@ -214,7 +218,7 @@ impl Conductor<'_> {
         if self.waiting != words {
             match words.is_empty() {
                 true => tracing::info!("waiting for nothing"),
-                false => tracing::info!("waiting: {words}"),
+                false => tracing::info!(what = words, "waiting"),
             }
             self.waiting = words;
         }
@@ -248,10 +252,10 @@ async fn move_members(
     let revision = put_placement(store, keys, term, &new, at, &dead).await?;
     let events = Events::new(store.clone(), &keys.site);
     for (server, text) in members_moved(placement, &new) {
-        tracing::info!("{server} {text}");
+        tracing::info!(%server, text, "the store's members changed");
         let subject = Subject::Server(server);
         events
-            .tell(subject, Severity::Info, "store.members", text)
+            .log(subject, Severity::Info, "store.members", text)
             .await?;
     }
     Ok(Moved::Named(revision))
@@ -300,13 +304,13 @@ async fn report_losses(
     for server in now.difference(lost) {
         let (subject, text) = (Subject::Server(*server), "is lost: its agent is silent");
         events
-            .tell(subject, Severity::Error, "server.lost", text)
+            .log(subject, Severity::Error, "server.lost", text)
             .await?;
     }
     for server in lost.difference(&now) {
         let (subject, text) = (Subject::Server(*server), "is back");
         events
-            .tell(subject, Severity::Notice, "server.back", text)
+            .log(subject, Severity::Notice, "server.back", text)
             .await?;
     }
     *lost = now;

@@ -13,8 +13,6 @@ pub mod state;
 #[cfg(test)]
 #[path = "../../wire/tests/exposition/strict.rs"]
 mod exposition;
-#[cfg(test)]
-mod slow_disk;
 
 mod balancer;
 mod changes;

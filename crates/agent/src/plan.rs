@@ -5,7 +5,7 @@ use crate::state::{Boot, Order};
 use gaiola_model::placement::{PlacedInstance, ReleaseRun};
 use gaiola_model::{InstanceName, Placement, Revision, Tier};
 use gaiola_os::process::Launch;
-use gaiola_store::etcd::{self, Join, Member};
+use gaiola_store::etcd::{self, EtcdMember, Join};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -55,10 +55,10 @@ pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) 
     let own = (!order.placement.store.contains(&boot.server)).then_some(&boot.server);
     let members = servers
         .chain(own)
-        .filter_map(|server| Member::on(&order.placement, *server))
+        .filter_map(|server| EtcdMember::on(&order.placement, *server))
         .collect();
     let launch = etcd::Launch {
-        member: Member::at(boot.server, &boot.location),
+        member: EtcdMember::at(boot.server, &boot.location),
         data: boot.etcd(),
         pki: boot.pki(),
         token: boot.store_token.clone(),

@@ -87,7 +87,7 @@ mod tests {
         let paths = (data.clone(), gone.clone());
         let removed = async { remove_in_background(paths.0, paths.1).await.is_ok() };
         let meanwhile = || assert!(data.join("wal/1").exists() && gone.join("snap/1").exists());
-        assert!(crate::slow_disk::carry_out(removed, meanwhile));
+        assert!(gaiola_os::slow_disk::carry_out(removed, meanwhile));
         assert!(!data.exists() && !gone.exists());
     }
 }

@@ -75,7 +75,7 @@ impl Supervisor {
         };
         for (name, Record { identity, wanted }) in left {
             if let Ok(process) = Process::open(identity) {
-                tracing::info!("adopted {name} (pid {})", identity.pid);
+                tracing::info!(process = name, pid = identity.pid, "adopted a process");
                 supervisor.watch(&name, process);
                 let id = identity;
                 supervisor.step(Input::Adopt {
@@ -112,7 +112,8 @@ impl Supervisor {
     /// Records that a process has ended.
     pub(super) fn ended(&mut self, ended: Ended) {
         if self.is_unexpected(&ended) {
-            tracing::warn!("{} {}", ended.name, ended.exit);
+            let (pid, exit) = (ended.identity.pid, ended.exit);
+            tracing::warn!(process = ended.name, pid, %exit, "a process ended by itself");
         }
         self.step(Input::Ended {
             name: &ended.name,
@@ -199,12 +200,14 @@ impl Supervisor {
         match process::launch(launch).and_then(Process::open) {
             Ok(process) => {
                 let id = process.identity();
+                tracing::info!(process = name, pid = id.pid, "started a process");
                 self.watch(name, process);
                 self.step(Input::Started { name, id });
             }
             Err(error) => {
-                let why = format!("cannot start {}: {error}", launch.program.display());
-                tracing::error!("{name}: {why}");
+                let program = launch.program.display();
+                tracing::error!(process = name, %program, %error, "cannot start a process");
+                let why = format!("cannot start {program}: {error}");
                 self.step(Input::NotStarted { name, why });
             }
         }
@@ -234,7 +237,8 @@ impl Supervisor {
         };
         let records: BTreeMap<&str, Record> = self.decided.running().map(record).collect();
         if let Err(error) = write_json(&self.records, &records) {
-            tracing::error!("cannot write {}: {error}", self.records.display());
+            let path = self.records.display();
+            tracing::error!(%path, %error, "cannot write the list of running processes");
         }
     }
 }

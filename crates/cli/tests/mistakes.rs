@@ -34,7 +34,7 @@ fn mistakes_are_json_for_programs() {
         (
             &["proxy", "--check"],
             &proxy,
-            json!({ "line": 1, "column": 9, "what": "`admin` is a number, but is to be a string", "hint": "write it as admin = \":8404\"" }),
+            json!({ "line": 1, "column": 9, "what": "`admin` is a number, but must be a string", "hint": "write it as admin = \":8404\"" }),
         ),
     ] {
         let output = gaiola(&[arguments, &["--json"]].concat(), file);

@@ -41,6 +41,19 @@ pub enum Change {
     Restart(String),
 }
 
+impl Change {
+    /// Its command's name, for the log.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Apply { .. } => "up",
+            Self::Scale { .. } => "scale",
+            Self::Drain(_) => "drain",
+            Self::Undrain(_) => "undrain",
+            Self::Restart(_) => "restart",
+        }
+    }
+}
+
 /// A change, and how long its end is waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeRequest {

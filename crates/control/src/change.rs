@@ -266,6 +266,7 @@ async fn store_desired(
         inventory: site.provider.inventory(&new.config),
         ..new
     };
+    tracing::Span::current().record("generation", new.generation);
     let key = Keys::of(&site.name).desired();
     match store.put_json_if(&key, Expected::At(at), &new, None).await {
         Ok(revision) => Ok(revision),

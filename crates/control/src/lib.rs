@@ -11,8 +11,5 @@ pub mod process;
 pub mod provider;
 pub mod release;
 pub mod site;
-#[cfg(test)]
-#[path = "../../agent/src/slow_disk.rs"]
-mod slow_disk;
 pub mod socket;
 pub mod traffic;

@@ -7,9 +7,8 @@ use gaiola_core::drill::Target;
 use gaiola_model::placement::{Placement, Revision};
 use gaiola_model::{Config, Inventory, ServerName};
 use gaiola_wire::config::VipRange;
-use lab::{Lab, faults};
+use lab::{HarmError, Lab, faults};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::rc::Rc;
 
 /// The VIPs that a file may name.
@@ -82,7 +81,7 @@ impl Provider {
     ///
     /// # Errors
     /// Where it could not be done.
-    pub async fn harm(&self, harm: Harm) -> io::Result<()> {
+    pub async fn harm(&self, harm: Harm) -> Result<(), HarmError> {
         let Self::Lab(lab) = self;
         lab.harm(harm).await
     }

@@ -9,12 +9,13 @@ use gaiola_core::rollout::Facts;
 use gaiola_model::event::Event;
 use gaiola_model::placement::{Placement, Revision};
 use gaiola_model::{SiteName, Time};
+use gaiola_net::pki::PkiError;
 use gaiola_store::events::Events;
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Store, etcd};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
+
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -99,16 +100,17 @@ impl Site {
     /// As [`take_order`](Self::take_order), whatever was held before.
     pub fn put_order(&self, order: Order) {
         if let Err(error) = order.save(&self.state.placement()) {
-            tracing::error!(
-                "cannot save the placement in {}: {error}",
-                self.state.placement().display()
-            );
+            let path = self.state.placement();
+            tracing::error!(path = %path.display(), %error, "cannot save the placement");
         }
         self.order.send_replace(Some(Rc::new(order)));
     }
 
     /// Finds the store by the order that is known, and follows it from then on.
-    pub async fn follow_store(self: Rc<Self>, open: impl FnOnce(&Placement) -> io::Result<Store>) {
+    pub async fn follow_store(
+        self: Rc<Self>,
+        open: impl FnOnce(&Placement) -> Result<Store, PkiError>,
+    ) {
         let mut orders = self.order.subscribe();
         let known = orders.wait_for(Option::is_some).await;
         let Ok(Some(order)) = known.map(|order| order.clone()) else {
@@ -117,7 +119,8 @@ impl Site {
         let store = match open(&order.placement) {
             Ok(store) => store,
             Err(error) => {
-                tracing::error!("cannot reach the store: {error}");
+                let error = gaiola_os::chain(&error);
+                tracing::error!(error, "cannot open the store: the lab has no certificate");
                 return;
             }
         };

@@ -16,10 +16,10 @@ use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use std::convert::Infallible;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::UnixListener;
+use tracing::Instrument as _;
 
 /// The largest request that is read: a site's file.
 const LARGEST_REQUEST: usize = 1024 * 1024;
@@ -37,7 +37,7 @@ pub async fn serve(listener: UnixListener, site: Rc<Site>) {
         let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
         if !peer.is_some_and(|uid| uid == ours || uid == 0) {
             let uid = peer.map_or("unknown".into(), |uid| uid.to_string());
-            tracing::warn!("rejected a control connection from uid {uid}");
+            tracing::warn!(%uid, "rejected a control connection of another user");
             continue;
         }
         let site = Rc::clone(&site);
@@ -108,23 +108,27 @@ fn is_unknown<'a>(
 /// Does a harm in whole, also where whoever asked goes away meanwhile: what it has stopped must be known, to be undone.
 async fn harm_answer(site: Rc<Site>, harm: Harm) -> Answer {
     let doing = tokio::task::spawn_local(async move { site.provider.harm(harm).await });
-    match doing
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
-    {
-        Ok(()) => json(&true),
-        Err(error) => text(StatusCode::CONFLICT, error.to_string()),
-    }
+    let why = match doing.await {
+        Ok(Ok(())) => return json(&true),
+        Ok(Err(error)) => gaiola_os::chain(&error),
+        Err(panicked) => panicked.to_string(),
+    };
+    text(StatusCode::CONFLICT, why)
 }
 
 /// Answers with one line of JSON for each step; where the client goes away the change goes on, and nobody waits for it.
 fn stream_change(site: Rc<Site>, asked: ChangeRequest) -> Answer {
     let (sender, body) = Channel::new(64);
-    tokio::task::spawn_local(async move {
+    let kind = asked.change.kind();
+    let span = tracing::info_span!("change", kind, generation = tracing::field::Empty);
+    let change = async move {
         let mut steps = Steps::new(sender);
+        tracing::info!("a change begins");
         let outcome = change::carry_out(&site, asked, &mut steps).await;
+        tracing::info!(exit = ?outcome.exit, "a change ends");
         let _ = steps.say(Progress::Done(Box::new(outcome))).await;
-    });
+    };
+    tokio::task::spawn_local(change.instrument(span));
     let mut answer = Response::new(body.boxed_unsync());
     answer.headers_mut().insert(
         "content-type",

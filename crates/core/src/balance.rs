@@ -65,7 +65,7 @@ pub struct Ask<'a> {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balancer {
-    members: Vec<Member>,
+    members: Vec<MemberConfig>,
     all_spares: bool,
     /// Spares that could take part but do not, because other members do.
     waiting: Vec<usize>,
@@ -76,7 +76,7 @@ pub struct Balancer {
 
 /// A member's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Member {
+struct MemberConfig {
     /// Derived from its name.
     id: u64,
     weight: u16,
@@ -140,7 +140,11 @@ impl Balancer {
         balancer
     }
 
-    fn of(backend: &proxy::Backend, members: &[Member], ring: impl FnOnce() -> Arc<Ring>) -> Self {
+    fn of(
+        backend: &proxy::Backend,
+        members: &[MemberConfig],
+        ring: impl FnOnce() -> Arc<Ring>,
+    ) -> Self {
         let round_robin = || RoundRobin::new(members.iter().map(|member| member.weight));
         let algorithm = match &backend.algorithm {
             proxy::Algorithm::RoundRobin => Algorithm::RoundRobin(round_robin()),
@@ -202,7 +206,7 @@ impl Balancer {
     /// Records that a member has fewer requests in flight; calls `in_flight` only if the algorithm uses it.
     pub fn lighten(&mut self, index: usize, in_flight: impl FnOnce() -> u32) {
         if let Algorithm::LeastConn(state) = &mut self.algorithm {
-            state.look(index, self.members[index].load(in_flight()));
+            state.record(index, self.members[index].load(in_flight()));
         }
     }
 
@@ -260,8 +264,8 @@ impl Balancer {
     }
 }
 
-fn members(backend: &proxy::Backend) -> Vec<Member> {
-    let member = |server: &proxy::Server| Member {
+fn members(backend: &proxy::Backend) -> Vec<MemberConfig> {
+    let member = |server: &proxy::Server| MemberConfig {
         id: number_of(&server.name),
         weight: server.weight,
         maxconn: server.maxconn,
@@ -271,8 +275,8 @@ fn members(backend: &proxy::Backend) -> Vec<Member> {
 }
 
 /// Whether both sets of members have the same points on a ring.
-fn same_points(some: &[Member], others: &[Member]) -> bool {
-    let points = |member: &Member| (member.id, member.weight);
+fn same_points(some: &[MemberConfig], others: &[MemberConfig]) -> bool {
+    let points = |member: &MemberConfig| (member.id, member.weight);
     some.iter().map(points).eq(others.iter().map(points))
 }
 
@@ -281,7 +285,7 @@ pub(crate) fn number_of(name: &str) -> u64 {
     hash::of(&[name.as_bytes()])
 }
 
-impl Member {
+impl MemberConfig {
     fn load(&self, in_flight: u32) -> Load {
         Load {
             in_flight,

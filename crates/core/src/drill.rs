@@ -13,11 +13,11 @@ mod template;
 mod whom;
 
 pub use contents::{Contents, Holding, Rows, compare};
-pub use ledger::{Kind, Ledger, Sample};
+pub use ledger::{Kind, KindError, Ledger, Sample};
 pub use process::Process;
 pub use render::{render, render_all};
 pub use report::{DrillReport, Findings, KindReport, Marks, SCHEMA, Verdict, Writes};
 pub use selection::Selection;
 pub use target::{Target, TargetError, Wanted};
-pub use template::{fill_body, fill_path};
+pub use template::{TemplateError, fill_body, fill_path};
 pub use whom::{Roles, Whom};

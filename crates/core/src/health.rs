@@ -12,10 +12,10 @@
 //! that are down or ejected still serve is decided for the whole backend, by [`who_serves`].
 
 mod serve;
-mod slow;
+mod slow_ejection;
 
 pub use serve::{Serving, Standing, who_serves};
-pub use slow::{Answers, Pace, Seen, slow_members};
+pub use slow_ejection::{Answers, MemberPoll, Pace, slow_members};
 
 use crate::backoff::Backoff;
 use gaiola_model::Time;

@@ -46,7 +46,7 @@ pub struct Table {
     newest: u32,
     oldest: u32,
     /// Entries that may have counts to export, each once.
-    untold: Vec<u32>,
+    unexported: Vec<u32>,
 }
 
 /// The state of one key.
@@ -58,9 +58,9 @@ struct Entry {
     /// In the current window and the previous one: requests allowed here, how many of those were exported, and the
     /// counts imported from others.
     own: [u32; 2],
-    told: [u32; 2],
+    exported: [u32; 2],
     others: [u32; 2],
-    /// Whether it is in the table's `untold`; it stays there if another key replaces it.
+    /// Whether it is in the table's `unexported`; it stays there if another key replaces it.
     listed: bool,
     /// Requests in flight.
     held: u32,
@@ -81,14 +81,14 @@ impl Table {
             chains: vec![NONE; capacity.next_power_of_two()].into_boxed_slice(),
             newest: NONE,
             oldest: NONE,
-            untold: Vec::with_capacity(capacity),
+            unexported: Vec::with_capacity(capacity),
         }
     }
 
     /// Bytes of memory in use.
     pub fn memory(&self) -> usize {
-        let untold = self.untold.capacity() * size_of::<u32>();
-        self.entries.capacity() * size_of::<Entry>() + size_of_val(&*self.chains) + untold
+        let unexported = self.unexported.capacity() * size_of::<u32>();
+        self.entries.capacity() * size_of::<Entry>() + size_of_val(&*self.chains) + unexported
     }
 
     /// Number of keys.
@@ -117,7 +117,7 @@ impl Table {
         }
         entry.own[0] += 1;
         if !std::mem::replace(&mut entry.listed, true) {
-            self.untold.push(self.newest);
+            self.unexported.push(self.newest);
         }
         Ok(())
     }
@@ -141,7 +141,7 @@ impl Table {
     /// Removes every key, and with it the requests in flight; the memory stays.
     pub fn clear(&mut self) {
         self.entries.clear();
-        self.untold.clear();
+        self.unexported.clear();
         self.chains.fill(NONE);
         (self.newest, self.oldest) = (NONE, NONE);
     }
@@ -151,10 +151,10 @@ impl Table {
         let Some(number) = self.find(key) else { return };
         let entry = self.at(number);
         if entry.held > 0 {
-            (entry.own, entry.told, entry.others) = Default::default();
+            (entry.own, entry.exported, entry.others) = Default::default();
             return;
         }
-        self.untold.retain(|told| *told != number);
+        self.unexported.retain(|exported| *exported != number);
         self.unlink(number);
         self.unchain(number);
         self.fill(number);
@@ -175,11 +175,11 @@ impl Table {
                 NONE => self.oldest = number,
                 older => self.at(older).newer = number,
             }
-            let mut untold = self.untold.iter_mut();
-            untold
-                .find(|told| **told == last)
+            let mut unexported = self.unexported.iter_mut();
+            unexported
+                .find(|exported| **exported == last)
                 .into_iter()
-                .for_each(|told| *told = number);
+                .for_each(|exported| *exported = number);
             *self.at(number) = moved;
         }
         self.entries.pop();
@@ -189,12 +189,12 @@ impl Table {
     ///
     /// The cost is proportional to the number of keys counted since the last export.
     pub fn export(&mut self, out: &mut Vec<Count>) {
-        for number in self.untold.drain(..) {
+        for number in self.unexported.drain(..) {
             let entry = &mut self.entries[number as usize - 1];
             entry.listed = false;
-            for (age, (own, told)) in entry.own.iter().zip(&mut entry.told).enumerate() {
-                let more = own - *told;
-                *told = *own;
+            for (age, (own, exported)) in entry.own.iter().zip(&mut entry.exported).enumerate() {
+                let more = own - *exported;
+                *exported = *own;
                 if let (true, Some(window)) = (more > 0, entry.window.checked_sub(age as u64)) {
                     out.push(Count {
                         key: entry.key,
@@ -335,11 +335,11 @@ impl Entry {
         match window.wrapping_sub(self.window) {
             0 | u64::MAX => return,
             1 => {
-                for counts in [&mut self.own, &mut self.told, &mut self.others] {
+                for counts in [&mut self.own, &mut self.exported, &mut self.others] {
                     *counts = [0, counts[0]];
                 }
             }
-            _ => (self.own, self.told, self.others) = Default::default(),
+            _ => (self.own, self.exported, self.others) = Default::default(),
         }
         self.window = window;
     }

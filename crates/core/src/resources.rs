@@ -1,4 +1,4 @@
-//! A server's remaining disk, memory and descriptors: when they are low or exhausted, and what people are told about it.
+//! A server's remaining disk, memory and descriptors: when they are low or exhausted, and what is reported about it.
 
 mod together;
 mod trend;
@@ -73,7 +73,7 @@ pub enum Refused {
 /// ```
 #[derive(Debug, Default)]
 pub struct Watch {
-    told: Resources,
+    reported: Resources,
     trends: BTreeMap<Holds, Filling>,
 }
 
@@ -91,27 +91,35 @@ impl Watch {
     pub fn step(&mut self, now: Time, reading: &Reading) -> Resources {
         let disks = reading.disks.iter().map(|disk| self.disk(now, disk));
         let disks = disks.collect();
-        self.told = Resources {
+        self.reported = Resources {
             disks,
             memory: self.memory(reading.memory),
-            descriptors: scarce(&self.told.descriptors, &reading.descriptors),
+            descriptors: scarce(&self.reported.descriptors, &reading.descriptors),
         };
-        self.told.clone()
+        self.reported.clone()
     }
 
     fn disk(&mut self, now: Time, seen: &DiskReading) -> Disk {
         let full_in = self.trends.entry(seen.holds).or_default().see(now, seen);
-        let told = self.told.disks.iter().find(|told| told.holds == seen.holds);
+        let reported = self
+            .reported
+            .disks
+            .iter()
+            .find(|reported| reported.holds == seen.holds);
         let new = Disk {
             holds: seen.holds,
             total_bytes: seen.total_bytes,
             free_bytes: seen.free_bytes,
             full_in_s: full_in.map(|left| left.as_secs()),
-            state: disk_state(told.map(|told| told.state), seen, full_in.is_some()),
+            state: disk_state(
+                reported.map(|reported| reported.state),
+                seen,
+                full_in.is_some(),
+            ),
             refused: refused_in_words(seen),
         };
-        match told {
-            Some(told) if is_as_told(told, &new) => told.clone(),
+        match reported {
+            Some(reported) if is_as_reported(reported, &new) => reported.clone(),
             _ => new,
         }
     }
@@ -119,17 +127,17 @@ impl Watch {
     fn memory(&self, seen: Option<(u64, u64)>) -> Option<Memory> {
         let (total_bytes, available_bytes) = seen?;
         let little = (total_bytes / 20).min(PLENTY_OF_MEMORY);
-        let was_low = self.told.memory.is_some_and(|told| told.low);
+        let was_low = self.reported.memory.is_some_and(|reported| reported.low);
         let new = Memory {
             total_bytes,
             available_bytes,
             low: available_bytes < with_margin(little, was_low),
         };
-        let told = self.told.memory.filter(|told| {
-            (told.total_bytes, told.low) == (total_bytes, new.low)
-                && told.available_bytes.abs_diff(available_bytes) < total_bytes / 10
+        let reported = self.reported.memory.filter(|reported| {
+            (reported.total_bytes, reported.low) == (total_bytes, new.low)
+                && reported.available_bytes.abs_diff(available_bytes) < total_bytes / 10
         });
-        told.or(Some(new))
+        reported.or(Some(new))
     }
 }
 
@@ -192,31 +200,34 @@ fn refused_in_words(seen: &DiskReading) -> String {
 }
 
 /// Whether both would read the same to people.
-fn is_as_told(told: &Disk, new: &Disk) -> bool {
+fn is_as_reported(reported: &Disk, new: &Disk) -> bool {
     let step = match new.state {
         DiskState::Room => new.total_bytes / 50,
-        DiskState::Low | DiskState::Full | DiskState::Failing => told.free_bytes / 10,
+        DiskState::Low | DiskState::Full | DiskState::Failing => reported.free_bytes / 10,
     };
     let soon = |disk: &Disk| disk.full_in_s.unwrap_or(u64::MAX);
-    (told.state, &told.refused, told.total_bytes) == (new.state, &new.refused, new.total_bytes)
-        && told.free_bytes.abs_diff(new.free_bytes) <= step
-        && soon(told).abs_diff(soon(new)) <= soon(told) / 4
+    (reported.state, &reported.refused, reported.total_bytes)
+        == (new.state, &new.refused, new.total_bytes)
+        && reported.free_bytes.abs_diff(new.free_bytes) <= step
+        && soon(reported).abs_diff(soon(new)) <= soon(reported) / 4
 }
 
 /// The descriptors of which four fifths or more are open.
-fn scarce(told: &[Descriptors], seen: &[Descriptors]) -> Vec<Descriptors> {
-    let of = |told: &Descriptors, seen: &Descriptors| told.process == seen.process;
-    let told = |seen: &Descriptors| told.iter().find(|told| of(told, seen));
-    let is_scarce = |seen: &&Descriptors| seen.open > share_of(seen.limit, told(seen).is_some());
-    let as_told = |seen: &Descriptors| match told(seen) {
-        Some(told)
-            if told.limit == seen.limit && told.open.abs_diff(seen.open) <= seen.limit / 20 =>
+fn scarce(reported: &[Descriptors], seen: &[Descriptors]) -> Vec<Descriptors> {
+    let of = |reported: &Descriptors, seen: &Descriptors| reported.process == seen.process;
+    let reported = |seen: &Descriptors| reported.iter().find(|reported| of(reported, seen));
+    let is_scarce =
+        |seen: &&Descriptors| seen.open > share_of(seen.limit, reported(seen).is_some());
+    let as_reported = |seen: &Descriptors| match reported(seen) {
+        Some(reported)
+            if reported.limit == seen.limit
+                && reported.open.abs_diff(seen.open) <= seen.limit / 20 =>
         {
-            told.clone()
+            reported.clone()
         }
         _ => seen.clone(),
     };
-    seen.iter().filter(is_scarce).map(as_told).collect()
+    seen.iter().filter(is_scarce).map(as_reported).collect()
 }
 
 const fn share_of(limit: u64, was_scarce: bool) -> u64 {

@@ -42,7 +42,7 @@ pub enum Failure {
 
 /// One attempt at the time it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub struct FailedAttempt {
     /// What went wrong.
     pub failure: Failure,
     /// Bytes of the request accepted by the kernel.
@@ -71,13 +71,13 @@ pub enum Reason {
     #[error("the response had begun")]
     Answered,
     /// A retry would fail the same way.
-    #[error("another attempt would fail alike")]
+    #[error("another attempt would fail the same way")]
     WouldFailAlike,
     /// It was written, at least in part, and may have been carried out.
     #[error("it may have been carried out, and is not idempotent")]
     NotIdempotent,
     /// Its body was forwarded and is gone.
-    #[error("its body is no longer held")]
+    #[error("its body is no longer buffered")]
     BodyGone,
     /// It was sent [`MOST_ATTEMPTS`] times.
     #[error("it was tried too often")]
@@ -91,11 +91,11 @@ pub enum Reason {
 /// it says nothing about the member's health.
 ///
 /// ```
-/// use gaiola_core::retry::{Attempt, Budget, Failure, Reason, Verdict, verdict};
+/// use gaiola_core::retry::{FailedAttempt, Budget, Failure, Reason, Verdict, verdict};
 /// use gaiola_model::{Time, http::Method};
 ///
 /// let mut budget = Budget::new(Time::ZERO);
-/// let failed = Attempt {
+/// let failed = FailedAttempt {
 ///     failure: Failure::Closed { stale: true },
 ///     sent: 80,
 ///     method: Method::Post,
@@ -103,10 +103,10 @@ pub enum Reason {
 ///     attempts: 1,
 /// };
 /// assert_eq!(verdict(failed, Time::ZERO, &mut budget), Verdict::GiveUp(Reason::NotIdempotent));
-/// let read = Attempt { method: Method::Get, ..failed };
+/// let read = FailedAttempt { method: Method::Get, ..failed };
 /// assert_eq!(verdict(read, Time::ZERO, &mut budget), Verdict::Repeat);
 /// ```
-pub fn verdict(attempt: Attempt, now: Time, budget: &mut Budget) -> Verdict {
+pub fn verdict(attempt: FailedAttempt, now: Time, budget: &mut Budget) -> Verdict {
     if let Some(reason) = obstacle(&attempt) {
         return Verdict::GiveUp(reason);
     }
@@ -119,7 +119,7 @@ pub fn verdict(attempt: Attempt, now: Time, budget: &mut Budget) -> Verdict {
 }
 
 /// What rules out a retry, the budget aside.
-fn obstacle(attempt: &Attempt) -> Option<Reason> {
+fn obstacle(attempt: &FailedAttempt) -> Option<Reason> {
     match attempt.failure {
         Failure::Answered => return Some(Reason::Answered),
         Failure::TimedOut | Failure::BadResponse => return Some(Reason::WouldFailAlike),
@@ -190,7 +190,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    const FAILED: Attempt = Attempt {
+    const FAILED: FailedAttempt = FailedAttempt {
         failure: Failure::Closed { stale: false },
         sent: 100,
         method: Method::Get,
@@ -198,7 +198,7 @@ mod tests {
         attempts: 1,
     };
 
-    fn decide(attempt: Attempt) -> Verdict {
+    fn decide(attempt: FailedAttempt) -> Verdict {
         verdict(attempt, Time::ZERO, &mut Budget::new(Time::ZERO))
     }
 
@@ -210,20 +210,20 @@ mod tests {
             Failure::Closed { stale: true },
         ];
         for failure in failures {
-            let post = Attempt {
+            let post = FailedAttempt {
                 failure,
                 method: Method::Post,
                 ..FAILED
             };
             assert_eq!(decide(post), Verdict::GiveUp(Reason::NotIdempotent));
-            assert_eq!(decide(Attempt { sent: 0, ..post }), Verdict::Repeat);
+            assert_eq!(decide(FailedAttempt { sent: 0, ..post }), Verdict::Repeat);
         }
     }
 
     #[test]
     fn an_idempotent_request_is_repeated_while_its_body_is_held() {
         assert_eq!(decide(FAILED), Verdict::Repeat);
-        let put = Attempt {
+        let put = FailedAttempt {
             method: Method::Put,
             body_held: false,
             ..FAILED
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn nothing_is_repeated_once_the_client_has_a_byte() {
-        let answered = Attempt {
+        let answered = FailedAttempt {
             failure: Failure::Answered,
             sent: 0,
             ..FAILED
@@ -244,14 +244,14 @@ mod tests {
     #[test]
     fn slow_and_malformed_answers_are_not_asked_for_again() {
         for failure in [Failure::TimedOut, Failure::BadResponse] {
-            let attempt = Attempt { failure, ..FAILED };
+            let attempt = FailedAttempt { failure, ..FAILED };
             assert_eq!(decide(attempt), Verdict::GiveUp(Reason::WouldFailAlike));
         }
     }
 
     #[test]
     fn attempts_are_bounded() {
-        let last = Attempt {
+        let last = FailedAttempt {
             attempts: MOST_ATTEMPTS,
             ..FAILED
         };
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(repeats(&mut budget, later), 10);
         (0..100).for_each(|_| budget.deposit());
         assert_eq!(repeats(&mut budget, later), 20);
-        let stale = Attempt {
+        let stale = FailedAttempt {
             failure: Failure::Closed { stale: true },
             ..FAILED
         };

@@ -2,11 +2,13 @@
 
 mod circle;
 mod condition;
+mod error;
 mod index;
 mod path;
 mod shadow;
 
 pub use circle::comes_back;
+pub use error::{RegexError, RouteError};
 pub use path::normal;
 pub use shadow::{name_taken_by, taken_by};
 
@@ -78,7 +80,7 @@ impl Table {
     ///
     /// # Errors
     /// Every mistake in their conditions, with the route's index.
-    pub fn new(routes: &[Route]) -> Result<Self, Vec<(usize, String)>> {
+    pub fn new(routes: &[Route]) -> Result<Self, Vec<(usize, RouteError)>> {
         let mut table = Self::default();
         let mut mistakes = Vec::new();
         for (index, route) in routes.iter().enumerate() {
@@ -95,7 +97,7 @@ impl Table {
         Ok(table)
     }
 
-    fn add(&mut self, index: usize, route: &Route, mistakes: &mut Vec<String>) {
+    fn add(&mut self, index: usize, route: &Route, mistakes: &mut Vec<RouteError>) {
         self.tests.push(Test::new(route, mistakes));
         let ways = ways(route, mistakes);
         self.reads_path |= ways != [(Box::default(), How::Below)];
@@ -113,9 +115,7 @@ impl Table {
                 None => (&mut self.hosts, &**host),
             };
             if !is_host(name) {
-                mistakes.push(format!(
-                    "{host:?} is no host: it is a name like `example.com` or `*.example.com`, or an address, without a port"
-                ));
+                mistakes.push(RouteError::Host(host.clone()));
                 continue;
             }
             let name = name.to_ascii_lowercase().into_bytes().into_boxed_slice();
@@ -139,7 +139,8 @@ impl Table {
         let path = normal(sent, scratch);
         let found = self.at(path, asked);
         if path.as_ptr() == sent.as_ptr() {
-            return Ok(found); // it is plain to every reader
+            // Every server reads it the same way.
+            return Ok(found);
         }
         let mut others = path::other_readings(sent, path).into_iter();
         match others.all(|other| self.at(&other, asked) == found) {
@@ -202,12 +203,12 @@ pub fn find_by_name(routes: &[SniRoute], name: &str) -> Option<usize> {
 }
 
 /// The paths that a route is indexed under, and what must hold of each.
-fn ways(route: &Route, mistakes: &mut Vec<String>) -> Vec<(Box<[u8]>, How)> {
+fn ways(route: &Route, mistakes: &mut Vec<RouteError>) -> Vec<(Box<[u8]>, How)> {
     let below = |prefix: &str| (prefix_key(prefix), How::Below);
     for path in std::iter::once(&route.path_prefix).chain(route.when.paths.iter().filter_map(plain))
     {
         if !path.starts_with('/') {
-            mistakes.push(format!("the path {path:?} does not begin with a slash"));
+            mistakes.push(RouteError::RelativePath(path.clone()));
         }
     }
     if route.when.paths.is_empty() {
@@ -220,7 +221,7 @@ fn ways(route: &Route, mistakes: &mut Vec<String>) -> Vec<(Box<[u8]>, How)> {
             match regex(pattern).and_then(|regex| matches_paths(pattern, regex)) {
                 Ok(regex) => Some((prefix_key(&route.path_prefix), How::Regex(regex))),
                 Err(mistake) => {
-                    mistakes.push(mistake);
+                    mistakes.push(mistake.into());
                     None
                 }
             }
@@ -250,7 +251,7 @@ fn leads(prefix: &[u8], rest: &[u8]) -> bool {
 }
 
 /// A regular expression over bytes, with bounded memory; a search is linear in the length of its input.
-pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
+pub(crate) fn regex(pattern: &str) -> Result<Regex, RegexError> {
     RegexBuilder::new(pattern)
         .unicode(false)
         .size_limit(REGEX_LIMIT)
@@ -260,18 +261,21 @@ pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
             // The error draws the pattern before its last line.
             let why = error.to_string();
             let why = why.lines().last().unwrap_or_default();
-            let why = why.trim_start_matches("error: ");
-            format!("the regular expression {pattern:?} is not valid: {why}")
+            RegexError::Invalid {
+                pattern: pattern.into(),
+                why: why.trim_start_matches("error: ").into(),
+            }
         })
 }
 
 /// Rejects an expression that no path can match: paths are matched from their slash on, decoded, without query and
 /// parameters.
-fn matches_paths(pattern: &str, regex: Regex) -> Result<Regex, String> {
-    let wrong = |why: &str| {
-        Err(format!(
-            "the regular expression {pattern:?} is found in no path: {why}"
-        ))
+fn matches_paths(pattern: &str, regex: Regex) -> Result<Regex, RegexError> {
+    let wrong = |why| {
+        Err(RegexError::Unmatchable {
+            pattern: pattern.into(),
+            why,
+        })
     };
     let mut beginning = pattern.chars();
     let is_anchored = beginning.next() == Some('^');

@@ -1,11 +1,14 @@
 //! Applies a route's rules to a request.
 
 mod edit;
+mod error;
 mod foreign;
 mod rewrite;
 mod template;
 
-pub use template::Known;
+pub use error::RuleError;
+pub use foreign::Foreign;
+pub use template::Values;
 
 use crate::forward::Edit;
 use crate::route::normal;
@@ -25,16 +28,16 @@ const TARGET_LIMIT: usize = 8 * 1024;
 /// A route's compiled rules. Each thread should use its own clone, as with [`crate::route::Table`].
 #[derive(Clone, Default)]
 pub struct Rules {
-    /// Those that may answer or change the path, in order.
-    pub steps: Vec<Step>,
+    /// Those of the rules that may answer or change the path, in order.
+    pub actions: Vec<Action>,
     host: Option<Template>,
     request: Edits,
     response: Edits,
 }
 
-/// One rule.
+/// What a rule does that may answer the request or change its path.
 #[derive(Clone)]
-pub enum Step {
+pub enum Action {
     /// 403.
     Deny,
     /// 401 unless a valid user name and password are sent.
@@ -84,7 +87,7 @@ impl Rules {
     ///
     /// # Errors
     /// Every mistake in them. Password hashes are not checked.
-    pub fn new(route: &Route, limits: &[Limit]) -> Result<Self, Vec<String>> {
+    pub fn new(route: &Route, limits: &[Limit]) -> Result<Self, Vec<RuleError>> {
         let mut rules = Self::default();
         let mut mistakes = Vec::new();
         for rule in &route.rules {
@@ -99,19 +102,19 @@ impl Rules {
         }
     }
 
-    fn add(&mut self, rule: &Rule, limits: &[Limit]) -> Result<(), String> {
-        let step = match rule {
-            Rule::Deny => Step::Deny,
-            Rule::Auth(auth) => Step::Auth(users(auth)?),
+    fn add(&mut self, rule: &Rule, limits: &[Limit]) -> Result<(), RuleError> {
+        let action = match rule {
+            Rule::Deny => Action::Deny,
+            Rule::Auth(auth) => Action::Auth(users(auth)?),
             Rule::Limit(name) => {
-                let place = limits.iter().position(|limit| limit.name == *name);
-                Step::Limit(place.ok_or_else(|| format!("there is no limit {name}"))?)
+                let index = limits.iter().position(|limit| limit.name == *name);
+                Action::Limit(index.ok_or_else(|| RuleError::UnknownLimit(name.clone()))?)
             }
             Rule::Redirect { status, to } => {
-                Step::Redirect(Redirect::new(*status, to, rule.is_to_https())?)
+                Action::Redirect(Redirect::new(*status, to, rule.is_to_https())?)
             }
-            Rule::Return(fixed) => Step::Return(fixed_answer(fixed)?),
-            Rule::Rewrite(rewrite) => Step::Rewrite(Rewriting(Rewrite::new(rewrite)?)),
+            Rule::Return(fixed) => Action::Return(fixed_answer(fixed)?),
+            Rule::Rewrite(rewrite) => Action::Rewrite(Rewriting(Rewrite::new(rewrite)?)),
             Rule::Host(host) => {
                 self.host = Some(Template::host(host)?);
                 return Ok(());
@@ -122,20 +125,20 @@ impl Rules {
             }
             Rule::Hsts(value) => return self.response.set_hsts(value),
         };
-        self.steps.push(step);
+        self.actions.push(action);
         Ok(())
     }
 
     /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.actions.is_empty()
             && self.host.is_none()
             && self.request.is_empty()
             && self.response.is_empty()
     }
 
     /// Evaluates the header rules into `out`.
-    pub fn say(&self, known: &Known<'_>, out: &mut Rewritten) {
+    pub fn say(&self, known: &Values<'_>, out: &mut Rewritten) {
         let Rewritten {
             path,
             host,
@@ -171,11 +174,9 @@ impl Rules {
 }
 
 impl Redirect {
-    fn new(status: u16, to: &str, to_https: bool) -> Result<Self, String> {
+    fn new(status: u16, to: &str, to_https: bool) -> Result<Self, RuleError> {
         if !matches!(status, 301 | 302 | 303 | 307 | 308) {
-            return Err(format!(
-                "{status} is no redirect's status: it is 301, 302, 303, 307 or 308"
-            ));
+            return Err(RuleError::RedirectStatus(status));
         }
         let to = Template::target(to)?;
         Ok(Self {
@@ -186,7 +187,7 @@ impl Redirect {
     }
 
     /// Whether the request skips this redirect because it is already at the target and would loop.
-    pub fn is_there(&self, known: &Known<'_>) -> bool {
+    pub fn is_there(&self, known: &Values<'_>) -> bool {
         self.to_https && known.https
     }
 
@@ -195,7 +196,7 @@ impl Redirect {
     ///
     /// # Errors
     /// It is too long.
-    pub fn to<'a>(&self, known: &Known<'_>, made: &'a mut Rewritten) -> Result<&'a [u8], TooLong> {
+    pub fn to<'a>(&self, known: &Values<'_>, made: &'a mut Rewritten) -> Result<&'a [u8], TooLong> {
         let Rewritten { path, scratch, .. } = made;
         scratch.clear();
         self.to.write(known, path, scratch);
@@ -218,7 +219,7 @@ impl Rewriting {
     ///
     /// # Errors
     /// It becomes too long.
-    pub fn apply(&self, known: &Known<'_>, made: &mut Rewritten) -> Result<(), TooLong> {
+    pub fn apply(&self, known: &Values<'_>, made: &mut Rewritten) -> Result<(), TooLong> {
         if known.head.form == TargetForm::Asterisk {
             return Ok(());
         }
@@ -243,46 +244,40 @@ impl Rewriting {
     }
 }
 
-fn users(auth: &BasicAuth) -> Result<Arc<BasicAuth>, String> {
+fn users(auth: &BasicAuth) -> Result<Arc<BasicAuth>, RuleError> {
     let is_plain = |byte: u8| matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~');
     if !auth.realm.bytes().all(is_plain) {
-        let realm = &auth.realm;
-        return Err(format!(
-            "the realm {realm:?} has more than letters, digits, spaces and marks"
-        ));
+        return Err(RuleError::Realm(auth.realm.clone()));
     }
     for (index, user) in auth.users.iter().enumerate() {
         let name = &user.name;
         if name.is_empty() || name.contains(|letter: char| letter == ':' || letter.is_control()) {
-            return Err(format!("{name:?} is no user's name"));
+            return Err(RuleError::UserName(name.clone()));
         }
         if auth.users[..index].iter().any(|other| other.name == *name) {
-            return Err(format!("there are two users named {name}"));
+            return Err(RuleError::DuplicateUser(name.clone()));
         }
     }
     Ok(Arc::new(auth.clone()))
 }
 
-fn fixed_answer(fixed: &Fixed) -> Result<Arc<Fixed>, String> {
+fn fixed_answer(fixed: &Fixed) -> Result<Arc<Fixed>, RuleError> {
     let Fixed {
         status,
         content_type,
         body,
     } = fixed;
     if !(200..=599).contains(status) {
-        return Err(format!("{status} is no status to answer with: 200 to 599"));
+        return Err(RuleError::AnswerStatus(*status));
     }
     if matches!(status, 204 | 304) && !body.is_empty() {
-        return Err(format!("an answer with status {status} has no body"));
+        return Err(RuleError::AnswerBody(*status));
     }
     if body.len() > BODY_LIMIT {
-        return Err(format!(
-            "the body of a fixed answer has {} bytes, but at most {BODY_LIMIT} are allowed",
-            body.len()
-        ));
+        return Err(RuleError::BodyTooLong(body.len()));
     }
     if !template::is_field_value(content_type) {
-        return Err(format!("{content_type:?} is no content type"));
+        return Err(RuleError::ContentType(content_type.clone()));
     }
     Ok(Arc::new(fixed.clone()))
 }

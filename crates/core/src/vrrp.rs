@@ -24,9 +24,9 @@
 
 mod freshness;
 pub mod hand_over;
-mod held;
 mod peers;
 mod router;
+mod timers;
 
 pub use freshness::Freshness;
 pub use peers::{FORGIVEN_AFTER, LONGEST_SETTLING, SETTLING};

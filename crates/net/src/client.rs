@@ -6,13 +6,14 @@ mod connection;
 mod error;
 mod stream;
 
+pub use connection::ConnectError;
 pub use error::ClientError;
 pub use hyper::Method;
 pub use hyper::body::Bytes;
 pub use stream::Stream;
 
 use connection::Connection;
-use error::Attempt;
+use error::InFlight;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
@@ -189,17 +190,17 @@ impl Client {
         request: &Request,
         timeout: Duration,
     ) -> Result<Response, ClientError> {
-        let attempt = Attempt::new(target, request, timeout);
+        let in_flight = InFlight::new(target, request, timeout);
         let whole = async {
-            let (head, connection) = self.send(target, &attempt).await?;
+            let (head, connection) = self.send(target, &in_flight).await?;
             let status = head.status().as_u16();
-            let body = read_body(head.into_body(), &attempt).await?;
+            let body = read_body(head.into_body(), &in_flight).await?;
             self.keep(target, connection);
             Ok(Response { status, body })
         };
         match tokio::time::timeout(timeout, whole).await {
             Ok(result) => result,
-            Err(_) => Err(attempt.timed_out()),
+            Err(_) => Err(in_flight.timed_out()),
         }
     }
 
@@ -210,21 +211,21 @@ impl Client {
         request: &Request,
         timeout: Duration,
     ) -> Result<Stream, ClientError> {
-        let attempt = Attempt::new(target, request, timeout);
+        let in_flight = InFlight::new(target, request, timeout);
         let head = async {
-            let mut connection = self.connect(target, &attempt).await?;
-            let message = attempt.message()?;
-            attempt.sending();
+            let mut connection = self.connect(target, &in_flight).await?;
+            let message = in_flight.message()?;
+            in_flight.sending();
             let head = connection.send(message).await;
             Ok((
-                head.map_err(|refused| attempt.broken(refused.source))?,
+                head.map_err(|refused| in_flight.broken(refused.source))?,
                 connection,
             ))
         };
         match tokio::time::timeout(timeout, head).await {
             Ok(Ok((head, connection))) => Ok(Stream::new(target, request, head, connection)),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(attempt.timed_out()),
+            Err(_) => Err(in_flight.timed_out()),
         }
     }
 
@@ -232,38 +233,38 @@ impl Client {
     async fn send(
         &self,
         target: &Target,
-        attempt: &Attempt<'_>,
+        in_flight: &InFlight<'_>,
     ) -> Result<(hyper::Response<Incoming>, Connection), ClientError> {
-        let mut message = attempt.message()?;
+        let mut message = in_flight.message()?;
         if let Some(mut connection) = self.take_idle(target)
             && connection.is_ready().await
         {
-            attempt.sending();
+            in_flight.sending();
             match connection.send(message).await {
                 Ok(head) => return Ok((head, connection)),
                 Err(refused) => match refused.unsent {
                     Some(unsent) => message = unsent,
-                    None => return Err(attempt.broken(refused.source)),
+                    None => return Err(in_flight.broken(refused.source)),
                 },
             }
         }
-        attempt.connecting();
-        let mut connection = self.connect(target, attempt).await?;
-        attempt.sending();
+        in_flight.connecting();
+        let mut connection = self.connect(target, in_flight).await?;
+        in_flight.sending();
         match connection.send(message).await {
             Ok(head) => Ok((head, connection)),
-            Err(refused) => Err(attempt.broken(refused.source)),
+            Err(refused) => Err(in_flight.broken(refused.source)),
         }
     }
 
     async fn connect(
         &self,
         target: &Target,
-        attempt: &Attempt<'_>,
+        in_flight: &InFlight<'_>,
     ) -> Result<Connection, ClientError> {
         Connection::open(target, self.tls.as_ref())
             .await
-            .map_err(|source| attempt.unconnected(source))
+            .map_err(|source| in_flight.unconnected(source))
     }
 
     fn take_idle(&self, target: &Target) -> Option<Connection> {
@@ -286,14 +287,14 @@ impl Client {
     }
 }
 
-async fn read_body(body: Incoming, attempt: &Attempt<'_>) -> Result<Bytes, ClientError> {
+async fn read_body(body: Incoming, in_flight: &InFlight<'_>) -> Result<Bytes, ClientError> {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(error) => Err(attempt.broken(*error)),
+            Ok(error) => Err(in_flight.broken(*error)),
             Err(other) => {
                 debug_assert!(other.is::<LengthLimitError>());
-                Err(attempt.too_large())
+                Err(in_flight.too_large())
             }
         },
     }

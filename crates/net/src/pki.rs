@@ -48,7 +48,7 @@ pub enum PkiError {
         source: std::io::Error,
     },
     /// The authority's certificate exists without its key, so no certificate that servers trust can be issued.
-    #[error("{} is there, but its key {} is not: restore it, or remove both and start anew", cert.display(), key.display())]
+    #[error("{} exists, but its key {} does not: restore the key, or remove the certificate to create another authority", cert.display(), key.display())]
     KeyLost {
         /// The certificate.
         cert: PathBuf,
@@ -56,7 +56,7 @@ pub enum PkiError {
         key: PathBuf,
     },
     /// A key or certificate could not be generated or parsed.
-    #[error("cannot make or read the certificate of {name}")]
+    #[error("cannot create or read the certificate of {name}")]
     Certificate {
         /// The name of its owner.
         name: String,
@@ -80,7 +80,7 @@ pub enum PkiError {
         name: String,
     },
     /// A PEM file does not contain the expected item.
-    #[error("{} is not a PEM file of what it should hold", path.display())]
+    #[error("{} is not a PEM file with the certificate or key that it should have", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum PkiError {
         source: pem::Error,
     },
     /// The files of a directory are no valid TLS configuration.
-    #[error("the certificates in {} cannot be used", dir.display())]
+    #[error("cannot use the certificates in {}", dir.display())]
     Tls {
         /// The directory.
         dir: PathBuf,

@@ -13,6 +13,7 @@ pub mod resources;
 pub mod serve;
 pub mod signal;
 pub mod skip;
+pub mod slow_disk;
 pub mod socket;
 pub mod stderr;
 

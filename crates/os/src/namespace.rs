@@ -82,7 +82,10 @@ pub fn spawn_pid_1(mut command: Command) -> io::Result<Pid1> {
                 let _ = dropped.recv();
             }
         })?;
-    let pid = start.recv().map_err(io::Error::other)??;
+    // The thread sends before it can end.
+    let pid = start
+        .recv()
+        .expect("the thread sends the pid or an error")?;
     Ok(Pid1 { pid, _alive: alive })
 }
 
@@ -188,28 +191,51 @@ pub fn allow_low_ports() -> io::Result<()> {
     std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
 }
 
+/// What forbids user namespaces, and how to allow them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UserNamespacesForbidden {
+    /// The kernel was built without them.
+    #[error("this kernel has no user namespaces")]
+    NotBuiltIn,
+    /// Debian's setting.
+    #[error(
+        "kernel.unprivileged_userns_clone is 0; allow them with: sudo sysctl kernel.unprivileged_userns_clone=1"
+    )]
+    Debian,
+    /// The kernel's limit.
+    #[error(
+        "user.max_user_namespaces is 0; allow them with: sudo sysctl user.max_user_namespaces=10000"
+    )]
+    Limit,
+    /// AppArmor's restriction.
+    #[error(
+        "AppArmor restricts them; allow them with: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    )]
+    AppArmor,
+}
+
 /// Whether user namespaces are available.
 ///
 /// # Errors
-/// Names the setting that forbids them, in words.
-pub fn user_namespaces_allowed() -> Result<(), String> {
+/// What forbids them.
+pub fn user_namespaces_allowed() -> Result<(), UserNamespacesForbidden> {
     let refuses = |path: &str, refusal: &str| {
         std::fs::read_to_string(path).is_ok_and(|text| text.trim() == refusal)
     };
     if !Path::new("/proc/self/ns/user").exists() {
-        return Err("this kernel has no user namespaces".into());
+        return Err(UserNamespacesForbidden::NotBuiltIn);
     }
     if refuses("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        return Err("kernel.unprivileged_userns_clone is 0; allow them with: sudo sysctl kernel.unprivileged_userns_clone=1".into());
+        return Err(UserNamespacesForbidden::Debian);
     }
     if refuses("/proc/sys/user/max_user_namespaces", "0") {
-        return Err("user.max_user_namespaces is 0; allow them with: sudo sysctl user.max_user_namespaces=10000".into());
+        return Err(UserNamespacesForbidden::Limit);
     }
     if refuses(
         "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
         "1",
     ) {
-        return Err("AppArmor restricts them; allow them with: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0".into());
+        return Err(UserNamespacesForbidden::AppArmor);
     }
     Ok(())
 }

@@ -142,7 +142,8 @@ fn only_syns() -> [SockFilter; 6] {
     const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
     const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    const FLAGS: u32 = 13; // offset in the TCP header
+    /// Offset in the TCP header.
+    const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
     [

@@ -33,15 +33,15 @@ pub struct Command {
 
 /// An event that pid 1 reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Pid1Event {
     /// An orphan, reparented to pid 1, has ended.
     OrphanEnded,
     /// A process inside sent pid 1 SIGUSR1.
-    Poked,
+    Signalled,
     /// The command could not be started.
     Failed {
         /// The step that failed.
-        step: Step,
+        step: StartStep,
         /// Its error number.
         errno: i32,
     },
@@ -50,7 +50,7 @@ pub enum Event {
 /// What pid 1 does before the command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Step {
+pub enum StartStep {
     /// Mounting.
     Mount = b'm',
     /// Dropping privileges.
@@ -160,7 +160,7 @@ impl Namespace {
     }
 
     /// The events that pid 1 reported since the last call; never waits.
-    pub fn events(&mut self) -> Vec<Event> {
+    pub fn events(&mut self) -> Vec<Pid1Event> {
         let mut bytes = [0; 256];
         // Nothing to read, and a pipe that is closed, both mean no events.
         let length = self.events.read(&mut bytes).unwrap_or(0);
@@ -213,26 +213,26 @@ fn watch(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Each event is one byte, but for a failure: `!`, the step, and the error number in four.
-fn decode(mut bytes: &[u8]) -> Vec<Event> {
+fn decode(mut bytes: &[u8]) -> Vec<Pid1Event> {
     let mut events = Vec::new();
     loop {
         bytes = match bytes {
             [b'o', rest @ ..] => {
-                events.push(Event::OrphanEnded);
+                events.push(Pid1Event::OrphanEnded);
                 rest
             }
             [b'u', rest @ ..] => {
-                events.push(Event::Poked);
+                events.push(Pid1Event::Signalled);
                 rest
             }
             [b'!', step, a, b, c, d, rest @ ..] => {
-                events.push(Event::Failed {
+                events.push(Pid1Event::Failed {
                     step: match step {
-                        b'm' => Step::Mount,
-                        b'p' => Step::Privileges,
-                        b'd' => Step::Directory,
-                        b'x' => Step::Execute,
-                        _ => Step::Other,
+                        b'm' => StartStep::Mount,
+                        b'p' => StartStep::Privileges,
+                        b'd' => StartStep::Directory,
+                        b'x' => StartStep::Execute,
+                        _ => StartStep::Other,
                     },
                     errno: i32::from_le_bytes([*a, *b, *c, *d]),
                 });
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_started_is_told() {
+    fn what_cannot_be_started_is_reported() {
         if !allowed() {
             return;
         }
@@ -343,33 +343,33 @@ mod tests {
         };
         let mut namespace = Namespace::spawn(&missing).unwrap();
         assert_ne!(wait(&mut namespace), Exit::Code(0));
-        let failed = Event::Failed {
-            step: Step::Execute,
+        let failed = Pid1Event::Failed {
+            step: StartStep::Execute,
             errno: libc::ENOENT,
         };
         assert_eq!(namespace.events(), [failed]);
     }
 
     #[test]
-    fn orphans_are_reaped_and_told_of() {
+    fn orphans_are_reaped_and_reported() {
         if !allowed() {
             return;
         }
         // The first sleep becomes an orphan of pid 1; the second is the command's own child.
         let mut namespace = Namespace::spawn(&command("(sleep 0.05 &); sleep 0.4")).unwrap();
         assert_eq!(wait(&mut namespace), Exit::Code(0));
-        assert_eq!(namespace.events(), [Event::OrphanEnded]);
+        assert_eq!(namespace.events(), [Pid1Event::OrphanEnded]);
     }
 
     #[test]
-    fn signals_are_handed_on_and_a_poke_is_told() {
+    fn signals_are_handed_on_and_a_poke_is_reported() {
         if !allowed() {
             return;
         }
         let script = "trap 'exit 5' TERM; kill -USR1 1; while :; do sleep 0.05; done";
         let mut namespace = Namespace::spawn(&command(script)).unwrap();
         let start = Instant::now();
-        while namespace.events() != [Event::Poked] {
+        while namespace.events() != [Pid1Event::Signalled] {
             assert!(start.elapsed() < Duration::from_secs(20));
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -402,7 +402,10 @@ mod tests {
 
     #[test]
     fn torn_events_are_no_events() {
-        assert_eq!(decode(b"ou!x\x02"), [Event::OrphanEnded, Event::Poked]);
+        assert_eq!(
+            decode(b"ou!x\x02"),
+            [Pid1Event::OrphanEnded, Pid1Event::Signalled]
+        );
         assert_eq!(decode(b"?o"), []);
     }
 }

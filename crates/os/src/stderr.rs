@@ -90,7 +90,7 @@ struct Pending {
     /// Whether the writer thread is writing, or about to log what was lost.
     busy: bool,
     /// Dropped lines that were not reported yet.
-    untold: u64,
+    unreported: u64,
 }
 
 impl Lines {
@@ -100,7 +100,7 @@ impl Lines {
                 bytes: Vec::new(),
                 started: false,
                 busy: false,
-                untold: 0,
+                unreported: 0,
             }),
             some: Condvar::new(),
             none: Condvar::new(),
@@ -123,7 +123,7 @@ impl Lines {
     }
 
     fn give_up(&self, pending: &mut Pending, lines: u64) {
-        pending.untold += lines;
+        pending.unreported += lines;
         self.lost.fetch_add(lines, Ordering::Relaxed);
     }
 
@@ -157,11 +157,11 @@ impl Lines {
     fn write_for_ever(&self, out: std::fs::File) {
         let mut sink = Sink::new(out);
         loop {
-            let (batch, untold) = self.next(sink.is_failing());
-            let told = untold == 0 || sink.write(missing(untold).as_bytes()).is_ok();
+            let (batch, unreported) = self.next(sink.is_failing());
+            let reported = unreported == 0 || sink.write(missing(unreported).as_bytes()).is_ok();
             let lost = sink.write(&batch).map_or_else(|(lost, _)| lost, |()| 0);
             let mut pending = self.lock();
-            pending.untold -= if told { untold } else { 0 };
+            pending.unreported -= if reported { unreported } else { 0 };
             self.give_up(&mut pending, lost);
         }
     }
@@ -172,7 +172,7 @@ impl Lines {
         pending.busy = false;
         self.none.notify_all();
         let nothing = |pending: &mut Pending| pending.bytes.is_empty();
-        if pending.untold == 0 {
+        if pending.unreported == 0 {
             let waited = self.some.wait_while(pending, nothing);
             pending = waited.unwrap_or_else(PoisonError::into_inner);
         } else if failing {
@@ -180,7 +180,7 @@ impl Lines {
             pending = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         pending.busy = true;
-        (std::mem::take(&mut pending.bytes), pending.untold)
+        (std::mem::take(&mut pending.bytes), pending.unreported)
     }
 }
 
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_told_once_somebody_reads() {
+    fn what_finds_no_room_is_counted_and_reported_once_somebody_reads() {
         static LINES: Lines = Lines::new();
         let (read, write) = io::pipe().unwrap();
         let out = File::from(std::os::fd::OwnedFd::from(write));
@@ -307,13 +307,13 @@ mod tests {
         (0..1000).for_each(|_| LINES.push(&line));
         let lost = LINES.lost.load(Ordering::Relaxed);
         assert!(lost > 0);
-        let mut told = 0;
+        let mut reported = 0;
         for line in BufReader::new(read).lines().map(Result::unwrap) {
             if let Some((before, _)) = line.split_once(" lines are missing here") {
                 let (_, count) = before.rsplit_once(' ').unwrap();
-                told += count.parse::<u64>().unwrap();
+                reported += count.parse::<u64>().unwrap();
             }
-            if told == lost {
+            if reported == lost {
                 return;
             }
         }

@@ -4,7 +4,7 @@ use super::clock::since_epoch;
 use super::limits::Limiter;
 use super::supervisor::Supervisor;
 use gaiola_model::proxy::{Most, Peers};
-use gaiola_wire::peers::{MOST, Told, decode, encode};
+use gaiola_wire::peers::{CountUpdate, MOST, Rejected, decode, encode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,13 +21,13 @@ const AGE: Duration = Duration::from_secs(10);
 const BREATH: Duration = Duration::from_millis(10);
 /// Longest datagram.
 const LONGEST: usize = 1500;
-/// Interval between two log lines about the same trouble.
+/// Interval between two log lines about peers.
 const SELDOM: Duration = Duration::from_secs(60);
 
 /// Exchanges counts with the peers of the current configuration. Never returns.
 pub(super) async fn share(supervisor: Rc<Supervisor>) {
     let mut line: Option<Line> = None;
-    let mut trouble = Trouble::default();
+    let mut log = SeldomLog::default();
     loop {
         let next = Instant::now() + EVERY;
         let (config, limits) = supervisor.limits_in_force();
@@ -41,10 +41,10 @@ pub(super) async fn share(supervisor: Rc<Supervisor>) {
             if let Some((peers, secret)) = wanted {
                 match Line::open(peers, secret).await {
                     Ok(new) => line = Some(new),
-                    Err(error) => trouble.log(&format!(
-                        "cannot receive from peers at {}: {error}",
-                        peers.address
-                    )),
+                    Err(source) => log.warn(&Trouble::Bind {
+                        address: peers.address,
+                        source,
+                    }),
                 }
             }
         }
@@ -57,7 +57,7 @@ pub(super) async fn share(supervisor: Rc<Supervisor>) {
             line.send(limiter).await;
         }
         tokio::select! {
-            () = line.receive(&shared, &mut trouble) => {}
+            () = line.receive(&shared, &mut log) => {}
             () = sleep_until(next) => {}
         }
     }
@@ -96,7 +96,7 @@ impl Line {
         for counts in counts.chunks(MOST) {
             let now = u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX);
             self.stamp = now.max(self.stamp + 1);
-            let message = Told {
+            let message = CountUpdate {
                 stamp: self.stamp,
                 limit: limiter.identity,
                 counts: counts.to_vec(),
@@ -109,7 +109,7 @@ impl Line {
     }
 
     /// Adds the counts that peers send. Never returns.
-    async fn receive(&mut self, shared: &[Arc<Limiter>], trouble: &mut Trouble) {
+    async fn receive(&mut self, shared: &[Arc<Limiter>], log: &mut SeldomLog) {
         let mut buffer = [0; LONGEST];
         loop {
             // An error belongs to an earlier datagram: the peer's system reported that nothing listens there.
@@ -122,12 +122,12 @@ impl Line {
             }
             match decode(self.secret.as_bytes(), &buffer[..length]) {
                 Ok(message) => self.take(from, &message, shared),
-                Err(reason) => trouble.log(&format!("a datagram of {from} is ignored: {reason}")),
+                Err(source) => log.warn(&Trouble::Datagram { from, source }),
             }
         }
     }
 
-    fn take(&mut self, from: SocketAddr, message: &Told, shared: &[Arc<Limiter>]) {
+    fn take(&mut self, from: SocketAddr, message: &CountUpdate, shared: &[Arc<Limiter>]) {
         let now = since_epoch();
         let age = Duration::from_nanos(message.stamp).abs_diff(now);
         let last = self.stamps.entry(from).or_default();
@@ -144,15 +144,28 @@ impl Line {
     }
 }
 
-/// Trouble that is logged only now and then.
-#[derive(Default)]
-struct Trouble(Option<Instant>);
+/// Why limits are not shared with all peers.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("cannot receive at {address}")]
+    Bind {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("ignored a datagram of {from}")]
+    Datagram { from: SocketAddr, source: Rejected },
+}
 
-impl Trouble {
-    fn log(&mut self, what: &str) {
+/// A log of troubles that repeat themselves: one in a while is written.
+#[derive(Default)]
+struct SeldomLog(Option<Instant>);
+
+impl SeldomLog {
+    fn warn(&mut self, trouble: &Trouble) {
         if self.0.is_none_or(|at| at.elapsed() > SELDOM) {
             self.0 = Some(Instant::now());
-            tracing::warn!("not sharing limits with peers: {what}");
+            let error = gaiola_os::chain(trouble);
+            tracing::warn!(error, "not sharing limits with a peer");
         }
     }
 }

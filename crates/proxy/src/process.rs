@@ -137,7 +137,7 @@ fn lift_descriptor_limit() {
         ..limit
     };
     if let Err(error) = setrlimit(Resource::Nofile, lifted) {
-        tracing::warn!(%error, "cannot raise the limit of descriptors: it stays {:?}", limit.current);
+        tracing::warn!(%error, limit = limit.current, "cannot raise the limit of descriptors");
     }
 }
 
@@ -219,7 +219,7 @@ async fn supervise(
         let serving = frontends(&config);
         let configured = supervisor.configure(config).await;
         configured.map_err(ProxyError::Refused)?;
-        tracing::info!("serving {serving}");
+        tracing::info!(frontends = serving, "serving");
     }
     let control = control
         .map(|control| tokio::task::spawn_local(control::serve(control, Rc::clone(&supervisor))));
@@ -227,7 +227,7 @@ async fn supervise(
         .until_asked_to_end(&supervisor, log, args.reload.as_ref())
         .await;
     let limit = args.hard_stop_after;
-    tracing::info!("shutting down: requests in flight have {limit:?}");
+    tracing::info!(?limit, "shutting down: requests in flight may still end");
     tokio::select! {
         () = supervisor.end(args.keeper.is_some(), limit) => {}
         () = signals.until_interrupted() => {}

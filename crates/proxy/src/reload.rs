@@ -5,7 +5,7 @@ use super::supervisor::{Supervisor, validate};
 use super::tls::Files;
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use gaiola_model::{ProxyConfig, Revision};
-use gaiola_wire::proxy_file::{ConfigErrors, Part, Surroundings, load};
+use gaiola_wire::proxy_file::{ConfigErrors, Part, ResolveError, Surroundings, load};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -71,16 +71,16 @@ pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
 }
 
 /// The first address of a host name, IPv4 if it has one.
-fn resolve(name: &str) -> Result<SocketAddr, String> {
+fn resolve(name: &str) -> Result<SocketAddr, ResolveError> {
     let all: Vec<_> = name
         .to_socket_addrs()
-        .map_err(|error| error.to_string())?
+        .map_err(|error| ResolveError::Failed(error.to_string()))?
         .collect();
     let first = all.iter().find(|address| address.is_ipv4());
     first
         .or(all.first())
         .copied()
-        .ok_or_else(|| "it has no address".into())
+        .ok_or(ResolveError::NoAddress)
 }
 
 /// Where a configuration is reloaded from.
@@ -100,8 +100,7 @@ impl Reload {
         let file = match read {
             Ok(Ok(file)) => file,
             Ok(Err(error)) => {
-                let why = gaiola_os::chain(&error);
-                tracing::error!("not reloaded, the previous configuration stays: {why}");
+                self.log_rejected(&gaiola_os::chain(&error));
                 supervisor.count_reload(false);
                 return;
             }
@@ -118,9 +117,12 @@ impl Reload {
         };
         match supervisor.configure(config).await {
             Ok(revision) => tracing::info!(%revision, file = %self.path.display(), "reloaded"),
-            Err(reason) => {
-                tracing::error!("not reloaded, the previous configuration stays: {reason}");
-            }
+            Err(reason) => self.log_rejected(&reason.to_string()),
         }
+    }
+
+    fn log_rejected(&self, error: &str) {
+        let file = self.path.display();
+        tracing::error!(%file, %error, "not reloaded: the previous configuration stays");
     }
 }

@@ -94,8 +94,12 @@ pub(super) fn guides(config: &ProxyConfig) -> Result<Vec<Arc<Guide>>, String> {
 /// Every mistake in a route, apart from the limits that it names.
 pub(super) fn route_mistakes(route: &Route) -> Vec<String> {
     let found = Table::new(std::slice::from_ref(route)).err();
-    let found = found.into_iter().flatten().map(|(_, mistake)| mistake);
+    let found = found
+        .into_iter()
+        .flatten()
+        .map(|(_, mistake)| mistake.to_string());
     let rules = Rules::new(route, &[]).err().into_iter().flatten();
+    let rules = rules.map(|mistake| mistake.to_string());
     found.chain(rules).chain(hashes(route)).collect()
 }
 
@@ -146,17 +150,18 @@ pub(super) fn comes_back(config: &ProxyConfig, address: &Address) -> Vec<String>
 
 fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> Guide {
     let routes = routes(frontend);
-    let at = |index: usize, mistake: String| format!("route {}: {mistake}", index + 1);
+    let at =
+        |index: usize, mistake: &dyn std::fmt::Display| format!("route {}: {mistake}", index + 1);
     let table = Table::new(routes).unwrap_or_else(|found| {
-        mistakes.extend(found.into_iter().map(|(index, mistake)| at(index, mistake)));
+        mistakes.extend(found.iter().map(|(index, mistake)| at(*index, mistake)));
         Table::default()
     });
     let mut rules = Vec::new();
     for (index, route) in routes.iter().enumerate() {
-        mistakes.extend(hashes(route).map(|mistake| at(index, mistake)));
+        mistakes.extend(hashes(route).map(|mistake| at(index, &mistake)));
         match Rules::new(route, limits) {
             Ok(ready) => rules.push(ready),
-            Err(found) => mistakes.extend(found.into_iter().map(|mistake| at(index, mistake))),
+            Err(found) => mistakes.extend(found.iter().map(|mistake| at(index, mistake))),
         }
     }
     let connection_limit = connection_limit(frontend, limits).unwrap_or_else(|mistake| {

@@ -146,7 +146,8 @@ impl Store {
         seen: u64,
     ) -> Result<(), StoreError> {
         if header.cluster_id == 0 {
-            return Ok(()); // alarms have no header
+            // Alarms have no header.
+            return Ok(());
         }
         let first = self.0.cluster_id.compare_exchange(
             0,

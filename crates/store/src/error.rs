@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another writer changed a key in between: read it again and decide again.
-    #[error("cannot change {key}, which was to be {expected} and is {}", Expected::from(*found))]
+    #[error("cannot change {key}: expected it to be {expected}, but it is {}", Expected::from(*found))]
     CompareAndSwap {
         /// The key.
         key: String,
@@ -19,7 +19,7 @@ pub enum StoreError {
         found: Option<Revision>,
     },
     /// The writer is no longer the leader.
-    #[error("the term that began at revision {term} under {key} is over")]
+    #[error("the term of {key} that began at revision {term} has ended")]
     Fenced {
         /// The key of the election.
         key: String,
@@ -45,7 +45,7 @@ pub enum StoreError {
     #[error("the store is gone: {0}")]
     Gone(String),
     /// etcd understood the request and rejected it.
-    #[error("the store refused {what}: {message}")]
+    #[error("the store rejected {what}: {message}")]
     Refused {
         /// The attempted operation.
         what: String,
@@ -58,7 +58,7 @@ pub enum StoreError {
     #[error("revision {0} of the store was compacted")]
     Compacted(Revision),
     /// A value cannot be read or written.
-    #[error("cannot use the value of {key}")]
+    #[error("cannot read or write the value of {key}")]
     Document {
         /// Its key.
         key: String,
@@ -87,7 +87,7 @@ pub enum MemberError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// It cannot at the moment: it has no leader, is a learner, or timed out.
-    #[error("{member} cannot: {message}")]
+    #[error("{member} is unavailable: {message}")]
     Unavailable {
         /// The member.
         member: String,
@@ -95,7 +95,7 @@ pub enum MemberError {
         message: String,
     },
     /// Its response is not etcd's.
-    #[error("{member} answered what cannot be understood: {text}")]
+    #[error("{member} sent an answer that is not etcd's: {text}")]
     Malformed {
         /// The member.
         member: String,

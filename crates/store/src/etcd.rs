@@ -24,7 +24,7 @@ const QUOTA: u64 = 1 << 30;
 
 /// A member: its name and address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct EtcdMember {
     /// Unique; the name of its server.
     pub name: String,
     /// Its server's address, which its certificate names.
@@ -35,7 +35,7 @@ pub struct Member {
     pub peer_port: u16,
 }
 
-impl Member {
+impl EtcdMember {
     /// The member on the server `name` at `address`, with the default ports.
     pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
         Self {
@@ -83,12 +83,12 @@ impl Member {
 /// The client addresses of the members that the placement names.
 pub fn endpoints(placement: &Placement) -> Vec<Target> {
     let servers = placement.store.iter();
-    let members = servers.filter_map(|server| Member::on(placement, *server));
+    let members = servers.filter_map(|server| EtcdMember::on(placement, *server));
     members.map(|member| member.target()).collect()
 }
 
 /// The members as decisions see them: each on that of these servers whose peer address it has.
-pub fn located(infos: &[MemberInfo], servers: &[Member]) -> Vec<members::Member> {
+pub fn located(infos: &[MemberInfo], servers: &[EtcdMember]) -> Vec<members::Member> {
     let server_of = |info: &MemberInfo| {
         let mut servers = servers.iter();
         let found = servers.find(|member| info.peer_urls.contains(&member.peer_url()))?;
@@ -107,16 +107,16 @@ pub fn located(infos: &[MemberInfo], servers: &[Member]) -> Vec<members::Member>
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Join {
     /// These members, including this one, found a new store together.
-    Bootstrap(Vec<Member>),
+    Bootstrap(Vec<EtcdMember>),
     /// It was added to these members, this one included (see [`super::Store::member_add_learner`]).
-    Existing(Vec<Member>),
+    Existing(Vec<EtcdMember>),
 }
 
 /// Everything needed to start a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// The member.
-    pub member: Member,
+    pub member: EtcdMember,
     /// Its data directory; mode 0700, owned by the user it runs as.
     pub data: PathBuf,
     /// The directory of its `ca.pem`, `cert.pem` and `key.pem`, readable by the user it runs as.
@@ -209,7 +209,7 @@ impl Args {
     }
 }
 
-fn initial_cluster(members: &[Member]) -> String {
+fn initial_cluster(members: &[EtcdMember]) -> String {
     let mut text = String::new();
     for member in members {
         let comma = if text.is_empty() { "" } else { "," };
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_command_names_the_servers_own_address_and_no_secret() {
-        let members = [1, 2].map(|n| Member::new(format!("app{n}"), [10, 77, 3, n].into()));
+        let members = [1, 2].map(|n| EtcdMember::new(format!("app{n}"), [10, 77, 3, n].into()));
         let program = Program {
             path: "/usr/bin/etcd".into(),
             version: Version::new(3, 4, 23),

@@ -1,6 +1,6 @@
 //! The site's event log, in the store: what happened, on which server, in the order in which it reached the store.
 
-use crate::{Change, Item, Order, Revision, Store, StoreError, Txn, Update, Watch};
+use crate::{Change, Item, Revision, SortOrder, Store, StoreError, Txn, Update, Watch};
 use gaiola_model::SiteName;
 use gaiola_model::event::{Event, Severity, Subject};
 use std::collections::VecDeque;
@@ -40,7 +40,7 @@ impl Events {
     }
 
     /// Logs that something happened now.
-    pub async fn tell(
+    pub async fn log(
         &self,
         subject: Subject,
         severity: Severity,
@@ -72,7 +72,7 @@ impl Events {
             .store
             .list_some(
                 &self.prefix,
-                Order::NewestFirst,
+                SortOrder::NewestFirst,
                 count.clamp(1, KEPT),
                 false,
             )
@@ -93,7 +93,7 @@ impl Events {
     pub async fn prune(&self) -> Result<usize, StoreError> {
         let listing = self
             .store
-            .list_some(&self.prefix, Order::NewestFirst, READ, true)
+            .list_some(&self.prefix, SortOrder::NewestFirst, READ, true)
             .await?;
         let old = listing.items.get(KEPT..).unwrap_or_default();
         for batch in old.chunks(BATCH) {

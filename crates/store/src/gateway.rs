@@ -204,7 +204,8 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 /// The end of the range of all keys that begin with `prefix`, as etcd counts it.
 pub(super) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let Some(last) = prefix.iter().rposition(|&byte| byte < 0xff) else {
-        return vec![0]; // all keys
+        // All keys.
+        return vec![0];
     };
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;

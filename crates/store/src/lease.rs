@@ -37,7 +37,8 @@ impl Store {
             path: "/v3/lease/grant",
             about: "a new lease",
             body: json!({ "TTL": seconds.to_string() }),
-            repeat: Repeat::Freely, // a lost one ends by itself
+            // A lease that was granted but not received expires.
+            repeat: Repeat::Freely,
             order: Answers::Linearizable,
         };
         Ok(self.call::<LeaseReply>(&call).await?.reply.id)

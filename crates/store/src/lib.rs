@@ -25,7 +25,7 @@ pub use error::StoreError;
 pub use gaiola_model::Revision;
 pub use lease::{Lease, LeaseId};
 pub use maintenance::{Alarm, MemberInfo, MemberStatus};
-pub use range::{Item, Listing, Order};
+pub use range::{Item, Listing, SortOrder};
 pub use txn::{Expected, Txn};
 pub use watch::{Change, Update, Watch};
 

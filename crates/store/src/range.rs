@@ -49,7 +49,7 @@ pub struct Listing {
 
 /// An order other than the keys' own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum SortOrder {
     /// The oldest key first.
     OldestFirst,
     /// The newest key first.
@@ -95,13 +95,13 @@ impl Store {
     pub async fn list_some(
         &self,
         prefix: &str,
-        order: Order,
+        order: SortOrder,
         limit: usize,
         keys_only: bool,
     ) -> Result<Listing, StoreError> {
         let order = match order {
-            Order::OldestFirst => "ASCEND",
-            Order::NewestFirst => "DESCEND",
+            SortOrder::OldestFirst => "ASCEND",
+            SortOrder::NewestFirst => "DESCEND",
         };
         let body = json!({
             "key": base64(prefix.as_bytes()),

@@ -307,7 +307,7 @@ mod tests {
         let found = BTreeMap::from([item("/a", "", 1, 3), item("/b", "y", 2, 7)]);
         assert_eq!(
             txn.refusal(&found).to_string(),
-            "cannot change /b, which was to be absent and is at revision 7"
+            "cannot change /b: expected it to be absent, but it is at revision 7"
         );
     }
 

@@ -12,7 +12,7 @@ use gaiola_model::placement::{Desired, Placement, Release, ReleaseNumber};
 use gaiola_model::schema::SCHEMA;
 use gaiola_net::client::{Client, Request};
 use gaiola_net::pki::{self, Authority};
-use gaiola_store::etcd::{Join, Member, located};
+use gaiola_store::etcd::{EtcdMember, Join, located};
 use gaiola_store::events::{Events, KEPT};
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{
@@ -336,7 +336,7 @@ async fn another_store_in_the_same_place_is_gone_and_never_empty() {
     assert!(matches!(error, StoreError::Gone(_)), "{error}");
 }
 
-fn names(members: &[Member]) -> Vec<ServerName> {
+fn names(members: &[EtcdMember]) -> Vec<ServerName> {
     let names = members.iter().map(|member| member.name.parse());
     names.collect::<Result<_, _>>().unwrap()
 }
@@ -359,7 +359,7 @@ async fn one_member_grows_into_three_and_keeps_what_it_knows() {
             members::Step::Done => break,
             members::Step::AddLearner(server) => {
                 // etcd refuses for a moment after a promotion, until the new member counts as healthy.
-                let named = |member: &&Member| member.name == server.to_string();
+                let named = |member: &&EtcdMember| member.name == server.to_string();
                 let url = wanted.iter().find(named).unwrap().peer_url();
                 eventually(|| store.member_add_learner(&url)).await;
             }
@@ -582,7 +582,7 @@ fn documents() -> (Desired, Placement) {
 }
 
 #[tokio::test]
-async fn events_are_told_in_order_followed_and_pruned() {
+async fn events_are_logged_in_order_followed_and_pruned() {
     let Some(program) = installed("events") else {
         return;
     };
@@ -592,8 +592,8 @@ async fn events_are_told_in_order_followed_and_pruned() {
     let mut follow = events.follow(store.revision().await.unwrap());
     for n in 0..KEPT + 150 {
         let text = format!("is event {n}");
-        let tell = events.tell(Subject::Site, Severity::Info, "test.told", text);
-        tell.await.unwrap();
+        let logged = events.log(Subject::Site, Severity::Info, "test.happened", text);
+        logged.await.unwrap();
     }
     for n in 0..KEPT + 150 {
         let logged = soon("an event", follow.next()).await.unwrap();

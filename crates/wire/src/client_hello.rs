@@ -25,7 +25,7 @@ pub enum BadHello {
     #[error("the TLS ClientHello is malformed")]
     Malformed,
     /// A name that no host can have.
-    #[error("the TLS ClientHello asks for a name that no host has")]
+    #[error("the TLS ClientHello requests an invalid host name")]
     Name,
 }
 
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hello_is_told() {
+    fn what_is_no_hello_is_reported() {
         for (bytes, error) in [
             (&b"\x15"[..], BadHello::Protocol),
             (b"\x16\x02", BadHello::Protocol),

@@ -15,3 +15,4 @@ pub mod proxy_file;
 pub mod proxy_protocol;
 pub mod tcp;
 pub mod vrrp;
+pub mod x509;

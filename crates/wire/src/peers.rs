@@ -17,7 +17,7 @@ const SEAL: usize = 16;
 
 /// One datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct CountUpdate {
     /// Greater than in every earlier datagram: nanoseconds since the Unix epoch.
     pub stamp: u64,
     /// The limit that was counted.
@@ -31,7 +31,7 @@ pub struct Told {
 #[non_exhaustive]
 pub enum Rejected {
     /// It is not of this format.
-    #[error("it is no datagram of a balancer")]
+    #[error("it is not a datagram of a balancer")]
     Form,
     /// Its sender does not have the secret.
     #[error("it is sealed with another secret")]
@@ -39,12 +39,12 @@ pub enum Rejected {
 }
 
 /// A sealed datagram with the first [`MOST`] counts.
-pub fn encode(secret: &[u8], told: &Told) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEAD + COUNT * told.counts.len().min(MOST) + SEAL);
+pub fn encode(secret: &[u8], update: &CountUpdate) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEAD + COUNT * update.counts.len().min(MOST) + SEAL);
     out.extend(MAGIC);
-    out.extend(told.stamp.to_be_bytes());
-    out.extend(told.limit.to_be_bytes());
-    for count in told.counts.iter().take(MOST) {
+    out.extend(update.stamp.to_be_bytes());
+    out.extend(update.limit.to_be_bytes());
+    for count in update.counts.iter().take(MOST) {
         out.extend(count.key.to_be_bytes());
         out.extend(count.window.to_be_bytes());
         out.extend(count.more.to_be_bytes());
@@ -58,7 +58,7 @@ pub fn encode(secret: &[u8], told: &Told) -> Vec<u8> {
 ///
 /// # Errors
 /// Why it is rejected.
-pub fn decode(secret: &[u8], bytes: &[u8]) -> Result<Told, Rejected> {
+pub fn decode(secret: &[u8], bytes: &[u8]) -> Result<CountUpdate, Rejected> {
     let (text, seal) = bytes.split_last_chunk::<SEAL>().ok_or(Rejected::Form)?;
     let (magic, rest) = text.split_first_chunk::<8>().ok_or(Rejected::Form)?;
     let (stamp, rest) = rest.split_first_chunk::<8>().ok_or(Rejected::Form)?;
@@ -72,7 +72,7 @@ pub fn decode(secret: &[u8], bytes: &[u8]) -> Result<Told, Rejected> {
     mac(secret, text)
         .verify_truncated_left(seal)
         .map_err(|_| Rejected::Seal)?;
-    Ok(Told {
+    Ok(CountUpdate {
         stamp: u64::from_be_bytes(*stamp),
         limit: u64::from_be_bytes(*limit),
         counts: counts.iter().map(count).collect(),
@@ -99,11 +99,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn told() -> impl Strategy<Value = Told> {
+    fn update() -> impl Strategy<Value = CountUpdate> {
         let count = (any::<u64>(), any::<u64>(), any::<u32>());
         let count = count.prop_map(|(key, window, more)| Count { key, window, more });
         let counts = prop::collection::vec(count, 0..=MOST);
-        (any::<u64>(), any::<u64>(), counts).prop_map(|(stamp, limit, counts)| Told {
+        (any::<u64>(), any::<u64>(), counts).prop_map(|(stamp, limit, counts)| CountUpdate {
             stamp,
             limit,
             counts,
@@ -112,16 +112,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_undoes_encode(told in told()) {
-            let bytes = encode(b"secret", &told);
+        fn decode_undoes_encode(update in update()) {
+            let bytes = encode(b"secret", &update);
             prop_assert!(bytes.len() <= 1200);
-            prop_assert_eq!(decode(b"secret", &bytes), Ok(told));
+            prop_assert_eq!(decode(b"secret", &bytes), Ok(update));
             prop_assert_eq!(decode(b"other", &bytes), Err(Rejected::Seal));
         }
 
         #[test]
-        fn a_changed_datagram_is_passed_over(told in told(), at in any::<prop::sample::Index>(), bit in 0..8u8) {
-            let mut bytes = encode(b"secret", &told);
+        fn a_changed_datagram_is_passed_over(update in update(), at in any::<prop::sample::Index>(), bit in 0..8u8) {
+            let mut bytes = encode(b"secret", &update);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             prop_assert!(decode(b"secret", &bytes).is_err());

@@ -9,6 +9,7 @@ mod bind;
 mod check;
 mod frontend;
 mod haproxy;
+mod keys;
 mod limit;
 mod log;
 mod route;
@@ -20,212 +21,22 @@ mod tcp;
 mod value;
 
 pub use crate::file::{ConfigErrors, Mistake};
+pub(crate) use keys::KEYS;
 
 use crate::file::value::duration;
-use crate::file::{self, At, Keys, Mistakes, Section, Words, checked, closest, shown, text};
+use crate::file::{self, At, Mistakes, Section, checked, closest, shown, text};
 use gaiola_model::proxy::{
     Address, BasicAuth, ClientTimeouts, Limit, Route, ServerTimeouts, SniRoute,
 };
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use gaiola_model::{ProxyConfig, Revision};
+use keys::WORDS;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Every known key. In a section that is not listed here, the user chooses the keys.
-pub(crate) const KEYS: Keys = &[
-    (
-        "",
-        &[
-            "name",
-            "workers",
-            "admin",
-            "control",
-            "access_log",
-            "hard_stop_after",
-            "timeouts",
-            "frontend",
-            "backend",
-            "users",
-            "limit",
-            "limit_secret",
-            "peers",
-        ],
-    ),
-    ("access_log", &["to", "format", "facility"]),
-    (
-        "timeouts",
-        &[
-            "http_request",
-            "http_keep_alive",
-            "http_body_rate",
-            "client",
-            "tunnel",
-            "connect",
-            "server",
-            "queue",
-            "tcp_user",
-            "pool",
-        ],
-    ),
-    (
-        "frontend.NAME",
-        &[
-            "bind",
-            "mode",
-            "backend",
-            "route",
-            "maxconn",
-            "trust",
-            "accept_proxy",
-            "refusal",
-            "sni",
-            "timeouts",
-            "rule",
-            "connection_limit",
-            "error_pages",
-        ],
-    ),
-    (
-        "frontend.NAME.bind",
-        &["address", "permissions", "accept_proxy", "tls"],
-    ),
-    (
-        "frontend.NAME.bind.tls",
-        &[
-            "certificates",
-            "min_version",
-            "client_ca",
-            "client_certificate",
-            "alpn",
-        ],
-    ),
-    ("frontend.NAME.sni", &["names", "backend"]),
-    (
-        "frontend.NAME.timeouts",
-        &[
-            "http_request",
-            "http_keep_alive",
-            "http_body_rate",
-            "client",
-            "tunnel",
-        ],
-    ),
-    ("frontend.NAME.route", route::KEYS),
-    ("frontend.NAME.route.header.NAME", &["is", "regex"]),
-    ("frontend.NAME.route.cookie.NAME", &["is", "regex"]),
-    ("frontend.NAME.route.timeouts", &["server", "queue"]),
-    ("frontend.NAME.route.rule", rule::KEYS),
-    ("frontend.NAME.rule", rule::KEYS),
-    (
-        "frontend.NAME.rule.hsts",
-        &["max_age", "include_subdomains", "preload"],
-    ),
-    ("users.NAME", &["realm", "user"]),
-    (
-        "limit.NAME",
-        &["by", "rate", "concurrent", "keys", "shared", "ipv6_prefix"],
-    ),
-    ("peers", &["address", "others"]),
-    (
-        "backend.NAME",
-        &[
-            "balance",
-            "hash",
-            "server",
-            "check",
-            "fallback",
-            "sticky",
-            "all_spares",
-            "slow_start",
-            "slow_ejection",
-            "ejection",
-            "on_marked_down",
-            "queue_size",
-            "queue_when_down",
-            "timeouts",
-        ],
-    ),
-    (
-        "backend.NAME.timeouts",
-        &["connect", "server", "queue", "tcp_user", "pool"],
-    ),
-    (
-        "backend.NAME.hash",
-        &["on", "name", "query", "depth", "bound"],
-    ),
-    ("backend.NAME.slow_ejection", &["factor", "after"]),
-    (
-        "backend.NAME.ejection",
-        &["observe", "error_limit", "time", "max_time", "max_share"],
-    ),
-    (
-        "backend.NAME.sticky",
-        &[
-            "cookie",
-            "indirect",
-            "nocache",
-            "secure",
-            "http_only",
-            "key",
-            "path",
-            "domain",
-            "same_site",
-            "max_idle",
-            "max_life",
-        ],
-    ),
-    (
-        "backend.NAME.check",
-        &[
-            "kind",
-            "path",
-            "host",
-            "user",
-            "ca",
-            "certificate",
-            "key",
-            "port",
-            "interval",
-            "fast_interval",
-            "connect",
-            "timeout",
-            "rise",
-            "fall",
-        ],
-    ),
-    (
-        "backend.NAME.server.NAME",
-        &[
-            "address",
-            "weight",
-            "maxconn",
-            "check_path",
-            "check_port",
-            "disabled",
-            "drain",
-            "spare",
-            "cookie",
-            "tls",
-            "send_proxy",
-        ],
-    ),
-    (
-        "backend.NAME.server.NAME.tls",
-        &["verify", "ca", "sni", "host", "certificate"],
-    ),
-];
-
-/// Every known key, and HAProxy's words for them.
-static WORDS: Words = Words {
-    keys: KEYS,
-    foreign: haproxy::WORDS,
-    from: "HAProxy",
-    elsewhere: None,
-};
 
 const CA_HINT: &str = "name a PEM file of the CAs' certificates";
 
@@ -236,9 +47,20 @@ pub struct Surroundings<'a> {
     /// The process's name if the file has no `name`.
     pub host: &'a str,
     /// Resolves `HOST:PORT`, or returns why it cannot.
-    pub resolve: &'a dyn Fn(&str) -> Result<SocketAddr, String>,
+    pub resolve: &'a dyn Fn(&str) -> Result<SocketAddr, ResolveError>,
     /// Reports every mistake in a part that only its user can validate.
     pub check: &'a dyn Fn(Part<'_>) -> Vec<String>,
+}
+
+/// Why a host name has no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The name exists, but has no address.
+    #[error("it has no address")]
+    NoAddress,
+    /// The resolver failed, with this reason.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// A part of a file that is validated on its own, so that its mistakes get its line.
@@ -273,12 +95,12 @@ pub enum Part<'a> {
 /// Decodes the text of a file.
 ///
 /// ```
-/// use gaiola_wire::proxy_file::{Surroundings, load};
+/// use gaiola_wire::proxy_file::{ResolveError, Surroundings, load};
 ///
 /// let around = Surroundings {
 ///     directory: "/etc/gaiola".as_ref(),
 ///     host: "edge1",
-///     resolve: &|_| Err("no names".into()),
+///     resolve: &|_| Err(ResolveError::NoAddress),
 ///     check: &|_| Vec::new(),
 /// };
 /// let text = "[frontend.www]\nbind = ':80'\nbackend = 'app'\n[backend.app.server]\napp1 = '10.0.0.1:3000'";
@@ -362,7 +184,7 @@ impl Reader<'_, '_, '_> {
                 let hint = "name the server's own address, or let the frontend listen elsewhere";
                 self.ask(&server.span, Part::Server(&config, &server.value), hint);
             }
-            let hint = "docs/proxy.md tells what may stand there";
+            let hint = "see docs/proxy.md";
             self.ask(&(0..0), Part::Whole(&config), hint);
         }
         ProxyFile { process, config }
@@ -540,7 +362,7 @@ impl Reader<'_, '_, '_> {
 fn positive(text: &str) -> Result<Duration, file::value::Wrong> {
     match duration(text)? {
         Duration::ZERO => Err((
-            "would be over at once".into(),
+            "would expire at once".into(),
             "write a number and ms, s, m or h, at most 1h: \"500ms\", \"10s\"".into(),
         )),
         span => Ok(span),

@@ -50,10 +50,10 @@ pub enum BadHeader {
     #[error("the PROXY protocol line is malformed")]
     Line,
     /// A version other than 2 after the signature of version 2, or an unknown command.
-    #[error("the PROXY protocol version or command is not served")]
+    #[error("the PROXY protocol version or command is not supported")]
     Version,
     /// An address family or transport other than those of TCP.
-    #[error("the PROXY protocol address family is not served")]
+    #[error("the PROXY protocol address family is not supported")]
     Family,
     /// Shorter than its addresses.
     #[error("the PROXY protocol header is too short for its addresses")]

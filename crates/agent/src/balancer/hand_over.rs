@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 /// Hands the VIP over if its heir takes it; either way the VIP is served when this ends.
 pub(super) async fn hand_over(vip: Ipv4Addr, heir: Heir, keeper: KeeperFile) {
-    tracing::info!("handing over {vip}");
+    tracing::info!(%vip, "handing over a VIP");
     let began = Instant::now();
     let mut out = Vec::new();
     let mut hand_over = HandOver::begin(Time::ZERO, heir, &mut out);
@@ -45,7 +45,9 @@ async fn carry_out(vip: Ipv4Addr, output: Output, keeper: &KeeperFile) {
             keeper.change(vip, |told| told.holds_back = holds_back);
         }
         Output::Yield => keeper.change(vip, |told| told.yields += 1),
-        Output::Stays(reason) => tracing::warn!("{vip} {}", reason.in_words()),
+        Output::Stays(reason) => {
+            tracing::warn!(%vip, reason = reason.in_words(), "a VIP is not handed over")
+        }
     }
 }
 
@@ -64,9 +66,12 @@ fn seen(vip: Ipv4Addr, keeper: &KeeperFile) -> Option<Seen> {
 async fn tell_proxy(vip: Ipv4Addr, keeper: &KeeperFile, admission: Admission, wait: Duration) {
     match admit(keeper.proxy(), vip, admission, wait).await {
         Ok(left) if left > 0 && admission == Admission::Refuse => {
-            tracing::warn!("{vip} moves with {left} connections still open");
+            tracing::warn!(%vip, connections = left, "a VIP moves with connections still open");
         }
         Ok(_) => {}
-        Err(error) => tracing::warn!("the proxy did not take {admission:?} for {vip}: {error}"),
+        Err(error) => {
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(%vip, ?admission, error, "the proxy did not change its admission");
+        }
     }
 }

@@ -57,7 +57,7 @@ impl KeeperFile {
         }
         match write_document(&path(&self.run), &config, config.schema) {
             Ok(()) => *self.written.borrow_mut() = Some(config),
-            Err(error) => tracing::error!("cannot write the keeper's configuration: {error}"),
+            Err(error) => tracing::error!(%error, "cannot write the keeper's configuration"),
         }
     }
 

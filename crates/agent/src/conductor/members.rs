@@ -4,7 +4,7 @@ use gaiola_core::members::{self, Named, Seen, may_come, named, next_step};
 use gaiola_core::rollout::Facts;
 use gaiola_model::{Placement, Revision};
 use gaiola_net::client::Target;
-use gaiola_store::etcd::{Member, located};
+use gaiola_store::etcd::{EtcdMember, located};
 use gaiola_store::{MemberInfo, Store, StoreError, Term, leader};
 
 /// The result of one step.
@@ -33,8 +33,8 @@ pub(super) async fn step(
     match try_step(store, term, placement, at, facts).await {
         // For a few seconds a new member counts as unhealthy, and etcd then changes nothing.
         Err(error @ (StoreError::Refused { .. } | StoreError::Unreachable { .. })) => {
-            let why = gaiola_os::chain(&error);
-            tracing::info!("store membership unchanged for now: {why}");
+            let error = gaiola_os::chain(&error);
+            tracing::info!(error, "the store's members stay as they are for now");
             Ok(Step::Later)
         }
         taken => taken,
@@ -76,8 +76,8 @@ async fn try_step(
 /// The members, each on its server of the site.
 fn on_servers(infos: &[MemberInfo], placement: &Placement) -> Vec<members::Member> {
     let servers = placement.servers.keys();
-    let servers = servers.filter_map(|server| Member::on(placement, *server));
-    let servers: Vec<Member> = servers.collect();
+    let servers = servers.filter_map(|server| EtcdMember::on(placement, *server));
+    let servers: Vec<EtcdMember> = servers.collect();
     located(infos, &servers)
 }
 
@@ -96,7 +96,7 @@ async fn take(
             if !observed.is_some_and(|observed| may_come(observed, at)) {
                 return Ok(infos);
             }
-            let Some(member) = Member::on(placement, server) else {
+            let Some(member) = EtcdMember::on(placement, server) else {
                 return Ok(infos);
             };
             store.member_add_learner(&member.peer_url()).await

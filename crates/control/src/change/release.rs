@@ -158,7 +158,7 @@ mod tests {
             std::fs::create_dir_all(path).unwrap();
         }
         let pruned = prune((releases, Vec::new()), (copies, vec!["new".into()]));
-        crate::slow_disk::carry_out(pruned, || assert!(old.iter().all(|path| path.exists())));
+        gaiola_os::slow_disk::carry_out(pruned, || assert!(old.iter().all(|path| path.exists())));
         assert!(!old.iter().any(|path| path.exists()));
         assert!(kept.iter().all(|path| path.exists()));
     }

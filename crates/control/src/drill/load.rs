@@ -149,7 +149,8 @@ impl Site {
         };
         let reply = self.send(&ask, resent).await?;
         let answer = acknowledgement(&reply)?;
-        let path = fill_path(&write.look_up, |field| text_of(answer.get(field)?));
+        let path = fill_path(&write.look_up, |field| text_of(answer.get(field)?))
+            .map_err(|error| error.to_string());
         let id = id.into();
         hold(&self.acknowledged).push(Acknowledged { id, path });
         Ok(())

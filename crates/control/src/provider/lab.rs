@@ -12,14 +12,16 @@ pub mod processes;
 pub mod servers;
 
 use crate::api::{Disk, Harm, ServerHandle};
+use faults::FaultError;
 use front_door::Targets;
 use gaiola_agent::state::{Order, State, read_document};
 use gaiola_core::topology;
 use gaiola_model::inventory::Network;
 use gaiola_model::placement::{BootNumber, Placement, Revision};
 use gaiola_model::{ServerName, SiteName};
-use gaiola_net::pki::Authority;
+use gaiola_net::pki::{Authority, PkiError};
 use gaiola_os::namespace;
+use gaiola_os::netlink::NetlinkError;
 use gaiola_os::process::{self, User, is_root};
 use gaiola_store::view::{Keys, View};
 use gaiola_store::{Settings, Store, etcd};
@@ -60,6 +62,12 @@ pub enum LabError {
         "there is no user {0} on this machine, whom PostgreSQL and the site's processes are to run as; install PostgreSQL by its package"
     )]
     NoUser(&'static str),
+    /// The site's certificate authority cannot be made or read.
+    #[error("cannot make the site's certificate authority: {}", gaiola_os::chain(.0))]
+    Authority(PkiError),
+    /// The kernel rejected the lab's network.
+    #[error("cannot put up the lab's network: {}", gaiola_os::chain(.0))]
+    Network(NetlinkError),
     /// Anything else of the system.
     #[error("cannot {tried}: {source}")]
     System {
@@ -73,6 +81,20 @@ pub enum LabError {
 pub(crate) fn system(tried: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
     let tried = tried.into();
     move |source| LabError::System { tried, source }
+}
+
+/// Why a harm was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum HarmError {
+    /// Nothing is left to switch off.
+    #[error("{0} is off already")]
+    OffAlready(ServerName),
+    /// A cable.
+    #[error(transparent)]
+    Cable(#[from] NetlinkError),
+    /// A fault that is held.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
 }
 
 /// Whom the servers' processes run as.
@@ -136,7 +158,8 @@ impl Lab {
         let rootless = !is_root();
         let users = users(rootless)?;
         if rootless {
-            namespace::user_namespaces_allowed().map_err(LabError::Namespaces)?;
+            namespace::user_namespaces_allowed()
+                .map_err(|error| LabError::Namespaces(error.to_string()))?;
             namespace::enter_user_namespace()
                 .map_err(|error| LabError::Namespaces(error.to_string()))?;
         }
@@ -144,10 +167,7 @@ impl Lab {
             .map_err(|error| LabError::Namespaces(error.to_string()))?;
         let state = State::of(&site);
         let authority =
-            Authority::create_or_load(&state.authority()).map_err(|error| LabError::System {
-                tried: "make the site's certificate authority".into(),
-                source: io::Error::other(error),
-            })?;
+            Authority::create_or_load(&state.authority()).map_err(LabError::Authority)?;
         // No server outlives its lab: whatever was on before this one is off.
         let now = boot_number(BootNumber(0));
         let servers_of = |order: &Rc<Order>| {
@@ -162,7 +182,7 @@ impl Lab {
             .collect::<Vec<_>>();
         let over = servers.into_iter().map(|server| (server, now)).collect();
         // The pidfds of the servers are polled by a runtime, which is entered later.
-        let hardware = Hardware::new().map_err(system("put up the lab's network"))?;
+        let hardware = Hardware::new().map_err(LabError::Network)?;
         Ok(Rc::new(Self {
             site,
             state,
@@ -211,22 +231,25 @@ impl Lab {
         next
     }
 
-    /// Tells the store which boots are over: nothing of them runs any more. What it does not take is told again.
-    pub async fn tell_over(self: Rc<Self>, store: Store) {
-        let (keys, mut told) = (Keys::of(&self.site), BTreeMap::new());
+    /// Stores which boots are over: nothing of them runs any more. Failed writes are repeated.
+    pub async fn store_over(self: Rc<Self>, store: Store) {
+        let (keys, mut stored) = (Keys::of(&self.site), BTreeMap::new());
         let mut over = self.over.subscribe();
         loop {
             let wanted = over.borrow_and_update().clone();
             for (server, boot) in wanted {
-                if told.get(&server) == Some(&boot) {
+                if stored.get(&server) == Some(&boot) {
                     continue;
                 }
                 match store.put_json(&keys.over(server), &boot, None).await {
-                    Ok(_) => _ = told.insert(server, boot),
-                    Err(error) => tracing::warn!("the store: {}", gaiola_os::chain(&error)),
+                    Ok(_) => _ = stored.insert(server, boot),
+                    Err(error) => {
+                        let error = gaiola_os::chain(&error);
+                        tracing::warn!(%server, error, "cannot store that a boot is over");
+                    }
                 }
             }
-            let all = over.borrow().clone() == told;
+            let all = over.borrow().clone() == stored;
             tokio::select! {
                 changed = over.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(Duration::from_secs(1)), if !all => {}
@@ -251,12 +274,11 @@ impl Lab {
     ///
     /// # Errors
     /// Where the lab cannot have a certificate.
-    pub fn open_store(&self, placement: &Placement) -> io::Result<Store> {
+    pub fn open_store(&self, placement: &Placement) -> Result<Store, PkiError> {
         let folder = self.state.folder().join("pki");
         self.authority
-            .issue("lab", &[network::BRIDGE.into()], &folder)
-            .map_err(io::Error::other)?;
-        let tls = gaiola_net::pki::client_config(&folder).map_err(io::Error::other)?;
+            .issue("lab", &[network::BRIDGE.into()], &folder)?;
+        let tls = gaiola_net::pki::client_config(&folder)?;
         Ok(Store::new(Settings::new(
             gaiola_store::etcd::endpoints(placement),
             Some(tls),
@@ -335,17 +357,17 @@ impl Lab {
     ///
     /// # Errors
     /// Where it could not be done.
-    pub async fn harm(self: &Rc<Self>, harm: Harm) -> io::Result<()> {
+    pub async fn harm(self: &Rc<Self>, harm: Harm) -> Result<(), HarmError> {
         match harm {
             Harm::CutPower(server) => {
                 let process = self.hardware.borrow().process(server);
-                let process = process.ok_or_else(|| is_off(server))?;
+                let process = process.ok_or(HarmError::OffAlready(server))?;
                 self.hardware.borrow_mut().cut_power(server);
                 hardware::died(&process).await;
                 Ok(())
             }
-            Harm::Unplug(server) => self.hardware.borrow_mut().set_cable(server, false),
-            Harm::Plug(server) => self.hardware.borrow_mut().set_cable(server, true),
+            Harm::Unplug(server) => Ok(self.hardware.borrow_mut().set_cable(server, false)?),
+            Harm::Plug(server) => Ok(self.hardware.borrow_mut().set_cable(server, true)?),
             Harm::ShutDown(server) => {
                 servers::stop(self, server).await;
                 Ok(())
@@ -356,15 +378,11 @@ impl Lab {
                 Ok(())
             }
             Harm::Begin { target, for_ms } => {
-                faults::begin(self, target, Duration::from_millis(for_ms)).await
+                Ok(faults::begin(self, target, Duration::from_millis(for_ms)).await?)
             }
-            Harm::End(target) => faults::end(self, &target),
+            Harm::End(target) => Ok(faults::end(self, &target)?),
         }
     }
-}
-
-fn is_off(server: ServerName) -> io::Error {
-    io::Error::other(format!("{server} is off already"))
 }
 
 /// A number above `last`, and above those that an earlier lab gave: the time, in milliseconds.

@@ -6,7 +6,7 @@
 //! with as many of its points as its weight allows.
 
 use super::round_robin::RoundRobin;
-use super::{Ask, Load, Member};
+use super::{Ask, Load, MemberConfig};
 use std::sync::Arc;
 
 /// After this many points that do not fit, members are tried in index order.
@@ -50,7 +50,7 @@ impl Hash {
     }
 
     /// Changes the effective weight of a member; `weight` is in sixteenths.
-    pub(super) fn set_weight(&mut self, index: usize, member: &Member, weight: u32) {
+    pub(super) fn set_weight(&mut self, index: usize, member: &MemberConfig, weight: u32) {
         self.keyless.set_weight(index, weight);
         let before = std::mem::replace(&mut self.weights[index], weight);
         self.total = self.total - u64::from(before) + u64::from(weight);
@@ -129,7 +129,7 @@ impl Ring {
     const WHOLE: u32 = 4096;
 
     /// The ring of these members.
-    pub(super) fn new(members: &[Member]) -> Self {
+    pub(super) fn new(members: &[MemberConfig]) -> Self {
         let total: u32 = members.iter().map(|member| u32::from(member.weight)).sum();
         let doublings = total.div_ceil(Self::WHOLE).next_power_of_two();
         let mut ring = Self {
@@ -152,7 +152,7 @@ impl Ring {
         ring
     }
 
-    fn points_of(&self, member: &Member) -> u32 {
+    fn points_of(&self, member: &MemberConfig) -> u32 {
         u32::from(member.weight) * self.by_weight
     }
 

@@ -1,13 +1,13 @@
 //! The fewest requests in flight for its weight; equals take turns.
 //!
 //! Members are sorted by the load last recorded. A load that has grown since is noticed when its member comes first; one
-//! that has shrunk is reported through [`LeastConn::look`], or found by sampling: each choice also checks a few other
+//! that has shrunk is reported through [`LeastConn::record`], or found by sampling: each choice also checks a few other
 //! members.
 
 use super::{Load, tournament::Tournament};
 
 /// Members sampled per choice.
-const LOOKS: usize = 4;
+const SAMPLED: usize = 4;
 
 /// How often per choice the first member may turn out to have more load than recorded.
 const CORRECTIONS: usize = 32;
@@ -54,11 +54,12 @@ impl LeastConn {
             in_flight: 0,
             full: false,
         };
-        self.look(index, idle); // corrected once it comes first
+        // Corrected once it comes first.
+        self.record(index, idle);
     }
 
     /// Records a member's load.
-    pub(super) fn look(&mut self, index: usize, load: Load) {
+    pub(super) fn record(&mut self, index: usize, load: Load) {
         let rank = (self.weights[index] > 0).then(|| Rank {
             full: load.full,
             load: load.for_weight(self.weights[index]),
@@ -70,24 +71,24 @@ impl LeastConn {
     /// The member with the least load that was not tried.
     pub(super) fn pick(&mut self, tried: &[usize], load: impl Fn(usize) -> Load) -> Option<usize> {
         let count = self.weights.len();
-        for _ in 0..LOOKS.min(count) {
-            self.look(self.next, load(self.next));
+        for _ in 0..SAMPLED.min(count) {
+            self.record(self.next, load(self.next));
             self.next = (self.next + 1) % count;
         }
         tried.iter().for_each(|&index| self.order.set(index, None));
         let mut first = self.first(&load);
         if first.is_none() {
             let untried = (0..count).filter(|index| !tried.contains(index));
-            untried.for_each(|index| self.look(index, load(index)));
+            untried.for_each(|index| self.record(index, load(index)));
             first = self.first(&load);
         }
         tried
             .iter()
-            .for_each(|&index| self.look(index, load(index)));
+            .for_each(|&index| self.record(index, load(index)));
         let first = first?;
         self.choices += 1;
         self.chosen[first] = self.choices;
-        self.look(first, load(first));
+        self.record(first, load(first));
         Some(first)
     }
 
@@ -95,7 +96,7 @@ impl LeastConn {
     fn first(&mut self, load: impl Fn(usize) -> Load) -> Option<usize> {
         let mut first = self.order.first()?;
         for _ in 0..CORRECTIONS {
-            self.look(first, load(first));
+            self.record(first, load(first));
             match self.order.first() {
                 Some(same) if same == first => break,
                 other => first = other?,

@@ -31,7 +31,7 @@ pub enum Answer {
 
 /// The findings of one poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct PollResult {
     /// Whether a signal has stopped Patroni.
     pub patroni_stopped: bool,
     /// Whether a signal has stopped the postmaster.
@@ -79,11 +79,11 @@ impl fmt::Display for Reason {
 /// Watches one run of Patroni and PostgreSQL.
 ///
 /// ```
-/// use gaiola_core::database::watchdog::{Reason, Seen, Watchdog};
+/// use gaiola_core::database::watchdog::{Reason, PollResult, Watchdog};
 /// use gaiola_model::Time;
 ///
 /// let mut watchdog = Watchdog::default();
-/// let seen = Seen { deposed_by: Some("db2".into()), ..Seen::default() };
+/// let seen = PollResult { deposed_by: Some("db2".into()), ..PollResult::default() };
 /// assert_eq!(watchdog.step(Time::ZERO, &seen), Some(Reason::Deposed("db2".into())));
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -98,7 +98,7 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Takes the findings of a poll; `Some`: end everything now.
-    pub fn step(&mut self, now: Time, seen: &Seen) -> Option<Reason> {
+    pub fn step(&mut self, now: Time, seen: &PollResult) -> Option<Reason> {
         let held_up = self.polled_at.is_some_and(|last| now - last > HELD_UP);
         self.polled_at = Some(now);
         if held_up {
@@ -143,55 +143,55 @@ mod tests {
     }
 
     /// When it ends them, polled once a second from 0 on.
-    fn ends_at(seen: &Seen) -> Option<(u64, Reason)> {
+    fn ends_at(seen: &PollResult) -> Option<(u64, Reason)> {
         let mut watchdog = Watchdog::default();
         (0..60).find_map(|second| Some((second, watchdog.step(at(second * 1000), seen)?)))
     }
 
     #[test]
     fn a_second_primary_is_ended_at_once() {
-        let seen = Seen {
+        let seen = PollResult {
             deposed_by: Some("db2".into()),
-            ..Seen::default()
+            ..PollResult::default()
         };
         assert_eq!(ends_at(&seen), Some((0, Reason::Deposed("db2".into()))));
     }
 
     #[test]
     fn what_runs_is_left_alone() {
-        assert_eq!(ends_at(&Seen::default()), None);
+        assert_eq!(ends_at(&PollResult::default()), None);
     }
 
     #[test]
     fn a_stopped_postmaster_is_ended_within_a_second() {
-        let seen = Seen {
+        let seen = PollResult {
             postmaster_stopped: true,
-            ..Seen::default()
+            ..PollResult::default()
         };
         assert_eq!(ends_at(&seen).unwrap().0, 1);
     }
 
     #[test]
     fn a_stopped_patroni_is_ended_before_its_leader_key_expires() {
-        let seen = Seen {
+        let seen = PollResult {
             patroni_stopped: true,
-            ..Seen::default()
+            ..PollResult::default()
         };
         assert_eq!(ends_at(&seen).unwrap().0, 3);
     }
 
-    fn silence() -> Seen {
-        Seen {
+    fn silence() -> PollResult {
+        PollResult {
             answer: Answer::Silence,
-            ..Seen::default()
+            ..PollResult::default()
         }
     }
 
     #[test]
     fn a_slow_postmaster_has_time_and_one_answer_starts_it_anew() {
-        let answered = Seen {
+        let answered = PollResult {
             answer: Answer::Answered,
-            ..Seen::default()
+            ..PollResult::default()
         };
         let mut watchdog = Watchdog::default();
         for second in 0..60 {
@@ -213,9 +213,9 @@ mod tests {
 
     #[test]
     fn a_watchdog_that_was_frozen_itself_begins_anew() {
-        let stopped = Seen {
+        let stopped = PollResult {
             patroni_stopped: true,
-            ..Seen::default()
+            ..PollResult::default()
         };
         let mut watchdog = Watchdog::default();
         assert_eq!(watchdog.step(at(0), &stopped), None);

@@ -59,11 +59,16 @@ impl fmt::Display for Kind {
     }
 }
 
-impl FromStr for Kind {
-    type Err = String;
+/// A text that is not a kind of request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a kind of request")]
+pub struct KindError(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("{text:?} is no kind of request");
+impl FromStr for Kind {
+    type Err = KindError;
+
+    fn from_str(text: &str) -> Result<Self, KindError> {
+        let unknown = || KindError(text.into());
         match text.split_once(' ') {
             Some(("vip", address)) => address.parse().map(Self::Vip).map_err(|_| unknown()),
             Some(("inside", server)) => server.parse().map(Self::Inside).map_err(|_| unknown()),
@@ -215,7 +220,8 @@ impl Ledger {
         paces.iter().all(|(kind, pace)| {
             let usual = longest_usual(*pace);
             let latest = self.samples.iter().rev();
-            let latest = latest.take_while(|sample| now - sample.done <= window.max(usual)); // they stand as they ended
+            // The samples are in the order in which they ended.
+            let latest = latest.take_while(|sample| now - sample.done <= window.max(usual));
             let (mut failed, mut succeeds) = (false, false);
             for sample in latest.filter(|sample| sample.kind == *kind) {
                 failed |= !sample.ok && now - sample.sent <= window;
@@ -417,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_up_prober_is_told_from_an_outage() {
+    fn a_stalled_prober_is_distinguished_from_an_outage() {
         let mut ledger = probed(1000, 0..0);
         ledger.succeeded(Kind::Probe, at(1400), at(1401), false);
         assert_eq!(ledger.longest_pause(at(0), at(1410)).as_millis(), 410);

@@ -1,5 +1,16 @@
 //! The two templates of `[drill] write`: the body to post, and the path that reads it back.
 
+/// Why a path cannot be made from an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// A brace of the template is not closed.
+    #[error("{0:?} has an unmatched brace")]
+    UnmatchedBrace(String),
+    /// The answer does not have a field that the template needs.
+    #[error("the answer has no field {0:?}")]
+    NoField(String),
+}
+
 /// The body of a write: `{id}` becomes a unique id.
 pub fn fill_body(template: &str, id: &str) -> String {
     template.replace("{id}", id)
@@ -8,20 +19,23 @@ pub fn fill_body(template: &str, id: &str) -> String {
 /// The path that reads a write back: each `{FIELD}` becomes that field of the write's answer, escaped for a path.
 ///
 /// ```
-/// use gaiola_core::drill::fill_path;
+/// use gaiola_core::drill::{TemplateError, fill_path};
 ///
 /// let field = |name: &str| (name == "id").then(|| "a b".to_string());
 /// assert_eq!(fill_path("/entries/{id}", field), Ok("/entries/a%20b".into()));
-/// assert_eq!(fill_path("/entries/{key}", field), Err("the answer has no field \"key\"".into()));
+/// assert_eq!(fill_path("/entries/{key}", field), Err(TemplateError::NoField("key".into())));
 /// ```
-pub fn fill_path(template: &str, field: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+pub fn fill_path(
+    template: &str,
+    field: impl Fn(&str) -> Option<String>,
+) -> Result<String, TemplateError> {
     let mut path = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
         let Some((name, after)) = after.split_once('}') else {
-            return Err(format!("{template:?} has a {{ without its }}"));
+            return Err(TemplateError::UnmatchedBrace(template.into()));
         };
-        let value = field(name).ok_or_else(|| format!("the answer has no field {name:?}"))?;
+        let value = field(name).ok_or_else(|| TemplateError::NoField(name.into()))?;
         path.push_str(before);
         escape(&value, &mut path);
         rest = after;
@@ -65,10 +79,7 @@ mod tests {
 
     #[test]
     fn an_open_brace_is_named() {
-        assert!(
-            fill_path("/e/{id", |_| None)
-                .unwrap_err()
-                .contains("without its }")
-        );
+        let error = fill_path("/e/{id", |_| None).unwrap_err();
+        assert_eq!(error, TemplateError::UnmatchedBrace("/e/{id".into()));
     }
 }

@@ -82,8 +82,8 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 
 /// Whether the client used HTTPS: TLS here, or HTTPS according to a trusted sender's `X-Forwarded-Proto`.
 pub fn is_https(head: &RequestHead, buffer: &[u8], tls: bool, trusted: bool) -> bool {
-    let told = head.field(FieldName::XForwardedProto, buffer);
-    match told
+    let claimed = head.field(FieldName::XForwardedProto, buffer);
+    match claimed
         .filter(|_| trusted)
         .and_then(|value| list(value).next())
     {

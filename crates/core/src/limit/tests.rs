@@ -67,38 +67,44 @@ fn a_limit_of_nothing_allows_nothing() {
 #[test]
 fn counts_of_others_count_here() {
     let (mut one, mut two) = (Table::new(10, WINDOW), Table::new(10, WINDOW));
-    let mut told = Vec::new();
+    let mut exported = Vec::new();
     for _ in 0..3 {
         one.hit(1, START, 4).unwrap();
     }
-    one.export(&mut told);
-    assert_eq!(told.iter().map(|count| count.more).collect::<Vec<_>>(), [3]);
-    two.import(&told, START);
+    one.export(&mut exported);
+    assert_eq!(
+        exported.iter().map(|count| count.more).collect::<Vec<_>>(),
+        [3]
+    );
+    two.import(&exported, START);
     assert!(two.hit(1, START, 4).is_ok());
     assert!(two.hit(1, START, 4).is_err());
-    // What was told is not told again, and never what others told.
-    told.clear();
-    one.export(&mut told);
-    assert_eq!(told, []);
-    two.export(&mut told);
-    assert_eq!(told.iter().map(|count| count.more).collect::<Vec<_>>(), [1]);
-    // What was counted before a window's end is told after it, for that window.
+    // What was exported is not exported again, and never what others exported.
+    exported.clear();
+    one.export(&mut exported);
+    assert_eq!(exported, []);
+    two.export(&mut exported);
+    assert_eq!(
+        exported.iter().map(|count| count.more).collect::<Vec<_>>(),
+        [1]
+    );
+    // What was counted before a window's end is exported after it, for that window.
     let later = START + WINDOW;
     one.hit(1, START, 4).unwrap();
     assert!(one.hit(1, later, 4).is_ok());
-    told.clear();
-    one.export(&mut told);
-    let windows: Vec<_> = told
+    exported.clear();
+    one.export(&mut exported);
+    let windows: Vec<_> = exported
         .iter()
         .map(|count| (count.window, count.more))
         .collect();
     let this = millis(later) / millis(WINDOW);
     assert_eq!(windows, [(this, 1), (this - 1, 1)]);
-    two.import(&told, later);
+    two.import(&exported, later);
     assert!(two.hit(1, later, 3).is_err());
     // Counts of long ago mean nothing.
     let mut three = Table::new(10, WINDOW);
-    three.import(&told, START + 5 * WINDOW);
+    three.import(&exported, START + 5 * WINDOW);
     assert!(three.is_empty());
 }
 
@@ -124,10 +130,11 @@ proptest! {
 
     /// Steady requests below the limit are never refused; of those above it about the limit is allowed.
     #[test]
-    fn a_steady_rate_is_told_well(most in 4u32..200, offset in 0u64..10_000) {
+    fn a_steady_rate_is_measured_well(most in 4u32..200, offset in 0u64..10_000) {
         let start = START + Duration::from_millis(offset);
         let times = |per_window: u32| (0..per_window * 10).map(move |n| start + WINDOW * n / per_window);
-        let below = most - 3; // a window may hold one more, by where it begins
+        // A window may hold one more, depending on where it begins.
+        let below = most - 3;
         prop_assert_eq!(admitted(&mut Table::new(4, WINDOW), times(below), most).len(), below as usize * 10);
         let above = admitted(&mut Table::new(4, WINDOW), times(most * 5), most).len();
         let ideal = most as usize * 10;
@@ -135,7 +142,7 @@ proptest! {
         prop_assert!(above + most as usize + 20 >= ideal, "{} of {}", above, ideal);
     }
 
-    /// Who waits as long as it is told is allowed, and who comes before is not.
+    /// A client that waits as long as requested is allowed; one that comes sooner is not.
     #[test]
     fn the_wait_is_exact(gaps in prop::collection::vec(0u64..2000, 1..100), most in 1u32..10) {
         let mut table = Table::new(4, WINDOW);
@@ -154,7 +161,7 @@ proptest! {
 
     /// With room for all keys each is counted as if it were alone; with less, those that were seen last are.
     #[test]
-    fn keys_are_told_apart(keys in prop::collection::vec(0u64..12, 1..300), room in 1u32..12) {
+    fn keys_are_distinguished(keys in prop::collection::vec(0u64..12, 1..300), room in 1u32..12) {
         let mut table = Table::new(room, WINDOW);
         let mut recent: Vec<(u64, u32)> = Vec::new();
         for key in keys {
@@ -192,11 +199,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..200)
 }
 
-/// What is not told yet, as one sees who looks at every entry.
+/// What is not exported yet, by a search of every entry.
 fn untold(table: &Table) -> Vec<(u64, u64, u32)> {
     let counts = table.entries.iter().flat_map(|entry| {
         (0..2).map(move |age| {
-            let more = entry.own[age] - entry.told[age];
+            let more = entry.own[age] - entry.exported[age];
             (entry.key, entry.window - age as u64, more)
         })
     });
@@ -206,13 +213,13 @@ fn untold(table: &Table) -> Vec<(u64, u64, u32)> {
 }
 
 proptest! {
-    /// What is told is what every entry has to tell, once, however little room there is; and never more than was allowed.
+    /// Every count is exported once, however little room there is, and never more than was allowed.
     #[test]
-    fn all_that_changed_is_told(acts in acts(), room in 1u32..16) {
+    fn all_that_changed_is_reported(acts in acts(), room in 1u32..16) {
         let mut table = Table::new(room, WINDOW);
         let mut now = START;
         let mut allowed = HashMap::<(u64, u64), u32>::new();
-        let mut told = HashMap::<(u64, u64), u32>::new();
+        let mut exported = HashMap::<(u64, u64), u32>::new();
         for act in acts.into_iter().chain([Act::Export]) {
             let window = millis(now) / millis(WINDOW);
             match act {
@@ -235,29 +242,29 @@ proptest! {
                     counts.sort_unstable();
                     prop_assert_eq!(&counts, &expected);
                     prop_assert_eq!(untold(&table), []);
-                    prop_assert!(table.untold.is_empty());
+                    prop_assert!(table.unexported.is_empty());
                     for (key, window, more) in counts {
-                        *told.entry((key, window)).or_default() += more;
+                        *exported.entry((key, window)).or_default() += more;
                     }
                 }
             }
-            prop_assert!(table.untold.len() <= table.len());
-            prop_assert_eq!(table.untold.capacity(), room as usize);
+            prop_assert!(table.unexported.len() <= table.len());
+            prop_assert_eq!(table.unexported.capacity(), room as usize);
         }
-        for (key, count) in told {
+        for (key, count) in exported {
             prop_assert!(count <= allowed[&key]);
         }
     }
 
-    /// With room for all keys, and told at least once a window, nothing is missing in the end.
+    /// With room for all keys, and exported at least once a window, nothing is missing in the end.
     #[test]
     fn nothing_is_lost(hits in prop::collection::vec((0u64..12, 0u64..10_000, any::<bool>()), 1..200)) {
         let mut table = Table::new(12, WINDOW);
         let mut now = START;
         let mut counts = Vec::new();
         let mut missing = HashMap::<(u64, u64), u32>::new();
-        for (key, gap, tell) in hits {
-            if tell || millis(now) / millis(WINDOW) != (millis(now) + gap) / millis(WINDOW) {
+        for (key, gap, exports) in hits {
+            if exports || millis(now) / millis(WINDOW) != (millis(now) + gap) / millis(WINDOW) {
                 table.export(&mut counts);
             }
             now += Duration::from_millis(gap);
@@ -299,9 +306,9 @@ fn a_table_that_is_cleared_is_as_a_new_one_in_the_same_memory() {
         }
         table.clear();
         assert!(table.is_empty());
-        let mut told = Vec::new();
-        table.export(&mut told);
-        assert_eq!(told, []);
+        let mut exported = Vec::new();
+        table.export(&mut exported);
+        assert_eq!(exported, []);
     }
     assert_eq!(table.memory(), memory);
 }

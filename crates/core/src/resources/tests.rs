@@ -22,19 +22,19 @@ fn with_disk(disk: DiskReading) -> Reading {
     }
 }
 
-/// What is told of a disk of 50 GB that has each of these free, one second after another.
-fn told(free: &[u64]) -> Resources {
+/// What is reported of a disk of 50 GB that has each of these free, one second after another.
+fn reported(free: &[u64]) -> Resources {
     let mut watch = Watch::default();
-    let mut told = Resources::default();
+    let mut reported = Resources::default();
     for (second, free) in (0..).zip(free) {
         let now = Time::from_start(Duration::from_secs(second));
-        told = watch.step(now, &with_disk(disk(50 * GB, *free)));
+        reported = watch.step(now, &with_disk(disk(50 * GB, *free)));
     }
-    told
+    reported
 }
 
 fn state(free: &[u64]) -> DiskState {
-    told(free).disks[0].state
+    reported(free).disks[0].state
 }
 
 fn observed(resources: Resources) -> Observed {
@@ -60,9 +60,9 @@ fn a_disk_is_low_before_it_is_full() {
 
 #[test]
 fn a_full_disk_is_named_at_once_and_healthy_again_with_some_room() {
-    assert!(disk_is_full(&observed(told(&[5 * GB, 0]))));
+    assert!(disk_is_full(&observed(reported(&[5 * GB, 0]))));
     assert_eq!(
-        faults(&told(&[5 * GB, 3 * MB])),
+        faults(&reported(&[5 * GB, 3 * MB])),
         ["the disk with PostgreSQL's data is full: 3 MB of 50.0 GB are free"]
     );
     assert_eq!(state(&[0, 20 * MB]), DiskState::Full);
@@ -74,33 +74,34 @@ fn a_full_disk_is_named_at_once_and_healthy_again_with_some_room() {
 #[test]
 fn a_refused_write_is_a_fault_however_much_is_free() {
     let mut watch = Watch::default();
-    let mut told = |refused| {
+    let mut reported = |refused| {
         let disk = DiskReading {
             refused,
             ..disk(50 * GB, 30 * GB)
         };
         watch.step(Time::ZERO, &with_disk(disk))
     };
-    let quota = told(Some(Refused::NoRoom("Disk quota exceeded".into())));
+    let quota = reported(Some(Refused::NoRoom("Disk quota exceeded".into())));
     assert!(disk_is_full(&observed(quota.clone())));
     let words =
         "the disk with PostgreSQL's data is full: Disk quota exceeded; 30.0 GB of 50.0 GB are free";
     assert_eq!(faults(&quota), [words]);
-    let read_only = told(Some(Refused::Other("Read-only file system".into())));
+    let read_only = reported(Some(Refused::Other("Read-only file system".into())));
     assert!(!disk_is_full(&observed(read_only.clone())));
     let words = "the disk with PostgreSQL's data refuses what is written: Read-only file system";
     assert_eq!(faults(&read_only), [words]);
-    assert_eq!(faults(&told(None)), [""; 0]);
+    assert_eq!(faults(&reported(None)), [""; 0]);
 }
 
 #[test]
-fn a_disk_that_fills_up_is_told_with_the_time_that_is_left() {
+fn a_disk_that_fills_up_is_reported_with_the_time_that_is_left() {
     let falling: Vec<u64> = (0..40).map(|second| 20 * GB - second * 300 * MB).collect();
-    let told = told(&falling);
-    assert_eq!(told.disks[0].state, DiskState::Low);
-    assert!(told.disks[0].full_in_s.is_some_and(|left| left < 60));
+    let reported = reported(&falling);
+    assert_eq!(reported.disks[0].state, DiskState::Low);
+    assert!(reported.disks[0].full_in_s.is_some_and(|left| left < 60));
     assert!(
-        warnings(&told)[0].starts_with("the disk with PostgreSQL's data will be full in about ")
+        warnings(&reported)[0]
+            .starts_with("the disk with PostgreSQL's data will be full in about ")
     );
     // A warning that came stays for a while, and goes once nothing more is written.
     let mut stopped = falling;
@@ -123,14 +124,14 @@ fn another_file_system_in_its_place_does_not_fill_up() {
 }
 
 #[test]
-fn small_changes_are_not_told() {
+fn small_changes_are_not_reported() {
     let free = |percent: u64| 50 * GB / 100 * percent;
-    assert_eq!(told(&[free(60), free(59)]), told(&[free(60)]));
-    assert_ne!(told(&[free(60), free(55)]), told(&[free(60)]));
+    assert_eq!(reported(&[free(60), free(59)]), reported(&[free(60)]));
+    assert_ne!(reported(&[free(60), free(55)]), reported(&[free(60)]));
 }
 
 #[test]
-fn descriptors_are_told_where_few_are_left() {
+fn descriptors_are_reported_where_few_are_left() {
     let of = |process: Option<&str>, open| Descriptors {
         process: process.map(Into::into),
         open,

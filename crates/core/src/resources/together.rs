@@ -26,12 +26,12 @@ pub fn findings<'a>(servers: impl IntoIterator<Item = (ServerName, &'a Resources
         }
     }
     Findings {
-        faults: told(&groups, words::faults),
-        warnings: told(&groups, words::warnings),
+        faults: reports(&groups, words::faults),
+        warnings: reports(&groups, words::warnings),
     }
 }
 
-fn told(
+fn reports(
     groups: &[(Vec<ServerName>, Resources)],
     words: fn(&Resources) -> Vec<String>,
 ) -> Vec<String> {
@@ -102,7 +102,7 @@ mod tests {
     use gaiola_model::resources::{DiskState, Holds};
 
     #[test]
-    fn what_servers_share_is_told_once() {
+    fn what_servers_share_is_reported_once() {
         let with = |total_bytes, free_bytes| Resources {
             disks: vec![Disk {
                 holds: Holds::State,
@@ -120,14 +120,14 @@ mod tests {
             ("app1", with(60_000_000_000, 7)),
         ];
         let all = all.iter().map(|(name, left)| (name.parse().unwrap(), left));
-        let told = findings(all);
+        let found = findings(all);
         assert_eq!(
-            told.faults,
+            found.faults,
             [
                 "lb1, web1: the disk is full: 8 B of 50.0 GB are free",
                 "app1: the disk is full: 7 B of 60.0 GB are free"
             ]
         );
-        assert_eq!(told.warnings, [""; 0]);
+        assert_eq!(found.warnings, [""; 0]);
     }
 }

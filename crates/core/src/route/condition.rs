@@ -1,7 +1,7 @@
 //! A route's conditions besides host and path, compiled.
 
 use super::path::decode;
-use super::{Asked, is_token, leads, prefix_key, regex};
+use super::{Asked, RouteError, is_token, leads, prefix_key, regex};
 use crate::cookie;
 use gaiola_model::proxy::{Conditions, QueryMatch, Route, ValueMatch, Wanted};
 use ipnet::IpNet;
@@ -34,7 +34,7 @@ enum Value {
 
 impl Test {
     /// Compiles the route's conditions; appends mistakes in them to `mistakes`.
-    pub(super) fn new(route: &Route, mistakes: &mut Vec<String>) -> Self {
+    pub(super) fn new(route: &Route, mistakes: &mut Vec<RouteError>) -> Self {
         let Conditions {
             paths,
             methods,
@@ -45,17 +45,17 @@ impl Test {
             hosts: _,
         } = &route.when;
         for method in methods.iter().filter(|method| !is_token(method)) {
-            mistakes.push(format!("{method:?} is no method"));
+            mistakes.push(RouteError::Method(method.clone()));
         }
         let has_own_paths = !paths.is_empty() && route.path_prefix != "/";
-        let mut named = |name, wanted, what| Named::new(name, wanted, what, mistakes);
+        let mut named = |name, wanted, invalid| Named::new(name, wanted, invalid, mistakes);
         let headers = headers
             .iter()
-            .map(|header| named(&header.name, &header.wanted, "header field"));
+            .map(|header| named(&header.name, &header.wanted, RouteError::FieldName));
         let headers = headers.collect();
         let cookies = cookies
             .iter()
-            .map(|cookie| named(&cookie.name, &cookie.wanted, "cookie"));
+            .map(|cookie| named(&cookie.name, &cookie.wanted, RouteError::CookieName));
         Self {
             prefix: has_own_paths.then(|| prefix_key(&route.path_prefix)),
             methods: methods.clone(),
@@ -108,18 +108,18 @@ impl Named {
     fn new(
         name: &str,
         wanted: &Wanted<ValueMatch>,
-        what: &str,
-        mistakes: &mut Vec<String>,
+        invalid: fn(String) -> RouteError,
+        mistakes: &mut Vec<RouteError>,
     ) -> Self {
         if !is_token(name) {
-            mistakes.push(format!("{name:?} is no {what}'s name"));
+            mistakes.push(invalid(name.into()));
         }
         let value = |value: &ValueMatch| match value {
             ValueMatch::Equals(value) => Some(Value::Equals(value.clone())),
             ValueMatch::Regex(pattern) => match regex(pattern) {
                 Ok(regex) => Some(Value::Regex(regex)),
                 Err(mistake) => {
-                    mistakes.push(mistake);
+                    mistakes.push(mistake.into());
                     None
                 }
             },

@@ -319,7 +319,7 @@ fn what_is_absent_can_be_asked_for() {
 }
 
 #[test]
-fn all_mistakes_are_told_with_their_route() {
+fn all_mistakes_are_reported_with_their_route() {
     let mut route = below("api");
     route.when.hosts = vec!["a b".into(), "*.".into(), "a:80".into()];
     route.when.methods = vec!["G T".into()];

@@ -1,6 +1,7 @@
 //! Header fields that rules set, add and remove.
 
-use super::template::{Known, Template};
+use super::RuleError;
+use super::template::{Template, Values};
 use crate::forward::speaks_of_the_hop;
 use crate::route::is_token;
 use gaiola_model::proxy::HeaderEdit;
@@ -26,7 +27,7 @@ pub(super) struct Edits {
 
 impl Edits {
     /// Adds a change.
-    pub(super) fn add(&mut self, edit: &HeaderEdit, direction: Direction) -> Result<(), String> {
+    pub(super) fn add(&mut self, edit: &HeaderEdit, direction: Direction) -> Result<(), RuleError> {
         match edit {
             HeaderEdit::Set { name, value } => {
                 self.remove(check(name, direction)?, direction);
@@ -42,7 +43,7 @@ impl Edits {
     }
 
     /// Sends the field only to clients that use HTTPS, and replaces the server's.
-    pub(super) fn set_hsts(&mut self, value: &str) -> Result<(), String> {
+    pub(super) fn set_hsts(&mut self, value: &str) -> Result<(), RuleError> {
         self.remove(HSTS, Direction::Response);
         self.hsts = Some(Template::value(value)?);
         Ok(())
@@ -67,7 +68,7 @@ impl Edits {
     }
 
     /// Appends the lines to add.
-    pub(super) fn write(&self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn write(&self, known: &Values<'_>, path: &[u8], out: &mut Vec<u8>) {
         let hsts = self.hsts.iter().filter(|_| known.https);
         let hsts = hsts.map(|value| (HSTS, value));
         let added = self.added.iter().map(|(name, value)| (&**name, value));
@@ -92,17 +93,15 @@ fn compared(name: &str, direction: Direction) -> String {
 
 /// Rules may not set fields about framing, the connection or the hops: two readers of one message could then understand
 /// it differently.
-fn check(name: &str, direction: Direction) -> Result<&str, String> {
+fn check(name: &str, direction: Direction) -> Result<&str, RuleError> {
     if !is_token(name) {
-        return Err(format!("{name:?} is no header field's name"));
+        return Err(RuleError::FieldName(name.into()));
     }
     if name.eq_ignore_ascii_case("host") && direction == Direction::Request {
-        return Err("`Host` is not changed as a header field: there is a rule of its own".into());
+        return Err(RuleError::HostField);
     }
     if speaks_of_the_hop(name.as_bytes()) {
-        return Err(format!(
-            "`{name}` is no rule's to change: it is about the connection, and the proxy says it itself"
-        ));
+        return Err(RuleError::HopField(name.into()));
     }
     Ok(name)
 }

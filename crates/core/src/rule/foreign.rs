@@ -1,11 +1,12 @@
 //! Rejects other programs' syntax for variables and groups, which would otherwise be sent literally without notice.
 
-use super::template::VARIABLES;
+use super::RuleError;
+use super::template::{self, VARIABLES};
 use regex::bytes::Regex;
 
-/// The kind of text with variables.
+/// Where a text with variables is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Context {
     /// A header field's value, which may contain a dollar sign of its own.
     Value,
     /// A target or host, which may not.
@@ -76,47 +77,105 @@ const NGINX_FAMILIES: [&str; 8] = [
     "remote_",
 ];
 
+/// Another program's syntax, or a group that an expression does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Foreign {
+    /// A variable that has an equivalent here.
+    #[error("{program}'s `{syntax}` is {ours} here")]
+    Equivalent {
+        /// nginx, HAProxy or Apache.
+        program: &'static str,
+        /// As it was written.
+        syntax: String,
+        /// What to write instead.
+        ours: &'static str,
+    },
+    /// A variable without an equivalent.
+    #[error(
+        "`{0}` would be sent literally; the variables are {names}",
+        names = template::names()
+    )]
+    Unknown(String),
+    /// One of our variables in double braces, as in many template languages.
+    #[error("`{{{{{0}}}}}` would be sent as `{{{0}}}`; a variable has single braces")]
+    DoubleBraces(String),
+    /// A group of a regular expression where there is none.
+    #[error(
+        "`{0}` would be sent literally: only the rule rewrite_regex has groups, and {{path}} is its result"
+    )]
+    Group(String),
+    /// A group or `*` in the replacement of a prefix.
+    #[error(
+        "`{0}` would be part of the path: the rest of the path is appended anyway, and rewrite_regex has groups"
+    )]
+    InPrefix(String),
+    /// A group written with a backslash.
+    #[error("a group is written `${{{0}}}` here, not `\\{0}`")]
+    Backslash(char),
+    /// A dollar sign that begins no group.
+    #[error("a `$` that names no group; a literal dollar sign is written `$$`")]
+    LoneDollar,
+    /// A group's number with letters after it, which the expression reads as one name.
+    #[error(
+        "`${number}{letters}` is read as a group named `{number}{letters}`; write `${{{number}}}{letters}`"
+    )]
+    GroupWithLetters {
+        /// The number.
+        number: String,
+        /// The letters.
+        letters: String,
+    },
+    /// A group that the expression does not have.
+    #[error(
+        "the expression has no group `{name}`, only {groups} numbered ones; a literal dollar sign is written `$$`"
+    )]
+    UnknownGroup {
+        /// Its name or number.
+        name: String,
+        /// How many groups there are.
+        groups: usize,
+    },
+    /// One of our variables where none are expanded.
+    #[error("`{{{0}}}` would be part of the path: a rewrite has no variables")]
+    Variable(&'static str),
+}
+
 /// Rejects a text with another program's variables or groups.
-pub(super) fn refuse(text: &str, place: Place) -> Result<(), String> {
+pub(super) fn refuse(text: &str, context: Context) -> Result<(), RuleError> {
     for (at, mark) in text.match_indices(['$', '\\', '%', '{']) {
         let behind = &text[at + 1..];
         let found = match mark {
-            "$" => dollar(behind, place),
-            "\\" => digit(behind).map(|group| back_reference(&format!("\\{group}"))),
+            "$" => dollar(behind, context),
+            "\\" => digit(behind).map(|group| Foreign::Group(format!("\\{group}"))),
             "%" => percent(behind),
             _ if text[..at].ends_with('{') => None,
             _ => doubled(behind),
         };
-        if let Some(mistake) = found {
-            return Err(format!("{text:?}: {mistake}"));
+        if let Some(found) = found {
+            return Err(found.of(text));
         }
     }
     Ok(())
 }
 
 /// Rejects groups, `*` and variables in a replacement for a path's prefix, where none are expanded.
-pub(super) fn refuse_in_path(text: &str) -> Result<(), String> {
+pub(super) fn refuse_in_path(text: &str) -> Result<(), RuleError> {
     let group = text.match_indices(['$', '\\']).find_map(|(at, mark)| {
         let behind = &text[at + 1..];
         let group = behind.strip_prefix('{').unwrap_or(behind);
         digit(group).map(|digit| format!("{mark}{digit}"))
     });
     match group.or_else(|| text.contains('*').then(|| "*".to_owned())) {
-        Some(mark) => Err(format!(
-            "{text:?} would have `{mark}` in the path as it stands: what follows the prefix is kept by itself, and \
-             rewrite_regex has groups"
-        )),
+        Some(mark) => Err(Foreign::InPrefix(mark).of(text)),
         None => refuse_variables(text),
     }
 }
 
 /// Rejects references to groups that the expression does not have.
-pub(super) fn refuse_in_replacement(text: &str, regex: &Regex) -> Result<(), String> {
+pub(super) fn refuse_in_replacement(text: &str, regex: &Regex) -> Result<(), RuleError> {
     for (at, _) in text.match_indices('\\') {
         if let Some(group) = digit(&text[at + 1..]) {
-            return Err(format!(
-                "{text:?}: a group is not written `\\{group}` here, but `${{{group}}}`"
-            ));
+            return Err(Foreign::Backslash(group).of(text));
         }
     }
     refuse_variables(text)?;
@@ -131,102 +190,102 @@ pub(super) fn refuse_in_replacement(text: &str, regex: &Regex) -> Result<(), Str
             Some(inner) => (inner.split_once('}').map(|(name, _)| name), true),
             None => (Some(word(behind)).filter(|name| !name.is_empty()), false),
         };
-        let name = name.ok_or_else(|| {
-            format!("{text:?} has a `$` that names no group; a dollar sign itself is `$$`")
-        })?;
+        let name = name.ok_or_else(|| Foreign::LoneDollar.of(text))?;
         let is_group = match name.parse::<usize>() {
             Ok(number) => number < regex.captures_len(),
             Err(_) => regex.capture_names().flatten().any(|group| group == name),
         };
         if !is_group {
-            return Err(no_group(text, name, braced, regex));
+            return Err(no_group(name, braced, regex).of(text));
         }
     }
     Ok(())
 }
 
-fn no_group(text: &str, name: &str, braced: bool, regex: &Regex) -> String {
+impl Foreign {
+    fn of(self, text: &str) -> RuleError {
+        RuleError::Foreign {
+            text: text.into(),
+            found: self,
+        }
+    }
+}
+
+fn no_group(name: &str, braced: bool, regex: &Regex) -> Foreign {
     let digits = name.bytes().take_while(u8::is_ascii_digit).count();
     let (number, letters) = name.split_at(digits);
     if !braced && digits > 0 && !letters.is_empty() {
-        return format!(
-            "{text:?}: `${name}` is the group of the name `{name}`, which the expression has not; write \
-             `${{{number}}}{letters}`"
-        );
+        return Foreign::GroupWithLetters {
+            number: number.into(),
+            letters: letters.into(),
+        };
     }
-    let groups = regex.captures_len() - 1;
-    format!(
-        "{text:?} has a group `{name}`, which the expression has not; it has {groups}, and a dollar sign itself is `$$`"
-    )
+    Foreign::UnknownGroup {
+        name: name.into(),
+        groups: regex.captures_len() - 1,
+    }
 }
 
 /// Rejects our own variables where none are expanded.
-fn refuse_variables(text: &str) -> Result<(), String> {
+fn refuse_variables(text: &str) -> Result<(), RuleError> {
     let is_there = |(name, _): &&(&str, _)| {
         text.contains(&format!("{{{name}}}")) && !text.contains(&format!("${{{name}}}"))
     };
     match VARIABLES.iter().find(is_there) {
-        Some((name, _)) => Err(format!(
-            "{text:?} would have `{{{name}}}` in the path as it stands: a rewrite has no variables"
-        )),
+        Some((name, _)) => Err(Foreign::Variable(name).of(text)),
         None => Ok(()),
     }
 }
 
-fn dollar(behind: &str, place: Place) -> Option<String> {
+fn dollar(behind: &str, context: Context) -> Option<Foreign> {
     let inner = behind.strip_prefix('{').unwrap_or(behind);
     if let Some(group) = digit(inner) {
         let next = inner.as_bytes().get(1);
         let is_amount = next.is_some_and(|next| next.is_ascii_digit() || b".,".contains(next));
-        let is_group = place == Place::Target || !is_amount;
-        return is_group.then(|| back_reference(&format!("${group}")));
+        let is_group = context == Context::Target || !is_amount;
+        return is_group.then(|| Foreign::Group(format!("${group}")));
     }
     let name = word(inner);
-    let known = lookup(NGINX, name);
+    let syntax = format!("${name}");
     let is_nginx = NGINX_FAMILIES.iter().any(|family| name.starts_with(family));
-    match known {
-        Some(ours) => Some(format!("nginx's `${name}` is {ours} here")),
+    match lookup(NGINX, name) {
+        Some(ours) => Some(Foreign::Equivalent {
+            program: "nginx",
+            syntax,
+            ours,
+        }),
         None if name.is_empty() => None,
-        None if is_nginx || place == Place::Target || inner != behind => Some(format!(
-            "`${name}` would be sent as it stands; there are {}",
-            ours()
-        )),
+        None if is_nginx || context == Context::Target || inner != behind => {
+            Some(Foreign::Unknown(syntax))
+        }
         None => None,
     }
 }
 
-fn percent(behind: &str) -> Option<String> {
+fn percent(behind: &str) -> Option<Foreign> {
     let (program, open, all, end) = match behind.as_bytes().first()? {
         b'[' => ("HAProxy", '[', HAPROXY, ']'),
         b'{' => ("Apache", '{', APACHE, '}'),
         _ => return None,
     };
     let (name, _) = behind[1..].split_once(end)?;
+    let syntax = format!("%{open}{name}{end}");
     let plain = name.split(',').next().unwrap_or_default();
     Some(match lookup(all, plain) {
-        Some(ours) => format!("{program}'s `%{open}{name}{end}` is {ours} here"),
-        None => format!(
-            "{program}'s `%{open}{name}{end}` would be sent as it stands; there are {}",
-            ours()
-        ),
+        Some(ours) => Foreign::Equivalent {
+            program,
+            syntax,
+            ours,
+        },
+        None => Foreign::Unknown(syntax),
     })
 }
 
-/// A variable in double braces, as in many template languages.
-fn doubled(behind: &str) -> Option<String> {
+fn doubled(behind: &str) -> Option<Foreign> {
     let (name, _) = behind.strip_prefix('{')?.split_once("}}")?;
     let name = name.trim();
     let known = VARIABLES.iter().any(|(known, _)| *known == name);
-    known.then(|| {
-        format!("`{{{{{name}}}}}` would be sent as `{{{name}}}`; the variable has single braces")
-    })
-}
-
-fn back_reference(written: &str) -> String {
-    format!(
-        "`{written}` would be sent as it stands: there are no groups here. The rule rewrite_regex has them, and {{path}} \
-         is what it made of the path"
-    )
+    known.then(|| Foreign::DoubleBraces(name.into()))
 }
 
 fn lookup(all: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
@@ -234,10 +293,6 @@ fn lookup(all: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
         .iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(name));
     found.map(|(_, ours)| *ours)
-}
-
-fn ours() -> String {
-    VARIABLES.map(|(name, _)| format!("{{{name}}}")).join(", ")
 }
 
 fn digit(text: &str) -> Option<char> {
@@ -255,8 +310,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_programs_variables_are_told_with_ours() {
-        for (text, told) in [
+    fn other_programs_variables_are_reported_with_ours() {
+        for (text, expected) in [
             (
                 "https://$host$request_uri",
                 "nginx's `$host` is {host} here",
@@ -269,23 +324,23 @@ mod tests {
             ("%[src]", "HAProxy's `%[src]` is {client} here"),
             (
                 "%[ssl_c_s_dn]",
-                "would be sent as it stands; there are {client}, ",
+                "would be sent literally; the variables are {client}, ",
             ),
             (
                 "https://%{HTTP_HOST}%{REQUEST_URI}",
                 "Apache's `%{HTTP_HOST}` is {host} here",
             ),
-            ("/new/$1", "`$1` would be sent as it stands"),
-            (r"/new/\1", r"`\1` would be sent as it stands"),
-            ("{{client}}", "the variable has single braces"),
+            ("/new/$1", "`$1` would be sent literally"),
+            (r"/new/\1", r"`\1` would be sent literally"),
+            ("{{client}}", "a variable has single braces"),
             ("${scheme}://x", "nginx's `$scheme` is {scheme} here"),
-            ("/$nothing", "`$nothing` would be sent as it stands"),
+            ("/$nothing", "`$nothing` would be sent literally"),
         ] {
-            let mistake = refuse(text, Place::Target).unwrap_err();
-            assert!(mistake.contains(told), "{mistake}");
+            let mistake = refuse(text, Context::Target).unwrap_err().to_string();
+            assert!(mistake.contains(expected), "{mistake}");
         }
         for text in ["$remote_addr", "$http_x_kind", "$1", r"\2", "%[src]"] {
-            assert!(refuse(text, Place::Value).is_err(), "{text}");
+            assert!(refuse(text, Context::Value).is_err(), "{text}");
         }
         for text in [
             "pa$word",
@@ -297,31 +352,31 @@ mod tests {
             "50%{client}",
         ] {
             let is_percent = text.contains("%{");
-            assert_eq!(refuse(text, Place::Value).is_err(), is_percent, "{text}");
+            assert_eq!(refuse(text, Context::Value).is_err(), is_percent, "{text}");
         }
         assert_eq!(
-            refuse("https://{host}{path}{query}?a=%20b", Place::Target),
+            refuse("https://{host}{path}{query}?a=%20b", Context::Target),
             Ok(())
         );
     }
 
     #[test]
-    fn a_group_that_is_not_there_is_told() {
+    fn a_group_that_does_not_exist_is_reported() {
         let regex = crate::route::regex("^/x/([^/]*)/(?<name>.*)$").unwrap();
         for good in ["/y/$1", "/${1}_big/$name", "/$2$0", "/$$1"] {
             assert_eq!(refuse_in_replacement(good, &regex), Ok(()), "{good}");
         }
-        for (bad, told) in [
+        for (bad, expected) in [
             ("/y/$1_big", "write `${1}_big`"),
-            ("/$3", "a group `3`, which the expression has not; it has 2"),
-            ("/$nam", "a group `nam`"),
-            (r"/\1", "but `${1}`"),
+            ("/$3", "has no group `3`, only 2 numbered ones"),
+            ("/$nam", "no group `nam`"),
+            (r"/\1", "is written `${1}` here"),
             ("/$", "names no group"),
             ("/${1", "names no group"),
             ("/{path}", "no variables"),
         ] {
-            let mistake = refuse_in_replacement(bad, &regex).unwrap_err();
-            assert!(mistake.contains(told), "{mistake}");
+            let mistake = refuse_in_replacement(bad, &regex).unwrap_err().to_string();
+            assert!(mistake.contains(expected), "{mistake}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Path rewriting.
 
-use super::foreign;
+use super::{RuleError, foreign};
 use crate::route;
 use gaiola_model::proxy;
 use regex::bytes::Regex;
@@ -20,12 +20,12 @@ pub(super) enum Rewrite {
 }
 
 impl Rewrite {
-    pub(super) fn new(rewrite: &proxy::Rewrite) -> Result<Self, String> {
+    pub(super) fn new(rewrite: &proxy::Rewrite) -> Result<Self, RuleError> {
         match rewrite {
             proxy::Rewrite::Prefix { from, to } => {
                 for path in [from, to] {
                     if !path.starts_with('/') {
-                        return Err(format!("the path {path:?} does not begin with a slash"));
+                        return Err(RuleError::RelativePath(path.clone()));
                     }
                 }
                 foreign::refuse_in_path(to)?;
@@ -72,13 +72,11 @@ impl Rewrite {
 }
 
 /// The text that a rule puts into a path must not end the path.
-fn check(text: &str) -> Result<&str, String> {
+fn check(text: &str) -> Result<&str, RuleError> {
     let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
     match text.bytes().all(fits) {
         true => Ok(text),
-        false => Err(format!(
-            "{text:?} is no path: it has a space, `?`, `#`, or more than ASCII"
-        )),
+        false => Err(RuleError::Path(text.into())),
     }
 }
 

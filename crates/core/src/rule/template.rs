@@ -1,6 +1,7 @@
 //! Texts with variables.
 
-use super::foreign::{self, Place};
+use super::RuleError;
+use super::foreign::{self, Context};
 use crate::route::{self, Asked};
 use gaiola_model::http::RequestHead;
 use std::io::Write as _;
@@ -8,7 +9,7 @@ use std::net::IpAddr;
 
 /// Values of the variables.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct Values<'a> {
     /// The request.
     pub head: &'a RequestHead,
     /// The buffer that begins with it.
@@ -58,35 +59,36 @@ pub(super) const VARIABLES: [(&str, Variable); 8] = [
     ("server", Variable::Server),
 ];
 
+/// The variables' names, for messages.
+pub(super) fn names() -> String {
+    VARIABLES.map(|(name, _)| format!("{{{name}}}")).join(", ")
+}
+
 impl Template {
     /// A header field's value.
-    pub(super) fn value(text: &str) -> Result<Self, String> {
+    pub(super) fn value(text: &str) -> Result<Self, RuleError> {
         if !is_field_value(text) {
-            return Err(format!("{text:?} is no header field's value"));
+            return Err(RuleError::FieldValue(text.into()));
         }
-        foreign::refuse(text, Place::Value)?;
+        foreign::refuse(text, Context::Value)?;
         Self::parse(text)
     }
 
     /// A redirect target: a path or an address, in visible ASCII.
-    pub(super) fn target(text: &str) -> Result<Self, String> {
+    pub(super) fn target(text: &str) -> Result<Self, RuleError> {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!(
-                "{text:?} is no address: it has more than visible ASCII"
-            ));
+            return Err(RuleError::Url(text.into()));
         }
-        foreign::refuse(text, Place::Target)?;
+        foreign::refuse(text, Context::Target)?;
         if !text.starts_with(['/', '{']) && !text.contains("://") {
-            return Err(format!(
-                "{text:?} is neither a path nor an address with its scheme"
-            ));
+            return Err(RuleError::Target(text.into()));
         }
         Self::parse(text)
     }
 
     /// A host, optionally with a port.
-    pub(super) fn host(text: &str) -> Result<Self, String> {
-        foreign::refuse(text, Place::Target)?;
+    pub(super) fn host(text: &str) -> Result<Self, RuleError> {
+        foreign::refuse(text, Context::Target)?;
         let template = Self::parse(text)?;
         let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
         let fits = template.0.iter().all(|part| match part {
@@ -94,12 +96,12 @@ impl Template {
             Part::Variable(variable) => matches!(variable, Variable::Host | Variable::Server),
         });
         if text.is_empty() || !fits {
-            return Err(format!("{text:?} is no host"));
+            return Err(RuleError::Host(text.into()));
         }
         Ok(template)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, RuleError> {
         let mut parts = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -112,13 +114,11 @@ impl Template {
                 continue;
             }
             let name = behind.split_once('}').filter(|_| this == "{");
-            let (name, behind) = name.ok_or_else(|| {
-                format!("{text:?} has a brace without its fellow; a brace itself is written twice")
-            })?;
+            let (name, behind) = name.ok_or_else(|| RuleError::UnmatchedBrace(text.into()))?;
             let known = VARIABLES.iter().find(|(known, _)| *known == name);
-            let (_, variable) = known.ok_or_else(|| {
-                let all = VARIABLES.map(|(known, _)| known).join(", ");
-                format!("{text:?} has a variable {name:?}; there are {all}")
+            let (_, variable) = known.ok_or_else(|| RuleError::UnknownVariable {
+                text: text.into(),
+                name: name.into(),
             })?;
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain)));
@@ -139,7 +139,7 @@ impl Template {
     }
 
     /// Appends the text; `path` is the rewritten path, if it differs from the request's.
-    pub(super) fn write(&self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn write(&self, known: &Values<'_>, path: &[u8], out: &mut Vec<u8>) {
         for part in &self.0 {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
@@ -150,8 +150,8 @@ impl Template {
 }
 
 impl Variable {
-    fn write(self, known: &Known<'_>, path: &[u8], out: &mut Vec<u8>) {
-        let Known { head, buffer, .. } = *known;
+    fn write(self, known: &Values<'_>, path: &[u8], out: &mut Vec<u8>) {
+        let Values { head, buffer, .. } = *known;
         let text = match self {
             Self::Client => return address(known.client, out),
             Self::Host => match host(known) {
@@ -171,7 +171,7 @@ impl Variable {
     }
 }
 
-fn host<'a>(known: &Known<'a>) -> Option<&'a [u8]> {
+fn host<'a>(known: &Values<'a>) -> Option<&'a [u8]> {
     route::host_name(&Asked {
         head: known.head,
         buffer: known.buffer,

@@ -44,8 +44,8 @@ impl Shortened for Field {
     }
 }
 
-fn known(head: &RequestHead) -> Known<'_> {
-    Known {
+fn known(head: &RequestHead) -> Values<'_> {
+    Values {
         head,
         buffer: BUFFER,
         client: [192, 0, 2, 7].into(),
@@ -56,7 +56,7 @@ fn known(head: &RequestHead) -> Known<'_> {
     }
 }
 
-fn rules(rules: Vec<Rule>) -> Result<Rules, Vec<String>> {
+fn rules(rules: Vec<Rule>) -> Result<Rules, Vec<RuleError>> {
     let limits = [Limit::new("some", Most::Concurrent(1))];
     let route = Route {
         rules,
@@ -79,10 +79,10 @@ fn redirect(to: &str, before: Option<proxy::Rewrite>) -> String {
         to: to.into(),
     });
     let (head, mut made) = (head(), Rewritten::default());
-    for step in rules(all).unwrap().steps {
+    for step in rules(all).unwrap().actions {
         match step {
-            Step::Rewrite(rewrite) => rewrite.apply(&known(&head), &mut made).unwrap(),
-            Step::Redirect(redirect) => {
+            Action::Rewrite(rewrite) => rewrite.apply(&known(&head), &mut made).unwrap(),
+            Action::Redirect(redirect) => {
                 let to = redirect.to(&known(&head), &mut made).unwrap();
                 return String::from_utf8(to.to_vec()).unwrap();
             }
@@ -119,11 +119,12 @@ fn a_request_without_a_host_is_for_the_address_it_came_to() {
     let mut head = head();
     head.host = None;
     let to = |local: &str| {
-        let known = Known {
+        let known = Values {
             local: local.parse().unwrap(),
             ..known(&head)
         };
-        let Step::Redirect(redirect) = &rules(vec![Rule::to_https(308)]).unwrap().steps[0] else {
+        let Action::Redirect(redirect) = &rules(vec![Rule::to_https(308)]).unwrap().actions[0]
+        else {
             unreachable!()
         };
         let mut made = Rewritten::default();
@@ -175,12 +176,12 @@ fn another_spelling_of_a_path_is_rewritten_too() {
         path: Span::new(0, buffer.len()),
         ..RequestHead::default()
     };
-    let known = Known {
+    let known = Values {
         buffer,
         ..known(&head)
     };
     let rule = Rule::Rewrite(rewrite("/old", "/new").unwrap());
-    let Step::Rewrite(rewrite) = &rules(vec![rule]).unwrap().steps[0] else {
+    let Action::Rewrite(rewrite) = &rules(vec![rule]).unwrap().actions[0] else {
         unreachable!()
     };
     let mut made = Rewritten::default();
@@ -195,7 +196,7 @@ fn a_path_that_grows_without_measure_is_refused() {
         to: "$0".repeat(2000),
     });
     let (head, mut made) = (head(), Rewritten::default());
-    let Step::Rewrite(rewrite) = &rules(vec![rule]).unwrap().steps[0] else {
+    let Action::Rewrite(rewrite) = &rules(vec![rule]).unwrap().actions[0] else {
         unreachable!()
     };
     assert_eq!(rewrite.apply(&known(&head), &mut made), Err(TooLong));
@@ -304,7 +305,7 @@ fn no_rule_changes_how_a_message_is_understood() {
 }
 
 #[test]
-fn all_mistakes_are_told() {
+fn all_mistakes_are_reported() {
     let fixed = |status, body: &str| {
         Rule::Return(Fixed {
             status,
@@ -365,16 +366,16 @@ fn all_mistakes_are_told() {
         fixed(204, ""),
         auth("A b", vec![user("a")]),
     ];
-    assert_eq!(rules(right).unwrap().steps.len(), 5);
+    assert_eq!(rules(right).unwrap().actions.len(), 5);
 }
 
 #[test]
 fn what_came_by_https_is_not_sent_there_once_more() {
     let (head, ready) = (head(), rules(vec![Rule::to_https(301)]).unwrap());
-    let Step::Redirect(redirect) = &ready.steps[0] else {
+    let Action::Redirect(redirect) = &ready.actions[0] else {
         unreachable!()
     };
-    let by = |https| Known {
+    let by = |https| Values {
         https,
         ..known(&head)
     };
@@ -385,7 +386,9 @@ fn what_came_by_https_is_not_sent_there_once_more() {
         to: "https://b{path}".into(),
     };
     let ready = rules(vec![elsewhere]).unwrap();
-    assert!(matches!(&ready.steps[0], Step::Redirect(redirect) if !redirect.is_there(&by(true))));
+    assert!(
+        matches!(&ready.actions[0], Action::Redirect(redirect) if !redirect.is_there(&by(true)))
+    );
 }
 
 #[test]
@@ -404,7 +407,7 @@ fn strict_transport_security_is_said_by_https_alone() {
         (false, "X-A: http\r\n"),
     ] {
         let mut made = Rewritten::default();
-        let known = Known {
+        let known = Values {
             https,
             ..known(&head)
         };

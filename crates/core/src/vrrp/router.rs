@@ -1,12 +1,14 @@
 //! The state machine of one VIP on one server.
 
-use super::held::Held;
+mod advert;
+mod hello;
+
 use super::peers::Peers;
-use super::{
-    HOLDING_BACK, Input, Output, REFRESH_INTERVAL, Reason, Role, Settings, YIELD_PATIENCE,
-};
+use super::timers::Timers;
+use super::{HOLDING_BACK, Input, Output, REFRESH_INTERVAL, Reason, Role, Settings};
 use gaiola_model::Time;
-use gaiola_model::vrrp::{Advertisement, Hello, Priority};
+use gaiola_model::vrrp::Priority;
+use hello::Greeting;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -43,13 +45,6 @@ pub struct Router {
     holding_back_until: Option<Time>,
 }
 
-/// This router sends hellos.
-#[derive(Clone, Copy, Debug)]
-struct Greeting {
-    since: Time,
-    next: Time,
-}
-
 #[derive(Clone, Debug)]
 enum State {
     Initialize,
@@ -69,10 +64,10 @@ enum State {
         /// Until then a lower Active router is left alone, even with preemption.
         patient_until: Time,
     },
-    Active(Held),
+    Active(Timers),
     /// Still holding, after announcing the release.
     Yielding {
-        held: Held,
+        timers: Timers,
         until: Time,
         stopping: bool,
     },
@@ -130,21 +125,6 @@ impl Router {
         self.holding_back_until.is_some()
     }
 
-    /// This router's hello.
-    pub fn hello(&self, now: Time) -> Hello {
-        let priority = match self.state {
-            State::Stopped => Priority::RELEASE,
-            _ => self.settings.priority,
-        };
-        Hello {
-            vrid: self.settings.vrid,
-            priority,
-            interval: self.settings.interval,
-            stands_by: matches!(self.state, State::Backup { .. }),
-            hears: self.peers.all(now),
-        }
-    }
-
     /// When to call [`step`](Self::step) with [`Input::Deadline`] if nothing else happens first. Packets that arrived
     /// before that moment must be passed in before it.
     pub fn next_deadline(&self) -> Option<Time> {
@@ -162,8 +142,8 @@ impl Router {
                 give_up_at,
             } => Some(if *ready { *listen_until } else { *give_up_at }),
             State::Backup { take_over_at, .. } => Some(*take_over_at),
-            State::Active(held) => Some(held.next()),
-            State::Yielding { held, until, .. } => Some(held.next().min(*until)),
+            State::Active(timers) => Some(timers.next()),
+            State::Yielding { timers, until, .. } => Some(timers.next().min(*until)),
         }
     }
 
@@ -199,9 +179,9 @@ impl Router {
                 let is_news = self.heard_hello(now, from, &hello);
                 match state {
                     // A router that was not heard may have held the VIP meanwhile.
-                    State::Active(held) if is_news => {
+                    State::Active(timers) if is_news => {
                         out.push(Output::Announce);
-                        State::Active(held.announced_anew(now))
+                        State::Active(timers.announced_anew(now))
                     }
                     state => state,
                 }
@@ -218,13 +198,13 @@ impl Router {
                 state
             }
             (state, Input::Deadline) => self.deadline(now, state, out),
-            (State::Active(held), Input::Yield) if self.may_yield(now) => {
-                self.let_go(now, held, false, out)
+            (State::Active(timers), Input::Yield) if self.may_yield(now) => {
+                self.let_go(now, timers, false, out)
             }
             (state, Input::Yield) => state,
-            (State::Active(held), Input::Stop) => self.let_go(now, held, true, out),
-            (State::Yielding { held, until, .. }, Input::Stop) => State::Yielding {
-                held,
+            (State::Active(timers), Input::Stop) => self.let_go(now, timers, true, out),
+            (State::Yielding { timers, until, .. }, Input::Stop) => State::Yielding {
+                timers,
                 until,
                 stopping: true,
             },
@@ -248,59 +228,13 @@ impl Router {
         }
     }
 
-    fn say_hello(&mut self, now: Time, out: &mut Vec<Output>) {
-        let speaks = matches!(
-            self.state,
-            State::Backup { .. } | State::Active(_) | State::Yielding { .. }
-        );
-        if !speaks || !self.settings.hellos {
-            let spoke = self.greeting.take().is_some();
-            if spoke && self.is_stopped() {
-                // A last hello: a router that leaves cleanly is not lost.
-                out.push(Output::SayHello);
-            }
-            return;
-        }
-        let greeting = self.greeting.get_or_insert(Greeting {
-            since: now,
-            next: now,
-        });
-        if now >= greeting.next {
-            greeting.next = now + self.settings.interval;
-            out.push(Output::SayHello);
-        }
-    }
-
-    /// Answers a router heard for the first time, or again, with a hello at once; `true`: this one was.
-    fn heard_hello(&mut self, now: Time, from: Ipv4Addr, hello: &Hello) -> bool {
-        let own = self.settings.address;
-        let is_news = from != own && self.peers.heard(now, own, from, hello);
-        if let Some(greeting) = self.greeting.as_mut().filter(|_| is_news) {
-            greeting.next = now;
-        }
-        is_news
-    }
-
-    /// Whether another router reports that it does not hear us although we send hellos.
-    fn is_deaf(&self, now: Time, from: Ipv4Addr) -> bool {
-        self.greeting.is_some() && self.peers.deaf_since(now, from).is_some()
-    }
-
-    /// Whether it has reported that for so long that our hellos must have reached it.
-    fn stays_deaf(&self, now: Time, from: Ipv4Addr) -> bool {
-        let deaf = self.peers.deaf_since(now, from);
-        let spoken = self.greeting.map(|greeting| greeting.since);
-        let since = deaf.zip(spoken).map(|(deaf, spoken)| deaf.max(spoken));
-        since.is_some_and(|since| now - since >= self.settings.interval * 2)
-    }
-
     /// A process that slept for longer than the others wait no longer knows who holds the VIP, so it first reads what
     /// arrived meanwhile.
     fn notice_lateness(&mut self, now: Time, out: &mut Vec<Output>) {
         let interval = self.settings.interval;
         let listen_until = now + self.settings.listen();
         let late_holder = match &mut self.state {
-            State::Active(held) => now >= held.advertise_at + interval * 2,
+            State::Active(timers) => now >= timers.advertise_at + interval * 2,
             State::Yielding {
                 until, stopping, ..
             } => !*stopping && now >= *until + interval,
@@ -329,11 +263,6 @@ impl Router {
         }
     }
 
-    /// Whether an advertisement is from another router and for our VIP.
-    fn concerns(&self, from: Ipv4Addr, advert: &Advertisement) -> bool {
-        from != self.settings.address && advert.vips.contains(&self.settings.vip)
-    }
-
     fn configure(
         &mut self,
         now: Time,
@@ -346,9 +275,9 @@ impl Router {
         self.settings = settings;
         match state {
             // Publishes the new priority and interval at once.
-            State::Active(held) => {
+            State::Active(timers) => {
                 out.push(Output::Advertise(self.settings.priority));
-                State::Active(held.advertised(now, self.settings.interval))
+                State::Active(timers.advertised(now, self.settings.interval))
             }
             state => state,
         }
@@ -392,118 +321,6 @@ impl Router {
         State::Initialize
     }
 
-    fn heard(
-        &mut self,
-        now: Time,
-        state: State,
-        from: Ipv4Addr,
-        advert: &Advertisement,
-        out: &mut Vec<Output>,
-    ) -> State {
-        let beats_us = (advert.priority, from) > (self.settings.priority, self.settings.address);
-        match state {
-            State::Initialize | State::Stopped => state,
-            State::Resuming { .. } if advert.releases() => state,
-            State::Resuming { .. } if self.settings.preempt && !beats_us => state,
-            State::Resuming { ready, .. } => {
-                out.push(Output::RemoveAddress);
-                if !ready {
-                    return State::Initialize;
-                }
-                self.follow(now, from, advert, Reason::Heard, now, out)
-            }
-            State::Backup { .. } => self.heard_in_backup(now, state, from, advert, out),
-            State::Active(_) if !advert.releases() && beats_us && !self.is_deaf(now, from) => {
-                out.push(Output::RemoveAddress);
-                // The winner may not have heard us yet: this makes it announce the VIP.
-                out.push(Output::Advertise(self.settings.priority));
-                self.follow(now, from, advert, Reason::LostDuel, now, out)
-            }
-            State::Active(held) if !held.may_answer() => State::Active(held),
-            State::Active(held) => {
-                out.push(Output::Announce);
-                out.push(Output::Advertise(self.settings.priority));
-                if let Some(greeting) = &mut self.greeting {
-                    // Informs the other router that it is heard.
-                    greeting.next = now;
-                }
-                State::Active(held.answered(now, self.settings.interval))
-            }
-            State::Yielding { .. } if advert.releases() || self.is_deaf(now, from) => state,
-            State::Yielding { stopping, .. } => {
-                out.push(Output::RemoveAddress);
-                // Makes the new holder announce the VIP again, after our address is gone.
-                out.push(Output::Advertise(Priority::RELEASE));
-                if stopping {
-                    return stop(out);
-                }
-                let patient_until = now + YIELD_PATIENCE;
-                self.follow(now, from, advert, Reason::Yielded, patient_until, out)
-            }
-        }
-    }
-
-    fn heard_in_backup(
-        &self,
-        now: Time,
-        state: State,
-        from: Ipv4Addr,
-        advert: &Advertisement,
-        out: &mut Vec<Output>,
-    ) -> State {
-        let State::Backup {
-            active,
-            interval,
-            take_over_at,
-            patient_until,
-            ..
-        } = state
-        else {
-            return state;
-        };
-        // A release by a router that is not the holder, such as the former holder's last advertisement, changes
-        // nothing.
-        let another_holds = active.is_some_and(|active| active != from);
-        match advert.releases() {
-            true if another_holds => state,
-            false if another_holds && self.is_deaf(now, from) => state,
-            true => {
-                if active.is_some() {
-                    let role = Role::Backup { active: None };
-                    out.push(Output::Became(role, Reason::Released));
-                }
-                State::Backup {
-                    active: None,
-                    interval,
-                    take_over_at: take_over_at.min(now + self.settings.skew(interval)),
-                    because: Reason::Released,
-                    patient_until,
-                }
-            }
-            false => {
-                let lower = advert.priority < self.settings.priority;
-                if lower && self.settings.preempt && now >= patient_until {
-                    return state;
-                }
-                if active != Some(from) {
-                    let role = Role::Backup { active: Some(from) };
-                    out.push(Output::Became(role, Reason::Heard));
-                }
-                if self.stays_deaf(now, from) {
-                    return State::Backup {
-                        active: Some(from),
-                        interval,
-                        take_over_at: take_over_at.min(now + self.settings.skew(interval)),
-                        because: Reason::Deaf,
-                        patient_until,
-                    };
-                }
-                self.backup(now, Some(from), advert.interval)
-                    .patient(patient_until)
-            }
-        }
-    }
-
     fn deadline(&mut self, now: Time, state: State, out: &mut Vec<Output>) -> State {
         match state {
             State::Resuming {
@@ -529,7 +346,9 @@ impl Router {
                 silent.inspect(|silent| self.peers.lost(now, *silent));
                 self.take_over(now, because, out)
             }
-            State::Active(held) => State::Active(self.keep(now, held, self.settings.priority, out)),
+            State::Active(timers) => {
+                State::Active(self.keep(now, timers, self.settings.priority, out))
+            }
             State::Yielding {
                 until, stopping, ..
             } if now >= until => {
@@ -541,11 +360,11 @@ impl Router {
                 self.take_over(now, Reason::NobodyTookIt, out)
             }
             State::Yielding {
-                held,
+                timers,
                 until,
                 stopping,
             } => State::Yielding {
-                held: self.keep(now, held, Priority::RELEASE, out),
+                timers: self.keep(now, timers, Priority::RELEASE, out),
                 until,
                 stopping,
             },
@@ -564,52 +383,37 @@ impl Router {
         }
         out.push(Output::Advertise(self.settings.priority));
         out.push(Output::Became(Role::Active, reason));
-        State::Active(Held::new(now, self.settings.interval))
+        State::Active(Timers::new(now, self.settings.interval))
     }
 
     /// Does whatever is due while the address is held.
-    fn keep(&self, now: Time, held: Held, priority: Priority, out: &mut Vec<Output>) -> Held {
-        let mut held = held;
-        if now >= held.refresh_at {
+    fn keep(&self, now: Time, timers: Timers, priority: Priority, out: &mut Vec<Output>) -> Timers {
+        let mut timers = timers;
+        if now >= timers.refresh_at {
             out.push(Output::RefreshAddress);
-            held.refresh_at = now + REFRESH_INTERVAL;
+            timers.refresh_at = now + REFRESH_INTERVAL;
         }
-        if now >= held.advertise_at {
+        if now >= timers.advertise_at {
             out.push(Output::Advertise(priority));
-            held = held.advertised(now, self.settings.interval);
+            timers = timers.advertised(now, self.settings.interval);
         }
-        if now >= held.announce_at {
+        if now >= timers.announce_at {
             out.push(Output::Announce);
-            held = held.announced(now);
+            timers = timers.announced(now);
         }
-        held
+        timers
     }
 
     /// Announces the release. A Backup waits for its skew after the last such advertisement, at most one interval, so
     /// the release is repeated only after more than that.
-    fn let_go(&self, now: Time, held: Held, stopping: bool, out: &mut Vec<Output>) -> State {
+    fn let_go(&self, now: Time, timers: Timers, stopping: bool, out: &mut Vec<Output>) -> State {
         let interval = self.settings.interval;
         out.push(Output::Advertise(Priority::RELEASE));
         State::Yielding {
-            held: held.advertised(now, interval * 3 / 2),
+            timers: timers.advertised(now, interval * 3 / 2),
             until: now + interval * 3,
             stopping,
         }
-    }
-
-    fn follow(
-        &self,
-        now: Time,
-        from: Ipv4Addr,
-        advert: &Advertisement,
-        reason: Reason,
-        patient_until: Time,
-        out: &mut Vec<Output>,
-    ) -> State {
-        let active = Some(from);
-        out.push(Output::Became(Role::Backup { active }, reason));
-        self.backup(now, active, advert.interval)
-            .patient(patient_until)
     }
 
     fn backup(&self, now: Time, active: Option<Ipv4Addr>, interval: Duration) -> State {

@@ -78,19 +78,19 @@ impl Sticky {
             (
                 is_name,
                 "cookie",
-                "is no name for a cookie",
-                "take letters, digits, `-` and `_`",
+                "is not a name for a cookie",
+                "use letters, digits, `-` and `_`",
             ),
             (
                 self.path.starts_with('/') && is_text(&self.path),
                 "path",
-                "is no path for a cookie",
-                "it begins with `/` and has no blank, `;` or `\\`",
+                "is not a path for a cookie",
+                "it begins with `/` and has no space, `;` or `\\`",
             ),
             (
                 self.domain.as_deref().is_none_or(is_text),
                 "domain",
-                "cannot stand in a cookie",
+                "is not valid in a cookie",
                 "write it as \"example.org\"",
             ),
             (

@@ -22,6 +22,20 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 /// TCP user timeout: data that the peer does not acknowledge for this long ends the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Why no connection is open.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The socket or the TLS handshake failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The target uses TLS, and this client was made without a certificate.
+    #[error("the client has no certificate for mutual TLS")]
+    NoCertificate,
+    /// HTTP did not begin.
+    #[error("HTTP/1.1 could not begin")]
+    Http(#[from] hyper::Error),
+}
+
 /// An open connection; dropping it closes it at once.
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
@@ -36,12 +50,15 @@ pub(super) struct Refused {
 }
 
 impl Connection {
-    pub(super) async fn open(target: &Target, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
+    pub(super) async fn open(
+        target: &Target,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self, ConnectError> {
         match target {
             Target::Tcp(address) => Self::start(connect(*address).await?).await,
             Target::Unix(path) => Self::start(UnixStream::connect(path).await?).await,
             Target::Tls { address, name } => {
-                let tls = tls.ok_or_else(|| io::Error::other("no certificate was given"))?;
+                let tls = tls.ok_or(ConnectError::NoCertificate)?;
                 let socket = connect(*address).await?;
                 let connector = TlsConnector::from(tls.clone());
                 Self::start(connector.connect(name.clone(), socket).await?).await
@@ -69,10 +86,10 @@ impl Connection {
             })
     }
 
-    async fn start(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> io::Result<Self> {
-        let (sender, connection) = http1::handshake(TokioIo::new(io))
-            .await
-            .map_err(io::Error::other)?;
+    async fn start(
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Self, ConnectError> {
+        let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
         // The request that waits for a response gets this error too; here it adds nothing.
         let task = tokio::spawn(async move { drop(connection.await) });
         Ok(Self { sender, task })

@@ -1,9 +1,9 @@
 //! Why a request fails, and how far it got.
 
+use super::connection::ConnectError;
 use super::{MAX_BODY, Request, Target};
 use http_body_util::Full;
 use hyper::body::Bytes;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ pub enum ClientError {
         /// The target.
         target: String,
         /// Why.
-        source: io::Error,
+        source: ConnectError,
     },
     /// The timeout was exceeded.
-    #[error("no answer from {target} to {request} within {timeout:?}")]
+    #[error("{target} did not answer {request} within {timeout:?}")]
     Timeout {
         /// The target.
         target: String,
@@ -31,7 +31,7 @@ pub enum ClientError {
         sent: bool,
     },
     /// The connection broke.
-    #[error("{target} broke off {request}")]
+    #[error("{target} closed the connection during {request}")]
     Broken {
         /// The target.
         target: String,
@@ -41,7 +41,7 @@ pub enum ClientError {
         source: hyper::Error,
     },
     /// The response, or one line of a stream, exceeds the limit.
-    #[error("the answer of {target} to {request} is larger than {MAX_BODY} bytes")]
+    #[error("the answer of {target} to {request} has more than {MAX_BODY} bytes")]
     TooLarge {
         /// The target.
         target: String,
@@ -49,7 +49,7 @@ pub enum ClientError {
         request: String,
     },
     /// The request is malformed: a bad path or header.
-    #[error("{request} cannot be sent")]
+    #[error("cannot send {request}, which is malformed")]
     Malformed {
         /// The request.
         request: String,
@@ -70,14 +70,14 @@ impl ClientError {
 }
 
 /// One request under way; builds its errors.
-pub(super) struct Attempt<'a> {
+pub(super) struct InFlight<'a> {
     target: &'a Target,
     request: &'a Request,
     timeout: Duration,
     sent: AtomicBool,
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> InFlight<'a> {
     pub(super) fn new(target: &'a Target, request: &'a Request, timeout: Duration) -> Self {
         Self {
             target,
@@ -104,7 +104,7 @@ impl<'a> Attempt<'a> {
             })
     }
 
-    pub(super) fn unconnected(&self, source: io::Error) -> ClientError {
+    pub(super) fn unconnected(&self, source: ConnectError) -> ClientError {
         ClientError::Connect {
             target: self.target.to_string(),
             source,

@@ -1,7 +1,7 @@
 //! A response without an end, read line by line.
 
 use super::connection::Connection;
-use super::{Attempt, ClientError, MAX_BODY, Request, Target};
+use super::{ClientError, InFlight, MAX_BODY, Request, Target};
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
@@ -55,21 +55,21 @@ impl Stream {
     /// An error of kind [`ClientError::Timeout`] loses nothing: call it again. The same holds if its future was dropped.
     pub async fn next_line(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>, ClientError> {
         let (target, request) = (self.target.clone(), self.request.clone());
-        let attempt = Attempt::new(&target, &request, timeout);
-        attempt.sending();
-        match tokio::time::timeout(timeout, self.line(&attempt)).await {
+        let in_flight = InFlight::new(&target, &request, timeout);
+        in_flight.sending();
+        match tokio::time::timeout(timeout, self.line(&in_flight)).await {
             Ok(result) => result,
-            Err(_) => Err(attempt.timed_out()),
+            Err(_) => Err(in_flight.timed_out()),
         }
     }
 
-    async fn line(&mut self, attempt: &Attempt<'_>) -> Result<Option<Vec<u8>>, ClientError> {
+    async fn line(&mut self, in_flight: &InFlight<'_>) -> Result<Option<Vec<u8>>, ClientError> {
         loop {
             if let Some(line) = self.take_line() {
                 return Ok(Some(line));
             }
             if self.pending.len() > MAX_BODY {
-                return Err(attempt.too_large());
+                return Err(in_flight.too_large());
             }
             if self.ended {
                 self.searched = 0;
@@ -78,7 +78,7 @@ impl Stream {
             }
             match self.body.frame().await {
                 None => self.ended = true,
-                Some(Err(source)) => return Err(attempt.broken(source)),
+                Some(Err(source)) => return Err(in_flight.broken(source)),
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
                         self.pending.extend_from_slice(data);

@@ -75,7 +75,7 @@ async fn silence_ends_in_an_error_that_says_what_was_tried() {
     assert!(error.was_sent(), "{error}");
     assert_eq!(
         error.to_string(),
-        format!("no answer from {target} to GET /slow within 50ms")
+        format!("{target} did not answer GET /slow within 50ms")
     );
 }
 

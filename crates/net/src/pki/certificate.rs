@@ -1,6 +1,7 @@
 //! The contents of our certificates and of the requests for them: names, usage and validity.
 
 use super::provider;
+use gaiola_wire::x509;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
@@ -12,14 +13,14 @@ use rustls::server::WebPkiClientVerifier;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use x509_parser::extensions::GeneralName;
+use std::time::Duration;
 
 /// Validity of the authority, in years.
 const CA_YEARS: i16 = 30;
 /// Validity of a server's certificate, in years.
 const CERT_YEARS: i16 = 5;
-/// A certificate with fewer days left is issued again.
-const RENEW_DAYS: i64 = 365;
+/// A certificate that ends sooner is issued again.
+const RENEW_BEFORE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Length of an uncompressed point on P-256.
 const P256_POINT: usize = 65;
@@ -61,30 +62,15 @@ impl Names {
 
     /// The names in a certificate that is valid now and will be for a while.
     pub(super) fn of_lasting(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-        let now = jiff::Timestamp::now().as_second();
-        let (from, to) = (
-            parsed.validity().not_before.timestamp(),
-            parsed.validity().not_after.timestamp(),
-        );
-        if now < from || to - now < RENEW_DAYS * 24 * 3600 {
-            return None;
-        }
-        let names = parsed.subject_alternative_name().ok()??;
-        let name = parsed.subject().iter_common_name().next()?;
-        let mut found = Self {
-            name: name.as_str().ok()?.into(),
-            addresses: BTreeSet::new(),
-        };
-        for name in &names.value.general_names {
-            match name {
-                GeneralName::IPAddress(bytes) => {
-                    found.addresses.insert(address(bytes)?);
-                }
-                _ => return None,
-            }
-        }
-        Some(found)
+        let certificate = x509::decode(certificate).ok()?;
+        let now = Duration::from_secs(jiff::Timestamp::now().as_second().try_into().ok()?);
+        let lasts = now >= certificate.not_before && certificate.not_after >= now + RENEW_BEFORE;
+        let names = certificate.alternative_names.filter(|_| lasts)?;
+        (names.dns.is_empty() && names.others == 0).then_some(())?;
+        Some(Self {
+            name: certificate.common_names.into_iter().next()?,
+            addresses: names.addresses.into_iter().collect(),
+        })
     }
 
     /// Parses a request and checks that it is for these names, and signed by the key in it.
@@ -202,10 +188,4 @@ pub(super) fn valid_for(params: &mut CertificateParams, years: i16) {
     });
     params.not_before = from;
     params.not_after = to;
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
 }

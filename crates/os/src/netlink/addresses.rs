@@ -116,7 +116,7 @@ impl Netlink {
                 if let RouteNetlinkMessage::NewAddress(message) = answer
                     && message.header.index == index
                 {
-                    found.extend(told(&message));
+                    found.extend(parse(&message));
                 }
             },
         )?;
@@ -157,7 +157,7 @@ fn address(index: u32, ip: IpAddr, prefix: u8) -> AddressMessage {
     message
 }
 
-fn told(message: &AddressMessage) -> Option<Address> {
+fn parse(message: &AddressMessage) -> Option<Address> {
     let mut ip = None;
     let mut expires = false;
     for attribute in &message.attributes {

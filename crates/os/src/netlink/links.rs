@@ -121,7 +121,7 @@ impl Netlink {
                 if let RouteNetlinkMessage::NewLink(link) = answer
                     && has_name(&link, name)
                 {
-                    found = Some(told(&link));
+                    found = Some(parse(&link));
                 }
             },
         )?;
@@ -174,7 +174,7 @@ fn has_name(link: &LinkMessage, name: &str) -> bool {
         .any(|it| matches!(it, LinkAttribute::IfName(found) if found == name))
 }
 
-fn told(link: &LinkMessage) -> Link {
+fn parse(link: &LinkMessage) -> Link {
     let mac = link.attributes.iter().find_map(|it| match it {
         LinkAttribute::Address(mac) => mac.as_slice().try_into().ok(),
         _ => None,

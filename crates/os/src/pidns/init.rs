@@ -1,7 +1,7 @@
 //! Pid 1 of the namespace. After the clone it is a copy of one thread of a process that may have had others, so it only makes
 //! system calls: nothing here allocates, locks, or runs code that does.
 
-use super::Step;
+use super::StartStep;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::{io, mem, ptr};
 
@@ -70,7 +70,7 @@ pub(super) fn run(plan: &Plan) -> ! {
         )
     };
     if signals < 0 {
-        fail(plan, Step::Other);
+        fail(plan, StartStep::Other);
     }
     // The caller may have died before PR_SET_PDEATHSIG was set; then no signal would come.
     if poll(plan.alive, -1, 0).0 {
@@ -79,7 +79,7 @@ pub(super) fn run(plan: &Plan) -> ! {
     match raw_clone(0, &mut -1) {
         0 => execute(plan),
         child if child > 0 => attend(plan, signals, child),
-        _ => fail(plan, Step::Other),
+        _ => fail(plan, StartStep::Other),
     }
 }
 
@@ -101,7 +101,7 @@ fn attend(plan: &Plan, signals: RawFd, command: libc::c_long) -> ! {
         while unsafe { libc::read(signals, (&raw mut info).cast(), size) } > 0 {
             match info.ssi_signo.cast_signed() {
                 libc::SIGCHLD => reap(plan, command),
-                libc::SIGUSR1 => tell(plan, b"u"),
+                libc::SIGUSR1 => report(plan, b"u"),
                 // SAFETY: the command is our child and not yet waited for, so the pid is its own.
                 signal => drop(unsafe { libc::kill(command, signal) }),
             }
@@ -116,7 +116,7 @@ fn reap(plan: &Plan, command: libc::pid_t) {
         // SAFETY: `status` outlives the call.
         match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
             pid if pid <= 0 => return,
-            pid if pid != command => tell(plan, b"o"),
+            pid if pid != command => report(plan, b"o"),
             _ if libc::WIFEXITED(status) => exit(libc::WEXITSTATUS(status)),
             _ => exit(128 + libc::WTERMSIG(status)),
         }
@@ -137,14 +137,14 @@ fn execute(plan: &Plan) -> ! {
             || libc::dup2(plan.output, 1) < 0
             || libc::dup2(plan.output, 2) < 0
         {
-            fail(plan, Step::Other);
+            fail(plan, StartStep::Other);
         }
         if libc::chdir(plan.dir) != 0 {
-            fail(plan, Step::Directory);
+            fail(plan, StartStep::Directory);
         }
         libc::execve(plan.program, plan.args, plan.env);
     }
-    fail(plan, Step::Execute)
+    fail(plan, StartStep::Execute)
 }
 
 /// Blocks the signals that are read from a descriptor: pid 1 receives a blocked signal whoever sends it.
@@ -195,7 +195,7 @@ fn mount(plan: &Plan) {
             ) == 0
     };
     if !done {
-        fail(plan, Step::Mount);
+        fail(plan, StartStep::Mount);
     }
 }
 
@@ -238,7 +238,7 @@ fn drop_privileges(plan: &Plan) {
             && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) == 0
     };
     if !owned || !dropped {
-        fail(plan, Step::Privileges);
+        fail(plan, StartStep::Privileges);
     }
 }
 
@@ -269,10 +269,10 @@ fn poll(alive: RawFd, signals: RawFd, timeout: i32) -> (bool, bool) {
     (fds[0].revents != 0, fds[1].revents != 0)
 }
 
-fn fail(plan: &Plan, step: Step) -> ! {
+fn fail(plan: &Plan, step: StartStep) -> ! {
     // SAFETY: the address of this thread's own errno.
     let errno = unsafe { *libc::__errno_location() }.to_le_bytes();
-    tell(
+    report(
         plan,
         &[b'!', step as u8, errno[0], errno[1], errno[2], errno[3]],
     );
@@ -280,7 +280,7 @@ fn fail(plan: &Plan, step: Step) -> ! {
 }
 
 /// Writes of fewer bytes than PIPE_BUF are atomic; a caller that does not read for long misses events.
-fn tell(plan: &Plan, bytes: &[u8]) {
+fn report(plan: &Plan, bytes: &[u8]) {
     let size = bytes.len();
     // SAFETY: the bytes are valid for their length.
     unsafe { libc::write(plan.events, bytes.as_ptr().cast(), size) };

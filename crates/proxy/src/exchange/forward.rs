@@ -144,7 +144,7 @@ impl Exchange<'_> {
 
     /// Records a failed attempt, and decides whether there is another one.
     fn judge(&mut self, routed: &Routed<'_>, failed: Failed, attempts: &mut Attempts) -> Verdict {
-        let attempt = retry::Attempt {
+        let attempt = retry::FailedAttempt {
             failure: failed.failure,
             sent: failed.sent,
             method: self.request.heads.request.method,

@@ -7,7 +7,7 @@ use crate::limits::{InFlightGuard, Limiter};
 use crate::rules::LIMITS;
 use crate::worker::Worker;
 use gaiola_core::route::Asked;
-use gaiola_core::rule::{Known, Redirect, Rewritten, Rules, Step, TooLong};
+use gaiola_core::rule::{Action, Redirect, Rewritten, Rules, TooLong, Values};
 use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::Framing;
 use gaiola_model::proxy::{BasicAuth, Fixed, Most};
@@ -85,7 +85,7 @@ async fn go_through(
         scratch,
         ..
     } = &mut *request.heads;
-    let known = Known {
+    let known = Values {
         head,
         buffer: request.text.of(&request.buffer, head.len),
         client: routed.client,
@@ -96,25 +96,25 @@ async fn go_through(
     };
     rewritten.path.clear();
     rules.say(&known, rewritten);
-    for step in &rules.steps {
-        match step {
-            Step::Deny => return Err(RuleResponse::new(403, "denied by a rule")),
-            Step::Auth(auth) => authenticate(auth, worker, &known).await?,
-            Step::Limit(index) => {
+    for action in &rules.actions {
+        match action {
+            Action::Deny => return Err(RuleResponse::new(403, "denied by a rule")),
+            Action::Auth(auth) => authenticate(auth, worker, &known).await?,
+            Action::Limit(index) => {
                 let limiter = routed.serving.limit(*index);
                 if !(record.counted && matches!(limiter.limit.most, Most::Rate { .. })) {
                     in_flight.extend(take(limiter, &known, scratch)?);
                 }
             }
-            Step::Redirect(redirect) if redirect.is_there(&known) => {}
-            Step::Redirect(redirect) => return Err(elsewhere(redirect, &known, rewritten)?),
-            Step::Return(fixed) => {
+            Action::Redirect(redirect) if redirect.is_there(&known) => {}
+            Action::Redirect(redirect) => return Err(elsewhere(redirect, &known, rewritten)?),
+            Action::Return(fixed) => {
                 let mut answer = RuleResponse::new(fixed.status, "answered by a rule");
                 answer.fixed = Some(Arc::clone(fixed));
                 answer.cause = Cause::Answered;
                 return Err(answer);
             }
-            Step::Rewrite(rewriting) => rewriting.apply(&known, rewritten)?,
+            Action::Rewrite(rewriting) => rewriting.apply(&known, rewritten)?,
         }
     }
     if !rewritten.path.is_empty() {
@@ -126,7 +126,7 @@ async fn go_through(
 async fn authenticate(
     auth: &BasicAuth,
     worker: &Worker,
-    known: &Known<'_>,
+    known: &Values<'_>,
 ) -> Result<(), RuleResponse> {
     let mut fields = known.head.fields.iter();
     let field = fields.find(|field| {
@@ -152,7 +152,7 @@ async fn authenticate(
 
 fn take(
     limiter: &Arc<Limiter>,
-    known: &Known<'_>,
+    known: &Values<'_>,
     scratch: &mut Vec<u8>,
 ) -> Result<Option<InFlightGuard>, RuleResponse> {
     let asked = Asked {
@@ -171,7 +171,7 @@ fn take(
 
 fn elsewhere(
     redirect: &Redirect,
-    known: &Known<'_>,
+    known: &Values<'_>,
     rewritten: &mut Rewritten,
 ) -> Result<RuleResponse, TooLong> {
     let to = redirect.to(known, rewritten)?;

@@ -86,9 +86,9 @@ impl Supervisor {
                 if lapse > now || self.lapses.borrow().get(&local) != Some(&lapse) {
                     continue;
                 }
-                tracing::warn!("the hand-over of {local} was not finished: serving it again");
+                tracing::warn!(vip = %local, "a hand-over was not finished: serving the VIP again");
                 if let Err(reason) = self.set_admission(local, Admission::Accept, now) {
-                    tracing::warn!("cannot serve {local} again: {reason}");
+                    tracing::warn!(vip = %local, %reason, "cannot serve the VIP again");
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Ejects servers that respond more slowly than the others.
 
 use super::{Supervisor, WatchedBackend};
-use gaiola_core::health::{Answers, Condition, Input, Seen, slow_members};
+use gaiola_core::health::{Answers, Condition, Input, MemberPoll, slow_members};
 use gaiola_model::Time;
 use gaiola_model::proxy::SlowEjection;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl WatchedBackend {
         let mut members: Vec<_> = pairs
             .map(|(pace, watched)| {
                 let (count, nanos) = watched.member.answers();
-                Seen {
+                MemberPoll {
                     pace,
                     answers: Answers { count, nanos },
                     up: watched.is_up(),

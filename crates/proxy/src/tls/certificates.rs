@@ -4,6 +4,7 @@ use super::beside::{self, OCSP};
 use super::pem;
 use super::staple;
 use crate::clock::since_epoch;
+use gaiola_wire::x509;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -11,7 +12,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use x509_parser::extensions::GeneralName;
 
 /// Certificates by server name.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Certificates {
     /// Warns of those that are not valid now: clients decide whether to accept them.
     pub(super) fn warn(&self) {
         for warning in &self.warnings {
-            tracing::warn!("{warning}");
+            tracing::warn!(warning, "problem with a certificate");
         }
     }
 
@@ -211,34 +211,34 @@ struct Contents {
 }
 
 fn contents(certificate: &[u8]) -> Option<Contents> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let validity = parsed.validity();
-    let not_valid = (!validity.is_valid()).then(|| {
-        let (subject, from, to) = (parsed.subject(), validity.not_before, validity.not_after);
+    let certificate = x509::decode(certificate).ok()?;
+    let (from, to) = (certificate.not_before, certificate.not_after);
+    let not_valid = (!(from..=to).contains(&since_epoch())).then(|| {
+        let (subject, from, to) = (&certificate.subject, date(from), date(to));
         format!("the certificate of {subject} is not valid now, but from {from} to {to}")
     });
-    let names = match parsed.subject_alternative_name() {
-        Ok(Some(list)) => {
-            let names = list.value.general_names.iter();
-            let dns = |name: &GeneralName<'_>| match name {
-                GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-                _ => None,
-            };
-            names.filter_map(dns).collect()
-        }
-        Ok(None) | Err(_) => {
-            let names = parsed.subject().iter_common_name();
-            names
-                .filter_map(|name| name.as_str().ok())
-                .map(str::to_ascii_lowercase)
-                .collect()
-        }
+    let common_names = certificate.common_names;
+    let names = match certificate.alternative_names {
+        Some(names) => names.dns,
+        None => common_names
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect(),
     };
     Some(Contents {
         names,
-        serial: parsed.raw_serial().to_vec(),
+        serial: certificate.serial,
         not_valid,
     })
+}
+
+/// A time since 1970 as text.
+fn date(since_epoch: Duration) -> String {
+    let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
+    match jiff::Timestamp::from_second(seconds) {
+        Ok(time) => time.to_string(),
+        Err(_) => "a time beyond the year 9999".into(),
+    }
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ impl Default for Reading {
 impl Reading {
     fn server(&mut self, tls: &ServerTls, address: &Address) -> Result<ServerSettings, String> {
         let Some(ip) = address.ip() else {
-            return Err(format!("{address}: TLS is spoken with servers on TCP only"));
+            return Err(format!("{address}: only servers on TCP can use TLS"));
         };
         let names = [&tls.sni, &tls.host].map(|name| name.as_deref().map(parse).transpose());
         let [sni, host] = names;

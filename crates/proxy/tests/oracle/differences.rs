@@ -65,7 +65,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "Folded lines are refused",
-        why: "RFC 9112, section 5.2, leaves the choice between refusing and unfolding. Unfolding changes what was said, and nobody has folded lines for years.",
+        why: "RFC 9112, section 5.2, leaves the choice between refusing and unfolding. Unfolding changes the message, and no client has folded lines for years.",
         conversations: &[
             "bad request: a folded line",
             "bad request: a line folded with a tab",
@@ -96,7 +96,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "CONNECT is not served",
-        why: "It asks for a tunnel to anywhere. Behind a proxy for known servers nobody can mean that (RFC 9110, section 9.3.6: 501).",
+        why: "It requests a tunnel to any host, which a proxy for known servers cannot offer (RFC 9110, section 9.3.6: 501).",
         conversations: &["bad request: CONNECT"],
     },
     Difference {
@@ -122,7 +122,7 @@ const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "Host is there once and is a host with an optional port",
+        what: "Host occurs once and is a host with an optional port",
         why: "RFC 9112, section 3.2, demands 400 for the missing and the doubled one. For the others: what routes, caches and servers decide by must not be read in two ways.",
         conversations: &[
             "bad request: no Host",
@@ -165,7 +165,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "Transfer codings that are not served are 501, and the connection is closed",
-        why: "As RFC 9112, section 6.1, has it. What follows on the connection is the body that nobody read.",
+        why: "As RFC 9112, section 6.1, has it. What follows on the connection is the body that was not read.",
         conversations: &[
             "bad request: gzip, then chunked",
             "bad request: identity, then chunked",
@@ -173,7 +173,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A body is looked at when it is sent on",
-        why: "The server's connection is chosen before that, and closed again without a word when the body turns out to be malformed. The client is told 400 by both.",
+        why: "The server's connection is chosen before that, and closed again without a request when the body turns out to be malformed. The client gets 400 from both.",
         conversations: &[
             "bad request: a bare carriage return behind a chunk size",
             "bad request: a chunk extension with a bare carriage return",
@@ -194,14 +194,14 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "No field resembles one of framing",
-        why: "Servers that turn names into variables (CGI and its heirs) do not tell `_` from `-`.",
+        why: "Servers that turn names into variables (CGI and its successors) do not distinguish `_` from `-`.",
         conversations: &[
             "bad request: an underscore in Content_Length",
             "bad request: an underscore in Transfer_Encoding",
         ],
     },
     Difference {
-        what: "Each side is told our own version",
+        what: "Each side gets our own version",
         why: "RFC 9110, section 2.5: an intermediary sends its own version. So the connections to servers are kept whatever clients speak, and `Host` is always said; what a client of HTTP/1.0 may not ask for (100-continue, Upgrade) is left out.",
         conversations: &[
             "HTTP/1.0 with a Host",
@@ -281,7 +281,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A response that begins before its request has ended closes the client's connection",
-        why: "The client is told so in the response, when it is not known yet whether the rest of the request will come. HAProxy keeps the connection and waits for the rest, be it without end.",
+        why: "The response says so, before it is known whether the rest of the request will come. HAProxy keeps the connection and waits for the rest without a limit.",
         conversations: &[
             "early response: the client never sends the rest",
             "early response: the client sends the rest",
@@ -310,11 +310,11 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A body that is no longer held closes the connection",
-        why: "Of 200 KB a part is gone when the server hangs up, and the rest may still be on its way; what follows could not be told from it.",
+        why: "Of 200 KB a part is gone when the server hangs up, and the rest may still be on its way; the next response could not be distinguished from it.",
         conversations: &["retries: the first server hangs up on a PUT of 200 KB"],
     },
     Difference {
-        what: "A client is told when its request failed",
+        what: "A client gets an error when its request failed",
         why: "HAProxy closes without a word when a connection was used before, so that the client may try again. Gaiola tries again itself, and then says 502.",
         conversations: &[
             "retries: a connection that was closed meanwhile, and a server that hangs up then",
@@ -339,7 +339,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A field is left out in every spelling",
-        why: "CGI, WSGI and PHP read `X_Set` and `X-Set` as one: a client's would stand beside the one that a rule sets, or in the place of the one that it removes.",
+        why: "CGI, WSGI and PHP read `X_Set` and `X-Set` as one: a client's field would be read beside the one that a rule sets, or instead of the one that it removes.",
         conversations: &["edits of the request: spelled with underscores"],
     },
     Difference {
@@ -353,7 +353,7 @@ const DIFFERENCES: &[Difference] = &[
         conversations: &["rules: a wrong password", "rules: no password"],
     },
     Difference {
-        what: "A cookie's value may stand in quotes",
+        what: "A cookie's value may be in quotes",
         why: "RFC 6265, section 4.1.1.",
         conversations: &["sticky: a name in quotes"],
     },
@@ -406,7 +406,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "Servers' connections are closed, not reset, when clients leave",
-        why: "The server notices either way, and framing tells it that a body is not whole.",
+        why: "The server notices either way: the framing shows that a body is incomplete.",
         conversations: &[
             "TLS: a reset within a body",
             "TLS: an end without close_notify within a body",
@@ -418,7 +418,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "Who closes within a request has gone",
-        why: "It is not answered any more, and what was not sent on yet is not sent on. HAProxy says 400 (with `option abortonclose`, whose meaning is Gaiola's; without, it goes on with a whole request).",
+        why: "It gets no response, and the rest is not forwarded. HAProxy answers 400 (with `option abortonclose`, which means the same as in Gaiola; without it, HAProxy continues with a complete request).",
         conversations: &[
             "TLS: an end without close_notify behind a request",
             "TLS: an end without close_notify within a head",
@@ -430,7 +430,7 @@ const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "The slow side is told",
+        what: "The slow side gets an error",
         why: "HAProxy blames the server (504, once its own time is over) when a client does not send its body.",
         conversations: &[
             "timeouts: a body that does not come",
@@ -450,7 +450,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A client that speaks none of the offered protocols is refused",
-        why: "RFC 7301, section 3.2, demands the alert `no_application_protocol`. HAProxy goes on as if the client had not said what it speaks.",
+        why: "RFC 7301, section 3.2, demands the alert `no_application_protocol`. HAProxy continues as if the client had named no protocol.",
         conversations: &["TLS: ALPN of something unknown"],
     },
     Difference {
@@ -465,7 +465,7 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A certificate for another name is a failed connection like any other",
-        why: "The server is tried again, and another one where there is one. HAProxy does so where the certificate comes from nobody known or has expired, and here gives up at once.",
+        why: "The server is tried again, and another one where there is one. HAProxy does so if the certificate's issuer is unknown or it has expired, and gives up at once here.",
         conversations: &["TLS to servers: a certificate for another name"],
     },
     Difference {
@@ -520,7 +520,7 @@ pub(crate) fn document(haproxy: &Transcripts, gaiola: &Transcripts) -> String {
     let mut text = format!(
         "# Where Gaiola does otherwise than HAProxy\n\n\
          The same {} conversations go through HAProxy {} and through Gaiola, set up alike (`crates/proxy/tests/oracle`). In {} of them\n\
-         client or servers see something else. Here they are, each with the reason; what exactly was seen stands in `haproxy.txt` and\n\
+         client or servers see something else. Here they are, each with the reason; the exact observations are in `haproxy.txt` and\n\
          `gaiola.txt` there. The tests make this page, and fail when it is not what they see. Not compared is what is a matter of taste: the\n\
          words of answers that a proxy makes itself, `Date`, `Via` and `X-Request-ID`, the case and the order of field names, and how a\n\
          body is cut into chunks.\n",

@@ -71,6 +71,8 @@ fn a_request_whose_frontend_is_gone_gets_503() {
     let mut client = Client::connect(first);
     client.send("GET / HTTP/1.1\r\n");
     client.send("Host: a\r\n");
+    // In the backlog, it would be reset.
+    eventually("it is accepted", || proxy.report().connections == 1);
     config.revision.0 += 1;
     config.frontends[0].binds[0].address = second.into();
     proxy.configure(&config);

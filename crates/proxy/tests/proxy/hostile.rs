@@ -1,5 +1,8 @@
 //! Clients that mean harm: what they get, what is noted of them, and that nobody else notices.
 
+mod idle;
+mod smuggling;
+
 use super::harness::*;
 use gaiola_model::proxy::{Mode, ProxyConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -58,155 +61,24 @@ fn impatient(config: &mut ProxyConfig) {
     config.frontends[0].timeouts.idle = MOMENT;
 }
 
-/// Whatever two readers might take for different messages ends the connection, and of what was to be smuggled no server
-/// sees a byte.
-#[test]
-fn no_form_of_smuggling_reaches_a_server() {
-    const INNER: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-    let (origin, seen) = silent();
-    let bind = free_address();
-    let proxy = Proxy::serving(&config(bind, &[origin.address]));
-    let fields = [
-        // Two lengths.
-        "Content-Length: 0\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 5",
-        "Content-Length: 5\r\nContent-Length: 0",
-        "Content-Length: 5, 0",
-        "Content-Length: 0\r\nTransfer-encoding: identity",
-        // One that some do not see.
-        "Transfer-Encoding : chunked",
-        "Transfer-Encoding\t: chunked",
-        " Transfer-Encoding: chunked",
-        "X: y\r\n Transfer-Encoding: chunked",
-        "X: y\r\n\tTransfer-Encoding: chunked",
-        "X: y\nTransfer-Encoding: chunked",
-        "X: y\rTransfer-Encoding: chunked",
-        "X: y\r\r\nTransfer-Encoding: chunked",
-        "X: y\0\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding\0: chunked",
-        "Transfer-Encoding: \u{b}chunked",
-        "Transfer-Encoding: \0chunked",
-        "Transfer-Encoding: chunked\0",
-        "Transfer-Encoding:\n chunked",
-        "Transfer\u{131}-Encoding: chunked",
-        "Content-Length : 5",
-        // One that some read otherwise.
-        "Transfer-Encoding: xchunked",
-        "Transfer-Encoding: chunked, identity",
-        "Transfer-Encoding: identity, chunked",
-        "Transfer-Encoding: chunked, chunked",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
-        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: gzip, chunked",
-        "Transfer-Encoding: \"chunked\"",
-        "Transfer-Encoding: 'chunked'",
-        "Transfer-Encoding: chunked;q=1",
-        "Transfer-Encoding:",
-        "Content-Length: +5",
-        "Content-Length: -5",
-        "Content-Length: 0x5",
-        "Content-Length: 5 5",
-        "Content-Length: 5;",
-        "Content-Length: 5.0",
-        "Content-Length: ",
-        "Content-Length: 18446744073709551621",
-        // Two hosts.
-        "Host: b",
-        "host: a",
-    ];
-    let heads = fields
-        .iter()
-        .map(|field| format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n"));
-    let lines = [
-        "POST / HTTP/1.1\r\nHost: a b\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a/../b\r\n\r\n",
-        "POST / HTTP/1.1\r\n\r\n",
-        "POST / HTTP/1.1\nHost: a\n\n",
-        "POST / HTTP/1.1\r\nHost: a\n\r\n",
-        "POST  / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST /\tx HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST / HTTP/1.1 \r\nHost: a\r\n\r\n",
-        "POST / HTTP/1.1\rHost: a\r\n\r\n",
-        " POST / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "\r\n\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "\nPOST / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST / http/1.1\r\nHost: a\r\n\r\n",
-        "POST / HTTP/1.10\r\nHost: a\r\n\r\n",
-        "POST / HTTP/0.9\r\nHost: a\r\n\r\n",
-        "POST /\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
-        "POST * HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST a HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "PO\0ST / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n",
-    ];
-    let chunks = [
-        "0x0\r\n\r\n",
-        " 0\r\n\r\n",
-        "+0\r\n\r\n",
-        "-0\r\n\r\n",
-        "0 \r\n\r\n",
-        "0\n\n",
-        "0\r\r\n\r\n",
-        "\r\n0\r\n\r\n",
-        ";x\r\n\r\n",
-        "0;\0\r\n\r\n",
-        "0;x\n\r\n",
-        "0\r\nX : y\r\n\r\n",
-        "0\r\n X: y\r\n\r\n",
-        "0\r\nX: y\n\r\n",
-        "0\r\nno trailer\r\n\r\n",
-        "1\r\nab\r\n0\r\n\r\n",
-        "1\r\na\n0\r\n\r\n",
-        "1\r\na0\r\n\r\n",
-        "10000000000000000\r\n",
-        "00000000000000000\r\n\r\n",
-    ];
-    let bodies = chunks.iter().map(|body| {
-        format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}")
-    });
-    let all: Vec<_> = heads.chain(lines.map(String::from)).chain(bodies).collect();
-    for outer in &all {
-        println!("{outer:?}");
-        let (status, mut client) = asked(bind, &format!("{outer}{INNER}"));
-        assert!(matches!(status, 400 | 501 | 505), "{status}: {outer:?}");
-        assert!(client.is_closed(), "{outer:?}");
-    }
-    let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
-    assert!(!seen.contains("smuggled"), "{seen}");
-    for (outer, (status, reason)) in all.iter().zip(reasons(&proxy, all.len())) {
-        assert!(
-            !reason.is_empty(),
-            "{status} without a reason for {outer:?}"
-        );
-    }
+/// Bytes of the process' memory that are in use.
+fn resident(proxy: &Proxy) -> u64 {
+    let path = format!("/proc/{}/status", proxy.child.id());
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kib * 1024
 }
 
-/// A server that ignores framing cannot be told a second request by what a body says.
-#[test]
-fn what_a_body_says_is_no_request() {
-    let (origin, bind) = (Origin::start("s1"), free_address());
-    let _proxy = Proxy::serving(&config(bind, &[origin.address]));
-    let mut client = Client::connect(bind);
-    let inner = "GET /inner HTTP/1.1\r\nHost: a\r\n\r\n";
-    let length = inner.len();
-    client.send(&format!(
-        "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{inner}\
-         POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{inner}\r\n0\r\n\r\n\
-         GET /3 HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{inner}"
-    ));
-    for n in 1..=3 {
-        assert!(client.response().text().contains(&format!("/{n} ")));
-    }
-    let paths: Vec<_> = origin
-        .requests()
-        .iter()
-        .map(|r| r.path().to_owned())
-        .collect();
-    assert_eq!(paths, ["/1", "/2", "/3"]);
+/// A soft limit of descriptors is lifted as far as the hard one lets it.
+fn many_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let lifted = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, lifted).unwrap();
 }
 
 #[test]
@@ -420,109 +292,6 @@ fn a_client_that_does_not_read_is_left_and_holds_no_memory() {
     });
 }
 
-#[test]
-fn connections_that_never_send_are_closed_and_counted() {
-    let (origin, bind) = (Origin::start("s1"), free_address());
-    let mut config = config(bind, &[origin.address]);
-    impatient(&mut config);
-    let proxy = Proxy::serving(&config);
-    let silent: Vec<_> = (0..500)
-        .map(|_| TcpStream::connect(bind).unwrap())
-        .collect();
-    assert_eq!(Client::connect(bind).get("/").status, 200);
-    eventually("each is counted", || {
-        metric(
-            &proxy,
-            "gaiola_connections_unasked_total{reason=\"silent\"}",
-        ) == 500
-    });
-    for mut stream in silent {
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
-    }
-    eventually("none is left", || {
-        metric(&proxy, "gaiola_connections{frontend=\"site\"}") == 0
-    });
-}
-
-#[test]
-fn connections_that_do_not_begin_as_they_must_are_counted_by_their_reason() {
-    let (origin, bind) = (Origin::start("s1"), free_address());
-    let mut config = config(bind, &[origin.address]);
-    impatient(&mut config);
-    config.frontends[0].binds[0].proxy_protocol_from = vec!["127.0.0.0/8".parse().unwrap()];
-    let proxy = Proxy::serving(&config);
-    let mut late = Client::connect(bind);
-    late.send("PROXY TCP4 ");
-    let mut other = Client::connect(bind);
-    other.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(late.is_closed() && other.is_closed());
-    assert_eq!(
-        metric(
-            &proxy,
-            "gaiola_connections_unasked_total{reason=\"header\"}"
-        ),
-        2
-    );
-    assert!(origin.requests().is_empty());
-}
-
-/// Bytes of the process' memory that are in use.
-fn resident(proxy: &Proxy) -> u64 {
-    let path = format!("/proc/{}/status", proxy.child.id());
-    let text = std::fs::read_to_string(path).unwrap();
-    let mut lines = text.lines();
-    let line = lines.find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kib * 1024
-}
-
-/// A soft limit of descriptors is lifted as far as the hard one lets it.
-fn many_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    let lifted = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    setrlimit(Resource::Nofile, lifted).unwrap();
-}
-
-#[test]
-fn thousands_of_idle_connections_cost_little_memory_and_no_time() {
-    const MANY: u64 = 5000;
-    many_descriptors();
-    let (origin, bind) = (Origin::start("s1"), free_address());
-    let mut config = config(bind, &[origin.address]);
-    config.frontends[0].maxconn = 10_000;
-    let proxy = Proxy::serving(&config);
-    assert_eq!(Client::connect(bind).get("/").status, 200);
-    let before = resident(&proxy);
-    let idle: Vec<_> = (0..MANY)
-        .map(|_| {
-            let mut stream = TcpStream::connect(bind).unwrap();
-            stream
-                .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                .unwrap();
-            stream.set_read_timeout(Some(LONG)).unwrap();
-            assert_ne!(stream.read(&mut [0; 1024]).unwrap(), 0);
-            stream
-        })
-        .collect();
-    eventually("all are open, and the first is gone", || {
-        metric(&proxy, "gaiola_connections{frontend=\"site\"}") == MANY
-    });
-    let each = resident(&proxy).saturating_sub(before) / MANY;
-    assert!(
-        each < 14 * 1024,
-        "{each} bytes for each connection, unoptimized"
-    );
-    assert_eq!(Client::connect(bind).get("/").status, 200);
-    drop(idle);
-    eventually("none is left", || {
-        metric(&proxy, "gaiola_connections{frontend=\"site\"}") == 0
-    });
-}
-
 /// What the proxy answers by itself. What rules answer is with the rules.
 #[test]
 fn every_answer_of_our_own_has_its_reason_in_the_log() {
@@ -584,12 +353,12 @@ fn every_answer_of_our_own_has_its_reason_in_the_log() {
         (
             "CONNECT a:1 HTTP/1.1\r\n\r\n".into(),
             501,
-            "the method is not served",
+            "the method is not supported",
         ),
         (
             "GET / HTTP/2.0\r\n\r\n".into(),
             505,
-            "the HTTP version is not served",
+            "the HTTP version is not supported",
         ),
     ];
     for (n, (request, status, reason)) in conversations.iter().enumerate() {

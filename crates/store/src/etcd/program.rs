@@ -65,27 +65,35 @@ impl fmt::Display for Version {
 pub enum ProgramError {
     /// It is not installed.
     #[error(
-        "etcd was not found in {looked}; install it (on Debian: the package etcd-server), 3.4 to 3.6"
+        "etcd was not found in {searched}; install 3.4 to 3.6 (on Debian: the package etcd-server)"
     )]
     Missing {
         /// Directories that were searched.
-        looked: String,
+        searched: String,
     },
     /// Its version is not supported.
-    #[error("{} is etcd {version}, and 3.4 to 3.6 is needed: install another one", path.display())]
+    #[error("{} is etcd {version}, which is not supported; install 3.4 to 3.6", path.display())]
     Unfit {
         /// Its path.
         path: PathBuf,
         /// Its version.
         version: Version,
     },
-    /// Its version could not be read.
-    #[error("{} --version did not tell a version", path.display())]
-    Unknown {
+    /// It could not be run.
+    #[error("cannot run {} --version", path.display())]
+    NotRun {
         /// Its path.
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// It printed no version.
+    #[error("{} --version printed no version of etcd, but {printed:?}", path.display())]
+    Unknown {
+        /// Its path.
+        path: PathBuf,
+        /// The beginning of its output.
+        printed: String,
     },
 }
 
@@ -95,29 +103,30 @@ pub fn find() -> Result<Program, ProgramError> {
     find_in(&format!("{path}:{USUAL}"))
 }
 
-fn find_in(looked: &str) -> Result<Program, ProgramError> {
-    let path = looked
+fn find_in(searched: &str) -> Result<Program, ProgramError> {
+    let path = searched
         .split(':')
         .filter(|dir| !dir.is_empty())
         .map(|dir| Path::new(dir).join("etcd"))
         .find(|path| path.is_file());
     let Some(path) = path else {
         return Err(ProgramError::Missing {
-            looked: looked.into(),
+            searched: searched.into(),
         });
     };
-    let version = printed(&path).and_then(|printed| {
-        Version::read(&printed).ok_or_else(|| {
-            let begins: String = printed.chars().take(100).collect();
-            io::Error::other(format!("it printed {begins:?}"))
-        })
-    });
-    match version {
-        Err(source) => Err(ProgramError::Unknown { path, source }),
-        Ok(version) if version < OLDEST || version >= TOO_NEW => {
+    let printed = match printed(&path) {
+        Ok(printed) => printed,
+        Err(source) => return Err(ProgramError::NotRun { path, source }),
+    };
+    match Version::read(&printed) {
+        None => Err(ProgramError::Unknown {
+            path,
+            printed: printed.chars().take(100).collect(),
+        }),
+        Some(version) if version < OLDEST || version >= TOO_NEW => {
             Err(ProgramError::Unfit { path, version })
         }
-        Ok(version) => Ok(Program { path, version }),
+        Some(version) => Ok(Program { path, version }),
     }
 }
 
@@ -171,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_old_and_mute_programs_are_told_apart() {
+    fn missing_old_and_mute_programs_are_distinguished() {
         let dir = tempfile::tempdir().unwrap();
         let find = || find_in(dir.path().to_str().unwrap());
         assert!(matches!(find(), Err(ProgramError::Missing { .. })));

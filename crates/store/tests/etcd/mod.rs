@@ -1,7 +1,7 @@
 //! Real etcd members on loopback addresses, ended by their own process ids.
 
 use gaiola_net::pki::{self, Authority};
-use gaiola_store::etcd::{self, Join, Launch, Member, Program};
+use gaiola_store::etcd::{self, EtcdMember, Join, Launch, Program};
 use gaiola_store::{Settings, Store, StoreError};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
     authority: Authority,
     program: Program,
     pub(crate) token: String,
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Vec<EtcdMember>,
     running: Vec<Option<Child>>,
 }
 
@@ -78,10 +78,10 @@ impl Cluster {
         self.authority
             .issue(&name, &[address], &self.dir.path().join(&name))
             .unwrap();
-        self.members.push(Member {
+        self.members.push(EtcdMember {
             client_port,
             peer_port,
-            ..Member::new(name, address)
+            ..EtcdMember::new(name, address)
         });
         self.running.push(None);
     }

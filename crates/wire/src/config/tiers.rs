@@ -20,7 +20,7 @@ pub(super) static WORDS: Words = Words {
     elsewhere: Some(Elsewhere {
         keys: crate::proxy_file::KEYS,
         kinds: &["", "balancer", "balancer.tls"],
-        answer: "a site's balancers cannot be told this yet",
+        answer: "a site's balancers do not have this setting yet",
         file: "the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)",
     }),
 };
@@ -110,15 +110,12 @@ fn site(root: &Section<'_>, directory: Option<&str>, mistakes: &mut Mistakes<'_>
 
 fn site_name(text: &str) -> Result<SiteName, Wrong> {
     let name = SiteName::try_from(text.to_owned()).map_err(|_| {
-        let hint = "take 1 to 32 of a-z, 0-9 and -, beginning with a letter";
-        ("is not a site's name".to_owned(), hint.to_owned())
+        let hint = "use 1 to 32 of a-z, 0-9 and -, beginning with a letter";
+        ("is not a site name".to_owned(), hint.to_owned())
     })?;
     if TAKEN_NAMES.contains(&text) || text.starts_with("pg-") {
-        let hint = "take another: the site's database and its role are named so";
-        return Err((
-            "is a name that PostgreSQL keeps for itself".into(),
-            hint.into(),
-        ));
+        let hint = "use another: the site's database and its role have the same name";
+        return Err(("is a name reserved by PostgreSQL".into(), hint.into()));
     }
     Ok(name)
 }
@@ -281,7 +278,7 @@ fn body(text: &str) -> Result<String, Wrong> {
     if text.contains("{id}") {
         return Ok(text.to_owned());
     }
-    let hint = "put {id} where an id may stand that no other write has: '{\"text\": \"{id}\"}'";
+    let hint = "put {id} where each write may have an id of its own: '{\"text\": \"{id}\"}'";
     Err(("does not contain `{id}`".into(), hint.into()))
 }
 
@@ -295,7 +292,7 @@ fn look_up(text: &str) -> Result<String, Wrong> {
         return Ok(path);
     }
     let hint = "name a field of the write's answer in braces: \"/api/entries/{id}\"";
-    Err(("would not find one write among others".into(), hint.into()))
+    Err(("does not identify a write".into(), hint.into()))
 }
 
 fn servers(section: &Section<'_>, default: u16, mistakes: &mut Mistakes<'_>) -> u16 {
@@ -313,7 +310,11 @@ fn unique<T: Ord + Copy>(
 ) -> Vec<T> {
     if list.value.len() > MOST_ADDRESSES {
         let what = format!("`{key}` has {} values", list.value.len());
-        mistakes.add(&list.span, what, format!("{MOST_ADDRESSES} is the most"));
+        mistakes.add(
+            &list.span,
+            what,
+            format!("at most {MOST_ADDRESSES} are allowed"),
+        );
         return Vec::new();
     }
     let mut seen = BTreeSet::new();

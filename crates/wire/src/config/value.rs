@@ -32,7 +32,7 @@ pub(super) fn listen_port(text: &str) -> Result<u16, Wrong> {
         None => Ok(port),
         Some(_) => Err((
             "is a port that Gaiola itself listens on".into(),
-            "take one other than 2379, 2380, 7071 and 9180 to 9199".into(),
+            "use one other than 2379, 2380, 7071 and 9180 to 9199".into(),
         )),
     }
 }
@@ -101,7 +101,7 @@ pub(super) fn path(text: &str) -> Result<String, Wrong> {
         false => Ok(text.to_owned()),
         true => {
             let hint = "write a path, such as \"certificates/example.org.pem\"";
-            Err(("is no path".into(), hint.into()))
+            Err(("is not a path".into(), hint.into()))
         }
     }
 }
@@ -112,7 +112,7 @@ pub(super) fn days(text: &str) -> Result<u16, Wrong> {
     let days = text.strip_suffix('d').and_then(|days| days.parse().ok());
     days.filter(|days| *days <= MOST).ok_or_else(|| {
         let hint = format!("write a number of days, at most {MOST}: \"365d\"");
-        ("is no number of days".into(), hint)
+        ("is not a number of days".into(), hint)
     })
 }
 
@@ -122,7 +122,7 @@ pub(super) fn disk(text: &str) -> Result<u64, Wrong> {
     let size = size(text)?;
     SIZES.contains(&size).then_some(size).ok_or_else(|| {
         let hint = "write a size from 512MiB to 1024GiB: \"4GiB\"";
-        ("is not a disk's size here".into(), hint.into())
+        ("is not a disk size".into(), hint.into())
     })
 }
 

@@ -59,7 +59,7 @@ impl ConfigErrors {
     /// let errors = gaiola_wire::config::load("site = 'a'\napp = 5").unwrap_err();
     /// assert_eq!(
     ///     errors.in_file("gaiola.toml").to_string(),
-    ///     "gaiola.toml:2:7: `app` is a number, but is to be a table; write it as [app] with its keys below"
+    ///     "gaiola.toml:2:7: `app` is a number, but must be a table; write it as [app] with its keys below"
     /// );
     /// ```
     pub fn in_file<'a>(&'a self, file: &'a str) -> impl fmt::Display + 'a {

@@ -1,10 +1,15 @@
 //! One table of the file, read key by key; each value is returned with its position.
 
+mod wrong;
+
+pub(crate) use wrong::checked;
+
 use super::mistake::{Mistakes, shown};
 use super::value::Wrong;
 use super::words::Words;
 use std::ops::{Range, RangeInclusive};
 use toml::de::{DeTable, DeValue};
+use wrong::{described, string_hint, understood_hint, wrong_type};
 
 /// A value and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +100,7 @@ impl<'a> Section<'a> {
                     sections.push(self.inner(key, kind, element.span(), table, mistakes));
                 }
                 other => {
-                    let what = format!("`{key}` holds {}, but is to hold tables", described(other));
+                    let what = format!("`{key}` holds {}, but must hold tables", described(other));
                     mistakes.add(&element.span(), what, hint());
                 }
             }
@@ -334,8 +339,7 @@ impl<'a> Section<'a> {
                     span: element.span(),
                 }),
                 other => {
-                    let what =
-                        format!("`{key}` holds {}, but is to hold strings", described(other));
+                    let what = format!("`{key}` holds {}, but must hold strings", described(other));
                     mistakes.add(&element.span(), what, hint());
                 }
             }
@@ -427,90 +431,4 @@ pub(crate) fn text<T>(
 ) -> Option<T> {
     let written = section.string_for(key, &check, mistakes)?;
     checked(key, &written, check, mistakes)
-}
-
-pub(crate) fn checked<T>(
-    key: &str,
-    written: &At<String>,
-    check: impl Fn(&str) -> Result<T, Wrong>,
-    mistakes: &mut Mistakes<'_>,
-) -> Option<T> {
-    match check(&written.value) {
-        Ok(value) => Some(value),
-        Err((what, hint)) => {
-            let what = format!("`{key}` {} {what}", shown(&written.value));
-            mistakes.add(&written.span, what, hint);
-            None
-        }
-    }
-}
-
-fn wrong_type(
-    key: &str,
-    span: &Range<usize>,
-    value: &DeValue<'_>,
-    wanted: &str,
-    hint: String,
-    mistakes: &mut Mistakes<'_>,
-) {
-    let what = format!("`{key}` is {}, but is to be {wanted}", described(value));
-    mistakes.add(span, what, hint);
-}
-
-fn described(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// A plain value as written; for others, their type.
-fn written(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::Integer(integer) => integer.as_str().to_owned(),
-        DeValue::Float(float) => float.as_str().to_owned(),
-        DeValue::Boolean(boolean) => boolean.to_string(),
-        other => described(other).to_owned(),
-    }
-}
-
-/// What to write instead of a value so that `check` accepts it.
-fn understood_hint<T>(
-    key: &str,
-    value: &DeValue<'_>,
-    check: impl Fn(&str) -> Result<T, Wrong>,
-) -> String {
-    let plain = match value {
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => written(value),
-        _ => return string_hint(key, value),
-    };
-    let Err((_, hint)) = check(&plain) else {
-        return string_hint(key, value);
-    };
-    let port = format!(":{plain}");
-    if check(&port).is_ok() {
-        return format!("write it as {key} = \"{port}\"");
-    }
-    // Some of HAProxy's plain numbers are milliseconds and some are seconds: the hint does not guess which was meant.
-    let units = ["ms", "s", "d", "B"].map(|unit| format!("{plain}{unit}"));
-    let units = units.iter().filter(|with_unit| check(with_unit).is_ok());
-    let units: Vec<_> = units.map(|with_unit| format!("\"{with_unit}\"")).collect();
-    match units.is_empty() {
-        true => hint,
-        false => format!("write it with its unit: {key} = {}", units.join(" or ")),
-    }
-}
-
-fn string_hint(key: &str, value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => {
-            format!("write it in quotes: {key} = \"{}\"", written(value))
-        }
-        _ => format!("write one value in quotes: {key} = \"...\""),
-    }
 }

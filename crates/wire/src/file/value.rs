@@ -62,7 +62,7 @@ pub(crate) fn url_path(text: &str) -> Result<String, Wrong> {
         None => Ok(text.to_owned()),
         Some(c) => Err((
             format!("contains {c:?}, which a request cannot carry"),
-            "write such characters percent-encoded: a blank is %20".into(),
+            "write such characters percent-encoded: a space is %20".into(),
         )),
     }
 }

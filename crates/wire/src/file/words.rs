@@ -61,7 +61,7 @@ impl Words {
         }
         match &*places {
             [] => format!("known here: {}", known.join(", ")),
-            ["", ..] => format!("`{key}` stands at the top of the file, before every [section]"),
+            ["", ..] => format!("`{key}` belongs at the top of the file, before every [section]"),
             places => format!("`{key}` belongs in [{}]", places.join("] or [")),
         }
     }
@@ -82,7 +82,7 @@ impl Words {
             })
             .collect();
         let is_there = kinds.contains(&kind) && !places.is_empty();
-        is_there.then(|| format!("{answer}: it stands in {} of {file}", places.join(" or ")))
+        is_there.then(|| format!("{answer}: it belongs in {} of {file}", places.join(" or ")))
     }
 
     /// The equivalent of another program's word.

@@ -73,13 +73,13 @@ enum State {
     Data { left: u64 },
     DataCr,
     DataLf,
-    Trailer { length: u16, place: Place },
+    Trailer { length: u16, place: TrailerState },
     Done,
 }
 
 /// Position within the trailers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum TrailerState {
     LineStart,
     Name,
     Value,
@@ -180,7 +180,7 @@ impl State {
             }
             (Self::SizeLf { size: 0 }, b'\n') => Ok(Self::Trailer {
                 length: 0,
-                place: Place::LineStart,
+                place: TrailerState::LineStart,
             }),
             (Self::SizeLf { size }, b'\n') => Ok(Self::Data { left: size }),
             (Self::DataCr, b'\r') => Ok(Self::DataLf),
@@ -209,22 +209,24 @@ fn size_digit(size: u64, digits: u8, byte: u8) -> Result<State, BadChunk> {
     })
 }
 
-fn trailer_byte(length: u16, place: Place, byte: u8) -> Result<State, BadChunk> {
+fn trailer_byte(length: u16, place: TrailerState, byte: u8) -> Result<State, BadChunk> {
     if length == TRAILER_LIMIT {
         return Err(BadChunk::TrailersTooLong);
     }
     let token = scan::token(&[byte]) == 1;
     let place = match (place, byte) {
-        (Place::LineStart, b'\r') => Place::LastLf,
-        (Place::LineStart, _) if token => Place::Name,
-        (Place::Name, b':') => Place::Value,
-        (Place::Name, _) if token => Place::Name,
-        (Place::Value, b'\r') => Place::LineLf,
-        (Place::Value, _) if scan::value(&[byte]) == 1 => Place::Value,
-        (Place::LineLf, b'\n') => Place::LineStart,
-        (Place::LastLf, b'\n') => return Ok(State::Done),
-        (Place::LineLf | Place::LastLf, _) => return Err(BadChunk::LineEnd),
-        (Place::LineStart | Place::Name | Place::Value, _) => return Err(BadChunk::Trailer),
+        (TrailerState::LineStart, b'\r') => TrailerState::LastLf,
+        (TrailerState::LineStart, _) if token => TrailerState::Name,
+        (TrailerState::Name, b':') => TrailerState::Value,
+        (TrailerState::Name, _) if token => TrailerState::Name,
+        (TrailerState::Value, b'\r') => TrailerState::LineLf,
+        (TrailerState::Value, _) if scan::value(&[byte]) == 1 => TrailerState::Value,
+        (TrailerState::LineLf, b'\n') => TrailerState::LineStart,
+        (TrailerState::LastLf, b'\n') => return Ok(State::Done),
+        (TrailerState::LineLf | TrailerState::LastLf, _) => return Err(BadChunk::LineEnd),
+        (TrailerState::LineStart | TrailerState::Name | TrailerState::Value, _) => {
+            return Err(BadChunk::Trailer);
+        }
     };
     let length = length + 1;
     Ok(State::Trailer { length, place })

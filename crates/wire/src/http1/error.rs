@@ -8,7 +8,7 @@ pub enum BadRequest {
     #[error("the request line is malformed")]
     RequestLine,
     /// The method is too long, or CONNECT.
-    #[error("the method is not served")]
+    #[error("the method is not supported")]
     Method,
     /// The target has an invalid byte, or a form that its method does not allow.
     #[error("the request target is malformed")]
@@ -17,7 +17,7 @@ pub enum BadRequest {
     #[error("the request target is too long")]
     TargetTooLong,
     /// A version of HTTP other than 1.0 and 1.1.
-    #[error("the HTTP version is not served")]
+    #[error("the HTTP version is not supported")]
     Version,
     /// A field's line is malformed.
     #[error(transparent)]
@@ -32,7 +32,7 @@ pub enum BadRequest {
     #[error("the Host field is malformed")]
     Host,
     /// `Transfer-Encoding` names a coding other than `chunked`.
-    #[error("the transfer coding is not served")]
+    #[error("the transfer coding is not supported")]
     TransferCoding,
     /// `Transfer-Encoding` is not exactly one final `chunked`, or was sent with HTTP/1.0.
     #[error("the Transfer-Encoding field is malformed")]
@@ -66,7 +66,7 @@ pub enum BadResponse {
     #[error("the status line is malformed")]
     StatusLine,
     /// A version of HTTP other than 1.0 and 1.1.
-    #[error("the response's HTTP version is not served")]
+    #[error("the response's HTTP version is not supported")]
     Version,
     /// A field's line is malformed.
     #[error(transparent)]
@@ -90,7 +90,7 @@ pub enum BadField {
     #[error("a header field's line is folded")]
     Folded,
     /// White space between a field's name and its colon.
-    #[error("white space stands before a header field's colon")]
+    #[error("there is white space before a header field's colon")]
     SpaceBeforeColon,
     /// A name is empty or has an invalid byte.
     #[error("a header field's name is malformed")]

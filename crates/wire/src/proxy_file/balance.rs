@@ -141,7 +141,7 @@ fn none(text: &str) -> Result<Option<u16>, Wrong> {
     match text {
         "none" => Ok(None),
         _ => Err((
-            "is no bound".into(),
+            "is not a bound".into(),
             format!("write a number of percent from 100 to {MOST_PERCENT}, or \"none\""),
         )),
     }

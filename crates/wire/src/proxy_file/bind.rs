@@ -37,7 +37,7 @@ impl Reader<'_, '_, '_> {
         let tls = tls.map(|tls| self.tls(&tls, is_http));
         match address {
             Some(Address::Tcp(_)) => {
-                self.has_no_meaning(section, "permissions", "only a Unix socket has them");
+                self.has_no_meaning(section, "permissions", "only a Unix socket has permissions");
             }
             Some(Address::Unix(_)) => {
                 self.has_no_meaning(section, "tls", "TLS is served on TCP only");
@@ -56,7 +56,7 @@ impl Reader<'_, '_, '_> {
     fn bind_address(&mut self, key: &str, written: &At<String>) -> Option<Address> {
         let address = checked(key, written, value::listen, self.mistakes)?;
         if !self.bound.insert(address.clone()) {
-            let what = format!("{address} is listened on twice");
+            let what = format!("{address} is bound twice");
             self.mistakes
                 .add(&written.span, what, "leave one of them out");
         }
@@ -130,7 +130,7 @@ impl Reader<'_, '_, '_> {
         let key = "client_certificate";
         let required = text(section, key, value::is_required, self.mistakes);
         if !section.has("client_ca") {
-            self.has_no_meaning(section, key, "add client_ca = \"FILE\", whose CAs count");
+            self.has_no_meaning(section, key, "it needs client_ca = \"FILE\"");
         }
         Some(ClientCertificates {
             ca: ca?.value,

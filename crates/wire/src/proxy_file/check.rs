@@ -69,7 +69,11 @@ impl Reader<'_, '_, '_> {
                 path: path.unwrap_or_else(|| "/".into()),
             },
             Kind::Postgres => {
-                section.need("user", "\"NAME\", who need not exist", self.mistakes);
+                section.need(
+                    "user",
+                    "\"NAME\", a user that need not exist",
+                    self.mistakes,
+                );
                 CheckKind::Postgres {
                     user: user.unwrap_or_default(),
                 }
@@ -137,7 +141,7 @@ fn short(text: &str) -> Result<CheckKind, Wrong> {
             return url_path(path).map(|path| CheckKind::Http { path });
         }
         "postgres" => "write it as { kind = \"postgres\", user = \"NAME\" }",
-        _ => "write the path to ask for, such as \"/up\", or \"tcp\" or \"tls\"",
+        _ => "write the path to request, such as \"/up\", or \"tcp\" or \"tls\"",
     };
     Err(("is not a check".into(), hint.into()))
 }
@@ -148,7 +152,7 @@ fn host(text: &str) -> Result<String, Wrong> {
     match !text.is_empty() && text.bytes().all(may) {
         true => Ok(text.to_owned()),
         false => Err((
-            "is no host".into(),
+            "is not a host".into(),
             "write a name, with a port or without: \"www.example.org\"".into(),
         )),
     }

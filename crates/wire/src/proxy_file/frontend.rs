@@ -24,7 +24,7 @@ impl Reader<'_, '_, '_> {
             false => self.tcp(section, references),
         };
         if !is_http && binds.iter().any(|bind| bind.tls.is_some()) {
-            let hint = "where a bind has `tls`, the name that the client asks for is not passed on";
+            let hint = "a bind with `tls` ends TLS, so that no server name is left to choose by";
             self.has_no_meaning(section, "sni", hint);
         }
         let own = section.table("timeouts", "frontend.NAME.timeouts", self.mistakes);

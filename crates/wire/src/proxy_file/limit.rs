@@ -47,7 +47,7 @@ impl Reader<'_, '_, '_> {
     fn shared(&mut self, section: &Section<'_>) -> bool {
         let shared = section.boolean("shared", self.mistakes).unwrap_or(false);
         if shared && section.has("concurrent") {
-            let hint = "share a rate: what is in flight, each proxy counts for itself";
+            let hint = "share a rate: each proxy counts its own requests in flight";
             let what = "`shared` has no meaning with `concurrent`";
             let span = section.key_span("shared").unwrap_or_default();
             self.mistakes.add(&span, what, hint);
@@ -60,7 +60,10 @@ impl Reader<'_, '_, '_> {
         let Some(section) = root.table("peers", "peers", self.mistakes) else {
             let shared = self.limits.iter().find(|limit| limit.shared);
             if let Some(limit) = shared {
-                let what = format!("the limit {:?} is shared with nobody", limit.name);
+                let what = format!(
+                    "the limit {:?} is shared, but there are no [peers]",
+                    limit.name
+                );
                 let hint = "add [peers] with `address` and `others`";
                 self.mistakes.missing(&(0..0), what, hint);
             }
@@ -125,7 +128,7 @@ impl Reader<'_, '_, '_> {
     fn users(&mut self, name: &str, section: &Section<'_>) -> BasicAuth {
         let realm = match section.string("realm", self.mistakes) {
             Some(realm) => {
-                let hint = "browsers show it: take letters and digits of ASCII";
+                let hint = "browsers show it: use ASCII letters and digits";
                 self.ask_about_users(&realm, &realm.value, Vec::new(), hint);
                 realm.value
             }

@@ -79,10 +79,9 @@ fn file_name(text: &str) -> Result<&str, Wrong> {
             ),
             hint(),
         )),
-        None if text == "stderr" => Err((
-            "would be among the messages of the process itself".into(),
-            hint(),
-        )),
+        None if text == "stderr" => {
+            Err(("would mix with the process's own messages".into(), hint()))
+        }
         None => Ok(text),
     }
 }
@@ -126,6 +125,7 @@ fn facility(text: &str) -> Result<Facility, Wrong> {
 mod tests {
     use super::super::{Surroundings, load};
     use super::*;
+    use crate::proxy_file::ResolveError;
     use std::path::Path;
 
     fn read(access_log: &str) -> Result<Option<AccessLog>, Vec<String>> {
@@ -134,7 +134,7 @@ mod tests {
             host: "here",
             resolve: &|name| match name {
                 "loghost:514" => Ok(([192, 0, 2, 1], 514).into()),
-                _ => Err("no such host".into()),
+                _ => Err(ResolveError::Failed("no such host".into())),
             },
             check: &|_| Vec::new(),
         };
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told() {
+    fn every_mistake_is_reported() {
         let said = read("{ to = 'syslog:nowhere', format = 'clf', facility = 'local8' }");
         let said = said.unwrap_err().join("\n");
         for part in [
@@ -197,7 +197,7 @@ mod tests {
             ),
             (
                 "stderr",
-                "would be among the messages of the process itself; the log",
+                "would mix with the process's own messages; the log",
             ),
             (
                 "syslog:/dev/log:514",

@@ -29,7 +29,7 @@ pub(super) const KEYS: &[&str] = &[
     "rule",
 ];
 
-pub(super) const REGEX_HINT: &str = "https://docs.rs/regex/#syntax tells how they are written";
+pub(super) const REGEX_HINT: &str = "https://docs.rs/regex/#syntax has the syntax";
 
 impl Reader<'_, '_, '_> {
     /// The frontend's routes; the last one is for requests that no other takes. Each begins with the frontend's rules.
@@ -48,8 +48,8 @@ impl Reader<'_, '_, '_> {
         for route in &written {
             let read = self.route(route, all_answered, references, https);
             if all_answered {
-                let hint = "leave it out, or write the rule that answers into a route behind it";
-                let what = "no request comes here: a rule of the frontend answers all of them";
+                let hint = "leave it out, or move the rule that answers into a later route";
+                let what = "no request reaches this: a rule of the frontend answers all of them";
                 self.mistakes.add(route.span(), what, hint);
             }
             routes.push(read);
@@ -75,9 +75,9 @@ impl Reader<'_, '_, '_> {
             let what = format!("[{}] leads nowhere", section.name());
             let hint = match always_answer(&common, false) {
                 true => {
-                    "add backend = \"NAME\", for requests that came by HTTPS: they are not sent there once more"
+                    "add backend = \"NAME\", for requests that came by HTTPS: they are not redirected again"
                 }
-                false => "add backend = \"NAME\", which takes what no [[...route]] takes",
+                false => "add backend = \"NAME\", for requests that no [[...route]] matches",
             };
             self.mistakes.missing(section.span(), what, hint);
         }
@@ -143,8 +143,8 @@ impl Reader<'_, '_, '_> {
             PathMatch::Exact(_) | PathMatch::Regex(_) => None,
         });
         if let (Some(bare), Some(span)) = (open, section.key_span("path")) {
-            let what = format!("`path` \"{bare}/\" leaves \"{bare}\" itself open");
-            let hint = format!("write \"{bare}\", which takes both");
+            let what = format!("`path` \"{bare}/\" does not match \"{bare}\" itself");
+            let hint = format!("write \"{bare}\", which matches both");
             self.mistakes.add(&span, what, hint);
         }
     }
@@ -314,7 +314,7 @@ impl Reader<'_, '_, '_> {
     }
 
     fn tell_pattern<T>(&mut self, written: &At<T>, text: &str, hint: String) {
-        let what = format!("{text:?} is a pattern, but would take that very text alone");
+        let what = format!("{text:?} is a pattern, but would match only that exact text");
         self.mistakes.add(&written.span, what, hint);
     }
 
@@ -349,8 +349,8 @@ impl Reader<'_, '_, '_> {
         let is = section.one_or_more("is", "\"value\"", self.mistakes);
         let regex = section.one_or_more("regex", "\"^a\"", self.mistakes);
         if !(section.has("is") || section.has("regex")) {
-            let what = format!("[{}] says no value", section.name());
-            let hint = "add is or regex, or write true where any value will do";
+            let what = format!("[{}] has no value", section.name());
+            let hint = "add is or regex, or write true for any value";
             self.mistakes.missing(section.span(), what, hint);
         }
         let is = of(is, ValueMatch::Equals);

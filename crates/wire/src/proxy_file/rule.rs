@@ -63,7 +63,7 @@ impl Reader<'_, '_, '_> {
             let rule = self.rule(section);
             let right = rule.as_ref().filter(|_| self.mistakes.len() == wrong);
             if is_answered && right.is_some_and(is_step) {
-                let what = "no request comes to this rule: one before it answers all of them";
+                let what = "no request reaches this rule: an earlier one answers all of them";
                 let hint = "move it before that one, or leave it out";
                 self.mistakes.add(section.span(), what, hint);
             }
@@ -91,7 +91,7 @@ impl Reader<'_, '_, '_> {
         });
         if let Some(stray) = stray {
             let what = format!("`{}` does not go with `{verb}`", stray.value);
-            let hint = "each rule does one thing: write another for what else is to be done";
+            let hint = "each rule does one thing: write a second rule";
             self.mistakes.add(&stray.span, what, hint);
             return None;
         }

@@ -1,6 +1,6 @@
 //! The servers of a backend.
 
-use super::{Part, Reader, value};
+use super::{Part, Reader, ResolveError, value};
 use crate::file::value::{Wrong, url_path};
 use crate::file::{At, Section, checked, text};
 use gaiola_model::proxy::{Address, Admin, Check, CheckKind, Server, ServerTls};
@@ -94,8 +94,8 @@ impl Reader<'_, '_, '_> {
             self.mistakes,
         )?;
         if has_tls && address.tcp().is_none() {
-            let what = format!("{address} is to speak TLS");
-            let hint = "TLS is spoken with servers on TCP only";
+            let what = format!("{address} cannot use TLS");
+            let hint = "only servers on TCP can use TLS";
             self.mistakes.add(&written.span, what, hint);
         }
         self.servers.push(At {
@@ -110,7 +110,7 @@ impl Reader<'_, '_, '_> {
         let written = section.string_for("cookie", value::cookie, self.mistakes)?;
         let cookie = checked("cookie", &written, value::cookie, self.mistakes)?;
         if !seen.insert(cookie.clone()) {
-            let what = format!("the cookie {cookie:?} is another server's");
+            let what = format!("the cookie {cookie:?} belongs to another server");
             self.mistakes
                 .add(&written.span, what, "give each server its own");
         }
@@ -161,14 +161,14 @@ impl Reader<'_, '_, '_> {
 
 fn server_address(
     text: &str,
-    resolve: &dyn Fn(&str) -> Result<SocketAddr, String>,
+    resolve: &dyn Fn(&str) -> Result<SocketAddr, ResolveError>,
 ) -> Result<Address, Wrong> {
     if let Some(unix) = value::unix(text) {
         return unix;
     }
     let hint = || match text.split_once(' ') {
         Some((address, _)) if address.contains(':') && address.len() < 100 => {
-            format!("write {{ address = {address:?} }} and keys beside it for what else is said")
+            format!("write {{ address = {address:?} }} and other keys beside it")
         }
         _ => "write ADDRESS:PORT or HOST:PORT, such as \"10.0.0.1:3000\"".to_owned(),
     };

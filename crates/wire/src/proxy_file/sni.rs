@@ -39,7 +39,7 @@ impl Reader<'_, '_, '_> {
             let name = checked("names", element, value::server_name, self.mistakes);
             names.extend(name.inspect(|name| {
                 if !seen.insert(name.clone()) {
-                    let what = format!("the name {name:?} stands here twice");
+                    let what = format!("the name {name:?} is listed twice");
                     let hint = "leave one of them out: the first one wins";
                     self.mistakes.add(&element.span, what, hint);
                 } else {

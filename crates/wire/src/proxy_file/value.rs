@@ -1,13 +1,18 @@
 //! String values that only this file has. Each error is `(what, hint)`.
 
+mod address;
+mod pattern;
+
+pub(super) use address::{bind, listen, network, permissions, unix};
+pub(super) use pattern::{path_prefix, route_path, text_pattern};
+
 use super::WORDS;
 use crate::file::value::{Wrong, duration_up_to, measure, size};
 use gaiola_model::proxy::{
-    Address, Algorithm, Allowance, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal,
-    SameSite, Server, TlsVersion,
+    Algorithm, Allowance, HashKey, LimitKey, Most, OnMarkedDown, ProxyVersion, Refusal, SameSite,
+    Server, TlsVersion,
 };
-use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,60 +21,10 @@ pub(super) fn name(text: &str) -> Result<String, Wrong> {
     const LONGEST: usize = 64;
     let fits = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
     if text.is_empty() || text.len() > LONGEST || !text.chars().all(fits) {
-        let hint = format!("take 1 to {LONGEST} of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`");
+        let hint = format!("use 1 to {LONGEST} of A-Z, a-z, 0-9, `.`, `_`, `:` and `-`");
         return Err(("is not a name".into(), hint));
     }
     Ok(text.to_owned())
-}
-
-/// A listening address: `10.0.0.1:80`, `[::1]:80`, or `:80` on every IPv4 address.
-pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
-    let hint = || match text.split_once(' ') {
-        Some((address, _)) if bind(address).is_ok() => {
-            format!("write {{ address = {address:?} }} and keys beside it for what else is said")
-        }
-        _ => "write ADDRESS:PORT, such as \"0.0.0.0:80\", \"[::]:80\", or \":80\"".to_owned(),
-    };
-    let any = |port: &str| {
-        let plain = port.bytes().all(|byte| byte.is_ascii_digit());
-        let port = port.parse().ok().filter(|_| plain)?;
-        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
-    };
-    let written = text.strip_prefix("*:").or_else(|| text.strip_prefix(':'));
-    let address = match written {
-        Some(port) => any(port),
-        None => text.parse().ok(),
-    };
-    match address {
-        Some(address) if address.port() > 0 => Ok(address),
-        Some(_) => Err(("has no port to listen on".into(), hint())),
-        None => Err(("is not an address".into(), hint())),
-    }
-}
-
-/// As [`bind`], or a Unix socket.
-pub(super) fn listen(text: &str) -> Result<Address, Wrong> {
-    unix(text).unwrap_or_else(|| bind(text).map(Address::from))
-}
-
-/// `unix:` and a path; `None`: another kind of address.
-pub(super) fn unix(text: &str) -> Option<Result<Address, Wrong>> {
-    let address = text.starts_with("unix:").then(|| text.parse::<Address>())?;
-    Some(address.map_err(|error| {
-        let hint = "write `unix:` and the whole path, such as \"unix:/run/app.sock\"";
-        (format!("cannot be used: {error}"), hint.into())
-    }))
-}
-
-/// Permissions of a Unix socket.
-pub(super) fn permissions(text: &str) -> Result<u32, Wrong> {
-    let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-    let bits = u32::from_str_radix(text, 8).ok();
-    bits.filter(|bits| is_octal && *bits <= 0o777)
-        .ok_or_else(|| {
-            let hint = "write three octal digits for owner, group and others: \"660\"";
-            ("are no permissions".into(), hint.into())
-        })
 }
 
 /// The oldest accepted version of TLS.
@@ -95,7 +50,7 @@ pub(super) fn protocol(text: &str) -> Result<String, Wrong> {
     match text.len() {
         1..=255 => Ok(text.to_owned()),
         _ => Err((
-            "is no protocol".into(),
+            "is not a protocol".into(),
             "write 1 to 255 bytes, such as \"http/1.1\" or \"postgresql\"".into(),
         )),
     }
@@ -119,7 +74,7 @@ pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
     };
     if text.len() > LONGEST || !text.split('.').all(is_label) || is_ip {
         let hint = "write it as \"www.example.org\"";
-        return Err(("is no host's name".into(), hint.into()));
+        return Err(("is not a host name".into(), hint.into()));
     }
     Ok(text.to_ascii_lowercase())
 }
@@ -162,7 +117,7 @@ pub(super) fn cookie(text: &str) -> Result<String, Wrong> {
         true => Ok(text.to_owned()),
         false => Err((
             "cannot be a cookie's value".into(),
-            "take letters, digits, `-` and `_`".into(),
+            "use letters, digits, `-` and `_`".into(),
         )),
     }
 }
@@ -194,7 +149,7 @@ pub(super) fn postgres_user(text: &str) -> Result<String, Wrong> {
     const LONGEST: usize = 63;
     if text.is_empty() || text.len() > LONGEST || text.contains('\0') {
         let hint = format!("write 1 to {LONGEST} bytes, none of them zero");
-        return Err(("is no user's name".into(), hint));
+        return Err(("is not a user name".into(), hint));
     }
     Ok(text.to_owned())
 }
@@ -204,132 +159,12 @@ pub(super) fn proxy_version(text: &str) -> Result<ProxyVersion, Wrong> {
     one_of(text, &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)])
 }
 
-/// A network, or one address.
-pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
-    let address = |_| text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(address).map_err(|_| {
-        let hint = "write it as \"10.0.0.0/8\" or \"192.0.2.7\"";
-        ("is not a network".into(), hint.into())
-    })
-}
-
 /// A path in the file system.
 pub(super) fn path(text: &str) -> Result<PathBuf, Wrong> {
     match text {
         "" => Err(("is empty".into(), "write a path".into())),
         _ if text.contains('\0') => Err(("contains a zero byte".into(), "take it out".into())),
         _ => Ok(text.into()),
-    }
-}
-
-/// A path in its form for comparison: decoded, without anything that normalization would resolve.
-pub(super) fn route_path(text: &str) -> Result<String, Wrong> {
-    let inner = text.strip_prefix('/').ok_or_else(|| {
-        let hint = "it begins at the root, such as \"/api\"";
-        ("does not begin with `/`".to_owned(), hint.to_owned())
-    })?;
-    let mut segments = inner.split('/').peekable();
-    while let Some(segment) = segments.next() {
-        if matches!(segment, "." | "..") || (segment.is_empty() && segments.peek().is_some()) {
-            let hint = "leave `.`, `..` and empty segments out: paths are compared without them";
-            return Err(("takes no path at all".into(), hint.into()));
-        }
-    }
-    if let Some(hint) = pattern(text) {
-        return Err((
-            "is a pattern, but would take that very path alone".into(),
-            hint,
-        ));
-    }
-    match text
-        .chars()
-        .find(|c| matches!(c, '?' | '%' | '#' | ';') || c.is_control())
-    {
-        Some('%') => Err((
-            "contains `%`".into(),
-            "write the character itself: paths are compared decoded".into(),
-        )),
-        Some(';') => Err((
-            "contains `;`".into(),
-            "leave parameters such as `;x=1` out: paths are compared without them".into(),
-        )),
-        Some(c) => Err((
-            format!("contains {c:?}"),
-            "write the path alone; `query` compares what follows `?`".into(),
-        )),
-        None => Ok(text.to_owned()),
-    }
-}
-
-/// The equivalent of a path that is a pattern of another program.
-fn pattern(text: &str) -> Option<String> {
-    const ENDINGS: [&str; 10] = [
-        "/*", "/**", "/**/*", "/.*", "/.*$", "(.*)", "/(.*)", "(.*)$", "/(.*)$", "(/.*)?",
-    ];
-    if !is_pattern(text) {
-        return None;
-    }
-    let below = ENDINGS
-        .iter()
-        .filter_map(|ending| text.strip_suffix(ending));
-    let plain = below.min_by_key(|prefix| prefix.len());
-    Some(match plain.filter(|prefix| !is_pattern(prefix)) {
-        Some("") => "write path = \"/\", which takes every path, or leave it out".into(),
-        Some(prefix) => format!("write path = \"{prefix}\", which takes all that lies below, too"),
-        None => format!("write path_regex = '{}'", expression(text)),
-    })
-}
-
-fn is_pattern(text: &str) -> bool {
-    let marks = ["*", "^", "|", "\\", ".+", "[0-9]", "[a-z", "[^"];
-    marks.iter().any(|mark| text.contains(mark))
-        || text.ends_with('$')
-        || text.split('/').any(is_placeholder)
-}
-
-/// Whether a segment is a placeholder: `:id`, `{id}`, `<id>`.
-fn is_placeholder(segment: &str) -> bool {
-    let within = |open, close| segment.starts_with(open) && segment.ends_with(close);
-    let is_named = segment
-        .strip_prefix(':')
-        .is_some_and(|name| name.starts_with(|first: char| first.is_ascii_alphabetic()));
-    is_named || within('{', '}') || within('<', '>')
-}
-
-/// The regular expression equivalent to a pattern.
-fn expression(text: &str) -> String {
-    let is_one = ["(", "|", "^", "\\", ".*", ".+", "["];
-    if is_one.iter().any(|mark| text.contains(mark)) || text.ends_with('$') {
-        return format!("^{text}");
-    }
-    let segment = |segment: &str| match segment {
-        "**" => ".*".to_owned(),
-        _ if is_placeholder(segment) => "[^/]+".to_owned(),
-        _ => segment.replace('.', "[.]").replace('*', "[^/]*"),
-    };
-    let segments: Vec<_> = text.split('/').map(segment).collect();
-    format!("^{}$", segments.join("/"))
-}
-
-/// The equivalent of a field's or cookie's value that looks like a pattern.
-pub(super) fn text_pattern(name: &str, text: &str) -> Option<String> {
-    let has_stars = ["accept", "if-match", "if-none-match"];
-    let name = name.to_ascii_lowercase();
-    if has_stars.iter().any(|known| name.starts_with(known)) {
-        return None;
-    }
-    let literal = |text: &str| text.replace('.', "[.]").replace('*', ".*");
-    match (text.strip_prefix('*'), text.strip_suffix('*')) {
-        _ if text == "*" => {
-            Some("write true for any value, or { regex = '^[*]$' } for a star itself".into())
-        }
-        (Some(inner), Some(_)) => {
-            let inner = inner.strip_suffix('*').unwrap_or(inner);
-            Some(format!("write {{ regex = '{}' }}", literal(inner)))
-        }
-        (Some(end), None) => Some(format!("write {{ regex = '{}$' }}", literal(end))),
-        (None, Some(beginning)) => Some(format!("write {{ regex = '^{}' }}", literal(beginning))),
-        (None, None) => None,
     }
 }
 
@@ -343,20 +178,25 @@ pub(super) fn head_size(text: &str) -> Result<u32, Wrong> {
     let size = size(text)?;
     let size = u32::try_from(size).ok();
     size.filter(|size| *size <= Allowance::MOST_HEAD)
-        .ok_or_else(|| ("is more than is read".into(), "write 64KiB at most".into()))
+        .ok_or_else(|| {
+            (
+                "is more than the proxy reads".into(),
+                "write at most 64KiB".into(),
+            )
+        })
 }
 
 /// A method. Lower case is almost certainly a mistake: it would match none that clients send.
 pub(super) fn method(text: &str) -> Result<String, Wrong> {
     if text == "*" {
-        let hint = "leave `method` out: then any method will do";
-        return Err(("is no method".into(), hint.into()));
+        let hint = "leave `method` out: then every method matches";
+        return Err(("is not a method".into(), hint.into()));
     }
     match text.bytes().any(|byte| byte.is_ascii_lowercase()) {
         false => plain(text),
         true => {
             let hint = format!("write it as {:?}", text.to_ascii_uppercase());
-            Err(("has small letters, which no method has".into(), hint))
+            Err(("has lower-case letters, which no method has".into(), hint))
         }
     }
 }
@@ -383,13 +223,13 @@ pub(super) fn rate(text: &str) -> Result<Most, Wrong> {
     });
     match parts {
         Some((1.., window)) if !(1..=86_400).contains(&window.as_secs()) => Err((
-            "has a window that cannot be counted in".into(),
+            "has a window out of range".into(),
             "it is from 1s to 1d".into(),
         )),
         Some((requests @ 1.., window)) => Ok(Most::Rate { requests, window }),
         Some((0, _)) => Err((
             "allows no request at all".into(),
-            "{ deny = true } says so".into(),
+            "write { deny = true } for that".into(),
         )),
         None => Err((
             "is not a rate".into(),
@@ -423,32 +263,9 @@ pub(super) fn secret(text: &str) -> Result<String, Wrong> {
     match text.chars().count() {
         0..SHORTEST => Err((
             "can be guessed".into(),
-            format!("take at least {SHORTEST} characters, made by chance"),
+            format!("use at least {SHORTEST} characters, chosen at random"),
         )),
         _ => Ok(text.to_owned()),
-    }
-}
-
-/// The prefix of a path, as sent.
-pub(super) fn path_prefix(text: &str) -> Result<String, Wrong> {
-    let prefix = crate::file::value::url_path(text)?;
-    match prefix.contains('?') {
-        true => Err((
-            "contains `?`".into(),
-            "write the path alone; the query does not belong to it".into(),
-        )),
-        false if is_pattern(&prefix) => {
-            let plain = prefix.split("/*").next().unwrap_or_default();
-            let hint = match is_pattern(plain) || plain.is_empty() {
-                true => "write rewrite_regex = \"EXPRESSION\"".into(),
-                false => format!("write \"{plain}\": what follows it is kept by itself"),
-            };
-            Err((
-                "is a pattern, but would stand for itself alone".into(),
-                hint,
-            ))
-        }
-        false => Ok(prefix),
     }
 }
 

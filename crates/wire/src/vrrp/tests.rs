@@ -70,7 +70,7 @@ fn what_crossed_a_router_is_not_believed() {
 }
 
 #[test]
-fn version_2_is_told_apart_from_garbage() {
+fn version_2_is_distinguished_from_garbage() {
     let mut payload = encode(&advert(), ENDPOINTS, Checksum::Plain, None);
     payload[0] = 0x21;
     assert_eq!(

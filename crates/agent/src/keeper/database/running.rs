@@ -7,7 +7,7 @@ use super::watch::Watch;
 use crate::engine::{Api, KeeperDatabase};
 use gaiola_net::client::Client;
 use gaiola_net::pki;
-use gaiola_os::pidns::{Event, Exit, Namespace, Step};
+use gaiola_os::pidns::{Exit, Namespace, Pid1Event, StartStep};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -113,9 +113,9 @@ impl Running {
         for event in self.namespace.events() {
             match event {
                 // The postmaster is an orphan, not Patroni's child: this event reports its end.
-                Event::OrphanEnded => self.settle.wake(Instant::now(), true),
-                Event::Poked => self.settle.wake(Instant::now(), false),
-                Event::Failed { step, errno } => self.failed = Some(failure(step, errno)),
+                Pid1Event::OrphanEnded => self.settle.wake(Instant::now(), true),
+                Pid1Event::Signalled => self.settle.wake(Instant::now(), false),
+                Pid1Event::Failed { step, errno } => self.failed = Some(failure(step, errno)),
             }
         }
     }
@@ -176,13 +176,13 @@ fn api(order: &KeeperDatabase) -> Option<Api> {
     }
 }
 
-fn failure(step: Step, errno: i32) -> String {
+fn failure(step: StartStep, errno: i32) -> String {
     let doing = match step {
-        Step::Mount => "mount /proc and /dev/shm in a new namespace",
-        Step::Privileges => "become the user of PostgreSQL",
-        Step::Directory => "enter the directory of Patroni's configuration",
-        Step::Execute => "run patroni",
-        Step::Other => "prepare the namespace",
+        StartStep::Mount => "mount /proc and /dev/shm in a new namespace",
+        StartStep::Privileges => "become the user of PostgreSQL",
+        StartStep::Directory => "enter the directory of Patroni's configuration",
+        StartStep::Execute => "run patroni",
+        StartStep::Other => "prepare the namespace",
     };
     format!("cannot {doing}: {}", io::Error::from_raw_os_error(errno))
 }

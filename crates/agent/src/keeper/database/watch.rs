@@ -3,7 +3,7 @@
 use super::look::Look;
 use super::psql;
 use crate::engine::{KeeperDatabase, Leadership};
-use gaiola_core::database::watchdog::{Answer, Reason, Seen, Watchdog};
+use gaiola_core::database::watchdog::{Answer, PollResult, Reason, Watchdog};
 use gaiola_model::Time;
 use gaiola_net::client::Target;
 use gaiola_net::pki;
@@ -31,7 +31,7 @@ pub(super) struct Watch {
     started: Instant,
     next: Instant,
     polled: Poll,
-    look: Look<Seen>,
+    look: Look<PollResult>,
 }
 
 impl Watch {
@@ -91,10 +91,10 @@ impl Poll {
         }
     }
 
-    async fn run(self) -> Seen {
+    async fn run(self) -> PollResult {
         let (answer, deposed_by) = tokio::join!(self.answer(), self.deposed_by());
         let postmaster = self.state_of("postgres");
-        Seen {
+        PollResult {
             patroni_stopped: self.state_of("patroni") == Some('T'),
             postmaster_stopped: postmaster == Some('T'),
             // A debugger holds it, on purpose; it answers nothing.

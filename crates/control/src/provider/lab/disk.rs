@@ -24,8 +24,8 @@ use tokio::time::{Instant, sleep, timeout};
 const LIMIT: Duration = Duration::from_secs(30);
 /// The longest that giving the room back may take while something waits for it.
 const FREE_LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks at whether a disk is still to be filled.
-const LOOK: Duration = Duration::from_millis(20);
+/// Poll interval while a disk is being filled.
+const POLL: Duration = Duration::from_millis(20);
 /// What cannot be had any more when a disk is full.
 const PAGE: u64 = 4096;
 /// The most that is taken at a time, so that it ends soon when it is to.
@@ -33,6 +33,55 @@ const LARGEST: u64 = 1 << 30;
 /// The file systems that are filled, by their magic numbers: they take room when they are asked to, and give all of it back.
 const EXT4: u64 = 0xEF53;
 const XFS: u64 = 0x5846_5342;
+
+/// Why a server's disk is not filled.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The whole site is being brought down.
+    #[error("the site is going down")]
+    GoingDown,
+    /// The server has no power.
+    #[error("{0} is off")]
+    Off(ServerName),
+    /// The server lost its power while its disk was being filled.
+    #[error("{0} was switched off meanwhile")]
+    SwitchedOff(ServerName),
+    /// It did not answer in time.
+    #[error("its disk does not answer")]
+    Late,
+    /// Filling it was ended before it was full.
+    #[error("its disk is not full yet")]
+    NotFull,
+    /// The system rejected filling it.
+    #[error("cannot fill the disk")]
+    Fill(#[source] io::Error),
+    /// Only root can mount one.
+    #[error(
+        "{0} has no disk of its own: without root all servers share the machine's; bring the site up as root, with [drill] disk"
+    )]
+    NotRoot(ServerName),
+    /// The server's directory or its mounts cannot be read.
+    #[error("cannot read the disk of {server}")]
+    Read {
+        /// The server.
+        server: ServerName,
+        /// Why.
+        source: io::Error,
+    },
+    /// Other servers use its file system too.
+    #[error("{server} has no disk of its own, and the machine's is not filled: {}", how_to_get_one(*server, folder))]
+    Shared {
+        /// The server.
+        server: ServerName,
+        /// Where its own would be mounted.
+        folder: PathBuf,
+    },
+    /// Another file system than those that are filled.
+    #[error(
+        "the disk of {0} is not filled: only ext4 and XFS are known to give all of their room back"
+    )]
+    FileSystem(ServerName),
+}
 
 /// All of a disk's room: free again when this is dropped, which takes its time.
 pub struct Filler {
@@ -57,11 +106,10 @@ impl Room {
 ///
 /// # Errors
 /// Where it has none, or it does not become full. Nothing is taken then.
-pub async fn fill(lab: &Lab, server: ServerName, first: Identity) -> io::Result<Filler> {
-    let going_down = || io::Error::other("the site is going down");
+pub async fn fill(lab: &Lab, server: ServerName, first: Identity) -> Result<Filler, DiskError> {
     let taken = Arc::clone(&lab.room.0).try_read_owned();
-    let taken = taken.map_err(|_| going_down())?;
-    let folder = own(lab, server, first).map_err(io::Error::other)?;
+    let taken = taken.map_err(|_| DiskError::GoingDown)?;
+    let folder = own(lab, server, first)?;
     let stop = StopOnDrop::default();
     let stopped = Arc::clone(&stop.0);
     let filling = spawn_blocking(move || {
@@ -73,19 +121,19 @@ pub async fn fill(lab: &Lab, server: ServerName, first: Identity) -> io::Result<
     let ends = Instant::now() + LIMIT;
     let is_on = || lab.hardware.borrow().identity(server) == Some(first);
     while !filling.is_finished() && Instant::now() < ends && is_on() && !lab.ending.get() {
-        sleep(LOOK).await;
+        sleep(POLL).await;
     }
     drop(stop);
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "its disk does not answer");
-    let filled = timeout(FREE_LIMIT, filling).await.map_err(late)?;
-    let filler = filled.map_err(io::Error::other)??;
+    let filled = timeout(FREE_LIMIT, filling).await;
+    let filled = filled.map_err(|_| DiskError::Late)?;
+    let filler = filled.map_err(|error| DiskError::Fill(error.into()))??;
     if is_on() && !lab.ending.get() {
         return Ok(filler);
     }
     free(filler);
     Err(match is_on() {
-        true => going_down(),
-        false => io::Error::other(format!("{server} was switched off meanwhile")),
+        true => DiskError::GoingDown,
+        false => DiskError::SwitchedOff(server),
     })
 }
 
@@ -109,39 +157,36 @@ pub fn of(lab: &Lab, server: ServerName) -> Disk {
     let first = lab.hardware.borrow().identity(server);
     let own = match first {
         Some(first) => own(lab, server, first),
-        None => Err(format!("{server} is off")),
+        None => Err(DiskError::Off(server)),
     };
-    own.map_or_else(Disk::NotFillable, |_| Disk::Fillable)
+    match own {
+        Ok(_) => Disk::Fillable,
+        Err(error) => Disk::NotFillable(gaiola_os::chain(&error)),
+    }
 }
 
 /// A directory on the server's own disk; otherwise why it has none. Whatever is filled is filled by way of this descriptor, so it
 /// is what was checked.
-fn own(lab: &Lab, server: ServerName, first: Identity) -> Result<File, String> {
+fn own(lab: &Lab, server: ServerName, first: Identity) -> Result<File, DiskError> {
     if lab.rootless {
-        return Err(format!(
-            "{server} has no disk of its own: without root all servers share the machine's; bring the site up as root, with [drill] disk"
-        ));
+        return Err(DiskError::NotRoot(server));
     }
-    let path = where_data_is(lab, server).map_err(|error| error.to_string())?;
+    let read = |source| DiskError::Read { server, source };
+    let path = where_data_is(lab, server).map_err(read)?;
     let process = Path::new("/proc").join(first.pid.to_string());
     let reached = process
         .join("root")
         .join(path.strip_prefix("/").unwrap_or(&path));
-    let cannot_look = |error| format!("cannot look at the disk of {server}: {error}");
-    let folder = open_folder(&reached).map_err(cannot_look)?;
-    let device = fstat(&folder)
-        .map_err(|error| cannot_look(error.into()))?
-        .st_dev;
-    let mounts = fs::read_to_string(process.join("mountinfo"))
-        .map_err(|error| format!("cannot read the mounts of {server}: {error}"))?;
+    let folder = open_folder(&reached).map_err(read)?;
+    let device = fstat(&folder).map_err(|error| read(error.into()))?.st_dev;
+    let mounts = fs::read_to_string(process.join("mountinfo")).map_err(read)?;
     if !is_all_of(&mounts, (major(device), minor(device)), &path) {
-        return Err(shared(server, &path));
+        let folder = path;
+        return Err(DiskError::Shared { server, folder });
     }
-    match can_be_filled(&folder).map_err(cannot_look)? {
+    match can_be_filled(&folder).map_err(read)? {
         true => Ok(folder),
-        false => Err(format!(
-            "the disk of {server} is not filled: only ext4 and XFS are known to give all of their room back"
-        )),
+        false => Err(DiskError::FileSystem(server)),
     }
 }
 
@@ -156,7 +201,7 @@ fn where_data_is(lab: &Lab, server: ServerName) -> io::Result<PathBuf> {
 
 fn open_folder(path: &Path) -> io::Result<File> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let flags = i32::try_from(flags.bits()).expect("the kernel's flags fit");
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
@@ -166,8 +211,8 @@ fn can_be_filled(folder: impl AsFd) -> io::Result<bool> {
     Ok([EXT4, XFS].map(u64::cast_signed).contains(&kind))
 }
 
-fn shared(server: ServerName, folder: &Path) -> String {
-    let how = match server.tier {
+fn how_to_get_one(server: ServerName, folder: &Path) -> String {
+    match server.tier {
         Tier::Database => {
             "a database server gets one by [drill] disk when it is switched on without data, in a lab of root (docs/lab.md)"
                 .to_string()
@@ -176,8 +221,7 @@ fn shared(server: ServerName, folder: &Path) -> String {
             "only database servers get one, by [drill] disk; this one has its own where a file system is mounted at {} before `gaiola up`",
             folder.display()
         ),
-    };
-    format!("{server} has no disk of its own, and the machine's is not filled: {how}")
+    }
 }
 
 /// Whether these mounts (a text as in `/proc/PID/mountinfo`) have the file system of this device once: whole, and here.
@@ -203,10 +247,11 @@ fn unescaped(path: &str) -> String {
 }
 
 /// Takes all the room that there is, in ever smaller pieces, until a page is refused. What others free later stays free.
-fn take_all(folder: impl AsFd, stop: &AtomicBool) -> io::Result<File> {
+fn take_all(folder: impl AsFd, stop: &AtomicBool) -> Result<File, DiskError> {
+    let failed = |error: Errno| DiskError::Fill(error.into());
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = File::from(openat(folder, ".", flags, Mode::RUSR | Mode::WUSR)?);
-    let disk = fstatvfs(&file)?;
+    let file = File::from(openat(folder, ".", flags, Mode::RUSR | Mode::WUSR).map_err(failed)?);
+    let disk = fstatvfs(&file).map_err(failed)?;
     let free = disk.f_bfree.saturating_mul(disk.f_frsize);
     let (mut at, mut piece) = (0_u64, LARGEST.min((free / PAGE).max(1) * PAGE));
     while !stop.load(Ordering::Relaxed) {
@@ -215,13 +260,10 @@ fn take_all(folder: impl AsFd, stop: &AtomicBool) -> io::Result<File> {
             Err(Errno::NOSPC) if piece > PAGE => piece = (piece / 2 / PAGE).max(1) * PAGE,
             Err(Errno::NOSPC) => return Ok(file),
             Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(failed(error)),
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::Interrupted,
-        "its disk is not full yet",
-    ))
+    Err(DiskError::NotFull)
 }
 
 #[cfg(test)]
@@ -259,7 +301,7 @@ mod tests {
         let stopped = Arc::clone(&stop.0);
         drop(stop);
         let why = take_all(&opened, &stopped).unwrap_err();
-        assert_eq!(why.kind(), io::ErrorKind::Interrupted);
+        assert!(matches!(why, DiskError::NotFull), "{why}");
     }
 
     #[test]

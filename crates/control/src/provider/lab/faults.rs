@@ -3,22 +3,21 @@
 //! Each is undone when that is asked for, and by the lab itself once its span has passed: whoever ordered it may have died.
 
 use super::Lab;
-use super::disk;
-use super::hardware::Island;
+use super::disk::{self, DiskError};
+use super::hardware::{HardwareError, Island};
 use super::processes;
 use gaiola_core::drill::{Process, Target};
 use gaiola_model::ServerName;
 use gaiola_os::process::{Identity, identify, signal};
 use rustix::process::Signal;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Until every process that was sent a SIGSTOP has stopped.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
-/// Between two looks at them.
-const LOOK: Duration = Duration::from_millis(10);
+/// Poll interval of their states.
+const POLL: Duration = Duration::from_millis(10);
 
 /// A fault in force.
 pub struct Held {
@@ -36,6 +35,29 @@ enum Done {
     Filled(disk::Filler),
 }
 
+/// Why a fault was not begun, or not undone.
+#[derive(Debug, thiserror::Error)]
+pub enum FaultError {
+    /// The same fault has not ended yet.
+    #[error("{0} is in force already")]
+    InForce(Target),
+    /// A harm that is done at once, and has no end.
+    #[error("{0} is not a fault that is held")]
+    NotHeld(Target),
+    /// There is nothing to freeze.
+    #[error("no such process runs there")]
+    NoProcess,
+    /// Processes that continue in spite of SIGSTOP.
+    #[error("{0} processes do not stop")]
+    Unstoppable(usize),
+    /// The server's power or cable.
+    #[error(transparent)]
+    Hardware(#[from] HardwareError),
+    /// The server's disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
 /// The faults in force.
 pub fn in_force(lab: &Lab) -> Vec<Target> {
     let held = lab.faults.borrow();
@@ -46,14 +68,14 @@ pub fn in_force(lab: &Lab) -> Vec<Target> {
 ///
 /// # Errors
 /// Where it could not be done, in whole: nothing of it is in force then.
-pub async fn begin(lab: &Rc<Lab>, target: Target, span: Duration) -> io::Result<()> {
+pub async fn begin(lab: &Rc<Lab>, target: Target, span: Duration) -> Result<(), FaultError> {
     if in_force(lab).contains(&target) {
-        return Err(io::Error::other(format!("{target} is in force already")));
+        return Err(FaultError::InForce(target));
     }
     let done = harm(lab, &target).await?;
     let number = lab.next_fault.get();
     lab.next_fault.set(number + 1);
-    tracing::info!("{target} begins, for {} ms", span.as_millis());
+    tracing::info!(fault = %target, ?span, "a fault begins");
     lab.faults.borrow_mut().push(Held {
         target,
         number,
@@ -71,7 +93,7 @@ pub async fn begin(lab: &Rc<Lab>, target: Target, span: Duration) -> io::Result<
 ///
 /// # Errors
 /// Where it could not be undone.
-pub fn end(lab: &Lab, target: &Target) -> io::Result<()> {
+pub fn end(lab: &Lab, target: &Target) -> Result<(), FaultError> {
     end_those(lab, |held| held.target == *target)
 }
 
@@ -90,11 +112,11 @@ pub fn let_go_of_disk(lab: &Lab, server: ServerName) {
 
 fn try_to_end(lab: &Lab, which: impl FnMut(&Held) -> bool) {
     if let Err(error) = end_those(lab, which) {
-        tracing::error!("a fault could not be undone: {error}");
+        tracing::error!(error = %gaiola_os::chain(&error), "cannot undo a fault");
     }
 }
 
-fn end_those(lab: &Lab, mut which: impl FnMut(&Held) -> bool) -> io::Result<()> {
+fn end_those(lab: &Lab, mut which: impl FnMut(&Held) -> bool) -> Result<(), FaultError> {
     let ended: Vec<Held> = lab
         .faults
         .borrow_mut()
@@ -102,55 +124,58 @@ fn end_those(lab: &Lab, mut which: impl FnMut(&Held) -> bool) -> io::Result<()> 
         .collect();
     let mut result = Ok(());
     for held in ended {
-        tracing::info!("{} ends", held.target);
+        tracing::info!(fault = %held.target, "a fault ends");
         result = undo(lab, held.done).and(result);
     }
     result
 }
 
-async fn harm(lab: &Lab, target: &Target) -> io::Result<Done> {
+async fn harm(lab: &Lab, target: &Target) -> Result<Done, FaultError> {
     let hardware = || lab.hardware.borrow_mut();
-    match target {
-        Target::Cut(servers) => hardware().cut_off(servers).map(Done::Cut),
+    Ok(match target {
+        Target::Cut(servers) => Done::Cut(hardware().cut_off(servers)?),
         Target::Mute(server) => {
             let first = identity(lab, *server)?;
             hardware()
                 .set_mute(first, true)
-                .map(|()| Done::Muted(first))
+                .map_err(HardwareError::from)?;
+            Done::Muted(first)
         }
         Target::Deaf(server) => {
             identity(lab, *server)?;
             hardware()
                 .set_deaf(*server, true)
-                .map(|()| Done::Deafened(*server))
+                .map_err(HardwareError::from)?;
+            Done::Deafened(*server)
         }
         Target::Freeze { server, process } => {
             let first = identity(lab, *server)?;
-            freeze(first.pid, *process).await.map(Done::Frozen)
+            Done::Frozen(freeze(first.pid, *process).await?)
         }
         Target::Fill(server) => {
             let first = identity(lab, *server)?;
-            disk::fill(lab, *server, first).await.map(Done::Filled)
+            Done::Filled(disk::fill(lab, *server, first).await?)
         }
-        Target::Kill { .. } | Target::Power(_) | Target::Stop(_) => Err(io::Error::other(format!(
-            "{target} is not a fault that is held"
-        ))),
-    }
+        Target::Kill { .. } | Target::Power(_) | Target::Stop(_) => {
+            return Err(FaultError::NotHeld(target.clone()));
+        }
+    })
 }
 
-fn identity(lab: &Lab, server: ServerName) -> io::Result<Identity> {
+fn identity(lab: &Lab, server: ServerName) -> Result<Identity, HardwareError> {
     let identity = lab.hardware.borrow().identity(server);
-    identity.ok_or_else(|| io::Error::other(format!("{server} is off")))
+    identity.ok_or(HardwareError::Off(server))
 }
 
 /// What has died meanwhile took its fault with it.
-fn undo(lab: &Lab, done: Done) -> io::Result<()> {
-    match done {
-        Done::Cut(island) => lab.hardware.borrow_mut().rejoin(island),
-        Done::Muted(first) if lives(first) => lab.hardware.borrow_mut().set_mute(first, false),
+fn undo(lab: &Lab, done: Done) -> Result<(), FaultError> {
+    let hardware = || lab.hardware.borrow_mut();
+    let undone = match done {
+        Done::Cut(island) => hardware().rejoin(island),
+        Done::Muted(first) if lives(first) => hardware().set_mute(first, false),
         Done::Muted(_) => Ok(()),
         Done::Deafened(server) => match identity(lab, server) {
-            Ok(_) => lab.hardware.borrow_mut().set_deaf(server, false),
+            Ok(_) => hardware().set_deaf(server, false),
             Err(_) => Ok(()),
         },
         Done::Frozen(victims) => {
@@ -161,7 +186,8 @@ fn undo(lab: &Lab, done: Done) -> io::Result<()> {
             disk::free(filler);
             Ok(())
         }
-    }
+    };
+    Ok(undone.map_err(HardwareError::from)?)
 }
 
 fn lives(identity: Identity) -> bool {
@@ -169,7 +195,7 @@ fn lives(identity: Identity) -> bool {
 }
 
 /// Stops one process, or all that run on a server but its pid 1, and waits until all of them have stopped.
-async fn freeze(pid_1: u32, process: Option<Process>) -> io::Result<Vec<Identity>> {
+async fn freeze(pid_1: u32, process: Option<Process>) -> Result<Vec<Identity>, FaultError> {
     let ends = Instant::now() + STOP_LIMIT;
     let mut stopped: Vec<Identity> = Vec::new();
     loop {
@@ -185,11 +211,10 @@ async fn freeze(pid_1: u32, process: Option<Process>) -> io::Result<Vec<Identity
         }
         if running.is_empty() || Instant::now() > ends {
             thaw(&stopped);
-            let why = match stopped.len() {
-                0 => "no such process runs there".into(),
-                _ => format!("{} processes do not stop", running.len()),
-            };
-            return Err(io::Error::other(why));
+            return Err(match stopped.is_empty() {
+                true => FaultError::NoProcess,
+                false => FaultError::Unstoppable(running.len()),
+            });
         }
         for victim in running {
             signal(victim.pid, Signal::STOP);
@@ -197,7 +222,7 @@ async fn freeze(pid_1: u32, process: Option<Process>) -> io::Result<Vec<Identity
                 stopped.push(victim);
             }
         }
-        sleep(LOOK).await;
+        sleep(POLL).await;
     }
 }
 

@@ -46,14 +46,12 @@ pub async fn run(listener: TcpListener, targets: watch::Receiver<Targets>) -> io
     let places = Arc::new(Semaphore::new(MAXCONN));
     let mut turn = 0_usize;
     loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
         let client = match listener.accept().await {
             Ok((client, _)) => client,
             Err(error) => {
-                tracing::warn!("front door: cannot accept: {error}");
+                tracing::warn!(%error, "the front door cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }

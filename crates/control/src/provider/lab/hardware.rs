@@ -35,27 +35,37 @@ struct Powered {
     _first: Pid1,
 }
 
+/// Why the hardware did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum HardwareError {
+    /// The kernel rejected a change of the network.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A process or its log.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The server has no power.
+    #[error("{0} is off")]
+    Off(ServerName),
+}
+
 impl Hardware {
     /// Puts up the bridge in the network namespace that we are in.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn new() -> io::Result<Self> {
-        let mut netlink = Netlink::open().map_err(io::Error::other)?;
-        netlink.set_up("lo").map_err(io::Error::other)?;
-        netlink.create_bridge(BRIDGE).map_err(io::Error::other)?;
-        netlink
-            .add_address(
-                BRIDGE,
-                network::BRIDGE.into(),
-                PREFIX_LENGTH,
-                Lifetime::Forever,
-            )
-            .map_err(io::Error::other)?;
-        netlink
-            .add_address(BRIDGE, CLIENT.into(), PREFIX_LENGTH, Lifetime::Forever)
-            .map_err(io::Error::other)?;
-        netlink.set_up(BRIDGE).map_err(io::Error::other)?;
+    pub fn new() -> Result<Self, NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        netlink.set_up("lo")?;
+        netlink.create_bridge(BRIDGE)?;
+        netlink.add_address(
+            BRIDGE,
+            network::BRIDGE.into(),
+            PREFIX_LENGTH,
+            Lifetime::Forever,
+        )?;
+        netlink.add_address(BRIDGE, CLIENT.into(), PREFIX_LENGTH, Lifetime::Forever)?;
+        netlink.set_up(BRIDGE)?;
         Ok(Self {
             netlink,
             powered: BTreeMap::new(),
@@ -67,7 +77,7 @@ impl Hardware {
     ///
     /// # Errors
     /// Where its namespaces or its cable cannot be made.
-    pub fn power_on(&mut self, boot: &Boot, input: OwnedFd) -> io::Result<()> {
+    pub fn power_on(&mut self, boot: &Boot, input: OwnedFd) -> Result<(), HardwareError> {
         if self.powered.contains_key(&boot.server) {
             return Ok(());
         }
@@ -87,7 +97,7 @@ impl Hardware {
                 drop(first);
                 died(&process).await
             });
-            return Err(error);
+            return Err(error.into());
         }
         self.powered.insert(
             boot.server,
@@ -99,19 +109,15 @@ impl Hardware {
         Ok(())
     }
 
-    fn plug_in(&mut self, server: ServerName, pid: u32) -> io::Result<()> {
+    fn plug_in(&mut self, server: ServerName, pid: u32) -> Result<(), NetlinkError> {
         let cable = server.to_string();
         // The cable of a server that has just died may not have been cleared away by the kernel yet.
-        if self.netlink.link_exists(&cable).map_err(io::Error::other)? {
-            self.netlink.delete_link(&cable).map_err(io::Error::other)?;
+        if self.netlink.link_exists(&cable)? {
+            self.netlink.delete_link(&cable)?;
         }
-        self.netlink
-            .create_veth_to_pid(&cable, INTERFACE, pid)
-            .map_err(io::Error::other)?;
-        self.netlink
-            .set_master(&cable, BRIDGE)
-            .map_err(io::Error::other)?;
-        self.netlink.set_up(&cable).map_err(io::Error::other)
+        self.netlink.create_veth_to_pid(&cable, INTERFACE, pid)?;
+        self.netlink.set_master(&cable, BRIDGE)?;
+        self.netlink.set_up(&cable)
     }
 
     /// The servers that are on.
@@ -124,7 +130,7 @@ impl Hardware {
         Some(self.powered.get(&server)?.process.identity())
     }
 
-    /// A handle that tells when the server has died.
+    /// A handle on which to wait for the server's death.
     pub fn process(&self, server: ServerName) -> Option<Rc<Process>> {
         Some(Rc::clone(&self.powered.get(&server)?.process))
     }
@@ -148,14 +154,12 @@ impl Hardware {
     ///
     /// # Errors
     /// Where it has none.
-    pub fn set_cable(&mut self, server: ServerName, plugged: bool) -> io::Result<()> {
+    pub fn set_cable(&mut self, server: ServerName, plugged: bool) -> Result<(), NetlinkError> {
         let cable = server.to_string();
-        let set = if plugged {
-            self.netlink.set_up(&cable)
-        } else {
-            self.netlink.set_down(&cable)
-        };
-        set.map_err(io::Error::other)
+        match plugged {
+            true => self.netlink.set_up(&cable),
+            false => self.netlink.set_down(&cable),
+        }
     }
 
     /// Cuts servers off from all others, but not from each other. Their cables keep their carrier, as behind a switch
@@ -163,9 +167,9 @@ impl Hardware {
     ///
     /// # Errors
     /// Where one of them is off; nothing is cut then.
-    pub fn cut_off(&mut self, servers: &[ServerName]) -> io::Result<Island> {
+    pub fn cut_off(&mut self, servers: &[ServerName]) -> Result<Island, HardwareError> {
         if let Some(off) = servers.iter().find(|s| !self.powered.contains_key(s)) {
-            return Err(io::Error::other(format!("{off} is off")));
+            return Err(HardwareError::Off(*off));
         }
         self.islands += 1;
         let island = Island {
@@ -177,7 +181,7 @@ impl Hardware {
             Ok(()) => Ok(island),
             Err(error) => {
                 let _ = self.rejoin(island);
-                Err(io::Error::other(error))
+                Err(error.into())
             }
         }
     }
@@ -196,7 +200,7 @@ impl Hardware {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn rejoin(&mut self, island: Island) -> io::Result<()> {
+    pub fn rejoin(&mut self, island: Island) -> Result<(), NetlinkError> {
         let powered = island
             .servers
             .iter()
@@ -205,36 +209,34 @@ impl Hardware {
         let mut result = Ok(());
         for server in powered {
             let moved = self.netlink.set_master(&server.to_string(), BRIDGE);
-            result = result.and(moved.map_err(io::Error::other));
+            result = result.and(moved);
         }
         let removed = self.netlink.delete_link(&island.bridge);
-        result.and(removed.map_err(io::Error::other))
+        result.and(removed)
     }
 
     /// Drops all that a server sends, or lets it pass again. It is done at the server's own end of the cable.
     ///
     /// # Errors
     /// Where the kernel refuses, or the server has died.
-    pub fn set_mute(&mut self, first: Identity, mute: bool) -> io::Result<()> {
-        let mut inside = Netlink::open_in(first.pid).map_err(io::Error::other)?;
-        let set = match mute {
+    pub fn set_mute(&mut self, first: Identity, mute: bool) -> Result<(), NetlinkError> {
+        let mut inside = Netlink::open_in(first.pid)?;
+        match mute {
             true => inside.drop_outgoing(INTERFACE),
             false => inside.pass_outgoing(INTERFACE),
-        };
-        set.map_err(io::Error::other)
+        }
     }
 
     /// Drops all that is sent to a server, or lets it pass again.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn set_deaf(&mut self, server: ServerName, deaf: bool) -> io::Result<()> {
+    pub fn set_deaf(&mut self, server: ServerName, deaf: bool) -> Result<(), NetlinkError> {
         let cable = server.to_string();
-        let set = match deaf {
+        match deaf {
             true => self.netlink.drop_outgoing(&cable),
             false => self.netlink.pass_outgoing(&cable),
-        };
-        set.map_err(io::Error::other)
+        }
     }
 
     /// Forgets a server that has died.

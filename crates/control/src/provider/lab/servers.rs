@@ -1,7 +1,7 @@
 //! Provides servers: switches on those that the placement names, takes away those that it does not name any more.
 
 use super::Lab;
-use super::hardware;
+use super::hardware::{self, HardwareError};
 use super::network::{INTERFACE, PREFIX_LENGTH};
 use gaiola_agent::engine::Secrets;
 use gaiola_agent::init::certificate;
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument as _;
 
 /// PATH of everything that runs on a server: nothing is taken from whoever brought the site up.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -31,6 +32,19 @@ const STOP_LIMIT: Duration = Duration::from_secs(25);
 const LAST_WORDS: u64 = 16 << 10;
 /// Between two attempts to switch a server on that failed.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a server cannot be switched on.
+#[derive(Debug, thiserror::Error)]
+enum ServerError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Hardware(#[from] HardwareError),
+    #[error("{0} is not in the placement")]
+    NotPlaced(ServerName),
+    #[error("the kernel gives no random numbers")]
+    Random(#[from] getrandom::Error),
+}
 
 /// Follows the order until the site is brought down; returns when every server is off.
 pub async fn run(lab: Rc<Lab>) {
@@ -54,7 +68,7 @@ fn provide(
     lab: &Rc<Lab>,
     order: &Order,
     leaving: &Rc<RefCell<BTreeSet<ServerName>>>,
-) -> io::Result<()> {
+) -> Result<(), ServerError> {
     let mut result = Ok(());
     let powered: BTreeSet<ServerName> = lab.hardware.borrow().powered().collect();
     for &server in order.placement.servers.keys() {
@@ -62,8 +76,10 @@ fn provide(
             && !lab.off.borrow().contains(&server)
             && !leaving.borrow().contains(&server)
         {
-            let switched = switch_on(lab, order, server);
-            take_note(lab, server, &switched);
+            let span = tracing::info_span!("server", %server);
+            let switched = span.in_scope(|| switch_on(lab, order, server));
+            let why = switched.as_ref().err().map(|error| gaiola_os::chain(error));
+            record(lab, server, why);
             result = switched.and(result);
         }
     }
@@ -83,15 +99,14 @@ fn provide(
     result
 }
 
-/// Why a server could not be switched on is said once, and kept for whoever waits for it.
-fn take_note(lab: &Lab, server: ServerName, switched: &io::Result<()>) {
-    let why = switched.as_ref().err().map(ToString::to_string);
+/// Records why a server could not be switched on, for whoever waits for it. The same reason is logged once.
+fn record(lab: &Lab, server: ServerName, why: Option<String>) {
     let before = match &why {
         Some(why) => lab.trouble.borrow_mut().insert(server, why.clone()),
         None => lab.trouble.borrow_mut().remove(&server),
     };
     if let Some(why) = why.filter(|why| before.as_ref() != Some(why)) {
-        tracing::error!("cannot switch {server} on: {why}");
+        tracing::error!(%server, error = why, "cannot switch a server on");
     }
 }
 
@@ -113,33 +128,37 @@ fn last_words(log: &Path, before: u64) -> Option<String> {
 }
 
 /// Prepares a server's directory and switches it on.
-fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()> {
+fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), ServerError> {
     let boot = prepare(lab, order, server)?;
-    let told = lab.view.borrow().observed.get(&server).map(|(at, _)| *at);
-    lab.stale.borrow_mut().extend(told.map(|at| (server, at)));
+    let reported = lab.view.borrow().observed.get(&server).map(|(at, _)| *at);
+    let stale = reported.map(|at| (server, at));
+    lab.stale.borrow_mut().extend(stale);
     let log = boot.init_log();
-    let said_before = fs::metadata(&log).map_or(0, |log| log.len());
+    let logged_before = fs::metadata(&log).map_or(0, |log| log.len());
     let (ours, theirs) = UnixStream::pair()?;
     lab.hardware.borrow_mut().power_on(&boot, theirs.into())?;
     let Some(process) = lab.hardware.borrow().process(server) else {
         return Ok(());
     };
-    tokio::task::spawn_local(certify(Rc::clone(lab), server, boot.location.address, ours));
-    tracing::info!("{server} is on (pid {})", process.identity().pid);
+    let certified = certify(Rc::clone(lab), server, boot.location.address, ours);
+    tokio::task::spawn_local(certified.in_current_span());
+    tracing::info!(pid = process.identity().pid, "a server is on");
     let (lab, number) = (Rc::clone(lab), boot.number);
-    tokio::task::spawn_local(async move {
+    let watched = async move {
         let exit = hardware::died(&process).await;
-        tracing::info!("{server} is off: pid 1 {exit}");
+        tracing::info!(%exit, "a server is off");
         if matches!(exit, Exit::Status(status) if status != 0) {
-            let why = last_words(&log, said_before).unwrap_or_else(|| format!("pid 1 {exit}"));
-            take_note(&lab, server, &Err(io::Error::other(why)));
+            let why = last_words(&log, logged_before);
+            let why = why.unwrap_or_else(|| format!("pid 1 {exit}"));
+            record(&lab, server, Some(why));
         }
         super::faults::let_go_of_disk(&lab, server);
         lab.hardware.borrow_mut().forget(server, process.identity());
         lab.over.send_modify(|over| _ = over.insert(server, number));
         lab.off.borrow_mut().insert(server);
         lab.poke.notify_one();
-    });
+    };
+    tokio::task::spawn_local(watched.in_current_span());
     Ok(())
 }
 
@@ -147,20 +166,23 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> io::Result<()>
 async fn certify(lab: Rc<Lab>, server: ServerName, address: IpAddr, socket: UnixStream) {
     let name = server.to_string();
     match certificate::provide(socket, &lab.authority, &name, &[address]).await {
-        Ok(Issued::Anew) => tracing::info!("{name} has a new certificate"),
+        Ok(Issued::Anew) => tracing::info!("issued a certificate"),
         Ok(Issued::Kept) => {}
-        Err(error) => tracing::error!("{name} has got no certificate: {error}"),
+        Err(error) => {
+            let error = gaiola_os::chain(&error);
+            tracing::error!(error, "cannot issue a certificate");
+        }
     }
 }
 
-fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
+fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerError> {
     let folder = lab.state.server(server);
     let database_user = lab.users.database;
     make_folder(&folder, 0o711, None)?;
     make_folder(&folder.join("log"), 0o755, None)?;
     make_folder(&folder.join("etcd"), 0o700, database_user)?;
     let location = topology::location(&order.placement, server)
-        .ok_or_else(|| io::Error::other(format!("{server} is not in the placement")))?
+        .ok_or(ServerError::NotPlaced(server))?
         .clone();
     if matches!(server.tier, Tier::App | Tier::Database)
         && order.placement.config.database.is_some()
@@ -185,7 +207,7 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> io::Result<Boot> {
         disk: disk(lab, order, server),
     };
     boot.save(order.placement.schema)?;
-    // A server that was told more than we were keeps what it knows.
+    // A server that has a newer order keeps it.
     let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {
         order.save(&boot.order_file())?;
@@ -221,32 +243,30 @@ fn hand_over(path: &Path, owner: Option<User>) -> io::Result<()> {
 }
 
 /// The database's passwords: made once, kept for good.
-fn secrets(lab: &Lab) -> io::Result<Secrets> {
-    kept(&lab.state.secrets(), || {
-        Secrets::generate().map_err(io::Error::other)
-    })
+fn secrets(lab: &Lab) -> Result<Secrets, ServerError> {
+    kept(&lab.state.secrets(), Secrets::generate)
 }
 
 /// The secret that seals the keepers' advertisements, in hexadecimal.
-fn keeper_key(lab: &Lab) -> io::Result<String> {
+fn keeper_key(lab: &Lab) -> Result<String, ServerError> {
     kept(&lab.state.folder().join("keeper-key.json"), || {
         let mut bytes = [0_u8; 32];
-        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        getrandom::fill(&mut bytes)?;
         Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     })
 }
 
 fn kept<T: serde::Serialize + serde::de::DeserializeOwned>(
     path: &Path,
-    make: impl FnOnce() -> io::Result<T>,
-) -> io::Result<T> {
+    make: impl FnOnce() -> Result<T, getrandom::Error>,
+) -> Result<T, ServerError> {
     match read_json(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let made = make()?;
             write_json(path, &made)?;
             Ok(made)
         }
-        found => found,
+        found => Ok(found?),
     }
 }
 
@@ -257,14 +277,15 @@ async fn take_away(lab: &Lab, server: ServerName) {
     lab.trouble.borrow_mut().remove(&server);
     let folder = lab.state.server(server);
     if let Err(error) = remove(folder.clone()).await {
-        tracing::error!("cannot remove {}: {error}", folder.display());
+        let folder = folder.display();
+        tracing::error!(%server, %folder, %error, "cannot remove the directory of a server");
     }
 }
 
 /// Removes a directory on a thread of its own: a database's data may be many files, and this one serves.
 async fn remove(folder: PathBuf) -> io::Result<()> {
     let removing = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder));
-    removing.await.map_err(io::Error::other)?
+    removing.await?
 }
 
 /// Stops a server gracefully; cuts its power where that takes too long.
@@ -274,10 +295,7 @@ pub async fn stop(lab: &Lab, server: ServerName) {
     };
     lab.hardware.borrow().shut_down(server);
     if timeout(STOP_LIMIT, hardware::died(&process)).await.is_err() {
-        tracing::warn!(
-            "{server} did not stop within {} s: cutting its power",
-            STOP_LIMIT.as_secs()
-        );
+        tracing::warn!(%server, limit = ?STOP_LIMIT, "a server did not stop in time: cutting its power");
         lab.hardware.borrow_mut().cut_power(server);
         hardware::died(&process).await;
     }
@@ -306,10 +324,7 @@ async fn switch_off(lab: &Rc<Lab>) {
     stop_all(lab, primary).await;
     let rest = lab.hardware.borrow().powered().collect();
     stop_all(lab, rest).await;
-    tracing::info!(
-        "everything is off after {:.1} s",
-        started.elapsed().as_secs_f32()
-    );
+    tracing::info!(took = ?started.elapsed(), "everything is off");
 }
 
 async fn stop_all(lab: &Rc<Lab>, servers: Vec<ServerName>) {
@@ -331,7 +346,7 @@ mod tests {
         let server = folder.path().join("db1");
         fs::create_dir_all(server.join("postgres/data")).unwrap();
         let meanwhile = || assert!(server.join("postgres/data").exists());
-        crate::slow_disk::carry_out(remove(server.clone()), meanwhile).unwrap();
+        gaiola_os::slow_disk::carry_out(remove(server.clone()), meanwhile).unwrap();
         assert!(!server.exists());
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::vrrp::ADDRESS_LIFETIME;
 use Output::{AddAddress, Advertise, Announce, Became, RefreshAddress, RemoveAddress};
-use gaiola_model::vrrp::Vrid;
+use gaiola_model::vrrp::{Advertisement, Hello, Vrid};
 
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
 const LOWER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
@@ -230,7 +230,7 @@ fn the_winner_of_a_duel_announces_at_once_and_again() {
 }
 
 #[test]
-fn equal_priorities_are_told_apart_by_address() {
+fn equal_priorities_are_distinguished_by_address() {
     let mut bench = Bench::active();
     bench.hear(LOWER_ADDRESS, PRIORITY.0);
     assert_eq!(bench.router.role(), Role::Active);
@@ -465,7 +465,7 @@ fn a_holder_that_hears_nobody_is_relieved() {
 }
 
 #[test]
-fn the_neighbours_are_told_again_once_a_router_is_heard_again() {
+fn the_neighbours_are_notified_again_once_a_router_is_heard_again() {
     let mut bench = Bench::active_with_hellos();
     bench.run(10_000);
     assert!(bench.hear_hellos(100, &[OWN], 100).contains(&Announce));

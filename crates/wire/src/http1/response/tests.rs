@@ -77,7 +77,7 @@ fn a_body_that_ends_with_its_connection_ends_it() {
 }
 
 #[test]
-fn interim_responses_are_told_from_upgrades() {
+fn interim_responses_are_distinguished_from_upgrades() {
     let switching = good(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
         Method::Get,

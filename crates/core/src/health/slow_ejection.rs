@@ -29,7 +29,7 @@ pub struct Answers {
 
 /// One member at one poll.
 #[derive(Debug)]
-pub struct Seen<'a> {
+pub struct MemberPoll<'a> {
     /// Its state.
     pub pace: &'a mut Pace,
     /// Its total answers.
@@ -43,9 +43,9 @@ pub struct Seen<'a> {
 pub fn slow_members(
     setting: &SlowEjection,
     now: Time,
-    members: &mut [Seen<'_>],
+    members: &mut [MemberPoll<'_>],
 ) -> Vec<(usize, String)> {
-    let fresh: Vec<_> = members.iter_mut().map(Seen::take_in).collect();
+    let fresh: Vec<_> = members.iter_mut().map(MemberPoll::take_in).collect();
     let mut means: Vec<_> = members.iter().filter_map(|seen| seen.pace.mean).collect();
     means.sort_unstable();
     let mut slow = Vec::new();
@@ -77,7 +77,7 @@ pub fn slow_members(
     slow.into_iter().map(reason).collect()
 }
 
-impl Seen<'_> {
+impl MemberPoll<'_> {
     /// Takes in the answers since the last poll; returns whether there were any.
     fn take_in(&mut self) -> bool {
         let pace = &mut *self.pace;
@@ -141,7 +141,7 @@ mod tests {
             }
             let paces = self.paces.iter_mut().zip(&self.answers).zip(&self.up);
             let mut members: Vec<_> = paces
-                .map(|((pace, &answers), &up)| Seen { pace, answers, up })
+                .map(|((pace, &answers), &up)| MemberPoll { pace, answers, up })
                 .collect();
             let slow = slow_members(&SETTING, self.now, &mut members);
             let slow: Vec<_> = slow.into_iter().map(|(index, _)| index).collect();

@@ -11,7 +11,10 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// Carries `work` out. While the disk does not answer, the thread must run other tasks, and `meanwhile` is called; work done
 /// on the thread itself has finished by then, which is a failure.
-pub(crate) fn carry_out<T: 'static>(
+///
+/// # Panics
+/// Where the work did not wait for the disk, or does not end.
+pub fn carry_out<T: 'static>(
     work: impl Future<Output = T> + 'static,
     meanwhile: impl FnOnce(),
 ) -> T {

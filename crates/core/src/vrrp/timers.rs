@@ -21,7 +21,7 @@ const MOST_ANSWERS: u8 = 8;
 
 /// What is due while the address is held.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
+pub(super) struct Timers {
     /// In Yielding: when to repeat the release.
     pub(super) advertise_at: Time,
     pub(super) refresh_at: Time,
@@ -30,7 +30,7 @@ pub(super) struct Held {
     answers: u8,
 }
 
-impl Held {
+impl Timers {
     pub(super) fn new(now: Time, interval: Duration) -> Self {
         Self {
             advertise_at: now + interval,

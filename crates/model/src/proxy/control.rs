@@ -1,0 +1,124 @@
+//! The language of a proxy's control socket.
+
+use super::{ProxyConfig, ProxyStat, ServerOrder, SessionsStat, TicketKey};
+use crate::placement::Revision;
+use serde::{Deserialize, Serialize};
+
+/// A command to a proxy through its control socket, from the agent or an operator: one JSON value a line, each answered
+/// by one [`ControlReply`] on a line, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlRequest {
+    /// Apply this configuration; answered once every worker has it.
+    Configure(Box<ProxyConfig>),
+    /// Encrypt session tickets with the first of these keys and accept all, until the next command. Proxies with the
+    /// same keys resume each other's sessions. Without any, a proxy makes its own.
+    TicketKeys(Vec<TicketKey>),
+    /// Change what happens to connections to one local address (a VIP), on all its ports.
+    Admit {
+        /// The local address.
+        address: std::net::IpAddr,
+        /// The desired admission.
+        admission: Admission,
+        /// `Refuse` is answered when no connection to the address is left, or after this time, whichever is first; the
+        /// others are answered at once.
+        wait_ms: u64,
+    },
+    /// Report the state.
+    Report,
+    /// Wait for a change of a server's health, or of what is served.
+    Await {
+        /// The number in the last answer; 0 at first.
+        after: u64,
+        /// Longest wait for an answer.
+        wait_ms: u64,
+    },
+    /// Report all counters.
+    Stat,
+    /// List the clients' sessions.
+    Sessions,
+    /// Change one server, until the next configuration; answered once every worker knows.
+    SetServer {
+        /// The backend's name.
+        backend: String,
+        /// The server's.
+        server: String,
+        /// The order.
+        order: ServerOrder,
+    },
+    /// Reset the counts of a rate limit.
+    ClearLimit {
+        /// Its name.
+        name: String,
+        /// Only this key: an address, a path or a value as the limit has it. `None`: all keys.
+        key: Option<String>,
+    },
+}
+
+/// What happens to connections to one local address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admission {
+    /// They are accepted and kept alive.
+    Accept,
+    /// They are accepted, and each response closes its connection, so that clients come back elsewhere.
+    Close,
+    /// New ones are left unanswered (their SYN is dropped, so the client retries), idle ones are closed.
+    Refuse,
+}
+
+/// A proxy's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlReply {
+    /// Every worker has this revision.
+    Configured(Revision),
+    /// The admission is in force; this many connections to the address are left.
+    Admitted {
+        /// Open connections.
+        connections: u64,
+    },
+    /// This many ticket keys are in use.
+    TicketKeys(usize),
+    /// The state.
+    Report(ProxyReport),
+    /// The number of the newest change.
+    Changed(u64),
+    /// All counters.
+    Stat(Box<ProxyStat>),
+    /// The clients' sessions.
+    Sessions(SessionsStat),
+    /// Done.
+    Done,
+    /// The request was rejected.
+    Refused(String),
+}
+
+/// A proxy's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyReport {
+    /// The configuration that every worker has.
+    pub revision: Revision,
+    /// Client connections that are open.
+    pub connections: u64,
+    /// Members of all backends.
+    pub servers: Vec<ServerReport>,
+}
+
+/// The state of one member of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// The backend's name.
+    pub backend: String,
+    /// The member's name.
+    pub server: String,
+    /// Whether it takes traffic: checked up, and not ejected.
+    pub up: bool,
+    /// Whether it serves although its checks took it down: it accepts connections, and there are too few others.
+    #[serde(default)]
+    pub busy: bool,
+    /// The last check's result in words: `HTTP 200 in 2 ms`, `connection refused`.
+    pub reason: String,
+    /// Requests or sessions in flight.
+    pub in_flight: u64,
+}

@@ -1,0 +1,222 @@
+//! Mistakes, each with its place and what to write instead.
+
+use super::*;
+#[test]
+fn every_mistake_is_reported_at_once_in_the_order_of_the_lines() {
+    let text = r#"site = "Guest Book"
+[balancer]
+servers = 0
+vips = ["10.77.1.5", "10.77.0.100", "10.77.0.100", 5]
+listen = ["80", ":7071", ":80", ":80"]
+[web]
+root = "../secrets"
+instances = 2
+[app]
+servers = "two"
+instances = 51
+release = ""
+health = "up"
+maxconn = 0
+grace = "10"
+[databse]
+[drill]
+rate = 1.5
+[drill.write]
+path = "/a"
+body = "{}"
+"#;
+    let expected = [
+        r#"1:8: `site` "Guest Book" is not a site name; use 1 to 32 of a-z, 0-9 and -, beginning with a letter"#,
+        "3:11: `servers` is 0; it is from 1 to 99",
+        r#"4:9: `vips` "10.77.1.5" is a server's; take addresses from 10.77.0.100 up"#,
+        r#"4:37: `vips` has "10.77.0.100" twice; leave one of them out"#,
+        r#"4:52: `vips` holds a number, but must hold strings; write it as vips = ["192.0.2.10"]"#,
+        r#"5:11: `listen` "80" does not begin with `:`; write a port as ":80"; it is served on every VIP"#,
+        r#"5:17: `listen` ":7071" is a port that Gaiola itself listens on; use one other than 2379, 2380, 7071 and 9180 to 9199"#,
+        r#"5:33: `listen` has ":80" twice; leave one of them out"#,
+        r#"7:8: `root` "../secrets" leads outside by `..`; name a directory below this file's own, such as "public""#,
+        r#"8:1: unknown key "instances" in [web]; `instances` belongs in [app]"#,
+        r#"9:2: [app] has no `run`; add run = "COMMAND", the command that starts the site"#,
+        "10:11: `servers` is a string, but must be a whole number; write a number from 1 to 99, without quotes",
+        "11:13: `instances` is 51; it is from 1 to 50",
+        r#"12:11: `release` "" is empty; write a command, such as "bin/guestbook""#,
+        r#"13:10: `health` "up" does not begin with `/`; write it as "/up""#,
+        "14:11: `maxconn` is 0; it is from 1 to 1000000",
+        r#"15:9: `grace` "10" is not a duration; write a number and ms, s, m or h, at most 1h: "500ms", "10s""#,
+        r#"16:2: unknown key "databse"; did you mean `database`?"#,
+        "18:8: `rate` is a number with a fraction, but must be a whole number; write a number from 1 to 10000, without quotes",
+        r#"19:8: [drill.write] has no `look_up`; add look_up = "/api/entries/{id}""#,
+        r#"21:8: `body` "{}" does not contain `{id}`; put {id} where each write may have an id of its own: '{"text": "{id}"}'"#,
+    ];
+    assert_eq!(said(text), expected);
+}
+
+#[test]
+fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
+    for (written, meant) in [
+        ("healht = 1", "did you mean `health`?"),
+        ("Instances = 1", "did you mean `instances`?"),
+        ("max-conn = 1", "did you mean `maxconn`?"),
+        ("root = 1", "`root` belongs in [web]"),
+        (
+            "site = 1",
+            "`site` belongs at the top of the file, before every [section]",
+        ),
+        ("look_up = 1", "`look_up` belongs in [drill.write]"),
+        (
+            "colour = 1",
+            "known here: servers, instances, run, release, health, maxconn, grace",
+        ),
+    ] {
+        let said = said_of_app(written);
+        assert!(said.starts_with("4:1: unknown key"), "{said}");
+        assert!(said.ends_with(meant), "{said}");
+    }
+    assert_eq!(
+        said("site = 'a'\n[app]\nrun = 'x'\n[db]\n[lb]"),
+        [
+            r#"4:2: unknown key "db"; did you mean `database`?"#,
+            r#"5:2: unknown key "lb"; did you mean `balancer`?"#,
+        ]
+    );
+}
+
+#[test]
+fn settings_of_a_standalone_proxy_are_answered_so() {
+    let file = "of the file of a proxy by itself, `gaiola proxy -f FILE` (docs/proxy.md)";
+    for (line, place) in [
+        ("[balancer]\ntrust = '10.0.0.0/8'", "[frontend.NAME]"),
+        (
+            "[balancer]\ntimeouts = { client = '5s' }",
+            "the top or [frontend.NAME] or [frontend.NAME.route] or [backend.NAME]",
+        ),
+        ("[balancer]\nqueue-size = 5", "[backend.NAME]"),
+        (
+            "[balancer.tls]\ncertificates = ['a.pem']\nmin_version = '1.3'",
+            "[frontend.NAME.bind.tls]",
+        ),
+        (
+            "[limit.logins]",
+            "the top or [frontend.NAME.route.rule] or [frontend.NAME.rule]",
+        ),
+    ] {
+        let said = said(&format!("site = 'a'\n[app]\nrun = 'x'\n{line}"));
+        assert_eq!(said.len(), 1, "{said:?}");
+        let hint = format!(
+            "; a site's balancers do not have this setting yet: it belongs in {place} {file}"
+        );
+        assert!(
+            said[0].contains("unknown key") && said[0].ends_with(&hint),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn values_of_a_wrong_kind_are_reported_with_how_to_write_them() {
+    for (written, expected) in [
+        (
+            "release = 5",
+            "4:11: `release` is a number, but must be a string; write it in quotes: release = \"5\"",
+        ),
+        (
+            "release = ['a']",
+            "4:11: `release` is a list, but must be a string; write one value in quotes: release = \"...\"",
+        ),
+        (
+            "grace = 2024-01-01",
+            "4:9: `grace` is a date, but must be a string; write one value in quotes: grace = \"...\"",
+        ),
+        (
+            "[database]\nstrict = 'yes'",
+            "5:10: `strict` is a string, but must be true or false; write true or false, without quotes",
+        ),
+        (
+            "[balancer]\nlisten = ':80'",
+            "5:10: `listen` is a string, but must be a list; write it as listen = [\":80\"]",
+        ),
+        (
+            "[balancer]\nvips = []",
+            "5:8: `vips` is empty; write it as vips = [\"192.0.2.10\"]",
+        ),
+        (
+            "[[web]]",
+            "4:1: `web` is a list, but must be a table; write it as [web] with its keys below",
+        ),
+        (
+            "servers = 99999999999999999999999",
+            "4:11: `servers` is 99999999999999999999999; it is from 1 to 99",
+        ),
+    ] {
+        assert_eq!(said_of_app(written), expected);
+    }
+}
+
+#[test]
+fn a_file_without_site_or_app_says_what_to_add() {
+    let expected = [
+        "1:1: the file has no `site`; add site = \"guestbook\" before every [section]",
+        "1:1: the file has no [app]; add [app] and below it run = \"COMMAND\", the command that starts the site",
+    ];
+    assert_eq!(said(""), expected);
+}
+
+#[test]
+fn a_site_is_not_named_as_what_postgresql_keeps() {
+    for name in ["postgres", "template1", "pg-site", "public"] {
+        let said = said(&format!("site = '{name}'\n[app]\nrun = 'x'")).join("\n");
+        assert!(said.contains("reserved by PostgreSQL"), "{said}");
+    }
+}
+
+#[test]
+fn broken_syntax_is_reported_with_the_other_mistakes_and_once_a_line() {
+    let text = "site = guestbook\n[app]\nrun = 'x\nservers = = 3\ninstances = 99\nhealth = \"/up\n";
+    let said = said(text);
+    let places: Vec<&str> = said
+        .iter()
+        .map(|line| line.split_once(": ").unwrap().0)
+        .collect();
+    assert_eq!(places, ["1:8", "3:9", "4:11", "5:13", "6:14"], "{said:#?}");
+}
+
+#[test]
+fn what_may_stand_on_a_broken_line_is_not_called_missing() {
+    let said = said("site = 'a'\n[app]\nrun = \n");
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert!(said[0].starts_with("3:"), "{said:#?}");
+}
+
+#[test]
+fn a_mistake_is_shown_with_file_line_and_column() {
+    let errors = load("site = 'é'\n[app]\nrun = 'x'\nhealth = 'up'").unwrap_err();
+    assert_eq!(
+        errors.in_file("a/gaiola.toml").to_string(),
+        "a/gaiola.toml:1:8: `site` \"é\" is not a site name; use 1 to 32 of a-z, 0-9 and -, beginning with a letter\n\
+         a/gaiola.toml:4:10: `health` \"up\" does not begin with `/`; write it as \"/up\""
+    );
+}
+
+#[test]
+fn a_file_may_have_carriage_returns_and_a_byte_order_mark() {
+    let text = format!("\u{feff}{}", WHOLE.replace('\n', "\r\n"));
+    assert_eq!(load(&text), load(WHOLE));
+}
+
+#[test]
+fn a_huge_file_is_refused_unread() {
+    let text = "#".repeat((1 << 20) + 1);
+    assert_eq!(said(&text).len(), 1);
+}
+
+#[test]
+fn deep_nesting_is_a_mistake_like_another() {
+    for text in [
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}", "{a = ".repeat(100_000)),
+        format!("{}a = 1", "a.".repeat(100_000)),
+        format!("[{}a]", "a.".repeat(100_000)),
+    ] {
+        assert!(!said(&text).is_empty());
+    }
+}
