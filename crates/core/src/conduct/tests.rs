@@ -41,6 +41,7 @@ fn nothing_is_decided_on_an_old_view_or_before_ones_own_placement_is_back() {
 fn a_step_is_decided_on_what_is_seen() {
     let (mut desired, placement) = site();
     desired.config.app.servers = 3;
+    desired.inventory = Inventory::numbered(&desired.config, [10, 77]);
     desired.generation += 1;
     let (at, over) = (Revision(7), BTreeMap::new());
     let seen = Seen {
