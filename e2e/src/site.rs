@@ -4,9 +4,11 @@ use crate::load::{self, Figures};
 use crate::probe::Probed;
 use crate::processes::{Process, family, processes};
 use crate::{Answer, Who, binaries, http};
+use gaiola_control::api::schema;
 use gaiola_model::config::Drill;
 use gaiola_model::keeper::{KeeperState, VipRole};
-use gaiola_net::client::{Client, Request, Target};
+use gaiola_model::schema::SCHEMA;
+use gaiola_net::client::{Client, HeaderName, HeaderValue, Request, Target};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -395,7 +397,9 @@ impl Site {
             Client::new(None),
             Target::Unix(self.state().join("control.sock")),
         );
-        let request = Request::post("/harm", harm.to_string().into_bytes());
+        let schema = HeaderName::from_static(schema::HEADER);
+        let request = Request::post("/harm", harm.to_string().into_bytes())
+            .header(schema, HeaderValue::from(SCHEMA));
         let answer = runtime.block_on(client.request(&target, &request, Duration::from_secs(10)));
         let answer = answer.expect("the lab answers");
         assert_eq!(answer.status, 200, "{}", answer.text());

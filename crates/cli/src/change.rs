@@ -1,32 +1,64 @@
 //! Changes of a running site: how each is asked for and followed to its end.
 
 use crate::args::Global;
-use crate::connect::Lab;
+use crate::connect::{Lab, UNREADABLE};
+use crate::deploy::Local;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
-use gaiola_control::api::{Change, ChangeRequest, Outcome, Progress};
+use gaiola_control::api::{Change, ChangeRequest, Outcome, Progress, refused};
 use gaiola_net::client::Request;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Asks for a change, shows its steps, and ends as it ends.
 pub(crate) fn change(global: &Global, lab: &Lab, change: Change) -> anyhow::Result<Exit> {
-    let timeout_ms = u64::try_from(global.timeout.as_millis()).unwrap_or(u64::MAX);
-    let request = Request::post(
-        "/change",
-        serde_json::to_vec(&ChangeRequest { change, timeout_ms })?,
-    );
     let started = Instant::now();
+    carry_out(global, lab, started, async {
+        follow(global, lab, change, started).await
+    })
+}
+
+/// As [`change`], to the site as it is here: what the lab does not have of it is sent first.
+pub(crate) fn deploy(global: &Global, lab: &Lab, mut local: Local) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    carry_out(global, lab, started, async {
+        if let Some(words) = local.left_out() {
+            show(global, started, &words);
+        }
+        if let Err(error) = local.send(global, lab).await {
+            return Ok(refused(Exit::Failed, format!("{error:#}")));
+        }
+        follow(global, lab, local.apply(global.yes), started).await
+    })
+}
+
+/// Ends as a change that could not be begun.
+pub(crate) fn refuse(global: &Global, error: &anyhow::Error) -> anyhow::Result<Exit> {
+    let outcome = refused(Exit::Failed, format!("{error:#}"));
+    end(global, Instant::now(), &outcome)
+}
+
+/// Waits for the outcome, unless an interrupt comes first.
+fn carry_out(
+    global: &Global,
+    lab: &Lab,
+    started: Instant,
+    change: impl Future<Output = anyhow::Result<Outcome>>,
+) -> anyhow::Result<Exit> {
     let outcome = lab.runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt())?;
         tokio::select! {
-            outcome = follow(global, lab, &request, started) => outcome.map(Some),
+            outcome = change => outcome.map(Some),
             _ = interrupted.recv() => Ok(None),
         }
     })?;
-    let Some(outcome) = outcome else {
-        return Ok(Exit::Interrupted);
-    };
+    match outcome {
+        Some(outcome) => end(global, started, &outcome),
+        None => Ok(Exit::Interrupted),
+    }
+}
+
+fn end(global: &Global, started: Instant, outcome: &Outcome) -> anyhow::Result<Exit> {
     if global.json {
         say!("{}", serde_json::to_string_pretty(&outcome)?);
     } else if outcome.exit == Exit::Ok {
@@ -43,6 +75,12 @@ pub(crate) fn change(global: &Global, lab: &Lab, change: Change) -> anyhow::Resu
     Ok(outcome.exit)
 }
 
+fn show(global: &Global, started: Instant, text: &str) {
+    if !global.quiet {
+        tell!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
+    }
+}
+
 fn said(message: &str) -> String {
     if message.is_empty() {
         String::new()
@@ -54,35 +92,27 @@ fn said(message: &str) -> String {
 async fn follow(
     global: &Global,
     lab: &Lab,
-    request: &Request,
+    change: Change,
     started: Instant,
 ) -> anyhow::Result<Outcome> {
+    let timeout_ms = u64::try_from(global.timeout.as_millis()).unwrap_or(u64::MAX);
+    let asked = serde_json::to_vec(&ChangeRequest { change, timeout_ms })?;
     let limit = global.timeout + Duration::from_secs(60);
     let mut stream = lab
-        .client()
-        .stream(&lab.target(), request, Duration::from_secs(30))
+        .stream(&Request::post("/change", asked), Duration::from_secs(30))
         .await?;
     while let Some(line) = stream.next_line(limit).await? {
         // An empty line says that the lab is still there.
         if line.is_empty() {
             continue;
         }
-        let progress: Progress = serde_json::from_slice(&line).context(
-            "the lab answered with something else than was asked for; is it of another version?",
-        )?;
+        let progress: Progress = serde_json::from_slice(&line).context(UNREADABLE)?;
         match progress {
             Progress::Done(outcome) => return Ok(*outcome),
-            Progress::Step(text) if !global.quiet => {
-                tell!("{:>6.1} s  {text}", started.elapsed().as_secs_f32())
+            Progress::Step(text) => show(global, started, &text),
+            Progress::Server { name, state } => {
+                show(global, started, &format!("{:<5} {state}", name.to_string()));
             }
-            Progress::Server { name, state } if !global.quiet => {
-                tell!(
-                    "{:>6.1} s  {:<5} {state}",
-                    started.elapsed().as_secs_f32(),
-                    name.to_string()
-                );
-            }
-            Progress::Step(_) | Progress::Server { .. } => {}
         }
     }
     bail!(

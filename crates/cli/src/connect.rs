@@ -3,8 +3,12 @@
 use crate::args::Global;
 use anyhow::{Context as _, bail};
 use gaiola_agent::state::State;
+use gaiola_control::api::schema::{self, Mismatch};
 use gaiola_model::SiteName;
-use gaiola_net::client::{Client, Request, Target};
+use gaiola_model::schema::SCHEMA;
+use gaiola_net::client::{
+    Client, HeaderMap, HeaderName, HeaderValue, Request, Response, Stream, Target, Writer,
+};
 use serde::de::DeserializeOwned;
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +16,12 @@ use tokio::runtime::Runtime;
 
 /// The longest wait for an answer that does not stream.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// The longest until a lab says whether it is there.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
+/// What was answered is no answer.
+pub(crate) const UNREADABLE: &str =
+    "the lab answered with something else than was asked for; is it of another version?";
 
 /// A line to the lab of one site.
 pub(crate) struct Lab {
@@ -62,26 +72,18 @@ impl Lab {
     }
 
     fn ping(&self) -> Option<u16> {
-        let (target, question) = (self.target(), Request::get("/ping"));
-        let ping = self
-            .client
-            .request(&target, &question, Duration::from_secs(5));
+        let question = Request::get("/ping");
+        let ping = self.send(&question, PING_LIMIT);
         self.runtime.block_on(ping).ok().map(|answer| answer.status)
     }
 
-    /// Where requests go.
-    pub(crate) fn target(&self) -> Target {
+    fn target(&self) -> Target {
         Target::Unix(self.state.control_socket())
-    }
-
-    /// The client.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
     }
 
     /// Asks for a JSON document.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.ask(&Request::get(path))
+        self.runtime.block_on(self.ask(&Request::get(path)))
     }
 
     /// Posts a JSON document and reads the answer.
@@ -90,22 +92,78 @@ impl Lab {
         path: &str,
         body: &impl serde::Serialize,
     ) -> anyhow::Result<T> {
-        self.ask(&Request::post(path, serde_json::to_vec(body)?))
+        let request = Request::post(path, serde_json::to_vec(body)?);
+        self.runtime.block_on(self.ask(&request))
     }
 
-    fn ask<T: DeserializeOwned>(&self, request: &Request) -> anyhow::Result<T> {
-        let target = self.target();
-        let asked = self.client.request(&target, request, ANSWER_LIMIT);
-        let response = self
-            .runtime
-            .block_on(asked)
-            .with_context(|| format!("cannot ask the lab of {}", self.site))?;
+    /// Sends a request and reads the JSON document that answers it.
+    pub(crate) async fn ask<T: DeserializeOwned>(&self, request: &Request) -> anyhow::Result<T> {
+        let response = self.send(request, ANSWER_LIMIT).await?;
         if response.status != 200 {
             bail!("{}", response.text().trim());
         }
-        serde_json::from_slice(&response.body).context(
-            "the lab answered with something else than was asked for; is it of another version?",
-        )
+        serde_json::from_slice(&response.body).context(UNREADABLE)
+    }
+
+    /// Sends a request and reads the whole answer, whatever its status.
+    pub(crate) async fn send(
+        &self,
+        request: &Request,
+        limit: Duration,
+    ) -> anyhow::Result<Response> {
+        let numbered = numbered(request);
+        let sent = self.client.request(&self.target(), &numbered, limit).await;
+        let response = sent.with_context(|| self.cannot_ask())?;
+        understood(request, &response.headers)?;
+        Ok(response)
+    }
+
+    /// Sends a request and streams what answers it; `limit` is for the beginning of the answer.
+    pub(crate) async fn stream(
+        &self,
+        request: &Request,
+        limit: Duration,
+    ) -> anyhow::Result<Stream> {
+        let numbered = numbered(request);
+        let sent = self.client.stream(&self.target(), &numbered, limit).await;
+        let stream = sent.with_context(|| self.cannot_ask())?;
+        understood(request, &stream.headers)?;
+        Ok(stream)
+    }
+
+    /// Sends what `write` writes, as [`Client::upload`] does. The inner error is `write`'s own.
+    pub(crate) async fn upload<E: Send + 'static>(
+        &self,
+        request: &Request,
+        limit: Duration,
+        write: impl FnOnce(&mut Writer) -> Result<(), E> + Send + 'static,
+    ) -> anyhow::Result<Result<Response, E>> {
+        let (target, numbered) = (self.target(), numbered(request));
+        let response = match self.client.upload(&target, &numbered, limit, write).await {
+            Ok(sent) => sent.with_context(|| self.cannot_ask())?,
+            Err(error) => return Ok(Err(error)),
+        };
+        understood(request, &response.headers)?;
+        Ok(Ok(response))
+    }
+
+    fn cannot_ask(&self) -> String {
+        format!("cannot ask the lab of {}", self.site)
+    }
+}
+
+/// The request with the number of our schema.
+fn numbered(request: &Request) -> Request {
+    let name = HeaderName::from_static(schema::HEADER);
+    request.clone().header(name, HeaderValue::from(SCHEMA))
+}
+
+/// Whether the site that answers understands us, and we it.
+fn understood(request: &Request, headers: &HeaderMap) -> Result<(), Mismatch> {
+    let theirs = headers.get(schema::HEADER).map(HeaderValue::as_bytes);
+    match schema::is_exempt(request.path()) {
+        true => Ok(()),
+        false => schema::check(schema::read(theirs), SCHEMA),
     }
 }
 

@@ -211,12 +211,8 @@ const GRACE: Duration = Duration::from_secs(5);
 
 impl Hands<'_> {
     async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, String> {
-        let response = self
-            .lab
-            .client()
-            .request(&self.lab.target(), &request, ORDER_LIMIT)
-            .await;
-        let response = response.map_err(|error| gaiola_os::chain(&error))?;
+        let response = self.lab.send(&request, ORDER_LIMIT).await;
+        let response = response.map_err(|error| format!("{error:#}"))?;
         if response.status != 200 {
             return Err(response.text().trim().to_string());
         }

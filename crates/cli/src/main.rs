@@ -11,6 +11,7 @@ mod change;
 mod completion;
 mod connect;
 mod ctl;
+mod deploy;
 mod drill;
 mod exec;
 mod file;

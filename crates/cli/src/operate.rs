@@ -3,14 +3,12 @@
 use crate::args::{Drain, Events, Global, Power, PowerState, Restart, Scale, SiteFile};
 use crate::change::change;
 use crate::connect::Lab;
-use crate::file::{read, site_folder};
+use crate::deploy::Local;
+use crate::file::read;
 use crate::output::{self, Exit};
 use anyhow::bail;
-use gaiola_agent::state::State;
 use gaiola_control::api::{Change, ChangeRequest, Harm, Planned};
-use gaiola_control::{certificates, release};
 use gaiola_core::status;
-use gaiola_model::Config;
 use gaiola_model::event::Event;
 use gaiola_model::status::Status;
 use gaiola_net::client::Request;
@@ -18,8 +16,8 @@ use std::time::Duration;
 
 /// `gaiola check`.
 pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
-    let config = read(&of.file)?;
-    let left_out = check_directory(&config, of)?;
+    let local = Local::read(global, read(&of.file)?, of)?;
+    let (config, left_out) = (&local.config, local.left_out());
     if global.json {
         say!("{}", serde_json::to_string_pretty(&config)?);
     } else if !global.quiet {
@@ -34,33 +32,6 @@ pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Refuses what `up` would refuse of the site's directory; tells what it would leave out.
-fn check_directory(config: &Config, of: &SiteFile) -> anyhow::Result<Option<String>> {
-    let (folder, file) = (site_folder(&of.file)?, std::path::absolute(&of.file)?);
-    let tls = config.tls();
-    if let Some(tls) = tls {
-        certificates::read(&folder, tls).map_err(|why| {
-            anyhow::anyhow!("the balancers' certificates cannot be served: {why}")
-        })?;
-    }
-    let apart = tls.map_or_else(Vec::new, |tls| certificates::apart(&folder, tls));
-    let source = release::Source {
-        directory: &folder,
-        file: &file,
-        apart: &apart,
-    };
-    let releases = State::of(&config.site).releases();
-    let look = release::look(source, &releases)?;
-    let commands = [Some(&config.app.run), config.app.release.as_ref()];
-    for command in commands.into_iter().flatten() {
-        let left_out = release::private_program(&look.private, command);
-        if let Some(why) = left_out.or_else(|| release::missing_program(&folder, command)) {
-            bail!("a command of the file cannot be run: {why}");
-        }
-    }
-    Ok(release::left_out_in_words(&look.private))
-}
-
 /// `gaiola plan`.
 pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let config = read(&of.file)?;
@@ -73,19 +44,19 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Ok);
     }
-    let apply = Change::Apply {
-        config: Box::new(config),
-        file: std::path::absolute(&of.file)?,
-        folder: site_folder(&of.file)?,
-        yes: false,
-    };
-    let planned: Planned = lab.post(
-        "/plan",
-        &ChangeRequest {
-            change: apply,
-            timeout_ms: 0,
+    let planned = match Local::read(global, config, of) {
+        Ok(local) => lab.post(
+            "/plan",
+            &ChangeRequest {
+                change: local.apply(false),
+                timeout_ms: 0,
+            },
+        )?,
+        Err(error) => Planned {
+            refusals: vec![format!("{error:#}")],
+            ..Planned::default()
         },
-    )?;
+    };
     if global.json {
         say!("{}", serde_json::to_string_pretty(&planned)?);
         return Ok(Exit::Ok);
@@ -129,10 +100,7 @@ pub(crate) fn events(global: &Global, events: &Events) -> anyhow::Result<Exit> {
     let path = format!("/events?last={}&follow={}", events.last, events.follow);
     lab.runtime.block_on(async {
         let limit = Duration::from_secs(30);
-        let mut stream = lab
-            .client()
-            .stream(&lab.target(), &Request::get(path), limit)
-            .await?;
+        let mut stream = lab.stream(&Request::get(path), limit).await?;
         if stream.status != 200 {
             bail!(
                 "the lab did not return its events (status {})",

@@ -1,13 +1,14 @@
 //! `gaiola up` and `gaiola down`.
 
 use crate::args::{Global, SiteFile, Up};
-use crate::change::change;
+use crate::change::{deploy, refuse};
 use crate::connect::Lab;
-use crate::file::{self, site_folder};
+use crate::deploy::Local;
+use crate::file;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
 use gaiola_agent::engine;
-use gaiola_control::api::{Change, Place};
+use gaiola_control::api::Place;
 use gaiola_model::Config;
 use gaiola_net::client::Request;
 use gaiola_store as store;
@@ -31,19 +32,19 @@ pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
     let config = file::read(&up.of.file)?;
     find_programs(&config)?;
     let lab = Lab::of(config.site.clone())?;
+    make_state(&lab)?;
+    let local = match Local::read(global, config, &up.of) {
+        Ok(local) => local,
+        Err(error) => return refuse(global, &error),
+    };
     let started = !lab.is_running() && start_lab(&lab, up)?;
     if !started && let Some(why) = is_elsewhere(&lab.get("/ping")?, up) {
         bail!("{why}");
     }
-    let next = try_next(&config);
-    let scheme = if config.speaks_tls() { "https" } else { "http" };
-    let apply = Change::Apply {
-        config: Box::new(config),
-        file: std::path::absolute(&up.of.file)?,
-        folder: site_folder(&up.of.file)?,
-        yes: global.yes,
-    };
-    let exit = change(global, &lab, apply)?;
+    let next = try_next(&local.config);
+    let tls = local.config.speaks_tls();
+    let scheme = if tls { "https" } else { "http" };
+    let exit = deploy(global, &lab, local)?;
     if exit == Exit::Ok && !global.json && !global.quiet {
         let place: Place = lab.get("/ping")?;
         say!("\n{} is up", lab.site);
@@ -135,14 +136,17 @@ fn start_lab(lab: &Lab, up: &Up) -> anyhow::Result<bool> {
     }
 }
 
+/// The site's directory must not be looked at before it is known where the state is: it may be within.
+fn make_state(lab: &Lab) -> anyhow::Result<()> {
+    lab.state.make().with_context(|| {
+        let folder = lab.state.folder();
+        format!("cannot make the state directory {}", folder.display())
+    })
+}
+
 /// Starts a lab and tells what it says.
 fn try_lab(lab: &Lab, up: &Up) -> anyhow::Result<String> {
-    lab.state.make().with_context(|| {
-        format!(
-            "cannot make the state directory {}",
-            lab.state.folder().display()
-        )
-    })?;
+    make_state(lab)?;
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -198,11 +202,7 @@ fn stay(global: &Global, lab: &Lab) -> anyhow::Result<Exit> {
 /// Shows events until the lab is gone.
 async fn show_events(lab: &Lab) {
     let request = Request::get("/events?last=0&follow=true");
-    while let Ok(mut stream) = lab
-        .client()
-        .stream(&lab.target(), &request, Duration::from_secs(30))
-        .await
-    {
+    while let Ok(mut stream) = lab.stream(&request, Duration::from_secs(30)).await {
         while let Ok(Some(line)) = stream.next_line(Duration::from_secs(365 * 86_400)).await {
             if let Ok(event) = serde_json::from_slice::<gaiola_model::event::Event>(&line) {
                 tell!("{event}");

@@ -1,15 +1,22 @@
 //! What the command line and the lab say to each other over the control socket: HTTP with JSON bodies.
 //!
-//! A change is answered by a stream of JSON lines, one [`Progress`] each, the last of which is `Done`.
+//! A change is answered by a stream of JSON lines, one [`Progress`] each, the last of which is `Done`. Nothing in it names a file of
+//! whoever asks: the contents of the site's directory and its certificates are known by their digests, and what the site does
+//! not have is sent before, by `PUT /releases/DIGEST` and `PUT /certificates/DIGEST`.
+//!
+//! Every request and answer carries the number of the schema ([`schema`]).
 
+mod digest;
+pub mod schema;
 pub mod steps;
+
+pub use digest::{Digest, NoDigest};
 
 use gaiola_core::drill::Target;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, Exit, ServerName, SiteName};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
 /// A change that an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,12 +24,10 @@ use std::path::PathBuf;
 pub enum Change {
     /// Make the site what its file says.
     Apply {
-        /// What the file says.
+        /// What the file says, with the digest of the balancers' certificates.
         config: Box<Config>,
-        /// The file, which is no part of a release.
-        file: PathBuf,
-        /// The site's directory, of which a release is made.
-        folder: PathBuf,
+        /// The digest of what the site's directory holds.
+        release: Digest,
         /// Whether what cannot be taken back is allowed.
         yes: bool,
     },
@@ -134,6 +139,13 @@ pub enum Harm {
     },
     /// Undo such a fault.
     End(Target),
+}
+
+/// Whether the site has what a digest stands for, or it has to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Whether it has it.
+    pub held: bool,
 }
 
 /// Which site answers, and where it is reached.

@@ -1,24 +1,44 @@
-//! Copies of the certificates that balancers serve. Each `up` reads them from where the site's file says, and keeps a copy
-//! apart from the releases, so that the site's own processes cannot read their keys.
+//! Copies of the certificates that balancers serve. Each `up` reads them from where the site's file says, and sends them to a site
+//! that does not have them, which keeps a copy apart from the releases, so that the site's own processes cannot read their keys.
 //!
 //! A copy is named by the digest of what is in it: changed certificates are another one, which the proxies take over.
 
+use crate::api::Digest;
+use crate::archive::{self, Entry, Kind, Packer, Rules};
 use gaiola_model::config::BalancerTls;
-use sha2::{Digest, Sha256};
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use sha2::{Digest as _, Sha256};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+/// What a copy is named while it is made.
+const UNFINISHED: &str = ".new";
 /// A larger file is none with certificates.
 const MOST_BYTES: u64 = 1024 * 1024;
 /// More files in one folder are something else than certificates.
 const MOST_FILES: usize = 10_000;
 
+/// Most bytes of all certificates.
+const MOST_BYTES_IN_ALL: u64 = 256 * MOST_BYTES;
+
+/// What a copy has: nobody else may read it.
+const RULES: Rules = Rules {
+    entries: 4 * MOST_FILES as u64,
+    files: 2 * MOST_FILES as u64,
+    file_bytes: MOST_BYTES,
+    bytes: MOST_BYTES_IN_ALL,
+    names: 16 * MOST_BYTES,
+    links: false,
+    directory: 0o700,
+    file: 0o600,
+    executable: 0o600,
+};
+
 /// Certificates as they were read.
 pub struct Certificates {
     /// The digest of all of them.
-    pub contents: String,
+    pub contents: Digest,
     /// Each file with its place in the copy.
     files: Vec<(PathBuf, Vec<u8>)>,
 }
@@ -44,21 +64,40 @@ pub fn read(folder: &Path, tls: &BalancerTls) -> Result<Certificates, String> {
             files.push((Path::new(&number.to_string()).join(name), bytes));
         }
     }
-    let mut digest = Sha256::new();
-    for (place, bytes) in &files {
-        let place = place.as_os_str().as_encoded_bytes();
-        digest.update((place.len() as u64).to_be_bytes());
-        digest.update(place);
-        digest.update((bytes.len() as u64).to_be_bytes());
-        digest.update(bytes);
+    let bytes: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    if files.len() as u64 > RULES.files || bytes > RULES.bytes {
+        let most = RULES.bytes >> 20;
+        return Err(format!(
+            "they have {} files of {} MiB, more than {} files or {most} MiB",
+            files.len(),
+            bytes >> 20,
+            RULES.files
+        ));
     }
-    let contents = digest
-        .finalize()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mut digest = Contents::default();
+    for (place, bytes) in &files {
+        digest.add(place, bytes);
+    }
+    let contents = digest.finish();
     Ok(Certificates { contents, files })
+}
+
+/// Counts the files of a copy in the order of their places.
+#[derive(Default)]
+struct Contents(Sha256);
+
+impl Contents {
+    fn add(&mut self, place: &Path, bytes: &[u8]) {
+        let place = place.as_os_str().as_encoded_bytes();
+        for part in [place, bytes] {
+            self.0.update((part.len() as u64).to_be_bytes());
+            self.0.update(part);
+        }
+    }
+
+    fn finish(self) -> Digest {
+        Digest::of(&self.0.finalize()[..16])
+    }
 }
 
 /// The paths that `tls` names, what stands in them and beside them, and what their links lead to: no part of a release.
@@ -106,44 +145,129 @@ fn load(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 impl Certificates {
-    /// Keeps the copy below `copies`, whole or not at all, and readable by nobody else.
+    /// Writes the archive that [`receive`] reads.
     ///
     /// # Errors
-    /// Where the system refuses.
-    pub fn keep(&self, copies: &Path) -> io::Result<()> {
-        let place = copies.join(&self.contents);
-        if place.is_dir() {
-            return Ok(());
+    /// Where `out` takes no more.
+    pub fn pack(&self, out: impl Write) -> io::Result<()> {
+        let mut archive = Packer::new(out);
+        let mut folder = Path::new("");
+        for (place, bytes) in &self.files {
+            let parent = place.parent().unwrap_or(folder);
+            if parent != folder {
+                archive.directory(parent)?;
+                folder = parent;
+            }
+            archive.file(place, false, None, bytes.len() as u64, &mut &bytes[..])?;
         }
-        let new = copies.join(format!(".new-{}", std::process::id()));
-        if new.exists() {
-            fs::remove_dir_all(&new)?;
-        }
-        for (file, bytes) in &self.files {
-            let file = new.join(file);
-            let parent = file.parent().unwrap_or(&new);
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(parent)?;
-            let mut options = OpenOptions::new();
-            let mut file = options
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&file)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-        }
-        // They may have been exchanged while they were read: what is kept fits together.
-        let folders = fs::read_dir(&new)?.map(|folder| folder.map(|folder| folder.path()));
-        let folders = folders.collect::<io::Result<Vec<_>>>()?;
-        gaiola_proxy::check_certificates(&folders).map_err(io::Error::other)?;
-        fs::rename(&new, &place)
+        archive.finish()
     }
 }
 
-/// Removes the copies that are none of `kept`.
+/// Whether there is a copy with these contents.
+pub fn has(copies: &Path, contents: &Digest) -> bool {
+    copies.join(contents.as_str()).is_dir()
+}
+
+/// Unpacks what [`Certificates::pack`] has written, and keeps it below `copies`, whole or not at all, and readable by nobody else.
+/// There may be one at a time. It blocks.
+///
+/// # Errors
+/// Where it breaks off, is something else, has other contents, or cannot be served. Nothing is left of it then.
+pub fn receive(archive: impl Read, copies: &Path, contents: &Digest) -> Result<(), ReceiveError> {
+    let place = copies.join(contents.as_str());
+    let new = copies.join(UNFINISHED);
+    let kept = begin(copies, &new)
+        .map_err(ReceiveError::Io)
+        .and_then(|()| check(archive, &new, contents))
+        .and_then(|()| match place.is_dir() {
+            true => Ok(()),
+            false => keep(copies, &new, &place).map_err(ReceiveError::Io),
+        });
+    let _ = remove(&new);
+    kept
+}
+
+/// Why certificates that were sent are not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The system refused.
+    #[error("cannot keep the certificates")]
+    Io(#[source] io::Error),
+    /// They are no archive of certificates.
+    #[error("what was sent is not taken for certificates")]
+    NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// They are others than was said.
+    #[error("what was sent has the digest {received}, and not {expected} as was said")]
+    OtherContents {
+        /// What was said.
+        expected: Digest,
+        /// What it was.
+        received: Digest,
+    },
+    /// They cannot be served. They may have been exchanged while they were read: what is kept fits together.
+    #[error("the balancers' certificates cannot be served: {0}")]
+    Unusable(String),
+}
+
+fn begin(copies: &Path, new: &Path) -> io::Result<()> {
+    remove(new)?;
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(copies)?;
+    builder.create(new)
+}
+
+fn remove(new: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(new) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn check(archive: impl Read, new: &Path, expected: &Digest) -> Result<(), ReceiveError> {
+    let entries = archive::unpack(archive, new, &RULES)
+        .map_err(|error| ReceiveError::NotUnpacked(Box::new(error)))?;
+    let mut digest = Contents::default();
+    let mut folders = Vec::new();
+    for Entry { path, kind } in &entries {
+        match (kind, path.components().count()) {
+            (Kind::Directory, 1) => folders.push(new.join(path)),
+            (Kind::File { .. }, 2) => {
+                let bytes = fs::read(new.join(path)).map_err(ReceiveError::Io)?;
+                digest.add(path, &bytes);
+            }
+            _ => {
+                let why = format!("{} is out of place", path.display());
+                return Err(ReceiveError::NotUnpacked(why.into()));
+            }
+        }
+    }
+    let received = digest.finish();
+    if received != *expected {
+        return Err(ReceiveError::OtherContents {
+            expected: expected.clone(),
+            received,
+        });
+    }
+    gaiola_proxy::check_certificates(&folders).map_err(ReceiveError::Unusable)
+}
+
+/// Brings all of it to the disk, and only then under its name.
+fn keep(copies: &Path, new: &Path, place: &Path) -> io::Result<()> {
+    for folder in fs::read_dir(new)? {
+        let folder = folder?.path();
+        for file in fs::read_dir(&folder)? {
+            File::open(file?.path())?.sync_all()?;
+        }
+        File::open(folder)?.sync_all()?;
+    }
+    File::open(new)?.sync_all()?;
+    fs::rename(new, place)?;
+    File::open(copies)?.sync_all()
+}
+
+/// Removes the copies that are none of `kept`, but not one that is being made.
 ///
 /// # Errors
 /// Where the system refuses.
@@ -158,7 +282,7 @@ pub fn prune(copies: &Path, kept: &[&str]) -> io::Result<()> {
         let is_kept = entry
             .file_name()
             .to_str()
-            .is_some_and(|name| kept.contains(&name));
+            .is_some_and(|name| name == UNFINISHED || kept.contains(&name));
         if !is_kept {
             fs::remove_dir_all(entry.path())?;
         }
@@ -183,19 +307,94 @@ mod tests {
         site
     }
 
+    fn packed(certificates: &Certificates) -> Vec<u8> {
+        let mut archive = Vec::new();
+        certificates.pack(&mut archive).unwrap();
+        archive
+    }
+
+    fn names(copies: &Path) -> Vec<String> {
+        let entries = copies.read_dir().into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.collect()
+    }
+
+    #[test]
+    fn the_digest_is_that_of_earlier_versions() {
+        let site = tempfile::tempdir().unwrap();
+        let files = ["0/b.pem", "0/a.pem", "10/c"].map(|place| (place.into(), b"x".to_vec()));
+        let mut digest = Contents::default();
+        let read = Certificates {
+            contents: "a87c678101338325d80f1c7ca462d553".parse().unwrap(),
+            files: files.into(),
+        };
+        for (place, bytes) in &read.files {
+            digest.add(place, bytes);
+        }
+        assert_eq!(digest.finish(), read.contents);
+        // The order in which they were read is kept on the way; these cannot be served, though.
+        let received = receive(&packed(&read)[..], site.path(), &read.contents);
+        let why = received.unwrap_err();
+        assert!(matches!(why, ReceiveError::Unusable(_)), "{why}");
+    }
+
+    #[test]
+    fn what_is_not_as_said_breaks_off_or_cannot_be_served_leaves_nothing() {
+        let (site, copies) = (site(), tempfile::tempdir().unwrap());
+        let tls = BalancerTls::new(vec!["a.pem".into()]);
+        let read = read(site.path(), &tls).unwrap();
+        let archive = packed(&read);
+        let other = Digest::of(&[7; 16]);
+        let why = receive(&archive[..], copies.path(), &other).unwrap_err();
+        assert!(matches!(why, ReceiveError::OtherContents { .. }), "{why}");
+        for length in (0..archive.len() - 1024).step_by(100) {
+            let cut = receive(&archive[..length], copies.path(), &read.contents);
+            assert!(cut.is_err(), "{length}");
+        }
+        let without_key = Certificates {
+            contents: read.contents.clone(),
+            files: read.files[..1].to_vec(),
+        };
+        let mut digest = Contents::default();
+        digest.add(&without_key.files[0].0, &without_key.files[0].1);
+        let why = receive(&packed(&without_key)[..], copies.path(), &digest.finish());
+        let why = why.unwrap_err();
+        assert!(matches!(why, ReceiveError::Unusable(_)), "{why}");
+        assert_eq!(names(copies.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_is_out_of_place_is_rejected() {
+        let copies = tempfile::tempdir().unwrap();
+        for place in ["a.pem", "0/a/b.pem"] {
+            let mut archive = Vec::new();
+            let mut packer = Packer::new(&mut archive);
+            packer.directory(Path::new("0")).unwrap();
+            packer.directory(Path::new("0/a")).unwrap();
+            packer
+                .file(Path::new(place), false, None, 1, &mut &b"x"[..])
+                .unwrap();
+            packer.finish().unwrap();
+            let why = receive(&archive[..], copies.path(), &Digest::of(&[7; 16])).unwrap_err();
+            assert!(matches!(why, ReceiveError::NotUnpacked(_)), "{why}");
+        }
+    }
+
     #[test]
     fn a_copy_is_whole_and_for_us_alone() {
         let (site, copies) = (site(), tempfile::tempdir().unwrap());
         let tls = BalancerTls::new(vec!["a.pem".into()]);
         let read = read(site.path(), &tls).unwrap();
+        assert!(!has(copies.path(), &read.contents));
         for _ in 0..2 {
-            read.keep(copies.path()).unwrap();
+            receive(&packed(&read)[..], copies.path(), &read.contents).unwrap();
         }
-        let copy = copies.path().join(&read.contents);
+        assert!(has(copies.path(), &read.contents));
+        let copy = copies.path().join(read.contents.as_str());
         gaiola_proxy::check_certificates(&[copy.join("0")]).unwrap();
         let key = fs::metadata(copy.join("0/a.pem.key")).unwrap();
         assert_eq!(key.permissions().mode() & 0o777, 0o600);
-        prune(copies.path(), &[&read.contents]).unwrap();
+        prune(copies.path(), &[read.contents.as_str()]).unwrap();
         assert!(copy.is_dir());
         prune(copies.path(), &[]).unwrap();
         assert!(!copy.exists());

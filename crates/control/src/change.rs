@@ -6,9 +6,10 @@ mod plan;
 mod release;
 
 pub use plan::plan;
+pub use release::has_release;
 
 use crate::api::steps::Steps;
-use crate::api::{Change, ChangeRequest, Outcome, Progress, refused};
+use crate::api::{Change, ChangeRequest, Digest, Outcome, Progress, refused};
 use crate::monitor::status::see;
 use crate::site::Site;
 use first::{found, is_new};
@@ -19,9 +20,8 @@ use gaiola_model::placement::{Desired, Revision};
 use gaiola_model::{Config, Exit, ServerName, Tier};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError};
-use release::{make_release, with_certificates};
+use release::{has_certificates, make_release};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -67,10 +67,9 @@ async fn begin(
     match change {
         Change::Apply {
             config,
-            file,
-            folder,
+            release,
             yes,
-        } => work.apply(*config, &file, &folder, yes).await,
+        } => work.apply(*config, &release, yes).await,
         Change::Scale { to, yes } => work.scale(&to, yes).await,
         Change::Drain(server) => work.set_drained(server, true).await,
         Change::Undrain(server) => work.set_drained(server, false).await,
@@ -87,21 +86,20 @@ impl Work<'_> {
     async fn apply(
         &mut self,
         config: Config,
-        file: &Path,
-        folder: &Path,
+        contents: &Digest,
         yes: bool,
     ) -> Result<Revision, Outcome> {
         let site = self.site;
         site.provider.retry();
-        let config = with_certificates(site, config, folder).await?;
+        has_certificates(site, &config)?;
         if is_new(site, self.deadline).await? {
-            return found(site, config, file, folder, self.deadline, self.steps).await;
+            return found(site, config, contents, self.deadline, self.steps).await;
         }
         let (store, at, held) = self.desired().await?;
         let wanted = merge::merge(&held.applied, &held.config, &config);
         refuse(&held.config, &wanted, yes)?;
         let last = Some(held.release.clone());
-        let release = make_release(site, &config, folder, file, last, self.steps).await?;
+        let release = make_release(site, &config, contents, last, self.steps).await?;
         let order = site.order.borrow().clone();
         let failed = order.is_some_and(|order| order.placement.failed.is_some());
         let new = Desired {

@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod api;
+mod archive;
 pub mod certificates;
 pub mod change;
 pub mod drill;

@@ -1,20 +1,25 @@
 //! Releases: numbered, read-only copies of the site's directory that instances and web servers run from.
 //!
-//! A release is known by the digest of its contents, so that `up` makes a new one only where something changed. It is
-//! copied beside the others under a name that nothing reads, and renamed once it is whole and on the disk: after a
-//! crash there is the whole release or none. What belongs to it is told in `walk`.
+//! A release is known by the digest of its contents, so that `up` makes a new one only where something changed. The command line
+//! looks at the directory ([`look`]; what belongs to a release is told in `walk`) and sends the site an archive of what it does not
+//! have. The site unpacks it beside the others under a name that nothing reads ([`receive`]), and renames it once it is whole, as
+//! expected and on the disk: after a crash there is the whole release or none.
 
 mod command;
 mod copy;
 mod digest;
+mod pack;
 mod walk;
 
 pub use command::{missing_program, private_program};
 
+use crate::api::Digest;
+use crate::archive::Entry;
 use copy::Copy;
+use digest::Contents;
 use gaiola_model::placement::{Release, ReleaseNumber};
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// How many releases [`prune`] leaves, those in use beside them.
@@ -31,32 +36,40 @@ pub struct Source<'a> {
     pub apart: &'a [PathBuf],
 }
 
-/// What [`make`] found or made.
+/// What [`number`] found or made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
-    /// The release in which the site's directory stands as it is now.
+    /// The release.
     pub release: Release,
     /// Its directory.
     pub path: PathBuf,
     /// Whether it is new; `false` where the last one has these contents already.
     pub new: bool,
-    /// Files and directories that were left out since only their owner may use them.
-    pub private: Vec<PathBuf>,
 }
 
-/// What [`look`] found: what [`make`] would make of the site's directory now.
+/// What [`look`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// The digest that the release would have.
-    pub digest: String,
-    /// Files and directories that would be left out since only their owner may use them.
+    /// The digest of the release.
+    pub digest: Digest,
+    /// Files and directories that are left out since only their owner may use them.
     pub private: Vec<PathBuf>,
+    root: PathBuf,
+    entries: Vec<Entry>,
+    contents: Contents,
 }
 
-/// How far [`make`] is, told after each file.
+/// What [`receive`] has unpacked: whole, on the disk, and with the expected digest.
+#[derive(Debug)]
+pub struct Received {
+    copy: Copy,
+    digest: Digest,
+}
+
+/// How far something is, reported after each file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What it does.
+    /// What is done.
     pub phase: Phase,
     /// Files that are done.
     pub files: u64,
@@ -68,15 +81,13 @@ pub struct Progress {
     pub of_bytes: u64,
 }
 
-/// What [`make`] does.
+/// What takes its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Reads the site's directory, to see whether it changed.
+    /// Reading the site's directory, to see whether it changed.
     Reading,
-    /// Copies it.
-    Copying,
-    /// Reads the copy, whose digest is the release's.
-    Checking,
+    /// Sending it.
+    Sending,
 }
 
 /// A release could not be made or removed. Nothing half-made is left.
@@ -159,6 +170,28 @@ pub enum ReleaseError {
     /// Another process makes a release.
     #[error("another release is being made in {0}; wait until it is ready")]
     Busy(PathBuf),
+    /// A file was changed between two looks at it.
+    #[error(
+        "{0} is being changed while it is read: try again when it is not, or name it in .gaiolaignore"
+    )]
+    Changing(PathBuf),
+    /// The site takes no more of it.
+    #[error("cannot send the release")]
+    Send(#[source] io::Error),
+    /// What was sent was rejected.
+    #[error("what was sent is not taken for a release")]
+    NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What was sent is something else than was said.
+    #[error("what was sent has the digest {received}, and not {expected} as was said")]
+    OtherContents {
+        /// What was said.
+        expected: Digest,
+        /// What it was.
+        received: Digest,
+    },
+    /// The site has no such release, or no longer.
+    #[error("the site does not have the contents {0} of the release, or no longer; try again")]
+    Absent(Digest),
 }
 
 impl ReleaseError {
@@ -177,63 +210,97 @@ pub fn path_of(releases: &Path, number: ReleaseNumber) -> PathBuf {
     releases.join(number.to_string())
 }
 
-/// The release with the contents that the site's directory has now: `last` where nothing changed, otherwise a new copy
-/// with the next number.
-///
-/// `releases` stands in the state directory, which is left out even where it lies within the site's. It blocks, and
-/// calls `progress` after each file.
-pub fn make(
-    source: Source<'_>,
-    releases: &Path,
-    last: Option<&Release>,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Made, ReleaseError> {
-    copy::make_room(releases)?;
-    let _lock = lock(releases)?;
-    copy::remove_leftovers(releases)?;
-
-    let site = walk::site(source, releases)?;
-    let digest = digest::of(&site.root, &site.entries, Phase::Reading, progress)?;
-    let unchanged = |digest: &str| {
-        let same = last.and_then(|last| unchanged(releases, last, digest));
-        same.map(|same| Made {
-            private: site.private.clone(),
-            ..same
-        })
-    };
-    if let Some(same) = unchanged(&digest) {
-        return Ok(same);
-    }
-
-    let mut copy = Copy::begin(releases)?;
-    copy.fill(&site, progress)?;
-    let digest = digest::of(copy.path(), &site.entries, Phase::Checking, progress)?;
-    if let Some(same) = unchanged(&digest) {
-        return Ok(same);
-    }
-    let number = match last {
-        Some(last) if last.digest == digest => last.number,
-        _ => next_number(releases, last)?,
-    };
-    Ok(Made {
-        path: copy.keep_as(number)?,
-        release: Release { number, digest },
-        new: true,
-        private: site.private,
-    })
-}
-
-/// Looks at the site's directory as [`make`] would, and refuses what it would. Nothing is written, and `releases` need
-/// not be there.
+/// Looks at the site's directory, and refuses what cannot be a release. Nothing is written, and `releases` need not be there: it
+/// stands in the state directory, which is left out even where it lies within the site's. It blocks, and calls `progress` after each file.
 ///
 /// # Errors
-/// As [`make`].
-pub fn look(source: Source<'_>, releases: &Path) -> Result<Look, ReleaseError> {
+/// Every [`ReleaseError`] that concerns the directory.
+pub fn look(
+    source: Source<'_>,
+    releases: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Look, ReleaseError> {
     let site = walk::site(source, releases)?;
-    let digest = digest::of(&site.root, &site.entries, Phase::Reading, &mut |_| {})?;
+    let (digest, contents) = digest::of(&site.root, &site.entries, progress)?;
     Ok(Look {
         digest,
         private: site.private,
+        root: site.root,
+        entries: site.entries,
+        contents,
+    })
+}
+
+/// Whether the site has these contents: as its last release, or sent and waiting to be numbered.
+pub fn has(releases: &Path, digest: &Digest, last: Option<&Release>) -> bool {
+    let is_last = last.is_some_and(|last| unchanged(releases, last, digest).is_some());
+    is_last || copy::is_held(releases, digest)
+}
+
+/// Unpacks what [`Look::pack`] has written, and checks it. There may be one at a time. It blocks.
+///
+/// # Errors
+/// Where it breaks off, holds what no release may, or has another digest. Nothing is left of it then.
+pub fn receive(
+    archive: impl Read,
+    releases: &Path,
+    digest: &Digest,
+) -> Result<Received, ReleaseError> {
+    copy::make_room(releases)?;
+    let (copy, entries) = Copy::unpack(archive, releases)?;
+    let (received, _) = digest::of(copy.path(), &entries, &mut |_| {})?;
+    match received == *digest {
+        true => Ok(Received {
+            copy,
+            digest: received,
+        }),
+        false => Err(ReleaseError::OtherContents {
+            expected: digest.clone(),
+            received,
+        }),
+    }
+}
+
+impl Received {
+    /// Keeps it until it is numbered, in place of another that waits. What is dropped instead is removed.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn hold(self) -> Result<(), ReleaseError> {
+        let releases = self.copy.releases().to_path_buf();
+        let _lock = lock(&releases)?;
+        self.copy.hold(&self.digest)
+    }
+}
+
+/// The release with these contents: `last` where they are its own, otherwise the copy that waits, with the next number.
+///
+/// # Errors
+/// Where the site does not have them.
+pub fn number(
+    releases: &Path,
+    digest: &Digest,
+    last: Option<&Release>,
+) -> Result<Made, ReleaseError> {
+    copy::make_room(releases)?;
+    let _lock = lock(releases)?;
+    if let Some(same) = last.and_then(|last| unchanged(releases, last, digest)) {
+        return Ok(same);
+    }
+    let number = match last {
+        Some(last) if last.digest == digest.as_str() => last.number,
+        _ => next_number(releases, last)?,
+    };
+    if !copy::number(releases, digest, number)? {
+        return Err(ReleaseError::Absent(digest.clone()));
+    }
+    Ok(Made {
+        path: path_of(releases, number),
+        release: Release {
+            number,
+            digest: digest.to_string(),
+        },
+        new: true,
     })
 }
 
@@ -260,7 +327,7 @@ pub fn next(releases: &Path, last: &Release) -> Result<ReleaseNumber, ReleaseErr
 /// Removes all releases but the newest [`KEPT`] and those in `keep`; tells which went.
 pub fn prune(releases: &Path, keep: &[ReleaseNumber]) -> Result<Vec<ReleaseNumber>, ReleaseError> {
     let _lock = lock(releases)?;
-    copy::remove_leftovers(releases)?;
+    copy::remove_condemned(releases)?;
     let mut old = numbers(releases)?;
     old.truncate(old.len().saturating_sub(KEPT));
     old.retain(|number| !keep.contains(number));
@@ -271,14 +338,13 @@ pub fn prune(releases: &Path, keep: &[ReleaseNumber]) -> Result<Vec<ReleaseNumbe
 }
 
 /// `last`, where these are its contents and its copy is there.
-fn unchanged(releases: &Path, last: &Release, digest: &str) -> Option<Made> {
+fn unchanged(releases: &Path, last: &Release, digest: &Digest) -> Option<Made> {
     let path = path_of(releases, last.number);
-    let same = last.digest == digest && path.is_dir();
+    let same = last.digest == digest.as_str() && path.is_dir();
     same.then(|| Made {
         release: last.clone(),
         path,
         new: false,
-        private: Vec::new(),
     })
 }
 

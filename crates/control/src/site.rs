@@ -50,6 +50,8 @@ pub struct Site {
     pub change: tokio::sync::Mutex<()>,
     /// Held while old releases are removed, beside everything else.
     pub pruning: tokio::sync::Mutex<()>,
+    /// Held while a release or certificates are sent.
+    pub receiving: tokio::sync::Mutex<()>,
     started: Instant,
 }
 
@@ -75,6 +77,7 @@ impl Site {
             traffic: Traffic::default(),
             change: tokio::sync::Mutex::new(()),
             pruning: tokio::sync::Mutex::new(()),
+            receiving: tokio::sync::Mutex::new(()),
             started: Instant::now(),
         }
     }

@@ -1,11 +1,15 @@
 //! The control socket: HTTP over a Unix socket that only its owner may connect to.
 
+mod upload;
+
+use crate::api::schema;
 use crate::api::steps::Steps;
 use crate::api::{ChangeRequest, Harm, Progress};
 use crate::change;
 use crate::monitor::status::status;
 use crate::site::Site;
 use bytes::Bytes;
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Revision, ServerName};
 use gaiola_os::serve::{Answer, connection, json, not_found, text};
 use gaiola_store::StoreError;
@@ -48,7 +52,23 @@ pub async fn serve(listener: UnixListener, site: Rc<Site>) {
     }
 }
 
+/// Answers a request that is of a schema that we understand. Every answer has the number of our own.
 async fn control(site: Rc<Site>, request: Request<Incoming>) -> Answer {
+    let theirs = request.headers().get(schema::HEADER);
+    let theirs = schema::read(theirs.map(HeaderValue::as_bytes));
+    let mut answer = match schema::check(SCHEMA, theirs) {
+        Err(mismatch) if !schema::is_exempt(request.uri().path()) => {
+            text(StatusCode::BAD_REQUEST, mismatch.to_string())
+        }
+        _ => answer_to(site, request).await,
+    };
+    answer
+        .headers_mut()
+        .insert(schema::HEADER, HeaderValue::from(SCHEMA));
+    answer
+}
+
+async fn answer_to(site: Rc<Site>, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_string();
     match (request.method().clone(), path.as_str()) {
         (Method::GET, "/ping") if site.provider.is_ending() => text(
@@ -75,6 +95,9 @@ async fn control(site: Rc<Site>, request: Request<Incoming>) -> Answer {
         (Method::POST, "/down") => {
             site.provider.end();
             json(&true)
+        }
+        (Method::GET | Method::PUT, path) if let Some(contents) = upload::Contents::of(path) => {
+            upload::answer(&site, contents, request).await
         }
         (Method::GET, path) => match path.strip_prefix("/servers/").map(str::parse) {
             Some(Ok(server)) => handle_answer(&site, server),

@@ -5,18 +5,21 @@
 mod connection;
 mod error;
 mod stream;
+mod upload;
 
 pub use connection::ConnectError;
 pub use error::ClientError;
 pub use hyper::Method;
 pub use hyper::body::Bytes;
+pub use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 pub use stream::Stream;
+pub use upload::Writer;
 
-use connection::Connection;
+use connection::{Connection, SentBody};
 use error::InFlight;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
@@ -94,6 +97,11 @@ impl Request {
         Self::new(Method::GET, path)
     }
 
+    /// `PUT path`, for [`Client::upload`].
+    pub fn put(path: impl Into<String>) -> Self {
+        Self::new(Method::PUT, path)
+    }
+
     /// `POST path` with a JSON body.
     pub fn post(path: impl Into<String>, json: impl Into<Bytes>) -> Self {
         Self::new(Method::POST, path).json(json)
@@ -106,6 +114,11 @@ impl Request {
         self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
+    /// Where it asks, with its query.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The same with one more header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -114,6 +127,14 @@ impl Request {
     }
 
     fn to_hyper(&self, target: &Target) -> Result<hyper::Request<Full<Bytes>>, hyper::http::Error> {
+        self.with_body(target, Full::new(self.body.clone()))
+    }
+
+    fn with_body<B>(
+        &self,
+        target: &Target,
+        body: B,
+    ) -> Result<hyper::Request<B>, hyper::http::Error> {
         let host = match target {
             Target::Tcp(address) | Target::Tls { address, .. } => address.to_string(),
             Target::Unix(_) => "localhost".into(),
@@ -125,7 +146,7 @@ impl Request {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        request.body(Full::new(self.body.clone()))
+        request.body(body)
     }
 }
 
@@ -140,6 +161,8 @@ impl fmt::Display for Request {
 pub struct Response {
     /// The status code.
     pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body, [`MAX_BODY`] bytes at most.
     pub body: Bytes,
 }
@@ -193,14 +216,55 @@ impl Client {
         let in_flight = InFlight::new(target, request, timeout);
         let whole = async {
             let (head, connection) = self.send(target, &in_flight).await?;
-            let status = head.status().as_u16();
-            let body = read_body(head.into_body(), &in_flight).await?;
+            let response = whole(head, &in_flight).await?;
             self.keep(target, connection);
-            Ok(Response { status, body })
+            Ok(response)
         };
         match tokio::time::timeout(timeout, whole).await {
             Ok(result) => result,
             Err(_) => Err(in_flight.timed_out()),
+        }
+    }
+
+    /// Sends `request` with a body that `write` writes on a thread of its own, piece by piece, and reads the whole response; all within
+    /// `timeout`. A response that comes before the body's end ends the body. Where `write` fails, no whole body was sent.
+    ///
+    /// # Errors
+    /// `write`'s own, unless there is a response, or it failed since the connection did.
+    pub async fn upload<E: Send + 'static>(
+        &self,
+        target: &Target,
+        request: &Request,
+        timeout: Duration,
+        write: impl FnOnce(&mut Writer) -> Result<(), E> + Send + 'static,
+    ) -> Result<Result<Response, ClientError>, E> {
+        let in_flight = InFlight::new(target, request, timeout);
+        let (body, mut writer) = upload::body();
+        let writing = tokio::task::spawn_blocking(move || {
+            let written = write(&mut writer);
+            let was_taken = !writer.is_closed();
+            writer.end(written.is_ok());
+            written.map_err(|error| was_taken.then_some(error))
+        });
+        let whole = async {
+            let mut connection = self.connect_for(target, &in_flight).await?;
+            let message = in_flight.message_of(body)?;
+            in_flight.sending();
+            let head = connection.send(message).await;
+            whole(
+                head.map_err(|refused| in_flight.broken(refused.source))?,
+                &in_flight,
+            )
+            .await
+        };
+        let sent = match tokio::time::timeout(timeout, whole).await {
+            Ok(result) => result,
+            Err(_) => Err(in_flight.timed_out()),
+        };
+        // The body is dropped: the thread ends with its next piece.
+        match (sent, writing.await) {
+            (Err(_), Ok(Err(Some(error)))) => Err(error),
+            (sent, _) => Ok(sent),
         }
     }
 
@@ -262,6 +326,14 @@ impl Client {
         target: &Target,
         in_flight: &InFlight<'_>,
     ) -> Result<Connection, ClientError> {
+        self.connect_for(target, in_flight).await
+    }
+
+    async fn connect_for<B: SentBody>(
+        &self,
+        target: &Target,
+        in_flight: &InFlight<'_>,
+    ) -> Result<Connection<B>, ClientError> {
         Connection::open(target, self.tls.as_ref())
             .await
             .map_err(|source| in_flight.unconnected(source))
@@ -285,6 +357,18 @@ impl Client {
         let since = Instant::now();
         idle.insert(target.clone(), Idle { since, connection });
     }
+}
+
+async fn whole(
+    head: hyper::Response<Incoming>,
+    in_flight: &InFlight<'_>,
+) -> Result<Response, ClientError> {
+    let (head, body) = head.into_parts();
+    Ok(Response {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: read_body(body, in_flight).await?,
+    })
 }
 
 async fn read_body(body: Incoming, in_flight: &InFlight<'_>) -> Result<Bytes, ClientError> {

@@ -3,7 +3,7 @@
 use super::release::make_release;
 use super::{found_store, step, store};
 use crate::api::steps::Steps;
-use crate::api::{Outcome, refused};
+use crate::api::{Digest, Outcome, refused};
 use crate::site::Site;
 use gaiola_agent::state::Order;
 use gaiola_core::rollout;
@@ -12,7 +12,6 @@ use gaiola_model::{Config, Exit};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError, Txn};
 use std::io;
-use std::path::Path;
 use std::rc::Rc;
 use tokio::time::Instant;
 
@@ -41,8 +40,7 @@ pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outco
 pub(super) async fn found(
     site: &Rc<Site>,
     config: Config,
-    file: &Path,
-    folder: &Path,
+    contents: &Digest,
     deadline: Instant,
     steps: &mut Steps,
 ) -> Result<Revision, Outcome> {
@@ -63,7 +61,7 @@ pub(super) async fn found(
             ),
         ));
     }
-    let release = make_release(site, &config, folder, file, None, steps).await?;
+    let release = make_release(site, &config, contents, None, steps).await?;
     let inventory = site.provider.inventory(&config);
     let desired = Desired::first(config, release, inventory);
     let incarnation = match earlier {

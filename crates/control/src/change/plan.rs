@@ -1,22 +1,17 @@
 //! What a change would do.
 
-use super::release::known_certificates;
-use crate::api::{Change, Planned};
+use crate::api::{Change, Digest, Planned};
+use crate::release;
 use crate::site::Site;
-use crate::{certificates, release};
 use gaiola_core::merge;
 use gaiola_model::Config;
 use gaiola_model::placement::{Desired, Placement, Release};
-use std::path::{Path, PathBuf};
 
 /// What a change would do.
 pub async fn plan(site: &Site, change: &Change) -> Planned {
     let view = site.view.borrow().clone();
     let Change::Apply {
-        config,
-        folder,
-        file,
-        ..
+        config, release, ..
     } = change
     else {
         return Planned::default();
@@ -24,17 +19,8 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
     let Some((_, held)) = &view.desired else {
         return Planned::default();
     };
-    let config = match known_certificates((**config).clone(), folder) {
-        Ok((config, _)) => config,
-        Err(refusal) => {
-            return Planned {
-                refusals: vec![refusal],
-                ..Planned::default()
-            };
-        }
-    };
-    let wanted = merge::merge(&held.applied, &held.config, &config);
-    let new = match planned_release(site, &config, folder, file, &held.release).await {
+    let wanted = merge::merge(&held.applied, &held.config, config);
+    let new = match planned_release(site, release, &held.release).await {
         Ok(new) => new,
         Err(refusal) => {
             return Planned {
@@ -59,7 +45,7 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
                 placement.map(|held| &**held),
             ))
             .collect(),
-        kept: merge::kept(&config, &wanted)
+        kept: merge::kept(config, &wanted)
             .iter()
             .map(ToString::to_string)
             .collect(),
@@ -73,25 +59,14 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
 /// The release that `up` would make, if the site's directory has other contents than the last one.
 async fn planned_release(
     site: &Site,
-    config: &Config,
-    folder: &Path,
-    file: &Path,
+    contents: &Digest,
     last: &Release,
 ) -> Result<Option<merge::Change>, String> {
-    let apart = config.tls();
-    let apart = apart.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
-    let (folder, file): (PathBuf, PathBuf) = (folder.into(), file.into());
+    if contents.as_str() == last.digest {
+        return Ok(None);
+    }
     let (releases, last) = (site.state.releases(), last.clone());
     let looking = tokio::task::spawn_blocking(move || {
-        let source = release::Source {
-            directory: &folder,
-            file: &file,
-            apart: &apart,
-        };
-        let look = release::look(source, &releases)?;
-        if look.digest == last.digest {
-            return Ok(None);
-        }
         let to = release::next(&releases, &last)?;
         let from = last.number;
         Ok(Some(merge::Change::Release { from, to }))

@@ -2,99 +2,65 @@
 
 use super::step;
 use crate::api::steps::Steps;
-use crate::api::{Outcome, refused};
-use crate::certificates::{self, Certificates};
+use crate::api::{Digest, Outcome, refused};
+use crate::certificates;
 use crate::release;
 use crate::site::Site;
 use gaiola_model::placement::{Release, ReleaseNumber};
 use gaiola_model::{Config, Exit};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
-/// The configuration with the digest of its certificates, of which there is a copy then.
-pub(super) async fn with_certificates(
-    site: &Site,
-    config: Config,
-    folder: &Path,
-) -> Result<Config, Outcome> {
-    let (folder, copies) = (folder.to_path_buf(), site.state.certificates());
-    let _removed = site.pruning.lock().await;
-    let copying = tokio::task::spawn_blocking(move || {
-        let (config, read) = known_certificates(config, &folder)?;
-        if let Some(read) = read {
-            read.keep(&copies).map_err(|error| {
-                format!(
-                    "cannot keep the certificates in {}: {error}",
-                    copies.display()
-                )
-            })?;
-        }
-        Ok(config)
-    });
-    let copied = copying.await.unwrap_or_else(|error| Err(error.to_string()));
-    copied.map_err(|why: String| refused(Exit::Failed, why))
-}
-
-/// The configuration with the digest of its certificates, and what was read of them.
-pub(super) fn known_certificates(
-    mut config: Config,
-    folder: &Path,
-) -> Result<(Config, Option<Certificates>), String> {
-    let balancer = config.balancer.as_mut();
-    let Some(tls) = balancer.and_then(|balancer| balancer.tls.as_mut()) else {
-        return Ok((config, None));
+/// Refuses a configuration with certificates that the site does not have.
+pub(super) fn has_certificates(site: &Site, config: &Config) -> Result<(), Outcome> {
+    let Some(tls) = config.tls() else {
+        return Ok(());
     };
-    let read = certificates::read(folder, tls)
-        .map_err(|why| format!("the balancers' certificates cannot be served: {why}"))?;
-    tls.contents.clone_from(&read.contents);
-    Ok((config, Some(read)))
+    let contents: Result<Digest, _> = tls.contents.parse();
+    match contents.is_ok_and(|contents| certificates::has(&site.state.certificates(), &contents)) {
+        true => Ok(()),
+        false => Err(refused(
+            Exit::Failed,
+            "the site does not have the balancers' certificates, or no longer; try again",
+        )),
+    }
 }
 
+/// Whether the site has these contents, as its last release or sent before.
+pub fn has_release(site: &Site, contents: &Digest) -> bool {
+    let desired = site.view.borrow().desired.clone();
+    let last = desired.as_ref().map(|(_, desired)| &desired.release);
+    release::has(&site.state.releases(), contents, last)
+}
+
+/// The release with these contents, which the site has: the last one, or a new one.
 pub(super) async fn make_release(
     site: &Site,
     config: &Config,
-    folder: &Path,
-    file: &Path,
+    contents: &Digest,
     last: Option<Release>,
     steps: &mut Steps,
 ) -> Result<Release, Outcome> {
-    let app = &config.app;
-    let tls = config.tls();
-    let apart = tls.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
-    let commands: Vec<&str> = [Some(app.run.as_str()), app.release.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect();
-    let (folder, file, releases): (PathBuf, PathBuf, PathBuf) =
-        (folder.into(), file.into(), site.state.releases());
-    let _removed = site.pruning.lock().await;
-    let copying = tokio::task::spawn_blocking(move || {
-        let source = release::Source {
-            directory: &folder,
-            file: &file,
-            apart: &apart,
-        };
-        release::make(source, &releases, last.as_ref(), &mut |_| {})
-    });
-    let made = copying
-        .await
-        .map_err(|error| refused(Exit::Failed, format!("copying the release ended: {error}")))?;
-    let made = made.map_err(|error| refused(Exit::Failed, gaiola_os::chain(&error)))?;
-    let directory = site.state.release(made.release.number);
-    let left_out = |command| release::private_program(&made.private, command);
-    if let Some(why) = commands.iter().find_map(|command| {
-        left_out(command).or_else(|| release::missing_program(&directory, command))
-    }) {
-        return Err(refused(
+    let (contents, releases) = (contents.clone(), site.state.releases());
+    let held = site.pruning.lock().await;
+    let numbering =
+        tokio::task::spawn_blocking(move || release::number(&releases, &contents, last.as_ref()));
+    let made = numbering.await.map_err(|error| {
+        refused(
             Exit::Failed,
-            format!("a command of the file cannot be run: {why}"),
-        ));
+            format!("numbering the release ended: {error}"),
+        )
+    })?;
+    drop(held);
+    let made = made.map_err(|error| refused(Exit::Failed, gaiola_os::chain(&error)))?;
+    let commands = [Some(&config.app.run), config.app.release.as_ref()];
+    let mut commands = commands.into_iter().flatten();
+    if let Some(why) = commands.find_map(|command| release::missing_program(&made.path, command)) {
+        let why = format!("a command of the file cannot be run: {why}");
+        return Err(refused(Exit::Failed, why));
     }
     if made.new {
         step(steps, format!("release {} is made", made.release.number)).await;
-    }
-    if let Some(words) = release::left_out_in_words(&made.private) {
-        step(steps, words).await;
     }
     Ok(made.release)
 }

@@ -1,14 +1,22 @@
-//! Copying: into a directory that nothing reads, to the disk, and only then under the release's name.
+//! Copies: unpacked into a directory that nothing reads, brought to the disk, held under the name of their contents, and only
+//! then numbered.
 
-use super::digest::Tally;
-use super::walk::{Entry, Kind, Site};
-use super::{Phase, Progress, ReleaseError, path_of};
+use super::walk::{MOST_BYTES, MOST_FILES};
+use super::{ReleaseError, path_of};
+use crate::api::Digest;
+use crate::archive::{self, ArchiveError, Entry, Kind, Rules};
 use gaiola_model::placement::ReleaseNumber;
 use std::fs::{self, File, Permissions};
-use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// Most entries of an archive: files, and the directories, links and records beside them.
+const MOST_ENTRIES: u64 = 10 * MOST_FILES;
+/// Most bytes in the paths of all of them.
+const MOST_NAMES: u64 = 128 << 20;
+/// Begins the name of a copy that waits to be numbered; its digest follows.
+const HELD: &str = ".held-";
 /// What a copy is named while it is made.
 const UNFINISHED: &str = ".new";
 /// What a release is named while it is removed.
@@ -21,127 +29,152 @@ const READABLE: u32 = 0o444;
 const EXECUTABLE: u32 = 0o555;
 const WHILE_FILLED: u32 = 0o755;
 
+/// What a release has: everyone may read it, and nobody writes to it any more.
+const RULES: Rules = Rules {
+    entries: MOST_ENTRIES,
+    files: MOST_FILES,
+    file_bytes: MOST_BYTES,
+    bytes: MOST_BYTES,
+    names: MOST_NAMES,
+    links: true,
+    directory: WHILE_FILLED,
+    file: READABLE,
+    executable: EXECUTABLE,
+};
+
 /// A copy that is not yet a release. Dropped, it is removed.
-pub(super) struct Copy<'a> {
-    releases: &'a Path,
+#[derive(Debug)]
+pub(super) struct Copy {
+    releases: PathBuf,
     path: PathBuf,
 }
 
-impl<'a> Copy<'a> {
-    /// An empty one. There is one at a time: the caller holds the lock.
-    pub(super) fn begin(releases: &'a Path) -> Result<Self, ReleaseError> {
+impl Copy {
+    /// Unpacks an archive, makes what it holds read-only, and brings it to the disk; what it held is sorted by path. There is one at
+    /// a time, as the caller ensures; what a crash left of an earlier one is removed.
+    pub(super) fn unpack(
+        archive: impl Read,
+        releases: &Path,
+    ) -> Result<(Self, Vec<Entry>), ReleaseError> {
         let path = releases.join(UNFINISHED);
+        remove_tree(&path).map_err(ReleaseError::io("remove", &path))?;
         fs::create_dir(&path).map_err(failed(releases, "make the directory", &path))?;
-        Ok(Self { releases, path })
+        let copy = Self {
+            releases: releases.into(),
+            path,
+        };
+        let entries = archive::unpack(archive, &copy.path, &RULES);
+        let mut entries = entries.map_err(|error| copy.not_unpacked(error))?;
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        copy.finish(&entries)?;
+        Ok((copy, entries))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Copies the site's entries, makes them read-only, and brings them to the disk.
-    pub(super) fn fill(
-        &mut self,
-        site: &Site,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<(), ReleaseError> {
-        let mut tally = Tally::new(Phase::Copying, &site.entries);
-        let singly = site.entries.len() <= SYNCED_SINGLY;
-        for entry in &site.entries {
-            self.copy(&site.root, entry, singly)?;
-            if let Kind::File { bytes, .. } = entry.kind {
-                progress(tally.add(bytes));
+    pub(super) fn releases(&self) -> &Path {
+        &self.releases
+    }
+
+    /// Gives it this name, which nothing reads: it is whole, and waits to be numbered. Another one that waits is removed.
+    pub(super) fn hold(self, digest: &Digest) -> Result<(), ReleaseError> {
+        for other in names(&self.releases)? {
+            if other.starts_with(HELD) {
+                condemn(&self.releases, &self.releases.join(other))?;
             }
         }
-        let directories = site
-            .entries
+        let path = held(&self.releases, digest);
+        fs::rename(&self.path, &path).map_err(failed(&self.releases, "rename", &self.path))?;
+        sync(&self.releases, &self.releases)
+    }
+
+    /// Files first, then the directories that hold them.
+    fn finish(&self, entries: &[Entry]) -> Result<(), ReleaseError> {
+        let singly = entries.len() <= SYNCED_SINGLY;
+        let files = entries
+            .iter()
+            .filter(|entry| matches!(entry.kind, Kind::File { .. }));
+        for file in files.filter(|_| singly) {
+            sync(&self.releases, &self.path.join(&file.path))?;
+        }
+        let directories = entries
             .iter()
             .rev()
             .filter(|entry| entry.kind == Kind::Directory)
             .map(|entry| self.path.join(&entry.path))
             .chain([self.path.clone()]);
         for directory in directories {
-            self.set_mode(&directory, EXECUTABLE)?;
+            set_mode(&self.releases, &directory, EXECUTABLE)?;
             if singly {
-                self.sync(&directory)?;
+                sync(&self.releases, &directory)?;
             }
         }
-        if !singly {
-            self.sync_file_system()?;
-        }
-        Ok(())
-    }
-
-    /// Gives it its name: from now on it is a release.
-    pub(super) fn keep_as(self, number: ReleaseNumber) -> Result<PathBuf, ReleaseError> {
-        let path = path_of(self.releases, number);
-        fs::rename(&self.path, &path).map_err(failed(self.releases, "rename", &self.path))?;
-        self.sync(self.releases)?;
-        Ok(path)
-    }
-
-    fn copy(&self, root: &Path, entry: &Entry, sync: bool) -> Result<(), ReleaseError> {
-        let (from, to) = (root.join(&entry.path), self.path.join(&entry.path));
-        match &entry.kind {
-            Kind::Directory => {
-                fs::create_dir(&to).map_err(failed(self.releases, "make the directory", &to))?;
-                self.set_mode(&to, WHILE_FILLED)
-            }
-            Kind::Link(target) => {
-                symlink(target, &to).map_err(failed(self.releases, "make the link", &to))
-            }
-            Kind::File { executable, .. } => {
-                fs::copy(&from, &to).map_err(failed(self.releases, "copy", &from))?;
-                keep_time(&from, &to).map_err(failed(self.releases, "set the time of", &to))?;
-                let mode = if *executable { EXECUTABLE } else { READABLE };
-                self.set_mode(&to, mode)?;
-                if sync {
-                    self.sync(&to)?;
-                }
-                Ok(())
-            }
+        match singly {
+            true => Ok(()),
+            false => sync_file_system(&self.releases, &self.path),
         }
     }
 
-    fn set_mode(&self, path: &Path, mode: u32) -> Result<(), ReleaseError> {
-        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed(
-            self.releases,
-            "set the mode of",
-            path,
-        ))
-    }
-
-    fn sync(&self, path: &Path) -> Result<(), ReleaseError> {
-        File::open(path)
-            .and_then(|file| file.sync_all())
-            .map_err(failed(self.releases, "write to the disk", path))
-    }
-
-    fn sync_file_system(&self) -> Result<(), ReleaseError> {
-        File::open(&self.path)
-            .and_then(|directory| Ok(rustix::fs::syncfs(&directory)?))
-            .map_err(failed(self.releases, "write to the disk", &self.path))
+    fn not_unpacked(&self, error: ArchiveError) -> ReleaseError {
+        match error {
+            ArchiveError::Io {
+                tried,
+                path,
+                source,
+            } => failed(&self.releases, tried, &path)(source),
+            other => ReleaseError::NotUnpacked(Box::new(other)),
+        }
     }
 }
 
-impl Drop for Copy<'_> {
+impl Drop for Copy {
     fn drop(&mut self) {
-        // Once it was renamed there is nothing here; what cannot be removed now is removed by the next `make`.
+        // Once it was renamed there is nothing here; what cannot be removed now is removed by the next one.
         let _ = remove_tree(&self.path);
     }
 }
 
-/// What is derived from a file goes by when it was changed: compiled Python, `ETag`, `Last-Modified`.
-fn keep_time(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
-    use std::os::unix::fs::MetadataExt as _;
-    let changed = fs::metadata(from)?;
-    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
-    let times = Timestamps {
-        last_access: time(0, UTIME_OMIT),
-        last_modification: time(changed.mtime(), changed.mtime_nsec()),
-    };
-    Ok(rustix::fs::utimensat(CWD, to, &times, AtFlags::empty())?)
+/// Gives a copy that waits its number: from now on it is a release. `false`: no copy with these contents waits.
+pub(super) fn number(
+    releases: &Path,
+    digest: &Digest,
+    number: ReleaseNumber,
+) -> Result<bool, ReleaseError> {
+    let (from, to) = (held(releases, digest), path_of(releases, number));
+    match fs::rename(&from, &to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        renamed => renamed.map_err(failed(releases, "rename", &from))?,
+    }
+    sync(releases, releases)?;
+    Ok(true)
+}
+
+/// Whether a copy with these contents waits to be numbered.
+pub(super) fn is_held(releases: &Path, digest: &Digest) -> bool {
+    held(releases, digest).is_dir()
+}
+
+fn held(releases: &Path, digest: &Digest) -> PathBuf {
+    releases.join(format!("{HELD}{digest}"))
+}
+
+fn set_mode(releases: &Path, path: &Path, mode: u32) -> Result<(), ReleaseError> {
+    let set = fs::set_permissions(path, Permissions::from_mode(mode));
+    set.map_err(failed(releases, "set the mode of", path))
+}
+
+fn sync(releases: &Path, path: &Path) -> Result<(), ReleaseError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(failed(releases, "write to the disk", path))
+}
+
+fn sync_file_system(releases: &Path, path: &Path) -> Result<(), ReleaseError> {
+    File::open(path)
+        .and_then(|directory| Ok(rustix::fs::syncfs(&directory)?))
+        .map_err(failed(releases, "write to the disk", path))
 }
 
 /// The directory for releases, open to the users that the site's processes run as, whatever the caller's umask.
@@ -154,20 +187,22 @@ pub(super) fn make_room(releases: &Path) -> Result<(), ReleaseError> {
     ))
 }
 
-/// Removes what a crash left.
-pub(super) fn remove_leftovers(releases: &Path) -> Result<(), ReleaseError> {
-    for name in [UNFINISHED, CONDEMNED] {
-        let path = releases.join(name);
-        remove_tree(&path).map_err(ReleaseError::io("remove", &path))?;
-    }
-    Ok(())
-}
-
 /// Removes a release: its name first, so that a half-removed one is never taken for whole.
 pub(super) fn remove(releases: &Path, number: ReleaseNumber) -> Result<(), ReleaseError> {
-    let (path, condemned) = (path_of(releases, number), releases.join(CONDEMNED));
-    fs::rename(&path, &condemned).map_err(ReleaseError::io("rename", &path))?;
+    condemn(releases, &path_of(releases, number))
+}
+
+/// Removes what a crash left of a removal.
+pub(super) fn remove_condemned(releases: &Path) -> Result<(), ReleaseError> {
+    let condemned = releases.join(CONDEMNED);
     remove_tree(&condemned).map_err(ReleaseError::io("remove", &condemned))
+}
+
+fn condemn(releases: &Path, path: &Path) -> Result<(), ReleaseError> {
+    remove_condemned(releases)?;
+    let condemned = releases.join(CONDEMNED);
+    fs::rename(path, &condemned).map_err(ReleaseError::io("rename", path))?;
+    remove_condemned(releases)
 }
 
 /// The names of the directories that stand among the releases.
@@ -186,7 +221,7 @@ pub(super) fn names(releases: &Path) -> Result<Vec<String>, ReleaseError> {
 }
 
 /// Removes a directory whose own directories are read-only. That it is not there is no error.
-fn remove_tree(path: &Path) -> io::Result<()> {
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     match unlock(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),

@@ -1,8 +1,9 @@
 //! The digest of a release: SHA-256 over the path, kind and contents of each of its entries.
 
-use super::walk::{Entry, Kind};
 use super::{Phase, Progress, ReleaseError};
-use sha2::{Digest, Sha256};
+use crate::api::Digest;
+use crate::archive::{Entry, Kind};
+use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -11,33 +12,33 @@ use std::path::Path;
 /// Begins every digest, so that another way of counting can be told apart.
 const VERSION: &[u8] = b"gaiola release 1\n";
 
+/// The digest of each file, in the order of the entries.
+pub(super) type Contents = Vec<[u8; 32]>;
+
 /// Reads each of `entries` below `root`. Of a file's mode only whether it is executable counts: all else is made alike
 /// in every copy.
 pub(super) fn of(
     root: &Path,
     entries: &[Entry],
-    phase: Phase,
     progress: &mut dyn FnMut(Progress),
-) -> Result<String, ReleaseError> {
+) -> Result<(Digest, Contents), ReleaseError> {
     let mut total = Sha256::new_with_prefix(VERSION);
-    let mut tally = Tally::new(phase, entries);
+    let mut tally = Tally::new(Phase::Reading, entries);
+    let mut all = Contents::new();
     for entry in entries {
         match &entry.kind {
             Kind::Directory => add(&mut total, b'd', entry, b""),
             Kind::Link(target) => add(&mut total, b'l', entry, target.as_os_str().as_bytes()),
             Kind::File { executable, bytes } => {
                 let contents = file(&root.join(&entry.path))?;
-                add(
-                    &mut total,
-                    if *executable { b'x' } else { b'f' },
-                    entry,
-                    &contents,
-                );
+                let kind = if *executable { b'x' } else { b'f' };
+                add(&mut total, kind, entry, &contents);
+                all.push(contents);
                 progress(tally.add(*bytes));
             }
         }
     }
-    Ok(hex(&total.finalize()))
+    Ok((Digest::of(&total.finalize()), all))
 }
 
 /// Lengths stand before what they measure, so that no two lists of entries give the same bytes.
@@ -62,10 +63,6 @@ fn file(path: &Path) -> Result<[u8; 32], ReleaseError> {
         }
         digest.update(&buffer[..read]);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Counts up what is done.

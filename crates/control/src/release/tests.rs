@@ -6,6 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 use tempfile::TempDir;
 
+mod sending;
+
 /// A site's directory beside its releases; both go with it.
 struct Place {
     root: TempDir,
@@ -42,14 +44,22 @@ impl Place {
         fs::set_permissions(self.site().join(path), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn try_make(&self, last: Option<&Release>) -> Result<Made, ReleaseError> {
+    fn try_look(&self) -> Result<Look, ReleaseError> {
         let (directory, file) = (self.site(), self.site().join("gaiola.toml"));
         let source = Source {
             directory: &directory,
             file: &file,
             apart: &[],
         };
-        make(source, &self.releases(), last, &mut |_| {})
+        look(source, &self.releases(), &mut |_| {})
+    }
+
+    fn look(&self) -> Look {
+        self.try_look().unwrap()
+    }
+
+    fn try_make(&self, last: Option<&Release>) -> Result<Made, ReleaseError> {
+        send(&self.try_look()?, &self.releases(), last)
     }
 
     fn make(&self, last: Option<&Release>) -> Made {
@@ -75,13 +85,27 @@ impl Place {
     }
 }
 
+/// The archive of what was looked at.
+fn packed(look: &Look) -> Vec<u8> {
+    let mut archive = Vec::new();
+    look.pack(&mut archive, &mut |_| {}).unwrap();
+    archive
+}
+
+/// Both sides: what the site does not have is sent, and numbered.
+fn send(look: &Look, releases: &Path, last: Option<&Release>) -> Result<Made, ReleaseError> {
+    if !has(releases, &look.digest, last) {
+        let archive = packed(look);
+        receive(&archive[..], releases, &look.digest)?.hold()?;
+    }
+    number(releases, &look.digest, last)
+}
+
 impl Drop for Place {
     /// Read-only directories stand in the way of a plain removal.
     fn drop(&mut self) {
         for name in copy::names(&self.releases()).unwrap_or_default() {
-            if let Ok(number) = name.parse() {
-                copy::remove(&self.releases(), ReleaseNumber(number)).unwrap();
-            }
+            copy::remove_tree(&self.releases().join(name)).unwrap();
         }
     }
 }
@@ -244,14 +268,17 @@ fn a_state_directory_within_the_site_is_no_part_of_it() {
     };
     place.write("state/servers/db1/pg", "x");
     let releases = directory.join("state/releases");
-    let made = make(source, &releases, None, &mut |_| {}).unwrap();
-    let again = make(source, &releases, Some(&made.release), &mut |_| {}).unwrap();
+    fs::create_dir(&releases).unwrap();
+    let looked = || look(source, &releases, &mut |_| {}).unwrap();
+    let made = send(&looked(), &releases, None).unwrap();
+    let again = send(&looked(), &releases, Some(&made.release)).unwrap();
     assert!(!again.new);
     assert!(!made.path.join("state").exists());
     copy::remove(&releases, made.release.number).unwrap();
 
     let beside = directory.join("releases");
-    let error = make(source, &beside, None, &mut |_| {}).unwrap_err();
+    fs::create_dir(&beside).unwrap();
+    let error = look(source, &beside, &mut |_| {}).unwrap_err();
     assert!(matches!(error, ReleaseError::StateIsSite(_)), "{error}");
 }
 
@@ -263,6 +290,7 @@ fn what_a_crash_left_is_removed_and_a_lost_copy_made_again() {
     fs::rename(&first.path, place.releases().join(".old")).unwrap();
     let again = place.make(Some(&first.release));
     assert_eq!((&again.release, again.new), (&first.release, true));
+    prune(&place.releases(), &[]).unwrap();
     assert_eq!(copy::names(&place.releases()).unwrap(), ["1"]);
 }
 
@@ -312,7 +340,7 @@ fn a_file_that_cannot_be_read_is_named() {
         file: &site.join("gaiola.toml"),
         apart: &[],
     };
-    let error = make(source, &place.releases(), None, &mut |_| {}).unwrap_err();
+    let error = look(source, &place.releases(), &mut |_| {}).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot find {}", site.display()));
 }
 
@@ -326,11 +354,13 @@ fn progress_ends_with_all_that_there_is() {
         apart: &[],
     };
     let mut told = Vec::new();
-    make(source, &place.releases(), None, &mut |progress| {
+    let look = look(source, &place.releases(), &mut |progress| {
         told.push(progress)
     })
     .unwrap();
-    for phase in [Phase::Reading, Phase::Copying, Phase::Checking] {
+    look.pack(&mut Vec::new(), &mut |progress| told.push(progress))
+        .unwrap();
+    for phase in [Phase::Reading, Phase::Sending] {
         let last = told
             .iter()
             .rfind(|progress| progress.phase == phase)
@@ -378,19 +408,13 @@ fn a_full_disk_is_told_and_nothing_half_made_stays() {
     };
     let place = Place::new();
     place.write("public/big", &"x".repeat(1 << 20));
-    let directory = place.site();
-    let source = Source {
-        directory: &directory,
-        file: &directory.join("gaiola.toml"),
-        apart: &[],
-    };
     let releases = disk.join("releases");
-    let error = make(source, &releases, None, &mut |_| {}).unwrap_err();
+    let error = send(&place.look(), &releases, None).unwrap_err();
     assert!(matches!(error, ReleaseError::DiskFull { .. }), "{error}");
     assert!(copy::names(&releases).unwrap().is_empty());
 
     place.write("public/big", "small");
-    assert!(make(source, &releases, None, &mut |_| {}).is_ok());
+    assert!(send(&place.look(), &releases, None).is_ok());
 }
 
 #[test]
@@ -422,20 +446,16 @@ fn what_only_its_owner_may_use_is_left_out_and_named() {
     place.set_mode("ignored/b.pem", 0o600);
     place.write(".gaiolaignore", "ignored\n");
     let made = place.make(None);
-    assert_eq!(
-        made.private,
-        [Path::new("config/master.key"), Path::new("keys")]
-    );
+    let private = place.look().private;
+    assert_eq!(private, [Path::new("config/master.key"), Path::new("keys")]);
     for path in ["config/master.key", "keys"] {
         assert!(!made.path.join(path).exists(), "{path}");
     }
-    let again = place.make(Some(&made.release));
-    assert!(!again.new);
-    assert_eq!(again.private, made.private);
-    let words = left_out_in_words(&made.private).unwrap();
+    assert!(!place.make(Some(&made.release)).new);
+    let words = left_out_in_words(&private).unwrap();
     assert!(words.contains("config/master.key (and 1 more)"), "{words}");
     place.set_mode("bin", 0o700);
-    let private = place.make(None).private;
+    let private = place.look().private;
     let why = private_program(&private, "bin/run --port 1").unwrap();
     assert!(why.contains("chmod -R go+rX bin"), "{why}");
     assert_eq!(private_program(&private, "python3 -m x"), None);
@@ -444,27 +464,18 @@ fn what_only_its_owner_may_use_is_left_out_and_named() {
 #[test]
 fn a_look_tells_what_up_would_say_and_writes_nothing() {
     let place = Place::new();
-    let look = || {
-        let (directory, file) = (place.site(), place.site().join("gaiola.toml"));
-        let source = Source {
-            directory: &directory,
-            file: &file,
-            apart: &[],
-        };
-        super::look(source, &place.releases())
-    };
-    let seen = look().unwrap();
+    let seen = place.look();
     assert!(!place.releases().exists());
-    assert_eq!(place.make(None).release.digest, seen.digest);
-    assert_eq!(look().unwrap().digest, seen.digest);
+    assert_eq!(place.make(None).release.digest, seen.digest.as_str());
+    assert_eq!(place.look().digest, seen.digest);
 
     place.write("venv/pyvenv.cfg", "home = /usr/bin");
     place.write("venv/bin/tool", "");
     symlink("/bin/sh", place.site().join("venv/bin/python3")).unwrap();
-    let why = look().unwrap_err().to_string();
+    let why = place.try_look().unwrap_err().to_string();
     assert!(why.contains("venv --copies"), "{why}");
     fs::remove_file(place.site().join("venv/bin/python3")).unwrap();
     symlink("/bin/sh", place.site().join("venv/bin/sh")).unwrap();
-    let why = look().unwrap_err().to_string();
+    let why = place.try_look().unwrap_err().to_string();
     assert!(why.contains("put there what it leads to"), "{why}");
 }

@@ -7,9 +7,10 @@
 //! read a release.
 
 use super::{ReleaseError, Source};
+use crate::archive::{Entry, Kind, leads_out};
 use ignore::{DirEntry, WalkBuilder};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -19,9 +20,9 @@ pub(super) const IGNORE_FILE: &str = ".gaiolaignore";
 /// Directories that version control keeps its own things in.
 const VERSION_CONTROL: [&str; 7] = [".git", ".hg", ".svn", ".jj", ".bzr", ".pijul", "_darcs"];
 /// A site's directory with more is one in which something stands that is no part of the site.
-const MOST_FILES: u64 = 100_000;
+pub(super) const MOST_FILES: u64 = 100_000;
 /// As [`MOST_FILES`].
-const MOST_BYTES: u64 = 2 << 30;
+pub(super) const MOST_BYTES: u64 = 2 << 30;
 
 /// The site's directory as it stands.
 pub(super) struct Site {
@@ -31,26 +32,6 @@ pub(super) struct Site {
     pub(super) entries: Vec<Entry>,
     /// Files and directories that are left out since only their owner may use them, relative to the site's directory.
     pub(super) private: Vec<PathBuf>,
-}
-
-/// One thing that belongs to a release.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// Relative to the site's directory.
-    pub(super) path: PathBuf,
-    pub(super) kind: Kind,
-}
-
-/// What it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Directory,
-    File {
-        executable: bool,
-        bytes: u64,
-    },
-    /// A symbolic link and what is written in it.
-    Link(PathBuf),
 }
 
 /// Walks the site's directory. Where `releases` is not there yet, nothing of Gaiola's is left out.
@@ -83,6 +64,7 @@ pub(super) fn site(source: Source<'_>, releases: &Path) -> Result<Site, ReleaseE
         directory: root.clone(),
         source,
     };
+    let opened = File::open(&root).map_err(ReleaseError::io("open", &root))?;
     let mut entries = Vec::new();
     for entry in walk {
         let entry = entry.map_err(failed)?;
@@ -90,9 +72,9 @@ pub(super) fn site(source: Source<'_>, releases: &Path) -> Result<Site, ReleaseE
             return Err(failed(unreadable));
         }
         if entry.depth() > 0
-            && let Some(kind) = kind(&root, entry.path())?
+            && let path = entry.path().strip_prefix(&root).unwrap_or(entry.path())
+            && let Some(kind) = kind(&root, &opened, path)?
         {
-            let path = entry.path().strip_prefix(&root).unwrap_or(entry.path());
             entries.push(Entry {
                 path: path.to_path_buf(),
                 kind,
@@ -171,11 +153,12 @@ fn is_left_out(entry: &DirEntry, paths: &[PathBuf]) -> bool {
         || paths.iter().any(|path| path == entry.path())
 }
 
-/// What stands at `path`; `None` where it holds nothing that could be copied.
-fn kind(root: &Path, path: &Path) -> Result<Option<Kind>, ReleaseError> {
-    let metadata = fs::symlink_metadata(path).map_err(ReleaseError::io("look at", path))?;
+/// What stands at `path` below the site's directory; `None` where it holds nothing that could be copied.
+fn kind(root: &Path, opened: &File, path: &Path) -> Result<Option<Kind>, ReleaseError> {
+    let place = root.join(path);
+    let metadata = fs::symlink_metadata(&place).map_err(ReleaseError::io("look at", &place))?;
     if metadata.is_symlink() {
-        return link(root, path);
+        return link(&place, leads_out(opened, path));
     }
     Ok(if metadata.is_dir() {
         Some(Kind::Directory)
@@ -190,12 +173,12 @@ fn kind(root: &Path, path: &Path) -> Result<Option<Kind>, ReleaseError> {
 }
 
 /// A link is kept where it leads to something inside, by a path that leads there from a copy too.
-fn link(root: &Path, path: &Path) -> Result<Option<Kind>, ReleaseError> {
+fn link(path: &Path, leads_out: bool) -> Result<Option<Kind>, ReleaseError> {
     let target = fs::read_link(path).map_err(ReleaseError::io("read the link", path))?;
-    let Ok(end) = fs::canonicalize(path) else {
+    if fs::canonicalize(path).is_err() {
         return Ok(None);
-    };
-    if target.is_absolute() || !end.starts_with(root) {
+    }
+    if leads_out {
         if is_of_python_environment(path) {
             return Err(ReleaseError::PythonEnvironment {
                 link: path.to_path_buf(),

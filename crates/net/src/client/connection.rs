@@ -3,11 +3,12 @@
 use super::{Bytes, Target};
 use http_body_util::Full;
 use hyper::Response;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,17 @@ use tokio_rustls::TlsConnector;
 const KEEPALIVE: Duration = Duration::from_secs(2);
 /// TCP user timeout: data that the peer does not acknowledge for this long ends the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The body of a request that a connection sends.
+pub(super) trait SentBody:
+    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static
+{
+}
+
+impl<B> SentBody for B where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static
+{
+}
 
 /// Why no connection is open.
 #[derive(Debug, thiserror::Error)]
@@ -37,19 +49,19 @@ pub enum ConnectError {
 }
 
 /// An open connection; dropping it closes it at once.
-pub(super) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+pub(super) struct Connection<B = Full<Bytes>> {
+    sender: SendRequest<B>,
     task: JoinHandle<()>,
 }
 
 /// A request without a response.
-pub(super) struct Refused {
+pub(super) struct Refused<B> {
     /// The request, if none of it was written.
-    pub(super) unsent: Option<hyper::Request<Full<Bytes>>>,
+    pub(super) unsent: Option<hyper::Request<B>>,
     pub(super) source: hyper::Error,
 }
 
-impl Connection {
+impl<B: SentBody> Connection<B> {
     pub(super) async fn open(
         target: &Target,
         tls: Option<&Arc<ClientConfig>>,
@@ -73,8 +85,8 @@ impl Connection {
 
     pub(super) async fn send(
         &mut self,
-        message: hyper::Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, Box<Refused>> {
+        message: hyper::Request<B>,
+    ) -> Result<Response<Incoming>, Box<Refused<B>>> {
         self.sender
             .try_send_request(message)
             .await
@@ -96,7 +108,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl<B> Drop for Connection<B> {
     fn drop(&mut self) {
         self.task.abort();
     }

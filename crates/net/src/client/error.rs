@@ -96,12 +96,22 @@ impl<'a> InFlight<'a> {
     }
 
     pub(super) fn message(&self) -> Result<hyper::Request<Full<Bytes>>, ClientError> {
-        self.request
-            .to_hyper(self.target)
-            .map_err(|source| ClientError::Malformed {
-                request: self.request.to_string(),
-                source,
-            })
+        self.malformed(self.request.to_hyper(self.target))
+    }
+
+    /// The request with another body.
+    pub(super) fn message_of<B>(&self, body: B) -> Result<hyper::Request<B>, ClientError> {
+        self.malformed(self.request.with_body(self.target, body))
+    }
+
+    fn malformed<B>(
+        &self,
+        message: Result<hyper::Request<B>, hyper::http::Error>,
+    ) -> Result<hyper::Request<B>, ClientError> {
+        message.map_err(|source| ClientError::Malformed {
+            request: self.request.to_string(),
+            source,
+        })
     }
 
     pub(super) fn unconnected(&self, source: ConnectError) -> ClientError {

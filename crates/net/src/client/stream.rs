@@ -1,7 +1,7 @@
 //! A response without an end, read line by line.
 
 use super::connection::Connection;
-use super::{ClientError, InFlight, MAX_BODY, Request, Target};
+use super::{ClientError, HeaderMap, InFlight, MAX_BODY, Request, Target};
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Stream {
     /// The status code.
     pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
     target: Target,
     request: Request,
     body: Incoming,
@@ -40,6 +42,7 @@ impl Stream {
     ) -> Self {
         Self {
             status: head.status().as_u16(),
+            headers: head.headers().clone(),
             target: target.clone(),
             request: request.clone(),
             body: head.into_body(),

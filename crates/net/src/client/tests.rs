@@ -172,3 +172,88 @@ async fn only_the_sites_own_authority_is_trusted_in_both_directions() {
     std::fs::copy(lb.join(pki::CA), alien.join(pki::CA)).unwrap();
     ask(&alien).await.unwrap_err();
 }
+
+/// Reads the chunks of a body until its end; `None`: it broke off.
+async fn read_chunks(io: &mut (impl AsyncReadExt + Unpin)) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.push(io.read_u8().await.ok()?);
+        }
+        let size = std::str::from_utf8(&line).unwrap().trim();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        let mut chunk = vec![0; size + 2];
+        io.read_exact(&mut chunk).await.ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(&chunk[..size]);
+    }
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn a_body_is_sent_as_it_is_written() {
+    let (listener, target) = listen().await;
+    let server = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        read_head(&mut socket).await.unwrap();
+        let body = read_chunks(&mut socket).await;
+        socket.write_all(OK).await.unwrap();
+        body.unwrap()
+    });
+    let written: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    let sent = written.clone();
+    let write = move |out: &mut Writer| std::io::Write::write_all(out, &sent);
+    let client = Client::new(None);
+    let request = Request::put("/x");
+    let answer = client.upload(&target, &request, LONG, write);
+    assert_eq!(answer.await.unwrap().unwrap().status, 200);
+    assert_eq!(server.await.unwrap(), written);
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_written_to_its_end_is_not_taken_for_whole() {
+    let (listener, target) = listen().await;
+    let server = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        read_head(&mut socket).await?;
+        read_chunks(&mut socket).await
+    });
+    let write = |out: &mut Writer| {
+        std::io::Write::write_all(out, &[7; 1_000_000]).unwrap();
+        Err("a file changed")
+    };
+    let client = Client::new(None);
+    let request = Request::put("/x");
+    let answer = client.upload(&target, &request, LONG, write);
+    assert_eq!(answer.await.err(), Some("a file changed"));
+    assert_eq!(server.await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_answer_before_the_bodys_end_and_a_closed_connection_end_the_writing() {
+    let (listener, target) = listen().await;
+    tokio::spawn(async move {
+        for answer in [OK, b""] {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            read_head(&mut socket).await.unwrap();
+            socket.write_all(answer).await.unwrap();
+            socket.shutdown().await.unwrap();
+        }
+    });
+    let endless = |out: &mut Writer| loop {
+        std::io::Write::write_all(out, &[7; 100_000])?;
+    };
+    let client = Client::new(None);
+    let answered: Result<_, std::io::Error> = client
+        .upload(&target, &Request::put("/x"), LONG, endless)
+        .await;
+    assert_eq!(answered.unwrap().unwrap().status, 200);
+    let closed: Result<_, std::io::Error> = client
+        .upload(&target, &Request::put("/x"), LONG, endless)
+        .await;
+    assert!(matches!(closed, Ok(Err(ClientError::Broken { .. }))));
+}

@@ -1,0 +1,221 @@
+//! What `up` sends: the digests of the site's directory and certificates, and before that what the site does not have of them.
+
+use crate::args::{Global, SiteFile};
+use crate::connect::Lab;
+use crate::file::site_folder;
+use anyhow::{Context as _, anyhow, bail};
+use gaiola_agent::state::State;
+use gaiola_control::api::{Change, Held};
+use gaiola_control::certificates::{self, Certificates};
+use gaiola_control::release::{self, Look, Phase, Progress, ReleaseError, Source};
+use gaiola_model::Config;
+use gaiola_net::client::{Request, Response, Writer};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often a directory is looked at that changes while it is sent.
+const ATTEMPTS: usize = 3;
+/// Interval of the lines about how far it is.
+const PROGRESS: Duration = Duration::from_secs(2);
+/// The time that the site may take to keep what was sent, above that of the command.
+const KEEPING: Duration = Duration::from_secs(60);
+
+/// The site as it is on the operator's side.
+pub(crate) struct Local {
+    file: PathBuf,
+    folder: PathBuf,
+    /// What the file says, with the digest of the certificates.
+    pub(crate) config: Config,
+    certificates: Option<Certificates>,
+    look: Look,
+}
+
+impl Local {
+    /// Reads the site's directory and certificates, and refuses what cannot be deployed. Nothing is sent or written.
+    pub(crate) fn read(global: &Global, config: Config, of: &SiteFile) -> anyhow::Result<Self> {
+        let (folder, file) = (site_folder(&of.file)?, std::path::absolute(&of.file)?);
+        let mut config = config;
+        let certificates = read_certificates(&mut config, &folder)?;
+        let look = look(global, &config, &folder, &file)?;
+        let commands = [Some(&config.app.run), config.app.release.as_ref()];
+        for command in commands.into_iter().flatten() {
+            let left_out = release::private_program(&look.private, command);
+            if let Some(why) = left_out.or_else(|| release::missing_program(&folder, command)) {
+                bail!("a command of the file cannot be run: {why}");
+            }
+        }
+        Ok(Self {
+            file,
+            folder,
+            config,
+            certificates,
+            look,
+        })
+    }
+
+    /// What is left out of the release, in words.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        release::left_out_in_words(&self.look.private)
+    }
+
+    /// The change that makes the site what is here. `yes`: whether what cannot be taken back is allowed.
+    pub(crate) fn apply(&self, yes: bool) -> Change {
+        Change::Apply {
+            config: Box::new(self.config.clone()),
+            release: self.look.digest.clone(),
+            yes,
+        }
+    }
+
+    /// Sends what the site does not have.
+    pub(crate) async fn send(&mut self, global: &Global, lab: &Lab) -> anyhow::Result<()> {
+        if let Some(certificates) = self.certificates.take() {
+            let path = format!("/certificates/{}", certificates.contents);
+            let write = move |out: &mut Writer| certificates.pack(out);
+            if !has(lab, &path).await? {
+                let sent = upload(global, lab, &path, write).await?;
+                accepted(sent.context("cannot send the certificates")?)?;
+            }
+        }
+        for attempt in 1.. {
+            match self.send_release(global, lab).await {
+                Err(error) if attempt < ATTEMPTS && is_changing(&error) => {
+                    self.look = look(global, &self.config, &self.folder, &self.file)?;
+                }
+                sent => return sent,
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_release(&self, global: &Global, lab: &Lab) -> anyhow::Result<()> {
+        let path = format!("/releases/{}", self.look.digest);
+        if has(lab, &path).await? {
+            return Ok(());
+        }
+        let (look, mut shown) = (self.look.clone(), Shown::new(global));
+        let write = move |out: &mut Writer| look.pack(out, &mut |progress| shown.show(progress));
+        accepted(upload(global, lab, &path, write).await??)
+    }
+}
+
+/// Whether the directory was changed while it was sent.
+fn is_changing(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<ReleaseError>(),
+        Some(ReleaseError::Changing(_))
+    )
+}
+
+/// Reads the certificates that balancers serve, and notes their digest in the configuration.
+fn read_certificates(config: &mut Config, folder: &Path) -> anyhow::Result<Option<Certificates>> {
+    let tls = config.balancer.as_mut().and_then(|b| b.tls.as_mut());
+    let Some(tls) = tls else {
+        return Ok(None);
+    };
+    let read = certificates::read(folder, tls)
+        .map_err(|why| anyhow!("the balancers' certificates cannot be served: {why}"))?;
+    tls.contents = read.contents.to_string();
+    Ok(Some(read))
+}
+
+fn look(global: &Global, config: &Config, folder: &Path, file: &Path) -> anyhow::Result<Look> {
+    let tls = config.tls();
+    let apart = tls.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
+    let source = Source {
+        directory: folder,
+        file,
+        apart: &apart,
+    };
+    let releases = State::of(&config.site).releases();
+    let mut shown = Shown::new(global);
+    let look = release::look(source, &releases, &mut |progress| shown.show(progress))?;
+    Ok(look)
+}
+
+async fn has(lab: &Lab, path: &str) -> anyhow::Result<bool> {
+    let Held { held } = lab.ask(&Request::get(path)).await?;
+    Ok(held)
+}
+
+/// The inner error is that of writing it.
+async fn upload<E: Send + 'static>(
+    global: &Global,
+    lab: &Lab,
+    path: &str,
+    write: impl FnOnce(&mut Writer) -> Result<(), E> + Send + 'static,
+) -> anyhow::Result<Result<Response, E>> {
+    let limit = global.timeout + KEEPING;
+    lab.upload(&Request::put(path), limit, write).await
+}
+
+fn accepted(response: Response) -> anyhow::Result<()> {
+    match response.status {
+        200 => Ok(()),
+        _ => bail!("{}", response.text().trim()),
+    }
+}
+
+/// Tells how far it is, where it takes long.
+struct Shown {
+    quiet: bool,
+    last: Instant,
+}
+
+impl Shown {
+    fn new(global: &Global) -> Self {
+        Self {
+            quiet: global.quiet,
+            last: Instant::now(),
+        }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        if !self.quiet && self.last.elapsed() >= PROGRESS {
+            self.last = Instant::now();
+            tell!("{}", in_words(progress));
+        }
+    }
+}
+
+fn in_words(progress: Progress) -> String {
+    let Progress {
+        phase,
+        files,
+        of_files,
+        bytes,
+        of_bytes,
+    } = progress;
+    let phase = match phase {
+        Phase::Reading => "reading the site's directory",
+        Phase::Sending => "sending the release",
+    };
+    let (mib, of_mib) = (bytes >> 20, of_bytes >> 20);
+    format!("{phase}: {files} of {of_files} files, {mib} of {of_mib} MiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_it_is_is_told_in_files_and_mebibytes() {
+        let progress = Progress {
+            phase: Phase::Sending,
+            files: 3,
+            of_files: 40,
+            bytes: 5 << 20,
+            of_bytes: 99 << 20,
+        };
+        let words = "sending the release: 3 of 40 files, 5 of 99 MiB";
+        assert_eq!(in_words(progress), words);
+    }
+
+    #[test]
+    fn only_a_directory_that_changes_is_looked_at_again() {
+        let changing = ReleaseError::Changing("a".into());
+        assert!(is_changing(&changing.into()));
+        assert!(!is_changing(&ReleaseError::Busy("a".into()).into()));
+        assert!(!is_changing(&anyhow!("the disk is full")));
+    }
+}

@@ -1,0 +1,97 @@
+//! The number of the schema that a command line and a site speak, in a header of every request and answer.
+//!
+//! A site takes requests of its own schema and of the one before. Without the header it is 1: version 0.1 sent none. `/ping` and
+//! `/down` are the same in all of them, so that a site can be brought down by whichever program is at hand.
+
+use gaiola_model::schema::{SCHEMA, unnumbered};
+
+/// The header's name.
+pub const HEADER: &str = "gaiola-schema";
+
+/// Which program is too old, and what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// The site is older than the command line.
+    #[error(
+        "the site was brought up by an older gaiola (schema {site}) than this command line (schema {command_line}): \
+         bring it down with `gaiola down`, and up again with this one"
+    )]
+    SiteTooOld {
+        /// The site's schema.
+        site: u64,
+        /// The command line's.
+        command_line: u64,
+    },
+    /// The command line is older than the site and the version before it.
+    #[error(
+        "this command line is too old (schema {command_line}) for the site, which a newer gaiola brought up (schema {site}): \
+         use that one, or another that is at most one schema older"
+    )]
+    CommandLineTooOld {
+        /// The site's schema.
+        site: u64,
+        /// The command line's.
+        command_line: u64,
+    },
+}
+
+/// The number that this program sends.
+pub fn own() -> String {
+    SCHEMA.to_string()
+}
+
+/// Checks a request or an answer, of which one side is this program.
+///
+/// # Errors
+/// Where the two do not understand each other.
+pub fn check(site: u64, command_line: u64) -> Result<(), Mismatch> {
+    if site < command_line {
+        Err(Mismatch::SiteTooOld { site, command_line })
+    } else if command_line.saturating_add(1) < site {
+        Err(Mismatch::CommandLineTooOld { site, command_line })
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a path is answered whatever the schemas.
+pub fn is_exempt(path: &str) -> bool {
+    matches!(path, "/ping" | "/down")
+}
+
+/// The number in a header's value; one that cannot be read is newer than anything.
+pub fn read(header: Option<&[u8]>) -> u64 {
+    let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse().ok();
+    header.map_or(unnumbered(), |value| number(value).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_that_is_too_old_is_named_with_what_to_do() {
+        let words = |site, command_line| check(site, command_line).unwrap_err().to_string();
+        for site in [5, 6] {
+            assert_eq!(check(site, 5), Ok(()));
+        }
+        let older = words(4, 5);
+        assert!(older.contains("an older gaiola (schema 4)"), "{older}");
+        assert!(older.contains("gaiola down"), "{older}");
+        let newer = words(7, 5);
+        assert!(
+            newer.contains("this command line is too old (schema 5)"),
+            "{newer}"
+        );
+    }
+
+    #[test]
+    fn what_has_no_number_is_of_the_first_version_and_what_is_garbled_is_newer() {
+        assert_eq!(read(None), 1);
+        assert_eq!(read(Some(b"3")), 3);
+        assert_eq!(read(Some(own().as_bytes())), SCHEMA);
+        for garbled in [&b"x"[..], b"", b"-1", b"\xff"] {
+            assert_eq!(read(Some(garbled)), u64::MAX);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Sending a release: an archive of what was looked at, and of nothing else.
+
+use super::digest::Tally;
+use super::{Look, Phase, Progress, ReleaseError};
+use crate::archive::{Exactly, Kind, Packer, Time};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+impl Look {
+    /// Writes the archive of what was looked at. It blocks, and calls `progress` after each file.
+    ///
+    /// # Errors
+    /// Where `out` takes no more, or a file is not what it was at the look: [`ReleaseError::Changing`]. The archive has no end then.
+    pub fn pack(
+        &self,
+        out: impl Write,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), ReleaseError> {
+        let mut archive = Packer::new(out);
+        let mut tally = Tally::new(Phase::Sending, &self.entries);
+        let mut contents = self.contents.iter();
+        for entry in &self.entries {
+            match &entry.kind {
+                Kind::Directory => archive.directory(&entry.path),
+                Kind::Link(target) => archive.link(&entry.path, target),
+                Kind::File { executable, bytes } => {
+                    let expected = contents.next().copied().unwrap_or_default();
+                    let file = (*executable, *bytes, expected);
+                    pack_file(&mut archive, &self.root, &entry.path, file)?;
+                    progress(tally.add(*bytes));
+                    Ok(())
+                }
+            }
+            .map_err(ReleaseError::Send)?;
+        }
+        archive.finish().map_err(ReleaseError::Send)
+    }
+}
+
+/// What is derived from a file goes by when it was changed (compiled Python, `ETag`, `Last-Modified`), so the time is sent too.
+fn pack_file(
+    archive: &mut Packer<impl Write>,
+    root: &Path,
+    path: &Path,
+    (executable, bytes, expected): (bool, u64, [u8; 32]),
+) -> Result<(), ReleaseError> {
+    let place = root.join(path);
+    let changing = || ReleaseError::Changing(place.clone());
+    let file = File::open(&place).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => changing(),
+        _ => ReleaseError::io("open", &place)(error),
+    })?;
+    let held = file
+        .metadata()
+        .map_err(ReleaseError::io("look at", &place))?;
+    let changed = Time {
+        seconds: held.mtime(),
+        nanoseconds: u32::try_from(held.mtime_nsec()).unwrap_or(0),
+    };
+    let mut contents = Exactly::new(file, bytes);
+    let sent = archive.file(path, executable, Some(changed), bytes, &mut contents);
+    sent.map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => changing(),
+        _ => ReleaseError::Send(error),
+    })?;
+    match contents.digest() == expected {
+        true => Ok(()),
+        false => Err(changing()),
+    }
+}

@@ -1,0 +1,312 @@
+//! What is sent to the site by its digest: `GET` tells whether the site has it, `PUT` sends it.
+//!
+//! The body is unpacked as it comes, on a thread of its own: no more of it is in memory than a few pieces. There is one at a time,
+//! and one that falls silent is given up.
+
+use crate::api::{Digest, Held};
+use crate::certificates;
+use crate::change::has_release;
+use crate::release;
+use crate::site::Site;
+use bytes::{Buf as _, Bytes};
+use gaiola_os::serve::{Answer, json, text};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Incoming};
+use hyper::{Method, Request, StatusCode};
+use std::error::Error;
+use std::io::{self, Read};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How long a body is waited for.
+const LIMITS: Limits = Limits {
+    silence: Duration::from_secs(30),
+    rest: Duration::from_secs(10),
+};
+/// Pieces of a body that may wait to be unpacked.
+const PIECES: usize = 4;
+
+#[derive(Clone, Copy)]
+struct Limits {
+    /// A body of which nothing comes for this long is given up.
+    silence: Duration,
+    /// For this long the rest of a body is read whose beginning was rejected: who is still sending does not hear the answer.
+    rest: Duration,
+}
+
+/// What a path of the control socket stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Contents {
+    Release(Digest),
+    Certificates(Digest),
+}
+
+impl Contents {
+    /// `/releases/DIGEST` and `/certificates/DIGEST`.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        let (kind, digest) = path.strip_prefix('/')?.split_once('/')?;
+        let digest = digest.parse().ok()?;
+        match kind {
+            "releases" => Some(Self::Release(digest)),
+            "certificates" => Some(Self::Certificates(digest)),
+            _ => None,
+        }
+    }
+
+    fn is_held(&self, site: &Site) -> bool {
+        match self {
+            Self::Release(digest) => has_release(site, digest),
+            Self::Certificates(digest) => certificates::has(&site.state.certificates(), digest),
+        }
+    }
+}
+
+/// Answers whether the site has it, and takes what is sent.
+pub(super) async fn answer(
+    site: &Rc<Site>,
+    contents: Contents,
+    request: Request<Incoming>,
+) -> Answer {
+    if request.method() == Method::GET {
+        let held = contents.is_held(site);
+        return json(&Held { held });
+    }
+    // To its end, also where whoever sends goes away: its last part is removed before something else is sent.
+    let site = Rc::clone(site);
+    let receiving = tokio::task::spawn_local(async move {
+        let Ok(_held) = site.receiving.try_lock() else {
+            let busy = "something else is being sent to the site; try again when that is done";
+            return text(StatusCode::CONFLICT, busy);
+        };
+        match receive(&site, contents, request.into_body()).await {
+            Ok(()) => json(&true),
+            Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        }
+    });
+    let failed =
+        |error: tokio::task::JoinError| text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    receiving.await.unwrap_or_else(failed)
+}
+
+/// Unpacks and keeps what is sent.
+async fn receive<B>(site: &Rc<Site>, contents: Contents, body: B) -> io::Result<()>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Error + Send + Sync + 'static,
+{
+    match contents {
+        Contents::Certificates(digest) => {
+            let copies = site.state.certificates();
+            unpack(body, LIMITS, move |pieces| {
+                certificates::receive(pieces, &copies, &digest).map_err(described)
+            })
+            .await
+        }
+        Contents::Release(digest) => {
+            let releases = site.state.releases();
+            let received = unpack(body, LIMITS, move |pieces| {
+                release::receive(pieces, &releases, &digest).map_err(described)
+            })
+            .await?;
+            let _held = site.pruning.lock().await;
+            on_a_thread(move || received.hold().map_err(described)).await
+        }
+    }
+}
+
+/// Runs `take` on a thread of its own with the body, piece by piece.
+async fn unpack<B, T: Send + 'static>(
+    mut body: B,
+    limits: Limits,
+    take: impl FnOnce(Pieces) -> io::Result<T> + Send + 'static,
+) -> io::Result<T>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Error + Send + Sync + 'static,
+{
+    let (sender, pieces) = channel(PIECES);
+    let taking = on_a_thread(move || take(Pieces::new(pieces)));
+    let feeding = async {
+        if !feed(&mut body, limits.silence, sender).await {
+            let deadline = Instant::now() + limits.rest;
+            while let Ok(Some(Ok(_))) = timeout_at(deadline, body.frame()).await {}
+        }
+    };
+    tokio::join!(taking, feeding).0
+}
+
+/// `false`: whoever unpacks takes no more, though there is more.
+async fn feed<B>(body: &mut B, silence: Duration, pieces: Sender<io::Result<Bytes>>) -> bool
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Error + Send + Sync + 'static,
+{
+    loop {
+        let piece = match timeout(silence, body.frame()).await {
+            Ok(None) => return true,
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => Ok(data),
+                Err(_) => continue,
+            },
+            Ok(Some(Err(error))) => Err(io::Error::other(error)),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("nothing came for {} s", silence.as_secs_f32()),
+            )),
+        };
+        let is_last = piece.is_err();
+        if pieces.send(piece).await.is_err() {
+            return false;
+        }
+        if is_last {
+            return true;
+        }
+    }
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn described(error: impl Error) -> io::Error {
+    io::Error::other(gaiola_os::chain(&error))
+}
+
+/// A body as a thread reads it. A body that broke off is an error, not an end.
+struct Pieces {
+    pieces: Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Pieces {
+    fn new(pieces: Receiver<io::Result<Bytes>>) -> Self {
+        Self {
+            pieces,
+            piece: Bytes::new(),
+        }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let length = buffer.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::body::Frame;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    /// A body of these pieces, which then ends, breaks off or falls silent.
+    struct Sent {
+        pieces: Vec<&'static str>,
+        end: fn() -> Poll<Option<io::Result<Frame<Bytes>>>>,
+    }
+
+    impl Body for Sent {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            match self.pieces.is_empty() {
+                true => (self.end)(),
+                false => {
+                    let piece = Bytes::from_static(self.pieces.remove(0).as_bytes());
+                    Poll::Ready(Some(Ok(Frame::data(piece))))
+                }
+            }
+        }
+    }
+
+    const SHORT: Limits = Limits {
+        silence: Duration::from_millis(20),
+        rest: Duration::from_millis(20),
+    };
+    const LONG: Limits = Limits {
+        silence: Duration::from_secs(60),
+        rest: Duration::from_secs(60),
+    };
+
+    fn read_all(mut pieces: Pieces) -> io::Result<String> {
+        let mut text = String::new();
+        pieces.read_to_string(&mut text).map(|_| text)
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_to_its_end() {
+        let body = Sent {
+            pieces: vec!["ab", "", "c", "d", "e", "f", "g"],
+            end: || Poll::Ready(None),
+        };
+        assert_eq!(unpack(body, LONG, read_all).await.unwrap(), "abcdefg");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_not_at_its_end() {
+        let body = Sent {
+            pieces: vec!["ab"],
+            end: || Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into()))),
+        };
+        assert!(unpack(body, LONG, read_all).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_falls_silent_is_given_up() {
+        let body = Sent {
+            pieces: vec!["ab"],
+            end: || Poll::Pending,
+        };
+        let why = unpack(body, SHORT, read_all).await.unwrap_err();
+        assert_eq!(why.to_string(), "nothing came for 0.02 s");
+    }
+
+    #[tokio::test]
+    async fn what_is_rejected_is_read_on_for_a_while_so_that_the_answer_is_heard() {
+        let body = Sent {
+            pieces: vec!["a"; 100],
+            end: || Poll::Pending,
+        };
+        let reject = |_| Err::<(), _>(io::Error::other("no"));
+        let why = unpack(body, SHORT, reject).await.unwrap_err();
+        assert_eq!(why.to_string(), "no");
+    }
+
+    #[test]
+    fn only_digests_are_paths_of_contents() {
+        let digest = "ab".repeat(16);
+        let of = |path: &str| Contents::of(&format!("{path}{digest}"));
+        let known = digest.parse().unwrap();
+        assert_eq!(of("/releases/"), Some(Contents::Release(known)));
+        assert!(of("/certificates/").is_some());
+        for path in [
+            "/releases/../",
+            "releases/",
+            "/releases",
+            "/other/",
+            "/releases//",
+        ] {
+            assert_eq!(of(path), None, "{path}");
+        }
+        assert_eq!(Contents::of("/releases/1"), None);
+    }
+}
