@@ -7,7 +7,7 @@ use crate::connect::Lab;
 use crate::file;
 use crate::output::{self, Exit};
 use anyhow::bail;
-use gaiola_control::api::{Disk, Harm as Order, Place, ServerHandle};
+use gaiola_control::api::{Access, Disk, Enter, Harm as Order, SiteInfo};
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{Acknowledged, Answer, Course, Harm, Limits, Plan, Record, Sight, run};
 use gaiola_control::provider::lab::processes;
@@ -33,7 +33,7 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     let lab = Lab::find(global, &drill.of.file)?;
     let mut selection = selection(drill)?;
     let config = file::read(&drill.of.file)?;
-    let place: Place = lab.get("/ping")?;
+    let info: SiteInfo = lab.get("/ping")?;
     let status: Status = lab.get("/status")?;
     if let Selection::Faults { disks } = &mut selection {
         *disks = disks_can_be_filled(&lab, &status)?;
@@ -46,7 +46,7 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
         }
         // Who is the primary may have changed in the drill before.
         let now: Status = lab.get("/status")?;
-        let course = course(&place, &config, &now)?;
+        let course = course(&info, &config, &now)?;
         let target = target.named(Roles::of(&now))?;
         if let Target::Fill(server) = target
             && let Some(why) = unfillable(&lab, server)?
@@ -100,8 +100,8 @@ fn disks_can_be_filled(lab: &Lab, status: &Status) -> anyhow::Result<bool> {
 }
 
 fn unfillable(lab: &Lab, server: ServerName) -> anyhow::Result<Option<String>> {
-    let handle: ServerHandle = lab.get(&format!("/servers/{server}"))?;
-    Ok(match handle.disk {
+    let access: Access = lab.get(&format!("/servers/{server}"))?;
+    Ok(match access.disk {
         Disk::Fillable => None,
         Disk::NotFillable(why) => Some(why),
         Disk::Unknown => Some(
@@ -111,14 +111,13 @@ fn unfillable(lab: &Lab, server: ServerName) -> anyhow::Result<Option<String>> {
 }
 
 /// How the site is asked: by the front door, and each VIP by itself.
-fn course(place: &Place, config: &Config, status: &Status) -> anyhow::Result<Course> {
+fn course(info: &SiteInfo, config: &Config, status: &Status) -> anyhow::Result<Course> {
     let by_proxies = config.balancer.is_some() || config.web.is_some();
     let probed = match by_proxies {
         true => topology::PROBE_PATH,
         false => &config.app.health,
     };
-    let mut course =
-        Course::new(place.front_door, config.drill.clone()).probing(probed, by_proxies);
+    let mut course = Course::new(info.entry, config.drill.clone()).probing(probed, by_proxies);
     let doors = clients::doors_of_vips(status).into_iter();
     course.vips = doors.map(|door| door.ip()).collect();
     match config.speaks_tls() {
@@ -228,9 +227,10 @@ impl Hands<'_> {
 
     async fn pid_1(&self, server: ServerName) -> Result<Option<u32>, String> {
         Ok(self
-            .ask::<ServerHandle>(Request::get(format!("/servers/{server}")))
+            .ask::<Access>(Request::get(format!("/servers/{server}")))
             .await?
-            .pid)
+            .enter
+            .map(|Enter::Namespaces { pid, .. }| pid))
     }
 
     async fn kill(&self, server: ServerName, process: Option<Process>) -> Result<(), String> {

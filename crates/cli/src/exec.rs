@@ -4,7 +4,7 @@ use crate::args::{Exec, Global};
 use crate::connect::Lab;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
-use gaiola_control::api::ServerHandle;
+use gaiola_control::api::{Access, Enter};
 use gaiola_os::namespace;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
@@ -12,12 +12,11 @@ use std::process::Command;
 /// Runs the command and ends with its exit code (128 plus the signal's number where a signal ended it).
 pub(crate) fn exec(global: &Global, exec: &Exec) -> anyhow::Result<Exit> {
     let lab = Lab::find(global, &exec.of.file)?;
-    let handle: ServerHandle = lab.get(&format!("/servers/{}", exec.server))?;
-    let Some(pid) = handle.pid else {
+    let access: Access = lab.get(&format!("/servers/{}", exec.server))?;
+    let Some(Enter::Namespaces { pid, user }) = access.enter else {
         bail!("{} is off; switch it on with: gaiola up", exec.server)
     };
-    namespace::join(pid, handle.rootless)
-        .with_context(|| format!("cannot enter {}", exec.server))?;
+    namespace::join(pid, user).with_context(|| format!("cannot enter {}", exec.server))?;
     let (program, args) = exec.command.split_first().context("no command given")?;
     // The child, not this process, is in the server's PID namespace.
     let status = Command::new(program)

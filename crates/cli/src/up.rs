@@ -8,7 +8,7 @@ use crate::file;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
 use gaiola_agent::engine;
-use gaiola_control::api::Place;
+use gaiola_control::api::SiteInfo;
 use gaiola_model::Config;
 use gaiola_net::client::Request;
 use gaiola_store as store;
@@ -46,13 +46,10 @@ pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
     let scheme = if tls { "https" } else { "http" };
     let exit = deploy(global, &lab, local)?;
     if exit == Exit::Ok && !global.json && !global.quiet {
-        let place: Place = lab.get("/ping")?;
+        let info: SiteInfo = lab.get("/ping")?;
         say!("\n{} is up", lab.site);
-        say!("  the site      {scheme}://{}/", place.front_door);
-        say!(
-            "  its status    http://{}/  (or: gaiola status)",
-            place.page
-        );
+        say!("  the site      {scheme}://{}/", info.entry);
+        say!("  its status    http://{}/  (or: gaiola status)", info.page);
         say!("  try next      {next}");
     }
     if up.detach || !started {
@@ -67,16 +64,16 @@ pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
 }
 
 /// Why a site that is up is not reached where it shall be; `None`: it is.
-fn is_elsewhere(place: &Place, up: &Up) -> Option<String> {
+fn is_elsewhere(info: &SiteInfo, up: &Up) -> Option<String> {
     let asked = [
-        ("the site", "--front-door", place.front_door, up.front_door),
-        ("the status page", "--page", place.page, up.page),
+        ("the site", "--front-door", info.entry, up.front_door),
+        ("the status page", "--page", info.page, up.page),
     ];
     let differs = |(_, _, is, wanted): &&(_, _, SocketAddr, Option<SocketAddr>)| {
         wanted.is_some_and(|wanted| wanted != *is)
     };
     let (what, option, is, wanted) = asked.iter().find(differs)?;
-    let (site, wanted) = (&place.site, wanted.as_ref()?);
+    let (site, wanted) = (&info.site, wanted.as_ref()?);
     Some(format!(
         "{site} is up, and {what} is at {is}, not at {wanted}: addresses are chosen when a site is brought up; \
          leave {option} out, or choose anew with: gaiola down, then gaiola up {option} {wanted}"
@@ -267,22 +264,22 @@ mod tests {
 
     #[test]
     fn a_site_that_is_up_elsewhere_is_not_moved_and_it_is_said_what_to_do() {
-        let place = Place {
+        let info = SiteInfo {
             site: "shop".parse().unwrap(),
-            front_door: "127.0.0.1:9090".parse().unwrap(),
+            entry: "127.0.0.1:9090".parse().unwrap(),
             page: PAGE,
         };
-        assert_eq!(is_elsewhere(&place, &up(&[])), None);
+        assert_eq!(is_elsewhere(&info, &up(&[])), None);
         let there = up(&["--front-door", "127.0.0.1:9090", "--page", "127.0.0.1:7070"]);
-        assert_eq!(is_elsewhere(&place, &there), None);
-        let why = is_elsewhere(&place, &up(&["--front-door", "127.0.0.1:8080"])).unwrap();
+        assert_eq!(is_elsewhere(&info, &there), None);
+        let why = is_elsewhere(&info, &up(&["--front-door", "127.0.0.1:8080"])).unwrap();
         assert!(
             why.starts_with(
                 "shop is up, and the site is at 127.0.0.1:9090, not at 127.0.0.1:8080: "
             )
         );
         assert!(why.ends_with("gaiola down, then gaiola up --front-door 127.0.0.1:8080"));
-        let why = is_elsewhere(&place, &up(&["--page", "127.0.0.1:7071"])).unwrap();
+        let why = is_elsewhere(&info, &up(&["--page", "127.0.0.1:7071"])).unwrap();
         assert!(why.contains("the status page is at 127.0.0.1:7070, not at 127.0.0.1:7071"));
     }
 

@@ -116,21 +116,21 @@ pub struct Planned {
     pub refusals: Vec<String>,
 }
 
-/// A harm that `drill` asks the lab to do, or to take back.
+/// A harm that `drill` asks the provider of servers to do, or to take back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Harm {
-    /// Pull the cable, then kill everything.
+    /// Cut it off from the network, then kill everything on it.
     CutPower(ServerName),
-    /// Pull the cable.
+    /// Cut it off from the network.
     Unplug(ServerName),
-    /// Plug the cable in.
+    /// Connect it again.
     Plug(ServerName),
     /// Switch it off gracefully.
     ShutDown(ServerName),
     /// Switch it on.
     PowerOn(ServerName),
-    /// Do a fault that leaves servers running. The lab undoes it by itself after `for_ms`.
+    /// Do a fault that leaves servers running. The provider undoes it by itself after `for_ms`.
     Begin {
         /// The fault.
         target: Target,
@@ -150,28 +150,37 @@ pub struct Held {
 
 /// Which site answers, and where it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct SiteInfo {
     /// The site.
     pub site: SiteName,
-    /// Its front door.
-    pub front_door: SocketAddr,
+    /// Where clients on the operator's machine enter it.
+    pub entry: SocketAddr,
     /// Its status page.
     pub page: SocketAddr,
 }
 
-/// A server's processes, for `exec` and `drill`.
+/// How `exec` and `drill` run commands on a server, or beside the servers in their network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerHandle {
-    /// Its pid 1 as the lab sees it; `None` while it is off.
-    pub pid: Option<u32>,
-    /// Whether it stands in a user namespace of the lab's.
-    pub rootless: bool,
-    /// Whether its disk can be filled.
-    #[serde(default)]
+pub struct Access {
+    /// How a command gets there; `None`: the server is off.
+    pub enter: Option<Enter>,
+    /// Whether the server's disk can be filled.
     pub disk: Disk,
-    /// The address in its network of a client that connects to VIPs by itself.
-    #[serde(default)]
+    /// The address there of a client that connects to VIPs itself.
     pub client: Option<IpAddr>,
+}
+
+/// How a command gets onto a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enter {
+    /// On this host: it joins the namespaces of a process.
+    Namespaces {
+        /// The process.
+        pid: u32,
+        /// Whether a user namespace is among them.
+        user: bool,
+    },
 }
 
 /// Whether a server's disk can be filled.
@@ -182,18 +191,7 @@ pub enum Disk {
     Fillable,
     /// Why not.
     NotFillable(String),
-    /// Not told, as by a lab of an older version, which fills none.
+    /// Not known.
     #[default]
     Unknown,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lab_that_does_not_speak_of_disks_has_none_to_fill() {
-        let older: ServerHandle = serde_json::from_str(r#"{"pid":7,"rootless":false}"#).unwrap();
-        assert_eq!(older.disk, Disk::Unknown);
-    }
 }

@@ -1,6 +1,6 @@
 //! The process `gaiola lab`: the servers of one site, and whoever answers its operators.
 
-use crate::api::Place;
+use crate::api::SiteInfo;
 use crate::monitor::{poll, serve};
 use crate::provider::Provider;
 use crate::provider::lab::{Lab, LabError, front_door, last_order, newest_order, servers, system};
@@ -62,13 +62,13 @@ fn stand(args: LabArgs) -> Result<(Rc<Lab>, Rc<Site>), LabError> {
         watch::Sender::new(View::default()),
     );
     let lab = Lab::new(args.site.clone(), order.subscribe(), view.subscribe())?;
-    let place = Place {
+    let info = SiteInfo {
         site: args.site,
-        front_door: args.front_door,
+        entry: args.front_door,
         page: args.page,
     };
     let provider = Provider::Lab(Rc::clone(&lab));
-    Ok((lab, Rc::new(Site::new(place, state, provider, order, view))))
+    Ok((lab, Rc::new(Site::new(info, state, provider, order, view))))
 }
 
 fn serve_all(lab: Rc<Lab>, site: Rc<Site>, sockets: Sockets) -> Result<(), LabError> {

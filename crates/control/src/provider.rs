@@ -2,7 +2,7 @@
 
 pub mod lab;
 
-use crate::api::{Harm, ServerHandle};
+use crate::api::{Access, Harm};
 use gaiola_core::drill::Target;
 use gaiola_model::placement::{Placement, Revision};
 use gaiola_model::{Config, Inventory, ServerName};
@@ -66,15 +66,15 @@ impl Provider {
     }
 
     /// How a server's processes are reached.
-    pub fn server(&self, server: ServerName) -> ServerHandle {
+    pub fn server(&self, server: ServerName) -> Access {
         let Self::Lab(lab) = self;
         lab.server(server)
     }
 
-    /// How the provider's own process is reached.
-    pub fn itself(&self) -> ServerHandle {
+    /// How commands are run beside the servers, in their network.
+    pub fn network(&self) -> Access {
         let Self::Lab(lab) = self;
-        lab.itself()
+        lab.network()
     }
 
     /// Does a harm, or takes it back.

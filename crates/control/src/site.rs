@@ -1,7 +1,7 @@
 //! What is known of a site by whoever answers its operators: its documents in the store, its events, and what its processes
 //! count. And who has power over its servers.
 
-use crate::api::Place;
+use crate::api::SiteInfo;
 use crate::provider::Provider;
 use crate::traffic::Traffic;
 use gaiola_agent::state::{Order, State};
@@ -29,7 +29,7 @@ pub struct Site {
     /// Its name.
     pub name: SiteName,
     /// Where it is reached.
-    pub place: Place,
+    pub info: SiteInfo,
     /// Its state directory.
     pub state: State,
     /// Who has power over its servers.
@@ -58,15 +58,15 @@ pub struct Site {
 impl Site {
     /// A site of which nothing is known but this. The provider follows the same `order`, and looks at the same `view`.
     pub fn new(
-        place: Place,
+        info: SiteInfo,
         state: State,
         provider: Provider,
         order: watch::Sender<Option<Rc<Order>>>,
         view: watch::Sender<View>,
     ) -> Self {
         Self {
-            name: place.site.clone(),
-            place,
+            name: info.site.clone(),
+            info,
             state,
             provider,
             order,

@@ -75,7 +75,7 @@ async fn answer_to(site: Rc<Site>, request: Request<Incoming>) -> Answer {
             StatusCode::SERVICE_UNAVAILABLE,
             format!("{} is going down", site.name),
         ),
-        (Method::GET, "/ping") => json(&site.place),
+        (Method::GET, "/ping") => json(&site.info),
         (Method::GET, "/status") => json(&status(&site)),
         (Method::POST, "/change") => match read_json::<ChangeRequest>(request).await {
             Ok(asked) => stream_change(site, asked),
@@ -89,7 +89,7 @@ async fn answer_to(site: Rc<Site>, request: Request<Incoming>) -> Answer {
             Ok(harm) => harm_answer(site, harm).await,
             Err(refusal) => refusal,
         },
-        (Method::GET, "/lab") => json(&site.provider.itself()),
+        (Method::GET, "/network") => json(&site.provider.network()),
         (Method::GET, "/faults") => json(&site.provider.faults()),
         (Method::GET, "/events") => stream_events(&site, request.uri().query().unwrap_or_default()),
         (Method::POST, "/down") => {

@@ -4,7 +4,7 @@ use super::Hands;
 use anyhow::Context as _;
 use gaiola_agent::engine::{Secrets, find_tools};
 use gaiola_agent::state::read_json;
-use gaiola_control::api::ServerHandle;
+use gaiola_control::api::{Access, Enter};
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{Acknowledged, Course, Database, Record};
 use gaiola_core::drill::{Contents, Holding, Target, Writes, compare};
@@ -32,11 +32,11 @@ pub(super) fn doors_of_vips(status: &Status) -> Vec<SocketAddr> {
 }
 
 /// Our own program in the network of a process, where it runs what is appended.
-fn visit(handle: &ServerHandle) -> Result<Command, String> {
-    let pid = handle.pid.ok_or("it is off")?;
+fn visit(access: &Access) -> Result<Command, String> {
+    let Enter::Namespaces { pid, user } = access.enter.ok_or("it is off")?;
     let mut command = Command::new("/proc/self/exe");
     command.args(["visit", &pid.to_string()]);
-    if handle.rootless {
+    if user {
         command.arg("--rootless");
     }
     Ok(command)
@@ -60,7 +60,7 @@ impl Hands<'_> {
         let mut sent = Vec::new();
         let doors = doors_of_vips(&status);
         if !doors.is_empty() {
-            let outside: ServerHandle = self.ask(Request::get("/lab")).await?;
+            let outside: Access = self.ask(Request::get("/network")).await?;
             let command = visit(&outside)?;
             let started = Witness::of_vips(command, doors, outside.client, course, record);
             sent.push(started.map_err(in_words)?);
@@ -104,7 +104,7 @@ impl Hands<'_> {
 
     /// Runs what is appended in the lab's network, which reaches every server that is not cut off.
     async fn beside_the_lab(&self) -> Result<Command, String> {
-        let mut command = visit(&self.ask(Request::get("/lab")).await?)?;
+        let mut command = visit(&self.ask(Request::get("/network")).await?)?;
         command.arg("--");
         Ok(command)
     }

@@ -11,7 +11,7 @@ pub mod network;
 pub mod processes;
 pub mod servers;
 
-use crate::api::{Disk, Harm, ServerHandle};
+use crate::api::{Access, Disk, Enter, Harm};
 use faults::FaultError;
 use front_door::Targets;
 use gaiola_agent::state::{Order, State, read_document};
@@ -322,23 +322,28 @@ impl Lab {
     }
 
     /// A server's processes, and its disk.
-    pub fn server(&self, server: ServerName) -> ServerHandle {
+    pub fn server(&self, server: ServerName) -> Access {
         let identity = self.hardware.borrow().identity(server);
-        ServerHandle {
-            pid: identity.map(|identity| identity.pid),
-            rootless: self.rootless,
+        Access {
+            enter: identity.map(|identity| self.enter(identity.pid)),
             disk: disk::of(self, server),
             client: None,
         }
     }
 
-    /// How the lab's own process is reached.
-    pub fn itself(&self) -> ServerHandle {
-        ServerHandle {
-            pid: Some(std::process::id()),
-            rootless: self.rootless,
+    /// How commands are run in the network of the servers: that of the lab's own process.
+    pub fn network(&self) -> Access {
+        Access {
+            enter: Some(self.enter(std::process::id())),
             disk: Disk::Unknown,
             client: Some(network::CLIENT.into()),
+        }
+    }
+
+    const fn enter(&self, pid: u32) -> Enter {
+        Enter::Namespaces {
+            pid,
+            user: self.rootless,
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Frontend {
     pub maxconn: u32,
     /// Timeouts on the client's side.
     pub timeouts: ClientTimeouts,
-    /// Name of a [`Limit`] by client address or network that counts connections here; one beyond it is closed unserved.
+    /// Name of a [`Limit`](super::Limit) by client address or network that counts connections here; one beyond it is closed unserved.
     #[serde(default)]
     pub connection_limit: Option<String>,
     /// Files with the bodies of our own responses with these statuses. They are read with the configuration.
