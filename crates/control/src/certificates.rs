@@ -181,14 +181,18 @@ pub fn has(copies: &Path, contents: &Digest) -> bool {
 /// # Errors
 /// Where it breaks off, is something else, has other contents, or cannot be served. Nothing is left of it then.
 pub fn receive(archive: impl Read, copies: &Path, contents: &Digest) -> Result<(), ReceiveError> {
+    let failed = |source| ReceiveError::Io {
+        copies: copies.into(),
+        source,
+    };
     let place = copies.join(contents.as_str());
     let new = copies.join(UNFINISHED);
     let kept = begin(copies, &new)
-        .map_err(ReceiveError::Io)
+        .map_err(failed)
         .and_then(|()| check(archive, &new, contents))
         .and_then(|()| match place.is_dir() {
             true => Ok(()),
-            false => keep(copies, &new, &place).map_err(ReceiveError::Io),
+            false => keep(copies, &new, &place).map_err(failed),
         });
     let _ = remove(&new);
     kept
@@ -198,8 +202,13 @@ pub fn receive(archive: impl Read, copies: &Path, contents: &Digest) -> Result<(
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// The system refused.
-    #[error("cannot keep the certificates")]
-    Io(#[source] io::Error),
+    #[error("cannot keep the certificates in {}", copies.display())]
+    Io {
+        /// The directory.
+        copies: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// They are no archive of certificates.
     #[error("what was sent is not taken for certificates")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -240,7 +249,11 @@ fn check(archive: impl Read, new: &Path, expected: &Digest) -> Result<(), Receiv
         match (kind, path.components().count()) {
             (Kind::Directory, 1) => folders.push(new.join(path)),
             (Kind::File { .. }, 2) => {
-                let bytes = fs::read(new.join(path)).map_err(ReceiveError::Io)?;
+                let read = fs::read(new.join(path));
+                let bytes = read.map_err(|source| ReceiveError::Io {
+                    copies: new.into(),
+                    source,
+                })?;
                 digest.add(path, &bytes);
             }
             _ => {
