@@ -84,7 +84,7 @@ struct Conductor<'a> {
 struct Membership {
     /// For which configuration, members and lost voters they are as they should be.
     settled: Option<(Config, Vec<ServerName>, BTreeSet<ServerName>)>,
-    /// When they are looked at next.
+    /// When they are polled next.
     due: Instant,
 }
 
@@ -135,13 +135,12 @@ impl Conductor<'_> {
         }
         let pause = self.decided.pause(placement.config.app.grace);
         let stands = self.decided.has_come_back(at) && !self.decided.facts().store_in_doubt;
-        match stands {
-            true => {
-                self.attend_members(placement, at).await?;
-                let due = self.members.due.saturating_duration_since(Instant::now());
-                Ok(pause.min(due).max(SHORTEST))
-            }
-            false => Ok(pause),
+        if stands {
+            self.attend_members(placement, at).await?;
+            let due = self.members.due.saturating_duration_since(Instant::now());
+            Ok(pause.min(due).max(SHORTEST))
+        } else {
+            Ok(pause)
         }
     }
 
@@ -198,9 +197,10 @@ impl Conductor<'_> {
         let put = put_placement(self.store, self.keys, self.term, &new, at, &dead);
         self.decided.wrote(put.await?);
         // What goes on after a release was given up is no error.
-        let severity = match next.failed != placement.failed && next.failed.is_some() {
-            true => Severity::Error,
-            false => Severity::Info,
+        let severity = if next.failed != placement.failed && next.failed.is_some() {
+            Severity::Error
+        } else {
+            Severity::Info
         };
         for happened in next.events {
             let (subject, text) = subject_and_text(happened);
@@ -216,9 +216,10 @@ impl Conductor<'_> {
         let words: Vec<&str> = waiting.iter().map(|waiting| &*waiting.text).collect();
         let words = words.join("; ");
         if self.waiting != words {
-            match words.is_empty() {
-                true => tracing::info!("waiting for nothing"),
-                false => tracing::info!(what = words, "waiting"),
+            if words.is_empty() {
+                tracing::info!("waiting for nothing")
+            } else {
+                tracing::info!(what = words, "waiting")
             }
             self.waiting = words;
         }
@@ -317,7 +318,7 @@ async fn report_losses(
     Ok(())
 }
 
-/// Whom an event is about, and its text without that name, which the log has itself.
+/// The subject of an event, and its text without that name, which the log has itself.
 fn subject_and_text(happened: rollout::Event) -> (Subject, String) {
     match happened.server {
         Some(server) => {
@@ -336,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_came_who_votes_and_who_went_is_told_by_name() {
+    fn who_came_who_votes_and_who_went_is_reported_by_name() {
         let [app1, web1, db1] = ["app1", "web1", "db1"].map(|name| name.parse().unwrap());
         let placement = |store: &[ServerName], joining| Placement {
             store: store.into(),
@@ -349,11 +350,11 @@ mod tests {
         let voting = placement(&[app1, db1], None);
         assert_eq!(members_moved(&both, &voting), [(db1, "votes in the store")]);
         let moved = placement(&[app1, web1], None);
-        let told = [
+        let reported = [
             (web1, "is to carry a member of the store"),
             (db1, "carries no member of the store any more"),
         ];
-        assert_eq!(members_moved(&voting, &moved), told);
+        assert_eq!(members_moved(&voting, &moved), reported);
         assert_eq!(members_moved(&one, &one), []);
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Asked {
     pub address: SocketAddr,
     /// The path that answers 200.
     pub path: String,
-    /// Tells one process of that name from the next.
+    /// Distinguishes one process of that name from the next.
     pub pid: u32,
 }
 

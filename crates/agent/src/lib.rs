@@ -295,9 +295,10 @@ impl Agent {
     }
 
     fn wanted(&self, order: &Order) -> BTreeMap<String, Wanted> {
-        let mut wanted = match order.placement.servers.contains_key(&self.boot.server) {
-            true => plan::wanted(&self.boot, &order.placement, self.urls.as_ref()),
-            false => BTreeMap::new(),
+        let mut wanted = if order.placement.servers.contains_key(&self.boot.server) {
+            plan::wanted(&self.boot, &order.placement, self.urls.as_ref())
+        } else {
+            BTreeMap::new()
         };
         let fate = self.store_member(order);
         if let (Fate::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
@@ -326,7 +327,7 @@ impl Agent {
         }
     }
 
-    /// Stops everything on this server: first hands over the VIPs, so that no request is lost.
+    /// Stops everything on this server: first moves the VIPs away, so that no request is lost.
     async fn stop(mut self) -> io::Result<()> {
         if let Some(balancer) = &mut self.balancer {
             balancer.leave().await;

@@ -80,7 +80,7 @@ impl Agent {
     }
 }
 
-/// Whether a process of this run exists. One with an unreadable environment is not ours.
+/// Whether a process of this run exists. One with an unreadable environment does not belong to it.
 fn runs(name: &str) -> bool {
     let found = process::with_environment(RELEASE_RUN, name);
     found.unwrap_or_else(|error: io::Error| {

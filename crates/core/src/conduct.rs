@@ -59,7 +59,7 @@ impl Conductor {
         observed: BTreeMap<ServerName, Observed>,
     ) -> Next {
         self.facts.over.clone_from(seen.over);
-        self.facts.look(now, seen.placement, seen.at, observed);
+        self.facts.observe(now, seen.placement, seen.at, observed);
         self.facts.store_members = seen.placement.store.iter().copied().collect();
         rollout::next(seen.desired, seen.placement, seen.at, &self.facts)
     }

@@ -367,9 +367,10 @@ impl Health {
         if errors.all < self.ejection.error_limit {
             return;
         }
-        let why = match errors.unreachable == errors.all {
-            true => Ejected::Unreachable,
-            false => Ejected::Errors,
+        let why = if errors.unreachable == errors.all {
+            Ejected::Unreachable
+        } else {
+            Ejected::Errors
         };
         let reason = format!("{} errors in a row, the last: {reason}", errors.all);
         self.eject(now, reason, why);

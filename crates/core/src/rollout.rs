@@ -255,7 +255,7 @@ impl<'a> Step<'a> {
         let newest = oldest.unwrap_or(SCHEMA).min(SCHEMA);
         if newest > self.plan.schema {
             self.plan.schema = newest;
-            self.tell(
+            self.report(
                 None,
                 format!("the site's documents are written in schema {newest}"),
             );
@@ -283,7 +283,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn tell(&mut self, server: impl Into<Option<ServerName>>, text: impl Into<String>) {
+    fn report(&mut self, server: impl Into<Option<ServerName>>, text: impl Into<String>) {
         self.events.push(Event {
             server: server.into(),
             text: text.into(),

@@ -143,9 +143,10 @@ impl Table {
             return Ok(found);
         }
         let mut others = path::other_readings(sent, path).into_iter();
-        match others.all(|other| self.at(&other, asked) == found) {
-            true => Ok(found),
-            false => Err(Ambiguous),
+        if others.all(|other| self.at(&other, asked) == found) {
+            Ok(found)
+        } else {
+            Err(Ambiguous)
         }
     }
 

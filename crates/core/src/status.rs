@@ -90,7 +90,7 @@ fn without_consequences(missing: &mut Vec<String>) {
 
 /// Marks servers whose processes have not answered recently, each with the process and for how long.
 ///
-/// Agents publish only changes, so the store's entry for a hung server looks current.
+/// Agents publish only changes, so the store's entry for a hung server seems current.
 pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) {
     for server in &mut status.servers {
         let Some(silence) = silent.get(&server.name) else {
@@ -99,7 +99,7 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
         let seconds = silence.since.as_secs();
         let why = match silence.of {
             Silent::Agent => {
-                format!("has not answered for {seconds} s: what is told of it is as old")
+                format!("has not answered for {seconds} s: its last report is as old")
             }
             Silent::Proxy => format!("has a proxy that has not answered for {seconds} s"),
         };
@@ -113,11 +113,11 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
             for instance in &mut server.instances {
                 instance.doubted = instance.state == Some(InstanceState::Ready);
                 instance.busy = false;
-                instance.reason = format!("is told as it was {seconds} s ago");
+                instance.reason = format!("state as of {seconds} s ago");
             }
         }
-        let told = |text: &String| text.starts_with(&format!("{} ", server.name));
-        if !status.missing.iter().any(told) {
+        let is_reported = |text: &String| text.starts_with(&format!("{} ", server.name));
+        if !status.missing.iter().any(is_reported) {
             status.missing.push(format!("{} {why}", server.name));
         }
     }
@@ -245,13 +245,13 @@ fn instance_status(view: &View<'_>, name: InstanceName) -> Option<InstanceStatus
     let seen = view
         .live(name.server)
         .and_then(|observed| observed.instances.get(&name));
-    let told = || seen.map(|seen| seen.reason.clone());
+    let reported = || seen.map(|seen| seen.reason.clone());
     let (busy, reason) = match placed.phase {
         Phase::Drain => (false, "is drained".into()),
         Phase::Serve => {
             let by_senders = seen::instance(view, name);
             let busy = by_senders.is_busy();
-            (busy, by_senders.why().or_else(told).unwrap_or_default())
+            (busy, by_senders.why().or_else(reported).unwrap_or_default())
         }
     };
     let is_ready = seen.is_some_and(|seen| seen.state == InstanceState::Ready);

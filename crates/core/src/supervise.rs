@@ -331,9 +331,10 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
                 out.push(Action::Kill(name.into(), id));
                 let lived = now - *since;
                 process.restarts += 1;
-                process.quick = match lived >= SETTLED {
-                    true => 0,
-                    false => process.quick + 1,
+                process.quick = if lived >= SETTLED {
+                    0
+                } else {
+                    process.quick + 1
                 };
                 let restart = process.wanted.restart;
                 process.state = State::Waiting {

@@ -1,4 +1,4 @@
-//! Stories of the conductor among agents that do at once what they are told, unless a scenario says otherwise.
+//! Stories of the conductor among agents that do at once what is ordered, unless a scenario says otherwise.
 
 mod common;
 
@@ -48,8 +48,8 @@ struct Site {
     /// Instances that do not answer their own agent: for a moment, or for long.
     late: BTreeSet<String>,
     unanswering: BTreeSet<String>,
-    /// What is told of a PostgreSQL against what is so: `state=running`, `timeline=2`, `history=...`, `role=primary`.
-    told: BTreeMap<ServerName, Vec<String>>,
+    /// What is reported of a PostgreSQL against what is so: `state=running`, `timeline=2`, `history=...`, `role=primary`.
+    reported: BTreeMap<ServerName, Vec<String>>,
     /// Releases whose command does not end by itself.
     endless: BTreeSet<u64>,
     /// How often each server was switched off.
@@ -100,9 +100,9 @@ impl common::World for Site {
                     busy.clear();
                 }
             }
-            "tells" => {
+            "reports" => {
                 let server = rest[0].parse().expect("a server");
-                self.told.insert(server, words_of(&rest[1..]).collect());
+                self.reported.insert(server, words_of(&rest[1..]).collect());
             }
             "endless" => drop(self.endless.insert(number(rest[0]))),
             "ending" => self.endless.clear(),
@@ -234,7 +234,7 @@ impl Site {
         let (desired, placement) = self.parts();
         let (desired, placement) = (desired.clone(), placement.clone());
         self.facts
-            .look(self.now, &placement, self.at, self.observed.clone());
+            .observe(self.now, &placement, self.at, self.observed.clone());
         let next = rollout::next(&desired, &placement, self.at, &self.facts);
         let mut printed = String::new();
         let mut line = |kind: &str, text: &str| {
@@ -488,14 +488,14 @@ impl Site {
             lag_bytes: Some(0),
             ..ObservedDatabase::default()
         };
-        for word in self.told.get(&server).into_iter().flatten() {
-            tell(&mut database, word);
+        for word in self.reported.get(&server).into_iter().flatten() {
+            misreport(&mut database, word);
         }
         database
     }
 }
 
-fn tell(database: &mut ObservedDatabase, word: &str) {
+fn misreport(database: &mut ObservedDatabase, word: &str) {
     let (key, value) = word.split_once('=').expect("KEY=VALUE");
     match key {
         "state" => database.state = value.replace('_', " "),
@@ -505,6 +505,6 @@ fn tell(database: &mut ObservedDatabase, word: &str) {
         "role" if value == "unknown" => {
             (database.role, database.lag_bytes) = (DatabaseRole::Unknown, None);
         }
-        other => panic!("nothing is told by {other:?}"),
+        other => panic!("nothing is reported by {other:?}"),
     }
 }

@@ -224,9 +224,10 @@ impl Follower {
             .filter(unseen)
             .map(Change::from)
             .collect();
-        match changes.is_empty() {
-            true => Ok(()),
-            false => self.send(Update::Changed(changes)).await,
+        if changes.is_empty() {
+            Ok(())
+        } else {
+            self.send(Update::Changed(changes)).await
         }
     }
 

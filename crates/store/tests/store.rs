@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Reads updates until each of `keys` was put, and checks that no change is told twice or out of order. A key may have
+/// Reads updates until each of `keys` was put, and checks that no change is reported twice or out of order. A key may have
 /// been put more than once in a row: who puts it tries again when the answer is lost.
 async fn puts_of(watch: &mut Watch, keys: &[String]) {
     let mut last = Revision(0);

@@ -254,7 +254,7 @@ impl Site {
             .key
     }
 
-    /// Has a standby's data set aside and waits until that is done; tells where it is.
+    /// Has a standby's data set aside and waits until that is done; returns where it is.
     pub(crate) async fn clone_anew(&mut self, name: ServerName) -> PathBuf {
         let server = self.servers.get_mut(&name).unwrap();
         server.settings.clones += 1;

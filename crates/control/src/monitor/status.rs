@@ -27,13 +27,13 @@ pub fn see(
         .map(|(server, (_, observed))| (*server, (**observed).clone()))
         .collect();
     facts.over.clone_from(&view.over);
-    facts.look(site.now(), &placement, at, observed);
+    facts.observe(site.now(), &placement, at, observed);
     facts.store_members = placement.store.iter().copied().collect();
     Some((desired, at, placement))
 }
 
 /// Takes a look at the servers, so that one that vanishes while nobody asks is known to have been there.
-pub fn look(site: &Site) {
+pub fn observe(site: &Site) {
     let view = site.view.borrow().clone();
     see(site, &view, &mut site.facts.borrow_mut());
 }

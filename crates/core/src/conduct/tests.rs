@@ -55,7 +55,7 @@ fn a_step_is_decided_on_what_is_seen() {
     let next = conductor.decide(Time::ZERO, &seen, BTreeMap::new());
     let servers = next.placement.unwrap().servers;
     assert!(servers.contains_key(&"app3".parse().unwrap()));
-    // A silent server counts as dead after a while: that is the next time to look.
+    // A silent server counts as dead after a while: that is the next time to observe.
     assert_eq!(conductor.pause(Duration::from_secs(30)), POLL);
 }
 

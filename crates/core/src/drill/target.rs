@@ -214,9 +214,10 @@ fn process_of(text: &str) -> Result<(Whom, Option<Process>), TargetError> {
     };
     let server: Whom = server.parse()?;
     let process: Process = process.parse()?;
-    match process.runs_on(server.tier()) {
-        true => Ok((server, Some(process))),
-        false => Err(TargetError::Elsewhere { server, process }),
+    if process.runs_on(server.tier()) {
+        Ok((server, Some(process)))
+    } else {
+        Err(TargetError::Elsewhere { server, process })
     }
 }
 

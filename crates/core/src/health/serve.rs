@@ -27,7 +27,7 @@ pub struct Serving {
     pub takes: Vec<bool>,
     /// For each, whether it takes requests whose cookie names it: also while only errors of its requests ejected it.
     pub named: Vec<bool>,
-    /// Checks alone have taken down so many that some serve in spite of them.
+    /// Too few would be left: some serve although their checks took them down.
     pub panic: bool,
 }
 

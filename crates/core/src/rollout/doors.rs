@@ -90,9 +90,9 @@ impl Step<'_> {
             {
                 Ok(()) => {
                     self.set_door(at, tier, DoorState::Open);
-                    self.tell(None, format!("clients are led to {at}"));
+                    self.report(None, format!("clients are sent to {at}"));
                 }
-                Err(why) => self.wait(None, format!("to lead clients to {at}: {why}")),
+                Err(why) => self.wait(None, format!("to send clients to {at}: {why}")),
             },
             (Some(DoorState::Opening), None) => {}
             (None, _) => self.set_door(at, tier, DoorState::Opening),
@@ -108,7 +108,7 @@ impl Step<'_> {
             DoorState::Opening => drop(self.plan.doors.remove(&at)),
             DoorState::Open if another_is_open => {
                 self.set_door(at, door.tier, DoorState::Closing);
-                self.tell(None, format!("clients are no longer led to {at}"));
+                self.report(None, format!("clients are no longer sent to {at}"));
             }
             DoorState::Open => self.wait(None, format!("to close {at}: no other door is open")),
             DoorState::Closing if closing_for.is_some_and(|span| span >= grace) => {

@@ -29,7 +29,7 @@ impl Step<'_> {
                 Ok(()) => {
                     self.plan.instances.remove(name);
                     let with = self.view.left_behind(&[member]);
-                    self.tell(name.server, format!("{name} is stopped{with}"));
+                    self.report(name.server, format!("{name} is stopped{with}"));
                 }
                 Err((server, why)) => self.wait(server, format!("to stop {name}: {why}")),
             }
@@ -56,7 +56,7 @@ impl Step<'_> {
     fn take_away(&mut self, server: ServerName, with: &str) {
         self.plan.servers.remove(&server);
         self.plan.instances.retain(|name, _| name.server != server);
-        self.tell(server, format!("{server} is removed{with}"));
+        self.report(server, format!("{server} is removed{with}"));
     }
 
     /// A dead server needs no drain; a dead database server only once another is primary.

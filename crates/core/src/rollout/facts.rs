@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 /// ```
 /// use gaiola_core::rollout::Facts;
 ///
-/// let facts = Facts::default(); // then, whenever anything changed: facts.look(now, &placement, at, observed)
+/// let facts = Facts::default(); // then, whenever anything changed: facts.observe(now, &placement, at, observed)
 /// assert!(facts.observed.is_empty());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) struct Acknowledged {
 impl Facts {
     /// Takes an observation: `placement` is what the store holds at revision `at`, `observed` the reports of servers
     /// with a lease.
-    pub fn look(
+    pub fn observe(
         &mut self,
         now: Time,
         placement: &Placement,
@@ -260,18 +260,18 @@ mod tests {
         assert!(crate::topology::senders(&placement, member).contains(&first));
 
         let mut facts = Facts::default();
-        let mut look = |seconds, placement: &Placement, silent: &[ServerName]| {
+        let mut observe = |seconds, placement: &Placement, silent: &[ServerName]| {
             let now = Time::from_start(Duration::from_secs(seconds));
-            facts.look(now, placement, Revision(1), all_but(placement, silent));
+            facts.observe(now, placement, Revision(1), all_but(placement, silent));
             let since = facts.acknowledged.get(&member).map(|known| known.since);
             since.map(|since| since.since_start().as_secs())
         };
-        assert_eq!(look(0, &placement, &[first]), None);
-        assert_eq!(look(10, &placement, &[first]), Some(10));
-        assert_eq!(look(11, &placement, &[first, second]), None);
-        assert_eq!(look(21, &placement, &[first, second]), Some(21));
+        assert_eq!(observe(0, &placement, &[first]), None);
+        assert_eq!(observe(10, &placement, &[first]), Some(10));
+        assert_eq!(observe(11, &placement, &[first, second]), None);
+        assert_eq!(observe(21, &placement, &[first, second]), Some(21));
         placement.servers.remove(&first);
-        assert_eq!(look(22, &placement, &[second]), Some(21));
-        assert_eq!(look(23, &placement, &[]), Some(23));
+        assert_eq!(observe(22, &placement, &[second]), Some(21));
+        assert_eq!(observe(23, &placement, &[]), Some(23));
     }
 }

@@ -22,9 +22,10 @@ pub(super) fn wanted(desired: &Desired) -> Template {
 /// release was given up, the last good one.
 pub(super) fn template(desired: &Desired, placement: &Placement) -> Option<Template> {
     let may_start = placement.released >= Some(desired.release.number);
-    match placement.failed.is_none() && may_start {
-        true => Some(wanted(desired)),
-        false => placement.good.clone(),
+    if placement.failed.is_none() && may_start {
+        Some(wanted(desired))
+    } else {
+        placement.good.clone()
     }
 }
 
@@ -316,7 +317,7 @@ impl Step<'_> {
     /// Ends the roll-out halfway: the old instances continue, the failed one is removed.
     fn give_up(&mut self, name: InstanceName, why: &str) {
         let reason = format!("{name} {why}");
-        self.tell(
+        self.report(
             name.server,
             format!("release {} is given up: {reason}", self.release_number()),
         );
@@ -361,7 +362,7 @@ impl Step<'_> {
         let release = template.release;
         let placed = place(template, self.desired, server);
         self.plan.instances.insert(name, placed);
-        self.tell(server, format!("{name} is started from release {release}"));
+        self.report(server, format!("{name} is started from release {release}"));
     }
 
     /// The lowest number that no instance has, neither planned nor still running.
@@ -385,7 +386,7 @@ impl Step<'_> {
         if let Some(placed) = self.plan.instances.get_mut(&name) {
             placed.phase = Phase::Drain;
             placed.since = Revision(0);
-            self.tell(name.server, format!("{name} is drained"));
+            self.report(name.server, format!("{name} is drained"));
         }
     }
 }

@@ -33,7 +33,7 @@ impl Step<'_> {
                 self.plan.through_web = through_web;
                 let way = if through_web { "through" } else { "past" };
                 if has_balancers {
-                    self.tell(None, format!("balancers send {way} the web tier"));
+                    self.report(None, format!("balancers send {way} the web tier"));
                 }
             }
             Err((server, why)) => self.wait(server, format!("to change the way: {why}")),

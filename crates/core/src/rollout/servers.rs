@@ -30,9 +30,10 @@ pub fn may_drain(
              add one first: gaiola scale {section}=2"
         ));
     }
-    let why_not = |other: ServerName| match desired.drained.contains(&other) {
-        true => Some(format!("{other} is drained")),
-        false => {
+    let why_not = |other: ServerName| {
+        if desired.drained.contains(&other) {
+            Some(format!("{other} is drained"))
+        } else {
             let why = view.server_serves(other).err()?;
             Some(format!("{other} {why}"))
         }
@@ -70,7 +71,7 @@ impl Step<'_> {
                 None => self.add_server(server),
                 Some(Phase::Drain) if !drained => {
                     self.set_phase(server, Phase::Serve);
-                    self.tell(server, format!("{server} takes traffic again"));
+                    self.report(server, format!("{server} takes traffic again"));
                 }
                 Some(_) => {}
             }
@@ -82,7 +83,7 @@ impl Step<'_> {
             Some(location) => {
                 let added = new_server(location.clone());
                 self.plan.servers.insert(server, added);
-                self.tell(server, format!("{server} is added"));
+                self.report(server, format!("{server} is added"));
             }
             None => self.wait(
                 server,
@@ -106,7 +107,7 @@ impl Step<'_> {
                 );
             } else if server.tier != Tier::Database || self.may_move_database(server) {
                 self.set_phase(server, Phase::Drain);
-                self.tell(server, format!("{server} is drained"));
+                self.report(server, format!("{server} is drained"));
             }
         }
     }
@@ -143,7 +144,7 @@ impl Step<'_> {
             };
             if may_leave && self.can_be_spared(server) {
                 self.set_phase(server, Phase::Drain);
-                self.tell(server, format!("{server} is drained, to be removed"));
+                self.report(server, format!("{server} is drained, to be removed"));
             }
         }
     }

@@ -162,9 +162,10 @@ fn has(parameter: &QueryMatch, asked: &Asked<'_>) -> bool {
     let same = |text: &[u8], wanted: &str| {
         let spaced = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
         // An encoded plus stays a plus: `+` turns into a space before the rest is decoded.
-        match text.contains(&b'+') {
-            false => decode(text).eq(wanted.bytes()),
-            true => decode(&text.iter().map(spaced).collect::<Vec<_>>()).eq(wanted.bytes()),
+        if text.contains(&b'+') {
+            decode(&text.iter().map(spaced).collect::<Vec<_>>()).eq(wanted.bytes())
+        } else {
+            decode(text).eq(wanted.bytes())
         }
     };
     let values = query.split(|&byte| byte == b'&').filter_map(|part| {

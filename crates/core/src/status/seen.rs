@@ -47,7 +47,7 @@ impl Seen {
         matches!(self, Self::Unknown(_))
     }
 
-    fn told(result: Result<(), String>) -> Self {
+    fn from_result(result: Result<(), String>) -> Self {
         result.map_or_else(Self::Down, |()| Self::Serving)
     }
 }
@@ -62,14 +62,14 @@ pub(super) fn server(view: &View<'_>, name: ServerName) -> Seen {
             }
         }
         (Tier::App, Some(placed)) if placed.phase == Phase::Serve => app_server(view, name),
-        _ => Seen::told(view.server_serves(name)),
+        _ => Seen::from_result(view.server_serves(name)),
     }
 }
 
 /// An application server serves while one of its instances does.
 fn app_server(view: &View<'_>, name: ServerName) -> Seen {
     if view.live(name).is_none() {
-        return Seen::told(view.server_serves(name));
+        return Seen::from_result(view.server_serves(name));
     }
     let placed = view.placement.instances.iter();
     let serving = placed.filter(|(on, placed)| on.server == name && placed.phase == Phase::Serve);
@@ -103,7 +103,7 @@ pub(super) fn instance(view: &View<'_>, name: InstanceName) -> Seen {
         Err(why) => why,
     };
     // One that does not answer its own agent still serves while proxies send to it.
-    match told_unhealthy(view, name) {
+    match reported_unhealthy(view, name) {
         Some(since) => match member(view, Member::Instance(name), since) {
             Seen::Busy(_) => Seen::Busy(why),
             Seen::Serving | Seen::Doubted(_) => Seen::Doubted(why),
@@ -114,7 +114,7 @@ pub(super) fn instance(view: &View<'_>, name: InstanceName) -> Seen {
 }
 
 /// Since when an instance that does not answer its own agent should serve.
-fn told_unhealthy(view: &View<'_>, name: InstanceName) -> Option<Revision> {
+fn reported_unhealthy(view: &View<'_>, name: InstanceName) -> Option<Revision> {
     let seen = view.live(name.server)?.instances.get(&name)?;
     let placed = view.placement.instances.get(&name)?;
     (seen.state == InstanceState::Unhealthy).then_some(placed.since)

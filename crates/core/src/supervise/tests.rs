@@ -172,7 +172,7 @@ struct Alive {
 /// What may happen next.
 #[derive(Clone, Copy, Debug)]
 enum Happening {
-    /// The agent decides anew what is wanted: nothing, or the process in one of two ways.
+    /// The agent decides again what is wanted: nothing, or the process in one of two ways.
     Want(Option<bool>),
     Wait(u64),
     /// The process ends, and its descendants with it or not.

@@ -1,4 +1,4 @@
-//! Hands one VIP over: no request that a client has begun fails, and no new connection stays unanswered.
+//! Gives one VIP to another router: no request that a client has begun fails, and no new connection stays unanswered.
 //!
 //! 1. Responses carry `Connection: close` for a while, so that few connections are open when the address moves.
 //! 2. From then on the keeper captures incoming SYNs, and the proxy leaves them unanswered until its last request in flight
@@ -44,12 +44,11 @@ pub struct Held {
 
 /// The balancer that a VIP should be handed to now: any that stands by if it must go, else its home once that has settled.
 pub fn heir(held: &Held) -> Option<Heir> {
-    match held.must_go && held.standby.is_some() {
-        true => Some(Heir::Anyone),
-        false => {
-            let home = held.home.filter(|home| held.settled == Some(*home))?;
-            Some(Heir::Home(home))
-        }
+    if held.must_go && held.standby.is_some() {
+        Some(Heir::Anyone)
+    } else {
+        let home = held.home.filter(|home| held.settled == Some(*home))?;
+        Some(Heir::Home(home))
     }
 }
 

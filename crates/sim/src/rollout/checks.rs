@@ -167,18 +167,22 @@ impl World {
 
     /// How old a conductor's knowledge of a server's return may be.
     fn lag(&self) -> Duration {
-        match self.site_runs {
-            true => LONGEST_LAG,
-            false => Duration::ZERO,
+        if self.site_runs {
+            LONGEST_LAG
+        } else {
+            Duration::ZERO
         }
     }
 
     /// Servers that need not be waited for: they have been silent for long enough. A conductor that sees the store by a watch
     /// knows when that began; that it has not ended is known to the store.
     fn silent_servers(&self) -> BTreeSet<ServerName> {
-        let is_silent = |(server, machine): &(&ServerName, &super::Machine)| match self.site_runs {
-            true => machine.published.is_none() && self.facts.is_dead(**server),
-            false => machine.silent_for(self.now) >= SILENCE,
+        let is_silent = |(server, machine): &(&ServerName, &super::Machine)| {
+            if self.site_runs {
+                machine.published.is_none() && self.facts.is_dead(**server)
+            } else {
+                machine.silent_for(self.now) >= SILENCE
+            }
         };
         let silent = self.machines.iter().filter(is_silent);
         silent.map(|(server, _)| *server).collect()

@@ -57,7 +57,7 @@ enum Office {
     Term {
         created: Revision,
         conductor: Box<Conductor>,
-        /// When the store's members are looked at next.
+        /// When the store's members are polled next.
         members_at: Time,
     },
 }
@@ -331,14 +331,14 @@ impl Session {
             Purpose::Poll => self.is_current = false,
             // It is renewed again for as long as it may be alive.
             Purpose::Renewal => {}
-            Purpose::Members => self.look_at_members_again(now),
+            Purpose::Members => self.poll_members_again(now),
             Purpose::Lease | Purpose::Report | Purpose::Campaign | Purpose::Placement(_) => {
                 self.end(now);
             }
         }
     }
 
-    fn look_at_members_again(&mut self, now: Time) {
+    fn poll_members_again(&mut self, now: Time) {
         if let Office::Term { members_at, .. } = &mut self.office {
             *members_at = now + RETRY;
         }

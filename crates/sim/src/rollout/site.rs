@@ -339,7 +339,7 @@ impl World {
         let placement = Rc::clone(&self.store.placement);
         let at = self.store.at;
         self.facts.store_members = placement.store.iter().copied().collect();
-        self.facts.look(self.now, &placement, at, site.reports());
+        self.facts.observe(self.now, &placement, at, site.reports());
     }
 
     /// One turn of an agent's tasks that speak with the store.

@@ -97,12 +97,11 @@ pub(super) fn inner_directory(text: &str) -> Result<String, Wrong> {
 
 /// The path of a file or folder.
 pub(super) fn path(text: &str) -> Result<String, Wrong> {
-    match text.is_empty() || text.contains('\0') {
-        false => Ok(text.to_owned()),
-        true => {
-            let hint = "write a path, such as \"certificates/example.org.pem\"";
-            Err(("is not a path".into(), hint.into()))
-        }
+    if text.is_empty() || text.contains('\0') {
+        let hint = "write a path, such as \"certificates/example.org.pem\"";
+        Err(("is not a path".into(), hint.into()))
+    } else {
+        Ok(text.to_owned())
     }
 }
 

@@ -73,11 +73,10 @@ impl Reader<'_, '_, '_> {
         let leads = ["route", "backend"].iter().any(|key| section.has(key));
         if !leads && !all_answered {
             let what = format!("[{}] leads nowhere", section.name());
-            let hint = match always_answer(&common, false) {
-                true => {
-                    "add backend = \"NAME\", for requests that came by HTTPS: they are not redirected again"
-                }
-                false => "add backend = \"NAME\", for requests that no [[...route]] matches",
+            let hint = if always_answer(&common, false) {
+                "add backend = \"NAME\", for requests that came by HTTPS: they are not redirected again"
+            } else {
+                "add backend = \"NAME\", for requests that no [[...route]] matches"
             };
             self.mistakes.missing(section.span(), what, hint);
         }

@@ -1,7 +1,7 @@
 //! Polls for failures of Patroni and PostgreSQL that Patroni does not notice; `core::database::watchdog` decides.
 
-use super::look::Look;
 use super::psql;
+use super::query::Query;
 use crate::engine::{KeeperDatabase, Leadership};
 use gaiola_core::database::watchdog::{Answer, PollResult, Reason, Watchdog};
 use gaiola_model::Time;
@@ -31,7 +31,7 @@ pub(super) struct Watch {
     started: Instant,
     next: Instant,
     polled: Poll,
-    look: Look<PollResult>,
+    query: Query<PollResult>,
 }
 
 impl Watch {
@@ -42,7 +42,7 @@ impl Watch {
             started: now,
             next: now + INTERVAL,
             polled: Poll::new(pid_1, order),
-            look: Look::Idle,
+            query: Query::Idle,
         }
     }
 
@@ -53,11 +53,11 @@ impl Watch {
 
     /// Call it often; it never waits. Returns the reason to end everything, if there is one.
     pub(super) fn step(&mut self, now: Instant) -> Option<Reason> {
-        let seen = self.look.take();
-        if now >= self.next && self.look.is_idle() {
+        let seen = self.query.take();
+        if now >= self.next && self.query.is_idle() {
             self.next = now + INTERVAL;
             let poll = self.polled.clone();
-            self.look.ask(async move { poll.run().await });
+            self.query.start(async move { poll.run().await });
         }
         let now = Time::from_start(now - self.started);
         seen.and_then(|seen| self.watchdog.step(now, &seen))
@@ -205,8 +205,8 @@ mod tests {
 
     #[test]
     fn a_process_is_told_by_its_stat() {
-        let told = command_and_state("7 (postgres) T 1 7 7");
-        assert_eq!(told, Some(("postgres", 'T')));
+        let found = command_and_state("7 (postgres) T 1 7 7");
+        assert_eq!(found, Some(("postgres", 'T')));
         assert_eq!(
             command_and_state("7 (a) T (b) S 1 7"),
             Some(("a) T (b", 'S'))

@@ -67,16 +67,16 @@ fn a_response_loses_what_concerns_the_hop_and_gains_via() {
 }
 
 #[test]
-fn our_cookie_is_ours_alone() {
+fn the_sticky_cookie_is_hidden_and_replaced() {
     let hidden = Hop {
         hidden_cookie: Some("id"),
         ..HOP
     };
     let fields = "Cookie: id=1\r\nA: b\r\nCookie: c=d; id=2\r\n";
-    let wanted = format!("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nCookie: c=d\r\n{OURS}");
+    let wanted = format!("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nCookie: c=d\r\n{ADDED}");
     assert_eq!(with(fields, &hidden), wanted);
     let text = "HTTP/1.1 200 OK\r\nSet-Cookie: id=1; Path=/\r\nSet-Cookie: c=d\r\nContent-Length: 0\r\n\r\n";
-    let ours = Answer {
+    let answer = Answer {
         edit: Edit::default(),
         client: Version::Http11,
         keep_alive: true,
@@ -86,7 +86,7 @@ fn our_cookie_is_ours_alone() {
         own_cookie: Some("id"),
     };
     let mut out = Outgoing::default();
-    response(&response_head(text), text.as_bytes(), &ours, &mut out);
+    response(&response_head(text), text.as_bytes(), &answer, &mut out);
     let wanted = "HTTP/1.1 200 OK\r\nSet-Cookie: c=d\r\nContent-Length: 0\r\nDate: now\r\nSet-Cookie: id=2\r\nVia: 1.1 lb1\r\n\r\n";
     assert_eq!(written(text, &out), wanted);
 }
