@@ -212,7 +212,7 @@ impl Conductor<'_> {
     }
 
     /// Logs what the roll-out waits for, when that changes.
-    fn log_waiting(&mut self, waiting: &[rollout::Waiting]) {
+    fn log_waiting(&mut self, waiting: &[rollout::RollOutWait]) {
         let words: Vec<&str> = waiting.iter().map(|waiting| &*waiting.text).collect();
         let words = words.join("; ");
         if self.waiting != words {
@@ -319,7 +319,7 @@ async fn report_losses(
 }
 
 /// The subject of an event, and its text without that name, which the log has itself.
-fn subject_and_text(happened: rollout::Event) -> (Subject, String) {
+fn subject_and_text(happened: rollout::RollOutEvent) -> (Subject, String) {
     match happened.server {
         Some(server) => {
             let named = happened

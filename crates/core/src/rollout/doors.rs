@@ -1,7 +1,7 @@
 //! The doors for clients: a new door is opened once the tier behind it is ready; an old one is closed once a new one is
 //! open, and removed after the grace.
 
-use super::Step;
+use super::RollOutStep;
 use super::view::View;
 use crate::topology;
 use gaiola_model::placement::{Door, DoorState, InstanceState, Phase};
@@ -53,7 +53,7 @@ pub(super) fn wanted(placement: &Placement) -> BTreeMap<SocketAddr, Tier> {
         .collect()
 }
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Advances every door by one state at most.
     pub(super) fn lead_doors(&mut self) {
         let wanted = wanted(&self.plan);

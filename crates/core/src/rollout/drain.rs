@@ -1,6 +1,6 @@
 //! The end of a drain: when a drained instance or server may be removed.
 
-use super::Step;
+use super::RollOutStep;
 use super::view::View;
 use crate::topology::{self, Member};
 use gaiola_model::Placement;
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 /// Why a drained member cannot go yet, and which server is waited for.
 type NotYet = (ServerName, String);
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Removes whatever is drained and no longer wanted.
     pub(super) fn finish_drains(&mut self) {
         self.finish_instances();

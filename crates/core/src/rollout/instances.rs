@@ -3,7 +3,7 @@
 //! A new instance is started beside the old ones (a surge of one). Once it is ready and every proxy has found it up, one
 //! old instance of the same server is drained and stopped; then the next one follows.
 
-use super::{MAX_CRASHES, READY_DEADLINE, Step};
+use super::{MAX_CRASHES, READY_DEADLINE, RollOutStep};
 use crate::topology::{self, Member};
 use gaiola_model::placement::{InstanceState, Phase, PlacedInstance, Template};
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
@@ -65,12 +65,12 @@ pub(super) fn is_of(
 
 /// The instances of one server that should serve, by number.
 #[derive(Default)]
-struct Serving {
+struct ServingInstances {
     new: Vec<InstanceName>,
     old: Vec<InstanceName>,
 }
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// What every instance should run now.
     pub(super) fn plan_template(&self) -> Option<Template> {
         template(self.desired, &self.plan)
@@ -91,10 +91,12 @@ impl Step<'_> {
             .any(|server| !self.serving(server).old.is_empty());
         // While a release is being prepared nothing is exchanged, even if more instances are wanted.
         let is_current = self.is_released() || self.plan.failed.is_some();
-        match rolling {
-            true if is_current => self.roll(&template),
-            true => self.fill(&template),
-            false => self.count(&template),
+        if !rolling {
+            self.count(&template);
+        } else if is_current {
+            self.roll(&template);
+        } else {
+            self.fill(&template);
         }
         self.remember_good(template);
     }
@@ -117,7 +119,7 @@ impl Step<'_> {
         let wanted = self.wanted_count();
         let serves = |name: &InstanceName| self.view.instance_serves(*name).is_ok();
         let all_serve = |server| {
-            let Serving { new, old } = self.serving(server);
+            let ServingInstances { new, old } = self.serving(server);
             old.is_empty() && new.len() >= wanted && new.iter().all(serves)
         };
         let servers: Vec<ServerName> = self.main_servers().collect();
@@ -141,13 +143,13 @@ impl Step<'_> {
         topology::serves(&self.plan, server) && !self.view.is_dead(server)
     }
 
-    fn serving(&self, server: ServerName) -> Serving {
+    fn serving(&self, server: ServerName) -> ServingInstances {
         let template = self.plan_template();
         let is_new = |name, placed| {
             let template = template.as_ref();
             template.is_none_or(|template| is_of(template, self.desired, name, placed))
         };
-        let mut serving = Serving::default();
+        let mut serving = ServingInstances::default();
         for (name, placed) in &self.plan.instances {
             if name.server == server && placed.phase == Phase::Serve {
                 let list = if is_new(*name, placed) {
@@ -187,7 +189,7 @@ impl Step<'_> {
     /// Starts what is missing, whatever else runs.
     fn fill(&mut self, template: &Template) {
         for server in self.app_servers().collect::<Vec<_>>() {
-            let Serving { new, old } = self.serving(server);
+            let ServingInstances { new, old } = self.serving(server);
             self.start_missing(server, new.len() + old.len(), template);
         }
     }
@@ -210,7 +212,7 @@ impl Step<'_> {
             return self.wait(server, format!("to exchange the next instance: {why}"));
         }
         for server in self.main_servers().collect::<Vec<_>>() {
-            let Serving { new, old } = self.serving(server);
+            let ServingInstances { new, old } = self.serving(server);
             let total = new.len() + old.len();
             if total > self.wanted_count() {
                 let (going, staying) = if old.is_empty() {

@@ -1,11 +1,11 @@
 //! Whether balancers send through the web tier or past it.
 
-use super::Step;
+use super::RollOutStep;
 use crate::topology::{self, Member};
 use gaiola_model::placement::{InstanceState, Phase};
 use gaiola_model::{InstanceName, ServerName, Tier};
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Switches the path only once all members along the new one are found up by every proxy that will use it, and
     /// forgets the old path only once nobody uses it any more.
     pub(super) fn lead_path(&mut self) {

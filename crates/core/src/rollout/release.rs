@@ -4,7 +4,7 @@
 //! only once the previous one is known to have ended. Either its agent reports that, or its server was switched off.
 //! Silence proves nothing.
 
-use super::Step;
+use super::RollOutStep;
 use super::view::View;
 use crate::topology;
 use gaiola_model::placement::{Failure, ReleaseNumber, ReleaseOutcome, ReleaseRun};
@@ -55,7 +55,7 @@ impl<'a> View<'a> {
     }
 }
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Runs the release command once before any instance of a new release starts.
     pub(super) fn run_release(&mut self) {
         match self.plan.release_run.clone() {

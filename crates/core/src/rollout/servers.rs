@@ -1,6 +1,6 @@
 //! Adding and removing servers: they join at once and leave one by one.
 
-use super::{Facts, Step, View, dated, new_server};
+use super::{Facts, RollOutStep, View, dated, new_server};
 use crate::topology;
 use gaiola_model::placement::{DatabaseRole, Phase};
 use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
@@ -62,7 +62,7 @@ pub fn all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Option<Ti
     Tier::ALL.into_iter().find(is_drained)
 }
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Adds missing servers, and lets servers serve again that no longer need to leave.
     pub(super) fn add_servers(&mut self) {
         for server in self.desired.config.server_names() {
