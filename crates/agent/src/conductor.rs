@@ -5,7 +5,7 @@ mod members;
 
 use super::tickets;
 use crate::state::Boot;
-use gaiola_core::conduct::{self, POLL, SHORTEST, Seen};
+use gaiola_core::conduct::{self, POLL, SHORTEST, StoreView};
 use gaiola_core::rollout::{self, Facts, Next};
 use gaiola_model::event::{Severity, Subject};
 use gaiola_model::placement::{Placement, Revision};
@@ -93,7 +93,7 @@ impl Conductor<'_> {
     async fn turn(&mut self, seen: &View) -> Result<Duration, StoreError> {
         let mut pause = POLL;
         if let (Some((_, desired)), Some((at, placement))) = (&seen.desired, &seen.placement) {
-            let on = Seen {
+            let on = StoreView {
                 is_current: seen.is_current(),
                 desired,
                 placement,
@@ -114,7 +114,7 @@ impl Conductor<'_> {
         Ok(pause)
     }
 
-    async fn conduct(&mut self, view: &View, seen: &Seen<'_>) -> Result<Duration, StoreError> {
+    async fn conduct(&mut self, view: &View, seen: &StoreView<'_>) -> Result<Duration, StoreError> {
         let (at, placement) = (seen.at, seen.placement);
         let now = Time::from_start(self.started.elapsed());
         let observed = view.observed.iter();
@@ -243,9 +243,9 @@ async fn move_members(
     decided: &conduct::Conductor,
 ) -> Result<Moved, StoreError> {
     let named = match members::step(store, term, placement, at, decided.facts()).await? {
-        members::Step::Done => return Ok(Moved::Done),
-        members::Step::Later => return Ok(Moved::Later),
-        members::Step::Name(named) => named,
+        members::MembersStep::Done => return Ok(Moved::Done),
+        members::MembersStep::Later => return Ok(Moved::Later),
+        members::MembersStep::Name(named) => named,
     };
     let mut new = placement.clone();
     (new.store, new.store_joining) = (named.members, named.joining);

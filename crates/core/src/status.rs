@@ -15,7 +15,7 @@ use gaiola_model::status::{
     VipStatus,
 };
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
-use seen::Seen;
+use seen::ServingState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -230,9 +230,9 @@ fn state(view: &View<'_>, name: ServerName, placed: &PlacedServer) -> (ServerSta
     match (placed.phase, seen::server(view, name)) {
         (Phase::Drain, _) if view.drained(name).is_ok() => (ServerState::Drained, String::new()),
         (Phase::Drain, _) => (ServerState::Draining, String::new()),
-        (Phase::Serve, Seen::Serving) => (ServerState::Serving, String::new()),
-        (Phase::Serve, Seen::Busy(why)) => (ServerState::Busy, why),
-        (Phase::Serve, Seen::Doubted(why) | Seen::Down(why) | Seen::Unknown(why)) => {
+        (Phase::Serve, ServingState::Serving) => (ServerState::Serving, String::new()),
+        (Phase::Serve, ServingState::Busy(why)) => (ServerState::Busy, why),
+        (Phase::Serve, ServingState::Doubted(why) | ServingState::Down(why) | ServingState::Unknown(why)) => {
             (ServerState::Degraded, why)
         }
     }
@@ -277,7 +277,7 @@ fn may_fail(view: &View<'_>, store: &[ServerName]) -> Vec<MayFail> {
 
 fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
     let placed = topology::servers_of(view.placement, tier).count();
-    let seen: Vec<(ServerName, Seen)> = topology::servers_of(view.placement, tier)
+    let seen: Vec<(ServerName, ServingState)> = topology::servers_of(view.placement, tier)
         .map(|server| (server, seen::server(view, server)))
         .collect();
     let used = seen.iter().filter(|(_, seen)| seen.is_used());

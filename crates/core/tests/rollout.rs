@@ -4,7 +4,7 @@ mod common;
 
 use gaiola_core::rollout::{self, Facts};
 use gaiola_core::status;
-use gaiola_core::topology::{self, Member};
+use gaiola_core::topology::{self, TrafficTarget};
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
 use gaiola_model::placement::{
     BootNumber, DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy,
@@ -385,21 +385,21 @@ impl Site {
         let instances = placement
             .instances
             .keys()
-            .map(|name| Member::Instance(*name));
+            .map(|name| TrafficTarget::Instance(*name));
         let members = placement
             .servers
             .keys()
-            .map(|server| Member::Server(*server))
+            .map(|server| TrafficTarget::Server(*server))
             .chain(instances);
         let mine = members.filter(|member| topology::senders(placement, *member).contains(&server));
         let up = mine.filter(|member| match member {
-            Member::Instance(name) => before.get(&name.server).is_some_and(|seen| {
+            TrafficTarget::Instance(name) => before.get(&name.server).is_some_and(|seen| {
                 let seen = seen.instances.get(name).map(|seen| seen.state);
                 seen == Some(InstanceState::Ready)
                     || seen == Some(InstanceState::Unhealthy)
                         && self.busy.contains(&name.to_string())
             }),
-            Member::Server(target) => before.contains_key(target),
+            TrafficTarget::Server(target) => before.contains_key(target),
         });
         let held = self
             .held

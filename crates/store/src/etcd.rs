@@ -88,13 +88,13 @@ pub fn endpoints(placement: &Placement) -> Vec<Target> {
 }
 
 /// The members as decisions see them: each on that of these servers whose peer address it has.
-pub fn located(infos: &[MemberInfo], servers: &[EtcdMember]) -> Vec<members::Member> {
+pub fn located(infos: &[MemberInfo], servers: &[EtcdMember]) -> Vec<members::StoreMember> {
     let server_of = |info: &MemberInfo| {
         let mut servers = servers.iter();
         let found = servers.find(|member| info.peer_urls.contains(&member.peer_url()))?;
         found.name.parse().ok()
     };
-    let locate = |info: &MemberInfo| members::Member {
+    let locate = |info: &MemberInfo| members::StoreMember {
         id: info.id,
         server: server_of(info),
         is_started: !info.name.is_empty(),

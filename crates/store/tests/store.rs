@@ -3,7 +3,7 @@
 mod etcd;
 
 use etcd::{Cluster, eventually, installed, soon};
-use gaiola_core::members::{self, Seen, next_step};
+use gaiola_core::members::{self, MemberFacts, next_step};
 use gaiola_model::Inventory;
 use gaiola_model::ServerName;
 use gaiola_model::config::{App, Config};
@@ -355,15 +355,15 @@ async fn one_member_grows_into_three_and_keeps_what_it_knows() {
     loop {
         let members = eventually(|| store.member_list()).await;
         let there = located(&members, &wanted);
-        match next_step(&there, &names(&wanted), &Seen::default()) {
-            members::Step::Done => break,
-            members::Step::AddLearner(server) => {
+        match next_step(&there, &names(&wanted), &MemberFacts::default()) {
+            members::MemberChange::Done => break,
+            members::MemberChange::AddLearner(server) => {
                 // etcd refuses for a moment after a promotion, until the new member counts as healthy.
                 let named = |member: &&EtcdMember| member.name == server.to_string();
                 let url = wanted.iter().find(named).unwrap().peer_url();
                 eventually(|| store.member_add_learner(&url)).await;
             }
-            members::Step::Start(_) => {
+            members::MemberChange::Start(_) => {
                 let there = wanted[..=joined].to_vec();
                 cluster.run(joined, Join::Existing(there));
                 joined += 1;
@@ -380,14 +380,14 @@ async fn one_member_grows_into_three_and_keeps_what_it_knows() {
                 })
                 .await;
             }
-            members::Step::Promote(id) => {
+            members::MemberChange::Promote(id) => {
                 let learner = members.iter().find(|info| info.id == id).unwrap();
                 let target = learner.target().unwrap();
                 let status = eventually(|| store.status(&target)).await;
                 assert!(status.learner && status.id == id, "{status:?}");
                 eventually(|| store.member_promote(id)).await;
             }
-            step @ (members::Step::MoveLeader { .. } | members::Step::Remove(_)) => {
+            step @ (members::MemberChange::MoveLeader { .. } | members::MemberChange::Remove(_)) => {
                 panic!("{step:?}")
             }
         }
@@ -426,17 +426,17 @@ async fn a_leader_that_goes_hands_over_before() {
         .filter(|member| stays.peer_urls.contains(&member.peer_url()))
         .cloned()
         .collect();
-    let mut seen = Seen {
+    let mut seen = MemberFacts {
         leader: Some(leader),
-        ..Seen::default()
+        ..MemberFacts::default()
     };
     let mut handed_over = false;
     loop {
         let members = eventually(|| store.member_list()).await;
         let there = located(&members, &cluster.members);
         match next_step(&there, &names(&wanted), &seen) {
-            members::Step::Done => break,
-            members::Step::MoveLeader { from, to } => {
+            members::MemberChange::Done => break,
+            members::MemberChange::MoveLeader { from, to } => {
                 let target = members
                     .iter()
                     .find(|info| info.id == from)
@@ -447,7 +447,7 @@ async fn a_leader_that_goes_hands_over_before() {
                 assert_eq!(store.status(&target).await.unwrap().leader, Some(to));
                 (seen.leader, handed_over) = (Some(to), true);
             }
-            members::Step::Remove(id) => {
+            members::MemberChange::Remove(id) => {
                 let left = eventually(|| store.member_remove(id)).await;
                 assert!(left.iter().all(|info| info.id != id), "{left:?}");
             }

@@ -4,7 +4,7 @@
 //! old instance of the same server is drained and stopped; then the next one follows.
 
 use super::{MAX_CRASHES, READY_DEADLINE, RollOutStep};
-use crate::topology::{self, Member};
+use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{InstanceState, Phase, PlacedInstance, Template};
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
 
@@ -282,7 +282,7 @@ impl RollOutStep<'_> {
         let drained = self.plan.instances.iter().filter(|(name, placed)| {
             placed.phase == Phase::Drain && self.is_main(name.server) && self.wants(name.server)
         });
-        let mut ending = drained.filter(|(name, _)| !self.view.is_led_to(Member::Instance(**name)));
+        let mut ending = drained.filter(|(name, _)| !self.view.is_led_to(TrafficTarget::Instance(**name)));
         ending.next().map(|(name, _)| *name)
     }
 
@@ -290,7 +290,7 @@ impl RollOutStep<'_> {
     /// is known to be free before another instance takes it.
     fn everyone_knows(&self) -> Result<(), (Option<ServerName>, String)> {
         let stored = self.view.placement;
-        let members = stored.instances.keys().map(|name| Member::Instance(*name));
+        let members = stored.instances.keys().map(|name| TrafficTarget::Instance(*name));
         let senders = members
             .take(1)
             .flat_map(|member| topology::senders(stored, member));

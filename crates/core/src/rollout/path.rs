@@ -1,7 +1,7 @@
 //! Whether balancers send through the web tier or past it.
 
 use super::RollOutStep;
-use crate::topology::{self, Member};
+use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{InstanceState, Phase};
 use gaiola_model::{InstanceName, ServerName, Tier};
 
@@ -90,7 +90,7 @@ impl RollOutStep<'_> {
                 && self.is_ready(**name)
         });
         for (name, placed) in serving {
-            for sender in topology::senders(stored, Member::Instance(*name)) {
+            for sender in topology::senders(stored, TrafficTarget::Instance(*name)) {
                 if self.view.is_dead(sender) {
                     continue;
                 }

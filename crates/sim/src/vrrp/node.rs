@@ -2,7 +2,7 @@
 
 use super::{Event, HOME_PRIORITY, PRIORITY_STEP, Plan, address_of, ms, vrid};
 use crate::world::{Clock, World};
-use gaiola_core::vrrp::hand_over::{HandOver, Seen};
+use gaiola_core::vrrp::hand_over::{HandOver, KeeperView};
 use gaiola_core::vrrp::{ADDRESS_LIFETIME, Freshness, Input, Role, Router, Settings};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Priority, Stamp};
@@ -177,9 +177,9 @@ impl Node {
     }
 
     /// What the keeper reports of the VIP; `None` while it does not run.
-    pub(super) fn report(&self, vip: usize, now: Time) -> Option<Seen> {
+    pub(super) fn report(&self, vip: usize, now: Time) -> Option<KeeperView> {
         let router = &self.routers[vip];
-        self.runs().then(|| Seen {
+        self.runs().then(|| KeeperView {
             holds: self.is_active(vip),
             standby: router.standby(self.clock.shows(now)),
             is_holding_back: self.holding_back[vip],
