@@ -43,7 +43,8 @@ impl MemberFacts {
             let server = server_of(member, placement);
             !member.is_learner && server.is_some_and(|server| lost_voters.contains(&server))
         };
-        let ids = |members: Vec<&StoreMember>| members.into_iter().map(|member| member.id).collect();
+        let ids =
+            |members: Vec<&StoreMember>| members.into_iter().map(|member| member.id).collect();
         Self {
             dead: ids(members.iter().filter(is_dead).collect()),
             lost: ids(members.iter().filter(has_lost).collect()),
@@ -87,7 +88,11 @@ pub fn wanted(placement: &Placement) -> Vec<ServerName> {
 /// are removed last, when all wanted ones vote. Only the dead go first: while a voter is down, etcd adds no member and removes
 /// no living one that the quorum needs; and a dead learner does not keep its place. Nor does a voter that has lost its data:
 /// with an empty log it must not vote, so it is removed, and added again as a learner. The leader is removed last.
-pub fn next_step(members: &[StoreMember], wanted: &[ServerName], seen: &MemberFacts) -> MemberChange {
+pub fn next_step(
+    members: &[StoreMember],
+    wanted: &[ServerName],
+    seen: &MemberFacts,
+) -> MemberChange {
     let wanted_on = |member: &StoreMember| member.server.filter(|server| wanted.contains(server));
     let is_dead = |member: &&StoreMember| seen.dead.contains(&member.id);
     let mut dead = members.iter().filter(is_dead);

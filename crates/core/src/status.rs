@@ -232,9 +232,10 @@ fn state(view: &View<'_>, name: ServerName, placed: &PlacedServer) -> (ServerSta
         (Phase::Drain, _) => (ServerState::Draining, String::new()),
         (Phase::Serve, ServingState::Serving) => (ServerState::Serving, String::new()),
         (Phase::Serve, ServingState::Busy(why)) => (ServerState::Busy, why),
-        (Phase::Serve, ServingState::Doubted(why) | ServingState::Down(why) | ServingState::Unknown(why)) => {
-            (ServerState::Degraded, why)
-        }
+        (
+            Phase::Serve,
+            ServingState::Doubted(why) | ServingState::Down(why) | ServingState::Unknown(why),
+        ) => (ServerState::Degraded, why),
     }
 }
 

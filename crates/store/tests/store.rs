@@ -16,7 +16,7 @@ use gaiola_store::etcd::{EtcdMember, Join, located};
 use gaiola_store::events::{Events, KEPT};
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{
-    Change, Expected, Known, Lease, Revision, Settings, Store, StoreError, Txn, Update, Watch,
+    Change, Expected, KnownStore, Lease, Revision, Settings, Store, StoreError, Txn, Update, Watch,
     campaign, leader,
 };
 use serde_json::Value;
@@ -326,7 +326,7 @@ async fn another_store_in_the_same_place_is_gone_and_never_empty() {
     eventually(|| fresh.revision()).await;
     assert_ne!(fresh.known().unwrap().cluster_id, known.cluster_id);
     let settings = Settings {
-        known: Some(Known {
+        known: Some(KnownStore {
             revision: Revision(0),
             ..known
         }),
@@ -387,7 +387,8 @@ async fn one_member_grows_into_three_and_keeps_what_it_knows() {
                 assert!(status.learner && status.id == id, "{status:?}");
                 eventually(|| store.member_promote(id)).await;
             }
-            step @ (members::MemberChange::MoveLeader { .. } | members::MemberChange::Remove(_)) => {
+            step
+            @ (members::MemberChange::MoveLeader { .. } | members::MemberChange::Remove(_)) => {
                 panic!("{step:?}")
             }
         }

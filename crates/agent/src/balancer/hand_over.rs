@@ -2,7 +2,7 @@
 
 use super::keeper_file::KeeperFile;
 use crate::proxy::admit;
-use gaiola_core::vrrp::hand_over::{HandOver, Heir, Output, REFUSING, SERVE, KeeperView};
+use gaiola_core::vrrp::hand_over::{HandOver, Heir, KeeperView, Output, REFUSING, SERVE};
 use gaiola_model::Time;
 use gaiola_model::keeper::VipRole;
 use gaiola_model::proxy::Admission;

@@ -1,6 +1,6 @@
 //! Moves the store's members one at a time, as [`core::members`](gaiola_core::members) decides.
 
-use gaiola_core::members::{self, Named, MemberFacts, may_come, named, next_step};
+use gaiola_core::members::{self, MemberFacts, Named, may_come, named, next_step};
 use gaiola_core::rollout::Facts;
 use gaiola_model::{Placement, Revision};
 use gaiola_net::client::Target;

@@ -38,7 +38,7 @@ struct Reply {
 
 /// The provider's answer to a request.
 #[derive(Debug, Serialize, Deserialize)]
-struct Answer {
+struct CertificateReply {
     /// The certificate in PEM, or why there is none.
     issued: Result<String, String>,
 }
@@ -62,7 +62,7 @@ fn obtain_over(line: &mut Line, subject: &Subject) -> io::Result<Issued> {
         line.send(&Reply {
             request: Some(request),
         })?;
-        let Answer { issued } = line.receive()?;
+        let CertificateReply { issued } = line.receive()?;
         let certificate = issued.map_err(io::Error::other)?;
         subject.accept(&authority, &certificate).map_err(pki)?;
         Issued::New
@@ -113,7 +113,9 @@ async fn provide_over(
     };
     let signed = authority.sign(name, addresses, &request);
     let issued = signed.as_ref().map(String::clone).map_err(|e| chain(e));
-    socket.write_all(&encode(&Answer { issued })?).await?;
+    socket
+        .write_all(&encode(&CertificateReply { issued })?)
+        .await?;
     signed.map(|_| Issued::New).map_err(pki)
 }
 

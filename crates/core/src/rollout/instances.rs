@@ -282,7 +282,8 @@ impl RollOutStep<'_> {
         let drained = self.plan.instances.iter().filter(|(name, placed)| {
             placed.phase == Phase::Drain && self.is_main(name.server) && self.wants(name.server)
         });
-        let mut ending = drained.filter(|(name, _)| !self.view.is_led_to(TrafficTarget::Instance(**name)));
+        let mut ending =
+            drained.filter(|(name, _)| !self.view.is_led_to(TrafficTarget::Instance(**name)));
         ending.next().map(|(name, _)| *name)
     }
 
@@ -290,7 +291,10 @@ impl RollOutStep<'_> {
     /// is known to be free before another instance takes it.
     fn everyone_knows(&self) -> Result<(), (Option<ServerName>, String)> {
         let stored = self.view.placement;
-        let members = stored.instances.keys().map(|name| TrafficTarget::Instance(*name));
+        let members = stored
+            .instances
+            .keys()
+            .map(|name| TrafficTarget::Instance(*name));
         let senders = members
             .take(1)
             .flat_map(|member| topology::senders(stored, member));

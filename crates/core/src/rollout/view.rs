@@ -127,7 +127,10 @@ impl<'a> View<'a> {
         if (seen.release, &seen.run) != (placed.release, &placed.run) {
             return Err("still runs from another release or command".into());
         }
-        match (seen.state, self.sends_to_busy(TrafficTarget::Instance(name))) {
+        match (
+            seen.state,
+            self.sends_to_busy(TrafficTarget::Instance(name)),
+        ) {
             (InstanceState::Ready, _) => Ok(placed.since),
             (InstanceState::Unhealthy, Some(sender)) => Err(format!(
                 "{}; {sender} sends to it all the same, for lack of others",

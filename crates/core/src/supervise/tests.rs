@@ -7,15 +7,15 @@ const fn at(ms: u64) -> Time {
     Time::from_start(Duration::from_millis(ms))
 }
 
-fn wanted(launch: &'static str) -> Wanted<&'static str> {
-    Wanted {
+fn wanted(launch: &'static str) -> WantedProcess<&'static str> {
+    WantedProcess {
         launch,
         grace: Duration::from_secs(3),
         restart: true,
     }
 }
 
-fn all(launch: &'static str) -> BTreeMap<String, Wanted<&'static str>> {
+fn all(launch: &'static str) -> BTreeMap<String, WantedProcess<&'static str>> {
     BTreeMap::from([("a".into(), wanted(launch))])
 }
 

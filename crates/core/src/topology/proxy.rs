@@ -1,7 +1,8 @@
 //! The proxy configuration of each kind of server.
 
 use super::{
-    TrafficTarget, PRIMARY, PROBE_PATH, address_of_instance, address_of_web, location, servers_of, serves,
+    PRIMARY, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web, location, servers_of,
+    serves,
 };
 use gaiola_model::config::{BalancerTls, Database};
 use gaiola_model::inventory::Ports;

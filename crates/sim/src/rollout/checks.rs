@@ -68,7 +68,11 @@ impl World {
     }
 
     /// A proxy that would send new traffic to the target, except those on servers that are left out.
-    fn still_sending(&self, target: TrafficTarget, left_out: &BTreeSet<ServerName>) -> Option<ServerName> {
+    fn still_sending(
+        &self,
+        target: TrafficTarget,
+        left_out: &BTreeSet<ServerName>,
+    ) -> Option<ServerName> {
         let name = target.to_string();
         let would = |(server, machine): (&ServerName, &super::Machine)| {
             let proxy = machine.proxy.as_ref()?;

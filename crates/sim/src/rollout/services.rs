@@ -139,8 +139,8 @@ impl World {
             revision,
             ..ObservedProxy::default()
         };
-        for target in
-            all_targets(&config).filter(|target| topology::senders(&config, *target).contains(&server))
+        for target in all_targets(&config)
+            .filter(|target| topology::senders(&config, *target).contains(&server))
         {
             let name = target.to_string();
             let (was_up, is_up) = (before.up.contains(&name), self.answers(target));
@@ -170,7 +170,9 @@ impl World {
         machine.is_on(self.now)
             && match target {
                 TrafficTarget::Instance(name) => machine.is_ready(name),
-                TrafficTarget::Server(server) if server.tier == Tier::Web => machine.proxy.is_some(),
+                TrafficTarget::Server(server) if server.tier == Tier::Web => {
+                    machine.proxy.is_some()
+                }
                 TrafficTarget::Server(_) => true,
             }
     }

@@ -5,7 +5,7 @@ use super::network::{Basis, Call, Purpose, Reply, Request};
 use super::sabotage::Sabotage;
 use crate::store::{Expected, Item, Key, LeaseId, Refused, Store, TTL, Value, Write};
 use gaiola_core::conduct::{Conductor, Report, StoreView, should_campaign};
-use gaiola_core::members::{self, StoreMember, MemberChange};
+use gaiola_core::members::{self, MemberChange, StoreMember};
 use gaiola_core::rollout::Facts;
 use gaiola_model::placement::BootNumber;
 use gaiola_model::{Desired, Observed, Placement, Revision, ServerName, Time};

@@ -7,7 +7,7 @@ use super::session::Session;
 use super::{TICK, World};
 use crate::store::{Expected, Item, Key, Store, Value, Write};
 use crate::violation::{Rule, Violation};
-use gaiola_core::members::{self, Fate, StoreMember, Own, MemberChange};
+use gaiola_core::members::{self, Fate, MemberChange, Own, StoreMember};
 use gaiola_model::{Observed, Placement, Revision, ServerName, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -3,7 +3,7 @@
 use super::psql;
 use super::query::Query;
 use crate::engine::{KeeperDatabase, Leadership};
-use gaiola_core::database::watchdog::{Answer, PollResult, Reason, Watchdog};
+use gaiola_core::database::watchdog::{ConnectResult, PollResult, Reason, Watchdog};
 use gaiola_model::Time;
 use gaiola_net::client::Target;
 use gaiola_net::pki;
@@ -99,7 +99,7 @@ impl Poll {
             postmaster_stopped: postmaster == Some('T'),
             // A debugger holds it, on purpose; it answers nothing.
             answer: match postmaster {
-                Some('t') => Answer::NotAsked,
+                Some('t') => ConnectResult::NotAsked,
                 _ => answer,
             },
             deposed_by,
@@ -123,7 +123,7 @@ impl Poll {
 
     /// Whether the postmaster answers a new connection with a byte. A postmaster that does not listen is not running, which
     /// Patroni handles.
-    async fn answer(&self) -> Answer {
+    async fn answer(&self) -> ConnectResult {
         let asked = async {
             let mut stream = UnixStream::connect(&self.socket).await.ok()?;
             stream.write_all(&SSL_REQUEST).await.ok()?;
@@ -131,9 +131,9 @@ impl Poll {
             stream.read(&mut answer).await.ok()
         };
         match timeout(ANSWER_LIMIT, asked).await {
-            Ok(Some(1)) => Answer::Answered,
-            Ok(_) => Answer::NotAsked,
-            Err(_) => Answer::Silence,
+            Ok(Some(1)) => ConnectResult::Answered,
+            Ok(_) => ConnectResult::NotAsked,
+            Err(_) => ConnectResult::Silence,
         }
     }
 
