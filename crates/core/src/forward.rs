@@ -8,7 +8,7 @@ mod response;
 mod way;
 
 pub use request::{Hop, client, is_https, new_request_id, request, request_id};
-pub use response::{Answer, Sent, response};
+pub use response::{ResponseContext, Sent, response};
 pub use way::{is_loop, max_forwards};
 
 use gaiola_model::http::{Field, FieldName, Span};

@@ -14,8 +14,8 @@
 mod serve;
 mod slow_ejection;
 
-pub use serve::{Serving, Standing, who_serves};
-pub use slow_ejection::{Answers, MemberPoll, Pace, slow_members};
+pub use serve::{ServingMembers, Standing, who_serves};
+pub use slow_ejection::{LatencyTotals, MemberPoll, Pace, slow_members};
 
 use crate::backoff::Backoff;
 use gaiola_model::Time;

@@ -6,8 +6,8 @@ use crate::file::value::Wrong;
 use crate::file::value::size;
 use crate::file::{At, Section, checked, text};
 use gaiola_model::proxy::{
-    Allowance, Conditions, CookieMatch, HeaderMatch, PathMatch, QueryMatch, Route, Rule,
-    ValueMatch, Wanted,
+    Allowance, Conditions, CookieMatch, HeaderMatch, PathMatch, Presence, QueryMatch, Route, Rule,
+    ValueMatch,
 };
 use std::path::PathBuf;
 
@@ -284,8 +284,8 @@ impl Reader<'_, '_, '_> {
         section: &Section<'_>,
         key: &'static str,
         (kind, value_kind): (&'static str, &'static str),
-        named: impl Fn(&str, Wanted<ValueMatch>) -> Conditions,
-    ) -> Vec<(String, Wanted<ValueMatch>)> {
+        named: impl Fn(&str, Presence<ValueMatch>) -> Conditions,
+    ) -> Vec<(String, Presence<ValueMatch>)> {
         let Some(all) = section.table(key, kind, self.mistakes) else {
             return Vec::new();
         };
@@ -293,11 +293,11 @@ impl Reader<'_, '_, '_> {
         for entry in all.entries() {
             let name = entry.value;
             let hint = "write a name such as X-Kind";
-            self.ask_about(&entry, named(name, Wanted::Present), hint);
+            self.ask_about(&entry, named(name, Presence::Present), hint);
             let wanted = self.wanted(&all, name, |reader| {
                 let values = reader.values(&all, name, value_kind);
                 for value in &values {
-                    let alone = Wanted::OneOf(vec![value.value.clone()]);
+                    let alone = Presence::OneOf(vec![value.value.clone()]);
                     reader.ask_about(value, named("x", alone), REGEX_HINT);
                     if let ValueMatch::Equals(text) = &value.value
                         && let Some(hint) = value::text_pattern(name, text)
@@ -323,11 +323,11 @@ impl Reader<'_, '_, '_> {
         all: &Section<'_>,
         name: &str,
         values: impl FnOnce(&mut Self) -> Vec<T>,
-    ) -> Wanted<T> {
+    ) -> Presence<T> {
         match all.truth(name) {
-            Some(true) => Wanted::Present,
-            Some(false) => Wanted::Absent,
-            None => Wanted::OneOf(values(self)),
+            Some(true) => Presence::Present,
+            Some(false) => Presence::Absent,
+            None => Presence::OneOf(values(self)),
         }
     }
 
