@@ -43,7 +43,7 @@ pub(super) async fn run(
         events: Events::new(store.clone(), &boot.site),
         started: Instant::now(),
         decided: conduct::Conductor::default(),
-        waiting: String::new(),
+        waiting: None,
         pruned: None,
         lost: BTreeSet::new(),
         members: Membership {
@@ -71,8 +71,8 @@ struct Conductor<'a> {
     events: Events,
     started: Instant,
     decided: conduct::Conductor,
-    /// What the last step waited for, in words.
-    waiting: String,
+    /// What the last step waited for, in words; `None`: nothing.
+    waiting: Option<String>,
     /// When old events were last pruned.
     pruned: Option<Instant>,
     /// Servers that were reported lost.
@@ -214,15 +214,15 @@ impl Conductor<'_> {
     /// Logs what the roll-out waits for, when that changes.
     fn log_waiting(&mut self, waiting: &[rollout::RollOutWait]) {
         let words: Vec<&str> = waiting.iter().map(|waiting| &*waiting.text).collect();
-        let words = words.join("; ");
-        if self.waiting != words {
-            if words.is_empty() {
-                tracing::info!("waiting for nothing")
-            } else {
-                tracing::info!(what = words, "waiting")
-            }
-            self.waiting = words;
+        let words = (!words.is_empty()).then(|| words.join("; "));
+        if self.waiting == words {
+            return;
         }
+        match &words {
+            Some(what) => tracing::info!(what, "waiting"),
+            None => tracing::info!("waiting for nothing"),
+        }
+        self.waiting = words;
     }
 }
 

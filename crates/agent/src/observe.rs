@@ -87,9 +87,7 @@ impl Agent {
                 Some(answer) => (answer.state, answer.reason.clone().unwrap_or_default()),
                 None => (InstanceState::Starting, "has not answered yet".into()),
             },
-            Condition::Down(why) if why.is_empty() => {
-                (InstanceState::Starting, "is being started".into())
-            }
+            Condition::Starting => (InstanceState::Starting, "is being started".into()),
             Condition::Down(why) => {
                 let cause = self.logs.cause(&process, &placed.run);
                 (InstanceState::Crashed, format!("{why}{cause}"))

@@ -21,9 +21,9 @@ mod settled;
 mod view;
 
 pub use facts::Facts;
-pub use servers::{all_drained, may_drain};
+pub use servers::{DrainRefused, all_drained, may_drain};
 pub use settled::settled;
-pub(crate) use view::{View, too_busy};
+pub(crate) use view::{Unmet, View, too_busy};
 
 use crate::topology;
 use gaiola_model::inventory::Location;

@@ -104,7 +104,9 @@ pub enum Action<I> {
 pub enum Condition {
     /// It runs.
     Running,
-    /// It exited by itself, in this way, and may be restarted; an empty text: it has not been started yet.
+    /// It has not been started yet.
+    Starting,
+    /// It exited by itself, in this way, and may be restarted.
     Down(String),
     /// It was sent SIGTERM and has not ended.
     Stopping,
@@ -212,7 +214,7 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         Some(match &self.processes.get(name)?.state {
             State::Running { .. } => Condition::Running,
             State::Waiting { why, .. } => Condition::Down(why.clone()),
-            State::Starting { .. } => Condition::Down(String::new()),
+            State::Starting { .. } => Condition::Starting,
             State::Stopping { .. } => Condition::Stopping,
         })
     }

@@ -33,7 +33,7 @@ pub fn see(
 }
 
 /// Takes a look at the servers, so that one that vanishes while nobody asks is known to have been there.
-pub fn observe(site: &Site) {
+pub fn look(site: &Site) {
     let view = site.view.borrow().clone();
     see(site, &view, &mut site.facts.borrow_mut());
 }

@@ -2,7 +2,7 @@
 //! open, and removed after the grace.
 
 use super::RollOutStep;
-use super::view::View;
+use super::view::{Unmet, View};
 use crate::topology;
 use gaiola_model::placement::{Door, DoorState, InstanceState, Phase};
 use gaiola_model::{Placement, Revision, ServerName, Tier};
@@ -125,7 +125,7 @@ impl RollOutStep<'_> {
 
 impl View<'_> {
     /// Whether the tier behind a door is ready for clients.
-    pub(super) fn leads_somewhere(&self, at: SocketAddr, door: &Door) -> Result<(), String> {
+    pub(super) fn leads_somewhere(&self, at: SocketAddr, door: &Door) -> Result<(), Unmet> {
         match door.tier {
             Tier::Balancer => self.vip_answers(at.ip(), door.since),
             Tier::Web => {
@@ -135,18 +135,18 @@ impl View<'_> {
                 let server = server.ok_or("no web server has this address")?;
                 self.proxy_at(server, door.since)
                     .map(|_| ())
-                    .map_err(|why| format!("{server} {why}"))
+                    .map_err(|why| format!("{server} {why}").into())
             }
             Tier::App | Tier::Database => self.instance_answers(at),
         }
     }
 
     /// One balancer holds the VIP, and all that could take it over listen on the door.
-    fn vip_answers(&self, vip: IpAddr, since: Revision) -> Result<(), String> {
+    fn vip_answers(&self, vip: IpAddr, since: Revision) -> Result<(), Unmet> {
         match self.owners(vip).as_slice() {
             [] => return Err("no balancer holds it".into()),
             [_] => {}
-            [first, second, ..] => return Err(format!("{first} and {second} both hold it")),
+            [first, second, ..] => return Err(format!("{first} and {second} both hold it").into()),
         }
         let balancers = topology::servers_of(self.placement, Tier::Balancer);
         for server in balancers.filter(|server| self.live(*server).is_some()) {
@@ -166,7 +166,7 @@ impl View<'_> {
         owners.map(|(server, _)| *server).collect()
     }
 
-    fn instance_answers(&self, at: SocketAddr) -> Result<(), String> {
+    fn instance_answers(&self, at: SocketAddr) -> Result<(), Unmet> {
         let mut instances = self.placement.instances.keys();
         let name = instances
             .find(|name| topology::address_of_instance(self.placement, **name) == Some(at));
@@ -176,7 +176,7 @@ impl View<'_> {
             .and_then(|observed| observed.instances.get(name));
         match seen {
             Some(seen) if seen.state == InstanceState::Ready => Ok(()),
-            _ => Err(format!("{name} is not ready")),
+            _ => Err(format!("{name} is not ready").into()),
         }
     }
 }

@@ -260,7 +260,7 @@ impl RollOutStep<'_> {
                 };
                 // There is nothing to roll back to from a good release.
                 if !self.is_known_good()
-                    && let Some(why) = self.has_failed(name, &why)
+                    && let Some(why) = self.has_failed(name, &why.to_string())
                 {
                     self.give_up(name, &why);
                 }

@@ -6,29 +6,53 @@ use gaiola_model::placement::{DatabaseRole, Phase};
 use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeSet;
 
-/// Why a server cannot be drained, not even by the conductor: it is the last of its tier that serves.
+/// Why a server cannot be drained, and what to do first.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrainRefused {
+    /// Its tier has no other.
+    #[error(
+        "{server} is the only {section} server, and what is sent to it has nowhere else to go; \
+         add one first: gaiola scale {section}=2",
+        section = server.tier.section()
+    )]
+    Only {
+        /// The server.
+        server: ServerName,
+    },
+    /// None of the others serves.
+    #[error(
+        "no other {} server serves ({}), and what is sent to {server} has nowhere else to go; \
+         bring one back first (gaiola undrain, gaiola up), or add one (gaiola scale)",
+        server.tier.section(),
+        others.join("; ")
+    )]
+    NoOtherServes {
+        /// The server.
+        server: ServerName,
+        /// Each of the others, and why it does not serve.
+        others: Vec<String>,
+    },
+}
+
+/// Whether a server may be drained: another one of its tier serves.
 ///
 /// # Errors
-/// The reason, and what to do first.
+/// It is the last of its tier that serves, which not even the conductor would drain.
 pub fn may_drain(
     server: ServerName,
     desired: &Desired,
     placement: &Placement,
     at: Revision,
     facts: &Facts,
-) -> Result<(), String> {
+) -> Result<(), DrainRefused> {
     let (stored, tier) = (dated(placement, at), server.tier);
     let view = View::new(&stored, at, facts);
     let others = desired.config.server_names();
     let mut others = others
         .filter(|other| other.tier == tier && *other != server)
         .peekable();
-    let section = tier.section();
     if others.peek().is_none() {
-        return Err(format!(
-            "{server} is the only {section} server, and what is sent to it has nowhere else to go; \
-             add one first: gaiola scale {section}=2"
-        ));
+        return Err(DrainRefused::Only { server });
     }
     let why_not = |other: ServerName| {
         if desired.drained.contains(&other) {
@@ -45,11 +69,10 @@ pub fn may_drain(
             None => return Ok(()),
         }
     }
-    Err(format!(
-        "no other {section} server serves ({}), and what is sent to {server} has nowhere else to go; \
-         bring one back first (gaiola undrain, gaiola up), or add one (gaiola scale)",
-        whys.join("; ")
-    ))
+    Err(DrainRefused::NoOtherServes {
+        server,
+        others: whys,
+    })
 }
 
 /// A tier of which every server is drained although some are wanted: nothing would serve it.

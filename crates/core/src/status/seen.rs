@@ -1,7 +1,7 @@
 //! What serves, according to the proxies that answer. The planner waits for every proxy that could send to a server;
 //! whether users are served depends on the working ones, and what a silent one sees is unknown.
 
-use crate::rollout::{View, too_busy};
+use crate::rollout::{Unmet, View, too_busy};
 use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{InstanceState, ObservedProxy, Phase};
 use gaiola_model::{InstanceName, Revision, ServerName, Tier};
@@ -47,8 +47,8 @@ impl ServingState {
         matches!(self, Self::Unknown(_))
     }
 
-    fn from_result(result: Result<(), String>) -> Self {
-        result.map_or_else(Self::Down, |()| Self::Serving)
+    fn from_result(result: Result<(), Unmet>) -> Self {
+        result.map_or_else(|why| Self::Down(why.to_string()), |()| Self::Serving)
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) fn server(view: &View<'_>, name: ServerName) -> ServingState {
         (Tier::Web, Some(placed)) if placed.phase == Phase::Serve => {
             match view.proxy_at(name, placed.since) {
                 Ok(_) => as_proxies_see(view, TrafficTarget::Server(name), placed.since),
-                Err(why) => ServingState::Down(why),
+                Err(why) => ServingState::Down(why.to_string()),
             }
         }
         (Tier::App, Some(placed)) if placed.phase == Phase::Serve => app_server(view, name),
@@ -100,7 +100,7 @@ fn app_server(view: &View<'_>, name: ServerName) -> ServingState {
 pub(super) fn instance(view: &View<'_>, name: InstanceName) -> ServingState {
     let why = match view.instance_is_ready(name) {
         Ok(since) => return as_proxies_see(view, TrafficTarget::Instance(name), since),
-        Err(why) => why,
+        Err(why) => why.to_string(),
     };
     // One that does not answer its own agent still serves while proxies send to it.
     match reported_unhealthy(view, name) {

@@ -53,6 +53,7 @@ fn a_process_that_ended_is_started_after_its_back_off_and_at_once_if_it_ran_for_
     let mut plant = Plant::default();
     let launch = [Action::Launch("a".into())];
     assert_eq!(step(&mut plant, 0, Input::Want(&all("x"))), launch);
+    assert_eq!(plant.condition("a"), Some(Condition::Starting));
     step(&mut plant, 0, started(1));
     assert_eq!(
         step(&mut plant, 100, ended(1)),
