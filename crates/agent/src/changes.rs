@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_told_as_it_gets_low_full_and_well_again() {
+    fn a_disk_is_reported_as_it_gets_low_full_and_well_again() {
         let with = |state, free_bytes| Observed {
             resources: Resources {
                 disks: vec![Disk {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vip_that_moves_is_told_by_both_sides() {
+    fn a_vip_that_moves_is_reported_by_both_sides() {
         let vip = "10.77.0.100".parse().unwrap();
         let holding = Observed {
             vips: BTreeSet::from([vip]),

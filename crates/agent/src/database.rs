@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep};
 const POLL: Duration = Duration::from_millis(1000);
 /// Interval between two attempts to switch over.
 const SWITCHOVER_AGAIN: Duration = Duration::from_secs(5);
-/// How long a primary whose disk was full tries to hand its role over, in the room that the released reserve has given it.
+/// How long a primary whose disk was full tries to switch over, in the room that the released reserve has given it.
 const GIVE_WAY: Duration = Duration::from_secs(60);
 /// Timeout for the disk.
 const DISK_LIMIT: Duration = Duration::from_secs(2);

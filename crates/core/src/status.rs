@@ -135,8 +135,8 @@ fn doubt(status: &Status, silent: &BTreeMap<ServerName, Silence>, tier: Tier) ->
     let serving = of_tier.filter(|server| server.state.serves());
     let names = silent.keys().filter(|server| server.tier == tier);
     let names: Vec<String> = names.map(ToString::to_string).collect();
-    let is_told = status.may_fail.iter().any(|part| part.tier == Some(tier));
-    (!names.is_empty() && !is_told && serving.count() < 2).then(|| MayFail {
+    let is_reported = status.may_fail.iter().any(|part| part.tier == Some(tier));
+    (!names.is_empty() && !is_reported && serving.count() < 2).then(|| MayFail {
         tier: Some(tier),
         words: format!(
             "whether the {tier} tier survives a loss is not known while {} does not answer",

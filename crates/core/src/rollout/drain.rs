@@ -76,7 +76,7 @@ impl RollOutStep<'_> {
                 self.view.another_is_primary(server)?;
             }
             let mut targets = self.view.targets_on(server).into_iter();
-            if targets.any(|target| self.view.is_led_to(target)) {
+            if targets.any(|target| self.view.is_reached_directly(target)) {
                 return Err((server, "no other door is open".into()));
             }
             return Ok(": it was dead".into());
@@ -127,7 +127,7 @@ impl View<'_> {
         if door_of(self.placement, target)
             .is_some_and(|door| self.placement.doors.contains_key(&door))
         {
-            return Err((target.server(), "clients are still led to it".into()));
+            return Err((target.server(), "clients are still sent to it".into()));
         }
         if let Some((sender, why)) = self.unacknowledged(target).into_iter().next() {
             return Err((sender, format!("{sender} {why}")));
@@ -143,8 +143,8 @@ impl View<'_> {
         }
     }
 
-    /// Whether a door that is not closing still leads clients to a target directly.
-    pub(super) fn is_led_to(&self, target: TrafficTarget) -> bool {
+    /// Whether a door that is not closing still sends clients to a target directly.
+    pub(super) fn is_reached_directly(&self, target: TrafficTarget) -> bool {
         let door = door_of(self.placement, target).and_then(|door| self.placement.doors.get(&door));
         door.is_some_and(|door| door.state == DoorState::Open)
     }

@@ -282,8 +282,11 @@ impl RollOutStep<'_> {
         let drained = self.plan.instances.iter().filter(|(name, placed)| {
             placed.phase == Phase::Drain && self.is_main(name.server) && self.wants(name.server)
         });
-        let mut ending =
-            drained.filter(|(name, _)| !self.view.is_led_to(TrafficTarget::Instance(**name)));
+        let mut ending = drained.filter(|(name, _)| {
+            !self
+                .view
+                .is_reached_directly(TrafficTarget::Instance(**name))
+        });
         ending.next().map(|(name, _)| *name)
     }
 

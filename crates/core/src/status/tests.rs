@@ -38,7 +38,7 @@ fn silent(of: Silent, seconds: u64) -> BTreeMap<ServerName, Silence> {
 }
 
 #[test]
-fn what_a_silent_agent_told_is_shown_as_old() {
+fn what_a_silent_agent_reported_is_shown_as_old() {
     let mut status = status_of_app1();
     mark_silent(&mut status, &BTreeMap::new());
     assert!(status.healthy && render(&status, false).contains("1/1 ready"));

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_told_apart() {
+    fn members_are_distinguished() {
         let error = ApiError::Refused {
             at: ([10, 77, 4, 5], 8008).into(),
             what: "its state",

@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_told_by_its_stat() {
+    fn a_process_is_known_by_its_stat() {
         let found = command_and_state("7 (postgres) T 1 7 7");
         assert_eq!(found, Some(("postgres", 'T')));
         assert_eq!(
