@@ -155,22 +155,25 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self {
-            web: 8000,
-            instances: 3001,
-            proxy: 9180,
-            agent: 9181,
-            postgres: 5432,
-            patroni: 8008,
-            primary: 5432,
-            standbys: 5433,
-            store_client: 2379,
-            store_peer: 2380,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Ports {
+    /// The ports of a server that is alone at its address.
+    pub const DEFAULT: Self = Self {
+        web: 8000,
+        instances: 3001,
+        proxy: 9180,
+        agent: 9181,
+        postgres: 5432,
+        patroni: 8008,
+        primary: 5432,
+        standbys: 5433,
+        store_client: 2379,
+        store_peer: 2380,
+    };
+
     /// The port of the instance with this number, from 1.
     pub const fn instance(self, number: u16) -> u16 {
         self.instances.saturating_add(number.saturating_sub(1))

@@ -26,7 +26,7 @@ use super::serving::{ServedBy, Serving};
 use super::sessions::Tracker;
 use super::worker::Worker;
 use gaiola_core::forward as message;
-use gaiola_core::route::Asked;
+use gaiola_core::route::RouteInput;
 use gaiola_core::rule::{Rewritten, Rules};
 use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::{Framing, Method};
@@ -202,7 +202,7 @@ impl<'c> Exchange<'c> {
             ..
         } = &mut *self.request.heads;
         let text = self.request.text.of(&self.request.buffer, head.len);
-        let asked = Asked {
+        let asked = RouteInput {
             head,
             buffer: text,
             client: message::client(head, text, origin.address, trusted),

@@ -5,7 +5,7 @@
 
 use super::clock::since_epoch;
 use gaiola_core::limit::Table;
-use gaiola_core::route::{Asked, normal};
+use gaiola_core::route::{RouteInput, normal};
 use gaiola_model::proxy::{Count, Limit, LimitKey, Most};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
@@ -73,7 +73,7 @@ impl Limiter {
     }
 
     /// The key of this request.
-    pub(super) fn key(&self, asked: &Asked<'_>, scratch: &mut Vec<u8>) -> u64 {
+    pub(super) fn key(&self, asked: &RouteInput<'_>, scratch: &mut Vec<u8>) -> u64 {
         let mut hash = self.hash.clone();
         match &self.limit.key {
             LimitKey::Source | LimitKey::Network => self.add_client(asked.client, &mut hash),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     fn key(limiter: &Limiter, client: &str) -> u64 {
-        let asked = Asked {
+        let asked = RouteInput {
             head: &RequestHead::default(),
             buffer: b"",
             client: client.parse().unwrap(),

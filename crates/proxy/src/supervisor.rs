@@ -17,7 +17,7 @@ use super::counters::Counters;
 use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
 use super::reports::{MemberReport, SessionQuery};
 use super::tls::{ServerSettings, Servers, Tickets};
-use gaiola_core::health::{Condition, Ejected, Serving, Standing, who_serves};
+use gaiola_core::health::{Condition, Ejected, ServingMembers, Standing, who_serves};
 use gaiola_model::Revision;
 use gaiola_model::proxy::{ControlReply, ControlRequest, Ejection, SlowEjection};
 use std::cell::{Cell, RefCell};
@@ -124,7 +124,7 @@ fn done(result: Result<(), String>) -> ControlReply {
 
 impl WatchedBackend {
     /// Which members serve.
-    fn serving(&self) -> Serving {
+    fn serving(&self) -> ServingMembers {
         let members = self.members.iter().zip(&self.roles);
         let standing = |(watched, role): (&Rc<Watched>, &Role)| Standing {
             condition: watched.condition(),

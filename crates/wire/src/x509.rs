@@ -1,4 +1,4 @@
-//! X.509 certificates (RFC 5280): whom one is for, and until when. Their signatures are verified by rustls.
+//! X.509 certificates (RFC 5280): which names one is for, and until when. Their signatures are verified by rustls.
 
 use std::net::IpAddr;
 use std::time::Duration;

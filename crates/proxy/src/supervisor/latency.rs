@@ -1,7 +1,7 @@
 //! Ejects servers that respond more slowly than the others.
 
 use super::{Supervisor, WatchedBackend};
-use gaiola_core::health::{Answers, Condition, Input, MemberPoll, slow_members};
+use gaiola_core::health::{Condition, Input, LatencyTotals, MemberPoll, slow_members};
 use gaiola_model::Time;
 use gaiola_model::proxy::SlowEjection;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl WatchedBackend {
                 let (count, nanos) = watched.member.answers();
                 MemberPoll {
                     pace,
-                    answers: Answers { count, nanos },
+                    answers: LatencyTotals { count, nanos },
                     up: watched.is_up(),
                 }
             })

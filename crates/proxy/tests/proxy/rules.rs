@@ -7,8 +7,8 @@ use super::harness::*;
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::{
     Backend, BasicAuth, ControlReply, ControlRequest, Fixed, Frontend, HeaderEdit, HeaderMatch,
-    Limit, LimitKey, Mode, Most, PathMatch, Peers, QueryMatch, Rewrite, Route, Rule, User,
-    ValueMatch, Wanted,
+    Limit, LimitKey, Mode, Most, PathMatch, Peers, Presence, QueryMatch, Rewrite, Route, Rule,
+    User, ValueMatch,
 };
 use std::io::Write;
 use std::net::SocketAddr;
@@ -85,7 +85,7 @@ fn each_condition_leads_to_its_backend() {
         route(&|route| {
             route.when.headers = vec![HeaderMatch {
                 name: "X-Kind".into(),
-                wanted: Wanted::OneOf(vec![
+                wanted: Presence::OneOf(vec![
                     ValueMatch::Equals("this".into()),
                     ValueMatch::Regex("^that".into()),
                 ]),
@@ -94,7 +94,7 @@ fn each_condition_leads_to_its_backend() {
         route(&|route| {
             route.when.query = vec![QueryMatch {
                 name: "kind".into(),
-                wanted: Wanted::OneOf(vec!["this one".into()]),
+                wanted: Presence::OneOf(vec!["this one".into()]),
             }];
         }),
         route(&|route| {

@@ -166,7 +166,7 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
 async fn certify(lab: Rc<Lab>, server: ServerName, address: IpAddr, socket: UnixStream) {
     let name = server.to_string();
     match certificate::provide(socket, &lab.authority, &name, &[address]).await {
-        Ok(Issued::Anew) => tracing::info!("issued a certificate"),
+        Ok(Issued::New) => tracing::info!("issued a certificate"),
         Ok(Issued::Kept) => {}
         Err(error) => {
             let error = gaiola_os::chain(&error);
