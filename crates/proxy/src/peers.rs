@@ -170,3 +170,19 @@ impl SeldomLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_of_a_newer_format_names_the_proxy_that_is_too_old() {
+        let source = decode(b"secret", b"gaiola\x00\x02").unwrap_err();
+        let from = ([192, 0, 2, 1], 4711).into();
+        assert_eq!(
+            gaiola_os::chain(&PeerError::Datagram { from, source }),
+            "ignored a datagram of 192.0.2.1:4711: this proxy is too old: the sender's format is version 2, \
+             and it reads up to version 1"
+        );
+    }
+}

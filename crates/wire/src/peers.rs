@@ -35,7 +35,7 @@ pub enum Rejected {
     /// It is not of this format.
     #[error("it is not a datagram of a balancer")]
     Form,
-    /// Its format has this version, newer than [`VERSION`].
+    /// Its format has this version, which this proxy does not know yet.
     #[error(
         "this proxy is too old: the sender's format is version {0}, and it reads up to version {VERSION}"
     )]
