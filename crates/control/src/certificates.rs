@@ -56,7 +56,7 @@ pub fn read(folder: &Path, tls: &BalancerTls) -> Result<Certificates, String> {
         .iter()
         .map(|path| folder.join(path))
         .collect();
-    gaiola_proxy::check_certificates(&paths)?;
+    gaiola_proxy::check_certificates(&paths).map_err(|error| error.to_string())?;
     let mut files = Vec::new();
     for (number, path) in paths.iter().enumerate() {
         let found = of(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
@@ -269,7 +269,8 @@ fn check(archive: impl Read, new: &Path, expected: &Digest) -> Result<(), Receiv
             received,
         });
     }
-    gaiola_proxy::check_certificates(&folders).map_err(ReceiveError::Unusable)
+    gaiola_proxy::check_certificates(&folders)
+        .map_err(|error| ReceiveError::Unusable(error.to_string()))
 }
 
 /// Brings all of it to the disk, and only then under its name.

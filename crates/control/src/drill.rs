@@ -96,7 +96,7 @@ impl Course {
     /// Where the cryptography does not fit.
     pub fn over_tls(self) -> Result<Self, String> {
         Ok(Self {
-            tls: Some(gaiola_proxy::trusting()?),
+            tls: Some(gaiola_proxy::trusting().map_err(|error| error.to_string())?),
             ..self
         })
     }

@@ -81,9 +81,10 @@ impl Receiving<'_> {
         if forwarded.unchunk {
             return self.unchunked().await;
         }
-        let holder = match private::by_response(self.response, buffer.filled()) {
-            true => Holder::Client,
-            false => Holder::Anyone,
+        let holder = if private::by_response(self.response, buffer.filled()) {
+            Holder::Client
+        } else {
+            Holder::Anyone
         };
         let mut body = Body::new(self.response.framing);
         let head_len = self.response.len;
@@ -195,7 +196,8 @@ impl Receiving<'_> {
                 *self.buffer = None;
                 match Pipe::take() {
                     Ok(pipe) => *left -= self.splice(pipe, *left).await?,
-                    Err(_) => splices = false, // no descriptor is left: it is copied
+                    // No descriptor is left: it is copied.
+                    Err(_) => splices = false,
                 }
                 continue;
             }
