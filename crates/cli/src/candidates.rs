@@ -119,9 +119,10 @@ impl Known {
         };
         let is_drill = |whom: &String| format!("{harm} {whom}").parse::<Target>().is_ok();
         let servers = self.server_names();
-        let roles = match self.tiers().any(|tier| tier == Tier::Database) {
-            true => &["primary", "standby"][..],
-            false => &[],
+        let roles = if self.tiers().any(|tier| tier == Tier::Database) {
+            &["primary", "standby"][..]
+        } else {
+            &[]
         };
         let processes = self
             .servers

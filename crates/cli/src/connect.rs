@@ -161,9 +161,10 @@ fn numbered(request: &Request) -> Request {
 /// Whether the site that answers understands us, and we it.
 fn understood(request: &Request, headers: &HeaderMap) -> Result<(), Mismatch> {
     let theirs = headers.get(schema::HEADER).map(HeaderValue::as_bytes);
-    match schema::is_exempt(request.path()) {
-        true => Ok(()),
-        false => schema::check(schema::read(theirs), SCHEMA),
+    if schema::is_exempt(request.path()) {
+        Ok(())
+    } else {
+        schema::check(schema::read(theirs), SCHEMA)
     }
 }
 

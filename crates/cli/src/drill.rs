@@ -113,16 +113,18 @@ fn unfillable(lab: &Lab, server: ServerName) -> anyhow::Result<Option<String>> {
 /// How the site is asked: by the front door, and each VIP by itself.
 fn course(info: &SiteInfo, config: &Config, status: &Status) -> anyhow::Result<Course> {
     let by_proxies = config.balancer.is_some() || config.web.is_some();
-    let probed = match by_proxies {
-        true => topology::PROBE_PATH,
-        false => &config.app.health,
+    let probed = if by_proxies {
+        topology::PROBE_PATH
+    } else {
+        &config.app.health
     };
     let mut course = Course::new(info.entry, config.drill.clone()).probing(probed, by_proxies);
     let doors = clients::doors_of_vips(status).into_iter();
     course.vips = doors.map(|door| door.ip()).collect();
-    match config.speaks_tls() {
-        true => course.over_tls().map_err(anyhow::Error::msg),
-        false => Ok(course),
+    if config.speaks_tls() {
+        course.over_tls().map_err(anyhow::Error::msg)
+    } else {
+        Ok(course)
     }
 }
 
@@ -285,9 +287,10 @@ impl Hands<'_> {
             }
             held => {
                 let faults: Vec<Target> = self.ask(Request::get("/faults")).await?;
-                match faults.contains(held) {
-                    true => Ok(()),
-                    false => Err("it is not in force".into()),
+                if faults.contains(held) {
+                    Ok(())
+                } else {
+                    Err("it is not in force".into())
                 }
             }
         }

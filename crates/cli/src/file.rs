@@ -17,9 +17,10 @@ pub(crate) struct Invalid {
 impl Invalid {
     /// Every mistake: for programs on standard output, where they read whatever a command answers.
     pub(crate) fn print(&self, json: bool) {
-        match json {
-            true => say!("{:#}", told(&self.path, self.errors.mistakes())),
-            false => tell!("{self}"),
+        if json {
+            say!("{:#}", told(&self.path, self.errors.mistakes()))
+        } else {
+            tell!("{self}")
         }
     }
 }

@@ -180,9 +180,12 @@ pub fn receive(archive: impl Read, copies: &Path, contents: &Digest) -> Result<(
     let kept = begin(copies, &new)
         .map_err(ReceiveError::Io)
         .and_then(|()| check(archive, &new, contents))
-        .and_then(|()| match place.is_dir() {
-            true => Ok(()),
-            false => keep(copies, &new, &place).map_err(ReceiveError::Io),
+        .and_then(|()| {
+            if place.is_dir() {
+                Ok(())
+            } else {
+                keep(copies, &new, &place).map_err(ReceiveError::Io)
+            }
         });
     let _ = remove(&new);
     kept

@@ -111,9 +111,10 @@ impl Work<'_> {
             ..held.clone()
         };
         refuse_all_drained(&new.config, &new.drained)?;
-        match new == held {
-            true => Ok(at),
-            false => store_desired(site, &store, at, new).await,
+        if new == held {
+            Ok(at)
+        } else {
+            store_desired(site, &store, at, new).await
         }
     }
 
@@ -163,13 +164,15 @@ impl Work<'_> {
             may_drain(self.site, server)?;
         }
         let mut new = held;
-        let changed = match drained {
-            true => new.drained.insert(server),
-            false => new.drained.remove(&server),
+        let changed = if drained {
+            new.drained.insert(server)
+        } else {
+            new.drained.remove(&server)
         };
-        match changed {
-            true => store_desired(self.site, &store, at, new).await,
-            false => Ok(at),
+        if changed {
+            store_desired(self.site, &store, at, new).await
+        } else {
+            Ok(at)
         }
     }
 }

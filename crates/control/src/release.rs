@@ -249,15 +249,16 @@ pub fn receive(
     copy::make_room(releases)?;
     let (copy, entries) = Copy::unpack(archive, releases)?;
     let (received, _) = digest::of(copy.path(), &entries, &mut |_| {})?;
-    match received == *digest {
-        true => Ok(Received {
+    if received == *digest {
+        Ok(Received {
             copy,
             digest: received,
-        }),
-        false => Err(ReleaseError::OtherContents {
+        })
+    } else {
+        Err(ReleaseError::OtherContents {
             expected: digest.clone(),
             received,
-        }),
+        })
     }
 }
 

@@ -179,9 +179,10 @@ impl Hands<'_> {
         let compared = compare(&holdings);
         let changes = matches!(compared, Contents::Different(_))
             && self.holding(status, primary).await? != holdings[0];
-        Ok(match changes {
-            true => Contents::Unknown("somebody else writes all the while".into()),
-            false => compared,
+        Ok(if changes {
+            Contents::Unknown("somebody else writes all the while".into())
+        } else {
+            compared
         })
     }
 

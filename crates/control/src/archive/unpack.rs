@@ -82,9 +82,10 @@ impl Names {
             }
             _ => return Ok(false),
         };
-        match unset {
-            true => Ok(true),
-            false => Err(rejected(Path::new("an entry"), Reason::Records)),
+        if unset {
+            Ok(true)
+        } else {
+            Err(rejected(Path::new("an entry"), Reason::Records))
         }
     }
 }
@@ -212,9 +213,10 @@ impl Unpacking<'_> {
         if let Some(changed) = changed {
             set_time(&place, changed).map_err(io_at("set the time of", &place))?;
         }
-        let mode = match executable {
-            true => self.rules.executable,
-            false => self.rules.file,
+        let mode = if executable {
+            self.rules.executable
+        } else {
+            self.rules.file
         };
         set_mode(&place, mode)?;
         Ok(Kind::File { executable, bytes })
@@ -278,9 +280,10 @@ fn copy<R: Read>(
 }
 
 fn limit(is: u64, most: u64, what: &'static str) -> Result<(), ArchiveError> {
-    match is > most {
-        true => Err(ArchiveError::TooLarge { most, what }),
-        false => Ok(()),
+    if is > most {
+        Err(ArchiveError::TooLarge { most, what })
+    } else {
+        Ok(())
     }
 }
 

@@ -91,9 +91,10 @@ pub(super) async fn requests_since(site: &Site, before: Totals) -> String {
 
 /// A server that is off will not come by waiting: the site is degraded, not late.
 pub(super) fn waiting_exit(site: &Site) -> Exit {
-    match site.provider.off().is_empty() {
-        true => Exit::Timeout,
-        false => Exit::Degraded,
+    if site.provider.off().is_empty() {
+        Exit::Timeout
+    } else {
+        Exit::Degraded
     }
 }
 

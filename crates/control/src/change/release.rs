@@ -17,12 +17,13 @@ pub(super) fn has_certificates(site: &Site, config: &Config) -> Result<(), Outco
         return Ok(());
     };
     let contents: Result<Digest, _> = tls.contents.parse();
-    match contents.is_ok_and(|contents| certificates::has(&site.state.certificates(), &contents)) {
-        true => Ok(()),
-        false => Err(refused(
+    if contents.is_ok_and(|contents| certificates::has(&site.state.certificates(), &contents)) {
+        Ok(())
+    } else {
+        Err(refused(
             Exit::Failed,
             "the site does not have the balancers' certificates, or no longer; try again",
-        )),
+        ))
     }
 }
 

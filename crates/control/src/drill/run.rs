@@ -83,9 +83,10 @@ async fn unless(
 async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>) {
     let (mut by_site, mut by_database) = (Vec::new(), Vec::new());
     for witness in witnesses {
-        let kept = match witness.is_by_sql() {
-            true => &mut by_database,
-            false => &mut by_site,
+        let kept = if witness.is_by_sql() {
+            &mut by_database
+        } else {
+            &mut by_site
         };
         kept.extend(witness.stop().await);
     }
@@ -146,9 +147,10 @@ impl Run<'_> {
     async fn rehearse(&mut self) -> Result<(), Trouble> {
         self.calm().await?;
         self.do_harm().await?;
-        match self.plan.target.is_held() {
-            true => self.hold().await,
-            false => self.heal().await?,
+        if self.plan.target.is_held() {
+            self.hold().await
+        } else {
+            self.heal().await?
         }
         Ok(())
     }
@@ -355,9 +357,10 @@ impl Run<'_> {
     }
 
     fn overdue(&self, settled: bool, sight: &Sight) -> String {
-        match settled {
-            false => format!("requests do not succeed: {}", self.failures().1),
-            true => format!("the site is not healthy again: {}", sight.missing),
+        if settled {
+            format!("the site is not healthy again: {}", sight.missing)
+        } else {
+            format!("requests do not succeed: {}", self.failures().1)
         }
     }
 

@@ -167,9 +167,10 @@ async fn tell(acknowledged: Vec<Acknowledged>, told: &mpsc::Sender<Line>) {
 /// A probe of one VIP, by a client whose address is not the front door's.
 fn straight_to(door: SocketAddr, from: Option<IpAddr>, path: &str, tls: bool) -> Course {
     let course = Course::new(door, None).probing(path, true);
-    let mut course = match tls {
-        true => course.clone().over_tls().unwrap_or(course),
-        false => course,
+    let mut course = if tls {
+        course.clone().over_tls().unwrap_or(course)
+    } else {
+        course
     };
     course.from = from;
     course.probed.kind = Kind::Vip(door.ip());

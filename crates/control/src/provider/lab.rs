@@ -429,9 +429,12 @@ pub fn newest_order(state: &State, own: Order) -> Order {
         let name = server.file_name().to_str()?.parse::<ServerName>().ok()?;
         read_document::<Order>(&state.order_file(name)).ok()
     });
-    orders.fold(own, |held, order| match held.yields_to(&order) {
-        true => complete(order),
-        false => held,
+    orders.fold(own, |held, order| {
+        if held.yields_to(&order) {
+            complete(order)
+        } else {
+            held
+        }
     })
 }
 

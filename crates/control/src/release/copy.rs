@@ -111,9 +111,10 @@ impl Copy {
                 sync(&self.releases, &directory)?;
             }
         }
-        match singly {
-            true => Ok(()),
-            false => sync_file_system(&self.releases, &self.path),
+        if singly {
+            Ok(())
+        } else {
+            sync_file_system(&self.releases, &self.path)
         }
     }
 

@@ -65,8 +65,9 @@ fn pack_file(
         io::ErrorKind::UnexpectedEof => changing(),
         _ => ReleaseError::Send(error),
     })?;
-    match contents.digest() == expected {
-        true => Ok(()),
-        false => Err(changing()),
+    if contents.digest() == expected {
+        Ok(())
+    } else {
+        Err(changing())
     }
 }

@@ -216,9 +216,12 @@ fn check_size(entries: &[Entry], most_files: u64, most_bytes: u64) -> Result<(),
     if files <= most_files && bytes <= most_bytes {
         return Ok(());
     }
-    let heaviest = |(_, (bytes, files)): &(PathBuf, (u64, u64))| match files > &most_files {
-        true => (*files, *bytes),
-        false => (0, *bytes),
+    let heaviest = |(_, (bytes, files)): &(PathBuf, (u64, u64))| {
+        if files > &most_files {
+            (*files, *bytes)
+        } else {
+            (0, *bytes)
+        }
     };
     let largest = parts.into_iter().max_by_key(heaviest);
     Err(ReleaseError::TooLarge {

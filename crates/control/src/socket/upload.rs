@@ -228,12 +228,11 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-            match self.pieces.is_empty() {
-                true => (self.end)(),
-                false => {
-                    let piece = Bytes::from_static(self.pieces.remove(0).as_bytes());
-                    Poll::Ready(Some(Ok(Frame::data(piece))))
-                }
+            if self.pieces.is_empty() {
+                (self.end)()
+            } else {
+                let piece = Bytes::from_static(self.pieces.remove(0).as_bytes());
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
         }
     }

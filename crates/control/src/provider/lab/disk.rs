@@ -131,9 +131,10 @@ pub async fn fill(lab: &Lab, server: ServerName, first: Identity) -> Result<Fill
         return Ok(filler);
     }
     free(filler);
-    Err(match is_on() {
-        true => DiskError::GoingDown,
-        false => DiskError::SwitchedOff(server),
+    Err(if is_on() {
+        DiskError::GoingDown
+    } else {
+        DiskError::SwitchedOff(server)
     })
 }
 
@@ -184,9 +185,10 @@ fn own(lab: &Lab, server: ServerName, first: Identity) -> Result<File, DiskError
         let folder = path;
         return Err(DiskError::Shared { server, folder });
     }
-    match can_be_filled(&folder).map_err(read)? {
-        true => Ok(folder),
-        false => Err(DiskError::FileSystem(server)),
+    if can_be_filled(&folder).map_err(read)? {
+        Ok(folder)
+    } else {
+        Err(DiskError::FileSystem(server))
     }
 }
 

@@ -211,9 +211,10 @@ async fn freeze(pid_1: u32, process: Option<Process>) -> Result<Vec<Identity>, F
         }
         if running.is_empty() || Instant::now() > ends {
             thaw(&stopped);
-            return Err(match stopped.is_empty() {
-                true => FaultError::NoProcess,
-                false => FaultError::Unstoppable(running.len()),
+            return Err(if stopped.is_empty() {
+                FaultError::NoProcess
+            } else {
+                FaultError::Unstoppable(running.len())
             });
         }
         for victim in running {

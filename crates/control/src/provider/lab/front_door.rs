@@ -118,9 +118,10 @@ fn patience(client: &TcpStream, up: &Way, down: &Way) -> Option<(Duration, Durat
     let answered = down.came.get()?;
     let was_answered =
         (up.came.get()).is_some_and(|sent| answered >= sent && sent.elapsed() < MOMENT);
-    match up.is_refused() || has_unread(client) {
-        true => Some(PATIENCE),
-        false => was_answered.then_some(BRIEF),
+    if up.is_refused() || has_unread(client) {
+        Some(PATIENCE)
+    } else {
+        was_answered.then_some(BRIEF)
     }
 }
 
@@ -152,9 +153,10 @@ async fn both(
         }
         let is_over =
             |one: &Way, other: &Way| one.is_over() && (other.is_over() || other.is_refused());
-        match is_over(up, down) || is_over(down, up) {
-            true => Poll::Ready(Ok(())),
-            false => Poll::Pending,
+        if is_over(up, down) || is_over(down, up) {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
         }
     })
     .await
@@ -202,9 +204,10 @@ impl Way {
         if back.refused.get() == Some(io::ErrorKind::ConnectionReset) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        match self.is_refused() {
-            true => Ok(()),
-            false => rustix::net::shutdown(to, rustix::net::Shutdown::Write).or_else(already_gone),
+        if self.is_refused() {
+            Ok(())
+        } else {
+            rustix::net::shutdown(to, rustix::net::Shutdown::Write).or_else(already_gone)
         }
     }
 }
