@@ -41,7 +41,7 @@ pub(crate) struct Args {
 /// Options that every command takes.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Global {
-    /// The site's name, where there is no file at hand.
+    /// The site's name, where there is no file.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) site: Option<SiteName>,
     /// Print JSON for programs.
@@ -296,7 +296,7 @@ pub(crate) struct Visit {
     /// Whether it stands in a user namespace.
     #[arg(long)]
     pub(crate) rootless: bool,
-    /// A command to run there; without one, the errand that standard input names.
+    /// A command to run there; without one, the task that standard input names.
     #[arg(last = true)]
     pub(crate) command: Vec<String>,
 }

@@ -3,11 +3,11 @@
 mod clients;
 
 use crate::args::{Drill, Global};
-use crate::connect::Lab;
+use crate::connect::SiteClient;
 use crate::file;
 use crate::output::{self, Exit};
 use anyhow::bail;
-use gaiola_control::api::{Access, Disk, Enter, Harm as Order, SiteInfo};
+use gaiola_control::api::{Access, Disk, Enter, Harm as HarmRequest, SiteInfo};
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{Acknowledged, Answer, Course, Harm, Limits, Plan, Record, Sight, run};
 use gaiola_control::provider::lab::processes;
@@ -25,42 +25,42 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 
-/// The longest that an order to the lab may take: a server that stops in order takes its time.
+/// The longest that a request to the site may take: a server that stops in order takes its time.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Rehearses what was asked for, and ends with the gravest verdict.
 pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
-    let lab = Lab::find(global, &drill.of.file)?;
+    let client = SiteClient::find(global, &drill.of.file)?;
     let mut selection = selection(drill)?;
     let config = file::read(&drill.of.file)?;
-    let info: SiteInfo = lab.get("/ping")?;
-    let status: Status = lab.get("/status")?;
+    let info: SiteInfo = client.get("/ping")?;
+    let status: Status = client.get("/status")?;
     if let Selection::Faults { disks } = &mut selection {
-        *disks = disks_can_be_filled(&lab, &status)?;
+        *disks = disks_can_be_filled(&client, &status)?;
     }
     let targets = selection.targets(&as_it_is(&config, &status), &status.store);
     let mut reports = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         if targets.len() > 1 && !global.quiet {
-            tell!("\n[{}/{}] {target}", number + 1, targets.len());
+            eprint_line!("\n[{}/{}] {target}", number + 1, targets.len());
         }
         // Who is the primary may have changed in the drill before.
-        let now: Status = lab.get("/status")?;
+        let now: Status = client.get("/status")?;
         let course = course(&info, &config, &now)?;
         let target = target.named(Roles::of(&now))?;
         if let Target::Fill(server) = target
-            && let Some(why) = unfillable(&lab, server)?
+            && let Some(why) = unfillable(&client, server)?
         {
             bail!(why);
         }
         let plan = Plan {
-            site: lab.site.clone(),
+            site: client.site.clone(),
             target,
             hold: drill.hold,
             course,
             limits: Limits::default(),
         };
-        let report = rehearse(global, &lab, &plan)?;
+        let report = rehearse(global, &client, &plan)?;
         print_one(global, &report)?;
         let interrupted = report.verdict == Verdict::Interrupted;
         reports.push(report);
@@ -85,22 +85,22 @@ fn selection(drill: &Drill) -> anyhow::Result<Selection> {
 }
 
 /// Whether the disk of each database server can be filled; where that is left out, why.
-fn disks_can_be_filled(lab: &Lab, status: &Status) -> anyhow::Result<bool> {
+fn disks_can_be_filled(client: &SiteClient, status: &Status) -> anyhow::Result<bool> {
     let servers = status.servers.iter().map(|server| server.name);
     let databases: Vec<ServerName> = servers
         .filter(|server| server.tier == Tier::Database)
         .collect();
     for server in &databases {
-        if let Some(why) = unfillable(lab, *server)? {
-            tell!("fill is left out: {why}");
+        if let Some(why) = unfillable(client, *server)? {
+            eprint_line!("fill is left out: {why}");
             return Ok(false);
         }
     }
     Ok(!databases.is_empty())
 }
 
-fn unfillable(lab: &Lab, server: ServerName) -> anyhow::Result<Option<String>> {
-    let access: Access = lab.get(&format!("/servers/{server}"))?;
+fn unfillable(client: &SiteClient, server: ServerName) -> anyhow::Result<Option<String>> {
+    let access: Access = client.get(&format!("/servers/{server}"))?;
     Ok(match access.disk {
         Disk::Fillable => None,
         Disk::NotFillable(why) => Some(why),
@@ -144,22 +144,22 @@ fn as_it_is(config: &Config, status: &Status) -> Config {
 
 fn print_one(global: &Global, report: &DrillReport) -> anyhow::Result<()> {
     if global.json {
-        say!("{}", serde_json::to_string(report)?);
+        print_line!("{}", serde_json::to_string(report)?);
     } else {
         output::print(&render(report));
     }
     Ok(())
 }
 
-fn rehearse(global: &Global, lab: &Lab, plan: &Plan) -> anyhow::Result<DrillReport> {
-    let hands = Hands {
-        lab,
+fn rehearse(global: &Global, client: &SiteClient, plan: &Plan) -> anyhow::Result<DrillReport> {
+    let injector = FaultInjector {
+        client,
         hold: plan.hold,
         killed: RefCell::default(),
         harmed: RefCell::new(None),
     };
     let started = Instant::now();
-    lab.runtime.block_on(async {
+    client.runtime.block_on(async {
         let mut interrupt = on_signal(SignalKind::interrupt())?;
         let mut terminate = on_signal(SignalKind::terminate())?;
         let mut hang_up = on_signal(SignalKind::hangup())?;
@@ -172,19 +172,19 @@ fn rehearse(global: &Global, lab: &Lab, plan: &Plan) -> anyhow::Result<DrillRepo
         };
         let mut progress = |text: &str| {
             if !global.quiet {
-                tell!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
+                eprint_line!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
             }
         };
         let tasks = tokio::task::LocalSet::new();
         Ok(tasks
-            .run_until(run(plan, &hands, interrupted, &mut progress))
+            .run_until(run(plan, &injector, interrupted, &mut progress))
             .await)
     })
 }
 
-/// The hands and eyes of a drill in the lab.
-struct Hands<'a> {
-    lab: &'a Lab,
+/// Fault injection and observation of a drill, by the site's control socket and its processes.
+struct FaultInjector<'a> {
+    client: &'a SiteClient,
     hold: Duration,
     killed: RefCell<Vec<Identity>>,
     harmed: RefCell<Option<Harmed>>,
@@ -207,12 +207,12 @@ impl Harmed {
     }
 }
 
-/// How long after its span the lab undoes a fault where nobody else has.
+/// How long after its span the site undoes a fault where nobody else has.
 const GRACE: Duration = Duration::from_secs(5);
 
-impl Hands<'_> {
+impl FaultInjector<'_> {
     async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, String> {
-        let response = self.lab.send(&request, ORDER_LIMIT).await;
+        let response = self.client.send(&request, ORDER_LIMIT).await;
         let response = response.map_err(|error| format!("{error:#}"))?;
         if response.status != 200 {
             return Err(response.text().trim().to_string());
@@ -220,8 +220,8 @@ impl Hands<'_> {
         serde_json::from_slice(&response.body).map_err(|error| error.to_string())
     }
 
-    async fn order(&self, order: &Order) -> Result<(), String> {
-        let body = serde_json::to_vec(order).map_err(|error| error.to_string())?;
+    async fn request(&self, request: &HarmRequest) -> Result<(), String> {
+        let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
         self.ask::<bool>(Request::post("/harm", body))
             .await
             .map(drop)
@@ -261,15 +261,15 @@ impl Hands<'_> {
         *self.harmed.borrow_mut() = Some(Harmed { servers, before });
         match target {
             Target::Kill { server, process } => self.kill(*server, *process).await,
-            Target::Power(server) => self.order(&Order::CutPower(*server)).await,
-            Target::Stop(server) => self.order(&Order::ShutDown(*server)).await,
+            Target::Power(server) => self.request(&HarmRequest::CutPower(*server)).await,
+            Target::Stop(server) => self.request(&HarmRequest::ShutDown(*server)).await,
             held => {
                 let for_ms = (self.hold + GRACE).as_millis();
-                let begin = Order::Begin {
+                let begin = HarmRequest::Begin {
                     target: held.clone(),
                     for_ms: u64::try_from(for_ms).unwrap_or(u64::MAX),
                 };
-                self.order(&begin).await
+                self.request(&begin).await
             }
         }
     }
@@ -306,33 +306,33 @@ impl Hands<'_> {
 
     async fn give_back(&self, target: &Target) -> Result<(), String> {
         match target {
-            target if target.is_held() => self.order(&Order::End(target.clone())).await,
+            target if target.is_held() => self.request(&HarmRequest::End(target.clone())).await,
             target if target.heals_itself() => Ok(()),
             target => {
                 for server in target.servers() {
-                    self.order(&Order::PowerOn(server)).await?;
+                    self.request(&HarmRequest::PowerOn(server)).await?;
                 }
                 Ok(())
             }
         }
     }
 
-    async fn look(&self) -> Result<Sight, String> {
+    async fn poll(&self) -> Result<Sight, String> {
         let status: Status = self.ask(Request::get("/status")).await?;
         let harmed = self.harmed.borrow();
-        let told = harmed.as_ref().is_some_and(|harmed| {
+        let logged = harmed.as_ref().is_some_and(|harmed| {
             let events = Harmed::events(&harmed.servers, &status);
             events.iter().any(|event| !harmed.before.contains(event))
         });
         Ok(Sight {
             healthy: status.healthy,
-            noticed: !status.healthy || told,
+            noticed: !status.healthy || logged,
             missing: status.missing.join("; "),
         })
     }
 }
 
-/// A zombie is dead: only its parent has not looked yet.
+/// A zombie is dead: only its parent has not waited for it yet.
 fn is_alive(victim: Identity) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{}/stat", victim.pid)).ok();
     let is_zombie = state.is_some_and(|stat| {
@@ -343,7 +343,7 @@ fn is_alive(victim: Identity) -> bool {
     !is_zombie && identify(victim.pid).is_ok_and(|now| now == victim)
 }
 
-impl Harm for Hands<'_> {
+impl Harm for FaultInjector<'_> {
     fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
         Box::pin(self.do_harm(target))
     }
@@ -357,7 +357,7 @@ impl Harm for Hands<'_> {
     }
 
     fn status(&self) -> Answer<'_, Sight> {
-        Box::pin(self.look())
+        Box::pin(self.poll())
     }
 
     fn witnesses<'a>(
@@ -370,7 +370,7 @@ impl Harm for Hands<'_> {
     }
 
     fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> Answer<'a, Writes> {
-        Box::pin(self.look_in_the_database(writes))
+        Box::pin(self.look_up_in_the_database(writes))
     }
 
     fn contents(&self) -> Answer<'_, Contents> {

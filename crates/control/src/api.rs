@@ -1,4 +1,4 @@
-//! What the command line and the lab say to each other over the control socket: HTTP with JSON bodies.
+//! What the command line and the site's process say to each other over the control socket: HTTP with JSON bodies.
 //!
 //! A change is answered by a stream of JSON lines, one [`Progress`] each, the last of which is `Done`. Nothing in it names a file of
 //! whoever asks: the contents of the site's directory and its certificates are known by their digests, and what the site does
@@ -143,7 +143,7 @@ pub enum Harm {
 
 /// Whether the site has what a digest stands for, or it has to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct Presence {
     /// Whether it has it.
     pub held: bool,
 }

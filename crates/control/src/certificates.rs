@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_served_is_told() {
+    fn what_cannot_be_served_is_reported() {
         let site = site();
         fs::remove_file(site.path().join("a.pem.key")).unwrap();
         let tls = BalancerTls::new(vec!["a.pem".into(), "b.pem".into()]);

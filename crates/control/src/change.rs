@@ -29,12 +29,12 @@ use tokio::time::{Instant, timeout};
 /// The longest until the store answers, before a change is given up.
 const STORE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Carries a change out and tells its steps. One at a time: a second one is refused.
+/// Carries a change out and reports its steps. One at a time: a second one is refused.
 pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps) -> Outcome {
     let Ok(_held) = site.change.try_lock() else {
         return refused(
             Exit::ChangeUnderWay,
-            "another change is under way; wait for it, or look with: gaiola status",
+            "another change is under way; wait for it, or see: gaiola status",
         );
     };
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
@@ -220,7 +220,7 @@ async fn store(site: &Site) -> Result<Store, Outcome> {
         .ok_or_else(|| refused(Exit::Failed, "the store is not known yet"))
 }
 
-/// What is desired now, as soon as the store tells.
+/// What is desired now, once the store has answered.
 async fn desired(
     site: &Rc<Site>,
     deadline: Instant,
@@ -273,7 +273,7 @@ async fn store_desired(
         Ok(revision) => Ok(revision),
         Err(StoreError::CompareAndSwap { .. }) => Err(refused(
             Exit::ChangeUnderWay,
-            "another change came first; look with `gaiola status` and try again",
+            "another change came first; see `gaiola status` and try again",
         )),
         Err(error) => Err(refused(
             Exit::Failed,
@@ -310,7 +310,7 @@ async fn step(steps: &mut Steps, text: String) {
     let _ = steps.say(Progress::Step(text)).await;
 }
 
-/// Waits until the store that our servers found answers.
+/// Waits until the store that the servers founded answers.
 async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
     let limit = deadline.min(Instant::now() + STORE_LIMIT);
     loop {

@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 /// What is asked, and where.
 #[derive(Clone, Debug)]
 pub struct Course {
-    /// The address that the site is reached at: the front door.
+    /// The address that the site is reached at.
     pub door: SocketAddr,
     /// `[drill]` of the file.
     pub drill: Drill,
@@ -58,7 +58,7 @@ struct Probed {
     kind: Kind,
     path: String,
     every: Duration,
-    /// Our own proxies answer it, so that it costs the site nothing.
+    /// Gaiola's own proxies answer it, so that it costs the site nothing.
     by_proxies: bool,
 }
 
@@ -83,14 +83,14 @@ impl Course {
         }
     }
 
-    /// The same, where a probe asks for `path`. What our own proxies answer may be asked for as often as one likes.
+    /// The same, where a probe asks for `path`. What Gaiola's own proxies answer may be asked for as often as one likes.
     pub fn probing(mut self, path: &str, by_proxies: bool) -> Self {
         self.probed.path = path.into();
         self.probed.by_proxies = by_proxies;
         self
     }
 
-    /// The same over TLS. Whose the certificate is does not matter: it is the site's, which is asked by an address.
+    /// The same over TLS. Any certificate is accepted: the site is reached by its address, which no certificate has to name.
     ///
     /// # Errors
     /// Where the cryptography does not fit.
@@ -142,8 +142,8 @@ pub struct Record {
     /// On the kernel's monotonic clock, which all processes of a machine share.
     started: Duration,
     ledger: Arc<Mutex<Ledger>>,
-    /// Whoever is told each request as well.
-    told: Option<mpsc::Sender<witness::Line>>,
+    /// Where each request is reported as well.
+    reported_to: Option<mpsc::Sender<witness::Line>>,
 }
 
 impl Default for Record {
@@ -163,7 +163,7 @@ impl Record {
         Self {
             started,
             ledger: Arc::default(),
-            told: None,
+            reported_to: None,
         }
     }
 
@@ -186,9 +186,9 @@ impl Record {
             ok: outcome.is_ok(),
             resent,
         };
-        if let Some(told) = &self.told {
-            // One that is too many is not missed: whoever reads them is stuck or gone.
-            let _ = told.try_send(witness::Line::ended(&sample, outcome));
+        if let Some(reports) = &self.reported_to {
+            // Where the channel is full its reader is stuck or gone, and the report is dropped.
+            let _ = reports.try_send(witness::Line::ended(&sample, outcome));
         }
         let why = outcome.as_ref().err().map(String::as_str);
         self.ledger().took(sample, why);

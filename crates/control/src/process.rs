@@ -107,13 +107,13 @@ async fn follow(lab: Rc<Lab>, site: Rc<Site>) {
     site.follow_store(open).await;
 }
 
-/// Tells whoever started us, if they still listen.
+/// Reports to the process that started this one, if it still listens.
 fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-/// What is opened in the host's network namespace, before we leave it.
+/// What is opened in the host's network namespace, before this process leaves it.
 struct Sockets {
     _lock: File,
     front_door: TcpListener,
@@ -169,7 +169,7 @@ fn listen(
     Ok(listener)
 }
 
-/// Only we may connect: the socket's folder is entered by name alone, the socket itself is mode 0600, and each peer is checked.
+/// Only this user may connect: the socket's folder is entered by name alone, the socket itself is mode 0600, and each peer is checked.
 fn control_socket(state: &State) -> io::Result<UnixListener> {
     let path = state.control_socket();
     match std::fs::remove_file(&path) {

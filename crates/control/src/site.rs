@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Events that are kept at hand.
+/// Events that are kept in memory.
 const EVENTS: usize = 40;
 
 /// A site. All that use it run on one thread.
@@ -56,7 +56,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// A site of which nothing is known but this. The provider follows the same `order`, and looks at the same `view`.
+    /// A site of which nothing is known but this. The provider follows the same `order`, and reads the same `view`.
     pub fn new(
         info: SiteInfo,
         state: State,
@@ -123,7 +123,10 @@ impl Site {
             Ok(store) => store,
             Err(error) => {
                 let error = gaiola_os::chain(&error);
-                tracing::error!(error, "cannot open the store: the lab has no certificate");
+                tracing::error!(
+                    error,
+                    "cannot open the store: the provider has no certificate"
+                );
                 return;
             }
         };
@@ -152,7 +155,7 @@ impl Site {
         }
     }
 
-    /// Keeps the last events at hand, so that to show them asks nobody.
+    /// Keeps the last events in memory: showing them asks nobody.
     async fn follow_events(self: Rc<Self>, events: Events) {
         loop {
             let Ok(last) = events.last(EVENTS).await else {

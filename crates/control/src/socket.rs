@@ -37,9 +37,9 @@ pub async fn serve(listener: UnixListener, site: Rc<Site>) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let ours = rustix::process::geteuid().as_raw();
+        let own = rustix::process::geteuid().as_raw();
         let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
-        if !peer.is_some_and(|uid| uid == ours || uid == 0) {
+        if !peer.is_some_and(|uid| uid == own || uid == 0) {
             let uid = peer.map_or("unknown".into(), |uid| uid.to_string());
             tracing::warn!(%uid, "rejected a control connection of another user");
             continue;
@@ -52,7 +52,7 @@ pub async fn serve(listener: UnixListener, site: Rc<Site>) {
     }
 }
 
-/// Answers a request that is of a schema that we understand. Every answer has the number of our own.
+/// Answers a request of a schema that this process understands. Every answer has the number of its own.
 async fn control(site: Rc<Site>, request: Request<Incoming>) -> Answer {
     let theirs = request.headers().get(schema::HEADER);
     let theirs = schema::read(theirs.map(HeaderValue::as_bytes));
@@ -181,12 +181,12 @@ fn stream_events(site: &Site, query: &str) -> Answer {
     let (sender, body) = Channel::new(64);
     tokio::task::spawn_local(async move {
         // It ends when the reader goes away, or the store does.
-        let _ = tell_events(&events, last, follow, sender).await;
+        let _ = send_events(&events, last, follow, sender).await;
     });
     Response::new(body.boxed_unsync())
 }
 
-async fn tell_events(
+async fn send_events(
     events: &Events,
     last: usize,
     follow: bool,
@@ -205,11 +205,11 @@ async fn tell_events(
         return Ok(());
     }
     loop {
-        let told = match tokio::time::timeout(KEEP_ALIVE, following.next()).await {
+        let sent = match tokio::time::timeout(KEEP_ALIVE, following.next()).await {
             Ok(logged) => lines.line(&logged?.event).await,
             Err(_) => lines.say_nothing().await,
         };
-        if told.is_err() {
+        if sent.is_err() {
             return Ok(());
         }
     }

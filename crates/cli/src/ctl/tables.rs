@@ -1,4 +1,4 @@
-//! What a proxy tells, as tables.
+//! What a proxy reports, as tables.
 
 use gaiola_model::proxy::{
     Limit, LimitKey, Most, ProxyStat, ServerStat, SessionStat, SessionsStat, Totals,

@@ -1,6 +1,6 @@
-//! Clients of a drill that stand elsewhere than we do: in the lab's network, and in that of a server which is harmed.
+//! Clients of a drill in other networks: in the one between the servers, and in that of a server which is harmed.
 
-use super::Hands;
+use super::FaultInjector;
 use anyhow::Context as _;
 use gaiola_agent::engine::{Secrets, find_tools};
 use gaiola_agent::state::read_json;
@@ -31,7 +31,7 @@ pub(super) fn doors_of_vips(status: &Status) -> Vec<SocketAddr> {
     vips.filter_map(door).collect()
 }
 
-/// Our own program in the network of a process, where it runs what is appended.
+/// This program in the network of a process, where it runs what is appended.
 fn visit(access: &Access) -> Result<Command, String> {
     let Enter::Namespaces { pid, user } = access.enter.ok_or("it is off")?;
     let mut command = Command::new("/proc/self/exe");
@@ -49,7 +49,7 @@ fn location(status: &Status, server: ServerName) -> Result<&Location, String> {
     found.ok_or_else(|| format!("there is no {server} any more"))
 }
 
-impl Hands<'_> {
+impl FaultInjector<'_> {
     pub(super) async fn send_witnesses(
         &self,
         target: &Target,
@@ -93,7 +93,7 @@ impl Hands<'_> {
             }
             Tier::Database if status.primary == Some(server) => {
                 let database = self.database(status, server)?;
-                database.prepare(self.beside_the_lab().await?).await?;
+                database.prepare(self.beside_the_servers().await?).await?;
                 let command = visit(&handle().await?)?;
                 let started = Witness::at_database(command, server, database, record);
                 started.map(Some).map_err(in_words)
@@ -102,8 +102,8 @@ impl Hands<'_> {
         }
     }
 
-    /// Runs what is appended in the lab's network, which reaches every server that is not cut off.
-    async fn beside_the_lab(&self) -> Result<Command, String> {
+    /// Runs what is appended in the network of the servers, which reaches every server that is not cut off.
+    async fn beside_the_servers(&self) -> Result<Command, String> {
         let mut command = visit(&self.ask(Request::get("/network")).await?)?;
         command.arg("--");
         Ok(command)
@@ -112,13 +112,13 @@ impl Hands<'_> {
     fn database(&self, status: &Status, server: ServerName) -> Result<Database, String> {
         let location = location(status, server)?;
         let read = || {
-            let secrets: Secrets = read_json(&self.lab.state.secrets())
+            let secrets: Secrets = read_json(&self.client.state.secrets())
                 .context("cannot read the database's passwords")?;
             let tools = find_tools()?;
             anyhow::Ok(Database {
                 psql: tools.postgres_bin.join("psql"),
                 address: location.socket(location.ports.postgres),
-                name: self.lab.site.sql(),
+                name: self.client.site.sql(),
                 password: secrets.site.reveal().into(),
             })
         };
@@ -131,7 +131,7 @@ impl Hands<'_> {
         self.database(&status, primary)
     }
 
-    pub(super) async fn look_in_the_database(
+    pub(super) async fn look_up_in_the_database(
         &self,
         writes: &[Acknowledged],
     ) -> Result<Writes, String> {
@@ -139,7 +139,9 @@ impl Hands<'_> {
             return Ok(Writes::default());
         }
         let primary = self.primary().await?;
-        let found = primary.look_up(self.beside_the_lab().await?, writes).await;
+        let found = primary
+            .look_up(self.beside_the_servers().await?, writes)
+            .await;
         Ok(found)
     }
 
@@ -162,7 +164,7 @@ impl Hands<'_> {
             tokio::time::sleep(PAUSE).await;
         };
         let database = self.database(&status, primary)?;
-        database.clean_up(self.beside_the_lab().await?).await?;
+        database.clean_up(self.beside_the_servers().await?).await?;
         Ok(compared)
     }
 
@@ -188,7 +190,7 @@ impl Hands<'_> {
 
     async fn holding(&self, status: &Status, server: ServerName) -> Result<Holding, String> {
         let database = self.database(status, server)?;
-        let enter = self.beside_the_lab().await?;
+        let enter = self.beside_the_servers().await?;
         database.holding(enter, server).await
     }
 }

@@ -1,11 +1,11 @@
-//! What is told of a change while it is under way: lines of JSON.
+//! What is reported of a change while it is under way: lines of JSON.
 
 use super::Progress;
 use bytes::Bytes;
 use http_body_util::channel::Sender;
 use std::convert::Infallible;
 
-/// Where the steps of a change are told.
+/// Where the steps of a change are reported.
 pub struct Steps {
     sender: Sender<Bytes, Infallible>,
 }
@@ -15,12 +15,12 @@ pub struct Steps {
 pub struct Gone;
 
 impl Steps {
-    /// Tells them to the other end of this channel.
+    /// Reports them to the other end of this channel.
     pub const fn new(sender: Sender<Bytes, Infallible>) -> Self {
         Self { sender }
     }
 
-    /// Tells one step.
+    /// Reports one step.
     ///
     /// # Errors
     /// Where nobody listens any more.
@@ -39,7 +39,7 @@ impl Steps {
             .map_err(|_| Gone)
     }
 
-    /// Tells anything, as a line of JSON.
+    /// Reports any value, as a line of JSON.
     ///
     /// # Errors
     /// Where nobody listens any more.

@@ -143,7 +143,7 @@ fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
     header
 }
 
-/// Yields exactly so many bytes of a file, and their digest; fewer are an error.
+/// Yields exactly that number of bytes of a file, and their digest; fewer are an error.
 pub(crate) struct Exactly<R> {
     file: R,
     left: u64,

@@ -260,7 +260,7 @@ pub(crate) fn leads_out(root: &File, link: &Path) -> bool {
     true
 }
 
-/// Copies all of an entry. What cannot be read and what cannot be written are told apart.
+/// Copies all of an entry. A failed read and a failed write are distinct errors.
 fn copy<R: Read>(
     entry: &mut tar::Entry<'_, R>,
     file: &mut File,

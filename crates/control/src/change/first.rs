@@ -1,4 +1,4 @@
-//! The first `up`: the servers are switched on by a placement of our own, which founds the store.
+//! The first `up`: the servers are switched on by a placement made here, which founds the store.
 
 use super::release::make_release;
 use super::{found_store, step, store};
@@ -35,7 +35,7 @@ pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outco
     })
 }
 
-/// The first `up`: the servers are switched on by a placement of our own, which founds the store. Where an earlier one
+/// The first `up`: the servers are switched on by a placement made here, which founds the store. Where an earlier one
 /// did not get as far as the store, the servers it switched on are taken up.
 pub(super) async fn found(
     site: &Rc<Site>,

@@ -66,13 +66,13 @@ async fn planned_release(
         return Ok(None);
     }
     let (releases, last) = (site.state.releases(), last.clone());
-    let looking = tokio::task::spawn_blocking(move || {
+    let numbering = tokio::task::spawn_blocking(move || {
         let to = release::next(&releases, &last)?;
         let from = last.number;
         Ok(Some(merge::Change::Release { from, to }))
     });
-    let looked = looking.await.map_err(|error| error.to_string())?;
-    looked.map_err(|error: release::ReleaseError| gaiola_os::chain(&error))
+    let numbered = numbering.await.map_err(|error| error.to_string())?;
+    numbered.map_err(|error: release::ReleaseError| gaiola_os::chain(&error))
 }
 
 /// That the release command would run, and why the last attempt does not count.

@@ -91,7 +91,7 @@ pub(super) fn prune_releases(site: &Rc<Site>) {
 }
 
 /// Removes all releases and copies of certificates but these, on a thread of its own: many files take long, and this one
-/// serves the front door, the page and the control socket.
+/// serves the site's clients, the page and the control socket.
 pub(super) async fn prune(
     (releases, keep): (PathBuf, Vec<ReleaseNumber>),
     (copies, kept): (PathBuf, Vec<String>),

@@ -27,7 +27,7 @@ const UNDER_WAY: usize = 2048;
 pub struct Acknowledged {
     /// The id that it was written with.
     pub id: String,
-    /// The path that finds it again; `Err`: the site's answer does not tell.
+    /// The path that finds it again; `Err`: the site's answer does not contain it.
     pub path: Result<String, String>,
 }
 
@@ -58,7 +58,7 @@ impl Load {
         }
     }
 
-    /// Begins no more requests, waits for those under way, and tells which writes were acknowledged.
+    /// Begins no more requests, waits for those under way, and returns which writes were acknowledged.
     pub async fn stop(mut self) -> Vec<Acknowledged> {
         self.stop.take();
         drop((&mut self.driver).await);
@@ -101,7 +101,7 @@ async fn drive(site: Arc<Site>, mut stopped: oneshot::Receiver<()>) {
     let kinds = site.course.kinds();
     let mut turns = (0_u64..).zip(kinds.iter().copied().cycle());
     let mut ticks = interval(Duration::from_secs(1) / site.course.rate());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst); // the rate is kept, whatever held us up
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst); // the rate is kept after a pause
     let mut under_way = JoinSet::new();
     loop {
         tokio::select! {
@@ -156,7 +156,7 @@ impl Site {
         Ok(())
     }
 
-    /// Over the connection whose turn it is, and over a new one where that did no harm: a site may close an idle
+    /// Over the next connection in turn, and over a new one where that did no harm: a site may close an idle
     /// connection at any time, also at the moment when a request is written to it.
     async fn send(&self, ask: &Ask, resent: &mut bool) -> Result<Reply, String> {
         if let Some(mut slot) = self.idle() {

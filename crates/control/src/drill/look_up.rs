@@ -25,11 +25,11 @@ struct Missing {
 enum Why {
     /// The site answered, and it is not there.
     Lost(String),
-    /// The site did not tell.
+    /// The site did not answer, or not whether it is there.
     Unknown(String),
 }
 
-/// Looks every acknowledged write up, again and again until `deadline`, and tells which are not there.
+/// Looks every acknowledged write up, again and again until `deadline`, and returns which are not there.
 ///
 /// Found means: answered with a 2xx whose body holds the id that was written (its first 64 KiB count). An answer alone
 /// would not do where the write bore an id: the number of a lost entry may have been given to another one.
@@ -66,11 +66,11 @@ fn count(acknowledged: usize, missing: Vec<Missing>) -> Writes {
 /// One round; what is left is what was not found.
 async fn look_up_all(course: &Course, writes: Vec<Missing>, ends: Instant) -> Vec<Missing> {
     let queue = Arc::new(Mutex::new(writes));
-    let mut lookers = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for _ in 0..AT_A_TIME {
-        lookers.spawn(look_up_some(course.clone(), queue.clone(), ends));
+        tasks.spawn(look_up_some(course.clone(), queue.clone(), ends));
     }
-    lookers.join_all().await.into_iter().flatten().collect()
+    tasks.join_all().await.into_iter().flatten().collect()
 }
 
 async fn look_up_some(
@@ -86,8 +86,8 @@ async fn look_up_some(
             return left;
         };
         let limit = ends.min(Instant::now() + LIMIT);
-        let looked = timeout_at(limit, look_up(&course, &write, &mut kept)).await;
-        if let Err(why) = looked.unwrap_or_else(|_| Err(Why::Unknown("no answer in time".into()))) {
+        let found = timeout_at(limit, look_up(&course, &write, &mut kept)).await;
+        if let Err(why) = found.unwrap_or_else(|_| Err(Why::Unknown("no answer in time".into()))) {
             left.push(Missing { write, why });
         }
     }

@@ -1,4 +1,4 @@
-//! The probe: next to nothing over a new connection, every 10 ms where our own proxies answer, with a limit of 100 ms.
+//! The probe: next to nothing over a new connection, every 10 ms where Gaiola's own proxies answer, with a limit of 100 ms.
 
 use super::client::{Ask, Connection};
 use super::{Course, Record};

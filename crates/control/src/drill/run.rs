@@ -1,4 +1,4 @@
-//! The course of one drill: calm, harm, healing, looking back.
+//! The course of one drill: calm, harm, healing, review.
 
 use super::witness::Witness;
 use super::{Acknowledged, Answer, Course, Harm, Load, Plan, Probe, Record, Sight, check_lost};
@@ -8,19 +8,19 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Between two looks at the status.
-const LOOK: Duration = Duration::from_millis(50);
+/// Poll interval of the status.
+const POLL: Duration = Duration::from_millis(50);
 /// How long writes are looked up when the operator waits for the end.
 const HASTE: Duration = Duration::from_secs(2);
-/// One look's limit.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// Poll timeout.
+const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a drill does not go its way.
 type Trouble = (Verdict, String);
 
 /// Rehearses one failure. Whatever happens after the harm, it is put back.
 ///
-/// `interrupted` ends when the operator breaks the drill off; `progress` is told each step, in a line for people.
+/// `interrupted` ends when the operator breaks the drill off; `progress` is called with each step, a line for people.
 pub async fn run(
     plan: &Plan,
     harm: &dyn Harm,
@@ -63,7 +63,7 @@ pub async fn run(
             stop(witnesses.unwrap_or_default())
         );
         let ((), outside, inside) = stopped;
-        findings = drill.look_back(outside, inside, broken_off).await;
+        findings = drill.review(outside, inside, broken_off).await;
     }
     drill.conclude(findings, trouble)
 }
@@ -118,7 +118,7 @@ impl Run<'_> {
     async fn wait_until_ready(&mut self) -> Result<(), Trouble> {
         let began = self.record.now();
         loop {
-            let sight = self.look().await;
+            let sight = self.poll().await;
             if sight.healthy {
                 return Ok(());
             }
@@ -131,7 +131,7 @@ impl Run<'_> {
                     ),
                 ));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
@@ -155,7 +155,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The load must be clean before the harm, or its failures could not be told from the harm's.
+    /// The load must be clean before the harm, or its failures could not be distinguished from the harm's.
     async fn calm(&mut self) -> Result<(), Trouble> {
         let limits = &self.plan.limits;
         let began = self.record.now();
@@ -208,7 +208,7 @@ impl Run<'_> {
             if self.record.now() - ordered > limits.confirm {
                 return Err(not_done(format!("it could not be confirmed: {why}")));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
         Ok(())
     }
@@ -218,12 +218,12 @@ impl Run<'_> {
         let harmed = self.marks.harm.unwrap_or_default();
         self.healthy_since = None;
         while self.record.now() - harmed < self.plan.hold {
-            let sight = self.look().await;
+            let sight = self.poll().await;
             let now = self.record.now();
             self.watch(&sight, now);
             let settled = now - harmed > self.plan.limits.settle && self.is_settled(now);
             self.recover(settled, harmed);
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
@@ -233,7 +233,7 @@ impl Run<'_> {
         let harmed = self.marks.harm.unwrap_or_default();
         self.healthy_since = None;
         loop {
-            let sight = self.look().await;
+            let sight = self.poll().await;
             let now = self.record.now();
             let since = now - harmed;
             self.watch(&sight, now);
@@ -247,11 +247,11 @@ impl Run<'_> {
             if since > limits.heal {
                 return Err((Verdict::NotHealthy, self.overdue(settled, &sight)));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
-    /// Keeps the mark of recovery: it is taken back when trouble begins anew.
+    /// Keeps the mark of recovery: it is taken back when requests fail again.
     fn recover(&mut self, settled: bool, harmed: Time) {
         if settled == self.marks.recovered.is_some() {
             return; // the whole ledger is read only when something has changed
@@ -304,7 +304,7 @@ impl Run<'_> {
 
     async fn wait_until_whole(&mut self, began: Time) -> Result<(), Trouble> {
         loop {
-            let sight = self.look().await;
+            let sight = self.poll().await;
             let now = self.record.now();
             self.watch(&sight, now);
             let settled = self.is_settled(now);
@@ -316,11 +316,11 @@ impl Run<'_> {
             if now - began > self.plan.limits.whole {
                 return Err((Verdict::NotHealthy, self.overdue(settled, &sight)));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
-    /// A status may still look healthy at the moment of the harm: nothing is whole before it was seen and has passed.
+    /// The status may still be healthy at the moment of the harm: the site is not whole before the harm was detected and has passed.
     fn whole(&mut self, healthy_since: Time) {
         let others = [self.marks.detected, self.marks.recovered];
         let whole = others.into_iter().flatten().fold(healthy_since, Time::max);
@@ -339,12 +339,12 @@ impl Run<'_> {
         self.healthy_since = self.healthy_since.or(Some(now)).filter(|_| sight.healthy);
     }
 
-    async fn look(&self) -> Sight {
+    async fn poll(&self) -> Sight {
         let unknown = |why: String| Sight {
             missing: format!("its status is not known: {why}"),
             ..Sight::default()
         };
-        within(LOOK_LIMIT, self.harm.status())
+        within(POLL_TIMEOUT, self.harm.status())
             .await
             .unwrap_or_else(unknown)
     }
@@ -375,7 +375,7 @@ impl Run<'_> {
         (ledger.failed_count(), why)
     }
 
-    async fn look_back(
+    async fn review(
         &mut self,
         mut acknowledged: Vec<Acknowledged>,
         (by_site, by_database): (Vec<Acknowledged>, Vec<Acknowledged>),
@@ -383,8 +383,8 @@ impl Run<'_> {
     ) -> Findings {
         acknowledged.extend(by_site);
         let mut writes = self.look_up(&acknowledged, in_haste).await;
-        let (all, looked) = (by_database.len() as u64, self.harm.look_up(&by_database));
-        match within(self.plan.limits.look_up, looked).await {
+        let (all, found) = (by_database.len() as u64, self.harm.look_up(&by_database));
+        match within(self.plan.limits.look_up, found).await {
             Ok(found) => writes.add(found),
             Err(why) => writes.add(Writes {
                 acknowledged: all,

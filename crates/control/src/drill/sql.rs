@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 /// The longest that a question to one member may take.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
 
-/// The table that a client writes to which has no instance at hand. It is made before, and removed after.
+/// The table of a client that writes without an instance. It is made before, and removed after.
 const MAKE: &str = "set client_min_messages = error; create schema if not exists gaiola_drill; \
      create table if not exists gaiola_drill.ledger (id text primary key)";
 const REMOVE: &str = "set client_min_messages = error; drop schema if exists gaiola_drill cascade";
@@ -191,7 +191,7 @@ impl Session {
     }
 }
 
-/// Inserts one row after another until it is stopped, and tells which were acknowledged.
+/// Inserts one row after another until it is stopped, and returns which were acknowledged.
 pub(super) async fn insert(
     database: &Database,
     kind: Kind,

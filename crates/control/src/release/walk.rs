@@ -156,7 +156,7 @@ fn is_left_out(entry: &DirEntry, paths: &[PathBuf]) -> bool {
 /// What stands at `path` below the site's directory; `None` where it holds nothing that could be copied.
 fn kind(root: &Path, opened: &File, path: &Path) -> Result<Option<Kind>, ReleaseError> {
     let place = root.join(path);
-    let metadata = fs::symlink_metadata(&place).map_err(ReleaseError::io("look at", &place))?;
+    let metadata = fs::symlink_metadata(&place).map_err(ReleaseError::io("stat", &place))?;
     if metadata.is_symlink() {
         return link(&place, leads_out(opened, path));
     }

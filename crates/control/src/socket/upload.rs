@@ -1,9 +1,9 @@
-//! What is sent to the site by its digest: `GET` tells whether the site has it, `PUT` sends it.
+//! What is sent to the site by its digest: `GET` reports whether the site has it, `PUT` sends it.
 //!
 //! The body is unpacked as it comes, on a thread of its own: no more of it is in memory than a few pieces. There is one at a time,
 //! and one that falls silent is given up.
 
-use crate::api::{Digest, Held};
+use crate::api::{Digest, Presence};
 use crate::certificates;
 use crate::change::has_release;
 use crate::release;
@@ -71,7 +71,7 @@ pub(super) async fn answer(
 ) -> Answer {
     if request.method() == Method::GET {
         let held = contents.is_held(site);
-        return json(&Held { held });
+        return json(&Presence { held });
     }
     // To its end, also where whoever sends goes away: its last part is removed before something else is sent.
     let site = Rc::clone(site);

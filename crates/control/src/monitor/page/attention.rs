@@ -3,7 +3,7 @@
 use gaiola_model::status::{MayFail, ServerState, ServerStatus, Status};
 use maud::{Markup, html};
 
-/// Most that are told; the rest is counted.
+/// Most that are listed; the rest is counted.
 const MOST: usize = 10;
 
 /// Something that needs somebody.
@@ -13,7 +13,7 @@ struct Need {
     command: Option<String>,
 }
 
-/// The box, where there is anything to tell.
+/// The box, where there is anything to report.
 pub(super) fn section(status: &Status) -> Markup {
     let needs = needs(status);
     html! {
@@ -48,13 +48,13 @@ fn needs(status: &Status) -> Vec<Need> {
         .iter()
         .map(|reason| need(reason, Some("gaiola logs -t app".into())))
         .collect();
-    let told = |text: &&String| {
+    let reported = |text: &&String| {
         !is_of_lost_server(status, text) && !needs.iter().any(|need| text.ends_with(&need.words))
     };
     let missing: Vec<Need> = status
         .missing
         .iter()
-        .filter(told)
+        .filter(reported)
         .map(|text| need(text, remedy(status, text)))
         .collect();
     needs.extend(missing);
@@ -131,7 +131,7 @@ mod tests {
     use crate::monitor::page::tests::made_up;
 
     #[test]
-    fn a_lost_server_is_told_once_and_how_to_switch_it_on() {
+    fn a_lost_server_is_reported_once_and_how_to_switch_it_on() {
         let mut status = made_up();
         status
             .servers

@@ -101,8 +101,8 @@ impl Room {
     }
 }
 
-/// Fills the disk of a server that has one of its own: by a file without a name, whose room is free again when it is closed, and
-/// so when our process dies.
+/// Fills the disk of a server that has one of its own: by a file without a name: its room is free again when it is closed, and
+/// so when this process dies.
 ///
 /// # Errors
 /// Where it has none, or it does not become full. Nothing is taken then.

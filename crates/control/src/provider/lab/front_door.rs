@@ -110,7 +110,7 @@ async fn join(client: &TcpStream, mut site: TcpStream, proxy_protocol: bool) -> 
     ended
 }
 
-/// For how long the client is read from before it is closed: it still sends, and may not have read what it was told.
+/// For how long the client is read from before it is closed: it still sends, and may not have read the answer.
 fn patience(client: &TcpStream, up: &Way, down: &Way) -> Option<(Duration, Duration)> {
     if up.is_over() || down.is_refused() {
         return None;
@@ -133,7 +133,7 @@ fn has_unread(stream: &TcpStream) -> bool {
     )
 }
 
-/// Until nothing more can come either way: both have ended, one has broken, or one has ended whose own side takes no more.
+/// Until nothing more can come either way: both have ended, one has broken, or one has ended and takes no more.
 async fn both(
     (up, copy_up): (&Way, impl Future<Output = io::Result<()>>),
     (down, copy_down): (&Way, impl Future<Output = io::Result<()>>),
@@ -200,7 +200,7 @@ impl Way {
                 Err(error) => return Err(error),
             }
         }
-        // The system tells of a reset once, and who wrote heard of it. One that had ended before is a broken pipe.
+        // The system reports a reset once, and the writer has seen it. One that had ended before is a broken pipe.
         if back.refused.get() == Some(io::ErrorKind::ConnectionReset) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     /// What a client reads that sends all of this first.
-    fn told(door: SocketAddr, body: usize) -> (io::Result<()>, Vec<u8>, io::Result<usize>) {
+    fn answered(door: SocketAddr, body: usize) -> (io::Result<()>, Vec<u8>, io::Result<usize>) {
         let mut client = Stream::connect(door).unwrap();
         let sent = client.write_all(&vec![7; body]);
         let mut all = Vec::new();
@@ -308,7 +308,7 @@ mod tests {
             site.write_all(b"400").unwrap();
         });
         for _ in 0..6 {
-            let (sent, all, _) = told(door, BODY);
+            let (sent, all, _) = answered(door, BODY);
             sent.unwrap();
             assert_eq!(all, b"400");
         }
@@ -324,7 +324,7 @@ mod tests {
             site.read_exact(&mut [0; 100_000]).unwrap();
         });
         for _ in 0..6 {
-            let (sent, all, end) = told(door, BODY);
+            let (sent, all, end) = answered(door, BODY);
             sent.unwrap();
             assert_eq!(all, b"400");
             end.unwrap();
@@ -358,7 +358,7 @@ mod tests {
         });
         let began = Instant::now();
         for _ in 0..12 {
-            let (_, _, end) = told(door, 4);
+            let (_, _, end) = answered(door, 4);
             assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         }
         // A second for each would be longer.
@@ -374,7 +374,7 @@ mod tests {
                 .set_linger(Some(Duration::ZERO))
                 .unwrap();
         });
-        let (_, all, end) = told(door, 4);
+        let (_, all, end) = answered(door, 4);
         assert!(all.is_empty() || all == b"half");
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }

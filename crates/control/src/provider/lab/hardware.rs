@@ -50,7 +50,7 @@ pub enum HardwareError {
 }
 
 impl Hardware {
-    /// Puts up the bridge in the network namespace that we are in.
+    /// Puts up the bridge in the network namespace of this process.
     ///
     /// # Errors
     /// Where the kernel refuses.

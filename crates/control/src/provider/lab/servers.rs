@@ -28,7 +28,7 @@ use tracing::Instrument as _;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The longest that a server may take to stop before its power is cut.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
-/// So much of the end of a log has the last line in it.
+/// Bytes at the end of a log that contain its last line.
 const LAST_WORDS: u64 = 16 << 10;
 /// Between two attempts to switch a server on that failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ pub async fn run(lab: Rc<Lab>) {
             .is_some_and(|order| provide(&lab, order, &leaving).is_err());
         tokio::select! {
             _ = orders.changed() => {}
-            () = lab.poke.notified() => {}
+            () = lab.wake.notified() => {}
             () = sleep(RETRY), if failed => {}
         }
     }
@@ -92,7 +92,7 @@ fn provide(
             tokio::task::spawn_local(async move {
                 take_away(&lab, server).await;
                 leaving.borrow_mut().remove(&server);
-                lab.poke.notify_one();
+                lab.wake.notify_one();
             });
         }
     }
@@ -135,12 +135,12 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
     lab.stale.borrow_mut().extend(stale);
     let log = boot.init_log();
     let logged_before = fs::metadata(&log).map_or(0, |log| log.len());
-    let (ours, theirs) = UnixStream::pair()?;
+    let (own, theirs) = UnixStream::pair()?;
     lab.hardware.borrow_mut().power_on(&boot, theirs.into())?;
     let Some(process) = lab.hardware.borrow().process(server) else {
         return Ok(());
     };
-    let certified = certify(Rc::clone(lab), server, boot.location.address, ours);
+    let certified = certify(Rc::clone(lab), server, boot.location.address, own);
     tokio::task::spawn_local(certified.in_current_span());
     tracing::info!(pid = process.identity().pid, "a server is on");
     let (lab, number) = (Rc::clone(lab), boot.number);
@@ -156,7 +156,7 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
         lab.hardware.borrow_mut().forget(server, process.identity());
         lab.over.send_modify(|over| _ = over.insert(server, number));
         lab.off.borrow_mut().insert(server);
-        lab.poke.notify_one();
+        lab.wake.notify_one();
     };
     tokio::task::spawn_local(watched.in_current_span());
     Ok(())
