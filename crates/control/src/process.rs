@@ -3,7 +3,7 @@
 use crate::api::SiteInfo;
 use crate::monitor::{poll, serve};
 use crate::provider::Provider;
-use crate::provider::lab::{Lab, LabError, front_door, last_order, newest_order, servers, system};
+use crate::provider::lab::{Lab, LabError, front_door, order, servers, system};
 use crate::site::Site;
 use crate::socket;
 use gaiola_agent::state::State;
@@ -56,7 +56,7 @@ pub fn run(args: LabArgs) -> Result<(), LabError> {
 
 fn stand(args: LabArgs) -> Result<(Rc<Lab>, Rc<Site>), LabError> {
     let state = State::of(&args.site);
-    let order = last_order(&state)?.map(|own| Rc::new(newest_order(&state, own)));
+    let order = order::last(&state)?.map(|own| Rc::new(order::newest(&state, own)));
     let (order, view) = (
         watch::Sender::new(order),
         watch::Sender::new(View::default()),
