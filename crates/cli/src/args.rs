@@ -382,20 +382,29 @@ pub(crate) struct Ctl {
     pub(crate) order: Vec<String>,
 }
 
+/// Why a span of time cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum SpanError {
+    #[error("{0:?} does not begin with a number")]
+    NoNumber(String),
+    #[error("{0:?} is not a unit of time; use ms, s, m or h")]
+    Unit(String),
+}
+
 /// Reads `90s`, `5m`, `1h` or `500ms`.
-fn span(text: &str) -> Result<Duration, String> {
+fn span(text: &str) -> Result<Duration, SpanError> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let number: u64 = text[..digits]
         .parse()
-        .map_err(|_| format!("{text:?} does not begin with a number"))?;
+        .map_err(|_| SpanError::NoNumber(text.into()))?;
     match &text[digits..] {
         "ms" => Ok(Duration::from_millis(number)),
         "s" | "" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
         "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        unit => Err(format!("{unit:?} is not a unit of time; use ms, s, m or h")),
+        unit => Err(SpanError::Unit(unit.into())),
     }
 }
 

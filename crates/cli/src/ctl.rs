@@ -94,7 +94,7 @@ impl Show {
     }
 }
 
-fn parse(words: &[&str]) -> Result<CtlCommand, String> {
+fn parse(words: &[&str]) -> anyhow::Result<CtlCommand> {
     let state = |at, admin| server(at, ServerOrder::State(admin));
     match *words {
         ["show", "servers"] | ["show", "servers", "state"] => Ok(CtlCommand::Show(Show::Servers)),
@@ -103,7 +103,8 @@ fn parse(words: &[&str]) -> Result<CtlCommand, String> {
         ["show", "limits"] => Ok(CtlCommand::Show(Show::Limits)),
         ["set", "weight", at, n] | ["set", "server", at, "weight", n] => {
             let weight = n.parse().ok().filter(|weight| *weight <= 256);
-            let weight = weight.ok_or(format!("{n:?} is no weight, which is 0 to 256"))?;
+            let weight =
+                weight.with_context(|| format!("{n:?} is no weight, which is 0 to 256"))?;
             server(at, ServerOrder::Weight(weight))
         }
         ["drain", at] | ["set", "server", at, "state", "drain"] => state(at, Admin::Drain),
@@ -120,7 +121,7 @@ fn parse(words: &[&str]) -> Result<CtlCommand, String> {
                 key: key.first().map(|key| (*key).to_owned()),
             }))
         }
-        _ => Err(unknown(words)),
+        _ => bail!(unknown(words)),
     }
 }
 
@@ -157,11 +158,9 @@ const FORMS: [(&[&str], &str); 11] = [
     ),
 ];
 
-fn server(at: &str, order: ServerOrder) -> Result<CtlCommand, String> {
+fn server(at: &str, order: ServerOrder) -> anyhow::Result<CtlCommand> {
     let Some((backend, server)) = at.split_once('/') else {
-        return Err(format!(
-            "{at:?} names no server; write BACKEND/SERVER, such as app/app1"
-        ));
+        bail!("{at:?} names no server; write BACKEND/SERVER, such as app/app1");
     };
     Ok(CtlCommand::Change(ControlRequest::SetServer {
         backend: backend.into(),
@@ -252,12 +251,12 @@ mod tests {
     use std::io::Read as _;
     use std::thread;
 
-    fn read(text: &str) -> Result<CtlCommand, String> {
+    fn read(text: &str) -> anyhow::Result<CtlCommand> {
         parse(&text.split(' ').collect::<Vec<_>>())
     }
 
-    fn change(order: ServerOrder) -> Result<CtlCommand, String> {
-        server("app/app1", order)
+    fn change(order: ServerOrder) -> CtlCommand {
+        server("app/app1", order).unwrap()
     }
 
     #[test]
@@ -278,18 +277,18 @@ mod tests {
                 ServerOrder::EndSessions,
             ),
         ] {
-            assert_eq!(read(text), change(order), "{text}");
+            assert_eq!(read(text).unwrap(), change(order), "{text}");
         }
-        assert_eq!(read("show stat"), Ok(CtlCommand::Show(Show::Stat)));
+        assert_eq!(read("show stat").unwrap(), CtlCommand::Show(Show::Stat));
         let cleared = |key: Option<&str>| {
-            Ok(CtlCommand::Change(ControlRequest::ClearLimit {
+            CtlCommand::Change(ControlRequest::ClearLimit {
                 name: "login".into(),
                 key: key.map(str::to_owned),
-            }))
+            })
         };
-        assert_eq!(read("clear limit login"), cleared(None));
+        assert_eq!(read("clear limit login").unwrap(), cleared(None));
         assert_eq!(
-            read("clear limit login 192.0.2.1"),
+            read("clear limit login 192.0.2.1").unwrap(),
             cleared(Some("192.0.2.1"))
         );
     }
@@ -316,7 +315,7 @@ mod tests {
             ("show", "write show servers, stat, sessions or limits"),
             ("foo bar", "an order begins with show, set, drain"),
         ] {
-            let said = read(text).unwrap_err();
+            let said = read(text).unwrap_err().to_string();
             assert!(said.contains(words), "{text}: {said}");
         }
     }

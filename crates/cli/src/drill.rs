@@ -6,10 +6,12 @@ use crate::args::{Drill, Global};
 use crate::connect::SiteClient;
 use crate::file;
 use crate::output::{self, Exit};
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use gaiola_control::api::{Access, Disk, Enter, Harm as HarmRequest, SiteInfo};
 use gaiola_control::drill::witness::Witness;
-use gaiola_control::drill::{Acknowledged, Answer, Course, Harm, Limits, Plan, Record, Sight, run};
+use gaiola_control::drill::{
+    Acknowledged, Answer, Course, DrillError, Harm, Limits, Plan, Record, Sight, run,
+};
 use gaiola_control::provider::lab::processes;
 use gaiola_core::drill::{
     Contents, DrillReport, Process, Roles, Selection, Target, Verdict, Writes, render, render_all,
@@ -122,7 +124,7 @@ fn course(info: &SiteInfo, config: &Config, status: &Status) -> anyhow::Result<C
     let doors = clients::doors_of_vips(status).into_iter();
     course.vips = doors.map(|door| door.ip()).collect();
     if config.speaks_tls() {
-        course.over_tls().map_err(anyhow::Error::msg)
+        Ok(course.over_tls()?)
     } else {
         Ok(course)
     }
@@ -211,23 +213,22 @@ impl Harmed {
 const GRACE: Duration = Duration::from_secs(5);
 
 impl FaultInjector<'_> {
-    async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, String> {
-        let response = self.client.send(&request, ORDER_LIMIT).await;
-        let response = response.map_err(|error| format!("{error:#}"))?;
+    async fn ask<T: DeserializeOwned>(&self, request: Request) -> anyhow::Result<T> {
+        let response = self.client.send(&request, ORDER_LIMIT).await?;
         if response.status != 200 {
-            return Err(response.text().trim().to_string());
+            bail!("{}", response.text().trim());
         }
-        serde_json::from_slice(&response.body).map_err(|error| error.to_string())
+        Ok(serde_json::from_slice(&response.body)?)
     }
 
-    async fn request(&self, request: &HarmRequest) -> Result<(), String> {
-        let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+    async fn request(&self, request: &HarmRequest) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(request)?;
         self.ask::<bool>(Request::post("/harm", body))
             .await
             .map(drop)
     }
 
-    async fn pid_1(&self, server: ServerName) -> Result<Option<u32>, String> {
+    async fn pid_1(&self, server: ServerName) -> anyhow::Result<Option<u32>> {
         Ok(self
             .ask::<Access>(Request::get(format!("/servers/{server}")))
             .await?
@@ -235,17 +236,17 @@ impl FaultInjector<'_> {
             .map(|Enter::Namespaces { pid, .. }| pid))
     }
 
-    async fn kill(&self, server: ServerName, process: Option<Process>) -> Result<(), String> {
+    async fn kill(&self, server: ServerName, process: Option<Process>) -> anyhow::Result<()> {
         let pid_1 = self
             .pid_1(server)
             .await?
-            .ok_or_else(|| format!("{server} is off already"))?;
+            .with_context(|| format!("{server} is off already"))?;
         let victims = match process {
-            None => vec![identify(pid_1).map_err(|error| error.to_string())?],
+            None => vec![identify(pid_1)?],
             Some(process) => processes::victims(pid_1, process),
         };
         if victims.is_empty() {
-            return Err(format!("no such process runs on {server}"));
+            bail!("no such process runs on {server}");
         }
         for victim in &victims {
             signal(victim.pid, rustix::process::Signal::KILL);
@@ -254,7 +255,7 @@ impl FaultInjector<'_> {
         Ok(())
     }
 
-    async fn do_harm(&self, target: &Target) -> Result<(), String> {
+    async fn do_harm(&self, target: &Target) -> anyhow::Result<()> {
         let servers = target.servers();
         let status: Status = self.ask(Request::get("/status")).await?;
         let before = Harmed::events(&servers, &status);
@@ -274,7 +275,7 @@ impl FaultInjector<'_> {
         }
     }
 
-    async fn is_done(&self, target: &Target) -> Result<(), String> {
+    async fn is_done(&self, target: &Target) -> anyhow::Result<()> {
         match target {
             Target::Kill {
                 process: Some(_), ..
@@ -282,7 +283,7 @@ impl FaultInjector<'_> {
             Target::Kill { server, .. } | Target::Power(server) | Target::Stop(server) => {
                 match self.pid_1(*server).await? {
                     None => Ok(()),
-                    Some(pid) => Err(format!("pid 1 of {server} still runs ({pid})")),
+                    Some(pid) => bail!("pid 1 of {server} still runs ({pid})"),
                 }
             }
             held => {
@@ -290,21 +291,21 @@ impl FaultInjector<'_> {
                 if faults.contains(held) {
                     Ok(())
                 } else {
-                    Err("it is not in force".into())
+                    bail!("it is not in force")
                 }
             }
         }
     }
 
-    fn are_dead(&self) -> Result<(), String> {
+    fn are_dead(&self) -> anyhow::Result<()> {
         let killed = self.killed.borrow();
         match killed.iter().filter(|victim| is_alive(**victim)).count() {
             0 => Ok(()),
-            alive => Err(format!("{alive} of the processes still run")),
+            alive => bail!("{alive} of the processes still run"),
         }
     }
 
-    async fn give_back(&self, target: &Target) -> Result<(), String> {
+    async fn give_back(&self, target: &Target) -> anyhow::Result<()> {
         match target {
             target if target.is_held() => self.request(&HarmRequest::End(target.clone())).await,
             target if target.heals_itself() => Ok(()),
@@ -317,7 +318,7 @@ impl FaultInjector<'_> {
         }
     }
 
-    async fn poll(&self) -> Result<Sight, String> {
+    async fn poll(&self) -> anyhow::Result<Sight> {
         let status: Status = self.ask(Request::get("/status")).await?;
         let harmed = self.harmed.borrow();
         let logged = harmed.as_ref().is_some_and(|harmed| {
@@ -343,21 +344,26 @@ fn is_alive(victim: Identity) -> bool {
     !is_zombie && identify(victim.pid).is_ok_and(|now| now == victim)
 }
 
+/// The answer as a drill reports it.
+fn answer<'a, T>(work: impl Future<Output = anyhow::Result<T>> + 'a) -> Answer<'a, T> {
+    Box::pin(async { work.await.map_err(DrillError::harm) })
+}
+
 impl Harm for FaultInjector<'_> {
     fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
-        Box::pin(self.do_harm(target))
+        answer(self.do_harm(target))
     }
 
     fn confirm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
-        Box::pin(self.is_done(target))
+        answer(self.is_done(target))
     }
 
     fn put_back<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
-        Box::pin(self.give_back(target))
+        answer(self.give_back(target))
     }
 
     fn status(&self) -> Answer<'_, Sight> {
-        Box::pin(self.poll())
+        answer(self.poll())
     }
 
     fn witnesses<'a>(
@@ -366,14 +372,14 @@ impl Harm for FaultInjector<'_> {
         course: &'a Course,
         record: &'a Record,
     ) -> Answer<'a, Vec<Witness>> {
-        Box::pin(self.send_witnesses(target, course, record))
+        answer(self.send_witnesses(target, course, record))
     }
 
     fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> Answer<'a, Writes> {
-        Box::pin(self.look_up_in_the_database(writes))
+        answer(self.look_up_in_the_database(writes))
     }
 
     fn contents(&self) -> Answer<'_, Contents> {
-        Box::pin(self.compare_members())
+        answer(self.compare_members())
     }
 }

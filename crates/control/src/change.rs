@@ -145,7 +145,7 @@ impl Work<'_> {
         let (store, at, held) = self.desired().await?;
         let servers = to_restart(what, &held.config);
         let mut new = held;
-        for server in servers.map_err(|why| refused(Exit::Usage, why))? {
+        for server in servers.map_err(|why| refused(Exit::Usage, why.to_string()))? {
             *new.restarts.entry(server).or_default() += 1;
         }
         store_desired(self.site, &store, at, new).await
@@ -177,22 +177,31 @@ impl Work<'_> {
     }
 }
 
+/// Why `restart` restarts nothing.
+#[derive(Debug, thiserror::Error)]
+enum RestartError {
+    #[error("{0:?} is neither `app` nor a server; see which there are with: gaiola status")]
+    NoName(String),
+    #[error("{}", no_server(*.0))]
+    NoServer(ServerName),
+    #[error(
+        "{0} has no instances of the site's: `restart` takes `app`, or an application server such as app1"
+    )]
+    NoInstances(ServerName),
+}
+
 /// The application servers that `restart` names.
-fn to_restart(what: &str, config: &Config) -> Result<Vec<ServerName>, String> {
+fn to_restart(what: &str, config: &Config) -> Result<Vec<ServerName>, RestartError> {
     let apps = config.server_names();
     let mut apps = apps.filter(|server| server.tier == Tier::App);
     if what == Tier::App.section() {
         return Ok(apps.collect());
     }
-    let server: ServerName = what.parse().map_err(|_| {
-        format!("{what:?} is neither `app` nor a server; see which there are with: gaiola status")
-    })?;
+    let server: ServerName = (what.parse()).map_err(|_| RestartError::NoName(what.into()))?;
     match server.tier {
         Tier::App if apps.any(|app| app == server) => Ok(vec![server]),
-        Tier::App => Err(no_server(server)),
-        _ => Err(format!(
-            "{server} has no instances of the site's: `restart` takes `app`, or an application server such as app1"
-        )),
+        Tier::App => Err(RestartError::NoServer(server)),
+        _ => Err(RestartError::NoInstances(server)),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod calibrate;
 mod client;
+mod error;
 mod load;
 mod look_up;
 mod plan;
@@ -15,6 +16,7 @@ mod sql;
 mod tests;
 pub mod witness;
 
+pub use error::{DrillError, SqlError, WitnessError};
 pub use load::{Acknowledged, Load};
 pub use look_up::check_lost;
 pub use plan::{Answer, Harm, Limits, Plan, Sight};
@@ -26,6 +28,7 @@ use gaiola_core::drill::{Kind, Ledger, Sample};
 use gaiola_model::Time;
 use gaiola_model::config::Drill;
 use rustls::ClientConfig;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -94,9 +97,9 @@ impl Course {
     ///
     /// # Errors
     /// Where the cryptography does not fit.
-    pub fn over_tls(self) -> Result<Self, String> {
+    pub fn over_tls(self) -> Result<Self, DrillError> {
         Ok(Self {
-            tls: Some(gaiola_proxy::trusting()?),
+            tls: Some(gaiola_proxy::trusting().map_err(DrillError::Tls)?),
             ..self
         })
     }
@@ -177,7 +180,7 @@ impl Record {
         self.ledger.lock().expect("nothing panics while it is held")
     }
 
-    fn take(&self, kind: Kind, sent: Time, resent: bool, outcome: &Result<(), String>) {
+    fn take(&self, kind: Kind, sent: Time, resent: bool, outcome: &Result<(), impl Display>) {
         let done = self.now();
         let sample = Sample {
             kind,
@@ -186,11 +189,11 @@ impl Record {
             ok: outcome.is_ok(),
             resent,
         };
+        let why = outcome.as_ref().err().map(ToString::to_string);
         if let Some(reports) = &self.reported_to {
             // Where the channel is full its reader is stuck or gone, and the report is dropped.
-            let _ = reports.try_send(witness::Line::ended(&sample, outcome));
+            let _ = reports.try_send(witness::Line::ended(&sample, why.clone()));
         }
-        let why = outcome.as_ref().err().map(String::as_str);
-        self.ledger().took(sample, why);
+        self.ledger().took(sample, why.as_deref());
     }
 }

@@ -11,7 +11,6 @@ use gaiola_model::placement::{Desired, Revision};
 use gaiola_model::{Config, Exit};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError, Txn};
-use std::io;
 use std::rc::Rc;
 use tokio::time::Instant;
 
@@ -114,8 +113,8 @@ pub(super) async fn put_first(
     store.commit(&txn).await.map_err(failed)
 }
 
-fn random_token() -> io::Result<String> {
+fn random_token() -> Result<String, getrandom::Error> {
     let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    getrandom::fill(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

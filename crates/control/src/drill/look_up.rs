@@ -2,6 +2,7 @@
 
 use super::Course;
 use super::client::{Ask, Connection, Reply};
+use super::error::RequestError;
 use super::load::Acknowledged;
 use gaiola_core::drill::Writes;
 use std::sync::{Arc, Mutex};
@@ -104,10 +105,10 @@ async fn look_up(
         .map_err(|why| Why::Unknown(why.clone()))?;
     let mut connection = match kept.take().filter(|connection| !connection.is_closed()) {
         Some(connection) => connection,
-        None => Connection::open(course).await.map_err(Why::Unknown)?,
+        None => Connection::open(course).await.map_err(unknown)?,
     };
     let asked = connection.ask(&Ask::get(path)).await;
-    let reply = asked.map_err(|broken| Why::Unknown(broken.in_words()))?;
+    let reply = asked.map_err(|broken| unknown(broken.into()))?;
     *kept = Some(connection);
     let bears_id = course
         .drill
@@ -115,6 +116,10 @@ async fn look_up(
         .as_ref()
         .is_some_and(|write| write.body.contains("{id}"));
     judge(&reply, path, bears_id.then_some(&write.id))
+}
+
+fn unknown(error: RequestError) -> Why {
+    Why::Unknown(error.to_string())
 }
 
 fn judge(reply: &Reply, path: &str, id: Option<&String>) -> Result<(), Why> {

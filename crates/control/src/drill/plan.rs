@@ -1,18 +1,18 @@
 //! The inputs of a drill: the target, the limits, and the fault injector.
 
 use super::witness::Witness;
-use super::{Acknowledged, Course, Record};
+use super::{Acknowledged, Course, DrillError, Record};
 use gaiola_core::drill::{Contents, Target, Writes};
 use gaiola_model::SiteName;
 use std::pin::Pin;
 use std::time::Duration;
 
 /// What an implementation of [`Harm`] answers, sooner or later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + 'a>>;
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DrillError>> + 'a>>;
 
 /// Fault injection and observation: the command line implements it for a site's servers, a test for its own.
 ///
-/// Each error is a sentence for the report.
+/// Each error is a sentence for the report: [`DrillError::harm`].
 pub trait Harm {
     /// Does the harm. It returns once the order is carried out.
     fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()>;

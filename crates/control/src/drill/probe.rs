@@ -1,6 +1,7 @@
 //! The probe: next to nothing over a new connection, every 10 ms where Gaiola's own proxies answer, with a limit of 100 ms.
 
 use super::client::{Ask, Connection};
+use super::error::RequestError;
 use super::{Course, Record};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,19 +65,15 @@ async fn one(course: Arc<Course>, record: Record) {
     let sent = record.now();
     let outcome = timeout(LIMIT, ask(&course))
         .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} ms", LIMIT.as_millis())));
+        .unwrap_or(Err(RequestError::TimedOut(LIMIT)));
     record.take(course.probed.kind, sent, false, &outcome);
 }
 
-async fn ask(course: &Course) -> Result<(), String> {
+async fn ask(course: &Course) -> Result<(), RequestError> {
     let mut connection = Connection::open(course).await?;
     let page = Ask {
         last: true,
         ..Ask::get(&course.probed.path)
     };
-    let reply = connection
-        .ask(&page)
-        .await
-        .map_err(|broken| broken.in_words())?;
-    reply.success()
+    connection.ask(&page).await?.success()
 }

@@ -1,7 +1,9 @@
 //! The course of one drill: calm, harm, healing, review.
 
 use super::witness::Witness;
-use super::{Acknowledged, Answer, Course, Harm, Load, Plan, Probe, Record, Sight, check_lost};
+use super::{
+    Acknowledged, Answer, Course, DrillError, Harm, Load, Plan, Probe, Record, Sight, check_lost,
+};
 use gaiola_core::drill::{Contents, DrillReport, Findings, Marks, Verdict, Writes};
 use gaiola_model::Time;
 use std::pin::{Pin, pin};
@@ -50,7 +52,7 @@ pub async fn run(
         drill.marks.begun = drill.record.now();
         trouble = match &witnesses {
             Ok(_) => unless(interrupted, drill.rehearse()).await.err(),
-            Err(why) => Some((Verdict::NotReady, why.clone())),
+            Err(why) => Some((Verdict::NotReady, why.to_string())),
         };
         let broken_off = matches!(trouble, Some((Verdict::Interrupted, _)));
         if let Err(more) = drill.restore(broken_off).await {
@@ -94,8 +96,8 @@ async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>)
 }
 
 /// An answer within a limit.
-async fn within<T>(limit: Duration, answer: Answer<'_, T>) -> Result<T, String> {
-    let late = || Err(format!("not done within {} s", limit.as_secs()));
+async fn within<T>(limit: Duration, answer: Answer<'_, T>) -> Result<T, DrillError> {
+    let late = || Err(DrillError::TimedOut(limit));
     timeout(limit, answer).await.unwrap_or_else(|_| late())
 }
 
@@ -135,13 +137,13 @@ impl Run<'_> {
         }
     }
 
-    async fn witnesses(&self) -> Result<Vec<Witness>, String> {
+    async fn witnesses(&self) -> Result<Vec<Witness>, DrillError> {
         let sent = self
             .harm
             .witnesses(&self.plan.target, &self.course, &self.record);
         within(self.plan.limits.order, sent)
             .await
-            .map_err(|why| format!("no client can be sent to where the harm is seen: {why}"))
+            .map_err(|why| DrillError::Witnesses(Box::new(why)))
     }
 
     async fn rehearse(&mut self) -> Result<(), Trouble> {
@@ -202,7 +204,7 @@ impl Run<'_> {
         let limits = &plan.limits;
         within(limits.order, self.harm.harm(target))
             .await
-            .map_err(not_done)?;
+            .map_err(|why| not_done(why.to_string()))?;
         let ordered = self.record.now();
         while let Err(why) = within(limits.confirm, self.harm.confirm(target)).await {
             if self.record.now() - ordered > limits.confirm {
@@ -340,7 +342,7 @@ impl Run<'_> {
     }
 
     async fn poll(&self) -> Sight {
-        let unknown = |why: String| Sight {
+        let unknown = |why: DrillError| Sight {
             missing: format!("its status is not known: {why}"),
             ..Sight::default()
         };
@@ -401,7 +403,7 @@ impl Run<'_> {
         };
         Findings {
             writes,
-            contents: contents.unwrap_or_else(Contents::Unknown),
+            contents: contents.unwrap_or_else(|why| Contents::Unknown(why.to_string())),
         }
     }
 

@@ -7,7 +7,7 @@
 use super::load::{Acknowledged, Load};
 use super::probe::Probe;
 use super::sql::{self, Database};
-use super::{Course, Record};
+use super::{Course, Record, WitnessError};
 use gaiola_core::drill::{Kind, Sample};
 use gaiola_model::config::Drill;
 use gaiola_model::{ServerName, Time};
@@ -80,13 +80,13 @@ pub enum Line {
 }
 
 impl Line {
-    pub(super) fn ended(sample: &Sample, outcome: &Result<(), String>) -> Self {
+    pub(super) fn ended(sample: &Sample, why: Option<String>) -> Self {
         Self::Ended {
             kind: sample.kind,
             sent: sample.sent.since_start(),
             done: sample.done.since_start(),
             resent: sample.resent,
-            why: outcome.as_ref().err().cloned(),
+            why,
         }
     }
 }
@@ -95,10 +95,10 @@ impl Line {
 ///
 /// # Errors
 /// Where standard input or output are of no use.
-pub async fn carry_out() -> io::Result<()> {
+pub async fn carry_out() -> Result<(), WitnessError> {
     let mut first = String::new();
     io::stdin().read_line(&mut first)?;
-    let task: Task = serde_json::from_str(&first).map_err(io::Error::other)?;
+    let task: Task = serde_json::from_str(&first)?;
     let (reports, mut lines) = mpsc::channel(WAITING);
     let mut record = Record::since(task.since);
     record.reported_to = Some(reports.clone());
@@ -114,7 +114,7 @@ pub async fn carry_out() -> io::Result<()> {
         text.push(b'\n');
         io::stdout().write_all(&text)?;
     }
-    work.await.map_err(io::Error::other)
+    Ok(work.await?)
 }
 
 async fn work(
@@ -199,7 +199,7 @@ impl Witness {
         from: Option<IpAddr>,
         course: &Course,
         record: &Record,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, WitnessError> {
         let what = What::Probe {
             doors,
             from,
@@ -219,7 +219,7 @@ impl Witness {
         door: SocketAddr,
         course: &Course,
         record: &Record,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, WitnessError> {
         let what = What::Write {
             server,
             door,
@@ -237,11 +237,11 @@ impl Witness {
         server: ServerName,
         database: Database,
         record: &Record,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, WitnessError> {
         Self::start(command, What::Insert { server, database }, record)
     }
 
-    fn start(mut command: Command, what: What, record: &Record) -> io::Result<Self> {
+    fn start(mut command: Command, what: What, record: &Record) -> Result<Self, WitnessError> {
         let by_sql = matches!(what, What::Insert { .. });
         let task = Task {
             since: record.started,
@@ -257,7 +257,7 @@ impl Witness {
         command.process_group(0).kill_on_drop(true);
         let mut child = command.spawn()?;
         let Some(output) = child.stdout.take() else {
-            return Err(io::Error::other("its standard output is missing"));
+            return Err(WitnessError::NoOutput);
         };
         let record = record.clone();
         let reader = tokio::spawn(async move { read(BufReader::new(output), &record).await });
