@@ -120,6 +120,16 @@ impl Balancer {
         })
     }
 
+    /// Why VIPs of the order cannot be held here: `gaiola.toml` accepts none of these yet.
+    pub(super) fn trouble(&self, order: &Order) -> Option<String> {
+        let own = self.boot.location.address;
+        let mut addresses = order.placement.vips.keys().copied().chain([own]);
+        let other = addresses.find(|address| ipv4(*address).is_none())?;
+        Some(format!(
+            "the VIP keeper speaks VRRP over IPv4 alone, and cannot serve {other}"
+        ))
+    }
+
     /// VIPs of the site that are held here and belong elsewhere, for example because this balancer is drained.
     fn must_go(&self, order: &Order) -> Vec<Ipv4Addr> {
         let routers = topology::vip_priorities(&order.placement, self.boot.server);

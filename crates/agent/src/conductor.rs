@@ -284,7 +284,8 @@ async fn put_placement(
     dead: &[ServerName],
 ) -> Result<Revision, StoreError> {
     let key = keys.placement();
-    let text = store.to_json_over(&key, new, at).await?;
+    // The placement itself says in which schema the site's documents are: it may be raising it.
+    let text = store.to_json_over(&key, new, at, new.schema).await?;
     let txn = Txn::new().expect(&key, Expected::At(at)).within(term);
     let txn = dead.iter().take(MOST_DEAD).fold(txn, |txn, server| {
         txn.expect(&keys.observed(*server), Expected::Absent)

@@ -135,9 +135,10 @@ impl Agent {
     fn new(boot: Boot) -> Result<Self, StartError> {
         make_release_folder(&boot)?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
-        let supervisor = Supervisor::adopt(boot.run(), ended_sender);
-        // The lab writes this file before it switches a server on.
+        let mut supervisor = Supervisor::adopt(boot.run(), ended_sender);
+        // The provider writes this file before it switches a server on.
         let order = Rc::new(read_document::<Order>(&boot.order_file())?);
+        supervisor.set_schema(order.placement.schema);
         let store = open_store(&boot, &order)?;
         let observed = watch::Sender::new(Observed {
             boot: boot.number,
@@ -240,15 +241,17 @@ impl Agent {
         if self.order.revision == revision {
             return;
         }
-        let offered = Order {
+        let mut offered = Order {
             revision,
             placement: (*placement).clone(),
         };
+        offered.placement.keep_network(&self.order.placement);
         if !self.order.yields_to(&offered) {
             let held = self.order.revision;
             return tracing::warn!(%revision, %held, "rejected an order older than the one held");
         }
         self.store.set_schema(offered.placement.schema);
+        self.supervisor.set_schema(offered.placement.schema);
         self.store
             .set_endpoints(etcd::endpoints(&offered.placement));
         if let Err(error) = offered.save(&self.boot.order_file()) {

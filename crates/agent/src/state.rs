@@ -399,6 +399,23 @@ pub fn write_document<T: Serialize>(path: &Path, value: &T, schema: u64) -> io::
     write_whole(path, &document::encode(value, schema)?)
 }
 
+/// Reads a file in the form of a message: a document that is no struct.
+///
+/// # Errors
+/// As [`read_document`].
+pub fn read_message<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
+    let (body, _) = document::decode_message(&fs::read(path)?)?;
+    Ok(body)
+}
+
+/// Writes a file in the form of a message, in this schema.
+///
+/// # Errors
+/// Where it cannot be written; the old one stays.
+pub fn write_message<T: Serialize>(path: &Path, body: &T, schema: u64) -> io::Result<()> {
+    write_whole(path, &document::encode_message(body, schema)?)
+}
+
 /// Reads a JSON file.
 ///
 /// # Errors

@@ -1,9 +1,10 @@
 //! Keeps the wanted processes of a server running. [`core::supervise`](gaiola_core::supervise) decides; this starts, signals
 //! and watches processes, and records them on disk for the next agent.
 
-use crate::state::{read_json, write_json};
+use crate::state::{read_message, write_message};
 use gaiola_core::supervise::{self, Action, Input};
 use gaiola_model::Time;
+use gaiola_model::schema::SCHEMA;
 use gaiola_os::process::{self, Exit, Identity, Launch, Process};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,8 @@ pub(super) struct Supervisor {
     open: BTreeMap<String, Rc<Process>>,
     ended: mpsc::UnboundedSender<Ended>,
     records: PathBuf,
+    /// The schema of the site's documents, in which the records are written.
+    schema: u64,
 }
 
 impl Supervisor {
@@ -64,14 +67,20 @@ impl Supervisor {
         Self::adopt_from(run.join("processes.json"), ended)
     }
 
+    /// Writes records in this schema from now on.
+    pub(super) fn set_schema(&mut self, schema: u64) {
+        self.schema = schema;
+    }
+
     fn adopt_from(records: PathBuf, ended: mpsc::UnboundedSender<Ended>) -> Self {
-        let left: BTreeMap<String, Record> = read_json(&records).unwrap_or_default();
+        let left = read_records(&records);
         let mut supervisor = Self {
             decided: supervise::Supervisor::default(),
             began: Instant::now(),
             open: BTreeMap::new(),
             ended,
             records,
+            schema: SCHEMA,
         };
         for (name, Record { identity, wanted }) in left {
             if let Ok(process) = Process::open(identity) {
@@ -236,11 +245,23 @@ impl Supervisor {
             (name, Record { identity, wanted })
         };
         let records: BTreeMap<&str, Record> = self.decided.running().map(record).collect();
-        if let Err(error) = write_json(&self.records, &records) {
+        if let Err(error) = write_message(&self.records, &records, self.schema) {
             let path = self.records.display();
             tracing::error!(%path, %error, "cannot write the list of running processes");
         }
     }
+}
+
+/// What an earlier agent has left running; nothing where it has recorded nothing yet.
+fn read_records(path: &Path) -> BTreeMap<String, Record> {
+    let records = read_message(path);
+    records.unwrap_or_else(|error: std::io::Error| {
+        if error.kind() != std::io::ErrorKind::NotFound {
+            let path = path.display();
+            tracing::error!(%path, %error, "cannot read the list of running processes: none is adopted");
+        }
+        BTreeMap::new()
+    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ impl Agent {
             rejected.map(|why| format!("the proxy refused its configuration: {why}")),
             self.failing_etcd(),
             balancer.and_then(|balancer| balancer.state().config_problem.clone()),
+            balancer.and_then(|balancer| balancer.trouble(&self.order)),
             database.and_then(Database::trouble),
             self.logs.trouble(),
         ];

@@ -2,8 +2,9 @@
 //! change unnoticed.
 //!
 //! `documents/SCHEMA/NAME.json` are kept for good. `UPDATE=1` writes those of the present schema: where that changes a file, give
-//! the schema a new number (`gaiola_store::document::SCHEMA`) unless the one before reads the new form as well.
+//! the schema a new number (`gaiola_model::schema::SCHEMA`) unless the one before reads the new form as well.
 
+use gaiola_agent::engine::{KeeperDatabase, KeeperReport};
 use gaiola_agent::state::{Boot, Order, State};
 use gaiola_model::inventory::Location;
 use gaiola_model::keeper::{KeeperConfig, KeeperState};
@@ -11,10 +12,10 @@ use gaiola_model::placement::{
     DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, Release,
     ReleaseNumber,
 };
-use gaiola_model::proxy::{SharedTickets, TicketKey};
+use gaiola_model::proxy::{ControlRequest, ProxyConfig, SharedTickets, TicketKey};
 use gaiola_model::schema::SCHEMA;
-use gaiola_model::{Desired, Inventory, Observed, Placement, Revision};
-use gaiola_wire::document::{decode, encode};
+use gaiola_model::{Desired, Event, Inventory, Observed, Placement, Revision};
+use gaiola_wire::document::{decode, decode_message, encode, encode_message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -162,6 +163,71 @@ fn every_document_of_every_schema_is_read() {
     );
     check("keeper", &keeper());
     check("keeper-state", &keeper_state());
+    check("database", &database());
+    check("database-keeper", &database_keeper());
+    check("event", &event());
+    check_message("control-configure", &control(1));
+    check_message("control-report", &control(2));
+}
+
+fn database() -> KeeperDatabase {
+    serde_json::from_value(serde_json::json!({
+        "schema": SCHEMA, "generation": 3, "wanted": "run", "patroni": "/usr/bin/patroni",
+        "config": "/run/gaiola/database/patroni.yml", "psql": "/usr/bin/psql", "api": "10.77.4.1:8008",
+        "pki": "/var/lib/gaiola/shop/servers/db1/pki", "owner": { "uid": 101, "gid": 104 },
+        "data": "/var/lib/gaiola/shop/servers/db1/postgres/data", "port": 5432, "log": "/var/lib/gaiola/shop/servers/db1/log",
+        "leadership": { "store": ["10.77.1.1:2379"], "key": "/patroni/shop/leader", "me": "db1" },
+        "clones": 1, "forked": false
+    }))
+    .unwrap()
+}
+
+fn database_keeper() -> KeeperReport {
+    serde_json::from_value(serde_json::json!({
+        "schema": SCHEMA, "generation": 3, "state": "running", "restarts": 1, "last_end": "was killed", "clones": 1
+    }))
+    .unwrap()
+}
+
+fn event() -> Event {
+    serde_json::from_value(serde_json::json!({
+        "time": "2026-11-30T00:00:00Z", "subject": { "server": "app1" }, "kind": "process.ended", "text": "app1.1 exit status 1",
+        "severity": "warning"
+    }))
+    .unwrap()
+}
+
+fn control(revision: u64) -> ControlRequest {
+    let config = ProxyConfig {
+        revision: Revision(revision),
+        server: "lb1".into(),
+        ..ProxyConfig::default()
+    };
+    match revision {
+        1 => ControlRequest::Configure(Box::new(config)),
+        _ => ControlRequest::Report,
+    }
+}
+
+/// As [`check`], for what is sent as a message.
+fn check_message(name: &str, present: &ControlRequest) {
+    let written = encode_message(present, SCHEMA).unwrap();
+    let json: Value = serde_json::from_slice(&written).unwrap();
+    let path = folder(SCHEMA).join(format!("{name}.json"));
+    if std::env::var_os("UPDATE").is_some() {
+        let text = serde_json::to_string_pretty(&json).unwrap();
+        fs::write(&path, text + "\n").unwrap();
+    }
+    for schema in 1..=SCHEMA {
+        let path = folder(schema).join(format!("{name}.json"));
+        let kept = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let read = decode_message::<ControlRequest>(&kept);
+        assert_eq!(
+            read.unwrap(),
+            (present.clone(), schema),
+            "{name} of schema {schema}"
+        );
+    }
 }
 
 fn keeper() -> KeeperConfig {

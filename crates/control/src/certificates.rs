@@ -11,9 +11,12 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// What a copy is named while it is made.
 const UNFINISHED: &str = ".new";
+/// Copies that a change has asked for are kept at least this long: it may be about to name them.
+const FRESH: Duration = Duration::from_secs(3600);
 /// A larger file is none with certificates.
 const MOST_BYTES: u64 = 1024 * 1024;
 /// More files in one folder are something else than certificates.
@@ -200,8 +203,11 @@ impl Certificates {
 }
 
 /// Whether there is a copy with these contents.
+///
+/// Whoever asks is about to name them: they are not removed for [`FRESH`] from then on.
 pub fn has(copies: &Path, contents: &Digest) -> bool {
-    copies.join(contents.as_str()).is_dir()
+    let folder = fs::File::open(copies.join(contents.as_str()));
+    folder.is_ok_and(|folder| folder.set_modified(SystemTime::now()).is_ok())
 }
 
 /// Unpacks what [`Certificates::pack`] has written, and keeps it below `copies`, whole or not at all, and readable by nobody else.
@@ -321,7 +327,9 @@ pub fn prune(copies: &Path, kept: &[&str]) -> io::Result<()> {
             .file_name()
             .to_str()
             .is_some_and(|name| name == UNFINISHED || kept.contains(&name));
-        if !is_kept {
+        let asked_for = entry.metadata()?.modified()?;
+        let is_fresh = asked_for.elapsed().map_or(true, |age| age < FRESH);
+        if !is_kept && !is_fresh {
             fs::remove_dir_all(entry.path())?;
         }
     }
@@ -434,6 +442,13 @@ mod tests {
         assert_eq!(key.permissions().mode() & 0o777, 0o600);
         prune(copies.path(), &[read.contents.as_str()]).unwrap();
         assert!(copy.is_dir());
+        prune(copies.path(), &[]).unwrap();
+        assert!(
+            copy.is_dir(),
+            "a change that has asked for it may be about to name it"
+        );
+        let folder = File::open(&copy).unwrap();
+        folder.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         prune(copies.path(), &[]).unwrap();
         assert!(!copy.exists());
     }

@@ -100,6 +100,8 @@ impl Work<'_> {
         refuse(&held.config, &wanted, yes)?;
         let last = Some(held.release.clone());
         let release = make_release(site, &config, contents, last, self.steps).await?;
+        // They may have been removed while the release was numbered.
+        has_certificates(site, &config)?;
         let order = site.order.borrow().clone();
         let failed = order.is_some_and(|order| order.placement.failed.is_some());
         let new = Desired {

@@ -286,6 +286,7 @@ pub fn number(
     copy::make_room(releases)?;
     let _lock = lock(releases)?;
     if let Some(same) = last.and_then(|last| unchanged(releases, last, digest)) {
+        copy::drop_held(releases)?;
         return Ok(same);
     }
     let number = match last {

@@ -74,11 +74,9 @@ pub enum Step {
     Done,
 }
 
-/// The servers of the placement that should carry a member.
+/// The servers that should carry a member, those among them that are not placed yet: no member goes for want of them.
 pub fn wanted(placement: &Placement) -> Vec<ServerName> {
-    let mut wanted = rollout::store_members(&placement.config);
-    wanted.retain(|server| placement.servers.contains_key(server));
-    wanted
+    rollout::store_members(&placement.config)
 }
 
 /// The next step from `members` to those on the servers `wanted`.

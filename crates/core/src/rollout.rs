@@ -266,7 +266,10 @@ impl<'a> Step<'a> {
     fn adopt_locations(&mut self) {
         for (server, placed) in &mut self.plan.servers {
             let given = self.desired.inventory.servers.get(server);
-            if let Some(given) = given.filter(|given| given.address == placed.location.address) {
+            // All that 0.1 stored was the address.
+            let address = placed.location.address;
+            let is_bare = placed.location == Location::at(address);
+            if let Some(given) = given.filter(|given| is_bare && given.address == address) {
                 placed.location.clone_from(given);
             }
         }

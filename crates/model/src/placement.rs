@@ -146,6 +146,16 @@ pub struct Placement {
     pub good: Option<Template>,
 }
 
+impl Placement {
+    /// A placement of Gaiola 0.1 does not name its network: until the conductor has written one that does, the one that
+    /// the server was switched on with holds.
+    pub fn keep_network(&mut self, held: &Self) {
+        if self.network == Network::default() {
+            self.network.clone_from(&held.network);
+        }
+    }
+}
+
 /// What an instance is made from. The same template makes the same process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {

@@ -156,21 +156,21 @@ impl Store {
         self.get(key).await?.map(|item| item.json()).transpose()
     }
 
-    /// `value` as JSON for `key`, which was last changed at `at`, with what newer programs have added to it.
+    /// `value` as JSON for `key` in this schema, with what newer programs have added to the key's value, which was last
+    /// changed at `at`.
     pub async fn to_json_over<T: Serialize + DeserializeOwned>(
         &self,
         key: &str,
         value: &T,
         at: Revision,
+        schema: u64,
     ) -> Result<Vec<u8>, StoreError> {
-        match self.get(key).await? {
-            Some(item) if item.modified == at => {
-                document::encode_over(value, &item.value, self.schema())
-                    .map_err(StoreError::document(key))
-            }
+        let encoded = match self.get(key).await? {
+            Some(item) if item.modified == at => document::encode_over(value, &item.value, schema),
             // It has changed: the write that follows fails.
-            _ => self.to_json(key, value),
-        }
+            _ => document::encode(value, schema).map_err(Into::into),
+        };
+        encoded.map_err(StoreError::document(key))
     }
 
     /// Writes `value` as JSON if the key is as `expected`. What newer programs have added to it is kept.
@@ -182,7 +182,7 @@ impl Store {
         lease: Option<LeaseId>,
     ) -> Result<Revision, StoreError> {
         let text = match expected {
-            Expected::At(at) => self.to_json_over(key, value, at).await?,
+            Expected::At(at) => self.to_json_over(key, value, at, self.schema()).await?,
             Expected::Absent => self.to_json(key, value)?,
         };
         self.put_if(key, expected, text, lease).await

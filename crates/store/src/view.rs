@@ -197,6 +197,9 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
     let Some(name) = key.strip_prefix(keys.prefix()) else {
         return;
     };
+    if item.is_none() {
+        view.unreadable.remove(key);
+    }
     match name {
         "desired" => {
             view.desired = item

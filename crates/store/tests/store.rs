@@ -542,6 +542,14 @@ async fn programs_of_neighbouring_schemas_share_a_site_until_all_read_the_newer_
         let stored = newer.get(&key).await.unwrap().unwrap();
         let stored: Value = serde_json::from_slice(&stored.value).unwrap();
         assert_eq!(stored["motto"], "open late");
+        // A placement that raises the schema is written in the raised one, whatever the writer's store was set to.
+        newer.set_schema(1);
+        let raised = newer.to_json_over(&key, &placement, at, SCHEMA).await;
+        let raised: Value = serde_json::from_slice(&raised.unwrap()).unwrap();
+        assert_eq!(
+            (&raised["schema"], &raised["motto"]),
+            (&SCHEMA.into(), &"open late".into())
+        );
         // A document of a schema that the older one does not read changes nothing for it, and is named.
         newer.set_schema(SCHEMA + 1);
         let beyond = Placement {

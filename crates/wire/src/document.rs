@@ -3,7 +3,7 @@
 //! A process reads its own schema and the ones before. It rejects a newer one, which it might misread, and names the program
 //! that is too old. What a newer program of the same schema has added is kept when a document is written back.
 
-use gaiola_model::schema::SCHEMA;
+use gaiola_model::schema::{SCHEMA, unnumbered};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -48,9 +48,20 @@ pub fn encode(value: &impl Serialize, schema: u64) -> Result<Vec<u8>, serde_json
 /// Where a newer program wrote it, or it is something else.
 pub fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, DocumentError> {
     let json: Value = serde_json::from_slice(text)?;
-    match json.get(FIELD).and_then(Value::as_u64) {
-        Some(schema) if schema > SCHEMA => Err(DocumentError::Newer(schema)),
+    match number(&json)? {
+        schema if schema > SCHEMA => Err(DocumentError::Newer(schema)),
         _ => Ok(serde_json::from_value(json)?),
+    }
+}
+
+/// The number of a document's schema.
+fn number(json: &Value) -> Result<u64, DocumentError> {
+    match json.get(FIELD) {
+        None => Ok(unnumbered()),
+        Some(number) => number.as_u64().ok_or_else(|| {
+            let why = format!("its schema is {number}, which is no number of one");
+            DocumentError::Json(serde::de::Error::custom(why))
+        }),
     }
 }
 
@@ -165,6 +176,14 @@ mod tests {
         assert_eq!(decode::<Site>(&of_0_1).unwrap(), site());
         assert_eq!(encode(&7, SCHEMA).unwrap(), b"7");
         assert_eq!(decode::<u64>(b"7").unwrap(), 7);
+    }
+
+    #[test]
+    fn a_schema_that_is_no_number_is_not_taken_for_none() {
+        for schema in [json!("3"), json!(2.5), json!(-1), json!(null)] {
+            let text = text(json!({ "schema": schema, "name": "shop", "servers": {} }));
+            assert!(decode::<Site>(&text).is_err(), "{schema}");
+        }
     }
 
     #[test]

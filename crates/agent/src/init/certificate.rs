@@ -17,8 +17,11 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Timeout of the exchange, on either side.
+/// Timeout of each message on the server's side.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Timeout of the whole exchange on the provider's side: a server's disk may be slow to keep its new key, and nobody waits for
+/// this but the server.
+const PROVIDER_LIMIT: Duration = Duration::from_secs(60);
 /// A longer message is rejected.
 const MESSAGE_LIMIT: usize = 64 << 10;
 
@@ -84,9 +87,13 @@ pub async fn provide(
 ) -> io::Result<Issued> {
     socket.set_nonblocking(true)?;
     let socket = tokio::net::UnixStream::from_std(socket)?;
-    tokio::time::timeout(LIMIT, provide_over(socket, authority, name, addresses))
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    let providing = provide_over(socket, authority, name, addresses);
+    let done = tokio::time::timeout(PROVIDER_LIMIT, providing).await;
+    done.unwrap_or_else(|_| {
+        let seconds = PROVIDER_LIMIT.as_secs();
+        let why = format!("the server sent no request within {seconds} s; see its log");
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
+    })
 }
 
 async fn provide_over(
@@ -105,7 +112,8 @@ async fn provide_over(
             break reply;
         }
         if socket.read_buf(&mut message).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            let why = "the server ended before it sent a request; see its log";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
         }
     };
     let Some(request) = request else {
@@ -132,11 +140,13 @@ impl Line {
     }
 
     fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
+        self.deadline = Instant::now() + LIMIT;
         self.socket.set_write_timeout(Some(self.rest()?))?;
         self.socket.write_all(&encode(message)?)
     }
 
     fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        self.deadline = Instant::now() + LIMIT;
         let (mut message, mut bytes) = (Vec::new(), [0; 4096]);
         loop {
             if let Some(message) = decode(&message)? {

@@ -19,6 +19,8 @@ use tar::{Archive, EntryType, PaxExtensions};
 const PADDING: u64 = 10 << 10;
 /// Attempts to follow a link: a rename anywhere on the machine can make the kernel unsure of `..`.
 const RENAMED: usize = 100;
+/// Most directories above an entry: each takes a descriptor while a tree is removed.
+const DEEPEST: usize = 128;
 
 /// Unpacks an archive into an empty directory that nobody else writes to, and returns what it held, in its order. After
 /// an error the directory may hold a part.
@@ -164,6 +166,7 @@ impl Unpacking<'_> {
             || bytes.len() as u64 > LONGEST_PATH
             || bytes.contains(&0)
             || !path.components().all(is_normal)
+            || clean.components().count() > DEEPEST
         {
             return Err(rejected(path, Reason::Path));
         }
@@ -254,7 +257,12 @@ pub(crate) fn leads_out(root: &File, link: &Path) -> bool {
     for _ in 0..RENAMED {
         match openat2(root, link, flags, Mode::empty(), ResolveFlags::BENEATH) {
             Err(Errno::AGAIN) => {}
-            opened => return matches!(opened, Err(Errno::XDEV)),
+            Ok(_)
+            | Err(
+                Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::ACCESS | Errno::NAMETOOLONG,
+            ) => return false,
+            // XDEV says that it leads out; where nothing can be said, it may.
+            Err(_) => return true,
         }
     }
     true

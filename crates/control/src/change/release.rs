@@ -68,9 +68,20 @@ pub(super) async fn make_release(
 
 /// Removes what is not used any more.
 pub(super) fn prune_releases(site: &Rc<Site>) {
-    let Some((_, placement)) = site.view.borrow().placement.clone() else {
-        return;
-    };
+    let site = Rc::clone(site);
+    tokio::task::spawn_local(async move {
+        let _held = site.pruning.lock().await;
+        if let Some(kept) = in_use(&site) {
+            prune(kept.0, kept.1).await;
+        }
+    });
+}
+
+type Kept = ((PathBuf, Vec<ReleaseNumber>), (PathBuf, Vec<String>));
+
+/// The releases and the copies of certificates that the placement uses, each with their directory.
+fn in_use(site: &Site) -> Option<Kept> {
+    let (_, placement) = site.view.borrow().placement.clone()?;
     let instances = placement
         .instances
         .values()
@@ -83,11 +94,7 @@ pub(super) fn prune_releases(site: &Rc<Site>) {
     let tls = placement.config.tls();
     let kept = tls.map(|tls| tls.contents.clone()).into_iter().collect();
     let (releases, copies) = (site.state.releases(), site.state.certificates());
-    let site = Rc::clone(site);
-    tokio::task::spawn_local(async move {
-        let _held = site.pruning.lock().await;
-        prune((releases, keep), (copies, kept)).await;
-    });
+    Some(((releases, keep), (copies, kept)))
 }
 
 /// Removes all releases and copies of certificates but these, on a thread of its own: many files take long, and this one
@@ -124,6 +131,9 @@ mod tests {
         for path in old.iter().chain(&kept) {
             std::fs::create_dir_all(path).unwrap();
         }
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        let old_copy = std::fs::File::open(copies.join("old")).unwrap();
+        old_copy.set_modified(long_ago).unwrap();
         let pruned = prune((releases, Vec::new()), (copies, vec!["new".into()]));
         gaiola_os::slow_disk::carry_out(pruned, || assert!(old.iter().all(|path| path.exists())));
         assert!(!old.iter().any(|path| path.exists()));

@@ -80,11 +80,7 @@ impl Copy {
 
     /// Gives it this name, which nothing reads: it is whole, and waits to be numbered. Another one that waits is removed.
     pub(super) fn hold(self, digest: &Digest) -> Result<(), ReleaseError> {
-        for other in names(&self.releases)? {
-            if other.starts_with(HELD) {
-                condemn(&self.releases, &self.releases.join(other))?;
-            }
-        }
+        drop_held(&self.releases)?;
         let path = held(&self.releases, digest);
         fs::rename(&self.path, &path).map_err(failed(&self.releases, "rename", &self.path))?;
         sync(&self.releases, &self.releases)
@@ -150,6 +146,16 @@ pub(super) fn number(
     }
     sync(releases, releases)?;
     Ok(true)
+}
+
+/// Removes whatever waits to be numbered.
+pub(super) fn drop_held(releases: &Path) -> Result<(), ReleaseError> {
+    for other in names(releases)? {
+        if other.starts_with(HELD) {
+            condemn(releases, &releases.join(other))?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a copy with these contents waits to be numbered.

@@ -77,6 +77,8 @@ pub(super) async fn answer(
     let site = Rc::clone(site);
     let receiving = tokio::task::spawn_local(async move {
         let Ok(_held) = site.receiving.try_lock() else {
+            // Whoever sends reads the answer only after the body.
+            drain(&mut request.into_body(), LIMITS.rest).await;
             let busy = "something else is being sent to the site; try again when that is done";
             return text(StatusCode::CONFLICT, busy);
         };
@@ -130,11 +132,16 @@ where
     let taking = on_a_thread(move || take(Pieces::new(pieces)));
     let feeding = async {
         if !feed(&mut body, limits.silence, sender).await {
-            let deadline = Instant::now() + limits.rest;
-            while let Ok(Some(Ok(_))) = timeout_at(deadline, body.frame()).await {}
+            drain(&mut body, limits.rest).await;
         }
     };
     tokio::join!(taking, feeding).0
+}
+
+/// Reads what is left of a body, for so long at most.
+async fn drain<B: Body + Unpin>(body: &mut B, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    while let Ok(Some(Ok(_))) = timeout_at(deadline, body.frame()).await {}
 }
 
 /// `false`: whoever unpacks takes no more, though there is more.
