@@ -183,13 +183,13 @@ impl Work<'_> {
 #[derive(Debug, thiserror::Error)]
 enum RestartError {
     #[error("{0:?} is neither `app` nor a server; see which there are with: gaiola status")]
-    NoName(String),
+    Unknown(String),
     #[error("{}", no_server(*.0))]
-    NoServer(ServerName),
+    Absent(ServerName),
     #[error(
         "{0} has no instances of the site's: `restart` takes `app`, or an application server such as app1"
     )]
-    NoInstances(ServerName),
+    OtherTier(ServerName),
 }
 
 /// The application servers that `restart` names.
@@ -199,11 +199,11 @@ fn to_restart(what: &str, config: &Config) -> Result<Vec<ServerName>, RestartErr
     if what == Tier::App.section() {
         return Ok(apps.collect());
     }
-    let server: ServerName = (what.parse()).map_err(|_| RestartError::NoName(what.into()))?;
+    let server: ServerName = (what.parse()).map_err(|_| RestartError::Unknown(what.into()))?;
     match server.tier {
         Tier::App if apps.any(|app| app == server) => Ok(vec![server]),
-        Tier::App => Err(RestartError::NoServer(server)),
-        _ => Err(RestartError::NoInstances(server)),
+        Tier::App => Err(RestartError::Absent(server)),
+        _ => Err(RestartError::OtherTier(server)),
     }
 }
 

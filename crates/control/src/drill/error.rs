@@ -13,7 +13,7 @@ pub enum DrillError {
     TimedOut(Duration),
     /// Clients elsewhere could not be started.
     #[error("no client can be sent to where the harm is seen: {0}")]
-    Witnesses(Box<DrillError>),
+    Witnesses(Box<Self>),
     /// The cryptography does not fit.
     #[error("{0}")]
     Tls(String),

@@ -133,7 +133,7 @@ fn judge(reply: &Reply, path: &str, id: Option<&String>) -> Result<(), Why> {
     };
     match reply.status {
         200..=299 if holds() => Ok(()),
-        200..=299 => Err(Why::Lost(format!("{path}: another one stands there"))),
+        200..=299 => Err(Why::Lost(format!("{path}: another entry is there"))),
         404 | 410 => Err(Why::Lost(format!("{path}: HTTP {}", reply.status))),
         status => Err(Why::Unknown(format!("{path}: HTTP {status}"))),
     }

@@ -62,7 +62,7 @@ pub struct Sight {
     pub missing: String,
 }
 
-/// What is rehearsed, and how patiently.
+/// What is rehearsed, and within which limits.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The site's name, for the report.
