@@ -1,4 +1,4 @@
-//! What a shell offers while somebody types, beyond what clap knows: servers, tiers and drills of the site that is meant, the
+//! What a shell offers while its user types, beyond what clap knows: servers, tiers and drills of the site that is meant, the
 //! running one or else that of the file.
 
 use crate::file;

@@ -209,7 +209,7 @@ impl Harmed {
     }
 }
 
-/// How long after its span the site undoes a fault where nobody else has.
+/// How long after its span the site undoes a fault that is not undone yet.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl FaultInjector<'_> {

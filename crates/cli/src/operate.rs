@@ -1,4 +1,4 @@
-//! Commands that ask the running site something, or change it.
+//! Commands that query the running site, or change it.
 
 use crate::args::{Drain, Events, Global, Power, PowerState, Restart, Scale, SiteFile};
 use crate::change::change;

@@ -23,7 +23,7 @@ macro_rules! eprint_line {
     ($($text:tt)*) => { $crate::output::eprint(&format!("{}\n", format_args!($($text)*))) };
 }
 
-/// Prints on standard output. Where that fails, what is under way goes on; the exit code says it in the end.
+/// Prints on standard output. Where that fails, what is under way goes on; the exit code shows it in the end.
 pub(crate) fn print(text: &str) {
     let mut out = io::stdout().lock();
     let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -111,7 +111,7 @@ fn find_programs(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-/// Starts the lab as a process of its own: it outlives this one. `false`: somebody else was faster.
+/// Starts the lab as a process of its own: it outlives this one. `false`: another process was faster.
 fn start_lab(client: &SiteClient, up: &Up) -> anyhow::Result<bool> {
     let deadline = Instant::now() + DOWN_LIMIT;
     loop {

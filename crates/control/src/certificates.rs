@@ -204,7 +204,7 @@ impl Certificates {
 
 /// Whether there is a copy with these contents.
 ///
-/// Whoever asks is about to name them: they are not removed for [`FRESH`] from then on.
+/// The client is about to name them: they are not removed for [`FRESH`] from then on.
 pub fn has(copies: &Path, contents: &Digest) -> bool {
     let folder = fs::File::open(copies.join(contents.as_str()));
     folder.is_ok_and(|folder| folder.set_modified(SystemTime::now()).is_ok())
@@ -241,12 +241,12 @@ pub enum ReceiveError {
     /// They are no archive of certificates.
     #[error("what was sent is not taken for certificates")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// They are others than was said.
+    /// Their digest is not the announced one.
     #[error("what was sent has the digest {received}, and not {expected} as was said")]
     OtherContents {
-        /// What was said.
+        /// The announced digest.
         expected: Digest,
-        /// What it was.
+        /// The digest of what was sent.
         received: Digest,
     },
     /// They cannot be served. They may have been exchanged while they were read: what is kept fits together.

@@ -211,7 +211,7 @@ fn no_server(server: ServerName) -> String {
     format!("there is no server {server}; see which there are with: gaiola status")
 }
 
-/// A tier whose servers are all drained would be waited for in vain.
+/// A tier whose servers are all drained never becomes ready.
 fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result<(), Outcome> {
     match rollout::all_drained(config, drained) {
         None => Ok(()),
@@ -317,7 +317,7 @@ fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
 }
 
 async fn step(steps: &mut Steps, text: String) {
-    // Where nobody listens, the change goes on.
+    // Where the client has gone, the change goes on.
     let _ = steps.say(Progress::Step(text)).await;
 }
 

@@ -1,6 +1,6 @@
 //! Rehearsed failures: loads the site, does the harm, watches it heal, and reports what it cost.
 //!
-//! [`run`] is the whole course; [`Load`] and [`Probe`] also serve whoever wants figures around a roll-out or a
+//! [`run`] is the whole course; [`Load`] and [`Probe`] also give figures around a roll-out or a
 //! `scale`. What the figures mean is decided in `core::drill`.
 
 mod calibrate;
@@ -86,7 +86,7 @@ impl Course {
         }
     }
 
-    /// The same, where a probe asks for `path`. What Gaiola's own proxies answer may be asked for as often as one likes.
+    /// The same, where a probe asks for `path`. What Gaiola's own proxies answer may be requested at any rate.
     pub fn probing(mut self, path: &str, by_proxies: bool) -> Self {
         self.probed.path = path.into();
         self.probed.by_proxies = by_proxies;

@@ -1,4 +1,4 @@
-//! The process `gaiola lab`: the servers of one site, and whoever answers its operators.
+//! The process `gaiola lab`: the servers of one site, and the control socket for its operators.
 
 use crate::api::SiteInfo;
 use crate::monitor::{poll, serve};

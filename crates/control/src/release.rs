@@ -181,12 +181,12 @@ pub enum ReleaseError {
     /// What was sent was rejected.
     #[error("what was sent is not taken for a release")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What was sent is something else than was said.
+    /// What was sent does not have the announced digest.
     #[error("what was sent has the digest {received}, and not {expected} as was said")]
     OtherContents {
-        /// What was said.
+        /// The announced digest.
         expected: Digest,
-        /// What it was.
+        /// The digest of what was sent.
         received: Digest,
     },
     /// The site has no such release, or no longer.

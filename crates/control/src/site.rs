@@ -1,4 +1,4 @@
-//! What is known of a site by whoever answers its operators: its documents in the store, its events, and what its processes
+//! The known state of a site: its documents in the store, its events, and what its processes
 //! count. And who has power over its servers.
 
 use crate::api::SiteInfo;

@@ -27,7 +27,7 @@ use tracing::Instrument as _;
 
 /// The largest request that is read: a site's file.
 const LARGEST_REQUEST: usize = 1024 * 1024;
-/// A stream of events says an empty line after this long, so that a reader who went away is noticed.
+/// A stream of events sends an empty line after this long, so that a reader who went away is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Answers the control socket.
@@ -128,7 +128,7 @@ fn is_unknown<'a>(
     (!placed.contains(&&server)).then(|| format!("there is no {server}; there are {names}"))
 }
 
-/// Does a harm in whole, also where whoever asked goes away meanwhile: what it has stopped must be known, to be undone.
+/// Does a harm in whole, also where the client goes away meanwhile: what it has stopped must be known, to be undone.
 async fn harm_answer(site: Rc<Site>, harm: Harm) -> Answer {
     let doing = tokio::task::spawn_local(async move { site.provider.harm(harm).await });
     let why = match doing.await {
@@ -139,7 +139,7 @@ async fn harm_answer(site: Rc<Site>, harm: Harm) -> Answer {
     text(StatusCode::CONFLICT, why)
 }
 
-/// Answers with one line of JSON for each step; where the client goes away the change goes on, and nobody waits for it.
+/// Answers with one line of JSON for each step; where the client goes away the change goes on.
 fn stream_change(site: Rc<Site>, asked: ChangeRequest) -> Answer {
     let (sender, body) = Channel::new(64);
     let kind = asked.change.kind();

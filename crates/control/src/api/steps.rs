@@ -10,7 +10,7 @@ pub struct Steps {
     sender: Sender<Bytes, Infallible>,
 }
 
-/// Whoever asked for the change is not listening any more.
+/// The client of the change has gone.
 #[derive(Debug)]
 pub struct Gone;
 
@@ -23,7 +23,7 @@ impl Steps {
     /// Reports one step.
     ///
     /// # Errors
-    /// Where nobody listens any more.
+    /// Where the client has gone.
     pub async fn say(&mut self, progress: Progress) -> Result<(), Gone> {
         self.line(&progress).await
     }
@@ -31,7 +31,7 @@ impl Steps {
     /// Sends an empty line, which means nothing.
     ///
     /// # Errors
-    /// Where nobody listens any more.
+    /// Where the client has gone.
     pub async fn say_nothing(&mut self) -> Result<(), Gone> {
         self.sender
             .send_data(Bytes::from_static(b"\n"))
@@ -42,7 +42,7 @@ impl Steps {
     /// Reports any value, as a line of JSON.
     ///
     /// # Errors
-    /// Where nobody listens any more.
+    /// Where the client has gone.
     pub async fn line(&mut self, value: &impl serde::Serialize) -> Result<(), Gone> {
         let mut line = serde_json::to_vec(value).unwrap_or_default();
         line.push(b'\n');

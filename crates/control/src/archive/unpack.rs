@@ -63,7 +63,7 @@ pub(crate) fn unpack(
     Ok(unpacking.entries)
 }
 
-/// What records say of the entry that follows them.
+/// What records hold about the entry that follows them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Names {
     path: Option<Vec<u8>>,

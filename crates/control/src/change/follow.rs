@@ -79,7 +79,7 @@ pub(super) async fn follow(
     }
 }
 
-/// What clients asked for while the change was made, and how much of it failed; empty where nobody asked.
+/// What clients asked for while the change was made, and how much of it failed; empty where there were no requests.
 pub(super) async fn requests_since(site: &Site, before: Totals) -> String {
     poll::ask_all(site, &Client::new(None)).await;
     let now = site.traffic.totals();

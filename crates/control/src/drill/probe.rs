@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// Between two new connections, where nothing speaks against it.
+/// Default interval of new connections.
 pub(super) const EVERY: Duration = Duration::from_millis(10);
 /// From the first packet to the end of the answer.
 const LIMIT: Duration = Duration::from_millis(100);

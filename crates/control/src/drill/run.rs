@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 /// Poll interval of the status.
 const POLL: Duration = Duration::from_millis(50);
-/// How long writes are looked up when the operator waits for the end.
+/// Timeout of looking writes up once the operator has interrupted the drill.
 const HASTE: Duration = Duration::from_secs(2);
 /// Poll timeout.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -229,7 +229,7 @@ impl Run<'_> {
         }
     }
 
-    /// Until requests succeed again, and, where nobody has to help, the site is whole.
+    /// Until requests succeed again, and, where the site heals itself, it is whole.
     async fn heal(&mut self) -> Result<(), Trouble> {
         let limits = &self.plan.limits;
         let harmed = self.marks.harm.unwrap_or_default();
@@ -273,7 +273,7 @@ impl Run<'_> {
         }
     }
 
-    /// Puts back what was harmed and waits until the site is whole; when in haste, it only puts back.
+    /// Puts back what was harmed and waits until the site is whole; `in_haste`: only puts back.
     async fn restore(&mut self, in_haste: bool) -> Result<(), Trouble> {
         if !self.touched {
             return Ok(());

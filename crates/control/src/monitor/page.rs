@@ -1,6 +1,6 @@
-//! The status page: one page that says whether the site is well, drawn on the server and readable without JavaScript.
+//! The status page: one page that shows whether the site is healthy, drawn on the server and readable without JavaScript.
 //!
-//! Everything on it comes out of documents in memory; rendering asks nobody.
+//! Everything on it comes out of documents in memory; rendering sends no requests.
 
 mod attention;
 mod map;

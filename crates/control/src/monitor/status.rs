@@ -32,7 +32,7 @@ pub fn see(
     Some((desired, at, placement))
 }
 
-/// Polls the servers, so that one that vanishes while nobody asks is known to have been there.
+/// Polls the servers, so that one that vanishes between two requests is known to have been there.
 pub fn poll(site: &Site) {
     let view = site.view.borrow().clone();
     see(site, &view, &mut site.facts.borrow_mut());

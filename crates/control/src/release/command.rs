@@ -1,4 +1,4 @@
-//! Whether a command's program is there, so that `up` can say so before anything is started.
+//! Whether a command's program is there, so that `up` can reject it before anything is started.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

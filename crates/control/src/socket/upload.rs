@@ -32,7 +32,7 @@ const PIECES: usize = 4;
 struct Limits {
     /// A body of which nothing comes for this long is given up.
     silence: Duration,
-    /// For this long the rest of a body is read whose beginning was rejected: who is still sending does not hear the answer.
+    /// For this long the rest of a rejected body is read: a client that is still sending does not read the answer.
     rest: Duration,
 }
 
@@ -73,11 +73,11 @@ pub(super) async fn answer(
         let held = contents.is_held(site);
         return json(&Presence { held });
     }
-    // To its end, also where whoever sends goes away: its last part is removed before something else is sent.
+    // To its end, also where the client goes away: its last part is removed before something else is sent.
     let site = Rc::clone(site);
     let receiving = tokio::task::spawn_local(async move {
         let Ok(_held) = site.receiving.try_lock() else {
-            // Whoever sends reads the answer only after the body.
+            // The client reads the answer only after it has sent the body.
             drain(&mut request.into_body(), LIMITS.rest).await;
             let busy = "something else is being sent to the site; try again when that is done";
             return text(StatusCode::CONFLICT, busy);
@@ -144,7 +144,7 @@ async fn drain<B: Body + Unpin>(body: &mut B, limit: Duration) {
     while let Ok(Some(Ok(_))) = timeout_at(deadline, body.frame()).await {}
 }
 
-/// `false`: whoever unpacks takes no more, though there is more.
+/// `false`: the unpacking has ended, though there is more.
 async fn feed<B>(body: &mut B, silence: Duration, pieces: Sender<io::Result<Bytes>>) -> bool
 where
     B: Body<Data = Bytes> + Unpin,

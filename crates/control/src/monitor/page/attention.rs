@@ -1,4 +1,4 @@
-//! What needs somebody: what is missing, and a command to type where one helps.
+//! What needs the operator: what is missing, and a command to type where one helps.
 
 use gaiola_model::status::{MayFail, ServerState, ServerStatus, Status};
 use maud::{Markup, html};
@@ -6,7 +6,7 @@ use maud::{Markup, html};
 /// Most that are listed; the rest is counted.
 const MOST: usize = 10;
 
-/// Something that needs somebody.
+/// Something that needs the operator.
 #[derive(Debug, PartialEq, Eq)]
 struct Need {
     words: String,
@@ -90,7 +90,7 @@ fn subject<'a>(status: &'a Status, text: &str) -> Option<&'a ServerStatus> {
     status.servers.iter().find(|server| server.name == name)
 }
 
-/// An instance that is missing because its server is: the server says it already.
+/// An instance that is missing because its server is: the server is listed already.
 fn is_of_lost_server(status: &Status, text: &str) -> bool {
     let of_instance = text
         .split_whitespace()

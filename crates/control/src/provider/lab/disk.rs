@@ -138,7 +138,7 @@ pub async fn fill(lab: &Lab, server: ServerName, first: Identity) -> Result<Fill
     })
 }
 
-/// Ends what is being taken, also where nobody waits for it any more.
+/// Ends what is being taken, also where its caller has gone.
 #[derive(Default)]
 struct StopOnDrop(Arc<AtomicBool>);
 

@@ -1,6 +1,6 @@
 //! Faults that leave a server running: the network is cut, one way of it is, its processes stand still, or its disk is full.
 //!
-//! Each is undone when that is asked for, and by the lab itself once its span has passed: whoever ordered it may have died.
+//! Each is undone when that is asked for, and by the lab itself once its span has passed: the client may have died.
 
 use super::Lab;
 use super::disk::{self, DiskError};

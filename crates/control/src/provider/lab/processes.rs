@@ -1,4 +1,4 @@
-//! Finds the processes of a server from outside of it, as whoever rehearses a failure needs them.
+//! Finds the processes of a server from outside of it, as drills need them.
 
 use gaiola_core::drill::Process;
 use gaiola_os::process::{Identity, identify};

@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
-/// PATH of everything that runs on a server: nothing is taken from whoever brought the site up.
+/// PATH of everything that runs on a server: nothing is taken from the operator's environment.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The longest that a server may take to stop before its power is cut.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
@@ -99,7 +99,7 @@ fn provide(
     result
 }
 
-/// Records why a server could not be switched on, for whoever waits for it. The same reason is logged once.
+/// Records why a server could not be switched on, for the status. The same reason is logged once.
 fn record(lab: &Lab, server: ServerName, why: Option<String>) {
     let before = match &why {
         Some(why) => lab.trouble.borrow_mut().insert(server, why.clone()),
@@ -110,7 +110,7 @@ fn record(lab: &Lab, server: ServerName, why: Option<String>) {
     }
 }
 
-/// What a pid 1 that could not set its server up has said of it, behind what was in its log before.
+/// What a pid 1 that could not set its server up has logged, behind what was in its log before.
 fn last_words(log: &Path, before: u64) -> Option<String> {
     let mut log = fs::File::open(log).ok()?;
     let length = log.metadata().ok()?.len();
@@ -162,7 +162,7 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
     Ok(())
 }
 
-/// Signs the certificate that a server requests at its start. A server that gets none ends, and its last words say why.
+/// Signs the certificate that a server requests at its start. A server that gets none ends, and its last log line has the reason.
 async fn certify(lab: Rc<Lab>, server: ServerName, address: IpAddr, socket: UnixStream) {
     let name = server.to_string();
     match certificate::provide(socket, &lab.authority, &name, &[address]).await {
