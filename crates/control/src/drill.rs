@@ -16,7 +16,7 @@ mod sql;
 mod tests;
 pub mod witness;
 
-pub use error::{DrillError, SqlError, WitnessError};
+pub use error::{DrillError, NoPath, SqlError, WitnessError};
 pub use load::{Acknowledged, Load};
 pub use look_up::check_lost;
 pub use plan::{Answer, Harm, Limits, Plan, Sight};

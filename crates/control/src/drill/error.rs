@@ -1,5 +1,6 @@
 //! Why a drill, or a request within one, failed. The texts are those of the report, which counts equal failures by them.
 
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
@@ -81,6 +82,17 @@ fn http_in_words(error: &hyper::Error) -> String {
         }
         None => error.to_string(),
     }
+}
+
+/// Why there is no path that finds a write again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum NoPath {
+    /// The site's answer does not contain it.
+    #[error("{0}")]
+    Answer(String),
+    /// The write did not go through the site.
+    #[error("it was written straight into the database")]
+    Database,
 }
 
 /// Why a member of the database did not answer, or not as was asked.

@@ -2,7 +2,7 @@
 //! answers.
 
 use super::client::{Ask, Broken, Connection, Reply};
-use super::error::RequestError;
+use super::error::{NoPath, RequestError};
 use super::{Course, Record};
 use gaiola_core::drill::{Kind, fill_body, fill_path};
 use gaiola_model::config::DrillWrite;
@@ -28,8 +28,8 @@ const UNDER_WAY: usize = 2048;
 pub struct Acknowledged {
     /// The id that it was written with.
     pub id: String,
-    /// The path that finds it again; `Err`: the site's answer does not contain it.
-    pub path: Result<String, String>,
+    /// The path that finds it again.
+    pub path: Result<String, NoPath>,
 }
 
 /// A running load. Dropping it ends it at once.
@@ -156,7 +156,7 @@ impl Site {
         let reply = self.send(&ask, resent).await?;
         let answer = acknowledgement(&reply)?;
         let path = fill_path(&write.look_up, |field| text_of(answer.get(field)?))
-            .map_err(|error| error.to_string());
+            .map_err(|error| NoPath::Answer(error.to_string()));
         let id = id.into();
         hold(&self.acknowledged).push(Acknowledged { id, path });
         Ok(())

@@ -102,7 +102,7 @@ async fn look_up(
     let path = write
         .path
         .as_ref()
-        .map_err(|why| Why::Unknown(why.clone()))?;
+        .map_err(|why| Why::Unknown(why.to_string()))?;
     let mut connection = match kept.take().filter(|connection| !connection.is_closed()) {
         Some(connection) => connection,
         None => Connection::open(course).await.map_err(unknown)?,

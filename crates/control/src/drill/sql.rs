@@ -1,7 +1,7 @@
 //! Writes straight into the database, and what each of its members holds.
 
 use super::load::{Acknowledged, LIMIT, run_id};
-use super::{Record, SqlError};
+use super::{NoPath, Record, SqlError};
 use gaiola_core::drill::{Holding, Kind, Rows, Writes};
 use gaiola_model::ServerName;
 use serde::{Deserialize, Serialize};
@@ -214,7 +214,7 @@ pub(super) async fn insert(
         let outcome = insert_one(database, &mut session, &id).await;
         record.take(kind, sent, false, &outcome);
         if outcome.is_ok() {
-            let path = Err("it was written straight into the database".into());
+            let path = Err(NoPath::Database);
             acknowledged.push(Acknowledged { id, path });
         }
     }

@@ -389,7 +389,9 @@ async fn what_the_site_does_not_answer_is_not_called_lost() {
     .await;
     let written = |path: Result<&str, &str>| Acknowledged {
         id: "drill-1".into(),
-        path: path.map(String::from).map_err(String::from),
+        path: path
+            .map(String::from)
+            .map_err(|why| NoPath::Answer(why.into())),
     };
     let both = [
         written(Ok("/entries/1")),
