@@ -204,7 +204,7 @@ impl Certificates {
 
 /// Whether there is a copy with these contents.
 ///
-/// The client is about to name them: they are not removed for [`FRESH`] from then on.
+/// The client is about to name them: they are not removed for `FRESH` from then on.
 pub fn has(copies: &Path, contents: &Digest) -> bool {
     let folder = fs::File::open(copies.join(contents.as_str()));
     folder.is_ok_and(|folder| folder.set_modified(SystemTime::now()).is_ok())
