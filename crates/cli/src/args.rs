@@ -41,7 +41,7 @@ pub(crate) struct Args {
 /// Options that every command takes.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Global {
-    /// The site's name, where there is no file at hand.
+    /// The site's name, where there is no file.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) site: Option<SiteName>,
     /// Print JSON for programs.
@@ -296,7 +296,7 @@ pub(crate) struct Visit {
     /// Whether it stands in a user namespace.
     #[arg(long)]
     pub(crate) rootless: bool,
-    /// A command to run there; without one, the errand that standard input names.
+    /// A command to run there; without one, the task that standard input names.
     #[arg(last = true)]
     pub(crate) command: Vec<String>,
 }
@@ -382,20 +382,29 @@ pub(crate) struct Ctl {
     pub(crate) order: Vec<String>,
 }
 
+/// Why a span of time cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum SpanError {
+    #[error("{0:?} does not begin with a number")]
+    NoNumber(String),
+    #[error("{0:?} is not a unit of time; use ms, s, m or h")]
+    Unit(String),
+}
+
 /// Reads `90s`, `5m`, `1h` or `500ms`.
-fn span(text: &str) -> Result<Duration, String> {
+fn span(text: &str) -> Result<Duration, SpanError> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let number: u64 = text[..digits]
         .parse()
-        .map_err(|_| format!("{text:?} does not begin with a number"))?;
+        .map_err(|_| SpanError::NoNumber(text.into()))?;
     match &text[digits..] {
         "ms" => Ok(Duration::from_millis(number)),
         "s" | "" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
         "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        unit => Err(format!("{unit:?} is not a unit of time; use ms, s, m or h")),
+        unit => Err(SpanError::Unit(unit.into())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a shell offers while somebody types, beyond what clap knows: servers, tiers and drills of the site that is meant, the
+//! What a shell offers while its user types, beyond what clap knows: servers, tiers and drills of the site that is meant, the
 //! running one or else that of the file.
 
 use crate::file;
@@ -15,37 +15,37 @@ const DRILLS: [&str; 9] = [
 
 /// Every server of the site.
 pub(crate) fn servers() -> Vec<CompletionCandidate> {
-    candidates(Known::of(&typed()).server_names())
+    candidates(KnownSite::of(&typed()).server_names())
 }
 
 /// The application tier, and each of its servers.
 pub(crate) fn restarts() -> Vec<CompletionCandidate> {
-    let (app, known) = (Tier::App.section(), Known::of(&typed()));
+    let (app, known) = (Tier::App.section(), KnownSite::of(&typed()));
     let names = known.server_names().filter(|name| name.starts_with(app));
     candidates(std::iter::once(app.to_string()).chain(names))
 }
 
 /// Every tier of the site.
 pub(crate) fn tiers() -> Vec<CompletionCandidate> {
-    candidates(Known::of(&typed()).tiers().map(|tier| tier.to_string()))
+    candidates(KnownSite::of(&typed()).tiers().map(|tier| tier.to_string()))
 }
 
 /// One server more of each tier.
 pub(crate) fn sizes() -> Vec<CompletionCandidate> {
-    candidates(Known::of(&typed()).sizes())
+    candidates(KnownSite::of(&typed()).sizes())
 }
 
-/// What a drill begins with, and behind that whom it may harm.
+/// What a drill begins with, and behind that the servers it may harm.
 pub(crate) fn drills() -> Vec<CompletionCandidate> {
     let typed = typed();
-    candidates(Known::of(&typed).drills(&typed))
+    candidates(KnownSite::of(&typed).drills(&typed))
 }
 
 fn candidates(words: impl IntoIterator<Item = String>) -> Vec<CompletionCandidate> {
     words.into_iter().map(CompletionCandidate::new).collect()
 }
 
-/// The words of the command line that is being typed; shells hand them over behind `--`.
+/// The words of the command line that is being typed; shells pass them behind `--`.
 fn typed() -> Vec<String> {
     let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     words.skip_while(|word| word != "--").skip(1).collect()
@@ -53,13 +53,13 @@ fn typed() -> Vec<String> {
 
 /// What is known of the site that is meant.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownSite {
     servers: Vec<ServerName>,
     config: Option<Config>,
 }
 
-impl Known {
-    /// What the lab saw last of the site, or else what its file says; nothing where neither can be read.
+impl KnownSite {
+    /// The site's last placement, or else what its file says; nothing where neither can be read.
     fn of(typed: &[String]) -> Self {
         let file = value(typed, &["-f", "--file"]).unwrap_or("gaiola.toml");
         let config = std::fs::read_to_string(file)
@@ -117,11 +117,12 @@ impl Known {
         let Some(harm) = typed.iter().find(|word| DRILLS.contains(&word.as_str())) else {
             return DRILLS.map(Into::into).to_vec();
         };
-        let is_drill = |whom: &String| format!("{harm} {whom}").parse::<Target>().is_ok();
+        let is_drill = |target: &String| format!("{harm} {target}").parse::<Target>().is_ok();
         let servers = self.server_names();
-        let roles = match self.tiers().any(|tier| tier == Tier::Database) {
-            true => &["primary", "standby"][..],
-            false => &[],
+        let roles = if self.tiers().any(|tier| tier == Tier::Database) {
+            &["primary", "standby"][..]
+        } else {
+            &[]
         };
         let processes = self
             .servers
@@ -156,9 +157,9 @@ mod tests {
     use super::*;
     use gaiola_model::config::App;
 
-    fn known() -> Known {
+    fn known() -> KnownSite {
         let config = Config::new("shop".parse().unwrap(), App::new("run"));
-        Known {
+        KnownSite {
             servers: ["lb1", "app1", "db1"]
                 .map(|name| name.parse().unwrap())
                 .to_vec(),

@@ -1,7 +1,7 @@
 //! Changes of a running site: how each is asked for and followed to its end.
 
 use crate::args::Global;
-use crate::connect::{Lab, UNREADABLE};
+use crate::connect::{SiteClient, UNREADABLE};
 use crate::deploy::Local;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
@@ -11,24 +11,28 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Asks for a change, shows its steps, and ends as it ends.
-pub(crate) fn change(global: &Global, lab: &Lab, change: Change) -> anyhow::Result<Exit> {
+pub(crate) fn change(global: &Global, client: &SiteClient, change: Change) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    carry_out(global, lab, started, async {
-        follow(global, lab, change, started).await
+    carry_out(global, client, started, async {
+        follow(global, client, change, started).await
     })
 }
 
-/// As [`change`], to the site as it is here: what the lab does not have of it is sent first.
-pub(crate) fn deploy(global: &Global, lab: &Lab, mut local: Local) -> anyhow::Result<Exit> {
+/// As [`change`], to the site as it is here: what the site does not have of it is sent first.
+pub(crate) fn deploy(
+    global: &Global,
+    client: &SiteClient,
+    mut local: Local,
+) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    carry_out(global, lab, started, async {
+    carry_out(global, client, started, async {
         if let Some(words) = local.left_out() {
             show(global, started, &words);
         }
-        if let Err(error) = local.send(global, lab).await {
+        if let Err(error) = local.send(global, client).await {
             return Ok(refused(Exit::Failed, format!("{error:#}")));
         }
-        follow(global, lab, local.apply(global.yes), started).await
+        follow(global, client, local.apply(global.yes), started).await
     })
 }
 
@@ -41,11 +45,11 @@ pub(crate) fn refuse(global: &Global, error: &anyhow::Error) -> anyhow::Result<E
 /// Waits for the outcome, unless an interrupt comes first.
 fn carry_out(
     global: &Global,
-    lab: &Lab,
+    client: &SiteClient,
     started: Instant,
     change: impl Future<Output = anyhow::Result<Outcome>>,
 ) -> anyhow::Result<Exit> {
-    let outcome = lab.runtime.block_on(async {
+    let outcome = client.runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt())?;
         tokio::select! {
             outcome = change => outcome.map(Some),
@@ -60,24 +64,24 @@ fn carry_out(
 
 fn end(global: &Global, started: Instant, outcome: &Outcome) -> anyhow::Result<Exit> {
     if global.json {
-        say!("{}", serde_json::to_string_pretty(&outcome)?);
+        print_line!("{}", serde_json::to_string_pretty(&outcome)?);
     } else if outcome.exit == Exit::Ok {
         if !global.quiet {
-            tell!(
+            eprint_line!(
                 "{:>6.1} s  done{}",
                 started.elapsed().as_secs_f32(),
                 said(&outcome.message)
             );
         }
     } else {
-        tell!("gaiola: {}", outcome.message);
+        eprint_line!("gaiola: {}", outcome.message);
     }
     Ok(outcome.exit)
 }
 
 fn show(global: &Global, started: Instant, text: &str) {
     if !global.quiet {
-        tell!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
+        eprint_line!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
     }
 }
 
@@ -91,18 +95,18 @@ fn said(message: &str) -> String {
 
 async fn follow(
     global: &Global,
-    lab: &Lab,
+    client: &SiteClient,
     change: Change,
     started: Instant,
 ) -> anyhow::Result<Outcome> {
     let timeout_ms = u64::try_from(global.timeout.as_millis()).unwrap_or(u64::MAX);
     let asked = serde_json::to_vec(&ChangeRequest { change, timeout_ms })?;
     let limit = global.timeout + Duration::from_secs(60);
-    let mut stream = lab
+    let mut stream = client
         .stream(&Request::post("/change", asked), Duration::from_secs(30))
         .await?;
     while let Some(line) = stream.next_line(limit).await? {
-        // An empty line says that the lab is still there.
+        // An empty line says that the site still answers.
         if line.is_empty() {
             continue;
         }
@@ -117,6 +121,6 @@ async fn follow(
     }
     bail!(
         "the lab ended in the middle of the change; see {}",
-        lab.state.lab_log().display()
+        client.state.lab_log().display()
     )
 }

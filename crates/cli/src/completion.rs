@@ -1,4 +1,4 @@
-//! `gaiola completion`: a shell asks this program what to offer while somebody types.
+//! `gaiola completion`: a shell asks this program what to offer while its user types.
 
 use crate::args::Args;
 use crate::output::{self, Exit};

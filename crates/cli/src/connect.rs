@@ -1,4 +1,4 @@
-//! Finds the running lab of a site and speaks to it.
+//! Requests to a running site, by its control socket.
 
 use crate::args::Global;
 use anyhow::{Context as _, bail};
@@ -16,26 +16,26 @@ use tokio::runtime::Runtime;
 
 /// The longest wait for an answer that does not stream.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// The longest until a lab says whether it is there.
+/// Timeout of a ping.
 const PING_LIMIT: Duration = Duration::from_secs(5);
 
-/// What was answered is no answer.
+/// Said of an answer that cannot be decoded.
 pub(crate) const UNREADABLE: &str =
     "the lab answered with something else than was asked for; is it of another version?";
 
-/// A line to the lab of one site.
-pub(crate) struct Lab {
+/// A client of one site's control socket.
+pub(crate) struct SiteClient {
     /// The site.
     pub(crate) site: SiteName,
     /// Its state directory.
     pub(crate) state: State,
-    /// What asks run on.
+    /// What requests run on.
     pub(crate) runtime: Runtime,
     client: Client,
 }
 
-impl Lab {
-    /// The lab of `--site`, or of the file's site; it need not run.
+impl SiteClient {
+    /// A client of this site, which need not run.
     pub(crate) fn of(site: SiteName) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -48,25 +48,25 @@ impl Lab {
         })
     }
 
-    /// As [`of`](Self::of), and the lab must run.
+    /// As [`of`](Self::of), for `--site`, or the file's site, which must run.
     pub(crate) fn find(global: &Global, file: &Path) -> anyhow::Result<Self> {
-        let lab = Self::of(site(global, file)?)?;
-        if !lab.is_running() {
+        let client = Self::of(site(global, file)?)?;
+        if !client.is_running() {
             bail!(
                 "the site {} is not up; bring it up with: gaiola up -f {}",
-                lab.site,
+                client.site,
                 file.display()
             );
         }
-        Ok(lab)
+        Ok(client)
     }
 
-    /// Whether the lab runs and is not going down.
+    /// Whether the site runs and is not going down.
     pub(crate) fn is_running(&self) -> bool {
         self.ping() == Some(200)
     }
 
-    /// Whether the lab is still there, even if it is going down.
+    /// Whether the site still answers, even if it is going down.
     pub(crate) fn answers(&self) -> bool {
         self.ping().is_some()
     }
@@ -152,18 +152,19 @@ impl Lab {
     }
 }
 
-/// The request with the number of our schema.
+/// The request with the number of this program's schema.
 fn numbered(request: &Request) -> Request {
     let name = HeaderName::from_static(schema::HEADER);
     request.clone().header(name, HeaderValue::from(SCHEMA))
 }
 
-/// Whether the site that answers understands us, and we it.
+/// Whether the site that answers and this program understand each other.
 fn understood(request: &Request, headers: &HeaderMap) -> Result<(), Mismatch> {
     let theirs = headers.get(schema::HEADER).map(HeaderValue::as_bytes);
-    match schema::is_exempt(request.path()) {
-        true => Ok(()),
-        false => schema::check(schema::read(theirs), SCHEMA),
+    if schema::is_exempt(request.path()) {
+        Ok(())
+    } else {
+        schema::check(schema::read(theirs), SCHEMA)
     }
 }
 

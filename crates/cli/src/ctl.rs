@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Said where the connection ended instead of an answer.
 const CLOSED: &str = "it closed the connection without an answer; is it about to end?";
 
-/// Said of an answer that is no text or not in our words.
+/// Said of an answer that is no text or not in the protocol's words.
 const UNREADABLE: &str = "its answer cannot be read; is it of another version?";
 
 /// Said of an answer that is none to what was asked.
@@ -30,29 +30,29 @@ pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
     // Quoted as one, as for HAProxy's socket, they are words all the same.
     let words = ctl.order.iter().flat_map(|word| word.split_whitespace());
     let words: Vec<&str> = words.collect();
-    let order = match parse(&words) {
-        Ok(order) => order,
+    let command = match parse(&words) {
+        Ok(command) => command,
         Err(wrong) => {
-            tell!("gaiola: {wrong}\n\n{CTL_HELP}");
+            eprint_line!("gaiola: {wrong}\n\n{CTL_HELP}");
             return Ok(Exit::Usage);
         }
     };
     let limit = global.timeout.min(ANSWER_LIMIT);
-    match order {
-        Order::Change(request) => match ask(&ctl.socket, &request, limit)? {
-            ControlReply::Done if global.json => say!("{}", serde_json::json!({})),
+    match command {
+        CtlCommand::Change(request) => match ask(&ctl.socket, &request, limit)? {
+            ControlReply::Done if global.json => print_line!("{}", serde_json::json!({})),
             ControlReply::Done => {}
             _ => bail!("{OTHER_KIND}"),
         },
-        Order::Sessions => match ask(&ctl.socket, &ControlRequest::Sessions, limit)? {
+        CtlCommand::Sessions => match ask(&ctl.socket, &ControlRequest::Sessions, limit)? {
             ControlReply::Sessions(stat) if global.json => {
-                say!("{}", serde_json::to_string_pretty(&stat)?);
+                print_line!("{}", serde_json::to_string_pretty(&stat)?);
             }
             ControlReply::Sessions(stat) => output::print(&tables::sessions(&stat)),
             other => bail!("the proxy answered {other:?}"),
         },
-        Order::Show(what) => match ask(&ctl.socket, &ControlRequest::Stat, limit)? {
-            ControlReply::Stat(stat) if global.json => say!("{}", what.json(&stat)?),
+        CtlCommand::Show(what) => match ask(&ctl.socket, &ControlRequest::Stat, limit)? {
+            ControlReply::Stat(stat) if global.json => print_line!("{}", what.json(&stat)?),
             ControlReply::Stat(stat) => output::print(&what.table(&stat)),
             _ => bail!("{OTHER_KIND}"),
         },
@@ -60,9 +60,9 @@ pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// What was typed.
+/// The command that was typed.
 #[derive(Debug, PartialEq, Eq)]
-enum Order {
+enum CtlCommand {
     Show(Show),
     Sessions,
     Change(ControlRequest),
@@ -94,16 +94,17 @@ impl Show {
     }
 }
 
-fn parse(words: &[&str]) -> Result<Order, String> {
+fn parse(words: &[&str]) -> anyhow::Result<CtlCommand> {
     let state = |at, admin| server(at, ServerOrder::State(admin));
     match *words {
-        ["show", "servers"] | ["show", "servers", "state"] => Ok(Order::Show(Show::Servers)),
-        ["show", "stat"] => Ok(Order::Show(Show::Stat)),
-        ["show", "sessions" | "sess"] => Ok(Order::Sessions),
-        ["show", "limits"] => Ok(Order::Show(Show::Limits)),
+        ["show", "servers"] | ["show", "servers", "state"] => Ok(CtlCommand::Show(Show::Servers)),
+        ["show", "stat"] => Ok(CtlCommand::Show(Show::Stat)),
+        ["show", "sessions" | "sess"] => Ok(CtlCommand::Sessions),
+        ["show", "limits"] => Ok(CtlCommand::Show(Show::Limits)),
         ["set", "weight", at, n] | ["set", "server", at, "weight", n] => {
             let weight = n.parse().ok().filter(|weight| *weight <= 256);
-            let weight = weight.ok_or(format!("{n:?} is no weight, which is 0 to 256"))?;
+            let weight =
+                weight.with_context(|| format!("{n:?} is no weight, which is 0 to 256"))?;
             server(at, ServerOrder::Weight(weight))
         }
         ["drain", at] | ["set", "server", at, "state", "drain"] => state(at, Admin::Drain),
@@ -115,12 +116,12 @@ fn parse(words: &[&str]) -> Result<Order, String> {
         }
         ["shutdown", "sessions", "server", at] => server(at, ServerOrder::EndSessions),
         ["clear", "limit", name, ref key @ ..] if key.len() <= 1 => {
-            Ok(Order::Change(ControlRequest::ClearLimit {
+            Ok(CtlCommand::Change(ControlRequest::ClearLimit {
                 name: name.into(),
                 key: key.first().map(|key| (*key).to_owned()),
             }))
         }
-        _ => Err(unknown(words)),
+        _ => bail!(unknown(words)),
     }
 }
 
@@ -157,13 +158,11 @@ const FORMS: [(&[&str], &str); 11] = [
     ),
 ];
 
-fn server(at: &str, order: ServerOrder) -> Result<Order, String> {
+fn server(at: &str, order: ServerOrder) -> anyhow::Result<CtlCommand> {
     let Some((backend, server)) = at.split_once('/') else {
-        return Err(format!(
-            "{at:?} names no server; write BACKEND/SERVER, such as app/app1"
-        ));
+        bail!("{at:?} names no server; write BACKEND/SERVER, such as app/app1");
     };
-    Ok(Order::Change(ControlRequest::SetServer {
+    Ok(CtlCommand::Change(ControlRequest::SetServer {
         backend: backend.into(),
         server: server.into(),
         order,
@@ -221,7 +220,7 @@ fn exchange(
     Ok(reply)
 }
 
-/// Why nobody listens there, and what to look at.
+/// Why the socket does not accept the connection, and what to check.
 fn not_connected(error: io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
@@ -229,9 +228,7 @@ fn not_connected(error: io::Error) -> String {
                 .into()
         }
         io::ErrorKind::ConnectionRefused => "nobody listens there; does the proxy run?".into(),
-        io::ErrorKind::PermissionDenied => {
-            "we may not; only the user whom the proxy runs as may ask it".into()
-        }
+        io::ErrorKind::PermissionDenied => "permission denied: run as the proxy's user".into(),
         _ => error.to_string(),
     }
 }
@@ -254,12 +251,12 @@ mod tests {
     use std::io::Read as _;
     use std::thread;
 
-    fn read(text: &str) -> Result<Order, String> {
+    fn read(text: &str) -> anyhow::Result<CtlCommand> {
         parse(&text.split(' ').collect::<Vec<_>>())
     }
 
-    fn change(order: ServerOrder) -> Result<Order, String> {
-        server("app/app1", order)
+    fn change(order: ServerOrder) -> CtlCommand {
+        server("app/app1", order).unwrap()
     }
 
     #[test]
@@ -280,25 +277,25 @@ mod tests {
                 ServerOrder::EndSessions,
             ),
         ] {
-            assert_eq!(read(text), change(order), "{text}");
+            assert_eq!(read(text).unwrap(), change(order), "{text}");
         }
-        assert_eq!(read("show stat"), Ok(Order::Show(Show::Stat)));
+        assert_eq!(read("show stat").unwrap(), CtlCommand::Show(Show::Stat));
         let cleared = |key: Option<&str>| {
-            Ok(Order::Change(ControlRequest::ClearLimit {
+            CtlCommand::Change(ControlRequest::ClearLimit {
                 name: "login".into(),
                 key: key.map(str::to_owned),
-            }))
+            })
         };
-        assert_eq!(read("clear limit login"), cleared(None));
+        assert_eq!(read("clear limit login").unwrap(), cleared(None));
         assert_eq!(
-            read("clear limit login 192.0.2.1"),
+            read("clear limit login 192.0.2.1").unwrap(),
             cleared(Some("192.0.2.1"))
         );
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
-        for (text, told) in [
+    fn what_is_wrong_is_reported() {
+        for (text, words) in [
             ("show server", "did you mean `servers`?"),
             ("shwo stat", "did you mean `show`?"),
             ("set weight app/app1 257", "0 to 256"),
@@ -318,14 +315,14 @@ mod tests {
             ("show", "write show servers, stat, sessions or limits"),
             ("foo bar", "an order begins with show, set, drain"),
         ] {
-            let said = read(text).unwrap_err();
-            assert!(said.contains(told), "{text}: {said}");
+            let said = read(text).unwrap_err().to_string();
+            assert!(said.contains(words), "{text}: {said}");
         }
     }
 
     #[test]
-    fn why_there_is_no_answer_is_told() {
-        let told = |serve: fn(UnixStream)| {
+    fn why_there_is_no_answer_is_reported() {
+        let why = |serve: fn(UnixStream)| {
             let (stream, served) = UnixStream::pair().unwrap();
             let limit = Duration::from_millis(200);
             let asked = thread::scope(|scope| {
@@ -337,20 +334,20 @@ mod tests {
         let silent = |mut stream: UnixStream| {
             stream.read_to_end(&mut Vec::new()).unwrap();
         };
-        assert_eq!(told(silent), "it did not answer within 200ms");
+        assert_eq!(why(silent), "it did not answer within 200ms");
         let closed = |stream: UnixStream| {
             BufReader::new(stream)
                 .read_line(&mut String::new())
                 .unwrap();
         };
-        assert_eq!(told(closed), CLOSED);
+        assert_eq!(why(closed), CLOSED);
         // What is not read before it closes makes that a reset.
         let reset = |mut stream: UnixStream| stream.read_exact(&mut [0]).unwrap();
-        assert_eq!(told(reset), CLOSED);
+        assert_eq!(why(reset), CLOSED);
         let unreadable = |mut stream: UnixStream| {
             stream.write_all(b"\xff\n").unwrap();
             stream.read_to_end(&mut Vec::new()).unwrap();
         };
-        assert_eq!(told(unreadable), UNREADABLE);
+        assert_eq!(why(unreadable), UNREADABLE);
     }
 }

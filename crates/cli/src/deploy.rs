@@ -1,19 +1,19 @@
 //! What `up` sends: the digests of the site's directory and certificates, and before that what the site does not have of them.
 
 use crate::args::{Global, SiteFile};
-use crate::connect::Lab;
+use crate::connect::SiteClient;
 use crate::file::site_folder;
 use anyhow::{Context as _, anyhow, bail};
 use gaiola_agent::state::State;
-use gaiola_control::api::{Change, Held};
+use gaiola_control::api::{Change, Presence};
 use gaiola_control::certificates::{self, Certificates};
-use gaiola_control::release::{self, Look, Phase, Progress, ReleaseError, Source};
+use gaiola_control::release::{self, Phase, Progress, ReleaseError, Scan, Source};
 use gaiola_model::Config;
 use gaiola_net::client::{Request, Response, Writer};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often a directory is looked at that changes while it is sent.
+/// Scans of a directory that changes while it is sent.
 const ATTEMPTS: usize = 3;
 /// Interval of the lines about how far it is.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ pub(crate) struct Local {
     /// What the file says, with the digest of the certificates.
     pub(crate) config: Config,
     certificates: Option<Certificates>,
-    look: Look,
+    scan: Scan,
 }
 
 impl Local {
@@ -36,10 +36,10 @@ impl Local {
         let (folder, file) = (site_folder(&of.file)?, std::path::absolute(&of.file)?);
         let mut config = config;
         let certificates = read_certificates(&mut config, &folder)?;
-        let look = look(global, &config, &folder, &file)?;
+        let scan = scan(global, &config, &folder, &file)?;
         let commands = [Some(&config.app.run), config.app.release.as_ref()];
         for command in commands.into_iter().flatten() {
-            let left_out = release::private_program(&look.private, command);
+            let left_out = release::private_program(&scan.private, command);
             if let Some(why) = left_out.or_else(|| release::missing_program(&folder, command)) {
                 bail!("a command of the file cannot be run: {why}");
             }
@@ -49,38 +49,42 @@ impl Local {
             folder,
             config,
             certificates,
-            look,
+            scan,
         })
     }
 
     /// What is left out of the release, in words.
     pub(crate) fn left_out(&self) -> Option<String> {
-        release::left_out_in_words(&self.look.private)
+        release::left_out_in_words(&self.scan.private)
     }
 
     /// The change that makes the site what is here. `yes`: whether what cannot be taken back is allowed.
     pub(crate) fn apply(&self, yes: bool) -> Change {
         Change::Apply {
             config: Box::new(self.config.clone()),
-            release: self.look.digest.clone(),
+            release: self.scan.digest.clone(),
             yes,
         }
     }
 
     /// Sends what the site does not have.
-    pub(crate) async fn send(&mut self, global: &Global, lab: &Lab) -> anyhow::Result<()> {
+    pub(crate) async fn send(
+        &mut self,
+        global: &Global,
+        client: &SiteClient,
+    ) -> anyhow::Result<()> {
         if let Some(certificates) = self.certificates.take() {
             let path = format!("/certificates/{}", certificates.contents);
             let write = move |out: &mut Writer| certificates.pack(out);
-            if !has(lab, &path).await? {
-                let sent = upload(global, lab, &path, write).await?;
+            if !has(client, &path).await? {
+                let sent = upload(global, client, &path, write).await?;
                 accepted(sent.context("cannot send the certificates")?)?;
             }
         }
         for attempt in 1.. {
-            match self.send_release(global, lab).await {
+            match self.send_release(global, client).await {
                 Err(error) if attempt < ATTEMPTS && is_changing(&error) => {
-                    self.look = look(global, &self.config, &self.folder, &self.file)?;
+                    self.scan = scan(global, &self.config, &self.folder, &self.file)?;
                 }
                 sent => return sent,
             }
@@ -88,14 +92,14 @@ impl Local {
         Ok(())
     }
 
-    async fn send_release(&self, global: &Global, lab: &Lab) -> anyhow::Result<()> {
-        let path = format!("/releases/{}", self.look.digest);
-        if has(lab, &path).await? {
+    async fn send_release(&self, global: &Global, client: &SiteClient) -> anyhow::Result<()> {
+        let path = format!("/releases/{}", self.scan.digest);
+        if has(client, &path).await? {
             return Ok(());
         }
-        let (look, mut shown) = (self.look.clone(), Shown::new(global));
-        let write = move |out: &mut Writer| look.pack(out, &mut |progress| shown.show(progress));
-        accepted(upload(global, lab, &path, write).await??)
+        let (scan, mut shown) = (self.scan.clone(), Shown::new(global));
+        let write = move |out: &mut Writer| scan.pack(out, &mut |progress| shown.show(progress));
+        accepted(upload(global, client, &path, write).await??)
     }
 }
 
@@ -119,7 +123,7 @@ fn read_certificates(config: &mut Config, folder: &Path) -> anyhow::Result<Optio
     Ok(Some(read))
 }
 
-fn look(global: &Global, config: &Config, folder: &Path, file: &Path) -> anyhow::Result<Look> {
+fn scan(global: &Global, config: &Config, folder: &Path, file: &Path) -> anyhow::Result<Scan> {
     let tls = config.tls();
     let apart = tls.map_or_else(Vec::new, |tls| certificates::apart(folder, tls));
     let source = Source {
@@ -129,34 +133,40 @@ fn look(global: &Global, config: &Config, folder: &Path, file: &Path) -> anyhow:
     };
     let releases = State::of(&config.site).releases();
     let mut shown = Shown::new(global);
-    let look = release::look(source, &releases, &mut |progress| shown.show(progress))?;
-    Ok(look)
+    let scan = release::scan(source, &releases, &mut |progress| shown.show(progress))?;
+    Ok(scan)
 }
 
-async fn has(lab: &Lab, path: &str) -> anyhow::Result<bool> {
-    let Held { held } = lab.ask(&Request::get(path)).await?;
+async fn has(client: &SiteClient, path: &str) -> anyhow::Result<bool> {
+    let Presence { held } = client.ask(&Request::get(path)).await?;
     Ok(held)
 }
 
 /// The inner error is that of writing it.
 async fn upload<E: Send + 'static>(
     global: &Global,
-    lab: &Lab,
+    client: &SiteClient,
     path: &str,
     write: impl FnOnce(&mut Writer) -> Result<(), E> + Send + 'static,
 ) -> anyhow::Result<Result<Response, E>> {
     let limit = global.timeout + KEEPING;
-    lab.upload(&Request::put(path), limit, write).await
+    client.upload(&Request::put(path), limit, write).await
 }
+
+/// Something else is being sent to the site.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Busy(String);
 
 fn accepted(response: Response) -> anyhow::Result<()> {
     match response.status {
         200 => Ok(()),
+        409 => Err(Busy(response.text().trim().into()).into()),
         _ => bail!("{}", response.text().trim()),
     }
 }
 
-/// Tells how far it is, where it takes long.
+/// Reports progress, where it takes long.
 struct Shown {
     quiet: bool,
     last: Instant,
@@ -173,7 +183,7 @@ impl Shown {
     fn show(&mut self, progress: Progress) {
         if !self.quiet && self.last.elapsed() >= PROGRESS {
             self.last = Instant::now();
-            tell!("{}", in_words(progress));
+            eprint_line!("{}", in_words(progress));
         }
     }
 }
@@ -199,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_far_it_is_is_told_in_files_and_mebibytes() {
+    fn progress_is_reported_in_files_and_mebibytes() {
         let progress = Progress {
             phase: Phase::Sending,
             files: 3,
@@ -212,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_directory_that_changes_is_looked_at_again() {
+    fn only_a_directory_that_changes_is_scanned_again() {
         let changing = ReleaseError::Changing("a".into());
         assert!(is_changing(&changing.into()));
         assert!(!is_changing(&ReleaseError::Busy("a".into()).into()));

@@ -3,13 +3,15 @@
 mod clients;
 
 use crate::args::{Drill, Global};
-use crate::connect::Lab;
+use crate::connect::SiteClient;
 use crate::file;
 use crate::output::{self, Exit};
-use anyhow::bail;
-use gaiola_control::api::{Access, Disk, Enter, Harm as Order, SiteInfo};
+use anyhow::{Context as _, bail};
+use gaiola_control::api::{Access, Disk, Enter, Harm as HarmRequest, SiteInfo};
 use gaiola_control::drill::witness::Witness;
-use gaiola_control::drill::{Acknowledged, Answer, Course, Harm, Limits, Plan, Record, Sight, run};
+use gaiola_control::drill::{
+    Acknowledged, Answer, Course, DrillError, Harm, Limits, Plan, Record, Sight, run,
+};
 use gaiola_control::provider::lab::processes;
 use gaiola_core::drill::{
     Contents, DrillReport, Process, Roles, Selection, Target, Verdict, Writes, render, render_all,
@@ -25,42 +27,42 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 
-/// The longest that an order to the lab may take: a server that stops in order takes its time.
+/// The longest that a request to the site may take: a server that stops in order takes its time.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Rehearses what was asked for, and ends with the gravest verdict.
 pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
-    let lab = Lab::find(global, &drill.of.file)?;
+    let client = SiteClient::find(global, &drill.of.file)?;
     let mut selection = selection(drill)?;
     let config = file::read(&drill.of.file)?;
-    let info: SiteInfo = lab.get("/ping")?;
-    let status: Status = lab.get("/status")?;
+    let info: SiteInfo = client.get("/ping")?;
+    let status: Status = client.get("/status")?;
     if let Selection::Faults { disks } = &mut selection {
-        *disks = disks_can_be_filled(&lab, &status)?;
+        *disks = disks_can_be_filled(&client, &status)?;
     }
     let targets = selection.targets(&as_it_is(&config, &status), &status.store);
     let mut reports = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         if targets.len() > 1 && !global.quiet {
-            tell!("\n[{}/{}] {target}", number + 1, targets.len());
+            eprint_line!("\n[{}/{}] {target}", number + 1, targets.len());
         }
         // Who is the primary may have changed in the drill before.
-        let now: Status = lab.get("/status")?;
+        let now: Status = client.get("/status")?;
         let course = course(&info, &config, &now)?;
         let target = target.named(Roles::of(&now))?;
         if let Target::Fill(server) = target
-            && let Some(why) = unfillable(&lab, server)?
+            && let Some(why) = unfillable(&client, server)?
         {
             bail!(why);
         }
         let plan = Plan {
-            site: lab.site.clone(),
+            site: client.site.clone(),
             target,
             hold: drill.hold,
             course,
             limits: Limits::default(),
         };
-        let report = rehearse(global, &lab, &plan)?;
+        let report = rehearse(global, &client, &plan)?;
         print_one(global, &report)?;
         let interrupted = report.verdict == Verdict::Interrupted;
         reports.push(report);
@@ -85,22 +87,22 @@ fn selection(drill: &Drill) -> anyhow::Result<Selection> {
 }
 
 /// Whether the disk of each database server can be filled; where that is left out, why.
-fn disks_can_be_filled(lab: &Lab, status: &Status) -> anyhow::Result<bool> {
+fn disks_can_be_filled(client: &SiteClient, status: &Status) -> anyhow::Result<bool> {
     let servers = status.servers.iter().map(|server| server.name);
     let databases: Vec<ServerName> = servers
         .filter(|server| server.tier == Tier::Database)
         .collect();
     for server in &databases {
-        if let Some(why) = unfillable(lab, *server)? {
-            tell!("fill is left out: {why}");
+        if let Some(why) = unfillable(client, *server)? {
+            eprint_line!("fill is left out: {why}");
             return Ok(false);
         }
     }
     Ok(!databases.is_empty())
 }
 
-fn unfillable(lab: &Lab, server: ServerName) -> anyhow::Result<Option<String>> {
-    let access: Access = lab.get(&format!("/servers/{server}"))?;
+fn unfillable(client: &SiteClient, server: ServerName) -> anyhow::Result<Option<String>> {
+    let access: Access = client.get(&format!("/servers/{server}"))?;
     Ok(match access.disk {
         Disk::Fillable => None,
         Disk::NotFillable(why) => Some(why),
@@ -113,16 +115,18 @@ fn unfillable(lab: &Lab, server: ServerName) -> anyhow::Result<Option<String>> {
 /// How the site is asked: by the front door, and each VIP by itself.
 fn course(info: &SiteInfo, config: &Config, status: &Status) -> anyhow::Result<Course> {
     let by_proxies = config.balancer.is_some() || config.web.is_some();
-    let probed = match by_proxies {
-        true => topology::PROBE_PATH,
-        false => &config.app.health,
+    let probed = if by_proxies {
+        topology::PROBE_PATH
+    } else {
+        &config.app.health
     };
     let mut course = Course::new(info.entry, config.drill.clone()).probing(probed, by_proxies);
     let doors = clients::doors_of_vips(status).into_iter();
     course.vips = doors.map(|door| door.ip()).collect();
-    match config.speaks_tls() {
-        true => course.over_tls().map_err(anyhow::Error::msg),
-        false => Ok(course),
+    if config.speaks_tls() {
+        Ok(course.over_tls()?)
+    } else {
+        Ok(course)
     }
 }
 
@@ -142,22 +146,22 @@ fn as_it_is(config: &Config, status: &Status) -> Config {
 
 fn print_one(global: &Global, report: &DrillReport) -> anyhow::Result<()> {
     if global.json {
-        say!("{}", serde_json::to_string(report)?);
+        print_line!("{}", serde_json::to_string(report)?);
     } else {
         output::print(&render(report));
     }
     Ok(())
 }
 
-fn rehearse(global: &Global, lab: &Lab, plan: &Plan) -> anyhow::Result<DrillReport> {
-    let hands = Hands {
-        lab,
+fn rehearse(global: &Global, client: &SiteClient, plan: &Plan) -> anyhow::Result<DrillReport> {
+    let injector = FaultInjector {
+        client,
         hold: plan.hold,
         killed: RefCell::default(),
         harmed: RefCell::new(None),
     };
     let started = Instant::now();
-    lab.runtime.block_on(async {
+    client.runtime.block_on(async {
         let mut interrupt = on_signal(SignalKind::interrupt())?;
         let mut terminate = on_signal(SignalKind::terminate())?;
         let mut hang_up = on_signal(SignalKind::hangup())?;
@@ -170,19 +174,19 @@ fn rehearse(global: &Global, lab: &Lab, plan: &Plan) -> anyhow::Result<DrillRepo
         };
         let mut progress = |text: &str| {
             if !global.quiet {
-                tell!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
+                eprint_line!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
             }
         };
         let tasks = tokio::task::LocalSet::new();
         Ok(tasks
-            .run_until(run(plan, &hands, interrupted, &mut progress))
+            .run_until(run(plan, &injector, interrupted, &mut progress))
             .await)
     })
 }
 
-/// The hands and eyes of a drill in the lab.
-struct Hands<'a> {
-    lab: &'a Lab,
+/// Fault injection and observation of a drill, by the site's control socket and its processes.
+struct FaultInjector<'a> {
+    client: &'a SiteClient,
     hold: Duration,
     killed: RefCell<Vec<Identity>>,
     harmed: RefCell<Option<Harmed>>,
@@ -205,27 +209,26 @@ impl Harmed {
     }
 }
 
-/// How long after its span the lab undoes a fault where nobody else has.
+/// How long after its span the site undoes a fault that is not undone yet.
 const GRACE: Duration = Duration::from_secs(5);
 
-impl Hands<'_> {
-    async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, String> {
-        let response = self.lab.send(&request, ORDER_LIMIT).await;
-        let response = response.map_err(|error| format!("{error:#}"))?;
+impl FaultInjector<'_> {
+    async fn ask<T: DeserializeOwned>(&self, request: Request) -> anyhow::Result<T> {
+        let response = self.client.send(&request, ORDER_LIMIT).await?;
         if response.status != 200 {
-            return Err(response.text().trim().to_string());
+            bail!("{}", response.text().trim());
         }
-        serde_json::from_slice(&response.body).map_err(|error| error.to_string())
+        Ok(serde_json::from_slice(&response.body)?)
     }
 
-    async fn order(&self, order: &Order) -> Result<(), String> {
-        let body = serde_json::to_vec(order).map_err(|error| error.to_string())?;
+    async fn request(&self, request: &HarmRequest) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(request)?;
         self.ask::<bool>(Request::post("/harm", body))
             .await
             .map(drop)
     }
 
-    async fn pid_1(&self, server: ServerName) -> Result<Option<u32>, String> {
+    async fn pid_1(&self, server: ServerName) -> anyhow::Result<Option<u32>> {
         Ok(self
             .ask::<Access>(Request::get(format!("/servers/{server}")))
             .await?
@@ -233,17 +236,17 @@ impl Hands<'_> {
             .map(|Enter::Namespaces { pid, .. }| pid))
     }
 
-    async fn kill(&self, server: ServerName, process: Option<Process>) -> Result<(), String> {
+    async fn kill(&self, server: ServerName, process: Option<Process>) -> anyhow::Result<()> {
         let pid_1 = self
             .pid_1(server)
             .await?
-            .ok_or_else(|| format!("{server} is off already"))?;
+            .with_context(|| format!("{server} is off already"))?;
         let victims = match process {
-            None => vec![identify(pid_1).map_err(|error| error.to_string())?],
+            None => vec![identify(pid_1)?],
             Some(process) => processes::victims(pid_1, process),
         };
         if victims.is_empty() {
-            return Err(format!("no such process runs on {server}"));
+            bail!("no such process runs on {server}");
         }
         for victim in &victims {
             signal(victim.pid, rustix::process::Signal::KILL);
@@ -252,27 +255,27 @@ impl Hands<'_> {
         Ok(())
     }
 
-    async fn do_harm(&self, target: &Target) -> Result<(), String> {
+    async fn do_harm(&self, target: &Target) -> anyhow::Result<()> {
         let servers = target.servers();
         let status: Status = self.ask(Request::get("/status")).await?;
         let before = Harmed::events(&servers, &status);
         *self.harmed.borrow_mut() = Some(Harmed { servers, before });
         match target {
             Target::Kill { server, process } => self.kill(*server, *process).await,
-            Target::Power(server) => self.order(&Order::CutPower(*server)).await,
-            Target::Stop(server) => self.order(&Order::ShutDown(*server)).await,
+            Target::Power(server) => self.request(&HarmRequest::CutPower(*server)).await,
+            Target::Stop(server) => self.request(&HarmRequest::ShutDown(*server)).await,
             held => {
                 let for_ms = (self.hold + GRACE).as_millis();
-                let begin = Order::Begin {
+                let begin = HarmRequest::Begin {
                     target: held.clone(),
                     for_ms: u64::try_from(for_ms).unwrap_or(u64::MAX),
                 };
-                self.order(&begin).await
+                self.request(&begin).await
             }
         }
     }
 
-    async fn is_done(&self, target: &Target) -> Result<(), String> {
+    async fn is_done(&self, target: &Target) -> anyhow::Result<()> {
         match target {
             Target::Kill {
                 process: Some(_), ..
@@ -280,56 +283,57 @@ impl Hands<'_> {
             Target::Kill { server, .. } | Target::Power(server) | Target::Stop(server) => {
                 match self.pid_1(*server).await? {
                     None => Ok(()),
-                    Some(pid) => Err(format!("pid 1 of {server} still runs ({pid})")),
+                    Some(pid) => bail!("pid 1 of {server} still runs ({pid})"),
                 }
             }
             held => {
                 let faults: Vec<Target> = self.ask(Request::get("/faults")).await?;
-                match faults.contains(held) {
-                    true => Ok(()),
-                    false => Err("it is not in force".into()),
+                if faults.contains(held) {
+                    Ok(())
+                } else {
+                    bail!("it is not in force")
                 }
             }
         }
     }
 
-    fn are_dead(&self) -> Result<(), String> {
+    fn are_dead(&self) -> anyhow::Result<()> {
         let killed = self.killed.borrow();
         match killed.iter().filter(|victim| is_alive(**victim)).count() {
             0 => Ok(()),
-            alive => Err(format!("{alive} of the processes still run")),
+            alive => bail!("{alive} of the processes still run"),
         }
     }
 
-    async fn give_back(&self, target: &Target) -> Result<(), String> {
+    async fn give_back(&self, target: &Target) -> anyhow::Result<()> {
         match target {
-            target if target.is_held() => self.order(&Order::End(target.clone())).await,
+            target if target.is_held() => self.request(&HarmRequest::End(target.clone())).await,
             target if target.heals_itself() => Ok(()),
             target => {
                 for server in target.servers() {
-                    self.order(&Order::PowerOn(server)).await?;
+                    self.request(&HarmRequest::PowerOn(server)).await?;
                 }
                 Ok(())
             }
         }
     }
 
-    async fn look(&self) -> Result<Sight, String> {
+    async fn poll(&self) -> anyhow::Result<Sight> {
         let status: Status = self.ask(Request::get("/status")).await?;
         let harmed = self.harmed.borrow();
-        let told = harmed.as_ref().is_some_and(|harmed| {
+        let logged = harmed.as_ref().is_some_and(|harmed| {
             let events = Harmed::events(&harmed.servers, &status);
             events.iter().any(|event| !harmed.before.contains(event))
         });
         Ok(Sight {
             healthy: status.healthy,
-            noticed: !status.healthy || told,
+            noticed: !status.healthy || logged,
             missing: status.missing.join("; "),
         })
     }
 }
 
-/// A zombie is dead: only its parent has not looked yet.
+/// A zombie is dead: only its parent has not waited for it yet.
 fn is_alive(victim: Identity) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{}/stat", victim.pid)).ok();
     let is_zombie = state.is_some_and(|stat| {
@@ -340,21 +344,26 @@ fn is_alive(victim: Identity) -> bool {
     !is_zombie && identify(victim.pid).is_ok_and(|now| now == victim)
 }
 
-impl Harm for Hands<'_> {
+/// The answer as a drill reports it.
+fn answer<'a, T>(work: impl Future<Output = anyhow::Result<T>> + 'a) -> Answer<'a, T> {
+    Box::pin(async { work.await.map_err(DrillError::harm) })
+}
+
+impl Harm for FaultInjector<'_> {
     fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
-        Box::pin(self.do_harm(target))
+        answer(self.do_harm(target))
     }
 
     fn confirm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
-        Box::pin(self.is_done(target))
+        answer(self.is_done(target))
     }
 
     fn put_back<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
-        Box::pin(self.give_back(target))
+        answer(self.give_back(target))
     }
 
     fn status(&self) -> Answer<'_, Sight> {
-        Box::pin(self.look())
+        answer(self.poll())
     }
 
     fn witnesses<'a>(
@@ -363,14 +372,14 @@ impl Harm for Hands<'_> {
         course: &'a Course,
         record: &'a Record,
     ) -> Answer<'a, Vec<Witness>> {
-        Box::pin(self.send_witnesses(target, course, record))
+        answer(self.send_witnesses(target, course, record))
     }
 
     fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> Answer<'a, Writes> {
-        Box::pin(self.look_in_the_database(writes))
+        answer(self.look_up_in_the_database(writes))
     }
 
     fn contents(&self) -> Answer<'_, Contents> {
-        Box::pin(self.compare_members())
+        answer(self.compare_members())
     }
 }

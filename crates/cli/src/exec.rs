@@ -1,7 +1,7 @@
 //! `gaiola exec`: a command on a server, with this terminal.
 
 use crate::args::{Exec, Global};
-use crate::connect::Lab;
+use crate::connect::SiteClient;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
 use gaiola_control::api::{Access, Enter};
@@ -11,8 +11,8 @@ use std::process::Command;
 
 /// Runs the command and ends with its exit code (128 plus the signal's number where a signal ended it).
 pub(crate) fn exec(global: &Global, exec: &Exec) -> anyhow::Result<Exit> {
-    let lab = Lab::find(global, &exec.of.file)?;
-    let access: Access = lab.get(&format!("/servers/{}", exec.server))?;
+    let client = SiteClient::find(global, &exec.of.file)?;
+    let access: Access = client.get(&format!("/servers/{}", exec.server))?;
     let Some(Enter::Namespaces { pid, user }) = access.enter else {
         bail!("{} is off; switch it on with: gaiola up", exec.server)
     };

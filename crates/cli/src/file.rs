@@ -17,15 +17,16 @@ pub(crate) struct Invalid {
 impl Invalid {
     /// Every mistake: for programs on standard output, where they read whatever a command answers.
     pub(crate) fn print(&self, json: bool) {
-        match json {
-            true => say!("{:#}", told(&self.path, self.errors.mistakes())),
-            false => tell!("{self}"),
+        if json {
+            print_line!("{:#}", described(&self.path, self.errors.mistakes()))
+        } else {
+            eprint_line!("{self}")
         }
     }
 }
 
 /// A file and its mistakes, for programs. JSON is UTF-8, which a path need not be.
-pub(crate) fn told(path: &Path, mistakes: &[Mistake]) -> serde_json::Value {
+pub(crate) fn described(path: &Path, mistakes: &[Mistake]) -> serde_json::Value {
     serde_json::json!({ "file": path.display().to_string(), "mistakes": mistakes })
 }
 
@@ -71,8 +72,8 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
 
     #[test]
-    fn a_path_that_is_not_utf_8_is_told() {
+    fn a_path_that_is_not_utf_8_is_described() {
         let path = Path::new(OsStr::from_bytes(b"p\xff.toml"));
-        assert_eq!(told(path, &[])["file"], "p\u{fffd}.toml");
+        assert_eq!(described(path, &[])["file"], "p\u{fffd}.toml");
     }
 }

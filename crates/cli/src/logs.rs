@@ -1,7 +1,7 @@
 //! `gaiola logs`: what the processes of the servers wrote.
 
 use crate::args::{Global, Logs};
-use crate::connect::{Lab, site};
+use crate::connect::{SiteClient, site};
 use crate::output::{self, Exit};
 use anyhow::{Context as _, bail};
 use gaiola_model::{InstanceName, ServerName};
@@ -13,13 +13,13 @@ use std::time::Duration;
 
 /// The most that is read of one log before its last lines are counted.
 const TAIL: u64 = 256 * 1024;
-/// Between two looks for more.
-const LOOK: Duration = Duration::from_millis(300);
+/// Poll interval.
+const POLL: Duration = Duration::from_millis(300);
 
 /// Prints the last lines of the logs, and what is added to them.
 pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
-    let lab = Lab::of(site(global, &logs.file)?)?;
-    let servers = lab.state.folder().join("servers");
+    let client = SiteClient::of(site(global, &logs.file)?)?;
+    let servers = client.state.folder().join("servers");
     if let Some(server) = logs.server {
         is_there(&servers, server)?;
     }
@@ -40,7 +40,7 @@ pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
         if !logs.follow || output::is_closed() {
             return Ok(Exit::Ok);
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
     }
 }
 
@@ -98,7 +98,7 @@ fn is_wanted(path: &Path, all: bool) -> bool {
     all || name.parse::<InstanceName>().is_ok() || name.starts_with("release-") || name == "access"
 }
 
-/// Prints what was added since `from` (the last lines where it is `None`), and tells where it ended.
+/// Prints what was added since `from` (the last lines where it is `None`), and returns where it ended.
 fn print(server: &ServerName, path: &Path, from: Option<u64>, last: usize) -> anyhow::Result<u64> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
@@ -114,7 +114,7 @@ fn print(server: &ServerName, path: &Path, from: Option<u64>, last: usize) -> an
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
     file.take(length - start).read_to_end(&mut bytes)?;
-    // A line that is still being written is left for the next look.
+    // A line that is still being written is left for the next poll.
     let whole = bytes
         .iter()
         .rposition(|byte| *byte == b'\n')

@@ -45,18 +45,21 @@ fn main() -> ExitCode {
     };
     stderr::take_panics();
     let json = args.global.json;
-    let exit = run(args).unwrap_or_else(|error| tell_why(&error, json));
+    let exit = run(args).unwrap_or_else(|error| report_error(&error, json));
     let exit = output::settle(exit);
     stderr::flush(LAST_LINES);
     exit.code().into()
 }
 
-fn tell_why(error: &anyhow::Error, json: bool) -> Exit {
+fn report_error(error: &anyhow::Error, json: bool) -> Exit {
     if let Some(invalid) = error.downcast_ref::<file::Invalid>() {
         invalid.print(json);
         return Exit::FileInvalid;
     }
-    tell!("gaiola: {error:#}");
+    eprint_line!("gaiola: {error:#}");
+    if error.downcast_ref::<deploy::Busy>().is_some() {
+        return Exit::ChangeUnderWay;
+    }
     Exit::Failed
 }
 

@@ -1,8 +1,8 @@
-//! Commands that ask the running site something, or change it.
+//! Commands that query the running site, or change it.
 
 use crate::args::{Drain, Events, Global, Power, PowerState, Restart, Scale, SiteFile};
 use crate::change::change;
-use crate::connect::Lab;
+use crate::connect::SiteClient;
 use crate::deploy::Local;
 use crate::file::read;
 use crate::output::{self, Exit};
@@ -19,15 +19,15 @@ pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let local = Local::read(global, read(&of.file)?, of)?;
     let (config, left_out) = (&local.config, local.left_out());
     if global.json {
-        say!("{}", serde_json::to_string_pretty(&config)?);
+        print_line!("{}", serde_json::to_string_pretty(&config)?);
     } else if !global.quiet {
-        say!(
+        print_line!(
             "{}: valid; site {}, {} servers",
             of.file.display(),
             config.site,
             config.server_names().count()
         );
-        left_out.iter().for_each(|words| say!("{words}"));
+        left_out.iter().for_each(|words| print_line!("{words}"));
     }
     Ok(Exit::Ok)
 }
@@ -35,17 +35,21 @@ pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
 /// `gaiola plan`.
 pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let config = read(&of.file)?;
-    let lab = Lab::of(config.site.clone())?;
-    if !lab.is_running() {
-        say!("{} is not up; `gaiola up` would switch on:", config.site);
-        config.server_names().for_each(|server| say!("  {server}"));
+    let client = SiteClient::of(config.site.clone())?;
+    if !client.is_running() {
+        print_line!("{} is not up; `gaiola up` would switch on:", config.site);
+        config
+            .server_names()
+            .for_each(|server| print_line!("  {server}"));
         if config.app.release.is_some() {
-            say!("and run the release command, where the directory's contents are a new release");
+            print_line!(
+                "and run the release command, where the directory's contents are a new release"
+            );
         }
         return Ok(Exit::Ok);
     }
     let planned = match Local::read(global, config, of) {
-        Ok(local) => lab.post(
+        Ok(local) => client.post(
             "/plan",
             &ChangeRequest {
                 change: local.apply(false),
@@ -58,24 +62,30 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         },
     };
     if global.json {
-        say!("{}", serde_json::to_string_pretty(&planned)?);
+        print_line!("{}", serde_json::to_string_pretty(&planned)?);
         return Ok(Exit::Ok);
     }
     if planned.changes.is_empty() && planned.refusals.is_empty() {
-        say!("nothing would change");
+        print_line!("nothing would change");
     }
-    planned.changes.iter().for_each(|change| say!("{change}"));
-    planned.kept.iter().for_each(|kept| say!("kept: {kept}"));
+    planned
+        .changes
+        .iter()
+        .for_each(|change| print_line!("{change}"));
+    planned
+        .kept
+        .iter()
+        .for_each(|kept| print_line!("kept: {kept}"));
     planned
         .refusals
         .iter()
-        .for_each(|refusal| say!("refused: {refusal}"));
+        .for_each(|refusal| print_line!("refused: {refusal}"));
     Ok(Exit::Ok)
 }
 
 /// `gaiola status`.
 pub(crate) fn status(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
-    let status: Status = Lab::find(global, &of.file)?.get("/status")?;
+    let status: Status = SiteClient::find(global, &of.file)?.get("/status")?;
     print_status(global, &status)?;
     Ok(if status.healthy {
         Exit::Ok
@@ -87,7 +97,7 @@ pub(crate) fn status(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
 /// Prints the site's state for people, or for programs.
 pub(crate) fn print_status(global: &Global, status: &Status) -> anyhow::Result<()> {
     if global.json {
-        say!("{}", serde_json::to_string_pretty(status)?);
+        print_line!("{}", serde_json::to_string_pretty(status)?);
     } else {
         output::print(&status::render(status, output::color(global.no_color)));
     }
@@ -96,19 +106,19 @@ pub(crate) fn print_status(global: &Global, status: &Status) -> anyhow::Result<(
 
 /// `gaiola events`.
 pub(crate) fn events(global: &Global, events: &Events) -> anyhow::Result<Exit> {
-    let lab = Lab::find(global, &events.of.file)?;
+    let client = SiteClient::find(global, &events.of.file)?;
     let path = format!("/events?last={}&follow={}", events.last, events.follow);
-    lab.runtime.block_on(async {
+    client.runtime.block_on(async {
         let limit = Duration::from_secs(30);
-        let mut stream = lab.stream(&Request::get(path), limit).await?;
+        let mut stream = client.stream(&Request::get(path), limit).await?;
         if stream.status != 200 {
             bail!(
                 "the lab did not return its events (status {})",
                 stream.status
             );
         }
-        let forever = Duration::from_secs(365 * 86_400);
-        while let Some(line) = stream.next_line(forever).await? {
+        let no_limit = Duration::from_secs(365 * 86_400);
+        while let Some(line) = stream.next_line(no_limit).await? {
             print_event(global, &line)?;
             if output::is_closed() {
                 break;
@@ -119,25 +129,25 @@ pub(crate) fn events(global: &Global, events: &Events) -> anyhow::Result<Exit> {
 }
 
 fn print_event(global: &Global, line: &[u8]) -> anyhow::Result<()> {
-    // An empty line says that the lab is still there.
+    // An empty line says that the site still answers.
     if line.is_empty() {
         return Ok(());
     }
     if global.json {
-        say!("{}", String::from_utf8_lossy(line));
+        print_line!("{}", String::from_utf8_lossy(line));
     } else {
         let event: Event = serde_json::from_slice(line)?;
-        say!("{event}");
+        print_line!("{event}");
     }
     Ok(())
 }
 
 /// `gaiola scale`.
 pub(crate) fn scale(global: &Global, scale: Scale) -> anyhow::Result<Exit> {
-    let lab = Lab::find(global, &scale.of.file)?;
+    let client = SiteClient::find(global, &scale.of.file)?;
     change(
         global,
-        &lab,
+        &client,
         Change::Scale {
             to: scale.to,
             yes: global.yes,
@@ -147,42 +157,44 @@ pub(crate) fn scale(global: &Global, scale: Scale) -> anyhow::Result<Exit> {
 
 /// `gaiola drain`.
 pub(crate) fn drain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
-    let lab = Lab::find(global, &drain.of.file)?;
-    change(global, &lab, Change::Drain(drain.server))
+    let client = SiteClient::find(global, &drain.of.file)?;
+    change(global, &client, Change::Drain(drain.server))
 }
 
 /// `gaiola undrain`.
 pub(crate) fn undrain(global: &Global, drain: &Drain) -> anyhow::Result<Exit> {
-    let lab = Lab::find(global, &drain.of.file)?;
-    change(global, &lab, Change::Undrain(drain.server))
+    let client = SiteClient::find(global, &drain.of.file)?;
+    change(global, &client, Change::Undrain(drain.server))
 }
 
 /// `gaiola restart`.
 pub(crate) fn restart(global: &Global, restart: Restart) -> anyhow::Result<Exit> {
-    let lab = Lab::find(global, &restart.of.file)?;
-    change(global, &lab, Change::Restart(restart.what))
+    let client = SiteClient::find(global, &restart.of.file)?;
+    change(global, &client, Change::Restart(restart.what))
 }
 
 /// `gaiola power`.
 pub(crate) fn power(global: &Global, power: &Power) -> anyhow::Result<Exit> {
-    let lab = Lab::find(global, &power.of.file)?;
+    let client = SiteClient::find(global, &power.of.file)?;
     let server = power.server;
     let harm = match power.state {
         PowerState::Off => Harm::CutPower(server),
         PowerState::On => Harm::PowerOn(server),
     };
-    let status: Status = lab.get("/status")?;
+    let status: Status = client.get("/status")?;
     if !status.servers.iter().any(|placed| placed.name == server) {
-        tell!("gaiola: there is no server {server}; see which there are with: gaiola status");
+        eprint_line!(
+            "gaiola: there is no server {server}; see which there are with: gaiola status"
+        );
         return Ok(Exit::Usage);
     }
-    let _: bool = lab.post("/harm", &harm)?;
+    let _: bool = client.post("/harm", &harm)?;
     if !global.quiet && !global.json {
         match power.state {
             PowerState::Off => {
-                say!("{server} is off; switch it on with: gaiola power on {server}");
+                print_line!("{server} is off; switch it on with: gaiola power on {server}");
             }
-            PowerState::On => say!("{server} is switched on"),
+            PowerState::On => print_line!("{server} is switched on"),
         }
     }
     Ok(Exit::Ok)

@@ -14,16 +14,16 @@ const IN_ORDER: Duration = Duration::from_millis(100);
 static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
 
 /// Prints a line on standard output.
-macro_rules! say {
+macro_rules! print_line {
     ($($text:tt)*) => { $crate::output::print(&format!("{}\n", format_args!($($text)*))) };
 }
 
-/// Tells a line on standard error.
-macro_rules! tell {
-    ($($text:tt)*) => { $crate::output::tell(&format!("{}\n", format_args!($($text)*))) };
+/// Prints a line on standard error.
+macro_rules! eprint_line {
+    ($($text:tt)*) => { $crate::output::eprint(&format!("{}\n", format_args!($($text)*))) };
 }
 
-/// Prints on standard output. Where that fails, what is under way goes on; the exit code says it in the end.
+/// Prints on standard output. Where that fails, what is under way goes on; the exit code shows it in the end.
 pub(crate) fn print(text: &str) {
     let mut out = io::stdout().lock();
     let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -32,8 +32,8 @@ pub(crate) fn print(text: &str) {
     }
 }
 
-/// Tells something on standard error, which holds nobody up who does not read it.
-pub(crate) fn tell(text: &str) {
+/// Prints on standard error without ever waiting long for a reader.
+pub(crate) fn eprint(text: &str) {
     stderr::line(text);
     stderr::flush(IN_ORDER);
 }
@@ -42,7 +42,7 @@ pub(crate) fn tell(text: &str) {
 pub(crate) fn settle(exit: Exit) -> Exit {
     match UNPRINTED.get() {
         Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            tell!("gaiola: cannot write to standard output: {error}");
+            eprint_line!("gaiola: cannot write to standard output: {error}");
             match exit {
                 Exit::Ok => Exit::Failed,
                 failed => failed,
@@ -52,7 +52,7 @@ pub(crate) fn settle(exit: Exit) -> Exit {
     }
 }
 
-/// Whether standard output takes no more: whoever prints for ever may end.
+/// Whether standard output takes no more: a command that prints without end may stop.
 pub(crate) fn is_closed() -> bool {
     UNPRINTED.get().is_some()
 }

@@ -1,7 +1,7 @@
 //! The processes that Gaiola is made of. People type `gaiola proxy -f FILE` alone.
 
 use crate::args::{Booted, Global, Init, Keeper, KeeperKind, Lab, Proxy, Visit};
-use crate::file::{Invalid, told};
+use crate::file::{Invalid, described};
 use crate::output::Exit;
 use anyhow::Context as _;
 use gaiola_agent::{self as agent, init, keeper};
@@ -49,7 +49,7 @@ pub(crate) fn lab(args: Lab) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// `gaiola visit`: runs a command, or an errand of a drill, in the network of a process.
+/// `gaiola visit`: runs a command, or a task of a drill, in the network of a process.
 pub(crate) fn visit(visit: &Visit) -> anyhow::Result<Exit> {
     namespace::join_network(visit.pid, visit.rootless)
         .with_context(|| format!("cannot enter the network of process {}", visit.pid))?;
@@ -129,13 +129,13 @@ fn say_valid(global: &Global, path: &Path, file: &ProxyFile) {
     let servers: usize = backends.iter().map(|backend| backend.servers.len()).sum();
     let backends = backends.len();
     if global.json {
-        let mut valid = told(path, &[]);
+        let mut valid = described(path, &[]);
         valid["frontends"] = frontends.into();
         valid["backends"] = backends.into();
         valid["servers"] = servers.into();
-        say!("{valid:#}");
+        print_line!("{valid:#}");
     } else if !global.quiet {
         let path = path.display();
-        say!("{path}: valid; {frontends} frontends, {backends} backends, {servers} servers");
+        print_line!("{path}: valid; {frontends} frontends, {backends} backends, {servers} servers");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::args::{Global, SiteFile, Up};
 use crate::change::{deploy, refuse};
-use crate::connect::Lab;
+use crate::connect::SiteClient;
 use crate::deploy::Local;
 use crate::file;
 use crate::output::Exit;
@@ -31,36 +31,36 @@ const PAGE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
     let config = file::read(&up.of.file)?;
     find_programs(&config)?;
-    let lab = Lab::of(config.site.clone())?;
-    make_state(&lab)?;
+    let client = SiteClient::of(config.site.clone())?;
+    make_state(&client)?;
     let local = match Local::read(global, config, &up.of) {
         Ok(local) => local,
         Err(error) => return refuse(global, &error),
     };
-    let started = !lab.is_running() && start_lab(&lab, up)?;
-    if !started && let Some(why) = is_elsewhere(&lab.get("/ping")?, up) {
+    let started = !client.is_running() && start_lab(&client, up)?;
+    if !started && let Some(why) = is_elsewhere(&client.get("/ping")?, up) {
         bail!("{why}");
     }
     let next = try_next(&local.config);
     let tls = local.config.speaks_tls();
     let scheme = if tls { "https" } else { "http" };
-    let exit = deploy(global, &lab, local)?;
+    let exit = deploy(global, &client, local)?;
     if exit == Exit::Ok && !global.json && !global.quiet {
-        let info: SiteInfo = lab.get("/ping")?;
-        say!("\n{} is up", lab.site);
-        say!("  the site      {scheme}://{}/", info.entry);
-        say!("  its status    http://{}/  (or: gaiola status)", info.page);
-        say!("  try next      {next}");
+        let info: SiteInfo = client.get("/ping")?;
+        print_line!("\n{} is up", client.site);
+        print_line!("  the site      {scheme}://{}/", info.entry);
+        print_line!("  its status    http://{}/  (or: gaiola status)", info.page);
+        print_line!("  try next      {next}");
     }
     if up.detach || !started {
         return Ok(exit);
     }
     if exit == Exit::Interrupted {
-        tell!("interrupted: bringing {} down", lab.site);
-        stop(&lab)?;
+        eprint_line!("interrupted: bringing {} down", client.site);
+        stop(&client)?;
         return Ok(exit);
     }
-    stay(global, &lab)
+    stay(global, &client)
 }
 
 /// Why a site that is up is not reached where it shall be; `None`: it is.
@@ -76,7 +76,7 @@ fn is_elsewhere(info: &SiteInfo, up: &Up) -> Option<String> {
     let (site, wanted) = (&info.site, wanted.as_ref()?);
     Some(format!(
         "{site} is up, and {what} is at {is}, not at {wanted}: addresses are chosen when a site is brought up; \
-         leave {option} out, or choose anew with: gaiola down, then gaiola up {option} {wanted}"
+         leave {option} out, or choose another with: gaiola down, then gaiola up {option} {wanted}"
     ))
 }
 
@@ -89,7 +89,7 @@ fn try_next(config: &Config) -> String {
     format!("{drill}gaiola scale app={more}   gaiola logs -f")
 }
 
-/// What every server needs is looked for before anything is started.
+/// What every server needs is searched for before anything is started.
 fn find_programs(config: &Config) -> anyhow::Result<()> {
     let mut missing: Vec<String> = Vec::new();
     missing.extend(
@@ -111,15 +111,15 @@ fn find_programs(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-/// Starts the lab as a process of its own: it outlives this one. `false`: somebody else was faster.
-fn start_lab(lab: &Lab, up: &Up) -> anyhow::Result<bool> {
+/// Starts the lab as a process of its own: it outlives this one. `false`: another process was faster.
+fn start_lab(client: &SiteClient, up: &Up) -> anyhow::Result<bool> {
     let deadline = Instant::now() + DOWN_LIMIT;
     loop {
-        match try_lab(lab, up)?.as_str() {
+        match try_lab(client, up)?.as_str() {
             "ready" => return Ok(true),
             "" => bail!(
                 "the lab ended without a word; see {}",
-                lab.state.lab_log().display()
+                client.state.lab_log().display()
             ),
             // One that is going down, or is only just coming up.
             gaiola_control::process::UP_ALREADY if Instant::now() < deadline => {
@@ -127,30 +127,30 @@ fn start_lab(lab: &Lab, up: &Up) -> anyhow::Result<bool> {
             }
             why => bail!("{why}"),
         }
-        if lab.is_running() {
+        if client.is_running() {
             return Ok(false);
         }
     }
 }
 
-/// The site's directory must not be looked at before it is known where the state is: it may be within.
-fn make_state(lab: &Lab) -> anyhow::Result<()> {
-    lab.state.make().with_context(|| {
-        let folder = lab.state.folder();
+/// The site's directory must not be read before it is known where the state is: it may be within.
+fn make_state(client: &SiteClient) -> anyhow::Result<()> {
+    client.state.make().with_context(|| {
+        let folder = client.state.folder();
         format!("cannot make the state directory {}", folder.display())
     })
 }
 
-/// Starts a lab and tells what it says.
-fn try_lab(lab: &Lab, up: &Up) -> anyhow::Result<String> {
-    make_state(lab)?;
+/// Starts a lab and returns its first line.
+fn try_lab(client: &SiteClient, up: &Up) -> anyhow::Result<String> {
+    make_state(client)?;
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
-        .open(lab.state.lab_log());
-    let log = log.with_context(|| format!("cannot write {}", lab.state.lab_log().display()))?;
+        .open(client.state.lab_log());
+    let log = log.with_context(|| format!("cannot write {}", client.state.lab_log().display()))?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
-    command.arg("lab").arg(lab.site.as_str());
+    command.arg("lab").arg(client.site.as_str());
     command.args([
         "--front-door",
         &up.front_door.unwrap_or(FRONT_DOOR).to_string(),
@@ -174,35 +174,35 @@ fn try_lab(lab: &Lab, up: &Up) -> anyhow::Result<String> {
 }
 
 /// Stays in the foreground with the events, until an interrupt brings everything down.
-fn stay(global: &Global, lab: &Lab) -> anyhow::Result<Exit> {
+fn stay(global: &Global, client: &SiteClient) -> anyhow::Result<Exit> {
     if !global.quiet {
-        tell!("\nCtrl-C brings it down. What happens:");
+        eprint_line!("\nCtrl-C brings it down. What happens:");
     }
-    let ended = lab.runtime.block_on(async {
+    let ended = client.runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt())?;
         let mut terminated = signal(SignalKind::terminate())?;
         tokio::select! {
             _ = interrupted.recv() => Ok::<_, anyhow::Error>(false),
             _ = terminated.recv() => Ok(false),
-            () = show_events(lab) => Ok(true),
+            () = show_events(client) => Ok(true),
         }
     })?;
     if ended {
-        tell!("{} went down", lab.site);
+        eprint_line!("{} went down", client.site);
         return Ok(Exit::Failed);
     }
-    tell!("bringing {} down", lab.site);
-    stop(lab)?;
+    eprint_line!("bringing {} down", client.site);
+    stop(client)?;
     Ok(Exit::Interrupted)
 }
 
 /// Shows events until the lab is gone.
-async fn show_events(lab: &Lab) {
+async fn show_events(client: &SiteClient) {
     let request = Request::get("/events?last=0&follow=true");
-    while let Ok(mut stream) = lab.stream(&request, Duration::from_secs(30)).await {
+    while let Ok(mut stream) = client.stream(&request, Duration::from_secs(30)).await {
         while let Ok(Some(line)) = stream.next_line(Duration::from_secs(365 * 86_400)).await {
             if let Ok(event) = serde_json::from_slice::<gaiola_model::event::Event>(&line) {
-                tell!("{event}");
+                eprint_line!("{event}");
             }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -211,37 +211,37 @@ async fn show_events(lab: &Lab) {
 
 /// `gaiola down`.
 pub(crate) fn down(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
-    let lab = Lab::of(crate::connect::site(global, &of.file)?)?;
-    if !lab.answers() {
+    let client = SiteClient::of(crate::connect::site(global, &of.file)?)?;
+    if !client.answers() {
         if !global.quiet {
-            tell!("{} is not up", lab.site);
+            eprint_line!("{} is not up", client.site);
         }
         return Ok(Exit::Ok);
     }
     let started = Instant::now();
-    stop(&lab)?;
+    stop(&client)?;
     if !global.quiet {
-        tell!(
+        eprint_line!(
             "{:>6.1} s  {} is down; its data stays in {}",
             started.elapsed().as_secs_f32(),
-            lab.site,
-            lab.state.folder().display()
+            client.site,
+            client.state.folder().display()
         );
     }
     Ok(Exit::Ok)
 }
 
 /// Brings everything down and waits until it is.
-fn stop(lab: &Lab) -> anyhow::Result<()> {
-    let _: bool = lab.post("/down", &())?;
+fn stop(client: &SiteClient) -> anyhow::Result<()> {
+    let _: bool = client.post("/down", &())?;
     let deadline = Instant::now() + DOWN_LIMIT;
-    while lab.state.control_socket().exists() && lab.answers() {
+    while client.state.control_socket().exists() && client.answers() {
         if Instant::now() >= deadline {
             bail!(
                 "{} did not come down within {} s; see {}",
-                lab.site,
+                client.site,
                 DOWN_LIMIT.as_secs(),
-                lab.state.lab_log().display()
+                client.state.lab_log().display()
             );
         }
         std::thread::sleep(Duration::from_millis(50));

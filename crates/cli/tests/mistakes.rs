@@ -39,15 +39,15 @@ fn mistakes_are_json_for_programs() {
     ] {
         let output = gaiola(&[arguments, &["--json"]].concat(), file);
         assert_eq!(output.status.code(), Some(3), "{arguments:?}");
-        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let reported: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(
-            (&told["file"], &told["mistakes"][0]),
+            (&reported["file"], &reported["mistakes"][0]),
             (&json!(file), &mistake)
         );
         assert!(output.stderr.is_empty(), "{arguments:?}");
         let output = gaiola(arguments, file);
         assert_eq!(output.status.code(), Some(3), "{arguments:?}");
-        let told = String::from_utf8(output.stderr).unwrap();
+        let reported = String::from_utf8(output.stderr).unwrap();
         let place = format!(
             "{}:{}:{}: ",
             file.display(),
@@ -55,8 +55,8 @@ fn mistakes_are_json_for_programs() {
             mistake["column"]
         );
         assert!(
-            told.starts_with(&place) && output.stdout.is_empty(),
-            "{told}"
+            reported.starts_with(&place) && output.stdout.is_empty(),
+            "{reported}"
         );
     }
 }
@@ -76,8 +76,11 @@ fn where_no_proxy_can_be_asked_it_is_said_what_to_look_at() {
             .args(["proxy", "ctl", "show", "stat", "--socket"])
             .arg(socket);
         let output = command.output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(told.contains(words) && !told.contains("os error"), "{told}");
+        let reported = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            reported.contains(words) && !reported.contains("os error"),
+            "{reported}"
+        );
         assert_eq!(output.status.code(), Some(1));
     }
 }
@@ -88,10 +91,10 @@ fn a_valid_proxys_file_has_no_mistakes_and_none_of_its_secrets_is_shown() {
                 [backend.app.server]\na = '10.0.0.1:80'\nb = '10.0.0.2:80'\n";
     let file = file("valid.toml", text);
     let output = gaiola(&["proxy", "--check", "--json"], &file);
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let reported: Value = serde_json::from_slice(&output.stdout).unwrap();
     let expected =
         json!({ "file": file, "mistakes": [], "frontends": 1, "backends": 1, "servers": 2 });
-    assert_eq!((told, output.status.code()), (expected, Some(0)));
+    assert_eq!((reported, output.status.code()), (expected, Some(0)));
 }
 
 /// A program that prints `text`, whatever it is asked.
@@ -119,14 +122,14 @@ fn up_refuses_an_old_patroni_before_it_starts_anything() {
     command.args(["--map-root-user", "--mount", "sh", "-c", script]);
     command.args([env!("CARGO_BIN_EXE_gaiola").as_ref(), &*folder, &*file]);
     let output = command.env("GAIOLA_STATE", &state).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let reported = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{reported}");
     for words in [
         "no Patroni 4.0.7 or newer",
         &format!("{} is 3.0.2", folder.join("patroni").display()),
         "scripts/setup installs one",
     ] {
-        assert!(told.contains(words), "{words} in {told}");
+        assert!(reported.contains(words), "{words} in {reported}");
     }
     assert!(!state.exists());
     std::fs::remove_dir_all(folder).unwrap();

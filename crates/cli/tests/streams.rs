@@ -136,7 +136,7 @@ impl Proxy {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Has a long line logged, which tells of a file that cannot be read again.
+    /// Has a long line logged, which names a file that cannot be read again.
     fn log_much(&self) {
         let file = self.directory.file("proxy.toml");
         let mistakes: String = (0..1000).map(|n| format!("mistake{n} = 1\n")).collect();
@@ -194,13 +194,13 @@ fn a_log_that_nobody_reads_holds_no_proxy_up() {
 }
 
 #[test]
-fn how_much_is_missing_is_told_once_the_log_is_read() {
+fn how_much_is_missing_is_reported_once_the_log_is_read() {
     let (read, write) = pipe().unwrap();
     let proxy = Proxy::start("read", write.into());
     fill(&proxy);
     let mut lines = BufReader::new(read).lines();
-    let told = lines.find(|line| line.as_ref().unwrap().contains("lines are missing here"));
-    assert!(told.is_some());
+    let reported = lines.find(|line| line.as_ref().unwrap().contains("lines are missing here"));
+    assert!(reported.is_some());
 }
 
 /// How a command ends whose standard error is this.
@@ -371,15 +371,15 @@ fn whoever_closes_standard_output_has_read_enough_and_a_full_disk_is_a_failure()
     let closed = check(closed_pipe());
     assert_eq!((closed.status.code(), &*closed.stderr), (Some(0), &b""[..]));
     let full = check(full_disk());
-    let told = String::from_utf8(full.stderr).unwrap();
+    let reported = String::from_utf8(full.stderr).unwrap();
     assert!(
-        full.status.code() == Some(1) && told.contains("No space left"),
-        "{told}"
+        full.status.code() == Some(1) && reported.contains("No space left"),
+        "{reported}"
     );
 }
 
 #[test]
-fn all_that_keeps_a_proxy_from_starting_is_told_at_once() {
+fn all_that_keeps_a_proxy_from_starting_is_reported_at_once() {
     let directory = Directory::make("doors");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap();
@@ -392,13 +392,13 @@ fn all_that_keeps_a_proxy_from_starting_is_told_at_once() {
     std::fs::write(&file, text).unwrap();
     let mut command = gaiola(&["proxy", "-f", file.to_str().unwrap()]);
     let output = command.stderr(Stdio::piped()).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let reported = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{reported}");
     for part in [
         "nowhere/access.log",
         "nowhere/proxy.sock",
         &taken.to_string(),
     ] {
-        assert!(told.contains(part), "{part} in {told}");
+        assert!(reported.contains(part), "{part} in {reported}");
     }
 }

@@ -1,7 +1,7 @@
-//! What the command line and the lab say to each other over the control socket: HTTP with JSON bodies.
+//! What the command line and the site's process exchange over the control socket: HTTP with JSON bodies.
 //!
 //! A change is answered by a stream of JSON lines, one [`Progress`] each, the last of which is `Done`. Nothing in it names a file of
-//! whoever asks: the contents of the site's directory and its certificates are known by their digests, and what the site does
+//! the operator's: the contents of the site's directory and its certificates are known by their digests, and what the site does
 //! not have is sent before, by `PUT /releases/DIGEST` and `PUT /certificates/DIGEST`.
 //!
 //! Every request and answer carries the number of the schema ([`schema`]).
@@ -90,7 +90,7 @@ pub enum Progress {
 pub struct Outcome {
     /// What the command ends with.
     pub exit: Exit,
-    /// In words; empty when there is nothing to say.
+    /// In words; may be empty.
     pub message: String,
     /// The site at the end, where it could be asked.
     pub status: Option<Box<Status>>,
@@ -143,7 +143,7 @@ pub enum Harm {
 
 /// Whether the site has what a digest stands for, or it has to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct Presence {
     /// Whether it has it.
     pub held: bool,
 }

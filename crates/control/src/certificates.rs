@@ -46,36 +46,71 @@ pub struct Certificates {
     files: Vec<(PathBuf, Vec<u8>)>,
 }
 
+/// Why certificates cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// They cannot be served; every mistake in them.
+    #[error("{0}")]
+    Unusable(String),
+    /// The system refused.
+    #[error("cannot read {}: {why}", path.display())]
+    Io {
+        /// What.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
+    /// A file is larger than one with certificates.
+    #[error("cannot read {}: it has more than {} MiB", .0.display(), MOST_BYTES >> 20)]
+    TooLarge(PathBuf),
+    /// They are more than a site has.
+    #[error(
+        "they have {files} files of {mib} MiB, more than {} files or {} MiB",
+        RULES.files,
+        RULES.bytes >> 20
+    )]
+    TooMany {
+        /// Files there are.
+        files: usize,
+        /// Their size.
+        mib: u64,
+    },
+}
+
+impl ReadError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |why| Self::Io { path, why }
+    }
+}
+
 /// Reads what `tls` names; relative paths begin at `folder`.
 ///
 /// # Errors
-/// Every mistake in them, in words.
-pub fn read(folder: &Path, tls: &BalancerTls) -> Result<Certificates, String> {
+/// Every mistake in them.
+pub fn read(folder: &Path, tls: &BalancerTls) -> Result<Certificates, ReadError> {
     let paths: Vec<_> = tls
         .certificates
         .iter()
         .map(|path| folder.join(path))
         .collect();
-    gaiola_proxy::check_certificates(&paths).map_err(|error| error.to_string())?;
+    let checked = gaiola_proxy::check_certificates(&paths);
+    checked.map_err(|error| ReadError::Unusable(error.to_string()))?;
     let mut files = Vec::new();
     for (number, path) in paths.iter().enumerate() {
-        let found = of(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let found = of(path).map_err(ReadError::io(path))?;
         for file in found {
-            let bytes =
-                load(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            let bytes = load(&file)?;
             let name = file.file_name().unwrap_or_default();
             files.push((Path::new(&number.to_string()).join(name), bytes));
         }
     }
     let bytes: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     if files.len() as u64 > RULES.files || bytes > RULES.bytes {
-        let most = RULES.bytes >> 20;
-        return Err(format!(
-            "they have {} files of {} MiB, more than {} files or {most} MiB",
-            files.len(),
-            bytes >> 20,
-            RULES.files
-        ));
+        return Err(ReadError::TooMany {
+            files: files.len(),
+            mib: bytes >> 20,
+        });
     }
     let mut digest = Contents::default();
     for (place, bytes) in &files {
@@ -140,11 +175,12 @@ fn of(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn load(file: &Path) -> io::Result<Vec<u8>> {
-    if fs::metadata(file)?.len() > MOST_BYTES {
-        return Err(io::Error::other("it has more than 1 MiB"));
+fn load(file: &Path) -> Result<Vec<u8>, ReadError> {
+    let metadata = fs::metadata(file).map_err(ReadError::io(file))?;
+    if metadata.len() > MOST_BYTES {
+        return Err(ReadError::TooLarge(file.into()));
     }
-    fs::read(file)
+    fs::read(file).map_err(ReadError::io(file))
 }
 
 impl Certificates {
@@ -169,7 +205,7 @@ impl Certificates {
 
 /// Whether there is a copy with these contents.
 ///
-/// Whoever asks is about to name them: they are not removed for [`FRESH`] from then on.
+/// The client is about to name them: they are not removed for `FRESH` from then on.
 pub fn has(copies: &Path, contents: &Digest) -> bool {
     let folder = fs::File::open(copies.join(contents.as_str()));
     folder.is_ok_and(|folder| folder.set_modified(SystemTime::now()).is_ok())
@@ -190,9 +226,12 @@ pub fn receive(archive: impl Read, copies: &Path, contents: &Digest) -> Result<(
     let kept = begin(copies, &new)
         .map_err(failed)
         .and_then(|()| check(archive, &new, contents))
-        .and_then(|()| match place.is_dir() {
-            true => Ok(()),
-            false => keep(copies, &new, &place).map_err(failed),
+        .and_then(|()| {
+            if place.is_dir() {
+                Ok(())
+            } else {
+                keep(copies, &new, &place).map_err(failed)
+            }
         });
     let _ = remove(&new);
     kept
@@ -212,12 +251,12 @@ pub enum ReceiveError {
     /// They are no archive of certificates.
     #[error("what was sent is not taken for certificates")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// They are others than was said.
+    /// Their digest is not the announced one.
     #[error("what was sent has the digest {received}, and not {expected} as was said")]
     OtherContents {
-        /// What was said.
+        /// The announced digest.
         expected: Digest,
-        /// What it was.
+        /// The digest of what was sent.
         received: Digest,
     },
     /// They cannot be served. They may have been exchanged while they were read: what is kept fits together.
@@ -439,11 +478,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_served_is_told() {
+    fn what_cannot_be_served_is_reported() {
         let site = site();
         fs::remove_file(site.path().join("a.pem.key")).unwrap();
         let tls = BalancerTls::new(vec!["a.pem".into(), "b.pem".into()]);
-        let mistakes = read(site.path(), &tls).err().unwrap();
+        let mistakes = read(site.path(), &tls).err().unwrap().to_string();
         assert!(
             mistakes.contains("a.pem") && mistakes.contains("b.pem"),
             "{mistakes}"

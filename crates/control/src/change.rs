@@ -29,12 +29,12 @@ use tokio::time::{Instant, timeout};
 /// The longest until the store answers, before a change is given up.
 const STORE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Carries a change out and tells its steps. One at a time: a second one is refused.
+/// Carries a change out and reports its steps. One at a time: a second one is refused.
 pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps) -> Outcome {
     let Ok(_held) = site.change.try_lock() else {
         return refused(
             Exit::ChangeUnderWay,
-            "another change is under way; wait for it, or look with: gaiola status",
+            "another change is under way; wait for it, or see: gaiola status",
         );
     };
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
@@ -113,9 +113,10 @@ impl Work<'_> {
             ..held.clone()
         };
         refuse_all_drained(&new.config, &new.drained)?;
-        match new == held {
-            true => Ok(at),
-            false => store_desired(site, &store, at, new).await,
+        if new == held {
+            Ok(at)
+        } else {
+            store_desired(site, &store, at, new).await
         }
     }
 
@@ -146,7 +147,7 @@ impl Work<'_> {
         let (store, at, held) = self.desired().await?;
         let servers = to_restart(what, &held.config);
         let mut new = held;
-        for server in servers.map_err(|why| refused(Exit::Usage, why))? {
+        for server in servers.map_err(|why| refused(Exit::Usage, why.to_string()))? {
             *new.restarts.entry(server).or_default() += 1;
         }
         store_desired(self.site, &store, at, new).await
@@ -165,33 +166,44 @@ impl Work<'_> {
             may_drain(self.site, server)?;
         }
         let mut new = held;
-        let changed = match drained {
-            true => new.drained.insert(server),
-            false => new.drained.remove(&server),
+        let changed = if drained {
+            new.drained.insert(server)
+        } else {
+            new.drained.remove(&server)
         };
-        match changed {
-            true => store_desired(self.site, &store, at, new).await,
-            false => Ok(at),
+        if changed {
+            store_desired(self.site, &store, at, new).await
+        } else {
+            Ok(at)
         }
     }
 }
 
+/// Why `restart` restarts nothing.
+#[derive(Debug, thiserror::Error)]
+enum RestartError {
+    #[error("{0:?} is neither `app` nor a server; see which there are with: gaiola status")]
+    Unknown(String),
+    #[error("{}", no_server(*.0))]
+    Absent(ServerName),
+    #[error(
+        "{0} has no instances of the site's: `restart` takes `app`, or an application server such as app1"
+    )]
+    OtherTier(ServerName),
+}
+
 /// The application servers that `restart` names.
-fn to_restart(what: &str, config: &Config) -> Result<Vec<ServerName>, String> {
+fn to_restart(what: &str, config: &Config) -> Result<Vec<ServerName>, RestartError> {
     let apps = config.server_names();
     let mut apps = apps.filter(|server| server.tier == Tier::App);
     if what == Tier::App.section() {
         return Ok(apps.collect());
     }
-    let server: ServerName = what.parse().map_err(|_| {
-        format!("{what:?} is neither `app` nor a server; see which there are with: gaiola status")
-    })?;
+    let server: ServerName = (what.parse()).map_err(|_| RestartError::Unknown(what.into()))?;
     match server.tier {
         Tier::App if apps.any(|app| app == server) => Ok(vec![server]),
-        Tier::App => Err(no_server(server)),
-        _ => Err(format!(
-            "{server} has no instances of the site's: `restart` takes `app`, or an application server such as app1"
-        )),
+        Tier::App => Err(RestartError::Absent(server)),
+        _ => Err(RestartError::OtherTier(server)),
     }
 }
 
@@ -199,7 +211,7 @@ fn no_server(server: ServerName) -> String {
     format!("there is no server {server}; see which there are with: gaiola status")
 }
 
-/// A tier whose servers are all drained would be waited for in vain.
+/// A tier whose servers are all drained never becomes ready.
 fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result<(), Outcome> {
     match rollout::all_drained(config, drained) {
         None => Ok(()),
@@ -219,7 +231,7 @@ async fn store(site: &Site) -> Result<Store, Outcome> {
         .ok_or_else(|| refused(Exit::Failed, "the store is not known yet"))
 }
 
-/// What is desired now, as soon as the store tells.
+/// What is desired now, once the store has answered.
 async fn desired(
     site: &Rc<Site>,
     deadline: Instant,
@@ -272,7 +284,7 @@ async fn store_desired(
         Ok(revision) => Ok(revision),
         Err(StoreError::CompareAndSwap { .. }) => Err(refused(
             Exit::ChangeUnderWay,
-            "another change came first; look with `gaiola status` and try again",
+            "another change came first; see `gaiola status` and try again",
         )),
         Err(error) => Err(refused(
             Exit::Failed,
@@ -305,11 +317,11 @@ fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
 }
 
 async fn step(steps: &mut Steps, text: String) {
-    // Where nobody listens, the change goes on.
+    // Where the client has gone, the change goes on.
     let _ = steps.say(Progress::Step(text)).await;
 }
 
-/// Waits until the store that our servers found answers.
+/// Waits until the store that the servers founded answers.
 async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
     let limit = deadline.min(Instant::now() + STORE_LIMIT);
     loop {

@@ -1,10 +1,11 @@
 //! Rehearsed failures: loads the site, does the harm, watches it heal, and reports what it cost.
 //!
-//! [`run`] is the whole course; [`Load`] and [`Probe`] also serve whoever wants figures around a roll-out or a
+//! [`run`] is the whole course; [`Load`] and [`Probe`] also give figures around a roll-out or a
 //! `scale`. What the figures mean is decided in `core::drill`.
 
 mod calibrate;
 mod client;
+mod error;
 mod load;
 mod look_up;
 mod plan;
@@ -15,6 +16,7 @@ mod sql;
 mod tests;
 pub mod witness;
 
+pub use error::{DrillError, NoPath, SqlError, WitnessError};
 pub use load::{Acknowledged, Load};
 pub use look_up::check_lost;
 pub use plan::{Answer, Harm, Limits, Plan, Sight};
@@ -26,6 +28,7 @@ use gaiola_core::drill::{Kind, Ledger, Sample};
 use gaiola_model::Time;
 use gaiola_model::config::Drill;
 use rustls::ClientConfig;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -34,7 +37,7 @@ use tokio::sync::mpsc;
 /// What is asked, and where.
 #[derive(Clone, Debug)]
 pub struct Course {
-    /// The address that the site is reached at: the front door.
+    /// The address that the site is reached at.
     pub door: SocketAddr,
     /// `[drill]` of the file.
     pub drill: Drill,
@@ -58,7 +61,7 @@ struct Probed {
     kind: Kind,
     path: String,
     every: Duration,
-    /// Our own proxies answer it, so that it costs the site nothing.
+    /// Gaiola's own proxies answer it, so that it costs the site nothing.
     by_proxies: bool,
 }
 
@@ -83,20 +86,22 @@ impl Course {
         }
     }
 
-    /// The same, where a probe asks for `path`. What our own proxies answer may be asked for as often as one likes.
+    /// The same, where a probe asks for `path`. What Gaiola's own proxies answer may be requested at any rate.
     pub fn probing(mut self, path: &str, by_proxies: bool) -> Self {
         self.probed.path = path.into();
         self.probed.by_proxies = by_proxies;
         self
     }
 
-    /// The same over TLS. Whose the certificate is does not matter: it is the site's, which is asked by an address.
+    /// The same over TLS. Any certificate is accepted: the site is reached by its address, which no certificate has to name.
     ///
     /// # Errors
     /// Where the cryptography does not fit.
-    pub fn over_tls(self) -> Result<Self, String> {
+    pub fn over_tls(self) -> Result<Self, DrillError> {
         Ok(Self {
-            tls: Some(gaiola_proxy::trusting().map_err(|error| error.to_string())?),
+            tls: Some(
+                gaiola_proxy::trusting().map_err(|error| DrillError::Tls(error.to_string()))?,
+            ),
             ..self
         })
     }
@@ -142,8 +147,8 @@ pub struct Record {
     /// On the kernel's monotonic clock, which all processes of a machine share.
     started: Duration,
     ledger: Arc<Mutex<Ledger>>,
-    /// Whoever is told each request as well.
-    told: Option<mpsc::Sender<witness::Line>>,
+    /// Where each request is reported as well.
+    reported_to: Option<mpsc::Sender<witness::Line>>,
 }
 
 impl Default for Record {
@@ -163,7 +168,7 @@ impl Record {
         Self {
             started,
             ledger: Arc::default(),
-            told: None,
+            reported_to: None,
         }
     }
 
@@ -177,7 +182,7 @@ impl Record {
         self.ledger.lock().expect("nothing panics while it is held")
     }
 
-    fn take(&self, kind: Kind, sent: Time, resent: bool, outcome: &Result<(), String>) {
+    fn take(&self, kind: Kind, sent: Time, resent: bool, outcome: &Result<(), impl Display>) {
         let done = self.now();
         let sample = Sample {
             kind,
@@ -186,11 +191,11 @@ impl Record {
             ok: outcome.is_ok(),
             resent,
         };
-        if let Some(told) = &self.told {
-            // One that is too many is not missed: whoever reads them is stuck or gone.
-            let _ = told.try_send(witness::Line::ended(&sample, outcome));
+        let why = outcome.as_ref().err().map(ToString::to_string);
+        if let Some(reports) = &self.reported_to {
+            // Where the channel is full its reader is stuck or gone, and the report is dropped.
+            let _ = reports.try_send(witness::Line::ended(&sample, why.clone()));
         }
-        let why = outcome.as_ref().err().map(String::as_str);
-        self.ledger().took(sample, why);
+        self.ledger().took(sample, why.as_deref());
     }
 }

@@ -1,9 +1,9 @@
-//! The process `gaiola lab`: the servers of one site, and whoever answers its operators.
+//! The process `gaiola lab`: the servers of one site, and the control socket for its operators.
 
 use crate::api::SiteInfo;
 use crate::monitor::{poll, serve};
 use crate::provider::Provider;
-use crate::provider::lab::{Lab, LabError, front_door, last_order, newest_order, servers, system};
+use crate::provider::lab::{Lab, LabError, front_door, order, servers, system};
 use crate::site::Site;
 use crate::socket;
 use gaiola_agent::state::State;
@@ -56,7 +56,7 @@ pub fn run(args: LabArgs) -> Result<(), LabError> {
 
 fn stand(args: LabArgs) -> Result<(Rc<Lab>, Rc<Site>), LabError> {
     let state = State::of(&args.site);
-    let order = last_order(&state)?.map(|own| Rc::new(newest_order(&state, own)));
+    let order = order::last(&state)?.map(|own| Rc::new(order::newest(&state, own)));
     let (order, view) = (
         watch::Sender::new(order),
         watch::Sender::new(View::default()),
@@ -107,13 +107,13 @@ async fn follow(lab: Rc<Lab>, site: Rc<Site>) {
     site.follow_store(open).await;
 }
 
-/// Tells whoever started us, if they still listen.
+/// Reports to the process that started this one, if it still listens.
 fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-/// What is opened in the host's network namespace, before we leave it.
+/// What is opened in the host's network namespace, before this process leaves it.
 struct Sockets {
     _lock: File,
     front_door: TcpListener,
@@ -169,7 +169,7 @@ fn listen(
     Ok(listener)
 }
 
-/// Only we may connect: the socket's folder is entered by name alone, the socket itself is mode 0600, and each peer is checked.
+/// Only this user may connect: the socket's folder is entered by name alone, the socket itself is mode 0600, and each peer is checked.
 fn control_socket(state: &State) -> io::Result<UnixListener> {
     let path = state.control_socket();
     match std::fs::remove_file(&path) {

@@ -53,7 +53,7 @@ impl Provider {
         lab.trouble()
     }
 
-    /// Up to which revision what a server has told is of an earlier boot: its agent is dead, but its lease may still stand.
+    /// Up to which revision the reports of a server are of an earlier boot: its agent is dead, but its lease may still stand.
     pub fn outdated(&self, server: ServerName) -> Option<Revision> {
         let Self::Lab(lab) = self;
         lab.outdated(server)

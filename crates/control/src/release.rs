@@ -1,7 +1,7 @@
 //! Releases: numbered, read-only copies of the site's directory that instances and web servers run from.
 //!
 //! A release is known by the digest of its contents, so that `up` makes a new one only where something changed. The command line
-//! looks at the directory ([`look`]; what belongs to a release is told in `walk`) and sends the site an archive of what it does not
+//! scans the directory ([`scan`]; `walk` defines what belongs to a release) and sends the site an archive of what it does not
 //! have. The site unpacks it beside the others under a name that nothing reads ([`receive`]), and renames it once it is whole, as
 //! expected and on the disk: after a crash there is the whole release or none.
 
@@ -47,9 +47,9 @@ pub struct Made {
     pub new: bool,
 }
 
-/// What [`look`] found.
+/// What [`scan`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct Scan {
     /// The digest of the release.
     pub digest: Digest,
     /// Files and directories that are left out since only their owner may use them.
@@ -135,7 +135,7 @@ pub enum ReleaseError {
     },
     /// The interpreter of a Python environment leads out of the site's directory.
     #[error(
-        "{link} leads out of the site's directory, to {target}: make the environment anew with \
+        "{link} leads out of the site's directory, to {target}: recreate the environment with \
          `python3 -m venv --copies`, and run what is in it as `bin/python -m NAME`, since its scripts name the \
          directory that they were made in"
     )]
@@ -170,7 +170,7 @@ pub enum ReleaseError {
     /// Another process makes a release.
     #[error("another release is being made in {0}; wait until it is ready")]
     Busy(PathBuf),
-    /// A file was changed between two looks at it.
+    /// A file was changed between two reads of it.
     #[error(
         "{0} is being changed while it is read: try again when it is not, or name it in .gaiolaignore"
     )]
@@ -181,12 +181,12 @@ pub enum ReleaseError {
     /// What was sent was rejected.
     #[error("what was sent is not taken for a release")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What was sent is something else than was said.
+    /// What was sent does not have the announced digest.
     #[error("what was sent has the digest {received}, and not {expected} as was said")]
     OtherContents {
-        /// What was said.
+        /// The announced digest.
         expected: Digest,
-        /// What it was.
+        /// The digest of what was sent.
         received: Digest,
     },
     /// The site has no such release, or no longer.
@@ -210,19 +210,19 @@ pub fn path_of(releases: &Path, number: ReleaseNumber) -> PathBuf {
     releases.join(number.to_string())
 }
 
-/// Looks at the site's directory, and refuses what cannot be a release. Nothing is written, and `releases` need not be there: it
+/// Scans the site's directory, and rejects what cannot be a release. Nothing is written, and `releases` need not be there: it
 /// stands in the state directory, which is left out even where it lies within the site's. It blocks, and calls `progress` after each file.
 ///
 /// # Errors
 /// Every [`ReleaseError`] that concerns the directory.
-pub fn look(
+pub fn scan(
     source: Source<'_>,
     releases: &Path,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Look, ReleaseError> {
+) -> Result<Scan, ReleaseError> {
     let site = walk::site(source, releases)?;
     let (digest, contents) = digest::of(&site.root, &site.entries, progress)?;
-    Ok(Look {
+    Ok(Scan {
         digest,
         private: site.private,
         root: site.root,
@@ -237,7 +237,7 @@ pub fn has(releases: &Path, digest: &Digest, last: Option<&Release>) -> bool {
     is_last || copy::is_held(releases, digest)
 }
 
-/// Unpacks what [`Look::pack`] has written, and checks it. There may be one at a time. It blocks.
+/// Unpacks what [`Scan::pack`] has written, and checks it. There may be one at a time. It blocks.
 ///
 /// # Errors
 /// Where it breaks off, holds what no release may, or has another digest. Nothing is left of it then.
@@ -249,15 +249,16 @@ pub fn receive(
     copy::make_room(releases)?;
     let (copy, entries) = Copy::unpack(archive, releases)?;
     let (received, _) = digest::of(copy.path(), &entries, &mut |_| {})?;
-    match received == *digest {
-        true => Ok(Received {
+    if received == *digest {
+        Ok(Received {
             copy,
             digest: received,
-        }),
-        false => Err(ReleaseError::OtherContents {
+        })
+    } else {
+        Err(ReleaseError::OtherContents {
             expected: digest.clone(),
             received,
-        }),
+        })
     }
 }
 
@@ -325,7 +326,7 @@ pub fn next(releases: &Path, last: &Release) -> Result<ReleaseNumber, ReleaseErr
     next_number(releases, Some(last))
 }
 
-/// Removes all releases but the newest [`KEPT`] and those in `keep`; tells which went.
+/// Removes all releases but the newest [`KEPT`] and those in `keep`; returns which were removed.
 pub fn prune(releases: &Path, keep: &[ReleaseNumber]) -> Result<Vec<ReleaseNumber>, ReleaseError> {
     let _lock = lock(releases)?;
     copy::remove_condemned(releases)?;

@@ -1,4 +1,4 @@
-//! What is known of a site by whoever answers its operators: its documents in the store, its events, and what its processes
+//! The known state of a site: its documents in the store, its events, and what its processes
 //! count. And who has power over its servers.
 
 use crate::api::SiteInfo;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Events that are kept at hand.
+/// Events that are kept in memory.
 const EVENTS: usize = 40;
 
 /// A site. All that use it run on one thread.
@@ -55,7 +55,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// A site of which nothing is known but this. The provider follows the same `order`, and looks at the same `view`.
+    /// A site of which nothing is known but this. The provider follows the same `order`, and reads the same `view`.
     pub fn new(
         info: SiteInfo,
         state: State,
@@ -122,7 +122,10 @@ impl Site {
             Ok(store) => store,
             Err(error) => {
                 let error = gaiola_os::chain(&error);
-                tracing::error!(error, "cannot open the store: the lab has no certificate");
+                tracing::error!(
+                    error,
+                    "cannot open the store: the provider has no certificate"
+                );
                 return;
             }
         };
@@ -151,7 +154,7 @@ impl Site {
         }
     }
 
-    /// Keeps the last events at hand, so that to show them asks nobody.
+    /// Keeps the last events in memory: showing them asks nobody.
     async fn follow_events(self: Rc<Self>, events: Events) {
         loop {
             let Ok(last) = events.last(EVENTS).await else {

@@ -27,7 +27,7 @@ use tracing::Instrument as _;
 
 /// The largest request that is read: a site's file.
 const LARGEST_REQUEST: usize = 1024 * 1024;
-/// A stream of events says an empty line after this long, so that a reader who went away is noticed.
+/// A stream of events sends an empty line after this long, so that a reader who went away is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Answers the control socket.
@@ -37,9 +37,9 @@ pub async fn serve(listener: UnixListener, site: Rc<Site>) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let ours = rustix::process::geteuid().as_raw();
+        let own = rustix::process::geteuid().as_raw();
         let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
-        if !peer.is_some_and(|uid| uid == ours || uid == 0) {
+        if !peer.is_some_and(|uid| uid == own || uid == 0) {
             let uid = peer.map_or("unknown".into(), |uid| uid.to_string());
             tracing::warn!(%uid, "rejected a control connection of another user");
             continue;
@@ -52,7 +52,7 @@ pub async fn serve(listener: UnixListener, site: Rc<Site>) {
     }
 }
 
-/// Answers a request that is of a schema that we understand. Every answer has the number of our own.
+/// Answers a request of a schema that this process understands. Every answer has the number of its own.
 async fn control(site: Rc<Site>, request: Request<Incoming>) -> Answer {
     let theirs = request.headers().get(schema::HEADER);
     let theirs = schema::read(theirs.map(HeaderValue::as_bytes));
@@ -128,7 +128,7 @@ fn is_unknown<'a>(
     (!placed.contains(&&server)).then(|| format!("there is no {server}; there are {names}"))
 }
 
-/// Does a harm in whole, also where whoever asked goes away meanwhile: what it has stopped must be known, to be undone.
+/// Does a harm in whole, also where the client goes away meanwhile: what it has stopped must be known, to be undone.
 async fn harm_answer(site: Rc<Site>, harm: Harm) -> Answer {
     let doing = tokio::task::spawn_local(async move { site.provider.harm(harm).await });
     let why = match doing.await {
@@ -139,7 +139,7 @@ async fn harm_answer(site: Rc<Site>, harm: Harm) -> Answer {
     text(StatusCode::CONFLICT, why)
 }
 
-/// Answers with one line of JSON for each step; where the client goes away the change goes on, and nobody waits for it.
+/// Answers with one line of JSON for each step; where the client goes away the change goes on.
 fn stream_change(site: Rc<Site>, asked: ChangeRequest) -> Answer {
     let (sender, body) = Channel::new(64);
     let kind = asked.change.kind();
@@ -181,12 +181,12 @@ fn stream_events(site: &Site, query: &str) -> Answer {
     let (sender, body) = Channel::new(64);
     tokio::task::spawn_local(async move {
         // It ends when the reader goes away, or the store does.
-        let _ = tell_events(&events, last, follow, sender).await;
+        let _ = send_events(&events, last, follow, sender).await;
     });
     Response::new(body.boxed_unsync())
 }
 
-async fn tell_events(
+async fn send_events(
     events: &Events,
     last: usize,
     follow: bool,
@@ -205,11 +205,11 @@ async fn tell_events(
         return Ok(());
     }
     loop {
-        let told = match tokio::time::timeout(KEEP_ALIVE, following.next()).await {
+        let sent = match tokio::time::timeout(KEEP_ALIVE, following.next()).await {
             Ok(logged) => lines.line(&logged?.event).await,
             Err(_) => lines.say_nothing().await,
         };
-        if told.is_err() {
+        if sent.is_err() {
             return Ok(());
         }
     }

@@ -66,7 +66,7 @@ impl Traffic {
         }
     }
 
-    /// Requests since the lab started, as the topmost proxies counted them. What a proxy counted between the last poll and
+    /// Requests since this process started, as the topmost proxies counted them. What a proxy counted between the last poll and
     /// its death is missing.
     pub fn totals(&self) -> Totals {
         self.0.borrow().totals

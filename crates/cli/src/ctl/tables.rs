@@ -1,4 +1,4 @@
-//! What a proxy tells, as tables.
+//! What a proxy reports, as tables.
 
 use gaiola_model::proxy::{
     Limit, LimitKey, Most, ProxyStat, ServerStat, SessionStat, SessionsStat, Totals,
@@ -146,9 +146,10 @@ pub(super) fn sessions(stat: &SessionsStat) -> String {
         "CLIENT", "FRONTEND", "SERVER", "STATE", "FOR", "AGE", "REQUESTS",
     ];
     let shown = stat.sessions.len();
-    let more = match stat.total > shown as u64 {
-        true => format!("{shown} of {} connections\n", stat.total),
-        false => String::new(),
+    let more = if stat.total > shown as u64 {
+        format!("{shown} of {} connections\n", stat.total)
+    } else {
+        String::new()
     };
     format!("{}{more}", table(head, stat.sessions.iter().map(row)))
 }

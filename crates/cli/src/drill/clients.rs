@@ -1,6 +1,6 @@
-//! Clients of a drill that stand elsewhere than we do: in the lab's network, and in that of a server which is harmed.
+//! Clients of a drill in other networks: in the one between the servers, and in that of a server which is harmed.
 
-use super::Hands;
+use super::FaultInjector;
 use anyhow::Context as _;
 use gaiola_agent::engine::{Secrets, find_tools};
 use gaiola_agent::state::read_json;
@@ -18,6 +18,8 @@ use tokio::process::Command;
 
 /// Until all members hold the same: a standby has everything that was acknowledged, but may still have to replay it.
 const SAME_WITHIN: Duration = Duration::from_secs(20);
+/// Said where the process of a client cannot be started.
+const NO_CLIENT: &str = "cannot start a client";
 /// Between two comparisons.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -31,9 +33,9 @@ pub(super) fn doors_of_vips(status: &Status) -> Vec<SocketAddr> {
     vips.filter_map(door).collect()
 }
 
-/// Our own program in the network of a process, where it runs what is appended.
-fn visit(access: &Access) -> Result<Command, String> {
-    let Enter::Namespaces { pid, user } = access.enter.ok_or("it is off")?;
+/// This program in the network of a process, where it runs what is appended.
+fn visit(access: &Access) -> anyhow::Result<Command> {
+    let Enter::Namespaces { pid, user } = access.enter.context("it is off")?;
     let mut command = Command::new("/proc/self/exe");
     command.args(["visit", &pid.to_string()]);
     if user {
@@ -42,20 +44,20 @@ fn visit(access: &Access) -> Result<Command, String> {
     Ok(command)
 }
 
-fn location(status: &Status, server: ServerName) -> Result<&Location, String> {
+fn location(status: &Status, server: ServerName) -> anyhow::Result<&Location> {
     let mut servers = status.servers.iter();
     let found = servers.find(|it| it.name == server);
     let found = found.map(|it| &it.location);
-    found.ok_or_else(|| format!("there is no {server} any more"))
+    found.with_context(|| format!("there is no {server} any more"))
 }
 
-impl Hands<'_> {
+impl FaultInjector<'_> {
     pub(super) async fn send_witnesses(
         &self,
         target: &Target,
         course: &Course,
         record: &Record,
-    ) -> Result<Vec<Witness>, String> {
+    ) -> anyhow::Result<Vec<Witness>> {
         let status: Status = self.ask(Request::get("/status")).await?;
         let mut sent = Vec::new();
         let doors = doors_of_vips(&status);
@@ -63,7 +65,7 @@ impl Hands<'_> {
             let outside: Access = self.ask(Request::get("/network")).await?;
             let command = visit(&outside)?;
             let started = Witness::of_vips(command, doors, outside.client, course, record);
-            sent.push(started.map_err(in_words)?);
+            sent.push(started.context(NO_CLIENT)?);
         }
         if !target.is_held() {
             return Ok(sent);
@@ -81,7 +83,7 @@ impl Hands<'_> {
         status: &Status,
         course: &Course,
         record: &Record,
-    ) -> Result<Option<Witness>, String> {
+    ) -> anyhow::Result<Option<Witness>> {
         let handle = || self.ask(Request::get(format!("/servers/{server}")));
         match server.tier {
             Tier::App if course.drill.write.is_some() => {
@@ -89,62 +91,61 @@ impl Hands<'_> {
                 let door = location.socket(location.ports.instance(1));
                 let command = visit(&handle().await?)?;
                 let started = Witness::at_instance(command, server, door, course, record);
-                started.map(Some).map_err(in_words)
+                started.map(Some).context(NO_CLIENT)
             }
             Tier::Database if status.primary == Some(server) => {
                 let database = self.database(status, server)?;
-                database.prepare(self.beside_the_lab().await?).await?;
+                database.prepare(self.beside_the_servers().await?).await?;
                 let command = visit(&handle().await?)?;
                 let started = Witness::at_database(command, server, database, record);
-                started.map(Some).map_err(in_words)
+                started.map(Some).context(NO_CLIENT)
             }
             _ => Ok(None),
         }
     }
 
-    /// Runs what is appended in the lab's network, which reaches every server that is not cut off.
-    async fn beside_the_lab(&self) -> Result<Command, String> {
+    /// Runs what is appended in the network of the servers, which reaches every server that is not cut off.
+    async fn beside_the_servers(&self) -> anyhow::Result<Command> {
         let mut command = visit(&self.ask(Request::get("/network")).await?)?;
         command.arg("--");
         Ok(command)
     }
 
-    fn database(&self, status: &Status, server: ServerName) -> Result<Database, String> {
+    fn database(&self, status: &Status, server: ServerName) -> anyhow::Result<Database> {
         let location = location(status, server)?;
-        let read = || {
-            let secrets: Secrets = read_json(&self.lab.state.secrets())
-                .context("cannot read the database's passwords")?;
-            let tools = find_tools()?;
-            anyhow::Ok(Database {
-                psql: tools.postgres_bin.join("psql"),
-                address: location.socket(location.ports.postgres),
-                name: self.lab.site.sql(),
-                password: secrets.site.reveal().into(),
-            })
-        };
-        read().map_err(|error| format!("{error:#}"))
+        let secrets: Secrets = read_json(&self.client.state.secrets())
+            .context("cannot read the database's passwords")?;
+        let tools = find_tools()?;
+        Ok(Database {
+            psql: tools.postgres_bin.join("psql"),
+            address: location.socket(location.ports.postgres),
+            name: self.client.site.sql(),
+            password: secrets.site.reveal().into(),
+        })
     }
 
-    async fn primary(&self) -> Result<Database, String> {
+    async fn primary(&self) -> anyhow::Result<Database> {
         let status: Status = self.ask(Request::get("/status")).await?;
-        let primary = status.primary.ok_or("the database has no primary")?;
+        let primary = status.primary.context("the database has no primary")?;
         self.database(&status, primary)
     }
 
-    pub(super) async fn look_in_the_database(
+    pub(super) async fn look_up_in_the_database(
         &self,
         writes: &[Acknowledged],
-    ) -> Result<Writes, String> {
+    ) -> anyhow::Result<Writes> {
         if writes.is_empty() {
             return Ok(Writes::default());
         }
         let primary = self.primary().await?;
-        let found = primary.look_up(self.beside_the_lab().await?, writes).await;
+        let found = primary
+            .look_up(self.beside_the_servers().await?, writes)
+            .await;
         Ok(found)
     }
 
     /// Compares all members again and again until they hold the same, or differ while nobody writes.
-    pub(super) async fn compare_members(&self) -> Result<Contents, String> {
+    pub(super) async fn compare_members(&self) -> anyhow::Result<Contents> {
         let status: Status = self.ask(Request::get("/status")).await?;
         let servers = status.servers.iter();
         let members = servers.filter(|server| server.tier == Tier::Database);
@@ -162,7 +163,7 @@ impl Hands<'_> {
             tokio::time::sleep(PAUSE).await;
         };
         let database = self.database(&status, primary)?;
-        database.clean_up(self.beside_the_lab().await?).await?;
+        database.clean_up(self.beside_the_servers().await?).await?;
         Ok(compared)
     }
 
@@ -171,7 +172,7 @@ impl Hands<'_> {
         status: &Status,
         primary: ServerName,
         standbys: &[ServerName],
-    ) -> Result<Contents, String> {
+    ) -> anyhow::Result<Contents> {
         let mut holdings = vec![self.holding(status, primary).await?];
         for standby in standbys {
             holdings.push(self.holding(status, *standby).await?);
@@ -179,19 +180,17 @@ impl Hands<'_> {
         let compared = compare(&holdings);
         let changes = matches!(compared, Contents::Different(_))
             && self.holding(status, primary).await? != holdings[0];
-        Ok(match changes {
-            true => Contents::Unknown("somebody else writes all the while".into()),
-            false => compared,
+        Ok(if changes {
+            Contents::Unknown("somebody else writes all the while".into())
+        } else {
+            compared
         })
     }
 
-    async fn holding(&self, status: &Status, server: ServerName) -> Result<Holding, String> {
+    async fn holding(&self, status: &Status, server: ServerName) -> anyhow::Result<Holding> {
         let database = self.database(status, server)?;
-        let enter = self.beside_the_lab().await?;
-        database.holding(enter, server).await
+        let enter = self.beside_the_servers().await?;
+        let holding = database.holding(enter, server).await;
+        holding.with_context(|| server.to_string())
     }
-}
-
-fn in_words(error: std::io::Error) -> String {
-    format!("cannot start a client: {error}")
 }

@@ -40,9 +40,10 @@ impl TryFrom<String> for Digest {
     fn try_from(text: String) -> Result<Self, NoDigest> {
         let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_one = (Self::SHORTEST..=Self::LONGEST).contains(&text.len());
-        match is_one && text.bytes().all(is_digit) {
-            true => Ok(Self(text)),
-            false => Err(NoDigest),
+        if is_one && text.bytes().all(is_digit) {
+            Ok(Self(text))
+        } else {
+            Err(NoDigest)
         }
     }
 }

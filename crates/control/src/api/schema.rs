@@ -1,7 +1,7 @@
 //! The number of the schema that a command line and a site speak, in a header of every request and answer.
 //!
 //! A site takes requests of its own schema and of the one before. Without the header it is 1: version 0.1 sent none. `/ping` and
-//! `/down` are the same in all of them, so that a site can be brought down by whichever program is at hand.
+//! `/down` are the same in all of them, so that a site can be brought down by whichever program is installed.
 
 use gaiola_model::schema::{SCHEMA, unnumbered};
 

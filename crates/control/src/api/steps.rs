@@ -1,29 +1,29 @@
-//! What is told of a change while it is under way: lines of JSON.
+//! What is reported of a change while it is under way: lines of JSON.
 
 use super::Progress;
 use bytes::Bytes;
 use http_body_util::channel::Sender;
 use std::convert::Infallible;
 
-/// Where the steps of a change are told.
+/// Where the steps of a change are reported.
 pub struct Steps {
     sender: Sender<Bytes, Infallible>,
 }
 
-/// Whoever asked for the change is not listening any more.
+/// The client of the change has gone.
 #[derive(Debug)]
 pub struct Gone;
 
 impl Steps {
-    /// Tells them to the other end of this channel.
+    /// Reports them to the other end of this channel.
     pub const fn new(sender: Sender<Bytes, Infallible>) -> Self {
         Self { sender }
     }
 
-    /// Tells one step.
+    /// Reports one step.
     ///
     /// # Errors
-    /// Where nobody listens any more.
+    /// Where the client has gone.
     pub async fn say(&mut self, progress: Progress) -> Result<(), Gone> {
         self.line(&progress).await
     }
@@ -31,7 +31,7 @@ impl Steps {
     /// Sends an empty line, which means nothing.
     ///
     /// # Errors
-    /// Where nobody listens any more.
+    /// Where the client has gone.
     pub async fn say_nothing(&mut self) -> Result<(), Gone> {
         self.sender
             .send_data(Bytes::from_static(b"\n"))
@@ -39,10 +39,10 @@ impl Steps {
             .map_err(|_| Gone)
     }
 
-    /// Tells anything, as a line of JSON.
+    /// Reports any value, as a line of JSON.
     ///
     /// # Errors
-    /// Where nobody listens any more.
+    /// Where the client has gone.
     pub async fn line(&mut self, value: &impl serde::Serialize) -> Result<(), Gone> {
         let mut line = serde_json::to_vec(value).unwrap_or_default();
         line.push(b'\n');

@@ -39,15 +39,16 @@ impl Time {
         }
         let seconds: i64 = whole.parse().ok()?;
         let nanoseconds: u32 = format!("{fraction:0<9}").parse().ok()?;
-        Some(match whole.starts_with('-') && nanoseconds > 0 {
-            true => Self {
+        Some(if whole.starts_with('-') && nanoseconds > 0 {
+            Self {
                 seconds: seconds.checked_sub(1)?,
                 nanoseconds: 1_000_000_000 - nanoseconds,
-            },
-            false => Self {
+            }
+        } else {
+            Self {
                 seconds,
                 nanoseconds,
-            },
+            }
         })
     }
 }
@@ -142,7 +143,7 @@ fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
     header
 }
 
-/// Yields exactly so many bytes of a file, and their digest; fewer are an error.
+/// Yields exactly that number of bytes of a file, and their digest; fewer are an error.
 pub(crate) struct Exactly<R> {
     file: R,
     left: u64,

@@ -63,7 +63,7 @@ pub(crate) fn unpack(
     Ok(unpacking.entries)
 }
 
-/// What records say of the entry that follows them.
+/// What records hold about the entry that follows them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Names {
     path: Option<Vec<u8>>,
@@ -84,9 +84,10 @@ impl Names {
             }
             _ => return Ok(false),
         };
-        match unset {
-            true => Ok(true),
-            false => Err(rejected(Path::new("an entry"), Reason::Records)),
+        if unset {
+            Ok(true)
+        } else {
+            Err(rejected(Path::new("an entry"), Reason::Records))
         }
     }
 }
@@ -215,9 +216,10 @@ impl Unpacking<'_> {
         if let Some(changed) = changed {
             set_time(&place, changed).map_err(io_at("set the time of", &place))?;
         }
-        let mode = match executable {
-            true => self.rules.executable,
-            false => self.rules.file,
+        let mode = if executable {
+            self.rules.executable
+        } else {
+            self.rules.file
         };
         set_mode(&place, mode)?;
         Ok(Kind::File { executable, bytes })
@@ -266,7 +268,7 @@ pub(crate) fn leads_out(root: &File, link: &Path) -> bool {
     true
 }
 
-/// Copies all of an entry. What cannot be read and what cannot be written are told apart.
+/// Copies all of an entry. A failed read and a failed write are distinct errors.
 fn copy<R: Read>(
     entry: &mut tar::Entry<'_, R>,
     file: &mut File,
@@ -286,9 +288,10 @@ fn copy<R: Read>(
 }
 
 fn limit(is: u64, most: u64, what: &'static str) -> Result<(), ArchiveError> {
-    match is > most {
-        true => Err(ArchiveError::TooLarge { most, what }),
-        false => Ok(()),
+    if is > most {
+        Err(ArchiveError::TooLarge { most, what })
+    } else {
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The first `up`: the servers are switched on by a placement of our own, which founds the store.
+//! The first `up`: the servers are switched on by a placement made here, which founds the store.
 
 use super::release::make_release;
 use super::{found_store, step, store};
@@ -11,7 +11,6 @@ use gaiola_model::placement::{Desired, Revision};
 use gaiola_model::{Config, Exit};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError, Txn};
-use std::io;
 use std::rc::Rc;
 use tokio::time::Instant;
 
@@ -35,7 +34,7 @@ pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outco
     })
 }
 
-/// The first `up`: the servers are switched on by a placement of our own, which founds the store. Where an earlier one
+/// The first `up`: the servers are switched on by a placement made here, which founds the store. Where an earlier one
 /// did not get as far as the store, the servers it switched on are taken up.
 pub(super) async fn found(
     site: &Rc<Site>,
@@ -114,8 +113,8 @@ pub(super) async fn put_first(
     store.commit(&txn).await.map_err(failed)
 }
 
-fn random_token() -> io::Result<String> {
+fn random_token() -> Result<String, getrandom::Error> {
     let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    getrandom::fill(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -33,7 +33,7 @@ pub(super) async fn follow(
 ) -> Outcome {
     let left = deadline.saturating_duration_since(Instant::now());
     let mut following = Follow::new(deploys, site.now() + left);
-    let mut told: BTreeMap<ServerName, String> = BTreeMap::new();
+    let mut reported: BTreeMap<ServerName, String> = BTreeMap::new();
     let mut next_sign = Instant::now() + KEEP_ALIVE;
     let mut views = site.view.subscribe();
     // What is known may be seconds old: earlier requests are not counted as this change's.
@@ -45,7 +45,7 @@ pub(super) async fn follow(
         let status = status(site);
         let mut listens = true;
         if is_seen {
-            listens = tell_servers(&status, &mut told, steps).await.is_ok();
+            listens = report_servers(&status, &mut reported, steps).await.is_ok();
         }
         if Instant::now() >= next_sign {
             next_sign = Instant::now() + KEEP_ALIVE;
@@ -74,12 +74,12 @@ pub(super) async fn follow(
                 return outcome(site, waiting_exit(site), message);
             }
         }
-        let look_again = (Instant::now() + POLL).min(deadline);
-        let _ = timeout_at(look_again, views.changed()).await;
+        let next_poll = (Instant::now() + POLL).min(deadline);
+        let _ = timeout_at(next_poll, views.changed()).await;
     }
 }
 
-/// What clients asked for while the change was made, and how much of it failed; empty where nobody asked.
+/// What clients asked for while the change was made, and how much of it failed; empty where there were no requests.
 pub(super) async fn requests_since(site: &Site, before: Totals) -> String {
     poll::ask_all(site, &Client::new(None)).await;
     let now = site.traffic.totals();
@@ -91,9 +91,10 @@ pub(super) async fn requests_since(site: &Site, before: Totals) -> String {
 
 /// A server that is off will not come by waiting: the site is degraded, not late.
 pub(super) fn waiting_exit(site: &Site) -> Exit {
-    match site.provider.off().is_empty() {
-        true => Exit::Timeout,
-        false => Exit::Degraded,
+    if site.provider.off().is_empty() {
+        Exit::Timeout
+    } else {
+        Exit::Degraded
     }
 }
 
@@ -105,12 +106,12 @@ fn outcome(site: &Site, exit: Exit, message: String) -> Outcome {
     }
 }
 
-async fn tell_servers(
+async fn report_servers(
     status: &Status,
-    told: &mut BTreeMap<ServerName, String>,
+    reported: &mut BTreeMap<ServerName, String>,
     steps: &mut Steps,
 ) -> Result<(), Gone> {
-    let mut states: BTreeMap<ServerName, String> = told
+    let mut states: BTreeMap<ServerName, String> = reported
         .keys()
         .map(|server| (*server, "removed".to_string()))
         .collect();
@@ -121,14 +122,14 @@ async fn tell_servers(
             .map(|server| (server.name, in_words(server))),
     );
     for (name, state) in states {
-        if told.get(&name) != Some(&state) {
+        if reported.get(&name) != Some(&state) {
             steps
                 .say(Progress::Server {
                     name,
                     state: state.clone(),
                 })
                 .await?;
-            told.insert(name, state);
+            reported.insert(name, state);
         }
     }
     Ok(())

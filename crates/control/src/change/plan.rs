@@ -24,7 +24,7 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
         Ok(new) => new,
         Err(refusal) => {
             return Planned {
-                refusals: vec![refusal],
+                refusals: vec![refusal.to_string()],
                 ..Planned::default()
             };
         }
@@ -56,23 +56,31 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
     }
 }
 
+/// Why it is not known which release `up` would make.
+#[derive(Debug, thiserror::Error)]
+enum PlanError {
+    #[error("{}", gaiola_os::chain(.0))]
+    Release(#[from] release::ReleaseError),
+    #[error(transparent)]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
 /// The release that `up` would make, if the site's directory has other contents than the last one.
 async fn planned_release(
     site: &Site,
     contents: &Digest,
     last: &Release,
-) -> Result<Option<merge::Change>, String> {
+) -> Result<Option<merge::Change>, PlanError> {
     if contents.as_str() == last.digest {
         return Ok(None);
     }
     let (releases, last) = (site.state.releases(), last.clone());
-    let looking = tokio::task::spawn_blocking(move || {
+    let numbering = tokio::task::spawn_blocking(move || {
         let to = release::next(&releases, &last)?;
         let from = last.number;
-        Ok(Some(merge::Change::Release { from, to }))
+        Ok::<_, release::ReleaseError>(Some(merge::Change::Release { from, to }))
     });
-    let looked = looking.await.map_err(|error| error.to_string())?;
-    looked.map_err(|error: release::ReleaseError| gaiola_os::chain(&error))
+    Ok(numbering.await??)
 }
 
 /// That the release command would run, and why the last attempt does not count.

@@ -17,12 +17,13 @@ pub(super) fn has_certificates(site: &Site, config: &Config) -> Result<(), Outco
         return Ok(());
     };
     let contents: Result<Digest, _> = tls.contents.parse();
-    match contents.is_ok_and(|contents| certificates::has(&site.state.certificates(), &contents)) {
-        true => Ok(()),
-        false => Err(refused(
+    if contents.is_ok_and(|contents| certificates::has(&site.state.certificates(), &contents)) {
+        Ok(())
+    } else {
+        Err(refused(
             Exit::Failed,
             "the site does not have the balancers' certificates, or no longer; try again",
-        )),
+        ))
     }
 }
 
@@ -97,7 +98,7 @@ fn in_use(site: &Site) -> Option<Kept> {
 }
 
 /// Removes all releases and copies of certificates but these, on a thread of its own: many files take long, and this one
-/// serves the front door, the page and the control socket.
+/// serves the site's clients, the page and the control socket.
 pub(super) async fn prune(
     (releases, keep): (PathBuf, Vec<ReleaseNumber>),
     (copies, kept): (PathBuf, Vec<String>),

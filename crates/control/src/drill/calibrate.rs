@@ -14,7 +14,7 @@ const SHARE: u32 = 10;
 
 impl Course {
     /// Asks for each path a few times, one after another, and stays below a tenth of what that achieved, where neither
-    /// the file says how much to ask for nor our own proxies answer. A site that does not answer leaves all as it was.
+    /// the file says how much to ask for nor Gaiola's own proxies answer. A site that does not answer leaves all as it was.
     pub(super) async fn calibrated(mut self) -> Self {
         if !self.probed.by_proxies
             && let Some(took) = self.takes(&self.probed.path).await

@@ -1,6 +1,7 @@
 //! One HTTP/1.1 connection that knows whether any byte of an answer came.
 
 use super::Course;
+use super::error::RequestError;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -38,7 +39,7 @@ impl Ask {
         }
     }
 
-    fn request(&self, door: SocketAddr) -> Result<Request<Full<Bytes>>, String> {
+    fn request(&self, door: SocketAddr) -> Result<Request<Full<Bytes>>, RequestError> {
         let method = if self.body.is_some() {
             Method::POST
         } else {
@@ -57,7 +58,10 @@ impl Ask {
         }
         request
             .body(Full::from(self.body.clone().unwrap_or_default()))
-            .map_err(|error| format!("cannot ask for {:?}: {error}", self.path))
+            .map_err(|why| RequestError::Path {
+                path: self.path.clone(),
+                why,
+            })
     }
 }
 
@@ -71,10 +75,10 @@ pub(super) struct Reply {
 
 impl Reply {
     /// `Err` names the status.
-    pub(super) fn success(&self) -> Result<(), String> {
+    pub(super) fn success(&self) -> Result<(), RequestError> {
         match self.status {
             200..=299 => Ok(()),
-            status => Err(format!("HTTP {status}")),
+            status => Err(RequestError::Status(status)),
         }
     }
 }
@@ -85,16 +89,16 @@ pub(super) enum Broken {
     /// Nothing of the request was written.
     Unsent,
     /// It was written, at least in part, and not one byte came back.
-    Silent(String),
+    Silent(RequestError),
     /// The answer broke off, or was none.
-    Torn(String),
+    Torn(RequestError),
 }
 
-impl Broken {
-    pub(super) fn in_words(self) -> String {
-        match self {
-            Self::Unsent => "connection closed before the request was written".into(),
-            Self::Silent(why) | Self::Torn(why) => why,
+impl From<Broken> for RequestError {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Unsent => Self::Unsent,
+            Broken::Silent(why) | Broken::Torn(why) => why,
         }
     }
 }
@@ -115,20 +119,19 @@ impl Drop for Connection {
 
 impl Connection {
     /// Opens one. It waits as long as the kernel does: the caller sets the limit.
-    pub(super) async fn open(course: &Course) -> Result<Self, String> {
+    pub(super) async fn open(course: &Course) -> Result<Self, RequestError> {
         let door = course.door;
-        let stream = connect(door, course.from).await;
-        let stream = stream.map_err(|error| in_words(&error))?;
-        stream.set_nodelay(true).map_err(|error| in_words(&error))?;
+        let stream = connect(door, course.from).await?;
+        stream.set_nodelay(true)?;
         let Some(tls) = &course.tls else {
             return Self::over(stream, door).await;
         };
         let tls = TlsConnector::from(Arc::clone(tls));
-        let secure = tls.connect(door.ip().into(), stream).await;
-        Self::over(secure.map_err(|error| in_words(&error))?, door).await
+        let secure = tls.connect(door.ip().into(), stream).await?;
+        Self::over(secure, door).await
     }
 
-    async fn over<S>(stream: S, door: SocketAddr) -> Result<Self, String>
+    async fn over<S>(stream: S, door: SocketAddr) -> Result<Self, RequestError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -137,9 +140,7 @@ impl Connection {
             stream,
             received: received.clone(),
         };
-        let (sender, connection) = http1::handshake(TokioIo::new(counted))
-            .await
-            .map_err(|error| describe(&error))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(counted)).await?;
         let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
         Ok(Self {
             door,
@@ -164,12 +165,12 @@ impl Connection {
         match self.sender.try_send_request(request).await {
             Ok(response) => read(response)
                 .await
-                .map_err(|error| Broken::Torn(describe(&error))),
+                .map_err(|error| Broken::Torn(error.into())),
             Err(error) if error.message().is_some() => Err(Broken::Unsent),
             Err(error) if self.received.load(Ordering::Relaxed) == before => {
-                Err(Broken::Silent(describe(error.error())))
+                Err(Broken::Silent(error.into_error().into()))
             }
-            Err(error) => Err(Broken::Torn(describe(error.error()))),
+            Err(error) => Err(Broken::Torn(error.into_error().into())),
         }
     }
 }
@@ -199,22 +200,6 @@ async fn read(response: Response<Incoming>) -> Result<Reply, hyper::Error> {
         }
     }
     Ok(Reply { status, body: kept })
-}
-
-/// A few words that the same failure always has, so that failures can be counted by them.
-fn describe(error: &hyper::Error) -> String {
-    let cause = std::error::Error::source(error);
-    match cause.and_then(|cause| cause.downcast_ref::<std::io::Error>()) {
-        Some(cause) => in_words(cause),
-        None if error.is_incomplete_message() => {
-            "connection closed before the answer was complete".into()
-        }
-        None => error.to_string(),
-    }
-}
-
-fn in_words(error: &std::io::Error) -> String {
-    error.kind().to_string()
 }
 
 /// Counts the bytes that arrive.

@@ -2,6 +2,7 @@
 //! answers.
 
 use super::client::{Ask, Broken, Connection, Reply};
+use super::error::{NoPath, RequestError};
 use super::{Course, Record};
 use gaiola_core::drill::{Kind, fill_body, fill_path};
 use gaiola_model::config::DrillWrite;
@@ -27,8 +28,8 @@ const UNDER_WAY: usize = 2048;
 pub struct Acknowledged {
     /// The id that it was written with.
     pub id: String,
-    /// The path that finds it again; `Err`: the site's answer does not tell.
-    pub path: Result<String, String>,
+    /// The path that finds it again.
+    pub path: Result<String, NoPath>,
 }
 
 /// A running load. Dropping it ends it at once.
@@ -58,7 +59,7 @@ impl Load {
         }
     }
 
-    /// Begins no more requests, waits for those under way, and tells which writes were acknowledged.
+    /// Begins no more requests, waits for those under way, and returns which writes were acknowledged.
     pub async fn stop(mut self) -> Vec<Acknowledged> {
         self.stop.take();
         drop((&mut self.driver).await);
@@ -101,7 +102,7 @@ async fn drive(site: Arc<Site>, mut stopped: oneshot::Receiver<()>) {
     let kinds = site.course.kinds();
     let mut turns = (0_u64..).zip(kinds.iter().copied().cycle());
     let mut ticks = interval(Duration::from_secs(1) / site.course.rate());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst); // the rate is kept, whatever held us up
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst); // the rate is kept after a pause
     let mut under_way = JoinSet::new();
     loop {
         tokio::select! {
@@ -111,7 +112,7 @@ async fn drive(site: Arc<Site>, mut stopped: oneshot::Receiver<()>) {
                 if under_way.len() < UNDER_WAY {
                     under_way.spawn(one(site.clone(), kind, number));
                 } else {
-                    let why = Err(format!("not sent: {UNDER_WAY} requests are without an answer"));
+                    let why = Err(RequestError::NotSent(UNDER_WAY));
                     site.record.take(kind, site.record.now(), false, &why);
                 }
             }
@@ -127,12 +128,12 @@ async fn one(site: Arc<Site>, kind: Kind, number: u64) {
     let mut resent = false;
     let outcome = timeout(LIMIT, site.ask(kind, &id, &mut resent))
         .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs())));
+        .unwrap_or(Err(RequestError::TimedOut(LIMIT)));
     site.record.take(kind, sent, resent, &outcome);
 }
 
 impl Site {
-    async fn ask(&self, kind: Kind, id: &str, resent: &mut bool) -> Result<(), String> {
+    async fn ask(&self, kind: Kind, id: &str, resent: &mut bool) -> Result<(), RequestError> {
         let drill = &self.course.drill;
         match (kind, &drill.read, &drill.write) {
             (Kind::Read, Some(path), _) => self.send(&Ask::get(path), resent).await?.success(),
@@ -141,7 +142,12 @@ impl Site {
         }
     }
 
-    async fn write(&self, write: &DrillWrite, id: &str, resent: &mut bool) -> Result<(), String> {
+    async fn write(
+        &self,
+        write: &DrillWrite,
+        id: &str,
+        resent: &mut bool,
+    ) -> Result<(), RequestError> {
         let ask = Ask {
             path: write.path.clone(),
             body: Some(fill_body(&write.body, id)),
@@ -150,26 +156,26 @@ impl Site {
         let reply = self.send(&ask, resent).await?;
         let answer = acknowledgement(&reply)?;
         let path = fill_path(&write.look_up, |field| text_of(answer.get(field)?))
-            .map_err(|error| error.to_string());
+            .map_err(|error| NoPath::Answer(error.to_string()));
         let id = id.into();
         hold(&self.acknowledged).push(Acknowledged { id, path });
         Ok(())
     }
 
-    /// Over the connection whose turn it is, and over a new one where that did no harm: a site may close an idle
+    /// Over the next connection in turn, and over a new one where that did no harm: a site may close an idle
     /// connection at any time, also at the moment when a request is written to it.
-    async fn send(&self, ask: &Ask, resent: &mut bool) -> Result<Reply, String> {
+    async fn send(&self, ask: &Ask, resent: &mut bool) -> Result<Reply, RequestError> {
         if let Some(mut slot) = self.idle() {
             match slot.ask(ask).await {
                 Ok(reply) => return Ok(reply),
                 Err(Broken::Unsent) => self.record.ledger().reopened(),
                 Err(Broken::Silent(_)) if ask.body.is_none() => *resent = true,
-                Err(broken) => return Err(broken.in_words()),
+                Err(broken) => return Err(broken.into()),
             }
         }
         let mut slot = Slot::new(self);
         slot.connection = Some(Connection::open(&self.course).await?);
-        slot.ask(ask).await.map_err(|broken| broken.in_words())
+        Ok(slot.ask(ask).await?)
     }
 
     /// `None`: open one, as there are too few, or none is idle.
@@ -230,11 +236,11 @@ impl Drop for Slot<'_> {
 }
 
 /// A 2xx that does not say `"acknowledged":false`. The answer may be no JSON at all.
-fn acknowledgement(reply: &Reply) -> Result<Value, String> {
+fn acknowledgement(reply: &Reply) -> Result<Value, RequestError> {
     reply.success()?;
     let answer: Value = serde_json::from_slice(&reply.body).unwrap_or(Value::Null);
     match answer.get("acknowledged") {
-        Some(Value::Bool(false)) => Err("answered as not acknowledged".into()),
+        Some(Value::Bool(false)) => Err(RequestError::Denied),
         _ => Ok(answer),
     }
 }
@@ -251,7 +257,7 @@ fn text_of(field: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn acknowledged(status: u16, body: &str) -> Result<Value, String> {
+    fn acknowledged(status: u16, body: &str) -> Result<Value, RequestError> {
         acknowledgement(&Reply {
             status,
             body: body.into(),
@@ -262,7 +268,10 @@ mod tests {
     fn only_a_2xx_that_does_not_deny_it_acknowledges_a_write() {
         assert_eq!(acknowledged(201, r#"{"id":7}"#).unwrap()["id"], 7);
         assert!(acknowledged(200, "thank you").is_ok());
-        assert_eq!(acknowledged(503, r#"{"id":7}"#).unwrap_err(), "HTTP 503");
+        assert_eq!(
+            acknowledged(503, r#"{"id":7}"#).unwrap_err().to_string(),
+            "HTTP 503"
+        );
         assert!(acknowledged(200, r#"{"acknowledged":false}"#).is_err());
     }
 

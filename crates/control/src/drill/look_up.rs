@@ -2,6 +2,7 @@
 
 use super::Course;
 use super::client::{Ask, Connection, Reply};
+use super::error::RequestError;
 use super::load::Acknowledged;
 use gaiola_core::drill::Writes;
 use std::sync::{Arc, Mutex};
@@ -25,11 +26,11 @@ struct Missing {
 enum Why {
     /// The site answered, and it is not there.
     Lost(String),
-    /// The site did not tell.
+    /// The site did not answer, or not whether it is there.
     Unknown(String),
 }
 
-/// Looks every acknowledged write up, again and again until `deadline`, and tells which are not there.
+/// Looks every acknowledged write up, again and again until `deadline`, and returns which are not there.
 ///
 /// Found means: answered with a 2xx whose body holds the id that was written (its first 64 KiB count). An answer alone
 /// would not do where the write bore an id: the number of a lost entry may have been given to another one.
@@ -66,11 +67,11 @@ fn count(acknowledged: usize, missing: Vec<Missing>) -> Writes {
 /// One round; what is left is what was not found.
 async fn look_up_all(course: &Course, writes: Vec<Missing>, ends: Instant) -> Vec<Missing> {
     let queue = Arc::new(Mutex::new(writes));
-    let mut lookers = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for _ in 0..AT_A_TIME {
-        lookers.spawn(look_up_some(course.clone(), queue.clone(), ends));
+        tasks.spawn(look_up_some(course.clone(), queue.clone(), ends));
     }
-    lookers.join_all().await.into_iter().flatten().collect()
+    tasks.join_all().await.into_iter().flatten().collect()
 }
 
 async fn look_up_some(
@@ -86,8 +87,8 @@ async fn look_up_some(
             return left;
         };
         let limit = ends.min(Instant::now() + LIMIT);
-        let looked = timeout_at(limit, look_up(&course, &write, &mut kept)).await;
-        if let Err(why) = looked.unwrap_or_else(|_| Err(Why::Unknown("no answer in time".into()))) {
+        let found = timeout_at(limit, look_up(&course, &write, &mut kept)).await;
+        if let Err(why) = found.unwrap_or_else(|_| Err(Why::Unknown("no answer in time".into()))) {
             left.push(Missing { write, why });
         }
     }
@@ -101,13 +102,13 @@ async fn look_up(
     let path = write
         .path
         .as_ref()
-        .map_err(|why| Why::Unknown(why.clone()))?;
+        .map_err(|why| Why::Unknown(why.to_string()))?;
     let mut connection = match kept.take().filter(|connection| !connection.is_closed()) {
         Some(connection) => connection,
-        None => Connection::open(course).await.map_err(Why::Unknown)?,
+        None => Connection::open(course).await.map_err(unknown)?,
     };
     let asked = connection.ask(&Ask::get(path)).await;
-    let reply = asked.map_err(|broken| Why::Unknown(broken.in_words()))?;
+    let reply = asked.map_err(|broken| unknown(broken.into()))?;
     *kept = Some(connection);
     let bears_id = course
         .drill
@@ -115,6 +116,10 @@ async fn look_up(
         .as_ref()
         .is_some_and(|write| write.body.contains("{id}"));
     judge(&reply, path, bears_id.then_some(&write.id))
+}
+
+fn unknown(error: RequestError) -> Why {
+    Why::Unknown(error.to_string())
 }
 
 fn judge(reply: &Reply, path: &str, id: Option<&String>) -> Result<(), Why> {
@@ -128,7 +133,7 @@ fn judge(reply: &Reply, path: &str, id: Option<&String>) -> Result<(), Why> {
     };
     match reply.status {
         200..=299 if holds() => Ok(()),
-        200..=299 => Err(Why::Lost(format!("{path}: another one stands there"))),
+        200..=299 => Err(Why::Lost(format!("{path}: another entry is there"))),
         404 | 410 => Err(Why::Lost(format!("{path}: HTTP {}", reply.status))),
         status => Err(Why::Unknown(format!("{path}: HTTP {status}"))),
     }

@@ -1,18 +1,18 @@
-//! What a drill is told: the target, the patience, and the hands that do the harm.
+//! The inputs of a drill: the target, the limits, and the fault injector.
 
 use super::witness::Witness;
-use super::{Acknowledged, Course, Record};
+use super::{Acknowledged, Course, DrillError, Record};
 use gaiola_core::drill::{Contents, Target, Writes};
 use gaiola_model::SiteName;
 use std::pin::Pin;
 use std::time::Duration;
 
 /// What an implementation of [`Harm`] answers, sooner or later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + 'a>>;
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DrillError>> + 'a>>;
 
-/// The hands and eyes of a drill: the lab has them for its servers, a test for its own.
+/// Fault injection and observation: the command line implements it for a site's servers, a test for its own.
 ///
-/// Each error is a sentence for the report.
+/// Each error is a sentence for the report: [`DrillError::harm`].
 pub trait Harm {
     /// Does the harm. It returns once the order is carried out.
     fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()>;
@@ -24,10 +24,10 @@ pub trait Harm {
     /// Gives back what was taken away. There may be nothing to give back, and it may be called twice.
     fn put_back<'a>(&'a self, target: &'a Target) -> Answer<'a, ()>;
 
-    /// What the site's status tells now.
+    /// The site's status now.
     fn status(&self) -> Answer<'_, Sight>;
 
-    /// Sends clients to where they see what the front door does not show: each VIP, and the inside of a cut. They put what
+    /// Starts clients where they see what the site's address does not show: each VIP, and the inside of a cut. They put what
     /// they see into the record.
     fn witnesses<'a>(
         &'a self,
@@ -51,7 +51,7 @@ pub trait Harm {
     }
 }
 
-/// What the site's status tells.
+/// The site's status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sight {
     /// Every desired instance ready, every VIP owned once, every standby streaming, the store with a quorum.
@@ -62,7 +62,7 @@ pub struct Sight {
     pub missing: String,
 }
 
-/// What is rehearsed, and how patiently.
+/// What is rehearsed, and within which limits.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The site's name, for the report.

@@ -1,6 +1,7 @@
-//! The probe: next to nothing over a new connection, every 10 ms where our own proxies answer, with a limit of 100 ms.
+//! The probe: next to nothing over a new connection, every 10 ms where Gaiola's own proxies answer, with a limit of 100 ms.
 
 use super::client::{Ask, Connection};
+use super::error::RequestError;
 use super::{Course, Record};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// Between two new connections, where nothing speaks against it.
+/// Default interval of new connections.
 pub(super) const EVERY: Duration = Duration::from_millis(10);
 /// From the first packet to the end of the answer.
 const LIMIT: Duration = Duration::from_millis(100);
@@ -64,19 +65,15 @@ async fn one(course: Arc<Course>, record: Record) {
     let sent = record.now();
     let outcome = timeout(LIMIT, ask(&course))
         .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} ms", LIMIT.as_millis())));
+        .unwrap_or(Err(RequestError::TimedOut(LIMIT)));
     record.take(course.probed.kind, sent, false, &outcome);
 }
 
-async fn ask(course: &Course) -> Result<(), String> {
+async fn ask(course: &Course) -> Result<(), RequestError> {
     let mut connection = Connection::open(course).await?;
     let page = Ask {
         last: true,
         ..Ask::get(&course.probed.path)
     };
-    let reply = connection
-        .ask(&page)
-        .await
-        .map_err(|broken| broken.in_words())?;
-    reply.success()
+    connection.ask(&page).await?.success()
 }

@@ -1,26 +1,28 @@
-//! The course of one drill: calm, harm, healing, looking back.
+//! The course of one drill: calm, harm, healing, review.
 
 use super::witness::Witness;
-use super::{Acknowledged, Answer, Course, Harm, Load, Plan, Probe, Record, Sight, check_lost};
+use super::{
+    Acknowledged, Answer, Course, DrillError, Harm, Load, Plan, Probe, Record, Sight, check_lost,
+};
 use gaiola_core::drill::{Contents, DrillReport, Findings, Marks, Verdict, Writes};
 use gaiola_model::Time;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Between two looks at the status.
-const LOOK: Duration = Duration::from_millis(50);
-/// How long writes are looked up when the operator waits for the end.
+/// Poll interval of the status.
+const POLL: Duration = Duration::from_millis(50);
+/// Timeout of looking writes up once the operator has interrupted the drill.
 const HASTE: Duration = Duration::from_secs(2);
-/// One look's limit.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// Poll timeout.
+const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a drill does not go its way.
 type Trouble = (Verdict, String);
 
 /// Rehearses one failure. Whatever happens after the harm, it is put back.
 ///
-/// `interrupted` ends when the operator breaks the drill off; `progress` is told each step, in a line for people.
+/// `interrupted` ends when the operator breaks the drill off; `progress` is called with each step, a line for people.
 pub async fn run(
     plan: &Plan,
     harm: &dyn Harm,
@@ -50,7 +52,7 @@ pub async fn run(
         drill.marks.begun = drill.record.now();
         trouble = match &witnesses {
             Ok(_) => unless(interrupted, drill.rehearse()).await.err(),
-            Err(why) => Some((Verdict::NotReady, why.clone())),
+            Err(why) => Some((Verdict::NotReady, why.to_string())),
         };
         let broken_off = matches!(trouble, Some((Verdict::Interrupted, _)));
         if let Err(more) = drill.restore(broken_off).await {
@@ -63,7 +65,7 @@ pub async fn run(
             stop(witnesses.unwrap_or_default())
         );
         let ((), outside, inside) = stopped;
-        findings = drill.look_back(outside, inside, broken_off).await;
+        findings = drill.review(outside, inside, broken_off).await;
     }
     drill.conclude(findings, trouble)
 }
@@ -83,9 +85,10 @@ async fn unless(
 async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>) {
     let (mut by_site, mut by_database) = (Vec::new(), Vec::new());
     for witness in witnesses {
-        let kept = match witness.is_by_sql() {
-            true => &mut by_database,
-            false => &mut by_site,
+        let kept = if witness.is_by_sql() {
+            &mut by_database
+        } else {
+            &mut by_site
         };
         kept.extend(witness.stop().await);
     }
@@ -93,8 +96,8 @@ async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>)
 }
 
 /// An answer within a limit.
-async fn within<T>(limit: Duration, answer: Answer<'_, T>) -> Result<T, String> {
-    let late = || Err(format!("not done within {} s", limit.as_secs()));
+async fn within<T>(limit: Duration, answer: Answer<'_, T>) -> Result<T, DrillError> {
+    let late = || Err(DrillError::TimedOut(limit));
     timeout(limit, answer).await.unwrap_or_else(|_| late())
 }
 
@@ -117,7 +120,7 @@ impl Run<'_> {
     async fn wait_until_ready(&mut self) -> Result<(), Trouble> {
         let began = self.record.now();
         loop {
-            let sight = self.look().await;
+            let sight = self.poll().await;
             if sight.healthy {
                 return Ok(());
             }
@@ -130,30 +133,31 @@ impl Run<'_> {
                     ),
                 ));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
-    async fn witnesses(&self) -> Result<Vec<Witness>, String> {
+    async fn witnesses(&self) -> Result<Vec<Witness>, DrillError> {
         let sent = self
             .harm
             .witnesses(&self.plan.target, &self.course, &self.record);
         within(self.plan.limits.order, sent)
             .await
-            .map_err(|why| format!("no client can be sent to where the harm is seen: {why}"))
+            .map_err(|why| DrillError::Witnesses(Box::new(why)))
     }
 
     async fn rehearse(&mut self) -> Result<(), Trouble> {
         self.calm().await?;
         self.do_harm().await?;
-        match self.plan.target.is_held() {
-            true => self.hold().await,
-            false => self.heal().await?,
+        if self.plan.target.is_held() {
+            self.hold().await
+        } else {
+            self.heal().await?
         }
         Ok(())
     }
 
-    /// The load must be clean before the harm, or its failures could not be told from the harm's.
+    /// The load must be clean before the harm, or its failures could not be distinguished from the harm's.
     async fn calm(&mut self) -> Result<(), Trouble> {
         let limits = &self.plan.limits;
         let began = self.record.now();
@@ -200,13 +204,13 @@ impl Run<'_> {
         let limits = &plan.limits;
         within(limits.order, self.harm.harm(target))
             .await
-            .map_err(not_done)?;
+            .map_err(|why| not_done(why.to_string()))?;
         let ordered = self.record.now();
         while let Err(why) = within(limits.confirm, self.harm.confirm(target)).await {
             if self.record.now() - ordered > limits.confirm {
                 return Err(not_done(format!("it could not be confirmed: {why}")));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
         Ok(())
     }
@@ -216,22 +220,22 @@ impl Run<'_> {
         let harmed = self.marks.harm.unwrap_or_default();
         self.healthy_since = None;
         while self.record.now() - harmed < self.plan.hold {
-            let sight = self.look().await;
+            let sight = self.poll().await;
             let now = self.record.now();
             self.watch(&sight, now);
             let settled = now - harmed > self.plan.limits.settle && self.is_settled(now);
             self.recover(settled, harmed);
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
-    /// Until requests succeed again, and, where nobody has to help, the site is whole.
+    /// Until requests succeed again, and, where the site heals itself, it is whole.
     async fn heal(&mut self) -> Result<(), Trouble> {
         let limits = &self.plan.limits;
         let harmed = self.marks.harm.unwrap_or_default();
         self.healthy_since = None;
         loop {
-            let sight = self.look().await;
+            let sight = self.poll().await;
             let now = self.record.now();
             let since = now - harmed;
             self.watch(&sight, now);
@@ -245,11 +249,11 @@ impl Run<'_> {
             if since > limits.heal {
                 return Err((Verdict::NotHealthy, self.overdue(settled, &sight)));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
-    /// Keeps the mark of recovery: it is taken back when trouble begins anew.
+    /// Keeps the mark of recovery: it is taken back when requests fail again.
     fn recover(&mut self, settled: bool, harmed: Time) {
         if settled == self.marks.recovered.is_some() {
             return; // the whole ledger is read only when something has changed
@@ -269,7 +273,7 @@ impl Run<'_> {
         }
     }
 
-    /// Puts back what was harmed and waits until the site is whole; when in haste, it only puts back.
+    /// Puts back what was harmed and waits until the site is whole; `in_haste`: only puts back.
     async fn restore(&mut self, in_haste: bool) -> Result<(), Trouble> {
         if !self.touched {
             return Ok(());
@@ -302,7 +306,7 @@ impl Run<'_> {
 
     async fn wait_until_whole(&mut self, began: Time) -> Result<(), Trouble> {
         loop {
-            let sight = self.look().await;
+            let sight = self.poll().await;
             let now = self.record.now();
             self.watch(&sight, now);
             let settled = self.is_settled(now);
@@ -314,11 +318,11 @@ impl Run<'_> {
             if now - began > self.plan.limits.whole {
                 return Err((Verdict::NotHealthy, self.overdue(settled, &sight)));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
-    /// A status may still look healthy at the moment of the harm: nothing is whole before it was seen and has passed.
+    /// The status may still be healthy at the moment of the harm: the site is not whole before the harm was detected and has passed.
     fn whole(&mut self, healthy_since: Time) {
         let others = [self.marks.detected, self.marks.recovered];
         let whole = others.into_iter().flatten().fold(healthy_since, Time::max);
@@ -337,12 +341,12 @@ impl Run<'_> {
         self.healthy_since = self.healthy_since.or(Some(now)).filter(|_| sight.healthy);
     }
 
-    async fn look(&self) -> Sight {
-        let unknown = |why: String| Sight {
+    async fn poll(&self) -> Sight {
+        let unknown = |why: DrillError| Sight {
             missing: format!("its status is not known: {why}"),
             ..Sight::default()
         };
-        within(LOOK_LIMIT, self.harm.status())
+        within(POLL_TIMEOUT, self.harm.status())
             .await
             .unwrap_or_else(unknown)
     }
@@ -355,9 +359,10 @@ impl Run<'_> {
     }
 
     fn overdue(&self, settled: bool, sight: &Sight) -> String {
-        match settled {
-            false => format!("requests do not succeed: {}", self.failures().1),
-            true => format!("the site is not healthy again: {}", sight.missing),
+        if settled {
+            format!("the site is not healthy again: {}", sight.missing)
+        } else {
+            format!("requests do not succeed: {}", self.failures().1)
         }
     }
 
@@ -372,7 +377,7 @@ impl Run<'_> {
         (ledger.failed_count(), why)
     }
 
-    async fn look_back(
+    async fn review(
         &mut self,
         mut acknowledged: Vec<Acknowledged>,
         (by_site, by_database): (Vec<Acknowledged>, Vec<Acknowledged>),
@@ -380,8 +385,8 @@ impl Run<'_> {
     ) -> Findings {
         acknowledged.extend(by_site);
         let mut writes = self.look_up(&acknowledged, in_haste).await;
-        let (all, looked) = (by_database.len() as u64, self.harm.look_up(&by_database));
-        match within(self.plan.limits.look_up, looked).await {
+        let (all, found) = (by_database.len() as u64, self.harm.look_up(&by_database));
+        match within(self.plan.limits.look_up, found).await {
             Ok(found) => writes.add(found),
             Err(why) => writes.add(Writes {
                 acknowledged: all,
@@ -398,7 +403,7 @@ impl Run<'_> {
         };
         Findings {
             writes,
-            contents: contents.unwrap_or_else(Contents::Unknown),
+            contents: contents.unwrap_or_else(|why| Contents::Unknown(why.to_string())),
         }
     }
 

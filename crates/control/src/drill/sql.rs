@@ -1,7 +1,7 @@
 //! Writes straight into the database, and what each of its members holds.
 
-use super::Record;
 use super::load::{Acknowledged, LIMIT, run_id};
+use super::{NoPath, Record, SqlError};
 use gaiola_core::drill::{Holding, Kind, Rows, Writes};
 use gaiola_model::ServerName;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 /// The longest that a question to one member may take.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
 
-/// The table that a client writes to which has no instance at hand. It is made before, and removed after.
+/// The table of a client that writes without an instance. It is made before, and removed after.
 const MAKE: &str = "set client_min_messages = error; create schema if not exists gaiola_drill; \
      create table if not exists gaiola_drill.ledger (id text primary key)";
 const REMOVE: &str = "set client_min_messages = error; drop schema if exists gaiola_drill cascade";
@@ -60,35 +60,39 @@ impl Database {
     }
 
     /// Runs one command; `enter` is a command that runs its arguments in a network that reaches the member.
-    async fn run(&self, mut enter: Command, sql: &str) -> Result<String, String> {
+    async fn run(&self, mut enter: Command, sql: &str) -> Result<String, SqlError> {
         enter.arg(&self.psql);
         let mut psql = self.psql(enter);
         psql.args(["-v", "ON_ERROR_STOP=1", "-c", sql]);
         psql.stdin(Stdio::null());
         let output = timeout(ASK_LIMIT, psql.output())
             .await
-            .map_err(|_| format!("no answer within {} s", ASK_LIMIT.as_secs()))?
-            .map_err(|error| format!("cannot run {}: {error}", self.psql.display()))?;
+            .map_err(|_| SqlError::TimedOut(ASK_LIMIT))?
+            .map_err(|why| SqlError::Run {
+                program: self.psql.clone(),
+                why,
+            })?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        Err(said.trim().lines().last().unwrap_or("psql failed").into())
+        let last = said.trim().lines().last().unwrap_or("psql failed");
+        Err(SqlError::Psql(last.into()))
     }
 
     /// Makes the table that `insert` writes to.
     ///
     /// # Errors
-    /// In words.
-    pub async fn prepare(&self, enter: Command) -> Result<(), String> {
+    /// Where the member does not answer, or rejects it.
+    pub async fn prepare(&self, enter: Command) -> Result<(), SqlError> {
         self.run(enter, MAKE).await.map(drop)
     }
 
     /// Removes it again.
     ///
     /// # Errors
-    /// In words.
-    pub async fn clean_up(&self, enter: Command) -> Result<(), String> {
+    /// Where the member does not answer, or rejects it.
+    pub async fn clean_up(&self, enter: Command) -> Result<(), SqlError> {
         self.run(enter, REMOVE).await.map(drop)
     }
 
@@ -119,10 +123,9 @@ impl Database {
     /// What this member holds.
     ///
     /// # Errors
-    /// In words.
-    pub async fn holding(&self, enter: Command, server: ServerName) -> Result<Holding, String> {
-        let text = self.run(enter, HOLDING).await;
-        let text = text.map_err(|why| format!("{server}: {why}"))?;
+    /// Where the member does not answer, or rejects it.
+    pub async fn holding(&self, enter: Command, server: ServerName) -> Result<Holding, SqlError> {
+        let text = self.run(enter, HOLDING).await?;
         let tables = text.lines().filter_map(|line| {
             let mut parts = line.split('|');
             let (table, count) = (parts.next()?, parts.next()?);
@@ -147,7 +150,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(database: &Database) -> std::io::Result<Self> {
+    fn open(database: &Database) -> Result<Self, SqlError> {
         let mut shell = Command::new("/bin/sh");
         // What the server warns of must be read before the answer that it belongs to: both come by one pipe.
         shell
@@ -155,12 +158,13 @@ impl Session {
             .arg(&database.psql);
         let mut psql = database.psql(shell);
         psql.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = psql.spawn()?;
+        let mut child = psql.spawn().map_err(|why| SqlError::Run {
+            program: "psql".into(),
+            why,
+        })?;
         let pipes = (child.stdin.take(), child.stdout.take());
         let (Some(input), Some(output)) = pipes else {
-            return Err(std::io::Error::other(
-                "its standard input or output is missing",
-            ));
+            return Err(SqlError::NoPipes);
         };
         Ok(Self {
             _child: child,
@@ -171,27 +175,26 @@ impl Session {
 
     /// Acknowledged means: answered with the id, and without a warning. A wait for the standby that was broken off ends
     /// with a warning and the id.
-    async fn insert(&mut self, id: &str) -> Result<(), String> {
+    async fn insert(&mut self, id: &str) -> Result<(), SqlError> {
         let sql = format!("insert into gaiola_drill.ledger values ('{id}') returning id;\n");
-        let gone = |error: std::io::Error| error.kind().to_string();
-        self.input.write_all(sql.as_bytes()).await.map_err(gone)?;
+        self.input.write_all(sql.as_bytes()).await?;
         let (mut line, mut warning) = (String::new(), None);
         loop {
             line.clear();
-            if self.output.read_line(&mut line).await.map_err(gone)? == 0 {
-                return Err(warning.unwrap_or_else(|| "session closed".into()));
+            if self.output.read_line(&mut line).await? == 0 {
+                return Err(warning.unwrap_or(SqlError::Closed));
             }
             match line.trim() {
                 answer if answer == id => return warning.map_or(Ok(()), Err),
-                error if error.starts_with("ERROR:") => return Err(error.into()),
+                error if error.starts_with("ERROR:") => return Err(SqlError::Psql(error.into())),
                 "" => {}
-                other => warning = Some(other.to_string()),
+                other => warning = Some(SqlError::Psql(other.into())),
             }
         }
     }
 }
 
-/// Inserts one row after another until it is stopped, and tells which were acknowledged.
+/// Inserts one row after another until it is stopped, and returns which were acknowledged.
 pub(super) async fn insert(
     database: &Database,
     kind: Kind,
@@ -211,7 +214,7 @@ pub(super) async fn insert(
         let outcome = insert_one(database, &mut session, &id).await;
         record.take(kind, sent, false, &outcome);
         if outcome.is_ok() {
-            let path = Err("it was written straight into the database".into());
+            let path = Err(NoPath::Database);
             acknowledged.push(Acknowledged { id, path });
         }
     }
@@ -223,15 +226,14 @@ async fn insert_one(
     database: &Database,
     session: &mut Option<Session>,
     id: &str,
-) -> Result<(), String> {
+) -> Result<(), SqlError> {
     let mut open = match session.take() {
         Some(open) => open,
-        None => Session::open(database).map_err(|error| format!("cannot run psql: {error}"))?,
+        None => Session::open(database)?,
     };
-    let late = || Err(format!("no answer within {} s", LIMIT.as_secs()));
     let outcome = timeout(LIMIT, open.insert(id))
         .await
-        .unwrap_or_else(|_| late());
+        .unwrap_or(Err(SqlError::TimedOut(LIMIT)));
     if outcome.is_ok() {
         *session = Some(open);
     }

@@ -3,18 +3,12 @@
 use super::*;
 use gaiola_core::drill::{DrillReport, Target, Verdict, Writes};
 use gaiola_model::config::DrillWrite;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use site::{Injector, Site};
+use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+
+mod site;
 
 /// How long anything may take that a test waits for.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -38,153 +32,6 @@ fn course(door: SocketAddr, write: Option<DrillWrite>) -> Course {
     Course::new(door, Some(drill))
 }
 
-/// A site of one process: a page, and entries that are kept in memory.
-#[derive(Clone)]
-struct Site {
-    door: SocketAddr,
-    entries: Arc<Mutex<BTreeMap<usize, String>>>,
-    serving: watch::Sender<bool>,
-}
-
-impl Site {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (serving, _) = watch::channel(true);
-        let site = Self {
-            door: listener.local_addr().unwrap(),
-            entries: Arc::default(),
-            serving,
-        };
-        tokio::spawn(site.clone().live(listener));
-        site
-    }
-
-    /// Serves while it is wanted. While it is not, nothing listens and every connection is cut.
-    async fn live(self, mut listener: TcpListener) {
-        let mut wanted = self.serving.subscribe();
-        loop {
-            let mut connections = JoinSet::new();
-            loop {
-                tokio::select! {
-                    accepted = listener.accept() => {
-                        let Ok((stream, _)) = accepted else { continue };
-                        let site = self.clone();
-                        let service = service_fn(move |request| site.clone().answer(request));
-                        connections.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-                    }
-                    Some(_) = connections.join_next() => {}
-                    _ = wanted.wait_for(|wanted| !wanted) => break,
-                }
-            }
-            drop((listener, connections));
-            wanted.wait_for(|wanted| *wanted).await.unwrap();
-            listener = TcpListener::bind(self.door).await.unwrap();
-        }
-    }
-
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-        let path = request.uri().path().to_string();
-        if request.method() == Method::POST {
-            let body = request
-                .into_body()
-                .collect()
-                .await
-                .map(|body| body.to_bytes());
-            let Ok(body) = body else {
-                return Ok(answer(400, String::new()));
-            };
-            let text = String::from_utf8_lossy(&body).into_owned();
-            let mut entries = self.entries.lock().unwrap();
-            let id = entries.len();
-            entries.insert(id, text);
-            return Ok(answer(201, format!("{{\"id\":{id}}}")));
-        }
-        let entry = path.strip_prefix("/entries/").map(|id| id.parse().unwrap());
-        let entries = self.entries.lock().unwrap();
-        Ok(match entry.map(|id: usize| entries.get(&id)) {
-            None => answer(200, "a page".into()),
-            Some(Some(entry)) => answer(200, entry.clone()),
-            Some(None) => answer(404, String::new()),
-        })
-    }
-}
-
-fn answer(status: u16, body: String) -> Response<Full<Bytes>> {
-    Response::builder()
-        .status(status)
-        .body(Full::from(body))
-        .unwrap()
-}
-
-/// Takes the site away, and lets it come back by itself when that is what the target does.
-struct Hands {
-    site: Site,
-    healthy: bool,
-    can_confirm: bool,
-    forget: bool,
-    away: Arc<AtomicBool>,
-    put_back: AtomicU32,
-}
-
-impl Hands {
-    fn of(site: &Site) -> Self {
-        Self {
-            site: site.clone(),
-            healthy: true,
-            can_confirm: true,
-            forget: false,
-            away: Arc::default(),
-            put_back: AtomicU32::new(0),
-        }
-    }
-}
-
-impl Harm for Hands {
-    fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
-        Box::pin(async move {
-            self.away.store(true, Ordering::Relaxed);
-            self.site.serving.send_replace(false);
-            if self.forget {
-                self.site.entries.lock().unwrap().clear();
-            }
-            if target.heals_itself() {
-                let site = self.site.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    site.serving.send_replace(true);
-                });
-            }
-            Ok(())
-        })
-    }
-
-    fn confirm<'a>(&'a self, _: &'a Target) -> Answer<'a, ()> {
-        let confirmed = self.can_confirm && self.away.load(Ordering::Relaxed);
-        Box::pin(async move {
-            if confirmed {
-                Ok(())
-            } else {
-                Err("it still runs".into())
-            }
-        })
-    }
-
-    fn put_back<'a>(&'a self, _: &'a Target) -> Answer<'a, ()> {
-        self.put_back.fetch_add(1, Ordering::Relaxed);
-        self.site.serving.send_replace(true);
-        Box::pin(async { Ok(()) })
-    }
-
-    fn status(&self) -> Answer<'_, Sight> {
-        let sight = Sight {
-            healthy: self.healthy && *self.site.serving.borrow(),
-            noticed: self.away.load(Ordering::Relaxed),
-            missing: "the server".into(),
-        };
-        Box::pin(async { Ok(sight) })
-    }
-}
-
 fn plan(site: &Site, target: &str) -> Plan {
     Plan {
         site: "test".parse().unwrap(),
@@ -203,10 +50,10 @@ fn plan(site: &Site, target: &str) -> Plan {
     }
 }
 
-async fn rehearse(plan: &Plan, hands: &Hands) -> DrillReport {
+async fn rehearse(plan: &Plan, injector: &Injector) -> DrillReport {
     let never = std::future::pending();
     let mut progress = |line: &str| println!("{line}");
-    let drill = run(plan, hands, never, &mut progress);
+    let drill = run(plan, injector, never, &mut progress);
     tokio::time::timeout(DEADLINE * 2, drill)
         .await
         .expect("the drill ends")
@@ -215,7 +62,7 @@ async fn rehearse(plan: &Plan, hands: &Hands) -> DrillReport {
 #[tokio::test]
 async fn a_site_that_was_away_for_half_a_second_is_measured_and_whole_again() {
     let site = Site::start().await;
-    let report = rehearse(&plan(&site, "kill lb1/proxy"), &Hands::of(&site)).await;
+    let report = rehearse(&plan(&site, "kill lb1/proxy"), &Injector::of(&site)).await;
     println!("{}", gaiola_core::drill::render(&report));
     assert_eq!(
         (report.verdict, report.reason.as_str()),
@@ -253,8 +100,8 @@ async fn what_was_taken_away_is_given_back() {
     let site = Site::start().await;
     let mut plan = plan(&site, "power lb1");
     plan.limits.heal = Duration::from_millis(500); // this site has one server only: it cannot go on without it
-    let hands = Hands::of(&site);
-    let report = rehearse(&plan, &hands).await;
+    let injector = Injector::of(&site);
+    let report = rehearse(&plan, &injector).await;
     assert_eq!(report.verdict, Verdict::NotHealthy);
     assert!(
         report.reason.starts_with("requests do not succeed: "),
@@ -267,7 +114,7 @@ async fn what_was_taken_away_is_given_back() {
     );
     assert_eq!(
         (
-            hands.put_back.load(Ordering::Relaxed),
+            injector.put_back.load(Ordering::Relaxed),
             report.lost,
             report.unknown
         ),
@@ -280,8 +127,8 @@ async fn a_fault_is_undone_after_its_span_and_the_site_has_recovered_only_then()
     let site = Site::start().await;
     let mut plan = plan(&site, "cut lb1");
     plan.hold = Duration::from_secs(1);
-    let hands = Hands::of(&site);
-    let report = rehearse(&plan, &hands).await;
+    let injector = Injector::of(&site);
+    let report = rehearse(&plan, &injector).await;
     assert_eq!(
         (report.verdict, report.reason.as_str()),
         (Verdict::Passed, "")
@@ -289,7 +136,7 @@ async fn a_fault_is_undone_after_its_span_and_the_site_has_recovered_only_then()
     assert!(report.put_back_ms >= Some(1000), "{report:?}");
     assert!(report.recovered_ms >= report.put_back_ms, "{report:?}");
     assert!(report.outage_ms >= 1000, "{report:?}");
-    assert_eq!(hands.put_back.load(Ordering::Relaxed), 1);
+    assert_eq!(injector.put_back.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
@@ -297,7 +144,7 @@ async fn an_outage_that_the_file_does_not_allow_does_not_pass() {
     let site = Site::start().await;
     let mut plan = plan(&site, "kill lb1/proxy");
     plan.course.drill.limits.max_outage = Duration::from_millis(200);
-    let report = rehearse(&plan, &Hands::of(&site)).await;
+    let report = rehearse(&plan, &Injector::of(&site)).await;
     assert_eq!(
         (report.verdict, report.verdict.exit().code()),
         (Verdict::OverLimit, 1)
@@ -327,16 +174,16 @@ async fn a_slow_site_is_probed_and_loaded_below_a_tenth_of_what_it_can_do() {
     assert_eq!(
         (kind, pace),
         (Kind::Probe, probe::EVERY),
-        "answered by our own proxies"
+        "answered by Gaiola's own proxies"
     );
 }
 
 #[tokio::test]
 async fn a_site_that_forgets_what_it_acknowledged_is_found_out() {
     let site = Site::start().await;
-    let mut hands = Hands::of(&site);
-    hands.forget = true;
-    let report = rehearse(&plan(&site, "kill lb1/proxy"), &hands).await;
+    let mut injector = Injector::of(&site);
+    injector.forget = true;
+    let report = rehearse(&plan(&site, "kill lb1/proxy"), &injector).await;
     assert_eq!(
         (report.verdict, report.verdict.exit().code()),
         (Verdict::Lost, 4),
@@ -352,30 +199,32 @@ async fn a_site_that_forgets_what_it_acknowledged_is_found_out() {
 #[tokio::test]
 async fn a_harm_that_cannot_be_confirmed_proves_nothing_and_is_put_back() {
     let site = Site::start().await;
-    let mut hands = Hands::of(&site);
-    hands.can_confirm = false;
-    let report = rehearse(&plan(&site, "power lb1"), &hands).await;
+    let mut injector = Injector::of(&site);
+    injector.can_confirm = false;
+    let report = rehearse(&plan(&site, "power lb1"), &injector).await;
     assert_eq!(report.verdict, Verdict::NotDone);
     assert_eq!(report.reason, "it could not be confirmed: it still runs");
-    assert_eq!(hands.put_back.load(Ordering::Relaxed), 1);
+    assert_eq!(injector.put_back.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
 async fn a_site_that_is_not_healthy_is_not_harmed() {
     let site = Site::start().await;
-    let mut hands = Hands::of(&site);
-    hands.healthy = false;
-    let report = rehearse(&plan(&site, "power lb1"), &hands).await;
+    let mut injector = Injector::of(&site);
+    injector.healthy = false;
+    let report = rehearse(&plan(&site, "power lb1"), &injector).await;
     assert_eq!(report.verdict, Verdict::NotReady);
     assert_eq!(
         report.reason,
         "the site is not healthy before the drill: the server"
     );
-    assert!(!hands.away.load(Ordering::Relaxed) && hands.put_back.load(Ordering::Relaxed) == 0);
+    assert!(
+        !injector.away.load(Ordering::Relaxed) && injector.put_back.load(Ordering::Relaxed) == 0
+    );
 }
 
 #[tokio::test]
-async fn a_load_that_fails_before_the_harm_is_told_with_its_reason() {
+async fn a_load_that_fails_before_the_harm_is_reported_with_its_reason() {
     let site = Site::start().await;
     let refuse = |_: u32, _: &str| {
         (
@@ -386,8 +235,8 @@ async fn a_load_that_fails_before_the_harm_is_told_with_its_reason() {
     let mut plan = plan(&site, "power lb1");
     plan.course = course(raw(DEADLINE, refuse).await, None);
     plan.limits.calm_within = Duration::ZERO;
-    let hands = Hands::of(&site);
-    let report = rehearse(&plan, &hands).await;
+    let injector = Injector::of(&site);
+    let report = rehearse(&plan, &injector).await;
     assert_eq!(report.verdict, Verdict::NotReady, "{report:?}");
     for words in [
         "the load fails before any harm is done: ",
@@ -403,25 +252,31 @@ async fn a_load_that_fails_before_the_harm_is_told_with_its_reason() {
             report.reason
         );
     }
-    assert!(!hands.away.load(Ordering::Relaxed), "nothing is harmed");
+    assert!(!injector.away.load(Ordering::Relaxed), "nothing is harmed");
 }
 
 #[tokio::test]
 async fn a_drill_that_is_broken_off_puts_back_what_it_took() {
     let site = Site::start().await;
-    let hands = Hands::of(&site);
-    let away = hands.away.clone();
+    let injector = Injector::of(&site);
+    let away = injector.away.clone();
     let interrupted = async move {
         while !away.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let report = run(&plan(&site, "stop lb1"), &hands, interrupted, &mut |_| ()).await;
+    let report = run(
+        &plan(&site, "stop lb1"),
+        &injector,
+        interrupted,
+        &mut |_| (),
+    )
+    .await;
     assert_eq!(
         (report.verdict, report.verdict.exit().code()),
         (Verdict::Interrupted, 130)
     );
-    assert!(*site.serving.borrow() && hands.put_back.load(Ordering::Relaxed) == 1);
+    assert!(*site.serving.borrow() && injector.put_back.load(Ordering::Relaxed) == 1);
 }
 
 /// A server that reads each request's head and lets `reply` say what is done about the `n`th on its connection:
@@ -447,7 +302,7 @@ async fn raw(idle: Duration, reply: fn(u32, &str) -> (&'static str, bool)) -> So
     door
 }
 
-/// Loads until so many requests of a kind have ended.
+/// Loads until `count` requests of a kind have ended.
 async fn load(course: &Course, kind: Kind, count: usize) -> (Record, Vec<Acknowledged>) {
     let record = Record::default();
     let load = Load::start(course, &record);
@@ -527,14 +382,16 @@ async fn a_write_that_the_site_denies_is_not_acknowledged() {
 }
 
 #[tokio::test]
-async fn what_the_site_does_not_tell_is_not_called_lost() {
+async fn what_the_site_does_not_answer_is_not_called_lost() {
     let door = raw(DEADLINE, |_, _| {
         ("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", true)
     })
     .await;
     let written = |path: Result<&str, &str>| Acknowledged {
         id: "drill-1".into(),
-        path: path.map(String::from).map_err(String::from),
+        path: path
+            .map(String::from)
+            .map_err(|why| NoPath::Answer(why.into())),
     };
     let both = [
         written(Ok("/entries/1")),

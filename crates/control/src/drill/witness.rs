@@ -1,13 +1,13 @@
-//! A client in another network: in that of the lab, where it reaches each VIP by itself, or in that of a server, which the
-//! harm may cut off.
+//! A client in another network: in that between the servers, where it reaches each VIP by itself, or in that of one server,
+//! which the harm may cut off.
 //!
-//! It is a process of ours that has entered the network there. It is sent an [`Errand`] by standard input, answers with a
+//! It is this program again, as a process that has entered that network. It reads a [`Task`] from standard input, writes a
 //! [`Line`] for each request, and ends when standard input does.
 
 use super::load::{Acknowledged, Load};
 use super::probe::Probe;
 use super::sql::{self, Database};
-use super::{Course, Record};
+use super::{Course, Record, WitnessError};
 use gaiola_core::drill::{Kind, Sample};
 use gaiola_model::config::Drill;
 use gaiola_model::{ServerName, Time};
@@ -24,14 +24,14 @@ use tokio::time::timeout;
 
 /// Lines that wait to be written.
 const WAITING: usize = 16 * 1024;
-/// Writes a second by a client within a cut: as many as leave the site its breath.
+/// Writes a second by a client within a cut: few enough not to load the site.
 const INSIDE_RATE: u32 = 20;
-/// From the end of standard input until a witness has told everything: longer than one request may take.
+/// From the end of standard input until a witness has reported everything: longer than one request may take.
 const END_LIMIT: Duration = Duration::from_secs(25);
 
 /// What a client elsewhere is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Errand {
+pub struct Task {
     /// When the record began, on the clock that all processes of a machine share.
     since: Duration,
     what: What,
@@ -59,7 +59,7 @@ enum What {
     },
 }
 
-/// What a client elsewhere tells.
+/// What a client elsewhere reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Line {
     /// A request ended.
@@ -80,47 +80,47 @@ pub enum Line {
 }
 
 impl Line {
-    pub(super) fn ended(sample: &Sample, outcome: &Result<(), String>) -> Self {
+    pub(super) fn ended(sample: &Sample, why: Option<String>) -> Self {
         Self::Ended {
             kind: sample.kind,
             sent: sample.sent.since_start(),
             done: sample.done.since_start(),
             resent: sample.resent,
-            why: outcome.as_ref().err().cloned(),
+            why,
         }
     }
 }
 
-/// Carries an errand out, in the network that this process is in.
+/// Carries a task out, in the network that this process is in.
 ///
 /// # Errors
 /// Where standard input or output are of no use.
-pub async fn carry_out() -> io::Result<()> {
+pub async fn carry_out() -> Result<(), WitnessError> {
     let mut first = String::new();
     io::stdin().read_line(&mut first)?;
-    let errand: Errand = serde_json::from_str(&first).map_err(io::Error::other)?;
-    let (told, mut lines) = mpsc::channel(WAITING);
-    let mut record = Record::since(errand.since);
-    record.told = Some(told.clone());
+    let task: Task = serde_json::from_str(&first)?;
+    let (reports, mut lines) = mpsc::channel(WAITING);
+    let mut record = Record::since(task.since);
+    record.reported_to = Some(reports.clone());
     let (stop, stopped) = oneshot::channel::<()>();
     std::thread::spawn(move || {
         // The end of standard input, however it comes about.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         drop(stop);
     });
-    let work = tokio::spawn(work(errand.what, record, told, stopped));
+    let work = tokio::spawn(work(task.what, record, reports, stopped));
     while let Some(line) = lines.recv().await {
         let mut text = serde_json::to_vec(&line)?;
         text.push(b'\n');
         io::stdout().write_all(&text)?;
     }
-    work.await.map_err(io::Error::other)
+    Ok(work.await?)
 }
 
 async fn work(
     what: What,
     record: Record,
-    told: mpsc::Sender<Line>,
+    reports: mpsc::Sender<Line>,
     stopped: oneshot::Receiver<()>,
 ) {
     match what {
@@ -148,28 +148,29 @@ async fn work(
             course.only = Some(Kind::Inside(server));
             let load = Load::start(&course, &record);
             let _ = stopped.await;
-            tell(load.stop().await, &told).await;
+            report(load.stop().await, &reports).await;
         }
         What::Insert { server, database } => {
             let kind = Kind::Inside(server);
             let acknowledged = sql::insert(&database, kind, &record, INSIDE_RATE, stopped).await;
-            tell(acknowledged, &told).await;
+            report(acknowledged, &reports).await;
         }
     }
 }
 
-async fn tell(acknowledged: Vec<Acknowledged>, told: &mpsc::Sender<Line>) {
+async fn report(acknowledged: Vec<Acknowledged>, reports: &mpsc::Sender<Line>) {
     for write in acknowledged {
-        let _ = told.send(Line::Acknowledged(write)).await;
+        let _ = reports.send(Line::Acknowledged(write)).await;
     }
 }
 
-/// A probe of one VIP, by a client whose address is not the front door's.
+/// A probe of one VIP, by a client with an address of its own.
 fn straight_to(door: SocketAddr, from: Option<IpAddr>, path: &str, tls: bool) -> Course {
     let course = Course::new(door, None).probing(path, true);
-    let mut course = match tls {
-        true => course.clone().over_tls().unwrap_or(course),
-        false => course,
+    let mut course = if tls {
+        course.clone().over_tls().unwrap_or(course)
+    } else {
+        course
     };
     course.from = from;
     course.probed.kind = Kind::Vip(door.ip());
@@ -180,14 +181,14 @@ fn straight_to(door: SocketAddr, from: Option<IpAddr>, path: &str, tls: bool) ->
 #[derive(Debug)]
 pub struct Witness {
     child: Child,
-    /// Its end is what tells it to stop.
+    /// Closing it stops the client.
     input: PipeWriter,
     reader: JoinHandle<Vec<Acknowledged>>,
     by_sql: bool,
 }
 
 impl Witness {
-    /// Starts one that probes VIPs from the address `from`, over TLS where the site speaks it. `command` is our own program
+    /// Starts one that probes VIPs from the address `from`, over TLS where the site speaks it. `command` is this program
     /// that has entered a network that reaches the VIPs.
     ///
     /// # Errors
@@ -198,7 +199,7 @@ impl Witness {
         from: Option<IpAddr>,
         course: &Course,
         record: &Record,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, WitnessError> {
         let what = What::Probe {
             doors,
             from,
@@ -218,7 +219,7 @@ impl Witness {
         door: SocketAddr,
         course: &Course,
         record: &Record,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, WitnessError> {
         let what = What::Write {
             server,
             door,
@@ -236,27 +237,27 @@ impl Witness {
         server: ServerName,
         database: Database,
         record: &Record,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, WitnessError> {
         Self::start(command, What::Insert { server, database }, record)
     }
 
-    fn start(mut command: Command, what: What, record: &Record) -> io::Result<Self> {
+    fn start(mut command: Command, what: What, record: &Record) -> Result<Self, WitnessError> {
         let by_sql = matches!(what, What::Insert { .. });
-        let errand = Errand {
+        let task = Task {
             since: record.started,
             what,
         };
-        let mut errand = serde_json::to_vec(&errand)?;
-        errand.push(b'\n');
-        // The pipe holds 64 KiB, which is more than any errand, so that nobody waits for it to be read.
+        let mut line = serde_json::to_vec(&task)?;
+        line.push(b'\n');
+        // The pipe holds 64 KiB, which is more than any task: this write does not block.
         let (first, mut input) = io::pipe()?;
-        input.write_all(&errand)?;
+        input.write_all(&line)?;
         command.stdin(first).stdout(Stdio::piped());
-        // Ctrl-C is for us: it goes on until it is told to end.
+        // Ctrl-C is for this process alone: the client goes on until its standard input ends.
         command.process_group(0).kill_on_drop(true);
         let mut child = command.spawn()?;
         let Some(output) = child.stdout.take() else {
-            return Err(io::Error::other("its standard output is missing"));
+            return Err(WitnessError::NoOutput);
         };
         let record = record.clone();
         let reader = tokio::spawn(async move { read(BufReader::new(output), &record).await });
@@ -273,7 +274,7 @@ impl Witness {
         self.by_sql
     }
 
-    /// Begins no more, waits for what is under way, and tells which writes were acknowledged.
+    /// Begins no more, waits for what is under way, and returns which writes were acknowledged.
     pub async fn stop(self) -> Vec<Acknowledged> {
         let Self {
             mut child,
@@ -282,10 +283,10 @@ impl Witness {
             ..
         } = self;
         drop(input);
-        let told = timeout(END_LIMIT, reader).await;
+        let read = timeout(END_LIMIT, reader).await;
         let _ = child.start_kill();
         let _ = child.wait().await;
-        told.ok().and_then(Result::ok).unwrap_or_default()
+        read.ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,6 @@
-//! The status page: one page that says whether the site is well, drawn on the server and readable without JavaScript.
+//! The status page: one page that shows whether the site is healthy, drawn on the server and readable without JavaScript.
 //!
-//! Everything on it comes out of documents that are at hand; rendering asks nobody.
+//! Everything on it comes out of documents in memory; rendering sends no requests.
 
 mod attention;
 mod map;
@@ -15,7 +15,7 @@ use maud::{DOCTYPE, Markup, html};
 
 /// The page's style sheet.
 pub const STYLE: &str = include_str!("page/style.css");
-/// The page's script: it fetches the page anew and changes `main` for the new one.
+/// The page's script: it fetches the page again and replaces `main`.
 pub const SCRIPT: &str = include_str!("page/refresh.js");
 /// What the page may load: its own style sheet, its own script and itself.
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
@@ -26,7 +26,7 @@ pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self
 pub struct Sight<'a> {
     /// The site.
     pub site: &'a SiteName,
-    /// How it does; `None` before its store has told anything.
+    /// How it does; `None` before its store has answered.
     pub status: Option<&'a Status>,
     /// Its traffic.
     pub figures: &'a Figures,

@@ -28,7 +28,7 @@ fn top(config: &Config) -> Option<Tier> {
     }
 }
 
-/// Asks for ever.
+/// Polls until it is dropped.
 pub async fn run(site: Rc<Site>) {
     let client = Client::new(None);
     let mut rounds = tokio::time::interval(EVERY);
@@ -36,7 +36,7 @@ pub async fn run(site: Rc<Site>) {
     tokio::task::spawn_local(pulse::run(Rc::clone(&site)));
     loop {
         rounds.tick().await;
-        status::look(&site);
+        status::poll(&site);
         ask_all(&site, &client).await;
     }
 }

@@ -80,7 +80,7 @@ fn status_page(site: &Site) -> Answer {
     )
 }
 
-/// A foreign name in `Host` means that some web page makes a browser ask us (DNS rebinding).
+/// A foreign name in `Host` means that some web page makes a browser ask this page (DNS rebinding).
 fn is_local_host(request: &Request<Incoming>, port: u16) -> bool {
     let host = request
         .headers()

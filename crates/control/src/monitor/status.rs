@@ -8,7 +8,7 @@ use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, ServerState, Statu
 use gaiola_store::view::{Silence, View};
 use std::rc::Rc;
 
-/// Takes a look at the whole site.
+/// Polls the whole site: brings `facts` up to date with `view`.
 pub fn see(
     site: &Site,
     view: &View,
@@ -19,10 +19,10 @@ pub fn see(
     let observed = view
         .observed
         .iter()
-        .filter(|(server, (told, _))| {
+        .filter(|(server, (reported, _))| {
             site.provider
                 .outdated(**server)
-                .is_none_or(|outdated| *told > outdated)
+                .is_none_or(|outdated| *reported > outdated)
         })
         .map(|(server, (_, observed))| (*server, (**observed).clone()))
         .collect();
@@ -32,8 +32,8 @@ pub fn see(
     Some((desired, at, placement))
 }
 
-/// Takes a look at the servers, so that one that vanishes while nobody asks is known to have been there.
-pub fn look(site: &Site) {
+/// Polls the servers, so that one that vanishes between two requests is known to have been there.
+pub fn poll(site: &Site) {
     let view = site.view.borrow().clone();
     see(site, &view, &mut site.facts.borrow_mut());
 }

@@ -8,15 +8,15 @@ pub mod faults;
 pub mod front_door;
 pub mod hardware;
 pub mod network;
+pub mod order;
 pub mod processes;
 pub mod servers;
 
 use crate::api::{Access, Disk, Enter, Harm};
 use faults::FaultError;
 use front_door::Targets;
-use gaiola_agent::state::{Order, State, read_document};
+use gaiola_agent::state::{Order, State};
 use gaiola_core::topology;
-use gaiola_model::inventory::Network;
 use gaiola_model::placement::{BootNumber, Placement, Revision};
 use gaiola_model::{ServerName, SiteName};
 use gaiola_net::pki::{Authority, PkiError};
@@ -59,7 +59,7 @@ pub enum LabError {
     Namespaces(String),
     /// A user that processes are to run as is missing.
     #[error(
-        "there is no user {0} on this machine, whom PostgreSQL and the site's processes are to run as; install PostgreSQL by its package"
+        "there is no user {0} on this machine, which PostgreSQL and the site's processes are to run as; install PostgreSQL by its package"
     )]
     NoUser(&'static str),
     /// The site's certificate authority cannot be made or read.
@@ -97,7 +97,7 @@ pub enum HarmError {
     Fault(#[from] FaultError),
 }
 
-/// Whom the servers' processes run as.
+/// The users that the servers' processes run as.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Users {
     /// etcd, Patroni and PostgreSQL.
@@ -112,17 +112,17 @@ pub struct Lab {
     state: State,
     /// The site's certificate authority.
     authority: Authority,
-    /// Whom processes run as.
+    /// The users that processes run as.
     users: Users,
-    /// Whether we stand in a user namespace of our own.
+    /// Whether this process stands in a user namespace of its own.
     rootless: bool,
     /// The servers and their cables.
     hardware: RefCell<Hardware>,
-    /// Servers that died, or were switched off by hand: they stay off until they are switched on again.
+    /// Servers that died, or were switched off by the operator: they stay off until they are switched on again.
     off: RefCell<BTreeSet<ServerName>>,
-    /// The last that was told of a server before it was switched on: its agent is dead, but its lease may still stand.
+    /// The revision of a server's last report before it was switched on: its agent is dead, but its lease may still stand.
     stale: RefCell<BTreeMap<ServerName, Revision>>,
-    /// The last boot of each server that is over; the store is told.
+    /// The last boot of each server that is over, as it is reported to the store.
     over: watch::Sender<BTreeMap<ServerName, BootNumber>>,
     /// The last boot of any server.
     last_boot: Cell<BootNumber>,
@@ -133,11 +133,11 @@ pub struct Lab {
     /// What the store holds.
     view: watch::Receiver<View>,
     /// Something is to be done about the servers.
-    poke: Notify,
+    wake: Notify,
     /// Set once everything is to end.
     ending: Cell<bool>,
     /// Faults in force, the oldest first.
-    faults: RefCell<Vec<faults::Held>>,
+    faults: RefCell<Vec<faults::ActiveFault>>,
     /// The number of the next fault.
     next_fault: Cell<u64>,
     /// What faults take of the disks.
@@ -197,7 +197,7 @@ impl Lab {
             trouble: RefCell::default(),
             order,
             view,
-            poke: Notify::new(),
+            wake: Notify::new(),
             ending: Cell::new(false),
             faults: RefCell::default(),
             next_fault: Cell::default(),
@@ -298,7 +298,7 @@ impl Lab {
     /// Lets servers that are off be switched on again.
     pub fn retry(&self) {
         self.off.borrow_mut().clear();
-        self.poke.notify_one();
+        self.wake.notify_one();
     }
 
     /// Servers that could not be switched on, and why.
@@ -306,12 +306,12 @@ impl Lab {
         self.trouble.borrow().clone()
     }
 
-    /// Up to which revision what a server has told is of an earlier boot.
+    /// Up to which revision the reports of a server are of an earlier boot.
     pub fn outdated(&self, server: ServerName) -> Option<Revision> {
         self.stale.borrow().get(&server).copied()
     }
 
-    /// The last words of an etcd that ended. While there is no store, no agent can tell them.
+    /// The last words of an etcd that ended. While there is no store, no agent can report them.
     pub fn store_trouble(&self, placement: &Placement) -> Option<String> {
         let last_words = |server: &ServerName| {
             let log = self.state.server(*server).join("log/etcd.log");
@@ -355,7 +355,7 @@ impl Lab {
     /// Brings everything down.
     pub fn end(&self) {
         self.ending.set(true);
-        self.poke.notify_one();
+        self.wake.notify_one();
     }
 
     /// Does a harm, or takes it back.
@@ -379,7 +379,7 @@ impl Lab {
             }
             Harm::PowerOn(server) => {
                 self.off.borrow_mut().remove(&server);
-                self.poke.notify_one();
+                self.wake.notify_one();
                 Ok(())
             }
             Harm::Begin { target, for_ms } => {
@@ -399,42 +399,6 @@ fn boot_number(last: BootNumber) -> BootNumber {
     BootNumber(now.max(last.0 + 1))
 }
 
-/// The order that the lab knew last; `None` on a new site. One that cannot be read is no new site: its data lies there.
-pub fn last_order(state: &State) -> Result<Option<Order>, LabError> {
-    let path = state.placement();
-    match read_document(&path) {
-        Ok(order) => Ok(Some(complete(order))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(system(format!(
-            "read {}, which another version may have written (use that version, or remove {} to begin the site anew)",
-            path.display(),
-            state.folder().display()
-        ))(source)),
-    }
-}
-
-/// A placement of Gaiola 0.1 does not say in which network the lab's servers stand.
-fn complete(mut order: Order) -> Order {
-    if order.placement.network == Network::default() {
-        order.placement.network = network::inventory(&order.placement.config).network;
-    }
-    order
-}
-
-/// The newest of the lab's own order and of those that its servers hold. By an older one of ours a server might stay off
-/// whose vote the store needs before it can tell a newer one.
-pub fn newest_order(state: &State, own: Order) -> Order {
-    let servers = std::fs::read_dir(state.servers()).into_iter().flatten();
-    let orders = servers.flatten().filter_map(|server| {
-        let name = server.file_name().to_str()?.parse::<ServerName>().ok()?;
-        read_document::<Order>(&state.order_file(name)).ok()
-    });
-    orders.fold(own, |held, order| match held.yields_to(&order) {
-        true => complete(order),
-        false => held,
-    })
-}
-
 fn users(rootless: bool) -> Result<Users, LabError> {
     if rootless {
         return Ok(Users::default());
@@ -444,58 +408,4 @@ fn users(rootless: bool) -> Result<Users, LabError> {
         database: Some(find("postgres")?),
         site: Some(find("nobody")?),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use gaiola_model::config::{App, Config};
-    use gaiola_model::placement::{Desired, Release, ReleaseNumber};
-
-    fn order(incarnation: &str, revision: u64) -> Order {
-        let config = Config::new("site".parse().unwrap(), App::new("run"));
-        let release = Release {
-            number: ReleaseNumber(1),
-            digest: String::new(),
-        };
-        let inventory = network::inventory(&config);
-        let desired = Desired::first(config, release, inventory);
-        Order {
-            revision: Revision(revision),
-            placement: gaiola_core::rollout::first(&desired, incarnation.into()),
-        }
-    }
-
-    #[test]
-    fn a_site_whose_order_cannot_be_read_is_not_a_new_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = State::at(folder.path().into());
-        assert_eq!(last_order(&state).unwrap(), None);
-        std::fs::write(state.placement(), "{}").unwrap();
-        let why = last_order(&state).unwrap_err().to_string();
-        assert!(
-            why.contains("placement.json") && why.contains("begin the site anew"),
-            "{why}"
-        );
-        let order = order("a", 7);
-        order.save(&state.placement()).unwrap();
-        assert_eq!(last_order(&state).unwrap(), Some(order));
-    }
-
-    #[test]
-    fn a_server_that_was_told_more_than_the_lab_is_believed() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = State::at(folder.path().into());
-        for (server, order) in [
-            ("app1", order("a", 6)),
-            ("app2", order("a", 8)),
-            ("web1", order("b", 9)),
-        ] {
-            let server = server.parse().unwrap();
-            std::fs::create_dir_all(state.server(server)).unwrap();
-            order.save(&state.order_file(server)).unwrap();
-        }
-        assert_eq!(newest_order(&state, order("a", 7)), order("a", 8));
-        assert_eq!(newest_order(&state, order("a", 9)), order("a", 9));
-    }
 }

@@ -1,4 +1,4 @@
-//! Whether a command's program is there, so that `up` can say so before anything is started.
+//! Whether a command's program is there, so that `up` can reject it before anything is started.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +10,9 @@ const SHELL: &[char] = &[
     '?', '~', '#', '!',
 ];
 
-/// Why `command`, run by `sh -c` in `directory`, cannot be found: `None` where it can, or where only a shell can tell.
+/// Why `command`, run by `sh -c` in `directory`, cannot be found: `None` where it can, or where only a shell can find it.
 ///
-/// Only a path is judged (`bin/guestbook`, `/usr/bin/env`); a bare name is looked for by the shell.
+/// Only a path is judged (`bin/guestbook`, `/usr/bin/env`); the shell searches for a bare name.
 pub fn missing_program(directory: &Path, command: &str) -> Option<String> {
     let program = command.split_whitespace().next()?;
     if !program.contains('/') || program.contains(SHELL) {

@@ -21,7 +21,7 @@ const HELD: &str = ".held-";
 const UNFINISHED: &str = ".new";
 /// What a release is named while it is removed.
 const CONDEMNED: &str = ".old";
-/// So many files are brought to the disk one by one; of more the whole file system is told to write once.
+/// Up to this many files are synced one by one; above it the whole file system is synced once.
 const SYNCED_SINGLY: usize = 500;
 
 /// Everyone may read: the site's processes run as another user than the one who made the copy.
@@ -107,9 +107,10 @@ impl Copy {
                 sync(&self.releases, &directory)?;
             }
         }
-        match singly {
-            true => Ok(()),
-            false => sync_file_system(&self.releases, &self.path),
+        if singly {
+            Ok(())
+        } else {
+            sync_file_system(&self.releases, &self.path)
         }
     }
 

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Begins every digest, so that another way of counting can be told apart.
+/// Begins every digest, so that another way of counting gives another digest.
 const VERSION: &[u8] = b"gaiola release 1\n";
 
 /// The digest of each file, in the order of the entries.

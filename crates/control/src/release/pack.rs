@@ -1,18 +1,18 @@
-//! Sending a release: an archive of what was looked at, and of nothing else.
+//! Sending a release: an archive of what was scanned, and of nothing else.
 
 use super::digest::Tally;
-use super::{Look, Phase, Progress, ReleaseError};
+use super::{Phase, Progress, ReleaseError, Scan};
 use crate::archive::{Exactly, Kind, Packer, Time};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-impl Look {
-    /// Writes the archive of what was looked at. It blocks, and calls `progress` after each file.
+impl Scan {
+    /// Writes the archive of what was scanned. It blocks, and calls `progress` after each file.
     ///
     /// # Errors
-    /// Where `out` takes no more, or a file is not what it was at the look: [`ReleaseError::Changing`]. The archive has no end then.
+    /// Where `out` takes no more, or a file is not what it was at the scan: [`ReleaseError::Changing`]. The archive has no end then.
     pub fn pack(
         &self,
         out: impl Write,
@@ -52,9 +52,7 @@ fn pack_file(
         io::ErrorKind::NotFound => changing(),
         _ => ReleaseError::io("open", &place)(error),
     })?;
-    let held = file
-        .metadata()
-        .map_err(ReleaseError::io("look at", &place))?;
+    let held = file.metadata().map_err(ReleaseError::io("stat", &place))?;
     let changed = Time {
         seconds: held.mtime(),
         nanoseconds: u32::try_from(held.mtime_nsec()).unwrap_or(0),
@@ -65,8 +63,9 @@ fn pack_file(
         io::ErrorKind::UnexpectedEof => changing(),
         _ => ReleaseError::Send(error),
     })?;
-    match contents.digest() == expected {
-        true => Ok(()),
-        false => Err(changing()),
+    if contents.digest() == expected {
+        Ok(())
+    } else {
+        Err(changing())
     }
 }

@@ -9,21 +9,21 @@ use tempfile::TempDir;
 mod sending;
 
 /// A site's directory beside its releases; both go with it.
-struct Place {
+struct Directory {
     root: TempDir,
 }
 
-impl Place {
+impl Directory {
     /// A small site with a page and a program.
     fn new() -> Self {
-        let place = Self {
+        let dir = Self {
             root: tempfile::tempdir().unwrap(),
         };
-        place.write("gaiola.toml", "site = 'a'");
-        place.write("public/index.html", "hello");
-        place.write("bin/run", "#!/bin/sh\n");
-        place.set_mode("bin/run", 0o750);
-        place
+        dir.write("gaiola.toml", "site = 'a'");
+        dir.write("public/index.html", "hello");
+        dir.write("bin/run", "#!/bin/sh\n");
+        dir.set_mode("bin/run", 0o750);
+        dir
     }
 
     fn site(&self) -> PathBuf {
@@ -44,22 +44,22 @@ impl Place {
         fs::set_permissions(self.site().join(path), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn try_look(&self) -> Result<Look, ReleaseError> {
+    fn try_scan(&self) -> Result<Scan, ReleaseError> {
         let (directory, file) = (self.site(), self.site().join("gaiola.toml"));
         let source = Source {
             directory: &directory,
             file: &file,
             apart: &[],
         };
-        look(source, &self.releases(), &mut |_| {})
+        scan(source, &self.releases(), &mut |_| {})
     }
 
-    fn look(&self) -> Look {
-        self.try_look().unwrap()
+    fn scan(&self) -> Scan {
+        self.try_scan().unwrap()
     }
 
     fn try_make(&self, last: Option<&Release>) -> Result<Made, ReleaseError> {
-        send(&self.try_look()?, &self.releases(), last)
+        send(&self.try_scan()?, &self.releases(), last)
     }
 
     fn make(&self, last: Option<&Release>) -> Made {
@@ -85,23 +85,23 @@ impl Place {
     }
 }
 
-/// The archive of what was looked at.
-fn packed(look: &Look) -> Vec<u8> {
+/// The archive of what was scanned.
+fn packed(scan: &Scan) -> Vec<u8> {
     let mut archive = Vec::new();
-    look.pack(&mut archive, &mut |_| {}).unwrap();
+    scan.pack(&mut archive, &mut |_| {}).unwrap();
     archive
 }
 
 /// Both sides: what the site does not have is sent, and numbered.
-fn send(look: &Look, releases: &Path, last: Option<&Release>) -> Result<Made, ReleaseError> {
-    if !has(releases, &look.digest, last) {
-        let archive = packed(look);
-        receive(&archive[..], releases, &look.digest)?.hold()?;
+fn send(scan: &Scan, releases: &Path, last: Option<&Release>) -> Result<Made, ReleaseError> {
+    if !has(releases, &scan.digest, last) {
+        let archive = packed(scan);
+        receive(&archive[..], releases, &scan.digest)?.hold()?;
     }
-    number(releases, &look.digest, last)
+    number(releases, &scan.digest, last)
 }
 
-impl Drop for Place {
+impl Drop for Directory {
     /// Read-only directories stand in the way of a plain removal.
     fn drop(&mut self) {
         for name in copy::names(&self.releases()).unwrap_or_default() {
@@ -116,15 +116,15 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_release_is_a_read_only_copy_that_everyone_may_read() {
-    let place = Place::new();
-    place.write("settings.ini", "x");
-    place.set_mode("settings.ini", 0o640);
-    let made = place.make(None);
+    let dir = Directory::new();
+    dir.write("settings.ini", "x");
+    dir.set_mode("settings.ini", 0o640);
+    let made = dir.make(None);
     assert_eq!(made.release.number, ReleaseNumber(1));
-    assert_eq!(made.path, place.releases().join("1"));
+    assert_eq!(made.path, dir.releases().join("1"));
     assert!(made.new);
     assert_eq!(
-        Place::listed(&made.path),
+        Directory::listed(&made.path),
         [
             "bin",
             "bin/run",
@@ -145,29 +145,29 @@ fn a_release_is_a_read_only_copy_that_everyone_may_read() {
 
 #[test]
 fn a_new_release_is_made_only_where_contents_changed() {
-    let place = Place::new();
-    let first = place.make(None).release;
-    place.write("public/index.html", "hello");
-    place.write("gaiola.toml", "site = 'a' # with more servers");
-    place.set_mode("public/index.html", 0o640);
-    let again = place.make(Some(&first));
+    let dir = Directory::new();
+    let first = dir.make(None).release;
+    dir.write("public/index.html", "hello");
+    dir.write("gaiola.toml", "site = 'a' # with more servers");
+    dir.set_mode("public/index.html", 0o640);
+    let again = dir.make(Some(&first));
     assert_eq!((again.release, again.new), (first.clone(), false));
     assert_eq!(
-        Place::listed(&place.releases()).len(),
+        Directory::listed(&dir.releases()).len(),
         6,
         ".lock, 1 and its four"
     );
 
     for change in [
-        (|place: &Place| place.write("public/index.html", "hullo")) as fn(&Place),
-        |place| place.set_mode("public/index.html", 0o755),
-        |place| symlink("index.html", place.site().join("public/home.html")).unwrap(),
-        |place| fs::create_dir(place.site().join("empty")).unwrap(),
-        |place| fs::rename(place.site().join("empty"), place.site().join("emptied")).unwrap(),
+        (|dir: &Directory| dir.write("public/index.html", "hullo")) as fn(&Directory),
+        |dir| dir.set_mode("public/index.html", 0o755),
+        |dir| symlink("index.html", dir.site().join("public/home.html")).unwrap(),
+        |dir| fs::create_dir(dir.site().join("empty")).unwrap(),
+        |dir| fs::rename(dir.site().join("empty"), dir.site().join("emptied")).unwrap(),
     ] {
-        let before = place.make(None).release;
-        change(&place);
-        let after = place.make(Some(&before));
+        let before = dir.make(None).release;
+        change(&dir);
+        let after = dir.make(Some(&before));
         assert!(after.new);
         assert_ne!(after.release.digest, before.digest);
         assert_eq!(after.release.number.0, before.number.0 + 1);
@@ -176,7 +176,7 @@ fn a_new_release_is_made_only_where_contents_changed() {
 
 #[test]
 fn what_is_no_part_of_the_site_is_left_out() {
-    let place = Place::new();
+    let dir = Directory::new();
     for path in [
         ".git/HEAD",
         "module/.git",
@@ -189,14 +189,14 @@ fn what_is_no_part_of_the_site_is_left_out() {
         "a/built",
         "a/deep/note.tmp",
     ] {
-        place.write(path, "x");
+        dir.write(path, "x");
     }
-    place.write("a/.gitignore", "built\n");
-    place.write(".gaiolaignore", "/target/*\n!/target/keep\n*.log\n");
-    place.write("a/.gaiolaignore", "deep/*.tmp\n");
-    let _socket = UnixListener::bind(place.site().join("socket")).unwrap();
+    dir.write("a/.gitignore", "built\n");
+    dir.write(".gaiolaignore", "/target/*\n!/target/keep\n*.log\n");
+    dir.write("a/.gaiolaignore", "deep/*.tmp\n");
+    let _socket = UnixListener::bind(dir.site().join("socket")).unwrap();
     assert_eq!(
-        Place::listed(&place.make(None).path),
+        Directory::listed(&dir.make(None).path),
         [
             ".env",
             "a",
@@ -217,27 +217,27 @@ fn what_is_no_part_of_the_site_is_left_out() {
 
 #[test]
 fn a_pattern_that_cannot_be_read_is_an_error() {
-    let place = Place::new();
-    place.write(".gaiolaignore", "ok\n[z-a]\n");
-    let error = place.try_make(None).unwrap_err();
+    let dir = Directory::new();
+    dir.write(".gaiolaignore", "ok\n[z-a]\n");
+    let error = dir.try_make(None).unwrap_err();
     let why = error.source().unwrap().to_string();
     assert!(why.contains(".gaiolaignore"), "{why}");
 }
 
 #[test]
 fn a_link_is_kept_where_it_stays_inside() {
-    let place = Place::new();
-    let at = |path: &str| place.site().join(path);
+    let dir = Directory::new();
+    let at = |path: &str| dir.site().join(path);
     symlink("../public/index.html", at("bin/page")).unwrap();
     symlink("nowhere", at("dangling")).unwrap();
-    let made = place.make(None);
+    let made = dir.make(None);
     let copied = made.path.join("bin/page");
     assert_eq!(
         fs::read_link(&copied).unwrap(),
         Path::new("../public/index.html")
     );
     assert_eq!(fs::read_to_string(&copied).unwrap(), "hello");
-    assert!(!Place::listed(&made.path).contains(&"dangling".to_owned()));
+    assert!(!Directory::listed(&made.path).contains(&"dangling".to_owned()));
 
     symlink("..", at("bin/up")).unwrap();
     for (name, target) in [
@@ -247,121 +247,121 @@ fn a_link_is_kept_where_it_stays_inside() {
         ("to-itself-by-name", at("public").to_str().unwrap()),
     ] {
         symlink(target, at(name)).unwrap();
-        let error = place.try_make(None).unwrap_err();
+        let error = dir.try_make(None).unwrap_err();
         assert!(
             matches!(error, ReleaseError::LinkOutside { .. }),
             "{name}: {error}"
         );
         fs::remove_file(at(name)).unwrap();
     }
-    assert!(place.make(None).new);
+    assert!(dir.make(None).new);
 }
 
 #[test]
 fn a_state_directory_within_the_site_is_no_part_of_it() {
-    let place = Place::new();
-    let (directory, file) = (place.site(), PathBuf::from("gaiola.toml"));
+    let dir = Directory::new();
+    let (directory, file) = (dir.site(), PathBuf::from("gaiola.toml"));
     let source = Source {
         directory: &directory,
         file: &file,
         apart: &[],
     };
-    place.write("state/servers/db1/pg", "x");
+    dir.write("state/servers/db1/pg", "x");
     let releases = directory.join("state/releases");
     fs::create_dir(&releases).unwrap();
-    let looked = || look(source, &releases, &mut |_| {}).unwrap();
-    let made = send(&looked(), &releases, None).unwrap();
-    let again = send(&looked(), &releases, Some(&made.release)).unwrap();
+    let scanned = || scan(source, &releases, &mut |_| {}).unwrap();
+    let made = send(&scanned(), &releases, None).unwrap();
+    let again = send(&scanned(), &releases, Some(&made.release)).unwrap();
     assert!(!again.new);
     assert!(!made.path.join("state").exists());
     copy::remove(&releases, made.release.number).unwrap();
 
     let beside = directory.join("releases");
     fs::create_dir(&beside).unwrap();
-    let error = look(source, &beside, &mut |_| {}).unwrap_err();
+    let error = scan(source, &beside, &mut |_| {}).unwrap_err();
     assert!(matches!(error, ReleaseError::StateIsSite(_)), "{error}");
 }
 
 #[test]
 fn what_a_crash_left_is_removed_and_a_lost_copy_made_again() {
-    let place = Place::new();
-    let first = place.make(None);
-    fs::create_dir_all(place.releases().join(".new/half/made")).unwrap();
-    fs::rename(&first.path, place.releases().join(".old")).unwrap();
-    let again = place.make(Some(&first.release));
+    let dir = Directory::new();
+    let first = dir.make(None);
+    fs::create_dir_all(dir.releases().join(".new/half/made")).unwrap();
+    fs::rename(&first.path, dir.releases().join(".old")).unwrap();
+    let again = dir.make(Some(&first.release));
     assert_eq!((&again.release, again.new), (&first.release, true));
-    prune(&place.releases(), &[]).unwrap();
-    assert_eq!(copy::names(&place.releases()).unwrap(), ["1"]);
+    prune(&dir.releases(), &[]).unwrap();
+    assert_eq!(copy::names(&dir.releases()).unwrap(), ["1"]);
 }
 
 #[test]
 fn numbers_go_on_where_the_store_was_lost() {
-    let place = Place::new();
-    place.make(None);
-    place.write("public/index.html", "2");
-    place.make(None);
-    assert_eq!(place.make(None).release.number, ReleaseNumber(3));
+    let dir = Directory::new();
+    dir.make(None);
+    dir.write("public/index.html", "2");
+    dir.make(None);
+    assert_eq!(dir.make(None).release.number, ReleaseNumber(3));
     let last = Release {
         number: ReleaseNumber(9),
         digest: "of another time".into(),
     };
-    assert_eq!(place.make(Some(&last)).release.number, ReleaseNumber(10));
+    assert_eq!(dir.make(Some(&last)).release.number, ReleaseNumber(10));
 }
 
 #[test]
 fn the_newest_five_and_those_in_use_stay() {
-    let place = Place::new();
+    let dir = Directory::new();
     for _ in 0..8 {
-        place.make(None);
+        dir.make(None);
     }
-    let removed = prune(&place.releases(), &[ReleaseNumber(2)]).unwrap();
+    let removed = prune(&dir.releases(), &[ReleaseNumber(2)]).unwrap();
     assert_eq!(removed, [ReleaseNumber(1), ReleaseNumber(3)]);
-    let left = numbers(&place.releases()).unwrap();
+    let left = numbers(&dir.releases()).unwrap();
     assert_eq!(left, [2, 4, 5, 6, 7, 8].map(ReleaseNumber));
-    assert_eq!(prune(&place.releases(), &[ReleaseNumber(2)]).unwrap(), []);
+    assert_eq!(prune(&dir.releases(), &[ReleaseNumber(2)]).unwrap(), []);
 }
 
 #[test]
 fn two_are_not_made_at_once() {
-    let place = Place::new();
-    place.make(None);
-    let held = lock(&place.releases()).unwrap();
-    assert!(matches!(place.try_make(None), Err(ReleaseError::Busy(_))));
+    let dir = Directory::new();
+    dir.make(None);
+    let held = lock(&dir.releases()).unwrap();
+    assert!(matches!(dir.try_make(None), Err(ReleaseError::Busy(_))));
     drop(held);
-    assert!(place.try_make(None).is_ok());
+    assert!(dir.try_make(None).is_ok());
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
-    let place = Place::new();
-    let site = place.site().join("absent");
+    let dir = Directory::new();
+    let site = dir.site().join("absent");
     let source = Source {
         directory: &site,
         file: &site.join("gaiola.toml"),
         apart: &[],
     };
-    let error = look(source, &place.releases(), &mut |_| {}).unwrap_err();
+    let error = scan(source, &dir.releases(), &mut |_| {}).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot find {}", site.display()));
 }
 
 #[test]
 fn progress_ends_with_all_that_there_is() {
-    let place = Place::new();
-    let (directory, file) = (place.site(), place.site().join("gaiola.toml"));
+    let dir = Directory::new();
+    let (directory, file) = (dir.site(), dir.site().join("gaiola.toml"));
     let source = Source {
         directory: &directory,
         file: &file,
         apart: &[],
     };
-    let mut told = Vec::new();
-    let look = look(source, &place.releases(), &mut |progress| {
-        told.push(progress)
+    let mut reported = Vec::new();
+    let scan = scan(source, &dir.releases(), &mut |progress| {
+        reported.push(progress)
     })
     .unwrap();
-    look.pack(&mut Vec::new(), &mut |progress| told.push(progress))
+    scan.pack(&mut Vec::new(), &mut |progress| reported.push(progress))
         .unwrap();
     for phase in [Phase::Reading, Phase::Sending] {
-        let last = told
+        let last = reported
             .iter()
             .rfind(|progress| progress.phase == phase)
             .unwrap();
@@ -372,19 +372,19 @@ fn progress_ends_with_all_that_there_is() {
 
 #[test]
 fn many_files_are_copied_too() {
-    let place = Place::new();
+    let dir = Directory::new();
     for number in 0..600 {
-        place.write(&format!("public/{number}"), "x");
+        dir.write(&format!("public/{number}"), "x");
     }
-    assert_eq!(Place::listed(&place.make(None).path).len(), 604);
+    assert_eq!(Directory::listed(&dir.make(None).path).len(), 604);
 }
 
 /// Set where this test runs itself again on a disk of its own.
 const SMALL_DISK: &str = "GAIOLA_TEST_SMALL_DISK";
 
 #[test]
-fn a_full_disk_is_told_and_nothing_half_made_stays() {
-    let name = "release::tests::a_full_disk_is_told_and_nothing_half_made_stays";
+fn a_full_disk_is_reported_and_nothing_half_made_stays() {
+    let name = "release::tests::a_full_disk_is_reported_and_nothing_half_made_stays";
     let Some(disk) = std::env::var_os(SMALL_DISK).map(PathBuf::from) else {
         let disk = tempfile::tempdir().unwrap();
         let output = Command::new("unshare")
@@ -406,56 +406,56 @@ fn a_full_disk_is_told_and_nothing_half_made_stays() {
         );
         return;
     };
-    let place = Place::new();
-    place.write("public/big", &"x".repeat(1 << 20));
+    let dir = Directory::new();
+    dir.write("public/big", &"x".repeat(1 << 20));
     let releases = disk.join("releases");
-    let error = send(&place.look(), &releases, None).unwrap_err();
+    let error = send(&dir.scan(), &releases, None).unwrap_err();
     assert!(matches!(error, ReleaseError::DiskFull { .. }), "{error}");
     assert!(copy::names(&releases).unwrap().is_empty());
 
-    place.write("public/big", "small");
-    assert!(send(&place.look(), &releases, None).is_ok());
+    dir.write("public/big", "small");
+    assert!(send(&dir.scan(), &releases, None).is_ok());
 }
 
 #[test]
 fn the_time_of_a_file_is_kept() {
-    let place = Place::new();
-    let page = place.site().join("public/index.html");
+    let dir = Directory::new();
+    let page = dir.site().join("public/index.html");
     let then = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 7_000);
     let file = fs::File::options().write(true).open(&page).unwrap();
     file.set_times(fs::FileTimes::new().set_modified(then))
         .unwrap();
-    place.set_mode("public/index.html", 0o444);
+    dir.set_mode("public/index.html", 0o444);
     let time = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
-    let first = place.make(None);
+    let first = dir.make(None);
     assert_eq!(time(&first.path.join("public/index.html")), then);
-    place.write("public/other.html", "new");
-    let second = place.make(Some(&first.release));
+    dir.write("public/other.html", "new");
+    let second = dir.make(Some(&first.release));
     assert!(second.new);
     assert_eq!(time(&second.path.join("public/index.html")), then);
 }
 
 #[test]
 fn what_only_its_owner_may_use_is_left_out_and_named() {
-    let place = Place::new();
-    place.write("config/master.key", "secret");
-    place.set_mode("config/master.key", 0o400);
-    place.write("keys/a.pem", "secret");
-    place.set_mode("keys", 0o700);
-    place.write("ignored/b.pem", "secret");
-    place.set_mode("ignored/b.pem", 0o600);
-    place.write(".gaiolaignore", "ignored\n");
-    let made = place.make(None);
-    let private = place.look().private;
+    let dir = Directory::new();
+    dir.write("config/master.key", "secret");
+    dir.set_mode("config/master.key", 0o400);
+    dir.write("keys/a.pem", "secret");
+    dir.set_mode("keys", 0o700);
+    dir.write("ignored/b.pem", "secret");
+    dir.set_mode("ignored/b.pem", 0o600);
+    dir.write(".gaiolaignore", "ignored\n");
+    let made = dir.make(None);
+    let private = dir.scan().private;
     assert_eq!(private, [Path::new("config/master.key"), Path::new("keys")]);
     for path in ["config/master.key", "keys"] {
         assert!(!made.path.join(path).exists(), "{path}");
     }
-    assert!(!place.make(Some(&made.release)).new);
+    assert!(!dir.make(Some(&made.release)).new);
     let words = left_out_in_words(&private).unwrap();
     assert!(words.contains("config/master.key (and 1 more)"), "{words}");
-    place.set_mode("bin", 0o700);
-    let private = place.look().private;
+    dir.set_mode("bin", 0o700);
+    let private = dir.scan().private;
     let why = private_program(&private, "bin/run --port 1").unwrap();
     assert!(why.contains("chmod -R go+rX bin"), "{why}");
     assert_eq!(private_program(&private, "python3 -m x"), None);
@@ -463,19 +463,19 @@ fn what_only_its_owner_may_use_is_left_out_and_named() {
 
 #[test]
 fn a_look_tells_what_up_would_say_and_writes_nothing() {
-    let place = Place::new();
-    let seen = place.look();
-    assert!(!place.releases().exists());
-    assert_eq!(place.make(None).release.digest, seen.digest.as_str());
-    assert_eq!(place.look().digest, seen.digest);
+    let dir = Directory::new();
+    let seen = dir.scan();
+    assert!(!dir.releases().exists());
+    assert_eq!(dir.make(None).release.digest, seen.digest.as_str());
+    assert_eq!(dir.scan().digest, seen.digest);
 
-    place.write("venv/pyvenv.cfg", "home = /usr/bin");
-    place.write("venv/bin/tool", "");
-    symlink("/bin/sh", place.site().join("venv/bin/python3")).unwrap();
-    let why = place.try_look().unwrap_err().to_string();
+    dir.write("venv/pyvenv.cfg", "home = /usr/bin");
+    dir.write("venv/bin/tool", "");
+    symlink("/bin/sh", dir.site().join("venv/bin/python3")).unwrap();
+    let why = dir.try_scan().unwrap_err().to_string();
     assert!(why.contains("venv --copies"), "{why}");
-    fs::remove_file(place.site().join("venv/bin/python3")).unwrap();
-    symlink("/bin/sh", place.site().join("venv/bin/sh")).unwrap();
-    let why = place.try_look().unwrap_err().to_string();
+    fs::remove_file(dir.site().join("venv/bin/python3")).unwrap();
+    symlink("/bin/sh", dir.site().join("venv/bin/sh")).unwrap();
+    let why = dir.try_scan().unwrap_err().to_string();
     assert!(why.contains("put there what it leads to"), "{why}");
 }

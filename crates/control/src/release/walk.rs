@@ -156,7 +156,7 @@ fn is_left_out(entry: &DirEntry, paths: &[PathBuf]) -> bool {
 /// What stands at `path` below the site's directory; `None` where it holds nothing that could be copied.
 fn kind(root: &Path, opened: &File, path: &Path) -> Result<Option<Kind>, ReleaseError> {
     let place = root.join(path);
-    let metadata = fs::symlink_metadata(&place).map_err(ReleaseError::io("look at", &place))?;
+    let metadata = fs::symlink_metadata(&place).map_err(ReleaseError::io("stat", &place))?;
     if metadata.is_symlink() {
         return link(&place, leads_out(opened, path));
     }
@@ -216,9 +216,12 @@ fn check_size(entries: &[Entry], most_files: u64, most_bytes: u64) -> Result<(),
     if files <= most_files && bytes <= most_bytes {
         return Ok(());
     }
-    let heaviest = |(_, (bytes, files)): &(PathBuf, (u64, u64))| match files > &most_files {
-        true => (*files, *bytes),
-        false => (0, *bytes),
+    let heaviest = |(_, (bytes, files)): &(PathBuf, (u64, u64))| {
+        if files > &most_files {
+            (*files, *bytes)
+        } else {
+            (0, *bytes)
+        }
     };
     let largest = parts.into_iter().max_by_key(heaviest);
     Err(ReleaseError::TooLarge {

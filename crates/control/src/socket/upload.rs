@@ -1,9 +1,9 @@
-//! What is sent to the site by its digest: `GET` tells whether the site has it, `PUT` sends it.
+//! What is sent to the site by its digest: `GET` reports whether the site has it, `PUT` sends it.
 //!
 //! The body is unpacked as it comes, on a thread of its own: no more of it is in memory than a few pieces. There is one at a time,
 //! and one that falls silent is given up.
 
-use crate::api::{Digest, Held};
+use crate::api::{Digest, Presence};
 use crate::certificates;
 use crate::change::has_release;
 use crate::release;
@@ -35,7 +35,7 @@ struct Limits {
     silence: Duration,
     /// and so is one that is not whole by then.
     whole: Duration,
-    /// For this long the rest of a body is read whose beginning was rejected: who is still sending does not hear the answer.
+    /// For this long the rest of a rejected body is read: a client that is still sending does not read the answer.
     rest: Duration,
 }
 
@@ -74,13 +74,13 @@ pub(super) async fn answer(
 ) -> Answer {
     if request.method() == Method::GET {
         let held = contents.is_held(site);
-        return json(&Held { held });
+        return json(&Presence { held });
     }
-    // To its end, also where whoever sends goes away: its last part is removed before something else is sent.
+    // To its end, also where the client goes away: its last part is removed before something else is sent.
     let site = Rc::clone(site);
     let receiving = tokio::task::spawn_local(async move {
         let Ok(_held) = site.receiving.try_lock() else {
-            // Whoever sends reads the answer only after the body.
+            // The client reads the answer only after it has sent the body.
             drain(&mut request.into_body(), LIMITS.rest).await;
             let busy = "something else is being sent to the site; try again when that is done";
             return text(StatusCode::CONFLICT, busy);
@@ -147,7 +147,7 @@ async fn drain<B: Body + Unpin>(body: &mut B, limit: Duration) {
     while let Ok(Some(Ok(_))) = timeout_at(deadline, body.frame()).await {}
 }
 
-/// `false`: whoever unpacks takes no more, though there is more.
+/// `false`: the unpacking has ended, though there is more.
 async fn feed<B>(body: &mut B, limits: Limits, pieces: Sender<io::Result<Bytes>>) -> bool
 where
     B: Body<Data = Bytes> + Unpin,
@@ -248,12 +248,11 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-            match self.pieces.is_empty() {
-                true => (self.end)(),
-                false => {
-                    let piece = Bytes::from_static(self.pieces.remove(0).as_bytes());
-                    Poll::Ready(Some(Ok(Frame::data(piece))))
-                }
+            if self.pieces.is_empty() {
+                (self.end)()
+            } else {
+                let piece = Bytes::from_static(self.pieces.remove(0).as_bytes());
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
         }
     }

@@ -27,7 +27,7 @@ struct Merged<'a> {
     samples: Vec<(&'a Part<'a>, Sample<'a>)>,
 }
 
-/// All parts as one text; `gaiola_scrape_up` says which of them are in it.
+/// All parts as one text; `gaiola_scrape_up` lists which of them are in it.
 pub(super) fn merge(parts: &[Part<'_>]) -> String {
     let mut families = BTreeMap::new();
     for part in parts {

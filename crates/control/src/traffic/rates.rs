@@ -116,7 +116,7 @@ impl Counted {
 }
 
 impl Counts {
-    /// What was counted after `before`. Where a number shrank the proxy began anew, and everything is.
+    /// What was counted after `before`. Where a number shrank the proxy has restarted, and everything is.
     fn since(&self, before: Option<&Self>) -> Self {
         let shrank = |before: &Self| {
             self.all < before.all
@@ -169,7 +169,7 @@ impl Meter {
         totals
     }
 
-    /// The proxy did not answer: what it does now is not known. Silent for a whole window, it begins anew.
+    /// The proxy did not answer: what it does now is not known. Silent for a whole window, its rates start over.
     pub(super) fn missed(&mut self, now: Time) {
         self.silent = true;
         if self
@@ -215,7 +215,7 @@ impl Meter {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for people's eyes")]
+#[expect(clippy::cast_precision_loss, reason = "shown to people")]
 fn in_a_second(count: u64, seconds: f64) -> f64 {
     count as f64 / seconds
 }

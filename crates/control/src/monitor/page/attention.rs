@@ -1,19 +1,19 @@
-//! What needs somebody: what is missing, and a command to type where one helps.
+//! What needs the operator: what is missing, and a command to type where one helps.
 
 use gaiola_model::status::{MayFail, ServerState, ServerStatus, Status};
 use maud::{Markup, html};
 
-/// Most that are told; the rest is counted.
+/// Most that are listed; the rest is counted.
 const MOST: usize = 10;
 
-/// Something that needs somebody.
+/// Something that needs the operator.
 #[derive(Debug, PartialEq, Eq)]
 struct Need {
     words: String,
     command: Option<String>,
 }
 
-/// The box, where there is anything to tell.
+/// The box, where there is anything to report.
 pub(super) fn section(status: &Status) -> Markup {
     let needs = needs(status);
     html! {
@@ -48,13 +48,13 @@ fn needs(status: &Status) -> Vec<Need> {
         .iter()
         .map(|reason| need(reason, Some("gaiola logs -t app".into())))
         .collect();
-    let told = |text: &&String| {
+    let reported = |text: &&String| {
         !is_of_lost_server(status, text) && !needs.iter().any(|need| text.ends_with(&need.words))
     };
     let missing: Vec<Need> = status
         .missing
         .iter()
-        .filter(told)
+        .filter(reported)
         .map(|text| need(text, remedy(status, text)))
         .collect();
     needs.extend(missing);
@@ -90,7 +90,7 @@ fn subject<'a>(status: &'a Status, text: &str) -> Option<&'a ServerStatus> {
     status.servers.iter().find(|server| server.name == name)
 }
 
-/// An instance that is missing because its server is: the server says it already.
+/// An instance that is missing because its server is: the server is listed already.
 fn is_of_lost_server(status: &Status, text: &str) -> bool {
     let of_instance = text
         .split_whitespace()
@@ -131,7 +131,7 @@ mod tests {
     use crate::monitor::page::tests::made_up;
 
     #[test]
-    fn a_lost_server_is_told_once_and_how_to_switch_it_on() {
+    fn a_lost_server_is_reported_once_and_how_to_switch_it_on() {
         let mut status = made_up();
         status
             .servers

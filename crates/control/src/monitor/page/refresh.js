@@ -1,4 +1,4 @@
-// Fetches the page anew and changes what is shown for it: scrolling stays, and nothing flickers.
+// Fetches the page again and replaces what is shown: scrolling stays, and nothing flickers.
 const every = 2000;
 
 async function refresh() {
@@ -24,9 +24,9 @@ function say(text) {
   if (said.textContent !== text) said.textContent = text;
 }
 
-async function forever() {
+async function refreshLoop() {
   await refresh();
-  setTimeout(forever, every);
+  setTimeout(refreshLoop, every);
 }
-setTimeout(forever, every);
+setTimeout(refreshLoop, every);
 document.addEventListener("visibilitychange", refresh);

@@ -62,7 +62,7 @@ pub(super) fn time_of_day(time: &str) -> &str {
         .unwrap_or(time)
 }
 
-/// A state's shape, for eyes that tell no red from green.
+/// A state's shape, for people who do not distinguish red from green.
 pub(super) const fn shape(state: ServerState) -> &'static str {
     match state {
         ServerState::Starting => "◌",

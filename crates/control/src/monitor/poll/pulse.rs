@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 const EVERY: Duration = Duration::from_millis(500);
 /// The longest until one is answered.
 const LIMIT: Duration = Duration::from_secs(1);
-/// Asks for ever.
+/// Polls until it is dropped.
 pub(super) async fn run(site: Rc<Site>) {
     let client = Client::new(None);
     loop {

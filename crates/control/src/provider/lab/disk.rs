@@ -101,8 +101,8 @@ impl Room {
     }
 }
 
-/// Fills the disk of a server that has one of its own: by a file without a name, whose room is free again when it is closed, and
-/// so when our process dies.
+/// Fills the disk of a server that has one of its own: by a file without a name: its room is free again when it is closed, and
+/// so when this process dies.
 ///
 /// # Errors
 /// Where it has none, or it does not become full. Nothing is taken then.
@@ -131,13 +131,14 @@ pub async fn fill(lab: &Lab, server: ServerName, first: Identity) -> Result<Fill
         return Ok(filler);
     }
     free(filler);
-    Err(match is_on() {
-        true => DiskError::GoingDown,
-        false => DiskError::SwitchedOff(server),
+    Err(if is_on() {
+        DiskError::GoingDown
+    } else {
+        DiskError::SwitchedOff(server)
     })
 }
 
-/// Ends what is being taken, also where nobody waits for it any more.
+/// Ends what is being taken, also where its caller has gone.
 #[derive(Default)]
 struct StopOnDrop(Arc<AtomicBool>);
 
@@ -184,9 +185,10 @@ fn own(lab: &Lab, server: ServerName, first: Identity) -> Result<File, DiskError
         let folder = path;
         return Err(DiskError::Shared { server, folder });
     }
-    match can_be_filled(&folder).map_err(read)? {
-        true => Ok(folder),
-        false => Err(DiskError::FileSystem(server)),
+    if can_be_filled(&folder).map_err(read)? {
+        Ok(folder)
+    } else {
+        Err(DiskError::FileSystem(server))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Faults that leave a server running: the network is cut, one way of it is, its processes stand still, or its disk is full.
 //!
-//! Each is undone when that is asked for, and by the lab itself once its span has passed: whoever ordered it may have died.
+//! Each is undone when that is asked for, and by the lab itself once its span has passed: the client may have died.
 
 use super::Lab;
 use super::disk::{self, DiskError};
@@ -20,7 +20,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 
 /// A fault in force.
-pub struct Held {
+pub struct ActiveFault {
     target: Target,
     number: u64,
     done: Done,
@@ -76,7 +76,7 @@ pub async fn begin(lab: &Rc<Lab>, target: Target, span: Duration) -> Result<(), 
     let number = lab.next_fault.get();
     lab.next_fault.set(number + 1);
     tracing::info!(fault = %target, ?span, "a fault begins");
-    lab.faults.borrow_mut().push(Held {
+    lab.faults.borrow_mut().push(ActiveFault {
         target,
         number,
         done,
@@ -105,19 +105,19 @@ pub async fn end_all(lab: &Lab) {
     }
 }
 
-/// Lets go of the disk of a server that has died: as long as we have a file open on it, the kernel keeps it.
+/// Lets go of the disk of a server that has died: as long as a file is open on it, the kernel keeps it.
 pub fn let_go_of_disk(lab: &Lab, server: ServerName) {
     try_to_end(lab, |held| held.target == Target::Fill(server));
 }
 
-fn try_to_end(lab: &Lab, which: impl FnMut(&Held) -> bool) {
+fn try_to_end(lab: &Lab, which: impl FnMut(&ActiveFault) -> bool) {
     if let Err(error) = end_those(lab, which) {
         tracing::error!(error = %gaiola_os::chain(&error), "cannot undo a fault");
     }
 }
 
-fn end_those(lab: &Lab, mut which: impl FnMut(&Held) -> bool) -> Result<(), FaultError> {
-    let ended: Vec<Held> = lab
+fn end_those(lab: &Lab, mut which: impl FnMut(&ActiveFault) -> bool) -> Result<(), FaultError> {
+    let ended: Vec<ActiveFault> = lab
         .faults
         .borrow_mut()
         .extract_if(.., |held| which(held))
@@ -211,9 +211,10 @@ async fn freeze(pid_1: u32, process: Option<Process>) -> Result<Vec<Identity>, F
         }
         if running.is_empty() || Instant::now() > ends {
             thaw(&stopped);
-            return Err(match stopped.is_empty() {
-                true => FaultError::NoProcess,
-                false => FaultError::Unstoppable(running.len()),
+            return Err(if stopped.is_empty() {
+                FaultError::NoProcess
+            } else {
+                FaultError::Unstoppable(running.len())
             });
         }
         for victim in running {

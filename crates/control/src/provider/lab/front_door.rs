@@ -110,7 +110,7 @@ async fn join(client: &TcpStream, mut site: TcpStream, proxy_protocol: bool) -> 
     ended
 }
 
-/// For how long the client is read from before it is closed: it still sends, and may not have read what it was told.
+/// For how long the client is read from before it is closed: it still sends, and may not have read the answer.
 fn patience(client: &TcpStream, up: &Way, down: &Way) -> Option<(Duration, Duration)> {
     if up.is_over() || down.is_refused() {
         return None;
@@ -118,9 +118,10 @@ fn patience(client: &TcpStream, up: &Way, down: &Way) -> Option<(Duration, Durat
     let answered = down.came.get()?;
     let was_answered =
         (up.came.get()).is_some_and(|sent| answered >= sent && sent.elapsed() < MOMENT);
-    match up.is_refused() || has_unread(client) {
-        true => Some(PATIENCE),
-        false => was_answered.then_some(BRIEF),
+    if up.is_refused() || has_unread(client) {
+        Some(PATIENCE)
+    } else {
+        was_answered.then_some(BRIEF)
     }
 }
 
@@ -132,7 +133,7 @@ fn has_unread(stream: &TcpStream) -> bool {
     )
 }
 
-/// Until nothing more can come either way: both have ended, one has broken, or one has ended whose own side takes no more.
+/// Until nothing more can come either way: both have ended, one has broken, or one has ended and takes no more.
 async fn both(
     (up, copy_up): (&Way, impl Future<Output = io::Result<()>>),
     (down, copy_down): (&Way, impl Future<Output = io::Result<()>>),
@@ -152,9 +153,10 @@ async fn both(
         }
         let is_over =
             |one: &Way, other: &Way| one.is_over() && (other.is_over() || other.is_refused());
-        match is_over(up, down) || is_over(down, up) {
-            true => Poll::Ready(Ok(())),
-            false => Poll::Pending,
+        if is_over(up, down) || is_over(down, up) {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
         }
     })
     .await
@@ -198,13 +200,14 @@ impl Way {
                 Err(error) => return Err(error),
             }
         }
-        // The system tells of a reset once, and who wrote heard of it. One that had ended before is a broken pipe.
+        // The system reports a reset once, and the writer has seen it. One that had ended before is a broken pipe.
         if back.refused.get() == Some(io::ErrorKind::ConnectionReset) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        match self.is_refused() {
-            true => Ok(()),
-            false => rustix::net::shutdown(to, rustix::net::Shutdown::Write).or_else(already_gone),
+        if self.is_refused() {
+            Ok(())
+        } else {
+            rustix::net::shutdown(to, rustix::net::Shutdown::Write).or_else(already_gone)
         }
     }
 }
@@ -288,7 +291,7 @@ mod tests {
     }
 
     /// What a client reads that sends all of this first.
-    fn told(door: SocketAddr, body: usize) -> (io::Result<()>, Vec<u8>, io::Result<usize>) {
+    fn answered(door: SocketAddr, body: usize) -> (io::Result<()>, Vec<u8>, io::Result<usize>) {
         let mut client = Stream::connect(door).unwrap();
         let sent = client.write_all(&vec![7; body]);
         let mut all = Vec::new();
@@ -305,7 +308,7 @@ mod tests {
             site.write_all(b"400").unwrap();
         });
         for _ in 0..6 {
-            let (sent, all, _) = told(door, BODY);
+            let (sent, all, _) = answered(door, BODY);
             sent.unwrap();
             assert_eq!(all, b"400");
         }
@@ -321,7 +324,7 @@ mod tests {
             site.read_exact(&mut [0; 100_000]).unwrap();
         });
         for _ in 0..6 {
-            let (sent, all, end) = told(door, BODY);
+            let (sent, all, end) = answered(door, BODY);
             sent.unwrap();
             assert_eq!(all, b"400");
             end.unwrap();
@@ -355,7 +358,7 @@ mod tests {
         });
         let began = Instant::now();
         for _ in 0..12 {
-            let (_, _, end) = told(door, 4);
+            let (_, _, end) = answered(door, 4);
             assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         }
         // A second for each would be longer.
@@ -371,7 +374,7 @@ mod tests {
                 .set_linger(Some(Duration::ZERO))
                 .unwrap();
         });
-        let (_, all, end) = told(door, 4);
+        let (_, all, end) = answered(door, 4);
         assert!(all.is_empty() || all == b"half");
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }

@@ -50,7 +50,7 @@ pub enum HardwareError {
 }
 
 impl Hardware {
-    /// Puts up the bridge in the network namespace that we are in.
+    /// Puts up the bridge in the network namespace of this process.
     ///
     /// # Errors
     /// Where the kernel refuses.
@@ -156,9 +156,10 @@ impl Hardware {
     /// Where it has none.
     pub fn set_cable(&mut self, server: ServerName, plugged: bool) -> Result<(), NetlinkError> {
         let cable = server.to_string();
-        match plugged {
-            true => self.netlink.set_up(&cable),
-            false => self.netlink.set_down(&cable),
+        if plugged {
+            self.netlink.set_up(&cable)
+        } else {
+            self.netlink.set_down(&cable)
         }
     }
 
@@ -221,9 +222,10 @@ impl Hardware {
     /// Where the kernel refuses, or the server has died.
     pub fn set_mute(&mut self, first: Identity, mute: bool) -> Result<(), NetlinkError> {
         let mut inside = Netlink::open_in(first.pid)?;
-        match mute {
-            true => inside.drop_outgoing(INTERFACE),
-            false => inside.pass_outgoing(INTERFACE),
+        if mute {
+            inside.drop_outgoing(INTERFACE)
+        } else {
+            inside.pass_outgoing(INTERFACE)
         }
     }
 
@@ -233,9 +235,10 @@ impl Hardware {
     /// Where the kernel refuses.
     pub fn set_deaf(&mut self, server: ServerName, deaf: bool) -> Result<(), NetlinkError> {
         let cable = server.to_string();
-        match deaf {
-            true => self.netlink.drop_outgoing(&cable),
-            false => self.netlink.pass_outgoing(&cable),
+        if deaf {
+            self.netlink.drop_outgoing(&cable)
+        } else {
+            self.netlink.pass_outgoing(&cable)
         }
     }
 

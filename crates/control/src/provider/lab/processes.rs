@@ -1,11 +1,11 @@
-//! Finds the processes of a server from outside of it, as whoever rehearses a failure needs them.
+//! Finds the processes of a server from outside of it, as drills need them.
 
 use gaiola_core::drill::Process;
 use gaiola_os::process::{Identity, identify};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-/// One process as `/proc` tells it.
+/// One process as `/proc` reports it.
 struct Seen {
     parent: u32,
     args: Vec<String>,
@@ -13,7 +13,7 @@ struct Seen {
 
 /// Every process of a server but its pid 1.
 pub fn everything(pid_1: u32) -> Vec<Identity> {
-    let found = descendants(&look(), pid_1).into_iter();
+    let found = descendants(&read_all(), pid_1).into_iter();
     found.filter_map(|pid| identify(pid).ok()).collect()
 }
 
@@ -32,11 +32,11 @@ pub fn state(pid: u32) -> Option<char> {
     stat[stat.rfind(')')? + 1..].trim_start().chars().next()
 }
 
-/// Every process of this kind among the descendants of a server's pid 1, by pids of our own PID namespace.
+/// Every process of this kind among the descendants of a server's pid 1, by pids of this process's PID namespace.
 ///
 /// Of the site's processes and of PostgreSQL's it is the first of each that is found, not their children.
 pub fn find(pid_1: u32, kind: Process) -> Vec<Identity> {
-    let all = look();
+    let all = read_all();
     let server = descendants(&all, pid_1);
     let is_kind = |pid: &u32| all.get(pid).is_some_and(|seen| is_kind(&all, seen, kind));
     server
@@ -46,7 +46,7 @@ pub fn find(pid_1: u32, kind: Process) -> Vec<Identity> {
         .collect()
 }
 
-fn look() -> BTreeMap<u32, Seen> {
+fn read_all() -> BTreeMap<u32, Seen> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter_map(|pid| Some((pid, see(pid)?))).collect()
@@ -122,7 +122,7 @@ fn is_postgres(seen: &Seen) -> bool {
 }
 
 /// Instances are started by the agent, and belong to pid 1 after another agent adopted them; so do Gaiola's own and
-/// etcd, which are told apart by their names.
+/// etcd, which their names distinguish.
 fn is_instance(seen: &Seen, parent: Option<&Seen>) -> bool {
     let started_by =
         |word: &str| parent.is_some_and(|parent| parent.args.get(1).is_some_and(|arg| arg == word));

@@ -24,11 +24,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
-/// PATH of everything that runs on a server: nothing is taken from whoever brought the site up.
+/// PATH of everything that runs on a server: nothing is taken from the operator's environment.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The longest that a server may take to stop before its power is cut.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
-/// So much of the end of a log has the last line in it.
+/// Bytes at the end of a log that contain its last line.
 const LAST_WORDS: u64 = 16 << 10;
 /// Between two attempts to switch a server on that failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ pub async fn run(lab: Rc<Lab>) {
             .is_some_and(|order| provide(&lab, order, &leaving).is_err());
         tokio::select! {
             _ = orders.changed() => {}
-            () = lab.poke.notified() => {}
+            () = lab.wake.notified() => {}
             () = sleep(RETRY), if failed => {}
         }
     }
@@ -92,14 +92,14 @@ fn provide(
             tokio::task::spawn_local(async move {
                 take_away(&lab, server).await;
                 leaving.borrow_mut().remove(&server);
-                lab.poke.notify_one();
+                lab.wake.notify_one();
             });
         }
     }
     result
 }
 
-/// Records why a server could not be switched on, for whoever waits for it. The same reason is logged once.
+/// Records why a server could not be switched on, for the status. The same reason is logged once.
 fn record(lab: &Lab, server: ServerName, why: Option<String>) {
     let before = match &why {
         Some(why) => lab.trouble.borrow_mut().insert(server, why.clone()),
@@ -110,7 +110,7 @@ fn record(lab: &Lab, server: ServerName, why: Option<String>) {
     }
 }
 
-/// What a pid 1 that could not set its server up has said of it, behind what was in its log before.
+/// What a pid 1 that could not set its server up has logged, behind what was in its log before.
 fn last_words(log: &Path, before: u64) -> Option<String> {
     let mut log = fs::File::open(log).ok()?;
     let length = log.metadata().ok()?.len();
@@ -135,12 +135,12 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
     lab.stale.borrow_mut().extend(stale);
     let log = boot.init_log();
     let logged_before = fs::metadata(&log).map_or(0, |log| log.len());
-    let (ours, theirs) = UnixStream::pair()?;
+    let (own, theirs) = UnixStream::pair()?;
     lab.hardware.borrow_mut().power_on(&boot, theirs.into())?;
     let Some(process) = lab.hardware.borrow().process(server) else {
         return Ok(());
     };
-    let certified = certify(Rc::clone(lab), server, boot.location.address, ours);
+    let certified = certify(Rc::clone(lab), server, boot.location.address, own);
     tokio::task::spawn_local(certified.in_current_span());
     tracing::info!(pid = process.identity().pid, "a server is on");
     let (lab, number) = (Rc::clone(lab), boot.number);
@@ -156,13 +156,13 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
         lab.hardware.borrow_mut().forget(server, process.identity());
         lab.over.send_modify(|over| _ = over.insert(server, number));
         lab.off.borrow_mut().insert(server);
-        lab.poke.notify_one();
+        lab.wake.notify_one();
     };
     tokio::task::spawn_local(watched.in_current_span());
     Ok(())
 }
 
-/// Signs the certificate that a server requests at its start. A server that gets none ends, and its last words say why.
+/// Signs the certificate that a server requests at its start. A server that gets none ends, and its last log line has the reason.
 async fn certify(lab: Rc<Lab>, server: ServerName, address: IpAddr, socket: UnixStream) {
     let name = server.to_string();
     match certificate::provide(socket, &lab.authority, &name, &[address]).await {
