@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use gaiola_core::forward::{self, Answer, Outgoing};
+use gaiola_core::forward::{self, Outgoing, ResponseContext};
 use gaiola_fuzz::{assert_stands, split};
 use gaiola_model::http::{Framing, Method, ResponseHead, Version};
 use gaiola_wire::http1::{BadResponse, Limits, Progress, parse_response};
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], asked: Method, client: Version) {
-    let answer = Answer {
+    let answer = ResponseContext {
         client,
         keep_alive: true,
         server: "lb1",

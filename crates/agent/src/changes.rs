@@ -9,7 +9,7 @@ use gaiola_model::{InstanceName, Observed};
 /// Events between two observations of one server, in reporting order.
 pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
     let mut events = Vec::new();
-    let mut tell = |severity, kind: &str, text: String| {
+    let mut report = |severity, kind: &str, text: String| {
         events.push(Event {
             time: gaiola_store::events::now(),
             subject: Subject::Server(after.server),
@@ -19,37 +19,41 @@ pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
         });
     };
     for vip in after.vips.difference(&before.vips) {
-        tell(Severity::Notice, "vip.taken", format!("holds {vip}"));
+        report(Severity::Notice, "vip.taken", format!("holds {vip}"));
     }
     for vip in before.vips.difference(&after.vips) {
-        tell(Severity::Notice, "vip.left", format!("holds {vip} no more"));
+        report(
+            Severity::Notice,
+            "vip.left",
+            format!("no longer holds {vip}"),
+        );
     }
     for (name, instance) in &after.instances {
         if let Some((severity, kind, text)) =
             of_instance(*name, before.instances.get(name), instance)
         {
-            tell(severity, kind, text);
+            report(severity, kind, text);
         }
     }
     let (was, is) = (role(before), role(after));
     if was != is {
         match is {
-            DatabaseRole::Primary => tell(
+            DatabaseRole::Primary => report(
                 Severity::Notice,
                 "database.primary",
                 "is the primary now".into(),
             ),
-            DatabaseRole::SyncStandby => tell(
+            DatabaseRole::SyncStandby => report(
                 Severity::Info,
                 "database.standby",
                 "holds every acknowledged write as synchronous standby".into(),
             ),
-            DatabaseRole::Standby => tell(
+            DatabaseRole::Standby => report(
                 Severity::Info,
                 "database.standby",
                 "follows the primary".into(),
             ),
-            DatabaseRole::Unknown => tell(
+            DatabaseRole::Unknown => report(
                 Severity::Warning,
                 "database.lost",
                 "has no PostgreSQL that answers".into(),
@@ -57,14 +61,14 @@ pub(super) fn between(before: &Observed, after: &Observed) -> Vec<Event> {
         }
     }
     for (severity, kind, text) in of_resources(&before.resources, &after.resources) {
-        tell(severity, kind, text);
+        report(severity, kind, text);
     }
     for trouble in after
         .troubles
         .iter()
         .filter(|trouble| !before.troubles.contains(trouble))
     {
-        tell(
+        report(
             Severity::Error,
             "server.trouble",
             format!("reports: {trouble}"),
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_told_as_it_gets_low_full_and_well_again() {
+    fn a_disk_is_reported_as_it_gets_low_full_and_well_again() {
         let with = |state, free_bytes| Observed {
             resources: Resources {
                 disks: vec![Disk {
@@ -207,10 +211,10 @@ mod tests {
             with(DiskState::Full, 0),
             with(DiskState::Room, 40_000_000_000),
         ];
-        let told = steps
+        let reported = steps
             .windows(2)
             .flat_map(|pair| between(&pair[0], &pair[1]));
-        let told: Vec<_> = told.map(|event| (event.kind, event.text)).collect();
+        let reported: Vec<_> = reported.map(|event| (event.kind, event.text)).collect();
         let expected = [
             (
                 "disk.low",
@@ -223,13 +227,13 @@ mod tests {
             ("disk.room", "can write to its disk again"),
         ];
         assert_eq!(
-            told,
+            reported,
             expected.map(|(kind, text)| (kind.into(), text.into()))
         );
     }
 
     #[test]
-    fn a_vip_that_moves_is_told_by_both_sides() {
+    fn a_vip_that_moves_is_reported_by_both_sides() {
         let vip = "10.77.0.100".parse().unwrap();
         let holding = Observed {
             vips: BTreeSet::from([vip]),
@@ -238,7 +242,7 @@ mod tests {
         assert_eq!(between(&seen(), &holding)[0].text, "holds 10.77.0.100");
         assert_eq!(
             between(&holding, &seen())[0].text,
-            "holds 10.77.0.100 no more"
+            "no longer holds 10.77.0.100"
         );
     }
 }

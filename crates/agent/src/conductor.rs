@@ -5,7 +5,7 @@ mod members;
 
 use super::tickets;
 use crate::state::Boot;
-use gaiola_core::conduct::{self, POLL, SHORTEST, Seen};
+use gaiola_core::conduct::{self, POLL, SHORTEST, StoreView};
 use gaiola_core::rollout::{self, Facts, Next};
 use gaiola_model::event::{Severity, Subject};
 use gaiola_model::placement::{Placement, Revision};
@@ -43,7 +43,7 @@ pub(super) async fn run(
         events: Events::new(store.clone(), &boot.site),
         started: Instant::now(),
         decided: conduct::Conductor::default(),
-        waiting: String::new(),
+        waiting: None,
         pruned: None,
         lost: BTreeSet::new(),
         members: Membership {
@@ -71,8 +71,8 @@ struct Conductor<'a> {
     events: Events,
     started: Instant,
     decided: conduct::Conductor,
-    /// What the last step waited for, in words.
-    waiting: String,
+    /// What the last step waited for, in words; `None`: nothing.
+    waiting: Option<String>,
     /// When old events were last pruned.
     pruned: Option<Instant>,
     /// Servers that were reported lost.
@@ -84,7 +84,7 @@ struct Conductor<'a> {
 struct Membership {
     /// For which configuration, members and lost voters they are as they should be.
     settled: Option<(Config, Vec<ServerName>, BTreeSet<ServerName>)>,
-    /// When they are looked at next.
+    /// When they are polled next.
     due: Instant,
 }
 
@@ -93,7 +93,7 @@ impl Conductor<'_> {
     async fn turn(&mut self, seen: &View) -> Result<Duration, StoreError> {
         let mut pause = POLL;
         if let (Some((_, desired)), Some((at, placement))) = (&seen.desired, &seen.placement) {
-            let on = Seen {
+            let on = StoreView {
                 is_current: seen.is_current(),
                 desired,
                 placement,
@@ -114,7 +114,7 @@ impl Conductor<'_> {
         Ok(pause)
     }
 
-    async fn conduct(&mut self, view: &View, seen: &Seen<'_>) -> Result<Duration, StoreError> {
+    async fn conduct(&mut self, view: &View, seen: &StoreView<'_>) -> Result<Duration, StoreError> {
         let (at, placement) = (seen.at, seen.placement);
         let now = Time::from_start(self.started.elapsed());
         let observed = view.observed.iter();
@@ -135,13 +135,12 @@ impl Conductor<'_> {
         }
         let pause = self.decided.pause(placement.config.app.grace);
         let stands = self.decided.has_come_back(at) && !self.decided.facts().store_in_doubt;
-        match stands {
-            true => {
-                self.attend_members(placement, at).await?;
-                let due = self.members.due.saturating_duration_since(Instant::now());
-                Ok(pause.min(due).max(SHORTEST))
-            }
-            false => Ok(pause),
+        if stands {
+            self.attend_members(placement, at).await?;
+            let due = self.members.due.saturating_duration_since(Instant::now());
+            Ok(pause.min(due).max(SHORTEST))
+        } else {
+            Ok(pause)
         }
     }
 
@@ -198,9 +197,10 @@ impl Conductor<'_> {
         let put = put_placement(self.store, self.keys, self.term, &new, at, &dead);
         self.decided.wrote(put.await?);
         // What goes on after a release was given up is no error.
-        let severity = match next.failed != placement.failed && next.failed.is_some() {
-            true => Severity::Error,
-            false => Severity::Info,
+        let severity = if next.failed != placement.failed && next.failed.is_some() {
+            Severity::Error
+        } else {
+            Severity::Info
         };
         for happened in next.events {
             let (subject, text) = subject_and_text(happened);
@@ -212,16 +212,17 @@ impl Conductor<'_> {
     }
 
     /// Logs what the roll-out waits for, when that changes.
-    fn log_waiting(&mut self, waiting: &[rollout::Waiting]) {
+    fn log_waiting(&mut self, waiting: &[rollout::RollOutWait]) {
         let words: Vec<&str> = waiting.iter().map(|waiting| &*waiting.text).collect();
-        let words = words.join("; ");
-        if self.waiting != words {
-            match words.is_empty() {
-                true => tracing::info!("waiting for nothing"),
-                false => tracing::info!(what = words, "waiting"),
-            }
-            self.waiting = words;
+        let words = (!words.is_empty()).then(|| words.join("; "));
+        if self.waiting == words {
+            return;
         }
+        match &words {
+            Some(what) => tracing::info!(what, "waiting"),
+            None => tracing::info!("waiting for nothing"),
+        }
+        self.waiting = words;
     }
 }
 
@@ -242,9 +243,9 @@ async fn move_members(
     decided: &conduct::Conductor,
 ) -> Result<Moved, StoreError> {
     let named = match members::step(store, term, placement, at, decided.facts()).await? {
-        members::Step::Done => return Ok(Moved::Done),
-        members::Step::Later => return Ok(Moved::Later),
-        members::Step::Name(named) => named,
+        members::MembersStep::Done => return Ok(Moved::Done),
+        members::MembersStep::Later => return Ok(Moved::Later),
+        members::MembersStep::Name(named) => named,
     };
     let mut new = placement.clone();
     (new.store, new.store_joining) = (named.members, named.joining);
@@ -318,8 +319,8 @@ async fn report_losses(
     Ok(())
 }
 
-/// Whom an event is about, and its text without that name, which the log has itself.
-fn subject_and_text(happened: rollout::Event) -> (Subject, String) {
+/// The subject of an event, and its text without that name, which the log has itself.
+fn subject_and_text(happened: rollout::RollOutEvent) -> (Subject, String) {
     match happened.server {
         Some(server) => {
             let named = happened
@@ -337,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_came_who_votes_and_who_went_is_told_by_name() {
+    fn who_came_who_votes_and_who_went_is_reported_by_name() {
         let [app1, web1, db1] = ["app1", "web1", "db1"].map(|name| name.parse().unwrap());
         let placement = |store: &[ServerName], joining| Placement {
             store: store.into(),
@@ -350,11 +351,11 @@ mod tests {
         let voting = placement(&[app1, db1], None);
         assert_eq!(members_moved(&both, &voting), [(db1, "votes in the store")]);
         let moved = placement(&[app1, web1], None);
-        let told = [
+        let reported = [
             (web1, "is to carry a member of the store"),
             (db1, "carries no member of the store any more"),
         ];
-        assert_eq!(members_moved(&voting, &moved), told);
+        assert_eq!(members_moved(&voting, &moved), reported);
         assert_eq!(members_moved(&one, &one), []);
     }
 }

@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep};
 const POLL: Duration = Duration::from_millis(1000);
 /// Interval between two attempts to switch over.
 const SWITCHOVER_AGAIN: Duration = Duration::from_secs(5);
-/// How long a primary whose disk was full tries to hand its role over, in the room that the released reserve has given it.
+/// How long a primary whose disk was full tries to switch over, in the room that the released reserve has given it.
 const GIVE_WAY: Duration = Duration::from_secs(60);
 /// Timeout for the disk.
 const DISK_LIMIT: Duration = Duration::from_secs(2);
@@ -338,13 +338,14 @@ impl Follower {
         for (name, seen) in &mut all {
             let reported = members.histories.get(name);
             let (data, timeline) = (self.data.clone(), seen.timeline);
-            seen.history = match *name == self.server {
-                true => on_disk(move || history::read(&data, timeline))
+            seen.history = if *name == self.server {
+                on_disk(move || history::read(&data, timeline))
                     .await
-                    .flatten(),
-                false => reported
+                    .flatten()
+            } else {
+                reported
                     .filter(|(of, _)| *of == timeline)
-                    .map(|(_, history)| history.clone()),
+                    .map(|(_, history)| history.clone())
             };
         }
         all
@@ -408,7 +409,7 @@ impl Follower {
             .filter(|until| is_primary && now < *until);
     }
 
-    /// The primary's duties: hands its role over where it should leave, and keeps the shared configuration as decided.
+    /// The primary's duties: switches over where it should leave, and keeps the shared configuration as decided.
     async fn lead(&mut self, members: &Members, all: &BTreeMap<ServerName, ObservedDatabase>) {
         let gives_way = members.leaving || self.give_way_until.is_some();
         if gives_way && Instant::now() >= self.switch_at {

@@ -11,7 +11,7 @@ mod secrets;
 mod site;
 mod tools;
 
-pub use api::{Api, ApiError, Member, MemberRole, Report};
+pub use api::{Api, ApiError, MemberRole, PatroniMember, Report};
 pub use files::{InstallError, Installed, install};
 pub use order::{KeeperDatabase, KeeperReport, KeeperState, Leadership, Owner, Wanted};
 pub use patroni::Settings;

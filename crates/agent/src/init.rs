@@ -80,7 +80,7 @@ fn get_certificate(boot: &Boot) -> io::Result<()> {
     let (addresses, user) = ([boot.location.address], boot.database_user);
     let subject = Subject::new(&name, &addresses, &boot.pki(), user);
     match certificate::obtain(&subject) {
-        Ok(Issued::Anew) => tracing::info!("{name} has a new certificate"),
+        Ok(Issued::New) => tracing::info!("{name} has a new certificate"),
         Ok(Issued::Kept) => {}
         Err(error) => {
             let failed = format!("cannot get a certificate for {name}: {error}");
@@ -218,7 +218,7 @@ async fn stop(
     let deadline = Instant::now() + STOP_LIMIT;
     let mut order: Vec<&Kept> = all.iter().collect();
     if tier == Tier::Balancer {
-        // The agent hands the VIPs over, and the keeper must hold them until then.
+        // The agent moves the VIPs to another balancer, and the keeper must hold them until then.
         order.reverse();
     }
     for identity in order.into_iter().filter_map(|kept| kept.running) {

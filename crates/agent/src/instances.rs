@@ -21,18 +21,18 @@ const FALL: u32 = 3;
 
 /// An instance whose process runs, and how to ask it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct PollTarget {
     /// Where it listens.
     pub address: SocketAddr,
     /// The path that answers 200.
     pub path: String,
-    /// Tells one process of that name from the next.
+    /// Distinguishes one process of that name from the next.
     pub pid: u32,
 }
 
 /// What an instance last answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct InstanceAnswer {
     /// The process that answered.
     pub pid: u32,
     /// `Starting`, `Ready` or `Unhealthy`.
@@ -42,18 +42,18 @@ pub(super) struct Answer {
 }
 
 /// The latest answers.
-pub(super) type Answers = BTreeMap<InstanceName, Answer>;
+pub(super) type InstanceAnswers = BTreeMap<InstanceName, InstanceAnswer>;
 
 struct Probed {
-    answer: Answer,
+    answer: InstanceAnswer,
     failures: u32,
     next: Instant,
 }
 
 /// Polls the instances until the agent ends.
 pub(super) async fn follow(
-    mut asked: watch::Receiver<BTreeMap<InstanceName, Asked>>,
-    answers: watch::Sender<Answers>,
+    mut asked: watch::Receiver<BTreeMap<InstanceName, PollTarget>>,
+    answers: watch::Sender<InstanceAnswers>,
 ) {
     let client = Client::new(None);
     let mut probed: BTreeMap<InstanceName, Probed> = BTreeMap::new();
@@ -81,7 +81,7 @@ pub(super) async fn follow(
                 one.record(result);
             }
         }
-        let new: Answers = probed
+        let new: InstanceAnswers = probed
             .iter()
             .map(|(name, probed)| (*name, probed.answer.clone()))
             .collect();
@@ -98,8 +98,8 @@ pub(super) async fn follow(
     }
 }
 
-fn starting(pid: u32) -> Answer {
-    Answer {
+fn starting(pid: u32) -> InstanceAnswer {
+    InstanceAnswer {
         pid,
         state: InstanceState::Starting,
         reason: Some("has not answered yet".into()),
@@ -145,7 +145,7 @@ enum Failure {
     Timeout,
 }
 
-async fn ask(client: &Client, asked: &Asked) -> Result<(), PollError> {
+async fn ask(client: &Client, asked: &PollTarget) -> Result<(), PollError> {
     let question = Request::get(&asked.path);
     let target = Target::Tcp(asked.address);
     let request = client.request(&target, &question, LIMIT);

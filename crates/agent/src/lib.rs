@@ -45,7 +45,7 @@ use gaiola_os::process::reap_all;
 use gaiola_store::events::{self, Events};
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Settings, Store, etcd};
-use instances::{Answers, Asked};
+use instances::{InstanceAnswers, PollTarget};
 use metrics::Figures;
 use plan::DatabaseUrls;
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-use supervisor::{Ended, Supervisor, Wanted};
+use supervisor::{Ended, Supervisor, WantedProcess};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -115,10 +115,10 @@ struct Agent {
     ended: mpsc::UnboundedReceiver<Ended>,
     view: watch::Receiver<View>,
     observed: watch::Sender<Observed>,
-    proxy_wanted: watch::Sender<proxy::Wanted>,
-    proxy_known: watch::Receiver<proxy::Known>,
-    asked: watch::Sender<BTreeMap<InstanceName, Asked>>,
-    answers: watch::Receiver<Answers>,
+    proxy_wanted: watch::Sender<proxy::ProxySettings>,
+    proxy_known: watch::Receiver<proxy::ProxyState>,
+    asked: watch::Sender<BTreeMap<InstanceName, PollTarget>>,
+    answers: watch::Receiver<InstanceAnswers>,
     balancer: Option<Balancer>,
     database: Option<Database>,
     logs: logs::Keeper,
@@ -276,7 +276,7 @@ impl Agent {
         let tickets = self.view.borrow().tickets.clone();
         let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
         let tickets = tickets.map_or_else(Vec::new, |shared| shared.keys.clone());
-        let wanted = proxy::Wanted {
+        let wanted = proxy::ProxySettings {
             schema: order.placement.schema,
             config,
             tickets,
@@ -297,10 +297,11 @@ impl Agent {
         self.logs.tick();
     }
 
-    fn wanted(&self, order: &Order) -> BTreeMap<String, Wanted> {
-        let mut wanted = match order.placement.servers.contains_key(&self.boot.server) {
-            true => plan::wanted(&self.boot, &order.placement, self.urls.as_ref()),
-            false => BTreeMap::new(),
+    fn wanted(&self, order: &Order) -> BTreeMap<String, WantedProcess> {
+        let mut wanted = if order.placement.servers.contains_key(&self.boot.server) {
+            plan::wanted(&self.boot, &order.placement, self.urls.as_ref())
+        } else {
+            BTreeMap::new()
         };
         let fate = self.store_member(order);
         if let (Fate::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
@@ -329,7 +330,7 @@ impl Agent {
         }
     }
 
-    /// Stops everything on this server: first hands over the VIPs, so that no request is lost.
+    /// Stops everything on this server: first moves the VIPs away, so that no request is lost.
     async fn stop(mut self) -> io::Result<()> {
         if let Some(balancer) = &mut self.balancer {
             balancer.leave().await;
@@ -376,10 +377,10 @@ fn start_session(
 }
 
 /// Starts a task with a way to send it what is wanted, and to read what it found last.
-fn start<Wanted: Default, Found: Default, F: Future<Output = ()> + 'static>(
-    task: impl FnOnce(watch::Receiver<Wanted>, watch::Sender<Found>) -> F,
-) -> (watch::Sender<Wanted>, watch::Receiver<Found>) {
-    let (wanted, wanted_reader) = watch::channel(Wanted::default());
+fn start<Settings: Default, Found: Default, F: Future<Output = ()> + 'static>(
+    task: impl FnOnce(watch::Receiver<Settings>, watch::Sender<Found>) -> F,
+) -> (watch::Sender<Settings>, watch::Receiver<Found>) {
+    let (wanted, wanted_reader) = watch::channel(Settings::default());
     let (found_sender, found) = watch::channel(Found::default());
     tokio::task::spawn_local(task(wanted_reader, found_sender));
     (wanted, found)

@@ -3,7 +3,7 @@
 use super::Agent;
 use super::balancer::Balancer;
 use super::database::Database;
-use super::instances::{Answers, Asked};
+use super::instances::{InstanceAnswers, PollTarget};
 use super::metrics::Figures;
 use super::supervisor::Condition;
 use crate::state::Order;
@@ -16,14 +16,14 @@ use std::net::IpAddr;
 
 impl Agent {
     /// The instances with a running process, and how to poll them.
-    pub(super) fn asked(&self, order: &Order) -> BTreeMap<InstanceName, Asked> {
+    pub(super) fn asked(&self, order: &Order) -> BTreeMap<InstanceName, PollTarget> {
         let usual = &order.placement.config.app.health;
         let asked = self.supervisor.running().filter_map(|(name, pid)| {
             let name = name.parse::<InstanceName>().ok()?;
             let placed = order.placement.instances.get(&name)?;
             let address = topology::address_of_instance(&order.placement, name)?;
             let path = placed.health.as_ref().unwrap_or(usual).clone();
-            Some((name, Asked { address, path, pid }))
+            Some((name, PollTarget { address, path, pid }))
         });
         asked.collect()
     }
@@ -79,7 +79,7 @@ impl Agent {
         &self,
         name: InstanceName,
         placed: &PlacedInstance,
-        answers: &Answers,
+        answers: &InstanceAnswers,
     ) -> Option<ObservedInstance> {
         let process = name.to_string();
         let (state, reason) = match self.supervisor.condition(&process)? {
@@ -87,9 +87,7 @@ impl Agent {
                 Some(answer) => (answer.state, answer.reason.clone().unwrap_or_default()),
                 None => (InstanceState::Starting, "has not answered yet".into()),
             },
-            Condition::Down(why) if why.is_empty() => {
-                (InstanceState::Starting, "is being started".into())
-            }
+            Condition::Starting => (InstanceState::Starting, "is being started".into()),
             Condition::Down(why) => {
                 let cause = self.logs.cause(&process, &placed.run);
                 (InstanceState::Crashed, format!("{why}{cause}"))

@@ -1,6 +1,6 @@
 //! What should run on this server, derived from the placement. Pure: the same placement gives the same processes.
 
-use super::supervisor::Wanted;
+use super::supervisor::WantedProcess;
 use crate::state::{Boot, Order};
 use gaiola_model::placement::{PlacedInstance, ReleaseRun};
 use gaiola_model::{InstanceName, Placement, Revision, Tier};
@@ -31,7 +31,7 @@ pub(super) fn wanted(
     boot: &Boot,
     placement: &Placement,
     urls: Option<&DatabaseUrls>,
-) -> BTreeMap<String, Wanted> {
+) -> BTreeMap<String, WantedProcess> {
     let mut all = BTreeMap::new();
     if has_proxy(placement, boot.server.tier) {
         all.insert("proxy".to_string(), proxy(boot));
@@ -50,7 +50,7 @@ pub(super) fn wanted(
 }
 
 /// The store's member on this server. An order that no store holds yet founds the store.
-pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) -> Wanted {
+pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) -> WantedProcess {
     let servers = order.placement.store.iter();
     let own = (!order.placement.store.contains(&boot.server)).then_some(&boot.server);
     let members = servers
@@ -77,7 +77,7 @@ pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) 
         user: boot.database_user,
         privileged: false,
     };
-    Wanted {
+    WantedProcess {
         launch,
         grace: Duration::from_secs(5),
         restart: true,
@@ -108,7 +108,7 @@ fn has_proxy(placement: &Placement, tier: Tier) -> bool {
     }
 }
 
-fn proxy(boot: &Boot) -> Wanted {
+fn proxy(boot: &Boot) -> WantedProcess {
     let admin = boot.location.socket(boot.location.ports.proxy).to_string();
     let mut args: Vec<OsString> = vec![
         "proxy".into(),
@@ -120,7 +120,7 @@ fn proxy(boot: &Boot) -> Wanted {
     if boot.server.tier == Tier::Balancer {
         args.extend(["--keeper".into(), boot.run().join("keeper.sock").into()]);
     }
-    Wanted {
+    WantedProcess {
         launch: own(boot, "proxy", args),
         grace: PROXY_GRACE,
         restart: true,
@@ -146,7 +146,7 @@ fn instance(
     name: InstanceName,
     instance: &PlacedInstance,
     urls: Option<&DatabaseUrls>,
-) -> Wanted {
+) -> WantedProcess {
     let release = boot.release(instance.release);
     let urls = urls.filter(|_| instance.database);
     let mut env = site_env(boot, &instance.release.to_string(), urls);
@@ -161,7 +161,7 @@ fn instance(
         release,
         env,
     );
-    Wanted {
+    WantedProcess {
         launch,
         grace: placement.config.app.grace,
         restart: true,
@@ -204,7 +204,11 @@ pub(super) fn release_begun(boot: &Boot, run: &ReleaseRun) -> PathBuf {
     release_status_file(boot, run).with_extension("exit.begun")
 }
 
-pub(super) fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseUrls>) -> Wanted {
+pub(super) fn release_run(
+    boot: &Boot,
+    run: &ReleaseRun,
+    urls: Option<&DatabaseUrls>,
+) -> WantedProcess {
     let release = boot.release(run.release);
     let name = release_run_name(run);
     let mut env = site_env(boot, &run.release.to_string(), urls);
@@ -218,7 +222,7 @@ pub(super) fn release_run(boot: &Boot, run: &ReleaseRun, urls: Option<&DatabaseU
         run.command.clone().into(),
         release_status_file(boot, run).into(),
     ]);
-    Wanted {
+    WantedProcess {
         launch,
         grace: Duration::from_secs(10),
         restart: false,

@@ -101,7 +101,7 @@ impl Line {
 
 /// What the proxy should serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct ProxySettings {
     /// The schema of the site's documents, in which it is asked.
     pub schema: u64,
     /// `None`: nothing.
@@ -126,7 +126,7 @@ struct Sent {
 
 /// What the agent knows of its proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct ProxyState {
     /// `None` while it does not answer.
     pub proxy: Option<ObservedProxy>,
     /// Whether the local port of the primary has a backend server that is up.
@@ -140,8 +140,8 @@ pub(super) struct Known {
 /// `run`: the server's run directory.
 pub(super) async fn follow(
     run: PathBuf,
-    wanted: watch::Receiver<Wanted>,
-    known: watch::Sender<Known>,
+    wanted: watch::Receiver<ProxySettings>,
+    known: watch::Sender<ProxyState>,
 ) {
     let changed = Notify::new();
     tokio::select! {
@@ -152,8 +152,8 @@ pub(super) async fn follow(
 
 async fn keep(
     run: &Path,
-    mut wanted: watch::Receiver<Wanted>,
-    known: watch::Sender<Known>,
+    mut wanted: watch::Receiver<ProxySettings>,
+    known: watch::Sender<ProxyState>,
     changed: &Notify,
 ) {
     let mut line = None;
@@ -174,10 +174,10 @@ async fn keep(
                 Ok(new) => super::send_if_new(&known, new),
                 Err(_) => {
                     line = None;
-                    super::send_if_new(&known, Known::default());
+                    super::send_if_new(&known, ProxyState::default());
                 }
             },
-            None => super::send_if_new(&known, Known::default()),
+            None => super::send_if_new(&known, ProxyState::default()),
         }
         let pause = if draining || line.is_none() {
             BUSY
@@ -195,7 +195,7 @@ async fn keep(
 }
 
 /// Long-polls for changes in the proxy, over a connection of its own, and notifies of each at once.
-async fn listen(run: &Path, wanted: watch::Receiver<Wanted>, changed: &Notify) {
+async fn listen(run: &Path, wanted: watch::Receiver<ProxySettings>, changed: &Notify) {
     loop {
         let schema = wanted.borrow().schema;
         if let Ok(mut line) = Line::open(run, schema).await {
@@ -226,7 +226,11 @@ fn is_draining(config: &ProxyConfig) -> bool {
         .any(|server| server.admin != Admin::Ready)
 }
 
-async fn update(line: &mut Line, wanted: Wanted, sent: &mut Sent) -> Result<Known, AskError> {
+async fn update(
+    line: &mut Line,
+    wanted: ProxySettings,
+    sent: &mut Sent,
+) -> Result<ProxyState, AskError> {
     if !wanted.tickets.is_empty() && sent.tickets != wanted.tickets {
         let request = ControlRequest::TicketKeys(wanted.tickets.clone());
         if let ControlReply::Refused(error) = line.ask(&request, ANSWER_LIMIT).await? {
@@ -247,7 +251,7 @@ async fn update(line: &mut Line, wanted: Wanted, sent: &mut Sent) -> Result<Know
     }
     let rejected = sent.config.as_ref().and_then(|(_, why)| why.clone());
     match line.ask(&ControlRequest::Report, ANSWER_LIMIT).await? {
-        ControlReply::Report(report) => Ok(Known {
+        ControlReply::Report(report) => Ok(ProxyState {
             proxy: Some(observed(&report)),
             reaches_primary: report
                 .servers

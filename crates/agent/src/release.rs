@@ -43,7 +43,7 @@ impl Agent {
             plan::release_status_file(&self.boot, run),
         );
         let why = match self.supervisor.condition(&name) {
-            Some(Condition::Down(why)) if !why.is_empty() => why,
+            Some(Condition::Down(why)) => why,
             None if run.stop => "was stopped for a later change".to_string(),
             None if plan::release_begun(&self.boot, run).exists() => {
                 "was killed before it ended".to_string()
@@ -80,7 +80,7 @@ impl Agent {
     }
 }
 
-/// Whether a process of this run exists. One with an unreadable environment is not ours.
+/// Whether a process of this run exists. One with an unreadable environment does not belong to it.
 fn runs(name: &str) -> bool {
     let found = process::with_environment(RELEASE_RUN, name);
     found.unwrap_or_else(|error: io::Error| {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub(super) use gaiola_core::supervise::Condition;
 
 /// A process that is wanted.
-pub(super) type Wanted = supervise::Wanted<Launch>;
+pub(super) type WantedProcess = supervise::WantedProcess<Launch>;
 
 /// A process that ended; sent to the agent's loop, which passes it to [`Supervisor::ended`].
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Ended {
 #[derive(Serialize, Deserialize)]
 struct Record {
     identity: Identity,
-    wanted: Wanted,
+    wanted: WantedProcess,
 }
 
 /// The processes of one server.
@@ -98,7 +98,7 @@ impl Supervisor {
     }
 
     /// Moves the processes towards `wanted`: starts the missing, stops the rest. Repeating it does no harm.
-    pub(super) fn reconcile(&mut self, wanted: &BTreeMap<String, Wanted>) {
+    pub(super) fn reconcile(&mut self, wanted: &BTreeMap<String, WantedProcess>) {
         self.step(Input::Want(wanted));
     }
 
@@ -240,7 +240,7 @@ impl Supervisor {
 
     /// Writes the running processes to disk. On a failure the next agent starts what it cannot adopt, and reports it.
     fn record(&self) {
-        let record = |(name, identity, wanted): (_, _, &Wanted)| {
+        let record = |(name, identity, wanted): (_, _, &WantedProcess)| {
             let wanted = wanted.clone();
             (name, Record { identity, wanted })
         };
@@ -269,8 +269,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn shell(folder: &Path, script: &str) -> Wanted {
-        Wanted {
+    fn shell(folder: &Path, script: &str) -> WantedProcess {
+        WantedProcess {
             launch: Launch {
                 program: "/bin/sh".into(),
                 args: vec!["-c".into(), script.into()],
@@ -360,7 +360,7 @@ mod tests {
             let script = format!("/bin/sh -c \"{child}\"; exit 0");
             supervisor.reconcile(&BTreeMap::from([(
                 "a".to_string(),
-                Wanted {
+                WantedProcess {
                     grace: Duration::from_secs(20),
                     ..shell(folder.path(), &script)
                 },
@@ -387,7 +387,7 @@ mod tests {
             supervisor.reconcile(&BTreeMap::from([("a".to_string(), wanted.clone())]));
             supervisor.reconcile(&BTreeMap::from([(
                 "a".to_string(),
-                Wanted {
+                WantedProcess {
                     grace: Duration::from_secs(1),
                     ..wanted
                 },

@@ -22,7 +22,7 @@ pub(super) async fn renew(
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs());
     let Ok(secret) = random() else {
-        return Ok(()); // the next look tries again; until then each balancer has keys of its own
+        return Ok(()); // retried at the next poll; until then each balancer has keys of its own
     };
     let held = view.tickets.as_ref();
     let Some(new) = tickets::renewed(held.map(|(_, held)| &**held), now, || secret) else {

@@ -46,7 +46,9 @@ impl Agent {
             Condition::Down(why) if self.supervisor.restarts("etcd") > USUAL_RESTARTS => {
                 Some(format!("etcd {why}{}", self.logs.cause("etcd", "")))
             }
-            Condition::Down(_) | Condition::Running | Condition::Stopping => None,
+            Condition::Down(_) | Condition::Starting | Condition::Running | Condition::Stopping => {
+                None
+            }
         }
     }
 }

@@ -68,7 +68,7 @@ pub(crate) enum ArchiveError {
     #[error("cannot read the archive")]
     Read(#[source] io::Error),
     /// An entry is none that an archive may have.
-    #[error("the archive holds {}, {why}", path.display())]
+    #[error("the archive holds {:?}, {why}", path)]
     Rejected { path: PathBuf, why: Reason },
     /// It holds too much.
     #[error("the archive holds more than {most} {what}")]

@@ -6,6 +6,7 @@
 use crate::api::Digest;
 use crate::archive::{self, Entry, Kind, Packer, Rules};
 use gaiola_model::config::BalancerTls;
+use gaiola_proxy::TlsError;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -51,7 +52,7 @@ pub struct Certificates {
 pub enum ReadError {
     /// They cannot be served; every mistake in them.
     #[error("{0}")]
-    Unusable(String),
+    Unusable(TlsError),
     /// The system refused.
     #[error("cannot read {}: {why}", path.display())]
     Io {
@@ -216,16 +217,20 @@ pub fn has(copies: &Path, contents: &Digest) -> bool {
 /// # Errors
 /// Where it breaks off, is something else, has other contents, or cannot be served. Nothing is left of it then.
 pub fn receive(archive: impl Read, copies: &Path, contents: &Digest) -> Result<(), ReceiveError> {
+    let failed = |source| ReceiveError::Io {
+        copies: copies.into(),
+        source,
+    };
     let place = copies.join(contents.as_str());
     let new = copies.join(UNFINISHED);
     let kept = begin(copies, &new)
-        .map_err(ReceiveError::Io)
+        .map_err(failed)
         .and_then(|()| check(archive, &new, contents))
         .and_then(|()| {
             if place.is_dir() {
                 Ok(())
             } else {
-                keep(copies, &new, &place).map_err(ReceiveError::Io)
+                keep(copies, &new, &place).map_err(failed)
             }
         });
     let _ = remove(&new);
@@ -236,8 +241,13 @@ pub fn receive(archive: impl Read, copies: &Path, contents: &Digest) -> Result<(
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// The system refused.
-    #[error("cannot keep the certificates")]
-    Io(#[source] io::Error),
+    #[error("cannot keep the certificates in {}", copies.display())]
+    Io {
+        /// The directory.
+        copies: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// They are no archive of certificates.
     #[error("what was sent is not taken for certificates")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -251,7 +261,7 @@ pub enum ReceiveError {
     },
     /// They cannot be served. They may have been exchanged while they were read: what is kept fits together.
     #[error("the balancers' certificates cannot be served: {0}")]
-    Unusable(String),
+    Unusable(TlsError),
 }
 
 fn begin(copies: &Path, new: &Path) -> io::Result<()> {
@@ -278,7 +288,11 @@ fn check(archive: impl Read, new: &Path, expected: &Digest) -> Result<(), Receiv
         match (kind, path.components().count()) {
             (Kind::Directory, 1) => folders.push(new.join(path)),
             (Kind::File { .. }, 2) => {
-                let bytes = fs::read(new.join(path)).map_err(ReceiveError::Io)?;
+                let read = fs::read(new.join(path));
+                let bytes = read.map_err(|source| ReceiveError::Io {
+                    copies: new.into(),
+                    source,
+                })?;
                 digest.add(path, &bytes);
             }
             _ => {

@@ -15,7 +15,6 @@ use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Store, etcd};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::watch;

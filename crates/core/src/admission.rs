@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Queue<T> {
-    waiting: VecDeque<Waiting<T>>,
+    waiting: VecDeque<Waiter<T>>,
     size: usize,
     next_ticket: u64,
     /// No deadline is earlier; it may belong to a session that has already left.
@@ -24,7 +24,7 @@ pub struct Queue<T> {
 }
 
 #[derive(Clone, Debug)]
-struct Waiting<T> {
+struct Waiter<T> {
     ticket: Ticket,
     deadline: Time,
     session: T,
@@ -66,7 +66,7 @@ impl<T> Queue<T> {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.earliest = Some(self.earliest.map_or(deadline, |held| held.min(deadline)));
-        self.waiting.push_back(Waiting {
+        self.waiting.push_back(Waiter {
             ticket,
             deadline,
             session,

@@ -17,15 +17,15 @@ const BELOW: usize = 8;
 /// ```
 pub fn of(tail: &str) -> Option<String> {
     let lines: Vec<&str> = tail.lines().map(str::trim_end).collect();
-    let told: Vec<usize> = (0..lines.len())
+    let candidates: Vec<usize> = (0..lines.len())
         .rev()
         .filter(|at| says_something(lines[*at]))
         .take(BELOW)
         .collect();
-    let find = |is: &dyn Fn(usize) -> bool| told.iter().copied().find(|at| is(*at));
+    let find = |is: &dyn Fn(usize) -> bool| candidates.iter().copied().find(|at| is(*at));
     let chosen = find(&|at| is_exception(&lines, at))
         .or_else(|| find(&|at| is_error(lines[at])))
-        .or_else(|| told.first().copied())
+        .or_else(|| candidates.first().copied())
         .or_else(|| lines.iter().rposition(|line| !line.is_empty()))?;
     Some(quoted(&lines, chosen))
 }

@@ -17,7 +17,7 @@ pub const SHORTEST: Duration = Duration::from_millis(50);
 
 /// What a conductor sees of the store by its watch.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct StoreView<'a> {
     /// Whether the store answered lately, so that this is its current content.
     pub is_current: bool,
     /// What the operator wants.
@@ -41,7 +41,7 @@ pub struct Conductor {
 impl Conductor {
     /// Whether it may decide on this: not on an old view of the store, and not before its own last placement has come
     /// back by the watch.
-    pub fn may_decide(&self, seen: &Seen<'_>) -> bool {
+    pub fn may_decide(&self, seen: &StoreView<'_>) -> bool {
         seen.is_current && self.has_come_back(seen.at)
     }
 
@@ -55,11 +55,11 @@ impl Conductor {
     pub fn decide(
         &mut self,
         now: Time,
-        seen: &Seen<'_>,
+        seen: &StoreView<'_>,
         observed: BTreeMap<ServerName, Observed>,
     ) -> Next {
         self.facts.over.clone_from(seen.over);
-        self.facts.look(now, seen.placement, seen.at, observed);
+        self.facts.observe(now, seen.placement, seen.at, observed);
         self.facts.store_members = seen.placement.store.iter().copied().collect();
         rollout::next(seen.desired, seen.placement, seen.at, &self.facts)
     }

@@ -111,10 +111,7 @@ impl Follow {
             let (since, ended) = *self.unready.entry(name).or_insert(first);
             let ends = seen.restarts.saturating_sub(ended) >= rollout::MAX_CRASHES;
             let crashes = seen.state == InstanceState::Crashed && ends;
-            let why = match crashes {
-                true => "keeps ending",
-                false => "does not get ready",
-            };
+            let why = if crashes { "keeps ending" } else { "does not get ready" };
             (crashes || now - since >= rollout::READY_DEADLINE).then(|| {
                 format!(
                     "{name} {why}: {}; it is tried again and again; see what it wrote with: gaiola logs -n {}",

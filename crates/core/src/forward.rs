@@ -1,14 +1,14 @@
 //! How a head is forwarded: the same bytes, except for hop-by-hop fields (RFC 9110, section 7.6).
 //!
 //! A head is edited by referring to pieces of the buffer it was read into, with our own text between them. Adjacent
-//! unchanged lines are one piece, so a typical head is sent as two: all of its lines, then ours.
+//! unchanged lines are one piece, so a typical head is sent as two: all of its lines, then the added ones.
 
 mod request;
 mod response;
 mod way;
 
 pub use request::{Hop, client, is_https, new_request_id, request, request_id};
-pub use response::{Answer, Sent, response};
+pub use response::{ResponseContext, Sent, response};
 pub use way::{is_loop, max_forwards};
 
 use gaiola_model::http::{Field, FieldName, Span};
@@ -58,9 +58,10 @@ impl Edit<'_> {
             while let Some(len) = head[start..].find('\n') {
                 let line = start..start + len + 1;
                 let name = head[line.clone()].split(':').next();
-                match name.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(removed)) {
-                    true => drop(head.drain(line)),
-                    false => start = line.end,
+                if name.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(removed)) {
+                    drop(head.drain(line))
+                } else {
+                    start = line.end
                 }
             }
         }

@@ -14,8 +14,8 @@
 mod serve;
 mod slow_ejection;
 
-pub use serve::{Serving, Standing, who_serves};
-pub use slow_ejection::{Answers, MemberPoll, Pace, slow_members};
+pub use serve::{ServingMembers, Standing, who_serves};
+pub use slow_ejection::{LatencyTotals, MemberPoll, Pace, slow_members};
 
 use crate::backoff::Backoff;
 use gaiola_model::Time;
@@ -367,9 +367,10 @@ impl Health {
         if errors.all < self.ejection.error_limit {
             return;
         }
-        let why = match errors.unreachable == errors.all {
-            true => Ejected::Unreachable,
-            false => Ejected::Errors,
+        let why = if errors.unreachable == errors.all {
+            Ejected::Unreachable
+        } else {
+            Ejected::Errors
         };
         let reason = format!("{} errors in a row, the last: {reason}", errors.all);
         self.eject(now, reason, why);

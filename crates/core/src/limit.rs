@@ -352,12 +352,13 @@ impl Entry {
             return window_ms;
         };
         // When the part of `count` that still overlaps the window has shrunk to `room`.
-        let until = |count: u64, room: u64| match count > room {
-            true => {
+        let until = |count: u64, room: u64| {
+            if count > room {
                 let kept = u128::from(window_ms) * u128::from(room) / u128::from(count);
                 window_ms - u64::try_from(kept).unwrap_or(window_ms)
+            } else {
+                0
             }
-            false => 0,
         };
         match spare.checked_sub(current) {
             Some(room) => until(previous, room).saturating_sub(elapsed),

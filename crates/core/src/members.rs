@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 /// A member as the store lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct StoreMember {
     /// The store's number for it.
     pub id: u64,
     /// The server that runs it; `None`: none that the site knows.
@@ -22,7 +22,7 @@ pub struct Member {
 
 /// Facts about the members beyond the list, by their ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct MemberFacts {
     /// Members whose server is silent, or not one of the site's: no step waits for them.
     pub dead: BTreeSet<u64>,
     /// Voters whose server is up but has lost their data.
@@ -31,19 +31,20 @@ pub struct Seen {
     pub leader: Option<u64>,
 }
 
-impl Seen {
+impl MemberFacts {
     /// What the agents report of these members; the leader is not known yet.
-    pub fn of(members: &[Member], placement: &Placement, facts: &Facts) -> Self {
-        let is_dead = |member: &&Member| {
+    pub fn of(members: &[StoreMember], placement: &Placement, facts: &Facts) -> Self {
+        let is_dead = |member: &&StoreMember| {
             let server = server_of(member, placement);
             server.is_none_or(|server| facts.is_dead(server))
         };
         let lost_voters = facts.lost_voters();
-        let has_lost = |member: &&Member| {
+        let has_lost = |member: &&StoreMember| {
             let server = server_of(member, placement);
             !member.is_learner && server.is_some_and(|server| lost_voters.contains(&server))
         };
-        let ids = |members: Vec<&Member>| members.into_iter().map(|member| member.id).collect();
+        let ids =
+            |members: Vec<&StoreMember>| members.into_iter().map(|member| member.id).collect();
         Self {
             dead: ids(members.iter().filter(is_dead).collect()),
             lost: ids(members.iter().filter(has_lost).collect()),
@@ -54,7 +55,7 @@ impl Seen {
 
 /// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum MemberChange {
     /// Add a member on this server as a learner, and then start it.
     AddLearner(ServerName),
     /// Ensure that the member on this server runs: it was added and never started.
@@ -85,47 +86,51 @@ pub fn wanted(placement: &Placement) -> Vec<ServerName> {
 /// are removed last, when all wanted ones vote. Only the dead go first: while a voter is down, etcd adds no member and removes
 /// no living one that the quorum needs; and a dead learner does not keep its place. Nor does a voter that has lost its data:
 /// with an empty log it must not vote, so it is removed, and added again as a learner. The leader is removed last.
-pub fn next_step(members: &[Member], wanted: &[ServerName], seen: &Seen) -> Step {
-    let wanted_on = |member: &Member| member.server.filter(|server| wanted.contains(server));
-    let is_dead = |member: &&Member| seen.dead.contains(&member.id);
+pub fn next_step(
+    members: &[StoreMember],
+    wanted: &[ServerName],
+    seen: &MemberFacts,
+) -> MemberChange {
+    let wanted_on = |member: &StoreMember| member.server.filter(|server| wanted.contains(server));
+    let is_dead = |member: &&StoreMember| seen.dead.contains(&member.id);
     let mut dead = members.iter().filter(is_dead);
     if let Some(member) = dead.find(|member| member.is_learner || wanted_on(member).is_none()) {
-        return Step::Remove(member.id);
+        return MemberChange::Remove(member.id);
     }
     if let Some(id) = lost(members, seen) {
-        return Step::Remove(id);
+        return MemberChange::Remove(id);
     }
-    let under_way = |member: &&Member| member.is_learner || !member.is_started;
+    let under_way = |member: &&StoreMember| member.is_learner || !member.is_started;
     if let Some(member) = members.iter().find(under_way) {
         return match wanted_on(member) {
-            None => Step::Remove(member.id),
-            Some(server) if !member.is_started => Step::Start(server),
-            Some(_) => Step::Promote(member.id),
+            None => MemberChange::Remove(member.id),
+            Some(server) if !member.is_started => MemberChange::Start(server),
+            Some(_) => MemberChange::Promote(member.id),
         };
     }
     let is_there = |server| members.iter().any(|member| member.server == Some(server));
     if let Some(missing) = wanted.iter().find(|server| !is_there(**server)) {
-        return Step::AddLearner(*missing);
+        return MemberChange::AddLearner(*missing);
     }
-    let leads = |member: &&&Member| seen.leader == Some(member.id);
+    let leads = |member: &&&StoreMember| seen.leader == Some(member.id);
     let (stay, go): (Vec<_>, Vec<_>) = members.iter().partition(|one| wanted_on(one).is_some());
     let successor = stay.into_iter().find(|member| !is_dead(member));
     let follower = go.iter().find(|member| !leads(member));
     match (follower, go.first(), successor) {
-        (Some(follower), _, _) => Step::Remove(follower.id),
-        (None, Some(leader), Some(successor)) => Step::MoveLeader {
+        (Some(follower), _, _) => MemberChange::Remove(follower.id),
+        (None, Some(leader), Some(successor)) => MemberChange::MoveLeader {
             from: leader.id,
             to: successor.id,
         },
-        (None, Some(leader), None) => Step::Remove(leader.id),
-        (None, None, _) => Step::Done,
+        (None, Some(leader), None) => MemberChange::Remove(leader.id),
+        (None, None, _) => MemberChange::Done,
     }
 }
 
 /// A voter that has lost its data, if another one is well: the last member keeps what is left of a store.
-fn lost(members: &[Member], seen: &Seen) -> Option<u64> {
-    let has_lost = |member: &&Member| seen.lost.contains(&member.id);
-    let is_well = |member: &Member| {
+fn lost(members: &[StoreMember], seen: &MemberFacts) -> Option<u64> {
+    let has_lost = |member: &&StoreMember| seen.lost.contains(&member.id);
+    let is_well = |member: &StoreMember| {
         !member.is_learner && !seen.dead.contains(&member.id) && !has_lost(&member)
     };
     let lost = members.iter().find(has_lost)?;
@@ -148,7 +153,7 @@ pub struct Named {
 }
 
 /// What the placement should name, if it names something else now.
-pub fn named(members: &[Member], placement: &Placement) -> Option<Named> {
+pub fn named(members: &[StoreMember], placement: &Placement) -> Option<Named> {
     let servers = members.iter().filter_map(|one| server_of(one, placement));
     let servers: BTreeSet<ServerName> = servers.collect();
     let mut learners = members.iter().filter(|member| member.is_learner);
@@ -162,7 +167,7 @@ pub fn named(members: &[Member], placement: &Placement) -> Option<Named> {
 }
 
 /// The server of the site that runs a member.
-fn server_of(member: &Member, placement: &Placement) -> Option<ServerName> {
+fn server_of(member: &StoreMember, placement: &Placement) -> Option<ServerName> {
     let server = member.server?;
     placement.servers.contains_key(&server).then_some(server)
 }

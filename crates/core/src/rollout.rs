@@ -21,9 +21,9 @@ mod settled;
 mod view;
 
 pub use facts::Facts;
-pub use servers::{all_drained, may_drain};
+pub use servers::{DrainRefused, all_drained, may_drain};
 pub use settled::settled;
-pub(crate) use view::{View, too_busy};
+pub(crate) use view::{Unmet, View, too_busy};
 
 use crate::topology;
 use gaiola_model::inventory::Location;
@@ -49,16 +49,16 @@ pub struct Next {
     /// The placement to store, by compare-and-swap on the revision given; `None`: nothing to change.
     pub placement: Option<Placement>,
     /// Events for people, valid once the placement is stored; none without a placement.
-    pub events: Vec<Event>,
+    pub events: Vec<RollOutEvent>,
     /// What the next step waits for.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<RollOutWait>,
     /// Why the roll-out stopped halfway, if it did.
     pub failed: Option<Failure>,
 }
 
 /// An event, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct RollOutEvent {
     /// The server it happened to.
     pub server: Option<ServerName>,
     /// In words, beginning with a name.
@@ -67,7 +67,7 @@ pub struct Event {
 
 /// Something the conductor waits for, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct RollOutWait {
     /// The server that is waited for.
     pub server: Option<ServerName>,
     /// In words.
@@ -127,7 +127,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
 /// `facts` must come from observing this very placement and revision.
 pub fn next(desired: &Desired, placement: &Placement, at: Revision, facts: &Facts) -> Next {
     let stored = dated(placement, at);
-    let mut step = Step::new(desired, &stored, at, facts);
+    let mut step = RollOutStep::new(desired, &stored, at, facts);
     if desired.generation < stored.generation {
         step.wait(
             None,
@@ -188,17 +188,17 @@ pub(crate) fn dated(placement: &Placement, at: Revision) -> Placement {
 }
 
 /// A step under construction.
-struct Step<'a> {
+struct RollOutStep<'a> {
     desired: &'a Desired,
     /// What the store holds, and what is observed of it.
     view: View<'a>,
     /// What the store should hold.
     plan: Placement,
-    events: Vec<Event>,
-    waiting: Vec<Waiting>,
+    events: Vec<RollOutEvent>,
+    waiting: Vec<RollOutWait>,
 }
 
-impl<'a> Step<'a> {
+impl<'a> RollOutStep<'a> {
     fn new(desired: &'a Desired, stored: &'a Placement, at: Revision, facts: &'a Facts) -> Self {
         Self {
             desired,
@@ -255,7 +255,7 @@ impl<'a> Step<'a> {
         let newest = oldest.unwrap_or(SCHEMA).min(SCHEMA);
         if newest > self.plan.schema {
             self.plan.schema = newest;
-            self.tell(
+            self.report(
                 None,
                 format!("the site's documents are written in schema {newest}"),
             );
@@ -286,15 +286,15 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn tell(&mut self, server: impl Into<Option<ServerName>>, text: impl Into<String>) {
-        self.events.push(Event {
+    fn report(&mut self, server: impl Into<Option<ServerName>>, text: impl Into<String>) {
+        self.events.push(RollOutEvent {
             server: server.into(),
             text: text.into(),
         });
     }
 
     fn wait(&mut self, server: impl Into<Option<ServerName>>, text: impl Into<String>) {
-        let waiting = Waiting {
+        let waiting = RollOutWait {
             server: server.into(),
             text: text.into(),
         };

@@ -29,7 +29,7 @@ const HOST_LIMIT: usize = 253;
 
 /// The input to the choice of a route.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct RouteInput<'a> {
     /// The request.
     pub head: &'a RequestHead,
     /// The buffer that begins with it.
@@ -48,7 +48,7 @@ pub struct Ambiguous;
 /// Each thread should search its own clone: threads that share one contend where routes have regular expressions.
 ///
 /// ```
-/// use gaiola_core::route::{Ambiguous, Asked, Table};
+/// use gaiola_core::route::{Ambiguous, RouteInput, Table};
 /// use gaiola_model::http::{RequestHead, Span};
 /// use gaiola_model::proxy::Route;
 ///
@@ -56,7 +56,7 @@ pub struct Ambiguous;
 /// let table = Table::new(&[route("/api"), route("/")]).unwrap();
 /// let find = |path: &str| {
 ///     let head = RequestHead { path: Span::new(0, path.len()), ..RequestHead::default() };
-///     let asked = Asked { head: &head, buffer: path.as_bytes(), client: [192, 0, 2, 7].into() };
+///     let asked = RouteInput { head: &head, buffer: path.as_bytes(), client: [192, 0, 2, 7].into() };
 ///     table.find(&asked, &mut Vec::new())
 /// };
 /// assert_eq!(find("/api/entries"), Ok(Some(0)));
@@ -129,7 +129,7 @@ impl Table {
     /// Servers may read the path in several ways which lead to different routes.
     pub fn find(
         &self,
-        asked: &Asked<'_>,
+        asked: &RouteInput<'_>,
         scratch: &mut Vec<u8>,
     ) -> Result<Option<usize>, Ambiguous> {
         if !self.reads_path {
@@ -143,13 +143,14 @@ impl Table {
             return Ok(found);
         }
         let mut others = path::other_readings(sent, path).into_iter();
-        match others.all(|other| self.at(&other, asked) == found) {
-            true => Ok(found),
-            false => Err(Ambiguous),
+        if others.all(|other| self.at(&other, asked) == found) {
+            Ok(found)
+        } else {
+            Err(Ambiguous)
         }
     }
 
-    fn at(&self, path: &[u8], asked: &Asked<'_>) -> Option<usize> {
+    fn at(&self, path: &[u8], asked: &RouteInput<'_>) -> Option<usize> {
         let holds = |route: usize| self.tests[route].holds(path, asked);
         let mut best = usize::MAX;
         self.any_host.search(path, &mut best, &holds);
@@ -311,7 +312,7 @@ fn outside_of_classes(pattern: &str, text: &str) -> bool {
 }
 
 /// The requested host, without port and trailing dot.
-pub(crate) fn host_name<'a>(asked: &Asked<'a>) -> Option<&'a [u8]> {
+pub(crate) fn host_name<'a>(asked: &RouteInput<'a>) -> Option<&'a [u8]> {
     let host = asked.head.host?.of(asked.buffer);
     let name = match host.iter().rposition(|byte| matches!(byte, b':' | b']')) {
         Some(colon) if host[colon] == b':' => &host[..colon],

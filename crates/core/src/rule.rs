@@ -224,9 +224,10 @@ impl Rewriting {
             return Ok(());
         }
         let Rewritten { path, scratch, .. } = made;
-        let asked = match path.is_empty() {
-            true => known.head.path(known.buffer),
-            false => path,
+        let asked: &[u8] = if path.is_empty() {
+            known.head.path(known.buffer)
+        } else {
+            path
         };
         // Tried on the path as sent first, then on its normal form.
         let changed = self.0.apply(asked).or_else(|| {

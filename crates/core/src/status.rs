@@ -15,7 +15,7 @@ use gaiola_model::status::{
     VipStatus,
 };
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
-use seen::Seen;
+use seen::ServingState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ fn without_consequences(missing: &mut Vec<String>) {
 
 /// Marks servers whose processes have not answered recently, each with the process and for how long.
 ///
-/// Agents publish only changes, so the store's entry for a hung server looks current.
+/// Agents publish only changes, so the store's entry for a hung server seems current.
 pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) {
     for server in &mut status.servers {
         let Some(silence) = silent.get(&server.name) else {
@@ -99,7 +99,7 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
         let seconds = silence.since.as_secs();
         let why = match silence.of {
             Silent::Agent => {
-                format!("has not answered for {seconds} s: what is told of it is as old")
+                format!("has not answered for {seconds} s: its last report is as old")
             }
             Silent::Proxy => format!("has a proxy that has not answered for {seconds} s"),
         };
@@ -113,11 +113,11 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
             for instance in &mut server.instances {
                 instance.doubted = instance.state == Some(InstanceState::Ready);
                 instance.busy = false;
-                instance.reason = format!("is told as it was {seconds} s ago");
+                instance.reason = format!("state as of {seconds} s ago");
             }
         }
-        let told = |text: &String| text.starts_with(&format!("{} ", server.name));
-        if !status.missing.iter().any(told) {
+        let is_reported = |text: &String| text.starts_with(&format!("{} ", server.name));
+        if !status.missing.iter().any(is_reported) {
             status.missing.push(format!("{} {why}", server.name));
         }
     }
@@ -135,8 +135,8 @@ fn doubt(status: &Status, silent: &BTreeMap<ServerName, Silence>, tier: Tier) ->
     let serving = of_tier.filter(|server| server.state.serves());
     let names = silent.keys().filter(|server| server.tier == tier);
     let names: Vec<String> = names.map(ToString::to_string).collect();
-    let is_told = status.may_fail.iter().any(|part| part.tier == Some(tier));
-    (!names.is_empty() && !is_told && serving.count() < 2).then(|| MayFail {
+    let is_reported = status.may_fail.iter().any(|part| part.tier == Some(tier));
+    (!names.is_empty() && !is_reported && serving.count() < 2).then(|| MayFail {
         tier: Some(tier),
         words: format!(
             "whether the {tier} tier survives a loss is not known while {} does not answer",
@@ -230,11 +230,12 @@ fn state(view: &View<'_>, name: ServerName, placed: &PlacedServer) -> (ServerSta
     match (placed.phase, seen::server(view, name)) {
         (Phase::Drain, _) if view.drained(name).is_ok() => (ServerState::Drained, String::new()),
         (Phase::Drain, _) => (ServerState::Draining, String::new()),
-        (Phase::Serve, Seen::Serving) => (ServerState::Serving, String::new()),
-        (Phase::Serve, Seen::Busy(why)) => (ServerState::Busy, why),
-        (Phase::Serve, Seen::Doubted(why) | Seen::Down(why) | Seen::Unknown(why)) => {
-            (ServerState::Degraded, why)
-        }
+        (Phase::Serve, ServingState::Serving) => (ServerState::Serving, String::new()),
+        (Phase::Serve, ServingState::Busy(why)) => (ServerState::Busy, why),
+        (
+            Phase::Serve,
+            ServingState::Doubted(why) | ServingState::Down(why) | ServingState::Unknown(why),
+        ) => (ServerState::Degraded, why),
     }
 }
 
@@ -245,13 +246,13 @@ fn instance_status(view: &View<'_>, name: InstanceName) -> Option<InstanceStatus
     let seen = view
         .live(name.server)
         .and_then(|observed| observed.instances.get(&name));
-    let told = || seen.map(|seen| seen.reason.clone());
+    let reported = || seen.map(|seen| seen.reason.clone());
     let (busy, reason) = match placed.phase {
         Phase::Drain => (false, "is drained".into()),
         Phase::Serve => {
             let by_senders = seen::instance(view, name);
             let busy = by_senders.is_busy();
-            (busy, by_senders.why().or_else(told).unwrap_or_default())
+            (busy, by_senders.why().or_else(reported).unwrap_or_default())
         }
     };
     let is_ready = seen.is_some_and(|seen| seen.state == InstanceState::Ready);
@@ -277,7 +278,7 @@ fn may_fail(view: &View<'_>, store: &[ServerName]) -> Vec<MayFail> {
 
 fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
     let placed = topology::servers_of(view.placement, tier).count();
-    let seen: Vec<(ServerName, Seen)> = topology::servers_of(view.placement, tier)
+    let seen: Vec<(ServerName, ServingState)> = topology::servers_of(view.placement, tier)
         .map(|server| (server, seen::server(view, server)))
         .collect();
     let used = seen.iter().filter(|(_, seen)| seen.is_used());

@@ -26,7 +26,7 @@ pub const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 /// A process that is wanted; `L` is how it is started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted<L> {
+pub struct WantedProcess<L> {
     /// How it is started.
     pub launch: L,
     /// Time between SIGTERM and SIGKILL.
@@ -43,12 +43,12 @@ pub enum Input<'a, L, I> {
         /// Its name.
         name: &'a str,
         /// How it was started.
-        wanted: Wanted<L>,
+        wanted: WantedProcess<L>,
         /// Which process.
         id: I,
     },
     /// The processes that should run from now on. Repeating it does no harm.
-    Want(&'a BTreeMap<String, Wanted<L>>),
+    Want(&'a BTreeMap<String, WantedProcess<L>>),
     /// [`Action::Launch`] was carried out.
     Started {
         /// Its name.
@@ -104,14 +104,16 @@ pub enum Action<I> {
 pub enum Condition {
     /// It runs.
     Running,
-    /// It exited by itself, in this way, and may be restarted; an empty text: it has not been started yet.
+    /// It has not been started yet.
+    Starting,
+    /// It exited by itself, in this way, and may be restarted.
     Down(String),
     /// It was sent SIGTERM and has not ended.
     Stopping,
 }
 
 struct Supervised<L, I> {
-    wanted: Wanted<L>,
+    wanted: WantedProcess<L>,
     state: State<I>,
     /// How often it exited by itself since it was first wanted,
     restarts: u32,
@@ -212,7 +214,7 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         Some(match &self.processes.get(name)?.state {
             State::Running { .. } => Condition::Running,
             State::Waiting { why, .. } => Condition::Down(why.clone()),
-            State::Starting { .. } => Condition::Down(String::new()),
+            State::Starting { .. } => Condition::Starting,
             State::Stopping { .. } => Condition::Stopping,
         })
     }
@@ -232,7 +234,7 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
     }
 
     /// The processes that run, those that are being stopped among them, each with how it was started.
-    pub fn running(&self) -> impl Iterator<Item = (&str, I, &Wanted<L>)> {
+    pub fn running(&self) -> impl Iterator<Item = (&str, I, &WantedProcess<L>)> {
         let all = self.processes.iter();
         all.filter_map(|(name, process)| match process.state {
             State::Running { id, .. } | State::Stopping { id, .. } => {
@@ -242,7 +244,12 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         })
     }
 
-    fn want(&mut self, now: Time, wanted: &BTreeMap<String, Wanted<L>>, out: &mut Vec<Action<I>>) {
+    fn want(
+        &mut self,
+        now: Time,
+        wanted: &BTreeMap<String, WantedProcess<L>>,
+        out: &mut Vec<Action<I>>,
+    ) {
         self.processes.retain(|name, process| {
             let same = wanted.get(name);
             let same = same.filter(|wanted| wanted.launch == process.wanted.launch);
@@ -331,9 +338,10 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
                 out.push(Action::Kill(name.into(), id));
                 let lived = now - *since;
                 process.restarts += 1;
-                process.quick = match lived >= SETTLED {
-                    true => 0,
-                    false => process.quick + 1,
+                process.quick = if lived >= SETTLED {
+                    0
+                } else {
+                    process.quick + 1
                 };
                 let restart = process.wanted.restart;
                 process.state = State::Waiting {
@@ -380,7 +388,7 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
 }
 
 impl<L, I: Copy> Supervised<L, I> {
-    fn new(wanted: Wanted<L>, state: State<I>) -> Self {
+    fn new(wanted: WantedProcess<L>, state: State<I>) -> Self {
         Self {
             wanted,
             state,

@@ -3,10 +3,16 @@
 use gaiola_model::proxy::{SharedTickets, TicketKey};
 use std::time::Duration;
 
-/// How long the newest key encrypts.
-const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// How long the newest key encrypts, and how long a ticket may be used.
+pub const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// How many keys are accepted, the newest included.
 const KEPT: usize = 3;
+
+/// These keys, the newest first, with a new one in front and those that are not accepted any more removed.
+pub fn rotated(keys: &[TicketKey], new: TicketKey) -> Vec<TicketKey> {
+    let keys = std::iter::once(new).chain(keys.iter().cloned());
+    keys.take(KEPT).collect()
+}
 
 /// These keys with a new one in front; `None` while the newest is young enough. `now` is in seconds since 1970.
 pub fn renewed(
@@ -19,9 +25,8 @@ pub fn renewed(
         return None;
     }
     let before = held.map_or(&[][..], |held| &held.keys);
-    let keys = std::iter::once(make()).chain(before.iter().cloned());
     Some(SharedTickets {
-        keys: keys.take(KEPT).collect(),
+        keys: rotated(before, make()),
         made: now,
     })
 }

@@ -68,14 +68,14 @@ pub fn speaks_proxy_protocol(placement: &Placement, door: SocketAddr) -> bool {
 
 /// A target that proxies send to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Member {
+pub enum TrafficTarget {
     /// A web or database server, or a balancer (to which no proxy sends).
     Server(ServerName),
     /// An instance of the site's process.
     Instance(InstanceName),
 }
 
-impl Member {
+impl TrafficTarget {
     /// The server itself, or the one it runs on.
     pub fn server(self) -> ServerName {
         match self {
@@ -85,7 +85,7 @@ impl Member {
     }
 }
 
-impl std::fmt::Display for Member {
+impl std::fmt::Display for TrafficTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Server(server) => server.fmt(f),
@@ -94,13 +94,13 @@ impl std::fmt::Display for Member {
     }
 }
 
-/// The servers whose proxies have `member` in their configuration and so could send to it.
-pub fn senders(placement: &Placement, member: Member) -> Vec<ServerName> {
-    let sends = |sender: &ServerName| match (member, sender.tier) {
-        (Member::Server(target), Tier::Balancer) => target.tier == Tier::Web,
-        (Member::Server(target), Tier::App) => target.tier == Tier::Database,
-        (Member::Instance(_), Tier::Balancer) => placement.past_web,
-        (Member::Instance(_), Tier::Web) => true,
+/// The servers whose proxies have `target` in their configuration and so could send to it.
+pub fn senders(placement: &Placement, target: TrafficTarget) -> Vec<ServerName> {
+    let sends = |sender: &ServerName| match (target, sender.tier) {
+        (TrafficTarget::Server(server), Tier::Balancer) => server.tier == Tier::Web,
+        (TrafficTarget::Server(server), Tier::App) => server.tier == Tier::Database,
+        (TrafficTarget::Instance(_), Tier::Balancer) => placement.past_web,
+        (TrafficTarget::Instance(_), Tier::Web) => true,
         _ => false,
     };
     placement.servers.keys().copied().filter(sends).collect()
@@ -345,11 +345,11 @@ mod tests {
             let instances = placement
                 .instances
                 .keys()
-                .map(|name| Member::Instance(*name));
+                .map(|name| TrafficTarget::Instance(*name));
             let members = placement
                 .servers
                 .keys()
-                .map(|server| Member::Server(*server))
+                .map(|server| TrafficTarget::Server(*server))
                 .chain(instances);
             for member in members {
                 let named = |server: &ServerName| {

@@ -1,7 +1,7 @@
 //! Plays `scenarios/vrrp*.txt`: balancers of one VIP on a network that loses nothing and takes a millisecond.
 //!
 //! A scenario is a line of routers with their priorities, then what happens and when, then what the routers did, which
-//! `UPDATE=1` writes anew. What an Active router does over and over (advertise, refresh, announce) is left out.
+//! `UPDATE=1` rewrites. What an Active router does over and over (advertise, refresh, announce) is left out.
 
 #[path = "vrrp/play.rs"]
 mod play;

@@ -30,20 +30,35 @@ impl Inventory {
     /// If a tier has more than 155 servers: no valid file has that many.
     pub fn numbered(config: &Config, [a, b]: [u8; 2]) -> Self {
         let octet = |number| u8::try_from(number).expect("a tier has few servers");
-        let location = |name: ServerName| {
+        let address = |name: ServerName| {
             let tier = 1 + name.tier as u8;
-            (name, Location::at([a, b, tier, octet(name.number)].into()))
+            (name, [a, b, tier, octet(name.number)].into())
         };
         let vips = 0..config.servers(Tier::Balancer);
         let network = Ipv4Net::new_assert([a, b, 0, 0].into(), 16);
         Self {
-            servers: config.server_names().map(location).collect(),
+            servers: Self::at_addresses(config.server_names().map(address)),
             vips: vips.map(|n| [a, b, 0, octet(100 + n)].into()).collect(),
             network: Network {
                 servers: vec![network.into()],
                 trusted: Vec::new(),
             },
         }
+    }
+
+    /// Servers of one host at these addresses. Those that share one have different ports.
+    pub fn at_addresses(
+        servers: impl IntoIterator<Item = (ServerName, IpAddr)>,
+    ) -> BTreeMap<ServerName, Location> {
+        let mut located: BTreeMap<ServerName, Location> = BTreeMap::new();
+        for (name, address) in servers {
+            let others = located.iter().filter(|(_, other)| other.address == address);
+            let others = others.map(|(other, location)| (other.tier, &location.ports));
+            let ports = Ports::beside(name.tier, others);
+            let at = Location::at(address);
+            located.insert(name, Location { ports, ..at });
+        }
+        located
     }
 
     /// The configuration with the VIPs filled in that the file leaves to the provider.
@@ -140,22 +155,25 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self {
-            web: 8000,
-            instances: 3001,
-            proxy: 9180,
-            agent: 9181,
-            postgres: 5432,
-            patroni: 8008,
-            primary: 5432,
-            standbys: 5433,
-            store_client: 2379,
-            store_peer: 2380,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Ports {
+    /// The ports of a server that is alone at its address.
+    pub const DEFAULT: Self = Self {
+        web: 8000,
+        instances: 3001,
+        proxy: 9180,
+        agent: 9181,
+        postgres: 5432,
+        patroni: 8008,
+        primary: 5432,
+        standbys: 5433,
+        store_client: 2379,
+        store_peer: 2380,
+    };
+
     /// The port of the instance with this number, from 1.
     pub const fn instance(self, number: u16) -> u16 {
         self.instances.saturating_add(number.saturating_sub(1))
@@ -164,8 +182,11 @@ impl Ports {
     /// Ports of a server of `tier` that no server in `others`, at the same address, uses: the usual ones where they are
     /// free, otherwise the next free ones.
     ///
-    /// Ports on 127.0.0.1 count as ports of the address, since servers at one address may share a loopback interface;
-    /// PostgreSQL itself is not there, so a database server may stand beside an application server.
+    /// Servers at one address may share a loopback interface, so ports on 127.0.0.1 differ among them too. PostgreSQL is not
+    /// there: a database server may stand beside an application server, whose local port has the same number.
+    ///
+    /// # Panics
+    /// If no port is free from the usual one on: no valid file has that many servers.
     pub fn beside<'a>(tier: Tier, others: impl IntoIterator<Item = (Tier, &'a Self)>) -> Self {
         let mut taken: Vec<(Space, u16)> = Vec::new();
         for (other, ports) in others {
@@ -178,9 +199,9 @@ impl Ports {
                 let all = *start..start.saturating_add(width);
                 all.into_iter().all(|port| !taken.contains(&(space, port)))
             };
-            let port = (0..100).map(|n| first(&usual) + n * width).find(is_free);
-            // Hundred servers of one tier at one address would be needed to find none.
-            let port = port.unwrap_or(first(&usual));
+            let nth = |n: u16| first(&usual).checked_add(n.checked_mul(width)?);
+            let port = (0..).map_while(nth).find(is_free);
+            let port = port.expect("a site has few servers");
             *field(&mut chosen) = port;
             taken.extend((port..port.saturating_add(width)).map(|port| (space, port)));
         }
@@ -294,6 +315,15 @@ mod tests {
         let database = Ports::beside(Tier::Database, [(Tier::App, &app)]);
         assert_eq!((database.postgres, app.primary), (5432, 5432));
         assert_eq!((app.proxy, database.proxy), (9180, 9182));
+    }
+
+    #[test]
+    fn servers_of_one_address_get_ports_that_differ() {
+        let one: IpAddr = "192.0.2.1".parse().unwrap();
+        let names = ["lb1", "web1", "app1", "db1"].map(|name| name.parse::<ServerName>().unwrap());
+        let all = Inventory::at_addresses(names.map(|name| (name, one)));
+        let proxies: Vec<u16> = all.values().map(|at| at.ports.proxy).collect();
+        assert_eq!(proxies, [9180, 9182, 9184, 9186]);
     }
 
     #[test]

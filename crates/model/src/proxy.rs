@@ -20,7 +20,7 @@ pub use control::{Admission, ControlReply, ControlRequest, ProxyReport, ServerRe
 pub use frontend::{Bind, ClientTimeouts, Frontend, Mode, Refusal, Route, SniRoute};
 pub use rule::{
     Allowance, BasicAuth, Conditions, CookieMatch, Count, Fixed, HeaderEdit, HeaderMatch, Limit,
-    LimitKey, Most, PathMatch, Peers, QueryMatch, Rewrite, Rule, User, ValueMatch, Wanted,
+    LimitKey, Most, PathMatch, Peers, Presence, QueryMatch, Rewrite, Rule, User, ValueMatch,
 };
 pub use server::{Admin, ProxyVersion, Server};
 pub use stat::{

@@ -1,4 +1,4 @@
-//! The tables in `docs/metrics.md` are made from [`gaiola_model::metric`]. `UPDATE=1` writes them anew.
+//! The tables in `docs/metrics.md` are made from [`gaiola_model::metric`]. `UPDATE=1` rewrites them.
 
 use gaiola_model::metric::{AGENT, About, PROCESS, PROXY, SITE};
 use std::fmt::Write as _;
@@ -52,6 +52,6 @@ fn the_documentation_lists_every_family() {
     }
     assert_eq!(
         document, wanted,
-        "docs/metrics.md lists other families: UPDATE=1 writes it anew"
+        "docs/metrics.md lists other families: UPDATE=1 rewrites it"
     );
 }

@@ -127,7 +127,7 @@ impl Namespace {
 
     /// Sends a signal to pid 1, which forwards TERM, INT and HUP to the command. No effect when it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
-        // SAFETY: the descriptor is ours; there is no siginfo and there are no flags.
+        // SAFETY: we own the descriptor; there is no siginfo and there are no flags.
         let sent = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
@@ -182,7 +182,7 @@ impl Namespace {
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         let id =
             libc::id_t::try_from(self.pidfd.as_raw_fd()).expect("descriptors are not negative");
-        // SAFETY: the descriptor is ours and `info` outlives the call.
+        // SAFETY: we own the descriptor and `info` outlives the call.
         let done = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | flags) };
         if done != 0 {
             return Err(io::Error::last_os_error());

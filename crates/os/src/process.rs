@@ -307,7 +307,7 @@ pub fn find_user(name: &str) -> Option<User> {
     Some(User { uid, gid })
 }
 
-/// Whether we run as root (outside any user namespace of ours).
+/// Whether we run as root (outside any user namespace that we made).
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

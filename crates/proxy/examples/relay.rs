@@ -1,5 +1,5 @@
 //! `relay PORT ORIGIN...`: what no proxy can do without, for `bench/run`. It copies bytes between each client and a
-//! connection to an origin of its own, with one receive and one send for each message, and looks at nothing: no heads, no
+//! connection to an origin of its own, with one receive and one send for each message, and parses nothing: no heads, no
 //! timeouts, no limits. A message is to be smaller than a buffer, and come alone: more than that is taken up with the next
 //! one. Everything that is ready is received before anything is sent, so that receivers are woken seldom.
 

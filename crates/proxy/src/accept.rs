@@ -26,7 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
 /// Pause after accept failed for lack of the system's own resources (file descriptors, memory).
-const BREATH: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Accepts until `done`, then whatever is still in the backlog.
 pub(super) async fn run(worker: Rc<Worker>, socket: OwnedFd, bind: Rc<Address>, done: Rc<Notify>) {
@@ -104,7 +104,7 @@ async fn accept_all(worker: &Rc<Worker>, socket: &OwnedFd, bind: &Rc<Address>) {
                 share.close();
                 if !is_the_clients(error) {
                     worker.log_unaccepted(bind, error);
-                    tokio::time::sleep(BREATH).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
@@ -166,12 +166,12 @@ fn addresses(stream: &Stream, bind: &Address, peer: Option<SocketAddrAny>) -> (S
         return ((Ipv4Addr::LOCALHOST, 0).into(), none);
     };
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-    let local = match bind.ip().is_unspecified() {
-        true => tcp
-            .stream()
+    let local = if bind.ip().is_unspecified() {
+        tcp.stream()
             .local_addr()
-            .map_or(bind.ip(), |local| local.ip()),
-        false => bind.ip(),
+            .map_or(bind.ip(), |local| local.ip())
+    } else {
+        bind.ip()
     };
     (peer.unwrap_or((none, 0).into()), local)
 }
@@ -187,8 +187,9 @@ async fn talk(worker: Rc<Worker>, mut client: Box<Client>) {
     let mut senders = bind.proxy_protocol_from.iter();
     if senders.any(|sender| sender.contains(&client.origin.address)) {
         let header = tokio::time::timeout(limit, read_header(&mut client)).await;
-        let header = header.unwrap_or_else(|_| Err(late("its PROXY protocol header", limit)));
-        if let Err(reason) = header {
+        let header = header.unwrap_or(Err(HeaderError::Late(limit)));
+        if let Err(error) = header {
+            let reason = error.to_string();
             return worker.close_unasked(&client.origin, Unasked::Header, &reason);
         }
     }
@@ -229,7 +230,8 @@ async fn encrypt(
     worker: &Worker,
 ) -> Option<Box<Client>> {
     let Stream::Tcp(tcp) = client.stream else {
-        return None; // the supervisor lets no other bind have TLS
+        // The supervisor lets no other bind have TLS.
+        return None;
     };
     let side = UnbufferedServerConnection::new(settings).map(Side::Server);
     let early = client.early.as_ref().map_or(&[][..], Buffer::filled);
@@ -285,12 +287,25 @@ async fn read_name(client: &mut Client) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Why a connection has no usable PROXY header.
+#[derive(Debug, thiserror::Error)]
+enum HeaderError {
+    #[error("no PROXY protocol header: {0}")]
+    None(io::Fault),
+    #[error("an endless header")]
+    Endless,
+    #[error(transparent)]
+    Malformed(proxy_protocol::BadHeader),
+    #[error("{}", late("its PROXY protocol header", *.0))]
+    Late(Duration),
+}
+
 /// Reads the mandatory PROXY header.
-async fn read_header(client: &mut Client) -> Result<(), String> {
+async fn read_header(client: &mut Client) -> Result<(), HeaderError> {
     let mut buffer = Buffer::take();
     loop {
         let read = io::read(&mut client.stream, &mut buffer).await;
-        read.map_err(|fault| format!("no PROXY protocol header: {fault}"))?;
+        read.map_err(HeaderError::None)?;
         match proxy_protocol::decode(buffer.filled()) {
             Ok(Progress::Done(header)) => {
                 if let Carried::Proxied {
@@ -308,9 +323,9 @@ async fn read_header(client: &mut Client) -> Result<(), String> {
                 client.early = Some(buffer).filter(|rest| !rest.is_empty());
                 return Ok(());
             }
-            Ok(Progress::Partial) if buffer.is_full() => return Err("an endless header".into()),
+            Ok(Progress::Partial) if buffer.is_full() => return Err(HeaderError::Endless),
             Ok(Progress::Partial) => {}
-            Err(bad) => return Err(bad.to_string()),
+            Err(error) => return Err(HeaderError::Malformed(error)),
         }
     }
 }

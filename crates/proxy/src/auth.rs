@@ -188,42 +188,58 @@ fn is_digest(base64: &str, password: &[u8]) -> bool {
 }
 
 fn is_password(hash: &str, password: &[u8]) -> bool {
-    match hash.starts_with("$2") {
-        true => bcrypt::verify(password, hash).unwrap_or(false),
-        false => ShaCrypt::default().verify_password(password, hash).is_ok(),
+    if hash.starts_with("$2") {
+        bcrypt::verify(password, hash).unwrap_or(false)
+    } else {
+        ShaCrypt::default().verify_password(password, hash).is_ok()
     }
+}
+
+/// Why no password can be compared with a hash. The hash itself is not in it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HashError {
+    #[error("what follows {{SHA256}} is no digest in base64")]
+    Digest,
+    #[error("bcrypt's cost is {0}, but at most {COST_LIMIT} is allowed")]
+    BcryptCost(u32),
+    #[error("this is no hash of bcrypt")]
+    Bcrypt,
+    #[error("SHA-crypt's rounds are 1000 to {ROUNDS_LIMIT}")]
+    Rounds,
+    #[error("this is no hash of SHA-crypt")]
+    ShaCrypt,
+    #[error("a password's hash begins with $2b$ (bcrypt), $5$ or $6$ (SHA-crypt) or {{SHA256}}")]
+    Unknown,
 }
 
 /// Checks that a password could be compared with this hash.
 ///
 /// # Errors
 /// What is wrong with it, without the hash itself.
-pub(super) fn check_hash(hash: &str) -> Result<(), String> {
+pub(super) fn check_hash(hash: &str) -> Result<(), HashError> {
     if let Some(digest) = hash.strip_prefix(PLAIN) {
         return match STANDARD.decode(digest) {
             Ok(digest) if digest.len() == 32 => Ok(()),
-            _ => Err("what follows {SHA256} is no digest in base64".into()),
+            _ => Err(HashError::Digest),
         };
     }
     if hash.starts_with("$2") {
         return match hash.parse::<bcrypt::HashParts>() {
-            Ok(parts) if parts.get_cost() > COST_LIMIT => Err(format!(
-                "bcrypt's cost is {}, but at most {COST_LIMIT} is allowed",
-                parts.get_cost()
-            )),
+            Ok(parts) if parts.get_cost() > COST_LIMIT => {
+                Err(HashError::BcryptCost(parts.get_cost()))
+            }
             Ok(_) => Ok(()),
-            Err(_) => Err("this is no hash of bcrypt".into()),
+            Err(_) => Err(HashError::Bcrypt),
         };
     }
     check_sha_crypt(hash)
 }
 
-fn check_sha_crypt(hash: &str) -> Result<(), String> {
-    let unknown = "a password's hash begins with $2b$ (bcrypt), $5$ or $6$ (SHA-crypt) or {SHA256}";
+fn check_sha_crypt(hash: &str) -> Result<(), HashError> {
     let (len, rest) = match (hash.strip_prefix("$5$"), hash.strip_prefix("$6$")) {
         (Some(rest), _) => (43, rest),
         (_, Some(rest)) => (86, rest),
-        (None, None) => return Err(unknown.into()),
+        (None, None) => return Err(HashError::Unknown),
     };
     let rest = match rest
         .strip_prefix("rounds=")
@@ -231,7 +247,7 @@ fn check_sha_crypt(hash: &str) -> Result<(), String> {
     {
         Some((rounds, rest)) => match rounds.parse::<u32>() {
             Ok(1000..=ROUNDS_LIMIT) => rest,
-            _ => return Err(format!("SHA-crypt's rounds are 1000 to {ROUNDS_LIMIT}")),
+            _ => return Err(HashError::Rounds),
         },
         None => rest,
     };
@@ -244,7 +260,7 @@ fn check_sha_crypt(hash: &str) -> Result<(), String> {
         {
             Ok(())
         }
-        _ => Err("this is no hash of SHA-crypt".into()),
+        _ => Err(HashError::ShaCrypt),
     }
 }
 

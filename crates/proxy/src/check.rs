@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 pub(super) use task::HealthCounts;
-use task::{Seen, Watching};
+use task::{WatchState, Watching};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -39,7 +39,7 @@ pub(super) struct Watched {
     /// Its response times, for the backend to compare.
     pub(super) pace: RefCell<Pace>,
     inputs: mpsc::Sender<Input>,
-    seen: Rc<Seen>,
+    seen: Rc<WatchState>,
     task: AbortHandle,
 }
 
@@ -68,7 +68,7 @@ impl Watched {
             unproven(check.as_ref(), before),
             Time::ZERO,
         ));
-        let seen = Rc::new(Seen {
+        let seen = Rc::new(WatchState {
             health,
             counts: Cell::new(before.map_or_else(Default::default, Self::counts)),
             losses: Cell::new(before.map_or(0, |before| before.seen.losses.get())),
@@ -137,7 +137,7 @@ impl Watched {
     }
 
     /// Polls whether it has answered requests since the last poll.
-    pub(super) fn look_at_answers(&self) {
+    pub(super) fn poll_answers(&self) {
         let ((before, at), (count, _)) = (self.answers.get(), self.member.answers());
         let at = if count == before {
             at

@@ -22,11 +22,11 @@ pub(super) use scratch::{Heads, trim};
 use super::files;
 use super::io::{Buffer, Timer};
 use super::log::Leg;
-use super::serving::{ServedBy, Serving};
+use super::serving::{ServedBy, WorkerConfig};
 use super::sessions::Tracker;
 use super::worker::Worker;
 use gaiola_core::forward as message;
-use gaiola_core::route::Asked;
+use gaiola_core::route::RouteInput;
 use gaiola_core::rule::{Rewritten, Rules};
 use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::{Framing, Method};
@@ -72,7 +72,7 @@ enum End {
 
 /// What is known of a request once its route is.
 struct Routed<'a> {
-    serving: &'a Serving,
+    serving: &'a WorkerConfig,
     /// The frontend's index.
     frontend: usize,
     /// Client address, for conditions, rules and limits.
@@ -135,7 +135,8 @@ impl<'c> Exchange<'c> {
                 return Box::pin(self.refuse()).await;
             };
             if matches!(end, End::Again) {
-                self.record.served_by = ServedBy::Nowhere; // it was one of the former configuration
+                // It was one of the former configuration.
+                self.record.served_by = ServedBy::Nowhere;
                 continue;
             }
             let from = (self.downstream.origin, self.downstream.is_tls());
@@ -160,7 +161,7 @@ impl<'c> Exchange<'c> {
     }
 
     /// Finds the request's route and follows it; `None` if the frontend is gone.
-    async fn route(&mut self, serving: &Serving) -> Option<End> {
+    async fn route(&mut self, serving: &WorkerConfig) -> Option<End> {
         let (frontend, _) = serving.frontend(&self.downstream.origin.bind)?;
         let Mode::Http { routes, .. } = &serving.of(frontend).1.mode else {
             return None;
@@ -171,7 +172,7 @@ impl<'c> Exchange<'c> {
         let (head, text) = self.request.head();
         self.record.adopt_id(head, text, routed.trusted);
         if message::is_loop(head, text, &serving.config().server) {
-            let why = "it goes round: `Via` has our own name again and again";
+            let why = "forwarding loop: own name repeated in Via";
             self.record.fail_for(rejected(508), why);
             return Some(self.answer_error(&routed).await);
         }
@@ -187,7 +188,7 @@ impl<'c> Exchange<'c> {
     /// Finds the request's route; `None` if the frontend serves no HTTP any more.
     fn find<'a>(
         &mut self,
-        serving: &'a Serving,
+        serving: &'a WorkerConfig,
         frontend: usize,
         none: &'a Allowance,
     ) -> Option<(Routed<'a>, Found)> {
@@ -202,7 +203,7 @@ impl<'c> Exchange<'c> {
             ..
         } = &mut *self.request.heads;
         let text = self.request.text.of(&self.request.buffer, head.len);
-        let asked = Asked {
+        let asked = RouteInput {
             head,
             buffer: text,
             client: message::client(head, text, origin.address, trusted),
@@ -230,7 +231,8 @@ impl<'c> Exchange<'c> {
     }
 
     async fn follow(&mut self, routed: &Routed<'_>, (index, route): (usize, &Route)) -> End {
-        let mut in_flight = Vec::new(); // allocates with a limit only
+        // Allocates with a limit only.
+        let mut in_flight = Vec::new();
         if let Err(answer) = rules::pass(self, routed, &mut in_flight).await {
             self.record.fail_for(answer.cause, answer.reason.clone());
             return self.answer_by_rule(routed, &answer).await;

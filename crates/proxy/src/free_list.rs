@@ -53,7 +53,8 @@ mod tests {
         assert_eq!(spare.take(), Some(6));
         spare.give(6);
         spare.give(7);
-        spare.trim(); // two were in use at once
+        // Two were in use at once.
+        spare.trim();
         assert_eq!(spare.take(), Some(7));
         assert_eq!(spare.take(), Some(6));
         assert_eq!(spare.take(), None);

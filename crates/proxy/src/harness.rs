@@ -106,14 +106,14 @@ impl Proxy {
 
     /// A client that has just connected.
     pub(super) fn client(&self) -> Peer {
-        let (ours, theirs) = memory::pair();
+        let (near, far) = memory::pair();
         let address = SocketAddr::from(CLIENT);
         let local = IpAddr::from(BIND.0);
         let count = self.worker.local(local);
         count.add(1);
         assert!(self.share.try_open(u32::MAX), "there is room");
         let client = Box::new(Client {
-            stream: Stream::Memory(ours),
+            stream: Stream::Memory(near),
             early: None,
             origin: Origin {
                 address: address.ip(),
@@ -131,7 +131,7 @@ impl Proxy {
         });
         let worker = Rc::clone(&self.worker);
         tokio::task::spawn_local(async move { session::serve(&worker, client).await });
-        theirs.into()
+        far.into()
     }
 
     /// Forgets the lines logged so far.

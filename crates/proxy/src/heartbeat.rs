@@ -39,9 +39,10 @@ impl Heartbeat<'_> {
         let line = format!("worker {} of {}\n", self.index, self.count);
         stream.writable().await?;
         // A new connection has room for a line.
-        match stream.try_write(line.as_bytes())? == line.len() {
-            true => Ok(stream),
-            false => Err(io::ErrorKind::WriteZero.into()),
+        if stream.try_write(line.as_bytes())? == line.len() {
+            Ok(stream)
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
         }
     }
 }

@@ -148,7 +148,7 @@ pub(super) async fn connect(address: &Address, user: Duration) -> io::Result<Str
 }
 
 /// The header at the start of a connection to a server: source and destination of the connection it carries, `None` for
-/// our own.
+/// a connection of the proxy itself.
 pub(super) fn proxy_header(
     version: ProxyVersion,
     carried: Option<(SocketAddr, SocketAddr)>,
@@ -345,9 +345,10 @@ mod tests {
         }
 
         fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            match self.rng.bool() {
-                true => Poll::Pending,
-                false => Poll::Ready(Ok(())),
+            if self.rng.bool() {
+                Poll::Pending
+            } else {
+                Poll::Ready(Ok(()))
             }
         }
 

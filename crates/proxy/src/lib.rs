@@ -12,12 +12,12 @@ mod auth;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod broadcast;
 mod check;
 mod client;
 mod clock;
 mod control;
 mod counters;
-mod event;
 mod exchange;
 mod files;
 mod free_list;
@@ -49,6 +49,8 @@ mod worker;
 
 pub use process::{END_LIMIT, ProxyArgs, ProxyError, run};
 pub use reload::{FileError, Reload, read_file};
+pub use rules::RulesError;
 pub use standalone::serve_file;
+pub use supervisor::{BackendError, ConfigError, FilterError, Twice, WorkerError};
 pub use tls::beside;
-pub use tls::{check_certificates, trusting};
+pub use tls::{BadStaple, TlsError, TlsFileError, check_certificates, trusting};

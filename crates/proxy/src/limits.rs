@@ -5,7 +5,7 @@
 
 use super::clock::since_epoch;
 use gaiola_core::limit::Table;
-use gaiola_core::route::{Asked, normal};
+use gaiola_core::route::{RouteInput, normal};
 use gaiola_model::proxy::{Count, Limit, LimitKey, Most};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
@@ -25,6 +25,15 @@ pub(super) struct Limiter {
     /// Distinguishes it from limits that count something else.
     pub(super) identity: u64,
     shards: Vec<Mutex<Table>>,
+}
+
+/// Why counts cannot be cleared.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LimitError {
+    #[error("the limit {0} counts requests in flight, which clear themselves")]
+    InFlight(String),
+    #[error("the limit {limit} counts by address, and {key:?} is no IP address")]
+    NotAddress { limit: String, key: String },
 }
 
 /// A request that counts as in flight until this is dropped.
@@ -73,7 +82,7 @@ impl Limiter {
     }
 
     /// The key of this request.
-    pub(super) fn key(&self, asked: &Asked<'_>, scratch: &mut Vec<u8>) -> u64 {
+    pub(super) fn key(&self, asked: &RouteInput<'_>, scratch: &mut Vec<u8>) -> u64 {
         let mut hash = self.hash.clone();
         match &self.limit.key {
             LimitKey::Source | LimitKey::Network => self.add_client(asked.client, &mut hash),
@@ -107,14 +116,14 @@ impl Limiter {
     ///
     /// # Errors
     /// Why it is not one.
-    fn named(&self, text: &str) -> Result<u64, String> {
+    fn named(&self, text: &str) -> Result<u64, LimitError> {
         let mut hash = self.hash.clone();
         match &self.limit.key {
             LimitKey::Source | LimitKey::Network => {
                 let client = text.parse();
-                let client = client.map_err(|_| {
-                    let name = &self.limit.name;
-                    format!("the limit {name} counts by address, and {text:?} is no IP address")
+                let client = client.map_err(|_| LimitError::NotAddress {
+                    limit: self.limit.name.clone(),
+                    key: text.to_owned(),
                 })?;
                 return Ok(self.key_of(client).expect("it is by address"));
             }
@@ -128,12 +137,9 @@ impl Limiter {
     ///
     /// # Errors
     /// Why that is not possible.
-    pub(super) fn clear(&self, key: Option<&str>) -> Result<(), String> {
+    pub(super) fn clear(&self, key: Option<&str>) -> Result<(), LimitError> {
         if let Most::Concurrent(_) = self.limit.most {
-            return Err(format!(
-                "the limit {} counts requests in flight, which clear themselves",
-                self.limit.name
-            ));
+            return Err(LimitError::InFlight(self.limit.name.clone()));
         }
         match key.map(|key| self.named(key)).transpose()? {
             Some(key) => self.shard(key).clear_key(key),
@@ -159,13 +165,16 @@ impl Limiter {
                 .shard(key)
                 .hit(key, since_epoch(), requests)
                 .map(|()| None),
-            Most::Concurrent(requests) => match self.shard(key).hold(key, requests) {
-                true => Ok(Some(InFlightGuard {
-                    limiter: Arc::clone(self),
-                    key,
-                })),
-                false => Err(Duration::from_secs(1)),
-            },
+            Most::Concurrent(requests) => {
+                if self.shard(key).hold(key, requests) {
+                    Ok(Some(InFlightGuard {
+                        limiter: Arc::clone(self),
+                        key,
+                    }))
+                } else {
+                    Err(Duration::from_secs(1))
+                }
+            }
         }
     }
 
@@ -228,7 +237,7 @@ mod tests {
     }
 
     fn key(limiter: &Limiter, client: &str) -> u64 {
-        let asked = Asked {
+        let asked = RouteInput {
             head: &RequestHead::default(),
             buffer: b"",
             client: client.parse().unwrap(),

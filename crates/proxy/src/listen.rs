@@ -1,6 +1,6 @@
 //! Listening sockets: one per worker for each address, and the filter that leaves new connections unanswered.
 //!
-//! A balancer hands a VIP over without a failed request in this order: the filter drops connection requests (SYN), so
+//! A balancer gives a VIP up without a failed request in this order: the filter drops connection requests (SYN), so
 //! that clients retry and reach the next owner; connections already in progress are still accepted and served. The last
 //! ACK of a handshake passes the filter, and so does everything of an established connection.
 
@@ -184,15 +184,22 @@ pub(super) fn addresses<'a>(
 /// The classic BPF program that a listening socket runs on each segment, starting at its TCP header: it drops those
 /// with SYN and without ACK if their destination is one of `locals`, or if `locals` is empty.
 fn program(locals: &[IpAddr]) -> Vec<SockFilter> {
-    const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
-    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-    const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
-    const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    const FLAGS: u32 = 13; // offset in the TCP header
+    /// `BPF_LD | BPF_B | BPF_ABS`
+    const LOAD_BYTE: u16 = 0x30;
+    /// `BPF_LD | BPF_W | BPF_ABS`
+    const LOAD_WORD: u16 = 0x20;
+    /// `BPF_ALU | BPF_AND | BPF_K`
+    const AND: u16 = 0x54;
+    /// `BPF_JMP | BPF_JEQ | BPF_K`
+    const JUMP_EQUAL: u16 = 0x15;
+    /// `BPF_RET | BPF_K`
+    const RETURN: u16 = 0x06;
+    /// Offset in the TCP header.
+    const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
-    const NETWORK: u32 = 0xfff0_0000; // SKF_NET_OFF: offsets into the IP header
+    /// `SKF_NET_OFF`: offsets into the IP header.
+    const NETWORK: u32 = 0xfff0_0000;
     let keep = || SockFilter::new(RETURN, 0, 0, u32::MAX);
     let drop = || SockFilter::new(RETURN, 0, 0, 0);
 

@@ -18,7 +18,7 @@ const EVERY: Duration = Duration::from_millis(250);
 /// Datagrams with a time further off than this, in the past or future, are ignored.
 const AGE: Duration = Duration::from_secs(10);
 /// Pause after receiving failed.
-const BREATH: Duration = Duration::from_millis(10);
+const RETRY_DELAY: Duration = Duration::from_millis(10);
 /// Longest datagram.
 const LONGEST: usize = 1500;
 /// Interval between two log lines about peers.
@@ -37,11 +37,12 @@ pub(super) async fn share(supervisor: Rc<Supervisor>) {
             .and_then(|config| config.limit_secret.as_deref());
         let wanted = peers.zip(secret);
         if line.as_ref().map(|line| (&line.peers, &*line.secret)) != wanted {
-            line = None; // closed before it is opened anew
+            // Closed before it is opened again.
+            line = None;
             if let Some((peers, secret)) = wanted {
                 match Line::open(peers, secret).await {
                     Ok(new) => line = Some(new),
-                    Err(source) => log.warn(&Trouble::Bind {
+                    Err(source) => log.warn(&PeerError::Bind {
                         address: peers.address,
                         source,
                     }),
@@ -114,7 +115,7 @@ impl Line {
         loop {
             // An error belongs to an earlier datagram: the peer's system reported that nothing listens there.
             let Ok((length, from)) = self.socket.recv_from(&mut buffer).await else {
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(RETRY_DELAY).await;
                 continue;
             };
             if !self.peers.others.contains(&from) {
@@ -122,7 +123,7 @@ impl Line {
             }
             match decode(self.secret.as_bytes(), &buffer[..length]) {
                 Ok(message) => self.take(from, &message, shared),
-                Err(source) => log.warn(&Trouble::Datagram { from, source }),
+                Err(source) => log.warn(&PeerError::Datagram { from, source }),
             }
         }
     }
@@ -146,7 +147,7 @@ impl Line {
 
 /// Why limits are not shared with all peers.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum PeerError {
     #[error("cannot receive at {address}")]
     Bind {
         address: SocketAddr,
@@ -161,11 +162,27 @@ enum Trouble {
 struct SeldomLog(Option<Instant>);
 
 impl SeldomLog {
-    fn warn(&mut self, trouble: &Trouble) {
+    fn warn(&mut self, trouble: &PeerError) {
         if self.0.is_none_or(|at| at.elapsed() > SELDOM) {
             self.0 = Some(Instant::now());
             let error = gaiola_os::chain(trouble);
             tracing::warn!(error, "not sharing limits with a peer");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_of_a_newer_format_names_the_proxy_that_is_too_old() {
+        let source = decode(b"secret", b"gaiola\x00\x02").unwrap_err();
+        let from = ([192, 0, 2, 1], 4711).into();
+        assert_eq!(
+            gaiola_os::chain(&PeerError::Datagram { from, source }),
+            "ignored a datagram of 192.0.2.1:4711: this proxy is too old: the sender's format is version 2, \
+             and it reads up to version 1"
+        );
     }
 }

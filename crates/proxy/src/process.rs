@@ -6,7 +6,7 @@ use super::log::LogWriter;
 use super::orders::Orders;
 use super::reload::Reload;
 use super::reports::MemberReport;
-use super::supervisor::{Supervisor, WorkerHandle};
+use super::supervisor::{ConfigError, Supervisor, WorkerHandle};
 use super::worker::WorkerSetup;
 use super::{admin, control, peers, thread};
 use gaiola_model::ProxyConfig;
@@ -59,7 +59,7 @@ pub struct ProxyArgs {
 pub enum ProxyError {
     /// The configuration was rejected.
     #[error("the configuration was refused: {0}")]
-    Refused(String),
+    Refused(ConfigError),
     /// The control socket cannot be bound.
     #[error("cannot listen on the control socket {path}")]
     Control {
@@ -141,7 +141,7 @@ fn lift_descriptor_limit() {
     }
 }
 
-/// Waits for threads to hand over or write their last lines, but not for one that hangs.
+/// Waits for threads to pass on or write their last lines, but not for one that hangs.
 fn join(threads: &[JoinHandle<()>], patience: Duration) {
     const STEP: Duration = Duration::from_millis(5);
     let mut waited = Duration::ZERO;
@@ -326,7 +326,7 @@ impl Threads {
 /// Unpredictable bytes.
 fn secret() -> std::io::Result<[u8; 32]> {
     let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|error| std::io::Error::other(error.to_string()))?;
+    getrandom::fill(&mut secret)?;
     Ok(secret)
 }
 

@@ -51,12 +51,20 @@ pub fn read_file(path: &Path) -> Result<ProxyFile, FileError> {
         Part::Behind(before, route) => rules::taken_by(before, route),
         Part::NameBehind(before, name) => rules::name_taken_by(before, name),
         Part::Server(config, address) => rules::comes_back(config, address),
-        Part::Page(status, path) => rules::page(status, path).err().into_iter().collect(),
+        Part::Page(status, path) => rules::page(status, path)
+            .err()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         Part::Certificates(path) => files.certificates(path),
         Part::ClientCas(path) => files.client_cas(path),
         Part::ServerCas(path) => files.server_cas(path),
         Part::Identity { certificate, key } => files.identity(certificate, key),
-        Part::Whole(config) => validate(config).err().into_iter().collect(),
+        Part::Whole(config) => validate(config)
+            .err()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     };
     let around = Surroundings {
         directory: whole.parent().unwrap_or(&whole),

@@ -10,7 +10,7 @@ use gaiola_model::proxy::{
 use gaiola_wire::http1::Limits;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub(super) struct Guide {
     pub(super) largest_head: usize,
     /// Index of the configuration's limit for its connections.
     pub(super) connection_limit: Option<usize>,
-    /// Bodies of our own responses, by status.
+    /// Bodies of responses that the proxy makes itself, by status.
     pub(super) pages: Arc<BTreeMap<u16, Page>>,
 }
 
@@ -67,11 +67,40 @@ pub(super) fn largest_head(routes: &[Route]) -> usize {
     LIMITS.head.max(most as usize)
 }
 
+/// Every mistake in routes, rules, pages and limits, with its place.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct RulesError(Vec<String>);
+
+/// Why a page cannot be served instead of an error.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PageError {
+    #[error("{0} is no error's status: 400 to 599")]
+    Status(u16),
+    #[error("the page for {status}, {}, cannot be read: {error}", .path.display())]
+    Read {
+        status: u16,
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    #[error("the page for {status}, {}, is larger than {PAGE_LIMIT} bytes", .path.display())]
+    TooLarge { status: u16, path: PathBuf },
+}
+
+/// Why connections cannot be counted by a limit.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionLimitError {
+    #[error("there is no limit {0}")]
+    Unknown(String),
+    #[error("connections cannot be counted by the limit {0}: it is not by address or network")]
+    NotByAddress(String),
+}
+
 /// Builds the guides of all frontends; one in TCP mode has no routes.
 ///
 /// # Errors
 /// Every mistake in routes, rules and limits.
-pub(super) fn guides(config: &ProxyConfig) -> Result<Vec<Arc<Guide>>, String> {
+pub(super) fn guides(config: &ProxyConfig) -> Result<Vec<Arc<Guide>>, RulesError> {
     let mut mistakes = Vec::new();
     limits(&config.limits, &mut mistakes);
     let mut guides = Vec::new();
@@ -85,9 +114,10 @@ pub(super) fn guides(config: &ProxyConfig) -> Result<Vec<Arc<Guide>>, String> {
                 .map(|mistake| format!("frontend {name}: {mistake}")),
         );
     }
-    match mistakes.is_empty() {
-        true => Ok(guides),
-        false => Err(mistakes.join("; ")),
+    if mistakes.is_empty() {
+        Ok(guides)
+    } else {
+        Err(RulesError(mistakes))
     }
 }
 
@@ -165,14 +195,14 @@ fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> G
         }
     }
     let connection_limit = connection_limit(frontend, limits).unwrap_or_else(|mistake| {
-        mistakes.push(mistake);
+        mistakes.push(mistake.to_string());
         None
     });
     let mut pages = BTreeMap::new();
     for (status, path) in &frontend.error_pages {
         match page(*status, path) {
             Ok(page) => drop(pages.insert(*status, page)),
-            Err(mistake) => mistakes.push(mistake),
+            Err(mistake) => mistakes.push(mistake.to_string()),
         }
     }
     Guide {
@@ -184,17 +214,20 @@ fn guide(frontend: &Frontend, limits: &[Limit], mistakes: &mut Vec<String>) -> G
     }
 }
 
-fn connection_limit(frontend: &Frontend, limits: &[Limit]) -> Result<Option<usize>, String> {
+fn connection_limit(
+    frontend: &Frontend,
+    limits: &[Limit],
+) -> Result<Option<usize>, ConnectionLimitError> {
     let Some(name) = &frontend.connection_limit else {
         return Ok(None);
     };
     let index = limits.iter().position(|limit| limit.name == *name);
-    let index = index.ok_or_else(|| format!("there is no limit {name}"))?;
+    let index = index.ok_or_else(|| ConnectionLimitError::Unknown(name.clone()))?;
     match limits[index].key {
         LimitKey::Source | LimitKey::Network => Ok(Some(index)),
-        LimitKey::Header(_) | LimitKey::Path => Err(format!(
-            "connections cannot be counted by the limit {name}: it is not by address or network"
-        )),
+        LimitKey::Header(_) | LimitKey::Path => {
+            Err(ConnectionLimitError::NotByAddress(name.clone()))
+        }
     }
 }
 
@@ -214,17 +247,19 @@ fn hashes(route: &Route) -> impl Iterator<Item = String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn page(status: u16, path: &Path) -> Result<Page, String> {
+pub(super) fn page(status: u16, path: &Path) -> Result<Page, PageError> {
     if !(400..=599).contains(&status) {
-        return Err(format!("{status} is no error's status: 400 to 599"));
+        return Err(PageError::Status(status));
     }
-    let name = path.display();
-    let body = std::fs::read(path)
-        .map_err(|error| format!("the page for {status}, {name}, cannot be read: {error}"))?;
+    let whole = || path.to_owned();
+    let body = std::fs::read(path).map_err(|error| PageError::Read {
+        status,
+        path: whole(),
+        error,
+    })?;
     if body.len() > PAGE_LIMIT {
-        return Err(format!(
-            "the page for {status}, {name}, is larger than {PAGE_LIMIT} bytes"
-        ));
+        let path = whole();
+        return Err(PageError::TooLarge { status, path });
     }
     let guess = mime_guess::from_path(path).first_raw();
     let content_type = match guess.unwrap_or("text/html") {
@@ -241,7 +276,7 @@ fn limits(limits: &[Limit], mistakes: &mut Vec<String>) {
             say("there is another of this name");
         }
         if !(1..=KEYS_LIMIT).contains(&limit.keys) {
-            say(&format!("it tells 1 to {KEYS_LIMIT} keys apart"));
+            say(&format!("must be 1 to {KEYS_LIMIT} distinct keys"));
         }
         let most = match limit.most {
             Most::Rate { requests, window } => {

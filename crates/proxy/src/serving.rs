@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// A configuration in force on one worker. It is immutable, except for the health of its servers.
 #[derive(Default)]
-pub(super) struct Serving {
+pub(super) struct WorkerConfig {
     config: Arc<ProxyConfig>,
     frontends: Vec<Frontend>,
     backends: Vec<Rc<Backend>>,
@@ -56,7 +56,7 @@ pub(super) enum ServedBy {
     Server(usize, usize),
 }
 
-impl Serving {
+impl WorkerConfig {
     /// Builds what `orders` describe, reusing the servers of `before` that stay.
     pub(super) fn new(
         orders: &Orders,
@@ -226,7 +226,7 @@ impl Serving {
         }
     }
 
-    /// The page for our own responses with this status.
+    /// The page for the responses of the proxy itself with this status.
     pub(super) fn page(&self, bind: &Address, status: u16) -> Option<&Page> {
         let (frontend, _) = self.frontend(bind)?;
         self.frontends[frontend].guide.pages.get(&status)

@@ -2,6 +2,7 @@
 
 mod admission;
 mod change;
+mod error;
 mod latency;
 mod operate;
 mod report;
@@ -10,6 +11,7 @@ mod standing;
 mod stat;
 
 pub(super) use change::validate;
+pub use error::{BackendError, ConfigError, FilterError, Twice, WorkerError};
 
 use super::check::{HealthCounts, Watched};
 use super::clock::seconds;
@@ -17,7 +19,8 @@ use super::counters::Counters;
 use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
 use super::reports::{MemberReport, SessionQuery};
 use super::tls::{ServerSettings, Servers, Tickets};
-use gaiola_core::health::{Condition, Ejected, Serving, Standing, who_serves};
+use error::OperateError;
+use gaiola_core::health::{Condition, Ejected, ServingMembers, Standing, who_serves};
 use gaiola_model::Revision;
 use gaiola_model::proxy::{ControlReply, ControlRequest, Ejection, SlowEjection};
 use std::cell::{Cell, RefCell};
@@ -115,16 +118,16 @@ struct Role {
     spare: bool,
 }
 
-fn done(result: Result<(), String>) -> ControlReply {
+fn done(result: Result<(), OperateError>) -> ControlReply {
     match result {
         Ok(()) => ControlReply::Done,
-        Err(reason) => ControlReply::Refused(reason),
+        Err(error) => ControlReply::Refused(error.to_string()),
     }
 }
 
 impl WatchedBackend {
     /// Which members serve.
-    fn serving(&self) -> Serving {
+    fn serving(&self) -> ServingMembers {
         let members = self.members.iter().zip(&self.roles);
         let standing = |(watched, role): (&Rc<Watched>, &Role)| Standing {
             condition: watched.condition(),
@@ -134,9 +137,10 @@ impl WatchedBackend {
         };
         let members: Vec<_> = members.map(standing).collect();
         let serving = who_serves(&members, self.ejection.max_share, self.panics);
-        match self.exclusive {
-            true => serving.one_at_most(),
-            false => serving,
+        if self.exclusive {
+            serving.one_at_most()
+        } else {
+            serving
         }
     }
 
@@ -221,7 +225,7 @@ impl Supervisor {
         match request {
             ControlRequest::Configure(config) => match self.configure(*config).await {
                 Ok(revision) => ControlReply::Configured(revision),
-                Err(reason) => ControlReply::Refused(reason),
+                Err(error) => ControlReply::Refused(error.to_string()),
             },
             ControlRequest::TicketKeys(keys) => match self.tickets.take(&keys) {
                 Ok(count) => ControlReply::TicketKeys(count),
@@ -247,7 +251,7 @@ impl Supervisor {
             ControlRequest::Stat => ControlReply::Stat(Box::new(self.stat())),
             ControlRequest::Sessions => match self.sessions().await {
                 Ok(sessions) => ControlReply::Sessions(sessions),
-                Err(reason) => ControlReply::Refused(reason),
+                Err(error) => ControlReply::Refused(error.to_string()),
             },
             ControlRequest::SetServer {
                 backend,
@@ -330,9 +334,10 @@ impl Supervisor {
     pub(super) fn count_reload(&self, taken: bool) {
         let mut reloads = self.reloads.get();
         reloads.last_taken = taken;
-        match taken {
-            true => (reloads.taken, reloads.taken_at) = (reloads.taken + 1, seconds()),
-            false => reloads.failed += 1,
+        if taken {
+            (reloads.taken, reloads.taken_at) = (reloads.taken + 1, seconds())
+        } else {
+            reloads.failed += 1
         }
         self.reloads.set(reloads);
     }
@@ -394,14 +399,14 @@ impl Supervisor {
     }
 
     /// Waits until every worker has applied these orders.
-    async fn applied(&self, seq: u64) -> Result<(), String> {
+    async fn applied(&self, seq: u64) -> Result<(), WorkerError> {
         for (index, worker) in self.workers.iter().enumerate() {
             let mut applied = worker.applied.clone();
             let done = applied.wait_for(|&done| done >= seq);
             match tokio::time::timeout(WORKER_PATIENCE, done).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(_)) => return Err(format!("worker {index} has ended")),
-                Err(_) => return Err(format!("worker {index} does not answer")),
+                Ok(Err(_)) => return Err(WorkerError::Ended(index)),
+                Err(_) => return Err(WorkerError::Silent(index)),
             }
         }
         Ok(())

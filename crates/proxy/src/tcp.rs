@@ -7,7 +7,7 @@ use super::client::Client;
 use super::clock::Instant;
 use super::io::{self, Stream};
 use super::log::{Entry, Leg, Subject};
-use super::serving::{Backend, NoServer, Permit, ServedBy, Serving, Want};
+use super::serving::{Backend, NoServer, Permit, ServedBy, Want, WorkerConfig};
 use super::sessions::Tracker;
 use super::tunnel::{Ended, tunnel};
 use super::worker::Worker;
@@ -94,7 +94,7 @@ enum Served {
 async fn serve_with(
     worker: &Rc<Worker>,
     client: &mut Client,
-    serving: &Serving,
+    serving: &WorkerConfig,
     notes: &mut Notes,
 ) -> Option<Served> {
     notes.served_by = ServedBy::Nowhere;
@@ -143,7 +143,7 @@ async fn serve_with(
 }
 
 /// Counts the session, and logs it.
-fn finish(worker: &Rc<Worker>, client: &Client, serving: &Serving, notes: &Notes) {
+fn finish(worker: &Rc<Worker>, client: &Client, serving: &WorkerConfig, notes: &Notes) {
     let Some((index, _)) = serving.frontend(&client.origin.bind) else {
         return worker.log_closed(client.origin.address, &client.origin.bind, &notes.reason);
     };

@@ -5,7 +5,7 @@ use super::heartbeat::Heartbeat;
 use super::listen::Listener;
 use super::orders::Orders;
 use super::reports::SessionQuery;
-use super::serving::{Backend, Serving};
+use super::serving::{Backend, WorkerConfig};
 use super::worker::{Accepting, Worker, WorkerSetup};
 use super::{exchange, io};
 use std::rc::Rc;
@@ -71,7 +71,13 @@ impl Worker {
         } else {
             let old = self.serving();
             let rng = &mut self.rng.borrow_mut();
-            let new = Rc::new(Serving::new(orders, &old, &self.counters, self.index, rng));
+            let new = Rc::new(WorkerConfig::new(
+                orders,
+                &old,
+                &self.counters,
+                self.index,
+                rng,
+            ));
             self.serving.replace(Rc::clone(&new));
             old.supersede(&new);
         }

@@ -2,6 +2,7 @@
 
 mod beside;
 mod certificates;
+mod error;
 mod files;
 mod pem;
 mod servers;
@@ -10,9 +11,11 @@ mod tickets;
 mod words;
 
 pub use beside::all as beside;
+pub use error::{TlsError, TlsFileError};
 pub(super) use files::Files;
 pub use servers::trusting;
 pub(super) use servers::{ServerSettings, Servers};
+pub use staple::BadStaple;
 pub(super) use tickets::Tickets;
 pub(super) use words::in_words;
 
@@ -38,7 +41,7 @@ impl Binds {
     ///
     /// # Errors
     /// Every mistake: the file, what is wrong with it, and what to do.
-    pub(super) fn read(config: &ProxyConfig, tickets: &Arc<Tickets>) -> Result<Self, String> {
+    pub(super) fn read(config: &ProxyConfig, tickets: &Arc<Tickets>) -> Result<Self, TlsError> {
         let (mut all, mut mistakes) = (BTreeMap::new(), Vec::new());
         for frontend in &config.frontends {
             for bind in &frontend.binds {
@@ -48,10 +51,7 @@ impl Binds {
                 }
             }
         }
-        match mistakes.is_empty() {
-            true => Ok(Self(all)),
-            false => Err(mistakes.join("; ")),
-        }
+        TlsError::unless_any(mistakes).map(|()| Self(all))
     }
 
     /// Settings of this bind; `None`: no TLS.
@@ -66,16 +66,16 @@ fn read(
     bind: &Bind,
     tls: &Tls,
     tickets: &Arc<Tickets>,
-    mistakes: &mut Vec<String>,
+    mistakes: &mut Vec<TlsError>,
 ) -> Option<ServerConfig> {
     if bind.address.tcp().is_none() {
-        mistakes.push(format!("{}: TLS is served on TCP only", bind.address));
+        mistakes.push(TlsError::BindNotTcp(bind.address.clone()));
     }
     let before = mistakes.len();
     let provider = provider();
     let certificates = Certificates::read(&tls.certificates, &provider, mistakes);
     if certificates.is_none() && mistakes.len() == before {
-        mistakes.push(format!("{}: TLS needs a certificate", bind.address));
+        mistakes.push(TlsError::NoBindCertificate(bind.address.clone()));
     }
     let clients = match &tls.client {
         None => Ok((WebPkiClientVerifier::no_client_auth(), Sha256::new())),
@@ -87,7 +87,12 @@ fn read(
     let context = digest.chain_update(frontend).finalize();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(tls.min_version))
-        .map_err(|error| mistakes.push(format!("{}: {}", bind.address, in_words(&error))))
+        .map_err(|error| {
+            mistakes.push(TlsError::Bind {
+                address: bind.address.clone(),
+                error,
+            })
+        })
         .ok()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(certificates));
@@ -101,13 +106,13 @@ fn read(
 ///
 /// # Errors
 /// Every mistake: the file, what is wrong with it, and what to do.
-pub fn check_certificates(paths: &[PathBuf]) -> Result<(), String> {
+pub fn check_certificates(paths: &[PathBuf]) -> Result<(), TlsError> {
     let mut mistakes = Vec::new();
     let found = Certificates::read(paths, &provider(), &mut mistakes);
     match (found, mistakes.is_empty()) {
         (Some(_), true) => Ok(()),
-        (None, true) => Err("there is no certificate".into()),
-        (_, false) => Err(mistakes.join("; ")),
+        (None, true) => Err(TlsError::NoCertificate),
+        (_, false) => Err(TlsError::Several(mistakes)),
     }
 }
 
@@ -130,27 +135,28 @@ fn verifier_of(
     ca: &Path,
     required: bool,
     provider: &Arc<CryptoProvider>,
-) -> Result<(Arc<dyn ClientCertVerifier>, Sha256), String> {
+) -> Result<(Arc<dyn ClientCertVerifier>, Sha256), TlsError> {
     let mut digest = Sha256::new_with_prefix([u8::from(required), 1]);
     let roots = roots(ca, &mut digest)?;
     let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-    let builder = match required {
-        true => builder,
-        false => builder.allow_unauthenticated(),
+    let builder = if required {
+        builder
+    } else {
+        builder.allow_unauthenticated()
     };
     let verifier = builder.build();
-    let verifier = verifier.map_err(|error| pem::unusable(ca, error))?;
+    let verifier = verifier.map_err(|error| pem::unusable(ca, TlsFileError::Verifier(error)))?;
     Ok((verifier, digest))
 }
 
 /// The CAs in a file, which are added to the digest.
-fn roots(path: &Path, digest: &mut Sha256) -> Result<RootCertStore, String> {
+fn roots(path: &Path, digest: &mut Sha256) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for root in pem::certificates(path)? {
         digest.update(&root);
         roots
             .add(root)
-            .map_err(|_| pem::unusable(path, pem::NO_CA))?;
+            .map_err(|_| pem::unusable(path, TlsFileError::NoCa))?;
     }
     Ok(roots)
 }

@@ -116,7 +116,8 @@ pub(super) async fn tunnel(
 /// How long to keep reading from the client after the server has stopped sending.
 fn patience(client: &Stream, up: &Direction, down: &Direction) -> Option<Patience> {
     if down.count.get() == 0 {
-        return None; // nothing was sent to it
+        // Nothing was sent to it.
+        return None;
     }
     match up.state() {
         State::Refused => Some(io::PATIENCE),
@@ -357,12 +358,12 @@ mod tests {
     fn pair() -> (Stream, Peer) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
-        let (ours, _) = listener.accept().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        rustix::net::sockopt::set_socket_send_buffer_size(&ours, 8 * 1024).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&near, 8 * 1024).unwrap();
         rustix::net::sockopt::set_socket_recv_buffer_size(&peer, 8 * 1024).unwrap();
         peer.set_read_timeout(Some(LONG)).unwrap();
-        (Stream::Tcp(TcpStream::from_std(ours).unwrap().into()), peer)
+        (Stream::Tcp(TcpStream::from_std(near).unwrap().into()), peer)
     }
 
     /// Writes until there is no room for another byte, and none appears.
@@ -437,7 +438,7 @@ mod tests {
             };
             let ended = async { tokio::join!(joined(&mut client, &mut server), leaves).0 };
             let ended = tokio::time::timeout(LONG, ended).await;
-            let cause = ended.expect("it waits for ever").cause;
+            let cause = ended.expect("it never ends").cause;
             assert!(matches!(
                 cause,
                 Cause::ClientLeft(Phase::Data) | Cause::ServerFailed(Phase::Data)

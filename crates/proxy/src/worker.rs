@@ -1,15 +1,15 @@
 //! A worker's state, shared by its tasks. Other threads share only the counters and the queues of servers with a limit.
 
 use super::auth::Verifier;
+use super::broadcast::Broadcast;
 use super::client::Origin;
 use super::clock::{Instant, seconds};
 use super::counters::{Apart, Count, Counters, Handshakes, Unasked};
-use super::event::Event;
 use super::listen::Listener;
 use super::log::{Entry, Load, Log, Signal};
 use super::orders::{FrontendShare, Member, Orders};
 use super::reports::{MemberReport, SessionQuery};
-use super::serving::{ServedBy, Serving};
+use super::serving::{ServedBy, WorkerConfig};
 use super::sessions::{Sessions, Shown};
 use gaiola_core::forward;
 use gaiola_core::health::Input;
@@ -61,14 +61,14 @@ pub(super) struct Worker {
     /// Random numbers.
     pub(super) rng: RefCell<fastrand::Rng>,
     /// Wakes idle connections to re-check whether they should close.
-    pub(super) wake: Event,
+    pub(super) wake: Broadcast,
     /// Verifies passwords.
     pub(super) verifier: Arc<Verifier>,
     /// Its clients' connections.
     pub(super) sessions: Sessions,
     started: Instant,
     pub(super) orders: RefCell<Arc<Orders>>,
-    pub(super) serving: RefCell<Rc<Serving>>,
+    pub(super) serving: RefCell<Rc<WorkerConfig>>,
     pub(super) counters: Arc<Counters>,
     locals: RefCell<HashMap<IpAddr, Arc<Apart<Count>>>>,
     pub(super) log: Log,
@@ -101,7 +101,7 @@ impl Worker {
             index: setup.index,
             budget: RefCell::new(Budget::new(Time::ZERO)),
             rng: RefCell::new(fastrand::Rng::with_seed(u64::from_ne_bytes(seed))),
-            wake: Event::default(),
+            wake: Broadcast::default(),
             verifier: Arc::clone(&setup.verifier),
             sessions: Sessions::default(),
             started: Instant::now(),
@@ -124,7 +124,7 @@ impl Worker {
     }
 
     /// The current configuration. A request keeps the one it started with.
-    pub(super) fn serving(&self) -> Rc<Serving> {
+    pub(super) fn serving(&self) -> Rc<WorkerConfig> {
         Rc::clone(&self.serving.borrow())
     }
 
@@ -267,10 +267,16 @@ impl Worker {
     }
 
     /// Concurrent connections and requests where a request was answered, if the access log includes them.
-    pub(super) fn load(&self, serving: &Serving, frontend: usize, served_by: ServedBy) -> Load {
-        match self.log.wants_load {
-            true => serving.load(frontend, served_by),
-            false => Load::default(),
+    pub(super) fn load(
+        &self,
+        serving: &WorkerConfig,
+        frontend: usize,
+        served_by: ServedBy,
+    ) -> Load {
+        if self.log.wants_load {
+            serving.load(frontend, served_by)
+        } else {
+            Load::default()
         }
     }
 

@@ -196,7 +196,7 @@ impl World {
                 return self.rest(self.now - end_of_faults);
             }
         }
-        let missing = self.look_settled().err().unwrap_or_default();
+        let missing = self.check_settled().err().unwrap_or_default();
         let waiting = self.next().waiting;
         let site = self.site.as_ref().map(|site| site.in_words());
         let site = site.unwrap_or_default();
@@ -240,7 +240,7 @@ impl World {
         let observed = self.observed();
         self.facts.store_members = self.store_members.clone();
         self.facts
-            .look(self.now, &self.store.placement, self.store.at, observed);
+            .observe(self.now, &self.store.placement, self.store.at, observed);
         let next = self.next();
         let Some(placement) = next.placement else {
             return Ok(());
@@ -292,10 +292,10 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        self.next().placement.is_none() && self.look_settled().is_ok()
+        self.next().placement.is_none() && self.check_settled().is_ok()
     }
 
-    fn look_settled(&self) -> Result<(), Vec<String>> {
+    fn check_settled(&self) -> Result<(), Vec<String>> {
         rollout::settled(
             &self.desired,
             &self.store.placement,

@@ -11,7 +11,7 @@ pub enum Rule {
     Capacity,
     /// Database servers leave one at a time, and never as the primary.
     Database,
-    /// Clients are led to an open door, and somewhere.
+    /// Clients are sent to an open door, and to something that serves.
     Doors,
     /// A release is prepared before it is started, and by one run of its command at a time.
     Release,

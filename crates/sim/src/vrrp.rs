@@ -1,10 +1,10 @@
 //! Balancers and VIPs under faults: the real `core::vrrp` and `wire::vrrp` over a network that loses, delays, duplicates
 //! and reorders packets and is cut in one direction, on servers that crash, restart, freeze and have drifting clocks.
 //!
-//! Beside each keeper an agent hands VIPs back to their homes, like `agent::balancer`.
+//! Beside each keeper an agent gives VIPs back to their homes, like `agent::balancer`.
 //!
 //! After each event the `checks` verify the invariants. Then the faults stop, and the VIPs must come to rest: each held
-//! once, and the neighbours know by whom.
+//! once, and the neighbours know which node holds it.
 
 mod agent;
 mod checks;
@@ -227,7 +227,7 @@ impl Sim {
                 node.serving = !node.stays_unready;
                 self.attend(n)
             }
-            Event::Agent(n) => self.look_after(n),
+            Event::Agent(n) => self.hand_over_due(n),
             Event::HandOver { node, vip } => self.go_on_handing_over(node, vip),
             Event::Heal { from, to } => {
                 self.cut[from][to] = false;
@@ -249,7 +249,7 @@ impl Sim {
         self.nodes[n].start(now, &self.plan, &mut self.world);
         for vip in 0..self.plan.vips {
             let held = self.nodes[n].has(vip);
-            self.tell(n, vip, Input::Start { held })?;
+            self.pass(n, vip, Input::Start { held })?;
         }
         let workers_connect = self.world.span(ms(20)..ms(120));
         self.world.after(workers_connect, Event::Ready(n));
@@ -266,10 +266,10 @@ impl Sim {
         }
         for vip in 0..self.plan.vips {
             if let Some(input) = self.nodes[n].settle(vip) {
-                self.tell(n, vip, input)?;
+                self.pass(n, vip, input)?;
             }
             if self.nodes[n].is_due(vip, self.world.now()) {
-                self.tell(n, vip, Input::Deadline)?;
+                self.pass(n, vip, Input::Deadline)?;
             }
         }
         if let Some(due) = self.nodes[n].next_due() {
@@ -282,16 +282,16 @@ impl Sim {
         Ok(())
     }
 
-    fn tell_if_it_runs(&mut self, n: usize, vip: usize, input: Input) -> Result<(), Violation> {
+    fn pass_if_it_runs(&mut self, n: usize, vip: usize, input: Input) -> Result<(), Violation> {
         if self.nodes[n].runs() {
-            self.tell(n, vip, input)?;
+            self.pass(n, vip, input)?;
             self.attend(n)?;
         }
         Ok(())
     }
 
     /// Passes an input to a router and carries out its outputs.
-    fn tell(&mut self, n: usize, vip: usize, input: Input) -> Result<(), Violation> {
+    fn pass(&mut self, n: usize, vip: usize, input: Input) -> Result<(), Violation> {
         let now = self.world.now();
         let mut out = Vec::new();
         let shown = self.nodes[n].clock.shows(now);

@@ -2,7 +2,7 @@
 
 use super::error::MemberError;
 use super::gateway::{Header, Line, Refusal, Reply, code};
-use super::{Known, Revision, Store, StoreError};
+use super::{KnownStore, Revision, Store, StoreError};
 use gaiola_net::client::{Request, Target};
 use serde_json::Value;
 use std::sync::PoisonError;
@@ -22,7 +22,7 @@ pub(super) struct Call<'a> {
     pub(super) about: &'a str,
     pub(super) body: Value,
     pub(super) repeat: Repeat,
-    pub(super) order: Answers,
+    pub(super) consistency: Consistency,
 }
 
 /// What to do when a member may have carried out a call whose answer was lost.
@@ -36,7 +36,7 @@ pub(super) enum Repeat {
 
 /// Which state an answer may be from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answers {
+pub(super) enum Consistency {
     /// It includes every write that was acknowledged before the call.
     Linearizable,
     /// One member's own view, which may lag.
@@ -59,9 +59,9 @@ enum Failure {
 
 impl Store {
     /// What is known of the store's lifetime; `None` before its first answer.
-    pub fn known(&self) -> Option<Known> {
+    pub fn known(&self) -> Option<KnownStore> {
         let cluster_id = self.0.cluster_id.load(Ordering::Relaxed);
-        (cluster_id != 0).then(|| Known {
+        (cluster_id != 0).then(|| KnownStore {
             cluster_id,
             revision: Revision(self.0.revision.load(Ordering::Relaxed)),
         })
@@ -83,7 +83,7 @@ impl Store {
             for target in self.endpoints() {
                 let timeout = self.0.request_timeout;
                 let error = match self.ask::<T>(&target, &request, call, timeout).await {
-                    Ok(reply) => match self.check(reply.header(), call.order, seen) {
+                    Ok(reply) => match self.check(reply.header(), call.consistency, seen) {
                         Ok(()) => {
                             self.prefer(&target);
                             tracing::debug!(%target, took = ?begun.elapsed(), "answered");
@@ -126,7 +126,9 @@ impl Store {
         let seen = self.0.revision.load(Ordering::Relaxed);
         let timeout = self.0.request_timeout;
         match self.ask::<T>(target, &request, call, timeout).await {
-            Ok(reply) => self.check(reply.header(), call.order, seen).map(|()| reply),
+            Ok(reply) => self
+                .check(reply.header(), call.consistency, seen)
+                .map(|()| reply),
             Err(Failure::Final(error)) => Err(error),
             Err(Failure::Member(error)) => Err(StoreError::Unreachable {
                 what: format!("{} of {}", call.path, call.about),
@@ -142,7 +144,7 @@ impl Store {
     pub(super) fn check(
         &self,
         header: &Header,
-        answers: Answers,
+        consistency: Consistency,
         seen: u64,
     ) -> Result<(), StoreError> {
         if header.cluster_id == 0 {
@@ -164,7 +166,10 @@ impl Store {
             )));
         }
         // The answers of membership calls may have no revision.
-        if answers == Answers::Linearizable && header.revision != 0 && header.revision < seen {
+        if consistency == Consistency::Linearizable
+            && header.revision != 0
+            && header.revision < seen
+        {
             let is = header.revision;
             return Err(StoreError::Gone(format!(
                 "it was at revision {seen} and has gone back to {is}"
@@ -273,7 +278,7 @@ mod tests {
     use super::*;
     use crate::Settings;
 
-    fn store(known: Option<Known>) -> Store {
+    fn store(known: Option<KnownStore>) -> Store {
         let endpoints = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
         let endpoints = endpoints.map(|text| Target::Tcp(text.parse().unwrap()));
         Store::new(Settings {
@@ -295,22 +300,24 @@ mod tests {
         let store = store(None);
         assert_eq!(store.known(), None);
         store
-            .check(&header(7, 3), Answers::Linearizable, 0)
+            .check(&header(7, 3), Consistency::Linearizable, 0)
             .unwrap();
         assert_eq!(store.known().unwrap().incarnation(), "0000000000000007");
-        let error = store.check(&header(8, 9), Answers::Local, 0).unwrap_err();
+        let error = store
+            .check(&header(8, 9), Consistency::Local, 0)
+            .unwrap_err();
         assert!(matches!(error, StoreError::Gone(_)), "{error}");
     }
 
     #[test]
     fn a_revision_that_went_back_is_gone_unless_a_member_may_lag() {
-        let known = Known {
+        let known = KnownStore {
             cluster_id: 7,
             revision: Revision(10),
         };
         let store = store(Some(known));
-        store.check(&header(7, 9), Answers::Local, 10).unwrap();
-        let error = store.check(&header(7, 9), Answers::Linearizable, 10);
+        store.check(&header(7, 9), Consistency::Local, 10).unwrap();
+        let error = store.check(&header(7, 9), Consistency::Linearizable, 10);
         assert!(matches!(error, Err(StoreError::Gone(_))));
         assert_eq!(store.known(), Some(known));
     }

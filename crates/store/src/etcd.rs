@@ -6,7 +6,7 @@ pub use program::{Program, ProgramError, Version, find};
 
 use crate::MemberInfo;
 use gaiola_core::{members, topology};
-use gaiola_model::inventory::Location;
+use gaiola_model::inventory::{Location, Ports};
 use gaiola_model::{Placement, ServerName};
 use gaiola_net::client::Target;
 use gaiola_net::pki;
@@ -15,10 +15,6 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// Port for clients.
-pub const CLIENT_PORT: u16 = 2379;
-/// Port for the other members.
-pub const PEER_PORT: u16 = 2380;
 /// Database size at which etcd rejects writes and raises NOSPACE: 1 GiB.
 const QUOTA: u64 = 1 << 30;
 
@@ -29,9 +25,9 @@ pub struct EtcdMember {
     pub name: String,
     /// Its server's address, which its certificate names.
     pub address: IpAddr,
-    /// Default [`CLIENT_PORT`].
+    /// Default [`Ports::store_client`].
     pub client_port: u16,
-    /// Default [`PEER_PORT`].
+    /// Default [`Ports::store_peer`].
     pub peer_port: u16,
 }
 
@@ -41,8 +37,8 @@ impl EtcdMember {
         Self {
             name: name.into(),
             address,
-            client_port: CLIENT_PORT,
-            peer_port: PEER_PORT,
+            client_port: Ports::DEFAULT.store_client,
+            peer_port: Ports::DEFAULT.store_peer,
         }
     }
 
@@ -88,13 +84,13 @@ pub fn endpoints(placement: &Placement) -> Vec<Target> {
 }
 
 /// The members as decisions see them: each on that of these servers whose peer address it has.
-pub fn located(infos: &[MemberInfo], servers: &[EtcdMember]) -> Vec<members::Member> {
+pub fn located(infos: &[MemberInfo], servers: &[EtcdMember]) -> Vec<members::StoreMember> {
     let server_of = |info: &MemberInfo| {
         let mut servers = servers.iter();
         let found = servers.find(|member| info.peer_urls.contains(&member.peer_url()))?;
         found.name.parse().ok()
     };
-    let locate = |info: &MemberInfo| members::Member {
+    let locate = |info: &MemberInfo| members::StoreMember {
         id: info.id,
         server: server_of(info),
         is_started: !info.name.is_empty(),

@@ -1,6 +1,6 @@
 //! Leases: keys that are deleted when their owner falls silent.
 
-use super::call::{Answers, Call, Repeat};
+use super::call::{Call, Consistency, Repeat};
 use super::gateway::{LeaseReply, code};
 use super::{Store, StoreError};
 use serde_json::json;
@@ -39,7 +39,7 @@ impl Store {
             body: json!({ "TTL": seconds.to_string() }),
             // A lease that was granted but not received expires.
             repeat: Repeat::Freely,
-            order: Answers::Linearizable,
+            consistency: Consistency::Linearizable,
         };
         Ok(self.call::<LeaseReply>(&call).await?.reply.id)
     }
@@ -51,7 +51,7 @@ impl Store {
             about: &lease.to_string(),
             body: json!({ "ID": lease }),
             repeat: Repeat::Freely,
-            order: Answers::Local,
+            consistency: Consistency::Local,
         };
         let reply = self.call::<LeaseReply>(&call).await?.reply;
         match u64::try_from(reply.ttl) {
@@ -67,7 +67,7 @@ impl Store {
             about: &lease.to_string(),
             body: json!({ "ID": lease }),
             repeat: Repeat::Freely,
-            order: Answers::Linearizable,
+            consistency: Consistency::Linearizable,
         };
         match self.call::<LeaseReply>(&call).await {
             Ok(_) => Ok(()),

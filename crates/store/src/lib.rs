@@ -51,7 +51,7 @@ pub struct Settings {
     /// Time after which a failed call is not retried on another member. Default 5 s.
     pub deadline: Duration,
     /// What an earlier process knew of this store; `None` trusts the first answer.
-    pub known: Option<Known>,
+    pub known: Option<KnownStore>,
 }
 
 impl Settings {
@@ -69,14 +69,14 @@ impl Settings {
 
 /// What is known of a store's lifetime. Kept on disk, it lets the next process detect that the store is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Known {
+pub struct KnownStore {
     /// etcd's cluster id. It differs for each bootstrap, because each has a new random token.
     pub cluster_id: u64,
     /// The highest revision seen.
     pub revision: Revision,
 }
 
-impl Known {
+impl KnownStore {
     /// The name of this lifetime: the cluster id in hexadecimal.
     pub fn incarnation(&self) -> String {
         format!("{:016x}", self.cluster_id)

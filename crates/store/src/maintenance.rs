@@ -1,6 +1,6 @@
 //! The members, their status, and changes of membership.
 
-use super::call::{Answers, Call, Repeat};
+use super::call::{Call, Consistency, Repeat};
 use super::gateway::{
     AlarmsReply, MemberValue, MembersReply, PutReply, Reply, StatusReply, digits,
 };
@@ -146,7 +146,7 @@ impl Store {
             about: &about,
             body: json!({}),
             repeat: Repeat::Freely,
-            order: Answers::Local,
+            consistency: Consistency::Local,
         };
         let reply: StatusReply = self.ask_member(target, &call).await?;
         Ok(MemberStatus {
@@ -206,7 +206,7 @@ fn membership<'a>(path: &'static str, about: &'a str, body: Value, repeat: Repea
         about,
         body,
         repeat,
-        order: Answers::Local,
+        consistency: Consistency::Local,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading: one key, or all keys under a prefix as they were at one revision.
 
-use super::call::{Answers, Call, Repeat};
+use super::call::{Call, Consistency, Repeat};
 use super::gateway::{RangeReply, Reply, base64, digits, prefix_end};
 use super::{LeaseId, Revision, Store, StoreError, Stored};
 use gaiola_net::client::Target;
@@ -132,7 +132,7 @@ impl Store {
             about: "/",
             body: json!({ "key": base64(b"/"), "count_only": true }),
             repeat: Repeat::Freely,
-            order: Answers::Linearizable,
+            consistency: Consistency::Linearizable,
         };
         self.ask_member::<RangeReply>(target, &call)
             .await
@@ -145,7 +145,7 @@ impl Store {
             about,
             body,
             repeat: Repeat::Freely,
-            order: Answers::Linearizable,
+            consistency: Consistency::Linearizable,
         };
         match self.call(&call).await {
             Ok(answered) => Ok(answered.reply),

@@ -1,6 +1,6 @@
 //! Writing: conditions and the changes made if they hold, all or nothing.
 
-use super::call::{Answered, Answers, Call, Repeat};
+use super::call::{Answered, Call, Consistency, Repeat};
 use super::election::Term;
 use super::gateway::{PutReply, Reply, TxnReply, base64, digits};
 use super::{Item, LeaseId, Revision, Store, StoreError};
@@ -221,7 +221,7 @@ impl Store {
             about: key,
             body: put_body(key, &value.into(), lease),
             repeat: Repeat::Freely,
-            order: Answers::Linearizable,
+            consistency: Consistency::Linearizable,
         };
         match self.call::<PutReply>(&call).await {
             Ok(answered) => Ok(Revision(answered.reply.header().revision)),
@@ -236,7 +236,7 @@ impl Store {
             about: txn.about(),
             body: txn.body(),
             repeat: Repeat::Freely,
-            order: Answers::Linearizable,
+            consistency: Consistency::Linearizable,
         };
         let mut leases = txn.writes.iter().filter_map(|(_, write)| match write {
             Write::Put(_, lease) => *lease,

@@ -3,7 +3,7 @@
 //! When its member is lost, hung or cut off from the others, a watch continues at the next revision. Where that revision
 //! was compacted, it delivers everything under the prefix as a snapshot.
 
-use super::call::Answers;
+use super::call::Consistency;
 use super::gateway::{EventValue, Line, Reply, WatchReply, base64, digits, prefix_end, text};
 use super::{Item, Listing, Revision, Store, StoreError};
 use gaiola_net::client::{ClientError, Request, Target};
@@ -202,7 +202,7 @@ impl Follower {
         let Ok(Line::Result(reply)) = serde_json::from_slice::<Line<WatchReply>>(line) else {
             return Err(End::Lost);
         };
-        self.store.check(reply.header(), Answers::Local, 0)?;
+        self.store.check(reply.header(), Consistency::Local, 0)?;
         if reply.compact_revision != 0 {
             return Err(End::Compacted);
         }
@@ -224,9 +224,10 @@ impl Follower {
             .filter(unseen)
             .map(Change::from)
             .collect();
-        match changes.is_empty() {
-            true => Ok(()),
-            false => self.send(Update::Changed(changes)).await,
+        if changes.is_empty() {
+            Ok(())
+        } else {
+            self.send(Update::Changed(changes)).await
         }
     }
 

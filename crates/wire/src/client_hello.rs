@@ -63,9 +63,10 @@ pub fn server_name(bytes: &[u8]) -> Result<Progress, BadHello> {
             return name_of(hello).map(Progress::Done);
         }
         let Some((text, behind)) = record(rest)? else {
-            return match bytes.len() >= LIMIT {
-                true => Err(BadHello::Long),
-                false => Ok(Progress::Partial),
+            return if bytes.len() >= LIMIT {
+                Err(BadHello::Long)
+            } else {
+                Ok(Progress::Partial)
             };
         };
         message.extend_from_slice(text);

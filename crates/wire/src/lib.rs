@@ -7,6 +7,7 @@ pub mod config;
 pub mod document;
 mod file;
 pub use file::closest;
+pub mod hex;
 pub mod http1;
 pub mod metrics;
 

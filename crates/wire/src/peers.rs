@@ -1,6 +1,6 @@
 //! The counts that balancers exchange for their limits: datagrams sealed with a shared secret.
 //!
-//! Big-endian: a magic number of 8 bytes, the stamp, the limit, then up to [`MOST`] counts of 20 bytes each (key, window,
+//! Big-endian: a magic number of 7 bytes, the version, the stamp, the limit, then up to [`MOST`] counts of 20 bytes each (key, window,
 //! increase), and the first 16 bytes of HMAC-SHA256 over all that. Stamps only grow, so no datagram counts twice.
 
 use gaiola_model::proxy::Count;
@@ -10,7 +10,9 @@ use sha2::Sha256;
 /// Most counts in one datagram, so that it fits in one packet on every network.
 pub const MOST: usize = 58;
 
-const MAGIC: [u8; 8] = *b"gaiola\x00\x01";
+const MAGIC: [u8; 7] = *b"gaiola\x00";
+/// Version of the format, the byte after [`MAGIC`].
+const VERSION: u8 = 1;
 const HEAD: usize = 24;
 const COUNT: usize = 20;
 const SEAL: usize = 16;
@@ -33,6 +35,11 @@ pub enum Rejected {
     /// It is not of this format.
     #[error("it is not a datagram of a balancer")]
     Form,
+    /// Its format has this version, which this proxy does not know yet.
+    #[error(
+        "this proxy is too old: the sender's format is version {0}, and it reads up to version {VERSION}"
+    )]
+    Newer(u8),
     /// Its sender does not have the secret.
     #[error("it is sealed with another secret")]
     Seal,
@@ -42,6 +49,7 @@ pub enum Rejected {
 pub fn encode(secret: &[u8], update: &CountUpdate) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD + COUNT * update.counts.len().min(MOST) + SEAL);
     out.extend(MAGIC);
+    out.push(VERSION);
     out.extend(update.stamp.to_be_bytes());
     out.extend(update.limit.to_be_bytes());
     for count in update.counts.iter().take(MOST) {
@@ -59,14 +67,22 @@ pub fn encode(secret: &[u8], update: &CountUpdate) -> Vec<u8> {
 /// # Errors
 /// Why it is rejected.
 pub fn decode(secret: &[u8], bytes: &[u8]) -> Result<CountUpdate, Rejected> {
+    // First: a newer format may have any length and any seal.
+    match bytes.strip_prefix(&MAGIC).and_then(<[u8]>::first) {
+        Some(&VERSION) => {}
+        Some(&version) if version > VERSION => return Err(Rejected::Newer(version)),
+        _ => return Err(Rejected::Form),
+    }
     let (text, seal) = bytes.split_last_chunk::<SEAL>().ok_or(Rejected::Form)?;
-    let (magic, rest) = text.split_first_chunk::<8>().ok_or(Rejected::Form)?;
+    let (_, rest) = text
+        .split_first_chunk::<{ MAGIC.len() + 1 }>()
+        .ok_or(Rejected::Form)?;
     let (stamp, rest) = rest.split_first_chunk::<8>().ok_or(Rejected::Form)?;
     let (limit, rest) = rest.split_first_chunk::<8>().ok_or(Rejected::Form)?;
     let (counts, []) = rest.as_chunks::<COUNT>() else {
         return Err(Rejected::Form);
     };
-    if *magic != MAGIC || counts.len() > MOST {
+    if counts.len() > MOST {
         return Err(Rejected::Form);
     }
     mac(secret, text)
@@ -125,6 +141,17 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             prop_assert!(decode(b"secret", &bytes).is_err());
+        }
+
+        #[test]
+        fn a_newer_format_is_named(update in update(), version in VERSION + 1.., rest in prop::collection::vec(any::<u8>(), 0..100)) {
+            let mut bytes = encode(b"secret", &update);
+            bytes[MAGIC.len()] = version;
+            prop_assert_eq!(decode(b"secret", &bytes), Err(Rejected::Newer(version)));
+            let unknown = [&MAGIC[..], &[version], &rest].concat();
+            prop_assert_eq!(decode(b"secret", &unknown), Err(Rejected::Newer(version)));
+            let none = [&MAGIC[..], &[0], &rest].concat();
+            prop_assert_eq!(decode(b"secret", &none), Err(Rejected::Form));
         }
 
         #[test]

@@ -1,13 +1,17 @@
-//! X.509 certificates (RFC 5280): whom one is for, and until when. Their signatures are verified by rustls.
+//! X.509 certificates (RFC 5280): which names one is for, and until when. Their signatures are verified by rustls.
 
 use std::net::IpAddr;
 use std::time::Duration;
+use x509_cert::certificate::{CertificateInner, Raw, TbsCertificateInner};
 use x509_cert::der::asn1::{PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Any, Decode, Encode, Tag, Tagged};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{SubjectAltName, SubjectKeyIdentifier};
-use x509_cert::{Certificate as Decoded, TbsCertificate};
+
+/// Certificates are read as they are: some authorities give serial numbers that RFC 5280 does not allow.
+type Decoded = CertificateInner<Raw>;
+type TbsCertificate = TbsCertificateInner<Raw>;
 
 /// id-at-commonName (RFC 5280, appendix A.1).
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");

@@ -152,7 +152,8 @@ struct Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.driver.abort(); // a connection whose server hangs would otherwise stay until the kernel gives up
+        // A connection whose server hangs would otherwise stay until the kernel gives up.
+        self.driver.abort();
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Lets in as many as there is room for, and with `rate` no more than so many a second.
+    /// Lets in as many as there is room for, and with `rate` no more than that a second.
     pub(crate) fn new(rate: Option<NonZeroU32>) -> Self {
         Self {
             room: Semaphore::new(IN_FLIGHT),

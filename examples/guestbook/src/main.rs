@@ -1,6 +1,6 @@
 //! A guest book: a small site as one is written for Gaiola.
 //!
-//! Entries are written to the primary and listed from the standbys; every answer tells through which servers it
+//! Entries are written to the primary and listed from the standbys; every answer names the servers through which it
 //! came. `guestbook` serves, `guestbook migrate` makes the database fit for this release.
 
 mod api;
@@ -61,7 +61,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
         .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
     let address = listener
         .local_addr()
-        .map_err(|error| format!("cannot tell where it listens: {error}"))?;
+        .map_err(|error| format!("cannot read its own address: {error}"))?;
     let name = settings.instance.as_deref().unwrap_or("guestbook");
     println!("{name} serves on {address}");
     let (stop, stopped) = watch::channel(false);
@@ -70,11 +70,11 @@ async fn serve(settings: Settings) -> Result<(), String> {
         axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))),
         api::routes(&settings),
     )
-    .with_graceful_shutdown(told_to_stop(stopped.clone()));
+    .with_graceful_shutdown(until_stopped(stopped.clone()));
     tokio::select! {
         ended = server => ended.map_err(|error| format!("cannot go on serving: {error}")),
         () = grace_is_over(stopped) => {
-            eprintln!("guestbook: stopped with requests in flight, {} s after being told to", GRACE.as_secs());
+            eprintln!("guestbook: stopped with requests in flight, {} s after the signal", GRACE.as_secs());
             Ok(())
         }
     }
@@ -100,17 +100,18 @@ fn stop_on_signal(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>,
             _ = interrupt.recv() => {}
         }
         stop.send_replace(true);
-        stop.closed().await; // a dropped sender would look like a second order
+        // A dropped sender would appear as a second order.
+        stop.closed().await;
     })
 }
 
-async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
+async fn until_stopped(mut stopped: watch::Receiver<bool>) {
     if stopped.wait_for(|stopped| *stopped).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
 async fn grace_is_over(stopped: watch::Receiver<bool>) {
-    told_to_stop(stopped).await;
+    until_stopped(stopped).await;
     tokio::time::sleep(GRACE).await;
 }

@@ -1,4 +1,4 @@
-//! What the environment tells an instance.
+//! The settings of an instance, from the environment.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;

@@ -118,12 +118,12 @@ async fn a_commit_that_no_standby_confirmed_is_not_acknowledged() {
     };
     migrate(&postgres);
     let site = Instance::start(&mut with_database(&postgres));
-    let hands = postgres.client().await;
-    hands
+    let admin = postgres.client().await;
+    admin
         .batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         .await
         .unwrap();
-    hands
+    admin
         .batch_execute("SELECT pg_reload_conf()")
         .await
         .unwrap();
@@ -135,7 +135,7 @@ async fn a_commit_that_no_standby_confirmed_is_not_acknowledged() {
         let cut =
             format!("SELECT {ended_by}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
         let waited = tokio::time::timeout(DEADLINE, async {
-            while hands.query(&cut, &[]).await.unwrap().is_empty() {
+            while admin.query(&cut, &[]).await.unwrap().is_empty() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
@@ -147,10 +147,10 @@ async fn a_commit_that_no_standby_confirmed_is_not_acknowledged() {
             "{answer}"
         );
     }
-    let committed = hands.query("SELECT FROM entries", &[]).await.unwrap().len();
+    let committed = admin.query("SELECT FROM entries", &[]).await.unwrap().len();
     assert_eq!(
         committed, 2,
-        "both stand on the primary, and nobody was told so"
+        "both stand on the primary, and no client was answered so"
     );
 }
 
@@ -207,7 +207,8 @@ async fn sigterm_lets_requests_in_flight_end() {
         asked.spawn(async move { ask(address, "/api/served_by", None).await.0 });
     }
     assert_eq!(asked.join_next().await.unwrap().unwrap(), 200);
-    assert_eq!(asked.join_next().await.unwrap().unwrap(), 200); // the others wait for their turn by now
+    // The others wait for their turn by now.
+    assert_eq!(asked.join_next().await.unwrap().unwrap(), 200);
     signal(&site.process, Signal::TERM);
     while let Some(status) = asked.join_next().await {
         assert_eq!(status.unwrap(), 200);

@@ -2,7 +2,7 @@
 
 use super::keeper_file::KeeperFile;
 use crate::proxy::admit;
-use gaiola_core::vrrp::hand_over::{HandOver, Heir, Output, REFUSING, SERVE, Seen};
+use gaiola_core::vrrp::hand_over::{HandOver, Heir, KeeperView, Output, REFUSING, SERVE};
 use gaiola_model::Time;
 use gaiola_model::keeper::VipRole;
 use gaiola_model::proxy::Admission;
@@ -52,10 +52,10 @@ async fn carry_out(vip: Ipv4Addr, output: Output, keeper: &KeeperFile) {
 }
 
 /// What the keeper reports of the VIP.
-fn seen(vip: Ipv4Addr, keeper: &KeeperFile) -> Option<Seen> {
+fn seen(vip: Ipv4Addr, keeper: &KeeperFile) -> Option<KeeperView> {
     let state = keeper.state_of(vip)?;
     let asked = keeper.told(vip).map(|told| told.yields);
-    Some(Seen {
+    Some(KeeperView {
         holds: state.state == VipRole::Active,
         standby: state.standby,
         is_holding_back: state.is_holding_back,

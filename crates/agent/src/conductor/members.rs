@@ -1,6 +1,6 @@
 //! Moves the store's members one at a time, as [`core::members`](gaiola_core::members) decides.
 
-use gaiola_core::members::{self, Named, Seen, may_come, named, next_step};
+use gaiola_core::members::{self, MemberFacts, Named, may_come, named, next_step};
 use gaiola_core::rollout::Facts;
 use gaiola_model::{Placement, Revision};
 use gaiola_net::client::Target;
@@ -9,7 +9,7 @@ use gaiola_store::{MemberInfo, Store, StoreError, Term, leader};
 
 /// The result of one step.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum MembersStep {
     /// The members are the wanted ones, and the placement names them.
     Done,
     /// Another step follows.
@@ -29,13 +29,13 @@ pub(super) async fn step(
     placement: &Placement,
     at: Revision,
     facts: &Facts,
-) -> Result<Step, StoreError> {
+) -> Result<MembersStep, StoreError> {
     match try_step(store, term, placement, at, facts).await {
         // For a few seconds a new member counts as unhealthy, and etcd then changes nothing.
         Err(error @ (StoreError::Refused { .. } | StoreError::Unreachable { .. })) => {
             let error = gaiola_os::chain(&error);
             tracing::info!(error, "the store's members stay as they are for now");
-            Ok(Step::Later)
+            Ok(MembersStep::Later)
         }
         taken => taken,
     }
@@ -47,14 +47,14 @@ async fn try_step(
     placement: &Placement,
     at: Revision,
     facts: &Facts,
-) -> Result<Step, StoreError> {
+) -> Result<MembersStep, StoreError> {
     let infos = store.member_list().await?;
     let there = on_servers(&infos, placement);
     // The answer to an earlier step may have come too late for the placement: name its result before anything else.
     if let Some(named) = named(&there, placement) {
-        return Ok(Step::Name(named));
+        return Ok(MembersStep::Name(named));
     }
-    let mut seen = Seen::of(&there, placement, facts);
+    let mut seen = MemberFacts::of(&there, placement, facts);
     seen.leader = find_leader(store, &infos, &seen).await;
     let next = next_step(&there, &members::wanted(placement), &seen);
     // etcd's membership calls take no condition: this check comes as close as possible.
@@ -67,14 +67,14 @@ async fn try_step(
     }
     let infos = take(store, next, infos, placement, at, facts).await?;
     let then = match next {
-        members::Step::Done => Step::Done,
-        _ => Step::Later,
+        members::MemberChange::Done => MembersStep::Done,
+        _ => MembersStep::Later,
     };
-    Ok(named(&on_servers(&infos, placement), placement).map_or(then, Step::Name))
+    Ok(named(&on_servers(&infos, placement), placement).map_or(then, MembersStep::Name))
 }
 
 /// The members, each on its server of the site.
-fn on_servers(infos: &[MemberInfo], placement: &Placement) -> Vec<members::Member> {
+fn on_servers(infos: &[MemberInfo], placement: &Placement) -> Vec<members::StoreMember> {
     let servers = placement.servers.keys();
     let servers = servers.filter_map(|server| EtcdMember::on(placement, *server));
     let servers: Vec<EtcdMember> = servers.collect();
@@ -84,14 +84,14 @@ fn on_servers(infos: &[MemberInfo], placement: &Placement) -> Vec<members::Membe
 /// Carries the step out, and returns the members there are afterwards.
 async fn take(
     store: &Store,
-    next: members::Step,
+    next: members::MemberChange,
     infos: Vec<MemberInfo>,
     placement: &Placement,
     at: Revision,
     facts: &Facts,
 ) -> Result<Vec<MemberInfo>, StoreError> {
     match next {
-        members::Step::AddLearner(server) => {
+        members::MemberChange::AddLearner(server) => {
             let observed = facts.observed.get(&server);
             if !observed.is_some_and(|observed| may_come(observed, at)) {
                 return Ok(infos);
@@ -102,16 +102,16 @@ async fn take(
             store.member_add_learner(&member.peer_url()).await
         }
         // Its agent starts it once the placement names it.
-        members::Step::Start(_) | members::Step::Done => Ok(infos),
-        members::Step::Promote(id) if !follows(store, id, &infos).await? => Ok(infos),
-        members::Step::Promote(id) => store.member_promote(id).await,
-        members::Step::MoveLeader { from, to } => {
+        members::MemberChange::Start(_) | members::MemberChange::Done => Ok(infos),
+        members::MemberChange::Promote(id) if !follows(store, id, &infos).await? => Ok(infos),
+        members::MemberChange::Promote(id) => store.member_promote(id).await,
+        members::MemberChange::MoveLeader { from, to } => {
             if let Some(leader) = target_of(from, &infos) {
                 store.move_leader(&leader, to).await?;
             }
             Ok(infos)
         }
-        members::Step::Remove(id) => store.member_remove(id).await,
+        members::MemberChange::Remove(id) => store.member_remove(id).await,
     }
 }
 
@@ -131,7 +131,7 @@ async fn follows(store: &Store, id: u64, members: &[MemberInfo]) -> Result<bool,
 }
 
 /// The leader that the first living member reports that has one.
-async fn find_leader(store: &Store, infos: &[MemberInfo], seen: &Seen) -> Option<u64> {
+async fn find_leader(store: &Store, infos: &[MemberInfo], seen: &MemberFacts) -> Option<u64> {
     let living = infos.iter().filter(|info| !seen.dead.contains(&info.id));
     for target in living.filter_map(MemberInfo::target) {
         let status = store.status(&target).await.ok();

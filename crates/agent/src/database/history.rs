@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_switch_is_told() {
+    fn the_last_switch_is_found() {
         let text = "1\t0/40000A0\tno recovery target specified\n\n2\t0/50000A0\tno recovery target specified\n";
         assert_eq!(last(text).unwrap(), "2 at 0/50000A0");
         assert_eq!(last(""), None);

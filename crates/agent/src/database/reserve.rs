@@ -1,6 +1,6 @@
 //! Room reserved on a database server's disk.
 //!
-//! A PostgreSQL whose disk is full cannot even shut down cleanly, so a primary could not hand its role over. The reserve is a
+//! A PostgreSQL whose disk is full cannot even shut down cleanly, so a primary could not switch over. The reserve is a
 //! file with allocated blocks; it is removed when the disk is full, and made again once there is room.
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};

@@ -61,7 +61,7 @@ pub enum ApiError {
 
 /// A member as the store lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Member {
+pub struct PatroniMember {
     /// The server.
     pub name: ServerName,
     /// Its role.
@@ -127,10 +127,10 @@ impl Api {
     }
 
     /// All members that the store lists; one that has been gone for 20 s is not among them.
-    pub async fn cluster(&self, at: SocketAddr) -> Result<Vec<Member>, ApiError> {
+    pub async fn cluster(&self, at: SocketAddr) -> Result<Vec<PatroniMember>, ApiError> {
         #[derive(Deserialize)]
         struct Cluster {
-            members: Vec<Member>,
+            members: Vec<PatroniMember>,
         }
         let what = "its cluster";
         let answer = self.ask(at, what, &Request::get("/cluster"), LIMIT).await?;
@@ -235,7 +235,7 @@ mod tests {
             {"name": "db2", "role": "sync_standby", "state": "streaming", "timeline": 4, "lag": 0},
             {"name": "db3", "role": "replica", "state": "creating replica", "lag": "unknown"}
         ]"#;
-        let members: Vec<Member> = serde_json::from_str(text).unwrap();
+        let members: Vec<PatroniMember> = serde_json::from_str(text).unwrap();
         let roles: Vec<_> = members.iter().map(|member| member.role).collect();
         assert_eq!(
             roles,

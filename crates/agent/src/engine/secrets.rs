@@ -1,5 +1,6 @@
 //! The passwords of a site's database.
 
+use gaiola_wire::hex;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -13,9 +14,7 @@ impl Secret {
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 24];
         getrandom::fill(&mut bytes)?;
-        Ok(Self(
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        ))
+        Ok(Self(hex::encode(&bytes)))
     }
 
     /// The password itself: for a configuration file, a URL or a socket, never for a command line, a log or an error.

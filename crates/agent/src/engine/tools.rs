@@ -35,17 +35,17 @@ pub struct Tools {
 pub enum ToolsError {
     /// No PostgreSQL server of a supported version.
     #[error(
-        "no PostgreSQL {POSTGRES_MIN} or newer: {found}; looked in {looked}; install the package postgresql"
+        "no PostgreSQL {POSTGRES_MIN} or newer: {found}; searched {searched}; install the package postgresql"
     )]
     Postgres {
         /// What was found instead.
         found: String,
         /// The directories that were searched.
-        looked: String,
+        searched: String,
     },
     /// No Patroni of a supported version.
     #[error(
-        "no Patroni {}.{}.{} or newer: {found}; looked for {OWN_PATRONI} and in PATH ({path}); scripts/setup installs one beside \
+        "no Patroni {}.{}.{} or newer: {found}; tried {OWN_PATRONI} and in PATH ({path}); scripts/setup installs one beside \
          that of the system (older ones have lost acknowledged writes)",
         PATRONI_MIN.0, PATRONI_MIN.1, PATRONI_MIN.2
     )]
@@ -56,7 +56,7 @@ pub enum ToolsError {
         path: String,
     },
     /// A program could not be run.
-    #[error("cannot run {program} --version{detail}; install its package anew")]
+    #[error("cannot run {program} --version{detail}; reinstall its package")]
     Broken {
         /// The program.
         program: PathBuf,
@@ -105,7 +105,7 @@ fn find_postgres(roots: &[PathBuf], in_path: &[PathBuf]) -> Result<(PathBuf, u32
             found: best.map_or("found none".into(), |(version, bin)| {
                 format!("the newest is {version} in {}", bin.display())
             }),
-            looked: roots
+            searched: roots
                 .iter()
                 .map(|root| format!("{}/*/bin, ", root.display()))
                 .chain(["PATH".into()])
@@ -135,9 +135,10 @@ fn find_patroni(
             Err(error) => passed_over.push(error.to_string()),
         }
     }
-    let found = match passed_over.is_empty() {
-        true => "found none".into(),
-        false => passed_over.join(", "),
+    let found = if passed_over.is_empty() {
+        "found none".into()
+    } else {
+        passed_over.join(", ")
     };
     Err(ToolsError::Patroni {
         found,

@@ -41,7 +41,7 @@ struct Reply {
 
 /// The provider's answer to a request.
 #[derive(Debug, Serialize, Deserialize)]
-struct Answer {
+struct CertificateReply {
     /// The certificate in PEM, or why there is none.
     issued: Result<String, String>,
 }
@@ -65,10 +65,10 @@ fn obtain_over(line: &mut Line, subject: &Subject) -> io::Result<Issued> {
         line.send(&Reply {
             request: Some(request),
         })?;
-        let Answer { issued } = line.receive()?;
+        let CertificateReply { issued } = line.receive()?;
         let certificate = issued.map_err(io::Error::other)?;
         subject.accept(&authority, &certificate).map_err(pki)?;
-        Issued::Anew
+        Issued::New
     };
     subject.own().map_err(pki)?;
     Ok(issued)
@@ -121,8 +121,10 @@ async fn provide_over(
     };
     let signed = authority.sign(name, addresses, &request);
     let issued = signed.as_ref().map(String::clone).map_err(|e| chain(e));
-    socket.write_all(&encode(&Answer { issued })?).await?;
-    signed.map(|_| Issued::Anew).map_err(pki)
+    socket
+        .write_all(&encode(&CertificateReply { issued })?)
+        .await?;
+    signed.map(|_| Issued::New).map_err(pki)
 }
 
 /// Pid 1's end of the socket.
@@ -230,14 +232,14 @@ mod tests {
     fn a_server_gets_a_certificate_once_and_its_key_stays() {
         let dir = tempfile::tempdir().unwrap();
         let (ca, server) = (dir.path().join("ca"), dir.path().join("db1"));
-        for expected in [Issued::Anew, Issued::Kept] {
+        for expected in [Issued::New, Issued::Kept] {
             let (obtained, provided) = exchange(&ca, &server, "db1");
             assert_eq!((obtained.unwrap(), provided.unwrap()), (expected, expected));
         }
         let key = fs::read(server.join("key.pem")).unwrap();
         fs::remove_file(server.join("cert.pem")).unwrap();
         let (obtained, _) = exchange(&ca, &server, "db1");
-        assert_eq!(obtained.unwrap(), Issued::Anew);
+        assert_eq!(obtained.unwrap(), Issued::New);
         assert_eq!(fs::read(server.join("key.pem")).unwrap(), key);
         gaiola_net::pki::client_config(&server).unwrap();
     }

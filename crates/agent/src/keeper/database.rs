@@ -11,8 +11,8 @@
 mod aside;
 mod ghost;
 mod logs;
-mod look;
 mod psql;
+mod query;
 mod running;
 mod settle;
 mod start;

@@ -60,7 +60,7 @@ pub struct KeeperError {
 /// Longest sleep: bounds how long a change that wakes no descriptor goes unnoticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
-/// Holds VIPs until SIGTERM or SIGINT; then hands them over, and returns.
+/// Holds VIPs until SIGTERM or SIGINT; then gives them to another balancer, and returns.
 pub fn run(args: VipArgs) -> Result<(), KeeperError> {
     let failed = |tried: &str| {
         let tried = tried.to_owned();

@@ -62,7 +62,7 @@ async fn deaths() {
     let mut story = Story(Instant::now());
     let mut site = Site::start();
     site.healthy().await;
-    story.tell("empty disks to a primary with a synchronous standby");
+    story.report("empty disks to a primary with a synchronous standby");
 
     let first = site.primary().await;
     let other = site.other(first);
@@ -76,33 +76,33 @@ async fn deaths() {
         .switchover(site.address(first), first, other)
         .await
         .unwrap();
-    story.tell("switchover answered");
+    story.report("switchover answered");
     writer.more(5);
     site.healthy().await;
     assert_eq!(site.primary().await, other);
-    story.tell("healthy after the switchover");
+    story.report("healthy after the switchover");
 
     site.kill_postgres(other);
     writer.more(5);
-    story.tell("writes after PostgreSQL of the primary was killed");
+    story.report("writes after PostgreSQL of the primary was killed");
     site.healthy().await;
     assert_eq!(site.primary().await, other);
-    story.tell("healthy after PostgreSQL was killed");
+    story.report("healthy after PostgreSQL was killed");
 
     site.kill_keeper(other);
     site.all_gone(other).await;
-    story.tell("every process gone after the primary's keeper was killed");
+    story.report("every process gone after the primary's keeper was killed");
     site.start_keeper(other);
     writer.more(5);
-    story.tell("writes after the keeper was started again");
+    story.report("writes after the keeper was started again");
     site.healthy().await;
-    story.tell("healthy after the keeper was started again");
+    story.report("healthy after the keeper was started again");
 
     site.kill_patroni(other).await;
     writer.more(5);
     site.healthy().await;
     assert!(site.report(other).restarts >= 1);
-    story.tell("healthy after Patroni was killed");
+    story.report("healthy after Patroni was killed");
 
     let primary = site.primary().await;
     database::ensure_site(site.settings(primary)).await.unwrap();
@@ -117,18 +117,18 @@ async fn deaths() {
     site.all_gone(standby).await;
     writer.more(5);
     assert_eq!(site.observe().await[&standby].role, DatabaseRole::Unknown);
-    story.tell("writes after the standby was shut down in order");
+    story.report("writes after the standby was shut down in order");
     site.wait_for_ghost(primary);
     writer.more(5);
-    story.tell("writes after commits waited for a standby that is gone");
+    story.report("writes after commits waited for a standby that is gone");
     site.order(standby, Wanted::Run);
     site.healthy().await;
-    story.tell("healthy with the standby back");
+    story.report("healthy with the standby back");
 
     none_lost(&site, writer).await;
     site.no_secret_shown();
     site.stop().await;
-    story.tell("everything shut down in order");
+    story.report("everything shut down in order");
 }
 
 async fn hung_and_deposed() {
@@ -139,20 +139,20 @@ async fn hung_and_deposed() {
     site.sql(first, "CREATE TABLE entries (id bigint PRIMARY KEY)");
     let writer = Writer::start(site.psql.clone());
     writer.more(5);
-    story.tell("empty disks to a primary with a synchronous standby");
+    story.report("empty disks to a primary with a synchronous standby");
 
     world::stop(site.postmaster(first));
     site.ended_because(first, "postmaster was stopped").await;
     writer.more(5);
     site.healthy().await;
-    story.tell("healthy after the primary's postmaster was stopped");
+    story.report("healthy after the primary's postmaster was stopped");
 
     let primary = site.primary().await;
     world::stop(site.patroni(primary));
     site.ended_because(primary, "Patroni was stopped").await;
     writer.more(5);
     site.healthy().await;
-    story.tell("healthy after the primary's Patroni was stopped");
+    story.report("healthy after the primary's Patroni was stopped");
 
     let deposed = site.primary().await;
     let patroni = site.patroni(deposed);
@@ -163,19 +163,19 @@ async fn hung_and_deposed() {
     site.take_leadership_back().await;
     writer.more(5);
     site.healthy().await;
-    story.tell("healthy after a primary was ended that was not the leader");
+    story.report("healthy after a primary was ended that was not the leader");
 
     let standby = site.other(site.primary().await);
     let aside = site.clone_anew(standby).await;
     writer.more(5);
     site.healthy().await;
     assert!(aside.join("PG_VERSION").exists(), "the old data is kept");
-    story.tell("healthy after the standby's data was set aside");
+    story.report("healthy after the standby's data was set aside");
 
     none_lost(&site, writer).await;
     site.same_contents().await;
     site.stop().await;
-    story.tell("everything shut down in order");
+    story.report("everything shut down in order");
 }
 
 async fn none_lost(site: &Site, writer: Writer) {
@@ -197,7 +197,7 @@ async fn none_lost(site: &Site, writer: Writer) {
 struct Story(Instant);
 
 impl Story {
-    fn tell(&mut self, what: &str) {
+    fn report(&mut self, what: &str) {
         println!("{:6.2} s: {what}", self.0.elapsed().as_secs_f32());
         self.0 = Instant::now();
     }

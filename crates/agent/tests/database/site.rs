@@ -221,12 +221,12 @@ impl Site {
     /// Waits until a keeper has ended Patroni and PostgreSQL for this reason.
     pub(crate) async fn ended_because(&self, name: ServerName, reason: &str) {
         let start = Instant::now();
-        let is_told = || {
+        let is_reported = || {
             self.report(name)
                 .last_end
                 .is_some_and(|end| end.contains(reason))
         };
-        while !is_told() {
+        while !is_reported() {
             assert!(start.elapsed() < LIMIT, "{reason}: {}", self.logs());
             sleep(Duration::from_millis(20)).await;
         }
@@ -254,7 +254,7 @@ impl Site {
             .key
     }
 
-    /// Has a standby's data set aside and waits until that is done; tells where it is.
+    /// Has a standby's data set aside and waits until that is done; returns where it is.
     pub(crate) async fn clone_anew(&mut self, name: ServerName) -> PathBuf {
         let server = self.servers.get_mut(&name).unwrap();
         server.settings.clones += 1;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-/// Runs one test of this binary anew in namespaces of its own, and fails with it.
+/// Runs one test of this binary again in namespaces of its own, and fails with it.
 pub(crate) fn enter(test: &str) {
     if let Err(missing) = find_tools() {
         skipped(test, &missing.to_string());

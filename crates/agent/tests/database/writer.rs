@@ -40,7 +40,7 @@ impl Writer {
         }
     }
 
-    /// Waits until so many writes more are acknowledged.
+    /// Waits until that number of further writes is acknowledged.
     pub(crate) fn more(&self, count: usize) {
         let start = Instant::now();
         let wanted = self.acknowledged.lock().unwrap().len() + count;

@@ -94,7 +94,7 @@ fn ownership_passes_to_keepalived_and_back() {
             );
             ours.wait_for_role(VipRole::Active);
 
-            // A lower one waits, and takes over when ours lets go.
+            // A lower one waits, and takes over when Gaiola lets go.
             let lower = Keepalived::start(&theirs, 50);
             let running = theirs.directory.join("keepalived-vrrp.pid");
             wait("keepalived to run", || running.exists());
@@ -106,14 +106,17 @@ fn ownership_passes_to_keepalived_and_back() {
                 probe.outage(begin)
             );
 
-            // Ours preempts it where it is told to.
+            // Gaiola preempts it where it is configured to.
             let mut config = ours.config(100);
             config.vips[0].preempt = true;
             ours.configure(&config);
             let begin = Instant::now();
             ours.start_worker();
             probe.wait_for("lb1");
-            println!("measured: outage, ours preempts: {:?}", probe.outage(begin));
+            println!(
+                "measured: outage, Gaiola preempts: {:?}",
+                probe.outage(begin)
+            );
             wait("keepalived to remove the VIP", || !theirs.has_vip());
             lower.terminate();
         },

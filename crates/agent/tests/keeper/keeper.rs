@@ -16,7 +16,7 @@ fn pair(site: &mut Site) -> (Server, Server) {
     (home, other)
 }
 
-fn tell(what: &str, span: Duration) {
+fn report(what: &str, span: Duration) {
     println!("measured: {what}: {} ms", span.as_millis());
 }
 
@@ -36,7 +36,7 @@ fn a_dead_data_plane_gives_the_vip_away_at_once() {
             let begin = Instant::now();
             home.stop_worker();
             probe.wait_for("lb2");
-            tell("outage, data plane gone", probe.outage(begin));
+            report("outage, data plane gone", probe.outage(begin));
             other.wait_for_role(VipRole::Active);
             home.wait_for_role(VipRole::Initialize);
             assert!(!home.has_vip());
@@ -63,7 +63,7 @@ fn a_yielded_vip_moves_without_a_gap() {
         let begin = Instant::now();
         home.configure(&config);
         probe.wait_for("lb2");
-        tell("outage, yielded", probe.outage(begin));
+        report("outage, yielded", probe.outage(begin));
         other.wait_for_role(VipRole::Active);
         home.wait_for_role(VipRole::Backup);
         assert!(!home.has_vip());
@@ -74,7 +74,7 @@ fn a_yielded_vip_moves_without_a_gap() {
         let begin = Instant::now();
         other.configure(&config);
         probe.wait_for("lb1");
-        tell("outage, yielded back to its home", probe.outage(begin));
+        report("outage, yielded back to its home", probe.outage(begin));
         assert!(
             home.state().unwrap().vips[&VIP]
                 .takeovers
@@ -96,7 +96,7 @@ fn a_terminated_keeper_hands_over_before_it_ends() {
             home.signal("-TERM");
             assert!(home.keeper().wait().unwrap().success());
             probe.wait_for("lb2");
-            tell("outage, keeper terminated", probe.outage(begin));
+            report("outage, keeper terminated", probe.outage(begin));
             other.wait_for_role(VipRole::Active);
             assert!(!home.has_vip());
         },
@@ -115,11 +115,11 @@ fn a_killed_keeper_loses_the_vip_and_another_takes_it() {
             let begin = Instant::now();
             home.signal("-KILL");
             other.wait_for_role(VipRole::Active);
-            tell("taken over after a kill", begin.elapsed());
+            report("taken over after a kill", begin.elapsed());
             wait("the kernel to drop the VIP", || !home.has_vip());
-            tell("the killed keeper's VIP is gone", begin.elapsed());
+            report("the killed keeper's VIP is gone", begin.elapsed());
             probe.wait_for("lb2");
-            tell("outage, keeper killed", probe.outage(begin));
+            report("outage, keeper killed", probe.outage(begin));
         },
     );
 }
@@ -145,7 +145,7 @@ fn a_restarted_keeper_goes_on_where_it_was() {
             _ => "lb2",
         };
         probe.wait_for(server);
-        tell(
+        report(
             &format!("outage, keeper killed and restarted, now on {server}"),
             probe.outage(begin),
         );
@@ -166,9 +166,9 @@ fn a_stopped_keeper_loses_the_vip_and_takes_nothing_when_it_goes_on() {
             home.signal("-STOP");
             other.wait_for_role(VipRole::Active);
             wait("the kernel to drop the VIP", || !home.has_vip());
-            tell("the stopped keeper's VIP is gone", begin.elapsed());
+            report("the stopped keeper's VIP is gone", begin.elapsed());
             probe.wait_for("lb2");
-            tell("outage, keeper stopped", probe.outage(begin));
+            report("outage, keeper stopped", probe.outage(begin));
             home.signal("-CONT");
             home.wait_for_role(VipRole::Backup);
             probe.wait_for("lb2");
@@ -190,7 +190,7 @@ fn a_pulled_cable_moves_the_vip_and_its_return_takes_nothing() {
             let begin = Instant::now();
             site.net.set_down(&home.port).unwrap();
             probe.wait_for("lb2");
-            tell("outage, cable pulled", probe.outage(begin));
+            report("outage, cable pulled", probe.outage(begin));
             home.wait_for_role(VipRole::Initialize);
             site.net.set_up(&home.port).unwrap();
             home.wait_for_role(VipRole::Backup);
@@ -210,12 +210,12 @@ fn after_a_partition_one_owner_is_left() {
         let begin = Instant::now();
         site.net.set_port_forwarding(&home.port, false).unwrap();
         probe.wait_for("lb2");
-        tell("outage, partitioned", probe.outage(begin));
+        report("outage, partitioned", probe.outage(begin));
         assert_eq!(home.role(), Some(VipRole::Active));
         let begin = Instant::now();
         site.net.set_port_forwarding(&home.port, true).unwrap();
         probe.wait_for("lb1");
-        tell("outage, healed", probe.outage(begin));
+        report("outage, healed", probe.outage(begin));
         other.wait_for_role(VipRole::Backup);
         assert!(home.has_vip() && !other.has_vip());
     });

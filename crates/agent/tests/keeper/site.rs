@@ -37,7 +37,7 @@ fn process_of_a_server() {
     }
 }
 
-/// Tells every client of port 80 which server it has reached, on whatever address.
+/// Answers every client of port 80 with the server it has reached, on whatever address.
 fn answer_with_name(name: &str) {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap();
     for stream in listener.incoming() {
@@ -216,7 +216,7 @@ impl Server {
         assert!(sent.success());
     }
 
-    /// What the keeper tells; `None` before it has told anything.
+    /// What the keeper reports; `None` before its first report.
     pub(crate) fn state(&self) -> Option<KeeperState> {
         let text = std::fs::read(self.directory.join("keeper-state.json")).ok()?;
         serde_json::from_slice(&text).ok()
@@ -234,12 +234,12 @@ impl Server {
 
     /// Whether the kernel has the VIP on this server's interface.
     pub(crate) fn has_vip(&self) -> bool {
-        let told = self
+        let listed = self
             .inside("ip")
             .args(["-4", "-o", "address", "show", "dev", "eth0"])
             .output()
             .unwrap();
-        String::from_utf8_lossy(&told.stdout).contains(&format!("{VIP}/32"))
+        String::from_utf8_lossy(&listed.stdout).contains(&format!("{VIP}/32"))
     }
 
     fn wait_for_namespace(&self) {

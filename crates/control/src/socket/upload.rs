@@ -18,11 +18,12 @@ use std::io::{self, Read};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// How long a body is waited for.
 const LIMITS: Limits = Limits {
     silence: Duration::from_secs(30),
+    whole: Duration::from_secs(3600),
     rest: Duration::from_secs(10),
 };
 /// Pieces of a body that may wait to be unpacked.
@@ -30,8 +31,10 @@ const PIECES: usize = 4;
 
 #[derive(Clone, Copy)]
 struct Limits {
-    /// A body of which nothing comes for this long is given up.
+    /// A body of which nothing comes for this long is given up,
     silence: Duration,
+    /// and so is one that is not whole by then.
+    whole: Duration,
     /// For this long the rest of a rejected body is read: a client that is still sending does not read the answer.
     rest: Duration,
 }
@@ -131,7 +134,7 @@ where
     let (sender, pieces) = channel(PIECES);
     let taking = on_a_thread(move || take(Pieces::new(pieces)));
     let feeding = async {
-        if !feed(&mut body, limits.silence, sender).await {
+        if !feed(&mut body, limits, sender).await {
             drain(&mut body, limits.rest).await;
         }
     };
@@ -145,23 +148,29 @@ async fn drain<B: Body + Unpin>(body: &mut B, limit: Duration) {
 }
 
 /// `false`: the unpacking has ended, though there is more.
-async fn feed<B>(body: &mut B, silence: Duration, pieces: Sender<io::Result<Bytes>>) -> bool
+async fn feed<B>(body: &mut B, limits: Limits, pieces: Sender<io::Result<Bytes>>) -> bool
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Error + Send + Sync + 'static,
 {
+    let end = Instant::now() + limits.whole;
     loop {
-        let piece = match timeout(silence, body.frame()).await {
+        let deadline = end.min(Instant::now() + limits.silence);
+        let piece = match timeout_at(deadline, body.frame()).await {
             Ok(None) => return true,
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => Ok(data),
                 Err(_) => continue,
             },
             Ok(Some(Err(error))) => Err(io::Error::other(error)),
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("nothing came for {} s", silence.as_secs_f32()),
-            )),
+            Err(_) if deadline == end => Err(late(format!(
+                "it was not whole within {} s",
+                limits.whole.as_secs_f32()
+            ))),
+            Err(_) => Err(late(format!(
+                "nothing came for {} s",
+                limits.silence.as_secs_f32()
+            ))),
         };
         let is_last = piece.is_err();
         if pieces.send(piece).await.is_err() {
@@ -171,6 +180,10 @@ where
             return true;
         }
     }
+}
+
+fn late(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
 async fn on_a_thread<T: Send + 'static>(
@@ -245,10 +258,12 @@ mod tests {
     }
 
     const SHORT: Limits = Limits {
+        whole: Duration::from_secs(60),
         silence: Duration::from_millis(20),
         rest: Duration::from_millis(20),
     };
     const LONG: Limits = Limits {
+        whole: Duration::from_secs(60),
         silence: Duration::from_secs(60),
         rest: Duration::from_secs(60),
     };

@@ -1,7 +1,7 @@
 //! Consistent hashing with bounded load: members have points on a ring, and a key goes to the first point after it whose
 //! member has room for one more request.
 //!
-//! A ring holds the points of all configured members, whether they take part or not: a member that leaves hands its keys to
+//! A ring holds the points of all configured members, whether they take part or not: a member that leaves passes its keys to
 //! the members after it and gets them back when it returns, and no other key moves. During slow start a member takes part
 //! with as many of its points as its weight allows.
 

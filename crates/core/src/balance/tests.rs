@@ -63,7 +63,7 @@ impl Site {
         (0..count).map(|_| self.pick().unwrap()).collect()
     }
 
-    /// How many of so many picks each member gets.
+    /// How many of a number of picks each member gets.
     fn shares(&mut self, count: usize) -> Vec<usize> {
         let mut shares = vec![0; self.in_flight.len()];
         self.picks(count)

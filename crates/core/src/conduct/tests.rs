@@ -19,7 +19,7 @@ fn site() -> (Desired, Placement) {
 fn nothing_is_decided_on_an_old_view_or_before_ones_own_placement_is_back() {
     let (desired, placement) = site();
     let over = BTreeMap::new();
-    let seen = |is_current, at| Seen {
+    let seen = |is_current, at| StoreView {
         is_current,
         desired: &desired,
         placement: &placement,
@@ -44,7 +44,7 @@ fn a_step_is_decided_on_what_is_seen() {
     desired.inventory = Inventory::numbered(&desired.config, [10, 77]);
     desired.generation += 1;
     let (at, over) = (Revision(7), BTreeMap::new());
-    let seen = Seen {
+    let seen = StoreView {
         is_current: true,
         desired: &desired,
         placement: &placement,
@@ -55,7 +55,7 @@ fn a_step_is_decided_on_what_is_seen() {
     let next = conductor.decide(Time::ZERO, &seen, BTreeMap::new());
     let servers = next.placement.unwrap().servers;
     assert!(servers.contains_key(&"app3".parse().unwrap()));
-    // A silent server counts as dead after a while: that is the next time to look.
+    // A silent server counts as dead after a while: that is the next time to observe.
     assert_eq!(conductor.pause(Duration::from_secs(30)), POLL);
 }
 
@@ -94,7 +94,7 @@ fn a_report_replaces_the_one_before_it_and_what_is_found_instead() {
 fn a_placement_depends_on_the_silence_of_those_who_count_as_dead() {
     let (desired, placement) = site();
     let over = BTreeMap::new();
-    let seen = Seen {
+    let seen = StoreView {
         is_current: true,
         desired: &desired,
         placement: &placement,

@@ -1,4 +1,4 @@
-//! Whether a primary should hand its role to a standby because it cannot continue.
+//! Whether a primary should pass its role to a standby because it cannot continue.
 
 use gaiola_model::ServerName;
 use gaiola_model::placement::{DatabaseRole, ObservedDatabase};

@@ -19,7 +19,7 @@ const UNANSWERED: Duration = Duration::from_secs(15);
 
 /// Result of a new connection to PostgreSQL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Answer {
+pub enum ConnectResult {
     /// Nothing listens, or no connection was tried.
     #[default]
     NotAsked,
@@ -37,7 +37,7 @@ pub struct PollResult {
     /// Whether a signal has stopped the postmaster.
     pub postmaster_stopped: bool,
     /// Result of a new connection.
-    pub answer: Answer,
+    pub answer: ConnectResult,
     /// The server that held the leader key without interruption while this PostgreSQL took writes.
     pub deposed_by: Option<String>,
 }
@@ -110,8 +110,8 @@ impl Watchdog {
         }
         let patroni = self.patroni_stopped.step(now, seen.patroni_stopped);
         let postmaster = self.postmaster_stopped.step(now, seen.postmaster_stopped);
-        self.has_answered |= seen.answer == Answer::Answered;
-        let silent = self.has_answered && seen.answer == Answer::Silence;
+        self.has_answered |= seen.answer == ConnectResult::Answered;
+        let silent = self.has_answered && seen.answer == ConnectResult::Silence;
         let unanswered = self.unanswered.step(now, silent);
         match seen.deposed_by.clone() {
             Some(leader) => Some(Reason::Deposed(leader)),
@@ -182,7 +182,7 @@ mod tests {
 
     fn silence() -> PollResult {
         PollResult {
-            answer: Answer::Silence,
+            answer: ConnectResult::Silence,
             ..PollResult::default()
         }
     }
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_slow_postmaster_has_time_and_one_answer_starts_it_anew() {
         let answered = PollResult {
-            answer: Answer::Answered,
+            answer: ConnectResult::Answered,
             ..PollResult::default()
         };
         let mut watchdog = Watchdog::default();

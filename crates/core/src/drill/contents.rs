@@ -57,12 +57,13 @@ pub fn compare(holdings: &[Holding]) -> Contents {
         .iter()
         .flat_map(|standby| differences(primary, standby))
         .collect();
-    match differences.is_empty() {
-        false => Contents::Different(differences),
-        true => Contents::Same {
+    if differences.is_empty() {
+        Contents::Same {
             members: holdings.iter().map(|holding| holding.server).collect(),
             rows: primary.tables.values().map(|rows| rows.count).sum(),
-        },
+        }
+    } else {
+        Contents::Different(differences)
     }
 }
 
@@ -71,9 +72,10 @@ fn differences(primary: &Holding, standby: &Holding) -> Vec<String> {
     let differ = tables.into_iter().filter_map(|table| {
         let (first, second) = (primary.tables.get(table), standby.tables.get(table));
         let count = |rows: Option<&Rows>| rows.map(|rows| rows.count);
-        let note = match count(first) == count(second) {
-            true => ", which differ",
-            false => "",
+        let note = if count(first) == count(second) {
+            ", which differ"
+        } else {
+            ""
         };
         let (first_words, second_words) = (in_words(first), in_words(second));
         let (primary, standby) = (primary.server, standby.server);

@@ -1,8 +1,8 @@
 //! The operator's selection: one failure, or a whole list of them.
 
 use super::process::Process;
-use super::target::{Target, TargetError, Wanted};
-use super::whom::Whom;
+use super::server_ref::ServerRef;
+use super::target::{RequestedTarget, Target, TargetError};
 use gaiola_model::{Config, ServerName, Tier};
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// This one.
-    One(Wanted),
+    One(RequestedTarget),
     /// Every server and every kind of process, one at a time.
     All,
     /// Every fault that leaves a server running: cut, mute, deaf, frozen, and a full disk if each database server has a
@@ -23,7 +23,7 @@ pub enum Selection {
 
 impl Selection {
     /// The failures to rehearse on this site, in order. `store` names the servers that carry a store member.
-    pub fn targets(&self, config: &Config, store: &[ServerName]) -> Vec<Wanted> {
+    pub fn targets(&self, config: &Config, store: &[ServerName]) -> Vec<RequestedTarget> {
         match self {
             Self::One(target) => vec![target.clone()],
             Self::All => all(config, store),
@@ -35,21 +35,21 @@ impl Selection {
 /// Processes, then servers shut down, then servers that lose power.
 ///
 /// Database processes are killed on every database server, as only one of them is the primary.
-fn all(config: &Config, store: &[ServerName]) -> Vec<Wanted> {
+fn all(config: &Config, store: &[ServerName]) -> Vec<RequestedTarget> {
     let servers: Vec<ServerName> = config.server_names().collect();
     let first = |server: &&ServerName| server.number == 1;
-    let mut targets: Vec<Wanted> = servers
+    let mut targets: Vec<RequestedTarget> = servers
         .iter()
         .flat_map(|server| processes(*server))
         .collect();
     targets.extend(store.first().map(|server| kill(*server, Process::Etcd)));
-    let named = |server: &ServerName| Whom::Server(*server);
+    let named = |server: &ServerName| ServerRef::Server(*server);
     targets.extend(servers.iter().filter(first).map(named).map(Target::Stop));
     targets.extend(servers.iter().map(named).map(Target::Power));
     targets
 }
 
-fn processes(server: ServerName) -> Vec<Wanted> {
+fn processes(server: ServerName) -> Vec<RequestedTarget> {
     let kinds: &[Process] = match (server.tier, server.number) {
         (Tier::Balancer, 1) => &[Process::Proxy, Process::Keeper],
         (Tier::Web, 1) => &[Process::Proxy],
@@ -60,21 +60,21 @@ fn processes(server: ServerName) -> Vec<Wanted> {
     kinds.iter().map(|kind| kill(server, *kind)).collect()
 }
 
-const fn kill(server: ServerName, process: Process) -> Wanted {
+const fn kill(server: ServerName, process: Process) -> RequestedTarget {
     Target::Kill {
-        server: Whom::Server(server),
+        server: ServerRef::Server(server),
         process: Some(process),
     }
 }
 
 /// What has cost other clusters acknowledged writes or left them with two primaries; without a database, what leaves a
 /// server running but useless.
-fn faults(config: &Config, store: &[ServerName], disks: bool) -> Vec<Wanted> {
+fn faults(config: &Config, store: &[ServerName], disks: bool) -> Vec<RequestedTarget> {
     if config.database.is_none() {
         return without_a_database(config);
     }
     let freeze = |process| Target::Freeze {
-        server: Whom::Primary,
+        server: ServerRef::Primary,
         process,
     };
     let on_app = |server: &&ServerName| server.tier == Tier::App;
@@ -84,26 +84,26 @@ fn faults(config: &Config, store: &[ServerName], disks: bool) -> Vec<Wanted> {
             .server_names()
             .find(|server| server.tier == Tier::App)
     });
-    let mut primary = vec![Whom::Primary];
-    primary.extend(beside.map(Whom::Server));
+    let mut primary = vec![ServerRef::Primary];
+    primary.extend(beside.map(ServerRef::Server));
     let mut all = vec![
         Target::Cut(primary),
-        Target::Mute(Whom::Primary),
-        Target::Deaf(Whom::Primary),
+        Target::Mute(ServerRef::Primary),
+        Target::Deaf(ServerRef::Primary),
         freeze(None),
         freeze(Some(Process::Patroni)),
         freeze(Some(Process::Postgres)),
         freeze(Some(Process::Keeper)),
-        Target::Cut(vec![Whom::Primary]),
-        Target::Cut(vec![Whom::Standby]),
+        Target::Cut(vec![ServerRef::Primary]),
+        Target::Cut(vec![ServerRef::Standby]),
     ];
-    all.extend(disks.then_some(Target::Fill(Whom::Primary)));
+    all.extend(disks.then_some(Target::Fill(ServerRef::Primary)));
     all
 }
 
-fn without_a_database(config: &Config) -> Vec<Wanted> {
+fn without_a_database(config: &Config) -> Vec<RequestedTarget> {
     let first = |server: &ServerName| server.number == 1;
-    let servers = config.server_names().filter(first).map(Whom::Server);
+    let servers = config.server_names().filter(first).map(ServerRef::Server);
     let of_one = |server| {
         let freeze = Target::Freeze {
             server,
@@ -168,7 +168,7 @@ mod tests {
         }
     }
 
-    fn words(targets: &[Wanted]) -> Vec<String> {
+    fn words(targets: &[RequestedTarget]) -> Vec<String> {
         targets.iter().map(ToString::to_string).collect()
     }
 
@@ -180,7 +180,7 @@ mod tests {
             assert!(targets.contains(&Target::Power(server.into())), "{server}");
         }
         for kind in Process::ALL {
-            let hit = |target: &Wanted| matches!(target, Target::Kill { process: Some(p), .. } if *p == kind);
+            let hit = |target: &RequestedTarget| matches!(target, Target::Kill { process: Some(p), .. } if *p == kind);
             assert!(targets.iter().any(hit), "{kind}");
         }
         assert_eq!(targets.iter().collect::<HashSet<_>>().len(), targets.len());

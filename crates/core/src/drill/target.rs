@@ -1,7 +1,7 @@
 //! What can be rehearsed: the harm, and the server or process it targets.
 
 use super::process::Process;
-use super::whom::{Roles, Whom};
+use super::server_ref::{Roles, ServerRef};
 use gaiola_model::ServerName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -50,13 +50,13 @@ pub enum Target<S = ServerName> {
 /// A failure as an operator names it, before the primary is known.
 ///
 /// ```
-/// use gaiola_core::drill::{Roles, Wanted};
+/// use gaiola_core::drill::{Roles, RequestedTarget};
 ///
-/// let wanted: Wanted = "cut primary,app1".parse().unwrap();
+/// let wanted: RequestedTarget = "cut primary,app1".parse().unwrap();
 /// let roles = Roles { primary: Some("db2".parse().unwrap()), standby: None };
 /// assert_eq!(wanted.named(roles).unwrap().to_string(), "cut db2,app1");
 /// ```
-pub type Wanted = Target<Whom>;
+pub type RequestedTarget = Target<ServerRef>;
 
 impl<S: Copy> Target<S> {
     /// The harmed servers, at least one.
@@ -118,10 +118,10 @@ impl<S: Copy> Target<S> {
     }
 }
 
-impl Wanted {
+impl RequestedTarget {
     /// The failure with roles replaced by server names.
     pub fn named(&self, roles: Roles) -> Result<Target, TargetError> {
-        self.map(|whom| whom.named(roles))
+        self.map(|server| server.named(roles))
     }
 }
 
@@ -173,58 +173,61 @@ pub enum TargetError {
     #[error("{server} runs no {process}")]
     Elsewhere {
         /// The server that was named.
-        server: Whom,
+        server: ServerRef,
         /// The process that does not run on its tier.
         process: Process,
     },
     /// A server is named twice.
     #[error("{0} is named twice")]
-    Twice(Whom),
+    Twice(ServerRef),
     /// No server has that role.
     #[error("the database has no {0} now")]
-    Nobody(Whom),
+    Nobody(ServerRef),
 }
 
-impl FromStr for Wanted {
+impl FromStr for RequestedTarget {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        let [verb, whom] = words[..] else {
+        let [verb, server] = words[..] else {
             return Err(TargetError::NotADrill(text.into()));
         };
         match verb {
-            "kill" => process_of(whom).map(|(server, process)| Self::Kill { server, process }),
-            "freeze" => process_of(whom).map(|(server, process)| Self::Freeze { server, process }),
-            "power" => Ok(Self::Power(whom.parse()?)),
-            "stop" => Ok(Self::Stop(whom.parse()?)),
-            "mute" => Ok(Self::Mute(whom.parse()?)),
-            "deaf" => Ok(Self::Deaf(whom.parse()?)),
-            "fill" => Ok(Self::Fill(whom.parse()?)),
-            "cut" => several(whom).map(Self::Cut),
+            "kill" => process_of(server).map(|(server, process)| Self::Kill { server, process }),
+            "freeze" => {
+                process_of(server).map(|(server, process)| Self::Freeze { server, process })
+            }
+            "power" => Ok(Self::Power(server.parse()?)),
+            "stop" => Ok(Self::Stop(server.parse()?)),
+            "mute" => Ok(Self::Mute(server.parse()?)),
+            "deaf" => Ok(Self::Deaf(server.parse()?)),
+            "fill" => Ok(Self::Fill(server.parse()?)),
+            "cut" => several(server).map(Self::Cut),
             _ => Err(TargetError::NotADrill(text.into())),
         }
     }
 }
 
 /// `SERVER[/PROCESS]`.
-fn process_of(text: &str) -> Result<(Whom, Option<Process>), TargetError> {
+fn process_of(text: &str) -> Result<(ServerRef, Option<Process>), TargetError> {
     let Some((server, process)) = text.split_once('/') else {
         return Ok((text.parse()?, None));
     };
-    let server: Whom = server.parse()?;
+    let server: ServerRef = server.parse()?;
     let process: Process = process.parse()?;
-    match process.runs_on(server.tier()) {
-        true => Ok((server, Some(process))),
-        false => Err(TargetError::Elsewhere { server, process }),
+    if process.runs_on(server.tier()) {
+        Ok((server, Some(process)))
+    } else {
+        Err(TargetError::Elsewhere { server, process })
     }
 }
 
 /// `SERVER[,SERVER]`.
-fn several(text: &str) -> Result<Vec<Whom>, TargetError> {
+fn several(text: &str) -> Result<Vec<ServerRef>, TargetError> {
     let mut servers = Vec::new();
     for name in text.split(',') {
-        let server: Whom = name.parse()?;
+        let server: ServerRef = name.parse()?;
         if servers.contains(&server) {
             return Err(TargetError::Twice(server));
         }
@@ -237,7 +240,7 @@ impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
-        text.parse::<Wanted>()?.named(Roles::default())
+        text.parse::<RequestedTarget>()?.named(Roles::default())
     }
 }
 
@@ -283,7 +286,7 @@ mod tests {
             "cut standby",
             "fill primary",
         ] {
-            assert_eq!(text.parse::<Wanted>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<RequestedTarget>().unwrap().to_string(), text);
         }
     }
 
@@ -303,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_role_is_a_server_once_it_is_known_who_has_it() {
-        let wanted: Wanted = "cut primary,app1".parse().unwrap();
+        let wanted: RequestedTarget = "cut primary,app1".parse().unwrap();
         let db2 = "db2".parse().unwrap();
         let roles = Roles {
             primary: Some(db2),

@@ -131,7 +131,7 @@ fn nothing_is_concluded_before_the_store_has_reported_the_change() {
     assert_eq!(follow.step(at(1), None), Next::Wait);
     assert_eq!(follow.step(at(2), None), Next::Wait);
     let Next::Late(missing) = follow.step(Time::ZERO + LIMIT, None) else {
-        panic!("it waits for ever");
+        panic!("it waits without end");
     };
     assert_eq!(missing, ["the store has not reported this change yet"]);
 }

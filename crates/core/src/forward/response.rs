@@ -6,7 +6,7 @@ use gaiola_model::http::{Field, FieldName, Framing, ResponseHead, Span, Version}
 
 /// What the response to the client depends on besides the server's.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
+pub struct ResponseContext<'a> {
     /// The client's HTTP version.
     pub client: Version,
     /// Whether the client and we want to keep the client's connection.
@@ -41,7 +41,7 @@ pub struct Sent {
 pub fn response(
     head: &ResponseHead,
     buffer: &[u8],
-    answer: &Answer<'_>,
+    answer: &ResponseContext<'_>,
     out: &mut Outgoing,
 ) -> Sent {
     let sent = Sent {

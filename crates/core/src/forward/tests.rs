@@ -27,7 +27,7 @@ const TRUSTED: Hop<'_> = Hop {
     ..HOP
 };
 
-const OURS: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
+const ADDED: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
     X-Request-ID: made\r\nVia: 1.1 lb1\r\n\r\n";
 
 fn span(text: &str, part: &str) -> Span {
@@ -103,7 +103,7 @@ fn a_usual_head_is_two_pieces() {
     assert_eq!(out.pieces().len(), 2);
     assert_eq!(
         written(text, &out),
-        format!("GET /x HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n{OURS}")
+        format!("GET /x HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n{ADDED}")
     );
 }
 
@@ -113,7 +113,7 @@ fn what_concerns_the_hop_alone_is_removed() {
         Proxy-Authorization: x\r\nProxy: http://evil\r\nTE: gzip\r\nUpgrade: h2c\r\nx-hop: 2\r\nTrailer: C\r\n";
     assert_eq!(
         with(fields, &HOP),
-        format!("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nTrailer: C\r\n{OURS}")
+        format!("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nTrailer: C\r\n{ADDED}")
     );
 }
 
@@ -138,7 +138,7 @@ fn claims_of_strangers_are_replaced() {
         Content_Length: 7\r\nTransfer_Encoding: x\r\nx-request_id: y\r\n";
     assert_eq!(
         with(fields, &HOP),
-        format!("GET / HTTP/1.1\r\nHost: a\r\n{OURS}")
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{ADDED}")
     );
 }
 
@@ -258,7 +258,7 @@ fn what_cgi_takes_for_one_field_is_left_out_with_it() {
     let lines = "X-Secret: 1\r\nx_secret: 2\r\nX-Secrets: 3\r\n";
     assert_eq!(
         with(lines, &hop),
-        format!("GET / HTTP/1.1\r\nHost: a\r\nX-Secrets: 3\r\n{OURS}")
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX-Secrets: 3\r\n{ADDED}")
     );
 }
 
@@ -269,7 +269,7 @@ fn a_trusted_sender_passes_no_twins_on() {
     let sent = with(lines, &TRUSTED);
     assert_eq!(
         sent,
-        format!("GET / HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\nX_Other: 5\r\n{OURS}")
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\nX_Other: 5\r\n{ADDED}")
     );
 }
 
@@ -281,7 +281,7 @@ fn upgrades_and_trailers_are_asked_for_anew() {
     assert_eq!(
         sent_on(text, &head, &HOP),
         format!(
-            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade, TE\r\nTE: trailers\r\n{OURS}"
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade, TE\r\nTE: trailers\r\n{ADDED}"
         )
     );
     head.upgrade = false;

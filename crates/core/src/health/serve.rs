@@ -22,23 +22,23 @@ pub struct Standing {
 
 /// Which members serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Serving {
+pub struct ServingMembers {
     /// For each member, whether it takes new traffic.
     pub takes: Vec<bool>,
     /// For each, whether it takes requests whose cookie names it: also while only errors of its requests ejected it.
     pub named: Vec<bool>,
-    /// Checks alone have taken down so many that some serve in spite of them.
+    /// Too few would be left: some serve although their checks took them down.
     pub panic: bool,
 }
 
-impl Serving {
+impl ServingMembers {
     /// For backends of which at most one member may be up, such as a database's primary: while several are, it is
     /// unknown which of them is right, and none takes new traffic.
     ///
     /// ```
-    /// use gaiola_core::health::Serving;
+    /// use gaiola_core::health::ServingMembers;
     ///
-    /// let both = Serving { takes: vec![true, true], named: vec![true, true], panic: false };
+    /// let both = ServingMembers { takes: vec![true, true], named: vec![true, true], panic: false };
     /// assert_eq!(both.one_at_most().takes, [false, false]);
     /// ```
     #[must_use]
@@ -65,7 +65,7 @@ impl Serving {
 /// assert_eq!(who_serves(&[up, silent], 33, true).takes, [true, false]);
 /// assert_eq!(who_serves(&[silent, silent], 33, true).takes, [true, true]);
 /// ```
-pub fn who_serves(members: &[Standing], max_share: u8, panics: bool) -> Serving {
+pub fn who_serves(members: &[Standing], max_share: u8, panics: bool) -> ServingMembers {
     let stays_out = stays_out(members, max_share);
     let is_up = |index: usize| match members[index].condition {
         Condition::Up => true,
@@ -97,7 +97,7 @@ pub fn who_serves(members: &[Standing], max_share: u8, panics: bool) -> Serving 
     for (named, takes) in named.iter_mut().zip(&takes) {
         *named |= takes;
     }
-    Serving {
+    ServingMembers {
         panic: takes != before,
         takes,
         named,
@@ -245,7 +245,7 @@ mod tests {
         let serving = who_serves(&[SILENT, SILENT], 33, false);
         assert_eq!(
             serving,
-            Serving {
+            ServingMembers {
                 takes: vec![false; 2],
                 named: vec![false; 2],
                 panic: false

@@ -13,14 +13,14 @@ const UNNOTICED: Duration = Duration::from_millis(5);
 /// State of one member between two polls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
-    seen: Answers,
+    seen: LatencyTotals,
     mean: Option<Duration>,
     slow_since: Option<Time>,
 }
 
 /// Total answers of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Answers {
+pub struct LatencyTotals {
     /// Responses that have begun.
     pub count: u64,
     /// Sum of the times from request to response, in nanoseconds.
@@ -33,7 +33,7 @@ pub struct MemberPoll<'a> {
     /// Its state.
     pub pace: &'a mut Pace,
     /// Its total answers.
-    pub answers: Answers,
+    pub answers: LatencyTotals,
     /// Whether it takes traffic.
     pub up: bool,
 }
@@ -116,7 +116,7 @@ mod tests {
 
     struct Site {
         paces: Vec<Pace>,
-        answers: Vec<Answers>,
+        answers: Vec<LatencyTotals>,
         up: Vec<bool>,
         now: Time,
     }
@@ -125,7 +125,7 @@ mod tests {
         fn new(count: usize) -> Self {
             Self {
                 paces: vec![Pace::default(); count],
-                answers: vec![Answers::default(); count],
+                answers: vec![LatencyTotals::default(); count],
                 up: vec![true; count],
                 now: Time::ZERO,
             }

@@ -39,12 +39,13 @@ impl Driven {
         self.out.clear();
     }
 
-    /// Waits for the next probe, answers it, and tells when it began, in milliseconds.
+    /// Waits for the next probe, answers it, and returns when it began, in milliseconds.
     fn probe(&mut self, passes: bool) -> u128 {
         self.due();
-        let result = match passes {
-            true => Input::ProbePassed("well".into()),
-            false => Input::ProbeFailed(Symptom::Bad, "badly".into()),
+        let result = if passes {
+            Input::ProbePassed("well".into())
+        } else {
+            Input::ProbeFailed(Symptom::Bad, "badly".into())
         };
         self.health.step(self.now, result, &mut self.out);
         self.now.since_start().as_millis()

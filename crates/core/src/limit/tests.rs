@@ -200,7 +200,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 /// What is not exported yet, by a search of every entry.
-fn untold(table: &Table) -> Vec<(u64, u64, u32)> {
+fn unreported(table: &Table) -> Vec<(u64, u64, u32)> {
     let counts = table.entries.iter().flat_map(|entry| {
         (0..2).map(move |age| {
             let more = entry.own[age] - entry.exported[age];
@@ -235,13 +235,13 @@ proptest! {
                 Act::Clear(None) => table.clear(),
                 Act::Wait(gap) => now += Duration::from_millis(gap),
                 Act::Export => {
-                    let expected = untold(&table);
+                    let expected = unreported(&table);
                     let mut counts = Vec::new();
                     table.export(&mut counts);
                     let mut counts: Vec<_> = counts.iter().map(|count| (count.key, count.window, count.more)).collect();
                     counts.sort_unstable();
                     prop_assert_eq!(&counts, &expected);
-                    prop_assert_eq!(untold(&table), []);
+                    prop_assert_eq!(unreported(&table), []);
                     prop_assert!(table.unexported.is_empty());
                     for (key, window, more) in counts {
                         *exported.entry((key, window)).or_default() += more;

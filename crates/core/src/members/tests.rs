@@ -8,30 +8,30 @@ fn usual() -> [ServerName; 4] {
     ["lb1", "web1", "app1", "db1"].map(|server| server.parse().unwrap())
 }
 
-fn voters(members: &[ServerName]) -> Vec<Member> {
+fn voters(members: &[ServerName]) -> Vec<StoreMember> {
     let numbered = (1..).zip(members);
     numbered
         .map(|(id, server)| member(*server, id, false))
         .collect()
 }
 
-fn dead(id: u64) -> Seen {
-    Seen {
+fn dead(id: u64) -> MemberFacts {
+    MemberFacts {
         dead: [id].into(),
-        ..Seen::default()
+        ..MemberFacts::default()
     }
 }
 
-fn next(members: &[Member], wanted: &[ServerName]) -> Step {
-    next_step(members, wanted, &Seen::default())
+fn next(members: &[StoreMember], wanted: &[ServerName]) -> MemberChange {
+    next_step(members, wanted, &MemberFacts::default())
 }
 
 fn wanted(count: u16) -> Vec<ServerName> {
     (1..=count).map(|n| ServerName::new(Tier::App, n)).collect()
 }
 
-fn member(server: ServerName, id: u64, is_learner: bool) -> Member {
-    Member {
+fn member(server: ServerName, id: u64, is_learner: bool) -> StoreMember {
+    StoreMember {
         id,
         server: Some(server),
         is_started: true,
@@ -40,27 +40,27 @@ fn member(server: ServerName, id: u64, is_learner: bool) -> Member {
 }
 
 /// Carries steps out as etcd would, and counts them.
-fn carry_out(members: &mut Vec<Member>, wanted: &[ServerName]) -> usize {
+fn carry_out(members: &mut Vec<StoreMember>, wanted: &[ServerName]) -> usize {
     for steps in 0..20 {
         match next(members, wanted) {
-            Step::Done => return steps,
-            Step::AddLearner(server) => {
+            MemberChange::Done => return steps,
+            MemberChange::AddLearner(server) => {
                 let id = 100 + u64::try_from(steps).unwrap();
-                members.push(Member {
+                members.push(StoreMember {
                     is_started: false,
                     ..member(server, id, true)
                 });
             }
-            Step::Start(_) => {
+            MemberChange::Start(_) => {
                 let unstarted = members.iter_mut().find(|member| !member.is_started);
                 unstarted.unwrap().is_started = true;
             }
-            Step::Promote(id) => {
+            MemberChange::Promote(id) => {
                 let learner = members.iter_mut().find(|member| member.id == id);
                 learner.unwrap().is_learner = false;
             }
-            Step::MoveLeader { .. } => panic!("nobody is known to lead"),
-            Step::Remove(id) => members.retain(|member| member.id != id),
+            MemberChange::MoveLeader { .. } => panic!("nobody is known to lead"),
+            MemberChange::Remove(id) => members.retain(|member| member.id != id),
         }
         assert!(members.iter().filter(|member| member.is_learner).count() <= 1);
     }
@@ -81,7 +81,7 @@ fn a_member_moves_by_coming_before_the_old_one_goes() {
     let mut members: Vec<_> = (0..3).map(|n| member(all[n], n as u64, false)).collect();
     let wanted = [all[0], all[1], all[3]];
     let first = next(&members, &wanted);
-    assert_eq!(first, Step::AddLearner(all[3]));
+    assert_eq!(first, MemberChange::AddLearner(all[3]));
     carry_out(&mut members, &wanted);
     assert_eq!(members.len(), 3);
     assert!(!members.iter().any(|member| member.server == Some(all[2])));
@@ -92,7 +92,7 @@ fn a_learner_that_is_not_wanted_any_more_goes_first() {
     let all = wanted(3);
     let members = [member(all[0], 1, false), member(all[1], 2, true)];
     let wanted = [all[0], all[2]];
-    assert_eq!(next(&members, &wanted), Step::Remove(2));
+    assert_eq!(next(&members, &wanted), MemberChange::Remove(2));
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn a_dead_member_goes_before_its_successor_comes_which_etcd_refuses_until_then()
     let members = voters(&[lb1, web1, app1]);
     let wanted = [lb1, app1, db1];
     let step = next_step(&members, &wanted, &dead(2));
-    assert_eq!(step, Step::Remove(2));
+    assert_eq!(step, MemberChange::Remove(2));
     let left = [members[0], members[2]];
-    assert_eq!(next(&left, &wanted), Step::AddLearner(db1));
+    assert_eq!(next(&left, &wanted), MemberChange::AddLearner(db1));
 }
 
 #[test]
@@ -111,9 +111,9 @@ fn a_dead_member_goes_before_the_living_which_the_quorum_needs_until_then() {
     let [lb1, web1, app1, _] = usual();
     let members = voters(&[lb1, web1, app1]);
     let step = next_step(&members, &[app1], &dead(2));
-    assert_eq!(step, Step::Remove(2));
+    assert_eq!(step, MemberChange::Remove(2));
     let left = [members[0], members[2]];
-    assert_eq!(next(&left, &[app1]), Step::Remove(1));
+    assert_eq!(next(&left, &[app1]), MemberChange::Remove(1));
 }
 
 #[test]
@@ -121,18 +121,18 @@ fn a_voter_that_lost_its_data_goes_and_comes_again_as_a_learner() {
     let [lb1, web1, app1, _] = usual();
     let wanted = [lb1, web1, app1];
     let members = voters(&wanted);
-    let lost = Seen {
+    let lost = MemberFacts {
         lost: [2].into(),
-        ..Seen::default()
+        ..MemberFacts::default()
     };
     let step = next_step(&members, &wanted, &lost);
-    assert_eq!(step, Step::Remove(2));
+    assert_eq!(step, MemberChange::Remove(2));
     let left = [members[0], members[2]];
     let step = next_step(&left, &wanted, &lost);
-    assert_eq!(step, Step::AddLearner(web1));
+    assert_eq!(step, MemberChange::AddLearner(web1));
     // The last member keeps what is left of a store.
     let step = next_step(&members[1..2], &wanted[1..2], &lost);
-    assert_eq!(step, Step::Done);
+    assert_eq!(step, MemberChange::Done);
 }
 
 #[test]
@@ -140,17 +140,17 @@ fn who_leads_goes_last_and_hands_over_before() {
     let [lb1, web1, app1, _] = usual();
     let mut members = voters(&[lb1, web1, app1]);
     let wanted = [app1];
-    let led_by = |id| Seen {
+    let led_by = |id| MemberFacts {
         leader: Some(id),
-        ..Seen::default()
+        ..MemberFacts::default()
     };
     let step = next_step(&members, &wanted, &led_by(1));
-    assert_eq!(step, Step::Remove(2));
+    assert_eq!(step, MemberChange::Remove(2));
     members.remove(1);
     let step = next_step(&members, &wanted, &led_by(1));
-    assert_eq!(step, Step::MoveLeader { from: 1, to: 3 });
+    assert_eq!(step, MemberChange::MoveLeader { from: 1, to: 3 });
     let step = next_step(&members, &wanted, &led_by(3));
-    assert_eq!(step, Step::Remove(1));
+    assert_eq!(step, MemberChange::Remove(1));
 }
 
 #[test]
@@ -158,34 +158,34 @@ fn a_dead_learner_gives_up_its_place_and_a_dead_voter_that_is_wanted_keeps_it() 
     let [lb1, web1, app1, _] = usual();
     let wanted = [lb1, web1, app1];
     let mut members = voters(&wanted);
-    assert_eq!(next_step(&members, &wanted, &dead(2)), Step::Done);
+    assert_eq!(next_step(&members, &wanted, &dead(2)), MemberChange::Done);
     members[1].is_learner = true;
     let step = next_step(&members, &wanted, &dead(2));
-    assert_eq!(step, Step::Remove(2));
+    assert_eq!(step, MemberChange::Remove(2));
 }
 
 /// etcd's rules for adding and removing members (`--strict-reconfig-check`), and the current leader.
 struct Rules {
-    members: Vec<Member>,
+    members: Vec<StoreMember>,
     leader: u64,
     dead: Option<ServerName>,
 }
 
 impl Rules {
-    fn is_dead(&self, member: &Member) -> bool {
+    fn is_dead(&self, member: &StoreMember) -> bool {
         self.dead.is_some() && member.server == self.dead
     }
 
     /// The number of voters, and of those that are up.
     fn voters(&self) -> (usize, usize) {
         let voters = self.members.iter().filter(|member| !member.is_learner);
-        let (dead, live): (Vec<&Member>, Vec<&Member>) =
+        let (dead, live): (Vec<&StoreMember>, Vec<&StoreMember>) =
             voters.partition(|member| self.is_dead(member));
         (dead.len() + live.len(), live.len())
     }
 
     /// `false`: etcd rejects it, or the server is down.
-    fn carry_out(&mut self, step: Step, id: u64) -> bool {
+    fn carry_out(&mut self, step: MemberChange, id: u64) -> bool {
         let (voters, live) = self.voters();
         let find = |id| {
             self.members
@@ -194,28 +194,28 @@ impl Rules {
                 .unwrap()
         };
         match step {
-            Step::AddLearner(server) => {
+            MemberChange::AddLearner(server) => {
                 let new = member(server, id, true);
                 if self.is_dead(&new) || live < voters {
                     return false;
                 }
                 let is_started = false;
-                self.members.push(Member { is_started, ..new });
+                self.members.push(StoreMember { is_started, ..new });
             }
-            Step::Start(_) => {
+            MemberChange::Start(_) => {
                 let unstarted = self.members.iter_mut().find(|member| !member.is_started);
                 unstarted.unwrap().is_started = true;
             }
-            Step::Promote(id) => {
+            MemberChange::Promote(id) => {
                 let at = find(id);
                 self.members[at].is_learner = false;
             }
-            Step::MoveLeader { from, to } => {
+            MemberChange::MoveLeader { from, to } => {
                 let next = &self.members[find(to)];
                 assert!(from == self.leader && !next.is_learner && !self.is_dead(next));
                 self.leader = to;
             }
-            Step::Remove(id) => {
+            MemberChange::Remove(id) => {
                 let at = find(id);
                 assert_ne!(
                     id, self.leader,
@@ -226,7 +226,7 @@ impl Rules {
                 }
                 self.members.remove(at);
             }
-            Step::Done => {}
+            MemberChange::Done => {}
         }
         true
     }
@@ -257,7 +257,7 @@ fn members_move_as_etcd_allows_and_wait_only_for_a_dead_server_that_is_wanted() 
                 leader,
                 dead: *dead,
             };
-            let leads = |member: &Member| member.id == leader && !rules.is_dead(member);
+            let leads = |member: &StoreMember| member.id == leader && !rules.is_dead(member);
             if !rules.members.iter().any(leads) {
                 continue;
             }
@@ -266,13 +266,13 @@ fn members_move_as_etcd_allows_and_wait_only_for_a_dead_server_that_is_wanted() 
                 let (voters, live) = rules.voters();
                 assert!(live > voters / 2, "{old:?} to {wanted:?} without {dead:?}");
                 let dead = rules.members.iter().filter(|member| rules.is_dead(member));
-                let seen = Seen {
+                let seen = MemberFacts {
                     dead: dead.map(|member| member.id).collect(),
                     leader: Some(rules.leader),
-                    ..Seen::default()
+                    ..MemberFacts::default()
                 };
                 let step = next_step(&rules.members, wanted, &seen);
-                is_done = step == Step::Done;
+                is_done = step == MemberChange::Done;
                 if is_done || !rules.carry_out(step, id) {
                     break;
                 }
@@ -330,12 +330,12 @@ fn placement() -> Placement {
 #[test]
 fn a_member_on_no_server_of_the_site_counts_as_dead() {
     let [_, _, app1, db1] = usual();
-    let elsewhere = Member {
+    let elsewhere = StoreMember {
         server: None,
         ..member(db1, 3, false)
     };
     let members = [member(app1, 1, false), member(db1, 2, false), elsewhere];
-    let seen = Seen::of(&members, &placement(), &Facts::default());
+    let seen = MemberFacts::of(&members, &placement(), &Facts::default());
     assert_eq!(seen.dead, [2, 3].into());
 }
 

@@ -1,8 +1,8 @@
 //! The doors for clients: a new door is opened once the tier behind it is ready; an old one is closed once a new one is
 //! open, and removed after the grace.
 
-use super::Step;
-use super::view::View;
+use super::RollOutStep;
+use super::view::{Unmet, View};
 use crate::topology;
 use gaiola_model::placement::{Door, DoorState, InstanceState, Phase};
 use gaiola_model::{Placement, Revision, ServerName, Tier};
@@ -53,7 +53,7 @@ pub(super) fn wanted(placement: &Placement) -> BTreeMap<SocketAddr, Tier> {
         .collect()
 }
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Advances every door by one state at most.
     pub(super) fn lead_doors(&mut self) {
         let wanted = wanted(&self.plan);
@@ -90,9 +90,9 @@ impl Step<'_> {
             {
                 Ok(()) => {
                     self.set_door(at, tier, DoorState::Open);
-                    self.tell(None, format!("clients are led to {at}"));
+                    self.report(None, format!("clients are sent to {at}"));
                 }
-                Err(why) => self.wait(None, format!("to lead clients to {at}: {why}")),
+                Err(why) => self.wait(None, format!("to send clients to {at}: {why}")),
             },
             (Some(DoorState::Opening), None) => {}
             (None, _) => self.set_door(at, tier, DoorState::Opening),
@@ -108,7 +108,7 @@ impl Step<'_> {
             DoorState::Opening => drop(self.plan.doors.remove(&at)),
             DoorState::Open if another_is_open => {
                 self.set_door(at, door.tier, DoorState::Closing);
-                self.tell(None, format!("clients are no longer led to {at}"));
+                self.report(None, format!("clients are no longer sent to {at}"));
             }
             DoorState::Open => self.wait(None, format!("to close {at}: no other door is open")),
             DoorState::Closing if closing_for.is_some_and(|span| span >= grace) => {
@@ -125,7 +125,7 @@ impl Step<'_> {
 
 impl View<'_> {
     /// Whether the tier behind a door is ready for clients.
-    pub(super) fn leads_somewhere(&self, at: SocketAddr, door: &Door) -> Result<(), String> {
+    pub(super) fn leads_somewhere(&self, at: SocketAddr, door: &Door) -> Result<(), Unmet> {
         match door.tier {
             Tier::Balancer => self.vip_answers(at.ip(), door.since),
             Tier::Web => {
@@ -135,18 +135,18 @@ impl View<'_> {
                 let server = server.ok_or("no web server has this address")?;
                 self.proxy_at(server, door.since)
                     .map(|_| ())
-                    .map_err(|why| format!("{server} {why}"))
+                    .map_err(|why| format!("{server} {why}").into())
             }
             Tier::App | Tier::Database => self.instance_answers(at),
         }
     }
 
     /// One balancer holds the VIP, and all that could take it over listen on the door.
-    fn vip_answers(&self, vip: IpAddr, since: Revision) -> Result<(), String> {
+    fn vip_answers(&self, vip: IpAddr, since: Revision) -> Result<(), Unmet> {
         match self.owners(vip).as_slice() {
             [] => return Err("no balancer holds it".into()),
             [_] => {}
-            [first, second, ..] => return Err(format!("{first} and {second} both hold it")),
+            [first, second, ..] => return Err(format!("{first} and {second} both hold it").into()),
         }
         let balancers = topology::servers_of(self.placement, Tier::Balancer);
         for server in balancers.filter(|server| self.live(*server).is_some()) {
@@ -166,7 +166,7 @@ impl View<'_> {
         owners.map(|(server, _)| *server).collect()
     }
 
-    fn instance_answers(&self, at: SocketAddr) -> Result<(), String> {
+    fn instance_answers(&self, at: SocketAddr) -> Result<(), Unmet> {
         let mut instances = self.placement.instances.keys();
         let name = instances
             .find(|name| topology::address_of_instance(self.placement, **name) == Some(at));
@@ -176,7 +176,7 @@ impl View<'_> {
             .and_then(|observed| observed.instances.get(name));
         match seen {
             Some(seen) if seen.state == InstanceState::Ready => Ok(()),
-            _ => Err(format!("{name} is not ready")),
+            _ => Err(format!("{name} is not ready").into()),
         }
     }
 }

@@ -1,17 +1,17 @@
 //! The end of a drain: when a drained instance or server may be removed.
 
-use super::Step;
+use super::RollOutStep;
 use super::view::View;
-use crate::topology::{self, Member};
+use crate::topology::{self, TrafficTarget};
 use gaiola_model::Placement;
 use gaiola_model::placement::{DatabaseRole, DoorState, Phase};
 use gaiola_model::{InstanceName, ServerName, Tier};
 use std::net::SocketAddr;
 
-/// Why a drained member cannot go yet, and which server is waited for.
+/// Why a drained target cannot go yet, and which server is waited for.
 type NotYet = (ServerName, String);
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Removes whatever is drained and no longer wanted.
     pub(super) fn finish_drains(&mut self) {
         self.finish_instances();
@@ -24,12 +24,12 @@ impl Step<'_> {
             if placed.phase != Phase::Drain || !self.wants(name.server) {
                 continue;
             }
-            let member = Member::Instance(*name);
-            match self.view.quiet(member) {
+            let target = TrafficTarget::Instance(*name);
+            match self.view.quiet(target) {
                 Ok(()) => {
                     self.plan.instances.remove(name);
-                    let with = self.view.left_behind(&[member]);
-                    self.tell(name.server, format!("{name} is stopped{with}"));
+                    let with = self.view.left_behind(&[target]);
+                    self.report(name.server, format!("{name} is stopped{with}"));
                 }
                 Err((server, why)) => self.wait(server, format!("to stop {name}: {why}")),
             }
@@ -56,7 +56,7 @@ impl Step<'_> {
     fn take_away(&mut self, server: ServerName, with: &str) {
         self.plan.servers.remove(&server);
         self.plan.instances.retain(|name, _| name.server != server);
-        self.tell(server, format!("{server} is removed{with}"));
+        self.report(server, format!("{server} is removed{with}"));
     }
 
     /// A dead server needs no drain; a dead database server only once another is primary.
@@ -75,18 +75,18 @@ impl Step<'_> {
             if server.tier == Tier::Database {
                 self.view.another_is_primary(server)?;
             }
-            let mut members = self.view.members_on(server).into_iter();
-            if members.any(|member| self.view.is_led_to(member)) {
+            let mut targets = self.view.targets_on(server).into_iter();
+            if targets.any(|target| self.view.is_reached_directly(target)) {
                 return Err((server, "no other door is open".into()));
             }
             return Ok(": it was dead".into());
         }
         if self.is_last_of_given_up_database(server) {
-            self.view.quiet(Member::Server(server))?;
+            self.view.quiet(TrafficTarget::Server(server))?;
         } else {
             self.view.drained(server)?;
         }
-        Ok(self.view.left_behind(&self.view.members_on(server)))
+        Ok(self.view.left_behind(&self.view.targets_on(server)))
     }
 
     fn is_last_of_given_up_database(&self, server: ServerName) -> bool {
@@ -105,37 +105,37 @@ impl View<'_> {
             Tier::Database => self.has_handed_over(server)?,
             Tier::Web | Tier::App => {}
         }
-        let members = self.members_on(server);
-        members
+        let targets = self.targets_on(server);
+        targets
             .into_iter()
-            .try_for_each(|member| self.quiet(member))
+            .try_for_each(|target| self.quiet(target))
     }
 
-    /// The members that proxies send to on a server: the instances of an application server, or the server itself.
-    fn members_on(&self, server: ServerName) -> Vec<Member> {
+    /// The targets that proxies send to on a server: the instances of an application server, or the server itself.
+    fn targets_on(&self, server: ServerName) -> Vec<TrafficTarget> {
         let instances = self.placement.instances.keys().copied();
         let on_it = instances.filter(|name: &InstanceName| name.server == server);
         match server.tier {
-            Tier::App => on_it.map(Member::Instance).collect(),
-            _ => vec![Member::Server(server)],
+            Tier::App => on_it.map(TrafficTarget::Instance).collect(),
+            _ => vec![TrafficTarget::Server(server)],
         }
     }
 
-    /// Whether a drained member is idle: no door leads to it, every proxy has acknowledged the drain, and its requests
+    /// Whether a drained target is idle: no door leads to it, every proxy has acknowledged the drain, and its requests
     /// have ended or the grace is over.
-    fn quiet(&self, member: Member) -> Result<(), NotYet> {
-        if door_of(self.placement, member)
+    fn quiet(&self, target: TrafficTarget) -> Result<(), NotYet> {
+        if door_of(self.placement, target)
             .is_some_and(|door| self.placement.doors.contains_key(&door))
         {
-            return Err((member.server(), "clients are still led to it".into()));
+            return Err((target.server(), "clients are still sent to it".into()));
         }
-        if let Some((sender, why)) = self.unacknowledged(member).into_iter().next() {
+        if let Some((sender, why)) = self.unacknowledged(target).into_iter().next() {
             return Err((sender, format!("{sender} {why}")));
         }
         let grace = self.placement.config.app.grace;
-        let acknowledged = self.facts.acknowledged.get(&member);
+        let acknowledged = self.facts.acknowledged.get(&target);
         let graced = acknowledged.is_some_and(|known| self.facts.now - known.since >= grace);
-        match self.in_flight(member).first() {
+        match self.in_flight(target).first() {
             Some((sender, count)) if !graced => {
                 Err((*sender, format!("{sender} has {count} in flight to it")))
             }
@@ -143,9 +143,9 @@ impl View<'_> {
         }
     }
 
-    /// Whether a door that is not closing still leads clients to a member directly.
-    pub(super) fn is_led_to(&self, member: Member) -> bool {
-        let door = door_of(self.placement, member).and_then(|door| self.placement.doors.get(&door));
+    /// Whether a door that is not closing still sends clients to a target directly.
+    pub(super) fn is_reached_directly(&self, target: TrafficTarget) -> bool {
+        let door = door_of(self.placement, target).and_then(|door| self.placement.doors.get(&door));
         door.is_some_and(|door| door.state == DoorState::Open)
     }
 
@@ -186,8 +186,8 @@ impl View<'_> {
     }
 
     /// What the end of a drain did not wait for, for its event.
-    fn left_behind(&self, members: &[Member]) -> String {
-        let left_out = members.iter().flat_map(|member| self.left_out(*member));
+    fn left_behind(&self, targets: &[TrafficTarget]) -> String {
+        let left_out = targets.iter().flat_map(|target| self.left_out(*target));
         let mut left_out: Vec<ServerName> = left_out.collect();
         left_out.sort();
         left_out.dedup();
@@ -195,7 +195,7 @@ impl View<'_> {
         let mut words: String = silent
             .map(|server| format!("; {server} is silent and was left out"))
             .collect();
-        let in_flight = members.iter().flat_map(|member| self.in_flight(*member));
+        let in_flight = targets.iter().flat_map(|target| self.in_flight(*target));
         let cut: u64 = in_flight.map(|(_, count)| count).sum();
         if cut > 0 {
             words += &format!("; the grace was over with {cut} in flight");
@@ -204,13 +204,13 @@ impl View<'_> {
     }
 }
 
-/// The address at which clients would connect to a member directly.
-fn door_of(placement: &Placement, member: Member) -> Option<SocketAddr> {
-    match member {
-        Member::Instance(name) => topology::address_of_instance(placement, name),
-        Member::Server(server) if server.tier == Tier::Web => {
+/// The address at which clients would connect to a target directly.
+fn door_of(placement: &Placement, target: TrafficTarget) -> Option<SocketAddr> {
+    match target {
+        TrafficTarget::Instance(name) => topology::address_of_instance(placement, name),
+        TrafficTarget::Server(server) if server.tier == Tier::Web => {
             topology::address_of_web(placement, server)
         }
-        Member::Server(_) => None,
+        TrafficTarget::Server(_) => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::view::View;
 use super::{SILENCE, STORE_DOUBT, dated};
-use crate::topology::Member;
+use crate::topology::TrafficTarget;
 use gaiola_model::placement::{BootNumber, DoorState, Phase};
 use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 /// ```
 /// use gaiola_core::rollout::Facts;
 ///
-/// let facts = Facts::default(); // then, whenever anything changed: facts.look(now, &placement, at, observed)
+/// let facts = Facts::default(); // then, whenever anything changed: facts.observe(now, &placement, at, observed)
 /// assert!(facts.observed.is_empty());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub struct Facts {
     pub store_in_doubt: bool,
     /// Placed servers without a lease.
     pub silent_since: BTreeMap<ServerName, Time>,
-    /// Drained members whose drain every proxy knows.
-    pub(super) acknowledged: BTreeMap<Member, Acknowledged>,
+    /// Drained targets whose drain every proxy knows.
+    pub(super) acknowledged: BTreeMap<TrafficTarget, Acknowledged>,
     /// Doors that no longer receive clients.
     pub closing_since: BTreeMap<SocketAddr, Time>,
     /// Instances that should serve and do not, although their server is up.
@@ -56,7 +56,7 @@ pub(super) struct Acknowledged {
 impl Facts {
     /// Takes an observation: `placement` is what the store holds at revision `at`, `observed` the reports of servers
     /// with a lease.
-    pub fn look(
+    pub fn observe(
         &mut self,
         now: Time,
         placement: &Placement,
@@ -73,13 +73,13 @@ impl Facts {
 
         let view = View::new(&stored, at, self);
         let acknowledged =
-            drained_members(&stored).filter(|member| view.unacknowledged(*member).is_empty());
+            drained_targets(&stored).filter(|target| view.unacknowledged(*target).is_empty());
         let unready = stored.instances.iter().filter(|(name, placed)| {
             placed.phase == Phase::Serve
                 && view.live(name.server).is_some()
                 && view.instance_serves(**name).is_err()
         });
-        let acknowledged = acknowledged.map(|member| (member, self.acknowledge(&view, member)));
+        let acknowledged = acknowledged.map(|target| (target, self.acknowledge(&view, target)));
         let acknowledged = acknowledged.collect();
         let unready = unready.map(|(name, _)| *name).collect();
         self.acknowledged = acknowledged;
@@ -94,8 +94,8 @@ impl Facts {
     }
 
     /// A server that was left out and is now removed has not been back.
-    fn acknowledge(&self, view: &View<'_>, member: Member) -> Acknowledged {
-        let before = self.acknowledged.get(&member);
+    fn acknowledge(&self, view: &View<'_>, target: TrafficTarget) -> Acknowledged {
+        let before = self.acknowledged.get(&target);
         let left_out = before.iter().flat_map(|before| &before.left_out).copied();
         let still_placed = left_out.filter(|server| view.placement.servers.contains_key(server));
         let still_placed: BTreeSet<ServerName> = still_placed.collect();
@@ -106,7 +106,7 @@ impl Facts {
             left_out: still_placed
                 .into_iter()
                 .filter(|server| self.is_dead(*server))
-                .chain(view.left_out(member))
+                .chain(view.left_out(target))
                 .collect(),
         }
     }
@@ -183,7 +183,7 @@ fn is_closing(door: &gaiola_model::placement::Door) -> bool {
 }
 
 /// Everything that should take no more traffic.
-fn drained_members(stored: &Placement) -> impl Iterator<Item = Member> {
+fn drained_targets(stored: &Placement) -> impl Iterator<Item = TrafficTarget> {
     let drained = |server: &ServerName| {
         let placed = stored.servers.get(server);
         placed.is_some_and(|placed| placed.phase == Phase::Drain)
@@ -197,8 +197,8 @@ fn drained_members(stored: &Placement) -> impl Iterator<Item = Member> {
         .instances
         .iter()
         .filter(move |(name, placed)| placed.phase == Phase::Drain || drained(&name.server));
-    let instances = instances.map(|(name, _)| Member::Instance(*name));
-    servers.map(Member::Server).chain(instances)
+    let instances = instances.map(|(name, _)| TrafficTarget::Instance(*name));
+    servers.map(TrafficTarget::Server).chain(instances)
 }
 
 /// The current keys: existing ones with their old time, new ones with `now`.
@@ -256,22 +256,22 @@ mod tests {
         let [first, second] = [1, 2].map(|number| ServerName::new(Tier::Balancer, number));
         let drained = *placement.instances.keys().next().unwrap();
         placement.instances.get_mut(&drained).unwrap().phase = Phase::Drain;
-        let member = Member::Instance(drained);
-        assert!(crate::topology::senders(&placement, member).contains(&first));
+        let target = TrafficTarget::Instance(drained);
+        assert!(crate::topology::senders(&placement, target).contains(&first));
 
         let mut facts = Facts::default();
-        let mut look = |seconds, placement: &Placement, silent: &[ServerName]| {
+        let mut observe = |seconds, placement: &Placement, silent: &[ServerName]| {
             let now = Time::from_start(Duration::from_secs(seconds));
-            facts.look(now, placement, Revision(1), all_but(placement, silent));
-            let since = facts.acknowledged.get(&member).map(|known| known.since);
+            facts.observe(now, placement, Revision(1), all_but(placement, silent));
+            let since = facts.acknowledged.get(&target).map(|known| known.since);
             since.map(|since| since.since_start().as_secs())
         };
-        assert_eq!(look(0, &placement, &[first]), None);
-        assert_eq!(look(10, &placement, &[first]), Some(10));
-        assert_eq!(look(11, &placement, &[first, second]), None);
-        assert_eq!(look(21, &placement, &[first, second]), Some(21));
+        assert_eq!(observe(0, &placement, &[first]), None);
+        assert_eq!(observe(10, &placement, &[first]), Some(10));
+        assert_eq!(observe(11, &placement, &[first, second]), None);
+        assert_eq!(observe(21, &placement, &[first, second]), Some(21));
         placement.servers.remove(&first);
-        assert_eq!(look(22, &placement, &[second]), Some(21));
-        assert_eq!(look(23, &placement, &[]), Some(23));
+        assert_eq!(observe(22, &placement, &[second]), Some(21));
+        assert_eq!(observe(23, &placement, &[]), Some(23));
     }
 }

@@ -3,8 +3,8 @@
 //! A new instance is started beside the old ones (a surge of one). Once it is ready and every proxy has found it up, one
 //! old instance of the same server is drained and stopped; then the next one follows.
 
-use super::{MAX_CRASHES, READY_DEADLINE, Step};
-use crate::topology::{self, Member};
+use super::{MAX_CRASHES, READY_DEADLINE, RollOutStep};
+use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{InstanceState, Phase, PlacedInstance, Template};
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
 
@@ -22,9 +22,10 @@ pub(super) fn wanted(desired: &Desired) -> Template {
 /// release was given up, the last good one.
 pub(super) fn template(desired: &Desired, placement: &Placement) -> Option<Template> {
     let may_start = placement.released >= Some(desired.release.number);
-    match placement.failed.is_none() && may_start {
-        true => Some(wanted(desired)),
-        false => placement.good.clone(),
+    if placement.failed.is_none() && may_start {
+        Some(wanted(desired))
+    } else {
+        placement.good.clone()
     }
 }
 
@@ -64,12 +65,12 @@ pub(super) fn is_of(
 
 /// The instances of one server that should serve, by number.
 #[derive(Default)]
-struct Serving {
+struct ServingInstances {
     new: Vec<InstanceName>,
     old: Vec<InstanceName>,
 }
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// What every instance should run now.
     pub(super) fn plan_template(&self) -> Option<Template> {
         template(self.desired, &self.plan)
@@ -90,10 +91,12 @@ impl Step<'_> {
             .any(|server| !self.serving(server).old.is_empty());
         // While a release is being prepared nothing is exchanged, even if more instances are wanted.
         let is_current = self.is_released() || self.plan.failed.is_some();
-        match rolling {
-            true if is_current => self.roll(&template),
-            true => self.fill(&template),
-            false => self.count(&template),
+        if !rolling {
+            self.count(&template);
+        } else if is_current {
+            self.roll(&template);
+        } else {
+            self.fill(&template);
         }
         self.remember_good(template);
     }
@@ -116,7 +119,7 @@ impl Step<'_> {
         let wanted = self.wanted_count();
         let serves = |name: &InstanceName| self.view.instance_serves(*name).is_ok();
         let all_serve = |server| {
-            let Serving { new, old } = self.serving(server);
+            let ServingInstances { new, old } = self.serving(server);
             old.is_empty() && new.len() >= wanted && new.iter().all(serves)
         };
         let servers: Vec<ServerName> = self.main_servers().collect();
@@ -140,13 +143,13 @@ impl Step<'_> {
         topology::serves(&self.plan, server) && !self.view.is_dead(server)
     }
 
-    fn serving(&self, server: ServerName) -> Serving {
+    fn serving(&self, server: ServerName) -> ServingInstances {
         let template = self.plan_template();
         let is_new = |name, placed| {
             let template = template.as_ref();
             template.is_none_or(|template| is_of(template, self.desired, name, placed))
         };
-        let mut serving = Serving::default();
+        let mut serving = ServingInstances::default();
         for (name, placed) in &self.plan.instances {
             if name.server == server && placed.phase == Phase::Serve {
                 let list = if is_new(*name, placed) {
@@ -186,7 +189,7 @@ impl Step<'_> {
     /// Starts what is missing, whatever else runs.
     fn fill(&mut self, template: &Template) {
         for server in self.app_servers().collect::<Vec<_>>() {
-            let Serving { new, old } = self.serving(server);
+            let ServingInstances { new, old } = self.serving(server);
             self.start_missing(server, new.len() + old.len(), template);
         }
     }
@@ -209,7 +212,7 @@ impl Step<'_> {
             return self.wait(server, format!("to exchange the next instance: {why}"));
         }
         for server in self.main_servers().collect::<Vec<_>>() {
-            let Serving { new, old } = self.serving(server);
+            let ServingInstances { new, old } = self.serving(server);
             let total = new.len() + old.len();
             if total > self.wanted_count() {
                 let (going, staying) = if old.is_empty() {
@@ -257,7 +260,7 @@ impl Step<'_> {
                 };
                 // There is nothing to roll back to from a good release.
                 if !self.is_known_good()
-                    && let Some(why) = self.has_failed(name, &why)
+                    && let Some(why) = self.has_failed(name, &why.to_string())
                 {
                     self.give_up(name, &why);
                 }
@@ -279,7 +282,11 @@ impl Step<'_> {
         let drained = self.plan.instances.iter().filter(|(name, placed)| {
             placed.phase == Phase::Drain && self.is_main(name.server) && self.wants(name.server)
         });
-        let mut ending = drained.filter(|(name, _)| !self.view.is_led_to(Member::Instance(**name)));
+        let mut ending = drained.filter(|(name, _)| {
+            !self
+                .view
+                .is_reached_directly(TrafficTarget::Instance(**name))
+        });
         ending.next().map(|(name, _)| *name)
     }
 
@@ -287,7 +294,10 @@ impl Step<'_> {
     /// is known to be free before another instance takes it.
     fn everyone_knows(&self) -> Result<(), (Option<ServerName>, String)> {
         let stored = self.view.placement;
-        let members = stored.instances.keys().map(|name| Member::Instance(*name));
+        let members = stored
+            .instances
+            .keys()
+            .map(|name| TrafficTarget::Instance(*name));
         let senders = members
             .take(1)
             .flat_map(|member| topology::senders(stored, member));
@@ -316,7 +326,7 @@ impl Step<'_> {
     /// Ends the roll-out halfway: the old instances continue, the failed one is removed.
     fn give_up(&mut self, name: InstanceName, why: &str) {
         let reason = format!("{name} {why}");
-        self.tell(
+        self.report(
             name.server,
             format!("release {} is given up: {reason}", self.release_number()),
         );
@@ -361,7 +371,7 @@ impl Step<'_> {
         let release = template.release;
         let placed = place(template, self.desired, server);
         self.plan.instances.insert(name, placed);
-        self.tell(server, format!("{name} is started from release {release}"));
+        self.report(server, format!("{name} is started from release {release}"));
     }
 
     /// The lowest number that no instance has, neither planned nor still running.
@@ -385,7 +395,7 @@ impl Step<'_> {
         if let Some(placed) = self.plan.instances.get_mut(&name) {
             placed.phase = Phase::Drain;
             placed.since = Revision(0);
-            self.tell(name.server, format!("{name} is drained"));
+            self.report(name.server, format!("{name} is drained"));
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Whether balancers send through the web tier or past it.
 
-use super::Step;
-use crate::topology::{self, Member};
+use super::RollOutStep;
+use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{InstanceState, Phase};
 use gaiola_model::{InstanceName, ServerName, Tier};
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Switches the path only once all members along the new one are found up by every proxy that will use it, and
     /// forgets the old path only once nobody uses it any more.
     pub(super) fn lead_path(&mut self) {
@@ -33,7 +33,7 @@ impl Step<'_> {
                 self.plan.through_web = through_web;
                 let way = if through_web { "through" } else { "past" };
                 if has_balancers {
-                    self.tell(None, format!("balancers send {way} the web tier"));
+                    self.report(None, format!("balancers send {way} the web tier"));
                 }
             }
             Err((server, why)) => self.wait(server, format!("to change the way: {why}")),
@@ -90,7 +90,7 @@ impl Step<'_> {
                 && self.is_ready(**name)
         });
         for (name, placed) in serving {
-            for sender in topology::senders(stored, Member::Instance(*name)) {
+            for sender in topology::senders(stored, TrafficTarget::Instance(*name)) {
                 if self.view.is_dead(sender) {
                     continue;
                 }

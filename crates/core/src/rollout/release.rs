@@ -4,7 +4,7 @@
 //! only once the previous one is known to have ended. Either its agent reports that, or its server was switched off.
 //! Silence proves nothing.
 
-use super::Step;
+use super::RollOutStep;
 use super::view::View;
 use crate::topology;
 use gaiola_model::placement::{Failure, ReleaseNumber, ReleaseOutcome, ReleaseRun};
@@ -55,39 +55,39 @@ impl<'a> View<'a> {
     }
 }
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Runs the release command once before any instance of a new release starts.
     pub(super) fn run_release(&mut self) {
         match self.plan.release_run.clone() {
-            Some(run) => self.look_after_run(&run),
+            Some(run) => self.supervise_run(&run),
             None => self.begin_run(),
         }
     }
 
-    fn look_after_run(&mut self, run: &ReleaseRun) {
+    fn supervise_run(&mut self, run: &ReleaseRun) {
         let (server, release) = (run.server, run.release);
         let of = format!("the release command of release {release}");
         match self.view.fate(run) {
             Fate::Ended(ReleaseOutcome { error: None, .. }) if self.is_wanted(run) => {
                 self.plan.release_run = None;
                 self.plan.released = Some(release);
-                self.tell(server, format!("{server} ran {of}"));
+                self.report(server, format!("{server} ran {of}"));
             }
             Fate::Ended(ReleaseOutcome {
                 error: Some(error), ..
             }) if self.is_wanted(run) && !run.stop => {
                 let reason = format!("the release command failed on {server}: {error}");
                 self.plan.release_run = None;
-                self.tell(server, format!("release {release} is given up: {reason}"));
+                self.report(server, format!("release {release} is given up: {reason}"));
                 self.fail(None, reason);
             }
             Fate::Ended(_) => {
                 self.plan.release_run = None;
-                self.tell(server, format!("{server} has ended {of}"));
+                self.report(server, format!("{server} has ended {of}"));
             }
             Fate::SwitchedOff => {
                 self.plan.release_run = None;
-                self.tell(
+                self.report(
                     server,
                     format!("{server} was switched off while it ran {of}"),
                 );
@@ -97,7 +97,7 @@ impl Step<'_> {
                     stop: true,
                     ..run.clone()
                 });
-                self.tell(server, format!("{server} is to stop {of}"));
+                self.report(server, format!("{server} is to stop {of}"));
             }
             Fate::Runs | Fate::Unknown => self.wait(server, self.view.run_in_words(run)),
         }
@@ -136,7 +136,7 @@ impl Step<'_> {
                 format!("{to_run}: no application server is there yet"),
             );
         };
-        self.tell(server, format!("{server} is {to_run}"));
+        self.report(server, format!("{server} is {to_run}"));
         self.plan.release_run = Some(ReleaseRun {
             release,
             command,

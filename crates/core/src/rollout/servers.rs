@@ -1,38 +1,63 @@
 //! Adding and removing servers: they join at once and leave one by one.
 
-use super::{Facts, Step, View, dated, new_server};
+use super::{Facts, RollOutStep, View, dated, new_server};
 use crate::topology;
 use gaiola_model::placement::{DatabaseRole, Phase};
 use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
 use std::collections::BTreeSet;
 
-/// Why a server cannot be drained, not even by the conductor: it is the last of its tier that serves.
+/// Why a server cannot be drained, and what to do first.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrainRefused {
+    /// Its tier has no other.
+    #[error(
+        "{server} is the only {section} server, and what is sent to it has nowhere else to go; \
+         add one first: gaiola scale {section}=2",
+        section = server.tier.section()
+    )]
+    Only {
+        /// The server.
+        server: ServerName,
+    },
+    /// None of the others serves.
+    #[error(
+        "no other {} server serves ({}), and what is sent to {server} has nowhere else to go; \
+         bring one back first (gaiola undrain, gaiola up), or add one (gaiola scale)",
+        server.tier.section(),
+        others.join("; ")
+    )]
+    NoOtherServes {
+        /// The server.
+        server: ServerName,
+        /// Each of the others, and why it does not serve.
+        others: Vec<String>,
+    },
+}
+
+/// Whether a server may be drained: another one of its tier serves.
 ///
 /// # Errors
-/// The reason, and what to do first.
+/// It is the last of its tier that serves, which not even the conductor would drain.
 pub fn may_drain(
     server: ServerName,
     desired: &Desired,
     placement: &Placement,
     at: Revision,
     facts: &Facts,
-) -> Result<(), String> {
+) -> Result<(), DrainRefused> {
     let (stored, tier) = (dated(placement, at), server.tier);
     let view = View::new(&stored, at, facts);
     let others = desired.config.server_names();
     let mut others = others
         .filter(|other| other.tier == tier && *other != server)
         .peekable();
-    let section = tier.section();
     if others.peek().is_none() {
-        return Err(format!(
-            "{server} is the only {section} server, and what is sent to it has nowhere else to go; \
-             add one first: gaiola scale {section}=2"
-        ));
+        return Err(DrainRefused::Only { server });
     }
-    let why_not = |other: ServerName| match desired.drained.contains(&other) {
-        true => Some(format!("{other} is drained")),
-        false => {
+    let why_not = |other: ServerName| {
+        if desired.drained.contains(&other) {
+            Some(format!("{other} is drained"))
+        } else {
             let why = view.server_serves(other).err()?;
             Some(format!("{other} {why}"))
         }
@@ -44,11 +69,10 @@ pub fn may_drain(
             None => return Ok(()),
         }
     }
-    Err(format!(
-        "no other {section} server serves ({}), and what is sent to {server} has nowhere else to go; \
-         bring one back first (gaiola undrain, gaiola up), or add one (gaiola scale)",
-        whys.join("; ")
-    ))
+    Err(DrainRefused::NoOtherServes {
+        server,
+        others: whys,
+    })
 }
 
 /// A tier of which every server is drained although some are wanted: nothing would serve it.
@@ -61,7 +85,7 @@ pub fn all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Option<Ti
     Tier::ALL.into_iter().find(is_drained)
 }
 
-impl Step<'_> {
+impl RollOutStep<'_> {
     /// Adds missing servers, and lets servers serve again that no longer need to leave.
     pub(super) fn add_servers(&mut self) {
         for server in self.desired.config.server_names() {
@@ -70,7 +94,7 @@ impl Step<'_> {
                 None => self.add_server(server),
                 Some(Phase::Drain) if !drained => {
                     self.set_phase(server, Phase::Serve);
-                    self.tell(server, format!("{server} takes traffic again"));
+                    self.report(server, format!("{server} takes traffic again"));
                 }
                 Some(_) => {}
             }
@@ -82,7 +106,7 @@ impl Step<'_> {
             Some(location) => {
                 let added = new_server(location.clone());
                 self.plan.servers.insert(server, added);
-                self.tell(server, format!("{server} is added"));
+                self.report(server, format!("{server} is added"));
             }
             None => self.wait(
                 server,
@@ -106,7 +130,7 @@ impl Step<'_> {
                 );
             } else if server.tier != Tier::Database || self.may_move_database(server) {
                 self.set_phase(server, Phase::Drain);
-                self.tell(server, format!("{server} is drained"));
+                self.report(server, format!("{server} is drained"));
             }
         }
     }
@@ -143,7 +167,7 @@ impl Step<'_> {
             };
             if may_leave && self.can_be_spared(server) {
                 self.set_phase(server, Phase::Drain);
-                self.tell(server, format!("{server} is drained, to be removed"));
+                self.report(server, format!("{server} is drained, to be removed"));
             }
         }
     }

@@ -284,7 +284,7 @@ mod tests {
                 Some((*server, observed))
             });
             let mut facts = Facts::default();
-            facts.look(Time::ZERO, &placement, Revision(1), observed.collect());
+            facts.observe(Time::ZERO, &placement, Revision(1), observed.collect());
             let next = crate::rollout::next(&desired, &placement, Revision(1), &facts);
             next.placement.map_or(1, |placement| placement.schema)
         };
@@ -314,7 +314,7 @@ mod tests {
             };
             let mut facts = Facts::default();
             let all = BTreeMap::from([(lb1, observed)]);
-            facts.look(Time::ZERO, &placement, Revision(1), all);
+            facts.observe(Time::ZERO, &placement, Revision(1), all);
             let missing = settled(&desired, &placement, Revision(1), &facts).unwrap_err();
             let mut of_it = missing.iter().map(String::as_str);
             of_it.any(|text| text.starts_with("lb1 is not drained yet: it still holds"))
@@ -333,18 +333,18 @@ mod tests {
             ..Observed::nothing_on(app1)
         };
         let mut facts = Facts::default();
-        let mut look = |placement: &Placement, seconds| {
+        let mut observe = |placement: &Placement, seconds| {
             let now = Time::from_start(Duration::from_secs(seconds));
             let observed = BTreeMap::from([(app1, observed.clone())]);
-            facts.look(now, placement, Revision(1), observed);
+            facts.observe(now, placement, Revision(1), observed);
             let settled = settled(&desired, placement, Revision(1), &facts);
             let text = "app1 has no data of its member of the store".to_string();
             (settled.unwrap_err().contains(&text), facts.lost_voters())
         };
-        assert_eq!(look(&placement, 0), (true, BTreeSet::new()));
-        assert_eq!(look(&placement, 9), (true, BTreeSet::new()));
-        assert_eq!(look(&placement, 10), (true, BTreeSet::from([app1])));
+        assert_eq!(observe(&placement, 0), (true, BTreeSet::new()));
+        assert_eq!(observe(&placement, 9), (true, BTreeSet::new()));
+        assert_eq!(observe(&placement, 10), (true, BTreeSet::from([app1])));
         placement.store_joining = Some(app1);
-        assert_eq!(look(&placement, 11), (false, BTreeSet::new()));
+        assert_eq!(observe(&placement, 11), (false, BTreeSet::new()));
     }
 }

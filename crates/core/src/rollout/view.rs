@@ -1,7 +1,7 @@
 //! Queries on a stored placement, answered from what is observed.
 
 use super::Facts;
-use crate::topology::{self, Member};
+use crate::topology::{self, TrafficTarget};
 use gaiola_model::placement::{
     DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, Phase,
 };
@@ -16,7 +16,15 @@ pub(crate) struct View<'a> {
 }
 
 /// Why something does not hold, in words that follow the name of its subject.
-type Why = String;
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unmet(String);
+
+impl<S: Into<String>> From<S> for Unmet {
+    fn from(words: S) -> Self {
+        Self(words.into())
+    }
+}
 
 impl<'a> View<'a> {
     pub(crate) fn new(placement: &'a Placement, at: Revision, facts: &'a Facts) -> Self {
@@ -41,7 +49,7 @@ impl<'a> View<'a> {
         &self,
         server: ServerName,
         since: Revision,
-    ) -> Result<&'a ObservedProxy, Why> {
+    ) -> Result<&'a ObservedProxy, Unmet> {
         let Some(observed) = self.live(server) else {
             return Err("is silent".into());
         };
@@ -49,77 +57,77 @@ impl<'a> View<'a> {
             return Err("has a proxy that does not answer".into());
         };
         if proxy.revision < since {
-            return Err(format!("has not acknowledged revision {since} yet"));
+            return Err(format!("has not acknowledged revision {since} yet").into());
         }
         Ok(proxy)
     }
 
-    /// Senders that may still send to a drained member, each with the reason. Dead ones are left out.
-    pub(crate) fn unacknowledged(&self, member: Member) -> Vec<(ServerName, Why)> {
-        let since = self.drained_since(member);
+    /// Senders that may still send to a drained target, each with the reason. Dead ones are left out.
+    pub(crate) fn unacknowledged(&self, target: TrafficTarget) -> Vec<(ServerName, Unmet)> {
+        let since = self.drained_since(target);
         let late = |sender| Some((sender, self.proxy_at(sender, since).err()?));
-        self.waited_for(member).filter_map(late).collect()
+        self.waited_for(target).filter_map(late).collect()
     }
 
-    /// The senders of a member except the dead ones.
-    fn waited_for(&self, member: Member) -> impl Iterator<Item = ServerName> {
-        let senders = topology::senders(self.placement, member);
+    /// The senders of a target except the dead ones.
+    fn waited_for(&self, target: TrafficTarget) -> impl Iterator<Item = ServerName> {
+        let senders = topology::senders(self.placement, target);
         let facts = self.facts;
         senders
             .into_iter()
             .filter(move |sender| !facts.is_dead(*sender))
     }
 
-    /// The dead senders of a member, which are not waited for.
-    pub(crate) fn left_out(&self, member: Member) -> Vec<ServerName> {
-        let senders = topology::senders(self.placement, member);
+    /// The dead senders of a target, which are not waited for.
+    pub(crate) fn left_out(&self, target: TrafficTarget) -> Vec<ServerName> {
+        let senders = topology::senders(self.placement, target);
         senders
             .into_iter()
             .filter(|sender| self.is_dead(*sender))
             .collect()
     }
 
-    fn drained_since(&self, member: Member) -> Revision {
-        let server = self.placement.servers.get(&member.server());
+    fn drained_since(&self, target: TrafficTarget) -> Revision {
+        let server = self.placement.servers.get(&target.server());
         let server = server.filter(|placed| placed.phase == Phase::Drain);
-        let instance = match member {
-            Member::Instance(name) => self.placement.instances.get(&name),
-            Member::Server(_) => None,
+        let instance = match target {
+            TrafficTarget::Instance(name) => self.placement.instances.get(&name),
+            TrafficTarget::Server(_) => None,
         };
         let instance = instance.filter(|placed| placed.phase == Phase::Drain);
         let since = server.map(|placed| placed.since).into_iter();
-        // A member drained twice, with its server and by itself, takes no traffic since the first of the two.
+        // A target drained twice, with its server and by itself, takes no traffic since the first of the two.
         since
             .chain(instance.map(|placed| placed.since))
             .min()
             .unwrap_or(self.at)
     }
 
-    /// A member's requests in flight at live proxies, by proxy.
-    pub(crate) fn in_flight(&self, member: Member) -> Vec<(ServerName, u64)> {
-        let name = member.to_string();
+    /// A target's requests in flight at live proxies, by proxy.
+    pub(crate) fn in_flight(&self, target: TrafficTarget) -> Vec<(ServerName, u64)> {
+        let name = target.to_string();
         let count = |sender| {
             let proxy = self.live(sender)?.proxy.as_ref()?;
             let count = *proxy.in_flight.get(&name)?;
             (count > 0).then_some((sender, count))
         };
-        let senders = topology::senders(self.placement, member);
+        let senders = topology::senders(self.placement, target);
         senders.into_iter().filter_map(count).collect()
     }
 
     /// Whether an instance that should serve is ready, and every live proxy that sends to it has found it up.
-    pub(crate) fn instance_serves(&self, name: InstanceName) -> Result<(), Why> {
+    pub(crate) fn instance_serves(&self, name: InstanceName) -> Result<(), Unmet> {
         let since = self.instance_is_ready(name)?;
-        self.is_up(Member::Instance(name), since)
+        self.is_up(TrafficTarget::Instance(name), since)
     }
 
     /// Whether an instance that should serve is ready according to its own agent, and since when it should serve.
-    pub(crate) fn instance_is_ready(&self, name: InstanceName) -> Result<Revision, Why> {
+    pub(crate) fn instance_is_ready(&self, name: InstanceName) -> Result<Revision, Unmet> {
         let Some(placed) = self.placement.instances.get(&name) else {
             return Err("is not placed yet".into());
         };
         let Some(observed) = self.live(name.server) else {
-            return Err(format!("is on {}, which is silent", name.server));
+            return Err(format!("is on {}, which is silent", name.server).into());
         };
         let Some(seen) = observed.instances.get(&name) else {
             return Err("has not been started yet".into());
@@ -127,20 +135,24 @@ impl<'a> View<'a> {
         if (seen.release, &seen.run) != (placed.release, &placed.run) {
             return Err("still runs from another release or command".into());
         }
-        match (seen.state, self.sends_to_busy(Member::Instance(name))) {
+        match (
+            seen.state,
+            self.sends_to_busy(TrafficTarget::Instance(name)),
+        ) {
             (InstanceState::Ready, _) => Ok(placed.since),
             (InstanceState::Unhealthy, Some(sender)) => Err(format!(
                 "{}; {sender} sends to it all the same, for lack of others",
                 in_words(seen)
-            )),
-            _ => Err(in_words(seen)),
+            )
+            .into()),
+            _ => Err(in_words(seen).into()),
         }
     }
 
-    /// A proxy that answers and sends to a member although its checks took it down.
-    fn sends_to_busy(&self, member: Member) -> Option<ServerName> {
-        let name = member.to_string();
-        let mut senders = topology::senders(self.placement, member).into_iter();
+    /// A proxy that answers and sends to a target although its checks took it down.
+    fn sends_to_busy(&self, target: TrafficTarget) -> Option<ServerName> {
+        let name = target.to_string();
+        let mut senders = topology::senders(self.placement, target).into_iter();
         senders.find(|sender| {
             let proxy = self
                 .live(*sender)
@@ -149,24 +161,24 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Whether every proxy that sends to a member and is not dead knows it and has found it up.
-    fn is_up(&self, member: Member, since: Revision) -> Result<(), Why> {
-        let name = member.to_string();
-        for sender in self.waited_for(member) {
+    /// Whether every proxy that sends to a target and is not dead knows it and has found it up.
+    fn is_up(&self, target: TrafficTarget, since: Revision) -> Result<(), Unmet> {
+        let name = target.to_string();
+        for sender in self.waited_for(target) {
             let proxy = self.proxy_at(sender, since);
             let proxy = proxy.map_err(|why| format!("waits for {sender}, which {why}"))?;
             if proxy.busy.contains(&name) {
-                return Err(too_busy(sender));
+                return Err(too_busy(sender).into());
             }
             if !proxy.up.contains(&name) {
-                return Err(format!("is not found up by {sender}"));
+                return Err(format!("is not found up by {sender}").into());
             }
         }
         Ok(())
     }
 
     /// Whether a server does its tier's job.
-    pub(crate) fn server_serves(&self, server: ServerName) -> Result<(), Why> {
+    pub(crate) fn server_serves(&self, server: ServerName) -> Result<(), Unmet> {
         let Some(placed) = self.placement.servers.get(&server) else {
             return Err("is not placed yet".into());
         };
@@ -180,7 +192,7 @@ impl<'a> View<'a> {
             Tier::Balancer => self.proxy_at(server, placed.since).map(|_| ()),
             Tier::Web => {
                 self.proxy_at(server, placed.since)?;
-                self.is_up(Member::Server(server), placed.since)
+                self.is_up(TrafficTarget::Server(server), placed.since)
             }
             Tier::App => self.app_server_serves(server),
             Tier::Database => {
@@ -190,7 +202,7 @@ impl<'a> View<'a> {
         }
     }
 
-    fn app_server_serves(&self, server: ServerName) -> Result<(), Why> {
+    fn app_server_serves(&self, server: ServerName) -> Result<(), Unmet> {
         let on_it = self
             .placement
             .instances
@@ -234,7 +246,7 @@ impl<'a> View<'a> {
 fn database_serves(
     database: Option<&ObservedDatabase>,
     primary: Option<&ObservedDatabase>,
-) -> Result<(), Why> {
+) -> Result<(), Unmet> {
     match (database, primary) {
         (Some(standby), Some(primary))
             if is_healthy(standby)
@@ -247,24 +259,24 @@ fn database_serves(
     }
 }
 
-fn does_not_follow(standby: &ObservedDatabase, primary: &ObservedDatabase) -> Why {
+fn does_not_follow(standby: &ObservedDatabase, primary: &ObservedDatabase) -> Unmet {
     if standby.is_forked_from(primary) {
         "has a standby that holds other data than the primary".into()
     } else if standby.timeline != primary.timeline {
         let (its, own) = (primary.timeline, standby.timeline);
-        format!("has a standby on timeline {own}, and the primary is on timeline {its}")
+        format!("has a standby on timeline {own}, and the primary is on timeline {its}").into()
     } else {
         "has a standby that does not stream from the primary".into()
     }
 }
 
-fn works(database: Option<&ObservedDatabase>) -> Result<(), Why> {
+fn works(database: Option<&ObservedDatabase>) -> Result<(), Unmet> {
     match database {
         Some(database) if is_healthy(database) => Ok(()),
         Some(database) if database.state.is_empty() => {
             Err("has no PostgreSQL that serves, and Patroni does not say why".into())
         }
-        Some(database) => Err(format!("has no PostgreSQL that serves: {}", database.state)),
+        Some(database) => Err(format!("has no PostgreSQL that serves: {}", database.state).into()),
         None => Err("has no PostgreSQL yet".into()),
     }
 }
@@ -275,14 +287,14 @@ pub(crate) fn is_healthy(database: &ObservedDatabase) -> bool {
     works && database.role != DatabaseRole::Unknown
 }
 
-/// The text for a member that a proxy sends to although its checks took it down.
-pub(crate) fn too_busy(sender: ServerName) -> Why {
+/// The text for a target that a proxy sends to although its checks took it down.
+pub(crate) fn too_busy(sender: ServerName) -> String {
     format!(
         "is too busy to answer the check of {sender}, which sends to it all the same, for lack of others"
     )
 }
 
-fn in_words(seen: &ObservedInstance) -> Why {
+fn in_words(seen: &ObservedInstance) -> String {
     let state = match seen.state {
         InstanceState::Starting => "is starting",
         InstanceState::Ready => "is ready",

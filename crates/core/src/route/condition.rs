@@ -1,9 +1,9 @@
 //! A route's conditions besides host and path, compiled.
 
 use super::path::decode;
-use super::{Asked, RouteError, is_token, leads, prefix_key, regex};
+use super::{RouteError, RouteInput, is_token, leads, prefix_key, regex};
 use crate::cookie;
-use gaiola_model::proxy::{Conditions, QueryMatch, Route, ValueMatch, Wanted};
+use gaiola_model::proxy::{Conditions, Presence, QueryMatch, Route, ValueMatch};
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
@@ -23,7 +23,7 @@ pub(super) struct Test {
 #[derive(Clone)]
 struct Named {
     name: String,
-    wanted: Wanted<Value>,
+    wanted: Presence<Value>,
 }
 
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl Test {
     }
 
     /// Whether all hold.
-    pub(super) fn holds(&self, path: &[u8], asked: &Asked<'_>) -> bool {
+    pub(super) fn holds(&self, path: &[u8], asked: &RouteInput<'_>) -> bool {
         let below = |prefix: &[u8]| {
             path.strip_prefix(prefix)
                 .is_some_and(|rest| leads(prefix, rest))
@@ -93,21 +93,21 @@ fn any<T>(wanted: &[T], is_so: impl FnMut(&T) -> bool) -> bool {
 
 /// Whether these values satisfy `wanted`.
 fn meets<T, V>(
-    wanted: &Wanted<T>,
+    wanted: &Presence<T>,
     mut values: impl Iterator<Item = V>,
     is_it: impl Fn(&T, &V) -> bool,
 ) -> bool {
     match wanted {
-        Wanted::Absent => values.next().is_none(),
-        Wanted::Present => values.next().is_some(),
-        Wanted::OneOf(all) => values.any(|value| all.iter().any(|wanted| is_it(wanted, &value))),
+        Presence::Absent => values.next().is_none(),
+        Presence::Present => values.next().is_some(),
+        Presence::OneOf(all) => values.any(|value| all.iter().any(|wanted| is_it(wanted, &value))),
     }
 }
 
 impl Named {
     fn new(
         name: &str,
-        wanted: &Wanted<ValueMatch>,
+        wanted: &Presence<ValueMatch>,
         invalid: fn(String) -> RouteError,
         mistakes: &mut Vec<RouteError>,
     ) -> Self {
@@ -127,21 +127,23 @@ impl Named {
         Self {
             name: name.to_owned(),
             wanted: match wanted {
-                Wanted::Absent => Wanted::Absent,
-                Wanted::Present => Wanted::Present,
-                Wanted::OneOf(values) => Wanted::OneOf(values.iter().filter_map(value).collect()),
+                Presence::Absent => Presence::Absent,
+                Presence::Present => Presence::Present,
+                Presence::OneOf(values) => {
+                    Presence::OneOf(values.iter().filter_map(value).collect())
+                }
             },
         }
     }
 
-    fn is_in_fields(&self, asked: &Asked<'_>) -> bool {
+    fn is_in_fields(&self, asked: &RouteInput<'_>) -> bool {
         let name = self.name.as_bytes();
         let fields = asked.head.fields.iter();
         let named = fields.filter(|field| field.name.of(asked.buffer).eq_ignore_ascii_case(name));
         self.holds(named.map(|field| field.value.of(asked.buffer)))
     }
 
-    fn is_in_cookies(&self, asked: &Asked<'_>) -> bool {
+    fn is_in_cookies(&self, asked: &RouteInput<'_>) -> bool {
         // HAProxy also ignores a cookie with an empty value.
         let values = cookie::values(asked.head, asked.buffer, &self.name);
         self.holds(values.filter(|value| !value.is_empty()))
@@ -156,15 +158,16 @@ impl Named {
 }
 
 /// Whether the query satisfies this condition on the parameter.
-fn has(parameter: &QueryMatch, asked: &Asked<'_>) -> bool {
+fn has(parameter: &QueryMatch, asked: &RouteInput<'_>) -> bool {
     let query = asked.head.query.of(asked.buffer);
     let query = query.strip_prefix(b"?").unwrap_or(query);
     let same = |text: &[u8], wanted: &str| {
         let spaced = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
         // An encoded plus stays a plus: `+` turns into a space before the rest is decoded.
-        match text.contains(&b'+') {
-            false => decode(text).eq(wanted.bytes()),
-            true => decode(&text.iter().map(spaced).collect::<Vec<_>>()).eq(wanted.bytes()),
+        if text.contains(&b'+') {
+            decode(&text.iter().map(spaced).collect::<Vec<_>>()).eq(wanted.bytes())
+        } else {
+            decode(text).eq(wanted.bytes())
         }
     };
     let values = query.split(|&byte| byte == b'&').filter_map(|part| {

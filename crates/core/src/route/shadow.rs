@@ -1,7 +1,7 @@
 //! Unreachable routes, because an earlier one takes all their requests.
 
 use super::leads;
-use gaiola_model::proxy::{Conditions, PathMatch, Route, SniRoute, ValueMatch, Wanted};
+use gaiola_model::proxy::{Conditions, PathMatch, Presence, Route, SniRoute, ValueMatch};
 use ipnet::IpNet;
 
 /// The first of the routes that takes every request this one would.
@@ -128,15 +128,15 @@ fn takes_named(wide: &Conditions, narrow: &Conditions) -> bool {
     headers && cookies && query
 }
 
-fn covers(wide: &Wanted<ValueMatch>, narrow: &Wanted<ValueMatch>) -> bool {
+fn covers(wide: &Presence<ValueMatch>, narrow: &Presence<ValueMatch>) -> bool {
     covers_texts(wide, narrow)
 }
 
-fn covers_texts<T: PartialEq>(wide: &Wanted<T>, narrow: &Wanted<T>) -> bool {
+fn covers_texts<T: PartialEq>(wide: &Presence<T>, narrow: &Presence<T>) -> bool {
     match (wide, narrow) {
-        (Wanted::Absent, Wanted::Absent) => true,
-        (Wanted::Present, Wanted::Present | Wanted::OneOf(_)) => true,
-        (Wanted::OneOf(wide), Wanted::OneOf(narrow)) => {
+        (Presence::Absent, Presence::Absent) => true,
+        (Presence::Present, Presence::Present | Presence::OneOf(_)) => true,
+        (Presence::OneOf(wide), Presence::OneOf(narrow)) => {
             narrow.iter().all(|value| wide.contains(value))
         }
         _ => false,
@@ -166,7 +166,7 @@ mod tests {
         route(|route| route.when.hosts = hosts.iter().map(|host| (*host).into()).collect())
     }
 
-    fn header(wanted: Wanted<ValueMatch>) -> Route {
+    fn header(wanted: Presence<ValueMatch>) -> Route {
         let name = "X-Kind".into();
         route(|route| route.when.headers = vec![HeaderMatch { name, wanted }])
     }
@@ -180,7 +180,7 @@ mod tests {
         let method = |all: &[&str]| {
             route(|route| route.when.methods = all.iter().map(|it| (*it).into()).collect())
         };
-        let is = |value: &str| Wanted::OneOf(vec![ValueMatch::Equals(value.into())]);
+        let is = |value: &str| Presence::OneOf(vec![ValueMatch::Equals(value.into())]);
         for (wide, narrow) in [
             (below("/"), below("/admin")),
             (below("/"), hosts(&["a"])),
@@ -193,8 +193,8 @@ mod tests {
             (hosts(&["*.b"]), hosts(&["*.x.b"])),
             (network("10.0.0.0/8"), network("10.1.0.0/16")),
             (method(&["GET", "PUT"]), method(&["PUT"])),
-            (header(Wanted::Present), header(is("a"))),
-            (below("/"), header(Wanted::Absent)),
+            (header(Presence::Present), header(is("a"))),
+            (below("/"), header(Presence::Absent)),
         ] {
             assert_eq!(
                 taken_by(std::slice::from_ref(&wide), &narrow),
@@ -214,9 +214,9 @@ mod tests {
             (network("10.1.0.0/16"), network("10.0.0.0/8")),
             (method(&["GET"]), method(&["GET", "PUT"])),
             (method(&["GET"]), below("/")),
-            (header(is("a")), header(Wanted::Present)),
-            (header(Wanted::Absent), header(Wanted::Present)),
-            (header(Wanted::Present), below("/")),
+            (header(is("a")), header(Presence::Present)),
+            (header(Presence::Absent), header(Presence::Present)),
+            (header(Presence::Present), below("/")),
         ] {
             assert_eq!(
                 taken_by(std::slice::from_ref(&one), &other),
@@ -232,7 +232,7 @@ mod tests {
             route(|route| {
                 route.when.query = vec![QueryMatch {
                     name: "a".into(),
-                    wanted: Wanted::OneOf(vec![value.into()]),
+                    wanted: Presence::OneOf(vec![value.into()]),
                 }];
             })
         };

@@ -1,6 +1,6 @@
 use super::*;
 use gaiola_model::http::{Field, FieldName, Span};
-use gaiola_model::proxy::{Conditions, CookieMatch, HeaderMatch, QueryMatch, ValueMatch, Wanted};
+use gaiola_model::proxy::{Conditions, CookieMatch, HeaderMatch, Presence, QueryMatch, ValueMatch};
 use proptest::prelude::*;
 
 /// A request put together by hand.
@@ -49,8 +49,8 @@ impl Request {
         Self::new("GET", host, path, "", &[])
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn asked(&self) -> RouteInput<'_> {
+        RouteInput {
             head: &self.head,
             buffer: &self.buffer,
             client: self.client,
@@ -202,11 +202,11 @@ fn every_condition_must_hold() {
         headers: vec![
             HeaderMatch {
                 name: "X-There".into(),
-                wanted: Wanted::Present,
+                wanted: Presence::Present,
             },
             HeaderMatch {
                 name: "accept".into(),
-                wanted: Wanted::OneOf(vec![
+                wanted: Presence::OneOf(vec![
                     ValueMatch::Equals("x".into()),
                     ValueMatch::Regex("json$".into()),
                 ]),
@@ -214,7 +214,7 @@ fn every_condition_must_hold() {
         ],
         query: vec![QueryMatch {
             name: "page no".into(),
-            wanted: Wanted::OneOf(vec!["a+b".into()]),
+            wanted: Presence::OneOf(vec!["a+b".into()]),
         }],
         cookies: Vec::new(),
         sources: vec!["192.0.2.0/24".parse().unwrap()],
@@ -281,14 +281,14 @@ fn what_is_absent_can_be_asked_for() {
         };
         find(&[route], &Request::new("GET", "a", "/", query, fields)).is_some()
     };
-    let is = |value: &str| Wanted::OneOf(vec![ValueMatch::Equals(value.into())]);
+    let is = |value: &str| Presence::OneOf(vec![ValueMatch::Equals(value.into())]);
     for (fields, absent, present, one) in [
         (&[("X-Other", "1")][..], true, false, false),
         (&[("X-KIND", "")], false, true, false),
         (&[("X-Kind", "2"), ("X-Kind", "1")], false, true, true),
     ] {
-        assert_eq!(takes(header(Wanted::Absent), "", fields), absent);
-        assert_eq!(takes(header(Wanted::Present), "", fields), present);
+        assert_eq!(takes(header(Presence::Absent), "", fields), absent);
+        assert_eq!(takes(header(Presence::Present), "", fields), present);
         assert_eq!(takes(header(is("1")), "", fields), one);
     }
     for (text, absent) in [
@@ -297,8 +297,12 @@ fn what_is_absent_can_be_asked_for() {
         ("?x&a+b", false),
         ("?a%20b=1", false),
     ] {
-        assert_eq!(takes(query(Wanted::Absent), text, &[]), absent, "{text}");
-        assert_eq!(takes(query(Wanted::Present), text, &[]), !absent, "{text}");
+        assert_eq!(takes(query(Presence::Absent), text, &[]), absent, "{text}");
+        assert_eq!(
+            takes(query(Presence::Present), text, &[]),
+            !absent,
+            "{text}"
+        );
     }
     for (fields, absent, present, one) in [
         (&[][..], true, false, false),
@@ -312,8 +316,8 @@ fn what_is_absent_can_be_asked_for() {
             true,
         ),
     ] {
-        assert_eq!(takes(cookie(Wanted::Absent), "", fields), absent);
-        assert_eq!(takes(cookie(Wanted::Present), "", fields), present);
+        assert_eq!(takes(cookie(Presence::Absent), "", fields), absent);
+        assert_eq!(takes(cookie(Presence::Present), "", fields), present);
         assert_eq!(takes(cookie(is("1")), "", fields), one);
     }
 }
@@ -326,11 +330,11 @@ fn all_mistakes_are_reported_with_their_route() {
     route.when.paths = vec![PathMatch::Regex("(".into())];
     route.when.headers = vec![HeaderMatch {
         name: ":".into(),
-        wanted: Wanted::OneOf(vec![ValueMatch::Regex("a{9999}{9999}".into())]),
+        wanted: Presence::OneOf(vec![ValueMatch::Regex("a{9999}{9999}".into())]),
     }];
     route.when.cookies = vec![CookieMatch {
         name: "a b".into(),
-        wanted: Wanted::Absent,
+        wanted: Presence::Absent,
     }];
     let mistakes = Table::new(&[below("/"), route]).err().unwrap();
     assert_eq!(mistakes.len(), 9, "{mistakes:?}");

@@ -81,14 +81,14 @@ const NGINX_FAMILIES: [&str; 8] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
     /// A variable that has an equivalent here.
-    #[error("{program}'s `{syntax}` is {ours} here")]
+    #[error("{program}'s `{syntax}` is {equivalent} here")]
     Equivalent {
         /// nginx, HAProxy or Apache.
         program: &'static str,
         /// As it was written.
         syntax: String,
         /// What to write instead.
-        ours: &'static str,
+        equivalent: &'static str,
     },
     /// A variable without an equivalent.
     #[error(
@@ -249,10 +249,10 @@ fn dollar(behind: &str, context: Context) -> Option<Foreign> {
     let syntax = format!("${name}");
     let is_nginx = NGINX_FAMILIES.iter().any(|family| name.starts_with(family));
     match lookup(NGINX, name) {
-        Some(ours) => Some(Foreign::Equivalent {
+        Some(equivalent) => Some(Foreign::Equivalent {
             program: "nginx",
             syntax,
-            ours,
+            equivalent,
         }),
         None if name.is_empty() => None,
         None if is_nginx || context == Context::Target || inner != behind => {
@@ -272,10 +272,10 @@ fn percent(behind: &str) -> Option<Foreign> {
     let syntax = format!("%{open}{name}{end}");
     let plain = name.split(',').next().unwrap_or_default();
     Some(match lookup(all, plain) {
-        Some(ours) => Foreign::Equivalent {
+        Some(equivalent) => Foreign::Equivalent {
             program,
             syntax,
-            ours,
+            equivalent,
         },
         None => Foreign::Unknown(syntax),
     })
@@ -292,7 +292,7 @@ fn lookup(all: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
     let found = all
         .iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(name));
-    found.map(|(_, ours)| *ours)
+    found.map(|(_, equivalent)| *equivalent)
 }
 
 fn digit(text: &str) -> Option<char> {

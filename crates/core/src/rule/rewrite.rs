@@ -74,9 +74,10 @@ impl Rewrite {
 /// The text that a rule puts into a path must not end the path.
 fn check(text: &str) -> Result<&str, RuleError> {
     let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
-    match text.bytes().all(fits) {
-        true => Ok(text),
-        false => Err(RuleError::Path(text.into())),
+    if text.bytes().all(fits) {
+        Ok(text)
+    } else {
+        Err(RuleError::Path(text.into()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::RuleError;
 use super::foreign::{self, Context};
-use crate::route::{self, Asked};
+use crate::route::{self, RouteInput};
 use gaiola_model::http::RequestHead;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -172,7 +172,7 @@ impl Variable {
 }
 
 fn host<'a>(known: &Values<'a>) -> Option<&'a [u8]> {
-    route::host_name(&Asked {
+    route::host_name(&RouteInput {
         head: known.head,
         buffer: known.buffer,
         client: known.client,

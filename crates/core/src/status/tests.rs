@@ -38,17 +38,17 @@ fn silent(of: Silent, seconds: u64) -> BTreeMap<ServerName, Silence> {
 }
 
 #[test]
-fn what_a_silent_agent_told_is_shown_as_old() {
+fn what_a_silent_agent_reported_is_shown_as_old() {
     let mut status = status_of_app1();
     mark_silent(&mut status, &BTreeMap::new());
     assert!(status.healthy && render(&status, false).contains("1/1 ready"));
     mark_silent(&mut status, &silent(Silent::Agent, 4));
-    let words = "has not answered for 4 s: what is told of it is as old";
+    let words = "has not answered for 4 s: its last report is as old";
     assert_eq!(status.missing, [format!("app1 {words}")]);
     assert!(!status.healthy && status.servers[0].state == ServerState::Degraded);
-    let told = status.may_fail.len();
+    let reported = status.may_fail.len();
     mark_silent(&mut status, &silent(Silent::Agent, 5));
-    assert_eq!(status.may_fail.len(), told);
+    assert_eq!(status.may_fail.len(), reported);
     status.may_fail.clear();
     mark_silent(&mut status, &silent(Silent::Agent, 4));
     let doubt = "whether the app tier survives a loss is not known while app1 does not answer";
@@ -66,7 +66,7 @@ fn a_silent_proxy_is_named_and_its_servers_instances_are_not_doubted() {
         ["app1 has a proxy that has not answered for 3 s"]
     );
     assert!(!status.servers[0].instances[0].doubted);
-    // What is told of it already is not told twice.
+    // What is reported of it already is not reported twice.
     status.missing = vec!["app1 has a proxy that does not answer".into()];
     mark_silent(&mut status, &silent(Silent::Proxy, 4));
     assert_eq!(status.missing.len(), 1);
@@ -95,7 +95,7 @@ fn a_busy_server_serves_and_is_not_green() {
     let text = render(&status, false);
     let words = "1/1 serve, 1 of them busy; store; has app1.1, which is busy";
     assert!(text.contains(words), "{text}");
-    // What its agent told is old: it does not count as serving any more.
+    // What its agent reported is old: it does not count as serving any more.
     mark_silent(&mut status, &silent(Silent::Agent, 4));
     assert!(status.servers[0].state == ServerState::Degraded);
     assert!(render(&status, false).contains("0/1 ready"));

@@ -59,7 +59,7 @@ fn what_was_not_signed_with_the_key_is_passed_over() {
     let (plain, signed_jar) = (jar(Sticky::new("id")), jar(signed()));
     assert_eq!(signed_jar.read(&value(&plain, 0), NOW), None);
     let other = Sticky {
-        key: Some(Secret("another key of ours".into())),
+        key: Some(Secret("another key of the site".into())),
         ..signed()
     };
     assert_eq!(signed_jar.read(&value(&jar(other), 0), NOW), None);

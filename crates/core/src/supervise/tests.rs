@@ -7,15 +7,15 @@ const fn at(ms: u64) -> Time {
     Time::from_start(Duration::from_millis(ms))
 }
 
-fn wanted(launch: &'static str) -> Wanted<&'static str> {
-    Wanted {
+fn wanted(launch: &'static str) -> WantedProcess<&'static str> {
+    WantedProcess {
         launch,
         grace: Duration::from_secs(3),
         restart: true,
     }
 }
 
-fn all(launch: &'static str) -> BTreeMap<String, Wanted<&'static str>> {
+fn all(launch: &'static str) -> BTreeMap<String, WantedProcess<&'static str>> {
     BTreeMap::from([("a".into(), wanted(launch))])
 }
 
@@ -53,6 +53,7 @@ fn a_process_that_ended_is_started_after_its_back_off_and_at_once_if_it_ran_for_
     let mut plant = Plant::default();
     let launch = [Action::Launch("a".into())];
     assert_eq!(step(&mut plant, 0, Input::Want(&all("x"))), launch);
+    assert_eq!(plant.condition("a"), Some(Condition::Starting));
     step(&mut plant, 0, started(1));
     assert_eq!(
         step(&mut plant, 100, ended(1)),
@@ -172,7 +173,7 @@ struct Alive {
 /// What may happen next.
 #[derive(Clone, Copy, Debug)]
 enum Happening {
-    /// The agent decides anew what is wanted: nothing, or the process in one of two ways.
+    /// The agent decides again what is wanted: nothing, or the process in one of two ways.
     Want(Option<bool>),
     Wait(u64),
     /// The process ends, and its descendants with it or not.

@@ -1,7 +1,8 @@
 //! The proxy configuration of each kind of server.
 
 use super::{
-    Member, PRIMARY, PROBE_PATH, address_of_instance, address_of_web, location, servers_of, serves,
+    PRIMARY, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web, location, servers_of,
+    serves,
 };
 use gaiola_model::config::{BalancerTls, Database};
 use gaiola_model::inventory::Ports;
@@ -231,7 +232,7 @@ fn database_members(placement: &Placement, admin: impl Fn(ServerName) -> Admin) 
             admin: admin(server),
             check_port: Some(ports.patroni),
             ..Server::new(
-                Member::Server(server).to_string(),
+                TrafficTarget::Server(server).to_string(),
                 location.socket(ports.postgres),
             )
         })
@@ -281,7 +282,7 @@ fn web_backend(placement: &Placement) -> Backend {
             admin: server_admin(placement, server),
             check_port: Some(location.ports.proxy),
             ..Server::new(
-                Member::Server(server).to_string(),
+                TrafficTarget::Server(server).to_string(),
                 location.socket(location.ports.web),
             )
         })
@@ -323,7 +324,7 @@ fn app_backend(placement: &Placement, sender: Tier) -> Backend {
                 Phase::Drain => Admin::Drain,
             },
             check_path: placed.health.clone(),
-            ..Server::new(Member::Instance(*name).to_string(), address)
+            ..Server::new(TrafficTarget::Instance(*name).to_string(), address)
         })
     };
     let members = placement.instances.iter().filter_map(member);

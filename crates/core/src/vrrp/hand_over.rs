@@ -1,4 +1,4 @@
-//! Hands one VIP over: no request that a client has begun fails, and no new connection stays unanswered.
+//! Gives one VIP to another router: no request that a client has begun fails, and no new connection stays unanswered.
 //!
 //! 1. Responses carry `Connection: close` for a while, so that few connections are open when the address moves.
 //! 2. From then on the keeper captures incoming SYNs, and the proxy leaves them unanswered until its last request in flight
@@ -44,18 +44,17 @@ pub struct Held {
 
 /// The balancer that a VIP should be handed to now: any that stands by if it must go, else its home once that has settled.
 pub fn heir(held: &Held) -> Option<Heir> {
-    match held.must_go && held.standby.is_some() {
-        true => Some(Heir::Anyone),
-        false => {
-            let home = held.home.filter(|home| held.settled == Some(*home))?;
-            Some(Heir::Home(home))
-        }
+    if held.must_go && held.standby.is_some() {
+        Some(Heir::Anyone)
+    } else {
+        let home = held.home.filter(|home| held.settled == Some(*home))?;
+        Some(Heir::Home(home))
     }
 }
 
 /// What this server's keeper reports of the VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct KeeperView {
     /// It holds the VIP.
     pub holds: bool,
     /// The router that would take the VIP if it were released now.
@@ -144,7 +143,7 @@ impl HandOver {
 
     /// Continues with what the keeper reports now; `None`: it reports nothing of the VIP. To be called every
     /// [`poll_interval`](Self::poll_interval).
-    pub fn step(&mut self, now: Time, seen: Option<Seen>, out: &mut Vec<Output>) {
+    pub fn step(&mut self, now: Time, seen: Option<KeeperView>, out: &mut Vec<Output>) {
         match self.stage {
             Stage::Closing { .. } | Stage::Refusing => match self.missing(seen) {
                 Some(reason) => self.give_up(reason, out),
@@ -193,7 +192,7 @@ impl HandOver {
     }
 
     /// Why the VIP cannot be handed over now.
-    fn missing(&self, seen: Option<Seen>) -> Option<Reason> {
+    fn missing(&self, seen: Option<KeeperView>) -> Option<Reason> {
         let Some(seen) = seen else {
             return Some(Reason::Unreported);
         };
@@ -227,7 +226,7 @@ mod tests {
 
     const HOME: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
     const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
-    const READY: Seen = Seen {
+    const READY: KeeperView = KeeperView {
         holds: true,
         standby: Some(HOME),
         is_holding_back: false,
@@ -247,7 +246,7 @@ mod tests {
             Self { hand_over, out }
         }
 
-        fn step(&mut self, ms: u64, seen: Option<Seen>) -> &[Output] {
+        fn step(&mut self, ms: u64, seen: Option<KeeperView>) -> &[Output] {
             self.out.clear();
             let now = Time::from_start(Duration::from_millis(ms));
             self.hand_over.step(now, seen, &mut self.out);
@@ -260,7 +259,7 @@ mod tests {
             let hold_back = [Output::HoldBack(true)];
             assert_eq!(bench.step(2000, Some(READY)), hold_back);
             assert_eq!(bench.step(2005, Some(READY)), []);
-            let seen = Seen {
+            let seen = KeeperView {
                 is_holding_back: true,
                 ..READY
             };
@@ -278,12 +277,12 @@ mod tests {
     fn a_vip_goes_home_and_connections_are_answered_again() {
         let mut bench = Bench::refuses(Heir::Home(HOME));
         assert_eq!(bench.step(2500, Some(READY)), [Output::Yield]);
-        let yielding = Seen {
+        let yielding = KeeperView {
             is_yielding: true,
             ..READY
         };
         assert_eq!(bench.step(2505, Some(yielding)), []);
-        let gone = Seen {
+        let gone = KeeperView {
             holds: false,
             ..READY
         };
@@ -295,7 +294,7 @@ mod tests {
     #[test]
     fn a_vip_stays_where_its_heir_leaves_at_any_moment() {
         let home = Heir::Home(HOME);
-        let left = Seen {
+        let left = KeeperView {
             standby: Some(OTHER),
             ..READY
         };
@@ -322,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_vip_that_is_lost_meanwhile_is_not_handed_over() {
-        let lost = Seen {
+        let lost = KeeperView {
             holds: false,
             ..READY
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const DELAY: Duration = Duration::from_millis(1);
 
-/// Plays a script and tells what the routers did.
+/// Plays a script and reports what the routers did.
 pub(crate) fn play(script: &str) -> String {
     let mut lines = script
         .lines()
@@ -103,11 +103,11 @@ impl World {
             ["stop", ref names @ ..] => self.all(names, &Input::Stop),
             ["crash", name] => {
                 self.place(name).router = None;
-                self.tell(name, "crashes");
+                self.report(name, "crashes");
             }
             ["freeze", name] => {
                 self.place(name).frozen = true;
-                self.tell(name, "is frozen");
+                self.report(name, "is frozen");
             }
             ["thaw", name] => self.thaw(name),
             ["cut", from, to] => {
@@ -141,7 +141,7 @@ impl World {
     /// A process that goes on first reads what its socket kept for it.
     fn thaw(&mut self, name: &str) {
         self.place(name).frozen = false;
-        self.tell(name, "goes on");
+        self.report(name, "goes on");
         self.deliver();
         self.step(name, Input::Deadline);
     }
@@ -160,7 +160,7 @@ impl World {
                 }
                 if self.place(&name).address.is_some_and(|until| until <= now) {
                     self.place(&name).address = None;
-                    self.tell(&name, "loses the VIP: its lifetime has ended");
+                    self.report(&name, "loses the VIP: its lifetime has ended");
                 }
             }
         }
@@ -196,10 +196,10 @@ impl World {
         router.step(now, input, &mut out);
         let routine = routine && out.iter().all(is_routine);
         if !routine && !out.is_empty() {
-            let told = out.iter().filter(|output| **output != Output::SayHello);
-            let told: Vec<String> = told.map(words).collect();
-            if !told.is_empty() {
-                self.tell(name, &told.join(", "));
+            let shown = out.iter().filter(|output| **output != Output::SayHello);
+            let shown: Vec<String> = shown.map(words).collect();
+            if !shown.is_empty() {
+                self.report(name, &shown.join(", "));
             }
         }
         for output in out {
@@ -251,7 +251,7 @@ impl World {
         let mut others = self.routers.iter();
         let who = others.find(|(_, place)| Some(place.settings.address) == settled);
         let who = who.map_or("nobody", |(name, _)| name).to_string();
-        self.tell(name, &format!("could give the VIP to {who}"));
+        self.report(name, &format!("could give the VIP to {who}"));
     }
 
     fn finish(mut self) -> String {
@@ -263,12 +263,12 @@ impl World {
             } else {
                 ""
             };
-            self.tell(&name, &format!("ends: {role}{has}"));
+            self.report(&name, &format!("ends: {role}{has}"));
         }
         self.transcript
     }
 
-    fn tell(&mut self, name: &str, what: &str) {
+    fn report(&mut self, name: &str, what: &str) {
         let at = self.now.since_start().as_millis();
         writeln!(self.transcript, "{at:>6} {name}: {what}").expect("a string grows");
     }

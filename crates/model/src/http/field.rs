@@ -51,10 +51,7 @@ macro_rules! names {
                 };
                 let text = known.text().as_bytes();
                 // Fast path: nearly everybody writes names as we do.
-                match name == text || name.eq_ignore_ascii_case(text) {
-                    true => known,
-                    false => Self::Other,
-                }
+                if name == text || name.eq_ignore_ascii_case(text) { known } else { Self::Other }
             }
 
             /// Its name as we write it; empty for [`Self::Other`].

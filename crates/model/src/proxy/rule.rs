@@ -45,13 +45,13 @@ pub struct HeaderMatch {
     /// Their name, in any case.
     pub name: String,
     /// What must hold of their values.
-    pub wanted: Wanted<ValueMatch>,
+    pub wanted: Presence<ValueMatch>,
 }
 
 /// What must hold of the values of a field, parameter or cookie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Wanted<T> {
+pub enum Presence<T> {
     /// There is none.
     Absent,
     /// There is one.
@@ -76,7 +76,7 @@ pub struct QueryMatch {
     /// Their name, decoded.
     pub name: String,
     /// What must hold of their values, decoded.
-    pub wanted: Wanted<String>,
+    pub wanted: Presence<String>,
 }
 
 /// A condition on the cookies of a name.
@@ -85,7 +85,7 @@ pub struct CookieMatch {
     /// Their name, case-sensitive.
     pub name: String,
     /// What must hold of their values, without quotes. An empty value counts as no cookie.
-    pub wanted: Wanted<ValueMatch>,
+    pub wanted: Presence<ValueMatch>,
 }
 
 /// A rule for requests. A route's rules are applied in order until one of them answers; those that change header fields

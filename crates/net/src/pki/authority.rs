@@ -11,7 +11,7 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Issued {
     /// A new one was written.
-    Anew,
+    New,
     /// The existing files are good and were kept.
     Kept,
 }
@@ -74,7 +74,7 @@ impl Authority {
         }
         let certificate = self.sign(name, addresses, &subject.request()?)?;
         subject.accept(&self.certificate, &certificate)?;
-        Ok(Issued::Anew)
+        Ok(Issued::New)
     }
 
     fn load(cert: &Path, key: &Path) -> Result<Self, PkiError> {

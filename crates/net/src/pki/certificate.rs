@@ -135,7 +135,7 @@ pub(super) fn is_of(ca: &[CertificateDer<'static>], certificate: &CertificateDer
         })
 }
 
-/// The names and addresses in a request. What a stranger wrote is escaped.
+/// The names and addresses in a request. Untrusted text is escaped.
 fn describe(params: &CertificateParams) -> String {
     let names = params.distinguished_name.iter();
     let mut all: Vec<String> = names

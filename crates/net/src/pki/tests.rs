@@ -21,7 +21,7 @@ fn an_authority_outlives_its_process() {
     let server = dir.path().join("db1");
     assert_eq!(
         first.issue("db1", &[ADDRESS], &server).unwrap(),
-        Issued::Anew
+        Issued::New
     );
     assert_eq!(
         again.issue("db1", &[ADDRESS], &server).unwrap(),
@@ -63,10 +63,7 @@ fn changed_addresses_a_torn_file_and_another_authority_bring_a_new_certificate()
     let first = cert(&server);
 
     let more = [ADDRESS, "fd00::1".parse().unwrap()];
-    assert_eq!(
-        authority.issue("db1", &more, &server).unwrap(),
-        Issued::Anew
-    );
+    assert_eq!(authority.issue("db1", &more, &server).unwrap(), Issued::New);
     assert_eq!(
         authority.issue("db1", &more, &server).unwrap(),
         Issued::Kept
@@ -74,13 +71,10 @@ fn changed_addresses_a_torn_file_and_another_authority_bring_a_new_certificate()
     assert_ne!(cert(&server), first);
 
     fs::write(server.join(KEY), "").unwrap();
-    assert_eq!(
-        authority.issue("db1", &more, &server).unwrap(),
-        Issued::Anew
-    );
+    assert_eq!(authority.issue("db1", &more, &server).unwrap(), Issued::New);
 
     let other = Authority::create_or_load(&dir.path().join("other")).unwrap();
-    assert_eq!(other.issue("db1", &more, &server).unwrap(), Issued::Anew);
+    assert_eq!(other.issue("db1", &more, &server).unwrap(), Issued::New);
 }
 
 #[test]
@@ -243,12 +237,12 @@ fn a_certificate_of_another_authority_key_or_name_is_not_accepted() {
     let (dir, authority, server, request) = site();
     let ca = authority.certificate();
     let other = Authority::create_or_load(&dir.path().join("other")).unwrap();
-    let stranger = Subject::new("db1", &[ADDRESS], &dir.path().join("stranger"), None);
+    let other_key = Subject::new("db1", &[ADDRESS], &dir.path().join("other_key"), None);
     let namesake = Subject::new("db2", &[ADDRESS], &dir.path().join("db1"), None);
     let foreign = [
         other.sign("db1", &[ADDRESS], &request).unwrap(),
         authority
-            .sign("db1", &[ADDRESS], &stranger.request().unwrap())
+            .sign("db1", &[ADDRESS], &other_key.request().unwrap())
             .unwrap(),
         authority
             .sign("db2", &[ADDRESS], &namesake.request().unwrap())

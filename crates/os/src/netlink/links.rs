@@ -84,9 +84,10 @@ impl Netlink {
     /// Makes a bridge's port forward frames, or drop all of them while its carrier stays: a partition. A port without a
     /// carrier cannot be set to forward, and forwards by itself once it has one.
     pub fn set_port_forwarding(&mut self, name: &str, forwarding: bool) -> Result<()> {
-        let (state, word) = match forwarding {
-            true => (BR_STATE_FORWARDING, "forwarding"),
-            false => (BR_STATE_DISABLED, "disabled"),
+        let (state, word) = if forwarding {
+            (BR_STATE_FORWARDING, "forwarding")
+        } else {
+            (BR_STATE_DISABLED, "disabled")
         };
         let mut port = LinkMessage::default();
         port.header.interface_family = AddressFamily::Bridge;

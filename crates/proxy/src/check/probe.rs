@@ -26,16 +26,16 @@ pub(super) struct Probe {
 }
 
 /// Result of a probe as text: `HTTP 200 in 2 ms`, or why it failed.
-pub(super) type Finding = Result<String, Trouble>;
+pub(super) type Finding = Result<String, ProbeError>;
 
 /// Why a probe failed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct ProbeError {
     pub(super) symptom: Symptom,
     pub(super) words: String,
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for ProbeError {
     fn from(error: Error) -> Self {
         Self {
             symptom: symptom(&error),
@@ -44,9 +44,9 @@ impl From<Error> for Trouble {
     }
 }
 
-fn bad(words: String) -> Trouble {
+fn bad(words: String) -> ProbeError {
     let symptom = Symptom::Bad;
-    Trouble { symptom, words }
+    ProbeError { symptom, words }
 }
 
 /// The symptom behind a failed connection.
@@ -82,19 +82,19 @@ impl Probe {
         let left = self.check.timeout.saturating_sub(started.elapsed());
         let asked = timeout(left, self.ask_on(stream, started)).await;
         asked.unwrap_or_else(|_| {
-            Err(Trouble {
+            Err(ProbeError {
                 symptom: Symptom::Silent,
                 words: format!("no answer within {} ms", self.check.timeout.as_millis()),
             })
         })
     }
 
-    async fn connect(&self) -> Result<Stream, Trouble> {
+    async fn connect(&self) -> Result<Stream, ProbeError> {
         let limit = self.check.connect.min(self.check.timeout);
         let connecting = io::connect(&self.target, self.check.timeout);
         match timeout(limit, connecting).await {
             Ok(connected) => Ok(connected?),
-            Err(_) => Err(Trouble {
+            Err(_) => Err(ProbeError {
                 symptom: Symptom::Lost,
                 words: format!("no connection within {} ms", limit.as_millis()),
             }),
@@ -122,7 +122,7 @@ impl Probe {
             }
             CheckKind::Postgres { user } => {
                 let answer = start(&mut stream, user).await?;
-                goes_on(&answer).map_err(bad)?;
+                goes_on(&answer).map_err(|error| bad(error.to_string()))?;
                 Ok(format!("PostgreSQL in {} ms", millis(started)))
             }
         }
@@ -135,7 +135,8 @@ impl Probe {
         );
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
-        let mut line = [0; 12]; // "HTTP/1.1 200"
+        // "HTTP/1.1 200"
+        let mut line = [0; 12];
         stream.read_exact(&mut line).await?;
         let status = status(&line).ok_or(ErrorKind::InvalidData)?;
         // A server that keeps the connection open has responded all the same.
@@ -165,16 +166,27 @@ async fn start(stream: &mut Stream, user: &str) -> IoResult<Vec<u8>> {
     Ok(message)
 }
 
+/// Why a session with PostgreSQL cannot be had.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum NotAccepted {
+    /// The error that it reports.
+    #[error("{0}")]
+    Rejected(String),
+    #[error("the answer is not PostgreSQL's")]
+    NotPostgres,
+}
+
 /// Whether PostgreSQL accepts the session, or why not.
-fn goes_on(message: &[u8]) -> Result<(), String> {
+fn goes_on(message: &[u8]) -> Result<(), NotAccepted> {
     match message {
         [b'R', ..] => Ok(()),
         [b'E', fields @ ..] => {
             let mut fields = fields.split(|&byte| byte == 0);
             let words = fields.find_map(|field| field.strip_prefix(b"M"));
-            Err(String::from_utf8_lossy(words.unwrap_or(b"an error")).into_owned())
+            let words = String::from_utf8_lossy(words.unwrap_or(b"an error"));
+            Err(NotAccepted::Rejected(words.into_owned()))
         }
-        _ => Err("the answer is not PostgreSQL's".into()),
+        _ => Err(NotAccepted::NotPostgres),
     }
 }
 
@@ -221,7 +233,7 @@ mod tests {
         assert_eq!(goes_on(b"R\0\0\0\x0a"), Ok(()));
         let error = b"ESFATAL\0C57P03\0Mthe database system is starting up\0\0";
         assert_eq!(
-            goes_on(error).unwrap_err(),
+            goes_on(error).unwrap_err().to_string(),
             "the database system is starting up"
         );
         assert!(goes_on(b"HTTP/").is_err());

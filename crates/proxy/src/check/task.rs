@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 
 /// What is known of a member.
-pub(super) struct Seen {
+pub(super) struct WatchState {
     pub(super) health: RefCell<Health>,
     pub(super) counts: Cell<HealthCounts>,
     /// How often it became unreachable.
@@ -40,7 +40,7 @@ pub(super) struct Watching {
     pub(super) name: String,
     pub(super) clock: Instant,
     pub(super) probe: Option<Probe>,
-    pub(super) seen: Rc<Seen>,
+    pub(super) seen: Rc<WatchState>,
     pub(super) reports: mpsc::Receiver<Input>,
     pub(super) changed: Rc<Notify>,
 }

@@ -81,7 +81,7 @@ pub(super) struct Policy<'a> {
     /// What the route does to the response.
     rules: Option<&'a Rules>,
     on_marked_down: OnMarkedDown,
-    /// Our own name, as one hop.
+    /// The name of this proxy, as one hop.
     hop: &'a str,
     /// Name of the cookie that only we set.
     own_cookie: Option<&'a str>,

@@ -184,9 +184,10 @@ impl Exchange<'_> {
                 keep_server,
             } => {
                 self.answered(connection, keep_server);
-                Ok(match keep_client {
-                    true => End::Request(attempted.rest),
-                    false => End::Close,
+                Ok(if keep_client {
+                    End::Request(attempted.rest)
+                } else {
+                    End::Close
                 })
             }
             Outcome::Upgraded => {
@@ -336,9 +337,10 @@ impl Exchange<'_> {
     }
 
     async fn answer_no_server(&mut self, routed: &Routed<'_>, none: NoServer) -> End {
-        match self.record.reason.is_empty() {
-            true => self.record.fail_for(none.cause(), none.to_string()),
-            false => self.record.cause = none.cause(),
+        if self.record.reason.is_empty() {
+            self.record.fail_for(none.cause(), none.to_string())
+        } else {
+            self.record.cause = none.cause()
         }
         self.answer_error(routed).await
     }
@@ -358,13 +360,14 @@ impl Exchange<'_> {
 /// Keeps a connection for another request: any client's, or only this client's if the connection is `bound` to it or
 /// announced it in a PROXY header.
 fn keep(client: &Downstream<'_>, server: &Rc<Server>, stream: crate::io::Stream, bound: bool) {
-    match bound || server.announces_client {
-        true => client.private.keep(server, stream, bound),
-        false => server.pool(stream),
+    if bound || server.announces_client {
+        client.private.keep(server, stream, bound)
+    } else {
+        server.pool(stream)
     }
 }
 
-/// Whether a truncated response body looks complete when the connection closes properly.
+/// Whether a truncated response body appears complete when the connection closes properly.
 fn ends_with_connection(heads: &Parts) -> bool {
     match heads.response.framing {
         Framing::UntilClose => true,

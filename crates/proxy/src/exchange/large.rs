@@ -74,12 +74,11 @@ fn digest(head: &RequestHead, text: &[u8]) -> (RequestHead, Vec<u8>) {
         }
     });
     let fields = fields.collect();
-    let path = match head.path.is_empty() {
-        true => Span::default(),
-        false => {
-            let start = (head.path.start - head.target.start) as usize;
-            Span::new(start, (start + head.path.len()).min(target.len()))
-        }
+    let path = if head.path.is_empty() {
+        Span::default()
+    } else {
+        let start = (head.path.start - head.target.start) as usize;
+        Span::new(start, (start + head.path.len()).min(target.len()))
     };
     let head = RequestHead {
         method_name,

@@ -63,9 +63,10 @@ impl Private {
         if !kept.stands() {
             return None;
         }
-        let stream = match kept.bound {
-            true => kept.idle.if_quiet(method),
-            false => kept.idle.reuse(method, longest),
+        let stream = if kept.bound {
+            kept.idle.if_quiet(method)
+        } else {
+            kept.idle.reuse(method, longest)
         };
         stream.map(|stream| (stream, kept.bound))
     }

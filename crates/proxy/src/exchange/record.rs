@@ -3,7 +3,7 @@
 use crate::client::Origin;
 use crate::clock::Instant;
 use crate::log::{ClientAt, Entry, Leg, Subject};
-use crate::serving::{ServedBy, Serving};
+use crate::serving::{ServedBy, WorkerConfig};
 use crate::sessions::Tracker;
 use crate::worker::Worker;
 use gaiola_core::forward;
@@ -111,7 +111,7 @@ impl Record {
         &self,
         worker: &Rc<Worker>,
         from: (&Origin, bool),
-        serving: &Serving,
+        serving: &WorkerConfig,
         head: Option<(&RequestHead, &[u8])>,
     ) {
         let (origin, _) = from;
@@ -138,7 +138,7 @@ impl Record {
         &self,
         worker: &Rc<Worker>,
         (origin, tls): (&Origin, bool),
-        (serving, frontend): (&Serving, usize),
+        (serving, frontend): (&WorkerConfig, usize),
         head: Option<(&RequestHead, &[u8])>,
         total: Duration,
     ) {

@@ -66,7 +66,7 @@ pub(super) const fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// A response of our own.
+/// A response that the proxy makes itself.
 #[derive(Clone, Copy)]
 pub(super) struct Reply<'a> {
     pub(super) status: u16,

@@ -6,7 +6,7 @@ use crate::auth::Verified;
 use crate::limits::{InFlightGuard, Limiter};
 use crate::rules::LIMITS;
 use crate::worker::Worker;
-use gaiola_core::route::Asked;
+use gaiola_core::route::RouteInput;
 use gaiola_core::rule::{Action, Redirect, Rewritten, Rules, TooLong, Values};
 use gaiola_core::termination::{Cause, Phase};
 use gaiola_model::http::Framing;
@@ -155,7 +155,7 @@ fn take(
     known: &Values<'_>,
     scratch: &mut Vec<u8>,
 ) -> Result<Option<InFlightGuard>, RuleResponse> {
-    let asked = Asked {
+    let asked = RouteInput {
         head: known.head,
         buffer: known.buffer,
         client: known.client,

@@ -21,7 +21,7 @@ pub(crate) struct FileResponse<'a> {
 }
 
 impl Found {
-    /// The response to the request; `hop` is our own name, `edit` what rules change.
+    /// The response to the request; `hop` is this proxy's name, `edit` what rules change.
     pub(crate) fn answer(
         &self,
         request: &FileRequest<'_>,

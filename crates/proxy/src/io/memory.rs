@@ -68,12 +68,11 @@ impl Direction {
 impl Memory {
     /// Ready when there may be something to read.
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.incoming.is_readable() {
-            true => Poll::Ready(Ok(())),
-            false => {
-                self.incoming.reader.set(Some(cx.waker().clone()));
-                Poll::Pending
-            }
+        if self.incoming.is_readable() {
+            Poll::Ready(Ok(()))
+        } else {
+            self.incoming.reader.set(Some(cx.waker().clone()));
+            Poll::Pending
         }
     }
 
@@ -154,9 +153,10 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        match self.resets.get() || !self.incoming.bytes.borrow().is_empty() {
-            true => self.outgoing.set(State::Broken),
-            false => self.shutdown(),
+        if self.resets.get() || !self.incoming.bytes.borrow().is_empty() {
+            self.outgoing.set(State::Broken)
+        } else {
+            self.shutdown()
         }
         self.incoming.set(State::Broken);
     }
@@ -202,10 +202,10 @@ pub(crate) fn silence(address: &Address) {
 pub(super) async fn connect(address: &Address) -> Option<io::Result<Memory>> {
     let connected = ADDRESSES.with_borrow(|all| match all.get(address)? {
         Behaviour::Accept(sender) => {
-            let (ours, theirs) = pair();
-            let sent = sender.send(theirs);
+            let (near, far) = pair();
+            let sent = sender.send(far);
             let refused = |_| ErrorKind::ConnectionRefused.into();
-            Some(Some(sent.map(|()| ours).map_err(refused)))
+            Some(Some(sent.map(|()| near).map_err(refused)))
         }
         Behaviour::Refuse => Some(Some(Err(ErrorKind::ConnectionRefused.into()))),
         Behaviour::Silence => Some(None),

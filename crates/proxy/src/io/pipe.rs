@@ -117,7 +117,8 @@ const fn flags() -> SpliceFlags {
 impl Drop for Pipe {
     fn drop(&mut self) {
         if self.held > 0 {
-            return; // another body's bytes must not come out of it
+            // Another body's bytes must not come out of it.
+            return;
         }
         if let Some(ends) = self.ends.take() {
             // At the end of a thread the free list may be gone already.

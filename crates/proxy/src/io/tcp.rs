@@ -200,7 +200,7 @@ impl Tcp {
         Ok(written)
     }
 
-    /// Makes the peer notice a bad end, as far as the kernel can: by itself, dropping looks like a proper end.
+    /// Makes the peer notice a bad end, as far as the kernel can: by itself, dropping appears as a proper end.
     pub(super) fn reset_when_dropped(&self) {
         // Otherwise, on drop, an end would leave with what was written.
         let _ = self.leave();

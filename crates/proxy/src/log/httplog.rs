@@ -51,9 +51,10 @@ struct Millis(Leg);
 
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.done {
-            true => self.0.span.as_millis().fmt(f),
-            false => f.write_str("-1"),
+        if self.0.done {
+            self.0.span.as_millis().fmt(f)
+        } else {
+            f.write_str("-1")
         }
     }
 }

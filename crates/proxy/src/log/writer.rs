@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_file_is_opened_anew_when_asked() {
+    fn a_moved_file_is_reopened_when_asked() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("access.log");
         let to = LogTarget::File(path.clone());

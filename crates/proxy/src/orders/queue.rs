@@ -1,6 +1,6 @@
 //! Requests of all workers queued for a backend's servers, first in, first out.
 //!
-//! A slot that becomes free is handed to the first waiter, so that no later request can take it.
+//! A slot that becomes free passes to the first waiter, so that no later request can take it.
 
 use super::Member;
 use gaiola_core::admission;
@@ -181,7 +181,7 @@ impl Slot {
         self.member.return_slot();
     }
 
-    /// Hands the slot to the first waiter for this very member, which takes no other traffic now.
+    /// Passes the slot to the first waiter for this very member, which takes no other traffic now.
     pub(crate) fn pass_to_its_own(mut self) {
         self.pass_on(true);
     }
@@ -198,7 +198,8 @@ impl Slot {
             };
             match waiter.sender.send(slot) {
                 Ok(()) => return,
-                Err(mut unwanted) => unwanted.returned = true, // still ours
+                // Not passed on: it is still held here.
+                Err(mut unwanted) => unwanted.returned = true,
             }
         }
         self.member.return_slot();
@@ -240,7 +241,7 @@ mod tests {
         let mut first = queue.join(10, Time::ZERO, None).unwrap();
         let _second = queue.join(10, Time::ZERO, None).unwrap();
         drop(slot);
-        assert!(queue.slot(&member, 1).is_none(), "it was handed over");
+        assert!(queue.slot(&member, 1).is_none(), "it was passed on");
         let Turn::Slot(slot) = first.turn().await else {
             panic!("no slot");
         };
@@ -252,7 +253,8 @@ mod tests {
         let (queue, member) = (Arc::<Queue>::default(), member());
         let slot = queue.slot(&member, 1).unwrap();
         let leaver = queue.join(10, Time::ZERO, None).unwrap();
-        drop(slot); // handed to the leaver, who has not noticed yet
+        // It passes to the canceled waiter, which has not noticed yet.
+        drop(slot);
         drop(leaver);
         assert_eq!(member.taken(), 0);
     }

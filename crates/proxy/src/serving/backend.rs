@@ -320,9 +320,10 @@ impl Backend {
             NotPicked::NoneUp if !self.config.timeouts.queue_when_down => {
                 let mut servers = self.config.servers.iter();
                 let is_any_wanted = servers.any(proxy::Server::is_wanted);
-                Err(match is_any_wanted || self.config.servers.is_empty() {
-                    true => NoServer::NoneUp,
-                    false => NoServer::NoneWanted,
+                Err(if is_any_wanted || self.config.servers.is_empty() {
+                    NoServer::NoneUp
+                } else {
+                    NoServer::NoneWanted
                 })
             }
             NotPicked::NoneUp => Ok(NoServer::StillDown),
@@ -336,7 +337,7 @@ impl Backend {
             .filter(|&index| self.servers[index].is_up() && !tried.contains(&index))
     }
 
-    /// Takes a slot handed over, if its server may still be used.
+    /// Takes a slot passed on, if its server may still be used.
     fn accept(self: &Rc<Self>, slot: Slot, want: Want, tried: &[usize]) -> Option<Permit> {
         let is_its = |server: &Rc<Server>| Arc::ptr_eq(&server.member, &slot.member);
         let named = self.named(want, tried);

@@ -1,8 +1,8 @@
 //! One worker's part of a backend's member: its pool of idle connections, and its known health.
 
+use crate::broadcast::{Broadcast, Notified};
 use crate::clock::Instant;
 use crate::counters::Apart;
-use crate::event::{Event, Notified};
 use crate::io::{self, Stream};
 use crate::orders::{Health, InFlight, Member, Tally};
 use crate::sessions::Named;
@@ -42,7 +42,7 @@ pub(crate) struct Server {
     in_doubt: Cell<bool>,
     /// Idle connections, reused last in, first out, so that surplus ones can age.
     pool: RefCell<Vec<Idle>>,
-    interrupt: Event,
+    interrupt: Broadcast,
     tls: RefCell<Option<ServerSettings>>,
 }
 
@@ -165,7 +165,7 @@ impl Server {
             }),
             in_doubt: Cell::new(false),
             pool: RefCell::default(),
-            interrupt: Event::default(),
+            interrupt: Broadcast::default(),
             tls: RefCell::default(),
             member,
         }
@@ -277,7 +277,8 @@ impl Server {
         while let Some(idle) = pool.pop() {
             let age = idle.since.elapsed();
             if age > longest {
-                pool.clear(); // the others are older
+                // The others are older.
+                pool.clear();
             } else if !retry::may_reuse(method, age) {
                 pool.push(idle);
                 return None;

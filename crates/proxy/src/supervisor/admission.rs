@@ -1,6 +1,7 @@
 //! Draining connections: of one address being handed over, or of all when the process stops.
 
 use super::Supervisor;
+use super::error::{AdmissionError, FilterError};
 use crate::listen::Listener;
 use gaiola_model::proxy::{Admission, ControlReply};
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 const HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// Interval between polls of the remaining connections.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const DRAIN_POLL: Duration = Duration::from_millis(10);
 
 /// If a hand-over is not ended within this time, its requester has died: the address is served again.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
@@ -34,11 +35,11 @@ impl Supervisor {
             self.set_admission(local, admission, asked + wait + HAND_OVER_LIMIT)
         };
         let applied = match set {
-            Ok(seq) => self.applied(seq).await,
-            Err(reason) => Err(reason),
+            Ok(seq) => self.applied(seq).await.map_err(AdmissionError::Worker),
+            Err(error) => Err(AdmissionError::Filter(error)),
         };
-        if let Err(reason) = applied {
-            return ControlReply::Refused(reason);
+        if let Err(error) = applied {
+            return ControlReply::Refused(error.to_string());
         }
         if admission == Admission::Refuse {
             self.until_none_is_left(Some(local), asked, wait).await;
@@ -55,7 +56,7 @@ impl Supervisor {
         local: IpAddr,
         admission: Admission,
         lapse: Instant,
-    ) -> Result<u64, String> {
+    ) -> Result<u64, FilterError> {
         let mut admissions = (*self.orders().admissions).clone();
         match admission {
             Admission::Accept => admissions.remove(&local),
@@ -111,7 +112,7 @@ impl Supervisor {
             if quiet == 2 {
                 return;
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(DRAIN_POLL).await;
         }
     }
 
@@ -165,13 +166,11 @@ fn lists_handshakes(table: &str, local: Ipv4Addr) -> bool {
 pub(super) fn refuse(
     listeners: &[Arc<Listener>],
     refused: &BTreeSet<IpAddr>,
-) -> Result<(), String> {
+) -> Result<(), FilterError> {
     for listener in listeners {
-        listener.refuse(refused).map_err(|error| {
-            format!(
-                "the filter on {} cannot be changed: {error}",
-                listener.address
-            )
+        listener.refuse(refused).map_err(|error| FilterError {
+            address: listener.address.clone(),
+            error,
         })?;
     }
     Ok(())

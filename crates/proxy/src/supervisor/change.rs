@@ -1,6 +1,7 @@
 //! Applying a new configuration: everything that can fail is done before the workers receive it.
 
 use super::admission::refuse;
+use super::error::{BackendError, ConfigError, Twice};
 use super::{Role, Supervisor, WatchedBackend};
 use crate::check::Watched;
 use crate::counters::Counters;
@@ -26,14 +27,12 @@ const FIRST_PROBES: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// Applies a configuration, and returns once every worker has it.
-    pub(crate) async fn configure(&self, config: Config) -> Result<Revision, String> {
+    pub(crate) async fn configure(&self, config: Config) -> Result<Revision, ConfigError> {
         let _changing = self.changing.lock().await;
         let revision = config.revision;
         if revision < self.revision.get() {
             let held = self.revision.get();
-            return Err(format!(
-                "revision {revision} is older than {held}, which is in force"
-            ));
+            return Err(ConfigError::Older { revision, held });
         }
         let taken = self.put_in_force(config).await;
         self.count_reload(taken.is_ok());
@@ -42,7 +41,7 @@ impl Supervisor {
 
     /// Applies a configuration no older than the current one. The caller holds `changing`, so that changes are
     /// serialized.
-    pub(super) async fn put_in_force(&self, config: Config) -> Result<(), String> {
+    pub(super) async fn put_in_force(&self, config: Config) -> Result<(), ConfigError> {
         validate(&config)?;
         let revision = config.revision;
         let servers = Servers::read(&config)?;
@@ -90,13 +89,13 @@ impl Supervisor {
 
     /// Applies a configuration that differs from the current one only in weights and states of servers. No file is read
     /// again. The caller holds `changing`.
-    pub(super) async fn change_servers(&self, config: Config) -> Result<(), String> {
+    pub(super) async fn change_servers(&self, config: Config) -> Result<(), ConfigError> {
         validate(&config)?;
         let servers = Rc::clone(&self.servers.borrow());
         let backends = self.watch(&config, &servers);
         first_probes(&backends).await;
         let seq = self.take(&Arc::new(config), backends, |_| {});
-        self.applied(seq).await
+        Ok(self.applied(seq).await?)
     }
 
     /// Publishes a configuration and its backends, and further changes with them.
@@ -118,7 +117,8 @@ impl Supervisor {
             orders.config = Some(Arc::clone(config));
             also(orders);
         });
-        self.health_changed.notify_one(); // shares may grow from now on
+        // Shares may grow from now on.
+        self.health_changed.notify_one();
         self.keep_leaving(replaced);
         seq
     }
@@ -146,7 +146,7 @@ impl Supervisor {
     }
 
     /// Kept and new listeners. Removed ones close once no worker has them.
-    fn bind(&self, config: &Config) -> Result<Vec<Arc<Listener>>, String> {
+    fn bind(&self, config: &Config) -> Result<Vec<Arc<Listener>>, ConfigError> {
         let orders = self.orders();
         let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
         let refused: BTreeSet<_> = orders
@@ -167,11 +167,11 @@ impl Supervisor {
             };
             match listener {
                 Ok(listener) => listeners.push(listener),
-                Err(error) => mistakes.push(format!("cannot listen on {}: {error}", bind.address)),
+                Err(error) => mistakes.push((bind.address.clone(), error)),
             }
         }
         if !mistakes.is_empty() {
-            return Err(mistakes.join("; "));
+            return Err(ConfigError::Bind(mistakes));
         }
         refuse(&listeners, &refused)?;
         Ok(listeners)
@@ -268,15 +268,15 @@ impl Supervisor {
 }
 
 /// Sets the permissions of Unix socket files; listeners are in the order of their binds.
-fn permit(config: &Config, listeners: &[Arc<Listener>]) -> Result<(), String> {
+fn permit(config: &Config, listeners: &[Arc<Listener>]) -> Result<(), ConfigError> {
     let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
     for (bind, listener) in binds.zip(listeners) {
-        listener.permit(bind.permissions).map_err(|error| {
-            format!(
-                "the permissions of {} cannot be changed: {error}",
-                bind.address
-            )
-        })?;
+        listener
+            .permit(bind.permissions)
+            .map_err(|error| ConfigError::Permissions {
+                address: bind.address.clone(),
+                error,
+            })?;
     }
     Ok(())
 }
@@ -337,11 +337,11 @@ fn shares(config: &Config, before: &[Arc<FrontendShare>]) -> Vec<Arc<FrontendSha
 ///
 /// # Errors
 /// The first mistake.
-pub(crate) fn validate(config: &ProxyConfig) -> Result<(), String> {
+pub(crate) fn validate(config: &ProxyConfig) -> Result<(), ConfigError> {
     let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
-    listen::addresses(binds).map_err(|twice| format!("{twice} is bound twice"))?;
+    listen::addresses(binds).map_err(|twice| ConfigError::BoundTwice(twice.clone()))?;
     if config.peers.is_some() && config.limit_secret.is_none() {
-        return Err("peers share limits with a limit_secret only".into());
+        return Err(ConfigError::PeersWithoutSecret);
     }
     unique(
         "frontend",
@@ -352,51 +352,52 @@ pub(crate) fn validate(config: &ProxyConfig) -> Result<(), String> {
         config.backends.iter().map(|backend| &*backend.name),
     )?;
     for backend in &config.backends {
-        unique("server", backend.servers.iter().map(|server| &*server.name))
-            .map_err(|error| format!("backend {}: {error}", backend.name))?;
-        if let Some(fault) = fault(backend) {
-            return Err(format!("backend {}: {fault}", backend.name));
-        }
+        check(backend).map_err(|why| ConfigError::Backend {
+            backend: backend.name.clone(),
+            why,
+        })?;
     }
     for frontend in &config.frontends {
         for name in frontend.mode.backends().into_iter().flatten() {
             if !config.backends.iter().any(|backend| backend.name == name) {
-                return Err(format!(
-                    "frontend {}: there is no backend {name}",
-                    frontend.name
-                ));
+                return Err(ConfigError::NoBackend {
+                    frontend: frontend.name.clone(),
+                    backend: name.to_owned(),
+                });
             }
         }
     }
     Ok(())
 }
 
-/// The mistake in how a backend's servers are chosen, if any.
-fn fault(backend: &Backend) -> Option<String> {
+/// Checks how a backend's servers are named and chosen.
+fn check(backend: &Backend) -> Result<(), BackendError> {
+    unique("server", backend.servers.iter().map(|server| &*server.name))?;
     let most = Server::MOST_WEIGHT;
     if let Some(server) = backend.servers.iter().find(|server| server.weight > most) {
-        return Some(format!(
-            "server {}: its weight is above {most}",
-            server.name
-        ));
+        return Err(BackendError::Weight(server.name.clone()));
     }
     if let Algorithm::Hash {
         bound: Some(..100), ..
     } = backend.algorithm
     {
-        return Some("the bound of its hash is below 100 percent".into());
+        return Err(BackendError::HashBound);
     }
     if let Some(SlowEjection { factor: ..=100, .. }) = backend.slow_ejection {
-        return Some("the factor of its slow ejection is not above 100 percent".into());
+        return Err(BackendError::EjectionFactor);
     }
-    sticky::fault(backend)
+    match sticky::fault(backend) {
+        Some(fault) => Err(BackendError::Sticky(fault)),
+        None => Ok(()),
+    }
 }
 
-fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), Twice> {
     let mut seen = BTreeSet::new();
     for name in names {
         if !seen.insert(name) {
-            return Err(format!("there are two {what}s named {name}"));
+            let name = name.to_owned();
+            return Err(Twice { what, name });
         }
     }
     Ok(())

@@ -1,24 +1,25 @@
 //! Ejects servers that respond more slowly than the others.
 
 use super::{Supervisor, WatchedBackend};
-use gaiola_core::health::{Answers, Condition, Input, MemberPoll, slow_members};
+use gaiola_core::health::{Condition, Input, LatencyTotals, MemberPoll, slow_members};
 use gaiola_model::Time;
 use gaiola_model::proxy::SlowEjection;
 use std::time::Duration;
 
 /// Poll interval.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// Compares the servers' response times, and ejects slow ones. Never returns.
     pub(crate) async fn watch_latency(&self) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             let now = Time::from_start(self.started.elapsed());
             for backend in self.backends.borrow().iter() {
-                backend.look_at_answers();
+                backend.poll_answers();
                 if backend.has_silent() {
-                    self.health_changed.notify_one(); // one that answers requests may serve
+                    // One that answers requests may serve.
+                    self.health_changed.notify_one();
                 }
                 if let Some(setting) = &backend.slow_ejection {
                     backend.eject_slow(setting, now);
@@ -29,9 +30,9 @@ impl Supervisor {
 }
 
 impl WatchedBackend {
-    fn look_at_answers(&self) {
+    fn poll_answers(&self) {
         let members = self.members.iter();
-        members.for_each(|watched| watched.look_at_answers());
+        members.for_each(|watched| watched.poll_answers());
     }
 
     fn has_silent(&self) -> bool {
@@ -51,7 +52,7 @@ impl WatchedBackend {
                 let (count, nanos) = watched.member.answers();
                 MemberPoll {
                     pace,
-                    answers: Answers { count, nanos },
+                    answers: LatencyTotals { count, nanos },
                     up: watched.is_up(),
                 }
             })

@@ -1,6 +1,7 @@
 //! Changes that an operator makes at run time.
 
 use super::Supervisor;
+use super::error::{OperateError, WorkerError};
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::{Server, ServerOrder};
 use gaiola_wire::closest;
@@ -12,21 +13,23 @@ impl Supervisor {
         backend: &str,
         server: &str,
         order: ServerOrder,
-    ) -> Result<(), String> {
+    ) -> Result<(), OperateError> {
         let _changing = self.changing.lock().await;
         let mut config = self.orders().config.as_deref().cloned();
-        let config = config.as_mut().ok_or("nothing is served yet")?;
+        let config = config.as_mut().ok_or(OperateError::NothingServed)?;
         let found = find(config, backend, server)?;
         match order {
             ServerOrder::Weight(weight) => found.weight = weight,
             ServerOrder::State(admin) => found.admin = admin,
-            ServerOrder::EndSessions => return self.end_sessions(backend, server).await,
+            ServerOrder::EndSessions => {
+                return Ok(self.end_sessions(backend, server).await?);
+            }
         }
         tracing::info!(backend, server, ?order, "changed by an operator");
-        self.change_servers(std::mem::take(config)).await
+        Ok(self.change_servers(std::mem::take(config)).await?)
     }
 
-    async fn end_sessions(&self, backend: &str, server: &str) -> Result<(), String> {
+    async fn end_sessions(&self, backend: &str, server: &str) -> Result<(), WorkerError> {
         for watched in self.backends.borrow().iter().flat_map(|all| &all.members) {
             let member = &watched.member;
             if member.backend == backend && member.name == server {
@@ -39,11 +42,11 @@ impl Supervisor {
     }
 
     /// Clears the counts of a limit.
-    pub(super) fn clear_limit(&self, name: &str, key: Option<&str>) -> Result<(), String> {
+    pub(super) fn clear_limit(&self, name: &str, key: Option<&str>) -> Result<(), OperateError> {
         let orders = self.orders();
         let limits = orders.limits.iter();
         match limits.clone().find(|limiter| limiter.limit.name == name) {
-            Some(limiter) => limiter.clear(key),
+            Some(limiter) => Ok(limiter.clear(key)?),
             None => Err(unknown(
                 "limit",
                 name,
@@ -57,7 +60,7 @@ fn find<'c>(
     config: &'c mut ProxyConfig,
     backend: &str,
     server: &str,
-) -> Result<&'c mut Server, String> {
+) -> Result<&'c mut Server, OperateError> {
     let backends = config.backends.iter();
     let Some(index) = backends.clone().position(|known| known.name == backend) else {
         let names = backends.map(|known| &*known.name);
@@ -75,7 +78,7 @@ fn find<'c>(
 }
 
 /// The error for an unknown name, with the known ones.
-fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> OperateError {
     /// Most names listed.
     const MOST: usize = 20;
     let known: Vec<_> = known.collect();
@@ -89,7 +92,11 @@ fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
             known[..MOST].join(", ")
         ),
     };
-    format!("there is no {what} {name}; {there_are}")
+    OperateError::Unknown {
+        what: what.into(),
+        name: name.into(),
+        there_are,
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +113,7 @@ mod tests {
         };
         let mut said = |backend, server| match find(&mut config, backend, server) {
             Ok(found) => found.name.clone(),
-            Err(error) => error,
+            Err(error) => error.to_string(),
         };
         assert_eq!(said("app", "web"), "web");
         assert_eq!(
@@ -122,6 +129,9 @@ mod tests {
             "there is no server in app named other; there is app-1, web"
         );
         let none = unknown("limit", "l", [].into_iter());
-        assert_eq!(none, "there is no limit l; there is none at all");
+        assert_eq!(
+            none.to_string(),
+            "there is no limit l; there is none at all"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Listing clients' connections, for an operator.
 
+use super::error::WorkerError;
 use super::{SessionQuery, Supervisor, WORKER_PATIENCE};
 use gaiola_model::proxy::SessionsStat;
 use tokio::sync::oneshot;
@@ -9,22 +10,22 @@ const MOST: usize = 1000;
 
 impl Supervisor {
     /// The connections of all workers; if there are many, those busy longest.
-    pub(super) async fn sessions(&self) -> Result<SessionsStat, String> {
+    pub(super) async fn sessions(&self) -> Result<SessionsStat, WorkerError> {
         let (mut sum, mut shown) = (0, Vec::new());
         for (index, worker) in self.workers.iter().enumerate() {
             let (to, answer) = oneshot::channel();
-            let look = async {
-                let look = SessionQuery {
-                    most: MOST,
-                    shown: to,
-                };
-                worker.queries.send(look).await.ok()?;
+            let query = SessionQuery {
+                most: MOST,
+                shown: to,
+            };
+            let asked = async {
+                worker.queries.send(query).await.ok()?;
                 answer.await.ok()
             };
-            let (total, sessions) = tokio::time::timeout(WORKER_PATIENCE, look)
+            let (total, sessions) = tokio::time::timeout(WORKER_PATIENCE, asked)
                 .await
-                .map_err(|_| format!("worker {index} does not answer"))?
-                .ok_or_else(|| format!("worker {index} has ended"))?;
+                .map_err(|_| WorkerError::Silent(index))?
+                .ok_or(WorkerError::Ended(index))?;
             sum += total;
             shown.extend(sessions);
         }

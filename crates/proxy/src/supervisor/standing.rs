@@ -25,7 +25,7 @@ pub(super) fn log_changes(before: &Orders, after: &Orders) {
             Standing::Served => tracing::info!(backend, "a server takes traffic again"),
             Standing::Panics => tracing::error!(
                 backend,
-                "checks failed for so many servers that those which still accept connections keep serving"
+                "too few healthy servers: members that accept connections stay in use"
             ),
             Standing::OnSpares => tracing::warn!(backend, "only spare servers take traffic"),
             Standing::Empty => tracing::error!(backend, "no server takes traffic"),
@@ -38,9 +38,10 @@ fn all(orders: &Orders) -> impl Iterator<Item = (&str, Standing)> {
     let all = configured.zip(&orders.backends);
     all.map(|(backend, orders)| {
         let health = orders.members.iter().map(|(_, health)| health);
-        let standing = match orders.panic {
-            true => Standing::Panics,
-            false => standing(backend, health),
+        let standing = if orders.panic {
+            Standing::Panics
+        } else {
+            standing(backend, health)
         };
         (&*backend.name, standing)
     })

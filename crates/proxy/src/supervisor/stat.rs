@@ -53,8 +53,8 @@ impl Supervisor {
         for ([_, backend, server], sum) in ended {
             add(totals.entry((&**backend, &**server)).or_default(), sum);
         }
-        type Seen<'a> = ((&'a str, &'a Server), (&'a Rc<Watched>, MemberState));
-        let stat = |((backend, server), (watched, state)): Seen<'_>| {
+        type Row<'a> = ((&'a str, &'a Server), (&'a Rc<Watched>, MemberState));
+        let stat = |((backend, server), (watched, state)): Row<'_>| {
             let totals = totals.get(&(backend, &*server.name));
             ServerStat {
                 backend: backend.into(),

@@ -1,6 +1,7 @@
 //! The certificates of a bind, and the choice among them for a client.
 
 use super::beside::{self, OCSP};
+use super::error::{TlsError, TlsFileError};
 use super::pem;
 use super::staple;
 use crate::clock::since_epoch;
@@ -17,22 +18,22 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Certificates {
     /// Those of the first file.
-    default: Arc<Held>,
+    default: Arc<ServedCertificate>,
     /// By name in lower case, `*.example.org` with its star. Several for one name differ in key type.
-    named: HashMap<String, Vec<Arc<Held>>>,
+    named: HashMap<String, Vec<Arc<ServedCertificate>>>,
     /// What clients may object to, as text.
     warnings: Vec<String>,
 }
 
 /// A certificate as sent to clients.
 #[derive(Debug)]
-struct Held {
+struct ServedCertificate {
     plain: Arc<CertifiedKey>,
     /// With its OCSP response, and the end of that response's validity since 1970.
     stapled: Option<(Arc<CertifiedKey>, Option<Duration>)>,
 }
 
-impl Held {
+impl ServedCertificate {
     fn now(&self) -> &Arc<CertifiedKey> {
         match &self.stapled {
             Some((stapled, None)) => stapled,
@@ -44,7 +45,7 @@ impl Held {
 
 /// A certificate with its chain and key.
 struct Read {
-    held: Held,
+    certificate: ServedCertificate,
     names: Vec<String>,
     warnings: Vec<String>,
 }
@@ -55,7 +56,7 @@ impl Certificates {
     pub(super) fn read(
         paths: &[PathBuf],
         provider: &CryptoProvider,
-        mistakes: &mut Vec<String>,
+        mistakes: &mut Vec<TlsError>,
     ) -> Option<Self> {
         let mut all: Option<Self> = None;
         for path in paths {
@@ -66,7 +67,7 @@ impl Certificates {
             for file in files {
                 match read(&file, provider) {
                     Ok(read) => {
-                        let certificate = Arc::new(read.held);
+                        let certificate = Arc::new(read.certificate);
                         let all = all.get_or_insert_with(|| Self {
                             default: Arc::clone(&certificate),
                             named: HashMap::new(),
@@ -93,7 +94,7 @@ impl Certificates {
     }
 
     /// The certificates for a name: its own, or else those of the wildcard that covers it.
-    fn of(&self, name: &str) -> Option<&[Arc<Held>]> {
+    fn of(&self, name: &str) -> Option<&[Arc<ServedCertificate>]> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let beside = || Some(format!("*.{}", name.split_once('.')?.1));
         let found = self.named.get(&name);
@@ -107,9 +108,9 @@ impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let found = hello.server_name().and_then(|name| self.of(name));
         let found = found.unwrap_or(std::slice::from_ref(&self.default));
-        let fits = |held: &&Arc<Held>| {
+        let fits = |served: &&Arc<ServedCertificate>| {
             let schemes = hello.signature_schemes();
-            held.plain.key.choose_scheme(schemes).is_some()
+            served.plain.key.choose_scheme(schemes).is_some()
         };
         // If none fits, the handshake reports why.
         let chosen = found.iter().find(fits).or(found.first())?;
@@ -118,29 +119,28 @@ impl ResolvesServerCert for Certificates {
 }
 
 /// The file itself, or the certificate files of a folder.
-fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+fn files(path: &Path) -> Result<Vec<PathBuf>, TlsError> {
     if !path.is_dir() {
         return Ok(vec![path.into()]);
     }
     let entries = path.read_dir().and_then(Iterator::collect);
-    let entries: Vec<_> = entries.map_err(|error| pem::unusable(path, error))?;
+    let entries: Vec<_> =
+        entries.map_err(|error| pem::unusable(path, TlsFileError::System(error)))?;
     let mut files: Vec<_> = entries
         .iter()
         .map(std::fs::DirEntry::path)
         .filter(|file| file.is_file() && !beside::is_none_itself(file))
         .collect();
     files.sort();
-    match files.is_empty() {
-        false => Ok(files),
-        true => Err(pem::unusable(
-            path,
-            "there is no certificate's file in it; folders in it are named by themselves",
-        )),
+    if files.is_empty() {
+        Err(pem::unusable(path, TlsFileError::EmptyFolder))
+    } else {
+        Ok(files)
     }
 }
 
 /// Reads the certificate of a file, with the files beside it.
-fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
+fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, TlsError> {
     let chain = pem::certificates(path)?;
     let key = match pem::key(path)? {
         Some(key) => key,
@@ -150,13 +150,14 @@ fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
         names,
         serial,
         not_valid,
-    } = contents(&chain[0]).ok_or_else(|| pem::unusable(path, "it is no X.509 certificate"))?;
+    } = contents(&chain[0]).ok_or_else(|| pem::unusable(path, TlsFileError::NotX509))?;
     let certificate = pem::certified(path, chain, key, provider)?;
     let mut warnings = Vec::from_iter(not_valid.map(|why| format!("{}: {why}", path.display())));
     let staple = beside::with_ending(path, OCSP);
-    let stapled = match staple.is_file() {
-        true => Some(stapled(&staple, &certificate, &serial)?),
-        false => None,
+    let stapled = if staple.is_file() {
+        Some(stapled(&staple, &certificate, &serial)?)
+    } else {
+        None
     };
     if let Some((_, Some(until))) = stapled
         && until <= since_epoch()
@@ -165,7 +166,7 @@ fn read(path: &Path, provider: &CryptoProvider) -> Result<Read, String> {
         warnings.push(format!("{file}: it holds no longer, and is left out"));
     }
     Ok(Read {
-        held: Held {
+        certificate: ServedCertificate {
             plain: Arc::new(certificate),
             stapled,
         },
@@ -179,26 +180,22 @@ fn stapled(
     file: &Path,
     certificate: &CertifiedKey,
     serial: &[u8],
-) -> Result<(Arc<CertifiedKey>, Option<Duration>), String> {
-    let response = std::fs::read(file).map_err(|error| pem::unusable(file, error))?;
-    let until = staple::until(&response, serial).map_err(|why| pem::unusable(file, why))?;
+) -> Result<(Arc<CertifiedKey>, Option<Duration>), TlsError> {
+    let response =
+        std::fs::read(file).map_err(|error| pem::unusable(file, TlsFileError::System(error)))?;
+    let until = staple::until(&response, serial)
+        .map_err(|why| pem::unusable(file, TlsFileError::Staple(why)))?;
     let mut certificate = certificate.clone();
     certificate.ocsp = Some(response);
     Ok((Arc::new(certificate), until))
 }
 
-fn key_beside(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, String> {
+fn key_beside(path: &Path) -> Result<rustls::pki_types::PrivateKeyDer<'static>, TlsError> {
     let may_be = beside::keys(path);
     if let Some(file) = may_be.iter().find(|file| file.is_file()) {
         return pem::needed_key(file);
     }
-    let names: Vec<_> = may_be
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
-    let names = names.join(" or ");
-    let why = format!("there is no private key in it, and no file {names} beside it");
-    Err(pem::unusable(path, why))
+    Err(pem::unusable(path, TlsFileError::NoKeyBeside(may_be)))
 }
 
 /// What is needed of a certificate's contents.
@@ -251,12 +248,13 @@ mod tests {
     fn served(path: &Path) -> Result<Vec<String>, String> {
         let mut mistakes = Vec::new();
         let all = Certificates::read(&[path.into()], &provider(), &mut mistakes);
-        match mistakes.is_empty() {
-            true => Ok(all
+        if mistakes.is_empty() {
+            Ok(all
                 .into_iter()
                 .flat_map(|all| all.named.into_keys())
-                .collect()),
-            false => Err(mistakes.join("; ")),
+                .collect())
+        } else {
+            Err(TlsError::Several(mistakes).to_string())
         }
     }
 

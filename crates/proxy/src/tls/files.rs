@@ -1,6 +1,7 @@
 //! Checks the files that a configuration names one by one, so that a mistake is reported where the file is named.
 
 use super::certificates::Certificates;
+use super::error::TlsError;
 use super::servers::Reading;
 use super::{provider, verifier_of};
 use std::cell::RefCell;
@@ -15,7 +16,7 @@ impl Files {
     pub(crate) fn certificates(&self, path: &Path) -> Vec<String> {
         let mut mistakes = Vec::new();
         Certificates::read(&[path.into()], &provider(), &mut mistakes);
-        mistakes
+        mistakes.iter().map(ToString::to_string).collect()
     }
 
     /// Mistakes in a file of CAs for client certificates.
@@ -28,12 +29,12 @@ impl Files {
         mistake(self.0.borrow_mut().verifier(path))
     }
 
-    /// Mistakes in a certificate of our own, and its key.
+    /// Mistakes in the proxy's own certificate, and its key.
     pub(crate) fn identity(&self, certificate: &Path, key: &Path) -> Vec<String> {
         mistake(self.0.borrow().identity(certificate, key))
     }
 }
 
-fn mistake<T>(result: Result<T, String>) -> Vec<String> {
-    result.err().into_iter().collect()
+fn mistake<T>(result: Result<T, TlsError>) -> Vec<String> {
+    result.err().iter().map(ToString::to_string).collect()
 }

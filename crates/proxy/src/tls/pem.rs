@@ -1,20 +1,11 @@
 //! Certificates and keys in PEM files.
 
-use super::in_words;
+use super::error::{TlsError, TlsFileError};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use std::fmt::Display;
-use std::io::ErrorKind;
 use std::path::Path;
-
-/// Reported of a file that should contain CAs.
-pub(super) const NO_CA: &str = "a certificate in it cannot be read as that of a CA";
-
-/// Reported of an encrypted key: nobody can type a passphrase when the proxy starts.
-const ENCRYPTED: &str =
-    "its private key is encrypted; write it without a passphrase: openssl pkey -in KEY -out NEW";
 
 /// The byte order mark in UTF-8, and in UTF-16.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -24,18 +15,19 @@ const WIDE_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 ///
 /// # Errors
 /// The file, and what is wrong with it.
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let all = all.map_err(|error| match is_encrypted(&text) {
-        true => unusable(path, ENCRYPTED),
-        false => unusable(path, broken(error)),
+    let all = all.map_err(|error| {
+        let why = if is_encrypted(&text) {
+            TlsFileError::Encrypted
+        } else {
+            TlsFileError::Pem(error)
+        };
+        unusable(path, why)
     })?;
     if all.is_empty() {
-        return Err(unusable(
-            path,
-            "there is no certificate (-----BEGIN CERTIFICATE-----) in it",
-        ));
+        return Err(unusable(path, TlsFileError::NoCertificate));
     }
     Ok(all)
 }
@@ -44,15 +36,15 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 ///
 /// # Errors
 /// As [`certificates`].
-pub(super) fn key(path: &Path) -> Result<Option<PrivateKeyDer<'static>>, String> {
+pub(super) fn key(path: &Path) -> Result<Option<PrivateKeyDer<'static>>, TlsError> {
     let text = read(path)?;
     if is_encrypted(&text) {
-        return Err(unusable(path, ENCRYPTED));
+        return Err(unusable(path, TlsFileError::Encrypted));
     }
     match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => Ok(Some(key)),
         Err(Error::NoItemsFound) => Ok(None),
-        Err(error) => Err(unusable(path, broken(error))),
+        Err(error) => Err(unusable(path, TlsFileError::Pem(error))),
     }
 }
 
@@ -60,8 +52,8 @@ pub(super) fn key(path: &Path) -> Result<Option<PrivateKeyDer<'static>>, String>
 ///
 /// # Errors
 /// As [`certificates`].
-pub(super) fn needed_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    key(path)?.ok_or_else(|| unusable(path, "there is no private key in it"))
+pub(super) fn needed_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    key(path)?.ok_or_else(|| unusable(path, TlsFileError::NoKey))
 }
 
 /// A certificate of a file with its chain, and its key.
@@ -73,27 +65,17 @@ pub(super) fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     provider: &CryptoProvider,
-) -> Result<CertifiedKey, String> {
-    CertifiedKey::from_der(chain, key, provider).map_err(|error| {
-        let words = match error {
-            rustls::Error::InconsistentKeys(_) => {
-                "the key is not the certificate's, or the server's own certificate does not come first"
-                    .into()
-            }
-            rustls::Error::General(_) => {
-                "its private key cannot be read; keys of RSA, ECDSA and Ed25519 can".into()
-            }
-            error => in_words(&error),
-        };
-        unusable(path, words)
-    })
+) -> Result<CertifiedKey, TlsError> {
+    let certified = CertifiedKey::from_der(chain, key, provider);
+    certified.map_err(|error| unusable(path, TlsFileError::Unfit(error)))
 }
 
 /// The contents of a file, without a byte order mark.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let mut text = std::fs::read(path).map_err(|error| unusable(path, refused(error)))?;
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let mut text =
+        std::fs::read(path).map_err(|error| unusable(path, TlsFileError::Read(error)))?;
     if WIDE_MARKS.iter().any(|mark| text.starts_with(mark)) {
-        return Err(unusable(path, "it is text in UTF-16; save it as UTF-8"));
+        return Err(unusable(path, TlsFileError::Wide));
     }
     if text.starts_with(MARK) {
         text.drain(..MARK.len());
@@ -108,26 +90,7 @@ fn is_encrypted(text: &[u8]) -> bool {
 }
 
 /// The error for an unusable file.
-pub(super) fn unusable(path: &Path, error: impl Display) -> String {
-    format!("{} cannot be used: {error}", path.display())
-}
-
-fn broken(error: Error) -> String {
-    match error {
-        Error::Io(error) => refused(error),
-        Error::MissingSectionEnd { .. } => "it is not PEM: a line -----END is missing".into(),
-        Error::IllegalSectionStart { .. } => "it is not PEM: a line -----BEGIN is broken".into(),
-        Error::Base64Decode(_) => {
-            "it is not PEM: what stands between its lines is not base64".into()
-        }
-        error => format!("it is not PEM: {error}"),
-    }
-}
-
-fn refused(error: std::io::Error) -> String {
-    match error.kind() {
-        ErrorKind::NotFound => "there is no such file".into(),
-        ErrorKind::PermissionDenied => "we may not read it".into(),
-        _ => error.to_string(),
-    }
+pub(super) fn unusable(path: &Path, why: TlsFileError) -> TlsError {
+    let path = path.to_owned();
+    TlsError::File { path, why }
 }

@@ -1,5 +1,6 @@
 //! TLS settings for servers, read from files and checked before they take effect.
 
+use super::error::{TlsError, TlsFileError};
 use super::pem;
 use crate::io::{Side, Stream, TlsStream};
 use gaiola_model::proxy::{Address, Backend, CheckKind, ProxyConfig, Server, ServerTls};
@@ -9,7 +10,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,22 +63,21 @@ impl Servers {
     ///
     /// # Errors
     /// Every mistake: the file, what is wrong with it, and what to do.
-    pub(crate) fn read(config: &ProxyConfig) -> Result<Self, String> {
+    pub(crate) fn read(config: &ProxyConfig) -> Result<Self, TlsError> {
         let (mut all, mut mistakes) = (Self::default(), Vec::new());
+        // Servers that share a file share its mistake.
+        let mut known = BTreeSet::new();
         let mut reading = Reading::default();
         for backend in &config.backends {
             for server in &backend.servers {
                 if let Err(mistake) = all.add(backend, server, &mut reading)
-                    && !mistakes.contains(&mistake)
+                    && known.insert(mistake.to_string())
                 {
                     mistakes.push(mistake);
                 }
             }
         }
-        match mistakes.is_empty() {
-            true => Ok(all),
-            false => Err(mistakes.join("; ")),
-        }
+        TlsError::unless_any(mistakes).map(|()| all)
     }
 
     fn add(
@@ -85,7 +85,7 @@ impl Servers {
         backend: &Backend,
         server: &Server,
         reading: &mut Reading,
-    ) -> Result<(), String> {
+    ) -> Result<(), TlsError> {
         let key = || (backend.name.clone(), server.name.clone());
         let settings = server.tls.as_ref();
         let settings = settings.map(|tls| reading.server(tls, &server.address));
@@ -121,7 +121,7 @@ impl Servers {
 ///
 /// # Errors
 /// The cryptography is unsuitable.
-pub fn trusting() -> Result<Arc<ClientConfig>, String> {
+pub fn trusting() -> Result<Arc<ClientConfig>, TlsError> {
     let reading = Reading::default();
     let verifier = Verifier::new(None, None, &reading.provider);
     let any = std::net::IpAddr::from([127, 0, 0, 1]);
@@ -144,17 +144,18 @@ impl Default for Reading {
 }
 
 impl Reading {
-    fn server(&mut self, tls: &ServerTls, address: &Address) -> Result<ServerSettings, String> {
+    fn server(&mut self, tls: &ServerTls, address: &Address) -> Result<ServerSettings, TlsError> {
         let Some(ip) = address.ip() else {
-            return Err(format!("{address}: only servers on TCP can use TLS"));
+            return Err(TlsError::ServerNotTcp(address.clone()));
         };
         let names = [&tls.sni, &tls.host].map(|name| name.as_deref().map(parse).transpose());
         let [sni, host] = names;
         let (sni, host) = (sni?, host?);
         let name = sni.or(host.clone());
-        let verifier = match tls.verify {
-            true => Some(self.verifier(tls.ca.as_deref())?),
-            false => None,
+        let verifier = if tls.verify {
+            Some(self.verifier(tls.ca.as_deref())?)
+        } else {
+            None
         };
         let own = tls.certificate.as_deref();
         let identity = own.map(|own| self.identity(own, own)).transpose()?;
@@ -168,11 +169,11 @@ impl Reading {
         has_port: bool,
         server: &Server,
         settings: &Option<ServerSettings>,
-    ) -> Result<Option<ServerSettings>, String> {
+    ) -> Result<Option<ServerSettings>, TlsError> {
         match kind {
             CheckKind::Https { ca, cert, key, .. } => {
                 let Some(ip) = server.address.ip() else {
-                    return Err(format!("{}: TLS is spoken on TCP only", server.address));
+                    return Err(TlsError::CheckNotTcp(server.address.clone()));
                 };
                 let verifier = Some(self.verifier(Some(ca))?);
                 let identity = self.identity(cert, key)?;
@@ -198,10 +199,10 @@ impl Reading {
         verifier: Verifier,
         identity: Option<CertifiedKey>,
         name: ServerName<'static>,
-    ) -> Result<ServerSettings, String> {
+    ) -> Result<ServerSettings, TlsError> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
+            .map_err(TlsError::Cryptography)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match identity {
@@ -215,11 +216,15 @@ impl Reading {
         })
     }
 
-    /// Reads our own certificate and its key.
+    /// Reads the proxy's own certificate and its key.
     ///
     /// # Errors
     /// The file, and what is wrong with it.
-    pub(super) fn identity(&self, certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
+    pub(super) fn identity(
+        &self,
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<CertifiedKey, TlsError> {
         let chain = pem::certificates(certificate)?;
         pem::certified(certificate, chain, pem::needed_key(key)?, &self.provider)
     }
@@ -231,7 +236,7 @@ impl Reading {
     pub(super) fn verifier(
         &mut self,
         ca: Option<&Path>,
-    ) -> Result<Arc<WebPkiServerVerifier>, String> {
+    ) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
         let path = ca.map_or_else(system_roots, |ca| Ok(ca.into()))?;
         if let Some(known) = self.verifiers.get(&path) {
             return Ok(Arc::clone(known));
@@ -239,27 +244,28 @@ impl Reading {
         let mut roots = RootCertStore::empty();
         let (added, ignored) = roots.add_parsable_certificates(pem::certificates(&path)?);
         if added == 0 || ignored > 0 && ca.is_some() {
-            return Err(pem::unusable(&path, pem::NO_CA));
+            return Err(pem::unusable(&path, TlsFileError::NoCa));
         }
         let provider = Arc::clone(&self.provider);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build();
-        let verifier = verifier.map_err(|error| pem::unusable(&path, error))?;
+        let verifier =
+            verifier.map_err(|error| pem::unusable(&path, TlsFileError::Verifier(error)))?;
         self.verifiers.insert(path, Arc::clone(&verifier));
         Ok(verifier)
     }
 }
 
-fn parse(name: &str) -> Result<ServerName<'static>, String> {
+fn parse(name: &str) -> Result<ServerName<'static>, TlsError> {
     let parsed = ServerName::try_from(name.to_owned());
-    parsed.map_err(|_| format!("{name:?} is neither a host name nor an IP address"))
+    parsed.map_err(|_| TlsError::Name(name.to_owned()))
 }
 
-fn system_roots() -> Result<PathBuf, String> {
+fn system_roots() -> Result<PathBuf, TlsError> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let usual = || SYSTEM_ROOTS.iter().map(PathBuf::from);
     named
         .or_else(|| usual().find(|path| path.is_file()))
-        .ok_or_else(|| "the system has no CAs where they usually are; name a file of CAs".into())
+        .ok_or(TlsError::NoSystemRoots)
 }
 
 /// Verifies a server's certificate, unless verification is off.

@@ -6,11 +6,14 @@ use x509_ocsp::{BasicOcspResponse, OcspResponse, OcspResponseStatus};
 
 /// Why a response is unusable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadStaple {
+pub enum BadStaple {
+    /// It cannot be decoded.
     #[error("it is no OCSP response in DER ({0})")]
     Malformed(der::Error),
+    /// The authority answered with an error.
     #[error("it is no answer but an error of the authority: {0:?}")]
     Unsuccessful(OcspResponseStatus),
+    /// It is about another certificate.
     #[error("it is of another certificate than the one beside it")]
     OfAnother,
 }

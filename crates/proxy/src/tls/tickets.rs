@@ -5,17 +5,11 @@
 //! instead of AES-CBC and HMAC.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use gaiola_core::tickets::{self, LIFETIME};
 use gaiola_model::proxy::TicketKey;
 use rustls::server::ProducesTickets;
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
-
-/// Lifetime of a ticket.
-const LIFETIME: Duration = Duration::from_secs(12 * 3600);
-
-/// Generated keys that are kept: the current one and previous ones.
-const OWN_KEYS: usize = 3;
 
 /// Most keys accepted.
 const MOST_KEYS: usize = 16;
@@ -90,8 +84,7 @@ impl Tickets {
         if let Err(error) = getrandom::fill(&mut secret.0) {
             return tracing::warn!(%error, "no new ticket key");
         }
-        own.insert(0, secret);
-        own.truncate(OWN_KEYS);
+        *own = tickets::rotated(own, secret);
         if let Err(error) = self.put(own) {
             tracing::warn!(error, "no new ticket key");
         }
@@ -213,7 +206,7 @@ mod tests {
     fn our_own_keys_are_renewed_and_the_two_before_still_open() {
         let own = Arc::new(Tickets::new());
         let ticket = of(&own, 0).encrypt(b"session").unwrap();
-        for _ in 1..OWN_KEYS {
+        for _ in 0..2 {
             own.make();
             assert!(of(&own, 0).decrypt(&ticket).is_some());
         }
@@ -225,7 +218,7 @@ mod tests {
     fn keys_that_were_given_are_not_replaced_by_our_own() {
         let given = tickets(&[1]);
         let ticket = of(&given, 0).encrypt(b"session").unwrap();
-        for _ in 0..OWN_KEYS {
+        for _ in 0..3 {
             given.make();
         }
         assert!(of(&given, 0).decrypt(&ticket).is_some());

@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// For a connection to be closed by a proxy that did not say so.
-const LOOK: Duration = Duration::from_millis(25);
+const POLL: Duration = Duration::from_millis(25);
 
 /// A client's connection.
 pub(crate) struct Client {
@@ -113,7 +113,7 @@ impl Client {
             && self.end.is_none()
             && !self.last.until_close
         {
-            let wait = if self.last.says_close { LONG } else { LOOK };
+            let wait = if self.last.says_close { LONG } else { POLL };
             let end = proxy.end_within(wait);
             let end = end.map_or_else(|| "kept open".into(), End::words);
             self.lines.push(end);

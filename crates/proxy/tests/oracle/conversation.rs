@@ -28,7 +28,7 @@ pub(crate) enum Step {
     Read,
     /// Reads the response to HEAD.
     ReadHead,
-    /// Reads so many bytes, whatever they are.
+    /// Reads this number of bytes, whatever they are.
     ReadBytes(usize),
     /// Ends TLS by its close_notify, and leaves the connection open.
     Notify,
@@ -38,7 +38,7 @@ pub(crate) enum Step {
     Reset,
     /// Reads all that comes until the proxy closes.
     ReadToEnd,
-    /// Waits until so many things have happened at the servers: a request or an end was noted, or a script is over.
+    /// Waits until this number of things has happened at the servers: a request or an end was noted, or a script is over.
     Await(usize),
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum Act {
     Take,
     /// Takes a request's head.
     TakeHead,
-    /// Takes so many bytes, whatever they are.
+    /// Takes this number of bytes, whatever they are.
     TakeBytes(usize),
     Say(Vec<u8>),
     Pause,
@@ -112,7 +112,7 @@ pub(crate) fn say(bytes: impl AsRef<[u8]>) -> Act {
     Act::Say(bytes.as_ref().to_vec())
 }
 
-/// A response with a body of this length, told to be the server's.
+/// A response with a body of this length, marked as the server's.
 pub(crate) fn answer(status: &str, fields: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\nX-Origin: s1\r\nContent-Length: {length}\r\n{fields}\r\n{body}")

@@ -3,7 +3,7 @@
 //!
 //! What HAProxy did is kept in `haproxy.txt`, so that Gaiola is held to it where no HAProxy is installed. Wanted
 //! differences are listed with their reasons in `differences.rs`; what Gaiola does then is kept in `gaiola.txt`, and
-//! `docs/decisions/haproxy-differences.md` is made of all that. `UPDATE=1` writes the three files anew, and a person reads
+//! `docs/decisions/haproxy-differences.md` is made of all that. `UPDATE=1` rewrites the three files, and a person reads
 //! the diff. `CONVERSATION=name` shows single conversations.
 
 mod cases;
@@ -65,7 +65,7 @@ fn gaiola_does_what_haproxy_did() {
     assert_eq!(
         record::document(),
         document,
-        "docs/decisions/haproxy-differences.md is not what was seen: UPDATE=1 writes it anew"
+        "docs/decisions/haproxy-differences.md is not what was seen: UPDATE=1 rewrites it"
     );
 }
 
@@ -94,7 +94,7 @@ fn haproxy_does_what_was_recorded() {
         assert!(differing.is_empty(), "{}", differing.join("\n"));
     } else if !differing.is_empty() {
         println!(
-            "NOT COMPARED: HAProxy {version} does otherwise than {}, of which haproxy.txt tells:\n{}",
+            "NOT COMPARED: HAProxy {version} does otherwise than {}, which haproxy.txt records:\n{}",
             record::version(),
             differing.join("\n")
         );

@@ -97,7 +97,7 @@ impl Head {
         let is_own = status >= 300 && self.values("x-origin").next().is_none();
         if is_own {
             lines.push(format!("{status}, an answer of its own"));
-            self.fields.retain(|(name, _)| is_told_of_own(name));
+            self.fields.retain(|(name, _)| is_compared(name));
         } else {
             lines.push(self.first.clone());
             self.fields
@@ -127,7 +127,7 @@ impl Head {
         for (name, value) in &self.fields {
             if !(is_usual && name.starts_with("x-forwarded-")) {
                 let value = shortened(value).unwrap_or_else(|| value.clone());
-                told(lines, format!("  {name}: {value}"));
+                add(lines, format!("  {name}: {value}"));
             }
         }
         if is_usual {
@@ -202,7 +202,7 @@ fn chunks(peer: &mut Peer, body: &mut Vec<u8>, framing: &mut Vec<String>) -> Res
             line if line.is_empty() => return Ok(()),
             line => {
                 let (name, value) = field(&line);
-                told(framing, format!("  trailer {name}: {value}"));
+                add(framing, format!("  trailer {name}: {value}"));
             }
         }
     }
@@ -238,7 +238,7 @@ const fn manner(length: &Length) -> &'static str {
 }
 
 /// What is compared of an answer that a proxy made itself. Its words, its type and the rest are a matter of taste.
-fn is_told_of_own(name: &str) -> bool {
+fn is_compared(name: &str) -> bool {
     matches!(
         name,
         "connection" | "location" | "www-authenticate" | "set-cookie" | "strict-transport-security"
@@ -246,7 +246,7 @@ fn is_told_of_own(name: &str) -> bool {
 }
 
 /// Adds a line; the same one again is counted only.
-fn told(lines: &mut Vec<String>, line: String) {
+fn add(lines: &mut Vec<String>, line: String) {
     match lines.last_mut() {
         Some(last) if *last == line => last.push_str(" (several times)"),
         Some(last) if last.strip_suffix(" (several times)") == Some(&line) => {}
@@ -254,13 +254,13 @@ fn told(lines: &mut Vec<String>, line: String) {
     }
 }
 
-/// Bytes as text, or what tells them from others.
+/// Bytes as text, or what distinguishes them from others.
 pub(crate) fn in_short(bytes: &[u8]) -> String {
     let text = bytes.escape_ascii().to_string();
     shortened(&text).unwrap_or_else(|| format!("\"{text}\""))
 }
 
-/// What tells a long text from others; `None` for a short one.
+/// What distinguishes a long text from others; `None` for a short one.
 fn shortened(text: &str) -> Option<String> {
     const MOST: usize = 120;
     let sum = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {

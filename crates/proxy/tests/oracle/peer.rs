@@ -68,7 +68,7 @@ impl Peer {
         Ok(tls)
     }
 
-    /// Says it. A peer that has closed already is told of when it is read.
+    /// Says it. A peer that has closed already is reported when it is read.
     pub(crate) fn say(&mut self, bytes: &[u8]) -> Option<()> {
         let Some(tls) = &mut self.tls else {
             return self.stream.write_all(bytes).ok();
@@ -105,9 +105,10 @@ impl Peer {
 
     /// Waits for a byte.
     pub(crate) fn begins(&mut self) -> Result<(), End> {
-        match self.held.is_empty() {
-            true => self.fill(),
-            false => Ok(()),
+        if self.held.is_empty() {
+            self.fill()
+        } else {
+            Ok(())
         }
     }
 
@@ -138,7 +139,7 @@ impl Peer {
         }
     }
 
-    /// As many of so many bytes as come.
+    /// Up to `count` bytes, as many as come.
     pub(crate) fn exactly(&mut self, count: usize, into: &mut Vec<u8>) -> Result<(), End> {
         while self.held.len() < count {
             if let Err(end) = self.fill() {

@@ -1,4 +1,4 @@
-//! Plays conversations, many at a time, and tells what client and servers saw.
+//! Plays conversations, many at a time, and reports what client and servers saw.
 
 use super::client::Client;
 use super::conversation::{Conversation, Step};
@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// So many conversations at a time.
+/// Conversations at a time.
 const AT_A_TIME: usize = 24;
 /// Between two pieces, so that each is read by itself.
 pub(crate) const PAUSE: Duration = Duration::from_millis(60);

@@ -123,9 +123,10 @@ defaults
     );
     for (index, site) in sites.iter().enumerate() {
         let setup = site.setup;
-        let (mode, front, back) = match setup.tcp {
-            true => ("tcp", "", ""),
-            false => ("http", HAPROXY_FRONTEND, HAPROXY_BACKEND),
+        let (mode, front, back) = if setup.tcp {
+            ("tcp", "", "")
+        } else {
+            ("http", HAPROXY_FRONTEND, HAPROXY_BACKEND)
         };
         write!(
             text,
@@ -220,10 +221,7 @@ pool = '20s'
     );
     for (index, site) in sites.iter().enumerate() {
         let (toml, name) = (site.setup.gaiola, format!("b{index}"));
-        let mode = match site.setup.tcp {
-            true => "tcp",
-            false => "http",
-        };
+        let mode = if site.setup.tcp { "tcp" } else { "http" };
         let mut section = format!(
             "[frontend.f{index}]
 mode = '{mode}'

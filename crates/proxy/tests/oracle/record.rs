@@ -9,7 +9,7 @@ pub(crate) type Transcripts = BTreeMap<String, Vec<String>>;
 
 const HEADING: &str = "HAProxy ";
 
-/// What HAProxy did when it was last looked at.
+/// What HAProxy did when it was last recorded.
 pub(crate) fn of_haproxy() -> Transcripts {
     parse(&kept("haproxy.txt"))
 }

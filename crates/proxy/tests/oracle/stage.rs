@@ -56,7 +56,7 @@ impl Stage {
             socket.listen(backlog).unwrap();
             let address = socket.local_addr().unwrap();
             if backlog == 0 {
-                stage._filling = (0..3).map(|_| knock(&address)).collect();
+                stage._filling = (0..3).map(|_| begin_connect(&address)).collect();
             }
             stage.addresses.push(address.as_socket().unwrap());
             stage.listeners.push(Some(socket));
@@ -81,7 +81,7 @@ impl Stage {
         }
     }
 
-    /// Waits for so many events, [`Step::Await`](super::conversation::Step::Await).
+    /// Waits for this number of events, [`Step::Await`](super::conversation::Step::Await).
     pub(crate) fn wait_for(&self, events: usize) {
         let start = Instant::now();
         while self.log.lock().unwrap().events < events && start.elapsed() < LONG {
@@ -108,7 +108,7 @@ impl Stage {
 }
 
 /// Begins to connect, to one whose queue may be full.
-fn knock(address: &SockAddr) -> Socket {
+fn begin_connect(address: &SockAddr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
     drop(socket.connect(address));
@@ -202,7 +202,7 @@ impl Accepted {
         stands.then_some(())
     }
 
-    /// Takes a request, and tells its first line and whether it was HEAD.
+    /// Takes a request, and returns its first line and whether it was HEAD.
     fn take(&mut self, kind: Kind) -> Option<(String, Facts)> {
         self.proxy.begins().ok()?;
         self.log.lock().unwrap().busy += 1;

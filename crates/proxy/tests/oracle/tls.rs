@@ -38,7 +38,7 @@ impl Hello {
     }
 }
 
-/// A certificate in `NAME.pem`, and whom it is for.
+/// A certificate in `NAME.pem`, and what it is for.
 struct Certificate {
     name: &'static str,
     pem: String,
@@ -46,18 +46,18 @@ struct Certificate {
 
 /// The certificates, which both proxies find in their directory.
 static CERTIFICATES: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
-    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (trusted, foreign) = (Authority::new("trusted"), Authority::new("foreign"));
     vec![
         Certificate {
             name: "ca",
-            pem: ours.pem.clone(),
+            pem: trusted.pem.clone(),
         },
-        ours.issue("site", &["site.test"], 4096),
-        ours.issue("other", &["other.test", "*.wild.test"], 4096),
-        ours.issue("server", &["server.test"], 4096),
-        ours.issue("expired", &["server.test"], 2000),
-        ours.issue("client", &["client.test"], 4096),
-        theirs.issue("stranger", &["server.test"], 4096),
+        trusted.issue("site", &["site.test"], 4096),
+        trusted.issue("other", &["other.test", "*.wild.test"], 4096),
+        trusted.issue("server", &["server.test"], 4096),
+        trusted.issue("expired", &["server.test"], 2000),
+        trusted.issue("client", &["client.test"], 4096),
+        foreign.issue("foreign", &["server.test"], 4096),
     ]
 });
 
@@ -165,18 +165,17 @@ pub(crate) fn client(hello: &Hello) -> Connection {
     client.into()
 }
 
-/// A server with this certificate, which may ask for one of ours.
+/// A server with this certificate, which may ask for a client certificate.
 pub(crate) fn server(certificate: &str, asks: bool) -> Connection {
-    let verifier = match asks {
-        false => WebPkiClientVerifier::no_client_auth(),
-        true => {
-            let mut roots = RootCertStore::empty();
-            let ca = CertificateDer::from_pem_slice(pem("ca")).unwrap();
-            roots.add(ca).unwrap();
-            let roots = Arc::new(roots);
-            let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
-            builder.build().unwrap()
-        }
+    let verifier = if asks {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(pem("ca")).unwrap();
+        roots.add(ca).unwrap();
+        let roots = Arc::new(roots);
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        builder.build().unwrap()
+    } else {
+        WebPkiClientVerifier::no_client_auth()
     };
     let (chain, key) = der(certificate);
     let config = ServerConfig::builder_with_provider(provider())

@@ -127,7 +127,7 @@ fn a_hand_over_fails_no_request() {
     for _ in 0..4 {
         each_is_served(20);
         proxy.admit(bind.ip(), Admission::Close, Duration::ZERO);
-        // The agent gives clients two seconds for what is awaited here: until each has been told to connect anew. One
+        // The agent gives clients two seconds for what is awaited here: until each has been asked to connect again. One
         // that has not may send its next request while its idle connection is being closed. The first response counted
         // may have been written before the order came, the second was not.
         each_is_served(2);

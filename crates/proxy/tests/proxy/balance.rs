@@ -50,7 +50,7 @@ impl Pair {
     }
 }
 
-/// A client whose request for `/held` has reached a server, where so many are then.
+/// A client whose request for `/held` has reached a server, where `held` are then.
 fn hold(bind: SocketAddr, proxy: &Proxy, held: u64) -> Client {
     until_in_flight(proxy, held - 1);
     let mut client = Client::connect(bind);
@@ -61,7 +61,7 @@ fn hold(bind: SocketAddr, proxy: &Proxy, held: u64) -> Client {
 
 /// A request counts for a moment after its client has the response.
 fn until_in_flight(proxy: &Proxy, count: u64) {
-    eventually("so many are in flight", || {
+    eventually("that number is in flight", || {
         in_flight(proxy).iter().sum::<u64>() == count
     });
 }
@@ -71,7 +71,7 @@ fn in_flight(proxy: &Proxy) -> Vec<u64> {
     servers.iter().map(|server| server.in_flight).collect()
 }
 
-/// Who answers so many requests.
+/// Who answers each of `count` requests.
 fn names(client: &mut Client, count: usize) -> Vec<String> {
     (0..count).map(|_| client.get("/").text().into()).collect()
 }

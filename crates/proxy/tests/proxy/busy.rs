@@ -209,7 +209,8 @@ impl Lost {
         });
         config.backends[0].timeouts.queue_when_down = true;
         config.backends[0].timeouts.queue = LONG;
-        config.backends[0].timeouts.connect = LONG; // so that no timer wakes what the interruption must wake
+        // So that no timer wakes what the interruption must wake.
+        config.backends[0].timeouts.connect = LONG;
         let proxy = Proxy::serving(&config);
         let mut client = Client::connect(bind);
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -240,15 +241,16 @@ fn lose_power(connection: &TcpStream) {
 
 #[test]
 fn a_get_does_not_wait_for_a_server_that_is_dead() {
-    let (told, power) = channel();
+    let (found, power) = channel();
     let power = Mutex::new(power);
     let dead = Origin::with(move |connection| {
         connection.request();
         power.lock().unwrap().recv().unwrap();
         lose_power(&connection.client.stream);
-        std::thread::sleep(2 * LONG); // the connection is not closed
+        // The connection is not closed.
+        std::thread::sleep(2 * LONG);
     });
-    let mut lost = Lost::start(&dead, || told.send(()).unwrap());
+    let mut lost = Lost::start(&dead, || found.send(()).unwrap());
     eventually("it waits for another", || {
         let metrics = lost.proxy.admin("/metrics");
         metrics

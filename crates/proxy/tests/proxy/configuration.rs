@@ -137,7 +137,7 @@ fn a_drained_server_ends_what_it_has_and_gets_nothing_new() {
         assert_eq!(Client::connect(bind).get("/").text(), "two GET / HTTP/1.1");
     }
     assert_eq!(proxy.report().servers[0].in_flight, 1);
-    // Even one that is no longer configured is told of until it has ended.
+    // Even one that is no longer configured is reported until it has ended.
     config.revision.0 += 1;
     config.backends[0].servers.remove(0);
     proxy.configure(&config);
@@ -285,7 +285,8 @@ fn a_balancer_that_is_asked_to_end_leaves_new_clients_unanswered() {
     });
     proxy.signal(rustix::process::Signal::TERM);
     for mut beat in beats {
-        beat.read_to_end(&mut Vec::new()).unwrap(); // the keeper hears of it at once
+        // The keeper notices at once.
+        beat.read_to_end(&mut Vec::new()).unwrap();
     }
     eventually("nothing new is answered", || {
         let soon = std::time::Duration::from_millis(100);

@@ -101,7 +101,7 @@ fn broken() -> Origin {
     })
 }
 
-/// Where this many clients are each told a second late, it takes longer than it may.
+/// Where this many clients are each answered a second late, it takes longer than it may.
 const CLIENTS: usize = 12;
 const SOON: Duration = Duration::from_secs(10);
 

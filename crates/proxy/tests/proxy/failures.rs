@@ -152,9 +152,10 @@ fn checks_take_a_server_out_and_bring_it_back() {
     let answer = Arc::clone(&well);
     let origin = Origin::with(move |connection| {
         while let Some(request) = connection.request() {
-            let status = match request.path() == "/up" && !answer.load(Ordering::SeqCst) {
-                true => "500 Sick",
-                false => "200 OK",
+            let status = if request.path() == "/up" && !answer.load(Ordering::SeqCst) {
+                "500 Sick"
+            } else {
+                "200 OK"
             };
             connection.say(&format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
         }
@@ -197,7 +198,8 @@ fn sessions_of_a_server_that_goes_down_are_shut_where_that_is_wanted() {
     let mut config = config(bind, &[origin.address]);
     config.backends[0].check = Some(check());
     config.backends[0].on_marked_down = OnMarkedDown::ShutdownSessions;
-    config.backends[0].timeouts.connect = LONG; // so that no timer wakes what the interruption must wake
+    // So that no timer wakes what the interruption must wake.
+    config.backends[0].timeouts.connect = LONG;
     let _proxy = Proxy::serving(&config);
     let mut client = Client::connect(bind);
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -330,7 +332,8 @@ fn a_server_that_comes_back_is_found_again() {
 fn a_request_that_waits_is_answered_as_a_new_configuration_says() {
     let hanging = Origin::with(|connection| {
         connection.request();
-        connection.client.is_closed(); // says nothing until the other side gives up
+        // Says nothing until the other side gives up.
+        connection.client.is_closed();
     });
     let bind = free_address();
     let mut config = config(bind, &[hanging.address]);

@@ -84,7 +84,7 @@ fn events_pass_as_they_come_over_tls() {
     }
 }
 
-/// Writes as much of these bytes as is taken, and tells how much that was.
+/// Writes as much of these bytes as is taken, and returns how much that was.
 fn until_held_up(stream: &mut TcpStream, bytes: &[u8]) -> usize {
     stream.set_write_timeout(Some(SOON)).unwrap();
     let mut written = 0;

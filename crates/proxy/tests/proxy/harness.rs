@@ -53,7 +53,7 @@ impl WildPort {
     }
 }
 
-/// Looks again and again, until it is so or far too much time has passed.
+/// Polls until it is so; fails after [`LONG`].
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -152,7 +152,7 @@ impl Proxy {
         client.response()
     }
 
-    /// The access log's lines, once there are so many.
+    /// The access log's lines, once there are `count`.
     pub(crate) fn log_lines(&self, count: usize) -> Vec<serde_json::Value> {
         let read = || std::fs::read_to_string(self.file("access.log")).unwrap();
         eventually("the log has its lines", || read().lines().count() >= count);

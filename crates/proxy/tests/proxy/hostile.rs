@@ -147,23 +147,23 @@ fn a_head_that_drips_gets_408() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n");
     }
     let mut others = Client::connect(bind);
-    let mut told = 0;
-    eventually("all are told", || {
+    let mut answered = 0;
+    eventually("all are answered", || {
         slow.retain_mut(|client| {
             client.stream.set_nonblocking(true).unwrap();
-            let is_told = client.reader.fill_some();
+            let is_answered = client.reader.fill_some();
             client.stream.set_nonblocking(false).unwrap();
-            if is_told {
-                told += usize::from(client.response().status == 408);
+            if is_answered {
+                answered += usize::from(client.response().status == 408);
             } else {
                 let _ = client.stream.write_all(b"X: y\r\n");
             }
-            !is_told
+            !is_answered
         });
         assert_eq!(others.get("/").status, 200);
         slow.is_empty()
     });
-    assert_eq!(told, 50);
+    assert_eq!(answered, 50);
     eventually("each is noted", || {
         let noted = reasons(&proxy, 50);
         let slow = noted.iter().filter(|(status, reason)| {
@@ -412,9 +412,9 @@ fn large_heads_with_long_answers_keep_no_others_out() {
     let clients: Vec<_> = (0..700).map(asked).collect();
     drop(clients);
     let lines = proxy.log_lines(700);
-    let told = |number: usize| {
+    let logged = |number: usize| {
         let path = format!("/{number}");
         lines.iter().any(|line| line["path"] == path)
     };
-    assert!(told(0) && told(699));
+    assert!(logged(0) && logged(699));
 }

@@ -95,9 +95,10 @@ fn bodies_pass_in_both_framings_and_of_any_size() {
 fn head_has_no_body_and_the_connection_goes_on() {
     let origin = Origin::with(|connection| {
         while let Some(request) = connection.request() {
-            match request.line.starts_with("HEAD") {
-                true => connection.say("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"),
-                false => connection.answer("after"),
+            if request.line.starts_with("HEAD") {
+                connection.say("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")
+            } else {
+                connection.answer("after")
             };
         }
     });

@@ -169,10 +169,10 @@ fn lines_are_those_that_haproxy_writes() {
         let mut client = Client::connect(bind);
         client.send(said);
         client.rest();
-        let ours = message(&server_log, "<134>");
+        let own = message(&server_log, "<134>");
         let theirs = format!("127.0.0.1:46788 [26/Nov/2026:01:58:30.292] {line}");
-        assert_eq!(masked(&ours), masked(&theirs));
-        assert!(ours.starts_with("127.0.0.1:"), "{ours}");
+        assert_eq!(masked(&own), masked(&theirs));
+        assert!(own.starts_with("127.0.0.1:"), "{own}");
     }
     Client::connect(tcp).rest();
     let theirs =
@@ -344,12 +344,12 @@ fn a_syslog_server_that_is_not_there_costs_lines_and_no_request() {
     });
     let server = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     server.set_read_timeout(Some(LONG)).unwrap();
-    assert_eq!(Client::connect(bind).get("/told").status, 200);
+    assert_eq!(Client::connect(bind).get("/sent").status, 200);
     let mut bytes = [0; 4096];
     let len = server.recv(&mut bytes).unwrap();
     let text = std::str::from_utf8(&bytes[..len]).unwrap();
     assert!(
-        text.starts_with("<190>") && text.contains("\"/told\""),
+        text.starts_with("<190>") && text.contains("\"/sent\""),
         "{text}"
     );
 }

@@ -58,9 +58,10 @@ fn patroni(settings: Arc<ServerConfig>, is_primary: Arc<AtomicBool>) -> SocketAd
                 continue;
             };
             assert!(request[..len].starts_with(b"GET /primary HTTP/1.1\r\n"));
-            let status = match is_primary.load(Ordering::SeqCst) {
-                true => "200 OK",
-                false => "503 Service Unavailable",
+            let status = if is_primary.load(Ordering::SeqCst) {
+                "200 OK"
+            } else {
+                "503 Service Unavailable"
             };
             let _ = stream.write_all(format!("HTTP/1.0 {status}\r\n\r\n{{}}").as_bytes());
             stream.conn.send_close_notify();
@@ -102,11 +103,14 @@ fn the_role_is_learned_over_mutual_tls() {
 
 #[test]
 fn a_stranger_is_not_believed() {
-    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    certificates(ours.path());
-    let check = patroni(certificates(theirs.path()), Arc::new(AtomicBool::new(true)));
+    let (trusted, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certificates(trusted.path());
+    let check = patroni(
+        certificates(foreign.path()),
+        Arc::new(AtomicBool::new(true)),
+    );
     let (origin, bind) = (Origin::start("s1"), free_address());
-    let config = config_with_check(bind, origin.address, check.port(), ours.path());
+    let config = config_with_check(bind, origin.address, check.port(), trusted.path());
     let proxy = Proxy::serving(&config);
     eventually("it was asked", || {
         proxy.report().servers[0].reason != "not checked yet"

@@ -172,10 +172,10 @@ fn each_connections_activity_is_reported() {
     let mut tunnel = Client::connect(bytes);
     tunnel.send("x");
     tunnel.exactly(1);
-    let told = || -> Vec<_> {
+    let reported = || -> Vec<_> {
         let SessionsStat { total, sessions } = sessions(&proxy);
         assert_eq!(total, sessions.len() as u64);
-        let told = sessions.into_iter().map(|session| {
+        let reported = sessions.into_iter().map(|session| {
             let name = |name: Option<String>| name.unwrap_or_default();
             let (frontend, backend) = (name(session.frontend), name(session.backend));
             let to = format!("{frontend} {backend}/{}", name(session.server));
@@ -185,7 +185,7 @@ fn each_connections_activity_is_reported() {
             );
             (session.client, to, session.state, session.requests)
         });
-        told.collect()
+        reported.collect()
     };
     let line = |client: &Client, to: &str, state, requests| {
         let client = client.stream.local_addr().unwrap();
@@ -197,7 +197,7 @@ fn each_connections_activity_is_reported() {
         line(&tunnel, "bytes echo/e1", SessionState::Tunnel, 1),
         line(&idle, "site /", SessionState::Idle, 2),
     ];
-    eventually("all of it is told", || told() == wanted);
+    eventually("all of it is reported", || reported() == wanted);
     drop(tunnel);
     held.wait();
     for client in [&mut busy, &mut waiting] {
@@ -206,7 +206,7 @@ fn each_connections_activity_is_reported() {
     let idle = [&idle, &busy, &waiting];
     eventually("all are idle", || {
         let rests = |(_, _, state, _): &(_, _, _, _)| *state == SessionState::Idle;
-        told().len() == idle.len() && told().iter().all(rests)
+        reported().len() == idle.len() && reported().iter().all(rests)
     });
 }
 
@@ -260,7 +260,8 @@ fn a_request_to_a_server_whose_sessions_are_ended_is_answered_by_another() {
     let mut config = config(bind, &[stuck.address, other.address]);
     config.backends[0].servers[1].spare = true;
     config.backends[0].on_marked_down = OnMarkedDown::ClosePooled;
-    config.backends[0].timeouts.connect = LONG; // so that no timer wakes what the interruption must wake
+    // So that no timer wakes what the interruption must wake.
+    config.backends[0].timeouts.connect = LONG;
     let proxy = Proxy::serving(&config);
     let mut client = Client::connect(bind);
     client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");

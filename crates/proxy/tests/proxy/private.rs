@@ -4,11 +4,11 @@ use super::harness::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Clients of whom one at least is served by the worker that served the one before.
+/// Clients, at least one of which is served by the worker that served the one before.
 const OTHERS: usize = 8;
 
-/// A server that asks for this, and takes whoever proves who they are for the user of the whole connection. Tells how many
-/// of its connections are open.
+/// A server that asks for this, and takes whoever proves who they are for the user of the whole connection. Counts its
+/// open connections.
 fn remembering(status: u16, challenge: &'static str) -> (Origin, Arc<AtomicUsize>) {
     let open = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&open);

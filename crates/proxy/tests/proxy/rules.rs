@@ -7,8 +7,8 @@ use super::harness::*;
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::{
     Backend, BasicAuth, ControlReply, ControlRequest, Fixed, Frontend, HeaderEdit, HeaderMatch,
-    Limit, LimitKey, Mode, Most, PathMatch, Peers, QueryMatch, Rewrite, Route, Rule, User,
-    ValueMatch, Wanted,
+    Limit, LimitKey, Mode, Most, PathMatch, Peers, Presence, QueryMatch, Rewrite, Route, Rule,
+    User, ValueMatch,
 };
 use std::io::Write;
 use std::net::SocketAddr;
@@ -85,7 +85,7 @@ fn each_condition_leads_to_its_backend() {
         route(&|route| {
             route.when.headers = vec![HeaderMatch {
                 name: "X-Kind".into(),
-                wanted: Wanted::OneOf(vec![
+                wanted: Presence::OneOf(vec![
                     ValueMatch::Equals("this".into()),
                     ValueMatch::Regex("^that".into()),
                 ]),
@@ -94,7 +94,7 @@ fn each_condition_leads_to_its_backend() {
         route(&|route| {
             route.when.query = vec![QueryMatch {
                 name: "kind".into(),
-                wanted: Wanted::OneOf(vec!["this one".into()]),
+                wanted: Presence::OneOf(vec!["this one".into()]),
             }];
         }),
         route(&|route| {
@@ -268,8 +268,8 @@ fn fields_path_and_host_are_changed_on_the_way() {
         let request = app.requests().pop().unwrap();
         assert_eq!(request.path(), got);
         let path = got.split('?').next().unwrap();
-        let told = format!("127.0.0.1 of site for {path}");
-        assert_eq!(request.field("X-Client"), Some(&*told));
+        let forwarded = format!("127.0.0.1 of site for {path}");
+        assert_eq!(request.field("X-Client"), Some(&*forwarded));
         assert_eq!(request.field("Cookie"), None);
         assert_eq!(request.field("Host"), Some("inner.example"));
         assert_eq!(request.field("X-Forwarded-Host"), Some("site"));
@@ -400,7 +400,8 @@ fn a_route_has_its_own_patience() {
     let bind = free_address();
     let app = Origin::with(|connection| {
         connection.request();
-        connection.request(); // it never answers
+        // It never answers.
+        connection.request();
     });
     let mut route = Route::to("app");
     route.allowance.response = Some(Duration::from_millis(50));

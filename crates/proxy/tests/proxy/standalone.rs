@@ -109,10 +109,10 @@ fn binds_of_every_kind_are_served_as_the_file_says() {
     // Whoever speaks no TLS asks for no name.
     assert_eq!(Client::connect(named).get("/a").text(), answer);
     let proto = |request: &Request| request.field("X-Forwarded-Proto").map(String::from);
-    let told: Vec<_> = origin.requests().iter().map(proto).collect();
-    let told: Vec<_> = told.iter().map(Option::as_deref).collect();
+    let received: Vec<_> = origin.requests().iter().map(proto).collect();
+    let received: Vec<_> = received.iter().map(Option::as_deref).collect();
     let (http, https) = (Some("http"), Some("https"));
-    assert_eq!(told, [http, http, https, https, None]);
+    assert_eq!(received, [http, http, https, https, None]);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn what_is_wrong_with_a_named_file_has_the_place_where_it_is_named() {
         "text.pem",
         "mixed.pem",
     );
-    let told = said(&bad);
+    let received = said(&bad);
     let expected = [
         ("1:1", "unknown key \"frob\""),
         ("4:52", "gone.pem cannot be used: there is no such file"),
@@ -246,10 +246,10 @@ fn what_is_wrong_with_a_named_file_has_the_place_where_it_is_named() {
         ("11:47", "text.pem cannot be used: there is no certificate"),
         ("12:16", "mixed.pem cannot be used: the key is not"),
     ];
-    assert_eq!(told.len(), expected.len(), "{told:#?}");
-    for (told, (place, what)) in told.iter().zip(expected) {
-        let fits = told.contains(&format!("proxy.toml:{place}: ")) && told.contains(what);
-        assert!(fits, "{told} is not at {place}: {what}");
+    assert_eq!(received.len(), expected.len(), "{received:#?}");
+    for (received, (place, what)) in received.iter().zip(expected) {
+        let fits = received.contains(&format!("proxy.toml:{place}: ")) && received.contains(what);
+        assert!(fits, "{received} is not at {place}: {what}");
     }
 }
 

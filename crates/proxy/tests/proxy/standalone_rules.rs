@@ -76,7 +76,8 @@ fn a_file_says_what_becomes_of_each_request() {
     assert_eq!(response.status, 308);
     assert_eq!(response.field("Location"), Some("https://site.example/a?b"));
     let mut client = Client::connect(www);
-    let secret = "Authorization: Basic YW5uOnNlY3JldA==\r\n"; // ann:secret
+    // ann:secret
+    let secret = "Authorization: Basic YW5uOnNlY3JldA==\r\n";
     let (site, staging) = ("site.example", "staging.site.example");
     for (line, host, fields, status) in [
         ("GET /a", "www.site.example", "", 301),
@@ -147,8 +148,8 @@ user = { ann = "secret" }
 "#;
     std::fs::write(&path, text).unwrap();
     let error = read_file(&path).unwrap_err().to_string();
-    let told: Vec<&str> = error.lines().collect();
-    for (line, said) in told.iter().zip([
+    let reported: Vec<&str> = error.lines().collect();
+    for (line, said) in reported.iter().zip([
         "3:17: the page for 503, ",
         "5:22: \"a:80\" is not a host",
         "6:14: the regular expression \"(\" is not valid: unclosed group; ",
@@ -171,11 +172,11 @@ user = { ann = "secret" }
         assert!(line.contains("; "), "{line} has no hint");
     }
     assert!(!error.contains("secret"));
-    assert_eq!(told.len(), 16, "{error}");
+    assert_eq!(reported.len(), 16, "{error}");
 }
 
-/// What is told of the file with these lines behind a frontend `www`.
-fn told(lines: &str) -> Vec<String> {
+/// What is reported of the file with these lines behind a frontend `www`.
+fn reported(lines: &str) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("proxy.toml");
     let text = format!(
@@ -186,8 +187,11 @@ fn told(lines: &str) -> Vec<String> {
         Ok(_) => Vec::new(),
         Err(error) => {
             let name = format!("{}:", path.display());
-            let told = error.to_string();
-            told.lines().map(|line| line.replace(&name, "")).collect()
+            let reported = error.to_string();
+            reported
+                .lines()
+                .map(|line| line.replace(&name, ""))
+                .collect()
         }
     }
 }
@@ -197,8 +201,8 @@ fn a_route_that_no_request_reaches_is_reported() {
     let route = |lines: &str| format!("[[frontend.www.route]]\n{lines}\n");
     let catch_all = route("backend = \"app\"");
     let deny = route("path = \"/admin\"\nrule = [{ deny = true }]");
-    assert_eq!(told(&format!("{deny}{catch_all}")), [""; 0]);
-    let said = told(&format!("{catch_all}{deny}"));
+    assert_eq!(reported(&format!("{deny}{catch_all}")), [""; 0]);
+    let said = reported(&format!("{catch_all}{deny}"));
     assert_eq!(
         said,
         [
@@ -206,7 +210,7 @@ fn a_route_that_no_request_reaches_is_reported() {
              leave it out"
         ]
     );
-    let said = told(&format!("backend = \"app\"\n{catch_all}"));
+    let said = reported(&format!("backend = \"app\"\n{catch_all}"));
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(
         said[0].starts_with("5:1: no request comes here"),
@@ -218,8 +222,8 @@ fn a_route_that_no_request_reaches_is_reported() {
         names("\"*.a.example\""),
         names("[\"b.example\", \"www.a.example\"]"),
     );
-    assert_eq!(told(&format!("{tcp}{narrow}{wide}")), [""; 0]);
-    let said = told(&format!("{tcp}{wide}{narrow}"));
+    assert_eq!(reported(&format!("{tcp}{narrow}{wide}")), [""; 0]);
+    let said = reported(&format!("{tcp}{wide}{narrow}"));
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(
         said[0].starts_with("11:23: no client comes here by \"www.a.example\""),
@@ -263,11 +267,11 @@ fn text_that_would_be_sent_verbatim_is_reported_with_what_to_write() {
             "the rest of the path is appended anyway",
         ),
     ] {
-        let told = told(&format!("backend = \"app\"\nrule = [{rule}]"));
-        assert_eq!(told.len(), 1, "{rule} {told:?}");
+        let reported = reported(&format!("backend = \"app\"\nrule = [{rule}]"));
+        assert_eq!(reported.len(), 1, "{rule} {reported:?}");
         assert!(
-            told[0].starts_with("6:11: ") && told[0].contains(said),
-            "{told:?}"
+            reported[0].starts_with("6:11: ") && reported[0].contains(said),
+            "{reported:?}"
         );
     }
     for (regex, said) in [
@@ -277,9 +281,9 @@ fn text_that_would_be_sent_verbatim_is_reported_with_what_to_write() {
         ("^/%61", "decoded"),
     ] {
         let route = format!("[[frontend.www.route]]\npath_regex = \"{regex}\"\nbackend = \"app\"");
-        let told = told(&route);
-        assert_eq!(told.len(), 1, "{regex} {told:?}");
-        assert!(told[0].contains(said), "{told:?}");
+        let reported = reported(&route);
+        assert_eq!(reported.len(), 1, "{regex} {reported:?}");
+        assert!(reported[0].contains(said), "{reported:?}");
     }
 }
 
@@ -360,13 +364,13 @@ fn a_large_head_is_taken_where_a_route_allows_it() {
     assert_eq!(ask("/small", 14_000), 200);
     let first = &app.requests()[0];
     assert_eq!(first.field("X-A").map(str::len), Some(60_000));
-    let told = told(
+    let reported = reported(
         "backend = \"app\"\n[[frontend.www.route]]\npath = \"/x\"\nmax_head = \"65KiB\"\nbackend = \"app\"",
     );
-    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(reported.len(), 1, "{reported:?}");
     assert!(
-        told[0].contains("is more than the proxy reads; write at most 64KiB"),
-        "{told:?}"
+        reported[0].contains("is more than the proxy reads; write at most 64KiB"),
+        "{reported:?}"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Unix sockets, IPv6, and telling servers whose connection it is.
+//! Unix sockets, IPv6, and the client address that servers receive.
 
 use super::harness::*;
 use gaiola_model::proxy::{Address, CheckKind, ProxyVersion};
@@ -92,7 +92,7 @@ fn clients_and_servers_may_be_on_ipv6() {
 }
 
 /// A server that keeps what each connection begins with, and answers requests after a PROXY protocol line.
-fn told() -> (Origin, Arc<Mutex<Vec<String>>>) {
+fn proxied() -> (Origin, Arc<Mutex<Vec<String>>>) {
     let headers = Arc::<Mutex<Vec<_>>>::default();
     let kept = Arc::clone(&headers);
     let origin = Origin::with(move |connection| {
@@ -107,7 +107,7 @@ fn told() -> (Origin, Arc<Mutex<Vec<String>>>) {
 
 #[test]
 fn a_server_gets_the_clients_address_and_the_connection_carries_no_other_client() {
-    let ((origin, headers), bind) = (told(), free_address());
+    let ((origin, headers), bind) = (proxied(), free_address());
     let mut config = config(bind, &[origin.address]);
     config.backends[0].servers[0].send_proxy = Some(ProxyVersion::V1);
     let _proxy = Proxy::serving(&config);
@@ -154,7 +154,7 @@ fn an_announced_client_is_passed_on() {
 
 #[test]
 fn a_check_speaks_for_itself() {
-    let ((origin, headers), bind) = (told(), free_address());
+    let ((origin, headers), bind) = (proxied(), free_address());
     let mut config = config(bind, &[origin.address]);
     config.backends[0].servers[0].send_proxy = Some(ProxyVersion::V1);
     config.backends[0].check = Some(patient_check(CheckKind::Http { path: "/up".into() }));

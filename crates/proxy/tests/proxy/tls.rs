@@ -65,7 +65,7 @@ impl Wants {
     }
 }
 
-/// A response's status and body, whose length is told.
+/// A response's status and body, whose length is stated.
 fn response(client: &mut TlsClient) -> std::io::Result<(u16, Vec<u8>)> {
     let mut length = 0;
     let mut status = 0;
@@ -406,20 +406,20 @@ fn kind(wants: &Wants, address: SocketAddr) -> HandshakeKind {
 
 #[test]
 fn clients_are_asked_for_certificates() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (trusted, foreign) = (Authority::new(), Authority::new());
     let (origin, bind) = (Origin::start("s1"), free_address());
-    let site = ours.issue("site.pem", &["site.test"]);
-    let good = ours.issue("good.pem", &["client.test"]);
-    let bad = theirs.issue("bad.pem", &["client.test"]);
+    let site = trusted.issue("site.pem", &["site.test"]);
+    let good = trusted.issue("good.pem", &["client.test"]);
+    let bad = foreign.issue("bad.pem", &["client.test"]);
     let mut config = tls_config(bind, &[origin.address], &[site]);
     let demand = |config: &mut ProxyConfig, required| {
         config.frontends[0].binds[0].tls.as_mut().unwrap().client = Some(ClientCertificates {
-            ca: ours.file("ca"),
+            ca: trusted.file("ca"),
             required,
         });
     };
     let asked = |own: Option<&Path>| {
-        let wants = ours.client(own, rustls::ALL_VERSIONS);
+        let wants = trusted.client(own, rustls::ALL_VERSIONS);
         let mut client = wants.connect(bind, "site.test")?;
         get(&mut client, "/").map(|(status, _)| status)
     };
@@ -433,7 +433,7 @@ fn clients_are_asked_for_certificates() {
     proxy.configure(&config);
     assert_eq!(asked(Some(&good)).unwrap(), 200);
     assert!(asked(Some(&bad)).is_err());
-    let wants = ours.any();
+    let wants = trusted.any();
     assert_eq!(kind(&wants, bind), HandshakeKind::Full);
     assert_eq!(kind(&wants, bind), HandshakeKind::Resumed);
     // What was opened without a certificate is not resumed where one is demanded.
@@ -447,7 +447,7 @@ fn clients_are_asked_for_certificates() {
             .is_ok_and(|client| get(client, "/").is_err())
             || client.is_err()
     );
-    // A client hears of its failure before it is counted.
+    // A client notices its failure before it is counted.
     let failed = "gaiola_tls_handshakes_total{result=\"failed\"} 4\n";
     eventually("all four have failed", || {
         proxy.admin("/metrics").text().contains(failed)

@@ -29,13 +29,12 @@ enum End {
 /// A server with the certificate of a file.
 fn origin(authority: &Authority, file: &Path, demands: bool, end: End) -> (SocketAddr, Seen) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = match demands {
-        false => WebPkiClientVerifier::no_client_auth(),
-        true => {
-            let roots = Arc::new(authority.roots());
-            let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
-            builder.build().unwrap()
-        }
+    let verifier = if demands {
+        let roots = Arc::new(authority.roots());
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+        builder.build().unwrap()
+    } else {
+        WebPkiClientVerifier::no_client_auth()
     };
     let (chain, key) = authority.read(file);
     let config = ServerConfig::builder_with_provider(provider)
@@ -171,38 +170,38 @@ fn sessions_with_a_server_are_resumed() {
 
 #[test]
 fn a_certificate_that_is_not_as_it_should_be_gets_no_request() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
-    let file = ours.issue("app.pem", &["app.test", "127.0.0.1"]);
-    let (server, seen) = origin(&ours, &file, false, End::Never);
-    assert_eq!(status(by(&ours, "app.test"), server).0, 200);
-    let (code, reason) = status(by(&ours, "other.test"), server);
+    let (trusted, foreign) = (Authority::new(), Authority::new());
+    let file = trusted.issue("app.pem", &["app.test", "127.0.0.1"]);
+    let (server, seen) = origin(&trusted, &file, false, End::Never);
+    assert_eq!(status(by(&trusted, "app.test"), server).0, 200);
+    let (code, reason) = status(by(&trusted, "other.test"), server);
     assert!(code == 503 && reason.contains("other.test"), "{reason}");
     let own = ServerTls {
-        ca: Some(ours.issue_own("own.pem", "own.test")),
-        ..by(&ours, "own.test")
+        ca: Some(trusted.issue_own("own.pem", "own.test")),
+        ..by(&trusted, "own.test")
     };
-    let (itself, _) = origin(&ours, &ours.file("own.pem"), false, End::Never);
+    let (itself, _) = origin(&trusted, &trusted.file("own.pem"), false, End::Never);
     let (code, reason) = status(own, itself);
     assert!(
         code == 503 && reason.contains("authority's own"),
         "{reason}"
     );
-    let (code, reason) = status(by(&theirs, "app.test"), server);
+    let (code, reason) = status(by(&foreign, "app.test"), server);
     assert!(code == 503 && reason.contains("certificate"), "{reason}");
     // Without a name it is for the address; the name that is asked for may be another one.
     let bare = ServerTls {
         host: None,
-        ..by(&ours, "")
+        ..by(&trusted, "")
     };
     assert_eq!(status(bare.clone(), server).0, 200);
     let asked = ServerTls {
         sni: Some("other.test".into()),
-        ..by(&ours, "app.test")
+        ..by(&trusted, "app.test")
     };
     assert_eq!(status(asked, server).0, 200);
     let blind = ServerTls {
         verify: false,
-        ..by(&theirs, "app.test")
+        ..by(&foreign, "app.test")
     };
     assert_eq!(status(blind, server).0, 200);
     let names: Vec<_> = seen
@@ -306,7 +305,7 @@ fn checks_speak_tls_with_a_server_that_does() {
 
 #[test]
 fn why_there_is_no_tls_is_reported_in_words() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, foreign) = (Authority::new(), Authority::new());
     let file = authority.issue("app.pem", &["app.test"]);
     let (server, _) = origin(&authority, &file, false, End::Good);
     let (demanding, _) = origin(&authority, &file, true, End::Good);
@@ -325,7 +324,7 @@ fn why_there_is_no_tls_is_reported_in_words() {
     for (server, tls, words) in [
         (
             server,
-            by(&stranger, "app.test"),
+            by(&foreign, "app.test"),
             "signed with another key than that of the authority",
         ),
         (

@@ -3,7 +3,7 @@
 use super::World;
 use crate::violation::{Rule, Violation};
 use gaiola_core::rollout::SILENCE;
-use gaiola_core::topology::{self, Member};
+use gaiola_core::topology::{self, TrafficTarget};
 use gaiola_model::placement::{
     DatabaseRole, DoorState, InstanceState, Phase, PlacedInstance, ReleaseNumber,
 };
@@ -17,8 +17,8 @@ const LONGEST_LAG: Duration = Duration::from_secs(30);
 /// State that the rules need.
 #[derive(Default)]
 pub(super) struct Checker {
-    /// Since when nobody really sends to a drained member.
-    quiet_since: BTreeMap<Member, Time>,
+    /// Since when nobody really sends to a drained target.
+    quiet_since: BTreeMap<TrafficTarget, Time>,
     /// Proxies that were rightly left out when an instance was removed.
     left_out: BTreeMap<InstanceName, BTreeSet<ServerName>>,
     prepared: ReleaseNumber,
@@ -49,27 +49,31 @@ impl World {
             .servers
             .iter()
             .filter(|(_, placed)| placed.phase == Phase::Drain);
-        let servers = servers.map(|(server, _)| Member::Server(*server));
+        let servers = servers.map(|(server, _)| TrafficTarget::Server(*server));
         let instances = stored.instances.iter().filter(|(name, placed)| {
             placed.phase == Phase::Drain || !topology::serves(stored, name.server)
         });
-        let drained = servers.chain(instances.map(|(name, _)| Member::Instance(*name)));
+        let drained = servers.chain(instances.map(|(name, _)| TrafficTarget::Instance(*name)));
         let left_out = self.lately_silent();
-        let quiet: Vec<Member> = drained
-            .filter(|member| self.still_sending(*member, &left_out).is_none())
+        let quiet: Vec<TrafficTarget> = drained
+            .filter(|target| self.still_sending(*target, &left_out).is_none())
             .collect();
         let now = self.now;
         self.checker
             .quiet_since
-            .retain(|member, _| quiet.contains(member));
-        for member in quiet {
-            self.checker.quiet_since.entry(member).or_insert(now);
+            .retain(|target, _| quiet.contains(target));
+        for target in quiet {
+            self.checker.quiet_since.entry(target).or_insert(now);
         }
     }
 
-    /// A proxy that would send new traffic to the member, except those on servers that are left out.
-    fn still_sending(&self, member: Member, left_out: &BTreeSet<ServerName>) -> Option<ServerName> {
-        let name = member.to_string();
+    /// A proxy that would send new traffic to the target, except those on servers that are left out.
+    fn still_sending(
+        &self,
+        target: TrafficTarget,
+        left_out: &BTreeSet<ServerName>,
+    ) -> Option<ServerName> {
+        let name = target.to_string();
         let would = |(server, machine): (&ServerName, &super::Machine)| {
             let proxy = machine.proxy.as_ref()?;
             let sends = self.targets(proxy.revision, *server).contains(&name);
@@ -78,8 +82,8 @@ impl World {
         self.machines.iter().find_map(would)
     }
 
-    fn in_flight(&self, member: Member, left_out: &BTreeSet<ServerName>) -> u64 {
-        let name = member.to_string();
+    fn in_flight(&self, target: TrafficTarget, left_out: &BTreeSet<ServerName>) -> u64 {
+        let name = target.to_string();
         let count = |(server, machine): (&ServerName, &super::Machine)| {
             let proxy = machine
                 .proxy
@@ -97,23 +101,23 @@ impl World {
             .instances
             .keys()
             .filter(|name| !next.instances.contains_key(name));
-        let gone: Vec<Member> = gone.map(|name| Member::Instance(*name)).collect();
+        let gone: Vec<TrafficTarget> = gone.map(|name| TrafficTarget::Instance(*name)).collect();
         let servers = stored
             .servers
             .keys()
             .filter(|server| !next.servers.contains_key(server));
         let servers: Vec<ServerName> = servers.copied().collect();
-        let members = servers.iter().map(|server| Member::Server(*server));
-        for member in gone.into_iter().chain(members) {
+        let targets = servers.iter().map(|server| TrafficTarget::Server(*server));
+        for target in gone.into_iter().chain(targets) {
             let left_out = self.silent_servers();
-            if let Member::Instance(name) = member {
+            if let TrafficTarget::Instance(name) = target {
                 self.checker.left_out.insert(name, left_out.clone());
             }
-            if left_out.contains(&member.server()) {
+            if left_out.contains(&target.server()) {
                 continue;
             }
-            if let Some(sender) = self.still_sending(member, &left_out) {
-                let how = format!("{member} is taken away while {sender} sends to it");
+            if let Some(sender) = self.still_sending(target, &left_out) {
+                let how = format!("{target} is taken away while {sender} sends to it");
                 return Err(
                     Rule::NothingInUseIsStopped.broken(how + &self.what_is_known_of(sender))
                 );
@@ -121,13 +125,13 @@ impl World {
             let quiet_for = self
                 .checker
                 .quiet_since
-                .get(&member)
+                .get(&target)
                 .map(|since| self.now - *since);
             let graced = quiet_for.is_some_and(|span| span >= stored.config.app.grace);
-            let count = self.in_flight(member, &left_out);
+            let count = self.in_flight(target, &left_out);
             if count > 0 && !graced {
                 return Err(Rule::NothingInUseIsStopped.broken(format!(
-                    "{member} is taken away with {count} in flight after {quiet_for:?}"
+                    "{target} is taken away with {count} in flight after {quiet_for:?}"
                 )));
             }
         }
@@ -167,18 +171,22 @@ impl World {
 
     /// How old a conductor's knowledge of a server's return may be.
     fn lag(&self) -> Duration {
-        match self.site_runs {
-            true => LONGEST_LAG,
-            false => Duration::ZERO,
+        if self.site_runs {
+            LONGEST_LAG
+        } else {
+            Duration::ZERO
         }
     }
 
     /// Servers that need not be waited for: they have been silent for long enough. A conductor that sees the store by a watch
     /// knows when that began; that it has not ended is known to the store.
     fn silent_servers(&self) -> BTreeSet<ServerName> {
-        let is_silent = |(server, machine): &(&ServerName, &super::Machine)| match self.site_runs {
-            true => machine.published.is_none() && self.facts.is_dead(**server),
-            false => machine.silent_for(self.now) >= SILENCE,
+        let is_silent = |(server, machine): &(&ServerName, &super::Machine)| {
+            if self.site_runs {
+                machine.published.is_none() && self.facts.is_dead(**server)
+            } else {
+                machine.silent_for(self.now) >= SILENCE
+            }
         };
         let silent = self.machines.iter().filter(is_silent);
         silent.map(|(server, _)| *server).collect()
@@ -187,7 +195,7 @@ impl World {
     /// A process is stopped: did every proxy that could send to it know?
     pub(super) fn check_stop(&self, name: InstanceName) -> Result<(), Violation> {
         let is_ready = self.machines[&name.server].is_ready(name);
-        let sender = self.still_sending(Member::Instance(name), &self.lately_silent());
+        let sender = self.still_sending(TrafficTarget::Instance(name), &self.lately_silent());
         let left_out = self.checker.left_out.get(&name);
         let excused = |sender: &ServerName| {
             left_out

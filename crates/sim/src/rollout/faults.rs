@@ -185,8 +185,8 @@ impl World {
             .retain(|server| wanted.contains(server));
         self.desired.inventory = Inventory::numbered(&self.desired.config, NETWORK);
         self.desired.generation += 1;
-        let told = self.told();
-        self.note(told);
+        let desired = self.describe_desired();
+        self.note(desired);
     }
 
     fn new_release(&mut self) {
@@ -241,11 +241,11 @@ impl World {
         self.desired.release.number = ReleaseNumber(self.desired.release.number.0 + 1);
         self.desired.generation += 1;
         self.desired.drained.clear();
-        let told = self.told();
-        self.note(format!("healed; {told}"));
+        let desired = self.describe_desired();
+        self.note(format!("healed; {desired}"));
     }
 
-    fn told(&self) -> String {
+    fn describe_desired(&self) -> String {
         let count = |tier| self.desired.config.servers(tier);
         let counts = Tier::ALL
             .map(|tier| format!("{tier}={}", count(tier)))

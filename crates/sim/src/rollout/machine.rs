@@ -210,9 +210,10 @@ impl World {
         self.provide();
         let servers: Vec<ServerName> = self.machines.keys().copied().collect();
         for server in &servers {
-            match self.site.is_some() {
-                true => self.move_ordered_agent(*server)?,
-                false => self.move_agent(*server)?,
+            if self.site.is_some() {
+                self.move_ordered_agent(*server)?
+            } else {
+                self.move_agent(*server)?
             }
             self.move_processes(*server);
         }
@@ -292,9 +293,10 @@ impl World {
             return Ok(());
         }
         if let Some((until, at)) = machine.frozen_with {
-            return match now < until {
-                true => Ok(()),
-                false => self.wake(server, at),
+            return if now < until {
+                Ok(())
+            } else {
+                self.wake(server, at)
             };
         }
         let (known, disk) = (machine.known, machine.disk);
@@ -313,9 +315,10 @@ impl World {
         let takes_any = site.is_some_and(|site| site.sabotage == Some(Sabotage::AnyOrder));
         let known = self.machines[&server].known;
         let takes = order(known).yields_to(&order(at)) || (takes_any && at != known);
-        match takes && self.rng.u8(..10) < 6 {
-            true => self.carry_out(server, at),
-            false => Ok(()),
+        if takes && self.rng.u8(..10) < 6 {
+            self.carry_out(server, at)
+        } else {
+            Ok(())
         }
     }
 
@@ -379,12 +382,11 @@ impl World {
             Some(_) => machine.known.max(machine.disk),
             None => machine.known,
         };
-        match at < held {
-            true => {
-                let how = format!("{server} carries out order {at}, and has {held}");
-                Err(Rule::NoOrderGoesBack.broken(how))
-            }
-            false => Ok(()),
+        if at < held {
+            let how = format!("{server} carries out order {at}, and has {held}");
+            Err(Rule::NoOrderGoesBack.broken(how))
+        } else {
+            Ok(())
         }
     }
 

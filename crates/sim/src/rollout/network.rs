@@ -1,7 +1,7 @@
 //! Requests to the store and their answers, on a network that delays, reorders and loses them.
 
 use crate::store::{LeaseId, Refused, Write};
-use gaiola_core::members::Step;
+use gaiola_core::members::MemberChange;
 use gaiola_core::rollout::Facts;
 use gaiola_model::{Desired, Revision, ServerName, Time};
 use std::rc::Rc;
@@ -21,7 +21,7 @@ pub(super) enum Request {
     /// A placement, with what it was decided on.
     Place(Write, Rc<Basis>),
     /// A change of the store's members, which takes no condition.
-    Members(Step),
+    Members(MemberChange),
     /// Whether it answers.
     Ask,
 }

@@ -1,8 +1,8 @@
-//! Interaction between simulated servers: who holds a VIP, who is primary, and which members proxies send to.
+//! Interaction between simulated servers: who holds a VIP, who is primary, and which targets proxies send to.
 
 use super::World;
 use super::machine::{Machine, Postgres};
-use gaiola_core::topology::{self, Member};
+use gaiola_core::topology::{self, TrafficTarget};
 use gaiola_model::placement::{DatabaseRole, ObservedProxy};
 use gaiola_model::{Placement, Revision, ServerName, Tier};
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,11 +139,11 @@ impl World {
             revision,
             ..ObservedProxy::default()
         };
-        for member in
-            members(&config).filter(|member| topology::senders(&config, *member).contains(&server))
+        for target in all_targets(&config)
+            .filter(|target| topology::senders(&config, *target).contains(&server))
         {
-            let name = member.to_string();
-            let (was_up, is_up) = (before.up.contains(&name), self.answers(member));
+            let name = target.to_string();
+            let (was_up, is_up) = (before.up.contains(&name), self.answers(target));
             let up = if self.rng.u8(..10) < 7 { is_up } else { was_up };
             let count = before.in_flight.get(&name).copied().unwrap_or(0);
             let count = if !up {
@@ -163,27 +163,29 @@ impl World {
         self.machines.get_mut(&server).expect("it is there").proxy = Some(proxy);
     }
 
-    fn answers(&self, member: Member) -> bool {
-        let Some(machine) = self.machines.get(&member.server()) else {
+    fn answers(&self, target: TrafficTarget) -> bool {
+        let Some(machine) = self.machines.get(&target.server()) else {
             return false;
         };
         machine.is_on(self.now)
-            && match member {
-                Member::Instance(name) => machine.is_ready(name),
-                Member::Server(server) if server.tier == Tier::Web => machine.proxy.is_some(),
-                Member::Server(_) => true,
+            && match target {
+                TrafficTarget::Instance(name) => machine.is_ready(name),
+                TrafficTarget::Server(server) if server.tier == Tier::Web => {
+                    machine.proxy.is_some()
+                }
+                TrafficTarget::Server(_) => true,
             }
     }
 }
 
-fn members(placement: &Placement) -> impl Iterator<Item = Member> {
+fn all_targets(placement: &Placement) -> impl Iterator<Item = TrafficTarget> {
     let instances = placement
         .instances
         .keys()
-        .map(|name| Member::Instance(*name));
+        .map(|name| TrafficTarget::Instance(*name));
     placement
         .servers
         .keys()
-        .map(|server| Member::Server(*server))
+        .map(|server| TrafficTarget::Server(*server))
         .chain(instances)
 }

@@ -4,8 +4,8 @@
 use super::network::{Basis, Call, Purpose, Reply, Request};
 use super::sabotage::Sabotage;
 use crate::store::{Expected, Item, Key, LeaseId, Refused, Store, TTL, Value, Write};
-use gaiola_core::conduct::{Conductor, Report, Seen, should_campaign};
-use gaiola_core::members::{self, Member, Step};
+use gaiola_core::conduct::{Conductor, Report, StoreView, should_campaign};
+use gaiola_core::members::{self, MemberChange, StoreMember};
 use gaiola_core::rollout::Facts;
 use gaiola_model::placement::BootNumber;
 use gaiola_model::{Desired, Observed, Placement, Revision, ServerName, Time};
@@ -57,7 +57,7 @@ enum Office {
     Term {
         created: Revision,
         conductor: Box<Conductor>,
-        /// When the store's members are looked at next.
+        /// When the store's members are polled next.
         members_at: Time,
     },
 }
@@ -223,7 +223,7 @@ impl Session {
     pub(super) fn conduct(
         &mut self,
         now: Time,
-        members: &[Member],
+        members: &[StoreMember],
         sabotage: Option<Sabotage>,
     ) -> Option<(Purpose, Request)> {
         let Office::Term {
@@ -237,7 +237,7 @@ impl Session {
         let view = &self.view;
         let (at, stored) = view.placement.as_ref()?;
         let desired = view.desired.as_ref()?;
-        let seen = Seen {
+        let seen = StoreView {
             is_current: self.is_current,
             desired,
             placement: stored,
@@ -331,14 +331,14 @@ impl Session {
             Purpose::Poll => self.is_current = false,
             // It is renewed again for as long as it may be alive.
             Purpose::Renewal => {}
-            Purpose::Members => self.look_at_members_again(now),
+            Purpose::Members => self.poll_members_again(now),
             Purpose::Lease | Purpose::Report | Purpose::Campaign | Purpose::Placement(_) => {
                 self.end(now);
             }
         }
     }
 
-    fn look_at_members_again(&mut self, now: Time) {
+    fn poll_members_again(&mut self, now: Time) {
         if let Office::Term { members_at, .. } = &mut self.office {
             *members_at = now + RETRY;
         }
@@ -402,29 +402,29 @@ impl Session {
 
 /// The placement that names the store's members as they are, or the next change of them.
 fn next_of_members(
-    members: &[Member],
+    members: &[StoreMember],
     placement: &Placement,
     at: Revision,
     facts: &Facts,
-) -> Option<Result<Placement, Step>> {
+) -> Option<Result<Placement, MemberChange>> {
     if let Some(named) = members::named(members, placement) {
         let mut new = placement.clone();
         (new.store, new.store_joining) = (named.members, named.joining);
         return Some(Ok(new));
     }
-    let mut seen = members::Seen::of(members, placement, facts);
+    let mut seen = members::MemberFacts::of(members, placement, facts);
     let mut voters = members.iter().filter(|member| !member.is_learner);
     seen.leader = voters
         .find(|voter| !seen.dead.contains(&voter.id))
         .map(|voter| voter.id);
     match members::next_step(members, &members::wanted(placement), &seen) {
-        Step::AddLearner(server) => {
+        MemberChange::AddLearner(server) => {
             let observed = facts.observed.get(&server)?;
-            members::may_come(observed, at).then_some(Err(Step::AddLearner(server)))
+            members::may_come(observed, at).then_some(Err(MemberChange::AddLearner(server)))
         }
-        Step::Done | Step::Start(_) => None,
+        MemberChange::Done | MemberChange::Start(_) => None,
         // The next one leads, once it is asked to.
-        Step::MoveLeader { from, .. } => Some(Err(Step::Remove(from))),
+        MemberChange::MoveLeader { from, .. } => Some(Err(MemberChange::Remove(from))),
         step => Some(Err(step)),
     }
 }

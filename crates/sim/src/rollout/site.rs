@@ -7,7 +7,7 @@ use super::session::Session;
 use super::{TICK, World};
 use crate::store::{Expected, Item, Key, Store, Value, Write};
 use crate::violation::{Rule, Violation};
-use gaiola_core::members::{self, Fate, Member, Own, Step};
+use gaiola_core::members::{self, Fate, MemberChange, Own, StoreMember};
 use gaiola_model::{Observed, Placement, Revision, ServerName, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -20,7 +20,7 @@ pub(super) struct Site {
     flights: Vec<Flight>,
     calls: u64,
     /// The store's members, and the last id given to one.
-    members: Vec<Member>,
+    members: Vec<StoreMember>,
     last_member: u64,
     /// Servers with data of a member of the store.
     data: BTreeSet<ServerName>,
@@ -39,13 +39,13 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(placement: &Placement, sabotage: Option<Sabotage>) -> Self {
-        let founder = |(id, server): (u64, &ServerName)| Member {
+        let founder = |(id, server): (u64, &ServerName)| StoreMember {
             id,
             server: Some(*server),
             is_started: true,
             is_learner: false,
         };
-        let members: Vec<Member> = (1..).zip(&placement.store).map(founder).collect();
+        let members: Vec<StoreMember> = (1..).zip(&placement.store).map(founder).collect();
         let mut store = Store::default();
         let first = Write {
             key: Key::Placement,
@@ -290,14 +290,14 @@ impl World {
     }
 
     /// etcd's own rules: one learner at a time, and never without a voter.
-    fn change_members(&mut self, site: &mut Site, step: Step) {
+    fn change_members(&mut self, site: &mut Site, step: MemberChange) {
         let members = &mut site.members;
         match step {
-            Step::AddLearner(server) => {
+            MemberChange::AddLearner(server) => {
                 let is_there = members.iter().any(|member| member.server == Some(server));
                 if !is_there && members.iter().all(|member| !member.is_learner) {
                     site.last_member += 1;
-                    members.push(Member {
+                    members.push(StoreMember {
                         id: site.last_member,
                         server: Some(server),
                         is_started: false,
@@ -305,19 +305,19 @@ impl World {
                     });
                 }
             }
-            Step::Promote(id) => {
+            MemberChange::Promote(id) => {
                 let mut learners = members.iter_mut().filter(|member| member.is_started);
                 if let Some(learner) = learners.find(|member| member.id == id) {
                     learner.is_learner = false;
                 }
             }
-            Step::Remove(id) => {
-                let stays = |member: &Member| !member.is_learner && member.id != id;
+            MemberChange::Remove(id) => {
+                let stays = |member: &StoreMember| !member.is_learner && member.id != id;
                 if members.iter().any(stays) {
                     members.retain(|member| member.id != id);
                 }
             }
-            Step::Start(_) | Step::MoveLeader { .. } | Step::Done => {}
+            MemberChange::Start(_) | MemberChange::MoveLeader { .. } | MemberChange::Done => {}
         }
     }
 
@@ -339,7 +339,7 @@ impl World {
         let placement = Rc::clone(&self.store.placement);
         let at = self.store.at;
         self.facts.store_members = placement.store.iter().copied().collect();
-        self.facts.look(self.now, &placement, at, site.reports());
+        self.facts.observe(self.now, &placement, at, site.reports());
     }
 
     /// One turn of an agent's tasks that speak with the store.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 impl Sim {
     /// The agent starts to hand over VIPs that may go home.
-    pub(super) fn look_after(&mut self, n: usize) -> Result<(), Violation> {
+    pub(super) fn hand_over_due(&mut self, n: usize) -> Result<(), Violation> {
         let again = self.world.span(ms(200)..ms(300));
         self.world.after(again, Event::Agent(n));
         if !self.nodes[n].runs() {
@@ -58,13 +58,13 @@ impl Sim {
             match output {
                 hand_over::Output::Close | hand_over::Output::Stays(_) => {}
                 hand_over::Output::HoldBack(on) => {
-                    self.tell_if_it_runs(n, vip, Input::HoldBack(*on))?;
+                    self.pass_if_it_runs(n, vip, Input::HoldBack(*on))?;
                 }
                 hand_over::Output::Refuse => {
                     self.nodes[n].refuses[vip] = true;
                     requests_end = self.world.span(ms(20)..hand_over::REFUSING);
                 }
-                hand_over::Output::Yield => self.tell_if_it_runs(n, vip, Input::Yield)?,
+                hand_over::Output::Yield => self.pass_if_it_runs(n, vip, Input::Yield)?,
                 hand_over::Output::Accept => self.nodes[n].refuses[vip] = false,
             }
         }

@@ -14,7 +14,7 @@ const LONGEST_LEFTOVER: Duration = ms(1200);
 /// just started, the Active-Down interval, and one duel.
 const OWNED_WITHIN: Duration = ms(700);
 
-/// And the neighbours know by whom within this time: the holder announces it at least every two seconds.
+/// And the neighbours know the holder within this time: the holder announces it at least every two seconds.
 const KNOWN_WITHIN: Duration = ms(2200);
 
 /// While any server could serve, a VIP without a holder is answered again within this time after the last change of the
@@ -89,12 +89,13 @@ impl Checks {
 
     /// A node may send a gratuitous ARP only for an address it has.
     pub(super) fn announces(&self, node: &Node, vip: usize) -> Result<(), Violation> {
-        match node.has(vip) {
-            true => Ok(()),
-            false => Err(Rule::VipHeld.broken(format!(
+        if node.has(vip) {
+            Ok(())
+        } else {
+            Err(Rule::VipHeld.broken(format!(
                 "{} announces VIP {vip} without having it",
                 node.address
-            ))),
+            )))
         }
     }
 
@@ -159,12 +160,10 @@ impl Checks {
             return Ok(());
         }
         let since = *leftover.get_or_insert(now);
-        match now - since > LONGEST_LEFTOVER {
-            true => {
-                Err(Rule::VipHeld
-                    .broken(format!("{} keeps VIP {vip} since {since:?}", node.address)))
-            }
-            false => Ok(()),
+        if now - since > LONGEST_LEFTOVER {
+            Err(Rule::VipHeld.broken(format!("{} keeps VIP {vip} since {since:?}", node.address)))
+        } else {
+            Ok(())
         }
     }
 
@@ -187,12 +186,10 @@ impl Checks {
         // A router that was frozen first reads old packets.
         let known = |since: Time| now - since.max(self.changed_at) > KNOWN_UNHEARD_WITHIN;
         let nobody = alone.is_some_and(known);
-        match self.sealed && offers && nobody {
-            true => {
-                Err(Rule::VipHeld
-                    .broken(format!("{} offers VIP {vip} to nobody", nodes[n].address)))
-            }
-            false => Ok(()),
+        if self.sealed && offers && nobody {
+            Err(Rule::VipHeld.broken(format!("{} offers VIP {vip} to nobody", nodes[n].address)))
+        } else {
+            Ok(())
         }
     }
 
@@ -224,9 +221,10 @@ impl Checks {
         *unanswered = (could && !answered).then(|| unanswered.unwrap_or(now));
         let since = unanswered.map(|since| since.max(self.changed_at));
         // If announcements to the clients were lost, they learn from the next one.
-        let limit = match holder(nodes, vip) == self.neighbours[vip] {
-            true => ANSWERED_WITHIN,
-            false => ANSWERED_WITHIN.max(KNOWN_WITHIN),
+        let limit = if holder(nodes, vip) == self.neighbours[vip] {
+            ANSWERED_WITHIN
+        } else {
+            ANSWERED_WITHIN.max(KNOWN_WITHIN)
         };
         match since.is_some_and(|since| now - since > limit) {
             true if self.sealed && !self.preempt => Err(Rule::VipAnswered.broken(format!(

@@ -49,7 +49,7 @@ impl Sim {
             _ => {
                 let vip = self.world.rng.usize(0..self.plan.vips);
                 if self.nodes[n].runs() {
-                    self.tell(n, vip, Input::Yield)?;
+                    self.pass(n, vip, Input::Yield)?;
                     self.attend(n)?;
                 }
             }

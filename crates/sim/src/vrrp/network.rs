@@ -28,7 +28,7 @@ impl Sim {
             Message::Advertisement(advert) => Input::Heard { from, advert },
             Message::Hello(hello) => Input::HeardHello { from, hello },
         };
-        self.tell(n, vip, input)
+        self.pass(n, vip, input)
     }
 
     pub(super) fn advertise(&mut self, n: usize, vip: usize, priority: Priority) {

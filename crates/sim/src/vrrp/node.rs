@@ -2,7 +2,7 @@
 
 use super::{Event, HOME_PRIORITY, PRIORITY_STEP, Plan, address_of, ms, vrid};
 use crate::world::{Clock, World};
-use gaiola_core::vrrp::hand_over::{HandOver, Seen};
+use gaiola_core::vrrp::hand_over::{HandOver, KeeperView};
 use gaiola_core::vrrp::{ADDRESS_LIFETIME, Freshness, Input, Role, Router, Settings};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Priority, Stamp};
@@ -34,7 +34,7 @@ pub(super) struct Node {
     pub(super) routers: Vec<Router>,
     pub(super) freshness: Freshness,
     /// The last data plane state passed to each router.
-    told_ready: Vec<bool>,
+    passed_ready: Vec<bool>,
     inbox: VecDeque<(usize, Vec<u8>)>,
     /// Until when the kernel keeps each VIP; `None`: it does not have it.
     addresses: Vec<Option<Time>>,
@@ -59,7 +59,7 @@ impl Node {
             timer: 0,
             routers: Vec::new(),
             freshness: Freshness::new(Stamp(0)),
-            told_ready: Vec::new(),
+            passed_ready: Vec::new(),
             inbox: VecDeque::new(),
             addresses: vec![None; plan.vips],
         };
@@ -76,7 +76,7 @@ impl Node {
         self.ready = false;
         self.clock = Clock::new(now, drift_ppm);
         self.inbox.clear();
-        self.told_ready = vec![false; plan.vips];
+        self.passed_ready = vec![false; plan.vips];
         self.holding_back = vec![false; plan.vips];
         // Its time of day may be a minute off.
         let wrong = world.rng.u64(0..120_000_000);
@@ -124,13 +124,13 @@ impl Node {
 
     /// The data plane state to pass to a router, if it changed.
     pub(super) fn settle(&mut self, vip: usize) -> Option<Input> {
-        let told = std::mem::replace(&mut self.told_ready[vip], self.ready);
+        let passed = std::mem::replace(&mut self.passed_ready[vip], self.ready);
         let input = if self.ready {
             Input::Ready
         } else {
             Input::NotReady
         };
-        (told != self.ready).then_some(input)
+        (passed != self.ready).then_some(input)
     }
 
     pub(super) fn is_due(&self, vip: usize, now: Time) -> bool {
@@ -177,9 +177,9 @@ impl Node {
     }
 
     /// What the keeper reports of the VIP; `None` while it does not run.
-    pub(super) fn report(&self, vip: usize, now: Time) -> Option<Seen> {
+    pub(super) fn report(&self, vip: usize, now: Time) -> Option<KeeperView> {
         let router = &self.routers[vip];
-        self.runs().then(|| Seen {
+        self.runs().then(|| KeeperView {
             holds: self.is_active(vip),
             standby: router.standby(self.clock.shows(now)),
             is_holding_back: self.holding_back[vip],

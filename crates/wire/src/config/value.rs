@@ -2,11 +2,23 @@
 
 use super::VipRange;
 use crate::file::value::{Wrong, size};
+use gaiola_model::inventory::Ports;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Component, Path};
 
-/// Ports used by Gaiola and its store on the servers.
-const TAKEN_PORTS: [(u16, u16); 3] = [(2379, 2380), (7071, 7071), (9180, 9199)];
+/// A port reserved on the servers.
+const SPARE_PORT: u16 = 7071;
+/// How many ports are reserved for metrics and health, from the proxy's.
+const HEALTH_PORTS: u16 = 20;
+/// Ranges of ports used by Gaiola and its store on the servers, both ends included.
+const RESERVED_PORTS: [(u16, u16); 3] = [
+    (Ports::DEFAULT.store_client, Ports::DEFAULT.store_peer),
+    (SPARE_PORT, SPARE_PORT),
+    (
+        Ports::DEFAULT.proxy,
+        Ports::DEFAULT.proxy + HEALTH_PORTS - 1,
+    ),
+];
 
 /// `:80`, a port on every VIP.
 pub(super) fn listen_port(text: &str) -> Result<u16, Wrong> {
@@ -25,16 +37,15 @@ pub(super) fn listen_port(text: &str) -> Result<u16, Wrong> {
         .ok()
         .filter(|&port| plain && port > 0)
         .ok_or_else(|| wrong("is not a port from 1 to 65535"))?;
-    match TAKEN_PORTS
-        .into_iter()
-        .find(|(first, last)| (*first..=*last).contains(&port))
-    {
-        None => Ok(port),
-        Some(_) => Err((
+    let [(client, peer), (spare, _), (first, last)] = RESERVED_PORTS;
+    let is_reserved = |(first, last): &(u16, u16)| (*first..=*last).contains(&port);
+    if RESERVED_PORTS.iter().any(is_reserved) {
+        return Err((
             "is a port that Gaiola itself listens on".into(),
-            "use one other than 2379, 2380, 7071 and 9180 to 9199".into(),
-        )),
+            format!("use one other than {client}, {peer}, {spare} and {first} to {last}"),
+        ));
     }
+    Ok(port)
 }
 
 /// A virtual address that the provider can give.
@@ -97,12 +108,11 @@ pub(super) fn inner_directory(text: &str) -> Result<String, Wrong> {
 
 /// The path of a file or folder.
 pub(super) fn path(text: &str) -> Result<String, Wrong> {
-    match text.is_empty() || text.contains('\0') {
-        false => Ok(text.to_owned()),
-        true => {
-            let hint = "write a path, such as \"certificates/example.org.pem\"";
-            Err(("is not a path".into(), hint.into()))
-        }
+    if text.is_empty() || text.contains('\0') {
+        let hint = "write a path, such as \"certificates/example.org.pem\"";
+        Err(("is not a path".into(), hint.into()))
+    } else {
+        Ok(text.to_owned())
     }
 }
 

@@ -28,9 +28,10 @@ impl Reader<'_, '_, '_> {
         section.need("address", "\":443\"", self.mistakes);
         let written = section.string_for("address", value::listen, self.mistakes);
         let address = written.and_then(|written| self.bind_address("address", &written));
-        let senders = match section.has("accept_proxy") {
-            true => self.networks(section, "accept_proxy"),
-            false => senders.to_vec(),
+        let senders = if section.has("accept_proxy") {
+            self.networks(section, "accept_proxy")
+        } else {
+            senders.to_vec()
         };
         let permissions = text(section, "permissions", value::permissions, self.mistakes);
         let tls = section.table("tls", "frontend.NAME.bind.tls", self.mistakes);
@@ -92,9 +93,10 @@ impl Reader<'_, '_, '_> {
     fn tls(&mut self, section: &Section<'_>, is_http: bool) -> Tls {
         section.need("certificates", "\"site.pem\"", self.mistakes);
         let min_version = text(section, "min_version", value::tls_version, self.mistakes);
-        let protocol = match is_http {
-            true => value::http_protocol,
-            false => value::protocol,
+        let protocol = if is_http {
+            value::http_protocol
+        } else {
+            value::protocol
         };
         let alpn = section.one_or_more("alpn", "\"http/1.1\"", self.mistakes);
         let alpn = alpn

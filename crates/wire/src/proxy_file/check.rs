@@ -51,9 +51,10 @@ impl Reader<'_, '_, '_> {
     /// Without `kind` it is HTTP if there is a path.
     fn check_kind(&mut self, section: &Section<'_>) -> CheckKind {
         let written = text(section, "kind", kind, self.mistakes);
-        let kind = written.unwrap_or(match section.has("path") {
-            true => Kind::Http,
-            false => Kind::Tcp,
+        let kind = written.unwrap_or(if section.has("path") {
+            Kind::Http
+        } else {
+            Kind::Tcp
         });
         let path = text(section, "path", url_path, self.mistakes);
         let user = text(section, "user", value::postgres_user, self.mistakes);
@@ -149,12 +150,13 @@ fn short(text: &str) -> Result<CheckKind, Wrong> {
 /// A valid value of `Host`.
 fn host(text: &str) -> Result<String, Wrong> {
     let may = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    match !text.is_empty() && text.bytes().all(may) {
-        true => Ok(text.to_owned()),
-        false => Err((
+    if !text.is_empty() && text.bytes().all(may) {
+        Ok(text.to_owned())
+    } else {
+        Err((
             "is not a host".into(),
             "write a name, with a port or without: \"www.example.org\"".into(),
-        )),
+        ))
     }
 }
 

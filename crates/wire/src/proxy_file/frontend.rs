@@ -19,9 +19,10 @@ impl Reader<'_, '_, '_> {
         let is_http = text(section, "mode", value::mode, self.mistakes).unwrap_or(true);
         let binds = self.binds(section, is_http);
         let https = section.has("trust") || binds.iter().any(|bind| bind.tls.is_some());
-        let mode = match is_http {
-            true => self.http(section, references, https),
-            false => self.tcp(section, references),
+        let mode = if is_http {
+            self.http(section, references, https)
+        } else {
+            self.tcp(section, references)
         };
         if !is_http && binds.iter().any(|bind| bind.tls.is_some()) {
             let hint = "a bind with `tls` ends TLS, so that no server name is left to choose by";

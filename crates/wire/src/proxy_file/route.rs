@@ -6,8 +6,8 @@ use crate::file::value::Wrong;
 use crate::file::value::size;
 use crate::file::{At, Section, checked, text};
 use gaiola_model::proxy::{
-    Allowance, Conditions, CookieMatch, HeaderMatch, PathMatch, QueryMatch, Route, Rule,
-    ValueMatch, Wanted,
+    Allowance, Conditions, CookieMatch, HeaderMatch, PathMatch, Presence, QueryMatch, Route, Rule,
+    ValueMatch,
 };
 use std::path::PathBuf;
 
@@ -73,11 +73,10 @@ impl Reader<'_, '_, '_> {
         let leads = ["route", "backend"].iter().any(|key| section.has(key));
         if !leads && !all_answered {
             let what = format!("[{}] leads nowhere", section.name());
-            let hint = match always_answer(&common, false) {
-                true => {
-                    "add backend = \"NAME\", for requests that came by HTTPS: they are not redirected again"
-                }
-                false => "add backend = \"NAME\", for requests that no [[...route]] matches",
+            let hint = if always_answer(&common, false) {
+                "add backend = \"NAME\", for requests that came by HTTPS: they are not redirected again"
+            } else {
+                "add backend = \"NAME\", for requests that no [[...route]] matches"
             };
             self.mistakes.missing(section.span(), what, hint);
         }
@@ -285,8 +284,8 @@ impl Reader<'_, '_, '_> {
         section: &Section<'_>,
         key: &'static str,
         (kind, value_kind): (&'static str, &'static str),
-        named: impl Fn(&str, Wanted<ValueMatch>) -> Conditions,
-    ) -> Vec<(String, Wanted<ValueMatch>)> {
+        named: impl Fn(&str, Presence<ValueMatch>) -> Conditions,
+    ) -> Vec<(String, Presence<ValueMatch>)> {
         let Some(all) = section.table(key, kind, self.mistakes) else {
             return Vec::new();
         };
@@ -294,11 +293,11 @@ impl Reader<'_, '_, '_> {
         for entry in all.entries() {
             let name = entry.value;
             let hint = "write a name such as X-Kind";
-            self.ask_about(&entry, named(name, Wanted::Present), hint);
+            self.ask_about(&entry, named(name, Presence::Present), hint);
             let wanted = self.wanted(&all, name, |reader| {
                 let values = reader.values(&all, name, value_kind);
                 for value in &values {
-                    let alone = Wanted::OneOf(vec![value.value.clone()]);
+                    let alone = Presence::OneOf(vec![value.value.clone()]);
                     reader.ask_about(value, named("x", alone), REGEX_HINT);
                     if let ValueMatch::Equals(text) = &value.value
                         && let Some(hint) = value::text_pattern(name, text)
@@ -324,11 +323,11 @@ impl Reader<'_, '_, '_> {
         all: &Section<'_>,
         name: &str,
         values: impl FnOnce(&mut Self) -> Vec<T>,
-    ) -> Wanted<T> {
+    ) -> Presence<T> {
         match all.truth(name) {
-            Some(true) => Wanted::Present,
-            Some(false) => Wanted::Absent,
-            None => Wanted::OneOf(values(self)),
+            Some(true) => Presence::Present,
+            Some(false) => Presence::Absent,
+            None => Presence::OneOf(values(self)),
         }
     }
 

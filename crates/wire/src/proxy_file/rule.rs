@@ -175,9 +175,10 @@ impl Reader<'_, '_, '_> {
             "hsts" => self.hsts(section),
             _ => {
                 let edit = self.edit(verb, section)?;
-                Some(match verb.contains("response") {
-                    true => Rule::ResponseHeader(edit),
-                    false => Rule::RequestHeader(edit),
+                Some(if verb.contains("response") {
+                    Rule::ResponseHeader(edit)
+                } else {
+                    Rule::RequestHeader(edit)
                 })
             }
         }
@@ -189,9 +190,10 @@ impl Reader<'_, '_, '_> {
             return Some(HeaderEdit::Remove { name });
         }
         let value = section.required("value", "\"...\"", self.mistakes)?.value;
-        Some(match verb.starts_with("set") {
-            true => HeaderEdit::Set { name, value },
-            false => HeaderEdit::Add { name, value },
+        Some(if verb.starts_with("set") {
+            HeaderEdit::Set { name, value }
+        } else {
+            HeaderEdit::Add { name, value }
         })
     }
 

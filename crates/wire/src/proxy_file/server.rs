@@ -28,13 +28,12 @@ impl Reader<'_, '_, '_> {
         let mut cookies = BTreeSet::new();
         let servers = all.entries().into_iter().filter_map(|entry| {
             let name = self.entry_name(&entry, "server");
-            let server = match all.has_table(entry.value) {
-                true => self.server(&all, entry.value, has_tls, &mut cookies),
-                false => {
-                    let written = all.string_like(entry.value, EXAMPLE, self.mistakes)?;
-                    let address = self.address(entry.value, &written, has_tls)?;
-                    Some(Server::new("", address))
-                }
+            let server = if all.has_table(entry.value) {
+                self.server(&all, entry.value, has_tls, &mut cookies)
+            } else {
+                let written = all.string_like(entry.value, EXAMPLE, self.mistakes)?;
+                let address = self.address(entry.value, &written, has_tls)?;
+                Some(Server::new("", address))
             };
             Some(Server {
                 name: name?,

@@ -93,32 +93,35 @@ pub(super) fn server_name(text: &str) -> Result<String, Wrong> {
         let hint = "write it as \"www.example.org\", or \"*.example.org\" for all below";
         (what, hint.into())
     })?;
-    Ok(match text.starts_with("*.") {
-        true => format!("*.{name}"),
-        false => name,
+    Ok(if text.starts_with("*.") {
+        format!("*.{name}")
+    } else {
+        name
     })
 }
 
 /// The name of a header field or a cookie (RFC 9110, section 5.6.2).
 pub(super) fn token(text: &str) -> Result<String, Wrong> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    match !text.is_empty() && text.bytes().all(fits) {
-        true => Ok(text.to_owned()),
-        false => Err((
+    if !text.is_empty() && text.bytes().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err((
             "is not a name".into(),
             "write it as it is sent, such as \"X-User\"".into(),
-        )),
+        ))
     }
 }
 
 /// A server's name in the backend's cookie.
 pub(super) fn cookie(text: &str) -> Result<String, Wrong> {
-    match Server::is_cookie(text) {
-        true => Ok(text.to_owned()),
-        false => Err((
+    if Server::is_cookie(text) {
+        Ok(text.to_owned())
+    } else {
+        Err((
             "cannot be a cookie's value".into(),
             "use letters, digits, `-` and `_`".into(),
-        )),
+        ))
     }
 }
 
@@ -192,12 +195,11 @@ pub(super) fn method(text: &str) -> Result<String, Wrong> {
         let hint = "leave `method` out: then every method matches";
         return Err(("is not a method".into(), hint.into()));
     }
-    match text.bytes().any(|byte| byte.is_ascii_lowercase()) {
-        false => plain(text),
-        true => {
-            let hint = format!("write it as {:?}", text.to_ascii_uppercase());
-            Err(("has lower-case letters, which no method has".into(), hint))
-        }
+    if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        let hint = format!("write it as {:?}", text.to_ascii_uppercase());
+        Err(("has lower-case letters, which no method has".into(), hint))
+    } else {
+        plain(text)
     }
 }
 

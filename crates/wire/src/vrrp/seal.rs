@@ -1,6 +1,7 @@
 //! The trailer that proves that an advertisement comes from a holder of the site's key.
 
 use super::Endpoints;
+use crate::hex;
 use gaiola_model::vrrp::Stamp;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -29,12 +30,8 @@ pub struct KeyError;
 impl Key {
     /// Decodes a key from hexadecimal text: at least 16 bytes.
     pub fn from_hex(text: &str) -> Result<Self, KeyError> {
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
-        match bytes {
-            Some(bytes) if bytes.len() >= 16 && rest.is_empty() => Ok(Self(bytes)),
-            _ => Err(KeyError),
-        }
+        let bytes = hex::decode(text).filter(|bytes| bytes.len() >= 16);
+        bytes.map(Self).ok_or(KeyError)
     }
 }
 
@@ -70,9 +67,4 @@ fn code(sealed: &[u8], endpoints: Endpoints, key: &Key) -> Hmac<Sha256> {
     code.update(&[0, 0]);
     code.update(&sealed[8..]);
     code
-}
-
-fn byte(pair: &[u8; 2]) -> Option<u8> {
-    let digit = |at: u8| char::from(at).to_digit(16);
-    u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()
 }

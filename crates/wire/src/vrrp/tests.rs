@@ -160,10 +160,7 @@ proptest! {
         let priority = Priority(priority);
         let interval = Duration::from_millis(centiseconds * 10);
         let addresses: Vec<Ipv4Addr> = addresses.into_iter().map(Ipv4Addr::from).collect();
-        let message = match is_hello || addresses.is_empty() {
-            true => Message::Hello(Hello { vrid, priority, interval, stands_by, hears: addresses }),
-            false => Message::Advertisement(Advertisement { vrid, priority, interval, vips: addresses }),
-        };
+        let message = if is_hello || addresses.is_empty() { Message::Hello(Hello { vrid, priority, interval, stands_by, hears: addresses }) } else { Message::Advertisement(Advertisement { vrid, priority, interval, vips: addresses }) };
         let key = sealed.then(|| key(9));
         let checksum = if plain { Checksum::Plain } else { Checksum::WithPseudoHeader };
         let seal = key.as_ref().map(|key| (key, Stamp(stamp)));

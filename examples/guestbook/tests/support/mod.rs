@@ -1,6 +1,7 @@
 //! A real PostgreSQL, the built site, and a small HTTP client.
 
-#![allow(dead_code)] // each test file uses its part
+// Each test file uses its part.
+#![allow(dead_code)]
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -8,7 +9,8 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,22 @@ use tokio_postgres::{Client, NoTls};
 
 /// How long anything may take that a test waits for.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Reports that the current test is skipped: on standard error, and in the file that `GAIOLA_SKIPPED` names, where
+/// `scripts/test` counts it.
+///
+/// # Panics
+/// That file cannot be written: nobody would notice.
+fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("guestbook");
+    eprintln!("SKIPPED {test}: {why}");
+    if let Some(path) = std::env::var_os("GAIOLA_SKIPPED") {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let written = file.and_then(|mut file| writeln!(file, "{test}: {why}"));
+        written.expect("the file of skipped tests can be written");
+    }
+}
 
 /// A PostgreSQL of this test's own. It is ended, and its files are removed, when it is dropped.
 pub struct Postgres {
@@ -33,7 +51,7 @@ impl Postgres {
     /// Starts an empty one. `None` where PostgreSQL is not installed; that is said loudly.
     pub async fn start() -> Option<Self> {
         let Some(programs) = programs() else {
-            eprintln!("SKIPPED: PostgreSQL is not installed (no /usr/lib/postgresql/*/bin/initdb)");
+            skipped("PostgreSQL is not installed (no /usr/lib/postgresql/*/bin/initdb)");
             return None;
         };
         let user = unprivileged();
@@ -164,7 +182,7 @@ fn unprivileged() -> Option<(u32, u32)> {
     Some((fields[2].parse().unwrap(), fields[3].parse().unwrap()))
 }
 
-/// Tells a process of this test's own.
+/// Sends a signal to a process of this test's own.
 pub fn signal(child: &Child, which: Signal) {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     kill_process(pid, which).unwrap();

@@ -138,9 +138,10 @@ fn member(
     let standby = matches!(role, DatabaseRole::SyncStandby | DatabaseRole::Standby);
     ObservedDatabase {
         role,
-        state: match standby && streaming {
-            true => "streaming".into(),
-            false => report.state.clone(),
+        state: if standby && streaming {
+            "streaming".into()
+        } else {
+            report.state.clone()
         },
         timeline: report.timeline.unwrap_or(0),
         lag_bytes: match role {
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_told_apart() {
+    fn members_are_distinguished() {
         let error = ApiError::Refused {
             at: ([10, 77, 4, 5], 8008).into(),
             what: "its state",

@@ -4,8 +4,8 @@
 //! older versions never remove the name (patroni#3468), and every commit waits until that standby returns. Restarting
 //! Patroni and PostgreSQL clears the name, and loses nothing.
 
-use super::look::Look;
 use super::psql;
+use super::query::Query;
 use crate::engine::{Api, MemberRole};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub(super) struct Ghost {
     directory: PathBuf,
     next: Instant,
     found: u32,
-    look: Look<Option<String>>,
+    query: Query<Option<String>>,
 }
 
 impl Ghost {
@@ -32,27 +32,27 @@ impl Ghost {
             directory: directory.into(),
             next: now + INTERVAL,
             found: 0,
-            look: Look::Idle,
+            query: Query::Idle,
         }
     }
 
     /// Call it often; it never waits. Returns the standby that commits wait for in vain, once that is certain.
     pub(super) fn step(&mut self, now: Instant, api: &Api, at: SocketAddr) -> Option<String> {
-        let answer = self.look.take();
+        let answer = self.query.take();
         if let Some(found) = &answer {
             self.found = found.as_ref().map_or(0, |_| self.found + 1);
         }
-        if now >= self.next && self.look.is_idle() {
+        if now >= self.next && self.query.is_idle() {
             self.next = now + INTERVAL;
             let (api, psql, directory) = (api.clone(), self.psql.clone(), self.directory.clone());
-            self.look
-                .ask(async move { look(&api, at, &psql, &directory).await });
+            self.query
+                .start(async move { ask(&api, at, &psql, &directory).await });
         }
         answer.flatten().filter(|_| self.found >= LOOKS)
     }
 }
 
-async fn look(api: &Api, at: SocketAddr, psql: &Path, directory: &Path) -> Option<String> {
+async fn ask(api: &Api, at: SocketAddr, psql: &Path, directory: &Path) -> Option<String> {
     let report = api.report(at).await.ok()?;
     if !report.is_primary() || report.is_settled() {
         return None;

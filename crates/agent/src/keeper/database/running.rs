@@ -76,7 +76,7 @@ impl Running {
         // A timeout is the usual case.
         let _ = timeout(tick, something).await;
         self.see();
-        self.look_after(Instant::now());
+        self.poll_due(Instant::now());
         self.over()
     }
 
@@ -120,7 +120,7 @@ impl Running {
         }
     }
 
-    fn look_after(&mut self, now: Instant) {
+    fn poll_due(&mut self, now: Instant) {
         self.logs.bound(now);
         if let Some(reason) = self.watch.step(now) {
             self.end_for(reason.to_string());

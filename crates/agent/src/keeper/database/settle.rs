@@ -4,14 +4,14 @@
 //! after a start, a change of role, or the end of a PostgreSQL, it is woken once a second until its loop has nothing left to
 //! change. Patroni still decides everything; without this it would only decide later.
 
-use super::look::Look;
+use super::query::Query;
 use crate::engine::Api;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long Patroni is hurried at most.
 const WHILE: Duration = Duration::from_secs(30);
-/// A state that looks settled before this has passed may not be: a standby about to be promoted looks settled.
+/// A state that seems settled before this has passed may not be: a standby about to be promoted seems settled.
 const EARLY: Duration = Duration::from_secs(5);
 /// Poll interval.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ pub(super) struct Settle {
     /// Whether to wake it without polling first: it does not know yet that its PostgreSQL has died.
     unseen: bool,
     /// Polls whether it has settled.
-    look: Look<bool>,
+    query: Query<bool>,
 }
 
 impl Settle {
@@ -33,7 +33,7 @@ impl Settle {
             until: now + WHILE,
             next: now + INTERVAL,
             unseen: false,
-            look: Look::Idle,
+            query: Query::Idle,
         }
     }
 
@@ -47,19 +47,19 @@ impl Settle {
 
     /// Call it often; it never waits.
     pub(super) fn step(&mut self, now: Instant, api: &Api, at: SocketAddr) {
-        if self.look.take() == Some(true) && now >= self.since + EARLY {
+        if self.query.take() == Some(true) && now >= self.since + EARLY {
             self.until = now;
         }
-        if now >= self.until || now < self.next || !self.look.is_idle() {
+        if now >= self.until || now < self.next || !self.query.is_idle() {
             return;
         }
         self.next = now + INTERVAL;
         let (api, unseen) = (api.clone(), std::mem::take(&mut self.unseen));
-        self.look.ask(async move { look(&api, at, unseen).await });
+        self.query.start(async move { ask(&api, at, unseen).await });
     }
 }
 
-async fn look(api: &Api, at: SocketAddr, unseen: bool) -> bool {
+async fn ask(api: &Api, at: SocketAddr, unseen: bool) -> bool {
     if !unseen && api.report(at).await.is_ok_and(|report| report.is_settled()) {
         return true;
     }

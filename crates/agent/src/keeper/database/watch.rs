@@ -1,9 +1,9 @@
 //! Polls for failures of Patroni and PostgreSQL that Patroni does not notice; `core::database::watchdog` decides.
 
-use super::look::Look;
 use super::psql;
+use super::query::Query;
 use crate::engine::{KeeperDatabase, Leadership};
-use gaiola_core::database::watchdog::{Answer, PollResult, Reason, Watchdog};
+use gaiola_core::database::watchdog::{ConnectResult, PollResult, Reason, Watchdog};
 use gaiola_model::Time;
 use gaiola_net::client::Target;
 use gaiola_net::pki;
@@ -31,7 +31,7 @@ pub(super) struct Watch {
     started: Instant,
     next: Instant,
     polled: Poll,
-    look: Look<PollResult>,
+    query: Query<PollResult>,
 }
 
 impl Watch {
@@ -42,7 +42,7 @@ impl Watch {
             started: now,
             next: now + INTERVAL,
             polled: Poll::new(pid_1, order),
-            look: Look::Idle,
+            query: Query::Idle,
         }
     }
 
@@ -53,11 +53,11 @@ impl Watch {
 
     /// Call it often; it never waits. Returns the reason to end everything, if there is one.
     pub(super) fn step(&mut self, now: Instant) -> Option<Reason> {
-        let seen = self.look.take();
-        if now >= self.next && self.look.is_idle() {
+        let seen = self.query.take();
+        if now >= self.next && self.query.is_idle() {
             self.next = now + INTERVAL;
             let poll = self.polled.clone();
-            self.look.ask(async move { poll.run().await });
+            self.query.start(async move { poll.run().await });
         }
         let now = Time::from_start(now - self.started);
         seen.and_then(|seen| self.watchdog.step(now, &seen))
@@ -99,7 +99,7 @@ impl Poll {
             postmaster_stopped: postmaster == Some('T'),
             // A debugger holds it, on purpose; it answers nothing.
             answer: match postmaster {
-                Some('t') => Answer::NotAsked,
+                Some('t') => ConnectResult::NotAsked,
                 _ => answer,
             },
             deposed_by,
@@ -123,7 +123,7 @@ impl Poll {
 
     /// Whether the postmaster answers a new connection with a byte. A postmaster that does not listen is not running, which
     /// Patroni handles.
-    async fn answer(&self) -> Answer {
+    async fn answer(&self) -> ConnectResult {
         let asked = async {
             let mut stream = UnixStream::connect(&self.socket).await.ok()?;
             stream.write_all(&SSL_REQUEST).await.ok()?;
@@ -131,9 +131,9 @@ impl Poll {
             stream.read(&mut answer).await.ok()
         };
         match timeout(ANSWER_LIMIT, asked).await {
-            Ok(Some(1)) => Answer::Answered,
-            Ok(_) => Answer::NotAsked,
-            Err(_) => Answer::Silence,
+            Ok(Some(1)) => ConnectResult::Answered,
+            Ok(_) => ConnectResult::NotAsked,
+            Err(_) => ConnectResult::Silence,
         }
     }
 
@@ -204,9 +204,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_told_by_its_stat() {
-        let told = command_and_state("7 (postgres) T 1 7 7");
-        assert_eq!(told, Some(("postgres", 'T')));
+    fn a_process_is_known_by_its_stat() {
+        let found = command_and_state("7 (postgres) T 1 7 7");
+        assert_eq!(found, Some(("postgres", 'T')));
         assert_eq!(
             command_and_state("7 (a) T (b) S 1 7"),
             Some(("a) T (b", 'S'))

@@ -95,9 +95,10 @@ impl Beats {
         let alive = workers.filter(|worker| worker.index < self.count && worker.is_alive(now));
         let alive: BTreeSet<u32> = alive.map(|worker| worker.index).collect();
         let (alive, count) = (u32::try_from(alive.len()).unwrap_or(u32::MAX), self.count);
-        match alive < count {
-            true => Err(NotServing::Late { alive, count }),
-            false => Ok(()),
+        if alive < count {
+            Err(NotServing::Late { alive, count })
+        } else {
+            Ok(())
         }
     }
 

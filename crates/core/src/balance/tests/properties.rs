@@ -21,7 +21,7 @@ enum Event {
     Share(u8),
     Enter,
     Leave,
-    LeaveUntold,
+    LeaveUncounted,
     Weight(u16),
 }
 
@@ -31,7 +31,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Share(0)),
         Just(Event::Enter),
         Just(Event::Leave),
-        Just(Event::LeaveUntold),
+        Just(Event::LeaveUncounted),
         (0u16..20).prop_map(Event::Weight),
     ]
 }
@@ -75,7 +75,7 @@ proptest! {
                         site.in_flight[index] = site.in_flight[index].saturating_sub(1);
                         site.balancer.lighten(index, || site.in_flight[index]);
                     }
-                    Event::LeaveUntold => site.in_flight[index] = site.in_flight[index].saturating_sub(1),
+                    Event::LeaveUncounted => site.in_flight[index] = site.in_flight[index].saturating_sub(1),
                     Event::Weight(weight) => {
                         site.backend.servers[index].weight = weight;
                         site.balancer = Balancer::after(&site.balancer, &site.backend);

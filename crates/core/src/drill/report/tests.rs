@@ -55,9 +55,10 @@ fn away(away: std::ops::Range<u64>, limits: &DrillLimits, contents: Contents) ->
     let mut ledger = Ledger::default();
     for sent in (0..10_000).step_by(30) {
         ledger.succeeded(Kind::Probe, at(sent), at(sent + 1), false);
-        match away.contains(&sent) {
-            true => ledger.failed(Kind::Page, at(sent), at(sent + 1), false, "HTTP 503"),
-            false => ledger.succeeded(Kind::Page, at(sent), at(sent + 1), false),
+        if away.contains(&sent) {
+            ledger.failed(Kind::Page, at(sent), at(sent + 1), false, "HTTP 503")
+        } else {
+            ledger.succeeded(Kind::Page, at(sent), at(sent + 1), false)
         }
     }
     let marks = Marks {

@@ -35,7 +35,7 @@ fn a_status_line_without_a_reason_has_its_second_space() {
 
 fn answer(text: &str, head: &ResponseHead, client: Version, keep_alive: bool) -> (String, Sent) {
     let mut out = Outgoing::default();
-    let answer = Answer {
+    let answer = ResponseContext {
         client,
         keep_alive,
         server: "lb1",
@@ -67,16 +67,16 @@ fn a_response_loses_what_concerns_the_hop_and_gains_via() {
 }
 
 #[test]
-fn our_cookie_is_ours_alone() {
+fn the_sticky_cookie_is_hidden_and_replaced() {
     let hidden = Hop {
         hidden_cookie: Some("id"),
         ..HOP
     };
     let fields = "Cookie: id=1\r\nA: b\r\nCookie: c=d; id=2\r\n";
-    let wanted = format!("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nCookie: c=d\r\n{OURS}");
+    let wanted = format!("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nCookie: c=d\r\n{ADDED}");
     assert_eq!(with(fields, &hidden), wanted);
     let text = "HTTP/1.1 200 OK\r\nSet-Cookie: id=1; Path=/\r\nSet-Cookie: c=d\r\nContent-Length: 0\r\n\r\n";
-    let ours = Answer {
+    let answer = ResponseContext {
         edit: Edit::default(),
         client: Version::Http11,
         keep_alive: true,
@@ -86,7 +86,7 @@ fn our_cookie_is_ours_alone() {
         own_cookie: Some("id"),
     };
     let mut out = Outgoing::default();
-    response(&response_head(text), text.as_bytes(), &ours, &mut out);
+    response(&response_head(text), text.as_bytes(), &answer, &mut out);
     let wanted = "HTTP/1.1 200 OK\r\nSet-Cookie: c=d\r\nContent-Length: 0\r\nDate: now\r\nSet-Cookie: id=2\r\nVia: 1.1 lb1\r\n\r\n";
     assert_eq!(written(text, &out), wanted);
 }
@@ -209,7 +209,7 @@ fn a_response_without_a_date_gets_one() {
         ("101 Switching Protocols", "", "", ""),
     ] {
         let text = format!("HTTP/1.1 {status}\r\n{fields}Content-Length: 0\r\n\r\n");
-        let answer = Answer {
+        let answer = ResponseContext {
             edit: Edit {
                 removed: &[],
                 added: says.as_bytes(),

@@ -1,4 +1,4 @@
-//! Hellos: which routers are heard, and by whom this one is.
+//! Hellos: which routers are heard, and which of them hear this one.
 
 use super::{Router, State};
 use crate::vrrp::Output;

@@ -428,7 +428,7 @@ fn a_vip_is_yielded_only_to_one_that_is_heard_and_hears_us() {
     assert_eq!(bench.router.settled(bench.now), None);
     bench.hear_hellos(200, &[OWN], 100);
     assert!(yields(&mut bench));
-    // It went silent then, and must settle anew, for longer.
+    // It went silent then, and must settle again, for longer.
     bench.run(300);
     assert_eq!(bench.router.role(), Role::Active);
     bench.hear_hellos(200, &[OWN], 2500);

@@ -6,7 +6,7 @@ use crate::exchange::body::Body;
 use crate::exchange::large::{self, Text};
 use crate::io::{self, Buffer, Fault, Pipe, Reader, Timer, Writer};
 use crate::rules::LIMITS;
-use gaiola_core::forward::{self, Answer, Edit, Outgoing};
+use gaiola_core::forward::{self, Edit, Outgoing, ResponseContext};
 use gaiola_core::private;
 use gaiola_core::retry::Failure;
 use gaiola_core::termination::{Cause, Phase};
@@ -66,7 +66,7 @@ impl Receiving<'_> {
         let sent = self.stage.is_sent.get();
         let began_after = sent_at.map(|sent_at| sent_at.elapsed());
         self.stage.began_after.set(began_after);
-        let answer = Answer {
+        let answer = ResponseContext {
             client: self.request.version,
             keep_alive: self.policy.keeps_alive() && sent,
             server: self.policy.hop,
@@ -81,9 +81,10 @@ impl Receiving<'_> {
         if forwarded.unchunk {
             return self.unchunked().await;
         }
-        let holder = match private::by_response(self.response, buffer.filled()) {
-            true => Holder::Client,
-            false => Holder::Anyone,
+        let holder = if private::by_response(self.response, buffer.filled()) {
+            Holder::Client
+        } else {
+            Holder::Anyone
         };
         let mut body = Body::new(self.response.framing);
         let head_len = self.response.len;
@@ -162,7 +163,7 @@ impl Receiving<'_> {
 
     async fn pass_on_interim(&mut self) -> Result<(), Outcome> {
         let buffer = self.buffer.as_ref().expect("a head was read into it");
-        let answer = Answer {
+        let answer = ResponseContext {
             client: self.request.version,
             keep_alive: true,
             server: self.policy.hop,
@@ -195,7 +196,8 @@ impl Receiving<'_> {
                 *self.buffer = None;
                 match Pipe::take() {
                     Ok(pipe) => *left -= self.splice(pipe, *left).await?,
-                    Err(_) => splices = false, // no descriptor is left: it is copied
+                    // No descriptor is left: it is copied.
+                    Err(_) => splices = false,
                 }
                 continue;
             }

@@ -135,9 +135,10 @@ impl Sending<'_, '_> {
     /// The client is at fault.
     fn stop(&self, cause: impl Fn(Phase) -> Cause, reason: impl Into<Cow<'static, str>>) -> Stop {
         let reason = reason.into();
-        Stop::Client(match self.stage.is_answered() {
-            true => Outcome::Broken(cause(Phase::Data), reason),
-            false => Outcome::Client(cause(Phase::Response), reason),
+        Stop::Client(if self.stage.is_answered() {
+            Outcome::Broken(cause(Phase::Data), reason)
+        } else {
+            Outcome::Client(cause(Phase::Response), reason)
         })
     }
 
@@ -147,9 +148,11 @@ impl Sending<'_, '_> {
             // Without its body it cannot be sent again.
             large::give_up(self.text, self.request);
         }
-        let left = match self.stage.is_answered() {
-            true => Duration::MAX, // it may be a conversation
-            false => self.pace.left(),
+        let left = if self.stage.is_answered() {
+            // It may be a conversation.
+            Duration::MAX
+        } else {
+            self.pace.left()
         };
         let began = Instant::now();
         let read = io::read(&mut self.from, self.window);

@@ -24,11 +24,11 @@ fn run(work: impl Future<Output = ()>) {
 fn pair() -> (Tcp, Peer) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
-    let (ours, _) = listener.accept().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 8 * 1024).unwrap();
+    let (near, _) = listener.accept().unwrap();
+    near.set_nonblocking(true).unwrap();
+    rustix::net::sockopt::set_socket_send_buffer_size(&near, 8 * 1024).unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&peer, 8 * 1024).unwrap();
-    (TcpStream::from_std(ours).unwrap().into(), peer)
+    (TcpStream::from_std(near).unwrap().into(), peer)
 }
 
 async fn write(tcp: &Tcp, mut bytes: &[u8]) {

@@ -161,11 +161,12 @@ impl Session {
     /// reported data.
     pub(super) fn receive_now(&mut self, tcp: &Tcp, known: bool) -> io::Result<usize> {
         let mut incoming = self.room()?;
-        let received = match known {
-            true => tcp.try_read(incoming.space()),
-            false => rustix::net::recv(tcp.stream(), incoming.space(), RecvFlags::DONTWAIT)
+        let received = if known {
+            tcp.try_read(incoming.space())
+        } else {
+            rustix::net::recv(tcp.stream(), incoming.space(), RecvFlags::DONTWAIT)
                 .map(|(count, _)| count)
-                .map_err(io::Error::from),
+                .map_err(io::Error::from)
         };
         incoming.advance(*received.as_ref().unwrap_or(&0));
         self.incoming = Some(incoming).filter(|incoming| !incoming.is_empty());
@@ -180,9 +181,10 @@ impl Session {
     fn room(&mut self) -> io::Result<Buffer> {
         let mut incoming = self.incoming.take().unwrap_or_else(Buffer::take_long);
         incoming.compact();
-        match incoming.is_full() {
-            false => Ok(incoming),
-            true => Err(too_long()),
+        if incoming.is_full() {
+            Err(too_long())
+        } else {
+            Ok(incoming)
         }
     }
 

@@ -53,9 +53,10 @@ impl Connection {
     /// Reads more of the head, all of which may take `limit`.
     async fn read(&mut self, reading: &mut Reading, limit: Duration) -> Result<(), Next> {
         let goes_on = !reading.buffer.is_empty();
-        let left = match goes_on {
-            true => limit.saturating_sub(reading.begun.elapsed()),
-            false => limit,
+        let left = if goes_on {
+            limit.saturating_sub(reading.begun.elapsed())
+        } else {
+            limit
         };
         let read = io::read(&mut self.client.stream, &mut reading.buffer);
         match self.client_timer.within(left, read).await {

@@ -111,7 +111,7 @@ fn a_response_without_a_length_that_breaks_is_followed_by_a_reset() {
         assert_eq!(
             client.rest().await,
             (String::new(), false),
-            "it looks whole"
+            "it appears whole"
         );
         let (entry, _) = next_line(&proxy).await;
         assert_eq!(entry, logged("app/app1", 200, "SD", "0"));

@@ -122,7 +122,8 @@ fn a_stale_connection_is_replaced_for_a_request_that_may_be_repeated() {
         next_line(&proxy).await;
         client.send(GET).await;
         stale.head().await;
-        drop(stale); // it has read the request, and ends without an answer
+        // It has read the request, and ends without an answer.
+        drop(stale);
         let mut server = Peer::accept(&mut listener).await;
         server.head().await;
         server.send(OK).await;

@@ -1,4 +1,4 @@
-//! Requests that fail: which are sent again, where to, and what the client is told in the end.
+//! Requests that fail: which are sent again, where to, and what the client receives in the end.
 
 use crate::conversation::{
     Act, Conversation, Server, Step, answer, conversation, get, post, say, script, serving,

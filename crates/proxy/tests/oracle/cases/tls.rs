@@ -228,12 +228,12 @@ fn certificates() -> Vec<Conversation> {
         required("none, version 1.2", old(None)),
         required("a right one", shows(Some("client"))),
         required("a right one, version 1.2", old(Some("client"))),
-        required("one of a stranger", shows(Some("stranger"))),
-        required("one of a stranger, version 1.2", old(Some("stranger"))),
+        required("one of another CA", shows(Some("foreign"))),
+        required("one of another CA, version 1.2", old(Some("foreign"))),
         required("one that has expired", shows(Some("expired"))),
         optional("none", shows(None)),
         optional("a right one", shows(Some("client"))),
-        optional("one of a stranger", shows(Some("stranger"))),
+        optional("one of another CA", shows(Some("foreign"))),
         case(
             "no certificate is asked for, one is there",
             SITE,
@@ -253,7 +253,7 @@ fn requests() -> Vec<Conversation> {
             case(name, over_tls(setup), Hello::plain()).ask(&request),
         ]
     };
-    let told = |name: &str| case(name, over_tls(FIELDS), Hello::plain());
+    let tls_only = |name: &str| case(name, over_tls(FIELDS), Hello::plain());
     let mut all = vec![
         usual("three requests")
             .ask(get("/1", ""))
@@ -280,10 +280,10 @@ fn requests() -> Vec<Conversation> {
             "X-Forwarded-Proto: http\r\nX-Forwarded-For: 192.0.2.1\r\n",
         )),
         usual("a malformed request").send("nonsense\r\n\r\n").read(),
-        told("HSTS in an error")
+        tls_only("HSTS in an error")
             .server(Server::Refusing)
             .ask(get("/x", "")),
-        told("HSTS that the server says itself")
+        tls_only("HSTS that the server says itself")
             .server(saying(answer(
                 "200 OK",
                 "Strict-Transport-Security: max-age=1\r\n",

@@ -66,26 +66,26 @@ pub(crate) fn all() -> Vec<Conversation> {
             .ask(post("/", "hello"))
             .ask(get("/2", "")),
         with("a certificate for another name", VERIFIED, "other"),
-        with("a certificate of a stranger", VERIFIED, "stranger"),
+        with("a certificate of another CA", VERIFIED, "foreign"),
         with("a certificate that has expired", VERIFIED, "expired"),
         with(
-            "a certificate that nobody looks at",
+            "a certificate that nobody verifies",
             NOT_VERIFIED,
-            "stranger",
+            "foreign",
         ),
         case(
-            "a POST, and a certificate of a stranger",
+            "a POST, and a certificate of another CA",
             VERIFIED,
-            over("stranger", &[Act::Serve]),
+            over("foreign", &[Act::Serve]),
         )
         .ask(post("/", "data")),
         case(
-            "the first server's certificate is a stranger's",
+            "the first server's certificate is another CA's",
             VERIFIED,
             serving(),
         )
         .servers([
-            over("stranger", &[Act::Serve]),
+            over("foreign", &[Act::Serve]),
             over("server", &[Act::Serve]),
         ])
         .ask(get("/", "")),

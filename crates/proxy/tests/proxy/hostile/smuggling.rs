@@ -129,7 +129,7 @@ fn no_form_of_smuggling_reaches_a_server() {
     }
 }
 
-/// A server that ignores framing cannot be told a second request by what a body says.
+/// A server that ignores framing cannot be given a second request by a body.
 #[test]
 fn what_a_body_says_is_no_request() {
     let (origin, bind) = (Origin::start("s1"), free_address());

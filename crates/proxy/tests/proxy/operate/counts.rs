@@ -55,7 +55,7 @@ fn series_of_what_is_gone_go_as_well() {
     config.backends[0].name = "other".into();
     config.frontends[0] = http_frontend(bind, "other");
     proxy.configure(&config);
-    eventually("nothing tells of the backend", || !has("backend=\"app\""));
+    eventually("nothing names the backend", || !has("backend=\"app\""));
     assert!(has("backend=\"other\",server=\"s1\""));
 }
 

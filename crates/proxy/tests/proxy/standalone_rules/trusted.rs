@@ -18,11 +18,11 @@ path = "/limited"
 rule = [{ limit = "each" }]
 backend = "app"
 [[frontend.www.route]]
-path = "/ours"
+path = "/inside"
 source = "127.0.0.0/8"
 backend = "app"
 [[frontend.www.route]]
-path = "/ours"
+path = "/inside"
 rule = [{ deny = true }]
 [limit.each]
 rate = "1/1d"
@@ -44,12 +44,12 @@ fn the_client_is_whom_a_trusted_balancer_names() {
         ("/limited", "[2001:db8::1]:443", 200),
         ("/limited", "2001:db8::2", 429),
         ("/limited", "2001:db8:0:1::2", 200),
-        ("/ours", "192.0.2.5:4711", 403),
-        ("/ours", "unknown", 403),
+        ("/inside", "192.0.2.5:4711", 403),
+        ("/inside", "unknown", 403),
     ] {
         assert_eq!(status(path, whose), expected, "{path} {whose}");
     }
-    client.send(&get("/ours", ""));
+    client.send(&get("/inside", ""));
     assert_eq!(client.response().status, 200);
     let lines = proxy.log_lines(9);
     assert_eq!(lines[2]["status"], 429);

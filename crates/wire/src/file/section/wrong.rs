@@ -77,9 +77,10 @@ pub(super) fn understood_hint<T>(
     let units = ["ms", "s", "d", "B"].map(|unit| format!("{plain}{unit}"));
     let units = units.iter().filter(|with_unit| check(with_unit).is_ok());
     let units: Vec<_> = units.map(|with_unit| format!("\"{with_unit}\"")).collect();
-    match units.is_empty() {
-        true => hint,
-        false => format!("write it with its unit: {key} = {}", units.join(" or ")),
+    if units.is_empty() {
+        hint
+    } else {
+        format!("write it with its unit: {key} = {}", units.join(" or "))
     }
 }
 

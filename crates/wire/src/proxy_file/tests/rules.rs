@@ -5,7 +5,7 @@ mod mistakes;
 use super::*;
 use gaiola_model::proxy::{
     Allowance, Conditions, CookieMatch, Fixed, HeaderEdit, HeaderMatch, LimitKey, Most, PathMatch,
-    QueryMatch, Rewrite, Rule, User, ValueMatch, Wanted,
+    Presence, QueryMatch, Rewrite, Rule, User, ValueMatch,
 };
 
 const WHOLE: &str = r#"
@@ -149,31 +149,31 @@ fn conditions() -> Conditions {
         wanted,
     };
     let texts =
-        |values: &[&str]| Wanted::OneOf(values.iter().map(|value| (*value).into()).collect());
+        |values: &[&str]| Presence::OneOf(values.iter().map(|value| (*value).into()).collect());
     Conditions {
         hosts: vec!["a.example".into(), "*.a.example".into()],
         paths: Vec::new(),
         methods: vec!["GET".into()],
         headers: vec![
-            header("X-Any", Wanted::Present),
-            header("X-One", Wanted::OneOf(vec![is("one")])),
-            header("X-Two", Wanted::OneOf(vec![is("one"), is("two")])),
+            header("X-Any", Presence::Present),
+            header("X-One", Presence::OneOf(vec![is("one")])),
+            header("X-Two", Presence::OneOf(vec![is("one"), is("two")])),
             header(
                 "X-Re",
-                Wanted::OneOf(vec![is("one"), regex("^a"), regex("b$")]),
+                Presence::OneOf(vec![is("one"), regex("^a"), regex("b$")]),
             ),
-            header("X-No", Wanted::Absent),
+            header("X-No", Presence::Absent),
         ],
         query: vec![
-            parameter("any", Wanted::Present),
+            parameter("any", Presence::Present),
             parameter("one", texts(&["1"])),
             parameter("two", texts(&["1", "2"])),
-            parameter("no", Wanted::Absent),
+            parameter("no", Presence::Absent),
         ],
         cookies: vec![
-            cookie("id", Wanted::Present),
-            cookie("no", Wanted::Absent),
-            cookie("kind", Wanted::OneOf(vec![regex("^a")])),
+            cookie("id", Presence::Present),
+            cookie("no", Presence::Absent),
+            cookie("kind", Presence::OneOf(vec![regex("^a")])),
         ],
         sources: ["10.0.0.0/8", "192.0.2.7/32"]
             .map(|network| network.parse().unwrap())

@@ -118,19 +118,18 @@ pub(in crate::proxy_file) fn text_pattern(name: &str, text: &str) -> Option<Stri
 /// The prefix of a path, as sent.
 pub(in crate::proxy_file) fn path_prefix(text: &str) -> Result<String, Wrong> {
     let prefix = crate::file::value::url_path(text)?;
-    match prefix.contains('?') {
-        true => Err((
-            "contains `?`".into(),
-            "write the path alone, without the query".into(),
-        )),
-        false if is_pattern(&prefix) => {
-            let plain = prefix.split("/*").next().unwrap_or_default();
-            let hint = match is_pattern(plain) || plain.is_empty() {
-                true => "write rewrite_regex = \"EXPRESSION\"".into(),
-                false => format!("write \"{plain}\": the rest of the path is kept"),
-            };
-            Err(("is a pattern, but would be taken literally".into(), hint))
-        }
-        false => Ok(prefix),
+    if prefix.contains('?') {
+        let hint = "write the path alone, without the query";
+        return Err(("contains `?`".into(), hint.into()));
     }
+    if is_pattern(&prefix) {
+        let plain = prefix.split("/*").next().unwrap_or_default();
+        let hint = if is_pattern(plain) || plain.is_empty() {
+            "write rewrite_regex = \"EXPRESSION\"".into()
+        } else {
+            format!("write \"{plain}\": the rest of the path is kept")
+        };
+        return Err(("is a pattern, but would be taken literally".into(), hint));
+    }
+    Ok(prefix)
 }

@@ -15,7 +15,7 @@ const SUSPENSION: Duration = Duration::from_secs(1);
 pub(super) struct Vip {
     router: Router,
     /// The router's last input was that the data plane serves.
-    told_ready: bool,
+    passed_ready: bool,
     suspended_until: Option<Time>,
     leaving: bool,
     yields: u64,
@@ -30,7 +30,7 @@ impl Vip {
     pub(super) fn new(config: &KeeperConfig, vip: &KeeperVip) -> Self {
         Self {
             router: Router::new(settings(config, vip)),
-            told_ready: false,
+            passed_ready: false,
             suspended_until: None,
             leaving: false,
             yields: vip.yields,
@@ -89,7 +89,7 @@ impl Vip {
             self.suspended_until = None;
         }
         let ready = ready && self.suspended_until.is_none();
-        if std::mem::replace(&mut self.told_ready, ready) == ready {
+        if std::mem::replace(&mut self.passed_ready, ready) == ready {
             return None;
         }
         Some(if ready { Input::Ready } else { Input::NotReady })
@@ -97,7 +97,7 @@ impl Vip {
 
     /// The address could not be added: this server does not hold it for a while. The caller must inform the router.
     pub(super) fn suspend(&mut self, now: Time) {
-        self.told_ready = false;
+        self.passed_ready = false;
         self.suspended_until = Some(now + SUSPENSION);
     }
 

@@ -3,32 +3,34 @@
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 #[derive(Default)]
-pub(super) enum Look<T> {
+pub(super) enum Query<T> {
     #[default]
     Idle,
-    Asked(oneshot::Receiver<T>),
+    Running(oneshot::Receiver<T>),
 }
 
-impl<T: Send + 'static> Look<T> {
+impl<T: Send + 'static> Query<T> {
     pub(super) fn is_idle(&self) -> bool {
         matches!(self, Self::Idle)
     }
 
     /// Starts a query. Call it only while idle, within a runtime.
-    pub(super) fn ask(&mut self, question: impl Future<Output = T> + Send + 'static) {
+    pub(super) fn start(&mut self, question: impl Future<Output = T> + Send + 'static) {
         debug_assert!(self.is_idle());
-        let (tell, told) = oneshot::channel();
-        *self = Self::Asked(told);
+        let (sender, receiver) = oneshot::channel();
+        *self = Self::Running(receiver);
         tokio::spawn(async move {
             // The receiver may be gone.
-            let _ = tell.send(question.await);
+            let _ = sender.send(question.await);
         });
     }
 
     /// The answer, returned once.
     pub(super) fn take(&mut self) -> Option<T> {
-        let Self::Asked(told) = self else { return None };
-        match told.try_recv() {
+        let Self::Running(receiver) = self else {
+            return None;
+        };
+        match receiver.try_recv() {
             Err(TryRecvError::Empty) => None,
             answer => {
                 *self = Self::Idle;
@@ -44,13 +46,13 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_comes_once() {
-        let mut look = Look::Idle;
-        assert_eq!(look.take(), None::<u8>);
-        look.ask(async { 7 });
-        assert!(!look.is_idle());
+        let mut query = Query::Idle;
+        assert_eq!(query.take(), None::<u8>);
+        query.start(async { 7 });
+        assert!(!query.is_idle());
         tokio::task::yield_now().await;
-        assert_eq!(look.take(), Some(7));
-        assert_eq!(look.take(), None);
-        assert!(look.is_idle());
+        assert_eq!(query.take(), Some(7));
+        assert_eq!(query.take(), None);
+        assert!(query.is_idle());
     }
 }

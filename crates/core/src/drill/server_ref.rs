@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 /// A server of a drill that has not begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Whom {
+pub enum ServerRef {
     /// This one.
     Server(ServerName),
     /// The database's primary at the time the drill begins.
@@ -18,7 +18,7 @@ pub enum Whom {
     Standby,
 }
 
-impl Whom {
+impl ServerRef {
     /// Its tier.
     pub const fn tier(self) -> Tier {
         match self {
@@ -38,13 +38,13 @@ impl Whom {
     }
 }
 
-impl From<ServerName> for Whom {
+impl From<ServerName> for ServerRef {
     fn from(server: ServerName) -> Self {
         Self::Server(server)
     }
 }
 
-impl fmt::Display for Whom {
+impl fmt::Display for ServerRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server(server) => server.fmt(f),
@@ -54,7 +54,7 @@ impl fmt::Display for Whom {
     }
 }
 
-impl FromStr for Whom {
+impl FromStr for ServerRef {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Self, TargetError> {

@@ -10,19 +10,19 @@ use std::task::{Context, Poll, Waker};
 
 /// The event, on one thread.
 #[derive(Default)]
-pub(super) struct Event {
+pub(super) struct Broadcast {
     times: Cell<u64>,
     waiting: RefCell<Slab<Waker>>,
 }
 
 /// Ready once the event has happened after this was created.
 pub(super) struct Notified<'a> {
-    event: &'a Event,
+    event: &'a Broadcast,
     seen: u64,
     key: Option<usize>,
 }
 
-impl Event {
+impl Broadcast {
     /// Waits for events from now on, even before its first poll.
     pub(super) const fn notified(&self) -> Notified<'_> {
         Notified {
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn only_what_happens_afterwards_counts() {
-        let event = Event::default();
+        let event = Broadcast::default();
         event.notify_all();
         let mut notified = event.notified();
         assert!(!is_ready(&mut notified));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     /// Created before the event, and not polled until after it.
-    fn event_before(event: &Event) -> Notified<'_> {
+    fn event_before(event: &Broadcast) -> Notified<'_> {
         let notified = event.notified();
         event.notify_all();
         notified
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_last_task_to_poll_is_woken() {
-        let event = Event::default();
+        let event = Broadcast::default();
         let wakers: [Arc<Woken>; 2] = Default::default();
         let mut notified = event.notified();
         for woken in &wakers {
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn who_stops_waiting_leaves_nothing_behind() {
-        let event = Event::default();
+        let event = Broadcast::default();
         let mut all: Vec<_> = (0..3).map(|_| event.notified()).collect();
         assert!(!all.iter_mut().any(is_ready));
         all.remove(1);
