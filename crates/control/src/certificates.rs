@@ -6,6 +6,7 @@
 use crate::api::Digest;
 use crate::archive::{self, Entry, Kind, Packer, Rules};
 use gaiola_model::config::BalancerTls;
+use gaiola_proxy::TlsError;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -51,7 +52,7 @@ pub struct Certificates {
 pub enum ReadError {
     /// They cannot be served; every mistake in them.
     #[error("{0}")]
-    Unusable(String),
+    Unusable(TlsError),
     /// The system refused.
     #[error("cannot read {}: {why}", path.display())]
     Io {
@@ -94,8 +95,7 @@ pub fn read(folder: &Path, tls: &BalancerTls) -> Result<Certificates, ReadError>
         .iter()
         .map(|path| folder.join(path))
         .collect();
-    let checked = gaiola_proxy::check_certificates(&paths);
-    checked.map_err(|error| ReadError::Unusable(error.to_string()))?;
+    gaiola_proxy::check_certificates(&paths).map_err(ReadError::Unusable)?;
     let mut files = Vec::new();
     for (number, path) in paths.iter().enumerate() {
         let found = of(path).map_err(ReadError::io(path))?;
@@ -261,7 +261,7 @@ pub enum ReceiveError {
     },
     /// They cannot be served. They may have been exchanged while they were read: what is kept fits together.
     #[error("the balancers' certificates cannot be served: {0}")]
-    Unusable(String),
+    Unusable(TlsError),
 }
 
 fn begin(copies: &Path, new: &Path) -> io::Result<()> {
@@ -308,8 +308,7 @@ fn check(archive: impl Read, new: &Path, expected: &Digest) -> Result<(), Receiv
             received,
         });
     }
-    gaiola_proxy::check_certificates(&folders)
-        .map_err(|error| ReceiveError::Unusable(error.to_string()))
+    gaiola_proxy::check_certificates(&folders).map_err(ReceiveError::Unusable)
 }
 
 /// Brings all of it to the disk, and only then under its name.

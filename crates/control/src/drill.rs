@@ -99,9 +99,7 @@ impl Course {
     /// Where the cryptography does not fit.
     pub fn over_tls(self) -> Result<Self, DrillError> {
         Ok(Self {
-            tls: Some(
-                gaiola_proxy::trusting().map_err(|error| DrillError::Tls(error.to_string()))?,
-            ),
+            tls: Some(gaiola_proxy::trusting().map_err(DrillError::Tls)?),
             ..self
         })
     }

@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_there_is_not_is_told_with_those_that_there_are() {
+    fn a_server_that_there_is_not_is_reported_with_those_that_there_are() {
         let placed: Vec<ServerName> = ["lb1", "app1"].map(|name| name.parse().unwrap()).into();
         let why = |name: &str| is_unknown(name.parse().unwrap(), placed.iter());
         assert_eq!(why("app1"), None);

@@ -1,5 +1,6 @@
 //! What identifies contents.
 
+use gaiola_wire::hex;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -23,7 +24,7 @@ impl Digest {
     /// # Panics
     /// With fewer than 16 bytes, or more than 32.
     pub fn of(bytes: &[u8]) -> Self {
-        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = hex::encode(bytes);
         assert!((Self::SHORTEST..=Self::LONGEST).contains(&text.len()));
         Self(text)
     }

@@ -11,6 +11,7 @@ use gaiola_model::placement::{Desired, Revision};
 use gaiola_model::{Config, Exit};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError, Txn};
+use gaiola_wire::hex;
 use std::rc::Rc;
 use tokio::time::Instant;
 
@@ -116,5 +117,5 @@ pub(super) async fn put_first(
 fn random_token() -> Result<String, getrandom::Error> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(&bytes))
 }

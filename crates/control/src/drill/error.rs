@@ -1,5 +1,6 @@
 //! Why a drill, or a request within one, failed. The texts are those of the report, which counts equal failures by them.
 
+use gaiola_proxy::TlsError;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::io;
@@ -17,7 +18,7 @@ pub enum DrillError {
     Witnesses(Box<Self>),
     /// The cryptography does not fit.
     #[error("{0}")]
-    Tls(String),
+    Tls(TlsError),
     /// An implementation of [`Harm`](super::Harm) failed.
     #[error("{}", gaiola_os::chain(.0.as_ref()))]
     Harm(Box<dyn Error + Send + Sync>),

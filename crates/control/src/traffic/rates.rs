@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_began_anew_is_counted_from_zero() {
+    fn a_proxy_that_restarted_is_counted_from_zero() {
         let (meter, totals) = polled(&[(0, text(1000, 0, 0)), (2, text(20, 0, 0))]);
         assert_eq!(meter.rates()["app1.2"].load().requests, 10.0);
         assert_eq!(totals.requests, 1020);

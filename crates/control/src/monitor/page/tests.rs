@@ -147,7 +147,7 @@ fn a_healthy_site_says_so_in_words() {
 }
 
 #[test]
-fn every_state_is_told_in_a_word() {
+fn every_state_is_shown_in_a_word() {
     for state in [
         ServerState::Starting,
         ServerState::Busy,

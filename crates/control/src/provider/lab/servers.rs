@@ -11,6 +11,7 @@ use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
 use gaiola_net::pki::Issued;
 use gaiola_os::process::{Exit, User};
+use gaiola_wire::hex;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
@@ -252,7 +253,7 @@ fn keeper_key(lab: &Lab) -> Result<String, ServerError> {
     kept(&lab.state.folder().join("keeper-key.json"), || {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes)?;
-        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex::encode(&bytes))
     })
 }
 
