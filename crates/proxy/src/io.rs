@@ -9,6 +9,8 @@ mod outbox;
 mod pipe;
 mod stream;
 mod tcp;
+#[cfg(test)]
+pub(super) mod testing;
 mod timer;
 mod tls;
 

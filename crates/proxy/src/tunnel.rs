@@ -332,38 +332,20 @@ fn coarse_now() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::testing::{self, run};
     use rustix::net::SendFlags;
     use std::io::{Read, Write};
-    use std::net::{Shutdown, TcpListener, TcpStream as Peer};
-    use std::sync::Arc;
+    use std::net::{Shutdown, TcpStream as Peer};
     use tokio::net::TcpStream;
 
     /// Longer than any test that works.
     const LONG: Duration = Duration::from_secs(20);
 
-    /// Runs on a runtime like a worker's.
-    fn run(work: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build_local(Default::default())
-            .unwrap()
-            .block_on(async {
-                io::send_together(&Arc::default());
-                work.await;
-                io::send_alone();
-            });
-    }
-
-    /// A connection with small socket buffers, and its other end.
+    /// A connection with small socket buffers, and its other end, which waits [`LONG`] at most.
     fn pair() -> (Stream, Peer) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
-        let (near, _) = listener.accept().unwrap();
-        near.set_nonblocking(true).unwrap();
-        rustix::net::sockopt::set_socket_send_buffer_size(&near, 8 * 1024).unwrap();
-        rustix::net::sockopt::set_socket_recv_buffer_size(&peer, 8 * 1024).unwrap();
+        let (near, peer) = testing::pair();
         peer.set_read_timeout(Some(LONG)).unwrap();
-        (Stream::Tcp(TcpStream::from_std(near).unwrap().into()), peer)
+        (Stream::Tcp(near), peer)
     }
 
     /// Writes until there is no room for another byte, and none appears.

@@ -48,21 +48,23 @@ pub fn encode(value: &impl Serialize, schema: u64) -> Result<Vec<u8>, serde_json
 /// Where a newer program wrote it, or it is something else.
 pub fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, DocumentError> {
     let json: Value = serde_json::from_slice(text)?;
-    match number(&json)? {
-        schema if schema > SCHEMA => Err(DocumentError::Newer(schema)),
-        _ => Ok(serde_json::from_value(json)?),
-    }
+    readable(&json)?;
+    Ok(serde_json::from_value(json)?)
 }
 
-/// The number of a document's schema.
-fn number(json: &Value) -> Result<u64, DocumentError> {
-    match json.get(FIELD) {
-        None => Ok(unnumbered()),
+/// The number of a document's or message's schema, if this program reads it.
+fn readable(json: &Value) -> Result<u64, DocumentError> {
+    let schema = match json.get(FIELD) {
+        None => unnumbered(),
         Some(number) => number.as_u64().ok_or_else(|| {
             let why = format!("its schema is {number}, which is no number of one");
             DocumentError::Json(serde::de::Error::custom(why))
-        }),
+        })?,
+    };
+    if schema > SCHEMA {
+        return Err(DocumentError::Newer(schema));
     }
+    Ok(schema)
 }
 
 /// As [`encode`], with what `before` has that `T` does not know.
@@ -96,15 +98,12 @@ pub fn encode_message(body: &impl Serialize, schema: u64) -> Result<Vec<u8>, ser
 /// # Errors
 /// Where a newer program wrote it, or it is something else.
 pub fn decode_message<T: DeserializeOwned>(text: &[u8]) -> Result<(T, u64), DocumentError> {
-    let json: Value = serde_json::from_slice(text)?;
-    let schema = json.get(FIELD).and_then(Value::as_u64);
-    match (schema, json) {
-        (Some(schema), _) if schema > SCHEMA => Err(DocumentError::Newer(schema)),
-        (Some(schema), Value::Object(mut fields)) if fields.contains_key(BODY) => {
-            let body = fields.remove(BODY).unwrap_or_default();
-            Ok((serde_json::from_value(body)?, schema))
-        }
-        (_, json) => Ok((serde_json::from_value(json)?, 1)),
+    let mut json: Value = serde_json::from_slice(text)?;
+    let schema = readable(&json)?;
+    let body = json.get(FIELD).is_some().then(|| json.get_mut(BODY));
+    match body.flatten().map(Value::take) {
+        Some(body) => Ok((serde_json::from_value(body)?, schema)),
+        None => Ok((serde_json::from_value(json)?, unnumbered())),
     }
 }
 

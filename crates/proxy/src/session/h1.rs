@@ -78,12 +78,9 @@ impl Connection {
             origin: &client.origin,
             private,
         };
-        let worker = &*worker;
-        let exchange = async move {
-            let mut exchange = Exchange::new(worker, downstream, server_timer, request);
-            exchange.run().await
-        };
-        Box::pin(exchange)
+        // Made outside of the future, which would hold the request a second time.
+        let mut exchange = Exchange::new(worker, downstream, server_timer, request);
+        Box::pin(async move { exchange.run().await })
     }
 
     async fn close(&mut self, next: Next) {

@@ -1,35 +1,12 @@
 //! Connections with small socket buffers.
 
+use super::super::testing::{pair, run};
 use super::*;
 use crate::counters::{Apart, Count};
 use std::future::poll_fn;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream as Peer};
+use std::net::TcpStream as Peer;
 use std::sync::Arc;
-
-/// Runs on a runtime like a worker's.
-fn run(work: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(Default::default())
-        .unwrap()
-        .block_on(async {
-            outbox::begin(&Arc::default());
-            work.await;
-            outbox::end();
-        });
-}
-
-/// A connection with small socket buffers, and its other end.
-fn pair() -> (Tcp, Peer) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
-    let (near, _) = listener.accept().unwrap();
-    near.set_nonblocking(true).unwrap();
-    rustix::net::sockopt::set_socket_send_buffer_size(&near, 8 * 1024).unwrap();
-    rustix::net::sockopt::set_socket_recv_buffer_size(&peer, 8 * 1024).unwrap();
-    (TcpStream::from_std(near).unwrap().into(), peer)
-}
 
 async fn write(tcp: &Tcp, mut bytes: &[u8]) {
     while !bytes.is_empty() {
