@@ -2,7 +2,7 @@
 
 use crate::args::Global;
 use crate::connect::{SiteClient, UNREADABLE};
-use crate::deploy::Local;
+use crate::deploy::{Busy, Local};
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
 use gaiola_control::api::{Change, ChangeRequest, Outcome, Progress, refused};
@@ -30,7 +30,7 @@ pub(crate) fn deploy(
             show(global, started, &words);
         }
         if let Err(error) = local.send(global, client).await {
-            return Ok(refused(Exit::Failed, format!("{error:#}")));
+            return Ok(not_begun(&error));
         }
         follow(global, client, local.apply(global.yes), started).await
     })
@@ -38,8 +38,18 @@ pub(crate) fn deploy(
 
 /// Ends as a change that could not be begun.
 pub(crate) fn refuse(global: &Global, error: &anyhow::Error) -> anyhow::Result<Exit> {
-    let outcome = refused(Exit::Failed, format!("{error:#}"));
-    end(global, Instant::now(), &outcome)
+    end(global, Instant::now(), &not_begun(error))
+}
+
+/// The end of a change of which nothing, or not all, could be sent. Whatever else is being sent belongs to another change.
+fn not_begun(error: &anyhow::Error) -> Outcome {
+    let is_busy = error.downcast_ref::<Busy>().is_some();
+    let exit = if is_busy {
+        Exit::ChangeUnderWay
+    } else {
+        Exit::Failed
+    };
+    refused(exit, format!("{error:#}"))
 }
 
 /// Waits for the outcome, unless an interrupt comes first.
@@ -123,4 +133,22 @@ async fn follow(
         "the lab ended in the middle of the change; see {}",
         client.state.lab_log().display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_that_is_sent_something_else_has_another_change_under_way() {
+        let busy = anyhow::Error::from(Busy("something else is being sent".into()));
+        let outcome = not_begun(&busy.context("cannot send the release"));
+        assert_eq!(outcome.exit, Exit::ChangeUnderWay);
+        assert_eq!(
+            outcome.message,
+            "cannot send the release: something else is being sent"
+        );
+        let outcome = not_begun(&anyhow::anyhow!("the disk is full"));
+        assert_eq!(outcome.exit, Exit::Failed);
+    }
 }

@@ -156,7 +156,7 @@ async fn upload<E: Send + 'static>(
 /// Something else is being sent to the site.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Busy(String);
+pub(crate) struct Busy(pub(crate) String);
 
 fn accepted(response: Response) -> anyhow::Result<()> {
     match response.status {

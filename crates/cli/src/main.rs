@@ -57,9 +57,6 @@ fn report_error(error: &anyhow::Error, json: bool) -> Exit {
         return Exit::FileInvalid;
     }
     eprint_line!("gaiola: {error:#}");
-    if error.downcast_ref::<deploy::Busy>().is_some() {
-        return Exit::ChangeUnderWay;
-    }
     Exit::Failed
 }
 
