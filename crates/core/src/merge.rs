@@ -18,7 +18,7 @@ use std::fmt;
 /// ```
 /// use gaiola_core::merge::{merge, scale};
 /// # use gaiola_model::{Config, config::App};
-/// # let file = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None };
+/// # let file = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, machines: None };
 /// let by_hand = scale(&file, &"app=4".parse().unwrap()).unwrap();
 ///
 /// let mut changed = file.clone();
@@ -37,6 +37,7 @@ pub fn merge(base: &Config, mine: &Config, theirs: &Config) -> Config {
         app: app(&base.app, &mine.app, &theirs.app),
         database: tier(&base.database, &mine.database, &theirs.database, database),
         drill: pick(&base.drill, &mine.drill, &theirs.drill),
+        machines: pick(&base.machines, &mine.machines, &theirs.machines),
     }
 }
 

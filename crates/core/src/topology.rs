@@ -164,6 +164,7 @@ mod tests {
                 ..Database::default()
             }),
             drill: None,
+            machines: None,
         };
         let release = Release {
             number: ReleaseNumber(7),

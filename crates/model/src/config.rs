@@ -1,5 +1,9 @@
 //! The file `gaiola.toml`, resolved: defaults filled in, names checked. `wire::config` reads it.
 
+mod machines;
+
+pub use machines::{Machine, Machines};
+
 use crate::id::{ServerName, SiteName, Tier};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -36,6 +40,9 @@ pub struct Config {
     pub database: Option<Database>,
     /// `[drill]`; without it a drill requests only `/`.
     pub drill: Option<Drill>,
+    /// The machines that the servers stand on; `None`: the file says how many servers, and the lab provides them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machines: Option<Machines>,
 }
 
 impl Config {
@@ -48,6 +55,7 @@ impl Config {
             app,
             database: None,
             drill: None,
+            machines: None,
         }
     }
 
@@ -312,10 +320,13 @@ impl Config {
         }
     }
 
-    /// The names of all servers in the file.
+    /// The names of all servers: on machines those that have one, otherwise numbered from 1. Tier by tier, in the order of their numbers.
     pub fn server_names(&self) -> impl Iterator<Item = ServerName> {
-        Tier::ALL.into_iter().flat_map(|tier| {
+        let named = self.machines.iter();
+        let named = named.flat_map(|machines| machines.servers.keys().copied());
+        let counted = Tier::ALL.into_iter().flat_map(|tier| {
             (1..=self.servers(tier)).map(move |number| ServerName::new(tier, number))
-        })
+        });
+        named.chain(counted.filter(|_| self.machines.is_none()))
     }
 }

@@ -361,6 +361,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
         },
         database: rng.bool().then_some(database),
         drill: None,
+        machines: None,
     }
 }
 

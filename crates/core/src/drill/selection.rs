@@ -165,6 +165,7 @@ mod tests {
                 ..Database::default()
             }),
             drill: None,
+            machines: None,
         }
     }
 

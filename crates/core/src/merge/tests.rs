@@ -14,6 +14,7 @@ fn whole() -> Config {
         app: App::new("bin/guestbook"),
         database: Some(Database::default()),
         drill: None,
+        machines: None,
     }
 }
 

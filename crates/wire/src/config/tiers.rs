@@ -86,6 +86,7 @@ pub(super) fn config(
         drill: root
             .table("drill", "drill", mistakes)
             .map(|section| drill(&section, mistakes)),
+        machines: None,
     }
 }
 

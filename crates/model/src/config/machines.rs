@@ -1,0 +1,85 @@
+//! The machines of a site: which machine each server stands on, and which are spare.
+
+use crate::id::{ServerName, Tier};
+use crate::inventory::Host;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// `servers` of every tier as a list, and `[machines]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machines {
+    /// The machine of each server. Several servers may stand on one machine.
+    pub servers: BTreeMap<ServerName, Machine>,
+    /// Machines that are prepared and have no server, in the order in which they are taken.
+    #[serde(default)]
+    pub spare: Vec<Machine>,
+}
+
+/// A machine as the file names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// What `ssh` takes: a name, `user@host`, an alias of the operator's configuration. It is the machine's name too.
+    pub ssh: String,
+    /// The address that other servers use. Default: what the name resolves to; the command line fills it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The interface that VIPs are added to. Default: the one that has the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+}
+
+impl Machine {
+    /// A machine of which the file says only this.
+    pub fn new(ssh: impl Into<String>) -> Self {
+        Self {
+            ssh: ssh.into(),
+            address: None,
+            interface: None,
+        }
+    }
+
+    /// The name under which the site knows it.
+    pub fn host(&self) -> Host {
+        Host(self.ssh.clone())
+    }
+}
+
+impl Machines {
+    /// Every machine once: those with servers in the order of their servers, then the spare ones.
+    pub fn all(&self) -> Vec<&Machine> {
+        let mut all: Vec<&Machine> = Vec::new();
+        for machine in self.servers.values().chain(&self.spare) {
+            if all.iter().all(|other| other.ssh != machine.ssh) {
+                all.push(machine);
+            }
+        }
+        all
+    }
+
+    /// The machines of one tier, in the order of its servers.
+    pub fn of(&self, tier: Tier) -> impl Iterator<Item = (ServerName, &Machine)> {
+        let servers = self.servers.iter().map(|(name, machine)| (*name, machine));
+        servers.filter(move |(name, _)| name.tier == tier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_of_several_servers_is_one_machine() {
+        let (one, two) = (Machine::new("one"), Machine::new("two"));
+        let servers = [("lb1", &one), ("web1", &one), ("app1", &two)];
+        let servers = servers.map(|(name, machine)| (name.parse().unwrap(), machine.clone()));
+        let machines = Machines {
+            servers: servers.into(),
+            spare: vec![Machine::new("three")],
+        };
+        let names: Vec<&str> = machines.all().iter().map(|m| m.ssh.as_str()).collect();
+        assert_eq!(names, ["one", "two", "three"]);
+        let web: Vec<ServerName> = machines.of(Tier::Web).map(|(name, _)| name).collect();
+        assert_eq!(web, ["web1".parse().unwrap()]);
+    }
+}
