@@ -64,14 +64,14 @@ pub(crate) struct Rules {
 /// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
-    /// The stream broke off, or is no archive.
+    /// The stream ended early, or is not an archive.
     #[error("cannot read the archive")]
     Read(#[source] io::Error),
-    /// An entry is none that an archive may have.
-    #[error("the archive holds {:?}, {why}", path)]
+    /// The archive has an entry that is not allowed.
+    #[error("the archive contains {:?}, {why}", path)]
     Rejected { path: PathBuf, why: Reason },
-    /// It holds too much.
-    #[error("the archive holds more than {most} {what}")]
+    /// It exceeds a limit.
+    #[error("the archive contains more than {most} {what}")]
     TooLarge { most: u64, what: &'static str },
     /// The system refused.
     #[error("cannot {tried} {}", path.display())]
@@ -85,9 +85,9 @@ pub(crate) enum ArchiveError {
 /// Why an entry is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Reason {
-    #[error("which is no path below the directory")]
+    #[error("which is not a path below the directory")]
     Path,
-    #[error("whose directory does not come before it")]
+    #[error("which comes before its directory")]
     Parent,
     #[error("twice")]
     Twice,
@@ -95,7 +95,7 @@ pub(crate) enum Reason {
     Kind,
     #[error("a link that leads out of the directory")]
     LinkOutside,
-    #[error("whose records are not those of such an archive")]
+    #[error("which has unsupported header records")]
     Records,
 }
 

@@ -249,10 +249,10 @@ pub enum ReceiveError {
         source: io::Error,
     },
     /// They are no archive of certificates.
-    #[error("what was sent is not taken for certificates")]
+    #[error("the upload does not contain valid certificates")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Their digest is not the announced one.
-    #[error("what was sent has the digest {received}, and not {expected} as was said")]
+    #[error("the upload has the digest {received}; {expected} was announced")]
     OtherContents {
         /// The announced digest.
         expected: Digest,

@@ -34,7 +34,7 @@ pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps)
     let Ok(_held) = site.change.try_lock() else {
         return refused(
             Exit::ChangeUnderWay,
-            "another change is under way; wait for it, or see: gaiola status",
+            "another change is in progress; wait for it, or see: gaiola status",
         );
     };
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
@@ -218,7 +218,7 @@ fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result
         Some(tier) => Err(refused(
             Exit::Failed,
             format!(
-                "every {tier} server that would be left is drained; let one take traffic first: gaiola undrain"
+                "all remaining {tier} servers would be drained; return one to traffic first: gaiola undrain"
             ),
         )),
     }
@@ -228,7 +228,7 @@ async fn store(site: &Site) -> Result<Store, Outcome> {
     site.store
         .borrow()
         .clone()
-        .ok_or_else(|| refused(Exit::Failed, "the store is not known yet"))
+        .ok_or_else(|| refused(Exit::Failed, "the store is not connected yet"))
 }
 
 /// What is desired now, once the store has answered.
@@ -257,11 +257,11 @@ async fn desired(
             Ok(Some(stored)) => Ok((store, stored.modified, stored.value)),
             Ok(None) => Err(refused(
                 Exit::Failed,
-                "the site's first `up` did not get as far as the store; end it with `gaiola down` and try again",
+                "the site's first `up` did not reach the store; run `gaiola down` and try again",
             )),
             Err(error) => Err(refused(
                 Exit::Failed,
-                format!("cannot read what is desired: {}", gaiola_os::chain(&error)),
+                format!("cannot read the desired state: {}", gaiola_os::chain(&error)),
             )),
         },
     }
@@ -288,7 +288,7 @@ async fn store_desired(
         )),
         Err(error) => Err(refused(
             Exit::Failed,
-            format!("cannot write what is desired: {}", gaiola_os::chain(&error)),
+            format!("cannot write the desired state: {}", gaiola_os::chain(&error)),
         )),
     }
 }
@@ -331,7 +331,7 @@ async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
                 .revision()
                 .await
                 .map_err(|error| gaiola_os::chain(&error)),
-            None => Err("its servers are not on".into()),
+            None => Err("its servers are off".into()),
         };
         match answer {
             Ok(_) => return Ok(()),
@@ -349,7 +349,7 @@ async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
                 return Err(refused(
                     exit,
                     format!(
-                        "the store does not answer: {why}; see what etcd wrote with: gaiola logs --all"
+                        "the store does not answer: {why}; for etcd's log run: gaiola logs --all"
                     ),
                 ));
             }

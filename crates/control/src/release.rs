@@ -105,7 +105,7 @@ pub enum ReleaseError {
     },
     /// No room is left.
     #[error(
-        "the disk is full: cannot copy {path}; make room below {releases}, or name what the site does not need in .gaiolaignore"
+        "the disk is full: cannot copy {path}; free space below {releases}, or list files that the site does not need in .gaiolaignore"
     )]
     DiskFull {
         /// The file that did not fit.
@@ -147,8 +147,8 @@ pub enum ReleaseError {
     },
     /// The directory holds more than a site does.
     #[error(
-        "the site's directory holds {files} files of {mib} MiB, more than {most_files} files or {most_mib} MiB; \
-         most of it is in {largest}: name in .gaiolaignore what the site does not need"
+        "the site's directory contains {files} files, {mib} MiB; the limits are {most_files} files and {most_mib} MiB; \
+         most of it is in {largest}: list what the site does not need in .gaiolaignore"
     )]
     TooLarge {
         /// Files there are.
@@ -164,25 +164,25 @@ pub enum ReleaseError {
     },
     /// The site's directory and the state directory are one.
     #[error(
-        "{0} is both the site's directory and the one for Gaiola's state; take another for the state"
+        "{0} is both the site's directory and Gaiola's state directory; choose another one for the state"
     )]
     StateIsSite(PathBuf),
     /// Another process makes a release.
-    #[error("another release is being made in {0}; wait until it is ready")]
+    #[error("another process is writing a release in {0}; try again when it has finished")]
     Busy(PathBuf),
     /// A file was changed between two reads of it.
     #[error(
-        "{0} is being changed while it is read: try again when it is not, or name it in .gaiolaignore"
+        "{0} changed while it was read: try again, or list it in .gaiolaignore"
     )]
     Changing(PathBuf),
     /// The site takes no more of it.
     #[error("cannot send the release")]
     Send(#[source] io::Error),
     /// What was sent was rejected.
-    #[error("what was sent is not taken for a release")]
+    #[error("the upload is not a valid release")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// What was sent does not have the announced digest.
-    #[error("what was sent has the digest {received}, and not {expected} as was said")]
+    #[error("the upload has the digest {received}; {expected} was announced")]
     OtherContents {
         /// The announced digest.
         expected: Digest,
@@ -190,7 +190,7 @@ pub enum ReleaseError {
         received: Digest,
     },
     /// The site has no such release, or no longer.
-    #[error("the site does not have the contents {0} of the release, or no longer; try again")]
+    #[error("the site does not have the release's contents {0}; try again")]
     Absent(Digest),
 }
 
@@ -314,7 +314,7 @@ pub fn left_out_in_words(private: &[PathBuf]) -> Option<String> {
         others => format!(" (and {others} more)"),
     };
     Some(format!(
-        "left out of the release, since only its owner may use it: {first}{others}; what the site needs has to be readable by all"
+        "left out of the release, because only its owner may read it: {first}{others}; make everything that the site needs readable by all"
     ))
 }
 

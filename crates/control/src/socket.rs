@@ -174,7 +174,7 @@ fn stream_events(site: &Site, query: &str) -> Answer {
     let Some(store) = site.store.borrow().clone() else {
         return text(
             StatusCode::SERVICE_UNAVAILABLE,
-            "the store is not known yet",
+            "the store is not connected yet",
         );
     };
     let events = Events::new(store, &site.name);
@@ -230,7 +230,7 @@ async fn read_json<T: serde::de::DeserializeOwned>(
     serde_json::from_slice(&body.to_bytes()).map_err(|error| {
         text(
             StatusCode::BAD_REQUEST,
-            format!("the request is not what it should be: {error}"),
+            format!("malformed request: {error}"),
         )
     })
 }

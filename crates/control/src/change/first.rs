@@ -30,7 +30,7 @@ pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outco
     stored.map(|stored| stored.is_none()).map_err(|error| {
         refused(
             Exit::Failed,
-            format!("cannot read what is desired: {}", gaiola_os::chain(&error)),
+            format!("cannot read the desired state: {}", gaiola_os::chain(&error)),
         )
     })
 }
@@ -57,7 +57,7 @@ pub(super) async fn found(
         return Err(refused(
             Exit::Failed,
             format!(
-                "the store was begun on other servers, and holds nothing yet: end it with `gaiola down`, remove {state}, and try again"
+                "the store was created on other servers and is still empty: run `gaiola down`, remove {state}, and try again"
             ),
         ));
     }

@@ -52,7 +52,7 @@ pub(super) async fn follow(
             listens &= steps.say_nothing().await.is_ok();
         }
         if !listens {
-            return refused(Exit::Failed, "the client of this change has gone");
+            return refused(Exit::Failed, "the client of this change disconnected");
         }
         let observed: Vec<&Observed> = view.observed.values().map(|(_, seen)| &**seen).collect();
         let sight = is_seen.then_some(Sight {
@@ -70,7 +70,7 @@ pub(super) async fn follow(
             }
             Next::Late(mut missing) => {
                 missing.extend(power_trouble(site));
-                let message = format!("not there yet: {}", missing.join("; "));
+                let message = format!("not reached yet: {}", missing.join("; "));
                 return outcome(site, waiting_exit(site), message);
             }
         }

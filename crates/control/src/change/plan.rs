@@ -96,7 +96,7 @@ fn planned_run(
     let is_released = released >= Some(held.release.number);
     let mut lines = Vec::new();
     if let Some(failure) = failed {
-        lines.push(format!("app: {}: it is tried again", failure.in_words()));
+        lines.push(format!("app: {}; it will be tried again", failure.in_words()));
     }
     let new_database = wanted.database.is_some() && held.config.database.is_none();
     if wanted.app.release.is_some() && (new_release || !is_released || new_database) {
@@ -166,7 +166,7 @@ mod tests {
             reason: "exit status 1".into(),
         });
         let again = planned_run(&held.config, &held, false, Some(&placement));
-        let given_up = "app: release 3 was given up: exit status 1: it is tried again";
+        let given_up = "app: release 3 was given up: exit status 1; it will be tried again";
         assert_eq!(again, [given_up, RUNS]);
         assert_eq!(
             planned_run(&held.config, &held, true, Some(&placement)),

@@ -22,7 +22,7 @@ pub(super) fn has_certificates(site: &Site, config: &Config) -> Result<(), Outco
     } else {
         Err(refused(
             Exit::Failed,
-            "the site does not have the balancers' certificates, or no longer; try again",
+            "the site does not have the balancers' certificates; try again",
         ))
     }
 }
@@ -57,7 +57,7 @@ pub(super) async fn make_release(
     let commands = [Some(&config.app.run), config.app.release.as_ref()];
     let mut commands = commands.into_iter().flatten();
     if let Some(why) = commands.find_map(|command| release::missing_program(&made.path, command)) {
-        let why = format!("a command of the file cannot be run: {why}");
+        let why = format!("a command in the file cannot be run: {why}");
         return Err(refused(Exit::Failed, why));
     }
     if made.new {

@@ -14,7 +14,7 @@ pub enum DrillError {
     #[error("not done within {} s", .0.as_secs())]
     TimedOut(Duration),
     /// Clients elsewhere could not be started.
-    #[error("no client can be sent to where the harm is seen: {0}")]
+    #[error("cannot start a client beside the harmed server: {0}")]
     Witnesses(Box<Self>),
     /// The cryptography does not fit.
     #[error("{0}")]
@@ -44,10 +44,10 @@ pub(super) enum RequestError {
     #[error("no answer within {}", span(*.0))]
     TimedOut(Duration),
     /// The load has too many requests under way.
-    #[error("not sent: {0} requests are without an answer")]
+    #[error("not sent: {0} requests are unanswered")]
     NotSent(usize),
-    /// The path is none.
-    #[error("cannot ask for {path:?}: {why}")]
+    /// The path is invalid.
+    #[error("cannot request {path:?}: {why}")]
     Path {
         /// As the file has it.
         path: String,

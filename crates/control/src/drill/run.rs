@@ -77,7 +77,7 @@ async fn unless(
 ) -> Result<(), Trouble> {
     tokio::select! {
         done = work => done,
-        () = interrupted => Err((Verdict::Interrupted, "the operator broke it off".into())),
+        () = interrupted => Err((Verdict::Interrupted, "interrupted by the operator".into())),
     }
 }
 
@@ -178,7 +178,7 @@ impl Run<'_> {
             if self.record.now() - began > limits.calm_within {
                 return Err((Verdict::NotReady, self.not_calm(failed, &why)));
             }
-            (self.progress)(&format!("not calm yet: {why}"));
+            (self.progress)(&format!("not steady yet: {why}"));
         }
     }
 
@@ -188,8 +188,8 @@ impl Run<'_> {
             .map(|(kind, pace)| format!("{kind} every {} ms", pace.as_millis()))
             .collect();
         format!(
-            "the load fails before any harm is done: {failed} of {sent} requests within the last moments, {why}; asked for \
-             were {}; where that is too much for the site, say less by [drill] rate",
+            "the load fails before any harm is done: {failed} of the last {sent} requests, {why}; the load was \
+             {}; if that is too much for the site, lower [drill] rate",
             kinds.join(", ")
         )
     }
@@ -208,7 +208,7 @@ impl Run<'_> {
         let ordered = self.record.now();
         while let Err(why) = within(limits.confirm, self.harm.confirm(target)).await {
             if self.record.now() - ordered > limits.confirm {
-                return Err(not_done(format!("it could not be confirmed: {why}")));
+                return Err(not_done(format!("cannot confirm it: {why}")));
             }
             sleep(POLL).await;
         }
@@ -299,7 +299,7 @@ impl Run<'_> {
             .map_err(|why| {
                 (
                     Verdict::NotHealthy,
-                    format!("it could not be put back: {why}"),
+                    format!("cannot undo it: {why}"),
                 )
             })
     }
@@ -343,7 +343,7 @@ impl Run<'_> {
 
     async fn poll(&self) -> Sight {
         let unknown = |why: DrillError| Sight {
-            missing: format!("its status is not known: {why}"),
+            missing: format!("cannot read its status: {why}"),
             ..Sight::default()
         };
         within(POLL_TIMEOUT, self.harm.status())
@@ -362,7 +362,7 @@ impl Run<'_> {
         if settled {
             format!("the site is not healthy again: {}", sight.missing)
         } else {
-            format!("requests do not succeed: {}", self.failures().1)
+            format!("requests still fail: {}", self.failures().1)
         }
     }
 
@@ -415,7 +415,7 @@ impl Run<'_> {
         };
         if !acknowledged.is_empty() {
             (self.progress)(&format!(
-                "looking {} acknowledged writes up",
+                "looking up {} acknowledged writes",
                 acknowledged.len()
             ));
         }

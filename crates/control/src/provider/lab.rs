@@ -66,7 +66,7 @@ pub enum LabError {
     #[error("cannot make the site's certificate authority: {}", gaiola_os::chain(.0))]
     Authority(PkiError),
     /// The kernel rejected the lab's network.
-    #[error("cannot put up the lab's network: {}", gaiola_os::chain(.0))]
+    #[error("cannot set up the lab's network: {}", gaiola_os::chain(.0))]
     Network(NetlinkError),
     /// Anything else of the system.
     #[error("cannot {tried}: {source}")]

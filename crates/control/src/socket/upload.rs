@@ -82,7 +82,7 @@ pub(super) async fn answer(
         let Ok(_held) = site.receiving.try_lock() else {
             // The client reads the answer only after it has sent the body.
             drain(&mut request.into_body(), LIMITS.rest).await;
-            let busy = "something else is being sent to the site; try again when that is done";
+            let busy = "another upload is in progress; try again when it has finished";
             return text(StatusCode::CONFLICT, busy);
         };
         match receive(&site, contents, request.into_body()).await {
@@ -164,11 +164,11 @@ where
             },
             Ok(Some(Err(error))) => Err(io::Error::other(error)),
             Err(_) if deadline == end => Err(late(format!(
-                "it was not whole within {} s",
+                "incomplete after {} s",
                 limits.whole.as_secs_f32()
             ))),
             Err(_) => Err(late(format!(
-                "nothing came for {} s",
+                "no data for {} s",
                 limits.silence.as_secs_f32()
             ))),
         };
@@ -298,7 +298,7 @@ mod tests {
             end: || Poll::Pending,
         };
         let why = unpack(body, SHORT, read_all).await.unwrap_err();
-        assert_eq!(why.to_string(), "nothing came for 0.02 s");
+        assert_eq!(why.to_string(), "no data for 0.02 s");
     }
 
     #[tokio::test]
