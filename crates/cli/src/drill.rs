@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use gaiola_control::api::{Access, Disk, Enter, Harm as HarmRequest, SiteInfo};
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{
-    Acknowledged, Answer, Course, DrillError, Harm, Limits, Plan, Record, Sight, run,
+    Acknowledged, HarmFuture, Course, DrillError, Harm, Limits, Plan, Record, Sight, run,
 };
 use gaiola_control::provider::lab::processes;
 use gaiola_core::drill::{
@@ -345,24 +345,24 @@ fn is_alive(victim: Identity) -> bool {
 }
 
 /// Converts a result for the drill's report.
-fn answer<'a, T>(work: impl Future<Output = anyhow::Result<T>> + 'a) -> Answer<'a, T> {
+fn answer<'a, T>(work: impl Future<Output = anyhow::Result<T>> + 'a) -> HarmFuture<'a, T> {
     Box::pin(async { work.await.map_err(DrillError::harm) })
 }
 
 impl Harm for FaultInjector<'_> {
-    fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
+    fn harm<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()> {
         answer(self.do_harm(target))
     }
 
-    fn confirm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
+    fn confirm<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()> {
         answer(self.is_done(target))
     }
 
-    fn put_back<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
+    fn put_back<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()> {
         answer(self.give_back(target))
     }
 
-    fn status(&self) -> Answer<'_, Sight> {
+    fn status(&self) -> HarmFuture<'_, Sight> {
         answer(self.poll())
     }
 
@@ -371,15 +371,15 @@ impl Harm for FaultInjector<'_> {
         target: &'a Target,
         course: &'a Course,
         record: &'a Record,
-    ) -> Answer<'a, Vec<Witness>> {
+    ) -> HarmFuture<'a, Vec<Witness>> {
         answer(self.send_witnesses(target, course, record))
     }
 
-    fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> Answer<'a, Writes> {
+    fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> HarmFuture<'a, Writes> {
         answer(self.look_up_in_the_database(writes))
     }
 
-    fn contents(&self) -> Answer<'_, Contents> {
+    fn contents(&self) -> HarmFuture<'_, Contents> {
         answer(self.compare_members())
     }
 }

@@ -8,24 +8,24 @@ use std::pin::Pin;
 use std::time::Duration;
 
 /// What an implementation of [`Harm`] answers, sooner or later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DrillError>> + 'a>>;
+pub type HarmFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, DrillError>> + 'a>>;
 
 /// Fault injection and observation: the command line implements it for a site's servers, a test for its own.
 ///
 /// Each error is a sentence for the report: [`DrillError::harm`].
 pub trait Harm {
     /// Does the harm. It returns once the order is carried out.
-    fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()>;
+    fn harm<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()>;
 
     /// `Ok` when it is certain that the harm was done: the process that ran before is gone, the server answers no
     /// more. Asked again until it is, or until [`Limits::confirm`].
-    fn confirm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()>;
+    fn confirm<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()>;
 
     /// Gives back what was taken away. There may be nothing to give back, and it may be called twice.
-    fn put_back<'a>(&'a self, target: &'a Target) -> Answer<'a, ()>;
+    fn put_back<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()>;
 
     /// The site's status now.
-    fn status(&self) -> Answer<'_, Sight>;
+    fn status(&self) -> HarmFuture<'_, Sight>;
 
     /// Starts clients where they see what the site's address does not show: each VIP, and the inside of a cut. They put what
     /// they see into the record.
@@ -34,19 +34,19 @@ pub trait Harm {
         target: &'a Target,
         course: &'a Course,
         record: &'a Record,
-    ) -> Answer<'a, Vec<Witness>> {
+    ) -> HarmFuture<'a, Vec<Witness>> {
         let _ = (target, course, record);
         Box::pin(async { Ok(Vec::new()) })
     }
 
     /// Looks writes up that were made straight into the database, and removes what they were written to.
-    fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> Answer<'a, Writes> {
+    fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> HarmFuture<'a, Writes> {
         let _ = writes;
         Box::pin(async { Ok(Writes::default()) })
     }
 
     /// Compares what the members of the database hold, once the site is whole.
-    fn contents(&self) -> Answer<'_, Contents> {
+    fn contents(&self) -> HarmFuture<'_, Contents> {
         Box::pin(async { Ok(Contents::NotAsked) })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::witness::Witness;
 use super::{
-    Acknowledged, Answer, Course, DrillError, Harm, Load, Plan, Probe, Record, Sight, check_lost,
+    Acknowledged, HarmFuture, Course, DrillError, Harm, Load, Plan, Probe, Record, Sight, check_lost,
 };
 use gaiola_core::drill::{Contents, DrillReport, Findings, Marks, Verdict, Writes};
 use gaiola_model::Time;
@@ -96,7 +96,7 @@ async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>)
 }
 
 /// An answer within a limit.
-async fn within<T>(limit: Duration, answer: Answer<'_, T>) -> Result<T, DrillError> {
+async fn within<T>(limit: Duration, answer: HarmFuture<'_, T>) -> Result<T, DrillError> {
     let late = || Err(DrillError::TimedOut(limit));
     timeout(limit, answer).await.unwrap_or_else(|_| late())
 }

@@ -9,7 +9,7 @@ use crate::change::has_release;
 use crate::release;
 use crate::site::Site;
 use bytes::{Buf as _, Bytes};
-use gaiola_os::serve::{Answer, json, text};
+use gaiola_os::serve::{Response, json, text};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 use hyper::{Method, Request, StatusCode};
@@ -66,21 +66,21 @@ impl Contents {
     }
 }
 
-/// Answers whether the site has it, and takes what is sent.
-pub(super) async fn answer(
+/// Reports whether the site has the contents, or receives them.
+pub(super) async fn respond(
     site: &Rc<Site>,
     contents: Contents,
     request: Request<Incoming>,
-) -> Answer {
+) -> Response {
     if request.method() == Method::GET {
         let held = contents.is_held(site);
         return json(&Presence { held });
     }
-    // To its end, also where the client goes away: its last part is removed before something else is sent.
+    // Runs to its end even if the client disconnects: partial contents are removed before the next upload.
     let site = Rc::clone(site);
     let receiving = tokio::task::spawn_local(async move {
         let Ok(_held) = site.receiving.try_lock() else {
-            // The client reads the answer only after it has sent the body.
+            // The client reads the response only after it has sent the body.
             drain(&mut request.into_body(), LIMITS.rest).await;
             let busy = "another upload is in progress; try again when it has finished";
             return text(StatusCode::CONFLICT, busy);
@@ -95,7 +95,7 @@ pub(super) async fn answer(
     receiving.await.unwrap_or_else(failed)
 }
 
-/// Unpacks and keeps what is sent.
+/// Unpacks and stores an upload.
 async fn receive<B>(site: &Rc<Site>, contents: Contents, body: B) -> io::Result<()>
 where
     B: Body<Data = Bytes> + Unpin,
