@@ -157,7 +157,7 @@ impl WatchedBackend {
                         up: false,
                         busy: true,
                         reason: format!(
-                            "{}; serves all the same, for lack of others",
+                            "{}; still serves, for lack of others",
                             watched.reason()
                         ),
                     },

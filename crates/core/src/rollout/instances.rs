@@ -209,7 +209,7 @@ impl RollOutStep<'_> {
             return; // First let this become known.
         }
         if let Err((server, why)) = self.step_is_over() {
-            return self.wait(server, format!("to exchange the next instance: {why}"));
+            return self.wait(server, format!("to replace the next instance: {why}"));
         }
         for server in self.main_servers().collect::<Vec<_>>() {
             let ServingInstances { new, old } = self.serving(server);

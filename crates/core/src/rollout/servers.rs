@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 pub enum DrainRefused {
     /// Its tier has no other.
     #[error(
-        "{server} is the only {section} server, and what is sent to it has nowhere else to go; \
+        "{server} is the only {section} server, and its traffic has nowhere else to go; \
          add one first: gaiola scale {section}=2",
         section = server.tier.section()
     )]
@@ -21,7 +21,7 @@ pub enum DrainRefused {
     },
     /// None of the others serves.
     #[error(
-        "no other {} server serves ({}), and what is sent to {server} has nowhere else to go; \
+        "no other {} server is serving ({}), and the traffic of {server} has nowhere else to go; \
          bring one back first (gaiola undrain, gaiola up), or add one (gaiola scale)",
         server.tier.section(),
         others.join("; ")
