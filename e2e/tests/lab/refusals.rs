@@ -1,4 +1,4 @@
-//! Bad input: a clear message with what to do, and the published exit code.
+//! Bad input: a clear message that says what to do, and the documented exit code.
 
 use gaiola_e2e::{Site, Who, ended};
 use std::net::TcpListener;
