@@ -1,4 +1,4 @@
-//! The first `up`: the servers are switched on by a placement made here, which founds the store.
+//! The first `up`: makes a placement that switches the servers on and so creates the store.
 
 use super::release::make_release;
 use super::{found_store, step, store};
@@ -15,7 +15,7 @@ use gaiola_wire::hex;
 use std::rc::Rc;
 use tokio::time::Instant;
 
-/// Whether no `up` of this site has got as far as the store yet.
+/// Whether no `up` of this site has reached the store yet.
 pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outcome> {
     match site.order.borrow().as_ref() {
         None => return Ok(true),
@@ -35,8 +35,8 @@ pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outco
     })
 }
 
-/// The first `up`: the servers are switched on by a placement made here, which founds the store. Where an earlier one
-/// did not get as far as the store, the servers it switched on are taken up.
+/// The first `up`: makes a placement that switches the servers on and so creates the store. If an earlier `up`
+/// did not reach the store, its servers are used.
 pub(super) async fn found(
     site: &Rc<Site>,
     config: Config,

@@ -56,7 +56,7 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
     }
 }
 
-/// Why it is not known which release `up` would make.
+/// Why the release of `up` is unknown.
 #[derive(Debug, thiserror::Error)]
 enum PlanError {
     #[error("{}", gaiola_os::chain(.0))]
@@ -83,7 +83,7 @@ async fn planned_release(
     Ok(numbering.await??)
 }
 
-/// That the release command would run, and why the last attempt does not count.
+/// Whether the release command would run, and why the last attempt does not count.
 fn planned_run(
     wanted: &Config,
     held: &Desired,
@@ -115,7 +115,7 @@ mod tests {
 
     const RUNS: &str = "app: the release command runs first, once, on one application server";
 
-    /// A site whose release 3 is in force, as it was prepared last.
+    /// A site with release 3, which was prepared last.
     fn site(command: Option<&str>, released: Option<u64>) -> (Desired, Placement) {
         let app = App {
             release: command.map(Into::into),

@@ -1,4 +1,4 @@
-//! The course of one drill: calm, harm, healing, review.
+//! The phases of one drill: calm, harm, healing, review.
 
 use super::witness::Witness;
 use super::{
@@ -12,17 +12,17 @@ use tokio::time::{sleep, timeout};
 
 /// Poll interval of the status.
 const POLL: Duration = Duration::from_millis(50);
-/// Timeout of looking writes up once the operator has interrupted the drill.
+/// Timeout of looking up writes once the operator has interrupted the drill.
 const HASTE: Duration = Duration::from_secs(2);
 /// Poll timeout.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a drill does not go its way.
+/// Why a drill ended early.
 type Trouble = (Verdict, String);
 
-/// Rehearses one failure. Whatever happens after the harm, it is put back.
+/// Runs one drill. Whatever happens after the harm, it is undone.
 ///
-/// `interrupted` ends when the operator breaks the drill off; `progress` is called with each step, a line for people.
+/// `interrupted` completes when the operator interrupts the drill; `progress` is called with a line for each step.
 pub async fn run(
     plan: &Plan,
     harm: &dyn Harm,
@@ -70,7 +70,7 @@ pub async fn run(
     drill.conclude(findings, trouble)
 }
 
-/// Does the work, unless the operator breaks it off.
+/// Does the work, unless the operator interrupts it.
 async fn unless(
     interrupted: Pin<&mut impl Future<Output = ()>>,
     work: impl Future<Output = Result<(), Trouble>>,
@@ -81,7 +81,7 @@ async fn unless(
     }
 }
 
-/// What clients elsewhere had acknowledged: by the site, and by the database itself.
+/// The writes of witnesses that were acknowledged: by the site, and by the database itself.
 async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>) {
     let (mut by_site, mut by_database) = (Vec::new(), Vec::new());
     for witness in witnesses {
@@ -95,23 +95,23 @@ async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>)
     (by_site, by_database)
 }
 
-/// An answer within a limit.
+/// Runs a future with a timeout.
 async fn within<T>(limit: Duration, answer: HarmFuture<'_, T>) -> Result<T, DrillError> {
     let late = || Err(DrillError::TimedOut(limit));
     timeout(limit, answer).await.unwrap_or_else(|_| late())
 }
 
-/// A drill under way.
+/// A running drill.
 struct Run<'a> {
     plan: &'a Plan,
-    /// The plan's, at a rate that the site can bear.
+    /// The plan's course, at a rate that the site can bear.
     course: Course,
     harm: &'a dyn Harm,
     progress: &'a mut dyn FnMut(&str),
     marks: Marks,
-    /// From when on the status has called the site healthy without a break.
+    /// Since when the status has reported a healthy site without interruption.
     healthy_since: Option<Time>,
-    /// The harm was ordered: from here on it must be put back.
+    /// Whether the harm was ordered, so that it must be undone.
     touched: bool,
     record: Record,
 }
@@ -215,7 +215,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Watches until the fault has lasted its span, whatever the site makes of it: it may need the server back.
+    /// Watches until the fault's span is over, whether or not the site recovers: it may need the server.
     async fn hold(&mut self) {
         let harmed = self.marks.harm.unwrap_or_default();
         self.healthy_since = None;
@@ -229,7 +229,7 @@ impl Run<'_> {
         }
     }
 
-    /// Until requests succeed again, and, where the site heals itself, it is whole.
+    /// Waits until requests succeed again and, if the site heals itself, it is whole.
     async fn heal(&mut self) -> Result<(), Trouble> {
         let limits = &self.plan.limits;
         let harmed = self.marks.harm.unwrap_or_default();
@@ -253,7 +253,7 @@ impl Run<'_> {
         }
     }
 
-    /// Keeps the mark of recovery: it is taken back when requests fail again.
+    /// Updates the mark of recovery, which is removed when requests fail again.
     fn recover(&mut self, settled: bool, harmed: Time) {
         if settled == self.marks.recovered.is_some() {
             return; // the whole ledger is read only when something has changed
@@ -273,7 +273,7 @@ impl Run<'_> {
         }
     }
 
-    /// Puts back what was harmed and waits until the site is whole; `in_haste`: only puts back.
+    /// Undoes the harm and waits until the site is whole; `in_haste`: does not wait.
     async fn restore(&mut self, in_haste: bool) -> Result<(), Trouble> {
         if !self.touched {
             return Ok(());
@@ -322,7 +322,7 @@ impl Run<'_> {
         }
     }
 
-    /// The status may still be healthy at the moment of the harm: the site is not whole before the harm was detected and has passed.
+    /// The status may still be healthy at the moment of the harm: the site is not whole before the harm was detected and recovered from.
     fn whole(&mut self, healthy_since: Time) {
         let others = [self.marks.detected, self.marks.recovered];
         let whole = others.into_iter().flatten().fold(healthy_since, Time::max);
@@ -331,7 +331,7 @@ impl Run<'_> {
         (self.progress)(&format!("whole: {} ms after the harm", took.as_millis()));
     }
 
-    /// Keeps the marks that hang on the status.
+    /// Updates the marks that depend on the status.
     fn watch(&mut self, sight: &Sight, now: Time) {
         if (sight.noticed || !sight.healthy) && self.marks.detected.is_none() {
             self.marks.detected = Some(now);
