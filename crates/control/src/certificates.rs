@@ -328,7 +328,7 @@ fn keep(copies: &Path, new: &Path, place: &Path) -> io::Result<()> {
 /// Removes all copies except those in `kept` and one that is being written.
 ///
 /// # Errors
-/// Where the system refuses.
+/// If the system refuses.
 pub fn prune(copies: &Path, kept: &[&str]) -> io::Result<()> {
     let entries = match copies.read_dir() {
         Ok(entries) => entries,

@@ -266,7 +266,7 @@ impl Received {
     /// Stores it until it is numbered, in place of an earlier upload. Dropping it instead removes it.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// If the system refuses.
     pub fn hold(self) -> Result<(), ReleaseError> {
         let releases = self.copy.releases().to_path_buf();
         let _lock = lock(&releases)?;

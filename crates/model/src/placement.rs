@@ -218,7 +218,7 @@ impl Failure {
 /// A server that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedServer {
-    /// Where it stands.
+    /// Its location.
     #[serde(flatten)]
     pub location: Location,
     /// Its desired phase.

@@ -257,7 +257,7 @@ impl RollOutStep<'_> {
         self.may_move_database(server)
     }
 
-    /// Whether a database server may be drained now: alone, with a successor, and while nothing else is under way.
+    /// Whether a database server may be drained now: alone, with a successor, and while nothing else is in progress.
     fn may_move_database(&mut self, server: ServerName) -> bool {
         let blocked = self
             .database_in_motion()

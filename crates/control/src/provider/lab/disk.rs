@@ -105,7 +105,7 @@ impl Room {
 /// so when this process dies.
 ///
 /// # Errors
-/// Where it has none, or it does not become full. Nothing is taken then.
+/// If it has none, or it does not become full. Nothing is taken then.
 pub async fn fill(lab: &Lab, server: ServerName, first: Identity) -> Result<Filler, DiskError> {
     let taken = Arc::clone(&lab.room.0).try_read_owned();
     let taken = taken.map_err(|_| DiskError::GoingDown)?;
