@@ -149,13 +149,13 @@ impl RollOutStep<'_> {
     }
 
     /// Starts draining servers to be removed: the highest numbers first, all that can be spared together, but database
-    /// servers one at a time, and nothing while instances are being exchanged.
+    /// servers one at a time, and nothing while instances are being replaced.
     pub(super) fn remove_servers(&mut self) {
         let leaving: Vec<ServerName> = self.leaving().collect();
         if leaving.is_empty() {
             return;
         }
-        if let Some(why) = self.exchange_under_way() {
+        if let Some(why) = self.replacement_in_progress() {
             return self.wait(None, format!("to remove {}: {why}", leaving[0]));
         }
         for server in leaving {
@@ -261,7 +261,7 @@ impl RollOutStep<'_> {
     fn may_move_database(&mut self, server: ServerName) -> bool {
         let blocked = self
             .database_in_motion()
-            .or_else(|| self.exchange_under_way());
+            .or_else(|| self.replacement_in_progress());
         if let Some(why) = blocked {
             self.wait(server, format!("to drain {server}: {why}"));
             return false;
