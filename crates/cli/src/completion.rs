@@ -20,7 +20,9 @@ pub(crate) fn answer() {
 pub(crate) fn completion(shell: Shell) -> anyhow::Result<Exit> {
     let name = shell.to_string();
     let shells = Shells::builtins();
-    let asks = shells.completer(&name).context("this shell is not supported")?;
+    let asks = shells
+        .completer(&name)
+        .context("this shell is not supported")?;
     let mut script = Vec::new();
     asks.write_registration(VARIABLE, "gaiola", "gaiola", "gaiola", &mut script)?;
     output::print(&String::from_utf8_lossy(&script));

@@ -224,8 +224,7 @@ fn exchange(
 fn not_connected(error: io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "no such socket; is the proxy running, and is this the `control` of its file?"
-                .into()
+            "no such socket; is the proxy running, and is this the `control` of its file?".into()
         }
         io::ErrorKind::ConnectionRefused => "nobody listens there; is the proxy running?".into(),
         io::ErrorKind::PermissionDenied => "permission denied: run as the proxy's user".into(),
@@ -305,7 +304,10 @@ mod tests {
                 "is not an order; write set server BACKEND/SERVER state ready, drain or maint",
             ),
             ("set maxconn 5", "write set weight BACKEND/SERVER N"),
-            ("clear limit a b c", "is not an order; write clear limit NAME"),
+            (
+                "clear limit a b c",
+                "is not an order; write clear limit NAME",
+            ),
             (
                 "shutdown session 5",
                 "write shutdown sessions server BACKEND/SERVER",

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use gaiola_control::api::{Access, Disk, Enter, Harm as HarmRequest, SiteInfo};
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{
-    Acknowledged, HarmFuture, Course, DrillError, Harm, Limits, Plan, Record, Sight, run,
+    Acknowledged, Course, DrillError, Harm, HarmFuture, Limits, Plan, Record, Sight, run,
 };
 use gaiola_control::provider::lab::processes;
 use gaiola_core::drill::{

@@ -149,7 +149,8 @@ fn try_lab(client: &SiteClient, up: &Up) -> anyhow::Result<String> {
         .append(true)
         .open(client.state.lab_log());
     let log = log.with_context(|| format!("cannot write {}", client.state.lab_log().display()))?;
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program's path")?);
+    let mut command =
+        Command::new(std::env::current_exe().context("cannot find this program's path")?);
     command.arg("lab").arg(client.site.as_str());
     command.args([
         "--front-door",

@@ -261,7 +261,10 @@ async fn desired(
             )),
             Err(error) => Err(refused(
                 Exit::Failed,
-                format!("cannot read the desired state: {}", gaiola_os::chain(&error)),
+                format!(
+                    "cannot read the desired state: {}",
+                    gaiola_os::chain(&error)
+                ),
             )),
         },
     }
@@ -288,7 +291,10 @@ async fn store_desired(
         )),
         Err(error) => Err(refused(
             Exit::Failed,
-            format!("cannot write the desired state: {}", gaiola_os::chain(&error)),
+            format!(
+                "cannot write the desired state: {}",
+                gaiola_os::chain(&error)
+            ),
         )),
     }
 }

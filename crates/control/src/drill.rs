@@ -19,7 +19,7 @@ pub mod witness;
 pub use error::{DrillError, NoPath, SqlError, WitnessError};
 pub use load::{Acknowledged, Load};
 pub use look_up::check_lost;
-pub use plan::{HarmFuture, Harm, Limits, Plan, Sight};
+pub use plan::{Harm, HarmFuture, Limits, Plan, Sight};
 pub use probe::Probe;
 pub use run::run;
 pub use sql::Database;

@@ -171,9 +171,7 @@ pub enum ReleaseError {
     #[error("another process is writing a release in {0}; try again when it has finished")]
     Busy(PathBuf),
     /// A file changed between two reads of it.
-    #[error(
-        "{0} changed while it was read: try again, or list it in .gaiolaignore"
-    )]
+    #[error("{0} changed while it was read: try again, or list it in .gaiolaignore")]
     Changing(PathBuf),
     /// The upload failed.
     #[error("cannot send the release")]

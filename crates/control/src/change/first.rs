@@ -30,7 +30,10 @@ pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outco
     stored.map(|stored| stored.is_none()).map_err(|error| {
         refused(
             Exit::Failed,
-            format!("cannot read the desired state: {}", gaiola_os::chain(&error)),
+            format!(
+                "cannot read the desired state: {}",
+                gaiola_os::chain(&error)
+            ),
         )
     })
 }

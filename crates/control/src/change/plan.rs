@@ -96,7 +96,10 @@ fn planned_run(
     let is_released = released >= Some(held.release.number);
     let mut lines = Vec::new();
     if let Some(failure) = failed {
-        lines.push(format!("app: {}; it will be tried again", failure.in_words()));
+        lines.push(format!(
+            "app: {}; it will be tried again",
+            failure.in_words()
+        ));
     }
     let new_database = wanted.database.is_some() && held.config.database.is_none();
     if wanted.app.release.is_some() && (new_release || !is_released || new_database) {

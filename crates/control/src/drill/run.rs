@@ -2,7 +2,8 @@
 
 use super::witness::Witness;
 use super::{
-    Acknowledged, HarmFuture, Course, DrillError, Harm, Load, Plan, Probe, Record, Sight, check_lost,
+    Acknowledged, Course, DrillError, Harm, HarmFuture, Load, Plan, Probe, Record, Sight,
+    check_lost,
 };
 use gaiola_core::drill::{Contents, DrillReport, Findings, Marks, Verdict, Writes};
 use gaiola_model::Time;
@@ -296,12 +297,7 @@ impl Run<'_> {
         }
         within(self.plan.limits.whole, self.harm.put_back(target))
             .await
-            .map_err(|why| {
-                (
-                    Verdict::NotHealthy,
-                    format!("cannot undo it: {why}"),
-                )
-            })
+            .map_err(|why| (Verdict::NotHealthy, format!("cannot undo it: {why}")))
     }
 
     async fn wait_until_whole(&mut self, began: Time) -> Result<(), Trouble> {

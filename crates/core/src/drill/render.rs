@@ -70,10 +70,7 @@ fn whole(report: &DrillReport) -> String {
 
 /// A probe starts every 10 ms: a pause of five times that is the measuring machine's own.
 fn outage(report: &DrillReport) -> String {
-    let meaning = format!(
-        "longest time without a success: {}",
-        report.outage_of
-    );
+    let meaning = format!("longest time without a success: {}", report.outage_of);
     match report.longest_pause_ms {
         0..=50 => meaning,
         pause => format!("{meaning} (the prober itself was delayed by {pause} ms)"),

@@ -97,7 +97,10 @@ impl RollOutStep<'_> {
                 let proxy = self.view.proxy_at(sender, placed.since.max(self.view.at));
                 let proxy = proxy.map_err(|why| (sender, format!("{sender} {why}")))?;
                 if !proxy.up.contains(&name.to_string()) {
-                    return Err((sender, format!("{name} is not up yet according to {sender}")));
+                    return Err((
+                        sender,
+                        format!("{name} is not up yet according to {sender}"),
+                    ));
                 }
             }
         }
