@@ -198,7 +198,7 @@ impl View<'_> {
         let in_flight = targets.iter().flat_map(|target| self.in_flight(*target));
         let cut: u64 = in_flight.map(|(_, count)| count).sum();
         if cut > 0 {
-            words += &format!("; {cut} requests were in flight when the grace ended");
+            words += &format!("; {cut} in flight when the grace ended");
         }
         words
     }
