@@ -1,10 +1,10 @@
-# What is done often. CI calls `check`, then `test`. Variables: UP (more arguments of `gaiola up`), TESTS (arguments of the
+# Frequent tasks. CI calls `check`, then `test`. Variables: UP (more arguments of `gaiola up`), TESTS (arguments of the
 # test runner, such as a filter), SEED and SEEDS (of the simulation), TARGET and TIME (of the fuzzers, in seconds), BENCH (more arguments of
 # bench/run), MINUTES (of the soak).
 
 .PHONY: up test check sim fuzz e2e bench outside soak nightly
 
-# A toolchain that rustup has just installed is found, and binaries are where the lines below look for them.
+# Finds a toolchain that rustup has just installed, and fixes the directory of binaries for the rules below.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
@@ -31,7 +31,7 @@ e2e:
 	scripts/build quick
 	scripts/e2e
 
-# What takes too long for each change, in under an hour: simulation, fuzzers, a soak, other programs' clients, every drill.
+# What takes too long for each change, in under an hour: simulation, fuzzers, a soak, third-party clients, every drill.
 nightly:
 	$(MAKE) sim
 	$(MAKE) fuzz TIME=30

@@ -1,4 +1,4 @@
-"""A `gaiola proxy -f FILE` as others see it: its port, its metrics, its memory and descriptors."""
+"""Runs `gaiola proxy -f FILE` and observes it from outside: its port, metrics, memory and descriptors."""
 
 import json, os, signal, socket, subprocess, time, urllib.request
 from pathlib import Path
@@ -14,7 +14,7 @@ def free_port():
 
 
 def binary():
-    """The binary to try: GAIOLA, or what `scripts/build` has made."""
+    """The binary under test: GAIOLA, or the one that `scripts/build` has built."""
     wanted = os.environ.get("GAIOLA")
     built = [ROOT / "target" / profile / "gaiola" for profile in ("release", "debug")]
     for path in [Path(wanted)] if wanted else sorted(built, key=lambda p: -p.stat().st_mtime if p.exists() else 0):
@@ -24,7 +24,7 @@ def binary():
 
 
 def certificate(directory):
-    """Makes a certificate for this machine, `site.pem`, with its key beside it."""
+    """Creates a certificate for this machine, `site.pem`, and its key."""
     made = Path(directory) / "site.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
                     "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
@@ -33,7 +33,7 @@ def certificate(directory):
 
 
 def until(what, is_so, limit=DEADLINE):
-    """Looks again and again until it is so; an error after far too long."""
+    """Polls until the condition holds; fails after a generous deadline."""
     end = time.monotonic() + limit
     while not (found := is_so()):
         if time.monotonic() > end:
@@ -43,7 +43,7 @@ def until(what, is_so, limit=DEADLINE):
 
 
 class Proxy:
-    """Runs until `stop`. `text` is its file, without `admin`, `control` and `access_log`."""
+    """A proxy that runs until `stop`. `text` is its file, without `admin`, `control` and `access_log`."""
 
     def __init__(self, directory, text):
         self.directory = Path(directory)
@@ -75,7 +75,7 @@ class Proxy:
             return answer.read().decode()
 
     def metrics(self):
-        """Each sample by its name with labels, as it stands in the text."""
+        """All samples by name with labels, as written in the text."""
         lines = (line.rsplit(" ", 1) for line in self.ask("/metrics").splitlines() if line[:1] not in ("#", ""))
         return {name: float(value) for name, value in lines}
 
@@ -91,7 +91,7 @@ class Proxy:
             return json.loads(stream.makefile().readline())
 
     def ctl(self, *order):
-        """What `gaiola proxy ctl` says to an order, after its exit code."""
+        """The exit code and the output of `gaiola proxy ctl` for an order."""
         words = [binary(), "proxy", "ctl", "--socket", self.directory / "proxy.sock", *order]
         done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE)
         return done.returncode, done.stdout + done.stderr
@@ -106,7 +106,7 @@ class Proxy:
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
     def descriptors(self, kind=""):
-        """How many are open of this kind (`socket`, `pipe`), or of all."""
+        """The number of open descriptors, of this kind (`socket`, `pipe`) or of all."""
         count = 0
         for name in os.listdir(f"/proc/{self.process.pid}/fd"):
             try:
@@ -116,7 +116,7 @@ class Proxy:
         return count
 
     def stop(self):
-        """Ends it in order; its exit code."""
+        """Stops it gracefully; returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(DEADLINE)

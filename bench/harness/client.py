@@ -6,7 +6,7 @@ TIMEOUT = 10
 
 
 class Client:
-    """A connection. With a TLS context it speaks TLS, which it can forget while the connection stays."""
+    """A connection, with a TLS context over TLS, whose state it can drop while the TCP connection stays open."""
 
     def __init__(self, port, context=None, source=None):
         address = (source, 0) if source else None
@@ -18,7 +18,7 @@ class Client:
             self.step(self.tls.do_handshake)
 
     def get(self, path, fields=""):
-        """Status, head as text, body. The answer must have a Content-Length."""
+        """Status, head as text, body. The response must have a Content-Length."""
         self.write(f"GET {path} HTTP/1.1\r\nHost: bench.example\r\n{fields}\r\n".encode())
         answer = b""
         while b"\r\n\r\n" not in answer:
@@ -31,11 +31,11 @@ class Client:
         return int(head.split(" ", 2)[1]), head, body
 
     def forget_tls(self):
-        """Frees this end's TLS, without a word to the other."""
+        """Frees this end's TLS state without sending anything."""
         self.tls = self.incoming = self.outgoing = None
 
     def is_closed(self):
-        """Whether the other end has closed it; an unread word from it does not count."""
+        """Whether the other end has closed it; unread bytes do not count."""
         self.socket.setblocking(False)
         try:
             while self.socket.recv(4096):
@@ -80,7 +80,7 @@ class Client:
 
 
 def client_context():
-    """Certificates are the bench's own: none is verified."""
+    """The certificates are the bench's own and are not verified."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,5 +1,5 @@
-"""python -m harness.idle PORT PATH COUNT tls|plain: opens so many connections with one request on each, says so in a line, holds
-them until a line is read, and says how many the proxy has closed meanwhile.
+"""python -m harness.idle PORT PATH COUNT tls|plain: opens COUNT connections with one request on each, prints a line, keeps
+them open until it reads a line, and prints how many the proxy has closed meanwhile.
 """
 
 import sys

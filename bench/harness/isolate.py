@@ -1,4 +1,4 @@
-"""A network and a process namespace of our own: whatever happens, nothing is left behind."""
+"""A separate network and PID namespace, so that nothing is left behind in any case."""
 
 import contextlib, ctypes, os, resource, signal, subprocess, sys, tempfile
 from pathlib import Path
@@ -11,12 +11,12 @@ FILES = 120_000
 
 
 def inside():
-    """The directory for what is only needed while it runs; None outside."""
+    """The directory for temporary files; None outside."""
     return Path(os.environ[INSIDE]) if INSIDE in os.environ else None
 
 
 def run_inside():
-    """Runs this program again inside, and returns its exit status. When it ends, or we do, the kernel ends all that it started."""
+    """Runs this program again inside, and returns its exit status. When either process ends, the kernel kills everything inside."""
     allow_files()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # logs must not wait for a disk
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
@@ -35,10 +35,10 @@ def run_inside():
 
 
 def allow_files():
-    """As many open files as 50,000 connections need at both ends, or as many as we may have."""
+    """Raises the limit of open files to what both ends of 50,000 connections need, or as far as is allowed."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     for files in (max(FILES, most), most):
-        with contextlib.suppress(ValueError):  # only an administrator may have more than `most`
+        with contextlib.suppress(ValueError):  # only root may exceed `most`
             return resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
 
@@ -47,6 +47,6 @@ def die_with_parent():
 
 
 def prepare():
-    """The loopback device, and ports enough for 60,000 connections a second in TIME_WAIT."""
+    """Sets up the loopback device, and enough ports for 60,000 connections per second in TIME_WAIT."""
     subprocess.run([find("ip"), "link", "set", "lo", "up"], check=True)
     Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("12000 65535")

@@ -1,6 +1,6 @@
-"""What is done to a proxy. Each load has `run(target, seconds, meter)`, which ends the meter's span and returns figures, and `quick()`,
-the same for a smoke test. `failed` counts answers that were not as asked for, and connections that broke; `requests` is left out where
-the origin's count is taken.
+"""Loads for a proxy. Each has `run(target, seconds, meter)`, which ends the meter's span and returns figures, and `quick()`, which
+returns it for a smoke test. `failed` counts unexpected responses and broken connections; `requests` is omitted if the origin's count
+is used.
 """
 
 import contextlib, json, os, signal, subprocess, sys, time
@@ -10,7 +10,7 @@ from pathlib import Path
 from .client import Client, client_context
 from .process import NotMeasured, find, most_files
 
-CONNECTING_SECONDS = 0.3  # of wrk's connections, which are no part of what is measured
+CONNECTING_SECONDS = 0.3  # in which wrk connects; not measured
 WRK_REPORT = """
 done = function(summary, latency)
   local e = summary.errors
@@ -23,9 +23,9 @@ end
 
 
 class Load:
-    """What all have."""
+    """What all loads have in common."""
 
-    fresh = False  # whether each round wants a proxy that has just started
+    fresh = False  # whether each round needs a newly started proxy
 
     def quick(self):
         return self
@@ -33,7 +33,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Wrk(Load):
-    """So many connections, each asking again as soon as it is answered; with `close`, each on a new connection."""
+    """Connections that each send the next request after the previous response; with `close`, on a new connection."""
 
     connections: int
     path: str
@@ -56,7 +56,7 @@ class Wrk(Load):
 
 @dataclass(frozen=True)
 class Handshakes(Load):
-    """So many clients, each making one new TLS connection after another without resumption, with one request on it (`handshakes.py`)."""
+    """Clients that each open one TLS connection after another, without resumption, with one request each (`handshakes.py`)."""
 
     clients: int
     path: str
@@ -70,7 +70,7 @@ class Handshakes(Load):
 
 @dataclass(frozen=True)
 class Steady(Load):
-    """Requests at a fixed rate whatever the answers take; latency counts from when each was due (`steady.py`)."""
+    """Requests at a fixed rate, regardless of response times; latency counts from when each was due (`steady.py`)."""
 
     rate: int
     connections: int
@@ -85,11 +85,11 @@ class Steady(Load):
 
 @dataclass(frozen=True)
 class Idle(Load):
-    """So many keep-alive connections, open after one request each: what one adds to the proxy's resident memory (`idle.py`)."""
+    """Keep-alive connections that stay open after one request each: what one adds to the proxy's resident memory (`idle.py`)."""
 
     connections: int
     path: str
-    fresh = True  # what a proxy held once it may keep
+    fresh = True  # a proxy may keep memory that it has used once
 
     def quick(self):
         return replace(self, connections=500)
@@ -97,7 +97,7 @@ class Idle(Load):
     def run(self, target, seconds, meter):
         kind = "tls" if target.site.tls else "plain"
         with holding(target, self.path, [100], kind):
-            pass  # what is only allocated once is no connection's
+            pass  # one-time allocations do not belong to a connection
         time.sleep(1)
         before = target.process.resident()
         holders = -(-self.connections // most_files())
@@ -114,7 +114,7 @@ class Idle(Load):
 
 @dataclass(frozen=True)
 class Keys(Load):
-    """A request of each of so many clients, whose rate is limited: what the proxy's resident memory grows by. Each must then be known."""
+    """One request from each of many rate-limited clients: the growth of the proxy's resident memory. It must then track each client."""
 
     count: int
     path: str
@@ -146,8 +146,8 @@ class Keys(Load):
 
 @contextlib.contextmanager
 def holding(target, path, counts, kind):
-    """Idle connections in as many processes as there are counts. What is given ends them and returns how many the proxy had closed."""
-    everywhere = ",".join(map(str, os.sched_getaffinity(0)))  # nobody's time is measured, and TLS takes long
+    """Opens idle connections, in one process per count. Yields a function that ends them and returns how many the proxy had closed."""
+    everywhere = ",".join(map(str, os.sched_getaffinity(0)))  # CPU time is not measured here, and TLS takes long
     with contextlib.ExitStack() as stack:
         holders = [stack.enter_context(spawned(everywhere, python("idle", target.port, path, count, kind))) for count in counts]
         for holder, count in zip(holders, counts):
@@ -181,7 +181,7 @@ def spawned(cpus, command):
 
 
 def finish(process, seconds, said=None):
-    """What it told, once it has ended."""
+    """Its output, once it has exited."""
     try:
         text, _ = process.communicate(said, timeout=seconds + 30)
     except subprocess.TimeoutExpired:

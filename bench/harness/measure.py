@@ -1,4 +1,4 @@
-"""Rounds: each proxy takes its turn, forwards and backwards, and the kernel's counts are read before and after."""
+"""Rounds: proxies are measured in turn, forwards and backwards; the kernel's counters are read before and after each."""
 
 import sys, time
 
@@ -6,11 +6,11 @@ from .process import NotMeasured, busy
 from .proxies import PROXIES, Origin
 
 WARM_UP_SECONDS = 1
-UNJUDGED_EVERY = 5  # rounds, in the first of which those take part whose figures make no ratio
+UNJUDGED_EVERY = 5  # rounds: proxies outside the ratio take part in the first of these
 
 
 def measure(row, load, setting, names, rounds, seconds, folder):
-    """One row's raw numbers, as they are kept. Configurations go to `folder`."""
+    """One row's raw numbers, as they are stored. Configurations go to `folder`."""
     origin = None
     contenders = {}
     found = {"unmeasured": {}, "facts": {}, "rounds": []}
@@ -29,7 +29,7 @@ def measure(row, load, setting, names, rounds, seconds, folder):
         origin.checks = sum(proxy.checks() for proxy in contenders.values())
         able = [name for name in makers if name not in found["unmeasured"]]
         if judged(row) - set(able):
-            return found  # nothing can be judged: nobody's time is spent
+            return found  # without a ratio the row is not measured
         for number in range(0 if not fresh else 1, rounds + 1):
             whole = number == 0 or number % UNJUDGED_EVERY == 1 or rounds < UNJUDGED_EVERY
             order = [name for name in able if name not in found["unmeasured"] and (whole or name in judged(row))]
@@ -42,7 +42,7 @@ def measure(row, load, setting, names, rounds, seconds, folder):
                     attempt(found, name, lambda: figures.setdefault(name, turn(contenders[name], load, span, origin)))
                     if fresh or name in found["unmeasured"]:
                         contenders.pop(name).stop()
-            if number > 0:  # the first one warms up
+            if number > 0:  # the first one is the warm-up
                 found["rounds"].append(figures)
                 progress(row, number, rounds, figures)
             if judged(row) & set(found["unmeasured"]):
@@ -56,7 +56,7 @@ def measure(row, load, setting, names, rounds, seconds, folder):
 
 
 def contenders_of(row, names):
-    """Who takes part, by name: each is started with a setting."""
+    """The contenders by name, each with its setting."""
     makers = {name: (lambda setting, name=name: PROXIES[name](name, setting, row.site)) for name in PROXIES if name in names}
     if not row.floor:
         makers.pop("floor", None)
@@ -67,13 +67,13 @@ def contenders_of(row, names):
 
 
 class SmallGaiola(PROXIES["gaiola"]):
-    """Gaiola beside itself."""
+    """Gaiola compared with itself."""
 
     port, admin = 8004, 8104
 
 
 def judged(row):
-    """Whose figures make the ratio: the first's by the second's."""
+    """The two contenders of the ratio: the first divided by the second."""
     return {"gaiola", opponent(row)}
 
 
@@ -90,7 +90,7 @@ def attempt(found, name, action):
 
 
 class Meter:
-    """What the kernel and the origin count while a load runs: from when this is made, or from `begin`, to `end`."""
+    """Counts of the kernel and the origin while a load runs: from creation, or from `begin`, to `end`."""
 
     def __init__(self, proxy, origin):
         self.proxy, self.origin = proxy, origin
@@ -115,7 +115,7 @@ class Meter:
 
 
 def turn(proxy, load, seconds, origin):
-    """One contender's figures of one round."""
+    """The figures of one contender in one round."""
     meter = Meter(proxy, origin)
     load_figures = load.run(proxy, seconds, meter)
     figures = {**meter.figures(), **load_figures}
@@ -126,13 +126,13 @@ def turn(proxy, load, seconds, origin):
         figures[f"{time_spent}_us"] = figures.pop(time_spent) * 1e6 / requests
     figures["requests_per_second"] = requests / figures["seconds"]
     if proxy.setting.logs:
-        time.sleep(0.25)  # what was still being logged
+        time.sleep(0.25)  # for lines still being logged
         figures["lines"] = proxy.take_log()
     return figures
 
 
 def keep(folder, name, text, suffix="conf"):
-    """In place of what an earlier run has kept of this name."""
+    """Replaces an earlier run's files of this name."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = name.replace(" ", "-")
     for earlier in folder.glob(f"{stem}.*"):
@@ -141,5 +141,5 @@ def keep(folder, name, text, suffix="conf"):
 
 
 def progress(row, number, rounds, figures):
-    told = "  ".join(f"{name} {values[row.measure]:.2f}" for name, values in figures.items() if row.measure in values)
-    print(f"  round {number}/{rounds}: {told} {row.measure}", file=sys.stderr, flush=True)
+    words = "  ".join(f"{name} {values[row.measure]:.2f}" for name, values in figures.items() if row.measure in values)
+    print(f"  round {number}/{rounds}: {words} {row.measure}", file=sys.stderr, flush=True)

@@ -1,18 +1,18 @@
-"""Processes that a measurement starts, and what the kernel says of them."""
+"""Processes that a measurement starts, and the kernel's figures of them."""
 
 import contextlib, os, resource, shlex, shutil, signal, socket, subprocess, time
 from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
-CPUCLOCK_SCHED = 2  # with a process' number, the clock of the time that its threads ran (clock_getcpuclockid)
+CPUCLOCK_SCHED = 2  # combined with a pid: the CPU clock of its threads (clock_getcpuclockid)
 
 
 class NotMeasured(Exception):
-    """Why a figure is missing, in words."""
+    """The reason for a missing figure."""
 
 
 class Process:
-    """A process group of these commands, pinned to `cpus`; what it says goes to `FOLDER/said`."""
+    """A process group of these commands, pinned to `cpus`; its output goes to `FOLDER/said`."""
 
     def __init__(self, cpus, commands, folder, stdout=None):
         self.said = folder / "said"
@@ -25,18 +25,18 @@ class Process:
             )
 
     def stop(self):
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
+        with contextlib.suppress(ProcessLookupError):  # it has exited already
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait(10)
-        while any(fields[0] != "Z" for fields in self.stats().values()):  # a worker of nginx still listens until it is gone
+        while any(fields[0] != "Z" for fields in self.stats().values()):  # nginx's workers listen until they have exited
             time.sleep(0.01)
 
     def wait_for(self, port):
-        """Until the port is listened on."""
+        """Waits until the port is listened on."""
         self.wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close(), f"port {port}")
 
     def wait_until(self, attempt, what):
-        """Until `attempt` raises no `OSError`."""
+        """Repeats `attempt` until it raises no `OSError`."""
         deadline = time.monotonic() + 20
         while True:
             if self.popen.poll() is not None:
@@ -53,7 +53,7 @@ class Process:
         return lines[-1] if lines else "nothing"
 
     def cpu(self):
-        """Seconds that the whole group ran, and its ticks in user and in system mode: the one is exact, the others tell its parts."""
+        """The group's run time in seconds, which is exact, and its ticks in user and system mode, which only give the parts."""
         stats = self.stats()
         try:
             ran = sum(time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED) for pid in stats)
@@ -62,11 +62,11 @@ class Process:
         return ran, *(sum(int(fields[number]) for fields in stats.values()) for number in (11, 12))
 
     def resident(self):
-        """Bytes of the whole group that are in memory."""
+        """Resident memory of the whole group, in bytes."""
         return sum(int(fields[21]) for fields in self.stats().values()) * os.sysconf("SC_PAGE_SIZE")
 
     def stats(self):
-        """By process of the group, the fields of /proc/PID/stat after the name."""
+        """For each process of the group, the fields of /proc/PID/stat after the name."""
         found = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -79,19 +79,19 @@ class Process:
 
 
 def busy():
-    """Seconds that the whole machine was busy, and that were stolen from it, since it started."""
+    """The machine's busy and stolen seconds since boot."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]
     return (user + nice + system + irq + softirq) / TICK, steal / TICK
 
 
 def most_files():
-    """How many connections a process may have, with some to spare for what else it opens."""
+    """How many connections a process can have, with descriptors left for other files."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 2000
 
 
 def find(tool):
-    """The path of a program; those of the administrator are found too."""
+    """The path of a program, also in the sbin directories."""
     path = shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if path is None:
         raise NotMeasured(f"{tool} is not installed")

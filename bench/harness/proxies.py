@@ -1,5 +1,5 @@
-"""The three proxies and the origin behind them, each with the same features on: timeouts, health checks (nginx has none), request
-ids, X-Forwarded-For, metrics, and an access log where one is asked for. None is measured before it has shown them."""
+"""The three proxies and the origin behind them, each with the same features enabled: timeouts, health checks (nginx has none), request
+ids, X-Forwarded-For, metrics, and optionally an access log. Each must prove these before it is measured."""
 
 import json, os, ssl, subprocess, time, urllib.request
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from .process import NotMeasured, Process, find, most_files
 
 ORIGIN_PORT, ORIGIN_STATUS_PORT = 9001, 9002
 FILES = {"100": 100, "16k": 16 << 10, "1m": 1 << 20}
-NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")  # a package of its own in Debian
-IDLE_SECONDS = 600  # of keep-alive connections; HAProxy holds them to `timeout client` too
+NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")  # a separate package in Debian
+IDLE_SECONDS = 600  # of keep-alive connections; HAProxy applies `timeout client` to them too
 
 
 @dataclass(frozen=True)
 class Site:
-    """What is asked of a proxy, whichever it is."""
+    """The configuration that all proxies get."""
 
     mode: str = "http"  # or "tcp"
     tls: str = ""  # the kind of certificate: "ecdsa" or "rsa"
     servers: int = 2
     routes: int = 1  # the last one takes every path
-    splice: bool = False  # in HAProxy, that is; Gaiola decides by itself
+    splice: bool = False  # for HAProxy; Gaiola decides by itself
     maxconn: int = 4096  # of all processes
-    keys: int = 0  # clients in X-Forwarded-For, of whom each may ask once an hour (nginx: a minute)
+    keys: int = 0  # clients in X-Forwarded-For; each may send one request per hour (nginx: per minute)
     check_seconds: float = 0.5
 
     def addresses(self):
-        """127.1.0.1, 127.1.0.2 and so on: the origin listens on all of them."""
+        """127.1.0.1, 127.1.0.2 and so on; the origin listens on all of them."""
         return [f"127.1.{number // 250}.{number % 250 + 1}:{ORIGIN_PORT}" for number in range(self.servers)]
 
     def prefixes(self):
@@ -39,7 +39,7 @@ class Site:
 class Setting:
     """Where and how a row is measured."""
 
-    place: Path  # a directory that is removed afterwards
+    place: Path  # a temporary directory
     gaiola: Path
     threads: int
     logs: bool
@@ -48,20 +48,20 @@ class Setting:
 
 
 class Proxy:
-    """One that runs. `text` is its configuration; `port`, `admin` where it listens. It is one process, unless that may not have files
-    enough for its connections: then it is as many as are needed, that share the port."""
+    """A running proxy. `text` is its configuration; it listens on `port` and `admin`. It is one process, or, if the limit of open files
+    is too low for its connections, several processes that share the port."""
 
     port = admin = 0
-    suffix = "conf"  # of its configuration's name, where that is kept
+    suffix = "conf"  # of its stored configuration's name
 
     def __init__(self, name, setting, site):
         self.name, self.setting, self.site = name, setting, site
         self.count = -(-site.maxconn // most_files())
-        self.maxconn = site.maxconn if self.count == 1 else most_files() + 1000  # the kernel does not share them out quite evenly
+        self.maxconn = site.maxconn if self.count == 1 else most_files() + 1000  # the kernel does not distribute them evenly
         self.place, self.threads, self.load_cpus = setting.place, setting.threads, setting.load_cpus
         self.folder = setting.place / name.replace(" ", "-")
         self.folder.mkdir(exist_ok=True)
-        self.folder.chmod(0o777)  # nginx's workers may be somebody else
+        self.folder.chmod(0o777)  # nginx's workers may run as another user
         self.log = self.folder / "access.log"
         self.log.touch()
         self.log.chmod(0o666)
@@ -85,7 +85,7 @@ class Proxy:
         self.process.stop()
 
     def checks(self):
-        """How many requests of its checks the origin answers a second."""
+        """Health checks per second that the origin answers."""
         return self.site.servers / self.site.check_seconds if self.site.mode == "http" else 0
 
     def url(self, path):
@@ -96,7 +96,7 @@ class Proxy:
         self.process.wait_for(self.port)
 
     def take_log(self):
-        """How many lines were logged; the log is empty afterwards."""
+        """Returns the number of logged lines and empties the log."""
         lines = 0
         for log in self.folder.glob("access.log*"):
             with open(log, "rb") as file:
@@ -106,7 +106,7 @@ class Proxy:
         return lines
 
     def prove(self):
-        """Asks once for everything that is on, so that nothing is compared with what does less. Returns what was negotiated."""
+        """Checks every feature once, so that no proxy is compared with one that does less. Returns what was negotiated."""
         client = Client(self.port, client_context() if self.site.tls else None)
         facts = {"tls": [client.tls.version(), client.tls.cipher()[0]]} if self.site.tls else {}
         for path, size in FILES.items():
@@ -126,7 +126,7 @@ class Proxy:
 
     def metrics(self):
         if not fetched(self.admin, "/metrics"):
-            raise NotMeasured("it tells no metrics")
+            raise NotMeasured("it serves no metrics")
 
     def wait_for_log(self):
         deadline = time.monotonic() + 5
@@ -150,7 +150,7 @@ class Gaiola(Proxy):
         return Process(self.setting.proxy_cpus, commands, self.folder)
 
     def admins(self):
-        """Where each process tells its metrics: in this alone their files differ."""
+        """The ports of the processes' metrics, in which alone their files differ."""
         return [self.admin + 10 * number for number in range(self.count)]
 
     def configuration(self):
@@ -227,7 +227,7 @@ class HAProxy(Proxy):
     def start(self):
         config = self.folder / "haproxy.cfg"
         config.write_text(self.text)
-        # One `writev` a line into a file costs it less than a datagram to a log server, which would have to be counted too.
+        # One `writev` per line to a file costs HAProxy less than a datagram to a log server, whose cost would have to be included.
         with open(self.log, "a") as log:
             return Process(self.setting.proxy_cpus, [["haproxy", "-db", "-f", config]] * self.count, self.folder, stdout=log)
 
@@ -329,7 +329,7 @@ stream {{
 
 
 class Floor(Proxy):
-    """Copies bytes and does nothing else: the system calls that no proxy can do without."""
+    """Only copies bytes: the system calls that every proxy needs."""
 
     port = admin = 8005
 
@@ -356,7 +356,7 @@ PROXIES = {"gaiola": Gaiola, "haproxy": HAProxy, "nginx": Nginx, "floor": Floor}
 
 
 class Origin:
-    """nginx with files of fixed sizes; `/seen` answers with what it was told of the client."""
+    """nginx with files of fixed sizes; `/seen` returns the client address and request id that it received."""
 
     def __init__(self, setting):
         folder, files = setting.place / "origin", setting.place / "files"
@@ -376,7 +376,7 @@ class Origin:
         self.status = Client(ORIGIN_STATUS_PORT)
 
     def requests(self):
-        """How many were ever answered, checks among them."""
+        """The number of requests answered so far, including checks."""
         _, _, body = self.status.get("/")
         return int(body.split()[9])
 
@@ -401,7 +401,7 @@ def start_nginx(folder, cpus, text):
 
 
 def certificate(place, kind):
-    """The path of a self-signed certificate of this kind with its key behind it, made when it is first asked for."""
+    """The path of a self-signed certificate of this kind, with its key, created on first use."""
     pem = place / f"{kind}.pem"
     if not pem.exists():
         key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"] if kind == "ecdsa" else ["-newkey", "rsa:2048"]
@@ -413,7 +413,7 @@ def certificate(place, kind):
 
 
 def fetched(port, path):
-    """What is answered with 200."""
+    """The body, if the status is 200."""
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
         if answer.status != 200:
             raise OSError(f"{path} was answered {answer.status}")
@@ -421,5 +421,5 @@ def fetched(port, path):
 
 
 def quoted(value):
-    """A string of TOML: all that JSON escapes, TOML escapes alike."""
+    """A TOML string: TOML has all of JSON's escapes."""
     return json.dumps(str(value))

@@ -21,7 +21,7 @@ def load(folder):
 
 
 def verdict(row, raw):
-    """None where it was not measured. A line holds for the threads that its row names."""
+    """None if it was not measured. A limit applies to the row's own number of threads."""
     first, second = "gaiola", opponent(row)
     if not raw["rounds"] or judged(row) & set(raw["unmeasured"]):
         return None
@@ -33,8 +33,8 @@ def verdict(row, raw):
 
 
 def reason(row, raw):
-    told = [f"{name}: {why}" for name, why in raw["unmeasured"].items() if name in judged(row)]
-    return "; ".join(told) or "interrupted"
+    reasons = [f"{name}: {why}" for name, why in raw["unmeasured"].items() if name in judged(row)]
+    return "; ".join(reasons) or "interrupted"
 
 
 def title(row, raw):
@@ -50,11 +50,11 @@ def table(folder):
     lines = [
         f"{run['versions']}, {run['machine']}; {run['rounds']} rounds of {run['seconds']} s; {run['date']}.",
         "",
-        "The ratio is the median of the rounds' ratios of Gaiola to HAProxy (or to itself, where it says so), with the interval that holds it with 95 %.",
+        "The ratio is the median of the rounds' ratios of Gaiola to HAProxy (or to itself, if the row says so), with its 95 % interval.",
         "",
-        "*Floor* only copies bytes: one receive and one send for each message, nothing is looked at.",
+        "*Floor* only copies bytes, without parsing: one receive and one send for each message.",
         "",
-        "| work | figure | Gaiola | HAProxy | nginx | floor | ratio (95 %) | at most | |",
+        "| row | figure | Gaiola | HAProxy | nginx | floor | ratio (95 %) | limit | |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
     ]
     for row, raw in pairs:
@@ -66,17 +66,17 @@ def table(folder):
         lines.append(f"| {title(row, raw)}{small} | {UNITS[row.measure]} | {' | '.join(own)} | {ratio} | {limit} | {word} |")
     lines += [
         "",
-        "Medians of the rounds. *busy* is the whole machine's time, origin and load included; ms are the load's.",
+        "Medians of the rounds. *busy* is the whole machine's run time, including origin and load; latencies are measured by the load.",
         "",
-        "| work | proxy | CPU µs (user + system) | busy µs | requests/s | p50 ms | p99 ms | p99.9 ms |",
+        "| row | proxy | CPU µs (user + system) | busy µs | requests/s | p50 ms | p99 ms | p99.9 ms |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row, raw in pairs:
         for name in participants(raw) if not row.most else []:
-            tell = lambda key: median(raw, name, key)
-            cost = f"{tell('cpu_us')} ({tell('user_us')} + {tell('system_us')})"
-            times = " | ".join(tell(key) for key in ("p50_ms", "p99_ms", "p999_ms"))
-            lines.append(f"| {title(row, raw)} | {name} | {cost} | {tell('busy_us')} | {tell('requests_per_second')} | {times} |")
+            of = lambda key: median(raw, name, key)
+            cost = f"{of('cpu_us')} ({of('user_us')} + {of('system_us')})"
+            times = " | ".join(of(key) for key in ("p50_ms", "p99_ms", "p999_ms"))
+            lines.append(f"| {title(row, raw)} | {name} | {cost} | {of('busy_us')} | {of('requests_per_second')} | {times} |")
     others = [f"- {title(row, raw)}: {name}: {why}" for row, raw in pairs for name, why in raw["unmeasured"].items() if name not in judged(row)]
     if others:
         lines += ["", "Not measured:", "", *others]
@@ -84,7 +84,7 @@ def table(folder):
 
 
 def remarks(raw):
-    """What takes weight from a row: requests that failed, log lines that are missing."""
+    """Reservations about a row: failed requests, missing log lines."""
     said = ""
     for name in participants(raw):
         rounds = [figures[name] for figures in raw["rounds"] if name in figures]
@@ -119,7 +119,7 @@ def cell(text):
 
 
 def chart(folder):
-    """SVG: a bar a row, the ratio to HAProxy, with its interval and its line; a dot is nginx."""
+    """SVG: for each row a bar with the ratio to HAProxy, its interval and its limit; a dot for nginx."""
     run = json.loads((folder / "run.json").read_text())
     pairs = load(folder)
     left, wide, step, top = 230, 430, 24, 74

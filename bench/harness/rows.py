@@ -1,4 +1,4 @@
-"""What is measured, and the lines that must hold: one entry a row."""
+"""What is measured, with its limit: one entry per row."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ class Row:
     load: object
     site: Site = Site()
     limit: float | None = None  # of the median ratio
-    most: float | None = None  # of Gaiola's own figure, whatever the others need
-    against: Site | None = None  # Gaiola with this site takes HAProxy's part
+    most: float | None = None  # limit of Gaiola's own figure, independent of the others
+    against: Site | None = None  # compare with Gaiola with this site instead of HAProxy
     threads: int = 1
     measure: str = "cpu_us"
-    floor: bool = False  # whether one that only copies bytes does the same work
-    rounds: int | None = None  # where the figure hardly varies and takes long to get
+    floor: bool = False  # whether the program that only copies bytes can do the same work
+    rounds: int | None = None  # fewer, if the figure hardly varies and takes long to measure
     logs: tuple = ("off", "on")
 
 

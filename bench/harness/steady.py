@@ -1,7 +1,7 @@
 """python -m harness.steady PORT PATH RATE CONNECTIONS SECONDS: requests at a fixed rate, one JSON line of figures.
 
-A request is due every 1/RATE s whether or not the ones before are answered, and its latency counts from when it was due: a proxy that
-stops is charged with all that had to wait meanwhile. (wrk has no rate; h2load counts from when it sends, and all its clients fire at once.)
+A request is due every 1/RATE s whether or not earlier ones were answered, and its latency counts from when it was due: if a proxy
+stalls, all requests that wait meanwhile count. (wrk has no rate; h2load counts from when it sends, and its clients send at the same moments.)
 """
 
 import array, collections, gc, json, select, socket, sys, time
@@ -22,7 +22,7 @@ def main():
 
 
 class Connection:
-    """A keep-alive connection, with the length of its answers, which must all be alike."""
+    """A keep-alive connection, with the length of its responses, which must all be equal."""
 
     def __init__(self, port, request):
         self.request = request
@@ -51,11 +51,11 @@ class Connection:
 
     def send(self, due):
         self.due, self.missing = due, self.length
-        self.socket.send(self.request)  # it is much smaller than an empty socket buffer
+        self.socket.send(self.request)  # much smaller than an empty socket buffer
 
 
 def drive(connections, rate, seconds):
-    """Lateness of our own sending, latencies from when each was due, and how many failed."""
+    """The lateness of our own sends, latencies from when each request was due, and the number of failures."""
     clock, interval, total = time.perf_counter, 1 / rate, rate * seconds
     poll = select.epoll()
     by_number = {}
@@ -77,7 +77,7 @@ def drive(connections, rate, seconds):
             connection.send(due)
             sent += 1
             now = clock()
-        # epoll waits whole milliseconds, select waits microseconds.
+        # epoll has a resolution of milliseconds, select of microseconds.
         wait = max(start + sent * interval - now, 0) if sent < total and idle else end - now
         if not select.select([poll.fileno()], [], [], max(wait, 0))[0]:
             continue

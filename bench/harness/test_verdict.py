@@ -33,7 +33,7 @@ class Judge(unittest.TestCase):
         self.assertEqual(judge([0.1] * 5, 0.8).word, "met")
 
     def test_no_line_no_judgement(self):
-        self.assertEqual(judge([1.0], None).word, "no line")
+        self.assertEqual(judge([1.0], None).word, "no limit")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the rounds prove: the median of their ratios, and how sure that is."""
+"""The result of the rounds: the median of their ratios, and its confidence interval."""
 
 import math, statistics
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verdict:
-    """`low` and `high` bound the median with 95 % confidence; they are missing with fewer than six rounds."""
+    """`low` and `high` bound the median with 95 % confidence; they are None with fewer than six rounds."""
 
     median: float
     low: float | None
@@ -15,11 +15,11 @@ class Verdict:
 
 
 def judge(ratios, limit):
-    """At most `limit` is asked of the median; certain is what the whole interval agrees with."""
+    """The median must be at most `limit`; the verdict is certain if it holds for the whole interval."""
     median = statistics.median(ratios)
     low, high = interval(ratios)
     if limit is None:
-        word = "no line"
+        word = "no limit"
     elif median <= limit:
         word = "met, certain" if high is not None and high <= limit else "met"
     else:
@@ -28,7 +28,7 @@ def judge(ratios, limit):
 
 
 def interval(values):
-    """The order statistics between which the median lies with at least 95 %, whatever the values' distribution (binomial)."""
+    """The order statistics that contain the median with at least 95 % confidence, for any distribution (binomial)."""
     ordered, count = sorted(values), len(values)
     rank, beyond = 0, 0.0
     while beyond + 2 * math.comb(count, rank) / 2**count <= 0.05:

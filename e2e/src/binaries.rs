@@ -1,10 +1,10 @@
-//! Finds the binaries under test, and builds what is missing or older than its sources.
+//! Finds the binaries under test, and builds those that are missing or older than their sources.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-/// The `gaiola` under test: `GAIOLA_BIN`, or the one beside this test, built first where it is stale.
+/// The `gaiola` under test: `GAIOLA_BIN`, or the one beside this test, built first if it is stale.
 pub(crate) fn gaiola() -> PathBuf {
     if let Some(named) = std::env::var_os("GAIOLA_BIN") {
         return named.into();

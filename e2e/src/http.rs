@@ -1,20 +1,20 @@
-//! One plain HTTP/1.1 request over a connection of its own.
+//! One plain HTTP/1.1 request over a new connection.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// The longest that connecting and each read may take.
+/// Timeout of connecting and of each read.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What came back.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
     /// The head's lines, in lower case.
     pub head: String,
-    /// The body as it stands on the wire: of a known length.
+    /// The body, which must have a Content-Length.
     pub body: String,
 }
 
@@ -29,18 +29,18 @@ impl Answer {
     }
 }
 
-/// Asks `address` for `path`.
+/// Requests `path` from `address`.
 ///
 /// # Errors
-/// Where there is no whole answer.
+/// If there is no complete response.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
     ask(address, "GET", path)
 }
 
-/// Posts nothing to `path` at `address`.
+/// Posts an empty body to `path` at `address`.
 ///
 /// # Errors
-/// Where there is no whole answer.
+/// If there is no complete response.
 pub fn post(address: SocketAddr, path: &str) -> io::Result<Answer> {
     ask(address, "POST", path)
 }

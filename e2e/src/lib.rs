@@ -1,6 +1,6 @@
-//! End-to-end tests bring whole sites up with the built binary, break them, and look.
+//! End-to-end tests: they bring up whole sites with the built binary, break them, and check the effects.
 //!
-//! A [`Site`] is a directory with a file, a state directory and ports of its own; dropping it leaves nothing running.
+//! A [`Site`] has its own directory, file, state directory and ports; dropping it leaves nothing running.
 
 mod binaries;
 mod http;

@@ -1,34 +1,34 @@
-//! A steady load beside whatever a test does, and what came of it.
+//! A steady load during a test, and its results.
 
 use gaiola_control::drill::{Course, Load, Record};
 use gaiola_model::config::Drill;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What a load has come to.
+/// The results of a load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figures {
     /// Requests sent.
     pub sent: usize,
-    /// Each way in which some failed, and how often.
+    /// The number of failed requests by reason.
     pub failures: Vec<(String, u64)>,
 }
 
 impl Figures {
-    /// How many failed.
+    /// The number of failed requests.
     pub fn failed(&self) -> u64 {
         self.failures.iter().map(|(_, count)| count).sum()
     }
 
     /// # Panics
-    /// Where a request failed, or none was sent.
+    /// If a request failed, or none was sent.
     #[track_caller]
     pub fn assert_none_failed(&self) {
         assert!(self.sent > 0 && self.failed() == 0, "{self:?}");
     }
 }
 
-/// Does `work` while these requests come in over keep-alive connections.
+/// Does `work` while these requests are sent over keep-alive connections.
 pub(crate) fn under_load<T>(
     door: SocketAddr,
     drill: Drill,
@@ -51,7 +51,7 @@ pub(crate) fn under_load<T>(
             });
         }
     });
-    // All connections are open before the work begins.
+    // The work begins once all connections are open.
     std::thread::sleep(Duration::from_millis(500));
     let done = work();
     std::thread::sleep(Duration::from_millis(500));

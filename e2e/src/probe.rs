@@ -1,4 +1,4 @@
-//! A client inside a site's network that asks each VIP by itself, again and again, over a new connection each time.
+//! A client in a site's network that probes each VIP separately, with a new connection each time.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -7,23 +7,23 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Between two requests to the same VIP.
+/// Interval of requests to a VIP.
 const PAUSE: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// What became of the requests to one VIP.
+/// The results of the requests to one VIP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Probed {
-    /// Requests that were answered in full.
+    /// Requests with a complete response.
     pub answered: u64,
-    /// How many connections could not be opened, by reason.
+    /// Failed connections by reason.
     pub unconnected: BTreeMap<String, u64>,
-    /// How many broke off, or were answered with an error, by reason.
+    /// Requests that broke off, or were answered with an error, by reason.
     pub broken: BTreeMap<String, u64>,
 }
 
 impl Probed {
-    /// What was printed as JSON.
+    /// Reads the printed JSON.
     pub(crate) fn read(value: &Value) -> Self {
         let counts = |name: &str| -> BTreeMap<String, u64> {
             serde_json::from_value(value[name].clone()).unwrap_or_default()
@@ -36,11 +36,11 @@ impl Probed {
     }
 }
 
-/// `probe STOP LIMIT VIP...`: asks each VIP until the file STOP is there, and prints what became of it. LIMIT is how many
-/// milliseconds a connection may take.
+/// `probe STOP LIMIT VIP...`: probes each VIP until the file STOP exists, and prints the results. LIMIT is the timeout of a
+/// connection in milliseconds.
 ///
 /// # Panics
-/// Where the arguments are not these.
+/// If the arguments are invalid.
 pub fn run(mut args: impl Iterator<Item = String>) {
     let stop = PathBuf::from(args.next().expect("a file"));
     let limit = args.next().and_then(|limit| limit.parse().ok());
@@ -61,8 +61,8 @@ pub fn run(mut args: impl Iterator<Item = String>) {
             unconnected,
             broken,
         } = probed;
-        let told = json!({ "answered": answered, "unconnected": unconnected, "broken": broken });
-        (vip, told)
+        let results = json!({ "answered": answered, "unconnected": unconnected, "broken": broken });
+        (vip, results)
     });
     let ends: serde_json::Map<String, Value> = ends.collect();
     println!("{}", Value::Object(ends));

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 pub struct Process {
     /// Its pid on this machine.
     pub pid: u32,
-    /// Its parent's; 0 where that is not to be seen.
+    /// Its parent's; 0 if that is not visible.
     pub parent: u32,
     /// Program and arguments.
     pub args: Vec<String>,
-    /// Its working directory, where it can be read.
+    /// Its working directory, if it can be read.
     pub cwd: PathBuf,
 }
 
@@ -38,13 +38,13 @@ impl Process {
         })
     }
 
-    /// Whether it works in this directory or is told of it.
+    /// Whether this directory is its working directory or in its arguments.
     pub fn is_about(&self, folder: &Path) -> bool {
         let name = folder.to_string_lossy();
         self.cwd.starts_with(folder) || self.args.iter().any(|arg| arg.contains(&*name))
     }
 
-    /// Its environment's value of that name, where it can be read.
+    /// A variable of its environment, if it can be read.
     pub fn env(&self, name: &str) -> Option<String> {
         let environment = fs::read(format!("/proc/{}/environ", self.pid)).ok()?;
         let texts = environment
@@ -70,20 +70,20 @@ impl Process {
         gaiola_os::process::signal(self.pid, rustix::process::Signal::KILL);
     }
 
-    /// Whether this process is still there.
+    /// Whether this process still exists.
     pub fn lives(&self) -> bool {
         Self::read(self.pid).is_some_and(|now| now.args == self.args)
     }
 }
 
-/// Every process that can be seen and has not ended.
+/// All visible processes that have not exited.
 pub fn processes() -> Vec<Process> {
     let entries = fs::read_dir("/proc").expect("there is a /proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(Process::read).collect()
 }
 
-/// A process and all that came of it.
+/// A process and all its descendants.
 pub(crate) fn family(all: &[Process], pid: u32) -> Vec<Process> {
     let mut members = BTreeSet::from([pid]);
     loop {

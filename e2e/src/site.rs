@@ -1,4 +1,4 @@
-//! A site of its own: directory, file, state, ports; brought up, looked at, broken, brought down.
+//! A site under test, with its own directory, file, state and ports: brought up, queried, broken, brought down.
 
 use crate::load::{self, Figures};
 use crate::probe::Probed;
@@ -20,7 +20,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The longest that a command may take.
+/// Timeout of a command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(100);
 
 /// How a command ended.
@@ -28,15 +28,15 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(100);
 pub struct Ran {
     /// Its exit code; 128 and more: a signal.
     pub code: i32,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it said.
+    /// Its standard error.
     pub stderr: String,
 }
 
 impl Ran {
     /// # Panics
-    /// Where it ended with another code, or did not say all of `words`.
+    /// If it ended with another code, or did not print all of `words`.
     #[track_caller]
     pub fn expect(self, code: i32, words: &[&str]) -> Self {
         let all = words
@@ -84,7 +84,7 @@ impl Site {
         site
     }
 
-    /// An application tier alone, of so many servers and instances.
+    /// A site of only an application tier, with these numbers of servers and instances.
     pub fn app(who: Who, name: &str, servers: u16, instances: u16) -> Self {
         Self::new(
             who,
@@ -116,7 +116,7 @@ impl Site {
         self.write("gaiola.toml", &text.replace(from, to));
     }
 
-    /// Tells the site's instances (`all`, or one by its name) how to misbehave; empty: not at all.
+    /// Makes the site's instances (`all`, or one by its name) misbehave; empty: none.
     pub fn switch(&self, instance: &str, words: &str) {
         fs::write(self.switches().join(instance), words).expect("the switches can be written");
     }
@@ -126,7 +126,7 @@ impl Site {
         self.base.path().join("site")
     }
 
-    /// Everything that belongs to this site lies in it.
+    /// The directory of everything that belongs to this site.
     pub fn base(&self) -> &Path {
         self.base.path()
     }
@@ -140,12 +140,12 @@ impl Site {
         self.base.path().join("switches")
     }
 
-    /// Where it is reached.
+    /// Its front door's address.
     pub fn door(&self) -> SocketAddr {
         self.door
     }
 
-    /// Where its status page is.
+    /// Its status page's address.
     pub fn page(&self) -> SocketAddr {
         self.page
     }
@@ -175,7 +175,7 @@ impl Site {
         }
     }
 
-    /// Starts `gaiola ARGS` and does not wait for it.
+    /// Starts `gaiola ARGS` without waiting for its end.
     pub fn start(&self, args: &[&str]) -> Child {
         let mut command = self.command(args);
         command
@@ -191,7 +191,7 @@ impl Site {
         run(self.command(args), COMMAND_LIMIT)
     }
 
-    /// Runs `gaiola ARGS` in a mount namespace of its own, which `prepare` (a shell command, run by root) has changed.
+    /// Runs `gaiola ARGS` in a new mount namespace, which `prepare` (a shell command, run by root) has changed.
     #[track_caller]
     pub fn prepared(&self, prepare: &str, args: &[&str]) -> Ran {
         let inner = self.command(args);
@@ -222,19 +222,19 @@ impl Site {
         run(like(entered, &inner), COMMAND_LIMIT)
     }
 
-    /// `gaiola up -d`, which must end well.
+    /// `gaiola up -d`, which must succeed.
     #[track_caller]
     pub fn up(&self) -> Ran {
         self.gaiola(&["up", "-d"]).expect(0, &[])
     }
 
-    /// `gaiola down`, which must end well.
+    /// `gaiola down`, which must succeed.
     #[track_caller]
     pub fn down(&self) -> Ran {
         self.gaiola(&["down"]).expect(0, &[])
     }
 
-    /// The exit code of `gaiola status`, and what it told as JSON.
+    /// The exit code of `gaiola status`, and its JSON.
     pub fn status(&self) -> (i32, Value) {
         let ran = self.gaiola(&["status", "--json"]);
         (
@@ -243,20 +243,20 @@ impl Site {
         )
     }
 
-    /// Whether `gaiola status` finds it healthy.
+    /// Whether `gaiola status` reports the site as healthy.
     pub fn is_healthy(&self) -> bool {
         self.status().0 == 0
     }
 
-    /// Asks the site for a path.
+    /// Requests a path from the site.
     ///
     /// # Errors
-    /// Where there is no whole answer.
+    /// If there is no complete response.
     pub fn get(&self, path: &str) -> io::Result<Answer> {
         http::get(self.door, path)
     }
 
-    /// Does `work` while `rate` requests a second come in.
+    /// Does `work` while `rate` requests per second are sent.
     pub fn under_load<T>(&self, rate: u32, work: impl FnOnce() -> T) -> (T, Figures) {
         let drill = Drill {
             rate: Some(rate),
@@ -265,13 +265,13 @@ impl Site {
         load::under_load(self.door, drill, work)
     }
 
-    /// Does `work` while pages, reads and writes come in as `drill` says.
+    /// Does `work` under the load of `drill`: pages, reads and writes.
     pub fn under<T>(&self, drill: Drill, work: impl FnOnce() -> T) -> (T, Figures) {
         load::under_load(self.door, drill, work)
     }
 
-    /// Does `work` while a client on a server asks each of these VIPs by itself. Its connections take no longer than
-    /// `limit`; a SYN that nobody answers is sent again after one second and after three.
+    /// Does `work` while a client on a server probes each of these VIPs separately. Its connections have the timeout
+    /// `limit`; an unanswered SYN is retransmitted after one second and after three.
     #[track_caller]
     pub fn probed<T>(
         &self,
@@ -290,16 +290,16 @@ impl Site {
         let done = work();
         fs::write(&stop, "").expect("the switches can be written");
         let ran = ended(probe).expect(0, &[]);
-        let told: serde_json::Map<String, Value> =
+        let results: serde_json::Map<String, Value> =
             serde_json::from_str(&ran.stdout).expect("it prints JSON");
-        let probed = told
+        let probed = results
             .into_iter()
-            .map(|(vip, told)| (vip, Probed::read(&told)))
+            .map(|(vip, result)| (vip, Probed::read(&result)))
             .collect();
         (done, probed)
     }
 
-    /// Since when, in milliseconds since 1970, a balancer's keeper has been what it is to each VIP that it holds.
+    /// For each VIP that a balancer's keeper holds, since when, in milliseconds since 1970.
     pub fn keeper(&self, balancer: &str) -> BTreeMap<Ipv4Addr, u64> {
         let ran = self.gaiola(&[
             "exec",
@@ -321,10 +321,10 @@ impl Site {
         self.keeper(balancer).contains_key(&vip)
     }
 
-    /// Waits until something holds.
+    /// Waits until a condition holds.
     ///
     /// # Panics
-    /// Where it does not within the limit.
+    /// If it does not hold within the limit.
     #[track_caller]
     pub fn wait_for(&self, what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + limit;
@@ -360,7 +360,7 @@ impl Site {
             .expect("the lab runs")
     }
 
-    /// Pid 1 of a server, where it is on.
+    /// Pid 1 of a server, if it is on.
     pub fn server(&self, name: &str) -> Option<Process> {
         let folder = self.state().join("servers").join(name);
         let folder = folder.to_string_lossy();
@@ -379,14 +379,14 @@ impl Site {
             .find(|process| is_called(process, name))
     }
 
-    /// As [`on`](Self::on), and it must run.
+    /// As [`on`](Self::on), for a process that must run.
     #[track_caller]
     pub fn process(&self, server: &str, name: &str) -> Process {
         self.on(server, name)
             .unwrap_or_else(|| panic!("{name} does not run on {server}"))
     }
 
-    /// Asks the lab to do a harm to its hardware, such as `{"cut_power":"app1"}`.
+    /// Requests a harm from the site, such as `{"cut_power":"app1"}`.
     #[track_caller]
     pub fn harm(&self, harm: &Value) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -401,7 +401,7 @@ impl Site {
         let request = Request::post("/harm", harm.to_string().into_bytes())
             .header(schema, HeaderValue::from(SCHEMA));
         let answer = runtime.block_on(client.request(&target, &request, Duration::from_secs(10)));
-        let answer = answer.expect("the lab answers");
+        let answer = answer.expect("the site answers");
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
@@ -426,9 +426,9 @@ impl Site {
         }
     }
 
-    /// The last lines of every log, for a test that failed.
+    /// The last lines of every log, for a failed test.
     fn show_logs(&self) {
-        // A lab may see another file system there than we do.
+        // A lab may have another file system there.
         let processes = self.processes().into_iter();
         let lab = processes.filter(|process| process.args.get(1).is_some_and(|arg| arg == "lab"));
         let root = lab.map(|lab| PathBuf::from(format!("/proc/{}/root", lab.pid)));
@@ -465,7 +465,7 @@ impl Drop for Site {
     }
 }
 
-/// Gives a command the environment and directory of another.
+/// Copies the environment and directory of one command to another.
 fn like(mut command: Command, other: &Command) -> Command {
     command.envs(
         other
@@ -494,7 +494,7 @@ fn is_called(process: &Process, name: &str) -> bool {
     }
 }
 
-/// Runs a command to its end, and kills it where it takes longer than `limit`.
+/// Runs a command to its end, and kills it if it takes longer than `limit`.
 #[track_caller]
 fn run(mut command: Command, limit: Duration) -> Ran {
     let child = command
@@ -535,7 +535,7 @@ fn finish(child: Child, limit: Duration) -> Result<Ran, Ran> {
     if late { Err(ran) } else { Ok(ran) }
 }
 
-/// A port below those that the kernel hands out by itself, so that nobody takes it before it is used.
+/// A port below the kernel's ephemeral ports, so that no other process takes it before it is used.
 fn free_port() -> SocketAddr {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -1,22 +1,22 @@
-//! As whom a site is brought up: the lab works for root and for everybody else.
+//! The user who brings a site up: the lab works for root and for every other user.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Whom `gaiola` is run as.
+/// The user that runs `gaiola`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// Root. Where the tests are not, such a test does nothing.
+    /// Root; unless the tests run as root, such a test is skipped.
     Root,
-    /// An ordinary user: `nobody` where the tests are run by root, the caller otherwise.
+    /// An ordinary user: `nobody` if root runs the tests, else the caller.
     Rootless,
 }
 
-/// An ordinary user that every machine has.
+/// An ordinary user that exists on every machine.
 const NOBODY: (u32, u32) = (65534, 65534);
 
 impl Who {
-    /// The user whom the tests are run by.
+    /// The user that runs the tests.
     pub fn caller() -> Self {
         if is_root() {
             Self::Root
@@ -25,7 +25,7 @@ impl Who {
         }
     }
 
-    /// Whether this can be had here; says so where it cannot.
+    /// Whether tests can run as this user; reports a skipped test if not.
     pub fn is_here(self) -> bool {
         let here = self == Self::Rootless || is_root();
         if !here {
@@ -36,7 +36,7 @@ impl Who {
         here
     }
 
-    /// A command that is run as this user.
+    /// A command that runs as this user.
     pub(crate) fn command(self, program: &Path) -> Command {
         let Some((uid, gid)) = self.switched() else {
             return Command::new(program);
@@ -52,14 +52,14 @@ impl Who {
         command
     }
 
-    /// Makes a directory this user's.
+    /// Makes this user the owner of a directory.
     pub(crate) fn own(self, path: &Path) {
         if let Some((uid, gid)) = self.switched() {
             std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("root may chown");
         }
     }
 
-    /// The user that has to be switched to.
+    /// The user to switch to, if any.
     fn switched(self) -> Option<(u32, u32)> {
         (self == Self::Rootless && is_root()).then_some(NOBODY)
     }

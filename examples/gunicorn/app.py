@@ -1,4 +1,4 @@
-"""A site of a few synchronous workers whose pages and reads go on while its writes wait for the database.
+"""A site with a few synchronous workers that keeps serving pages and reads while writes wait for the database.
 
 Writes go to the primary, reads to the standbys. A write that cannot be made now is answered 503, and the worker is free again:
 gaiola.toml lets no more than two of the four workers of a server wait for the primary at a time.
@@ -11,7 +11,7 @@ import psycopg
 
 PRIMARY = os.environ["DATABASE_URL"]
 STANDBYS = os.environ["DATABASE_REPLICA_URL"]
-# Seconds for which a read is tried again.
+# For how many seconds a read is retried.
 READ_LIMIT = 3
 
 

@@ -1,4 +1,4 @@
-//! An Ethernet frame with an ARP message: no panic, and encoding undoes decoding.
+//! An Ethernet frame with an ARP message: no panic, and encoding reverses decoding.
 
 #![no_main]
 

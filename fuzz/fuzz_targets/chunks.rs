@@ -1,4 +1,4 @@
-//! A chunked body: no panic, and the same end however it arrives.
+//! A chunked body: no panic, and the same end for any fragmentation.
 
 #![no_main]
 

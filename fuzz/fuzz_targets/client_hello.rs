@@ -1,4 +1,4 @@
-//! The beginning of a TLS connection: no panic, the same result however it arrives, and a name that a host may have.
+//! The beginning of a TLS connection: no panic, the same result for any fragmentation, and a name that a host may have.
 
 #![no_main]
 

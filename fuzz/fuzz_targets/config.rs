@@ -1,4 +1,4 @@
-//! The text of a site's file: no panic, and either a whole configuration or at least one mistake that can be told.
+//! The text of a site's file: no panic, and either a whole configuration or at least one mistake that can be printed.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A request's Cookie field as a client sends it: no panic, and what a cookie of ours says is what we write again.
+//! A request's Cookie field as a client sends it: no panic, and the proxy's own cookie is encoded to the same value again.
 
 #![no_main]
 

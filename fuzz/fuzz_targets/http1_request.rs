@@ -1,4 +1,4 @@
-//! A request's head: no panic, the same result however it arrives, and what is sent on is read alike.
+//! A request's head: no panic, the same result for any fragmentation, and the forwarded head is parsed to the same values.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A response's head: no panic, the same result however it arrives, and what is sent on is read alike.
+//! A response's head: no panic, the same result for any fragmentation, and the forwarded head is parsed to the same values.
 
 #![no_main]
 
@@ -47,7 +47,7 @@ fn sent_on_is_read_alike(head: &ResponseHead, bytes: &[u8], asked: Method, clien
     let mut out = Outgoing::default();
     let sent = forward::response(head, bytes, &answer, &mut out);
     let written = out.slices(bytes).collect::<Vec<_>>().concat();
-    // We have added some fields.
+    // The proxy has added some fields.
     let limits = Limits::default();
     let limits = Limits {
         head: limits.head + 1024,

@@ -1,4 +1,4 @@
-//! A line of a process's metrics: no panic, and what is copied is read as the same.
+//! A line of a process's metrics: no panic, and a copied line is parsed to the same values.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A datagram of a peer: no panic, and encoding undoes decoding. The seal is put on first, since no chance would.
+//! A datagram of a peer: no panic, and encoding reverses decoding. The input is sealed first, because random bytes never have a valid seal.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The text of a proxy's file: no panic, and either a whole configuration or at least one mistake that can be told.
+//! The text of a proxy's file: no panic, and either a whole configuration or at least one mistake that can be printed.
 
 #![no_main]
 
@@ -18,9 +18,9 @@ fuzz_target!(|text: &str| {
             assert_eq!(load(text, &around), Ok(file));
         }
         Err(errors) => {
-            let told = errors.in_file("proxy.toml").to_string();
-            assert_eq!(told.lines().count(), errors.mistakes().len());
-            assert!(!told.is_empty());
+            let text = errors.in_file("proxy.toml").to_string();
+            assert_eq!(text.lines().count(), errors.mistakes().len());
+            assert!(!text.is_empty());
         }
     }
 });

@@ -1,4 +1,4 @@
-//! A PROXY protocol header: no panic, the same result however it arrives, and encoding undoes decoding.
+//! A PROXY protocol header: no panic, the same result for any fragmentation, and encoding reverses decoding.
 
 #![no_main]
 

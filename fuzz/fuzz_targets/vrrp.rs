@@ -1,5 +1,5 @@
-//! A VRRP packet, as a raw socket hands it over: no panic, nothing unsealed passes a key, and what is understood is said
-//! again in the same words.
+//! A VRRP packet as a raw socket returns it: no panic, a key accepts nothing unsealed, and a decoded packet is encoded to
+//! the same bytes again.
 
 #![no_main]
 
@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// A random sum is seldom right, and nothing behind it would be reached.
+/// A random checksum is seldom right, so the code after its check would not be reached.
 fn correct_checksum(payload: &mut [u8]) {
     if payload.len() < 8 {
         return;

@@ -1,4 +1,4 @@
-//! A certificate: no panic, and names as a certificate may have them.
+//! A certificate: no panic, and only names that a certificate may have.
 
 #![no_main]
 

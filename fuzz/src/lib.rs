@@ -1,9 +1,9 @@
-//! What the fuzz targets share.
+//! Helpers of the fuzz targets.
 
 use std::fmt::Debug;
 
-/// Checks that what a decoder said of a beginning of the bytes is what it says of all of them, unless it asked for
-/// more.
+/// Checks that a decoder's result for a prefix of the bytes is its result for all of them, unless it needs more
+/// bytes.
 pub fn assert_stands<T: PartialEq + Debug>(beginning: T, all: &T, partial: &T) {
     assert!(
         beginning == *partial || beginning == *all,
@@ -11,7 +11,7 @@ pub fn assert_stands<T: PartialEq + Debug>(beginning: T, all: &T, partial: &T) {
     );
 }
 
-/// Takes the first byte as a place to split the rest at.
+/// Splits the input at the position that its first byte gives.
 pub fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&place, rest) = data.split_first()?;
     let place = usize::from(place) * rest.len() / 255;

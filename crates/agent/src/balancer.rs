@@ -96,19 +96,19 @@ impl Balancer {
         let routers = topology::vip_priorities(&order.placement, self.boot.server);
         let vips = routers.iter().filter_map(|router| {
             let vip = ipv4(router.vip)?;
-            let told = self.keeper.told(vip);
+            let last = self.keeper.configured(vip);
             Some(KeeperVip {
                 vip,
                 vrid: Vrid::new(router.vrid)?,
                 priority: Priority(router.priority),
                 preempt: false,
-                yields: told.as_ref().map_or(0, |told| told.yields),
-                holds_back: told.is_some_and(|told| told.holds_back),
+                yields: last.as_ref().map_or(0, |last| last.yields),
+                holds_back: last.is_some_and(|last| last.holds_back),
             })
         });
         let mut vips: Vec<KeeperVip> = vips.collect();
         let must_go = self.must_go(order).into_iter();
-        vips.extend(must_go.filter_map(|vip| self.keeper.told(vip)));
+        vips.extend(must_go.filter_map(|vip| self.keeper.configured(vip)));
         Some(KeeperConfig {
             schema: order.placement.schema,
             interface: self.boot.interface.clone(),

@@ -196,7 +196,7 @@ impl Conductor<'_> {
         let dead = self.decided.counted_dead(placement);
         let put = put_placement(self.store, self.keys, self.term, &new, at, &dead);
         self.decided.wrote(put.await?);
-        // What goes on after a release was given up is no error.
+        // Continuing after a release was given up is not an error.
         let severity = if next.failed != placement.failed && next.failed.is_some() {
             Severity::Error
         } else {
@@ -275,7 +275,7 @@ fn members_moved(old: &Placement, new: &Placement) -> Vec<(ServerName, &'static 
     came.chain(votes).chain(went).collect()
 }
 
-/// Writes the placement, if it is still as it was at `at`, the term stands, and no server of `dead` reports.
+/// Writes the placement, if it is still as it was at `at`, the term is current, and no server of `dead` reports.
 async fn put_placement(
     store: &Store,
     keys: &Keys,

@@ -55,7 +55,7 @@ pub enum InitError {
 /// Runs until SIGTERM has stopped everything on this server. Standard input is the socket of [`certificate`].
 ///
 /// # Errors
-/// Where the server cannot be set up.
+/// If the server cannot be set up.
 pub fn run(folder: &Path) -> Result<(), InitError> {
     let boot = Boot::load(folder)?;
     get_certificate(&boot)?;
@@ -209,7 +209,7 @@ fn reap(all: &mut [Kept]) {
     }
 }
 
-/// Stops the processes one after another, in an order that loses nothing; what is left in the end dies with pid 1.
+/// Stops the processes one after another, in an order that loses nothing; the rest dies with pid 1.
 async fn stop(
     tier: Tier,
     all: &[Kept],

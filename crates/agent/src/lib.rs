@@ -88,7 +88,7 @@ enum StartError {
 /// Runs the agent of the server with this directory, until SIGTERM stops the server.
 ///
 /// # Errors
-/// Where the server's directory cannot be used.
+/// If the server's directory cannot be used.
 pub fn run(folder: &Path) -> Result<(), AgentError> {
     start_and_run(folder).map_err(|source| AgentError {
         folder: folder.into(),

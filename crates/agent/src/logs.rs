@@ -14,7 +14,7 @@ const LARGEST: u64 = 8 * 1024 * 1024;
 /// Bytes kept of it, in a file with `.1` appended to its name.
 const KEPT: u64 = 4 * 1024 * 1024;
 /// Interval between two checks of their sizes.
-const LOOK: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(10);
 /// How much of a log's end is searched for a reason: enough for a stack of some hundred frames.
 const SEARCHED: u64 = 16 * 1024;
 
@@ -40,7 +40,7 @@ impl Keeper {
         if Instant::now() < self.next {
             return;
         }
-        self.next = Instant::now() + LOOK;
+        self.next = Instant::now() + INTERVAL;
         self.trouble = cut_all(&self.folder).err().map(|error| {
             format!(
                 "cannot bound the logs in {}: {error}",

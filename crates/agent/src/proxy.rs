@@ -288,7 +288,7 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
 /// Sets what happens to connections to one VIP, and returns how many are left.
 ///
 /// # Errors
-/// Where the proxy does not answer.
+/// If the proxy does not answer.
 pub(super) async fn admit(
     (run, schema): (&Path, u64),
     vip: Ipv4Addr,

@@ -50,7 +50,7 @@ impl State {
     /// Makes the directory and those in it. Others may traverse it (the site's processes run as other users), not list it.
     ///
     /// # Errors
-    /// Where one cannot be made.
+    /// If one cannot be made.
     pub fn make(&self) -> io::Result<()> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o711);
@@ -333,7 +333,7 @@ impl Boot {
     /// Reads `boot.json`.
     ///
     /// # Errors
-    /// Where it cannot be read or is not what we wrote.
+    /// If it cannot be read or is not what we wrote.
     pub fn load(folder: &Path) -> io::Result<Self> {
         read_document(&folder.join("boot.json"))
     }
@@ -341,7 +341,7 @@ impl Boot {
     /// Writes `boot.json`, in the schema of the site's placement.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn save(&self, schema: u64) -> io::Result<()> {
         write_document(&self.folder().join("boot.json"), self, schema)
     }
@@ -360,7 +360,7 @@ impl Order {
     /// Writes it, in the schema of its placement.
     ///
     /// # Errors
-    /// Where it cannot be written; the old one stays.
+    /// If it cannot be written; the old one stays.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         write_document(path, self, self.placement.schema)
     }
@@ -386,7 +386,7 @@ impl Order {
 /// Reads a document: a JSON file with the number of its schema.
 ///
 /// # Errors
-/// Where it cannot be read, is not of this type, or was written by a newer program.
+/// If it cannot be read, is not of this type, or was written by a newer program.
 pub fn read_document<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(document::decode(&fs::read(path)?)?)
 }
@@ -394,7 +394,7 @@ pub fn read_document<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<
 /// Writes a document in the schema of the site's placement, like [`write_json`].
 ///
 /// # Errors
-/// Where it cannot be written; the old one stays.
+/// If it cannot be written; the old one stays.
 pub fn write_document<T: Serialize>(path: &Path, value: &T, schema: u64) -> io::Result<()> {
     write_whole(path, &document::encode(value, schema)?)
 }
@@ -411,7 +411,7 @@ pub fn read_message<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T
 /// Writes a file in the form of a message, in this schema.
 ///
 /// # Errors
-/// Where it cannot be written; the old one stays.
+/// If it cannot be written; the old one stays.
 pub fn write_message<T: Serialize>(path: &Path, body: &T, schema: u64) -> io::Result<()> {
     write_whole(path, &document::encode_message(body, schema)?)
 }
@@ -419,7 +419,7 @@ pub fn write_message<T: Serialize>(path: &Path, body: &T, schema: u64) -> io::Re
 /// Reads a JSON file.
 ///
 /// # Errors
-/// Where it cannot be read, or is not of this type.
+/// If it cannot be read, or is not of this type.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
     serde_json::from_slice(&fs::read(path)?).map_err(io::Error::from)
 }
@@ -427,7 +427,7 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
 /// Writes a JSON file, mode 0600, whole or not at all: a crash leaves the old one.
 ///
 /// # Errors
-/// Where it cannot be written, such as on a full disk; the old one stays.
+/// If it cannot be written, such as on a full disk; the old one stays.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write_whole(path, &serde_json::to_vec(value)?)
 }

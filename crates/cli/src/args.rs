@@ -1,4 +1,4 @@
-//! The command line, as clap reads it. What is not built yet is not here.
+//! The command line, as clap parses it. What is not implemented yet is not listed.
 
 use crate::candidates;
 use clap::{Parser, Subcommand};
@@ -8,25 +8,25 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What an order may be.
+/// The orders of `proxy ctl`.
 pub(crate) const CTL_HELP: &str = "\
 Orders:
   show servers                              state, weight, sessions and check of each server
-  show stat                                 what frontends, backends and servers have done
-  show sessions                             clients' connections, and what is done on them
-  show limits                               limits of rate and number
+  show stat                                 totals of frontends, backends and servers
+  show sessions                             clients' connections and their state
+  show limits                               rate and concurrency limits
   set weight BACKEND/SERVER N               0 to 256
-  drain BACKEND/SERVER                      no new sessions but those of its cookie
-  ready BACKEND/SERVER                      it takes traffic again
-  maint BACKEND/SERVER                      it takes nothing and is not checked
-  shutdown sessions server BACKEND/SERVER   end them at once
-  clear limit NAME [KEY]                    forget what was counted, of an address, path or value
+  drain BACKEND/SERVER                      no new sessions except those whose cookie names it
+  ready BACKEND/SERVER                      takes traffic again
+  maint BACKEND/SERVER                      no traffic and no checks
+  shutdown sessions server BACKEND/SERVER   closes its sessions at once
+  clear limit NAME [KEY]                    resets all counts, or those of an address, path or value
 As in HAProxy: enable server B/S, disable server B/S, set server B/S state ready|drain|maint,
 set server B/S weight N.";
 
 /// From one server to a fault-tolerant infrastructure: balancers, web, app and database tiers from one file.
 ///
-/// Exit codes: 0 ok, 1 failed, 2 usage, 3 file invalid, 4 degraded, 5 timeout, 7 another change under way, 130 interrupted.
+/// Exit codes: 0 ok, 1 failed, 2 usage, 3 file invalid, 4 degraded, 5 timeout, 7 another change in progress, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "gaiola", version, propagate_version = true)]
 pub(crate) struct Args {
@@ -41,19 +41,19 @@ pub(crate) struct Args {
 /// Options that every command takes.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Global {
-    /// The site's name, where there is no file.
+    /// The site's name, if there is no file.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) site: Option<SiteName>,
     /// Print JSON for programs.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say less.
+    /// Print less.
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Say more.
+    /// Print more.
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
-    /// Do what cannot be taken back without asking.
+    /// Do irreversible things without asking.
     #[arg(short, long, global = true)]
     pub(crate) yes: bool,
     /// The longest to wait, such as 90s or 5m.
@@ -64,14 +64,14 @@ pub(crate) struct Global {
     pub(crate) no_color: bool,
 }
 
-/// What can be done.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Check the file and report every mistake in it.
     Check(SiteFile),
-    /// Say what `up` would change.
+    /// Show what `up` would change.
     Plan(SiteFile),
-    /// Bring the site up, or make it what its file says now.
+    /// Bring the site up, or apply changes in its file.
     Up(Up),
     /// Bring the site down; its data stays.
     Down(SiteFile),
@@ -83,9 +83,9 @@ pub(crate) enum Command {
     Scale(Scale),
     /// Take a server out of traffic; no request is lost.
     Drain(Drain),
-    /// Let a server take traffic again.
+    /// Return a server to traffic.
     Undrain(Drain),
-    /// Exchange instances for new ones of the same release, one at a time; no request is lost.
+    /// Replace instances with new ones of the same release, one at a time; no request is lost.
     Restart(Restart),
     /// Cut a server's power, or switch it on.
     Power(Power),
@@ -112,7 +112,7 @@ pub(crate) enum Command {
     /// A keeper of a server.
     #[command(hide = true)]
     Keeper(Keeper),
-    /// A load balancer by itself: serve what a file of frontends, routes, backends and servers says.
+    /// Run a standalone load balancer from a file of frontends, routes, backends and servers, or query a running one.
     Proxy(Proxy),
 }
 
@@ -130,14 +130,13 @@ pub(crate) struct Up {
     /// The site's file.
     #[command(flatten)]
     pub(crate) of: SiteFile,
-    /// Leave it running and return; `gaiola down` ends it.
+    /// Leave the site running and return; `gaiola down` stops it.
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Where the site is reached on this machine, from when it is brought up until it is brought down
-    /// [default: 127.0.0.1:8080].
+    /// The site's address on this machine; it cannot change while the site is up [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) front_door: Option<SocketAddr>,
-    /// Where the status page is reached on this machine, for as long [default: 127.0.0.1:7070].
+    /// The status page's address on this machine; it cannot change either [default: 127.0.0.1:7070].
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) page: Option<SocketAddr>,
 }
@@ -148,10 +147,10 @@ pub(crate) struct Events {
     /// The site's file.
     #[command(flatten)]
     pub(crate) of: SiteFile,
-    /// Go on as they happen.
+    /// Print new events as they happen.
     #[arg(long)]
     pub(crate) follow: bool,
-    /// How many of the last ones.
+    /// How many events to print, from the end.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) last: usize,
 }
@@ -162,7 +161,7 @@ pub(crate) struct Scale {
     /// The site's file.
     #[command(flatten)]
     pub(crate) of: SiteFile,
-    /// What to scale: TIER=N counts servers, app=NxM servers and the instances on each.
+    /// TIER=N sets the number of servers, app=NxM the servers and the instances on each.
     #[arg(required = true, value_name = "TIER=N", add = ArgValueCandidates::new(candidates::sizes))]
     pub(crate) to: Vec<String>,
 }
@@ -195,7 +194,7 @@ pub(crate) struct Power {
     /// The site's file.
     #[command(flatten)]
     pub(crate) of: SiteFile,
-    /// Off at once, as if its cables were pulled; or on.
+    /// Cut the power at once, as if the plug were pulled, or switch it on.
     pub(crate) state: PowerState,
     /// The server, such as app1.
     #[arg(add = ArgValueCandidates::new(candidates::servers))]
@@ -205,9 +204,9 @@ pub(crate) struct Power {
 /// Whether a server has power.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(crate) enum PowerState {
-    /// It has.
+    /// Switch it on.
     On,
-    /// It has none.
+    /// Cut it.
     Off,
 }
 
@@ -217,16 +216,16 @@ pub(crate) struct Drill {
     /// The site's file.
     #[command(flatten)]
     pub(crate) of: SiteFile,
-    /// `kill SERVER[/PROCESS]`, `power SERVER` (cable and processes), `stop SERVER`; for a span while it runs on:
-    /// `cut SERVER[,SERVER]` (from all others), `mute SERVER` (it hears, and nothing that it sends arrives), `deaf SERVER`
-    /// (it sends, and hears nothing), `freeze SERVER[/PROCESS]`, `fill SERVER` (its disk is full, where it has one of its own);
+    /// `kill SERVER[/PROCESS]`, `power SERVER` (cable and processes), `stop SERVER`; for a span, while the server keeps running:
+    /// `cut SERVER[,SERVER]` (from all others), `mute SERVER` (it receives but cannot send), `deaf SERVER` (it sends but cannot receive),
+    /// `freeze SERVER[/PROCESS]`, `fill SERVER` (its disk, if no other server shares it);
     /// or `all`. SERVER may be `primary` or `standby`. PROCESS is one of proxy, keeper, agent, app, postgres, patroni, etcd.
     #[arg(required = true, num_args = 1..=2, value_name = "WHAT", add = ArgValueCandidates::new(candidates::drills))]
     pub(crate) what: Vec<String>,
-    /// How long a fault lasts that is undone while the server runs on.
+    /// How long a fault lasts if the server keeps running.
     #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = span)]
     pub(crate) hold: Duration,
-    /// With `all`: every fault that leaves the server running, instead of every loss of a process or server.
+    /// With `all`: the faults that leave a server running, instead of every loss of a process or server.
     #[arg(long)]
     pub(crate) faults: bool,
 }
@@ -237,7 +236,7 @@ pub(crate) struct Logs {
     /// The site's file.
     #[arg(long, default_value = "gaiola.toml", value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Go on as it is written.
+    /// Print new lines as they are written.
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// This tier's servers only.
@@ -246,10 +245,10 @@ pub(crate) struct Logs {
     /// This server only.
     #[arg(short = 'n', long, add = ArgValueCandidates::new(candidates::servers))]
     pub(crate) server: Option<ServerName>,
-    /// How many of the last lines of each process.
+    /// How many lines of each process, from the end.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) last: usize,
-    /// Everything that Gaiola's own processes, etcd and PostgreSQL write too.
+    /// Also show the output of Gaiola's own processes, etcd, Patroni and PostgreSQL.
     #[arg(long)]
     pub(crate) all: bool,
 }
@@ -280,10 +279,10 @@ pub(crate) struct Completion {
 pub(crate) struct Lab {
     /// The site.
     pub(crate) name: SiteName,
-    /// Where the site is reached.
+    /// The site's address.
     #[arg(long)]
     pub(crate) front_door: SocketAddr,
-    /// Where the status page is reached.
+    /// The status page's address.
     #[arg(long)]
     pub(crate) page: SocketAddr,
 }
@@ -293,7 +292,7 @@ pub(crate) struct Lab {
 pub(crate) struct Visit {
     /// The process whose network is entered.
     pub(crate) pid: u32,
-    /// Whether it stands in a user namespace.
+    /// Whether it is in a user namespace.
     #[arg(long)]
     pub(crate) rootless: bool,
     /// A command to run there; without one, the task that standard input names.
@@ -326,7 +325,7 @@ pub(crate) struct Keeper {
     pub(crate) boot: PathBuf,
 }
 
-/// What a keeper keeps.
+/// The kinds of keeper.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(crate) enum KeeperKind {
     /// The VIPs of a balancer.
@@ -340,19 +339,19 @@ pub(crate) enum KeeperKind {
 #[command(group(clap::ArgGroup::new("source").required(true).args(["file", "control"])))]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Proxy {
-    /// What to do with one that runs.
+    /// An operation on a running proxy.
     #[command(subcommand)]
     pub(crate) command: Option<ProxyCommand>,
-    /// What to serve (docs/proxy.md); SIGHUP has it read again.
+    /// What to serve (docs/proxy.md); SIGHUP rereads it.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Say whether the file is valid, and do nothing.
+    /// Validate the file and exit.
     #[arg(short, long, requires = "file")]
     pub(crate) check: bool,
-    /// The socket that configurations come in by.
+    /// The socket that accepts configurations.
     #[arg(long, hide = true, requires = "admin")]
     pub(crate) control: Option<PathBuf>,
-    /// Where metrics and health are served.
+    /// The address that serves metrics and health.
     #[arg(long, hide = true, conflicts_with = "file")]
     pub(crate) admin: Option<SocketAddr>,
     /// The VIP keeper's socket.
@@ -363,10 +362,10 @@ pub(crate) struct Proxy {
     pub(crate) access_log: Option<PathBuf>,
 }
 
-/// What can be done with a proxy that runs.
+/// Operations on a running proxy.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProxyCommand {
-    /// Ask a proxy how it does, or change a server of it until its next configuration.
+    /// Query a running proxy, or change its servers until its next configuration.
     Ctl(Ctl),
 }
 
@@ -374,10 +373,10 @@ pub(crate) enum ProxyCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = CTL_HELP)]
 pub(crate) struct Ctl {
-    /// The proxy's control socket: `control` of its file, or /run/gaiola/proxy.sock of a cluster's server.
+    /// The proxy's control socket: `control` in its file, or /run/gaiola/proxy.sock on a site's server.
     #[arg(long, value_name = "PATH", env = "GAIOLA_PROXY_SOCKET")]
     pub(crate) socket: PathBuf,
-    /// What to ask or change, in HAProxy's words.
+    /// A query or a change, in HAProxy's terms.
     #[arg(required = true, value_name = "ORDER", allow_negative_numbers = true)]
     pub(crate) order: Vec<String>,
 }

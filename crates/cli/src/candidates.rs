@@ -1,5 +1,4 @@
-//! What a shell offers while its user types, beyond what clap knows: servers, tiers and drills of the site that is meant, the
-//! running one or else that of the file.
+//! Completions beyond what clap knows: servers, tiers and drills of the site, the running one or else that of the file.
 
 use crate::file;
 use clap_complete::engine::CompletionCandidate;
@@ -8,7 +7,7 @@ use gaiola_core::drill::{Process, Target};
 use gaiola_model::{Config, ServerName, SiteName, Tier};
 use std::path::Path;
 
-/// What drills begin with.
+/// The first words of drills.
 const DRILLS: [&str; 9] = [
     "kill", "power", "stop", "cut", "mute", "deaf", "freeze", "fill", "all",
 ];
@@ -30,12 +29,12 @@ pub(crate) fn tiers() -> Vec<CompletionCandidate> {
     candidates(KnownSite::of(&typed()).tiers().map(|tier| tier.to_string()))
 }
 
-/// One server more of each tier.
+/// Each tier with one more server.
 pub(crate) fn sizes() -> Vec<CompletionCandidate> {
     candidates(KnownSite::of(&typed()).sizes())
 }
 
-/// What a drill begins with, and behind that the servers it may harm.
+/// A drill's first word, then the servers that it can harm.
 pub(crate) fn drills() -> Vec<CompletionCandidate> {
     let typed = typed();
     candidates(KnownSite::of(&typed).drills(&typed))
@@ -45,13 +44,13 @@ fn candidates(words: impl IntoIterator<Item = String>) -> Vec<CompletionCandidat
     words.into_iter().map(CompletionCandidate::new).collect()
 }
 
-/// The words of the command line that is being typed; shells pass them behind `--`.
+/// The words of the command line to complete; shells pass them after `--`.
 fn typed() -> Vec<String> {
     let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     words.skip_while(|word| word != "--").skip(1).collect()
 }
 
-/// What is known of the site that is meant.
+/// What is known of the site.
 #[derive(Debug, Default)]
 struct KnownSite {
     servers: Vec<ServerName>,
@@ -59,7 +58,7 @@ struct KnownSite {
 }
 
 impl KnownSite {
-    /// The site's last placement, or else what its file says; nothing where neither can be read.
+    /// From the site's last placement, or else its file; empty if neither can be read.
     fn of(typed: &[String]) -> Self {
         let file = value(typed, &["-f", "--file"]).unwrap_or("gaiola.toml");
         let config = std::fs::read_to_string(file)

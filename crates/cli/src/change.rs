@@ -1,4 +1,4 @@
-//! Changes of a running site: how each is asked for and followed to its end.
+//! Requests changes of a running site and follows them to the end.
 
 use crate::args::Global;
 use crate::connect::{SiteClient, UNREADABLE};
@@ -10,7 +10,7 @@ use gaiola_net::client::Request;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Asks for a change, shows its steps, and ends as it ends.
+/// Requests a change, prints its steps, and returns its exit code.
 pub(crate) fn change(global: &Global, client: &SiteClient, change: Change) -> anyhow::Result<Exit> {
     let started = Instant::now();
     carry_out(global, client, started, async {
@@ -18,7 +18,7 @@ pub(crate) fn change(global: &Global, client: &SiteClient, change: Change) -> an
     })
 }
 
-/// As [`change`], to the site as it is here: what the site does not have of it is sent first.
+/// As [`change`], for a deployment: sends first what the site does not have.
 pub(crate) fn deploy(
     global: &Global,
     client: &SiteClient,
@@ -36,12 +36,12 @@ pub(crate) fn deploy(
     })
 }
 
-/// Ends as a change that could not be begun.
+/// Reports a change that could not begin, and returns its exit code.
 pub(crate) fn refuse(global: &Global, error: &anyhow::Error) -> anyhow::Result<Exit> {
     end(global, Instant::now(), &not_begun(error))
 }
 
-/// The end of a change of which nothing, or not all, could be sent. Whatever else is being sent belongs to another change.
+/// The outcome of a change whose upload failed. Another upload in progress belongs to another change.
 fn not_begun(error: &anyhow::Error) -> Outcome {
     let is_busy = error.downcast_ref::<Busy>().is_some();
     let exit = if is_busy {
@@ -116,7 +116,7 @@ async fn follow(
         .stream(&Request::post("/change", asked), Duration::from_secs(30))
         .await?;
     while let Some(line) = stream.next_line(limit).await? {
-        // An empty line says that the site still answers.
+        // An empty line is a keep-alive.
         if line.is_empty() {
             continue;
         }
@@ -130,7 +130,7 @@ async fn follow(
         }
     }
     bail!(
-        "the lab ended in the middle of the change; see {}",
+        "the connection to the site closed during the change; see {}",
         client.state.lab_log().display()
     )
 }
@@ -141,12 +141,12 @@ mod tests {
 
     #[test]
     fn a_site_that_is_sent_something_else_has_another_change_under_way() {
-        let busy = anyhow::Error::from(Busy("something else is being sent".into()));
+        let busy = anyhow::Error::from(Busy("another upload is in progress".into()));
         let outcome = not_begun(&busy.context("cannot send the release"));
         assert_eq!(outcome.exit, Exit::ChangeUnderWay);
         assert_eq!(
             outcome.message,
-            "cannot send the release: something else is being sent"
+            "cannot send the release: another upload is in progress"
         );
         let outcome = not_begun(&anyhow::anyhow!("the disk is full"));
         assert_eq!(outcome.exit, Exit::Failed);

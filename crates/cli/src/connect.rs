@@ -1,4 +1,4 @@
-//! Requests to a running site, by its control socket.
+//! Requests to a running site, over its control socket.
 
 use crate::args::Global;
 use anyhow::{Context as _, bail};
@@ -14,14 +14,14 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// The longest wait for an answer that does not stream.
+/// Timeout of a response that does not stream.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Timeout of a ping.
 const PING_LIMIT: Duration = Duration::from_secs(5);
 
-/// Said of an answer that cannot be decoded.
+/// The message for a response that cannot be decoded.
 pub(crate) const UNREADABLE: &str =
-    "the lab answered with something else than was asked for; is it of another version?";
+    "cannot decode the site's response; does the site run another version of gaiola?";
 
 /// A client of one site's control socket.
 pub(crate) struct SiteClient {
@@ -29,13 +29,13 @@ pub(crate) struct SiteClient {
     pub(crate) site: SiteName,
     /// Its state directory.
     pub(crate) state: State,
-    /// What requests run on.
+    /// Runs the requests.
     pub(crate) runtime: Runtime,
     client: Client,
 }
 
 impl SiteClient {
-    /// A client of this site, which need not run.
+    /// A client of this site, which need not be up.
     pub(crate) fn of(site: SiteName) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -48,7 +48,7 @@ impl SiteClient {
         })
     }
 
-    /// As [`of`](Self::of), for `--site`, or the file's site, which must run.
+    /// As [`of`](Self::of), for `--site` or the file's site, which must be up.
     pub(crate) fn find(global: &Global, file: &Path) -> anyhow::Result<Self> {
         let client = Self::of(site(global, file)?)?;
         if !client.is_running() {
@@ -61,7 +61,7 @@ impl SiteClient {
         Ok(client)
     }
 
-    /// Whether the site runs and is not going down.
+    /// Whether the site is up and not going down.
     pub(crate) fn is_running(&self) -> bool {
         self.ping() == Some(200)
     }
@@ -81,12 +81,12 @@ impl SiteClient {
         Target::Unix(self.state.control_socket())
     }
 
-    /// Asks for a JSON document.
+    /// Requests a JSON document.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.runtime.block_on(self.ask(&Request::get(path)))
     }
 
-    /// Posts a JSON document and reads the answer.
+    /// Posts a JSON document and reads the response.
     pub(crate) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -96,7 +96,7 @@ impl SiteClient {
         self.runtime.block_on(self.ask(&request))
     }
 
-    /// Sends a request and reads the JSON document that answers it.
+    /// Sends a request and reads the JSON response.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, request: &Request) -> anyhow::Result<T> {
         let response = self.send(request, ANSWER_LIMIT).await?;
         if response.status != 200 {
@@ -105,7 +105,7 @@ impl SiteClient {
         serde_json::from_slice(&response.body).context(UNREADABLE)
     }
 
-    /// Sends a request and reads the whole answer, whatever its status.
+    /// Sends a request and reads the whole response, whatever its status.
     pub(crate) async fn send(
         &self,
         request: &Request,
@@ -118,7 +118,7 @@ impl SiteClient {
         Ok(response)
     }
 
-    /// Sends a request and streams what answers it; `limit` is for the beginning of the answer.
+    /// Sends a request and streams the response; `limit` applies until the response begins.
     pub(crate) async fn stream(
         &self,
         request: &Request,
@@ -148,7 +148,7 @@ impl SiteClient {
     }
 
     fn cannot_ask(&self) -> String {
-        format!("cannot ask the lab of {}", self.site)
+        format!("cannot reach the site {}", self.site)
     }
 }
 
@@ -158,7 +158,7 @@ fn numbered(request: &Request) -> Request {
     request.clone().header(name, HeaderValue::from(SCHEMA))
 }
 
-/// Whether the site that answers and this program understand each other.
+/// Checks that the site and this program have compatible schemas.
 fn understood(request: &Request, headers: &HeaderMap) -> Result<(), Mismatch> {
     let theirs = headers.get(schema::HEADER).map(HeaderValue::as_bytes);
     if schema::is_exempt(request.path()) {
@@ -168,7 +168,7 @@ fn understood(request: &Request, headers: &HeaderMap) -> Result<(), Mismatch> {
     }
 }
 
-/// The site that is meant: `--site`, the file's, or the only one there is.
+/// The site: `--site`, the file's, or the only one there is.
 pub(crate) fn site(global: &Global, file: &Path) -> anyhow::Result<SiteName> {
     if let Some(site) = &global.site {
         return Ok(site.clone());

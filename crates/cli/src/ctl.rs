@@ -1,4 +1,4 @@
-//! `gaiola proxy ctl`: asks a proxy by its control socket, and changes its servers, in the words of HAProxy's users.
+//! `gaiola proxy ctl`: queries a proxy over its control socket and changes its servers, in HAProxy's terms.
 
 mod tables;
 
@@ -13,21 +13,21 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Said where the connection ended instead of an answer.
-const CLOSED: &str = "it closed the connection without an answer; is it about to end?";
+/// The connection ended before the response.
+const CLOSED: &str = "the proxy closed the connection without a response; is it stopping?";
 
-/// Said of an answer that is no text or not in the protocol's words.
-const UNREADABLE: &str = "its answer cannot be read; is it of another version?";
+/// The response cannot be decoded.
+const UNREADABLE: &str = "cannot decode the proxy's response; is it another version?";
 
-/// Said of an answer that is none to what was asked.
-const OTHER_KIND: &str = "the proxy answered something else; is it of another version?";
+/// The response belongs to another kind of request.
+const OTHER_KIND: &str = "unexpected response from the proxy; is it another version?";
 
-/// The longest wait for an answer: a worker may take five seconds.
+/// Timeout of a response: a worker may take five seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// `gaiola proxy ctl`.
 pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
-    // Quoted as one, as for HAProxy's socket, they are words all the same.
+    // The order may also be one quoted argument, as for HAProxy's socket.
     let words = ctl.order.iter().flat_map(|word| word.split_whitespace());
     let words: Vec<&str> = words.collect();
     let command = match parse(&words) {
@@ -60,7 +60,7 @@ pub(crate) fn ctl(global: &Global, ctl: &Ctl) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The command that was typed.
+/// A parsed order.
 #[derive(Debug, PartialEq, Eq)]
 enum CtlCommand {
     Show(Show),
@@ -68,7 +68,7 @@ enum CtlCommand {
     Change(ControlRequest),
 }
 
-/// What is shown.
+/// What `show` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Show {
     Servers,
@@ -104,7 +104,7 @@ fn parse(words: &[&str]) -> anyhow::Result<CtlCommand> {
         ["set", "weight", at, n] | ["set", "server", at, "weight", n] => {
             let weight = n.parse().ok().filter(|weight| *weight <= 256);
             let weight =
-                weight.with_context(|| format!("{n:?} is no weight, which is 0 to 256"))?;
+                weight.with_context(|| format!("{n:?} is not a weight: write 0 to 256"))?;
             server(at, ServerOrder::Weight(weight))
         }
         ["drain", at] | ["set", "server", at, "state", "drain"] => state(at, Admin::Drain),
@@ -125,7 +125,7 @@ fn parse(words: &[&str]) -> anyhow::Result<CtlCommand> {
     }
 }
 
-/// How orders that begin so are written.
+/// The syntax of the orders that begin with these words.
 const FORMS: [(&[&str], &str); 11] = [
     (&["show"], "show servers, stat, sessions or limits"),
     (
@@ -145,22 +145,22 @@ const FORMS: [(&[&str], &str); 11] = [
     (&["maint"], "maint BACKEND/SERVER, one at a time"),
     (
         &["shutdown"],
-        "shutdown sessions server BACKEND/SERVER; all of a server's end, not a single one",
+        "shutdown sessions server BACKEND/SERVER; it closes all sessions of a server, not a single one",
     ),
     (&["clear"], "clear limit NAME, or clear limit NAME KEY"),
     (
         &["enable"],
-        "enable server BACKEND/SERVER; only servers are enabled while it runs",
+        "enable server BACKEND/SERVER; only servers can be enabled at run time",
     ),
     (
         &["disable"],
-        "disable server BACKEND/SERVER; only servers are disabled while it runs",
+        "disable server BACKEND/SERVER; only servers can be disabled at run time",
     ),
 ];
 
 fn server(at: &str, order: ServerOrder) -> anyhow::Result<CtlCommand> {
     let Some((backend, server)) = at.split_once('/') else {
-        bail!("{at:?} names no server; write BACKEND/SERVER, such as app/app1");
+        bail!("{at:?} is not a server; write BACKEND/SERVER, such as app/app1");
     };
     Ok(CtlCommand::Change(ControlRequest::SetServer {
         backend: backend.into(),
@@ -185,12 +185,12 @@ fn unknown(words: &[&str]) -> String {
         (_, Some((_, form))) => format!("write {form}"),
         (_, None) => format!("an order begins with {}", FIRST.join(", ")),
     };
-    format!("`{}` is no order; {advice}", words.join(" "))
+    format!("`{}` is not an order; {advice}", words.join(" "))
 }
 
-/// Asks the proxy; what it refuses is an error.
+/// Sends a request to the proxy; a refusal is an error.
 fn ask(socket: &Path, request: &ControlRequest, limit: Duration) -> anyhow::Result<ControlReply> {
-    let why = || format!("cannot ask the proxy at {}", socket.display());
+    let why = || format!("cannot query the proxy at {}", socket.display());
     let stream = UnixStream::connect(socket).map_err(|error| anyhow!(not_connected(error)));
     let asked = stream.and_then(|stream| exchange(stream, request, limit));
     match asked.with_context(why)? {
@@ -220,24 +220,23 @@ fn exchange(
     Ok(reply)
 }
 
-/// Why the socket does not accept the connection, and what to check.
+/// Why the connection failed, and what to check.
 fn not_connected(error: io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "there is no such socket; does the proxy run, and is this the `control` of its file?"
-                .into()
+            "no such socket; is the proxy running, and is this the `control` of its file?".into()
         }
-        io::ErrorKind::ConnectionRefused => "nobody listens there; does the proxy run?".into(),
+        io::ErrorKind::ConnectionRefused => "nobody listens there; is the proxy running?".into(),
         io::ErrorKind::PermissionDenied => "permission denied: run as the proxy's user".into(),
         _ => error.to_string(),
     }
 }
 
-/// Why one that listens has not answered.
+/// Why a listening proxy did not respond.
 fn not_answered(error: io::Error, limit: Duration) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("it did not answer within {limit:?}")
+            format!("no response within {limit:?}")
         }
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CLOSED.into(),
         io::ErrorKind::InvalidData => UNREADABLE.into(),
@@ -302,15 +301,18 @@ mod tests {
             ("drain app1", "BACKEND/SERVER"),
             (
                 "set server app/app1 state down",
-                "is no order; write set server BACKEND/SERVER state ready, drain or maint",
+                "is not an order; write set server BACKEND/SERVER state ready, drain or maint",
             ),
             ("set maxconn 5", "write set weight BACKEND/SERVER N"),
-            ("clear limit a b c", "is no order; write clear limit NAME"),
+            (
+                "clear limit a b c",
+                "is not an order; write clear limit NAME",
+            ),
             (
                 "shutdown session 5",
                 "write shutdown sessions server BACKEND/SERVER",
             ),
-            ("disable frontend www", "only servers are disabled"),
+            ("disable frontend www", "only servers can be disabled"),
             ("drain a/b c/d", "one at a time"),
             ("show", "write show servers, stat, sessions or limits"),
             ("foo bar", "an order begins with show, set, drain"),
@@ -334,14 +336,14 @@ mod tests {
         let silent = |mut stream: UnixStream| {
             stream.read_to_end(&mut Vec::new()).unwrap();
         };
-        assert_eq!(why(silent), "it did not answer within 200ms");
+        assert_eq!(why(silent), "no response within 200ms");
         let closed = |stream: UnixStream| {
             BufReader::new(stream)
                 .read_line(&mut String::new())
                 .unwrap();
         };
         assert_eq!(why(closed), CLOSED);
-        // What is not read before it closes makes that a reset.
+        // Unread bytes turn the close into a reset.
         let reset = |mut stream: UnixStream| stream.read_exact(&mut [0]).unwrap();
         assert_eq!(why(reset), CLOSED);
         let unreadable = |mut stream: UnixStream| {

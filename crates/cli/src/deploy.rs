@@ -1,4 +1,4 @@
-//! What `up` sends: the digests of the site's directory and certificates, and before that what the site does not have of them.
+//! What `up` sends: the release and the certificates, if the site does not have them, then their digests.
 
 use crate::args::{Global, SiteFile};
 use crate::connect::SiteClient;
@@ -13,25 +13,25 @@ use gaiola_net::client::{Request, Response, Writer};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Scans of a directory that changes while it is sent.
+/// How often a directory that changes during the upload is scanned.
 const ATTEMPTS: usize = 3;
-/// Interval of the lines about how far it is.
+/// Interval of progress lines.
 const PROGRESS: Duration = Duration::from_secs(2);
-/// The time that the site may take to keep what was sent, above that of the command.
+/// Additional time in which the site may store the upload, after the command's own timeout.
 const KEEPING: Duration = Duration::from_secs(60);
 
-/// The site as it is on the operator's side.
+/// The site as the operator has it: configuration, directory and certificates.
 pub(crate) struct Local {
     file: PathBuf,
     folder: PathBuf,
-    /// What the file says, with the digest of the certificates.
+    /// The file's configuration, with the digest of the certificates.
     pub(crate) config: Config,
     certificates: Option<Certificates>,
     scan: Scan,
 }
 
 impl Local {
-    /// Reads the site's directory and certificates, and refuses what cannot be deployed. Nothing is sent or written.
+    /// Reads the site's directory and certificates, and rejects what cannot be deployed. Sends and writes nothing.
     pub(crate) fn read(global: &Global, config: Config, of: &SiteFile) -> anyhow::Result<Self> {
         let (folder, file) = (site_folder(&of.file)?, std::path::absolute(&of.file)?);
         let mut config = config;
@@ -41,7 +41,7 @@ impl Local {
         for command in commands.into_iter().flatten() {
             let left_out = release::private_program(&scan.private, command);
             if let Some(why) = left_out.or_else(|| release::missing_program(&folder, command)) {
-                bail!("a command of the file cannot be run: {why}");
+                bail!("a command in the file cannot be run: {why}");
             }
         }
         Ok(Self {
@@ -53,12 +53,12 @@ impl Local {
         })
     }
 
-    /// What is left out of the release, in words.
+    /// A message that lists what is left out of the release.
     pub(crate) fn left_out(&self) -> Option<String> {
         release::left_out_in_words(&self.scan.private)
     }
 
-    /// The change that makes the site what is here. `yes`: whether what cannot be taken back is allowed.
+    /// The change that brings the site to this state. `yes`: whether irreversible changes are allowed.
     pub(crate) fn apply(&self, yes: bool) -> Change {
         Change::Apply {
             config: Box::new(self.config.clone()),
@@ -103,7 +103,7 @@ impl Local {
     }
 }
 
-/// Whether the directory was changed while it was sent.
+/// Whether the directory changed during the upload.
 fn is_changing(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref::<ReleaseError>(),
@@ -142,7 +142,7 @@ async fn has(client: &SiteClient, path: &str) -> anyhow::Result<bool> {
     Ok(held)
 }
 
-/// The inner error is that of writing it.
+/// The inner error is that of writing the archive.
 async fn upload<E: Send + 'static>(
     global: &Global,
     client: &SiteClient,
@@ -153,7 +153,7 @@ async fn upload<E: Send + 'static>(
     client.upload(&Request::put(path), limit, write).await
 }
 
-/// Something else is being sent to the site.
+/// Another upload is in progress.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Busy(pub(crate) String);
@@ -166,7 +166,7 @@ fn accepted(response: Response) -> anyhow::Result<()> {
     }
 }
 
-/// Reports progress, where it takes long.
+/// Reports the progress of long uploads.
 struct Shown {
     quiet: bool,
     last: Instant,

@@ -1,4 +1,4 @@
-//! `gaiola drill`: failures rehearsed on purpose, with the result measured.
+//! `gaiola drill`: rehearses failures and measures the result.
 
 mod clients;
 
@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use gaiola_control::api::{Access, Disk, Enter, Harm as HarmRequest, SiteInfo};
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{
-    Acknowledged, Answer, Course, DrillError, Harm, Limits, Plan, Record, Sight, run,
+    Acknowledged, Course, DrillError, Harm, HarmFuture, Limits, Plan, Record, Sight, run,
 };
 use gaiola_control::provider::lab::processes;
 use gaiola_core::drill::{
@@ -27,10 +27,10 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 
-/// The longest that a request to the site may take: a server that stops in order takes its time.
+/// Timeout of a request to the site: a server's orderly stop takes time.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
 
-/// Rehearses what was asked for, and ends with the gravest verdict.
+/// Runs the selected drills and returns the exit code of the worst verdict.
 pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     let client = SiteClient::find(global, &drill.of.file)?;
     let mut selection = selection(drill)?;
@@ -46,7 +46,7 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
         if targets.len() > 1 && !global.quiet {
             eprint_line!("\n[{}/{}] {target}", number + 1, targets.len());
         }
-        // Who is the primary may have changed in the drill before.
+        // The previous drill may have changed the primary.
         let now: Status = client.get("/status")?;
         let course = course(&info, &config, &now)?;
         let target = target.named(Roles::of(&now))?;
@@ -81,12 +81,12 @@ fn selection(drill: &Drill) -> anyhow::Result<Selection> {
     let selection: Selection = drill.what.join(" ").parse()?;
     match (selection, drill.faults) {
         (Selection::All, true) => Ok(Selection::Faults { disks: false }),
-        (_, true) => bail!("--faults belongs to `drill all`"),
+        (_, true) => bail!("--faults is only for `drill all`"),
         (selection, false) => Ok(selection),
     }
 }
 
-/// Whether the disk of each database server can be filled; where that is left out, why.
+/// Whether the disk of each database server can be filled; if not, prints why.
 fn disks_can_be_filled(client: &SiteClient, status: &Status) -> anyhow::Result<bool> {
     let servers = status.servers.iter().map(|server| server.name);
     let databases: Vec<ServerName> = servers
@@ -94,7 +94,7 @@ fn disks_can_be_filled(client: &SiteClient, status: &Status) -> anyhow::Result<b
         .collect();
     for server in &databases {
         if let Some(why) = unfillable(client, *server)? {
-            eprint_line!("fill is left out: {why}");
+            eprint_line!("skipping fill: {why}");
             return Ok(false);
         }
     }
@@ -107,12 +107,12 @@ fn unfillable(client: &SiteClient, server: ServerName) -> anyhow::Result<Option<
         Disk::Fillable => None,
         Disk::NotFillable(why) => Some(why),
         Disk::Unknown => Some(
-            "the site was brought up by an older version, which fills no disks: `gaiola down`, then `gaiola up`".into(),
+            "the site was brought up by an older version, which cannot fill disks: run `gaiola down`, then `gaiola up`".into(),
         ),
     })
 }
 
-/// How the site is asked: by the front door, and each VIP by itself.
+/// The drill's requests: through the front door, and to each VIP separately.
 fn course(info: &SiteInfo, config: &Config, status: &Status) -> anyhow::Result<Course> {
     let by_proxies = config.balancer.is_some() || config.web.is_some();
     let probed = if by_proxies {
@@ -130,7 +130,7 @@ fn course(info: &SiteInfo, config: &Config, status: &Status) -> anyhow::Result<C
     }
 }
 
-/// The file's tiers in the sizes that they have now.
+/// The file's tiers with their current sizes.
 fn as_it_is(config: &Config, status: &Status) -> Config {
     let mut config = config.clone();
     for tier in Tier::ALL {
@@ -184,7 +184,7 @@ fn rehearse(global: &Global, client: &SiteClient, plan: &Plan) -> anyhow::Result
     })
 }
 
-/// Fault injection and observation of a drill, by the site's control socket and its processes.
+/// Injects and observes a drill's faults, over the site's control socket and through its processes.
 struct FaultInjector<'a> {
     client: &'a SiteClient,
     hold: Duration,
@@ -192,7 +192,7 @@ struct FaultInjector<'a> {
     harmed: RefCell<Option<Harmed>>,
 }
 
-/// What was done, and what the event log held before.
+/// The harm that was done, and the event log before it.
 #[derive(Clone)]
 struct Harmed {
     servers: Vec<ServerName>,
@@ -200,7 +200,7 @@ struct Harmed {
 }
 
 impl Harmed {
-    /// What the last events of these servers say.
+    /// The last events of these servers.
     fn events(servers: &[ServerName], status: &Status) -> Vec<String> {
         let of_servers = status.events.iter().filter(
             |event| matches!(event.subject, Subject::Server(server) if servers.contains(&server)),
@@ -209,7 +209,7 @@ impl Harmed {
     }
 }
 
-/// How long after its span the site undoes a fault that is not undone yet.
+/// How long after a fault's span the site itself undoes it.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl FaultInjector<'_> {
@@ -291,7 +291,7 @@ impl FaultInjector<'_> {
                 if faults.contains(held) {
                     Ok(())
                 } else {
-                    bail!("it is not in force")
+                    bail!("the fault is not in force")
                 }
             }
         }
@@ -333,7 +333,7 @@ impl FaultInjector<'_> {
     }
 }
 
-/// A zombie is dead: only its parent has not waited for it yet.
+/// A zombie is dead: its parent has just not waited for it yet.
 fn is_alive(victim: Identity) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{}/stat", victim.pid)).ok();
     let is_zombie = state.is_some_and(|stat| {
@@ -344,25 +344,25 @@ fn is_alive(victim: Identity) -> bool {
     !is_zombie && identify(victim.pid).is_ok_and(|now| now == victim)
 }
 
-/// The answer as a drill reports it.
-fn answer<'a, T>(work: impl Future<Output = anyhow::Result<T>> + 'a) -> Answer<'a, T> {
+/// Converts a result for the drill's report.
+fn answer<'a, T>(work: impl Future<Output = anyhow::Result<T>> + 'a) -> HarmFuture<'a, T> {
     Box::pin(async { work.await.map_err(DrillError::harm) })
 }
 
 impl Harm for FaultInjector<'_> {
-    fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
+    fn harm<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()> {
         answer(self.do_harm(target))
     }
 
-    fn confirm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
+    fn confirm<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()> {
         answer(self.is_done(target))
     }
 
-    fn put_back<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
+    fn put_back<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()> {
         answer(self.give_back(target))
     }
 
-    fn status(&self) -> Answer<'_, Sight> {
+    fn status(&self) -> HarmFuture<'_, Sight> {
         answer(self.poll())
     }
 
@@ -371,15 +371,15 @@ impl Harm for FaultInjector<'_> {
         target: &'a Target,
         course: &'a Course,
         record: &'a Record,
-    ) -> Answer<'a, Vec<Witness>> {
+    ) -> HarmFuture<'a, Vec<Witness>> {
         answer(self.send_witnesses(target, course, record))
     }
 
-    fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> Answer<'a, Writes> {
+    fn look_up<'a>(&'a self, writes: &'a [Acknowledged]) -> HarmFuture<'a, Writes> {
         answer(self.look_up_in_the_database(writes))
     }
 
-    fn contents(&self) -> Answer<'_, Contents> {
+    fn contents(&self) -> HarmFuture<'_, Contents> {
         answer(self.compare_members())
     }
 }

@@ -1,4 +1,4 @@
-//! `gaiola exec`: a command on a server, with this terminal.
+//! `gaiola exec`: runs a command on a server, on this terminal.
 
 use crate::args::{Exec, Global};
 use crate::connect::SiteClient;
@@ -9,7 +9,7 @@ use gaiola_os::namespace;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
-/// Runs the command and ends with its exit code (128 plus the signal's number where a signal ended it).
+/// Runs the command and returns its exit code (128 plus the signal's number if a signal ended it).
 pub(crate) fn exec(global: &Global, exec: &Exec) -> anyhow::Result<Exit> {
     let client = SiteClient::find(global, &exec.of.file)?;
     let access: Access = client.get(&format!("/servers/{}", exec.server))?;

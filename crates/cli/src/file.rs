@@ -1,4 +1,4 @@
-//! The site's file, as commands read it.
+//! Reads the site's file.
 
 use anyhow::Context as _;
 use gaiola_control::provider;
@@ -15,7 +15,7 @@ pub(crate) struct Invalid {
 }
 
 impl Invalid {
-    /// Every mistake: for programs on standard output, where they read whatever a command answers.
+    /// Prints every mistake; as JSON on standard output, where programs read all results.
     pub(crate) fn print(&self, json: bool) {
         if json {
             print_line!("{:#}", described(&self.path, self.errors.mistakes()))
@@ -25,7 +25,7 @@ impl Invalid {
     }
 }
 
-/// A file and its mistakes, for programs. JSON is UTF-8, which a path need not be.
+/// A file and its mistakes as JSON. JSON is UTF-8; a path may not be.
 pub(crate) fn described(path: &Path, mistakes: &[Mistake]) -> serde_json::Value {
     serde_json::json!({ "file": path.display().to_string(), "mistakes": mistakes })
 }
@@ -56,7 +56,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
     load(path, &text)
 }
 
-/// The directory that a site's file stands in: the site.
+/// The directory of a site's file: the site's directory.
 pub(crate) fn site_folder(file: &Path) -> anyhow::Result<PathBuf> {
     let whole = std::path::absolute(file)?;
     Ok(whole

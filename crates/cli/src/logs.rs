@@ -1,4 +1,4 @@
-//! `gaiola logs`: what the processes of the servers wrote.
+//! `gaiola logs`: the output of the servers' processes.
 
 use crate::args::{Global, Logs};
 use crate::connect::{SiteClient, site};
@@ -11,12 +11,12 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The most that is read of one log before its last lines are counted.
+/// How much of the end of a log is searched for its last lines.
 const TAIL: u64 = 256 * 1024;
 /// Poll interval.
 const POLL: Duration = Duration::from_millis(300);
 
-/// Prints the last lines of the logs, and what is added to them.
+/// Prints the last lines of the logs, and follows them.
 pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
     let client = SiteClient::of(site(global, &logs.file)?)?;
     let servers = client.state.folder().join("servers");
@@ -29,7 +29,7 @@ pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
             .with_context(|| format!("cannot read the logs in {}", servers.display()))?;
         if found.is_empty() && !logs.follow {
             bail!(
-                "there are no such logs; `gaiola status` names the servers, --all shows the logs of every process"
+                "no such logs; `gaiola status` lists the servers, --all includes the logs of all processes"
             );
         }
         for (server, path) in found {
@@ -44,7 +44,7 @@ pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
     }
 }
 
-/// A server's directory is made when it is first switched on.
+/// A server's directory exists from when it was first switched on.
 fn is_there(servers: &Path, server: ServerName) -> anyhow::Result<()> {
     let entries = std::fs::read_dir(servers).into_iter().flatten().flatten();
     let named = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -86,7 +86,7 @@ fn find(servers: &Path, logs: &Logs) -> std::io::Result<Vec<(ServerName, PathBuf
     Ok(found)
 }
 
-/// The site's own output and the requests are shown; what Gaiola's parts write only when asked for.
+/// The site's own output and the access logs are shown; Gaiola's own logs only with `--all`.
 fn is_wanted(path: &Path, all: bool) -> bool {
     let Some(name) = path
         .file_name()
@@ -98,14 +98,14 @@ fn is_wanted(path: &Path, all: bool) -> bool {
     all || name.parse::<InstanceName>().is_ok() || name.starts_with("release-") || name == "access"
 }
 
-/// Prints what was added since `from` (the last lines where it is `None`), and returns where it ended.
+/// Prints what was added since `from` (the last lines if it is `None`), and returns the new end.
 fn print(server: &ServerName, path: &Path, from: Option<u64>, last: usize) -> anyhow::Result<u64> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         opened => opened.with_context(|| format!("cannot read {}", path.display()))?,
     };
     let length = file.metadata()?.len();
-    // A log that is shorter than it was has been cut, and goes on at its start.
+    // A log that became shorter was rotated: read from its start.
     let start = match from {
         Some(from) if from <= length => from,
         Some(_) => 0,
@@ -114,7 +114,7 @@ fn print(server: &ServerName, path: &Path, from: Option<u64>, last: usize) -> an
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
     file.take(length - start).read_to_end(&mut bytes)?;
-    // A line that is still being written is left for the next poll.
+    // An incomplete line is left for the next poll.
     let whole = bytes
         .iter()
         .rposition(|byte| *byte == b'\n')

@@ -27,7 +27,7 @@ use output::Exit;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The last lines on standard error have this long to be written.
+/// How long the last lines may take to be written to standard error.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {

@@ -43,7 +43,7 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
             .for_each(|server| print_line!("  {server}"));
         if config.app.release.is_some() {
             print_line!(
-                "and run the release command, where the directory's contents are a new release"
+                "and run the release command if the directory's contents are a new release"
             );
         }
         return Ok(Exit::Ok);
@@ -113,7 +113,7 @@ pub(crate) fn events(global: &Global, events: &Events) -> anyhow::Result<Exit> {
         let mut stream = client.stream(&Request::get(path), limit).await?;
         if stream.status != 200 {
             bail!(
-                "the lab did not return its events (status {})",
+                "the site did not return its events (status {})",
                 stream.status
             );
         }
@@ -129,7 +129,7 @@ pub(crate) fn events(global: &Global, events: &Events) -> anyhow::Result<Exit> {
 }
 
 fn print_event(global: &Global, line: &[u8]) -> anyhow::Result<()> {
-    // An empty line says that the site still answers.
+    // An empty line is a keep-alive.
     if line.is_empty() {
         return Ok(());
     }

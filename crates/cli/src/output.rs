@@ -1,4 +1,4 @@
-//! What is printed, and how a command that could not print ends.
+//! Printing, and the exit code of a command that could not print.
 
 pub(crate) use gaiola_model::Exit;
 
@@ -7,10 +7,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// A line on standard error waits this long for its turn, so that it stands before what is printed next.
+/// How long a line waits to be written to standard error, so that it appears before what is printed next.
 const IN_ORDER: Duration = Duration::from_millis(100);
 
-/// What kept standard output from taking what was printed.
+/// The error that a write to standard output failed with.
 static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
 
 /// Prints a line on standard output.
@@ -23,7 +23,7 @@ macro_rules! eprint_line {
     ($($text:tt)*) => { $crate::output::eprint(&format!("{}\n", format_args!($($text)*))) };
 }
 
-/// Prints on standard output. Where that fails, what is under way goes on; the exit code shows it in the end.
+/// Prints on standard output. If that fails, the command continues, and its exit code reports it.
 pub(crate) fn print(text: &str) {
     let mut out = io::stdout().lock();
     let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -32,13 +32,13 @@ pub(crate) fn print(text: &str) {
     }
 }
 
-/// Prints on standard error without ever waiting long for a reader.
+/// Prints on standard error; a slow reader delays it only briefly.
 pub(crate) fn eprint(text: &str) {
     stderr::line(text);
     stderr::flush(IN_ORDER);
 }
 
-/// The exit code once standard output is known to have taken everything. Whoever closed it has read enough.
+/// The command's exit code, or that of a failed write to standard output. A closed pipe is no failure: its reader has read enough.
 pub(crate) fn settle(exit: Exit) -> Exit {
     match UNPRINTED.get() {
         Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -52,12 +52,12 @@ pub(crate) fn settle(exit: Exit) -> Exit {
     }
 }
 
-/// Whether standard output takes no more: a command that prints without end may stop.
+/// Whether standard output is closed: a command that follows a stream may stop.
 pub(crate) fn is_closed() -> bool {
     UNPRINTED.get().is_some()
 }
 
-/// Whether standard output may be coloured; `refused`: not by the command line.
+/// Whether standard output may be coloured; `refused`: the command line forbids it.
 pub(crate) fn color(refused: bool) -> bool {
     !refused && std::env::var_os("NO_COLOR").is_none() && io::stdout().is_terminal()
 }

@@ -1,4 +1,4 @@
-//! The processes that Gaiola is made of. People type `gaiola proxy -f FILE` alone.
+//! Gaiola's processes. Users start only `gaiola proxy -f FILE` themselves.
 
 use crate::args::{Booted, Global, Init, Keeper, KeeperKind, Lab, Proxy, Visit};
 use crate::file::{Invalid, described};
@@ -22,7 +22,7 @@ fn log() {
     stderr::start();
 }
 
-/// Logs once the process has entered its namespaces: until then it has one thread only.
+/// Starts the log once the process has entered its namespaces: until then it must have a single thread.
 fn log_later() {
     outlive_stray_signals();
     let level = std::env::var("GAIOLA_LOG")
@@ -122,7 +122,7 @@ fn invalid(error: FileError) -> anyhow::Error {
     }
 }
 
-/// What the file says is not printed: it may have secrets.
+/// The file's contents are not printed: they may be secret.
 fn say_valid(global: &Global, path: &Path, file: &ProxyFile) {
     let frontends = file.config.frontends.len();
     let backends = &file.config.backends;

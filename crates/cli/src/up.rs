@@ -19,12 +19,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The longest until the lab has stopped every server.
+/// How long the lab may take to stop every server.
 const DOWN_LIMIT: Duration = Duration::from_secs(120);
 
-/// Where the site is reached unless the command line says otherwise.
+/// The site's default address.
 const FRONT_DOOR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// Where its status page is.
+/// The status page's default address.
 const PAGE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
 /// `gaiola up`.
@@ -63,7 +63,7 @@ pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
     stay(global, &client)
 }
 
-/// Why a site that is up is not reached where it shall be; `None`: it is.
+/// A message if a site that is up has other addresses than the command line requests.
 fn is_elsewhere(info: &SiteInfo, up: &Up) -> Option<String> {
     let asked = [
         ("the site", "--front-door", info.entry, up.front_door),
@@ -75,12 +75,12 @@ fn is_elsewhere(info: &SiteInfo, up: &Up) -> Option<String> {
     let (what, option, is, wanted) = asked.iter().find(differs)?;
     let (site, wanted) = (&info.site, wanted.as_ref()?);
     Some(format!(
-        "{site} is up, and {what} is at {is}, not at {wanted}: addresses are chosen when a site is brought up; \
-         leave {option} out, or choose another with: gaiola down, then gaiola up {option} {wanted}"
+        "{site} is up, and {what} is at {is}, not at {wanted}: an address cannot change while the site is up; \
+         leave {option} out, or run: gaiola down, then gaiola up {option} {wanted}"
     ))
 }
 
-/// Commands that suit the site.
+/// Commands to try on this site.
 fn try_next(config: &Config) -> String {
     let first = config.server_names().next();
     let drill = first.map(|server| format!("gaiola drill kill {server}   "));
@@ -89,7 +89,7 @@ fn try_next(config: &Config) -> String {
     format!("{drill}gaiola scale app={more}   gaiola logs -f")
 }
 
-/// What every server needs is searched for before anything is started.
+/// Finds the programs that the servers need, before anything is started.
 fn find_programs(config: &Config) -> anyhow::Result<()> {
     let mut missing: Vec<String> = Vec::new();
     missing.extend(
@@ -111,17 +111,17 @@ fn find_programs(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-/// Starts the lab as a process of its own: it outlives this one. `false`: another process was faster.
+/// Starts the lab in a separate process, which outlives this one. `false`: another process was faster.
 fn start_lab(client: &SiteClient, up: &Up) -> anyhow::Result<bool> {
     let deadline = Instant::now() + DOWN_LIMIT;
     loop {
         match try_lab(client, up)?.as_str() {
             "ready" => return Ok(true),
             "" => bail!(
-                "the lab ended without a word; see {}",
+                "the lab exited without a message; see {}",
                 client.state.lab_log().display()
             ),
-            // One that is going down, or is only just coming up.
+            // Another lab of the site is going down, or is just starting.
             gaiola_control::process::UP_ALREADY if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50))
             }
@@ -133,7 +133,7 @@ fn start_lab(client: &SiteClient, up: &Up) -> anyhow::Result<bool> {
     }
 }
 
-/// The site's directory must not be read before it is known where the state is: it may be within.
+/// The state directory must exist before the site's directory is read: it may lie within.
 fn make_state(client: &SiteClient) -> anyhow::Result<()> {
     client.state.make().with_context(|| {
         let folder = client.state.folder();
@@ -149,7 +149,8 @@ fn try_lab(client: &SiteClient, up: &Up) -> anyhow::Result<String> {
         .append(true)
         .open(client.state.lab_log());
     let log = log.with_context(|| format!("cannot write {}", client.state.lab_log().display()))?;
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    let mut command =
+        Command::new(std::env::current_exe().context("cannot find this program's path")?);
     command.arg("lab").arg(client.site.as_str());
     command.args([
         "--front-door",
@@ -173,10 +174,10 @@ fn try_lab(client: &SiteClient, up: &Up) -> anyhow::Result<String> {
     Ok(said.trim().to_string())
 }
 
-/// Stays in the foreground with the events, until an interrupt brings everything down.
+/// Prints events in the foreground until an interrupt, then brings the site down.
 fn stay(global: &Global, client: &SiteClient) -> anyhow::Result<Exit> {
     if !global.quiet {
-        eprint_line!("\nCtrl-C brings it down. What happens:");
+        eprint_line!("\nCtrl-C brings it down. Events:");
     }
     let ended = client.runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt())?;
@@ -196,7 +197,7 @@ fn stay(global: &Global, client: &SiteClient) -> anyhow::Result<Exit> {
     Ok(Exit::Interrupted)
 }
 
-/// Shows events until the lab is gone.
+/// Shows events until the site is down.
 async fn show_events(client: &SiteClient) {
     let request = Request::get("/events?last=0&follow=true");
     while let Ok(mut stream) = client.stream(&request, Duration::from_secs(30)).await {
@@ -231,7 +232,7 @@ pub(crate) fn down(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Brings everything down and waits until it is.
+/// Brings the site down and waits for the end.
 fn stop(client: &SiteClient) -> anyhow::Result<()> {
     let _: bool = client.post("/down", &())?;
     let deadline = Instant::now() + DOWN_LIMIT;

@@ -67,7 +67,7 @@ fn where_no_proxy_can_be_asked_it_is_said_what_to_look_at() {
     for (socket, words) in [
         (
             plain.with_file_name("nowhere.sock"),
-            "there is no such socket; does the proxy run",
+            "no such socket; is the proxy running",
         ),
         (plain, "nobody listens there"),
     ] {

@@ -1,10 +1,10 @@
 //! What the command line and the site's process exchange over the control socket: HTTP with JSON bodies.
 //!
-//! A change is answered by a stream of JSON lines, one [`Progress`] each, the last of which is `Done`. Nothing in it names a file of
-//! the operator's: the contents of the site's directory and its certificates are known by their digests, and what the site does
-//! not have is sent before, by `PUT /releases/DIGEST` and `PUT /certificates/DIGEST`.
+//! The response to a change is a stream of JSON lines, one [`Progress`] each, the last of which is `Done`. Requests name no file of
+//! the operator's: the contents of the site's directory and its certificates are identified by their digests, and uploaded before
+//! if the site does not have them, by `PUT /releases/DIGEST` and `PUT /certificates/DIGEST`.
 //!
-//! Every request and answer carries the number of the schema ([`schema`]).
+//! Every request and response carries the number of the schema ([`schema`]).
 
 mod digest;
 pub mod schema;
@@ -18,31 +18,31 @@ use gaiola_model::{Config, Exit, ServerName, SiteName};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
-/// A change that an operator asks for.
+/// A change that an operator requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// Make the site what its file says.
+    /// Bring the site to the state in its file.
     Apply {
-        /// What the file says, with the digest of the balancers' certificates.
+        /// The file's configuration, with the digest of the balancers' certificates.
         config: Box<Config>,
-        /// The digest of what the site's directory holds.
+        /// The digest of the contents of the site's directory.
         release: Digest,
-        /// Whether what cannot be taken back is allowed.
+        /// Whether irreversible changes are allowed.
         yes: bool,
     },
     /// Change a tier's size by hand: `web=3`, `app=2x4`.
     Scale {
         /// What to scale, as written.
         to: Vec<String>,
-        /// Whether what cannot be taken back is allowed.
+        /// Whether irreversible changes are allowed.
         yes: bool,
     },
     /// Take a server out of traffic.
     Drain(ServerName),
-    /// Let it take traffic again.
+    /// Return it to traffic.
     Undrain(ServerName),
-    /// Exchange the instances of `app`, or of one application server, for new ones of the same release.
+    /// Replace the instances of `app`, or of one application server, with new ones of the same release.
     Restart(String),
 }
 
@@ -59,16 +59,16 @@ impl Change {
     }
 }
 
-/// A change, and how long its end is waited for.
+/// A change, and its timeout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeRequest {
     /// What is asked for.
     pub change: Change,
-    /// How long the answer may wait until what is desired is observed.
+    /// How long the response may take until the desired state is observed.
     pub timeout_ms: u64,
 }
 
-/// One line of the answer to a change.
+/// One line of the response to a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
@@ -78,7 +78,7 @@ pub enum Progress {
     Server {
         /// The server.
         name: ServerName,
-        /// Its state in a word or a few.
+        /// Its state as text.
         state: String,
     },
     /// The end.
@@ -88,15 +88,15 @@ pub enum Progress {
 /// How a change ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// What the command ends with.
+    /// The command's exit code.
     pub exit: Exit,
-    /// In words; may be empty.
+    /// A message; may be empty.
     pub message: String,
-    /// The site at the end, where it could be asked.
+    /// The site's status at the end, if it is known.
     pub status: Option<Box<Status>>,
 }
 
-/// The end of a change that could not be begun.
+/// The outcome of a change that could not begin.
 pub fn refused(exit: Exit, message: impl Into<String>) -> Outcome {
     Outcome {
         exit,
@@ -105,18 +105,18 @@ pub fn refused(exit: Exit, message: impl Into<String>) -> Outcome {
     }
 }
 
-/// What a change would do, in words.
+/// A description of what a change would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Planned {
     /// One line for each change; empty: nothing would change.
     pub changes: Vec<String>,
-    /// What keeps its size by hand although the file says another.
+    /// Sizes that stay as scaled by hand although the file has others.
     pub kept: Vec<String>,
     /// What is refused without `--yes`.
     pub refusals: Vec<String>,
 }
 
-/// A harm that `drill` asks the provider of servers to do, or to take back.
+/// A harm that `drill` requests from the provider of servers, or its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Harm {
@@ -130,30 +130,30 @@ pub enum Harm {
     ShutDown(ServerName),
     /// Switch it on.
     PowerOn(ServerName),
-    /// Do a fault that leaves servers running. The provider undoes it by itself after `for_ms`.
+    /// Begin a fault that leaves servers running. The provider ends it after `for_ms` at the latest.
     Begin {
         /// The fault.
         target: Target,
         /// How long it may last.
         for_ms: u64,
     },
-    /// Undo such a fault.
+    /// End such a fault.
     End(Target),
 }
 
-/// Whether the site has what a digest stands for, or it has to be sent.
+/// Whether the site has the contents of a digest, or they must be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
-    /// Whether it has it.
+    /// Whether it has them.
     pub held: bool,
 }
 
-/// Which site answers, and where it is reached.
+/// The site that answers, and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteInfo {
     /// The site.
     pub site: SiteName,
-    /// Where clients on the operator's machine enter it.
+    /// The address for clients on the operator's machine.
     pub entry: SocketAddr,
     /// Its status page.
     pub page: SocketAddr,
@@ -162,19 +162,19 @@ pub struct SiteInfo {
 /// How `exec` and `drill` run commands on a server, or beside the servers in their network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
-    /// How a command gets there; `None`: the server is off.
+    /// How a command enters it; `None`: the server is off.
     pub enter: Option<Enter>,
     /// Whether the server's disk can be filled.
     pub disk: Disk,
-    /// The address there of a client that connects to VIPs itself.
+    /// The address of a client in the servers' network that connects to VIPs itself.
     pub client: Option<IpAddr>,
 }
 
-/// How a command gets onto a server.
+/// How a command enters a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Enter {
-    /// On this host: it joins the namespaces of a process.
+    /// On this host, it joins the namespaces of a process.
     Namespaces {
         /// The process.
         pid: u32,

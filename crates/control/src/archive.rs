@@ -1,8 +1,8 @@
-//! What a directory holds, as one stream between the command line and the site: a tar archive of regular files, directories
-//! and symbolic links, each directory before what is in it.
+//! A directory's contents as one stream between the command line and the site: a tar archive of regular files, directories
+//! and symbolic links, each directory before its entries.
 //!
-//! Who writes the stream is not trusted with more than the contents: [`unpack`] rejects every entry that would lead out of the
-//! directory, or that is of another kind, and whatever exceeds the limits.
+//! The sender is not trusted: [`unpack`] rejects entries that lead out of the directory, entries of other kinds, and archives
+//! that exceed the limits.
 
 mod pack;
 mod unpack;
@@ -15,10 +15,10 @@ use std::path::PathBuf;
 
 /// Longest path, and longest target of a link, in bytes.
 const LONGEST_PATH: u64 = 4096;
-/// The PAX record of a file's time, which the header has in whole seconds only.
+/// The PAX record of a file's time; the header has whole seconds only.
 const MTIME: &str = "mtime";
 
-/// One thing in an archive.
+/// One entry of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Relative to the directory.
@@ -26,7 +26,7 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
 }
 
-/// What it is.
+/// The kinds of entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Directory,
@@ -34,22 +34,22 @@ pub(crate) enum Kind {
         executable: bool,
         bytes: u64,
     },
-    /// A symbolic link and what is written in it.
+    /// A symbolic link and its target.
     Link(PathBuf),
 }
 
-/// How an archive is unpacked, and how much of it.
+/// The limits of an archive, and how it is unpacked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// Most entries of any kind, the archive's own records included.
+    /// Maximum number of entries of any kind, including the archive's own records.
     pub(crate) entries: u64,
-    /// Most regular files.
+    /// Maximum number of regular files.
     pub(crate) files: u64,
-    /// Most bytes in one file.
+    /// Maximum size of one file.
     pub(crate) file_bytes: u64,
-    /// Most bytes in all files.
+    /// Maximum size of all files.
     pub(crate) bytes: u64,
-    /// Most bytes in all paths and targets.
+    /// Maximum size of all paths and targets.
     pub(crate) names: u64,
     /// Whether symbolic links are accepted.
     pub(crate) links: bool,
@@ -64,14 +64,14 @@ pub(crate) struct Rules {
 /// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
-    /// The stream broke off, or is no archive.
+    /// The stream ended early, or is not an archive.
     #[error("cannot read the archive")]
     Read(#[source] io::Error),
-    /// An entry is none that an archive may have.
-    #[error("the archive holds {:?}, {why}", path)]
+    /// The archive has an entry that is not allowed.
+    #[error("the archive contains {:?}, {why}", path)]
     Rejected { path: PathBuf, why: Reason },
-    /// It holds too much.
-    #[error("the archive holds more than {most} {what}")]
+    /// It exceeds a limit.
+    #[error("the archive contains more than {most} {what}")]
     TooLarge { most: u64, what: &'static str },
     /// The system refused.
     #[error("cannot {tried} {}", path.display())]
@@ -85,9 +85,9 @@ pub(crate) enum ArchiveError {
 /// Why an entry is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Reason {
-    #[error("which is no path below the directory")]
+    #[error("which is not a path below the directory")]
     Path,
-    #[error("whose directory does not come before it")]
+    #[error("which comes before its directory")]
     Parent,
     #[error("twice")]
     Twice,
@@ -95,7 +95,7 @@ pub(crate) enum Reason {
     Kind,
     #[error("a link that leads out of the directory")]
     LinkOutside,
-    #[error("whose records are not those of such an archive")]
+    #[error("which has unsupported header records")]
     Records,
 }
 

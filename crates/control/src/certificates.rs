@@ -1,7 +1,7 @@
-//! Copies of the certificates that balancers serve. Each `up` reads them from where the site's file says, and sends them to a site
-//! that does not have them, which keeps a copy apart from the releases, so that the site's own processes cannot read their keys.
+//! Copies of the certificates that balancers serve. Each `up` reads the files that the site's file names, and sends them to the site
+//! if it does not have them. The site stores them apart from the releases, so that its own processes cannot read the keys.
 //!
-//! A copy is named by the digest of what is in it: changed certificates are another one, which the proxies take over.
+//! A copy is named after the digest of its contents: changed certificates are a new copy, which the proxies load.
 
 use crate::api::Digest;
 use crate::archive::{self, Entry, Kind, Packer, Rules};
@@ -14,19 +14,19 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// What a copy is named while it is made.
+/// The name of a copy while it is being written.
 const UNFINISHED: &str = ".new";
-/// Copies that a change has asked for are kept at least this long: it may be about to name them.
+/// Copies that a change has queried are kept at least this long: it may be about to use them.
 const FRESH: Duration = Duration::from_secs(3600);
-/// A larger file is none with certificates.
+/// Maximum size of a file with certificates.
 const MOST_BYTES: u64 = 1024 * 1024;
-/// More files in one folder are something else than certificates.
+/// Maximum number of files in one folder of certificates.
 const MOST_FILES: usize = 10_000;
 
-/// Most bytes of all certificates.
+/// Maximum size of all certificates.
 const MOST_BYTES_IN_ALL: u64 = 256 * MOST_BYTES;
 
-/// What a copy has: nobody else may read it.
+/// Modes of a copy: only the owner may read it.
 const RULES: Rules = Rules {
     entries: 4 * MOST_FILES as u64,
     files: 2 * MOST_FILES as u64,
@@ -39,7 +39,7 @@ const RULES: Rules = Rules {
     executable: 0o600,
 };
 
-/// Certificates as they were read.
+/// Certificates as read from the files.
 pub struct Certificates {
     /// The digest of all of them.
     pub contents: Digest,
@@ -47,7 +47,7 @@ pub struct Certificates {
     files: Vec<(PathBuf, Vec<u8>)>,
 }
 
-/// Why certificates cannot be read.
+/// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// They cannot be served; every mistake in them.
@@ -64,16 +64,16 @@ pub enum ReadError {
     /// A file is larger than one with certificates.
     #[error("cannot read {}: it has more than {} MiB", .0.display(), MOST_BYTES >> 20)]
     TooLarge(PathBuf),
-    /// They are more than a site has.
+    /// They exceed the limits.
     #[error(
         "they have {files} files of {mib} MiB, more than {} files or {} MiB",
         RULES.files,
         RULES.bytes >> 20
     )]
     TooMany {
-        /// Files there are.
+        /// The number of files.
         files: usize,
-        /// Their size.
+        /// The files' total size.
         mib: u64,
     },
 }
@@ -120,7 +120,7 @@ pub fn read(folder: &Path, tls: &BalancerTls) -> Result<Certificates, ReadError>
     Ok(Certificates { contents, files })
 }
 
-/// Counts the files of a copy in the order of their places.
+/// The digest of a copy's files, in the order of their places.
 #[derive(Default)]
 struct Contents(Sha256);
 
@@ -138,7 +138,7 @@ impl Contents {
     }
 }
 
-/// The paths that `tls` names, what stands in them and beside them, and what their links lead to: no part of a release.
+/// The paths that `tls` names, the files in and beside them, and the targets of links: not part of a release.
 pub fn apart(folder: &Path, tls: &BalancerTls) -> Vec<PathBuf> {
     let mut apart = Vec::new();
     for path in tls.certificates.iter().map(|path| folder.join(path)) {
@@ -187,7 +187,7 @@ impl Certificates {
     /// Writes the archive that [`receive`] reads.
     ///
     /// # Errors
-    /// Where `out` takes no more.
+    /// If writing to `out` fails.
     pub fn pack(&self, out: impl Write) -> io::Result<()> {
         let mut archive = Packer::new(out);
         let mut folder = Path::new("");
@@ -205,17 +205,17 @@ impl Certificates {
 
 /// Whether there is a copy with these contents.
 ///
-/// The client is about to name them: they are not removed for `FRESH` from then on.
+/// Since the client is about to use them, they are not removed for the next `FRESH`.
 pub fn has(copies: &Path, contents: &Digest) -> bool {
     let folder = fs::File::open(copies.join(contents.as_str()));
     folder.is_ok_and(|folder| folder.set_modified(SystemTime::now()).is_ok())
 }
 
-/// Unpacks what [`Certificates::pack`] has written, and keeps it below `copies`, whole or not at all, and readable by nobody else.
-/// There may be one at a time. It blocks.
+/// Unpacks the archive of [`Certificates::pack`] and stores it below `copies`, completely or not at all, readable by its owner
+/// only. Calls must not overlap. It blocks.
 ///
 /// # Errors
-/// Where it breaks off, is something else, has other contents, or cannot be served. Nothing is left of it then.
+/// If it breaks off, is not such an archive, has another digest, or cannot be served. Nothing of it is left then.
 pub fn receive(archive: impl Read, copies: &Path, contents: &Digest) -> Result<(), ReceiveError> {
     let failed = |source| ReceiveError::Io {
         copies: copies.into(),
@@ -237,7 +237,7 @@ pub fn receive(archive: impl Read, copies: &Path, contents: &Digest) -> Result<(
     kept
 }
 
-/// Why certificates that were sent are not kept.
+/// Why uploaded certificates are rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// The system refused.
@@ -248,18 +248,18 @@ pub enum ReceiveError {
         /// Why.
         source: io::Error,
     },
-    /// They are no archive of certificates.
-    #[error("what was sent is not taken for certificates")]
+    /// The upload is not an archive of certificates.
+    #[error("the upload does not contain valid certificates")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Their digest is not the announced one.
-    #[error("what was sent has the digest {received}, and not {expected} as was said")]
+    #[error("the upload has the digest {received}; {expected} was announced")]
     OtherContents {
         /// The announced digest.
         expected: Digest,
-        /// The digest of what was sent.
+        /// The upload's digest.
         received: Digest,
     },
-    /// They cannot be served. They may have been exchanged while they were read: what is kept fits together.
+    /// They cannot be served. They may have been replaced while they were read; stored certificates and keys must match.
     #[error("the balancers' certificates cannot be served: {0}")]
     Unusable(TlsError),
 }
@@ -311,7 +311,7 @@ fn check(archive: impl Read, new: &Path, expected: &Digest) -> Result<(), Receiv
     gaiola_proxy::check_certificates(&folders).map_err(ReceiveError::Unusable)
 }
 
-/// Brings all of it to the disk, and only then under its name.
+/// Syncs the copy to disk, then renames it.
 fn keep(copies: &Path, new: &Path, place: &Path) -> io::Result<()> {
     for folder in fs::read_dir(new)? {
         let folder = folder?.path();
@@ -325,10 +325,10 @@ fn keep(copies: &Path, new: &Path, place: &Path) -> io::Result<()> {
     File::open(copies)?.sync_all()
 }
 
-/// Removes the copies that are none of `kept`, but not one that is being made.
+/// Removes all copies except those in `kept` and one that is being written.
 ///
 /// # Errors
-/// Where the system refuses.
+/// If the system refuses.
 pub fn prune(copies: &Path, kept: &[&str]) -> io::Result<()> {
     let entries = match copies.read_dir() {
         Ok(entries) => entries,
@@ -392,7 +392,7 @@ mod tests {
             digest.add(place, bytes);
         }
         assert_eq!(digest.finish(), read.contents);
-        // The order in which they were read is kept on the way; these cannot be served, though.
+        // The upload keeps the order in which they were read; these cannot be served, though.
         let received = receive(&packed(&read)[..], site.path(), &read.contents);
         let why = received.unwrap_err();
         assert!(matches!(why, ReceiveError::Unusable(_)), "{why}");

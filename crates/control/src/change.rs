@@ -1,4 +1,4 @@
-//! Changes: what is wanted is written to the store, and followed until it is there.
+//! Changes: writes the desired state to the store, and follows it until it is observed.
 
 mod first;
 mod follow;
@@ -26,15 +26,15 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// The longest until the store answers, before a change is given up.
+/// How long a change waits for the store.
 const STORE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Carries a change out and reports its steps. One at a time: a second one is refused.
+/// Carries out a change and reports its steps. A second concurrent change is refused.
 pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps) -> Outcome {
     let Ok(_held) = site.change.try_lock() else {
         return refused(
             Exit::ChangeUnderWay,
-            "another change is under way; wait for it, or see: gaiola status",
+            "another change is in progress; wait for it, or see: gaiola status",
         );
     };
     let deadline = Instant::now() + Duration::from_millis(asked.timeout_ms);
@@ -45,14 +45,14 @@ pub async fn carry_out(site: &Rc<Site>, asked: ChangeRequest, steps: &mut Steps)
     }
 }
 
-/// What a change is carried out with.
+/// The context of a change.
 struct Work<'a> {
     site: &'a Rc<Site>,
     deadline: Instant,
     steps: &'a mut Steps,
 }
 
-/// Writes what is wanted, and returns the revision since which that is desired.
+/// Writes the desired state, and returns the revision of that write.
 async fn begin(
     site: &Rc<Site>,
     change: Change,
@@ -78,7 +78,7 @@ async fn begin(
 }
 
 impl Work<'_> {
-    /// What is desired now, as soon as the store reports it.
+    /// The current desired state, once the store has reported it.
     async fn desired(&mut self) -> Result<(Store, Revision, Desired), Outcome> {
         desired(self.site, self.deadline, self.steps).await
     }
@@ -100,7 +100,7 @@ impl Work<'_> {
         refuse(&held.config, &wanted, yes)?;
         let last = Some(held.release.clone());
         let release = make_release(site, &config, contents, last, self.steps).await?;
-        // They may have been removed while the release was numbered.
+        // They may have been removed while the release was being numbered.
         has_certificates(site, &config)?;
         let order = site.order.borrow().clone();
         let failed = order.is_some_and(|order| order.placement.failed.is_some());
@@ -179,7 +179,7 @@ impl Work<'_> {
     }
 }
 
-/// Why `restart` restarts nothing.
+/// Why `restart` is refused.
 #[derive(Debug, thiserror::Error)]
 enum RestartError {
     #[error("{0:?} is neither `app` nor a server; see which there are with: gaiola status")]
@@ -211,14 +211,14 @@ fn no_server(server: ServerName) -> String {
     format!("there is no server {server}; see which there are with: gaiola status")
 }
 
-/// A tier whose servers are all drained never becomes ready.
+/// Refuses to drain all servers of a tier, which would never become ready.
 fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result<(), Outcome> {
     match rollout::all_drained(config, drained) {
         None => Ok(()),
         Some(tier) => Err(refused(
             Exit::Failed,
             format!(
-                "every {tier} server that would be left is drained; let one take traffic first: gaiola undrain"
+                "all remaining {tier} servers would be drained; return one to traffic first: gaiola undrain"
             ),
         )),
     }
@@ -228,10 +228,10 @@ async fn store(site: &Site) -> Result<Store, Outcome> {
     site.store
         .borrow()
         .clone()
-        .ok_or_else(|| refused(Exit::Failed, "the store is not known yet"))
+        .ok_or_else(|| refused(Exit::Failed, "the store is not connected yet"))
 }
 
-/// What is desired now, once the store has answered.
+/// The current desired state, once the store has answered.
 async fn desired(
     site: &Rc<Site>,
     deadline: Instant,
@@ -257,11 +257,14 @@ async fn desired(
             Ok(Some(stored)) => Ok((store, stored.modified, stored.value)),
             Ok(None) => Err(refused(
                 Exit::Failed,
-                "the site's first `up` did not get as far as the store; end it with `gaiola down` and try again",
+                "the site's first `up` did not reach the store; run `gaiola down` and try again",
             )),
             Err(error) => Err(refused(
                 Exit::Failed,
-                format!("cannot read what is desired: {}", gaiola_os::chain(&error)),
+                format!(
+                    "cannot read the desired state: {}",
+                    gaiola_os::chain(&error)
+                ),
             )),
         },
     }
@@ -288,12 +291,15 @@ async fn store_desired(
         )),
         Err(error) => Err(refused(
             Exit::Failed,
-            format!("cannot write what is desired: {}", gaiola_os::chain(&error)),
+            format!(
+                "cannot write the desired state: {}",
+                gaiola_os::chain(&error)
+            ),
         )),
     }
 }
 
-/// What the conductor would never do is refused at once instead of being waited for.
+/// Refuses at once what the conductor would never do, instead of waiting for it.
 fn may_drain(site: &Site, server: ServerName) -> Result<(), Outcome> {
     let view = site.view.borrow().clone();
     let mut facts = site.facts.borrow_mut();
@@ -317,11 +323,11 @@ fn refuse(old: &Config, new: &Config, yes: bool) -> Result<(), Outcome> {
 }
 
 async fn step(steps: &mut Steps, text: String) {
-    // Where the client has gone, the change goes on.
+    // If the client has disconnected, the change continues.
     let _ = steps.say(Progress::Step(text)).await;
 }
 
-/// Waits until the store that the servers founded answers.
+/// Waits until the store answers.
 async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
     let limit = deadline.min(Instant::now() + STORE_LIMIT);
     loop {
@@ -331,7 +337,7 @@ async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
                 .revision()
                 .await
                 .map_err(|error| gaiola_os::chain(&error)),
-            None => Err("its servers are not on".into()),
+            None => Err("its servers are off".into()),
         };
         match answer {
             Ok(_) => return Ok(()),
@@ -349,7 +355,7 @@ async fn found_store(site: &Site, deadline: Instant) -> Result<(), Outcome> {
                 return Err(refused(
                     exit,
                     format!(
-                        "the store does not answer: {why}; see what etcd wrote with: gaiola logs --all"
+                        "the store does not answer: {why}; for etcd's log run: gaiola logs --all"
                     ),
                 ));
             }
@@ -368,7 +374,7 @@ fn power_trouble(site: &Site) -> Option<String> {
     (!words.is_empty()).then(|| words.join("; "))
 }
 
-/// Why the store does not come, as far as its servers show it.
+/// Why the store does not start, as far as its servers show it.
 fn store_trouble(site: &Site) -> Option<String> {
     let order = site.order.borrow().clone()?;
     site.provider.store_trouble(&order.placement)

@@ -1,7 +1,7 @@
-//! Rehearsed failures: loads the site, does the harm, watches it heal, and reports what it cost.
+//! Drills: load the site, do the harm, watch the recovery, and report its cost.
 //!
-//! [`run`] is the whole course; [`Load`] and [`Probe`] also give figures around a roll-out or a
-//! `scale`. What the figures mean is decided in `core::drill`.
+//! [`run`] is a whole drill; [`Load`] and [`Probe`] also measure a roll-out or a
+//! `scale`. `core::drill` evaluates the figures.
 
 mod calibrate;
 mod client;
@@ -19,7 +19,7 @@ pub mod witness;
 pub use error::{DrillError, NoPath, SqlError, WitnessError};
 pub use load::{Acknowledged, Load};
 pub use look_up::check_lost;
-pub use plan::{Answer, Harm, Limits, Plan, Sight};
+pub use plan::{Harm, HarmFuture, Limits, Plan, Sight};
 pub use probe::Probe;
 pub use run::run;
 pub use sql::Database;
@@ -34,39 +34,39 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// What is asked, and where.
+/// A drill's requests, and their addresses.
 #[derive(Clone, Debug)]
 pub struct Course {
-    /// The address that the site is reached at.
+    /// The site's address.
     pub door: SocketAddr,
-    /// `[drill]` of the file.
+    /// The file's `[drill]`.
     pub drill: Drill,
-    /// VIPs that are probed each by itself, by a client elsewhere.
+    /// VIPs that a client in another network probes separately.
     pub vips: Vec<IpAddr>,
-    /// What a new connection asks for.
+    /// The request of a new connection.
     probed: Probed,
-    /// Requests a second where the file does not say.
+    /// Requests per second if the file has no rate.
     rate: u32,
-    /// The one kind of load, where it is not all that the file names.
+    /// The only kind of load, instead of all kinds in the file.
     only: Option<Kind>,
     /// The address that connections come from; `None`: whichever the kernel takes.
     from: Option<IpAddr>,
-    /// TLS, where the site speaks it.
+    /// TLS, if the site uses it.
     tls: Option<Arc<ClientConfig>>,
 }
 
-/// What a probe asks for, and how often.
+/// A probe's request and its interval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Probed {
     kind: Kind,
     path: String,
     every: Duration,
-    /// Gaiola's own proxies answer it, so that it costs the site nothing.
+    /// Whether Gaiola's own proxies answer it, at no cost to the site.
     by_proxies: bool,
 }
 
 impl Course {
-    /// As the file says; without a `[drill]`, the page alone.
+    /// The file's load; without `[drill]` only the page.
     pub fn new(door: SocketAddr, drill: Option<Drill>) -> Self {
         let drill = drill.unwrap_or_default();
         Self {
@@ -86,17 +86,17 @@ impl Course {
         }
     }
 
-    /// The same, where a probe asks for `path`. What Gaiola's own proxies answer may be requested at any rate.
+    /// The same with probes of `path`. Paths that Gaiola's own proxies answer can be probed at any rate.
     pub fn probing(mut self, path: &str, by_proxies: bool) -> Self {
         self.probed.path = path.into();
         self.probed.by_proxies = by_proxies;
         self
     }
 
-    /// The same over TLS. Any certificate is accepted: the site is reached by its address, which no certificate has to name.
+    /// The same over TLS. Any certificate is accepted: the site is accessed by its address, which no certificate need contain.
     ///
     /// # Errors
-    /// Where the cryptography does not fit.
+    /// If TLS cannot be configured.
     pub fn over_tls(self) -> Result<Self, DrillError> {
         Ok(Self {
             tls: Some(gaiola_proxy::trusting().map_err(DrillError::Tls)?),
@@ -104,7 +104,7 @@ impl Course {
         })
     }
 
-    /// The kinds in use, each with the usual distance of its requests.
+    /// The kinds in use, each with the usual interval of its requests.
     pub fn paces(&self) -> Vec<(Kind, Duration)> {
         let kinds = self.kinds();
         let each = Duration::from_secs(1) * u32::try_from(kinds.len()).unwrap_or(1) / self.rate();
@@ -130,13 +130,13 @@ impl Course {
             .collect()
     }
 
-    /// Requests a second, within what this measures well.
+    /// Requests per second, within the range that can be measured well.
     fn rate(&self) -> u32 {
         self.drill.rate.unwrap_or(self.rate).clamp(1, 10_000)
     }
 }
 
-/// Requests a second where the file does not say and the site is quick.
+/// Requests per second if the file has no rate and the site is fast.
 const RATE: u32 = 100;
 
 /// The one ledger and clock that a drill's tasks share.
@@ -145,7 +145,7 @@ pub struct Record {
     /// On the kernel's monotonic clock, which all processes of a machine share.
     started: Duration,
     ledger: Arc<Mutex<Ledger>>,
-    /// Where each request is reported as well.
+    /// Receives a report of each request.
     reported_to: Option<mpsc::Sender<witness::Line>>,
 }
 
@@ -175,7 +175,7 @@ impl Record {
         Time::from_start(monotonic().saturating_sub(self.started))
     }
 
-    /// What was recorded so far. Hold it for a moment only: every request waits for it.
+    /// The records so far. Hold it only briefly: every request waits for it.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("nothing panics while it is held")
     }
@@ -191,7 +191,7 @@ impl Record {
         };
         let why = outcome.as_ref().err().map(ToString::to_string);
         if let Some(reports) = &self.reported_to {
-            // Where the channel is full its reader is stuck or gone, and the report is dropped.
+            // If the channel is full, its reader is stuck or gone, and the report is dropped.
             let _ = reports.try_send(witness::Line::ended(&sample, why.clone()));
         }
         self.ledger().took(sample, why.as_deref());

@@ -1,4 +1,4 @@
-//! What an operator may ask of a site, and the lab in which one may stand.
+//! What an operator can do with a site; and the lab, which provides servers on one machine.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 

@@ -1,4 +1,4 @@
-//! How the site is: its processes are polled, its state is put in words, and a page shows both.
+//! Monitoring: polls the site's processes, describes its state, and serves both as a page.
 
 pub mod page;
 pub mod poll;

@@ -17,24 +17,24 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use tokio::sync::watch;
 
-/// What the lab process is started with.
+/// Arguments of the lab process.
 #[derive(Clone, Debug)]
 pub struct LabArgs {
     /// The site.
     pub site: SiteName,
-    /// Where the site is reached.
+    /// The front door's address.
     pub front_door: SocketAddr,
-    /// Where the status page is reached.
+    /// The status page's address.
     pub page: SocketAddr,
 }
 
-/// What [`run`] says where another lab of the site runs.
+/// What [`run`] prints if another lab of the site is running.
 pub const UP_ALREADY: &str = "up already";
 
-/// Runs the lab of one site until it is brought down. Says `ready` or why not on standard output first.
+/// Runs the lab of one site until it is brought down. First prints `ready`, or why not, on standard output.
 ///
 /// # Errors
-/// Where it cannot stand.
+/// If it cannot start.
 pub fn run(args: LabArgs) -> Result<(), LabError> {
     let started = Sockets::open(&args).and_then(|sockets| Ok((stand(args)?, sockets)));
     match started {
@@ -96,7 +96,7 @@ fn serve_all(lab: Rc<Lab>, site: Rc<Site>, sockets: Sockets) -> Result<(), LabEr
     })
 }
 
-/// Follows the store, and stores which boots are over.
+/// Follows the store, and stores which boots have ended.
 async fn follow(lab: Rc<Lab>, site: Rc<Site>) {
     let opens = Rc::clone(&lab);
     let open = move |placement: &_| {
@@ -113,7 +113,7 @@ fn say(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-/// What is opened in the host's network namespace, before this process leaves it.
+/// The sockets that are opened in the host's network namespace, before this process leaves it.
 struct Sockets {
     _lock: File,
     front_door: TcpListener,
@@ -169,7 +169,7 @@ fn listen(
     Ok(listener)
 }
 
-/// Only this user may connect: the socket's folder is entered by name alone, the socket itself is mode 0600, and each peer is checked.
+/// Only this user may connect: the socket's folder can be entered but not listed, the socket has mode 0600, and each peer is checked.
 fn control_socket(state: &State) -> io::Result<UnixListener> {
     let path = state.control_socket();
     match std::fs::remove_file(&path) {
@@ -177,7 +177,7 @@ fn control_socket(state: &State) -> io::Result<UnixListener> {
         _ => {}
     }
     let folder = File::open(state.folder())?;
-    // A long path does not fit into a socket's address; by way of the open folder it is short.
+    // A long path does not fit into a socket's address; through the open folder it is short.
     let short = format!(
         "/proc/self/fd/{}/control.sock",
         std::os::fd::AsRawFd::as_raw_fd(&folder)

@@ -80,7 +80,7 @@ impl Provider {
     /// Does a harm, or takes it back.
     ///
     /// # Errors
-    /// Where it could not be done.
+    /// If it could not be done.
     pub async fn harm(&self, harm: Harm) -> Result<(), HarmError> {
         let Self::Lab(lab) = self;
         lab.harm(harm).await

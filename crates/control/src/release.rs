@@ -1,9 +1,9 @@
 //! Releases: numbered, read-only copies of the site's directory that instances and web servers run from.
 //!
-//! A release is known by the digest of its contents, so that `up` makes a new one only where something changed. The command line
-//! scans the directory ([`scan`]; `walk` defines what belongs to a release) and sends the site an archive of what it does not
-//! have. The site unpacks it beside the others under a name that nothing reads ([`receive`]), and renames it once it is whole, as
-//! expected and on the disk: after a crash there is the whole release or none.
+//! A release is identified by the digest of its contents, so that `up` makes a new one only if something changed. The command
+//! line scans the directory ([`scan`]; `walk` defines what belongs to a release) and sends the site an archive if it does not
+//! have the contents. The site unpacks it under a name that nothing reads ([`receive`]), and renames it once it is complete,
+//! verified and synced: after a crash there is the whole release or none.
 
 mod command;
 mod copy;
@@ -22,66 +22,66 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// How many releases [`prune`] leaves, those in use beside them.
+/// How many releases [`prune`] keeps, besides those in use.
 pub const KEPT: usize = 5;
 
-/// Where the site stands.
+/// The paths of a site's directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// The site's directory.
     pub directory: &'a Path,
-    /// Its `gaiola.toml`, which is no part of a release: to write another number of servers there is no new contents.
+    /// Its `gaiola.toml`, which is not part of a release: another number of servers makes no new release.
     pub file: &'a Path,
-    /// Files and folders that are no part of a release either.
+    /// Other files and folders that are not part of a release.
     pub apart: &'a [PathBuf],
 }
 
-/// What [`number`] found or made.
+/// The result of [`number`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
     /// The release.
     pub release: Release,
     /// Its directory.
     pub path: PathBuf,
-    /// Whether it is new; `false` where the last one has these contents already.
+    /// Whether it is new; `false` if the last one has these contents already.
     pub new: bool,
 }
 
-/// What [`scan`] found.
+/// The result of [`scan`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
     /// The digest of the release.
     pub digest: Digest,
-    /// Files and directories that are left out since only their owner may use them.
+    /// Files and directories that are left out because only their owner may use them.
     pub private: Vec<PathBuf>,
     root: PathBuf,
     entries: Vec<Entry>,
     contents: Contents,
 }
 
-/// What [`receive`] has unpacked: whole, on the disk, and with the expected digest.
+/// An unpacked upload of [`receive`]: complete, synced, and with the expected digest.
 #[derive(Debug)]
 pub struct Received {
     copy: Copy,
     digest: Digest,
 }
 
-/// How far something is, reported after each file.
+/// Progress, reported after each file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What is done.
+    /// The current phase.
     pub phase: Phase,
-    /// Files that are done.
+    /// Files done.
     pub files: u64,
-    /// Files there are.
+    /// The number of files.
     pub of_files: u64,
-    /// Bytes that are done.
+    /// Bytes done.
     pub bytes: u64,
-    /// Bytes there are.
+    /// The number of bytes.
     pub of_bytes: u64,
 }
 
-/// What takes its time.
+/// The phases of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Reading the site's directory, to see whether it changed.
@@ -90,7 +90,7 @@ pub enum Phase {
     Sending,
 }
 
-/// A release could not be made or removed. Nothing half-made is left.
+/// A release could not be written or removed. No partial one is left.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
     /// The system refused.
@@ -98,24 +98,24 @@ pub enum ReleaseError {
     Io {
         /// What was tried.
         tried: &'static str,
-        /// With what.
+        /// The path.
         path: PathBuf,
         /// Why not.
         source: io::Error,
     },
     /// No room is left.
     #[error(
-        "the disk is full: cannot copy {path}; make room below {releases}, or name what the site does not need in .gaiolaignore"
+        "the disk is full: cannot copy {path}; free space below {releases}, or list files that the site does not need in .gaiolaignore"
     )]
     DiskFull {
         /// The file that did not fit.
         path: PathBuf,
-        /// Where releases stand.
+        /// The directory of the releases.
         releases: PathBuf,
-        /// The system's word.
+        /// The system's error.
         source: io::Error,
     },
-    /// A directory could not be walked, or a `.gaiolaignore` not be understood.
+    /// A directory could not be read, or a `.gaiolaignore` not be parsed.
     #[error("cannot read the site's directory {directory}")]
     Walk {
         /// The site's directory.
@@ -145,52 +145,50 @@ pub enum ReleaseError {
         /// Where it leads.
         target: PathBuf,
     },
-    /// The directory holds more than a site does.
+    /// The directory exceeds the limits.
     #[error(
-        "the site's directory holds {files} files of {mib} MiB, more than {most_files} files or {most_mib} MiB; \
-         most of it is in {largest}: name in .gaiolaignore what the site does not need"
+        "the site's directory contains {files} files, {mib} MiB; the limits are {most_files} files and {most_mib} MiB; \
+         most of it is in {largest}: list what the site does not need in .gaiolaignore"
     )]
     TooLarge {
-        /// Files there are.
+        /// The number of files.
         files: u64,
-        /// Their size.
+        /// Their total size.
         mib: u64,
-        /// Most there may be.
+        /// The limit of files.
         most_files: u64,
-        /// Most they may have.
+        /// The limit of their size.
         most_mib: u64,
-        /// The part of it that weighs most.
+        /// Its largest part.
         largest: PathBuf,
     },
-    /// The site's directory and the state directory are one.
+    /// The site's directory is also the state directory.
     #[error(
-        "{0} is both the site's directory and the one for Gaiola's state; take another for the state"
+        "{0} is both the site's directory and Gaiola's state directory; choose another one for the state"
     )]
     StateIsSite(PathBuf),
-    /// Another process makes a release.
-    #[error("another release is being made in {0}; wait until it is ready")]
+    /// Another process is writing a release.
+    #[error("another process is writing a release in {0}; try again when it has finished")]
     Busy(PathBuf),
-    /// A file was changed between two reads of it.
-    #[error(
-        "{0} is being changed while it is read: try again when it is not, or name it in .gaiolaignore"
-    )]
+    /// A file changed between two reads of it.
+    #[error("{0} changed while it was read: try again, or list it in .gaiolaignore")]
     Changing(PathBuf),
-    /// The site takes no more of it.
+    /// The upload failed.
     #[error("cannot send the release")]
     Send(#[source] io::Error),
-    /// What was sent was rejected.
-    #[error("what was sent is not taken for a release")]
+    /// The upload was rejected.
+    #[error("the upload is not a valid release")]
     NotUnpacked(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What was sent does not have the announced digest.
-    #[error("what was sent has the digest {received}, and not {expected} as was said")]
+    /// The upload does not have the announced digest.
+    #[error("the upload has the digest {received}; {expected} was announced")]
     OtherContents {
         /// The announced digest.
         expected: Digest,
-        /// The digest of what was sent.
+        /// The upload's digest.
         received: Digest,
     },
-    /// The site has no such release, or no longer.
-    #[error("the site does not have the contents {0} of the release, or no longer; try again")]
+    /// The site does not have these contents.
+    #[error("the site does not have the release's contents {0}; try again")]
     Absent(Digest),
 }
 
@@ -205,13 +203,13 @@ impl ReleaseError {
     }
 }
 
-/// Where a release stands.
+/// The directory of a release.
 pub fn path_of(releases: &Path, number: ReleaseNumber) -> PathBuf {
     releases.join(number.to_string())
 }
 
-/// Scans the site's directory, and rejects what cannot be a release. Nothing is written, and `releases` need not be there: it
-/// stands in the state directory, which is left out even where it lies within the site's. It blocks, and calls `progress` after each file.
+/// Scans the site's directory, and rejects one that cannot be a release. It writes nothing. `releases` need not exist; the state
+/// directory that contains it is left out even if it is inside the site's. It blocks, and calls `progress` after each file.
 ///
 /// # Errors
 /// Every [`ReleaseError`] that concerns the directory.
@@ -231,16 +229,16 @@ pub fn scan(
     })
 }
 
-/// Whether the site has these contents: as its last release, or sent and waiting to be numbered.
+/// Whether the site has these contents: as its last release, or as an upload that is not numbered yet.
 pub fn has(releases: &Path, digest: &Digest, last: Option<&Release>) -> bool {
     let is_last = last.is_some_and(|last| unchanged(releases, last, digest).is_some());
     is_last || copy::is_held(releases, digest)
 }
 
-/// Unpacks what [`Scan::pack`] has written, and checks it. There may be one at a time. It blocks.
+/// Unpacks the archive of [`Scan::pack`] and checks it. Calls must not overlap. It blocks.
 ///
 /// # Errors
-/// Where it breaks off, holds what no release may, or has another digest. Nothing is left of it then.
+/// If it breaks off, contains entries that a release must not have, or has another digest. Nothing of it is left then.
 pub fn receive(
     archive: impl Read,
     releases: &Path,
@@ -263,10 +261,10 @@ pub fn receive(
 }
 
 impl Received {
-    /// Keeps it until it is numbered, in place of another that waits. What is dropped instead is removed.
+    /// Stores it until it is numbered, in place of an earlier upload. Dropping it instead removes it.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// If the system refuses.
     pub fn hold(self) -> Result<(), ReleaseError> {
         let releases = self.copy.releases().to_path_buf();
         let _lock = lock(&releases)?;
@@ -274,10 +272,10 @@ impl Received {
     }
 }
 
-/// The release with these contents: `last` where they are its own, otherwise the copy that waits, with the next number.
+/// The release with these contents: `last` if it has them, otherwise the upload, with the next number.
 ///
 /// # Errors
-/// Where the site does not have them.
+/// If the site does not have them.
 pub fn number(
     releases: &Path,
     digest: &Digest,
@@ -306,7 +304,7 @@ pub fn number(
     })
 }
 
-/// What was left out, in words; `None`: nothing.
+/// A message about files that were left out, if any.
 pub fn left_out_in_words(private: &[PathBuf]) -> Option<String> {
     let first = private.first()?.display();
     let others = match private.len() - 1 {
@@ -314,14 +312,14 @@ pub fn left_out_in_words(private: &[PathBuf]) -> Option<String> {
         others => format!(" (and {others} more)"),
     };
     Some(format!(
-        "left out of the release, since only its owner may use it: {first}{others}; what the site needs has to be readable by all"
+        "left out of the release, because only its owner may read it: {first}{others}; make everything that the site needs readable by all"
     ))
 }
 
-/// The number that the next release would have.
+/// The number of the next release.
 ///
 /// # Errors
-/// Where the releases cannot be listed.
+/// If the releases cannot be listed.
 pub fn next(releases: &Path, last: &Release) -> Result<ReleaseNumber, ReleaseError> {
     next_number(releases, Some(last))
 }
@@ -339,7 +337,7 @@ pub fn prune(releases: &Path, keep: &[ReleaseNumber]) -> Result<Vec<ReleaseNumbe
     Ok(old)
 }
 
-/// `last`, where these are its contents and its copy is there.
+/// `last`, if it has these contents and its copy exists.
 fn unchanged(releases: &Path, last: &Release, digest: &Digest) -> Option<Made> {
     let path = path_of(releases, last.number);
     let same = last.digest == digest.as_str() && path.is_dir();
@@ -350,14 +348,14 @@ fn unchanged(releases: &Path, last: &Release, digest: &Digest) -> Option<Made> {
     })
 }
 
-/// One above every number that was ever seen.
+/// One above all numbers seen so far.
 fn next_number(releases: &Path, last: Option<&Release>) -> Result<ReleaseNumber, ReleaseError> {
     let there = numbers(releases)?.pop().unwrap_or_default();
     let last = last.map_or(ReleaseNumber(0), |last| last.number);
     Ok(ReleaseNumber(there.max(last).0.saturating_add(1)))
 }
 
-/// The releases that are there, in order.
+/// The existing releases, in order.
 fn numbers(releases: &Path) -> Result<Vec<ReleaseNumber>, ReleaseError> {
     let mut numbers: Vec<ReleaseNumber> = copy::names(releases)?
         .iter()
@@ -367,7 +365,7 @@ fn numbers(releases: &Path) -> Result<Vec<ReleaseNumber>, ReleaseError> {
     Ok(numbers)
 }
 
-/// Held until the file is dropped; the kernel lets go of it where the process ends.
+/// A lock, held until the file is dropped; the kernel releases it when the process ends.
 fn lock(releases: &Path) -> Result<File, ReleaseError> {
     let path = releases.join(".lock");
     let file = File::options()

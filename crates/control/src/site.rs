@@ -45,7 +45,7 @@ pub struct Site {
     pub events: RefCell<VecDeque<Event>>,
     /// What proxies and agents count.
     pub traffic: Traffic,
-    /// Held while a change is under way.
+    /// Held while a change is in progress.
     pub change: tokio::sync::Mutex<()>,
     /// Held while old releases are removed, beside everything else.
     pub pruning: tokio::sync::Mutex<()>,

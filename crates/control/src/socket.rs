@@ -11,26 +11,26 @@ use crate::site::Site;
 use bytes::Bytes;
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Revision, ServerName};
-use gaiola_os::serve::{Answer, connection, json, not_found, text};
+use gaiola_os::serve::{Response, connection, json, not_found, text};
 use gaiola_store::StoreError;
 use gaiola_store::events::Events;
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tracing::Instrument as _;
 
-/// The largest request that is read: a site's file.
+/// The largest request: a site's file.
 const LARGEST_REQUEST: usize = 1024 * 1024;
-/// A stream of events sends an empty line after this long, so that a reader who went away is noticed.
+/// Interval of empty lines in a stream of events: a failed write shows that the reader disconnected.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Answers the control socket.
+/// Serves the control socket.
 pub async fn serve(listener: UnixListener, site: Rc<Site>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -52,23 +52,23 @@ pub async fn serve(listener: UnixListener, site: Rc<Site>) {
     }
 }
 
-/// Answers a request of a schema that this process understands. Every answer has the number of its own.
-async fn control(site: Rc<Site>, request: Request<Incoming>) -> Answer {
+/// Serves a request whose schema this process supports. Every response carries this process's schema.
+async fn control(site: Rc<Site>, request: Request<Incoming>) -> Response {
     let theirs = request.headers().get(schema::HEADER);
     let theirs = schema::read(theirs.map(HeaderValue::as_bytes));
-    let mut answer = match schema::check(SCHEMA, theirs) {
+    let mut response = match schema::check(SCHEMA, theirs) {
         Err(mismatch) if !schema::is_exempt(request.uri().path()) => {
             text(StatusCode::BAD_REQUEST, mismatch.to_string())
         }
-        _ => answer_to(site, request).await,
+        _ => respond(site, request).await,
     };
-    answer
+    response
         .headers_mut()
         .insert(schema::HEADER, HeaderValue::from(SCHEMA));
-    answer
+    response
 }
 
-async fn answer_to(site: Rc<Site>, request: Request<Incoming>) -> Answer {
+async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
     let path = request.uri().path().to_string();
     match (request.method().clone(), path.as_str()) {
         (Method::GET, "/ping") if site.provider.is_ending() => text(
@@ -86,7 +86,7 @@ async fn answer_to(site: Rc<Site>, request: Request<Incoming>) -> Answer {
             Err(refusal) => refusal,
         },
         (Method::POST, "/harm") => match read_json::<Harm>(request).await {
-            Ok(harm) => harm_answer(site, harm).await,
+            Ok(harm) => do_harm(site, harm).await,
             Err(refusal) => refusal,
         },
         (Method::GET, "/network") => json(&site.provider.network()),
@@ -97,10 +97,10 @@ async fn answer_to(site: Rc<Site>, request: Request<Incoming>) -> Answer {
             json(&true)
         }
         (Method::GET | Method::PUT, path) if let Some(contents) = upload::Contents::of(path) => {
-            upload::answer(&site, contents, request).await
+            upload::respond(&site, contents, request).await
         }
         (Method::GET, path) => match path.strip_prefix("/servers/").map(str::parse) {
-            Some(Ok(server)) => handle_answer(&site, server),
+            Some(Ok(server)) => access(&site, server),
             Some(Err(error)) => text(StatusCode::NOT_FOUND, error.to_string()),
             None => not_found(),
         },
@@ -108,7 +108,7 @@ async fn answer_to(site: Rc<Site>, request: Request<Incoming>) -> Answer {
     }
 }
 
-fn handle_answer(site: &Site, server: ServerName) -> Answer {
+fn access(site: &Site, server: ServerName) -> Response {
     let order = site.order.borrow();
     let placed = order.as_ref().map(|order| order.placement.servers.keys());
     match placed.and_then(|placed| is_unknown(server, placed)) {
@@ -117,7 +117,7 @@ fn handle_answer(site: &Site, server: ServerName) -> Answer {
     }
 }
 
-/// Why there is no such server; `None`: it is one of those that are placed.
+/// A message if the server is not in the placement.
 fn is_unknown<'a>(
     server: ServerName,
     placed: impl Iterator<Item = &'a ServerName>,
@@ -128,8 +128,8 @@ fn is_unknown<'a>(
     (!placed.contains(&&server)).then(|| format!("there is no {server}; there are {names}"))
 }
 
-/// Does a harm in whole, also where the client goes away meanwhile: what it has stopped must be known, to be undone.
-async fn harm_answer(site: Rc<Site>, harm: Harm) -> Answer {
+/// Does a harm completely, even if the client disconnects: what was stopped must be recorded, to be undone.
+async fn do_harm(site: Rc<Site>, harm: Harm) -> Response {
     let doing = tokio::task::spawn_local(async move { site.provider.harm(harm).await });
     let why = match doing.await {
         Ok(Ok(())) => return json(&true),
@@ -139,8 +139,8 @@ async fn harm_answer(site: Rc<Site>, harm: Harm) -> Answer {
     text(StatusCode::CONFLICT, why)
 }
 
-/// Answers with one line of JSON for each step; where the client goes away the change goes on.
-fn stream_change(site: Rc<Site>, asked: ChangeRequest) -> Answer {
+/// Streams one line of JSON for each step. If the client disconnects, the change continues.
+fn stream_change(site: Rc<Site>, asked: ChangeRequest) -> Response {
     let (sender, body) = Channel::new(64);
     let kind = asked.change.kind();
     let span = tracing::info_span!("change", kind, generation = tracing::field::Empty);
@@ -152,16 +152,16 @@ fn stream_change(site: Rc<Site>, asked: ChangeRequest) -> Answer {
         let _ = steps.say(Progress::Done(Box::new(outcome))).await;
     };
     tokio::task::spawn_local(change.instrument(span));
-    let mut answer = Response::new(body.boxed_unsync());
-    answer.headers_mut().insert(
+    let mut response = Response::new(body.boxed_unsync());
+    response.headers_mut().insert(
         "content-type",
         HeaderValue::from_static("application/x-ndjson"),
     );
-    answer
+    response
 }
 
-/// Answers with one line of JSON for each event: the last ones, then, where asked, each as it happens.
-fn stream_events(site: &Site, query: &str) -> Answer {
+/// Streams one line of JSON for each event: the last ones, then, if requested, each new one.
+fn stream_events(site: &Site, query: &str) -> Response {
     let value = |key: &str| {
         query
             .split('&')
@@ -174,13 +174,13 @@ fn stream_events(site: &Site, query: &str) -> Answer {
     let Some(store) = site.store.borrow().clone() else {
         return text(
             StatusCode::SERVICE_UNAVAILABLE,
-            "the store is not known yet",
+            "the store is not connected yet",
         );
     };
     let events = Events::new(store, &site.name);
     let (sender, body) = Channel::new(64);
     tokio::task::spawn_local(async move {
-        // It ends when the reader goes away, or the store does.
+        // It ends when the reader disconnects or the store fails.
         let _ = send_events(&events, last, follow, sender).await;
     });
     Response::new(body.boxed_unsync())
@@ -217,7 +217,7 @@ async fn send_events(
 
 async fn read_json<T: serde::de::DeserializeOwned>(
     request: Request<Incoming>,
-) -> Result<T, Answer> {
+) -> Result<T, Response> {
     let body = Limited::new(request.into_body(), LARGEST_REQUEST)
         .collect()
         .await;
@@ -230,7 +230,7 @@ async fn read_json<T: serde::de::DeserializeOwned>(
     serde_json::from_slice(&body.to_bytes()).map_err(|error| {
         text(
             StatusCode::BAD_REQUEST,
-            format!("the request is not what it should be: {error}"),
+            format!("malformed request: {error}"),
         )
     })
 }

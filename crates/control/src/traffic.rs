@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// What is known of the traffic.
+/// The figures of the traffic.
 #[derive(Debug, Default)]
 pub struct Traffic(RefCell<Board>, tokio::sync::Mutex<()>);
 
@@ -24,7 +24,7 @@ struct Board {
     proxies: BTreeMap<ServerName, Meter>,
     texts: Answers,
     totals: Totals,
-    /// When each process answered last.
+    /// When each process last answered.
     answered: BTreeMap<(ServerName, Source), Time>,
 }
 
@@ -41,21 +41,21 @@ pub(crate) enum Source {
 /// The traffic over the last few seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
-    /// Of the whole site, as its topmost proxies see it; `None`: it has none, or they have not reported yet.
+    /// Of the whole site, as its topmost proxies count it; `None`: it has no proxies, or they have not reported yet.
     pub site: Option<Load>,
-    /// Of each server: balancers and web servers by their own count, app servers by the count of who sends to them.
+    /// Of each server: balancers and web servers by their own counts, application servers by the counts of their senders.
     pub servers: BTreeMap<ServerName, Load>,
-    /// Of each instance, by the count of who sends to it.
+    /// Of each instance, by the counts of its senders.
     pub instances: BTreeMap<InstanceName, Load>,
     /// From one server to another.
     pub ways: BTreeMap<(ServerName, ServerName), Load>,
 }
 
 impl Traffic {
-    /// Carries out one round of polls and takes its answers: when, the topmost tier, and what was reported.
+    /// Records the results of one round of polls: the time, the topmost tier, and the metrics.
     ///
-    /// Rounds do not overlap: an answer that is taken after a newer one would pass for that of a restarted proxy, and all that
-    /// it has counted would be counted twice.
+    /// Rounds must not overlap: a result that is recorded after a newer one would look like that of a restarted proxy, and its
+    /// counts would be added twice.
     pub(crate) async fn round(
         &self,
         polls: impl Future<Output = Option<(Time, Option<Tier>, Answers)>>,
@@ -66,8 +66,8 @@ impl Traffic {
         }
     }
 
-    /// Requests since this process started, as the topmost proxies counted them. What a proxy counted between the last poll and
-    /// its death is missing.
+    /// Requests since this process started, as the topmost proxies counted them. The counts of a proxy between the last poll
+    /// and its death are missing.
     pub fn totals(&self) -> Totals {
         self.0.borrow().totals
     }
@@ -100,7 +100,7 @@ impl Source {
         }
     }
 
-    /// Where the process answers on a server; `None`: the placement does not have it.
+    /// The process's address on a server; `None`: it is not in the placement.
     pub(crate) fn address(self, placement: &Placement, server: ServerName) -> Option<SocketAddr> {
         let location = topology::location(placement, server)?;
         Some(location.socket(match self {
@@ -111,7 +111,7 @@ impl Source {
 }
 
 impl Board {
-    /// Takes one round of answers.
+    /// Records one round of results.
     fn take(&mut self, now: Time, top: Option<Tier>, answers: Answers) {
         self.top = top;
         self.proxies

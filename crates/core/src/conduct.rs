@@ -78,7 +78,7 @@ impl Conductor {
         self.stored = self.stored.max(revision);
     }
 
-    /// Its placement was rejected: another than the one at `at` stands, and comes by the watch in a moment.
+    /// Its placement was rejected: the store has another than the one at `at`, which the watch will deliver.
     pub fn was_overtaken(&mut self, at: Revision) {
         self.stored = self.stored.max(Revision(at.0 + 1));
     }
@@ -102,7 +102,7 @@ pub fn should_campaign(conductor: Option<&str>, own: &str) -> bool {
     conductor.is_none_or(|conductor| conductor == own)
 }
 
-/// Where an agent's report stands in the store.
+/// The state of an agent's report in the store.
 ///
 /// Each report replaces the one before it by compare-and-swap. A request that was sent again because its answer was late may
 /// arrive a second time, after newer reports: written unconditionally it would replace them, or tie the key to a lease
@@ -123,7 +123,7 @@ impl Report {
         self.at = Some(at);
     }
 
-    /// The report was rejected: the key is at this revision. It is to be written again.
+    /// The report was rejected: the key is at this revision. It must be written again.
     pub fn was_rejected(&mut self, found: Option<Revision>) {
         self.at = found;
     }

@@ -114,7 +114,7 @@ impl Follow {
             let why = if crashes { "keeps ending" } else { "does not get ready" };
             (crashes || now - since >= rollout::READY_DEADLINE).then(|| {
                 format!(
-                    "{name} {why}: {}; it is tried again and again; see what it wrote with: gaiola logs -n {}",
+                    "{name} {why}: {}; it is restarted again and again; for its output run: gaiola logs -n {}",
                     seen.reason, name.server
                 )
             })

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// No entry.
 const NONE: u32 = 0;
 
-/// How often the oldest entry is spared because requests of its key are in flight, before it is evicted all the same.
+/// How often the oldest entry is spared because requests of its key are in flight, before it is evicted anyway.
 const PATIENCE: usize = 8;
 
 /// Counts by key, for one limit.

@@ -62,7 +62,7 @@ pub enum MemberChange {
     Start(ServerName),
     /// Promote this learner to a voter; etcd rejects it until the learner has caught up, so retry.
     Promote(u64),
-    /// Transfer leadership: the current leader is to be removed, and would leave the store without a leader.
+    /// Transfer leadership: the current leader will be removed, which would leave the store without a leader.
     MoveLeader {
         /// The current leader.
         from: u64,
@@ -82,7 +82,7 @@ pub fn wanted(placement: &Placement) -> Vec<ServerName> {
 
 /// The next step from `members` to those on the servers `wanted`.
 ///
-/// Never more than one change is under way: an added member is promoted before anything else happens, and unwanted members
+/// Never more than one change is in progress: an added member is promoted before anything else happens, and unwanted members
 /// are removed last, when all wanted ones vote. Only the dead go first: while a voter is down, etcd adds no member and removes
 /// no living one that the quorum needs; and a dead learner does not keep its place. Nor does a voter that has lost its data:
 /// with an empty log it must not vote, so it is removed, and added again as a learner. The leader is removed last.

@@ -6,7 +6,7 @@
 //! Invariants:
 //! - No instance or server is removed before every proxy that could send to it has acknowledged a configuration without it,
 //!   and its requests have ended or the grace is over.
-//! - While one instance is being exchanged no other is, and no server leaves.
+//! - While one instance is being replaced no other is, and no server leaves.
 //! - No server leaves if that would leave its tier with fewer healthy ones than wanted.
 //! - Two database servers are never drained at the same time, and the last one is never removed.
 
@@ -219,7 +219,7 @@ impl<'a> RollOutStep<'a> {
         self.run_release();
         self.remove_servers();
         self.publish_web_releases();
-        self.exchange_instances();
+        self.replace_instances();
         self.lead_doors();
         self.raise_schema();
         self.plan.vips = topology::homes(&self.plan);

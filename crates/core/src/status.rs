@@ -99,7 +99,7 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
         let seconds = silence.since.as_secs();
         let why = match silence.of {
             Silent::Agent => {
-                format!("has not answered for {seconds} s: its last report is as old")
+                format!("has not answered for {seconds} s, so its last report is outdated")
             }
             Silent::Proxy => format!("has a proxy that has not answered for {seconds} s"),
         };
@@ -139,7 +139,7 @@ fn doubt(status: &Status, silent: &BTreeMap<ServerName, Silence>, tier: Tier) ->
     (!names.is_empty() && !is_reported && serving.count() < 2).then(|| MayFail {
         tier: Some(tier),
         words: format!(
-            "whether the {tier} tier survives a loss is not known while {} does not answer",
+            "unknown whether the {tier} tier survives a loss while {} does not answer",
             names.join(", ")
         ),
     })
@@ -225,7 +225,7 @@ fn state(view: &View<'_>, name: ServerName, placed: &PlacedServer) -> (ServerSta
         } else {
             ServerState::Starting
         };
-        return (state, "is not heard of".into());
+        return (state, "has sent no report".into());
     }
     match (placed.phase, seen::server(view, name)) {
         (Phase::Drain, _) if view.drained(name).is_ok() => (ServerState::Drained, String::new()),
@@ -287,9 +287,7 @@ fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
     let words = match (tier, placed, serving.as_slice()) {
         (_, 0, _) => return None,
         (_, _, []) if unknown => {
-            format!(
-                "whether any {tier} server serves is not known: nobody who sends to them answers"
-            )
+            format!("unknown whether any {tier} server serves: none of their proxies answers")
         }
         (_, _, []) => format!("no {tier} server serves: {}", without(view, tier)),
         (_, 1, [only]) => format!(
@@ -311,9 +309,9 @@ fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
 
 fn without(view: &View<'_>, tier: Tier) -> &'static str {
     match tier {
-        Tier::Balancer => "no client gets in",
+        Tier::Balancer => "no client can connect",
         Tier::App if view.placement.config.web.is_some() => "only files are served",
-        Tier::Web | Tier::App => "nothing is answered",
+        Tier::Web | Tier::App => "no request is answered",
         Tier::Database => "nothing can be read or written",
     }
 }
@@ -347,10 +345,10 @@ fn store_may_fail(view: &View<'_>, store: &[ServerName]) -> Option<MayFail> {
     let words = match store {
         [] => return None,
         [only] => format!(
-            "the store stands on {only} alone: without it the site goes on, and cannot be changed"
+            "{only} has the store's only member: without it the site keeps running, but cannot be changed"
         ),
         _ if live <= quorum => format!(
-            "{live} of the store's {} members are there: with one less the site goes on, and cannot be changed",
+            "{live} of the store's {} members are up: with one less the site keeps running, but cannot be changed",
             store.len()
         ),
         _ => return None,

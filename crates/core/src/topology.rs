@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 pub const PROBE_PATH: &str = "/.gaiola/probe";
 /// The backend of an application server's proxy that leads to the database's primary.
 pub const PRIMARY: &str = "primary";
-/// Where a server stands; `None`: the placement does not have it.
+/// A server's location; `None`: the placement does not have it.
 pub fn location(placement: &Placement, server: ServerName) -> Option<&Location> {
     let placed = placement.servers.get(&server)?;
     Some(&placed.location)

@@ -18,7 +18,7 @@ pub enum Exit {
     Degraded,
     /// It took too long: 5.
     Timeout,
-    /// Another change is under way: 7.
+    /// Another change is in progress: 7.
     ChangeUnderWay,
     /// Interrupted by the user: 130.
     Interrupted,

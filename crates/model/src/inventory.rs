@@ -1,4 +1,4 @@
-//! The inventory: which host each server stands on, and where it is reached.
+//! The inventory: the host of each server, its address and ports.
 //!
 //! The provider of servers writes it into [`Desired`](crate::Desired) with every change, and the conductor copies what it
 //! needs into the [`Placement`](crate::Placement). Nobody else chooses an address or a port.
@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 /// What the provider has for a site.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
-    /// Where each server of the configuration stands.
+    /// The location of each server of the configuration.
     pub servers: BTreeMap<ServerName, Location>,
     /// The VIPs, in the order in which balancers are home to them: those of the file, or the provider's own choice.
     pub vips: Vec<IpAddr>,
@@ -86,7 +86,7 @@ pub struct Network {
 pub struct Host(pub String);
 
 impl Default for Host {
-    /// The machine that whoever asks runs on: a site of one machine names no other.
+    /// This machine: a site on one machine names no other.
     fn default() -> Self {
         Self("localhost".into())
     }
@@ -98,7 +98,7 @@ impl std::fmt::Display for Host {
     }
 }
 
-/// Where a server stands and where its processes listen.
+/// The location of a server, and the ports of its processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
     /// The machine. Default: `localhost`.

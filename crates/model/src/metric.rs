@@ -157,7 +157,7 @@ families! {
         TCP_SESSIONS = Counter Count "gaiola_tcp_sessions_total" [frontend, backend, server]
             "Completed TCP sessions.";
         SERVER_UP = Gauge Truth "gaiola_server_up" [backend, server]
-            "Whether a member takes new traffic: up, not ejected, with a weight, and neither in `drain` nor `maint`.";
+            "Whether a member gets new traffic: up, not ejected, with a weight, and neither in `drain` nor `maint`.";
         SERVER_STATE = Gauge Truth "gaiola_server_state" [backend, server, state]
             "1 for the state that the operator set: `ready`, `drain` or `maint`.";
         SERVER_DOWNS = Counter Count "gaiola_server_downs_total" [backend, server]
@@ -188,11 +188,11 @@ families! {
         CONFIG_REVISION = Gauge Count "gaiola_config_revision" []
             "The configuration that all workers use.";
         CONFIG_RELOADS = Counter Count "gaiola_config_reloads_total" [result]
-            "Configurations, from a file or an agent: `taken`, or `failed`, in which case the previous one stays.";
+            "Configurations, from a file or an agent: `taken`, or `failed`, in which case the previous one stays in use.";
         CONFIG_LAST_RELOAD_SUCCESSFUL = Gauge Truth "gaiola_config_last_reload_successful" []
-            "1 if the last configuration was taken.";
+            "1 if the last configuration took effect.";
         CONFIG_LAST_RELOAD_SUCCESS = Gauge Seconds "gaiola_config_last_reload_success_timestamp_seconds" []
-            "When a configuration was last taken, in seconds since 1970.";
+            "When a configuration last took effect, in seconds since 1970.";
         UPTIME = Gauge Seconds "gaiola_uptime_seconds" []
             "How long the process has run.";
     }

@@ -70,7 +70,7 @@ pub struct Desired {
     /// Raised when `up` requests a release again that was given up.
     #[serde(default)]
     pub attempt: u64,
-    /// How often the operator asked each application server to exchange its instances for new ones.
+    /// How often the operator asked each application server to replace its instances with new ones.
     #[serde(default)]
     pub restarts: BTreeMap<ServerName, u64>,
     /// What the provider had for this configuration. Empty in documents of Gaiola 0.1.
@@ -218,7 +218,7 @@ impl Failure {
 /// A server that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedServer {
-    /// Where it stands.
+    /// Its location.
     #[serde(flatten)]
     pub location: Location,
     /// Its desired phase.

@@ -80,7 +80,7 @@ pub struct ServerStatus {
     pub name: ServerName,
     /// Its tier.
     pub tier: Tier,
-    /// Where it stands: `host`, `address` and `ports`.
+    /// Its location: `host`, `address` and `ports`.
     #[serde(flatten)]
     pub location: Location,
     /// Its state.

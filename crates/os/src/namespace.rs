@@ -17,7 +17,7 @@ use std::sync::mpsc;
 /// The process must be single-threaded.
 ///
 /// # Errors
-/// Where the kernel refuses user namespaces.
+/// If the kernel refuses user namespaces.
 pub fn enter_user_namespace() -> io::Result<()> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     unshare(UnshareFlags::NEWUSER)?;
@@ -30,7 +30,7 @@ pub fn enter_user_namespace() -> io::Result<()> {
 /// Enters a new network namespace. Sockets opened before stay in the old one.
 ///
 /// # Errors
-/// Where that is not permitted.
+/// If that is not permitted.
 pub fn enter_network_namespace() -> io::Result<()> {
     unshare(UnshareFlags::NEWNET)
 }
@@ -52,7 +52,7 @@ impl Pid1 {
 /// Starts a command as pid 1 of a new set of namespaces (PID, network, mount, UTS, IPC).
 ///
 /// # Errors
-/// Where a namespace or the process cannot be made.
+/// If a namespace or the process cannot be made.
 pub fn spawn_pid_1(mut command: Command) -> io::Result<Pid1> {
     // SAFETY: the closure runs between fork and exec and makes system calls only; it allocates nothing.
     unsafe {
@@ -92,7 +92,7 @@ pub fn spawn_pid_1(mut command: Command) -> io::Result<Pid1> {
 /// Moves the calling thread into all namespaces of a process; its children are then in that PID namespace.
 ///
 /// # Errors
-/// Where the process is gone, or it is not permitted.
+/// If the process is gone, or it is not permitted.
 pub fn join(pid: u32, user_namespace: bool) -> io::Result<()> {
     let pidfd = pidfd(pid)?;
     if user_namespace {
@@ -114,7 +114,7 @@ pub fn join(pid: u32, user_namespace: bool) -> io::Result<()> {
 /// that permits it.
 ///
 /// # Errors
-/// Where the process is gone, or it is not permitted.
+/// If the process is gone, or it is not permitted.
 pub fn join_network(pid: u32, user_namespace: bool) -> io::Result<()> {
     let pidfd = pidfd(pid)?;
     if user_namespace {
@@ -140,7 +140,7 @@ fn pidfd(pid: u32) -> io::Result<OwnedFd> {
 /// Within a new server: mounts its own `/proc`, and an empty `/run` that is gone when the server is.
 ///
 /// # Errors
-/// Where the kernel rejects a mount.
+/// If the kernel rejects a mount.
 pub fn mount_server_folders() -> io::Result<()> {
     make_mounts_private()?;
     mount_proc()?;
@@ -157,7 +157,7 @@ pub fn mount_server_folders() -> io::Result<()> {
 /// Mounts the `/proc` of the PID namespace in which we are pid 1.
 ///
 /// # Errors
-/// Where the kernel rejects the mount.
+/// If the kernel rejects the mount.
 pub fn mount_proc() -> io::Result<()> {
     Ok(mount(
         "proc",
@@ -178,7 +178,7 @@ fn make_mounts_private() -> io::Result<()> {
 /// Sets the host name of the UTS namespace.
 ///
 /// # Errors
-/// Where that is not permitted.
+/// If that is not permitted.
 pub fn set_host_name(name: &str) -> io::Result<()> {
     Ok(rustix::system::sethostname(name.as_bytes())?)
 }
@@ -186,7 +186,7 @@ pub fn set_host_name(name: &str) -> io::Result<()> {
 /// Lets every user in this network namespace bind every port.
 ///
 /// # Errors
-/// Where the kernel has no such setting.
+/// If the kernel has no such setting.
 pub fn allow_low_ports() -> io::Result<()> {
     std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
 }

@@ -52,7 +52,7 @@ pub struct Launch {
 /// Starts a process in a session of its own. It lives on when we die.
 ///
 /// # Errors
-/// Where its log cannot be opened or the program cannot be started.
+/// If its log cannot be opened or the program cannot be started.
 pub fn launch(launch: &Launch) -> io::Result<Identity> {
     let log = open_log(&launch.log, launch.user)?;
     let mut command = Command::new(&launch.program);
@@ -86,7 +86,7 @@ pub fn launch(launch: &Launch) -> io::Result<Identity> {
 /// Opens a log for appending, owned by `user`. Its parent directories must exist.
 ///
 /// # Errors
-/// Where it cannot be opened or its owner changed.
+/// If it cannot be opened or its owner changed.
 pub fn open_log(path: &Path, user: Option<User>) -> io::Result<File> {
     let log = OpenOptions::new()
         .create(true)
@@ -102,7 +102,7 @@ pub fn open_log(path: &Path, user: Option<User>) -> io::Result<File> {
 /// Drops the ambient capabilities, so that the next `exec` has none.
 ///
 /// # Errors
-/// Where the kernel refuses.
+/// If the kernel refuses.
 pub fn drop_ambient_capabilities() -> io::Result<()> {
     Ok(rustix::thread::clear_ambient_capability_set()?)
 }
@@ -110,7 +110,7 @@ pub fn drop_ambient_capabilities() -> io::Result<()> {
 /// Makes our capabilities survive `exec` (in a user namespace our uid is not 0, so they would not).
 ///
 /// # Errors
-/// Where the kernel refuses.
+/// If the kernel refuses.
 pub fn keep_capabilities_over_exec() -> io::Result<()> {
     use rustix::thread::CapabilitySet;
     let mut held = rustix::thread::capabilities(None)?;
@@ -128,7 +128,7 @@ pub fn keep_capabilities_over_exec() -> io::Result<()> {
 /// Ends this process as soon as its parent has died.
 ///
 /// # Errors
-/// Where the kernel refuses.
+/// If the kernel refuses.
 pub fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(
         Signal::KILL,
@@ -186,7 +186,7 @@ impl Process {
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where it is gone, or no pidfd can be had.
+    /// If it is gone, or no pidfd can be had.
     pub fn open(identity: Identity) -> io::Result<Self> {
         let pid = to_pid(identity.pid)?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
@@ -225,7 +225,7 @@ impl Process {
     /// Waits until it has ended, and reaps it if it is our child.
     ///
     /// # Errors
-    /// Where the pidfd cannot be polled.
+    /// If the pidfd cannot be polled.
     pub async fn ended(&self) -> io::Result<Exit> {
         let mut ready = self.pidfd.readable().await?;
         ready.retain_ready();
@@ -252,7 +252,7 @@ impl Process {
 /// Whether a process of this PID namespace was started with this variable. Processes that we may not inspect do not count.
 ///
 /// # Errors
-/// Where `/proc` cannot be read.
+/// If `/proc` cannot be read.
 pub fn with_environment(name: &str, value: &str) -> io::Result<bool> {
     let wanted = format!("{name}={value}").into_bytes();
     for entry in std::fs::read_dir("/proc")? {

@@ -36,7 +36,7 @@ pub struct Process {
 /// The room of the file system that a path is on.
 ///
 /// # Errors
-/// Where there is no such path, or it cannot be read.
+/// If there is no such path, or it cannot be read.
 pub fn room(path: &Path) -> io::Result<Room> {
     let device = fs::metadata(path)?.dev();
     let all = rustix::fs::statvfs(path)?;
@@ -50,7 +50,7 @@ pub fn room(path: &Path) -> io::Result<Room> {
 /// Writes a page to an unnamed file in `folder` that is gone at once. Does nothing where the file system has no unnamed files.
 ///
 /// # Errors
-/// Where the write fails.
+/// If the write fails.
 pub fn try_to_write(folder: &Path) -> io::Result<()> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR) {
@@ -64,7 +64,7 @@ pub fn try_to_write(folder: &Path) -> io::Result<()> {
 /// Total and available memory in bytes: the machine's, or our cgroup's where that is less.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// If it cannot be read.
 pub fn memory() -> io::Result<(u64, u64)> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let machine = meminfo(&text).ok_or(io::ErrorKind::InvalidData)?;
@@ -103,7 +103,7 @@ fn cgroup_memory() -> Option<(u64, u64)> {
 /// The system's open files and their limit.
 ///
 /// # Errors
-/// Where they cannot be read.
+/// If they cannot be read.
 pub fn system_files() -> io::Result<(u64, u64)> {
     let text = fs::read_to_string("/proc/sys/fs/file-nr")?;
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
@@ -117,7 +117,7 @@ pub fn system_files() -> io::Result<(u64, u64)> {
 /// Every process of our PID namespace.
 ///
 /// # Errors
-/// Where `/proc` cannot be read.
+/// If `/proc` cannot be read.
 pub fn processes() -> io::Result<Vec<Process>> {
     let entries = fs::read_dir("/proc")?.flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

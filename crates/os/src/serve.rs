@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -23,29 +23,29 @@ const CONNECTIONS: usize = 64;
 /// A response's body.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// A response.
-pub type Answer = Response<Body>;
+pub type Response = hyper::Response<Body>;
 
-/// Serves every connection of a listener with `answer`, without end. Runs within a `LocalSet`.
-pub async fn tcp<F>(listener: TcpListener, answer: impl Fn(Request<Incoming>) -> F + 'static)
+/// Serves every connection of a listener with `respond`. Never returns. Runs within a `LocalSet`.
+pub async fn tcp<F>(listener: TcpListener, respond: impl Fn(Request<Incoming>) -> F + 'static)
 where
-    F: Future<Output = Answer> + 'static,
+    F: Future<Output = Response> + 'static,
 {
-    let (answer, limit) = (Rc::new(answer), ConnectionLimit::new(CONNECTIONS));
+    let (respond, limit) = (Rc::new(respond), ConnectionLimit::new(CONNECTIONS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let permit = limit.enter().await;
-        let answer = Rc::clone(&answer);
+        let respond = Rc::clone(&respond);
         tokio::task::spawn_local(async move {
             let served = connection(stream, |request| {
                 permit.work();
-                let answered = answer(request);
+                let response = respond(request);
                 async {
-                    let answered = answered.await;
+                    let response = response.await;
                     permit.rest();
-                    answered
+                    response
                 }
             });
             tokio::select! {
@@ -57,14 +57,14 @@ where
 }
 
 /// Serves the requests of one connection until either side closes it.
-pub async fn connection<I, F>(stream: I, answer: impl Fn(Request<Incoming>) -> F)
+pub async fn connection<I, F>(stream: I, respond: impl Fn(Request<Incoming>) -> F)
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
-    F: Future<Output = Answer>,
+    F: Future<Output = Response>,
 {
     let served = service_fn(|request| {
-        let answered = answer(request);
-        async { Ok::<_, Infallible>(answered.await) }
+        let response = respond(request);
+        async { Ok::<_, Infallible>(response.await) }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -76,7 +76,7 @@ where
 }
 
 /// 200 with a JSON body.
-pub fn json(value: &impl serde::Serialize) -> Answer {
+pub fn json(value: &impl serde::Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => whole(StatusCode::OK, "application/json", body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
@@ -84,12 +84,12 @@ pub fn json(value: &impl serde::Serialize) -> Answer {
 }
 
 /// A line of plain text.
-pub fn text(status: StatusCode, text: impl Into<String>) -> Answer {
+pub fn text(status: StatusCode, text: impl Into<String>) -> Response {
     whole(status, "text/plain; charset=utf-8", text.into() + "\n")
 }
 
 /// Metrics for Prometheus.
-pub fn metrics(text: String) -> Answer {
+pub fn metrics(text: String) -> Response {
     whole(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8",
@@ -98,16 +98,16 @@ pub fn metrics(text: String) -> Answer {
 }
 
 /// 404.
-pub fn not_found() -> Answer {
+pub fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, "no such path")
 }
 
 /// A response with this body.
-pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::from(body.into()).boxed_unsync());
-    *answer.status_mut() = status;
-    answer
+pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::from(body.into()).boxed_unsync());
+    *response.status_mut() = status;
+    response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
+    response
 }

@@ -47,7 +47,7 @@ impl AsFd for Termination {
 /// Starts a thread that receives none of the process's signals: a thread that blocks or handles one does so for the others.
 ///
 /// # Errors
-/// Where no thread can be started.
+/// If no thread can be started.
 pub fn spawn_undisturbed(
     thread: std::thread::Builder,
     run: impl FnOnce() + Send + 'static,

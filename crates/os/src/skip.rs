@@ -7,7 +7,7 @@ use std::io::Write as _;
 /// it.
 ///
 /// # Panics
-/// Where that file cannot be written: nobody would notice the test.
+/// If that file cannot be written: nobody would notice the test.
 pub fn skipped(test: &str, why: &str) {
     #[expect(clippy::print_stderr, reason = "it speaks to whoever runs the tests")]
     {

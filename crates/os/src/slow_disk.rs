@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// on the thread itself has finished by then, which is a failure.
 ///
 /// # Panics
-/// Where the work did not wait for the disk, or does not end.
+/// If the work did not wait for the disk, or does not end.
 pub fn carry_out<T: 'static>(
     work: impl Future<Output = T> + 'static,
     meanwhile: impl FnOnce(),

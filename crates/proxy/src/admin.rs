@@ -2,7 +2,7 @@
 
 use super::metrics;
 use super::supervisor::Supervisor;
-use gaiola_os::serve::{self, Answer};
+use gaiola_os::serve::{self, Response};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use std::rc::Rc;
@@ -11,13 +11,13 @@ use tokio::net::TcpListener;
 /// Serves requests. Never returns.
 pub(super) async fn serve(listener: TcpListener, supervisor: Rc<Supervisor>) {
     serve::tcp(listener, move |request| {
-        let answer = respond(&request, &supervisor);
-        async { answer }
+        let response = respond(&request, &supervisor);
+        async { response }
     })
     .await;
 }
 
-fn respond(request: &Request<Incoming>, supervisor: &Supervisor) -> Answer {
+fn respond(request: &Request<Incoming>, supervisor: &Supervisor) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         _ if !is_read => serve::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD"),
@@ -25,7 +25,7 @@ fn respond(request: &Request<Incoming>, supervisor: &Supervisor) -> Answer {
         "/readyz" if supervisor.is_ready() => serve::text(StatusCode::OK, "ready"),
         "/readyz" => serve::text(
             StatusCode::SERVICE_UNAVAILABLE,
-            "no configuration yet, or ending",
+            "no configuration yet, or stopping",
         ),
         "/metrics" => serve::metrics(metrics::render(supervisor)),
         _ => serve::text(StatusCode::NOT_FOUND, "see /metrics, /livez, /readyz"),

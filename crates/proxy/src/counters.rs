@@ -261,7 +261,7 @@ impl Unasked {
 pub(super) struct Counters {
     series: Mutex<BTreeMap<SeriesKey, Arc<Series>>>,
     locals: Mutex<BTreeMap<IpAddr, Arc<Apart<Count>>>>,
-    /// Connections, possibly closed already, with written data that has not left for want of room.
+    /// Connections, possibly closed already, with written data that could not be sent yet.
     pub(super) late: Arc<Apart<Count>>,
     /// Lines that did not fit into the access log's queue.
     pub(super) lines_dropped: Count,

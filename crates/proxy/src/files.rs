@@ -46,7 +46,7 @@ pub(super) struct File {
 }
 
 impl<'a> FileRequest<'a> {
-    /// What the request `head` at the start of `buffer` asks for; `rewritten`, if not empty, replaces its path.
+    /// The file that the request `head` at the start of `buffer` names; `rewritten`, if not empty, replaces its path.
     pub(super) fn new(head: &'a RequestHead, buffer: &'a [u8], rewritten: &'a [u8]) -> Self {
         let path = match rewritten {
             b"" => head.path(buffer),

@@ -156,10 +156,7 @@ impl WatchedBackend {
                     Condition::Silent if takes => MemberState {
                         up: false,
                         busy: true,
-                        reason: format!(
-                            "{}; serves all the same, for lack of others",
-                            watched.reason()
-                        ),
+                        reason: format!("{}; still serves, for lack of others", watched.reason()),
                     },
                     condition => MemberState {
                         up: condition == Condition::Up

@@ -5,7 +5,7 @@
 pub enum Rule {
     /// Nothing is removed or stopped while a proxy sends to it, or has requests there within the grace.
     NothingInUseIsStopped,
-    /// One instance is exchanged at a time, and none while a server leaves.
+    /// One instance is replaced at a time, and none while a server leaves.
     OneAtATime,
     /// What serves is drained only while enough others serve.
     Capacity,

@@ -48,7 +48,7 @@ impl EtcdMember {
         Some(Self::at(server, location))
     }
 
-    /// The member on this server, which stands there.
+    /// The member on this server, with this address.
     pub fn at(server: ServerName, location: &Location) -> Self {
         Self {
             client_port: location.ports.store_client,

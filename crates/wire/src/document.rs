@@ -37,7 +37,7 @@ impl From<DocumentError> for std::io::Error {
 /// A struct as JSON with the number of the schema it is written in; anything else as it is.
 ///
 /// # Errors
-/// Where it has no form in JSON.
+/// If it has no form in JSON.
 pub fn encode(value: &impl Serialize, schema: u64) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&numbered(serde_json::to_value(value)?, schema))
 }
@@ -45,7 +45,7 @@ pub fn encode(value: &impl Serialize, schema: u64) -> Result<Vec<u8>, serde_json
 /// Reads a document.
 ///
 /// # Errors
-/// Where a newer program wrote it, or it is something else.
+/// If a newer program wrote it, or it is something else.
 pub fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, DocumentError> {
     let json: Value = serde_json::from_slice(text)?;
     readable(&json)?;
@@ -70,7 +70,7 @@ fn readable(json: &Value) -> Result<u64, DocumentError> {
 /// As [`encode`], with what `before` has that `T` does not know.
 ///
 /// # Errors
-/// Where `before` cannot be read.
+/// If `before` cannot be read.
 pub fn encode_over<T>(value: &T, before: &[u8], schema: u64) -> Result<Vec<u8>, DocumentError>
 where
     T: Serialize + DeserializeOwned,
@@ -85,7 +85,7 @@ where
 /// A message as JSON: `{"schema": 2, "body": ...}`; in schema 1 the body alone.
 ///
 /// # Errors
-/// Where it has no form in JSON.
+/// If it has no form in JSON.
 pub fn encode_message(body: &impl Serialize, schema: u64) -> Result<Vec<u8>, serde_json::Error> {
     match schema {
         ..=1 => serde_json::to_vec(body),
@@ -96,7 +96,7 @@ pub fn encode_message(body: &impl Serialize, schema: u64) -> Result<Vec<u8>, ser
 /// Reads a message, and the schema it is in: an answer is written in the same.
 ///
 /// # Errors
-/// Where a newer program wrote it, or it is something else.
+/// If a newer program wrote it, or it is something else.
 pub fn decode_message<T: DeserializeOwned>(text: &[u8]) -> Result<(T, u64), DocumentError> {
     let mut json: Value = serde_json::from_slice(text)?;
     let schema = readable(&json)?;

@@ -1,9 +1,9 @@
-//! The site that the tests bring up: one small HTTP server that can be told to misbehave.
+//! The tests' site: a small HTTP server that misbehaves on request.
 //!
-//! `gaiola-e2e-site [SWITCHES]` serves HOST:PORT. Every answer but `/up`'s tells INSTANCE, RELEASE and the pid as JSON.
+//! `gaiola-e2e-site [SWITCHES]` serves HOST:PORT. Every response except that of `/up` has INSTANCE, RELEASE and the pid as JSON.
 //! Words in the file `switches` of its working directory (a release's own) and of SWITCHES/all and SWITCHES/INSTANCE
-//! (which may change while it runs) make it misbehave: `exit`, `hang` (nothing is answered), `sick` (503 from `/up`),
-//! `slow=MS`, `limit=N` (requests a second). SIGTERM ends it once every request in flight has its answer.
+//! (which may change while it runs) make it misbehave: `exit`, `hang` (no responses), `sick` (503 from `/up`),
+//! `slow=MS`, `limit=N` (requests a second). SIGTERM stops it once all requests in flight are answered.
 //!
 //! `gaiola-e2e-site probe STOP LIMIT VIP...` is a client instead ([`gaiola_e2e::probe`]).
 
@@ -18,14 +18,14 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// The largest head that is read.
+/// Maximum size of a head.
 const LARGEST_HEAD: usize = 16 * 1024;
 
 struct Site {
     instance: String,
     release: String,
     switches: Option<PathBuf>,
-    /// When the next request may begin, where they are limited.
+    /// When the next request may begin, if they are limited.
     turn: Mutex<Instant>,
 }
 
@@ -43,7 +43,7 @@ fn main() -> std::io::Result<()> {
         turn: Mutex::new(Instant::now()),
     });
     if site.switches().contains_key("exit") {
-        eprintln!("told to exit");
+        eprintln!("exits on request");
         std::process::exit(3);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -77,7 +77,7 @@ async fn serve(site: Rc<Site>, address: String) -> std::io::Result<()> {
     Ok(())
 }
 
-/// One connection, until its client goes away or the site is stopped while it is idle.
+/// Serves one connection until its client disconnects, or the site is stopped while it is idle.
 async fn converse(
     site: Rc<Site>,
     mut stream: TcpStream,
@@ -93,7 +93,7 @@ async fn converse(
             let mut buffer = [0_u8; 2048];
             let count = tokio::select! {
                 count = stream.read(&mut buffer) => count?,
-                // Where a request has begun to come in it is still answered.
+                // A request that has begun to arrive is still answered.
                 _ = stopping.wait_for(|stopping| *stopping), if read.is_empty() => return Ok(()),
             };
             read.extend_from_slice(&buffer[..count]);

@@ -1,4 +1,4 @@
-//! Bad luck: programs that are missing or fail, full disks, and what an earlier life has left behind.
+//! Bad luck: missing or failing programs, full disks, and leftovers of an earlier run.
 
 use gaiola_e2e::{Ran, Site, Who};
 use std::fs;
@@ -41,7 +41,7 @@ fn a_command_that_ends_at_once_is_given_up_with_its_last_words() {
     let site = Site::app(Who::caller(), "quits", 1, 1);
     site.switch("all", "exit");
     site.gaiola(&["up", "-d"])
-        .expect(1, &["app1.1", "exited with status 3", "told to exit"]);
+        .expect(1, &["app1.1", "exited with status 3", "exits on request"]);
     assert_eq!(site.status().0, 4);
     site.switch("all", "");
     site.up();
@@ -129,7 +129,7 @@ fn what_a_crash_left_behind_is_no_obstacle() {
     site.write("page", "another");
     let state = site.state();
     site.kill_everything();
-    // A socket that nobody answers, a lock that nobody holds, and a release that was not copied to its end.
+    // A stale socket, a lock that nobody holds, and an incomplete copy of a release.
     assert!(state.join("control.sock").exists() && state.join("lock").exists());
     for half in ["2.new", ".2", "2.tmp", "new"] {
         let half = state.join("releases").join(half);
@@ -204,13 +204,13 @@ fn a_disk_that_fills_up_does_not_stop_the_traffic() {
     let binary = site.base().join("bin/gaiola");
     let gaiola =
         |args: &[&str]| inside(&[&[binary.to_str().unwrap(), "--timeout=40s"], args].concat());
-    let told = |code, words: &str| {
+    let reports = |code, words: &str| {
         let status = gaiola(&["status"]);
         status.code == code && status.stdout.contains(words)
     };
     let limit = Duration::from_secs(20);
     site.wait_for("the full disk is named", limit, || {
-        told(4, "app1: the disk is full: ")
+        reports(4, "app1: the disk is full: ")
     });
     site.write("page", "x".repeat(100_000).as_str());
     let (ran, figures) = site.under_load(50, || gaiola(&["up", "-d"]));
@@ -220,7 +220,7 @@ fn a_disk_that_fills_up_does_not_stop_the_traffic() {
     );
     figures.assert_none_failed();
     inside(&["rm", filler.to_str().unwrap()]).expect(0, &[]);
-    site.wait_for("there is room again", limit, || told(0, "healthy"));
+    site.wait_for("there is room again", limit, || reports(0, "healthy"));
     gaiola(&["up", "-d"]).expect(0, &[]);
     assert_eq!(site.get("/").unwrap().field("release"), "2");
     gaiola(&["down"]).expect(0, &[]);

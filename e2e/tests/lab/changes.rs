@@ -1,4 +1,4 @@
-//! Changes of a running site, under load: an application tier alone, to which the front door leads straight.
+//! Changes of a running site under load: only an application tier, to which the front door forwards directly.
 
 use gaiola_e2e::{Site, Who};
 use std::collections::BTreeSet;

@@ -1,10 +1,10 @@
-//! Every tier, the database with it.
+//! All tiers, including the database.
 
 use gaiola_e2e::{Site, Who};
 use std::time::Duration;
 
 const WRITE: &str = "create table entries (text text); insert into entries values ('kept');\n";
-/// Fails where what the first release wrote is not there any more.
+/// Fails if the first release's data is missing.
 const CHECK: &str = "select 1 / count(*) from entries where text = 'kept';\n";
 
 fn site(who: Who, name: &str) -> Site {

@@ -1,4 +1,4 @@
-//! Processes and servers that die, and what goes on without them.
+//! Processes and servers die; the rest continues.
 
 use gaiola_e2e::{Site, Who, ended};
 use serde_json::json;
@@ -27,7 +27,7 @@ fn the_next_agent_adopts(who: Who) {
     });
     figures.assert_none_failed();
     assert_eq!(names.map(|name| site.process("app1", name).pid), before);
-    // What was adopted is still looked after.
+    // Adopted processes are still supervised.
     let adopted = site.process("app1", "app1.1");
     adopted.kill();
     site.wait_for("the instance is started again", SOON, || {
@@ -121,7 +121,7 @@ fn exec_runs_on_the_server_and_ends_as_its_command_does() {
             "hostname; cat /proc/1/cmdline; exit 9",
         ]);
         said.expect(9, &["app1", "init"]);
-        // A shell that was left open does not hold up the end.
+        // An open shell does not delay the end.
         let mut shell = site.start(&["exec", "app1", "--", "sleep", "1000"]);
         site.down();
         site.wait_for_nothing();
@@ -151,7 +151,7 @@ fn another_conductor_goes_on_with_a_roll_out() {
 fn without_its_store_a_site_serves_and_says_that_it_cannot_change() {
     let site = Site::app(Who::caller(), "storeless", 2, 1);
     site.up();
-    // A stopped etcd is not started again.
+    // A stopped etcd is not restarted.
     let etcd = site.process("app1", "etcd");
     gaiola_os::process::signal(etcd.pid, rustix::process::Signal::STOP);
     let (ran, figures) =

@@ -1,4 +1,4 @@
-//! Faults that leave a server running: what was acknowledged is kept, and all members of the database hold the same.
+//! Faults that leave a server running: no acknowledged write is lost, and all database members hold the same data.
 
 use gaiola_e2e::{Site, Who};
 use serde_json::Value;
@@ -8,7 +8,7 @@ const SOON: Duration = Duration::from_secs(90);
 /// Long enough for a standby to be promoted: the old primary comes back beside a new one.
 const SPAN: &str = "25s";
 
-/// Every tier, whose application is a shell's: it has pages and no writes, so that the clients inside the cut write.
+/// All tiers, with a shell script as application: it has pages but no writes, so only clients inside the cut write.
 fn site(who: Who, name: &str) -> Site {
     site_with(who, name, "")
 }
@@ -22,7 +22,7 @@ fn site_with(who: Who, name: &str, drill: &str) -> Site {
     site
 }
 
-/// Rehearses a fault; nothing may be lost, and the report must hold what clients inside the cut did.
+/// Drills a fault: nothing may be lost, and the report must contain the results of clients inside the cut.
 #[track_caller]
 fn rehearse(site: &Site, fault: &str, span: &str) -> Value {
     let words: Vec<&str> = fault.split(' ').collect();
@@ -88,7 +88,7 @@ fn primary(site: &Site) -> String {
     status["primary"].as_str().unwrap_or_default().to_string()
 }
 
-/// The disks of its servers that the kernel holds.
+/// The servers' disks that the kernel keeps.
 fn disks(site: &Site) -> Vec<String> {
     let devices = std::fs::read_dir("/sys/block").unwrap().flatten();
     let files = devices.map(|device| device.path().join("loop/backing_file"));
@@ -114,8 +114,8 @@ fn a_primary_whose_disk_is_full_costs_no_acknowledged_write_and_leaves_nothing_b
     let standby = format!("fill {before}");
     site.harm(&serde_json::json!({ "begin": { "target": standby, "for_ms": 15_000 } }));
     site.wait_for("the full disk is named", SOON, || {
-        let told = site.gaiola(&["status"]).stdout;
-        told.contains(&format!(
+        let status = site.gaiola(&["status"]).stdout;
+        status.contains(&format!(
             "{before}: the disk with PostgreSQL's data is full"
         ))
     });
@@ -165,7 +165,7 @@ fn a_cut_is_undone_by_the_lab_where_nobody_else_does(who: Who) {
     }
     let site = Site::app(who, "islands", 3, 1);
     site.up();
-    let store = "10.77.3.1"; // app1 carries the store
+    let store = "10.77.3.1"; // app1 runs the store's member
     assert!(reaches(&site, "app2", store) && reaches(&site, "app3", store));
     let target = "cut app1,app2";
     site.harm(&serde_json::json!({ "begin": { "target": target, "for_ms": 8000 } }));
@@ -180,7 +180,7 @@ fn a_cut_is_undone_by_the_lab_where_nobody_else_does(who: Who) {
         ("freeze app1", true),
     ] {
         site.harm(&serde_json::json!({ "begin": { "target": fault, "for_ms": 60_000 } }));
-        // The kernel of a server that stands still goes on, and takes connections.
+        // The kernel of a frozen server keeps accepting connections.
         assert_eq!(reaches(&site, "app3", store), heard, "{fault}");
         site.harm(&serde_json::json!({ "end": fault }));
         site.wait_for("it is undone", SOON, || reaches(&site, "app3", store));

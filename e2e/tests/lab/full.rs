@@ -1,4 +1,4 @@
-//! Every tier but the database: balancers with their VIPs, web servers, application servers.
+//! All tiers except the database: balancers with their VIPs, web servers, application servers.
 
 use gaiola_e2e::{Site, Who, ended};
 use serde_json::json;
@@ -143,7 +143,7 @@ fn the_store_survives_a_member_and_traffic_survives_the_store() {
     figures.assert_none_failed();
 }
 
-/// The servers that carry a member of the store, as `status` tells and as they run one.
+/// The servers with a store member, according to `status` and by their processes.
 fn store_members(site: &Site) -> Vec<String> {
     let (_, status) = site.status();
     let servers = status["servers"].as_array().cloned().unwrap_or_default();
@@ -166,7 +166,7 @@ fn the_store_follows_the_tiers_from_one_server_to_three_and_back() {
     );
     site.up();
     assert_eq!(store_members(&site), ["lb1", "web1", "app1"]);
-    // What was written before is on all of them: any two go on alone.
+    // Earlier writes are on all of them: any two can continue alone.
     for server in ["app1", "lb1", "web1"] {
         site.process(server, "etcd").kill();
         site.gaiola(&["drain", "app2"]).expect(0, &[]);
@@ -177,7 +177,7 @@ fn the_store_follows_the_tiers_from_one_server_to_three_and_back() {
     figures.assert_none_failed();
     assert_eq!(store_members(&site), ["app1"]);
     assert!(site.server("web1").is_none());
-    // One that was a member comes in again with nothing of its old data.
+    // A former member joins again without its old data.
     site.edit("[app]", "[web]\nservers = 1\n[app]");
     site.up();
     assert_eq!(store_members(&site), ["lb1", "web1", "app1"]);
@@ -201,7 +201,7 @@ fn a_voter_of_the_store_that_lost_its_data_comes_again_as_a_learner() {
     site.up();
     assert_eq!(store_members(&site), ["lb1", "web1", "app1"]);
     assert!(data.join("wal").exists());
-    // It has everything again, and its vote counts.
+    // It has all data again, and its vote counts.
     site.process("app1", "etcd").kill();
     site.gaiola(&["drain", "app2"]).expect(0, &[]);
     site.gaiola(&["undrain", "app2"]).expect(0, &[]);
@@ -226,7 +226,7 @@ fn old_orders_on_the_disk_end_no_member_of_the_store() {
     );
     site.up();
     site.down();
-    // The old one names neither lb1 nor web1, whose votes are needed. Only app2 keeps what it was told.
+    // The old order names neither lb1 nor web1, whose votes are needed. Only app2 keeps its last order.
     for server in ["", "lb1", "web1", "app1"] {
         std::fs::write(order(server), &old).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Coming up, going down, and what is left when everything dies.
+//! Bringing sites up and down, and what is left when all processes die.
 
 use gaiola_e2e::{Site, Who, namespaces_of, processes};
 use std::collections::BTreeSet;
@@ -66,10 +66,10 @@ fn survives_the_death_of_everything(who: Who) {
     site.kill_everything();
     site.gaiola(&["status"]).expect(1, &["is not up"]);
     site.up();
-    let told: BTreeSet<String> = (0..8)
+    let answered: BTreeSet<String> = (0..8)
         .map(|_| site.get("/").unwrap().field("instance"))
         .collect();
-    assert_eq!(told.len(), 4, "what was scaled by hand was kept: {told:?}");
+    assert_eq!(answered.len(), 4, "scaled values stay: {answered:?}");
     site.down();
     site.wait_for_nothing();
     site.up();
@@ -77,7 +77,7 @@ fn survives_the_death_of_everything(who: Who) {
         (0..8)
             .map(|_| site.get("/").unwrap().field("instance"))
             .collect::<BTreeSet<_>>(),
-        told
+        answered
     );
 }
 

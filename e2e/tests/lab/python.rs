@@ -1,4 +1,4 @@
-//! The example in `examples/gunicorn`: a site of a few synchronous workers goes on with pages and reads while writes wait.
+//! The example in `examples/gunicorn`: a site with a few synchronous workers keeps serving pages and reads while writes wait.
 
 use gaiola_e2e::{Site, Who, post};
 use gaiola_model::config::Drill;
@@ -23,7 +23,7 @@ fn site() -> Site {
     site
 }
 
-/// Writes of a few visitors at a time, who are answered 201 or 503.
+/// Concurrent writes of a few visitors, which are answered 201 or 503.
 #[derive(Default)]
 struct Writes {
     kept: AtomicU32,
@@ -37,7 +37,7 @@ impl Writes {
             match post(site.door(), "/entries").map(|answer| answer.status) {
                 Ok(201) => self.kept.fetch_add(1, Ordering::Relaxed),
                 Ok(503) => self.refused.fetch_add(1, Ordering::Relaxed),
-                // A write that was under way when its database was lost may be answered late or not at all.
+                // A write in flight when its database was lost may be answered late or never.
                 _ => 0,
             };
             thread::sleep(Duration::from_millis(300));
@@ -94,7 +94,7 @@ fn pages_and_reads_go_on_while_writes_wait_for_the_database() {
     site.wait_for_nothing();
 }
 
-/// Cuts the power of the database server of this role, until writes are kept again and all is whole.
+/// Cuts the power of the database server in this role, and waits until writes succeed again and the site is whole.
 fn lose(site: &Site, writes: &Writes, role: &str) {
     let primary = site.status().1["primary"].as_str().unwrap().to_string();
     let standby = if primary == "db1" { "db2" } else { "db1" };

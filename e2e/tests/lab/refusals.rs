@@ -1,4 +1,4 @@
-//! Bad input: a clear message with what to do, and the published exit code.
+//! Bad input: a clear message that says what to do, and the documented exit code.
 
 use gaiola_e2e::{Site, Who, ended};
 use std::net::TcpListener;
@@ -67,13 +67,13 @@ fn a_second_change_is_refused_while_one_runs() {
     site.up();
     site.switch("app1.2", "sick");
     let first = site.start(&["scale", "app=1x2"]);
-    site.wait_for("the change is under way", Duration::from_secs(20), || {
+    site.wait_for("the change is in progress", Duration::from_secs(20), || {
         site.on("app1", "app1.2").is_some()
     });
     site.gaiola(&["scale", "app=2"])
-        .expect(7, &["another change is under way"]);
+        .expect(7, &["another change is in progress"]);
     site.gaiola(&["up", "-d"])
-        .expect(7, &["another change is under way"]);
+        .expect(7, &["another change is in progress"]);
     site.switch("app1.2", "");
     ended(first).expect(0, &[]);
     site.gaiola(&["scale", "app=2"]).expect(0, &[]);
@@ -85,7 +85,7 @@ fn who_goes_away_does_not_keep_others_from_changing() {
     site.up();
     site.switch("app1.2", "sick");
     let mut first = site.start(&["scale", "app=1x2"]);
-    site.wait_for("the change is under way", Duration::from_secs(20), || {
+    site.wait_for("the change is in progress", Duration::from_secs(20), || {
         site.on("app1", "app1.2").is_some()
     });
     first.kill().unwrap();

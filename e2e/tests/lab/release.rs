@@ -1,4 +1,4 @@
-//! Releases that go wrong: given up, silent in the midst of a migration; and instances that are exchanged by hand.
+//! Failing releases: given up, or silent during a migration; and instances that are restarted by hand.
 
 use gaiola_e2e::{Site, Who, ended};
 use std::fs::{self, Permissions};
@@ -53,7 +53,7 @@ fn a_release_command_whose_server_is_silent_runs_nowhere_else_until_that_one_is_
     let command = format!("release = \"SECRET=hush; {begin}; {hold_on}; {end}\"\nservers");
     site.edit("servers", &command);
     site.up();
-    // Not on the server that carries the store.
+    // Not on the server with the store's member.
     site.gaiola(&["drain", "app1"]).expect(0, &[]);
     let said = || fs::read_to_string(&runs).unwrap();
     fs::write(&hold, "").unwrap();
@@ -70,7 +70,7 @@ fn a_release_command_whose_server_is_silent_runs_nowhere_else_until_that_one_is_
         status().contains("gaiola power off app2")
     });
     assert!(!status().contains("hush"), "{}", status());
-    // There is a server that could, once it is undrained.
+    // Another server could run it once it is undrained.
     up.kill().unwrap();
     ended(up);
     site.wait_for("undrain waits for it and says why", LIMIT, || {

@@ -1,4 +1,4 @@
-//! HTTPS at the balancers: certificates that come with the site's file.
+//! HTTPS at the balancers, with certificates from the site's file.
 
 use gaiola_e2e::{Site, Who};
 use std::fs;
@@ -13,7 +13,7 @@ servers = 1
 run = "{run}"
 "#;
 
-/// Puts a certificate of its own for this name, with its key, into `site.pem`.
+/// Writes a self-signed certificate for this name, with its key, to `site.pem`.
 fn certify(site: &Site, name: &str) {
     let file = site.folder().join("site.pem");
     let made = Command::new("openssl")
@@ -33,7 +33,7 @@ fn certify(site: &Site, name: &str) {
     fs::remove_file(site.folder().join("site.pem.key")).unwrap();
 }
 
-/// What a client at the front door sees of TLS.
+/// The TLS output of a client at the front door.
 fn certificate(site: &Site) -> String {
     let door = site.door().to_string();
     let asked = Command::new("openssl")
@@ -65,7 +65,7 @@ fn a_site_with_certificates_is_served_over_https() {
     );
     assert!(certificate(&site).contains("one.example"));
 
-    // Port 80 leads there, and a session is resumed at the other balancer.
+    // Port 80 redirects to it, and the other balancer resumes a session.
     let asked = site.gaiola(&[
         "exec",
         "app1",
@@ -87,7 +87,7 @@ fn a_site_with_certificates_is_served_over_https() {
     say("10.77.0.100", "-sess_out").expect(0, &["New, TLSv1.3"]);
     say("10.77.0.101", "-sess_in").expect(0, &["Reused, TLSv1.3"]);
 
-    // The key is for the balancers alone.
+    // Only the balancers have the key.
     assert!(!site.state().join("releases/1/site.pem").exists());
     let copies: Vec<_> = fs::read_dir(site.state().join("certificates"))
         .unwrap()

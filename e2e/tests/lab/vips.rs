@@ -1,15 +1,15 @@
-//! What a client of each single VIP sees while balancers come and go.
+//! Clients of each single VIP while balancers are lost and return.
 
 use gaiola_e2e::{Site, Who};
 use serde_json::json;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
-/// Above the two seconds that a home must be well, twice that where it was lost before, and what a start takes.
+/// More than the two seconds for which a home must serve, twice that if it was lost before, and the time of a start.
 const HOME: Duration = Duration::from_secs(40);
-/// Less than until a SYN is sent again: each is answered by one balancer or the other.
+/// Less than the first SYN retransmission: each SYN must be answered by one of the balancers.
 const AT_ONCE: Duration = Duration::from_millis(1000);
-/// Until the second time that it is.
+/// Until the second retransmission.
 const AT_LAST: Duration = Duration::from_millis(2900);
 const VIPS: [&str; 2] = ["10.77.0.100", "10.77.0.101"];
 
@@ -64,7 +64,7 @@ fn a_lost_balancer_costs_its_vip_one_take_over_and_no_more() {
             VIPS.iter().all(|vip| site.holds("lb2", vip))
         });
         let taken = site.keeper("lb2");
-        // Longer than a stand-in once waited before it offered the VIP to a home that was off.
+        // Longer than the holder used to wait before it offered the VIP to a home that was off.
         site.wait_for("lb1 is known to be lost", SOON, || site.status().0 == 4);
         std::thread::sleep(Duration::from_secs(4));
         assert_eq!(site.keeper("lb2"), taken, "it offered the VIP to nobody");
@@ -87,7 +87,7 @@ fn a_vip_does_not_go_home_while_the_homes_keeper_hangs() {
             VIPS.iter().all(|vip| site.holds("lb2", vip))
         });
         let taken = site.keeper("lb2");
-        // Once it was offered after two seconds, and again every ten.
+        // It used to be offered after two seconds, and again every ten.
         std::thread::sleep(Duration::from_secs(13));
         assert_eq!(site.keeper("lb2"), taken, "it offered the VIP to nobody");
         keeper.go_on();

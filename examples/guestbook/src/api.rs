@@ -1,4 +1,4 @@
-//! The paths that this site answers.
+//! The site's paths.
 
 use crate::database::{Failure, Pool};
 use crate::entries::{self, Entry, NewEntry, Served};
@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// No request waits longer for the database.
+/// The longest wait for the database.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Bytes of the largest body.
+/// Maximum size of a body, in bytes.
 const BODY: usize = 16 * 1024;
 
 struct Site {
@@ -32,7 +32,7 @@ struct Site {
     release: Option<String>,
 }
 
-/// Everything the site answers.
+/// All routes.
 pub(crate) fn routes(settings: &Settings) -> Router {
     let site = Arc::new(Site {
         primary: settings.primary.as_ref().map(Pool::new),
@@ -52,8 +52,8 @@ pub(crate) fn routes(settings: &Settings) -> Router {
         .with_state(site)
 }
 
-/// Whether this process serves. It does not ask the database: without one the site still shows its page, and
-/// instances that all call themselves sick would help nobody. Not held up by the gate either.
+/// Whether this process serves. It does not query the database: without one the site still shows its page, and
+/// nothing is gained if all instances report that they are unhealthy. It bypasses the gate too.
 async fn up() -> &'static str {
     "up\n"
 }
@@ -129,7 +129,7 @@ async fn add(
     }
 }
 
-/// Asks the database, but not for longer than a visitor waits.
+/// Queries the database, but not for longer than a visitor waits.
 async fn limited<'a, T, Asked>(
     pool: Option<&'a Pool>,
     ask: impl FnOnce(&'a Pool) -> Asked,
@@ -163,7 +163,7 @@ impl Site {
         ([(RETRY_AFTER, "1")], answer).into_response()
     }
 
-    /// `body` is an object; the way of the request is added to it.
+    /// `body` is an object; the request's path through the site is added to it.
     fn answer(
         &self,
         headers: &HeaderMap,

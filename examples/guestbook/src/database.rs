@@ -1,4 +1,4 @@
-//! Connections to PostgreSQL that survive a failover: few, checked before use, and thrown away at the first doubt.
+//! Connections to PostgreSQL that survive a failover: few, checked before use, and closed after any error.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,40 +11,40 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 /// Most connections to one address.
 const SIZE: usize = 8;
-/// Until a TCP connection stands.
+/// Timeout of a TCP connection.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Until PostgreSQL has let us in. A proxy may hold us for 5 s while there is no primary.
+/// Timeout of the login. A proxy may hold the connection for 5 s while there is no primary.
 const LOG_IN: Duration = Duration::from_secs(6);
-/// A statement that takes longer is cancelled by PostgreSQL: before the request that asked it gives up.
+/// PostgreSQL cancels a statement that takes longer, before its request times out.
 const STATEMENT: Duration = Duration::from_secs(9);
-/// Unacknowledged bytes, and silence, after which the kernel gives a connection up.
+/// After this time of unacknowledged bytes, or of silence, the kernel closes a connection.
 const SILENCE: Duration = Duration::from_secs(3);
-/// A connection that was not used for this long is asked whether it still stands.
+/// A connection that was idle for this long is checked before use.
 const FRESH: Duration = Duration::from_millis(500);
-/// How long it may take to say so.
+/// Timeout of that check.
 const CHECK: Duration = Duration::from_secs(1);
-/// A connection is replaced at this age, so that servers that joined get their share.
+/// A connection is replaced at this age, so that new servers get their share.
 const OLD: Duration = Duration::from_secs(60);
 
-/// Why the database did not do what it was asked.
+/// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Nothing was asked of it, so asking again is safe.
+    /// No statement was sent, so a retry is safe.
     #[error("the database cannot be reached: {0}")]
     NotHad(String),
-    /// It was asked, and what came of it is not known.
+    /// A statement was sent, but its outcome is unknown.
     #[error("the database did not answer: {0}")]
     Broken(String),
-    /// It committed on the primary alone: the wait for a standby was cut short.
+    /// It was committed on the primary only: the wait for a standby was cancelled.
     #[error("the entry may be lost if the primary fails: {0}")]
     NotReplicated(String),
-    /// The site is run without a database.
+    /// The site runs without a database.
     #[error("this site has no database")]
     Absent,
 }
 
 impl Failure {
-    /// What came of a statement that failed. A server that takes no writes has done nothing.
+    /// The outcome of a failed statement. A server that takes no writes has changed nothing.
     pub(crate) fn of(error: &tokio_postgres::Error) -> Self {
         match error.code() {
             Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::NotHad(describe(error)),
@@ -61,7 +61,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Nothing is connected until somebody asks.
+    /// Connects on first use.
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             config: hardened(config),
@@ -70,8 +70,7 @@ impl Pool {
         }
     }
 
-    /// A connection that stood a moment ago. Give it back with [`Lent::keep`] when all went well; it is closed
-    /// otherwise.
+    /// A connection that was just checked. Return it with [`Lent::keep`] after a success; otherwise it is closed.
     pub(crate) async fn get(&self) -> Result<Lent<'_>, Failure> {
         let permit = self
             .room
@@ -111,7 +110,7 @@ pub(crate) struct Lent<'a> {
 }
 
 impl Lent<'_> {
-    /// What statements are sent through.
+    /// The client for statements.
     pub(crate) fn client(&self) -> &Client {
         &self.link.client
     }
@@ -121,12 +120,12 @@ impl Lent<'_> {
         self.link.server.clone()
     }
 
-    /// The warnings that PostgreSQL sent on this connection so far. Counted before a statement's end is seen.
+    /// The number of PostgreSQL's warnings on this connection, updated before a statement's end is reported.
     pub(crate) fn warnings(&self) -> u32 {
         self.link.warnings.load(Ordering::Acquire)
     }
 
-    /// Gives it back for others to use.
+    /// Returns it to the pool.
     pub(crate) fn keep(mut self) {
         if self.link.opened.elapsed() < OLD {
             self.link.used = Instant::now();
@@ -152,7 +151,7 @@ struct Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // A connection whose server hangs would otherwise stay until the kernel gives up.
+        // Otherwise a connection to a hung server would stay open until the kernel's timeout.
         self.driver.abort();
     }
 }
@@ -195,7 +194,7 @@ impl Link {
         Ok(link)
     }
 
-    /// By its address in the infrastructure: all members of a replicated cluster carry the same `cluster_name`.
+    /// By its address: all members of a replicated cluster have the same `cluster_name`.
     async fn ask_name(&self) -> Result<Option<String>, tokio_postgres::Error> {
         let asked =
             "SELECT coalesce(host(inet_server_addr()), ''), current_setting('cluster_name')";
@@ -203,7 +202,7 @@ impl Link {
         Ok(server_name(row.get(0), row.get(1)))
     }
 
-    /// A connection is lent only if its server answers: then a write need not be sent in the dark.
+    /// A connection is lent only if its server answers, so that a write is not sent over a dead one.
     async fn stands(&self) -> bool {
         !self.client.is_closed()
             && (self.used.elapsed() < FRESH
@@ -214,7 +213,7 @@ impl Link {
     }
 }
 
-/// The statement's last message is read after every notice that was sent before it, so a warning is counted by then.
+/// Notices are read before the statement's last message, so its warnings are counted by then.
 fn count_warning(notice: &DbError, warnings: &AtomicU32) {
     if notice.parsed_severity() == Some(Severity::Warning) {
         eprintln!("guestbook: PostgreSQL warns: {}", notice.message());

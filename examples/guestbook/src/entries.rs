@@ -1,4 +1,4 @@
-//! The entries: what they are, and the statements that list, find and add them.
+//! The entries, and the statements that list, find and add them.
 
 use crate::database::{Failure, Lent, Pool, describe};
 use serde::{Deserialize, Serialize};
@@ -7,17 +7,17 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, Row};
 
-/// How many entries a list has at most.
+/// Maximum length of a list.
 const LISTED: i64 = 50;
-/// How long one try of a read may take before another connection is tried.
+/// Timeout of one attempt of a read, before the next connection is tried.
 const READ: Duration = Duration::from_secs(3);
-/// How long a connection is sought.
+/// How long connecting is retried.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Between two tries to get one.
+/// Interval of these attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long a migration waits for a database that takes writes.
 const MIGRATE: Duration = Duration::from_secs(30);
-/// Any number that nobody else takes: migrations of several releases wait for each other.
+/// An arbitrary key of an advisory lock, by which migrations of several releases wait for each other.
 const MIGRATION_LOCK: i64 = 0x6775_6573_7462_6f6f;
 
 /// One entry of the guest book.
@@ -42,7 +42,7 @@ pub(crate) struct NewEntry {
 }
 
 impl NewEntry {
-    /// Trims both fields and refuses what cannot stand in the book, with a reason for people.
+    /// Trims both fields and rejects invalid ones, with a reason for people.
     pub(crate) fn checked(self) -> Result<Self, String> {
         let entry = Self {
             author: self.author.trim().into(),
@@ -69,7 +69,7 @@ fn check(field: &str, value: &str, most: usize) -> Result<(), String> {
     }
 }
 
-/// A value and the database server it came from.
+/// A value, and the database server that returned it.
 pub(crate) type Served<T> = (T, Option<String>);
 
 /// The newest entries, newest first.
@@ -88,13 +88,13 @@ pub(crate) async fn find(pool: &Pool, id: i64) -> Result<Served<Option<Entry>>, 
 
 /// Adds an entry. `Ok` only once it is committed, and on the standbys that PostgreSQL waits for.
 ///
-/// It is sent again only where it certainly was not carried out before.
+/// It is retried only if it was certainly not carried out before.
 pub(crate) async fn add(pool: &Pool, new: &NewEntry) -> Result<Served<Entry>, Failure> {
     patiently(|| try_add(pool, new)).await
 }
 
-/// Tries again for a while as long as no connection can be had: nothing was asked then, and a proxy or a new
-/// primary may be about to stand.
+/// Retries for a while as long as there is no connection: no statement was sent then, and a proxy or a new
+/// primary may soon be ready.
 async fn patiently<T, Tried>(mut attempt: impl FnMut() -> Tried) -> Result<T, Failure>
 where
     Tried: Future<Output = Result<T, Failure>>,
@@ -127,7 +127,7 @@ async fn try_add(pool: &Pool, new: &NewEntry) -> Result<Served<Entry>, Failure> 
     Ok(added)
 }
 
-/// Reads do no harm twice: one that broke off is asked again.
+/// Reads are safe to repeat: one that broke off is retried.
 async fn read(
     pool: &Pool,
     sql: &str,
@@ -166,7 +166,7 @@ fn entry(row: &Row) -> Entry {
     }
 }
 
-/// Makes the tables. It may run twice, and at the same time as another: one waits for the other.
+/// Creates the tables. It may run repeatedly and concurrently: one run waits for the other.
 pub(crate) async fn migrate(config: &Config) -> Result<(), String> {
     let sql = format!(
         "BEGIN;

@@ -1,23 +1,23 @@
-//! How much an instance takes on: a bound on the requests in flight, and a pace where one is asked for.
+//! An instance's load limits: a bound on requests in flight, and optionally a rate.
 
 use std::num::NonZeroU32;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Requests that may be in flight; a further one is refused.
+/// Maximum requests in flight; a further one is rejected.
 const IN_FLIGHT: usize = 1024;
-/// The longest that a request may wait for its turn; one that would wait longer is refused.
+/// The longest wait of a request for its turn; one that would wait longer is rejected.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Lets requests in.
+/// Admits requests.
 pub(crate) struct Gate {
     room: Semaphore,
     pace: Option<Mutex<Pace>>,
 }
 
 impl Gate {
-    /// Lets in as many as there is room for, and with `rate` no more than that a second.
+    /// Admits requests up to the bound, and with `rate` at most that many per second.
     pub(crate) fn new(rate: Option<NonZeroU32>) -> Self {
         Self {
             room: Semaphore::new(IN_FLIGHT),
@@ -25,7 +25,7 @@ impl Gate {
         }
     }
 
-    /// Waits for this request's turn. It counts as in flight until the permit is dropped; `None`: refused.
+    /// Waits for this request's turn. It counts as in flight until the permit is dropped; `None`: rejected.
     pub(crate) async fn enter(&self) -> Option<SemaphorePermit<'_>> {
         let permit = self.room.try_acquire().ok()?;
         if let Some(pace) = &self.pace {
@@ -39,7 +39,7 @@ impl Gate {
     }
 }
 
-/// Spreads requests evenly: one turn every 1/rate seconds, so that an unused second is not made up for later.
+/// Spreads requests evenly: one turn every 1/rate seconds, so that an unused second causes no burst later.
 struct Pace {
     interval: Duration,
     next: Instant,
@@ -53,7 +53,7 @@ impl Pace {
         }
     }
 
-    /// How long to wait for the next turn; `None` when that is too long, and the turn is then left to others.
+    /// How long to wait for the next turn; `None` if that is too long: the turn is then left to others.
     fn reserve(&mut self, now: Instant) -> Option<Duration> {
         let turn = self.next.max(now);
         let wait = turn - now;

@@ -1,7 +1,7 @@
-//! A guest book: a small site as one is written for Gaiola.
+//! A guest book: an example of a small site for Gaiola.
 //!
-//! Entries are written to the primary and listed from the standbys; every answer names the servers through which it
-//! came. `guestbook` serves, `guestbook migrate` makes the database fit for this release.
+//! Entries are written to the primary and listed from the standbys; every response names the servers on
+//! its path. `guestbook` serves, `guestbook migrate` prepares the database for this release.
 
 mod api;
 mod database;
@@ -18,8 +18,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// How long requests in flight may go on after SIGTERM: a little less than the 10 s after which a supervisor
-/// usually kills.
+/// How long requests in flight may continue after SIGTERM: a little less than the 10 s after which a supervisor
+/// usually sends SIGKILL.
 const GRACE: Duration = Duration::from_secs(9);
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn run(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
         .block_on(work)
 }
 
-/// Serves until SIGTERM or SIGINT, then ends the requests in flight.
+/// Serves until SIGTERM or SIGINT, then finishes the requests in flight.
 async fn serve(settings: Settings) -> Result<(), String> {
     let listener = TcpListener::bind(settings.listen)
         .await
@@ -80,7 +80,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
     }
 }
 
-/// Makes the database fit for this release. Doing it again, or at the same time elsewhere, does no harm.
+/// Prepares the database for this release. It may run repeatedly, and concurrently elsewhere.
 async fn migrate(settings: Settings) -> Result<(), String> {
     let Some(config) = &settings.primary else {
         return Err("migrate needs DATABASE_URL".into());
@@ -100,7 +100,7 @@ fn stop_on_signal(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>,
             _ = interrupt.recv() => {}
         }
         stop.send_replace(true);
-        // A dropped sender would appear as a second order.
+        // A dropped sender would look like a second signal.
         stop.closed().await;
     })
 }

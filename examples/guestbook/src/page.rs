@@ -1,4 +1,4 @@
-//! The page itself, for a site without a web tier. Where there is one, its servers answer these paths.
+//! The page itself, for a site without a web tier; with one, its servers answer these paths.
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -16,7 +16,7 @@ const FILES: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// Answers the page's files, and 404 for all else.
+/// Serves the page's files, and 404 for other paths.
 pub(crate) async fn answer(request: Request) -> Response {
     let path = request.uri().path();
     let Some((_, file, kind)) = FILES.iter().find(|(known, ..)| *known == path) else {

@@ -1,10 +1,10 @@
-//! Which servers an answer came through.
+//! The servers on a response's path.
 
 use axum::http::HeaderMap;
 use axum::http::header::VIA;
 use serde::Serialize;
 
-/// The way of one request, as far as this process can know it.
+/// The path of one request, as far as this process knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct ServedBy {
     /// The load balancer, from the request's `Via`.
@@ -15,13 +15,13 @@ pub(crate) struct ServedBy {
     pub(crate) app: Option<String>,
     /// The release that this process was started from.
     pub(crate) release: Option<String>,
-    /// The database server that was asked.
+    /// The database server that answered.
     pub(crate) database: Option<String>,
 }
 
 impl ServedBy {
-    /// Reads the hops out of `Via` (RFC 9110, section 7.6.3), such as `1.1 lb1, 1.1 web1`. The one nearest to us
-    /// counts where a tier is named twice.
+    /// Reads the hops out of `Via` (RFC 9110, section 7.6.3), such as `1.1 lb1, 1.1 web1`. If a
+    /// tier is named twice, the nearest server counts.
     pub(crate) fn read_via(&mut self, headers: &HeaderMap) {
         let fields = headers
             .get_all(VIA)

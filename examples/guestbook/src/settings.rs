@@ -4,19 +4,19 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use tokio_postgres::Config;
 
-/// How one instance runs. Without a database it still serves, and says so.
+/// The settings of one instance. Without a database it still serves, and reports it.
 pub(crate) struct Settings {
-    /// Where it listens: HOST and PORT, by default 127.0.0.1:3000.
+    /// The address that it listens on: HOST and PORT, by default 127.0.0.1:3000.
     pub(crate) listen: SocketAddr,
-    /// DATABASE_URL: leads to the primary.
+    /// DATABASE_URL: connects to the primary.
     pub(crate) primary: Option<Config>,
-    /// DATABASE_REPLICA_URL: leads to the standbys. By default the primary's.
+    /// DATABASE_REPLICA_URL: connects to the standbys. By default the primary's.
     pub(crate) standbys: Option<Config>,
     /// INSTANCE: this process's name, such as `app1.2`.
     pub(crate) instance: Option<String>,
-    /// RELEASE: what it was started from.
+    /// RELEASE: the number of its release.
     pub(crate) release: Option<String>,
-    /// GUESTBOOK_RATE: most requests a second that it serves, to show that capacity follows servers.
+    /// GUESTBOOK_RATE: maximum requests per second, to show that capacity scales with servers.
     pub(crate) rate: Option<NonZeroU32>,
 }
 
@@ -47,7 +47,7 @@ fn parse<T: std::str::FromStr>(name: &str, text: Option<String>) -> Result<Optio
     .transpose()
 }
 
-/// The address is not repeated in the error: it holds a password.
+/// The error does not repeat the URL, which contains a password.
 fn database(name: &str, text: Option<String>) -> Result<Option<Config>, String> {
     text.map(|text| {
         text.parse()

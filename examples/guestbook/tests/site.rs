@@ -207,7 +207,7 @@ async fn sigterm_lets_requests_in_flight_end() {
         asked.spawn(async move { ask(address, "/api/served_by", None).await.0 });
     }
     assert_eq!(asked.join_next().await.unwrap().unwrap(), 200);
-    // The others wait for their turn by now.
+    // By now the others wait for their turn.
     assert_eq!(asked.join_next().await.unwrap().unwrap(), 200);
     signal(&site.process, Signal::TERM);
     while let Some(status) = asked.join_next().await {

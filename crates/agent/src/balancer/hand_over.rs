@@ -38,13 +38,13 @@ pub(super) async fn serve_on(vip: Ipv4Addr, keeper: KeeperFile) {
 
 async fn carry_out(vip: Ipv4Addr, output: Output, keeper: &KeeperFile) {
     match output {
-        Output::Close => tell_proxy(vip, keeper, Admission::Close, Duration::ZERO).await,
-        Output::Refuse => tell_proxy(vip, keeper, Admission::Refuse, REFUSING).await,
-        Output::Accept => tell_proxy(vip, keeper, Admission::Accept, Duration::ZERO).await,
+        Output::Close => set_admission(vip, keeper, Admission::Close, Duration::ZERO).await,
+        Output::Refuse => set_admission(vip, keeper, Admission::Refuse, REFUSING).await,
+        Output::Accept => set_admission(vip, keeper, Admission::Accept, Duration::ZERO).await,
         Output::HoldBack(holds_back) => {
-            keeper.change(vip, |told| told.holds_back = holds_back);
+            keeper.change(vip, |entry| entry.holds_back = holds_back);
         }
-        Output::Yield => keeper.change(vip, |told| told.yields += 1),
+        Output::Yield => keeper.change(vip, |entry| entry.yields += 1),
         Output::Stays(reason) => {
             tracing::warn!(%vip, reason = reason.in_words(), "a VIP is not handed over")
         }
@@ -54,7 +54,7 @@ async fn carry_out(vip: Ipv4Addr, output: Output, keeper: &KeeperFile) {
 /// What the keeper reports of the VIP.
 fn seen(vip: Ipv4Addr, keeper: &KeeperFile) -> Option<KeeperView> {
     let state = keeper.state_of(vip)?;
-    let asked = keeper.told(vip).map(|told| told.yields);
+    let asked = keeper.configured(vip).map(|entry| entry.yields);
     Some(KeeperView {
         holds: state.state == VipRole::Active,
         standby: state.standby,
@@ -63,7 +63,7 @@ fn seen(vip: Ipv4Addr, keeper: &KeeperFile) -> Option<KeeperView> {
     })
 }
 
-async fn tell_proxy(vip: Ipv4Addr, keeper: &KeeperFile, admission: Admission, wait: Duration) {
+async fn set_admission(vip: Ipv4Addr, keeper: &KeeperFile, admission: Admission, wait: Duration) {
     match admit(keeper.proxy(), vip, admission, wait).await {
         Ok(left) if left > 0 && admission == Admission::Refuse => {
             tracing::warn!(%vip, connections = left, "a VIP moves with connections still open");

@@ -44,10 +44,10 @@ impl KeeperFile {
     }
 
     /// The keeper's configuration of one VIP.
-    pub(super) fn told(&self, vip: Ipv4Addr) -> Option<KeeperVip> {
+    pub(super) fn configured(&self, vip: Ipv4Addr) -> Option<KeeperVip> {
         let config = self.written.borrow();
         let mut vips = config.iter().flat_map(|config| &config.vips);
-        vips.find(|told| told.vip == vip).cloned()
+        vips.find(|entry| entry.vip == vip).cloned()
     }
 
     /// Writes the configuration if it differs from the last one.
@@ -66,8 +66,8 @@ impl KeeperFile {
         let Some(mut config) = self.written.borrow().clone() else {
             return;
         };
-        if let Some(told) = config.vips.iter_mut().find(|told| told.vip == vip) {
-            change(told);
+        if let Some(entry) = config.vips.iter_mut().find(|entry| entry.vip == vip) {
+            change(entry);
             self.write(config);
         }
     }

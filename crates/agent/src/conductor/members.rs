@@ -21,7 +21,7 @@ pub(super) enum MembersStep {
 /// Takes one step.
 ///
 /// # Errors
-/// Where the term is over, or the store is another one. What etcd rejects (a lagging learner cannot vote yet) or does not
+/// If the term is over, or the store is another one. What etcd rejects (a lagging learner cannot vote yet) or does not
 /// answer (it elects a leader) is retried by the next step.
 pub(super) async fn step(
     store: &Store,

@@ -28,7 +28,7 @@ const MAX_SAID: usize = 300;
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// It did not answer.
-    #[error("cannot ask Patroni for {what}")]
+    #[error("cannot query Patroni for {what}")]
     Unanswered {
         /// The request.
         what: &'static str,

@@ -49,7 +49,7 @@ struct CertificateReply {
 /// Pid 1's side: keeps files that are good, or requests a certificate and writes it.
 ///
 /// # Errors
-/// Where no certificate was issued in time, or a file cannot be written.
+/// If no certificate was issued in time, or a file cannot be written.
 pub(super) fn obtain(subject: &Subject) -> io::Result<Issued> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     obtain_over(&mut Line::new(socket), subject)
@@ -77,7 +77,7 @@ fn obtain_over(line: &mut Line, subject: &Subject) -> io::Result<Issued> {
 /// The provider's side: certifies the server `name` with `addresses`, if it needs it.
 ///
 /// # Errors
-/// Where the server sends anything but a request for this name and these addresses, or nothing in time. A server whose request is
+/// If the server sends anything but a request for this name and these addresses, or nothing in time. A server whose request is
 /// rejected gets the reason.
 pub async fn provide(
     socket: UnixStream,

@@ -30,7 +30,7 @@ const SPARE_SHARE: u64 = 10;
 /// existing data stays in place.
 ///
 /// # Errors
-/// Where it cannot be made or mounted; then nothing may be started, as the data would seem to be gone.
+/// If it cannot be made or mounted; then nothing may be started, as the data would seem to be gone.
 pub(super) fn attach(boot: &Boot) -> Result<(), DiskError> {
     let (image, folder) = (boot.disk_image(), boot.postgres());
     // An incomplete image, left by a process that was killed.

@@ -22,7 +22,7 @@ fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String
     out
 }
 
-/// A span as people say it: `47s`, `12m`, `5h`, `3d`.
+/// A duration with one unit: `47s`, `12m`, `5h`, `3d`.
 fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
@@ -32,7 +32,7 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// A span that may be short: `7ms`, `1.2s`, `47s`, `12m`.
+/// A duration that may be short: `7ms`, `1.2s`, `47s`, `12m`.
 fn short_span(ms: u64) -> String {
     match ms {
         0..1000 => format!("{ms}ms"),
@@ -69,7 +69,7 @@ pub(super) fn servers(stat: &ProxyStat) -> String {
     table(head, stat.servers.iter().map(row))
 }
 
-/// Every frontend, then every backend after its servers, as HAProxy's statistics have them.
+/// Frontends, then each backend after its servers, in the order of HAProxy's statistics.
 fn everything(stat: &ProxyStat) -> impl Iterator<Item = ([String; 3], u64, Totals)> {
     let frontends = stat.frontends.iter().map(|frontend| {
         let now = u64::from(frontend.connections);
@@ -123,7 +123,7 @@ pub(super) fn stat(stat: &ProxyStat) -> String {
     )
 }
 
-/// Clients' connections, and how many more there are.
+/// Clients' connections, and the number of those not listed.
 pub(super) fn sessions(stat: &SessionsStat) -> String {
     let row = |session: &SessionStat| {
         let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".into());

@@ -1,4 +1,4 @@
-//! Clients of a drill in other networks: in the one between the servers, and in that of a server which is harmed.
+//! A drill's clients in other networks: between the servers, and on a harmed server.
 
 use super::FaultInjector;
 use anyhow::Context as _;
@@ -16,14 +16,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 
-/// Until all members hold the same: a standby has everything that was acknowledged, but may still have to replay it.
+/// Timeout until all members hold the same data: a standby may still have to replay acknowledged writes.
 const SAME_WITHIN: Duration = Duration::from_secs(20);
-/// Said where the process of a client cannot be started.
+/// A client's process cannot be started.
 const NO_CLIENT: &str = "cannot start a client";
-/// Between two comparisons.
+/// Interval of comparisons.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// One door of each VIP at which clients are led in.
+/// One open door of each VIP.
 pub(super) fn doors_of_vips(status: &Status) -> Vec<SocketAddr> {
     let vips = status.vips.iter();
     let door = |vip: &gaiola_model::status::VipStatus| {
@@ -33,7 +33,7 @@ pub(super) fn doors_of_vips(status: &Status) -> Vec<SocketAddr> {
     vips.filter_map(door).collect()
 }
 
-/// This program in the network of a process, where it runs what is appended.
+/// A command that runs this program in the network of a process; the caller appends arguments.
 fn visit(access: &Access) -> anyhow::Result<Command> {
     let Enter::Namespaces { pid, user } = access.enter.context("it is off")?;
     let mut command = Command::new("/proc/self/exe");
@@ -48,7 +48,7 @@ fn location(status: &Status, server: ServerName) -> anyhow::Result<&Location> {
     let mut servers = status.servers.iter();
     let found = servers.find(|it| it.name == server);
     let found = found.map(|it| &it.location);
-    found.with_context(|| format!("there is no {server} any more"))
+    found.with_context(|| format!("{server} does not exist any more"))
 }
 
 impl FaultInjector<'_> {
@@ -76,7 +76,7 @@ impl FaultInjector<'_> {
         Ok(sent)
     }
 
-    /// A client in the network of a server that is to be harmed: where there is something to write to.
+    /// A client on a server that will be harmed, if there is something to write to.
     async fn inside(
         &self,
         server: ServerName,
@@ -104,7 +104,7 @@ impl FaultInjector<'_> {
         }
     }
 
-    /// Runs what is appended in the network of the servers, which reaches every server that is not cut off.
+    /// A command in the servers' network, which reaches every server that is not cut off.
     async fn beside_the_servers(&self) -> anyhow::Result<Command> {
         let mut command = visit(&self.ask(Request::get("/network")).await?)?;
         command.arg("--");
@@ -144,7 +144,7 @@ impl FaultInjector<'_> {
         Ok(found)
     }
 
-    /// Compares all members again and again until they hold the same, or differ while nobody writes.
+    /// Compares all members until they hold the same data, or differ while nobody writes.
     pub(super) async fn compare_members(&self) -> anyhow::Result<Contents> {
         let status: Status = self.ask(Request::get("/status")).await?;
         let servers = status.servers.iter();
@@ -181,7 +181,7 @@ impl FaultInjector<'_> {
         let changes = matches!(compared, Contents::Different(_))
             && self.holding(status, primary).await? != holdings[0];
         Ok(if changes {
-            Contents::Unknown("somebody else writes all the while".into())
+            Contents::Unknown("other clients keep writing".into())
         } else {
             compared
         })

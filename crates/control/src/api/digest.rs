@@ -1,4 +1,4 @@
-//! What identifies contents.
+//! Digests, which identify contents.
 
 use gaiola_wire::hex;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::str::FromStr;
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
-/// It is no digest.
+/// It is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a digest is {min} to {max} hexadecimal digits in lower case", min = Digest::SHORTEST, max = Digest::LONGEST)]
 pub struct NoDigest;
@@ -22,7 +22,7 @@ impl Digest {
     /// These bytes in hexadecimal.
     ///
     /// # Panics
-    /// With fewer than 16 bytes, or more than 32.
+    /// If there are fewer than 16 bytes, or more than 32.
     pub fn of(bytes: &[u8]) -> Self {
         let text = hex::encode(bytes);
         assert!((Self::SHORTEST..=Self::LONGEST).contains(&text.len()));

@@ -1,6 +1,6 @@
-//! The number of the schema that a command line and a site speak, in a header of every request and answer.
+//! The number of the schema of a command line and a site, in a header of every request and response.
 //!
-//! A site takes requests of its own schema and of the one before. Without the header it is 1: version 0.1 sent none. `/ping` and
+//! A site accepts requests of its own schema and of the one before. Without the header the schema is 1: version 0.1 sent none. `/ping` and
 //! `/down` are the same in all of them, so that a site can be brought down by whichever program is installed.
 
 use gaiola_model::schema::{SCHEMA, unnumbered};
@@ -40,10 +40,10 @@ pub fn own() -> String {
     SCHEMA.to_string()
 }
 
-/// Checks a request or an answer, of which one side is this program.
+/// Checks the schemas of both sides, one of which is this program.
 ///
 /// # Errors
-/// Where the two do not understand each other.
+/// If they are incompatible.
 pub fn check(site: u64, command_line: u64) -> Result<(), Mismatch> {
     if site < command_line {
         Err(Mismatch::SiteTooOld { site, command_line })
@@ -54,12 +54,12 @@ pub fn check(site: u64, command_line: u64) -> Result<(), Mismatch> {
     }
 }
 
-/// Whether a path is answered whatever the schemas.
+/// Whether a path is served whatever the schemas.
 pub fn is_exempt(path: &str) -> bool {
     matches!(path, "/ping" | "/down")
 }
 
-/// The number in a header's value; one that cannot be read is newer than anything.
+/// The number in a header's value; one that cannot be parsed counts as newest.
 pub fn read(header: Option<&[u8]>) -> u64 {
     let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse().ok();
     header.map_or(unnumbered(), |value| number(value).unwrap_or(u64::MAX))

@@ -1,16 +1,16 @@
-//! What is reported of a change while it is under way: lines of JSON.
+//! Reports of a change in progress: lines of JSON.
 
 use super::Progress;
 use bytes::Bytes;
 use http_body_util::channel::Sender;
 use std::convert::Infallible;
 
-/// Where the steps of a change are reported.
+/// The receiver of a change's steps.
 pub struct Steps {
     sender: Sender<Bytes, Infallible>,
 }
 
-/// The client of the change has gone.
+/// The client of the change has disconnected.
 #[derive(Debug)]
 pub struct Gone;
 
@@ -23,15 +23,15 @@ impl Steps {
     /// Reports one step.
     ///
     /// # Errors
-    /// Where the client has gone.
+    /// If the client has disconnected.
     pub async fn say(&mut self, progress: Progress) -> Result<(), Gone> {
         self.line(&progress).await
     }
 
-    /// Sends an empty line, which means nothing.
+    /// Sends an empty line as keep-alive.
     ///
     /// # Errors
-    /// Where the client has gone.
+    /// If the client has disconnected.
     pub async fn say_nothing(&mut self) -> Result<(), Gone> {
         self.sender
             .send_data(Bytes::from_static(b"\n"))
@@ -42,7 +42,7 @@ impl Steps {
     /// Reports any value, as a line of JSON.
     ///
     /// # Errors
-    /// Where the client has gone.
+    /// If the client has disconnected.
     pub async fn line(&mut self, value: &impl serde::Serialize) -> Result<(), Gone> {
         let mut line = serde_json::to_vec(value).unwrap_or_default();
         line.push(b'\n');

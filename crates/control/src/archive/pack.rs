@@ -1,4 +1,4 @@
-//! Writing an archive.
+//! Writes archives.
 
 use super::MTIME;
 use sha2::{Digest as _, Sha256};
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
-/// When a file was changed: seconds since 1970, and nanoseconds.
+/// A file's modification time: seconds since 1970, and nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time {
     pub(crate) seconds: i64,
@@ -15,7 +15,7 @@ pub(crate) struct Time {
 }
 
 impl Time {
-    /// As PAX has it: decimals of a second.
+    /// In PAX's format: decimal seconds.
     pub(super) fn to_decimal(self) -> String {
         let Self {
             seconds,
@@ -53,7 +53,7 @@ impl Time {
     }
 }
 
-/// Writes an archive. Nothing of it is held in memory.
+/// Writes an archive without holding it in memory.
 pub(crate) struct Packer<W: Write>(Builder<W>);
 
 impl<W: Write> Packer<W> {
@@ -92,7 +92,7 @@ impl<W: Write> Packer<W> {
         self.entry(EntryType::Regular, path, mode, bytes, contents)
     }
 
-    /// Ends the archive, and sends what is left of it.
+    /// Ends the archive and flushes it.
     pub(crate) fn finish(self) -> io::Result<()> {
         self.0.into_inner()?.flush()
     }
@@ -108,7 +108,7 @@ impl<W: Write> Packer<W> {
         self.append(header(kind, mode, bytes), path, contents)
     }
 
-    /// The names are written as they are: `tar` itself would write some of them another way.
+    /// Names are written unchanged; `tar` itself would normalise some of them.
     fn append(
         &mut self,
         mut header: Header,
@@ -124,7 +124,7 @@ impl<W: Write> Packer<W> {
         self.0.append(&header, contents)
     }
 
-    /// A name that the next header has no room for.
+    /// A name that does not fit into the next header.
     fn record(&mut self, kind: EntryType, name: &[u8]) -> io::Result<()> {
         let mut header = header(kind, 0o644, name.len() as u64);
         header.set_cksum();
@@ -143,7 +143,7 @@ fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
     header
 }
 
-/// Yields exactly that number of bytes of a file, and their digest; fewer are an error.
+/// Reads exactly this number of bytes of a file and computes their digest; fewer bytes are an error.
 pub(crate) struct Exactly<R> {
     file: R,
     left: u64,
@@ -159,7 +159,7 @@ impl<R: Read> Exactly<R> {
         }
     }
 
-    /// The digest of what was read.
+    /// The digest of the bytes read.
     pub(crate) fn digest(self) -> [u8; 32] {
         self.digest.finalize().into()
     }

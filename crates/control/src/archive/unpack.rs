@@ -1,4 +1,4 @@
-//! Reading an archive that may hold anything.
+//! Unpacks archives from an untrusted sender.
 
 use super::pack::Time;
 use super::{ArchiveError, Entry, Kind, LONGEST_PATH, MTIME, Reason, Rules};
@@ -15,17 +15,17 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Component, Path, PathBuf};
 use tar::{Archive, EntryType, PaxExtensions};
 
-/// Most bytes behind the end of an archive, which are all zero.
+/// Maximum number of zero bytes after the end of an archive.
 const PADDING: u64 = 10 << 10;
 /// Attempts to follow a link: a rename anywhere on the machine can make the kernel unsure of `..`.
 const RENAMED: usize = 100;
-/// Most directories above an entry: each takes a descriptor while a tree is removed.
+/// Maximum number of directories above an entry: removing a tree takes a descriptor for each.
 const DEEPEST: usize = 128;
 
-/// Unpacks an archive into an empty directory that nobody else writes to, and returns what it held, in its order. After
-/// an error the directory may hold a part.
+/// Unpacks an archive into an empty directory that nobody else writes to, and returns its entries in order. After
+/// an error the directory may contain a part of it.
 ///
-/// Memory is bounded by the entries and names that the rules allow, whatever the archive holds.
+/// Memory is bounded by the entries and names that the rules allow, whatever the archive contains.
 pub(crate) fn unpack(
     archive: impl Read,
     into: &Path,
@@ -63,7 +63,7 @@ pub(crate) fn unpack(
     Ok(unpacking.entries)
 }
 
-/// What records hold about the entry that follows them.
+/// The information of records about the entry that follows them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Names {
     path: Option<Vec<u8>>,
@@ -72,7 +72,7 @@ struct Names {
 }
 
 impl Names {
-    /// Reads a record; `false`: it is none.
+    /// Reads a record; `false`: the entry is not a record.
     fn take<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<bool, ArchiveError> {
         let kind = entry.header().entry_type();
         let unset = match kind {
@@ -106,7 +106,7 @@ fn value<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Vec<u8>, ArchiveError
     Ok(bytes)
 }
 
-/// The time in a PAX record that has nothing else.
+/// The time in a PAX record, which must contain nothing else.
 fn time(record: &[u8]) -> Option<Time> {
     let mut records = PaxExtensions::new(record);
     let record = records.next()?.ok()?;
@@ -233,7 +233,7 @@ impl Unpacking<'_> {
         limit(self.bytes, self.rules.bytes, "bytes")
     }
 
-    /// A link may lead to something that was left out, but to nothing outside, however it gets there.
+    /// A link's target may be missing, but it must be inside, on whatever path.
     fn check_links(&self) -> Result<(), ArchiveError> {
         let links = self
             .entries
@@ -251,7 +251,7 @@ impl Unpacking<'_> {
     }
 }
 
-/// Whether a link below `root` leads out of it, be it on the way to a place within.
+/// Whether a link below `root` leads out of it, even if only on the way to a place inside.
 pub(crate) fn leads_out(root: &File, link: &Path) -> bool {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     for _ in 0..RENAMED {
@@ -261,14 +261,14 @@ pub(crate) fn leads_out(root: &File, link: &Path) -> bool {
             | Err(
                 Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::ACCESS | Errno::NAMETOOLONG,
             ) => return false,
-            // XDEV says that it leads out; where nothing can be said, it may.
+            // XDEV means that it leads out; other errors mean that it may.
             Err(_) => return true,
         }
     }
     true
 }
 
-/// Copies all of an entry. A failed read and a failed write are distinct errors.
+/// Copies an entry's contents. A failed read and a failed write are distinct errors.
 fn copy<R: Read>(
     entry: &mut tar::Entry<'_, R>,
     file: &mut File,
@@ -314,7 +314,7 @@ fn rejected(path: &Path, why: Reason) -> ArchiveError {
     ArchiveError::Rejected { path, why }
 }
 
-/// The system's error; that something is there already means that the archive has it twice.
+/// An IO error; if the path exists already, the archive has it twice.
 fn at(path: &Path, tried: &'static str, place: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
     let (path, otherwise) = (path.to_path_buf(), io_at(tried, place));
     move |error| match error.kind() {

@@ -1,4 +1,4 @@
-//! The first `up`: the servers are switched on by a placement made here, which founds the store.
+//! The first `up`: makes a placement that switches the servers on and so creates the store.
 
 use super::release::make_release;
 use super::{found_store, step, store};
@@ -15,7 +15,7 @@ use gaiola_wire::hex;
 use std::rc::Rc;
 use tokio::time::Instant;
 
-/// Whether no `up` of this site has got as far as the store yet.
+/// Whether no `up` of this site has reached the store yet.
 pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outcome> {
     match site.order.borrow().as_ref() {
         None => return Ok(true),
@@ -30,13 +30,16 @@ pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outco
     stored.map(|stored| stored.is_none()).map_err(|error| {
         refused(
             Exit::Failed,
-            format!("cannot read what is desired: {}", gaiola_os::chain(&error)),
+            format!(
+                "cannot read the desired state: {}",
+                gaiola_os::chain(&error)
+            ),
         )
     })
 }
 
-/// The first `up`: the servers are switched on by a placement made here, which founds the store. Where an earlier one
-/// did not get as far as the store, the servers it switched on are taken up.
+/// The first `up`: makes a placement that switches the servers on and so creates the store. If an earlier `up`
+/// did not reach the store, its servers are used.
 pub(super) async fn found(
     site: &Rc<Site>,
     config: Config,
@@ -57,7 +60,7 @@ pub(super) async fn found(
         return Err(refused(
             Exit::Failed,
             format!(
-                "the store was begun on other servers, and holds nothing yet: end it with `gaiola down`, remove {state}, and try again"
+                "the store was created on other servers and is still empty: run `gaiola down`, remove {state}, and try again"
             ),
         ));
     }

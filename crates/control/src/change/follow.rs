@@ -1,4 +1,4 @@
-//! Following a change to its end.
+//! Follows a change to its end.
 
 use super::power_trouble;
 use super::release::prune_releases;
@@ -18,12 +18,12 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// Poll interval while a change is under way.
+/// Poll interval during a change.
 const POLL: Duration = Duration::from_millis(200);
-/// Keep-alive interval: a failed write shows that the client has gone.
+/// Keep-alive interval: a failed write shows that the client has disconnected.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// Follows a change to its end; `deploys` as [`Follow::new`] has it.
+/// Follows a change to its end; for `deploys` see [`Follow::new`].
 pub(super) async fn follow(
     site: &Rc<Site>,
     since: Revision,
@@ -36,7 +36,7 @@ pub(super) async fn follow(
     let mut reported: BTreeMap<ServerName, String> = BTreeMap::new();
     let mut next_sign = Instant::now() + KEEP_ALIVE;
     let mut views = site.view.subscribe();
-    // What is known may be seconds old: earlier requests are not counted as this change's.
+    // The figures may be seconds old; earlier requests must not count as this change's.
     poll::ask_all(site, &Client::new(None)).await;
     let before = site.traffic.totals();
     loop {
@@ -52,7 +52,7 @@ pub(super) async fn follow(
             listens &= steps.say_nothing().await.is_ok();
         }
         if !listens {
-            return refused(Exit::Failed, "the client of this change has gone");
+            return refused(Exit::Failed, "the client of this change disconnected");
         }
         let observed: Vec<&Observed> = view.observed.values().map(|(_, seen)| &**seen).collect();
         let sight = is_seen.then_some(Sight {
@@ -70,7 +70,7 @@ pub(super) async fn follow(
             }
             Next::Late(mut missing) => {
                 missing.extend(power_trouble(site));
-                let message = format!("not there yet: {}", missing.join("; "));
+                let message = format!("not reached yet: {}", missing.join("; "));
                 return outcome(site, waiting_exit(site), message);
             }
         }
@@ -79,7 +79,7 @@ pub(super) async fn follow(
     }
 }
 
-/// What clients asked for while the change was made, and how much of it failed; empty where there were no requests.
+/// The number of client requests during the change, and of failed ones; empty if there were none.
 pub(super) async fn requests_since(site: &Site, before: Totals) -> String {
     poll::ask_all(site, &Client::new(None)).await;
     let now = site.traffic.totals();
@@ -89,7 +89,7 @@ pub(super) async fn requests_since(site: &Site, before: Totals) -> String {
     }
 }
 
-/// A server that is off will not come by waiting: the site is degraded, not late.
+/// Waiting does not help if a server is off: the site is degraded, not late.
 pub(super) fn waiting_exit(site: &Site) -> Exit {
     if site.provider.off().is_empty() {
         Exit::Timeout

@@ -56,7 +56,7 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
     }
 }
 
-/// Why it is not known which release `up` would make.
+/// Why the release of `up` is unknown.
 #[derive(Debug, thiserror::Error)]
 enum PlanError {
     #[error("{}", gaiola_os::chain(.0))]
@@ -83,7 +83,7 @@ async fn planned_release(
     Ok(numbering.await??)
 }
 
-/// That the release command would run, and why the last attempt does not count.
+/// Whether the release command would run, and why the last attempt does not count.
 fn planned_run(
     wanted: &Config,
     held: &Desired,
@@ -96,7 +96,10 @@ fn planned_run(
     let is_released = released >= Some(held.release.number);
     let mut lines = Vec::new();
     if let Some(failure) = failed {
-        lines.push(format!("app: {}: it is tried again", failure.in_words()));
+        lines.push(format!(
+            "app: {}; it will be tried again",
+            failure.in_words()
+        ));
     }
     let new_database = wanted.database.is_some() && held.config.database.is_none();
     if wanted.app.release.is_some() && (new_release || !is_released || new_database) {
@@ -115,7 +118,7 @@ mod tests {
 
     const RUNS: &str = "app: the release command runs first, once, on one application server";
 
-    /// A site whose release 3 is in force, as it was prepared last.
+    /// A site with release 3, which was prepared last.
     fn site(command: Option<&str>, released: Option<u64>) -> (Desired, Placement) {
         let app = App {
             release: command.map(Into::into),
@@ -166,7 +169,7 @@ mod tests {
             reason: "exit status 1".into(),
         });
         let again = planned_run(&held.config, &held, false, Some(&placement));
-        let given_up = "app: release 3 was given up: exit status 1: it is tried again";
+        let given_up = "app: release 3 was given up: exit status 1; it will be tried again";
         assert_eq!(again, [given_up, RUNS]);
         assert_eq!(
             planned_run(&held.config, &held, true, Some(&placement)),

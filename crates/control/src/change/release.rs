@@ -1,4 +1,4 @@
-//! Releases and certificates that a change makes, and those that nothing uses any more.
+//! Releases and certificates of a change, and the removal of unused ones.
 
 use super::step;
 use crate::api::steps::Steps;
@@ -11,7 +11,7 @@ use gaiola_model::{Config, Exit};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-/// Refuses a configuration with certificates that the site does not have.
+/// Rejects a configuration with certificates that the site does not have.
 pub(super) fn has_certificates(site: &Site, config: &Config) -> Result<(), Outcome> {
     let Some(tls) = config.tls() else {
         return Ok(());
@@ -22,12 +22,12 @@ pub(super) fn has_certificates(site: &Site, config: &Config) -> Result<(), Outco
     } else {
         Err(refused(
             Exit::Failed,
-            "the site does not have the balancers' certificates, or no longer; try again",
+            "the site does not have the balancers' certificates; try again",
         ))
     }
 }
 
-/// Whether the site has these contents, as its last release or sent before.
+/// Whether the site has these contents, as its last release or as an upload.
 pub fn has_release(site: &Site, contents: &Digest) -> bool {
     let desired = site.view.borrow().desired.clone();
     let last = desired.as_ref().map(|(_, desired)| &desired.release);
@@ -57,7 +57,7 @@ pub(super) async fn make_release(
     let commands = [Some(&config.app.run), config.app.release.as_ref()];
     let mut commands = commands.into_iter().flatten();
     if let Some(why) = commands.find_map(|command| release::missing_program(&made.path, command)) {
-        let why = format!("a command of the file cannot be run: {why}");
+        let why = format!("a command in the file cannot be run: {why}");
         return Err(refused(Exit::Failed, why));
     }
     if made.new {
@@ -66,7 +66,7 @@ pub(super) async fn make_release(
     Ok(made.release)
 }
 
-/// Removes what is not used any more.
+/// Removes unused releases and certificates.
 pub(super) fn prune_releases(site: &Rc<Site>) {
     let site = Rc::clone(site);
     tokio::task::spawn_local(async move {
@@ -97,8 +97,8 @@ fn in_use(site: &Site) -> Option<Kept> {
     Some(((releases, keep), (copies, kept)))
 }
 
-/// Removes all releases and copies of certificates but these, on a thread of its own: many files take long, and this one
-/// serves the site's clients, the page and the control socket.
+/// Removes all other releases and copies of certificates, on a separate thread: many files take long, and this thread
+/// serves the front door, the status page and the control socket.
 pub(super) async fn prune(
     (releases, keep): (PathBuf, Vec<ReleaseNumber>),
     (copies, kept): (PathBuf, Vec<String>),

@@ -1,4 +1,4 @@
-//! How much a site may be asked for without being loaded by it.
+//! The rate of requests that does not load a site much.
 
 use super::client::{Ask, Connection};
 use super::{Course, RATE, probe};
@@ -7,14 +7,14 @@ use tokio::time::{Instant, timeout};
 
 /// Requests of each path.
 const ASKED: u32 = 8;
-/// The longest that all of them may take together.
+/// Timeout of all of them together.
 const LIMIT: Duration = Duration::from_secs(4);
-/// Of what one connection achieves, which is less than what the site can do.
+/// The share of what one connection achieves, which is less than the site's capacity.
 const SHARE: u32 = 10;
 
 impl Course {
-    /// Asks for each path a few times, one after another, and stays below a tenth of what that achieved, where neither
-    /// the file says how much to ask for nor Gaiola's own proxies answer. A site that does not answer leaves all as it was.
+    /// If neither the file sets a rate nor Gaiola's own proxies answer: requests each path a few times in sequence, and
+    /// limits the rate to a tenth of what that achieved. If the site does not answer, nothing changes.
     pub(super) async fn calibrated(mut self) -> Self {
         if !self.probed.by_proxies
             && let Some(took) = self.takes(&self.probed.path).await
@@ -32,7 +32,7 @@ impl Course {
         self
     }
 
-    /// How long a request takes on average.
+    /// The mean duration of a request.
     async fn takes(&self, path: &str) -> Option<Duration> {
         let began = Instant::now();
         let all = async {
@@ -49,7 +49,7 @@ impl Course {
     }
 }
 
-/// Requests a second that leave nine tenths of the time of a site that takes so long for one.
+/// The rate that uses a tenth of a site's time if one request takes this long.
 fn a_share(took: Duration) -> u32 {
     let between = (took * SHARE).as_millis().max(1);
     u32::try_from(1000 / between).unwrap_or(RATE).clamp(1, RATE)

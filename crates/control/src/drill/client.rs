@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection that knows whether any byte of an answer came.
+//! One HTTP/1.1 connection that knows whether any byte of a response arrived.
 
 use super::Course;
 use super::error::RequestError;
@@ -17,16 +17,16 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
-/// Bytes of a body that are kept; the rest is read and dropped.
+/// How much of a body is stored; the rest is read and dropped.
 const KEPT: usize = 64 * 1024;
 
-/// A request that can be made again.
+/// A request that can be repeated.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     pub(super) path: String,
     /// A JSON body makes it a POST.
     pub(super) body: Option<String>,
-    /// Whether the connection is to be closed after it.
+    /// Whether the connection should close after it.
     pub(super) last: bool,
 }
 
@@ -65,11 +65,11 @@ impl Ask {
     }
 }
 
-/// An answer that was read to its end.
+/// A complete response.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
-    /// Its first 64 KiB.
+    /// The body's first 64 KiB.
     pub(super) body: Vec<u8>,
 }
 
@@ -83,14 +83,14 @@ impl Reply {
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// Nothing of the request was written.
     Unsent,
-    /// It was written, at least in part, and not one byte came back.
+    /// It was written, at least in part, but no byte of a response arrived.
     Silent(RequestError),
-    /// The answer broke off, or was none.
+    /// The response broke off or was malformed.
     Torn(RequestError),
 }
 
@@ -118,7 +118,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Opens one. It waits as long as the kernel does: the caller sets the limit.
+    /// Opens a connection. It waits as long as the kernel does: the caller sets a timeout.
     pub(super) async fn open(course: &Course) -> Result<Self, RequestError> {
         let door = course.door;
         let stream = connect(door, course.from).await?;
@@ -150,12 +150,12 @@ impl Connection {
         })
     }
 
-    /// Whether the other side has closed it.
+    /// Whether the peer has closed it.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole response.
     pub(super) async fn ask(&mut self, ask: &Ask) -> Result<Reply, Broken> {
         let request = ask.request(self.door).map_err(Broken::Torn)?;
         if self.sender.ready().await.is_err() {

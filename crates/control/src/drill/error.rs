@@ -1,4 +1,4 @@
-//! Why a drill, or a request within one, failed. The texts are those of the report, which counts equal failures by them.
+//! Why a drill, or a request within one, failed. The report contains these texts, and counts equal failures by them.
 
 use gaiola_proxy::TlsError;
 use serde::{Deserialize, Serialize};
@@ -10,13 +10,13 @@ use std::time::Duration;
 /// Why a step of a drill failed: a sentence for the report.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
-    /// A step took longer than it may.
+    /// A step exceeded its timeout.
     #[error("not done within {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// Clients elsewhere could not be started.
-    #[error("no client can be sent to where the harm is seen: {0}")]
+    /// Witnesses could not be started.
+    #[error("cannot start a client beside the harmed server: {0}")]
     Witnesses(Box<Self>),
-    /// The cryptography does not fit.
+    /// TLS cannot be configured.
     #[error("{0}")]
     Tls(TlsError),
     /// An implementation of [`Harm`](super::Harm) failed.
@@ -25,31 +25,31 @@ pub enum DrillError {
 }
 
 impl DrillError {
-    /// What an implementation of [`Harm`](super::Harm) failed with.
+    /// Wraps an error of an implementation of [`Harm`](super::Harm).
     pub fn harm(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Harm(error.into())
     }
 }
 
-/// Why a request has no successful answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    /// The answer's status.
+    /// The response's status.
     #[error("HTTP {0}")]
     Status(u16),
-    /// The answer says that the write is not acknowledged.
+    /// The response says that the write is not acknowledged.
     #[error("answered as not acknowledged")]
     Denied,
-    /// No complete answer in time.
+    /// No complete response in time.
     #[error("no answer within {}", span(*.0))]
     TimedOut(Duration),
-    /// The load has too many requests under way.
-    #[error("not sent: {0} requests are without an answer")]
+    /// The load has too many requests in flight.
+    #[error("not sent: {0} requests are unanswered")]
     NotSent(usize),
-    /// The path is none.
-    #[error("cannot ask for {path:?}: {why}")]
+    /// The path is invalid.
+    #[error("cannot request {path:?}: {why}")]
     Path {
-        /// As the file has it.
+        /// The path in the file.
         path: String,
         /// Why not.
         why: hyper::http::Error,
@@ -60,12 +60,12 @@ pub(super) enum RequestError {
     /// The connection failed.
     #[error("{}", .0.kind())]
     Io(#[from] io::Error),
-    /// The answer is no HTTP, or not complete.
+    /// The response is not HTTP, or incomplete.
     #[error("{}", http_in_words(.0))]
     Http(#[from] hyper::Error),
 }
 
-/// A limit, in seconds where it is whole ones.
+/// A limit, in seconds if possible.
 fn span(limit: Duration) -> String {
     match limit.subsec_millis() {
         0 => format!("{} s", limit.as_secs()),
@@ -73,7 +73,7 @@ fn span(limit: Duration) -> String {
     }
 }
 
-/// A few words that the same failure always has, so that failures can be counted by them.
+/// A short text that is the same for equal failures, so that they can be counted by it.
 fn http_in_words(error: &hyper::Error) -> String {
     let cause = error.source().and_then(|cause| cause.downcast_ref());
     match cause {
@@ -85,10 +85,10 @@ fn http_in_words(error: &hyper::Error) -> String {
     }
 }
 
-/// Why there is no path that finds a write again.
+/// Why there is no path to look up a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NoPath {
-    /// The site's answer does not contain it.
+    /// The site's response does not contain it.
     #[error("{0}")]
     Answer(String),
     /// The write did not go through the site.
@@ -96,10 +96,10 @@ pub enum NoPath {
     Database,
 }
 
-/// Why a member of the database did not answer, or not as was asked.
+/// Why a query to a database member failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
-    /// No answer in time.
+    /// No response in time.
     #[error("no answer within {}", span(*.0))]
     TimedOut(Duration),
     /// The program cannot be run.
@@ -119,12 +119,12 @@ pub enum SqlError {
     /// The pipe to psql failed.
     #[error("{}", .0.kind())]
     Io(#[from] io::Error),
-    /// The session ended without an answer.
+    /// The session ended without a response.
     #[error("session closed")]
     Closed,
 }
 
-/// Why a client elsewhere cannot do its work.
+/// Why a witness failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WitnessError {
     /// Its process or its pipes.

@@ -1,5 +1,5 @@
 //! The steady load: pages, reads and writes in turn over keep-alive connections, at a rate that does not wait for
-//! answers.
+//! responses.
 
 use super::client::{Ask, Broken, Connection, Reply};
 use super::error::{NoPath, RequestError};
@@ -15,20 +15,20 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// A request without a complete answer after this long has failed. Longer than the time after which a site gives
-/// up its database.
+/// A request without a complete response after this long has failed. Longer than a site's own timeout of the
+/// database.
 pub(super) const LIMIT: Duration = Duration::from_secs(15);
-/// Connections that are used in turn, so that all ways through the site are.
+/// Number of connections, which are used in turn, so that all paths through the site are used.
 const CONNECTIONS: usize = 16;
-/// Requests that may be under way; one more counts as failed.
+/// Maximum requests in flight; a further one counts as failed.
 const UNDER_WAY: usize = 2048;
 
 /// A write that the site has acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// The id that it was written with.
+    /// Its id.
     pub id: String,
-    /// The path that finds it again.
+    /// The path to look it up.
     pub path: Result<String, NoPath>,
 }
 
@@ -41,7 +41,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Begins; every request goes into the record. Needs a tokio runtime.
+    /// Starts; every request is recorded. Needs a tokio runtime.
     pub fn start(course: &Course, record: &Record) -> Self {
         let (stop, stopped) = oneshot::channel();
         let acknowledged = Arc::default();
@@ -59,7 +59,7 @@ impl Load {
         }
     }
 
-    /// Begins no more requests, waits for those under way, and returns which writes were acknowledged.
+    /// Starts no more requests, waits for those in flight, and returns the acknowledged writes.
     pub async fn stop(mut self) -> Vec<Acknowledged> {
         self.stop.take();
         drop((&mut self.driver).await);
@@ -73,7 +73,7 @@ impl Drop for Load {
     }
 }
 
-/// What every request of the load needs.
+/// Shared state of the load's requests.
 struct Site {
     course: Course,
     record: Record,
@@ -92,7 +92,7 @@ fn hold<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().expect("nothing panics while it is held")
 }
 
-/// Sets the writes of this load apart from those of every other.
+/// Distinguishes the writes of this load from those of all others.
 pub(super) fn run_id() -> String {
     let number = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
     format!("drill-{number:016x}")
@@ -162,8 +162,8 @@ impl Site {
         Ok(())
     }
 
-    /// Over the next connection in turn, and over a new one where that did no harm: a site may close an idle
-    /// connection at any time, also at the moment when a request is written to it.
+    /// Sends over the next connection in turn, and again over a new one if that is safe: a site may close an idle
+    /// connection at any time, even while a request is being written to it.
     async fn send(&self, ask: &Ask, resent: &mut bool) -> Result<Reply, RequestError> {
         if let Some(mut slot) = self.idle() {
             match slot.ask(ask).await {
@@ -178,7 +178,7 @@ impl Site {
         Ok(slot.ask(ask).await?)
     }
 
-    /// `None`: open one, as there are too few, or none is idle.
+    /// `None`: open a connection, since there are too few, or none is idle.
     fn idle(&self) -> Option<Slot<'_>> {
         let mut connections = hold(&self.connections);
         if connections.open < CONNECTIONS {
@@ -198,7 +198,7 @@ impl Site {
     }
 }
 
-/// A connection in use: given back after a complete answer, closed otherwise.
+/// A connection in use: returned after a complete response, else closed.
 struct Slot<'a> {
     site: &'a Site,
     connection: Option<Connection>,
@@ -235,7 +235,7 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// A 2xx that does not say `"acknowledged":false`. The answer may be no JSON at all.
+/// A 2xx without `"acknowledged":false`. The response need not be JSON.
 fn acknowledgement(reply: &Reply) -> Result<Value, RequestError> {
     reply.success()?;
     let answer: Value = serde_json::from_slice(&reply.body).unwrap_or(Value::Null);

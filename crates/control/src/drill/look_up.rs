@@ -1,4 +1,4 @@
-//! Whether acknowledged writes are still there.
+//! Looks up acknowledged writes.
 
 use super::Course;
 use super::client::{Ask, Connection, Reply};
@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// Look-ups under way at a time.
+/// Concurrent look-ups.
 const AT_A_TIME: usize = 8;
-/// One look-up's limit.
+/// Timeout of one look-up.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Between two rounds over what was not found.
+/// Interval of rounds over missing writes.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A write that was not found yet, and why.
@@ -24,16 +24,16 @@ struct Missing {
 }
 
 enum Why {
-    /// The site answered, and it is not there.
+    /// The site answered that it does not exist.
     Lost(String),
-    /// The site did not answer, or not whether it is there.
+    /// The site did not answer, or its response does not show whether it exists.
     Unknown(String),
 }
 
-/// Looks every acknowledged write up, again and again until `deadline`, and returns which are not there.
+/// Looks up every acknowledged write, repeatedly until `deadline`, and returns the missing ones.
 ///
-/// Found means: answered with a 2xx whose body holds the id that was written (its first 64 KiB count). An answer alone
-/// would not do where the write bore an id: the number of a lost entry may have been given to another one.
+/// A write is found if the response is a 2xx whose body (the first 64 KiB) contains its id. The status alone does
+/// not suffice: the number of a lost entry may belong to another one now.
 pub async fn check_lost(course: &Course, writes: &[Acknowledged], deadline: Duration) -> Writes {
     let ends = Instant::now() + deadline;
     let not_yet = |write: &Acknowledged| Missing {
@@ -64,7 +64,7 @@ fn count(acknowledged: usize, missing: Vec<Missing>) -> Writes {
     writes
 }
 
-/// One round; what is left is what was not found.
+/// One round; returns the missing writes.
 async fn look_up_all(course: &Course, writes: Vec<Missing>, ends: Instant) -> Vec<Missing> {
     let queue = Arc::new(Mutex::new(writes));
     let mut tasks = JoinSet::new();

@@ -1,4 +1,4 @@
-//! The probe: next to nothing over a new connection, every 10 ms where Gaiola's own proxies answer, with a limit of 100 ms.
+//! The probe: a minimal request over a new connection, every 10 ms if Gaiola's own proxies answer, with a timeout of 100 ms.
 
 use super::client::{Ask, Connection};
 use super::error::RequestError;
@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Default interval of new connections.
 pub(super) const EVERY: Duration = Duration::from_millis(10);
-/// From the first packet to the end of the answer.
+/// Timeout from the first packet to the end of the response.
 const LIMIT: Duration = Duration::from_millis(100);
 
 /// A running probe. Dropping it ends it at once.
@@ -22,7 +22,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Begins; every probe goes into the record. Needs a tokio runtime.
+    /// Starts; every probe is recorded. Needs a tokio runtime.
     pub fn start(course: &Course, record: &Record) -> Self {
         let (stop, stopped) = oneshot::channel();
         Self {
@@ -31,7 +31,7 @@ impl Probe {
         }
     }
 
-    /// Begins no more, and waits for those under way.
+    /// Starts no more probes, and waits for those in flight.
     pub async fn stop(mut self) {
         self.stop.take();
         drop((&mut self.driver).await);
@@ -44,7 +44,7 @@ impl Drop for Probe {
     }
 }
 
-/// Probes are not made up for: a held-up prober shows as a pause in the record.
+/// Missed probes are not repeated: a delayed prober shows as a pause in the record.
 async fn drive(course: Arc<Course>, record: Record, mut stopped: oneshot::Receiver<()>) {
     let mut ticks = interval(course.probed.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,8 +1,9 @@
-//! The course of one drill: calm, harm, healing, review.
+//! The phases of one drill: calm, harm, healing, review.
 
 use super::witness::Witness;
 use super::{
-    Acknowledged, Answer, Course, DrillError, Harm, Load, Plan, Probe, Record, Sight, check_lost,
+    Acknowledged, Course, DrillError, Harm, HarmFuture, Load, Plan, Probe, Record, Sight,
+    check_lost,
 };
 use gaiola_core::drill::{Contents, DrillReport, Findings, Marks, Verdict, Writes};
 use gaiola_model::Time;
@@ -12,17 +13,17 @@ use tokio::time::{sleep, timeout};
 
 /// Poll interval of the status.
 const POLL: Duration = Duration::from_millis(50);
-/// Timeout of looking writes up once the operator has interrupted the drill.
+/// Timeout of looking up writes once the operator has interrupted the drill.
 const HASTE: Duration = Duration::from_secs(2);
 /// Poll timeout.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a drill does not go its way.
+/// Why a drill ended early.
 type Trouble = (Verdict, String);
 
-/// Rehearses one failure. Whatever happens after the harm, it is put back.
+/// Runs one drill. Whatever happens after the harm, it is undone.
 ///
-/// `interrupted` ends when the operator breaks the drill off; `progress` is called with each step, a line for people.
+/// `interrupted` completes when the operator interrupts the drill; `progress` is called with a line for each step.
 pub async fn run(
     plan: &Plan,
     harm: &dyn Harm,
@@ -70,18 +71,18 @@ pub async fn run(
     drill.conclude(findings, trouble)
 }
 
-/// Does the work, unless the operator breaks it off.
+/// Does the work, unless the operator interrupts it.
 async fn unless(
     interrupted: Pin<&mut impl Future<Output = ()>>,
     work: impl Future<Output = Result<(), Trouble>>,
 ) -> Result<(), Trouble> {
     tokio::select! {
         done = work => done,
-        () = interrupted => Err((Verdict::Interrupted, "the operator broke it off".into())),
+        () = interrupted => Err((Verdict::Interrupted, "interrupted by the operator".into())),
     }
 }
 
-/// What clients elsewhere had acknowledged: by the site, and by the database itself.
+/// The writes of witnesses that were acknowledged: by the site, and by the database itself.
 async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>) {
     let (mut by_site, mut by_database) = (Vec::new(), Vec::new());
     for witness in witnesses {
@@ -95,23 +96,23 @@ async fn stop(witnesses: Vec<Witness>) -> (Vec<Acknowledged>, Vec<Acknowledged>)
     (by_site, by_database)
 }
 
-/// An answer within a limit.
-async fn within<T>(limit: Duration, answer: Answer<'_, T>) -> Result<T, DrillError> {
+/// Runs a future with a timeout.
+async fn within<T>(limit: Duration, answer: HarmFuture<'_, T>) -> Result<T, DrillError> {
     let late = || Err(DrillError::TimedOut(limit));
     timeout(limit, answer).await.unwrap_or_else(|_| late())
 }
 
-/// A drill under way.
+/// A running drill.
 struct Run<'a> {
     plan: &'a Plan,
-    /// The plan's, at a rate that the site can bear.
+    /// The plan's course, at a rate that the site can bear.
     course: Course,
     harm: &'a dyn Harm,
     progress: &'a mut dyn FnMut(&str),
     marks: Marks,
-    /// From when on the status has called the site healthy without a break.
+    /// Since when the status has reported a healthy site without interruption.
     healthy_since: Option<Time>,
-    /// The harm was ordered: from here on it must be put back.
+    /// Whether the harm was ordered, so that it must be undone.
     touched: bool,
     record: Record,
 }
@@ -178,7 +179,7 @@ impl Run<'_> {
             if self.record.now() - began > limits.calm_within {
                 return Err((Verdict::NotReady, self.not_calm(failed, &why)));
             }
-            (self.progress)(&format!("not calm yet: {why}"));
+            (self.progress)(&format!("not steady yet: {why}"));
         }
     }
 
@@ -188,8 +189,8 @@ impl Run<'_> {
             .map(|(kind, pace)| format!("{kind} every {} ms", pace.as_millis()))
             .collect();
         format!(
-            "the load fails before any harm is done: {failed} of {sent} requests within the last moments, {why}; asked for \
-             were {}; where that is too much for the site, say less by [drill] rate",
+            "the load fails before any harm is done: {failed} of the last {sent} requests, {why}; the load was \
+             {}; if that is too much for the site, lower [drill] rate",
             kinds.join(", ")
         )
     }
@@ -208,14 +209,14 @@ impl Run<'_> {
         let ordered = self.record.now();
         while let Err(why) = within(limits.confirm, self.harm.confirm(target)).await {
             if self.record.now() - ordered > limits.confirm {
-                return Err(not_done(format!("it could not be confirmed: {why}")));
+                return Err(not_done(format!("cannot confirm it: {why}")));
             }
             sleep(POLL).await;
         }
         Ok(())
     }
 
-    /// Watches until the fault has lasted its span, whatever the site makes of it: it may need the server back.
+    /// Watches until the fault's span is over, whether or not the site recovers: it may need the server.
     async fn hold(&mut self) {
         let harmed = self.marks.harm.unwrap_or_default();
         self.healthy_since = None;
@@ -229,7 +230,7 @@ impl Run<'_> {
         }
     }
 
-    /// Until requests succeed again, and, where the site heals itself, it is whole.
+    /// Waits until requests succeed again and, if the site heals itself, it is whole.
     async fn heal(&mut self) -> Result<(), Trouble> {
         let limits = &self.plan.limits;
         let harmed = self.marks.harm.unwrap_or_default();
@@ -253,7 +254,7 @@ impl Run<'_> {
         }
     }
 
-    /// Keeps the mark of recovery: it is taken back when requests fail again.
+    /// Updates the mark of recovery, which is removed when requests fail again.
     fn recover(&mut self, settled: bool, harmed: Time) {
         if settled == self.marks.recovered.is_some() {
             return; // the whole ledger is read only when something has changed
@@ -273,7 +274,7 @@ impl Run<'_> {
         }
     }
 
-    /// Puts back what was harmed and waits until the site is whole; `in_haste`: only puts back.
+    /// Undoes the harm and waits until the site is whole; `in_haste`: does not wait.
     async fn restore(&mut self, in_haste: bool) -> Result<(), Trouble> {
         if !self.touched {
             return Ok(());
@@ -296,12 +297,7 @@ impl Run<'_> {
         }
         within(self.plan.limits.whole, self.harm.put_back(target))
             .await
-            .map_err(|why| {
-                (
-                    Verdict::NotHealthy,
-                    format!("it could not be put back: {why}"),
-                )
-            })
+            .map_err(|why| (Verdict::NotHealthy, format!("cannot undo it: {why}")))
     }
 
     async fn wait_until_whole(&mut self, began: Time) -> Result<(), Trouble> {
@@ -322,7 +318,7 @@ impl Run<'_> {
         }
     }
 
-    /// The status may still be healthy at the moment of the harm: the site is not whole before the harm was detected and has passed.
+    /// The status may still be healthy at the moment of the harm: the site is not whole before the harm was detected and recovered from.
     fn whole(&mut self, healthy_since: Time) {
         let others = [self.marks.detected, self.marks.recovered];
         let whole = others.into_iter().flatten().fold(healthy_since, Time::max);
@@ -331,7 +327,7 @@ impl Run<'_> {
         (self.progress)(&format!("whole: {} ms after the harm", took.as_millis()));
     }
 
-    /// Keeps the marks that hang on the status.
+    /// Updates the marks that depend on the status.
     fn watch(&mut self, sight: &Sight, now: Time) {
         if (sight.noticed || !sight.healthy) && self.marks.detected.is_none() {
             self.marks.detected = Some(now);
@@ -343,7 +339,7 @@ impl Run<'_> {
 
     async fn poll(&self) -> Sight {
         let unknown = |why: DrillError| Sight {
-            missing: format!("its status is not known: {why}"),
+            missing: format!("cannot read its status: {why}"),
             ..Sight::default()
         };
         within(POLL_TIMEOUT, self.harm.status())
@@ -362,7 +358,7 @@ impl Run<'_> {
         if settled {
             format!("the site is not healthy again: {}", sight.missing)
         } else {
-            format!("requests do not succeed: {}", self.failures().1)
+            format!("requests still fail: {}", self.failures().1)
         }
     }
 
@@ -415,7 +411,7 @@ impl Run<'_> {
         };
         if !acknowledged.is_empty() {
             (self.progress)(&format!(
-                "looking {} acknowledged writes up",
+                "looking up {} acknowledged writes",
                 acknowledged.len()
             ));
         }

@@ -1,4 +1,4 @@
-//! Writes straight into the database, and what each of its members holds.
+//! Writes directly to the database, and reads the contents of each member.
 
 use super::load::{Acknowledged, LIMIT, run_id};
 use super::{NoPath, Record, SqlError};
@@ -15,16 +15,16 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// The longest that a question to one member may take.
+/// Timeout of a query to one member.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
 
-/// The table of a client that writes without an instance. It is made before, and removed after.
+/// The table of a client that writes without an instance. It is created before and removed after the drill.
 const MAKE: &str = "set client_min_messages = error; create schema if not exists gaiola_drill; \
      create table if not exists gaiola_drill.ledger (id text primary key)";
 const REMOVE: &str = "set client_min_messages = error; drop schema if exists gaiola_drill cascade";
 const LOOK_UP: &str = "select id from gaiola_drill.ledger";
 
-/// Every table of the database with its number of rows and the sum of their digests, which their order does not change.
+/// Every table of the database with its number of rows and the sum of their digests, which is independent of their order.
 const HOLDING: &str = "select format('%I.%I', schemaname, tablename), \
     (xpath('/row/count/text()', rows))[1]::text, coalesce((xpath('/row/sum/text()', rows))[1]::text, '') \
     from (select schemaname, tablename, query_to_xml(format( \
@@ -32,7 +32,7 @@ const HOLDING: &str = "select format('%I.%I', schemaname, tablename), \
         schemaname, tablename), false, true, '') as rows \
     from pg_tables where schemaname not in ('pg_catalog', 'information_schema')) as tables order by 1";
 
-/// How one member of the database is reached, as the site's own role.
+/// Access to one database member, as the site's own role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Database {
     /// The program.
@@ -80,10 +80,10 @@ impl Database {
         Err(SqlError::Psql(last.into()))
     }
 
-    /// Makes the table that `insert` writes to.
+    /// Creates the table that `insert` writes to.
     ///
     /// # Errors
-    /// Where the member does not answer, or rejects it.
+    /// If the member does not answer, or rejects it.
     pub async fn prepare(&self, enter: Command) -> Result<(), SqlError> {
         self.run(enter, MAKE).await.map(drop)
     }
@@ -91,12 +91,12 @@ impl Database {
     /// Removes it again.
     ///
     /// # Errors
-    /// Where the member does not answer, or rejects it.
+    /// If the member does not answer, or rejects it.
     pub async fn clean_up(&self, enter: Command) -> Result<(), SqlError> {
         self.run(enter, REMOVE).await.map(drop)
     }
 
-    /// Which of the acknowledged writes are there.
+    /// Looks up the acknowledged writes.
     pub async fn look_up(&self, enter: Command, writes: &[Acknowledged]) -> Writes {
         let mut found = Writes {
             acknowledged: writes.len() as u64,
@@ -120,10 +120,10 @@ impl Database {
         found
     }
 
-    /// What this member holds.
+    /// This member's contents.
     ///
     /// # Errors
-    /// Where the member does not answer, or rejects it.
+    /// If the member does not answer, or rejects it.
     pub async fn holding(&self, enter: Command, server: ServerName) -> Result<Holding, SqlError> {
         let text = self.run(enter, HOLDING).await?;
         let tables = text.lines().filter_map(|line| {
@@ -142,7 +142,7 @@ impl Database {
     }
 }
 
-/// A session of psql that is sent one line after another.
+/// A session of psql, which gets one line after another.
 struct Session {
     _child: Child,
     input: ChildStdin,
@@ -152,7 +152,7 @@ struct Session {
 impl Session {
     fn open(database: &Database) -> Result<Self, SqlError> {
         let mut shell = Command::new("/bin/sh");
-        // What the server warns of must be read before the answer that it belongs to: both come by one pipe.
+        // A warning must be read before the response that it belongs to, so both use one pipe.
         shell
             .args(["-c", "exec \"$0\" \"$@\" 2>&1"])
             .arg(&database.psql);
@@ -173,7 +173,7 @@ impl Session {
         })
     }
 
-    /// Acknowledged means: answered with the id, and without a warning. A wait for the standby that was broken off ends
+    /// A write is acknowledged if the response has the id and no warning. A cancelled wait for the standby ends
     /// with a warning and the id.
     async fn insert(&mut self, id: &str) -> Result<(), SqlError> {
         let sql = format!("insert into gaiola_drill.ledger values ('{id}') returning id;\n");
@@ -194,7 +194,7 @@ impl Session {
     }
 }
 
-/// Inserts one row after another until it is stopped, and returns which were acknowledged.
+/// Inserts one row after another until it is stopped, and returns the acknowledged ones.
 pub(super) async fn insert(
     database: &Database,
     kind: Kind,

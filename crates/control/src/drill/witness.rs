@@ -1,7 +1,7 @@
-//! A client in another network: in that between the servers, where it reaches each VIP by itself, or in that of one server,
+//! A client in another network: in the servers' network, where it can probe each VIP separately, or in that of one server,
 //! which the harm may cut off.
 //!
-//! It is this program again, as a process that has entered that network. It reads a [`Task`] from standard input, writes a
+//! It is a process of this program that has entered that network. It reads a [`Task`] from standard input, writes a
 //! [`Line`] for each request, and ends when standard input does.
 
 use super::load::{Acknowledged, Load};
@@ -22,17 +22,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Lines that wait to be written.
+/// Maximum number of lines that wait to be written.
 const WAITING: usize = 16 * 1024;
-/// Writes a second by a client within a cut: few enough not to load the site.
+/// Writes per second of a client inside a cut: few enough not to load the site.
 const INSIDE_RATE: u32 = 20;
-/// From the end of standard input until a witness has reported everything: longer than one request may take.
+/// How long a witness may take to report everything after its standard input ended: longer than one request.
 const END_LIMIT: Duration = Duration::from_secs(25);
 
-/// What a client elsewhere is to do.
+/// A witness's task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Task {
-    /// When the record began, on the clock that all processes of a machine share.
+    /// The record's start, on the clock that all processes of a machine share.
     since: Duration,
     what: What,
 }
@@ -46,27 +46,27 @@ enum What {
         path: String,
         tls: bool,
     },
-    /// Write as the site's users do, but straight to an instance.
+    /// Write like the site's users, but directly to an instance.
     Write {
         server: ServerName,
         door: SocketAddr,
         drill: Drill,
     },
-    /// Write straight into the database.
+    /// Write directly to the database.
     Insert {
         server: ServerName,
         database: Database,
     },
 }
 
-/// What a client elsewhere reports.
+/// A witness's report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Line {
     /// A request ended.
     Ended {
-        /// What it was for.
+        /// Its kind.
         kind: Kind,
-        /// When it was begun, on the record's clock.
+        /// When it began, on the record's clock.
         sent: Duration,
         /// When it ended.
         done: Duration,
@@ -91,10 +91,10 @@ impl Line {
     }
 }
 
-/// Carries a task out, in the network that this process is in.
+/// Carries out a task, in this process's network.
 ///
 /// # Errors
-/// Where standard input or output are of no use.
+/// If standard input or output fail.
 pub async fn carry_out() -> Result<(), WitnessError> {
     let mut first = String::new();
     io::stdin().read_line(&mut first)?;
@@ -104,7 +104,7 @@ pub async fn carry_out() -> Result<(), WitnessError> {
     record.reported_to = Some(reports.clone());
     let (stop, stopped) = oneshot::channel::<()>();
     std::thread::spawn(move || {
-        // The end of standard input, however it comes about.
+        // Standard input ended or failed.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         drop(stop);
     });
@@ -164,7 +164,7 @@ async fn report(acknowledged: Vec<Acknowledged>, reports: &mpsc::Sender<Line>) {
     }
 }
 
-/// A probe of one VIP, by a client with an address of its own.
+/// A probe of one VIP, by a client with its own address.
 fn straight_to(door: SocketAddr, from: Option<IpAddr>, path: &str, tls: bool) -> Course {
     let course = Course::new(door, None).probing(path, true);
     let mut course = if tls {
@@ -177,22 +177,22 @@ fn straight_to(door: SocketAddr, from: Option<IpAddr>, path: &str, tls: bool) ->
     course
 }
 
-/// A client elsewhere. Dropping it ends it at once.
+/// A running witness. Dropping it kills it.
 #[derive(Debug)]
 pub struct Witness {
     child: Child,
-    /// Closing it stops the client.
+    /// Closing it stops the witness.
     input: PipeWriter,
     reader: JoinHandle<Vec<Acknowledged>>,
     by_sql: bool,
 }
 
 impl Witness {
-    /// Starts one that probes VIPs from the address `from`, over TLS where the site speaks it. `command` is this program
-    /// that has entered a network that reaches the VIPs.
+    /// Starts a witness that probes VIPs from the address `from`, over TLS if the site uses it. `command` runs this program
+    /// in a network that reaches the VIPs.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn of_vips(
         command: Command,
         doors: Vec<SocketAddr>,
@@ -209,10 +209,10 @@ impl Witness {
         Self::start(command, what, record)
     }
 
-    /// Starts one that writes to an instance from within its server's network.
+    /// Starts a witness that writes to an instance from its server's network.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn at_instance(
         command: Command,
         server: ServerName,
@@ -228,10 +228,10 @@ impl Witness {
         Self::start(command, what, record)
     }
 
-    /// Starts one that writes into the database from within its server's network.
+    /// Starts a witness that writes to the database from its server's network.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn at_database(
         command: Command,
         server: ServerName,
@@ -249,11 +249,11 @@ impl Witness {
         };
         let mut line = serde_json::to_vec(&task)?;
         line.push(b'\n');
-        // The pipe holds 64 KiB, which is more than any task: this write does not block.
+        // The pipe holds 64 KiB, more than any task: this write does not block.
         let (first, mut input) = io::pipe()?;
         input.write_all(&line)?;
         command.stdin(first).stdout(Stdio::piped());
-        // Ctrl-C is for this process alone: the client goes on until its standard input ends.
+        // Ctrl-C is for this process only: the witness continues until its standard input ends.
         command.process_group(0).kill_on_drop(true);
         let mut child = command.spawn()?;
         let Some(output) = child.stdout.take() else {
@@ -269,12 +269,12 @@ impl Witness {
         })
     }
 
-    /// Whether it writes straight into the database, so that its writes are found again there.
+    /// Whether it writes directly to the database, so that its writes are looked up there.
     pub fn is_by_sql(&self) -> bool {
         self.by_sql
     }
 
-    /// Begins no more, waits for what is under way, and returns which writes were acknowledged.
+    /// Starts no more requests, waits for those in flight, and returns the acknowledged writes.
     pub async fn stop(self) -> Vec<Acknowledged> {
         let Self {
             mut child,
@@ -290,7 +290,7 @@ impl Witness {
     }
 }
 
-/// Takes every line into the record, until there are no more.
+/// Records every line until the end.
 async fn read(
     mut lines: BufReader<tokio::process::ChildStdout>,
     record: &Record,

@@ -1,6 +1,6 @@
 //! The status page: one page that shows whether the site is healthy, drawn on the server and readable without JavaScript.
 //!
-//! Everything on it comes out of documents in memory; rendering sends no requests.
+//! Everything on it comes from documents in memory; rendering sends no requests.
 
 mod attention;
 mod map;
@@ -17,20 +17,20 @@ use maud::{DOCTYPE, Markup, html};
 pub const STYLE: &str = include_str!("page/style.css");
 /// The page's script: it fetches the page again and replaces `main`.
 pub const SCRIPT: &str = include_str!("page/refresh.js");
-/// What the page may load: its own style sheet, its own script and itself.
+/// The page's Content-Security-Policy: its own style sheet, its own script and itself.
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What there is to see.
+/// The page's data.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight<'a> {
     /// The site.
     pub site: &'a SiteName,
-    /// How it does; `None` before its store has answered.
+    /// Its status; `None` before its store has answered.
     pub status: Option<&'a Status>,
     /// Its traffic.
     pub figures: &'a Figures,
-    /// When this is, in words.
+    /// The current time as text.
     pub now: &'a str,
 }
 
@@ -84,7 +84,7 @@ fn sections(status: &Status, figures: &Figures) -> Markup {
     }
 }
 
-/// The first line: is it up for users, and how does it do.
+/// The first line: whether users are served, and the key figures.
 fn headline(
     Sight {
         site,
@@ -172,7 +172,7 @@ fn events_section(events: &[Event]) -> Markup {
     }
 }
 
-/// How much an event matters, where it does.
+/// The class of an event that matters.
 fn severity(severity: Severity) -> Markup {
     let shape = match severity {
         Severity::Info => return Markup::default(),
@@ -183,7 +183,7 @@ fn severity(severity: Severity) -> Markup {
     html! { span.severity { span aria-hidden="true" { (shape) } " " (severity) } " " }
 }
 
-/// The event's words; who it is about comes first, unless they begin with an instance of it.
+/// The event's text, after its subject, unless the text begins with an instance of it.
 fn what_happened(Event { subject, text, .. }: &Event) -> Markup {
     match text.split_once(' ') {
         Some((first, rest)) if first.starts_with(&format!("{subject}.")) => {

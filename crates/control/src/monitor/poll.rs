@@ -1,4 +1,4 @@
-//! Asks every proxy and every agent for its metrics, and whether it is there.
+//! Polls every proxy and every agent for its metrics and its liveness.
 
 mod pulse;
 
@@ -12,11 +12,11 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Between two rounds of questions.
+/// Poll interval.
 const EVERY: Duration = Duration::from_secs(2);
-/// The longest until a process has answered.
+/// Poll timeout.
 const LIMIT: Duration = Duration::from_millis(1500);
-/// What is longer is not read.
+/// Maximum size of a response.
 const LONGEST: usize = 1024 * 1024;
 
 /// The first tier whose proxies see every request.
@@ -41,7 +41,7 @@ pub async fn run(site: Rc<Site>) {
     }
 }
 
-/// Asks everybody once, so that what is known is of now.
+/// Polls all processes once, so that the figures are current.
 pub async fn ask_all(site: &Site, client: &Client) {
     let asking = async {
         let order = site.order.borrow().clone()?;
@@ -53,7 +53,7 @@ pub async fn ask_all(site: &Site, client: &Client) {
     site.traffic.round(asking).await;
 }
 
-/// The processes that are asked: all of the placement, on servers that are switched on.
+/// The processes to poll: those of the placement, on servers that are switched on.
 fn who_tells(site: &Site, placement: &Placement) -> Vec<(ServerName, Source)> {
     let has_proxy = |server: &ServerName| match server.tier {
         Tier::Balancer | Tier::Web => true,

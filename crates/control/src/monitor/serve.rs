@@ -1,27 +1,27 @@
-//! The status page's port: reading only.
+//! The status page's port, which is read-only.
 
 use super::page;
 use super::status::status;
 use crate::site::Site;
-use gaiola_os::serve::{self, Answer, json, not_found, text};
+use gaiola_os::serve::{self, Response, json, not_found, text};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use std::rc::Rc;
 use tokio::net::TcpListener;
 
-/// Answers the status page's port: reading only, and only when asked by the name of this machine.
+/// Serves the status page's port: read-only, and only to requests for localhost.
 pub async fn page(listener: TcpListener, site: Rc<Site>) {
     let port = listener.local_addr().map_or(0, |address| address.port());
     serve::tcp(listener, move |request| {
-        let answer = answer_page(&site, &request, port);
-        async { answer }
+        let response = respond(&site, &request, port);
+        async { response }
     })
     .await;
 }
 
-fn answer_page(site: &Site, request: &Request<Incoming>, port: u16) -> Answer {
-    let mut answer = look_up(site, request, port);
+fn respond(site: &Site, request: &Request<Incoming>, port: u16) -> Response {
+    let mut response = route(site, request, port);
     let headers = [
         ("cache-control", "no-store"),
         ("content-security-policy", page::POLICY),
@@ -29,18 +29,18 @@ fn answer_page(site: &Site, request: &Request<Incoming>, port: u16) -> Answer {
         ("referrer-policy", "no-referrer"),
     ];
     for (name, value) in headers {
-        answer
+        response
             .headers_mut()
             .insert(name, HeaderValue::from_static(value));
     }
-    answer
+    response
 }
 
-fn look_up(site: &Site, request: &Request<Incoming>, port: u16) -> Answer {
+fn route(site: &Site, request: &Request<Incoming>, port: u16) -> Response {
     if !is_local_host(request, port) {
         return text(
             StatusCode::MISDIRECTED_REQUEST,
-            "this page answers to localhost only",
+            "this page is served to localhost only",
         );
     }
     match (request.method(), request.uri().path()) {
@@ -60,7 +60,7 @@ fn look_up(site: &Site, request: &Request<Incoming>, port: u16) -> Answer {
     }
 }
 
-fn status_page(site: &Site) -> Answer {
+fn status_page(site: &Site) -> Response {
     let (status, figures) = (status(site), site.traffic.figures());
     // Generation 0: nothing has been read from the store yet.
     let known = Some(&status).filter(|status| status.generation.desired > 0);
@@ -80,7 +80,7 @@ fn status_page(site: &Site) -> Answer {
     )
 }
 
-/// A foreign name in `Host` means that some web page makes a browser ask this page (DNS rebinding).
+/// A foreign name in `Host` means that a web page makes a browser request this page (DNS rebinding).
 fn is_local_host(request: &Request<Incoming>, port: u16) -> bool {
     let host = request
         .headers()

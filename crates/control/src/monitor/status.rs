@@ -1,4 +1,4 @@
-//! The site as it is now.
+//! The site's current status.
 
 use crate::site::Site;
 use gaiola_core::rollout::Facts;
@@ -8,7 +8,7 @@ use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, ServerState, Statu
 use gaiola_store::view::{Silence, View};
 use std::rc::Rc;
 
-/// Polls the whole site: brings `facts` up to date with `view`.
+/// Updates `facts` from `view`.
 pub fn see(
     site: &Site,
     view: &View,
@@ -32,13 +32,13 @@ pub fn see(
     Some((desired, at, placement))
 }
 
-/// Polls the servers, so that one that vanishes between two requests is known to have been there.
+/// Updates the facts regularly, so that a server that vanishes between two requests is known to have existed.
 pub fn poll(site: &Site) {
     let view = site.view.borrow().clone();
     see(site, &view, &mut site.facts.borrow_mut());
 }
 
-/// The site as it is now.
+/// The site's current status.
 pub fn status(site: &Site) -> Status {
     let view = site.view.borrow().clone();
     let mut facts = site.facts.borrow_mut();

@@ -34,7 +34,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// Why the lab cannot stand.
+/// Why the lab cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// Another lab of the same site runs.
@@ -66,7 +66,7 @@ pub enum LabError {
     #[error("cannot make the site's certificate authority: {}", gaiola_os::chain(.0))]
     Authority(PkiError),
     /// The kernel rejected the lab's network.
-    #[error("cannot put up the lab's network: {}", gaiola_os::chain(.0))]
+    #[error("cannot set up the lab's network: {}", gaiola_os::chain(.0))]
     Network(NetlinkError),
     /// Anything else of the system.
     #[error("cannot {tried}: {source}")]
@@ -114,7 +114,7 @@ pub struct Lab {
     authority: Authority,
     /// The users that processes run as.
     users: Users,
-    /// Whether this process stands in a user namespace of its own.
+    /// Whether this process is in its own user namespace.
     rootless: bool,
     /// The servers and their cables.
     hardware: RefCell<Hardware>,
@@ -126,13 +126,13 @@ pub struct Lab {
     over: watch::Sender<BTreeMap<ServerName, BootNumber>>,
     /// The last boot of any server.
     last_boot: Cell<BootNumber>,
-    /// Servers that are to be on and could not be switched on, and why.
+    /// Servers that could not be switched on, and why.
     trouble: RefCell<BTreeMap<ServerName, String>>,
     /// What is followed.
     order: watch::Receiver<Option<Rc<Order>>>,
     /// What the store holds.
     view: watch::Receiver<View>,
-    /// Something is to be done about the servers.
+    /// Notified when servers may need to be switched on or off.
     wake: Notify,
     /// Set once everything is to end.
     ending: Cell<bool>,
@@ -149,7 +149,7 @@ impl Lab {
     /// Enters namespaces of the lab's own and puts up its network. Of the order nothing is followed yet.
     ///
     /// # Errors
-    /// Where it cannot stand.
+    /// If it cannot start.
     pub fn new(
         site: SiteName,
         order: watch::Receiver<Option<Rc<Order>>>,
@@ -211,7 +211,7 @@ impl Lab {
         self.targets.subscribe()
     }
 
-    /// Leads the front door to where the order says, until the order is no more.
+    /// Points the front door at the order's open doors, until the order's sender is dropped.
     pub async fn lead(self: Rc<Self>) {
         let mut orders = self.order.clone();
         loop {
@@ -273,7 +273,7 @@ impl Lab {
     /// The site's store, as the lab reaches it.
     ///
     /// # Errors
-    /// Where the lab cannot have a certificate.
+    /// If the lab cannot have a certificate.
     pub fn open_store(&self, placement: &Placement) -> Result<Store, PkiError> {
         let folder = self.state.folder().join("pki");
         self.authority
@@ -361,7 +361,7 @@ impl Lab {
     /// Does a harm, or takes it back.
     ///
     /// # Errors
-    /// Where it could not be done.
+    /// If it could not be done.
     pub async fn harm(self: &Rc<Self>, harm: Harm) -> Result<(), HarmError> {
         match harm {
             Harm::CutPower(server) => {

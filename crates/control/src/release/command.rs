@@ -1,18 +1,18 @@
-//! Whether a command's program is there, so that `up` can reject it before anything is started.
+//! Checks that a command's program exists, so that `up` can reject it before anything is started.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// What a shell gives a meaning of its own: a command that begins with such a word is not judged.
+/// Words with a meaning in the shell: a command that begins with one is not checked.
 const SHELL: &[char] = &[
     '$', '`', '\'', '"', '\\', '=', '(', ')', '{', '}', '[', ']', '<', '>', '|', '&', ';', '*',
     '?', '~', '#', '!',
 ];
 
-/// Why `command`, run by `sh -c` in `directory`, cannot be found: `None` where it can, or where only a shell can find it.
+/// Why `command`, run by `sh -c` in `directory`, cannot be found: `None` if it can, or if only a shell can tell.
 ///
-/// Only a path is judged (`bin/guestbook`, `/usr/bin/env`); the shell searches for a bare name.
+/// Only paths are checked (`bin/guestbook`, `/usr/bin/env`); the shell searches for bare names.
 pub fn missing_program(directory: &Path, command: &str) -> Option<String> {
     let program = command.split_whitespace().next()?;
     if !program.contains('/') || program.contains(SHELL) {
@@ -30,13 +30,13 @@ pub fn missing_program(directory: &Path, command: &str) -> Option<String> {
     }
 }
 
-/// As [`missing_program`], of a program that was left out since only its owner may use it.
+/// As [`missing_program`], for a program that was left out because only its owner may use it.
 pub fn private_program(private: &[PathBuf], command: &str) -> Option<String> {
     let program = Path::new(command.split_whitespace().next()?);
     let program = program.strip_prefix("./").unwrap_or(program);
     let path = private.iter().find(|path| program.starts_with(path))?;
     Some(format!(
-        "{} may be used by its owner alone, and so is no part of the release; `chmod -R go+rX {}` lets others use it",
+        "only its owner may use {}, so it is not part of the release; `chmod -R go+rX {}` lets others use it",
         path.display(),
         path.display()
     ))

@@ -1,5 +1,5 @@
-//! Copies: unpacked into a directory that nothing reads, brought to the disk, held under the name of their contents, and only
-//! then numbered.
+//! Copies: unpacked into a directory that nothing reads, synced, stored under the digest of their contents, and then
+//! numbered.
 
 use super::walk::{MOST_BYTES, MOST_FILES};
 use super::{ReleaseError, path_of};
@@ -11,25 +11,25 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Most entries of an archive: files, and the directories, links and records beside them.
+/// Maximum number of entries of an archive: files, directories, links and records.
 const MOST_ENTRIES: u64 = 10 * MOST_FILES;
-/// Most bytes in the paths of all of them.
+/// Maximum size of all their paths.
 const MOST_NAMES: u64 = 128 << 20;
-/// Begins the name of a copy that waits to be numbered; its digest follows.
+/// Prefix of the name of a copy that is not numbered yet; its digest follows.
 const HELD: &str = ".held-";
-/// What a copy is named while it is made.
+/// The name of a copy while it is being written.
 const UNFINISHED: &str = ".new";
-/// What a release is named while it is removed.
+/// The name of a release while it is being removed.
 const CONDEMNED: &str = ".old";
 /// Up to this many files are synced one by one; above it the whole file system is synced once.
 const SYNCED_SINGLY: usize = 500;
 
-/// Everyone may read: the site's processes run as another user than the one who made the copy.
+/// Everyone may read: the site's processes run as a different user.
 const READABLE: u32 = 0o444;
 const EXECUTABLE: u32 = 0o555;
 const WHILE_FILLED: u32 = 0o755;
 
-/// What a release has: everyone may read it, and nobody writes to it any more.
+/// Modes of a release: everyone may read it, nobody may write.
 const RULES: Rules = Rules {
     entries: MOST_ENTRIES,
     files: MOST_FILES,
@@ -42,7 +42,7 @@ const RULES: Rules = Rules {
     executable: EXECUTABLE,
 };
 
-/// A copy that is not yet a release. Dropped, it is removed.
+/// A copy that is not a release yet. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Copy {
     releases: PathBuf,
@@ -50,8 +50,8 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    /// Unpacks an archive, makes what it holds read-only, and brings it to the disk; what it held is sorted by path. There is one at
-    /// a time, as the caller ensures; what a crash left of an earlier one is removed.
+    /// Unpacks an archive, makes its contents read-only, and syncs them; returns its entries sorted by path. The caller
+    /// ensures that calls do not overlap; leftovers of a crash are removed.
     pub(super) fn unpack(
         archive: impl Read,
         releases: &Path,
@@ -78,7 +78,7 @@ impl Copy {
         &self.releases
     }
 
-    /// Gives it this name, which nothing reads: it is whole, and waits to be numbered. Another one that waits is removed.
+    /// Renames it to this name, which nothing reads, until it is numbered. An earlier one is removed.
     pub(super) fn hold(self, digest: &Digest) -> Result<(), ReleaseError> {
         drop_held(&self.releases)?;
         let path = held(&self.releases, digest);
@@ -86,7 +86,7 @@ impl Copy {
         sync(&self.releases, &self.releases)
     }
 
-    /// Files first, then the directories that hold them.
+    /// Syncs files first, then their directories.
     fn finish(&self, entries: &[Entry]) -> Result<(), ReleaseError> {
         let singly = entries.len() <= SYNCED_SINGLY;
         let files = entries
@@ -128,12 +128,12 @@ impl Copy {
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        // Once it was renamed there is nothing here; what cannot be removed now is removed by the next one.
+        // After the rename nothing is left here; what cannot be removed now is removed by the next copy.
         let _ = remove_tree(&self.path);
     }
 }
 
-/// Gives a copy that waits its number: from now on it is a release. `false`: no copy with these contents waits.
+/// Numbers a copy, which makes it a release. `false`: there is no copy with these contents.
 pub(super) fn number(
     releases: &Path,
     digest: &Digest,
@@ -148,7 +148,7 @@ pub(super) fn number(
     Ok(true)
 }
 
-/// Removes whatever waits to be numbered.
+/// Removes all copies that are not numbered yet.
 pub(super) fn drop_held(releases: &Path) -> Result<(), ReleaseError> {
     for other in names(releases)? {
         if other.starts_with(HELD) {
@@ -158,7 +158,7 @@ pub(super) fn drop_held(releases: &Path) -> Result<(), ReleaseError> {
     Ok(())
 }
 
-/// Whether a copy with these contents waits to be numbered.
+/// Whether there is a copy with these contents that is not numbered yet.
 pub(super) fn is_held(releases: &Path, digest: &Digest) -> bool {
     held(releases, digest).is_dir()
 }
@@ -184,7 +184,7 @@ fn sync_file_system(releases: &Path, path: &Path) -> Result<(), ReleaseError> {
         .map_err(failed(releases, "write to the disk", path))
 }
 
-/// The directory for releases, open to the users that the site's processes run as, whatever the caller's umask.
+/// The directory of releases, readable by the users of the site's processes whatever the caller's umask.
 pub(super) fn make_room(releases: &Path) -> Result<(), ReleaseError> {
     fs::create_dir_all(releases).map_err(failed(releases, "make the directory", releases))?;
     fs::set_permissions(releases, Permissions::from_mode(WHILE_FILLED)).map_err(failed(
@@ -194,12 +194,12 @@ pub(super) fn make_room(releases: &Path) -> Result<(), ReleaseError> {
     ))
 }
 
-/// Removes a release: its name first, so that a half-removed one is never taken for whole.
+/// Removes a release: renames it first, so that a partly removed one is never used.
 pub(super) fn remove(releases: &Path, number: ReleaseNumber) -> Result<(), ReleaseError> {
     condemn(releases, &path_of(releases, number))
 }
 
-/// Removes what a crash left of a removal.
+/// Removes leftovers of an interrupted removal.
 pub(super) fn remove_condemned(releases: &Path) -> Result<(), ReleaseError> {
     let condemned = releases.join(CONDEMNED);
     remove_tree(&condemned).map_err(ReleaseError::io("remove", &condemned))
@@ -212,7 +212,7 @@ fn condemn(releases: &Path, path: &Path) -> Result<(), ReleaseError> {
     remove_condemned(releases)
 }
 
-/// The names of the directories that stand among the releases.
+/// The names of all directories among the releases.
 pub(super) fn names(releases: &Path) -> Result<Vec<String>, ReleaseError> {
     let read = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -227,7 +227,7 @@ pub(super) fn names(releases: &Path) -> Result<Vec<String>, ReleaseError> {
     read().map_err(ReleaseError::io("list", releases))
 }
 
-/// Removes a directory whose own directories are read-only. That it is not there is no error.
+/// Removes a directory with read-only subdirectories. It need not exist.
 pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     match unlock(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -9,13 +9,13 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Begins every digest, so that another way of counting gives another digest.
+/// The beginning of every digest's input, so that another algorithm gives another digest.
 const VERSION: &[u8] = b"gaiola release 1\n";
 
 /// The digest of each file, in the order of the entries.
 pub(super) type Contents = Vec<[u8; 32]>;
 
-/// Reads each of `entries` below `root`. Of a file's mode only whether it is executable counts: all else is made alike
+/// Reads each of `entries` below `root`. Of a file's mode only whether it is executable counts: the rest is the same
 /// in every copy.
 pub(super) fn of(
     root: &Path,
@@ -41,7 +41,7 @@ pub(super) fn of(
     Ok((Digest::of(&total.finalize()), all))
 }
 
-/// Lengths stand before what they measure, so that no two lists of entries give the same bytes.
+/// Every field is prefixed with its length, so that no two lists of entries give the same bytes.
 fn add(total: &mut Sha256, kind: u8, entry: &Entry, contents: &[u8]) {
     total.update([kind]);
     for part in [entry.path.as_os_str().as_bytes(), contents] {
@@ -65,7 +65,7 @@ fn file(path: &Path) -> Result<[u8; 32], ReleaseError> {
     }
 }
 
-/// Counts up what is done.
+/// Counts progress.
 pub(super) struct Tally(Progress);
 
 impl Tally {
@@ -83,7 +83,7 @@ impl Tally {
         })
     }
 
-    /// One more file is done.
+    /// Counts one more file.
     pub(super) fn add(&mut self, bytes: u64) -> Progress {
         self.0.files += 1;
         self.0.bytes += bytes;

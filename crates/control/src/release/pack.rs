@@ -1,4 +1,4 @@
-//! Sending a release: an archive of what was scanned, and of nothing else.
+//! Sends a release: an archive of exactly the scanned entries.
 
 use super::digest::Tally;
 use super::{Phase, Progress, ReleaseError, Scan};
@@ -9,10 +9,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 impl Scan {
-    /// Writes the archive of what was scanned. It blocks, and calls `progress` after each file.
+    /// Writes the archive of the scanned entries. It blocks, and calls `progress` after each file.
     ///
     /// # Errors
-    /// Where `out` takes no more, or a file is not what it was at the scan: [`ReleaseError::Changing`]. The archive has no end then.
+    /// If writing to `out` fails, or a file has changed since the scan ([`ReleaseError::Changing`]). The archive is incomplete then.
     pub fn pack(
         &self,
         out: impl Write,
@@ -39,7 +39,7 @@ impl Scan {
     }
 }
 
-/// What is derived from a file goes by when it was changed (compiled Python, `ETag`, `Last-Modified`), so the time is sent too.
+/// Compiled Python, `ETag` and `Last-Modified` depend on a file's time, so the time is sent too.
 fn pack_file(
     archive: &mut Packer<impl Write>,
     root: &Path,

@@ -1,9 +1,9 @@
-//! What of the site's directory belongs to a release.
+//! Which files of the site's directory belong to a release.
 //!
-//! Everything, built programs too, except: the directories of version control, what a `.gaiolaignore` names (in the
-//! language of `.gitignore`), those files themselves, the site's `gaiola.toml`, its certificates, and Gaiola's state. A `.gitignore` is
-//! not read: what it names is mostly what a site was built into. Sockets, pipes, devices and links that lead nowhere
-//! hold nothing and are passed over. What only its owner may use, such as a key, is left out and named: everyone may
+//! Everything, built programs too, except: the directories of version control, what a `.gaiolaignore` names (in
+//! `.gitignore` syntax), those files themselves, the site's `gaiola.toml`, its certificates, and Gaiola's state. A `.gitignore` is
+//! not read: it mostly names build output. Sockets, pipes, devices and dangling links have no contents
+//! and are ignored. Files that only their owner may use, such as keys, are left out and reported: everyone may
 //! read a release.
 
 use super::{ReleaseError, Source};
@@ -15,26 +15,26 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Names things that are no part of the site, in the language of `.gitignore`.
+/// The file that lists paths that are not part of the site, in `.gitignore` syntax.
 pub(super) const IGNORE_FILE: &str = ".gaiolaignore";
-/// Directories that version control keeps its own things in.
+/// Directories of version control.
 const VERSION_CONTROL: [&str; 7] = [".git", ".hg", ".svn", ".jj", ".bzr", ".pijul", "_darcs"];
-/// A site's directory with more is one in which something stands that is no part of the site.
+/// Maximum number of files: a larger directory contains something that is not part of the site.
 pub(super) const MOST_FILES: u64 = 100_000;
 /// As [`MOST_FILES`].
 pub(super) const MOST_BYTES: u64 = 2 << 30;
 
-/// The site's directory as it stands.
+/// The contents of the site's directory.
 pub(super) struct Site {
     /// Its real path.
     pub(super) root: PathBuf,
-    /// What belongs to a release, each directory before what is in it.
+    /// What belongs to a release, each directory before its entries.
     pub(super) entries: Vec<Entry>,
-    /// Files and directories that are left out since only their owner may use them, relative to the site's directory.
+    /// Files and directories that are left out because only their owner may use them, relative to the site's directory.
     pub(super) private: Vec<PathBuf>,
 }
 
-/// Walks the site's directory. Where `releases` is not there yet, nothing of Gaiola's is left out.
+/// Walks the site's directory. If `releases` does not exist yet, no state of Gaiola's is left out.
 pub(super) fn site(source: Source<'_>, releases: &Path) -> Result<Site, ReleaseError> {
     let root = real(source.directory)?;
     let left_out = left_out(&root, source, releases)?;
@@ -98,7 +98,7 @@ pub(super) fn site(source: Source<'_>, releases: &Path) -> Result<Site, ReleaseE
     })
 }
 
-/// Whether nobody but its owner may do anything with it.
+/// Whether only its owner may use it.
 fn is_private(entry: &DirEntry) -> bool {
     let is_kind = |kind: fs::FileType| kind.is_file() || kind.is_dir();
     let counts = entry.file_type().is_some_and(is_kind);
@@ -106,7 +106,7 @@ fn is_private(entry: &DirEntry) -> bool {
     counts && mode.is_ok_and(|mode| mode & 0o077 == 0)
 }
 
-/// Paths that are no part of the site wherever they stand.
+/// Paths that are never part of the site.
 fn left_out(
     root: &Path,
     source: Source<'_>,
@@ -130,7 +130,7 @@ fn left_out(
     Ok(paths)
 }
 
-/// Where a file that may be a link, or not be there, really stands.
+/// The real path of a file that may be a link, or not exist.
 fn place(file: &Path) -> Result<Option<PathBuf>, ReleaseError> {
     let (Some(parent), Some(name)) = (file.parent(), file.file_name()) else {
         return Ok(None);
@@ -153,7 +153,7 @@ fn is_left_out(entry: &DirEntry, paths: &[PathBuf]) -> bool {
         || paths.iter().any(|path| path == entry.path())
 }
 
-/// What stands at `path` below the site's directory; `None` where it holds nothing that could be copied.
+/// The entry at `path` below the site's directory; `None` if it has no contents that could be copied.
 fn kind(root: &Path, opened: &File, path: &Path) -> Result<Option<Kind>, ReleaseError> {
     let place = root.join(path);
     let metadata = fs::symlink_metadata(&place).map_err(ReleaseError::io("stat", &place))?;
@@ -172,7 +172,7 @@ fn kind(root: &Path, opened: &File, path: &Path) -> Result<Option<Kind>, Release
     })
 }
 
-/// A link is kept where it leads to something inside, by a path that leads there from a copy too.
+/// A link is kept if its target is inside, by a path that is also valid in a copy.
 fn link(path: &Path, leads_out: bool) -> Result<Option<Kind>, ReleaseError> {
     let target = fs::read_link(path).map_err(ReleaseError::io("read the link", path))?;
     if fs::canonicalize(path).is_err() {

@@ -1,7 +1,7 @@
-//! What is sent to the site by its digest: `GET` reports whether the site has it, `PUT` sends it.
+//! Uploads, identified by their digests: `GET` reports whether the site has the contents, `PUT` sends them.
 //!
-//! The body is unpacked as it comes, on a thread of its own: no more of it is in memory than a few pieces. There is one at a time,
-//! and one that falls silent is given up.
+//! The body is unpacked as it arrives, on a separate thread: only a few pieces of it are in memory. There is one upload at a
+//! time; one that falls silent is aborted.
 
 use crate::api::{Digest, Presence};
 use crate::certificates;
@@ -9,7 +9,7 @@ use crate::change::has_release;
 use crate::release;
 use crate::site::Site;
 use bytes::{Buf as _, Bytes};
-use gaiola_os::serve::{Answer, json, text};
+use gaiola_os::serve::{Response, json, text};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 use hyper::{Method, Request, StatusCode};
@@ -20,26 +20,26 @@ use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout_at};
 
-/// How long a body is waited for.
+/// Timeouts of a body.
 const LIMITS: Limits = Limits {
     silence: Duration::from_secs(30),
     whole: Duration::from_secs(3600),
     rest: Duration::from_secs(10),
 };
-/// Pieces of a body that may wait to be unpacked.
+/// Maximum number of pieces that wait to be unpacked.
 const PIECES: usize = 4;
 
 #[derive(Clone, Copy)]
 struct Limits {
-    /// A body of which nothing comes for this long is given up,
+    /// A body without data for this long is aborted,
     silence: Duration,
-    /// and so is one that is not whole by then.
+    /// and so is one that takes longer than this.
     whole: Duration,
-    /// For this long the rest of a rejected body is read: a client that is still sending does not read the answer.
+    /// How long the rest of a rejected body is read: a client that is still sending does not read the response.
     rest: Duration,
 }
 
-/// What a path of the control socket stands for.
+/// The contents that a path of the control socket identifies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Contents {
     Release(Digest),
@@ -66,23 +66,23 @@ impl Contents {
     }
 }
 
-/// Answers whether the site has it, and takes what is sent.
-pub(super) async fn answer(
+/// Reports whether the site has the contents, or receives them.
+pub(super) async fn respond(
     site: &Rc<Site>,
     contents: Contents,
     request: Request<Incoming>,
-) -> Answer {
+) -> Response {
     if request.method() == Method::GET {
         let held = contents.is_held(site);
         return json(&Presence { held });
     }
-    // To its end, also where the client goes away: its last part is removed before something else is sent.
+    // Runs to its end even if the client disconnects: partial contents are removed before the next upload.
     let site = Rc::clone(site);
     let receiving = tokio::task::spawn_local(async move {
         let Ok(_held) = site.receiving.try_lock() else {
-            // The client reads the answer only after it has sent the body.
+            // The client reads the response only after it has sent the body.
             drain(&mut request.into_body(), LIMITS.rest).await;
-            let busy = "something else is being sent to the site; try again when that is done";
+            let busy = "another upload is in progress; try again when it has finished";
             return text(StatusCode::CONFLICT, busy);
         };
         match receive(&site, contents, request.into_body()).await {
@@ -95,7 +95,7 @@ pub(super) async fn answer(
     receiving.await.unwrap_or_else(failed)
 }
 
-/// Unpacks and keeps what is sent.
+/// Unpacks and stores an upload.
 async fn receive<B>(site: &Rc<Site>, contents: Contents, body: B) -> io::Result<()>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -121,7 +121,7 @@ where
     }
 }
 
-/// Runs `take` on a thread of its own with the body, piece by piece.
+/// Runs `take` on a separate thread with the body, piece by piece.
 async fn unpack<B, T: Send + 'static>(
     mut body: B,
     limits: Limits,
@@ -141,13 +141,13 @@ where
     tokio::join!(taking, feeding).0
 }
 
-/// Reads what is left of a body, for so long at most.
+/// Reads the rest of a body, for at most this long.
 async fn drain<B: Body + Unpin>(body: &mut B, limit: Duration) {
     let deadline = Instant::now() + limit;
     while let Ok(Some(Ok(_))) = timeout_at(deadline, body.frame()).await {}
 }
 
-/// `false`: the unpacking has ended, though there is more.
+/// `false`: unpacking has ended before the end of the body.
 async fn feed<B>(body: &mut B, limits: Limits, pieces: Sender<io::Result<Bytes>>) -> bool
 where
     B: Body<Data = Bytes> + Unpin,
@@ -164,11 +164,11 @@ where
             },
             Ok(Some(Err(error))) => Err(io::Error::other(error)),
             Err(_) if deadline == end => Err(late(format!(
-                "it was not whole within {} s",
+                "incomplete after {} s",
                 limits.whole.as_secs_f32()
             ))),
             Err(_) => Err(late(format!(
-                "nothing came for {} s",
+                "no data for {} s",
                 limits.silence.as_secs_f32()
             ))),
         };
@@ -198,7 +198,7 @@ fn described(error: impl Error) -> io::Error {
     io::Error::other(gaiola_os::chain(&error))
 }
 
-/// A body as a thread reads it. A body that broke off is an error, not an end.
+/// A body as a blocking reader. A body that broke off is an error, not an end.
 struct Pieces {
     pieces: Receiver<io::Result<Bytes>>,
     piece: Bytes,
@@ -298,7 +298,7 @@ mod tests {
             end: || Poll::Pending,
         };
         let why = unpack(body, SHORT, read_all).await.unwrap_err();
-        assert_eq!(why.to_string(), "nothing came for 0.02 s");
+        assert_eq!(why.to_string(), "no data for 0.02 s");
     }
 
     #[tokio::test]

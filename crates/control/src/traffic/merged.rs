@@ -3,7 +3,7 @@
 //! The labels that are added are `host` (the server: `lb1`) and `source` (the process: `proxy` or `agent`); `server`, which
 //! proxies use, stays the member of a backend that a request was sent to.
 //!
-//! A process may be older or newer than this one: families that are not in [`metric`] are passed on too.
+//! A process may be older or newer than this one: families that are not in [`metric`] are forwarded too.
 
 use gaiola_model::metric;
 use gaiola_wire::metrics::{Line, Sample, Text};

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Rates are means over this long.
 const WINDOW: Duration = Duration::from_secs(6);
 
-/// What one proxy has counted for HTTP since it began, by the member that it sent to.
+/// One proxy's HTTP counters since its start, by member.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Counted {
     bounds: Vec<f64>,
@@ -21,13 +21,13 @@ struct Counts {
     all: u64,
     /// Answered with 5xx.
     failed: u64,
-    /// Ended without an answer.
+    /// Ended without a response.
     unanswered: u64,
-    /// By duration, cumulated.
+    /// By duration, cumulative.
     buckets: Vec<u64>,
 }
 
-/// What happens in a second.
+/// Rates per second.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Rates {
     requests: f64,
@@ -36,18 +36,18 @@ pub(super) struct Rates {
     buckets: Vec<f64>,
 }
 
-/// The traffic of a server, an instance, or on the way between two servers.
+/// The traffic of a server, an instance, or between two servers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
-    /// Requests that ended, a second.
+    /// Completed requests per second.
     pub requests: f64,
-    /// Those of them that were answered with 5xx, or not at all.
+    /// Those of them that were answered with 5xx or not at all.
     pub errors: f64,
-    /// 99 of 100 took no longer, in seconds; infinite: longer than is measured. `None`: there were none.
+    /// The 99th percentile of their duration, in seconds; infinite: above the last bucket. `None`: there were no requests.
     pub p99: Option<f64>,
 }
 
-/// Requests since the site is up.
+/// Requests since the site came up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// That have ended.
@@ -116,7 +116,7 @@ impl Counted {
 }
 
 impl Counts {
-    /// What was counted after `before`. Where a number shrank the proxy has restarted, and everything is.
+    /// The counts since `before`. If a number shrank the proxy has restarted, and all of its counts are new.
     fn since(&self, before: Option<&Self>) -> Self {
         let shrank = |before: &Self| {
             self.all < before.all
@@ -145,7 +145,7 @@ impl Counts {
 }
 
 impl Meter {
-    /// Takes what a proxy has counted so far, and returns by how much the totals grew. Rates begin with the second poll.
+    /// Records a proxy's counters, and returns by how much the totals grew. Rates begin with the second poll.
     pub(super) fn record(&mut self, now: Time, counted: Counted) -> Totals {
         let before = self.last.as_ref().map(|(_, counted)| counted);
         let of = |member: &str| before.and_then(|before| before.members.get(member));
@@ -169,7 +169,7 @@ impl Meter {
         totals
     }
 
-    /// The proxy did not answer: what it does now is not known. Silent for a whole window, its rates start over.
+    /// The proxy did not answer, so its rates are unknown. After silence for a whole window they start over.
     pub(super) fn missed(&mut self, now: Time) {
         self.silent = true;
         if self
@@ -221,7 +221,7 @@ fn in_a_second(count: u64, seconds: f64) -> f64 {
 }
 
 impl Rates {
-    /// Adds another one's. Histograms of other bounds are left out.
+    /// Adds another proxy's counts. Histograms with other bounds are ignored.
     pub(super) fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.errors += other.errors;
@@ -247,7 +247,7 @@ impl Rates {
         }
     }
 
-    /// The duration that this part of the requests did not exceed, as if they lay evenly within their bucket.
+    /// A quantile of the duration, as if requests were evenly distributed within a bucket.
     fn quantile(&self, part: f64) -> Option<f64> {
         let all = self.buckets.last().copied().filter(|all| *all > 0.0)?;
         let wanted = all * part;

@@ -36,20 +36,20 @@ fn moments(report: &DrillReport, text: &mut String) {
         "detected",
         report.detected_ms,
         "not seen",
-        "after the harm the status showed it",
+        "until the status showed it",
     );
     moment(
         "recovered",
         report.recovered_ms,
         "never",
-        "after the harm all kinds of requests succeeded again",
+        "until all kinds of requests succeeded again",
     );
     if report.put_back_ms.is_some() {
         moment(
-            "put back",
+            "undone",
             report.put_back_ms,
             "",
-            "after the harm it was given back",
+            "until the harm was undone",
         );
     }
     moment("whole", report.whole_ms, "never", &whole(report));
@@ -60,23 +60,20 @@ fn whole(report: &DrillReport) -> String {
     match (report.whole_ms, report.put_back_ms) {
         (Some(whole), Some(back)) => {
             format!(
-                "after the harm, {} ms after it was given back, nothing was missing",
+                "until nothing was missing, {} ms after the harm was undone",
                 whole.saturating_sub(back)
             )
         }
-        _ => "after the harm nothing was missing".into(),
+        _ => "until nothing was missing".into(),
     }
 }
 
 /// A probe starts every 10 ms: a pause of five times that is the measuring machine's own.
 fn outage(report: &DrillReport) -> String {
-    let meaning = format!(
-        "the longest time without a success, of kind {}",
-        report.outage_of
-    );
+    let meaning = format!("longest time without a success: {}", report.outage_of);
     match report.longest_pause_ms {
         0..=50 => meaning,
-        pause => format!("{meaning} (the prober itself was held up for {pause} ms)"),
+        pause => format!("{meaning} (the prober itself was delayed by {pause} ms)"),
     }
 }
 
@@ -119,7 +116,7 @@ fn requests(report: &DrillReport, text: &mut String) {
     if report.kinds.iter().any(|kind| kind.resent > 0) {
         line(
             text,
-            "  resent: a reused connection was closed without a byte of an answer, and the request was",
+            "  resent: a reused connection was closed without a byte of a response, and the request was",
         );
         line(text, "  sent again on a new one, as browsers do");
     }
@@ -221,16 +218,16 @@ mod tests {
         ));
         let expected = "\
 kill lb1/proxy: passed
-  detected       205 ms  after the harm the status showed it
-  recovered      506 ms  after the harm all kinds of requests succeeded again
-  whole         1005 ms  after the harm nothing was missing
-  outage         510 ms  the longest time without a success, of kind probe
+  detected       205 ms  until the status showed it
+  recovered      506 ms  until all kinds of requests succeeded again
+  whole         1005 ms  until nothing was missing
+  outage         510 ms  longest time without a success: probe
 
                         sent   failed   resent  longest gap      p50      p99
   probe                  400       50        -       510 ms     1 ms     1 ms
   write                  134        0        1        30 ms     5 ms     5 ms
   probe failed 50 times: connection refused
-  resent: a reused connection was closed without a byte of an answer, and the request was
+  resent: a reused connection was closed without a byte of a response, and the request was
   sent again on a new one, as browsers do
 
   writes: 134 acknowledged, 0 lost

@@ -127,9 +127,9 @@ impl Verdict {
             Self::NotRecovered => "NOT RECOVERED",
             Self::OverLimit => "OVER LIMIT",
             Self::NotHealthy => "NOT HEALTHY",
-            Self::NotReady => "not begun",
+            Self::NotReady => "not started",
             Self::NotDone => "not done",
-            Self::Interrupted => "broken off",
+            Self::Interrupted => "interrupted",
         }
     }
 }

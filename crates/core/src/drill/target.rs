@@ -73,7 +73,7 @@ impl<S: Copy> Target<S> {
         }
     }
 
-    /// Whether the site must become whole without intervention. A lost server has to be put back first.
+    /// Whether the site must become whole without intervention. A lost server must be switched on first.
     pub const fn heals_itself(&self) -> bool {
         matches!(
             self,

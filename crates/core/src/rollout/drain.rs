@@ -69,7 +69,7 @@ impl RollOutStep<'_> {
     /// Whether a leaving server may go now; the text names what was not waited for.
     fn may_go(&self, server: ServerName) -> Result<String, NotYet> {
         if self.view.facts.store_members.contains(&server) {
-            return Err((server, "the store still stands on it".into()));
+            return Err((server, "it still has a store member".into()));
         }
         if self.view.is_dead(server) {
             if server.tier == Tier::Database {
@@ -179,7 +179,7 @@ impl View<'_> {
         match self.live(server) {
             None => Err((server, "it is silent".into())),
             Some(observed) if observed.revision < self.placement.servers[&server].since => {
-                Err((server, "it has not heard of it yet".into()))
+                Err((server, "it has not received this order yet".into()))
             }
             Some(_) => Ok(()),
         }
@@ -193,12 +193,12 @@ impl View<'_> {
         left_out.dedup();
         let silent = left_out.iter();
         let mut words: String = silent
-            .map(|server| format!("; {server} is silent and was left out"))
+            .map(|server| format!("; {server} is silent and was not waited for"))
             .collect();
         let in_flight = targets.iter().flat_map(|target| self.in_flight(*target));
         let cut: u64 = in_flight.map(|(_, count)| count).sum();
         if cut > 0 {
-            words += &format!("; the grace was over with {cut} in flight");
+            words += &format!("; {cut} in flight when the grace ended");
         }
         words
     }

@@ -1,4 +1,4 @@
-//! Instances: how many there are, and how old ones are exchanged for new ones, one at a time across the site.
+//! Instances: how many there are, and how old ones are replaced with new ones, one at a time across the site.
 //!
 //! A new instance is started beside the old ones (a surge of one). Once it is ready and every proxy has found it up, one
 //! old instance of the same server is drained and stopped; then the next one follows.
@@ -77,7 +77,7 @@ impl RollOutStep<'_> {
     }
 
     /// Brings the instances closer to the desired state.
-    pub(super) fn exchange_instances(&mut self) {
+    pub(super) fn replace_instances(&mut self) {
         if let Some(failure) = &self.plan.failed {
             let text = format!("for another release: {}", failure.in_words());
             self.wait(None, text);
@@ -89,7 +89,7 @@ impl RollOutStep<'_> {
         let rolling = self
             .main_servers()
             .any(|server| !self.serving(server).old.is_empty());
-        // While a release is being prepared nothing is exchanged, even if more instances are wanted.
+        // While a release is being prepared nothing is replaced, even if more instances are wanted.
         let is_current = self.is_released() || self.plan.failed.is_some();
         if !rolling {
             self.count(&template);
@@ -101,7 +101,7 @@ impl RollOutStep<'_> {
         self.remember_good(template);
     }
 
-    /// Current instances are checked at the newest health path, those still to be exchanged at their own.
+    /// Current instances are checked at the newest health path, those still to be replaced at their own.
     fn ask_for_health(&mut self, template: &Template) {
         for (name, placed) in &mut self.plan.instances {
             if is_of(template, self.desired, *name, placed) {
@@ -134,7 +134,7 @@ impl RollOutStep<'_> {
         servers.filter(|server| self.wants(*server))
     }
 
-    /// Those of them that take traffic. The others, dead or drained, are exchanged at the end, all at once.
+    /// Those of them that take traffic. The others, dead or drained, are replaced at the end, all at once.
     fn main_servers(&self) -> impl Iterator<Item = ServerName> {
         self.app_servers().filter(|server| self.is_main(*server))
     }
@@ -203,13 +203,13 @@ impl RollOutStep<'_> {
         }
     }
 
-    /// One small step of an exchange, if the step before it is over.
+    /// One small step of a replacement, if the step before it is over.
     fn roll(&mut self, template: &Template) {
         if self.plan != *self.view.placement {
             return; // First let this become known.
         }
         if let Err((server, why)) = self.step_is_over() {
-            return self.wait(server, format!("to exchange the next instance: {why}"));
+            return self.wait(server, format!("to replace the next instance: {why}"));
         }
         for server in self.main_servers().collect::<Vec<_>>() {
             let ServingInstances { new, old } = self.serving(server);
@@ -335,8 +335,8 @@ impl RollOutStep<'_> {
         self.publish_web_releases();
     }
 
-    /// What blocks a server's removal: an exchange in the middle of a step.
-    pub(super) fn exchange_under_way(&self) -> Option<String> {
+    /// What blocks a server's removal: a replacement in the middle of a step.
+    pub(super) fn replacement_in_progress(&self) -> Option<String> {
         if let Some(run) = &self.plan.release_run {
             return Some(self.view.run_in_words(run));
         }

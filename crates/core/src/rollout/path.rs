@@ -15,7 +15,7 @@ impl RollOutStep<'_> {
             (true, false, false) | (false, _, false) => self.plan.past_web = true,
             (true, true, true) => match self.past_is_quiet() {
                 Ok(()) => self.plan.past_web = false,
-                Err((server, why)) => self.wait(server, format!("to end the old way: {why}")),
+                Err((server, why)) => self.wait(server, format!("to drop the old path: {why}")),
             },
             (true, false, true) | (false, true, true) => self.change_way(wanted),
         }
@@ -33,10 +33,10 @@ impl RollOutStep<'_> {
                 self.plan.through_web = through_web;
                 let way = if through_web { "through" } else { "past" };
                 if has_balancers {
-                    self.report(None, format!("balancers send {way} the web tier"));
+                    self.report(None, format!("balancers now send {way} the web tier"));
                 }
             }
-            Err((server, why)) => self.wait(server, format!("to change the way: {why}")),
+            Err((server, why)) => self.wait(server, format!("to switch the path: {why}")),
         }
     }
 
@@ -76,7 +76,7 @@ impl RollOutStep<'_> {
         }
         if !found {
             let first = ServerName::new(Tier::Web, 1);
-            return Err((first, "no web server is there yet".into()));
+            return Err((first, "there is no web server yet".into()));
         }
         self.app_is_known()
     }
@@ -97,7 +97,10 @@ impl RollOutStep<'_> {
                 let proxy = self.view.proxy_at(sender, placed.since.max(self.view.at));
                 let proxy = proxy.map_err(|why| (sender, format!("{sender} {why}")))?;
                 if !proxy.up.contains(&name.to_string()) {
-                    return Err((sender, format!("{sender} does not find {name} up yet")));
+                    return Err((
+                        sender,
+                        format!("{name} is not up yet according to {sender}"),
+                    ));
                 }
             }
         }

@@ -133,7 +133,7 @@ impl RollOutStep<'_> {
         let Some((server, boot)) = server else {
             return self.wait(
                 None,
-                format!("{to_run}: no application server is there yet"),
+                format!("{to_run}: there is no application server yet"),
             );
         };
         self.report(server, format!("{server} is {to_run}"));

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 pub enum DrainRefused {
     /// Its tier has no other.
     #[error(
-        "{server} is the only {section} server, and what is sent to it has nowhere else to go; \
+        "{server} is the only {section} server, and its traffic has nowhere else to go; \
          add one first: gaiola scale {section}=2",
         section = server.tier.section()
     )]
@@ -21,7 +21,7 @@ pub enum DrainRefused {
     },
     /// None of the others serves.
     #[error(
-        "no other {} server serves ({}), and what is sent to {server} has nowhere else to go; \
+        "no other {} server is serving ({}), and the traffic of {server} has nowhere else to go; \
          bring one back first (gaiola undrain, gaiola up), or add one (gaiola scale)",
         server.tier.section(),
         others.join("; ")
@@ -149,13 +149,13 @@ impl RollOutStep<'_> {
     }
 
     /// Starts draining servers to be removed: the highest numbers first, all that can be spared together, but database
-    /// servers one at a time, and nothing while instances are being exchanged.
+    /// servers one at a time, and nothing while instances are being replaced.
     pub(super) fn remove_servers(&mut self) {
         let leaving: Vec<ServerName> = self.leaving().collect();
         if leaving.is_empty() {
             return;
         }
-        if let Some(why) = self.exchange_under_way() {
+        if let Some(why) = self.replacement_in_progress() {
             return self.wait(None, format!("to remove {}: {why}", leaving[0]));
         }
         for server in leaving {
@@ -257,11 +257,11 @@ impl RollOutStep<'_> {
         self.may_move_database(server)
     }
 
-    /// Whether a database server may be drained now: alone, with a successor, and while nothing else is under way.
+    /// Whether a database server may be drained now: alone, with a successor, and while nothing else is in progress.
     fn may_move_database(&mut self, server: ServerName) -> bool {
         let blocked = self
             .database_in_motion()
-            .or_else(|| self.exchange_under_way());
+            .or_else(|| self.replacement_in_progress());
         if let Some(why) = blocked {
             self.wait(server, format!("to drain {server}: {why}"));
             return false;

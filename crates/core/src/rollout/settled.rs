@@ -58,7 +58,7 @@ impl Check<'_> {
             self.miss(failure.in_words());
         }
         if stored.generation != self.desired.generation {
-            self.miss("the last change is not taken up yet");
+            self.miss("the conductor has not seen the last change yet");
         }
         if let Some(run) = &stored.release_run {
             self.miss(self.view.run_in_words(run));
@@ -69,14 +69,14 @@ impl Check<'_> {
         }
         let has_web = self.desired.config.web.is_some();
         if (stored.through_web, stored.past_web) != (has_web, !has_web) {
-            self.miss("balancers do not send the new way yet");
+            self.miss("balancers do not use the new path yet");
         }
         let members = &self.view.facts.store_members;
         let wanted: BTreeSet<_> = store_members(&self.desired.config).into_iter().collect();
         if !members.is_empty() && *members != wanted {
             let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
             self.miss(format!(
-                "the store does not stand on {} yet",
+                "the store's members are not on {} yet",
                 names.join(", ")
             ));
         }
@@ -84,7 +84,7 @@ impl Check<'_> {
             self.miss(format!("{server} does not vote in the store yet"));
         }
         for server in self.view.facts.store_lost_since.keys() {
-            self.miss(format!("{server} has no data of its member of the store"));
+            self.miss(format!("{server} has lost the data of its store member"));
         }
         let release = self.template().release;
         if stored.web_releases != [release] && stored.config.web.is_some() {
@@ -163,7 +163,7 @@ impl Check<'_> {
             let is_old = !instances::is_of(&template, self.desired, *name, placed);
             if placed.phase == Phase::Drain || is_old {
                 self.miss(format!(
-                    "{name} of release {} is not exchanged yet",
+                    "{name} of release {} is not replaced yet",
                     placed.release
                 ));
             } else if topology::serves(stored, name.server)
@@ -220,7 +220,7 @@ impl Check<'_> {
             (0, _) | (1.., 1) => {}
             (_, 0) => self.miss("the database has no primary"),
             (_, count) => self.miss(format!(
-                "{count} database servers say that they are primary"
+                "{count} database servers report that they are primary"
             )),
         }
         let is_sync = |server: &ServerName| self.view.role(*server) == DatabaseRole::SyncStandby;
@@ -338,7 +338,7 @@ mod tests {
             let observed = BTreeMap::from([(app1, observed.clone())]);
             facts.observe(now, placement, Revision(1), observed);
             let settled = settled(&desired, placement, Revision(1), &facts);
-            let text = "app1 has no data of its member of the store".to_string();
+            let text = "app1 has lost the data of its store member".to_string();
             (settled.unwrap_err().contains(&text), facts.lost_voters())
         };
         assert_eq!(observe(&placement, 0), (true, BTreeSet::new()));

@@ -141,7 +141,7 @@ impl<'a> View<'a> {
         ) {
             (InstanceState::Ready, _) => Ok(placed.since),
             (InstanceState::Unhealthy, Some(sender)) => Err(format!(
-                "{}; {sender} sends to it all the same, for lack of others",
+                "{}; {sender} still sends to it for lack of others",
                 in_words(seen)
             )
             .into()),
@@ -171,7 +171,7 @@ impl<'a> View<'a> {
                 return Err(too_busy(sender).into());
             }
             if !proxy.up.contains(&name) {
-                return Err(format!("is not found up by {sender}").into());
+                return Err(format!("is not up according to {sender}").into());
             }
         }
         Ok(())
@@ -274,7 +274,7 @@ fn works(database: Option<&ObservedDatabase>) -> Result<(), Unmet> {
     match database {
         Some(database) if is_healthy(database) => Ok(()),
         Some(database) if database.state.is_empty() => {
-            Err("has no PostgreSQL that serves, and Patroni does not say why".into())
+            Err("has no PostgreSQL that serves, and Patroni gives no reason".into())
         }
         Some(database) => Err(format!("has no PostgreSQL that serves: {}", database.state).into()),
         None => Err("has no PostgreSQL yet".into()),
@@ -290,7 +290,7 @@ pub(crate) fn is_healthy(database: &ObservedDatabase) -> bool {
 /// The text for a target that a proxy sends to although its checks took it down.
 pub(crate) fn too_busy(sender: ServerName) -> String {
     format!(
-        "is too busy to answer the check of {sender}, which sends to it all the same, for lack of others"
+        "is too busy to answer the check of {sender}, which still sends to it for lack of others"
     )
 }
 
@@ -299,7 +299,7 @@ fn in_words(seen: &ObservedInstance) -> String {
         InstanceState::Starting => "is starting",
         InstanceState::Ready => "is ready",
         InstanceState::Unhealthy => "does not answer its health path",
-        InstanceState::Crashed => "ended by itself",
+        InstanceState::Crashed => "exited unexpectedly",
         InstanceState::Stopping => "is stopping",
     };
     if seen.reason.is_empty() {

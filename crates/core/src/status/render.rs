@@ -52,7 +52,7 @@ fn headline(out: &mut String, status: &Status, color: bool) {
         let _ = write!(out, " (running: {running})");
     }
     if status.generation.desired != status.generation.placed {
-        out.push_str("  change under way");
+        out.push_str("  change in progress");
     }
     out.push_str("\n\n");
 }

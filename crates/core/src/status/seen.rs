@@ -128,7 +128,7 @@ fn as_proxies_see(view: &View<'_>, target: TrafficTarget, since: Revision) -> Se
     let answering: Vec<(ServerName, &ObservedProxy)> =
         senders.iter().copied().filter_map(answer).collect();
     if let ([_, ..], []) = (senders.as_slice(), answering.as_slice()) {
-        return ServingState::Unknown("is sent to by proxies that do not answer".into());
+        return ServingState::Unknown("is used by proxies that do not answer".into());
     }
     let is_busy = |proxy: &ObservedProxy| proxy.busy.contains(&name);
     let is_sent_to = |proxy: &ObservedProxy| proxy.up.contains(&name) || is_busy(proxy);
@@ -142,7 +142,7 @@ fn as_proxies_see(view: &View<'_>, target: TrafficTarget, since: Revision) -> Se
     let down = answering
         .iter()
         .find(|(_, proxy)| !is_sent_to(proxy))
-        .map(|(sender, _)| format!("is not found up by {sender}"));
+        .map(|(sender, _)| format!("is not up according to {sender}"));
     let busy = answering.iter().find(|(_, proxy)| is_busy(proxy));
     match (late.or(down), busy) {
         (None, None) => ServingState::Serving,

@@ -69,7 +69,7 @@ impl ClientError {
     }
 }
 
-/// One request under way; builds its errors.
+/// One request in progress; builds its errors.
 pub(super) struct InFlight<'a> {
     target: &'a Target,
     request: &'a Request,

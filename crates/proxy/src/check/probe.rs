@@ -139,7 +139,7 @@ impl Probe {
         let mut line = [0; 12];
         stream.read_exact(&mut line).await?;
         let status = status(&line).ok_or(ErrorKind::InvalidData)?;
-        // A server that keeps the connection open has responded all the same.
+        // A server that keeps the connection open has still responded.
         tokio::task::spawn_local(timeout(REST, drain(stream)));
         Ok(status)
     }

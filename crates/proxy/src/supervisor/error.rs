@@ -1,4 +1,4 @@
-//! Why the supervisor rejects what it is asked for.
+//! Why the supervisor rejects a request.
 
 use crate::limits::LimitError;
 use crate::rules::RulesError;
@@ -107,7 +107,7 @@ pub struct FilterError {
     pub(super) error: io::Error,
 }
 
-/// Why a worker did not do what it was asked for.
+/// Why a worker did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {

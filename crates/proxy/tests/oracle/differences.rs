@@ -1,4 +1,4 @@
-//! Where Gaiola does otherwise than HAProxy, and why it should.
+//! The differences between Gaiola and HAProxy, with reasons.
 
 mod list;
 
@@ -6,7 +6,7 @@ use super::record::{self, Transcripts};
 use list::DIFFERENCES;
 use std::fmt::Write;
 
-/// What is not as it is listed: conversations that differ without a reason, or have a reason and do not differ.
+/// Errors of the list: conversations that differ without a reason, or have a reason and do not differ.
 pub(crate) fn mistakes(haproxy: &Transcripts, gaiola: &Transcripts) -> Vec<String> {
     let listed: Vec<&str> = DIFFERENCES
         .iter()
@@ -46,15 +46,15 @@ pub(crate) fn listed(gaiola: &Transcripts) -> Transcripts {
         .collect()
 }
 
-/// The list for those who come from HAProxy.
+/// The list for users of HAProxy.
 pub(crate) fn document(haproxy: &Transcripts, gaiola: &Transcripts) -> String {
     let mut text = format!(
-        "# Where Gaiola does otherwise than HAProxy\n\n\
-         The same {} conversations go through HAProxy {} and through Gaiola, set up alike (`crates/proxy/tests/oracle`). In {} of them\n\
-         client or servers see something else. Here they are, each with the reason; the exact observations are in `haproxy.txt` and\n\
-         `gaiola.txt` there. The tests make this page, and fail when it is not what they see. Not compared is what is a matter of taste: the\n\
-         words of answers that a proxy makes itself, `Date`, `Via` and `X-Request-ID`, the case and the order of field names, and how a\n\
-         body is cut into chunks.\n",
+        "# Differences from HAProxy\n\n\
+         The same {} conversations go through HAProxy {} and through Gaiola with equivalent configurations\n\
+         (`crates/proxy/tests/oracle`). In {} of them client or servers see a difference. They are listed here with reasons; the exact\n\
+         observations are in `haproxy.txt` and `gaiola.txt` there. The tests generate this page, and fail if it is outdated. They do not\n\
+         compare the bodies of the proxies' own responses, `Date`, `Via` and `X-Request-ID`, the case and the order of field names, and\n\
+         how a body is divided into chunks.\n",
         gaiola.len(),
         record::version(),
         listed(gaiola).len(),

@@ -35,7 +35,7 @@ impl World {
     /// Checks the step from the stored placement to `next`.
     pub(super) fn check_step(&mut self, next: &Placement) -> Result<(), Violation> {
         self.check_removed(next)?;
-        self.check_exchange(next)?;
+        self.check_replacement(next)?;
         self.check_capacity(next)?;
         self.check_database(next)?;
         self.check_doors(next)?;
@@ -237,7 +237,7 @@ impl World {
             || placed.restart < restart.copied().unwrap_or_default()
     }
 
-    /// Servers whose instances are exchanged with care: they stay, take traffic and are not dead.
+    /// Servers whose instances are replaced with care: they stay, take traffic and are not dead.
     fn careful(&self, next: &Placement) -> Vec<ServerName> {
         let stored = &self.store.placement;
         let wanted: Vec<ServerName> = self.desired.config.server_names().collect();
@@ -247,15 +247,15 @@ impl World {
             .collect()
     }
 
-    /// One instance at a time while old ones are exchanged, and none while a server leaves.
-    fn check_exchange(&self, next: &Placement) -> Result<(), Violation> {
+    /// One instance at a time while old ones are replaced, and none while a server leaves.
+    fn check_replacement(&self, next: &Placement) -> Result<(), Violation> {
         let stored = &self.store.placement;
         let careful = self.careful(next);
         let mine = |name: &InstanceName| careful.contains(&name.server);
-        // While a release is being prepared nothing is exchanged: new instances only add to the old ones.
+        // While a release is being prepared nothing is replaced: new instances only add to the old ones.
         let prepared = next.released >= Some(self.desired.release.number);
-        let exchanges = next.failed.is_some() || prepared;
-        let rolling = exchanges
+        let replaces = next.failed.is_some() || prepared;
+        let rolling = replaces
             && stored.instances.iter().any(|(name, placed)| {
                 mine(name) && placed.phase == Phase::Serve && self.is_old(next, *name, placed)
             });

@@ -1,6 +1,6 @@
 //! A real PostgreSQL, the built site, and a small HTTP client.
 
-// Each test file uses its part.
+// Each test file uses a part.
 #![allow(dead_code)]
 
 use http_body_util::{BodyExt, Full};
@@ -19,14 +19,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-/// How long anything may take that a test waits for.
+/// Timeout of every wait in a test.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Reports that the current test is skipped: on standard error, and in the file that `GAIOLA_SKIPPED` names, where
 /// `scripts/test` counts it.
 ///
 /// # Panics
-/// That file cannot be written: nobody would notice.
+/// If that file cannot be written: the skipped test would go unnoticed.
 fn skipped(why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("guestbook");
@@ -38,7 +38,7 @@ fn skipped(why: &str) {
     }
 }
 
-/// A PostgreSQL of this test's own. It is ended, and its files are removed, when it is dropped.
+/// This test's own PostgreSQL. Dropping it stops it and removes its files.
 pub struct Postgres {
     programs: PathBuf,
     user: Option<(u32, u32)>,
@@ -48,7 +48,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts an empty one. `None` where PostgreSQL is not installed; that is said loudly.
+    /// Starts an empty one. `None` if PostgreSQL is not installed, which is reported.
     pub async fn start() -> Option<Self> {
         let Some(programs) = programs() else {
             skipped("PostgreSQL is not installed (no /usr/lib/postgresql/*/bin/initdb)");
@@ -106,7 +106,7 @@ impl Postgres {
         self.client().await;
     }
 
-    /// Ends the server as a crash would: no checkpoint, all sessions cut.
+    /// Stops the server as a crash would: no checkpoint, all sessions aborted.
     pub fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {
             signal(&server, Signal::QUIT);
@@ -114,12 +114,12 @@ impl Postgres {
         }
     }
 
-    /// What goes into DATABASE_URL.
+    /// The value of DATABASE_URL.
     pub fn url(&self) -> String {
         format!("postgres://guestbook@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// A session over the Unix socket, as soon as one can be had.
+    /// A session over the Unix socket, as soon as it is possible.
     pub async fn client(&self) -> Client {
         let directory = self.directory.path().display();
         let address = format!(
@@ -168,7 +168,7 @@ fn programs() -> Option<PathBuf> {
     found.pop()
 }
 
-/// PostgreSQL refuses to run as root: then the user `postgres` runs it.
+/// PostgreSQL refuses to run as root: as root the tests run it as the user `postgres`.
 fn unprivileged() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -182,7 +182,7 @@ fn unprivileged() -> Option<(u32, u32)> {
     Some((fields[2].parse().unwrap(), fields[3].parse().unwrap()))
 }
 
-/// Sends a signal to a process of this test's own.
+/// Sends a signal to one of this test's processes.
 pub fn signal(child: &Child, which: Signal) {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     kill_process(pid, which).unwrap();
@@ -206,7 +206,7 @@ pub fn guestbook() -> Command {
     command
 }
 
-/// An instance that serves. It is killed when it is dropped.
+/// A running instance. Dropping it kills it.
 pub struct Instance {
     pub process: Child,
     pub address: SocketAddr,
@@ -227,7 +227,7 @@ impl Instance {
         }
     }
 
-    /// One request on a connection of its own; `body` makes it a POST.
+    /// One request on a new connection; with `body` it is a POST.
     pub async fn ask(&self, path: &str, body: Option<&str>) -> (StatusCode, Value) {
         tokio::time::timeout(DEADLINE, ask(self.address, path, body))
             .await
@@ -242,7 +242,7 @@ impl Drop for Instance {
     }
 }
 
-/// The answer's status, and its body as JSON or else as a string.
+/// The response's status, and its body as JSON or else as a string.
 pub async fn ask(address: SocketAddr, path: &str, body: Option<&str>) -> (StatusCode, Value) {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Poll interval. A healthy Patroni removes a name within this time.
 const INTERVAL: Duration = Duration::from_secs(4);
 /// Polls in a row that must find the same before it is acted on.
-const LOOKS: u32 = 2;
+const POLLS: u32 = 2;
 
 pub(super) struct Ghost {
     psql: PathBuf,
@@ -48,7 +48,7 @@ impl Ghost {
             self.query
                 .start(async move { ask(&api, at, &psql, &directory).await });
         }
-        answer.flatten().filter(|_| self.found >= LOOKS)
+        answer.flatten().filter(|_| self.found >= POLLS)
     }
 }
 

@@ -114,7 +114,7 @@ impl Injector {
 }
 
 impl Harm for Injector {
-    fn harm<'a>(&'a self, target: &'a Target) -> Answer<'a, ()> {
+    fn harm<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()> {
         Box::pin(async move {
             self.away.store(true, Ordering::Relaxed);
             self.site.serving.send_replace(false);
@@ -132,7 +132,7 @@ impl Harm for Injector {
         })
     }
 
-    fn confirm<'a>(&'a self, _: &'a Target) -> Answer<'a, ()> {
+    fn confirm<'a>(&'a self, _: &'a Target) -> HarmFuture<'a, ()> {
         let confirmed = self.can_confirm && self.away.load(Ordering::Relaxed);
         Box::pin(async move {
             if confirmed {
@@ -143,13 +143,13 @@ impl Harm for Injector {
         })
     }
 
-    fn put_back<'a>(&'a self, _: &'a Target) -> Answer<'a, ()> {
+    fn put_back<'a>(&'a self, _: &'a Target) -> HarmFuture<'a, ()> {
         self.put_back.fetch_add(1, Ordering::Relaxed);
         self.site.serving.send_replace(true);
         Box::pin(async { Ok(()) })
     }
 
-    fn status(&self) -> Answer<'_, Sight> {
+    fn status(&self) -> HarmFuture<'_, Sight> {
         let sight = Sight {
             healthy: self.healthy && *self.site.serving.borrow(),
             noticed: self.away.load(Ordering::Relaxed),

@@ -1,19 +1,19 @@
-//! What needs the operator: what is missing, and a command to type where one helps.
+//! What needs the operator's attention: what is missing, and a command that helps, if there is one.
 
 use gaiola_model::status::{MayFail, ServerState, ServerStatus, Status};
 use maud::{Markup, html};
 
-/// Most that are listed; the rest is counted.
+/// How many are listed; the others are counted.
 const MOST: usize = 10;
 
-/// Something that needs the operator.
+/// One thing that needs attention.
 #[derive(Debug, PartialEq, Eq)]
 struct Need {
     words: String,
     command: Option<String>,
 }
 
-/// The box, where there is anything to report.
+/// The box, if there is anything to report.
 pub(super) fn section(status: &Status) -> Markup {
     let needs = needs(status);
     html! {
@@ -30,14 +30,14 @@ pub(super) fn section(status: &Status) -> Markup {
         }
         @if !status.waiting.is_empty() {
             section aria-labelledby="waiting" {
-                h2 #waiting { "A change is under way; it waits" }
+                h2 #waiting { "A change is in progress; it waits" }
                 ul { @for text in status.waiting.iter().take(MOST) { li { (text) } } }
             }
         }
     }
 }
 
-/// A command to type.
+/// A command to run.
 pub(super) fn command(text: &str) -> Markup {
     html! { code.command { (text) } }
 }
@@ -90,7 +90,7 @@ fn subject<'a>(status: &'a Status, text: &str) -> Option<&'a ServerStatus> {
     status.servers.iter().find(|server| server.name == name)
 }
 
-/// An instance that is missing because its server is: the server is listed already.
+/// An instance that is missing because its server is, which is listed already.
 fn is_of_lost_server(status: &Status, text: &str) -> bool {
     let of_instance = text
         .split_whitespace()
@@ -99,7 +99,7 @@ fn is_of_lost_server(status: &Status, text: &str) -> bool {
     of_instance && subject(status, text).is_some_and(|server| server.state == ServerState::Lost)
 }
 
-/// What helps against something that is missing.
+/// The command that helps if something is missing.
 fn remedy(status: &Status, text: &str) -> Option<String> {
     let server = subject(status, text)?;
     match server.state {
@@ -114,7 +114,7 @@ fn remedy(status: &Status, text: &str) -> Option<String> {
     }
 }
 
-/// The command that gives a lone server a second one.
+/// The command that adds a second server to a tier with one.
 pub(super) fn more_servers(status: &Status, part: &MayFail) -> Option<String> {
     let tier = part.tier?;
     let placed = status

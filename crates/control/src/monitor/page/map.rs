@@ -1,4 +1,4 @@
-//! The site drawn: tiers side by side, servers in them, and between them the ways that requests take.
+//! A drawing of the site: tiers side by side, their servers, and between them the paths of requests.
 
 use super::words;
 use crate::traffic::{Figures, Load};
@@ -9,13 +9,13 @@ use maud::{Markup, html};
 use std::collections::BTreeMap;
 
 const WIDTH: f64 = 1200.0;
-/// Room for the clients at the left.
+/// Space for the clients on the left.
 const CLIENTS: f64 = 70.0;
 /// A server's box.
 const BOX: (f64, f64) = (186.0, 74.0);
-/// From one box to the one below it.
+/// Distance between boxes.
 const STEP: f64 = 92.0;
-/// Letters that fit into a line of a box.
+/// Characters that fit into a line of a box.
 const LINE: usize = 26;
 /// The tiers' names.
 const TOP: f64 = 46.0;
@@ -44,18 +44,18 @@ struct Map<'a> {
     tiers: Vec<Tier>,
     places: BTreeMap<ServerName, (f64, f64)>,
     height: f64,
-    /// The busiest way's requests a second.
+    /// Requests per second on the busiest path.
     most: f64,
 }
 
-/// How a way is drawn.
+/// The kinds of paths.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// Requests take it, as it is counted.
+    /// A path of requests, whose rate is known.
     Counted,
-    /// Sessions take it, which are not counted.
+    /// A path of sessions, whose rate is unknown.
     Sessions,
-    /// A standby follows the primary by it.
+    /// Replication from the primary to a standby.
     Replication,
 }
 
@@ -126,7 +126,7 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// What flows into a tier.
+    /// The paths into a tier.
     fn load_of(&self, column: usize, tier: Tier) -> Option<Load> {
         if column == 0 {
             return self.figures.site;
@@ -181,7 +181,7 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// The way between two servers, where there is one.
+    /// The path between two servers, if there is one.
     fn kind(&self, from: &ServerStatus, to: &ServerStatus) -> Option<Way> {
         let column = |tier| self.tiers.iter().position(|known| *known == tier);
         let role = |server: &ServerStatus| server.database.as_ref().map(|database| database.role);
@@ -292,7 +292,7 @@ fn short(server: &ServerStatus) -> String {
 }
 
 fn database_line(database: &gaiola_model::placement::ObservedDatabase) -> String {
-    // Before it runs there is no timeline, and what keeps it from running matters more.
+    // Before it runs there is no timeline, and the reason why it does not run matters more.
     if database.timeline == 0 {
         return database.state.chars().take(LINE).collect();
     }
@@ -330,10 +330,10 @@ const fn takes_requests(server: &ServerStatus) -> bool {
     )
 }
 
-/// The free room between two columns.
+/// The space between two columns.
 fn gap(columns: usize) -> f64 {
     let columns = number(columns.max(1));
-    // At the right, room for the bend of replication.
+    // Space on the right for the curve of replication.
     ((WIDTH - 36.0 - CLIENTS - columns * BOX.0) / columns).min(150.0)
 }
 

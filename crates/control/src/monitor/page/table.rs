@@ -1,4 +1,4 @@
-//! Every server in a row of its own, tier by tier: the picture in words and numbers.
+//! A table with a row for each server, by tier: the drawing in words and numbers.
 
 use super::words;
 use crate::traffic::{Figures, Load};
@@ -59,7 +59,7 @@ fn row(server: &ServerStatus, load: Option<Load>) -> Markup {
     }
 }
 
-/// What would have to move if this server died: VIPs, the database, a seat in the store.
+/// What would have to move if this server died: VIPs, the primary, a store member.
 fn holds(server: &ServerStatus) -> String {
     let vips =
         (!server.vips.is_empty()).then(|| format!("VIP {}", words::list(server.vips.iter())));

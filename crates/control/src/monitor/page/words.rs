@@ -1,11 +1,11 @@
-//! Numbers and states as people read them.
+//! Formats numbers and states for people.
 
 use crate::traffic::Load;
 use gaiola_model::placement::{DatabaseRole, InstanceState, ObservedDatabase};
 use gaiola_model::status::{InstanceStatus, ServerState};
 use std::fmt::Display;
 
-/// What stands where nothing is known.
+/// The text for an unknown value.
 const UNKNOWN: &str = "–";
 
 /// A rate with as many digits as matter: `0`, `0.4`, `32`, `1240`.
@@ -55,7 +55,7 @@ pub(super) fn list(items: impl Iterator<Item = impl Display>) -> String {
         .join(", ")
 }
 
-/// `12:04:07` of an RFC 3339 time; what is none stays as it is.
+/// `12:04:07` of an RFC 3339 time; other texts stay as they are.
 pub(super) fn time_of_day(time: &str) -> &str {
     time.split_once('T')
         .and_then(|(_, clock)| clock.get(..8))

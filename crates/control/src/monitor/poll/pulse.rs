@@ -1,4 +1,4 @@
-//! Asks every process whether it is there, more often than for what it has counted.
+//! Polls every process's liveness, more often than its metrics.
 
 use super::{Source, who_tells};
 use crate::site::Site;
@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Between two questions.
+/// Poll interval.
 const EVERY: Duration = Duration::from_millis(500);
-/// The longest until one is answered.
+/// Poll timeout.
 const LIMIT: Duration = Duration::from_secs(1);
 /// Polls until it is dropped.
 pub(super) async fn run(site: Rc<Site>) {
@@ -27,7 +27,7 @@ pub(super) async fn run(site: Rc<Site>) {
     }
 }
 
-/// Those who answer.
+/// The processes that answer.
 async fn ask_all(
     client: &Client,
     placement: &Placement,

@@ -78,7 +78,7 @@ pub enum DiskError {
     },
     /// Another file system than those that are filled.
     #[error(
-        "the disk of {0} is not filled: only ext4 and XFS are known to give all of their room back"
+        "the disk of {0} is not filled: only ext4 and XFS are known to free all of their space again"
     )]
     FileSystem(ServerName),
 }
@@ -105,7 +105,7 @@ impl Room {
 /// so when this process dies.
 ///
 /// # Errors
-/// Where it has none, or it does not become full. Nothing is taken then.
+/// If it has none, or it does not become full. Nothing is taken then.
 pub async fn fill(lab: &Lab, server: ServerName, first: Identity) -> Result<Filler, DiskError> {
     let taken = Arc::clone(&lab.room.0).try_read_owned();
     let taken = taken.map_err(|_| DiskError::GoingDown)?;
@@ -216,7 +216,7 @@ fn can_be_filled(folder: impl AsFd) -> io::Result<bool> {
 fn how_to_get_one(server: ServerName, folder: &Path) -> String {
     match server.tier {
         Tier::Database => {
-            "a database server gets one by [drill] disk when it is switched on without data, in a lab of root (docs/lab.md)"
+            "a database server gets one by [drill] disk when it is switched on without data, in a root lab (docs/lab.md)"
                 .to_string()
         }
         Tier::Balancer | Tier::Web | Tier::App => format!(

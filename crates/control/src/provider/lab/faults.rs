@@ -1,6 +1,6 @@
 //! Faults that leave a server running: the network is cut, one way of it is, its processes stand still, or its disk is full.
 //!
-//! Each is undone when that is asked for, and by the lab itself once its span has passed: the client may have died.
+//! Each is undone on request, and by the lab itself once its span has passed, since the client may have died.
 
 use super::Lab;
 use super::disk::{self, DiskError};
@@ -26,7 +26,7 @@ pub struct ActiveFault {
     done: Done,
 }
 
-/// What was done, and so what is to be undone.
+/// What was done, so that it can be undone.
 enum Done {
     Cut(Island),
     Muted(Identity),
@@ -67,7 +67,7 @@ pub fn in_force(lab: &Lab) -> Vec<Target> {
 /// Does the fault. It ends with [`end`], and after `span` by itself.
 ///
 /// # Errors
-/// Where it could not be done, in whole: nothing of it is in force then.
+/// If it could not be done, in whole: nothing of it is in force then.
 pub async fn begin(lab: &Rc<Lab>, target: Target, span: Duration) -> Result<(), FaultError> {
     if in_force(lab).contains(&target) {
         return Err(FaultError::InForce(target));
@@ -92,7 +92,7 @@ pub async fn begin(lab: &Rc<Lab>, target: Target, span: Duration) -> Result<(), 
 /// Undoes a fault; no error where it is not in force.
 ///
 /// # Errors
-/// Where it could not be undone.
+/// If it could not be undone.
 pub fn end(lab: &Lab, target: &Target) -> Result<(), FaultError> {
     end_those(lab, |held| held.target == *target)
 }
@@ -227,7 +227,7 @@ async fn freeze(pid_1: u32, process: Option<Process>) -> Result<Vec<Identity>, F
     }
 }
 
-/// A zombie, and one that is stopped, runs no more.
+/// A zombie and a stopped process do not run.
 fn runs(victim: Identity) -> bool {
     lives(victim)
         && !matches!(

@@ -41,7 +41,7 @@ const ACK_LIMIT: Duration = Duration::from_secs(1);
 /// Serves until the listener fails.
 ///
 /// # Errors
-/// Where connections can no longer be accepted.
+/// If connections can no longer be accepted.
 pub async fn run(listener: TcpListener, targets: watch::Receiver<Targets>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(MAXCONN));
     let mut turn = 0_usize;

@@ -53,7 +53,7 @@ impl Hardware {
     /// Puts up the bridge in the network namespace of this process.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// If the kernel refuses.
     pub fn new() -> Result<Self, NetlinkError> {
         let mut netlink = Netlink::open()?;
         netlink.set_up("lo")?;
@@ -76,7 +76,7 @@ impl Hardware {
     /// Switches a server on and plugs its cable in; `input` is the standard input of its pid 1. One that is on stays as it is.
     ///
     /// # Errors
-    /// Where its namespaces or its cable cannot be made.
+    /// If its namespaces or its cable cannot be made.
     pub fn power_on(&mut self, boot: &Boot, input: OwnedFd) -> Result<(), HardwareError> {
         if self.powered.contains_key(&boot.server) {
             return Ok(());
@@ -153,7 +153,7 @@ impl Hardware {
     /// Pulls a server's cable, or plugs it in again.
     ///
     /// # Errors
-    /// Where it has none.
+    /// If it has none.
     pub fn set_cable(&mut self, server: ServerName, plugged: bool) -> Result<(), NetlinkError> {
         let cable = server.to_string();
         if plugged {
@@ -167,7 +167,7 @@ impl Hardware {
     /// that fails.
     ///
     /// # Errors
-    /// Where one of them is off; nothing is cut then.
+    /// If one of them is off; nothing is cut then.
     pub fn cut_off(&mut self, servers: &[ServerName]) -> Result<Island, HardwareError> {
         if let Some(off) = servers.iter().find(|s| !self.powered.contains_key(s)) {
             return Err(HardwareError::Off(*off));
@@ -200,7 +200,7 @@ impl Hardware {
     /// Takes servers back that were cut off. One that has died meanwhile is left out.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// If the kernel refuses.
     pub fn rejoin(&mut self, island: Island) -> Result<(), NetlinkError> {
         let powered = island
             .servers
@@ -219,7 +219,7 @@ impl Hardware {
     /// Drops all that a server sends, or lets it pass again. It is done at the server's own end of the cable.
     ///
     /// # Errors
-    /// Where the kernel refuses, or the server has died.
+    /// If the kernel refuses, or the server has died.
     pub fn set_mute(&mut self, first: Identity, mute: bool) -> Result<(), NetlinkError> {
         let mut inside = Netlink::open_in(first.pid)?;
         if mute {
@@ -232,7 +232,7 @@ impl Hardware {
     /// Drops all that is sent to a server, or lets it pass again.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// If the kernel refuses.
     pub fn set_deaf(&mut self, server: ServerName, deaf: bool) -> Result<(), NetlinkError> {
         let cable = server.to_string();
         if deaf {

@@ -17,7 +17,7 @@ pub fn everything(pid_1: u32) -> Vec<Identity> {
     found.filter_map(|pid| identify(pid).ok()).collect()
 }
 
-/// Those of a kind that a drill harms: of the site's instances one is harm enough, and the others are to go on.
+/// The processes of a kind that a drill harms: only one of the site's instances, so that the others continue.
 pub fn victims(pid_1: u32, kind: Process) -> Vec<Identity> {
     let mut found = find(pid_1, kind);
     if kind == Process::App {

@@ -10,7 +10,7 @@ pub(super) struct Difference {
 pub(super) const DIFFERENCES: &[Difference] = &[
     Difference {
         what: "A line ends with CR LF",
-        why: "Where one reader takes a bare line feed for the end of a line and the next one does not, they see two different messages: that is how requests are smuggled. RFC 9112 leaves the choice, and nothing in use needs the lenient one.",
+        why: "If one parser accepts a bare line feed as the end of a line and the next one does not, they see different messages, which enables request smuggling. RFC 9112 permits both, and no software in use needs the lenient choice.",
         conversations: &[
             "bad request: a bare line feed as blank line",
             "bad request: a bare line feed as line end",
@@ -28,8 +28,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "A length is said once, as a plain number",
-        why: "A message that says its length twice, in a list, or with something beside the number was made by something broken or someone hostile. RFC 9112, section 6.3, lets such a message be refused, even where both numbers are the same.",
+        what: "A length occurs once, as a plain number",
+        why: "A message with two lengths, a list of lengths, or other characters beside the number is broken or hostile. RFC 9112, section 6.3, permits rejecting it, even if both numbers are the same.",
         conversations: &[
             "bad request: a list of the same length",
             "bad request: the same length twice",
@@ -41,13 +41,13 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "A length that no number holds is refused",
-        why: "HAProxy takes 2^64 for 0 and sends it on, so that the body becomes the next request. Gaiola's lengths have 63 bits, for the sake of servers with signed numbers.",
+        what: "A length that does not fit into 63 bits is rejected",
+        why: "HAProxy takes 2^64 for 0 and forwards it, so that the body becomes the next request. Gaiola's limit is 63 bits because some servers use signed numbers.",
         conversations: &["bad request: a length of 2^64"],
     },
     Difference {
-        what: "Control bytes are refused",
-        why: "RFC 9110, section 5.5, calls them dangerous and lets them be refused. A server or a log that ends a text at a NUL would see another one.",
+        what: "Control bytes are rejected",
+        why: "RFC 9110, section 5.5, calls them dangerous and permits rejecting them. A server or a log that ends a string at a NUL would see another value.",
         conversations: &[
             "bad request: a NUL in a value",
             "bad request: a control byte in a value",
@@ -61,8 +61,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "Folded lines are refused",
-        why: "RFC 9112, section 5.2, leaves the choice between refusing and unfolding. Unfolding changes the message, and no client has folded lines for years.",
+        what: "Folded lines are rejected",
+        why: "RFC 9112, section 5.2, permits rejecting and unfolding. Unfolding changes the message, and no client has sent folded lines for years.",
         conversations: &[
             "bad request: a folded line",
             "bad request: a line folded with a tab",
@@ -72,12 +72,12 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "Trailers are bounded by their bytes",
-        why: "HAProxy counts them as it counts fields; Gaiola keeps none, and lets 8 KB pass.",
+        why: "HAProxy limits their number, as for fields; Gaiola stores none, and forwards up to 8 KB.",
         conversations: &["bad request: 150 trailers"],
     },
     Difference {
         what: "The first line has one form",
-        why: "Single spaces, and a target in one of the forms of RFC 9112, section 3.2; one empty line before it is passed over, not several. HAProxy sends on what a server may read in another way.",
+        why: "It has single spaces, and a target in one of the forms of RFC 9112, section 3.2; one empty line before it is ignored, not several. HAProxy forwards lines that a server may parse differently.",
         conversations: &[
             "bad request: a tab for a space",
             "bad request: two spaces before the target",
@@ -97,8 +97,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         conversations: &["bad request: CONNECT"],
     },
     Difference {
-        what: "Only HTTP/1.0 and 1.1 are spoken",
-        why: "There is no other version of that form. HAProxy sends such messages on as 1.1, and 0.9 as it is.",
+        what: "Only HTTP/1.0 and 1.1 are supported",
+        why: "No other version has this message format. HAProxy forwards other versions as 1.1, and 0.9 as it is.",
         conversations: &[
             "bad request: version 0.9",
             "bad request: version 1.2",
@@ -110,7 +110,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A status has three digits, from 100 to 599",
-        why: "RFC 9110, section 15, calls all others invalid. Clients make of them what they like; HAProxy takes one below 100 for an interim response and waits for another.",
+        why: "RFC 9110, section 15, calls all others invalid. Clients interpret them differently; HAProxy takes one below 100 for an interim response and waits for another.",
         conversations: &[
             "odd response: a status of 600",
             "odd response: a status of 999",
@@ -119,8 +119,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "Host occurs once and is a host with an optional port",
-        why: "RFC 9112, section 3.2, demands 400 for the missing and the doubled one. For the others: what routes, caches and servers decide by must not be read in two ways.",
+        what: "`Host` occurs once and is a host with an optional port",
+        why: "RFC 9112, section 3.2, requires 400 for a missing or repeated `Host`. The other values are rejected because routes, caches and servers must not interpret them differently.",
         conversations: &[
             "bad request: no Host",
             "bad request: an empty Host",
@@ -140,8 +140,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "What is too large is called so",
-        why: "HAProxy says 400 to whatever does not fit into its buffer. A target may have 8 KB, a method 24 letters.",
+        what: "Oversized heads have their own status",
+        why: "HAProxy answers 400 to a head that does not fit into its buffer. Here a target may have 8 KB, a method 24 letters.",
         conversations: &[
             "bad request: 150 fields",
             "bad request: a field's name of 20 KB",
@@ -153,16 +153,16 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "HTTP/1.0 knows no transfer codings",
-        why: "A reader of that version does not read the field, so that it sees another body. RFC 9112, section 6.1: the framing is faulty.",
+        what: "HTTP/1.0 has no transfer codings",
+        why: "A parser of that version ignores the field, and so sees another body. RFC 9112, section 6.1: the framing is faulty.",
         conversations: &[
             "bad request: chunked with HTTP/1.0",
             "odd response: chunked with HTTP/1.0",
         ],
     },
     Difference {
-        what: "Transfer codings that are not served are 501, and the connection is closed",
-        why: "As RFC 9112, section 6.1, has it. What follows on the connection is the body that was not read.",
+        what: "Unsupported transfer codings get 501, and the connection is closed",
+        why: "RFC 9112, section 6.1, requires it. The next bytes on the connection are the unread body.",
         conversations: &[
             "bad request: gzip, then chunked",
             "bad request: identity, then chunked",
@@ -170,7 +170,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A body is parsed when it is forwarded",
-        why: "The server's connection is chosen before that, and closed again without a request when the body turns out to be malformed. The client gets 400 from both.",
+        why: "The server's connection is opened before that, and closed again without a request if the body is malformed. The client gets 400 from both.",
         conversations: &[
             "bad request: a bare carriage return behind a chunk size",
             "bad request: a chunk extension with a bare carriage return",
@@ -190,16 +190,16 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "No field resembles one of framing",
-        why: "Servers that turn names into variables (CGI and its successors) do not distinguish `_` from `-`.",
+        what: "No field resembles a framing field",
+        why: "Servers that convert names to variables (CGI and its successors) do not distinguish `_` from `-`.",
         conversations: &[
             "bad request: an underscore in Content_Length",
             "bad request: an underscore in Transfer_Encoding",
         ],
     },
     Difference {
-        what: "Each side gets our own version",
-        why: "RFC 9110, section 2.5: an intermediary sends its own version. So the connections to servers are kept whatever clients speak, and `Host` is always said; what a client of HTTP/1.0 may not ask for (100-continue, Upgrade) is left out.",
+        what: "Each side gets the proxy's own HTTP version",
+        why: "RFC 9110, section 2.5: an intermediary sends its own version. So connections to servers stay open whatever version clients use, and `Host` is always sent; fields that an HTTP/1.0 client must not send (100-continue, Upgrade) are removed.",
         conversations: &[
             "HTTP/1.0 with a Host",
             "HTTP/1.0 with a body",
@@ -218,8 +218,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "A client of HTTP/1.0 gets what it can read",
-        why: "No chunks and no interim responses (RFC 9110, section 15.2, and RFC 9112, section 6.1). HAProxy sends both.",
+        what: "An HTTP/1.0 client gets only what it can parse",
+        why: "It gets no chunks and no interim responses (RFC 9110, section 15.2, and RFC 9112, section 6.1). HAProxy sends both.",
         conversations: &[
             "response: chunked with trailers, to HTTP/1.0",
             "response: chunked, to HTTP/1.0",
@@ -229,7 +229,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "A target in absolute form is turned into host and path",
-        why: "RFC 9112, section 3.2.2: its host counts, and `Host` is passed over. Servers get the form that all of them know. HAProxy refuses some of them and sends others on.",
+        why: "RFC 9112, section 3.2.2: its host counts, and `Host` is ignored. Servers get the form that all of them support. HAProxy rejects some of these targets and forwards others.",
         conversations: &[
             "edits of the request: another Host for an absolute target",
             "target: absolute, in capitals",
@@ -243,8 +243,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "What concerns one hop ends there",
-        why: "RFC 9110, section 7.6.1: `Connection`, what it names, and `Keep-Alive`, `Proxy-*`, `TE`, and `Upgrade` where nothing is upgraded, are not sent on. Fields that framing, sessions and trust depend on stay, whatever `Connection` names. `Proxy` would become a variable that some servers believe.",
+        what: "Hop-by-hop fields are not forwarded",
+        why: "RFC 9110, section 7.6.1: `Connection`, the fields that it lists, `Keep-Alive`, `Proxy-*`, `TE`, and `Upgrade` without an upgrade are removed. Fields that framing, sessions and trust depend on stay, whatever `Connection` lists. `Proxy` would become a variable that some servers trust.",
         conversations: &[
             "request fields: Connection names Authorization",
             "request fields: Connection names Content-Length",
@@ -272,13 +272,13 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "Chunk extensions pass",
-        why: "Chunks are sent on as they came, so that no byte of a body is touched. Both proxies bound their length.",
+        what: "Chunk extensions are forwarded",
+        why: "Chunks are forwarded as received, so that no byte of a body is touched. Both proxies limit the extensions' length.",
         conversations: &["chunk extensions", "odd response: a chunk extension"],
     },
     Difference {
-        what: "A response that begins before its request has ended closes the client's connection",
-        why: "The response says so, before it is known whether the rest of the request will come. HAProxy keeps the connection and waits for the rest without a limit.",
+        what: "A response that begins before the end of its request closes the client's connection",
+        why: "The response has `Connection: close`, because it is unknown whether the rest of the request will arrive. HAProxy keeps the connection and waits for the rest without a timeout.",
         conversations: &[
             "early response: the client never sends the rest",
             "early response: the client sends the rest",
@@ -291,40 +291,40 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "Nobody waits for 100 without a body",
+        what: "Requests without a body do not wait for 100",
         why: "RFC 9110, section 10.1.1: the expectation is for requests with content.",
         conversations: &["expect: without a body"],
     },
     Difference {
-        what: "A server that fails after an interim response has not answered",
-        why: "The request is sent again where it may be. HAProxy says 500.",
+        what: "An interim response is not a response",
+        why: "If the server then fails, the request is retried if that is safe. HAProxy answers 500.",
         conversations: &["retries: the first server breaks off after an interim response"],
     },
     Difference {
         what: "A spare server takes over at once",
-        why: "Gaiola leaves a server out that refuses connections, checked or not, and a request's last attempt goes to a spare. HAProxy uses a `backup` only once checks have marked the others down.",
+        why: "Gaiola ejects a server that refuses connections, with or without checks, and sends a request's last attempt to a spare server. HAProxy uses a `backup` only once checks have marked the others down.",
         conversations: &["retries: a spare server takes over"],
     },
     Difference {
-        what: "A body that is no longer held closes the connection",
-        why: "Of 200 KB a part is gone when the server hangs up, and the rest may still be on its way; the next response could not be distinguished from it.",
+        what: "A body that is no longer buffered closes the connection",
+        why: "When a server closes its connection, a part of a body of 200 KB is already sent and freed, and the rest may still be arriving, so the client could not tell which request the next response belongs to.",
         conversations: &["retries: the first server hangs up on a PUT of 200 KB"],
     },
     Difference {
-        what: "A client gets an error when its request failed",
-        why: "HAProxy closes without a word when a connection was used before, so that the client may try again. Gaiola tries again itself, and then says 502.",
+        what: "A client gets an error if its request failed",
+        why: "HAProxy closes a client's reused connection without a response, so that the client retries. Gaiola retries itself, and then answers 502.",
         conversations: &[
             "retries: a connection that was closed meanwhile, and a server that hangs up then",
         ],
     },
     Difference {
-        what: "Weights are spread smoothly",
-        why: "Of three requests two go to the heavier server in both, in another order.",
+        what: "Weighted round robin is smooth",
+        why: "With both, two of three requests go to the heavier server, but in a different order.",
         conversations: &["reuse: two servers by weight"],
     },
     Difference {
-        what: "Rules see the path that servers will",
-        why: "It is compared decoded, without parameters such as `;x=1`, with dots and doubled slashes resolved, and the query's parameters are decoded: no spelling of a path passes by a rule. Where servers read it in several ways (`..;`) that lead to different routes, it is denied. In HAProxy `normalize-uri` and `url_dec` do this, where somebody thought of them.",
+        what: "Rules see the path as servers do",
+        why: "It is compared decoded, without parameters such as `;x=1`, with dots and repeated slashes resolved, and the query's parameters are decoded, so that no spelling of a path bypasses a rule. If servers could read it in ways (`..;`) that lead to different routes, it is denied. In HAProxy `normalize-uri` and `url_dec` do this, if they are configured.",
         conversations: &[
             "rules: a denied path behind a parameter alone",
             "rules: a denied path behind dots",
@@ -335,18 +335,18 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "A field is left out in every spelling",
-        why: "CGI, WSGI and PHP read `X_Set` and `X-Set` as one: a client's field would be read beside the one that a rule sets, or instead of the one that it removes.",
+        what: "A field is removed in every spelling",
+        why: "CGI, WSGI and PHP treat `X_Set` and `X-Set` as the same: a client could add a value to a field that a rule sets, or restore a field that a rule removes.",
         conversations: &["edits of the request: spelled with underscores"],
     },
     Difference {
-        what: "A request that goes round is ended",
-        why: "One whose `Via` names this very proxy five times is answered 508. HAProxy says nothing in `Via` and sends it round until something is full.",
+        what: "A request that loops is answered",
+        why: "A request whose `Via` names this proxy five times gets 508. HAProxy sends no `Via`, and forwards the request until some resource is exhausted.",
         conversations: &["request fields: Via, from itself again and again"],
     },
     Difference {
         what: "The challenge names its character set",
-        why: "RFC 7617, section 2.1: so that browsers send names and passwords beyond ASCII as UTF-8.",
+        why: "RFC 7617, section 2.1: then browsers send non-ASCII names and passwords as UTF-8.",
         conversations: &["rules: a wrong password", "rules: no password"],
     },
     Difference {
@@ -355,26 +355,26 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         conversations: &["sticky: a name in quotes"],
     },
     Difference {
-        what: "`nocache` speaks whenever the cookie is set",
-        why: "HAProxy leaves `Cache-Control` out where it does not expect a cache to keep the response.",
+        what: "`nocache` applies whenever the cookie is set",
+        why: "HAProxy omits `Cache-Control` if it does not expect a cache to store the response.",
         conversations: &["sticky: nocache, a new client"],
     },
     Difference {
-        what: "A malformed PROXY header is refused",
-        why: "HAProxy reads an address of 256 and a port of 100000 as other numbers.",
+        what: "A malformed PROXY protocol header is rejected",
+        why: "HAProxy parses an address part of 256 and a port of 100000 as other numbers.",
         conversations: &[
             "PROXY: version 1, a port too large",
             "PROXY: version 1, no address",
         ],
     },
     Difference {
-        what: "A PROXY header may come in pieces",
-        why: "TCP promises nothing else. HAProxy closes.",
+        what: "A PROXY protocol header may arrive in pieces",
+        why: "TCP does not preserve message boundaries. HAProxy closes the connection.",
         conversations: &["PROXY: version 2 in pieces"],
     },
     Difference {
-        what: "A connection without its PROXY header is closed in order",
-        why: "What came is read first, so that the end is no reset.",
+        what: "A connection without its PROXY protocol header is closed, not reset",
+        why: "Received bytes are read first, so that the close does not become a reset.",
         conversations: &[
             "PROXY: none",
             "PROXY: version 1 without an end",
@@ -385,8 +385,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "A reset within what ends with its connection is passed on, and nothing else resets",
-        why: "HAProxy passes a server's reset on as an end in good order, and so an end of TLS without `close_notify`, so that the client takes a part for the whole (RFC 8446, section 6.1); and it resets servers where clients are merely silent. To a client with TLS it is passed on as an end without `close_notify`.",
+        what: "A reset of a response without a length is forwarded, and nothing else resets",
+        why: "HAProxy forwards a server's reset, and an end of TLS without `close_notify`, as a normal end, so that the client takes a part for the whole (RFC 8446, section 6.1); and it resets servers when clients are merely silent. To a TLS client Gaiola forwards a reset as an end without `close_notify`.",
         conversations: &[
             "TLS to servers: a response until a reset",
             "TLS to servers: a response until the end without close_notify",
@@ -402,8 +402,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "Servers' connections are closed, not reset, when clients leave",
-        why: "The server notices either way: the framing shows that a body is incomplete.",
+        what: "Servers' connections are closed, not reset, when clients disconnect",
+        why: "The server notices in either case: the framing shows that a body is incomplete.",
         conversations: &[
             "TLS: a reset within a body",
             "TLS: an end without close_notify within a body",
@@ -414,8 +414,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "Who closes within a request has gone",
-        why: "It gets no response, and the rest is not forwarded. HAProxy answers 400 (with `option abortonclose`, which means the same as in Gaiola; without it, HAProxy continues with a complete request).",
+        what: "A client that closes within a request has disconnected",
+        why: "It gets no response, and the rest is not forwarded. HAProxy answers 400 (with `option abortonclose`, which is Gaiola's behaviour; without it, HAProxy continues a complete request).",
         conversations: &[
             "TLS: an end without close_notify behind a request",
             "TLS: an end without close_notify within a head",
@@ -428,7 +428,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "The slow side gets an error",
-        why: "HAProxy blames the server (504, once its own time is over) when a client does not send its body.",
+        why: "HAProxy blames the server (504 after its own timeout) if a client does not send its body.",
         conversations: &[
             "timeouts: a body that does not come",
             "timeouts: a body that does not end",
@@ -436,23 +436,23 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "WebSocket is the server's business",
-        why: "HAProxy checks the key of a WebSocket; Gaiola passes every protocol on, and the server answers for its own.",
+        what: "WebSocket keys are left to the server",
+        why: "HAProxy checks the key of a WebSocket; Gaiola forwards every protocol, and leaves its checks to the server.",
         conversations: &["upgrade: WebSocket without a key"],
     },
     Difference {
         what: "A tunnel has two directions",
-        why: "HAProxy ends both with one of them (`option abortonclose`).",
+        why: "HAProxy closes both when one ends (`option abortonclose`).",
         conversations: &["upgrade: the server sends no more"],
     },
     Difference {
-        what: "A client that speaks none of the offered protocols is refused",
-        why: "RFC 7301, section 3.2, demands the alert `no_application_protocol`. HAProxy continues as if the client had named no protocol.",
+        what: "A client that supports none of the offered protocols is rejected",
+        why: "RFC 7301, section 3.2, requires the alert `no_application_protocol`. HAProxy continues as if the client had offered no protocol.",
         conversations: &["TLS: ALPN of something unknown"],
     },
     Difference {
-        what: "The alerts of TLS have other names",
-        why: "They are those of rustls, HAProxy's are those of OpenSSL. Both close the connection. What is no TLS at all is answered with an alert too.",
+        what: "TLS alerts differ",
+        why: "Gaiola sends those of rustls, HAProxy those of OpenSSL. Both close the connection. Bytes that are not TLS get an alert too.",
         conversations: &[
             "TLS: a certificate is required, none, version 1.2",
             "TLS: a plain request",
@@ -461,13 +461,13 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "A certificate for another name is a failed connection like any other",
-        why: "The server is tried again, and another one where there is one. HAProxy does so if the certificate's issuer is unknown or it has expired, and gives up at once here.",
+        what: "A certificate for another name counts as a failed connection",
+        why: "The connection is retried, on another server if there is one. HAProxy does so if the certificate's issuer is unknown or it has expired, but not if its name differs.",
         conversations: &["TLS to servers: a certificate for another name"],
     },
     Difference {
-        what: "A request with a body may ask for another protocol",
-        why: "HAProxy says 502 and keeps the connections open.",
+        what: "A request with a body may upgrade",
+        why: "HAProxy answers 502 and keeps the connections open.",
         conversations: &["upgrade: with a body"],
     },
 ];
