@@ -33,6 +33,9 @@ const ORDER_LIMIT: Duration = Duration::from_secs(60);
 /// Rehearses what was asked for, and ends with the gravest verdict.
 pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     let client = SiteClient::find(global, &drill.of.file)?;
+    if client.machine().is_some() {
+        bail!("{IN_THE_LAB}");
+    }
     let mut selection = selection(drill)?;
     let config = file::read(&drill.of.file)?;
     let info: SiteInfo = client.get("/ping")?;
