@@ -127,7 +127,10 @@ impl SiteClient {
     pub(crate) fn ping(&self) -> Option<Ping> {
         let question = Request::get("/ping");
         let ping = self.send(&question, PING_LIMIT);
-        self.runtime.block_on(ping).ok().map(|answer| Ping::of(&answer))
+        self.runtime
+            .block_on(ping)
+            .ok()
+            .map(|answer| Ping::of(&answer))
     }
 
     /// The machine that answers; `None`: the site stands in the lab.
@@ -138,7 +141,10 @@ impl SiteClient {
     /// Said where the site's process ends while it is followed.
     pub(crate) fn ended(&self) -> String {
         match &self.machine {
-            None => format!("the lab ended in the middle of it; see {}", self.state.lab_log().display()),
+            None => format!(
+                "the lab ended in the middle of it; see {}",
+                self.state.lab_log().display()
+            ),
             Some(host) => format!(
                 "{host} ended the connection in the middle of it; what was begun goes on: see it with gaiola status"
             ),

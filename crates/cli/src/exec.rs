@@ -20,8 +20,7 @@ pub(crate) fn exec(global: &Global, exec: &Exec) -> anyhow::Result<Exit> {
     let mut command = match access.enter {
         None => bail!("{} is off; switch it on with: gaiola up", exec.server),
         Some(Enter::Namespaces { pid, user }) => {
-            namespace::join(pid, user)
-                .with_context(|| format!("cannot enter {}", exec.server))?;
+            namespace::join(pid, user).with_context(|| format!("cannot enter {}", exec.server))?;
             // The child, not this process, is in the server's PID namespace.
             let mut command = Command::new(program);
             command.args(args);
@@ -67,7 +66,9 @@ mod tests {
     #[test]
     fn words_arrive_as_they_were_given() {
         let words = ["printf", "%s|", "it's", "$HOME", "a  b", ""].map(String::from);
-        let ran = Command::new("sh").args(["-c", &command_line(&words)]).output();
+        let ran = Command::new("sh")
+            .args(["-c", &command_line(&words)])
+            .output();
         assert_eq!(ran.unwrap().stdout, b"it's|$HOME|a  b||");
     }
 }

@@ -19,10 +19,10 @@ use crate::output::{self, Exit};
 use anyhow::bail;
 use gaiola_control::ssh::{Script, Ssh};
 use gaiola_core::doctor::{self, Examined, Finding, Severity};
-use gaiola_model::{Config, SiteName};
 use gaiola_model::config::{BalancerTls, Machine};
 use gaiola_model::inventory::Host;
 use gaiola_model::status::Status;
+use gaiola_model::{Config, SiteName};
 use program::Program;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -54,7 +54,10 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
     let examined = runtime.block_on(examine(&local.config, &machines));
     let found = findings(&local.config, &examined, &known);
     if !install.is_ready(&found) {
-        return refuse(global, &anyhow::anyhow!("the machines cannot carry the site yet"));
+        return refuse(
+            global,
+            &anyhow::anyhow!("the machines cannot carry the site yet"),
+        );
     }
     let machines = machines.only(|host| matches!(examined.get(host), Some(Examined::Facts(_))));
     let _lock = match runtime.block_on(lock::take(&machines)) {

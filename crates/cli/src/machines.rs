@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, bail};
 use gaiola_control::ssh::{Multiplexer, Ssh};
-use gaiola_model::inventory::Host;
 use gaiola_model::Config;
 use gaiola_model::config::Machine;
+use gaiola_model::inventory::Host;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use tokio::task::JoinSet;
@@ -84,7 +84,7 @@ impl Machines {
         for (host, result) in self.at_once(work).await {
             match result {
                 Ok(result) => done.push((host, result)),
-                Err(error) => failed.push(error.to_string()),
+                Err(error) => failed.push(format!("{error:#}")),
             }
         }
         if failed.is_empty() {
@@ -134,11 +134,20 @@ async fn address_of(ssh: Ssh) -> Result<IpAddr, anyhow::Error> {
     let (name, port) = ssh.resolve().await?;
     let host = ssh.host();
     let found = tokio::net::lookup_host((name.as_str(), port)).await;
-    let found: Vec<IpAddr> = found.map_or_else(
-        |error| Err(anyhow::anyhow!("{host}: cannot find the address of {name} ({error})")),
-        |found| Ok(found.map(|at| at.ip()).collect()),
-    )
-    .with_context(|| format!("{host}: name its address in the file: {{ ssh = \"{host}\", address = \"...\" }}"))?;
+    let found: Vec<IpAddr> = found
+        .map_or_else(
+            |error| {
+                Err(anyhow::anyhow!(
+                    "{host}: cannot find the address of {name} ({error})"
+                ))
+            },
+            |found| Ok(found.map(|at| at.ip()).collect()),
+        )
+        .with_context(|| {
+            format!(
+                "{host}: name its address in the file: {{ ssh = \"{host}\", address = \"...\" }}"
+            )
+        })?;
     let v4 = found.iter().find(|address| address.is_ipv4());
     let address = v4.or(found.first()).copied();
     address.with_context(|| format!("{host}: {name} has no address; name one in the file"))

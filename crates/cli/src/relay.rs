@@ -38,11 +38,14 @@ fn file(of: impl AsFd) -> io::Result<File> {
 fn why(site: &gaiola_model::SiteName, path: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            format!("there is no site {site} here ({} does not exist)", path.display())
+            format!(
+                "there is no site {site} here ({} does not exist)",
+                path.display()
+            )
         }
-        io::ErrorKind::ConnectionRefused => format!(
-            "the process of {site} does not run here; see: systemctl status gaiola-machine"
-        ),
+        io::ErrorKind::ConnectionRefused => {
+            format!("the process of {site} does not run here; see: systemctl status gaiola-machine")
+        }
         _ => format!("cannot connect to {}: {error}", path.display()),
     }
 }
@@ -95,6 +98,8 @@ mod tests {
         let (site, path) = ("shop".parse().unwrap(), Path::new("/x"));
         let words = |kind| why(&site, path, &io::Error::from(kind));
         assert!(words(io::ErrorKind::NotFound).starts_with("there is no site shop here"));
-        assert!(words(io::ErrorKind::ConnectionRefused).ends_with("systemctl status gaiola-machine"));
+        assert!(
+            words(io::ErrorKind::ConnectionRefused).ends_with("systemctl status gaiola-machine")
+        );
     }
 }

@@ -13,7 +13,7 @@ pub use arguments::quote;
 pub use error::{Problem, SshError};
 pub use upload::{Contents, Upload};
 
-use arguments::{Prompts, Resolved};
+use arguments::{Program, Prompts, Resolved};
 use gaiola_model::inventory::Host;
 use output::{Ended, collect};
 use std::ffi::OsString;
@@ -39,9 +39,7 @@ const LOG_IN: &str = "id -u; [ \"$(id -u)\" = 0 ] || sudo -n true";
 /// What the connections to all machines share.
 #[derive(Debug)]
 pub struct Multiplexer {
-    /// Where the masters' sockets are.
-    folder: PathBuf,
-    config: Option<PathBuf>,
+    program: Program,
     /// Whether somebody can be asked.
     terminal: bool,
     opening: Semaphore,
@@ -54,14 +52,21 @@ impl Multiplexer {
     /// # Errors
     /// Where that directory cannot be made, or is another user's.
     pub fn new() -> io::Result<Arc<Self>> {
-        let folder = private_folder()?;
-        Ok(Arc::new(Self {
-            folder,
+        let program = Program {
+            command: vec!["ssh".into()],
+            folder: private_folder()?,
             config: std::env::var_os(CONFIG).map(PathBuf::from),
-            terminal: io::stdin().is_terminal(),
+        };
+        Ok(Self::of(program, io::stdin().is_terminal()))
+    }
+
+    fn of(program: Program, terminal: bool) -> Arc<Self> {
+        Arc::new(Self {
+            program,
+            terminal,
             opening: Semaphore::new(OPENING),
             prompting: Mutex::new(()),
-        }))
+        })
     }
 }
 
@@ -183,7 +188,7 @@ impl Ssh {
     async fn resolved(&self) -> Result<&Resolved, SshError> {
         let ask = || async {
             let step = "read the configuration of ssh";
-            let arguments = arguments::resolve(self.0.multiplexer.config.as_deref(), &self.0.host);
+            let arguments = self.0.multiplexer.program.resolve(&self.0.host);
             let ended = collect(command(&arguments), &[], LOGIN_LIMIT).await;
             let ended = ended.and_then(Ended::succeeded);
             let ended = ended.map_err(|problem| self.error(step, problem))?;
@@ -241,12 +246,7 @@ impl Ssh {
     }
 
     async fn end_master(&self) {
-        let multiplexer = &self.0.multiplexer;
-        let order = arguments::end_master(
-            &multiplexer.folder,
-            multiplexer.config.as_deref(),
-            &self.0.host,
-        );
+        let order = self.0.multiplexer.program.end_master(&self.0.host);
         let _ = collect(command(&order), &[], LOGIN_LIMIT).await;
     }
 
@@ -294,11 +294,8 @@ impl Ssh {
 
     async fn arguments(&self, prompts: Prompts, remote: &str) -> Result<Vec<OsString>, SshError> {
         let resolved = self.resolved().await?;
-        let multiplexer = &self.0.multiplexer;
-        let (folder, config) = (&multiplexer.folder, multiplexer.config.as_deref());
-        let mut arguments = arguments::connect(folder, config, resolved, prompts);
-        arguments.extend(arguments::remote(&self.0.host, remote));
-        Ok(arguments)
+        let program = &self.0.multiplexer.program;
+        Ok(program.connect(&self.0.host, resolved, prompts, remote))
     }
 
     fn error(&self, step: &str, problem: Problem) -> SshError {
@@ -340,5 +337,68 @@ mod tests {
         let link = parent.path().join("link");
         std::os::unix::fs::symlink(parent.path(), &link).unwrap();
         assert!(make_private(&link, own).is_err());
+    }
+
+    /// A machine that is this one: `ssh` runs the command here, as a user who is not root.
+    fn here(folder: &Path, ssh: &str) -> Ssh {
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            let runnable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, runnable).unwrap();
+            path
+        };
+        write("id", "#!/bin/sh\necho 1000\n");
+        write("sudo", "#!/bin/sh\nshift\nexec \"$@\"\n");
+        let ssh = write("ssh", ssh);
+        let program = Program {
+            command: vec!["sh".into(), ssh.into()],
+            folder: folder.into(),
+            config: None,
+        };
+        Ssh::new(&Multiplexer::of(program, false), Host("m1".into()))
+    }
+
+    const RUNS: &str = "PATH=${0%/*}:$PATH; export PATH; for last; do :; done
+        case $1 in -G) echo 'hostname 10.0.0.9'; echo 'port 2222' ;; *) exec sh -c \"$last\" ;; esac\n";
+
+    fn wait<T>(doing: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(doing)
+    }
+
+    #[test]
+    fn scripts_run_by_sudo_and_files_arrive() {
+        let folder = tempfile::tempdir().unwrap();
+        let ssh = here(folder.path(), RUNS);
+        wait(async {
+            assert_eq!(ssh.resolve().await.unwrap(), ("10.0.0.9".into(), 2222));
+            let script = Script::new("greet", "read -r name; echo \"it's $name\"");
+            let printed = ssh.run(&script.input("m1\n".to_string())).await;
+            assert_eq!(printed.unwrap(), "it's m1\n");
+            let path = folder.path().join("sent/file");
+            let file = Upload::new(vec![7; 300_000], path.to_str().unwrap(), 0o600);
+            assert!(ssh.upload(&file).await.unwrap());
+            assert!(!ssh.upload(&file).await.unwrap(), "it is there");
+            assert_eq!(std::fs::read(&path).unwrap(), [7; 300_000]);
+            let failed = ssh.run(&Script::new("fail", "echo why >&2; exit 4")).await;
+            let failed = failed.unwrap_err().to_string();
+            assert!(failed.starts_with("m1: cannot fail: why; "), "{failed}");
+        });
+    }
+
+    #[test]
+    fn a_machine_is_left_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let silent = "echo 'ssh: connect to host m1 port 22: No route to host' >&2; exit 255";
+        let error = wait(here(folder.path(), silent).resolve()).unwrap_err();
+        assert!(matches!(error.problem, Problem::Unreachable(_)), "{error}");
+        let asks = "PATH=${0%/*}:$PATH; case $1 in -G) ;; *) echo 1000; echo 'sudo: a password is required' >&2; exit 1 ;; esac";
+        let error = wait(here(folder.path(), asks).open()).unwrap_err();
+        let why = "sudo: a password is required".to_string();
+        assert_eq!(error.problem, Problem::NotRoot(why));
     }
 }

@@ -139,11 +139,7 @@ fn in_order(machines: &Machines, first: Option<Host>) -> Vec<Ssh> {
     all
 }
 
-async fn ask(
-    client: Client,
-    ssh: Ssh,
-    site: SiteName,
-) -> Result<(Ping, (Host, Target)), NoAnswer> {
+async fn ask(client: Client, ssh: Ssh, site: SiteName) -> Result<(Ping, (Host, Target)), NoAnswer> {
     let failed = |error: SshError| NoAnswer::Failed(error.to_string());
     let host = ssh.host().clone();
     let remote = format!("{PROGRAM} connect {site}");
@@ -151,8 +147,8 @@ async fn ask(
         arguments: ssh.arguments_as_root(&remote).await.map_err(failed)?,
         name: host.to_string(),
     };
-    let ping = client.request(&target, &Request::get("/ping"), PING_LIMIT);
-    match ping.await {
+    let ping = Request::get("/ping");
+    match client.request(&target, &ping, PING_LIMIT).await {
         Ok(answer) => Ok((Ping::of(&answer), (host, target))),
         Err(error) => Err(no_answer(&host, &error)),
     }
@@ -168,7 +164,14 @@ fn no_answer(host: &Host, error: &ClientError) -> NoAnswer {
         (Some(1), None) if ended.said.contains("command not found") => NoAnswer::NotUp,
         (_, Some(problem)) => {
             let (host, step) = (host.clone(), "ask for the site".into());
-            NoAnswer::Failed(SshError { host, step, problem }.to_string())
+            NoAnswer::Failed(
+                SshError {
+                    host,
+                    step,
+                    problem,
+                }
+                .to_string(),
+            )
         }
         (_, None) => NoAnswer::Failed(format!("{host}: {ended}")),
     }
@@ -210,7 +213,11 @@ mod tests {
         let lab = place(&global(&["--site", "shop"]), file).unwrap();
         assert_eq!(lab.machines, None);
         let nameless = place(&global(&["--machine", "web-a"]), file).unwrap_err();
-        assert!(nameless.to_string().ends_with("name the site on web-a with --site"));
+        assert!(
+            nameless
+                .to_string()
+                .ends_with("name the site on web-a with --site")
+        );
     }
 
     #[test]

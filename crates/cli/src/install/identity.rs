@@ -102,9 +102,11 @@ async fn holder<'a>(
     }
     let first = founder(config).context("the file names no machines")?;
     let ssh = machines.get(&first);
-    let ssh = ssh.with_context(|| format!("{first} makes the authority of {site}, and it does not answer"))?;
-    let made = order::<_, Authority>(ssh, "make the authority", &format!("authority {site}"), &());
-    made.await?;
+    let ssh = ssh.with_context(|| {
+        format!("{first} makes the authority of {site}, and it does not answer")
+    })?;
+    let command = format!("authority {site}");
+    order::<_, Authority>(ssh, "make the authority", &command, &()).await?;
     Ok(ssh)
 }
 
@@ -140,7 +142,9 @@ async fn order<Q: Serialize, A: DeserializeOwned>(
     question: &Q,
 ) -> anyhow::Result<A> {
     let script = Script::new(step, format!("{PROGRAM} machine {order}"));
-    let printed = ssh.run(&script.input(serde_json::to_vec(question)?)).await?;
+    let printed = ssh
+        .run(&script.input(serde_json::to_vec(question)?))
+        .await?;
     serde_json::from_str(printed.trim()).with_context(|| {
         let host = ssh.host();
         format!("{host}: cannot {step}: the program there answered with something else")
@@ -172,6 +176,9 @@ mod tests {
         if let Some(machines) = &mut config.machines {
             machines.spare[0].address = None;
         }
-        assert_eq!(super::setups(&config).unwrap_err().to_string(), "b has no address");
+        assert_eq!(
+            super::setups(&config).unwrap_err().to_string(),
+            "b has no address"
+        );
     }
 }

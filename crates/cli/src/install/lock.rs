@@ -71,7 +71,11 @@ fn script(folder: &str) -> String {
     let user = std::env::var("USER").unwrap_or_else(|_| "somebody".into());
     let host = rustix::system::uname();
     let owner = format!("{user}@{}", host.nodename().to_string_lossy());
-    format!("folder={}; owner={}\n{SCRIPT}", quote(folder), quote(&owner))
+    format!(
+        "folder={}; owner={}\n{SCRIPT}",
+        quote(folder),
+        quote(&owner)
+    )
 }
 
 fn beat(mut holders: Vec<Holder>, stopped: &Receiver<()>) {
@@ -114,7 +118,9 @@ impl Holder {
             _ => {
                 let mut said = String::new();
                 let errors = self.child.stderr.take();
-                errors.context("ssh has no errors")?.read_to_string(&mut said)?;
+                errors
+                    .context("ssh has no errors")?
+                    .read_to_string(&mut said)?;
                 bail!("{host}: cannot take the lock of {host}: {}", said.trim())
             }
         }
@@ -151,7 +157,10 @@ mod tests {
         let refused = hold(folder).1.unwrap_err();
         assert!(refused.downcast_ref::<Busy>().is_some());
         let words = refused.to_string();
-        assert!(words.starts_with("m1: another gaiola up is under way (") && words.contains(" since "), "{words}");
+        assert!(
+            words.starts_with("m1: another gaiola up is under way (") && words.contains(" since "),
+            "{words}"
+        );
         // As where the connection ends.
         first.input = None;
         assert!(first.child.wait().unwrap().success());

@@ -37,7 +37,9 @@ pub(super) async fn install(ssh: &Ssh, script: &str) -> Result<String, SshError>
         .input(script.to_string())
         .within(LIMIT);
     let printed = ssh.run(&script).await?;
-    let installed = printed.lines().filter_map(|line| line.strip_prefix("installed "));
+    let installed = printed
+        .lines()
+        .filter_map(|line| line.strip_prefix("installed "));
     Ok(installed.collect::<Vec<_>>().join(" "))
 }
 
@@ -72,7 +74,10 @@ mod tests {
     fn the_script_is_one_that_a_plain_shell_reads() {
         let config = Config::new("shop".parse().unwrap(), App::new("run"));
         let script = script(&config, &Host("a".into()));
-        let checked = Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
+        let checked = Command::new("sh")
+            .args(["-n", "-c", &script])
+            .output()
+            .unwrap();
         assert!(checked.status.success(), "{checked:?}");
     }
 }

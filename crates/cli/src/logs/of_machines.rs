@@ -163,6 +163,9 @@ mod tests {
             panic!("not logs");
         };
         assert!(there.follow && there.all);
-        assert_eq!((there.tier, there.server, there.last), (logs.tier, logs.server, 0));
+        assert_eq!(
+            (there.tier, there.server, there.last),
+            (logs.tier, logs.server, 0)
+        );
     }
 }

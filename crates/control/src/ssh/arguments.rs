@@ -5,7 +5,7 @@ use gaiola_wire::hex;
 use sha2::{Digest as _, Sha256};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Options of every connection. The operator's own configuration comes after them.
 ///
@@ -53,68 +53,81 @@ impl Resolved {
         let checking = value("stricthostkeychecking").unwrap_or("ask");
         Self {
             host_name: value("hostname").unwrap_or(&host.0).to_string(),
-            port: value("port").and_then(|port| port.parse().ok()).unwrap_or(22),
+            port: value("port")
+                .and_then(|port| port.parse().ok())
+                .unwrap_or(22),
             decides_on_host_keys: checking != "ask",
         }
     }
 }
 
-fn ssh(config: Option<&Path>) -> Vec<OsString> {
-    let mut arguments = vec!["ssh".into()];
-    if let Some(config) = config {
-        arguments.extend(["-F".into(), config.into()]);
+/// The program `ssh`, and what all its command lines share.
+#[derive(Debug)]
+pub(super) struct Program {
+    /// `ssh`, and arguments before all others.
+    pub(super) command: Vec<OsString>,
+    /// Where the masters' sockets are.
+    pub(super) folder: PathBuf,
+    /// A configuration instead of the operator's.
+    pub(super) config: Option<PathBuf>,
+}
+
+impl Program {
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = self.command.clone();
+        if let Some(config) = &self.config {
+            arguments.extend([OsString::from("-F"), config.into()]);
+        }
+        arguments
     }
-    arguments
-}
 
-/// Prints what the configuration says of a machine.
-pub(super) fn resolve(config: Option<&Path>, host: &Host) -> Vec<OsString> {
-    let mut arguments = ssh(config);
-    arguments.extend(["-G", "--", &host.0].map(Into::into));
-    arguments
-}
-
-/// Ends a machine's master.
-pub(super) fn end_master(folder: &Path, config: Option<&Path>, host: &Host) -> Vec<OsString> {
-    let mut arguments = ssh(config);
-    arguments.extend(["-O".into(), "exit".into(), control_path(folder, config)]);
-    arguments.extend(["--".into(), OsString::from(&host.0)]);
-    arguments
-}
-
-/// A connection over the master, which is opened where there is none.
-pub(super) fn connect(
-    folder: &Path,
-    config: Option<&Path>,
-    resolved: &Resolved,
-    prompts: Prompts,
-) -> Vec<OsString> {
-    let mut arguments = ssh(config);
-    arguments.extend([OsString::from("-T"), control_path(folder, config)]);
-    let batch = match prompts {
-        Prompts::Never => "BatchMode=yes",
-        Prompts::Allowed => "BatchMode=no",
-    };
-    let new_keys = "StrictHostKeyChecking=accept-new";
-    let new_keys = (!resolved.decides_on_host_keys).then_some(new_keys);
-    for option in OPTIONS.into_iter().chain([batch]).chain(new_keys) {
-        arguments.push(format!("-o{option}").into());
+    /// Prints what the configuration says of a machine.
+    pub(super) fn resolve(&self, host: &Host) -> Vec<OsString> {
+        let mut arguments = self.arguments();
+        arguments.extend(["-G", "--", &host.0].map(OsString::from));
+        arguments
     }
-    arguments
-}
 
-/// `%C` stands for the addresses, the port and the user that a name leads to; two configurations of one user are told apart too.
-fn control_path(folder: &Path, config: Option<&Path>) -> OsString {
-    let config = config.unwrap_or(Path::new("")).as_os_str().as_bytes();
-    let which = hex::encode(&Sha256::digest(config)[..4]);
-    let mut option = OsString::from("-oControlPath=");
-    option.push(folder.join(format!("{which}-%C")));
-    option
-}
+    /// Ends a machine's master.
+    pub(super) fn end_master(&self, host: &Host) -> Vec<OsString> {
+        let mut arguments = self.arguments();
+        arguments.extend(["-O", "exit"].map(OsString::from));
+        arguments.push(self.control_path());
+        arguments.extend(["--", &host.0].map(OsString::from));
+        arguments
+    }
 
-/// The machine, and a command line for its user's shell.
-pub(super) fn remote(host: &Host, remote: &str) -> [OsString; 3] {
-    ["--", &host.0, remote].map(Into::into)
+    /// A command line for the shell of a machine's user, over the master, which is opened where there is none.
+    pub(super) fn connect(
+        &self,
+        host: &Host,
+        resolved: &Resolved,
+        prompts: Prompts,
+        remote: &str,
+    ) -> Vec<OsString> {
+        let mut arguments = self.arguments();
+        arguments.extend([OsString::from("-T"), self.control_path()]);
+        let batch = match prompts {
+            Prompts::Never => "BatchMode=yes",
+            Prompts::Allowed => "BatchMode=no",
+        };
+        let new_keys = "StrictHostKeyChecking=accept-new";
+        let new_keys = (!resolved.decides_on_host_keys).then_some(new_keys);
+        for option in OPTIONS.into_iter().chain([batch]).chain(new_keys) {
+            arguments.push(format!("-o{option}").into());
+        }
+        arguments.extend(["--", &host.0, remote].map(OsString::from));
+        arguments
+    }
+
+    /// `%C` stands for the addresses, the port and the user that a name leads to; two configurations of one user are told apart too.
+    fn control_path(&self) -> OsString {
+        let config = self.config.as_deref().unwrap_or(Path::new(""));
+        let which = hex::encode(&Sha256::digest(config.as_os_str().as_bytes())[..4]);
+        let mut option = OsString::from("-oControlPath=");
+        option.push(self.folder.join(format!("{which}-%C")));
+        option
+    }
 }
 
 /// A terminal on the machine instead of none.
@@ -144,9 +157,17 @@ mod tests {
         Host(name.into())
     }
 
+    fn program(config: Option<&str>) -> Program {
+        Program {
+            command: vec!["ssh".into()],
+            folder: "/run/user/1000000/gaiola-long".into(),
+            config: config.map(PathBuf::from),
+        }
+    }
+
     fn connecting(printed: &str, prompts: Prompts) -> Vec<String> {
         let resolved = Resolved::parse(printed, &host("web-a"));
-        let arguments = connect(Path::new("/run/user/1000/gaiola"), None, &resolved, prompts);
+        let arguments = program(None).connect(&host("web-a"), &resolved, prompts, "true");
         let words = arguments.iter().map(|word| word.to_str().unwrap().into());
         words.collect()
     }
@@ -183,24 +204,32 @@ mod tests {
 
     #[test]
     fn the_path_of_a_socket_fits_and_differs_with_the_configuration() {
-        let folder = Path::new("/run/user/1000000/gaiola-long");
-        let path = control_path(folder, None);
+        let path = program(None).control_path();
         // `ssh` writes 40 digits for %C, and a dot and 16 letters behind the name while it makes the socket.
         let longest = path.len() - "-oControlPath=".len() - "%C".len() + 40 + 17;
         assert!(longest < 104, "{longest}");
-        assert_ne!(path, control_path(folder, Some(Path::new("a"))));
+        assert_ne!(path, program(Some("a")).control_path());
     }
 
     #[test]
     fn a_machine_that_looks_like_an_option_is_none() {
-        let words = remote(&host("-oProxyCommand=x"), "true");
-        assert_eq!(words[0], "--");
-        assert_eq!(resolve(None, &host("-v"))[2], "--");
+        let hostile = host("-oProxyCommand=x");
+        for arguments in [
+            program(None).resolve(&hostile),
+            program(None).end_master(&hostile),
+        ] {
+            assert_eq!(arguments[arguments.len() - 2], "--", "{arguments:?}");
+        }
+        let words = connecting("", Prompts::Never);
+        assert_eq!(words[words.len() - 3..], ["--", "web-a", "true"]);
     }
 
     #[test]
     fn words_reach_the_shell_as_they_are() {
-        assert_eq!(quote("/opt/gaiola/current/gaiola"), "/opt/gaiola/current/gaiola");
+        assert_eq!(
+            quote("/opt/gaiola/current/gaiola"),
+            "/opt/gaiola/current/gaiola"
+        );
         assert_eq!(quote("it's $HOME"), r"'it'\''s $HOME'");
         assert_eq!(quote(""), "''");
     }

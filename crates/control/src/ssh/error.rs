@@ -45,7 +45,11 @@ impl std::error::Error for SshError {}
 
 impl fmt::Display for SshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, step, problem } = self;
+        let Self {
+            host,
+            step,
+            problem,
+        } = self;
         write!(f, "{host}: cannot {step}: {problem}; {}", self.remedy())
     }
 }
@@ -93,10 +97,15 @@ impl fmt::Display for Problem {
                 "its host key is not known, and the configuration of ssh accepts no new ones",
             ),
             Self::NotRoot(said) => write!(f, "the user cannot become root ({said})"),
-            Self::Failed { code: Some(code), said } if said.is_empty() => {
+            Self::Failed {
+                code: Some(code),
+                said,
+            } if said.is_empty() => {
                 write!(f, "the command ended with {code}")
             }
-            Self::Failed { said, .. } if said.is_empty() => f.write_str("a signal ended the command"),
+            Self::Failed { said, .. } if said.is_empty() => {
+                f.write_str("a signal ended the command")
+            }
             Self::Failed { said, .. } => f.write_str(said),
             Self::Timeout(limit) => write!(f, "no answer within {} s", limit.as_secs_f32()),
             Self::NoSsh(why) => write!(f, "cannot run ssh ({why})"),

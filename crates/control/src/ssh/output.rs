@@ -43,10 +43,12 @@ impl Ended {
             Some(0) => Ok(self),
             code => {
                 let errors = String::from_utf8_lossy(&self.errors);
-                Err(Problem::of(code, &errors).unwrap_or_else(|| Problem::Failed {
-                    code,
-                    said: self.last_lines(),
-                }))
+                Err(
+                    Problem::of(code, &errors).unwrap_or_else(|| Problem::Failed {
+                        code,
+                        said: self.last_lines(),
+                    }),
+                )
             }
         }
     }
@@ -74,7 +76,9 @@ pub(super) async fn collect(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| Problem::NoSsh(error.to_string()))?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| Problem::NoSsh(error.to_string()))?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let whole = async {
@@ -88,7 +92,8 @@ pub(super) async fn collect(
             tokio::join!(write, read(stdout, &mut output));
             child.wait().await
         };
-        let (mut run, mut listen) = (pin!(run), pin!(read(stderr, &mut errors)));
+        let mut run = pin!(run);
+        let mut listen = pin!(read(stderr, &mut errors));
         tokio::select! {
             ended = &mut run => {
                 let _ = tokio::time::timeout(GRACE, listen).await;
@@ -151,7 +156,13 @@ mod tests {
             .and_then(Ended::succeeded)
             .unwrap_err();
         let said = "why".to_string();
-        assert_eq!(failed, Problem::Failed { code: Some(3), said });
+        assert_eq!(
+            failed,
+            Problem::Failed {
+                code: Some(3),
+                said
+            }
+        );
     }
 
     #[test]
@@ -165,6 +176,9 @@ mod tests {
     #[test]
     fn a_command_that_takes_too_long_is_ended() {
         let limit = Duration::from_millis(50);
-        assert_eq!(run("exec sleep 20", &[], limit).unwrap_err(), Problem::Timeout(limit));
+        assert_eq!(
+            run("exec sleep 20", &[], limit).unwrap_err(),
+            Problem::Timeout(limit)
+        );
     }
 }

@@ -130,7 +130,10 @@ mod tests {
         assert_eq!(held(), "");
         assert!(shell(&file.put(), b"the program").status.success());
         assert_eq!(held(), "held\n");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o755
+        );
         let cut_off = shell(&file.put(), b"the pro");
         assert_eq!(cut_off.stderr, b"it did not arrive as it was sent\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"the program");

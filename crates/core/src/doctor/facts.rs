@@ -74,7 +74,7 @@ impl ClockOffset {
     /// ```
     pub const fn measured(asked: i64, there: i64, answered: i64) -> Self {
         Self {
-            offset_ms: there - i64::midpoint(asked, answered),
+            offset_ms: there - (asked + (answered - asked) / 2),
             within_ms: (answered - asked) / 2,
         }
     }
@@ -216,10 +216,19 @@ mod tests {
     #[test]
     fn ports_are_read_as_ss_writes_them() {
         let port = |value| used_port(value).map(|port| (port.address.to_string(), port.port));
-        assert_eq!(port("*:80 nginx nginx.service"), Some(("0.0.0.0".into(), 80)));
+        assert_eq!(
+            port("*:80 nginx nginx.service"),
+            Some(("0.0.0.0".into(), 80))
+        );
         assert_eq!(port("[::]:22 sshd ssh.service"), Some(("::".into(), 22)));
-        assert_eq!(port("127.0.0.53%lo:53 - -"), Some(("127.0.0.53".into(), 53)));
-        assert_eq!(port("[::ffff:10.0.0.1]:80"), Some(("::ffff:10.0.0.1".into(), 80)));
+        assert_eq!(
+            port("127.0.0.53%lo:53 - -"),
+            Some(("127.0.0.53".into(), 53))
+        );
+        assert_eq!(
+            port("[::ffff:10.0.0.1]:80"),
+            Some(("::ffff:10.0.0.1".into(), 80))
+        );
         assert_eq!(port("nothing"), None);
     }
 }

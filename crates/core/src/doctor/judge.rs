@@ -57,7 +57,11 @@ impl Judged<'_> {
         let mut out = Findings { machine, found };
         match self.examined.get(&machine.host) {
             None => out.refuse("it was not examined", "run the command again"),
-            Some(Examined::NotAsked { why, remedy, is_away }) if machine.is_known && *is_away => {
+            Some(Examined::NotAsked {
+                why,
+                remedy,
+                is_away,
+            }) if machine.is_known && *is_away => {
                 let why = format!("{why}; the site goes on without it");
                 out.warn(why, remedy);
             }
@@ -89,8 +93,14 @@ impl Judged<'_> {
         }
         let ours = &self.expected.architecture;
         if facts.architecture != *ours {
-            let has = format!("its architecture is {}, this program's {ours}", facts.architecture);
-            out.refuse(has, format!("run a gaiola that was built for {}", facts.architecture));
+            let has = format!(
+                "its architecture is {}, this program's {ours}",
+                facts.architecture
+            );
+            out.refuse(
+                has,
+                format!("run a gaiola that was built for {}", facts.architecture),
+            );
         }
         if facts.glibc.is_none_or(|version| version < GLIBC) {
             let has = facts.glibc.map_or("no glibc".into(), |(major, minor)| {
@@ -104,9 +114,16 @@ impl Judged<'_> {
 
     /// What else runs there.
     fn others(&self, facts: &Facts, out: &mut Findings<'_>) {
-        for site in facts.sites.iter().filter(|site| *site != self.expected.site.as_str()) {
+        for site in facts
+            .sites
+            .iter()
+            .filter(|site| *site != self.expected.site.as_str())
+        {
             let has = format!("it is part of another site, {site}");
-            out.refuse(has, format!("use another machine, or remove it from {site}"));
+            out.refuse(
+                has,
+                format!("use another machine, or remove it from {site}"),
+            );
         }
         self.services(facts, out);
         if !facts.ports_known {
@@ -116,7 +133,11 @@ impl Judged<'_> {
         for port in taken(self.expected, out.machine, facts) {
             let (number, process) = (port.port, &port.process);
             let has = format!("port {number}, which the site needs, is in use by {process}");
-            let unit = if port.unit == "-" { process } else { &port.unit };
+            let unit = if port.unit == "-" {
+                process
+            } else {
+                &port.unit
+            };
             out.refuse(has, format!("stop {unit}, or use another machine"));
         }
         if facts.cloud_init_runs {
@@ -133,7 +154,11 @@ impl Judged<'_> {
     fn services(&self, facts: &Facts, out: &mut Findings<'_>) {
         let of_database = out.machine.has(Tier::Database) || out.machine.is_spare();
         let mut named = Vec::new();
-        for service in facts.services.iter().filter(|service| !is_own(&service.unit)) {
+        for service in facts
+            .services
+            .iter()
+            .filter(|service| !is_own(&service.unit))
+        {
             let matters = service.process == "etcd" || of_database && self.expected.database;
             if matters && !named.contains(&service) {
                 named.push(service);
@@ -261,7 +286,10 @@ fn room(facts: &Facts, out: &mut Findings<'_>) {
     let disk = facts.disk_kib.unwrap_or(u64::MAX);
     let has = format!("{} MiB are free below /var/lib", disk / MIB);
     if disk < GIB {
-        out.refuse(has, "make room: programs, releases and data need 1 GiB at least");
+        out.refuse(
+            has,
+            "make room: programs, releases and data need 1 GiB at least",
+        );
     } else if disk < 4 * GIB {
         out.warn(has, "make room: 4 GiB suit a small site");
     }

@@ -7,7 +7,7 @@ use gaiola_model::{ServerName, Tier};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The port on which the machines of a site talk to each other.
-pub const MACHINE_PORT: u16 = 7071;
+const MACHINE_PORT: u16 = 7071;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -46,7 +46,12 @@ fn wanted(expected: &Expected, machine: &ExpectedMachine) -> Vec<(IpAddr, u16)> 
 }
 
 fn at_address(server: &ServerName, ports: &Ports) -> Vec<u16> {
-    let mut all = vec![ports.proxy, ports.agent, ports.store_client, ports.store_peer];
+    let mut all = vec![
+        ports.proxy,
+        ports.agent,
+        ports.store_client,
+        ports.store_peer,
+    ];
     match server.tier {
         Tier::Balancer => {}
         Tier::Web => all.push(ports.web),

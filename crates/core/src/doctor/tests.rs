@@ -21,7 +21,8 @@ fn config() -> Config {
     });
     config.database = Some(Database::default());
     let servers = [("lb1", ("a", 1)), ("app1", ("a", 1)), ("db1", ("b", 2))];
-    let servers = servers.map(|(server, (name, last))| (server.parse().unwrap(), machine(name, last)));
+    let servers =
+        servers.map(|(server, (name, last))| (server.parse().unwrap(), machine(name, last)));
     config.machines = Some(Machines {
         servers: servers.into(),
         spare: vec![machine("c", 3)],
@@ -33,7 +34,8 @@ fn config() -> Config {
 fn examined(change: impl Fn(&str, String) -> String) -> BTreeMap<Host, Examined> {
     let machines = [("a", 1), ("b", 2), ("c", 3)];
     let facts = machines.map(|(name, last)| {
-        let own = format!("{GOOD}machine-id {name}\nhost-name {name}\naddress 10.0.0.{last}/24 eth0\n");
+        let own =
+            format!("{GOOD}machine-id {name}\nhost-name {name}\naddress 10.0.0.{last}/24 eth0\n");
         let mut facts = Facts::parse(&change(name, own));
         facts.clock.get_or_insert(ClockOffset::measured(0, 0, 0));
         (Host(name.into()), Examined::Facts(Box::new(facts)))
@@ -53,7 +55,8 @@ fn with(name: &str, lines: &str) -> Vec<String> {
 
 fn words(findings: &[Finding]) -> Vec<String> {
     let bad = findings.iter().filter(|it| it.severity > Severity::Fine);
-    bad.map(|it| format!("{} {}", it.machine, it.finding)).collect()
+    bad.map(|it| format!("{} {}", it.machine, it.finding))
+        .collect()
 }
 
 #[test]
@@ -76,7 +79,10 @@ fn a_system_that_does_not_fit_is_refused() {
         ["b its architecture is aarch64, this program's x86_64"]
     );
     let older = with("b", "distribution debian 11\n");
-    assert_eq!(older, ["b debian 11 is not among the systems that are tried"]);
+    assert_eq!(
+        older,
+        ["b debian 11 is not among the systems that are tried"]
+    );
     assert!(with("b", "distribution ubuntu 22.04\n").is_empty());
 }
 
@@ -87,12 +93,24 @@ fn ports_are_free_unless_something_else_has_them() {
         with("a", nginx),
         ["a port 80, which the site needs, is in use by nginx"]
     );
-    assert!(with("b", nginx).is_empty(), "a database server serves no clients");
+    assert!(
+        with("b", nginx).is_empty(),
+        "a database server serves no clients"
+    );
     assert!(with("a", "port 192.0.2.9:80 nginx nginx.service\n").is_empty());
     let postgres = "port 127.0.0.1:5432 postgres -\n";
     assert_eq!(with("a", postgres).len(), 1, "the local port of app1");
-    assert!(with("b", postgres).is_empty(), "db1 listens on its address alone");
-    assert!(with("b", "port 10.0.0.2:5432 postgres gaiola-keeper@db1.service\n").is_empty());
+    assert!(
+        with("b", postgres).is_empty(),
+        "db1 listens on its address alone"
+    );
+    assert!(
+        with(
+            "b",
+            "port 10.0.0.2:5432 postgres gaiola-keeper@db1.service\n"
+        )
+        .is_empty()
+    );
     for name in ["a", "b", "c"] {
         assert_eq!(with(name, "port [::]:7071 java -\n").len(), 1, "{name}");
     }
@@ -107,7 +125,11 @@ fn a_database_that_is_there_is_never_touched() {
         ["b postgres runs there already, and may hold data"]
     );
     assert!(with("a", postgres).is_empty());
-    assert_eq!(with("c", postgres).len(), 1, "a spare machine may become a database server");
+    assert_eq!(
+        with("c", postgres).len(),
+        1,
+        "a spare machine may become a database server"
+    );
     assert_eq!(with("a", "service etcd etcd.service\n").len(), 1);
     assert!(with("a", "service etcd gaiola-agent@app1.service\n").is_empty());
 }
@@ -115,7 +137,10 @@ fn a_database_that_is_there_is_never_touched() {
 #[test]
 fn a_machine_belongs_to_one_site() {
     assert!(with("a", "site shop\n").is_empty());
-    assert_eq!(with("a", "site blog\n"), ["a it is part of another site, blog"]);
+    assert_eq!(
+        with("a", "site blog\n"),
+        ["a it is part of another site, blog"]
+    );
 }
 
 #[test]
@@ -133,7 +158,10 @@ fn the_address_of_the_file_is_on_the_machine() {
 #[test]
 fn clones_are_found_once() {
     assert_eq!(with("c", "machine-id a\n").len(), 1);
-    assert_eq!(with("c", "host-name b\n"), ["c its host name, b, is that of b"]);
+    assert_eq!(
+        with("c", "host-name b\n"),
+        ["c its host name, b, is that of b"]
+    );
 }
 
 #[test]
@@ -175,13 +203,22 @@ fn one_clock_that_is_off_is_the_machines_and_all_are_the_operators() {
 
 #[test]
 fn little_room_is_refused_and_some_is_a_warning() {
-    assert_eq!(with("b", "disk-kib 500000\n"), ["b 488 MiB are free below /var/lib"]);
-    assert_eq!(with("b", "memory-kib 400000\n"), ["b it has 390 MiB of memory"]);
+    assert_eq!(
+        with("b", "disk-kib 500000\n"),
+        ["b 488 MiB are free below /var/lib"]
+    );
+    assert_eq!(
+        with("b", "memory-kib 400000\n"),
+        ["b it has 390 MiB of memory"]
+    );
 }
 
 #[test]
 fn what_is_under_way_is_waited_for() {
-    assert_eq!(with("b", "cloud-init running\n"), ["b cloud-init is still at work"]);
+    assert_eq!(
+        with("b", "cloud-init running\n"),
+        ["b cloud-init is still at work"]
+    );
     let locked = with("b", "apt-lock apt-get\n");
     assert_eq!(locked, ["b apt-get holds the lock of apt"]);
 }

@@ -143,7 +143,9 @@ fn shell(script: &str) -> Target {
 #[tokio::test]
 async fn a_process_carries_requests_over_its_pipes() {
     let answer = "HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\n";
-    let script = format!("for body in one two; do while read -r l && [ \"$l\" != \"$(printf '\\r')\" ]; do :; done; printf '{answer}'$body; done");
+    let script = format!(
+        "for body in one two; do while read -r l && [ \"$l\" != \"$(printf '\\r')\" ]; do :; done; printf '{answer}'$body; done"
+    );
     let (target, client) = (shell(&script), Client::new(None));
     for body in ["one", "two"] {
         let answer = client.request(&target, &Request::get("/x"), LONG).await;
@@ -159,14 +161,20 @@ async fn a_process_that_ends_without_an_answer_says_why() {
         .await
         .unwrap_err();
     let ended = error.process_ended().unwrap();
-    assert_eq!((ended.code, ended.to_string().as_str()), (Some(7), "no such site"));
+    assert_eq!(
+        (ended.code, ended.to_string().as_str()),
+        (Some(7), "no such site")
+    );
     let none = Target::Process {
         arguments: vec!["/nonexistent/program".into()],
         name: "the machine m1".into(),
     };
     let request = Request::get("/x");
     let error = Client::new(None).request(&none, &request, LONG).await;
-    assert_eq!(error.unwrap_err().to_string(), "cannot connect to the machine m1");
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "cannot connect to the machine m1"
+    );
 }
 
 #[tokio::test]
