@@ -42,6 +42,12 @@ impl State {
         sites
     }
 
+    /// Where a command line notes which machine of a site answered last: beside the state directories, since a site on machines has
+    /// none on the operator's.
+    pub fn last_machine(site: &SiteName) -> PathBuf {
+        parent().join(".last-machine").join(site.as_str())
+    }
+
     /// The directory itself.
     pub fn folder(&self) -> &Path {
         &self.folder

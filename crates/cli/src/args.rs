@@ -44,6 +44,9 @@ pub(crate) struct Global {
     /// The site's name, if there is no file.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) site: Option<SiteName>,
+    /// Ask the site by way of this machine, as ssh takes its name; with --site no file is needed.
+    #[arg(long, global = true, value_name = "HOST")]
+    pub(crate) machine: Option<String>,
     /// Print JSON for programs.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -95,8 +98,13 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Rehearse a failure under load and measure what it costs.
     Drill(Drill),
+    /// Look at the machines that the file names, and change nothing: whether `up` could succeed.
+    Doctor(SiteFile),
     /// Print the completion script of a shell.
     Completion(Completion),
+    /// Standard input and output as a connection to a site's control socket.
+    #[command(hide = true)]
+    Connect(Connect),
     /// The lab: every server as namespaces of this machine.
     #[command(hide = true)]
     Lab(Lab),
@@ -272,6 +280,13 @@ pub(crate) struct Exec {
 pub(crate) struct Completion {
     /// The shell.
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// Arguments of a connection to a site's control socket.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Connect {
+    /// The site.
+    pub(crate) name: SiteName,
 }
 
 /// Arguments of the lab process.

@@ -89,7 +89,8 @@ fn end(global: &Global, started: Instant, outcome: &Outcome) -> anyhow::Result<E
     Ok(outcome.exit)
 }
 
-fn show(global: &Global, started: Instant, text: &str) {
+/// Shows a step on standard error.
+pub(crate) fn show(global: &Global, started: Instant, text: &str) {
     if !global.quiet {
         eprint_line!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
     }
@@ -129,10 +130,7 @@ async fn follow(
             }
         }
     }
-    bail!(
-        "the connection to the site closed during the change; see {}",
-        client.state.lab_log().display()
-    )
+    bail!("{}", client.ended())
 }
 
 #[cfg(test)]

@@ -1,10 +1,16 @@
-//! Requests to a running site, over its control socket.
+//! Requests to a running site: by its control socket here, or by that of any of its machines.
+
+mod place;
+
+pub(crate) use place::{Place, place};
 
 use crate::args::Global;
+use crate::machines::Machines;
 use anyhow::{Context as _, bail};
 use gaiola_agent::state::State;
 use gaiola_control::api::schema::{self, Mismatch};
 use gaiola_model::SiteName;
+use gaiola_model::inventory::Host;
 use gaiola_model::schema::SCHEMA;
 use gaiola_net::client::{
     Client, HeaderMap, HeaderName, HeaderValue, Request, Response, Stream, Target, Writer,
@@ -23,62 +29,126 @@ const PING_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) const UNREADABLE: &str =
     "cannot decode the site's response; does the site run another version of gaiola?";
 
+/// How a site is, as it answers `/ping`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ping {
+    /// It runs.
+    Up,
+    /// It is going down.
+    GoingDown,
+    /// It is down, and comes up with the next `up`; machines answer then too.
+    Down,
+}
+
+impl Ping {
+    fn of(answer: &Response) -> Self {
+        match answer.status {
+            200 => Self::Up,
+            _ if answer.text().trim().ends_with(" is down") => Self::Down,
+            _ => Self::GoingDown,
+        }
+    }
+}
+
 /// A client of one site's control socket.
 pub(crate) struct SiteClient {
     /// The site.
     pub(crate) site: SiteName,
-    /// Its state directory.
+    /// Its state directory, where it stands in the lab.
     pub(crate) state: State,
     /// Runs the requests.
     pub(crate) runtime: Runtime,
     client: Client,
+    target: Target,
+    /// The machine that answers; `None`: the lab.
+    machine: Option<Host>,
 }
 
 impl SiteClient {
-    /// A client of this site, which need not be up.
+    /// A client of the lab of this site, which need not run.
     pub(crate) fn of(site: SiteName) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let state = State::of(&site);
         Ok(Self {
-            state: State::of(&site),
-            site,
-            runtime,
+            runtime: runtime()?,
             client: Client::new(None),
+            target: Target::Unix(state.control_socket()),
+            state,
+            site,
+            machine: None,
         })
     }
 
-    /// As [`of`](Self::of), for `--site` or the file's site, which must be up.
-    pub(crate) fn find(global: &Global, file: &Path) -> anyhow::Result<Self> {
-        let client = Self::of(site(global, file)?)?;
-        if !client.is_running() {
-            bail!(
-                "the site {} is not up; bring it up with: gaiola up -f {}",
-                client.site,
-                file.display()
-            );
+    /// A client of a site on machines: the first machine that answers. `None`: the machines answer, and the site is not up.
+    ///
+    /// # Errors
+    /// Where no machine answers.
+    pub(crate) fn on_machines(site: SiteName, machines: &Machines) -> anyhow::Result<Option<Self>> {
+        let runtime = runtime()?;
+        let client = Client::new(None);
+        let answering = runtime.block_on(place::first_that_answers(&client, &site, machines))?;
+        Ok(answering.map(|(host, target)| Self {
+            state: State::of(&site),
+            runtime,
+            client,
+            target,
+            site,
+            machine: Some(host),
+        }))
+    }
+
+    /// A client of this site, wherever it stands; `None`: it is not up.
+    pub(crate) fn at(place: &Place) -> anyhow::Result<Option<Self>> {
+        let site = place.site.clone();
+        match &place.machines {
+            Some(hosts) => Self::on_machines(site, &Machines::new(hosts.clone())?),
+            None => {
+                let client = Self::of(site)?;
+                Ok(client.is_running().then_some(client))
+            }
         }
-        Ok(client)
+    }
+
+    /// As [`at`](Self::at), for `--site`, or the file's site, which must run.
+    pub(crate) fn find(global: &Global, file: &Path) -> anyhow::Result<Self> {
+        let place = place(global, file)?;
+        let (site, file) = (&place.site, file.display());
+        let found = Self::at(&place)?.filter(Self::is_running);
+        found.with_context(|| {
+            format!("the site {site} is not up; bring it up with: gaiola up -f {file}")
+        })
     }
 
     /// Whether the site is up and not going down.
     pub(crate) fn is_running(&self) -> bool {
-        self.ping() == Some(200)
+        self.ping() == Some(Ping::Up)
     }
 
-    /// Whether the site still answers, even if it is going down.
-    pub(crate) fn answers(&self) -> bool {
-        self.ping().is_some()
-    }
-
-    fn ping(&self) -> Option<u16> {
+    /// How the site is; `None`: it does not answer.
+    pub(crate) fn ping(&self) -> Option<Ping> {
         let question = Request::get("/ping");
         let ping = self.send(&question, PING_LIMIT);
-        self.runtime.block_on(ping).ok().map(|answer| answer.status)
+        self.runtime
+            .block_on(ping)
+            .ok()
+            .map(|answer| Ping::of(&answer))
     }
 
-    fn target(&self) -> Target {
-        Target::Unix(self.state.control_socket())
+    /// The machine that answers; `None`: the site stands in the lab.
+    pub(crate) fn machine(&self) -> Option<&Host> {
+        self.machine.as_ref()
+    }
+
+    /// Said where the site's process ends while it is followed.
+    pub(crate) fn ended(&self) -> String {
+        match &self.machine {
+            None => format!(
+                "the connection to the site closed during the change; see {}",
+                self.state.lab_log().display()
+            ),
+            Some(host) => format!(
+                "{host} ended the connection in the middle of it; what was begun goes on: see it with gaiola status"
+            ),
+        }
     }
 
     /// Requests a JSON document.
@@ -112,7 +182,7 @@ impl SiteClient {
         limit: Duration,
     ) -> anyhow::Result<Response> {
         let numbered = numbered(request);
-        let sent = self.client.request(&self.target(), &numbered, limit).await;
+        let sent = self.client.request(&self.target, &numbered, limit).await;
         let response = sent.with_context(|| self.cannot_ask())?;
         understood(request, &response.headers)?;
         Ok(response)
@@ -125,7 +195,7 @@ impl SiteClient {
         limit: Duration,
     ) -> anyhow::Result<Stream> {
         let numbered = numbered(request);
-        let sent = self.client.stream(&self.target(), &numbered, limit).await;
+        let sent = self.client.stream(&self.target, &numbered, limit).await;
         let stream = sent.with_context(|| self.cannot_ask())?;
         understood(request, &stream.headers)?;
         Ok(stream)
@@ -138,8 +208,8 @@ impl SiteClient {
         limit: Duration,
         write: impl FnOnce(&mut Writer) -> Result<(), E> + Send + 'static,
     ) -> anyhow::Result<Result<Response, E>> {
-        let (target, numbered) = (self.target(), numbered(request));
-        let response = match self.client.upload(&target, &numbered, limit, write).await {
+        let (target, numbered) = (&self.target, numbered(request));
+        let response = match self.client.upload(target, &numbered, limit, write).await {
             Ok(sent) => sent.with_context(|| self.cannot_ask())?,
             Err(error) => return Ok(Err(error)),
         };
@@ -148,7 +218,10 @@ impl SiteClient {
     }
 
     fn cannot_ask(&self) -> String {
-        format!("cannot reach the site {}", self.site)
+        match &self.machine {
+            None => format!("cannot reach the site {}", self.site),
+            Some(host) => format!("cannot reach the site {} through {host}", self.site),
+        }
     }
 }
 
@@ -168,29 +241,8 @@ fn understood(request: &Request, headers: &HeaderMap) -> Result<(), Mismatch> {
     }
 }
 
-/// The site: `--site`, the file's, or the only one there is.
-pub(crate) fn site(global: &Global, file: &Path) -> anyhow::Result<SiteName> {
-    if let Some(site) = &global.site {
-        return Ok(site.clone());
-    }
-    if file.exists() {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        return Ok(crate::file::load(file, &text)?.site);
-    }
-    match State::sites().as_slice() {
-        [only] => Ok(only.clone()),
-        [] => bail!(
-            "there is no {} here; name the site's file with -f",
-            file.display()
-        ),
-        several => {
-            let names: Vec<&str> = several.iter().map(SiteName::as_str).collect();
-            bail!(
-                "there is no {} here; name the site's file with -f, or one of these with --site: {}",
-                file.display(),
-                names.join(", ")
-            )
-        }
-    }
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
 }

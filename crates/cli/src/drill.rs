@@ -33,6 +33,9 @@ const ORDER_LIMIT: Duration = Duration::from_secs(60);
 /// Runs the selected drills and returns the exit code of the worst verdict.
 pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     let client = SiteClient::find(global, &drill.of.file)?;
+    if client.machine().is_some() {
+        bail!("{IN_THE_LAB}");
+    }
     let mut selection = selection(drill)?;
     let config = file::read(&drill.of.file)?;
     let info: SiteInfo = client.get("/ping")?;
@@ -209,7 +212,10 @@ impl Harmed {
     }
 }
 
-/// How long after a fault's span the site itself undoes it.
+/// Said of a site that stands on machines.
+const IN_THE_LAB: &str =
+    "drills run in the lab only: name numbers of servers in a copy of the file, and rehearse there";
+/// How long after its span the site undoes a fault that is not undone yet.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl FaultInjector<'_> {
@@ -229,11 +235,12 @@ impl FaultInjector<'_> {
     }
 
     async fn pid_1(&self, server: ServerName) -> anyhow::Result<Option<u32>> {
-        Ok(self
-            .ask::<Access>(Request::get(format!("/servers/{server}")))
-            .await?
-            .enter
-            .map(|Enter::Namespaces { pid, .. }| pid))
+        let access: Access = self.ask(Request::get(format!("/servers/{server}"))).await?;
+        match access.enter {
+            None => Ok(None),
+            Some(Enter::Namespaces { pid, .. }) => Ok(Some(pid)),
+            Some(Enter::Ssh { .. }) => bail!("{IN_THE_LAB}"),
+        }
     }
 
     async fn kill(&self, server: ServerName, process: Option<Process>) -> anyhow::Result<()> {

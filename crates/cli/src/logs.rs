@@ -1,9 +1,12 @@
 //! `gaiola logs`: the output of the servers' processes.
 
+mod of_machines;
+
 use crate::args::{Global, Logs};
-use crate::connect::{SiteClient, site};
+use crate::connect::place;
 use crate::output::{self, Exit};
 use anyhow::{Context as _, bail};
+use gaiola_agent::state::State;
 use gaiola_model::{InstanceName, ServerName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,8 +21,11 @@ const POLL: Duration = Duration::from_millis(300);
 
 /// Prints the last lines of the logs, and follows them.
 pub(crate) fn logs(global: &Global, logs: &Logs) -> anyhow::Result<Exit> {
-    let client = SiteClient::of(site(global, &logs.file)?)?;
-    let servers = client.state.folder().join("servers");
+    let place = place(global, &logs.file)?;
+    if place.machines.is_some() {
+        return of_machines::logs(global, logs, &place);
+    }
+    let servers = State::of(&place.site).servers();
     if let Some(server) = logs.server {
         is_there(&servers, server)?;
     }

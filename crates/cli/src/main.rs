@@ -12,12 +12,16 @@ mod completion;
 mod connect;
 mod ctl;
 mod deploy;
+mod doctor;
 mod drill;
 mod exec;
 mod file;
+mod install;
 mod logs;
+mod machines;
 mod operate;
 mod processes;
+mod relay;
 mod up;
 
 use args::{Args, Command};
@@ -77,6 +81,8 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Logs(logs) => logs::logs(&global, &logs),
         Command::Exec(exec) => exec::exec(&global, &exec),
         Command::Drill(drill) => drill::drill(&global, &drill),
+        Command::Doctor(of) => doctor::doctor(&global, &of),
+        Command::Connect(connect) => relay::connect(&connect),
         Command::Completion(completion) => completion::completion(completion.shell),
         Command::Lab(lab) => processes::lab(lab),
         Command::Visit(visit) => processes::visit(&visit),

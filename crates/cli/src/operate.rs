@@ -2,9 +2,10 @@
 
 use crate::args::{Drain, Events, Global, Power, PowerState, Restart, Scale, SiteFile};
 use crate::change::change;
-use crate::connect::SiteClient;
+use crate::connect::{SiteClient, place};
 use crate::deploy::Local;
 use crate::file::read;
+use crate::machines::resolved;
 use crate::output::{self, Exit};
 use anyhow::bail;
 use gaiola_control::api::{Change, ChangeRequest, Harm, Planned};
@@ -34,9 +35,9 @@ pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
 
 /// `gaiola plan`.
 pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
-    let config = read(&of.file)?;
-    let client = SiteClient::of(config.site.clone())?;
-    if !client.is_running() {
+    let (config, _) = resolved(read(&of.file)?)?;
+    let client = SiteClient::at(&place(global, &of.file)?)?;
+    let Some(client) = client.filter(SiteClient::is_running) else {
         print_line!("{} is not up; `gaiola up` would switch on:", config.site);
         config
             .server_names()
@@ -47,7 +48,7 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
             );
         }
         return Ok(Exit::Ok);
-    }
+    };
     let planned = match Local::read(global, config, of) {
         Ok(local) => client.post(
             "/plan",

@@ -2,9 +2,10 @@
 
 use crate::args::{Global, SiteFile, Up};
 use crate::change::{deploy, refuse};
-use crate::connect::SiteClient;
+use crate::connect::{Ping, SiteClient, place};
 use crate::deploy::Local;
 use crate::file;
+use crate::install;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
 use gaiola_agent::engine;
@@ -30,6 +31,9 @@ const PAGE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 /// `gaiola up`.
 pub(crate) fn up(global: &Global, up: &Up) -> anyhow::Result<Exit> {
     let config = file::read(&up.of.file)?;
+    if config.machines.is_some() {
+        return install::up(global, up, config);
+    }
     find_programs(&config)?;
     let client = SiteClient::of(config.site.clone())?;
     make_state(&client)?;
@@ -89,8 +93,8 @@ fn try_next(config: &Config) -> String {
     format!("{drill}gaiola scale app={more}   gaiola logs -f")
 }
 
-/// Finds the programs that the servers need, before anything is started.
-fn find_programs(config: &Config) -> anyhow::Result<()> {
+/// What every server needs is searched for before anything is started.
+pub(crate) fn find_programs(config: &Config) -> anyhow::Result<()> {
     let mut missing: Vec<String> = Vec::new();
     missing.extend(
         store::etcd::find()
@@ -212,21 +216,29 @@ async fn show_events(client: &SiteClient) {
 
 /// `gaiola down`.
 pub(crate) fn down(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
-    let client = SiteClient::of(crate::connect::site(global, &of.file)?)?;
-    if !client.answers() {
+    let place = place(global, &of.file)?;
+    let client = match &place.machines {
+        Some(_) => SiteClient::at(&place)?,
+        None => Some(SiteClient::of(place.site.clone())?),
+    };
+    let may_stop = |client: &SiteClient| matches!(client.ping(), Some(Ping::Up | Ping::GoingDown));
+    let Some(client) = client.filter(may_stop) else {
         if !global.quiet {
-            eprint_line!("{} is not up", client.site);
+            eprint_line!("{} is not up", place.site);
         }
         return Ok(Exit::Ok);
-    }
+    };
     let started = Instant::now();
     stop(&client)?;
     if !global.quiet {
+        let data = match client.machine() {
+            Some(_) => "on its machines".into(),
+            None => format!("in {}", client.state.folder().display()),
+        };
         eprint_line!(
-            "{:>6.1} s  {} is down; its data stays in {}",
+            "{:>6.1} s  {} is down; its data stays {data}",
             started.elapsed().as_secs_f32(),
-            client.site,
-            client.state.folder().display()
+            client.site
         );
     }
     Ok(Exit::Ok)
@@ -236,13 +248,18 @@ pub(crate) fn down(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
 fn stop(client: &SiteClient) -> anyhow::Result<()> {
     let _: bool = client.post("/down", &())?;
     let deadline = Instant::now() + DOWN_LIMIT;
-    while client.state.control_socket().exists() && client.answers() {
+    let may_answer = || client.machine().is_some() || client.state.control_socket().exists();
+    let is_up = || matches!(client.ping(), Some(Ping::Up | Ping::GoingDown));
+    while may_answer() && is_up() {
         if Instant::now() >= deadline {
+            let see = match client.machine() {
+                Some(host) => format!("on {host}: journalctl -u gaiola-machine"),
+                None => client.state.lab_log().display().to_string(),
+            };
             bail!(
-                "{} did not come down within {} s; see {}",
+                "{} did not come down within {} s; see {see}",
                 client.site,
-                DOWN_LIMIT.as_secs(),
-                client.state.lab_log().display()
+                DOWN_LIMIT.as_secs()
             );
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -13,4 +13,5 @@ pub mod provider;
 pub mod release;
 pub mod site;
 pub mod socket;
+pub mod ssh;
 pub mod traffic;

@@ -7,6 +7,7 @@ pub mod cause;
 pub mod conduct;
 pub mod cookie;
 pub mod database;
+pub mod doctor;
 pub mod drill;
 pub mod follow;
 pub mod forward;

@@ -4,6 +4,7 @@
 
 mod connection;
 mod error;
+mod process;
 mod stream;
 mod upload;
 
@@ -12,6 +13,7 @@ pub use error::ClientError;
 pub use hyper::Method;
 pub use hyper::body::Bytes;
 pub use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+pub use process::ProcessEnded;
 pub use stream::Stream;
 pub use upload::Writer;
 
@@ -23,6 +25,7 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,6 +53,13 @@ pub enum Target {
     },
     /// A Unix stream socket.
     Unix(PathBuf),
+    /// A process that is started for each connection: its standard input and output carry it.
+    Process {
+        /// Its program and arguments.
+        arguments: Vec<OsString>,
+        /// What it leads to, for messages.
+        name: String,
+    },
 }
 
 impl Target {
@@ -68,6 +78,7 @@ impl fmt::Display for Target {
             Self::Tcp(address) => write!(f, "http://{address}"),
             Self::Tls { address, .. } => write!(f, "https://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Process { name, .. } => f.write_str(name),
         }
     }
 }
@@ -137,7 +148,7 @@ impl Request {
     ) -> Result<hyper::Request<B>, hyper::http::Error> {
         let host = match target {
             Target::Tcp(address) | Target::Tls { address, .. } => address.to_string(),
-            Target::Unix(_) => "localhost".into(),
+            Target::Unix(_) | Target::Process { .. } => "localhost".into(),
         };
         let mut request = hyper::Request::builder()
             .method(&self.method)

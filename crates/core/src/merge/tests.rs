@@ -289,6 +289,7 @@ prop_compose! {
             app,
             database: database.map(|(servers, strict)| Database { servers, strict, ..Database::default() }),
             drill,
+            machines: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One HTTP/1.1 connection, and the task that drives it.
 
+use super::process::Process;
 use super::{Bytes, Target};
 use http_body_util::Full;
 use hyper::Response;
@@ -69,6 +70,7 @@ impl<B: SentBody> Connection<B> {
         match target {
             Target::Tcp(address) => Self::start(connect(*address).await?).await,
             Target::Unix(path) => Self::start(UnixStream::connect(path).await?).await,
+            Target::Process { arguments, .. } => Self::start(Process::start(arguments)?).await,
             Target::Tls { address, name } => {
                 let tls = tls.ok_or(ConnectError::NoCertificate)?;
                 let socket = connect(*address).await?;

@@ -1,6 +1,7 @@
 //! Why a request fails, and how far it got.
 
 use super::connection::ConnectError;
+use super::process::ProcessEnded;
 use super::{MAX_BODY, Request, Target};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -59,6 +60,20 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Why the process that should have carried the request ended instead.
+    pub fn process_ended(&self) -> Option<&ProcessEnded> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>();
+            let inner = io.and_then(std::io::Error::get_ref);
+            if let Some(ended) = inner.and_then(|inner| inner.downcast_ref()) {
+                return Some(ended);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
     /// Whether the server may have received the request and carried it out.
     pub fn was_sent(&self) -> bool {
         match self {

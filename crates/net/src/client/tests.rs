@@ -133,6 +133,50 @@ async fn lines_of_a_stream_come_one_by_one_over_a_unix_socket() {
     assert_eq!(lines, ["one", "two", "three"]);
 }
 
+fn shell(script: &str) -> Target {
+    Target::Process {
+        arguments: ["sh", "-c", script].map(Into::into).to_vec(),
+        name: "the machine m1".into(),
+    }
+}
+
+#[tokio::test]
+async fn a_process_carries_requests_over_its_pipes() {
+    let answer = "HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\n";
+    let script = format!(
+        "for body in one two; do while read -r l && [ \"$l\" != \"$(printf '\\r')\" ]; do :; done; printf '{answer}'$body; done"
+    );
+    let (target, client) = (shell(&script), Client::new(None));
+    for body in ["one", "two"] {
+        let answer = client.request(&target, &Request::get("/x"), LONG).await;
+        assert_eq!(answer.unwrap().text(), body);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_ends_without_an_answer_says_why() {
+    let target = shell("echo 'banner' >&2; echo 'no such site' >&2; exec >&-; sleep 0.05; exit 7");
+    let error = Client::new(None)
+        .request(&target, &Request::get("/x"), LONG)
+        .await
+        .unwrap_err();
+    let ended = error.process_ended().unwrap();
+    assert_eq!(
+        (ended.code, ended.to_string().as_str()),
+        (Some(7), "no such site")
+    );
+    let none = Target::Process {
+        arguments: vec!["/nonexistent/program".into()],
+        name: "the machine m1".into(),
+    };
+    let request = Request::get("/x");
+    let error = Client::new(None).request(&none, &request, LONG).await;
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "cannot connect to the machine m1"
+    );
+}
+
 #[tokio::test]
 async fn only_the_sites_own_authority_is_trusted_in_both_directions() {
     let dir = tempfile::tempdir().unwrap();

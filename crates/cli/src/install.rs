@@ -1,0 +1,232 @@
+//! `gaiola up` on machines: looks at them, prepares them all at once, and then changes the site as in the lab.
+//!
+//! Every step may be repeated: one that is done already costs a look. Whatever fails leaves what ran before running.
+
+mod identity;
+mod lock;
+mod packages;
+mod program;
+
+pub(crate) use program::PROGRAM;
+
+use crate::args::{Global, Up};
+use crate::change::{deploy, refuse, show};
+use crate::connect::{Ping, SiteClient};
+use crate::deploy::{Busy, Local};
+use crate::doctor::{examine, findings};
+use crate::machines::{Machines, resolved};
+use crate::output::{self, Exit};
+use anyhow::bail;
+use gaiola_control::ssh::{Script, Ssh};
+use gaiola_core::doctor::{self, Examined, Finding, Severity};
+use gaiola_model::config::{BalancerTls, Machine};
+use gaiola_model::inventory::Host;
+use gaiola_model::status::Status;
+use gaiola_model::{Config, SiteName};
+use program::Program;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Until the machines' processes answer once they were started.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(300);
+
+/// Brings a site up on its machines, or makes it what its file says now.
+pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exit> {
+    if up.front_door.is_some() || up.page.is_some() {
+        bail!("--front-door and --page belong to the lab; machines serve the VIPs of the file");
+    }
+    let (config, machines) = resolved(config)?;
+    let local = match Local::read(global, config, &up.of) {
+        Ok(local) => local,
+        Err(error) => return refuse(global, &error),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let install = Install {
+        global,
+        started: Instant::now(),
+        config: &local.config,
+    };
+    let known = install.known(&machines);
+    let examined = runtime.block_on(examine(&local.config, &machines));
+    let found = findings(&local.config, &examined, &known);
+    if !install.is_ready(&found) {
+        return refuse(
+            global,
+            &anyhow::anyhow!("the machines cannot carry the site yet"),
+        );
+    }
+    let machines = machines.only(|host| matches!(examined.get(host), Some(Examined::Facts(_))));
+    let _lock = match runtime.block_on(lock::take(&machines)) {
+        Ok(lock) => lock,
+        Err(error) => return refuse(global, &error),
+    };
+    runtime.block_on(install.prepare(&machines, &examined))?;
+    let client = install.wait(&machines, &runtime)?;
+    let tls = local.config.speaks_tls();
+    let exit = deploy(global, &client, local)?;
+    if exit == Exit::Ok && !global.json && !global.quiet {
+        print_line!("\n{} is up", client.site);
+        for entry in entries(&client.get("/status")?, tls) {
+            print_line!("  the site      {entry}");
+        }
+        print_line!("  its status    gaiola status");
+    }
+    Ok(exit)
+}
+
+/// Where clients enter the site.
+fn entries(status: &Status, tls: bool) -> Vec<String> {
+    let https = BalancerTls::PORT;
+    let doors = status.doors.iter();
+    let served = doors.filter(|door| !tls || door.port() == https);
+    let entry = |door: &SocketAddr| match (tls, door.port(), door.ip()) {
+        (false, 80, IpAddr::V4(ip)) => format!("http://{ip}/"),
+        (true, _, IpAddr::V4(ip)) => format!("https://{ip}/"),
+        (true, ..) => format!("https://{door}/"),
+        (false, ..) => format!("http://{door}/"),
+    };
+    served.map(entry).collect()
+}
+
+struct Install<'a> {
+    global: &'a Global,
+    started: Instant,
+    config: &'a Config,
+}
+
+impl Install<'_> {
+    /// The machines that the running site counts on, and can do without for a while.
+    fn known(&self, machines: &Machines) -> Vec<Host> {
+        let running = SiteClient::on_machines(self.config.site.clone(), machines);
+        let Some(client) = running.ok().flatten() else {
+            return Vec::new();
+        };
+        let status = client.get::<Status>("/status");
+        let servers = status.into_iter().flat_map(|status| status.servers);
+        let hosts = servers.map(|server| server.location.host);
+        let spare = self.config.machines.iter().flat_map(|all| &all.spare);
+        hosts.chain(spare.map(Machine::host)).collect()
+    }
+
+    /// Shows what is to be known, and returns whether `up` can succeed.
+    fn is_ready(&self, found: &[Finding]) -> bool {
+        let ready = doctor::is_ready(found);
+        let told: Vec<Finding> = found
+            .iter()
+            .filter(|it| it.severity > Severity::Fine)
+            .cloned()
+            .collect();
+        if !(ready && self.global.quiet) {
+            output::eprint(&doctor::render(&told));
+        }
+        ready
+    }
+
+    fn say(&self, host: &Host, text: &str) {
+        show(self.global, self.started, &format!("{host}: {text}"));
+    }
+
+    /// Everything that a machine needs before its process can answer.
+    async fn prepare(
+        &self,
+        machines: &Machines,
+        examined: &BTreeMap<Host, Examined>,
+    ) -> anyhow::Result<()> {
+        let program = Program::own()?;
+        let mut changed: BTreeMap<Host, bool> = BTreeMap::new();
+        let packages = machines.all_succeed(|ssh| {
+            let script = packages::script(self.config, ssh.host());
+            async move { packages::install(&ssh, &script).await }
+        });
+        for (host, installed) in packages.await? {
+            if !installed.is_empty() {
+                self.say(&host, &format!("installed {installed}"));
+            }
+        }
+        let sent = machines.all_succeed(|ssh| {
+            let program = program.clone();
+            async move { program.send(&ssh).await }
+        });
+        for (host, sent) in sent.await? {
+            if sent {
+                self.say(&host, &format!("has gaiola {}", program.version()));
+            }
+            changed.insert(host, sent);
+        }
+        for host in identity::establish(self.config, machines, examined).await? {
+            self.say(&host, "has a certificate of the site");
+            changed.insert(host, true);
+        }
+        let started = machines.all_succeed(|ssh| {
+            let restart = changed.get(ssh.host()).copied().unwrap_or(false);
+            let script = start_script(&self.config.site, restart);
+            async move { ssh.run(&Script::new("start gaiola-machine", script)).await }
+        });
+        for (host, started) in started.await? {
+            if started.trim() == "started" {
+                self.say(&host, "gaiola-machine started");
+            }
+        }
+        Ok(())
+    }
+
+    /// Until the site's processes answer.
+    fn wait(
+        &self,
+        machines: &Machines,
+        runtime: &tokio::runtime::Runtime,
+    ) -> anyhow::Result<SiteClient> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let found = SiteClient::on_machines(self.config.site.clone(), machines)?;
+            // A site that was brought down comes up with the change.
+            if let Some(client) = found
+                && matches!(client.ping(), Some(Ping::Up | Ping::Down))
+            {
+                return Ok(client);
+            }
+            if Instant::now() >= deadline {
+                let why = runtime.block_on(machines.at_once(last_words));
+                let why: Vec<String> = why.into_iter().map(|(_, words)| words).collect();
+                bail!("gaiola-machine does not answer:\n{}", why.join("\n"));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+/// Has the units written by the program that they name, and sees that the machine's process runs; prints `started` unless it did, with
+/// these units and this program.
+fn start_script(site: &SiteName, restart: bool) -> String {
+    format!(
+        "set -eu; units() {{ cat /etc/systemd/system/gaiola-*.service 2>/dev/null | sha256sum; }}; \
+         before=$(units); {PROGRAM} machine units {site}; how=start; \
+         if [ \"$(units)\" != \"$before\" ]; then systemctl daemon-reload; how=restart; fi; \
+         if {restart}; then how=restart; fi; \
+         systemctl enable --quiet gaiola-machine.service; \
+         if [ $how = start ] && systemctl is-active --quiet gaiola-machine; then exit 0; fi; \
+         systemctl $how gaiola-machine.service; echo started"
+    )
+}
+
+async fn last_words(ssh: Ssh) -> String {
+    let host = ssh.host().clone();
+    let script = "systemctl is-active gaiola-machine || true; journalctl -u gaiola-machine -n 3 -o cat --no-pager";
+    let said = ssh.run(&Script::new("read the journal", script)).await;
+    said.map_or_else(
+        |error| error.to_string(),
+        |said| format!("{host}: {}", said.trim().replace('\n', "; ")),
+    )
+}
+
+/// Another operator changes the machines.
+fn busy(host: &Host, owner: &str) -> anyhow::Error {
+    Busy(format!(
+        "{host}: another gaiola up is under way ({owner}); wait for its end"
+    ))
+    .into()
+}

@@ -1,0 +1,169 @@
+//! One `up` at a time on every machine of a site.
+//!
+//! The lock is one of the kernel's, held by a process on the machine for as long as the operator's command sends it a sign of life:
+//! nothing is left behind by a laptop that is closed, a connection that breaks, or a machine that restarts.
+
+use super::busy;
+use crate::machines::Machines;
+use anyhow::{Context as _, bail};
+use gaiola_control::ssh::quote;
+use gaiola_model::inventory::Host;
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Between two signs of life. The lock is free after half a minute without one.
+const BEAT: Duration = Duration::from_secs(5);
+/// Takes the lock, prints `held` or `taken OWNER`, and holds it until its input is silent or ends.
+const SCRIPT: &str = "\
+mkdir -p \"$folder\"
+exec 9>>\"$folder/lock\"
+if ! flock -n 9; then echo \"taken $(cat \"$folder/lock.owner\" 2>/dev/null)\"; exit 0; fi
+echo \"$owner since $(date '+%F %T %Z')\" >\"$folder/lock.owner\"
+echo held
+while [ -n \"$(timeout 30 head -c 1)\" ]; do :; done
+rm -f \"$folder/lock.owner\"";
+
+/// The lock of every machine; dropping it lets go.
+pub(super) struct Lock {
+    stop: Option<Sender<()>>,
+    beats: Option<JoinHandle<()>>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(beats) = self.beats.take() {
+            let _ = beats.join();
+        }
+    }
+}
+
+/// Takes the lock of every machine.
+///
+/// # Errors
+/// Where another operator holds one: those that were taken are let go.
+pub(super) async fn take(machines: &Machines) -> anyhow::Result<Lock> {
+    let script = script("/run/gaiola");
+    let arguments = machines.all_succeed(|ssh| {
+        let remote = format!("sh -c {}", quote(&script));
+        async move { ssh.arguments_as_root(&remote).await }
+    });
+    let mut holders = Vec::new();
+    for (host, arguments) in arguments.await? {
+        holders.push((host, Holder::start(&arguments)?));
+    }
+    for (host, holder) in &mut holders {
+        holder.confirm(host)?;
+    }
+    let (stop, stopped) = channel();
+    let holders = holders.into_iter().map(|(_, holder)| holder).collect();
+    Ok(Lock {
+        stop: Some(stop),
+        beats: Some(std::thread::spawn(move || beat(holders, &stopped))),
+    })
+}
+
+fn script(folder: &str) -> String {
+    let user = std::env::var("USER").unwrap_or_else(|_| "somebody".into());
+    let host = rustix::system::uname();
+    let owner = format!("{user}@{}", host.nodename().to_string_lossy());
+    format!(
+        "folder={}; owner={}\n{SCRIPT}",
+        quote(folder),
+        quote(&owner)
+    )
+}
+
+fn beat(mut holders: Vec<Holder>, stopped: &Receiver<()>) {
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(BEAT) {
+        for holder in &mut holders {
+            // A machine that is gone has let go.
+            let _ = holder.input.as_mut().map(|input| input.write_all(b"."));
+        }
+    }
+}
+
+/// The process that holds one machine's lock, and ends with its input.
+struct Holder {
+    child: Child,
+    /// `None`: closed.
+    input: Option<ChildStdin>,
+}
+
+impl Holder {
+    fn start(arguments: &[OsString]) -> anyhow::Result<Self> {
+        let (program, arguments) = arguments.split_first().context("no program")?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run ssh")?;
+        let input = child.stdin.take();
+        Ok(Self { child, input })
+    }
+
+    fn confirm(&mut self, host: &Host) -> anyhow::Result<()> {
+        let mut line = String::new();
+        let output = self.child.stdout.take().context("ssh has no output")?;
+        BufReader::new(output).read_line(&mut line)?;
+        match line.trim().split_once(' ').unwrap_or((line.trim(), "")) {
+            ("held", _) => Ok(()),
+            ("taken", owner) => Err(busy(host, owner)),
+            _ => {
+                let mut said = String::new();
+                let errors = self.child.stderr.take();
+                errors
+                    .context("ssh has no errors")?
+                    .read_to_string(&mut said)?;
+                bail!("{host}: cannot take the lock of {host}: {}", said.trim())
+            }
+        }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.input = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::Busy;
+
+    fn hold(folder: &str) -> (Holder, anyhow::Result<()>) {
+        let arguments = ["sh", "-c", &script(folder)].map(OsString::from);
+        let mut holder = Holder::start(&arguments).unwrap();
+        let confirmed = holder.confirm(&Host("m1".into()));
+        (holder, confirmed)
+    }
+
+    #[test]
+    fn one_holds_it_until_its_input_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("run");
+        let folder = folder.to_str().unwrap();
+        let (mut first, confirmed) = hold(folder);
+        confirmed.unwrap();
+        let refused = hold(folder).1.unwrap_err();
+        assert!(refused.downcast_ref::<Busy>().is_some());
+        let words = refused.to_string();
+        assert!(
+            words.starts_with("m1: another gaiola up is under way (") && words.contains(" since "),
+            "{words}"
+        );
+        // As where the connection ends.
+        first.input = None;
+        assert!(first.child.wait().unwrap().success());
+        hold(folder).1.unwrap();
+    }
+}
