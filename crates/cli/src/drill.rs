@@ -209,6 +209,8 @@ impl Harmed {
     }
 }
 
+/// Said of a site that stands on machines.
+const IN_THE_LAB: &str = "drills run in the lab only: name numbers of servers in a copy of the file, and rehearse there";
 /// How long after its span the site undoes a fault that is not undone yet.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -229,11 +231,12 @@ impl FaultInjector<'_> {
     }
 
     async fn pid_1(&self, server: ServerName) -> anyhow::Result<Option<u32>> {
-        Ok(self
-            .ask::<Access>(Request::get(format!("/servers/{server}")))
-            .await?
-            .enter
-            .map(|Enter::Namespaces { pid, .. }| pid))
+        let access: Access = self.ask(Request::get(format!("/servers/{server}"))).await?;
+        match access.enter {
+            None => Ok(None),
+            Some(Enter::Namespaces { pid, .. }) => Ok(Some(pid)),
+            Some(Enter::Ssh { .. }) => bail!("{IN_THE_LAB}"),
+        }
     }
 
     async fn kill(&self, server: ServerName, process: Option<Process>) -> anyhow::Result<()> {

@@ -7,12 +7,14 @@
 //! Every request and answer carries the number of the schema ([`schema`]).
 
 mod digest;
+pub mod machine;
 pub mod schema;
 pub mod steps;
 
 pub use digest::{Digest, NoDigest};
 
 use gaiola_core::drill::Target;
+use gaiola_model::inventory::Host;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, Exit, ServerName, SiteName};
 use serde::{Deserialize, Serialize};
@@ -171,7 +173,7 @@ pub struct Access {
 }
 
 /// How a command gets onto a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Enter {
     /// On this host: it joins the namespaces of a process.
@@ -180,6 +182,11 @@ pub enum Enter {
         pid: u32,
         /// Whether a user namespace is among them.
         user: bool,
+    },
+    /// On a machine: by SSH.
+    Ssh {
+        /// The machine, as `ssh` takes it.
+        host: Host,
     },
 }
 

@@ -1,7 +1,7 @@
 //! Clients of a drill in other networks: in the one between the servers, and in that of a server which is harmed.
 
 use super::FaultInjector;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use gaiola_agent::engine::{Secrets, find_tools};
 use gaiola_agent::state::read_json;
 use gaiola_control::api::{Access, Enter};
@@ -35,10 +35,13 @@ pub(super) fn doors_of_vips(status: &Status) -> Vec<SocketAddr> {
 
 /// This program in the network of a process, where it runs what is appended.
 fn visit(access: &Access) -> anyhow::Result<Command> {
-    let Enter::Namespaces { pid, user } = access.enter.context("it is off")?;
+    let enter = access.enter.as_ref().context("it is off")?;
+    let Enter::Namespaces { pid, user } = enter else {
+        bail!("{}", super::IN_THE_LAB);
+    };
     let mut command = Command::new("/proc/self/exe");
     command.args(["visit", &pid.to_string()]);
-    if user {
+    if *user {
         command.arg("--rootless");
     }
     Ok(command)
