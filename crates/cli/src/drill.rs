@@ -210,7 +210,8 @@ impl Harmed {
 }
 
 /// Said of a site that stands on machines.
-const IN_THE_LAB: &str = "drills run in the lab only: name numbers of servers in a copy of the file, and rehearse there";
+const IN_THE_LAB: &str =
+    "drills run in the lab only: name numbers of servers in a copy of the file, and rehearse there";
 /// How long after its span the site undoes a fault that is not undone yet.
 const GRACE: Duration = Duration::from_secs(5);
 

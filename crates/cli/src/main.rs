@@ -16,6 +16,7 @@ mod drill;
 mod exec;
 mod file;
 mod logs;
+mod machine;
 mod operate;
 mod processes;
 mod up;
@@ -79,6 +80,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Drill(drill) => drill::drill(&global, &drill),
         Command::Completion(completion) => completion::completion(completion.shell),
         Command::Lab(lab) => processes::lab(lab),
+        Command::Machine(machine) => machine::machine(&machine),
         Command::Visit(visit) => processes::visit(&visit),
         Command::Init(init) => processes::init(&init),
         Command::Agent(agent) => processes::agent(&agent),

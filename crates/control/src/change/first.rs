@@ -1,9 +1,10 @@
 //! The first `up`: the servers are switched on by a placement made here, which founds the store.
 
-use super::release::make_release;
+use super::release::{make_release, spread};
 use super::{found_store, step, store};
 use crate::api::steps::Steps;
 use crate::api::{Digest, Outcome, refused};
+use crate::provider::Parcel;
 use crate::site::Site;
 use gaiola_agent::state::Order;
 use gaiola_core::rollout;
@@ -63,6 +64,12 @@ pub(super) async fn found(
     }
     let release = make_release(site, &config, contents, None, steps).await?;
     let inventory = site.provider.inventory(&config);
+    let parcel = Parcel {
+        config: &config,
+        inventory: &inventory,
+        release: &release,
+    };
+    spread(site, parcel, steps).await;
     let desired = Desired::first(config, release, inventory);
     let incarnation = match earlier {
         Some(earlier) => earlier.incarnation,

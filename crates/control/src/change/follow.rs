@@ -36,6 +36,7 @@ pub(super) async fn follow(
     let mut reported: BTreeMap<ServerName, String> = BTreeMap::new();
     let mut next_sign = Instant::now() + KEEP_ALIVE;
     let mut views = site.view.subscribe();
+    site.watch();
     // What is known may be seconds old: earlier requests are not counted as this change's.
     poll::ask_all(site, &Client::new(None)).await;
     let before = site.traffic.totals();

@@ -86,6 +86,13 @@ impl Copy {
         sync(&self.releases, &self.releases)
     }
 
+    /// Makes it the release with this number.
+    pub(super) fn keep_as(self, number: ReleaseNumber) -> Result<(), ReleaseError> {
+        let path = path_of(&self.releases, number);
+        fs::rename(&self.path, &path).map_err(failed(&self.releases, "rename", &self.path))?;
+        sync(&self.releases, &self.releases)
+    }
+
     /// Files first, then the directories that hold them.
     fn finish(&self, entries: &[Entry]) -> Result<(), ReleaseError> {
         let singly = entries.len() <= SYNCED_SINGLY;
