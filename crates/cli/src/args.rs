@@ -414,7 +414,8 @@ pub(crate) enum ProxyCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = CTL_HELP)]
 pub(crate) struct Ctl {
-    /// The proxy's control socket: `control` of its file, or /run/gaiola/proxy.sock of a cluster's server.
+    /// The proxy's control socket: `control` of its file, or proxy.sock in the run directory of a cluster's server: /run/gaiola
+    /// in the lab, /run/gaiola/SERVER on a machine.
     #[arg(long, value_name = "PATH", env = "GAIOLA_PROXY_SOCKET")]
     pub(crate) socket: PathBuf,
     /// What to ask or change, in HAProxy's words.

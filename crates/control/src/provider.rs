@@ -5,6 +5,7 @@ pub mod lab;
 pub mod machine;
 
 use crate::api::{Access, Harm};
+use gaiola_agent::state::Order;
 use gaiola_core::drill::Target;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Placement, Release, Revision};
@@ -62,6 +63,14 @@ pub enum HarmError {
 }
 
 impl Provider {
+    /// Orders that other processes of the site know, the newest first: a site of which this one knows nothing may be there.
+    pub async fn orders_elsewhere(&self) -> Vec<Order> {
+        match self {
+            Self::Lab(_) => Vec::new(),
+            Self::Machine(machine) => machine.orders_elsewhere().await,
+        }
+    }
+
     /// Where the servers of this configuration stand or would stand.
     pub fn inventory(&self, config: &Config) -> Inventory {
         match self {

@@ -18,6 +18,10 @@ use tokio::time::Instant;
 
 /// Whether no `up` of this site has got as far as the store yet.
 pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outcome> {
+    if site.order.borrow().is_none() {
+        let known = site.provider.orders_elsewhere().await;
+        known.into_iter().for_each(|order| site.take_order(order));
+    }
     match site.order.borrow().as_ref() {
         None => return Ok(true),
         Some(order) if order.revision > Revision(0) => return Ok(false),

@@ -34,6 +34,7 @@ use gaiola_net::pki::PkiError;
 use gaiola_store::view::View;
 use gaiola_store::{Settings, Store, etcd};
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -193,6 +194,22 @@ impl Machine {
         let mut all = machines::addresses(prepared, placement);
         all.remove(&setup.host);
         all
+    }
+
+    /// The orders that the other machines know, the newest first.
+    pub async fn orders_elsewhere(self: &Rc<Self>) -> Vec<Order> {
+        let mut questions = JoinSet::new();
+        for address in self.others().into_values() {
+            let machine = Rc::clone(self);
+            questions.spawn_local(async move { machine.peers.order(address).await });
+        }
+        let mut orders = Vec::new();
+        while let Some(answer) = questions.join_next().await {
+            // A machine that does not answer is no error: its process may not run yet.
+            orders.extend(answer.ok().and_then(Result::ok).flatten());
+        }
+        orders.sort_by_key(|order| Reverse(order.revision));
+        orders
     }
 
     /// The site's store, as this machine reaches it.

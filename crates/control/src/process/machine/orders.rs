@@ -8,7 +8,6 @@ use gaiola_core::machines;
 use gaiola_net::pki::Authority;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// Between two rounds.
@@ -19,7 +18,7 @@ pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
     loop {
         machine.reload();
         if is_cut_off(&site) {
-            for order in ask_for_orders(&machine).await {
+            for order in machine.orders_elsewhere().await {
                 site.take_order(order);
             }
         }
@@ -33,22 +32,6 @@ pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
 /// Whether a newer order would not be seen in the store.
 fn is_cut_off(site: &Site) -> bool {
     site.order.borrow().is_none() || !site.view.borrow().is_current()
-}
-
-/// The orders that the other machines know, the newest first.
-async fn ask_for_orders(machine: &Rc<Machine>) -> Vec<Order> {
-    let mut questions = JoinSet::new();
-    for address in machine.others().into_values() {
-        let machine = Rc::clone(machine);
-        questions.spawn_local(async move { machine.peers.order(address).await });
-    }
-    let mut orders = Vec::new();
-    while let Some(answer) = questions.join_next().await {
-        // A machine that does not answer is no error: its process may not run yet.
-        orders.extend(answer.ok().and_then(Result::ok).flatten());
-    }
-    orders.sort_by_key(|order| std::cmp::Reverse(order.revision));
-    orders
 }
 
 fn lacks_authority(machine: &Machine, site: &Site) -> bool {

@@ -49,7 +49,7 @@ pub const fn program() -> &'static str {
 pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 3] {
     let servers = servers.display();
     let boot = format!("ExecStartPre={PROGRAM} machine boot {site} %i\n");
-    let common = "Restart=always\nRestartSec=200ms\nLimitNOFILE=262144\n";
+    let common = "Restart=always\nRestartSec=100ms\nLimitNOFILE=262144\n";
     // Privileged processes on a machine are those that bind low ports and start others as their users; none of them loads modules,
     // sets the clock, or traces the kernel.
     let bounds = "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_NET_BIND_SERVICE CAP_SETGID CAP_SETUID CAP_SYS_PTRACE CAP_SYS_RESOURCE\n";
