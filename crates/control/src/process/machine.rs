@@ -23,6 +23,7 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::spawn_local;
 
 /// Where the status page is, on every machine.
 const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
@@ -105,21 +106,15 @@ fn start(
 ) -> Result<(), ProcessError> {
     let control = tokio::net::UnixListener::from_std(control);
     let control = control.map_err(system("open the control socket"))?;
-    let both = || (Rc::clone(machine), Rc::clone(site));
-    let spawn = tokio::task::spawn_local::<std::pin::Pin<Box<dyn Future<Output = ()>>>>;
-    let (own, known) = both();
-    spawn(Box::pin(socket::serve(control, Rc::clone(&known))));
-    spawn(Box::pin(follow_store(own, known)));
-    spawn(Box::pin(poll::run(Rc::clone(site))));
-    spawn(Box::pin(serve_page(Rc::clone(site))));
-    let (own, known) = both();
-    spawn(Box::pin(serve::run(own, known)));
-    let (own, known) = both();
-    spawn(Box::pin(orders::run(own, known)));
-    let (own, known) = both();
-    spawn(Box::pin(fetch::run(own, known)));
-    spawn(Box::pin(machine::run(Rc::clone(machine))));
-    spawn(Box::pin(notify::watchdog()));
+    spawn_local(socket::serve(control, Rc::clone(site)));
+    spawn_local(follow_store(Rc::clone(machine), Rc::clone(site)));
+    spawn_local(poll::run(Rc::clone(site)));
+    spawn_local(serve_page(Rc::clone(site)));
+    spawn_local(serve::run(Rc::clone(machine), Rc::clone(site)));
+    spawn_local(orders::run(Rc::clone(machine), Rc::clone(site)));
+    spawn_local(fetch::run(Rc::clone(machine), Rc::clone(site)));
+    spawn_local(machine::run(Rc::clone(machine)));
+    spawn_local(notify::watchdog());
     Ok(())
 }
 
@@ -127,7 +122,7 @@ fn start(
 async fn follow_store(machine: Rc<Machine>, site: Rc<Site>) {
     let open = move |placement: &_| {
         let store = machine.open_store(placement)?;
-        tokio::task::spawn_local(machine.store_over(store.clone()));
+        spawn_local(machine.store_over(store.clone()));
         Ok(store)
     };
     site.follow_store(open).await;
