@@ -21,6 +21,7 @@ mod database;
 mod instances;
 mod logs;
 mod metrics;
+mod missing;
 mod observe;
 mod plan;
 mod proxy;
@@ -281,7 +282,9 @@ impl Agent {
             config,
             tickets,
         };
-        send_if_new(&self.proxy_wanted, wanted);
+        if self.may_serve(&order.placement) {
+            send_if_new(&self.proxy_wanted, wanted);
+        }
         send_if_new(&self.asked, self.asked(&order));
         let running = self.supervisor.running();
         let processes = running.map(|(name, pid)| (pid, name.to_string()));
@@ -303,6 +306,7 @@ impl Agent {
         } else {
             BTreeMap::new()
         };
+        self.withhold(&mut wanted, &order.placement);
         let fate = self.store_member(order);
         if let (Fate::Run, false, Ok(program)) = (fate, self.is_removing(), &self.etcd) {
             let mut member = plan::store_member(&self.boot, order, program);

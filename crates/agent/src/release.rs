@@ -5,6 +5,7 @@
 //! forgets one.
 
 use super::Agent;
+use super::missing::is_here;
 use super::plan::{self, RELEASE_RUN};
 use crate::state::Order;
 use gaiola_model::placement::{ReleaseOutcome, ReleaseRun};
@@ -15,7 +16,7 @@ use super::supervisor::Condition;
 
 impl Agent {
     /// The run that is ordered for this server's current boot.
-    fn ordered_run<'a>(&self, order: &'a Order) -> Option<&'a ReleaseRun> {
+    pub(super) fn ordered_run<'a>(&self, order: &'a Order) -> Option<&'a ReleaseRun> {
         plan::ordered_run(&self.boot, &order.placement)
     }
 
@@ -30,7 +31,8 @@ impl Agent {
                 || plan::release_begun(&self.boot, run).exists();
             led && !begun && !runs(&name)
         };
-        !run.stop && (watched || may_begin())
+        let is_here = || is_here(&self.boot, run.release);
+        !run.stop && (watched || is_here() && may_begin())
     }
 
     /// Records the result of a run that wrote none itself: it was stopped, killed, or could not be started.

@@ -91,6 +91,26 @@ impl State {
         self.folder.join("ca")
     }
 
+    /// A machine's part in the site.
+    pub fn machine(&self) -> PathBuf {
+        self.folder.join("machine.json")
+    }
+
+    /// There while the site is down on this machine: nothing is started until it comes up again.
+    pub fn down(&self) -> PathBuf {
+        self.folder.join("down")
+    }
+
+    /// The certificate and the key of the process that provides servers here.
+    pub fn pki(&self) -> PathBuf {
+        self.folder.join("pki")
+    }
+
+    /// The secret that seals the keepers' advertisements.
+    pub fn keeper_key(&self) -> PathBuf {
+        self.folder.join("keeper-key.json")
+    }
+
     /// The database's passwords.
     pub fn secrets(&self) -> PathBuf {
         self.folder.join("secrets.json")
@@ -128,6 +148,14 @@ impl State {
             releases: self.releases(),
             certificates: self.certificates(),
             run: RUN.into(),
+        }
+    }
+
+    /// The directories of a server on a machine, where several may stand: each has a run directory of its own.
+    pub fn directories_on_machine(&self, server: ServerName) -> Directories {
+        Directories {
+            run: Path::new(RUN).join(server.to_string()),
+            ..self.directories(server)
         }
     }
 

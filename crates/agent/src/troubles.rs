@@ -13,6 +13,7 @@ impl Agent {
     pub(super) fn troubles(&self, rejected: Option<&str>) -> Vec<String> {
         let (balancer, database) = (self.balancer.as_ref(), self.database.as_ref());
         let all = [
+            self.missing_files(&self.order),
             self.missing_etcd(),
             self.lost_store_member(),
             rejected.map(|why| format!("the proxy refused its configuration: {why}")),

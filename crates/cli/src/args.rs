@@ -108,6 +108,9 @@ pub(crate) enum Command {
     /// The lab: every server as namespaces of this machine.
     #[command(hide = true)]
     Lab(Lab),
+    /// The site's process on a machine, and what makes a machine part of a site.
+    #[command(subcommand, hide = true)]
+    Machine(Machine),
     /// A client of a drill, in the network of a process.
     #[command(hide = true)]
     Visit(Visit),
@@ -302,6 +305,41 @@ pub(crate) struct Lab {
     pub(crate) page: SocketAddr,
 }
 
+/// What is done on a machine, as root. Documents are one line of JSON each, on standard input and output.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Machine {
+    /// Run the servers that are placed on this machine, and answer operators and other machines.
+    Run(OfSite),
+    /// Keep this machine's part in a site and make its key; print a request where it needs a certificate.
+    Prepare,
+    /// Make the site's authority and secrets here, unless they are; print the authority's certificate.
+    Authority(OfSite),
+    /// Sign the certificate of a machine.
+    Sign(OfSite),
+    /// Keep the certificate that was signed for this machine.
+    Accept(OfSite),
+    /// Write the units of the site's processes.
+    Units(OfSite),
+    /// Begin a server's boot, unless one lasts: before its agent and keeper start.
+    Boot(OfServer),
+}
+
+/// The site that something on a machine is done for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OfSite {
+    /// The site.
+    pub(crate) name: SiteName,
+}
+
+/// The server that something on a machine is done for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OfServer {
+    /// The site.
+    pub(crate) name: SiteName,
+    /// The server.
+    pub(crate) of: ServerName,
+}
+
 /// Arguments of a client of a drill.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Visit {
@@ -347,6 +385,8 @@ pub(crate) enum KeeperKind {
     Vip,
     /// PostgreSQL of a database server.
     Database,
+    /// What a server of this tier has.
+    Tier,
 }
 
 /// Arguments of the data plane. Within a cluster the agent starts it, with the hidden ones.
@@ -388,7 +428,8 @@ pub(crate) enum ProxyCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = CTL_HELP)]
 pub(crate) struct Ctl {
-    /// The proxy's control socket: `control` in its file, or /run/gaiola/proxy.sock on a site's server.
+    /// The proxy's control socket: `control` of its file, or proxy.sock in the run directory of a cluster's server: /run/gaiola
+    /// in the lab, /run/gaiola/SERVER on a machine.
     #[arg(long, value_name = "PATH", env = "GAIOLA_PROXY_SOCKET")]
     pub(crate) socket: PathBuf,
     /// A query or a change, in HAProxy's terms.

@@ -19,6 +19,7 @@ mod file;
 mod install;
 mod logs;
 mod machines;
+mod machine;
 mod operate;
 mod processes;
 mod relay;
@@ -85,6 +86,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Connect(connect) => relay::connect(&connect),
         Command::Completion(completion) => completion::completion(completion.shell),
         Command::Lab(lab) => processes::lab(lab),
+        Command::Machine(machine) => machine::machine(&machine),
         Command::Visit(visit) => processes::visit(&visit),
         Command::Init(init) => processes::init(&init),
         Command::Agent(agent) => processes::agent(&agent),

@@ -3,10 +3,12 @@
 use crate::args::{Booted, Global, Init, Keeper, KeeperKind, Lab, Proxy, Visit};
 use crate::file::{Invalid, described};
 use crate::output::Exit;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use gaiola_agent::state::Boot;
 use gaiola_agent::{self as agent, init, keeper};
 use gaiola_control::drill::witness;
 use gaiola_control::process;
+use gaiola_model::Tier;
 use gaiola_model::proxy_file::ProxyFile;
 use gaiola_os::namespace;
 use gaiola_os::signal::outlive_stray_signals;
@@ -17,7 +19,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Logs to standard error, which is the process's log file.
-fn log() {
+pub(crate) fn log() {
     log_later();
     stderr::start();
 }
@@ -81,9 +83,22 @@ pub(crate) fn agent(args: &Booted) -> anyhow::Result<Exit> {
 /// `gaiola keeper`.
 pub(crate) fn keeper(args: &Keeper) -> anyhow::Result<Exit> {
     log();
-    match args.kind {
-        KeeperKind::Vip => keeper::vip::run(keeper::vip::VipArgs::default())?,
-        KeeperKind::Database => keeper::database::run(&keeper::database::DatabaseArgs::default())?,
+    let boot = Boot::load(&args.boot)
+        .with_context(|| format!("cannot read what {} was started with", args.boot.display()))?;
+    let directory = boot.directories.run;
+    match (args.kind, boot.server.tier) {
+        (KeeperKind::Vip, _) | (KeeperKind::Tier, Tier::Balancer) => {
+            keeper::vip::run(keeper::vip::VipArgs {
+                directory,
+                realtime: true,
+            })?;
+        }
+        (KeeperKind::Database, _) | (KeeperKind::Tier, Tier::Database) => {
+            keeper::database::run(&keeper::database::DatabaseArgs { directory })?;
+        }
+        (KeeperKind::Tier, Tier::Web | Tier::App) => {
+            bail!("{} needs no keeper", boot.server);
+        }
     }
     Ok(Exit::Ok)
 }

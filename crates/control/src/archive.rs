@@ -5,9 +5,11 @@
 //! that exceed the limits.
 
 mod pack;
+mod pieces;
 mod unpack;
 
 pub(crate) use pack::{Exactly, Packer, Time};
+pub(crate) use pieces::{Outlet, PIECES, Pieces, described, on_a_thread};
 pub(crate) use unpack::{leads_out, unpack};
 
 use std::io;

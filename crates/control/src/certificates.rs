@@ -175,6 +175,23 @@ fn of(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The files of one folder of a copy, as those of a folder of the operator's were read.
+fn by_name(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    of(folder)
+}
+
+/// The files of one folder of a copy, as a file of the operator's was read with those beside it.
+fn beside_each_other(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let all = of(folder)?;
+    for file in &all {
+        let found = of(file)?;
+        if found.len() == all.len() {
+            return Ok(found);
+        }
+    }
+    Ok(all)
+}
+
 fn load(file: &Path) -> Result<Vec<u8>, ReadError> {
     let metadata = fs::metadata(file).map_err(ReadError::io(file))?;
     if metadata.len() > MOST_BYTES {
@@ -184,6 +201,43 @@ fn load(file: &Path) -> Result<Vec<u8>, ReadError> {
 }
 
 impl Certificates {
+    /// The copy with these contents, as it is sent to another machine; `None`: there is none, or it has others by now.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn held(copies: &Path, contents: &Digest) -> io::Result<Option<Self>> {
+        let copy = copies.join(contents.as_str());
+        let mut folders: Vec<(usize, PathBuf)> = Vec::new();
+        for entry in copy.read_dir()? {
+            let entry = entry?;
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            folders.extend(number.map(|number| (number, entry.path())));
+        }
+        folders.sort();
+        for order in [by_name, beside_each_other] {
+            let mut files = Vec::new();
+            for (number, folder) in &folders {
+                for file in order(folder)? {
+                    let place =
+                        Path::new(&number.to_string()).join(file.file_name().unwrap_or_default());
+                    files.push((place, fs::read(&file)?));
+                }
+            }
+            let mut digest = Contents::default();
+            files
+                .iter()
+                .for_each(|(place, bytes)| digest.add(place, bytes));
+            if digest.finish() == *contents {
+                let contents = contents.clone();
+                return Ok(Some(Self { contents, files }));
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes the archive that [`receive`] reads.
     ///
     /// # Errors
@@ -474,6 +528,32 @@ mod tests {
         let contents = |site: &tempfile::TempDir| read(site.path(), &tls).unwrap().contents;
         assert_eq!(contents(&one), contents(&one));
         assert_ne!(contents(&one), contents(&two));
+    }
+
+    #[test]
+    fn a_copy_goes_on_to_another_machine() {
+        let (site, here, there) = (
+            site(),
+            tempfile::tempdir().unwrap(),
+            tempfile::tempdir().unwrap(),
+        );
+        // In the order of names its key would come before it.
+        fs::copy(site.path().join("a.pem"), site.path().join("b.pem")).unwrap();
+        fs::copy(site.path().join("a.pem.key"), site.path().join("b.key")).unwrap();
+        let tls = BalancerTls::new(vec!["a.pem".into(), "b.pem".into()]);
+        let read = read(site.path(), &tls).unwrap();
+        receive(&packed(&read)[..], here.path(), &read.contents).unwrap();
+        let held = Certificates::held(here.path(), &read.contents)
+            .unwrap()
+            .unwrap();
+        receive(&packed(&held)[..], there.path(), &read.contents).unwrap();
+        assert!(has(there.path(), &read.contents));
+        fs::write(here.path().join(read.contents.as_str()).join("0/c"), "").unwrap();
+        assert!(
+            Certificates::held(here.path(), &read.contents)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]

@@ -7,10 +7,12 @@ mod release;
 
 pub use plan::plan;
 pub use release::has_release;
+pub(crate) use release::prune_releases;
 
 use crate::api::steps::Steps;
 use crate::api::{Change, ChangeRequest, Digest, Outcome, Progress, refused};
 use crate::monitor::status::see;
+use crate::provider::Parcel;
 use crate::site::Site;
 use first::{found, is_new};
 use follow::follow;
@@ -20,7 +22,7 @@ use gaiola_model::placement::{Desired, Revision};
 use gaiola_model::{Config, Exit, ServerName, Tier};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError};
-use release::{has_certificates, make_release};
+use release::{has_certificates, make_release, spread};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -114,10 +116,15 @@ impl Work<'_> {
         };
         refuse_all_drained(&new.config, &new.drained)?;
         if new == held {
-            Ok(at)
-        } else {
-            store_desired(site, &store, at, new).await
+            return Ok(at);
         }
+        let parcel = Parcel {
+            config: &new.config,
+            inventory: &new.inventory,
+            release: &new.release,
+        };
+        spread(site, parcel, self.steps).await;
+        store_desired(site, &store, at, new).await
     }
 
     async fn scale(&mut self, to: &[String], yes: bool) -> Result<Revision, Outcome> {

@@ -1,4 +1,7 @@
-//! The process `gaiola lab`: the servers of one site, and the control socket for its operators.
+//! The process `gaiola lab`: the servers of one site, and the control socket for its operators. [`machine`] is its counterpart on
+//! machines.
+
+pub mod machine;
 
 use crate::api::SiteInfo;
 use crate::monitor::{poll, serve};
@@ -141,16 +144,20 @@ impl Sockets {
 }
 
 fn lock(state: &State, site: &SiteName) -> Result<File, LabError> {
-    let path = state.lock();
+    let tried = format!("open {}", state.lock().display());
+    let lock = lock_file(state).map_err(system(tried))?;
+    lock.ok_or_else(|| LabError::AlreadyUp(site.clone()))
+}
+
+/// The lock of the one process that provides the site's servers here; `None`: another one holds it.
+fn lock_file(state: &State) -> io::Result<Option<File>> {
     let lock = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(&path)
-        .map_err(system(format!("open {}", path.display())))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| LabError::AlreadyUp(site.clone()))?;
-    Ok(lock)
+        .open(state.lock())?;
+    let locked = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    Ok(locked.is_ok().then_some(lock))
 }
 
 fn listen(

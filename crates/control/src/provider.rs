@@ -1,15 +1,22 @@
 //! Power over a site's servers, whatever they are.
 
+pub mod folder;
 pub mod lab;
+pub mod machine;
 
 use crate::api::{Access, Harm};
+use gaiola_agent::state::Order;
 use gaiola_core::drill::Target;
-use gaiola_model::placement::{Placement, Revision};
+use gaiola_model::inventory::Host;
+use gaiola_model::placement::{Placement, Release, Revision};
 use gaiola_model::{Config, Inventory, ServerName};
 use gaiola_wire::config::VipRange;
-use lab::{HarmError, Lab, faults};
+use lab::{Lab, faults};
+use machine::Machine;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::rc::Rc;
+use tokio::task::JoinSet;
 
 /// The VIPs that a file may name.
 pub fn vips() -> VipRange {
@@ -20,61 +27,120 @@ pub fn vips() -> VipRange {
 pub enum Provider {
     /// Namespaces of one machine.
     Lab(Rc<Lab>),
+    /// Machines of their own; this process has power over those on its own machine.
+    Machine(Rc<Machine>),
+}
+
+/// A new release on its way to where it is needed.
+#[derive(Clone, Copy, Debug)]
+pub struct Parcel<'a> {
+    /// The configuration that is to be desired with it.
+    pub config: &'a Config,
+    /// Where its servers stand.
+    pub inventory: &'a Inventory,
+    /// The release.
+    pub release: &'a Release,
+}
+
+/// A release was delivered to a machine, or why not.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The machine.
+    pub to: Host,
+    /// In words.
+    pub failed: Option<String>,
+}
+
+/// Why a harm was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum HarmError {
+    /// In the lab.
+    #[error(transparent)]
+    Lab(#[from] lab::HarmError),
+    /// On machines.
+    #[error(transparent)]
+    Machine(#[from] machine::HarmError),
 }
 
 impl Provider {
+    /// Orders that other processes of the site know, the newest first: a site of which this one knows nothing may be there.
+    pub async fn orders_elsewhere(&self) -> Vec<Order> {
+        match self {
+            Self::Lab(_) => Vec::new(),
+            Self::Machine(machine) => machine.orders_elsewhere().await,
+        }
+    }
+
     /// Where the servers of this configuration stand or would stand.
     pub fn inventory(&self, config: &Config) -> Inventory {
-        let Self::Lab(_) = self;
-        lab::network::inventory(config)
+        match self {
+            Self::Lab(_) => lab::network::inventory(config),
+            Self::Machine(_) => machine::inventory(config),
+        }
     }
 
     /// Whether a server has power.
     pub fn is_on(&self, server: ServerName) -> bool {
-        let Self::Lab(lab) = self;
-        lab.is_on(server)
+        match self {
+            Self::Lab(lab) => lab.is_on(server),
+            Self::Machine(machine) => machine.is_on(server),
+        }
     }
 
     /// Servers that died or were switched off, and stay off.
     pub fn off(&self) -> BTreeSet<ServerName> {
-        let Self::Lab(lab) = self;
-        lab.off()
+        match self {
+            Self::Lab(lab) => lab.off(),
+            Self::Machine(machine) => machine.off(),
+        }
     }
 
     /// Lets servers that are off be switched on again.
     pub fn retry(&self) {
-        let Self::Lab(lab) = self;
-        lab.retry();
+        match self {
+            Self::Lab(lab) => lab.retry(),
+            Self::Machine(machine) => machine.retry(),
+        }
     }
 
     /// Servers that could not be switched on, and why.
     pub fn trouble(&self) -> BTreeMap<ServerName, String> {
-        let Self::Lab(lab) = self;
-        lab.trouble()
+        match self {
+            Self::Lab(lab) => lab.trouble(),
+            Self::Machine(machine) => machine.trouble(),
+        }
     }
 
     /// Up to which revision the reports of a server are of an earlier boot: its agent is dead, but its lease may still stand.
     pub fn outdated(&self, server: ServerName) -> Option<Revision> {
-        let Self::Lab(lab) = self;
-        lab.outdated(server)
+        match self {
+            Self::Lab(lab) => lab.outdated(server),
+            Self::Machine(machine) => machine.outdated(server),
+        }
     }
 
     /// Why the store does not come, as far as its servers show it.
     pub fn store_trouble(&self, placement: &Placement) -> Option<String> {
-        let Self::Lab(lab) = self;
-        lab.store_trouble(placement)
+        match self {
+            Self::Lab(lab) => lab.store_trouble(placement),
+            Self::Machine(machine) => machine.store_trouble(placement),
+        }
     }
 
     /// How a server's processes are reached.
     pub fn server(&self, server: ServerName) -> Access {
-        let Self::Lab(lab) = self;
-        lab.server(server)
+        match self {
+            Self::Lab(lab) => lab.server(server),
+            Self::Machine(machine) => machine.server(server),
+        }
     }
 
     /// How commands are run beside the servers, in their network.
     pub fn network(&self) -> Access {
-        let Self::Lab(lab) = self;
-        lab.network()
+        match self {
+            Self::Lab(lab) => lab.network(),
+            Self::Machine(machine) => machine.network(),
+        }
     }
 
     /// Does a harm, or takes it back.
@@ -82,25 +148,63 @@ impl Provider {
     /// # Errors
     /// If it could not be done.
     pub async fn harm(&self, harm: Harm) -> Result<(), HarmError> {
-        let Self::Lab(lab) = self;
-        lab.harm(harm).await
+        match self {
+            Self::Lab(lab) => Ok(lab.harm(harm).await?),
+            Self::Machine(machine) => Ok(machine.harm(harm).await?),
+        }
     }
 
     /// The faults in force.
     pub fn faults(&self) -> Vec<Target> {
-        let Self::Lab(lab) = self;
-        faults::in_force(lab)
+        match self {
+            Self::Lab(lab) => faults::in_force(lab),
+            Self::Machine(_) => Vec::new(),
+        }
+    }
+
+    /// Whether figures are polled only while somebody asks: every machine has a process that could.
+    pub fn polls_on_request(&self) -> bool {
+        matches!(self, Self::Machine(_))
+    }
+
+    /// Whether everything has ended, and this process alone is left to bring it up again.
+    pub fn is_down(&self) -> bool {
+        match self {
+            Self::Lab(_) => false,
+            Self::Machine(machine) => machine.is_down(),
+        }
+    }
+
+    /// Where clients enter the site; `None`: where the process that provides its servers was told.
+    pub fn entry(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Lab(_) => None,
+            Self::Machine(machine) => Some(machine.entry()),
+        }
+    }
+
+    /// Sends a new release and its certificates to where they are needed, before it is desired; what is returned ends once for each
+    /// place.
+    pub fn spread(&self, parcel: &Parcel<'_>) -> JoinSet<Delivery> {
+        match self {
+            Self::Lab(_) => JoinSet::new(),
+            Self::Machine(machine) => machine.spread(parcel),
+        }
     }
 
     /// Whether everything is to end.
     pub fn is_ending(&self) -> bool {
-        let Self::Lab(lab) = self;
-        lab.is_ending()
+        match self {
+            Self::Lab(lab) => lab.is_ending(),
+            Self::Machine(machine) => machine.is_ending(),
+        }
     }
 
     /// Brings everything down.
     pub fn end(&self) {
-        let Self::Lab(lab) = self;
-        lab.end();
+        match self {
+            Self::Lab(lab) => lab.end(),
+            Self::Machine(machine) => machine.end(),
+        }
     }
 }

@@ -270,6 +270,33 @@ impl Received {
         let _lock = lock(&releases)?;
         self.copy.hold(&self.digest)
     }
+
+    /// Makes it the release with this number, which it has on another machine. One that is there stays.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn keep_as(self, number: ReleaseNumber) -> Result<(), ReleaseError> {
+        let releases = self.copy.releases().to_path_buf();
+        let _lock = lock(&releases)?;
+        if path_of(&releases, number).is_dir() {
+            return Ok(());
+        }
+        self.copy.keep_as(number)
+    }
+}
+
+/// Scans a release, so that it can be sent to another machine. It blocks.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn scan_release(releases: &Path, number: ReleaseNumber) -> Result<Scan, ReleaseError> {
+    let source = Source {
+        directory: &path_of(releases, number),
+        // The site's file is no part of a release, and this is no file.
+        file: &releases.join(".file"),
+        apart: &[],
+    };
+    scan(source, releases, &mut |_| {})
 }
 
 /// The release with these contents: `last` if it has them, otherwise the upload, with the next number.
@@ -322,6 +349,15 @@ pub fn left_out_in_words(private: &[PathBuf]) -> Option<String> {
 /// If the releases cannot be listed.
 pub fn next(releases: &Path, last: &Release) -> Result<ReleaseNumber, ReleaseError> {
     next_number(releases, Some(last))
+}
+
+/// Removes a release that was never desired.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn discard(releases: &Path, number: ReleaseNumber) -> Result<(), ReleaseError> {
+    let _lock = lock(releases)?;
+    copy::remove(releases, number)
 }
 
 /// Removes all releases but the newest [`KEPT`] and those in `keep`; returns which were removed.

@@ -13,22 +13,24 @@ use gaiola_net::pki::PkiError;
 use gaiola_store::events::Events;
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Store, etcd};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// Events that are kept in memory.
 const EVENTS: usize = 40;
+/// How long the site's processes are polled after somebody has asked, where every machine has a process that could poll them.
+const WATCHED: Duration = Duration::from_secs(30);
 
 /// A site. All that use it run on one thread.
 pub struct Site {
     /// Its name.
     pub name: SiteName,
-    /// Where it is reached.
-    pub info: SiteInfo,
+    /// Where it is reached, as its process was started.
+    info: SiteInfo,
     /// Its state directory.
     pub state: State,
     /// Who has power over its servers.
@@ -51,6 +53,10 @@ pub struct Site {
     pub pruning: tokio::sync::Mutex<()>,
     /// Held while a release or certificates are sent.
     pub receiving: tokio::sync::Mutex<()>,
+    /// Figures are polled until then.
+    watched_until: Cell<Option<Instant>>,
+    /// Somebody asks for figures that were not polled.
+    watched: Notify,
     started: Instant,
 }
 
@@ -77,8 +83,42 @@ impl Site {
             change: tokio::sync::Mutex::new(()),
             pruning: tokio::sync::Mutex::new(()),
             receiving: tokio::sync::Mutex::new(()),
+            watched_until: Cell::new(None),
+            watched: Notify::new(),
             started: Instant::now(),
         }
+    }
+
+    /// Where the site is reached.
+    pub fn info(&self) -> SiteInfo {
+        SiteInfo {
+            entry: self.provider.entry().unwrap_or(self.info.entry),
+            ..self.info.clone()
+        }
+    }
+
+    /// Somebody looks at the site: its processes are polled for a while.
+    pub fn watch(&self) {
+        let until = Instant::now() + WATCHED;
+        if self.watched_until.replace(Some(until)).is_none() {
+            self.watched.notify_waiters();
+        }
+    }
+
+    /// Whether the site's processes are to be polled now.
+    pub(crate) fn is_watched(&self) -> bool {
+        let until = self.watched_until.get();
+        !self.provider.polls_on_request() || until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Waits until somebody looks at the site again. What was known of its processes is forgotten: it would pass for their silence.
+    pub(crate) async fn until_watched(&self) {
+        if self.is_watched() {
+            return;
+        }
+        self.watched_until.set(None);
+        self.traffic.forget_answers();
+        self.watched.notified().await;
     }
 
     /// The time since this was made.
@@ -148,8 +188,10 @@ impl Site {
                 store.set_schema(order.placement.schema);
                 store.set_endpoints(etcd::endpoints(&order.placement));
             }
-            if views.changed().await.is_err() {
-                return;
+            // A machine may know an order before the store that it is in is found again.
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                changed = orders.changed() => if changed.is_err() { return },
             }
         }
     }

@@ -71,11 +71,15 @@ async fn control(site: Rc<Site>, request: Request<Incoming>) -> Response {
 async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
     let path = request.uri().path().to_string();
     match (request.method().clone(), path.as_str()) {
+        (Method::GET, "/ping") if site.provider.is_down() => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{} is down", site.name),
+        ),
         (Method::GET, "/ping") if site.provider.is_ending() => text(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("{} is going down", site.name),
         ),
-        (Method::GET, "/ping") => json(&site.info),
+        (Method::GET, "/ping") => json(&site.info()),
         (Method::GET, "/status") => json(&status(&site)),
         (Method::POST, "/change") => match read_json::<ChangeRequest>(request).await {
             Ok(asked) => stream_change(site, asked),

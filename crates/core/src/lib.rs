@@ -13,6 +13,7 @@ pub mod follow;
 pub mod forward;
 pub mod health;
 pub mod limit;
+pub mod machines;
 pub mod members;
 pub mod merge;
 pub mod private;

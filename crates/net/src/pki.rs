@@ -31,7 +31,7 @@ pub const CA: &str = "ca.pem";
 pub const CERT: &str = "cert.pem";
 /// File name of a server's key.
 pub const KEY: &str = "key.pem";
-/// File name of the authority's key; no server has it.
+/// File name of the authority's key; no server has it, nor any machine without a member of the store.
 const CA_KEY: &str = "ca-key.pem";
 
 /// Why there is no certificate.
@@ -130,6 +130,12 @@ pub fn server_config(dir: &Path) -> Result<Arc<ServerConfig>, PkiError> {
         .map_err(failed)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The common name of a certificate that a peer has presented, which TLS has verified.
+pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let certificate = gaiola_wire::x509::decode(certificate).ok()?;
+    certificate.common_names.into_iter().next()
 }
 
 fn provider() -> Arc<CryptoProvider> {

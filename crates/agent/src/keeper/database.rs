@@ -2,7 +2,7 @@
 //!
 //! Patroni and PostgreSQL live and die together. When Patroni exits by itself, or this keeper is killed, the kernel ends
 //! every process of the namespace at once, so that no PostgreSQL keeps running as an unsupervised primary; then everything
-//! is restarted. All of the keeper's files are in one directory (`/run/gaiola`):
+//! is restarted. All of the keeper's files are in the server's run directory:
 //!
 //! - `database.json`: [`KeeperDatabase`], written by the agent. Without the file the keeper waits; if it disappears or
 //!   cannot be read, the last order stays in force.
@@ -40,16 +40,8 @@ const STEADY: Duration = Duration::from_secs(30);
 /// How the keeper is started.
 #[derive(Clone, Debug)]
 pub struct DatabaseArgs {
-    /// Where its files are. Default `/run/gaiola`.
+    /// The server's run directory, where its files are.
     pub directory: PathBuf,
-}
-
-impl Default for DatabaseArgs {
-    fn default() -> Self {
-        Self {
-            directory: "/run/gaiola".into(),
-        }
-    }
 }
 
 /// The keeper could not start.

@@ -33,20 +33,11 @@ use workers::Workers;
 /// How the keeper is started.
 #[derive(Clone, Debug)]
 pub struct VipArgs {
-    /// Where its files and its socket are. Default `/run/gaiola`.
+    /// The server's run directory, where its files and its socket are.
     pub directory: PathBuf,
-    /// Whether to request real-time scheduling and memory that is never paged out. Default `true`; where it is not allowed the
-    /// keeper runs without.
+    /// Whether to request real-time scheduling and memory that is never paged out. Where it is not allowed the keeper runs
+    /// without.
     pub realtime: bool,
-}
-
-impl Default for VipArgs {
-    fn default() -> Self {
-        Self {
-            directory: "/run/gaiola".into(),
-            realtime: true,
-        }
-    }
 }
 
 /// The keeper could not start, or could not continue.

@@ -1,9 +1,10 @@
 //! The first `up`: makes a placement that switches the servers on and so creates the store.
 
-use super::release::make_release;
+use super::release::{make_release, spread};
 use super::{found_store, step, store};
 use crate::api::steps::Steps;
 use crate::api::{Digest, Outcome, refused};
+use crate::provider::Parcel;
 use crate::site::Site;
 use gaiola_agent::state::Order;
 use gaiola_core::rollout;
@@ -17,6 +18,10 @@ use tokio::time::Instant;
 
 /// Whether no `up` of this site has reached the store yet.
 pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outcome> {
+    if site.order.borrow().is_none() {
+        let known = site.provider.orders_elsewhere().await;
+        known.into_iter().for_each(|order| site.take_order(order));
+    }
     match site.order.borrow().as_ref() {
         None => return Ok(true),
         Some(order) if order.revision > Revision(0) => return Ok(false),
@@ -66,6 +71,12 @@ pub(super) async fn found(
     }
     let release = make_release(site, &config, contents, None, steps).await?;
     let inventory = site.provider.inventory(&config);
+    let parcel = Parcel {
+        config: &config,
+        inventory: &inventory,
+        release: &release,
+    };
+    spread(site, parcel, steps).await;
     let desired = Desired::first(config, release, inventory);
     let incarnation = match earlier {
         Some(earlier) => earlier.incarnation,

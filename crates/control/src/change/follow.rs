@@ -36,7 +36,8 @@ pub(super) async fn follow(
     let mut reported: BTreeMap<ServerName, String> = BTreeMap::new();
     let mut next_sign = Instant::now() + KEEP_ALIVE;
     let mut views = site.view.subscribe();
-    // The figures may be seconds old; earlier requests must not count as this change's.
+    site.watch();
+    // What is known may be seconds old: earlier requests are not counted as this change's.
     poll::ask_all(site, &Client::new(None)).await;
     let before = site.traffic.totals();
     loop {

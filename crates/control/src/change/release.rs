@@ -4,12 +4,17 @@ use super::step;
 use crate::api::steps::Steps;
 use crate::api::{Digest, Outcome, refused};
 use crate::certificates;
+use crate::provider::{Delivery, Parcel};
 use crate::release;
 use crate::site::Site;
 use gaiola_model::placement::{Release, ReleaseNumber};
 use gaiola_model::{Config, Exit};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// Keep-alive interval: a client that hears nothing would give up.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Rejects a configuration with certificates that the site does not have.
 pub(super) fn has_certificates(site: &Site, config: &Config) -> Result<(), Outcome> {
@@ -66,8 +71,32 @@ pub(super) async fn make_release(
     Ok(made.release)
 }
 
-/// Removes unused releases and certificates.
-pub(super) fn prune_releases(site: &Rc<Site>) {
+/// Sends a release to where it is needed, before it is desired. Machines that cannot be reached fetch it later.
+pub(super) async fn spread(site: &Site, parcel: Parcel<'_>, steps: &mut Steps) {
+    let number = parcel.release.number;
+    let mut deliveries = site.provider.spread(&parcel);
+    while !deliveries.is_empty() {
+        let delivered = tokio::time::timeout(KEEP_ALIVE, deliveries.join_next()).await;
+        let text = match delivered {
+            // Where the client has gone, the change goes on.
+            Err(_) => {
+                let _ = steps.say_nothing().await;
+                continue;
+            }
+            Ok(Some(Ok(Delivery { to, failed: None }))) => format!("release {number} is on {to}"),
+            Ok(Some(Ok(Delivery {
+                to,
+                failed: Some(why),
+            }))) => format!("release {number} is not on {to} yet, which fetches it later: {why}"),
+            Ok(Some(Err(error))) => format!("sending release {number} ended: {error}"),
+            Ok(None) => return,
+        };
+        step(steps, text).await;
+    }
+}
+
+/// Removes what is not used any more.
+pub(crate) fn prune_releases(site: &Rc<Site>) {
     let site = Rc::clone(site);
     tokio::task::spawn_local(async move {
         let _held = site.pruning.lock().await;

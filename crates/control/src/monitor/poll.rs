@@ -37,7 +37,9 @@ pub async fn run(site: Rc<Site>) {
     loop {
         rounds.tick().await;
         status::poll(&site);
-        ask_all(&site, &client).await;
+        if site.is_watched() {
+            ask_all(&site, &client).await;
+        }
     }
 }
 

@@ -53,7 +53,10 @@ fn route(site: &Site, request: &Request<Incoming>, port: u16) -> Response {
             "text/javascript; charset=utf-8",
             page::SCRIPT,
         ),
-        (&Method::GET, "/metrics") => serve::metrics(site.traffic.metrics()),
+        (&Method::GET, "/metrics") => {
+            site.watch();
+            serve::metrics(site.traffic.metrics())
+        }
         (&Method::GET, "/status.json") => json(&status(site)),
         (&Method::GET, _) => not_found(),
         _ => text(StatusCode::METHOD_NOT_ALLOWED, "this page is read-only"),

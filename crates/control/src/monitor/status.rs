@@ -40,6 +40,7 @@ pub fn poll(site: &Site) {
 
 /// The site's current status.
 pub fn status(site: &Site) -> Status {
+    site.watch();
     let view = site.view.borrow().clone();
     let mut facts = site.facts.borrow_mut();
     let Some((desired, at, placement)) = see(site, &view, &mut facts) else {

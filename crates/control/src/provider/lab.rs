@@ -12,6 +12,7 @@ pub mod order;
 pub mod processes;
 pub mod servers;
 
+use super::folder::{boot_number, store_over};
 use crate::api::{Access, Disk, Enter, Harm};
 use faults::FaultError;
 use front_door::Targets;
@@ -23,7 +24,7 @@ use gaiola_net::pki::{Authority, PkiError};
 use gaiola_os::namespace;
 use gaiola_os::netlink::NetlinkError;
 use gaiola_os::process::{self, User, is_root};
-use gaiola_store::view::{Keys, View};
+use gaiola_store::view::View;
 use gaiola_store::{Settings, Store, etcd};
 use hardware::Hardware;
 use std::cell::{Cell, RefCell};
@@ -231,30 +232,9 @@ impl Lab {
         next
     }
 
-    /// Stores which boots are over: nothing of them runs any more. Failed writes are repeated.
+    /// Stores which boots are over: nothing of them runs any more.
     pub async fn store_over(self: Rc<Self>, store: Store) {
-        let (keys, mut stored) = (Keys::of(&self.site), BTreeMap::new());
-        let mut over = self.over.subscribe();
-        loop {
-            let wanted = over.borrow_and_update().clone();
-            for (server, boot) in wanted {
-                if stored.get(&server) == Some(&boot) {
-                    continue;
-                }
-                match store.put_json(&keys.over(server), &boot, None).await {
-                    Ok(_) => _ = stored.insert(server, boot),
-                    Err(error) => {
-                        let error = gaiola_os::chain(&error);
-                        tracing::warn!(%server, error, "cannot store that a boot is over");
-                    }
-                }
-            }
-            let all = over.borrow().clone() == stored;
-            tokio::select! {
-                changed = over.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(Duration::from_secs(1)), if !all => {}
-            }
-        }
+        store_over(&self.site, self.over.subscribe(), store).await;
     }
 
     fn lead_to(&self, placement: &Placement) {
@@ -388,15 +368,6 @@ impl Lab {
             Harm::End(target) => Ok(faults::end(self, &target)?),
         }
     }
-}
-
-/// A number above `last`, and above those that an earlier lab gave: the time, in milliseconds.
-fn boot_number(last: BootNumber) -> BootNumber {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.map_or(0, |span| {
-        u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-    });
-    BootNumber(now.max(last.0 + 1))
 }
 
 fn users(rootless: bool) -> Result<Users, LabError> {

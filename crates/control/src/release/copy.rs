@@ -86,7 +86,14 @@ impl Copy {
         sync(&self.releases, &self.releases)
     }
 
-    /// Syncs files first, then their directories.
+    /// Makes it the release with this number.
+    pub(super) fn keep_as(self, number: ReleaseNumber) -> Result<(), ReleaseError> {
+        let path = path_of(&self.releases, number);
+        fs::rename(&self.path, &path).map_err(failed(&self.releases, "rename", &self.path))?;
+        sync(&self.releases, &self.releases)
+    }
+
+    /// Files first, then the directories that hold them.
     fn finish(&self, entries: &[Entry]) -> Result<(), ReleaseError> {
         let singly = entries.len() <= SYNCED_SINGLY;
         let files = entries

@@ -4,20 +4,21 @@
 //! time; one that falls silent is aborted.
 
 use crate::api::{Digest, Presence};
+use crate::archive::{PIECES, Pieces, described, on_a_thread};
 use crate::certificates;
 use crate::change::has_release;
 use crate::release;
 use crate::site::Site;
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use gaiola_os::serve::{Response, json, text};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 use hyper::{Method, Request, StatusCode};
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Sender, channel};
 use tokio::time::{Instant, timeout_at};
 
 /// Timeouts of a body.
@@ -26,8 +27,6 @@ const LIMITS: Limits = Limits {
     whole: Duration::from_secs(3600),
     rest: Duration::from_secs(10),
 };
-/// Maximum number of pieces that wait to be unpacked.
-const PIECES: usize = 4;
 
 #[derive(Clone, Copy)]
 struct Limits {
@@ -186,51 +185,11 @@ fn late(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
-async fn on_a_thread<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
-}
-
-fn described(error: impl Error) -> io::Error {
-    io::Error::other(gaiola_os::chain(&error))
-}
-
-/// A body as a blocking reader. A body that broke off is an error, not an end.
-struct Pieces {
-    pieces: Receiver<io::Result<Bytes>>,
-    piece: Bytes,
-}
-
-impl Pieces {
-    fn new(pieces: Receiver<io::Result<Bytes>>) -> Self {
-        Self {
-            pieces,
-            piece: Bytes::new(),
-        }
-    }
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => self.piece = piece?,
-                None => return Ok(0),
-            }
-        }
-        let length = buffer.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut buffer[..length]);
-        Ok(length)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use hyper::body::Frame;
+    use std::io::Read as _;
     use std::pin::Pin;
     use std::task::{Context, Poll};
 

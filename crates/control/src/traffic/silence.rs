@@ -27,6 +27,11 @@ impl Traffic {
         );
     }
 
+    /// Forgets who has answered: nobody was asked for a while.
+    pub(crate) fn forget_answers(&self) {
+        self.0.borrow_mut().answered.clear();
+    }
+
     /// Servers whose agent or proxy has answered before and no longer does, also because the server is off.
     pub(crate) fn silent(&self, now: Time) -> BTreeMap<ServerName, Silence> {
         silent(&self.0.borrow().answered, now)

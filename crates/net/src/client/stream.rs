@@ -1,7 +1,7 @@
 //! A response without an end, read line by line.
 
 use super::connection::Connection;
-use super::{ClientError, HeaderMap, InFlight, MAX_BODY, Request, Target};
+use super::{Bytes, ClientError, HeaderMap, InFlight, MAX_BODY, Request, Target};
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
@@ -64,6 +64,36 @@ impl Stream {
             Ok(result) => result,
             Err(_) => Err(in_flight.timed_out()),
         }
+    }
+
+    /// The next piece of the body, whatever is in it; `None` at its end.
+    pub async fn next_piece(&mut self, timeout: Duration) -> Result<Option<Bytes>, ClientError> {
+        let (target, request) = (self.target.clone(), self.request.clone());
+        let in_flight = InFlight::new(&target, &request, timeout);
+        in_flight.sending();
+        match tokio::time::timeout(timeout, self.piece(&in_flight)).await {
+            Ok(result) => result,
+            Err(_) => Err(in_flight.timed_out()),
+        }
+    }
+
+    async fn piece(&mut self, in_flight: &InFlight<'_>) -> Result<Option<Bytes>, ClientError> {
+        if !self.pending.is_empty() {
+            self.searched = 0;
+            return Ok(Some(std::mem::take(&mut self.pending).into()));
+        }
+        while !self.ended {
+            match self.body.frame().await {
+                None => self.ended = true,
+                Some(Err(source)) => return Err(in_flight.broken(source)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     async fn line(&mut self, in_flight: &InFlight<'_>) -> Result<Option<Vec<u8>>, ClientError> {

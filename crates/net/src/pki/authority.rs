@@ -35,6 +35,32 @@ impl Authority {
         }
     }
 
+    /// The authority in `dir`; `None`: there is none.
+    pub fn load_from(dir: &Path) -> Result<Option<Self>, PkiError> {
+        Self::is_in(dir)
+            .then(|| Self::load(&dir.join(CA), &dir.join(CA_KEY)))
+            .transpose()
+    }
+
+    /// Whether `dir` has an authority.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(CA).exists() && dir.join(CA_KEY).exists()
+    }
+
+    /// Its certificate and its key, in PEM: for another machine that is to sign.
+    pub fn export(&self) -> (&str, String) {
+        (&self.certificate, self.issuer.key().serialize_pem())
+    }
+
+    /// Keeps what [`export`](Self::export) gave on another machine in `dir`. Anything that is no authority is rejected.
+    pub fn import(dir: &Path, certificate: &str, key: &str) -> Result<Self, PkiError> {
+        let authority = Self::read(certificate, key, dir)?;
+        make_directory(dir)?;
+        write(&dir.join(CA_KEY), key.as_bytes(), 0o600, None)?;
+        write(&dir.join(CA), certificate.as_bytes(), 0o644, None)?;
+        Ok(authority)
+    }
+
     /// Its own certificate, in PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
@@ -78,16 +104,19 @@ impl Authority {
     }
 
     fn load(cert: &Path, key: &Path) -> Result<Self, PkiError> {
+        Self::read(&read(cert)?, &read(key)?, cert)
+    }
+
+    fn read(certificate: &str, key: &str, from: &Path) -> Result<Self, PkiError> {
         let failed = |source| PkiError::Certificate {
-            name: cert.display().to_string(),
+            name: from.display().to_string(),
             source,
         };
-        let certificate = read(cert)?;
-        let key = KeyPair::from_pem(&read(key)?).map_err(failed)?;
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(failed)?;
+        let key = KeyPair::from_pem(key).map_err(failed)?;
+        let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(failed)?;
         Ok(Self {
             issuer,
-            certificate,
+            certificate: certificate.into(),
         })
     }
 

@@ -123,6 +123,26 @@ impl Netlink {
         Ok(found)
     }
 
+    /// The link that has an address, and the length of its prefix there; `None`: no link has it.
+    pub fn link_with(&mut self, ip: IpAddr) -> Result<Option<(String, u8)>> {
+        let mut found = None;
+        self.list(
+            || format!("find the link with the address {ip}"),
+            RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+            |answer| {
+                if let RouteNetlinkMessage::NewAddress(message) = answer
+                    && let Some(address) = parse(&message).filter(|address| address.ip == ip)
+                {
+                    found = Some((message.header.index, address.prefix));
+                }
+            },
+        )?;
+        let Some((index, prefix)) = found else {
+            return Ok(None);
+        };
+        Ok(self.link_name(index)?.map(|name| (name, prefix)))
+    }
+
     /// Adds the default route, by the gateway `via`, which must be on a connected network.
     pub fn add_default_route(&mut self, via: IpAddr) -> Result<()> {
         let mut route = RouteMessage::default();
@@ -185,4 +205,21 @@ fn family(ip: IpAddr) -> AddressFamily {
 fn whole_seconds(span: Duration) -> u32 {
     let seconds = span.as_secs() + u64::from(span.subsec_nanos() > 0);
     u32::try_from(seconds).unwrap_or(FOREVER - 1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_of_an_address_is_found() {
+        let mut netlink = Netlink::open().unwrap();
+        for address in netlink.addresses("lo").unwrap() {
+            let found = netlink.link_with(address.ip).unwrap();
+            assert_eq!(found, Some(("lo".to_string(), address.prefix)));
+        }
+        // Kept for documentation (RFC 5737): no machine has it.
+        let none = netlink.link_with("192.0.2.1".parse().unwrap()).unwrap();
+        assert_eq!(none, None);
+    }
 }

@@ -102,6 +102,29 @@ impl Netlink {
         )
     }
 
+    /// The name of the link with this index; `None`: there is none.
+    pub(super) fn link_name(&mut self, index: u32) -> Result<Option<String>> {
+        let mut name = None;
+        self.list(
+            || format!("find the name of link {index}"),
+            RouteNetlinkMessage::GetLink(LinkMessage::default()),
+            |answer| {
+                if let RouteNetlinkMessage::NewLink(message) = answer
+                    && message.header.index == index
+                {
+                    name = message
+                        .attributes
+                        .into_iter()
+                        .find_map(|attribute| match attribute {
+                            LinkAttribute::IfName(name) => Some(name),
+                            _ => None,
+                        });
+                }
+            },
+        )?;
+        Ok(name)
+    }
+
     /// Deletes a link, and with a veth its peer as well.
     pub fn delete_link(&mut self, name: &str) -> Result<()> {
         self.change(

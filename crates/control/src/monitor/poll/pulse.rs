@@ -16,6 +16,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 pub(super) async fn run(site: Rc<Site>) {
     let client = Client::new(None);
     loop {
+        site.until_watched().await;
         let order = site.order.borrow().clone();
         if let Some(order) = order {
             let asked = who_tells(&site, &order.placement);

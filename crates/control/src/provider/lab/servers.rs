@@ -3,30 +3,26 @@
 use super::Lab;
 use super::hardware::{self, HardwareError};
 use super::network::{INTERFACE, PREFIX_LENGTH};
-use gaiola_agent::engine::Secrets;
+use crate::provider::folder::{self, KeptError, PATH, make_folder, remove};
 use gaiola_agent::init::certificate;
-use gaiola_agent::state::{Boot, Order, read_document, read_json, write_json};
+use gaiola_agent::state::{Boot, Order, read_document, write_json};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
 use gaiola_net::pki::Issued;
-use gaiola_os::process::{Exit, User};
-use gaiola_wire::hex;
+use gaiola_os::process::Exit;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
-/// PATH of everything that runs on a server: nothing is taken from the operator's environment.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The longest that a server may take to stop before its power is cut.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 /// Bytes at the end of a log that contain its last line.
@@ -43,8 +39,8 @@ enum ServerError {
     Hardware(#[from] HardwareError),
     #[error("{0} is not in the placement")]
     NotPlaced(ServerName),
-    #[error("the kernel gives no random numbers")]
-    Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Kept(#[from] KeptError),
 }
 
 /// Follows the order until the site is brought down; returns when every server is off.
@@ -188,7 +184,7 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
     if matches!(server.tier, Tier::App | Tier::Database)
         && order.placement.config.database.is_some()
     {
-        write_json(&folder.join("secrets.json"), &secrets(lab)?)?;
+        write_json(&folder.join("secrets.json"), &folder::secrets(&lab.state)?)?;
     }
     let boot = Boot {
         site: lab.site.clone(),
@@ -202,7 +198,7 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
         database_user,
         site_user: lab.users.site,
         keeper_key: (server.tier == Tier::Balancer)
-            .then(|| keeper_key(lab))
+            .then(|| folder::keeper_key(&lab.state))
             .transpose()?,
         path: PATH.into(),
         disk: disk(lab, order, server),
@@ -228,49 +224,6 @@ fn disk(lab: &Lab, order: &Order, server: ServerName) -> Option<u64> {
         .disk
 }
 
-fn make_folder(path: &Path, mode: u32, owner: Option<User>) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    hand_over(path, owner)
-}
-
-fn hand_over(path: &Path, owner: Option<User>) -> io::Result<()> {
-    owner.map_or(Ok(()), |user| {
-        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))
-    })
-}
-
-/// The database's passwords: made once, kept for good.
-fn secrets(lab: &Lab) -> Result<Secrets, ServerError> {
-    kept(&lab.state.secrets(), Secrets::generate)
-}
-
-/// The secret that seals the keepers' advertisements, in hexadecimal.
-fn keeper_key(lab: &Lab) -> Result<String, ServerError> {
-    kept(&lab.state.folder().join("keeper-key.json"), || {
-        let mut bytes = [0_u8; 32];
-        getrandom::fill(&mut bytes)?;
-        Ok(hex::encode(&bytes))
-    })
-}
-
-fn kept<T: serde::Serialize + serde::de::DeserializeOwned>(
-    path: &Path,
-    make: impl FnOnce() -> Result<T, getrandom::Error>,
-) -> Result<T, ServerError> {
-    match read_json(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let made = make()?;
-            write_json(path, &made)?;
-            Ok(made)
-        }
-        found => Ok(found?),
-    }
-}
-
 /// Stops a server for good. Its directory goes with it: what was on it has been moved or copied before it was taken out.
 async fn take_away(lab: &Lab, server: ServerName) {
     stop(lab, server).await;
@@ -281,12 +234,6 @@ async fn take_away(lab: &Lab, server: ServerName) {
         let folder = folder.display();
         tracing::error!(%server, %folder, %error, "cannot remove the directory of a server");
     }
-}
-
-/// Removes a directory on a thread of its own: a database's data may be many files, and this one serves.
-async fn remove(folder: PathBuf) -> io::Result<()> {
-    let removing = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder));
-    removing.await?
 }
 
 /// Stops a server gracefully; cuts its power where that takes too long.
@@ -340,16 +287,6 @@ async fn stop_all(lab: &Rc<Lab>, servers: Vec<ServerName>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_server_had_is_removed_while_the_lab_serves() {
-        let folder = tempfile::tempdir().unwrap();
-        let server = folder.path().join("db1");
-        fs::create_dir_all(server.join("postgres/data")).unwrap();
-        let meanwhile = || assert!(server.join("postgres/data").exists());
-        gaiola_os::slow_disk::carry_out(remove(server.clone()), meanwhile).unwrap();
-        assert!(!server.exists());
-    }
 
     #[test]
     fn a_pid_1_that_says_nothing_is_not_explained_by_an_earlier_one() {

@@ -1,0 +1,45 @@
+//! `gaiola machine`: the site's process on a machine, and the steps by which a machine becomes part of a site.
+
+use crate::args::Machine;
+use crate::output::Exit;
+use crate::processes::log;
+use anyhow::Context as _;
+use gaiola_agent::state::State;
+use gaiola_control::process::machine::{self, setup};
+use gaiola_control::provider::machine::boot;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::Read as _;
+
+/// The largest document that is read.
+const LARGEST: u64 = 1 << 20;
+
+pub(crate) fn machine(command: &Machine) -> anyhow::Result<Exit> {
+    match command {
+        Machine::Run(of) => {
+            log();
+            machine::run(&of.name)?;
+        }
+        Machine::Prepare => print(&setup::prepare(&document()?)?)?,
+        Machine::Authority(of) => print(&setup::authority(&of.name)?)?,
+        Machine::Sign(of) => print(&setup::sign(&of.name, &document()?)?)?,
+        Machine::Accept(of) => setup::accept(&of.name, &document()?)?,
+        Machine::Units(of) => setup::units(&of.name)?,
+        Machine::Boot(of) => boot::begin(&State::of(&of.name), of.of)
+            .with_context(|| format!("cannot begin a boot of {}", of.of))?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// The document on standard input.
+fn document<T: DeserializeOwned>() -> anyhow::Result<T> {
+    let mut text = Vec::new();
+    let read = std::io::stdin().lock().take(LARGEST).read_to_end(&mut text);
+    read.context("cannot read standard input")?;
+    serde_json::from_slice(&text).context("standard input is not the document that is expected")
+}
+
+fn print(document: &impl Serialize) -> anyhow::Result<()> {
+    print_line!("{}", serde_json::to_string(document)?);
+    Ok(())
+}

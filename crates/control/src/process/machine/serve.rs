@@ -1,0 +1,337 @@
+//! The answers to the site's other machines. Who asks is known by its certificate; what it may ask follows from the newest order.
+
+mod send;
+
+use super::fetch;
+use crate::api::Digest;
+use crate::provider::machine::{
+    AuthorityFiles, FetchRequest, Machine, PORT, PowerRequest, SecretFiles, host_of, kept_secrets,
+};
+use crate::site::Site;
+use gaiola_core::machines::{self, Asked};
+use gaiola_core::topology;
+use gaiola_model::inventory::Host;
+use gaiola_model::placement::ReleaseNumber;
+use gaiola_model::schema::SCHEMA;
+use gaiola_model::{ServerName, Tier};
+use gaiola_net::pki::Authority;
+use gaiola_net::server;
+use gaiola_os::serve::{Response, not_found, text, whole};
+use gaiola_wire::document;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// The largest request that is read.
+const LARGEST_REQUEST: usize = 64 << 10;
+/// Between two attempts to listen: a machine that has just started may not have its address yet.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Answers, without end.
+pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
+    let listener = listen(&machine).await;
+    let identity = Rc::clone(&machine);
+    let tls = move || identity.peers.server_config();
+    server::serve(listener, tls, move |peer, request| {
+        let (machine, site) = (Rc::clone(&machine), Rc::clone(&site));
+        async move { answer(&machine, &site, &peer, request).await }
+    })
+    .await;
+}
+
+async fn listen(machine: &Machine) -> TcpListener {
+    let mut reported = None;
+    loop {
+        let address = SocketAddr::new(machine.address(), PORT);
+        let why = match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => error.to_string(),
+        };
+        if reported.as_ref() != Some(&why) {
+            tracing::error!(%address, error = why, "cannot listen for the other machines yet");
+            reported = Some(why);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// What a request is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wanted {
+    Order,
+    Sign(ServerName),
+    Authority,
+    Secrets,
+    Release(ReleaseNumber),
+    Certificates(Digest),
+    Fetch(ReleaseNumber),
+    Stop,
+    Start,
+}
+
+impl Wanted {
+    fn of(method: &Method, path: &str) -> Option<Self> {
+        let path = path.strip_prefix('/')?;
+        let (what, which) = path
+            .split_once('/')
+            .map_or((path, None), |(a, b)| (a, Some(b)));
+        let number = || which?.parse().ok().map(ReleaseNumber);
+        match (method, what, which) {
+            (&Method::GET, "order", None) => Some(Self::Order),
+            (&Method::GET, "authority", None) => Some(Self::Authority),
+            (&Method::GET, "secrets", None) => Some(Self::Secrets),
+            (&Method::GET, "releases", _) => number().map(Self::Release),
+            (&Method::GET, "certificates", Some(digest)) => {
+                digest.parse().ok().map(Self::Certificates)
+            }
+            (&Method::POST, "sign", Some(server)) => server.parse().ok().map(Self::Sign),
+            (&Method::POST, "fetch", _) => number().map(Self::Fetch),
+            (&Method::POST, "stop", None) => Some(Self::Stop),
+            (&Method::POST, "start", None) => Some(Self::Start),
+            _ => None,
+        }
+    }
+
+    const fn asked(&self) -> Asked {
+        match self {
+            Self::Order => Asked::Order,
+            Self::Sign(server) => Asked::Sign(*server),
+            Self::Authority => Asked::Authority,
+            Self::Secrets => Asked::Secrets,
+            Self::Release(_) => Asked::Release,
+            Self::Certificates(_) => Asked::Certificates,
+            Self::Fetch(_) => Asked::Fetch,
+            Self::Stop | Self::Start => Asked::Power,
+        }
+    }
+}
+
+async fn answer(
+    machine: &Rc<Machine>,
+    site: &Rc<Site>,
+    peer: &str,
+    request: Request<Incoming>,
+) -> Response {
+    let forbidden = |why: String| text(StatusCode::FORBIDDEN, why);
+    let Some(host) = host_of(peer).filter(|host| machine.knows(host)) else {
+        return forbidden(format!("{peer} is no machine of the site"));
+    };
+    let path = request.uri().path();
+    let Some(wanted) = Wanted::of(request.method(), path) else {
+        return not_found();
+    };
+    let order = site.order.borrow().clone();
+    let placement = order.as_ref().map(|order| &order.placement);
+    if !machines::may_ask(placement, &host, wanted.asked()) {
+        return forbidden(format!(
+            "{path} is not for {host}, by the newest placement that is known here"
+        ));
+    }
+    let answered = match wanted {
+        Wanted::Order => Ok(match &order {
+            Some(order) => message(site, &**order),
+            None => text(StatusCode::NOT_FOUND, "no placement is known here"),
+        }),
+        Wanted::Authority => Ok(authority(site)),
+        Wanted::Secrets => Ok(secrets(site, &host)),
+        Wanted::Release(number) => Ok(send::release(site, number).await),
+        Wanted::Certificates(digest) => Ok(send::certificates(site, digest).await),
+        Wanted::Sign(server) => body(request).await.map(|asked| sign(site, server, asked)),
+        Wanted::Fetch(number) => match body(request).await {
+            Ok(what) => Ok(fetch_from(machine, site, &host, number, what).await),
+            Err(refusal) => Err(refusal),
+        },
+        Wanted::Stop => match body(request).await {
+            Ok(what) => Ok(stop(machine, site, what).await),
+            Err(refusal) => Err(refusal),
+        },
+        Wanted::Start => body(request).await.map(|what| start(machine, site, what)),
+    };
+    answered.unwrap_or_else(|refusal| refusal)
+}
+
+/// 200 with a message, in the schema of the site's documents.
+fn message(site: &Site, body: &impl Serialize) -> Response {
+    let order = site.order.borrow();
+    let schema = order
+        .as_ref()
+        .map_or(SCHEMA, |order| order.placement.schema);
+    match document::encode_message(body, schema) {
+        Ok(body) => whole(StatusCode::OK, "application/json", body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Response> {
+    let refused = |why: String| text(StatusCode::BAD_REQUEST, why);
+    let body = Limited::new(request.into_body(), LARGEST_REQUEST);
+    let body = body
+        .collect()
+        .await
+        .map_err(|error| refused(error.to_string()))?;
+    let message = document::decode_message(&body.to_bytes());
+    message
+        .map(|(body, _)| body)
+        .map_err(|error| refused(error.to_string()))
+}
+
+fn sign(site: &Site, server: ServerName, request: String) -> Response {
+    let authority = match Authority::load_from(&site.state.authority()) {
+        Ok(Some(authority)) => authority,
+        Ok(None) => return not_here(),
+        Err(error) => return failed(&error),
+    };
+    let order = site.order.borrow();
+    let placement = order.as_ref().map(|order| &order.placement);
+    let location = placement.and_then(|placement| topology::location(placement, server));
+    let Some(location) = location else {
+        return text(StatusCode::FORBIDDEN, format!("there is no {server}"));
+    };
+    match authority.sign(&server.to_string(), &[location.address], &request) {
+        Ok(certificate) => message(site, &certificate),
+        Err(error) => text(StatusCode::BAD_REQUEST, gaiola_os::chain(&error)),
+    }
+}
+
+fn authority(site: &Site) -> Response {
+    let held = Authority::load_from(&site.state.authority());
+    let (authority, (secrets, keeper_key)) = match (held, kept_secrets(&site.state)) {
+        (Ok(Some(authority)), Some(secrets)) => (authority, secrets),
+        (Err(error), _) => return failed(&error),
+        (Ok(_), _) => return not_here(),
+    };
+    let (certificate, key) = authority.export();
+    let files = AuthorityFiles {
+        certificate: certificate.into(),
+        key,
+        secrets,
+        keeper_key,
+    };
+    message(site, &files)
+}
+
+/// Of the secrets only those that the servers of that machine need.
+fn secrets(site: &Site, host: &Host) -> Response {
+    let Some((secrets, keeper_key)) = kept_secrets(&site.state) else {
+        return not_here();
+    };
+    let order = site.order.borrow();
+    let placement = order.as_ref().map(|order| &order.placement);
+    let servers = placement.map(|placement| machines::servers_on(placement, host));
+    let servers = servers.unwrap_or_default();
+    let has = |tiers: &[Tier]| servers.iter().any(|server| tiers.contains(&server.tier));
+    let files = SecretFiles {
+        secrets: has(&[Tier::App, Tier::Database]).then_some(secrets),
+        keeper_key: has(&[Tier::Balancer]).then_some(keeper_key),
+    };
+    message(site, &files)
+}
+
+async fn fetch_from(
+    machine: &Rc<Machine>,
+    site: &Rc<Site>,
+    host: &Host,
+    number: ReleaseNumber,
+    what: FetchRequest,
+) -> Response {
+    let Some(from) = machine.others().remove(host) else {
+        return text(StatusCode::FORBIDDEN, format!("{host} has no address here"));
+    };
+    // To its end, also where the machine that asks goes away.
+    let (machine, own) = (Rc::clone(machine), Rc::clone(site));
+    let fetching = tokio::task::spawn_local(async move {
+        if let Some(digest) = &what.release {
+            fetch::release(&machine, &own, from, number, Some(digest)).await?;
+        }
+        match &what.certificates {
+            Some(digest) => fetch::certificates(&machine, &own, from, digest).await,
+            None => Ok(()),
+        }
+    });
+    match fetching.await {
+        Ok(Ok(())) => message(site, &true),
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn stop(machine: &Rc<Machine>, site: &Site, what: PowerRequest) -> Response {
+    let own = Rc::clone(machine);
+    // To its end, as above: what is half stopped is neither up nor down.
+    let stopping = tokio::task::spawn_local(async move {
+        match what {
+            PowerRequest::All => own.stop_all().await,
+            PowerRequest::Servers(servers) => own.stop(&servers).await,
+        }
+    });
+    match stopping.await {
+        Ok(Ok(())) => message(site, &true),
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error),
+    }
+}
+
+fn start(machine: &Machine, site: &Site, what: PowerRequest) -> Response {
+    match what {
+        PowerRequest::All => machine.start(None),
+        PowerRequest::Servers(servers) => {
+            servers
+                .into_iter()
+                .for_each(|server| machine.start(Some(server)));
+        }
+    }
+    message(site, &true)
+}
+
+fn not_here() -> Response {
+    let why = "this machine does not have the site's authority";
+    text(StatusCode::NOT_FOUND, why)
+}
+
+fn failed(error: &dyn Error) -> Response {
+    text(StatusCode::CONFLICT, gaiola_os::chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_paths_of_the_plan_are_answered() {
+        let get = |path: &str| Wanted::of(&Method::GET, path);
+        let post = |path: &str| Wanted::of(&Method::POST, path);
+        assert_eq!(get("/order"), Some(Wanted::Order));
+        assert_eq!(get("/releases/7"), Some(Wanted::Release(ReleaseNumber(7))));
+        assert_eq!(post("/fetch/7"), Some(Wanted::Fetch(ReleaseNumber(7))));
+        assert_eq!(
+            post("/sign/db1"),
+            Some(Wanted::Sign("db1".parse().unwrap()))
+        );
+        let digest = "ab".repeat(16);
+        let certificates = Wanted::Certificates(digest.parse().unwrap());
+        assert_eq!(get(&format!("/certificates/{digest}")), Some(certificates));
+        assert_eq!(post("/stop"), Some(Wanted::Stop));
+        assert_eq!(post("/start"), Some(Wanted::Start));
+        for none in [
+            "",
+            "/",
+            "order",
+            "/order/1",
+            "/releases",
+            "/releases/x",
+            "/stop",
+        ] {
+            assert_eq!(get(none), None, "{none}");
+        }
+        for none in ["/order", "/sign/x9", "/sign", "/authority", "/stop/1"] {
+            assert_eq!(post(none), None, "{none}");
+        }
+    }
+}

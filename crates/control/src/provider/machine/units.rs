@@ -1,0 +1,228 @@
+//! systemd: the units of this machine's servers.
+
+use gaiola_model::{ServerName, SiteName, Tier};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// The longest that systemd may take to start a unit, or to answer.
+const LIMIT: Duration = Duration::from_secs(30);
+/// The longest that it may take to stop one: longer than the units' own limit.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Where the program stands that the units run.
+const PROGRAM: &str = "/opt/gaiola/current/gaiola";
+
+/// Why systemd did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// It cannot be asked.
+    #[error("cannot run systemctl")]
+    Run(#[from] io::Error),
+    /// It refused.
+    #[error("systemctl {asked}: {answer}")]
+    Refused {
+        /// What was asked.
+        asked: String,
+        /// What it wrote.
+        answer: String,
+    },
+    /// It did not answer.
+    #[error("systemctl {asked} did not end within {} s", limit.as_secs())]
+    Late {
+        /// What was asked.
+        asked: String,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// The program that units name: a link to the version in use.
+pub const fn program() -> &'static str {
+    PROGRAM
+}
+
+/// The units of a machine of a site, each with its file's name and text.
+pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 3] {
+    let servers = servers.display();
+    let boot = format!("ExecStartPre={PROGRAM} machine boot {site} %i\n");
+    let common = "Restart=always\nRestartSec=100ms\nLimitNOFILE=262144\n";
+    // Privileged processes on a machine are those that bind low ports and start others as their users; none of them loads modules,
+    // sets the clock, or traces the kernel.
+    let bounds = "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_NET_BIND_SERVICE CAP_SETGID CAP_SETUID CAP_SYS_PTRACE CAP_SYS_RESOURCE\n";
+    let keeper_bounds = "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_IPC_LOCK CAP_SETGID CAP_SETUID CAP_SETPCAP CAP_SYS_ADMIN CAP_SYS_NICE CAP_SYS_PTRACE CAP_SYS_RESOURCE\n";
+    let machine = format!(
+        "[Unit]\nDescription=Gaiola: the servers of {site} on this machine\nAfter=network-online.target\nWants=network-online.target\nStartLimitIntervalSec=0\n\n\
+         [Service]\nType=notify\nExecStart={PROGRAM} machine run {site}\nWatchdogSec=30\nTimeoutStopSec=10\n{common}\n\
+         [Install]\nWantedBy=multi-user.target\n"
+    );
+    let agent = format!(
+        "[Unit]\nDescription=Gaiola: agent of %i\nAfter=network-online.target\nWants=network-online.target\nStartLimitIntervalSec=0\n\n\
+         [Service]\n{boot}ExecStart={PROGRAM} agent --boot {servers}/%i\nStandardOutput=append:{servers}/%i/log/agent.log\nStandardError=inherit\n\
+         KillMode=process\nTimeoutStopSec=25\nTasksMax=infinity\n{bounds}{common}\n\
+         [Install]\nWantedBy=multi-user.target\n"
+    );
+    // Stopped after the agent: it moves the VIPs to another balancer, and the keeper holds them until then.
+    let keeper = format!(
+        "[Unit]\nDescription=Gaiola: keeper of %i\nAfter=network-online.target\nWants=network-online.target\nBefore=gaiola-agent@%i.service\nStartLimitIntervalSec=0\n\n\
+         [Service]\n{boot}ExecStart={PROGRAM} keeper tier --boot {servers}/%i\nStandardOutput=append:{servers}/%i/log/keeper.log\nStandardError=inherit\n\
+         TimeoutStopSec=45\nTasksMax=infinity\nLimitMEMLOCK=infinity\n{keeper_bounds}{common}\n\
+         [Install]\nWantedBy=multi-user.target\n"
+    );
+    [
+        ("gaiola-machine.service", machine),
+        ("gaiola-agent@.service", agent),
+        ("gaiola-keeper@.service", keeper),
+    ]
+}
+
+/// The units of a server, in the order in which they are stopped.
+fn units_of(server: ServerName) -> Vec<String> {
+    let [agent, keeper] = ["agent", "keeper"].map(|kind| format!("gaiola-{kind}@{server}.service"));
+    match server.tier {
+        Tier::Balancer => vec![agent, keeper],
+        // The store's member that the agent runs is needed until PostgreSQL has shut down.
+        Tier::Database => vec![keeper, agent],
+        Tier::Web | Tier::App => vec![agent],
+    }
+}
+
+/// Asks systemd.
+pub(super) struct Units {
+    systemctl: PathBuf,
+}
+
+impl Default for Units {
+    fn default() -> Self {
+        Self {
+            systemctl: "systemctl".into(),
+        }
+    }
+}
+
+impl Units {
+    /// Starts a server's units, now and with the machine.
+    pub(super) async fn start(&self, server: ServerName) -> Result<(), UnitError> {
+        let units = units_of(server);
+        let mut args = vec!["enable", "--now"];
+        args.extend(units.iter().map(String::as_str));
+        self.ask(&args, LIMIT).await.map(drop)
+    }
+
+    /// Stops a server's units one after another, and keeps them stopped when the machine starts again.
+    pub(super) async fn stop(&self, server: ServerName) -> Result<(), UnitError> {
+        for unit in units_of(server) {
+            self.ask(&["disable", "--now", &unit], STOP_LIMIT).await?;
+        }
+        Ok(())
+    }
+
+    /// Those of these servers whose agent runs, or is about to.
+    pub(super) async fn running(
+        &self,
+        servers: &BTreeSet<ServerName>,
+    ) -> Result<BTreeSet<ServerName>, UnitError> {
+        if servers.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let units: Vec<String> = (servers.iter())
+            .map(|server| format!("gaiola-agent@{server}.service"))
+            .collect();
+        let mut args = vec!["show", "--property=Id,ActiveState"];
+        args.extend(units.iter().map(String::as_str));
+        Ok(active(&self.ask(&args, LIMIT).await?))
+    }
+
+    async fn ask(&self, args: &[&str], limit: Duration) -> Result<String, UnitError> {
+        let asked = args.join(" ");
+        let mut command = Command::new(&self.systemctl);
+        command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+        let Ok(output) = timeout(limit, command.output()).await else {
+            return Err(UnitError::Late { asked, limit });
+        };
+        let output = output?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let answer = String::from_utf8_lossy(&output.stderr).trim().to_string();
+        Err(UnitError::Refused { asked, answer })
+    }
+}
+
+/// The servers whose agents `systemctl show` says to run: blocks of `NAME=VALUE`, one a unit.
+fn active(shown: &str) -> BTreeSet<ServerName> {
+    let server_of = |block: &str| {
+        let value = |name: &str| {
+            let mut lines = block.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        };
+        let runs = matches!(value("ActiveState")?, "active" | "activating" | "reloading");
+        let name = value("Id")?.strip_prefix("gaiola-agent@")?;
+        let name = name.strip_suffix(".service")?;
+        name.parse().ok().filter(|_| runs)
+    };
+    shown.split("\n\n").filter_map(server_of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_on_while_its_agent_is_active() {
+        let shown = "Id=gaiola-agent@web1.service\nActiveState=active\n\n\
+                     ActiveState=activating\nId=gaiola-agent@app1.service\n\n\
+                     Id=gaiola-agent@app2.service\nActiveState=failed\n\n\
+                     Id=ssh.service\nActiveState=active\n";
+        let on = ["web1", "app1"].map(|name| name.parse().unwrap());
+        assert_eq!(active(shown), on.into());
+        assert_eq!(active(""), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_balancers_agent_stops_before_its_keeper_and_a_databases_after() {
+        let units = |name: &str| units_of(name.parse().unwrap());
+        let [agent, keeper] = ["gaiola-agent@lb1.service", "gaiola-keeper@lb1.service"];
+        assert_eq!(units("lb1"), [agent, keeper]);
+        let [keeper, agent] = ["gaiola-keeper@db1.service", "gaiola-agent@db1.service"];
+        assert_eq!(units("db1"), [keeper, agent]);
+        assert_eq!(units("web1"), ["gaiola-agent@web1.service"]);
+    }
+
+    #[test]
+    fn units_name_the_site_and_survive_their_agent() {
+        let site = "shop".parse().unwrap();
+        let files = files(&site, Path::new("/var/lib/gaiola/shop/servers"));
+        let text = |name: &str| {
+            let found = files.iter().find(|(file, _)| *file == name);
+            found.unwrap().1.clone()
+        };
+        let agent = text("gaiola-agent@.service");
+        assert!(
+            agent.contains("agent --boot /var/lib/gaiola/shop/servers/%i\n"),
+            "{agent}"
+        );
+        assert!(agent.contains("KillMode=process\n") && agent.contains("Restart=always\n"));
+        assert!(text("gaiola-machine.service").contains("machine run shop\n"));
+        // Nothing else would keep PostgreSQL from outliving its keeper.
+        assert!(!text("gaiola-keeper@.service").contains("KillMode"));
+    }
+
+    #[tokio::test]
+    async fn what_systemd_refuses_is_reported_in_its_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let systemctl = folder.path().join("systemctl");
+        std::fs::write(&systemctl, "#!/bin/sh\necho \"no unit $3\" >&2; exit 5\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&systemctl, mode).unwrap();
+        let units = Units { systemctl };
+        let why = units.start("web1".parse().unwrap()).await.unwrap_err();
+        assert_eq!(
+            why.to_string(),
+            "systemctl enable --now gaiola-agent@web1.service: no unit gaiola-agent@web1.service"
+        );
+    }
+}

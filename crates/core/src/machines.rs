@@ -1,0 +1,351 @@
+//! What stands on a machine, what its process has to do about that, and what machines may ask of each other.
+//!
+//! Every machine decides for itself, by the newest placement that it knows.
+
+use gaiola_model::inventory::Host;
+use gaiola_model::placement::ReleaseNumber;
+use gaiola_model::{Config, Inventory, Placement, ServerName, Tier};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// The servers that a placement has on a machine.
+pub fn servers_on(placement: &Placement, host: &Host) -> BTreeSet<ServerName> {
+    let servers = placement.servers.iter();
+    let here = servers.filter(|(_, placed)| placed.location.host == *host);
+    here.map(|(name, _)| *name).collect()
+}
+
+/// What a machine's process knows of its servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Servers whose processes run.
+    pub on: BTreeSet<ServerName>,
+    /// Servers that were switched off, or ended by themselves, and stay off.
+    pub off: BTreeSet<ServerName>,
+    /// Servers that are being switched on or stopped.
+    pub busy: BTreeSet<ServerName>,
+    /// Servers that have a directory.
+    pub directories: BTreeSet<ServerName>,
+    /// Whether the whole site is to stay down.
+    pub is_down: bool,
+}
+
+/// What is to be done about a server of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Its directory is prepared, its processes are started.
+    SwitchOn(ServerName),
+    /// Its processes are stopped and its directory is removed.
+    TakeAway(ServerName),
+}
+
+/// What a machine has to do. `confirmed`: the store holds this placement now; what a server has on its disk is removed only then.
+pub fn steps(placement: &Placement, host: &Host, held: &Held, confirmed: bool) -> Vec<Step> {
+    let wanted = servers_on(placement, host);
+    let is_idle = |server: &&ServerName| !held.busy.contains(*server);
+    let missing = wanted.iter().filter(is_idle).filter(|server| {
+        !held.is_down && !held.on.contains(*server) && !held.off.contains(*server)
+    });
+    let former: BTreeSet<ServerName> = held.directories.union(&held.on).copied().collect();
+    let former = former.difference(&wanted).filter(is_idle);
+    let former = former.filter(|_| confirmed).copied().map(Step::TakeAway);
+    let missing = missing.copied().map(Step::SwitchOn);
+    missing.chain(former).collect()
+}
+
+/// A request of one machine to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The newest order.
+    Order,
+    /// A signature on the certificate of a server.
+    Sign(ServerName),
+    /// The key of the site's authority, and all secrets.
+    Authority,
+    /// The passwords and keys that the asking machine's servers need.
+    Secrets,
+    /// A release.
+    Release,
+    /// The certificates that balancers serve.
+    Certificates,
+    /// To fetch something from the machine that asks.
+    Fetch,
+    /// To stop servers, or let them start again.
+    Power,
+}
+
+/// Whether a machine of the site may ask this. `placement`: the newest that the asked machine knows.
+pub fn may_ask(placement: Option<&Placement>, host: &Host, asked: Asked) -> bool {
+    let is_here = |server: &ServerName| {
+        let placed = placement.and_then(|placement| placement.servers.get(server));
+        placed.is_some_and(|placed| placed.location.host == *host)
+    };
+    let has_tier = |tiers: &[Tier]| {
+        let here = placement.map(|placement| servers_on(placement, host));
+        here.is_some_and(|here| here.iter().any(|server| tiers.contains(&server.tier)))
+    };
+    match asked {
+        Asked::Order | Asked::Release | Asked::Fetch | Asked::Power => true,
+        Asked::Sign(server) => is_here(&server),
+        Asked::Authority => placement.is_some_and(|placement| has_member(placement, host)),
+        Asked::Secrets => has_tier(&[Tier::Balancer, Tier::App, Tier::Database]),
+        Asked::Certificates => has_tier(&[Tier::Balancer]),
+    }
+}
+
+/// Whether a member of the store stands on a machine, or is to.
+pub fn has_member(placement: &Placement, host: &Host) -> bool {
+    let here = servers_on(placement, host);
+    placement.store.iter().any(|member| here.contains(member))
+}
+
+/// The releases that the servers of a machine run from.
+pub fn releases_needed(placement: &Placement, host: &Host) -> BTreeSet<ReleaseNumber> {
+    let here = servers_on(placement, host);
+    let instances = placement.instances.iter();
+    let instances = instances.filter(|(name, _)| here.contains(&name.server));
+    let run = placement.release_run.iter();
+    let run = run.filter(|run| here.contains(&run.server));
+    let has_web = here.iter().any(|server| server.tier == Tier::Web);
+    let web = placement.web_releases.iter().filter(|_| has_web);
+    instances
+        .map(|(_, instance)| instance.release)
+        .chain(run.map(|run| run.release))
+        .chain(web.copied())
+        .collect()
+}
+
+/// The digest of the certificates that balancers of a machine serve; `None`: it has none, or they serve none.
+pub fn certificates_needed<'a>(placement: &'a Placement, host: &Host) -> Option<&'a str> {
+    let has_balancer = (servers_on(placement, host).iter()).any(|s| s.tier == Tier::Balancer);
+    let tls = placement.config.tls().filter(|_| has_balancer)?;
+    Some(&tls.contents)
+}
+
+/// What of a new release goes to a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parcel {
+    /// The release itself.
+    pub release: bool,
+    /// The balancers' certificates.
+    pub certificates: bool,
+}
+
+/// The machines that need a new release or its certificates before it is desired.
+pub fn recipients(config: &Config, inventory: &Inventory) -> BTreeMap<Host, Parcel> {
+    let mut all: BTreeMap<Host, Parcel> = BTreeMap::new();
+    for (server, location) in &inventory.servers {
+        let parcel = all.entry(location.host.clone()).or_default();
+        match server.tier {
+            Tier::Balancer => parcel.certificates |= config.speaks_tls(),
+            Tier::Web | Tier::App => parcel.release = true,
+            Tier::Database => {}
+        }
+    }
+    all.retain(|_, parcel| *parcel != Parcel::default());
+    all
+}
+
+/// The order in which a site is stopped without a loss: the standbys, then the primary while the store still answers, then the rest.
+pub fn stop_order(placement: &Placement, primary: Option<ServerName>) -> [Vec<ServerName>; 3] {
+    let mut order = [Vec::new(), Vec::new(), Vec::new()];
+    for server in placement.servers.keys().copied() {
+        let turn = match server.tier {
+            Tier::Database if Some(server) == primary => 1,
+            Tier::Database => 0,
+            Tier::Balancer | Tier::Web | Tier::App => 2,
+        };
+        order[turn].push(server);
+    }
+    order
+}
+
+/// The addresses of all machines: those that a machine was prepared with, and newer ones of the placement.
+pub fn addresses(
+    prepared: impl IntoIterator<Item = (Host, IpAddr)>,
+    placement: Option<&Placement>,
+) -> BTreeMap<Host, IpAddr> {
+    let mut all: BTreeMap<Host, IpAddr> = prepared.into_iter().collect();
+    let Some(placement) = placement else {
+        return all;
+    };
+    for machine in placement.config.machines.iter().flat_map(|m| m.all()) {
+        all.extend(machine.address.map(|address| (machine.host(), address)));
+    }
+    let placed = placement.servers.values();
+    all.extend(placed.map(|placed| (placed.location.host.clone(), placed.location.address)));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout;
+    use gaiola_model::config::{App, Balancer, BalancerTls, Database, Web};
+    use gaiola_model::placement::{Desired, Release, ReleaseRun};
+
+    fn name(name: &str) -> ServerName {
+        name.parse().unwrap()
+    }
+
+    fn names<const N: usize>(all: [&str; N]) -> BTreeSet<ServerName> {
+        all.map(name).into()
+    }
+
+    fn host(name: &str) -> Host {
+        Host(name.into())
+    }
+
+    /// lb1 and web1 on `a`, app1 and db1 on `b`, db2 on `c`.
+    fn placement() -> Placement {
+        let mut config = Config::new("site".parse().unwrap(), App::new("run"));
+        config.app.servers = 1;
+        config.balancer = Some(Balancer {
+            servers: 1,
+            tls: Some(BalancerTls {
+                contents: "abc".into(),
+                ..BalancerTls::new(Vec::new())
+            }),
+            ..Balancer::default()
+        });
+        config.web = Some(Web {
+            servers: 1,
+            ..Web::default()
+        });
+        config.database = Some(Database::default());
+        let mut inventory = Inventory::numbered(&config, [192, 0]);
+        let hosts = [
+            ("lb1", "a"),
+            ("web1", "a"),
+            ("app1", "b"),
+            ("db1", "b"),
+            ("db2", "c"),
+        ];
+        for (server, on) in hosts {
+            inventory.servers.get_mut(&name(server)).unwrap().host = host(on);
+        }
+        let release = Release {
+            number: ReleaseNumber(7),
+            digest: String::new(),
+        };
+        let desired = Desired::first(config, release, inventory);
+        rollout::first(&desired, "one".into())
+    }
+
+    #[test]
+    fn a_machine_switches_on_what_stands_on_it_and_is_not_on() {
+        let (placement, mut held) = (placement(), Held::default());
+        let now = |held: &Held| steps(&placement, &host("a"), held, true);
+        let [lb1, web1] = ["lb1", "web1"].map(name);
+        assert_eq!(now(&held), [Step::SwitchOn(lb1), Step::SwitchOn(web1)]);
+        held.on.insert(lb1);
+        assert_eq!(now(&held), [Step::SwitchOn(web1)]);
+        held.busy.insert(web1);
+        assert_eq!(now(&held), []);
+        held.busy.clear();
+        held.off.insert(web1);
+        assert_eq!(now(&held), []);
+        held.off.clear();
+        held.is_down = true;
+        assert_eq!(now(&held), []);
+    }
+
+    #[test]
+    fn what_is_not_placed_here_is_taken_away_once_the_store_confirms_it() {
+        let placement = placement();
+        let held = Held {
+            on: names(["app1", "db1", "web2"]),
+            directories: names(["app1", "db1", "web2", "db3"]),
+            ..Held::default()
+        };
+        let now = |confirmed| steps(&placement, &host("b"), &held, confirmed);
+        let gone = ["web2", "db3"].map(|server| Step::TakeAway(name(server)));
+        assert_eq!(now(true), gone);
+        assert_eq!(now(false), []);
+        let spare = steps(&placement, &host("spare"), &Held::default(), true);
+        assert_eq!(spare, []);
+    }
+
+    #[test]
+    fn machines_get_what_their_servers_need_and_no_more() {
+        let placement = placement();
+        let may = |on: &str, asked| may_ask(Some(&placement), &host(on), asked);
+        for on in ["a", "b", "c", "spare"] {
+            for all in [Asked::Order, Asked::Release, Asked::Fetch, Asked::Power] {
+                assert!(may(on, all) && may_ask(None, &host(on), all));
+            }
+            for none in [Asked::Authority, Asked::Secrets, Asked::Certificates] {
+                assert!(!may_ask(None, &host(on), none));
+            }
+            assert_eq!(may(on, Asked::Secrets), on != "spare", "{on}");
+            assert_eq!(may(on, Asked::Certificates), on == "a", "{on}");
+            assert_eq!(may(on, Asked::Sign(name("db2"))), on == "c", "{on}");
+        }
+        // The store's members: lb1, web1 and app1.
+        assert!(may("a", Asked::Authority) && may("b", Asked::Authority));
+        assert!(!may("c", Asked::Authority) && !may("spare", Asked::Authority));
+        assert!(!may("a", Asked::Sign(name("web9"))));
+    }
+
+    #[test]
+    fn a_machine_needs_the_releases_that_its_servers_run_from() {
+        let mut placement = placement();
+        let needed = |placement: &Placement, on: &str| releases_needed(placement, &host(on));
+        placement.web_releases = vec![ReleaseNumber(7), ReleaseNumber(6)];
+        let instance = placement.instances.values().next().cloned();
+        let web: BTreeSet<_> = [ReleaseNumber(6), ReleaseNumber(7)].into();
+        assert_eq!(needed(&placement, "a"), web);
+        let app: BTreeSet<_> = instance.iter().map(|instance| instance.release).collect();
+        assert_eq!(needed(&placement, "b"), app);
+        assert_eq!(needed(&placement, "c"), [].into());
+        placement.release_run = Some(ReleaseRun {
+            release: ReleaseNumber(8),
+            command: "migrate".into(),
+            server: name("app1"),
+            boot: Default::default(),
+            generation: 2,
+            stop: false,
+        });
+        assert!(needed(&placement, "b").contains(&ReleaseNumber(8)));
+        assert_eq!(certificates_needed(&placement, &host("a")), Some("abc"));
+        assert_eq!(certificates_needed(&placement, &host("b")), None);
+    }
+
+    #[test]
+    fn a_new_release_goes_where_web_and_application_servers_stand() {
+        let placement = placement();
+        let mut inventory = Inventory::default();
+        for (server, placed) in &placement.servers {
+            (inventory.servers).insert(*server, placed.location.clone());
+        }
+        let [both, release] = [true, false].map(|certificates| Parcel {
+            release: true,
+            certificates,
+        });
+        let to = recipients(&placement.config, &inventory);
+        assert_eq!(to, [(host("a"), both), (host("b"), release)].into());
+    }
+
+    #[test]
+    fn standbys_stop_first_and_the_primary_before_the_store() {
+        let order = stop_order(&placement(), Some(name("db1")));
+        let rest = ["lb1", "web1", "app1"].map(name);
+        assert_eq!(order, [vec![name("db2")], vec![name("db1")], rest.into()]);
+        let [standbys, primary, _] = stop_order(&placement(), None);
+        assert_eq!((standbys.len(), primary.len()), (2, 0));
+    }
+
+    #[test]
+    fn a_placement_knows_machines_that_came_later() {
+        let one: IpAddr = "198.51.100.1".parse().unwrap();
+        let prepared = [(host("a"), one), (host("spare"), one)];
+        assert_eq!(addresses(prepared.clone(), None).len(), 2);
+        let placement = placement();
+        let all = addresses(prepared, Some(&placement));
+        let own = placement.servers[&name("lb1")].location.address;
+        let names: Vec<_> = all.keys().map(|host| host.0.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "spare"]);
+        // The first server's address of a machine with several is as good as the last one's.
+        assert!(all[&host("a")] == own || all[&host("a")] != one);
+    }
+}
