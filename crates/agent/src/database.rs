@@ -8,8 +8,8 @@ mod reserve;
 
 use super::plan::DatabaseUrls;
 use crate::engine::{
-    Api, InstallError, KeeperDatabase, KeeperReport, KeeperState, Owner, Secrets, Settings, Tools,
-    ToolsError, Wanted, find_tools, install,
+    Api, EngineState, InstallError, KeeperDatabase, KeeperReport, Owner, Secrets, Settings,
+    TargetState, Tools, ToolsError, find_tools, install,
 };
 use crate::state::{Boot, Order, read_json};
 use gaiola_core::database::clone::{Action, Clones, Why};
@@ -239,7 +239,10 @@ impl Database {
         let path = self.boot.folder().join("secrets.json");
         let secrets = read_json(&path).map_err(|source| InstallFailed::Secrets { path, source })?;
         let disk = disk(&self.boot.postgres()).map_err(InstallFailed::Disk)?;
-        install(&self.settings(wanted, disk, tools, secrets), Wanted::Run)?;
+        install(
+            &self.settings(wanted, disk, tools, secrets),
+            TargetState::Run,
+        )?;
         Ok(())
     }
 
@@ -284,8 +287,8 @@ impl Database {
         }
         let report = KeeperReport::read(self.boot.run()).ok().flatten();
         match report?.state {
-            KeeperState::Failed(why) => Some(why),
-            KeeperState::Running | KeeperState::Stopping | KeeperState::Stopped => None,
+            EngineState::Failed(why) => Some(why),
+            EngineState::Running | EngineState::Stopping | EngineState::Stopped => None,
         }
     }
 }
