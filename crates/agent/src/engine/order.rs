@@ -139,6 +139,9 @@ pub struct KeeperReport {
     /// The schema that it is written in: the order's.
     #[serde(default = "schema::unnumbered")]
     pub schema: u64,
+    /// The newest schema that the keeper reads.
+    #[serde(default = "schema::unnumbered")]
+    pub reads: u64,
     /// Generation of the order being followed.
     pub generation: u64,
     /// State of Patroni and PostgreSQL.

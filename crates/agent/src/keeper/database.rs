@@ -254,6 +254,7 @@ impl Keeper {
         let schema = self.order.as_ref().map_or(SCHEMA, |order| order.schema);
         let report = KeeperReport {
             schema,
+            reads: SCHEMA,
             generation,
             state,
             restarts: self.restarts,
