@@ -17,7 +17,8 @@ use faults::FaultError;
 use front_door::Targets;
 use gaiola_agent::state::{Order, State};
 use gaiola_core::topology;
-use gaiola_model::placement::{BootNumber, Placement, Revision};
+use gaiola_model::placement::{BootNumber, ObservedProvider, Placement, Revision};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{ServerName, SiteName};
 use gaiola_net::pki::{Authority, PkiError};
 use gaiola_os::namespace;
@@ -254,6 +255,17 @@ impl Lab {
                 changed = over.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(Duration::from_secs(1)), if !all => {}
             }
+        }
+    }
+
+    /// Reports what this process reads, until it is stored.
+    pub async fn report(self: Rc<Self>, store: Store) {
+        let key = Keys::of(&self.site).provider();
+        let report = ObservedProvider { reads: SCHEMA };
+        while let Err(error) = store.put_json(&key, &report, None).await {
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(error, "cannot store what the provider reads");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

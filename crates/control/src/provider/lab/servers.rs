@@ -5,7 +5,7 @@ use super::hardware::{self, HardwareError};
 use super::network::{INTERFACE, PREFIX_LENGTH};
 use gaiola_agent::engine::Secrets;
 use gaiola_agent::init::certificate;
-use gaiola_agent::state::{Boot, Order, read_document, read_json, write_json};
+use gaiola_agent::state::{Boot, Order, read_document, read_json, write_document, write_json};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
@@ -141,7 +141,8 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
     let Some(process) = lab.hardware.borrow().process(server) else {
         return Ok(());
     };
-    let certified = certify(Rc::clone(lab), server, boot.location.address, own);
+    let schema = order.placement.schema;
+    let certified = certify(Rc::clone(lab), server, boot.location.address, (own, schema));
     tokio::task::spawn_local(certified.in_current_span());
     tracing::info!(pid = process.identity().pid, "a server is on");
     let (lab, number) = (Rc::clone(lab), boot.number);
@@ -164,7 +165,7 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
 }
 
 /// Signs the certificate that a server requests at its start. A server that gets none ends, and its last log line has the reason.
-async fn certify(lab: Rc<Lab>, server: ServerName, address: IpAddr, socket: UnixStream) {
+async fn certify(lab: Rc<Lab>, server: ServerName, address: IpAddr, socket: (UnixStream, u64)) {
     let name = server.to_string();
     match certificate::provide(socket, &lab.authority, &name, &[address]).await {
         Ok(Issued::New) => tracing::info!("issued a certificate"),
@@ -188,7 +189,9 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
     if matches!(server.tier, Tier::App | Tier::Database)
         && order.placement.config.database.is_some()
     {
-        write_json(&folder.join("secrets.json"), &secrets(lab)?)?;
+        let schema = order.placement.schema;
+        let secrets = secrets(lab, schema)?;
+        write_document(&folder.join("secrets.json"), &secrets, schema)?;
     }
     let boot = Boot {
         site: lab.site.clone(),
@@ -204,6 +207,7 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
         keeper_key: (server.tier == Tier::Balancer)
             .then(|| keeper_key(lab))
             .transpose()?,
+        program: Some(lab.state.program(server)),
         path: PATH.into(),
         disk: disk(lab, order, server),
     };
@@ -211,7 +215,8 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
     // A server that has a newer order keeps it.
     let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {
-        order.save(&boot.order_file())?;
+        let text = lab.view.borrow().placement_text(order.revision);
+        order.save(&boot.order_file(), text.as_deref())?;
     }
     Ok(boot)
 }
@@ -244,29 +249,34 @@ fn hand_over(path: &Path, owner: Option<User>) -> io::Result<()> {
 }
 
 /// The database's passwords: made once, kept for good.
-fn secrets(lab: &Lab) -> Result<Secrets, ServerError> {
-    kept(&lab.state.secrets(), Secrets::generate)
+fn secrets(lab: &Lab, schema: u64) -> Result<Secrets, ServerError> {
+    let path = lab.state.secrets();
+    kept(read_document(&path), || {
+        let made = Secrets::generate()?;
+        write_document(&path, &made, schema)?;
+        Ok(made)
+    })
 }
 
 /// The secret that seals the keepers' advertisements, in hexadecimal.
 fn keeper_key(lab: &Lab) -> Result<String, ServerError> {
-    kept(&lab.state.folder().join("keeper-key.json"), || {
+    let path = lab.state.folder().join("keeper-key.json");
+    kept(read_json(&path), || {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes)?;
-        Ok(hex::encode(&bytes))
+        let made = hex::encode(&bytes);
+        write_json(&path, &made)?;
+        Ok(made)
     })
 }
 
-fn kept<T: serde::Serialize + serde::de::DeserializeOwned>(
-    path: &Path,
-    make: impl FnOnce() -> Result<T, getrandom::Error>,
+/// What was read, or what `make` makes and writes where nothing was kept yet.
+fn kept<T>(
+    read: io::Result<T>,
+    make: impl FnOnce() -> Result<T, ServerError>,
 ) -> Result<T, ServerError> {
-    match read_json(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let made = make()?;
-            write_json(path, &made)?;
-            Ok(made)
-        }
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(),
         found => Ok(found?),
     }
 }
