@@ -16,6 +16,25 @@ pub(crate) fn gaiola() -> PathBuf {
     path
 }
 
+/// The same program, built to call itself one schema newer.
+pub(crate) fn next() -> PathBuf {
+    let path = folder().join("gaiola-next");
+    if is_stale(&path) {
+        build(&NEXT);
+    }
+    path
+}
+
+/// What `scripts/build debug` builds it with too, so that nothing is compiled twice.
+const NEXT: [&str; 6] = [
+    "-p",
+    "gaiola",
+    "--bin",
+    "gaiola-next",
+    "--features",
+    "gaiola/next-schema",
+];
+
 /// The site that the tests bring up.
 pub(crate) fn site() -> PathBuf {
     let path = folder().join("gaiola-e2e-site");

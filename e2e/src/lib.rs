@@ -13,5 +13,5 @@ mod who;
 pub use http::{Answer, get, post};
 pub use load::Figures;
 pub use processes::{Process, namespaces_of, processes};
-pub use site::{Ran, Site, ended};
+pub use site::{Programs, Ran, Site, ended};
 pub use who::Who;

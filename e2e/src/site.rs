@@ -1,5 +1,9 @@
 //! A site under test, with its own directory, file, state and ports: brought up, queried, broken, brought down.
 
+mod programs;
+
+pub use programs::Programs;
+
 use crate::load::{self, Figures};
 use crate::probe::Probed;
 use crate::processes::{Process, family, processes};
@@ -480,14 +484,11 @@ fn like(mut command: Command, other: &Command) -> Command {
 
 fn is_called(process: &Process, name: &str) -> bool {
     let arg = |index: usize| process.args.get(index).map_or("", String::as_str);
+    let program = Path::new(arg(0)).file_name();
+    let is = |name: &str| program.is_some_and(|program| program == name);
     match name {
-        "agent" | "keeper" | "proxy" => arg(0) == "/proc/self/exe" && arg(1) == name,
-        "etcd" => Path::new(arg(0))
-            .file_name()
-            .is_some_and(|program| program == "etcd"),
-        "postgres" => Path::new(arg(0))
-            .file_name()
-            .is_some_and(|program| program == "postgres"),
+        "agent" | "keeper" | "proxy" => (is("exe") || is("gaiola")) && arg(1) == name,
+        "etcd" | "postgres" => is(name),
         instance => process
             .env("INSTANCE")
             .is_some_and(|named| named == instance),

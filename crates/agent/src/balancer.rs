@@ -50,6 +50,12 @@ impl Balancer {
         &self.state
     }
 
+    /// The newest schema that the keeper reads; `None` before its first report.
+    pub(super) fn keeper_reads(&self) -> Option<u64> {
+        let has_reported = self.state.pid != 0;
+        has_reported.then(|| self.state.reads.max(self.state.schema))
+    }
+
     /// VIPs that this server holds.
     pub(super) fn held(&self) -> BTreeSet<Ipv4Addr> {
         let active = |(vip, state): (&Ipv4Addr, &gaiola_model::keeper::VipState)| {

@@ -99,6 +99,7 @@ impl Conductor<'_> {
                 placement,
                 at: *at,
                 over: &seen.over,
+                provider_reads: seen.provider_reads,
             };
             if self.decided.may_decide(&on) {
                 pause = self.conduct(seen, &on).await?;
@@ -343,7 +344,7 @@ mod tests {
         let placement = |store: &[ServerName], joining| Placement {
             store: store.into(),
             store_joining: joining,
-            ..crate::state::tests::order("a", 7).placement
+            ..crate::state::order::tests::order("a", 7).placement
         };
         let (one, both) = (placement(&[app1], None), placement(&[app1, db1], Some(db1)));
         let came = [(db1, "is to carry a member of the store")];

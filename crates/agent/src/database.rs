@@ -8,10 +8,10 @@ mod reserve;
 
 use super::plan::DatabaseUrls;
 use crate::engine::{
-    Api, InstallError, KeeperDatabase, KeeperReport, KeeperState, Owner, Secrets, Settings, Tools,
-    ToolsError, Wanted, find_tools, install,
+    Api, EngineState, InstallError, KeeperDatabase, KeeperReport, Owner, Secrets, Settings,
+    TargetState, Tools, ToolsError, find_tools, install,
 };
-use crate::state::{Boot, Order, read_json};
+use crate::state::{Boot, Order, read_document};
 use gaiola_core::database::clone::{Action, Clones, Why};
 use gaiola_core::database::give_way;
 use gaiola_core::{resources, topology};
@@ -46,7 +46,7 @@ const INSTALL_AGAIN: Duration = Duration::from_secs(5);
 
 /// The database URLs that instances on this server get; `None` where the site has no database.
 pub(super) fn urls(boot: &Boot) -> Option<DatabaseUrls> {
-    let secrets: Secrets = read_json(&boot.folder().join("secrets.json")).ok()?;
+    let secrets: Secrets = read_document(&boot.folder().join("secrets.json")).ok()?;
     let name = boot.site.sql();
     let url = |port| {
         format!(
@@ -237,9 +237,13 @@ impl Database {
     fn install(&self, wanted: &LaidOut) -> Result<(), InstallFailed> {
         let tools = find_tools()?;
         let path = self.boot.folder().join("secrets.json");
-        let secrets = read_json(&path).map_err(|source| InstallFailed::Secrets { path, source })?;
+        let secrets =
+            read_document(&path).map_err(|source| InstallFailed::Secrets { path, source })?;
         let disk = disk(&self.boot.postgres()).map_err(InstallFailed::Disk)?;
-        install(&self.settings(wanted, disk, tools, secrets), Wanted::Run)?;
+        install(
+            &self.settings(wanted, disk, tools, secrets),
+            TargetState::Run,
+        )?;
         Ok(())
     }
 
@@ -277,6 +281,12 @@ impl Database {
         self.seen.borrow().as_ref().and_then(|seen| seen.lag_bytes)
     }
 
+    /// The newest schema that the keeper reads; `None` before its first report.
+    pub(super) fn keeper_reads(&self) -> Option<u64> {
+        let report = KeeperReport::read(self.boot.run()).ok().flatten()?;
+        Some(report.reads.max(report.schema))
+    }
+
     /// What keeps PostgreSQL from running, in words.
     pub(super) fn trouble(&self) -> Option<String> {
         if let Some(failed) = &self.failed {
@@ -284,8 +294,8 @@ impl Database {
         }
         let report = KeeperReport::read(self.boot.run()).ok().flatten();
         match report?.state {
-            KeeperState::Failed(why) => Some(why),
-            KeeperState::Running | KeeperState::Stopping | KeeperState::Stopped => None,
+            EngineState::Failed(why) => Some(why),
+            EngineState::Running | EngineState::Stopping | EngineState::Stopped => None,
         }
     }
 }

@@ -13,7 +13,7 @@ mod tools;
 
 pub use api::{Api, ApiError, MemberRole, PatroniMember, Report};
 pub use files::{InstallError, Installed, install};
-pub use order::{KeeperDatabase, KeeperReport, KeeperState, Leadership, Owner, Wanted};
+pub use order::{EngineState, KeeperDatabase, KeeperReport, Leadership, Owner, TargetState};
 pub use patroni::Settings;
 pub use secrets::{Secret, Secrets};
 pub use site::{SiteError, ensure_site};

@@ -182,7 +182,7 @@ fn launch_of(boot: &Boot, kept: &Kept) -> Launch {
     args.push("--boot".into());
     args.push(boot.folder().into());
     Launch {
-        program: "/proc/self/exe".into(),
+        program: boot.program().into(),
         args,
         env: vec![("PATH".into(), boot.path.clone().into())],
         cwd: "/".into(),

@@ -40,6 +40,7 @@ use database::Database;
 use gaiola_core::members::Fate;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
+use gaiola_model::schema::unnumbered;
 use gaiola_model::{InstanceName, Observed, Tier};
 use gaiola_net::pki::PkiError;
 use gaiola_os::process::reap_all;
@@ -143,6 +144,8 @@ impl Agent {
         let store = open_store(&boot, &order)?;
         let observed = watch::Sender::new(Observed {
             boot: boot.number,
+            // What it adopts may be older than this agent.
+            reads: unnumbered(),
             ..Observed::nothing_on(boot.server)
         });
         let (view, events) = start_session(&boot, &store, &observed);
@@ -255,7 +258,8 @@ impl Agent {
         self.supervisor.set_schema(offered.placement.schema);
         self.store
             .set_endpoints(etcd::endpoints(&offered.placement));
-        if let Err(error) = offered.save(&self.boot.order_file()) {
+        let text = self.view.borrow().placement_text(revision);
+        if let Err(error) = offered.save(&self.boot.order_file(), text.as_deref()) {
             tracing::error!(%revision, %error, "cannot save the order");
         }
         self.order = Rc::new(offered);

@@ -39,7 +39,7 @@ impl Agent {
         let (balancer, database) = (self.balancer.as_ref(), self.database.as_ref());
         Observed {
             server: self.boot.server,
-            reads: SCHEMA,
+            reads: self.reads(),
             boot: self.boot.number,
             revision: self.order.revision,
             proxy,
@@ -63,6 +63,18 @@ impl Agent {
             restarts: self.supervisor.all_restarts(),
             lag_bytes: database.and_then(Database::lag_bytes),
         }
+    }
+
+    /// The newest schema that this agent reads, and with it the keeper and the proxy here: a program that was replaced since they
+    /// were started may be older.
+    fn reads(&self) -> u64 {
+        let keeper = match (&self.balancer, &self.database) {
+            (Some(balancer), _) => balancer.keeper_reads(),
+            (None, Some(database)) => database.keeper_reads(),
+            (None, None) => None,
+        };
+        let others = [self.supervisor.reads(), keeper].into_iter().flatten();
+        others.fold(SCHEMA, u64::min)
     }
 
     fn instances(&self) -> BTreeMap<InstanceName, ObservedInstance> {

@@ -4,7 +4,7 @@ use super::supervisor::WantedProcess;
 use crate::state::{Boot, Order};
 use gaiola_model::placement::{PlacedInstance, ReleaseRun};
 use gaiola_model::{InstanceName, Placement, Revision, Tier};
-use gaiola_os::process::Launch;
+use gaiola_os::process::{Launch, OWN_PROGRAM};
 use gaiola_store::etcd::{self, EtcdMember, Join};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -130,7 +130,7 @@ fn proxy(boot: &Boot) -> WantedProcess {
 /// A process of this same binary.
 fn own(boot: &Boot, name: &str, args: Vec<OsString>) -> Launch {
     Launch {
-        program: "/proc/self/exe".into(),
+        program: OWN_PROGRAM.into(),
         args,
         env: vec![("PATH".into(), boot.path.clone().into())],
         cwd: "/".into(),

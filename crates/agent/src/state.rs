@@ -1,15 +1,22 @@
 //! The state directory: everything that outlives its processes.
 
-use gaiola_core::conduct::OrderId;
+mod files;
+pub(crate) mod order;
+
+pub use files::{
+    read_document, read_json, read_message, write_document, write_document_over, write_json,
+    write_message,
+};
+pub use order::Order;
+
 use gaiola_model::inventory::Location;
-use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
+use gaiola_model::placement::{BootNumber, ReleaseNumber};
 use gaiola_model::{ServerName, SiteName};
-use gaiola_os::process::{User, is_root};
-use gaiola_wire::document;
+use gaiola_os::process::{OWN_PROGRAM, User, is_root};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// A site's state directory: `/var/lib/gaiola/SITE` for root, `$XDG_STATE_HOME/gaiola/SITE` for a user;
@@ -141,6 +148,11 @@ impl State {
         self.servers().join(name.to_string())
     }
 
+    /// The link to the program that a server runs.
+    pub fn program(&self, server: ServerName) -> PathBuf {
+        self.server(server).join("gaiola")
+    }
+
     /// The directories of a server that shares this disk and has a mount namespace of its own.
     pub fn directories(&self, server: ServerName) -> Directories {
         Directories {
@@ -215,6 +227,9 @@ pub struct Boot {
     pub site_user: Option<User>,
     /// The secret of the site's VIP keepers in hexadecimal; on balancers only.
     pub keeper_key: Option<String>,
+    /// A link to the program that the server runs: a change of it takes effect as each process starts. Where it does not exist the
+    /// server runs what it was switched on with.
+    pub program: Option<PathBuf>,
     /// PATH of every process that is started.
     pub path: String,
     /// Size of the disk to make where there is no data yet, in bytes; `None`: no disk is made.
@@ -255,6 +270,8 @@ struct StoredBoot {
     database_user: Option<User>,
     site_user: Option<User>,
     keeper_key: Option<String>,
+    #[serde(default)]
+    program: Option<PathBuf>,
     path: String,
     #[serde(default)]
     disk: Option<u64>,
@@ -287,6 +304,7 @@ impl From<StoredBoot> for Boot {
             database_user: stored.database_user,
             site_user: stored.site_user,
             keeper_key: stored.keeper_key,
+            program: stored.program,
             path: stored.path,
             disk: stored.disk,
         }
@@ -302,6 +320,12 @@ impl Boot {
     /// Directory of its processes' sockets and state files.
     pub fn run(&self) -> &Path {
         &self.directories.run
+    }
+
+    /// The program to start now.
+    pub fn program(&self) -> &Path {
+        let link = self.program.as_deref().filter(|link| link.exists());
+        link.unwrap_or(Path::new(OWN_PROGRAM))
     }
 
     /// One release's copy of the site's directory.
@@ -378,148 +402,5 @@ impl Boot {
     /// If it cannot be written.
     pub fn save(&self, schema: u64) -> io::Result<()> {
         write_document(&self.folder().join("boot.json"), self, schema)
-    }
-}
-
-/// A placement and its revision in the store; 0 before it was stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    /// The store's revision.
-    pub revision: Revision,
-    /// The placement.
-    pub placement: Placement,
-}
-
-impl Order {
-    /// Writes it, in the schema of its placement.
-    ///
-    /// # Errors
-    /// If it cannot be written; the old one stays.
-    pub fn save(&self, path: &Path) -> io::Result<()> {
-        write_document(path, self, self.placement.schema)
-    }
-
-    /// Whether a holder of this order takes `newer`: orders that are older or of another site are rejected.
-    pub fn yields_to(&self, newer: &Self) -> bool {
-        self.id().yields_to(&newer.id())
-    }
-
-    fn id(&self) -> OrderId<'_> {
-        OrderId {
-            incarnation: &self.placement.incarnation,
-            revision: self.revision,
-        }
-    }
-
-    /// Whether `given` may overwrite this one: it may not where it is an older one of the same site.
-    pub fn is_replaced_by(&self, given: &Self) -> bool {
-        !given.yields_to(self)
-    }
-}
-
-/// Reads a document: a JSON file with the number of its schema.
-///
-/// # Errors
-/// If it cannot be read, is not of this type, or was written by a newer program.
-pub fn read_document<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
-    Ok(document::decode(&fs::read(path)?)?)
-}
-
-/// Writes a document in the schema of the site's placement, like [`write_json`].
-///
-/// # Errors
-/// If it cannot be written; the old one stays.
-pub fn write_document<T: Serialize>(path: &Path, value: &T, schema: u64) -> io::Result<()> {
-    write_whole(path, &document::encode(value, schema)?)
-}
-
-/// Reads a file in the form of a message: a document that is no struct.
-///
-/// # Errors
-/// As [`read_document`].
-pub fn read_message<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
-    let (body, _) = document::decode_message(&fs::read(path)?)?;
-    Ok(body)
-}
-
-/// Writes a file in the form of a message, in this schema.
-///
-/// # Errors
-/// If it cannot be written; the old one stays.
-pub fn write_message<T: Serialize>(path: &Path, body: &T, schema: u64) -> io::Result<()> {
-    write_whole(path, &document::encode_message(body, schema)?)
-}
-
-/// Reads a JSON file.
-///
-/// # Errors
-/// If it cannot be read, or is not of this type.
-pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {
-    serde_json::from_slice(&fs::read(path)?).map_err(io::Error::from)
-}
-
-/// Writes a JSON file, mode 0600, whole or not at all: a crash leaves the old one.
-///
-/// # Errors
-/// If it cannot be written, such as on a full disk; the old one stays.
-pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    write_whole(path, &serde_json::to_vec(value)?)
-}
-
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let write = || {
-        let mut file = fs::OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use gaiola_model::Inventory;
-    use gaiola_model::config::{App, Config};
-    use gaiola_model::placement::{Desired, Release};
-
-    pub(crate) fn order(incarnation: &str, revision: u64) -> Order {
-        let config = Config::new("site".parse().unwrap(), App::new("run"));
-        let release = Release {
-            number: ReleaseNumber(1),
-            digest: String::new(),
-        };
-        let inventory = Inventory::numbered(&config, [10, 77]);
-        let desired = Desired::first(config, release, inventory);
-        Order {
-            revision: Revision(revision),
-            placement: gaiola_core::rollout::first(&desired, incarnation.into()),
-        }
-    }
-
-    #[test]
-    fn an_order_is_not_written_over_by_an_older_one_of_the_same_site() {
-        let held = order("a", 7);
-        assert!(held.is_replaced_by(&order("a", 8)));
-        assert!(!held.is_replaced_by(&order("a", 6)));
-        assert!(held.is_replaced_by(&order("b", 6)));
-    }
-
-    #[test]
-    fn a_write_that_fails_leaves_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("value.json");
-        write_json(&path, &1).unwrap();
-        fs::create_dir(path.with_extension("new")).unwrap();
-        assert!(write_json(&path, &2).is_err());
-        assert_eq!(read_json::<u8>(&path).unwrap(), 1);
     }
 }

@@ -5,7 +5,7 @@ use crate::state::{read_message, write_message};
 use gaiola_core::supervise::{self, Action, Input};
 use gaiola_model::Time;
 use gaiola_model::schema::SCHEMA;
-use gaiola_os::process::{self, Exit, Identity, Launch, Process};
+use gaiola_os::process::{self, Exit, Identity, Launch, OWN_PROGRAM, Process};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -44,6 +44,17 @@ impl Ended {
 struct Record {
     identity: Identity,
     wanted: WantedProcess,
+    /// The newest schema that it reads, if it is one of Gaiola's own. Earlier programs did not write it: at least the schema of
+    /// the records, in which it got its orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reads: Option<u64>,
+}
+
+/// A process that was started or adopted and may be alive.
+struct Open {
+    process: Rc<Process>,
+    /// The newest schema that it reads; `None`: it is not one of Gaiola's own.
+    reads: Option<u64>,
 }
 
 /// The processes of one server.
@@ -53,7 +64,7 @@ pub(super) struct Supervisor {
     /// The start of the clock that decisions use.
     began: Instant,
     /// The processes that were started or adopted and may be alive.
-    open: BTreeMap<String, Rc<Process>>,
+    open: BTreeMap<String, Open>,
     ended: mpsc::UnboundedSender<Ended>,
     records: PathBuf,
     /// The schema of the site's documents, in which the records are written.
@@ -73,7 +84,7 @@ impl Supervisor {
     }
 
     fn adopt_from(records: PathBuf, ended: mpsc::UnboundedSender<Ended>) -> Self {
-        let left = read_records(&records);
+        let (left, schema) = read_records(&records);
         let mut supervisor = Self {
             decided: supervise::Supervisor::default(),
             began: Instant::now(),
@@ -82,10 +93,16 @@ impl Supervisor {
             records,
             schema: SCHEMA,
         };
-        for (name, Record { identity, wanted }) in left {
+        for (name, record) in left {
+            let Record {
+                identity,
+                wanted,
+                reads,
+            } = record;
             if let Ok(process) = Process::open(identity) {
                 tracing::info!(process = name, pid = identity.pid, "adopted a process");
-                supervisor.watch(&name, process);
+                let reads = is_own(&wanted.launch).then(|| reads.unwrap_or(schema));
+                supervisor.watch(&name, process, reads);
                 let id = identity;
                 supervisor.step(Input::Adopt {
                     name: &name,
@@ -162,6 +179,12 @@ impl Supervisor {
         running.map(|(name, identity, _)| (name, identity.pid))
     }
 
+    /// The newest schema that all of Gaiola's own processes read that were started here or by an earlier agent, perhaps of an older
+    /// program; `None`: there are none.
+    pub(super) fn reads(&self) -> Option<u64> {
+        self.open.values().filter_map(|open| open.reads).min()
+    }
+
     /// Whether no process runs any more.
     pub(super) fn is_empty(&self) -> bool {
         self.running().next().is_none()
@@ -188,11 +211,11 @@ impl Supervisor {
         let decided = &self.decided;
         let running: Vec<Identity> = decided.running().map(|(_, id, _)| id).collect();
         self.open
-            .retain(|_, process| running.contains(&process.identity()));
+            .retain(|_, open| running.contains(&open.process.identity()));
     }
 
     fn find(&self, name: &str, id: Identity) -> Option<&Process> {
-        let process = self.open.get(name)?;
+        let process = &self.open.get(name)?.process;
         (process.identity() == id).then_some(process)
     }
 
@@ -210,7 +233,8 @@ impl Supervisor {
             Ok(process) => {
                 let id = process.identity();
                 tracing::info!(process = name, pid = id.pid, "started a process");
-                self.watch(name, process);
+                let reads = is_own(launch).then_some(SCHEMA);
+                self.watch(name, process, reads);
                 self.step(Input::Started { name, id });
             }
             Err(error) => {
@@ -223,9 +247,13 @@ impl Supervisor {
         self.record();
     }
 
-    fn watch(&mut self, name: &str, process: Process) {
+    fn watch(&mut self, name: &str, process: Process, reads: Option<u64>) {
         let process = Rc::new(process);
-        self.open.insert(name.into(), Rc::clone(&process));
+        let open = Open {
+            process: Rc::clone(&process),
+            reads,
+        };
+        self.open.insert(name.into(), open);
         let (ended, name) = (self.ended.clone(), name.to_string());
         tokio::task::spawn_local(async move {
             let exit = process.ended().await.unwrap_or(Exit::Unknown);
@@ -241,8 +269,12 @@ impl Supervisor {
     /// Writes the running processes to disk. On a failure the next agent starts what it cannot adopt, and reports it.
     fn record(&self) {
         let record = |(name, identity, wanted): (_, _, &WantedProcess)| {
-            let wanted = wanted.clone();
-            (name, Record { identity, wanted })
+            let record = Record {
+                identity,
+                wanted: wanted.clone(),
+                reads: self.open.get(name).and_then(|open| open.reads),
+            };
+            (name, record)
         };
         let records: BTreeMap<&str, Record> = self.decided.running().map(record).collect();
         if let Err(error) = write_message(&self.records, &records, self.schema) {
@@ -252,15 +284,20 @@ impl Supervisor {
     }
 }
 
-/// What an earlier agent has left running; nothing where it has recorded nothing yet.
-fn read_records(path: &Path) -> BTreeMap<String, Record> {
+/// Whether it is a process of this same program: one that gets orders with the number of a schema.
+fn is_own(launch: &Launch) -> bool {
+    launch.program == Path::new(OWN_PROGRAM)
+}
+
+/// What an earlier agent has left running, and the schema of its records; nothing where it has recorded nothing yet.
+fn read_records(path: &Path) -> (BTreeMap<String, Record>, u64) {
     let records = read_message(path);
     records.unwrap_or_else(|error: std::io::Error| {
         if error.kind() != std::io::ErrorKind::NotFound {
             let path = path.display();
             tracing::error!(%path, %error, "cannot read the list of running processes: none is adopted");
         }
-        BTreeMap::new()
+        (BTreeMap::new(), SCHEMA)
     })
 }
 
@@ -323,6 +360,59 @@ mod tests {
             all_ended(&mut second).await;
             assert_eq!(second.condition("a"), None);
         });
+    }
+
+    #[test]
+    fn what_an_adopted_process_reads_is_what_its_program_read_when_it_was_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = folder.path().join("processes.json");
+        let sleeping = shell(folder.path(), "exec sleep 60");
+        let own = WantedProcess {
+            launch: Launch {
+                program: OWN_PROGRAM.into(),
+                ..sleeping.launch.clone()
+            },
+            ..sleeping.clone()
+        };
+        in_runtime(async || {
+            let (sender, _receiver) = mpsc::unbounded_channel();
+            let mut first = Supervisor::adopt_from(records.clone(), sender);
+            first.reconcile(&BTreeMap::from([("proxy".to_string(), sleeping.clone())]));
+            assert_eq!(first.reads(), None, "a shell gets no orders");
+            let identity = process::identify(first.running().next().unwrap().1).unwrap();
+            for (reads, schema, known) in [(Some(7), 2, 7), (None, 2, 2), (None, 1, 1)] {
+                let wanted = own.clone();
+                let record = Record {
+                    identity,
+                    wanted,
+                    reads,
+                };
+                write_message(&records, &BTreeMap::from([("proxy", record)]), schema).unwrap();
+                let (sender, _receiver) = mpsc::unbounded_channel();
+                let mut next = Supervisor::adopt_from(records.clone(), sender);
+                assert_eq!(next.reads(), Some(known));
+                next.record();
+                let (kept, _) = read_records(&records);
+                assert_eq!(kept["proxy"].reads, Some(known));
+            }
+            first.reconcile(&BTreeMap::new());
+        });
+    }
+
+    #[test]
+    fn records_of_every_schema_are_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/documents");
+        for schema in 1..=SCHEMA {
+            let path = folder.join(format!("{schema}/processes.json"));
+            let (records, read) = read_records(&path);
+            let reads = (schema > 1).then_some(schema);
+            assert_eq!(
+                (records["proxy"].reads, read),
+                (reads, schema),
+                "{}",
+                path.display()
+            );
+        }
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! `documents/SCHEMA/NAME.json` are kept for good. `UPDATE=1` writes those of the present schema: where that changes a file, give
 //! the schema a new number (`gaiola_model::schema::SCHEMA`) unless the one before reads the new form as well.
 
-use gaiola_agent::engine::{KeeperDatabase, KeeperReport};
+use gaiola_agent::engine::{KeeperDatabase, KeeperReport, Secret, Secrets};
 use gaiola_agent::state::{Boot, Order, State};
 use gaiola_model::inventory::Location;
 use gaiola_model::keeper::{KeeperConfig, KeeperState};
 use gaiola_model::placement::{
-    DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, Release,
-    ReleaseNumber,
+    DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProvider,
+    ObservedProxy, Release, ReleaseNumber,
 };
 use gaiola_model::proxy::{ControlRequest, ProxyConfig, SharedTickets, TicketKey};
 use gaiola_model::schema::SCHEMA;
@@ -107,6 +107,7 @@ fn boot() -> Boot {
         database_user: None,
         site_user: None,
         keeper_key: Some("5a".repeat(32)),
+        program: Some("/var/lib/gaiola/shop/servers/lb1/gaiola".into()),
         path: "/usr/bin:/bin".into(),
         disk: Some(4 << 30),
     }
@@ -121,6 +122,14 @@ fn tickets() -> SharedTickets {
 
 /// Every document is read; of the present schema also written as it is kept.
 fn check<T>(name: &str, present: &T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    check_since(1, name, present);
+}
+
+/// As [`check`], of a document that there is since this schema.
+fn check_since<T>(first: u64, name: &str, present: &T)
 where
     T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
 {
@@ -139,7 +148,7 @@ where
         "{name} is written in another form"
     );
     assert_eq!(&decode::<T>(&kept).unwrap(), present, "{name}");
-    for schema in 1..SCHEMA {
+    for schema in first..SCHEMA {
         let path = folder(schema).join(format!("{name}.json"));
         let kept = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let read = decode::<T>(&kept);
@@ -161,6 +170,8 @@ fn every_document_of_every_schema_is_read() {
             placement: placement(),
         },
     );
+    check_since(2, "provider", &ObservedProvider { reads: SCHEMA });
+    check("secrets", &secrets());
     check("keeper", &keeper());
     check("keeper-state", &keeper_state());
     check("database", &database());
@@ -168,6 +179,16 @@ fn every_document_of_every_schema_is_read() {
     check("event", &event());
     check_message("control-configure", &control(1));
     check_message("control-report", &control(2));
+}
+
+fn secrets() -> Secrets {
+    let secret = |digit: &str| Secret::from(digit.repeat(48));
+    Secrets {
+        superuser: secret("a"),
+        replication: secret("b"),
+        rewind: secret("c"),
+        site: secret("d"),
+    }
 }
 
 fn database() -> KeeperDatabase {
@@ -184,7 +205,7 @@ fn database() -> KeeperDatabase {
 
 fn database_keeper() -> KeeperReport {
     serde_json::from_value(serde_json::json!({
-        "schema": SCHEMA, "generation": 3, "state": "running", "restarts": 1, "last_end": "was killed", "clones": 1
+        "schema": SCHEMA, "reads": SCHEMA, "generation": 3, "state": "running", "restarts": 1, "last_end": "was killed", "clones": 1
     }))
     .unwrap()
 }
@@ -247,7 +268,7 @@ fn keeper() -> KeeperConfig {
 
 fn keeper_state() -> KeeperState {
     serde_json::from_value(serde_json::json!({
-        "schema": SCHEMA, "pid": 12, "ready": true, "reason": "", "config_problem": "",
+        "schema": SCHEMA, "reads": SCHEMA, "pid": 12, "ready": true, "reason": "", "config_problem": "",
         "vips": { "10.77.0.100": {
             "state": "active", "owner": "10.77.1.1", "since_ms": 1764460800000u64, "reason": "released", "yields": 2,
             "is_yielding": false, "is_holding_back": false, "standby": "10.77.1.2", "settled": null,

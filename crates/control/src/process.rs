@@ -99,11 +99,12 @@ fn serve_all(lab: Rc<Lab>, site: Rc<Site>, sockets: Sockets) -> Result<(), LabEr
     })
 }
 
-/// Follows the store, and stores which boots have ended.
+/// Follows the store, and stores what this process reads and which boots are over.
 async fn follow(lab: Rc<Lab>, site: Rc<Site>) {
     let opens = Rc::clone(&lab);
     let open = move |placement: &_| {
         let store = opens.open_store(placement)?;
+        tokio::task::spawn_local(Rc::clone(&opens).report(store.clone()));
         tokio::task::spawn_local(opens.store_over(store.clone()));
         Ok(store)
     };

@@ -141,7 +141,8 @@ impl Site {
 
     /// As [`take_order`](Self::take_order), whatever was held before.
     pub fn put_order(&self, order: Order) {
-        if let Err(error) = order.save(&self.state.placement()) {
+        let text = self.view.borrow().placement_text(order.revision);
+        if let Err(error) = order.save(&self.state.placement(), text.as_deref()) {
             let path = self.state.placement();
             tracing::error!(path = %path.display(), %error, "cannot save the placement");
         }

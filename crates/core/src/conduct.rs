@@ -28,6 +28,8 @@ pub struct StoreView<'a> {
     pub at: Revision,
     /// The last boot of each server that is over.
     pub over: &'a BTreeMap<ServerName, BootNumber>,
+    /// The newest schema that the provider of the servers reads, as it reports.
+    pub provider_reads: Option<u64>,
 }
 
 /// One agent's term as the conductor.
@@ -59,6 +61,7 @@ impl Conductor {
         observed: BTreeMap<ServerName, Observed>,
     ) -> Next {
         self.facts.over.clone_from(seen.over);
+        self.facts.provider_reads = seen.provider_reads;
         self.facts.observe(now, seen.placement, seen.at, observed);
         self.facts.store_members = seen.placement.store.iter().copied().collect();
         rollout::next(seen.desired, seen.placement, seen.at, &self.facts)

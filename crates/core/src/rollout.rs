@@ -16,6 +16,7 @@ mod facts;
 mod instances;
 mod path;
 mod release;
+mod schema;
 mod servers;
 mod settled;
 mod view;
@@ -246,20 +247,6 @@ impl<'a> RollOutStep<'a> {
         self.plan
             .failed
             .take_if(|failure| (failure.release, failure.attempt) != (release, attempt));
-    }
-
-    /// Documents are written in a newer schema only once every server's agent reads it, and this conductor.
-    fn raise_schema(&mut self) {
-        let reads = |server: &ServerName| self.view.live(*server).map_or(0, |seen| seen.reads);
-        let oldest = self.plan.servers.keys().map(reads).min();
-        let newest = oldest.unwrap_or(SCHEMA).min(SCHEMA);
-        if newest > self.plan.schema {
-            self.plan.schema = newest;
-            self.report(
-                None,
-                format!("the site's documents are written in schema {newest}"),
-            );
-        }
     }
 
     /// A server stays where it was put: only what earlier versions did not store of its location is filled in.

@@ -153,6 +153,9 @@ pub struct KeeperState {
     /// The schema that it is written in: the configuration's.
     #[serde(default = "schema::unnumbered")]
     pub schema: u64,
+    /// The newest schema that the keeper reads.
+    #[serde(default = "schema::unnumbered")]
+    pub reads: u64,
     /// The keeper's process id.
     pub pid: u32,
     /// Whether VIPs may be held here.

@@ -285,7 +285,7 @@ pub struct ReleaseRun {
 pub struct Observed {
     /// The server.
     pub server: ServerName,
-    /// The newest schema that its agent reads.
+    /// The newest schema that all of Gaiola's processes on it read that get orders: its agent, keeper and proxy.
     #[serde(default = "schema::unnumbered")]
     pub reads: u64,
     /// Its current boot.
@@ -332,6 +332,13 @@ impl Observed {
             troubles: Vec::new(),
         }
     }
+}
+
+/// What the provider reports: a process beside the agents that powers the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedProvider {
+    /// The newest schema that it reads.
+    pub reads: u64,
 }
 
 /// A proxy as its agent sees it.

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tokio::io::unix::AsyncFd;
 
+/// The program of this process, whatever its file is called by now.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// Identifies a process uniquely: pids are reused, a pid with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {

@@ -1,7 +1,9 @@
 //! The site's documents in the store, mirrored in memory and kept up to date by a watch.
 
 use crate::{Change, Item, Store, StoreError, Update};
-use gaiola_model::placement::{BootNumber, Desired, Observed, Placement, Revision};
+use gaiola_model::placement::{
+    BootNumber, Desired, Observed, ObservedProvider, Placement, Revision,
+};
 use gaiola_model::proxy::SharedTickets;
 use gaiola_model::{ServerName, SiteName};
 use serde::de::DeserializeOwned;
@@ -53,6 +55,11 @@ impl Keys {
         format!("{}over/{server}", self.prefix)
     }
 
+    /// The key of [`ObservedProvider`].
+    pub fn provider(&self) -> String {
+        format!("{}provider", self.prefix)
+    }
+
     /// The key of [`SharedTickets`].
     pub fn tickets(&self) -> String {
         format!("{}tickets", self.prefix)
@@ -71,10 +78,14 @@ pub struct View {
     pub desired: Option<(Revision, Rc<Desired>)>,
     /// The conductor's decision, and its last change.
     pub placement: Option<(Revision, Rc<Placement>)>,
+    /// The placement's text, with what newer programs have added to it.
+    pub placement_text: Option<Rc<[u8]>>,
     /// The agents' reports, and the revision of each; servers whose agent holds no lease are missing.
     pub observed: BTreeMap<ServerName, (Revision, Rc<Observed>)>,
     /// The last boot of each server that is over.
     pub over: BTreeMap<ServerName, BootNumber>,
+    /// The newest schema that the provider of the servers reads; `None`: it has not reported.
+    pub provider_reads: Option<u64>,
     /// The keys of session tickets.
     pub tickets: Option<(Revision, Rc<SharedTickets>)>,
     /// The conductor's name.
@@ -97,6 +108,12 @@ pub struct Silence {
 }
 
 impl View {
+    /// The text of the placement of this revision, with what newer programs have added to it.
+    pub fn placement_text(&self, at: Revision) -> Option<Rc<[u8]>> {
+        let (of, _) = self.placement.as_ref()?;
+        self.placement_text.clone().filter(|_| *of == at)
+    }
+
     /// Whether this is the store's current content.
     pub fn is_current(&self) -> bool {
         self.silence.is_none() && !self.incarnation.is_empty()
@@ -160,6 +177,7 @@ fn snapshot(before: &View, keys: &Keys, items: &[Item]) -> View {
     let mut view = View {
         desired: before.desired.clone().filter(|_| is_there(&keys.desired())),
         placement: (before.placement.clone()).filter(|_| is_there(&keys.placement())),
+        placement_text: (before.placement_text.clone()).filter(|_| is_there(&keys.placement())),
         ..View::default()
     };
     for item in items {
@@ -207,11 +225,18 @@ fn take(view: &mut View, keys: &Keys, key: &str, item: Option<&Item>) {
                 .or(view.desired.take())
         }
         "placement" => {
-            view.placement = item
-                .and_then(|item| parse(item, &mut view.unreadable))
-                .or(view.placement.take())
+            let parsed = item.and_then(|item| parse(item, &mut view.unreadable));
+            if let (Some(item), Some(_)) = (item, &parsed) {
+                view.placement_text = Some(item.value.as_slice().into());
+            }
+            view.placement = parsed.or(view.placement.take());
         }
         "tickets" => view.tickets = item.and_then(|item| parse(item, &mut view.unreadable)),
+        "provider" => {
+            let parsed = item.and_then(|item| parse(item, &mut view.unreadable));
+            view.provider_reads =
+                parsed.map(|(_, provider): (_, Rc<ObservedProvider>)| provider.reads);
+        }
         "conductor" => {
             view.conductor = item.map(|item| String::from_utf8_lossy(&item.value).into_owned())
         }

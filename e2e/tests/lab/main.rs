@@ -11,4 +11,5 @@ mod python;
 mod refusals;
 mod release;
 mod tls;
+mod versions;
 mod vips;

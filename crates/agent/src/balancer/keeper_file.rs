@@ -1,6 +1,6 @@
 //! The files between the agent and the VIP keeper.
 
-use crate::state::{read_document, write_document};
+use crate::state::{read_document, write_document_over};
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipState};
 use gaiola_model::schema::SCHEMA;
 use std::cell::RefCell;
@@ -50,12 +50,12 @@ impl KeeperFile {
         vips.find(|entry| entry.vip == vip).cloned()
     }
 
-    /// Writes the configuration if it differs from the last one.
+    /// Writes the configuration if it differs from the last one. What a newer agent has added to it is kept.
     pub(super) fn write(&self, config: KeeperConfig) {
         if self.written.borrow().as_ref() == Some(&config) {
             return;
         }
-        match write_document(&path(&self.run), &config, config.schema) {
+        match write_document_over(&path(&self.run), &config, config.schema) {
             Ok(()) => *self.written.borrow_mut() = Some(config),
             Err(error) => tracing::error!(%error, "cannot write the keeper's configuration"),
         }

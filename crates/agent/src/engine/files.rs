@@ -1,6 +1,6 @@
 //! Lays out the files of a database server: directories, configuration, keys and passwords, accessible to their owner only.
 
-use super::{KeeperDatabase, Owner, Settings, Wanted};
+use super::{KeeperDatabase, Owner, Settings, TargetState};
 use gaiola_net::pki::{CA, CERT, KEY};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -61,7 +61,7 @@ pub enum InstallError {
 /// anything differs from before. Idempotent.
 ///
 /// The keeper reads the order from `database.json` in the run directory.
-pub fn install(settings: &Settings, wanted: Wanted) -> Result<Installed, InstallError> {
+pub fn install(settings: &Settings, wanted: TargetState) -> Result<Installed, InstallError> {
     check(settings)?;
     let owner = settings.owner;
     let postgres = settings.state.join("postgres");
@@ -91,7 +91,11 @@ pub fn install(settings: &Settings, wanted: Wanted) -> Result<Installed, Install
 }
 
 /// Writes the order if it or a file it refers to has changed.
-fn order(settings: &Settings, wanted: Wanted, changed: bool) -> Result<Installed, InstallError> {
+fn order(
+    settings: &Settings,
+    wanted: TargetState,
+    changed: bool,
+) -> Result<Installed, InstallError> {
     let path = settings.run.join(KeeperDatabase::FILE);
     let before = KeeperDatabase::read(&settings.run).ok().flatten();
     let generation = before.as_ref().map_or(0, |order| order.generation);
@@ -249,7 +253,7 @@ mod tests {
     #[test]
     fn every_file_is_for_its_owner_only() {
         let (_dir, settings) = server();
-        install(&settings, Wanted::Run).unwrap();
+        install(&settings, TargetState::Run).unwrap();
         let private = settings.private();
         assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o700);
         let names: Vec<_> = fs::read_dir(&private).unwrap().flatten().collect();
@@ -264,17 +268,20 @@ mod tests {
     #[test]
     fn the_generation_rises_only_with_a_change() {
         let (_dir, settings) = server();
-        let first = install(&settings, Wanted::Run).unwrap();
+        let first = install(&settings, TargetState::Run).unwrap();
         assert_eq!((first.order.generation, first.changed), (1, true));
-        let again = install(&settings, Wanted::Run).unwrap();
+        let again = install(&settings, TargetState::Run).unwrap();
         assert_eq!((again.order, again.changed), (first.order, false));
 
         let strict = Settings {
             strict: true,
             ..settings
         };
-        assert_eq!(install(&strict, Wanted::Run).unwrap().order.generation, 2);
-        let stop = install(&strict, Wanted::Stop).unwrap();
+        assert_eq!(
+            install(&strict, TargetState::Run).unwrap().order.generation,
+            2
+        );
+        let stop = install(&strict, TargetState::Stop).unwrap();
         assert_eq!(stop.order.generation, 3);
         assert_eq!(KeeperDatabase::read(&strict.run).unwrap(), Some(stop.order));
     }
@@ -304,7 +311,7 @@ mod tests {
             ..settings.clone()
         };
         assert!(matches!(
-            install(&root, Wanted::Run),
+            install(&root, TargetState::Run),
             Err(InstallError::Root)
         ));
         let long = Settings {
@@ -312,7 +319,7 @@ mod tests {
             ..settings
         };
         assert!(matches!(
-            install(&long, Wanted::Run),
+            install(&long, TargetState::Run),
             Err(InstallError::SocketPath { .. })
         ));
         assert!(!long.run.exists());

@@ -18,8 +18,8 @@ pub struct KeeperDatabase {
     /// Incremented with each change. While Patroni runs, a higher one makes it reload its configuration; an order with a lower
     /// one than the last is ignored.
     pub generation: u64,
-    /// Whether Patroni should run.
-    pub wanted: Wanted,
+    /// Whether Patroni and PostgreSQL should run.
+    pub wanted: TargetState,
     /// The program `patroni`.
     pub patroni: PathBuf,
     /// Its configuration, in the private directory.
@@ -114,10 +114,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// Whether Patroni and PostgreSQL should run.
+/// The state that Patroni and PostgreSQL should be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Wanted {
+pub enum TargetState {
     /// They run, and are restarted when they exit.
     Run,
     /// They are shut down cleanly.
@@ -139,10 +139,13 @@ pub struct KeeperReport {
     /// The schema that it is written in: the order's.
     #[serde(default = "schema::unnumbered")]
     pub schema: u64,
+    /// The newest schema that the keeper reads.
+    #[serde(default = "schema::unnumbered")]
+    pub reads: u64,
     /// Generation of the order being followed.
     pub generation: u64,
     /// State of Patroni and PostgreSQL.
-    pub state: KeeperState,
+    pub state: EngineState,
     /// How often Patroni has exited unordered since the keeper was started.
     pub restarts: u32,
     /// Why Patroni and PostgreSQL last ended without an order, in words.
@@ -153,10 +156,10 @@ pub struct KeeperReport {
     pub clones: u64,
 }
 
-/// State of Patroni and PostgreSQL.
+/// The state that Patroni and PostgreSQL are in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum KeeperState {
+pub enum EngineState {
     /// Patroni runs; its API reports PostgreSQL's state.
     Running,
     /// Patroni and PostgreSQL are being shut down.

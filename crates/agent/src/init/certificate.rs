@@ -2,9 +2,9 @@
 //!
 //! The provider sends the certificate of the site's authority. A server whose files are good for it replies that it needs nothing;
 //! otherwise it sends a request, signed by a key that never leaves the server, and gets the certificate. Each is one
-//! message in one line, with the number of its schema.
+//! message in one line, in the schema of the site's documents: the provider names it, and the server answers in the same.
 
-use gaiola_model::schema::SCHEMA;
+use gaiola_model::schema::unnumbered;
 use gaiola_net::pki::{Authority, Issued, Subject};
 use gaiola_os::chain;
 use gaiola_wire::document::{decode_message, encode_message};
@@ -74,20 +74,21 @@ fn obtain_over(line: &mut Line, subject: &Subject) -> io::Result<Issued> {
     Ok(issued)
 }
 
-/// The provider's side: certifies the server `name` with `addresses`, if it needs it.
+/// The provider's side: certifies the server `name` with `addresses`, if it needs it. `schema`: that of the site's documents, which
+/// the server reads though its program may be older than the provider's.
 ///
 /// # Errors
 /// If the server sends anything but a request for this name and these addresses, or nothing in time. A server whose request is
 /// rejected gets the reason.
 pub async fn provide(
-    socket: UnixStream,
+    (socket, schema): (UnixStream, u64),
     authority: &Authority,
     name: &str,
     addresses: &[IpAddr],
 ) -> io::Result<Issued> {
     socket.set_nonblocking(true)?;
     let socket = tokio::net::UnixStream::from_std(socket)?;
-    let providing = provide_over(socket, authority, name, addresses);
+    let providing = provide_over((socket, schema), authority, name, addresses);
     let done = tokio::time::timeout(PROVIDER_LIMIT, providing).await;
     done.unwrap_or_else(|_| {
         let seconds = PROVIDER_LIMIT.as_secs();
@@ -97,7 +98,7 @@ pub async fn provide(
 }
 
 async fn provide_over(
-    mut socket: tokio::net::UnixStream,
+    (mut socket, schema): (tokio::net::UnixStream, u64),
     authority: &Authority,
     name: &str,
     addresses: &[IpAddr],
@@ -105,10 +106,10 @@ async fn provide_over(
     let offer = Offer {
         authority: authority.certificate().into(),
     };
-    socket.write_all(&encode(&offer)?).await?;
+    socket.write_all(&encode(&offer, schema)?).await?;
     let mut message = Vec::new();
     let Reply { request } = loop {
-        if let Some(reply) = decode(&message)? {
+        if let Some((reply, _)) = decode(&message)? {
             break reply;
         }
         if socket.read_buf(&mut message).await? == 0 {
@@ -122,7 +123,7 @@ async fn provide_over(
     let signed = authority.sign(name, addresses, &request);
     let issued = signed.as_ref().map(String::clone).map_err(|e| chain(e));
     socket
-        .write_all(&encode(&CertificateReply { issued })?)
+        .write_all(&encode(&CertificateReply { issued }, schema)?)
         .await?;
     signed.map(|_| Issued::New).map_err(pki)
 }
@@ -130,6 +131,8 @@ async fn provide_over(
 /// Pid 1's end of the socket.
 struct Line {
     socket: UnixStream,
+    /// That of the last message, in which the next one is answered.
+    schema: u64,
     deadline: Instant,
 }
 
@@ -137,6 +140,7 @@ impl Line {
     fn new(socket: OwnedFd) -> Self {
         Self {
             socket: socket.into(),
+            schema: unnumbered(),
             deadline: Instant::now() + LIMIT,
         }
     }
@@ -144,14 +148,15 @@ impl Line {
     fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
         self.deadline = Instant::now() + LIMIT;
         self.socket.set_write_timeout(Some(self.rest()?))?;
-        self.socket.write_all(&encode(message)?)
+        self.socket.write_all(&encode(message, self.schema)?)
     }
 
     fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
         self.deadline = Instant::now() + LIMIT;
         let (mut message, mut bytes) = (Vec::new(), [0; 4096]);
         loop {
-            if let Some(message) = decode(&message)? {
+            if let Some((message, schema)) = decode(&message)? {
+                self.schema = schema;
                 return Ok(message);
             }
             self.socket.set_read_timeout(Some(self.rest()?))?;
@@ -181,17 +186,17 @@ fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
-fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = encode_message(message, SCHEMA)?;
+fn encode(message: &impl Serialize, schema: u64) -> io::Result<Vec<u8>> {
+    let mut line = encode_message(message, schema)?;
     line.push(b'\n');
     Ok(line)
 }
 
-/// The message, once its line is complete. Neither side sends a second one before it has got a reply.
-fn decode<T: DeserializeOwned>(line: &[u8]) -> io::Result<Option<T>> {
+/// The message and its schema, once its line is complete. Neither side sends a second one before it has got a reply.
+fn decode<T: DeserializeOwned>(line: &[u8]) -> io::Result<Option<(T, u64)>> {
     match line.split_last() {
         Some((b'\n', message)) => match decode_message(message) {
-            Ok((message, _)) => Ok(Some(message)),
+            Ok(message) => Ok(Some(message)),
             Err(error) => Err(io::Error::other(error)),
         },
         _ if line.len() > MESSAGE_LIMIT => Err(io::Error::other(format!(
@@ -208,13 +213,19 @@ fn pki(error: gaiola_net::pki::PkiError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_model::schema::SCHEMA;
     use std::fs;
     use std::path::Path;
 
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 4, 1));
 
     /// Both sides of the exchange: a server that believes to be `name`, and a provider that has switched `db1` on.
-    fn exchange(ca: &Path, server: &Path, name: &str) -> (io::Result<Issued>, io::Result<Issued>) {
+    fn exchange(
+        ca: &Path,
+        server: &Path,
+        name: &str,
+        schema: u64,
+    ) -> (io::Result<Issued>, io::Result<Issued>) {
         let authority = Authority::create_or_load(ca).unwrap();
         let subject = Subject::new(name, &[ADDRESS], server, None);
         let (theirs, ours) = UnixStream::pair().unwrap();
@@ -224,7 +235,7 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        let provided = runtime.block_on(provide(ours, &authority, "db1", &[ADDRESS]));
+        let provided = runtime.block_on(provide((ours, schema), &authority, "db1", &[ADDRESS]));
         (server.join().unwrap(), provided)
     }
 
@@ -232,13 +243,13 @@ mod tests {
     fn a_server_gets_a_certificate_once_and_its_key_stays() {
         let dir = tempfile::tempdir().unwrap();
         let (ca, server) = (dir.path().join("ca"), dir.path().join("db1"));
-        for expected in [Issued::New, Issued::Kept] {
-            let (obtained, provided) = exchange(&ca, &server, "db1");
+        for (expected, schema) in [(Issued::New, SCHEMA - 1), (Issued::Kept, SCHEMA)] {
+            let (obtained, provided) = exchange(&ca, &server, "db1", schema);
             assert_eq!((obtained.unwrap(), provided.unwrap()), (expected, expected));
         }
         let key = fs::read(server.join("key.pem")).unwrap();
         fs::remove_file(server.join("cert.pem")).unwrap();
-        let (obtained, _) = exchange(&ca, &server, "db1");
+        let (obtained, _) = exchange(&ca, &server, "db1", SCHEMA);
         assert_eq!(obtained.unwrap(), Issued::New);
         assert_eq!(fs::read(server.join("key.pem")).unwrap(), key);
         gaiola_net::pki::client_config(&server).unwrap();
@@ -248,7 +259,7 @@ mod tests {
     fn a_server_that_requests_another_name_learns_why_it_gets_none() {
         let dir = tempfile::tempdir().unwrap();
         let (ca, server) = (dir.path().join("ca"), dir.path().join("db2"));
-        let (obtained, provided) = exchange(&ca, &server, "db2");
+        let (obtained, provided) = exchange(&ca, &server, "db2", SCHEMA);
         let why = obtained.unwrap_err().to_string();
         assert!(why.contains("not for db1, 10.77.4.1"), "{why}");
         assert_eq!(provided.unwrap_err().to_string(), why);
@@ -272,6 +283,23 @@ mod tests {
         let error = obtain_over(&mut line, &subject).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
         assert!(!dir.path().join("key.pem").exists());
+    }
+
+    #[test]
+    fn a_server_answers_in_the_schema_of_the_site() {
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        let mut line = Line::new(theirs.into());
+        for schema in 1..=SCHEMA {
+            let authority = String::new();
+            let offer = encode(&Offer { authority }, schema).unwrap();
+            (&ours).write_all(&offer).unwrap();
+            line.receive::<Offer>().unwrap();
+            line.send(&Reply { request: None }).unwrap();
+            let mut answer = [0; 4096];
+            let length = (&ours).read(&mut answer).unwrap();
+            let (_, answered) = decode::<Reply>(&answer[..length]).unwrap().unwrap();
+            assert_eq!(answered, schema);
+        }
     }
 
     #[test]

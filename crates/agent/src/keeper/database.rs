@@ -18,7 +18,7 @@ mod settle;
 mod start;
 mod watch;
 
-use crate::engine::{KeeperDatabase, KeeperReport, KeeperState, Wanted};
+use crate::engine::{EngineState, KeeperDatabase, KeeperReport, TargetState};
 use gaiola_model::schema::SCHEMA;
 use running::{End, Running};
 use std::convert::Infallible;
@@ -118,9 +118,9 @@ impl Keeper {
                 self.order.as_ref().map(|order| order.wanted),
                 &mut self.running,
             ) {
-                (Some(Wanted::Run), None) => self.start().await,
-                (Some(Wanted::Stop), _) => self.stop().await,
-                (Some(Wanted::Run), Some(_)) | (None, _) => {}
+                (Some(TargetState::Run), None) => self.start().await,
+                (Some(TargetState::Stop), _) => self.stop().await,
+                (Some(TargetState::Run), Some(_)) | (None, _) => {}
             }
             match &mut self.running {
                 Some(running) => {
@@ -147,7 +147,7 @@ impl Keeper {
             return;
         }
         tracing::info!(generation = order.generation, wanted = ?order.wanted, "took an order");
-        if let (Wanted::Run, Some(running)) = (order.wanted, &mut self.running) {
+        if let (TargetState::Run, Some(running)) = (order.wanted, &mut self.running) {
             running.reload(&order);
         }
         let was_running = self.running.is_some();
@@ -155,7 +155,7 @@ impl Keeper {
         self.short_lives = 0;
         self.start_at = Instant::now();
         if was_running {
-            self.report(KeeperState::Running);
+            self.report(EngineState::Running);
         }
     }
 
@@ -168,7 +168,7 @@ impl Keeper {
             return;
         };
         let done = *self.clones.get_or_insert(order.clones);
-        if order.clones <= done || order.wanted != Wanted::Run {
+        if order.clones <= done || order.wanted != TargetState::Run {
             return;
         }
         self.clones = Some(order.clones);
@@ -179,7 +179,7 @@ impl Keeper {
                 tracing::error!(%error, "cannot set the data directory aside");
             }
             self.start_at = Instant::now();
-            self.report(KeeperState::Stopped);
+            self.report(EngineState::Stopped);
         } else {
             tracing::warn!("the data directory stays: this is no standby of another leader now");
         }
@@ -195,7 +195,7 @@ impl Keeper {
         match start::start(&order).await {
             Ok(running) => {
                 self.running = Some(running);
-                self.report(KeeperState::Running);
+                self.report(EngineState::Running);
             }
             Err(error) => self.back_off(error.to_string()),
         }
@@ -222,14 +222,14 @@ impl Keeper {
             ?delay,
             "Patroni and PostgreSQL have ended; restarting them after the delay"
         );
-        self.report(KeeperState::Failed(reason));
+        self.report(EngineState::Failed(reason));
     }
 
     /// Shuts down cleanly, within a limit.
     async fn stop(&mut self) {
         if let Some(running) = &mut self.running {
             running.terminate();
-            self.report(KeeperState::Stopping);
+            self.report(EngineState::Stopping);
         }
         if let Some(running) = &mut self.running {
             if running.ended(STOP_LIMIT).await.is_none() {
@@ -238,14 +238,15 @@ impl Keeper {
             // Dropping it kills what is left.
             self.running = None;
         }
-        self.report(KeeperState::Stopped);
+        self.report(EngineState::Stopped);
     }
 
-    fn report(&mut self, state: KeeperState) {
+    fn report(&mut self, state: EngineState) {
         let generation = self.order.as_ref().map_or(0, |order| order.generation);
         let schema = self.order.as_ref().map_or(SCHEMA, |order| order.schema);
         let report = KeeperReport {
             schema,
+            reads: SCHEMA,
             generation,
             state,
             restarts: self.restarts,

@@ -8,7 +8,7 @@ mod sql;
 mod world;
 mod writer;
 
-use gaiola_agent::engine::{self as database, Wanted};
+use gaiola_agent::engine::{self as database, TargetState};
 use gaiola_agent::keeper::database::DatabaseArgs;
 use gaiola_model::placement::DatabaseRole;
 use site::Site;
@@ -113,7 +113,7 @@ async fn deaths() {
         .unwrap();
 
     let standby = site.other(primary);
-    site.order(standby, Wanted::Stop);
+    site.order(standby, TargetState::Stop);
     site.all_gone(standby).await;
     writer.more(5);
     assert_eq!(site.observe().await[&standby].role, DatabaseRole::Unknown);
@@ -121,7 +121,7 @@ async fn deaths() {
     site.wait_for_ghost(primary);
     writer.more(5);
     story.report("writes after commits waited for a standby that is gone");
-    site.order(standby, Wanted::Run);
+    site.order(standby, TargetState::Run);
     site.healthy().await;
     story.report("healthy with the standby back");
 

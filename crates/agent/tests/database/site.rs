@@ -3,7 +3,7 @@
 use crate::sql::Psql;
 use crate::{KEEPER, world};
 use gaiola_agent::engine::{
-    Api, KeeperReport, KeeperState, Owner, Secrets, Settings, Wanted, find_tools, install,
+    Api, EngineState, KeeperReport, Owner, Secrets, Settings, TargetState, find_tools, install,
 };
 use gaiola_model::ServerName;
 use gaiola_model::inventory::Location;
@@ -81,7 +81,7 @@ impl Site {
                 clones: 0,
                 forked: false,
             };
-            install(&settings, Wanted::Run).unwrap();
+            install(&settings, TargetState::Run).unwrap();
             servers.insert(
                 server,
                 Server {
@@ -259,7 +259,7 @@ impl Site {
         let server = self.servers.get_mut(&name).unwrap();
         server.settings.clones += 1;
         let clones = server.settings.clones;
-        let order = install(&server.settings, Wanted::Run).unwrap().order;
+        let order = install(&server.settings, TargetState::Run).unwrap().order;
         let start = Instant::now();
         while self.report(name).clones < clones {
             assert!(start.elapsed() < LIMIT, "{}", self.logs());
@@ -308,7 +308,7 @@ impl Site {
         }
     }
 
-    pub(crate) fn order(&self, name: ServerName, wanted: Wanted) {
+    pub(crate) fn order(&self, name: ServerName, wanted: TargetState) {
         assert!(install(self.settings(name), wanted).unwrap().changed);
     }
 
@@ -367,7 +367,7 @@ impl Site {
             let pid = rustix::process::Pid::from_child(&keeper);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
             assert!(keeper.wait().unwrap().success());
-            assert_eq!(self.report(name).state, KeeperState::Stopped);
+            assert_eq!(self.report(name).state, EngineState::Stopped);
             assert!(world::inside(&self.settings(name).data()).is_empty());
         }
         self.etcd.kill().unwrap();

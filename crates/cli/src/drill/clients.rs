@@ -3,7 +3,7 @@
 use super::FaultInjector;
 use anyhow::{Context as _, bail};
 use gaiola_agent::engine::{Secrets, find_tools};
-use gaiola_agent::state::read_json;
+use gaiola_agent::state::read_document;
 use gaiola_control::api::{Access, Enter};
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{Acknowledged, Course, Database, Record};
@@ -116,7 +116,7 @@ impl FaultInjector<'_> {
 
     fn database(&self, status: &Status, server: ServerName) -> anyhow::Result<Database> {
         let location = location(status, server)?;
-        let secrets: Secrets = read_json(&self.client.state.secrets())
+        let secrets: Secrets = read_document(&self.client.state.secrets())
             .context("cannot read the database's passwords")?;
         let tools = find_tools()?;
         Ok(Database {

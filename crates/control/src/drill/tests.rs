@@ -203,7 +203,7 @@ async fn a_harm_that_cannot_be_confirmed_proves_nothing_and_is_put_back() {
     injector.can_confirm = false;
     let report = rehearse(&plan(&site, "power lb1"), &injector).await;
     assert_eq!(report.verdict, Verdict::NotDone);
-    assert_eq!(report.reason, "it could not be confirmed: it still runs");
+    assert_eq!(report.reason, "cannot confirm it: it still runs");
     assert_eq!(injector.put_back.load(Ordering::Relaxed), 1);
 }
 

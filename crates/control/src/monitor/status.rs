@@ -27,6 +27,7 @@ pub fn see(
         .map(|(server, (_, observed))| (*server, (**observed).clone()))
         .collect();
     facts.over.clone_from(&view.over);
+    facts.provider_reads = view.provider_reads;
     facts.observe(site.now(), &placement, at, observed);
     facts.store_members = placement.store.iter().copied().collect();
     Some((desired, at, placement))

@@ -1,7 +1,7 @@
 //! What both providers do for a server: its directory, what is kept for good, and which of its boots are over.
 
 use gaiola_agent::engine::Secrets;
-use gaiola_agent::state::{State, read_json, write_json};
+use gaiola_agent::state::{State, read_document, read_json, write_document, write_json};
 use gaiola_model::placement::BootNumber;
 use gaiola_model::{ServerName, SiteName};
 use gaiola_os::process::User;
@@ -54,12 +54,16 @@ pub(super) async fn remove(folder: PathBuf) -> io::Result<()> {
     removing.await?
 }
 
-/// The database's passwords: made once, kept for good.
+/// The database's passwords: made once, in this schema, kept for good.
 ///
 /// # Errors
 /// Where they cannot be made, read or written.
-pub fn secrets(state: &State) -> Result<Secrets, KeptError> {
-    kept(&state.secrets(), Secrets::generate)
+pub fn secrets(state: &State, schema: u64) -> Result<Secrets, KeptError> {
+    let path = state.secrets();
+    kept(&path, read_document(&path), || {
+        let made = Secrets::generate()?;
+        Ok((write_document(&path, &made, schema), made))
+    })
 }
 
 /// The secret that seals the keepers' advertisements, in hexadecimal: made once, kept for good.
@@ -67,25 +71,29 @@ pub fn secrets(state: &State) -> Result<Secrets, KeptError> {
 /// # Errors
 /// Where it cannot be made, read or written.
 pub fn keeper_key(state: &State) -> Result<String, KeptError> {
-    kept(&state.keeper_key(), || {
+    let path = state.keeper_key();
+    kept(&path, read_json(&path), || {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes)?;
-        Ok(hex::encode(&bytes))
+        let made = hex::encode(&bytes);
+        Ok((write_json(&path, &made), made))
     })
 }
 
-fn kept<T: serde::Serialize + serde::de::DeserializeOwned>(
+/// What was read, or what `make` makes and writes where nothing was kept yet.
+fn kept<T>(
     path: &Path,
-    make: impl FnOnce() -> Result<T, getrandom::Error>,
+    read: io::Result<T>,
+    make: impl FnOnce() -> Result<(io::Result<()>, T), getrandom::Error>,
 ) -> Result<T, KeptError> {
     let failed = |source| KeptError::Io {
         path: path.into(),
         source,
     };
-    match read_json(path) {
+    match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let made = make()?;
-            write_json(path, &made).map_err(failed)?;
+            let (written, made) = make()?;
+            written.map_err(failed)?;
             Ok(made)
         }
         found => found.map_err(failed),

@@ -18,7 +18,8 @@ use faults::FaultError;
 use front_door::Targets;
 use gaiola_agent::state::{Order, State};
 use gaiola_core::topology;
-use gaiola_model::placement::{BootNumber, Placement, Revision};
+use gaiola_model::placement::{BootNumber, ObservedProvider, Placement, Revision};
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::{ServerName, SiteName};
 use gaiola_net::pki::{Authority, PkiError};
 use gaiola_os::namespace;
@@ -235,6 +236,17 @@ impl Lab {
     /// Stores which boots are over: nothing of them runs any more.
     pub async fn store_over(self: Rc<Self>, store: Store) {
         store_over(&self.site, self.over.subscribe(), store).await;
+    }
+
+    /// Reports what this process reads, until it is stored.
+    pub async fn report(self: Rc<Self>, store: Store) {
+        let key = Keys::of(&self.site).provider();
+        let report = ObservedProvider { reads: SCHEMA };
+        while let Err(error) = store.put_json(&key, &report, None).await {
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(error, "cannot store what the provider reads");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     fn lead_to(&self, placement: &Placement) {

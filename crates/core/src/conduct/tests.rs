@@ -25,6 +25,7 @@ fn nothing_is_decided_on_an_old_view_or_before_ones_own_placement_is_back() {
         placement: &placement,
         at: Revision(at),
         over: &over,
+        provider_reads: None,
     };
     let mut conductor = Conductor::default();
     assert!(conductor.may_decide(&seen(true, 7)));
@@ -50,6 +51,7 @@ fn a_step_is_decided_on_what_is_seen() {
         placement: &placement,
         at,
         over: &over,
+        provider_reads: None,
     };
     let mut conductor = Conductor::default();
     let next = conductor.decide(Time::ZERO, &seen, BTreeMap::new());
@@ -100,6 +102,7 @@ fn a_placement_depends_on_the_silence_of_those_who_count_as_dead() {
         placement: &placement,
         at: Revision(7),
         over: &over,
+        provider_reads: None,
     };
     let mut conductor = Conductor::default();
     conductor.decide(Time::ZERO, &seen, BTreeMap::new());

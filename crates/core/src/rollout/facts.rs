@@ -28,6 +28,8 @@ pub struct Facts {
     /// Servers that were switched off since they were last on, and up to which boot. Whoever controls their power
     /// reports it, and nothing from those boots still runs.
     pub over: BTreeMap<ServerName, BootNumber>,
+    /// The newest schema that the process reads that powers the servers, as it reports; `None`: there is none beside the agents.
+    pub provider_reads: Option<u64>,
     /// More than half of the servers vanished within [`STORE_DOUBT`].
     pub store_in_doubt: bool,
     /// Placed servers without a lease.

@@ -239,7 +239,6 @@ mod tests {
     use gaiola_model::Inventory;
     use gaiola_model::config::{App, Config};
     use gaiola_model::placement::{PlacedServer, Release, ReleaseNumber};
-    use gaiola_model::schema::SCHEMA;
     use gaiola_model::{Observed, Time};
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -267,31 +266,6 @@ mod tests {
         assert!(!missing(&placement));
         placement.store_joining = Some("app1".parse().unwrap());
         assert!(missing(&placement));
-    }
-
-    #[test]
-    fn documents_are_written_in_a_newer_schema_only_once_every_agent_reads_it() {
-        let (desired, mut placement) = site();
-        placement.schema = 1;
-        let next = |oldest: Option<u64>| {
-            let servers = placement.servers.keys().enumerate();
-            let observed = servers.filter_map(|(n, server)| {
-                let reads = if n == 0 { oldest? } else { SCHEMA };
-                let observed = Observed {
-                    reads,
-                    ..Observed::nothing_on(*server)
-                };
-                Some((*server, observed))
-            });
-            let mut facts = Facts::default();
-            facts.observe(Time::ZERO, &placement, Revision(1), observed.collect());
-            let next = crate::rollout::next(&desired, &placement, Revision(1), &facts);
-            next.placement.map_or(1, |placement| placement.schema)
-        };
-        assert_eq!(next(None), 1, "a silent server may be an older one");
-        assert_eq!(next(Some(1)), 1);
-        assert_eq!(next(Some(SCHEMA)), SCHEMA);
-        assert_eq!(next(Some(SCHEMA + 1)), SCHEMA);
     }
 
     #[test]

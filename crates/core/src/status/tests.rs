@@ -43,7 +43,7 @@ fn what_a_silent_agent_reported_is_shown_as_old() {
     mark_silent(&mut status, &BTreeMap::new());
     assert!(status.healthy && render(&status, false).contains("1/1 ready"));
     mark_silent(&mut status, &silent(Silent::Agent, 4));
-    let words = "has not answered for 4 s: its last report is as old";
+    let words = "has not answered for 4 s, so its last report is outdated";
     assert_eq!(status.missing, [format!("app1 {words}")]);
     assert!(!status.healthy && status.servers[0].state == ServerState::Degraded);
     let reported = status.may_fail.len();
@@ -51,7 +51,7 @@ fn what_a_silent_agent_reported_is_shown_as_old() {
     assert_eq!(status.may_fail.len(), reported);
     status.may_fail.clear();
     mark_silent(&mut status, &silent(Silent::Agent, 4));
-    let doubt = "whether the app tier survives a loss is not known while app1 does not answer";
+    let doubt = "unknown whether the app tier survives a loss while app1 does not answer";
     assert_eq!(status.may_fail[0].words, doubt);
     let text = render(&status, false);
     assert!(text.contains("0/1 ready") && text.contains(words), "{text}");

@@ -243,6 +243,7 @@ impl Session {
             placement: stored,
             at: *at,
             over: &view.over,
+            provider_reads: None,
         };
         if !conductor.may_decide(&seen) {
             return None;

@@ -130,6 +130,7 @@ impl Holder {
     pub(super) fn state(&self, now: Time, file: &ConfigFile) -> KeeperState {
         KeeperState {
             schema: self.config.as_ref().map_or(SCHEMA, |config| config.schema),
+            reads: SCHEMA,
             pid: std::process::id(),
             ready: self.readiness.is_ok(),
             reason: self.readiness.as_ref().err().map(Trouble::to_string),

@@ -261,11 +261,11 @@ fn an_instance_in_doubt_is_not_drawn_as_ready_and_warnings_need_attention() {
         .find(|server| server.name.to_string() == "app1")
         .unwrap();
     app1.instances[0].doubted = true;
-    app1.instances[0].reason = "is not found up by web1".into();
+    app1.instances[0].reason = "is not up according to web1".into();
     status.warnings = vec!["db1: the disk is almost full: 1 GB of 50.0 GB are free".into()];
     let page = drawn(&status, &Figures::default(), &[]);
     assert!(page.contains("▲</span> in doubt"), "{page}");
-    assert!(page.contains("is not found up by web1"));
+    assert!(page.contains("is not up according to web1"));
     assert!(page.contains("db1: the disk is almost full"));
 }
 

@@ -3,8 +3,9 @@
 
 use crate::provider::machine::{AuthorityFiles, Machine};
 use crate::site::Site;
-use gaiola_agent::state::{Order, State, write_json};
+use gaiola_agent::state::{Order, State, write_document, write_json};
 use gaiola_core::machines;
+use gaiola_model::schema::SCHEMA;
 use gaiola_net::pki::Authority;
 use std::rc::Rc;
 use std::time::Duration;
@@ -55,7 +56,7 @@ async fn ask_for_authority(machine: &Machine, state: &State) {
 
 /// Keeps the secrets first: with the authority nothing is missing any more.
 fn keep(state: &State, files: &AuthorityFiles) -> Result<(), String> {
-    let written = write_json(&state.secrets(), &files.secrets);
+    let written = write_document(&state.secrets(), &files.secrets, SCHEMA);
     let written = written.and_then(|()| write_json(&state.keeper_key(), &files.keeper_key));
     written.map_err(|error| gaiola_os::chain(&error))?;
     let kept = Authority::import(&state.authority(), &files.certificate, &files.key);
@@ -66,7 +67,7 @@ fn keep(state: &State, files: &AuthorityFiles) -> Result<(), String> {
 mod tests {
     use super::*;
     use gaiola_agent::engine::Secrets;
-    use gaiola_agent::state::read_json;
+    use gaiola_agent::state::read_document;
 
     #[test]
     fn the_authority_that_another_machine_sent_signs_here() {
@@ -84,7 +85,7 @@ mod tests {
         keep(&state, &files).unwrap();
         let own = Authority::load_from(&state.authority()).unwrap().unwrap();
         assert_eq!(own.certificate(), certificate);
-        let secrets: Secrets = read_json(&state.secrets()).unwrap();
+        let secrets: Secrets = read_document(&state.secrets()).unwrap();
         assert_eq!(secrets, files.secrets);
         let address = [[127, 0, 0, 1].into()];
         own.issue("web1", &address, &folder.path().join("web1"))

@@ -7,6 +7,7 @@ use crate::provider::folder::{self, KeptError};
 use crate::provider::machine::{SITE_USER, STORE_USER, name_of, unit_files};
 use gaiola_agent::state::{State, read_json, write_json};
 use gaiola_model::SiteName;
+use gaiola_model::schema::SCHEMA;
 use gaiola_net::pki::{Authority, CA, PkiError, Subject};
 use gaiola_os::process::find_user;
 use std::fs;
@@ -95,7 +96,7 @@ pub fn authority(site: &SiteName) -> Result<OwnAuthority, SetupError> {
 fn authority_in(state: &State) -> Result<OwnAuthority, SetupError> {
     make(state)?;
     let authority = Authority::create_or_load(&state.authority())?;
-    folder::secrets(state)?;
+    folder::secrets(state, SCHEMA)?;
     folder::keeper_key(state)?;
     Ok(OwnAuthority {
         certificate: authority.certificate().into(),

@@ -82,7 +82,7 @@ impl Hardware {
             return Ok(());
         }
         let log = process::open_log(&boot.init_log(), None)?;
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(boot.program());
         command.arg("init").arg(boot.folder());
         command
             .env_clear()

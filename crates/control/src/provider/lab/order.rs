@@ -77,7 +77,7 @@ mod tests {
             "{why}"
         );
         let order = order("a", 7);
-        order.save(&state.placement()).unwrap();
+        order.save(&state.placement(), None).unwrap();
         assert_eq!(last(&state).unwrap(), Some(order));
     }
 
@@ -92,7 +92,7 @@ mod tests {
         ] {
             let server = server.parse().unwrap();
             std::fs::create_dir_all(state.server(server)).unwrap();
-            order.save(&state.order_file(server)).unwrap();
+            order.save(&state.order_file(server), None).unwrap();
         }
         assert_eq!(newest(&state, order("a", 7)), order("a", 8));
         assert_eq!(newest(&state, order("a", 9)), order("a", 9));

@@ -84,14 +84,8 @@ fn descendants(all: &BTreeMap<u32, Seen>, root: u32) -> BTreeSet<u32> {
 
 fn is_kind(all: &BTreeMap<u32, Seen>, seen: &Seen, kind: Process) -> bool {
     let parent = all.get(&seen.parent);
-    let is_ours = |word: &str| {
-        seen.args
-            .first()
-            .is_some_and(|program| program == "/proc/self/exe")
-            && seen.args.get(1).is_some_and(|arg| arg == word)
-    };
     match kind {
-        Process::Proxy | Process::Keeper | Process::Agent => is_ours(kind.name()),
+        Process::Proxy | Process::Keeper | Process::Agent => is_own(seen, kind),
         Process::Etcd => program(seen) == "etcd",
         Process::Patroni => {
             program(seen).starts_with("python")
@@ -103,6 +97,12 @@ fn is_kind(all: &BTreeMap<u32, Seen>, seen: &Seen, kind: Process) -> bool {
         Process::Postgres => program(seen) == "postgres" && !parent.is_some_and(is_postgres),
         Process::App => is_instance(seen, parent),
     }
+}
+
+/// Whether it is Gaiola's process of this kind: pid 1 starts them by the server's link, the agent as its own program.
+fn is_own(seen: &Seen, kind: Process) -> bool {
+    let is_gaiola = matches!(program(seen), "exe" | "gaiola");
+    is_gaiola && seen.args.get(1).is_some_and(|arg| arg == kind.name())
 }
 
 fn program(seen: &Seen) -> &str {
@@ -126,11 +126,9 @@ fn is_postgres(seen: &Seen) -> bool {
 fn is_instance(seen: &Seen, parent: Option<&Seen>) -> bool {
     let started_by =
         |word: &str| parent.is_some_and(|parent| parent.args.get(1).is_some_and(|arg| arg == word));
-    let own = seen
-        .args
-        .first()
-        .is_some_and(|program| program == "/proc/self/exe");
-    !own && program(seen) != "etcd"
+    let mut own = [Process::Proxy, Process::Keeper, Process::Agent].into_iter();
+    !own.any(|kind| is_own(seen, kind))
+        && program(seen) != "etcd"
         && (started_by("agent") || started_by("init"))
         && !seen.args.is_empty()
 }

@@ -5,7 +5,7 @@ use super::hardware::{self, HardwareError};
 use super::network::{INTERFACE, PREFIX_LENGTH};
 use crate::provider::folder::{self, KeptError, PATH, make_folder, remove};
 use gaiola_agent::init::certificate;
-use gaiola_agent::state::{Boot, Order, read_document, write_json};
+use gaiola_agent::state::{Boot, Order, read_document, write_document};
 use gaiola_core::topology;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::{ServerName, Tier};
@@ -137,7 +137,8 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
     let Some(process) = lab.hardware.borrow().process(server) else {
         return Ok(());
     };
-    let certified = certify(Rc::clone(lab), server, boot.location.address, own);
+    let schema = order.placement.schema;
+    let certified = certify(Rc::clone(lab), server, boot.location.address, (own, schema));
     tokio::task::spawn_local(certified.in_current_span());
     tracing::info!(pid = process.identity().pid, "a server is on");
     let (lab, number) = (Rc::clone(lab), boot.number);
@@ -160,7 +161,7 @@ fn switch_on(lab: &Rc<Lab>, order: &Order, server: ServerName) -> Result<(), Ser
 }
 
 /// Signs the certificate that a server requests at its start. A server that gets none ends, and its last log line has the reason.
-async fn certify(lab: Rc<Lab>, server: ServerName, address: IpAddr, socket: UnixStream) {
+async fn certify(lab: Rc<Lab>, server: ServerName, address: IpAddr, socket: (UnixStream, u64)) {
     let name = server.to_string();
     match certificate::provide(socket, &lab.authority, &name, &[address]).await {
         Ok(Issued::New) => tracing::info!("issued a certificate"),
@@ -184,7 +185,9 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
     if matches!(server.tier, Tier::App | Tier::Database)
         && order.placement.config.database.is_some()
     {
-        write_json(&folder.join("secrets.json"), &folder::secrets(&lab.state)?)?;
+        let schema = order.placement.schema;
+        let secrets = folder::secrets(&lab.state, schema)?;
+        write_document(&folder.join("secrets.json"), &secrets, schema)?;
     }
     let boot = Boot {
         site: lab.site.clone(),
@@ -200,6 +203,7 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
         keeper_key: (server.tier == Tier::Balancer)
             .then(|| folder::keeper_key(&lab.state))
             .transpose()?,
+        program: Some(lab.state.program(server)),
         path: PATH.into(),
         disk: disk(lab, order, server),
     };
@@ -207,7 +211,8 @@ fn prepare(lab: &Lab, order: &Order, server: ServerName) -> Result<Boot, ServerE
     // A server that has a newer order keeps it.
     let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {
-        order.save(&boot.order_file())?;
+        let text = lab.view.borrow().placement_text(order.revision);
+        order.save(&boot.order_file(), text.as_deref())?;
     }
     Ok(boot)
 }

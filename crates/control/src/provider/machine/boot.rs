@@ -139,6 +139,7 @@ mod tests {
             database_user: None,
             site_user: None,
             keeper_key: None,
+            program: None,
             path: String::new(),
             disk: None,
         };

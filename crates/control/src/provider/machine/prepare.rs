@@ -3,9 +3,9 @@
 use super::Machine;
 use super::boot::{self, BootError};
 use super::peers::{PeerError, SecretFiles};
-use crate::provider::folder::{self, PATH, make_folder};
+use crate::provider::folder::{PATH, make_folder};
 use gaiola_agent::engine::Secrets;
-use gaiola_agent::state::{Boot, Order, read_document, read_json, write_json};
+use gaiola_agent::state::{Boot, Order, read_document, read_json, write_document};
 use gaiola_core::topology;
 use gaiola_model::inventory::{Host, Location};
 use gaiola_model::placement::BootNumber;
@@ -65,7 +65,8 @@ pub(super) async fn prepare(
     let secrets = secrets(machine, order, server, held.as_ref()).await?;
     if let Some(passwords) = &secrets.secrets {
         let path = folder.join("secrets.json");
-        write_json(&path, passwords).map_err(failed("write", &path))?;
+        write_document(&path, passwords, order.placement.schema)
+            .map_err(failed("write", &path))?;
     }
     let named = interface_of(order, &location);
     let (interface, prefix_length) = boot::interface(location.address, named.as_deref())?;
@@ -81,6 +82,7 @@ pub(super) async fn prepare(
         database_user: Some(user),
         site_user: Some(find(super::SITE_USER)?),
         keeper_key: secrets.keeper_key,
+        program: Some(super::program()),
         path: PATH.into(),
         disk: None,
     };
@@ -128,7 +130,7 @@ async fn secrets(
         && matches!(server.tier, Tier::App | Tier::Database);
     let has_key = server.tier == Tier::Balancer;
     let path = machine.state.server(server).join("secrets.json");
-    let own = |path: &Path| read_json::<Secrets>(path).ok();
+    let own = |path: &Path| read_document::<Secrets>(path).ok();
     let mut known = SecretFiles {
         secrets: own(&path).or_else(|| own(&machine.state.secrets())),
         keeper_key: held.and_then(|held| held.keeper_key.clone()),
@@ -202,8 +204,8 @@ pub fn kept_secrets(state: &gaiola_agent::state::State) -> Option<(Secrets, Stri
     let has = state.secrets().exists() && state.keeper_key().exists();
     let both = || {
         Some((
-            folder::secrets(state).ok()?,
-            folder::keeper_key(state).ok()?,
+            read_document(&state.secrets()).ok()?,
+            read_json(&state.keeper_key()).ok()?,
         ))
     };
     has.then(both).flatten()

@@ -9,7 +9,7 @@ use crate::release;
 use crate::site::Site;
 use bytes::Bytes;
 use gaiola_model::placement::ReleaseNumber;
-use gaiola_os::serve::{Response, text};
+use gaiola_os::serve::{self, text};
 use http_body_util::BodyExt as _;
 use http_body_util::channel::Channel;
 use hyper::header::HeaderValue;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 /// Bytes in one piece of an archive.
 const PIECE: usize = 64 << 10;
 
-pub(super) async fn release(site: &Site, number: ReleaseNumber) -> Response {
+pub(super) async fn release(site: &Site, number: ReleaseNumber) -> serve::Response {
     let releases = site.state.releases();
     if !site.state.release(number).is_dir() {
         let why = format!("release {number} is not here");
@@ -43,7 +43,7 @@ pub(super) async fn release(site: &Site, number: ReleaseNumber) -> Response {
     answer
 }
 
-pub(super) async fn certificates(site: &Site, digest: Digest) -> Response {
+pub(super) async fn certificates(site: &Site, digest: Digest) -> serve::Response {
     let copies = site.state.certificates();
     let reading = tokio::task::spawn_blocking(move || Certificates::held(&copies, &digest));
     let not_here = || text(StatusCode::NOT_FOUND, "these certificates are not here");
@@ -57,7 +57,7 @@ pub(super) async fn certificates(site: &Site, digest: Digest) -> Response {
 }
 
 /// Answers with what `write` writes on a thread of its own. Where it fails the archive has no end, and is not taken for whole.
-fn stream(write: impl FnOnce(&mut BufWriter<Outlet>) -> io::Result<()> + Send + 'static) -> Response {
+fn stream(write: impl FnOnce(&mut BufWriter<Outlet>) -> io::Result<()> + Send + 'static) -> serve::Response {
     let (pieces, mut written) = mpsc::channel::<Bytes>(PIECES);
     tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(PIECE, Outlet(pieces));
