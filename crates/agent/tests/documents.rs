@@ -58,6 +58,36 @@ fn desired() -> Desired {
     desired
 }
 
+const ON_MACHINES: &str = r#"
+site = "shop"
+[balancer]
+servers = [{ ssh = "lb-a", address = "10.0.0.11", interface = "ens4" }]
+vips = ["203.0.113.100/24"]
+[app]
+servers = [{ ssh = "deploy@app-a", address = "10.0.0.31" }, { ssh = "lb-a" }]
+run = "bin/shop"
+[machines]
+spare = [{ ssh = "m-9", address = "2001:db8::9" }]
+"#;
+
+/// On machines; app1 has left.
+fn desired_on_machines() -> Desired {
+    let config = gaiola_wire::config::load(ON_MACHINES).unwrap();
+    let release = Release {
+        number: ReleaseNumber(3),
+        digest: "5f".into(),
+    };
+    let inventory = Inventory::on_machines(&config, None).unwrap();
+    let mut desired = Desired::first(config, release, inventory);
+    let mut machines = desired.config.machines.clone().unwrap();
+    machines
+        .spare
+        .extend(machines.servers.remove(&"app1".parse().unwrap()));
+    desired.config.set_machines(machines);
+    desired.inventory = Inventory::on_machines(&desired.config, Some(&desired.inventory)).unwrap();
+    desired
+}
+
 fn placement() -> Placement {
     let mut placement = gaiola_core::rollout::first(&desired(), "a1".into());
     placement.released = Some(ReleaseNumber(3));
@@ -159,6 +189,7 @@ where
 #[test]
 fn every_document_of_every_schema_is_read() {
     check("desired", &desired());
+    check_since(SCHEMA, "desired-machines", &desired_on_machines());
     check("placement", &placement());
     check("observed", &observed());
     check("tickets", &tickets());

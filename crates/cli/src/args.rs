@@ -172,7 +172,8 @@ pub(crate) struct Scale {
     /// The site's file.
     #[command(flatten)]
     pub(crate) of: SiteFile,
-    /// TIER=N sets the number of servers, app=NxM the servers and the instances on each.
+    /// What to scale: TIER=N counts servers, app=NxM servers and the instances on each, TIER=+MACHINE adds one on a
+    /// spare machine.
     #[arg(required = true, value_name = "TIER=N", add = ArgValueCandidates::new(candidates::sizes))]
     pub(crate) to: Vec<String>,
 }

@@ -29,7 +29,7 @@ pub(crate) fn tiers() -> Vec<CompletionCandidate> {
     candidates(KnownSite::of(&typed()).tiers().map(|tier| tier.to_string()))
 }
 
-/// Each tier with one more server.
+/// One server more of each tier; on machines also on each spare one.
 pub(crate) fn sizes() -> Vec<CompletionCandidate> {
     candidates(KnownSite::of(&typed()).sizes())
 }
@@ -108,6 +108,12 @@ impl KnownSite {
         if let Some(config) = &self.config {
             let (servers, instances) = (config.app.servers, config.app.instances);
             sizes.push(format!("app={servers}x{}", instances.saturating_add(1)));
+            let machines = config.machines.iter();
+            let spare = machines.flat_map(|machines| &machines.spare);
+            for machine in spare {
+                let onto = self.tiers().map(|tier| format!("{tier}=+{}", machine.ssh));
+                sizes.extend(onto);
+            }
         }
         sizes
     }
@@ -154,7 +160,7 @@ fn only_site() -> Option<SiteName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gaiola_model::config::App;
+    use gaiola_model::config::{App, Machine, Machines};
 
     fn known() -> KnownSite {
         let config = Config::new("shop".parse().unwrap(), App::new("run"));
@@ -193,6 +199,18 @@ mod tests {
         let sizes = known().sizes();
         assert_eq!(sizes[..3], ["balancer=2", "app=2", "database=2"]);
         assert_eq!(sizes[3], instances);
+    }
+
+    #[test]
+    fn spare_machines_are_offered_to_every_tier() {
+        let mut known = known();
+        let app1 = "app1".parse().unwrap();
+        known.config.as_mut().unwrap().set_machines(Machines {
+            servers: [(app1, Machine::new("a"))].into(),
+            spare: vec![Machine::new("m-9")],
+        });
+        let sizes = known.sizes();
+        assert_eq!(sizes[4..], ["balancer=+m-9", "app=+m-9", "database=+m-9"]);
     }
 
     #[test]

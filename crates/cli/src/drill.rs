@@ -17,8 +17,9 @@ use gaiola_core::drill::{
     Contents, DrillReport, Process, Roles, Selection, Target, Verdict, Writes, render, render_all,
 };
 use gaiola_core::topology;
+use gaiola_model::config::{Machine, Machines};
 use gaiola_model::event::Subject;
-use gaiola_model::status::Status;
+use gaiola_model::status::{ServerStatus, Status};
 use gaiola_model::{Config, ServerName, Tier};
 use gaiola_net::client::Request;
 use gaiola_os::process::{Identity, identify, signal};
@@ -133,9 +134,18 @@ fn course(info: &SiteInfo, config: &Config, status: &Status) -> anyhow::Result<C
     }
 }
 
-/// The file's tiers with their current sizes.
+/// The file's tiers with the servers that they have now.
 fn as_it_is(config: &Config, status: &Status) -> Config {
     let mut config = config.clone();
+    if config.machines.is_some() {
+        let servers = status.servers.iter();
+        let on = |server: &ServerStatus| (server.name, Machine::new(&server.location.host.0));
+        config.set_machines(Machines {
+            servers: servers.map(on).collect(),
+            spare: Vec::new(),
+        });
+        return config;
+    }
     for tier in Tier::ALL {
         let count = status
             .servers

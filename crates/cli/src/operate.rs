@@ -10,6 +10,7 @@ use crate::output::{self, Exit};
 use anyhow::bail;
 use gaiola_control::api::{Change, ChangeRequest, Harm, Planned};
 use gaiola_core::status;
+use gaiola_model::Config;
 use gaiola_model::event::Event;
 use gaiola_model::status::Status;
 use gaiola_net::client::Request;
@@ -23,14 +24,28 @@ pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
         print_line!("{}", serde_json::to_string_pretty(&config)?);
     } else if !global.quiet {
         print_line!(
-            "{}: valid; site {}, {} servers",
+            "{}: valid; site {}, {}",
             of.file.display(),
             config.site,
-            config.server_names().count()
+            size(config)
         );
         left_out.iter().for_each(|words| print_line!("{words}"));
     }
     Ok(Exit::Ok)
+}
+
+/// `8 servers`, `8 servers on 3 machines, 1 spare`.
+fn size(config: &Config) -> String {
+    let servers = config.server_names().count();
+    let servers = format!("{servers} servers");
+    let Some(machines) = &config.machines else {
+        return servers;
+    };
+    let spare = machines.spare.len();
+    match machines.all().len() - spare {
+        1 => format!("{servers} on 1 machine, {spare} spare"),
+        count => format!("{servers} on {count} machines, {spare} spare"),
+    }
 }
 
 /// `gaiola plan`.
@@ -39,9 +54,13 @@ pub(crate) fn plan(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let client = SiteClient::at(&place(global, &of.file)?)?;
     let Some(client) = client.filter(SiteClient::is_running) else {
         print_line!("{} is not up; `gaiola up` would switch on:", config.site);
-        config
-            .server_names()
-            .for_each(|server| print_line!("  {server}"));
+        for server in config.server_names() {
+            let machines = config.machines.as_ref();
+            match machines.and_then(|machines| machines.servers.get(&server)) {
+                Some(machine) => print_line!("  {server} on {}", machine.ssh),
+                None => print_line!("  {server}"),
+            }
+        }
         if config.app.release.is_some() {
             print_line!(
                 "and run the release command if the directory's contents are a new release"
@@ -199,4 +218,28 @@ pub(crate) fn power(global: &Global, power: &Power) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::config::{App, Machine, Machines};
+
+    #[test]
+    fn a_file_that_is_valid_is_told_by_its_size() {
+        let mut config = Config::new("site".parse().unwrap(), App::new("run"));
+        assert_eq!(size(&config), "2 servers");
+        let names = ["app1", "app2"].map(|name| name.parse().unwrap());
+        let on = |ssh: [&str; 2]| std::iter::zip(names, ssh.map(Machine::new)).collect();
+        config.set_machines(Machines {
+            servers: on(["a", "a"]),
+            spare: vec![Machine::new("m")],
+        });
+        assert_eq!(size(&config), "2 servers on 1 machine, 1 spare");
+        config.set_machines(Machines {
+            servers: on(["a", "b"]),
+            spare: Vec::new(),
+        });
+        assert_eq!(size(&config), "2 servers on 2 machines, 0 spare");
+    }
 }

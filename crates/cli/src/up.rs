@@ -88,9 +88,17 @@ fn is_elsewhere(info: &SiteInfo, up: &Up) -> Option<String> {
 fn try_next(config: &Config) -> String {
     let first = config.server_names().next();
     let drill = first.map(|server| format!("gaiola drill kill {server}   "));
-    let more = config.app.servers.saturating_add(1);
     let drill = drill.unwrap_or_default();
-    format!("{drill}gaiola scale app={more}   gaiola logs -f")
+    let more = config.app.servers.saturating_add(1);
+    let machines = config.machines.as_ref();
+    // Without a spare machine there can be no more.
+    let can_grow = machines.is_none_or(|machines| !machines.spare.is_empty());
+    let scale = if can_grow {
+        format!("gaiola scale app={more}   ")
+    } else {
+        String::new()
+    };
+    format!("{drill}{scale}gaiola logs -f")
 }
 
 /// What every server needs is searched for before anything is started.

@@ -537,9 +537,8 @@ mod tests {
             tempfile::tempdir().unwrap(),
             tempfile::tempdir().unwrap(),
         );
-        // In the order of names its key would come before it.
         fs::copy(site.path().join("a.pem"), site.path().join("b.pem")).unwrap();
-        fs::copy(site.path().join("a.pem.key"), site.path().join("b.key")).unwrap();
+        fs::copy(site.path().join("a.pem.key"), site.path().join("b.pem.key")).unwrap();
         let tls = BalancerTls::new(vec!["a.pem".into(), "b.pem".into()]);
         let read = read(site.path(), &tls).unwrap();
         receive(&packed(&read)[..], here.path(), &read.contents).unwrap();

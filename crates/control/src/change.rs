@@ -18,8 +18,8 @@ use first::{found, is_new};
 use follow::follow;
 use gaiola_core::merge::{self, Scale};
 use gaiola_core::rollout;
-use gaiola_model::placement::{Desired, Revision};
-use gaiola_model::{Config, Exit, ServerName, Tier};
+use gaiola_model::placement::{Desired, Placement, Revision};
+use gaiola_model::{Config, Exit, Inventory, ServerName, Tier};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError};
 use release::{has_certificates, make_release, spread};
@@ -98,8 +98,14 @@ impl Work<'_> {
             return found(site, config, contents, self.deadline, self.steps).await;
         }
         let (store, at, held) = self.desired().await?;
-        let wanted = merge::merge(&held.applied, &held.config, &config);
+        let wanted = merge::merge(
+            &held.applied,
+            &held.config,
+            &config,
+            placed(site).as_deref(),
+        );
         refuse(&held.config, &wanted, yes)?;
+        let inventory = inventory(site, &wanted, &held)?;
         let last = Some(held.release.clone());
         let release = make_release(site, &config, contents, last, self.steps).await?;
         // They may have been removed while the release was being numbered.
@@ -108,7 +114,7 @@ impl Work<'_> {
         let failed = order.is_some_and(|order| order.placement.failed.is_some());
         let new = Desired {
             applied: config,
-            inventory: site.provider.inventory(&wanted),
+            inventory,
             config: wanted,
             release,
             attempt: held.attempt + u64::from(failed),
@@ -130,9 +136,10 @@ impl Work<'_> {
     async fn scale(&mut self, to: &[String], yes: bool) -> Result<Revision, Outcome> {
         let (store, at, held) = self.desired().await?;
         let mut config = held.config.clone();
+        let placed = placed(self.site);
         for text in to {
             let scale: Result<Scale, merge::ScaleError> = text.parse();
-            let scaled = scale.and_then(|scale| merge::scale(&config, &scale));
+            let scaled = scale.and_then(|to| merge::scale(&config, &to, placed.as_deref()));
             config = scaled.map_err(|error| refused(Exit::Usage, error.to_string()))?;
         }
         refuse(&held.config, &config, yes)?;
@@ -218,6 +225,28 @@ fn no_server(server: ServerName) -> String {
     format!("there is no server {server}; see which there are with: gaiola status")
 }
 
+/// The placement, as far as it is known.
+fn placed(site: &Site) -> Option<Rc<Placement>> {
+    let view = site.view.borrow();
+    view.placement.as_ref().map(|(_, placed)| Rc::clone(placed))
+}
+
+/// Where the servers of `config` will stand, where `held` is desired so far.
+fn inventory(site: &Site, config: &Config, held: &Desired) -> Result<Inventory, Outcome> {
+    let held = standing(&held.inventory, placed(site).as_deref());
+    let inventory = site.provider.inventory(config, Some(&held));
+    inventory.map_err(|error| refused(Exit::Failed, error.to_string()))
+}
+
+/// Where servers stand and should stand: those that are leaving still have their ports.
+fn standing(desired: &Inventory, placed: Option<&Placement>) -> Inventory {
+    let mut standing = desired.clone();
+    let servers = placed.into_iter().flat_map(|placed| &placed.servers);
+    let servers = servers.map(|(name, placed)| (*name, placed.location.clone()));
+    standing.servers.extend(servers);
+    standing
+}
+
 /// Refuses to drain all servers of a tier, which would never become ready.
 fn refuse_all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Result<(), Outcome> {
     match rollout::all_drained(config, drained) {
@@ -285,7 +314,7 @@ async fn store_desired(
 ) -> Result<Revision, Outcome> {
     let new = Desired {
         generation: new.generation + 1,
-        inventory: site.provider.inventory(&new.config),
+        inventory: inventory(site, &new.config, &new)?,
         ..new
     };
     tracing::Span::current().record("generation", new.generation);

@@ -7,7 +7,7 @@ pub mod machine;
 use crate::api::{Access, Harm};
 use gaiola_agent::state::Order;
 use gaiola_core::drill::Target;
-use gaiola_model::inventory::Host;
+use gaiola_model::inventory::{Host, InventoryError};
 use gaiola_model::placement::{Placement, Release, Revision};
 use gaiola_model::{Config, Inventory, ServerName};
 use gaiola_wire::config::VipRange;
@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use tokio::task::JoinSet;
 
-/// The VIPs that a file may name.
+/// The VIPs that a file without machines may name.
 pub fn vips() -> VipRange {
     lab::network::vips()
 }
@@ -71,11 +71,20 @@ impl Provider {
         }
     }
 
-    /// Where the servers of this configuration stand or would stand.
-    pub fn inventory(&self, config: &Config) -> Inventory {
-        match self {
-            Self::Lab(_) => lab::network::inventory(config),
-            Self::Machine(_) => machine::inventory(config),
+    /// Where the servers of this configuration stand or would stand. `held` is where they stand so far, those that are
+    /// leaving included: one that stays keeps its place.
+    ///
+    /// # Errors
+    /// This provider has no such servers, or does not know where they are.
+    pub fn inventory(
+        &self,
+        config: &Config,
+        held: Option<&Inventory>,
+    ) -> Result<Inventory, InventoryError> {
+        match (self, &config.machines) {
+            (Self::Machine(_), _) => Inventory::on_machines(config, held),
+            (Self::Lab(_), None) => Ok(lab::network::inventory(config)),
+            (Self::Lab(_), Some(_)) => Err(InventoryError::NoMachines),
         }
     }
 

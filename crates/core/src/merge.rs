@@ -2,43 +2,52 @@
 //!
 //! Merges three configurations: `base`, the last applied file; `mine`, that file with the changes of `scale`; `theirs`, the
 //! current file. A value changed in the file wins; an unchanged one keeps the value set by hand.
+//!
+//! On machines the list of a tier's machines is one such value. Servers keep their names: whoever adds one passes the
+//! placement, whose names may still be in use by servers that are leaving.
 
 mod change;
+mod machines;
 mod scale;
 
-pub use change::{Change, Refusal, changes, refusals};
+pub use change::{Change, MachineChange, Refusal, changes, refusals};
 pub use scale::{Scale, ScaleError, ScaleTo, scale};
 
-use gaiola_model::Tier;
 use gaiola_model::config::{App, Balancer, Config, Database, Web};
+use gaiola_model::{Placement, Tier};
 use std::fmt;
 
-/// The configuration that results from applying `theirs`.
+/// The configuration that results from applying `theirs` where `placed` stands.
 ///
 /// ```
 /// use gaiola_core::merge::{merge, scale};
 /// # use gaiola_model::{Config, config::App};
 /// # let file = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, machines: None };
-/// let by_hand = scale(&file, &"app=4".parse().unwrap()).unwrap();
+/// let by_hand = scale(&file, &"app=4".parse().unwrap(), None).unwrap();
 ///
 /// let mut changed = file.clone();
 /// changed.app.run = "bin/b".into();
-/// let merged = merge(&file, &by_hand, &changed);
+/// let merged = merge(&file, &by_hand, &changed, None);
 /// assert_eq!((merged.app.servers, merged.app.run.as_str()), (4, "bin/b"));
 ///
 /// changed.app.servers = 3;
-/// assert_eq!(merge(&file, &by_hand, &changed).app.servers, 3);
+/// assert_eq!(merge(&file, &by_hand, &changed, None).app.servers, 3);
 /// ```
-pub fn merge(base: &Config, mine: &Config, theirs: &Config) -> Config {
-    Config {
+pub fn merge(base: &Config, mine: &Config, theirs: &Config, placed: Option<&Placement>) -> Config {
+    let mut merged = Config {
         site: theirs.site.clone(),
         balancer: tier(&base.balancer, &mine.balancer, &theirs.balancer, balancer),
         web: tier(&base.web, &mine.web, &theirs.web, web),
         app: app(&base.app, &mine.app, &theirs.app),
         database: tier(&base.database, &mine.database, &theirs.database, database),
         drill: pick(&base.drill, &mine.drill, &theirs.drill),
-        machines: pick(&base.machines, &mine.machines, &theirs.machines),
+        machines: None,
+    };
+    if let Some(theirs) = &theirs.machines {
+        let last = base.machines.as_ref().zip(mine.machines.as_ref());
+        merged.set_machines(machines::merge(last, theirs, placed));
     }
+    merged
 }
 
 /// Values set by hand that differ from the file and stay in force: for `plan` and `up` to report.
@@ -46,19 +55,27 @@ pub fn kept(file: &Config, merged: &Config) -> Vec<Kept> {
     let servers = Tier::ALL.into_iter().map(|tier| Kept {
         tier,
         what: "servers",
-        file: file.servers(tier),
-        hand: merged.servers(tier),
+        file: servers_of(tier, file),
+        hand: servers_of(tier, merged),
     });
     let instances = Kept {
         tier: Tier::App,
         what: "instances",
-        file: file.app.instances,
-        hand: merged.app.instances,
+        file: file.app.instances.to_string(),
+        hand: merged.app.instances.to_string(),
     };
-    servers
-        .chain([instances])
-        .filter(|kept| kept.file != kept.hand)
-        .collect()
+    let all = servers.chain([instances]);
+    all.filter(|kept| kept.file != kept.hand).collect()
+}
+
+/// The number of a tier's servers, or their machines in alphabetical order.
+fn servers_of(tier: Tier, config: &Config) -> String {
+    let Some(machines) = &config.machines else {
+        return config.servers(tier).to_string();
+    };
+    let mut names: Vec<&str> = machines.of(tier).map(|(_, on)| on.ssh.as_str()).collect();
+    names.sort_unstable();
+    names.join(", ")
 }
 
 /// A value changed by hand and not in the file since.
@@ -69,9 +86,9 @@ pub struct Kept {
     /// The key: `servers` or `instances`.
     pub what: &'static str,
     /// The file's value.
-    pub file: u16,
+    pub file: String,
     /// The value in force.
-    pub hand: u16,
+    pub hand: String,
 }
 
 impl fmt::Display for Kept {
@@ -111,6 +128,7 @@ fn balancer(base: &Balancer, mine: &Balancer, theirs: &Balancer) -> Balancer {
     Balancer {
         servers: pick(&base.servers, &mine.servers, &theirs.servers),
         vips: pick(&base.vips, &mine.vips, &theirs.vips),
+        prefixes: pick(&base.prefixes, &mine.prefixes, &theirs.prefixes),
         listen: pick(&base.listen, &mine.listen, &theirs.listen),
         tls: pick(&base.tls, &mine.tls, &theirs.tls),
     }

@@ -27,10 +27,12 @@ pub use settled::settled;
 pub(crate) use view::{Unmet, View, too_busy};
 
 use crate::topology;
+use gaiola_model::config::Machines;
 use gaiola_model::inventory::Location;
 use gaiola_model::placement::{Failure, Phase, PlacedServer, Release, ReleaseNumber};
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::{Config, Desired, Placement, Revision, ServerName, Tier};
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -147,20 +149,58 @@ pub fn next(desired: &Desired, placement: &Placement, at: Revision, facts: &Fact
     step.finish()
 }
 
-/// The servers that carry the store's members and that scaling therefore never removes: the first of the balancer, web
-/// and app tiers, and the first database server if these are fewer than three. Three of them, or the first application
-/// server alone if there are not that many.
+/// The servers that carry the store's members.
+///
+/// They are servers that scaling never removes: the first of the balancer, web and app tiers, and the first database
+/// server if these are fewer than three. Three of them, or the first application server alone if there are not that many.
+///
+/// On machines no two members stand on one: from each tier, in the same order, the first server whose machine has none yet,
+/// then any others. One member where the servers stand on fewer than three machines.
 pub fn store_members(config: &Config) -> Vec<ServerName> {
-    let mut members: Vec<ServerName> = [Tier::Balancer, Tier::Web, Tier::App, Tier::Database]
-        .into_iter()
-        .filter(|tier| config.servers(*tier) > 0)
-        .map(|tier| ServerName::new(tier, 1))
-        .collect();
-    members.truncate(3);
-    if members.len() < 3 {
-        members = vec![ServerName::new(Tier::App, 1)];
+    let first_app = config.servers_of(Tier::App).next();
+    let mut members = match &config.machines {
+        Some(machines) => members_apart(machines),
+        None => first_of_tiers(config),
+    };
+    members.truncate(STORE_MEMBERS);
+    if members.len() < STORE_MEMBERS {
+        members = first_app.into_iter().collect();
     }
     members
+}
+
+/// Members of the store: one may be lost.
+const STORE_MEMBERS: usize = 3;
+
+fn first_of_tiers(config: &Config) -> Vec<ServerName> {
+    let first = |tier| config.servers_of(tier).next();
+    Tier::ALL.into_iter().filter_map(first).collect()
+}
+
+/// Servers on different machines, in the order in which they should carry a member.
+fn members_apart(machines: &Machines) -> Vec<ServerName> {
+    let mut members: Vec<(&str, ServerName)> = Vec::new();
+    for tier in Tier::ALL {
+        let mut servers = machines.of(tier);
+        let apart = servers.find(|(_, on)| members.iter().all(|(ssh, _)| *ssh != on.ssh));
+        members.extend(apart.map(|(name, on)| (on.ssh.as_str(), name)));
+    }
+    let mut others: Vec<_> = machines.servers.iter().collect();
+    others.sort_by_key(|(name, _)| (name.number, name.tier));
+    for (name, on) in others {
+        if members.iter().all(|(ssh, _)| *ssh != on.ssh) {
+            members.push((&on.ssh, *name));
+        }
+    }
+    members.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Whether a server that is placed is not where the inventory has one of its name.
+fn is_elsewhere(desired: &Desired, placement: &Placement, server: ServerName) -> bool {
+    let given = desired.inventory.servers.get(&server);
+    let placed = placement.servers.get(&server);
+    let both = given.zip(placed);
+    both.is_some_and(|(given, placed)| !given.is_where(&placed.location))
 }
 
 fn new_server(location: Location) -> PlacedServer {
@@ -222,6 +262,7 @@ impl<'a> RollOutStep<'a> {
         self.publish_web_releases();
         self.replace_instances();
         self.lead_doors();
+        self.keep_network();
         self.raise_schema();
         self.plan.vips = topology::homes(&self.plan);
     }
@@ -238,15 +279,25 @@ impl<'a> RollOutStep<'a> {
         }
         self.plan.generation = self.desired.generation;
         self.plan.config = self.desired.inventory.resolve(config);
-        self.plan
-            .network
-            .clone_from(&self.desired.inventory.network);
         self.adopt_locations();
         let release = self.release_number();
         let attempt = self.desired.attempt;
         self.plan
             .failed
             .take_if(|failure| (failure.release, failure.attempt) != (release, attempt));
+    }
+
+    /// The network of the inventory, and the servers outside of it that have not left yet.
+    fn keep_network(&mut self) {
+        let mut network = self.desired.inventory.network.clone();
+        for placed in self.plan.servers.values() {
+            let address = placed.location.address;
+            let is_in = |prefix: &IpNet| prefix.contains(&address);
+            if !network.servers.iter().any(is_in) {
+                network.servers.push(address.into());
+            }
+        }
+        self.plan.network = network;
     }
 
     /// A server stays where it was put: only what earlier versions did not store of its location is filled in.
@@ -290,9 +341,15 @@ impl<'a> RollOutStep<'a> {
         }
     }
 
-    /// Whether the file includes this server.
+    /// Whether the file includes this server where it stands.
     fn wants(&self, server: ServerName) -> bool {
-        server.number <= self.desired.config.servers(server.tier)
+        let mut names = self.desired.config.server_names();
+        names.any(|name| name == server) && !self.is_elsewhere(server)
+    }
+
+    /// Whether another server will have this one's name: it goes first, then the other one is added.
+    fn is_elsewhere(&self, server: ServerName) -> bool {
+        is_elsewhere(self.desired, &self.plan, server)
     }
 
     /// Puts a server into a phase.

@@ -1,5 +1,6 @@
 //! The site's status for `gaiola status`: what is observed, what is missing, and what would not survive a loss.
 
+mod may_fail;
 mod render;
 mod seen;
 
@@ -15,6 +16,7 @@ use gaiola_model::status::{
     VipStatus,
 };
 use gaiola_model::{Desired, InstanceName, Placement, Revision, ServerName, Tier};
+use may_fail::may_fail;
 use seen::ServingState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -266,94 +268,6 @@ fn instance_status(view: &View<'_>, name: InstanceName) -> Option<InstanceStatus
         restarts: seen.map_or(0, |seen| seen.restarts),
         reason,
     })
-}
-
-/// Each part whose service or data the loss of one server would cost.
-fn may_fail(view: &View<'_>, store: &[ServerName]) -> Vec<MayFail> {
-    let tiers = Tier::ALL
-        .into_iter()
-        .filter_map(|tier| tier_may_fail(view, tier));
-    tiers.chain(store_may_fail(view, store)).collect()
-}
-
-fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
-    let placed = topology::servers_of(view.placement, tier).count();
-    let seen: Vec<(ServerName, ServingState)> = topology::servers_of(view.placement, tier)
-        .map(|server| (server, seen::server(view, server)))
-        .collect();
-    let used = seen.iter().filter(|(_, seen)| seen.is_used());
-    let serving: Vec<ServerName> = used.map(|(server, _)| *server).collect();
-    let unknown = seen.iter().any(|(_, seen)| seen.is_unknown());
-    let words = match (tier, placed, serving.as_slice()) {
-        (_, 0, _) => return None,
-        (_, _, []) if unknown => {
-            format!("unknown whether any {tier} server serves: none of their proxies answers")
-        }
-        (_, _, []) => format!("no {tier} server serves: {}", without(view, tier)),
-        (_, 1, [only]) => format!(
-            "{only} is the only {tier} server: without it {}",
-            without(view, tier)
-        ),
-        (_, _, [only]) => format!(
-            "{only} is the last {tier} server that serves: without it {}",
-            without(view, tier)
-        ),
-        (Tier::Database, _, _) => return unreplicated(view),
-        _ => return None,
-    };
-    Some(MayFail {
-        tier: Some(tier),
-        words,
-    })
-}
-
-fn without(view: &View<'_>, tier: Tier) -> &'static str {
-    match tier {
-        Tier::Balancer => "no client can connect",
-        Tier::App if view.placement.config.web.is_some() => "only files are served",
-        Tier::Web | Tier::App => "no request is answered",
-        Tier::Database => "nothing can be read or written",
-    }
-}
-
-/// Several database servers serve; does any besides the primary hold every acknowledged write?
-fn unreplicated(view: &View<'_>) -> Option<MayFail> {
-    let mut databases = topology::servers_of(view.placement, Tier::Database);
-    let is_sync = |server: ServerName| {
-        let holds = view.role(server) == DatabaseRole::SyncStandby;
-        holds && view.server_serves(server).is_ok()
-    };
-    let words = match (view.primary(), databases.any(is_sync)) {
-        (Some(_), true) => return None,
-        (Some(primary), false) => {
-            format!("no standby holds every write: without {primary} the last ones are lost")
-        }
-        (None, _) => "there is no primary: nothing can be written".into(),
-    };
-    Some(MayFail {
-        tier: Some(Tier::Database),
-        words,
-    })
-}
-
-fn store_may_fail(view: &View<'_>, store: &[ServerName]) -> Option<MayFail> {
-    let live = store
-        .iter()
-        .filter(|server| view.live(**server).is_some())
-        .count();
-    let quorum = store.len() / 2 + 1;
-    let words = match store {
-        [] => return None,
-        [only] => format!(
-            "{only} has the store's only member: without it the site keeps running, but cannot be changed"
-        ),
-        _ if live <= quorum => format!(
-            "{live} of the store's {} members are up: with one less the site keeps running, but cannot be changed",
-            store.len()
-        ),
-        _ => return None,
-    };
-    Some(MayFail { tier: None, words })
 }
 
 /// A database in words: `primary, timeline 5`, `sync standby, streaming, 0 B behind`.

@@ -12,7 +12,7 @@ use gaiola_model::config::BalancerTls;
 use gaiola_model::inventory::Location;
 use gaiola_model::placement::{DoorState, Phase};
 use gaiola_model::{InstanceName, Placement, ServerName, Tier};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Proxies of balancers and web servers answer this path themselves, whatever is behind them: it costs the site
 /// nothing.
@@ -29,6 +29,15 @@ pub fn location(placement: &Placement, server: ServerName) -> Option<&Location> 
 pub fn address_of_web(placement: &Placement, server: ServerName) -> Option<SocketAddr> {
     let location = location(placement, server)?;
     Some(location.socket(location.ports.web))
+}
+
+/// The balancer whose own address this is: such a door is not a VIP's.
+pub fn balancer_at(placement: &Placement, address: IpAddr) -> Option<ServerName> {
+    let is_at = |server: &ServerName| {
+        let location = location(placement, *server);
+        location.is_some_and(|location| location.address == address)
+    };
+    servers_of(placement, Tier::Balancer).find(is_at)
 }
 
 /// Where an instance listens.
@@ -132,7 +141,6 @@ mod tests {
     use gaiola_model::proxy::{Admin, Frontend, Mode, ProxyConfig, Rule};
     use gaiola_model::{Desired, Revision};
     use std::collections::BTreeSet;
-    use std::net::IpAddr;
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -141,9 +149,8 @@ mod tests {
             site: "site".parse().unwrap(),
             balancer: (balancers > 0).then(|| Balancer {
                 servers: balancers,
-                vips: None,
                 listen: vec![80, 8080],
-                tls: None,
+                ..Balancer::default()
             }),
             web: (webs > 0).then(|| Web {
                 servers: webs,

@@ -3,6 +3,8 @@
 #[path = "rollout/agents.rs"]
 mod agents;
 mod common;
+#[path = "rollout/machines.rs"]
+mod machines;
 
 use gaiola_core::rollout::{self, Facts};
 use gaiola_core::status;
@@ -58,6 +60,8 @@ impl common::World for Site {
         let (verb, rest) = words.split_first().expect("a command has a verb");
         match *verb {
             "site" => self.begin(rest),
+            "file" => self.apply_file(rest),
+            "scale" => return self.scale(rest[0]),
             "set" => {
                 let desired = self.desired.as_mut().expect("begin with `site`");
                 rest.iter().for_each(|word| set(desired, word));
@@ -138,9 +142,7 @@ fn set(desired: &mut Desired, word: &str) {
         "lb" => {
             config.balancer = (value != "none").then(|| Balancer {
                 servers: count(),
-                vips: None,
-                listen: vec![80],
-                tls: None,
+                ..Balancer::default()
             });
         }
         "web" => {

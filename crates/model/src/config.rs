@@ -6,6 +6,7 @@ pub use machines::{Machine, Machines};
 
 use crate::id::{ServerName, SiteName, Tier};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -75,8 +76,12 @@ impl Config {
 pub struct Balancer {
     /// Number of servers. Default 2.
     pub servers: u16,
-    /// The virtual addresses; `None`, the default, leaves them to the provider of servers.
+    /// The virtual addresses; `None`, the default, leaves them to the provider of servers. Empty: clients connect to the
+    /// balancers' own addresses, for example from another balancer.
     pub vips: Option<Vec<IpAddr>>,
+    /// The prefix lengths of VIPs that were written with one. Default: that of the interface's own address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prefixes: BTreeMap<IpAddr, u8>,
     /// Ports served on every VIP. Default 80.
     pub listen: Vec<u16>,
     /// HTTPS on port 443 of every VIP. Default: none.
@@ -117,6 +122,7 @@ impl Default for Balancer {
         Self {
             servers: 2,
             vips: None,
+            prefixes: BTreeMap::new(),
             listen: vec![80],
             tls: None,
         }
@@ -290,6 +296,9 @@ pub struct DrillWrite {
 impl Config {
     /// Number of servers in a tier; 0 if the tier is left out.
     pub fn servers(&self, tier: Tier) -> u16 {
+        if let Some(machines) = &self.machines {
+            return u16::try_from(machines.of(tier).count()).unwrap_or(u16::MAX);
+        }
         match tier {
             Tier::Balancer => self
                 .balancer
@@ -305,22 +314,59 @@ impl Config {
     }
 
     /// Sets the number of servers in a tier; does nothing if the tier is left out.
+    ///
+    /// # Panics
+    /// On machines, where the number follows from [`Self::set_machines`].
     pub fn set_servers(&mut self, tier: Tier, count: u16) {
+        assert!(
+            self.machines.is_none(),
+            "a site on machines is not scaled by numbers alone"
+        );
+        self.count(tier, count);
+    }
+
+    /// Puts the servers of every tier onto these machines, as many as there are machines for; those of tiers that are left
+    /// out are dropped.
+    ///
+    /// # Panics
+    /// If a tier has more than [`MAX_SERVERS`]: no valid file has that many.
+    pub fn set_machines(&mut self, mut machines: Machines) {
+        machines.servers.retain(|name, _| self.has_tier(name.tier));
+        for tier in Tier::ALL {
+            let count = u16::try_from(machines.of(tier).count()).ok();
+            let count = count.filter(|count| *count <= MAX_SERVERS);
+            self.count(tier, count.expect("a tier has few servers"));
+        }
+        self.machines = Some(machines);
+    }
+
+    fn count(&mut self, tier: Tier, count: u16) {
+        let servers = match tier {
+            Tier::Balancer => self.balancer.as_mut().map(|section| &mut section.servers),
+            Tier::Web => self.web.as_mut().map(|section| &mut section.servers),
+            Tier::App => Some(&mut self.app.servers),
+            Tier::Database => self.database.as_mut().map(|section| &mut section.servers),
+        };
+        servers.into_iter().for_each(|servers| *servers = count);
+    }
+
+    /// Whether the file has this tier.
+    pub const fn has_tier(&self, tier: Tier) -> bool {
         match tier {
-            Tier::Balancer => self
-                .balancer
-                .iter_mut()
-                .for_each(|balancer| balancer.servers = count),
-            Tier::Web => self.web.iter_mut().for_each(|web| web.servers = count),
-            Tier::App => self.app.servers = count,
-            Tier::Database => self
-                .database
-                .iter_mut()
-                .for_each(|database| database.servers = count),
+            Tier::Balancer => self.balancer.is_some(),
+            Tier::Web => self.web.is_some(),
+            Tier::App => true,
+            Tier::Database => self.database.is_some(),
         }
     }
 
-    /// The names of all servers: on machines those that have one, otherwise numbered from 1. Tier by tier, in the order of their numbers.
+    /// The names of a tier's servers, in the order of their numbers.
+    pub fn servers_of(&self, tier: Tier) -> impl Iterator<Item = ServerName> {
+        self.server_names().filter(move |name| name.tier == tier)
+    }
+
+    /// The names of all servers: on machines those that have one, otherwise numbered from 1. Tier by tier, in the order of
+    /// their numbers.
     pub fn server_names(&self) -> impl Iterator<Item = ServerName> {
         let named = self.machines.iter();
         let named = named.flat_map(|machines| machines.servers.keys().copied());
@@ -328,5 +374,39 @@ impl Config {
             (1..=self.servers(tier)).map(move |number| ServerName::new(tier, number))
         });
         named.chain(counted.filter(|_| self.machines.is_none()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_servers_are_those_of_their_machines() {
+        let mut config = Config::new("site".parse().unwrap(), App::new("run"));
+        config.web = Some(Web::default());
+        let names = ["lb1", "web2", "web7", "app3"].map(|name| name.parse().unwrap());
+        config.set_machines(Machines {
+            servers: names
+                .map(|name: ServerName| (name, Machine::new("m")))
+                .into(),
+            spare: Vec::new(),
+        });
+        let numbers = Tier::ALL.map(|tier| config.servers(tier));
+        assert_eq!(numbers, [0, 2, 1, 0]);
+        assert_eq!(
+            (config.web.as_ref().unwrap().servers, config.app.servers),
+            (2, 1)
+        );
+        let web: Vec<ServerName> = config.servers_of(Tier::Web).collect();
+        assert_eq!(web, names[1..3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "not scaled by numbers alone")]
+    fn servers_on_machines_are_not_set_by_number() {
+        let mut config = Config::new("site".parse().unwrap(), App::new("run"));
+        config.machines = Some(Machines::default());
+        config.set_servers(Tier::App, 3);
     }
 }

@@ -3,12 +3,57 @@
 //! The provider of servers writes it into [`Desired`](crate::Desired) with every change, and the conductor copies what it
 //! needs into the [`Placement`](crate::Placement). Nobody else chooses an address or a port.
 
-use crate::config::Config;
+use crate::config::{Config, Machine};
 use crate::id::{ServerName, Tier};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+
+/// Why there is no inventory for a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InventoryError {
+    /// The provider has servers of its own.
+    #[error(
+        "the servers of this site are the lab's own, but the file names machines; \
+         take the site down first (gaiola down), or write `servers` as numbers"
+    )]
+    NoMachines,
+    /// The file has numbers.
+    #[error(
+        "the servers of this site stand on machines, but the file says how many instead of which; \
+         name a machine for each server: servers = [\"web-a\", \"web-b\"]"
+    )]
+    NotNamed,
+    /// The address of a machine is not known.
+    #[error(
+        "the address of {0} is not known; write it in the file: {{ ssh = {0:?}, address = \"192.0.2.7\" }}"
+    )]
+    NoAddress(String),
+    /// One machine has two names.
+    #[error(
+        "{one} and {other} are both at {address}: if they are one machine, write it with one name everywhere, \
+         otherwise give each its own `address`"
+    )]
+    SameAddress {
+        /// One name,
+        one: String,
+        /// and the other.
+        other: String,
+        /// The address of both.
+        address: IpAddr,
+    },
+    /// A VIP that would never move.
+    #[error(
+        "{vip} is one of `vips`, but also the address of {machine}; take an address that no machine has"
+    )]
+    VipIsTaken {
+        /// The VIP.
+        vip: IpAddr,
+        /// The machine.
+        machine: String,
+    },
+}
 
 /// What the provider has for a site.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +106,53 @@ impl Inventory {
         located
     }
 
+    /// The servers of a site on machines, each on the one that the configuration names. `held` is where servers stand so
+    /// far, those that are leaving included: one that stays where it is keeps its ports, and new ones get others than
+    /// any on the same machine.
+    ///
+    /// # Errors
+    /// The configuration names no machines, or not every machine has an address of its own.
+    pub fn on_machines(config: &Config, held: Option<&Self>) -> Result<Self, InventoryError> {
+        let machines = config.machines.as_ref().ok_or(InventoryError::NotNamed)?;
+        let addresses = addresses(&machines.all())?;
+        let at = |machine: &Machine| Location {
+            host: machine.host(),
+            ..Location::at(addresses[machine.ssh.as_str()])
+        };
+        let held = held.map(|held| &held.servers);
+        let mut located: BTreeMap<ServerName, Location> = held.cloned().unwrap_or_default();
+        let is_new = |name: &ServerName, place: &Location| {
+            let held = held.and_then(|held| held.get(name));
+            held.is_none_or(|held| !held.is_where(place))
+        };
+        for (name, machine) in &machines.servers {
+            let place = at(machine);
+            if is_new(name, &place) {
+                let others = located.iter().filter(|(_, other)| other.meets(&place));
+                let ports = others.map(|(other, location)| (other.tier, &location.ports));
+                let ports = Ports::beside(name.tier, ports);
+                located.insert(*name, Location { ports, ..place });
+            }
+        }
+        located.retain(|name, _| machines.servers.contains_key(name));
+        let balancer = config.balancer.as_ref();
+        let vips = balancer.map_or(&[][..], |balancer| balancer.vips());
+        if let Some((machine, vip)) = addresses.iter().find(|(_, at)| vips.contains(at)) {
+            let (vip, machine) = (*vip, (*machine).into());
+            return Err(InventoryError::VipIsTaken { vip, machine });
+        }
+        let mut servers: Vec<IpNet> = addresses.values().map(|at| IpNet::from(*at)).collect();
+        servers.sort_unstable();
+        Ok(Self {
+            servers: located,
+            vips: vips.to_vec(),
+            network: Network {
+                servers,
+                trusted: Vec::new(),
+            },
+        })
+    }
+
     /// The configuration with the VIPs filled in that the file leaves to the provider.
     pub fn resolve(&self, config: &Config) -> Config {
         let mut resolved = config.clone();
@@ -69,6 +161,27 @@ impl Inventory {
         }
         resolved
     }
+}
+
+/// The address of every machine by its name.
+fn addresses<'a>(machines: &[&'a Machine]) -> Result<BTreeMap<&'a str, IpAddr>, InventoryError> {
+    let mut names: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    for machine in machines.iter().copied() {
+        let ssh = machine.ssh.as_str();
+        let address = machine.address;
+        let address = address.ok_or_else(|| InventoryError::NoAddress(ssh.into()))?;
+        if let Some(other) = names.insert(address, ssh) {
+            return Err(InventoryError::SameAddress {
+                one: other.into(),
+                other: ssh.into(),
+                address,
+            });
+        }
+    }
+    Ok(names
+        .into_iter()
+        .map(|(address, ssh)| (ssh, address))
+        .collect())
 }
 
 /// Which addresses the site's servers and their trusted senders have.
@@ -119,6 +232,16 @@ impl Location {
             address,
             ports: Ports::default(),
         }
+    }
+
+    /// Whether both are the same machine at the same address: a server that has moved stands elsewhere.
+    pub fn is_where(&self, other: &Self) -> bool {
+        (&self.host, self.address) == (&other.host, other.address)
+    }
+
+    /// Whether ports of servers at both could meet: on one machine servers share the loopback interface.
+    fn meets(&self, other: &Self) -> bool {
+        self.host == other.host || self.address == other.address
     }
 
     /// The server's address with one of its ports.
@@ -281,7 +404,7 @@ fn fields(tier: Tier) -> impl Iterator<Item = (Field, Extent)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{App, Balancer};
+    use crate::config::{App, Balancer, Database, Machines, Web};
 
     #[test]
     fn a_server_alone_at_its_address_has_the_usual_ports() {
@@ -349,5 +472,92 @@ mod tests {
         assert_eq!(vips(&config), [given]);
         config.balancer.as_mut().unwrap().vips = Some(vec![own]);
         assert_eq!(vips(&config), [own]);
+    }
+
+    /// Servers by their machines, each machine with its address.
+    fn on(servers: &[(&str, &str)]) -> Config {
+        let mut config = Config::new("site".parse().unwrap(), App::new("run"));
+        (config.balancer, config.web) = (Some(Balancer::default()), Some(Web::default()));
+        config.database = Some(Database::default());
+        let vip = "192.0.2.100".parse().unwrap();
+        config.balancer.as_mut().unwrap().vips = Some(vec![vip]);
+        let machine = |name: &str| Machine {
+            address: Some([192, 0, 2, name.as_bytes()[0]].into()),
+            ..Machine::new(name)
+        };
+        let servers = servers.iter();
+        let servers = servers.map(|(name, on)| (name.parse().unwrap(), machine(on)));
+        config.set_machines(Machines {
+            servers: servers.collect(),
+            spare: Vec::new(),
+        });
+        config
+    }
+
+    #[test]
+    fn servers_of_one_machine_share_its_address_and_no_port() {
+        let config = on(&[
+            ("lb1", "a"),
+            ("web1", "a"),
+            ("app1", "a"),
+            ("db1", "a"),
+            ("app2", "b"),
+        ]);
+        let all = Inventory::on_machines(&config, None).unwrap();
+        let proxies: Vec<u16> = all.servers.values().map(|at| at.ports.proxy).collect();
+        assert_eq!(proxies, [9180, 9182, 9184, 9180, 9186]);
+        assert_eq!(all.servers[&"app2".parse().unwrap()].host, Host("b".into()));
+        assert_eq!(all.vips, ["192.0.2.100".parse::<IpAddr>().unwrap()]);
+        let network: Vec<String> = all
+            .network
+            .servers
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(network, ["192.0.2.97/32", "192.0.2.98/32"]);
+    }
+
+    #[test]
+    fn a_server_that_stays_keeps_its_ports_and_one_that_moves_does_not_take_anothers() {
+        let four = on(&[("lb1", "a"), ("web1", "a"), ("app1", "a"), ("db1", "a")]);
+        let held = Inventory::on_machines(&four, None).unwrap();
+        // web1 has left; app1 stands elsewhere; db1 stays; web2 is new, and web1 may still be there.
+        let next = on(&[("lb1", "a"), ("app1", "b"), ("db1", "a"), ("web2", "a")]);
+        let next = Inventory::on_machines(&next, Some(&held)).unwrap();
+        let at = |name: &str| &next.servers[&name.parse().unwrap()];
+        assert_eq!(next.servers.len(), 4);
+        assert_eq!(
+            (at("db1").ports.proxy, at("app1").ports.proxy),
+            (9186, 9180)
+        );
+        assert_eq!((at("web2").ports.proxy, at("web2").ports.web), (9188, 8001));
+        assert_eq!(Inventory::on_machines(&four, Some(&held)), Ok(held));
+    }
+
+    #[test]
+    fn every_machine_has_an_address_of_its_own() {
+        let mut config = on(&[("app1", "a"), ("app2", "b")]);
+        let mut with = |address| {
+            let machines = config.machines.as_mut().unwrap();
+            machines.servers.values_mut().last().unwrap().address = address;
+            Inventory::on_machines(&config, None)
+                .unwrap_err()
+                .to_string()
+        };
+        let unknown = with(None);
+        assert!(
+            unknown.starts_with("the address of b is not known"),
+            "{unknown}"
+        );
+        let shared = with(Some([192, 0, 2, 97].into()));
+        assert!(
+            shared.starts_with("a and b are both at 192.0.2.97"),
+            "{shared}"
+        );
+        let own = with(Some([192, 0, 2, 100].into()));
+        assert!(own.starts_with("192.0.2.100 is one of `vips`"), "{own}");
+        config.machines = None;
+        let numbers = Inventory::on_machines(&config, None);
+        assert_eq!(numbers, Err(InventoryError::NotNamed));
     }
 }

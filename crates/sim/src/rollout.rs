@@ -6,6 +6,7 @@
 
 mod checks;
 mod faults;
+mod hosts;
 mod machine;
 mod network;
 mod sabotage;
@@ -90,6 +91,22 @@ pub fn run_site(seed: u64, sabotage: Option<Sabotage>) -> Result<Story, Box<Brok
     play(world, seed)
 }
 
+/// As [`run`], with servers that stand on machines: several on one, which lose power together.
+///
+/// # Errors
+///
+/// The first broken rule.
+pub fn run_on_machines(seed: u64) -> Result<Story, Box<Broken>> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let hosts = rng.u8(1..9);
+    let mut config = config(&mut rng);
+    hosts::stand(&mut config, hosts, &mut rng);
+    let inventory = Inventory::on_machines(&config, None).expect("every machine has an address");
+    let mut world = World::of(config, inventory, rng);
+    world.hosts = hosts;
+    play(world, seed)
+}
+
 fn play(mut world: World, seed: u64) -> Result<Story, Box<Broken>> {
     world.play().map_err(|violation| {
         Box::new(Broken {
@@ -125,6 +142,8 @@ struct World {
     store_dark_until: Time,
     /// The conductor's facts; a new conductor starts with none.
     facts: Facts,
+    /// The number of machines that servers stand on; 0: each has one of its own.
+    hosts: u8,
     /// Releases whose instances never get healthy, and those whose command fails.
     sick: BTreeSet<ReleaseNumber>,
     unpreparable: BTreeSet<ReleaseNumber>,
@@ -144,11 +163,15 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let config = config(&mut rng);
+        let inventory = Inventory::numbered(&config, NETWORK);
+        Self::of(config, inventory, rng)
+    }
+
+    fn of(config: Config, inventory: Inventory, mut rng: fastrand::Rng) -> Self {
         let release = Release {
             number: ReleaseNumber(1),
             digest: String::new(),
         };
-        let inventory = Inventory::numbered(&config, NETWORK);
         let desired = Desired::first(config, release, inventory);
         let placement = Rc::new(rollout::first(&desired, "sim".into()));
         let at = Revision(1);
@@ -172,6 +195,7 @@ impl World {
             desired,
             store_dark_until: Time::ZERO,
             facts: Facts::default(),
+            hosts: 0,
             sick: BTreeSet::new(),
             unpreparable: BTreeSet::new(),
             site: None,
@@ -333,9 +357,7 @@ impl World {
 fn config(rng: &mut fastrand::Rng) -> Config {
     let balancer = Balancer {
         servers: rng.u16(1..4),
-        vips: None,
-        listen: vec![80],
-        tls: None,
+        ..Balancer::default()
     };
     let web = Web {
         servers: rng.u16(1..4),

@@ -1,7 +1,8 @@
 //! The file `gaiola.toml`: decodes its text to a [`Config`], or reports every mistake with line and column.
 //!
-//! `tiers` defines the keys and their meaning.
+//! `tiers` defines the keys and their meaning, `machines` those that name machines.
 
+mod machines;
 mod tiers;
 mod value;
 
@@ -17,7 +18,7 @@ use std::net::Ipv4Addr;
 pub struct Surroundings<'a> {
     /// The name of the file's directory: the site's name where the file has none, if it is valid as one.
     pub directory: Option<&'a str>,
-    /// Which VIPs the provider of servers can give; `None`: any.
+    /// Which VIPs the provider of servers can give; `None`: any. For a file without machines only.
     pub vips: Option<VipRange>,
 }
 

@@ -52,6 +52,8 @@ pub(super) async fn found(
     deadline: Instant,
     steps: &mut Steps,
 ) -> Result<Revision, Outcome> {
+    let inventory = site.provider.inventory(&config, None);
+    let inventory = inventory.map_err(|error| refused(Exit::Failed, error.to_string()))?;
     let earlier = site
         .order
         .borrow()
@@ -70,7 +72,6 @@ pub(super) async fn found(
         ));
     }
     let release = make_release(site, &config, contents, None, steps).await?;
-    let inventory = site.provider.inventory(&config);
     let parcel = Parcel {
         config: &config,
         inventory: &inventory,

@@ -19,7 +19,8 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
     let Some((_, held)) = &view.desired else {
         return Planned::default();
     };
-    let wanted = merge::merge(&held.applied, &held.config, config);
+    let placement = view.placement.as_ref().map(|(_, placement)| &**placement);
+    let wanted = merge::merge(&held.applied, &held.config, config, placement);
     let new = match planned_release(site, release, &held.release).await {
         Ok(new) => new,
         Err(refusal) => {
@@ -29,21 +30,27 @@ pub async fn plan(site: &Site, change: &Change) -> Planned {
             };
         }
     };
-    let placement = view.placement.as_ref().map(|(_, placement)| placement);
-    let [from, to] =
-        [&held.config, &wanted].map(|config| site.provider.inventory(config).resolve(config));
+    let standing = super::standing(&held.inventory, placement);
+    let to = match site.provider.inventory(&wanted, Some(&standing)) {
+        Ok(inventory) => inventory.resolve(&wanted),
+        Err(refusal) => {
+            return Planned {
+                refusals: vec![refusal.to_string()],
+                ..Planned::default()
+            };
+        }
+    };
+    // An inventory of Gaiola 0.1 is empty.
+    let from = site.provider.inventory(&held.config, Some(&standing));
+    let from = from.unwrap_or_else(|_| held.inventory.clone());
+    let from = from.resolve(&held.config);
     let changes = merge::changes(&from, &to);
     Planned {
         changes: changes
             .iter()
             .chain(&new)
             .map(ToString::to_string)
-            .chain(planned_run(
-                &wanted,
-                held,
-                new.is_some(),
-                placement.map(|held| &**held),
-            ))
+            .chain(planned_run(&wanted, held, new.is_some(), placement))
             .collect(),
         kept: merge::kept(config, &wanted)
             .iter()

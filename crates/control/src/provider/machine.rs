@@ -514,31 +514,6 @@ impl Machine {
     }
 }
 
-/// Where the servers of a configuration stand: as its file says.
-pub(super) fn inventory(config: &gaiola_model::Config) -> gaiola_model::Inventory {
-    let machines = config.machines.iter().flat_map(|all| &all.servers);
-    let addressed: Vec<_> = machines
-        .filter_map(|(name, machine)| Some((*name, machine.address?, machine.host())))
-        .collect();
-    let at = addressed.iter().map(|(name, address, _)| (*name, *address));
-    let mut servers = gaiola_model::Inventory::at_addresses(at);
-    for (name, _, host) in addressed {
-        if let Some(location) = servers.get_mut(&name) {
-            location.host = host;
-        }
-    }
-    let networks = servers.values().map(|at| at.address.into());
-    let network = gaiola_model::inventory::Network {
-        servers: networks.collect(),
-        trusted: Vec::new(),
-    };
-    gaiola_model::Inventory {
-        servers,
-        vips: Vec::new(),
-        network,
-    }
-}
-
 fn read_setup(state: &State) -> Result<MachineSetup, MachineError> {
     let path = state.machine();
     read_json(&path).map_err(|source| MachineError::Setup { path, source })

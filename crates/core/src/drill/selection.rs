@@ -37,10 +37,10 @@ impl Selection {
 /// Database processes are killed on every database server, as only one of them is the primary.
 fn all(config: &Config, store: &[ServerName]) -> Vec<RequestedTarget> {
     let servers: Vec<ServerName> = config.server_names().collect();
-    let first = |server: &&ServerName| server.number == 1;
+    let first = |server: &&ServerName| is_first(config, **server);
     let mut targets: Vec<RequestedTarget> = servers
         .iter()
-        .flat_map(|server| processes(*server))
+        .flat_map(|server| processes(*server, first(&server)))
         .collect();
     targets.extend(store.first().map(|server| kill(*server, Process::Etcd)));
     let named = |server: &ServerName| ServerRef::Server(*server);
@@ -49,11 +49,16 @@ fn all(config: &Config, store: &[ServerName]) -> Vec<RequestedTarget> {
     targets
 }
 
-fn processes(server: ServerName) -> Vec<RequestedTarget> {
-    let kinds: &[Process] = match (server.tier, server.number) {
-        (Tier::Balancer, 1) => &[Process::Proxy, Process::Keeper],
-        (Tier::Web, 1) => &[Process::Proxy],
-        (Tier::App, 1) => &[Process::App, Process::Proxy, Process::Agent],
+/// Whether a server is the first of its tier.
+fn is_first(config: &Config, server: ServerName) -> bool {
+    config.servers_of(server.tier).next() == Some(server)
+}
+
+fn processes(server: ServerName, is_first: bool) -> Vec<RequestedTarget> {
+    let kinds: &[Process] = match (server.tier, is_first) {
+        (Tier::Balancer, true) => &[Process::Proxy, Process::Keeper],
+        (Tier::Web, true) => &[Process::Proxy],
+        (Tier::App, true) => &[Process::App, Process::Proxy, Process::Agent],
         (Tier::Database, _) => &[Process::Postgres, Process::Patroni, Process::Keeper],
         _ => &[],
     };
@@ -102,7 +107,7 @@ fn faults(config: &Config, store: &[ServerName], disks: bool) -> Vec<RequestedTa
 }
 
 fn without_a_database(config: &Config) -> Vec<RequestedTarget> {
-    let first = |server: &ServerName| server.number == 1;
+    let first = |server: &ServerName| is_first(config, *server);
     let servers = config.server_names().filter(first).map(ServerRef::Server);
     let of_one = |server| {
         let freeze = Target::Freeze {
@@ -133,7 +138,7 @@ impl FromStr for Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gaiola_model::config::{App, Balancer, Database, Web};
+    use gaiola_model::config::{App, Balancer, Database, Machine, Machines, Web};
     use std::collections::HashSet;
     use std::time::Duration;
 
@@ -141,10 +146,8 @@ mod tests {
         Config {
             site: "guestbook".parse().unwrap(),
             balancer: Some(Balancer {
-                servers: 2,
                 vips: None,
-                listen: vec![80],
-                tls: None,
+                ..Balancer::default()
             }),
             web: Some(Web {
                 servers: 2,
@@ -185,6 +188,26 @@ mod tests {
             assert!(targets.iter().any(hit), "{kind}");
         }
         assert_eq!(targets.iter().collect::<HashSet<_>>().len(), targets.len());
+    }
+
+    #[test]
+    fn on_machines_the_first_of_a_tier_need_not_have_number_1() {
+        let mut config = config();
+        let names = ["lb2", "web3", "web4", "app2", "db1"].map(|name| name.parse().unwrap());
+        config.set_machines(Machines {
+            servers: names.map(|name| (name, Machine::new("m"))).into(),
+            spare: Vec::new(),
+        });
+        let targets = words(&Selection::All.targets(&config, &[]));
+        for target in [
+            "kill lb2/proxy",
+            "kill web3/proxy",
+            "kill app2/app",
+            "stop web3",
+        ] {
+            assert!(targets.contains(&target.into()), "{target}");
+        }
+        assert!(!targets.contains(&"kill web4/proxy".into()));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The differences between two configurations in words: what `gaiola plan` prints, and what needs a `--yes`.
 
-use gaiola_model::config::{App, Balancer, Config, Database, Drill};
+mod words;
+
+use gaiola_model::config::{App, Balancer, Config, Database, Drill, Machine, Machines};
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::{ServerName, Tier};
 use std::fmt;
 use std::net::IpAddr;
+use words::{list, names};
 
 /// One difference and its effect. `Display` is one line: `app: servers 2 -> 3: app3 is added`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +16,8 @@ pub enum Change {
     TierAdded {
         /// The tier.
         tier: Tier,
-        /// Its number of servers.
-        servers: u16,
+        /// Its servers.
+        servers: Vec<ServerName>,
         /// The tier that sends to it; `None`: clients connect to it directly.
         above: Option<Tier>,
     },
@@ -22,8 +25,8 @@ pub enum Change {
     TierRemoved {
         /// The tier.
         tier: Tier,
-        /// The number of servers it had.
-        servers: u16,
+        /// The servers it had.
+        servers: Vec<ServerName>,
         /// The tier that sent to it and now bypasses it; `None`: clients connected to it directly.
         above: Option<Tier>,
     },
@@ -35,6 +38,29 @@ pub enum Change {
         from: u16,
         /// After.
         to: u16,
+    },
+    /// On machines: a server is added.
+    ServerAdded {
+        /// The server.
+        server: ServerName,
+        /// Its machine.
+        on: String,
+    },
+    /// On machines: a server is drained, then removed.
+    ServerLeaves {
+        /// The server.
+        server: ServerName,
+        /// Its machine.
+        from: String,
+        /// How many servers its tier has then, if it stays.
+        left: u16,
+    },
+    /// A machine's part in the site.
+    Machine {
+        /// The machine.
+        ssh: String,
+        /// What becomes of it.
+        change: MachineChange,
     },
     /// Each application server has more or fewer instances.
     Instances {
@@ -49,6 +75,15 @@ pub enum Change {
         added: Vec<IpAddr>,
         /// Removed VIPs.
         removed: Vec<IpAddr>,
+    },
+    /// A VIP has another prefix.
+    VipPrefix {
+        /// The VIP.
+        vip: IpAddr,
+        /// The prefix length before, if one was written.
+        from: Option<u8>,
+        /// After.
+        to: Option<u8>,
     },
     /// The site's directory has changed. [`changes`] cannot see this; the code that makes releases adds it.
     Release {
@@ -89,19 +124,35 @@ pub enum Change {
     Disk,
 }
 
+/// What becomes of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MachineChange {
+    /// It becomes spare.
+    Spare,
+    /// It leaves the site.
+    Leaves,
+    /// Its interface for VIPs changes.
+    Interface,
+    /// Its address changes.
+    Address,
+}
+
 /// Every difference between `old` and `new`, tier by tier; empty if they are equal.
 ///
 /// ```
 /// use gaiola_core::merge::{changes, scale};
 /// # use gaiola_model::{Config, config::App};
 /// # let old = Config { site: "a".parse().unwrap(), balancer: None, web: None, app: App::new("bin/a"), database: None, drill: None, machines: None };
-/// let new = scale(&old, &"app=3".parse().unwrap()).unwrap();
+/// let new = scale(&old, &"app=3".parse().unwrap(), None).unwrap();
 /// assert_eq!(changes(&old, &new)[0].to_string(), "app: servers 2 -> 3: app3 is added");
 /// ```
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut found = Vec::new();
     for tier in Tier::ALL {
         found.extend(size_change(tier, old, new));
+        if let (Some(old), Some(new)) = (&old.machines, &new.machines) {
+            moves(tier, old, new, &mut found);
+        }
         match tier {
             Tier::Balancer => {
                 if let (Some(old), Some(new)) = (&old.balancer, &new.balancer) {
@@ -120,6 +171,9 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
                 }
             }
         }
+    }
+    if let (Some(old), Some(new)) = (&old.machines, &new.machines) {
+        machine_changes(old, new, &mut found);
     }
     if disk(old) != disk(new) {
         found.push(Change::Disk);
@@ -146,18 +200,67 @@ fn load(config: &Config) -> Option<Drill> {
 fn size_change(tier: Tier, old: &Config, new: &Config) -> Option<Change> {
     match (old.servers(tier), new.servers(tier)) {
         (from, to) if from == to => None,
-        (0, servers) => Some(Change::TierAdded {
+        (0, _) => Some(Change::TierAdded {
             tier,
-            servers,
+            servers: new.servers_of(tier).collect(),
             above: above(tier, new),
         }),
-        (servers, 0) => Some(Change::TierRemoved {
+        (_, 0) => Some(Change::TierRemoved {
             tier,
-            servers,
+            servers: old.servers_of(tier).collect(),
             above: above(tier, new),
         }),
+        // Told server by server.
+        _ if old.machines.is_some() && new.machines.is_some() => None,
         (from, to) => Some(Change::Servers { tier, from, to }),
     }
+}
+
+/// Servers of a tier that come to a machine or leave one.
+fn moves(tier: Tier, old: &Machines, new: &Machines, found: &mut Vec<Change>) {
+    let stands = |on: &Machines, (name, machine): &(ServerName, &Machine)| {
+        let other = on.servers.get(name);
+        other.is_some_and(|other| other.is_where(machine))
+    };
+    let added = new.of(tier).filter(|server| !stands(old, server));
+    found.extend(added.map(|(server, machine)| Change::ServerAdded {
+        server,
+        on: machine.ssh.clone(),
+    }));
+    let left = u16::try_from(new.of(tier).count()).unwrap_or(u16::MAX);
+    let leaving = old.of(tier).filter(|server| !stands(new, server));
+    found.extend(leaving.map(|(server, machine)| Change::ServerLeaves {
+        server,
+        from: machine.ssh.clone(),
+        left,
+    }));
+}
+
+fn machine_changes(old: &Machines, new: &Machines, found: &mut Vec<Change>) {
+    let is_spare = |on: &Machines, ssh: &str| on.spare.iter().any(|spare| spare.ssh == ssh);
+    let mut tell = |machine: &Machine, change: MachineChange| {
+        let ssh = machine.ssh.clone();
+        found.push(Change::Machine { ssh, change });
+    };
+    for machine in new.all() {
+        if is_spare(new, &machine.ssh) && !is_spare(old, &machine.ssh) {
+            tell(machine, MachineChange::Spare);
+        }
+        let Some(before) = old.find(&machine.ssh) else {
+            continue;
+        };
+        if before.address != machine.address {
+            tell(machine, MachineChange::Address);
+        }
+        if before.interface != machine.interface {
+            tell(machine, MachineChange::Interface);
+        }
+    }
+    let gone = old
+        .all()
+        .into_iter()
+        .filter(|old| new.find(&old.ssh).is_none());
+    gone.for_each(|machine| tell(machine, MachineChange::Leaves));
 }
 
 /// The nearest tier above that the site has.
@@ -179,6 +282,17 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     let (added, removed) = (only_in(after, before), only_in(before, after));
     if !added.is_empty() || !removed.is_empty() {
         found.push(Change::Vips { added, removed });
+    }
+    for vip in after.iter().filter(|vip| before.contains(vip)) {
+        let prefix = |balancer: &Balancer| balancer.prefixes.get(vip).copied();
+        let (from, to) = (prefix(old), prefix(new));
+        if from != to {
+            found.push(Change::VipPrefix {
+                vip: *vip,
+                from,
+                to,
+            });
+        }
     }
     let ports = |balancer: &Balancer| list(balancer.listen.iter().map(|port| format!(":{port}")));
     proxies(Tier::Balancer, "listen", ports(old), ports(new), found);
@@ -235,156 +349,8 @@ fn proxies(tier: Tier, key: &'static str, from: String, to: String, found: &mut 
     }
 }
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TierAdded {
-                tier,
-                servers,
-                above,
-            } => write_added(f, *tier, *servers, *above),
-            Self::TierRemoved {
-                tier,
-                servers,
-                above,
-            } => write_removed(f, *tier, *servers, *above),
-            Self::Servers { tier, from, to } => write_servers(f, *tier, *from, *to),
-            Self::Instances { from, to } => {
-                let effect = if to > from {
-                    "are added"
-                } else {
-                    "are drained, then removed"
-                };
-                let servers = "on each server";
-                write!(f, "app: instances {from} -> {to} {servers}: they {effect}")
-            }
-            Self::Vips { added, removed } => write_vips(f, added, removed),
-            Self::Release { from, to } => write!(
-                f,
-                "app: the site's directory has changed: release {from} -> {to}: instances are replaced one at a time"
-            ),
-            Self::Run => f.write_str("app: run changes: instances are replaced one at a time"),
-            Self::ReleaseCommand => f.write_str(
-                "app: release changes: it runs before the instances of the next release",
-            ),
-            Self::Proxies {
-                tier,
-                key,
-                from,
-                to,
-            } => write!(
-                f,
-                "{tier}: {key} {from} -> {to}: the proxies take it over; no connection is lost"
-            ),
-            Self::Tls { from: true, to: true } => f.write_str(
-                "balancer: tls or its certificates change: the proxies take them over; no connection is lost",
-            ),
-            Self::Tls { to: true, .. } => {
-                f.write_str("balancer: tls is set: HTTPS is served on port 443")
-            }
-            Self::Tls { .. } => f.write_str("balancer: tls is unset: port 443 is closed"),
-            Self::Grace => f.write_str("app: grace changes: it holds from the next stop on"),
-            Self::Strict(true) => f.write_str(
-                "database: strict is set: writes stop when no synchronous standby is left",
-            ),
-            Self::Strict(false) => f.write_str(
-                "database: strict is unset: writes go on unreplicated when no standby is left",
-            ),
-            Self::Drill => f.write_str("drill: changes: the next drill loads the site so"),
-            Self::Disk => f.write_str(
-                "drill: disk changes: it holds for database servers that have no data yet",
-            ),
-        }
-    }
-}
-
-fn write_added(
-    f: &mut fmt::Formatter<'_>,
-    tier: Tier,
-    servers: u16,
-    above: Option<Tier>,
-) -> fmt::Result {
-    let (names, _) = names(tier, 1..=servers);
-    write!(f, "{tier}: added with {names}: ")?;
-    match (tier, above) {
-        (Tier::Database, _) => {
-            f.write_str("instances are replaced one at a time and get a DATABASE_URL")
-        }
-        (_, Some(above)) => write!(f, "{above} leads to it"),
-        (_, None) => f.write_str("clients come to it"),
-    }
-}
-
-fn write_removed(
-    f: &mut fmt::Formatter<'_>,
-    tier: Tier,
-    servers: u16,
-    above: Option<Tier>,
-) -> fmt::Result {
-    let (names, _) = names(tier, 1..=servers);
-    write!(f, "{tier}: removed with {names}: ")?;
-    match (tier, above) {
-        (Tier::Database, _) => {
-            f.write_str("instances are replaced one at a time and get no DATABASE_URL")
-        }
-        (_, Some(above)) => write!(f, "{above} leads past it"),
-        (_, None) => f.write_str("clients come to the tier below"),
-    }
-}
-
-fn write_servers(f: &mut fmt::Formatter<'_>, tier: Tier, from: u16, to: u16) -> fmt::Result {
-    write!(f, "{tier}: servers {from} -> {to}: ")?;
-    if to > from {
-        let (names, are) = names(tier, from + 1..=to);
-        return write!(f, "{names} {are} added");
-    }
-    let (names, are) = names(tier, to + 1..=from);
-    match (tier, to) {
-        (Tier::Database, 1) => write!(
-            f,
-            "{names} {are} removed, after a switchover where it is the primary; no standby is left"
-        ),
-        (Tier::Database, _) => write!(
-            f,
-            "{names} {are} removed, after a switchover where it is the primary"
-        ),
-        _ => write!(f, "{names} {are} drained, then removed"),
-    }
-}
-
-fn write_vips(f: &mut fmt::Formatter<'_>, added: &[IpAddr], removed: &[IpAddr]) -> fmt::Result {
-    let is = |vips: &[IpAddr]| if vips.len() == 1 { "is" } else { "are" };
-    f.write_str("balancer: vips: ")?;
-    if !added.is_empty() {
-        write!(f, "{} {} added and announced", list(added), is(added))?;
-    }
-    if !added.is_empty() && !removed.is_empty() {
-        f.write_str(", then ")?;
-    }
-    if !removed.is_empty() {
-        write!(f, "{} {} removed", list(removed), is(removed))?;
-    }
-    Ok(())
-}
-
-/// Names of a tier's servers, and the verb that agrees with their number.
-fn names(tier: Tier, numbers: std::ops::RangeInclusive<u16>) -> (String, &'static str) {
-    let (first, last) = (*numbers.start(), *numbers.end());
-    let name = |number| ServerName::new(tier, number);
-    match last.saturating_sub(first) {
-        0 => (name(first).to_string(), "is"),
-        1 => (format!("{} and {}", name(first), name(last)), "are"),
-        _ => (format!("{} to {}", name(first), name(last)), "are"),
-    }
-}
-
-fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    items.join(", ")
-}
-
 /// A change that needs `--yes`, because data or its safety may be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Fewer than two database servers remain.
     DatabaseShrinks {
@@ -395,8 +361,8 @@ pub enum Refusal {
     },
     /// The database tier is removed.
     DatabaseRemoved {
-        /// The number of servers it had.
-        servers: u16,
+        /// The servers it had.
+        servers: Vec<ServerName>,
     },
 }
 
@@ -404,7 +370,9 @@ pub enum Refusal {
 pub fn refusals(old: &Config, new: &Config) -> Vec<Refusal> {
     match (old.servers(Tier::Database), new.servers(Tier::Database)) {
         (0, _) => Vec::new(),
-        (servers, 0) => vec![Refusal::DatabaseRemoved { servers }],
+        (_, 0) => vec![Refusal::DatabaseRemoved {
+            servers: old.servers_of(Tier::Database).collect(),
+        }],
         (from, to) if to < 2 && to < from => vec![Refusal::DatabaseShrinks { from, to }],
         _ => Vec::new(),
     }
@@ -419,7 +387,7 @@ impl fmt::Display for Refusal {
                  repeat it with --yes if you mean it"
             ),
             Self::DatabaseRemoved { servers } => {
-                let (names, are) = names(Tier::Database, 1..=*servers);
+                let (names, are) = names(servers);
                 write!(
                     f,
                     "database: {names} {are} removed and the site is left without its database; \

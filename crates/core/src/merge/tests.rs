@@ -19,7 +19,7 @@ fn whole() -> Config {
 }
 
 fn scaled(config: &Config, to: &str) -> Config {
-    scale(config, &to.parse().unwrap()).unwrap()
+    scale(config, &to.parse().unwrap(), None).unwrap()
 }
 
 /// With VIPs as a provider chooses them.
@@ -44,7 +44,7 @@ fn one_change(change: impl FnOnce(&mut Config)) -> String {
 #[test]
 fn a_file_that_did_not_change_keeps_what_was_scaled() {
     let hand = scaled(&scaled(&whole(), "app=3x4"), "web=5");
-    let merged = merge(&whole(), &hand, &whole());
+    let merged = merge(&whole(), &hand, &whole(), None);
     assert_eq!(merged, hand);
     let kept: Vec<String> = kept(&whole(), &merged)
         .iter()
@@ -66,7 +66,7 @@ fn a_value_changed_in_the_file_wins_and_others_keep_theirs() {
     let mut file = whole();
     file.app.servers = 1;
     file.app.health = "/health".into();
-    let merged = merge(&whole(), &hand, &file);
+    let merged = merge(&whole(), &hand, &file, None);
     assert_eq!(merged.app.servers, 1);
     assert_eq!(merged.app.instances, 4);
     assert_eq!(merged.servers(Tier::Web), 5);
@@ -78,8 +78,8 @@ fn a_tier_that_the_file_removes_is_gone_and_one_it_adds_is_as_written() {
     let hand = scaled(&whole(), "web=5");
     let mut without = whole();
     without.web = None;
-    assert_eq!(merge(&whole(), &hand, &without).web, None);
-    assert_eq!(merge(&without, &without, &whole()).web, whole().web);
+    assert_eq!(merge(&whole(), &hand, &without, None).web, None);
+    assert_eq!(merge(&without, &without, &whole(), None).web, whole().web);
 }
 
 #[test]
@@ -207,7 +207,9 @@ fn only_what_endangers_data_needs_a_yes() {
     assert_eq!(refusals(&three, &one), shrinks(3));
     assert_eq!(
         refusals(&whole(), &none),
-        [Refusal::DatabaseRemoved { servers: 2 }]
+        [Refusal::DatabaseRemoved {
+            servers: whole().servers_of(Tier::Database).collect()
+        }]
     );
     for (old, new) in [
         (&three, &whole()),
@@ -252,7 +254,7 @@ fn a_scale_that_cannot_be_is_refused_with_what_to_write() {
         config.database = None;
         let error = text
             .parse()
-            .and_then(|to| scale(&config, &to))
+            .and_then(|to| scale(&config, &to, None))
             .unwrap_err()
             .to_string();
         assert!(error.starts_with(words), "{error}");
@@ -284,7 +286,7 @@ prop_compose! {
     ) -> Config {
         Config {
             site: "a".parse().unwrap(),
-            balancer: balancer.map(|(servers, vips, port)| Balancer { servers, vips, listen: vec![port], tls: None }),
+            balancer: balancer.map(|(servers, vips, port)| Balancer { servers, vips, listen: vec![port], ..Balancer::default() }),
             web: web.map(|(servers, root)| Web { servers, root }),
             app,
             database: database.map(|(servers, strict)| Database { servers, strict, ..Database::default() }),
@@ -310,7 +312,7 @@ fn with_hand() -> impl Strategy<Value = (Config, Config)> {
                 }
                 _ => ScaleTo::Servers(servers),
             };
-            mine = scale(&mine, &Scale { tier, to }).unwrap_or(mine);
+            mine = scale(&mine, &Scale { tier, to }, None).unwrap_or(mine);
         }
         (base, mine)
     })
@@ -319,26 +321,26 @@ fn with_hand() -> impl Strategy<Value = (Config, Config)> {
 proptest! {
     #[test]
     fn an_unchanged_file_keeps_the_hand((base, mine) in with_hand()) {
-        prop_assert_eq!(merge(&base, &mine, &base), mine);
+        prop_assert_eq!(merge(&base, &mine, &base, None), mine);
     }
 
     #[test]
     fn without_a_hand_the_file_is_what_holds(base in config(), theirs in config()) {
-        prop_assert_eq!(merge(&base, &base, &theirs), theirs);
+        prop_assert_eq!(merge(&base, &base, &theirs, None), theirs);
     }
 
     #[test]
     fn each_value_is_the_files_where_it_changed_and_the_hands_where_not(
         (base, mine) in with_hand(), theirs in config()
     ) {
-        let merged = merge(&base, &mine, &theirs);
+        let merged = merge(&base, &mine, &theirs, None);
         for tier in Tier::ALL {
             let of = |config: &Config| config.servers(tier);
             let expected = if of(&theirs) == of(&base) { of(&mine) } else { of(&theirs) };
             prop_assert_eq!(of(&merged), expected);
         }
         prop_assert_eq!(&merged.app.run, &theirs.app.run);
-        prop_assert_eq!(merge(&theirs, &merged, &theirs), merged, "applying it again changes nothing");
+        prop_assert_eq!(merge(&theirs, &merged, &theirs, None), merged, "applying it again changes nothing");
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! open, and removed after the grace.
 
 use super::RollOutStep;
+use super::drain::doors_of;
 use super::view::{Unmet, View};
 use crate::topology;
 use gaiola_model::placement::{Door, DoorState, InstanceState, Phase};
 use gaiola_model::{Placement, Revision, ServerName, Tier};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// The doors of a new site. They start closed to clients and open one by one as the tier behind them gets ready.
@@ -30,14 +31,18 @@ fn door(tier: Tier, state: DoorState) -> Door {
 pub(super) fn wanted(placement: &Placement) -> BTreeMap<SocketAddr, Tier> {
     let config = &placement.config;
     if let Some(balancer) = &config.balancer {
-        let vips = balancer.vips().iter();
-        let at = |vip: &IpAddr| {
-            let vip = *vip;
-            balancer
-                .ports()
-                .map(move |port| SocketAddr::from((vip, port)))
+        let own = topology::servers_of(placement, Tier::Balancer)
+            .filter(|server| topology::serves(placement, *server))
+            .filter_map(|server| Some(topology::location(placement, server)?.address));
+        let addresses: Vec<IpAddr> = match &balancer.vips {
+            Some(vips) if vips.is_empty() => own.collect(),
+            _ => balancer.vips().to_vec(),
         };
-        return vips.flat_map(at).map(|at| (at, Tier::Balancer)).collect();
+        let at = |address: IpAddr| {
+            let ports = balancer.ports();
+            ports.map(move |port| (SocketAddr::from((address, port)), Tier::Balancer))
+        };
+        return addresses.into_iter().flat_map(at).collect();
     }
     if config.web.is_some() {
         let serving = topology::servers_of(placement, Tier::Web)
@@ -56,7 +61,9 @@ pub(super) fn wanted(placement: &Placement) -> BTreeMap<SocketAddr, Tier> {
 impl RollOutStep<'_> {
     /// Advances every door by one state at most.
     pub(super) fn lead_doors(&mut self) {
-        let wanted = wanted(&self.plan);
+        let mut wanted = wanted(&self.plan);
+        let lost = self.lost_doors();
+        wanted.retain(|at, _| !lost.contains(at));
         for (at, tier) in &wanted {
             self.lead_in(*at, *tier);
         }
@@ -77,6 +84,15 @@ impl RollOutStep<'_> {
         for at in unwanted {
             self.lead_out(at, another_is_open);
         }
+    }
+
+    /// The doors of dead servers that are to leave: nobody drains them.
+    fn lost_doors(&self) -> BTreeSet<SocketAddr> {
+        let servers = self.plan.servers.keys().copied();
+        let lost = servers.filter(|server| !self.wants(*server) && self.view.is_dead(*server));
+        let targets = lost.flat_map(|server| self.view.targets_on(server));
+        let doors = targets.flat_map(|target| doors_of(&self.plan, target));
+        doors.map(|(at, _)| *at).collect()
     }
 
     fn lead_in(&mut self, at: SocketAddr, tier: Tier) {
@@ -127,7 +143,13 @@ impl View<'_> {
     /// Whether the tier behind a door is ready for clients.
     pub(super) fn leads_somewhere(&self, at: SocketAddr, door: &Door) -> Result<(), Unmet> {
         match door.tier {
-            Tier::Balancer => self.vip_answers(at.ip(), door.since),
+            Tier::Balancer => match topology::balancer_at(self.placement, at.ip()) {
+                Some(server) => self
+                    .proxy_at(server, door.since)
+                    .map(|_| ())
+                    .map_err(|why| format!("{server} {why}").into()),
+                None => self.vip_answers(at.ip(), door.since),
+            },
             Tier::Web => {
                 let mut servers = topology::servers_of(self.placement, Tier::Web);
                 let server = servers

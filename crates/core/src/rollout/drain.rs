@@ -4,7 +4,7 @@ use super::RollOutStep;
 use super::view::View;
 use crate::topology::{self, TrafficTarget};
 use gaiola_model::Placement;
-use gaiola_model::placement::{DatabaseRole, DoorState, Phase};
+use gaiola_model::placement::{DatabaseRole, Door, DoorState, Phase};
 use gaiola_model::{InstanceName, ServerName, Tier};
 use std::net::SocketAddr;
 
@@ -54,7 +54,12 @@ impl RollOutStep<'_> {
     }
 
     fn take_away(&mut self, server: ServerName, with: &str) {
+        let own = doors_of(&self.plan, TrafficTarget::Server(server));
+        let own: Vec<SocketAddr> = own.map(|(at, _)| *at).collect();
         self.plan.servers.remove(&server);
+        if server.tier == Tier::Balancer {
+            self.plan.doors.retain(|at, _| !own.contains(at));
+        }
         self.plan.instances.retain(|name, _| name.server != server);
         self.report(server, format!("{server} is removed{with}"));
     }
@@ -112,7 +117,7 @@ impl View<'_> {
     }
 
     /// The targets that proxies send to on a server: the instances of an application server, or the server itself.
-    fn targets_on(&self, server: ServerName) -> Vec<TrafficTarget> {
+    pub(super) fn targets_on(&self, server: ServerName) -> Vec<TrafficTarget> {
         let instances = self.placement.instances.keys().copied();
         let on_it = instances.filter(|name: &InstanceName| name.server == server);
         match server.tier {
@@ -124,11 +129,7 @@ impl View<'_> {
     /// Whether a drained target is idle: no door leads to it, every proxy has acknowledged the drain, and its requests
     /// have ended or the grace is over.
     fn quiet(&self, target: TrafficTarget) -> Result<(), NotYet> {
-        if door_of(self.placement, target)
-            .is_some_and(|door| self.placement.doors.contains_key(&door))
-        {
-            return Err((target.server(), "clients are still sent to it".into()));
-        }
+        self.has_no_door(target)?;
         if let Some((sender, why)) = self.unacknowledged(target).into_iter().next() {
             return Err((sender, format!("{sender} {why}")));
         }
@@ -143,13 +144,21 @@ impl View<'_> {
         }
     }
 
+    fn has_no_door(&self, target: TrafficTarget) -> Result<(), NotYet> {
+        match doors_of(self.placement, target).next() {
+            Some(_) => Err((target.server(), "clients are still sent to it".into())),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a door that is not closing still sends clients to a target directly.
     pub(super) fn is_reached_directly(&self, target: TrafficTarget) -> bool {
-        let door = door_of(self.placement, target).and_then(|door| self.placement.doors.get(&door));
-        door.is_some_and(|door| door.state == DoorState::Open)
+        let mut doors = doors_of(self.placement, target);
+        doors.any(|(_, door)| door.state == DoorState::Open)
     }
 
     fn holds_no_vip(&self, server: ServerName) -> Result<(), NotYet> {
+        self.has_no_door(TrafficTarget::Server(server))?;
         self.has_heard(server)?;
         let held = self.live(server).and_then(|observed| observed.vips.first());
         match held {
@@ -204,13 +213,22 @@ impl View<'_> {
     }
 }
 
-/// The address at which clients would connect to a target directly.
-fn door_of(placement: &Placement, target: TrafficTarget) -> Option<SocketAddr> {
-    match target {
-        TrafficTarget::Instance(name) => topology::address_of_instance(placement, name),
+/// The doors at which clients connect to a target directly.
+pub(super) fn doors_of(
+    placement: &Placement,
+    target: TrafficTarget,
+) -> impl Iterator<Item = (&SocketAddr, &Door)> {
+    let leads_to = move |at: SocketAddr, tier: Tier| match target {
+        TrafficTarget::Instance(name) => topology::address_of_instance(placement, name) == Some(at),
         TrafficTarget::Server(server) if server.tier == Tier::Web => {
-            topology::address_of_web(placement, server)
+            topology::address_of_web(placement, server) == Some(at)
         }
-        TrafficTarget::Server(_) => None,
-    }
+        TrafficTarget::Server(server) => {
+            let location = topology::location(placement, server);
+            let is_own = location.is_some_and(|location| location.address == at.ip());
+            is_own && (server.tier, tier) == (Tier::Balancer, Tier::Balancer)
+        }
+    };
+    let doors = placement.doors.iter();
+    doors.filter(move |(at, door)| leads_to(**at, door.tier))
 }

@@ -225,9 +225,7 @@ mod tests {
         let mut config = Config::new("site".parse().unwrap(), App::new("run"));
         config.balancer = Some(Balancer {
             servers: 3,
-            vips: None,
-            listen: vec![80],
-            tls: None,
+            ..Balancer::default()
         });
         let release = Release {
             number: ReleaseNumber(1),

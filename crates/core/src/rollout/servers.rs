@@ -47,10 +47,8 @@ pub fn may_drain(
 ) -> Result<(), DrainRefused> {
     let (stored, tier) = (dated(placement, at), server.tier);
     let view = View::new(&stored, at, facts);
-    let others = desired.config.server_names();
-    let mut others = others
-        .filter(|other| other.tier == tier && *other != server)
-        .peekable();
+    let others = desired.config.servers_of(tier);
+    let mut others = others.filter(|other| *other != server).peekable();
     if others.peek().is_none() {
         return Err(DrainRefused::Only { server });
     }
@@ -78,8 +76,7 @@ pub fn may_drain(
 /// A tier of which every server is drained although some are wanted: nothing would serve it.
 pub fn all_drained(config: &Config, drained: &BTreeSet<ServerName>) -> Option<Tier> {
     let is_drained = |tier: &Tier| {
-        let servers = config.server_names();
-        let mut servers = servers.filter(|server| server.tier == *tier).peekable();
+        let mut servers = config.servers_of(*tier).peekable();
         servers.peek().is_some() && servers.all(|server| drained.contains(&server))
     };
     Tier::ALL.into_iter().find(is_drained)
@@ -89,6 +86,13 @@ impl RollOutStep<'_> {
     /// Adds missing servers, and lets servers serve again that no longer need to leave.
     pub(super) fn add_servers(&mut self) {
         for server in self.desired.config.server_names() {
+            if self.is_elsewhere(server) {
+                self.wait(
+                    server,
+                    format!("to add {server}: the one of its name leaves first"),
+                );
+                continue;
+            }
             let drained = self.desired.drained.contains(&server);
             match self.plan.servers.get(&server).map(|placed| placed.phase) {
                 None => self.add_server(server),
@@ -193,8 +197,8 @@ impl RollOutStep<'_> {
             return false;
         }
         let drained = &self.desired.drained;
-        let wanted = self.desired.config.server_names();
-        let wanted = wanted.filter(|other| other.tier == server.tier && !drained.contains(other));
+        let wanted = self.desired.config.servers_of(server.tier);
+        let wanted = wanted.filter(|other| !drained.contains(other) && !self.is_elsewhere(*other));
         let given_up = self.desired.config.servers(server.tier) == 0;
         let wanted = wanted.count().max(usize::from(!given_up));
         let others = self.healthy(server.tier).filter(|other| *other != server);

@@ -2,7 +2,7 @@
 
 use super::instances;
 use super::view::View;
-use super::{Facts, dated, doors, store_members};
+use super::{Facts, dated, doors, is_elsewhere, store_members};
 use crate::topology;
 use gaiola_model::placement::{DatabaseRole, DoorState, Phase, Template};
 use gaiola_model::{Desired, Placement, Revision, ServerName, Tier};
@@ -106,7 +106,9 @@ impl Check<'_> {
         for (server, placed) in &stored.servers {
             let drained = self.desired.drained.contains(server);
             match placed.phase {
-                _ if !wanted.contains(server) => self.miss(format!("{server} is not removed yet")),
+                _ if !wanted.contains(server) || is_elsewhere(self.desired, stored, *server) => {
+                    self.miss(format!("{server} is not removed yet"));
+                }
                 Phase::Serve if drained => self.miss(format!("{server} is not drained yet")),
                 Phase::Drain if !drained => self.miss(format!("{server} is still drained")),
                 Phase::Serve | Phase::Drain => self.server(*server, placed.phase),

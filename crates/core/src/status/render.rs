@@ -1,6 +1,7 @@
 //! The status for people: one line a server, then what is missing and what may still fail.
 
 use super::database_in_words;
+use gaiola_model::inventory::{Host, Location};
 use gaiola_model::placement::InstanceState;
 use gaiola_model::status::{InstanceStatus, ServerState, ServerStatus, Status, VipStatus};
 use std::fmt::Write;
@@ -23,7 +24,12 @@ pub fn render(status: &Status, color: bool) -> String {
         status.may_fail.iter().map(|part| &part.words),
     );
     if status.may_fail.is_empty() {
-        out.push_str("\nsurvives the loss of any one server\n");
+        let on_machines = status
+            .servers
+            .iter()
+            .any(|server| is_named(&server.location));
+        let what = if on_machines { "machine" } else { "server" };
+        let _ = writeln!(out, "\nsurvives the loss of any one {what}");
     }
     list(&mut out, "events", status.events.iter().rev().take(8).rev());
     out
@@ -73,6 +79,22 @@ fn servers(out: &mut String, status: &Status, color: bool) {
     }
 }
 
+/// Whether the server stands on a machine with a name: all of the lab's stand on this one.
+fn is_named(location: &Location) -> bool {
+    location.host != Host::default()
+}
+
+/// The machine and its address; in the lab the address.
+fn place(location: &Location) -> String {
+    let Location { host, address, .. } = location;
+    // A machine may be called by its address.
+    if is_named(location) && host.0 != address.to_string() {
+        format!("{host} {address}")
+    } else {
+        address.to_string()
+    }
+}
+
 fn row(server: &ServerStatus, status: &Status) -> [String; 4] {
     let mut parts = Vec::new();
     if !server.vips.is_empty() {
@@ -100,7 +122,7 @@ fn row(server: &ServerStatus, status: &Status) -> [String; 4] {
     parts.extend(server.troubles.iter().cloned());
     [
         server.name.to_string(),
-        server.location.address.to_string(),
+        place(&server.location),
         server.state.in_words().into(),
         parts.join("; "),
     ]

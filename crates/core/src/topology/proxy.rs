@@ -1,8 +1,8 @@
 //! The proxy configuration of each kind of server.
 
 use super::{
-    PRIMARY, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web, location, servers_of,
-    serves,
+    PRIMARY, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web, balancer_at, location,
+    servers_of, serves,
 };
 use gaiola_model::config::{BalancerTls, Database};
 use gaiola_model::inventory::Ports;
@@ -51,7 +51,7 @@ pub fn proxy_config(
 ) -> Option<ProxyConfig> {
     let ports = location(placement, server)?.ports;
     let (frontends, backends) = match server.tier {
-        Tier::Balancer => balancer(placement, paths),
+        Tier::Balancer => balancer(placement, server, paths),
         Tier::Web => web(placement, address_of_web(placement, server)?, paths),
         Tier::App if has_database(placement) => local_database_ports(placement, ports, paths),
         Tier::App | Tier::Database => return None,
@@ -74,11 +74,19 @@ fn has_database(placement: &Placement) -> bool {
 ///
 /// While the web tier is added or removed both backends exist, so that the new one is found up before traffic switches
 /// to it.
-fn balancer(placement: &Placement, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
+fn balancer(
+    placement: &Placement,
+    server: ServerName,
+    paths: &Paths,
+) -> (Vec<Frontend>, Vec<Backend>) {
     let has_web = servers_of(placement, Tier::Web).next().is_some();
     let target = if placement.through_web { "web" } else { "app" };
     let doors = placement.doors.iter();
-    let doors = doors.filter(|(_, door)| door.tier == Tier::Balancer);
+    let is_anothers = |at: &SocketAddr| {
+        let whose = balancer_at(placement, at.ip());
+        whose.is_some_and(|whose| whose != server)
+    };
+    let doors = doors.filter(|(at, door)| door.tier == Tier::Balancer && !is_anothers(at));
     let (secure, plain): (Vec<_>, Vec<_>) = doors
         .map(|(address, _)| bind(placement, *address))
         .partition(|bind| is_https(placement, bind));

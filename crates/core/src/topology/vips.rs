@@ -1,6 +1,6 @@
 //! Which balancer is home to each VIP, and in which order the others take over.
 
-use super::{location, servers_of, serves};
+use super::{balancer_at, location, servers_of, serves};
 use gaiola_model::placement::DoorState;
 use gaiola_model::{Placement, ServerName, Tier};
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,6 +154,7 @@ fn vips_of_doors(placement: &Placement) -> BTreeSet<IpAddr> {
         .iter()
         .filter(|(_, door)| door.tier == Tier::Balancer)
         .map(|(address, _)| address.ip())
+        .filter(|address| balancer_at(placement, *address).is_none())
         .collect()
 }
 

@@ -39,6 +39,11 @@ impl Machine {
         }
     }
 
+    /// Whether it is the same machine at the same address: a server stays on it.
+    pub fn is_where(&self, other: &Self) -> bool {
+        (&self.ssh, self.address) == (&other.ssh, other.address)
+    }
+
     /// The name under which the site knows it.
     pub fn host(&self) -> Host {
         Host(self.ssh.clone())
@@ -55,6 +60,17 @@ impl Machines {
             }
         }
         all
+    }
+
+    /// The machine with this name.
+    pub fn find(&self, ssh: &str) -> Option<&Machine> {
+        let mut all = self.servers.values().chain(&self.spare);
+        all.find(|machine| machine.ssh == ssh)
+    }
+
+    /// Whether a server stands on the machine with this name.
+    pub fn has_server(&self, ssh: &str) -> bool {
+        self.servers.values().any(|machine| machine.ssh == ssh)
     }
 
     /// The machines of one tier, in the order of its servers.

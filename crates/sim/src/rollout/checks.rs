@@ -388,7 +388,10 @@ impl World {
         self.checker.was_open |= !open.is_empty();
         for (at, door) in open {
             let lost = match door.tier {
-                Tier::Balancer => !next.vips.keys().any(|vip| at.ip() == *vip),
+                Tier::Balancer => {
+                    let is_vip = next.vips.keys().any(|vip| at.ip() == *vip);
+                    !is_vip && topology::balancer_at(next, at.ip()).is_none()
+                }
                 _ => !next
                     .servers
                     .values()

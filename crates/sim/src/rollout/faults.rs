@@ -31,6 +31,10 @@ impl World {
         let (at, mut boots) = (self.seen_by(server), self.boots);
         let machine = self.machines.get_mut(&server).expect("it was just listed");
         let said = match what {
+            0 | 1 if self.hosts > 0 => {
+                self.lose_machine(server, long);
+                return;
+            }
             0 | 1 => {
                 boots.0 += 1;
                 self.ended_boots.push((server, machine.boot));
@@ -79,6 +83,19 @@ impl World {
         };
         self.boots = boots;
         self.note(format!("! {server} {said}"));
+    }
+
+    /// A machine loses power, and every server on it.
+    fn lose_machine(&mut self, server: ServerName, until: Time) {
+        let lost = self.on_one_machine(server);
+        for server in &lost {
+            self.boots.0 += 1;
+            if let Some(machine) = self.machines.get_mut(server) {
+                self.ended_boots.push((*server, machine.boot));
+                machine.lose_power(until, self.boots);
+            }
+        }
+        self.note(format!("! the machine of {lost:?} loses power"));
     }
 
     /// The newest placement that an agent may have read.
@@ -154,6 +171,7 @@ impl World {
             .choice(database_too.collect::<Vec<_>>())
             .expect("there are tiers");
         match self.rng.u8(..8) {
+            0 | 1 if self.hosts > 0 => self.change_machines(tier),
             0 | 1 => {
                 let count = self.rng.u16(1..5);
                 self.desired.config.set_servers(tier, count);
@@ -177,13 +195,18 @@ impl World {
                     *self.desired.restarts.entry(server).or_default() += 1;
                 }
             }
+            _ if self.hosts > 0 => self.change_machines(tier),
             _ => self.change_tiers(),
         }
         let wanted: Vec<ServerName> = self.desired.config.server_names().collect();
         self.desired
             .drained
             .retain(|server| wanted.contains(server));
-        self.desired.inventory = Inventory::numbered(&self.desired.config, NETWORK);
+        if self.hosts > 0 {
+            self.locate();
+        } else {
+            self.desired.inventory = Inventory::numbered(&self.desired.config, NETWORK);
+        }
         self.desired.generation += 1;
         let desired = self.describe_desired();
         self.note(desired);

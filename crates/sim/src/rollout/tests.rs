@@ -20,6 +20,11 @@ fn nothing_in_use_is_stopped_and_every_site_settles() {
 }
 
 #[test]
+fn servers_move_between_machines_that_fail_as_a_whole_and_every_site_settles() {
+    all_hold(&crate::world::seeds("machines", 200), run_on_machines);
+}
+
+#[test]
 fn any_agent_may_conduct_and_every_site_settles() {
     all_hold(&crate::world::seeds("site", 200), |seed| {
         run_site(seed, None)

@@ -1,18 +1,19 @@
 mod mistakes;
 
 use super::{ConfigErrors, Surroundings, VipRange, load_in};
-use gaiola_model::Config;
 use gaiola_model::config::{
-    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, Web,
+    App, Balancer, BalancerTls, Database, Drill, DrillLimits, DrillWrite, Machine, Web,
 };
+use gaiola_model::{Config, Tier};
 use proptest::prelude::*;
+use std::net::IpAddr;
 use std::time::Duration;
 
 const WHOLE: &str = r#"site = "guestbook"
 
 [balancer]
 servers = 3
-vips = ["10.77.0.100", "10.77.0.120"]
+vips = ["10.77.0.100", "10.77.0.120/16"]
 listen = [":80", ":8080"]
 tls = { certificates = ["tls/a.pem", "/etc/tls"], redirect = false, hsts = "365d" }
 
@@ -98,6 +99,7 @@ fn every_key_is_read() {
                 "10.77.0.100".parse().unwrap(),
                 "10.77.0.120".parse().unwrap(),
             ]),
+            prefixes: [("10.77.0.120".parse().unwrap(), 16)].into(),
             listen: vec![80, 8080],
             tls: Some(BalancerTls {
                 contents: String::new(),
@@ -141,8 +143,78 @@ fn every_key_is_read() {
             },
             disk: Some(4 << 30),
         }),
+        machines: None,
     };
     assert_eq!(load(WHOLE), Ok(expected));
+}
+
+const ON_MACHINES: &str = r#"
+site = "shop"
+[balancer]
+servers = ["lb-a.example.net", "lb-b.example.net"]
+vips = ["203.0.113.100/24"]
+[web]
+servers = ["web-a", { ssh = "deploy@web-b", address = "10.0.0.22", interface = "ens4" }]
+[app]
+run = "bin/shop"
+servers = ["deploy@web-b", "web-a"]
+[database]
+servers = ["db-a"]
+[machines]
+spare = ["m-9", { ssh = "m-10", address = "10.0.0.30" }]
+"#;
+
+#[test]
+fn a_file_may_name_machines() {
+    let config = load(ON_MACHINES).unwrap();
+    let machines = config.machines.as_ref().unwrap();
+    let on = machines.servers.iter();
+    let on: Vec<String> = on.map(|(name, on)| format!("{name} {}", on.ssh)).collect();
+    assert_eq!(
+        on,
+        [
+            "lb1 lb-a.example.net",
+            "lb2 lb-b.example.net",
+            "web1 web-a",
+            "web2 deploy@web-b",
+            "app1 deploy@web-b",
+            "app2 web-a",
+            "db1 db-a",
+        ]
+    );
+    // What is written once of a machine holds for all of its servers.
+    let whole = Machine {
+        address: Some([10, 0, 0, 22].into()),
+        interface: Some("ens4".into()),
+        ..Machine::new("deploy@web-b")
+    };
+    for server in ["web2", "app1"] {
+        assert_eq!(machines.servers[&server.parse().unwrap()], whole);
+    }
+    let spare: Vec<&str> = machines
+        .spare
+        .iter()
+        .map(|spare| spare.ssh.as_str())
+        .collect();
+    assert_eq!(spare, ["m-9", "m-10"]);
+    assert_eq!(Tier::ALL.map(|tier| config.servers(tier)), [2, 2, 2, 1]);
+    assert_eq!(config.app.servers, 2);
+    let balancer = config.balancer.unwrap();
+    let vip = IpAddr::from([203, 0, 113, 100]);
+    assert_eq!(balancer.vips(), [vip]);
+    assert_eq!(balancer.prefixes, [(vip, 24)].into());
+}
+
+#[test]
+fn a_site_may_stand_on_one_machine() {
+    let tiers = "[balancer]\nservers = ['a']\nvips = []\n[web]\nservers = ['a']\n[database]\nservers = ['a']";
+    let config = load(&format!(
+        "site = 's'\n[app]\nrun = 'x'\nservers = ['a']\n{tiers}"
+    ));
+    let config = config.unwrap();
+    assert_eq!(config.server_names().count(), 4);
+    assert_eq!(config.machines.unwrap().all(), [&Machine::new("a")]);
+    assert_eq!(config.balancer.unwrap().vips, Some(Vec::new()));
 }
 
 #[test]
@@ -153,10 +225,12 @@ fn the_examples_of_the_documentation_are_read() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    let [whole, least] = examples[..] else {
+    let [whole, least, on_machines] = examples[..] else {
         panic!("{examples:?}")
     };
     assert!(load(whole).is_ok());
+    let config = load(on_machines).unwrap();
+    assert_eq!(config.machines.unwrap().all().len(), 10);
     let config = in_directory(least, "guestbook").unwrap();
     assert_eq!(config.app, App::new("bin/guestbook"));
     assert_eq!(
@@ -254,6 +328,10 @@ fn toml_like() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("[app]"),
         Just("[drill.write]"),
+        Just("[machines]"),
+        Just("spare"),
+        Just("ssh"),
+        Just("address"),
         Just("[[web]]"),
         Just("run"),
         Just("servers"),

@@ -1,14 +1,16 @@
 //! The meaning of each section: its keys, their defaults and their limits.
 
-use super::{Surroundings, value};
+use super::machines::{self, MACHINE, Sections};
+use super::{Surroundings, VipRange, value};
 use crate::file::value::{Wrong, duration, url_path};
 use crate::file::{At, Elsewhere, Mistakes, Section, Words, checked, shown, text};
 use gaiola_model::config::{
     App, Balancer, BalancerTls, Config, Database, Drill, DrillLimits, DrillWrite, MAX_INSTANCES,
-    MAX_SERVERS, Web,
+    MAX_SERVERS, Machines, Web,
 };
 use gaiola_model::{SiteName, Tier};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// Most VIPs and most ports; each VIP is a virtual router, each port a socket for every worker.
 const MOST_ADDRESSES: usize = 99;
@@ -26,7 +28,14 @@ pub(super) static WORDS: Words = Words {
 };
 
 const KEYS: &[(&str, &[&str])] = &[
-    ("", &["site", "balancer", "web", "app", "database", "drill"]),
+    (
+        "",
+        &[
+            "site", "balancer", "web", "app", "database", "machines", "drill",
+        ],
+    ),
+    ("machines", &["spare"]),
+    (MACHINE, &["ssh", "address", "interface"]),
     ("balancer", &["servers", "vips", "listen", "tls"]),
     ("balancer.tls", &["certificates", "redirect", "hsts"]),
     ("web", &["servers", "root"]),
@@ -76,22 +85,30 @@ pub(super) fn config(
     around: &Surroundings<'_>,
     mistakes: &mut Mistakes<'_>,
 ) -> Config {
-    Config {
-        site: site(root, around.directory, mistakes),
-        balancer: tier(root, Tier::Balancer, mistakes)
-            .map(|section| balancer(&section, around, mistakes)),
-        web: tier(root, Tier::Web, mistakes).map(|section| web(&section, mistakes)),
-        app: app(root, mistakes),
-        database: tier(root, Tier::Database, mistakes).map(|section| database(&section, mistakes)),
-        drill: root
-            .table("drill", "drill", mistakes)
-            .map(|section| drill(&section, mistakes)),
-        machines: None,
+    let site = site(root, around.directory, mistakes);
+    let sections = Sections::of(root, mistakes);
+    let machines = machines::machines(&sections, mistakes);
+    let drill = root.table("drill", "drill", mistakes);
+    if machines.is_some() {
+        drill.iter().for_each(|section| no_disk(section, mistakes));
     }
-}
-
-fn tier<'a>(root: &Section<'a>, tier: Tier, mistakes: &mut Mistakes<'_>) -> Option<Section<'a>> {
-    root.table(tier.section(), tier.section(), mistakes)
+    let balancer = sections.tier(Tier::Balancer);
+    let mut config = Config {
+        site,
+        balancer: balancer.map(|section| balancer_of(section, around, machines.as_ref(), mistakes)),
+        web: (sections.tier(Tier::Web)).map(|section| web(section, mistakes)),
+        app: app(root, sections.tier(Tier::App), mistakes),
+        database: (sections.tier(Tier::Database)).map(|section| database(section, mistakes)),
+        drill: drill.map(|section| drill_of(&section, mistakes)),
+        machines: None,
+    };
+    match machines {
+        Some(machines) => config.set_machines(machines),
+        None => {
+            (Tier::ALL.into_iter()).for_each(|tier| count(&sections, tier, &mut config, mistakes))
+        }
+    }
+    config
 }
 
 fn site(root: &Section<'_>, directory: Option<&str>, mistakes: &mut Mistakes<'_>) -> SiteName {
@@ -126,18 +143,20 @@ fn usable_name(directory: &str) -> Option<SiteName> {
     site_name(directory).ok()
 }
 
-fn balancer(
+fn balancer_of(
     section: &Section<'_>,
     around: &Surroundings<'_>,
+    machines: Option<&Machines>,
     mistakes: &mut Mistakes<'_>,
 ) -> Balancer {
     let default = Balancer::default();
-    let vip = |text: &str| value::vip(text, around.vips.as_ref());
+    let (vips, prefixes) = match machines {
+        None => vips(section, around.vips.as_ref(), mistakes),
+        Some(machines) => vips_on_machines(section, machines, mistakes),
+    };
     Balancer {
-        servers: servers(section, default.servers, mistakes),
-        vips: section
-            .strings("vips", "[\"192.0.2.10\"]", mistakes)
-            .map(|list| unique("vips", &list, vip, mistakes)),
+        vips,
+        prefixes,
         listen: section
             .strings("listen", "[\":80\"]", mistakes)
             .map_or(default.listen, |list| {
@@ -147,7 +166,45 @@ fn balancer(
                 unique("listen", &list, value::listen_port, mistakes)
             }),
         tls: tls(section, mistakes),
+        ..default
     }
+}
+
+/// The VIPs, and the prefixes of those that have one.
+type Vips = (Option<Vec<IpAddr>>, BTreeMap<IpAddr, u8>);
+
+fn vips(section: &Section<'_>, range: Option<&VipRange>, mistakes: &mut Mistakes<'_>) -> Vips {
+    let Some(list) = section.strings("vips", "[\"192.0.2.10\"]", mistakes) else {
+        return Vips::default();
+    };
+    let vip = |text: &str| value::vip(text, range);
+    let address = |text: &str| vip(text).map(|(address, _)| address);
+    let vips = unique("vips", &list, address, mistakes);
+    let prefix = |written: &At<String>| {
+        let (address, prefix) = vip(&written.value).ok()?;
+        Some((address, prefix?))
+    };
+    (Some(vips), list.value.iter().filter_map(prefix).collect())
+}
+
+/// Nobody but the operator knows which addresses of the machines' network are free. With `[]` there are none.
+fn vips_on_machines(
+    section: &Section<'_>,
+    machines: &Machines,
+    mistakes: &mut Mistakes<'_>,
+) -> Vips {
+    if section.length("vips") == Some(0) {
+        return (Some(Vec::new()), BTreeMap::new());
+    }
+    if !section.has("vips") {
+        let hint = "on machines name the addresses that clients use: vips = [\"203.0.113.100/24\"], or vips = [] if clients \
+                    connect to the balancers' own addresses";
+        mistakes.missing(section.span(), "[balancer] has no `vips`", hint);
+    }
+    let (vips, prefixes) = vips(section, None, mistakes);
+    let written = vips.as_deref().unwrap_or_default();
+    machines::no_vip_is_a_machines(section, written, machines, mistakes);
+    (vips, prefixes)
 }
 
 fn https_is_taken(listen: &At<Vec<At<String>>>, mistakes: &mut Mistakes<'_>) {
@@ -190,36 +247,35 @@ fn paths(key: &str, written: &[At<String>], mistakes: &mut Mistakes<'_>) -> Vec<
 fn web(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Web {
     let default = Web::default();
     Web {
-        servers: servers(section, default.servers, mistakes),
         root: text(section, "root", value::inner_directory, mistakes).unwrap_or(default.root),
+        ..default
     }
 }
 
-fn app(root: &Section<'_>, mistakes: &mut Mistakes<'_>) -> App {
+fn app(root: &Section<'_>, section: Option<&Section<'_>>, mistakes: &mut Mistakes<'_>) -> App {
     let mut app = App::new(String::new());
     if !root.has("app") {
         let hint = "add [app] and below it run = \"COMMAND\", the command that starts the site";
         mistakes.missing(&(0..0), "the file has no [app]", hint);
         return app;
     }
-    let Some(section) = tier(root, Tier::App, mistakes) else {
+    let Some(section) = section else {
         return app;
     };
-    app.servers = servers(&section, app.servers, mistakes);
     if let Some(instances) = section.number("instances", 1..=MAX_INSTANCES, mistakes) {
         app.instances = instances;
     }
     let example = "\"COMMAND\", the command that starts the site";
     section.need("run", example, mistakes);
-    if let Some(run) = text(&section, "run", value::command, mistakes) {
+    if let Some(run) = text(section, "run", value::command, mistakes) {
         app.run = run;
     }
-    app.release = text(&section, "release", value::command, mistakes);
-    if let Some(health) = text(&section, "health", url_path, mistakes) {
+    app.release = text(section, "release", value::command, mistakes);
+    if let Some(health) = text(section, "health", url_path, mistakes) {
         app.health = health;
     }
     app.maxconn = section.number("maxconn", 1..=1_000_000, mistakes);
-    if let Some(grace) = text(&section, "grace", duration, mistakes) {
+    if let Some(grace) = text(section, "grace", duration, mistakes) {
         app.grace = grace;
     }
     app
@@ -228,16 +284,23 @@ fn app(root: &Section<'_>, mistakes: &mut Mistakes<'_>) -> App {
 fn database(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Database {
     let default = Database::default();
     Database {
-        servers: servers(section, default.servers, mistakes),
         strict: section
             .boolean("strict", mistakes)
             .unwrap_or(default.strict),
         maxconn: section.number("maxconn", 1..=1_000_000, mistakes),
         wait: text(section, "wait", duration, mistakes).unwrap_or(default.wait),
+        ..default
     }
 }
 
-fn drill(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Drill {
+fn no_disk(section: &Section<'_>, mistakes: &mut Mistakes<'_>) {
+    if let Some(span) = section.key_span("disk") {
+        let what = "`disk` is of the lab, which makes the database servers' disks";
+        mistakes.add(&span, what, "leave it out: a machine has its own");
+    }
+}
+
+fn drill_of(section: &Section<'_>, mistakes: &mut Mistakes<'_>) -> Drill {
     let default = Drill::default();
     Drill {
         rate: section.number("rate", 1..=10_000, mistakes),
@@ -296,10 +359,13 @@ fn look_up(text: &str) -> Result<String, Wrong> {
     Err(("does not identify a write".into(), hint.into()))
 }
 
-fn servers(section: &Section<'_>, default: u16, mistakes: &mut Mistakes<'_>) -> u16 {
-    section
-        .number("servers", 1..=MAX_SERVERS, mistakes)
-        .unwrap_or(default)
+/// The number of a tier's servers, if it is written.
+fn count(sections: &Sections<'_>, tier: Tier, config: &mut Config, mistakes: &mut Mistakes<'_>) {
+    let section = sections.tier(tier);
+    let servers = section.and_then(|section| section.number("servers", 1..=MAX_SERVERS, mistakes));
+    servers
+        .into_iter()
+        .for_each(|servers| config.set_servers(tier, servers));
 }
 
 /// Every element parsed by `check`; a duplicate is a mistake.

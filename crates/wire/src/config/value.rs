@@ -3,6 +3,7 @@
 use super::VipRange;
 use crate::file::value::{Wrong, size};
 use gaiola_model::inventory::Ports;
+use ipnet::Ipv4Net;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Component, Path};
 
@@ -48,22 +49,77 @@ pub(super) fn listen_port(text: &str) -> Result<u16, Wrong> {
     Ok(port)
 }
 
-/// A virtual address that the provider can give.
-pub(super) fn vip(text: &str, range: Option<&VipRange>) -> Result<IpAddr, Wrong> {
+/// A virtual address that the provider can give, and the length of its prefix if it has one: `203.0.113.100/24`.
+pub(super) fn vip(text: &str, range: Option<&VipRange>) -> Result<(IpAddr, Option<u8>), Wrong> {
     let hint = || match range {
         Some(range) => format!("take addresses from {} up", range.example),
         None => "take an address of the balancers' network that no host has".into(),
     };
-    let address: Ipv4Addr = text
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: Ipv4Addr = address
         .parse()
         .map_err(|_| ("is not an IPv4 address".to_owned(), hint()))?;
-    if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
+    if is_no_target(address.into()) {
         return Err(("is no address that clients could connect to".into(), hint()));
     }
-    match range.and_then(|range| outside(address, range)) {
-        Some(what) => Err((what, hint())),
-        None => Ok(address.into()),
+    if let Some(what) = range.and_then(|range| outside(address, range)) {
+        return Err((what, hint()));
     }
+    let prefix = prefix
+        .map(|prefix| prefix_of(address, prefix))
+        .transpose()?;
+    Ok((address.into(), prefix))
+}
+
+/// The length of the prefix of a VIP's network.
+fn prefix_of(address: Ipv4Addr, text: &str) -> Result<u8, Wrong> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let length = text
+        .parse()
+        .ok()
+        .filter(|length| plain && (1..=32).contains(length));
+    let network = length.and_then(|length| Ipv4Net::new(address, length).ok());
+    let network = network.ok_or_else(|| {
+        let hint = "write the prefix of the interface's network: \"203.0.113.100/24\"";
+        ("has no prefix from 1 to 32".to_owned(), hint.to_owned())
+    })?;
+    if network.prefix_len() < 31 && [network.network(), network.broadcast()].contains(&address) {
+        let hint = "take an address inside of the network".to_owned();
+        return Err(("is the network's own address".into(), hint));
+    }
+    Ok(network.prefix_len())
+}
+
+fn is_no_target(address: IpAddr) -> bool {
+    address.is_loopback() || address.is_multicast() || address.is_unspecified()
+}
+
+/// The address of a machine.
+pub(super) fn address(text: &str) -> Result<IpAddr, Wrong> {
+    let hint = "write the address that the other machines reach it at: \"10.0.0.22\"";
+    let address: IpAddr = text
+        .parse()
+        .map_err(|_| ("is not an IP address".to_owned(), hint.to_owned()))?;
+    if is_no_target(address) {
+        let what = "is no address that other machines could connect to";
+        return Err((what.into(), hint.into()));
+    }
+    Ok(address)
+}
+
+/// The name of a network interface.
+pub(super) fn interface(text: &str) -> Result<String, Wrong> {
+    const LONGEST: usize = 15;
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '/';
+    let is_name = (1..=LONGEST).contains(&text.len()) && text.chars().all(is_plain);
+    if is_name && ![".", ".."].contains(&text) {
+        return Ok(text.to_owned());
+    }
+    let hint = "write it as `ip address` shows it on the machine: \"ens4\"";
+    Err(("is not the name of an interface".into(), hint.into()))
 }
 
 /// Why the provider cannot give this address.
@@ -185,7 +241,7 @@ mod tests {
         };
         let vip = |text| vip(text, Some(&range));
         for text in ["10.77.0.100", "10.77.0.1", "10.77.5.1", "10.77.255.254"] {
-            assert_eq!(vip(text).unwrap().to_string(), text);
+            assert_eq!(vip(text), Ok((text.parse().unwrap(), None)));
         }
         let refused = [
             ("10.77.1.1", "is a server's"),
@@ -203,6 +259,58 @@ mod tests {
         for (text, why) in refused {
             let hint = "take addresses from 10.77.0.100 up";
             assert_eq!(vip(text), Err((why.into(), hint.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_vip_may_have_the_prefix_of_its_network() {
+        let vip = |text| vip(text, None);
+        for (text, length) in [
+            ("203.0.113.100/24", 24),
+            ("10.0.0.0/31", 31),
+            ("10.0.0.5/32", 32),
+        ] {
+            let address = text.split_once('/').unwrap().0.parse().unwrap();
+            assert_eq!(vip(text), Ok((address, Some(length))));
+        }
+        for (text, why) in [
+            ("203.0.113.100/", "has no prefix from 1 to 32"),
+            ("203.0.113.100/0", "has no prefix from 1 to 32"),
+            ("203.0.113.100/33", "has no prefix from 1 to 32"),
+            ("203.0.113.100/+8", "has no prefix from 1 to 32"),
+            ("203.0.113.100/24/24", "has no prefix from 1 to 32"),
+            ("203.0.113.0/24", "is the network's own address"),
+            ("203.0.113.255/24", "is the network's own address"),
+            ("2001:db8::1/64", "is not an IPv4 address"),
+        ] {
+            assert_eq!(vip(text).unwrap_err().0, why, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_one_that_others_reach() {
+        for text in ["10.0.0.22", "2001:db8::7"] {
+            assert_eq!(address(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "web-a",
+            "",
+            "10.0.0",
+            "10.0.0.1/24",
+            "127.0.0.1",
+            "::",
+            "224.0.0.1",
+        ] {
+            assert!(address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_interface_has_a_name_of_the_kernels() {
+        assert_eq!(interface("ens4"), Ok("ens4".into()));
+        assert_eq!(interface("bond0.100"), Ok("bond0.100".into()));
+        for text in ["", ".", "..", "a b", "a/b", "sixteen-letters-", "é0"] {
+            assert!(interface(text).is_err(), "{text}");
         }
     }
 

@@ -8,6 +8,7 @@ use super::mistake::{Mistakes, shown};
 use super::value::Wrong;
 use super::words::Words;
 use std::ops::{Range, RangeInclusive};
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use wrong::{described, string_hint, understood_hint, wrong_type};
 
@@ -127,6 +128,38 @@ impl<'a> Section<'a> {
         if elements.is_empty() {
             mistakes.add(&value.span(), format!("`{key}` is empty"), hint());
         }
+        self.understood(elements, (key, kind), hint, mistakes)
+    }
+
+    /// As [`Self::elements`], in a list only, which may be empty.
+    pub(crate) fn listed(
+        &self,
+        key: &str,
+        kind: &'static str,
+        example: &str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Vec<Element<'a>> {
+        let Some(value) = self.table.get(key) else {
+            return Vec::new();
+        };
+        let hint = || format!("write it as {key} = [{example}]");
+        match value.get_ref() {
+            DeValue::Array(elements) => self.understood(elements, (key, kind), hint, mistakes),
+            other => {
+                wrong_type(key, &value.span(), other, "a list", hint(), mistakes);
+                Vec::new()
+            }
+        }
+    }
+
+    /// These elements of `key`; those of another type are reported and skipped.
+    fn understood(
+        &self,
+        elements: &'a [Spanned<DeValue<'a>>],
+        (key, kind): (&str, &'static str),
+        hint: impl Fn() -> String,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Vec<Element<'a>> {
         let mut understood = Vec::new();
         for element in elements {
             let span = element.span();
@@ -189,6 +222,19 @@ impl<'a> Section<'a> {
     pub(crate) fn has_table(&self, key: &str) -> bool {
         let value = self.table.get(key);
         value.is_some_and(|value| matches!(value.get_ref(), DeValue::Table(_)))
+    }
+
+    /// The number of elements of `key`, if it is a list.
+    pub(crate) fn length(&self, key: &str) -> Option<usize> {
+        match self.table.get(key)?.get_ref() {
+            DeValue::Array(elements) => Some(elements.len()),
+            _ => None,
+        }
+    }
+
+    /// Position of the value of `key`, if present.
+    pub(crate) fn value_span(&self, key: &str) -> Option<Range<usize>> {
+        self.table.get(key).map(|value| value.span())
     }
 
     /// Whether `key` is a string.

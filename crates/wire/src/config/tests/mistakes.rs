@@ -220,3 +220,111 @@ fn deep_nesting_is_a_mistake_like_another() {
         assert!(!said(&text).is_empty());
     }
 }
+
+/// What is said of a file with `[app]` on machines and this.
+fn said_on_machines(rest: &str) -> Vec<String> {
+    said(&format!(
+        "site = 'a'\n[app]\nrun = 'x'\nservers = ['a']\n{rest}"
+    ))
+}
+
+#[test]
+fn a_file_says_how_many_servers_or_which() {
+    let hint = "a file says how many servers or which, not both; name the machines: servers = [\"web-a\", \"web-b\"]";
+    assert_eq!(
+        said_on_machines("[web]\nservers = 2\n[database]"),
+        [
+            format!("6:11: [app] names its machines, but [web] does not; {hint}"),
+            format!("7:2: [app] names its machines, but [database] has no `servers`; {hint}"),
+        ]
+    );
+    assert_eq!(
+        said_on_machines("[web]\nservers = 'w'"),
+        [format!(
+            "6:11: [app] names its machines, but [web] does not; {hint}"
+        )]
+    );
+    assert_eq!(
+        said("site = 'a'\n[app]\nrun = 'x'\nservers = 2\n[machines]\nspare = ['m']"),
+        [
+            "5:2: the file has [machines], but no tier names its machines; \
+             write servers = [\"web-a\", \"web-b\"] in every tier, or leave [machines] out"
+        ]
+    );
+}
+
+#[test]
+fn every_mistake_with_a_machine_is_reported_at_once() {
+    let text = r#"site = "a"
+[balancer]
+vips = ["203.0.113.100/24", "203.0.113.100", "10.0.0.5"]
+servers = ["-oProxyCommand=reboot", { ssh = "lb", address = "10.0.0.5" }]
+[web]
+servers = []
+[app]
+run = "x"
+servers = ["a", "a", { adress = "10.0.0.1" }, 5, { ssh = "b", address = "10.0.0.300", interface = "a/b" }]
+[database]
+servers = [{ ssh = "a", address = "10.0.0.1", interface = "ens4" }, { ssh = "c", address = "10.0.0.1" }]
+[machines]
+spare = ["m", "b", "m", { ssh = "a", address = "10.0.0.2", interface = "ens5" }]
+spares = 1
+[drill]
+disk = "4GiB"
+"#;
+    let expected = [
+        r#"3:8: `vips` has 10.0.0.5, which is the address of lb; take an address that no machine has"#,
+        r#"3:29: `vips` has "203.0.113.100" twice; leave one of them out"#,
+        r#"4:12: `servers` "-oProxyCommand=reboot" is not a name for `ssh`; write what `ssh` takes, of letters, digits and . _ - : @ alone: "web-a", "deploy@192.0.2.7"; for everything else make an alias in ~/.ssh/config"#,
+        r#"6:11: `servers` is empty; name its machines: servers = ["web-a", "web-b"], or leave [web] out"#,
+        r#"9:17: `servers` has "a" twice; leave one of them out"#,
+        r#"9:22: [app.servers] has no `ssh`; add ssh = "web-a", what `ssh` takes"#,
+        r#"9:24: unknown key "adress" in [app.servers]; did you mean `address`?"#,
+        r#"9:47: `servers` is a number, but must be a string or a table; write it as servers = ["web-a"]"#,
+        r#"9:73: `address` "10.0.0.300" is not an IP address; write the address that the other machines reach it at: "10.0.0.22""#,
+        r#"9:99: `interface` "a/b" is not the name of an interface; write it as `ip address` shows it on the machine: "ens4""#,
+        r#"11:69: c has the address of a, 10.0.0.1; give each machine its own address, or write one machine with one name everywhere"#,
+        r#"13:15: `spare` has "b", which [app] names too; a spare machine has no server: leave one of them out"#,
+        r#"13:20: `spare` has "m" twice; leave one of them out"#,
+        r#"13:25: `spare` has "a", which [app] names too; a spare machine has no server: leave one of them out"#,
+        r#"13:25: a has the address 10.0.0.2 here, but 10.0.0.1 in another place; write it in one of them only"#,
+        r#"13:25: a has the interface ens5 here, but ens4 in another place; write it in one of them only"#,
+        r#"14:1: unknown key "spares" in [machines]; did you mean `spare`?"#,
+        r#"16:1: `disk` is of the lab, which makes the database servers' disks; leave it out: a machine has its own"#,
+    ];
+    assert_eq!(said(text), expected);
+}
+
+#[test]
+fn balancers_on_machines_need_vips_or_none() {
+    let of = |vips: &str| said_on_machines(&format!("[balancer]\nservers = ['b']\n{vips}"));
+    assert_eq!(
+        of(""),
+        [
+            "5:2: [balancer] has no `vips`; on machines name the addresses that clients use: \
+             vips = [\"203.0.113.100/24\"], or vips = [] if clients connect to the balancers' own addresses"
+        ]
+    );
+    assert_eq!(of("vips = []"), [""; 0]);
+    // What the lab cannot give does not matter here.
+    assert_eq!(of("vips = ['203.0.113.100']"), [""; 0]);
+    assert_eq!(
+        of("vips = ['2001:db8::1/64']"),
+        ["7:9: `vips` \"2001:db8::1/64\" is not an IPv4 address; \
+             take an address of the balancers' network that no host has"]
+    );
+}
+
+#[test]
+fn a_spare_machine_stands_in_a_list() {
+    assert_eq!(
+        said_on_machines("[machines]\nspare = 'm'"),
+        ["6:9: `spare` is a string, but must be a list; write it as spare = [\"m-9\"]"]
+    );
+    assert_eq!(said_on_machines("[machines]\nspare = []"), [""; 0]);
+    let many: Vec<String> = (0..100).map(|n| format!("'m{n}'")).collect();
+    assert_eq!(
+        said_on_machines(&format!("[machines]\nspare = [{}]", many.join(","))),
+        ["6:9: `spare` has 100 machines; at most 99 are allowed"]
+    );
+}

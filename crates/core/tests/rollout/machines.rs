@@ -1,0 +1,96 @@
+//! Sites on machines: `file lb=a,b app=a,c spare=m vips=10.77.0.100` begins one, or applies another file; `scale web=+m`.
+
+use super::Site;
+use gaiola_core::{merge, rollout};
+use gaiola_model::config::{App, Balancer, Config, Database, Machine, Machines, Web};
+use gaiola_model::placement::{Release, ReleaseNumber};
+use gaiola_model::{Desired, Inventory, Placement, Revision, ServerName, Tier};
+use std::net::IpAddr;
+
+impl Site {
+    pub(super) fn apply_file(&mut self, words: &[&str]) {
+        let file = file(words);
+        let placed = self.placement.clone();
+        let Some(desired) = &mut self.desired else {
+            return self.begin_with(file);
+        };
+        desired.config = merge::merge(&desired.applied, &desired.config, &file, placed.as_ref());
+        desired.applied = file;
+        locate(desired, placed.as_ref());
+    }
+
+    pub(super) fn scale(&mut self, to: &str) -> String {
+        let placed = self.placement.clone();
+        let desired = self.desired.as_mut().expect("begin with `file`");
+        let to = to.parse().expect("a scale");
+        match merge::scale(&desired.config, &to, placed.as_ref()) {
+            Ok(config) => desired.config = config,
+            Err(why) => return format!("refused: {why}\n"),
+        }
+        locate(desired, placed.as_ref());
+        String::new()
+    }
+
+    fn begin_with(&mut self, file: Config) {
+        let release = Release {
+            number: ReleaseNumber(1),
+            digest: String::new(),
+        };
+        let inventory = Inventory::on_machines(&file, None).expect("addresses");
+        let desired = Desired::first(file, release, inventory);
+        self.placement = Some(rollout::first(&desired, "story".into()));
+        self.at = Revision(1);
+        self.desired = Some(desired);
+    }
+}
+
+fn locate(desired: &mut Desired, placed: Option<&Placement>) {
+    let mut held = desired.inventory.clone();
+    let placed = placed.into_iter().flat_map(|placed| &placed.servers);
+    (held.servers).extend(placed.map(|(name, placed)| (*name, placed.location.clone())));
+    let inventory = Inventory::on_machines(&desired.config, Some(&held));
+    desired.inventory = inventory.expect("addresses");
+    desired.generation += 1;
+}
+
+fn file(words: &[&str]) -> Config {
+    let mut config = Config::new("story".parse().expect("a name"), App::new("serve"));
+    let mut machines = Machines::default();
+    let mut vips = Vec::new();
+    for word in words {
+        let (key, value) = word.split_once('=').expect("KEY=VALUE");
+        let on = value.split(',').map(machine);
+        match (key, key.parse::<Tier>()) {
+            ("spare", _) => machines.spare.extend(on),
+            ("vips", _) => {
+                let vip = |vip: &str| vip.parse::<IpAddr>().expect("a VIP");
+                vips.extend(value.split(',').map(vip));
+            }
+            (_, tier) => {
+                let tier = tier.expect("a tier");
+                let names = (1..).map(|number| ServerName::new(tier, number));
+                machines.servers.extend(names.zip(on));
+                match tier {
+                    Tier::Balancer => config.balancer = Some(Balancer::default()),
+                    Tier::Web => config.web = Some(Web::default()),
+                    Tier::App => {}
+                    Tier::Database => config.database = Some(Database::default()),
+                }
+            }
+        }
+    }
+    if let Some(balancer) = &mut config.balancer {
+        balancer.vips = Some(vips);
+    }
+    config.set_machines(machines);
+    config
+}
+
+/// A machine with a letter of the alphabet for its name, and its address.
+fn machine(name: &str) -> Machine {
+    let number = name.as_bytes()[0] - b'a' + 1;
+    Machine {
+        address: Some([192, 0, 2, number].into()),
+        ..Machine::new(name)
+    }
+}
