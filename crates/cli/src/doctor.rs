@@ -4,10 +4,13 @@ use crate::args::{Global, SiteFile};
 use crate::file;
 use crate::machines::{Machines, resolved};
 use crate::output::{self, Exit};
+use anyhow::bail;
+use gaiola_agent::engine;
 use gaiola_control::ssh::{Problem, Script, Ssh, SshError};
 use gaiola_core::doctor::{self, ClockOffset, Examined, Expected, Facts, Finding};
 use gaiola_model::Config;
 use gaiola_model::inventory::Host;
+use gaiola_store as store;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) fn doctor(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     let config = file::read(&of.file)?;
     if config.machines.is_none() {
-        crate::up::find_programs(&config)?;
+        find_programs(&config)?;
         if !global.quiet {
             print_line!("the file names no machines; this one has the programs of a lab");
         }
@@ -49,6 +52,28 @@ pub(crate) fn findings(
 ) -> Vec<Finding> {
     let expected = Expected::of(config, std::env::consts::ARCH, known);
     doctor::judge(&expected, examined)
+}
+
+/// What the lab's servers need, which all run this machine's programs.
+pub(crate) fn find_programs(config: &Config) -> anyhow::Result<()> {
+    let mut missing: Vec<String> = Vec::new();
+    missing.extend(
+        store::etcd::find()
+            .err()
+            .map(|error| gaiola_os::chain(&error)),
+    );
+    if config.database.is_some() {
+        missing.extend(
+            engine::find_tools()
+                .err()
+                .map(|error| gaiola_os::chain(&error)),
+        );
+    }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        bail!("{}", missing.join("\n"))
+    }
 }
 
 fn print(global: &Global, findings: &[Finding]) -> anyhow::Result<()> {

@@ -7,14 +7,12 @@ mod lock;
 mod packages;
 mod program;
 
-pub(crate) use program::PROGRAM;
-
 use crate::args::{Global, Up};
 use crate::change::{deploy, refuse, show};
 use crate::connect::{Ping, SiteClient};
 use crate::deploy::{Busy, Local};
 use crate::doctor::{examine, findings};
-use crate::machines::{Machines, resolved};
+use crate::machines::{Machines, PROGRAM, resolved};
 use crate::output::{self, Exit};
 use anyhow::bail;
 use gaiola_control::ssh::{Script, Ssh};

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use tokio::task::JoinSet;
 
+/// Where the program is on a machine: a link leads to the version in use.
+pub(crate) const PROGRAM: &str = "/opt/gaiola/current/gaiola";
+
 /// Connections to machines, in an order that the caller gave.
 #[derive(Clone)]
 pub(crate) struct Machines {

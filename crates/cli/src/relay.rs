@@ -5,7 +5,7 @@ use crate::output::Exit;
 use anyhow::Context as _;
 use gaiola_agent::state::State;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -55,17 +55,29 @@ fn relay(socket: UnixStream, mut input: File, mut output: File) -> io::Result<()
     let mut to_site = socket.try_clone()?;
     std::thread::spawn(move || {
         // Where the site reads no more, its answer says why.
-        let _ = io::copy(&mut input, &mut to_site);
+        let _ = copy(&mut input, &mut to_site);
         let _ = to_site.shutdown(Shutdown::Write);
     });
     let mut from_site = socket;
-    io::copy(&mut from_site, &mut output).map(drop)
+    copy(&mut from_site, &mut output)
+}
+
+/// Each piece as it comes. `io::copy` splices, and the kernel keeps what it has until the socket has more.
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(length) => to.write_all(&piece[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read as _, Write as _};
 
     #[test]
     fn an_answer_comes_after_the_end_of_the_input_and_before_it() {

@@ -4,15 +4,14 @@ use crate::args::{Global, SiteFile, Up};
 use crate::change::{deploy, refuse};
 use crate::connect::{Ping, SiteClient, place};
 use crate::deploy::Local;
+use crate::doctor::find_programs;
 use crate::file;
 use crate::install;
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
-use gaiola_agent::engine;
 use gaiola_control::api::SiteInfo;
 use gaiola_model::Config;
 use gaiola_net::client::Request;
-use gaiola_store as store;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
@@ -99,28 +98,6 @@ fn try_next(config: &Config) -> String {
         String::new()
     };
     format!("{drill}{scale}gaiola logs -f")
-}
-
-/// What every server needs is searched for before anything is started.
-pub(crate) fn find_programs(config: &Config) -> anyhow::Result<()> {
-    let mut missing: Vec<String> = Vec::new();
-    missing.extend(
-        store::etcd::find()
-            .err()
-            .map(|error| gaiola_os::chain(&error)),
-    );
-    if config.database.is_some() {
-        missing.extend(
-            engine::find_tools()
-                .err()
-                .map(|error| gaiola_os::chain(&error)),
-        );
-    }
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        bail!("{}", missing.join("\n"))
-    }
 }
 
 /// Starts the lab in a separate process, which outlives this one. `false`: another process was faster.

@@ -3,8 +3,7 @@
 use super::Ping;
 use crate::args::Global;
 use crate::file;
-use crate::install::PROGRAM;
-use crate::machines::Machines;
+use crate::machines::{Machines, PROGRAM};
 use crate::relay::NOT_UP;
 use anyhow::{Context as _, bail};
 use gaiola_agent::state::State;

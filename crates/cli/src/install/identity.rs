@@ -1,7 +1,6 @@
 //! A machine's part in the site: its key is made there, and the site's authority, on one of the machines, signs it.
 
-use super::program::PROGRAM;
-use crate::machines::Machines;
+use crate::machines::{Machines, PROGRAM};
 use anyhow::{Context as _, bail};
 use gaiola_control::api::machine::{
     Authority, MachineAddress, MachineSetup, Prepared, Signed, SigningRequest,

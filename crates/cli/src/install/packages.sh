@@ -61,13 +61,18 @@ update() {
     done
 }
 
-install_packages() {
+all_known() {
     for package in "$@"; do
-        if ! is_known "$package"; then
-            update
-            break
-        fi
+        is_known "$package" || return 1
     done
+}
+
+install_packages() {
+    if ! all_known "$@"; then
+        update
+        # It ends well also where it reached no mirror.
+        all_known "$@" || fail "not all of these packages are known: $*; apt-get update: $(echo "$said" | tail -n 3)"
+    fi
     if ! apt_get install "$@" 2>/dev/null; then
         # Old lists name files that the archive no longer has.
         update

@@ -3,8 +3,6 @@
 use anyhow::Context as _;
 use gaiola_control::ssh::{Contents, Script, Ssh, SshError, Upload, quote};
 
-/// Where units and command lines find the program.
-pub(crate) const PROGRAM: &str = "/opt/gaiola/current/gaiola";
 const FOLDER: &str = "/opt/gaiola";
 /// Digits of the digest in the directory's name.
 const DIGITS: usize = 12;

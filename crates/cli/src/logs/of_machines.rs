@@ -3,8 +3,7 @@
 use crate::args::{Global, Logs};
 use crate::connect::{Place, SiteClient};
 use crate::exec::command_line;
-use crate::install::PROGRAM;
-use crate::machines::Machines;
+use crate::machines::{Machines, PROGRAM};
 use crate::output::{self, Exit};
 use anyhow::{Context as _, bail};
 use gaiola_control::ssh::Ssh;

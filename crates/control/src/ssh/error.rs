@@ -22,8 +22,8 @@ pub enum Problem {
     Unreachable(String),
     /// The machine accepts none of the operator's keys.
     RefusedKey(String),
-    /// Its host key is another one than the one that is known.
-    HostKeyChanged,
+    /// Its host key is another one than the one that is known: the command that forgets that one, as `ssh` prints it.
+    HostKeyChanged(String),
     /// Its host key is not known, and the operator's configuration accepts no new ones.
     HostKeyUnknown,
     /// The user is not root, and `sudo` does not make him so without a password.
@@ -65,11 +65,9 @@ impl SshError {
             Problem::RefusedKey(_) => format!(
                 "add the key to the agent (ssh-add) or name it in ~/.ssh/config, and see that this works: ssh {host}"
             ),
-            Problem::HostKeyChanged => {
-                "if the machine was installed anew: ssh-keygen -R NAME, with the name or address that ssh prints; \
-                 otherwise another machine may answer in its place"
-                    .into()
-            }
+            Problem::HostKeyChanged(forget) => format!(
+                "if the machine was installed anew: {forget}; otherwise another machine may answer in its place"
+            ),
             Problem::HostKeyUnknown => {
                 format!("log in once and compare the key: ssh {host}")
             }
@@ -92,7 +90,7 @@ impl fmt::Display for Problem {
         match self {
             Self::Unreachable(said) => write!(f, "it is not reached by ssh ({said})"),
             Self::RefusedKey(said) => write!(f, "it accepts none of the keys ({said})"),
-            Self::HostKeyChanged => f.write_str("its host key is not the one that is known"),
+            Self::HostKeyChanged(_) => f.write_str("its host key is not the one that is known"),
             Self::HostKeyUnknown => f.write_str(
                 "its host key is not known, and the configuration of ssh accepts no new ones",
             ),
@@ -128,7 +126,9 @@ impl Problem {
             return None;
         }
         if says("REMOTE HOST IDENTIFICATION HAS CHANGED") {
-            Some(Self::HostKeyChanged)
+            let forget = Some(line("ssh-keygen -f")).filter(|line| !line.is_empty());
+            let forget = forget.unwrap_or_else(|| "ssh-keygen -R NAME".into());
+            Some(Self::HostKeyChanged(forget))
         } else if says("Host key verification failed") {
             Some(Self::HostKeyUnknown)
         } else if says("Permission denied (") {
@@ -170,7 +170,10 @@ mod tests {
 @    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
 IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
-Host key for [10.0.0.1]:22 has changed and you have requested strict checking.
+Offending ED25519 key in /home/ana/.ssh/known_hosts:1
+  remove with:
+  ssh-keygen -f \"/home/ana/.ssh/known_hosts\" -R \"10.0.0.1\"
+Host key for 10.0.0.1 has changed and you have requested strict checking.
 Host key verification failed.
 ";
 
@@ -180,7 +183,8 @@ Host key verification failed.
 
     #[test]
     fn messages_of_openssh_are_understood() {
-        assert_eq!(of_ssh(CHANGED), Problem::HostKeyChanged);
+        let forget = "ssh-keygen -f \"/home/ana/.ssh/known_hosts\" -R \"10.0.0.1\"";
+        assert_eq!(of_ssh(CHANGED), Problem::HostKeyChanged(forget.into()));
         let unknown = "No ED25519 host key is known for m1 and you have requested strict checking.\nHost key verification failed.\n";
         assert_eq!(of_ssh(unknown), Problem::HostKeyUnknown);
         let refused = "deploy@10.0.0.1: Permission denied (publickey,password).";
