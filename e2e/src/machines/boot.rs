@@ -40,6 +40,8 @@ fn machine(root: &Path, name: &str) -> Command {
         .arg(format!("--directory={}", root.display()))
         .arg(format!("--machine={name}"))
         .arg(format!("--hostname={name}"))
+        // The log is for people and for a failed test, not for a terminal.
+        .args(["--setenv=TERM=dumb", "--setenv=SYSTEMD_COLORS=0"])
         .arg("/usr/local/sbin/power-on");
     command.stdin(Stdio::null());
     command

@@ -13,8 +13,8 @@ const VERSION_1: [&str; 8] = [
 ];
 /// Microseconds of each second that real-time processes may run: of a whole rack, and of one machine. With version 1 and
 /// CONFIG_RT_GROUP_SCHED a new group has none.
-const RACK_REAL_TIME_US: &str = "600000";
-const MACHINE_REAL_TIME_US: &str = "40000";
+const RACK_REAL_TIME_US: &str = "200000";
+const MACHINE_REAL_TIME_US: &str = "20000";
 /// How long the processes of a group may take to end once they were killed.
 const ENDING: Duration = Duration::from_secs(20);
 

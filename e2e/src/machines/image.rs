@@ -87,9 +87,9 @@ fn layer(name: &str, sources: &[&str]) -> PathBuf {
 fn build_bare(target: &Path) -> io::Result<()> {
     let unfinished = unfinished(target, "new")?;
     let proxy = format!("http://{OPERATOR}:{APT_CACHE_PORT}");
-    let mut command = Command::new("sh");
+    let mut command = in_its_own_mounts();
     command
-        .args(["-c", BARE, "bare.sh"])
+        .args(["sh", "-c", BARE, "bare.sh"])
         .arg(&unfinished)
         .args([SUITE, &proxy]);
     programs::feed(&mut command, &sources(&mirrors()?))?;
@@ -103,9 +103,8 @@ fn build_prepared(layers: &[PathBuf]) -> io::Result<()> {
     let below: Vec<_> = below.iter().map(|layer| layer.to_string_lossy()).collect();
     let (upper, work) = (unfinished(target, "new")?, unfinished(target, "work")?);
     let root = unfinished(target, "root")?;
-    let mut command = Command::new("unshare");
+    let mut command = in_its_own_mounts();
     command
-        .args(["--mount", "--propagation", "private", "--"])
         .args(["sh", "-c", PREPARED, "prepared.sh"])
         .args([root.as_os_str(), SCRIPTS.as_ref()])
         .arg(below.join(":"))
@@ -115,6 +114,13 @@ fn build_prepared(layers: &[PathBuf]) -> io::Result<()> {
         fs::remove_dir_all(folder).tried(format!("remove {}", folder.display()))?;
     }
     fs::rename(&upper, target).tried(format!("create {}", target.display()))
+}
+
+/// What is mounted for a build is gone when the build ends, in whatever way.
+fn in_its_own_mounts() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--"]);
+    command
 }
 
 /// An empty directory beside a layer; what a build that was killed left in it is removed.

@@ -126,38 +126,44 @@ impl Rack {
     pub(crate) fn wait_for_sshd(&self, name: &str) -> io::Result<()> {
         let (pid_1, address) = (self.pid_1()?, SocketAddr::from((address(name)?, 22)));
         let deadline = Instant::now() + BOOT;
-        // The thread enters the rack's network and ends; we stay where we are.
-        let answers = std::thread::spawn(move || {
-            gaiola_os::namespace::join_network(pid_1, false)?;
-            while Instant::now() < deadline {
-                if greets(address).unwrap_or(false) {
-                    return Ok(true);
+        while !greets(pid_1, address)? {
+            let why = match self.supply(name) {
+                None => "is off".to_string(),
+                Some(_) if Instant::now() > deadline => {
+                    format!("does not answer on port 22 after {BOOT:?}")
                 }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Ok::<_, io::Error>(false)
-        });
-        match answers
-            .join()
-            .expect("nothing in it panics")
-            .tried("enter the rack's network")?
-        {
-            true => Ok(()),
-            false => Err(io::Error::other(format!(
-                "{name} does not answer on port 22 after {BOOT:?}: see {}",
-                self.log(name).display()
-            ))),
+                Some(_) => {
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                }
+            };
+            let log = self.log(name);
+            let log = log.display();
+            return Err(io::Error::other(format!("{name} {why}: see {log}")));
         }
+        Ok(())
     }
 }
 
-fn greets(address: SocketAddr) -> io::Result<bool> {
+/// Whether sshd answers there, in the network namespace of a process.
+fn greets(pid: u32, address: SocketAddr) -> io::Result<bool> {
+    // The thread enters the namespace and ends; we stay where we are.
+    let greeted = std::thread::spawn(move || {
+        gaiola_os::namespace::join_network(pid, false)?;
+        Ok::<_, io::Error>(greeting(address).is_ok_and(|it| &it == b"SSH-"))
+    });
+    let greeted = greeted.join().expect("nothing in it panics");
+    greeted.tried("enter the rack's network")
+}
+
+/// The first bytes of what a server says.
+fn greeting(address: SocketAddr) -> io::Result<[u8; 4]> {
     let limit = Duration::from_secs(2);
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     let mut greeting = [0; 4];
     stream.read_exact(&mut greeting)?;
-    Ok(&greeting == b"SSH-")
+    Ok(greeting)
 }
 
 /// By name, so that they hold for a machine that is switched on later.

@@ -13,6 +13,8 @@ use std::io;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// How long it may take until a machine's power is on.
+const SUPPLY: Duration = Duration::from_secs(20);
 /// How long a machine may take to stop in order.
 const STOP: Duration = Duration::from_secs(120);
 /// Raised to this where it is lower: a machine takes about ten of the 128 that root has.
@@ -109,7 +111,7 @@ impl Rack {
     }
 
     /// The process that its power hangs on.
-    fn supply(&self, name: &str) -> Option<Process> {
+    pub(crate) fn supply(&self, name: &str) -> Option<Process> {
         self.process("boot", Some(name))
     }
 
@@ -140,9 +142,21 @@ impl Rack {
             .stderr(errors)
             .status();
         started.tried(format!("switch on {name}"))?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.supply(name).is_none() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
+        self.wait_for_supply(name)
+    }
+
+    /// Waits until the process is there that the machine's power hangs on.
+    fn wait_for_supply(&self, name: &str) -> io::Result<()> {
+        let deadline = Instant::now() + SUPPLY;
+        while self.supply(name).is_none() {
+            if Instant::now() > deadline {
+                let log = self.log(name);
+                let log = log.display();
+                return Err(io::Error::other(format!(
+                    "cannot switch {name} on: see {log}"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
     }

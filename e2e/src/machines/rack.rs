@@ -16,7 +16,9 @@ pub const BY_HAND: &str = "by-hand";
 
 /// The directory in which everything is kept.
 pub(crate) fn state() -> PathBuf {
-    std::env::var_os(STATE_VARIABLE).map_or_else(|| STATE.into(), PathBuf::from)
+    let named = std::env::var_os(STATE_VARIABLE).map(PathBuf::from);
+    let named = named.and_then(|path| std::path::absolute(path).ok());
+    named.unwrap_or_else(|| STATE.into())
 }
 
 /// A rack, whether it is up or not.
