@@ -2,7 +2,7 @@
 # test runner, such as a filter), SEED and SEEDS (of the simulation), TARGET and TIME (of the fuzzers, in seconds), BENCH (more arguments of
 # bench/run), MINUTES (of the soak).
 
-.PHONY: up test check sim fuzz e2e bench outside soak nightly
+.PHONY: up test check sim fuzz e2e machines bench outside soak nightly
 
 # Finds a toolchain that rustup has just installed, and fixes the directory of binaries for the rules below.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -30,6 +30,11 @@ e2e:
 	scripts/setup test
 	scripts/build quick
 	scripts/e2e
+
+# Real Debian machines instead of the lab. As root.
+machines:
+	scripts/setup machines
+	scripts/machines $(TESTS)
 
 # What takes too long for each change, in under an hour: simulation, fuzzers, a soak, third-party clients, every drill.
 nightly:

@@ -44,6 +44,19 @@ pub(crate) fn site() -> PathBuf {
     path
 }
 
+/// The binary that racks of machines hang on: ourselves where we are it.
+pub(crate) fn machines() -> PathBuf {
+    let this = std::env::current_exe().expect("a program has an executable");
+    if this.file_name().is_some_and(|name| name == "machines") {
+        return this;
+    }
+    let path = folder().join("machines");
+    if is_stale(&path) {
+        build(&["-p", "gaiola-e2e", "--bin", "machines"]);
+    }
+    path
+}
+
 /// `target/PROFILE`: this test's executable is in its `deps`.
 fn folder() -> PathBuf {
     let test = std::env::current_exe().expect("a test has an executable");

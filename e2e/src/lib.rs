@@ -5,6 +5,7 @@
 mod binaries;
 mod http;
 mod load;
+pub mod machines;
 pub mod probe;
 mod processes;
 mod site;

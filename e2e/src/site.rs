@@ -497,7 +497,7 @@ fn is_called(process: &Process, name: &str) -> bool {
 
 /// Runs a command to its end, and kills it if it takes longer than `limit`.
 #[track_caller]
-fn run(mut command: Command, limit: Duration) -> Ran {
+pub(crate) fn run(mut command: Command, limit: Duration) -> Ran {
     let child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,0 +1,40 @@
+# prepared.sh ROOT SCRIPTS LAYERS UPPER WORK: what a site's servers need on top of a bare machine: PostgreSQL, etcd, and the
+# Patroni that Gaiola accepts, installed as scripts/setup installs it. ROOT is where the new layer is seen whole. To be run in a
+# mount namespace of its own; installing uses this host's network.
+set -eu
+root=$1 scripts=$2 layers=$3 upper=$4 work=$5
+
+mount -t overlay overlay -o "lowerdir=$layers,upperdir=$upper,workdir=$work" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+# This host's name servers, and the authorities that it trusts.
+for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt; do
+    touch "$root$file"
+    mount --bind "$(realpath "$file")" "$root$file"
+done
+
+inside() {
+    chroot "$root" env DEBIAN_FRONTEND=noninteractive "$@"
+}
+apt() {
+    inside apt-get -qq -o Acquire::http::Proxy=DIRECT -o DPkg::Options::=--force-unsafe-io "$@"
+}
+
+# Before they are installed: Debian's packages start their services and a cluster at once.
+inside systemctl --quiet mask etcd.service patroni.service postgresql.service
+mkdir -p "$root/etc/postgresql-common"
+echo 'create_main_cluster = false' >"$root/etc/postgresql-common/createcluster.conf"
+apt update
+apt install --yes --no-install-recommends postgresql etcd-server etcd-client python3-venv libpq5 >/dev/null
+apt clean
+rm -rf "$root"/var/lib/apt/lists/*
+
+version=$(sed -n 's/^patroni==\([0-9.]*\).*/\1/p' "$scripts/patroni/requirements.txt")
+home=/opt/gaiola/patroni-$version
+inside python3 -m venv "$home"
+for file in build requirements; do
+    cp "$scripts/patroni/$file.txt" "$root$home/$file.txt"
+    inside "$home/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps \
+        --no-build-isolation --require-hashes -r "$home/$file.txt"
+done
+ln -sfn "${home##*/}" "$root/opt/gaiola/patroni"
