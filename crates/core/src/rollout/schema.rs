@@ -147,12 +147,9 @@ mod tests {
         let older = waiting([Some(old), Some(new)], Some(old)).unwrap();
         assert_eq!(
             older,
-            "an older gaiola runs on app1, the provider of the servers"
+            "app1 and the provider of the servers need a newer gaiola"
         );
         let both = waiting([None, Some(old)], Some(new)).unwrap();
-        assert_eq!(
-            both,
-            "an older gaiola runs on app2; nothing is heard of app1"
-        );
+        assert_eq!(both, "app2 needs a newer gaiola; app1 is silent");
     }
 }
