@@ -389,7 +389,7 @@ mod tests {
                 };
                 write_message(&records, &BTreeMap::from([("proxy", record)]), schema).unwrap();
                 let (sender, _receiver) = mpsc::unbounded_channel();
-                let mut next = Supervisor::adopt_from(records.clone(), sender);
+                let next = Supervisor::adopt_from(records.clone(), sender);
                 assert_eq!(next.reads(), Some(known));
                 next.record();
                 let (kept, _) = read_records(&records);
