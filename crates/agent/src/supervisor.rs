@@ -10,7 +10,6 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -52,8 +51,6 @@ pub(super) struct Supervisor {
     decided: supervise::Supervisor<Launch, Identity>,
     /// The start of the clock that decisions use.
     began: Instant,
-    /// The processes that were started or adopted and may be alive.
-    open: BTreeMap<String, Rc<Process>>,
     ended: mpsc::UnboundedSender<Ended>,
     records: PathBuf,
     /// The schema of the site's documents, in which the records are written.
@@ -61,7 +58,8 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Adopts the processes that an earlier agent on this server has left running.
+    /// Adopts the processes that an earlier agent on this server has left running, and what is left of those that have
+    /// ended since.
     /// `run`: the server's run directory.
     pub(super) fn adopt(run: &Path, ended: mpsc::UnboundedSender<Ended>) -> Self {
         Self::adopt_from(run.join("processes.json"), ended)
@@ -77,24 +75,34 @@ impl Supervisor {
         let mut supervisor = Self {
             decided: supervise::Supervisor::default(),
             began: Instant::now(),
-            open: BTreeMap::new(),
             ended,
             records,
             schema: SCHEMA,
         };
-        for (name, Record { identity, wanted }) in left {
-            if let Ok(process) = Process::open(identity) {
-                tracing::info!(process = name, pid = identity.pid, "adopted a process");
-                supervisor.watch(&name, process);
-                let id = identity;
-                supervisor.step(Input::Adopt {
-                    name: &name,
-                    wanted,
-                    id,
-                });
-            }
+        for (name, record) in left {
+            supervisor.adopt_one(&name, record);
         }
         supervisor
+    }
+
+    fn adopt_one(&mut self, name: &str, Record { identity, wanted }: Record) {
+        let pid = identity.pid;
+        let process = Process::open(identity);
+        match &process {
+            Ok(_) => tracing::info!(process = name, pid, "adopted a process"),
+            Err(_) if identity.session_is_empty() => return,
+            Err(_) => tracing::warn!(process = name, pid, "ending what a process has left"),
+        }
+        let is_led = process.is_ok();
+        if let Ok(process) = process {
+            self.watch(name, process);
+        }
+        self.step(Input::Adopt {
+            name,
+            wanted,
+            id: identity,
+            is_led,
+        });
     }
 
     /// Moves the processes towards `wanted`: starts the missing, stops the rest. Repeating it does no harm.
@@ -175,30 +183,13 @@ impl Supervisor {
         for action in actions {
             match action {
                 Action::Launch(name) => self.start(&name),
-                Action::Terminate(name, id) => self.signal(&name, id, Signal::TERM),
-                Action::Kill(name, id) => self.signal(&name, id, Signal::KILL),
+                Action::Terminate(_, id) => id.signal_session(Signal::TERM),
+                Action::Kill(_, id) => id.signal_session(Signal::KILL),
                 Action::CheckGroup(name, id) => {
-                    let process = self.find(&name, id);
-                    let is_empty = process.is_none_or(|process| process.group_is_empty());
-                    let name = &name;
+                    let (name, is_empty) = (&name, id.session_is_empty());
                     self.step(Input::Group { name, id, is_empty });
                 }
             }
-        }
-        let decided = &self.decided;
-        let running: Vec<Identity> = decided.running().map(|(_, id, _)| id).collect();
-        self.open
-            .retain(|_, process| running.contains(&process.identity()));
-    }
-
-    fn find(&self, name: &str, id: Identity) -> Option<&Process> {
-        let process = self.open.get(name)?;
-        (process.identity() == id).then_some(process)
-    }
-
-    fn signal(&self, name: &str, id: Identity, signal: Signal) {
-        if let Some(process) = self.find(name, id) {
-            process.signal_group(signal);
         }
     }
 
@@ -223,9 +214,7 @@ impl Supervisor {
         self.record();
     }
 
-    fn watch(&mut self, name: &str, process: Process) {
-        let process = Rc::new(process);
-        self.open.insert(name.into(), Rc::clone(&process));
+    fn watch(&self, name: &str, process: Process) {
         let (ended, name) = (self.ended.clone(), name.to_string());
         tokio::task::spawn_local(async move {
             let exit = process.ended().await.unwrap_or(Exit::Unknown);
@@ -323,6 +312,71 @@ mod tests {
             all_ended(&mut second).await;
             assert_eq!(second.condition("a"), None);
         });
+    }
+
+    /// A process that crashes once it has left a worker running, which ignores SIGTERM and says so.
+    const CRASHES: &str = "
+        [ -e again ] && exec sleep 60
+        touch again
+        /bin/sh -c 'trap \"echo asked\" TERM; echo up; while :; do sleep 0.01; done' &
+        while ! grep -q up log; do sleep 0.01; done";
+
+    #[test]
+    fn what_a_crashed_process_has_left_is_ended_before_it_is_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut supervisor =
+                Supervisor::adopt_from(folder.path().join("processes.json"), sender);
+            let wanted = BTreeMap::from([("a".to_string(), shell(folder.path(), CRASHES))]);
+            supervisor.reconcile(&wanted);
+            let ended = receiver.recv().await.unwrap();
+            let first = ended.identity;
+            supervisor.ended(ended);
+            assert!(!first.session_is_empty());
+            running_again(&mut supervisor, first).await;
+            assert_eq!(supervisor.restarts("a"), 1);
+            supervisor.reconcile(&BTreeMap::new());
+            supervisor.ended(receiver.recv().await.unwrap());
+            all_ended(&mut supervisor).await;
+        });
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert!(log.contains("asked\n"), "{log}");
+    }
+
+    #[test]
+    fn what_a_process_has_left_that_ended_between_two_agents_is_ended_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = folder.path().join("processes.json");
+        let wanted = BTreeMap::from([("a".to_string(), shell(folder.path(), CRASHES))]);
+        let first = std::cell::Cell::new(None);
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut agent = Supervisor::adopt_from(records.clone(), sender);
+            agent.reconcile(&wanted);
+            // This agent ends before it takes note.
+            first.set(Some(receiver.recv().await.unwrap().identity));
+        });
+        let first = first.get().unwrap();
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut agent = Supervisor::adopt_from(records.clone(), sender);
+            agent.reconcile(&wanted);
+            assert!(matches!(agent.condition("a"), Some(Condition::Down(_))));
+            running_again(&mut agent, first).await;
+            agent.reconcile(&BTreeMap::new());
+            agent.ended(receiver.recv().await.unwrap());
+            all_ended(&mut agent).await;
+        });
+    }
+
+    /// Waits until the process runs again; by then nothing is left of the `first` one.
+    async fn running_again(supervisor: &mut Supervisor, first: Identity) {
+        while supervisor.condition("a") != Some(Condition::Running) {
+            tokio::time::sleep_until(supervisor.next_deadline().unwrap()).await;
+            supervisor.tick();
+        }
+        assert!(first.session_is_empty());
     }
 
     #[test]
