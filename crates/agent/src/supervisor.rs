@@ -10,7 +10,6 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -50,21 +49,14 @@ struct Record {
     reads: Option<u64>,
 }
 
-/// A process that was started or adopted and may be alive.
-struct Open {
-    process: Rc<Process>,
-    /// The newest schema that it reads; `None`: it is not one of Gaiola's own.
-    reads: Option<u64>,
-}
-
 /// The processes of one server.
 pub(super) struct Supervisor {
     /// What is decided of each process.
     decided: supervise::Supervisor<Launch, Identity>,
     /// The start of the clock that decisions use.
     began: Instant,
-    /// The processes that were started or adopted and may be alive.
-    open: BTreeMap<String, Open>,
+    /// The newest schema that each process reads that is one of Gaiola's own.
+    reads: BTreeMap<String, u64>,
     ended: mpsc::UnboundedSender<Ended>,
     records: PathBuf,
     /// The schema of the site's documents, in which the records are written.
@@ -72,7 +64,8 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Adopts the processes that an earlier agent on this server has left running.
+    /// Adopts the processes that an earlier agent on this server has left running, and what is left of those that have
+    /// ended since.
     /// `run`: the server's run directory.
     pub(super) fn adopt(run: &Path, ended: mpsc::UnboundedSender<Ended>) -> Self {
         Self::adopt_from(run.join("processes.json"), ended)
@@ -88,30 +81,42 @@ impl Supervisor {
         let mut supervisor = Self {
             decided: supervise::Supervisor::default(),
             began: Instant::now(),
-            open: BTreeMap::new(),
+            reads: BTreeMap::new(),
             ended,
             records,
             schema: SCHEMA,
         };
         for (name, record) in left {
-            let Record {
-                identity,
-                wanted,
-                reads,
-            } = record;
-            if let Ok(process) = Process::open(identity) {
-                tracing::info!(process = name, pid = identity.pid, "adopted a process");
-                let reads = is_own(&wanted.launch).then(|| reads.unwrap_or(schema));
-                supervisor.watch(&name, process, reads);
-                let id = identity;
-                supervisor.step(Input::Adopt {
-                    name: &name,
-                    wanted,
-                    id,
-                });
-            }
+            supervisor.adopt_one(&name, record, schema);
         }
         supervisor
+    }
+
+    /// Adopts a process of records in this schema.
+    fn adopt_one(&mut self, name: &str, record: Record, schema: u64) {
+        let Record {
+            identity,
+            wanted,
+            reads,
+        } = record;
+        let pid = identity.pid;
+        let process = Process::open(identity);
+        match &process {
+            Ok(_) => tracing::info!(process = name, pid, "adopted a process"),
+            Err(_) if identity.session_is_empty() => return,
+            Err(_) => tracing::warn!(process = name, pid, "ending what a process has left"),
+        }
+        let is_led = process.is_ok();
+        if let Ok(process) = process {
+            self.keep_reads(name, &wanted.launch, reads.unwrap_or(schema));
+            self.watch(name, process);
+        }
+        self.step(Input::Adopt {
+            name,
+            wanted,
+            id: identity,
+            is_led,
+        });
     }
 
     /// Moves the processes towards `wanted`: starts the missing, stops the rest. Repeating it does no harm.
@@ -182,7 +187,11 @@ impl Supervisor {
     /// The newest schema that all of Gaiola's own processes read that were started here or by an earlier agent, perhaps of an older
     /// program; `None`: there are none.
     pub(super) fn reads(&self) -> Option<u64> {
-        self.open.values().filter_map(|open| open.reads).min()
+        let running = self.running();
+        running
+            .filter_map(|(name, _)| self.reads.get(name))
+            .min()
+            .copied()
     }
 
     /// Whether no process runs any more.
@@ -198,30 +207,13 @@ impl Supervisor {
         for action in actions {
             match action {
                 Action::Launch(name) => self.start(&name),
-                Action::Terminate(name, id) => self.signal(&name, id, Signal::TERM),
-                Action::Kill(name, id) => self.signal(&name, id, Signal::KILL),
+                Action::Terminate(_, id) => id.signal_session(Signal::TERM),
+                Action::Kill(_, id) => id.signal_session(Signal::KILL),
                 Action::CheckGroup(name, id) => {
-                    let process = self.find(&name, id);
-                    let is_empty = process.is_none_or(|process| process.group_is_empty());
-                    let name = &name;
+                    let (name, is_empty) = (&name, id.session_is_empty());
                     self.step(Input::Group { name, id, is_empty });
                 }
             }
-        }
-        let decided = &self.decided;
-        let running: Vec<Identity> = decided.running().map(|(_, id, _)| id).collect();
-        self.open
-            .retain(|_, open| running.contains(&open.process.identity()));
-    }
-
-    fn find(&self, name: &str, id: Identity) -> Option<&Process> {
-        let process = &self.open.get(name)?.process;
-        (process.identity() == id).then_some(process)
-    }
-
-    fn signal(&self, name: &str, id: Identity, signal: Signal) {
-        if let Some(process) = self.find(name, id) {
-            process.signal_group(signal);
         }
     }
 
@@ -233,8 +225,9 @@ impl Supervisor {
             Ok(process) => {
                 let id = process.identity();
                 tracing::info!(process = name, pid = id.pid, "started a process");
-                let reads = is_own(launch).then_some(SCHEMA);
-                self.watch(name, process, reads);
+                let launch = launch.clone();
+                self.keep_reads(name, &launch, SCHEMA);
+                self.watch(name, process);
                 self.step(Input::Started { name, id });
             }
             Err(error) => {
@@ -247,13 +240,16 @@ impl Supervisor {
         self.record();
     }
 
-    fn watch(&mut self, name: &str, process: Process, reads: Option<u64>) {
-        let process = Rc::new(process);
-        let open = Open {
-            process: Rc::clone(&process),
-            reads,
-        };
-        self.open.insert(name.into(), open);
+    /// Records what a process reads, if it is one of Gaiola's own.
+    fn keep_reads(&mut self, name: &str, launch: &Launch, reads: u64) {
+        if is_own(launch) {
+            self.reads.insert(name.into(), reads);
+        } else {
+            self.reads.remove(name);
+        }
+    }
+
+    fn watch(&self, name: &str, process: Process) {
         let (ended, name) = (self.ended.clone(), name.to_string());
         tokio::task::spawn_local(async move {
             let exit = process.ended().await.unwrap_or(Exit::Unknown);
@@ -272,7 +268,7 @@ impl Supervisor {
             let record = Record {
                 identity,
                 wanted: wanted.clone(),
-                reads: self.open.get(name).and_then(|open| open.reads),
+                reads: self.reads.get(name).copied(),
             };
             (name, record)
         };
@@ -362,6 +358,71 @@ mod tests {
         });
     }
 
+    /// A process that crashes once it has left a worker running, which ignores SIGTERM and says so.
+    const CRASHES: &str = "
+        [ -e again ] && exec sleep 60
+        touch again
+        /bin/sh -c 'trap \"echo asked\" TERM; echo up; while :; do sleep 0.01; done' &
+        while ! grep -q up log; do sleep 0.01; done";
+
+    #[test]
+    fn what_a_crashed_process_has_left_is_ended_before_it_is_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut supervisor =
+                Supervisor::adopt_from(folder.path().join("processes.json"), sender);
+            let wanted = BTreeMap::from([("a".to_string(), shell(folder.path(), CRASHES))]);
+            supervisor.reconcile(&wanted);
+            let ended = receiver.recv().await.unwrap();
+            let first = ended.identity;
+            supervisor.ended(ended);
+            assert!(!first.session_is_empty());
+            running_again(&mut supervisor, first).await;
+            assert_eq!(supervisor.restarts("a"), 1);
+            supervisor.reconcile(&BTreeMap::new());
+            supervisor.ended(receiver.recv().await.unwrap());
+            all_ended(&mut supervisor).await;
+        });
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert!(log.contains("asked\n"), "{log}");
+    }
+
+    #[test]
+    fn what_a_process_has_left_that_ended_between_two_agents_is_ended_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = folder.path().join("processes.json");
+        let wanted = BTreeMap::from([("a".to_string(), shell(folder.path(), CRASHES))]);
+        let first = std::cell::Cell::new(None);
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut agent = Supervisor::adopt_from(records.clone(), sender);
+            agent.reconcile(&wanted);
+            // This agent ends before it takes note.
+            first.set(Some(receiver.recv().await.unwrap().identity));
+        });
+        let first = first.get().unwrap();
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut agent = Supervisor::adopt_from(records.clone(), sender);
+            agent.reconcile(&wanted);
+            assert!(matches!(agent.condition("a"), Some(Condition::Down(_))));
+            running_again(&mut agent, first).await;
+            agent.reconcile(&BTreeMap::new());
+            agent.ended(receiver.recv().await.unwrap());
+            all_ended(&mut agent).await;
+        });
+    }
+
+    /// Waits until the process runs again; by then nothing is left of the `first` one.
+    async fn running_again(supervisor: &mut Supervisor, first: Identity) {
+        while supervisor.condition("a") != Some(Condition::Running) {
+            tokio::time::sleep_until(supervisor.next_deadline().unwrap()).await;
+            supervisor.tick();
+        }
+        assert!(first.session_is_empty());
+    }
+
     #[test]
     fn what_an_adopted_process_reads_is_what_its_program_read_when_it_was_started() {
         let folder = tempfile::tempdir().unwrap();
@@ -389,7 +450,7 @@ mod tests {
                 };
                 write_message(&records, &BTreeMap::from([("proxy", record)]), schema).unwrap();
                 let (sender, _receiver) = mpsc::unbounded_channel();
-                let mut next = Supervisor::adopt_from(records.clone(), sender);
+                let next = Supervisor::adopt_from(records.clone(), sender);
                 assert_eq!(next.reads(), Some(known));
                 next.record();
                 let (kept, _) = read_records(&records);

@@ -1,8 +1,9 @@
 //! Keeps the wanted processes of a server running: when each is started, restarted after a back-off, stopped and killed.
 //!
 //! A process is known by its name and its identity. Of one name at most one process is alive: the next one is started
-//! only once the last one and all its descendants have ended. A process that an earlier agent has left running is
-//! adopted and treated as if this one had started it.
+//! only once the last one and all its descendants have ended, however it ended: a worker whose parent crashed may still
+//! hold the port. So the descendants of a process that ended by itself are sent SIGTERM, and SIGKILL after the grace,
+//! while its back-off runs. What an earlier agent has left running is adopted and treated as if this one had started it.
 
 use crate::backoff::Backoff;
 use gaiola_model::Time;
@@ -19,7 +20,7 @@ const BACKOFF: Backoff = Backoff {
 pub const SETTLED: Duration = Duration::from_secs(5);
 /// Wait before another attempt to start what could not be started.
 pub const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// Interval between two checks for the descendants of a stopped process that has ended.
+/// Interval between two checks for the descendants of a process that has ended.
 pub const GROUP_POLL: Duration = Duration::from_millis(20);
 /// Interval between two SIGKILLs: a process that waits for its disk ends only once that answers.
 pub const KILL_AGAIN: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ pub struct WantedProcess<L> {
 /// An event for the supervisor; `I` identifies one process, and no later one has the same identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input<'a, L, I> {
-    /// A process that an earlier agent has started still runs. Given before all other inputs.
+    /// A process that an earlier agent has started still runs, or descendants of it do. Given before all other inputs.
     Adopt {
         /// Its name.
         name: &'a str,
@@ -46,6 +47,8 @@ pub enum Input<'a, L, I> {
         wanted: WantedProcess<L>,
         /// Which process.
         id: I,
+        /// Whether the process itself still runs.
+        is_led: bool,
     },
     /// The processes that should run from now on. Repeating it does no harm.
     Want(&'a BTreeMap<String, WantedProcess<L>>),
@@ -135,10 +138,20 @@ enum State<I> {
         id: I,
         since: Time,
     },
+    /// It is not wanted any more.
     Stopping {
         id: I,
         kill_at: Time,
         left: Left,
+    },
+    /// It ended by itself, and its descendants are being stopped. It is started again once they have ended, and not
+    /// before `start_at`.
+    Leftover {
+        id: I,
+        kill_at: Time,
+        check_at: Time,
+        start_at: Option<Time>,
+        why: String,
     },
 }
 
@@ -167,10 +180,19 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
     /// Takes one input, and appends what should be done.
     pub fn step(&mut self, now: Time, input: Input<'_, L, I>, out: &mut Vec<Action<I>>) {
         match input {
-            Input::Adopt { name, wanted, id } => {
+            Input::Adopt {
+                name,
+                wanted,
+                id,
+                is_led,
+            } => {
                 let state = State::Running { id, since: now };
                 let adopted = Supervised::new(wanted, state);
                 self.processes.insert(name.into(), adopted);
+                if !is_led {
+                    let how = "ended while no agent watched it".into();
+                    self.ended(now, (name, id), how, out);
+                }
             }
             Input::Want(wanted) => {
                 self.want(now, wanted, out);
@@ -191,7 +213,8 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
             State::Stopping {
                 left: Left::Descendants { check_at },
                 ..
-            } => Some(check_at),
+            }
+            | State::Leftover { check_at, .. } => Some(check_at),
             State::Stopping { kill_at, .. } => Some(kill_at),
             State::Starting { .. } | State::Running { .. } => None,
         };
@@ -213,7 +236,9 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
     pub fn condition(&self, name: &str) -> Option<Condition> {
         Some(match &self.processes.get(name)?.state {
             State::Running { .. } => Condition::Running,
-            State::Waiting { why, .. } => Condition::Down(why.clone()),
+            State::Waiting { why, .. } | State::Leftover { why, .. } => {
+                Condition::Down(why.clone())
+            }
             State::Starting { .. } => Condition::Starting,
             State::Stopping { .. } => Condition::Stopping,
         })
@@ -233,11 +258,11 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         all.map(|(name, process)| (name.as_str(), process.restarts))
     }
 
-    /// The processes that run, those that are being stopped among them, each with how it was started.
+    /// The processes that run, those of which only descendants are left among them, each with how it was started.
     pub fn running(&self) -> impl Iterator<Item = (&str, I, &WantedProcess<L>)> {
         let all = self.processes.iter();
         all.filter_map(|(name, process)| match process.state {
-            State::Running { id, .. } | State::Stopping { id, .. } => {
+            State::Running { id, .. } | State::Stopping { id, .. } | State::Leftover { id, .. } => {
                 Some((name.as_str(), id, &process.wanted))
             }
             State::Waiting { .. } | State::Starting { .. } => None,
@@ -264,7 +289,21 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
                     let id = *id;
                     process.terminate(now, name, id, out);
                 }
-                State::Running { .. } | State::Stopping { .. } => {}
+                State::Leftover {
+                    id,
+                    kill_at,
+                    check_at,
+                    ..
+                } if same.is_none() => {
+                    process.state = State::Stopping {
+                        id: *id,
+                        kill_at: *kill_at,
+                        left: Left::Descendants {
+                            check_at: *check_at,
+                        },
+                    };
+                }
+                State::Running { .. } | State::Stopping { .. } | State::Leftover { .. } => {}
             }
             true
         });
@@ -290,7 +329,10 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
                     id,
                     left: Left::Descendants { check_at },
                     ..
-                } if *check_at <= now => {
+                }
+                | State::Leftover { id, check_at, .. }
+                    if *check_at <= now =>
+                {
                     *check_at = now + GROUP_POLL;
                     out.push(Action::CheckGroup(name.clone(), *id));
                 }
@@ -335,19 +377,10 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         };
         match &mut process.state {
             State::Running { id: held, since } if *held == id => {
-                out.push(Action::Kill(name.into(), id));
                 let lived = now - *since;
-                process.restarts += 1;
-                process.quick = if lived >= SETTLED {
-                    0
-                } else {
-                    process.quick + 1
-                };
-                let restart = process.wanted.restart;
-                process.state = State::Waiting {
-                    start_at: restart.then_some(now + backoff(process.quick)),
-                    why: how,
-                };
+                process.end_by_itself(now, id, lived, how);
+                out.push(Action::Terminate(name.into(), id));
+                out.push(Action::CheckGroup(name.into(), id));
             }
             // A shell ends at once on SIGTERM; its children may still have requests in flight.
             State::Stopping { id: held, left, .. } if *held == id => {
@@ -374,15 +407,30 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
                 id: held,
                 kill_at,
                 left: Left::Descendants { .. },
+            }
+            | State::Leftover {
+                id: held, kill_at, ..
             } if *held == id => {
                 if is_empty {
-                    self.processes.remove(name);
+                    self.all_ended(now, name, out);
                 } else if *kill_at <= now {
                     *kill_at = now + KILL_AGAIN;
                     out.push(Action::Kill(name.into(), id));
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Nothing is left of a process: it is forgotten, or waits until it is started again.
+    fn all_ended(&mut self, now: Time, name: &str, out: &mut Vec<Action<I>>) {
+        let process = self.processes.get_mut(name);
+        match process.map(|process| &mut process.state) {
+            Some(state @ State::Leftover { .. }) => {
+                state.wait();
+                self.attend(now, out);
+            }
+            _ => drop(self.processes.remove(name)),
         }
     }
 }
@@ -397,11 +445,33 @@ impl<L, I: Copy> Supervised<L, I> {
         }
     }
 
+    fn end_by_itself(&mut self, now: Time, id: I, lived: Duration, why: String) {
+        self.restarts += 1;
+        self.quick = if lived >= SETTLED { 0 } else { self.quick + 1 };
+        self.state = State::Leftover {
+            id,
+            kill_at: now + self.wanted.grace,
+            check_at: now + GROUP_POLL,
+            start_at: self.wanted.restart.then_some(now + backoff(self.quick)),
+            why,
+        };
+    }
+
     fn terminate(&mut self, now: Time, name: &str, id: I, out: &mut Vec<Action<I>>) {
         let kill_at = now + self.wanted.grace;
         let left = Left::Process;
         self.state = State::Stopping { id, kill_at, left };
         out.push(Action::Terminate(name.into(), id));
+    }
+}
+
+impl<I> State<I> {
+    /// The descendants of a process that ended by itself have ended too.
+    fn wait(&mut self) {
+        if let Self::Leftover { start_at, why, .. } = self {
+            let (start_at, why) = (*start_at, std::mem::take(why));
+            *self = Self::Waiting { start_at, why };
+        }
     }
 }
 

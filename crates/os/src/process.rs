@@ -1,6 +1,6 @@
 //! Processes: started so that they outlive us where they should, identified by pid and start time, watched by pidfd.
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -149,10 +149,16 @@ pub fn identify(pid: u32) -> io::Result<Identity> {
     Ok(Identity { pid, start_time })
 }
 
-/// Field 22; the name in field 2 may contain blanks and parentheses, so counting starts after the last parenthesis.
+/// Field 22.
 fn start_time(stat: &str) -> Option<u64> {
+    field(stat, 22)?.parse().ok()
+}
+
+/// A field of `/proc/PID/stat`, by its number in `proc(5)`, from 3 on. The name in field 2 may contain blanks and
+/// parentheses, so counting starts after the last parenthesis.
+fn field(stat: &str, number: usize) -> Option<&str> {
     let after_name = &stat[stat.rfind(')')? + 1..];
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    after_name.split_ascii_whitespace().nth(number - 3)
 }
 
 /// A running process that can be signalled and waited for without a race.
@@ -192,7 +198,7 @@ impl Process {
     /// If it is gone, or no pidfd can be had.
     pub fn open(identity: Identity) -> io::Result<Self> {
         let pid = to_pid(identity.pid)?;
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         if identify(identity.pid)? != identity {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -209,20 +215,6 @@ impl Process {
     /// Sends a signal; no error if the process has ended.
     pub fn signal(&self, signal: Signal) {
         let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal);
-    }
-
-    /// Sends a signal to its whole process group, the descendants included (it leads one: see [`launch`]).
-    pub fn signal_group(&self, signal: Signal) {
-        if let Ok(pid) = to_pid(self.identity.pid) {
-            let _ = rustix::process::kill_process_group(pid, signal);
-        }
-    }
-
-    /// Whether its process group is empty. Meant for a process that has ended.
-    pub fn group_is_empty(&self) -> bool {
-        to_pid(self.identity.pid).is_ok_and(|pid| {
-            rustix::process::test_kill_process_group(pid) == Err(rustix::io::Errno::SRCH)
-        })
     }
 
     /// Waits until it has ended, and reaps it if it is our child.
@@ -252,27 +244,106 @@ impl Process {
     }
 }
 
+/// The session that a process began with [`launch`]: the process itself, and its descendants, whichever process group they
+/// moved to. Descendants that began a session of their own are not part of it.
+///
+/// The kernel gives the number of a session to no new process while one of its members lives, so a session can be found
+/// after its leader has ended, as long as one member is left.
+impl Identity {
+    /// Sends a signal to every process of its session.
+    pub fn signal_session(self, signal: Signal) {
+        let Ok(leader) = to_pid(self.pid) else { return };
+        if self.is_reused() {
+            return;
+        }
+        // The group in one call first: a process that forks meanwhile cannot leave a child out.
+        let _ = rustix::process::kill_process_group(leader, signal);
+        for member in self.session().unwrap_or_default() {
+            if member.group != self.pid {
+                member.signal(signal);
+            }
+        }
+    }
+
+    /// Whether no process of its session is alive. One that has ended and is not reaped holds nothing, and does not count.
+    pub fn session_is_empty(self) -> bool {
+        if self.is_reused() {
+            return true;
+        }
+        let members = self.session();
+        members.map_or_else(|_| self.group_is_empty(), |members| members.is_empty())
+    }
+
+    /// Whether its pid is another process's by now, so that its session has ended.
+    fn is_reused(self) -> bool {
+        identify(self.pid).is_ok_and(|found| found != self)
+    }
+
+    fn group_is_empty(self) -> bool {
+        to_pid(self.pid).is_ok_and(|pid| {
+            rustix::process::test_kill_process_group(pid) == Err(rustix::io::Errno::SRCH)
+        })
+    }
+
+    /// The living processes of its session.
+    fn session(self) -> io::Result<Vec<Member>> {
+        let all = pids()?.filter_map(Member::find);
+        Ok(all.filter(|member| member.session == self.pid).collect())
+    }
+}
+
+/// A process as `/proc/PID/stat` shows it.
+struct Member {
+    identity: Identity,
+    group: u32,
+    session: u32,
+}
+
+impl Member {
+    /// A process that is alive.
+    fn find(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let number = |n| field(&stat, n)?.parse::<u32>().ok();
+        // The first thread of a process may have ended before the others.
+        let has_ended = matches!(field(&stat, 3)?, "Z" | "X") && number(20)? <= 1;
+        let start_time = start_time(&stat)?;
+        (!has_ended).then_some(Self {
+            identity: Identity { pid, start_time },
+            group: number(5)?,
+            session: number(6)?,
+        })
+    }
+
+    /// Sends a signal, unless its pid is another process's by now.
+    fn signal(&self, signal: Signal) {
+        let pid = self.identity.pid;
+        let Ok(pidfd) = to_pid(pid).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))
+        else {
+            return;
+        };
+        if identify(pid).is_ok_and(|found| found == self.identity) {
+            let _ = rustix::process::pidfd_send_signal(pidfd, signal);
+        }
+    }
+}
+
+/// The processes of this PID namespace.
+fn pids() -> io::Result<impl Iterator<Item = u32>> {
+    let entries = std::fs::read_dir("/proc")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()))
+}
+
 /// Whether a process of this PID namespace was started with this variable. Processes that we may not inspect do not count.
 ///
 /// # Errors
 /// If `/proc` cannot be read.
 pub fn with_environment(name: &str, value: &str) -> io::Result<bool> {
     let wanted = format!("{name}={value}").into_bytes();
-    for entry in std::fs::read_dir("/proc")? {
-        let is_pid = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
-        let entry = entry?;
-        if !entry.file_name().to_str().is_some_and(is_pid) {
-            continue;
-        }
-        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-        if environment
-            .split(|byte| *byte == 0)
-            .any(|held| held == wanted)
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let is_wanted = |pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|it| it == wanted)
+    };
+    Ok(pids()?.any(is_wanted))
 }
 
 /// Signals a process by pid; no error if it is gone.
@@ -342,6 +413,68 @@ mod tests {
             Process::open(earlier).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    /// A launched shell that has ended, once what it has left running has written `up`.
+    fn leftovers(folder: &Path, script: &str) -> Identity {
+        let log = folder.join("log");
+        let identity = launch(&Launch {
+            program: "sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            cwd: folder.into(),
+            log: log.clone(),
+            user: None,
+            privileged: false,
+        })
+        .unwrap();
+        let pid = to_pid(identity.pid).unwrap();
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        eventually(|| std::fs::read_to_string(&log).unwrap().contains("up"));
+        identity
+    }
+
+    fn eventually(is_so: impl Fn() -> bool) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !is_so() {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn what_a_process_has_left_running_is_found_and_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.02; done' & exit 0";
+        let identity = leftovers(folder.path(), script);
+        assert!(!identity.session_is_empty());
+        identity.signal_session(Signal::TERM);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!identity.session_is_empty());
+        identity.signal_session(Signal::KILL);
+        eventually(|| identity.session_is_empty());
+    }
+
+    #[test]
+    fn descendants_in_a_process_group_of_their_own_are_ended_too() {
+        let folder = tempfile::tempdir().unwrap();
+        // With job control a shell puts each job into a group of its own.
+        let script = "exec bash -c 'set -m; (echo up; exec sleep 60) & exit 0'";
+        let identity = leftovers(folder.path(), script);
+        assert!(identity.group_is_empty() && !identity.session_is_empty());
+        identity.signal_session(Signal::TERM);
+        eventually(|| identity.session_is_empty());
+    }
+
+    #[test]
+    fn the_session_of_a_pid_that_is_used_again_has_ended() {
+        let me = identify(std::process::id()).unwrap();
+        let earlier = Identity {
+            start_time: me.start_time - 1,
+            ..me
+        };
+        assert!(earlier.session_is_empty());
+        earlier.signal_session(Signal::KILL);
     }
 
     #[test]

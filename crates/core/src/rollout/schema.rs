@@ -150,9 +150,6 @@ mod tests {
             "app1 and the provider of the servers need a newer gaiola"
         );
         let both = waiting([None, Some(old)], Some(new)).unwrap();
-        assert_eq!(
-            both,
-            "app2 needs a newer gaiola; app1 is silent"
-        );
+        assert_eq!(both, "app2 needs a newer gaiola; app1 is silent");
     }
 }

@@ -37,6 +37,23 @@ fn ended(id: u32) -> Input<'static, &'static str, u32> {
     }
 }
 
+fn adopt(id: u32, is_led: bool) -> Input<'static, &'static str, u32> {
+    Input::Adopt {
+        name: "a",
+        wanted: wanted("x"),
+        id,
+        is_led,
+    }
+}
+
+/// What a process that ended by itself leads to.
+fn ends(id: u32) -> [Action<u32>; 2] {
+    [
+        Action::Terminate("a".into(), id),
+        Action::CheckGroup("a".into(), id),
+    ]
+}
+
 fn group(id: u32, is_empty: bool) -> Input<'static, &'static str, u32> {
     let name = "a";
     Input::Group { name, id, is_empty }
@@ -55,18 +72,64 @@ fn a_process_that_ended_is_started_after_its_back_off_and_at_once_if_it_ran_for_
     assert_eq!(step(&mut plant, 0, Input::Want(&all("x"))), launch);
     assert_eq!(plant.condition("a"), Some(Condition::Starting));
     step(&mut plant, 0, started(1));
-    assert_eq!(
-        step(&mut plant, 100, ended(1)),
-        [Action::Kill("a".into(), 1)]
-    );
+    assert_eq!(step(&mut plant, 100, ended(1)), ends(1));
     assert_eq!(plant.condition("a"), Some(Condition::Down("exited".into())));
+    assert_eq!(step(&mut plant, 100, group(1, true)), []);
     assert_eq!(plant.next_deadline(), Some(at(300)));
     assert_eq!(step(&mut plant, 299, Input::Deadline), []);
     assert_eq!(step(&mut plant, 300, Input::Deadline), launch);
     step(&mut plant, 300, started(2));
     step(&mut plant, 5300, ended(2));
-    assert_eq!(step(&mut plant, 5300, Input::Want(&all("x"))), launch);
+    assert_eq!(step(&mut plant, 5300, group(2, true)), launch);
     assert_eq!(plant.restarts().collect::<Vec<_>>(), [("a", 2)]);
+}
+
+#[test]
+fn descendants_of_a_process_that_ended_by_itself_are_ended_before_it_is_started_again() {
+    let mut plant = Plant::default();
+    step(&mut plant, 0, Input::Want(&all("x")));
+    step(&mut plant, 0, started(1));
+    assert_eq!(step(&mut plant, 6000, ended(1)), ends(1));
+    assert_eq!(step(&mut plant, 6000, group(1, false)), []);
+    assert_eq!(step(&mut plant, 6010, Input::Want(&all("x"))), []);
+    assert_eq!(plant.next_deadline(), Some(at(6020)));
+    let check = [Action::CheckGroup("a".into(), 1)];
+    assert_eq!(step(&mut plant, 6020, Input::Deadline), check);
+    assert_eq!(step(&mut plant, 8999, group(1, false)), []);
+    let kill = [Action::Kill("a".into(), 1)];
+    assert_eq!(step(&mut plant, 9000, group(1, false)), kill);
+    assert_eq!(plant.running().count(), 1);
+    assert_eq!(plant.condition("a"), Some(Condition::Down("exited".into())));
+    let launch = [Action::Launch("a".into())];
+    assert_eq!(step(&mut plant, 9020, group(1, true)), launch);
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_not_started_again_once_its_descendants_have_ended() {
+    let mut plant = Plant::default();
+    step(&mut plant, 0, Input::Want(&all("x")));
+    step(&mut plant, 0, started(1));
+    step(&mut plant, 10, ended(1));
+    step(&mut plant, 10, group(1, false));
+    assert_eq!(step(&mut plant, 20, Input::Want(&all("y"))), []);
+    assert_eq!(plant.condition("a"), Some(Condition::Stopping));
+    let kill = [Action::Kill("a".into(), 1)];
+    assert_eq!(step(&mut plant, 3010, group(1, false)), kill);
+    assert_eq!(step(&mut plant, 3030, group(1, true)), []);
+    assert_eq!(plant.condition("a"), None);
+    let launch = [Action::Launch("a".into())];
+    assert_eq!(step(&mut plant, 3030, Input::Want(&all("y"))), launch);
+}
+
+#[test]
+fn descendants_that_an_earlier_agent_has_left_are_ended_before_the_process_is_started_again() {
+    let mut plant = Plant::default();
+    assert_eq!(step(&mut plant, 0, adopt(7, false)), ends(7));
+    assert_eq!(step(&mut plant, 0, group(7, false)), []);
+    assert_eq!(step(&mut plant, 5, Input::Want(&all("x"))), []);
+    let launch = [Action::Launch("a".into())];
+    assert_eq!(step(&mut plant, 1000, group(7, true)), launch);
+    assert_eq!(plant.launch_of("a"), Some(&"x"));
 }
 
 #[test]
@@ -111,12 +174,7 @@ fn descendants_have_the_grace_of_their_process_and_the_next_one_waits_for_them()
 #[test]
 fn an_adopted_process_is_not_started_and_one_with_another_launch_is_stopped_first() {
     let mut plant = Plant::default();
-    let adopt = Input::Adopt {
-        name: "a",
-        wanted: wanted("x"),
-        id: 7,
-    };
-    step(&mut plant, 0, adopt);
+    assert_eq!(step(&mut plant, 0, adopt(7, true)), []);
     assert_eq!(step(&mut plant, 0, Input::Want(&all("x"))), []);
     assert_eq!(plant.running_as("a"), Some(&"x"));
     let stopped = step(&mut plant, 0, Input::Want(&all("y")));
@@ -146,11 +204,17 @@ fn another_grace_does_not_start_a_process_again_and_one_that_ended_is_not_restar
     (handling.grace, handling.restart) = (Duration::from_secs(1), false);
     assert_eq!(step(&mut plant, 0, Input::Want(&once)), []);
     step(&mut plant, 10, ended(1));
+    step(&mut plant, 10, group(1, true));
     assert_eq!(plant.next_deadline(), None);
     assert_eq!(step(&mut plant, 60_000, Input::Want(&once)), []);
 }
 
-/// The kernel's side: processes and descendants that take a random time to end.
+/// How long a process, and each of its descendants, may take to end after SIGKILL, in milliseconds.
+const DYING: u64 = 40;
+/// The grace of [`wanted`].
+const GRACE: u64 = 3000;
+
+/// The kernel's side: processes and descendants that take their time to end.
 #[derive(Default)]
 struct Kernel {
     plant: Plant,
@@ -158,8 +222,6 @@ struct Kernel {
     ids: u32,
     /// Every process or group that is alive.
     alive: Vec<Alive>,
-    /// Since when each process was asked to stop, with its grace.
-    stopping: BTreeMap<u32, (u64, u64)>,
     /// When the last process ended by itself, if it is wanted since.
     down_since: Option<u64>,
 }
@@ -168,6 +230,10 @@ struct Alive {
     id: u32,
     leads: bool,
     descendants: bool,
+    /// When it was first asked to stop, by this agent.
+    asked_at: Option<u64>,
+    /// When it will be gone, as it was sent SIGKILL.
+    gone_at: Option<u64>,
 }
 
 /// What may happen next.
@@ -179,8 +245,8 @@ enum Happening {
     /// The process ends, and its descendants with it or not.
     End(bool),
     DescendantsEnd,
-    /// The agent dies, and the next adopts.
-    NewAgent,
+    /// The agent dies; the process may end, and its descendants with it or not, before the next agent adopts.
+    NewAgent(Option<bool>),
 }
 
 impl Kernel {
@@ -194,34 +260,32 @@ impl Kernel {
 
     fn carry_out(&mut self, action: Action<u32>, may_start: bool) {
         match action {
-            Action::Launch(_) if !may_start => {
-                self.down_since = None;
-                let why = "no".into();
-                self.give(Input::NotStarted { name: "a", why }, may_start);
-            }
             Action::Launch(_) => {
                 assert!(self.alive.is_empty(), "two processes of one name");
-                self.ids += 1;
-                let id = self.ids;
-                let (leads, descendants) = (true, true);
-                self.alive.push(Alive {
-                    id,
-                    leads,
-                    descendants,
-                });
                 self.down_since = None;
-                self.give(started(id), may_start);
+                if !may_start {
+                    let why = "no".into();
+                    return self.give(Input::NotStarted { name: "a", why }, may_start);
+                }
+                self.ids += 1;
+                self.alive.push(Alive {
+                    id: self.ids,
+                    leads: true,
+                    descendants: true,
+                    asked_at: None,
+                    gone_at: None,
+                });
+                self.give(started(self.ids), may_start);
             }
             Action::Terminate(_, id) => {
-                self.stopping.insert(id, (self.now, 3000));
+                let now = self.now;
+                let of = self.alive.iter_mut().filter(|one| one.id == id);
+                of.for_each(|one| one.asked_at = one.asked_at.or(Some(now)));
             }
             Action::Kill(_, id) => {
-                let led = self.alive.iter().any(|one| one.id == id && one.leads);
-                self.alive.retain(|one| one.id != id);
-                self.stopping.remove(&id);
-                if led {
-                    self.give(ended(id), may_start);
-                }
+                let now = self.now;
+                let of = self.alive.iter_mut().filter(|one| one.id == id);
+                of.for_each(|one| one.gone_at = one.gone_at.or(Some(now + DYING)));
             }
             Action::CheckGroup(_, id) => {
                 let is_empty = !self.alive.iter().any(|one| one.id == id);
@@ -230,17 +294,73 @@ impl Kernel {
         }
     }
 
-    /// Time passes; every deadline is kept.
+    /// Time passes; every deadline is kept, and what was killed ends.
     fn wait(&mut self, ms: u64, may_start: bool) {
         let end = self.now + ms;
-        while let Some(due) = self.plant.next_deadline().filter(|due| *due <= at(end)) {
-            let due = u64::try_from(due.since_start().as_millis()).unwrap();
-            self.now = self.now.max(due);
-            self.give(Input::Deadline, may_start);
-            let next = self.plant.next_deadline();
-            assert!(next.is_none_or(|next| next > at(self.now)), "a busy loop");
+        loop {
+            let due = self.plant.next_deadline();
+            let due = due.map(|due| u64::try_from(due.since_start().as_millis()).unwrap());
+            let gone = self.alive.iter().filter_map(|one| one.gone_at).min();
+            let Some(next) = due
+                .into_iter()
+                .chain(gone)
+                .min()
+                .filter(|next| *next <= end)
+            else {
+                break;
+            };
+            self.now = self.now.max(next);
+            if gone == Some(next) {
+                self.end(false, true, may_start);
+            } else {
+                self.give(Input::Deadline, may_start);
+                let next = self.plant.next_deadline();
+                assert!(next.is_none_or(|next| next > at(self.now)), "a busy loop");
+            }
+            self.check(may_start);
         }
         self.now = end;
+    }
+
+    /// The process ends, or what is left of it, and its descendants with it or not.
+    fn end(&mut self, leader_only: bool, with_descendants: bool, may_start: bool) {
+        let Some(one) = self.alive.first_mut() else {
+            return;
+        };
+        if leader_only && !one.leads {
+            return;
+        }
+        let (id, led) = (one.id, std::mem::replace(&mut one.leads, false));
+        one.descendants &= !with_descendants;
+        if led && self.plant.is_expected_to_run("a", id) {
+            self.down_since = Some(self.now);
+        }
+        self.alive.retain(|one| one.descendants);
+        if led {
+            self.give(ended(id), may_start);
+        }
+    }
+
+    /// The next agent finds what the records name: a process that still runs, or descendants of one.
+    fn adopt(&mut self, may_start: bool) {
+        let recorded = self.plant.running();
+        let recorded: Vec<u32> = recorded.map(|(_, id, _)| id).collect();
+        let launch = self.plant.launch_of("a").copied();
+        self.plant = Plant::default();
+        self.down_since = None;
+        let found = self.alive.iter_mut().find(|one| recorded.contains(&one.id));
+        if let Some(one) = found {
+            one.asked_at = None;
+            let (id, is_led) = (one.id, one.leads);
+            let (name, wanted) = ("a", wanted(launch.unwrap()));
+            let input = Input::Adopt {
+                name,
+                wanted,
+                id,
+                is_led,
+            };
+            self.give(input, may_start);
+        }
     }
 
     fn happen(&mut self, what: Happening, may_start: bool) {
@@ -251,50 +371,42 @@ impl Kernel {
             }
             Happening::Want(Some(one)) => {
                 let launch = if one { "x" } else { "y" };
+                if self.plant.launch_of("a") != Some(&launch) {
+                    self.down_since = None;
+                }
                 self.give(Input::Want(&all(launch)), may_start);
             }
             Happening::Wait(ms) => self.wait(ms, may_start),
-            Happening::End(with_descendants) => {
-                let Some(one) = self.alive.iter_mut().find(|one| one.leads) else {
-                    return;
-                };
-                let id = one.id;
-                (one.leads, one.descendants) = (false, !with_descendants);
-                if self.plant.is_expected_to_run("a", id) {
-                    self.down_since = Some(self.now);
-                }
-                self.alive.retain(|one| one.leads || one.descendants);
-                self.give(ended(id), may_start);
+            Happening::End(with_descendants) => self.end(true, with_descendants, may_start),
+            Happening::DescendantsEnd => {
+                self.alive
+                    .iter_mut()
+                    .for_each(|one| one.descendants = false);
+                self.alive.retain(|one| one.leads);
             }
-            Happening::DescendantsEnd => self.alive.retain(|one| one.leads),
-            Happening::NewAgent => {
-                let left: Vec<_> = self
-                    .plant
-                    .running()
-                    .map(|(_, id, w)| (id, w.clone()))
-                    .collect();
-                self.plant = Plant::default();
-                self.stopping.clear();
-                self.down_since = None;
-                // A process that has ended by then is not found.
-                for (id, wanted) in left {
-                    if self.alive.iter().any(|one| one.id == id && one.leads) {
-                        let name = "a";
-                        self.give(Input::Adopt { name, wanted, id }, may_start);
-                    } else {
-                        self.alive.retain(|one| one.id != id);
-                    }
+            Happening::NewAgent(ends) => {
+                let led = self.alive.first_mut().filter(|one| one.leads);
+                if let Some((one, with_descendants)) = led.zip(ends) {
+                    (one.leads, one.descendants) = (false, one.descendants && !with_descendants);
+                    self.alive.retain(|one| one.descendants);
                 }
+                self.adopt(may_start);
             }
         }
-        for (id, (since, grace)) in &self.stopping {
-            let left = self.alive.iter().any(|one| one.id == *id);
-            let late = self.now > since + grace + 20;
-            assert!(!left || !late, "{id} was not killed");
+        self.check(may_start);
+    }
+
+    fn check(&self, may_start: bool) {
+        for one in &self.alive {
+            let late = one
+                .asked_at
+                .is_some_and(|asked| self.now > asked + GRACE + 20);
+            assert!(!late || one.gone_at.is_some(), "{} was not killed", one.id);
         }
-        let longest = BACKOFF.longest.as_millis();
+        let longest = u64::try_from(BACKOFF.longest.as_millis()).unwrap();
+        let longest = longest.max(GRACE + DYING + 2 * 20);
         if let Some(since) = self.down_since.filter(|_| may_start) {
-            assert!(u128::from(self.now - since) <= longest, "not started again");
+            assert!(self.now - since <= longest, "not started again");
         }
     }
 }
@@ -305,7 +417,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         4 => (0u64..4000).prop_map(Happening::Wait),
         3 => any::<bool>().prop_map(Happening::End),
         2 => Just(Happening::DescendantsEnd),
-        1 => Just(Happening::NewAgent),
+        2 => proptest::option::of(any::<bool>()).prop_map(Happening::NewAgent),
     ]
 }
 
