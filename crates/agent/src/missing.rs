@@ -88,7 +88,7 @@ fn missing_certificates<'a>(boot: &Boot, placement: &'a Placement) -> Option<&'a
 mod tests {
     use super::*;
     use crate::state::State;
-    use crate::state::tests::order;
+    use crate::state::order::tests::order;
     use gaiola_model::config::{Balancer, BalancerTls};
     use gaiola_model::inventory::Location;
     use gaiola_model::placement::BootNumber;
@@ -107,6 +107,7 @@ mod tests {
             database_user: None,
             site_user: None,
             keeper_key: None,
+            program: None,
             path: String::new(),
             disk: None,
         }

@@ -254,6 +254,24 @@ impl From<SiteName> for String {
     }
 }
 
+/// A machine, by the name under which the provider knows it. Servers on one host fail together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Host(pub String);
+
+impl Default for Host {
+    /// This machine: a site on one machine names no other.
+    fn default() -> Self {
+        Self("localhost".into())
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

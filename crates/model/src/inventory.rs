@@ -4,6 +4,7 @@
 //! needs into the [`Placement`](crate::Placement). Nobody else chooses an address or a port.
 
 use crate::config::{Config, Machine};
+pub use crate::id::Host;
 use crate::id::{ServerName, Tier};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
@@ -191,24 +192,6 @@ pub struct Network {
     pub servers: Vec<IpNet>,
     /// Senders outside the site that may name a client's address by a PROXY protocol header or by X-Forwarded-For.
     pub trusted: Vec<IpNet>,
-}
-
-/// A machine, by the name under which the provider knows it. Servers on one host fail together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Host(pub String);
-
-impl Default for Host {
-    /// This machine: a site on one machine names no other.
-    fn default() -> Self {
-        Self("localhost".into())
-    }
-}
-
-impl std::fmt::Display for Host {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// The location of a server, and the ports of its processes.

@@ -25,7 +25,7 @@ use gaiola_net::pki::{Authority, PkiError};
 use gaiola_os::namespace;
 use gaiola_os::netlink::NetlinkError;
 use gaiola_os::process::{self, User, is_root};
-use gaiola_store::view::View;
+use gaiola_store::view::{Keys, View};
 use gaiola_store::{Settings, Store, etcd};
 use hardware::Hardware;
 use std::cell::{Cell, RefCell};

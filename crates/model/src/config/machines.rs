@@ -1,7 +1,6 @@
 //! The machines of a site: which machine each server stands on, and which are spare.
 
-use crate::id::{ServerName, Tier};
-use crate::inventory::Host;
+use crate::id::{Host, ServerName, Tier};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -82,7 +82,7 @@ pub(super) async fn prepare(
         database_user: Some(user),
         site_user: Some(find(super::SITE_USER)?),
         keeper_key: secrets.keeper_key,
-        program: Some(super::program()),
+        program: Some(super::program().into()),
         path: PATH.into(),
         disk: None,
     };
@@ -93,7 +93,8 @@ pub(super) async fn prepare(
     let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {
         let path = boot.order_file();
-        order.save(&path).map_err(failed("write", &path))?;
+        let text = machine.view.borrow().placement_text(order.revision);
+        order.save(&path, text.as_deref()).map_err(failed("write", &path))?;
     }
     certify(machine, &boot).await?;
     Ok(boot)
