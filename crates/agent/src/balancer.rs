@@ -5,7 +5,7 @@ mod keeper_file;
 
 use crate::state::{Boot, Order};
 use gaiola_core::topology;
-use gaiola_core::vrrp::hand_over::{self as decide, Heir, Held};
+use gaiola_core::vrrp::hand_over::{self as decide, Heir, Held, OFFER_AGAIN};
 use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipRole};
 use gaiola_model::vrrp::{Priority, Vrid};
 use gaiola_model::{Observed, Revision, ServerName};
@@ -14,12 +14,8 @@ use keeper_file::KeeperFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-
-/// Wait before a VIP that no other balancer took is offered again.
-const OFFER_AGAIN: Duration = Duration::from_secs(10);
 
 /// The VIPs of one balancer.
 pub(super) struct Balancer {

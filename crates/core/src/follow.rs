@@ -1,7 +1,7 @@
 //! Follows a change until the desired state is observed, the change failed, or the deadline passed.
 
 use crate::rollout;
-use gaiola_model::placement::{InstanceState, ObservedInstance};
+use gaiola_model::placement::{InstanceState, ObservedInstance, ReleaseNumber};
 use gaiola_model::status::Status;
 use gaiola_model::{InstanceName, Observed, Placement, Time};
 use std::collections::BTreeMap;
@@ -71,7 +71,8 @@ impl Follow {
             .then(|| self.settled_since.unwrap_or(now));
         match self.settled_since {
             Some(since) if now - since >= CALM => Next::Done,
-            _ if now >= self.deadline => Next::Late(missing),
+            // What is settled only now is waited for.
+            None if now >= self.deadline => Next::Late(missing),
             _ => Next::Wait,
         }
     }
@@ -122,14 +123,14 @@ impl Follow {
     }
 }
 
-/// Instances that are not ready, if all are of one release.
+/// Instances that are not ready, if all are of the release that this change leads to: others are still to be exchanged.
 fn unready(sight: Sight<'_>) -> BTreeMap<InstanceName, &ObservedInstance> {
     let Some(placement) = sight.placement else {
         return BTreeMap::new();
     };
+    let last = last_release(sight.status, placement);
     let mut releases = placement.instances.values().map(|placed| placed.release);
-    let first = releases.next();
-    if releases.any(|release| Some(release) != first) {
+    if last.is_none() || releases.any(|release| Some(release) != last) {
         return BTreeMap::new();
     }
     let seen = sight.observed.iter().flat_map(|seen| &seen.instances);
@@ -137,6 +138,18 @@ fn unready(sight: Sight<'_>) -> BTreeMap<InstanceName, &ObservedInstance> {
         placement.instances.contains_key(name) && seen.state != InstanceState::Ready
     });
     unready.map(|(name, seen)| (*name, seen)).collect()
+}
+
+/// The release of all instances once this change is done: the desired one, or the last good one if that was given up. `None`
+/// while the conductor has not taken up the change.
+fn last_release(status: &Status, placement: &Placement) -> Option<ReleaseNumber> {
+    if status.generation.desired != status.generation.placed {
+        return None;
+    }
+    match &placement.failed {
+        None => Some(status.release.desired),
+        Some(_) => placement.good.as_ref().map(|good| good.release),
+    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,15 @@ mod checks;
 mod faults;
 mod hosts;
 mod machine;
+mod members;
 mod network;
+mod operator;
+mod processes;
 mod sabotage;
 mod services;
 mod session;
 mod site;
+mod view;
 
 use crate::violation::{Rule, Violation};
 use checks::Checker;
@@ -231,12 +235,22 @@ impl World {
 
     /// A settled site must not change.
     fn rest(&mut self, settled_after: Duration) -> Result<Story, Violation> {
+        if let Some(site) = &self.site {
+            self.check_members_at_rest(&site.members)?;
+        }
         for _ in 0..80 {
             let before = self.steps;
             self.tick()?;
             if self.steps != before {
                 return Err(Rule::Settles.broken("a settled site was changed"));
             }
+        }
+        if self
+            .site
+            .as_ref()
+            .is_some_and(|site| site.operator.is_following())
+        {
+            return Err(Rule::Follow.broken("the command for the last change does not end"));
         }
         Ok(Story {
             steps: self.steps,

@@ -19,6 +19,12 @@ pub enum Rule {
     OneConductor,
     /// An agent never carries out an older order than it has.
     NoOrderGoesBack,
+    /// Of one name one process runs, and what was asked to stop ends in time.
+    OneProcess,
+    /// The store's members change one at a time, and a voter votes with its log or not at all.
+    StoreMembers,
+    /// The command for a change ends with what is so.
+    Follow,
     /// After the faults the site settles, and then rests.
     Settles,
     /// A VIP is held where it is served, announced where it is held, and offered where somebody takes it.

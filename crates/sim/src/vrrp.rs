@@ -1,7 +1,8 @@
 //! Balancers and VIPs under faults: the real `core::vrrp` and `wire::vrrp` over a network that loses, delays, duplicates
 //! and reorders packets and is cut in one direction, on servers that crash, restart, freeze and have drifting clocks.
 //!
-//! Beside each keeper an agent gives VIPs back to their homes, like `agent::balancer`.
+//! Beside each keeper an agent gives VIPs back to their homes, and away once its balancer is drained, like
+//! `agent::balancer`. It may end in the middle of that.
 //!
 //! After each event the `checks` verify the invariants. Then the faults stop, and the VIPs must come to rest: each held
 //! once, and the neighbours know which node holds it.
@@ -11,6 +12,8 @@ mod checks;
 mod faults;
 mod network;
 mod node;
+mod orders;
+mod sabotage;
 
 use crate::violation::Violation;
 use crate::world::World;
@@ -19,8 +22,11 @@ use checks::Checks;
 use gaiola_core::vrrp::{Input, Output};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Message, Vrid};
+use gaiola_model::{ServerName, Tier};
 use gaiola_wire::vrrp::Key;
 use node::Node;
+use orders::Orders;
+pub use sabotage::Sabotage;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -59,8 +65,8 @@ pub struct Outcome {
 /// # Errors
 ///
 /// The first broken rule, when and where.
-pub fn run(plan: &Plan, seed: u64) -> Result<Outcome, Violation> {
-    let mut sim = Sim::new(plan, seed);
+pub fn run(plan: &Plan, seed: u64, sabotage: Option<Sabotage>) -> Result<Outcome, Violation> {
+    let mut sim = Sim::new(plan, seed, sabotage);
     sim.run().map_err(|Violation { rule, how }| {
         let at = sim.world.now().since_start();
         rule.broken(format!("{how}; seed {seed}, {plan:?}, after {at:?}"))
@@ -68,9 +74,8 @@ pub fn run(plan: &Plan, seed: u64) -> Result<Outcome, Violation> {
     Ok(sim.checks.outcome())
 }
 
-/// The home's priority, and how much lower each successor's is: further apart than the network's delays.
-const HOME_PRIORITY: u8 = 250;
-const PRIORITY_STEP: u8 = 10;
+/// Interval of advertisements.
+const INTERVAL: Duration = ms(100);
 
 /// An event of the simulation.
 #[derive(Clone, Debug)]
@@ -93,12 +98,16 @@ enum Event {
     Thaw(usize),
     /// The data plane becomes ready.
     Ready(usize),
-    /// An agent polls its keeper.
-    Agent(usize),
+    /// An agent's turn, unless it ended since.
+    Agent { node: usize, life: u64 },
     /// It continues handing a VIP over.
-    HandOver { node: usize, vip: usize },
+    HandOver { node: usize, vip: usize, life: u64 },
+    /// It learns the operator's last order.
+    Order(usize),
     /// A cut link passes packets again.
     Heal { from: usize, to: usize },
+    /// The operator drains a balancer, or brings it back, when all is well.
+    Operate,
     /// Something breaks.
     Fault,
     /// The faults stop.
@@ -149,19 +158,22 @@ struct Sim {
     /// Current packet loss of the network, in thousandths.
     loss: u32,
     key: Option<Key>,
+    orders: Orders,
     checks: Checks,
+    sabotage: Option<Sabotage>,
 }
 
 impl Sim {
-    fn new(plan: &Plan, seed: u64) -> Self {
+    fn new(plan: &Plan, seed: u64, sabotage: Option<Sabotage>) -> Self {
+        let orders = Orders::new(plan);
         let mut world = World::new(seed);
         let nodes: Vec<Node> = (0..plan.nodes)
-            .map(|n| Node::new(n, plan, &mut world))
+            .map(|n| Node::new(n, plan, &orders, &mut world))
             .collect();
         for n in 0..plan.nodes {
             let at = world.span(ms(0)..ms(500));
             world.after(at, Event::Start(n));
-            world.after(at, Event::Agent(n));
+            world.after(at, Event::Agent { node: n, life: 0 });
         }
         world.after(ms(1), Event::Fault);
         world.after(plan.faults, Event::Rest);
@@ -176,6 +188,8 @@ impl Sim {
                 .sealed
                 .then(|| Key::from_hex(&"5a".repeat(16)).expect("a key")),
             checks: Checks::new(plan),
+            orders,
+            sabotage,
             world,
         }
     }
@@ -195,7 +209,8 @@ impl Sim {
             };
             self.checks.after_event(now, &self.nodes, &ways, calm)?;
         }
-        self.checks.at_end(&self.nodes)
+        let is_drained = |n: usize| self.orders.is_drained(self.orders.last(), n);
+        self.checks.at_end(&self.nodes, is_drained)
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
@@ -227,13 +242,23 @@ impl Sim {
                 node.serving = !node.stays_unready;
                 self.attend(n)
             }
-            Event::Agent(n) => self.hand_over_due(n),
-            Event::HandOver { node, vip } => self.go_on_handing_over(node, vip),
+            Event::Agent { node, life } => self.agent_turn(node, life),
+            Event::HandOver { node, vip, life } => self.go_on_handing_over(node, vip, life),
+            Event::Order(n) => {
+                self.take_order(n);
+                Ok(())
+            }
             Event::Heal { from, to } => {
                 self.cut[from][to] = false;
                 if from == to {
                     self.deaf[to] = false;
                 }
+                Ok(())
+            }
+            Event::Operate => {
+                let n = self.world.rng.usize(0..self.plan.nodes);
+                self.checks.operated();
+                self.operate(n);
                 Ok(())
             }
             Event::Fault => self.fault(),
@@ -246,17 +271,14 @@ impl Sim {
             return Ok(());
         }
         let now = self.world.now();
-        self.nodes[n].start(now, &self.plan, &mut self.world);
-        for vip in 0..self.plan.vips {
-            let held = self.nodes[n].has(vip);
-            self.pass(n, vip, Input::Start { held })?;
-        }
+        self.nodes[n].start(now, &mut self.world);
         let workers_connect = self.world.span(ms(20)..ms(120));
         self.world.after(workers_connect, Event::Ready(n));
         self.attend(n)
     }
 
-    /// One turn of a keeper: packets that arrived, then the data plane, then deadlines, like `agent::keeper::vip`.
+    /// One turn of a keeper: packets that arrived, its configuration, the data plane, then deadlines, like
+    /// `agent::keeper::vip`.
     fn attend(&mut self, n: usize) -> Result<(), Violation> {
         if !self.nodes[n].runs() {
             return Ok(());
@@ -265,20 +287,37 @@ impl Sim {
             self.hear(n, from, &payload)?;
         }
         for vip in 0..self.plan.vips {
+            self.reconcile(n, vip)?;
             if let Some(input) = self.nodes[n].settle(vip) {
                 self.pass(n, vip, input)?;
             }
-            if self.nodes[n].is_due(vip, self.world.now()) {
+            if self.nodes[n].is_due(vip, self.world.now()) && !self.is_idle(n, vip) {
                 self.pass(n, vip, Input::Deadline)?;
             }
         }
-        if let Some(due) = self.nodes[n].next_due() {
+        let idle = |vip: usize| self.is_idle(n, vip);
+        if let Some(due) = self.nodes[n].next_due(idle) {
             // A loaded machine is a little late.
             let late = self.world.span(us(20)..us(2000));
             self.nodes[n].timer += 1;
             let timer = self.nodes[n].timer;
             self.world.at(due + late, Event::Due { node: n, timer });
         }
+        Ok(())
+    }
+
+    /// Whether a router keeps no deadline, by sabotage.
+    fn is_idle(&self, n: usize, vip: usize) -> bool {
+        let never = self.sabotage == Some(Sabotage::NeverTakesOver) && !self.faulty;
+        never && !self.nodes[n].is_active(vip)
+    }
+
+    /// Follows the keeper's configuration of a VIP.
+    fn reconcile(&mut self, n: usize, vip: usize) -> Result<(), Violation> {
+        if let Some(input) = self.nodes[n].reconfigure(vip, &self.plan, self.sabotage) {
+            self.pass(n, vip, input)?;
+        }
+        self.nodes[n].drop_stopped(vip);
         Ok(())
     }
 
@@ -295,9 +334,16 @@ impl Sim {
         let now = self.world.now();
         let mut out = Vec::new();
         let shown = self.nodes[n].clock.shows(now);
-        self.nodes[n].routers[vip].step(shown, input, &mut out);
+        let Some(router) = self.nodes[n].router_mut(vip) else {
+            return Ok(());
+        };
+        router.step(shown, input, &mut out);
         for output in out {
             match output {
+                Output::AddAddress if self.sabotage == Some(Sabotage::AddsNoAddress) => {}
+                Output::RemoveAddress if self.sabotage == Some(Sabotage::KeepsAddress) => {
+                    self.nodes[n].hold_for_good(vip);
+                }
                 Output::AddAddress | Output::RefreshAddress => {
                     let until = self.nodes[n].hold(vip, now, &mut self.world);
                     self.world.at(until, Event::Expire(n));
@@ -309,11 +355,20 @@ impl Sim {
                     self.announce(n, vip);
                 }
                 Output::SayHello => {
-                    let hello = self.nodes[n].routers[vip].hello(shown);
-                    self.say(n, &Message::Hello(hello));
+                    let hello = self.nodes[n].router(vip).map(|router| router.hello(shown));
+                    hello
+                        .into_iter()
+                        .for_each(|hello| self.say(n, &Message::Hello(hello)));
                 }
-                Output::HoldBack => self.nodes[n].holding_back[vip] = true,
-                Output::PassOn => self.nodes[n].holding_back[vip] = false,
+                Output::HoldBack => {
+                    let captures = self.sabotage != Some(Sabotage::CapturesNothing);
+                    self.nodes[n].holding_back[vip] = true;
+                    self.nodes[n].captures[vip] = captures;
+                }
+                Output::PassOn => {
+                    self.nodes[n].holding_back[vip] = false;
+                    self.nodes[n].captures[vip] = false;
+                }
                 Output::Became(role, reason) => self.checks.became(n, vip, role, reason),
             }
         }
@@ -330,6 +385,11 @@ fn vrid(vip: usize) -> Vrid {
 
 fn address_of(vip: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, 99 + vrid(vip).get())
+}
+
+/// The balancer of a node.
+fn server_of(n: usize) -> ServerName {
+    ServerName::new(Tier::Balancer, u16::try_from(n + 1).expect("few nodes"))
 }
 
 const fn ms(ms: u64) -> Duration {

@@ -144,6 +144,14 @@ fn what_is_missing_when_time_is_over_is_named() {
 }
 
 #[test]
+fn what_is_there_just_in_time_is_done() {
+    let (case, mut follow) = (Case::settled(), follow(false));
+    let end = Time::ZERO + LIMIT;
+    assert_eq!(case.step(&mut follow, end), Next::Wait);
+    assert_eq!(case.step(&mut follow, end + CALM), Next::Done);
+}
+
+#[test]
 fn a_release_that_is_given_up_fails_its_deployment_and_no_other_change() {
     let why = "release 1 was given up: exit status 1; what ran before goes on";
     let case = Case::settled().given_up().good();
@@ -191,4 +199,21 @@ fn while_old_instances_run_the_conductor_goes_back_by_itself() {
     assert_eq!(rolls(99).step(&mut follow, at(2)), Next::Wait);
     let late = at(2) + rollout::READY_DEADLINE;
     assert_eq!(rolls(99).step(&mut follow, late), Next::Wait);
+}
+
+#[test]
+fn instances_that_the_change_exchanges_do_not_make_it_fail() {
+    let rolls = |release, placed, restarts| {
+        let mut case = Case::settled().unready(1, 1, restarts);
+        case.status.release.desired = ReleaseNumber(release);
+        case.status.generation.placed = placed;
+        case
+    };
+    for (release, placed) in [(2, 1), (1, 0)] {
+        let mut follow = follow(true);
+        let before = rolls(release, placed, 0);
+        assert_eq!(before.step(&mut follow, at(1)), Next::Wait);
+        let after = rolls(release, placed, 99);
+        assert_eq!(after.step(&mut follow, at(2)), Next::Wait);
+    }
 }

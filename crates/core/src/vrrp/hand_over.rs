@@ -15,6 +15,8 @@ use std::time::Duration;
 pub const CLOSING: Duration = Duration::from_secs(2);
 /// The longest that new connections are held back while the last requests in flight end.
 pub const REFUSING: Duration = Duration::from_millis(700);
+/// Wait before a VIP that no other balancer took is offered again.
+pub const OFFER_AGAIN: Duration = Duration::from_secs(10);
 /// Timeout for the keeper to begin capturing SYNs.
 const CAPTURING: Duration = Duration::from_millis(500);
 /// Timeout for the keeper to release the VIP, or to find that no balancer takes it.

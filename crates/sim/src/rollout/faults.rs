@@ -2,7 +2,7 @@
 
 use super::{NETWORK, World, config};
 use gaiola_core::rollout::Facts;
-use gaiola_model::placement::{InstanceState, ReleaseNumber};
+use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::{Inventory, Revision, ServerName, Tier, Time};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl World {
         };
         let short = self.within(1, 8);
         let long = self.within(5, 40);
-        let what = self.rng.u8(..16);
+        let (what, leaves_something) = (self.rng.u8(..16), self.rng.bool());
         let (at, mut boots) = (self.seen_by(server), self.boots);
         let machine = self.machines.get_mut(&server).expect("it was just listed");
         let said = match what {
@@ -44,6 +44,10 @@ impl World {
             2 | 3 => {
                 machine.agent_down_until = long;
                 machine.frozen_with = None;
+                if leaves_something {
+                    // Nobody sees it end.
+                    machine.processes.crash_first(true);
+                }
                 "loses its agent"
             }
             4 => {
@@ -56,10 +60,7 @@ impl World {
                 "has a proxy that takes no configuration"
             }
             7 | 8 => {
-                if let Some(process) = machine.processes.values_mut().next() {
-                    process.state = InstanceState::Crashed;
-                    process.restarts += 1;
-                }
+                machine.processes.crash_first(leaves_something);
                 "loses its first instance"
             }
             9 => {
@@ -112,9 +113,12 @@ impl World {
     /// A fault of the store, of a watch, or of whoever conducts.
     fn break_store(&mut self) {
         let (short, long) = (self.within(1, 8), self.within(5, 15));
-        let what = self.rng.u8(..8);
+        let what = self.rng.u8(..9);
         let servers: Vec<ServerName> = self.machines.keys().copied().collect();
         let any = self.rng.choice(servers);
+        if what == 8 {
+            return self.lose_disk(any, long);
+        }
         let (Some(site), Some(any)) = (&mut self.site, any) else {
             return;
         };
@@ -158,6 +162,22 @@ impl World {
             }
         };
         self.note(format!("! {said}"));
+    }
+
+    /// A server that carries a voter of the store loses its power, and its disk: the voter's log, and the server's order.
+    fn lose_disk(&mut self, server: Option<ServerName>, until: Time) {
+        let site = self.site.as_mut().zip(server);
+        let Some((site, server)) = site.filter(|(site, server)| site.members.may_lose(*server))
+        else {
+            return;
+        };
+        site.members.lose_log(server);
+        self.boots.0 += 1;
+        let machine = self.machines.get_mut(&server).expect("it was just listed");
+        self.ended_boots.push((server, machine.boot));
+        machine.lose_power(until, self.boots);
+        machine.lose_disk();
+        self.note(format!("! {server} loses its disk"));
     }
 
     fn within(&mut self, least: u64, most: u64) -> Time {

@@ -1,17 +1,17 @@
 //! One simulated server: its agent, proxy, instances and PostgreSQL, each at its own pace.
 
+use super::processes::Processes;
 use super::{LEASE, Sabotage, World};
 use crate::store::Value;
 use crate::violation::{Rule, Violation};
 use gaiola_core::conduct::OrderId;
 use gaiola_core::rollout::SILENCE;
 use gaiola_model::placement::{
-    BootNumber, DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy,
-    PlacedInstance, ReleaseNumber, ReleaseOutcome, ReleaseRun,
+    BootNumber, DatabaseRole, ObservedDatabase, ObservedProxy, ReleaseOutcome, ReleaseRun,
 };
 use gaiola_model::resources::Resources;
 use gaiola_model::{InstanceName, Observed, Placement, Revision, ServerName, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -38,21 +38,15 @@ pub(super) struct Machine {
     /// The placement that the agent has carried out.
     pub(super) known: Revision,
     pub(super) proxy: Option<ObservedProxy>,
-    pub(super) processes: BTreeMap<InstanceName, Process>,
+    pub(super) processes: Processes,
+    /// Since when its agent runs and is not frozen.
+    pub(super) awake_since: Time,
     pub(super) vips: BTreeSet<IpAddr>,
     pub(super) database: Option<Postgres>,
     /// The runs of the `release` command in this boot, each with the time of its end: in `/run`, lost with the power.
     release_runs: Vec<(Time, ReleaseOutcome)>,
     /// What it last wrote to the store.
     pub(super) published: Option<Observed>,
-}
-
-pub(super) struct Process {
-    release: ReleaseNumber,
-    run: String,
-    pub(super) state: InstanceState,
-    since: Time,
-    pub(super) restarts: u32,
 }
 
 pub(super) struct Postgres {
@@ -77,7 +71,8 @@ impl Machine {
             disk: Revision(0),
             known: Revision(0),
             proxy: None,
-            processes: BTreeMap::new(),
+            processes: Processes::default(),
+            awake_since: now,
             vips: BTreeSet::new(),
             database: None,
             release_runs: Vec::new(),
@@ -115,6 +110,11 @@ impl Machine {
         self.known = Revision(0);
     }
 
+    /// Its order is lost with its disk. Its PostgreSQL keeps its role, which Patroni would move.
+    pub(super) fn lose_disk(&mut self) {
+        self.disk = Revision(0);
+    }
+
     /// Takes note of its report in the store, and of how long there has been none.
     pub(super) fn see_report(&mut self, now: Time, report: Option<(Revision, &Value)>) {
         match report {
@@ -142,21 +142,10 @@ impl Machine {
     }
 
     pub(super) fn is_ready(&self, name: InstanceName) -> bool {
-        let process = self.processes.get(&name);
-        process.is_some_and(|process| process.state == InstanceState::Ready)
+        self.processes.is_ready(name)
     }
 
     pub(super) fn observe(&self, server: ServerName, now: Time) -> Observed {
-        let instance = |(name, process): (&InstanceName, &Process)| {
-            let seen = ObservedInstance {
-                release: process.release,
-                run: process.run.clone(),
-                state: process.state,
-                restarts: process.restarts,
-                reason: String::new(),
-            };
-            (*name, seen)
-        };
         Observed {
             reads: gaiola_model::schema::SCHEMA,
             server,
@@ -164,7 +153,7 @@ impl Machine {
             revision: self.known,
             proxy: self.proxy.clone(),
             vips: self.vips.clone(),
-            instances: self.processes.iter().map(instance).collect(),
+            instances: self.processes.observed(),
             database: self.database.as_ref().map(|database| database.observe(now)),
             release_run: self.finished_release(now).cloned(),
             store_data: None,
@@ -215,7 +204,9 @@ impl World {
             } else {
                 self.move_agent(*server)?
             }
-            self.move_processes(*server);
+            self.see_awake(*server);
+            self.move_processes(*server)?;
+            self.see_prepared(*server);
         }
         self.move_vips();
         self.move_database();
@@ -241,6 +232,9 @@ impl World {
             .extract_if(.., |server, _| !placed.contains_key(server))
         {
             self.ended_boots.push((server, machine.boot));
+            if let Some(site) = &mut self.site {
+                site.members.lose_log(server);
+            }
         }
         for server in placed.keys() {
             let takes = Duration::from_millis(self.rng.u64(500..6000));
@@ -336,41 +330,9 @@ impl World {
     fn carry_out(&mut self, server: ServerName, at: Revision) -> Result<(), Violation> {
         self.check_order(server, at)?;
         let placement = self.held(at).expect("it was stored").clone();
-        let wanted: BTreeMap<InstanceName, &PlacedInstance> = placement
-            .instances
-            .iter()
-            .filter(|(name, _)| name.server == server)
-            .map(|(name, placed)| (*name, placed))
-            .collect();
-        let running = self.machines[&server].processes.iter();
-        let wrong: Vec<InstanceName> = running
-            .filter(|(name, process)| {
-                wanted.get(name).is_none_or(|placed| {
-                    (placed.release, &placed.run) != (process.release, &process.run)
-                })
-            })
-            .map(|(name, _)| *name)
-            .collect();
-        for name in wrong {
-            self.check_stop(name)?;
-            self.machines
-                .get_mut(&server)
-                .expect("it is there")
-                .processes
-                .remove(&name);
-        }
+        self.order_processes(server, &placement)?;
         self.run_release(server, &placement)?;
-        let now = self.now;
         let machine = self.machines.get_mut(&server).expect("it is there");
-        for (name, placed) in wanted {
-            machine.processes.entry(name).or_insert_with(|| Process {
-                release: placed.release,
-                run: placed.run.clone(),
-                state: InstanceState::Starting,
-                since: now,
-                restarts: 0,
-            });
-        }
         (machine.known, machine.disk) = (at, at);
         Ok(())
     }
@@ -426,35 +388,20 @@ impl World {
         self.check_release_runs()
     }
 
-    fn move_processes(&mut self, server: ServerName) {
+    /// An agent that does not run, or is frozen, is not awake.
+    fn see_awake(&mut self, server: ServerName) {
         let now = self.now;
         let machine = self.machines.get_mut(&server).expect("it is there");
+        if !machine.has_agent(now) || machine.frozen_with.is_some() {
+            machine.awake_since = now;
+        }
+    }
+
+    /// Takes note of a release that was prepared.
+    fn see_prepared(&mut self, server: ServerName) {
+        let (now, machine) = (self.now, &self.machines[&server]);
         if !machine.is_on(now) {
             return;
-        }
-        for process in machine.processes.values_mut() {
-            let age = now - process.since;
-            let sick = self.sick.contains(&process.release);
-            match process.state {
-                InstanceState::Starting if sick && process.release.0 % 2 == 0 => {
-                    process.state = InstanceState::Crashed;
-                    process.restarts += 1;
-                    process.since = now;
-                }
-                InstanceState::Starting if sick => {}
-                InstanceState::Starting
-                    if age > Duration::from_secs(1) && self.rng.u8(..4) == 0 =>
-                {
-                    process.state = InstanceState::Ready;
-                }
-                InstanceState::Crashed | InstanceState::Unhealthy
-                    if age > Duration::from_secs(1) =>
-                {
-                    process.state = InstanceState::Starting;
-                    process.since = now;
-                }
-                _ => {}
-            }
         }
         let ended = machine.release_runs.iter().filter(|(at, _)| now >= *at);
         for (_, outcome) in ended.filter(|(_, outcome)| outcome.error.is_none()) {

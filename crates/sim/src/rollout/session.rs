@@ -1,15 +1,14 @@
 //! One agent's session with the store, like `agent::session` and `agent::conductor`: what it sees by its watch, its lease, its
 //! report, and its terms as the conductor.
 
+use super::members::{self, MembersSight};
 use super::network::{Basis, Call, Purpose, Reply, Request};
 use super::sabotage::Sabotage;
+use super::view::View;
 use crate::store::{Expected, Item, Key, LeaseId, Refused, Store, TTL, Value, Write};
 use gaiola_core::conduct::{Conductor, Report, StoreView, should_campaign};
-use gaiola_core::members::{self, MemberChange, StoreMember};
 use gaiola_core::rollout::Facts;
-use gaiola_model::placement::BootNumber;
-use gaiola_model::{Desired, Observed, Placement, Revision, ServerName, Time};
-use std::collections::BTreeMap;
+use gaiola_model::{Observed, Placement, Revision, ServerName, Time};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,37 +16,6 @@ use std::time::Duration;
 const RETRY: Duration = Duration::from_millis(500);
 /// Interval between two checks that the store answers.
 const POLL: Duration = Duration::from_secs(2);
-
-/// The store's content as a watch has delivered it.
-#[derive(Default)]
-pub(super) struct View {
-    pub(super) desired: Option<Rc<Desired>>,
-    pub(super) placement: Option<(Revision, Rc<Placement>)>,
-    pub(super) conductor: Option<ServerName>,
-    pub(super) over: BTreeMap<ServerName, BootNumber>,
-    pub(super) observed: BTreeMap<ServerName, (Revision, Rc<Observed>)>,
-}
-
-impl View {
-    fn take(&mut self, key: Key, item: Option<&Item>) {
-        let at = item.map(|item| item.modified);
-        match (key, item.map(|item| &item.value)) {
-            (_, Some(Value::Desired(desired))) => self.desired = Some(Rc::clone(desired)),
-            (_, Some(Value::Placement(placement))) => {
-                self.placement = at.map(|at| (at, Rc::clone(placement)));
-            }
-            (_, Some(Value::Conductor(server))) => self.conductor = Some(*server),
-            (Key::Over(server), Some(Value::Over(boot))) => drop(self.over.insert(server, *boot)),
-            (Key::Observed(server), Some(Value::Observed(observed))) => {
-                let at = at.unwrap_or_default();
-                self.observed.insert(server, (at, Rc::clone(observed)));
-            }
-            (Key::Conductor, _) => self.conductor = None,
-            (Key::Observed(server), _) => drop(self.observed.remove(&server)),
-            (Key::Desired | Key::Placement | Key::Over(_), _) => {}
-        }
-    }
-}
 
 /// Its part in deciding what spans servers.
 enum Office {
@@ -62,12 +30,16 @@ enum Office {
     },
 }
 
+/// What a conductor decides on.
+pub(super) struct Decision<'a> {
+    pub(super) placement: &'a Placement,
+    pub(super) facts: &'a Facts,
+}
+
 /// The session of one agent's process.
 pub(super) struct Session {
     pub(super) server: ServerName,
     pub(super) view: View,
-    /// How much of the store's log the watch has delivered; `None` before its first listing.
-    read: Option<usize>,
     /// Whether the store has answered lately.
     is_current: bool,
     polled: Time,
@@ -88,7 +60,6 @@ impl Session {
         Self {
             server,
             view: View::default(),
-            read: None,
             is_current: false,
             polled: now,
             lease: None,
@@ -101,18 +72,9 @@ impl Session {
         }
     }
 
-    /// Reads the store's log up to what it was at `until`: everything in order, or at first all that there is.
+    /// Its watch delivers what the store held at `until`.
     pub(super) fn watch(&mut self, store: &Store, until: Time) {
-        let log = store.log();
-        let read = *self.read.get_or_insert(0);
-        let new = log[read..].iter().take_while(|change| change.at <= until);
-        let mut count = 0;
-        for change in new {
-            self.view.take(change.key, change.item.as_ref());
-            count += 1;
-        }
-        self.read = Some(read + count);
-        self.is_current |= read == 0;
+        self.is_current |= self.view.watch(store, until);
     }
 
     /// What it asks next, one call at a time for each purpose.
@@ -188,7 +150,7 @@ impl Session {
             Some(Sabotage::ForgetsElection) => conductor.is_none(),
             _ => should_campaign(conductor.as_deref(), &own),
         };
-        let should = should && self.read.is_some();
+        let should = should && self.view.is_listed();
         if !should || now < from || self.waits_for(Purpose::Campaign) {
             return None;
         }
@@ -223,7 +185,7 @@ impl Session {
     pub(super) fn conduct(
         &mut self,
         now: Time,
-        members: &[StoreMember],
+        members: MembersSight<'_>,
         sabotage: Option<Sabotage>,
     ) -> Option<(Purpose, Request)> {
         let Office::Term {
@@ -248,15 +210,13 @@ impl Session {
         if !conductor.may_decide(&seen) {
             return None;
         }
-        let observed = view.observed.iter();
-        let observed = observed.map(|(server, (_, seen))| (*server, (**seen).clone()));
-        let mut placement = conductor.decide(now, &seen, observed.collect()).placement;
+        let mut placement = conductor.decide(now, &seen, view.reports()).placement;
         if let Some(sabotage) = sabotage {
             sabotage.meddle(stored, conductor.facts(), &mut placement);
         }
         if placement.is_none() && now >= *members_at && !conductor.facts().store_in_doubt {
             *members_at = now + RETRY;
-            match next_of_members(members, stored, *at, conductor.facts())? {
+            match members::next(members, (*at, stored), conductor.facts(), sabotage)? {
                 Ok(named) => placement = Some(named),
                 Err(step) => return Some((Purpose::Members, Request::Members(step))),
             }
@@ -278,6 +238,17 @@ impl Session {
             facts: conductor.facts().clone(),
         });
         Some((Purpose::Placement(*at), Request::Place(write, basis)))
+    }
+
+    /// On what it decides as the conductor.
+    pub(super) fn decides_on(&self) -> Option<Decision<'_>> {
+        let (Office::Term { conductor, .. }, Some((_, placement))) =
+            (&self.office, &self.view.placement)
+        else {
+            return None;
+        };
+        let facts = conductor.facts();
+        Some(Decision { placement, facts })
     }
 
     /// In words.
@@ -398,34 +369,5 @@ impl Session {
         self.office = Office::None { from: now };
         self.retry_at = now + RETRY;
         self.calls.retain(|call| call.purpose == Purpose::Poll);
-    }
-}
-
-/// The placement that names the store's members as they are, or the next change of them.
-fn next_of_members(
-    members: &[StoreMember],
-    placement: &Placement,
-    at: Revision,
-    facts: &Facts,
-) -> Option<Result<Placement, MemberChange>> {
-    if let Some(named) = members::named(members, placement) {
-        let mut new = placement.clone();
-        (new.store, new.store_joining) = (named.members, named.joining);
-        return Some(Ok(new));
-    }
-    let mut seen = members::MemberFacts::of(members, placement, facts);
-    let mut voters = members.iter().filter(|member| !member.is_learner);
-    seen.leader = voters
-        .find(|voter| !seen.dead.contains(&voter.id))
-        .map(|voter| voter.id);
-    match members::next_step(members, &members::wanted(placement), &seen) {
-        MemberChange::AddLearner(server) => {
-            let observed = facts.observed.get(&server)?;
-            members::may_come(observed, at).then_some(Err(MemberChange::AddLearner(server)))
-        }
-        MemberChange::Done | MemberChange::Start(_) => None,
-        // The next one leads, once it is asked to.
-        MemberChange::MoveLeader { from, .. } => Some(Err(MemberChange::Remove(from))),
-        step => Some(Err(step)),
     }
 }

@@ -1,15 +1,16 @@
 //! A whole site: every agent may become the conductor, sees the store by a watch that may lag, and reaches it by a network
 //! that delays, reorders and loses messages. The store is slow, hangs, or is gone for a while.
 
+use super::members::{Members, MembersSight};
 use super::network::{Basis, Call, Flight, Leg, Purpose, Reply, Request};
+use super::operator::Operator;
 use super::sabotage::Sabotage;
 use super::session::Session;
 use super::{TICK, World};
 use crate::store::{Expected, Item, Key, Store, Value, Write};
 use crate::violation::{Rule, Violation};
-use gaiola_core::members::{self, Fate, MemberChange, Own, StoreMember};
 use gaiola_model::{Observed, Placement, Revision, ServerName, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,17 +20,16 @@ pub(super) struct Site {
     pub(super) sessions: BTreeMap<ServerName, Session>,
     flights: Vec<Flight>,
     calls: u64,
-    /// The store's members, and the last id given to one.
-    members: Vec<StoreMember>,
-    last_member: u64,
-    /// Servers with data of a member of the store.
-    data: BTreeSet<ServerName>,
+    pub(super) members: Members,
+    /// Whether more than half of the members that vote are alive.
+    has_quorum: bool,
     /// Answers take long until then.
     pub(super) slow_until: Time,
     /// Requests are carried out only then.
     pub(super) hung_until: Time,
     /// An agent's watch delivers nothing until then.
     pub(super) stalled_until: BTreeMap<ServerName, Time>,
+    pub(super) operator: Operator,
     /// The generation that the operator has written.
     written: Option<u64>,
     /// The term of the last write of a conductor.
@@ -39,13 +39,6 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(placement: &Placement, sabotage: Option<Sabotage>) -> Self {
-        let founder = |(id, server): (u64, &ServerName)| StoreMember {
-            id,
-            server: Some(*server),
-            is_started: true,
-            is_learner: false,
-        };
-        let members: Vec<StoreMember> = (1..).zip(&placement.store).map(founder).collect();
         let mut store = Store::default();
         let first = Write {
             key: Key::Placement,
@@ -61,12 +54,12 @@ impl Site {
             sessions: BTreeMap::new(),
             flights: Vec::new(),
             calls: 0,
-            last_member: members.len() as u64,
-            members,
-            data: placement.store.iter().copied().collect(),
+            members: Members::founders(&placement.store),
+            has_quorum: true,
             slow_until: Time::ZERO,
             hung_until: Time::ZERO,
             stalled_until: BTreeMap::new(),
+            operator: Operator::default(),
             written: None,
             last_term: Revision(0),
             sabotage,
@@ -86,30 +79,20 @@ impl Site {
             .map(|session| session.server)
     }
 
-    /// A server's own member, as the order that it has carried out and its view of the store decide.
-    fn keep_member(&mut self, server: ServerName, order: &Placement, known: Revision) {
+    pub(super) fn written(&self) -> Option<u64> {
+        self.written
+    }
+
+    /// Whether the store answers nobody.
+    pub(super) fn is_hung(&self, now: Time) -> bool {
+        now < self.hung_until || !self.has_quorum
+    }
+
+    /// Whether a server's agent has this order from the store itself.
+    fn is_confirmed(&self, server: ServerName, known: Revision) -> bool {
         let seen = self.sessions.get(&server);
         let seen = seen.and_then(|session| session.view.placement.as_ref());
-        let has_log = self.data.contains(&server);
-        let fate = members::fate(Own {
-            named: order.store.contains(&server),
-            joining: order.store_joining == Some(server),
-            founding: false,
-            confirmed: seen.is_some_and(|(at, _)| *at == known),
-            runs: has_log,
-            has_log,
-        });
-        match fate {
-            Fate::Run => {
-                let mut members = self.members.iter_mut();
-                if let Some(member) = members.find(|member| member.server == Some(server)) {
-                    member.is_started = true;
-                    self.data.insert(server);
-                }
-            }
-            Fate::Forget => drop(self.data.remove(&server)),
-            Fate::Rest => {}
-        }
+        seen.is_some_and(|(at, _)| *at == known)
     }
 
     /// Each session, and who conducts, in words.
@@ -147,7 +130,8 @@ impl World {
     /// One tick of the store, the network, and every agent's session.
     pub(super) fn move_site(&mut self, site: &mut Site) -> Result<(), Violation> {
         let now = self.now;
-        if now >= site.hung_until {
+        self.see_members(site);
+        if !site.is_hung(now) {
             site.store.expire(now);
         }
         self.operate(site);
@@ -158,13 +142,23 @@ impl World {
         for server in servers {
             self.move_session(site, server)?;
         }
-        Ok(())
+        self.follow(site)
+    }
+
+    /// Whether the store has a quorum. One that has it again elects a leader, which extends every lease.
+    fn see_members(&self, site: &mut Site) {
+        let members = &site.members;
+        let has_quorum = members.has_quorum(&self.living_members(members));
+        if has_quorum && !site.has_quorum {
+            site.store.extend_leases(self.now);
+        }
+        site.has_quorum = has_quorum;
     }
 
     /// The operator writes what is desired, and the lab which boots are over, as soon as the store answers.
     fn operate(&mut self, site: &mut Site) {
         let now = self.now;
-        if now < self.store_dark_until.max(site.hung_until) {
+        if now < self.store_dark_until || site.is_hung(now) {
             return;
         }
         if site.written != Some(self.desired.generation) {
@@ -180,7 +174,7 @@ impl World {
     /// What arrives now, in any order.
     fn deliver(&mut self, site: &mut Site) -> Result<(), Violation> {
         let now = self.now;
-        let is_hung = now < site.hung_until;
+        let is_hung = site.is_hung(now);
         let arrives = |flight: &Flight| {
             let waits = is_hung && matches!(flight.leg, Leg::There(_));
             flight.arrives <= now && !waits
@@ -211,7 +205,11 @@ impl World {
                     let found = calls.position(|held| (held.id, held.attempt) == (call, attempt));
                     if let Some(found) = found {
                         let call = session.calls.remove(found);
-                        session.answered(now, &call, reply);
+                        let is_lost = site.sabotage == Some(Sabotage::ForgetsElection)
+                            && call.purpose == Purpose::Campaign;
+                        if !is_lost {
+                            session.answered(now, &call, reply);
+                        }
                     }
                 }
             }
@@ -264,22 +262,29 @@ impl World {
                 if site.store.log().len() > before {
                     check_conductor(site, agent, &write, holder)?;
                     let at = *written.as_ref().expect("it was written");
-                    self.place(at, &write, &basis)?;
+                    self.place(site, at, &write, &basis)?;
                 }
                 Reply::Written(written)
             }
             Request::Members(step) => {
-                self.change_members(site, step);
+                self.change_members(&mut site.members, step)?;
                 Reply::Done
             }
         })
     }
 
     /// A conductor's placement is stored: judged by what that conductor knew, and by what is so.
-    fn place(&mut self, at: Revision, write: &Write, basis: &Basis) -> Result<(), Violation> {
+    fn place(
+        &mut self,
+        site: &Site,
+        at: Revision,
+        write: &Write,
+        basis: &Basis,
+    ) -> Result<(), Violation> {
         let Value::Placement(placement) = &write.value else {
             return Ok(());
         };
+        self.check_removed_members(&site.members, placement)?;
         let desired = std::mem::replace(&mut self.desired, (*basis.desired).clone());
         let facts = std::mem::replace(&mut self.facts, basis.facts.clone());
         let checked = self.check_step(placement);
@@ -287,38 +292,6 @@ impl World {
         checked?;
         self.stored(at, Rc::clone(placement));
         Ok(())
-    }
-
-    /// etcd's own rules: one learner at a time, and never without a voter.
-    fn change_members(&mut self, site: &mut Site, step: MemberChange) {
-        let members = &mut site.members;
-        match step {
-            MemberChange::AddLearner(server) => {
-                let is_there = members.iter().any(|member| member.server == Some(server));
-                if !is_there && members.iter().all(|member| !member.is_learner) {
-                    site.last_member += 1;
-                    members.push(StoreMember {
-                        id: site.last_member,
-                        server: Some(server),
-                        is_started: false,
-                        is_learner: true,
-                    });
-                }
-            }
-            MemberChange::Promote(id) => {
-                let mut learners = members.iter_mut().filter(|member| member.is_started);
-                if let Some(learner) = learners.find(|member| member.id == id) {
-                    learner.is_learner = false;
-                }
-            }
-            MemberChange::Remove(id) => {
-                let stays = |member: &StoreMember| !member.is_learner && member.id != id;
-                if members.iter().any(stays) {
-                    members.retain(|member| member.id != id);
-                }
-            }
-            MemberChange::Start(_) | MemberChange::MoveLeader { .. } | MemberChange::Done => {}
-        }
     }
 
     /// Which servers the store knows to be alive.
@@ -357,17 +330,15 @@ impl World {
             .stalled_until
             .get(&server)
             .is_some_and(|until| now < *until);
-        let cut = now
-            < self
-                .store_dark_until
-                .max(machine.cut_off_until)
-                .max(site.hung_until);
+        let cut = now < self.store_dark_until.max(machine.cut_off_until) || site.is_hung(now);
         let known = machine.known;
         let mut observed = machine.observe(server, now);
         if let Some(order) = self.held(known) {
-            site.keep_member(server, order, known);
+            let confirmed = site.is_confirmed(server, known);
+            site.members
+                .keep(server, (order, confirmed), site.sabotage)?;
         }
-        observed.store_data = Some(site.data.contains(&server));
+        observed.store_data = Some(site.members.has_log(server));
         let observed = (known > Revision(0)).then_some(observed);
         let is_new = !site.sessions.contains_key(&server);
         let lag = self.watch_lag(site, is_new);
@@ -394,7 +365,7 @@ impl World {
             }
         }
         let mut next = session.next_calls(now, observed, site.sabotage);
-        next.extend(self.conduct_in(site, server));
+        next.extend(self.conduct_in(site, server)?);
         for (purpose, request) in next {
             site.calls += 1;
             let call = Call::new(site.calls, purpose, request.clone(), now);
@@ -408,7 +379,7 @@ impl World {
     }
 
     /// How far a watch lags behind.
-    fn watch_lag(&mut self, site: &Site, is_first: bool) -> Duration {
+    pub(super) fn watch_lag(&mut self, site: &Site, is_first: bool) -> Duration {
         match self.now < site.slow_until {
             // No agent relies on a first listing that is newer than its disk.
             _ if is_first && self.is_troubled() => TICK * self.rng.u32(0..120),
@@ -418,17 +389,35 @@ impl World {
     }
 
     /// A conductor's turn: a placement, or a step of the store's members.
-    fn conduct_in(&mut self, site: &mut Site, server: ServerName) -> Option<(Purpose, Request)> {
+    fn conduct_in(
+        &mut self,
+        site: &mut Site,
+        server: ServerName,
+    ) -> Result<Option<(Purpose, Request)>, Violation> {
         let (now, sabotage) = (self.now, site.sabotage);
         let is_idle = sabotage == Some(Sabotage::Idle) && !self.is_troubled();
-        let session = site.sessions.get_mut(&server)?;
+        let Some(session) = site.sessions.get_mut(&server) else {
+            return Ok(None);
+        };
         if session.is_writing() || is_idle || self.rng.u8(..10) > 7 {
-            return None;
+            return Ok(None);
         }
         if sabotage == Some(Sabotage::Unfenced) {
             session.usurp(now);
         }
-        session.conduct(now, &site.members, sabotage)
+        let living = self.living_members(&site.members);
+        let sight = MembersSight {
+            list: &site.members.list,
+            living: &living,
+        };
+        let call = session.conduct(now, sight, sabotage);
+        if let Some((_, Request::Members(step))) = &call
+            && let Some(decision) = session.decides_on()
+        {
+            self.check_member_step(&site.members, *step, &decision)?;
+            self.note(format!("{server}: {step:?}"));
+        }
+        Ok(call)
     }
 }
 

@@ -1,53 +1,174 @@
-//! The agents beside the keepers hand VIPs back to their homes, like `agent::balancer`.
+//! The agents beside the keepers, like `agent::balancer`: each writes its keeper's configuration, and hands over the VIPs
+//! that a drained balancer holds, and those that may go home.
 
+use super::sabotage::Sabotage;
 use super::{Event, Sim, ms};
 use crate::violation::Violation;
 use gaiola_core::vrrp::Input;
-use gaiola_core::vrrp::hand_over::{self, HandOver, Held};
+use gaiola_core::vrrp::hand_over::{self, HandOver, Heir, Held, OFFER_AGAIN, SERVE};
+use gaiola_model::Time;
 use std::time::Duration;
 
+/// The agent of one balancer.
+pub(super) struct Agent {
+    /// Number of times it was started: what an earlier one had planned does not happen.
+    life: u64,
+    /// The order that it knows.
+    pub(super) order: usize,
+    /// The hand-over of each VIP.
+    hand_over: Vec<Option<HandOver>>,
+    /// When each VIP that is held was last offered.
+    offered: Vec<Option<Time>>,
+    may_have_left_one_closed: bool,
+}
+
+impl Agent {
+    pub(super) fn new(vips: usize) -> Self {
+        Self {
+            life: 0,
+            order: 0,
+            hand_over: vec![None; vips],
+            offered: vec![None; vips],
+            may_have_left_one_closed: true,
+        }
+    }
+
+    fn is_handing_over(&self) -> bool {
+        self.hand_over.iter().any(Option::is_some)
+    }
+}
+
 impl Sim {
-    /// The agent starts to hand over VIPs that may go home.
-    pub(super) fn hand_over_due(&mut self, n: usize) -> Result<(), Violation> {
-        let again = self.world.span(ms(200)..ms(300));
-        self.world.after(again, Event::Agent(n));
-        if !self.nodes[n].runs() {
+    /// An agent ends, in the middle of a hand-over if there is one, and pid 1 starts the next.
+    pub(super) fn restart_agent(&mut self, n: usize) {
+        let mut nodes = (0..self.plan.nodes).filter(|n| self.nodes[*n].agent.is_handing_over());
+        let n = nodes.next().unwrap_or(n);
+        let agent = &mut self.nodes[n].agent;
+        let (order, life) = (agent.order, agent.life + 1);
+        *agent = Agent {
+            life,
+            order,
+            ..Agent::new(self.plan.vips)
+        };
+        let starts = self.world.span(ms(20)..ms(500));
+        self.world.after(starts, Event::Agent { node: n, life });
+    }
+
+    /// One turn of an agent.
+    pub(super) fn agent_turn(&mut self, n: usize, life: u64) -> Result<(), Violation> {
+        if self.nodes[n].agent.life != life {
             return Ok(());
         }
-        let shown = self.nodes[n].clock.shows(self.world.now());
-        for vip in 0..self.plan.vips {
-            let home = vip % self.plan.nodes;
-            let held = Held {
-                must_go: false,
-                home: (home != n).then(|| self.nodes[home].address),
-                standby: self.nodes[n].routers[vip].standby(shown),
-                settled: self.nodes[n].routers[vip].settled(shown),
-            };
-            let node = &self.nodes[n];
-            let may_begin = node.is_active(vip) && node.hand_over[vip].is_none();
-            if let Some(heir) = hand_over::heir(&held).filter(|_| may_begin) {
-                let mut out = Vec::new();
-                let begun = HandOver::begin(self.world.now(), heir, &mut out);
-                self.nodes[n].hand_over[vip] = Some(begun);
-                self.carry_out_hand_over(n, vip, &out)?;
-            }
+        let again = self.world.span(ms(200)..ms(300));
+        self.world.after(again, Event::Agent { node: n, life });
+        let node = &mut self.nodes[n];
+        if !node.runs() || node.agent.is_handing_over() {
+            return Ok(());
+        }
+        if std::mem::take(&mut node.agent.may_have_left_one_closed) {
+            return self.serve_on(n);
+        }
+        let leaving = self.leaving(n);
+        if leaving.is_empty() {
+            return self.configure_keeper(n);
+        }
+        let now = self.world.now();
+        for (vip, heir) in leaving {
+            let mut out = Vec::new();
+            let begun = HandOver::begin(now, heir, &mut out);
+            let agent = &mut self.nodes[n].agent;
+            (agent.hand_over[vip], agent.offered[vip]) = (Some(begun), Some(now));
+            self.carry_out_hand_over(n, vip, &out)?;
         }
         Ok(())
     }
 
-    pub(super) fn go_on_handing_over(&mut self, n: usize, vip: usize) -> Result<(), Violation> {
-        let Some(mut hand_over) = self.nodes[n].hand_over[vip] else {
+    /// Ends what an earlier agent may have left.
+    fn serve_on(&mut self, n: usize) -> Result<(), Violation> {
+        if self.sabotage == Some(Sabotage::ForgetsHandOver) {
+            return Ok(());
+        }
+        (0..self.plan.vips).try_for_each(|vip| self.carry_out_hand_over(n, vip, &SERVE))
+    }
+
+    /// Whether a VIP is held here and belongs elsewhere.
+    fn must_go(&self, n: usize, vip: usize) -> bool {
+        let node = &self.nodes[n];
+        let may_stay = self.orders.priority(node.agent.order, n, vip).is_some();
+        node.is_active(vip) && !may_stay
+    }
+
+    /// The VIPs to hand over now, each with its heir.
+    fn leaving(&mut self, n: usize) -> Vec<(usize, Heir)> {
+        let now = self.world.now();
+        let shown = self.nodes[n].clock.shows(now);
+        let mut leaving = Vec::new();
+        for vip in 0..self.plan.vips {
+            let must_go = self.must_go(n, vip);
+            let home = self.orders.home(self.nodes[n].agent.order, vip);
+            let home = (home != n).then(|| self.nodes[home].address);
+            let node = &mut self.nodes[n];
+            let is_held = node.is_active(vip);
+            let offered = &mut node.agent.offered[vip];
+            *offered = offered.filter(|at| is_held && now - *at < OFFER_AGAIN);
+            let is_free = is_held && offered.is_none();
+            let Some(router) = node.router(vip).filter(|_| is_free) else {
+                continue;
+            };
+            let held = Held {
+                must_go,
+                home,
+                standby: router.standby(shown),
+                settled: router.settled(shown),
+            };
+            let keeps = must_go && self.sabotage == Some(Sabotage::KeepsWhenDrained);
+            leaving.extend(
+                hand_over::heir(&held)
+                    .filter(|_| !keeps)
+                    .map(|heir| (vip, heir)),
+            );
+        }
+        leaving
+    }
+
+    /// Writes the keeper's configuration: the VIPs of the order, and those that are held until another balancer takes them.
+    fn configure_keeper(&mut self, n: usize) -> Result<(), Violation> {
+        for vip in 0..self.plan.vips {
+            let wanted = self.orders.priority(self.nodes[n].agent.order, n, vip);
+            let must_go = self.must_go(n, vip);
+            if must_go && self.sabotage == Some(Sabotage::DropsWhenDrained) {
+                self.pass(n, vip, Input::NotReady)?;
+            }
+            if must_go && self.sabotage == Some(Sabotage::Trusts) {
+                self.pass(n, vip, Input::Yield)?;
+            }
+            let told = self.nodes[n].told[vip].filter(|_| must_go);
+            self.nodes[n].told[vip] = wanted.or(told);
+        }
+        self.attend(n)
+    }
+
+    pub(super) fn go_on_handing_over(
+        &mut self,
+        n: usize,
+        vip: usize,
+        life: u64,
+    ) -> Result<(), Violation> {
+        if self.nodes[n].agent.life != life {
+            return Ok(());
+        }
+        let Some(mut hand_over) = self.nodes[n].agent.hand_over[vip] else {
             return Ok(());
         };
         let now = self.world.now();
         let mut out = Vec::new();
         hand_over.step(now, self.nodes[n].report(vip, now), &mut out);
-        self.nodes[n].hand_over[vip] = (!hand_over.has_ended()).then_some(hand_over);
+        self.nodes[n].agent.hand_over[vip] = (!hand_over.has_ended()).then_some(hand_over);
         self.carry_out_hand_over(n, vip, &out)
     }
 
     /// Carries out what the hand-over of a VIP asks for, like `agent::balancer`, and schedules its next step.
-    pub(super) fn carry_out_hand_over(
+    fn carry_out_hand_over(
         &mut self,
         n: usize,
         vip: usize,
@@ -68,10 +189,44 @@ impl Sim {
                 hand_over::Output::Accept => self.nodes[n].refuses[vip] = false,
             }
         }
-        if let Some(hand_over) = &self.nodes[n].hand_over[vip] {
-            let next = requests_end + hand_over.poll_interval();
-            self.world.after(next, Event::HandOver { node: n, vip });
+        let agent = &self.nodes[n].agent;
+        if let Some(hand_over) = &agent.hand_over[vip] {
+            let (next, life) = (requests_end + hand_over.poll_interval(), agent.life);
+            self.world
+                .after(next, Event::HandOver { node: n, vip, life });
         }
         Ok(())
+    }
+
+    /// The operator drains a balancer, or brings it back; each agent learns of it in its own time.
+    pub(super) fn operate(&mut self, n: usize) {
+        let is_drained = self.orders.is_drained(self.orders.last(), n);
+        let others_serve = self.serving().iter().any(|other| *other != n);
+        if !is_drained && !others_serve {
+            return;
+        }
+        self.orders.drain(n, !is_drained, &self.plan);
+        for node in 0..self.plan.nodes {
+            let arrives = self.world.span(ms(20)..ms(2000));
+            self.world.after(arrives, Event::Order(node));
+        }
+    }
+
+    /// An agent learns the last order, even one that does not run: the next reads it from the store.
+    pub(super) fn take_order(&mut self, n: usize) {
+        self.nodes[n].agent.order = self.orders.last();
+    }
+
+    /// The balancers that go on serving whatever their agents do next.
+    pub(super) fn serving(&self) -> Vec<usize> {
+        let serves = |n: &usize| {
+            let node = &self.nodes[*n];
+            let orders = [self.orders.last(), node.agent.order];
+            let is_drained = orders
+                .iter()
+                .any(|order| self.orders.is_drained(*order, *n));
+            !is_drained && !node.stays_unready && node.told.iter().all(Option::is_some)
+        };
+        (0..self.plan.nodes).filter(serves).collect()
     }
 }

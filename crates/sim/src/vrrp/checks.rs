@@ -3,7 +3,7 @@
 use super::node::Node;
 use super::{Outcome, Plan, Ways, ms};
 use crate::violation::{Rule, Violation};
-use gaiola_core::vrrp::{Reason, Role};
+use gaiola_core::vrrp::{Reason, Role, Router};
 use gaiola_model::Time;
 use std::time::Duration;
 
@@ -29,6 +29,14 @@ const LONGEST_OVERLAP: Duration = ms(150);
 
 /// A new holder's announcement reaches the neighbours within this time, if nothing is lost.
 const LONGEST_WAY: Duration = ms(20);
+
+/// In a planned hand-over between servers that are well, the neighbours know the new holder as soon as the last one removes
+/// the address; while the network has faults a packet may be slower than another.
+const LONGEST_GAP: Duration = ms(2);
+const LONGEST_SLOW_GAP: Duration = ms(200);
+
+/// So long after the last change of the faults all routers have found each other.
+const CALM_AFTER: Duration = ms(2500);
 
 /// After the faults each VIP goes home, and stays there.
 const MOST_MOVES: u32 = 1;
@@ -110,6 +118,11 @@ impl Checks {
         self.unknown_until = now;
     }
 
+    /// The operator drains a balancer, or brings it back, after the faults: each VIP may move once more.
+    pub(super) fn operated(&mut self) {
+        self.moves.fill(0);
+    }
+
     /// A fault begins or ends.
     pub(super) fn changed(&mut self, now: Time) {
         self.changed_at = now;
@@ -180,7 +193,8 @@ impl Checks {
         let is_there = others.any(|it| nodes[it].stands_by(vip) && ways.are_open(n, it));
         let alone = &mut self.alone[n][vip];
         *alone = (!is_there).then(|| alone.unwrap_or(now));
-        let is_yielding = nodes[n].routers[vip].is_yielding();
+        let router = nodes[n].router(vip);
+        let is_yielding = router.is_some_and(Router::is_yielding);
         let was_yielding = std::mem::replace(&mut self.yielding[n][vip], is_yielding);
         let offers = is_yielding && !was_yielding;
         // A router that was frozen first reads old packets.
@@ -213,18 +227,19 @@ impl Checks {
             let all = (0..=clients).all(|other| other == n || ways.are_open(n, other));
             nodes[n].runs() && nodes[n].ready && nodes[n].serving && all
         };
-        let could = (0..clients).any(is_well);
+        let could = (0..clients).any(|n| is_well(n) && nodes[n].may_hold(vip));
         let hidden = holder(nodes, vip).filter(|&n| is_hidden(n));
         let mut known = self.neighbours[vip].into_iter().chain(hidden);
         let answered = known.any(answers);
         let unanswered = &mut self.unanswered[vip];
         *unanswered = (could && !answered).then(|| unanswered.unwrap_or(now));
         let since = unanswered.map(|since| since.max(self.changed_at));
-        // If announcements to the clients were lost, they learn from the next one.
-        let limit = if holder(nodes, vip) == self.neighbours[vip] {
-            ANSWERED_WITHIN
-        } else {
-            ANSWERED_WITHIN.max(KNOWN_WITHIN)
+        let calm = since.is_some_and(|since| since - self.changed_at > CALM_AFTER);
+        let limit = match holder(nodes, vip) == self.neighbours[vip] {
+            _ if calm && (0..clients).all(is_well) => self.longest_gap(),
+            true => ANSWERED_WITHIN,
+            // If announcements to the clients were lost, they learn from the next one.
+            false => ANSWERED_WITHIN.max(KNOWN_WITHIN),
         };
         match since.is_some_and(|since| now - since > limit) {
             true if self.sealed && !self.preempt => Err(Rule::VipAnswered.broken(format!(
@@ -233,6 +248,14 @@ impl Checks {
                 picture(nodes, self.vips)
             ))),
             _ => Ok(()),
+        }
+    }
+
+    /// While all is well a VIP is unanswered only until its new holder's announcement arrives.
+    fn longest_gap(&self) -> Duration {
+        match self.resting_since {
+            Some(_) => LONGEST_GAP,
+            None => LONGEST_SLOW_GAP,
         }
     }
 
@@ -297,15 +320,28 @@ impl Checks {
         Ok(())
     }
 
-    pub(super) fn at_end(&self, nodes: &[Node]) -> Result<(), Violation> {
+    pub(super) fn at_end(
+        &self,
+        nodes: &[Node],
+        is_drained: impl Fn(usize) -> bool,
+    ) -> Result<(), Violation> {
         for vip in 0..self.vips {
             let holder = holder(nodes, vip).ok_or_else(|| {
                 let picture = picture(nodes, self.vips);
                 Rule::VipRests.broken(format!("VIP {vip} is not held once: {picture}"))
             })?;
-            let priority = |node: &Node| node.routers[vip].settings().priority;
-            let best = nodes.iter().filter(|node| node.ready).map(priority).max();
-            if self.preempt && Some(priority(&nodes[holder])) != best {
+            // Without hellos no balancer knows of another that it could hand a VIP to.
+            if self.sealed && is_drained(holder) {
+                return Err(Rule::VipRests.broken(format!(
+                    "{} is drained and holds VIP {vip}: {}",
+                    nodes[holder].address,
+                    picture(nodes, self.vips)
+                )));
+            }
+            let priority = |node: &Node| Some(node.router(vip)?.settings().priority);
+            let ready = nodes.iter().filter(|node| node.ready);
+            let best = ready.filter_map(priority).max();
+            if self.preempt && priority(&nodes[holder]) != best {
                 return Err(Rule::VipRests.broken(format!(
                     "VIP {vip} is not held by the highest that is ready"
                 )));
@@ -335,7 +371,7 @@ fn holder(nodes: &[Node], vip: usize) -> Option<usize> {
 /// Every node and VIP on one line: the role, and whether the kernel has the address.
 fn picture(nodes: &[Node], vips: usize) -> String {
     let one = |node: &Node, vip: usize| {
-        let role = node.routers[vip].role();
+        let role = node.router(vip).map(Router::role);
         let has = if node.has(vip) { " has it" } else { "" };
         format!("{} VIP {vip} {role:?}{has}", node.address)
     };

@@ -12,7 +12,7 @@ impl Sim {
         }
         let n = self.world.rng.usize(0..self.plan.nodes);
         let for_a_while = self.world.span(ms(20)..ms(4000));
-        match self.world.rng.u32(0..10) {
+        match self.world.rng.u32(0..13) {
             0 => {
                 self.nodes[n].crash();
                 self.world.after(for_a_while, Event::Start(n));
@@ -46,6 +46,8 @@ impl Sim {
                     .after(for_a_while, Event::Heal { from: n, to: n });
             }
             8 => self.mute(n, for_a_while),
+            9 | 10 => self.operate(n),
+            11 => self.restart_agent(n),
             _ => {
                 let vip = self.world.rng.usize(0..self.plan.vips);
                 if self.nodes[n].runs() {
@@ -86,7 +88,12 @@ impl Sim {
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
         self.deaf.fill(false);
         self.checks.rest(self.world.now());
+        // Somebody serves the VIPs.
         let unready = self.world.rng.usize(0..self.plan.nodes * 2);
+        let may_be = self.serving().iter().any(|n| *n != unready);
+        let unready = if may_be { unready } else { self.plan.nodes };
+        (0..self.plan.nodes).for_each(|n| self.take_order(n));
+        self.world.after(ms(6000), Event::Operate);
         for n in 0..self.plan.nodes {
             self.nodes[n].frozen = false;
             self.start(n)?;

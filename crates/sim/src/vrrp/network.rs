@@ -1,10 +1,10 @@
 //! Packets between routers, and to the neighbours: lost, delayed, duplicated and cut in one direction.
 
-use super::{Event, Sim, address_of, ms, us, vrid};
+use super::{Event, INTERVAL, Sabotage, Sim, address_of, ms, us, vrid};
 use crate::violation::{Rule, Violation};
 use gaiola_core::vrrp::Input;
 use gaiola_model::vrrp::{Advertisement, Message, Priority};
-use gaiola_wire::vrrp::{self as wire, Checksum, Endpoints};
+use gaiola_wire::vrrp::{self as wire, Checksum, Endpoints, Key};
 
 impl Sim {
     pub(super) fn hear(&mut self, n: usize, from: usize, payload: &[u8]) -> Result<(), Violation> {
@@ -35,7 +35,7 @@ impl Sim {
         let advert = Advertisement {
             vrid: vrid(vip),
             priority,
-            interval: self.nodes[n].routers[vip].settings().interval,
+            interval: INTERVAL,
             vips: vec![address_of(vip)],
         };
         self.say(n, &Message::Advertisement(advert));
@@ -47,7 +47,12 @@ impl Sim {
             source: node.address,
             destination: wire::GROUP,
         };
-        let seal = self.key.as_ref().map(|key| (key, node.freshness.stamp()));
+        let another = Key::from_hex(&"a5".repeat(16)).expect("a key");
+        let key = match self.sabotage {
+            Some(Sabotage::AnotherKey) if n == 0 => self.key.as_ref().map(|_| &another),
+            _ => self.key.as_ref(),
+        };
+        let seal = key.map(|key| (key, node.freshness.stamp()));
         let payload = wire::encode(message, endpoints, Checksum::default(), seal);
         for to in (0..self.plan.nodes).filter(|&to| to != n) {
             let payload = payload.clone();

@@ -1,8 +1,10 @@
 //! One balancer: its keeper's process, and what its kernel keeps while that process is dead or frozen.
 
-use super::{Event, HOME_PRIORITY, PRIORITY_STEP, Plan, address_of, ms, vrid};
+use super::agent::Agent;
+use super::orders::Orders;
+use super::{Event, INTERVAL, Plan, Sabotage, address_of, ms, vrid};
 use crate::world::{Clock, World};
-use gaiola_core::vrrp::hand_over::{HandOver, KeeperView};
+use gaiola_core::vrrp::hand_over::KeeperView;
 use gaiola_core::vrrp::{ADDRESS_LIFETIME, Freshness, Input, Role, Router, Settings};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Priority, Stamp};
@@ -13,7 +15,6 @@ use std::net::Ipv4Addr;
 const SOCKET: usize = 256;
 
 pub(super) struct Node {
-    number: usize,
     pub(super) address: Ipv4Addr,
     pub(super) alive: bool,
     pub(super) frozen: bool,
@@ -24,14 +25,19 @@ pub(super) struct Node {
     pub(super) serving: bool,
     /// Whether the keeper queues each VIP's SYNs.
     pub(super) holding_back: Vec<bool>,
-    /// The agent's hand-over of each VIP.
-    pub(super) hand_over: Vec<Option<HandOver>>,
+    /// Whether it really does.
+    pub(super) captures: Vec<bool>,
+    pub(super) agent: Agent,
     /// Whether the proxy leaves new connections to each VIP unanswered.
     pub(super) refuses: Vec<bool>,
     pub(super) clock: Clock,
     /// Number of times its timer was set: only the last setting counts.
     pub(super) timer: u64,
-    pub(super) routers: Vec<Router>,
+    /// What the agent has written for the keeper: its priority for each VIP; `None`: it is not to hold it.
+    pub(super) told: Vec<Option<Priority>>,
+    routers: Vec<Option<Router>>,
+    /// Routers that were asked to stop.
+    leaving: Vec<bool>,
     pub(super) freshness: Freshness,
     /// The last data plane state passed to each router.
     passed_ready: Vec<bool>,
@@ -42,10 +48,14 @@ pub(super) struct Node {
 
 impl Node {
     /// A server after power-on, with no keeper yet.
-    pub(super) fn new(number: usize, plan: &Plan, world: &mut World<Event>) -> Self {
+    pub(super) fn new(
+        number: usize,
+        plan: &Plan,
+        orders: &Orders,
+        world: &mut World<Event>,
+    ) -> Self {
         let last = u8::try_from(number + 1).expect("few nodes");
         let mut node = Self {
-            number,
             address: Ipv4Addr::new(10, 77, 1, last),
             alive: false,
             frozen: false,
@@ -53,49 +63,93 @@ impl Node {
             stays_unready: false,
             serving: true,
             holding_back: vec![false; plan.vips],
-            hand_over: vec![None; plan.vips],
+            captures: vec![false; plan.vips],
+            agent: Agent::new(plan.vips),
             refuses: vec![false; plan.vips],
             clock: Clock::new(Time::ZERO, 0),
             timer: 0,
+            told: (0..plan.vips)
+                .map(|vip| orders.priority(0, number, vip))
+                .collect(),
             routers: Vec::new(),
+            leaving: Vec::new(),
             freshness: Freshness::new(Stamp(0)),
             passed_ready: Vec::new(),
             inbox: VecDeque::new(),
             addresses: vec![None; plan.vips],
         };
-        node.start(Time::ZERO, plan, world);
+        node.start(Time::ZERO, world);
         node.alive = false;
         node
     }
 
     /// A new process, without the state of the one before, and with a new clock.
-    pub(super) fn start(&mut self, now: Time, plan: &Plan, world: &mut World<Event>) {
+    pub(super) fn start(&mut self, now: Time, world: &mut World<Event>) {
+        let vips = self.told.len();
         let drift_ppm = world.rng.i32(-20_000..20_000);
         self.alive = true;
         self.frozen = false;
         self.ready = false;
         self.clock = Clock::new(now, drift_ppm);
         self.inbox.clear();
-        self.passed_ready = vec![false; plan.vips];
-        self.holding_back = vec![false; plan.vips];
+        self.passed_ready = vec![false; vips];
+        self.holding_back = vec![false; vips];
+        self.captures = vec![false; vips];
+        self.leaving = vec![false; vips];
+        self.routers = vec![None; vips];
         // Its time of day may be a minute off.
         let wrong = world.rng.u64(0..120_000_000);
         let micros = u64::try_from(now.since_start().as_micros()).expect("short runs");
         self.freshness = Freshness::new(Stamp(1_000_000_000 + micros + wrong));
-        self.routers = (0..plan.vips)
-            .map(|vip| Router::new(self.settings(vip, plan)))
-            .collect();
     }
 
-    /// The home of VIP n is node n; its successors follow in order, wrapping around.
-    fn settings(&self, vip: usize, plan: &Plan) -> Settings {
-        let rank = (self.number + plan.nodes - vip % plan.nodes) % plan.nodes;
-        let rank = u8::try_from(rank).expect("few nodes");
-        let priority = Priority(HOME_PRIORITY - rank * PRIORITY_STEP);
+    /// Input for a router whose configuration differs from it; a VIP without a router gets one.
+    pub(super) fn reconfigure(
+        &mut self,
+        vip: usize,
+        plan: &Plan,
+        sabotage: Option<Sabotage>,
+    ) -> Option<Input> {
+        let Some(priority) = self.told[vip] else {
+            let leaves = self.router(vip).is_some() && !self.leaving[vip];
+            self.leaving[vip] |= leaves;
+            return leaves.then_some(Input::Stop);
+        };
         let mut settings = Settings::new(vrid(vip), address_of(vip), self.address, priority);
+        settings.interval = INTERVAL;
         settings.preempt = plan.preempt;
-        settings.hellos = plan.sealed;
-        settings
+        settings.hellos = plan.sealed && sabotage != Some(Sabotage::Trusts);
+        match &self.routers[vip] {
+            Some(router) => (*router.settings() != settings).then_some(Input::Configure(settings)),
+            None => {
+                self.routers[vip] = Some(Router::new(settings));
+                self.passed_ready[vip] = false;
+                let held = self.has(vip);
+                Some(Input::Start { held })
+            }
+        }
+    }
+
+    /// A router that has stopped is gone.
+    pub(super) fn drop_stopped(&mut self, vip: usize) {
+        if self.router(vip).is_some_and(Router::is_stopped) {
+            self.routers[vip] = None;
+            self.leaving[vip] = false;
+        }
+    }
+
+    /// The router of a VIP, if the keeper has one.
+    pub(super) fn router(&self, vip: usize) -> Option<&Router> {
+        self.routers[vip].as_ref()
+    }
+
+    pub(super) fn router_mut(&mut self, vip: usize) -> Option<&mut Router> {
+        self.routers[vip].as_mut()
+    }
+
+    /// Whether it may hold a VIP, and go on holding it.
+    pub(super) fn may_hold(&self, vip: usize) -> bool {
+        self.router(vip).is_some() && !self.leaving[vip]
     }
 
     pub(super) fn crash(&mut self) {
@@ -124,6 +178,7 @@ impl Node {
 
     /// The data plane state to pass to a router, if it changed.
     pub(super) fn settle(&mut self, vip: usize) -> Option<Input> {
+        self.router(vip)?;
         let passed = std::mem::replace(&mut self.passed_ready[vip], self.ready);
         let input = if self.ready {
             Input::Ready
@@ -135,14 +190,16 @@ impl Node {
 
     pub(super) fn is_due(&self, vip: usize, now: Time) -> bool {
         let shown = self.clock.shows(now);
-        self.routers[vip]
-            .next_deadline()
-            .is_some_and(|due| due <= shown)
+        let due = self.router(vip).and_then(Router::next_deadline);
+        due.is_some_and(|due| due <= shown)
     }
 
     /// The next deadline, in the world's time.
-    pub(super) fn next_due(&self) -> Option<Time> {
-        let next = self.routers.iter().filter_map(Router::next_deadline).min();
+    pub(super) fn next_due(&self, is_idle: impl Fn(usize) -> bool) -> Option<Time> {
+        let routers = (0..self.routers.len()).filter(|vip| !is_idle(*vip));
+        let next = routers
+            .filter_map(|vip| self.router(vip)?.next_deadline())
+            .min();
         next.map(|due| self.clock.when(due))
     }
 
@@ -151,6 +208,12 @@ impl Node {
         let until = now + ADDRESS_LIFETIME + world.span(ms(0)..ms(50));
         self.addresses[vip] = Some(until);
         until
+    }
+
+    /// The kernel keeps an address that its keeper should have removed.
+    pub(super) fn hold_for_good(&mut self, vip: usize) {
+        let held = &mut self.addresses[vip];
+        *held = held.map(|until| until + ms(60_000));
     }
 
     pub(super) fn drop_address(&mut self, vip: usize) {
@@ -173,12 +236,12 @@ impl Node {
 
     /// Whether a connection to the VIP that reaches this server is answered, by it or by the router it is forwarded to.
     pub(super) fn answers(&self, vip: usize) -> bool {
-        self.has(vip) && self.serving && (!self.refuses[vip] || self.holding_back[vip])
+        self.has(vip) && self.serving && (!self.refuses[vip] || self.captures[vip])
     }
 
     /// What the keeper reports of the VIP; `None` while it does not run.
     pub(super) fn report(&self, vip: usize, now: Time) -> Option<KeeperView> {
-        let router = &self.routers[vip];
+        let router = self.router(vip)?;
         self.runs().then(|| KeeperView {
             holds: self.is_active(vip),
             standby: router.standby(self.clock.shows(now)),
@@ -189,11 +252,12 @@ impl Node {
 
     /// Whether it could be handed the VIP.
     pub(super) fn stands_by(&self, vip: usize) -> bool {
-        self.runs() && self.ready && !self.is_active(vip)
+        self.runs() && self.ready && self.may_hold(vip) && !self.is_active(vip)
     }
 
     /// Whether the process believes it holds the VIP.
     pub(super) fn is_active(&self, vip: usize) -> bool {
-        self.alive && self.routers[vip].role() == Role::Active
+        let router = self.router(vip);
+        self.alive && router.is_some_and(|router| router.role() == Role::Active)
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::violation::Rule;
 use crate::world::{each, seeds};
 
 fn plan(seed: u64) -> Plan {
@@ -11,7 +12,7 @@ fn plan(seed: u64) -> Plan {
         sealed: chance.bool(),
         calm: Duration::from_millis(if chance.bool() { 1500 } else { 5000 }),
         faults: Duration::from_secs(20),
-        rest: Duration::from_secs(13),
+        rest: Duration::from_secs(22),
     }
 }
 
@@ -20,7 +21,7 @@ fn vips_come_to_rest_after_any_faults() {
     let mut worst = Outcome::default();
     let mut broken = Vec::new();
     let seeds = seeds("vrrp", 200);
-    let outcomes = each(&seeds, |seed| run(&plan(seed), seed));
+    let outcomes = each(&seeds, |seed| run(&plan(seed), seed, None));
     for (seed, outcome) in seeds.into_iter().zip(outcomes) {
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -41,7 +42,79 @@ fn vips_come_to_rest_after_any_faults() {
 
 #[test]
 fn a_run_is_decided_by_its_seed() {
-    let once = run(&plan(1), 1);
-    assert_eq!(once, run(&plan(1), 1));
-    assert_ne!(once, run(&plan(1), 2));
+    let once = run(&plan(1), 1, None);
+    assert_eq!(once, run(&plan(1), 1, None));
+    assert_ne!(once, run(&plan(1), 2, None));
+}
+
+/// What the checkers report of sealed sites in which a rule is broken on purpose.
+fn reported(sabotage: Sabotage) -> Vec<Rule> {
+    reported_in(sabotage, plan)
+}
+
+fn reported_in(sabotage: Sabotage, plan: impl Fn(u64) -> Plan) -> Vec<Rule> {
+    let sealed = |seed| Plan {
+        sealed: true,
+        preempt: false,
+        ..plan(seed)
+    };
+    let mut rules = Vec::new();
+    for seed in 0..40 {
+        let broken = run(&sealed(seed), seed, Some(sabotage)).err();
+        let rule = broken.map(|violation| violation.rule);
+        rules.extend(rule.filter(|rule| !rules.contains(rule)));
+    }
+    rules
+}
+
+#[test]
+fn a_drained_balancer_that_keeps_its_vips_is_reported() {
+    assert_eq!(reported(Sabotage::KeepsWhenDrained), [Rule::VipRests]);
+}
+
+#[test]
+fn a_drained_balancer_that_drops_its_vips_is_reported() {
+    assert_eq!(reported(Sabotage::DropsWhenDrained), [Rule::VipRests]);
+}
+
+#[test]
+fn a_hand_over_that_answers_nobody_meanwhile_is_reported() {
+    assert_eq!(reported(Sabotage::CapturesNothing), [Rule::VipAnswered]);
+}
+
+#[test]
+fn an_agent_that_leaves_a_vip_closed_is_reported() {
+    assert_eq!(reported(Sabotage::ForgetsHandOver), [Rule::VipAnswered]);
+}
+
+#[test]
+fn a_keeper_that_keeps_what_it_lost_is_reported() {
+    assert!(reported(Sabotage::KeepsAddress).contains(&Rule::VipHeld));
+}
+
+#[test]
+fn a_keeper_that_does_not_have_what_it_holds_is_reported() {
+    assert_eq!(reported(Sabotage::AddsNoAddress), [Rule::VipHeld]);
+}
+
+#[test]
+fn keepers_that_take_nothing_over_are_reported() {
+    assert!(reported(Sabotage::NeverTakesOver).contains(&Rule::VipRests));
+}
+
+#[test]
+fn a_vip_that_is_offered_to_nobody_is_reported() {
+    // While the other balancer is down for a while, and nothing else happens.
+    let two = |seed| Plan {
+        nodes: 2,
+        vips: 2,
+        calm: Duration::from_secs(5),
+        ..plan(seed)
+    };
+    assert!(reported_in(Sabotage::Trusts, two).contains(&Rule::VipHeld));
+}
+
+#[test]
+fn what_cannot_be_read_is_reported() {
+    assert_eq!(reported(Sabotage::AnotherKey), [Rule::Readable]);
 }
