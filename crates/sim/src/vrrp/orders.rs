@@ -33,7 +33,7 @@ impl Orders {
             servers,
             vips: Some(vips.collect()),
             listen: vec![80],
-            tls: None,
+            ..Balancer::default()
         });
         let release = Release {
             number: ReleaseNumber(1),

@@ -65,8 +65,7 @@ pub(super) async fn prepare(
     let secrets = secrets(machine, order, server, held.as_ref()).await?;
     if let Some(passwords) = &secrets.secrets {
         let path = folder.join("secrets.json");
-        write_document(&path, passwords, order.placement.schema)
-            .map_err(failed("write", &path))?;
+        write_document(&path, passwords, order.placement.schema).map_err(failed("write", &path))?;
     }
     let named = interface_of(order, &location);
     let (interface, prefix_length) = boot::interface(location.address, named.as_deref())?;
@@ -94,7 +93,9 @@ pub(super) async fn prepare(
     if held.map_or(true, |held| held.is_replaced_by(order)) {
         let path = boot.order_file();
         let text = machine.view.borrow().placement_text(order.revision);
-        order.save(&path, text.as_deref()).map_err(failed("write", &path))?;
+        order
+            .save(&path, text.as_deref())
+            .map_err(failed("write", &path))?;
     }
     certify(machine, &boot).await?;
     Ok(boot)

@@ -57,7 +57,9 @@ pub(super) async fn certificates(site: &Site, digest: Digest) -> serve::Response
 }
 
 /// Answers with what `write` writes on a thread of its own. Where it fails the archive has no end, and is not taken for whole.
-fn stream(write: impl FnOnce(&mut BufWriter<Outlet>) -> io::Result<()> + Send + 'static) -> serve::Response {
+fn stream(
+    write: impl FnOnce(&mut BufWriter<Outlet>) -> io::Result<()> + Send + 'static,
+) -> serve::Response {
     let (pieces, mut written) = mpsc::channel::<Bytes>(PIECES);
     tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(PIECE, Outlet(pieces));
