@@ -148,7 +148,7 @@ impl SiteClient {
     }
 
     fn cannot_ask(&self) -> String {
-        format!("cannot reach the site {}", self.site)
+        format!("cannot query the site {}", self.site)
     }
 }
 

@@ -287,7 +287,7 @@ fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
     let words = match (tier, placed, serving.as_slice()) {
         (_, 0, _) => return None,
         (_, _, []) if unknown => {
-            format!("unknown whether any {tier} server serves: none of their proxies answers")
+            format!("unknown whether any {tier} server serves: no proxy that sends to them answers")
         }
         (_, _, []) => format!("no {tier} server serves: {}", without(view, tier)),
         (_, 1, [only]) => format!(
