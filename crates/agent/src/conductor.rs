@@ -23,8 +23,8 @@ use tracing::Instrument as _;
 const MEMBERS_STEP: Duration = Duration::from_millis(500);
 /// Poll interval for the store's members: it finds changes by a conductor whose term was over.
 const MEMBERS_POLL: Duration = Duration::from_secs(60);
-/// Servers whose silence a write of the placement depends on at most: a transaction has a limit.
-const MOST_DEAD: usize = 100;
+/// Servers whose silence or report a write of the placement depends on at most: a transaction has a limit.
+const MOST_SERVERS: usize = 100;
 /// How often old events are pruned.
 const PRUNE: Duration = Duration::from_secs(60);
 
@@ -125,7 +125,7 @@ impl Conductor<'_> {
         report_losses(&self.events, placement, facts, &mut self.lost).await?;
         let generation = placement.generation;
         let span = tracing::info_span!("roll_out", generation, %at);
-        match self.take(next, placement, at).instrument(span).await {
+        match self.take(next, seen, view).instrument(span).await {
             Ok(()) => {}
             Err(StoreError::CompareAndSwap { key, .. }) if key == self.keys.placement() => {
                 self.decided.was_overtaken(at);
@@ -187,15 +187,22 @@ impl Conductor<'_> {
     async fn take(
         &mut self,
         next: Next,
-        placement: &Placement,
-        at: Revision,
+        seen: &StoreView<'_>,
+        view: &View,
     ) -> Result<(), StoreError> {
+        let (at, placement) = (seen.at, seen.placement);
         self.log_waiting(&next.waiting);
         let Some(new) = next.placement else {
             return Ok(());
         };
         let dead = self.decided.counted_dead(placement);
-        let put = put_placement(self.store, self.keys, self.term, &new, at, &dead);
+        let raises = new.schema > placement.schema;
+        let condition = Condition {
+            at,
+            dead: &dead,
+            reports: if raises { reports(view) } else { Vec::new() },
+        };
+        let put = put_placement(self.store, self.keys, self.term, &new, &condition);
         self.decided.wrote(put.await?);
         // Continuing after a release was given up is not an error.
         let severity = if next.failed != placement.failed && next.failed.is_some() {
@@ -251,7 +258,12 @@ async fn move_members(
     let mut new = placement.clone();
     (new.store, new.store_joining) = (named.members, named.joining);
     let dead = decided.counted_dead(placement);
-    let revision = put_placement(store, keys, term, &new, at, &dead).await?;
+    let condition = Condition {
+        at,
+        dead: &dead,
+        reports: Vec::new(),
+    };
+    let revision = put_placement(store, keys, term, &new, &condition).await?;
     let events = Events::new(store.clone(), &keys.site);
     for (server, text) in members_moved(placement, &new) {
         tracing::info!(%server, text, "the store's members changed");
@@ -276,22 +288,44 @@ fn members_moved(old: &Placement, new: &Placement) -> Vec<(ServerName, &'static 
     came.chain(votes).chain(went).collect()
 }
 
-/// Writes the placement, if it is still as it was at `at`, the term is current, and no server of `dead` reports.
+/// On what a placement may be written.
+struct Condition<'a> {
+    /// The placement before it is still of this revision.
+    at: Revision,
+    /// None of these servers reports.
+    dead: &'a [ServerName],
+    /// These reports are still the last ones: a newer schema is for good, and each of them says that it can be read.
+    reports: Vec<(ServerName, Revision)>,
+}
+
+/// The last report of each server.
+fn reports(view: &View) -> Vec<(ServerName, Revision)> {
+    let observed = view.observed.iter();
+    observed.map(|(server, (at, _))| (*server, *at)).collect()
+}
+
+/// Writes the placement on this condition, and if the term is current.
 async fn put_placement(
     store: &Store,
     keys: &Keys,
     term: &Term,
     new: &Placement,
-    at: Revision,
-    dead: &[ServerName],
+    condition: &Condition<'_>,
 ) -> Result<Revision, StoreError> {
+    let Condition { at, dead, reports } = condition;
     let key = keys.placement();
     // The placement itself says in which schema the site's documents are: it may be raising it.
-    let text = store.to_json_over(&key, new, at, new.schema).await?;
-    let txn = Txn::new().expect(&key, Expected::At(at)).within(term);
-    let txn = dead.iter().take(MOST_DEAD).fold(txn, |txn, server| {
+    let text = store.to_json_over(&key, new, *at, new.schema).await?;
+    let txn = Txn::new().expect(&key, Expected::At(*at)).within(term);
+    let txn = dead.iter().take(MOST_SERVERS).fold(txn, |txn, server| {
         txn.expect(&keys.observed(*server), Expected::Absent)
     });
+    let txn = reports
+        .iter()
+        .take(MOST_SERVERS)
+        .fold(txn, |txn, (server, at)| {
+            txn.expect(&keys.observed(*server), Expected::At(*at))
+        });
     store.commit(&txn.put(&key, text, None)).await
 }
 

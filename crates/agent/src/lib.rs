@@ -267,7 +267,7 @@ impl Agent {
 
     /// Moves everything on this server towards the order. Repeating it does no harm.
     fn carry_out(&mut self) {
-        let order = Rc::clone(&self.order);
+        let order = self.order_here();
         self.supervisor.reconcile(&self.wanted(&order));
         self.end_release_run(&order);
         self.forget_store_member(&order);
@@ -302,6 +302,17 @@ impl Agent {
             database.tick(&order, observed, view.silence.is_none());
         }
         self.logs.tick();
+    }
+
+    /// The order as it concerns this server: a server of the same name that stands elsewhere is another one.
+    fn order_here(&self) -> Rc<Order> {
+        let placed = topology::location(&self.order.placement, self.boot.server);
+        if placed.is_none_or(|placed| placed.is_where(&self.boot.location)) {
+            return Rc::clone(&self.order);
+        }
+        let mut order = (*self.order).clone();
+        order.placement.servers.remove(&self.boot.server);
+        Rc::new(order)
     }
 
     fn wanted(&self, order: &Order) -> BTreeMap<String, WantedProcess> {

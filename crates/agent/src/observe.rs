@@ -9,7 +9,7 @@ use super::supervisor::Condition;
 use crate::state::Order;
 use gaiola_core::topology;
 use gaiola_model::placement::{InstanceState, ObservedInstance, Phase, PlacedInstance};
-use gaiola_model::schema::SCHEMA;
+use gaiola_model::schema::{SCHEMA, unnumbered};
 use gaiola_model::{InstanceName, Observed};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -69,10 +69,12 @@ impl Agent {
     /// were started may be older.
     fn reads(&self) -> u64 {
         let keeper = match (&self.balancer, &self.database) {
-            (Some(balancer), _) => balancer.keeper_reads(),
-            (None, Some(database)) => database.keeper_reads(),
+            (Some(balancer), _) => Some(balancer.keeper_reads()),
+            (None, Some(database)) => Some(database.keeper_reads()),
             (None, None) => None,
         };
+        // One that has not reported yet may be of the oldest program.
+        let keeper = keeper.map(|reads| reads.unwrap_or(unnumbered()));
         let others = [self.supervisor.reads(), keeper].into_iter().flatten();
         others.fold(SCHEMA, u64::min)
     }

@@ -60,11 +60,15 @@ impl Agent {
         }
     }
 
-    /// The result of the run that is ordered here; `None` until it has ended.
+    /// The result of the run that is ordered here; `None` until it has ended, with all processes that it started.
     pub(super) fn release_outcome(&self) -> Option<ReleaseOutcome> {
         let run = self.ordered_run(&self.order)?;
+        let name = plan::release_run_name(run);
+        if self.supervisor.is_running(&name) {
+            return None;
+        }
         let status = std::fs::read_to_string(plan::release_status_file(&self.boot, run)).ok()?;
-        let end = || self.logs.end(&plan::release_run_name(run), &run.command);
+        let end = || self.logs.end(&name, &run.command);
         let error = match status.trim() {
             "" => return None,
             "0" => None,

@@ -324,7 +324,9 @@ impl Boot {
 
     /// The program to start now.
     pub fn program(&self) -> &Path {
-        let link = self.program.as_deref().filter(|link| link.exists());
+        // A link that leads nowhere is no way to another program: the start fails and says so.
+        let is_there = |link: &&Path| link.symlink_metadata().is_ok();
+        let link = self.program.as_deref().filter(is_there);
         link.unwrap_or(Path::new(OWN_PROGRAM))
     }
 

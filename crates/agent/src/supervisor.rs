@@ -184,6 +184,11 @@ impl Supervisor {
         running.map(|(name, identity, _)| (name, identity.pid))
     }
 
+    /// Whether anything of a process runs: itself, or what it has left.
+    pub(super) fn is_running(&self, name: &str) -> bool {
+        self.running().any(|(running, _)| running == name)
+    }
+
     /// The newest schema that all of Gaiola's own processes read that were started here or by an earlier agent, perhaps of an older
     /// program; `None`: there are none.
     pub(super) fn reads(&self) -> Option<u64> {
@@ -212,6 +217,9 @@ impl Supervisor {
                 Action::CheckGroup(name, id) => {
                     let (name, is_empty) = (&name, id.session_is_empty());
                     self.step(Input::Group { name, id, is_empty });
+                    if is_empty {
+                        self.record();
+                    }
                 }
             }
         }

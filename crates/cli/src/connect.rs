@@ -219,8 +219,8 @@ impl SiteClient {
 
     fn cannot_ask(&self) -> String {
         match &self.machine {
-            None => format!("cannot reach the site {}", self.site),
-            Some(host) => format!("cannot reach the site {} through {host}", self.site),
+            None => format!("cannot query the site {}", self.site),
+            Some(host) => format!("cannot query the site {} through {host}", self.site),
         }
     }
 }

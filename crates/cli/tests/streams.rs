@@ -243,16 +243,23 @@ fn full_pipe() -> (PipeReader, Stdio) {
     (read, write.into())
 }
 
+/// What the keeper's server is switched on with.
+const BOOT: &str = r#"{"schema":2,"site":"site","server":"lb1","number":1,"address":"127.0.0.1","interface":"lo",
+    "prefix_length":8,"directories":{"state":"/run/gaiola","releases":"/run/gaiola","certificates":"/run/gaiola",
+    "run":"/run/gaiola"},"store_token":"","database_user":null,"site_user":null,"keeper_key":null,"path":"/usr/bin:/bin",
+    "disk":null}"#;
+
 /// `gaiola keeper`, with a `/run` of its own.
 struct Keeper(Child);
 
 impl Keeper {
     fn start(kind: &str, stderr: Stdio) -> Self {
-        let script = "mount -t tmpfs none /run && mkdir /run/gaiola && touch /run/gaiola/its-own && \
-                      exec \"$0\" keeper \"$1\" --boot /nowhere";
+        let script = "mount -t tmpfs none /run && mkdir /run/gaiola && \
+                      printf %s \"$2\" >/run/gaiola/boot.json && touch /run/gaiola/its-own && \
+                      exec \"$0\" keeper \"$1\" --boot /run/gaiola";
         let mut command = Command::new("unshare");
         command.args(["--map-root-user", "--mount", "sh", "-c", script]);
-        command.args([env!("CARGO_BIN_EXE_gaiola"), kind]);
+        command.args([env!("CARGO_BIN_EXE_gaiola"), kind, BOOT]);
         let command = command.stdin(Stdio::null()).env("GAIOLA_LOG", "debug");
         let keeper = Self(command.stderr(stderr).spawn().unwrap());
         eventually("it has a directory of its own", || {

@@ -1,5 +1,6 @@
 //! Processes: started so that they outlive us where they should, identified by pid and start time, watched by pidfd.
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -143,10 +144,15 @@ pub fn die_with_parent() -> io::Result<()> {
 /// # Errors
 /// `NotFound` where there is no such process.
 pub fn identify(pid: u32) -> io::Result<Identity> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let start_time = start_time(&stat)
+    let start_time = start_time(&stat(pid)?)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "cannot read /proc/PID/stat"))?;
     Ok(Identity { pid, start_time })
+}
+
+/// `/proc/PID/stat`. The name in it is cut after 15 bytes, perhaps within a character.
+fn stat(pid: u32) -> io::Result<String> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    Ok(String::from_utf8_lossy(&stat).into_owned())
 }
 
 /// Field 22.
@@ -270,8 +276,7 @@ impl Identity {
         if self.is_reused() {
             return true;
         }
-        let members = self.session();
-        members.map_or_else(|_| self.group_is_empty(), |members| members.is_empty())
+        self.session().is_ok_and(|members| members.is_empty())
     }
 
     /// Whether its pid is another process's by now, so that its session has ended.
@@ -279,16 +284,20 @@ impl Identity {
         identify(self.pid).is_ok_and(|found| found != self)
     }
 
+    #[cfg(test)]
     fn group_is_empty(self) -> bool {
-        to_pid(self.pid).is_ok_and(|pid| {
-            rustix::process::test_kill_process_group(pid) == Err(rustix::io::Errno::SRCH)
-        })
+        to_pid(self.pid)
+            .is_ok_and(|pid| rustix::process::test_kill_process_group(pid) == Err(Errno::SRCH))
     }
 
     /// The living processes of its session.
     fn session(self) -> io::Result<Vec<Member>> {
-        let all = pids()?.filter_map(Member::find);
-        Ok(all.filter(|member| member.session == self.pid).collect())
+        let mut members = Vec::new();
+        for pid in pids()? {
+            let found = Member::find(pid)?;
+            members.extend(found.filter(|member| member.session == self.pid));
+        }
+        Ok(members)
     }
 }
 
@@ -300,13 +309,22 @@ struct Member {
 }
 
 impl Member {
-    /// A process that is alive.
-    fn find(pid: u32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let number = |n| field(&stat, n)?.parse::<u32>().ok();
+    /// The process with this pid, if it is alive.
+    fn find(pid: u32) -> io::Result<Option<Self>> {
+        match stat(pid) {
+            Ok(stat) => Ok(Self::parse(pid, &stat)),
+            // It has ended: before the file was opened, or while it was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn parse(pid: u32, stat: &str) -> Option<Self> {
+        let number = |n| field(stat, n)?.parse::<u32>().ok();
         // The first thread of a process may have ended before the others.
-        let has_ended = matches!(field(&stat, 3)?, "Z" | "X") && number(20)? <= 1;
-        let start_time = start_time(&stat)?;
+        let has_ended = matches!(field(stat, 3)?, "Z" | "X") && number(20)? <= 1;
+        let start_time = start_time(stat)?;
         (!has_ended).then_some(Self {
             identity: Identity { pid, start_time },
             group: number(5)?,
@@ -415,19 +433,22 @@ mod tests {
         );
     }
 
-    /// A launched shell that has ended, once what it has left running has written `up`.
-    fn leftovers(folder: &Path, script: &str) -> Identity {
-        let log = folder.join("log");
-        let identity = launch(&Launch {
+    fn shell(folder: &Path, script: &str) -> Launch {
+        Launch {
             program: "sh".into(),
             args: vec!["-c".into(), script.into()],
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             cwd: folder.into(),
-            log: log.clone(),
+            log: folder.join("log"),
             user: None,
             privileged: false,
-        })
-        .unwrap();
+        }
+    }
+
+    /// A launched shell that has ended, once what it has left running has written `up`.
+    fn leftovers(folder: &Path, script: &str) -> Identity {
+        let log = folder.join("log");
+        let identity = launch(&shell(folder, script)).unwrap();
         let pid = to_pid(identity.pid).unwrap();
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
         eventually(|| std::fs::read_to_string(&log).unwrap().contains("up"));
@@ -468,13 +489,32 @@ mod tests {
 
     #[test]
     fn the_session_of_a_pid_that_is_used_again_has_ended() {
-        let me = identify(std::process::id()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let leader = launch(&shell(folder.path(), "exec sleep 60")).unwrap();
         let earlier = Identity {
-            start_time: me.start_time - 1,
-            ..me
+            start_time: leader.start_time - 1,
+            ..leader
         };
-        assert!(earlier.session_is_empty());
+        assert!(earlier.session_is_empty() && !leader.session_is_empty());
         earlier.signal_session(Signal::KILL);
+        assert!(!leader.session_is_empty());
+        leader.signal_session(Signal::KILL);
+        eventually(|| leader.session_is_empty());
+    }
+
+    #[test]
+    fn a_process_whose_name_is_cut_within_a_character_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("серверный");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let script = format!("exec {} 60", program.display());
+        let identity = launch(&shell(folder.path(), &script)).unwrap();
+        let name = format!("/proc/{}/comm", identity.pid);
+        eventually(|| std::fs::read(&name).is_ok_and(|name| name.starts_with("сер".as_bytes())));
+        assert_eq!(identify(identity.pid).unwrap(), identity);
+        assert!(!identity.session_is_empty());
+        identity.signal_session(Signal::KILL);
+        eventually(|| identity.session_is_empty());
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn the_balancer_is_newer(site: &Site, programs: &Programs) {
     assert_eq!(waits_for(site), None, "its keeper and its proxy are older");
     site.start_again("lb1", "keeper");
     site.start_again("lb1", "proxy");
-    let all = "app1 and the provider of the servers need a newer gaiola";
+    let all = "an older gaiola still runs on app1 and what provides the servers";
     site.wait_for("the schema waits", SOON, || {
         waits_for(site).is_some_and(|words| words == all)
     });
@@ -120,7 +120,7 @@ fn the_conductor_is_newer(site: &Site, programs: &Programs) {
 fn all_are_newer(site: &Site, programs: &Programs) {
     site.switch_program("app1", &programs.new);
     site.start_again("app1", "agent");
-    let lab = "the provider of the servers needs a newer gaiola";
+    let lab = "an older gaiola still runs on what provides the servers";
     site.wait_for("the schema waits for the lab alone", SOON, || {
         waits_for(site).is_some_and(|words| words == lab)
     });

@@ -49,26 +49,31 @@ fn waits_for(servers: &[(ServerName, Option<u64>)], provider: Option<u64>, held:
     };
     let mut older: Vec<String> = of(&|reads| reads.as_ref().is_some_and(is_old));
     if provider.as_ref().is_some_and(is_old) {
-        older.push("the provider of the servers".into());
+        older.push("what provides the servers".into());
     }
     let silent: Vec<String> = of(&|reads| reads.is_none());
     if older.is_empty() && silent.is_empty() {
         older.push("the conductor".into());
     }
-    let parts = [
-        listed(&older, "needs a newer gaiola", "need a newer gaiola"),
-        listed(&silent, "is silent", "are silent"),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let mut parts = Vec::new();
+    if !older.is_empty() {
+        parts.push(format!("an older gaiola still runs on {}", joined(&older)));
+    }
+    match silent.as_slice() {
+        [] => {}
+        [one] => parts.push(format!("{one} is silent")),
+        all => parts.push(format!("{} are silent", joined(all))),
+    }
     parts.join("; ")
 }
 
-/// Names and what is true of one, or of several; `None` without any.
-fn listed(names: &[String], one: &str, several: &str) -> Option<String> {
+/// `app1`, `app1 and db1`, `app1, app2 and db1`.
+fn joined(names: &[String]) -> String {
     match names {
-        [] => None,
-        [name] => Some(format!("{name} {one}")),
-        [names @ .., last] => Some(format!("{} and {last} {several}", names.join(", "))),
+        [names @ .., before, last] => [names, &[format!("{before} and {last}")]]
+            .concat()
+            .join(", "),
+        _ => names.join(""),
     }
 }
 
@@ -147,9 +152,9 @@ mod tests {
         let older = waiting([Some(old), Some(new)], Some(old)).unwrap();
         assert_eq!(
             older,
-            "app1 and the provider of the servers need a newer gaiola"
+            "an older gaiola still runs on app1 and what provides the servers"
         );
         let both = waiting([None, Some(old)], Some(new)).unwrap();
-        assert_eq!(both, "app2 needs a newer gaiola; app1 is silent");
+        assert_eq!(both, "an older gaiola still runs on app2; app1 is silent");
     }
 }

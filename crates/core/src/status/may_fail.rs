@@ -88,9 +88,7 @@ fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
     let words = match (tier, placed, serving.as_slice()) {
         (_, 0, _) => return None,
         (_, _, []) if unknown => {
-            format!(
-                "whether any {tier} server serves is not known: nobody who sends to them answers"
-            )
+            format!("unknown whether any {tier} server serves: no proxy that sends to them answers")
         }
         (_, _, []) => format!("no {tier} server serves: {}", without(view, tier)),
         (_, 1, [only]) => format!(
@@ -117,9 +115,9 @@ fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
 
 fn without(view: &View<'_>, tier: Tier) -> &'static str {
     match tier {
-        Tier::Balancer => "no client gets in",
+        Tier::Balancer => "no client can connect",
         Tier::App if view.placement.config.web.is_some() => "only files are served",
-        Tier::Web | Tier::App => "nothing is answered",
+        Tier::Web | Tier::App => "no request is answered",
         Tier::Database => "nothing can be read or written",
     }
 }
@@ -157,10 +155,10 @@ fn store_may_fail(view: &View<'_>, store: &[ServerName]) -> Option<MayFail> {
     let words = match store {
         [] => return None,
         [only] => format!(
-            "the store stands on {only} alone: without it the site goes on, and cannot be changed"
+            "{only} has the store's only member: without it the site keeps running, but cannot be changed"
         ),
         _ if live <= quorum => format!(
-            "{live} of the store's {} members are there: with one less the site goes on, and cannot be changed",
+            "{live} of the store's {} members are up: with one less the site keeps running, but cannot be changed",
             store.len()
         ),
         _ => return None,

@@ -30,7 +30,7 @@ pub(super) fn section(status: &Status) -> Markup {
         }
         @if !status.waiting.is_empty() {
             section aria-labelledby="waiting" {
-                h2 #waiting { "A change is in progress; it waits" }
+                h2 #waiting { "Waiting" }
                 ul { @for text in status.waiting.iter().take(MOST) { li { (text) } } }
             }
         }
