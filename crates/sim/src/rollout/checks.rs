@@ -2,7 +2,6 @@
 
 use super::World;
 use crate::violation::{Rule, Violation};
-use gaiola_core::rollout::SILENCE;
 use gaiola_core::topology::{self, TrafficTarget};
 use gaiola_model::placement::{
     DatabaseRole, DoorState, InstanceState, Phase, PlacedInstance, ReleaseNumber,
@@ -178,15 +177,11 @@ impl World {
         }
     }
 
-    /// Servers that need not be waited for: they have been silent for long enough. A conductor that sees the store by a watch
-    /// knows when that began; that it has not ended is known to the store.
+    /// Servers that need not be waited for: they have been silent for long enough. A conductor knows when that began; that it
+    /// has not ended is known to the store.
     fn silent_servers(&self) -> BTreeSet<ServerName> {
         let is_silent = |(server, machine): &(&ServerName, &super::Machine)| {
-            if self.site_runs {
-                machine.published.is_none() && self.facts.is_dead(**server)
-            } else {
-                machine.silent_for(self.now) >= SILENCE
-            }
+            machine.published.is_none() && self.facts.is_dead(**server)
         };
         let silent = self.machines.iter().filter(is_silent);
         silent.map(|(server, _)| *server).collect()

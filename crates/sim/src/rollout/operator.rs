@@ -175,8 +175,14 @@ impl World {
         let given_up = placement.failed.as_ref().map(|failure| failure.in_words());
         let counts = |why: &String| deploys || Some(why) != given_up.as_ref();
         operator.missing = missing.into_iter().flatten().filter(counts).collect();
+        // Control cannot know what a server is like whose agent reports nothing.
+        let all_report = self.machines.values().all(|machine| {
+            machine.has_agent(now) && machine.frozen_with.is_none() && now >= machine.cut_off_until
+        });
         if operator.missing.is_empty() {
             operator.settled = Some(now);
+        }
+        if operator.missing.is_empty() && all_report {
             operator.settled_since.get_or_insert(now);
         } else {
             operator.settled_since = None;

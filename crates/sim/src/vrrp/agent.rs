@@ -121,7 +121,8 @@ impl Sim {
                 standby: router.standby(shown),
                 settled: router.settled(shown),
             };
-            let keeps = must_go && self.sabotage == Some(Sabotage::KeepsWhenDrained);
+            let by = [Sabotage::KeepsWhenDrained, Sabotage::DropsWhenDrained];
+            let keeps = must_go && self.sabotage.is_some_and(|it| by.contains(&it));
             leaving.extend(
                 hand_over::heir(&held)
                     .filter(|_| !keeps)

@@ -53,6 +53,7 @@ pub(super) struct Checks {
     yielding: Vec<Vec<bool>>,
     /// How often each VIP has moved since the faults stopped and all routers found each other.
     moves: Vec<u32>,
+    most_moves: u32,
     two_since: Vec<Option<Time>>,
     moved_at: Vec<Time>,
     resting_since: Option<Time>,
@@ -78,6 +79,7 @@ impl Checks {
             alone: vec![vec![None; plan.vips]; plan.nodes],
             yielding: vec![vec![false; plan.vips]; plan.nodes],
             moves: vec![0; plan.vips],
+            most_moves: MOST_MOVES,
             two_since: vec![None; plan.vips],
             moved_at: vec![Time::ZERO; plan.vips],
             resting_since: None,
@@ -120,7 +122,7 @@ impl Checks {
 
     /// The operator drains a balancer, or brings it back, after the faults: each VIP may move once more.
     pub(super) fn operated(&mut self) {
-        self.moves.fill(0);
+        self.most_moves = MOST_MOVES + 1;
     }
 
     /// A fault begins or ends.
@@ -279,7 +281,7 @@ impl Checks {
         let taken = nodes.iter().position(|node| node.is_active(vip));
         let moves = rested > OWNED_WITHIN && !two && taken != self.holders[vip];
         self.moves[vip] += u32::from(moves);
-        if self.moves[vip] > MOST_MOVES {
+        if self.moves[vip] > self.most_moves {
             return Err(Rule::VipRests.broken(format!("VIP {vip} does not come to rest")));
         }
         if two || moves {
