@@ -267,7 +267,10 @@ mod tests {
         prepare_in(&state, &setup("db-b", 8)).unwrap();
         let why = prepare_in(&state, &setup("root@db-b", 7)).unwrap_err();
         let why = why.to_string();
-        assert!(why.contains("is db-b") && why.contains("names it root@db-b"), "{why}");
+        assert!(
+            why.contains("is db-b") && why.contains("names it root@db-b"),
+            "{why}"
+        );
         let held: MachineSetup = read_json(&state.machine()).unwrap();
         assert_eq!(held, setup("db-b", 8));
     }
