@@ -15,6 +15,7 @@ use crate::doctor::{examine, findings};
 use crate::machines::{Machines, PROGRAM, resolved};
 use crate::output::{self, Exit};
 use anyhow::bail;
+use gaiola_control::api::schema::Mismatch;
 use gaiola_control::ssh::{Script, Ssh};
 use gaiola_core::doctor::{self, Examined, Finding, Severity};
 use gaiola_model::config::{BalancerTls, Machine};
@@ -48,7 +49,10 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         started: Instant::now(),
         config: &local.config,
     };
-    let known = install.known(&machines);
+    let known = match install.known(&machines) {
+        Ok(known) => known,
+        Err(mismatch) => return refuse(global, &mismatch.into()),
+    };
     let examined = runtime.block_on(examine(&local.config, &machines));
     let found = findings(&local.config, &examined, &known);
     if !install.is_ready(&found) {
@@ -90,6 +94,17 @@ fn entries(status: &Status, tls: bool) -> Vec<String> {
     served.map(entry).collect()
 }
 
+/// What a site answered, if it did; an error only where a newer program runs it. An older one is what an `up` may exchange.
+fn understood<T>(answer: anyhow::Result<T>) -> Result<Option<T>, Mismatch> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) => match error.downcast::<Mismatch>() {
+            Ok(newer @ Mismatch::CommandLineTooOld { .. }) => Err(newer),
+            Ok(Mismatch::SiteTooOld { .. }) | Err(_) => Ok(None),
+        },
+    }
+}
+
 struct Install<'a> {
     global: &'a Global,
     started: Instant,
@@ -98,16 +113,19 @@ struct Install<'a> {
 
 impl Install<'_> {
     /// The machines that the running site counts on, and can do without for a while.
-    fn known(&self, machines: &Machines) -> Vec<Host> {
+    ///
+    /// # Errors
+    /// Where a newer program runs the site than this one may talk to: nothing may be installed over that.
+    fn known(&self, machines: &Machines) -> Result<Vec<Host>, Mismatch> {
         let running = SiteClient::on_machines(self.config.site.clone(), machines);
         let Some(client) = running.ok().flatten() else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
-        let status = client.get::<Status>("/status");
+        let status = understood(client.get::<Status>("/status"))?;
         let servers = status.into_iter().flat_map(|status| status.servers);
         let hosts = servers.map(|server| server.location.host);
         let spare = self.config.machines.iter().flat_map(|all| &all.spare);
-        hosts.chain(spare.map(Machine::host)).collect()
+        Ok(hosts.chain(spare.map(Machine::host)).collect())
     }
 
     /// Shows what is to be known, and returns whether `up` can succeed.
@@ -227,4 +245,26 @@ fn busy(host: &Host, owner: &str) -> anyhow::Error {
         "{host}: another gaiola up is under way ({owner}); wait for its end"
     ))
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_that_a_newer_program_runs_gets_no_older_one() {
+        let newer = Mismatch::CommandLineTooOld {
+            site: 9,
+            command_line: 7,
+        };
+        assert_eq!(understood::<()>(Err(newer.into())), Err(newer));
+        let older = Mismatch::SiteTooOld {
+            site: 6,
+            command_line: 7,
+        };
+        assert_eq!(understood::<()>(Err(older.into())), Ok(None));
+        let silent = anyhow::anyhow!("does not answer");
+        assert_eq!(understood::<()>(Err(silent)), Ok(None));
+        assert_eq!(understood(Ok(1)), Ok(Some(1)));
+    }
 }

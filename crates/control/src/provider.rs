@@ -62,11 +62,20 @@ pub enum HarmError {
     Machine(#[from] machine::HarmError),
 }
 
+/// What the other processes of a site answered.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    /// The orders that they know, the newest first.
+    pub orders: Vec<Order>,
+    /// Those that did not answer: they may know an order.
+    pub silent: Vec<Host>,
+}
+
 impl Provider {
-    /// Orders that other processes of the site know, the newest first: a site of which this one knows nothing may be there.
-    pub async fn orders_elsewhere(&self) -> Vec<Order> {
+    /// What other processes of the site know: a site of which this one knows nothing may be there.
+    pub async fn orders_elsewhere(&self) -> Elsewhere {
         match self {
-            Self::Lab(_) => Vec::new(),
+            Self::Lab(_) => Elsewhere::default(),
             Self::Machine(machine) => machine.orders_elsewhere().await,
         }
     }

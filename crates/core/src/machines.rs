@@ -40,7 +40,13 @@ pub enum Step {
 }
 
 /// What a machine has to do. `confirmed`: the store holds this placement now; what a server has on its disk is removed only then.
-pub fn steps(placement: &Placement, host: &Host, held: &Held, confirmed: bool) -> Vec<Step> {
+/// A server that is placed at this machine's own `address` is never taken away, whatever name the placement has for its machine.
+pub fn steps(
+    placement: &Placement,
+    (host, address): (&Host, IpAddr),
+    held: &Held,
+    confirmed: bool,
+) -> Vec<Step> {
     let wanted = servers_on(placement, host);
     let is_idle = |server: &&ServerName| !held.busy.contains(*server);
     let missing = wanted.iter().filter(is_idle).filter(|server| {
@@ -48,7 +54,12 @@ pub fn steps(placement: &Placement, host: &Host, held: &Held, confirmed: bool) -
     });
     let former: BTreeSet<ServerName> = held.directories.union(&held.on).copied().collect();
     let former = former.difference(&wanted).filter(is_idle);
-    let former = former.filter(|_| confirmed).copied().map(Step::TakeAway);
+    let is_at_address = |server: &ServerName| {
+        let placed = placement.servers.get(server);
+        placed.is_some_and(|placed| placed.location.address == address)
+    };
+    let former = former.filter(|server| confirmed && !is_at_address(server));
+    let former = former.copied().map(Step::TakeAway);
     let missing = missing.copied().map(Step::SwitchOn);
     missing.chain(former).collect()
 }
@@ -192,6 +203,9 @@ mod tests {
         all.map(name).into()
     }
 
+    /// The address of a machine that no server is placed at.
+    const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
+
     fn host(name: &str) -> Host {
         Host(name.into())
     }
@@ -235,7 +249,7 @@ mod tests {
     #[test]
     fn a_machine_switches_on_what_stands_on_it_and_is_not_on() {
         let (placement, mut held) = (placement(), Held::default());
-        let now = |held: &Held| steps(&placement, &host("a"), held, true);
+        let now = |held: &Held| steps(&placement, (&host("a"), OWN), held, true);
         let [lb1, web1] = ["lb1", "web1"].map(name);
         assert_eq!(now(&held), [Step::SwitchOn(lb1), Step::SwitchOn(web1)]);
         held.on.insert(lb1);
@@ -258,12 +272,28 @@ mod tests {
             directories: names(["app1", "db1", "web2", "db3"]),
             ..Held::default()
         };
-        let now = |confirmed| steps(&placement, &host("b"), &held, confirmed);
+        let now = |confirmed| steps(&placement, (&host("b"), OWN), &held, confirmed);
         let gone = ["web2", "db3"].map(|server| Step::TakeAway(name(server)));
         assert_eq!(now(true), gone);
         assert_eq!(now(false), []);
-        let spare = steps(&placement, &host("spare"), &Held::default(), true);
+        let spare = steps(&placement, (&host("spare"), OWN), &Held::default(), true);
         assert_eq!(spare, []);
+    }
+
+    #[test]
+    fn a_machine_under_another_name_keeps_the_servers_placed_at_its_address() {
+        let placement = placement();
+        let held = Held {
+            on: names(["db2"]),
+            directories: names(["db2", "db3"]),
+            ..Held::default()
+        };
+        let own = placement.servers[&name("db2")].location.address;
+        let renamed = steps(&placement, (&host("root@c"), own), &held, true);
+        assert_eq!(renamed, [Step::TakeAway(name("db3"))]);
+        let other = steps(&placement, (&host("other"), OWN), &held, true);
+        let all = ["db2", "db3"].map(|server| Step::TakeAway(name(server)));
+        assert_eq!(other, all);
     }
 
     #[test]

@@ -21,6 +21,11 @@ pub(super) async fn establish(
     examined: &BTreeMap<Host, Examined>,
 ) -> anyhow::Result<Vec<Host>> {
     let setups = setups(config)?;
+    // Before any machine becomes part of a new site: an attempt that fails later leaves an authority, not a site without one.
+    let mut authority = match signer(&config.site, examined)? {
+        Signer::New => Some(make_authority(config, machines).await?),
+        Signer::Held => None,
+    };
     let prepared = machines.all_succeed(|ssh| {
         let setup = setups.get(ssh.host()).cloned();
         async move {
@@ -30,14 +35,13 @@ pub(super) async fn establish(
         }
     });
     let mut signed = Vec::new();
-    let mut authority = None;
     for (host, prepared) in prepared.await? {
         let Some(request) = prepared.request else {
             continue;
         };
         let with = match authority {
             Some(with) => with,
-            None => holder(config, machines, examined).await?,
+            None => holder(&config.site, machines, examined)?,
         };
         let ssh = machines.get(&host).context("a machine vanished")?;
         let address = setups.get(&host).context("a machine vanished")?.address;
@@ -74,31 +78,60 @@ fn setups(config: &Config) -> anyhow::Result<BTreeMap<Host, MachineSetup>> {
     Ok(machines.iter().map(setup).collect())
 }
 
-/// The machine that signs: one that holds the authority, or else, for a site that has none yet, the first one of its store.
-async fn holder<'a>(
-    config: &Config,
+/// Where the certificates of machines are signed.
+#[derive(Debug, PartialEq, Eq)]
+enum Signer {
+    /// The site is new: its authority is made.
+    New,
+    /// A machine of the site holds it.
+    Held,
+}
+
+/// Whether the site has an authority. A second one would divide it: where any machine was part of the site before, none is made.
+fn signer(site: &SiteName, examined: &BTreeMap<Host, Examined>) -> anyhow::Result<Signer> {
+    let site = site.as_str();
+    if examined.values().any(|machine| holds(machine, site)) {
+        return Ok(Signer::Held);
+    }
+    let is_part = |examined: &Examined| match examined {
+        Examined::Facts(facts) => facts.sites.iter().any(|part| part == site),
+        Examined::NotAsked { .. } => false,
+    };
+    let parts = examined.iter().filter(|(_, machine)| is_part(machine));
+    let parts: Vec<&str> = parts.map(|(host, _)| host.0.as_str()).collect();
+    if !parts.is_empty() {
+        bail!(
+            "no machine that answers holds the authority of {site}, which {} joined before: switch on a machine with a member of its store, then run up again",
+            parts.join(", ")
+        );
+    }
+    Ok(Signer::New)
+}
+
+fn holds(examined: &Examined, site: &str) -> bool {
+    match examined {
+        Examined::Facts(facts) => facts.authorities.iter().any(|held| held == site),
+        Examined::NotAsked { .. } => false,
+    }
+}
+
+/// The machine that signs: one that holds the authority.
+fn holder<'a>(
+    site: &SiteName,
     machines: &'a Machines,
     examined: &BTreeMap<Host, Examined>,
 ) -> anyhow::Result<&'a Ssh> {
-    let site = config.site.as_str();
-    let holds = |ssh: &&Ssh| match examined.get(ssh.host()) {
-        Some(Examined::Facts(facts)) => facts.authorities.iter().any(|held| held == site),
-        _ => false,
+    let holds = |ssh: &&Ssh| {
+        let examined = examined.get(ssh.host());
+        examined.is_some_and(|examined| holds(examined, site.as_str()))
     };
-    if let Some(held) = machines.iter().find(holds) {
-        return Ok(held);
-    }
-    let is_part = |examined: &Examined| match examined {
-        Examined::Facts(facts) => facts.is_running && facts.sites.iter().any(|part| part == site),
-        Examined::NotAsked { .. } => false,
-    };
-    let was_made = examined.values().any(is_part);
-    let is_away = examined.keys().any(|host| machines.get(host).is_none());
-    if was_made && is_away {
-        bail!(
-            "no machine that answers holds the authority of {site}: switch on a machine with a member of its store, then run up again"
-        );
-    }
+    let held = machines.iter().find(holds);
+    held.with_context(|| format!("no machine that answers holds the authority of {site}"))
+}
+
+/// Makes the authority of a new site, on the first machine of its store, which then signs.
+async fn make_authority<'a>(config: &Config, machines: &'a Machines) -> anyhow::Result<&'a Ssh> {
+    let site = &config.site;
     let first = founder(config).context("the file names no machines")?;
     let ssh = machines.get(&first);
     let ssh = ssh.with_context(|| {
@@ -153,7 +186,33 @@ async fn order<Q: Serialize, A: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gaiola_core::doctor::Facts;
     use gaiola_model::config::{App, Machine, Machines as Named};
+
+    #[test]
+    fn a_site_that_a_machine_is_part_of_gets_no_second_authority() {
+        let site: SiteName = "shop".parse().unwrap();
+        let machine = |name: &str, sites: &[&str], authorities: &[&str]| {
+            let all = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+            let facts = Facts {
+                sites: all(sites),
+                authorities: all(authorities),
+                ..Facts::default()
+            };
+            (Host(name.into()), Examined::Facts(Box::new(facts)))
+        };
+        let fresh = machine("a", &[], &[]);
+        let other = machine("b", &["blog"], &["blog"]);
+        let new = BTreeMap::from([fresh.clone(), other]);
+        assert_eq!(signer(&site, &new).unwrap(), Signer::New);
+        let part = machine("b", &["shop"], &[]);
+        let lost = BTreeMap::from([fresh.clone(), part.clone()]);
+        let why = signer(&site, &lost).unwrap_err().to_string();
+        assert!(why.contains("which b joined before"), "{why}");
+        let holder = machine("c", &[], &["shop"]);
+        let held = BTreeMap::from([fresh, part, holder]);
+        assert_eq!(signer(&site, &held).unwrap(), Signer::Held);
+    }
 
     #[test]
     fn every_machine_knows_all_of_them_once() {

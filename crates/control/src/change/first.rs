@@ -4,23 +4,29 @@ use super::release::{make_release, spread};
 use super::{found_store, step, store};
 use crate::api::steps::Steps;
 use crate::api::{Digest, Outcome, refused};
-use crate::provider::Parcel;
+use crate::provider::{Elsewhere, Parcel};
 use crate::site::Site;
 use gaiola_agent::state::Order;
 use gaiola_core::rollout;
+use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Desired, Revision};
 use gaiola_model::{Config, Exit};
 use gaiola_store::view::Keys;
 use gaiola_store::{Expected, Store, StoreError, Txn};
 use gaiola_wire::hex;
 use std::rc::Rc;
-use tokio::time::Instant;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long the other machines are asked whether they know the site: the processes of some may have started just now.
+const ASK_LIMIT: Duration = Duration::from_secs(60);
+/// Between two questions.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether no `up` of this site has reached the store yet.
 pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outcome> {
     if site.order.borrow().is_none() {
-        let known = site.provider.orders_elsewhere().await;
-        known.into_iter().for_each(|order| site.take_order(order));
+        ask_others(site, deadline.min(Instant::now() + ASK_LIMIT)).await?;
     }
     match site.order.borrow().as_ref() {
         None => return Ok(true),
@@ -41,6 +47,32 @@ pub(super) async fn is_new(site: &Site, deadline: Instant) -> Result<bool, Outco
             ),
         )
     })
+}
+
+/// Takes the orders that others know. That nobody knows one is certain only once all have answered: a second founding would
+/// start the site anew beside the first.
+async fn ask_others(site: &Site, deadline: Instant) -> Result<(), Outcome> {
+    loop {
+        let Elsewhere { orders, silent } = site.provider.orders_elsewhere().await;
+        let is_known = !orders.is_empty();
+        orders.into_iter().for_each(|order| site.take_order(order));
+        if is_known || silent.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(refused(Exit::Failed, unsure(&silent)));
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Why a site is not founded while machines are silent.
+fn unsure(silent: &[Host]) -> String {
+    let names: Vec<&str> = silent.iter().map(|host| host.0.as_str()).collect();
+    let names = names.join(", ");
+    format!(
+        "cannot tell whether the site exists already, because these machines do not answer: {names}; switch them on, or take them out of the file, and try again"
+    )
 }
 
 /// The first `up`: makes a placement that switches the servers on and so creates the store. If an earlier `up`
@@ -133,4 +165,16 @@ fn random_token() -> Result<String, getrandom::Error> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes)?;
     Ok(hex::encode(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_that_do_not_answer_are_named() {
+        let silent = ["a", "deploy@b"].map(|name| Host(name.into()));
+        let why = unsure(&silent);
+        assert!(why.contains("do not answer: a, deploy@b;"), "{why}");
+    }
 }

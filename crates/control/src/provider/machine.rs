@@ -21,7 +21,7 @@ pub use servers::run;
 pub use units::{files as unit_files, program};
 
 use super::folder::store_over;
-use super::{Delivery, Parcel};
+use super::{Delivery, Elsewhere, Parcel};
 use crate::api::machine::MachineSetup;
 use crate::api::{Access, Disk, Enter, Harm};
 use gaiola_agent::state::{Order, State, read_json};
@@ -196,20 +196,26 @@ impl Machine {
         all
     }
 
-    /// The orders that the other machines know, the newest first.
-    pub async fn orders_elsewhere(self: &Rc<Self>) -> Vec<Order> {
+    /// The orders that the other machines know, and which of them did not answer.
+    pub async fn orders_elsewhere(self: &Rc<Self>) -> Elsewhere {
         let mut questions = JoinSet::new();
-        for address in self.others().into_values() {
+        let mut silent: BTreeSet<Host> = BTreeSet::new();
+        for (host, address) in self.others() {
+            silent.insert(host.clone());
             let machine = Rc::clone(self);
-            questions.spawn_local(async move { machine.peers.order(address).await });
+            questions.spawn_local(async move { (host, machine.peers.order(address).await) });
         }
         let mut orders = Vec::new();
         while let Some(answer) = questions.join_next().await {
-            // A machine that does not answer is no error: its process may not run yet.
-            orders.extend(answer.ok().and_then(Result::ok).flatten());
+            // A machine that does not answer is no error here: its process may not run yet.
+            if let Ok((host, Ok(order))) = answer {
+                silent.remove(&host);
+                orders.extend(order);
+            }
         }
         orders.sort_by_key(|order| Reverse(order.revision));
-        orders
+        let silent = silent.into_iter().collect();
+        Elsewhere { orders, silent }
     }
 
     /// The site's store, as this machine reaches it.
@@ -250,7 +256,10 @@ impl Machine {
             tokio::task::spawn_local(async move {
                 let deadline = Instant::now() + START_LIMIT;
                 let all = PowerRequest::All;
-                while let Err(error) = machine.peers.start(address, &all).await {
+                // A `down` that came meanwhile wins.
+                while !machine.is_ending()
+                    && let Err(error) = machine.peers.start(address, &all).await
+                {
                     if Instant::now() >= deadline {
                         let error = gaiola_os::chain(&error);
                         tracing::warn!(%host, error, "cannot ask a machine to start its servers");

@@ -19,7 +19,7 @@ pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
     loop {
         machine.reload();
         if is_cut_off(&site) {
-            for order in machine.orders_elsewhere().await {
+            for order in machine.orders_elsewhere().await.orders {
                 site.take_order(order);
             }
         }

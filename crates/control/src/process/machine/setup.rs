@@ -7,6 +7,7 @@ use crate::provider::folder::{self, KeptError};
 use crate::provider::machine::{SITE_USER, STORE_USER, name_of, unit_files};
 use gaiola_agent::state::{State, read_json, write_json};
 use gaiola_model::SiteName;
+use gaiola_model::inventory::Host;
 use gaiola_model::schema::SCHEMA;
 use gaiola_net::pki::{Authority, CA, PkiError, Subject};
 use gaiola_os::process::find_user;
@@ -24,6 +25,18 @@ pub enum SetupError {
     /// A machine belongs to one site.
     #[error("this machine belongs to the site {0} already; a machine belongs to one site")]
     OtherSite(SiteName),
+    /// It has servers under another name.
+    #[error(
+        "this machine is {held} in {site} and has servers; the file names it {named} now: keep the name {held}, or first move its servers to other machines"
+    )]
+    OtherName {
+        /// The site.
+        site: SiteName,
+        /// The name that it was prepared with.
+        held: Host,
+        /// The name that it is to have.
+        named: Host,
+    },
     /// Not prepared.
     #[error("this machine is not prepared for {0}")]
     NotPrepared(SiteName),
@@ -75,7 +88,17 @@ pub fn prepare(setup: &MachineSetup) -> Result<Prepared, SetupError> {
 fn prepare_in(state: &State, setup: &MachineSetup) -> Result<Prepared, SetupError> {
     make(state)?;
     let path = state.machine();
-    if read_json::<MachineSetup>(&path).ok().as_ref() != Some(setup) {
+    let held = read_json::<MachineSetup>(&path).ok();
+    if let Some(held) = held.as_ref().filter(|held| held.host != setup.host)
+        && has_servers(state)?
+    {
+        return Err(SetupError::OtherName {
+            site: setup.site.clone(),
+            held: held.host.clone(),
+            named: setup.host.clone(),
+        });
+    }
+    if held.as_ref() != Some(setup) {
         write_json(&path, setup).map_err(failed("write", &path))?;
     }
     let subject = subject(state, setup);
@@ -83,6 +106,16 @@ fn prepare_in(state: &State, setup: &MachineSetup) -> Result<Prepared, SetupErro
     let is_certified = authority.is_ok_and(|authority| subject.is_certified(&authority));
     let request = (!is_certified).then(|| subject.request()).transpose()?;
     Ok(Prepared { request })
+}
+
+/// Whether a server has a directory here.
+fn has_servers(state: &State) -> Result<bool, SetupError> {
+    let servers = state.servers();
+    match fs::read_dir(&servers) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("read", &servers)(error)),
+        Ok(mut entries) => Ok(entries.next().is_some()),
+    }
 }
 
 /// The site's authority: made here, with the site's secrets, unless they are here.
@@ -210,7 +243,6 @@ fn failed(tried: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SetupEr
 mod tests {
     use super::*;
     use crate::api::machine::MachineAddress;
-    use gaiola_model::inventory::Host;
 
     fn setup(host: &str, last: u8) -> MachineSetup {
         let own = MachineAddress {
@@ -223,6 +255,24 @@ mod tests {
             address: own.address,
             machines: vec![own],
         }
+    }
+
+    #[test]
+    fn a_machine_with_servers_keeps_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::at(folder.path().join("site"));
+        prepare_in(&state, &setup("db-a", 7)).unwrap();
+        prepare_in(&state, &setup("db-b", 7)).unwrap();
+        fs::create_dir_all(state.servers().join("db1")).unwrap();
+        prepare_in(&state, &setup("db-b", 8)).unwrap();
+        let why = prepare_in(&state, &setup("root@db-b", 7)).unwrap_err();
+        let why = why.to_string();
+        assert!(
+            why.contains("is db-b") && why.contains("names it root@db-b"),
+            "{why}"
+        );
+        let held: MachineSetup = read_json(&state.machine()).unwrap();
+        assert_eq!(held, setup("db-b", 8));
     }
 
     #[test]

@@ -43,11 +43,8 @@ pub enum BootError {
 /// Where a file of the server cannot be read or written.
 pub fn begin(state: &State, server: ServerName) -> Result<(), BootError> {
     let folder = state.server(server);
-    let lock = folder.join("boot.lock");
     // Agent and keeper start at the same time.
-    let held = fs::File::options().create(true).append(true).open(&lock);
-    let held = held.map_err(failed("open", &lock))?;
-    held.lock().map_err(failed("lock", &lock))?;
+    let _held = lock(&folder)?;
     let path = folder.join("boot.json");
     let boot = Boot::load(&folder).map_err(failed("read", &path))?;
     let mark = boot.run().join(MARK);
@@ -64,6 +61,28 @@ pub fn begin(state: &State, server: ServerName) -> Result<(), BootError> {
     let schema = schema(&path).map_err(failed("read", &path))?;
     boot.save(schema).map_err(failed("write", &path))?;
     fs::write(&mark, "").map_err(failed("write", &mark))
+}
+
+/// Saves what a server's units start from, with the number of the newest boot: a unit may have begun one meanwhile. It blocks.
+pub(super) fn save(folder: &Path, boot: Boot, schema: u64) -> Result<Boot, BootError> {
+    let _held = lock(folder)?;
+    let newest = Boot::load(folder).map_or(boot.number, |held| held.number);
+    let boot = Boot {
+        number: newest,
+        ..boot
+    };
+    let path = folder.join("boot.json");
+    boot.save(schema).map_err(failed("write", &path))?;
+    Ok(boot)
+}
+
+/// Holds `boot.json` against every other process that writes it, until the file is dropped.
+fn lock(folder: &Path) -> Result<fs::File, BootError> {
+    let lock = folder.join("boot.lock");
+    let held = fs::File::options().create(true).append(true).open(&lock);
+    let held = held.map_err(failed("open", &lock))?;
+    held.lock().map_err(failed("lock", &lock))?;
+    Ok(held)
 }
 
 /// Ends a server's boot: everything of it has stopped.

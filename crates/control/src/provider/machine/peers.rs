@@ -34,7 +34,7 @@ const FETCH_LIMIT: Duration = Duration::from_secs(600);
 /// The longest until the beginning of a release comes: its digest is computed first.
 const HEAD_LIMIT: Duration = Duration::from_secs(120);
 /// The longest until servers are stopped.
-const STOP_LIMIT: Duration = Duration::from_secs(90);
+const STOP_LIMIT: Duration = Duration::from_secs(150);
 
 /// The name that a machine's certificate is issued to.
 pub fn name_of(host: &Host) -> String {

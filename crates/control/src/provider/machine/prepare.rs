@@ -85,9 +85,7 @@ pub(super) async fn prepare(
         path: PATH.into(),
         disk: None,
     };
-    let path = folder.join("boot.json");
-    boot.save(order.placement.schema)
-        .map_err(failed("write", &path))?;
+    let boot = boot::save(&folder, boot, order.placement.schema)?;
     // A server that has a newer order keeps it.
     let held = read_document::<Order>(&boot.order_file());
     if held.map_or(true, |held| held.is_replaced_by(order)) {

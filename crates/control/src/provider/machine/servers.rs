@@ -81,7 +81,7 @@ fn provide(machine: &Rc<Machine>, order: &Rc<Order>) {
     let confirmed = is_confirmed(machine, order);
     let steps = machines::steps(
         &order.placement,
-        &machine.host(),
+        (&machine.host(), machine.address()),
         &machine.held.borrow(),
         confirmed,
     );

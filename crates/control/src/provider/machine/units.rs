@@ -7,12 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// The longest that systemd may take to start a unit, or to answer.
 const LIMIT: Duration = Duration::from_secs(30);
 /// The longest that it may take to stop one: longer than the units' own limit.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(75);
+/// The longest that killed processes may take to be gone: one that waits for a disk ends no sooner.
+const GONE_LIMIT: Duration = Duration::from_secs(20);
+/// Between two checks whether they are gone.
+const GONE_AGAIN: Duration = Duration::from_millis(50);
+/// Where the kernel shows control groups: alone, and beside those of the first version.
+const GROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// Where the program stands that the units run.
 const PROGRAM: &str = "/opt/gaiola/current/gaiola";
 
@@ -35,6 +41,14 @@ pub enum UnitError {
     Late {
         /// What was asked.
         asked: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// Processes of it outlive even a kill.
+    #[error("processes of {unit} still run {} s after they were killed", limit.as_secs())]
+    Outlived {
+        /// The unit.
+        unit: String,
         /// The limit.
         limit: Duration,
     },
@@ -62,7 +76,7 @@ pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 3] {
     let agent = format!(
         "[Unit]\nDescription=Gaiola: agent of %i\nAfter=network-online.target\nWants=network-online.target\nStartLimitIntervalSec=0\n\n\
          [Service]\n{boot}ExecStart={PROGRAM} agent --boot {servers}/%i\nStandardOutput=append:{servers}/%i/log/agent.log\nStandardError=inherit\n\
-         KillMode=process\nTimeoutStopSec=25\nTasksMax=infinity\n{bounds}{common}\n\
+         KillMode=process\nTimeoutStopSec=40\nTasksMax=infinity\n{bounds}{common}\n\
          [Install]\nWantedBy=multi-user.target\n"
     );
     // Stopped after the agent: it moves the VIPs to another balancer, and the keeper holds them until then.
@@ -93,12 +107,15 @@ fn units_of(server: ServerName) -> Vec<String> {
 /// Asks systemd.
 pub(super) struct Units {
     systemctl: PathBuf,
+    /// Where control groups are shown.
+    groups: Vec<PathBuf>,
 }
 
 impl Default for Units {
     fn default() -> Self {
         Self {
             systemctl: "systemctl".into(),
+            groups: GROUPS.map(PathBuf::from).into(),
         }
     }
 }
@@ -112,12 +129,50 @@ impl Units {
         self.ask(&args, LIMIT).await.map(drop)
     }
 
-    /// Stops a server's units one after another, and keeps them stopped when the machine starts again.
+    /// Stops a server's units one after another, and keeps them stopped when the machine starts again. Nothing of them runs then,
+    /// also where an agent gave up and left processes behind.
     pub(super) async fn stop(&self, server: ServerName) -> Result<(), UnitError> {
         for unit in units_of(server) {
             self.ask(&["disable", "--now", &unit], STOP_LIMIT).await?;
+            self.clear(&unit).await?;
         }
         Ok(())
+    }
+
+    /// Kills what a stopped unit has left, and waits until it is gone.
+    async fn clear(&self, unit: &str) -> Result<(), UnitError> {
+        let deadline = Instant::now() + GONE_LIMIT;
+        while self.has_processes(unit).await? {
+            if Instant::now() >= deadline {
+                let (unit, limit) = (unit.into(), GONE_LIMIT);
+                return Err(UnitError::Outlived { unit, limit });
+            }
+            let kill = ["kill", "--kill-who=all", "--signal=KILL", unit];
+            if let Err(error) = self.ask(&kill, LIMIT).await {
+                // They may have ended by themselves, and the unit with them; the next check decides.
+                tracing::debug!(unit, error = gaiola_os::chain(&error), "cannot kill");
+            }
+            sleep(GONE_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    async fn has_processes(&self, unit: &str) -> Result<bool, UnitError> {
+        let show = ["show", "--property=ControlGroup", "--value", unit];
+        let group = self.ask(&show, LIMIT).await?;
+        // A unit without processes has no group.
+        let group = group.trim().trim_start_matches('/');
+        if group.is_empty() {
+            return Ok(false);
+        }
+        for root in &self.groups {
+            match std::fs::read_to_string(root.join(group).join("cgroup.events")) {
+                Ok(events) => return Ok(is_populated(&events)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
     }
 
     /// Those of these servers whose agent runs, or is about to.
@@ -150,6 +205,11 @@ impl Units {
         let answer = String::from_utf8_lossy(&output.stderr).trim().to_string();
         Err(UnitError::Refused { asked, answer })
     }
+}
+
+/// Whether a control group, or one below it, has a process, as its `cgroup.events` says.
+fn is_populated(events: &str) -> bool {
+    events.lines().any(|line| line == "populated 1")
 }
 
 /// The servers whose agents `systemctl show` says to run: blocks of `NAME=VALUE`, one a unit.
@@ -212,13 +272,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_is_stopped_once_what_its_agent_left_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let group = at.join("system.slice/unit");
+        std::fs::create_dir_all(&group).unwrap();
+        let events = group.join("cgroup.events");
+        std::fs::write(&events, "populated 1\nfrozen 0\n").unwrap();
+        let systemctl = at.join("systemctl");
+        let text = format!(
+            "#!/bin/sh\necho \"$*\" >> {at}/asked\ncase $1 in show) echo /system.slice/unit;; kill) echo 'populated 0' > {events};; esac\n",
+            at = at.display(),
+            events = events.display()
+        );
+        std::fs::write(&systemctl, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&systemctl, mode).unwrap();
+        let groups = vec![at.join("missing"), at.into()];
+        let units = Units { systemctl, groups };
+        units.stop("web1".parse().unwrap()).await.unwrap();
+        let asked = std::fs::read_to_string(at.join("asked")).unwrap();
+        let words = asked.lines().filter_map(|line| line.split(' ').next());
+        let words: Vec<_> = words.collect();
+        assert_eq!(words, ["disable", "show", "kill", "show"], "{asked}");
+        assert!(
+            asked.contains("--signal=KILL gaiola-agent@web1.service"),
+            "{asked}"
+        );
+    }
+
+    #[tokio::test]
     async fn what_systemd_refuses_is_reported_in_its_words() {
         let folder = tempfile::tempdir().unwrap();
         let systemctl = folder.path().join("systemctl");
         std::fs::write(&systemctl, "#!/bin/sh\necho \"no unit $3\" >&2; exit 5\n").unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&systemctl, mode).unwrap();
-        let units = Units { systemctl };
+        let groups = Vec::new();
+        let units = Units { systemctl, groups };
         let why = units.start("web1".parse().unwrap()).await.unwrap_err();
         assert_eq!(
             why.to_string(),
