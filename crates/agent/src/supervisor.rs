@@ -44,6 +44,9 @@ impl Ended {
 struct Record {
     identity: Identity,
     wanted: WantedProcess,
+    /// The process's name, if another one of that name takes over from it. Otherwise the record has the name itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    old: Option<String>,
 }
 
 /// The processes of one server.
@@ -52,8 +55,8 @@ pub(super) struct Supervisor {
     decided: supervise::Supervisor<Launch, Identity>,
     /// The start of the clock that decisions use.
     began: Instant,
-    /// The processes that were started or adopted and may be alive.
-    open: BTreeMap<String, Rc<Process>>,
+    /// The processes that were started or adopted and may be alive, by their pids.
+    open: BTreeMap<u32, Rc<Process>>,
     ended: mpsc::UnboundedSender<Ended>,
     records: PathBuf,
     /// The schema of the site's documents, in which the records are written.
@@ -82,15 +85,18 @@ impl Supervisor {
             records,
             schema: SCHEMA,
         };
-        for (name, Record { identity, wanted }) in left {
-            if let Ok(process) = Process::open(identity) {
-                tracing::info!(process = name, pid = identity.pid, "adopted a process");
-                supervisor.watch(&name, process);
-                let id = identity;
+        for (name, record) in left {
+            if let Ok(process) = Process::open(record.identity) {
+                let id = record.identity;
+                tracing::info!(process = name, pid = id.pid, "adopted a process");
+                let old = record.old.is_some();
+                let name = &record.old.unwrap_or(name);
+                supervisor.watch(name, process);
                 supervisor.step(Input::Adopt {
-                    name: &name,
-                    wanted,
+                    name,
+                    wanted: record.wanted,
                     id,
+                    old,
                 });
             }
         }
@@ -156,9 +162,9 @@ impl Supervisor {
             .collect()
     }
 
-    /// Names and pids of the running processes.
+    /// Names and pids of the running processes, those among them from which another one takes over.
     pub(super) fn running(&self) -> impl Iterator<Item = (&str, u32)> {
-        let running = self.decided.running();
+        let running = self.decided.running().chain(self.decided.old());
         running.map(|(name, identity, _)| (name, identity.pid))
     }
 
@@ -175,10 +181,10 @@ impl Supervisor {
         for action in actions {
             match action {
                 Action::Launch(name) => self.start(&name),
-                Action::Terminate(name, id) => self.signal(&name, id, Signal::TERM),
-                Action::Kill(name, id) => self.signal(&name, id, Signal::KILL),
+                Action::Terminate(_, id) => self.signal(id, Signal::TERM),
+                Action::Kill(_, id) => self.signal(id, Signal::KILL),
                 Action::CheckGroup(name, id) => {
-                    let process = self.find(&name, id);
+                    let process = self.find(id);
                     let is_empty = process.is_none_or(|process| process.group_is_empty());
                     let name = &name;
                     self.step(Input::Group { name, id, is_empty });
@@ -186,18 +192,19 @@ impl Supervisor {
             }
         }
         let decided = &self.decided;
-        let running: Vec<Identity> = decided.running().map(|(_, id, _)| id).collect();
+        let running = decided.running().chain(decided.old());
+        let running: Vec<Identity> = running.map(|(_, id, _)| id).collect();
         self.open
             .retain(|_, process| running.contains(&process.identity()));
     }
 
-    fn find(&self, name: &str, id: Identity) -> Option<&Process> {
-        let process = self.open.get(name)?;
+    fn find(&self, id: Identity) -> Option<&Process> {
+        let process = self.open.get(&id.pid)?;
         (process.identity() == id).then_some(process)
     }
 
-    fn signal(&self, name: &str, id: Identity, signal: Signal) {
-        if let Some(process) = self.find(name, id) {
+    fn signal(&self, id: Identity, signal: Signal) {
+        if let Some(process) = self.find(id) {
             process.signal_group(signal);
         }
     }
@@ -225,7 +232,8 @@ impl Supervisor {
 
     fn watch(&mut self, name: &str, process: Process) {
         let process = Rc::new(process);
-        self.open.insert(name.into(), Rc::clone(&process));
+        self.open
+            .insert(process.identity().pid, Rc::clone(&process));
         let (ended, name) = (self.ended.clone(), name.to_string());
         tokio::task::spawn_local(async move {
             let exit = process.ended().await.unwrap_or(Exit::Unknown);
@@ -240,11 +248,19 @@ impl Supervisor {
 
     /// Writes the running processes to disk. On a failure the next agent starts what it cannot adopt, and reports it.
     fn record(&self) {
-        let record = |(name, identity, wanted): (_, _, &WantedProcess)| {
-            let wanted = wanted.clone();
-            (name, Record { identity, wanted })
+        let record = |identity, wanted: &WantedProcess, old| Record {
+            identity,
+            wanted: wanted.clone(),
+            old,
         };
-        let records: BTreeMap<&str, Record> = self.decided.running().map(record).collect();
+        let running = self.decided.running();
+        let running = running.map(|(name, id, wanted)| (name.into(), record(id, wanted, None)));
+        let old = self.decided.old().map(|(name, id, wanted)| {
+            // An agent that knows nothing of it takes it for another process, and stops it.
+            let key = format!("{name}@{}", id.pid);
+            (key, record(id, wanted, Some(name.into())))
+        });
+        let records: BTreeMap<String, Record> = running.chain(old).collect();
         if let Err(error) = write_message(&self.records, &records, self.schema) {
             let path = self.records.display();
             tracing::error!(%path, %error, "cannot write the list of running processes");
@@ -282,6 +298,7 @@ mod tests {
             },
             grace: Duration::from_millis(300),
             restart: true,
+            takes_over: false,
         }
     }
 
@@ -427,6 +444,43 @@ mod tests {
             supervisor.ended(receiver.recv().await.unwrap());
             supervisor.ended(receiver.recv().await.unwrap());
             all_ended(&mut supervisor).await;
+        });
+    }
+
+    #[test]
+    fn the_next_agent_adopts_a_take_over_that_is_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = folder.path().join("processes.json");
+        let heir = |script| WantedProcess {
+            takes_over: true,
+            ..shell(folder.path(), script)
+        };
+        let wanted = |script| BTreeMap::from([("a".to_string(), heir(script))]);
+        let pids = |supervisor: &Supervisor| {
+            let running = supervisor.running();
+            running
+                .map(|(name, pid)| (name.to_string(), pid))
+                .collect::<Vec<_>>()
+        };
+        let before = std::cell::RefCell::new(Vec::new());
+        in_runtime(async || {
+            let (sender, _receiver) = mpsc::unbounded_channel();
+            let mut first = Supervisor::adopt_from(records.clone(), sender);
+            first.reconcile(&wanted("exec sleep 60"));
+            first.reconcile(&wanted("exec sleep 61"));
+            before.replace(pids(&first));
+            assert_eq!(before.borrow().len(), 2);
+        });
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut second = Supervisor::adopt_from(records.clone(), sender);
+            second.reconcile(&wanted("exec sleep 61"));
+            assert_eq!(pids(&second), *before.borrow());
+            second.reconcile(&BTreeMap::new());
+            for _ in 0..2 {
+                second.ended(receiver.recv().await.unwrap());
+            }
+            all_ended(&mut second).await;
         });
     }
 }

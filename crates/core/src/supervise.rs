@@ -1,8 +1,9 @@
 //! Keeps the wanted processes of a server running: when each is started, restarted after a back-off, stopped and killed.
 //!
 //! A process is known by its name and its identity. Of one name at most one process is alive: the next one is started
-//! only once the last one and all its descendants have ended. A process that an earlier agent has left running is
-//! adopted and treated as if this one had started it.
+//! only once the last one and all its descendants have ended. Those that [take over](WantedProcess::takes_over) are the
+//! exception: the next one is started while the last one runs, which ends by itself once the next one serves. A process that an
+//! earlier agent has left running is adopted and treated as if this one had started it.
 
 use crate::backoff::Backoff;
 use gaiola_model::Time;
@@ -33,6 +34,9 @@ pub struct WantedProcess<L> {
     pub grace: Duration,
     /// Whether it is restarted when it exits by itself.
     pub restart: bool,
+    /// Whether it takes over from the process of its name that runs: that one is not stopped.
+    #[serde(default)]
+    pub takes_over: bool,
 }
 
 /// An event for the supervisor; `I` identifies one process, and no later one has the same identity.
@@ -46,6 +50,8 @@ pub enum Input<'a, L, I> {
         wanted: WantedProcess<L>,
         /// Which process.
         id: I,
+        /// Whether another one was started to take over from it.
+        old: bool,
     },
     /// The processes that should run from now on. Repeating it does no harm.
     Want(&'a BTreeMap<String, WantedProcess<L>>),
@@ -119,6 +125,15 @@ struct Supervised<L, I> {
     restarts: u32,
     /// and how often in a row after a short run.
     quick: u32,
+    /// Processes from which another one takes over, or has.
+    old: Vec<Old<I>>,
+}
+
+/// A process that ends by itself once the next one of its name serves.
+struct Old<I> {
+    id: I,
+    /// `None`: it was not asked to stop.
+    kill_at: Option<Time>,
 }
 
 enum State<I> {
@@ -167,11 +182,12 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
     /// Takes one input, and appends what should be done.
     pub fn step(&mut self, now: Time, input: Input<'_, L, I>, out: &mut Vec<Action<I>>) {
         match input {
-            Input::Adopt { name, wanted, id } => {
-                let state = State::Running { id, since: now };
-                let adopted = Supervised::new(wanted, state);
-                self.processes.insert(name.into(), adopted);
-            }
+            Input::Adopt {
+                name,
+                wanted,
+                id,
+                old,
+            } => self.adopt(now, (name, id), wanted, old),
             Input::Want(wanted) => {
                 self.want(now, wanted, out);
                 self.attend(now, out);
@@ -186,14 +202,18 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
 
     /// When [`Input::Deadline`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        let due = |one: &Supervised<L, I>| match one.state {
-            State::Waiting { start_at, .. } => start_at,
-            State::Stopping {
-                left: Left::Descendants { check_at },
-                ..
-            } => Some(check_at),
-            State::Stopping { kill_at, .. } => Some(kill_at),
-            State::Starting { .. } | State::Running { .. } => None,
+        let due = |one: &Supervised<L, I>| {
+            let own = match one.state {
+                State::Waiting { start_at, .. } => start_at,
+                State::Stopping {
+                    left: Left::Descendants { check_at },
+                    ..
+                } => Some(check_at),
+                State::Stopping { kill_at, .. } => Some(kill_at),
+                State::Starting { .. } | State::Running { .. } => None,
+            };
+            let old = one.old.iter().filter_map(|old| old.kill_at);
+            own.into_iter().chain(old).min()
         };
         self.processes.values().filter_map(due).min()
     }
@@ -233,7 +253,16 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         all.map(|(name, process)| (name.as_str(), process.restarts))
     }
 
-    /// The processes that run, those that are being stopped among them, each with how it was started.
+    /// The processes from which another one takes over, or has; each with how that one is started.
+    pub fn old(&self) -> impl Iterator<Item = (&str, I, &WantedProcess<L>)> {
+        self.processes.iter().flat_map(|(name, process)| {
+            let old = process.old.iter();
+            old.map(|old| (name.as_str(), old.id, &process.wanted))
+        })
+    }
+
+    /// The processes that run, those that are being stopped among them, each with how it was started. Without the
+    /// [old](Self::old) ones.
     pub fn running(&self) -> impl Iterator<Item = (&str, I, &WantedProcess<L>)> {
         let all = self.processes.iter();
         all.filter_map(|(name, process)| match process.state {
@@ -244,6 +273,19 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         })
     }
 
+    fn adopt(&mut self, now: Time, (name, id): (&str, I), wanted: WantedProcess<L>, old: bool) {
+        let (start_at, why) = (Some(now), String::new());
+        let waiting = State::Waiting { start_at, why };
+        let entry = self.processes.entry(name.into());
+        let process = entry.or_insert_with(|| Supervised::new(wanted.clone(), waiting));
+        if old {
+            process.old.push(Old { id, kill_at: None });
+        } else {
+            process.wanted = wanted;
+            process.state = State::Running { id, since: now };
+        }
+    }
+
     fn want(
         &mut self,
         now: Time,
@@ -251,20 +293,33 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         out: &mut Vec<Action<I>>,
     ) {
         self.processes.retain(|name, process| {
-            let same = wanted.get(name);
-            let same = same.filter(|wanted| wanted.launch == process.wanted.launch);
+            let wanted = wanted.get(name);
+            let same = wanted.filter(|wanted| wanted.launch == process.wanted.launch);
             if let Some(wanted) = same {
                 // The handling of a process may change while it runs; its launch may not.
                 process.wanted = wanted.clone();
             }
-            match &mut process.state {
-                State::Starting { unwanted } => *unwanted = same.is_none(),
-                State::Waiting { .. } => return same.is_some(),
-                State::Running { id, .. } if same.is_none() => {
+            let next = wanted.filter(|wanted| same.is_none() && wanted.takes_over);
+            match (&mut process.state, next) {
+                (State::Starting { unwanted }, _) => *unwanted = same.is_none(),
+                (State::Running { id, .. }, Some(next)) => {
+                    let id = *id;
+                    process.old.push(Old { id, kill_at: None });
+                    process.start(now, next);
+                }
+                (State::Waiting { .. }, Some(next)) => process.start(now, next),
+                (State::Waiting { .. }, None) if same.is_none() => {
+                    // What runs of it yet is old.
+                    let Some(old) = process.old.pop() else {
+                        return false;
+                    };
+                    process.terminate(now, name, old.id, out);
+                }
+                (State::Running { id, .. }, None) if same.is_none() => {
                     let id = *id;
                     process.terminate(now, name, id, out);
                 }
-                State::Running { .. } | State::Stopping { .. } => {}
+                (State::Waiting { .. } | State::Running { .. } | State::Stopping { .. }, _) => {}
             }
             true
         });
@@ -279,6 +334,12 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
     /// Does what is due: starts after a back-off, checks for descendants, kills after the grace.
     fn attend(&mut self, now: Time, out: &mut Vec<Action<I>>) {
         for (name, process) in &mut self.processes {
+            for old in &mut process.old {
+                if let Some(at) = old.kill_at.as_mut().filter(|at| **at <= now) {
+                    *at = now + KILL_AGAIN;
+                    out.push(Action::Kill(name.clone(), old.id));
+                }
+            }
             match &mut process.state {
                 State::Waiting {
                     start_at: Some(at), ..
@@ -333,6 +394,10 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         let Some(process) = self.processes.get_mut(name) else {
             return;
         };
+        if let Some(index) = process.old.iter().position(|old| old.id == id) {
+            process.old.remove(index);
+            return out.push(Action::Kill(name.into(), id));
+        }
         match &mut process.state {
             State::Running { id: held, since } if *held == id => {
                 out.push(Action::Kill(name.into(), id));
@@ -376,7 +441,15 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
                 left: Left::Descendants { .. },
             } if *held == id => {
                 if is_empty {
-                    self.processes.remove(name);
+                    let Some(old) = process.old.pop() else {
+                        self.processes.remove(name);
+                        return;
+                    };
+                    process.state = State::Stopping {
+                        id: old.id,
+                        kill_at: old.kill_at.unwrap_or(now),
+                        left: Left::Process,
+                    };
                 } else if *kill_at <= now {
                     *kill_at = now + KILL_AGAIN;
                     out.push(Action::Kill(name.into(), id));
@@ -394,14 +467,30 @@ impl<L, I: Copy> Supervised<L, I> {
             state,
             restarts: 0,
             quick: 0,
+            old: Vec::new(),
         }
     }
 
+    /// Starts it now, in this way.
+    fn start(&mut self, now: Time, wanted: &WantedProcess<L>)
+    where
+        L: Clone,
+    {
+        self.wanted = wanted.clone();
+        let (start_at, why) = (Some(now), String::new());
+        self.state = State::Waiting { start_at, why };
+    }
+
+    /// Stops it, and the old ones with it.
     fn terminate(&mut self, now: Time, name: &str, id: I, out: &mut Vec<Action<I>>) {
         let kill_at = now + self.wanted.grace;
         let left = Left::Process;
         self.state = State::Stopping { id, kill_at, left };
         out.push(Action::Terminate(name.into(), id));
+        for old in self.old.iter_mut().filter(|old| old.kill_at.is_none()) {
+            old.kill_at = Some(kill_at);
+            out.push(Action::Terminate(name.into(), old.id));
+        }
     }
 }
 

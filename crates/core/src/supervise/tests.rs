@@ -12,6 +12,7 @@ fn wanted(launch: &'static str) -> WantedProcess<&'static str> {
         launch,
         grace: Duration::from_secs(3),
         restart: true,
+        takes_over: false,
     }
 }
 
@@ -115,6 +116,7 @@ fn an_adopted_process_is_not_started_and_one_with_another_launch_is_stopped_firs
         name: "a",
         wanted: wanted("x"),
         id: 7,
+        old: false,
     };
     step(&mut plant, 0, adopt);
     assert_eq!(step(&mut plant, 0, Input::Want(&all("x"))), []);
@@ -122,6 +124,112 @@ fn an_adopted_process_is_not_started_and_one_with_another_launch_is_stopped_firs
     let stopped = step(&mut plant, 0, Input::Want(&all("y")));
     assert_eq!(stopped, [Action::Terminate("a".into(), 7)]);
     assert_eq!(plant.running_as("a"), None);
+}
+
+fn heir(launch: &'static str) -> BTreeMap<String, WantedProcess<&'static str>> {
+    let heir = WantedProcess {
+        takes_over: true,
+        ..wanted(launch)
+    };
+    BTreeMap::from([("a".into(), heir)])
+}
+
+fn old(plant: &Plant) -> Vec<u32> {
+    plant.old().map(|(_, id, _)| id).collect()
+}
+
+#[test]
+fn a_process_that_takes_over_is_started_while_the_old_one_runs_which_ends_by_itself() {
+    let mut plant = Plant::default();
+    step(&mut plant, 0, Input::Want(&heir("x")));
+    step(&mut plant, 0, started(1));
+    let launch = [Action::Launch("a".into())];
+    assert_eq!(step(&mut plant, 100, Input::Want(&heir("y"))), launch);
+    assert_eq!(step(&mut plant, 100, started(2)), []);
+    assert_eq!(plant.running_as("a"), Some(&"y"));
+    assert_eq!((old(&plant), plant.next_deadline()), (vec![1], None));
+    assert!(!plant.is_expected_to_run("a", 1));
+    assert_eq!(step(&mut plant, 200, Input::Want(&heir("z"))), launch);
+    step(&mut plant, 200, started(3));
+    assert_eq!(old(&plant), [1, 2]);
+    step(&mut plant, 300, ended(1));
+    assert_eq!(old(&plant), [2]);
+    assert_eq!(plant.restarts().collect::<Vec<_>>(), [("a", 0)]);
+    assert_eq!(step(&mut plant, 400, Input::Want(&heir("z"))), []);
+}
+
+#[test]
+fn a_process_that_fails_to_take_over_is_tried_again_and_the_old_one_is_left_alone() {
+    let mut plant = Plant::default();
+    step(&mut plant, 0, Input::Want(&heir("x")));
+    step(&mut plant, 0, started(1));
+    step(&mut plant, 100, Input::Want(&heir("y")));
+    step(&mut plant, 100, started(2));
+    step(&mut plant, 200, ended(2));
+    assert_eq!(plant.condition("a"), Some(Condition::Down("exited".into())));
+    let launch = [Action::Launch("a".into())];
+    assert_eq!(step(&mut plant, 400, Input::Deadline), launch);
+    step(&mut plant, 400, started(3));
+    step(&mut plant, 500, ended(3));
+    assert_eq!(step(&mut plant, 501, Input::Want(&heir("z"))), launch);
+    step(&mut plant, 501, started(4));
+    assert_eq!((old(&plant), plant.running_as("a")), (vec![1], Some(&"z")));
+}
+
+#[test]
+fn old_processes_are_stopped_with_the_one_that_took_over() {
+    let kill = |id| Action::Kill("a".into(), id);
+    let stop = |id| Action::Terminate("a".into(), id);
+    for is_up in [true, false] {
+        let mut plant = Plant::default();
+        step(&mut plant, 0, Input::Want(&heir("x")));
+        step(&mut plant, 0, started(1));
+        step(&mut plant, 100, Input::Want(&heir("y")));
+        step(&mut plant, 100, started(2));
+        let mut stopped = vec![stop(2), stop(1)];
+        if !is_up {
+            step(&mut plant, 150, ended(2));
+            stopped.remove(0);
+        }
+        assert_eq!(
+            step(&mut plant, 200, Input::Want(&BTreeMap::new())),
+            stopped
+        );
+        if is_up {
+            step(&mut plant, 250, ended(2));
+            step(&mut plant, 250, group(2, true));
+        }
+        assert_eq!(plant.condition("a"), Some(Condition::Stopping));
+        assert_eq!(step(&mut plant, 3200, Input::Deadline), [kill(1)]);
+        step(&mut plant, 3201, ended(1));
+        step(&mut plant, 3201, group(1, true));
+        assert_eq!((plant.condition("a"), old(&plant)), (None, vec![]));
+    }
+}
+
+#[test]
+fn the_next_agent_adopts_the_old_process_and_the_new_one_and_starts_the_new_one_if_it_has_ended() {
+    let adopt = |id, old| Input::Adopt {
+        name: "a",
+        wanted: heir("y").remove("a").unwrap(),
+        id,
+        old,
+    };
+    let mut plant = Plant::default();
+    step(&mut plant, 0, adopt(2, false));
+    step(&mut plant, 0, adopt(1, true));
+    assert_eq!(step(&mut plant, 0, Input::Want(&heir("y"))), []);
+    assert_eq!((old(&plant), plant.running_as("a")), (vec![1], Some(&"y")));
+    for launch in ["y", "z"] {
+        let mut plant = Plant::default();
+        step(&mut plant, 0, adopt(1, true));
+        let started = step(&mut plant, 0, Input::Want(&heir(launch)));
+        assert_eq!(started, [Action::Launch("a".into())]);
+        assert_eq!(
+            (old(&plant), plant.launch_of("a")),
+            (vec![1], Some(&launch))
+        );
+    }
 }
 
 #[test]
@@ -280,7 +388,14 @@ impl Kernel {
                 for (id, wanted) in left {
                     if self.alive.iter().any(|one| one.id == id && one.leads) {
                         let name = "a";
-                        self.give(Input::Adopt { name, wanted, id }, may_start);
+                        let old = false;
+                        let adopt = Input::Adopt {
+                            name,
+                            wanted,
+                            id,
+                            old,
+                        };
+                        self.give(adopt, may_start);
                     } else {
                         self.alive.retain(|one| one.id != id);
                     }

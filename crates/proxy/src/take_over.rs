@@ -1,0 +1,67 @@
+//! A new process takes over from the one that serves.
+//!
+//! They speak over a Unix socket: the control socket, or one that the old process has given to a new one that it started
+//! itself. The new process asks, and gets the listening sockets and what is known (`Offer`). It applies its configuration,
+//! connects to the VIP keeper, and says that it is ready. Only then does the old one stop accepting, and only when it has, the
+//! new one begins: connections that arrive in between wait in the backlog of the sockets, which both hold. If the new
+//! process fails before that, the old one has noticed nothing. From then on the old process finishes what is open, and the
+//! socket is its control connection: the new process tells it the configurations that it gets, and adds its requests in
+//! flight to its own reports (`Finishing`).
+
+mod finishing;
+mod give;
+mod late;
+mod offer;
+mod successor;
+
+pub(super) use finishing::Finishing;
+pub(super) use give::{give, serve_successor};
+pub(super) use late::Handed;
+pub use offer::TakeOver;
+pub(super) use offer::{Inherited, Offer, meet};
+pub(super) use successor::{Heir, Successor, is_replaced, parents_socket};
+
+use gaiola_wire::document::DocumentError;
+use std::io;
+use std::time::Duration;
+
+/// How long the old process waits for the new one to be ready.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long each waits for the other's answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// The most processes that finish what is open; for a further one the oldest is ended.
+pub(super) const MOST_OLD: u32 = 4;
+
+/// Why a process does not take over, or is not taken over from.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    /// The socket failed.
+    #[error("the other process cannot be reached")]
+    Io(#[from] io::Error),
+    /// It sent something else.
+    #[error("the other process sent something else")]
+    Malformed(#[from] DocumentError),
+    /// A message cannot be written.
+    #[error("the message has no form in JSON")]
+    Json(#[from] serde_json::Error),
+    /// It said no.
+    #[error("the other process refused: {0}")]
+    Refused(String),
+    /// It said something that was not asked for.
+    #[error("the other process sent {0} where something else was due")]
+    Unexpected(String),
+    /// It closed the connection.
+    #[error("the other process has closed the connection")]
+    Closed,
+    /// Nothing came in time.
+    #[error("the other process did not answer within {} s", .0.as_secs())]
+    Late(Duration),
+    /// It ended before it served.
+    #[error("the new process {0}; its own messages say why")]
+    Ended(String),
+    /// What was handed over cannot be used.
+    #[error("the other process's ticket keys cannot be used: {0}")]
+    Tickets(String),
+}

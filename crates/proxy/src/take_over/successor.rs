@@ -1,0 +1,205 @@
+//! A new process that this one starts itself, and what remains of this one afterwards: the parent that the system knows.
+//!
+//! Whoever started the first process (systemd, a container, a shell) watches its pid. So it stays, without anything of its
+//! own, until the processes that came after it have ended: it passes signals on, and ends as they do.
+
+use super::TakeOverError;
+use super::give::{give, request, serve_successor};
+use crate::process::Signals;
+use crate::supervisor::Supervisor;
+use gaiola_model::proxy::ControlRequest;
+use gaiola_os::process::{Children, Exit, adopt_orphans, children, reap_children, signal};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::BufReader;
+use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal as listen};
+
+/// Set for a new process: it takes over through its standard input.
+const TAKES_OVER: &str = "GAIOLA_TAKES_OVER";
+
+/// Interval at which children are looked for, should a signal be missed.
+const POLL: Duration = Duration::from_secs(1);
+
+/// A process that this one has started to take over from it.
+pub(crate) struct Successor {
+    child: Child,
+    /// In the process that the system knows: the end of the pipe whose closing ends all others.
+    lifeline: Option<OwnedFd>,
+}
+
+/// The socket to take over through, where the parent has passed one.
+///
+/// # Errors
+/// The system's error.
+pub(crate) fn parents_socket() -> io::Result<Option<OwnedFd>> {
+    match std::env::var_os(TAKES_OVER) {
+        Some(_) => gaiola_os::descriptors::take_stdin().map(Some),
+        None => Ok(None),
+    }
+}
+
+impl Successor {
+    /// Starts this program again with the same arguments, and hands everything over to it.
+    ///
+    /// # Errors
+    /// Why it did not take over. Then it has ended, and this process serves as before.
+    pub(crate) async fn start(supervisor: &Rc<Supervisor>) -> Result<Self, TakeOverError> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        adopt_orphans()?;
+        let mut args = std::env::args_os();
+        let mut command = Command::new(program()?.0);
+        if let Some(name) = args.next() {
+            command.arg0(name);
+        }
+        command.args(args).env(TAKES_OVER, "stdin");
+        let child = command.stdin(OwnedFd::from(theirs)).spawn()?;
+        // Its end of the socket is closed here.
+        drop(command);
+        tracing::info!(pid = child.id(), "started a new process to take over");
+        let mut started = Self {
+            child,
+            lifeline: lifeline(supervisor)?,
+        };
+        match started
+            .hand_over(UnixStream::from_std(ours)?, supervisor)
+            .await
+        {
+            Ok(()) => Ok(started),
+            Err(error) => {
+                if started.lifeline.take().is_some() {
+                    supervisor.endpoints.borrow_mut().lifeline = None;
+                }
+                Err(started.end(error))
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        stream: UnixStream,
+        supervisor: &Rc<Supervisor>,
+    ) -> Result<(), TakeOverError> {
+        let mut line = BufReader::new(stream);
+        let asked = tokio::time::timeout(super::ANSWER_LIMIT, request(&mut line)).await;
+        let (asked, schema) = asked.map_err(|_| TakeOverError::Late(super::ANSWER_LIMIT))??;
+        if asked != ControlRequest::TakeOver {
+            return Err(TakeOverError::Unexpected(format!("{asked:?}")));
+        }
+        let first = give(&mut line, schema, supervisor).await?;
+        let served = serve_successor(line, first, Rc::clone(supervisor));
+        tokio::task::spawn_local(served);
+        Ok(())
+    }
+
+    /// Ends it; a process that ended by itself is the reason.
+    fn end(&mut self, error: TakeOverError) -> TakeOverError {
+        match self.child.try_wait() {
+            Ok(Some(status)) if !matches!(error, TakeOverError::Refused(_)) => {
+                TakeOverError::Ended(status.to_string())
+            }
+            _ => {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                error
+            }
+        }
+    }
+}
+
+/// Makes a pipe that ends with this process, unless this one has been handed one itself. It is handed over with the rest.
+fn lifeline(supervisor: &Supervisor) -> io::Result<Option<OwnedFd>> {
+    let mut endpoints = supervisor.endpoints.borrow_mut();
+    if endpoints.lifeline.is_some() {
+        return Ok(None);
+    }
+    let (reads, writes) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    endpoints.lifeline = Some(reads);
+    Ok(Some(writes))
+}
+
+/// The program's file, and whether it has been replaced since this process was started.
+fn program() -> io::Result<(PathBuf, bool)> {
+    const OWN: &str = "/proc/self/exe";
+    const DELETED: &str = " (deleted)";
+    let path = std::fs::read_link(OWN)?;
+    let text = path.to_string_lossy();
+    let path = text
+        .strip_suffix(DELETED)
+        .map_or(path.clone(), PathBuf::from);
+    let running = std::fs::metadata(OWN)?;
+    match std::fs::metadata(&path) {
+        Ok(file) => {
+            let is_same = (file.dev(), file.ino()) == (running.dev(), running.ino());
+            Ok((path, !is_same))
+        }
+        Err(_) => Ok((OWN.into(), false)),
+    }
+}
+
+/// Whether another program is in the place of this one.
+pub(crate) fn is_replaced() -> bool {
+    program().is_ok_and(|(_, is_replaced)| is_replaced)
+}
+
+/// The processes that came after this one.
+pub(crate) struct Heir(pub(crate) Successor);
+
+/// How they ended.
+pub(crate) type Outlived = Result<(), String>;
+
+impl Heir {
+    /// Passes a signal on to them.
+    pub(crate) fn pass_on(sent: Signal) {
+        // A terminal sends INT to all of them; a second one would end them at once.
+        let sent = if sent == Signal::INT {
+            Signal::TERM
+        } else {
+            sent
+        };
+        for pid in children().unwrap_or_default() {
+            signal(pid, sent);
+        }
+    }
+
+    /// Waits until they have ended.
+    pub(crate) fn outlive(self, mut signals: Signals) -> io::Result<Outlived> {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_io().enable_time().build()?;
+        // The child is reaped together with those that this process has adopted.
+        let outlived = runtime.block_on(async {
+            let mut ended = listen(SignalKind::child())?;
+            let mut last = None;
+            loop {
+                match reap_children() {
+                    Children::Some(exit) => last = exit.or(last),
+                    Children::None(exit) => return Ok(outcome(exit.or(last))),
+                }
+                tokio::select! {
+                    _ = ended.recv() => {}
+                    sent = signals.next() => Self::pass_on(sent),
+                    () = tokio::time::sleep(POLL) => {}
+                }
+            }
+        });
+        // Until then its end of the lifeline is open.
+        drop(self.0);
+        outlived
+    }
+}
+
+fn outcome(last: Option<Exit>) -> Outlived {
+    match last {
+        None | Some(Exit::Status(0)) => Ok(()),
+        Some(exit) => Err(exit.to_string()),
+    }
+}
