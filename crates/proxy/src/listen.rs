@@ -32,11 +32,21 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Binds the address, for TCP once per worker. This server need not hold the address yet.
+    /// Listens on the address, for TCP with a socket for each worker. This server need not hold the address yet.
     ///
     /// # Errors
     /// The system's error.
     pub(super) fn bind(bind: &Bind, workers: usize) -> io::Result<Self> {
+        let listener = Self::prepare(bind, workers)?;
+        listener.start()?;
+        Ok(listener)
+    }
+
+    /// As [`Self::bind`], but no TCP connection arrives before [`Self::start`].
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(super) fn prepare(bind: &Bind, workers: usize) -> io::Result<Self> {
         match &bind.address {
             Address::Tcp(_) => Self::with(&bind.address, Vec::new(), None, workers),
             Address::Unix(path) => {
@@ -46,7 +56,7 @@ impl Listener {
         }
     }
 
-    /// Goes on with sockets that another process listens on. None is left out: closing one would reset the connections in
+    /// Goes on with sockets that another process listens on; further ones wait for [`Self::start`]. None is left out: closing one would reset the connections in
     /// its backlog. A Unix socket's file stays the other process's until [`Self::own_file`].
     ///
     /// # Errors
@@ -72,7 +82,7 @@ impl Listener {
     ) -> io::Result<Self> {
         if let Address::Tcp(address) = address {
             while sockets.len() < workers {
-                sockets.push(listen(*address)?);
+                sockets.push(bound(*address)?);
             }
         }
         if sockets.is_empty() {
@@ -90,6 +100,20 @@ impl Listener {
             filtered: AtomicBool::new(false),
             file,
         })
+    }
+
+    /// Listens with all TCP sockets: those that were inherited do already.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(super) fn start(&self) -> io::Result<()> {
+        match self.address {
+            Address::Tcp(_) => self
+                .sockets
+                .iter()
+                .try_for_each(|socket| socket.listen(BACKLOG)),
+            Address::Unix(_) => Ok(()),
+        }
     }
 
     /// Its sockets, for another process.
@@ -195,7 +219,7 @@ impl Listener {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<Socket> {
+fn bound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -214,7 +238,6 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     // Accepted connections inherit it, which saves a system call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
@@ -302,7 +325,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(200);
 
-    fn bound(ip: &str) -> (Listener, SocketAddr) {
+    fn listening(ip: &str) -> (Listener, SocketAddr) {
         // Binding once without sharing finds a free port.
         let address = SocketAddr::new(ip.parse().unwrap(), 0);
         let free = std::net::TcpListener::bind(address).unwrap();
@@ -313,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_refused_address_answers_nothing_and_later_accepts_again() {
-        let (listener, address) = bound("127.0.0.1");
+        let (listener, address) = listening("127.0.0.1");
         TcpStream::connect_timeout(&address, SOON).unwrap();
         listener.refuse(&BTreeSet::from([address.ip()])).unwrap();
         let error = TcpStream::connect_timeout(&address, SOON).unwrap_err();
@@ -324,7 +347,7 @@ mod tests {
 
     #[test]
     fn what_waited_before_the_refusal_can_still_be_accepted() {
-        let (listener, address) = bound("127.0.0.1");
+        let (listener, address) = listening("127.0.0.1");
         let _client = TcpStream::connect_timeout(&address, SOON).unwrap();
         listener.refuse(&BTreeSet::from([address.ip()])).unwrap();
         assert!(listener.has_waiting());
@@ -336,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_listener_refuses_one_address_and_serves_the_others() {
-        let (listener, address) = bound("0.0.0.0");
+        let (listener, address) = listening("0.0.0.0");
         let on = |last| SocketAddr::from(([127, 0, 0, last], address.port()));
         listener
             .refuse(&BTreeSet::from([on(7).ip(), on(8).ip()]))
@@ -362,7 +385,7 @@ mod tests {
     #[test]
     fn what_waits_in_a_backlog_is_accepted_by_whoever_takes_the_sockets_over() {
         for workers in [1, 2, 3, 5] {
-            let (old, address) = bound("127.0.0.1");
+            let (old, address) = listening("127.0.0.1");
             let clients: Vec<_> = (0..20)
                 .map(|_| TcpStream::connect_timeout(&address, SOON).unwrap())
                 .collect();
@@ -380,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_filter_goes_over_with_the_sockets_and_can_be_taken_off() {
-        let (old, address) = bound("127.0.0.1");
+        let (old, address) = listening("127.0.0.1");
         old.refuse(&BTreeSet::from([address.ip()])).unwrap();
         let new = handed(&old, 2);
         drop(old);

@@ -10,5 +10,6 @@ mod lifecycle;
 mod python;
 mod refusals;
 mod release;
+mod takeover;
 mod tls;
 mod vips;

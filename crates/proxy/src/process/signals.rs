@@ -42,7 +42,7 @@ impl Signals {
             _ = self.reopen.recv() => Signal::USR1,
             _ = self.reload.recv() => Signal::HUP,
             _ = self.replace.recv() => Signal::USR2,
-            () = end_of(&self.lifeline) => {
+            () = end_of(self.lifeline.as_ref()) => {
                 tracing::warn!("the process that was started is gone: ending");
                 self.lifeline = None;
                 Signal::TERM
@@ -107,7 +107,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            () = end_of(&self.lifeline) => {}
+            () = end_of(self.lifeline.as_ref()) => {}
         }
     }
 
@@ -116,11 +116,13 @@ impl Signals {
     }
 }
 
-/// Completes when this pipe has no writer any more; never without one.
-async fn end_of(pipe: &Option<pipe::Receiver>) {
-    match pipe {
+/// Completes when this pipe has no writer any more; never without a pipe, or once its event loop has ended.
+async fn end_of(pipe: Option<&pipe::Receiver>) {
+    if let Some(pipe) = pipe
         // Nobody writes to it.
-        Some(pipe) => drop(pipe.readable().await),
-        None => std::future::pending().await,
+        && pipe.readable().await.is_ok()
+    {
+        return;
     }
+    std::future::pending().await
 }

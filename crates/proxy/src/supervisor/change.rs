@@ -200,10 +200,14 @@ impl Supervisor {
     fn listen(&self, bind: &Bind) -> io::Result<Listener> {
         let (workers, inherited) = (self.workers.len(), self.inherited.borrow());
         let sockets = inherited.sockets(&SocketUse::Listener(bind.address.clone()))?;
-        if sockets.is_empty() {
-            return Listener::bind(bind, workers);
+        if !sockets.is_empty() {
+            return Listener::inherit(bind, sockets, workers);
         }
-        Listener::inherit(bind, sockets, workers)
+        match *self.held.borrow() {
+            // Clients would wait in vain if this process failed now.
+            Some(_) => Listener::prepare(bind, workers),
+            None => Listener::bind(bind, workers),
+        }
     }
 
     fn watch(&self, config: &Config, servers: &Servers) -> Vec<WatchedBackend> {

@@ -136,7 +136,13 @@ impl Supervisor {
             add_late(limiter, late);
         }
         let listeners = self.held.take().unwrap_or_default();
-        listeners.iter().for_each(|listener| listener.own_file());
+        for listener in &listeners {
+            listener.own_file();
+            if let Err(error) = listener.start() {
+                let bind = &listener.address;
+                tracing::error!(%bind, %error, "cannot listen with more sockets");
+            }
+        }
         self.publish(|orders| orders.listeners = listeners);
     }
 
@@ -282,11 +288,12 @@ impl Supervisor {
 
     /// Waits until everything has ended here and in older processes.
     pub(crate) async fn until_finished(&self) {
-        loop {
-            let old = self.old.borrow().as_ref().and_then(|old| old.report());
-            if self.connections(None) == 0 && !self.is_late() && old.is_none() {
-                return;
-            }
+        let mut quiet = 0;
+        // Twice, since a connection being accepted is briefly not counted.
+        while quiet < 2 {
+            let is_open = self.connections(None) > 0 || self.is_late();
+            let is_busy = is_open || self.old_processes() > 0;
+            quiet = if is_busy { 0 } else { quiet + 1 };
             tokio::time::sleep(FINISH_POLL).await;
         }
     }

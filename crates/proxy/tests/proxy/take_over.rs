@@ -305,7 +305,7 @@ fn when_the_old_process_is_killed_half_way_the_new_one_serves_what_waits() {
     let mut proxy = with_slow_heir(&config(bind, &[origin.address]));
     let new = half_way(&proxy);
     // It accepts no more; connections wait in the backlog of the sockets that both hold.
-    proxy.signal(Signal::STOP);
+    freeze(&proxy);
     let mut waiting: Vec<_> = (0..50).map(|_| Client::connect(bind)).collect();
     for client in &mut waiting {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -317,7 +317,21 @@ fn when_the_old_process_is_killed_half_way_the_new_one_serves_what_waits() {
         assert_eq!(client.response().status, 200);
     }
     assert_eq!(proxy.report().old_processes, 0);
+    drop(waiting);
     replace(&mut proxy).ends();
+}
+
+/// Stops all of its threads.
+fn freeze(proxy: &Proxy) {
+    proxy.signal(Signal::STOP);
+    let tasks = format!("/proc/{}/task", proxy.child.id());
+    eventually("it has stopped", || {
+        let mut tasks = std::fs::read_dir(&tasks).unwrap();
+        tasks.all(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            stat.contains(") T ")
+        })
+    });
 }
 
 #[test]
