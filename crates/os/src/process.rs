@@ -335,7 +335,7 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// What is left of this process's children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Children {
-    /// Some run; this is how the one ended that was reaped last, if any.
+    /// Some run; this is how one ended that was reaped, if any: one that failed, if there is such a one.
     Some(Option<Exit>),
     /// None.
     None(Option<Exit>),
@@ -347,7 +347,10 @@ pub fn reap_children() -> Children {
     loop {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         match rustix::process::waitid(WaitId::All, options) {
-            Ok(Some(status)) => last = Some(exit_of(&status)),
+            Ok(Some(status)) => {
+                let exit = exit_of(&status);
+                last = last.filter(|last| *last != Exit::Status(0)).or(Some(exit));
+            }
             Ok(None) => return Children::Some(last),
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return Children::None(last),

@@ -1,7 +1,8 @@
 //! A new process that this one starts itself, and what remains of this one afterwards: the parent that the system knows.
 //!
 //! Whoever started the first process (systemd, a container, a shell) watches its pid. So it stays, without anything of its
-//! own, until the processes that came after it have ended: it passes signals on, and ends as they do.
+//! own, until the processes that came after it have ended: it passes signals on, and ends as they do. Those between the
+//! first one and the one that serves end as soon as they have finished what was open.
 
 use super::TakeOverError;
 use super::give::{give, request, serve_successor};
@@ -28,6 +29,9 @@ const TAKES_OVER: &str = "GAIOLA_TAKES_OVER";
 
 /// Interval at which children are looked for, should a signal be missed.
 const POLL: Duration = Duration::from_secs(1);
+
+/// Time in which a signal that has come before is found.
+const PENDING: Duration = Duration::from_millis(5);
 
 /// A process that this one has started to take over from it.
 pub(crate) struct Successor {
@@ -171,29 +175,53 @@ impl Heir {
         }
     }
 
-    /// Waits until they have ended.
+    /// In the process that the system knows: waits until they have ended. Any other ends now, and its children become those
+    /// of the first one.
     pub(crate) fn outlive(self, mut signals: Signals) -> io::Result<Outlived> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_io().enable_time().build()?;
-        // The child is reaped together with those that this process has adopted.
-        let outlived = runtime.block_on(async {
-            let mut ended = listen(SignalKind::child())?;
-            let mut last = None;
-            loop {
-                match reap_children() {
-                    Children::Some(exit) => last = exit.or(last),
-                    Children::None(exit) => return Ok(outcome(exit.or(last))),
-                }
-                tokio::select! {
-                    _ = ended.recv() => {}
-                    sent = signals.next() => Self::pass_on(sent),
-                    () = tokio::time::sleep(POLL) => {}
-                }
-            }
-        });
+        let outlived = match self.0.lifeline {
+            Some(_) => runtime.block_on(until_ended(&mut signals)),
+            None => runtime.block_on(leave(&mut signals)),
+        };
         // Until then its end of the lifeline is open.
         drop(self.0);
         outlived
+    }
+}
+
+/// Waits until there are no children, those of children that have ended among them, and passes signals on.
+async fn until_ended(signals: &mut Signals) -> io::Result<Outlived> {
+    let mut ended = listen(SignalKind::child())?;
+    let (mut last, mut stopping) = (None, false);
+    loop {
+        match reap_children() {
+            Children::Some(exit) => last = exit.or(last),
+            Children::None(exit) => return Ok(outcome(exit.or(last))),
+        }
+        if stopping {
+            // A child that has just ended may have left another one.
+            Heir::pass_on(Signal::TERM);
+        }
+        tokio::select! {
+            _ = ended.recv() => {}
+            sent = signals.next() => {
+                stopping |= matches!(sent, Signal::TERM | Signal::INT);
+                Heir::pass_on(sent);
+            }
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+/// Passes on what has come meanwhile. A child that has failed is the reason why this process ends.
+async fn leave(signals: &mut Signals) -> io::Result<Outlived> {
+    while let Ok(sent) = tokio::time::timeout(PENDING, signals.next()).await {
+        Heir::pass_on(sent);
+    }
+    match reap_children() {
+        Children::None(exit) => Ok(outcome(exit)),
+        Children::Some(_) => Ok(Ok(())),
     }
 }
 
