@@ -1,7 +1,7 @@
 //! The control socket: JSON lines from the agent, each answered by one line.
 
+use super::hand_over::{give, serve_successor};
 use super::supervisor::Supervisor;
-use super::take_over::{give, serve_successor};
 use gaiola_model::proxy::{ControlReply, ControlRequest};
 use gaiola_os::connection_limit::{ConnectionLimit, Permit};
 use gaiola_wire::document::{decode_message, encode_message};

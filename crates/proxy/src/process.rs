@@ -2,8 +2,9 @@
 
 mod signals;
 mod sockets;
+mod successor;
 
-pub(super) use signals::Signals;
+pub(super) use successor::parents_socket;
 
 use super::auth::Verifier;
 use super::counters::Counters;
@@ -12,13 +13,14 @@ use super::orders::Orders;
 use super::reload::{EndLimits, Reload};
 use super::reports::MemberReport;
 use super::supervisor::{ConfigError, Endpoints, Stage, Supervisor, WorkerHandle};
-use super::take_over::{self, Finishing, Heir, Offer, TakeOver, TakeOverError};
+use super::take_over::{self, Finishing, Offer, TakeOver, TakeOverError};
 use super::worker::WorkerSetup;
 use super::{admin, control, peers, thread};
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::SocketUse;
 use gaiola_model::proxy_file::{AccessLog, LogTarget};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use signals::Signals;
 use sockets::Sockets;
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -29,18 +31,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use successor::Heir;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Worker reports queued for the supervisor; further ones are dropped.
 const REPORTS_LEN: usize = 1024;
-
-/// How long requests in flight have after the signal to stop, by default.
-pub const END_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long requests and sessions have after a new process has taken over, by default.
-pub const TAKE_OVER_LIMIT: Duration = Duration::from_secs(600);
 
 /// How long idle connections have to close once that is over.
 const LAST_LIMIT: Duration = Duration::from_millis(500);

@@ -1,9 +1,8 @@
 //! The file of a standalone proxy, which SIGHUP reloads.
 
-use super::process::{END_LIMIT, TAKE_OVER_LIMIT};
+use super::program::is_replaced;
 use super::rules;
 use super::supervisor::{Supervisor, validate};
-use super::take_over::is_replaced;
 use super::tls::Files;
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use gaiola_model::{ProxyConfig, Revision};
@@ -12,6 +11,12 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// How long requests in flight have after the signal to stop, by default.
+pub const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long requests and sessions have after a new process has taken over, by default.
+pub const TAKE_OVER_LIMIT: Duration = Duration::from_secs(600);
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! A standalone proxy, configured by a file.
 
-use super::process::{ProxyArgs, ProxyError, run};
+use super::process::{ProxyArgs, ProxyError, parents_socket, run};
 use super::reload::{EndLimits, Reload};
-use super::take_over::{TakeOver, parents_socket};
+use super::take_over::TakeOver;
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use std::path::Path;
 use std::sync::Arc;

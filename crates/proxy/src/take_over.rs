@@ -6,30 +6,27 @@
 //! new one begins: connections that arrive in between wait in the backlog of the sockets, which both hold. If the new
 //! process fails before that, the old one has noticed nothing. From then on the old process finishes what is open, and the
 //! socket is its control connection: the new process tells it the configurations that it gets, and adds its requests in
-//! flight to its own reports (`Finishing`).
+//! flight to its own reports (`Finishing`). This module has what the new process does and what both need; `hand_over` is the old
+//! one's side, and `process::successor` starts a new process.
 
 mod finishing;
-mod give;
 mod late;
 mod offer;
-mod successor;
 
 pub(super) use finishing::Finishing;
-pub(super) use give::{give, serve_successor};
 pub(super) use late::Handed;
 pub use offer::TakeOver;
-pub(super) use offer::{Inherited, Offer, meet};
-pub(super) use successor::{Heir, Successor, is_replaced, parents_socket};
+pub(super) use offer::{Inherited, Offer, meet, write_counts};
 
 use gaiola_wire::document::DocumentError;
 use std::io;
 use std::time::Duration;
 
 /// How long the old process waits for the new one to be ready.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long each waits for the other's answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// The most processes that finish what is open; for a further one the oldest is ended.
 pub(super) const MOST_OLD: u32 = 4;

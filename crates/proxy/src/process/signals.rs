@@ -1,9 +1,9 @@
 //! Signals to the process, and what they mean until it stops serving.
 
+use super::successor::{Heir, Successor};
 use super::{Process, Stop};
 use crate::reload::Reloaded;
 use crate::supervisor::{Stage, Supervisor};
-use crate::take_over::{Heir, Successor};
 use rustix::process::Signal;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;

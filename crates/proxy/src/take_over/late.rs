@@ -14,7 +14,7 @@ pub(crate) struct Handed {
 
 impl Handed {
     /// The counts of this limit now.
-    pub(super) fn of(limiter: &Arc<Limiter>) -> Self {
+    pub(crate) fn of(limiter: &Arc<Limiter>) -> Self {
         Self {
             limiter: Arc::clone(limiter),
             counts: limiter.counts(since_epoch()),
@@ -30,12 +30,12 @@ impl Handed {
     }
 
     /// The counts that were handed over.
-    pub(super) fn counts(&self) -> &[Count] {
+    pub(crate) fn counts(&self) -> &[Count] {
         &self.counts
     }
 
     /// What it has counted since.
-    pub(super) fn late(&self) -> LateCounts {
+    pub(crate) fn late(&self) -> LateCounts {
         let before = self.counts.iter();
         let before: HashMap<_, _> = before
             .map(|count| ((count.key, count.window), count.more))

@@ -252,7 +252,7 @@ fn read_count(bytes: &[u8; COUNT_LEN]) -> Count {
 }
 
 /// The bytes that [`read_counts`] reads.
-pub(super) fn write_counts(counts: &[Count], out: &mut Vec<u8>) {
+pub(crate) fn write_counts(counts: &[Count], out: &mut Vec<u8>) {
     for Count { key, window, more } in counts {
         out.extend(key.to_le_bytes());
         out.extend(window.to_le_bytes());

@@ -4,19 +4,18 @@
 //! own, until the processes that came after it have ended: it passes signals on, and ends as they do. Those between the
 //! first one and the one that serves end as soon as they have finished what was open.
 
-use super::TakeOverError;
-use super::give::{give, request, serve_successor};
-use crate::process::Signals;
+use super::Signals;
+use crate::hand_over::{give, request, serve_successor};
+use crate::program::program;
 use crate::supervisor::Supervisor;
+use crate::take_over::{ANSWER_LIMIT, TakeOverError};
 use gaiola_model::proxy::ControlRequest;
 use gaiola_os::process::{Children, Exit, adopt_orphans, children, reap_children, signal};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::rc::Rc;
 use std::time::Duration;
@@ -94,8 +93,8 @@ impl Successor {
         supervisor: &Rc<Supervisor>,
     ) -> Result<(), TakeOverError> {
         let mut line = BufReader::new(stream);
-        let asked = tokio::time::timeout(super::ANSWER_LIMIT, request(&mut line)).await;
-        let (asked, schema) = asked.map_err(|_| TakeOverError::Late(super::ANSWER_LIMIT))??;
+        let asked = tokio::time::timeout(ANSWER_LIMIT, request(&mut line)).await;
+        let (asked, schema) = asked.map_err(|_| TakeOverError::Late(ANSWER_LIMIT))??;
         if asked != ControlRequest::TakeOver {
             return Err(TakeOverError::Unexpected(format!("{asked:?}")));
         }
@@ -129,30 +128,6 @@ fn lifeline(supervisor: &Supervisor) -> io::Result<Option<OwnedFd>> {
     let (reads, writes) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     endpoints.lifeline = Some(reads);
     Ok(Some(writes))
-}
-
-/// The program's file, and whether it has been replaced since this process was started.
-fn program() -> io::Result<(PathBuf, bool)> {
-    const OWN: &str = "/proc/self/exe";
-    const DELETED: &str = " (deleted)";
-    let path = std::fs::read_link(OWN)?;
-    let text = path.to_string_lossy();
-    let path = text
-        .strip_suffix(DELETED)
-        .map_or(path.clone(), PathBuf::from);
-    let running = std::fs::metadata(OWN)?;
-    match std::fs::metadata(&path) {
-        Ok(file) => {
-            let is_same = (file.dev(), file.ino()) == (running.dev(), running.ino());
-            Ok((path, !is_same))
-        }
-        Err(_) => Ok((OWN.into(), false)),
-    }
-}
-
-/// Whether another program is in the place of this one.
-pub(crate) fn is_replaced() -> bool {
-    program().is_ok_and(|(_, is_replaced)| is_replaced)
 }
 
 /// The processes that came after this one.

@@ -1,9 +1,7 @@
-//! The old process's side: it hands everything over, and leaves once the new one is ready.
+//! The old process's side of a take-over: it hands everything over, and leaves once the new one is ready.
 
-use super::late::Handed;
-use super::offer::write_counts;
-use super::{ANSWER_LIMIT, READY_LIMIT, TakeOverError};
-use crate::supervisor::Supervisor;
+use super::supervisor::Supervisor;
+use super::take_over::{ANSWER_LIMIT, Handed, READY_LIMIT, TakeOverError, write_counts};
 use gaiola_model::proxy::{ControlReply, ControlRequest, TakenOver};
 use gaiola_os::descriptors;
 use gaiola_wire::document::{decode_message, encode_message};
@@ -25,7 +23,7 @@ type Line = BufReader<UnixStream>;
 ///
 /// # Errors
 /// Why it did not take over; then this process serves as before.
-pub(crate) async fn give(
+pub(super) async fn give(
     line: &mut Line,
     schema: u64,
     supervisor: &Rc<Supervisor>,
@@ -59,7 +57,7 @@ pub(crate) async fn give(
 }
 
 /// Serves the requests of the process that has taken over, until it ends.
-pub(crate) async fn serve_successor(
+pub(super) async fn serve_successor(
     mut line: Line,
     first: Option<(ControlRequest, u64)>,
     supervisor: Rc<Supervisor>,
