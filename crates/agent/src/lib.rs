@@ -43,7 +43,7 @@ use gaiola_model::event::{Event, Severity, Subject};
 use gaiola_model::schema::unnumbered;
 use gaiola_model::{InstanceName, Observed, Tier};
 use gaiola_net::pki::PkiError;
-use gaiola_os::process::reap_all;
+use gaiola_os::process::{own_program, reap_all};
 use gaiola_store::events::{self, Events};
 use gaiola_store::view::{self, Keys, View};
 use gaiola_store::{Settings, Store, etcd};
@@ -109,6 +109,8 @@ fn start_and_run(folder: &Path) -> Result<(), StartError> {
 
 struct Agent {
     boot: Boot,
+    /// Identifies the program that this process runs.
+    program: String,
     order: Rc<Order>,
     store: Store,
     urls: Option<DatabaseUrls>,
@@ -155,6 +157,7 @@ impl Agent {
         let (processes, left) =
             start(|processes, left| resources::follow(boot.clone(), processes, left));
         Ok(Self {
+            program: own_program()?,
             urls: database::urls(&boot),
             etcd: etcd::find(),
             balancer: (boot.server.tier == Tier::Balancer).then(|| Balancer::new(boot.clone())),
@@ -317,7 +320,8 @@ impl Agent {
 
     fn wanted(&self, order: &Order) -> BTreeMap<String, WantedProcess> {
         let mut wanted = if order.placement.servers.contains_key(&self.boot.server) {
-            plan::wanted(&self.boot, &order.placement, self.urls.as_ref())
+            let urls = self.urls.as_ref();
+            plan::wanted(&self.boot, &order.placement, urls, &self.program)
         } else {
             BTreeMap::new()
         };

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Environment variable that names the run in every process it starts.
 pub(super) const RELEASE_RUN: &str = "GAIOLA_RELEASE_RUN";
 
+/// Environment variable that identifies the program of a process of our own.
+const PROGRAM: &str = "GAIOLA_PROGRAM";
+
 /// Grace of the proxy, which drains for up to 10 s after SIGTERM.
 const PROXY_GRACE: Duration = Duration::from_secs(12);
 
@@ -26,15 +29,16 @@ pub(super) struct DatabaseUrls {
     pub standbys: String,
 }
 
-/// Every process that the agent runs on its server, except the store's member.
+/// Every process that the agent runs on its server, except the store's member. `program` identifies the agent's own program.
 pub(super) fn wanted(
     boot: &Boot,
     placement: &Placement,
     urls: Option<&DatabaseUrls>,
+    program: &str,
 ) -> BTreeMap<String, WantedProcess> {
     let mut all = BTreeMap::new();
     if has_proxy(placement, boot.server.tier) {
-        all.insert("proxy".to_string(), proxy(boot));
+        all.insert("proxy".to_string(), proxy(boot, program));
     }
     for (name, instance) in placement
         .instances
@@ -81,6 +85,7 @@ pub(super) fn store_member(boot: &Boot, order: &Order, program: &etcd::Program) 
         launch,
         grace: Duration::from_secs(5),
         restart: true,
+        takes_over: false,
     }
 }
 
@@ -108,31 +113,35 @@ fn has_proxy(placement: &Placement, tier: Tier) -> bool {
     }
 }
 
-fn proxy(boot: &Boot) -> WantedProcess {
+fn proxy(boot: &Boot, program: &str) -> WantedProcess {
     let admin = boot.location.socket(boot.location.ports.proxy).to_string();
     let mut args: Vec<OsString> = vec![
         "proxy".into(),
         "--control".into(),
         super::proxy::socket(boot.run()).into(),
     ];
-    args.extend(["--admin".into(), admin.into()]);
+    args.extend(["--take-over".into(), "--admin".into(), admin.into()]);
     args.extend(["--access-log".into(), boot.logs().join("access.log").into()]);
     if boot.server.tier == Tier::Balancer {
         args.extend(["--keeper".into(), boot.run().join("keeper.sock").into()]);
     }
     WantedProcess {
-        launch: own(boot, "proxy", args),
+        launch: own(boot, "proxy", args, program),
         grace: PROXY_GRACE,
         restart: true,
+        takes_over: true,
     }
 }
 
-/// A process of this same binary.
-fn own(boot: &Boot, name: &str, args: Vec<OsString>) -> Launch {
+/// A process of this same binary. The environment says which that is, so that one of another binary is replaced.
+fn own(boot: &Boot, name: &str, args: Vec<OsString>, program: &str) -> Launch {
     Launch {
         program: OWN_PROGRAM.into(),
         args,
-        env: vec![("PATH".into(), boot.path.clone().into())],
+        env: vec![
+            ("PATH".into(), boot.path.clone().into()),
+            (PROGRAM.into(), program.into()),
+        ],
         cwd: "/".into(),
         log: boot.logs().join(format!("{name}.log")),
         user: None,
@@ -165,6 +174,7 @@ fn instance(
         launch,
         grace: placement.config.app.grace,
         restart: true,
+        takes_over: false,
     }
 }
 
@@ -226,6 +236,7 @@ pub(super) fn release_run(
         launch,
         grace: Duration::from_secs(10),
         restart: false,
+        takes_over: false,
     }
 }
 

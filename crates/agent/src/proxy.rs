@@ -158,6 +158,8 @@ async fn keep(
 ) {
     let mut line = None;
     let mut sent = Sent::default();
+    // Whether the last answer came over this or an earlier connection: another process may have taken over since.
+    let mut answered = false;
     loop {
         if line.is_none() {
             sent = Sent::default();
@@ -171,7 +173,14 @@ async fn keep(
         let draining = now.config.as_ref().is_some_and(is_draining);
         match &mut line {
             Some(open) => match update(open, now, &mut sent).await {
-                Ok(new) => super::send_if_new(&known, new),
+                Ok(new) => {
+                    answered = true;
+                    super::send_if_new(&known, new);
+                }
+                Err(AskError::Closed | AskError::Io(_)) if answered => {
+                    (line, answered) = (None, false);
+                    continue;
+                }
                 Err(_) => {
                     line = None;
                     super::send_if_new(&known, ProxyState::default());

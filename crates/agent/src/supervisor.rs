@@ -47,6 +47,9 @@ struct Record {
     /// the records, in which it got its orders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reads: Option<u64>,
+    /// The process's name, if another one of that name takes over from it. Otherwise the record has the name itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    old: Option<String>,
 }
 
 /// The processes of one server.
@@ -55,8 +58,9 @@ pub(super) struct Supervisor {
     decided: supervise::Supervisor<Launch, Identity>,
     /// The start of the clock that decisions use.
     began: Instant,
-    /// The newest schema that each process reads that is one of Gaiola's own.
-    reads: BTreeMap<String, u64>,
+    /// The newest schema that each process reads that is one of Gaiola's own. While one takes over from another, they may
+    /// differ.
+    reads: BTreeMap<Identity, u64>,
     ended: mpsc::UnboundedSender<Ended>,
     records: PathBuf,
     /// The schema of the site's documents, in which the records are written.
@@ -98,8 +102,10 @@ impl Supervisor {
             identity,
             wanted,
             reads,
+            old,
         } = record;
-        let pid = identity.pid;
+        let (pid, is_old) = (identity.pid, old.is_some());
+        let name = old.as_deref().unwrap_or(name);
         let process = Process::open(identity);
         match &process {
             Ok(_) => tracing::info!(process = name, pid, "adopted a process"),
@@ -108,7 +114,7 @@ impl Supervisor {
         }
         let is_led = process.is_ok();
         if let Ok(process) = process {
-            self.keep_reads(name, &wanted.launch, reads.unwrap_or(schema));
+            self.keep_reads(identity, &wanted.launch, reads.unwrap_or(schema));
             self.watch(name, process);
         }
         self.step(Input::Adopt {
@@ -116,6 +122,7 @@ impl Supervisor {
             wanted,
             id: identity,
             is_led,
+            is_old,
         });
     }
 
@@ -178,9 +185,9 @@ impl Supervisor {
             .collect()
     }
 
-    /// Names and pids of the running processes.
+    /// Names and pids of the running processes, old ones among them, from which another one takes over.
     pub(super) fn running(&self) -> impl Iterator<Item = (&str, u32)> {
-        let running = self.decided.running();
+        let running = self.decided.running().chain(self.decided.old());
         running.map(|(name, identity, _)| (name, identity.pid))
     }
 
@@ -192,11 +199,9 @@ impl Supervisor {
     /// The newest schema that all of Gaiola's own processes read that were started here or by an earlier agent, perhaps of an older
     /// program; `None`: there are none.
     pub(super) fn reads(&self) -> Option<u64> {
-        let running = self.running();
-        running
-            .filter_map(|(name, _)| self.reads.get(name))
-            .min()
-            .copied()
+        let running = self.decided.running().chain(self.decided.old());
+        let reads = running.filter_map(|(_, id, _)| self.reads.get(&id));
+        reads.min().copied()
     }
 
     /// Whether no process runs any more.
@@ -234,7 +239,7 @@ impl Supervisor {
                 let id = process.identity();
                 tracing::info!(process = name, pid = id.pid, "started a process");
                 let launch = launch.clone();
-                self.keep_reads(name, &launch, SCHEMA);
+                self.keep_reads(id, &launch, SCHEMA);
                 self.watch(name, process);
                 self.step(Input::Started { name, id });
             }
@@ -249,11 +254,9 @@ impl Supervisor {
     }
 
     /// Records what a process reads, if it is one of Gaiola's own.
-    fn keep_reads(&mut self, name: &str, launch: &Launch, reads: u64) {
+    fn keep_reads(&mut self, id: Identity, launch: &Launch, reads: u64) {
         if is_own(launch) {
-            self.reads.insert(name.into(), reads);
-        } else {
-            self.reads.remove(name);
+            self.reads.insert(id, reads);
         }
     }
 
@@ -271,16 +274,23 @@ impl Supervisor {
     }
 
     /// Writes the running processes to disk. On a failure the next agent starts what it cannot adopt, and reports it.
-    fn record(&self) {
-        let record = |(name, identity, wanted): (_, _, &WantedProcess)| {
-            let record = Record {
-                identity,
-                wanted: wanted.clone(),
-                reads: self.reads.get(name).copied(),
-            };
-            (name, record)
+    fn record(&mut self) {
+        let record = |identity, wanted: &WantedProcess, old| Record {
+            identity,
+            wanted: wanted.clone(),
+            reads: self.reads.get(&identity).copied(),
+            old,
         };
-        let records: BTreeMap<&str, Record> = self.decided.running().map(record).collect();
+        let running = self.decided.running();
+        let running = running.map(|(name, id, wanted)| (name.into(), record(id, wanted, None)));
+        let old = self.decided.old().map(|(name, id, wanted)| {
+            // An agent that does not know `old` takes it for another process, and stops it.
+            let key = format!("{name}@{}", id.pid);
+            (key, record(id, wanted, Some(name.into())))
+        });
+        let records: BTreeMap<String, Record> = running.chain(old).collect();
+        let is_recorded = |id| records.values().any(|record| record.identity == id);
+        self.reads.retain(|id, _| is_recorded(*id));
         if let Err(error) = write_message(&self.records, &records, self.schema) {
             let path = self.records.display();
             tracing::error!(%path, %error, "cannot write the list of running processes");
@@ -323,6 +333,7 @@ mod tests {
             },
             grace: Duration::from_millis(300),
             restart: true,
+            takes_over: false,
         }
     }
 
@@ -455,10 +466,11 @@ mod tests {
                     identity,
                     wanted,
                     reads,
+                    old: None,
                 };
                 write_message(&records, &BTreeMap::from([("proxy", record)]), schema).unwrap();
                 let (sender, _receiver) = mpsc::unbounded_channel();
-                let next = Supervisor::adopt_from(records.clone(), sender);
+                let mut next = Supervisor::adopt_from(records.clone(), sender);
                 assert_eq!(next.reads(), Some(known));
                 next.record();
                 let (kept, _) = read_records(&records);
@@ -482,6 +494,125 @@ mod tests {
                 path.display()
             );
         }
+    }
+
+    fn takes_over(folder: &Path, script: &str) -> BTreeMap<String, WantedProcess> {
+        let heir = WantedProcess {
+            takes_over: true,
+            ..shell(folder, script)
+        };
+        BTreeMap::from([("a".to_string(), heir)])
+    }
+
+    fn pids(supervisor: &Supervisor) -> Vec<(String, u32)> {
+        let running = supervisor.running();
+        running.map(|(name, pid)| (name.into(), pid)).collect()
+    }
+
+    #[test]
+    fn the_next_agent_adopts_a_take_over_that_is_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = folder.path().join("processes.json");
+        let wanted = |script| takes_over(folder.path(), script);
+        let before = std::cell::RefCell::new(Vec::new());
+        in_runtime(async || {
+            let (sender, _receiver) = mpsc::unbounded_channel();
+            let mut first = Supervisor::adopt_from(records.clone(), sender);
+            first.reconcile(&wanted("exec sleep 60"));
+            first.reconcile(&wanted("exec sleep 61"));
+            before.replace(pids(&first));
+            assert_eq!(before.borrow().len(), 2);
+        });
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut second = Supervisor::adopt_from(records.clone(), sender);
+            second.reconcile(&wanted("exec sleep 61"));
+            assert_eq!(pids(&second), *before.borrow());
+            second.reconcile(&BTreeMap::new());
+            for _ in 0..2 {
+                second.ended(receiver.recv().await.unwrap());
+            }
+            all_ended(&mut second).await;
+        });
+    }
+
+    #[test]
+    fn what_an_old_process_has_left_is_ended_beside_the_one_that_took_over() {
+        let folder = tempfile::tempdir().unwrap();
+        in_runtime(async || {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let records = folder.path().join("processes.json");
+            let mut supervisor = Supervisor::adopt_from(records, sender);
+            let leaves = "/bin/sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.01; done' &
+                while [ ! -e crash ]; do sleep 0.01; done";
+            supervisor.reconcile(&takes_over(folder.path(), leaves));
+            while std::fs::read_to_string(folder.path().join("log")).unwrap() != "up\n" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            supervisor.reconcile(&takes_over(folder.path(), "exec sleep 60"));
+            std::fs::write(folder.path().join("crash"), "").unwrap();
+            let ended = receiver.recv().await.unwrap();
+            let old = ended.identity;
+            supervisor.ended(ended);
+            let both = pids(&supervisor);
+            assert!(both.len() == 2 && both[1].1 == old.pid, "{both:?}");
+            while pids(&supervisor).len() == 2 {
+                assert_eq!(supervisor.condition("a"), Some(Condition::Running));
+                tokio::time::sleep_until(supervisor.next_deadline().unwrap()).await;
+                supervisor.tick();
+            }
+            assert!(old.session_is_empty());
+            assert_eq!(
+                (pids(&supervisor), supervisor.restarts("a")),
+                (both[..1].to_vec(), 0)
+            );
+            supervisor.reconcile(&BTreeMap::new());
+            supervisor.ended(receiver.recv().await.unwrap());
+            all_ended(&mut supervisor).await;
+        });
+    }
+
+    #[test]
+    fn the_schema_of_the_site_waits_for_an_old_process_of_an_older_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = folder.path().join("processes.json");
+        let sleeping = shell(folder.path(), "exec sleep 60");
+        let wanted = WantedProcess {
+            launch: Launch {
+                program: OWN_PROGRAM.into(),
+                ..sleeping.launch.clone()
+            },
+            takes_over: true,
+            ..sleeping.clone()
+        };
+        in_runtime(async || {
+            let (sender, _receiver) = mpsc::unbounded_channel();
+            let mut first = Supervisor::adopt_from(records.clone(), sender);
+            let two = ["b", "c"].map(|name| (name.to_string(), sleeping.clone()));
+            first.reconcile(&BTreeMap::from(two));
+            let ids = pids(&first).into_iter();
+            let ids: Vec<Identity> = ids
+                .map(|(_, pid)| process::identify(pid).unwrap())
+                .collect();
+            let record = |id: usize, reads, old: Option<&str>| Record {
+                identity: ids[id],
+                wanted: wanted.clone(),
+                reads: Some(reads),
+                old: old.map(String::from),
+            };
+            let two = [("a", record(0, 3, None)), ("a@1", record(1, 2, Some("a")))];
+            write_message(&records, &BTreeMap::from(two), 2).unwrap();
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let mut next = Supervisor::adopt_from(records.clone(), sender);
+            assert_eq!(next.reads(), Some(2));
+            ids[1].signal_session(Signal::KILL);
+            next.ended(receiver.recv().await.unwrap());
+            while next.reads() != Some(3) {
+                tokio::time::sleep_until(next.next_deadline().unwrap()).await;
+                next.tick();
+            }
+            first.reconcile(&BTreeMap::new());
+        });
     }
 
     #[test]

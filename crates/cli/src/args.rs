@@ -416,6 +416,9 @@ pub(crate) struct Proxy {
     /// Where requests are logged.
     #[arg(long, hide = true, conflicts_with = "file")]
     pub(crate) access_log: Option<PathBuf>,
+    /// Take over from the process that answers on the control socket.
+    #[arg(long, hide = true, requires = "control")]
+    pub(crate) take_over: bool,
 }
 
 /// Operations on a running proxy.

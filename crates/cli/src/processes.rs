@@ -13,7 +13,7 @@ use gaiola_model::proxy_file::ProxyFile;
 use gaiola_os::namespace;
 use gaiola_os::signal::outlive_stray_signals;
 use gaiola_os::stderr;
-use gaiola_proxy::FileError;
+use gaiola_proxy::{FileError, TakeOver};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -125,6 +125,12 @@ pub(crate) fn proxy(global: &Global, args: Proxy) -> anyhow::Result<Exit> {
         workers: None,
         reload: None,
         hard_stop_after: gaiola_proxy::END_LIMIT,
+        take_over_limit: gaiola_proxy::TAKE_OVER_LIMIT,
+        take_over: if args.take_over {
+            TakeOver::Control
+        } else {
+            TakeOver::Nobody
+        },
     };
     gaiola_proxy::run(args)?;
     Ok(Exit::Ok)

@@ -11,9 +11,11 @@
 //! that accepts no connections is [`Output::Lost`]: it is dead, or so busy that its listen queue is full. Which members
 //! that are down or ejected still serve is decided for the whole backend, by [`who_serves`].
 
+mod known;
 mod serve;
 mod slow_ejection;
 
+pub use gaiola_model::proxy::{Ejected, Symptom};
 pub use serve::{ServingMembers, Standing, who_serves};
 pub use slow_ejection::{LatencyTotals, MemberPoll, Pace, slow_members};
 
@@ -28,31 +30,6 @@ pub enum Unproven {
     Up,
     /// Down: for backends where a wrong member would do harm, such as a standby taken for the primary.
     Down,
-}
-
-/// What a failed probe or attempt showed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Symptom {
-    /// No reply at all: no connection in time, or no route. It is dead, or its listen queue is full.
-    Lost,
-    /// The connection was refused: nothing listens. If the process died its connections end by themselves; one that
-    /// shuts down cleanly may still answer on them.
-    Refused,
-    /// A connection was accepted and no answer came in time: it is busy, or hangs.
-    Silent,
-    /// It gave a bad answer, or its connection ended.
-    Bad,
-}
-
-/// Why a member's traffic ejected it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ejected {
-    /// No connection could be made.
-    Unreachable,
-    /// It accepts connections, but requests failed.
-    Errors,
-    /// It answers much later than the others.
-    Slow,
 }
 
 /// A member's condition.

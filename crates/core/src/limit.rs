@@ -206,6 +206,27 @@ impl Table {
         }
     }
 
+    /// Appends all counts of the current window and the one before, whoever counted them, the least recently seen key first.
+    pub fn counts(&self, now: Duration, out: &mut Vec<Count>) {
+        let current = millis(now) / self.window_ms;
+        let mut next = self.oldest;
+        while next != NONE {
+            let entry = &self.entries[next as usize - 1];
+            next = entry.newer;
+            for (age, (own, others)) in entry.own.iter().zip(&entry.others).enumerate() {
+                let more = own.saturating_add(*others);
+                match entry.window.checked_sub(age as u64) {
+                    Some(window) if more > 0 && window + 1 >= current => out.push(Count {
+                        key: entry.key,
+                        window,
+                        more,
+                    }),
+                    Some(_) | None => {}
+                }
+            }
+        }
+    }
+
     /// Adds the counts of another balancer. Counts of past windows are ignored; those of a window that has not begun
     /// here count in the current one.
     pub fn import(&mut self, counts: &[Count], now: Duration) {

@@ -4,18 +4,21 @@
 //! only once the last one and all its descendants have ended, however it ended: a worker whose parent crashed may still
 //! hold the port. So the descendants of a process that ended by itself are sent SIGTERM, and SIGKILL after the grace,
 //! while its back-off runs. What an earlier agent has left running is adopted and treated as if this one had started it.
+//!
+//! Those that [take over](WantedProcess::takes_over) are the exception: the next one is started while the last one runs.
+//! That one is *old* from then on: it ends by itself once the next one serves. Neither it nor what it leaves holds back the
+//! next one; its descendants are ended like those of any other.
 
-use crate::backoff::Backoff;
+mod end;
+mod process;
+
+use end::End;
 use gaiola_model::Time;
+use process::{Old, State, Supervised};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Waits before a process that keeps exiting is restarted.
-const BACKOFF: Backoff = Backoff {
-    first: Duration::from_millis(200),
-    longest: Duration::from_secs(10),
-};
 /// A process that ran this long is restarted at once.
 pub const SETTLED: Duration = Duration::from_secs(5);
 /// Wait before another attempt to start what could not be started.
@@ -34,6 +37,9 @@ pub struct WantedProcess<L> {
     pub grace: Duration,
     /// Whether it is restarted when it exits by itself.
     pub restart: bool,
+    /// Whether it takes over from the process of its name that runs, which is then not stopped.
+    #[serde(default)]
+    pub takes_over: bool,
 }
 
 /// An event for the supervisor; `I` identifies one process, and no later one has the same identity.
@@ -49,6 +55,8 @@ pub enum Input<'a, L, I> {
         id: I,
         /// Whether the process itself still runs.
         is_led: bool,
+        /// Whether another one was started to take over from it.
+        is_old: bool,
     },
     /// The processes that should run from now on. Repeating it does no harm.
     Want(&'a BTreeMap<String, WantedProcess<L>>),
@@ -115,54 +123,6 @@ pub enum Condition {
     Stopping,
 }
 
-struct Supervised<L, I> {
-    wanted: WantedProcess<L>,
-    state: State<I>,
-    /// How often it exited by itself since it was first wanted,
-    restarts: u32,
-    /// and how often in a row after a short run.
-    quick: u32,
-}
-
-enum State<I> {
-    /// `start_at`: `None` if it is not started again.
-    Waiting {
-        start_at: Option<Time>,
-        why: String,
-    },
-    /// [`Action::Launch`] is not answered yet. `unwanted`: it is stopped as soon as it is.
-    Starting {
-        unwanted: bool,
-    },
-    Running {
-        id: I,
-        since: Time,
-    },
-    /// It is not wanted any more.
-    Stopping {
-        id: I,
-        kill_at: Time,
-        left: Left,
-    },
-    /// It ended by itself, and its descendants are being stopped. It is started again once they have ended, and not
-    /// before `start_at`.
-    Leftover {
-        id: I,
-        kill_at: Time,
-        check_at: Time,
-        start_at: Option<Time>,
-        why: String,
-    },
-}
-
-/// What is left of a process that is being stopped.
-enum Left {
-    /// The process itself.
-    Process,
-    /// At most its descendants, which are checked at this time.
-    Descendants { check_at: Time },
-}
-
 /// The processes of one server.
 pub struct Supervisor<L, I> {
     processes: BTreeMap<String, Supervised<L, I>>,
@@ -185,10 +145,9 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
                 wanted,
                 id,
                 is_led,
+                is_old,
             } => {
-                let state = State::Running { id, since: now };
-                let adopted = Supervised::new(wanted, state);
-                self.processes.insert(name.into(), adopted);
+                self.adopt(now, (name, id), wanted, is_old);
                 if !is_led {
                     let how = "ended while no agent watched it".into();
                     self.ended(now, (name, id), how, out);
@@ -196,29 +155,19 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
             }
             Input::Want(wanted) => {
                 self.want(now, wanted, out);
-                self.attend(now, out);
+                self.attend_all(now, out);
             }
             Input::Started { name, id } => self.started(now, name, id, out),
             Input::NotStarted { name, why } => self.not_started(now, name, why),
             Input::Ended { name, id, how } => self.ended(now, (name, id), how, out),
             Input::Group { name, id, is_empty } => self.see_group(now, (name, id), is_empty, out),
-            Input::Deadline => self.attend(now, out),
+            Input::Deadline => self.attend_all(now, out),
         }
     }
 
     /// When [`Input::Deadline`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        let due = |one: &Supervised<L, I>| match one.state {
-            State::Waiting { start_at, .. } => start_at,
-            State::Stopping {
-                left: Left::Descendants { check_at },
-                ..
-            }
-            | State::Leftover { check_at, .. } => Some(check_at),
-            State::Stopping { kill_at, .. } => Some(kill_at),
-            State::Starting { .. } | State::Running { .. } => None,
-        };
-        self.processes.values().filter_map(due).min()
+        self.processes.values().filter_map(Supervised::due).min()
     }
 
     /// How to start the process of this name.
@@ -240,7 +189,7 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
                 Condition::Down(why.clone())
             }
             State::Starting { .. } => Condition::Starting,
-            State::Stopping { .. } => Condition::Stopping,
+            State::Stopping(_) | State::Stopped => Condition::Stopping,
         })
     }
 
@@ -258,15 +207,39 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         all.map(|(name, process)| (name.as_str(), process.restarts))
     }
 
-    /// The processes that run, those of which only descendants are left among them, each with how it was started.
+    /// The processes that run, those of which only descendants are left among them, each with how it was started. Without
+    /// the [old](Self::old) ones.
     pub fn running(&self) -> impl Iterator<Item = (&str, I, &WantedProcess<L>)> {
         let all = self.processes.iter();
-        all.filter_map(|(name, process)| match process.state {
-            State::Running { id, .. } | State::Stopping { id, .. } | State::Leftover { id, .. } => {
-                Some((name.as_str(), id, &process.wanted))
-            }
-            State::Waiting { .. } | State::Starting { .. } => None,
+        all.filter_map(|(name, process)| match &process.state {
+            State::Running { id, .. }
+            | State::Stopping(End { id, .. })
+            | State::Leftover {
+                end: End { id, .. },
+                ..
+            } => Some((name.as_str(), *id, &process.wanted)),
+            State::Waiting { .. } | State::Starting { .. } | State::Stopped => None,
         })
+    }
+
+    /// The processes from which another one takes over, or has, those of which only descendants are left among them; each
+    /// with how that other one is started.
+    pub fn old(&self) -> impl Iterator<Item = (&str, I, &WantedProcess<L>)> {
+        self.processes.iter().flat_map(|(name, process)| {
+            let old = process.old.iter();
+            old.map(|old| (name.as_str(), old.id(), &process.wanted))
+        })
+    }
+
+    fn adopt(&mut self, now: Time, (name, id): (&str, I), wanted: WantedProcess<L>, is_old: bool) {
+        let entry = self.processes.entry(name.into());
+        let process = entry.or_insert_with(|| Supervised::waiting(now, wanted.clone()));
+        if is_old {
+            process.old.push(Old::Finishing(id));
+        } else {
+            process.wanted = wanted;
+            process.state = State::Running { id, since: now };
+        }
     }
 
     fn want(
@@ -275,77 +248,17 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         wanted: &BTreeMap<String, WantedProcess<L>>,
         out: &mut Vec<Action<I>>,
     ) {
-        self.processes.retain(|name, process| {
-            let same = wanted.get(name);
-            let same = same.filter(|wanted| wanted.launch == process.wanted.launch);
-            if let Some(wanted) = same {
-                // The handling of a process may change while it runs; its launch may not.
-                process.wanted = wanted.clone();
-            }
-            match &mut process.state {
-                State::Starting { unwanted } => *unwanted = same.is_none(),
-                State::Waiting { .. } => return same.is_some(),
-                State::Running { id, .. } if same.is_none() => {
-                    let id = *id;
-                    process.terminate(now, name, id, out);
-                }
-                State::Leftover {
-                    id,
-                    kill_at,
-                    check_at,
-                    ..
-                } if same.is_none() => {
-                    process.state = State::Stopping {
-                        id: *id,
-                        kill_at: *kill_at,
-                        left: Left::Descendants {
-                            check_at: *check_at,
-                        },
-                    };
-                }
-                State::Running { .. } | State::Stopping { .. } | State::Leftover { .. } => {}
-            }
-            true
-        });
+        self.processes
+            .retain(|name, process| process.want(now, name, wanted.get(name), out));
         for (name, wanted) in wanted {
-            self.processes.entry(name.clone()).or_insert_with(|| {
-                let (start_at, why) = (Some(now), String::new());
-                Supervised::new(wanted.clone(), State::Waiting { start_at, why })
-            });
+            let entry = self.processes.entry(name.clone());
+            entry.or_insert_with(|| Supervised::waiting(now, wanted.clone()));
         }
     }
 
-    /// Does what is due: starts after a back-off, checks for descendants, kills after the grace.
-    fn attend(&mut self, now: Time, out: &mut Vec<Action<I>>) {
+    fn attend_all(&mut self, now: Time, out: &mut Vec<Action<I>>) {
         for (name, process) in &mut self.processes {
-            match &mut process.state {
-                State::Waiting {
-                    start_at: Some(at), ..
-                } if *at <= now => {
-                    process.state = State::Starting { unwanted: false };
-                    out.push(Action::Launch(name.clone()));
-                }
-                State::Stopping {
-                    id,
-                    left: Left::Descendants { check_at },
-                    ..
-                }
-                | State::Leftover { id, check_at, .. }
-                    if *check_at <= now =>
-                {
-                    *check_at = now + GROUP_POLL;
-                    out.push(Action::CheckGroup(name.clone(), *id));
-                }
-                State::Stopping {
-                    id,
-                    kill_at,
-                    left: Left::Process,
-                } if *kill_at <= now => {
-                    *kill_at = now + KILL_AGAIN;
-                    out.push(Action::Kill(name.clone(), *id));
-                }
-                _ => {}
-            }
+            process.attend(now, name, out);
         }
     }
 
@@ -363,8 +276,11 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         let Some(process) = self.processes.get_mut(name) else {
             return;
         };
-        if matches!(process.state, State::Starting { unwanted: true }) {
-            self.processes.remove(name);
+        if let State::Starting { unwanted: true } = process.state {
+            process.state = State::Stopped;
+            if process.is_over() {
+                self.processes.remove(name);
+            }
             return;
         }
         let start_at = process.wanted.restart.then_some(now + TRY_AGAIN);
@@ -375,19 +291,17 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         let Some(process) = self.processes.get_mut(name) else {
             return;
         };
+        let grace = process.wanted.grace;
+        if let Some(old) = process.old.iter_mut().find(|old| old.id() == id) {
+            return old.ended(now, name, grace, out);
+        }
         match &mut process.state {
             State::Running { id: held, since } if *held == id => {
                 let lived = now - *since;
-                process.end_by_itself(now, id, lived, how);
-                out.push(Action::Terminate(name.into(), id));
-                out.push(Action::CheckGroup(name.into(), id));
+                let end = End::of_descendants(now, (name, id), grace, out);
+                process.ended_by_itself(now, end, lived, how);
             }
-            // A shell ends at once on SIGTERM; its children may still have requests in flight.
-            State::Stopping { id: held, left, .. } if *held == id => {
-                let check_at = now + GROUP_POLL;
-                *left = Left::Descendants { check_at };
-                out.push(Action::CheckGroup(name.into(), id));
-            }
+            State::Stopping(end) if end.id == id => end.process_ended(now, name, out),
             _ => {}
         }
     }
@@ -402,83 +316,18 @@ impl<L: Clone + PartialEq, I: Copy + PartialEq> Supervisor<L, I> {
         let Some(process) = self.processes.get_mut(name) else {
             return;
         };
-        match &mut process.state {
-            State::Stopping {
-                id: held,
-                kill_at,
-                left: Left::Descendants { .. },
-            }
-            | State::Leftover {
-                id: held, kill_at, ..
-            } if *held == id => {
-                if is_empty {
-                    self.all_ended(now, name, out);
-                } else if *kill_at <= now {
-                    *kill_at = now + KILL_AGAIN;
-                    out.push(Action::Kill(name.into(), id));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Nothing is left of a process: it is forgotten, or waits until it is started again.
-    fn all_ended(&mut self, now: Time, name: &str, out: &mut Vec<Action<I>>) {
-        let process = self.processes.get_mut(name);
-        match process.map(|process| &mut process.state) {
-            Some(state @ State::Leftover { .. }) => {
-                state.wait();
-                self.attend(now, out);
-            }
-            _ => drop(self.processes.remove(name)),
-        }
-    }
-}
-
-impl<L, I: Copy> Supervised<L, I> {
-    fn new(wanted: WantedProcess<L>, state: State<I>) -> Self {
-        Self {
-            wanted,
-            state,
-            restarts: 0,
-            quick: 0,
-        }
-    }
-
-    fn end_by_itself(&mut self, now: Time, id: I, lived: Duration, why: String) {
-        self.restarts += 1;
-        self.quick = if lived >= SETTLED { 0 } else { self.quick + 1 };
-        self.state = State::Leftover {
-            id,
-            kill_at: now + self.wanted.grace,
-            check_at: now + GROUP_POLL,
-            start_at: self.wanted.restart.then_some(now + backoff(self.quick)),
-            why,
+        let Some(end) = process.end_of(id) else {
+            return;
         };
-    }
-
-    fn terminate(&mut self, now: Time, name: &str, id: I, out: &mut Vec<Action<I>>) {
-        let kill_at = now + self.wanted.grace;
-        let left = Left::Process;
-        self.state = State::Stopping { id, kill_at, left };
-        out.push(Action::Terminate(name.into(), id));
-    }
-}
-
-impl<I> State<I> {
-    /// The descendants of a process that ended by itself have ended too.
-    fn wait(&mut self) {
-        if let Self::Leftover { start_at, why, .. } = self {
-            let (start_at, why) = (*start_at, std::mem::take(why));
-            *self = Self::Waiting { start_at, why };
+        if end.see_group(now, name, is_empty, out) {
+            process.all_ended(id);
+            if process.is_over() {
+                self.processes.remove(name);
+            } else {
+                process.attend(now, name, out);
+            }
         }
     }
-}
-
-/// The wait before a restart. `quick`: how often in a row the process exited after a short run.
-fn backoff(quick: u32) -> Duration {
-    let attempt = quick.checked_sub(1);
-    attempt.map_or(Duration::ZERO, |attempt| BACKOFF.longest_delay(attempt))
 }
 
 #[cfg(test)]

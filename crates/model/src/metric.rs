@@ -193,6 +193,8 @@ families! {
             "1 if the last configuration took effect.";
         CONFIG_LAST_RELOAD_SUCCESS = Gauge Seconds "gaiola_config_last_reload_success_timestamp_seconds" []
             "When a configuration last took effect, in seconds since 1970.";
+        OLD_PROCESSES = Gauge Count "gaiola_old_processes" []
+            "Earlier processes that still finish requests and sessions after this one took over.";
         UPTIME = Gauge Seconds "gaiola_uptime_seconds" []
             "How long the process has run.";
     }

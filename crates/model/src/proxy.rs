@@ -9,6 +9,7 @@ mod rule;
 mod server;
 mod stat;
 mod sticky;
+mod take_over;
 mod tls;
 
 pub use address::{Address, BadAddress};
@@ -28,6 +29,10 @@ pub use stat::{
     SessionState, SessionsStat, Totals,
 };
 pub use sticky::{SameSite, Secret, Sticky, StickyFault};
+pub use take_over::{
+    Ejected, HandOver, HandedLimit, HandedSocket, KnownCheck, KnownEjection, KnownHealth,
+    KnownServer, LateCounts, SocketUse, Symptom, TakenOver,
+};
 pub use tls::{
     BadTicketKey, ClientCertificates, ServerTls, SharedTickets, TicketKey, Tls, TlsVersion,
 };

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyFile {
-    /// Process settings; changes here need a restart.
+    /// Process settings; most changes here need a new process.
     pub process: Process,
     /// What is served; changes here apply while traffic continues. Its revision is 0: the reader of a file numbers its
     /// versions.
@@ -33,4 +33,6 @@ pub struct Process {
     pub access_log: Option<AccessLog>,
     /// How long requests in flight may take after the process is asked to end; `None`: 10 s.
     pub hard_stop_after: Option<Duration>,
+    /// How long requests and sessions may take after a new process has taken over; `None`: 10 minutes.
+    pub take_over_limit: Option<Duration>,
 }

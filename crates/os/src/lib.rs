@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod connection_limit;
+pub mod descriptors;
 pub mod namespace;
 pub mod netlink;
 pub mod packet;

@@ -1,7 +1,7 @@
 //! Processes: started so that they outlive us where they should, identified by pid and start time, watched by pidfd.
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Identifies a process uniquely: pids are reused, a pid with its start time is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     /// Its pid in our PID namespace.
     pub pid: u32,
@@ -240,11 +240,7 @@ impl Process {
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
         );
         match waited {
-            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                (Some(status), _) => Exit::Status(status),
-                (None, Some(signal)) => Exit::Signal(signal),
-                (None, None) => Exit::Unknown,
-            },
+            Ok(Some(status)) => exit_of(&status),
             _ => Exit::Unknown,
         }
     }
@@ -364,6 +360,21 @@ pub fn with_environment(name: &str, value: &str) -> io::Result<bool> {
     Ok(pids()?.any(is_wanted))
 }
 
+/// Identifies the file that this process runs: another one in its place, or a changed one, has another identity.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn own_program() -> io::Result<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = std::fs::metadata(OWN_PROGRAM)?;
+    let (device, inode) = (file.dev(), file.ino());
+    Ok(format!(
+        "{device}:{inode}:{}.{}",
+        file.mtime(),
+        file.mtime_nsec()
+    ))
+}
+
 /// Signals a process by pid; no error if it is gone.
 pub fn signal(pid: u32, signal: Signal) {
     if let Ok(pid) = to_pid(pid) {
@@ -376,6 +387,67 @@ fn to_pid(pid: u32) -> io::Result<Pid> {
         .ok()
         .and_then(Pid::from_raw)
         .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// The children of this process, those that it has adopted among them.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn children() -> io::Result<Vec<u32>> {
+    let own = std::process::id();
+    let is_own = |pid: &u32| {
+        // It may have ended meanwhile.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        parent(&stat) == Some(own)
+    };
+    Ok(pids()?.filter(is_own).collect())
+}
+
+fn parent(stat: &str) -> Option<u32> {
+    field(stat, 4)?.parse().ok()
+}
+
+/// Makes this process the parent of all descendants whose parents end.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn adopt_orphans() -> io::Result<()> {
+    let own = Some(rustix::process::getpid());
+    Ok(rustix::process::set_child_subreaper(own)?)
+}
+
+/// What is left of this process's children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Children {
+    /// Some run; this is how one ended that was reaped, if any: one that failed, if there is such a one.
+    Some(Option<Exit>),
+    /// None.
+    None(Option<Exit>),
+}
+
+/// Reaps the children that have ended.
+pub fn reap_children() -> Children {
+    let mut last = None;
+    loop {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match rustix::process::waitid(WaitId::All, options) {
+            Ok(Some(status)) => {
+                let exit = exit_of(&status);
+                last = last.filter(|last| *last != Exit::Status(0)).or(Some(exit));
+            }
+            Ok(None) => return Children::Some(last),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return Children::None(last),
+        }
+    }
+}
+
+fn exit_of(status: &WaitIdStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(status), _) => Exit::Status(status),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
 }
 
 /// Reaps every child that has ended, and returns their pids; for pid 1.
@@ -412,6 +484,7 @@ mod tests {
     fn a_name_with_blanks_and_parentheses_does_not_hide_the_start_time() {
         let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 4711 1000 200";
         assert_eq!(start_time(stat), Some(4711));
+        assert_eq!(parent(stat), Some(1));
     }
 
     #[test]

@@ -9,11 +9,13 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 /// Timeout of a request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
@@ -25,20 +27,24 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// A response.
 pub type Response = hyper::Response<Body>;
 
-/// Serves every connection of a listener with `respond`. Never returns. Runs within a `LocalSet`.
-pub async fn tcp<F>(listener: TcpListener, respond: impl Fn(Request<Incoming>) -> F + 'static)
-where
+/// Serves every connection of a listener with `respond`. Never returns; dropping it closes them. Runs within a `LocalSet`.
+pub async fn tcp<F>(
+    listener: impl Borrow<TcpListener>,
+    respond: impl Fn(Request<Incoming>) -> F + 'static,
+) where
     F: Future<Output = Response> + 'static,
 {
     let (respond, limit) = (Rc::new(respond), ConnectionLimit::new(CONNECTIONS));
+    let mut served = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        while served.try_join_next().is_some() {}
+        let Ok((stream, _)) = listener.borrow().accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let permit = limit.enter().await;
         let respond = Rc::clone(&respond);
-        tokio::task::spawn_local(async move {
+        served.spawn_local(async move {
             let served = connection(stream, |request| {
                 permit.work();
                 let response = respond(request);

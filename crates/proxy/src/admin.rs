@@ -8,13 +8,20 @@ use hyper::{Method, Request, StatusCode};
 use std::rc::Rc;
 use tokio::net::TcpListener;
 
-/// Serves requests. Never returns.
+/// Serves requests. Never returns; while another process has taken over, it accepts and keeps no connection.
 pub(super) async fn serve(listener: TcpListener, supervisor: Rc<Supervisor>) {
-    serve::tcp(listener, move |request| {
-        let response = respond(&request, &supervisor);
-        async { response }
-    })
-    .await;
+    loop {
+        supervisor.until_leaving(false).await;
+        let asked = Rc::clone(&supervisor);
+        let served = serve::tcp(&listener, move |request| {
+            let response = respond(&request, &asked);
+            async { response }
+        });
+        tokio::select! {
+            () = served => {}
+            () = supervisor.until_leaving(true) => {}
+        }
+    }
 }
 
 fn respond(request: &Request<Incoming>, supervisor: &Supervisor) -> Response {

@@ -10,7 +10,7 @@ use super::tls::ServerSettings;
 use gaiola_core::balance;
 use gaiola_core::health::{Condition, Health, Input, Pace, Unproven};
 use gaiola_model::Time;
-use gaiola_model::proxy::{Admin, Check, CheckKind, Ejection};
+use gaiola_model::proxy::{Admin, Check, CheckKind, Ejection, KnownCheck, KnownServer};
 use probe::Probe;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -57,30 +57,15 @@ impl Watched {
         admin: Admin,
         (check, ejection): (Option<&Check>, Ejection),
         tls: Option<ServerSettings>,
-        before: Option<&Self>,
+        before: Before<'_>,
         changed: &Rc<Notify>,
     ) -> Self {
         let check = check.filter(|_| admin != Admin::Maint).cloned();
-        let clock = Instant::now();
-        let health = RefCell::new(Health::new(
-            check.clone(),
-            ejection,
-            unproven(check.as_ref(), before),
-            Time::ZERO,
-        ));
-        let seen = Rc::new(WatchState {
-            health,
-            counts: Cell::new(before.map_or_else(Default::default, Self::counts)),
-            losses: Cell::new(before.map_or(0, |before| before.seen.losses.get())),
-            changed_at: Cell::new(before.map_or(clock, |before| before.seen.changed_at.get())),
-            up_since: Cell::new(before.and_then(|before| before.seen.up_since.get())),
-            proven: watch::Sender::new(check.is_none() || before.is_some()),
-        });
+        let seen = Rc::new(before.state(check.as_ref(), ejection));
         let probe = check.as_ref().map(|check| Probe::new(check, &member, tls));
         let (inputs, reports) = mpsc::channel(INPUTS_LEN);
         let watching = Watching {
             name: format!("{}/{}", member.backend, member.name),
-            clock,
             probe,
             seen: Rc::clone(&seen),
             reports,
@@ -88,15 +73,29 @@ impl Watched {
         };
         let task = tokio::task::spawn_local(watching.run()).abort_handle();
         Self {
-            answers: Cell::new((member.answers().0, None)),
+            answers: Cell::new((member.answers().0, before.answered())),
             member,
             check,
             ejection,
-            admin: Cell::new(before.map_or(admin, |before| before.admin.get())),
+            admin: Cell::new(before.admin().unwrap_or(admin)),
             pace: RefCell::default(),
             inputs,
             seen,
             task,
+        }
+    }
+
+    /// What another process should know of it.
+    pub(super) fn known(&self) -> KnownServer {
+        let ms = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        KnownServer {
+            backend: self.member.backend.clone(),
+            server: self.member.name.clone(),
+            address: self.member.address.clone(),
+            health: self.seen.health.borrow().known(self.seen.now()),
+            changed_ms: ms(self.seen.changed_at.get()),
+            up_ms: self.seen.up_since.get().map(ms),
+            answered_ms: self.answers.get().1.map(ms),
         }
     }
 
@@ -197,14 +196,92 @@ impl Watched {
     }
 }
 
-/// What a member counts as until its first probe. A wrong role (a standby taken for the primary) would do harm.
-fn unproven(check: Option<&Check>, before: Option<&Watched>) -> Unproven {
-    let up = match (before, check) {
-        (Some(before), _) => before.is_up(),
-        (None, Some(check)) => !matches!(check.kind, CheckKind::Https { .. }),
-        (None, None) => true,
-    };
-    if up { Unproven::Up } else { Unproven::Down }
+/// What is known of a member before it is watched.
+#[derive(Clone, Copy)]
+pub(super) enum Before<'a> {
+    /// Nothing.
+    Nothing,
+    /// It was watched with other settings.
+    Watched(&'a Watched),
+    /// Another process watched it.
+    Handed(&'a KnownServer),
+}
+
+impl Before<'_> {
+    fn state(self, check: Option<&Check>, ejection: Ejection) -> WatchState {
+        let clock = Instant::now();
+        let unproven = self.unproven(check);
+        let fresh = || Health::new(check.cloned(), ejection, unproven, Time::ZERO);
+        let ago = |ms| clock.checked_sub(Duration::from_millis(ms));
+        let new = WatchState {
+            clock,
+            health: RefCell::new(fresh()),
+            counts: Cell::default(),
+            losses: Cell::default(),
+            changed_at: Cell::new(clock),
+            up_since: Cell::default(),
+            proven: watch::Sender::new(check.is_none()),
+        };
+        match self {
+            Self::Nothing => new,
+            Self::Watched(before) => WatchState {
+                counts: Cell::new(before.counts()),
+                losses: Cell::new(before.seen.losses.get()),
+                changed_at: Cell::new(before.seen.changed_at.get()),
+                up_since: Cell::new(before.seen.up_since.get()),
+                proven: watch::Sender::new(true),
+                ..new
+            },
+            Self::Handed(known) => {
+                let health = &known.health;
+                let unproven = matches!(health.checked, KnownCheck::Unproven) && check.is_some();
+                let health = Health::resume(
+                    check.cloned(),
+                    ejection,
+                    self.unproven(check),
+                    health,
+                    Time::ZERO,
+                );
+                WatchState {
+                    health: RefCell::new(health),
+                    changed_at: Cell::new(ago(known.changed_ms).unwrap_or(clock)),
+                    up_since: Cell::new(known.up_ms.and_then(ago)),
+                    proven: watch::Sender::new(!unproven),
+                    ..new
+                }
+            }
+        }
+    }
+
+    /// What it counts as until its first probe. A wrong role (a standby taken for the primary) would do harm.
+    fn unproven(self, check: Option<&Check>) -> Unproven {
+        let up = match (self, check) {
+            (Self::Watched(before), _) => before.is_up(),
+            (Self::Nothing | Self::Handed(_), Some(check)) => {
+                !matches!(check.kind, CheckKind::Https { .. })
+            }
+            (Self::Nothing | Self::Handed(_), None) => true,
+        };
+        if up { Unproven::Up } else { Unproven::Down }
+    }
+
+    fn admin(self) -> Option<Admin> {
+        match self {
+            Self::Watched(before) => Some(before.admin.get()),
+            Self::Nothing | Self::Handed(_) => None,
+        }
+    }
+
+    /// When it was last seen to have answered a request; a member that is watched again starts anew.
+    fn answered(self) -> Option<Instant> {
+        match self {
+            Self::Handed(known) => {
+                let ago = Duration::from_millis(known.answered_ms?);
+                Instant::now().checked_sub(ago)
+            }
+            Self::Nothing | Self::Watched(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -217,7 +294,7 @@ mod tests {
         let tasks = tokio::task::LocalSet::new();
         let at = ([127, 0, 0, 1], 80);
         let member = Arc::new(Member::new("app", &Server::new("a", at), 1));
-        let start = |admin, before: Option<&Watched>| {
+        let start = |admin, before: Before<'_>| {
             Watched::start(
                 Arc::clone(&member),
                 admin,
@@ -228,9 +305,9 @@ mod tests {
             )
         };
         let both = async {
-            let before = start(Admin::Ready, None);
+            let before = start(Admin::Ready, Before::Nothing);
             let since = before.seen.changed_at.get();
-            let new = start(Admin::Drain, Some(&before));
+            let new = start(Admin::Drain, Before::Watched(&before));
             for watched in [&before, &new] {
                 assert_eq!(watched.seen.changed_at.get(), since);
             }

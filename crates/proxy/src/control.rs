@@ -1,5 +1,6 @@
 //! The control socket: JSON lines from the agent, each answered by one line.
 
+use super::hand_over::{give, serve_successor};
 use super::supervisor::Supervisor;
 use gaiola_model::proxy::{ControlReply, ControlRequest};
 use gaiola_os::connection_limit::{ConnectionLimit, Permit};
@@ -12,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Most connections at a time; beyond it, the one that has been idle longest is closed.
@@ -40,17 +42,30 @@ pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
     bound
 }
 
-/// Serves requests. Never returns.
+/// Serves requests. Never returns; while another process has taken over, it accepts and keeps no connection.
 pub(super) async fn serve(listener: UnixListener, supervisor: Rc<Supervisor>) {
-    let limit = ConnectionLimit::new(CONNECTIONS);
     loop {
+        supervisor.until_leaving(false).await;
+        tokio::select! {
+            () = accept(&listener, &supervisor) => {}
+            () = supervisor.until_leaving(true) => {}
+        }
+    }
+}
+
+/// Accepts connections. Never returns; dropping it closes them.
+async fn accept(listener: &UnixListener, supervisor: &Rc<Supervisor>) {
+    let limit = ConnectionLimit::new(CONNECTIONS);
+    let mut served = JoinSet::new();
+    loop {
+        while served.try_join_next().is_some() {}
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let permit = limit.enter().await;
-        let supervisor = Rc::clone(&supervisor);
-        tokio::task::spawn_local(async move {
+        let supervisor = Rc::clone(supervisor);
+        served.spawn_local(async move {
             if let Err(error) = answer(stream, &supervisor, &permit).await {
                 tracing::debug!(%error, "a control connection ended");
             }
@@ -79,6 +94,13 @@ async fn answer(
         permit.work();
         let too_long = line.len() as u64 == LINE_LIMIT;
         let (reply, schema) = match decode_message::<ControlRequest>(&line) {
+            Ok((ControlRequest::TakeOver, schema)) => {
+                let stream = reader.into_inner().reunite(writer);
+                let stream = stream.map_err(io::Error::other)?;
+                // It outlives this connection's task.
+                tokio::task::spawn_local(hand_over(stream, schema, Rc::clone(supervisor)));
+                return Ok(());
+            }
             Ok((request, schema)) => (supervisor.handle(request).await, schema),
             Err(_) if too_long => (ControlReply::Refused("the request is too long".into()), 1),
             Err(error) => (
@@ -97,5 +119,17 @@ async fn answer(
         }
         // Frees the memory of a large configuration.
         line.shrink_to(64 * 1024);
+    }
+}
+
+/// Hands everything over to the process that asked for it, and serves its requests then.
+async fn hand_over(stream: UnixStream, schema: u64, supervisor: Rc<Supervisor>) {
+    let mut line = BufReader::new(stream);
+    match give(&mut line, schema, &supervisor).await {
+        Ok(first) => serve_successor(line, first, supervisor).await,
+        Err(error) => {
+            let error = gaiola_os::chain(&error);
+            tracing::error!(error, "a new process did not take over: this one goes on");
+        }
     }
 }

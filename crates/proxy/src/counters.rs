@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -266,6 +266,8 @@ pub(super) struct Counters {
     /// Lines that did not fit into the access log's queue.
     pub(super) lines_dropped: Count,
     pub(super) handshakes: Handshakes,
+    /// Whether the VIP keeper has its heartbeats.
+    pub(super) beating: AtomicBool,
     unasked: [Count; Unasked::ALL.len()],
 }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -18,6 +19,8 @@ pub(super) struct Heartbeat<'a> {
     pub(super) index: usize,
     /// How many workers there are.
     pub(super) count: usize,
+    /// Set while the keeper has its heartbeats.
+    pub(super) beating: &'a AtomicBool,
 }
 
 impl Heartbeat<'_> {
@@ -26,8 +29,10 @@ impl Heartbeat<'_> {
         loop {
             if let Ok(stream) = self.connect().await {
                 while beat_once(&stream).is_ok() {
+                    self.beating.store(true, Ordering::Release);
                     tokio::time::sleep(INTERVAL).await;
                 }
+                self.beating.store(false, Ordering::Release);
                 tracing::warn!("lost the VIP keeper; reconnecting");
             }
             tokio::time::sleep(RECONNECT).await;

@@ -21,6 +21,7 @@ mod counters;
 mod exchange;
 mod files;
 mod free_list;
+mod hand_over;
 #[cfg(any(test, feature = "bench"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "tests use all of it"))]
 mod harness;
@@ -33,6 +34,7 @@ mod metrics;
 mod orders;
 mod peers;
 mod process;
+mod program;
 mod reload;
 mod reports;
 mod rules;
@@ -41,16 +43,18 @@ mod session;
 mod sessions;
 mod standalone;
 mod supervisor;
+mod take_over;
 mod tcp;
 mod thread;
 mod tls;
 mod tunnel;
 mod worker;
 
-pub use process::{END_LIMIT, ProxyArgs, ProxyError, run};
-pub use reload::{FileError, Reload, read_file};
+pub use process::{ProxyArgs, ProxyError, run};
+pub use reload::{END_LIMIT, FileError, Reload, TAKE_OVER_LIMIT, read_file};
 pub use rules::RulesError;
 pub use standalone::serve_file;
 pub use supervisor::{BackendError, ConfigError, FilterError, Twice, WorkerError};
+pub use take_over::{TakeOver, TakeOverError};
 pub use tls::beside;
 pub use tls::{BadStaple, TlsError, TlsFileError, check_certificates, trusting};

@@ -197,6 +197,13 @@ impl Limiter {
         (0..SHARDS.into()).for_each(|shard| self.shard(shard).export(out));
     }
 
+    /// All of its counts, by whomever they were counted.
+    pub(super) fn counts(&self, now: Duration) -> Vec<Count> {
+        let mut counts = Vec::new();
+        (0..SHARDS.into()).for_each(|shard| self.shard(shard).counts(now, &mut counts));
+        counts
+    }
+
     /// Adds what another proxy has counted.
     pub(super) fn import(&self, counts: &[Count], now: Duration) {
         for count in counts {

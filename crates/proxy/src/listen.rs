@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use unix::SocketFile;
@@ -25,38 +25,114 @@ pub(super) struct Listener {
     /// The address.
     pub(super) address: Address,
     sockets: Vec<Socket>,
-    /// The workers' sockets, until they take them.
-    handles: Vec<Mutex<Option<OwnedFd>>>,
+    /// The workers' sockets, until they take them: usually one for each.
+    handles: Vec<Mutex<Vec<OwnedFd>>>,
     filtered: AtomicBool,
     file: Option<SocketFile>,
 }
 
 impl Listener {
-    /// Binds the address, for TCP once per worker. This server need not hold the address yet.
+    /// Listens on the address, for TCP with a socket for each worker. This server need not hold the address yet.
     ///
     /// # Errors
     /// The system's error.
     pub(super) fn bind(bind: &Bind, workers: usize) -> io::Result<Self> {
-        let (sockets, file) = match &bind.address {
-            Address::Tcp(address) => {
-                let sockets = (0..workers).map(|_| listen(*address));
-                (sockets.collect::<io::Result<Vec<_>>>()?, None)
-            }
+        let listener = Self::prepare(bind, workers)?;
+        listener.start()?;
+        Ok(listener)
+    }
+
+    /// As [`Self::bind`], but no TCP connection arrives before [`Self::start`].
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(super) fn prepare(bind: &Bind, workers: usize) -> io::Result<Self> {
+        match &bind.address {
+            Address::Tcp(_) => Self::with(&bind.address, Vec::new(), None, workers),
             Address::Unix(path) => {
                 let (socket, file) = unix::listen(path, bind.permissions)?;
-                (vec![socket], Some(file))
+                Self::with(&bind.address, vec![socket], Some(file), workers)
             }
+        }
+    }
+
+    /// Goes on with sockets that another process listens on; further ones wait for [`Self::start`]. None is left out: closing one would reset the connections in
+    /// its backlog. A Unix socket's file stays the other process's until [`Self::own_file`].
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(super) fn inherit(bind: &Bind, sockets: Vec<OwnedFd>, workers: usize) -> io::Result<Self> {
+        let file = match &bind.address {
+            Address::Tcp(_) => None,
+            Address::Unix(path) => Some(SocketFile::of_another(path)?),
         };
-        let handle = |socket: &Socket| Ok(Mutex::new(Some(socket.try_clone()?.into())));
-        let each = sockets.iter().cycle().take(workers);
-        let handles = each.map(handle).collect::<io::Result<_>>()?;
+        let sockets = sockets.into_iter().map(Socket::from).collect();
+        let listener = Self::with(&bind.address, sockets, file, workers)?;
+        // They may have a filter.
+        listener.filtered.store(true, Ordering::Relaxed);
+        Ok(listener)
+    }
+
+    /// With further sockets where a TCP address has fewer than workers.
+    fn with(
+        address: &Address,
+        mut sockets: Vec<Socket>,
+        file: Option<SocketFile>,
+        workers: usize,
+    ) -> io::Result<Self> {
+        if let Address::Tcp(address) = address {
+            while sockets.len() < workers {
+                sockets.push(bound(*address)?);
+            }
+        }
+        if sockets.is_empty() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let mut handles: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+        for turn in 0..sockets.len().max(workers) {
+            let socket = sockets[turn % sockets.len()].try_clone()?;
+            handles[turn % workers].push(socket.into());
+        }
         Ok(Self {
-            address: bind.address.clone(),
+            address: address.clone(),
             sockets,
-            handles,
+            handles: handles.into_iter().map(Mutex::new).collect(),
             filtered: AtomicBool::new(false),
             file,
         })
+    }
+
+    /// Listens with all TCP sockets: those that were inherited do already.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(super) fn start(&self) -> io::Result<()> {
+        match self.address {
+            Address::Tcp(_) => self
+                .sockets
+                .iter()
+                .try_for_each(|socket| socket.listen(BACKLOG)),
+            Address::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Its sockets, for another process.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd)
+    }
+
+    /// A Unix socket's file is this process's: it is removed with the listener.
+    pub(super) fn own_file(&self) {
+        if let Some(file) = &self.file {
+            file.own(true);
+        }
+    }
+
+    /// A Unix socket's file is another process's from now on.
+    pub(super) fn leave_file(&self) {
+        if let Some(file) = &self.file {
+            file.own(false);
+        }
     }
 
     /// Sets the permissions of a Unix socket's file.
@@ -69,12 +145,10 @@ impl Listener {
             .map_or(Ok(()), |file| file.permit(permissions))
     }
 
-    /// Takes one worker's socket; `None` the second time.
-    pub(super) fn take(&self, worker: usize) -> Option<OwnedFd> {
-        self.handles[worker]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    /// Takes one worker's sockets; none the second time.
+    pub(super) fn take(&self, worker: usize) -> Vec<OwnedFd> {
+        let handles = self.handles[worker].lock();
+        std::mem::take(&mut *handles.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether connections to this local address may arrive here.
@@ -127,7 +201,10 @@ impl Listener {
     fn accept_all(&self) -> io::Result<()> {
         if self.filtered.swap(false, Ordering::Relaxed) {
             for socket in &self.sockets {
-                socket.detach_filter()?;
+                match socket.detach_filter() {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
             }
         }
         Ok(())
@@ -142,7 +219,7 @@ impl Listener {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<Socket> {
+fn bound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -161,7 +238,6 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     // Accepted connections inherit it, which saves a system call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
@@ -249,7 +325,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(200);
 
-    fn bound(ip: &str) -> (Listener, SocketAddr) {
+    fn listening(ip: &str) -> (Listener, SocketAddr) {
         // Binding once without sharing finds a free port.
         let address = SocketAddr::new(ip.parse().unwrap(), 0);
         let free = std::net::TcpListener::bind(address).unwrap();
@@ -260,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_refused_address_answers_nothing_and_later_accepts_again() {
-        let (listener, address) = bound("127.0.0.1");
+        let (listener, address) = listening("127.0.0.1");
         TcpStream::connect_timeout(&address, SOON).unwrap();
         listener.refuse(&BTreeSet::from([address.ip()])).unwrap();
         let error = TcpStream::connect_timeout(&address, SOON).unwrap_err();
@@ -271,18 +347,19 @@ mod tests {
 
     #[test]
     fn what_waited_before_the_refusal_can_still_be_accepted() {
-        let (listener, address) = bound("127.0.0.1");
+        let (listener, address) = listening("127.0.0.1");
         let _client = TcpStream::connect_timeout(&address, SOON).unwrap();
         listener.refuse(&BTreeSet::from([address.ip()])).unwrap();
         assert!(listener.has_waiting());
-        let accepted = (0..2).any(|n| Socket::from(listener.take(n).unwrap()).accept().is_ok());
+        let mut taken = (0..2).flat_map(|n| listener.take(n));
+        let accepted = taken.any(|socket| Socket::from(socket).accept().is_ok());
         assert!(accepted);
         assert!(!listener.has_waiting());
     }
 
     #[test]
     fn a_wildcard_listener_refuses_one_address_and_serves_the_others() {
-        let (listener, address) = bound("0.0.0.0");
+        let (listener, address) = listening("0.0.0.0");
         let on = |last| SocketAddr::from(([127, 0, 0, last], address.port()));
         listener
             .refuse(&BTreeSet::from([on(7).ip(), on(8).ip()]))
@@ -296,5 +373,59 @@ mod tests {
     fn a_foreign_address_can_be_bound() {
         let foreign: SocketAddr = "192.0.2.77:0".parse().unwrap();
         Listener::bind(&Bind::new(foreign), 1).unwrap();
+    }
+
+    fn handed(listener: &Listener, workers: usize) -> Listener {
+        let sockets = listener.descriptors();
+        let sockets = sockets.map(|socket| socket.try_clone_to_owned().unwrap());
+        let bind = Bind::new(listener.address.clone());
+        Listener::inherit(&bind, sockets.collect(), workers).unwrap()
+    }
+
+    #[test]
+    fn what_waits_in_a_backlog_is_accepted_by_whoever_takes_the_sockets_over() {
+        for workers in [1, 2, 3, 5] {
+            let (old, address) = listening("127.0.0.1");
+            let clients: Vec<_> = (0..20)
+                .map(|_| TcpStream::connect_timeout(&address, SOON).unwrap())
+                .collect();
+            let new = handed(&old, workers);
+            drop(old);
+            let taken: Vec<_> = (0..workers).map(|worker| new.take(worker)).collect();
+            assert!(taken.iter().all(|sockets| !sockets.is_empty()));
+            let sockets = taken.into_iter().flatten().map(Socket::from);
+            let accepted =
+                sockets.map(|socket| std::iter::from_fn(|| socket.accept().ok()).count());
+            assert_eq!(accepted.sum::<usize>(), clients.len(), "{workers} workers");
+            assert!(new.take(0).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_filter_goes_over_with_the_sockets_and_can_be_taken_off() {
+        let (old, address) = listening("127.0.0.1");
+        old.refuse(&BTreeSet::from([address.ip()])).unwrap();
+        let new = handed(&old, 2);
+        drop(old);
+        assert!(TcpStream::connect_timeout(&address, SOON).is_err());
+        new.refuse(&BTreeSet::new()).unwrap();
+        TcpStream::connect_timeout(&address, SOON).unwrap();
+    }
+
+    #[test]
+    fn the_file_of_a_unix_socket_belongs_to_one_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("site.sock");
+        let bind = Bind::new(Address::Unix(path.clone()));
+        let old = Listener::bind(&bind, 2).unwrap();
+        drop(handed(&old, 2));
+        assert!(path.exists(), "a take-over that failed removed it");
+        let new = handed(&old, 1);
+        old.leave_file();
+        new.own_file();
+        drop(old);
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(new);
+        assert!(!path.exists());
     }
 }

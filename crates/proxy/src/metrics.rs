@@ -199,6 +199,7 @@ fn process(supervisor: &Supervisor, out: &mut Text) {
         unasked.sample([reason], counts.sum::<u64>());
     }
     out.value(&metric::CONFIG_REVISION, supervisor.report().revision.0);
+    out.value(&metric::OLD_PROCESSES, supervisor.old_processes());
     out.value(&metric::UPTIME, supervisor.started().elapsed().as_secs());
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Orders {
     pub(super) admissions: Arc<BTreeMap<IpAddr, Admission>>,
     /// The process is stopping: queued requests are served, and each connection closes after its response.
     pub(super) ending: bool,
+    /// A new process has taken over: each connection closes after its next response, and idle ones are kept until then.
+    pub(super) leaving: bool,
 }
 
 impl Orders {
@@ -49,6 +51,8 @@ impl Orders {
     pub(super) fn admission(&self, local: IpAddr) -> Admission {
         match self.admissions.get(&local) {
             _ if self.ending => Admission::Refuse,
+            Some(Admission::Refuse) => Admission::Refuse,
+            _ if self.leaving => Admission::Close,
             Some(&admission) => admission,
             None => Admission::Accept,
         }
@@ -96,6 +100,18 @@ mod tests {
         let local = IpAddr::from([127, 0, 0, 1]);
         assert_eq!(orders.admission(local), Admission::Accept);
         orders.ending = true;
+        assert_eq!(orders.admission(local), Admission::Refuse);
+    }
+
+    #[test]
+    fn connections_close_after_their_response_while_the_process_leaves() {
+        let mut orders = Orders {
+            leaving: true,
+            ..Orders::default()
+        };
+        let local = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(orders.admission(local), Admission::Close);
+        orders.admissions = Arc::new([(local, Admission::Refuse)].into());
         assert_eq!(orders.admission(local), Admission::Refuse);
     }
 }

@@ -7,6 +7,7 @@ use gaiola_model::proxy::{Most, Peers};
 use gaiola_wire::peers::{CountUpdate, MOST, Rejected, decode, encode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,11 @@ pub(super) async fn share(supervisor: Rc<Supervisor>) {
     let mut log = SeldomLog::default();
     loop {
         let next = Instant::now() + EVERY;
+        if supervisor.orders().leaving {
+            // The other process receives what the peers send.
+            line = None;
+            supervisor.until_leaving(false).await;
+        }
         let (config, limits) = supervisor.limits_in_force();
         let peers = config.as_ref().and_then(|config| config.peers.as_ref());
         let secret = config
@@ -39,8 +45,9 @@ pub(super) async fn share(supervisor: Rc<Supervisor>) {
         if line.as_ref().map(|line| (&line.peers, &*line.secret)) != wanted {
             // Closed before it is opened again.
             line = None;
+            let handed = supervisor.endpoints.borrow_mut().peers.take();
             if let Some((peers, secret)) = wanted {
-                match Line::open(peers, secret).await {
+                match Line::open(peers, secret, handed, &supervisor).await {
                     Ok(new) => line = Some(new),
                     Err(source) => log.warn(&PeerError::Bind {
                         address: peers.address,
@@ -80,9 +87,21 @@ struct Line {
 }
 
 impl Line {
-    async fn open(peers: &Peers, secret: &str) -> std::io::Result<Self> {
+    /// Opens it, with the socket of the process that this one took over from if that has the same address.
+    async fn open(
+        peers: &Peers,
+        secret: &str,
+        handed: Option<(SocketAddr, OwnedFd)>,
+        supervisor: &Supervisor,
+    ) -> std::io::Result<Self> {
+        let socket = match handed.filter(|(address, _)| *address == peers.address) {
+            Some((_, socket)) => UdpSocket::from_std(socket.into())?,
+            None => UdpSocket::bind(peers.address).await?,
+        };
+        let copy = socket.as_fd().try_clone_to_owned()?;
+        supervisor.endpoints.borrow_mut().peers = Some((peers.address, copy));
         Ok(Self {
-            socket: UdpSocket::bind(peers.address).await?,
+            socket,
             peers: peers.clone(),
             secret: secret.into(),
             stamp: 0,

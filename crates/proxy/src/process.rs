@@ -1,33 +1,53 @@
 //! The process: its threads, its sockets and its signals.
 
+mod signals;
+mod sockets;
+mod successor;
+
+pub(super) use successor::parents_socket;
+
 use super::auth::Verifier;
 use super::counters::Counters;
 use super::log::LogWriter;
 use super::orders::Orders;
-use super::reload::Reload;
+use super::reload::{EndLimits, Reload};
 use super::reports::MemberReport;
-use super::supervisor::{ConfigError, Supervisor, WorkerHandle};
+use super::supervisor::{ConfigError, Endpoints, Stage, Supervisor, WorkerHandle};
+use super::take_over::{self, Finishing, Offer, TakeOver, TakeOverError};
 use super::worker::WorkerSetup;
 use super::{admin, control, peers, thread};
 use gaiola_model::ProxyConfig;
+use gaiola_model::proxy::SocketUse;
 use gaiola_model::proxy_file::{AccessLog, LogTarget};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use signals::Signals;
+use sockets::Sockets;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use successor::Heir;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Worker reports queued for the supervisor; further ones are dropped.
 const REPORTS_LEN: usize = 1024;
 
-/// How long requests in flight have after the signal to stop, by default.
-pub const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long idle connections have to close once that is over.
+const LAST_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long what is open has when the processes that came after this one have ended: whoever started this one can only
+/// start it again once it has ended too.
+const ALONE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Connections that wait to be accepted on the control socket.
+const CONTROL_BACKLOG: i32 = 1024;
 
 /// How long the access log has to flush at the end.
 const LOG_LIMIT: Duration = Duration::from_secs(2);
@@ -51,6 +71,10 @@ pub struct ProxyArgs {
     pub reload: Option<Reload>,
     /// How long requests in flight have after the signal to stop.
     pub hard_stop_after: Duration,
+    /// How long requests and sessions have after another process has taken over.
+    pub take_over_limit: Duration,
+    /// From whom it takes over.
+    pub take_over: TakeOver,
 }
 
 /// Why a proxy could not start.
@@ -84,6 +108,12 @@ pub enum ProxyError {
         /// Why.
         source: std::io::Error,
     },
+    /// The process that serves does not hand over.
+    #[error("cannot take over from the process that serves, which goes on")]
+    TakeOver(#[from] TakeOverError),
+    /// The process that took over from this one failed.
+    #[error("the process that took over {0}")]
+    Successor(String),
     /// Several of these at once.
     #[error("{}", in_a_row(.0))]
     Several(Vec<Self>),
@@ -98,26 +128,35 @@ fn in_a_row(errors: &[ProxyError]) -> String {
 }
 
 /// Serves until SIGTERM or SIGINT, then stops gracefully within [`ProxyArgs::hard_stop_after`]; a second SIGINT stops
-/// it at once. SIGUSR1 reopens the access log, SIGHUP reloads the configuration file.
+/// it at once. SIGUSR1 reopens the access log, SIGHUP reloads the configuration file, SIGUSR2 starts a new process that takes
+/// over. If one has taken over, it finishes what is open within [`ProxyArgs::take_over_limit`].
 ///
 /// # Errors
-/// Why it could not start.
+/// Why it could not start, or how the process failed that took over.
 pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
     lift_descriptor_limit();
+    let mut offer = take_over::meet(&args.take_over, args.control.as_deref())?;
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder
         .enable_io()
         .enable_time()
         .build_local(Default::default())?;
-    let Sockets {
-        log,
-        control,
-        admin,
-    } = runtime.block_on(Sockets::open(&args))?;
+    let sockets = runtime.block_on(Sockets::open(&args, offer.as_mut()))?;
+    let log = sockets.log;
     let mut threads = Vec::new();
-    let running = supervise(&args, (control, admin), log.as_ref(), &mut threads);
+    let control_file = Cell::new(sockets.control_is_new);
+    let process = Process {
+        args: &args,
+        log: log.as_ref(),
+        limits: Cell::new(EndLimits {
+            stop: args.hard_stop_after,
+            take_over: args.take_over_limit,
+        }),
+        control_file: &control_file,
+    };
+    let running = process.supervise((sockets.control, sockets.admin), offer, &mut threads);
     let result = runtime.block_on(running);
-    if let Some(path) = &args.control {
+    if let (Some(path), true) = (&args.control, control_file.get()) {
         let _ = std::fs::remove_file(path);
     }
     // Dropping the supervisor closes the channel of orders, which ends the workers.
@@ -126,7 +165,10 @@ pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
     if let Some(log) = log {
         join(&[log.end()], LOG_LIMIT);
     }
-    result
+    match result? {
+        Some((heir, signals)) => heir.outlive(signals)?.map_err(ProxyError::Successor),
+        None => Ok(()),
+    }
 }
 
 /// A proxied connection takes two descriptors. Most systems start a process with 1024 and let it ask for many more.
@@ -151,89 +193,191 @@ fn join(threads: &[JoinHandle<()>], patience: Duration) {
     }
 }
 
-/// The proxy's endpoints besides its listeners.
-struct Sockets {
-    log: Option<LogWriter>,
-    control: Option<UnixListener>,
-    admin: Option<TcpListener>,
+/// What the process has while it runs.
+struct Process<'a> {
+    args: &'a ProxyArgs,
+    log: Option<&'a LogWriter>,
+    /// As the file that was read last has them.
+    limits: Cell<EndLimits>,
+    /// Whether the control socket's file is removed at the end.
+    control_file: &'a Cell<bool>,
 }
 
-impl Sockets {
-    /// Opens all of them.
-    ///
-    /// # Errors
-    /// Each one that cannot be opened.
-    async fn open(args: &ProxyArgs) -> Result<Self, ProxyError> {
-        let log = args.access_log.as_ref().map(open_log).transpose();
-        let control = args.control.as_deref().map(bind_control).transpose();
-        let admin = match args.admin {
-            Some(address) => bind_admin(address).await.map(Some),
-            None => Ok(None),
+/// Why the process stops serving.
+enum Stop {
+    /// It was asked to.
+    Asked,
+    /// Another process has taken over; if this one has started it, it is the heir.
+    TakenOver(Option<Heir>),
+}
+
+impl Process<'_> {
+    /// Serves to the end. Returns what is left to wait for.
+    async fn supervise(
+        &self,
+        (control, admin): (Option<UnixListener>, Option<TcpListener>),
+        mut offer: Option<Offer>,
+        threads: &mut Vec<JoinHandle<()>>,
+    ) -> Result<Option<(Heir, Signals)>, ProxyError> {
+        let lifeline = offer.as_mut();
+        let lifeline = lifeline.and_then(|offer| offer.take(&SocketUse::Lifeline));
+        let mut signals = Signals::new(lifeline.as_ref())?;
+        let handed = offer.as_ref().map(|offer| &offer.hand_over);
+        let secret = handed.map(|handed| handed.limit_secret.0);
+        let started = Threads::start(self.args, self.log, secret, threads)?;
+        let supervisor = Rc::clone(&started.supervisor);
+        *supervisor.endpoints.borrow_mut() = Endpoints {
+            lifeline,
+            ..self.endpoints(control.as_ref(), admin.as_ref())?
         };
-        match (log, control, admin) {
-            (Ok(log), Ok(control), Ok(admin)) => Ok(Self {
-                log,
-                control,
-                admin,
-            }),
-            (log, control, admin) => {
-                if let (Ok(Some(_)), Some(path)) = (&control, &args.control) {
-                    let _ = std::fs::remove_file(path);
+        let mut tasks = start_tasks(&supervisor, started.reports);
+        if let Some(offer) = offer {
+            self.take_over(offer, &supervisor).await?;
+        } else if let Some(config) = self.args.config.clone() {
+            configure(&supervisor, config).await?;
+        }
+        if let Some(control) = &control {
+            // Whoever connects learns the pid of the process that listened last.
+            rustix::net::listen(control, CONTROL_BACKLOG).map_err(std::io::Error::from)?;
+        }
+        let admin = admin.map(|admin| admin::serve(admin, Rc::clone(&supervisor)));
+        let control = control.map(|control| control::serve(control, Rc::clone(&supervisor)));
+        tasks.extend(admin.map(tokio::task::spawn_local));
+        tasks.extend(control.map(tokio::task::spawn_local));
+        let stop = signals.until_stop(self, &supervisor).await;
+        let heir = match stop {
+            Stop::Asked => {
+                self.end(&supervisor, &mut signals).await;
+                None
+            }
+            Stop::TakenOver(heir) => {
+                self.control_file.set(supervisor.keeps_control());
+                self.finish(&supervisor, &mut signals, heir.as_ref()).await;
+                heir
+            }
+        };
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        Ok(heir.map(|heir| (heir, signals)))
+    }
+
+    /// Copies of the sockets, for a process that takes over later.
+    fn endpoints(
+        &self,
+        control: Option<&UnixListener>,
+        admin: Option<&TcpListener>,
+    ) -> Result<Endpoints, ProxyError> {
+        let control = control.map(|control| control.as_fd().try_clone_to_owned());
+        let admin = admin.map(|admin| admin.as_fd().try_clone_to_owned());
+        Ok(Endpoints {
+            control: self.args.control.clone().zip(control.transpose()?),
+            admin: self.args.admin.zip(admin.transpose()?),
+            ..Endpoints::default()
+        })
+    }
+
+    /// Takes over from another process.
+    async fn take_over(&self, offer: Offer, supervisor: &Rc<Supervisor>) -> Result<(), ProxyError> {
+        let (inherited, handed, stream, process) = offer.split();
+        let config = self.args.config.clone().or(handed.config.clone());
+        supervisor.inherit(inherited, &handed)?;
+        if let Some(config) = config {
+            configure(supervisor, config).await?;
+        }
+        supervisor.until_beating(self.args.keeper.is_some()).await;
+        let taken = supervisor.taken(self.args.control.clone());
+        match Finishing::begin(stream, taken).await {
+            Ok((old, late)) => {
+                supervisor.begin_accepting(&late);
+                let old = Rc::new(old);
+                supervisor.set_old(Rc::clone(&old));
+                tokio::task::spawn_local(async move { old.follow().await });
+                tracing::info!("took over from the process that served");
+            }
+            Err(error) if process.is_gone() => {
+                let error = gaiola_os::chain(&error);
+                tracing::warn!(
+                    error,
+                    "the process that served has ended: serving in its place"
+                );
+                supervisor.begin_accepting(&[]);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.control_file.set(true);
+        Ok(())
+    }
+
+    /// Stops gracefully.
+    async fn end(&self, supervisor: &Supervisor, signals: &mut Signals) {
+        let limit = self.limits.get().stop;
+        tracing::info!(?limit, "shutting down: requests in flight may still end");
+        tokio::select! {
+            () = supervisor.end(self.args.keeper.is_some(), limit) => {}
+            () = signals.until_interrupted() => {}
+        }
+    }
+
+    /// Finishes what is open, after another process has taken over.
+    async fn finish(&self, supervisor: &Supervisor, signals: &mut Signals, heir: Option<&Heir>) {
+        let limits = self.limits.get();
+        let limit = limits.take_over;
+        tracing::info!(
+            ?limit,
+            "requests, WebSockets and TCP sessions may still end"
+        );
+        let mut deadline = Instant::now() + limit;
+        let mut stage = supervisor.stage();
+        stage.mark_changed();
+        loop {
+            tokio::select! {
+                () = supervisor.until_finished() => return,
+                () = tokio::time::sleep_until(deadline) => break,
+                sent = signals.next() => {
+                    if heir.is_some() {
+                        Heir::pass_on(sent);
+                    }
+                    match sent {
+                        Signal::TERM | Signal::INT => return self.end(supervisor, signals).await,
+                        Signal::USR1 => self.log.iter().for_each(|log| log.reopen()),
+                        _ => {}
+                    }
                 }
-                let errors = [log.err(), control.err(), admin.err()];
-                let mut errors: Vec<_> = errors.into_iter().flatten().collect();
-                Err(match errors.len() {
-                    1 => errors.remove(0),
-                    _ => ProxyError::Several(errors),
-                })
+                _ = stage.changed() => match *stage.borrow_and_update() {
+                    Stage::Serving | Stage::Left => {}
+                    Stage::TooOld => break,
+                    Stage::Alone => {
+                        let limit = heir.map_or(limits.stop, |_| ALONE_LIMIT);
+                        deadline = deadline.min(Instant::now() + limit);
+                    }
+                }
             }
         }
+        supervisor.end(false, LAST_LIMIT).await;
     }
 }
 
-async fn supervise(
-    args: &ProxyArgs,
-    (control, admin): (Option<UnixListener>, Option<TcpListener>),
-    log: Option<&LogWriter>,
-    threads: &mut Vec<JoinHandle<()>>,
-) -> Result<(), ProxyError> {
-    let mut signals = Signals::new()?;
-    let started = Threads::start(args, log, threads)?;
-    let supervisor = Rc::clone(&started.supervisor);
-    let (health, reports) = (Rc::clone(&supervisor), Rc::clone(&supervisor));
-    let tickets = Rc::clone(&supervisor);
-    let (latency, hand_overs) = (Rc::clone(&supervisor), Rc::clone(&supervisor));
-    let mut tasks = vec![
+/// The tasks of a supervisor that never end.
+fn start_tasks(
+    supervisor: &Rc<Supervisor>,
+    reports: mpsc::Receiver<MemberReport>,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    let [health, taker, tickets, latency, hand_overs] = [(); 5].map(|()| Rc::clone(supervisor));
+    vec![
         tokio::task::spawn_local(async move { health.publish_health().await }),
-        tokio::task::spawn_local(async move { reports.take_reports(started.reports).await }),
+        tokio::task::spawn_local(async move { taker.take_reports(reports).await }),
         tokio::task::spawn_local(async move { tickets.renew_ticket_keys().await }),
         tokio::task::spawn_local(async move { latency.watch_latency().await }),
         tokio::task::spawn_local(async move { hand_overs.end_lapsed_hand_overs().await }),
-        tokio::task::spawn_local(peers::share(Rc::clone(&supervisor))),
-    ];
-    if let Some(admin) = admin {
-        let served = admin::serve(admin, Rc::clone(&supervisor));
-        tasks.push(tokio::task::spawn_local(served));
-    }
-    if let Some(config) = args.config.clone() {
-        let serving = frontends(&config);
-        let configured = supervisor.configure(config).await;
-        configured.map_err(ProxyError::Refused)?;
-        tracing::info!(frontends = serving, "serving");
-    }
-    let control = control
-        .map(|control| tokio::task::spawn_local(control::serve(control, Rc::clone(&supervisor))));
-    signals
-        .until_asked_to_end(&supervisor, log, args.reload.as_ref())
-        .await;
-    let limit = args.hard_stop_after;
-    tracing::info!(?limit, "shutting down: requests in flight may still end");
-    tokio::select! {
-        () = supervisor.end(args.keeper.is_some(), limit) => {}
-        () = signals.until_interrupted() => {}
-    }
-    tasks.extend(control);
-    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        tokio::task::spawn_local(peers::share(Rc::clone(supervisor))),
+    ]
+}
+
+/// Puts the first configuration in force.
+async fn configure(supervisor: &Supervisor, config: ProxyConfig) -> Result<(), ProxyError> {
+    let serving = frontends(&config);
+    let configured = supervisor.configure(config).await;
+    configured.map_err(ProxyError::Refused)?;
+    tracing::info!(frontends = serving, "serving");
     Ok(())
 }
 
@@ -250,25 +394,6 @@ fn frontends(config: &ProxyConfig) -> String {
     frontends.collect::<Vec<_>>().join(", ")
 }
 
-fn open_log(log: &AccessLog) -> Result<LogWriter, ProxyError> {
-    LogWriter::start(&log.to, log.format).map_err(|source| {
-        let to = log.to.clone();
-        ProxyError::AccessLog { to, source }
-    })
-}
-
-fn bind_control(path: &Path) -> Result<UnixListener, ProxyError> {
-    control::bind(path).map_err(|source| ProxyError::Control {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-async fn bind_admin(address: SocketAddr) -> Result<TcpListener, ProxyError> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| ProxyError::Admin { address, source })
-}
-
 /// The supervisor of the workers, and their reports.
 struct Threads {
     supervisor: Rc<Supervisor>,
@@ -280,6 +405,7 @@ impl Threads {
     fn start(
         args: &ProxyArgs,
         log: Option<&LogWriter>,
+        limit_secret: Option<[u8; 32]>,
         threads: &mut Vec<JoinHandle<()>>,
     ) -> Result<Self, ProxyError> {
         let count = match args.workers {
@@ -317,7 +443,12 @@ impl Threads {
         }
         let lost = log.map(LogWriter::lost).unwrap_or_default();
         Ok(Self {
-            supervisor: Supervisor::new(orders, workers, lost, secret()?),
+            supervisor: Supervisor::new(
+                orders,
+                workers,
+                lost,
+                limit_secret.map_or_else(secret, Ok)?,
+            ),
             reports,
         })
     }
@@ -328,58 +459,4 @@ fn secret() -> std::io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
     Ok(secret)
-}
-
-/// The signals that a proxy handles.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    reopen: tokio::signal::unix::Signal,
-    reload: tokio::signal::unix::Signal,
-    /// SIGUSR2: HAProxy's master process reloads on it.
-    others: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reopen: signal(SignalKind::user_defined1())?,
-            reload: signal(SignalKind::hangup())?,
-            others: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn until_asked_to_end(
-        &mut self,
-        supervisor: &Supervisor,
-        log: Option<&LogWriter>,
-        reload: Option<&Reload>,
-    ) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.reopen.recv() => if let Some(log) = log {
-                    log.reopen();
-                },
-                _ = self.reload.recv() => match reload {
-                    Some(reload) => tokio::select! {
-                        () = reload.again(supervisor) => {}
-                        _ = self.terminate.recv() => return,
-                        _ = self.interrupt.recv() => return,
-                    },
-                    None => tracing::info!("SIGHUP ignored: there is no file to reload"),
-                },
-                _ = self.others.recv() => {
-                    tracing::warn!("SIGUSR2 ignored: SIGHUP reloads the file");
-                }
-            }
-        }
-    }
-
-    async fn until_interrupted(&mut self) {
-        self.interrupt.recv().await;
-    }
 }

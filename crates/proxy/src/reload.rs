@@ -1,5 +1,6 @@
 //! The file of a standalone proxy, which SIGHUP reloads.
 
+use super::program::is_replaced;
 use super::rules;
 use super::supervisor::{Supervisor, validate};
 use super::tls::Files;
@@ -9,6 +10,13 @@ use gaiola_wire::proxy_file::{ConfigErrors, Part, ResolveError, Surroundings, lo
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long requests in flight have after the signal to stop, by default.
+pub const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long requests and sessions have after a new process has taken over, by default.
+pub const TAKE_OVER_LIMIT: Duration = Duration::from_secs(600);
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +99,35 @@ fn resolve(name: &str) -> Result<SocketAddr, ResolveError> {
         .ok_or(ResolveError::NoAddress)
 }
 
+/// What a reload asks of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reloaded {
+    /// Nothing.
+    Done,
+    /// These limits are in force from now on.
+    Limits(EndLimits),
+    /// A new process must take over: the program, or what only a new process can change, is another one.
+    Replace(&'static str),
+}
+
+/// How long a process may take to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EndLimits {
+    /// After the signal to stop.
+    pub(super) stop: Duration,
+    /// After another process has taken over.
+    pub(super) take_over: Duration,
+}
+
+impl EndLimits {
+    pub(super) fn of(process: &Process) -> Self {
+        Self {
+            stop: process.hard_stop_after.unwrap_or(END_LIMIT),
+            take_over: process.take_over_limit.unwrap_or(TAKE_OVER_LIMIT),
+        }
+    }
+}
+
 /// Where a configuration is reloaded from.
 #[derive(Clone, Debug)]
 pub struct Reload {
@@ -101,7 +138,7 @@ pub struct Reload {
 
 impl Reload {
     /// Reloads the file and applies it. Mistakes are logged, and the current configuration stays.
-    pub(super) async fn again(&self, supervisor: &Supervisor) {
+    pub(super) async fn again(&self, supervisor: &Supervisor) -> Reloaded {
         let path = self.path.clone();
         // Resolving names and reading certificates may take a while; health checks continue meanwhile.
         let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
@@ -110,22 +147,43 @@ impl Reload {
             Ok(Err(error)) => {
                 self.log_rejected(&gaiola_os::chain(&error));
                 supervisor.count_reload(false);
-                return;
+                return Reloaded::Done;
             }
-            Err(_) => return,
+            Err(_) => return Reloaded::Done,
         };
-        if file.process != self.process {
-            tracing::warn!(
-                "workers, admin, control, access_log and hard_stop_after take effect at the next start only"
-            );
+        if let Some(why) = self.needs_process(&file.process) {
+            return Reloaded::Replace(why);
         }
+        let limits = EndLimits::of(&file.process);
         let config = ProxyConfig {
             revision: Revision(supervisor.revision().0 + 1),
             ..file.config
         };
         match supervisor.configure(config).await {
-            Ok(revision) => tracing::info!(%revision, file = %self.path.display(), "reloaded"),
-            Err(reason) => self.log_rejected(&reason.to_string()),
+            Ok(revision) => {
+                tracing::info!(%revision, file = %self.path.display(), "reloaded");
+                Reloaded::Limits(limits)
+            }
+            Err(reason) => {
+                self.log_rejected(&reason.to_string());
+                Reloaded::Done
+            }
+        }
+    }
+
+    /// Why only a new process can change to these settings, if that is so.
+    fn needs_process(&self, new: &Process) -> Option<&'static str> {
+        let here = |process: &Process| Process {
+            hard_stop_after: None,
+            take_over_limit: None,
+            ..process.clone()
+        };
+        if here(new) != here(&self.process) {
+            Some("workers, admin, control or access_log has changed")
+        } else if is_replaced() {
+            Some("the program has been replaced")
+        } else {
+            None
         }
     }
 

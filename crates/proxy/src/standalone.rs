@@ -1,11 +1,14 @@
 //! A standalone proxy, configured by a file.
 
-use super::process::{END_LIMIT, ProxyArgs, ProxyError, run};
-use super::reload::Reload;
+use super::process::{ProxyArgs, ProxyError, parents_socket, run};
+use super::reload::{EndLimits, Reload};
+use super::take_over::TakeOver;
 use gaiola_model::proxy_file::{Process, ProxyFile};
 use std::path::Path;
+use std::sync::Arc;
 
-/// Serves a file's configuration until SIGTERM or SIGINT; SIGHUP reloads it.
+/// Serves a file's configuration until SIGTERM or SIGINT; SIGHUP reloads it. A process that another one of this kind has
+/// started takes over from it.
 ///
 /// # Errors
 /// Why it could not start.
@@ -15,8 +18,11 @@ pub fn serve_file(path: &Path, file: ProxyFile) -> Result<(), ProxyError> {
         admin,
         control,
         access_log,
-        hard_stop_after,
+        hard_stop_after: _,
+        take_over_limit: _,
     } = file.process.clone();
+    let limits = EndLimits::of(&file.process);
+    let parent = parents_socket()?;
     run(ProxyArgs {
         control,
         admin,
@@ -28,6 +34,10 @@ pub fn serve_file(path: &Path, file: ProxyFile) -> Result<(), ProxyError> {
             path: path.to_owned(),
             process: file.process,
         }),
-        hard_stop_after: hard_stop_after.unwrap_or(END_LIMIT),
+        hard_stop_after: limits.stop,
+        take_over_limit: limits.take_over,
+        take_over: parent.map_or(TakeOver::Nobody, |socket| {
+            TakeOver::Parent(Arc::new(socket))
+        }),
     })
 }

@@ -9,20 +9,24 @@ mod report;
 mod sessions;
 mod standing;
 mod stat;
+mod take_over;
 
 pub(super) use change::validate;
 pub use error::{BackendError, ConfigError, FilterError, Twice, WorkerError};
+pub(super) use take_over::{Endpoints, Stage};
 
 use super::check::{HealthCounts, Watched};
 use super::clock::seconds;
 use super::counters::Counters;
+use super::listen::Listener;
 use super::orders::{BackendOrders, Health, InFlight, Member, Orders, Queue};
 use super::reports::{MemberReport, SessionQuery};
+use super::take_over::{Finishing, Inherited};
 use super::tls::{ServerSettings, Servers, Tickets};
 use error::OperateError;
 use gaiola_core::health::{Condition, Ejected, ServingMembers, Standing, who_serves};
 use gaiola_model::Revision;
-use gaiola_model::proxy::{ControlReply, ControlRequest, Ejection, SlowEjection};
+use gaiola_model::proxy::{ControlReply, ControlRequest, Ejection, ServerOrder, SlowEjection};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -74,6 +78,17 @@ pub(super) struct Supervisor {
     reloads: Cell<Reloads>,
     health_changed: Rc<Notify>,
     tickets: Arc<Tickets>,
+    /// What another process has handed over, until the first configuration takes it.
+    inherited: RefCell<Inherited>,
+    /// Listeners that are not accepted from while the other process does.
+    held: RefCell<Option<Vec<Arc<Listener>>>>,
+    /// The process that this one took over from.
+    old: RefCell<Option<Rc<Finishing>>>,
+    /// Sockets for the process that takes over from this one.
+    pub(super) endpoints: RefCell<Endpoints>,
+    stage: watch::Sender<Stage>,
+    /// Whether the control socket's file is this process's to remove.
+    keeps_control: Cell<bool>,
 }
 
 /// Counters of attempts to apply a configuration.
@@ -122,6 +137,19 @@ fn done(result: Result<(), OperateError>) -> ControlReply {
     match result {
         Ok(()) => ControlReply::Done,
         Err(error) => ControlReply::Refused(error.to_string()),
+    }
+}
+
+/// The connections that are left in this process and in older ones.
+fn add_connections(own: ControlReply, old: Option<ControlReply>) -> ControlReply {
+    match (own, old) {
+        (
+            ControlReply::Admitted { connections },
+            Some(ControlReply::Admitted { connections: old }),
+        ) => ControlReply::Admitted {
+            connections: connections + old,
+        },
+        (own, _) => own,
     }
 }
 
@@ -214,6 +242,12 @@ impl Supervisor {
             reloads: Cell::default(),
             health_changed: Rc::default(),
             tickets: Arc::new(Tickets::new()),
+            inherited: RefCell::default(),
+            held: RefCell::default(),
+            old: RefCell::default(),
+            endpoints: RefCell::default(),
+            stage: watch::Sender::default(),
+            keeps_control: Cell::new(true),
         })
     }
 
@@ -233,8 +267,10 @@ impl Supervisor {
                 admission,
                 wait_ms,
             } => {
-                self.admit(address, admission, Duration::from_millis(wait_ms))
-                    .await
+                let wait = Duration::from_millis(wait_ms);
+                let own = self.admit(address, admission, wait);
+                let (own, old) = tokio::join!(own, self.tell_old(&request, wait));
+                add_connections(own, old)
             }
             ControlRequest::Report => ControlReply::Report(self.report()),
             ControlRequest::Await { after, wait_ms } => {
@@ -251,12 +287,25 @@ impl Supervisor {
                 Err(error) => ControlReply::Refused(error.to_string()),
             },
             ControlRequest::SetServer {
-                backend,
-                server,
+                ref backend,
+                ref server,
                 order,
-            } => done(self.set_server(&backend, &server, order).await),
+            } => {
+                let result = self.set_server(backend, server, order).await;
+                if order == ServerOrder::EndSessions {
+                    self.tell_old(&request, Duration::ZERO).await;
+                }
+                done(result)
+            }
             ControlRequest::ClearLimit { name, key } => {
                 done(self.clear_limit(&name, key.as_deref()))
+            }
+            ControlRequest::TakeOver | ControlRequest::TakenOver(_) => {
+                ControlReply::Refused("a take-over is under way on this connection".into())
+            }
+            ControlRequest::EndOldest => {
+                self.end_oldest();
+                ControlReply::Done
             }
         }
     }

@@ -86,7 +86,8 @@ impl Worker {
         // A mere change of health does not concern idle connections.
         let same_config = same(&before.config, &orders.config);
         let same_admissions = Arc::ptr_eq(&before.admissions, &orders.admissions);
-        if !same_config || !same_admissions || before.ending != orders.ending {
+        let leaves = before.ending != orders.ending || before.leaving != orders.leaving;
+        if !same_config || !same_admissions || leaves {
             self.wake.notify_all();
         }
     }
@@ -99,7 +100,7 @@ impl Worker {
                 .iter()
                 .any(|listener| Arc::ptr_eq(listener, &held.listener));
             if !stays {
-                held.done.notify_one();
+                held.done.iter().for_each(|done| done.notify_one());
             }
             stays
         });
@@ -110,33 +111,39 @@ impl Worker {
             {
                 continue;
             }
-            let Some(socket) = listener.take(self.index) else {
+            let sockets = listener.take(self.index);
+            if sockets.is_empty() {
                 continue;
-            };
-            let done = Rc::new(Notify::new());
+            }
             let bind = Rc::new(listener.address.clone());
-            let task = accept::run(Rc::clone(self), socket, bind, Rc::clone(&done));
-            tokio::task::spawn_local(task);
+            let accept = |socket| {
+                let done = Rc::new(Notify::new());
+                let task = accept::run(Rc::clone(self), socket, Rc::clone(&bind), Rc::clone(&done));
+                tokio::task::spawn_local(task);
+                done
+            };
             accepting.push(Accepting {
                 listener: Arc::clone(listener),
-                done,
+                done: sockets.into_iter().map(accept).collect(),
             });
         }
     }
 
     /// Sends heartbeats to the keeper while clients can be served.
     fn beat(&self, setup: &WorkerSetup, orders: &Orders) {
-        let wanted = self.serving().serves_http() && !orders.ending;
+        let wanted = self.serving().serves_http() && !orders.ending && !orders.leaving;
         let mut beat = self.beat.borrow_mut();
         match (wanted, beat.take(), &setup.keeper) {
             (true, None, Some(keeper)) => {
                 let (keeper, index, count) = (keeper.clone(), setup.index, setup.count);
+                let counters = Arc::clone(&setup.counters);
                 let task = async move {
                     let keeper = &keeper;
                     Heartbeat {
                         keeper,
                         index,
                         count,
+                        beating: &counters.beating,
                     }
                     .beat()
                     .await;

@@ -85,8 +85,8 @@ pub(super) struct Worker {
 /// A listener being accepted from.
 pub(super) struct Accepting {
     pub(super) listener: Arc<Listener>,
-    /// Notified when it is no longer wanted.
-    pub(super) done: Rc<Notify>,
+    /// Each of its sockets; notified when it is no longer wanted.
+    pub(super) done: Vec<Rc<Notify>>,
 }
 
 impl Worker {

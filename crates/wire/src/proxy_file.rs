@@ -199,6 +199,7 @@ impl Reader<'_, '_, '_> {
             control: self.control(root),
             access_log: self.access_log(root),
             hard_stop_after: text(root, "hard_stop_after", positive, self.mistakes),
+            take_over_limit: text(root, "take_over_limit", positive, self.mistakes),
         }
     }
 

@@ -10,6 +10,7 @@ mod lifecycle;
 mod python;
 mod refusals;
 mod release;
+mod takeover;
 mod tls;
 mod versions;
 mod vips;

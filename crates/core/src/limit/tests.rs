@@ -312,3 +312,37 @@ fn a_table_that_is_cleared_is_as_a_new_one_in_the_same_memory() {
     }
     assert_eq!(table.memory(), memory);
 }
+
+#[test]
+fn a_table_with_all_counts_of_another_goes_on_where_that_one_was() {
+    let second = Duration::from_secs(1);
+    let (mut old, mut new) = (Table::new(10, second), Table::new(10, second));
+    let begin = 100 * second;
+    for key in [1, 2, 1] {
+        assert_eq!(old.hit(key, begin, 5), Ok(()));
+    }
+    let now = begin + second;
+    assert_eq!(old.hit(1, now, 5), Ok(()));
+    let others = Count {
+        key: 2,
+        window: 101,
+        more: 4,
+    };
+    old.import(&[others], now);
+    let mut counts = Vec::new();
+    old.counts(now, &mut counts);
+    new.import(&counts, now);
+    for key in [1, 2] {
+        let answers = |table: &mut Table| {
+            let wait = table.hit(key, now, 5);
+            (wait, table.hit(key, now + second / 2, 5))
+        };
+        assert_eq!(answers(&mut old), answers(&mut new), "{key}");
+    }
+    let mut exported = Vec::new();
+    new.export(&mut exported);
+    assert!(exported.iter().all(|count| count.more <= 2), "{exported:?}");
+    let mut later = Vec::new();
+    old.counts(now + 3 * second, &mut later);
+    assert_eq!(later, []);
+}

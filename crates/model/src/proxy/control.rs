@@ -1,6 +1,8 @@
 //! The language of a proxy's control socket.
 
-use super::{ProxyConfig, ProxyStat, ServerOrder, SessionsStat, TicketKey};
+use super::{
+    HandOver, LateCounts, ProxyConfig, ProxyStat, ServerOrder, SessionsStat, TakenOver, TicketKey,
+};
 use crate::placement::Revision;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +55,13 @@ pub enum ControlRequest {
         /// Only this key: an address, a path or a value as the limit has it. `None`: all keys.
         key: Option<String>,
     },
+    /// Hand everything over to a new process, the sender, which then answers with [`Self::TakenOver`].
+    TakeOver,
+    /// The new process serves: accept nothing more, finish what is open, and go. From then on this connection's other
+    /// requests are the new process's.
+    TakenOver(TakenOver),
+    /// End the oldest process of those that still finish what is open.
+    EndOldest,
 }
 
 /// What happens to connections to one local address.
@@ -88,6 +97,10 @@ pub enum ControlReply {
     Stat(Box<ProxyStat>),
     /// The clients' sessions.
     Sessions(SessionsStat),
+    /// What a new process takes over; counts and sockets follow.
+    HandOver(Box<HandOver>),
+    /// Nothing more is accepted. What the limits have counted since they were handed over.
+    Left(Vec<LateCounts>),
     /// Done.
     Done,
     /// The request was rejected.
@@ -103,6 +116,9 @@ pub struct ProxyReport {
     pub connections: u64,
     /// Members of all backends.
     pub servers: Vec<ServerReport>,
+    /// Earlier processes that still finish what is open. Their connections and requests in flight are counted above.
+    #[serde(default)]
+    pub old_processes: u32,
 }
 
 /// The state of one member of a backend.

@@ -12,6 +12,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 /// What is known of a member.
 pub(super) struct WatchState {
+    /// The start of the clock that its health uses.
+    pub(super) clock: Instant,
     pub(super) health: RefCell<Health>,
     pub(super) counts: Cell<HealthCounts>,
     /// How often it became unreachable.
@@ -22,6 +24,13 @@ pub(super) struct WatchState {
     pub(super) up_since: Cell<Option<Instant>>,
     /// Whether its first probe has ended, or there is none to wait for.
     pub(super) proven: watch::Sender<bool>,
+}
+
+impl WatchState {
+    /// The current time on its clock.
+    pub(super) fn now(&self) -> Time {
+        Time::from_start(self.clock.elapsed())
+    }
 }
 
 /// Health counters of a member.
@@ -38,7 +47,6 @@ pub(crate) struct HealthCounts {
 /// A member's task.
 pub(super) struct Watching {
     pub(super) name: String,
-    pub(super) clock: Instant,
     pub(super) probe: Option<Probe>,
     pub(super) seen: Rc<WatchState>,
     pub(super) reports: mpsc::Receiver<Input>,
@@ -96,7 +104,7 @@ impl Watching {
     }
 
     fn now(&self) -> Time {
-        Time::from_start(self.clock.elapsed())
+        self.seen.now()
     }
 
     fn until_deadline(&self) -> Option<Duration> {

@@ -7,14 +7,38 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A socket's file, removed when this is dropped, unless another socket has replaced it.
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: u64,
+    /// Whether this process removes it.
+    own: AtomicBool,
 }
 
 impl SocketFile {
+    /// The file of a socket that another process has made.
+    ///
+    /// # Errors
+    /// The system's error, unless there is no such file: then nobody can connect through it.
+    pub(super) fn of_another(path: &Path) -> io::Result<Self> {
+        let inode = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            found => found?.ino(),
+        };
+        Ok(Self {
+            path: path.into(),
+            inode,
+            own: AtomicBool::new(false),
+        })
+    }
+
+    /// Sets whether this process removes it.
+    pub(super) fn own(&self, own: bool) {
+        self.own.store(own, Ordering::Relaxed);
+    }
+
     /// Sets the permissions of the file; `None`: those of a newly created one. A file that another socket has put in
     /// its place is left alone.
     ///
@@ -50,7 +74,8 @@ fn umask() -> io::Result<u32> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+        let is_ours = self.own.load(Ordering::Relaxed);
+        if is_ours && fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
             // If it cannot be removed, the next listener replaces it.
             let _ = fs::remove_file(&self.path);
         }
@@ -96,6 +121,7 @@ fn place(
     Ok(SocketFile {
         path: path.into(),
         inode,
+        own: AtomicBool::new(true),
     })
 }
 

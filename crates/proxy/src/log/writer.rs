@@ -6,11 +6,11 @@ use gaiola_model::proxy_file::{Facility, LogFormat, LogTarget};
 use gaiola_os::stderr;
 use jiff::tz::TimeZone;
 use rustix::fs::OFlags;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -202,6 +202,8 @@ struct LogFile {
     path: PathBuf,
     /// `None`: a FIFO without a reader, or a file that could not be reopened.
     file: Option<stderr::Sink<File>>,
+    /// Device and inode of the open file.
+    identity: Option<(u64, u64)>,
     len: u64,
     limit: u64,
 }
@@ -211,6 +213,7 @@ impl LogFile {
         let mut log = Self {
             path: path.into(),
             file: None,
+            identity: None,
             len: 0,
             limit,
         };
@@ -234,10 +237,15 @@ impl LogFile {
         Ok(())
     }
 
-    /// Renames the file, keeping one old one. A link, or anything but a regular file, stays.
+    /// Renames the file, keeping one old one. A link, or anything but a regular file, stays. While a new process takes over,
+    /// both write: one that the other has renamed is only opened again.
     fn rotate(&mut self) {
-        let is_file = std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_file());
-        if is_file {
+        let found = std::fs::symlink_metadata(&self.path);
+        let is_file = found.as_ref().is_ok_and(Metadata::is_file);
+        let is_open = found.is_ok_and(|found| Some((found.dev(), found.ino())) == self.identity);
+        if is_file && !is_open {
+            self.again();
+        } else if is_file {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
             if let Err(error) = std::fs::rename(&self.path, old) {
@@ -257,14 +265,15 @@ impl LogFile {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        let (file, len) = open(&self.path)?;
-        (self.file, self.len) = (Some(stderr::Sink::new(file)), len);
+        let (file, found) = open(&self.path)?;
+        self.identity = Some((found.dev(), found.ino()));
+        (self.file, self.len) = (Some(stderr::Sink::new(file)), found.len());
         Ok(())
     }
 }
 
 /// Opens a file to append to it. A FIFO without a reader is an error, and not waited for.
-fn open(path: &Path) -> io::Result<(File, u64)> {
+fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -273,8 +282,8 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
         .open(path)?;
     // Blocking writes are fine: the writer has a thread of its own.
     rustix::io::ioctl_fionbio(&file, false)?;
-    let len = file.metadata()?.len();
-    Ok((file, len))
+    let found = file.metadata()?;
+    Ok((file, found))
 }
 
 /// Whether the error means that a FIFO has no reader.

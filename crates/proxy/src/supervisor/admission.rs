@@ -16,7 +16,7 @@ const HANDSHAKES: Duration = Duration::from_millis(100);
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
 /// If a hand-over is not ended within this time, its requester has died: the address is served again.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Poll interval for such addresses.
 const LAPSE_POLL: Duration = Duration::from_secs(1);

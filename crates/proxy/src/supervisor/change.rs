@@ -3,7 +3,8 @@
 use super::admission::refuse;
 use super::error::{BackendError, ConfigError, Twice};
 use super::{Role, Supervisor, WatchedBackend};
-use crate::check::Watched;
+use crate::check::{Before, Watched};
+use crate::clock::since_epoch;
 use crate::counters::Counters;
 use crate::limits::Limiter;
 use crate::listen::{self, Listener};
@@ -12,12 +13,13 @@ use crate::rules;
 use crate::tls::{Binds, Servers};
 use gaiola_core::sticky;
 use gaiola_model::proxy::{
-    Admission, Algorithm, Backend, Check, CheckKind, OnMarkedDown, ProxyConfig, Server,
-    SlowEjection,
+    Admission, Algorithm, Backend, Bind, Check, CheckKind, KnownServer, OnMarkedDown, ProxyConfig,
+    Server, SlowEjection, SocketUse,
 };
 use gaiola_model::{ProxyConfig as Config, Revision};
 use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeSet;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +32,16 @@ impl Supervisor {
     pub(crate) async fn configure(&self, config: Config) -> Result<Revision, ConfigError> {
         let _changing = self.changing.lock().await;
         let revision = config.revision;
-        if revision < self.revision.get() {
+        // A process that leaves takes what the new one serves, which counts anew.
+        if revision < self.revision.get() && !self.orders().leaving {
             let held = self.revision.get();
             return Err(ConfigError::Older { revision, held });
         }
         let taken = self.put_in_force(config).await;
         self.count_reload(taken.is_ok());
-        taken.map(|()| revision)
+        taken?;
+        self.tell_old_of_config().await;
+        Ok(revision)
     }
 
     /// Applies a configuration no older than the current one. The caller holds `changing`, so that changes are
@@ -54,11 +59,13 @@ impl Supervisor {
         permit(&config, &listeners)?;
         let config = Arc::new(config);
         let seq = self.take(&config, backends, |orders| {
-            orders.listeners = listeners;
+            orders.listeners = self.release(listeners);
             orders.tls = Arc::new(tls);
             orders.guides = guides;
             orders.limits = limits;
         });
+        // What it does not use is closed.
+        self.inherited.take();
         self.servers.replace(Rc::new(servers));
         self.applied(seq).await?;
         self.revision.set(revision);
@@ -95,7 +102,9 @@ impl Supervisor {
         let backends = self.watch(&config, &servers);
         first_probes(&backends).await;
         let seq = self.take(&Arc::new(config), backends, |_| {});
-        Ok(self.applied(seq).await?)
+        self.applied(seq).await?;
+        self.tell_old_of_config().await;
+        Ok(())
     }
 
     /// Publishes a configuration and its backends, and further changes with them.
@@ -136,11 +145,18 @@ impl Supervisor {
             Some(secret) => secret.as_bytes(),
             None => &self.limit_secret,
         };
+        let inherited = self.inherited.borrow();
         let limiter = |limit| {
             let mut old = orders.limits.iter();
-            old.find(|old| old.is_for(limit, secret))
-                .cloned()
-                .unwrap_or_else(|| Arc::new(Limiter::new(limit, secret)))
+            if let Some(old) = old.find(|old| old.is_for(limit, secret)) {
+                return Arc::clone(old);
+            }
+            let new = Limiter::new(limit, secret);
+            let mut handed = inherited.limits.iter();
+            if let Some((_, counts)) = handed.find(|(identity, _)| *identity == new.identity) {
+                new.import(counts, since_epoch());
+            }
+            Arc::new(new)
         };
         config.limits.iter().map(limiter).collect()
     }
@@ -148,6 +164,9 @@ impl Supervisor {
     /// Kept and new listeners. Removed ones close once no worker has them.
     fn bind(&self, config: &Config) -> Result<Vec<Arc<Listener>>, ConfigError> {
         let orders = self.orders();
+        if orders.leaving {
+            return Ok(Vec::new());
+        }
         let binds = config.frontends.iter().flat_map(|frontend| &frontend.binds);
         let refused: BTreeSet<_> = orders
             .admissions
@@ -163,7 +182,7 @@ impl Supervisor {
                 .find(|listener| listener.address == bind.address);
             let listener = match kept {
                 Some(kept) => Ok(Arc::clone(kept)),
-                None => Listener::bind(bind, self.workers.len()).map(Arc::new),
+                None => self.listen(bind).map(Arc::new),
             };
             match listener {
                 Ok(listener) => listeners.push(listener),
@@ -175,6 +194,20 @@ impl Supervisor {
         }
         refuse(&listeners, &refused)?;
         Ok(listeners)
+    }
+
+    /// Listens on an address, with the sockets of the process that this one takes over from if it has some.
+    fn listen(&self, bind: &Bind) -> io::Result<Listener> {
+        let (workers, inherited) = (self.workers.len(), self.inherited.borrow());
+        let sockets = inherited.sockets(&SocketUse::Listener(bind.address.clone()))?;
+        if !sockets.is_empty() {
+            return Listener::inherit(bind, sockets, workers);
+        }
+        match *self.held.borrow() {
+            // Clients would wait in vain if this process failed now.
+            Some(_) => Listener::prepare(bind, workers),
+            None => Listener::bind(bind, workers),
+        }
     }
 
     fn watch(&self, config: &Config, servers: &Servers) -> Vec<WatchedBackend> {
@@ -214,7 +247,17 @@ impl Supervisor {
                 Some(old) => Arc::clone(&old.member),
                 None => self.member(backend, server),
             };
-            let (old, changed) = (old.map(|old| &**old), &self.health_changed);
+            let changed = &self.health_changed;
+            let inherited = self.inherited.borrow();
+            let known = |known: &&KnownServer| {
+                let is_backend = known.backend == backend.name;
+                is_backend && known.server == server.name && known.address == server.address
+            };
+            let old = match (old, inherited.health.iter().find(known)) {
+                (Some(old), _) => Before::Watched(old),
+                (None, Some(known)) => Before::Handed(known),
+                (None, None) => Before::Nothing,
+            };
             Rc::new(Watched::start(
                 member,
                 server.admin,

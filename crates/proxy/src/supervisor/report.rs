@@ -26,10 +26,13 @@ impl Supervisor {
             reason: state.reason,
             in_flight: watched.member.in_flight(),
         });
-        ProxyReport {
+        let mut report = ProxyReport {
             revision: self.revision.get(),
             connections: self.connections(None),
             servers: configured.chain(gone).collect(),
-        }
+            old_processes: 0,
+        };
+        self.add_old(&mut report);
+        report
     }
 }

@@ -79,12 +79,7 @@ impl Proxy {
     pub(crate) fn start_in(directory: tempfile::TempDir) -> Self {
         let admin = free_address();
         std::fs::write(directory.path().join("admin"), admin.to_string()).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "proxy_process", "--ignored", "--nocapture"])
-            .env(DIRECTORY, directory.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let child = spawn_in(&directory);
         let proxy = Self {
             child,
             admin,
@@ -96,6 +91,11 @@ impl Proxy {
         // It answers once what it was started with is in force.
         proxy.report();
         proxy
+    }
+
+    /// Starts another process in the same directory, which takes over.
+    pub(crate) fn spawn(&self) -> Child {
+        spawn_in(&self.directory)
     }
 
     /// A proxy that serves this.
@@ -166,6 +166,15 @@ impl Proxy {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
+}
+
+fn spawn_in(directory: &tempfile::TempDir) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "proxy_process", "--ignored", "--nocapture"])
+        .env(DIRECTORY, directory.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for Proxy {

@@ -24,11 +24,12 @@ mod rules;
 mod standalone;
 mod standalone_rules;
 mod streams;
+mod take_over;
 mod tcp;
 mod tls;
 mod tls_servers;
 
-use gaiola_proxy::{ProxyArgs, read_file, run, serve_file};
+use gaiola_proxy::{ProxyArgs, TakeOver, read_file, run, serve_file};
 
 /// The proxy itself: each test starts this binary once more with this test alone.
 #[test]
@@ -53,6 +54,8 @@ fn proxy_process() {
         workers: std::num::NonZeroUsize::new(2),
         reload: None,
         hard_stop_after: gaiola_proxy::END_LIMIT,
+        take_over_limit: gaiola_proxy::TAKE_OVER_LIMIT,
+        take_over: TakeOver::Control,
     })
     .unwrap();
 }

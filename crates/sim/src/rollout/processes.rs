@@ -147,6 +147,7 @@ fn wanted(placement: &Placement, server: ServerName) -> Wanted {
             },
             grace: placement.config.app.grace,
             restart: true,
+            takes_over: false,
         };
         (name.to_string(), wanted)
     });
@@ -260,6 +261,7 @@ impl World {
                         wanted,
                         id,
                         is_led,
+                        is_old: false,
                     },
                 )?;
             }

@@ -29,6 +29,18 @@ pub(super) const WORDS: &[(&str, &str)] = &[
         "hard-stop-after",
         "`hard_stop_after` at the top of the file",
     ),
+    (
+        "expose-fd",
+        "not needed: a new process always gets the sockets of the old one",
+    ),
+    (
+        "master-worker",
+        "not needed: HUP starts a new process where one is needed",
+    ),
+    (
+        "mworker-max-reloads",
+        "not needed: at most four old processes finish at a time",
+    ),
     ("log", "`access_log` at the top of the file"),
     (
         "option httplog",

@@ -14,6 +14,7 @@ pub(crate) const KEYS: Keys = &[
             "control",
             "access_log",
             "hard_stop_after",
+            "take_over_limit",
             "timeouts",
             "frontend",
             "backend",

@@ -16,6 +16,7 @@ admin = "127.0.0.1:8404"
 control = "proxy.sock"
 access_log = "/var/log/proxy.log"
 hard_stop_after = "30s"
+take_over_limit = "1h"
 
 [timeouts]
 client = "20s"
@@ -91,6 +92,7 @@ fn every_key_is_read() {
         control: Some("/etc/gaiola/proxy.sock".into()),
         access_log: Some(PathBuf::from("/var/log/proxy.log").into()),
         hard_stop_after: Some(Duration::from_secs(30)),
+        take_over_limit: Some(Duration::from_secs(3600)),
     };
     assert_eq!(file.process, process);
     let config = ProxyConfig {

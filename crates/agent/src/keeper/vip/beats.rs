@@ -33,21 +33,37 @@ impl Introduction {
     }
 }
 
+/// A proxy process: its pid, by which its connections are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ProxyId(pub(super) i32);
+
 /// The connections of all workers, and the time of each one's last heartbeat.
 ///
-/// While a new proxy takes over from an old one, workers of both are connected. The VIPs may be held as long as, for each
-/// worker number of the newest proxy, a worker of either proxy is alive.
+/// While a new proxy takes over from an old one, workers of both are connected, possibly different numbers of them. The old
+/// one decides until all workers of the new one have beaten, and from then on the new one alone: one that stays incomplete
+/// does not look like a dead proxy, and a worker that hangs later is not hidden by the old one.
 #[derive(Default)]
 pub(super) struct Beats {
     workers: BTreeMap<ConnectionId, Worker>,
-    /// Worker count of the proxy that was introduced last.
-    count: u32,
+    proxies: BTreeMap<ProxyId, Proxy>,
+    /// How many proxies have come so far.
+    come: u64,
 }
 
 struct Worker {
+    proxy: ProxyId,
     index: u32,
     /// `None` before its first heartbeat.
     beaten: Option<Time>,
+}
+
+struct Proxy {
+    /// How many workers it has.
+    count: u32,
+    /// How many proxies had come before it.
+    order: u64,
+    /// Whether all of its workers have been alive at once.
+    was_whole: bool,
 }
 
 /// Whether the data plane serves; if not, why.
@@ -63,11 +79,25 @@ pub(super) enum NotServing {
 }
 
 impl Beats {
-    /// A worker has introduced itself.
-    pub(super) fn introduced(&mut self, id: ConnectionId, introduction: Introduction) {
+    /// A worker of this proxy has introduced itself.
+    pub(super) fn introduced(
+        &mut self,
+        id: ConnectionId,
+        proxy: ProxyId,
+        introduction: Introduction,
+    ) {
         let Introduction { index, count } = introduction;
-        self.count = count;
+        let known = self.proxies.entry(proxy).or_insert_with(|| {
+            self.come += 1;
+            Proxy {
+                count,
+                order: self.come,
+                was_whole: false,
+            }
+        });
+        known.count = count;
         let worker = Worker {
+            proxy,
             index,
             beaten: None,
         };
@@ -76,30 +106,49 @@ impl Beats {
 
     /// A worker has sent a heartbeat.
     pub(super) fn beaten(&mut self, now: Time, id: ConnectionId) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.beaten = Some(now);
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        worker.beaten = Some(now);
+        let id = worker.proxy;
+        let alive = self.alive(now, id);
+        if let Some(proxy) = self.proxies.get_mut(&id) {
+            proxy.was_whole |= alive == proxy.count;
         }
     }
 
     /// A worker's connection closed: the worker has ended.
     pub(super) fn closed(&mut self, id: ConnectionId) {
-        self.workers.remove(&id);
+        let Some(Worker { proxy, .. }) = self.workers.remove(&id) else {
+            return;
+        };
+        if !self.workers.values().any(|other| other.proxy == proxy) {
+            self.proxies.remove(&proxy);
+        }
     }
 
-    /// Whether every worker is alive.
+    /// Whether every worker of the proxy that decides is alive.
     pub(super) fn verdict(&self, now: Time) -> Verdict {
-        if self.workers.is_empty() {
+        // Until one has been whole, the newest says how many are missing.
+        let newest = self.proxies.iter();
+        let decides = newest.max_by_key(|(_, proxy)| (proxy.was_whole, proxy.order));
+        let Some((&id, &Proxy { count, .. })) = decides else {
             return Err(NotServing::NoWorker);
-        }
-        let workers = self.workers.values();
-        let alive = workers.filter(|worker| worker.index < self.count && worker.is_alive(now));
-        let alive: BTreeSet<u32> = alive.map(|worker| worker.index).collect();
-        let (alive, count) = (u32::try_from(alive.len()).unwrap_or(u32::MAX), self.count);
+        };
+        let alive = self.alive(now, id);
         if alive < count {
             Err(NotServing::Late { alive, count })
         } else {
             Ok(())
         }
+    }
+
+    /// How many workers of this proxy are alive.
+    fn alive(&self, now: Time, proxy: ProxyId) -> u32 {
+        let workers = self.workers.values();
+        let alive = workers.filter(|worker| worker.proxy == proxy && worker.is_alive(now));
+        let alive: BTreeSet<u32> = alive.map(|worker| worker.index).collect();
+        u32::try_from(alive.len()).unwrap_or(u32::MAX)
     }
 
     /// When the verdict may change without any input.
@@ -128,8 +177,22 @@ mod tests {
         Time::from_start(Duration::from_millis(ms))
     }
 
+    /// The tens of its number are its proxy's.
     fn worker(beats: &mut Beats, id: u64, index: u32, count: u32) {
-        beats.introduced(ConnectionId(id), Introduction { index, count });
+        let proxy = ProxyId(i32::try_from(id / 10).unwrap());
+        beats.introduced(ConnectionId(id), proxy, Introduction { index, count });
+    }
+
+    fn whole(beats: &mut Beats, now: u64, proxy: u64, count: u32) {
+        for index in 0..count {
+            let id = 10 * proxy + u64::from(index);
+            worker(beats, id, index, count);
+            beats.beaten(at(now), ConnectionId(id));
+        }
+    }
+
+    fn leaves(beats: &mut Beats, proxy: u64, count: u64) {
+        (0..count).for_each(|index| beats.closed(ConnectionId(10 * proxy + index)));
     }
 
     #[test]
@@ -157,41 +220,59 @@ mod tests {
     #[test]
     fn a_closed_connection_counts_at_once() {
         let mut beats = Beats::default();
-        worker(&mut beats, 1, 0, 2);
-        worker(&mut beats, 2, 1, 2);
-        beats.beaten(at(0), ConnectionId(1));
-        beats.beaten(at(0), ConnectionId(2));
+        whole(&mut beats, 0, 0, 2);
         assert_eq!(beats.verdict(at(1)), Ok(()));
-        beats.closed(ConnectionId(2));
-        assert!(beats.verdict(at(1)).is_err());
-    }
-
-    #[test]
-    fn an_old_proxy_may_leave_once_the_new_one_beats() {
-        let mut beats = Beats::default();
-        worker(&mut beats, 1, 0, 1);
-        beats.beaten(at(0), ConnectionId(1));
-        worker(&mut beats, 2, 0, 2);
-        worker(&mut beats, 3, 1, 2);
-        beats.beaten(at(10), ConnectionId(2));
-        beats.beaten(at(10), ConnectionId(3));
         beats.closed(ConnectionId(1));
-        assert_eq!(beats.verdict(at(10)), Ok(()));
+        assert!(beats.verdict(at(1)).is_err());
+        beats.closed(ConnectionId(0));
+        assert_eq!(beats.verdict(at(1)), Err(NotServing::NoWorker));
     }
 
     #[test]
-    fn workers_of_a_larger_proxy_that_leaves_do_not_stand_in_for_hung_ones() {
-        let mut beats = Beats::default();
-        for index in 0..3 {
-            worker(&mut beats, index.into(), index, 3);
-            beats.beaten(at(0), ConnectionId(index.into()));
+    fn an_old_proxy_may_leave_once_the_new_one_beats_whatever_their_numbers_of_workers() {
+        for (old, new) in [(1, 1), (1, 3), (3, 1), (2, 3)] {
+            let mut beats = Beats::default();
+            whole(&mut beats, 0, 1, old);
+            for index in 0..new {
+                let id = 20 + u64::from(index);
+                worker(&mut beats, id, index, new);
+                assert_eq!(beats.verdict(at(5)), Ok(()), "{old} to {new}");
+                beats.beaten(at(10), ConnectionId(id));
+                assert_eq!(beats.verdict(at(10)), Ok(()), "{old} to {new}");
+            }
+            leaves(&mut beats, 1, old.into());
+            assert_eq!(beats.verdict(at(10)), Ok(()), "{old} to {new}");
         }
-        worker(&mut beats, 10, 0, 2);
-        worker(&mut beats, 11, 1, 2);
-        beats.beaten(at(300), ConnectionId(2));
-        beats.beaten(at(300), ConnectionId(10));
-        assert!(beats.verdict(at(300)).is_err());
-        beats.beaten(at(300), ConnectionId(11));
+    }
+
+    #[test]
+    fn an_old_proxy_does_not_hide_that_the_new_one_hangs() {
+        let mut beats = Beats::default();
+        whole(&mut beats, 0, 1, 3);
+        whole(&mut beats, 0, 2, 2);
+        for id in [10, 11, 12, 20] {
+            beats.beaten(at(300), ConnectionId(id));
+        }
+        let late = NotServing::Late { alive: 1, count: 2 };
+        assert_eq!(beats.verdict(at(300)), Err(late));
+        beats.beaten(at(300), ConnectionId(21));
+        assert_eq!(beats.verdict(at(300)), Ok(()));
+    }
+
+    #[test]
+    fn a_new_proxy_that_fails_leaves_the_decision_to_the_old_one() {
+        let mut beats = Beats::default();
+        whole(&mut beats, 0, 1, 2);
+        worker(&mut beats, 20, 0, 2);
+        beats.beaten(at(100), ConnectionId(20));
+        assert_eq!(beats.verdict(at(100)), Ok(()));
+        leaves(&mut beats, 2, 1);
+        assert_eq!(beats.verdict(at(150)), Ok(()));
+        let late = NotServing::Late { alive: 0, count: 2 };
+        assert_eq!(beats.verdict(at(250)), Err(late));
+        whole(&mut beats, 250, 3, 2);
+        leaves(&mut beats, 3, 2);
+        whole(&mut beats, 300, 1, 2);
         assert_eq!(beats.verdict(at(300)), Ok(()));
     }
 

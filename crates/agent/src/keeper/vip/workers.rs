@@ -1,10 +1,11 @@
 //! The socket on which the proxy's workers send heartbeats.
 
-use super::beats::{Beats, ConnectionId, Introduction, MOST_WORKERS, Verdict};
+use super::beats::{Beats, ConnectionId, Introduction, MOST_WORKERS, ProxyId, Verdict};
 use gaiola_model::Time;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::net::sockopt;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,6 +37,8 @@ const LISTENER: u64 = 0;
 
 struct Connection {
     stream: UnixStream,
+    /// The process at its other end.
+    proxy: ProxyId,
     /// The introduction line so far, and its deadline; `None` once it is complete.
     line: Option<(Vec<u8>, Time)>,
 }
@@ -64,11 +67,13 @@ impl Workers {
 
     /// Accepts and reads everything that is ready.
     pub(super) fn read(&mut self, now: Time) {
-        for mark in self.marks() {
-            match mark {
-                LISTENER => self.accept(now),
-                mark => self.read_one(now, ConnectionId(mark)),
-            }
+        let marks = self.marks();
+        // New ones first: an old proxy closes its connections as soon as the new one's workers have beaten.
+        if marks.contains(&LISTENER) {
+            self.accept(now);
+        }
+        for mark in marks.into_iter().filter(|mark| *mark != LISTENER) {
+            self.read_one(now, ConnectionId(mark));
         }
         let beats = &mut self.beats;
         self.connections.retain(|&id, connection| {
@@ -111,8 +116,16 @@ impl Workers {
                 && epoll::add(&self.ready, &stream, mark, EventFlags::IN).is_ok();
             if accepted {
                 let line = Some((Vec::new(), now + INTRODUCTION_TIMEOUT));
-                let connection = Connection { stream, line };
-                self.connections.insert(ConnectionId(self.next), connection);
+                let peer = sockopt::socket_peercred(&stream);
+                let proxy = ProxyId(peer.map_or(0, |peer| peer.pid.as_raw_nonzero().get()));
+                let connection = Connection {
+                    stream,
+                    proxy,
+                    line,
+                };
+                let id = ConnectionId(self.next);
+                self.connections.insert(id, connection);
+                self.read_one(now, id);
             }
         }
     }
@@ -174,7 +187,7 @@ impl Connection {
         let Some(introduction) = introduction else {
             return false;
         };
-        beats.introduced(id, introduction);
+        beats.introduced(id, self.proxy, introduction);
         if end + 1 < bytes.len() {
             beats.beaten(now, id);
         }
