@@ -29,3 +29,4 @@ pub mod termination;
 pub mod tickets;
 pub mod topology;
 pub mod vrrp;
+mod words;

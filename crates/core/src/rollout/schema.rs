@@ -1,6 +1,7 @@
 //! When the site's documents are written in a newer schema.
 
 use super::RollOutStep;
+use crate::words::all_of;
 use gaiola_model::ServerName;
 use gaiola_model::schema::SCHEMA;
 
@@ -57,24 +58,14 @@ fn waits_for(servers: &[(ServerName, Option<u64>)], provider: Option<u64>, held:
     }
     let mut parts = Vec::new();
     if !older.is_empty() {
-        parts.push(format!("an older gaiola still runs on {}", joined(&older)));
+        parts.push(format!("an older gaiola still runs on {}", all_of(&older)));
     }
     match silent.as_slice() {
         [] => {}
         [one] => parts.push(format!("{one} is silent")),
-        all => parts.push(format!("{} are silent", joined(all))),
+        all => parts.push(format!("{} are silent", all_of(all))),
     }
     parts.join("; ")
-}
-
-/// `app1`, `app1 and db1`, `app1, app2 and db1`.
-fn joined(names: &[String]) -> String {
-    match names {
-        [names @ .., before, last] => [names, &[format!("{before} and {last}")]]
-            .concat()
-            .join(", "),
-        _ => names.join(""),
-    }
 }
 
 #[cfg(test)]

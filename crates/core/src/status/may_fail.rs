@@ -3,6 +3,7 @@
 use super::seen::{self, ServingState};
 use crate::rollout::View;
 use crate::topology;
+use crate::words::all_of;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::DatabaseRole;
 use gaiola_model::status::MayFail;
@@ -65,15 +66,6 @@ fn shared_machines(view: &View<'_>, fragile: &BTreeSet<Tier>) -> Vec<MayFail> {
         })
     });
     shared.collect()
-}
-
-/// `app1 and db1`, `lb1, web1 and app1`.
-fn all_of(servers: &[ServerName]) -> String {
-    let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
-    match names.as_slice() {
-        [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
-        names => names.join(", "),
-    }
 }
 
 fn tier_may_fail(view: &View<'_>, tier: Tier) -> Option<MayFail> {
