@@ -90,6 +90,26 @@ fn without_consequences(missing: &mut Vec<String>) {
     });
 }
 
+/// Marks servers that are switched off, and counts them as missing: their last reports outlive them by a lease.
+pub fn mark_off(status: &mut Status, off: &BTreeSet<ServerName>) {
+    for server in &mut status.servers {
+        if off.contains(&server.name) {
+            server.state = ServerState::Lost;
+            server.reason = "is switched off".into();
+            add_missing(&mut status.missing, server.name, &server.reason);
+        }
+    }
+    status.healthy = status.missing.is_empty();
+}
+
+/// Adds a server that is missing, unless something is said of it already.
+fn add_missing(missing: &mut Vec<String>, server: ServerName, why: &str) {
+    let is_reported = |text: &String| text.starts_with(&format!("{server} "));
+    if !missing.iter().any(is_reported) {
+        missing.push(format!("{server} {why}"));
+    }
+}
+
 /// Marks servers whose processes have not answered recently, each with the process and for how long.
 ///
 /// Agents publish only changes, so the store's entry for a hung server seems current.
@@ -118,10 +138,7 @@ pub fn mark_silent(status: &mut Status, silent: &BTreeMap<ServerName, Silence>) 
                 instance.reason = format!("state as of {seconds} s ago");
             }
         }
-        let is_reported = |text: &String| text.starts_with(&format!("{} ", server.name));
-        if !status.missing.iter().any(is_reported) {
-            status.missing.push(format!("{} {why}", server.name));
-        }
+        add_missing(&mut status.missing, server.name, &why);
     }
     let doubted = Tier::ALL
         .into_iter()

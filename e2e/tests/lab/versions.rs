@@ -149,7 +149,12 @@ fn an_older_one_is_refused(site: &Site, programs: &Programs) {
     let [written, read] = [SCHEMA + 1, SCHEMA];
     let written = format!("lb1 cannot be switched on: it has schema {written}, which a newer");
     let read = format!("reads up to schema {read}: upgrade it on this server");
-    site.wait_for("it is off", SOON, || site.server("lb1").is_none());
+    site.wait_for("it is off", SOON, || {
+        let missing = &site.status().1["missing"];
+        missing
+            .as_array()
+            .is_some_and(|missing| missing.contains(&"lb1 is switched off".into()))
+    });
     site.gaiola(&["up", "-d", "--timeout", "15s"])
         .expect(4, &[&written, &read]);
     site.switch_program("lb1", &programs.new);

@@ -4,7 +4,7 @@ use crate::site::Site;
 use gaiola_core::rollout::Facts;
 use gaiola_model::Revision;
 use gaiola_model::placement::{Desired, Placement, ReleaseNumber};
-use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, ServerState, Status};
+use gaiola_model::status::{Generation, ReleaseStatus, SCHEMA, Status};
 use gaiola_store::view::{Silence, View};
 use std::rc::Rc;
 
@@ -59,14 +59,7 @@ pub fn status(site: &Site) -> Status {
     }
     let now = site.now();
     gaiola_core::status::mark_silent(&mut status, &site.traffic.silent(now));
-    let off = site.provider.off();
-    for server in &mut status.servers {
-        if off.contains(&server.name) {
-            server.state = ServerState::Lost;
-            server.reason = "is switched off".into();
-        }
-    }
-    status.healthy = status.missing.is_empty();
+    gaiola_core::status::mark_off(&mut status, &site.provider.off());
     status.events = site.events.borrow().iter().cloned().collect();
     status
 }

@@ -58,6 +58,20 @@ fn what_a_silent_agent_reported_is_shown_as_old() {
 }
 
 #[test]
+fn a_server_that_is_off_is_missing_while_its_last_report_stands() {
+    let mut status = status_of_app1();
+    assert!(status.healthy);
+    let off = BTreeSet::from([status.servers[0].name]);
+    mark_off(&mut status, &off);
+    assert_eq!(status.missing, ["app1 is switched off"]);
+    assert!(!status.healthy && status.servers[0].state == ServerState::Lost);
+    // What is reported of it already is not reported twice.
+    status.missing = vec!["app1 is silent".into()];
+    mark_off(&mut status, &off);
+    assert_eq!(status.missing, ["app1 is silent"]);
+}
+
+#[test]
 fn a_silent_proxy_is_named_and_its_servers_instances_are_not_doubted() {
     let mut status = status_of_app1();
     mark_silent(&mut status, &silent(Silent::Proxy, 3));
