@@ -44,6 +44,15 @@ pub(crate) fn site() -> PathBuf {
     path
 }
 
+/// The guest book.
+pub(crate) fn guest_book() -> PathBuf {
+    let path = folder().join("guestbook");
+    if is_stale(&path) {
+        build(&["-p", "guestbook"]);
+    }
+    path
+}
+
 /// The binary that racks of machines hang on: ourselves where we are it.
 pub(crate) fn machines() -> PathBuf {
     let this = std::env::current_exe().expect("a program has an executable");

@@ -7,6 +7,7 @@
 mod apt_cache;
 mod boot;
 mod cgroup;
+mod client;
 mod disk;
 mod holder;
 mod image;
@@ -15,11 +16,14 @@ mod operator;
 mod power;
 mod programs;
 mod rack;
+mod site;
 
+pub use client::{Client, Seen, load};
 pub use holder::internal;
 pub use image::Image;
 pub use network::{MOST, OPERATOR, address};
 pub use rack::{BY_HAND, Rack};
+pub use site::MachineSite;
 
 use crate::Ran;
 use crate::site::run;
@@ -27,6 +31,7 @@ use holder::Holder;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -165,6 +170,12 @@ impl Machines {
         let mut command = self.command(crate::binaries::gaiola());
         command.args(args);
         command
+    }
+
+    /// A client of a site, from the operator's host.
+    #[track_caller]
+    pub fn client(&self, door: SocketAddr, rate: u32) -> Client {
+        done(Client::start(&self.rack, door, rate))
     }
 
     /// Runs a command on the operator's host.

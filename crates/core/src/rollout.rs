@@ -155,16 +155,20 @@ pub fn next(desired: &Desired, placement: &Placement, at: Revision, facts: &Fact
 /// server if these are fewer than three. Three of them, or the first application server alone if there are not that many.
 ///
 /// On machines no two members stand on one: from each tier, in the same order, the first server whose machine has none yet,
-/// then any others. One member where the servers stand on fewer than three machines.
+/// then any others. Where the servers stand on fewer than three machines, one member on the first of these servers: it stays
+/// when more machines come.
 pub fn store_members(config: &Config) -> Vec<ServerName> {
-    let first_app = config.servers_of(Tier::App).next();
-    let mut members = match &config.machines {
-        Some(machines) => members_apart(machines),
-        None => first_of_tiers(config),
+    let (mut members, alone) = match &config.machines {
+        Some(machines) => {
+            let apart = members_apart(machines);
+            let first = apart.first().copied();
+            (apart, first)
+        }
+        None => (first_of_tiers(config), config.servers_of(Tier::App).next()),
     };
     members.truncate(STORE_MEMBERS);
     if members.len() < STORE_MEMBERS {
-        members = first_app.into_iter().collect();
+        members = alone.into_iter().collect();
     }
     members
 }

@@ -4,6 +4,7 @@
 mod ends;
 mod faults;
 mod guests;
+mod split;
 
 use gaiola_e2e::Ran;
 

@@ -13,6 +13,7 @@ mod ghost;
 mod logs;
 mod psql;
 mod query;
+mod reload;
 mod running;
 mod settle;
 mod start;

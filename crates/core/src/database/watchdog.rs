@@ -1,8 +1,9 @@
 //! Whether to end Patroni and PostgreSQL of a server so that they are restarted.
 //!
-//! Patroni misses some failures: that it was stopped itself, or that PostgreSQL's postmaster hangs (patroni#1371). Nor is
-//! PostgreSQL trusted alone: one that takes writes while the store names another server as the leader is a second primary.
-//! Ending both costs a crash recovery and no acknowledged write.
+//! Patroni misses some failures: that it was stopped itself, that PostgreSQL's postmaster hangs (patroni#1371) or does not
+//! listen where it should, or that all members of the store that it knows are gone (it reads their list once at its start and
+//! then every 200 s). Nor is PostgreSQL trusted alone: one that takes writes while the store names another server as the leader
+//! is a second primary. Ending both costs a crash recovery and no acknowledged write.
 
 use gaiola_model::Time;
 use std::fmt;
@@ -16,6 +17,10 @@ const POSTMASTER_STOPPED: Duration = Duration::from_secs(1);
 const PATRONI_STOPPED: Duration = Duration::from_secs(3);
 /// How long the postmaster may leave new connections without a byte. An overloaded machine is slow, too.
 const UNANSWERED: Duration = Duration::from_secs(15);
+/// How long the postmaster may run without its socket. It opens it before it recovers anything.
+const UNREACHABLE: Duration = Duration::from_secs(30);
+/// How long Patroni alone may be without the store: three times as long as its leader key is good.
+const STORE_LOST: Duration = Duration::from_secs(60);
 
 /// Result of a new connection to PostgreSQL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub enum ConnectResult {
     Answered,
     /// The connection was accepted, but no byte arrived.
     Silence,
+    /// The postmaster runs, and nothing listens on the socket.
+    Refused,
 }
 
 /// The findings of one poll.
@@ -40,6 +47,8 @@ pub struct PollResult {
     pub answer: ConnectResult,
     /// The server that held the leader key without interruption while this PostgreSQL took writes.
     pub deposed_by: Option<String>,
+    /// Whether the store answers here, and Patroni, which has reached it before, does not reach it any more.
+    pub patroni_lost_store: bool,
 }
 
 /// Why they are ended.
@@ -53,6 +62,10 @@ pub enum Reason {
     Unanswered(Duration),
     /// Patroni has been stopped by a signal for this long.
     PatroniStopped(Duration),
+    /// The postmaster has run without its socket for this long.
+    Unreachable(Duration),
+    /// Patroni has not reached the store for this long, which answers.
+    StoreLost(Duration),
 }
 
 impl fmt::Display for Reason {
@@ -71,6 +84,17 @@ impl fmt::Display for Reason {
             }
             Self::PatroniStopped(span) => {
                 write!(f, "Patroni was stopped for {} ms", span.as_millis())
+            }
+            Self::Unreachable(span) => {
+                let s = span.as_secs();
+                write!(f, "PostgreSQL did not listen on its socket for {s} s")
+            }
+            Self::StoreLost(span) => {
+                let s = span.as_secs();
+                write!(
+                    f,
+                    "Patroni did not reach the store for {s} s, which answers"
+                )
             }
         }
     }
@@ -94,6 +118,8 @@ pub struct Watchdog {
     /// Whether it has ever answered: startup may take time, which Patroni bounds.
     has_answered: bool,
     unanswered: Since,
+    unreachable: Since,
+    store_lost: Since,
 }
 
 impl Watchdog {
@@ -113,11 +139,16 @@ impl Watchdog {
         self.has_answered |= seen.answer == ConnectResult::Answered;
         let silent = self.has_answered && seen.answer == ConnectResult::Silence;
         let unanswered = self.unanswered.step(now, silent);
+        let refused = seen.answer == ConnectResult::Refused;
+        let unreachable = self.unreachable.step(now, refused);
+        let store_lost = self.store_lost.step(now, seen.patroni_lost_store);
         match seen.deposed_by.clone() {
             Some(leader) => Some(Reason::Deposed(leader)),
             None if postmaster >= POSTMASTER_STOPPED => Some(Reason::PostmasterStopped(postmaster)),
             None if patroni >= PATRONI_STOPPED => Some(Reason::PatroniStopped(patroni)),
             None if unanswered >= UNANSWERED => Some(Reason::Unanswered(unanswered)),
+            None if unreachable >= UNREACHABLE => Some(Reason::Unreachable(unreachable)),
+            None if store_lost >= STORE_LOST => Some(Reason::StoreLost(store_lost)),
             None => None,
         }
     }
@@ -145,7 +176,7 @@ mod tests {
     /// When it ends them, polled once a second from 0 on.
     fn ends_at(seen: &PollResult) -> Option<(u64, Reason)> {
         let mut watchdog = Watchdog::default();
-        (0..60).find_map(|second| Some((second, watchdog.step(at(second * 1000), seen)?)))
+        (0..90).find_map(|second| Some((second, watchdog.step(at(second * 1000), seen)?)))
     }
 
     #[test]
@@ -209,6 +240,27 @@ mod tests {
     #[test]
     fn one_that_has_not_answered_yet_is_starting_up() {
         assert_eq!(ends_at(&silence()), None);
+    }
+
+    #[test]
+    fn a_postmaster_without_its_socket_is_ended() {
+        let seen = PollResult {
+            answer: ConnectResult::Refused,
+            ..PollResult::default()
+        };
+        let ended = ends_at(&seen).unwrap();
+        assert_eq!(ended, (30, Reason::Unreachable(Duration::from_secs(30))));
+    }
+
+    #[test]
+    fn a_patroni_that_alone_has_lost_the_store_is_ended() {
+        let seen = PollResult {
+            answer: ConnectResult::Answered,
+            patroni_lost_store: true,
+            ..PollResult::default()
+        };
+        let ended = ends_at(&seen).unwrap();
+        assert_eq!(ended, (60, Reason::StoreLost(Duration::from_secs(60))));
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct Report {
     /// On the primary: the receivers of its log.
     #[serde(default)]
     pub replication: Vec<Sender>,
+    /// When Patroni last reached the store, in seconds since 1970; 0: not since it was started.
+    #[serde(default)]
+    pub dcs_last_seen: u64,
 }
 
 /// Positions in PostgreSQL's write-ahead log, in bytes.

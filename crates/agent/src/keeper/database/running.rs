@@ -2,6 +2,7 @@
 
 use super::ghost::Ghost;
 use super::logs::Logs;
+use super::reload::Reload;
 use super::settle::Settle;
 use super::watch::Watch;
 use crate::engine::{Api, KeeperDatabase};
@@ -29,6 +30,7 @@ pub(super) struct Running {
     settle: Settle,
     ghost: Ghost,
     watch: Watch,
+    reload: Reload,
 }
 
 /// The namespace has ended unordered.
@@ -46,16 +48,18 @@ impl Running {
         order: &KeeperDatabase,
     ) -> io::Result<Self> {
         let now = Instant::now();
+        let api = api(order);
         Ok(Self {
             end: namespace.watch_end()?,
             events: namespace.watch_events()?,
-            watch: Watch::new(now, namespace.pid(), order),
+            watch: Watch::new(now, namespace.pid(), order, api.clone()),
             namespace,
             since: now,
             failed: None,
             logs,
-            api: api(order),
+            api,
             at: order.api,
+            reload: Reload::default(),
             settle: Settle::new(now),
             ghost: Ghost::new(now, &order.psql, order.directory()),
         })
@@ -97,10 +101,11 @@ impl Running {
         self.signal(libc::SIGTERM);
     }
 
-    /// Signals Patroni to reload its configuration.
+    /// Makes Patroni reload its configuration, as soon as it can.
     pub(super) fn reload(&mut self, order: &KeeperDatabase) {
-        self.watch.reload(order);
-        self.signal(libc::SIGHUP);
+        let now = Instant::now();
+        self.watch.reload(now, order);
+        self.reload.order(now);
     }
 
     fn signal(&self, signal: i32) {
@@ -124,6 +129,9 @@ impl Running {
         self.logs.bound(now);
         if let Some(reason) = self.watch.step(now) {
             self.end_for(reason.to_string());
+        }
+        if self.reload.is_due(now, self.watch.answers()) {
+            self.signal(libc::SIGHUP);
         }
         let Some(api) = &self.api else { return };
         self.settle.step(now, api, self.at);

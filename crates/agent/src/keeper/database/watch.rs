@@ -2,15 +2,16 @@
 
 use super::psql;
 use super::query::Query;
-use crate::engine::{KeeperDatabase, Leadership};
+use crate::engine::{Api, KeeperDatabase, Leadership};
 use gaiola_core::database::watchdog::{ConnectResult, PollResult, Reason, Watchdog};
 use gaiola_model::Time;
 use gaiola_net::client::Target;
 use gaiola_net::pki;
 use gaiola_store::{self as store, Store};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -22,6 +23,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Timeout of a member of the store, and of the store.
 const STORE_MEMBER_LIMIT: Duration = Duration::from_millis(700);
 const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// Patroni's loop reaches the store every 3 s.
+const PATRONI_SEES: Duration = Duration::from_secs(20);
 /// The first message of a PostgreSQL client: SSLRequest of PostgreSQL's protocol, whether the server speaks TLS. The answer is
 /// one byte, and the session ends there.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -32,23 +35,39 @@ pub(super) struct Watch {
     next: Instant,
     polled: Poll,
     query: Query<PollResult>,
+    /// Whether the last poll, which began after the last order, found PostgreSQL answering.
+    answers: bool,
 }
 
 impl Watch {
     /// Watches the namespace of this pid 1.
-    pub(super) fn new(now: Instant, pid_1: Option<u32>, order: &KeeperDatabase) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        pid_1: Option<u32>,
+        order: &KeeperDatabase,
+        api: Option<Api>,
+    ) -> Self {
         Self {
             watchdog: Watchdog::default(),
             started: now,
             next: now + INTERVAL,
-            polled: Poll::new(pid_1, order),
+            polled: Poll::new(pid_1, order, api),
             query: Query::Idle,
+            answers: false,
         }
     }
 
-    /// Applies a changed order: the store may have other members.
-    pub(super) fn reload(&mut self, order: &KeeperDatabase) {
-        self.polled = Poll::new(self.polled.pid_1, order);
+    /// Applies a changed order, the store may have other members, and polls at once.
+    pub(super) fn reload(&mut self, now: Instant, order: &KeeperDatabase) {
+        self.polled = Poll::new(self.polled.pid_1, order, self.polled.api.take());
+        self.query = Query::Idle;
+        self.next = now;
+        self.answers = false;
+    }
+
+    /// Whether PostgreSQL answers, as of a poll since the last order.
+    pub(super) const fn answers(&self) -> bool {
+        self.answers
     }
 
     /// Call it often; it never waits. Returns the reason to end everything, if there is one.
@@ -59,8 +78,10 @@ impl Watch {
             let poll = self.polled.clone();
             self.query.start(async move { poll.run().await });
         }
+        let seen = seen?;
+        self.answers = seen.answer == ConnectResult::Answered;
         let now = Time::from_start(now - self.started);
-        seen.and_then(|seen| self.watchdog.step(now, &seen))
+        self.watchdog.step(now, &seen)
     }
 }
 
@@ -74,12 +95,16 @@ struct Poll {
     psql: PathBuf,
     directory: PathBuf,
     leadership: Option<(Store, Leadership)>,
+    api: Option<Api>,
+    at: SocketAddr,
 }
 
 impl Poll {
-    fn new(pid_1: Option<u32>, order: &KeeperDatabase) -> Self {
+    fn new(pid_1: Option<u32>, order: &KeeperDatabase, api: Option<Api>) -> Self {
         Self {
             pid_1,
+            api,
+            at: order.api,
             socket: order.socket(),
             standby_signal: order.data.join("standby.signal"),
             psql: order.psql.clone(),
@@ -92,7 +117,8 @@ impl Poll {
     }
 
     async fn run(self) -> PollResult {
-        let (answer, deposed_by) = tokio::join!(self.answer(), self.deposed_by());
+        let (answer, deposed_by, patroni_lost_store) =
+            tokio::join!(self.answer(), self.deposed_by(), self.patroni_lost_store());
         let postmaster = self.state_of("postgres");
         PollResult {
             patroni_stopped: self.state_of("patroni") == Some('T'),
@@ -100,9 +126,15 @@ impl Poll {
             // A debugger holds it, on purpose; it answers nothing.
             answer: match postmaster {
                 Some('t') => ConnectResult::NotAsked,
-                _ => answer,
+                Some(_) => answer,
+                // Patroni starts it.
+                None => match answer {
+                    ConnectResult::Refused => ConnectResult::NotAsked,
+                    answer => answer,
+                },
             },
             deposed_by,
+            patroni_lost_store,
         }
     }
 
@@ -121,20 +153,38 @@ impl Poll {
         })
     }
 
-    /// Whether the postmaster answers a new connection with a byte. A postmaster that does not listen is not running, which
-    /// Patroni handles.
+    /// Whether a new connection is answered with a byte.
     async fn answer(&self) -> ConnectResult {
         let asked = async {
-            let mut stream = UnixStream::connect(&self.socket).await.ok()?;
-            stream.write_all(&SSL_REQUEST).await.ok()?;
+            let Ok(mut stream) = UnixStream::connect(&self.socket).await else {
+                return ConnectResult::Refused;
+            };
             let mut answer = [0];
-            stream.read(&mut answer).await.ok()
+            let sent = stream.write_all(&SSL_REQUEST).await;
+            match (sent, stream.read(&mut answer).await) {
+                (Ok(()), Ok(1)) => ConnectResult::Answered,
+                _ => ConnectResult::NotAsked,
+            }
         };
-        match timeout(ANSWER_LIMIT, asked).await {
-            Ok(Some(1)) => ConnectResult::Answered,
-            Ok(_) => ConnectResult::NotAsked,
-            Err(_) => ConnectResult::Silence,
-        }
+        timeout(ANSWER_LIMIT, asked)
+            .await
+            .unwrap_or(ConnectResult::Silence)
+    }
+
+    /// Whether the store answers here, and Patroni, which has reached it before, does not reach it any more.
+    async fn patroni_lost_store(&self) -> bool {
+        let (Some(api), Some((store, leadership))) = (&self.api, &self.leadership) else {
+            return false;
+        };
+        let Ok(report) = api.report(self.at).await else {
+            return false;
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_secs());
+        let age = now.saturating_sub(report.dcs_last_seen);
+        report.dcs_last_seen > 0
+            && age > PATRONI_SEES.as_secs()
+            && store::leader(store, &leadership.key).await.is_ok()
     }
 
     /// The server that held the leader key while this PostgreSQL took writes. The key is read before and after, to rule out a
@@ -189,7 +239,7 @@ fn command_and_state(stat: &str) -> Option<(&str, char)> {
 
 /// Whether this server is a standby and the store names another one as the leader.
 pub(super) async fn follows_another(order: &KeeperDatabase) -> bool {
-    let poll = Poll::new(None, order);
+    let poll = Poll::new(None, order, None);
     let Some((store, leadership)) = &poll.leadership else {
         return false;
     };

@@ -1,0 +1,152 @@
+//! A client of a site on machines: the load of a drill, from the operator's host.
+
+use super::Rack;
+use crate::binaries::machines;
+use gaiola_control::drill::{Course, Load, Record, check_lost};
+use gaiola_core::drill::Kind;
+use gaiola_model::config::{Drill, DrillWrite};
+use serde_json::{Value, json};
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+/// How long acknowledged writes are looked up afterwards.
+const LOOK_UP: Duration = Duration::from_secs(60);
+
+/// What a client saw.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Requests sent.
+    pub sent: u64,
+    /// Failed requests by reason, each with its number.
+    pub failures: Vec<String>,
+    /// The longest time between two successful writes, in milliseconds.
+    pub longest_pause_ms: u64,
+    /// Writes that the site acknowledged.
+    pub acknowledged: u64,
+    /// Acknowledged writes that it does not hold, or that could not be looked up.
+    pub lost: Vec<String>,
+}
+
+impl Seen {
+    fn read(said: &Value) -> Option<Self> {
+        let number = |key: &str| said[key].as_u64();
+        let lines = |key: &str| {
+            let lines = said[key].as_array()?.iter();
+            let lines = lines.map(|line| Some(line.as_str()?.to_string()));
+            lines.collect::<Option<Vec<String>>>()
+        };
+        Some(Self {
+            sent: number("sent")?,
+            failures: lines("failures")?,
+            longest_pause_ms: number("longest_pause_ms")?,
+            acknowledged: number("acknowledged")?,
+            lost: lines("lost")?,
+        })
+    }
+
+    /// # Panics
+    /// If a request failed or a write was lost, or there was none.
+    #[track_caller]
+    pub fn assert_nothing_failed(&self) {
+        assert!(self.sent > 0 && self.acknowledged > 0, "{self:?}");
+        self.assert_nothing_lost();
+        assert!(self.failures.is_empty(), "{self:#?}");
+    }
+
+    /// # Panics
+    /// If an acknowledged write was lost.
+    #[track_caller]
+    pub fn assert_nothing_lost(&self) {
+        assert!(self.lost.is_empty(), "{self:#?}");
+    }
+}
+
+/// A client that runs until it is asked what it saw.
+#[derive(Debug)]
+pub struct Client(Child);
+
+impl Client {
+    /// Sends pages, reads and writes of the guest book to this door, in turn.
+    pub(super) fn start(rack: &Rack, door: SocketAddr, rate: u32) -> io::Result<Self> {
+        let mut command = rack.command(machines())?;
+        command.args(["load", &door.to_string(), &rate.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(Self(command.spawn()?))
+    }
+
+    /// Ends it.
+    ///
+    /// # Panics
+    /// If it does not say what it saw.
+    #[track_caller]
+    pub fn end(mut self) -> Seen {
+        drop(self.0.stdin.take());
+        let mut said = Vec::new();
+        let mut output = self.0.stdout.take().expect("it is piped");
+        output.read_to_end(&mut said).expect("its output is read");
+        let said = serde_json::from_slice(&said).unwrap_or_default();
+        Seen::read(&said).expect("it says what it saw")
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The load of the guest book's file.
+fn guest_book(rate: u32) -> Drill {
+    Drill {
+        rate: Some(rate),
+        read: Some("/api/entries".into()),
+        write: Some(DrillWrite {
+            path: "/api/entries".into(),
+            body: r#"{"author":"drill","text":"{id}"}"#.into(),
+            look_up: "/api/entries/{id}".into(),
+        }),
+        ..Drill::default()
+    }
+}
+
+/// Loads a site until standard input ends, and prints what it saw.
+///
+/// # Errors
+/// If it cannot run, or print.
+pub fn load(door: SocketAddr, rate: u32) -> io::Result<()> {
+    let course = Course::new(door, Some(guest_book(rate)));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let seen = runtime.block_on(seen(&course));
+    writeln!(io::stdout(), "{seen}")
+}
+
+/// As [`Seen::read`] reads it.
+async fn seen(course: &Course) -> Value {
+    let record = Record::default();
+    let load = Load::start(course, &record);
+    let begun = record.now();
+    let ended = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new()));
+    // However standard input ends.
+    let _ = ended.await;
+    let until = record.now();
+    let writes = load.stop().await;
+    let found = check_lost(course, &writes, LOOK_UP).await;
+    let ledger = record.ledger();
+    let pause = ledger.longest_gap(Kind::Write, begun, until);
+    let kinds = [Kind::Page, Kind::Read, Kind::Write].into_iter();
+    let failures = ledger.failures();
+    let failures = failures.map(|(kind, why, count)| format!("{count} {kind}: {why}"));
+    json!({
+        "sent": kinds.map(|kind| ledger.of(kind).count()).sum::<usize>(),
+        "failures": failures.collect::<Vec<_>>(),
+        "longest_pause_ms": u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+        "acknowledged": found.acknowledged,
+        "lost": found.lost.into_iter().chain(found.unknown).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,99 @@
+//! The guest book on machines, brought up by an operator's `gaiola`.
+
+use super::{Client, Image, Machines};
+use crate::binaries;
+use crate::site::{Ran, run};
+use serde_json::Value;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The site's address.
+const DOOR: &str = "10.78.0.100:80";
+/// The longest that a command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(420);
+
+/// Machines, and a site's file that names them.
+#[derive(Debug)]
+pub struct MachineSite {
+    machines: Machines,
+    folder: TempDir,
+}
+
+impl MachineSite {
+    /// Machines of which none belongs to a site yet. `None`, and it is reported, where there can be none.
+    ///
+    /// # Panics
+    /// Where they cannot be brought up.
+    pub fn start(name: &str, count: u8, image: Image) -> Option<Self> {
+        let machines = Machines::start(name, count, image)?;
+        let folder = tempfile::tempdir().expect("a temporary directory is made");
+        let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/guestbook/public");
+        fs::create_dir_all(folder.path().join("bin")).expect("a folder is made");
+        fs::create_dir_all(folder.path().join("public")).expect("a folder is made");
+        for file in fs::read_dir(public).expect("the guest book has pages") {
+            let file = file.expect("its folder is read");
+            let copy = folder.path().join("public").join(file.file_name());
+            fs::copy(file.path(), copy).expect("a page is copied");
+        }
+        let program = folder.path().join("bin/guestbook");
+        fs::copy(binaries::guest_book(), program).expect("the guest book is copied");
+        Some(Self { machines, folder })
+    }
+
+    /// The machines.
+    pub const fn machines(&self) -> &Machines {
+        &self.machines
+    }
+
+    /// Writes the file: the machines of each tier, and `more` at its end.
+    pub fn write(&self, [balancer, web, app, database]: [&[&str]; 4], more: &str) {
+        let text = format!(
+            "site = \"guestbook\"\n\
+             [balancer]\nservers = {balancer:?}\nvips = [\"10.78.0.100/24\"]\n\
+             [web]\nservers = {web:?}\nroot = \"public\"\n\
+             [app]\nservers = {app:?}\ninstances = 2\nrun = \"bin/guestbook\"\n\
+             release = \"bin/guestbook migrate\"\nhealth = \"/up\"\n\
+             [database]\nservers = {database:?}\n{more}"
+        );
+        fs::write(self.folder.path().join("gaiola.toml"), text).expect("the file is written");
+    }
+
+    /// Runs `gaiola ARGS` beside the file.
+    #[track_caller]
+    pub fn gaiola(&self, args: &[&str]) -> Ran {
+        let mut command = self.machines.gaiola(args);
+        command.current_dir(self.folder.path());
+        run(command, COMMAND_LIMIT)
+    }
+
+    /// `gaiola up`, which must succeed and leave the site healthy.
+    #[track_caller]
+    pub fn up(&self) -> Ran {
+        let ran = self.gaiola(&["up", "-d"]).expect(0, &[]);
+        assert!(self.is_healthy(), "{:#?}", self.gaiola(&["status"]));
+        ran
+    }
+
+    /// The status, as JSON.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let ran = self.gaiola(&["status", "--json"]);
+        serde_json::from_str(&ran.stdout).unwrap_or_default()
+    }
+
+    /// Whether the status reports the site as healthy.
+    #[track_caller]
+    pub fn is_healthy(&self) -> bool {
+        self.gaiola(&["status", "--json"]).code == 0
+    }
+
+    /// A client that sends requests until it is asked what it saw.
+    #[track_caller]
+    pub fn client(&self, rate: u32) -> Client {
+        let door: SocketAddr = DOOR.parse().expect("it is an address");
+        self.machines.client(door, rate)
+    }
+}
