@@ -133,6 +133,15 @@ impl SiteClient {
             .map(|answer| Ping::of(&answer))
     }
 
+    /// The schema of the site's program; `None`: it does not answer.
+    pub(crate) fn schema(&self) -> Option<u64> {
+        let question = Request::get("/ping");
+        let answer = self.send(&question, PING_LIMIT);
+        let answer = self.runtime.block_on(answer).ok()?;
+        let theirs = answer.headers.get(schema::HEADER);
+        Some(schema::read(theirs.map(HeaderValue::as_bytes)))
+    }
+
     /// The machine that answers; `None`: the site stands in the lab.
     pub(crate) fn machine(&self) -> Option<&Host> {
         self.machine.as_ref()

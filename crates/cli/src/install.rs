@@ -20,6 +20,7 @@ use gaiola_control::ssh::{Script, Ssh};
 use gaiola_core::doctor::{self, Examined, Finding, Severity};
 use gaiola_model::config::{BalancerTls, Machine};
 use gaiola_model::inventory::Host;
+use gaiola_model::schema::SCHEMA;
 use gaiola_model::status::Status;
 use gaiola_model::{Config, SiteName};
 use program::Program;
@@ -99,10 +100,18 @@ fn understood<T>(answer: anyhow::Result<T>) -> Result<Option<T>, Mismatch> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) => match error.downcast::<Mismatch>() {
-            Ok(newer @ Mismatch::CommandLineTooOld { .. }) => Err(newer),
             Ok(Mismatch::SiteTooOld { .. }) | Err(_) => Ok(None),
+            Ok(newer) => Err(newer),
         },
     }
+}
+
+/// An older program cannot read what a newer one has written.
+const fn not_older(site: u64, command_line: u64) -> Result<(), Mismatch> {
+    if site > command_line {
+        return Err(Mismatch::WouldInstallOlder { site, command_line });
+    }
+    Ok(())
 }
 
 struct Install<'a> {
@@ -122,6 +131,7 @@ impl Install<'_> {
             return Ok(Vec::new());
         };
         let status = understood(client.get::<Status>("/status"))?;
+        not_older(client.schema().unwrap_or(SCHEMA), SCHEMA)?;
         let servers = status.into_iter().flat_map(|status| status.servers);
         let hosts = servers.map(|server| server.location.host);
         let spare = self.config.machines.iter().flat_map(|all| &all.spare);
@@ -263,6 +273,9 @@ mod tests {
             command_line: 7,
         };
         assert_eq!(understood::<()>(Err(older.into())), Ok(None));
+        assert_eq!(not_older(7, 7), Ok(()));
+        let why = not_older(8, 7).unwrap_err().to_string();
+        assert!(why.contains("would take its place"), "{why}");
         let silent = anyhow::anyhow!("does not answer");
         assert_eq!(understood::<()>(Err(silent)), Ok(None));
         assert_eq!(understood(Ok(1)), Ok(Some(1)));

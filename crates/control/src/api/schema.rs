@@ -33,6 +33,17 @@ pub enum Mismatch {
         /// The command line's.
         command_line: u64,
     },
+    /// The command line would install itself over a newer program, whose documents it cannot read.
+    #[error(
+        "the site's machines run a newer gaiola (schema {site}) than this command line (schema {command_line}), which would take its \
+         place: use that one"
+    )]
+    WouldInstallOlder {
+        /// The site's schema.
+        site: u64,
+        /// The command line's.
+        command_line: u64,
+    },
 }
 
 /// The number that this program sends.

@@ -273,16 +273,19 @@ impl Machine {
 
     /// Lets servers of this machine be switched on again; `None`: all of them, also after the site was down.
     pub fn start(&self, server: Option<ServerName>) {
-        let mut held = self.held.borrow_mut();
-        match server {
-            Some(server) => _ = held.off.remove(&server),
-            None => {
-                held.off.clear();
-                held.is_down = false;
-                self.ending.set(false);
-                if let Err(error) = remove_file(self.state.down()) {
-                    tracing::error!(%error, "cannot record that the site is no longer down");
-                }
+        let servers = match server {
+            Some(server) => BTreeSet::from([server]),
+            None => servers::directories(self),
+        };
+        servers::let_on(self, servers);
+        if server.is_none() {
+            let mut held = self.held.borrow_mut();
+            held.off.clear();
+            held.is_down = false;
+            drop(held);
+            self.ending.set(false);
+            if let Err(error) = remove_file(self.state.down()) {
+                tracing::error!(%error, "cannot record that the site is no longer down");
             }
         }
         self.wake.notify_one();

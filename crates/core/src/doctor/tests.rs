@@ -107,7 +107,7 @@ fn ports_are_free_unless_something_else_has_them() {
     assert!(
         with(
             "b",
-            "port 10.0.0.2:5432 postgres gaiola-keeper@db1.service\n"
+            "port 10.0.0.2:5432 postgres gaiola-database@db1.service\n"
         )
         .is_empty()
     );

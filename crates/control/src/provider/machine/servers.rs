@@ -1,15 +1,16 @@
 //! Follows the placement: starts the servers that stand on this machine, takes away those that do not any more.
 
-use super::Machine;
 use super::boot;
 use super::prepare::{PrepareError, prepare};
 use super::units::UnitError;
+use super::{Machine, remove_file};
 use crate::provider::folder::remove;
 use gaiola_agent::state::{Boot, Order};
 use gaiola_core::machines::{self, Step};
 use gaiola_model::ServerName;
 use gaiola_model::placement::BootNumber;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -63,12 +64,16 @@ async fn adopt_from(
     directories: &BTreeSet<ServerName>,
 ) -> Result<(), UnitError> {
     let on = machine.units.running(directories).await?;
-    machine.held.borrow_mut().on = on;
+    let off = |server: &&ServerName| !on.contains(server) && off_mark(machine, **server).exists();
+    let off = directories.iter().filter(off).copied().collect();
+    let mut held = machine.held.borrow_mut();
+    (held.on, held.off) = (on, off);
+    drop(held);
     record_boots(machine);
     Ok(())
 }
 
-fn directories(machine: &Machine) -> BTreeSet<ServerName> {
+pub(super) fn directories(machine: &Machine) -> BTreeSet<ServerName> {
     let entries = std::fs::read_dir(machine.state.servers());
     let names = entries.into_iter().flatten().flatten();
     names
@@ -178,22 +183,43 @@ async fn look(machine: &Machine) {
     };
     let mut held = machine.held.borrow_mut();
     let busy = held.busy.clone();
-    for server in on
-        .difference(&running)
-        .filter(|server| !busy.contains(server))
-    {
+    let gone = on.difference(&running);
+    for server in gone.filter(|server| !busy.contains(server)) {
         if held.on.remove(server) {
             tracing::warn!(%server, "a server was stopped; it stays off until the next `up`");
             held.off.insert(*server);
+            mark_off(machine, *server);
         }
     }
     drop(held);
     record_boots(machine);
 }
 
+/// The file that says that a server stays off, also when this process starts again.
+fn off_mark(machine: &Machine, server: ServerName) -> PathBuf {
+    machine.state.server(server).join("off")
+}
+
+fn mark_off(machine: &Machine, server: ServerName) {
+    if let Err(error) = std::fs::write(off_mark(machine, server), "") {
+        tracing::error!(%server, %error, "cannot record that a server is off: a restart of this process starts it");
+    }
+}
+
+/// Lets these servers be switched on again.
+pub(super) fn let_on(machine: &Machine, servers: impl IntoIterator<Item = ServerName>) {
+    for server in servers {
+        machine.held.borrow_mut().off.remove(&server);
+        if let Err(error) = remove_file(off_mark(machine, server)) {
+            tracing::error!(%server, %error, "cannot record that a server is no longer off");
+        }
+    }
+}
+
 /// Stops a server, which stays off.
 pub(super) async fn switch_off(machine: &Machine, server: ServerName) -> Result<(), UnitError> {
     machine.held.borrow_mut().off.insert(server);
+    mark_off(machine, server);
     while !machine.held.borrow_mut().busy.insert(server) {
         sleep(BUSY).await;
     }

@@ -60,7 +60,7 @@ pub const fn program() -> &'static str {
 }
 
 /// The units of a machine of a site, each with its file's name and text.
-pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 3] {
+pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 4] {
     let servers = servers.display();
     let boot = format!("ExecStartPre={PROGRAM} machine boot {site} %i\n");
     let common = "Restart=always\nRestartSec=100ms\nLimitNOFILE=262144\n";
@@ -79,28 +79,34 @@ pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 3] {
          KillMode=process\nTimeoutStopSec=40\nTasksMax=infinity\n{bounds}{common}\n\
          [Install]\nWantedBy=multi-user.target\n"
     );
-    // Stopped after the agent: it moves the VIPs to another balancer, and the keeper holds them until then.
-    let keeper = format!(
-        "[Unit]\nDescription=Gaiola: keeper of %i\nAfter=network-online.target\nWants=network-online.target\nBefore=gaiola-agent@%i.service\nStartLimitIntervalSec=0\n\n\
-         [Service]\n{boot}ExecStart={PROGRAM} keeper tier --boot {servers}/%i\nStandardOutput=append:{servers}/%i/log/keeper.log\nStandardError=inherit\n\
-         TimeoutStopSec=45\nTasksMax=infinity\nLimitMEMLOCK=infinity\n{keeper_bounds}{common}\n\
-         [Install]\nWantedBy=multi-user.target\n"
-    );
+    let keeper = |what: &str, order: &str| {
+        format!(
+            "[Unit]\nDescription=Gaiola: {what} of %i\nAfter=network-online.target\nWants=network-online.target\n{order}=gaiola-agent@%i.service\nStartLimitIntervalSec=0\n\n\
+             [Service]\n{boot}ExecStart={PROGRAM} keeper tier --boot {servers}/%i\nStandardOutput=append:{servers}/%i/log/keeper.log\nStandardError=inherit\n\
+             TimeoutStopSec=45\nTasksMax=infinity\nLimitMEMLOCK=infinity\n{keeper_bounds}{common}\n\
+             [Install]\nWantedBy=multi-user.target\n"
+        )
+    };
+    // systemd stops units in the reverse of the order in which it starts them, also where the machine shuts down. The agent moves
+    // the VIPs to another balancer, and the keeper holds them until then.
+    let vips = keeper("VIPs", "Before");
+    // The store's member that the agent runs is needed until PostgreSQL has shut down.
+    let database = keeper("database", "After");
     [
         ("gaiola-machine.service", machine),
         ("gaiola-agent@.service", agent),
-        ("gaiola-keeper@.service", keeper),
+        ("gaiola-keeper@.service", vips),
+        ("gaiola-database@.service", database),
     ]
 }
 
-/// The units of a server, in the order in which they are stopped.
+/// The units of a server, in the order in which they are stopped: as their files say, which hold where the machine shuts down.
 fn units_of(server: ServerName) -> Vec<String> {
-    let [agent, keeper] = ["agent", "keeper"].map(|kind| format!("gaiola-{kind}@{server}.service"));
+    let unit = |kind: &str| format!("gaiola-{kind}@{server}.service");
     match server.tier {
-        Tier::Balancer => vec![agent, keeper],
-        // The store's member that the agent runs is needed until PostgreSQL has shut down.
-        Tier::Database => vec![keeper, agent],
-        Tier::Web | Tier::App => vec![agent],
+        Tier::Balancer => vec![unit("agent"), unit("keeper")],
+        Tier::Database => vec![unit("database"), unit("agent")],
+        Tier::Web | Tier::App => vec![unit("agent")],
     }
 }
 
@@ -247,9 +253,23 @@ mod tests {
         let units = |name: &str| units_of(name.parse().unwrap());
         let [agent, keeper] = ["gaiola-agent@lb1.service", "gaiola-keeper@lb1.service"];
         assert_eq!(units("lb1"), [agent, keeper]);
-        let [keeper, agent] = ["gaiola-keeper@db1.service", "gaiola-agent@db1.service"];
-        assert_eq!(units("db1"), [keeper, agent]);
+        let [database, agent] = ["gaiola-database@db1.service", "gaiola-agent@db1.service"];
+        assert_eq!(units("db1"), [database, agent]);
         assert_eq!(units("web1"), ["gaiola-agent@web1.service"]);
+        let files = files(&"shop".parse().unwrap(), Path::new("/servers"));
+        let has = |name: &str, line: &str| {
+            let file = files.iter().find(|(file, _)| *file == name);
+            file.unwrap().1.lines().any(|found| found == line)
+        };
+        // What starts later is stopped sooner.
+        assert!(has(
+            "gaiola-keeper@.service",
+            "Before=gaiola-agent@%i.service"
+        ));
+        assert!(has(
+            "gaiola-database@.service",
+            "After=gaiola-agent@%i.service"
+        ));
     }
 
     #[test]
