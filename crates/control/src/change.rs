@@ -122,6 +122,7 @@ impl Work<'_> {
         };
         refuse_all_drained(&new.config, &new.drained)?;
         if new == held {
+            step(self.steps, "nothing to change".into()).await;
             return Ok(at);
         }
         let parcel = Parcel {
@@ -144,6 +145,7 @@ impl Work<'_> {
         }
         refuse(&held.config, &config, yes)?;
         if config == held.config {
+            step(self.steps, "nothing to change".into()).await;
             return Ok(at);
         }
         let kept: BTreeSet<ServerName> = config.server_names().collect();
@@ -188,6 +190,7 @@ impl Work<'_> {
         if changed {
             store_desired(self.site, &store, at, new).await
         } else {
+            step(self.steps, "nothing to change".into()).await;
             Ok(at)
         }
     }
