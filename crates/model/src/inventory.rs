@@ -314,6 +314,12 @@ impl Ports {
         chosen
     }
 
+    /// The ports that a server of this tier binds at its address, those of the site's doors aside.
+    pub fn at_address(&self, tier: Tier) -> impl Iterator<Item = u16> {
+        let used = self.used(tier);
+        used.filter_map(|(space, port)| (space == Space::Address).then_some(port))
+    }
+
     /// The ports that a server of this tier uses.
     fn used(&self, tier: Tier) -> impl Iterator<Item = (Space, u16)> {
         let ports = *self;
@@ -473,6 +479,7 @@ mod tests {
         config.set_machines(Machines {
             servers: servers.collect(),
             spare: Vec::new(),
+            ..Machines::default()
         });
         config
     }

@@ -114,6 +114,7 @@ missing=
 need() { is_installed "$1" || missing="$missing $1"; }
 need ca-certificates
 need iproute2
+need nftables
 if ! command -v etcd >/dev/null; then
     mask etcd.service
     need etcd-server

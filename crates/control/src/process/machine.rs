@@ -2,6 +2,7 @@
 //! the site's other machines.
 
 mod fetch;
+mod firewall;
 mod notify;
 mod orders;
 mod serve;
@@ -113,6 +114,7 @@ fn start(
     spawn_local(serve::run(Rc::clone(machine), Rc::clone(site)));
     spawn_local(orders::run(Rc::clone(machine), Rc::clone(site)));
     spawn_local(fetch::run(Rc::clone(machine), Rc::clone(site)));
+    spawn_local(firewall::run(Rc::clone(machine), Rc::clone(site)));
     spawn_local(machine::run(Rc::clone(machine)));
     spawn_local(notify::watchdog());
     Ok(())

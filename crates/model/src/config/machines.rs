@@ -6,13 +6,30 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// `servers` of every tier as a list, and `[machines]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machines {
     /// The machine of each server. Several servers may stand on one machine.
     pub servers: BTreeMap<ServerName, Machine>,
     /// Machines that are prepared and have no server, in the order in which they are taken.
     #[serde(default)]
     pub spare: Vec<Machine>,
+    /// Whether only the site's machines may connect to its inner ports. Default true.
+    #[serde(default = "yes")]
+    pub firewall: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Default for Machines {
+    fn default() -> Self {
+        Self {
+            servers: BTreeMap::new(),
+            spare: Vec::new(),
+            firewall: yes(),
+        }
+    }
 }
 
 /// A machine as the file names it.
@@ -91,6 +108,7 @@ mod tests {
         let machines = Machines {
             servers: servers.into(),
             spare: vec![Machine::new("three")],
+            ..Machines::default()
         };
         let names: Vec<&str> = machines.all().iter().map(|m| m.ssh.as_str()).collect();
         assert_eq!(names, ["one", "two", "three"]);

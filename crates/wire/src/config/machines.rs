@@ -72,6 +72,8 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
         none_has_a_server(&spare, &servers, mistakes);
         spare
     });
+    let section = sections.machines.as_ref();
+    let firewall = section.and_then(|section| section.boolean("firewall", mistakes));
     let all = servers.iter().map(|(_, machine)| machine).chain(&spare);
     let known = known(all, mistakes);
     let whole = |machine: At<Machine>| {
@@ -86,6 +88,7 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
             .map(|(name, on)| (name, whole(on)))
             .collect(),
         spare: spare.into_iter().map(whole).collect(),
+        firewall: firewall.unwrap_or(true),
     })
 }
 
