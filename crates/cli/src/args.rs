@@ -70,6 +70,8 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a first file: for machines, or for a lab on this computer.
+    Init(Init),
     /// Check the file and report every mistake in it.
     Check(SiteFile),
     /// Show what `up` would change.
@@ -116,7 +118,7 @@ pub(crate) enum Command {
     Visit(Visit),
     /// Pid 1 of a lab server.
     #[command(hide = true)]
-    Init(Init),
+    Pid1(Pid1),
     /// The agent of a server.
     #[command(hide = true)]
     Agent(Booted),
@@ -133,6 +135,29 @@ pub(crate) struct SiteFile {
     /// The site's file.
     #[arg(short, long, default_value = "gaiola.toml", value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Init {
+    /// The file to write, which must not exist; its directory is the site's.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// The machines, as ssh takes their names; without any the file is for a lab on this computer.
+    #[arg(long, value_name = "HOST,...", value_delimiter = ',', num_args = 1..)]
+    pub(crate) machines: Option<Vec<String>>,
+    /// Virtual addresses that clients use, on machines: addresses of the balancers' network that no host has.
+    #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',', num_args = 1..)]
+    pub(crate) vips: Vec<String>,
+    /// The command that starts the site's process, which listens on $HOST:$PORT [default: `web` of the Procfile].
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub(crate) run: Option<String>,
+    /// The command that runs once for each release [default: `release` of the Procfile].
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub(crate) release: Option<String>,
+    /// The site needs no PostgreSQL.
+    #[arg(long)]
+    pub(crate) no_database: bool,
 }
 
 /// Arguments of `up`.
@@ -356,7 +381,7 @@ pub(crate) struct Visit {
 
 /// Arguments of pid 1.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Init {
+pub(crate) struct Pid1 {
     /// The server's directory.
     pub(crate) folder: PathBuf,
 }

@@ -16,6 +16,7 @@ mod doctor;
 mod drill;
 mod exec;
 mod file;
+mod init;
 mod install;
 mod logs;
 mod machine;
@@ -68,6 +69,7 @@ fn report_error(error: &anyhow::Error, json: bool) -> Exit {
 fn run(args: Args) -> anyhow::Result<Exit> {
     let global = args.global;
     match args.command {
+        Command::Init(init) => init::init(&global, &init),
         Command::Check(of) => operate::check(&global, &of),
         Command::Plan(of) => operate::plan(&global, &of),
         Command::Up(up) => up::up(&global, &up),
@@ -88,7 +90,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Lab(lab) => processes::lab(lab),
         Command::Machine(machine) => machine::machine(&machine),
         Command::Visit(visit) => processes::visit(&visit),
-        Command::Init(init) => processes::init(&init),
+        Command::Pid1(pid1) => processes::pid1(&pid1),
         Command::Agent(agent) => processes::agent(&agent),
         Command::Keeper(keeper) => processes::keeper(&keeper),
         Command::Proxy(args::Proxy {
