@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Down(SiteFile),
     /// Show every server, who holds the VIPs and the primary, and what may still fail.
     Status(SiteFile),
+    /// Show the status page, in the browser if there is one; of a site on machines until an interrupt.
+    Open(Open),
     /// Show what happened.
     Events(Events),
     /// Change the size of tiers: `web=3`, `app=2x4` (servers x instances).
@@ -173,6 +175,20 @@ pub(crate) struct Up {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) front_door: Option<SocketAddr>,
     /// The status page's address on this machine; it cannot change either [default: 127.0.0.1:7070].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) page: Option<SocketAddr>,
+}
+
+/// Arguments of `open`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Open {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// Print the address only.
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+    /// The page's address on this computer, for a site on machines [default: 127.0.0.1:7070, or a free port if that is taken].
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) page: Option<SocketAddr>,
 }

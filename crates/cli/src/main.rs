@@ -21,6 +21,7 @@ mod install;
 mod logs;
 mod machine;
 mod machines;
+mod open;
 mod operate;
 mod processes;
 mod relay;
@@ -75,6 +76,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Up(up) => up::up(&global, &up),
         Command::Down(of) => up::down(&global, &of),
         Command::Status(of) => operate::status(&global, &of),
+        Command::Open(open) => open::open(&global, &open),
         Command::Events(events) => operate::events(&global, &events),
         Command::Scale(scale) => operate::scale(&global, scale),
         Command::Drain(drain) => operate::drain(&global, &drain),
