@@ -106,6 +106,9 @@ pub(crate) enum Command {
     Doctor(SiteFile),
     /// Print the completion script of a shell.
     Completion(Completion),
+    /// Print the manual page gaiola(1).
+    #[command(hide = true)]
+    Man,
     /// Standard input and output as a connection to a site's control socket.
     #[command(hide = true)]
     Connect(Connect),

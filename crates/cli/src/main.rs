@@ -21,6 +21,7 @@ mod install;
 mod logs;
 mod machine;
 mod machines;
+mod man;
 mod open;
 mod operate;
 mod processes;
@@ -89,6 +90,7 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Doctor(of) => doctor::doctor(&global, &of),
         Command::Connect(connect) => relay::connect(&connect),
         Command::Completion(completion) => completion::completion(completion.shell),
+        Command::Man => man::man(),
         Command::Lab(lab) => processes::lab(lab),
         Command::Machine(machine) => machine::machine(&machine),
         Command::Visit(visit) => processes::visit(&visit),

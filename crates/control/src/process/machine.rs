@@ -2,7 +2,6 @@
 //! the site's other machines.
 
 mod fetch;
-mod notify;
 mod orders;
 mod serve;
 pub mod setup;
@@ -16,6 +15,7 @@ use crate::site::Site;
 use crate::socket;
 use gaiola_agent::state::State;
 use gaiola_model::SiteName;
+use gaiola_os::notify;
 use gaiola_store::view::View;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
