@@ -521,6 +521,24 @@ mod tests {
         Args::command().debug_assert();
     }
 
+    /// What the unit of the package runs.
+    #[test]
+    fn the_packaged_unit_runs_commands_that_there_are() {
+        let unit = include_str!("../../../packaging/gaiola-proxy.service");
+        let commands = unit.lines().filter_map(|line| {
+            let (key, command) = line.split_once('=')?;
+            let is_own = key.starts_with("Exec") && command.starts_with("/usr/bin/gaiola ");
+            is_own.then_some(command)
+        });
+        let commands: Vec<_> = commands
+            .map(|command| Args::try_parse_from(command.split(' ')).map(|args| args.command))
+            .collect();
+        assert_eq!(commands.len(), 2);
+        for command in commands {
+            assert!(matches!(command, Ok(Command::Proxy(_))), "{command:?}");
+        }
+    }
+
     #[test]
     fn spans_have_units() {
         assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
