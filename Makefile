@@ -1,8 +1,8 @@
 # Frequent tasks. CI calls `check`, then `test`. Variables: UP (more arguments of `gaiola up`), TESTS (arguments of the
 # test runner, such as a filter), SEED and SEEDS (of the simulation), TARGET and TIME (of the fuzzers, in seconds), BENCH (more arguments of
-# bench/run), MINUTES (of the soak).
+# bench/run), MINUTES (of the soak), PREFIX and DESTDIR (of `install`).
 
-.PHONY: up test check sim fuzz e2e machines bench outside soak nightly
+.PHONY: up test check sim fuzz e2e machines bench outside soak nightly deb install
 
 # Finds a toolchain that rustup has just installed, and fixes the directory of binaries for the rules below.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -58,3 +58,11 @@ outside:
 soak:
 	scripts/build release
 	scripts/soak $(MINUTES)
+
+# A Debian package, in target/debian.
+deb:
+	scripts/package deb
+
+# Below PREFIX, /usr/local if it is not set.
+install:
+	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/package install

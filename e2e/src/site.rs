@@ -369,7 +369,7 @@ impl Site {
         let folder = self.state().join("servers").join(name);
         let folder = folder.to_string_lossy();
         let is_first = |process: &Process| {
-            process.args.get(1).is_some_and(|arg| arg == "init")
+            process.args.get(1).is_some_and(|arg| arg == "pid1")
                 && process.args.get(2).is_some_and(|arg| *arg == folder)
         };
         processes().into_iter().find(is_first)

@@ -1,4 +1,4 @@
-//! `gaiola init`: pid 1 of a lab server. Starts agent and keeper, restarts them at once when they die, reaps orphans.
+//! `gaiola pid1`: pid 1 of a lab server. Starts agent and keeper, restarts them at once when they die, reaps orphans.
 
 pub mod certificate;
 mod disk;

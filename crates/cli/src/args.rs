@@ -70,6 +70,8 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a first file: for machines, or for a lab on this computer.
+    Init(Init),
     /// Check the file and report every mistake in it.
     Check(SiteFile),
     /// Show what `up` would change.
@@ -80,6 +82,8 @@ pub(crate) enum Command {
     Down(SiteFile),
     /// Show every server, who holds the VIPs and the primary, and what may still fail.
     Status(SiteFile),
+    /// Show the status page, in the browser if there is one; of a site on machines until an interrupt.
+    Open(Open),
     /// Show what happened.
     Events(Events),
     /// Change the size of tiers: `web=3`, `app=2x4` (servers x instances).
@@ -102,6 +106,9 @@ pub(crate) enum Command {
     Doctor(SiteFile),
     /// Print the completion script of a shell.
     Completion(Completion),
+    /// Print the manual page gaiola(1).
+    #[command(hide = true)]
+    Man,
     /// Standard input and output as a connection to a site's control socket.
     #[command(hide = true)]
     Connect(Connect),
@@ -116,7 +123,7 @@ pub(crate) enum Command {
     Visit(Visit),
     /// Pid 1 of a lab server.
     #[command(hide = true)]
-    Init(Init),
+    Pid1(Pid1),
     /// The agent of a server.
     #[command(hide = true)]
     Agent(Booted),
@@ -135,6 +142,29 @@ pub(crate) struct SiteFile {
     pub(crate) file: PathBuf,
 }
 
+/// Arguments of `init`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Init {
+    /// The file to write, which must not exist; its directory is the site's.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// The machines, as ssh takes their names; without any the file is for a lab on this computer.
+    #[arg(long, value_name = "HOST,...", value_delimiter = ',', num_args = 1..)]
+    pub(crate) machines: Option<Vec<String>>,
+    /// Virtual addresses that clients use, on machines: addresses of the balancers' network that no host has.
+    #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',', num_args = 1..)]
+    pub(crate) vips: Vec<String>,
+    /// The command that starts the site's process, which listens on $HOST:$PORT [default: `web` of the Procfile].
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub(crate) run: Option<String>,
+    /// The command that runs once for each release [default: `release` of the Procfile].
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub(crate) release: Option<String>,
+    /// The site needs no PostgreSQL.
+    #[arg(long)]
+    pub(crate) no_database: bool,
+}
+
 /// Arguments of `up`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Up {
@@ -148,6 +178,20 @@ pub(crate) struct Up {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) front_door: Option<SocketAddr>,
     /// The status page's address on this machine; it cannot change either [default: 127.0.0.1:7070].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) page: Option<SocketAddr>,
+}
+
+/// Arguments of `open`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Open {
+    /// The site's file.
+    #[command(flatten)]
+    pub(crate) of: SiteFile,
+    /// Print the address only.
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+    /// The page's address on this computer, for a site on machines [default: 127.0.0.1:7070, or a free port if that is taken].
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) page: Option<SocketAddr>,
 }
@@ -356,7 +400,7 @@ pub(crate) struct Visit {
 
 /// Arguments of pid 1.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Init {
+pub(crate) struct Pid1 {
     /// The server's directory.
     pub(crate) folder: PathBuf,
 }
@@ -475,6 +519,24 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Args::command().debug_assert();
+    }
+
+    /// What the unit of the package runs.
+    #[test]
+    fn the_packaged_unit_runs_commands_that_there_are() {
+        let unit = include_str!("../../../packaging/gaiola-proxy.service");
+        let commands = unit.lines().filter_map(|line| {
+            let (key, command) = line.split_once('=')?;
+            let is_own = key.starts_with("Exec") && command.starts_with("/usr/bin/gaiola ");
+            is_own.then_some(command)
+        });
+        let commands: Vec<_> = commands
+            .map(|command| Args::try_parse_from(command.split(' ')).map(|args| args.command))
+            .collect();
+        assert_eq!(commands.len(), 2);
+        for command in commands {
+            assert!(matches!(command, Ok(Command::Proxy(_))), "{command:?}");
+        }
     }
 
     #[test]

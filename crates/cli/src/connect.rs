@@ -190,11 +190,37 @@ impl SiteClient {
         request: &Request,
         limit: Duration,
     ) -> anyhow::Result<Response> {
+        self.send_to(&self.target, request, limit).await
+    }
+
+    /// As [`send`](Self::send), to a target that [`find_again`](Self::find_again) found.
+    pub(crate) async fn send_to(
+        &self,
+        target: &Target,
+        request: &Request,
+        limit: Duration,
+    ) -> anyhow::Result<Response> {
         let numbered = numbered(request);
-        let sent = self.client.request(&self.target, &numbered, limit).await;
+        let sent = self.client.request(target, &numbered, limit).await;
         let response = sent.with_context(|| self.cannot_ask())?;
         understood(request, &response.headers)?;
         Ok(response)
+    }
+
+    /// Where requests go.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// A machine that answers, after the one that did no longer does; `None`: the site is not up.
+    ///
+    /// # Errors
+    /// Where no machine answers.
+    pub(crate) async fn find_again(
+        &self,
+        machines: &Machines,
+    ) -> anyhow::Result<Option<(Host, Target)>> {
+        place::first_that_answers(&self.client, &self.site, machines).await
     }
 
     /// Sends a request and streams the response; `limit` applies until the response begins.

@@ -49,7 +49,7 @@ pub(crate) fn load(path: &Path, text: &str) -> anyhow::Result<Config> {
 pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!(
-            "cannot read the site's file {}; name another with -f",
+            "cannot read the site's file {}; name another with -f, or write a first one with: gaiola init",
             path.display()
         )
     })?;

@@ -76,7 +76,7 @@ pub(crate) fn up(global: &Global, up: &Up, config: Config) -> anyhow::Result<Exi
         for entry in entries(&client.get("/status")?, tls) {
             print_line!("  the site      {entry}");
         }
-        print_line!("  its status    gaiola status");
+        print_line!("  its status    gaiola status  (its page: gaiola open)");
     }
     Ok(exit)
 }

@@ -16,10 +16,13 @@ mod doctor;
 mod drill;
 mod exec;
 mod file;
+mod init;
 mod install;
 mod logs;
 mod machine;
 mod machines;
+mod man;
+mod open;
 mod operate;
 mod processes;
 mod relay;
@@ -68,11 +71,13 @@ fn report_error(error: &anyhow::Error, json: bool) -> Exit {
 fn run(args: Args) -> anyhow::Result<Exit> {
     let global = args.global;
     match args.command {
+        Command::Init(init) => init::init(&global, &init),
         Command::Check(of) => operate::check(&global, &of),
         Command::Plan(of) => operate::plan(&global, &of),
         Command::Up(up) => up::up(&global, &up),
         Command::Down(of) => up::down(&global, &of),
         Command::Status(of) => operate::status(&global, &of),
+        Command::Open(open) => open::open(&global, &open),
         Command::Events(events) => operate::events(&global, &events),
         Command::Scale(scale) => operate::scale(&global, scale),
         Command::Drain(drain) => operate::drain(&global, &drain),
@@ -85,10 +90,11 @@ fn run(args: Args) -> anyhow::Result<Exit> {
         Command::Doctor(of) => doctor::doctor(&global, &of),
         Command::Connect(connect) => relay::connect(&connect),
         Command::Completion(completion) => completion::completion(completion.shell),
+        Command::Man => man::man(),
         Command::Lab(lab) => processes::lab(lab),
         Command::Machine(machine) => machine::machine(&machine),
         Command::Visit(visit) => processes::visit(&visit),
-        Command::Init(init) => processes::init(&init),
+        Command::Pid1(pid1) => processes::pid1(&pid1),
         Command::Agent(agent) => processes::agent(&agent),
         Command::Keeper(keeper) => processes::keeper(&keeper),
         Command::Proxy(args::Proxy {

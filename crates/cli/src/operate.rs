@@ -35,7 +35,7 @@ pub(crate) fn check(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
 }
 
 /// `8 servers`, `8 servers on 3 machines, 1 spare`.
-fn size(config: &Config) -> String {
+pub(crate) fn size(config: &Config) -> String {
     let servers = config.server_names().count();
     let servers = format!("{servers} servers");
     let Some(machines) = &config.machines else {

@@ -1,6 +1,6 @@
 //! Gaiola's processes. Users start only `gaiola proxy -f FILE` themselves.
 
-use crate::args::{Booted, Global, Init, Keeper, KeeperKind, Lab, Proxy, Visit};
+use crate::args::{Booted, Global, Keeper, KeeperKind, Lab, Pid1, Proxy, Visit};
 use crate::file::{Invalid, described};
 use crate::output::Exit;
 use anyhow::{Context as _, bail};
@@ -66,8 +66,8 @@ pub(crate) fn visit(visit: &Visit) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// `gaiola init`.
-pub(crate) fn init(args: &Init) -> anyhow::Result<Exit> {
+/// `gaiola pid1`.
+pub(crate) fn pid1(args: &Pid1) -> anyhow::Result<Exit> {
     log();
     init::run(&args.folder)?;
     Ok(Exit::Ok)

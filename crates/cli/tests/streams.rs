@@ -220,7 +220,7 @@ fn every_process_ends_with_its_own_code_whatever_takes_its_words() {
     let nowhere = nowhere.to_str().unwrap();
     for arguments in [
         &["lab", "some", "--front-door", &taken, "--page", &taken][..],
-        &["init", nowhere],
+        &["pid1", nowhere],
         &["agent", "--boot", nowhere],
         &["status", "--site", "some"],
         &["proxy", "-f", nowhere],

@@ -2,5 +2,6 @@
 
 pub mod page;
 pub mod poll;
+pub mod relay;
 pub mod serve;
 pub mod status;

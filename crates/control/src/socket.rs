@@ -6,7 +6,7 @@ use crate::api::schema;
 use crate::api::steps::Steps;
 use crate::api::{ChangeRequest, Harm, Progress};
 use crate::change;
-use crate::monitor::status::status;
+use crate::monitor::{self, status::status};
 use crate::site::Site;
 use bytes::Bytes;
 use gaiola_model::schema::SCHEMA;
@@ -102,6 +102,9 @@ async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
         }
         (Method::GET | Method::PUT, path) if let Some(contents) = upload::Contents::of(path) => {
             upload::respond(&site, contents, request).await
+        }
+        (Method::GET, path) if let Some(page) = path.strip_prefix("/page") => {
+            monitor::serve::over_control(&site, page)
         }
         (Method::GET, path) => match path.strip_prefix("/servers/").map(str::parse) {
             Some(Ok(server)) => access(&site, server),

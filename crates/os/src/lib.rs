@@ -6,6 +6,7 @@ pub mod connection_limit;
 pub mod descriptors;
 pub mod namespace;
 pub mod netlink;
+pub mod notify;
 pub mod packet;
 pub mod pidns;
 pub mod process;

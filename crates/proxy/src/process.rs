@@ -244,6 +244,10 @@ impl Process<'_> {
         let control = control.map(|control| control::serve(control, Rc::clone(&supervisor)));
         tasks.extend(admin.map(tokio::task::spawn_local));
         tasks.extend(control.map(tokio::task::spawn_local));
+        if self.args.config.is_some() && matches!(self.args.take_over, TakeOver::Nobody) {
+            // systemd listens to the process that it started; one that takes over is not that one.
+            gaiola_os::notify::ready();
+        }
         let stop = signals.until_stop(self, &supervisor).await;
         let heir = match stop {
             Stop::Asked => {

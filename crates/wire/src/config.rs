@@ -3,6 +3,7 @@
 //! `tiers` defines the keys and their meaning, `machines` those that name machines.
 
 mod machines;
+pub mod rules;
 mod tiers;
 mod value;
 

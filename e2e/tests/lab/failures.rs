@@ -120,7 +120,7 @@ fn exec_runs_on_the_server_and_ends_as_its_command_does() {
             "-c",
             "hostname; cat /proc/1/cmdline; exit 9",
         ]);
-        said.expect(9, &["app1", "init"]);
+        said.expect(9, &["app1", "pid1"]);
         // An open shell does not delay the end.
         let mut shell = site.start(&["exec", "app1", "--", "sleep", "1000"]);
         site.down();

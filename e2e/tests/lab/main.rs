@@ -7,6 +7,7 @@ mod failures;
 mod faults;
 mod full;
 mod lifecycle;
+mod open;
 mod python;
 mod refusals;
 mod release;

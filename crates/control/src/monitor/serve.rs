@@ -21,7 +21,31 @@ pub async fn page(listener: TcpListener, site: Rc<Site>) {
 }
 
 fn respond(site: &Site, request: &Request<Incoming>, port: u16) -> Response {
-    let mut response = route(site, request, port);
+    let response = match refusal(request, port) {
+        Some(refusal) => refusal,
+        None => route(site, request.uri().path()),
+    };
+    guarded(response)
+}
+
+/// The page's port is read-only, and for localhost alone.
+pub(super) fn refusal(request: &Request<Incoming>, port: u16) -> Option<Response> {
+    if !is_local_host(request, port) {
+        let why = "this page is served to localhost only";
+        return Some(text(StatusCode::MISDIRECTED_REQUEST, why));
+    }
+    let is_read = request.method() == Method::GET;
+    let why = "this page is read-only";
+    (!is_read).then(|| text(StatusCode::METHOD_NOT_ALLOWED, why))
+}
+
+/// The same over the control socket, for a page elsewhere ([`super::relay`]).
+pub(crate) fn over_control(site: &Site, path: &str) -> Response {
+    guarded(route(site, path))
+}
+
+/// With the headers that keep a browser from doing more than showing the page.
+pub(super) fn guarded(mut response: Response) -> Response {
     let headers = [
         ("cache-control", "no-store"),
         ("content-security-policy", page::POLICY),
@@ -36,30 +60,21 @@ fn respond(site: &Site, request: &Request<Incoming>, port: u16) -> Response {
     response
 }
 
-fn route(site: &Site, request: &Request<Incoming>, port: u16) -> Response {
-    if !is_local_host(request, port) {
-        return text(
-            StatusCode::MISDIRECTED_REQUEST,
-            "this page is served to localhost only",
-        );
-    }
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/") => status_page(site),
-        (&Method::GET, "/style.css") => {
-            serve::whole(StatusCode::OK, "text/css; charset=utf-8", page::STYLE)
-        }
-        (&Method::GET, "/refresh.js") => serve::whole(
+fn route(site: &Site, path: &str) -> Response {
+    match path {
+        "/" => status_page(site),
+        "/style.css" => serve::whole(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
+        "/refresh.js" => serve::whole(
             StatusCode::OK,
             "text/javascript; charset=utf-8",
             page::SCRIPT,
         ),
-        (&Method::GET, "/metrics") => {
+        "/metrics" => {
             site.watch();
             serve::metrics(site.traffic.metrics())
         }
-        (&Method::GET, "/status.json") => json(&status(site)),
-        (&Method::GET, _) => not_found(),
-        _ => text(StatusCode::METHOD_NOT_ALLOWED, "this page is read-only"),
+        "/status.json" => json(&status(site)),
+        _ => not_found(),
     }
 }
 

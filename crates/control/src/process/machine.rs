@@ -3,7 +3,6 @@
 
 mod fetch;
 mod firewall;
-mod notify;
 mod orders;
 mod serve;
 pub mod setup;
@@ -17,6 +16,7 @@ use crate::site::Site;
 use crate::socket;
 use gaiola_agent::state::State;
 use gaiola_model::SiteName;
+use gaiola_os::notify;
 use gaiola_store::view::View;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -257,7 +257,7 @@ fn same<T: Clone + PartialEq + std::fmt::Display>(
 }
 
 /// What `ssh` takes as its first argument: a name, an address, an alias, each with or without `user@`.
-fn ssh_name(text: &str) -> Result<String, Wrong> {
+pub(super) fn ssh_name(text: &str) -> Result<String, Wrong> {
     const LONGEST: usize = 255;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
     let is_word =

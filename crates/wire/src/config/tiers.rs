@@ -126,7 +126,7 @@ fn site(root: &Section<'_>, directory: Option<&str>, mistakes: &mut Mistakes<'_>
     checked("site", &written, site_name, mistakes).unwrap_or_else(placeholder)
 }
 
-fn site_name(text: &str) -> Result<SiteName, Wrong> {
+pub(super) fn site_name(text: &str) -> Result<SiteName, Wrong> {
     let name = SiteName::try_from(text.to_owned()).map_err(|_| {
         let hint = "use 1 to 32 of a-z, 0-9 and -, beginning with a letter";
         ("is not a site name".to_owned(), hint.to_owned())

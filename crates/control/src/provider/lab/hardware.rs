@@ -83,7 +83,7 @@ impl Hardware {
         }
         let log = process::open_log(&boot.init_log(), None)?;
         let mut command = Command::new(boot.program());
-        command.arg("init").arg(boot.folder());
+        command.arg("pid1").arg(boot.folder());
         command
             .env_clear()
             .env("PATH", &boot.path)

@@ -129,6 +129,6 @@ fn is_instance(seen: &Seen, parent: Option<&Seen>) -> bool {
     let mut own = [Process::Proxy, Process::Keeper, Process::Agent].into_iter();
     !own.any(|kind| is_own(seen, kind))
         && program(seen) != "etcd"
-        && (started_by("agent") || started_by("init"))
+        && (started_by("agent") || started_by("pid1"))
         && !seen.args.is_empty()
 }

@@ -6,12 +6,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 /// Reports that it is ready.
-pub(super) fn ready() {
+pub fn ready() {
     notify("READY=1");
 }
 
 /// Reports that it runs, twice in each span of systemd's watchdog; ends where there is none.
-pub(super) async fn watchdog() {
+pub async fn watchdog() {
     let Some(span) = span(std::env::var("WATCHDOG_USEC").ok().as_deref()) else {
         return;
     };
