@@ -1,7 +1,7 @@
 //! The agent's control connection to its server's proxy: sends configurations, polls reports.
 
 use gaiola_core::topology;
-use gaiola_model::placement::{ObservedProxy, Revision};
+use gaiola_model::placement::{ObservedProxy, ProxyFiles};
 use gaiola_model::proxy::{
     Admission, ControlReply, ControlRequest, ProxyConfig, ProxyReport, TicketKey,
 };
@@ -106,6 +106,8 @@ pub(super) struct ProxySettings {
     pub schema: u64,
     /// `None`: nothing.
     pub config: Option<ProxyConfig>,
+    /// The site's files that the configuration names.
+    pub files: ProxyFiles,
     /// Keys for session tickets; empty: the proxy uses keys of its own.
     pub tickets: Vec<TicketKey>,
 }
@@ -119,8 +121,10 @@ pub(super) fn speaks_tls(config: &ProxyConfig) -> bool {
 /// What was sent over this connection.
 #[derive(Default)]
 struct Sent {
-    /// The last configuration, and why the proxy rejected it if it did.
-    config: Option<(Revision, Option<String>)>,
+    /// The last configuration, and why the proxy rejected it if it did. Within one revision it changes as files arrive.
+    config: Option<(ProxyConfig, Option<String>)>,
+    /// The files of the last one that it accepted.
+    files: Option<ProxyFiles>,
     tickets: Vec<TicketKey>,
 }
 
@@ -133,6 +137,8 @@ pub(super) struct ProxyState {
     pub reaches_primary: bool,
     /// Why the last configuration was rejected; `None`: it was accepted.
     pub rejected: Option<String>,
+    /// The site's files of the configuration that it accepted last; `None`: not known.
+    pub files: Option<ProxyFiles>,
 }
 
 /// Keeps the proxy on the newest configuration and its report up to date, until the agent ends.
@@ -247,16 +253,18 @@ async fn update(
         }
         sent.tickets = wanted.tickets;
     }
-    if let Some(config) = wanted.config {
-        let revision = config.revision;
-        if sent.config.as_ref().map(|(last, _)| *last) != Some(revision) {
-            let request = ControlRequest::Configure(Box::new(config));
-            let rejected = match line.ask(&request, ANSWER_LIMIT).await? {
-                ControlReply::Refused(why) => Some(why),
-                _ => None,
-            };
-            sent.config = Some((revision, rejected));
+    if let Some(config) = wanted.config
+        && sent.config.as_ref().map(|(last, _)| last) != Some(&config)
+    {
+        let request = ControlRequest::Configure(Box::new(config.clone()));
+        let rejected = match line.ask(&request, ANSWER_LIMIT).await? {
+            ControlReply::Refused(why) => Some(why),
+            _ => None,
+        };
+        if rejected.is_none() {
+            sent.files = Some(wanted.files);
         }
+        sent.config = Some((config, rejected));
     }
     let rejected = sent.config.as_ref().and_then(|(_, why)| why.clone());
     match line.ask(&ControlRequest::Report, ANSWER_LIMIT).await? {
@@ -267,6 +275,7 @@ async fn update(
                 .iter()
                 .any(|server| server.backend == topology::PRIMARY && server.up),
             rejected,
+            files: sent.files.clone(),
         }),
         other => Err(AskError::unexpected("a report", &other)),
     }
@@ -291,6 +300,7 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
         in_flight,
         up,
         busy,
+        ..ObservedProxy::default()
     }
 }
 
