@@ -15,7 +15,7 @@ use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::{ServerName, Tier};
 use gaiola_net::pki::Authority;
-use gaiola_net::server;
+use gaiola_net::server::{self, Limits};
 use gaiola_os::serve::{Response, not_found, text, whole};
 use gaiola_wire::document;
 use http_body_util::{BodyExt as _, Limited};
@@ -39,7 +39,7 @@ pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
     let listener = listen(&machine).await;
     let identity = Rc::clone(&machine);
     let tls = move || identity.peers.server_config();
-    server::serve(listener, tls, move |peer, request| {
+    server::serve(listener, Limits::default(), tls, move |peer, request| {
         let (machine, site) = (Rc::clone(&machine), Rc::clone(&site));
         async move { answer(&machine, &site, &peer, request).await }
     })
