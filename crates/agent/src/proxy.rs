@@ -326,3 +326,81 @@ pub(super) async fn admit(
         other => Err(AskError::unexpected(format!("a change of {vip}"), &other)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::placement::{ReleaseNumber, Revision};
+    use gaiola_model::schema::SCHEMA;
+    use std::cell::RefCell;
+    use tokio::net::UnixListener;
+
+    /// A proxy that notes which configurations it gets, and rejects those of revision 9.
+    async fn stand_in(listener: UnixListener, configured: &RefCell<Vec<ProxyConfig>>) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut revision = Revision(0);
+        let mut request = String::new();
+        while stream.read_line(&mut request).await.unwrap() > 0 {
+            let (asked, schema) = decode_message(request.as_bytes()).unwrap();
+            let reply = match asked {
+                ControlRequest::Configure(config) if config.revision == Revision(9) => {
+                    ControlReply::Refused("no".into())
+                }
+                ControlRequest::Configure(config) => {
+                    revision = config.revision;
+                    configured.borrow_mut().push(*config);
+                    ControlReply::Configured(revision)
+                }
+                _ => ControlReply::Report(ProxyReport {
+                    revision,
+                    ..ProxyReport::default()
+                }),
+            };
+            let mut text = encode_message(&reply, schema).unwrap();
+            text.push(b'\n');
+            stream.write_all(&text).await.unwrap();
+            request.clear();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_configuration_is_sent_again_as_its_files_arrive_and_only_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(socket(folder.path())).unwrap();
+        let settings = |revision, releases: &[u64]| ProxySettings {
+            schema: SCHEMA,
+            config: Some(ProxyConfig {
+                revision: Revision(revision),
+                server: format!("{releases:?}"),
+                ..ProxyConfig::default()
+            }),
+            files: ProxyFiles {
+                releases: releases.iter().copied().map(ReleaseNumber).collect(),
+                certificates: None,
+            },
+            tickets: Vec::new(),
+        };
+        let configured = RefCell::default();
+        let asking = async {
+            let mut line = Line::open(folder.path(), SCHEMA).await.unwrap();
+            let mut sent = Sent::default();
+            let (old, new) = (settings(7, &[6]), settings(7, &[7, 6]));
+            for wanted in [&old, &old, &new, &new] {
+                let known = update(&mut line, wanted.clone(), &mut sent).await.unwrap();
+                assert_eq!(known.files.as_ref(), Some(&wanted.files));
+            }
+            let known = update(&mut line, settings(9, &[9]), &mut sent)
+                .await
+                .unwrap();
+            assert_eq!(known.rejected.as_deref(), Some("no"));
+            assert_eq!(known.files, Some(new.files));
+        };
+        tokio::select! {
+            () = stand_in(listener, &configured) => {}
+            () = asking => {}
+        }
+        let servers = configured.take().into_iter().map(|config| config.server);
+        assert_eq!(servers.collect::<Vec<_>>(), ["[6]", "[7, 6]"]);
+    }
+}
