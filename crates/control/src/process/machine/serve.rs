@@ -139,7 +139,8 @@ impl Answers {
         Self {
             machine,
             site,
-            sends: Shares::new(8, 2),
+            // A machine fetches one thing at a time; the second place is for what it has given up and does not know to be over.
+            sends: Shares::new(24, 2),
             fetches: Shares::new(8, 2),
             stops: Shares::new(64, 16),
         }
