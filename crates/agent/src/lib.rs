@@ -40,6 +40,7 @@ use database::Database;
 use gaiola_core::members::Fate;
 use gaiola_core::topology::{self, Paths};
 use gaiola_model::event::{Event, Severity, Subject};
+use gaiola_model::placement::ProxyFiles;
 use gaiola_model::schema::unnumbered;
 use gaiola_model::{InstanceName, Observed, Tier};
 use gaiola_net::pki::PkiError;
@@ -121,6 +122,8 @@ struct Agent {
     observed: watch::Sender<Observed>,
     proxy_wanted: watch::Sender<proxy::ProxySettings>,
     proxy_known: watch::Receiver<proxy::ProxyState>,
+    /// The site's files that the proxy served last; `None`: none are known.
+    served: Option<ProxyFiles>,
     asked: watch::Sender<BTreeMap<InstanceName, PollTarget>>,
     answers: watch::Receiver<InstanceAnswers>,
     balancer: Option<Balancer>,
@@ -167,6 +170,7 @@ impl Agent {
             logs: logs::Keeper::new(boot.logs()),
             figures: watch::Sender::new(Figures::default()),
             removing: None,
+            served: read_document(&boot.served_files()).ok(),
             boot,
             order,
             store,
@@ -274,23 +278,9 @@ impl Agent {
         self.supervisor.reconcile(&self.wanted(&order));
         self.end_release_run(&order);
         self.forget_store_member(&order);
-        let config = topology::proxy_config(
-            &order.placement,
-            order.revision,
-            self.boot.server,
-            &self.paths(),
-        );
-        let speaks_tls = config.as_ref().is_some_and(proxy::speaks_tls);
-        let tickets = self.view.borrow().tickets.clone();
-        let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
-        let tickets = tickets.map_or_else(Vec::new, |shared| shared.keys.clone());
-        let wanted = proxy::ProxySettings {
-            schema: order.placement.schema,
-            config,
-            tickets,
-        };
-        if self.may_serve(&order.placement) {
-            send_if_new(&self.proxy_wanted, wanted);
+        self.keep_served_files();
+        if let Some(files) = self.files_to_serve(&order.placement) {
+            send_if_new(&self.proxy_wanted, self.proxy_settings(&order, files));
         }
         send_if_new(&self.asked, self.asked(&order));
         let running = self.supervisor.running();
@@ -305,6 +295,26 @@ impl Agent {
             database.tick(&order, observed, view.silence.is_none());
         }
         self.logs.tick();
+    }
+
+    /// What the proxy is to serve by this order, with these files.
+    fn proxy_settings(&self, order: &Order, files: ProxyFiles) -> proxy::ProxySettings {
+        let config = topology::proxy_config(
+            &order.placement,
+            order.revision,
+            self.boot.server,
+            &self.paths(),
+            &files,
+        );
+        let speaks_tls = config.as_ref().is_some_and(proxy::speaks_tls);
+        let tickets = self.view.borrow().tickets.clone();
+        let tickets = tickets.filter(|_| speaks_tls).map(|(_, shared)| shared);
+        proxy::ProxySettings {
+            schema: order.placement.schema,
+            config,
+            files,
+            tickets: tickets.map_or_else(Vec::new, |shared| shared.keys.clone()),
+        }
     }
 
     /// The order as it concerns this server: a server of the same name that stands elsewhere is another one.

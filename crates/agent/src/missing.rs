@@ -1,12 +1,14 @@
 //! What the placement has this server run from and is not on its disk yet: a machine that was away fetches it first. Until it is
-//! there, what needs it is withheld, and what runs continues.
+//! there, what needs it is withheld, and what runs continues: a proxy goes on with the files that it has.
 
 use super::Agent;
 use super::supervisor::WantedProcess;
-use crate::state::{Boot, Order};
-use gaiola_model::placement::ReleaseNumber;
-use gaiola_model::{Placement, Tier};
+use crate::state::{Boot, Order, release_digest, write_document};
+use gaiola_core::topology::{self, FilesHere};
+use gaiola_model::Placement;
+use gaiola_model::placement::{CertificateCopy, LackingFiles, ProxyFiles, ReleaseNumber};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 impl Agent {
     /// Takes instances out whose release is not here. One that runs stays as it is.
@@ -18,7 +20,7 @@ impl Agent {
         let here = placement.instances.iter();
         let here = here.filter(|(name, _)| name.server == self.boot.server);
         for (name, placed) in here {
-            if is_here(&self.boot, placed.release) {
+            if is_here(&self.boot, placement, placed.release) {
                 continue;
             }
             let name = name.to_string();
@@ -29,10 +31,31 @@ impl Agent {
         }
     }
 
-    /// Whether the files are here that the proxy's configuration names.
-    pub(super) fn may_serve(&self, placement: &Placement) -> bool {
-        missing_releases(&self.boot, served(&self.boot, placement)).is_empty()
-            && missing_certificates(&self.boot, placement).is_none()
+    /// Which of the site's files the proxy is to serve now; `None`: its configuration is withheld.
+    pub(super) fn files_to_serve(&self, placement: &Placement) -> Option<ProxyFiles> {
+        let wanted = topology::files_wanted(placement, self.boot.server);
+        let last = self.served.as_ref();
+        let here = files_here(&self.boot, placement, [Some(&wanted), last]);
+        topology::files_to_serve(&wanted, last, &here)
+    }
+
+    /// Keeps what the proxy serves, so that also a restarted agent knows what it may go on with.
+    pub(super) fn keep_served_files(&mut self) {
+        let known = self.proxy_known.borrow().files.clone();
+        if known.is_none() || known == self.served {
+            return;
+        }
+        let (path, schema) = (self.boot.served_files(), self.order.placement.schema);
+        if let Err(error) = write_document(&path, &known, schema) {
+            tracing::error!(%error, "cannot save which files the proxy serves");
+        }
+        self.served = known;
+    }
+
+    /// What its placement has the proxy serve and `served` does not have.
+    pub(super) fn lacking_files(&self, served: Option<&ProxyFiles>) -> LackingFiles {
+        let wanted = topology::files_wanted(&self.order.placement, self.boot.server);
+        topology::files_lacking(&wanted, served.unwrap_or(&ProxyFiles::default()))
     }
 
     /// What is withheld, in words.
@@ -42,11 +65,15 @@ impl Agent {
         let here = here.filter(|(name, _)| name.server == self.boot.server);
         let run = self.ordered_run(order).map(|run| run.release);
         let needed = here.map(|(_, placed)| placed.release).chain(run);
-        let needed = needed.chain(served(&self.boot, placement));
-        let releases = missing_releases(&self.boot, needed).into_iter();
-        let releases = releases.map(|release| format!("release {release}"));
-        let certificates = missing_certificates(&self.boot, placement);
-        let certificates = certificates.map(|_| "the balancers' certificates".to_string());
+        let files = topology::files_wanted(placement, self.boot.server);
+        let needed = needed.chain(files.releases);
+        let needed = needed.filter(|release| !is_here(&self.boot, placement, *release));
+        let needed: BTreeSet<ReleaseNumber> = needed.collect();
+        let releases = needed.iter().map(|release| format!("release {release}"));
+        let copy = files
+            .certificates
+            .filter(|copy| !has_copy(&self.boot, copy));
+        let certificates = copy.map(|_| "the balancers' certificates".to_string());
         let all: Vec<String> = releases.chain(certificates).collect();
         (!all.is_empty()).then(|| {
             let all = all.join(" and ");
@@ -55,33 +82,38 @@ impl Agent {
     }
 }
 
-/// Whether a release is on this server's disk.
-pub(super) fn is_here(boot: &Boot, release: ReleaseNumber) -> bool {
-    boot.release(release).is_dir()
+/// Whether a release is on this server's disk, with the contents that the placement names.
+pub(super) fn is_here(boot: &Boot, placement: &Placement, release: ReleaseNumber) -> bool {
+    let digest = || fs::read_to_string(release_digest(&boot.directories.releases, release)).ok();
+    let named = placement.digests.get(&release);
+    let is_same = || named.is_none_or(|named| digest().is_none_or(|digest| digest == *named));
+    boot.release(release).is_dir() && is_same()
 }
 
-/// The releases whose files this server's proxy serves.
-fn served<'a>(
+fn has_copy(boot: &Boot, copy: &CertificateCopy) -> bool {
+    let certificates = &boot.directories.certificates;
+    certificates.join(&copy.contents).is_dir()
+}
+
+/// Which of these files are on this server's disk.
+fn files_here<'a>(
     boot: &Boot,
-    placement: &'a Placement,
-) -> impl Iterator<Item = ReleaseNumber> + use<'a> {
-    let is_web = boot.server.tier == Tier::Web;
-    let releases = placement.web_releases.iter().copied();
-    releases.filter(move |_| is_web)
-}
-
-fn missing_releases(
-    boot: &Boot,
-    needed: impl Iterator<Item = ReleaseNumber>,
-) -> BTreeSet<ReleaseNumber> {
-    needed.filter(|release| !is_here(boot, *release)).collect()
-}
-
-fn missing_certificates<'a>(boot: &Boot, placement: &'a Placement) -> Option<&'a str> {
-    let is_balancer = boot.server.tier == Tier::Balancer;
-    let tls = placement.config.tls().filter(|_| is_balancer)?;
-    let copy = boot.directories.certificates.join(&tls.contents);
-    (!copy.is_dir()).then_some(&tls.contents)
+    placement: &Placement,
+    all: impl IntoIterator<Item = Option<&'a ProxyFiles>>,
+) -> FilesHere {
+    let mut here = FilesHere::default();
+    for files in all.into_iter().flatten() {
+        let releases = files.releases.iter().copied();
+        let releases = releases.filter(|release| is_here(boot, placement, *release));
+        here.releases.extend(releases);
+        let copy = files
+            .certificates
+            .iter()
+            .filter(|copy| has_copy(boot, copy));
+        here.certificates
+            .extend(copy.map(|copy| copy.contents.clone()));
+    }
+    here
 }
 
 #[cfg(test)]
@@ -89,7 +121,6 @@ mod tests {
     use super::*;
     use crate::state::State;
     use crate::state::order::tests::order;
-    use gaiola_model::config::{Balancer, BalancerTls};
     use gaiola_model::inventory::Location;
     use gaiola_model::placement::BootNumber;
 
@@ -114,37 +145,44 @@ mod tests {
     }
 
     #[test]
-    fn a_web_server_needs_the_releases_that_it_serves() {
+    fn a_release_with_other_contents_than_the_placement_names_is_not_here() {
         let folder = tempfile::tempdir().unwrap();
+        let (boot, number) = (boot(folder.path(), "web1"), ReleaseNumber(2));
         let mut placement = order("a", 1).placement;
-        placement.web_releases = vec![ReleaseNumber(2), ReleaseNumber(1)];
-        std::fs::create_dir_all(folder.path().join("releases/1")).unwrap();
-        let missing = |server: &str| {
-            let boot = boot(folder.path(), server);
-            missing_releases(&boot, served(&boot, &placement))
-        };
-        assert_eq!(missing("web1"), [ReleaseNumber(2)].into());
-        assert_eq!(missing("app1"), [].into());
-        std::fs::create_dir_all(folder.path().join("releases/2")).unwrap();
-        let boot = boot(folder.path(), "web1");
-        assert!(missing_releases(&boot, served(&boot, &placement)).is_empty());
+        let is_here = |placement: &Placement| is_here(&boot, placement, number);
+        assert!(!is_here(&placement));
+        let releases = folder.path().join("releases");
+        std::fs::create_dir_all(releases.join("2")).unwrap();
+        assert!(is_here(&placement));
+        placement.digests.insert(number, "ab".into());
+        // Of an earlier version: nothing is known of it.
+        assert!(is_here(&placement));
+        std::fs::write(release_digest(&releases, number), "cd").unwrap();
+        assert!(!is_here(&placement));
+        std::fs::write(release_digest(&releases, number), "ab").unwrap();
+        assert!(is_here(&placement));
     }
 
     #[test]
-    fn a_balancer_needs_its_certificates() {
+    fn what_is_on_the_disk_of_the_files_that_are_or_were_served() {
         let folder = tempfile::tempdir().unwrap();
-        let mut placement = order("a", 1).placement;
-        let boot = boot(folder.path(), "lb1");
-        assert_eq!(missing_certificates(&boot, &placement), None);
-        placement.config.balancer = Some(Balancer {
-            tls: Some(BalancerTls {
-                contents: "abc".into(),
-                ..BalancerTls::new(Vec::new())
+        let placement = order("a", 1).placement;
+        for path in ["releases/1", "certificates/old"] {
+            std::fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        let files = |release, contents: &str| ProxyFiles {
+            releases: vec![ReleaseNumber(release)],
+            certificates: Some(CertificateCopy {
+                contents: contents.into(),
+                folders: 1,
             }),
-            ..Balancer::default()
-        });
-        assert_eq!(missing_certificates(&boot, &placement), Some("abc"));
-        std::fs::create_dir_all(folder.path().join("certificates/abc")).unwrap();
-        assert_eq!(missing_certificates(&boot, &placement), None);
+        };
+        let (wanted, last) = (files(2, "new"), files(1, "old"));
+        let boot = boot(folder.path(), "web1");
+        let here = files_here(&boot, &placement, [Some(&wanted), Some(&last)]);
+        assert_eq!(here.releases, [ReleaseNumber(1)].into());
+        assert_eq!(here.certificates, ["old".to_string()].into());
+        let none = files_here(&boot, &placement, [Some(&wanted), None]);
+        assert_eq!(none, FilesHere::default());
     }
 }

@@ -36,6 +36,9 @@ impl Agent {
             // Only a change that waits for requests to end needs these; otherwise each count would change the report.
             proxy.in_flight.clear();
         }
+        if let Some(proxy) = &mut proxy {
+            proxy.lacks = self.lacking_files(known.files.as_ref());
+        }
         let (balancer, database) = (self.balancer.as_ref(), self.database.as_ref());
         Observed {
             server: self.boot.server,

@@ -1,7 +1,7 @@
 //! The agent's control connection to its server's proxy: sends configurations, polls reports.
 
 use gaiola_core::topology;
-use gaiola_model::placement::{ObservedProxy, Revision};
+use gaiola_model::placement::{ObservedProxy, ProxyFiles};
 use gaiola_model::proxy::{
     Admission, ControlReply, ControlRequest, ProxyConfig, ProxyReport, TicketKey,
 };
@@ -106,6 +106,8 @@ pub(super) struct ProxySettings {
     pub schema: u64,
     /// `None`: nothing.
     pub config: Option<ProxyConfig>,
+    /// The site's files that the configuration names.
+    pub files: ProxyFiles,
     /// Keys for session tickets; empty: the proxy uses keys of its own.
     pub tickets: Vec<TicketKey>,
 }
@@ -119,8 +121,10 @@ pub(super) fn speaks_tls(config: &ProxyConfig) -> bool {
 /// What was sent over this connection.
 #[derive(Default)]
 struct Sent {
-    /// The last configuration, and why the proxy rejected it if it did.
-    config: Option<(Revision, Option<String>)>,
+    /// The last configuration, and why the proxy rejected it if it did. Within one revision it changes as files arrive.
+    config: Option<(ProxyConfig, Option<String>)>,
+    /// The files of the last one that it accepted.
+    files: Option<ProxyFiles>,
     tickets: Vec<TicketKey>,
 }
 
@@ -133,6 +137,8 @@ pub(super) struct ProxyState {
     pub reaches_primary: bool,
     /// Why the last configuration was rejected; `None`: it was accepted.
     pub rejected: Option<String>,
+    /// The site's files of the configuration that it accepted last; `None`: not known.
+    pub files: Option<ProxyFiles>,
 }
 
 /// Keeps the proxy on the newest configuration and its report up to date, until the agent ends.
@@ -247,16 +253,18 @@ async fn update(
         }
         sent.tickets = wanted.tickets;
     }
-    if let Some(config) = wanted.config {
-        let revision = config.revision;
-        if sent.config.as_ref().map(|(last, _)| *last) != Some(revision) {
-            let request = ControlRequest::Configure(Box::new(config));
-            let rejected = match line.ask(&request, ANSWER_LIMIT).await? {
-                ControlReply::Refused(why) => Some(why),
-                _ => None,
-            };
-            sent.config = Some((revision, rejected));
+    if let Some(config) = wanted.config
+        && sent.config.as_ref().map(|(last, _)| last) != Some(&config)
+    {
+        let request = ControlRequest::Configure(Box::new(config.clone()));
+        let rejected = match line.ask(&request, ANSWER_LIMIT).await? {
+            ControlReply::Refused(why) => Some(why),
+            _ => None,
+        };
+        if rejected.is_none() {
+            sent.files = Some(wanted.files);
         }
+        sent.config = Some((config, rejected));
     }
     let rejected = sent.config.as_ref().and_then(|(_, why)| why.clone());
     match line.ask(&ControlRequest::Report, ANSWER_LIMIT).await? {
@@ -267,6 +275,7 @@ async fn update(
                 .iter()
                 .any(|server| server.backend == topology::PRIMARY && server.up),
             rejected,
+            files: sent.files.clone(),
         }),
         other => Err(AskError::unexpected("a report", &other)),
     }
@@ -291,6 +300,7 @@ fn observed(report: &ProxyReport) -> ObservedProxy {
         in_flight,
         up,
         busy,
+        ..ObservedProxy::default()
     }
 }
 
@@ -314,5 +324,83 @@ pub(super) async fn admit(
     match line.ask(&request, wait + ANSWER_LIMIT).await? {
         ControlReply::Admitted { connections } => Ok(connections),
         other => Err(AskError::unexpected(format!("a change of {vip}"), &other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaiola_model::placement::{ReleaseNumber, Revision};
+    use gaiola_model::schema::SCHEMA;
+    use std::cell::RefCell;
+    use tokio::net::UnixListener;
+
+    /// A proxy that notes which configurations it gets, and rejects those of revision 9.
+    async fn stand_in(listener: UnixListener, configured: &RefCell<Vec<ProxyConfig>>) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut revision = Revision(0);
+        let mut request = String::new();
+        while stream.read_line(&mut request).await.unwrap() > 0 {
+            let (asked, schema) = decode_message(request.as_bytes()).unwrap();
+            let reply = match asked {
+                ControlRequest::Configure(config) if config.revision == Revision(9) => {
+                    ControlReply::Refused("no".into())
+                }
+                ControlRequest::Configure(config) => {
+                    revision = config.revision;
+                    configured.borrow_mut().push(*config);
+                    ControlReply::Configured(revision)
+                }
+                _ => ControlReply::Report(ProxyReport {
+                    revision,
+                    ..ProxyReport::default()
+                }),
+            };
+            let mut text = encode_message(&reply, schema).unwrap();
+            text.push(b'\n');
+            stream.write_all(&text).await.unwrap();
+            request.clear();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_configuration_is_sent_again_as_its_files_arrive_and_only_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(socket(folder.path())).unwrap();
+        let settings = |revision, releases: &[u64]| ProxySettings {
+            schema: SCHEMA,
+            config: Some(ProxyConfig {
+                revision: Revision(revision),
+                server: format!("{releases:?}"),
+                ..ProxyConfig::default()
+            }),
+            files: ProxyFiles {
+                releases: releases.iter().copied().map(ReleaseNumber).collect(),
+                certificates: None,
+            },
+            tickets: Vec::new(),
+        };
+        let configured = RefCell::default();
+        let asking = async {
+            let mut line = Line::open(folder.path(), SCHEMA).await.unwrap();
+            let mut sent = Sent::default();
+            let (old, new) = (settings(7, &[6]), settings(7, &[7, 6]));
+            for wanted in [&old, &old, &new, &new] {
+                let known = update(&mut line, wanted.clone(), &mut sent).await.unwrap();
+                assert_eq!(known.files.as_ref(), Some(&wanted.files));
+            }
+            let known = update(&mut line, settings(9, &[9]), &mut sent)
+                .await
+                .unwrap();
+            assert_eq!(known.rejected.as_deref(), Some("no"));
+            assert_eq!(known.files, Some(new.files));
+        };
+        tokio::select! {
+            () = stand_in(listener, &configured) => {}
+            () = asking => {}
+        }
+        let servers = configured.take().into_iter().map(|config| config.server);
+        assert_eq!(servers.collect::<Vec<_>>(), ["[6]", "[7, 6]"]);
     }
 }

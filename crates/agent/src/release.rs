@@ -31,7 +31,7 @@ impl Agent {
                 || plan::release_begun(&self.boot, run).exists();
             led && !begun && !runs(&name)
         };
-        let is_here = || is_here(&self.boot, run.release);
+        let is_here = || is_here(&self.boot, &self.order.placement, run.release);
         !run.stop && (watched || is_here() && may_begin())
     }
 

@@ -177,6 +177,12 @@ impl State {
     }
 }
 
+/// Where the digest of a release is kept, as text: beside the release, whose own contents are the site's. It is written before the release
+/// gets its number, so that one with another digest is never taken for it; one without is of an earlier version.
+pub fn release_digest(releases: &Path, number: ReleaseNumber) -> PathBuf {
+    releases.join(format!(".digest-{number}"))
+}
+
 /// The usual run directory of a server that has its machine, or its namespaces, for itself.
 const RUN: &str = "/run/gaiola";
 
@@ -333,6 +339,11 @@ impl Boot {
     /// One release's copy of the site's directory.
     pub fn release(&self, number: ReleaseNumber) -> PathBuf {
         self.directories.releases.join(number.to_string())
+    }
+
+    /// Which of the site's files its proxy served last.
+    pub fn served_files(&self) -> PathBuf {
+        self.folder().join("served-files.json")
     }
 
     /// Where the server keeps its last order, for a start while the store does not answer.

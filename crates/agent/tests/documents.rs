@@ -102,6 +102,7 @@ fn observed() -> Observed {
         in_flight: [("primary".into(), 2)].into(),
         up: ["db1".into()].into(),
         busy: ["app1.1".into()].into(),
+        ..ObservedProxy::default()
     });
     let instance = ObservedInstance {
         release: ReleaseNumber(3),

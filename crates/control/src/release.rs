@@ -16,7 +16,7 @@ pub use command::{missing_program, private_program};
 use crate::api::Digest;
 use crate::archive::Entry;
 use copy::Copy;
-use digest::Contents;
+use digest::FileDigests;
 use gaiola_model::placement::{Release, ReleaseNumber};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
@@ -56,7 +56,7 @@ pub struct Scan {
     pub private: Vec<PathBuf>,
     root: PathBuf,
     entries: Vec<Entry>,
-    contents: Contents,
+    contents: FileDigests,
 }
 
 /// An unpacked upload of [`receive`]: complete, synced, and with the expected digest.
@@ -271,18 +271,57 @@ impl Received {
         self.copy.hold(&self.digest)
     }
 
-    /// Makes it the release with this number, which it has on another machine. One that is there stays.
+    /// Makes it the release with this number, which it has on another machine. One that is there stays if it has the same contents; with
+    /// others it is what a change that failed has left, and is removed.
     ///
     /// # Errors
     /// Where the system refuses.
     pub fn keep_as(self, number: ReleaseNumber) -> Result<(), ReleaseError> {
         let releases = self.copy.releases().to_path_buf();
         let _lock = lock(&releases)?;
-        if path_of(&releases, number).is_dir() {
-            return Ok(());
+        match contents(&releases, number, &self.digest)? {
+            Contents::Expected => Ok(()),
+            Contents::Absent | Contents::Other => self.copy.keep_as(number, &self.digest),
         }
-        self.copy.keep_as(number)
     }
+}
+
+/// What a release on the disk contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// There is none with this number.
+    Absent,
+    /// What was expected.
+    Expected,
+    /// Something else: the number was given to a release that was never desired.
+    Other,
+}
+
+/// Whether the release with this number has this digest. It blocks: one that was made by an earlier version is read whole, once.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn contents(
+    releases: &Path,
+    number: ReleaseNumber,
+    expected: &Digest,
+) -> Result<Contents, ReleaseError> {
+    if !path_of(releases, number).is_dir() {
+        return Ok(Contents::Absent);
+    }
+    let known = match copy::known_digest(releases, number) {
+        Some(known) => known,
+        None => {
+            let scanned = scan_release(releases, number)?.digest;
+            copy::note_digest(releases, number, &scanned)?;
+            scanned
+        }
+    };
+    Ok(if known == *expected {
+        Contents::Expected
+    } else {
+        Contents::Other
+    })
 }
 
 /// Scans a release, so that it can be sent to another machine. It blocks.
@@ -351,15 +390,6 @@ pub fn next(releases: &Path, last: &Release) -> Result<ReleaseNumber, ReleaseErr
     next_number(releases, Some(last))
 }
 
-/// Removes a release that was never desired.
-///
-/// # Errors
-/// Where the system refuses.
-pub fn discard(releases: &Path, number: ReleaseNumber) -> Result<(), ReleaseError> {
-    let _lock = lock(releases)?;
-    copy::remove(releases, number)
-}
-
 /// Removes all releases but the newest [`KEPT`] and those in `keep`; returns which were removed.
 pub fn prune(releases: &Path, keep: &[ReleaseNumber]) -> Result<Vec<ReleaseNumber>, ReleaseError> {
     let _lock = lock(releases)?;
@@ -373,10 +403,12 @@ pub fn prune(releases: &Path, keep: &[ReleaseNumber]) -> Result<Vec<ReleaseNumbe
     Ok(old)
 }
 
-/// `last`, if it has these contents and its copy exists.
+/// `last`, if it has these contents and so has its copy.
 fn unchanged(releases: &Path, last: &Release, digest: &Digest) -> Option<Made> {
     let path = path_of(releases, last.number);
-    let same = last.digest == digest.as_str() && path.is_dir();
+    let known = copy::known_digest(releases, last.number);
+    let is_other = known.is_some_and(|known| known != *digest);
+    let same = last.digest == digest.as_str() && path.is_dir() && !is_other;
     same.then(|| Made {
         release: last.clone(),
         path,
@@ -414,6 +446,14 @@ fn lock(releases: &Path) -> Result<File, ReleaseError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ReleaseError::Busy(releases.to_path_buf())),
         Err(TryLockError::Error(error)) => Err(ReleaseError::io("lock", &path)(error)),
+    }
+}
+
+/// Removes the releases of a test: read-only directories stand in the way of a plain removal.
+#[cfg(test)]
+pub(crate) fn remove_all(releases: &Path) {
+    for name in copy::names(releases).unwrap_or_default() {
+        copy::remove_tree(&releases.join(name)).unwrap();
     }
 }
 

@@ -3,7 +3,7 @@
 //! Every machine decides for itself, by the newest placement that it knows.
 
 use gaiola_model::inventory::Host;
-use gaiola_model::placement::ReleaseNumber;
+use gaiola_model::placement::{Release, ReleaseNumber};
 use gaiola_model::{Config, Inventory, Placement, ServerName, Tier};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -110,8 +110,11 @@ pub fn has_member(placement: &Placement, host: &Host) -> bool {
     placement.store.iter().any(|member| here.contains(member))
 }
 
-/// The releases that the servers of a machine run from.
-pub fn releases_needed(placement: &Placement, host: &Host) -> BTreeSet<ReleaseNumber> {
+/// The releases that the servers of a machine run from, each with its digest where the placement names that.
+pub fn releases_needed<'a>(
+    placement: &'a Placement,
+    host: &Host,
+) -> BTreeMap<ReleaseNumber, Option<&'a str>> {
     let here = servers_on(placement, host);
     let instances = placement.instances.iter();
     let instances = instances.filter(|(name, _)| here.contains(&name.server));
@@ -123,7 +126,74 @@ pub fn releases_needed(placement: &Placement, host: &Host) -> BTreeSet<ReleaseNu
         .map(|(_, instance)| instance.release)
         .chain(run.map(|run| run.release))
         .chain(web.copied())
+        .map(|number| (number, digest_of(placement, number)))
         .collect()
+}
+
+fn digest_of(placement: &Placement, number: ReleaseNumber) -> Option<&str> {
+    placement.digests.get(&number).map(String::as_str)
+}
+
+/// How much higher than all that are known the number of a new release may be: each `up` that failed may have used one.
+const MOST_AHEAD: u64 = 100;
+
+/// Why a machine does not fetch a release that another one offers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OfferRefused {
+    /// The placement has other contents under this number.
+    #[error(
+        "release {0} has other contents here, by the newest placement that is known: they stay"
+    )]
+    InUse(ReleaseNumber),
+    /// A release that is new has a new number.
+    #[error("release {number} is not needed: {newest} is the newest that is known here")]
+    Old {
+        /// The number that was offered.
+        number: ReleaseNumber,
+        /// The highest number known.
+        newest: ReleaseNumber,
+    },
+    /// No series of changes leads to this number.
+    #[error("{number} is no number of the next release: {newest} is the newest that is known here")]
+    Implausible {
+        /// The number that was offered.
+        number: ReleaseNumber,
+        /// The highest number known.
+        newest: ReleaseNumber,
+    },
+}
+
+/// Whether a machine fetches a release with this number and digest because another one asks it to. `desired`: the release that is
+/// desired, where that is known. What is desired or placed is never replaced by other contents.
+///
+/// # Errors
+/// Why it does not.
+pub fn may_fetch(
+    placement: Option<&Placement>,
+    desired: Option<&Release>,
+    (number, digest): (ReleaseNumber, &str),
+) -> Result<(), OfferRefused> {
+    let mut known: BTreeMap<ReleaseNumber, Option<&str>> = BTreeMap::new();
+    if let Some(placement) = placement {
+        let named = placement.releases().into_iter();
+        known.extend(named.map(|number| (number, None)));
+        let described = placement.digests.iter();
+        known.extend(described.map(|(number, digest)| (*number, Some(digest.as_str()))));
+    }
+    known.extend(desired.map(|desired| (desired.number, Some(desired.digest.as_str()))));
+    if let Some(known) = known.get(&number) {
+        let is_same = *known == Some(digest);
+        return is_same.then_some(()).ok_or(OfferRefused::InUse(number));
+    }
+    let newest = known.last_key_value().map(|(number, _)| *number);
+    let newest = newest.unwrap_or_default();
+    if number <= newest {
+        Err(OfferRefused::Old { number, newest })
+    } else if number.0 - newest.0 > MOST_AHEAD {
+        Err(OfferRefused::Implausible { number, newest })
+    } else {
+        Ok(())
+    }
 }
 
 /// The digest of the certificates that balancers of a machine serve; `None`: it has none, or they serve none.
@@ -193,7 +263,7 @@ mod tests {
     use super::*;
     use crate::rollout;
     use gaiola_model::config::{App, Balancer, BalancerTls, Database, Web};
-    use gaiola_model::placement::{Desired, Release, ReleaseRun};
+    use gaiola_model::placement::{Desired, ReleaseRun};
 
     fn name(name: &str) -> ServerName {
         name.parse().unwrap()
@@ -320,7 +390,9 @@ mod tests {
     #[test]
     fn a_machine_needs_the_releases_that_its_servers_run_from() {
         let mut placement = placement();
-        let needed = |placement: &Placement, on: &str| releases_needed(placement, &host(on));
+        let needed = |placement: &Placement, on: &str| -> BTreeSet<ReleaseNumber> {
+            releases_needed(placement, &host(on)).into_keys().collect()
+        };
         placement.web_releases = vec![ReleaseNumber(7), ReleaseNumber(6)];
         let instance = placement.instances.values().next().cloned();
         let web: BTreeSet<_> = [ReleaseNumber(6), ReleaseNumber(7)].into();
@@ -377,5 +449,53 @@ mod tests {
         assert_eq!(names, ["a", "b", "c", "spare"]);
         // The first server's address of a machine with several is as good as the last one's.
         assert!(all[&host("a")] == own || all[&host("a")] != one);
+    }
+
+    #[test]
+    fn a_release_that_is_desired_or_placed_is_never_replaced_by_other_contents() {
+        let mut placement = placement();
+        placement.digests = [(ReleaseNumber(7), "a7".to_string())].into();
+        placement.web_releases = vec![ReleaseNumber(7), ReleaseNumber(6)];
+        let desired = Release {
+            number: ReleaseNumber(8),
+            digest: "a8".into(),
+        };
+        let offer = |number, digest| {
+            let offered = (ReleaseNumber(number), digest);
+            may_fetch(Some(&placement), Some(&desired), offered)
+        };
+        assert_eq!(offer(7, "a7"), Ok(()));
+        assert_eq!(offer(8, "a8"), Ok(()));
+        let in_use = |number| Err(OfferRefused::InUse(ReleaseNumber(number)));
+        assert_eq!(offer(7, "b7"), in_use(7));
+        assert_eq!(offer(8, "b8"), in_use(8));
+        // In use, and what it contains is not known.
+        assert_eq!(offer(6, "a6"), in_use(6));
+    }
+
+    #[test]
+    fn a_new_release_has_one_of_the_next_numbers() {
+        let placement = placement();
+        let offer = |number| may_fetch(Some(&placement), None, (ReleaseNumber(number), "new"));
+        let newest = ReleaseNumber(7);
+        let (old, far) = (ReleaseNumber(5), ReleaseNumber(108));
+        assert_eq!(offer(8), Ok(()));
+        assert_eq!(offer(107), Ok(()));
+        assert_eq!(
+            offer(5),
+            Err(OfferRefused::Old {
+                number: old,
+                newest
+            })
+        );
+        let implausible = OfferRefused::Implausible {
+            number: far,
+            newest,
+        };
+        assert_eq!(offer(108), Err(implausible));
+        assert!(offer(u64::MAX).is_err() && offer(0).is_err());
+        // Of a new site nothing is known yet.
+        let first = |number| may_fetch(None, None, (ReleaseNumber(number), "new"));
+        assert!(first(1).is_ok() && first(0).is_err() && first(101).is_err());
     }
 }

@@ -91,6 +91,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
         generation: desired.generation,
         config: config.clone(),
         web_releases: vec![desired.release.number],
+        digests: BTreeMap::new(),
         released: config
             .app
             .release
@@ -122,6 +123,7 @@ pub fn first(desired: &Desired, incarnation: String) -> Placement {
     }
     doors::open_first(&mut placement);
     placement.vips = topology::homes(&placement);
+    release::name_contents(&mut placement, &desired.release);
     placement
 }
 
@@ -269,6 +271,7 @@ impl<'a> RollOutStep<'a> {
         self.keep_network();
         self.raise_schema();
         self.plan.vips = topology::homes(&self.plan);
+        release::name_contents(&mut self.plan, &self.desired.release);
     }
 
     /// Adopts a new generation. A release that was given up gets another chance only if it is requested again.

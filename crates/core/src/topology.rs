@@ -2,9 +2,11 @@
 //!
 //! All of it is derived: two agents with the same placement reach the same result without communicating.
 
+mod files;
 mod proxy;
 mod vips;
 
+pub use files::{FilesHere, files_lacking, files_to_serve, files_wanted};
 pub use proxy::{Paths, proxy_config};
 pub use vips::{VipRouter, homes, leaving_vips, vip_priorities};
 
@@ -137,6 +139,7 @@ mod tests {
     use super::*;
     use gaiola_model::Inventory;
     use gaiola_model::config::{App, Balancer, Config, Database, Web};
+    use gaiola_model::placement::{CertificateCopy, ProxyFiles};
     use gaiola_model::placement::{Release, ReleaseNumber};
     use gaiola_model::proxy::{Admin, Frontend, Mode, ProxyConfig, Rule};
     use gaiola_model::{Desired, Revision};
@@ -193,7 +196,13 @@ mod tests {
     }
 
     fn proxy(placement: &Placement, server: &str) -> ProxyConfig {
-        proxy_config(placement, Revision(9), server.parse().unwrap(), &paths()).unwrap()
+        config_of(placement, server.parse().unwrap()).unwrap()
+    }
+
+    /// With all files.
+    fn config_of(placement: &Placement, server: ServerName) -> Option<ProxyConfig> {
+        let files = files_wanted(placement, server);
+        proxy_config(placement, Revision(9), server, &paths(), &files)
     }
 
     fn names(config: &ProxyConfig) -> Vec<(&str, Vec<&str>)> {
@@ -240,6 +249,53 @@ mod tests {
         assert_eq!(front_door(&placement), [vip(443)]);
         placement.config.balancer.as_mut().unwrap().tls = None;
         assert_eq!(front_door(&placement).len(), 3);
+    }
+
+    #[test]
+    fn a_balancer_without_certificates_serves_as_before_there_were_any() {
+        let mut placement = site(1, 1, 0);
+        let lb1 = "lb1".parse().unwrap();
+        let before = config_of(&placement, lb1).unwrap();
+        placement.config.balancer.as_mut().unwrap().tls = Some(BalancerTls {
+            contents: "d1".into(),
+            ..BalancerTls::new(vec!["a.pem".into()])
+        });
+        let none = ProxyFiles::default();
+        let without = proxy_config(&placement, Revision(9), lb1, &paths(), &none);
+        assert_eq!(without.unwrap(), before);
+        let files = ProxyFiles {
+            certificates: Some(CertificateCopy {
+                contents: "d0".into(),
+                folders: 2,
+            }),
+            ..ProxyFiles::default()
+        };
+        let door = *placement.doors.values().next().unwrap();
+        placement.doors.insert(([10, 77, 0, 100], 443).into(), door);
+        let config = proxy_config(&placement, Revision(9), lb1, &paths(), &files).unwrap();
+        let served = &config.frontends[1].binds[0]
+            .tls
+            .as_ref()
+            .unwrap()
+            .certificates;
+        let old = ["/certificates/d0/0", "/certificates/d0/1"].map(PathBuf::from);
+        assert_eq!(served, &old);
+    }
+
+    #[test]
+    fn a_web_server_serves_the_files_that_it_has_and_the_members_of_the_placement() {
+        let placement = site(1, 1, 0);
+        let files = ProxyFiles {
+            releases: vec![ReleaseNumber(6)],
+            ..ProxyFiles::default()
+        };
+        let web1 = "web1".parse().unwrap();
+        let config = proxy_config(&placement, Revision(9), web1, &paths(), &files).unwrap();
+        let Mode::Http { routes, .. } = &config.frontends[0].mode else {
+            panic!("HTTP")
+        };
+        assert_eq!(routes[1].files, [PathBuf::from("/releases/6/public")]);
+        assert_eq!(names(&config), names(&proxy(&placement, "web1")));
     }
 
     #[test]
@@ -315,7 +371,7 @@ mod tests {
         let placement = site(1, 0, 0);
         assert_eq!(proxy(&placement, "lb1").backends[0].name, "app");
         let app = "app1".parse().unwrap();
-        assert_eq!(proxy_config(&placement, Revision(1), app, &paths()), None);
+        assert_eq!(config_of(&placement, app), None);
     }
 
     #[test]
@@ -361,8 +417,7 @@ mod tests {
                 .chain(instances);
             for member in members {
                 let named = |server: &ServerName| {
-                    let config = proxy_config(&placement, Revision(1), *server, &paths())
-                        .unwrap_or_default();
+                    let config = config_of(&placement, *server).unwrap_or_default();
                     let mut servers = config.backends.iter().flat_map(|backend| &backend.servers);
                     servers.any(|server| server.name == member.to_string())
                 };

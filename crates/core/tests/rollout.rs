@@ -48,6 +48,8 @@ struct Site {
     unanswering: BTreeSet<String>,
     /// What is reported of a PostgreSQL against what is so: `state=running`, `timeline=2`, `history=...`, `role=primary`.
     reported: BTreeMap<ServerName, Vec<String>>,
+    /// Releases whose files have not arrived on a server.
+    lacking: BTreeMap<ServerName, u64>,
     /// Releases whose command does not end by itself.
     endless: BTreeSet<u64>,
     /// How often each server was switched off.
@@ -104,6 +106,11 @@ impl common::World for Site {
                 let server = rest[0].parse().expect("a server");
                 self.reported.insert(server, words_of(&rest[1..]).collect());
             }
+            "lack" => {
+                let server = rest[0].parse().expect("a server");
+                self.lacking.insert(server, number(rest[1]));
+            }
+            "arrive" => self.lacking.clear(),
             "endless" => drop(self.endless.insert(number(rest[0]))),
             "ending" => self.endless.clear(),
             "off" => servers(rest)

@@ -108,6 +108,10 @@ pub struct Placement {
     pub config: Config,
     /// Directories that web servers search, newest first; the older one is removed when the roll-out has ended.
     pub web_releases: Vec<ReleaseNumber>,
+    /// The digest of each release that this placement names: on machines a release is known by it, not by its number alone. Documents
+    /// written before this field existed have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digests: BTreeMap<ReleaseNumber, String>,
     /// The newest release whose `release` command has succeeded, or that needed none.
     pub released: Option<ReleaseNumber>,
     /// The `release` command to run now, and where. It stays here until it is known to have ended, even if a later
@@ -147,6 +151,15 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// The releases that it names: those of instances, of web servers, of the `release` command, and the one to return to.
+    pub fn releases(&self) -> BTreeSet<ReleaseNumber> {
+        let instances = self.instances.values().map(|instance| instance.release);
+        let good = self.good.iter().map(|good| good.release);
+        let run = self.release_run.iter().map(|run| run.release);
+        let web = self.web_releases.iter().copied();
+        instances.chain(good).chain(run).chain(web).collect()
+    }
+
     /// A placement of Gaiola 0.1 does not name its network: until the conductor has written one that does, the one that
     /// the server was switched on with holds.
     pub fn keep_network(&mut self, held: &Self) {
@@ -353,6 +366,43 @@ pub struct ObservedProxy {
     /// Members it sends to although they are too busy to answer its check, for lack of others.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub busy: BTreeSet<String>,
+    /// Files of its revision that it does not serve yet.
+    #[serde(default, skip_serializing_if = "LackingFiles::is_none")]
+    pub lacks: LackingFiles,
+}
+
+/// The site's files that a proxy serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyFiles {
+    /// The releases that a web server searches, newest first.
+    pub releases: Vec<ReleaseNumber>,
+    /// The certificates of a balancer; `None`: it does not speak TLS.
+    pub certificates: Option<CertificateCopy>,
+}
+
+/// A copy of certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateCopy {
+    /// The digest of its contents, which is its name.
+    pub contents: String,
+    /// How many folders it has, named by their numbers from 0.
+    pub folders: usize,
+}
+
+/// What a proxy is to serve and does not, because it is not on its server's disk yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LackingFiles {
+    /// Releases.
+    pub releases: BTreeSet<ReleaseNumber>,
+    /// Whether the balancers' certificates are among it.
+    pub certificates: bool,
+}
+
+impl LackingFiles {
+    /// Whether nothing is lacking.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An instance as its agent sees it.

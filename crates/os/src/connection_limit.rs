@@ -1,8 +1,10 @@
 //! A limit on the connections of a status or control socket.
 //!
-//! Silent clients block nobody: at the limit, the connection that has been idle for longest is closed to admit a new one.
+//! Silent clients block nobody: at the limit, the connection that has been idle for longest is closed to admit a new one. Where
+//! clients of several addresses connect, each address gets a part of the places only.
 
 use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -10,6 +12,8 @@ use tokio::sync::Notify;
 /// Connections up to a limit.
 pub struct ConnectionLimit {
     most: usize,
+    /// The most of one address.
+    each: usize,
     inside: RefCell<Vec<Rc<Slot>>>,
     /// A connection has closed or become idle.
     changed: Notify,
@@ -23,6 +27,8 @@ struct Slot {
     /// Whether it was asked to close and has not closed yet.
     leaves: Cell<bool>,
     leave: Notify,
+    /// `None`: connections are not told apart by address.
+    source: Option<IpAddr>,
 }
 
 /// A connection that counts as open until this is dropped.
@@ -34,8 +40,14 @@ pub struct Permit {
 impl ConnectionLimit {
     /// Sets the limit.
     pub fn new(most: usize) -> Rc<Self> {
+        Self::shared(most, most)
+    }
+
+    /// Sets the limit, and the part of it that one address may have.
+    pub fn shared(most: usize, each: usize) -> Rc<Self> {
         Rc::new(Self {
             most,
+            each,
             inside: RefCell::default(),
             changed: Notify::new(),
         })
@@ -43,32 +55,68 @@ impl ConnectionLimit {
 
     /// Admits a connection, which starts idle. Waits only while all open connections are being served.
     pub async fn enter(self: &Rc<Self>) -> Permit {
-        while self.inside.borrow().len() >= self.most {
-            self.dismiss_quietest();
+        self.admit(None).await
+    }
+
+    /// As [`enter`](Self::enter), for a connection from this address. Also waits while all connections of that address are being served
+    /// and it has its part.
+    pub async fn enter_from(self: &Rc<Self>, source: IpAddr) -> Permit {
+        self.admit(Some(network_of(source))).await
+    }
+
+    async fn admit(self: &Rc<Self>, source: Option<IpAddr>) -> Permit {
+        while self.is_full(source) {
             self.changed.notified().await;
         }
-        let slot = Rc::<Slot>::default();
-        slot.quiet_since.set(Some(Instant::now()));
+        let slot = Rc::new(Slot {
+            quiet_since: Cell::new(Some(Instant::now())),
+            source,
+            ..Slot::default()
+        });
         self.inside.borrow_mut().push(Rc::clone(&slot));
+        // Another one that waits may have a place as well, or another connection to dismiss.
+        self.changed.notify_one();
         Permit {
             slot,
             limit: Rc::clone(self),
         }
     }
 
-    fn dismiss_quietest(&self) {
+    /// Whether there is no place for a connection; then the quietest of those that keep it out is asked to close.
+    fn is_full(&self, source: Option<IpAddr>) -> bool {
         let inside = self.inside.borrow();
-        if inside.iter().any(|slot| slot.leaves.get()) {
-            return;
+        let is_own = |slot: &&Rc<Slot>| source.is_some() && slot.source == source;
+        if inside.iter().filter(is_own).count() >= self.each {
+            dismiss_quietest(inside.iter().filter(is_own));
+            true
+        } else if inside.len() >= self.most {
+            dismiss_quietest(inside.iter());
+            true
+        } else {
+            false
         }
-        let quiet = inside
-            .iter()
-            .filter_map(|slot| Some((slot.quiet_since.get()?, slot)));
-        if let Some((_, slot)) = quiet.min_by_key(|(since, _)| *since) {
-            slot.quiet_since.set(None);
-            slot.leaves.set(true);
-            slot.leave.notify_one();
-        }
+    }
+}
+
+fn dismiss_quietest<'a>(slots: impl Iterator<Item = &'a Rc<Slot>> + Clone) {
+    if slots.clone().any(|slot| slot.leaves.get()) {
+        return;
+    }
+    let quiet = slots.filter_map(|slot| Some((slot.quiet_since.get()?, slot)));
+    if let Some((_, slot)) = quiet.min_by_key(|(since, _)| *since) {
+        slot.quiet_since.set(None);
+        slot.leaves.set(true);
+        slot.leave.notify_one();
+    }
+}
+
+/// One client has a whole /64 of IPv6 addresses.
+fn network_of(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -85,9 +133,14 @@ impl Permit {
         self.limit.changed.notify_one();
     }
 
-    /// Returns when it should close for another one.
+    /// Returns when it should close for another one: not if it has become busy meanwhile.
     pub async fn dismissed(&self) {
-        self.slot.leave.notified().await;
+        loop {
+            self.slot.leave.notified().await;
+            if self.slot.leaves.get() {
+                return;
+            }
+        }
     }
 }
 
@@ -127,6 +180,61 @@ mod tests {
         assert!(!is_ready(busy.dismissed()) && !is_ready(later.dismissed()));
         drop(quiet);
         assert!(entering.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[tokio::test]
+    async fn one_address_gets_its_part_and_displaces_its_own_connections_only() {
+        let [one, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        let limit = ConnectionLimit::shared(3, 2);
+        let theirs = limit.enter_from(other).await;
+        let first = limit.enter_from(one).await;
+        let second = limit.enter_from(one).await;
+        let mut entering = pin!(limit.enter_from(one));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(entering.as_mut().poll(&mut context).is_pending());
+        // The other address' is the quietest of all, and stays.
+        assert!(!is_ready(theirs.dismissed()) && !is_ready(second.dismissed()));
+        assert!(is_ready(first.dismissed()));
+        drop(first);
+        assert!(entering.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[tokio::test]
+    async fn the_addresses_of_one_network_of_version_6_count_as_one() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let one = network_of(address("2001:db8::1"));
+        assert_eq!(one, network_of(address("2001:db8::ffff:1")));
+        assert_ne!(one, network_of(address("2001:db8:0:1::1")));
+        let mapped = network_of(address("::ffff:192.0.2.1"));
+        assert_eq!(mapped, address("192.0.2.1"));
+    }
+
+    #[tokio::test]
+    async fn one_that_became_busy_is_not_dismissed_any_more() {
+        let limit = ConnectionLimit::new(1);
+        let permit = limit.enter().await;
+        let mut entering = pin!(limit.enter());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(entering.as_mut().poll(&mut context).is_pending());
+        permit.work();
+        assert!(!is_ready(permit.dismissed()));
+    }
+
+    #[tokio::test]
+    async fn all_that_wait_are_admitted_as_places_become_free() {
+        let limit = ConnectionLimit::new(2);
+        let open = [limit.enter().await, limit.enter().await];
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waiting = [Box::pin(limit.enter()), Box::pin(limit.enter())];
+        for one in &mut waiting {
+            assert!(one.as_mut().poll(&mut context).is_pending());
+        }
+        drop(open);
+        let admitted = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+            let [first, second] = waiting;
+            tokio::join!(first, second)
+        });
+        assert!(admitted.await.is_ok());
     }
 
     #[tokio::test]

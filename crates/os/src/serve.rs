@@ -63,10 +63,11 @@ pub async fn tcp<F>(
 }
 
 /// Serves the requests of one connection until either side closes it.
-pub async fn connection<I, F>(stream: I, respond: impl Fn(Request<Incoming>) -> F)
+pub async fn connection<I, F, B>(stream: I, respond: impl Fn(Request<Incoming>) -> F)
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
-    F: Future<Output = Response>,
+    F: Future<Output = hyper::Response<B>>,
+    B: hyper::body::Body<Data = Bytes, Error = Infallible> + 'static,
 {
     let served = service_fn(|request| {
         let response = respond(request);

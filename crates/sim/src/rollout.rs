@@ -410,7 +410,8 @@ fn targets(placement: &Placement, at: Revision, sender: ServerName) -> BTreeSet<
         key: "key".into(),
         certificates: "certificates".into(),
     };
-    let config = topology::proxy_config(placement, at, sender, &paths).unwrap_or_default();
+    let files = topology::files_wanted(placement, sender);
+    let config = topology::proxy_config(placement, at, sender, &paths, &files).unwrap_or_default();
     let led_to = |name: &str| {
         config
             .frontends

@@ -141,3 +141,6 @@ async fn serve_page(site: Rc<Site>) {
         Err(error) => tracing::error!(address = %PAGE, %error, "there is no status page"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use super::walk::{MOST_BYTES, MOST_FILES};
 use super::{ReleaseError, path_of};
 use crate::api::Digest;
 use crate::archive::{self, ArchiveError, Entry, Kind, Rules};
+use gaiola_agent::state::release_digest;
 use gaiola_model::placement::ReleaseNumber;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
@@ -21,6 +22,8 @@ const HELD: &str = ".held-";
 const UNFINISHED: &str = ".new";
 /// The name of a release while it is being removed.
 const CONDEMNED: &str = ".old";
+/// The name of a file with a digest while it is being written.
+const NOTED: &str = ".digest-new";
 /// Up to this many files are synced one by one; above it the whole file system is synced once.
 const SYNCED_SINGLY: usize = 500;
 
@@ -86,11 +89,13 @@ impl Copy {
         sync(&self.releases, &self.releases)
     }
 
-    /// Makes it the release with this number.
-    pub(super) fn keep_as(self, number: ReleaseNumber) -> Result<(), ReleaseError> {
-        let path = path_of(&self.releases, number);
-        fs::rename(&self.path, &path).map_err(failed(&self.releases, "rename", &self.path))?;
-        sync(&self.releases, &self.releases)
+    /// Makes it the release with this number and digest. One that has the number is removed.
+    pub(super) fn keep_as(
+        self,
+        number: ReleaseNumber,
+        digest: &Digest,
+    ) -> Result<(), ReleaseError> {
+        give_number(&self.releases, &self.path, number, digest)
     }
 
     /// Files first, then the directories that hold them.
@@ -146,13 +151,46 @@ pub(super) fn number(
     digest: &Digest,
     number: ReleaseNumber,
 ) -> Result<bool, ReleaseError> {
-    let (from, to) = (held(releases, digest), path_of(releases, number));
-    match fs::rename(&from, &to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        renamed => renamed.map_err(failed(releases, "rename", &from))?,
+    if !is_held(releases, digest) {
+        return Ok(false);
     }
-    sync(releases, releases)?;
+    give_number(releases, &held(releases, digest), number, digest)?;
     Ok(true)
+}
+
+/// Renames a copy to the release with this number. Its digest is on the disk before: with the number alone nobody knows what it is.
+fn give_number(
+    releases: &Path,
+    from: &Path,
+    number: ReleaseNumber,
+    digest: &Digest,
+) -> Result<(), ReleaseError> {
+    let to = path_of(releases, number);
+    if to.is_dir() {
+        condemn(releases, &to)?;
+    }
+    note_digest(releases, number, digest)?;
+    fs::rename(from, &to).map_err(failed(releases, "rename", from))?;
+    sync(releases, releases)
+}
+
+/// The digest of a release as it was noted; `None`: an earlier version made it, or there is none.
+pub(super) fn known_digest(releases: &Path, number: ReleaseNumber) -> Option<Digest> {
+    let text = fs::read_to_string(release_digest(releases, number)).ok()?;
+    text.parse().ok()
+}
+
+/// Notes the digest of a release, whole or not at all.
+pub(super) fn note_digest(
+    releases: &Path,
+    number: ReleaseNumber,
+    digest: &Digest,
+) -> Result<(), ReleaseError> {
+    let (path, new) = (release_digest(releases, number), releases.join(NOTED));
+    fs::write(&new, digest.as_str()).map_err(failed(releases, "write", &new))?;
+    sync(releases, &new)?;
+    fs::rename(&new, &path).map_err(failed(releases, "rename", &new))?;
+    sync(releases, releases)
 }
 
 /// Removes all copies that are not numbered yet.
@@ -203,7 +241,14 @@ pub(super) fn make_room(releases: &Path) -> Result<(), ReleaseError> {
 
 /// Removes a release: renames it first, so that a partly removed one is never used.
 pub(super) fn remove(releases: &Path, number: ReleaseNumber) -> Result<(), ReleaseError> {
-    condemn(releases, &path_of(releases, number))
+    condemn(releases, &path_of(releases, number))?;
+    let digest = release_digest(releases, number);
+    match fs::remove_file(&digest) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ReleaseError::io("remove", &digest)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes leftovers of an interrupted removal.

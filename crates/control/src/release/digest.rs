@@ -13,7 +13,7 @@ use std::path::Path;
 const VERSION: &[u8] = b"gaiola release 1\n";
 
 /// The digest of each file, in the order of the entries.
-pub(super) type Contents = Vec<[u8; 32]>;
+pub(super) type FileDigests = Vec<[u8; 32]>;
 
 /// Reads each of `entries` below `root`. Of a file's mode only whether it is executable counts: the rest is the same
 /// in every copy.
@@ -21,10 +21,10 @@ pub(super) fn of(
     root: &Path,
     entries: &[Entry],
     progress: &mut dyn FnMut(Progress),
-) -> Result<(Digest, Contents), ReleaseError> {
+) -> Result<(Digest, FileDigests), ReleaseError> {
     let mut total = Sha256::new_with_prefix(VERSION);
     let mut tally = Tally::new(Phase::Reading, entries);
-    let mut all = Contents::new();
+    let mut all = FileDigests::new();
     for entry in entries {
         match &entry.kind {
             Kind::Directory => add(&mut total, b'd', entry, b""),

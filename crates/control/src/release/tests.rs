@@ -102,11 +102,8 @@ fn send(scan: &Scan, releases: &Path, last: Option<&Release>) -> Result<Made, Re
 }
 
 impl Drop for Directory {
-    /// Read-only directories stand in the way of a plain removal.
     fn drop(&mut self) {
-        for name in copy::names(&self.releases()).unwrap_or_default() {
-            copy::remove_tree(&self.releases().join(name)).unwrap();
-        }
+        remove_all(&self.releases());
     }
 }
 
@@ -154,8 +151,8 @@ fn a_new_release_is_made_only_where_contents_changed() {
     assert_eq!((again.release, again.new), (first.clone(), false));
     assert_eq!(
         Directory::listed(&dir.releases()).len(),
-        6,
-        ".lock, 1 and its four"
+        7,
+        ".lock, .digest-1, 1 and its four"
     );
 
     for change in [

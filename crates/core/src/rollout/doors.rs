@@ -145,7 +145,7 @@ impl View<'_> {
         match door.tier {
             Tier::Balancer => match topology::balancer_at(self.placement, at.ip()) {
                 Some(server) => self
-                    .proxy_at(server, door.since)
+                    .complete_proxy_at(server, door.since)
                     .map(|_| ())
                     .map_err(|why| format!("{server} {why}").into()),
                 None => self.vip_answers(at.ip(), door.since),
@@ -155,7 +155,7 @@ impl View<'_> {
                 let server = servers
                     .find(|server| topology::address_of_web(self.placement, *server) == Some(at));
                 let server = server.ok_or("no web server has this address")?;
-                self.proxy_at(server, door.since)
+                self.complete_proxy_at(server, door.since)
                     .map(|_| ())
                     .map_err(|why| format!("{server} {why}").into())
             }
@@ -172,7 +172,7 @@ impl View<'_> {
         }
         let balancers = topology::servers_of(self.placement, Tier::Balancer);
         for server in balancers.filter(|server| self.live(*server).is_some()) {
-            self.proxy_at(server, since)
+            self.complete_proxy_at(server, since)
                 .map_err(|why| format!("{server} {why}"))?;
         }
         Ok(())

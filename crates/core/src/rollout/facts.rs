@@ -241,9 +241,7 @@ mod tests {
         let observed = |server: &ServerName| Observed {
             proxy: Some(ObservedProxy {
                 revision: Revision(u64::MAX),
-                in_flight: BTreeMap::new(),
-                up: BTreeSet::new(),
-                busy: BTreeSet::new(),
+                ..ObservedProxy::default()
             }),
             ..Observed::nothing_on(*server)
         };

@@ -290,8 +290,8 @@ impl RollOutStep<'_> {
         ending.next().map(|(name, _)| *name)
     }
 
-    /// Whether every proxy that sends to instances has acknowledged the current placement. So a number that became free
-    /// is known to be free before another instance takes it.
+    /// Whether every proxy that sends to instances has acknowledged the current placement, and serves its files. So a number that
+    /// became free is known to be free before another instance takes it, and pages find the files that they name.
     fn everyone_knows(&self) -> Result<(), (Option<ServerName>, String)> {
         let stored = self.view.placement;
         let members = stored
@@ -302,7 +302,7 @@ impl RollOutStep<'_> {
             .take(1)
             .flat_map(|member| topology::senders(stored, member));
         for sender in senders.filter(|sender| !self.view.is_dead(*sender)) {
-            let known = self.view.proxy_at(sender, self.view.at);
+            let known = self.view.proxy_with_releases_at(sender, self.view.at);
             known.map_err(|why| (Some(sender), format!("{sender} {why}")))?;
         }
         Ok(())

@@ -7,8 +7,8 @@
 use super::RollOutStep;
 use super::view::View;
 use crate::topology;
-use gaiola_model::placement::{Failure, ReleaseNumber, ReleaseOutcome, ReleaseRun};
-use gaiola_model::{ServerName, Tier};
+use gaiola_model::placement::{Failure, Release, ReleaseNumber, ReleaseOutcome, ReleaseRun};
+use gaiola_model::{Placement, ServerName, Tier};
 use std::collections::BTreeSet;
 
 /// The state of an ordered run.
@@ -190,8 +190,56 @@ impl RollOutStep<'_> {
     }
 }
 
+/// Names the contents of the releases that the placement names and of the one that is desired. Those of an older one are known since
+/// it was desired.
+pub(super) fn name_contents(placement: &mut Placement, desired: &Release) {
+    let named = placement.releases();
+    let is_used = |number: &ReleaseNumber| *number == desired.number || named.contains(number);
+    placement.digests.retain(|number, _| is_used(number));
+    if !desired.digest.is_empty() {
+        let digest = desired.digest.clone();
+        placement.digests.insert(desired.number, digest);
+    }
+}
+
 fn answers(outcome: &ReleaseOutcome, run: &ReleaseRun) -> bool {
     outcome.release == run.release
         && outcome.command == run.command
         && outcome.generation == run.generation
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout;
+    use gaiola_model::config::App;
+    use gaiola_model::{Config, Desired, Inventory};
+
+    #[test]
+    fn a_placement_names_the_contents_of_the_releases_that_it_uses() {
+        let config = Config::new("site".parse().unwrap(), App::new("run"));
+        let inventory = Inventory::numbered(&config, [10, 77]);
+        let release = |number, digest: &str| Release {
+            number: ReleaseNumber(number),
+            digest: digest.into(),
+        };
+        let desired = Desired::first(config, release(7, "a7"), inventory);
+        let mut placement = rollout::first(&desired, "one".into());
+        let known = |placement: &Placement| -> Vec<(u64, String)> {
+            let known = placement.digests.iter();
+            known
+                .map(|(number, digest)| (number.0, digest.clone()))
+                .collect()
+        };
+        assert_eq!(known(&placement), [(7, "a7".into())]);
+        // The old one runs until the new one has replaced it.
+        name_contents(&mut placement, &release(8, "a8"));
+        assert_eq!(known(&placement), [(7, "a7".into()), (8, "a8".into())]);
+        placement.web_releases = vec![ReleaseNumber(8)];
+        for placed in placement.instances.values_mut() {
+            placed.release = ReleaseNumber(8);
+        }
+        name_contents(&mut placement, &release(8, "a8"));
+        assert_eq!(known(&placement), [(8, "a8".into())]);
+    }
 }

@@ -144,7 +144,7 @@ impl Check<'_> {
                 .is_some(),
             Tier::Database => false,
         };
-        let unknown = self.view.proxy_at(server, at).err();
+        let unknown = self.view.complete_proxy_at(server, at).err();
         if let Some(why) = unknown.filter(|_| has_proxy && self.view.live(server).is_some()) {
             self.miss(format!("{server} {why}"));
         }

@@ -62,6 +62,32 @@ impl<'a> View<'a> {
         Ok(proxy)
     }
 
+    /// As [`proxy_at`](Self::proxy_at), if it serves the files of all releases that this revision names.
+    pub(crate) fn proxy_with_releases_at(
+        &self,
+        server: ServerName,
+        since: Revision,
+    ) -> Result<&'a ObservedProxy, Unmet> {
+        let proxy = self.proxy_at(server, since)?;
+        match proxy.lacks.releases.last() {
+            Some(newest) => Err(format!("does not serve the files of release {newest} yet").into()),
+            None => Ok(proxy),
+        }
+    }
+
+    /// As [`proxy_at`](Self::proxy_at), if it serves all of the site's files that this revision names.
+    pub(crate) fn complete_proxy_at(
+        &self,
+        server: ServerName,
+        since: Revision,
+    ) -> Result<&'a ObservedProxy, Unmet> {
+        let proxy = self.proxy_with_releases_at(server, since)?;
+        if proxy.lacks.certificates {
+            return Err("does not serve the balancers' newest certificates yet".into());
+        }
+        Ok(proxy)
+    }
+
     /// Senders that may still send to a drained target, each with the reason. Dead ones are left out.
     pub(crate) fn unacknowledged(&self, target: TrafficTarget) -> Vec<(ServerName, Unmet)> {
         let since = self.drained_since(target);

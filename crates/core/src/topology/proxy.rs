@@ -4,9 +4,9 @@ use super::{
     PRIMARY, PROBE_PATH, TrafficTarget, address_of_instance, address_of_web, balancer_at, location,
     servers_of, serves,
 };
-use gaiola_model::config::{BalancerTls, Database};
+use gaiola_model::config::Database;
 use gaiola_model::inventory::Ports;
-use gaiola_model::placement::{Phase, PlacedInstance};
+use gaiola_model::placement::{CertificateCopy, Phase, PlacedInstance, ProxyFiles};
 use gaiola_model::proxy::{
     Admin, Algorithm, Backend, Bind, Check, CheckKind, ClientTimeouts, Fixed, Frontend, Mode,
     OnMarkedDown, Refusal, Route, Rule, Server, ServerTimeouts, Tls,
@@ -39,7 +39,8 @@ const MAX_DATABASE_SESSIONS: u32 = 1_000;
 const CONNECT: Duration = Duration::from_millis(250);
 const CHECK_CONNECT: Duration = Duration::from_millis(150);
 
-/// Everything the proxy on `server` serves under the placement the store holds at revision `at`.
+/// Everything the proxy on `server` serves under the placement the store holds at revision `at`, with these of the site's files
+/// ([`files_to_serve`](super::files_to_serve)).
 ///
 /// `None`: no proxy runs there (a database server, an application server of a site without a database, or a server
 /// that the placement does not know).
@@ -48,11 +49,18 @@ pub fn proxy_config(
     at: Revision,
     server: ServerName,
     paths: &Paths,
+    files: &ProxyFiles,
 ) -> Option<ProxyConfig> {
     let ports = location(placement, server)?.ports;
     let (frontends, backends) = match server.tier {
-        Tier::Balancer => balancer(placement, server, paths),
-        Tier::Web => web(placement, address_of_web(placement, server)?, paths),
+        Tier::Balancer => {
+            let copy = files.certificates.as_ref();
+            balancer(placement, server, copy.map(|copy| served(copy, paths)))
+        }
+        Tier::Web => {
+            let address = address_of_web(placement, server)?;
+            web(placement, address, directories(placement, files, paths))
+        }
         Tier::App if has_database(placement) => local_database_ports(placement, ports, paths),
         Tier::App | Tier::Database => return None,
     };
@@ -70,14 +78,14 @@ fn has_database(placement: &Placement) -> bool {
 }
 
 /// Every VIP and port leads to the web tier, or to the instances if there is none. TLS has a port of its own, and the
-/// other ports redirect there.
+/// other ports redirect there; without certificates neither exists.
 ///
 /// While the web tier is added or removed both backends exist, so that the new one is found up before traffic switches
 /// to it.
 fn balancer(
     placement: &Placement,
     server: ServerName,
-    paths: &Paths,
+    certificates: Option<Tls>,
 ) -> (Vec<Frontend>, Vec<Backend>) {
     let has_web = servers_of(placement, Tier::Web).next().is_some();
     let target = if placement.through_web { "web" } else { "app" };
@@ -90,7 +98,7 @@ fn balancer(
     let (secure, plain): (Vec<_>, Vec<_>) = doors
         .map(|(address, _)| bind(placement, *address))
         .partition(|bind| is_https(placement, bind));
-    let tls = placement.config.tls();
+    let tls = placement.config.tls().zip(certificates);
     let frontend = |name, binds, rules| {
         let route = Route {
             rules,
@@ -102,11 +110,12 @@ fn balancer(
         };
         http_frontend(name, binds, mode)
     };
-    let redirect = tls.filter(|tls| tls.redirect).map(|_| Rule::to_https(308));
+    let redirect = tls.as_ref().filter(|(tls, _)| tls.redirect);
+    let redirect = redirect.map(|_| Rule::to_https(308));
     let mut frontends = vec![frontend("http", plain, redirect.into_iter().collect())];
-    if let Some(tls) = tls {
+    if let Some((tls, certificates)) = tls {
         let secure = secure.into_iter().map(|bind| Bind {
-            tls: Some(served(tls, paths)),
+            tls: Some(certificates.clone()),
             ..bind
         });
         let hsts = tls.hsts_days.map(hsts).into_iter().collect();
@@ -128,14 +137,21 @@ fn is_https(placement: &Placement, bind: &Bind) -> bool {
 }
 
 /// The certificate copies: each file or folder in the file's list is a folder there, named by its number.
-fn served(tls: &BalancerTls, paths: &Paths) -> Tls {
-    let copy = paths.certificates.join(&tls.contents);
-    let numbers = 0..tls.certificates.len();
+fn served(copy: &CertificateCopy, paths: &Paths) -> Tls {
+    let folder = paths.certificates.join(&copy.contents);
+    let numbers = 0..copy.folders;
     Tls::new(
         numbers
-            .map(|number| copy.join(number.to_string()))
+            .map(|number| folder.join(number.to_string()))
             .collect(),
     )
+}
+
+/// Where a web server searches, in each of its releases.
+fn directories(placement: &Placement, files: &ProxyFiles, paths: &Paths) -> Vec<PathBuf> {
+    let root = placement.config.web.as_ref().map(|web| &web.root);
+    let directory = |release| Some(paths.releases.join(format!("{release}")).join(root?));
+    files.releases.iter().filter_map(directory).collect()
 }
 
 fn hsts(days: u16) -> Rule {
@@ -143,11 +159,11 @@ fn hsts(days: u16) -> Rule {
 }
 
 /// A static file if it exists, the app tier otherwise.
-fn web(placement: &Placement, address: SocketAddr, paths: &Paths) -> (Vec<Frontend>, Vec<Backend>) {
-    let root = placement.config.web.as_ref().map(|web| &web.root);
-    let directory = |release| Some(paths.releases.join(format!("{release}")).join(root?));
-    let releases = placement.web_releases.iter();
-    let files = releases.filter_map(directory).collect();
+fn web(
+    placement: &Placement,
+    address: SocketAddr,
+    files: Vec<PathBuf>,
+) -> (Vec<Frontend>, Vec<Backend>) {
     let balancers = servers_of(placement, Tier::Balancer);
     let mut trusted: Vec<IpNet> = balancers
         .filter_map(|server| Some(host(location(placement, server)?.address)))

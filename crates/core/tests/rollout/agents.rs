@@ -3,8 +3,8 @@
 use super::{Site, number};
 use gaiola_core::topology::{self, TrafficTarget};
 use gaiola_model::placement::{
-    DatabaseRole, InstanceState, ObservedDatabase, ObservedInstance, ObservedProxy, Phase,
-    ReleaseOutcome,
+    DatabaseRole, InstanceState, LackingFiles, ObservedDatabase, ObservedInstance, ObservedProxy,
+    Phase, ReleaseOutcome,
 };
 use gaiola_model::{InstanceName, Observed, Placement, ServerName, Tier};
 use std::collections::BTreeMap;
@@ -135,7 +135,17 @@ impl Site {
             in_flight: held
                 .map(|((_, member), count)| (member.clone(), *count))
                 .collect(),
+            lacks: self.lacks(server, placement),
         })
+    }
+
+    /// It serves what it has, as agents have it do.
+    fn lacks(&self, server: ServerName, placement: &Placement) -> LackingFiles {
+        let wanted = topology::files_wanted(placement, server);
+        let mut served = wanted.clone();
+        let lacking = self.lacking.get(&server).copied();
+        served.releases.retain(|release| Some(release.0) != lacking);
+        topology::files_lacking(&wanted, &served)
     }
 
     fn instances(

@@ -1,26 +1,33 @@
-//! Releases and certificates that this machine's servers need and another machine has.
+//! Releases and certificates that this machine's servers need and another machine has. Both are known by the digest of their contents,
+//! which is checked of what comes and of what is here.
+
+mod pace;
 
 use crate::api::Digest;
 use crate::archive::{PIECES, Pieces, described, on_a_thread};
 use crate::change::prune_releases;
 use crate::provider::machine::{Machine, PeerError};
+use crate::release::Contents;
 use crate::site::Site;
 use crate::{certificates, release};
 use gaiola_agent::state::Order;
-use gaiola_core::machines;
+use gaiola_core::machines::{self, OfferRefused};
 use gaiola_model::placement::ReleaseNumber;
 use gaiola_net::client::Stream;
+use pace::{Pace, SILENCE};
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc::channel;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-/// The header with a release's digest.
-pub(super) const DIGEST: &str = "gaiola-digest";
-/// A stream of which nothing comes for this long is given up.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Longest time of one fetch, and of the wait for the one before it.
+const LIMIT: Duration = Duration::from_secs(600);
+/// The most bytes of an archive of a release: its files, their names, and the archive's own records.
+const LARGEST_RELEASE: u64 = 4 << 30;
+/// The most bytes of an archive of certificates.
+const LARGEST_CERTIFICATES: u64 = 512 << 20;
 /// Between two attempts to fetch what is missing.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Between two removals of what is old.
@@ -31,14 +38,12 @@ const PRUNE: Duration = Duration::from_secs(600);
 pub(super) enum FetchError {
     #[error(transparent)]
     Peer(#[from] PeerError),
-    #[error("the machine did not say which digest release {0} has")]
-    NoDigest(ReleaseNumber),
-    #[error("release {number} has the digest {found} there, and not {expected}")]
-    OtherContents {
-        number: ReleaseNumber,
-        expected: Digest,
-        found: Digest,
-    },
+    #[error(transparent)]
+    Offer(#[from] OfferRefused),
+    #[error("another fetch or upload here has not ended")]
+    Busy,
+    #[error("what is here of it cannot be read")]
+    Unreadable(#[source] io::Error),
     #[error("what was sent is not kept")]
     NotKept(#[source] io::Error),
 }
@@ -69,10 +74,12 @@ pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
 async fn fetch_missing(machine: &Machine, site: &Rc<Site>, order: &Order) -> bool {
     let (placement, host) = (&order.placement, machine.host());
     let mut is_complete = true;
-    for number in machines::releases_needed(placement, &host) {
-        if !site.state.release(number).is_dir() {
-            is_complete &= fetch_release(machine, site, number).await;
-        }
+    for (number, digest) in machines::releases_needed(placement, &host) {
+        is_complete &= match digest.and_then(|digest| digest.parse().ok()) {
+            Some(digest) => has_release(machine, site, number, &digest).await,
+            // Of an earlier version: what is here counts, and what is not cannot be told from something else.
+            None => site.state.release(number).is_dir(),
+        };
     }
     if let Some(digest) = machines::certificates_needed(placement, &host)
         && let Ok(digest) = digest.parse()
@@ -83,9 +90,23 @@ async fn fetch_missing(machine: &Machine, site: &Rc<Site>, order: &Order) -> boo
     is_complete
 }
 
-async fn fetch_release(machine: &Machine, site: &Rc<Site>, number: ReleaseNumber) -> bool {
+/// Whether a release is here by now.
+async fn has_release(
+    machine: &Machine,
+    site: &Rc<Site>,
+    number: ReleaseNumber,
+    digest: &Digest,
+) -> bool {
+    match is_here(site, number, digest).await {
+        Ok(true) => return true,
+        Ok(false) => {}
+        Err(error) => {
+            let error = gaiola_os::chain(&error);
+            tracing::warn!(%number, error, "a release is fetched again");
+        }
+    }
     for (host, address) in machine.others() {
-        match release(machine, site, address, number, None).await {
+        match release(machine, site, address, number, digest).await {
             Ok(()) => {
                 tracing::info!(%number, %host, "fetched a release");
                 return true;
@@ -114,34 +135,44 @@ async fn fetch_certificates(machine: &Machine, site: &Rc<Site>, digest: &Digest)
     false
 }
 
-/// Fetches a release from a machine, unless it is here. `expected`: its digest, where the machine that asks knows it.
-pub(super) async fn release(
+/// Fetches a release because another machine asks this one to.
+pub(super) async fn offered_release(
     machine: &Machine,
     site: &Rc<Site>,
     from: IpAddr,
     number: ReleaseNumber,
-    expected: Option<&Digest>,
+    digest: &Digest,
 ) -> Result<(), FetchError> {
-    if is_held(site, number, expected).await? {
+    let order = site.order.borrow().clone();
+    let placement = order.as_ref().map(|order| &order.placement);
+    let desired = site.view.borrow().desired.clone();
+    let desired = desired.as_ref().map(|(_, desired)| &desired.release);
+    machines::may_fetch(placement, desired, (number, digest.as_str()))?;
+    release(machine, site, from, number, digest).await
+}
+
+/// Fetches a release from a machine, unless it is here. What is here under its number with other contents is replaced once the release
+/// has come whole: the caller knows that nothing needs it.
+async fn release(
+    machine: &Machine,
+    site: &Rc<Site>,
+    from: IpAddr,
+    number: ReleaseNumber,
+    digest: &Digest,
+) -> Result<(), FetchError> {
+    let deadline = Instant::now() + LIMIT;
+    let receiving = timeout_at(deadline, site.receiving.lock()).await;
+    let _one_at_a_time = receiving.map_err(|_| FetchError::Busy)?;
+    // The one before may have brought it.
+    if is_here(site, number, digest).await? {
         return Ok(());
     }
-    let _one_at_a_time = site.receiving.lock().await;
-    let stream = machine.peers.stream(from, format!("/releases/{number}"));
-    let stream = stream.await?;
-    let digest = stream.headers.get(DIGEST);
-    let digest = digest.and_then(|digest| digest.to_str().ok()?.parse::<Digest>().ok());
-    let found = digest.ok_or(FetchError::NoDigest(number))?;
-    if let Some(expected) = expected.filter(|expected| **expected != found) {
-        let expected = expected.clone();
-        return Err(FetchError::OtherContents {
-            number,
-            expected,
-            found,
-        });
-    }
-    let releases = site.state.releases();
-    let received = receive(stream, move |pieces| {
-        release::receive(pieces, &releases, &found).map_err(described)
+    let path = format!("/releases/{number}/{digest}");
+    let stream = machine.peers.stream(from, path).await?;
+    let (releases, digest) = (site.state.releases(), digest.clone());
+    let pace = Pace::new(LARGEST_RELEASE);
+    let received = receive(stream, deadline, pace, move |pieces| {
+        release::receive(pieces, &releases, &digest).map_err(described)
     });
     let received = received.await.map_err(FetchError::NotKept)?;
     let _held = site.pruning.lock().await;
@@ -149,29 +180,18 @@ pub(super) async fn release(
     kept.await.map_err(FetchError::NotKept)
 }
 
-/// Whether a release is here. One of other contents, which an `up` that failed has left and which was never desired, is removed.
-async fn is_held(
+/// Whether a release with these contents is here.
+async fn is_here(
     site: &Rc<Site>,
     number: ReleaseNumber,
-    expected: Option<&Digest>,
+    digest: &Digest,
 ) -> Result<bool, FetchError> {
-    let desired = site.view.borrow().desired.clone();
-    let was_desired = desired.is_some_and(|(_, desired)| number <= desired.release.number);
-    let is_there = site.state.release(number).is_dir();
-    let Some(expected) = expected.filter(|_| is_there && !was_desired).cloned() else {
-        return Ok(is_there);
-    };
     let _held = site.pruning.lock().await;
-    let releases = site.state.releases();
-    let checked = on_a_thread(move || {
-        let scan = release::scan_release(&releases, number).map_err(described)?;
-        let is_same = scan.digest == expected;
-        if !is_same {
-            release::discard(&releases, number).map_err(described)?;
-        }
-        Ok(is_same)
-    });
-    checked.await.map_err(FetchError::NotKept)
+    let (releases, digest) = (site.state.releases(), digest.clone());
+    let looked =
+        on_a_thread(move || release::contents(&releases, number, &digest).map_err(described));
+    let contents = looked.await.map_err(FetchError::Unreadable)?;
+    Ok(contents == Contents::Expected)
 }
 
 /// Fetches the balancers' certificates from a machine, unless they are here.
@@ -181,34 +201,43 @@ pub(super) async fn certificates(
     from: IpAddr,
     digest: &Digest,
 ) -> Result<(), FetchError> {
+    let deadline = Instant::now() + LIMIT;
+    let receiving = timeout_at(deadline, site.receiving.lock()).await;
+    let _one_at_a_time = receiving.map_err(|_| FetchError::Busy)?;
     if certificates::has(&site.state.certificates(), digest) {
         return Ok(());
     }
-    let _one_at_a_time = site.receiving.lock().await;
-    let stream = machine
-        .peers
-        .stream(from, format!("/certificates/{digest}"));
-    let stream = stream.await?;
+    let path = format!("/certificates/{digest}");
+    let stream = machine.peers.stream(from, path).await?;
     let (copies, digest) = (site.state.certificates(), digest.clone());
-    let received = receive(stream, move |pieces| {
+    let pace = Pace::new(LARGEST_CERTIFICATES);
+    let received = receive(stream, deadline, pace, move |pieces| {
         certificates::receive(pieces, &copies, &digest).map_err(described)
     });
     received.await.map_err(FetchError::NotKept)
 }
 
-/// Runs `take` on a thread of its own with the stream, piece by piece.
+/// Runs `take` on a thread of its own with the stream, piece by piece. Where the stream is too long, too slow or too late it breaks off,
+/// and `take` ends.
 async fn receive<T: Send + 'static>(
     mut stream: Stream,
+    deadline: Instant,
+    mut pace: Pace,
     take: impl FnOnce(Pieces) -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let (sender, pieces) = channel(PIECES);
     let taking = on_a_thread(move || take(Pieces::new(pieces)));
+    let began = Instant::now();
     let feeding = async move {
         loop {
-            let piece = match stream.next_piece(SILENCE).await {
-                Ok(Some(piece)) => Ok(piece),
-                Ok(None) => return,
-                Err(error) => Err(described(error)),
+            let piece = match timeout_at(deadline, stream.next_piece(SILENCE)).await {
+                Ok(Ok(Some(piece))) => {
+                    let allowed = pace.take(began.elapsed(), piece.len() as u64);
+                    allowed.map(|()| piece).map_err(described)
+                }
+                Ok(Ok(None)) => return,
+                Ok(Err(error)) => Err(described(error)),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
             };
             let is_last = piece.is_err();
             if sender.send(piece).await.is_err() || is_last {

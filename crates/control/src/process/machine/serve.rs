@@ -1,6 +1,7 @@
 //! The answers to the site's other machines. Who asks is known by its certificate; what it may ask follows from the newest order.
 
 mod send;
+mod shares;
 
 use super::fetch;
 use crate::api::Digest;
@@ -15,7 +16,7 @@ use gaiola_model::placement::ReleaseNumber;
 use gaiola_model::schema::SCHEMA;
 use gaiola_model::{ServerName, Tier};
 use gaiola_net::pki::Authority;
-use gaiola_net::server;
+use gaiola_net::server::{self, Limits};
 use gaiola_os::serve::{Response, not_found, text, whole};
 use gaiola_wire::document;
 use http_body_util::{BodyExt as _, Limited};
@@ -23,14 +24,18 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use shares::{Share, Shares};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 /// The largest request that is read.
 const LARGEST_REQUEST: usize = 64 << 10;
+/// Timeout of reading it.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Between two attempts to listen: a machine that has just started may not have its address yet.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -39,11 +44,21 @@ pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
     let listener = listen(&machine).await;
     let identity = Rc::clone(&machine);
     let tls = move || identity.peers.server_config();
-    server::serve(listener, tls, move |peer, request| {
-        let (machine, site) = (Rc::clone(&machine), Rc::clone(&site));
-        async move { answer(&machine, &site, &peer, request).await }
+    let answers = Rc::new(Answers::new(machine, site));
+    server::serve(listener, Limits::default(), tls, move |peer, request| {
+        let answers = Rc::clone(&answers);
+        async move { answers.answer(&peer, request).await }
     })
     .await;
+}
+
+/// What answers take, and how many of those that take long there may be at a time.
+struct Answers {
+    machine: Rc<Machine>,
+    site: Rc<Site>,
+    sends: Shares,
+    fetches: Shares,
+    stops: Shares,
 }
 
 async fn listen(machine: &Machine) -> TcpListener {
@@ -69,7 +84,7 @@ enum Wanted {
     Sign(ServerName),
     Authority,
     Secrets,
-    Release(ReleaseNumber),
+    Release(ReleaseNumber, Digest),
     Certificates(Digest),
     Fetch(ReleaseNumber),
     Stop,
@@ -82,17 +97,23 @@ impl Wanted {
         let (what, which) = path
             .split_once('/')
             .map_or((path, None), |(a, b)| (a, Some(b)));
-        let number = || which?.parse().ok().map(ReleaseNumber);
         match (method, what, which) {
             (&Method::GET, "order", None) => Some(Self::Order),
             (&Method::GET, "authority", None) => Some(Self::Authority),
             (&Method::GET, "secrets", None) => Some(Self::Secrets),
-            (&Method::GET, "releases", _) => number().map(Self::Release),
+            (&Method::GET, "releases", Some(which)) => {
+                let (number, digest) = which.split_once('/')?;
+                let number = number.parse().ok().map(ReleaseNumber)?;
+                Some(Self::Release(number, digest.parse().ok()?))
+            }
             (&Method::GET, "certificates", Some(digest)) => {
                 digest.parse().ok().map(Self::Certificates)
             }
             (&Method::POST, "sign", Some(server)) => server.parse().ok().map(Self::Sign),
-            (&Method::POST, "fetch", _) => number().map(Self::Fetch),
+            (&Method::POST, "fetch", Some(number)) => number
+                .parse()
+                .ok()
+                .map(|number| Self::Fetch(ReleaseNumber(number))),
             (&Method::POST, "stop", None) => Some(Self::Stop),
             (&Method::POST, "start", None) => Some(Self::Start),
             _ => None,
@@ -105,7 +126,7 @@ impl Wanted {
             Self::Sign(server) => Asked::Sign(*server),
             Self::Authority => Asked::Authority,
             Self::Secrets => Asked::Secrets,
-            Self::Release(_) => Asked::Release,
+            Self::Release(..) => Asked::Release,
             Self::Certificates(_) => Asked::Certificates,
             Self::Fetch(_) => Asked::Fetch,
             Self::Stop | Self::Start => Asked::Power,
@@ -113,48 +134,82 @@ impl Wanted {
     }
 }
 
-async fn answer(
-    machine: &Rc<Machine>,
-    site: &Rc<Site>,
-    peer: &str,
-    request: Request<Incoming>,
-) -> Response {
-    let forbidden = |why: String| text(StatusCode::FORBIDDEN, why);
-    let Some(host) = host_of(peer).filter(|host| machine.knows(host)) else {
-        return forbidden(format!("{peer} is no machine of the site"));
-    };
-    let path = request.uri().path();
-    let Some(wanted) = Wanted::of(request.method(), path) else {
-        return not_found();
-    };
-    let order = site.order.borrow().clone();
-    let placement = order.as_ref().map(|order| &order.placement);
-    if !machines::may_ask(placement, &host, wanted.asked()) {
-        return forbidden(format!(
-            "{path} is not for {host}, by the newest placement that is known here"
-        ));
+impl Answers {
+    fn new(machine: Rc<Machine>, site: Rc<Site>) -> Self {
+        Self {
+            machine,
+            site,
+            // A machine fetches one thing at a time; the second place is for what it has given up and does not know to be over.
+            sends: Shares::new(24, 2),
+            fetches: Shares::new(8, 2),
+            stops: Shares::new(64, 16),
+        }
     }
-    let answered = match wanted {
-        Wanted::Order => Ok(match &order {
-            Some(order) => message(site, &**order),
-            None => text(StatusCode::NOT_FOUND, "no placement is known here"),
-        }),
-        Wanted::Authority => Ok(authority(site)),
-        Wanted::Secrets => Ok(secrets(site, &host)),
-        Wanted::Release(number) => Ok(send::release(site, number).await),
-        Wanted::Certificates(digest) => Ok(send::certificates(site, digest).await),
-        Wanted::Sign(server) => body(request).await.map(|asked| sign(site, server, asked)),
-        Wanted::Fetch(number) => match body(request).await {
-            Ok(what) => Ok(fetch_from(machine, site, &host, number, what).await),
-            Err(refusal) => Err(refusal),
-        },
-        Wanted::Stop => match body(request).await {
-            Ok(what) => Ok(stop(machine, site, what).await),
-            Err(refusal) => Err(refusal),
-        },
-        Wanted::Start => body(request).await.map(|what| start(machine, site, what)),
-    };
-    answered.unwrap_or_else(|refusal| refusal)
+
+    async fn answer(&self, peer: &str, request: Request<Incoming>) -> Response {
+        let forbidden = |why: String| text(StatusCode::FORBIDDEN, why);
+        let Some(host) = host_of(peer).filter(|host| self.machine.knows(host)) else {
+            return forbidden(format!("{peer} is no machine of the site"));
+        };
+        let path = request.uri().path();
+        let Some(wanted) = Wanted::of(request.method(), path) else {
+            return not_found();
+        };
+        let order = self.site.order.borrow().clone();
+        let placement = order.as_ref().map(|order| &order.placement);
+        if !machines::may_ask(placement, &host, wanted.asked()) {
+            return forbidden(format!(
+                "{path} is not for {host}, by the newest placement that is known here"
+            ));
+        }
+        let answered = self.carry_out(&host, wanted, request).await;
+        answered.unwrap_or_else(|refusal| refusal)
+    }
+
+    async fn carry_out(
+        &self,
+        host: &Host,
+        wanted: Wanted,
+        request: Request<Incoming>,
+    ) -> Result<Response, Response> {
+        let (machine, site) = (&self.machine, &self.site);
+        Ok(match wanted {
+            Wanted::Order => order(site),
+            Wanted::Authority => authority(site),
+            Wanted::Secrets => secrets(site, host),
+            Wanted::Release(number, digest) => {
+                let share = self.sends.take(host).ok_or_else(busy)?;
+                send::release(site, number, digest, share).await
+            }
+            Wanted::Certificates(digest) => {
+                send::certificates(site, digest, self.sends.take(host).ok_or_else(busy)?).await
+            }
+            Wanted::Sign(server) => sign(site, server, body(request).await?),
+            Wanted::Fetch(number) => {
+                let what = body(request).await?;
+                let share = self.fetches.take(host).ok_or_else(busy)?;
+                fetch_from(machine, site, host, (number, what), share).await
+            }
+            Wanted::Stop => {
+                let what = body(request).await?;
+                stop(machine, site, what, self.stops.take(host).ok_or_else(busy)?).await
+            }
+            Wanted::Start => start(machine, site, body(request).await?),
+        })
+    }
+}
+
+fn busy() -> Response {
+    let why = "this machine does as much of this kind as it may; try again";
+    text(StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
+fn order(site: &Site) -> Response {
+    let order = site.order.borrow().clone();
+    match order {
+        Some(order) => message(site, &*order),
+        None => text(StatusCode::NOT_FOUND, "no placement is known here"),
+    }
 }
 
 /// 200 with a message, in the schema of the site's documents.
@@ -172,9 +227,14 @@ fn message(site: &Site, body: &impl Serialize) -> Response {
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Response> {
     let refused = |why: String| text(StatusCode::BAD_REQUEST, why);
     let body = Limited::new(request.into_body(), LARGEST_REQUEST);
-    let body = body
-        .collect()
+    let body = timeout(REQUEST_LIMIT, body.collect())
         .await
+        .map_err(|_| {
+            text(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request did not come whole",
+            )
+        })?
         .map_err(|error| refused(error.to_string()))?;
     let message = document::decode_message(&body.to_bytes());
     message
@@ -238,8 +298,8 @@ async fn fetch_from(
     machine: &Rc<Machine>,
     site: &Rc<Site>,
     host: &Host,
-    number: ReleaseNumber,
-    what: FetchRequest,
+    (number, what): (ReleaseNumber, FetchRequest),
+    share: Share,
 ) -> Response {
     let Some(from) = machine.others().remove(host) else {
         return text(StatusCode::FORBIDDEN, format!("{host} has no address here"));
@@ -247,8 +307,9 @@ async fn fetch_from(
     // To its end, also where the machine that asks goes away.
     let (machine, own) = (Rc::clone(machine), Rc::clone(site));
     let fetching = tokio::task::spawn_local(async move {
+        let _share = share;
         if let Some(digest) = &what.release {
-            fetch::release(&machine, &own, from, number, Some(digest)).await?;
+            fetch::offered_release(&machine, &own, from, number, digest).await?;
         }
         match &what.certificates {
             Some(digest) => fetch::certificates(&machine, &own, from, digest).await,
@@ -262,10 +323,11 @@ async fn fetch_from(
     }
 }
 
-async fn stop(machine: &Rc<Machine>, site: &Site, what: PowerRequest) -> Response {
+async fn stop(machine: &Rc<Machine>, site: &Site, what: PowerRequest, share: Share) -> Response {
     let own = Rc::clone(machine);
     // To its end, as above: what is half stopped is neither up nor down.
     let stopping = tokio::task::spawn_local(async move {
+        let _share = share;
         match what {
             PowerRequest::All => own.stop_all().await,
             PowerRequest::Servers(servers) => own.stop(&servers).await,
@@ -308,13 +370,14 @@ mod tests {
         let get = |path: &str| Wanted::of(&Method::GET, path);
         let post = |path: &str| Wanted::of(&Method::POST, path);
         assert_eq!(get("/order"), Some(Wanted::Order));
-        assert_eq!(get("/releases/7"), Some(Wanted::Release(ReleaseNumber(7))));
+        let digest = "ab".repeat(16);
+        let release = Wanted::Release(ReleaseNumber(7), digest.parse().unwrap());
+        assert_eq!(get(&format!("/releases/7/{digest}")), Some(release));
         assert_eq!(post("/fetch/7"), Some(Wanted::Fetch(ReleaseNumber(7))));
         assert_eq!(
             post("/sign/db1"),
             Some(Wanted::Sign("db1".parse().unwrap()))
         );
-        let digest = "ab".repeat(16);
         let certificates = Wanted::Certificates(digest.parse().unwrap());
         assert_eq!(get(&format!("/certificates/{digest}")), Some(certificates));
         assert_eq!(post("/stop"), Some(Wanted::Stop));
@@ -326,6 +389,9 @@ mod tests {
             "/order/1",
             "/releases",
             "/releases/x",
+            "/releases/7",
+            "/releases/7/",
+            "/releases/7/..",
             "/stop",
         ] {
             assert_eq!(get(none), None, "{none}");

@@ -122,3 +122,78 @@ fn a_link_that_leads_out_and_in_again_by_name_is_refused() {
     let why = dir.try_scan().unwrap_err();
     assert!(matches!(why, ReleaseError::LinkOutside { .. }), "{why}");
 }
+
+/// A release made beside, with this text on its page, as another machine sends it.
+fn received(dir: &Directory, text: &str) -> (Received, Digest) {
+    dir.write("public/index.html", text);
+    let scan = dir.scan();
+    let received = receive(&packed(&scan)[..], &dir.releases(), &scan.digest);
+    (received.unwrap(), scan.digest)
+}
+
+#[test]
+fn what_a_failed_change_left_under_a_number_gives_way_to_what_belongs_there() {
+    let dir = Directory::new();
+    let number = ReleaseNumber(7);
+    let page = || fs::read_to_string(dir.releases().join("7/public/index.html")).unwrap();
+    let (left, left_digest) = received(&dir, "left");
+    left.keep_as(number).unwrap();
+    let (new, digest) = received(&dir, "new");
+    let is = |digest: &Digest| contents(&dir.releases(), number, digest).unwrap();
+    assert_eq!(is(&left_digest), Contents::Expected);
+    assert_eq!(is(&digest), Contents::Other);
+    new.keep_as(number).unwrap();
+    assert_eq!((is(&digest), page()), (Contents::Expected, "new".into()));
+    // The same again: what is there stays.
+    let there = fs::metadata(dir.releases().join("7")).unwrap();
+    received(&dir, "new").0.keep_as(number).unwrap();
+    let after = fs::metadata(dir.releases().join("7")).unwrap();
+    use std::os::unix::fs::MetadataExt as _;
+    assert_eq!(there.ino(), after.ino());
+    assert_eq!(copy::names(&dir.releases()).unwrap(), ["7"]);
+}
+
+#[test]
+fn what_an_earlier_version_made_is_known_by_its_contents() {
+    let dir = Directory::new();
+    let made = dir.make(None).release;
+    let digest: Digest = made.digest.parse().unwrap();
+    let noted = gaiola_agent::state::release_digest(&dir.releases(), made.number);
+    fs::remove_file(&noted).unwrap();
+    let is = |digest: &Digest| contents(&dir.releases(), made.number, digest).unwrap();
+    assert_eq!(is(&Digest::of(&[7; 32])), Contents::Other);
+    assert_eq!(fs::read_to_string(&noted).unwrap(), made.digest);
+    assert_eq!(is(&digest), Contents::Expected);
+    let absent = contents(&dir.releases(), ReleaseNumber(9), &digest).unwrap();
+    assert_eq!(absent, Contents::Absent);
+}
+
+#[test]
+fn a_site_does_not_have_its_last_release_where_other_contents_have_its_number() {
+    let dir = Directory::new();
+    received(&dir, "left").0.keep_as(ReleaseNumber(8)).unwrap();
+    dir.write("public/index.html", "desired");
+    let scan = dir.scan();
+    let last = Release {
+        number: ReleaseNumber(8),
+        digest: scan.digest.to_string(),
+    };
+    assert!(!has(&dir.releases(), &scan.digest, Some(&last)));
+    let made = send(&scan, &dir.releases(), Some(&last)).unwrap();
+    assert_eq!(made.release, last);
+    let page = fs::read_to_string(made.path.join("public/index.html"));
+    assert_eq!(page.unwrap(), "desired");
+}
+
+#[test]
+fn the_digest_goes_with_its_release() {
+    let dir = Directory::new();
+    for number in 1..=KEPT as u64 + 1 {
+        let (new, _) = received(&dir, &number.to_string());
+        new.keep_as(ReleaseNumber(number)).unwrap();
+    }
+    let noted = |number| copy::known_digest(&dir.releases(), ReleaseNumber(number));
+    assert!(noted(1).is_some());
+    assert_eq!(prune(&dir.releases(), &[]).unwrap(), [ReleaseNumber(1)]);
+    assert!(noted(1).is_none() && noted(2).is_some());
+}
