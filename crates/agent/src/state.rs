@@ -103,9 +103,9 @@ impl State {
         self.folder.join("machine.json")
     }
 
-    /// There while the site is down on this machine: nothing is started until it comes up again.
-    pub fn down(&self) -> PathBuf {
-        self.folder.join("down")
+    /// What the last `up` or `down` of a site on machines said.
+    pub fn power(&self) -> PathBuf {
+        self.folder.join("power.json")
     }
 
     /// The certificate and the key of the process that provides servers here.

@@ -21,6 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the lab may take to stop every server.
 const DOWN_LIMIT: Duration = Duration::from_secs(120);
+/// The same for machines: three turns, each as long as another machine may take.
+const MACHINES_DOWN_LIMIT: Duration = Duration::from_secs(480);
 
 /// The site's default address.
 const FRONT_DOOR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -215,6 +217,12 @@ pub(crate) fn down(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     };
     let started = Instant::now();
     stop(&client)?;
+    if let Some(left) = not_stopped(&client)? {
+        bail!(
+            "{} is down, but not everywhere: what a machine that was not reached runs is stopped once it reaches another one\n{left}",
+            client.site
+        );
+    }
     if !global.quiet {
         let data = match client.machine() {
             Some(_) => "on its machines".into(),
@@ -229,10 +237,23 @@ pub(crate) fn down(global: &Global, of: &SiteFile) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
+/// The machines that could not be brought down, and why, a line each.
+fn not_stopped(client: &SiteClient) -> anyhow::Result<Option<String>> {
+    if client.machine().is_none() {
+        return Ok(None);
+    }
+    let left: Vec<String> = client.get("/down")?;
+    Ok((!left.is_empty()).then(|| left.join("\n")))
+}
+
 /// Brings the site down and waits for the end.
 fn stop(client: &SiteClient) -> anyhow::Result<()> {
     let _: bool = client.post("/down", &())?;
-    let deadline = Instant::now() + DOWN_LIMIT;
+    let limit = match client.machine() {
+        Some(_) => MACHINES_DOWN_LIMIT,
+        None => DOWN_LIMIT,
+    };
+    let deadline = Instant::now() + limit;
     let may_answer = || client.machine().is_some() || client.state.control_socket().exists();
     let is_up = || matches!(client.ping(), Some(Ping::Up | Ping::GoingDown));
     while may_answer() && is_up() {
@@ -244,7 +265,7 @@ fn stop(client: &SiteClient) -> anyhow::Result<()> {
             bail!(
                 "{} did not come down within {} s; see {see}",
                 client.site,
-                DOWN_LIMIT.as_secs()
+                limit.as_secs()
             );
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -218,6 +218,14 @@ impl Provider {
         }
     }
 
+    /// What the last `down` could not stop, in words.
+    pub fn not_stopped(&self) -> Vec<String> {
+        match self {
+            Self::Lab(_) => Vec::new(),
+            Self::Machine(machine) => machine.not_stopped(),
+        }
+    }
+
     /// Brings everything down.
     pub fn end(&self) {
         match self {

@@ -96,6 +96,7 @@ async fn respond(site: Rc<Site>, request: Request<Incoming>) -> Response {
         (Method::GET, "/network") => json(&site.provider.network()),
         (Method::GET, "/faults") => json(&site.provider.faults()),
         (Method::GET, "/events") => stream_events(&site, request.uri().query().unwrap_or_default()),
+        (Method::GET, "/down") => json(&site.provider.not_stopped()),
         (Method::POST, "/down") => {
             site.provider.end();
             json(&true)

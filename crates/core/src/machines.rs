@@ -5,6 +5,7 @@
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::{Release, ReleaseNumber};
 use gaiola_model::{Config, Inventory, Placement, ServerName, Tier};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -28,6 +29,42 @@ pub struct Held {
     pub directories: BTreeSet<ServerName>,
     /// Whether the whole site is to stay down.
     pub is_down: bool,
+}
+
+/// What the last `up` or `down` said. Of two the newer holds; where they have the same number, the site is up: that loses nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Power {
+    /// Counts them.
+    pub number: u64,
+    /// Whether the site is to be up.
+    pub is_up: bool,
+}
+
+impl Default for Power {
+    /// A site that was never brought down.
+    fn default() -> Self {
+        Self {
+            number: 0,
+            is_up: true,
+        }
+    }
+}
+
+impl Power {
+    /// What an `up` or a `down` says that knows of this one.
+    ///
+    /// ```
+    /// use gaiola_core::machines::Power;
+    ///
+    /// let down = Power::default().next(false);
+    /// assert!(Power::default() < down && down < down.next(true));
+    /// ```
+    pub const fn next(self, is_up: bool) -> Self {
+        Self {
+            number: self.number.saturating_add(1),
+            is_up,
+        }
+    }
 }
 
 /// What is to be done about a server of this machine.

@@ -7,6 +7,7 @@ pub mod boot;
 mod identity;
 mod order;
 mod peers;
+mod power;
 mod prepare;
 mod servers;
 mod units;
@@ -25,10 +26,10 @@ use super::{Delivery, Elsewhere, Parcel};
 use crate::api::machine::MachineSetup;
 use crate::api::{Access, Disk, Enter, Harm};
 use gaiola_agent::state::{Order, State, read_json};
-use gaiola_core::machines::{self, Held};
+use gaiola_core::machines::{self, Held, Power};
 use gaiola_core::topology;
 use gaiola_model::inventory::Host;
-use gaiola_model::placement::{BootNumber, DatabaseRole, Placement, ReleaseNumber, Revision};
+use gaiola_model::placement::{BootNumber, Placement, ReleaseNumber, Revision};
 use gaiola_model::{ServerName, SiteName};
 use gaiola_net::pki::PkiError;
 use gaiola_store::view::View;
@@ -40,10 +41,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 use units::{UnitError, Units};
 
 /// The user that the site's own processes run as.
@@ -53,10 +52,6 @@ pub const STORE_USER: &str = "gaiola-store";
 
 /// Where clients enter a site of which nothing is known yet.
 const HTTP: u16 = 80;
-/// How long other machines are told that the site comes up, where they do not answer.
-const START_LIMIT: Duration = Duration::from_secs(60);
-/// Between two attempts.
-const AGAIN: Duration = Duration::from_secs(2);
 
 /// Why a machine's process cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +121,10 @@ pub struct Machine {
     wake: Notify,
     /// A site is being brought down by this process.
     ending: Cell<bool>,
+    /// What the last `up` or `down` said.
+    power: Cell<Power>,
+    /// Machines that the last `down` did not stop, each with the reason.
+    not_stopped: RefCell<Vec<String>>,
 }
 
 impl Machine {
@@ -140,8 +139,10 @@ impl Machine {
         view: watch::Receiver<View>,
     ) -> Result<Rc<Self>, MachineError> {
         let setup = read_setup(&state)?;
+        let path = state.power();
+        let power = power::known(&path).map_err(|source| MachineError::Setup { path, source })?;
         let held = Held {
-            is_down: state.down().exists(),
+            is_down: !power.is_up,
             ..Held::default()
         };
         Ok(Rc::new(Self {
@@ -158,6 +159,8 @@ impl Machine {
             view,
             wake: Notify::new(),
             ending: Cell::new(false),
+            power: Cell::new(power),
+            not_stopped: RefCell::default(),
         }))
     }
 
@@ -248,49 +251,6 @@ impl Machine {
         self.held.borrow().off.clone()
     }
 
-    /// Lets the site come up again, here and on the other machines.
-    pub fn retry(self: &Rc<Self>) {
-        self.start(None);
-        for (host, address) in self.others() {
-            let machine = Rc::clone(self);
-            tokio::task::spawn_local(async move {
-                let deadline = Instant::now() + START_LIMIT;
-                let all = PowerRequest::All;
-                // A `down` that came meanwhile wins.
-                while !machine.is_ending()
-                    && let Err(error) = machine.peers.start(address, &all).await
-                {
-                    if Instant::now() >= deadline {
-                        let error = gaiola_os::chain(&error);
-                        tracing::warn!(%host, error, "cannot ask a machine to start its servers");
-                        return;
-                    }
-                    sleep(AGAIN).await;
-                }
-            });
-        }
-    }
-
-    /// Lets servers of this machine be switched on again; `None`: all of them, also after the site was down.
-    pub fn start(&self, server: Option<ServerName>) {
-        let servers = match server {
-            Some(server) => BTreeSet::from([server]),
-            None => servers::directories(self),
-        };
-        servers::let_on(self, servers);
-        if server.is_none() {
-            let mut held = self.held.borrow_mut();
-            held.off.clear();
-            held.is_down = false;
-            drop(held);
-            self.ending.set(false);
-            if let Err(error) = remove_file(self.state.down()) {
-                tracing::error!(%error, "cannot record that the site is no longer down");
-            }
-        }
-        self.wake.notify_one();
-    }
-
     /// Servers of this machine that could not be switched on, and why.
     pub fn trouble(&self) -> BTreeMap<ServerName, String> {
         self.trouble.borrow().clone()
@@ -331,11 +291,6 @@ impl Machine {
             disk: Disk::Unknown,
             client: None,
         }
-    }
-
-    /// Whether the site is down here, and is not being brought up or down.
-    pub fn is_down(&self) -> bool {
-        self.held.borrow().is_down && !self.ending.get()
     }
 
     /// Where clients enter: an open door, or else this machine.
@@ -384,18 +339,6 @@ impl Machine {
         self.peers.fetch(address, number, fetch).await
     }
 
-    /// Whether the site is down here, or being brought down.
-    pub fn is_ending(&self) -> bool {
-        self.ending.get() || self.held.borrow().is_down
-    }
-
-    /// Brings the whole site down, and keeps it down until it is asked to come up again.
-    pub fn end(self: &Rc<Self>) {
-        if !self.ending.replace(true) {
-            tokio::task::spawn_local(Rc::clone(self).bring_down());
-        }
-    }
-
     /// Does a harm, or takes it back.
     ///
     /// # Errors
@@ -415,7 +358,7 @@ impl Machine {
         let host = host.ok_or(HarmError::Unknown(server))?;
         if host == self.host() {
             if on {
-                self.start(Some(server));
+                self.start(server);
                 return Ok(());
             }
             return Ok(servers::switch_off(self, server).await?);
@@ -435,94 +378,6 @@ impl Machine {
         let order = self.order.borrow();
         let placed = order.as_ref()?.placement.servers.get(&server)?;
         Some(placed.location.host.clone())
-    }
-
-    /// Stops the standbys, then the primary, while the store still answers; then the rest at once, on every machine.
-    async fn bring_down(self: Rc<Self>) {
-        let began = Instant::now();
-        let order = self.order.borrow().clone();
-        if let Some(order) = order {
-            let [standbys, primary, _] =
-                machines::stop_order(&order.placement, self.primary(&order.placement));
-            self.stop_everywhere(standbys).await;
-            self.stop_everywhere(primary).await;
-        }
-        let mut stops = JoinSet::new();
-        for (host, address) in self.others() {
-            let machine = Rc::clone(&self);
-            stops.spawn_local(async move {
-                if let Err(error) = machine.peers.stop(address, &PowerRequest::All).await {
-                    let error = gaiola_os::chain(&error);
-                    tracing::error!(%host, error, "cannot bring a machine down: its servers go on");
-                }
-            });
-        }
-        if let Err(error) = self.stop_all().await {
-            tracing::error!(
-                error = gaiola_os::chain(&error),
-                "cannot stop every server here"
-            );
-        }
-        while stops.join_next().await.is_some() {}
-        self.ending.set(false);
-        tracing::info!(took = ?began.elapsed(), "the site is down");
-    }
-
-    fn primary(&self, placement: &Placement) -> Option<ServerName> {
-        let view = self.view.borrow();
-        let is_primary = |server: &&ServerName| {
-            let observed = view.observed.get(server);
-            let database = observed.and_then(|(_, observed)| observed.database.as_ref());
-            database.is_some_and(|database| database.role == DatabaseRole::Primary)
-        };
-        placement.servers.keys().find(is_primary).copied()
-    }
-
-    async fn stop_everywhere(self: &Rc<Self>, servers: Vec<ServerName>) {
-        let mut stops = JoinSet::new();
-        for server in servers {
-            let machine = Rc::clone(self);
-            stops.spawn_local(async move {
-                if let Err(error) = machine.switch(server, false).await {
-                    let error = gaiola_os::chain(&error);
-                    tracing::error!(%server, error, "cannot stop a server");
-                }
-            });
-        }
-        while stops.join_next().await.is_some() {}
-    }
-
-    /// Stops every server of this machine, and keeps them so over a reboot.
-    ///
-    /// # Errors
-    /// Where the units of one refuse; the others are stopped.
-    pub async fn stop_all(self: &Rc<Self>) -> Result<(), UnitError> {
-        if let Err(error) = std::fs::write(self.state.down(), "") {
-            tracing::error!(%error, "cannot record that the site is down: a restart of this process starts its servers");
-        }
-        self.held.borrow_mut().is_down = true;
-        let on: BTreeSet<ServerName> = {
-            let held = self.held.borrow();
-            held.on.union(&held.busy).copied().collect()
-        };
-        let mut stops = JoinSet::new();
-        for server in on {
-            let machine = Rc::clone(self);
-            stops.spawn_local(async move { servers::switch_off(&machine, server).await });
-        }
-        let mut result = Ok(());
-        while let Some(stopped) = stops.join_next().await {
-            result = stopped.unwrap_or(Ok(())).and(result);
-        }
-        result
-    }
-
-    /// Stops servers of this machine, in answer to another one.
-    pub async fn stop(self: &Rc<Self>, servers: &[ServerName]) -> Result<(), UnitError> {
-        for server in servers {
-            servers::switch_off(self, *server).await?;
-        }
-        Ok(())
     }
 }
 

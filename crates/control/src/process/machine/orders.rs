@@ -1,5 +1,5 @@
-//! What a machine asks the others for by itself: the newest order while it has no other way to it, and the authority where a member of
-//! the store stands on it.
+//! What a machine asks the others for by itself: the newest order, and whether the site is up, while it has no other way to know; and the
+//! authority where a member of the store stands on it.
 
 use crate::provider::machine::{AuthorityFiles, Machine};
 use crate::site::Site;
@@ -22,6 +22,7 @@ pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
             for order in machine.orders_elsewhere().await.orders {
                 site.take_order(order);
             }
+            machine.follow_power().await;
         }
         if lacks_authority(&machine, &site) {
             ask_for_authority(&machine, &site.state).await;

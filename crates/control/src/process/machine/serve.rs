@@ -87,6 +87,7 @@ enum Wanted {
     Release(ReleaseNumber, Digest),
     Certificates(Digest),
     Fetch(ReleaseNumber),
+    Power,
     Stop,
     Start,
 }
@@ -101,6 +102,7 @@ impl Wanted {
             (&Method::GET, "order", None) => Some(Self::Order),
             (&Method::GET, "authority", None) => Some(Self::Authority),
             (&Method::GET, "secrets", None) => Some(Self::Secrets),
+            (&Method::GET, "power", None) => Some(Self::Power),
             (&Method::GET, "releases", Some(which)) => {
                 let (number, digest) = which.split_once('/')?;
                 let number = number.parse().ok().map(ReleaseNumber)?;
@@ -129,7 +131,7 @@ impl Wanted {
             Self::Release(..) => Asked::Release,
             Self::Certificates(_) => Asked::Certificates,
             Self::Fetch(_) => Asked::Fetch,
-            Self::Stop | Self::Start => Asked::Power,
+            Self::Power | Self::Stop | Self::Start => Asked::Power,
         }
     }
 }
@@ -190,11 +192,13 @@ impl Answers {
                 let share = self.fetches.take(host).ok_or_else(busy)?;
                 fetch_from(machine, site, host, (number, what), share).await
             }
-            Wanted::Stop => {
+            Wanted::Power => message(site, &machine.power()),
+            Wanted::Stop | Wanted::Start => {
+                let on = wanted == Wanted::Start;
                 let what = body(request).await?;
-                stop(machine, site, what, self.stops.take(host).ok_or_else(busy)?).await
+                let share = self.stops.take(host).ok_or_else(busy)?;
+                switch(machine, site, (what, on), share).await
             }
-            Wanted::Start => start(machine, site, body(request).await?),
         })
     }
 }
@@ -323,33 +327,31 @@ async fn fetch_from(
     }
 }
 
-async fn stop(machine: &Rc<Machine>, site: &Site, what: PowerRequest, share: Share) -> Response {
+/// Stops or starts.
+async fn switch(
+    machine: &Rc<Machine>,
+    site: &Site,
+    (what, on): (PowerRequest, bool),
+    share: Share,
+) -> Response {
     let own = Rc::clone(machine);
     // To its end, as above: what is half stopped is neither up nor down.
-    let stopping = tokio::task::spawn_local(async move {
+    let switching = tokio::task::spawn_local(async move {
         let _share = share;
         match what {
-            PowerRequest::All => own.stop_all().await,
+            PowerRequest::All(power) => own.take_power(power).await,
+            PowerRequest::Servers(servers) if on => {
+                servers.into_iter().for_each(|server| own.start(server));
+                Ok(())
+            }
             PowerRequest::Servers(servers) => own.stop(&servers).await,
         }
     });
-    match stopping.await {
+    match switching.await {
         Ok(Ok(())) => message(site, &true),
         Ok(Err(error)) => failed(&error),
         Err(error) => failed(&error),
     }
-}
-
-fn start(machine: &Machine, site: &Site, what: PowerRequest) -> Response {
-    match what {
-        PowerRequest::All => machine.start(None),
-        PowerRequest::Servers(servers) => {
-            servers
-                .into_iter()
-                .for_each(|server| machine.start(Some(server)));
-        }
-    }
-    message(site, &true)
 }
 
 fn not_here() -> Response {
@@ -382,6 +384,7 @@ mod tests {
         assert_eq!(get(&format!("/certificates/{digest}")), Some(certificates));
         assert_eq!(post("/stop"), Some(Wanted::Stop));
         assert_eq!(post("/start"), Some(Wanted::Start));
+        assert_eq!(get("/power"), Some(Wanted::Power));
         for none in [
             "",
             "/",

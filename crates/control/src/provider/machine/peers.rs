@@ -4,6 +4,7 @@ use super::identity::Identity;
 use crate::api::Digest;
 use gaiola_agent::engine::Secrets;
 use gaiola_agent::state::Order;
+use gaiola_core::machines::Power;
 use gaiola_model::ServerName;
 use gaiola_model::inventory::Host;
 use gaiola_model::placement::ReleaseNumber;
@@ -85,7 +86,7 @@ pub enum PowerRequest {
     /// These.
     Servers(Vec<ServerName>),
     /// The whole site.
-    All,
+    All(Power),
 }
 
 /// Why another machine did not do what it was asked.
@@ -182,6 +183,11 @@ impl Peers {
         let request = self.post(format!("/fetch/{number}"), what)?;
         let _: bool = self.ask(at, &request, FETCH_LIMIT).await?;
         Ok(())
+    }
+
+    /// What the last `up` or `down` said that a machine knows of.
+    pub async fn power(&self, at: IpAddr) -> Result<Power, PeerError> {
+        self.ask(at, &Request::get("/power"), LIMIT).await
     }
 
     /// Has a machine stop servers; returns when they are off.
