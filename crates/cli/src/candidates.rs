@@ -208,6 +208,7 @@ mod tests {
         known.config.as_mut().unwrap().set_machines(Machines {
             servers: [(app1, Machine::new("a"))].into(),
             spare: vec![Machine::new("m-9")],
+            power: None,
         });
         let sizes = known.sizes();
         assert_eq!(sizes[4..], ["balancer=+m-9", "app=+m-9", "database=+m-9"]);

@@ -143,6 +143,7 @@ fn as_it_is(config: &Config, status: &Status) -> Config {
         config.set_machines(Machines {
             servers: servers.map(on).collect(),
             spare: Vec::new(),
+            power: None,
         });
         return config;
     }

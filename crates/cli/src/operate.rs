@@ -234,11 +234,13 @@ mod tests {
         config.set_machines(Machines {
             servers: on(["a", "a"]),
             spare: vec![Machine::new("m")],
+            power: None,
         });
         assert_eq!(size(&config), "2 servers on 1 machine, 1 spare");
         config.set_machines(Machines {
             servers: on(["a", "b"]),
             spare: Vec::new(),
+            power: None,
         });
         assert_eq!(size(&config), "2 servers on 2 machines, 0 spare");
     }

@@ -391,6 +391,7 @@ mod tests {
                 .map(|name: ServerName| (name, Machine::new("m")))
                 .into(),
             spare: Vec::new(),
+            power: None,
         });
         let numbers = Tier::ALL.map(|tier| config.servers(tier));
         assert_eq!(numbers, [0, 2, 1, 0]);

@@ -473,6 +473,7 @@ mod tests {
         config.set_machines(Machines {
             servers: servers.collect(),
             spare: Vec::new(),
+            power: None,
         });
         config
     }

@@ -62,6 +62,7 @@ mod tests {
         config.machines = Some(Machines {
             servers: servers.into(),
             spare: vec![Machine::new("c")],
+            power: None,
         });
         assert_eq!(role(&config, "c"), "role=other");
         config.database = Some(Database::default());

@@ -26,6 +26,7 @@ fn config() -> Config {
     config.machines = Some(Machines {
         servers: servers.into(),
         spare: vec![machine("c", 3)],
+        power: None,
     });
     config
 }

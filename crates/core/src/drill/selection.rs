@@ -197,6 +197,7 @@ mod tests {
         config.set_machines(Machines {
             servers: names.map(|name| (name, Machine::new("m"))).into(),
             spare: Vec::new(),
+            power: None,
         });
         let targets = words(&Selection::All.targets(&config, &[]));
         for target in [

@@ -26,7 +26,11 @@ pub(super) fn merge(
         servers.extend(names.given(tier, wanted(tier, last, theirs)));
     }
     let spare = spare(&servers, last, theirs);
-    Machines { servers, spare }
+    Machines {
+        servers,
+        spare,
+        power: theirs.power.clone(),
+    }
 }
 
 /// The machines that a tier should stand on: the file's, if its list has changed, otherwise those that were scaled to. One

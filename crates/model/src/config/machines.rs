@@ -13,6 +13,9 @@ pub struct Machines {
     /// Machines that are prepared and have no server, in the order in which they are taken.
     #[serde(default)]
     pub spare: Vec<Machine>,
+    /// The operator's command that switches a machine off or on, for drills. The site does not keep it.
+    #[serde(skip)]
+    pub power: Option<String>,
 }
 
 /// A machine as the file names it.
@@ -91,6 +94,7 @@ mod tests {
         let machines = Machines {
             servers: servers.into(),
             spare: vec![Machine::new("three")],
+            power: None,
         };
         let names: Vec<&str> = machines.all().iter().map(|m| m.ssh.as_str()).collect();
         assert_eq!(names, ["one", "two", "three"]);

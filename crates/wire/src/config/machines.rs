@@ -72,6 +72,10 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
         none_has_a_server(&spare, &servers, mistakes);
         spare
     });
+    let power = sections
+        .machines
+        .as_ref()
+        .and_then(|section| text(section, "power", value::command, mistakes));
     let all = servers.iter().map(|(_, machine)| machine).chain(&spare);
     let known = known(all, mistakes);
     let whole = |machine: At<Machine>| {
@@ -86,6 +90,7 @@ pub(super) fn machines(sections: &Sections<'_>, mistakes: &mut Mistakes<'_>) -> 
             .map(|(name, on)| (name, whole(on)))
             .collect(),
         spare: spare.into_iter().map(whole).collect(),
+        power,
     })
 }
 
