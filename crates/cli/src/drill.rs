@@ -12,7 +12,7 @@ use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{
     Acknowledged, Course, DrillError, Harm, HarmFuture, Limits, Plan, Record, Sight, run,
 };
-use gaiola_control::provider::lab::processes;
+use gaiola_control::provider::processes;
 use gaiola_core::drill::{
     Contents, DrillReport, Process, Roles, Selection, Target, Verdict, Writes, render, render_all,
 };
@@ -261,7 +261,7 @@ impl FaultInjector<'_> {
             .with_context(|| format!("{server} is off already"))?;
         let victims = match process {
             None => vec![identify(pid_1)?],
-            Some(process) => processes::victims(pid_1, process),
+            Some(process) => processes::victims(&processes::below(pid_1), process),
         };
         if victims.is_empty() {
             bail!("no such process runs on {server}");
@@ -317,7 +317,11 @@ impl FaultInjector<'_> {
 
     fn are_dead(&self) -> anyhow::Result<()> {
         let killed = self.killed.borrow();
-        match killed.iter().filter(|victim| is_alive(**victim)).count() {
+        match killed
+            .iter()
+            .filter(|victim| processes::is_alive(**victim))
+            .count()
+        {
             0 => Ok(()),
             alive => bail!("{alive} of the processes still run"),
         }
@@ -349,17 +353,6 @@ impl FaultInjector<'_> {
             missing: status.missing.join("; "),
         })
     }
-}
-
-/// A zombie is dead: its parent has just not waited for it yet.
-fn is_alive(victim: Identity) -> bool {
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", victim.pid)).ok();
-    let is_zombie = state.is_some_and(|stat| {
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
-    });
-    !is_zombie && identify(victim.pid).is_ok_and(|now| now == victim)
 }
 
 /// Converts a result for the drill's report.

@@ -94,7 +94,7 @@ pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 3] {
 }
 
 /// The units of a server, in the order in which they are stopped.
-fn units_of(server: ServerName) -> Vec<String> {
+pub(super) fn units_of(server: ServerName) -> Vec<String> {
     let [agent, keeper] = ["agent", "keeper"].map(|kind| format!("gaiola-{kind}@{server}.service"));
     match server.tier {
         Tier::Balancer => vec![agent, keeper],
