@@ -226,6 +226,7 @@ mod tests {
         config.machines = Some(Named {
             servers: servers.into(),
             spare: vec![machine("b", 2)],
+            power: None,
         });
         let setups = setups(&config).unwrap();
         let b = &setups[&Host("b".into())];
