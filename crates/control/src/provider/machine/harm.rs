@@ -4,8 +4,9 @@
 //! holds what is in force; a reboot undoes everything.
 
 mod network;
+mod programs;
 
-use super::units::{program, units_of};
+use super::units::units_of;
 use super::{MachineError, boot, known_order, read_setup};
 use crate::provider::freeze::{FreezeError, freeze, thaw};
 use crate::provider::processes;
@@ -16,14 +17,14 @@ use gaiola_model::{ServerName, SiteName, Tier};
 use gaiola_os::netlink::{Netlink, NetlinkError};
 use gaiola_os::process::{Identity, signal};
 use network::{Dropped, Network, ssh_port};
+use programs::{MACHINE, arm, disarm, nft, start, stay_down};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -31,14 +32,6 @@ use tokio::time::{Instant, sleep};
 const ACTIVE: &str = "/run/gaiola/drill.json";
 /// Held while something is done or undone.
 const LOCK: &str = "/run/gaiola/drill.lock";
-/// The timer that undoes it, and its service.
-const UNDO: &str = "gaiola-drill-undo";
-/// Where units of this boot stand.
-const UNITS: &str = "/run/systemd/system";
-/// The part of a unit that keeps it from starting again.
-const STAY_DOWN: &str = "50-gaiola-drill.conf";
-/// The unit of the machine's own process.
-const MACHINE: &str = "gaiola-machine.service";
 /// The longest that killed processes may take to be gone.
 const GONE_LIMIT: Duration = Duration::from_secs(20);
 /// Between two checks.
@@ -115,9 +108,31 @@ struct Active {
     harm: MachineHarm,
     /// The servers of this machine that are harmed.
     servers: BTreeSet<ServerName>,
+    /// Whether rules of the network belong to it.
+    has_rules: bool,
 }
 
 impl Active {
+    /// The harm as it is done to a machine with these servers, in a site with VIPs or without.
+    fn new(
+        harm: MachineHarm,
+        here: &BTreeSet<ServerName>,
+        has_vips: bool,
+    ) -> Result<Self, DrillError> {
+        Ok(Self {
+            servers: hit(&harm.target, here)?,
+            has_rules: match harm.target {
+                Target::Kill {
+                    server,
+                    process: None,
+                } => server.tier == Tier::Balancer && has_vips,
+                Target::Power(_) | Target::Cut(_) | Target::Mute(_) | Target::Deaf(_) => true,
+                _ => false,
+            },
+            harm,
+        })
+    }
+
     fn read() -> Option<Self> {
         read_json(Path::new(ACTIVE)).ok()
     }
@@ -142,15 +157,6 @@ impl Active {
         }
         units
     }
-
-    /// Whether rules of the network belong to it.
-    fn has_rules(&self) -> bool {
-        match self.harm.target {
-            Target::Kill { server, .. } => server.tier == Tier::Balancer,
-            Target::Power(_) | Target::Cut(_) | Target::Mute(_) | Target::Deaf(_) => true,
-            _ => false,
-        }
-    }
 }
 
 /// The harm in force on this machine.
@@ -170,8 +176,13 @@ pub async fn begin(site: &SiteName, harm: MachineHarm) -> Result<(), DrillError>
     let state = State::of(site);
     let order = known_order(&state)?.ok_or(DrillError::NoOrder)?;
     let here = machines::servers_on(&order.placement, &read_setup(&state)?.host);
-    let servers = hit(&harm.target, &here)?;
-    let active = Active { harm, servers };
+    let vips = order.placement.vips.keys();
+    let vips = vips.filter_map(|vip| match vip {
+        IpAddr::V4(vip) => Some(*vip),
+        IpAddr::V6(_) => None,
+    });
+    let vips: Vec<Ipv4Addr> = vips.collect();
+    let mut active = Active::new(harm, &here, !vips.is_empty())?;
     if let Target::Kill {
         process: Some(process),
         ..
@@ -180,13 +191,8 @@ pub async fn begin(site: &SiteName, harm: MachineHarm) -> Result<(), DrillError>
         return kill_process(&active.units(), process).await;
     }
     active.write()?;
-    let vips = order.placement.vips.keys();
-    let vips = vips.filter_map(|vip| match vip {
-        IpAddr::V4(vip) => Some(*vip),
-        IpAddr::V6(_) => None,
-    });
     let done = match arm(site, active.harm.for_s) {
-        Ok(()) => do_harm(&state, &active, vips.collect()).await,
+        Ok(()) => do_harm(&state, &mut active, vips).await,
         Err(error) => Err(error),
     };
     if done.is_err() {
@@ -218,11 +224,20 @@ fn hit(target: &Target, here: &BTreeSet<ServerName>) -> Result<BTreeSet<ServerNa
     })
 }
 
-async fn do_harm(state: &State, active: &Active, vips: Vec<Ipv4Addr>) -> Result<(), DrillError> {
+async fn do_harm(
+    state: &State,
+    active: &mut Active,
+    vips: Vec<Ipv4Addr>,
+) -> Result<(), DrillError> {
     let units = active.killed();
     stay_down(&units)?;
-    if active.has_rules() {
-        set_rules(&active.harm, vips)?;
+    if active.has_rules
+        && let Err(error) = set_rules(&active.harm, vips)
+    {
+        // None was set, and where none can be set none can be removed.
+        active.has_rules = false;
+        active.write()?;
+        return Err(error);
     }
     match &active.harm.target {
         Target::Kill { process: None, .. } | Target::Power(_) => {
@@ -244,7 +259,7 @@ async fn do_harm(state: &State, active: &Active, vips: Vec<Ipv4Addr>) -> Result<
 /// Every step is tried. What was in force is forgotten once all have succeeded.
 fn end(active: &Active) -> Result<(), DrillError> {
     let mut ended = Ok(());
-    if active.has_rules() {
+    if active.has_rules {
         ended = nft(&network::removed());
     }
     if let Target::Freeze { .. } = active.harm.target {
@@ -255,9 +270,7 @@ fn end(active: &Active) -> Result<(), DrillError> {
     ended = ended.and(start(&active.killed()));
     if ended.is_ok() {
         remove(Path::new(ACTIVE))?;
-        let timer = format!("{UNDO}.timer");
-        // It may have elapsed: this is what it has begun.
-        let _ = systemctl(&["stop", &timer]);
+        disarm();
     }
     ended
 }
@@ -362,110 +375,6 @@ fn port_of_sshd() -> Option<u16> {
     None
 }
 
-/// Sets the timer that undoes the harm.
-fn arm(site: &SiteName, for_s: u64) -> Result<(), DrillError> {
-    let [timer, service] = ["timer", "service"].map(|kind| format!("{UNDO}.{kind}"));
-    // Those of an earlier drill, which may have failed.
-    let _ = systemctl(&["stop", &timer]);
-    let _ = systemctl(&["reset-failed", &timer, &service]);
-    let arguments = timer_of(site, for_s);
-    run("systemd-run", "systemd", &arguments, "")
-}
-
-fn timer_of(site: &SiteName, for_s: u64) -> Vec<String> {
-    let options = [
-        "--quiet".to_string(),
-        "--collect".into(),
-        format!("--unit={UNDO}"),
-        format!("--on-active={for_s}s"),
-        "--timer-property=AccuracySec=200ms".into(),
-        "--property=Restart=on-failure".into(),
-        "--property=RestartSec=5s".into(),
-    ];
-    let command = [program(), "machine", "undo", site.as_str()].map(String::from);
-    options.into_iter().chain(command).collect()
-}
-
-/// Keeps units from starting again once they are killed, until [`start`].
-fn stay_down(units: &[String]) -> Result<(), DrillError> {
-    if units.is_empty() {
-        return Ok(());
-    }
-    for unit in units {
-        let folder = Path::new(UNITS).join(format!("{unit}.d"));
-        let made = fs::create_dir_all(&folder);
-        made.map_err(|source| DrillError::File {
-            path: folder.clone(),
-            source,
-        })?;
-        write(&folder.join(STAY_DOWN), b"[Service]\nRestart=no\n")?;
-    }
-    systemctl(&["daemon-reload"])
-}
-
-/// Starts them, and the machine's own process again: it would keep off what it has seen stop.
-fn start(units: &[String]) -> Result<(), DrillError> {
-    if units.is_empty() {
-        return Ok(());
-    }
-    for unit in units {
-        let folder = Path::new(UNITS).join(format!("{unit}.d"));
-        remove(&folder.join(STAY_DOWN))?;
-        // It may hold something of the machine's administrator.
-        let _ = fs::remove_dir(&folder);
-    }
-    systemctl(&["daemon-reload"])?;
-    let with = |word: &'static str| -> Vec<&str> {
-        std::iter::once(word)
-            .chain(units.iter().map(String::as_str))
-            .collect()
-    };
-    // Those that have not failed are refused.
-    let _ = systemctl(&with("reset-failed"));
-    systemctl(&with("start"))?;
-    systemctl(&["restart", MACHINE])
-}
-
-fn systemctl(arguments: &[&str]) -> Result<(), DrillError> {
-    run("systemctl", "systemd", arguments, "")
-}
-
-fn nft(rules: &str) -> Result<(), DrillError> {
-    run("nft", "nftables", &["-f", "-"], rules)
-}
-
-fn run(
-    program: &'static str,
-    package: &'static str,
-    arguments: &[impl AsRef<std::ffi::OsStr>],
-    input: &str,
-) -> Result<(), DrillError> {
-    let failed = |source| DrillError::NoProgram {
-        program,
-        package,
-        source,
-    };
-    let mut command = Command::new(program);
-    command.args(arguments);
-    // The user that `sudo` is given may have no directories of administrators.
-    command.env(
-        "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    );
-    command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = command.stderr(Stdio::piped()).spawn().map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A program that does not read says why.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
-    Err(DrillError::Failed { program, said })
-}
-
 fn lock() -> Result<fs::File, DrillError> {
     let path = Path::new(LOCK);
     let failed = |source| DrillError::File {
@@ -496,17 +405,18 @@ fn remove(path: &Path) -> Result<(), DrillError> {
 mod tests {
     use super::*;
 
-    fn active(target: &str) -> Active {
+    fn with(target: &str, has_vips: bool) -> Active {
         let here = ["lb1", "db1", "app2"].map(|name| name.parse().unwrap());
-        let target: Target = target.parse().unwrap();
-        Active {
-            servers: hit(&target, &here.into()).unwrap(),
-            harm: MachineHarm {
-                target,
-                together: Vec::new(),
-                for_s: 40,
-            },
-        }
+        let harm = MachineHarm {
+            target: target.parse().unwrap(),
+            together: Vec::new(),
+            for_s: 40,
+        };
+        Active::new(harm, &here.into(), has_vips).unwrap()
+    }
+
+    fn active(target: &str) -> Active {
+        with(target, true)
     }
 
     #[test]
@@ -534,20 +444,11 @@ mod tests {
 
     #[test]
     fn rules_are_set_for_cuts_and_for_a_balancer_that_is_killed() {
-        let rules = |target| active(target).has_rules();
+        let rules = |target| active(target).has_rules;
         assert!(
             ["power db1", "cut db1", "mute db1", "deaf db1", "kill lb1"].map(rules) == [true; 5]
         );
         assert!(["kill db1", "freeze lb1"].map(rules) == [false; 2]);
-    }
-
-    #[test]
-    fn the_timer_undoes_it_again_and_again_until_that_succeeds() {
-        let words = timer_of(&"shop".parse().unwrap(), 40).join(" ");
-        assert!(words.contains("--on-active=40s") && words.contains("Restart=on-failure"));
-        assert!(
-            words.ends_with("/opt/gaiola/current/gaiola machine undo shop"),
-            "{words}"
-        );
+        assert!(!with("kill lb1", false).has_rules);
     }
 }
