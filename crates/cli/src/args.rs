@@ -367,6 +367,16 @@ pub(crate) enum Machine {
     Units(OfSite),
     /// Begin a server's boot, unless one lasts: before its agent and keeper start.
     Boot(OfServer),
+    /// Do a drill's harm to this machine; it is undone by a timer at the latest.
+    Harm(OfSite),
+    /// Undo the harm of a drill.
+    Undo(OfSite),
+    /// Print the harm of a drill that is in force.
+    Harmed,
+    /// Print how a client on this machine enters the site's database.
+    Database(OfSite),
+    /// Ask the site's database one query of a drill.
+    Query,
 }
 
 /// The site that something on a machine is done for.
@@ -388,8 +398,8 @@ pub(crate) struct OfServer {
 /// Arguments of a client of a drill.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Visit {
-    /// The process whose network is entered.
-    pub(crate) pid: u32,
+    /// The process whose network is entered; without one, this process's own.
+    pub(crate) pid: Option<u32>,
     /// Whether it is in a user namespace.
     #[arg(long)]
     pub(crate) rootless: bool,

@@ -1,20 +1,23 @@
 //! `gaiola drill`: rehearses failures and measures the result.
 
 mod clients;
+mod lab;
+mod machines;
+mod power;
 
 use crate::args::{Drill, Global};
 use crate::connect::SiteClient;
 use crate::file;
 use crate::output::{self, Exit};
-use anyhow::{Context as _, bail};
-use gaiola_control::api::{Access, Disk, Enter, Harm as HarmRequest, SiteInfo};
+use anyhow::bail;
+use gaiola_control::api::{Access, Disk, SiteInfo};
 use gaiola_control::drill::witness::Witness;
 use gaiola_control::drill::{
     Acknowledged, Course, DrillError, Harm, HarmFuture, Limits, Plan, Record, Sight, run,
 };
-use gaiola_control::provider::lab::processes;
 use gaiola_core::drill::{
-    Contents, DrillReport, Process, Roles, Selection, Target, Verdict, Writes, render, render_all,
+    Contents, DrillReport, RequestedTarget, Roles, Selection, Target, Verdict, Writes, on_machines,
+    render, render_all,
 };
 use gaiola_core::topology;
 use gaiola_model::config::{Machine, Machines};
@@ -22,7 +25,9 @@ use gaiola_model::event::Subject;
 use gaiola_model::status::{ServerStatus, Status};
 use gaiola_model::{Config, ServerName, Tier};
 use gaiola_net::client::Request;
-use gaiola_os::process::{Identity, identify, signal};
+use lab::Lab;
+use machines::OnMachines;
+use power::Power;
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -34,39 +39,25 @@ const ORDER_LIMIT: Duration = Duration::from_secs(60);
 /// Runs the selected drills and returns the exit code of the worst verdict.
 pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     let client = SiteClient::find(global, &drill.of.file)?;
-    if client.machine().is_some() {
-        bail!("{IN_THE_LAB}");
-    }
     let mut selection = selection(drill)?;
     let config = file::read(&drill.of.file)?;
     let info: SiteInfo = client.get("/ping")?;
     let status: Status = client.get("/status")?;
     if let Selection::Faults { disks } = &mut selection {
-        *disks = disks_can_be_filled(&client, &status)?;
+        *disks = client.machine().is_none() && disks_can_be_filled(&client, &status)?;
     }
     let targets = selection.targets(&as_it_is(&config, &status), &status.store);
+    let site = Site {
+        client: &client,
+        info: &info,
+        config: &config,
+    };
     let mut reports = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         if targets.len() > 1 && !global.quiet {
             eprint_line!("\n[{}/{}] {target}", number + 1, targets.len());
         }
-        // The previous drill may have changed the primary.
-        let now: Status = client.get("/status")?;
-        let course = course(&info, &config, &now)?;
-        let target = target.named(Roles::of(&now))?;
-        if let Target::Fill(server) = target
-            && let Some(why) = unfillable(&client, server)?
-        {
-            bail!(why);
-        }
-        let plan = Plan {
-            site: client.site.clone(),
-            target,
-            hold: drill.hold,
-            course,
-            limits: Limits::default(),
-        };
-        let report = rehearse(global, &client, &plan)?;
+        let report = site.one(global, drill, target)?;
         print_one(global, &report)?;
         let interrupted = report.verdict == Verdict::Interrupted;
         reports.push(report);
@@ -79,6 +70,63 @@ pub(crate) fn drill(global: &Global, drill: &Drill) -> anyhow::Result<Exit> {
     }
     let verdicts = reports.iter().map(|report| report.verdict);
     Ok(Verdict::exit_of_all(verdicts))
+}
+
+/// The site of all drills of a command.
+struct Site<'a> {
+    client: &'a SiteClient,
+    info: &'a SiteInfo,
+    config: &'a Config,
+}
+
+impl Site<'_> {
+    /// The status by whichever machine answers now: the last drill may have ended the connection to the one before.
+    fn status(&self, global: &Global, drill: &Drill) -> anyhow::Result<Status> {
+        match self.client.machine() {
+            Some(_) => SiteClient::find(global, &drill.of.file)?.get("/status"),
+            None => self.client.get("/status"),
+        }
+    }
+
+    /// Runs one drill.
+    fn one(
+        &self,
+        global: &Global,
+        drill: &Drill,
+        target: &RequestedTarget,
+    ) -> anyhow::Result<DrillReport> {
+        // The previous drill may have changed the primary.
+        let now = self.status(global, drill)?;
+        let mut course = course(self.info, self.config, &now)?;
+        let target = target.named(Roles::of(&now))?;
+        let plan = |target, course| Plan {
+            site: self.client.site.clone(),
+            target,
+            hold: drill.hold,
+            course,
+            limits: Limits::default(),
+        };
+        if self.client.machine().is_none() {
+            if let Target::Fill(server) = target
+                && let Some(why) = unfillable(self.client, server)?
+            {
+                bail!(why);
+            }
+            let ground = Ground::Lab(Lab::new(drill.hold));
+            return rehearse(global, self.client, ground, &plan(target, course));
+        }
+        let servers = machines::locations(&now);
+        let power = self.config.machines.as_ref();
+        let power = power.and_then(|machines| machines.power.as_deref());
+        let power = power.map(|command| Power::of(command, &drill.of.file));
+        let harms = on_machines(&target, &servers, drill.hold, power.is_some())?;
+        let ground = OnMachines::new(&self.client.site, &servers, harms, power)?;
+        course.door = ground.door(self.info.entry, &now, &servers);
+        let watcher = ground.watcher()?;
+        watcher.runtime.block_on(machines::reach(course.door))?;
+        let ground = Ground::Machines(ground);
+        rehearse(global, &watcher, ground, &plan(target, course))
+    }
 }
 
 fn selection(drill: &Drill) -> anyhow::Result<Selection> {
@@ -167,11 +215,15 @@ fn print_one(global: &Global, report: &DrillReport) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rehearse(global: &Global, client: &SiteClient, plan: &Plan) -> anyhow::Result<DrillReport> {
+fn rehearse(
+    global: &Global,
+    client: &SiteClient,
+    ground: Ground,
+    plan: &Plan,
+) -> anyhow::Result<DrillReport> {
     let injector = FaultInjector {
         client,
-        hold: plan.hold,
-        killed: RefCell::default(),
+        ground,
         harmed: RefCell::new(None),
     };
     let started = Instant::now();
@@ -198,11 +250,16 @@ fn rehearse(global: &Global, client: &SiteClient, plan: &Plan) -> anyhow::Result
     })
 }
 
-/// Injects and observes a drill's faults, over the site's control socket and through its processes.
+/// What the site's servers are, and how they are harmed.
+enum Ground {
+    Lab(Lab),
+    Machines(OnMachines),
+}
+
+/// Injects and observes a drill's faults.
 struct FaultInjector<'a> {
     client: &'a SiteClient,
-    hold: Duration,
-    killed: RefCell<Vec<Identity>>,
+    ground: Ground,
     harmed: RefCell<Option<Harmed>>,
 }
 
@@ -223,54 +280,18 @@ impl Harmed {
     }
 }
 
-/// Said of a site that stands on machines.
-const IN_THE_LAB: &str =
-    "drills run in the lab only: name numbers of servers in a copy of the file, and rehearse there";
-/// How long after its span the site undoes a fault that is not undone yet.
-const GRACE: Duration = Duration::from_secs(5);
+/// Asks the site, which may take the time of a server's orderly stop.
+async fn ask<T: DeserializeOwned>(client: &SiteClient, request: Request) -> anyhow::Result<T> {
+    let response = client.send(&request, ORDER_LIMIT).await?;
+    if response.status != 200 {
+        bail!("{}", response.text().trim());
+    }
+    Ok(serde_json::from_slice(&response.body)?)
+}
 
 impl FaultInjector<'_> {
     async fn ask<T: DeserializeOwned>(&self, request: Request) -> anyhow::Result<T> {
-        let response = self.client.send(&request, ORDER_LIMIT).await?;
-        if response.status != 200 {
-            bail!("{}", response.text().trim());
-        }
-        Ok(serde_json::from_slice(&response.body)?)
-    }
-
-    async fn request(&self, request: &HarmRequest) -> anyhow::Result<()> {
-        let body = serde_json::to_vec(request)?;
-        self.ask::<bool>(Request::post("/harm", body))
-            .await
-            .map(drop)
-    }
-
-    async fn pid_1(&self, server: ServerName) -> anyhow::Result<Option<u32>> {
-        let access: Access = self.ask(Request::get(format!("/servers/{server}"))).await?;
-        match access.enter {
-            None => Ok(None),
-            Some(Enter::Namespaces { pid, .. }) => Ok(Some(pid)),
-            Some(Enter::Ssh { .. }) => bail!("{IN_THE_LAB}"),
-        }
-    }
-
-    async fn kill(&self, server: ServerName, process: Option<Process>) -> anyhow::Result<()> {
-        let pid_1 = self
-            .pid_1(server)
-            .await?
-            .with_context(|| format!("{server} is off already"))?;
-        let victims = match process {
-            None => vec![identify(pid_1)?],
-            Some(process) => processes::victims(pid_1, process),
-        };
-        if victims.is_empty() {
-            bail!("no such process runs on {server}");
-        }
-        for victim in &victims {
-            signal(victim.pid, rustix::process::Signal::KILL);
-        }
-        *self.killed.borrow_mut() = victims;
-        Ok(())
+        ask(self.client, request).await
     }
 
     async fn do_harm(&self, target: &Target) -> anyhow::Result<()> {
@@ -278,61 +299,23 @@ impl FaultInjector<'_> {
         let status: Status = self.ask(Request::get("/status")).await?;
         let before = Harmed::events(&servers, &status);
         *self.harmed.borrow_mut() = Some(Harmed { servers, before });
-        match target {
-            Target::Kill { server, process } => self.kill(*server, *process).await,
-            Target::Power(server) => self.request(&HarmRequest::CutPower(*server)).await,
-            Target::Stop(server) => self.request(&HarmRequest::ShutDown(*server)).await,
-            held => {
-                let for_ms = (self.hold + GRACE).as_millis();
-                let begin = HarmRequest::Begin {
-                    target: held.clone(),
-                    for_ms: u64::try_from(for_ms).unwrap_or(u64::MAX),
-                };
-                self.request(&begin).await
-            }
+        match &self.ground {
+            Ground::Lab(lab) => lab.harm(self.client, target).await,
+            Ground::Machines(machines) => machines.harm(self.client, target).await,
         }
     }
 
     async fn is_done(&self, target: &Target) -> anyhow::Result<()> {
-        match target {
-            Target::Kill {
-                process: Some(_), ..
-            } => self.are_dead(),
-            Target::Kill { server, .. } | Target::Power(server) | Target::Stop(server) => {
-                match self.pid_1(*server).await? {
-                    None => Ok(()),
-                    Some(pid) => bail!("pid 1 of {server} still runs ({pid})"),
-                }
-            }
-            held => {
-                let faults: Vec<Target> = self.ask(Request::get("/faults")).await?;
-                if faults.contains(held) {
-                    Ok(())
-                } else {
-                    bail!("the fault is not in force")
-                }
-            }
-        }
-    }
-
-    fn are_dead(&self) -> anyhow::Result<()> {
-        let killed = self.killed.borrow();
-        match killed.iter().filter(|victim| is_alive(**victim)).count() {
-            0 => Ok(()),
-            alive => bail!("{alive} of the processes still run"),
+        match &self.ground {
+            Ground::Lab(lab) => lab.is_done(self.client, target).await,
+            Ground::Machines(machines) => machines.is_done(self.client, target).await,
         }
     }
 
     async fn give_back(&self, target: &Target) -> anyhow::Result<()> {
-        match target {
-            target if target.is_held() => self.request(&HarmRequest::End(target.clone())).await,
-            target if target.heals_itself() => Ok(()),
-            target => {
-                for server in target.servers() {
-                    self.request(&HarmRequest::PowerOn(server)).await?;
-                }
-                Ok(())
-            }
+        match &self.ground {
+            Ground::Lab(lab) => lab.give_back(self.client, target).await,
+            Ground::Machines(machines) => machines.give_back(self.client, target).await,
         }
     }
 
@@ -351,17 +334,6 @@ impl FaultInjector<'_> {
     }
 }
 
-/// A zombie is dead: its parent has just not waited for it yet.
-fn is_alive(victim: Identity) -> bool {
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", victim.pid)).ok();
-    let is_zombie = state.is_some_and(|stat| {
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
-    });
-    !is_zombie && identify(victim.pid).is_ok_and(|now| now == victim)
-}
-
 /// Converts a result for the drill's report.
 fn answer<'a, T>(work: impl Future<Output = anyhow::Result<T>> + 'a) -> HarmFuture<'a, T> {
     Box::pin(async { work.await.map_err(DrillError::harm) })
@@ -378,6 +350,13 @@ impl Harm for FaultInjector<'_> {
 
     fn put_back<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()> {
         answer(self.give_back(target))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        match &self.ground {
+            Ground::Lab(_) => Vec::new(),
+            Ground::Machines(machines) => machines.notes(),
+        }
     }
 
     fn status(&self) -> HarmFuture<'_, Sight> {

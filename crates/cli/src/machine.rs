@@ -4,9 +4,13 @@ use crate::args::Machine;
 use crate::output::Exit;
 use crate::processes::log;
 use anyhow::Context as _;
-use gaiola_agent::state::State;
+use gaiola_agent::engine::{Secrets, find_tools};
+use gaiola_agent::state::{State, read_document};
+use gaiola_control::api::machine::DatabaseAccess;
+use gaiola_control::drill::Query;
 use gaiola_control::process::machine::{self, setup};
-use gaiola_control::provider::machine::boot;
+use gaiola_control::provider::machine::{boot, harm};
+use gaiola_model::SiteName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::Read as _;
@@ -27,8 +31,35 @@ pub(crate) fn machine(command: &Machine) -> anyhow::Result<Exit> {
         Machine::Units(of) => setup::units(&of.name)?,
         Machine::Boot(of) => boot::begin(&State::of(&of.name), of.of)
             .with_context(|| format!("cannot begin a boot of {}", of.of))?,
+        Machine::Harm(of) => {
+            let harm = document()?;
+            runtime()?.block_on(harm::begin(&of.name, harm))?;
+        }
+        Machine::Undo(_) => harm::undo()?,
+        Machine::Harmed => print(&harm::in_force())?,
+        Machine::Database(of) => print(&database(&of.name)?)?,
+        Machine::Query => {
+            let query: Query = document()?;
+            print!("{}", runtime()?.block_on(query.ask())?);
+        }
     }
     Ok(Exit::Ok)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// How a client on this machine enters the site's database.
+fn database(site: &SiteName) -> anyhow::Result<DatabaseAccess> {
+    let secrets: Secrets = read_document(&State::of(site).secrets())
+        .context("cannot read the database's passwords")?;
+    Ok(DatabaseAccess {
+        psql: find_tools()?.postgres_bin.join("psql"),
+        password: secrets.site.reveal().into(),
+    })
 }
 
 /// The document on standard input.

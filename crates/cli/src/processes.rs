@@ -53,8 +53,10 @@ pub(crate) fn lab(args: Lab) -> anyhow::Result<Exit> {
 
 /// `gaiola visit`: runs a command, or a task of a drill, in the network of a process.
 pub(crate) fn visit(visit: &Visit) -> anyhow::Result<Exit> {
-    namespace::join_network(visit.pid, visit.rootless)
-        .with_context(|| format!("cannot enter the network of process {}", visit.pid))?;
+    if let Some(pid) = visit.pid {
+        namespace::join_network(pid, visit.rootless)
+            .with_context(|| format!("cannot enter the network of process {pid}"))?;
+    }
     if let Some((program, args)) = visit.command.split_first() {
         let error = Command::new(program).args(args).exec();
         return Err(error).with_context(|| format!("cannot run {program}"));

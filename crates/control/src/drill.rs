@@ -22,7 +22,7 @@ pub use look_up::check_lost;
 pub use plan::{Harm, HarmFuture, Limits, Plan, Sight};
 pub use probe::Probe;
 pub use run::run;
-pub use sql::Database;
+pub use sql::{Database, Query, Route};
 
 use gaiola_core::drill::{Kind, Ledger, Sample};
 use gaiola_model::Time;

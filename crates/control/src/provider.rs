@@ -1,8 +1,10 @@
 //! Power over a site's servers, whatever they are.
 
 pub mod folder;
+mod freeze;
 pub mod lab;
 pub mod machine;
+pub mod processes;
 
 use crate::api::{Access, Harm};
 use gaiola_agent::state::Order;

@@ -4,6 +4,7 @@
 
 mod contents;
 mod ledger;
+mod machines;
 mod process;
 mod render;
 mod report;
@@ -14,6 +15,7 @@ mod template;
 
 pub use contents::{Contents, Holding, Rows, compare};
 pub use ledger::{Kind, KindError, Ledger, Sample};
+pub use machines::{MachineHarm, MachineHarms, NotOnMachines, on_machines};
 pub use process::Process;
 pub use render::{render, render_all};
 pub use report::{DrillReport, Findings, KindReport, Marks, SCHEMA, Verdict, Writes};

@@ -1,18 +1,19 @@
 //! A drill's clients in other networks: between the servers, and on a harmed server.
 
-use super::FaultInjector;
-use anyhow::{Context as _, bail};
+use super::lab::visit;
+use super::{FaultInjector, Ground};
+use anyhow::Context as _;
 use gaiola_agent::engine::{Secrets, find_tools};
 use gaiola_agent::state::read_document;
-use gaiola_control::api::{Access, Enter};
-use gaiola_control::drill::witness::Witness;
-use gaiola_control::drill::{Acknowledged, Course, Database, Record};
+use gaiola_control::api::Access;
+use gaiola_control::drill::witness::{Seat, Witness};
+use gaiola_control::drill::{Acknowledged, Course, Database, Record, Route};
 use gaiola_core::drill::{Contents, Holding, Target, Writes, compare};
 use gaiola_model::inventory::Location;
 use gaiola_model::status::Status;
 use gaiola_model::{ServerName, Tier};
 use gaiola_net::client::Request;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 
@@ -33,18 +34,12 @@ pub(super) fn doors_of_vips(status: &Status) -> Vec<SocketAddr> {
     vips.filter_map(door).collect()
 }
 
-/// A command that runs this program in the network of a process; the caller appends arguments.
-fn visit(access: &Access) -> anyhow::Result<Command> {
-    let enter = access.enter.as_ref().context("it is off")?;
-    let Enter::Namespaces { pid, user } = enter else {
-        bail!("{}", super::IN_THE_LAB);
-    };
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["visit", &pid.to_string()]);
-    if *user {
-        command.arg("--rootless");
+/// A place on this computer.
+fn here(command: Command) -> Seat {
+    Seat {
+        command,
+        is_elsewhere: false,
     }
-    Ok(command)
 }
 
 fn location(status: &Status, server: ServerName) -> anyhow::Result<&Location> {
@@ -65,9 +60,8 @@ impl FaultInjector<'_> {
         let mut sent = Vec::new();
         let doors = doors_of_vips(&status);
         if !doors.is_empty() {
-            let outside: Access = self.ask(Request::get("/network")).await?;
-            let command = visit(&outside)?;
-            let started = Witness::of_vips(command, doors, outside.client, course, record);
+            let (seat, from) = self.outside().await?;
+            let started = Witness::of_vips(seat, doors, from, course, record);
             sent.push(started.context(NO_CLIENT)?);
         }
         if !target.is_held() {
@@ -79,6 +73,32 @@ impl FaultInjector<'_> {
         Ok(sent)
     }
 
+    /// Where a client reaches each VIP, and the address that it has there.
+    async fn outside(&self) -> anyhow::Result<(Seat, Option<IpAddr>)> {
+        if let Ground::Machines(_) = self.ground {
+            // Like all clients of a drill on machines.
+            let mut command = Command::new("/proc/self/exe");
+            command.arg("visit");
+            return Ok((here(command), None));
+        }
+        let outside: Access = self.ask(Request::get("/network")).await?;
+        Ok((here(visit(&outside)?), outside.client))
+    }
+
+    /// A client's place on a server that will be harmed.
+    async fn seat_on(&self, server: ServerName, location: &Location) -> anyhow::Result<Seat> {
+        match &self.ground {
+            Ground::Lab(_) => {
+                let access = self.ask(Request::get(format!("/servers/{server}"))).await?;
+                Ok(here(visit(&access)?))
+            }
+            Ground::Machines(machines) => Ok(Seat {
+                command: machines.visit(&location.host).await?,
+                is_elsewhere: true,
+            }),
+        }
+    }
+
     /// A client on a server that will be harmed, if there is something to write to.
     async fn inside(
         &self,
@@ -87,50 +107,56 @@ impl FaultInjector<'_> {
         course: &Course,
         record: &Record,
     ) -> anyhow::Result<Option<Witness>> {
-        let handle = || self.ask(Request::get(format!("/servers/{server}")));
         match server.tier {
             Tier::App if course.drill.write.is_some() => {
                 let location = location(status, server)?;
                 let door = location.socket(location.ports.instance(1));
-                let command = visit(&handle().await?)?;
-                let started = Witness::at_instance(command, server, door, course, record);
+                let seat = self.seat_on(server, location).await?;
+                let started = Witness::at_instance(seat, server, door, course, record);
                 started.map(Some).context(NO_CLIENT)
             }
             Tier::Database if status.primary == Some(server) => {
-                let database = self.database(status, server)?;
-                database.prepare(self.beside_the_servers().await?).await?;
-                let command = visit(&handle().await?)?;
-                let started = Witness::at_database(command, server, database, record);
+                let location = location(status, server)?;
+                let database = self.database(location).await?;
+                database.prepare(self.route(location).await?).await?;
+                let seat = self.seat_on(server, location).await?;
+                let started = Witness::at_database(seat, server, database, record);
                 started.map(Some).context(NO_CLIENT)
             }
             _ => Ok(None),
         }
     }
 
-    /// A command in the servers' network, which reaches every server that is not cut off.
-    async fn beside_the_servers(&self) -> anyhow::Result<Command> {
+    /// How a member of the database is asked: in the lab by a command in the servers' network, which reaches every server that is
+    /// not cut off; otherwise on its own machine.
+    async fn route(&self, location: &Location) -> anyhow::Result<Route> {
+        if let Ground::Machines(machines) = &self.ground {
+            return Ok(Route::Elsewhere(machines.query(&location.host).await?));
+        }
         let mut command = visit(&self.ask(Request::get("/network")).await?)?;
         command.arg("--");
-        Ok(command)
+        Ok(Route::Command(command))
     }
 
-    fn database(&self, status: &Status, server: ServerName) -> anyhow::Result<Database> {
-        let location = location(status, server)?;
-        let secrets: Secrets = read_document(&self.client.state.secrets())
-            .context("cannot read the database's passwords")?;
-        let tools = find_tools()?;
+    async fn database(&self, location: &Location) -> anyhow::Result<Database> {
+        let (psql, password) = match &self.ground {
+            Ground::Lab(_) => {
+                let secrets: Secrets = read_document(&self.client.state.secrets())
+                    .context("cannot read the database's passwords")?;
+                let psql = find_tools()?.postgres_bin.join("psql");
+                (psql, secrets.site.reveal().into())
+            }
+            Ground::Machines(machines) => {
+                let access = machines.database(&location.host).await?;
+                (access.psql.clone(), access.password.clone())
+            }
+        };
         Ok(Database {
-            psql: tools.postgres_bin.join("psql"),
+            psql,
             address: location.socket(location.ports.postgres),
             name: self.client.site.sql(),
-            password: secrets.site.reveal().into(),
+            password,
         })
-    }
-
-    async fn primary(&self) -> anyhow::Result<Database> {
-        let status: Status = self.ask(Request::get("/status")).await?;
-        let primary = status.primary.context("the database has no primary")?;
-        self.database(&status, primary)
     }
 
     pub(super) async fn look_up_in_the_database(
@@ -140,11 +166,11 @@ impl FaultInjector<'_> {
         if writes.is_empty() {
             return Ok(Writes::default());
         }
-        let primary = self.primary().await?;
-        let found = primary
-            .look_up(self.beside_the_servers().await?, writes)
-            .await;
-        Ok(found)
+        let status: Status = self.ask(Request::get("/status")).await?;
+        let primary = status.primary.context("the database has no primary")?;
+        let location = location(&status, primary)?;
+        let database = self.database(location).await?;
+        Ok(database.look_up(self.route(location).await?, writes).await)
     }
 
     /// Compares all members until they hold the same data, or differ while nobody writes.
@@ -165,8 +191,9 @@ impl FaultInjector<'_> {
             }
             tokio::time::sleep(PAUSE).await;
         };
-        let database = self.database(&status, primary)?;
-        database.clean_up(self.beside_the_servers().await?).await?;
+        let location = location(&status, primary)?;
+        let database = self.database(location).await?;
+        database.clean_up(self.route(location).await?).await?;
         Ok(compared)
     }
 
@@ -191,9 +218,10 @@ impl FaultInjector<'_> {
     }
 
     async fn holding(&self, status: &Status, server: ServerName) -> anyhow::Result<Holding> {
-        let database = self.database(status, server)?;
-        let enter = self.beside_the_servers().await?;
-        let holding = database.holding(enter, server).await;
+        let location = location(status, server)?;
+        let database = self.database(location).await?;
+        let route = self.route(location).await?;
+        let holding = database.holding(route, server).await;
         holding.with_context(|| server.to_string())
     }
 }

@@ -8,12 +8,23 @@
 //! | `gaiola machine sign SITE` | [`SigningRequest`] | [`Signed`] |
 //! | `gaiola machine accept SITE` | [`Signed`] | nothing |
 //!
+//! And what a drill asks of it:
+//!
+//! | command | reads | prints |
+//! | --- | --- | --- |
+//! | `gaiola machine harm SITE` | `core::drill::MachineHarm` | nothing |
+//! | `gaiola machine undo SITE` | nothing | nothing |
+//! | `gaiola machine harmed` | nothing | the target in force, or null |
+//! | `gaiola machine database SITE` | nothing | [`DatabaseAccess`] |
+//! | `gaiola machine query` | `control::drill::Query` | what psql printed |
+//!
 //! Keys never leave the machine that made them: requests and certificates are carried.
 
 use gaiola_model::SiteName;
 use gaiola_model::inventory::Host;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// A machine's part in a site, as the command line hands it over; `/var/lib/gaiola/SITE/machine.json` keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +81,15 @@ pub struct Signed {
     pub authority: String,
     /// PEM of the machine's certificate.
     pub certificate: String,
+}
+
+/// The answer of `gaiola machine database`: how a client on the machine of a database server enters the site's database.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct DatabaseAccess {
+    /// The program.
+    pub psql: PathBuf,
+    /// The password of the site's own role.
+    pub password: String,
 }
 
 #[cfg(test)]

@@ -24,6 +24,11 @@ pub trait Harm {
     /// Undoes the harm. There may be nothing to undo, and it may be called twice.
     fn put_back<'a>(&'a self, target: &'a Target) -> HarmFuture<'a, ()>;
 
+    /// How the harm is done and what else it hits, where the target does not say so: for the report.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The site's status now.
     fn status(&self) -> HarmFuture<'_, Sight>;
 

@@ -400,6 +400,7 @@ impl Run<'_> {
         Findings {
             writes,
             contents: contents.unwrap_or_else(|why| Contents::Unknown(why.to_string())),
+            notes: self.harm.notes(),
         }
     }
 

@@ -6,6 +6,7 @@ use gaiola_core::drill::{Holding, Kind, Rows, Writes};
 use gaiola_model::ServerName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -45,8 +46,37 @@ pub struct Database {
     pub password: String,
 }
 
+/// One query of a client elsewhere, which `gaiola machine query` reads on a machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Query {
+    database: Database,
+    sql: String,
+}
+
+impl Query {
+    /// Asks the member, and returns what psql printed.
+    ///
+    /// # Errors
+    /// If the member does not answer, or rejects it.
+    pub async fn ask(&self) -> Result<String, SqlError> {
+        let mut psql = Command::new(&self.database.psql);
+        self.database.one_query(&mut psql, &self.sql);
+        psql.stdin(Stdio::null());
+        self.database.output(psql, None).await
+    }
+}
+
+/// How a member is reached.
+#[derive(Debug)]
+pub enum Route {
+    /// This command runs its arguments in a network that reaches it.
+    Command(Command),
+    /// This command reads a [`Query`] on its standard input, on a machine that reaches it.
+    Elsewhere(Command),
+}
+
 impl Database {
-    fn psql(&self, mut command: Command) -> Command {
+    fn options(&self, command: &mut Command) {
         command
             .args(["-X", "-A", "-t", "-q", "-w", "-F", "|"])
             .env("PGHOST", self.address.ip().to_string())
@@ -56,16 +86,36 @@ impl Database {
             .env("PGPASSWORD", &self.password)
             .env("PGCONNECT_TIMEOUT", "3")
             .kill_on_drop(true);
-        command
     }
 
-    /// Runs one command; `enter` is a command that runs its arguments in a network that reaches the member.
-    async fn run(&self, mut enter: Command, sql: &str) -> Result<String, SqlError> {
-        enter.arg(&self.psql);
-        let mut psql = self.psql(enter);
-        psql.args(["-v", "ON_ERROR_STOP=1", "-c", sql]);
-        psql.stdin(Stdio::null());
-        let output = timeout(ASK_LIMIT, psql.output())
+    fn one_query(&self, command: &mut Command, sql: &str) {
+        self.options(command);
+        command.args(["-v", "ON_ERROR_STOP=1", "-c", sql]);
+    }
+
+    /// Runs one command.
+    async fn run(&self, route: Route, sql: &str) -> Result<String, SqlError> {
+        match route {
+            Route::Command(mut enter) => {
+                enter.arg(&self.psql);
+                self.one_query(&mut enter, sql);
+                enter.stdin(Stdio::null());
+                self.output(enter, None).await
+            }
+            Route::Elsewhere(mut command) => {
+                let query = Query {
+                    database: self.clone(),
+                    sql: sql.into(),
+                };
+                let query = serde_json::to_vec(&query).map_err(io::Error::from)?;
+                command.stdin(Stdio::piped()).kill_on_drop(true);
+                self.output(command, Some(&query)).await
+            }
+        }
+    }
+
+    async fn output(&self, command: Command, input: Option<&[u8]>) -> Result<String, SqlError> {
+        let output = timeout(ASK_LIMIT, output(command, input))
             .await
             .map_err(|_| SqlError::TimedOut(ASK_LIMIT))?
             .map_err(|why| SqlError::Run {
@@ -84,25 +134,25 @@ impl Database {
     ///
     /// # Errors
     /// If the member does not answer, or rejects it.
-    pub async fn prepare(&self, enter: Command) -> Result<(), SqlError> {
-        self.run(enter, MAKE).await.map(drop)
+    pub async fn prepare(&self, route: Route) -> Result<(), SqlError> {
+        self.run(route, MAKE).await.map(drop)
     }
 
     /// Removes it again.
     ///
     /// # Errors
     /// If the member does not answer, or rejects it.
-    pub async fn clean_up(&self, enter: Command) -> Result<(), SqlError> {
-        self.run(enter, REMOVE).await.map(drop)
+    pub async fn clean_up(&self, route: Route) -> Result<(), SqlError> {
+        self.run(route, REMOVE).await.map(drop)
     }
 
     /// Looks up the acknowledged writes.
-    pub async fn look_up(&self, enter: Command, writes: &[Acknowledged]) -> Writes {
+    pub async fn look_up(&self, route: Route, writes: &[Acknowledged]) -> Writes {
         let mut found = Writes {
             acknowledged: writes.len() as u64,
             ..Writes::default()
         };
-        match self.run(enter, LOOK_UP).await {
+        match self.run(route, LOOK_UP).await {
             Err(why) => {
                 found.unknown = writes
                     .iter()
@@ -124,8 +174,8 @@ impl Database {
     ///
     /// # Errors
     /// If the member does not answer, or rejects it.
-    pub async fn holding(&self, enter: Command, server: ServerName) -> Result<Holding, SqlError> {
-        let text = self.run(enter, HOLDING).await?;
+    pub async fn holding(&self, route: Route, server: ServerName) -> Result<Holding, SqlError> {
+        let text = self.run(route, HOLDING).await?;
         let tables = text.lines().filter_map(|line| {
             let mut parts = line.split('|');
             let (table, count) = (parts.next()?, parts.next()?);
@@ -142,6 +192,17 @@ impl Database {
     }
 }
 
+/// What a command printed, which reads this.
+async fn output(mut command: Command, input: Option<&[u8]>) -> io::Result<std::process::Output> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+        // One that ends before it has read everything says why.
+        let _ = stdin.write_all(input).await;
+    }
+    child.wait_with_output().await
+}
+
 /// A session of psql, which gets one line after another.
 struct Session {
     _child: Child,
@@ -156,7 +217,8 @@ impl Session {
         shell
             .args(["-c", "exec \"$0\" \"$@\" 2>&1"])
             .arg(&database.psql);
-        let mut psql = database.psql(shell);
+        database.options(&mut shell);
+        let mut psql = shell;
         psql.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = psql.spawn().map_err(|why| SqlError::Run {
             program: "psql".into(),

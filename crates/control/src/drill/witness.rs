@@ -7,7 +7,7 @@
 use super::load::{Acknowledged, Load};
 use super::probe::Probe;
 use super::sql::{self, Database};
-use super::{Course, Record, WitnessError};
+use super::{Course, Record, WitnessError, monotonic};
 use gaiola_core::drill::{Kind, Sample};
 use gaiola_model::config::Drill;
 use gaiola_model::{ServerName, Time};
@@ -32,8 +32,9 @@ const END_LIMIT: Duration = Duration::from_secs(25);
 /// A witness's task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Task {
-    /// The record's start, on the clock that all processes of a machine share.
-    since: Duration,
+    /// The record's start, on the clock that all processes of a machine share. `None`: the witness is on another machine, and counts
+    /// from its own start.
+    since: Option<Duration>,
     what: What,
 }
 
@@ -100,7 +101,7 @@ pub async fn carry_out() -> Result<(), WitnessError> {
     io::stdin().read_line(&mut first)?;
     let task: Task = serde_json::from_str(&first)?;
     let (reports, mut lines) = mpsc::channel(WAITING);
-    let mut record = Record::since(task.since);
+    let mut record = Record::since(task.since.unwrap_or_else(monotonic));
     record.reported_to = Some(reports.clone());
     let (stop, stopped) = oneshot::channel::<()>();
     std::thread::spawn(move || {
@@ -177,6 +178,15 @@ fn straight_to(door: SocketAddr, from: Option<IpAddr>, path: &str, tls: bool) ->
     course
 }
 
+/// Where a witness runs.
+#[derive(Debug)]
+pub struct Seat {
+    /// Runs this program there.
+    pub command: Command,
+    /// Whether that is another machine, with a clock of its own.
+    pub is_elsewhere: bool,
+}
+
 /// A running witness. Dropping it kills it.
 #[derive(Debug)]
 pub struct Witness {
@@ -188,13 +198,13 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Starts a witness that probes VIPs from the address `from`, over TLS if the site uses it. `command` runs this program
-    /// in a network that reaches the VIPs.
+    /// Starts a witness that probes VIPs from the address `from`, over TLS if the site uses it. Its seat
+    /// reaches the VIPs.
     ///
     /// # Errors
     /// If it cannot be started.
     pub fn of_vips(
-        command: Command,
+        seat: Seat,
         doors: Vec<SocketAddr>,
         from: Option<IpAddr>,
         course: &Course,
@@ -206,7 +216,7 @@ impl Witness {
             path: course.probed.path.clone(),
             tls: course.tls.is_some(),
         };
-        Self::start(command, what, record)
+        Self::start(seat, what, record)
     }
 
     /// Starts a witness that writes to an instance from its server's network.
@@ -214,7 +224,7 @@ impl Witness {
     /// # Errors
     /// If it cannot be started.
     pub fn at_instance(
-        command: Command,
+        seat: Seat,
         server: ServerName,
         door: SocketAddr,
         course: &Course,
@@ -225,7 +235,7 @@ impl Witness {
             door,
             drill: course.drill.clone(),
         };
-        Self::start(command, what, record)
+        Self::start(seat, what, record)
     }
 
     /// Starts a witness that writes to the database from its server's network.
@@ -233,18 +243,22 @@ impl Witness {
     /// # Errors
     /// If it cannot be started.
     pub fn at_database(
-        command: Command,
+        seat: Seat,
         server: ServerName,
         database: Database,
         record: &Record,
     ) -> Result<Self, WitnessError> {
-        Self::start(command, What::Insert { server, database }, record)
+        Self::start(seat, What::Insert { server, database }, record)
     }
 
-    fn start(mut command: Command, what: What, record: &Record) -> Result<Self, WitnessError> {
+    fn start(seat: Seat, what: What, record: &Record) -> Result<Self, WitnessError> {
         let by_sql = matches!(what, What::Insert { .. });
+        let Seat {
+            mut command,
+            is_elsewhere,
+        } = seat;
         let task = Task {
-            since: record.started,
+            since: (!is_elsewhere).then_some(record.started),
             what,
         };
         let mut line = serde_json::to_vec(&task)?;
@@ -260,7 +274,14 @@ impl Witness {
             return Err(WitnessError::NoOutput);
         };
         let record = record.clone();
-        let reader = tokio::spawn(async move { read(BufReader::new(output), &record).await });
+        // It starts a moment later: its times are early by what its start takes.
+        let began = if is_elsewhere {
+            record.now().since_start()
+        } else {
+            Duration::ZERO
+        };
+        let reader =
+            tokio::spawn(async move { read(BufReader::new(output), &record, began).await });
         Ok(Self {
             child,
             input,
@@ -294,6 +315,7 @@ impl Witness {
 async fn read(
     mut lines: BufReader<tokio::process::ChildStdout>,
     record: &Record,
+    began: Duration,
 ) -> Vec<Acknowledged> {
     let (mut acknowledged, mut text) = (Vec::new(), String::new());
     while lines
@@ -312,8 +334,8 @@ async fn read(
             }) => {
                 let sample = Sample {
                     kind,
-                    sent: Time::from_start(sent),
-                    done: Time::from_start(done),
+                    sent: Time::from_start(began + sent),
+                    done: Time::from_start(began + done),
                     ok: why.is_none(),
                     resent,
                 };

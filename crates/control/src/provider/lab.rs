@@ -9,7 +9,6 @@ pub mod front_door;
 pub mod hardware;
 pub mod network;
 pub mod order;
-pub mod processes;
 pub mod servers;
 
 use super::folder::{boot_number, store_over};

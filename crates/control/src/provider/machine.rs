@@ -4,6 +4,7 @@
 //! other machines for what those have. When it ends, every server goes on.
 
 pub mod boot;
+pub mod harm;
 mod identity;
 mod order;
 mod peers;

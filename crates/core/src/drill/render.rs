@@ -13,6 +13,9 @@ pub fn render(report: &DrillReport) -> String {
     } else {
         text.push('\n');
     }
+    for note in &report.notes {
+        line(&mut text, &format!("  {note}"));
+    }
     moments(report, &mut text);
     requests(report, &mut text);
     writes(report, &mut text);

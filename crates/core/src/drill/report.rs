@@ -20,6 +20,9 @@ pub struct DrillReport {
     pub site: String,
     /// What was rehearsed.
     pub target: Target,
+    /// How the harm was done, and what else it hit, where the target does not say so. Only on machines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The result.
     pub verdict: Verdict,
     /// Why it is not `passed`, in words; empty if it is.
@@ -160,6 +163,8 @@ pub struct Findings {
     pub writes: Writes,
     /// What the members of the database hold.
     pub contents: Contents,
+    /// How the harm was done, and what else it hit.
+    pub notes: Vec<String>,
 }
 
 /// What became of the writes.

@@ -30,6 +30,7 @@ pub(super) fn merge(
         servers,
         spare,
         firewall: theirs.firewall,
+        power: theirs.power.clone(),
     }
 }
 

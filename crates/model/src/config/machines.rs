@@ -13,6 +13,9 @@ pub struct Machines {
     /// Machines that are prepared and have no server, in the order in which they are taken.
     #[serde(default)]
     pub spare: Vec<Machine>,
+    /// The operator's command that switches a machine off or on, for drills. The site does not keep it.
+    #[serde(skip)]
+    pub power: Option<String>,
     /// Whether only the site's machines may connect to its inner ports. Default true.
     #[serde(default = "yes")]
     pub firewall: bool,
@@ -28,6 +31,7 @@ impl Default for Machines {
             servers: BTreeMap::new(),
             spare: Vec::new(),
             firewall: yes(),
+            power: None,
         }
     }
 }

@@ -34,7 +34,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "site", "balancer", "web", "app", "database", "machines", "drill",
         ],
     ),
-    ("machines", &["spare"]),
+    ("machines", &["spare", "power"]),
     (MACHINE, &["ssh", "address", "interface"]),
     ("balancer", &["servers", "vips", "listen", "tls"]),
     ("balancer.tls", &["certificates", "redirect", "hsts"]),

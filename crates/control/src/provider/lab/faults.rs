@@ -5,19 +5,14 @@
 use super::Lab;
 use super::disk::{self, DiskError};
 use super::hardware::{HardwareError, Island};
-use super::processes;
-use gaiola_core::drill::{Process, Target};
+use crate::provider::freeze::{FreezeError, freeze, thaw};
+use crate::provider::processes;
+use gaiola_core::drill::Target;
 use gaiola_model::ServerName;
-use gaiola_os::process::{Identity, identify, signal};
-use rustix::process::Signal;
+use gaiola_os::process::{Identity, identify};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
-
-/// Until every process that was sent a SIGSTOP has stopped.
-const STOP_LIMIT: Duration = Duration::from_secs(2);
-/// Poll interval of their states.
-const POLL: Duration = Duration::from_millis(10);
+use tokio::time::sleep;
 
 /// A fault in force.
 pub struct ActiveFault {
@@ -44,12 +39,9 @@ pub enum FaultError {
     /// A harm that is done at once, and has no end.
     #[error("{0} is not a fault that is held")]
     NotHeld(Target),
-    /// There is nothing to freeze.
-    #[error("no such process runs there")]
-    NoProcess,
-    /// Processes that continue in spite of SIGSTOP.
-    #[error("{0} processes do not stop")]
-    Unstoppable(usize),
+    /// The server's processes.
+    #[error(transparent)]
+    Freeze(#[from] FreezeError),
     /// The server's power or cable.
     #[error(transparent)]
     Hardware(#[from] HardwareError),
@@ -150,7 +142,7 @@ async fn harm(lab: &Lab, target: &Target) -> Result<Done, FaultError> {
         }
         Target::Freeze { server, process } => {
             let first = identity(lab, *server)?;
-            Done::Frozen(freeze(first.pid, *process).await?)
+            Done::Frozen(freeze(|| processes::below(first.pid), *process).await?)
         }
         Target::Fill(server) => {
             let first = identity(lab, *server)?;
@@ -192,52 +184,4 @@ fn undo(lab: &Lab, done: Done) -> Result<(), FaultError> {
 
 fn lives(identity: Identity) -> bool {
     identify(identity.pid).is_ok_and(|now| now == identity)
-}
-
-/// Stops one process, or all that run on a server but its pid 1, and waits until all of them have stopped.
-async fn freeze(pid_1: u32, process: Option<Process>) -> Result<Vec<Identity>, FaultError> {
-    let ends = Instant::now() + STOP_LIMIT;
-    let mut stopped: Vec<Identity> = Vec::new();
-    loop {
-        let victims = match process {
-            // One that is born while others are stopped belongs to one that is not stopped yet, and is found the next time.
-            None => processes::everything(pid_1),
-            Some(_) if !stopped.is_empty() => stopped.clone(),
-            Some(process) => processes::victims(pid_1, process),
-        };
-        let running: Vec<Identity> = victims.into_iter().filter(|v| runs(*v)).collect();
-        if running.is_empty() && !stopped.is_empty() {
-            return Ok(stopped);
-        }
-        if running.is_empty() || Instant::now() > ends {
-            thaw(&stopped);
-            return Err(if stopped.is_empty() {
-                FaultError::NoProcess
-            } else {
-                FaultError::Unstoppable(running.len())
-            });
-        }
-        for victim in running {
-            signal(victim.pid, Signal::STOP);
-            if !stopped.contains(&victim) {
-                stopped.push(victim);
-            }
-        }
-        sleep(POLL).await;
-    }
-}
-
-/// A zombie and a stopped process do not run.
-fn runs(victim: Identity) -> bool {
-    lives(victim)
-        && !matches!(
-            processes::state(victim.pid),
-            Some('T' | 't' | 'Z' | 'X') | None
-        )
-}
-
-fn thaw(victims: &[Identity]) {
-    for victim in victims.iter().filter(|victim| lives(**victim)) {
-        signal(victim.pid, Signal::CONT);
-    }
 }

@@ -101,7 +101,7 @@ pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 4] {
 }
 
 /// The units of a server, in the order in which they are stopped: as their files say, which hold where the machine shuts down.
-fn units_of(server: ServerName) -> Vec<String> {
+pub(super) fn units_of(server: ServerName) -> Vec<String> {
     let unit = |kind: &str| format!("gaiola-{kind}@{server}.service");
     match server.tier {
         Tier::Balancer => vec![unit("agent"), unit("keeper")],

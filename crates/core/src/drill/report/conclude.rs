@@ -28,13 +28,18 @@ impl DrillReport {
         let since = |point: Option<Time>| Some(ms(point? - marks.harm?));
         let kinds = kind_reports(ledger, paces, marks);
         let (outage_of, outage_ms) = worst(&kinds);
-        let Findings { writes, contents } = findings;
+        let Findings {
+            writes,
+            contents,
+            notes,
+        } = findings;
         // A success seen meanwhile may have turned into a failure since.
         let recovered = marks.harm.and_then(|harm| ledger.recovered(paces, harm));
         let mut report = Self {
             schema: SCHEMA,
             site,
             target,
+            notes,
             verdict: Verdict::Passed,
             reason: String::new(),
             detected_ms: since(marks.detected),

@@ -43,7 +43,7 @@ pub(in crate::drill) fn report(writes: Writes, trouble: Option<(Verdict, String)
     let target = "kill lb1/proxy".parse().unwrap();
     let findings = Findings {
         writes,
-        contents: Contents::default(),
+        ..Findings::default()
     };
     let what = ("guestbook".into(), target);
     let limits = DrillLimits::default();
