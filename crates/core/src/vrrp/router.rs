@@ -1,6 +1,7 @@
 //! The state machine of one VIP on one server.
 
 mod advert;
+mod cut_off;
 mod hello;
 
 use super::peers::Peers;
@@ -43,6 +44,8 @@ pub struct Router {
     greeting: Option<Greeting>,
     /// SYNs are queued until this time at the latest; `None`: they are not queued.
     holding_back_until: Option<Time>,
+    /// Nobody hears this server: it takes no VIP.
+    cut_off: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +86,7 @@ impl Router {
             peers: Peers::default(),
             greeting: None,
             holding_back_until: None,
+            cut_off: false,
         }
     }
 
@@ -141,6 +145,7 @@ impl Router {
                 listen_until,
                 give_up_at,
             } => Some(if *ready { *listen_until } else { *give_up_at }),
+            State::Backup { .. } if self.cut_off => None,
             State::Backup { take_over_at, .. } => Some(*take_over_at),
             State::Active(timers) => Some(timers.next()),
             State::Yielding { timers, until, .. } => Some(timers.next().min(*until)),
@@ -171,6 +176,7 @@ impl Router {
             }
             (state, Input::Ready) => self.ready(now, state, out),
             (state, Input::NotReady) => self.not_ready(state, out),
+            (state, Input::CutOff(cut_off)) => self.be_cut_off(now, state, cut_off, out),
             (state, Input::Heard { from, advert }) if self.concerns(from, &advert) => {
                 self.heard(now, state, from, &advert, out)
             }
@@ -341,7 +347,7 @@ impl Router {
                 take_over_at,
                 because,
                 ..
-            } if now >= take_over_at => {
+            } if now >= take_over_at && !self.cut_off => {
                 let silent = active.filter(|_| because == Reason::Silence);
                 silent.inspect(|silent| self.peers.lost(now, *silent));
                 self.take_over(now, because, out)
