@@ -3,10 +3,11 @@
 mod hand_over;
 mod keeper_file;
 
+use crate::relay::ipv4 as socket_v4;
 use crate::state::{Boot, Order};
 use gaiola_core::topology;
 use gaiola_core::vrrp::hand_over::{self as decide, Heir, Held, OFFER_AGAIN};
-use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipRole};
+use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperUdp, KeeperVip, VipRole};
 use gaiola_model::vrrp::{Priority, Vrid};
 use gaiola_model::{Observed, Revision, ServerName};
 use hand_over::{hand_over, serve_on};
@@ -119,6 +120,19 @@ impl Balancer {
             interval_ms: 100,
             vips,
             maintenance: false,
+            udp: self.udp(order),
+        })
+    }
+
+    /// How the keepers reach each other by UDP. Nobody knows whether a network between machines passes multicast.
+    fn udp(&self, order: &Order) -> Option<KeeperUdp> {
+        let ways = topology::keeper_ways(&order.placement, self.boot.server)?;
+        let all = |sockets: Vec<_>| sockets.into_iter().filter_map(socket_v4).collect();
+        Some(KeeperUdp {
+            port: ways.port,
+            balancers: all(ways.balancers),
+            relays: all(ways.relays),
+            unicast: order.placement.config.machines.is_some(),
         })
     }
 

@@ -8,6 +8,7 @@
 pub mod engine;
 pub mod init;
 pub mod keeper;
+pub mod relay;
 pub mod state;
 
 #[cfg(test)]
@@ -50,6 +51,7 @@ use gaiola_store::{Settings, Store, etcd};
 use instances::{InstanceAnswers, PollTarget};
 use metrics::Figures;
 use plan::DatabaseUrls;
+use relay::RelayThread;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -125,6 +127,8 @@ struct Agent {
     answers: watch::Receiver<InstanceAnswers>,
     balancer: Option<Balancer>,
     database: Option<Database>,
+    /// On servers that are no balancers, at an IPv4 address.
+    relay: Option<RelayThread>,
     logs: logs::Keeper,
     events: mpsc::Sender<Event>,
     figures: watch::Sender<Figures>,
@@ -163,6 +167,9 @@ impl Agent {
             balancer: (boot.server.tier == Tier::Balancer).then(|| Balancer::new(boot.clone())),
             database: (boot.server.tier == Tier::Database)
                 .then(|| Database::new(&boot))
+                .transpose()?,
+            relay: relay::socket_of(&boot)
+                .map(RelayThread::start)
                 .transpose()?,
             logs: logs::Keeper::new(boot.logs()),
             figures: watch::Sender::new(Figures::default()),
@@ -299,6 +306,9 @@ impl Agent {
         let view = self.view.borrow().clone();
         if let Some(balancer) = &mut self.balancer {
             balancer.tick(&order, &view.observed);
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.serve(relay::keepers(&order.placement, self.boot.server));
         }
         if let Some(database) = &mut self.database {
             let observed = view.observed.values().map(|(_, observed)| &**observed);

@@ -4,7 +4,7 @@ use crate::schema;
 use crate::vrrp::{Priority, Vrid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// The file `keeper.json`: which VIPs this server may hold, and on which interface.
 ///
@@ -42,6 +42,26 @@ pub struct KeeperConfig {
     /// With `true` no VIP is held here, whatever the data plane does. Default `false`.
     #[serde(default)]
     pub maintenance: bool,
+    /// How messages travel by UDP; only sealed ones do. `None`: by multicast alone.
+    #[serde(default)]
+    pub udp: Option<KeeperUdp>,
+}
+
+/// How a keeper's messages travel by UDP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperUdp {
+    /// The port at this server's address where messages arrive.
+    pub port: u16,
+    /// Where the other balancers' keepers receive.
+    #[serde(default)]
+    pub balancers: Vec<SocketAddrV4>,
+    /// Servers that forward messages to the other balancers.
+    #[serde(default)]
+    pub relays: Vec<SocketAddrV4>,
+    /// With `true` messages go to each of `balancers` instead of the multicast group, which not every network passes.
+    /// Default `false`.
+    #[serde(default)]
+    pub unicast: bool,
 }
 
 /// One VIP that a server may hold.
@@ -236,6 +256,7 @@ mod tests {
                 holds_back: false,
             }],
             maintenance: false,
+            udp: None,
         };
         assert_eq!(good.check(), Ok(()));
         let mut twice = good.clone();

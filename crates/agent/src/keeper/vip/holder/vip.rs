@@ -16,6 +16,7 @@ pub(super) struct Vip {
     router: Router,
     /// The router's last input was that the data plane serves.
     passed_ready: bool,
+    passed_cut_off: bool,
     suspended_until: Option<Time>,
     leaving: bool,
     yields: u64,
@@ -31,6 +32,7 @@ impl Vip {
         Self {
             router: Router::new(settings(config, vip)),
             passed_ready: false,
+            passed_cut_off: false,
             suspended_until: None,
             leaving: false,
             yields: vip.yields,
@@ -81,6 +83,12 @@ impl Vip {
     /// Input for the router when its VIP is not wanted here any more.
     pub(super) fn leave(&mut self) -> Option<Input> {
         (!std::mem::replace(&mut self.leaving, true)).then_some(Input::Stop)
+    }
+
+    /// Input for the router when nobody hears this server, or somebody does again.
+    pub(super) fn settle_contact(&mut self, cut_off: bool) -> Option<Input> {
+        let passed = std::mem::replace(&mut self.passed_cut_off, cut_off);
+        (passed != cut_off).then_some(Input::CutOff(cut_off))
     }
 
     /// Input for the router when the data plane's state changes.
