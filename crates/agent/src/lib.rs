@@ -198,6 +198,9 @@ impl Agent {
         loop {
             self.take_order();
             self.carry_out();
+            if let Some(balancer) = &mut self.balancer {
+                balancer.run_commands(&self.order).await;
+            }
             let observed = self.observe();
             let changes = changes::between(&self.observed.borrow(), &observed);
             changes.into_iter().for_each(|event| self.report(event));

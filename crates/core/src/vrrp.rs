@@ -25,6 +25,7 @@
 //! - **An address is lent.** It has a lifetime in the kernel ([`ADDRESS_LIFETIME`]) and is refreshed while it is held, so
 //!   that a dead or frozen process cannot keep it.
 
+pub mod command;
 mod contact;
 mod freshness;
 pub mod hand_over;
@@ -51,6 +52,9 @@ pub const ADDRESS_LIFETIME: Duration = Duration::from_secs(1);
 
 /// How long a preempting router leaves a VIP that it yielded to a lower one.
 pub const YIELD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Advertisements of another holder within this time count as one contest.
+const CONTEST: Duration = Duration::from_secs(1);
 
 /// Longest time that SYNs are queued. A client resends its own after a second.
 pub const HOLDING_BACK: Duration = Duration::from_millis(1500);

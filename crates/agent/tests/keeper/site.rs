@@ -163,6 +163,7 @@ impl Server {
             vips: vec![KeeperVip {
                 vip: VIP,
                 vrid: Vrid::new(1).unwrap(),
+                prefix: 32,
                 priority: Priority(priority),
                 preempt: false,
                 yields: 0,

@@ -46,6 +46,8 @@ pub struct Router {
     holding_back_until: Option<Time>,
     /// Nobody hears this server: it takes no VIP.
     cut_off: bool,
+    claims: u64,
+    contested_at: Option<Time>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +89,8 @@ impl Router {
             greeting: None,
             holding_back_until: None,
             cut_off: false,
+            claims: 0,
+            contested_at: None,
         }
     }
 
@@ -122,6 +126,12 @@ impl Router {
     /// Whether the VIP is being handed over: the release was announced, and nobody has taken it yet.
     pub fn is_yielding(&self) -> bool {
         matches!(self.state, State::Yielding { .. })
+    }
+
+    /// How often it took the VIP, or kept it against another holder. Whatever moves the address elsewhere must then be done
+    /// again: the other one has done it too.
+    pub fn claims(&self) -> u64 {
+        self.claims
     }
 
     /// Whether SYNs are queued.
@@ -379,6 +389,7 @@ impl Router {
     }
 
     fn take_over(&mut self, now: Time, reason: Reason, out: &mut Vec<Output>) -> State {
+        self.claims += 1;
         out.push(Output::AddAddress);
         // The neighbours are informed before a yielding holder hears of it and removes the address.
         out.push(Output::Announce);

@@ -235,7 +235,7 @@ impl Holder {
         }
         for it in wanted {
             self.vips.entry(it.vrid).or_insert_with(|| {
-                let held = network.holds(it.vip);
+                let held = network.holds(it.vip, it.prefix);
                 inputs.push((it.vrid, Input::Start { held }));
                 Vip::new(config, it)
             });
@@ -306,14 +306,14 @@ fn carry_out(
     let address = vip.virtual_address();
     match output {
         Output::AddAddress | Output::RefreshAddress => {
-            if let Err(error) = network.add(address) {
+            if let Err(error) = network.add(address, vip.prefix()) {
                 let reason = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, reason, vip = %address, "the VIP cannot be held here");
                 return false;
             }
         }
         Output::RemoveAddress => {
-            if let Err(error) = network.remove(address) {
+            if let Err(error) = network.remove(address, vip.prefix()) {
                 tracing::error!(%error, vip = %address, "the VIP leaves when its lifetime ends");
             }
         }

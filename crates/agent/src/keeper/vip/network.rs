@@ -157,24 +157,24 @@ impl Network {
     }
 
     /// Whether an earlier keeper's lifetime of the address still runs.
-    pub(super) fn holds(&mut self, vip: Ipv4Addr) -> bool {
+    pub(super) fn holds(&mut self, vip: Ipv4Addr, prefix: u8) -> bool {
         let addresses = self.netlink.addresses(&self.interface).unwrap_or_default();
         addresses
             .iter()
-            .any(|it| it.ip == IpAddr::V4(vip) && it.prefix == 32 && it.expires)
+            .any(|it| it.ip == IpAddr::V4(vip) && it.prefix == prefix && it.expires)
     }
 
     /// Adds the address for its lifetime, or renews the lifetime.
-    pub(super) fn add(&mut self, vip: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub(super) fn add(&mut self, vip: Ipv4Addr, prefix: u8) -> Result<(), NetlinkError> {
         let lifetime = Lifetime::Only(ADDRESS_LIFETIME);
         self.netlink
-            .add_address_to(self.index, vip.into(), 32, lifetime)
+            .add_address_to(self.index, vip.into(), prefix, lifetime)
     }
 
     /// Removes the address, if present.
-    pub(super) fn remove(&mut self, vip: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub(super) fn remove(&mut self, vip: Ipv4Addr, prefix: u8) -> Result<(), NetlinkError> {
         self.netlink
-            .remove_address_from(self.index, vip.into(), 32)
+            .remove_address_from(self.index, vip.into(), prefix)
             .map(drop)
     }
 

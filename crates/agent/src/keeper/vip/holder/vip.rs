@@ -14,6 +14,7 @@ const SUSPENSION: Duration = Duration::from_secs(1);
 /// One VIP.
 pub(super) struct Vip {
     router: Router,
+    prefix: u8,
     /// The router's last input was that the data plane serves.
     passed_ready: bool,
     passed_cut_off: bool,
@@ -31,6 +32,7 @@ impl Vip {
     pub(super) fn new(config: &KeeperConfig, vip: &KeeperVip) -> Self {
         Self {
             router: Router::new(settings(config, vip)),
+            prefix: vip.prefix,
             passed_ready: false,
             passed_cut_off: false,
             suspended_until: None,
@@ -45,6 +47,11 @@ impl Vip {
 
     pub(super) fn virtual_address(&self) -> Ipv4Addr {
         self.settings().vip
+    }
+
+    /// Length of the prefix that the address has, or will have.
+    pub(super) fn prefix(&self) -> u8 {
+        self.prefix
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -66,6 +73,9 @@ impl Vip {
     /// Inputs for the router when its VIP's configuration changes.
     pub(super) fn reconfigure(&mut self, config: &KeeperConfig, vip: &KeeperVip) -> Vec<Input> {
         let mut inputs = Vec::new();
+        if !matches!(self.router.role(), Role::Active) {
+            self.prefix = vip.prefix;
+        }
         let settings = settings(config, vip);
         if settings != *self.settings() {
             inputs.push(Input::Configure(settings));
@@ -142,6 +152,7 @@ impl Vip {
             standby: self.router.standby(now),
             settled: self.router.settled(now),
             takeovers: self.takeovers.clone(),
+            claims: self.router.claims(),
         }
     }
 
