@@ -1,12 +1,15 @@
 //! A VRRP packet as a raw socket returns it: no panic, a key accepts nothing unsealed, and a decoded packet is encoded to
-//! the same bytes again.
+//! the same bytes again. The same for a datagram.
 
 #![no_main]
 
-use gaiola_wire::vrrp::{Checksum, Ipv4Packet, Key, decode, encode};
+use gaiola_wire::vrrp::{Checksum, Datagram, Ipv4Packet, Key, decode, encode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
+    if let Some(datagram) = Datagram::decode(data) {
+        assert_eq!(datagram.encode(), data);
+    }
     let Ok(packet) = Ipv4Packet::decode(data) else {
         return;
     };

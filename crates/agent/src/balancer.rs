@@ -1,12 +1,15 @@
 //! The agent's side of the VIPs: configures the VIP keeper, and hands a VIP over without losing a request.
 
+mod command;
 mod hand_over;
 mod keeper_file;
 
+use crate::relay::ipv4 as socket_v4;
 use crate::state::{Boot, Order};
+use command::{Commands, Surroundings};
 use gaiola_core::topology;
 use gaiola_core::vrrp::hand_over::{self as decide, Heir, Held, OFFER_AGAIN};
-use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipRole};
+use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperUdp, KeeperVip, VipRole};
 use gaiola_model::vrrp::{Priority, Vrid};
 use gaiola_model::{Observed, Revision, ServerName};
 use hand_over::{hand_over, serve_on};
@@ -24,6 +27,7 @@ pub(super) struct Balancer {
     state: KeeperState,
     handing_over: JoinSet<()>,
     offered: BTreeMap<Ipv4Addr, Instant>,
+    commands: Commands,
     /// An earlier agent may have ended in the middle of a hand-over.
     may_have_left_one_closed: bool,
 }
@@ -33,6 +37,12 @@ impl Balancer {
     pub(super) fn new(boot: Boot) -> Self {
         Self {
             keeper: KeeperFile::read(boot.run()),
+            commands: Commands::new(Surroundings {
+                path: boot.path.clone(),
+                server: boot.server.to_string(),
+                address: boot.location.address.to_string(),
+                interface: boot.interface.clone(),
+            }),
             boot,
             state: KeeperState::default(),
             handing_over: JoinSet::new(),
@@ -102,6 +112,7 @@ impl Balancer {
             Some(KeeperVip {
                 vip,
                 vrid: Vrid::new(router.vrid)?,
+                prefix: prefix_of(vip, order),
                 priority: Priority(router.priority),
                 preempt: false,
                 yields: last.as_ref().map_or(0, |last| last.yields),
@@ -119,6 +130,19 @@ impl Balancer {
             interval_ms: 100,
             vips,
             maintenance: false,
+            udp: self.udp(order),
+        })
+    }
+
+    /// How the keepers reach each other by UDP. Nobody knows whether a network between machines passes multicast.
+    fn udp(&self, order: &Order) -> Option<KeeperUdp> {
+        let ways = topology::keeper_ways(&order.placement, self.boot.server)?;
+        let all = |sockets: Vec<_>| sockets.into_iter().filter_map(socket_v4).collect();
+        Some(KeeperUdp {
+            port: ways.port,
+            balancers: all(ways.balancers),
+            relays: all(ways.relays),
+            unicast: order.placement.config.machines.is_some(),
         })
     }
 
@@ -130,6 +154,21 @@ impl Balancer {
         Some(format!(
             "the VIP keeper speaks VRRP over IPv4 alone, and cannot serve {other}"
         ))
+    }
+
+    /// Runs the operator's command for each VIP that was taken.
+    pub(super) async fn run_commands(&mut self, order: &Order) {
+        let balancer = order.placement.config.balancer.as_ref();
+        let command = balancer.and_then(|balancer| balancer.vip_command.as_deref());
+        let states = self.state.vips.iter();
+        let active = states.filter(|(_, state)| state.state == VipRole::Active);
+        let held = active.map(|(vip, state)| (*vip, state.claims)).collect();
+        self.commands.tick(command, &held).await;
+    }
+
+    /// What is wrong with the operator's command.
+    pub(super) fn command_trouble(&self) -> Option<String> {
+        self.commands.trouble()
     }
 
     /// VIPs of the site that are held here and belong elsewhere, for example because this balancer is drained.
@@ -207,6 +246,13 @@ impl Balancer {
         self.hand_over(leaving);
         while self.handing_over.join_next().await.is_some() {}
     }
+}
+
+/// The prefix length that a VIP was written with.
+fn prefix_of(vip: Ipv4Addr, order: &Order) -> u8 {
+    let balancer = order.placement.config.balancer.as_ref();
+    let written = balancer.and_then(|balancer| balancer.prefixes.get(&IpAddr::V4(vip)));
+    written.copied().unwrap_or(32)
 }
 
 /// `gaiola.toml` accepts IPv4 VIPs alone: the keeper cannot announce others.

@@ -8,6 +8,7 @@
 pub mod engine;
 pub mod init;
 pub mod keeper;
+pub mod relay;
 pub mod state;
 
 #[cfg(test)]
@@ -51,6 +52,7 @@ use gaiola_store::{Settings, Store, etcd};
 use instances::{InstanceAnswers, PollTarget};
 use metrics::Figures;
 use plan::DatabaseUrls;
+use relay::RelayThread;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -128,6 +130,8 @@ struct Agent {
     answers: watch::Receiver<InstanceAnswers>,
     balancer: Option<Balancer>,
     database: Option<Database>,
+    /// On servers that are no balancers, at an IPv4 address.
+    relay: Option<RelayThread>,
     logs: logs::Keeper,
     events: mpsc::Sender<Event>,
     figures: watch::Sender<Figures>,
@@ -167,6 +171,9 @@ impl Agent {
             database: (boot.server.tier == Tier::Database)
                 .then(|| Database::new(&boot))
                 .transpose()?,
+            relay: relay::socket_of(&boot)
+                .map(RelayThread::start)
+                .transpose()?,
             logs: logs::Keeper::new(boot.logs()),
             figures: watch::Sender::new(Figures::default()),
             removing: None,
@@ -195,6 +202,9 @@ impl Agent {
         loop {
             self.take_order();
             self.carry_out();
+            if let Some(balancer) = &mut self.balancer {
+                balancer.run_commands(&self.order).await;
+            }
             let observed = self.observe();
             let changes = changes::between(&self.observed.borrow(), &observed);
             changes.into_iter().for_each(|event| self.report(event));
@@ -289,6 +299,9 @@ impl Agent {
         let view = self.view.borrow().clone();
         if let Some(balancer) = &mut self.balancer {
             balancer.tick(&order, &view.observed);
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.serve(relay::keepers(&order.placement, self.boot.server));
         }
         if let Some(database) = &mut self.database {
             let observed = view.observed.values().map(|(_, observed)| &**observed);

@@ -224,6 +224,7 @@ mod tests {
             standby: None,
             settled: None,
             takeovers: BTreeMap::from([("silence".into(), 4)]),
+            claims: 0,
         };
         KeeperState {
             vips: BTreeMap::from([(Ipv4Addr::new(10, 77, 0, 100), vip)]),

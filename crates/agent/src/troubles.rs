@@ -1,6 +1,7 @@
 //! What is wrong with this server, in words for people.
 
 use super::Agent;
+use super::balancer::Balancer;
 use super::database::Database;
 use super::supervisor::Condition;
 use gaiola_core::members::Fate;
@@ -20,6 +21,7 @@ impl Agent {
             self.failing_etcd(),
             balancer.and_then(|balancer| balancer.state().config_problem.clone()),
             balancer.and_then(|balancer| balancer.trouble(&self.order)),
+            balancer.and_then(Balancer::command_trouble),
             database.and_then(Database::trouble),
             self.logs.trouble(),
         ];

@@ -131,6 +131,7 @@ fn balancer(base: &Balancer, mine: &Balancer, theirs: &Balancer) -> Balancer {
         prefixes: pick(&base.prefixes, &mine.prefixes, &theirs.prefixes),
         listen: pick(&base.listen, &mine.listen, &theirs.listen),
         tls: pick(&base.tls, &mine.tls, &theirs.tls),
+        vip_command: pick(&base.vip_command, &mine.vip_command, &theirs.vip_command),
     }
 }
 

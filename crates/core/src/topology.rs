@@ -8,7 +8,9 @@ mod vips;
 
 pub use files::{FilesHere, files_lacking, files_to_serve, files_wanted};
 pub use proxy::{Paths, proxy_config};
-pub use vips::{VipRouter, homes, leaving_vips, vip_priorities};
+pub use vips::{
+    KeeperWays, VipRouter, homes, keeper_ways, leaving_vips, relayed_keepers, vip_priorities,
+};
 
 use gaiola_model::config::BalancerTls;
 use gaiola_model::inventory::Location;
@@ -470,6 +472,34 @@ mod tests {
         placement.vips = homes(&placement);
         assert!(placement.vips.values().all(|home| home.number == 1));
         assert_eq!(vip_priorities(&placement, lb2), []);
+    }
+
+    #[test]
+    fn servers_that_share_no_address_with_a_balancer_relay_between_balancers() {
+        let mut placement = site(2, 2, 0);
+        let [lb1, web1]: [ServerName; 2] = ["lb1", "web1"].map(|name| name.parse().unwrap());
+        let relays = |placement: &Placement| {
+            let ways = keeper_ways(placement, lb1).unwrap();
+            let balancers = ways.balancers.iter().map(ToString::to_string);
+            assert_eq!(balancers.collect::<Vec<_>>(), ["10.77.1.2:9181"]);
+            let relays = ways.relays.iter().map(|relay| relay.ip().to_string());
+            relays.collect::<Vec<_>>()
+        };
+        let all = ["10.77.2.1", "10.77.3.1", "10.77.2.2", "10.77.3.2"];
+        assert_eq!(relays(&placement), all);
+        let both = ["10.77.1.1:9181", "10.77.1.2:9181"].map(|at| at.parse().unwrap());
+        assert_eq!(relayed_keepers(&placement, web1), both);
+        assert_eq!(relayed_keepers(&placement, lb1), []);
+        assert_eq!(keeper_ways(&placement, web1), None);
+
+        // web1 on lb2's machine, web2 on app1's.
+        let mut stands = |server: &str, at: [u8; 4]| {
+            let placed = placement.servers.get_mut(&server.parse().unwrap());
+            placed.unwrap().location.address = at.into();
+        };
+        stands("web1", [10, 77, 1, 2]);
+        stands("web2", [10, 77, 3, 1]);
+        assert_eq!(relays(&placement), ["10.77.3.1", "10.77.3.2"]);
     }
 
     #[test]

@@ -19,17 +19,25 @@
 //! - **A holder that was late listens first.** If it was frozen for longer than the others wait, another may hold the VIP
 //!   by now. So it listens for [`Settings::listen`] before it continues. A restarted keeper that finds its VIP still in
 //!   place resumes it the same way.
+//! - **A router that nobody hears lets go.** Messages also travel through relays, the site's other servers ([`Relay`]), so that
+//!   a cut between the balancers alone changes nothing. One that neither another balancer nor a relay hears
+//!   ([`Contact`]) would hold an address that nobody reaches: it releases the VIP ([`Input::CutOff`]) and takes none.
 //! - **An address is lent.** It has a lifetime in the kernel ([`ADDRESS_LIFETIME`]) and is refreshed while it is held, so
 //!   that a dead or frozen process cannot keep it.
 
+pub mod command;
+mod contact;
 mod freshness;
 pub mod hand_over;
 mod peers;
+mod relay;
 mod router;
 mod timers;
 
+pub use contact::{ALONE_AFTER, Contact, REFUSAL_LASTS, Surroundings};
 pub use freshness::Freshness;
 pub use peers::{FORGIVEN_AFTER, LONGEST_SETTLING, SETTLING};
+pub use relay::{LATEST, Relay};
 pub use router::Router;
 
 use gaiola_model::vrrp::{Advertisement, Hello, Priority, Vrid};
@@ -44,6 +52,9 @@ pub const ADDRESS_LIFETIME: Duration = Duration::from_secs(1);
 
 /// How long a preempting router leaves a VIP that it yielded to a lower one.
 pub const YIELD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Advertisements of another holder within this time count as one contest.
+const CONTEST: Duration = Duration::from_secs(1);
 
 /// Longest time that SYNs are queued. A client resends its own after a second.
 pub const HOLDING_BACK: Duration = Duration::from_millis(1500);
@@ -112,6 +123,8 @@ pub enum Input {
     Ready,
     /// It does not, or the address could not be added, or the link is down, or the operator wants no VIP held here.
     NotReady,
+    /// Nobody hears this server (`true`), or somebody does again: see [`Contact`].
+    CutOff(bool),
     /// [`Router::next_deadline`] has passed.
     Deadline,
     /// A valid advertisement for this VRID arrived.
@@ -185,6 +198,8 @@ pub enum Reason {
     Ready,
     /// The data plane is no longer ready.
     NotReady,
+    /// Nobody hears this server.
+    CutOff,
     /// No advertisement for the Active-Down interval.
     Silence,
     /// The holder let the VIP go.
@@ -214,6 +229,7 @@ impl Reason {
             Self::Started => "started",
             Self::Ready => "ready",
             Self::NotReady => "not_ready",
+            Self::CutOff => "cut_off",
             Self::Silence => "silence",
             Self::Released => "released",
             Self::LostDuel => "lost_duel",

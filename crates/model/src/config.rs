@@ -79,7 +79,7 @@ pub struct Balancer {
     /// The virtual addresses; `None`, the default, leaves them to the provider of servers. Empty: clients connect to the
     /// balancers' own addresses, for example from another balancer.
     pub vips: Option<Vec<IpAddr>>,
-    /// The prefix lengths of VIPs that were written with one. Default: that of the interface's own address.
+    /// The prefix lengths of VIPs that were written with one. Default 32: the VIP's network is reached as before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub prefixes: BTreeMap<IpAddr, u8>,
     /// Ports served on every VIP. Default 80.
@@ -87,6 +87,9 @@ pub struct Balancer {
     /// HTTPS on port 443 of every VIP. Default: none.
     #[serde(default)]
     pub tls: Option<BalancerTls>,
+    /// Command that a balancer runs each time that it takes a VIP, where the network does not follow by itself. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vip_command: Option<String>,
 }
 
 /// `tls` of `[balancer]`.
@@ -125,6 +128,7 @@ impl Default for Balancer {
             prefixes: BTreeMap::new(),
             listen: vec![80],
             tls: None,
+            vip_command: None,
         }
     }
 }

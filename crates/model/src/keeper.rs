@@ -4,7 +4,7 @@ use crate::schema;
 use crate::vrrp::{Priority, Vrid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// The file `keeper.json`: which VIPs this server may hold, and on which interface.
 ///
@@ -42,6 +42,26 @@ pub struct KeeperConfig {
     /// With `true` no VIP is held here, whatever the data plane does. Default `false`.
     #[serde(default)]
     pub maintenance: bool,
+    /// How messages travel by UDP; only sealed ones do. `None`: by multicast alone.
+    #[serde(default)]
+    pub udp: Option<KeeperUdp>,
+}
+
+/// How a keeper's messages travel by UDP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperUdp {
+    /// The port at this server's address where messages arrive.
+    pub port: u16,
+    /// Where the other balancers' keepers receive.
+    #[serde(default)]
+    pub balancers: Vec<SocketAddrV4>,
+    /// Servers that forward messages to the other balancers.
+    #[serde(default)]
+    pub relays: Vec<SocketAddrV4>,
+    /// With `true` messages go to each of `balancers` instead of the multicast group, which not every network passes.
+    /// Default `false`.
+    #[serde(default)]
+    pub unicast: bool,
 }
 
 /// One VIP that a server may hold.
@@ -51,6 +71,9 @@ pub struct KeeperVip {
     pub vip: Ipv4Addr,
     /// Its VRID, the same on every server.
     pub vrid: Vrid,
+    /// Length of the prefix that the address is added with. Default 32: its network is reached as before.
+    #[serde(default = "default_prefix")]
+    pub prefix: u8,
     /// This server's priority for it, 1 to 254; the VIP's home has the highest.
     pub priority: Priority,
     /// With `true` this router takes the VIP from a lower one as soon as it is ready. Default `false`: the holder keeps
@@ -65,6 +88,10 @@ pub struct KeeperVip {
     /// the keeper queues their SYNs and forwards them to the next holder. Default `false`.
     #[serde(default)]
     pub holds_back: bool,
+}
+
+fn default_prefix() -> u8 {
+    32
 }
 
 fn default_interval_ms() -> u32 {
@@ -85,11 +112,16 @@ impl KeeperConfig {
             KeeperVip {
                 vip,
                 vrid,
+                prefix,
                 priority,
                 ..
             },
         ) in self.vips.iter().enumerate()
         {
+            if !(1..=32).contains(prefix) {
+                let (vip, found) = (*vip, *prefix);
+                return Err(KeeperConfigError::Prefix { vip, found });
+            }
             if !(1..=254).contains(&priority.0) {
                 let (vip, found) = (*vip, *priority);
                 return Err(KeeperConfigError::Priority { vip, found });
@@ -110,6 +142,14 @@ pub enum KeeperConfigError {
     /// No interval that advertisements can have.
     #[error("interval_ms is {0}; it must be 10 to 40950")]
     Interval(u32),
+    /// No prefix length of IPv4.
+    #[error("the prefix of {vip} is {found}; it must be 1 to 32")]
+    Prefix {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// Its prefix length.
+        found: u8,
+    },
     /// A priority that VRRP reserves.
     #[error("the priority of {vip} is {found}; it must be 1 to 254")]
     Priority {
@@ -201,6 +241,9 @@ pub struct VipState {
     pub settled: Option<Ipv4Addr>,
     /// How often this server became Active since the keeper started, by reason (`gaiola_failovers_total`).
     pub takeovers: BTreeMap<String, u64>,
+    /// How often this server took the VIP, or kept it against another holder: each time `vip_command` is run again.
+    #[serde(default)]
+    pub claims: u64,
 }
 
 /// A server's role for a VIP.
@@ -230,12 +273,14 @@ mod tests {
             vips: vec![KeeperVip {
                 vip: Ipv4Addr::new(10, 77, 0, 100),
                 vrid: Vrid::new(1).unwrap(),
+                prefix: 32,
                 priority: Priority(200),
                 preempt: false,
                 yields: 0,
                 holds_back: false,
             }],
             maintenance: false,
+            udp: None,
         };
         assert_eq!(good.check(), Ok(()));
         let mut twice = good.clone();

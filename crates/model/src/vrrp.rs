@@ -176,3 +176,7 @@ impl Stamp {
         Self(self.0.saturating_add(1))
     }
 }
+
+/// Identifies a question that a keeper asks a relay, so that an answer proves that the relay has received it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ping(pub u64);

@@ -6,5 +6,6 @@
 pub mod rollout;
 pub mod store;
 pub mod violation;
+pub mod vip_command;
 pub mod vrrp;
 pub mod world;

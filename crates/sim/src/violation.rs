@@ -33,6 +33,8 @@ pub enum Rule {
     VipAnswered,
     /// After the faults each VIP is held once, known to the neighbours, and rests.
     VipRests,
+    /// Once all is quiet, what the operator's command moves leads to the holder of the VIP.
+    VipLed,
     /// What a router sends, others can read.
     Readable,
 }

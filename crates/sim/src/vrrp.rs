@@ -2,7 +2,8 @@
 //! and reorders packets and is cut in one direction, on servers that crash, restart, freeze and have drifting clocks.
 //!
 //! Beside each keeper an agent gives VIPs back to their homes, and away once its balancer is drained, like
-//! `agent::balancer`. It may end in the middle of that.
+//! `agent::balancer`. It may end in the middle of that. In a sealed site relays forward messages, like `agent::relay`; each link between
+//! two balancers, or a balancer and a relay, may be cut by itself, and relays die.
 //!
 //! After each event the `checks` verify the invariants. Then the faults stop, and the VIPs must come to rest: each held
 //! once, and the neighbours know which node holds it.
@@ -13,6 +14,7 @@ mod faults;
 mod network;
 mod node;
 mod orders;
+mod relays;
 mod sabotage;
 
 use crate::violation::Violation;
@@ -26,6 +28,7 @@ use gaiola_model::{ServerName, Tier};
 use gaiola_wire::vrrp::Key;
 use node::Node;
 use orders::Orders;
+use relays::{Relay, State};
 pub use sabotage::Sabotage;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -41,6 +44,8 @@ pub struct Plan {
     pub preempt: bool,
     /// Whether advertisements are sealed.
     pub sealed: bool,
+    /// Number of relays; only sealed sites have some.
+    pub relays: usize,
     /// The longest time between two faults.
     pub calm: Duration,
     /// Duration of the faults.
@@ -82,12 +87,14 @@ const INTERVAL: Duration = ms(100);
 enum Event {
     /// A node's routers may be due, unless its timer was reset since.
     Due { node: usize, timer: u64 },
-    /// An advertisement arrives.
+    /// An advertisement arrives, or a datagram from or at a relay.
     Packet {
         to: usize,
         from: usize,
         payload: Vec<u8>,
     },
+    /// The kernel of a relay's server refused a node's datagram.
+    Refused(usize),
     /// A gratuitous ARP of a node arrives at the neighbours.
     Announced { node: usize, vip: usize },
     /// The kernel may drop an address.
@@ -106,6 +113,14 @@ enum Event {
     Order(usize),
     /// A cut link passes packets again.
     Heal { from: usize, to: usize },
+    /// A relay runs again.
+    Relay(usize),
+    /// When all is well, the balancers are cut off from each other alone,
+    Part,
+    /// and are not any more.
+    Join,
+    /// When all is well, a holder is cut off from everybody for a while.
+    Island,
     /// The operator drains a balancer, or brings it back, when all is well.
     Operate,
     /// Something breaks.
@@ -123,26 +138,52 @@ impl Event {
                 | Self::Thaw(_)
                 | Self::Ready(_)
                 | Self::Heal { .. }
+                | Self::Relay(_)
                 | Self::Fault
                 | Self::Rest
         )
     }
 }
 
-/// Which directions are cut.
+/// Which directions are cut, and which relays run.
 struct Ways<'a> {
     cut: &'a [Vec<bool>],
     deaf: &'a [bool],
+    relays: &'a [Relay],
 }
 
 impl Ways<'_> {
-    /// Whether packets pass in both directions; the last index is the neighbours'.
+    fn pass(&self, from: usize, to: usize) -> bool {
+        !self.cut[from][to] && self.deaf.get(to).is_none_or(|deaf| !deaf)
+    }
+
+    /// Whether packets pass in both directions; the index after the nodes' is the neighbours', then come the relays.
     fn are_open(&self, one: usize, other: usize) -> bool {
-        let passes = |from: usize, to: usize| {
-            let sends = self.cut.get(from).is_none_or(|ways| !ways[to]);
-            sends && self.deaf.get(to).is_none_or(|deaf| !deaf)
+        self.pass(one, other) && self.pass(other, one)
+    }
+
+    /// Whether the messages of two nodes reach each other, directly or by a relay.
+    fn connect(&self, one: usize, other: usize) -> bool {
+        let reaches = |from: usize, to: usize| {
+            let relayed = |relay: usize| self.pass(from, relay) && self.pass(relay, to);
+            self.pass(from, to) || self.relays_in(State::Runs).any(relayed)
         };
-        passes(one, other) && passes(other, one)
+        reaches(one, other) && reaches(other, one)
+    }
+
+    /// Whether a node hears from a relay, or from the kernel of its server.
+    fn lead_to_a_relay(&self, n: usize) -> bool {
+        let mut relays = self.relays_in(State::Runs);
+        let mut kernels = self.relays_in(State::Refuses);
+        relays.any(|relay| self.are_open(n, relay)) || kernels.any(|it| self.are_open(n, it))
+    }
+
+    /// The places of the relays in this state.
+    fn relays_in(&self, state: State) -> impl Iterator<Item = usize> {
+        let first = self.deaf.len() + 1;
+        let all = self.relays.iter().enumerate();
+        let those = all.filter(move |(_, relay)| relay.state == state);
+        those.map(move |(n, _)| first + n)
     }
 }
 
@@ -150,10 +191,11 @@ struct Sim {
     plan: Plan,
     world: World<Event>,
     nodes: Vec<Node>,
-    /// `cut[from][to]`; the last column is the direction to the neighbours.
+    /// `cut[from][to]`: the nodes, then the neighbours, then the relays.
     cut: Vec<Vec<bool>>,
     /// Nothing reaches these servers, including clients' connections.
     deaf: Vec<bool>,
+    relays: Vec<Relay>,
     faulty: bool,
     /// Current packet loss of the network, in thousandths.
     loss: u32,
@@ -180,7 +222,8 @@ impl Sim {
         Self {
             plan: plan.clone(),
             nodes,
-            cut: vec![vec![false; plan.nodes + 1]; plan.nodes],
+            cut: vec![vec![false; plan.nodes + 1 + plan.relays]; plan.nodes + 1 + plan.relays],
+            relays: vec![Relay::new(plan.nodes); plan.relays],
             deaf: vec![false; plan.nodes],
             faulty: true,
             loss: 0,
@@ -206,6 +249,7 @@ impl Sim {
             let ways = Ways {
                 cut: &self.cut,
                 deaf: &self.deaf,
+                relays: &self.relays,
             };
             self.checks.after_event(now, &self.nodes, &ways, calm)?;
         }
@@ -218,9 +262,36 @@ impl Sim {
             Event::Due { node, timer } if self.nodes[node].timer == timer => self.attend(node),
             Event::Due { .. } => Ok(()),
             Event::Packet { to, from, payload } => {
-                if self.nodes[to].receive(from, payload) {
+                if let Some(relay) = self.relay_at(to) {
+                    self.relay(relay, from, &payload);
+                } else if self.nodes[to].receive(from, payload) {
                     self.attend(to)?;
                 }
+                Ok(())
+            }
+            Event::Refused(n) => {
+                let node = &mut self.nodes[n];
+                if !node.runs() {
+                    return Ok(());
+                }
+                let shown = node.clock.shows(self.world.now());
+                node.contact.refused(shown);
+                self.attend(n)
+            }
+            Event::Relay(relay) => {
+                self.relays[relay].state = State::Runs;
+                Ok(())
+            }
+            Event::Part => {
+                self.part(true);
+                Ok(())
+            }
+            Event::Join => {
+                self.part(false);
+                Ok(())
+            }
+            Event::Island => {
+                self.cut_off_a_holder();
                 Ok(())
             }
             Event::Announced { node, vip } => {
@@ -286,6 +357,7 @@ impl Sim {
         for (from, payload) in self.nodes[n].take_inbox() {
             self.hear(n, from, &payload)?;
         }
+        self.keep_contact(n)?;
         for vip in 0..self.plan.vips {
             self.reconcile(n, vip)?;
             if let Some(input) = self.nodes[n].settle(vip) {
@@ -296,7 +368,7 @@ impl Sim {
             }
         }
         let idle = |vip: usize| self.is_idle(n, vip);
-        if let Some(due) = self.nodes[n].next_due(idle) {
+        if let Some(due) = self.nodes[n].next_due(self.world.now(), idle) {
             // A loaded machine is a little late.
             let late = self.world.span(us(20)..us(2000));
             self.nodes[n].timer += 1;

@@ -14,10 +14,15 @@
 //! The HMAC covers both IPv4 addresses, the advertisement with a checksum of zero, and the stamp. Stamps only grow
 //! ([`Stamp`]), and `core::vrrp::Freshness` rejects one that was seen before. One gap remains: a keeper that has just
 //! started remembers no stamps, so it accepts a recording of a router that is silent now.
+//!
+//! Over UDP ([`Datagram`]) the same sealed payload goes to other balancers and to relays: as if it were in a packet from its
+//! sender to [`GROUP`], whoever it is sent to.
 
+mod datagram;
 mod ipv4;
 mod seal;
 
+pub use datagram::{Datagram, LONGEST as LONGEST_DATAGRAM};
 pub use ipv4::{Ipv4Packet, PROTOCOL};
 pub use seal::{Key, KeyError};
 

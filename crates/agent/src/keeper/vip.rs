@@ -9,12 +9,15 @@
 //!   last one stays in force.
 //! - `keeper.sock`: every worker of the proxy holds a connection to it and sends heartbeats (`beats::Beats`).
 //! - `keeper-state.json`: [`KeeperState`](gaiola_model::keeper::KeeperState), written on every change.
+//!
+//! Sealed messages travel a second time, through the site's other servers (`voice::Voice`, `agent::relay`).
 
 mod beats;
 mod config_file;
 mod holder;
 mod network;
 mod state_file;
+mod voice;
 mod workers;
 
 use config_file::ConfigFile;
@@ -28,6 +31,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use voice::Voice;
 use workers::Workers;
 
 /// How the keeper is started.
@@ -68,7 +72,7 @@ pub fn run(args: VipArgs) -> Result<(), KeeperError> {
         config: ConfigFile::watch(directory).map_err(failed("watch keeper.json"))?,
         workers: Workers::listen(directory).map_err(failed("listen on keeper.sock"))?,
         state: StateFile::new(directory),
-        holder: Holder::new(Stamp(microseconds_since_1970())),
+        holder: Holder::new(Voice::new(Stamp(microseconds_since_1970()), first_ping())),
         stopping: false,
     };
     if args.realtime {
@@ -109,7 +113,7 @@ impl Keeper {
     fn sleep(&self) -> io::Result<()> {
         let now = self.now();
         let until = [
-            self.holder.next_deadline(),
+            self.holder.next_deadline(now),
             self.workers.next_deadline(now),
             self.state.next_deadline(),
         ];
@@ -147,6 +151,11 @@ fn be_prompt() {
     if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT) {
         tracing::debug!(%error, "memory may be paged out here");
     }
+}
+
+/// Answers to an earlier keeper's pings prove nothing.
+fn first_ping() -> u64 {
+    getrandom::u64().unwrap_or_default()
 }
 
 fn microseconds_since_1970() -> u64 {

@@ -120,6 +120,7 @@ mod tests {
             interval_ms: 100,
             vips: Vec::new(),
             maintenance: false,
+            udp: None,
         };
         write_document_over(&path, &config, SCHEMA).unwrap();
         let mut json: Value = read_json(&path).unwrap();

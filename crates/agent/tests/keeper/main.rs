@@ -7,4 +7,5 @@ mod keeper;
 mod namespace;
 mod netlink;
 mod probe;
+mod relay;
 mod site;

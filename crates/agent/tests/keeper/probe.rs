@@ -3,7 +3,7 @@
 use crate::site::{VIP, wait};
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,24 +15,43 @@ type Answers = Arc<Mutex<Vec<(Instant, String)>>>;
 /// A probe that runs until it is dropped.
 pub(crate) struct Probe {
     answers: Answers,
+    failed: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
 impl Probe {
     pub(crate) fn start() -> Self {
+        Self::with_timeout(TIMEOUT)
+    }
+
+    /// A client that waits for each answer for as long as people do.
+    pub(crate) fn patient() -> Self {
+        Self::with_timeout(Duration::from_secs(10))
+    }
+
+    fn with_timeout(timeout: Duration) -> Self {
+        let failed = Arc::new(AtomicUsize::new(0));
+        let failures = failed.clone();
         let answers = Answers::default();
         let stop = Arc::new(AtomicBool::new(false));
         let (written, stopped) = (answers.clone(), stop.clone());
         std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 let begin = Instant::now();
-                if let Some(name) = ask() {
-                    written.lock().unwrap().push((Instant::now(), name));
+                match ask(timeout) {
+                    Some(name) => written.lock().unwrap().push((Instant::now(), name)),
+                    None => {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 std::thread::sleep(INTERVAL.saturating_sub(begin.elapsed()));
             }
         });
-        Self { answers, stop }
+        Self {
+            answers,
+            failed,
+            stop,
+        }
     }
 
     /// Waits until `server` has answered ten times in a row.
@@ -43,6 +62,20 @@ impl Probe {
             let tail = &answers[known..];
             tail.len() >= 10 && tail[tail.len() - 10..].iter().all(|(_, it)| it == server)
         });
+    }
+
+    /// Waits for this many more answers, and returns all that came meanwhile.
+    pub(crate) fn next(&self, count: usize) -> Vec<String> {
+        let known = self.answers.lock().unwrap().len();
+        let length = || self.answers.lock().unwrap().len();
+        wait("more answers", || length() >= known + count);
+        let answers = self.answers.lock().unwrap();
+        answers[known..].iter().map(|(_, it)| it.clone()).collect()
+    }
+
+    /// How many connections got no answer so far.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// The longest time without an answer since `begin`.
@@ -67,10 +100,10 @@ impl Drop for Probe {
     }
 }
 
-fn ask() -> Option<String> {
+fn ask(timeout: Duration) -> Option<String> {
     let vip = SocketAddr::from((VIP, 80));
-    let mut stream = TcpStream::connect_timeout(&vip, TIMEOUT).ok()?;
-    stream.set_read_timeout(Some(TIMEOUT)).ok()?;
+    let mut stream = TcpStream::connect_timeout(&vip, timeout).ok()?;
+    stream.set_read_timeout(Some(timeout)).ok()?;
     let mut name = String::new();
     stream.read_to_string(&mut name).ok()?;
     Some(name)

@@ -1,11 +1,12 @@
 //! Servers with a keeper each, on one bridge: the smallest site that a VIP can move in.
 
 use gaiola_agent::keeper::vip::{VipArgs, run};
-use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperVip, VipRole};
+use gaiola_agent::relay::RelayThread;
+use gaiola_model::keeper::{KeeperConfig, KeeperState, KeeperUdp, KeeperVip, VipRole};
 use gaiola_model::vrrp::{Priority, Vrid};
 use gaiola_os::netlink::{Lifetime, Netlink};
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,8 +33,24 @@ fn process_of_a_server() {
             realtime: true,
         })
         .unwrap(),
+        "relay" => relay(text(NAME).parse().unwrap()),
         "server" => answer_with_name(&text(NAME)),
         _ => {}
+    }
+}
+
+/// Where the keeper or the relay of the server with this address receives.
+fn socket(address: Ipv4Addr) -> SocketAddrV4 {
+    SocketAddrV4::new(address, 9181)
+}
+
+/// Relays between lb1 and lb2.
+fn relay(own: Ipv4Addr) {
+    let keepers = [1, 2].map(|n| socket(Ipv4Addr::new(10, 77, 1, n)));
+    let mut thread = RelayThread::start(socket(own)).unwrap();
+    thread.serve(keepers.to_vec());
+    loop {
+        std::thread::park();
     }
 }
 
@@ -90,6 +107,7 @@ impl Site {
             directory,
             process,
             keeper: None,
+            relay: None,
             worker: None,
         };
         server.wait_for_namespace();
@@ -119,6 +137,7 @@ pub(crate) struct Server {
     pub(crate) directory: PathBuf,
     process: Child,
     keeper: Option<Child>,
+    relay: Option<Child>,
     worker: Option<Arc<AtomicBool>>,
 }
 
@@ -144,13 +163,45 @@ impl Server {
             vips: vec![KeeperVip {
                 vip: VIP,
                 vrid: Vrid::new(1).unwrap(),
+                prefix: 32,
                 priority: Priority(priority),
                 preempt: false,
                 yields: 0,
                 holds_back: false,
             }],
             maintenance: false,
+            udp: None,
         }
+    }
+
+    /// The configuration of one of two balancers with a key and these relays.
+    pub(crate) fn sealed_config(&self, priority: u8, relays: &[&Self]) -> KeeperConfig {
+        let balancers = [1, 2].map(|n| Ipv4Addr::new(10, 77, 1, n));
+        let others = balancers.into_iter().filter(|it| *it != self.address);
+        KeeperConfig {
+            key: Some("0f1e2d3c4b5a69788796a5b4c3d2e1f0".into()),
+            udp: Some(KeeperUdp {
+                port: 9181,
+                balancers: others.map(socket).collect(),
+                relays: relays.iter().map(|relay| socket(relay.address)).collect(),
+                unicast: false,
+            }),
+            ..self.config(priority)
+        }
+    }
+
+    /// A process that relays on this server.
+    pub(crate) fn start_relay(&mut self) {
+        let mut relay = self.process("relay");
+        relay.env(NAME, self.address.to_string());
+        self.relay = Some(relay.spawn().unwrap());
+    }
+
+    /// It is killed; the server's kernel stays.
+    pub(crate) fn kill_relay(&mut self) {
+        let mut relay = self.relay.take().expect("a relay was started");
+        relay.kill().unwrap();
+        relay.wait().unwrap();
     }
 
     pub(crate) fn configure(&self, config: &KeeperConfig) {
@@ -160,8 +211,15 @@ impl Server {
     }
 
     pub(crate) fn start_keeper(&mut self) {
-        let keeper = self
-            .inside("env")
+        let mut keeper = self.process("keeper");
+        keeper.env(DIRECTORY, &self.directory);
+        self.keeper = Some(keeper.spawn().unwrap());
+    }
+
+    /// This program in this server's network, in a role.
+    fn process(&self, role: &str) -> Command {
+        let mut process = self.inside("env");
+        process
             // Inherited by every thread of the test harness, so that the keeper's thread alone gets it.
             .arg("--block-signal=TERM")
             .arg(std::env::current_exe().unwrap())
@@ -171,12 +229,9 @@ impl Server {
                 "--nocapture",
                 "--test-threads=1",
             ])
-            .env(ROLE, "keeper")
-            .env(DIRECTORY, &self.directory)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.keeper = Some(keeper);
+            .env(ROLE, role)
+            .stdout(Stdio::null());
+        process
     }
 
     /// A keeper with the usual configuration, and a worker that beats.
@@ -254,7 +309,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop_worker();
-        for child in self.keeper.iter_mut().chain([&mut self.process]) {
+        let others = self.keeper.iter_mut().chain(&mut self.relay);
+        for child in others.chain([&mut self.process]) {
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -96,6 +96,8 @@ pub enum Change {
     Run,
     /// The command that runs once for each release.
     ReleaseCommand,
+    /// The command that a balancer runs when it takes a VIP.
+    VipCommand,
     /// The balancers' TLS.
     Tls {
         /// Whether they served HTTPS before.
@@ -299,6 +301,9 @@ fn balancer_changes(old: &Balancer, new: &Balancer, found: &mut Vec<Change>) {
     if old.tls != new.tls {
         let (from, to) = (old.tls.is_some(), new.tls.is_some());
         found.push(Change::Tls { from, to });
+    }
+    if old.vip_command != new.vip_command {
+        found.push(Change::VipCommand);
     }
 }
 

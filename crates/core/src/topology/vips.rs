@@ -4,7 +4,7 @@ use super::{balancer_at, location, servers_of, serves};
 use gaiola_model::placement::DoorState;
 use gaiola_model::{Placement, ServerName, Tier};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// One VIP, as configured for one balancer's keeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,4 +167,57 @@ fn serving(placement: &Placement) -> Vec<ServerName> {
     servers_of(placement, Tier::Balancer)
         .filter(|server| serves(placement, *server))
         .collect()
+}
+
+/// By which addresses keepers reach each other beside multicast.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeeperWays {
+    /// Where this balancer's keeper receives.
+    pub port: u16,
+    /// Where those of the other balancers do, those being removed included.
+    pub balancers: Vec<SocketAddr>,
+    /// Servers that forward messages between balancers.
+    pub relays: Vec<SocketAddr>,
+}
+
+/// The most relays: enough that some are in another rack than the one that fails.
+const MOST_RELAYS: usize = 8;
+
+/// How the keeper of this balancer reaches the others; `None`: it is no balancer of the placement.
+///
+/// Relays are the other tiers' servers, one at each address. A balancer's own machine is no other way, so servers there relay nothing.
+pub fn keeper_ways(placement: &Placement, server: ServerName) -> Option<KeeperWays> {
+    let own = location(placement, server).filter(|_| server.tier == Tier::Balancer)?;
+    let balancers = keepers(placement);
+    let mut others: Vec<ServerName> = placement.servers.keys().copied().collect();
+    others.sort_by_key(|server| (server.number, server.tier));
+    let mut relays: Vec<SocketAddr> = Vec::new();
+    for relay in others.into_iter().filter_map(|it| location(placement, it)) {
+        let socket = relay.socket(relay.ports.agent);
+        let mut taken = balancers.iter().chain(&relays);
+        if !taken.any(|other| other.ip() == socket.ip()) && relays.len() < MOST_RELAYS {
+            relays.push(socket);
+        }
+    }
+    let is_other = |keeper: &SocketAddr| keeper.ip() != own.address;
+    Some(KeeperWays {
+        port: own.ports.agent,
+        balancers: balancers.into_iter().filter(is_other).collect(),
+        relays,
+    })
+}
+
+/// The keepers between which this server relays: none if it is a balancer.
+pub fn relayed_keepers(placement: &Placement, server: ServerName) -> Vec<SocketAddr> {
+    if server.tier == Tier::Balancer {
+        return Vec::new();
+    }
+    keepers(placement)
+}
+
+/// Where the keepers receive by UDP: at the number of the agent's port, which is TCP.
+fn keepers(placement: &Placement) -> Vec<SocketAddr> {
+    let balancers = servers_of(placement, Tier::Balancer);
+    let located = balancers.filter_map(|balancer| location(placement, balancer));
+    located.map(|it| it.socket(it.ports.agent)).collect()
 }

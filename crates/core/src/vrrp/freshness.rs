@@ -7,6 +7,9 @@ use std::net::Ipv4Addr;
 /// Most senders remembered; a site has a handful. Only holders of the key can add one.
 const MOST_SENDERS: usize = 1024;
 
+/// How many of a sender's messages may overtake a copy that takes a longer way.
+const RECENT: usize = 8;
+
 /// Remembers the last stamp of each sender, and generates this router's own.
 ///
 /// ```
@@ -27,13 +30,25 @@ const MOST_SENDERS: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Freshness {
     own: Stamp,
-    heard: BTreeMap<(Ipv4Addr, Vrid, Kind), Stamp>,
+    heard: BTreeMap<(Ipv4Addr, Vrid, Kind), Recent>,
 }
+
+/// The last stamps of a sender, the newest first.
+type Recent = [Stamp; RECENT];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Advertisement,
     Hello,
+}
+
+impl Kind {
+    const fn of(message: &Message) -> Self {
+        match message {
+            Message::Advertisement(_) => Self::Advertisement,
+            Message::Hello(_) => Self::Hello,
+        }
+    }
 }
 
 impl Freshness {
@@ -51,20 +66,26 @@ impl Freshness {
         self.own
     }
 
+    /// Whether this message is one of the last that were heard from `from`: it came twice, on two ways.
+    pub fn is_copy(&self, from: Ipv4Addr, message: &Message, stamp: Stamp) -> bool {
+        let sender = (from, message.vrid(), Kind::of(message));
+        let recent = self.heard.get(&sender);
+        recent.is_some_and(|recent| recent.contains(&stamp))
+    }
+
     /// Whether this message from `from` is later than all heard before. Each virtual router and each kind of message is
     /// tracked on its own, since the network may reorder packets of two.
     pub fn is_new(&mut self, from: Ipv4Addr, message: &Message, stamp: Stamp) -> bool {
-        let kind = match message {
-            Message::Advertisement(_) => Kind::Advertisement,
-            Message::Hello(_) => Kind::Hello,
-        };
-        let sender = (from, message.vrid(), kind);
-        let newest = self.heard.get(&sender).copied();
-        let full = newest.is_none() && self.heard.len() >= MOST_SENDERS;
-        if full || newest.is_some_and(|newest| stamp <= newest) {
+        let sender = (from, message.vrid(), Kind::of(message));
+        let known = self.heard.get(&sender).copied();
+        let full = known.is_none() && self.heard.len() >= MOST_SENDERS;
+        if full || known.is_some_and(|[newest, ..]| stamp <= newest) {
             return false;
         }
-        self.heard.insert(sender, stamp);
+        let mut recent = known.unwrap_or([stamp; RECENT]);
+        recent.rotate_right(1);
+        recent[0] = stamp;
+        self.heard.insert(sender, recent);
         self.own = self.own.max(stamp);
         true
     }
@@ -93,8 +114,11 @@ mod tests {
         let mut freshness = Freshness::new(Stamp(0));
         assert!(freshness.is_new(PEER, &hello(1), Stamp(10)));
         assert!(!freshness.is_new(PEER, &hello(1), Stamp(10)));
+        assert!(freshness.is_copy(PEER, &hello(1), Stamp(10)));
+        assert!(!freshness.is_copy(PEER, &hello(1), Stamp(9)));
         assert!(!freshness.is_new(PEER, &hello(1), Stamp(9)));
         assert!(freshness.is_new(PEER, &hello(1), Stamp(11)));
+        assert!(freshness.is_copy(PEER, &hello(1), Stamp(10)));
         assert!(
             freshness.is_new(PEER, &hello(2), Stamp(10)),
             "swapped by the network"

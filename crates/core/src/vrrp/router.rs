@@ -1,6 +1,7 @@
 //! The state machine of one VIP on one server.
 
 mod advert;
+mod cut_off;
 mod hello;
 
 use super::peers::Peers;
@@ -43,6 +44,10 @@ pub struct Router {
     greeting: Option<Greeting>,
     /// SYNs are queued until this time at the latest; `None`: they are not queued.
     holding_back_until: Option<Time>,
+    /// Nobody hears this server: it takes no VIP.
+    cut_off: bool,
+    claims: u64,
+    contested_at: Option<Time>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +88,9 @@ impl Router {
             peers: Peers::default(),
             greeting: None,
             holding_back_until: None,
+            cut_off: false,
+            claims: 0,
+            contested_at: None,
         }
     }
 
@@ -120,6 +128,12 @@ impl Router {
         matches!(self.state, State::Yielding { .. })
     }
 
+    /// How often it took the VIP, or kept it against another holder. Whatever moves the address elsewhere must then be done
+    /// again: the other one has done it too.
+    pub fn claims(&self) -> u64 {
+        self.claims
+    }
+
     /// Whether SYNs are queued.
     pub fn is_holding_back(&self) -> bool {
         self.holding_back_until.is_some()
@@ -141,6 +155,7 @@ impl Router {
                 listen_until,
                 give_up_at,
             } => Some(if *ready { *listen_until } else { *give_up_at }),
+            State::Backup { .. } if self.cut_off => None,
             State::Backup { take_over_at, .. } => Some(*take_over_at),
             State::Active(timers) => Some(timers.next()),
             State::Yielding { timers, until, .. } => Some(timers.next().min(*until)),
@@ -171,6 +186,7 @@ impl Router {
             }
             (state, Input::Ready) => self.ready(now, state, out),
             (state, Input::NotReady) => self.not_ready(state, out),
+            (state, Input::CutOff(cut_off)) => self.be_cut_off(now, state, cut_off, out),
             (state, Input::Heard { from, advert }) if self.concerns(from, &advert) => {
                 self.heard(now, state, from, &advert, out)
             }
@@ -341,7 +357,7 @@ impl Router {
                 take_over_at,
                 because,
                 ..
-            } if now >= take_over_at => {
+            } if now >= take_over_at && !self.cut_off => {
                 let silent = active.filter(|_| because == Reason::Silence);
                 silent.inspect(|silent| self.peers.lost(now, *silent));
                 self.take_over(now, because, out)
@@ -373,6 +389,7 @@ impl Router {
     }
 
     fn take_over(&mut self, now: Time, reason: Reason, out: &mut Vec<Output>) -> State {
+        self.claims += 1;
         out.push(Output::AddAddress);
         // The neighbours are informed before a yielding holder hears of it and removes the address.
         out.push(Output::Announce);

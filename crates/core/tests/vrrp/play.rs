@@ -96,6 +96,8 @@ impl World {
             ["start", ref names @ ..] => names.iter().for_each(|name| self.start(name)),
             ["ready", ref names @ ..] => self.all(names, &Input::Ready),
             ["unready", ref names @ ..] => self.all(names, &Input::NotReady),
+            ["cut_off", ref names @ ..] => self.all(names, &Input::CutOff(true)),
+            ["found", ref names @ ..] => self.all(names, &Input::CutOff(false)),
             ["yield", ref names @ ..] => self.all(names, &Input::Yield),
             ["hold_back", name] => self.step(name, Input::HoldBack(true)),
             ["go_on", name] => self.step(name, Input::HoldBack(false)),

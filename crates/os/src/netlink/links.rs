@@ -15,6 +15,7 @@ const BRIDGE_MAC: [u8; 6] = [0x02, b'g', b'a', b'i', b'o', b'l'];
 
 /// Attribute of a bridge's port, and its values (`linux/if_link.h`, `linux/if_bridge.h`).
 const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const BR_STATE_DISABLED: u8 = 0;
 const BR_STATE_FORWARDING: u8 = 3;
 
@@ -89,11 +90,23 @@ impl Netlink {
         } else {
             (BR_STATE_DISABLED, "disabled")
         };
+        self.set_port(name, IFLA_BRPORT_STATE, state, word)
+    }
+
+    /// Isolates a bridge's port from the other isolated ones, and from no others: between two servers nothing passes while all
+    /// others reach both.
+    pub fn set_port_isolated(&mut self, name: &str, isolated: bool) -> Result<()> {
+        let word = if isolated { "isolated" } else { "connected" };
+        self.set_port(name, IFLA_BRPORT_ISOLATED, isolated.into(), word)
+    }
+
+    /// Sets an attribute of a bridge's port.
+    fn set_port(&mut self, name: &str, attribute: u16, value: u8, word: &str) -> Result<()> {
         let mut port = LinkMessage::default();
         port.header.interface_family = AddressFamily::Bridge;
         port.header.index = self.link_index(name)?;
         port.attributes.push(LinkAttribute::ProtoInfoBridge(vec![
-            LinkProtoInfoBridge::Other(DefaultNla::new(IFLA_BRPORT_STATE, vec![state])),
+            LinkProtoInfoBridge::Other(DefaultNla::new(attribute, vec![value])),
         ]));
         self.change(
             || format!("set the bridge port {name} to {word}"),

@@ -21,6 +21,10 @@ const KNOWN_WITHIN: Duration = ms(2200);
 /// faults: the lifetime of a frozen keeper's address.
 const ANSWERED_WITHIN: Duration = ms(1200);
 
+/// A node that no other node and no relay hears lets its VIPs go within this time, even if it heard no other node before and
+/// was frozen for a moment.
+const LETS_GO_WITHIN: Duration = ms(4000);
+
 /// A router that nobody hears, or that hears nobody, is known as such within this time.
 const KNOWN_UNHEARD_WITHIN: Duration = ms(1000);
 
@@ -51,6 +55,10 @@ pub(super) struct Checks {
     /// Since when no router that could take a VIP from each node both hears that node and is heard by it.
     alone: Vec<Vec<Option<Time>>>,
     yielding: Vec<Vec<bool>>,
+    /// Since when nobody hears each node, although there are relays.
+    unheard: Vec<Option<Time>>,
+    /// A holder was cut off from everybody after the faults.
+    is_shaken: bool,
     /// How often each VIP has moved since the faults stopped and all routers found each other.
     moves: Vec<u32>,
     most_moves: u32,
@@ -77,6 +85,8 @@ impl Checks {
             changed_at: Time::ZERO,
             unanswered: vec![None; plan.vips],
             alone: vec![vec![None; plan.vips]; plan.nodes],
+            unheard: vec![None; plan.nodes],
+            is_shaken: false,
             yielding: vec![vec![false; plan.vips]; plan.nodes],
             moves: vec![0; plan.vips],
             most_moves: MOST_MOVES,
@@ -125,6 +135,13 @@ impl Checks {
         self.most_moves = MOST_MOVES + 1;
     }
 
+    /// A holder is cut off from everybody after the faults: its VIPs move, and home again.
+    pub(super) fn shaken(&mut self, now: Time) {
+        self.rest(now);
+        self.is_shaken = true;
+        self.most_moves += 2;
+    }
+
     /// A fault begins or ends.
     pub(super) fn changed(&mut self, now: Time) {
         self.changed_at = now;
@@ -138,6 +155,7 @@ impl Checks {
         calm: bool,
     ) -> Result<(), Violation> {
         for (n, node) in nodes.iter().enumerate() {
+            self.check_contact(now, n, nodes, ways)?;
             for vip in 0..self.vips {
                 self.check_one(now, n, node, vip)?;
                 self.check_offer(now, n, vip, nodes, ways)?;
@@ -182,6 +200,30 @@ impl Checks {
         }
     }
 
+    /// A node that nobody hears has no VIP for long.
+    fn check_contact(
+        &mut self,
+        now: Time,
+        n: usize,
+        nodes: &[Node],
+        ways: &Ways<'_>,
+    ) -> Result<(), Violation> {
+        let mut others = (0..nodes.len()).filter(|&other| other != n);
+        let is_heard = ways.relays.is_empty()
+            || ways.lead_to_a_relay(n)
+            || others.any(|other| nodes[other].alive && ways.connect(n, other));
+        let unheard = &mut self.unheard[n];
+        *unheard = (!is_heard && nodes[n].runs()).then(|| unheard.unwrap_or(now));
+        let for_long = unheard.is_some_and(|since| now - since > LETS_GO_WITHIN);
+        match (0..self.vips).find(|vip| for_long && nodes[n].has(*vip)) {
+            None => Ok(()),
+            Some(vip) => Err(Rule::VipHeld.broken(format!(
+                "{} keeps VIP {vip} although nobody hears it since {unheard:?}",
+                nodes[n].address
+            ))),
+        }
+    }
+
     /// A VIP is offered only if another router is there to take it.
     fn check_offer(
         &mut self,
@@ -192,7 +234,7 @@ impl Checks {
         ways: &Ways<'_>,
     ) -> Result<(), Violation> {
         let mut others = (0..nodes.len()).filter(|&other| other != n);
-        let is_there = others.any(|it| nodes[it].stands_by(vip) && ways.are_open(n, it));
+        let is_there = others.any(|it| nodes[it].stands_by(vip) && ways.connect(n, it));
         let alone = &mut self.alone[n][vip];
         *alone = (!is_there).then(|| alone.unwrap_or(now));
         let router = nodes[n].router(vip);
@@ -221,13 +263,17 @@ impl Checks {
         // If only clients cannot reach a holder, or do not hear of it, no balancer can detect that.
         let is_hidden = |n: usize| {
             let mut others = (0..clients).filter(|&other| other != n);
-            !ways.are_open(n, clients) && others.all(|other| ways.are_open(n, other))
+            !ways.are_open(n, clients) && others.all(|other| ways.connect(n, other))
         };
         let is_reached = |n: usize| ways.are_open(n, clients) || is_hidden(n);
         let answers = |n: usize| nodes[n].answers(vip) && is_reached(n);
         let is_well = |n: usize| {
-            let all = (0..=clients).all(|other| other == n || ways.are_open(n, other));
-            nodes[n].runs() && nodes[n].ready && nodes[n].serving && all
+            let others = (0..clients).all(|other| other == n || ways.connect(n, other));
+            let is_heard = ways.relays.is_empty()
+                || ways.lead_to_a_relay(n)
+                || (0..clients).any(|other| other != n && nodes[other].alive);
+            let serves = nodes[n].runs() && nodes[n].ready && nodes[n].serving;
+            serves && others && is_heard && ways.are_open(n, clients)
         };
         let could = (0..clients).any(|n| is_well(n) && nodes[n].may_hold(vip));
         let hidden = holder(nodes, vip).filter(|&n| is_hidden(n));
@@ -272,7 +318,10 @@ impl Checks {
         let two = nodes.iter().filter(|node| node.has(vip)).count() > 1;
         let since = &mut self.two_since[vip];
         *since = two.then(|| since.unwrap_or(now));
-        if since.is_some_and(|since| rested > OWNED_WITHIN && now - since > LONGEST_OVERLAP) {
+        if since.is_some_and(|since| {
+            let rests = self.is_shaken || rested > OWNED_WITHIN;
+            rests && now - since > LONGEST_OVERLAP
+        }) {
             return Err(Rule::VipRests.broken(format!(
                 "VIP {vip} is on two servers since {since:?}: {}",
                 picture(nodes, self.vips)

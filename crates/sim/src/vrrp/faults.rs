@@ -1,5 +1,6 @@
 //! What breaks, and the rest afterwards.
 
+use super::relays::State;
 use super::{Event, Sim, ms};
 use crate::violation::Violation;
 use gaiola_core::vrrp::Input;
@@ -12,7 +13,8 @@ impl Sim {
         }
         let n = self.world.rng.usize(0..self.plan.nodes);
         let for_a_while = self.world.span(ms(20)..ms(4000));
-        match self.world.rng.u32(0..13) {
+        let kinds = if self.relays.is_empty() { 13 } else { 17 };
+        match self.world.rng.u32(0..kinds) {
             0 => {
                 self.nodes[n].crash();
                 self.world.after(for_a_while, Event::Start(n));
@@ -48,6 +50,15 @@ impl Sim {
             8 => self.mute(n, for_a_while),
             9 | 10 => self.operate(n),
             11 => self.restart_agent(n),
+            13 => self.break_a_relay(for_a_while),
+            14 | 15 => {
+                let other = self.world.rng.usize(0..self.plan.nodes);
+                self.cut_link(n, other, for_a_while);
+            }
+            16 => {
+                let relay = self.world.rng.usize(0..self.plan.relays);
+                self.cut_link(n, self.place_of_relay(relay), for_a_while);
+            }
             _ => {
                 let vip = self.world.rng.usize(0..self.plan.vips);
                 if self.nodes[n].runs() {
@@ -61,9 +72,49 @@ impl Sim {
         Ok(())
     }
 
+    /// A relay ends, or its server.
+    fn break_a_relay(&mut self, span: Duration) {
+        let relay = self.world.rng.usize(0..self.plan.relays);
+        let off = self.world.rng.bool();
+        self.relays[relay].state = if off { State::Off } else { State::Refuses };
+        self.world.after(span, Event::Relay(relay));
+    }
+
+    /// Cuts one link, in both directions.
+    fn cut_link(&mut self, one: usize, other: usize, span: Duration) {
+        for (from, to) in [(one, other), (other, one)] {
+            if from != to {
+                self.cut[from][to] = true;
+                self.world.after(span, Event::Heal { from, to });
+            }
+        }
+    }
+
+    /// Cuts all links between balancers and no other, or mends them.
+    pub(super) fn part(&mut self, cut: bool) {
+        for from in 0..self.plan.nodes {
+            self.cut[from][..self.plan.nodes].fill(cut);
+        }
+    }
+
+    /// Cuts the holder of the first VIP off from everybody, if another balancer could take all it holds.
+    pub(super) fn cut_off_a_holder(&mut self) {
+        let could_take = |n: &usize| {
+            let node = &self.nodes[*n];
+            node.ready && (0..self.plan.vips).all(|vip| node.may_hold(vip))
+        };
+        let serving = self.serving();
+        let able: Vec<usize> = serving.into_iter().filter(could_take).collect();
+        let holder = (0..self.plan.nodes).find(|n| self.nodes[*n].is_active(0));
+        if let Some(holder) = holder.filter(|holder| able.iter().any(|n| n != holder)) {
+            self.checks.shaken(self.world.now());
+            self.isolate(holder, ms(3000));
+        }
+    }
+
     /// Nothing that a node sends arrives.
     pub(super) fn mute(&mut self, n: usize, span: Duration) {
-        for to in (0..=self.plan.nodes).filter(|&to| to != n) {
+        for to in (0..self.cut.len()).filter(|&to| to != n) {
             self.cut[n][to] = true;
             self.world.after(span, Event::Heal { from: n, to });
         }
@@ -71,10 +122,10 @@ impl Sim {
 
     /// Cuts a node off from everyone, in both directions.
     pub(super) fn isolate(&mut self, n: usize, span: Duration) {
-        for to in (0..=self.plan.nodes).filter(|&to| to != n) {
+        for to in (0..self.cut.len()).filter(|&to| to != n) {
             self.cut[n][to] = true;
             self.world.after(span, Event::Heal { from: n, to });
-            if to < self.plan.nodes {
+            if to != self.plan.nodes {
                 self.cut[to][n] = true;
                 self.world.after(span, Event::Heal { from: to, to: n });
             }
@@ -87,6 +138,7 @@ impl Sim {
         self.loss = 0;
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
         self.deaf.fill(false);
+        self.mend_relays();
         self.checks.rest(self.world.now());
         // Somebody serves the VIPs.
         let unready = self.world.rng.usize(0..self.plan.nodes * 2);
@@ -94,6 +146,11 @@ impl Sim {
         let unready = if may_be { unready } else { self.plan.nodes };
         (0..self.plan.nodes).for_each(|n| self.take_order(n));
         self.world.after(ms(6000), Event::Operate);
+        if !self.relays.is_empty() && !self.plan.preempt {
+            self.world.after(ms(10_000), Event::Part);
+            self.world.after(ms(15_000), Event::Join);
+            self.world.after(ms(18_000), Event::Island);
+        }
         for n in 0..self.plan.nodes {
             self.nodes[n].frozen = false;
             self.start(n)?;
@@ -103,5 +160,18 @@ impl Sim {
             self.attend(n)?;
         }
         Ok(())
+    }
+
+    /// One relay may stay broken where there are others.
+    fn mend_relays(&mut self) {
+        let all = self.plan.relays;
+        if all == 0 {
+            return;
+        }
+        let broken = self.world.rng.usize(0..all * 2);
+        for (relay, it) in self.relays.iter_mut().enumerate() {
+            let stays = relay == broken && all > 1;
+            it.state = if stays { State::Off } else { State::Runs };
+        }
     }
 }

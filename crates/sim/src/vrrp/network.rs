@@ -4,11 +4,33 @@ use super::{Event, INTERVAL, Sabotage, Sim, address_of, ms, us, vrid};
 use crate::violation::{Rule, Violation};
 use gaiola_core::vrrp::Input;
 use gaiola_model::vrrp::{Advertisement, Message, Priority};
-use gaiola_wire::vrrp::{self as wire, Checksum, Endpoints, Key};
+use gaiola_wire::vrrp::{self as wire, Checksum, Datagram, Endpoints, Key};
+use std::net::Ipv4Addr;
 
 impl Sim {
+    /// Takes a packet from another node, or a relay's datagram.
     pub(super) fn hear(&mut self, n: usize, from: usize, payload: &[u8]) -> Result<(), Violation> {
-        let source = self.nodes[from].address;
+        if self.relay_at(from).is_none() {
+            return self.hear_message(n, self.nodes[from].address, payload);
+        }
+        match Datagram::decode(payload) {
+            Some(Datagram::Pong(ping)) => {
+                let node = &mut self.nodes[n];
+                let shown = node.clock.shows(self.world.now());
+                node.contact.answered(shown, ping);
+                Ok(())
+            }
+            Some(Datagram::Relayed { from, message }) => self.hear_message(n, from, message),
+            other => Err(Rule::Readable.broken(format!("a relay sent {other:?}"))),
+        }
+    }
+
+    fn hear_message(
+        &mut self,
+        n: usize,
+        source: Ipv4Addr,
+        payload: &[u8],
+    ) -> Result<(), Violation> {
         let endpoints = Endpoints {
             source,
             destination: wire::GROUP,
@@ -26,7 +48,14 @@ impl Sim {
         let from = source;
         let input = match message {
             Message::Advertisement(advert) => Input::Heard { from, advert },
-            Message::Hello(hello) => Input::HeardHello { from, hello },
+            Message::Hello(hello) => {
+                let node = &mut self.nodes[n];
+                if hello.hears(node.address) {
+                    let shown = node.clock.shows(self.world.now());
+                    node.contact.is_heard(shown);
+                }
+                Input::HeardHello { from, hello }
+            }
         };
         self.pass(n, vip, input)
     }
@@ -63,6 +92,7 @@ impl Sim {
             };
             self.send(n, to, packet);
         }
+        self.send_to_relays(n, &Datagram::Message(&payload));
     }
 
     pub(super) fn announce(&mut self, n: usize, vip: usize) {

@@ -5,7 +5,9 @@ use super::orders::Orders;
 use super::{Event, INTERVAL, Plan, Sabotage, address_of, ms, vrid};
 use crate::world::{Clock, World};
 use gaiola_core::vrrp::hand_over::KeeperView;
-use gaiola_core::vrrp::{ADDRESS_LIFETIME, Freshness, Input, Role, Router, Settings};
+use gaiola_core::vrrp::{
+    ADDRESS_LIFETIME, Contact, Freshness, Input, Role, Router, Settings, Surroundings,
+};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Priority, Stamp};
 use std::collections::VecDeque;
@@ -39,6 +41,10 @@ pub(super) struct Node {
     /// Routers that were asked to stop.
     leaving: Vec<bool>,
     pub(super) freshness: Freshness,
+    pub(super) contact: Contact,
+    around: Surroundings,
+    /// Whether each router knows that nobody hears this node.
+    passed_cut_off: Vec<bool>,
     /// The last data plane state passed to each router.
     passed_ready: Vec<bool>,
     inbox: VecDeque<(usize, Vec<u8>)>,
@@ -74,6 +80,12 @@ impl Node {
             routers: Vec::new(),
             leaving: Vec::new(),
             freshness: Freshness::new(Stamp(0)),
+            contact: Contact::new(0),
+            around: Surroundings {
+                relays: plan.relays > 0,
+                balancers: plan.nodes > 1,
+            },
+            passed_cut_off: Vec::new(),
             passed_ready: Vec::new(),
             inbox: VecDeque::new(),
             addresses: vec![None; plan.vips],
@@ -93,6 +105,10 @@ impl Node {
         self.clock = Clock::new(now, drift_ppm);
         self.inbox.clear();
         self.passed_ready = vec![false; vips];
+        self.passed_cut_off = vec![false; vips];
+        self.contact = Contact::new(u64::from(self.address.to_bits()));
+        self.contact
+            .configure(self.clock.shows(now), self.around, INTERVAL);
         self.holding_back = vec![false; vips];
         self.captures = vec![false; vips];
         self.leaving = vec![false; vips];
@@ -124,6 +140,7 @@ impl Node {
             None => {
                 self.routers[vip] = Some(Router::new(settings));
                 self.passed_ready[vip] = false;
+                self.passed_cut_off[vip] = false;
                 let held = self.has(vip);
                 Some(Input::Start { held })
             }
@@ -188,6 +205,13 @@ impl Node {
         (passed != self.ready).then_some(input)
     }
 
+    /// Whether nobody hears this node, to pass to a router if that changed.
+    pub(super) fn settle_contact(&mut self, vip: usize, cut_off: bool) -> Option<Input> {
+        self.router(vip)?;
+        let passed = std::mem::replace(&mut self.passed_cut_off[vip], cut_off);
+        (passed != cut_off).then_some(Input::CutOff(cut_off))
+    }
+
     pub(super) fn is_due(&self, vip: usize, now: Time) -> bool {
         let shown = self.clock.shows(now);
         let due = self.router(vip).and_then(Router::next_deadline);
@@ -195,10 +219,11 @@ impl Node {
     }
 
     /// The next deadline, in the world's time.
-    pub(super) fn next_due(&self, is_idle: impl Fn(usize) -> bool) -> Option<Time> {
+    pub(super) fn next_due(&self, now: Time, is_idle: impl Fn(usize) -> bool) -> Option<Time> {
         let routers = (0..self.routers.len()).filter(|vip| !is_idle(*vip));
         let next = routers
             .filter_map(|vip| self.router(vip)?.next_deadline())
+            .chain(self.contact.next_deadline(self.clock.shows(now)))
             .min();
         next.map(|due| self.clock.when(due))
     }

@@ -19,6 +19,10 @@ pub enum Sabotage {
     Trusts,
     /// A keeper captures no SYNs, although it says so.
     CapturesNothing,
+    /// A relay answers balancers and forwards nothing.
+    RelaysNothing,
+    /// A keeper holds what it holds although nobody hears it.
+    HoldsWhenCutOff,
     /// The first balancer has another key.
     AnotherKey,
 }

@@ -3,6 +3,11 @@ use crate::violation::Rule;
 use crate::world::{each, seeds};
 
 fn plan(seed: u64) -> Plan {
+    let mut chance = fastrand::Rng::with_seed(!seed);
+    any_plan(seed).with_relays(&mut chance)
+}
+
+fn any_plan(seed: u64) -> Plan {
     let mut chance = fastrand::Rng::with_seed(seed);
     let nodes = chance.usize(2..5);
     Plan {
@@ -13,6 +18,22 @@ fn plan(seed: u64) -> Plan {
         calm: Duration::from_millis(if chance.bool() { 1500 } else { 5000 }),
         faults: Duration::from_secs(20),
         rest: Duration::from_secs(22),
+        relays: 0,
+    }
+}
+
+impl Plan {
+    /// Two in three sealed sites have relays.
+    fn with_relays(self, chance: &mut fastrand::Rng) -> Self {
+        match chance.usize(0..3) {
+            0 => self,
+            _ if !self.sealed => self,
+            relays => Self {
+                relays,
+                rest: Duration::from_secs(32),
+                ..self
+            },
+        }
     }
 }
 
@@ -47,9 +68,9 @@ fn a_run_is_decided_by_its_seed() {
     assert_ne!(once, run(&plan(1), 2, None));
 }
 
-/// What the checkers report of sealed sites in which a rule is broken on purpose.
+/// What the checkers report of sealed sites without relays in which a rule is broken on purpose.
 fn reported(sabotage: Sabotage) -> Vec<Rule> {
-    reported_in(sabotage, plan)
+    reported_in(sabotage, any_plan)
 }
 
 fn reported_in(sabotage: Sabotage, plan: impl Fn(u64) -> Plan) -> Vec<Rule> {
@@ -109,9 +130,30 @@ fn a_vip_that_is_offered_to_nobody_is_reported() {
         nodes: 2,
         vips: 2,
         calm: Duration::from_secs(5),
-        ..plan(seed)
+        ..any_plan(seed)
     };
     assert!(reported_in(Sabotage::Trusts, two).contains(&Rule::VipHeld));
+}
+
+/// Two balancers and one relay.
+fn relayed(seed: u64) -> Plan {
+    Plan {
+        nodes: 2,
+        vips: 2,
+        relays: 1,
+        rest: Duration::from_secs(32),
+        ..plan(seed)
+    }
+}
+
+#[test]
+fn a_relay_that_forwards_nothing_is_reported() {
+    assert!(reported_in(Sabotage::RelaysNothing, relayed).contains(&Rule::VipRests));
+}
+
+#[test]
+fn a_balancer_that_holds_what_nobody_reaches_is_reported() {
+    assert!(reported_in(Sabotage::HoldsWhenCutOff, relayed).contains(&Rule::VipRests));
 }
 
 #[test]

@@ -14,6 +14,7 @@ const WHOLE: &str = r#"site = "guestbook"
 [balancer]
 servers = 3
 vips = ["10.77.0.100", "10.77.0.120/16"]
+vip_command = "/usr/local/bin/move-vip"
 listen = [":80", ":8080"]
 tls = { certificates = ["tls/a.pem", "/etc/tls"], redirect = false, hsts = "365d" }
 
@@ -107,6 +108,7 @@ fn every_key_is_read() {
                 redirect: false,
                 hsts_days: Some(365),
             }),
+            vip_command: Some("/usr/local/bin/move-vip".into()),
         }),
         web: Some(Web {
             servers: 4,

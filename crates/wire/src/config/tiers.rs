@@ -36,7 +36,10 @@ const KEYS: &[(&str, &[&str])] = &[
     ),
     ("machines", &["spare", "power"]),
     (MACHINE, &["ssh", "address", "interface"]),
-    ("balancer", &["servers", "vips", "listen", "tls"]),
+    (
+        "balancer",
+        &["servers", "vips", "vip_command", "listen", "tls"],
+    ),
     ("balancer.tls", &["certificates", "redirect", "hsts"]),
     ("web", &["servers", "root"]),
     (
@@ -166,6 +169,7 @@ fn balancer_of(
                 unique("listen", &list, value::listen_port, mistakes)
             }),
         tls: tls(section, mistakes),
+        vip_command: text(section, "vip_command", value::command, mistakes),
         ..default
     }
 }

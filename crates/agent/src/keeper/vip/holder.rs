@@ -5,12 +5,13 @@ mod vip;
 use super::beats::{NotServing, Verdict};
 use super::config_file::ConfigFile;
 use super::network::Network;
-use gaiola_core::vrrp::{Freshness, Input, Output};
+use super::voice::Voice;
+use gaiola_core::vrrp::{Input, Output};
 use gaiola_model::Time;
 use gaiola_model::keeper::{KeeperConfig, KeeperState};
 use gaiola_model::schema::SCHEMA;
-use gaiola_model::vrrp::{Advertisement, Message, Stamp, Vrid};
-use gaiola_wire::vrrp::{Key, Received};
+use gaiola_model::vrrp::{Advertisement, Message, Vrid};
+use gaiola_wire::vrrp::Received;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
@@ -35,6 +36,8 @@ enum Trouble {
     NotRunning(String),
     #[error("maintenance")]
     Maintenance,
+    #[error("nobody hears this balancer: neither another one nor a relay")]
+    CutOff,
     #[error(transparent)]
     NotServing(#[from] NotServing),
 }
@@ -42,11 +45,11 @@ enum Trouble {
 /// The VIPs of this server.
 pub(super) struct Holder {
     config: Option<KeeperConfig>,
-    key: Option<Key>,
+    voice: Voice,
+    cut_off: bool,
     network: Option<Network>,
     open_at: Time,
     vips: BTreeMap<Vrid, Vip>,
-    freshness: Freshness,
     rejected: BTreeMap<String, u64>,
     /// Whether VIPs may be held here.
     readiness: Result<(), Trouble>,
@@ -54,15 +57,15 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    /// A holder without VIPs. `time_of_day` begins the stamps of sealed advertisements.
-    pub(super) fn new(time_of_day: Stamp) -> Self {
+    /// A holder without VIPs.
+    pub(super) fn new(voice: Voice) -> Self {
         Self {
             config: None,
-            key: None,
+            voice,
+            cut_off: false,
             network: None,
             open_at: Time::ZERO,
             vips: BTreeMap::new(),
-            freshness: Freshness::new(time_of_day),
             rejected: BTreeMap::new(),
             readiness: Err(Trouble::NoConfiguration),
             stopping: false,
@@ -71,10 +74,6 @@ impl Holder {
 
     /// Applies a new configuration. VIPs that it does not change are not touched.
     pub(super) fn configure(&mut self, now: Time, config: KeeperConfig) {
-        self.key = config
-            .key
-            .as_deref()
-            .and_then(|key| Key::from_hex(key).ok());
         let moved = self
             .network
             .as_ref()
@@ -87,6 +86,7 @@ impl Holder {
             self.network = None;
         }
         self.open_at = now;
+        self.voice.configure(now, &config);
         self.config = Some(config);
     }
 
@@ -96,6 +96,8 @@ impl Holder {
         self.open(now);
         self.refresh();
         self.hear(now);
+        self.voice.keep_contact(now);
+        self.cut_off = self.voice.is_cut_off(now);
         self.reconcile(now);
         self.readiness = self.check(alive);
         self.settle(now);
@@ -113,10 +115,11 @@ impl Holder {
     }
 
     /// When to call `attend` if nothing else happens first.
-    pub(super) fn next_deadline(&self) -> Option<Time> {
+    pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
         let open = (self.config.is_some() && self.network.is_none()).then_some(self.open_at);
         let vips = self.vips.values().filter_map(Vip::next_deadline);
-        vips.chain(open).min()
+        let voice = self.voice.next_deadline(now);
+        vips.chain(open).chain(voice).min()
     }
 
     /// Adds the descriptors to poll.
@@ -124,6 +127,7 @@ impl Holder {
         if let Some(network) = &self.network {
             network.descriptors(all);
         }
+        self.voice.descriptors(all);
     }
 
     /// The state to report.
@@ -132,8 +136,8 @@ impl Holder {
             schema: self.config.as_ref().map_or(SCHEMA, |config| config.schema),
             reads: SCHEMA,
             pid: std::process::id(),
-            ready: self.readiness.is_ok(),
-            reason: self.readiness.as_ref().err().map(Trouble::to_string),
+            ready: self.trouble().is_none(),
+            reason: self.trouble().map(|trouble| trouble.to_string()),
             config_problem: file.problem().map(ToString::to_string),
             vips: self
                 .vips
@@ -142,6 +146,12 @@ impl Holder {
                 .collect(),
             rejected: self.rejected.clone(),
         }
+    }
+
+    /// Why no VIP is held here, or would be.
+    fn trouble(&self) -> Option<&Trouble> {
+        let cut_off = self.cut_off.then_some(&Trouble::CutOff);
+        self.readiness.as_ref().err().or(cut_off)
     }
 
     fn open(&mut self, now: Time) {
@@ -171,7 +181,7 @@ impl Holder {
     fn hear(&mut self, now: Time) {
         for _ in 0..MOST_PACKETS {
             let Some(network) = &self.network else { return };
-            match network.hear(self.key.as_ref()) {
+            match self.voice.hear(now, network) {
                 None => return,
                 Some(Ok((from, received))) => self.heard(now, from, received),
                 Some(Err(rejected)) => self.count_rejected(&rejected.to_string()),
@@ -185,14 +195,17 @@ impl Holder {
         if !self.vips.contains_key(&vrid) {
             return;
         }
-        let input = match (message, stamp) {
-            (message, Some(stamp)) if !self.freshness.is_new(from, &message, stamp) => {
-                return self.count_rejected("heard before");
+        match self.voice.is_new(from, &message, stamp) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(reason) => return self.count_rejected(reason),
+        }
+        let input = match message {
+            Message::Advertisement(advert) => Input::Heard { from, advert },
+            Message::Hello(hello) => {
+                self.voice.note_hello(now, &hello);
+                Input::HeardHello { from, hello }
             }
-            (Message::Advertisement(advert), _) => Input::Heard { from, advert },
-            (Message::Hello(hello), Some(_)) => Input::HeardHello { from, hello },
-            // Only a sealed site sends hellos.
-            (Message::Hello(_), None) => return,
         };
         self.feed(now, vrid, input);
     }
@@ -222,7 +235,7 @@ impl Holder {
         }
         for it in wanted {
             self.vips.entry(it.vrid).or_insert_with(|| {
-                let held = network.holds(it.vip);
+                let held = network.holds(it.vip, it.prefix);
                 inputs.push((it.vrid, Input::Start { held }));
                 Vip::new(config, it)
             });
@@ -247,15 +260,13 @@ impl Holder {
         Ok(alive?)
     }
 
-    /// Informs each router whether the data plane serves, if that has changed.
+    /// Informs each router whether the data plane serves, and whether anybody hears this server, if that has changed.
     fn settle(&mut self, now: Time) {
         let ready = self.readiness.is_ok();
         for vrid in self.vrids() {
-            let input = self
-                .vips
-                .get_mut(&vrid)
-                .and_then(|vip| vip.settle(now, ready));
-            if let Some(input) = input {
+            let vip = self.vips.get_mut(&vrid);
+            let inputs = vip.map(|vip| [vip.settle_contact(self.cut_off), vip.settle(now, ready)]);
+            for input in inputs.into_iter().flatten().flatten() {
                 self.feed(now, vrid, input);
             }
         }
@@ -271,14 +282,7 @@ impl Holder {
             let Some(network) = &mut self.network else {
                 continue;
             };
-            failed |= !carry_out(
-                now,
-                network,
-                vip,
-                output,
-                self.key.as_ref(),
-                &mut self.freshness,
-            );
+            failed |= !carry_out(now, network, vip, output, &mut self.voice);
         }
         if failed {
             vip.suspend(now);
@@ -297,20 +301,19 @@ fn carry_out(
     network: &mut Network,
     vip: &Vip,
     output: Output,
-    key: Option<&Key>,
-    freshness: &mut Freshness,
+    voice: &mut Voice,
 ) -> bool {
     let address = vip.virtual_address();
     match output {
         Output::AddAddress | Output::RefreshAddress => {
-            if let Err(error) = network.add(address) {
+            if let Err(error) = network.add(address, vip.prefix()) {
                 let reason = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, reason, vip = %address, "the VIP cannot be held here");
                 return false;
             }
         }
         Output::RemoveAddress => {
-            if let Err(error) = network.remove(address) {
+            if let Err(error) = network.remove(address, vip.prefix()) {
                 tracing::error!(%error, vip = %address, "the VIP leaves when its lifetime ends");
             }
         }
@@ -321,13 +324,11 @@ fn carry_out(
                 interval: vip.settings().interval,
                 vips: vec![address],
             };
-            let seal = key.map(|key| (key, freshness.stamp()));
-            network.say(&Message::Advertisement(advert), seal);
+            voice.say(network, &Message::Advertisement(advert));
         }
         Output::Announce => network.announce(address),
         Output::SayHello => {
-            let seal = key.map(|key| (key, freshness.stamp()));
-            network.say(&Message::Hello(vip.hello(now)), seal);
+            voice.say(network, &Message::Hello(vip.hello(now)));
         }
         Output::HoldBack => network.hold_back(address),
         Output::PassOn => network.pass_on(address),

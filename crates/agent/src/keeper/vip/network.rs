@@ -1,12 +1,11 @@
 //! The interface: packets received and sent on it, and its addresses.
 
 use gaiola_core::vrrp::ADDRESS_LIFETIME;
-use gaiola_model::vrrp::{Message, Stamp};
 use gaiola_os::netlink::{Lifetime, LinkWatch, Netlink, NetlinkError};
 use gaiola_os::packet::{FrameSocket, GroupSocket, SynSocket};
 use gaiola_wire::arp::{Arp, ETHERTYPE, Mac};
 use gaiola_wire::tcp;
-use gaiola_wire::vrrp::{self, Checksum, Endpoints, Ipv4Packet, Key, Received, Rejected};
+use gaiola_wire::vrrp::{self, Endpoints, Ipv4Packet, Key, Received, Rejected};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -112,14 +111,9 @@ impl Network {
         }
     }
 
-    /// Sends a message. A failure counts as loss on the way.
-    pub(super) fn say(&self, message: &Message, seal: Option<(&Key, Stamp)>) {
-        let endpoints = Endpoints {
-            source: self.address,
-            destination: vrrp::GROUP,
-        };
-        let payload = vrrp::encode(message, endpoints, Checksum::default(), seal);
-        if let Err(error) = self.adverts.send(&payload) {
+    /// Sends an encoded message to the group. A failure counts as loss on the way.
+    pub(super) fn say(&self, payload: &[u8]) {
+        if let Err(error) = self.adverts.send(payload) {
             tracing::debug!(%error, "cannot send");
         }
     }
@@ -163,24 +157,24 @@ impl Network {
     }
 
     /// Whether an earlier keeper's lifetime of the address still runs.
-    pub(super) fn holds(&mut self, vip: Ipv4Addr) -> bool {
+    pub(super) fn holds(&mut self, vip: Ipv4Addr, prefix: u8) -> bool {
         let addresses = self.netlink.addresses(&self.interface).unwrap_or_default();
         addresses
             .iter()
-            .any(|it| it.ip == IpAddr::V4(vip) && it.prefix == 32 && it.expires)
+            .any(|it| it.ip == IpAddr::V4(vip) && it.prefix == prefix && it.expires)
     }
 
     /// Adds the address for its lifetime, or renews the lifetime.
-    pub(super) fn add(&mut self, vip: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub(super) fn add(&mut self, vip: Ipv4Addr, prefix: u8) -> Result<(), NetlinkError> {
         let lifetime = Lifetime::Only(ADDRESS_LIFETIME);
         self.netlink
-            .add_address_to(self.index, vip.into(), 32, lifetime)
+            .add_address_to(self.index, vip.into(), prefix, lifetime)
     }
 
     /// Removes the address, if present.
-    pub(super) fn remove(&mut self, vip: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub(super) fn remove(&mut self, vip: Ipv4Addr, prefix: u8) -> Result<(), NetlinkError> {
         self.netlink
-            .remove_address_from(self.index, vip.into(), 32)
+            .remove_address_from(self.index, vip.into(), prefix)
             .map(drop)
     }
 
@@ -194,4 +188,18 @@ fn believe(packet: &[u8], key: Option<&Key>) -> Result<(Ipv4Addr, Received), Rej
     let packet = Ipv4Packet::decode(packet)?;
     let received = vrrp::decode(packet.payload, packet.endpoints, packet.ttl, key)?;
     Ok((packet.endpoints.source, received))
+}
+
+/// Decodes a message of the keeper at `from` that did not come in a packet of its own. Its seal proves where it is from.
+pub(super) fn believe_message(
+    message: &[u8],
+    from: Ipv4Addr,
+    key: Option<&Key>,
+) -> Result<(Ipv4Addr, Received), Rejected> {
+    let endpoints = Endpoints {
+        source: from,
+        destination: vrrp::GROUP,
+    };
+    let received = vrrp::decode(message, endpoints, vrrp::TTL, key)?;
+    Ok((from, received))
 }

@@ -27,10 +27,13 @@ impl fmt::Display for Change {
             Self::VipPrefix { vip, from, to } => {
                 let [from, to] = [from, to].map(|length| match length {
                     Some(length) => format!("/{length}"),
-                    None => "that of the interface".into(),
+                    None => "/32".into(),
                 });
                 write!(f, "balancer: vips: the prefix of {vip} changes: {from} -> {to}")
             }
+            Self::VipCommand => f.write_str(
+                "balancer: vip_command: run when a balancer takes a VIP, or holds one for which none has run",
+            ),
             Self::Instances { from, to } => {
                 let effect = if to > from {
                     "are added"

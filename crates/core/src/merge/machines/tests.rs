@@ -305,7 +305,7 @@ fn a_prefix_of_a_vip_is_told() {
     old.balancer.as_mut().unwrap().vips = Some(vec![vip]);
     let mut new = old.clone();
     new.balancer.as_mut().unwrap().prefixes.insert(vip, 24);
-    let words = "balancer: vips: the prefix of 192.0.2.1 changes: that of the interface -> /24";
+    let words = "balancer: vips: the prefix of 192.0.2.1 changes: /32 -> /24";
     assert_eq!(in_words(&old, &new), [words]);
 }
 

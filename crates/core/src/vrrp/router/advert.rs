@@ -1,7 +1,7 @@
 //! What an advertisement of another router changes.
 
 use super::{Router, State, stop};
-use crate::vrrp::{Output, Reason, Role, YIELD_PATIENCE};
+use crate::vrrp::{CONTEST, Output, Reason, Role, YIELD_PATIENCE};
 use gaiola_model::Time;
 use gaiola_model::vrrp::{Advertisement, Priority};
 use std::net::Ipv4Addr;
@@ -41,6 +41,7 @@ impl Router {
             }
             State::Active(timers) if !timers.may_answer() => State::Active(timers),
             State::Active(timers) => {
+                self.note_contest(now, advert);
                 out.push(Output::Announce);
                 out.push(Output::Advertise(self.settings.priority));
                 if let Some(greeting) = &mut self.greeting {
@@ -60,6 +61,15 @@ impl Router {
                 let patient_until = now + YIELD_PATIENCE;
                 self.follow(now, from, advert, Reason::Yielded, patient_until, out)
             }
+        }
+    }
+
+    /// Another router holds the VIP as well, and this one keeps it.
+    fn note_contest(&mut self, now: Time, advert: &Advertisement) {
+        let is_known = self.contested_at.is_some_and(|at| now - at < CONTEST);
+        if !advert.releases() && !is_known {
+            self.contested_at = Some(now);
+            self.claims += 1;
         }
     }
 

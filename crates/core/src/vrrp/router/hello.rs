@@ -24,7 +24,7 @@ impl Router {
             vrid: self.settings.vrid,
             priority,
             interval: self.settings.interval,
-            stands_by: matches!(self.state, State::Backup { .. }),
+            stands_by: matches!(self.state, State::Backup { .. }) && !self.cut_off,
             hears: self.peers.all(now),
         }
     }

@@ -14,8 +14,10 @@ const SUSPENSION: Duration = Duration::from_secs(1);
 /// One VIP.
 pub(super) struct Vip {
     router: Router,
+    prefix: u8,
     /// The router's last input was that the data plane serves.
     passed_ready: bool,
+    passed_cut_off: bool,
     suspended_until: Option<Time>,
     leaving: bool,
     yields: u64,
@@ -30,7 +32,9 @@ impl Vip {
     pub(super) fn new(config: &KeeperConfig, vip: &KeeperVip) -> Self {
         Self {
             router: Router::new(settings(config, vip)),
+            prefix: vip.prefix,
             passed_ready: false,
+            passed_cut_off: false,
             suspended_until: None,
             leaving: false,
             yields: vip.yields,
@@ -43,6 +47,11 @@ impl Vip {
 
     pub(super) fn virtual_address(&self) -> Ipv4Addr {
         self.settings().vip
+    }
+
+    /// Length of the prefix that the address has, or will have.
+    pub(super) fn prefix(&self) -> u8 {
+        self.prefix
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -64,6 +73,9 @@ impl Vip {
     /// Inputs for the router when its VIP's configuration changes.
     pub(super) fn reconfigure(&mut self, config: &KeeperConfig, vip: &KeeperVip) -> Vec<Input> {
         let mut inputs = Vec::new();
+        if !matches!(self.router.role(), Role::Active) {
+            self.prefix = vip.prefix;
+        }
         let settings = settings(config, vip);
         if settings != *self.settings() {
             inputs.push(Input::Configure(settings));
@@ -81,6 +93,12 @@ impl Vip {
     /// Input for the router when its VIP is not wanted here any more.
     pub(super) fn leave(&mut self) -> Option<Input> {
         (!std::mem::replace(&mut self.leaving, true)).then_some(Input::Stop)
+    }
+
+    /// Input for the router when nobody hears this server, or somebody does again.
+    pub(super) fn settle_contact(&mut self, cut_off: bool) -> Option<Input> {
+        let passed = std::mem::replace(&mut self.passed_cut_off, cut_off);
+        (passed != cut_off).then_some(Input::CutOff(cut_off))
     }
 
     /// Input for the router when the data plane's state changes.
@@ -134,6 +152,7 @@ impl Vip {
             standby: self.router.standby(now),
             settled: self.router.settled(now),
             takeovers: self.takeovers.clone(),
+            claims: self.router.claims(),
         }
     }
 

@@ -1,0 +1,283 @@
+//! How a keeper's messages travel: sealed, by multicast or by UDP, and a second time through relays.
+
+use super::network::{Network, believe_message};
+use gaiola_core::vrrp::{Contact, Freshness, Surroundings};
+use gaiola_model::Time;
+use gaiola_model::keeper::{KeeperConfig, KeeperUdp};
+use gaiola_model::vrrp::{Hello, Message, Ping, Stamp};
+use gaiola_wire::vrrp::{
+    self, Checksum, Datagram, Endpoints, Key, LONGEST_DATAGRAM, Received, Rejected,
+};
+use rustix::net::sockopt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// Interval between two attempts to open the UDP sockets.
+const OPEN_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Traffic class of network control (RFC 2474: CS6).
+const NETWORK_CONTROL: u8 = 0xc0;
+
+/// A message from another keeper, or why it is not believed.
+pub(super) type Heard = Result<(Ipv4Addr, Received), Rejected>;
+
+/// Says and hears messages.
+pub(super) struct Voice {
+    address: Ipv4Addr,
+    key: Option<Key>,
+    freshness: Freshness,
+    contact: Contact,
+    udp: Option<KeeperUdp>,
+    sockets: Option<Sockets>,
+    open_at: Time,
+    /// A relay's server refused a datagram, as a later one was sent.
+    was_refused: bool,
+}
+
+/// Open UDP sockets.
+struct Sockets {
+    /// What others send on their own: messages.
+    messages: UdpSocket,
+    /// One for each relay, so that the kernel reports which one refuses.
+    relays: Vec<UdpSocket>,
+}
+
+impl Voice {
+    /// A keeper that has no configuration yet. `time_of_day` begins the stamps of its sealed messages, `first_ping` is random.
+    pub(super) fn new(time_of_day: Stamp, first_ping: u64) -> Self {
+        Self {
+            address: Ipv4Addr::UNSPECIFIED,
+            key: None,
+            freshness: Freshness::new(time_of_day),
+            contact: Contact::new(first_ping),
+            udp: None,
+            sockets: None,
+            open_at: Time::ZERO,
+            was_refused: false,
+        }
+    }
+
+    /// Applies a new configuration.
+    pub(super) fn configure(&mut self, now: Time, config: &KeeperConfig) {
+        let key = config.key.as_deref();
+        self.key = key.and_then(|key| Key::from_hex(key).ok());
+        let udp = config.udp.clone().filter(|_| self.key.is_some());
+        if (&self.udp, self.address) != (&udp, config.address) {
+            self.sockets = None;
+            self.open_at = now;
+        }
+        self.address = config.address;
+        let around = Surroundings {
+            relays: udp.as_ref().is_some_and(|udp| !udp.relays.is_empty()),
+            balancers: udp.as_ref().is_some_and(|udp| !udp.balancers.is_empty()),
+        };
+        let interval = Duration::from_millis(config.interval_ms.into());
+        self.contact.configure(now, around, interval);
+        self.udp = udp;
+    }
+
+    /// Opens the sockets if they are not, and asks the relays whether they hear this server if that is due.
+    pub(super) fn keep_contact(&mut self, now: Time) {
+        self.open(now);
+        if std::mem::take(&mut self.was_refused) {
+            self.contact.refused(now);
+        }
+        if let Some(ping) = self.contact.ping(now) {
+            self.send_to_relays(&Datagram::Ping(ping));
+        }
+    }
+
+    /// Whether nobody hears this server.
+    pub(super) fn is_cut_off(&self, now: Time) -> bool {
+        self.contact.is_cut_off(now)
+    }
+
+    /// When to call [`keep_contact`](Self::keep_contact) and [`is_cut_off`](Self::is_cut_off) if nothing else happens first.
+    pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
+        let opens = self.udp.is_some() && self.sockets.is_none();
+        let open = opens.then_some(self.open_at);
+        self.contact
+            .next_deadline(now)
+            .into_iter()
+            .chain(open)
+            .min()
+    }
+
+    /// Adds the descriptors to poll.
+    pub(super) fn descriptors<'a>(&'a self, all: &mut Vec<BorrowedFd<'a>>) {
+        let Some(sockets) = &self.sockets else { return };
+        all.push(sockets.messages.as_fd());
+        all.extend(sockets.relays.iter().map(AsFd::as_fd));
+    }
+
+    /// Sends a message on every way. A failure counts as loss on the way.
+    pub(super) fn say(&mut self, network: &Network, message: &Message) {
+        let stamp = self.freshness.stamp();
+        let seal = self.key.as_ref().map(|key| (key, stamp));
+        let endpoints = Endpoints {
+            source: self.address,
+            destination: vrrp::GROUP,
+        };
+        let payload = vrrp::encode(message, endpoints, Checksum::default(), seal);
+        let Some(udp) = &self.udp else {
+            return network.say(&payload);
+        };
+        let datagram = Datagram::Message(&payload);
+        if udp.unicast {
+            self.send_to_balancers(udp, &datagram);
+        } else {
+            network.say(&payload);
+        }
+        self.send_to_relays(&datagram);
+    }
+
+    /// The next message in the queues; `None`: no more. What relays answer is noted.
+    pub(super) fn hear(&mut self, now: Time, network: &Network) -> Option<Heard> {
+        let key = self.key.as_ref();
+        network.hear(key).or_else(|| self.hear_datagram(now))
+    }
+
+    /// Whether a message is believed to be new: sealed ones are heard once. `Err`: it was heard before, and not just on another
+    /// way.
+    pub(super) fn is_new(
+        &mut self,
+        from: Ipv4Addr,
+        message: &Message,
+        stamp: Option<Stamp>,
+    ) -> Result<bool, &'static str> {
+        let Some(stamp) = stamp else {
+            // Only a sealed site sends hellos.
+            return Ok(matches!(message, Message::Advertisement(_)));
+        };
+        if self.udp.is_some() && self.freshness.is_copy(from, message, stamp) {
+            return Ok(false);
+        }
+        if !self.freshness.is_new(from, message, stamp) {
+            return Err("heard before");
+        }
+        Ok(true)
+    }
+
+    /// Another balancer's hello.
+    pub(super) fn note_hello(&mut self, now: Time, hello: &Hello) {
+        if hello.hears(self.address) {
+            self.contact.is_heard(now);
+        }
+    }
+
+    fn open(&mut self, now: Time) {
+        let Some(udp) = &self.udp else { return };
+        if self.sockets.is_some() || now < self.open_at {
+            return;
+        }
+        self.open_at = now + OPEN_INTERVAL;
+        match Sockets::open(self.address, udp) {
+            Ok(sockets) => self.sockets = Some(sockets),
+            Err(error) => tracing::warn!(%error, "cannot open the keeper's UDP sockets"),
+        }
+    }
+
+    fn hear_datagram(&mut self, now: Time) -> Option<Heard> {
+        let sockets = self.sockets.as_ref()?;
+        let mut buffer = [0; LONGEST_DATAGRAM + 1];
+        for relay in &sockets.relays {
+            while let Some(sign) = sign(relay, &mut buffer) {
+                match sign {
+                    Sign::Pong(ping) => self.contact.answered(now, ping),
+                    Sign::Refusal => self.contact.refused(now),
+                    Sign::Nothing => {}
+                }
+            }
+        }
+        while let Some((datagram, sender)) = receive(&sockets.messages, &mut buffer) {
+            let (from, message) = match datagram {
+                Some(Datagram::Message(message)) => (sender, message),
+                Some(Datagram::Relayed { from, message }) => (from, message),
+                _ => continue,
+            };
+            return Some(believe_message(message, from, self.key.as_ref()));
+        }
+        None
+    }
+
+    fn send_to_balancers(&self, udp: &KeeperUdp, datagram: &Datagram<'_>) {
+        let Some(sockets) = &self.sockets else { return };
+        let bytes = datagram.encode();
+        for balancer in &udp.balancers {
+            if let Err(error) = sockets.messages.send_to(&bytes, balancer) {
+                tracing::debug!(%error, %balancer, "cannot send");
+            }
+        }
+    }
+
+    fn send_to_relays(&mut self, datagram: &Datagram<'_>) {
+        let Some(sockets) = &self.sockets else { return };
+        let bytes = datagram.encode();
+        for relay in &sockets.relays {
+            // An error may be that of an earlier datagram.
+            if let Err(error) = relay.send(&bytes) {
+                if error.kind() == io::ErrorKind::ConnectionRefused {
+                    self.was_refused = true;
+                    let _ = relay.send(&bytes);
+                }
+                tracing::debug!(%error, "cannot send to a relay");
+            }
+        }
+    }
+}
+
+impl Sockets {
+    fn open(address: Ipv4Addr, udp: &KeeperUdp) -> io::Result<Self> {
+        let open = |port| {
+            let socket = UdpSocket::bind(SocketAddrV4::new(address, port))?;
+            socket.set_nonblocking(true)?;
+            sockopt::set_ip_tos(&socket, NETWORK_CONTROL)?;
+            Ok::<_, io::Error>(socket)
+        };
+        let connect = |relay: &SocketAddrV4| {
+            let socket = open(0)?;
+            socket.connect(relay)?;
+            Ok(socket)
+        };
+        Ok(Self {
+            messages: open(udp.port)?,
+            relays: udp.relays.iter().map(connect).collect::<io::Result<_>>()?,
+        })
+    }
+}
+
+/// What a relay's socket reports.
+enum Sign {
+    Pong(Ping),
+    /// The server's kernel answered: no relay runs there.
+    Refusal,
+    Nothing,
+}
+
+/// The next sign in the queue of a relay's socket.
+fn sign(relay: &UdpSocket, buffer: &mut [u8]) -> Option<Sign> {
+    match relay.recv(buffer) {
+        Ok(length) => match Datagram::decode(&buffer[..length]) {
+            Some(Datagram::Pong(ping)) => Some(Sign::Pong(ping)),
+            _ => Some(Sign::Nothing),
+        },
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Some(Sign::Refusal),
+        // Such as "no route to host": each is reported once.
+        Err(_) => Some(Sign::Nothing),
+    }
+}
+
+/// The next datagram in the queue, `None` within: none of ours.
+fn receive<'a>(
+    socket: &UdpSocket,
+    buffer: &'a mut [u8],
+) -> Option<(Option<Datagram<'a>>, Ipv4Addr)> {
+    let (length, sender) = socket.recv_from(buffer).ok()?;
+    let SocketAddr::V4(sender) = sender else {
+        return Some((None, Ipv4Addr::UNSPECIFIED));
+    };
+    Some((Datagram::decode(&buffer[..length]), *sender.ip()))
+}
