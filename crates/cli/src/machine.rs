@@ -1,7 +1,7 @@
 //! `gaiola machine`: the site's process on a machine, and the steps by which a machine becomes part of a site.
 
 use crate::args::Machine;
-use crate::output::Exit;
+use crate::output::{self, Exit};
 use crate::processes::log;
 use anyhow::Context as _;
 use gaiola_agent::engine::{Secrets, find_tools};
@@ -40,7 +40,7 @@ pub(crate) fn machine(command: &Machine) -> anyhow::Result<Exit> {
         Machine::Database(of) => print(&database(&of.name)?)?,
         Machine::Query => {
             let query: Query = document()?;
-            print!("{}", runtime()?.block_on(query.ask())?);
+            output::print(&runtime()?.block_on(query.ask())?);
         }
     }
     Ok(Exit::Ok)
