@@ -257,6 +257,33 @@ fn with_a_key_a_forged_advertisement_is_ignored() {
 }
 
 #[test]
+fn a_vip_has_the_prefix_of_its_configuration_while_it_is_held() {
+    isolated(
+        "keeper::a_vip_has_the_prefix_of_its_configuration_while_it_is_held",
+        || {
+            let mut site = Site::new();
+            let mut home = site.server(1);
+            let mut config = home.config(200);
+            config.vips[0].prefix = 24;
+            home.join(&config);
+            home.wait_for_role(VipRole::Active);
+            assert!(home.has_vip_with(24) && !home.has_vip());
+            home.signal("-KILL");
+            home.start_keeper();
+            let pid = home.keeper().id();
+            wait("the restarted keeper", || {
+                home.state().unwrap().pid == pid && home.role() == Some(VipRole::Active)
+            });
+            assert!(home.has_vip_with(24));
+            config.maintenance = true;
+            home.configure(&config);
+            home.wait_for_role(VipRole::Initialize);
+            assert!(!home.has_vip_with(24));
+        },
+    );
+}
+
+#[test]
 fn a_changed_configuration_leaves_other_vips_alone() {
     isolated(
         "keeper::a_changed_configuration_leaves_other_vips_alone",

@@ -289,12 +289,17 @@ impl Server {
 
     /// Whether the kernel has the VIP on this server's interface.
     pub(crate) fn has_vip(&self) -> bool {
+        self.has_vip_with(32)
+    }
+
+    /// The same, with a prefix of this length.
+    pub(crate) fn has_vip_with(&self, prefix: u8) -> bool {
         let listed = self
             .inside("ip")
             .args(["-4", "-o", "address", "show", "dev", "eth0"])
             .output()
             .unwrap();
-        String::from_utf8_lossy(&listed.stdout).contains(&format!("{VIP}/32"))
+        String::from_utf8_lossy(&listed.stdout).contains(&format!("{VIP}/{prefix}"))
     }
 
     fn wait_for_namespace(&self) {

@@ -42,6 +42,9 @@ const LONGEST_SLOW_GAP: Duration = ms(200);
 /// So long after the last change of the faults all routers have found each other.
 const CALM_AFTER: Duration = ms(2500);
 
+/// A hand-over that was begun before the faults stopped has ended by then.
+const HANDED_OVER_WITHIN: Duration = ms(3500);
+
 /// After the faults each VIP goes home, and stays there.
 const MOST_MOVES: u32 = 1;
 
@@ -328,7 +331,7 @@ impl Checks {
             )));
         }
         let taken = nodes.iter().position(|node| node.is_active(vip));
-        let moves = rested > OWNED_WITHIN && !two && taken != self.holders[vip];
+        let moves = rested > HANDED_OVER_WITHIN && !two && taken != self.holders[vip];
         self.moves[vip] += u32::from(moves);
         if self.moves[vip] > self.most_moves {
             return Err(Rule::VipRests.broken(format!("VIP {vip} does not come to rest")));

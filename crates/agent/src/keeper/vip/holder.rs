@@ -126,8 +126,9 @@ impl Holder {
     pub(super) fn descriptors<'a>(&'a self, all: &mut Vec<BorrowedFd<'a>>) {
         if let Some(network) = &self.network {
             network.descriptors(all);
+            // Without a network nobody reads them.
+            self.voice.descriptors(all);
         }
-        self.voice.descriptors(all);
     }
 
     /// The state to report.

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// Interval between two attempts to open the UDP sockets.
 const OPEN_INTERVAL: Duration = Duration::from_millis(500);
 
+/// The most answers read from one relay at once; the rest waits for the next turn, after deadlines were met.
+const MOST_SIGNS: usize = 32;
+
 /// Traffic class of network control (RFC 2474: CS6).
 const NETWORK_CONTROL: u8 = 0xc0;
 
@@ -183,7 +186,8 @@ impl Voice {
         let sockets = self.sockets.as_ref()?;
         let mut buffer = [0; LONGEST_DATAGRAM + 1];
         for relay in &sockets.relays {
-            while let Some(sign) = sign(relay, &mut buffer) {
+            let signs = std::iter::from_fn(|| sign(relay, &mut buffer));
+            for sign in signs.take(MOST_SIGNS) {
                 match sign {
                     Sign::Pong(ping) => self.contact.answered(now, ping),
                     Sign::Refusal => self.contact.refused(now),
@@ -191,15 +195,13 @@ impl Voice {
                 }
             }
         }
-        while let Some((datagram, sender)) = receive(&sockets.messages, &mut buffer) {
-            let (from, message) = match datagram {
-                Some(Datagram::Message(message)) => (sender, message),
-                Some(Datagram::Relayed { from, message }) => (from, message),
-                _ => continue,
-            };
-            return Some(believe_message(message, from, self.key.as_ref()));
-        }
-        None
+        let (datagram, sender) = receive(&sockets.messages, &mut buffer)?;
+        let (from, message) = match datagram {
+            Some(Datagram::Message(message)) => (sender, message),
+            Some(Datagram::Relayed { from, message }) => (from, message),
+            _ => return Some(Err(Rejected::Malformed)),
+        };
+        Some(believe_message(message, from, self.key.as_ref()))
     }
 
     fn send_to_balancers(&self, udp: &KeeperUdp, datagram: &Datagram<'_>) {
