@@ -16,6 +16,7 @@ use hand_over::{hand_over, serve_on};
 use keeper_file::KeeperFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::rc::Rc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -141,6 +142,7 @@ impl Balancer {
         Some(KeeperUdp {
             port: ways.port,
             balancers: all(ways.balancers),
+            has_heir: ways.has_heir,
             relays: all(ways.relays),
             unicast: order.placement.config.machines.is_some(),
         })
@@ -162,8 +164,16 @@ impl Balancer {
         let command = balancer.and_then(|balancer| balancer.vip_command.as_deref());
         let states = self.state.vips.iter();
         let active = states.filter(|(_, state)| state.state == VipRole::Active);
+        // What a keeper that has ended reported last holds no more.
+        let runs = Path::new("/proc").join(self.state.pid.to_string()).exists();
+        let active = active.filter(|_| runs);
         let held = active.map(|(vip, state)| (*vip, state.claims)).collect();
         self.commands.tick(command, &held).await;
+    }
+
+    /// Ends every command: this server holds nothing any more.
+    pub(super) async fn end_commands(&mut self) {
+        self.commands.end().await;
     }
 
     /// What is wrong with the operator's command.

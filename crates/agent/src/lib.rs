@@ -380,6 +380,7 @@ impl Agent {
     async fn stop(mut self) -> io::Result<()> {
         if let Some(balancer) = &mut self.balancer {
             balancer.leave().await;
+            balancer.end_commands().await;
         }
         let deadline = Instant::now() + STOP_LIMIT;
         self.supervisor.reconcile(&BTreeMap::new());

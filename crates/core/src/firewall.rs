@@ -3,7 +3,7 @@
 use crate::machines::servers_on;
 use gaiola_model::Placement;
 use gaiola_model::inventory::Host;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -13,8 +13,8 @@ pub const TABLE: &str = "gaiola";
 /// What `nft -f -` reads to replace the table as a whole, or to remove it: where the file says `firewall = false`.
 ///
 /// `machines` are the addresses of all machines of the site, and `always` the ports that every machine has, in use or not. Ports of
-/// doors stay open, and ssh is none of the site's ports. The kernel tracks no connections for it: what comes in on one of these ports
-/// is for a listener, since the ports of outgoing connections are higher.
+/// doors stay open, and ssh is none of the site's ports. The kernel tracks no connections for it: of TCP only
+/// what opens one is dropped.
 ///
 /// ```
 /// use gaiola_core::firewall::{TABLE, removal};
@@ -29,7 +29,7 @@ pub fn removal() -> String {
 pub fn rules(
     placement: &Placement,
     host: &Host,
-    machines: &BTreeMap<Host, IpAddr>,
+    machines: &BTreeSet<IpAddr>,
     always: &[u16],
 ) -> String {
     let on = placement.config.machines.as_ref();
@@ -40,7 +40,19 @@ pub fn rules(
     let ports = inner_ports(placement, host, always);
     // A balancer that holds a VIP may connect from it.
     let vips = placement.vips.keys().copied();
-    let sources: BTreeSet<IpAddr> = machines.values().copied().chain(vips).collect();
+    // Where a machine's address changes, both hold until its servers have moved.
+    let placed = placement
+        .servers
+        .values()
+        .map(|placed| placed.location.address);
+    let named = placement
+        .config
+        .machines
+        .iter()
+        .flat_map(|named| named.all());
+    let named = named.filter_map(|machine| machine.address);
+    let known = machines.iter().copied().chain(placed).chain(named);
+    let sources: BTreeSet<IpAddr> = known.chain(vips).collect();
     let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = sources.into_iter().partition(IpAddr::is_ipv4);
     // Writing to a string does not fail.
     let _ = write!(
@@ -55,7 +67,7 @@ pub fn rules(
     let ports: Vec<u16> = ports.into_iter().collect();
     let _ = write!(
         text,
-        "    meta l4proto {{ tcp, udp }} th dport {{ {} }} counter drop\n  }}\n}}\n",
+        "    tcp flags & (syn | ack) == syn tcp dport {{ {0} }} counter drop\n    udp dport {{ {0} }} counter drop\n  }}\n}}\n",
         list(&ports)
     );
     text
@@ -114,14 +126,9 @@ mod tests {
         rollout::first(&Desired::first(config, release, inventory), "a".into())
     }
 
-    fn machines() -> BTreeMap<Host, IpAddr> {
-        let machine = |name: &str, address: &str| (Host(name.into()), address.parse().unwrap());
-        [
-            machine("a", "10.0.0.1"),
-            machine("b", "10.0.0.2"),
-            machine("c", "2001:db8::3"),
-        ]
-        .into()
+    fn machines() -> BTreeSet<IpAddr> {
+        let addresses = ["10.0.0.1", "10.0.0.9", "2001:db8::3"];
+        addresses.map(|address| address.parse().unwrap()).into()
     }
 
     #[test]
@@ -129,8 +136,9 @@ mod tests {
         let text = rules(&site(true), &Host("b".into()), &machines(), &[7071]);
         let expected = "table inet gaiola\ndelete table inet gaiola\ntable inet gaiola {\n  chain input {\n    \
                         type filter hook input priority filter - 10; policy accept;\n    iif lo accept\n    \
-                        ip saddr { 10.0.0.1, 10.0.0.2 } accept\n    ip6 saddr { 2001:db8::3 } accept\n    \
-                        meta l4proto { tcp, udp } th dport { 2379, 2380, 5432, 7071, 8008, 9180, 9181 } counter drop\n  }\n}\n";
+                        ip saddr { 10.0.0.1, 10.0.0.2, 10.0.0.9 } accept\n    ip6 saddr { 2001:db8::3 } accept\n    \
+                        tcp flags & (syn | ack) == syn tcp dport { 2379, 2380, 5432, 7071, 8008, 9180, 9181 } counter drop\n    \
+                        udp dport { 2379, 2380, 5432, 7071, 8008, 9180, 9181 } counter drop\n  }\n}\n";
         assert_eq!(text, expected);
     }
 

@@ -55,10 +55,13 @@ pub struct KeeperUdp {
     /// Where the other balancers' keepers receive.
     #[serde(default)]
     pub balancers: Vec<SocketAddrV4>,
+    /// Whether one of them would take the VIPs: one that is drained would not.
+    #[serde(default)]
+    pub has_heir: bool,
     /// Servers that forward messages to the other balancers.
     #[serde(default)]
     pub relays: Vec<SocketAddrV4>,
-    /// With `true` messages go to each of `balancers` instead of the multicast group, which not every network passes.
+    /// With `true` messages go to each of `balancers` too, not only to the multicast group, which not every network passes.
     /// Default `false`.
     #[serde(default)]
     pub unicast: bool,

@@ -7,11 +7,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// Ticks further apart than this: this process, or the whole server, did not run in between.
+const SLEPT: Duration = Duration::from_secs(2);
 
 /// Most that is read of what a command writes to standard error; it is stopped by a closed pipe then.
 const MOST_READ: u64 = 64 * 1024;
@@ -36,6 +40,8 @@ pub(super) struct Surroundings {
 pub(super) struct Commands {
     around: Surroundings,
     began: Instant,
+    /// The last tick.
+    ticked: Option<Instant>,
     each: BTreeMap<Ipv4Addr, Call>,
 }
 
@@ -58,6 +64,7 @@ impl Commands {
         Self {
             around,
             began: Instant::now(),
+            ticked: None,
             each: BTreeMap::new(),
         }
     }
@@ -65,6 +72,11 @@ impl Commands {
     /// Runs and kills what must be. `held`: the VIPs that this server holds, each with its claims. To be called a few times a
     /// second.
     pub(super) async fn tick(&mut self, command: Option<&str>, held: &BTreeMap<Ipv4Addr, u64>) {
+        let slept = self.ticked.replace(Instant::now());
+        if slept.is_some_and(|at| at.elapsed() > SLEPT) {
+            // What the keeper reports may be from before that: it is read again first.
+            return;
+        }
         for vip in held.keys() {
             self.each.entry(*vip).or_default();
         }
@@ -85,6 +97,18 @@ impl Commands {
         }
         self.each
             .retain(|vip, call| held.contains_key(vip) || call.running.is_some());
+    }
+
+    /// Kills every command, and waits for their ends.
+    pub(super) async fn end(&mut self) {
+        for running in std::mem::take(&mut self.each)
+            .into_values()
+            .filter_map(|call| call.running)
+        {
+            drop(running.kill);
+            // However it ended.
+            let _ = running.ended.await;
+        }
     }
 
     /// What is wrong, in words.
@@ -125,9 +149,11 @@ impl Call {
 
     fn run(&mut self, vip: Ipv4Addr, command: &str, around: &Surroundings) {
         tracing::info!(%vip, command, "runs vip_command");
-        let mut shell = Command::new("/bin/sh");
+        // The limit holds also where this agent ends before the command.
+        let mut shell = Command::new("timeout");
+        let limit = COMMAND_LIMIT.as_secs().to_string();
         shell
-            .args(["-c", command])
+            .args(["--signal=KILL", &limit, "/bin/sh", "-c", command])
             .current_dir("/")
             .env_clear()
             .env("PATH", &around.path)
@@ -144,7 +170,8 @@ impl Call {
         let (kill, killed) = oneshot::channel();
         let child = shell.spawn();
         let ended = tokio::task::spawn_local(async move {
-            let child = child.map_err(|error| format!("cannot run /bin/sh: {error}"))?;
+            let child =
+                child.map_err(|error| format!("cannot run timeout and /bin/sh: {error}"))?;
             follow(child, killed).await
         });
         let kill = Some(kill);
@@ -197,7 +224,6 @@ fn last_line(said: &[u8]) -> String {
 mod tests {
     use super::*;
     use std::path::Path;
-    use std::time::Duration;
 
     const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 

@@ -183,6 +183,7 @@ impl Server {
             udp: Some(KeeperUdp {
                 port: 9181,
                 balancers: others.map(socket).collect(),
+                has_heir: true,
                 relays: relays.iter().map(|relay| socket(relay.address)).collect(),
                 unicast: false,
             }),

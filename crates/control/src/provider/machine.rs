@@ -200,6 +200,16 @@ impl Machine {
         all
     }
 
+    /// The addresses of all machines, as this one was prepared last.
+    pub fn prepared_addresses(&self) -> BTreeSet<IpAddr> {
+        let setup = self.setup.borrow();
+        setup
+            .machines
+            .iter()
+            .map(|machine| machine.address)
+            .collect()
+    }
+
     /// The orders that the other machines know, and which of them did not answer.
     pub async fn orders_elsewhere(self: &Rc<Self>) -> Elsewhere {
         let mut questions = JoinSet::new();

@@ -176,6 +176,8 @@ pub struct KeeperWays {
     pub port: u16,
     /// Where those of the other balancers do, those being removed included.
     pub balancers: Vec<SocketAddr>,
+    /// Whether one of them serves, and so would take VIPs.
+    pub has_heir: bool,
     /// Servers that forward messages between balancers.
     pub relays: Vec<SocketAddr>,
 }
@@ -200,8 +202,10 @@ pub fn keeper_ways(placement: &Placement, server: ServerName) -> Option<KeeperWa
         }
     }
     let is_other = |keeper: &SocketAddr| keeper.ip() != own.address;
+    let is_heir = |other: ServerName| other != server && serves(placement, other);
     Some(KeeperWays {
         port: own.ports.agent,
+        has_heir: servers_of(placement, Tier::Balancer).any(is_heir),
         balancers: balancers.into_iter().filter(is_other).collect(),
         relays,
     })

@@ -1,7 +1,7 @@
 //! When the operator's `vip_command` is run, which moves a VIP where a network moves no addresses by itself.
 //!
 //! The command of the VIP's holder must be the last one that takes effect. So the former holder's is killed when it loses the VIP,
-//! and each claim of a holder leads to two calls: one at once, and one after any other's must have ended.
+//! and each claim of a holder leads to two calls, one at once and one after any other's must have ended, and to one every minute from then on.
 
 use gaiola_model::Time;
 use std::time::Duration;
@@ -12,6 +12,9 @@ pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// How long after a claim the command is run once more: another balancer that held the VIP until then has been killed or
 /// has timed out, and what it asked for has happened.
 pub const CONFIRM_AFTER: Duration = Duration::from_secs(40);
+
+/// Interval of calls from then on: another balancer may have called, and have died before it was heard.
+pub const REPEAT_EVERY: Duration = Duration::from_secs(60);
 
 /// Shortest time between two calls where another balancer keeps claiming the VIP.
 const CONTEST_INTERVAL: Duration = Duration::from_secs(5);
@@ -155,7 +158,9 @@ impl VipCommand {
             return;
         }
         self.due = None;
-        self.confirm_at = self.confirm_at.filter(|_| !confirms);
+        if confirms {
+            self.confirm_at = Some(now + REPEAT_EVERY);
+        }
         self.begun = Some(now);
         self.stage = Stage::Running {
             until: now + COMMAND_LIMIT,
@@ -206,7 +211,8 @@ mod tests {
         assert_eq!(bench.due(), Some(41));
         assert_eq!(bench.step(41, Input::Deadline), [Run]);
         bench.step(42, OK);
-        assert_eq!(bench.due(), None);
+        assert_eq!(bench.due(), Some(101));
+        assert_eq!(bench.step(101, Input::Deadline), [Run]);
     }
 
     #[test]

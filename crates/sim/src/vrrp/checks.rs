@@ -25,6 +25,9 @@ const ANSWERED_WITHIN: Duration = ms(1200);
 /// was frozen for a moment.
 const LETS_GO_WITHIN: Duration = ms(4000);
 
+/// A way to a relay that stays open for longer has carried a ping and its answer, even to a node that was frozen for a moment.
+const ANSWERS_WITHIN: Duration = ms(2000);
+
 /// A router that nobody hears, or that hears nobody, is known as such within this time.
 const KNOWN_UNHEARD_WITHIN: Duration = ms(1000);
 
@@ -60,6 +63,10 @@ pub(super) struct Checks {
     yielding: Vec<Vec<bool>>,
     /// Since when nobody hears each node, although there are relays.
     unheard: Vec<Option<Time>>,
+    /// Since when each node has had a way to a relay and back.
+    relayed: Vec<Option<Time>>,
+    /// When each node was last heard by a relay for long enough, and by another balancer, in this life.
+    contact: Vec<[Option<Time>; 2]>,
     /// A holder was cut off from everybody after the faults.
     is_shaken: bool,
     /// How often each VIP has moved since the faults stopped and all routers found each other.
@@ -89,6 +96,8 @@ impl Checks {
             unanswered: vec![None; plan.vips],
             alone: vec![vec![None; plan.vips]; plan.nodes],
             unheard: vec![None; plan.nodes],
+            relayed: vec![None; plan.nodes],
+            contact: vec![[None; 2]; plan.nodes],
             is_shaken: false,
             yielding: vec![vec![false; plan.vips]; plan.nodes],
             moves: vec![0; plan.vips],
@@ -203,6 +212,22 @@ impl Checks {
         }
     }
 
+    /// Whether relays answered a node when it last heard another one, or else their silence means nothing to it.
+    fn relays_worked(&mut self, now: Time, n: usize, lives: bool, by: [bool; 2]) -> bool {
+        if !lives {
+            (self.relayed[n], self.contact[n]) = (None, [None; 2]);
+            return false;
+        }
+        let [by_relay, by_other] = by;
+        let since = &mut self.relayed[n];
+        *since = by_relay.then(|| since.unwrap_or(now));
+        let for_long = since.is_some_and(|since| now - since > ANSWERS_WITHIN);
+        let [relay, other] = &mut self.contact[n];
+        *relay = for_long.then_some(now).or(*relay);
+        *other = by_other.then_some(now).or(*other);
+        relay.is_some_and(|relay| other.is_none_or(|other| relay >= other))
+    }
+
     /// A node that nobody hears has no VIP for long.
     fn check_contact(
         &mut self,
@@ -212,9 +237,12 @@ impl Checks {
         ways: &Ways<'_>,
     ) -> Result<(), Violation> {
         let mut others = (0..nodes.len()).filter(|&other| other != n);
+        let by_relay = ways.lead_to_a_relay(n);
+        let by_other = others.any(|other| nodes[other].alive && ways.connect(n, other));
         let is_heard = ways.relays.is_empty()
-            || ways.lead_to_a_relay(n)
-            || others.any(|other| nodes[other].alive && ways.connect(n, other));
+            || by_relay
+            || by_other
+            || !self.relays_worked(now, n, nodes[n].alive, [by_relay, by_other]);
         let unheard = &mut self.unheard[n];
         *unheard = (!is_heard && nodes[n].runs()).then(|| unheard.unwrap_or(now));
         let for_long = unheard.is_some_and(|since| now - since > LETS_GO_WITHIN);

@@ -9,6 +9,7 @@ use gaiola_net::client::Target;
 use gaiola_net::pki;
 use gaiola_store::{self as store, Store};
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -156,8 +157,11 @@ impl Poll {
     /// Whether a new connection is answered with a byte.
     async fn answer(&self) -> ConnectResult {
         let asked = async {
-            let Ok(mut stream) = UnixStream::connect(&self.socket).await else {
-                return ConnectResult::Refused;
+            let mut stream = match UnixStream::connect(&self.socket).await {
+                Ok(stream) => stream,
+                Err(error) if is_absent(&error) => return ConnectResult::Refused,
+                // Such as a full queue, which says nothing of who listens.
+                Err(_) => return ConnectResult::NotAsked,
             };
             let mut answer = [0];
             let sent = stream.write_all(&SSL_REQUEST).await;
@@ -209,6 +213,12 @@ impl Poll {
         let after = store::leader(store, &leadership.key).await.ok()??;
         (after.term == before.term && after.who == before.who).then_some(after.who)
     }
+}
+
+/// Whether nothing listens on the socket.
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(error.kind(), ConnectionRefused | NotFound)
 }
 
 fn open_store(order: &KeeperDatabase, leadership: &Leadership) -> Option<Store> {

@@ -37,6 +37,7 @@ pub(super) struct Voice {
     open_at: Time,
     /// A relay's server refused a datagram, as a later one was sent.
     was_refused: bool,
+    datagrams_first: bool,
 }
 
 /// Open UDP sockets.
@@ -59,6 +60,7 @@ impl Voice {
             sockets: None,
             open_at: Time::ZERO,
             was_refused: false,
+            datagrams_first: false,
         }
     }
 
@@ -74,7 +76,7 @@ impl Voice {
         self.address = config.address;
         let around = Surroundings {
             relays: udp.as_ref().is_some_and(|udp| !udp.relays.is_empty()),
-            balancers: udp.as_ref().is_some_and(|udp| !udp.balancers.is_empty()),
+            balancers: udp.as_ref().is_some_and(|udp| udp.has_heir),
         };
         let interval = Duration::from_millis(config.interval_ms.into());
         self.contact.configure(now, around, interval);
@@ -94,7 +96,8 @@ impl Voice {
 
     /// Whether nobody hears this server.
     pub(super) fn is_cut_off(&self, now: Time) -> bool {
-        self.contact.is_cut_off(now)
+        // Without sockets it has not asked anybody.
+        self.sockets.is_some() && self.contact.is_cut_off(now)
     }
 
     /// When to call [`keep_contact`](Self::keep_contact) and [`is_cut_off`](Self::is_cut_off) if nothing else happens first.
@@ -128,18 +131,24 @@ impl Voice {
             return network.say(&payload);
         };
         let datagram = Datagram::Message(&payload);
+        // By multicast too: a keeper that does not know this balancer yet, or knows no UDP, hears it where the network passes it.
+        network.say(&payload);
         if udp.unicast {
             self.send_to_balancers(udp, &datagram);
-        } else {
-            network.say(&payload);
         }
         self.send_to_relays(&datagram);
     }
 
     /// The next message in the queues; `None`: no more. What relays answer is noted.
     pub(super) fn hear(&mut self, now: Time, network: &Network) -> Option<Heard> {
-        let key = self.key.as_ref();
-        network.hear(key).or_else(|| self.hear_datagram(now))
+        // In turn: a flood on one way does not keep the other from being heard.
+        self.datagrams_first = !self.datagrams_first;
+        if self.datagrams_first {
+            let heard = self.hear_datagram(now);
+            return heard.or_else(|| network.hear(self.key.as_ref()));
+        }
+        let heard = network.hear(self.key.as_ref());
+        heard.or_else(|| self.hear_datagram(now))
     }
 
     /// Whether a message is believed to be new: sealed ones are heard once. `Err`: it was heard before, and not just on another
@@ -198,10 +207,15 @@ impl Voice {
         let (datagram, sender) = receive(&sockets.messages, &mut buffer)?;
         let (from, message) = match datagram {
             Some(Datagram::Message(message)) => (sender, message),
-            Some(Datagram::Relayed { from, message }) => (from, message),
+            Some(Datagram::Relayed { from, message }) if self.is_relay(sender) => (from, message),
             _ => return Some(Err(Rejected::Malformed)),
         };
         Some(believe_message(message, from, self.key.as_ref()))
+    }
+
+    fn is_relay(&self, sender: Ipv4Addr) -> bool {
+        let relays = self.udp.iter().flat_map(|udp| &udp.relays);
+        relays.into_iter().any(|relay| *relay.ip() == sender)
     }
 
     fn send_to_balancers(&self, udp: &KeeperUdp, datagram: &Datagram<'_>) {
@@ -241,11 +255,16 @@ impl Sockets {
         let connect = |relay: &SocketAddrV4| {
             let socket = open(0)?;
             socket.connect(relay)?;
-            Ok(socket)
+            Ok::<_, io::Error>(socket)
         };
         Ok(Self {
             messages: open(udp.port)?,
-            relays: udp.relays.iter().map(connect).collect::<io::Result<_>>()?,
+            // One without a route is not asked; the others are enough.
+            relays: udp
+                .relays
+                .iter()
+                .filter_map(|it| connect(it).ok())
+                .collect(),
         })
     }
 }

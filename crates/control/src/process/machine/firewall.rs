@@ -44,8 +44,7 @@ pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
 fn wanted(machine: &Machine, site: &Site) -> Option<String> {
     let order = site.order.borrow();
     let placement = &order.as_ref()?.placement;
-    let mut machines = machine.others();
-    machines.insert(machine.host(), machine.address());
+    let machines = machine.prepared_addresses();
     Some(rules(placement, &machine.host(), &machines, &[PORT]))
 }
 

@@ -9,20 +9,28 @@ use gaiola_model::schema::SCHEMA;
 use gaiola_net::pki::Authority;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
+/// Between two questions whether the site is up, where nothing else asks.
+const ASK_POWER: Duration = Duration::from_secs(10);
 
 /// Asks, without end.
 pub(super) async fn run(machine: Rc<Machine>, site: Rc<Site>) {
+    let mut asked: Option<Instant> = None;
     loop {
         machine.reload();
-        if is_cut_off(&site) {
+        let is_cut_off = is_cut_off(&site);
+        // A machine may have missed an `up` or a `down` while its store answered: the store may stand on it alone.
+        if is_cut_off || asked.is_none_or(|asked| asked.elapsed() >= ASK_POWER) {
+            asked = Some(Instant::now());
+            machine.follow_power().await;
+        }
+        if is_cut_off {
             for order in machine.orders_elsewhere().await.orders {
                 site.take_order(order);
             }
-            machine.follow_power().await;
         }
         if lacks_authority(&machine, &site) {
             ask_for_authority(&machine, &site.state).await;

@@ -53,15 +53,14 @@ impl Machine {
         self.not_stopped.borrow().clone()
     }
 
-    /// Lets the site come up again, here and on the other machines.
+    /// Lets the site come up again, here and on the other machines. A `down` that is under way is given up.
     pub fn retry(self: &Rc<Self>) {
-        self.ending.set(false);
         self.start_all(self.power().next(true));
         let machine = Rc::clone(self);
         spawn_local(async move {
             let newest = machine.newest_elsewhere().await;
             // A `down` that came meanwhile wins.
-            if machine.is_ending() {
+            if !machine.power().is_up {
                 return;
             }
             if newest >= machine.power() {
@@ -76,7 +75,7 @@ impl Machine {
     async fn tell_up(self: Rc<Self>, host: Host, address: IpAddr) {
         let deadline = Instant::now() + START_LIMIT;
         let all = PowerRequest::All(self.power());
-        while !self.is_ending()
+        while self.power().is_up
             && let Err(error) = self.peers.start(address, &all).await
         {
             if Instant::now() >= deadline {
@@ -170,15 +169,25 @@ impl Machine {
 
     /// Stops the standbys, then the primary, while the store still answers; then the rest at once, on every machine.
     async fn bring_down(self: Rc<Self>) {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), self.power());
         let order = self.order.borrow().clone();
-        if let Some(order) = order {
-            let [standbys, primary, _] =
-                machines::stop_order(&order.placement, self.primary(&order.placement));
-            self.stop_everywhere(standbys).await;
-            self.stop_everywhere(primary).await;
+        let order = order.map(|order| {
+            let primary = self.primary(&order.placement);
+            machines::stop_order(&order.placement, primary)
+        });
+        for servers in order.into_iter().flatten().take(2) {
+            self.stop_everywhere(servers).await;
+            if self.came_up_since(before) {
+                return;
+            }
         }
         let newest = self.newest_elsewhere().await.max(self.power());
+        if newest > before && newest.is_up {
+            let _ = self.take_power(newest).await;
+        }
+        if self.came_up_since(before) {
+            return;
+        }
         let down = newest.next(false);
         let mut stops = JoinSet::new();
         for (host, address) in self.others() {
@@ -198,6 +207,17 @@ impl Machine {
         }
         self.ending.set(false);
         tracing::info!(took = ?began.elapsed(), "the site is down");
+    }
+
+    /// Whether an `up` has come since: this `down` is given up, and what it has stopped comes up again.
+    fn came_up_since(&self, before: Power) -> bool {
+        let is_up = self.power() > before && self.power().is_up;
+        if is_up {
+            self.ending.set(false);
+            self.start_all(self.power());
+            tracing::warn!("the site was told to come up while it was brought down");
+        }
+        is_up
     }
 
     fn did_not_stop(&self, host: &Host, why: &str) {
@@ -236,7 +256,8 @@ impl Machine {
         self.keep(power);
         let on: BTreeSet<ServerName> = {
             let held = self.held.borrow();
-            held.on.union(&held.busy).copied().collect()
+            let on = held.on.union(&held.busy).copied();
+            on.chain(servers::directories(self)).collect()
         };
         let mut stops = JoinSet::new();
         for server in on {

@@ -64,8 +64,12 @@ async fn adopt_from(
     directories: &BTreeSet<ServerName>,
 ) -> Result<(), UnitError> {
     let on = machine.units.running(directories).await?;
-    let off = |server: &&ServerName| !on.contains(server) && off_mark(machine, **server).exists();
-    let off = directories.iter().filter(off).copied().collect();
+    let is_off = |server: &ServerName| off_mark(machine, *server).exists();
+    let (marked, _): (BTreeSet<ServerName>, BTreeSet<_>) =
+        directories.iter().copied().partition(is_off);
+    // One that was started again by hand, or by the end of a drill, is off no longer.
+    let_on(machine, marked.intersection(&on).copied());
+    let off = marked.difference(&on).copied().collect();
     let mut held = machine.held.borrow_mut();
     (held.on, held.off) = (on, off);
     drop(held);
@@ -171,28 +175,49 @@ fn is_over(machine: &Machine, server: ServerName, boot: BootNumber) {
     });
 }
 
-/// Notices servers that somebody has stopped by hand, and new boots.
+/// Notices servers that somebody has stopped or started by hand, and new boots.
 async fn look(machine: &Machine) {
-    let on = machine.held.borrow().on.clone();
-    let running = match machine.units.running(&on).await {
+    let known: BTreeSet<ServerName> = {
+        let held = machine.held.borrow();
+        held.on.union(&held.off).copied().collect()
+    };
+    let running = match machine.units.running(&known).await {
         Ok(running) => running,
         Err(error) => {
             let error = gaiola_os::chain(&error);
             return tracing::warn!(error, "cannot learn which servers are on");
         }
     };
-    let mut held = machine.held.borrow_mut();
-    let busy = held.busy.clone();
-    let gone = on.difference(&running);
-    for server in gone.filter(|server| !busy.contains(server)) {
-        if held.on.remove(server) {
-            tracing::warn!(%server, "a server was stopped; it stays off until the next `up`");
-            held.off.insert(*server);
-            mark_off(machine, *server);
+    for server in known {
+        let (was_on, is_busy) = {
+            let held = machine.held.borrow();
+            (held.on.contains(&server), held.busy.contains(&server))
+        };
+        match (was_on, running.contains(&server)) {
+            _ if is_busy => {}
+            (true, false) => was_stopped(machine, server).await,
+            (false, true) => was_started(machine, server),
+            _ => {}
         }
     }
-    drop(held);
     record_boots(machine);
+}
+
+async fn was_stopped(machine: &Machine, server: ServerName) {
+    tracing::warn!(%server, "a server was stopped; it stays off until the next `up`");
+    machine.held.borrow_mut().on.remove(&server);
+    machine.held.borrow_mut().off.insert(server);
+    mark_off(machine, server);
+    if let Err(error) = machine.units.disable(server).await {
+        let error = gaiola_os::chain(&error);
+        tracing::error!(%server, error, "a server that was stopped may start with the machine");
+    }
+}
+
+fn was_started(machine: &Machine, server: ServerName) {
+    tracing::warn!(%server, "a server that was off was started");
+    machine.held.borrow_mut().on.insert(server);
+    let_on(machine, [server]);
 }
 
 /// The file that says that a server stays off, also when this process starts again.

@@ -181,7 +181,15 @@ impl Units {
         Ok(false)
     }
 
-    /// Those of these servers whose agent runs, or is about to.
+    /// Keeps a server's units stopped when the machine starts again.
+    pub(super) async fn disable(&self, server: ServerName) -> Result<(), UnitError> {
+        let units = units_of(server);
+        let mut args = vec!["disable"];
+        args.extend(units.iter().map(String::as_str));
+        self.ask(&args, LIMIT).await.map(drop)
+    }
+
+    /// Those of these servers whose agent runs, is about to, or ends.
     pub(super) async fn running(
         &self,
         servers: &BTreeSet<ServerName>,
@@ -225,7 +233,7 @@ fn active(shown: &str) -> BTreeSet<ServerName> {
             let mut lines = block.lines();
             lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
         };
-        let runs = matches!(value("ActiveState")?, "active" | "activating" | "reloading");
+        let runs = !matches!(value("ActiveState")?, "inactive" | "failed");
         let name = value("Id")?.strip_prefix("gaiola-agent@")?;
         let name = name.strip_suffix(".service")?;
         name.parse().ok().filter(|_| runs)
@@ -245,6 +253,9 @@ mod tests {
                      Id=ssh.service\nActiveState=active\n";
         let on = ["web1", "app1"].map(|name| name.parse().unwrap());
         assert_eq!(active(shown), on.into());
+        // It is being restarted.
+        let ends = active("Id=gaiola-agent@web2.service\nActiveState=deactivating\n");
+        assert_eq!(ends, ["web2".parse().unwrap()].into());
         assert_eq!(active(""), BTreeSet::new());
     }
 

@@ -41,7 +41,7 @@ impl Router {
             }
             State::Active(timers) if !timers.may_answer() => State::Active(timers),
             State::Active(timers) => {
-                self.note_contest(now, advert);
+                self.note_contest(now);
                 out.push(Output::Announce);
                 out.push(Output::Advertise(self.settings.priority));
                 if let Some(greeting) = &mut self.greeting {
@@ -64,10 +64,10 @@ impl Router {
         }
     }
 
-    /// Another router holds the VIP as well, and this one keeps it.
-    fn note_contest(&mut self, now: Time, advert: &Advertisement) {
+    /// Another router holds the VIP as well, or held it until now, and this one keeps it.
+    fn note_contest(&mut self, now: Time) {
         let is_known = self.contested_at.is_some_and(|at| now - at < CONTEST);
-        if !advert.releases() && !is_known {
+        if !is_known {
             self.contested_at = Some(now);
             self.claims += 1;
         }

@@ -76,14 +76,17 @@ pub(super) fn start(units: &[String]) -> Result<(), DrillError> {
         let _ = fs::remove_dir(&folder);
     }
     systemctl(&["daemon-reload"])?;
-    let with = |word: &'static str| -> Vec<&str> {
-        std::iter::once(word)
-            .chain(units.iter().map(String::as_str))
-            .collect()
-    };
-    // Those that have not failed are refused.
-    let _ = systemctl(&with("reset-failed"));
-    systemctl(&with("start"))?;
+    // A `down`, or the end of a server, that came meanwhile has disabled its units.
+    let is_wanted = |unit: &&String| systemctl(&["is-enabled", "--quiet", unit]).is_ok();
+    let wanted: Vec<&str> = (units.iter().filter(is_wanted))
+        .map(String::as_str)
+        .collect();
+    let with = |word: &'static str| [&[word], &wanted[..]].concat();
+    if !wanted.is_empty() {
+        // Those that have not failed are refused.
+        let _ = systemctl(&with("reset-failed"));
+        systemctl(&with("start"))?;
+    }
     systemctl(&["restart", MACHINE])
 }
 
