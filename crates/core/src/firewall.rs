@@ -10,11 +10,7 @@ use std::net::IpAddr;
 /// The table's name, of the family `inet`. No other table is touched.
 pub const TABLE: &str = "gaiola";
 
-/// What `nft -f -` reads to replace the table as a whole, or to remove it: where the file says `firewall = false`.
-///
-/// `machines` are the addresses of all machines of the site, and `always` the ports that every machine has, in use or not. Ports of
-/// doors stay open, and ssh is none of the site's ports. The kernel tracks no connections for it: of TCP only
-/// what opens one is dropped.
+/// What `nft -f -` reads to remove the table, whether it is there or not.
 ///
 /// ```
 /// use gaiola_core::firewall::{TABLE, removal};
@@ -25,7 +21,11 @@ pub fn removal() -> String {
     format!("table inet {TABLE}\ndelete table inet {TABLE}\n")
 }
 
-/// See [`removal`].
+/// What `nft -f -` reads to replace the table as a whole, or to remove it: where the file says `firewall = false`.
+///
+/// `machines` are the addresses of all machines of the site, and `always` the ports that every machine has, in use or not. Ports of
+/// doors stay open, and ssh is none of the site's ports. The kernel tracks no connections for it: of TCP only
+/// what opens one is dropped.
 pub fn rules(
     placement: &Placement,
     host: &Host,
