@@ -18,6 +18,8 @@ pub mod skip;
 pub mod slow_disk;
 pub mod socket;
 pub mod stderr;
+pub mod tcp;
+pub mod thread;
 
 /// An error and its causes, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {

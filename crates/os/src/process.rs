@@ -160,6 +160,11 @@ fn start_time(stat: &str) -> Option<u64> {
     field(stat, 22)?.parse().ok()
 }
 
+/// Field 3.
+pub(crate) fn state(stat: &str) -> Option<&str> {
+    field(stat, 3)
+}
+
 /// A field of `/proc/PID/stat`, by its number in `proc(5)`, from 3 on. The name in field 2 may contain blanks and
 /// parentheses, so counting starts after the last parenthesis.
 fn field(stat: &str, number: usize) -> Option<&str> {

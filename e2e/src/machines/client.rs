@@ -3,13 +3,14 @@
 use super::Rack;
 use crate::binaries::machines;
 use gaiola_control::drill::{Course, Load, Record, check_lost};
-use gaiola_core::drill::Kind;
+use gaiola_core::drill::{Kind, Ledger, Sample};
+use gaiola_model::Time;
 use gaiola_model::config::{Drill, DrillWrite};
 use serde_json::{Value, json};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long acknowledged writes are looked up afterwards.
 const LOOK_UP: Duration = Duration::from_secs(60);
@@ -21,6 +22,8 @@ pub struct Seen {
     pub sent: u64,
     /// Failed requests by reason, each with its number.
     pub failures: Vec<String>,
+    /// When each failed request began, how long it took and its kind, in order.
+    pub failed_at: Vec<String>,
     /// The longest time between two successful writes, in milliseconds.
     pub longest_pause_ms: u64,
     /// Writes that the site acknowledged.
@@ -40,6 +43,7 @@ impl Seen {
         Some(Self {
             sent: number("sent")?,
             failures: lines("failures")?,
+            failed_at: lines("failed_at")?,
             longest_pause_ms: number("longest_pause_ms")?,
             acknowledged: number("acknowledged")?,
             lost: lines("lost")?,
@@ -145,8 +149,27 @@ async fn seen(course: &Course) -> Value {
     json!({
         "sent": kinds.map(|kind| ledger.of(kind).count()).sum::<usize>(),
         "failures": failures.collect::<Vec<_>>(),
+        "failed_at": failed_at(&ledger, record.now()),
         "longest_pause_ms": u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
         "acknowledged": found.acknowledged,
         "lost": found.lost.into_iter().chain(found.unknown).collect::<Vec<_>>(),
     })
+}
+
+/// A line for each failed request, with the time of day (UTC) at which it began.
+fn failed_at(ledger: &Ledger, now: Time) -> Vec<String> {
+    let kinds = [Kind::Page, Kind::Read, Kind::Write].into_iter();
+    let samples = kinds.flat_map(|kind| ledger.of(kind));
+    let mut failed: Vec<&Sample> = samples.filter(|sample| !sample.ok).collect();
+    failed.sort_by_key(|sample| sample.sent);
+    let of_day = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let line = |sample: &Sample| {
+        let began = of_day.saturating_sub(now - sample.sent).as_millis();
+        let (seconds, ms) = (began / 1000 % 86_400, began % 1000);
+        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let took = (sample.done - sample.sent).as_millis();
+        let kind = sample.kind;
+        format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03} {kind}, {took} ms")
+    };
+    failed.into_iter().map(line).collect()
 }

@@ -130,7 +130,7 @@ fn report() -> io::Result<()> {
 /// Starts pid 1 of a rack, and what serves its machines from outside.
 fn bring_up(rack: &Rack) -> io::Result<Pid1> {
     rack.furnish_operator()?;
-    cgroup::create(&rack.folder().join("groups"), &rack.name())?;
+    cgroup::create(&rack.folder().join("groups"), rack.folder())?;
     let (ready, report) = io::pipe().tried("make a pipe")?;
     let mut command = Command::new(binaries::machines());
     command.arg("pid-1").arg(rack.folder());

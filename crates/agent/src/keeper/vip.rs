@@ -16,6 +16,7 @@ mod beats;
 mod config_file;
 mod holder;
 mod network;
+mod schedule;
 mod state_file;
 mod voice;
 mod workers;

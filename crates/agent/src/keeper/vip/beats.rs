@@ -1,11 +1,21 @@
-//! Whether all workers of the proxy are alive, by their heartbeats: a VIP is dropped when one hangs.
+//! Whether all workers of the proxy are alive, by their heartbeats: a VIP is dropped when one hangs. One that only waits for a
+//! processor is not hung: it serves late, while a VIP that moves resets every connection. It is given more time.
 
+use super::schedule::Schedule;
 use gaiola_model::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A worker that was silent for longer counts as dead.
 pub(super) const LONGEST_SILENCE: Duration = Duration::from_millis(200);
+
+/// The longest silence of a worker that waits for a processor.
+const LONGEST_STARVATION: Duration = Duration::from_secs(3);
+
+/// After this silence a worker is observed, to learn whether it waits for a processor.
+const OBSERVED_AFTER: Duration = Duration::from_millis(100);
+/// How often it is then observed.
+const OBSERVED_EVERY: Duration = Duration::from_millis(50);
 
 /// The most workers of one proxy; a connection that announces more is closed.
 pub(super) const MOST_WORKERS: u32 = 1024;
@@ -55,6 +65,27 @@ struct Worker {
     index: u32,
     /// `None` before its first heartbeat.
     beaten: Option<Time>,
+    /// Since the last heartbeat.
+    observed: Observed,
+}
+
+/// What was observed of a silent worker.
+#[derive(Clone, Copy)]
+enum Observed {
+    /// Nothing yet, or it is not silent.
+    Nothing,
+    /// It waits for a processor: when that was last seen, and how long it had run until then.
+    Waits { at: Time, ran: Duration },
+    /// It has a processor, or does not want one.
+    Hangs,
+}
+
+/// A silent worker that is to be observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Silent {
+    pub(super) id: ConnectionId,
+    pub(super) proxy: ProxyId,
+    pub(super) index: u32,
 }
 
 struct Proxy {
@@ -100,6 +131,7 @@ impl Beats {
             proxy,
             index,
             beaten: None,
+            observed: Observed::Nothing,
         };
         self.workers.insert(id, worker);
     }
@@ -110,6 +142,7 @@ impl Beats {
             return;
         };
         worker.beaten = Some(now);
+        worker.observed = Observed::Nothing;
         let id = worker.proxy;
         let alive = self.alive(now, id);
         if let Some(proxy) = self.proxies.get_mut(&id) {
@@ -124,6 +157,25 @@ impl Beats {
         };
         if !self.workers.values().any(|other| other.proxy == proxy) {
             self.proxies.remove(&proxy);
+        }
+    }
+
+    /// The silent workers that are to be observed now.
+    pub(super) fn silent(&self, now: Time) -> Vec<Silent> {
+        let due = |worker: &Worker| worker.observe_at().is_some_and(|due| due <= now);
+        let due = self.workers.iter().filter(|(_, worker)| due(worker));
+        let silent = due.map(|(&id, worker)| Silent {
+            id,
+            proxy: worker.proxy,
+            index: worker.index,
+        });
+        silent.collect()
+    }
+
+    /// How a silent worker is scheduled; `None`: that cannot be read.
+    pub(super) fn observed(&mut self, now: Time, id: ConnectionId, schedule: Option<Schedule>) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.observed = worker.observed.and(now, schedule);
         }
     }
 
@@ -151,21 +203,68 @@ impl Beats {
         u32::try_from(alive.len()).unwrap_or(u32::MAX)
     }
 
-    /// When the verdict may change without any input.
+    /// When the verdict may change, or a worker is to be observed, without any input.
     pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
-        self.workers
-            .values()
-            .filter(|worker| worker.is_alive(now))
-            .filter_map(|worker| worker.beaten)
-            .min()
-            .map(|beaten| beaten + LONGEST_SILENCE + Duration::from_millis(1))
+        let deadlines = self.workers.values().flat_map(|worker| {
+            let alive = worker.is_alive(now).then(|| worker.alive_until()).flatten();
+            let dead = alive.map(|until| until + Duration::from_millis(1));
+            [dead, worker.observe_at()].into_iter().flatten()
+        });
+        deadlines.min()
     }
 }
 
 impl Worker {
     fn is_alive(&self, now: Time) -> bool {
-        self.beaten
-            .is_some_and(|beaten| now - beaten <= LONGEST_SILENCE)
+        self.alive_until().is_some_and(|until| now <= until)
+    }
+
+    /// Until when it counts as alive if nothing more is heard or observed.
+    fn alive_until(&self) -> Option<Time> {
+        let beaten = self.beaten?;
+        let silent = beaten + LONGEST_SILENCE;
+        Some(match self.observed {
+            Observed::Waits { at, .. } => {
+                let waits = (at + OBSERVED_EVERY * 2).min(beaten + LONGEST_STARVATION);
+                silent.max(waits)
+            }
+            Observed::Nothing | Observed::Hangs => silent,
+        })
+    }
+
+    /// When it is to be observed; `None`: not before its next heartbeat.
+    fn observe_at(&self) -> Option<Time> {
+        let beaten = self.beaten?;
+        let due = match self.observed {
+            Observed::Nothing => beaten + OBSERVED_AFTER,
+            Observed::Waits { at, .. } => at + OBSERVED_EVERY,
+            Observed::Hangs => return None,
+        };
+        (due < beaten + LONGEST_STARVATION).then_some(due)
+    }
+}
+
+impl Observed {
+    /// After another observation; `None`: it cannot be observed.
+    fn and(self, now: Time, schedule: Option<Schedule>) -> Self {
+        let Some(Schedule {
+            runnable: true,
+            ran,
+        }) = schedule
+        else {
+            return Self::Hangs;
+        };
+        let hangs = match self {
+            Self::Nothing => false,
+            // It had a processor for half of the time at least, and has not come to its heartbeat.
+            Self::Waits { at, ran: before } => ran.saturating_sub(before) * 2 >= now - at,
+            Self::Hangs => true,
+        };
+        if hangs {
+            Self::Hangs
+        } else {
+            Self::Waits { at: now, ran }
+        }
     }
 }
 
@@ -212,9 +311,57 @@ mod tests {
         let mut beats = Beats::default();
         worker(&mut beats, 1, 0, 1);
         beats.beaten(at(100), ConnectionId(1));
-        let due = beats.next_deadline(at(100)).unwrap();
+        assert_eq!(beats.next_deadline(at(100)), Some(at(200)));
+        beats.observed(at(200), ConnectionId(1), None);
+        let due = beats.next_deadline(at(200)).unwrap();
+        assert_eq!(due, at(301));
         assert!(beats.verdict(due).is_err());
         assert_eq!(beats.next_deadline(due), None);
+    }
+
+    /// Observes the only worker whenever that is due until `until`; `ran` says for how long it had run by then.
+    fn observe(beats: &mut Beats, until: u64, runnable: bool, ran: impl Fn(u64) -> u64) {
+        for now in 0..=until {
+            for silent in beats.silent(at(now)) {
+                let ran = Duration::from_millis(ran(now));
+                beats.observed(at(now), silent.id, Some(Schedule { runnable, ran }));
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_a_processor_has_more_time() {
+        let mut beats = Beats::default();
+        whole(&mut beats, 0, 1, 1);
+        // It gets a tenth of one.
+        observe(&mut beats, 2_950, true, |now| now / 10);
+        assert_eq!(beats.verdict(at(3_000)), Ok(()));
+        assert!(beats.verdict(at(3_001)).is_err());
+        beats.beaten(at(3_100), ConnectionId(10));
+        assert_eq!(beats.verdict(at(3_300)), Ok(()));
+        assert!(beats.verdict(at(3_301)).is_err(), "it is not observed");
+    }
+
+    #[test]
+    fn a_worker_that_runs_or_sleeps_without_a_heartbeat_hangs() {
+        for (runnable, share) in [(true, 1), (true, 2), (false, 10)] {
+            let mut beats = Beats::default();
+            whole(&mut beats, 0, 1, 1);
+            observe(&mut beats, 200, runnable, |now| now / share);
+            assert_eq!(beats.verdict(at(200)), Ok(()));
+            assert!(beats.verdict(at(201)).is_err(), "{runnable}, 1/{share}");
+            assert_eq!(beats.next_deadline(at(201)), None);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_hangs_after_it_has_waited_is_noticed() {
+        let mut beats = Beats::default();
+        whole(&mut beats, 0, 1, 1);
+        observe(&mut beats, 1_000, true, |_| 7);
+        assert_eq!(beats.verdict(at(1_100)), Ok(()));
+        observe(&mut beats, 1_050, false, |_| 7);
+        assert!(beats.verdict(at(1_100)).is_err());
     }
 
     #[test]

@@ -3,16 +3,20 @@
 use gaiola_core::vrrp::ADDRESS_LIFETIME;
 use gaiola_os::netlink::{Lifetime, LinkWatch, Netlink, NetlinkError};
 use gaiola_os::packet::{FrameSocket, GroupSocket, SynSocket};
+use gaiola_os::tcp;
 use gaiola_wire::arp::{Arp, ETHERTYPE, Mac};
-use gaiola_wire::tcp;
 use gaiola_wire::vrrp::{self, Endpoints, Ipv4Packet, Key, Received, Rejected};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// The most SYNs that are forwarded at once, within the time that an advertisement may be late.
 const MOST_PASSED_ON: usize = 4096;
+
+/// The longest that resetting connections may delay the removal of an address, which the next holder waits for.
+const LONGEST_RESET: Duration = Duration::from_millis(50);
 
 /// An open interface.
 pub(super) struct Network {
@@ -147,7 +151,7 @@ impl Network {
         while passed_on < MOST_PASSED_ON
             && let Ok(Some(packet)) = kept.receive(&mut buffer)
         {
-            let sent = tcp::fill_in_checksum(packet).map(|()| kept.send(packet));
+            let sent = gaiola_wire::tcp::fill_in_checksum(packet).map(|()| kept.send(packet));
             if let Some(Err(error)) = sent {
                 tracing::debug!(%error, %vip, "cannot forward a connection");
             }
@@ -171,8 +175,14 @@ impl Network {
             .add_address_to(self.index, vip.into(), prefix, lifetime)
     }
 
-    /// Removes the address, if present.
+    /// Removes the address, if present. Its connections are reset before, while their peers can still be reached: the next
+    /// holder does not know them, and a peer that only waits for a response would never hear of it.
     pub(super) fn remove(&mut self, vip: Ipv4Addr, prefix: u8) -> Result<(), NetlinkError> {
+        match tcp::reset_connections(vip.into(), LONGEST_RESET) {
+            Ok(0) => {}
+            Ok(connections) => tracing::info!(%vip, connections, "reset connections"),
+            Err(error) => tracing::debug!(%error, %vip, "cannot reset connections"),
+        }
         self.netlink
             .remove_address_from(self.index, vip.into(), prefix)
             .map(drop)

@@ -1,6 +1,7 @@
 //! The socket on which the proxy's workers send heartbeats.
 
 use super::beats::{Beats, ConnectionId, Introduction, MOST_WORKERS, ProxyId, Verdict};
+use super::schedule::Schedule;
 use gaiola_model::Time;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -83,6 +84,9 @@ impl Workers {
             }
             stays
         });
+        for silent in self.beats.silent(now) {
+            self.beats.observed(now, silent.id, Schedule::of(silent));
+        }
     }
 
     /// Whether the data plane serves.
