@@ -145,9 +145,7 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         let length = usize::try_from(length).ok()?;
         let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
         let payload = rest.get(HEADER..length)?;
-        rest = rest
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, payload))
     })
 }

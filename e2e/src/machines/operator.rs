@@ -68,6 +68,8 @@ impl Rack {
         command.arg(program).env("HOME", self.operator());
         // An agent of whoever runs the tests would offer its keys first.
         command.env_remove("SSH_AUTH_SOCK");
+        // Its own: connections to machines of the same names in another rack are kept open in /tmp.
+        command.env("XDG_RUNTIME_DIR", "/run");
         Ok(command)
     }
 
