@@ -20,10 +20,12 @@ pub fn named(pid: i32, name: &str) -> Option<Thread> {
 }
 
 impl Thread {
-    /// Whether it runs or waits for a processor: its state is R (`proc(5)`).
-    pub fn is_runnable(&self) -> bool {
-        let stat = fs::read(self.0.join("stat")).unwrap_or_default();
-        super::process::state(&String::from_utf8_lossy(&stat)) == Some("R")
+    /// Its state (`proc(5)`): R where it runs or waits for a processor. `None`: it has ended.
+    pub fn state(&self) -> Option<char> {
+        let stat = fs::read(self.0.join("stat")).ok()?;
+        super::process::state(&String::from_utf8_lossy(&stat))?
+            .chars()
+            .next()
     }
 
     /// For how long it has run. `None`: it has ended, or the kernel does not say (it is built without
@@ -43,7 +45,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn a_thread_that_computes_is_runnable_and_one_that_waits_is_not() {
+    fn a_thread_that_computes_is_told_from_one_that_sleeps() {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let (end, ended) = mpsc::channel::<()>();
@@ -68,11 +70,11 @@ mod tests {
         };
         let (busy, idle) = (found("os-computes"), found("os-waits"));
         let deadline = Instant::now() + Duration::from_secs(10);
-        while busy.ran().unwrap() < Duration::from_millis(20) || idle.is_runnable() {
+        while busy.ran().unwrap() < Duration::from_millis(20) || idle.state() != Some('S') {
             assert!(Instant::now() < deadline, "{:?}", busy.ran());
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert!(busy.is_runnable());
+        assert_eq!(busy.state(), Some('R'));
         stop.store(true, Ordering::Relaxed);
         drop(end);
         computes.unwrap().join().unwrap();

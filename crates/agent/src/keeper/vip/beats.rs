@@ -1,5 +1,6 @@
 //! Whether all workers of the proxy are alive, by their heartbeats: a VIP is dropped when one hangs. One that only waits for a
-//! processor is not hung: it serves late, while a VIP that moves resets every connection. It is given more time.
+//! processor or a page of its program is not hung: it serves late, while a VIP that moves resets every connection. It is given
+//! more time.
 
 use super::schedule::Schedule;
 use gaiola_model::Time;
@@ -9,10 +10,10 @@ use std::time::Duration;
 /// A worker that was silent for longer counts as dead.
 pub(super) const LONGEST_SILENCE: Duration = Duration::from_millis(200);
 
-/// The longest silence of a worker that waits for a processor.
+/// The longest silence of a worker that waits for a processor or the disk.
 const LONGEST_STARVATION: Duration = Duration::from_secs(3);
 
-/// After this silence a worker is observed, to learn whether it waits for a processor.
+/// After this silence a worker is observed, to learn whether it waits for either.
 const OBSERVED_AFTER: Duration = Duration::from_millis(100);
 /// How often it is then observed.
 const OBSERVED_EVERY: Duration = Duration::from_millis(50);
@@ -74,7 +75,7 @@ struct Worker {
 enum Observed {
     /// Nothing yet, or it is not silent.
     Nothing,
-    /// It waits for a processor: when that was last seen, and how long it had run until then.
+    /// It waits for a processor or the disk: when that was last seen, and how long it had run until then.
     Waits { at: Time, ran: Duration },
     /// It has a processor, or does not want one.
     Hangs,
@@ -174,8 +175,16 @@ impl Beats {
 
     /// How a silent worker is scheduled; `None`: that cannot be read.
     pub(super) fn observed(&mut self, now: Time, id: ConnectionId, schedule: Option<Schedule>) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.observed = worker.observed.and(now, schedule);
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        worker.observed = worker.observed.and(now, schedule);
+        if let Observed::Hangs = worker.observed {
+            tracing::warn!(
+                worker = worker.index,
+                ?schedule,
+                "a worker of the proxy hangs"
+            );
         }
     }
 
@@ -248,7 +257,7 @@ impl Observed {
     /// After another observation; `None`: it cannot be observed.
     fn and(self, now: Time, schedule: Option<Schedule>) -> Self {
         let Some(Schedule {
-            runnable: true,
+            state: 'R' | 'D',
             ran,
         }) = schedule
         else {
@@ -320,36 +329,38 @@ mod tests {
     }
 
     /// Observes the only worker whenever that is due until `until`; `ran` says for how long it had run by then.
-    fn observe(beats: &mut Beats, until: u64, runnable: bool, ran: impl Fn(u64) -> u64) {
+    fn observe(beats: &mut Beats, until: u64, state: char, ran: impl Fn(u64) -> u64) {
         for now in 0..=until {
             for silent in beats.silent(at(now)) {
                 let ran = Duration::from_millis(ran(now));
-                beats.observed(at(now), silent.id, Some(Schedule { runnable, ran }));
+                beats.observed(at(now), silent.id, Some(Schedule { state, ran }));
             }
         }
     }
 
     #[test]
-    fn a_worker_that_waits_for_a_processor_has_more_time() {
-        let mut beats = Beats::default();
-        whole(&mut beats, 0, 1, 1);
-        // It gets a tenth of one.
-        observe(&mut beats, 2_950, true, |now| now / 10);
-        assert_eq!(beats.verdict(at(3_000)), Ok(()));
-        assert!(beats.verdict(at(3_001)).is_err());
-        beats.beaten(at(3_100), ConnectionId(10));
-        assert_eq!(beats.verdict(at(3_300)), Ok(()));
-        assert!(beats.verdict(at(3_301)).is_err(), "it is not observed");
+    fn a_worker_that_waits_for_a_processor_or_the_disk_has_more_time() {
+        for state in ['R', 'D'] {
+            let mut beats = Beats::default();
+            whole(&mut beats, 0, 1, 1);
+            // It gets a tenth of one.
+            observe(&mut beats, 2_950, state, |now| now / 10);
+            assert_eq!(beats.verdict(at(3_000)), Ok(()));
+            assert!(beats.verdict(at(3_001)).is_err());
+            beats.beaten(at(3_100), ConnectionId(10));
+            assert_eq!(beats.verdict(at(3_300)), Ok(()));
+            assert!(beats.verdict(at(3_301)).is_err(), "it is not observed");
+        }
     }
 
     #[test]
     fn a_worker_that_runs_or_sleeps_without_a_heartbeat_hangs() {
-        for (runnable, share) in [(true, 1), (true, 2), (false, 10)] {
+        for (state, share) in [('R', 1), ('R', 2), ('S', 10), ('T', 10)] {
             let mut beats = Beats::default();
             whole(&mut beats, 0, 1, 1);
-            observe(&mut beats, 200, runnable, |now| now / share);
+            observe(&mut beats, 200, state, |now| now / share);
             assert_eq!(beats.verdict(at(200)), Ok(()));
-            assert!(beats.verdict(at(201)).is_err(), "{runnable}, 1/{share}");
+            assert!(beats.verdict(at(201)).is_err(), "{state}, 1/{share}");
             assert_eq!(beats.next_deadline(at(201)), None);
         }
     }
@@ -358,9 +369,9 @@ mod tests {
     fn a_worker_that_hangs_after_it_has_waited_is_noticed() {
         let mut beats = Beats::default();
         whole(&mut beats, 0, 1, 1);
-        observe(&mut beats, 1_000, true, |_| 7);
+        observe(&mut beats, 1_000, 'R', |_| 7);
         assert_eq!(beats.verdict(at(1_100)), Ok(()));
-        observe(&mut beats, 1_050, false, |_| 7);
+        observe(&mut beats, 1_050, 'S', |_| 7);
         assert!(beats.verdict(at(1_100)).is_err());
     }
 

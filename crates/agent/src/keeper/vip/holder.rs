@@ -99,7 +99,11 @@ impl Holder {
         self.voice.keep_contact(now);
         self.cut_off = self.voice.is_cut_off(now);
         self.reconcile(now);
-        self.readiness = self.check(alive);
+        let readiness = self.check(alive);
+        if let (Ok(()), Err(trouble)) = (&self.readiness, &readiness) {
+            tracing::warn!(%trouble, "no VIP can be held here");
+        }
+        self.readiness = readiness;
         self.settle(now);
         for vrid in self.vrids() {
             let due = |vip: &Vip| vip.next_deadline().is_some_and(|due| due <= now);

@@ -1,4 +1,4 @@
-//! How the kernel schedules a worker of the proxy: whether it waits for a processor.
+//! How the kernel schedules a worker of the proxy: whether it waits for a processor or the disk.
 
 use super::beats::Silent;
 use gaiola_os::thread;
@@ -7,8 +7,8 @@ use std::time::Duration;
 /// How a thread is scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Schedule {
-    /// Whether it runs or waits for a processor.
-    pub(super) runnable: bool,
+    /// Its state, as `proc(5)` has it: R where it runs or waits for a processor, D where it waits for the disk.
+    pub(super) state: char,
     /// For how long it has run.
     pub(super) ran: Duration,
 }
@@ -19,7 +19,7 @@ impl Schedule {
         let name = format!("worker-{}", worker.index);
         let thread = thread::named(worker.proxy.0, &name)?;
         Some(Self {
-            runnable: thread.is_runnable(),
+            state: thread.state()?,
             ran: thread.ran()?,
         })
     }
