@@ -44,10 +44,14 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The outcome of a failed statement. A server that takes no writes has changed nothing.
+    /// The outcome of a failed statement. A server that takes no writes has changed nothing, and neither has one that ends the
+    /// session with 57P01, as it does when the primary moves: once a statement is committed, PostgreSQL sends its response or
+    /// nothing.
     pub(crate) fn of(error: &tokio_postgres::Error) -> Self {
         match error.code() {
-            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::NotHad(describe(error)),
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION | &SqlState::ADMIN_SHUTDOWN) => {
+                Self::NotHad(describe(error))
+            }
             _ => Self::Broken(describe(error)),
         }
     }
