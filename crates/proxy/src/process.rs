@@ -19,6 +19,7 @@ use super::{admin, control, peers, thread};
 use gaiola_model::ProxyConfig;
 use gaiola_model::proxy::SocketUse;
 use gaiola_model::proxy_file::{AccessLog, LogTarget};
+use gaiola_os::realtime;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use signals::Signals;
 use sockets::Sockets;
@@ -135,6 +136,11 @@ fn in_a_row(errors: &[ProxyError]) -> String {
 /// Why it could not start, or how the process failed that took over.
 pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
     lift_descriptor_limit();
+    if args.keeper.is_some()
+        && let Err(error) = realtime::stay_in_memory()
+    {
+        tracing::debug!(%error, "memory may be paged out here");
+    }
     let mut offer = take_over::meet(&args.take_over, args.control.as_deref())?;
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder

@@ -144,12 +144,10 @@ impl Keeper {
 
 /// Asks the kernel for prompt scheduling. Correctness depends on none of it.
 fn be_prompt() {
-    use rustix::mm::{MlockAllFlags, mlockall};
     if let Err(error) = realtime::prefer_realtime() {
         tracing::debug!(%error, "no real-time scheduling here");
     }
-    // Not FUTURE: where locked memory is limited, a later allocation would fail.
-    if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT) {
+    if let Err(error) = realtime::stay_in_memory() {
         tracing::debug!(%error, "memory may be paged out here");
     }
 }

@@ -76,7 +76,7 @@ pub fn files(site: &SiteName, servers: &Path) -> [(&'static str, String); 4] {
     let agent = format!(
         "[Unit]\nDescription=Gaiola: agent of %i\nAfter=network-online.target\nWants=network-online.target\nStartLimitIntervalSec=0\n\n\
          [Service]\n{boot}ExecStart={PROGRAM} agent --boot {servers}/%i\nStandardOutput=append:{servers}/%i/log/agent.log\nStandardError=inherit\n\
-         KillMode=process\nTimeoutStopSec=40\nTasksMax=infinity\n{bounds}{common}\n\
+         KillMode=process\nTimeoutStopSec=40\nTasksMax=infinity\nLimitMEMLOCK=infinity\n{bounds}{common}\n\
          [Install]\nWantedBy=multi-user.target\n"
     );
     let keeper = |what: &str, order: &str| {
