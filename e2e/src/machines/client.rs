@@ -26,6 +26,8 @@ pub struct Seen {
     pub failed_at: Vec<String>,
     /// The longest time between two successful writes, in milliseconds.
     pub longest_pause_ms: u64,
+    /// When each of them began that was longer than a second, and how long it was.
+    pub pauses: Vec<String>,
     /// Writes that the site acknowledged.
     pub acknowledged: u64,
     /// Acknowledged writes that it does not hold, or that could not be looked up.
@@ -45,6 +47,7 @@ impl Seen {
             failures: lines("failures")?,
             failed_at: lines("failed_at")?,
             longest_pause_ms: number("longest_pause_ms")?,
+            pauses: lines("pauses")?,
             acknowledged: number("acknowledged")?,
             lost: lines("lost")?,
         })
@@ -151,6 +154,7 @@ async fn seen(course: &Course) -> Value {
         "failures": failures.collect::<Vec<_>>(),
         "failed_at": failed_at(&ledger, record.now()),
         "longest_pause_ms": u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+        "pauses": pauses(&ledger, record.now()),
         "acknowledged": found.acknowledged,
         "lost": found.lost.into_iter().chain(found.unknown).collect::<Vec<_>>(),
     })
@@ -162,14 +166,32 @@ fn failed_at(ledger: &Ledger, now: Time) -> Vec<String> {
     let samples = kinds.flat_map(|kind| ledger.of(kind));
     let mut failed: Vec<&Sample> = samples.filter(|sample| !sample.ok).collect();
     failed.sort_by_key(|sample| sample.sent);
-    let of_day = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let line = |sample: &Sample| {
-        let began = of_day.saturating_sub(now - sample.sent).as_millis();
-        let (seconds, ms) = (began / 1000 % 86_400, began % 1000);
-        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
         let took = (sample.done - sample.sent).as_millis();
-        let kind = sample.kind;
-        format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03} {kind}, {took} ms")
+        let (began, kind) = (time_of_day(sample.sent, now), sample.kind);
+        format!("{began} {kind}, {took} ms")
     };
     failed.into_iter().map(line).collect()
+}
+
+/// A line for each second or more without a successful write.
+fn pauses(ledger: &Ledger, now: Time) -> Vec<String> {
+    let written = ledger.of(Kind::Write).filter(|sample| sample.ok);
+    let mut written: Vec<Time> = written.map(|sample| sample.done).collect();
+    written.sort();
+    let pairs = written.windows(2).map(|pair| (pair[0], pair[1] - pair[0]));
+    let long = pairs.filter(|(_, gap)| *gap >= Duration::from_secs(1));
+    let line = |(began, gap): (Time, Duration)| {
+        format!("{}, {} ms", time_of_day(began, now), gap.as_millis())
+    };
+    long.map(line).collect()
+}
+
+/// The time of day (UTC) of a moment before now.
+fn time_of_day(moment: Time, now: Time) -> String {
+    let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let at = since_1970.saturating_sub(now - moment).as_millis();
+    let (seconds, ms) = (at / 1000 % 86_400, at % 1000);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03}")
 }
