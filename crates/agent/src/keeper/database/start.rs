@@ -15,6 +15,9 @@ use tokio::time::sleep;
 /// Timeout for the processes of a killed keeper to end; the kernel is ending them already.
 const LEFTOVER_LIMIT: Duration = Duration::from_secs(10);
 
+/// The folder of Patroni's extension, in its directory.
+const EXTENSION: &str = "python";
+
 /// Patroni could not be started.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
@@ -35,6 +38,7 @@ pub(super) async fn start(order: &KeeperDatabase) -> Result<Running, StartError>
     gone(directory).await?;
     gone(&order.data).await?;
     forget_postmaster(order, directory)?;
+    extend_patroni(directory)?;
     let (logs, output) =
         Logs::open(&order.log, order.owner).map_err(|source| StartError::File {
             doing: "write logs in",
@@ -62,11 +66,25 @@ fn environment(directory: &Path) -> Vec<CString> {
         "LANG=C.UTF-8".into(),
         "PYTHONDONTWRITEBYTECODE=1".into(),
         "PYTHONUNBUFFERED=1".into(),
+        format!("PYTHONPATH={directory}/{EXTENSION}"),
         format!("HOME={directory}"),
         format!("TMPDIR={directory}"),
     ]
     .map(|variable| text(variable.as_bytes()))
     .into()
+}
+
+/// Writes the module that has Patroni follow the store's members when it is told to reload.
+fn extend_patroni(directory: &Path) -> Result<(), StartError> {
+    let folder = directory.join(EXTENSION);
+    let path = folder.join("sitecustomize.py");
+    let text = include_str!("python/sitecustomize.py");
+    let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text));
+    written.map_err(|source| StartError::File {
+        doing: "write",
+        path,
+        source,
+    })
 }
 
 /// Waits until no process has this working directory: PostgreSQL's have their data directory, Patroni that of its
@@ -134,6 +152,48 @@ fn text(bytes: &[u8]) -> CString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With the Patroni that this machine has.
+    #[test]
+    fn patroni_takes_new_addresses_of_the_store_when_it_is_told_to_reload() {
+        const RELOAD: &str = "\
+import patroni.dcs.etcd as etcd
+import patroni.dcs.etcd3
+class Client(etcd.AbstractEtcdClientWithFailover):
+    def __init__(self):
+        self._config = {'protocol': 'https', 'hosts': ['https://10.0.0.1:2379']}
+        self._machines_cache_updated = 5
+    def __del__(self): pass
+    _prepare_get_members = _get_members = _prepare_request = None
+Client.__abstractmethods__ = frozenset()
+client = Client()
+client.reload_config({'hosts': ['10.0.0.1:2379']})
+assert client._machines_cache_updated == 5
+client.reload_config({'hosts': ['10.0.0.2:2381', '10.0.0.1:2379']})
+assert client._config['hosts'] == ['https://10.0.0.2:2381', 'https://10.0.0.1:2379']
+assert client._machines_cache_updated == 0
+";
+        let tools = match crate::engine::find_tools() {
+            Ok(tools) => tools,
+            Err(error) => {
+                let test = "Patroni takes new addresses of the store";
+                return gaiola_os::skip::skipped(test, &error.to_string());
+            }
+        };
+        let program = fs::read_to_string(&tools.patroni).unwrap();
+        let python = program
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("#!"));
+        let dir = tempfile::tempdir().unwrap();
+        extend_patroni(dir.path()).unwrap();
+        let ran = std::process::Command::new(python.unwrap().trim())
+            .args(["-c", RELOAD])
+            .env("PYTHONPATH", dir.path().join(EXTENSION))
+            .output()
+            .unwrap();
+        assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+    }
 
     #[tokio::test]
     async fn a_process_in_the_directory_is_waited_for() {
