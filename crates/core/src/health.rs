@@ -16,7 +16,7 @@ mod serve;
 mod slow_ejection;
 
 pub use gaiola_model::proxy::{Ejected, Symptom};
-pub use serve::{ServingMembers, Standing, who_serves};
+pub use serve::{LastResort, ServingMembers, Standing, who_serves};
 pub use slow_ejection::{LatencyTotals, MemberPoll, Pace, slow_members};
 
 use crate::backoff::Backoff;

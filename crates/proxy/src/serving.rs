@@ -170,23 +170,19 @@ impl WorkerConfig {
         let mut index = self.frontends[frontend].backends[route]?;
         // Fallbacks may form a cycle: as many steps as there are backends reach every one.
         for _ in 0..self.backends.len() {
-            let backend = &self.backends[index];
-            let fallback = backend
-                .config
-                .fallback
-                .as_ref()
-                .filter(|_| !backend.any_usable());
-            let next = fallback.and_then(|name| {
-                self.backends
-                    .iter()
-                    .position(|other| other.config.name == *name)
-            });
-            match next {
-                Some(next) => index = next,
-                None => break,
+            match self.fallback(index) {
+                Some((next, _)) if !self.backends[index].any_usable() => index = next,
+                _ => break,
             }
         }
         Some((index, &self.backends[index]))
+    }
+
+    /// The fallback of a backend, with its index.
+    pub(super) fn fallback(&self, index: usize) -> Option<(usize, &Rc<Backend>)> {
+        let name = self.backends[index].config.fallback.as_ref()?;
+        let mut all = self.backends.iter().enumerate();
+        all.find(|(_, other)| other.config.name == *name)
     }
 
     /// Concurrent connections and requests of the process, of the frontend, and of what answered a request.

@@ -24,7 +24,7 @@ use super::reports::{MemberReport, SessionQuery};
 use super::take_over::{Finishing, Inherited};
 use super::tls::{ServerSettings, Servers, Tickets};
 use error::OperateError;
-use gaiola_core::health::{Condition, Ejected, ServingMembers, Standing, who_serves};
+use gaiola_core::health::{Condition, Ejected, LastResort, ServingMembers, Standing, who_serves};
 use gaiola_model::Revision;
 use gaiola_model::proxy::{ControlReply, ControlRequest, Ejection, ServerOrder, SlowEjection};
 use std::cell::{Cell, RefCell};
@@ -108,8 +108,8 @@ struct WatchedBackend {
     slow_start: Option<Duration>,
     slow_ejection: Option<SlowEjection>,
     ejection: Ejection,
-    /// Whether members that failed their checks by silence serve when no others do.
-    panics: bool,
+    /// What serves when no member does.
+    last_resort: LastResort,
     exclusive: bool,
     queue: Arc<Queue>,
     in_flight: Arc<InFlight>,
@@ -164,7 +164,7 @@ impl WatchedBackend {
             answers: watched.answers(),
         };
         let members: Vec<_> = members.map(standing).collect();
-        let serving = who_serves(&members, self.ejection.max_share, self.panics);
+        let serving = who_serves(&members, self.ejection.max_share, self.last_resort);
         if self.exclusive {
             serving.one_at_most()
         } else {

@@ -114,17 +114,18 @@ async fn serve_with(
     let named = client.origin.server_name.as_deref();
     let named = named.and_then(|name| route::find_by_name(sni, name));
     let route = named.map_or(0, |route| route + 1);
-    let Some((backend_index, backend)) = serving.backend(index, route) else {
+    let Some(mut at) = serving.backend(index, route) else {
         notes.fail(Cause::NoBackend, Cause::NoBackend.words());
         return Some(Served::ByNobody);
     };
-    notes.served_by = ServedBy::Backend(backend_index);
-    let want = Want {
-        key: backend.key(client.origin.address, None),
-        sticky: None,
-        last: false,
-    };
-    match reach(worker, client, (backend_index, backend), want, notes).await {
+    let mut reached = reach(worker, client, serving, at, notes).await;
+    // Its servers were thought to be up, and are not.
+    if let (Err(NoServer::AllTried), Some(fallback)) = (&reached, serving.fallback(at.0)) {
+        at = fallback;
+        reached = reach(worker, client, serving, at, notes).await;
+    }
+    let (_, backend) = at;
+    match reached {
         Ok((permit, stream)) => {
             let silence = config.timeouts.tunnel;
             let end = copy(client, backend, permit, stream, silence, notes).await;
@@ -194,16 +195,23 @@ fn finish(worker: &Rc<Worker>, client: &Client, serving: &WorkerConfig, notes: &
     });
 }
 
-/// Connects to a server, trying one after another and then all again: at most [`MOST_ATTEMPTS`] in all, within the
-/// queue timeout.
+/// Connects to a server, trying one after another, and then all again unless there is a fallback: at most
+/// [`MOST_ATTEMPTS`] in all, within the queue timeout.
 async fn reach(
     worker: &Rc<Worker>,
     client: &Client,
+    serving: &WorkerConfig,
     (index, backend): (usize, &Rc<Backend>),
-    want: Want,
     notes: &mut Notes,
 ) -> Result<(Permit, Stream), NoServer> {
     let timeouts = &backend.config.timeouts;
+    let want = Want {
+        key: backend.key(client.origin.address, None),
+        sticky: None,
+        last: false,
+    };
+    let has_fallback = serving.fallback(index).is_some();
+    notes.served_by = ServedBy::Backend(index);
     let deadline = notes.begun + timeouts.queue;
     let mut tried = Vec::new();
     let mut rounds = 0;
@@ -252,7 +260,7 @@ async fn reach(
                 }
                 notes.retries += 1;
             }
-            Err(NoServer::AllTried) if Instant::now() < deadline => {
+            Err(NoServer::AllTried) if !has_fallback && Instant::now() < deadline => {
                 tried.clear();
                 let pause = NEXT_ROUND.delay(rounds, &mut worker.rng.borrow_mut());
                 rounds += 1;

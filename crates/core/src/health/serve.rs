@@ -50,22 +50,33 @@ impl ServingMembers {
     }
 }
 
+/// What serves when no member does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastResort {
+    /// Nothing.
+    Nothing,
+    /// Another backend: members that cannot be reached need not be tried.
+    Fallback,
+    /// Members that checks found silent.
+    Silent,
+}
+
 /// Decides which members serve. At most `max_share` percent, and at least one, may be ejected for errors of their
 /// requests; further ones stay in. If no other member serves, ejected members that accept connections do, before
-/// spares; if still none serves, so do the other ejected ones.
+/// spares; if still none serves, so do the other ejected ones, unless there is a fallback.
 ///
-/// With `panics`, members that checks found silent serve if nobody else does; if more than half of the members are
+/// With [`LastResort::Silent`], members that checks found silent serve if nobody else does; if more than half of the members are
 /// silent, those of them that have answered requests recently serve beside the others.
 ///
 /// ```
-/// use gaiola_core::health::{Condition, Standing, who_serves};
+/// use gaiola_core::health::{Condition, LastResort, Standing, who_serves};
 ///
 /// let silent = Standing { condition: Condition::Silent, wanted: true, spare: false, answers: false };
 /// let up = Standing { condition: Condition::Up, ..silent };
-/// assert_eq!(who_serves(&[up, silent], 33, true).takes, [true, false]);
-/// assert_eq!(who_serves(&[silent, silent], 33, true).takes, [true, true]);
+/// assert_eq!(who_serves(&[up, silent], 33, LastResort::Silent).takes, [true, false]);
+/// assert_eq!(who_serves(&[silent, silent], 33, LastResort::Silent).takes, [true, true]);
 /// ```
-pub fn who_serves(members: &[Standing], max_share: u8, panics: bool) -> ServingMembers {
+pub fn who_serves(members: &[Standing], max_share: u8, last_resort: LastResort) -> ServingMembers {
     let stays_out = stays_out(members, max_share);
     let is_up = |index: usize| match members[index].condition {
         Condition::Up => true,
@@ -83,10 +94,12 @@ pub fn who_serves(members: &[Standing], max_share: u8, panics: bool) -> ServingM
             is_regular(member) && is_ejected(member) && is_reachable(member)
         });
     }
-    if !any(members, &takes, |member| member.wanted) {
+    let has_fallback = last_resort == LastResort::Fallback;
+    if !has_fallback && !any(members, &takes, |member| member.wanted) {
         add(members, &mut takes, is_ejected);
     }
     let before = takes.clone();
+    let panics = last_resort == LastResort::Silent;
     if panics && !any(members, &takes, |member| member.wanted) {
         add(members, &mut takes, is_silent);
     } else if panics && most_are_silent(members) {
@@ -189,7 +202,7 @@ mod tests {
     }
 
     fn takes<const N: usize>(members: [Standing; N]) -> [bool; N] {
-        let serving = who_serves(&members, 33, true);
+        let serving = who_serves(&members, 33, LastResort::Silent);
         serving.takes.try_into().unwrap()
     }
 
@@ -205,7 +218,7 @@ mod tests {
     #[test]
     fn a_spare_does_not_serve_for_one_that_only_failed_requests() {
         let bad = ejected(Ejected::Errors, 1);
-        let serving = who_serves(&[bad, SPARE], 33, true);
+        let serving = who_serves(&[bad, SPARE], 33, LastResort::Silent);
         assert_eq!(
             serving.takes,
             [true, true],
@@ -227,8 +240,16 @@ mod tests {
     }
 
     #[test]
+    fn who_cannot_be_connected_to_is_left_to_the_fallback() {
+        let takes = |member| who_serves(&[member], 33, LastResort::Fallback).takes[0];
+        assert!(!takes(ejected(Ejected::Unreachable, 1)));
+        assert!(takes(ejected(Ejected::Errors, 1)));
+        assert!(takes(ejected(Ejected::Slow, 1)));
+    }
+
+    #[test]
     fn a_cookie_leads_to_one_whose_requests_failed_but_not_to_one_that_is_gone() {
-        let named = |member| who_serves(&[member, UP], 33, true).named[0];
+        let named = |member| who_serves(&[member, UP], 33, LastResort::Silent).named[0];
         assert!(named(ejected(Ejected::Errors, 1)));
         assert!(named(ejected(Ejected::Slow, 1)));
         for member in [ejected(Ejected::Unreachable, 1), SILENT, DOWN] {
@@ -238,11 +259,11 @@ mod tests {
 
     #[test]
     fn the_silent_serve_where_nobody_else_does() {
-        let serving = who_serves(&[SILENT, SILENT, DOWN], 33, true);
+        let serving = who_serves(&[SILENT, SILENT, DOWN], 33, LastResort::Silent);
         assert_eq!(serving.takes, [true, true, false]);
         assert!(serving.panic);
         assert_eq!(takes([SILENT, SILENT, UP]), [false, false, true]);
-        let serving = who_serves(&[SILENT, SILENT], 33, false);
+        let serving = who_serves(&[SILENT, SILENT], 33, LastResort::Nothing);
         assert_eq!(
             serving,
             ServingMembers {
@@ -290,26 +311,41 @@ mod tests {
         })
     }
 
+    fn any_last_resort() -> impl Strategy<Value = LastResort> {
+        prop_oneof![
+            Just(LastResort::Nothing),
+            Just(LastResort::Fallback),
+            Just(LastResort::Silent)
+        ]
+    }
+
     proptest! {
         #[test]
         fn who_is_up_serves_and_who_is_down_does_not(
             members in proptest::collection::vec(any_standing(), 0..8),
-            panics in BOOL,
+            last_resort in any_last_resort(),
         ) {
-            let serving = who_serves(&members, 33, panics);
+            let serving = who_serves(&members, 33, last_resort);
+            let panics = last_resort == LastResort::Silent;
             for (index, member) in members.iter().enumerate() {
                 match member.condition {
                     Condition::Up => prop_assert!(serving.takes[index]),
                     Condition::Down => prop_assert!(!serving.named[index]),
                     Condition::Silent => prop_assert!(panics || !serving.takes[index]),
-                    Condition::Ejected(..) => {}
+                    Condition::Ejected(why, _) => prop_assert!(
+                        last_resort != LastResort::Fallback
+                            || why != Ejected::Unreachable
+                            || !serving.takes[index]
+                    ),
                 }
                 prop_assert!(serving.named[index] || !serving.takes[index]);
             }
             let may = |member: &Standing| member.wanted && member.condition != Condition::Down
                 && (panics || member.condition != Condition::Silent);
             let any_takes = any(&members, &serving.takes, |member| member.wanted);
-            prop_assert_eq!(any_takes, members.iter().any(may));
+            if last_resort != LastResort::Fallback {
+                prop_assert_eq!(any_takes, members.iter().any(may));
+            }
         }
     }
 }

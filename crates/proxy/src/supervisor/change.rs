@@ -11,6 +11,7 @@ use crate::listen::{self, Listener};
 use crate::orders::{FrontendShare, InFlight, Member, Orders};
 use crate::rules;
 use crate::tls::{Binds, Servers};
+use gaiola_core::health::LastResort;
 use gaiola_core::sticky;
 use gaiola_model::proxy::{
     Admission, Algorithm, Backend, Bind, Check, CheckKind, KnownServer, OnMarkedDown, ProxyConfig,
@@ -278,7 +279,7 @@ impl Supervisor {
             in_flight,
             members,
             ejection: backend.ejection,
-            panics: panics(backend),
+            last_resort: last_resort(backend),
             exclusive: backend.exclusive,
             roles: backend.servers.iter().map(role).collect(),
         }
@@ -324,10 +325,15 @@ fn permit(config: &Config, listeners: &[Arc<Listener>]) -> Result<(), ConfigErro
     Ok(())
 }
 
-/// Whether members that failed their checks by silence serve when no others do: not if there is a fallback, or if
-/// sessions are shut down on `down`.
-fn panics(backend: &Backend) -> bool {
-    backend.on_marked_down == OnMarkedDown::ClosePooled && backend.fallback.is_none()
+/// Members that failed their checks by silence do not serve where sessions are shut down on `down`.
+fn last_resort(backend: &Backend) -> LastResort {
+    if backend.fallback.is_some() {
+        LastResort::Fallback
+    } else if backend.on_marked_down == OnMarkedDown::ClosePooled {
+        LastResort::Silent
+    } else {
+        LastResort::Nothing
+    }
 }
 
 const fn role(server: &Server) -> Role {

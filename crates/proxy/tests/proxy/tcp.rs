@@ -95,21 +95,26 @@ fn a_backend_without_a_server_that_is_up_falls_back_to_another() {
         let all = connection.client.rest();
         connection.client.stream.write_all(&all).unwrap();
     });
-    let bind = free_address();
-    let mut config = tcp_config(bind, &[], Refusal::Close);
-    config.backends[0].fallback = Some("spare".into());
-    let spare = vec![server("s9", origin.address)];
-    config.backends.push(backend("spare", spare));
-    let proxy = Proxy::serving(&config);
-    let mut client = Client::connect(bind);
-    client.stream.write_all(b"hello").unwrap();
-    client.stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(client.rest(), b"hello");
-    let lines = proxy.log_lines(1);
-    assert_eq!(
-        (&lines[0]["backend"], &lines[0]["server"]),
-        (&"spare".into(), &"s9".into())
-    );
+    // No server; one that seems to be up until sessions find it gone, and is ejected then.
+    for servers in [vec![], vec![free_address()]] {
+        let bind = free_address();
+        let mut config = tcp_config(bind, &servers, Refusal::Close);
+        config.backends[0].fallback = Some("spare".into());
+        let spare = vec![server("s9", origin.address)];
+        config.backends.push(backend("spare", spare));
+        let proxy = Proxy::serving(&config);
+        for session in 1..6 {
+            let mut client = Client::connect(bind);
+            client.stream.write_all(b"hello").unwrap();
+            client.stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(client.rest(), b"hello", "{servers:?}, session {session}");
+            let line = proxy.log_lines(session).pop().unwrap();
+            assert_eq!(
+                (&line["backend"], &line["server"]),
+                (&"spare".into(), &"s9".into())
+            );
+        }
+    }
 }
 
 /// `SSLRequest`, then what a client says after `N`.
