@@ -26,7 +26,7 @@ pub(super) async fn machine(ssh: &Ssh) -> anyhow::Result<()> {
     loop {
         tokio::time::sleep(AGAIN).await;
         match boot(ssh).await {
-            Ok(now) if now != before => return Ok(()),
+            Ok(now) if now != before && !now.is_empty() => return Ok(()),
             // A connection that has outlived the machine answers nothing.
             Err(_) => ssh.disconnect().await,
             Ok(_) => {}
@@ -41,11 +41,12 @@ pub(super) async fn machine(ssh: &Ssh) -> anyhow::Result<()> {
     }
 }
 
-/// A number that is another one after every restart.
+/// A number that is another one after every restart; none while the machine shuts down.
 async fn boot(ssh: &Ssh) -> anyhow::Result<String> {
-    let script = Script::new("ask for its boot", "cat /proc/sys/kernel/random/boot_id");
-    let boot = ssh.run(&script.within(ASK_LIMIT)).await?;
-    Ok(boot.trim().into())
+    let text =
+        "[ \"$(systemctl is-system-running)\" = stopping ] || cat /proc/sys/kernel/random/boot_id";
+    let script = Script::new("ask for its boot", text).within(ASK_LIMIT);
+    Ok(ssh.run(&script).await?.trim().into())
 }
 
 /// Switches servers of the lab off and on.

@@ -262,8 +262,12 @@ impl<'a> Rolling<'a> {
     }
 
     async fn change(&mut self, change: Change) -> anyhow::Result<()> {
-        let followed = follow(self.global, &self.site.client, change, self.started).await;
-        let outcome = followed?;
+        // The state of every server after every change is no news here.
+        let sparing = Global {
+            quiet: !self.global.verbose,
+            ..self.global.clone()
+        };
+        let outcome = follow(&sparing, &self.site.client, change, self.started).await?;
         if outcome.exit != Exit::Ok {
             bail!("{}", outcome.message);
         }
